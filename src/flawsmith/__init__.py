@@ -1,0 +1,44 @@
+"""flawsmith: realistic defect photographs with exact masks, learned from a handful of examples.
+
+Nothing heavy is imported until a name below is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+_HOMES = {
+    "Backbone": "flawsmith.nn.backbone",
+    "Config": "flawsmith.config",
+    "FlawsmithError": "flawsmith.errors",
+    "Run": "flawsmith.runs",
+    "check": "flawsmith.stages.check",
+    "demo": "flawsmith.stages.demo",
+    "export": "flawsmith.stages.export",
+    "generate": "flawsmith.stages.generate",
+    "load_config": "flawsmith.config",
+    "report": "flawsmith.stages.report",
+    "run_all": "flawsmith.stages.all",
+    "train": "flawsmith.stages.train",
+}
+
+__all__ = ["Backbone", "Config", "FlawsmithError", "Run", "check", "demo", "export", "generate", "load_config", "report", "run_all", "train"]  # fmt: skip
+
+try:
+    __version__ = version("flawsmith")
+except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = "0.0.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'flawsmith' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,6 @@
+"""`python -m flawsmith`."""
+
+from flawsmith.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""The command line: parse, open the run, call a stage. Every verb is a few lines; heavy imports happen inside."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from flawsmith import __version__
+from flawsmith.errors import FlawsmithError
+
+app = typer.Typer(
+    name="flawsmith",
+    help="Learn a defect from a few photographs, make realistic ones with exact masks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigPath = Annotated[Path, typer.Argument(help="A TOML file; `flawsmith new` writes one.", metavar="CONFIG")]
+RunPath = Annotated[Path, typer.Argument(help="A run folder, made by `flawsmith run`.", metavar="RUN")]
+Sets = Annotated[list[str], typer.Option("--set", help="Override one key, e.g. --set train.steps=300 (again and again).", metavar="KEY=VALUE")]
+Shard = Annotated[str, typer.Option("--shard", help="Make only every n-th batch: i/n, e.g. 0/4.", metavar="I/N")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"flawsmith {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: Annotated[Optional[bool], typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")] = None) -> None:  # noqa: UP045
+    pass
+
+
+@app.command()
+def new(
+    generator: Annotated[str, typer.Option(help="Also list this generator's own settings.")] = "controlnet_inpaint",
+) -> None:
+    """Print a commented starting file: flawsmith new > my.toml"""
+    from flawsmith import registry
+    from flawsmith.config import Config, GeneratorConfig, commented_toml
+
+    if generator not in registry.entries("generators"):
+        registry.get("generators", generator)
+    typer.echo(commented_toml(Config(generator=GeneratorConfig(name=generator))), nl=False)
+
+
+@app.command()
+def check(config: ConfigPath, set_: Sets = []) -> None:  # noqa: B006
+    """Say what is in the folder, what is wrong with it, and what a run will cost."""
+    from rich.console import Console
+
+    from flawsmith.stages.check import check as look
+
+    findings = look(_config(config, set_))
+    findings.render(Console())
+    if not findings.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The run folder; going on where it stopped when it exists.")],
+    set_: Sets = [],  # noqa: B006
+) -> None:
+    """Every stage: train, generate, export, report; skips what is done."""
+    from flawsmith.runs import Run
+    from flawsmith.stages.all import run_all
+
+    path = run_all(Run.create(out, _config(config, set_)))
+    typer.echo(f"report: {path}")
+
+
+@app.command()
+def train(run: RunPath) -> None:
+    """Learn the generator from the shots."""
+    from flawsmith.runs import Run
+    from flawsmith.stages.train import train as stage
+
+    stage(Run.open(run))
+
+
+@app.command()
+def generate(run: RunPath, shard: Shard = "0/1") -> None:
+    """Make the planned pairs."""
+    from flawsmith.runs import Run
+    from flawsmith.stages.generate import generate as stage
+    from flawsmith.stages.generate import parse_shard
+
+    stage(Run.open(run), parse_shard(shard))
+
+
+@app.command()
+def export(run: RunPath) -> None:
+    """Write the pairs in the layouts of other tools."""
+    from flawsmith.runs import Run
+    from flawsmith.stages.export import export as stage
+
+    stage(Run.open(run))
+    typer.echo(f"export: {run / 'export'}")
+
+
+@app.command()
+def report(run: RunPath) -> None:
+    """Write report.html and report.md."""
+    from flawsmith.runs import Run
+    from flawsmith.stages.report import report as stage
+
+    typer.echo(f"report: {stage(Run.open(run))}")
+
+
+@app.command("list")
+def list_() -> None:
+    """Name every plug-in that is known."""
+    from flawsmith import registry
+
+    for family in registry.FAMILIES:
+        typer.echo(family)
+        for name, entry in sorted(registry.entries(family).items()):
+            typer.echo(f"  {name:20} {entry.summary}")
+        if not registry.entries(family):
+            typer.echo("  (none yet)")
+
+
+@app.command()
+def backbone(
+    out: Annotated[Path, typer.Argument(help="Folder to write; training goes on there when it was interrupted.")],
+    from_: Annotated[Optional[Path], typer.Option("--from", help="A TOML file whose [data] names your own pictures; else the factory makes them.", metavar="CONFIG")] = None,  # noqa: UP045
+    set_: Annotated[list[str], typer.Option("--set", help="Override the recipe, e.g. --set steps=400.", metavar="KEY=VALUE")] = [],  # noqa: B006
+) -> None:
+    """Train a small backbone from pictures: autoencoder, text encoder, inpainting UNet."""
+    from flawsmith.config import load_config, parse_overrides, validate
+    from flawsmith.stages.backbone import Recipe, make_backbone
+
+    recipe = validate(Recipe, parse_overrides(set_), where="--set")
+    made = make_backbone(out, recipe, load_config(from_) if from_ else None)
+    typer.echo(f"backbone: {out} ({made.fingerprint}); use it with --set backbone.source={out}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the demo's data and run.")] = Path("demo"),
+) -> None:
+    """The main job on factory parts with the built-in backbone, in minutes; ends with a report to open."""
+    from flawsmith.stages.demo import demo as show
+
+    typer.echo(f"report: {show(out)}")
+
+
+def _config(path: Path, pairs: list[str]):  # type: ignore[no-untyped-def]
+    from flawsmith.config import load_config, parse_overrides
+
+    return load_config(path, parse_overrides(pairs))
+
+
+def main() -> None:
+    """Entry point: a FlawsmithError becomes its sentence and exit code 2; Ctrl-C says how to go on."""
+    try:
+        app(standalone_mode=True)
+    except FlawsmithError as error:
+        print(f"flawsmith: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("flawsmith: stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,315 @@
+"""The configuration tree: TOML in, `--set a.b=c` on top, strict: an unknown key is an error with the nearest name.
+
+The line of text under each field is its help: `flawsmith new` prints it as a comment, the docs and (later) the studio's
+form show the same line. Nothing here imports torch, so `flawsmith --help`, `new` and `check` stay quick.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from flawsmith.errors import ConfigError, nearest
+
+
+T = TypeVar("T", bound="Settings")
+
+
+class Settings(BaseModel):
+    """The base of every section and of every plug-in's settings: frozen, strict, self-describing."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
+    )
+
+
+class Pattern(Settings):
+    """One of the user's own globs: templates with the fields {product}, {kind} and {stem}."""
+
+    image: str
+    """Where the photographs lie below the root, e.g. `line1/{kind}/{stem}.jpg`."""
+    mask: str = ""
+    """Where the mask of each lies, e.g. `labels/{kind}/{stem}.png`; empty for sound parts."""
+    normal: bool = False
+    """True: these are sound parts."""
+    product: str = ""
+    """The product, when the template has no {product}."""
+    kind: str = ""
+    """The defect kind, when the template has no {kind}."""
+
+
+class DataConfig(Settings):
+    """The photographs: where they lie, how the folders are laid out, which defects are learned from."""
+
+    root: Path = Path("data")
+    """The folder of photographs; it is only read."""
+    layout: str = "mvtec"
+    """How it is laid out: mvtec, visa, pairs (the mask beside the picture) or pattern (your own globs)."""
+    normal: list[str] = []
+    """Names of the folders or kinds that hold sound parts (pairs, pattern)."""
+    products: list[str] = []
+    """Only these products; empty = all."""
+    kinds: list[str] = []
+    """Only these defect kinds; empty = all."""
+    product: str = ""
+    """The product's name where the layout does not say it (pairs); empty = the root folder's name."""
+    patterns: list[Pattern] = []
+    """For layout pattern: templates such as {image = "{kind}/{stem}.png", mask = "masks/{kind}/{stem}.png"}."""
+    shots: Annotated[int, Field(ge=1)] | Literal["third"] = 10
+    """Real defects a kind to learn from, or "third" (the papers' protocol); the rest are test."""
+
+    @field_validator("normal", "products", "kinds", mode="before")
+    @classmethod
+    def _one_name_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+
+class BackboneConfig(Settings):
+    """The frozen diffusion model that every generator stands on."""
+
+    source: str = "builtin"
+    """"builtin", a diffusers folder, or (with offline = false) a hub id."""
+    offline: bool = True
+    """True: nothing is ever asked of the network."""
+    device: str = "auto"
+    """"auto" (a GPU when there is one), "cpu", "cuda", "cuda:1", "mps"."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """"auto" = bfloat16 where the processor gains from it, else float32."""
+
+
+class WindowsConfig(Settings):
+    """Native resolution: which window round the damage a generator sees."""
+
+    size: Annotated[int, Field(ge=0, le=2048)] = 0
+    """The working size in pixels; 0 = the backbone's own."""
+    context: Annotated[float, Field(ge=1.0, le=8.0)] = 1.6
+    """Side of the window over side of the damage's box."""
+    min_thickness: Annotated[float, Field(ge=0.0, le=64.0)] = 6.0
+    """Thinnest damage, in working pixels: a hairline gets closer, smaller windows so that the model can draw it."""
+    max_zoom: Annotated[float, Field(ge=1.0, le=16.0)] = 2.0
+    """The most that a window may be enlarged on its way to the working size."""
+    overlap: Annotated[float, Field(ge=0.0, le=0.8)] = 0.3
+    """How much neighbouring windows of one long damage share."""
+
+
+class GeneratorConfig(Settings):
+    """The method, and what it is told."""
+
+    name: str = "controlnet_inpaint"
+    """Which generator: see `flawsmith list`."""
+    settings: dict[str, Any] = {}
+    """Its own settings: see `flawsmith new --generator NAME`."""
+
+
+class TrainConfig(Settings):
+    """Learning from the shots."""
+
+    scope: Literal["product", "kind", "all"] = "product"
+    """One model for all kinds of a product, one for each kind, or one for everything."""
+    steps: Annotated[int, Field(ge=0)] = 600
+    """Training steps; 0 = none."""
+    batch: Annotated[int, Field(ge=1)] = 16
+    """Windows a step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    """AdamW's peak learning rate; warmed up over the first 20th, then a cosine down to a tenth."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    """AdamW's weight decay."""
+    views: Annotated[int, Field(ge=1)] = 24
+    """Views (flips, turns, shifts, scales) of each shot, encoded once and kept."""
+    sound_views: Annotated[float, Field(ge=0, le=4)] = 0.5
+    """Views of sound parts with the word for sound, as a share of the views of shots."""
+    turn: bool = True
+    """Also learn from mirrored views and views turned by right angles."""
+    save_every: Annotated[int, Field(ge=1)] = 50
+    """Steps between checkpoints: the most that a killed run loses."""
+
+
+class GenerateConfig(Settings):
+    """What to make."""
+
+    count: Annotated[int, Field(ge=1)] | Literal["balance"] | dict[str, Annotated[int, Field(ge=0)]] = 50
+    """Pairs a kind: a number, a table {kind = number}, or "balance" (fill every kind up to the largest)."""
+    steps: Annotated[int, Field(ge=1, le=1000)] = 12
+    """Denoising steps."""
+    guidance: Annotated[float, Field(ge=1.0, le=30.0)] = 3.0
+    """Weight of the words; 1 = as trained."""
+    batch: Annotated[int, Field(ge=1)] = 8
+    """Pairs made together; part of a sample's identity: another batch size gives other rounding."""
+    paint: Literal["auto", "replace", "residual"] | dict[str, Literal["auto", "replace", "residual"]] = "auto"
+    """How the made window returns: residual keeps the camera's grain, replace takes the decoded pixels, auto = residual unless too little shows; or a table {kind = paint}."""
+    masks: Literal["shots", "procedural", "mixed"] = "shots"
+    """Where masks come from: real masks re-posed, shapes of their statistics, or half and half."""
+    turn: Literal["free", "right", "none"] = "free"
+    """How re-posed damage may be turned on a surface: any angle, right angles, or not at all (a brushed surface)."""
+    feather: Annotated[float, Field(ge=0.0, le=64.0)] = 2.0
+    """Width in native pixels over which the paint fades in, inside the mask."""
+    visible: Annotated[float, Field(gt=0.0, le=1.0)] = 0.024
+    """Least change that counts as painted, as a share of full range (0.024 = 6 of 255)."""
+    min_painted: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    """A pair with less of its asked mask visibly painted is made again with another seed."""
+    attempts: Annotated[int, Field(ge=1, le=20)] = 3
+    """How often, before the pair is given up (and the report says so)."""
+
+
+class ExportConfig(Settings):
+    """Layouts to write for other tools."""
+
+    formats: list[str] = ["mvtec"]
+    """See `flawsmith list`."""
+
+
+class ReportConfig(Settings):
+    """What the report shows."""
+
+    per_kind: Annotated[int, Field(ge=1, le=200)] = 12
+    """Pairs a kind on the contact sheets."""
+
+
+class Config(Settings):
+    """Everything that decides a run's result."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """One number from which all randomness follows."""
+    data: DataConfig = DataConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    windows: WindowsConfig = WindowsConfig()
+    generator: GeneratorConfig = GeneratorConfig()
+    train: TrainConfig = TrainConfig()
+    generate: GenerateConfig = GenerateConfig()
+    export: ExportConfig = ExportConfig()
+    report: ReportConfig = ReportConfig()
+
+
+def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read a TOML file and lay overrides such as {"train.steps": 300} on top.
+
+    A relative `data.root` is taken from the working directory, as a shell user expects.
+
+    Raises:
+        ConfigError: the file is missing or broken, a key is unknown, or a value does not fit; names each place.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        path = Path(path)
+        try:
+            tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such configuration file; `flawsmith new > {path.name}` writes one") from None
+        except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read as a text file ({type(error).__name__})") from None
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    for key, value in (overrides or {}).items():
+        _set(tree, key, value)
+    return validate(Config, tree, where=str(path) if path else "")
+
+
+def validate(kind: type[T], tree: Any, *, where: str = "") -> T:
+    """Check a plain tree against a settings class; every wrong place gets its own line in the error."""
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        places: dict[str, list[dict[str, Any]]] = {}
+        for item in error.errors():
+            places.setdefault(_place(item["loc"]), []).append(dict(item))
+        head = f"{where}: " if where else ""
+        raise ConfigError("\n".join(head + _sentence(kind, place, items) for place, items in places.items())) from None
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, Any]:
+    """Turn ["train.steps=300", "data.kinds=[\"crack\"]"] into a table; values are TOML, and bare words are text."""
+    table: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {pair}: expected key=value, e.g. --set train.steps=300")
+        try:
+            table[key.strip()] = tomllib.loads(f"x = {text}")["x"]
+        except tomllib.TOMLDecodeError:
+            table[key.strip()] = text
+    return table
+
+
+def commented_toml(config: Config) -> str:
+    """Return a starting file: every field with its help above it and its default as value."""
+    lines = ["# flawsmith: every key may be left out; what stands here is the default.", ""]
+    plain = [(name, value) for name, value in config if not isinstance(value, Settings)]
+    sections = [(name, value) for name, value in config if isinstance(value, Settings)]
+    lines += list(_field_lines(config, plain))
+    for name, section in sections:
+        first = (type(section).__doc__ or "").strip().splitlines()[0]
+        lines += ["", f"# {first}", f"[{name}]", *_field_lines(section, list(section))]
+    return "\n".join(lines) + "\n"
+
+
+def _field_lines(owner: Settings, items: list[tuple[str, Any]]) -> Iterator[str]:
+    for name, value in items:
+        yield f"# {type(owner).model_fields[name].description}"
+        if name == "settings" and isinstance(value, dict):
+            yield "settings = {" + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + "}"
+        else:
+            yield f"{name} = {_toml(value)}"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, Settings):
+        value = value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + "}"
+    text = value.as_posix() if isinstance(value, Path) else str(value)
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for name in parents:
+        child = tree.setdefault(name, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"{key}: {name} is a value, not a section")
+        tree = child
+    tree[last] = value
+
+
+def _field_at(kind: type[BaseModel], place: list[str]) -> tuple[type[BaseModel], Any]:
+    """Follow a dotted place through the tree: (the section it ends in, the field itself or None)."""
+    field = None
+    for step in place:
+        if step.isdigit():
+            continue
+        field = kind.model_fields.get(step)
+        if field is None:
+            return kind, None
+        inner = [field.annotation, *get_args(field.annotation)]
+        kind = next((k for k in inner if isinstance(k, type) and issubclass(k, BaseModel)), kind)
+    return kind, field
+
+
+def _place(location: tuple[Any, ...]) -> str:
+    # A union's branches each complain; pydantic appends the branch's name to the place, which no user wrote.
+    branches = ("constrained-", "literal", "dict[", "function-", "int", "str", "float", "bool", "[key]")
+    return ".".join(str(step) for step in location if not str(step).startswith(branches) or step == "strength")
+
+
+def _sentence(kind: type[BaseModel], place: str, items: list[dict[str, Any]]) -> str:
+    steps = place.split(".")
+    if items[0]["type"] == "extra_forbidden":
+        section, _ = _field_at(kind, steps[:-1])
+        return f"{place}: unknown key{nearest(steps[-1], section.model_fields)}"
+    if items[0]["type"] == "missing":
+        return f"{place}: is missing"
+    _, field = _field_at(kind, steps)
+    value = items[0]["input"]
+    if len(items) > 1 and field is not None and field.description:
+        return f"{place}: {value!r} does not fit; it is: {field.description}"
+    message = items[0]["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{place}: {message[0].lower() + message[1:]}, not {value!r}"

@@ -1,0 +1,306 @@
+"""Bytes <-> pixels: which library decodes what, and how each is kept from guessing.
+
+No one library reads everything right, so each format goes to the one that does:
+
+    PNG up to 8 bits, JPEG, BMP, WebP   Pillow      (it cuts 16-bit RGB down to 8 bits without a word)
+    PNG with 16 bits                    OpenCV      (the only one that reads 16-bit RGB)
+    TIFF, stored plain or deflated      tifffile    (any depth; it knows the tags)
+    TIFF, any other compression         OpenCV      (tifffile would need imagecodecs, which we do not ask for)
+
+The header is read first, by us, so a picture that claims a million rows is refused before anything is allocated.
+Only `flawsmith.data.images` imports this file.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import cv2
+import numpy as np
+import tifffile
+from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+"""What `read` accepts, in lower case; upper case is the same."""
+MAX_PIXELS = 2**28
+"""16384 x 16384. More is a broken header or a picture to be cut in tiles first."""
+
+_PILLOW: dict[str, Any] = {
+    "PNG": PngImagePlugin.PngImageFile,
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
+}
+_MAGIC = {
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+}
+_PLAIN_TIFF = {1, 8, 32946}  # none and the two numbers of deflate: what tifffile decodes with the standard library
+_WHITE_IS_ZERO, _GREY, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
+
+# tifffile reports broken files through logging as well as by raising; the raised sentence is the one we show.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+
+class Unreadable(Exception):
+    """Why these bytes are no picture for us, as the second half of a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a picture's header says, in the words of what `read` will return."""
+
+    width: int
+    """Columns, after the EXIF orientation was applied."""
+    height: int
+    """Rows, after the EXIF orientation was applied."""
+    depth: int
+    """Bits a sample as read: 8, 16 or 32 (float)."""
+    mode: str
+    """`grey` or `RGB`."""
+    codec: str
+    """PNG, JPEG, TIFF, BMP or WebP."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return self.height, self.width
+
+
+def header(stream: BinaryIO) -> tuple[Facts, int]:
+    """Return the facts and the EXIF orientation (1-8), reading as little as the format allows.
+
+    Raises:
+        Unreadable: it is none of our formats, claims an absurd size, or holds samples of a kind we do not take.
+    """
+    stream.seek(0)
+    codec = _codec(stream.read(64))
+    stream.seek(0)
+    if codec == "PNG":
+        width, height, depth, mode, orientation = _png_header(stream)
+    elif codec == "TIFF":
+        with tifffile.TiffFile(stream) as tif:
+            width, height, depth, mode, orientation = _tiff_header(tif.pages.first)
+    else:
+        # The class, not Image.open: that one warns about large pictures through a setting that all threads share.
+        with _PILLOW[codec](stream) as picture:
+            if picture.mode == "CMYK":
+                raise Unreadable("its colours are CMYK; save it as RGB or grey")
+            width, height = picture.size
+            depth, mode = 8, "grey" if picture.mode in ("1", "L", "LA") else "RGB"
+            orientation = _orientation(picture.info.get("exif", b""))
+    if width < 1 or height < 1:
+        raise Unreadable(f"its header claims {width} x {height} pixels; a picture has at least one")
+    if width * height > MAX_PIXELS:
+        raise Unreadable(
+            f"its header claims {width} x {height} pixels, more than the {MAX_PIXELS} that are read at once; "
+            "cut it in tiles, or, if it is not that large, copy it again from its source"
+        )
+    if orientation >= 5:
+        width, height = height, width
+    return Facts(width, height, depth, mode, codec), orientation
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Return (H,W) or (H,W,3) RGB, uint8, uint16 or float32, upright, alpha left out, C-contiguous and writable.
+
+    Raises:
+        Unreadable: with the reason; other exceptions come from the libraries when the bytes are damaged.
+    """
+    facts, orientation = header(io.BytesIO(data))
+    if facts.codec == "TIFF":
+        pixels = _decode_tiff(data)
+    elif facts.depth == 16:
+        pixels = _decode_cv2(_essential_png(data))
+    else:
+        pixels = _decode_pillow(_essential_png(data) if facts.codec == "PNG" else data, facts.codec)
+    channels = 1 if facts.mode == "grey" else 3
+    if pixels.ndim == 3 and channels == 1:
+        pixels = pixels[..., 0]
+    elif pixels.ndim == 3:
+        pixels = pixels[..., :3]
+    pixels = _upright(pixels, orientation)
+    dtype = {8: np.uint8, 16: np.uint16, 32: np.float32}[facts.depth]
+    if pixels.dtype != dtype or pixels.shape != facts.shape + ((3,) if channels == 3 else ()):
+        raise Unreadable(f"its pixels ({pixels.shape}, {pixels.dtype}) are not what its header says ({facts})")
+    if facts.depth == 32 and not np.isfinite(pixels).all():
+        bad = int(pixels.size - np.isfinite(pixels).sum())
+        raise Unreadable(f"{bad} of its samples are infinite or not a number; replace them by finite values")
+    return np.require(pixels, requirements=["C", "W"])
+
+
+def encode(pixels: np.ndarray, suffix: str) -> bytes:
+    """Return the bytes of a PNG, TIFF or BMP file; the caller has checked that the format can hold the pixels."""
+    if suffix in (".tif", ".tiff"):
+        stream = io.BytesIO()
+        kind = "rgb" if pixels.ndim == 3 else "minisblack"
+        tifffile.imwrite(stream, pixels, photometric=kind, compression="zlib", metadata=None, software=False)
+        return stream.getvalue()
+    bgr = pixels[..., ::-1] if pixels.ndim == 3 else pixels
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 4] if suffix == ".png" else []
+    done, coded = cv2.imencode(suffix, np.ascontiguousarray(bgr), options)
+    if not done:
+        raise Unreadable(f"OpenCV could not encode {pixels.shape} {pixels.dtype} as {suffix}")
+    return coded.tobytes()
+
+
+def _codec(head: bytes) -> str:
+    for magic, codec in _MAGIC.items():
+        if head.startswith(magic):
+            return codec
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP"
+    if not head:
+        raise Unreadable("the file is empty (0 bytes); copy it again from its source")
+    if head.startswith(b"version https://git-lfs"):
+        raise Unreadable("it is only a Git LFS pointer; fetch the picture with `git lfs pull`")
+    raise Unreadable(
+        "the file does not begin like a PNG, JPEG, TIFF, BMP or WebP picture; save it in one of these formats"
+    )
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn stored rows and columns to the way the camera's owner sees them (EXIF tag 274)."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _orientation(exif: bytes) -> int:
+    """Return tag 274 of an EXIF block, or 1. Read by hand, because Pillow warns aloud about damaged blocks."""
+    block = exif.removeprefix(b"Exif\0\0")
+    order = {b"II": "<", b"MM": ">"}.get(block[:2])
+    if order is None or len(block) < 10:
+        return 1
+    (start,) = struct.unpack_from(order + "I", block, 4)
+    if start + 2 > len(block):
+        return 1
+    (count,) = struct.unpack_from(order + "H", block, start)
+    for place in range(start + 2, min(start + 2 + 12 * count, len(block) - 11), 12):
+        tag, kind, _, value = struct.unpack_from(order + "HHIH", block, place)
+        if tag == 274 and kind == 3:
+            return value if 1 <= value <= 8 else 1
+    return 1
+
+
+def _png_header(stream: BinaryIO) -> tuple[int, int, int, str, int]:
+    head = stream.read(33)
+    if len(head) < 33 or head[12:16] != b"IHDR":
+        raise Unreadable("the PNG header is cut short or damaged; copy it again from its source")
+    width, height, bits, colour = struct.unpack_from(">IIBB", head, 16)
+    orientation = 1
+    while True:  # eXIf may stand before or after the pixels, so step over every chunk without reading it
+        chunk = stream.read(8)
+        if len(chunk) < 8 or chunk[4:] == b"IEND":
+            break
+        (length,) = struct.unpack(">I", chunk[:4])
+        if chunk[4:] == b"eXIf":
+            orientation = _orientation(stream.read(length))
+            break
+        stream.seek(length + 4, io.SEEK_CUR)
+    return width, height, 16 if bits == 16 else 8, "grey" if colour in (0, 4) else "RGB", orientation
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    place = 8
+    while place + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, place)
+        end = place + 12 + length
+        if end > len(data):
+            break
+        name = data[place + 4 : place + 8]
+        if struct.unpack_from(">I", data, end - 4)[0] != zlib.crc32(data[place + 4 : end - 4]):
+            raise Unreadable(f"its {name!r} part is damaged (checksum); copy it again from its source")
+        yield name, data[place:end]
+        if name == b"IEND":
+            return
+        place = end
+    raise Unreadable("the PNG file ends too early; copy it again from its source")
+
+
+def _essential_png(data: bytes) -> bytes:
+    """Keep what makes pixels, checksums proven: profiles, texts and animation only make the decoders talk."""
+    keep = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+    return data[:8] + b"".join(chunk for name, chunk in _png_chunks(data) if name in keep)
+
+
+def _decode_pillow(data: bytes, codec: str) -> np.ndarray:
+    with _PILLOW[codec](io.BytesIO(data)) as picture:
+        picture.load()
+        if picture.mode in ("1", "LA"):
+            return np.array(picture.convert("L"))
+        if picture.mode in ("L", "RGB"):
+            return np.array(picture)
+        return np.array(picture.convert("RGB"))
+
+
+def _decode_cv2(data: bytes) -> np.ndarray:
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(0)
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if bgr is None:
+        raise Unreadable("its pixels cannot be decoded; copy it again from its source")
+    return bgr if bgr.ndim == 2 else np.concatenate([bgr[..., 2::-1], bgr[..., 3:]], axis=2)
+
+
+def _tiff_header(page: Any) -> tuple[int, int, int, str, int]:
+    kind = {1: "uint", 3: "float"}.get(int(page.sampleformat), "signed or complex")
+    bits, photometric = page.bitspersample, int(page.photometric)
+    if (kind, bits) not in {("uint", 1), ("uint", 8), ("uint", 16), ("float", 32)}:
+        raise Unreadable(f"its samples are {bits}-bit {kind}; save it with 8 or 16 bits, or as 32-bit float")
+    if photometric not in (_WHITE_IS_ZERO, _GREY, _RGB, _PALETTE, _YCBCR):
+        raise Unreadable(f"its colours are {page.photometric.name}; save it as RGB or grey")
+    colours = 3 if photometric in (_RGB, _YCBCR) else 1
+    if page.samplesperpixel - colours not in (0, 1) or page.imagedepth != 1:
+        raise Unreadable(f"it has {page.samplesperpixel} samples a pixel; save it as grey or RGB, one picture a file")
+    tag = page.tags.get(274)
+    orientation = tag.value if tag is not None and tag.value in range(1, 9) else 1
+    depth = 8 if photometric == _PALETTE or bits == 1 else bits
+    mode = "grey" if colours == 1 and photometric != _PALETTE else "RGB"
+    return page.imagewidth, page.imagelength, depth, mode, orientation
+
+
+def _decode_tiff(data: bytes) -> np.ndarray:
+    with tifffile.TiffFile(io.BytesIO(data)) as tif:
+        page: Any = tif.pages.first
+        photometric = int(page.photometric)
+        pixels: np.ndarray
+        if int(page.compression) in _PLAIN_TIFF and int(page.predictor) in (1, 2) and photometric != _YCBCR:
+            pixels = page.asarray()
+            if page.axes.startswith("S"):
+                pixels = np.moveaxis(pixels, 0, -1)
+            if page.bitspersample == 1:
+                pixels = np.where(pixels, 255, 0).astype(np.uint8)
+            if photometric == _PALETTE:
+                colours = (np.asarray(page.colormap).T >> 8).astype(np.uint8)
+                pixels = colours[pixels.reshape(pixels.shape[:2] + (-1,))[..., 0]]
+        else:
+            # OpenCV turns a TIFF even when told not to, and inverts white-is-zero in 8 bits but not in 16. So tell it
+            # that this one is upright and black is zero, and do both here.
+            plain = bytearray(data)
+            for number, value in ((274, 1), (262, _GREY if photometric == _WHITE_IS_ZERO else photometric)):
+                tag = page.tags.get(number)
+                if tag is not None:
+                    struct.pack_into("<H" if data[:2] == b"II" else ">H", plain, tag.valueoffset, value)
+            pixels = _decode_cv2(bytes(plain))
+    if photometric == _WHITE_IS_ZERO and pixels.dtype.kind == "u":
+        pixels = np.iinfo(pixels.dtype).max - pixels
+    return pixels

@@ -1,0 +1,282 @@
+"""Pictures as files, as native arrays and as what a network sees.
+
+The only door to picture files: nobody else knows colour order, bit depth, codecs or EXIF. A native picture is a numpy
+array as the camera gave it, (H,W) grey or (H,W,3) RGB, uint8, uint16 or float32; a network sees float32 (H,W,3) in
+[-1,1]. The way there and back is exact for uint8 and uint16, and `apply_delta` never touches a pixel outside its mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import numpy as np
+
+from flawsmith.data.codecs import MAX_PIXELS, SUFFIXES, Facts, Unreadable, decode, encode, header
+from flawsmith.errors import DataError
+from flawsmith.files import write_bytes
+
+__all__ = [
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "Facts",
+    "Range",
+    "apply_delta",
+    "describe",
+    "from_model",
+    "inspect_mask",
+    "lossless_suffix",
+    "mask_problems",
+    "range_of",
+    "read",
+    "read_mask",
+    "to_model",
+    "write",
+    "write_mask",
+]
+
+T = TypeVar("T")
+_INDEX_MASK = 32  # a mask whose largest value is below this holds class numbers (VisA: 1, 2, ...), not brightness
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The native values that become -1 and +1."""
+
+    low: float
+    high: float
+
+    @property
+    def half(self) -> float:
+        """Native units a model unit."""
+        return (self.high - self.low) / 2
+
+
+def read(path: Path) -> np.ndarray:
+    """Read a picture as the file holds it.
+
+    Args:
+        path: A .png, .jpg, .tif, .bmp or .webp file; what counts is its content, so a JPEG named .png is read too.
+
+    Returns:
+        (H,W) or (H,W,3) in RGB order; uint8, uint16 or float32; upright (the EXIF orientation of JPEG, PNG, TIFF and
+        WebP is applied). A palette becomes RGB, one bit becomes 0/255. Alpha is left out and the colours below it are
+        returned as stored. Of a file with many pictures, the first.
+
+    Raises:
+        DataError: missing, empty, cut short, damaged, not a picture, absurdly large, or of samples we do not take.
+    """
+    return _with_reasons(path, lambda stream: decode(stream.read()))
+
+
+def describe(path: Path) -> Facts:
+    """Read only the header: size, depth, mode and codec of what `read` would return.
+
+    Raises:
+        DataError: as `read`, as far as a header can tell; damaged pixels are found by `read` alone.
+    """
+    return _with_reasons(path, lambda stream: header(stream)[0])
+
+
+def read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Read a label as bool (H,W), True = damaged.
+
+    The largest channel counts, so coloured labels are accepted. Which values are damage:
+    two levels, one of them 0 (0/1, 0/255, 0/65535): all but 0; largest value below 32 (class numbers, as VisA writes
+    them): all but 0; otherwise (soft edges, JPEG): more than half of the largest value.
+
+    Args:
+        path: The mask file.
+        shape: Shape of its photograph; only rows and columns are compared.
+
+    Raises:
+        DataError: unreadable, or of another size than its photograph.
+    """
+    mask, _, wrong = _mask(path, shape)
+    if wrong:
+        raise DataError(f"{path}: {wrong}")
+    return mask
+
+
+def mask_problems(path: Path, shape: tuple[int, ...]) -> list[str]:
+    """Return what is doubtful about a mask, as ends of a sentence that begins with its path; [] = nothing."""
+    return inspect_mask(path, shape)[1]
+
+
+def inspect_mask(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray | None, list[str]]:
+    """Return the mask as `read_mask` does (None where it would raise) and its `mask_problems`, reading it once."""
+    try:
+        mask, levels, wrong = _mask(path, shape)
+    except DataError as error:
+        return None, [str(error).removeprefix(f"{path}: ")]
+    if wrong:
+        return None, [wrong]
+    problems = []
+    if not mask.any():
+        problems.append("the mask is empty; draw the damage, or move the photograph to the sound parts")
+    elif mask.all():
+        problems.append("the mask covers the whole picture; mark only the damage")
+    if len(levels) > 2 and float(levels[-1]) >= _INDEX_MASK:
+        shown = ", ".join(f"{level:g}" for level in levels[:4]) + (", ..." if len(levels) > 4 else "")
+        half = float(levels[-1]) / 2
+        problems.append(f"the mask is not binary: {len(levels)} levels ({shown}); more than {half:g} counts as damage")
+    return mask, problems
+
+
+def range_of(pixels: np.ndarray) -> Range:
+    """Return the values that stand for black and white.
+
+    uint8 and uint16: the whole type. float32: 0..1 when the picture lies within, else its own least and largest
+    value; so take it of the whole photograph and hand it on when only a window is converted.
+    """
+    if pixels.dtype.kind == "u":
+        return Range(0.0, float(np.iinfo(pixels.dtype).max))
+    low, high = float(pixels.min()), float(pixels.max())
+    if 0.0 <= low and high <= 1.0:
+        return Range(0.0, 1.0)
+    return Range(low, high) if low < high else Range(low - 0.5, high + 0.5)
+
+
+def to_model(pixels: np.ndarray, span: Range | None = None) -> np.ndarray:
+    """Return float32 (H,W,3) RGB in [-1,1]; grey is repeated in three channels.
+
+    Args:
+        pixels: A native picture, or a window of one.
+        span: What becomes -1 and +1; None = `range_of(pixels)`. A camera with 12 bits in 16 wants Range(0, 4095).
+    """
+    span = span or range_of(pixels)
+    # Sensor counts may be large and close together, so float pictures take their difference in float64.
+    exact: type[np.floating] = np.float32 if pixels.dtype.kind == "u" else np.float64
+    values = pixels.astype(exact)
+    scaled = ((values - span.low) / span.half - 1).astype(np.float32, copy=False).clip(-1.0, 1.0)
+    return scaled if scaled.ndim == 3 else np.repeat(scaled[..., None], 3, axis=2)
+
+
+def from_model(rgb: np.ndarray, like: np.ndarray, span: Range | None = None) -> np.ndarray:
+    """Return the native picture that looks like `rgb`; the exact inverse of `to_model` for uint8 and uint16.
+
+    Args:
+        rgb: float32 (H,W,3) in [-1,1]; values outside are clipped.
+        like: A native picture whose dtype and mode (grey or RGB) the result takes; its size does not matter.
+        span: As in `to_model`; None = `range_of(like)`.
+    """
+    span = span or range_of(like)
+    values: np.ndarray = rgb if like.ndim == 3 else rgb.mean(axis=2, dtype=np.float64)
+    values = (np.clip(values, -1.0, 1.0).astype(np.float64) + 1.0) * span.half + span.low
+    return np.rint(values).astype(like.dtype) if like.dtype.kind == "u" else values.astype(like.dtype)
+
+
+def apply_delta(native: np.ndarray, delta: np.ndarray, inside: np.ndarray, span: Range | None = None) -> np.ndarray:
+    """Return a copy of `native` with `delta` added inside the mask; every byte outside is the same.
+
+    Args:
+        native: (H,W) or (H,W,3), uint8, uint16 or float32.
+        delta: float32 (H,W,3) in model units (2.0 = the full range); a grey picture takes the mean of the channels.
+        inside: bool (H,W); only these pixels are read, changed and rounded.
+        span: As in `to_model`; None = `range_of(native)`.
+
+    A change of zero changes nothing, whatever the value; results are clipped to the range.
+    """
+    if delta.shape != (*native.shape[:2], 3) or inside.shape != native.shape[:2] or inside.dtype != np.bool_:
+        raise ValueError(f"native {native.shape}, delta {delta.shape}, inside {inside.shape} {inside.dtype} do not fit")
+    span = span or range_of(native)
+    changed = native.copy()
+    before = native[inside].astype(np.float64)
+    step = delta[inside].astype(np.float64)
+    if native.ndim == 2:
+        step = step.mean(axis=1)
+    after = np.clip(before + step * span.half, np.minimum(before, span.low), np.maximum(before, span.high))
+    changed[inside] = np.rint(after) if native.dtype.kind == "u" else after
+    return changed
+
+
+def lossless_suffix(pixels: np.ndarray) -> str:
+    """Return `.png` for 8 and 16 bits, `.tif` for float32."""
+    return ".tif" if pixels.dtype == np.float32 else ".png"
+
+
+def write(path: Path, pixels: np.ndarray) -> None:
+    """Write a native picture without loss; the file appears whole or not at all.
+
+    Args:
+        path: .png (uint8, uint16), .tif or .tiff (all three), .bmp (uint8); its folder is made when missing.
+        pixels: (H,W) or (H,W,3) RGB, uint8, uint16 or float32.
+
+    Raises:
+        DataError: a format that would lose something, or an array that is no picture.
+        RunError: a full disk, or a place that cannot be written.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if pixels.ndim not in (2, 3) or pixels.ndim == 3 and pixels.shape[2] != 3 or pixels.size == 0:
+        raise DataError(f"{path}: {pixels.shape} is not the shape of a picture; (H,W) or (H,W,3) is")
+    if pixels.dtype not in (np.uint8, np.uint16, np.float32):
+        raise DataError(f"{path}: {pixels.dtype} pixels are not written; uint8, uint16 and float32 are")
+    if suffix in (".jpg", ".jpeg", ".webp"):
+        raise DataError(f"{path}: {suffix} loses detail; write {lossless_suffix(pixels)} instead")
+    if suffix not in (".png", ".tif", ".tiff", ".bmp"):
+        raise DataError(f"{path}: pictures are written as .png, .tif or .bmp, not {suffix or 'without a suffix'}")
+    if pixels.dtype == np.float32 and suffix in (".png", ".bmp") or pixels.dtype == np.uint16 and suffix == ".bmp":
+        raise DataError(f"{path}: {suffix} cannot hold {pixels.dtype} pixels; write {lossless_suffix(pixels)} instead")
+    try:
+        data = encode(pixels, suffix)
+    except Unreadable as error:
+        raise DataError(f"{path}: {error}") from None
+    write_bytes(path, data)
+
+
+def write_mask(path: Path, mask: np.ndarray) -> None:
+    """Write a bool (H,W) mask as an 8-bit grey picture of 0 and 255; atomic, as `write`."""
+    if mask.dtype != np.bool_ or mask.ndim != 2:
+        raise DataError(f"{path}: a mask is bool (H,W), not {mask.dtype} {mask.shape}")
+    write(path, mask.astype(np.uint8) * np.uint8(255))
+
+
+def _mask(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, str]:
+    """Return the mask, its sorted levels, and what is wrong with its size ("" = nothing)."""
+    values = read(path)
+    if values.ndim == 3:
+        values = values.max(axis=2)
+    wrong = ""
+    if values.shape != shape[:2]:
+        wrong = (
+            f"the mask has {values.shape[1]} x {values.shape[0]} pixels, but its photograph {shape[1]} x {shape[0]}; "
+            "they must be the same"
+        )
+        if values.shape == shape[1::-1]:
+            wrong += " (one of them lies on its side: is an EXIF orientation missing?)"
+    if values.dtype == np.uint8:
+        present = np.zeros(256, bool)
+        present[values.ravel()] = True
+        levels = np.flatnonzero(present)
+    else:
+        levels = np.unique(values)
+    top = levels[-1]
+    every = len(levels) <= 2 and levels[0] == 0 or values.dtype.kind == "u" and top < _INDEX_MASK
+    return (values > 0 if every or len(levels) == 1 else values > top / 2), levels, wrong
+
+
+def _with_reasons(path: Path, work: Callable[[BinaryIO], T]) -> T:
+    """Open, do the work, and turn whatever goes wrong into one sentence that names the file."""
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{path}: {path.suffix or 'no suffix'} is not a picture format; known: {', '.join(SUFFIXES)}")
+    try:
+        with open(path, "rb") as stream:
+            return work(stream)
+    except Unreadable as error:
+        raise DataError(f"{path}: {error}") from None
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file; check the path and its case") from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: this is a folder, not a picture") from None
+    except PermissionError:
+        raise DataError(f"{path}: may not be read; give this user the right to read it") from None
+    except MemoryError:
+        raise DataError(f"{path}: there is not enough memory to decode it; cut it in tiles") from None
+    except Exception as error:
+        # Decoders raise nearly anything on damaged bytes: SyntaxError, struct.error, IndexError, TiffFileError, ...
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise DataError(f"{path}: cannot be decoded ({reason}); copy it again from its source") from None

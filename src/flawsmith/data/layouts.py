@@ -1,0 +1,369 @@
+"""Folder layouts -> list[Example]: what lies where, without opening a single picture.
+
+    mvtec     root/<product>/{train/good, test/good, test/<kind>, ground_truth/<kind>/NNN_mask.png}
+    visa      root/<product>/Data/{Images/Normal, Images/Anomaly, Masks/Anomaly}, image_anno.csv for the kinds
+    pairs     root/<kind>/**/x.jpg with its mask x.png (or x_mask.png) beside it; `data.normal` names the sound folders
+    pattern   the user's own templates, `data.patterns`
+
+A layout is one function in `LAYOUTS`. Ids are posix paths below the root, in natural order (2 before 10), so the same
+folder gives the same list on every machine.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from flawsmith.config import DataConfig, Pattern
+from flawsmith.data.images import SUFFIXES
+from flawsmith.errors import ConfigError, DataError, nearest
+from flawsmith.types import Example
+
+MASK_ENDINGS = ("_mask", "_label", "_gt")
+"""What may follow a photograph's stem in the name of its mask (mvtec: only `_mask`); case does not matter."""
+FIELDS = ("product", "kind", "stem", "split")
+"""The names that may stand in braces in a template."""
+
+# Of two files with one stem, the one further left is the photograph: nobody stores a label as JPEG by choice.
+_PHOTOGRAPH_FIRST = (".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".png")
+
+
+def scan(data: DataConfig) -> list[Example]:
+    """Return every photograph with its product, kind and mask, in natural order of the ids.
+
+    Raises:
+        DataError: the root is missing or of another layout, nothing sound or nothing damaged was found, a named folder,
+            kind or product does not exist, or a defect has no mask. Everything `gaps` finds is in one error.
+        ConfigError: an unknown layout or a template that cannot work.
+    """
+    examples = find(data)
+    if wrong := gaps(examples, data):
+        raise DataError("\n".join(wrong))
+    return examples
+
+
+def find(data: DataConfig) -> list[Example]:
+    """Return what `scan` does, but let gaps pass: a defect without a mask has `mask = None`. For `flawsmith check`."""
+    if data.layout not in LAYOUTS:
+        raise ConfigError(f"data.layout: {data.layout!r} is unknown{nearest(data.layout, LAYOUTS)}")
+    root = data.root
+    if not root.exists():
+        raise DataError(f"{root}: there is no such folder (looked in {Path.cwd()}); set data.root to your photographs")
+    if not root.is_dir():
+        raise DataError(f"{root}: data.root is a file; it must be the folder of photographs")
+    examples = LAYOUTS[data.layout](data, root)
+    examples.sort(key=lambda example: natural_key(example.id))
+    for name, wanted, known in (
+        ("data.products", data.products, {example.product for example in examples}),
+        ("data.kinds", data.kinds, {example.defect for example in examples if example.defect is not None}),
+    ):
+        for word in wanted:
+            if known and word not in known:
+                raise DataError(f"{name}: {root} holds no {word!r}{nearest(word, known)}")
+    return [
+        example
+        for example in examples
+        if (not data.products or example.product in data.products)
+        and (not data.kinds or example.defect is None or example.defect in data.kinds)
+    ]
+
+
+def gaps(examples: list[Example], data: DataConfig) -> list[str]:
+    """Return what a set lacks before anything can be learned from it, as sentences; [] = nothing."""
+    if not examples:
+        return [f"{data.root}: no pictures found in the layout {data.layout!r}; {_EXPECTED[data.layout]}"]
+    wrong = []
+    sound = {example.product for example in examples if example.defect is None}
+    damaged = {example.product for example in examples if example.defect is not None}
+    if not sound:
+        wrong.append(f"{data.root}: no sound parts found; {_EXPECTED[data.layout]}")
+    elif not damaged:
+        wrong.append(f"{data.root}: no defects found; {_EXPECTED[data.layout]}")
+    elif lone := sorted(damaged - sound):
+        wrong.append(f"{data.root}: no sound parts of {', '.join(map(repr, lone))}; add some, or set data.products")
+    if bare := [example.id for example in examples if example.defect is not None and example.mask is None]:
+        shown = ", ".join(bare[:3]) + (", ..." if len(bare) > 3 else "")
+        one = "1 defect has" if len(bare) == 1 else f"{len(bare)} defects have"
+        wrong.append(f"{data.root}: {one} no mask: {shown}; {_MASKS[data.layout]}")
+    return wrong
+
+
+def natural_key(text: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Sort key that counts: `2.png` before `10.png`.
+
+    >>> sorted(["a10", "a2", "a02", "b", "a"], key=natural_key)
+    ['a', 'a02', 'a2', 'a10', 'b']
+    """
+    parts = [part for part in re.split(r"(\d+)", text) if part]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts], text
+
+
+def _mvtec(data: DataConfig, root: Path) -> list[Example]:
+    if any((root / name).is_dir() for name in ("train", "test")):
+        products = [(data.product or _own_name(root), root)]
+    else:
+        products = [
+            (item.name, item) for item in _folders(root) if (item / "train").is_dir() or (item / "test").is_dir()
+        ]
+    if not products:
+        raise DataError(f"{root}: no product folder with train/ and test/ found; {_EXPECTED['mvtec']}")
+    normal = set(data.normal or ["good"])
+    seen: set[str] = set()
+    examples = []
+    for product, home in products:
+        for split in ("train", "test"):
+            for folder in _folders(home / split):
+                seen.add(folder.name)
+                sound = folder.name in normal
+                if split == "train" and not sound:
+                    continue  # MVTec's train/ holds sound parts only, and masks exist for test/ only
+                masks = {} if sound else _masks_by_stem(home / "ground_truth" / folder.name, ("_mask",))
+                for image in _pictures(folder):
+                    mask = None if sound else masks.get(image.stem)
+                    name = None if sound else folder.name
+                    examples.append(Example(_id(image, root), image, product, name, mask, split))
+    _require_known("data.normal", data.normal, seen, root)
+    return examples
+
+
+def _visa(data: DataConfig, root: Path) -> list[Example]:
+    """Kinds come from image_anno.csv ("anomaly" without it); where it lists several for a picture, the first counts."""
+    if (root / "Data" / "Images").is_dir():
+        products, top = [(data.product or _own_name(root), root)], root.resolve().parent
+    else:
+        products, top = [(item.name, item) for item in _folders(root) if (item / "Data" / "Images").is_dir()], root
+    if not products:
+        raise DataError(f"{root}: no product folder with Data/Images found; {_EXPECTED['visa']}")
+    own_names = {home: home.name if home != root else _own_name(root) for _, home in products}  # as the tables say
+    splits = {row["image"]: row["split"] for row in _table(top / "split_csv" / "1cls.csv", ("image", "split"))}
+    examples = []
+    for product, home in products:
+        labels = {row["image"]: row["label"] for row in _table(home / "image_anno.csv", ("image", "label"))}
+        masks = _masks_by_stem(home / "Data" / "Masks" / "Anomaly", ())
+        for folder, sound in (("Normal", True), ("Anomaly", False)):
+            for image in _pictures(home / "Data" / "Images" / folder):
+                listed = f"{own_names[home]}/{image.relative_to(home).as_posix()}"
+                kind = labels.get(listed, "").split(",")[0].strip().replace("/", "-") or "anomaly"
+                split = splits.get(listed, "")
+                mask = None if sound else masks.get(image.stem)
+                examples.append(Example(_id(image, root), image, product, None if sound else kind, mask, split))
+    return examples
+
+
+def _pairs(data: DataConfig, root: Path) -> list[Example]:
+    """Kinds are the folders' names, lower-case and without the prefix they share: MT_Blowhole -> blowhole."""
+    folders = {folder.name: groups for folder in _folders(root) if (groups := _by_stem(_walk(folder)))}
+    if not folders:
+        raise DataError(f"{root}: no folder of pictures found; {_EXPECTED['pairs']}")
+    if not data.normal:
+        raise DataError(f"data.normal: say which folders of {root} hold sound parts: {', '.join(sorted(folders))}")
+    _require_known("data.normal", data.normal, folders, root)
+    prefix = _shared_prefix(folders)
+    product = data.product or _own_name(root)
+    examples = []
+    for name, groups in folders.items():
+        kind = None if name in data.normal else name[len(prefix) :].lower()
+        for photograph, mask in _photographs(groups):
+            examples.append(Example(_id(photograph, root), photograph, product, kind, mask if kind else None))
+    return examples
+
+
+def _pattern(data: DataConfig, root: Path) -> list[Example]:
+    if not data.patterns:
+        raise ConfigError('data.patterns: the layout "pattern" needs at least one, e.g. {image = "{kind}/{stem}.png"}')
+    files = {_id(path, root): path for path in _walk(root)}
+    examples: dict[str, Example] = {}
+    kinds: set[str] = set()
+    for index, pattern in enumerate(data.patterns):
+        where = f"data.patterns[{index}]"
+        found, masks = _matches(where, pattern, files)
+        if not found:
+            shown = f"e.g. {min(files)}" if files else "there is none"
+            raise DataError(
+                f"{where}.image: {pattern.image!r} fits none of the {len(files)} pictures below {root}; {shown}"
+            )
+        for path_id, fields in found.items():
+            kind = fields.get("kind", pattern.kind)
+            kinds.add(kind)
+            sound = pattern.normal or kind in data.normal
+            if not sound and not kind:
+                raise ConfigError(
+                    f"{where}: say what is damaged: a {{kind}} in the template, kind = ..., or normal = true"
+                )
+            product = fields.get("product") or pattern.product or data.product or _own_name(root)
+            split = fields.get("split", "")
+            example = Example(
+                path_id,
+                files[path_id],
+                product,
+                None if sound else kind,
+                None if sound or path_id not in masks else files[masks[path_id]],
+                split if split in ("train", "test") else "",
+            )
+            examples.setdefault(path_id, example)  # the first template that fits a picture has it
+    _require_known("data.normal", data.normal, kinds - {""}, root)
+    return list(examples.values())
+
+
+LAYOUTS: dict[str, Callable[[DataConfig, Path], list[Example]]] = {
+    "mvtec": _mvtec,
+    "visa": _visa,
+    "pairs": _pairs,
+    "pattern": _pattern,
+}
+"""Name in the configuration -> the function that reads such a folder."""
+
+_EXPECTED = {
+    "mvtec": "mvtec expects root/<product>/train/good, test/<kind> and ground_truth/<kind>",
+    "visa": "visa expects root/<product>/Data/Images/Normal, Data/Images/Anomaly and Data/Masks/Anomaly",
+    "pairs": "pairs expects root/<kind>/ with masks beside the pictures, and data.normal naming the sound folders",
+    "pattern": "check data.patterns, and mark sound parts by normal = true or data.normal",
+}
+_MASKS = {
+    "mvtec": "draw ground_truth/<kind>/<name>_mask.png for each, or move it away",
+    "visa": "draw Data/Masks/Anomaly/<name>.png for each, or move it away",
+    "pairs": "put <name>.png or <name>_mask.png beside each, or name its folder in data.normal",
+    "pattern": "check the `mask` template, or draw them",
+}
+
+
+def _matches(where: str, pattern: Pattern, files: dict[str, Path]) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """Return {picture id: its fields} and {picture id: mask id} for one template pair."""
+    image_rule, image_fields = _compile(f"{where}.image", pattern.image)
+    found = {name: match.groupdict() for name in files if (match := image_rule.fullmatch(name))}
+    if not pattern.mask:
+        return found, {}
+    mask_rule, mask_fields = _compile(f"{where}.mask", pattern.mask)
+    if extra := sorted(mask_fields - image_fields):
+        raise ConfigError(f"{where}.mask: {{{extra[0]}}} is not in the image template, so it cannot be filled in")
+    by_fields: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    order = sorted(mask_fields)
+    for name in files:
+        if match := mask_rule.fullmatch(name):
+            by_fields[tuple(match[field] for field in order)].append(name)
+    masks = {}
+    for name, fields in found.items():
+        fitting = [mask for mask in by_fields[tuple(fields[field] for field in order)] if mask != name]
+        if len(fitting) > 1:
+            raise DataError(f"{name}: {len(fitting)} masks fit {pattern.mask!r} ({', '.join(fitting[:3])}); one must")
+        if fitting:
+            masks[name] = fitting[0]
+    # {stem}.png also fits x_mask.png; what serves as the mask of another picture is no picture.
+    used = set(masks.values())
+    return {name: fields for name, fields in found.items() if name not in used}, masks
+
+
+def _compile(where: str, template: str) -> tuple[re.Pattern[str], set[str]]:
+    """Turn `line*/{kind}/{stem}.jpg` into a rule for whole ids; fields and * stay within a path part, ** does not."""
+    rule, fields = "", set()
+    for piece in re.split(r"(\{[^{}]*\}|\*\*/|\*\*|\*|\?)", template.replace("\\", "/").removeprefix("./")):
+        if piece.startswith("{") and piece.endswith("}"):
+            name = piece[1:-1]
+            if name not in FIELDS:
+                raise ConfigError(f"{where}: {piece} is no field{nearest(name, FIELDS)}")
+            rule += f"(?P={name})" if name in fields else f"(?P<{name}>[^/]+?)"
+            fields.add(name)
+        else:
+            rule += {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}.get(piece, re.escape(piece))
+    return re.compile(rule, re.DOTALL), fields
+
+
+def _photographs(groups: dict[str, list[Path]]) -> Iterable[tuple[Path, Path | None]]:
+    """Tell photographs from masks among files grouped by folder and stem."""
+    endings = {key: ending for key in groups for ending in MASK_ENDINGS if key.lower().endswith(ending)}
+    for key, files in groups.items():
+        if key in endings and key[: -len(endings[key])] in groups:
+            continue
+        beside = [groups[name][0] for name, ending in endings.items() if name[: -len(ending)] == key]
+        ranked = sorted(files, key=lambda path: _PHOTOGRAPH_FIRST.index(path.suffix.lower()))
+        masks = beside + ranked[1:]
+        if len(masks) > 1:
+            names = ", ".join(path.name for path in [ranked[0], *masks])
+            raise DataError(f"{ranked[0].parent}: cannot tell photograph and mask among {names}; keep one of each")
+        yield ranked[0], masks[0] if masks else None
+
+
+def _by_stem(files: Iterable[Path]) -> dict[str, list[Path]]:
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for path in files:
+        groups[path.with_suffix("").as_posix()].append(path)
+    return groups
+
+
+def _masks_by_stem(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
+    """Map the photograph's stem to its mask; an exact name wins over one with an ending, .png over the rest."""
+    masks: dict[str, Path] = {}
+    files = sorted(_pictures(folder), key=lambda path: path.suffix.lower() != ".png")
+    for ending in ("", *endings):
+        for path in files:
+            if path.stem.lower().endswith(ending):
+                masks.setdefault(path.stem[: len(path.stem) - len(ending)], path)
+    return masks
+
+
+def _shared_prefix(names: Iterable[str]) -> str:
+    """Return what all names begin with, up to a separator; "" when there is but one name or one would vanish."""
+    names = list(names)
+    prefix = re.sub(r"[^ _.-]*$", "", os.path.commonprefix(names)) if len(names) > 1 else ""
+    return "" if prefix in names else prefix
+
+
+def _require_known(where: str, names: Iterable[str], known: Iterable[str], root: Path) -> None:
+    for name in names:
+        if name not in known:
+            raise DataError(f"{where}: {root} holds no {name!r}{nearest(name, known)}")
+
+
+def _table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as a table ({error}); copy it again from its source") from None
+    for column in columns:
+        if rows and rows[0].get(column) is None:
+            raise DataError(f"{path}: there is no column {column!r}; it has {', '.join(map(str, rows[0]))}")
+    return rows
+
+
+def _own_name(root: Path) -> str:
+    return root.resolve().name or "part"
+
+
+def _id(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(item for item in folder.iterdir() if item.is_dir() and not item.name.startswith("."))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """Pictures directly in a folder. Names that begin with a dot are the work of file browsers."""
+    if not folder.is_dir():
+        return []
+    return sorted(item for item in folder.iterdir() if _is_picture(item.name) and item.is_file())
+
+
+def _walk(folder: Path) -> list[Path]:
+    """Pictures below a folder at any depth, through linked folders too, each real folder once."""
+    found, seen = [], set()
+    for here, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in seen else []
+        if real not in seen:
+            found += [Path(here, name) for name in sorted(names) if _is_picture(name)]
+        seen.add(real)
+    return found
+
+
+def _is_picture(name: str) -> bool:
+    return not name.startswith(".") and name.lower().endswith(SUFFIXES)

@@ -1,0 +1,83 @@
+"""One look at each picture, remembered: what its pixels are, whether they can be decoded, and what they resemble.
+
+Decoding is the slow part of every check, so it is done once a file: the leak check, the search for twins and
+`flawsmith check` all read from here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from flawsmith.data import images
+from flawsmith.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one decoding told."""
+
+    pixels: str
+    """SHA-256 of the upright pixels; of the file's bytes where they cannot be decoded."""
+    bits: np.ndarray
+    """bool (64,): the signs of the steps between neighbours in a row of the picture shrunk to 9 x 8."""
+    top: float
+    """The largest value."""
+    problem: str
+    """Why it cannot be decoded, as the end of a sentence that begins with its path; "" = it can."""
+
+
+_KNOWN: dict[tuple[str, int, int], Look] = {}
+
+
+def look(path: Path) -> Look:
+    """Decode a picture, or remember it: by path, size and time of the file.
+
+    Raises:
+        DataError: there is no such file; what is there but broken has a `problem` instead.
+    """
+    try:
+        state = os.stat(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); was it moved?") from None
+    key = (os.path.abspath(path), state.st_size, state.st_mtime_ns)
+    if key not in _KNOWN:
+        try:
+            pixels = images.read(path)
+            _KNOWN[key] = Look(_pixel_hash(pixels), _difference_bits(pixels), float(pixels.max()), "")
+        except DataError as error:
+            digest = hashlib.sha256(Path(path).read_bytes()).hexdigest() if os.access(path, os.R_OK) else str(path)
+            _KNOWN[key] = Look(digest, np.zeros(64, bool), 0.0, str(error).removeprefix(f"{path}: "))
+    return _KNOWN[key]
+
+
+def looks(paths: Sequence[Path]) -> list[Look]:
+    """Look at many pictures side by side, in their order."""
+    # Decoding and hashing leave Python's lock, so threads help; more than eight only fight over the disk.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return list(pool.map(look, paths))
+
+
+def _pixel_hash(pixels: np.ndarray) -> str:
+    """Hash what is seen, not how it was saved: equal channels are grey, 8 bits spread over 16 are 8 bits."""
+    if pixels.ndim == 3 and (pixels[..., :1] == pixels[..., 1:]).all():
+        pixels = pixels[..., 0]
+    if pixels.dtype == np.uint16 and not (pixels % 257).any():
+        pixels = (pixels // 257).astype(np.uint8)
+    digest = hashlib.sha256(f"{pixels.shape} {pixels.dtype}".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
+def _difference_bits(pixels: np.ndarray) -> np.ndarray:
+    small: np.ndarray = cv2.resize(pixels, (9, 8), interpolation=cv2.INTER_AREA).astype(np.float32)
+    if small.ndim == 3:
+        small = small.mean(axis=2)
+    return (small[:, 1:] > small[:, :-1]).ravel()

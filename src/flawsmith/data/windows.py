@@ -1,0 +1,308 @@
+"""Native resolution: cut windows at the working size, paste the result back exactly, fit the label to what changed.
+
+Defects are small and cameras are large, so a generator sees a square window scaled to its working size, and only the
+window is synthesised. `plan_windows` (in `cover`) chooses the windows. `paste` and `refit` keep the first rule of the
+house: outside the exported mask every byte is the camera's own.
+
+Pictures here are float32 (H,W,C) in [-1,1] ("model range") unless called native: (H,W) or (H,W,3) uint8, uint16 or
+float32 as the camera gave them. Masks are bool (H,W); True = damaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+
+from flawsmith.data import images
+from flawsmith.data.cover import EDGE, MOST, Window, box_of, disc, one_window, plan_windows, thick, thickness
+from flawsmith.errors import DataError
+
+__all__ = [
+    "EDGE",
+    "MOST",
+    "Refit",
+    "Window",
+    "cut",
+    "cut_mask",
+    "feathered",
+    "one_window",
+    "paste",
+    "plan_windows",
+    "refit",
+    "thickness",
+    "uncut",
+]
+
+Mask = np.ndarray
+Floats = np.ndarray
+Native = np.ndarray
+
+
+def cut(picture: Floats, window: Window, size: int | None = None) -> Floats:
+    """Return what a window sees, float32 (size,size,C), clipped to [-1,1] where it was enlarged.
+
+    Args:
+        picture: float32 (H,W,C) in [-1,1].
+        window: What overhangs the picture is filled by reflection, again and again if need be.
+        size: Working size in px: by area when shrinking, bicubic when enlarging; None = native scale.
+    """
+    rows, columns = _reflected(window, picture.shape)
+    seen = picture[rows[:, None], columns[None, :]]
+    if size is None or size == window.side:
+        return np.ascontiguousarray(seen, dtype=np.float32)
+    return np.asarray(np.clip(_resize(seen, size), -1.0, 1.0))
+
+
+def cut_mask(mask: Mask, window: Window, size: int | None = None) -> Mask:
+    """Return the mask in a window, bool (size,size).
+
+    Enlarging: half coverage. Shrinking: a third of a pixel's area counts as damaged, and parts thinner than one working
+    pixel keep every pixel that they touch, so that nothing thin vanishes or breaks.
+
+    Args:
+        mask: bool (H,W).
+        window: As for `cut`; overhang is reflected.
+        size: Working size in px; None = native scale.
+    """
+    rows, columns = _reflected(window, mask.shape)
+    seen = np.ascontiguousarray(mask[rows[:, None], columns[None, :]])
+    if size is None or size == window.side:
+        return seen
+    if size > window.side:
+        return cv2.resize(seen.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR) >= 0.5
+    small = cv2.resize(seen.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA) >= 1 / 3
+    step = int(np.ceil(window.side / size))
+    body = cv2.dilate(thick(seen, step, goes_on=True).astype(np.uint8), disc(2 * step + 1)) > 0
+    thin = (seen & ~body).astype(np.float32)
+    return small | (cv2.resize(thin, (size, size), interpolation=cv2.INTER_AREA) > 1e-6)
+
+
+def uncut(values: Floats, window: Window, shape: Sequence[int]) -> tuple[Floats, Mask]:
+    """Undo `cut`: return (H,W,C) with the values at their native pixels and 0 elsewhere, and where, bool (H,W).
+
+    Args:
+        values: float32 (size,size,C) of a window, of any range (pictures or differences).
+        window: Where they belong; what overhangs is dropped.
+        shape: (H,W) or (H,W,C) of the picture.
+    """
+    values = values if values.ndim == 3 else values[:, :, None]
+    rows, columns = window.inside(shape)
+    canvas = np.zeros((shape[0], shape[1], values.shape[2]), np.float32)
+    valid = np.zeros((shape[0], shape[1]), bool)
+    canvas[rows, columns] = _resize(values, window.side)[_own(rows, window.top), _own(columns, window.left)]
+    valid[rows, columns] = True
+    return canvas, valid
+
+
+def paste(
+    native: Native,
+    made: Floats,
+    base: Floats | None,
+    mask: Mask,
+    window: Window,
+    *,
+    paint: Literal["replace", "residual"] = "residual",
+    feather: float = 4.0,
+    span: images.Range | None = None,
+) -> Native:
+    """Return the photograph with a window's paint in it; outside the mask every byte is as it was.
+
+    `replace` puts the made picture there: alpha * made + (1 - alpha) * native. `residual` adds only what the
+    generator changed: native + alpha * (made - base), so the autoencoder's blur, which is in both, cancels, and the
+    camera's grain stays. alpha rises from the mask's border to 1 within `feather` px (within half the damage's own
+    thickness where that is less, so a hairline keeps its strength), and fades at a window edge with picture beyond it.
+
+    Args:
+        native: (H,W) or (H,W,3) uint8, uint16 or float32; not changed.
+        made: float32 (size,size,C) in [-1,1]: the painted window at working (or native) size.
+        base: float32 (size,size,C): the sound window after the same decoder; None = the photograph itself.
+        mask: bool (H,W): where paint is allowed, at native resolution.
+        window: The window that was cut.
+        paint: How to put it in.
+        feather: Width of the soft border in native px; 0 = none.
+        span: What is -1 and +1, as in `images.to_model`; None = that of the whole photograph.
+
+    Raises:
+        DataError: the mask is not of the photograph's size, or `paint` is neither.
+    """
+    if paint not in ("replace", "residual"):
+        raise DataError(f"paint is 'replace' or 'residual', not {paint!r}")
+    if mask.shape != native.shape[:2]:
+        raise DataError(f"the mask is {mask.shape} and its picture {native.shape[:2]}: they must be of one size")
+    span = span or images.range_of(native)
+    rows, columns = window.inside(native.shape)
+    out = native.copy()
+    inside = mask[rows, columns]
+    if not inside.any():
+        return out
+    here = native[rows, columns]
+    alpha = (_feather(mask, (rows, columns), feather) * _fade(window, native.shape))[:, :, None]
+    made = made if made.ndim == 3 else made[:, :, None]
+    if paint == "residual" and base is not None:
+        base = base if base.ndim == 3 else base[:, :, None]
+        change = _resize(made - base, window.side)[_own(rows, window.top), _own(columns, window.left)]
+    else:
+        now = images.to_model(here, span)
+        if paint == "residual":
+            local = Window(window.top - rows.start, window.left - columns.start, window.side)
+            change = _resize(made - cut(now, local, made.shape[0]), window.side)
+            change = change[_own(rows, window.top), _own(columns, window.left)]
+        else:
+            full = _resize(made, window.side)[_own(rows, window.top), _own(columns, window.left)]
+            change = np.clip(full, -1.0, 1.0) - now
+    out[rows, columns] = images.apply_delta(here, np.ascontiguousarray(alpha * change, dtype=np.float32), inside, span)
+    return out
+
+
+class Refit(NamedTuple):
+    """A picture and its label after re-fitting."""
+
+    image: Native
+    """The picture; outside `mask` its bytes are those of the photograph."""
+    mask: Mask
+    """bool (H,W): what visibly changed; all False when nothing did."""
+    share: float
+    """How much of the asked area is visibly painted, 0..1."""
+
+
+def refit(
+    before: Native, after: Native, mask: Mask, *, threshold: float = 12 / 255, span: images.Range | None = None
+) -> Refit:
+    """Fit the label to what visibly changed, and give back the bytes of everything else.
+
+    A pixel counts as changed where the difference, smoothed inside the mask, is above the threshold and above the
+    camera's own grain, or above half of both and joined to such a pixel. Small gaps and holes are closed; specks below
+    0.1 % of the asked area or 3 px go, but never all.
+
+    Args:
+        before: The photograph, (H,W) or (H,W,3), native.
+        after: The painted picture, like `before`.
+        mask: bool (H,W): where paint was asked for; the new mask lies inside it.
+        threshold: In model units ([-1,1], so 2/255 is one step of an 8-bit camera).
+        span: As for `paste`.
+    """
+    fitted = np.zeros_like(mask)
+    if not mask.any():
+        return Refit(before.copy(), fitted, 0.0)
+    top, left, bottom, right = box_of(np.argwhere(mask))
+    pad = 8
+    spot = slice(max(top - pad, 0), bottom + pad), slice(max(left - pad, 0), right + pad)
+    span = span or images.range_of(before)
+    was, asked = images.to_model(before[spot], span), mask[spot]
+    change = images.to_model(after[spot], span) - was
+    weight = asked.astype(np.float32)
+    total = np.maximum(cv2.GaussianBlur(weight, (0, 0), 1.2), 1e-3)
+
+    def smooth(values: Floats) -> Floats:
+        blurred = cv2.GaussianBlur(np.ascontiguousarray(values * weight[:, :, None]), (0, 0), 1.2)
+        return np.atleast_3d(blurred) / total[:, :, None]
+
+    # A shift of tone shows in the smoothed difference; a new texture, which averages out, in its smoothed size.
+    seen = np.maximum(np.abs(smooth(change)), 0.6 * smooth(np.abs(change))).max(axis=2)
+    limit = max(threshold, 0.6 * _grain(was))
+    count, labels = cv2.connectedComponents((asked & (seen > limit / 2)).astype(np.uint8), connectivity=8)
+    strong = np.zeros(count, bool)
+    strong[np.unique(labels[asked & (seen > limit)])] = True
+    strong[0] = False
+    kept = strong[labels]
+    if kept.any():
+        kept = _tidy(kept, asked, int(mask.sum()))
+    fitted[spot] = kept
+    image = before.copy()
+    image[fitted] = after[fitted]
+    return Refit(image, fitted, float(fitted.sum() / mask.sum()))
+
+
+def _tidy(kept: Mask, asked: Mask, area: int) -> Mask:
+    closed = cv2.copyMakeBorder(kept.astype(np.uint8), 4, 4, 4, 4, cv2.BORDER_CONSTANT, value=0)
+    closed = cv2.morphologyEx(closed, cv2.MORPH_CLOSE, disc(5))
+    rim = closed.copy()
+    cv2.floodFill(rim, None, (0, 0), 1)
+    closed = np.maximum(closed, 1 - rim)
+    tidy = (closed[4:-4, 4:-4] > 0) & asked
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(tidy.astype(np.uint8), connectivity=8)
+    sizes = stats[:, cv2.CC_STAT_AREA].copy()
+    sizes[0] = 0
+    keep = sizes >= max(3, 0.001 * area)
+    keep[int(sizes.argmax())] = True
+    keep[0] = False
+    return np.asarray(keep[labels])
+
+
+def _grain(picture: Floats) -> float:
+    """The standard deviation of the camera's grain, after Immerkaer (1996) with a median in place of the mean."""
+    if min(picture.shape[:2]) < 3:
+        return 0.0
+    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+    high = cv2.filter2D(np.ascontiguousarray(picture.mean(axis=2)), -1, kernel)[1:-1, 1:-1]
+    return float(np.median(np.abs(high)) / 0.6745 / 6)
+
+
+def feathered(mask: Mask, feather: float) -> Floats:
+    """Return the strength of paint, float32 (H,W): 0 outside the mask, low at its border, 1 in its middle.
+
+    Args:
+        mask: bool (H,W). It goes on beyond the picture's edge, so nothing is softened there.
+        feather: px from border to full strength; less where the damage itself is thinner. 0 = a hard border.
+    """
+    if feather <= 0 or mask.all():
+        return mask.astype(np.float32)
+    # OpenCV measures to zeros only, and there are none beyond the edge
+    far = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
+    nearby = cv2.dilate(far, disc(2 * int(np.ceil(feather)) + 1))
+    soft = np.maximum(np.minimum(nearby, feather), 1.0)
+    rise = np.clip((far - 0.5) / (soft - 0.5), 0.0, 1.0)
+    return np.asarray(rise * rise * (3 - 2 * rise) * mask, np.float32)
+
+
+def _feather(mask: Mask, spot: tuple[slice, slice], feather: float) -> Floats:
+    """`feathered` for a part of a large picture, seeing as far round it as the feather does."""
+    pad = int(np.ceil(2 * max(feather, 0))) + 2
+    rows = slice(max(spot[0].start - pad, 0), spot[0].stop + pad)
+    columns = slice(max(spot[1].start - pad, 0), spot[1].stop + pad)
+    strength = feathered(mask[rows, columns], feather)
+    return strength[_own(spot[0], rows.start), _own(spot[1], columns.start)]
+
+
+def _fade(window: Window, shape: Sequence[int]) -> Floats:
+    """1 in the window and falling to 0 at those of its edges that lie inside the picture; float32 of the seen part."""
+
+    def ramp(start: int, length: int) -> Floats:
+        at = np.arange(window.side, dtype=np.float32) + 0.5
+        width = max(window.side * EDGE, 1.0)
+        low = np.clip(at / width, 0, 1) if start > 0 else np.ones_like(at)
+        high = np.clip((window.side - at) / width, 0, 1) if start + window.side < length else np.ones_like(at)
+        return (low * high).astype(np.float32)
+
+    rows, columns = window.inside(shape)
+    down, along = ramp(window.top, shape[0]), ramp(window.left, shape[1])
+    return np.asarray(down[_own(rows, window.top), None] * along[None, _own(columns, window.left)])
+
+
+def _own(part: slice, start: int) -> slice:
+    return slice(part.start - start, part.stop - start)
+
+
+def _reflected(window: Window, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    if window.side < 1:
+        raise DataError(f"a window's side must be at least 1 px, not {window.side}")
+
+    def fold(start: int, length: int) -> np.ndarray:
+        at = np.arange(start, start + window.side)
+        if length == 1:
+            return np.zeros_like(at)
+        at = np.abs(at) % (2 * length - 2)
+        return np.where(at >= length, 2 * length - 2 - at, at)
+
+    return fold(window.top, shape[0]), fold(window.left, shape[1])
+
+
+def _resize(values: Floats, size: int) -> Floats:
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    if values.shape[0] == size:
+        return values
+    way = cv2.INTER_AREA if size < values.shape[0] else cv2.INTER_CUBIC
+    return np.atleast_3d(cv2.resize(values, (size, size), interpolation=way)).astype(np.float32, copy=False)

@@ -1,0 +1,1 @@
+"""Detectors that `prove` trains on several sets. Not built yet."""

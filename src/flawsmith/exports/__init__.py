@@ -1,0 +1,1 @@
+"""Layouts that other tools read, one a file."""

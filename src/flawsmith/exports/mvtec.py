@@ -1,0 +1,227 @@
+"""MVTec AD's folder layout, which Anomalib (`MVTecAD`, `Folder`) and most research code load as it is.
+
+    FOLDER/provenance.jsonl                         one line a file: which photograph it came from, and how
+    FOLDER/<product>/train/good/000.png             sound parts to learn from
+    FOLDER/<product>/test/good/000.png              sound parts held out
+    FOLDER/<product>/test/<kind>/000.png            defects
+    FOLDER/<product>/ground_truth/<kind>/000_mask.png
+
+Below a product's folder there is nothing else: Anomalib takes every picture it finds there for a sample. For the same
+reason no defect lies in train/. Masks are 0 and 255, one for each defect, in the order of their pictures.
+
+Pictures are 8-bit by default. Anomalib opens them with Pillow's `convert("RGB")`, which clips 16-bit values at 255, so
+that nearly every pixel becomes white; `bits="native"` keeps the depth for readers that can use it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import struct
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from flawsmith.data import images
+from flawsmith.errors import ConfigError, DataError, RunError
+from flawsmith.files import append_lines
+from flawsmith.types import Example
+
+LONGEST_PATH = 511
+"""Anomalib refuses paths of 512 characters and more."""
+_LONGEST_NAME = 60
+_PROVENANCE = "provenance.jsonl"
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
+
+
+def write(
+    examples: Iterable[Example], folder: Path, *, bits: Literal["8", "native"] = "8", **options: Any
+) -> dict[str, int]:
+    """Write sound parts and labelled defects below `folder`; what stood there is replaced, whole or not at all.
+
+    A file that already is what is wanted (PNG, 8 bits, upright) is copied byte for byte; everything else is encoded
+    again without loss, but for the depth with `bits="8"`: 16-bit and float pictures of a product are then scaled
+    alike, from the range of its sound parts, so that a defect is no brighter than the part it lies on.
+
+    Files are copied, never linked: a tool that writes into an export must not reach the photographs themselves.
+
+    Args:
+        examples: Sound parts (`defect` None; `split` "test" = held out, else train) and defects with their masks.
+        folder: Where the products' folders and provenance.jsonl go.
+        bits: "8", or "native": the depth that the photograph has (float32 becomes .tif, which MVTecAD does not read).
+
+    Returns:
+        Pictures written, a folder: {"screw/train/good": 41, "screw/test/scratch": 50, ...}.
+
+    Raises:
+        DataError: nothing to write, a defect without a usable mask, or a product without sound parts to learn from.
+        ConfigError: an option that is unknown.
+        RunError: the place cannot be written, or is so deep that Anomalib would refuse its paths.
+    """
+    if options or bits not in ("8", "native"):
+        wrong = ", ".join(options) or f"bits = {bits!r}"
+        raise ConfigError(f'the export mvtec knows one option, bits = "8" or "native", not {wrong}')
+    placed = _place(examples, folder)
+    part, old = (folder.with_name(f".{folder.name}.{ending}.part") for ending in ("new", "old"))
+    try:
+        for leftover in (part, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        part.mkdir(parents=True)
+        lines = _fill(part, placed, bits)
+        append_lines(part / _PROVENANCE, lines)
+        if folder.exists():
+            folder.rename(old)
+        part.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise RunError(
+            f"{folder}: the export cannot be written ({error.strerror}); nothing was changed there"
+        ) from None
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        shutil.rmtree(part, ignore_errors=True)
+    return {home: len(members) for home, members in placed.items()}
+
+
+def safe_name(name: str, taken: Iterable[str] = ()) -> str:
+    """Return a folder name of printable ASCII that every file system takes and none of `taken` equals.
+
+    >>> safe_name("Öl/Fett fleck")
+    'Ol_Fett_fleck'
+    >>> safe_name("Crack", ["crack"])
+    'Crack-2'
+    """
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = re.sub(r"[^A-Za-z0-9.-]+", "_", plain).strip("._-")[:_LONGEST_NAME] or "unnamed"
+    if plain.lower().split(".")[0] in _RESERVED:
+        plain += "_"
+    used = {other.lower() for other in taken}  # some file systems do not tell upper case from lower
+    unique, number = plain, 2
+    while unique.lower() in used:
+        unique, number = f"{plain}-{number}", number + 1
+    return unique
+
+
+def _place(examples: Iterable[Example], folder: Path) -> dict[str, list[Example]]:
+    """Sort the examples into folders below the export, "product/test/kind" and the like, and look for what is wrong."""
+    products: dict[str, str] = {}
+    kinds: dict[str, dict[str, str]] = defaultdict(dict)
+    placed: dict[str, list[Example]] = defaultdict(list)
+    for example in examples:
+        if example.product not in products:
+            products[example.product] = safe_name(example.product, [*products.values(), _PROVENANCE])
+        home = products[example.product]
+        if example.defect is None:
+            placed[f"{home}/{'test' if example.split == 'test' else 'train'}/good"].append(example)
+            continue
+        if example.mask is None:
+            raise DataError(f"{example.image}: a defect without a mask cannot be exported; draw one, or leave it out")
+        known = kinds[home]
+        if example.defect not in known:
+            known[example.defect] = safe_name(example.defect, [*known.values(), "good"])
+        placed[f"{home}/test/{known[example.defect]}"].append(example)
+    if not placed:
+        raise DataError("nothing to export: there are neither sound parts nor defects")
+    for product, home in products.items():
+        if not placed.get(f"{home}/train/good"):
+            raise DataError(f"{product}: no sound parts to learn from, so no tool could train on this export; add some")
+    longest = max(len(str(folder.absolute())) + len(home) for home in placed) + len("ground_truth/000000_mask.png")
+    if longest > LONGEST_PATH:
+        raise RunError(
+            f"{folder}: paths below it would be {longest} characters long, and Anomalib takes {LONGEST_PATH}"
+        )
+    return dict(sorted(placed.items()))
+
+
+def _fill(root: Path, placed: dict[str, list[Example]], bits: str) -> list[dict[str, Any]]:
+    """Write every picture and mask below `root`; return the lines of provenance."""
+    spans = _common_ranges(placed) if bits == "8" else {}
+    jobs = []
+    for home, members in placed.items():
+        digits = max(3, len(str(len(members) - 1)))  # of equal width, for Anomalib pairs masks by sorted names
+        jobs += [(home, f"{number:0{digits}d}", example) for number, example in enumerate(members)]
+
+    def one(job: tuple[str, str, Example]) -> dict[str, Any]:
+        home, name, example = job
+        return _pair(root, home, name, example, spans.get(home.split("/")[0]), bits)
+
+    # Codecs leave Python's lock; a picture may be large, so only a few are held at once.
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        return list(pool.map(one, jobs))
+
+
+def _pair(root: Path, home: str, name: str, example: Example, span: images.Range | None, bits: str) -> dict[str, Any]:
+    """Write one picture, with its mask when it has one; return its line of provenance."""
+    product, side, kind = home.split("/")
+    facts = images.describe(example.image)
+    target = root / product / side / kind / f"{name}{'.tif' if bits == 'native' and facts.depth == 32 else '.png'}"
+    how = _picture(example.image, target, facts, span, bits)
+    line = {"file": target.relative_to(root).as_posix(), "mask": None, "how": how, "id": example.id}
+    line |= {"source": str(example.image), "product": example.product, "defect": example.defect}
+    if example.defect is not None and example.mask is not None:
+        label = root / product / "ground_truth" / kind / f"{name}_mask.png"
+        mask = images.read_mask(example.mask, facts.shape)
+        if not mask.any():
+            raise DataError(f"{example.mask}: the mask is empty, so {example.image} is no defect; leave it out")
+        images.write_mask(label, mask)
+        line["mask"] = label.relative_to(root).as_posix()
+    return line
+
+
+def _picture(source: Path, target: Path, facts: images.Facts, span: images.Range | None, bits: str) -> str:
+    """Write one picture and return how: "copied", "encoded again", or from which range it was scaled to 8 bits."""
+    wanted = facts.depth == 8 or bits == "native" and facts.depth == 16
+    if facts.codec == "PNG" and wanted and _upright_png(source):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+        return "copied"
+    pixels = images.read(source)
+    if bits == "native" or pixels.dtype == np.uint8:
+        images.write(target, pixels)
+        return "encoded again"
+    span = span or images.range_of(pixels)
+    level = (pixels.astype(np.float64) - span.low) / (span.high - span.low)
+    images.write(target, np.rint(np.clip(level, 0.0, 1.0) * 255).astype(np.uint8))
+    return f"{span.low:g}..{span.high:g} scaled to 8 bits"
+
+
+def _common_ranges(placed: dict[str, list[Example]]) -> dict[str, images.Range]:
+    """Return what becomes black and white in each product that has pictures deeper than 8 bits.
+
+    16-bit: from 0 to the end of the bits that the sound parts use, for a 12-bit camera fills a sixteenth of the type
+    and would come out black. float32: from the least to the largest value of the sound parts, or 0..1 when they lie
+    within.
+    """
+    ends: dict[str, list[images.Range]] = defaultdict(list)
+    for home, members in placed.items():
+        product, _, kind = home.split("/")
+        for example in members if kind == "good" else ():
+            depth = images.describe(example.image).depth
+            if depth == 8:
+                continue
+            pixels = images.read(example.image)
+            top = float(2 ** max(8, int(pixels.max()).bit_length()) - 1) if depth == 16 else 0.0
+            ends[product].append(images.Range(0.0, top) if depth == 16 else images.range_of(pixels))
+    return {
+        product: images.Range(min(one.low for one in found), max(one.high for one in found))
+        for product, found in ends.items()
+    }
+
+
+def _upright_png(path: Path) -> bool:
+    """Tell whether a PNG says nothing of a rotation: readers differ in whether they obey one, so it is carried out."""
+    with open(path, "rb") as stream:
+        stream.seek(8)
+        while len(head := stream.read(8)) == 8:
+            length, name = struct.unpack(">I4s", head)
+            if name == b"eXIf":
+                return False
+            stream.seek(length + 4, 1)
+    return True

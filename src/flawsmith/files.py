@@ -1,0 +1,123 @@
+"""The only place that writes files: whole or not at all, and JSON lines that survive a kill.
+
+Everything is written under a temporary name beside its place and renamed; a full disk or a forbidden folder becomes one
+clear sentence, and nothing half-written stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flawsmith.errors import RunError
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written; nothing half-written stays.
+    """
+    # One temporary name a process: two shards may write the same file at the same time.
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise RunError(_why(path, error)) from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, keys as given, one value a line so that two runs can be compared with `diff`."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        RunError: the file is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such file; the stage that writes it has not run") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: not valid JSON ({error})") from None
+
+
+def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append JSON lines in one write, so that a kill tears at most the last."""
+    text = "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows)
+    try:
+        with open(path, "ab") as file:
+            file.write(text.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise RunError(_why(path, error)) from None
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read JSON lines; a torn last line (killed while writing) is dropped, a broken one before it is an error."""
+    if not path.exists():
+        return []
+    rows: list[dict[str, Any]] = []
+    raw = path.read_bytes().split(b"\n")
+    for number, line in enumerate(raw, start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            if number < len(raw):
+                raise RunError(f"{path}: line {number} is not valid JSON; delete that line and run again") from None
+    return rows
+
+
+def mend_lines(path: Path) -> None:
+    """Cut a torn last line off the file itself, so that the next append starts on a fresh line."""
+    if not path.exists():
+        return
+    raw = path.read_bytes()
+    if raw and not raw.endswith(b"\n"):
+        write_bytes(path, raw[: raw.rfind(b"\n") + 1])
+
+
+def digest(*parts: Any) -> str:
+    """Return a 16-digit hash of JSON-able values and files (by content)."""
+    hasher = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            hasher.update(part.read_bytes() if part.exists() else b"absent")
+        else:
+            hasher.update(json.dumps(part, sort_keys=True, default=str).encode())
+        hasher.update(b"\0")
+    return hasher.hexdigest()[:16]
+
+
+def _why(path: Path, error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return f"{path}: the disk is full; free some space and run the same command again, nothing is lost"
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return f"{path}: this place may not be written; choose another with --out"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return f"{path}: a file stands where a folder is needed; choose another --out"
+    return f"{path}: cannot be written ({error.strerror})"

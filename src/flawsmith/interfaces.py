@@ -1,0 +1,132 @@
+"""READ FIRST: the contract between flawsmith and what plugs into it.
+
+A method is one class in one file of its family's folder, named in `registry.py` (or by an entry point of another
+package). `flawsmith.testing` holds the checks that every plug-in must pass.
+
+    image  float32 (B,3,H,W) RGB in [-1,1]     mask float32 (B,1,H,W) in {0,1}, 1 = damaged
+    latent float32 (B,C,h,w), scaled           text float32 (B,T,D)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from flawsmith.config import Settings
+from flawsmith.types import Batch, Condition, Encoded, Example, Made
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    import torch
+    from torch import Tensor, nn
+
+    from flawsmith.nn.backbone import Backbone
+
+
+class Generator(ABC):
+    """A way to damage pictures, learned from a few shots.
+
+    The backbone is frozen and shared; a generator owns only what `trainable` returns, and saves only that.
+    """
+
+    Settings: ClassVar[type[Settings]]
+    """A frozen settings class; every field has a default and one line of help."""
+    needs_backbone: ClassVar[bool] = True
+    """False: the method is made of pixels alone and `backbone` is None."""
+    needs_mask: ClassVar[bool] = True
+    """False: it draws its own mask, inside `Condition.mask`."""
+    needs_shot: ClassVar[bool] = False
+    """True: `sample` reads `Condition.shot`."""
+    native: ClassVar[bool] = False
+    """True: it works on windows at the camera's own scale, of any size, one at a time."""
+
+    def __init__(self, backbone: Backbone | None, settings: Settings) -> None:
+        self.backbone = backbone
+        self.settings = settings
+
+    def trainable(self) -> dict[str, nn.Module]:
+        """Return the named networks that training may change; {} = nothing to learn."""
+        return {}
+
+    def encode(self, shots: Batch) -> Encoded:
+        """Do all frozen work of a training step for each view, once, without gradients."""
+        raise NotImplementedError(f"{type(self).__name__} trains nothing, so it encodes nothing")
+
+    def loss(self, seen: Encoded, rng: torch.Generator) -> Tensor:
+        """Return the training loss of each sample: float32 (B,), not averaged; all randomness comes from `rng`."""
+        raise NotImplementedError(f"{type(self).__name__} trains nothing, so it has no loss")
+
+    @abstractmethod
+    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Made:
+        """Paint the damage that is asked for.
+
+        Args:
+            asked: B requests.
+            seeds: B seeds; the same seeds and the same batch give the same bytes.
+            steps: Denoising steps (ignored by methods that do not denoise).
+            guidance: Weight of the words: 1 = as trained, more = stronger (ignored by methods without words).
+        """
+
+    def save(self, folder: Path) -> None:
+        """Write settings.json and a safetensors file for each trainable network; never a pickle."""
+        from flawsmith.nn.weights import save_modules
+
+        save_modules(folder, self.trainable(), self.settings.model_dump(mode="json"))
+
+    @classmethod
+    def load(cls, folder: Path, backbone: Backbone | None) -> Self:
+        """Read what `save` wrote."""
+        from flawsmith.nn.weights import load_modules, read_settings
+
+        generator = cls(backbone, cls.Settings.model_validate(read_settings(folder)))
+        load_modules(folder, generator.trainable())
+        return generator
+
+
+class Filter(ABC):
+    """A score of made pictures. Higher is better; thresholds live in the configuration, a filter never decides."""
+
+    Settings: ClassVar[type[Settings]]
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def fit(self, shots: Batch, normals: Batch) -> None:
+        """Learn what real damage and sound parts look like."""
+
+    @abstractmethod
+    def score(self, made: Made, asked: Condition) -> Tensor:
+        """Return float32 (B,): higher is better."""
+
+
+class Detector(ABC):
+    """A model that finds damage; trained by `prove` on several sets to see which set is worth more."""
+
+    Settings: ClassVar[type[Settings]]
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def fit(self, batches: Iterable[Batch], rng: torch.Generator) -> None:
+        """Train on batches of labelled windows."""
+
+    @abstractmethod
+    def predict(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return heat float32 (B,1,H,W) and picture score float32 (B,); higher = more damaged."""
+
+
+class Metric(Protocol):
+    """Compare made pictures with real ones; each name in the result states its extractor, e.g. `kid[efficientnet-lite0]`."""
+
+    def __call__(self, real: Batch, made: Batch) -> dict[str, float]: ...
+
+
+class Exporter(Protocol):
+    """Write examples below a folder in the layout that another tool reads; return counts for the report."""
+
+    def __call__(self, examples: Iterable[Example], folder: Path, **options: Any) -> dict[str, int]: ...

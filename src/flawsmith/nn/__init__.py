@@ -1,0 +1,1 @@
+"""Networks: the frozen backbone, diffusion's arithmetic, attention, the training loop, weights on disk."""

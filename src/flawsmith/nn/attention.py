@@ -1,0 +1,56 @@
+"""Attention processors: diffusers' one hook into its UNets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# torch's fused CPU kernel parallelises over heads and blocks of 32+ rows; below this many score entries an explicit
+# softmax(QK)V is up to twice as fast in training (measured on two cores: 21 -> 32 windows/s for the built-in UNet).
+EXPLICIT_SCORES = 256 * 256
+
+
+class SmallAttention:
+    """Plain attention that takes the explicit product for few tokens on a CPU and torch's fused kernel otherwise.
+
+    Unlike diffusers' own processors it takes any keyword argument in silence: every processor of a UNet receives
+    all `cross_attention_kwargs`, also those meant for a neighbour.
+    """
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        **_: Any,
+    ) -> Tensor:
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key, value = (
+            project(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+            for project, x in ((attn.to_q, hidden_states), (attn.to_k, context), (attn.to_v, context))
+        )
+        mixed = attend(query, key, value)
+        return attn.to_out[1](attn.to_out[0](mixed.transpose(1, 2).flatten(2)))
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Return softmax(QK'/sqrt(d))V for (B,heads,tokens,d)."""
+    if query.device.type == "cpu" and query.shape[-2] * key.shape[-2] <= EXPLICIT_SCORES:
+        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+        return scores.softmax(-1).to(value.dtype) @ value
+    return nn.functional.scaled_dot_product_attention(query, key, value)
+
+
+def use_small_attention(network: Any) -> None:
+    """Give every plain attention layer of a diffusers network the processor above."""
+    plain = all(
+        module.group_norm is None and module.spatial_norm is None and not module.residual_connection
+        for module in network.modules()
+        if type(module).__name__ == "Attention"
+    )
+    if plain and torch.is_tensor(next(network.parameters(), None)):
+        network.set_attn_processor(SmallAttention())

@@ -1,0 +1,168 @@
+"""The only training loop: a generator that yields a Step, and can be killed and resumed at any moment.
+
+Everything random in step i comes from a generator seeded by (seed, i), and a checkpoint holds weights, optimiser moments
+and past losses; so resumed = uninterrupted, byte for byte, on one machine with one number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from flawsmith.errors import RunError
+from flawsmith.nn.weights import load_tensors, save_tensors
+
+LossOf = Callable[[int, torch.Generator], Tensor]
+"""(step, rng) -> loss of each sample (B,) float32; every random number comes from rng."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One finished training step."""
+
+    index: int
+    """From 0."""
+    loss: float
+    seconds: float
+    saved: bool
+    """True: a checkpoint of this step is on disk."""
+
+
+class Fit:
+    """Train named networks with AdamW (Loshchilov & Hutter 2019): warm-up, cosine, gradient norm 1, averaged weights.
+
+    Args:
+        modules: What is trained; float32. Only parameters that require a gradient are touched.
+        loss_of: The loss of a step.
+        steps: How many.
+        learning_rate: The peak; reached after a 20th of the steps, then a cosine down to a tenth.
+        weight_decay: AdamW's.
+        seed: From which every step's randomness follows.
+        average: Decay of the exponential moving average that is left in the networks at the end; 0 = the last weights.
+        autocast: bfloat16 or float16 = compute in it where torch's autocast deems it safe; None = float32.
+        state: Checkpoint file; None = none.
+        save_every: Steps between checkpoints.
+        identity: Text that must agree between a checkpoint and this training, else the checkpoint is refused.
+    """
+
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        loss_of: LossOf,
+        *,
+        steps: int,
+        learning_rate: float,
+        weight_decay: float = 1e-2,
+        seed: int = 0,
+        average: float = 0.0,
+        autocast: torch.dtype | None = None,
+        state: Path | None = None,
+        save_every: int = 100,
+        identity: str = "",
+    ) -> None:
+        self.losses: list[float] = []
+        self._loss_of, self._steps, self._seed, self._average = loss_of, steps, seed, average
+        self._state, self._save_every, self._identity = state, save_every, identity
+        self._named = {
+            f"{name}.{key}": parameter
+            for name, module in modules.items()
+            for key, parameter in module.named_parameters()
+            if parameter.requires_grad
+        }
+        if not self._named:
+            raise ValueError("nothing to train: no parameter requires a gradient")
+        self._modules = list(modules.values())
+        parameters = list(self._named.values())
+        self._device = parameters[0].device
+        self._autocast = autocast if autocast in (torch.bfloat16, torch.float16) else None
+        self._optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+        self._scheduler = torch.optim.lr_scheduler.LambdaLR(self._optimiser, lambda step: _rate(step, steps))
+        self._shadow = {name: p.detach().clone() for name, p in self._named.items()} if average else {}
+
+    def run(self) -> Iterator[Step]:
+        """Train from the last checkpoint on; yield after each step. At the end the averaged weights are in place."""
+        first = self._resume()
+        for module in self._modules:
+            module.train()
+        for index in range(first, self._steps):
+            begun = time.perf_counter()
+            loss = self._step(index)
+            self.losses.append(loss)
+            saved = self._state is not None and ((index + 1) % self._save_every == 0 or index + 1 == self._steps)
+            if saved:
+                self._save(index + 1)
+            yield Step(index, loss, time.perf_counter() - begun, saved)
+        for module in self._modules:
+            module.eval()
+        with torch.no_grad():
+            for name, value in self._shadow.items():
+                self._named[name].copy_(value)
+
+    def _step(self, index: int) -> float:
+        rng = torch.Generator().manual_seed((self._seed * 1_000_003 + index * 7_368_787) % (2**63 - 1))
+        enabled = self._autocast is not None
+        with torch.autocast(self._device.type, self._autocast or torch.bfloat16, enabled=enabled):
+            loss = self._loss_of(index, rng).mean()
+        if not torch.isfinite(loss):
+            raise RunError(f"training diverged at step {index} (loss {loss.item()}); lower train.learning_rate")
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(list(self._named.values()), 1.0)
+        self._optimiser.step()
+        self._scheduler.step()
+        if self._shadow:
+            # Early on a long memory would keep the random start alive: the decay grows into its value.
+            decay = min(self._average, (1 + index) / (10 + index))
+            with torch.no_grad():
+                for name, value in self._shadow.items():
+                    value.lerp_(self._named[name], 1 - decay)
+        return float(loss.detach())
+
+    def _save(self, done: int) -> None:
+        assert self._state is not None
+        tensors: dict[str, Tensor] = {"losses": torch.tensor(self.losses, dtype=torch.float64)}
+        for name, parameter in self._named.items():
+            moments = self._optimiser.state[parameter]
+            tensors |= {
+                f"weight/{name}": parameter,
+                f"first/{name}": moments["exp_avg"],
+                f"second/{name}": moments["exp_avg_sq"],
+            }
+        tensors |= {f"average/{name}": value for name, value in self._shadow.items()}
+        save_tensors(self._state, tensors, {"done": str(done), "identity": self._identity})
+
+    def _resume(self) -> int:
+        if self._state is None or not self._state.exists():
+            return 0
+        tensors, notes = load_tensors(self._state, self._device)
+        if notes.get("identity", "") != self._identity or f"weight/{next(iter(self._named))}" not in tensors:
+            return 0  # another training left it here; ours begins anew and overwrites it
+        done = int(notes["done"])
+        with torch.no_grad():
+            for name, parameter in self._named.items():
+                parameter.copy_(tensors[f"weight/{name}"])
+                self._optimiser.state[parameter] = {
+                    "step": torch.tensor(float(done)),
+                    "exp_avg": tensors[f"first/{name}"].clone(memory_format=torch.preserve_format),
+                    "exp_avg_sq": tensors[f"second/{name}"].clone(memory_format=torch.preserve_format),
+                }
+                if self._shadow:
+                    self._shadow[name].copy_(tensors[f"average/{name}"])
+        self.losses = tensors["losses"].tolist()
+        self._scheduler.last_epoch = done
+        for group, base in zip(self._optimiser.param_groups, self._scheduler.base_lrs, strict=True):
+            group["lr"] = base * _rate(done, self._steps)
+        return done
+
+
+def _rate(step: int, steps: int) -> float:
+    warm = max(1, steps // 20)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm))))

@@ -1,0 +1,80 @@
+"""Names of plug-ins -> where they live. Nothing is imported until it is asked for.
+
+Another package adds its own through the entry-point group `flawsmith.<family>`; during development the environment
+variable FLAWSMITH_PLUGINS="generators.mine=my_module:MyGenerator, …" does the same without installing anything.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from flawsmith.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A plug-in that is known but not imported."""
+
+    target: str
+    """"module:object"."""
+    summary: str
+    """One line for `flawsmith list`."""
+
+
+_OURS: dict[str, dict[str, Entry]] = {
+    "generators": {
+        "controlnet_inpaint": Entry(
+            "flawsmith.generators.controlnet_inpaint:ControlNetInpaint",
+            "AnomalyControl-Inpaint: a frozen inpainting model steered by a ControlNet learned from the shots",
+        ),
+        "crop_paste": Entry(
+            "flawsmith.generators.crop_paste:CropPaste", "a real shot re-posed and pasted, with or without Poisson blending"
+        ),
+        "perlin": Entry("flawsmith.generators.perlin:Perlin", "DRAEM's noise masks filled with foreign texture"),
+    },
+    "filters": {},
+    "metrics": {},
+    "detectors": {},
+    "exports": {
+        "mvtec": Entry("flawsmith.exports.mvtec:write", "MVTec AD's folder layout, which Anomalib loads"),
+    },
+}
+
+FAMILIES: tuple[str, ...] = tuple(_OURS)
+
+
+def entries(family: str) -> dict[str, Entry]:
+    """Return every known member of a family by name: ours, then installed packages', then FLAWSMITH_PLUGINS'."""
+    if family not in _OURS:
+        raise ConfigError(f"{family}: no such family of plug-ins{nearest(family, _OURS)}")
+    found = dict(_OURS[family])
+    for point in entry_points(group=f"flawsmith.{family}"):
+        found[point.name] = Entry(point.value, f"from the package {point.dist.name if point.dist else '?'}")
+    for item in filter(None, (part.strip() for part in os.environ.get("FLAWSMITH_PLUGINS", "").split(","))):
+        place, equals, target = item.partition("=")
+        owner, dot, name = place.partition(".")
+        if not (equals and dot and ":" in target):
+            raise ConfigError(f"FLAWSMITH_PLUGINS: {item!r} should read family.name=module:object")
+        if owner == family:
+            found[name.strip()] = Entry(target.strip(), "from FLAWSMITH_PLUGINS")
+    return found
+
+
+def get(family: str, name: str) -> Any:
+    """Import and return one member of a family.
+
+    Raises:
+        ConfigError: the name is unknown (the nearest is named), or its module cannot be imported.
+    """
+    known = entries(family)
+    if name not in known:
+        raise ConfigError(f"{family[:-1]} {name!r} is unknown{nearest(name, known)}")
+    module, _, attribute = known[name].target.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{family[:-1]} {name!r} ({known[name].target}) cannot be loaded: {error}") from error

@@ -1,0 +1,157 @@
+"""The report's diagrams, drawn as SVG text: no library, no script, sharp on every screen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+INK, GRID, LINE, SOFT, GREY = "#3d4752", "#e3e8ee", "#0b6e8a", "#a9cbd8", "#c3cad2"
+_FONT = 'font-family="system-ui,Segoe UI,Roboto,Helvetica,Arial,sans-serif" font-size="11"'
+_MOST_POINTS = 500
+
+
+def loss_curve(losses: Sequence[float], title: str, *, width: int = 720, height: int = 240) -> str:
+    """Return an SVG of a training loss: every step thin, a running mean bold.
+
+    Args:
+        losses: One value a step; values that are not finite leave a gap and are counted in the text.
+        title: What was trained; the drawing's accessible name.
+        width: In px.
+        height: In px.
+    """
+    clean = [(step, value) for step, value in enumerate(losses, start=1) if math.isfinite(value)]
+    if len(clean) < 2:
+        return f"<p>{escape(title)}: too few steps for a curve.</p>"
+    smooth = running_mean([value for _, value in clean], max(5, len(clean) // 25))
+    left, right, top, bottom = 52, 12, 12, 34
+    # A few early spikes must not flatten the rest: the axis ends at the 99th percentile, or at the running mean's top.
+    ranked = sorted(value for _, value in clean)
+    high = max(ranked[int(0.99 * (len(ranked) - 1))], max(smooth)) or 1.0
+    ticks = nice_ticks(0.0, high, 6)
+    last = len(losses)
+
+    def x(step: float) -> float:
+        return left + (width - left - right) * (step - 1) / max(1, last - 1)
+
+    def y(value: float) -> float:
+        return top + (height - top - bottom) * (1 - min(value, high) / high)
+
+    parts = [_open(width, height, f"Training loss of {title}")]
+    for tick in ticks:
+        parts.append(f'<line x1="{left}" x2="{width - right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="{GRID}"/>')
+        parts.append(_text(left - 6, y(tick) + 4, f"{tick:g}", "end"))
+    for tick in nice_ticks(0.0, float(last), 6):
+        if 1 <= tick <= last:
+            parts.append(_text(x(tick), height - bottom + 16, f"{tick:g}", "middle"))
+    parts.append(_text((left + width - right) / 2, height - 4, "training step", "middle"))
+    raw = [(x(step), y(value)) for step, value in clean]
+    bold = [(x(step), y(value)) for (step, _), value in zip(clean, smooth, strict=True)]
+    parts.append(_line(_thinned(raw), SOFT, 1))
+    parts.append(_line(_thinned(bold), LINE, 2.2))
+    if len(clean) < len(losses):
+        parts.append(_text(width - right, top + 10, f"{len(losses) - len(clean)} steps not finite", "end"))
+    return "".join([*parts, "</svg>"])
+
+
+def share_histogram(
+    made: Sequence[float], given_up: Sequence[float], least: float, *, width: int = 300, height: int = 120
+) -> str:
+    """Return an SVG: how much of the asked mask was visibly painted, in ten bins; pairs that were given up in grey.
+
+    Args:
+        made: Painted shares, 0..1, of the pairs that were made.
+        given_up: The same of the pairs that were given up.
+        least: generate.min_painted, drawn as a line.
+        width: In px.
+        height: In px.
+    """
+    left, right, top, bottom = 8, 8, 16, 30
+    bins = [[0, 0] for _ in range(10)]
+    for which, shares in enumerate((made, given_up)):
+        for share in shares:
+            bins[min(9, max(0, int(share * 10)))][which] += 1
+    most = max((sum(one) for one in bins), default=0) or 1
+    step = (width - left - right) / 10
+    tall = height - top - bottom
+    parts = [_open(width, height, "Painted share of the asked mask")]
+    for number, (good, bad) in enumerate(bins):
+        at = left + number * step
+        up, grey = tall * good / most, tall * bad / most
+        foot = top + tall
+        parts.append(_bar(at + 1, foot - up, step - 2, up, LINE))
+        parts.append(_bar(at + 1, foot - up - grey, step - 2, grey, GREY))
+        if good + bad:
+            parts.append(_text(at + step / 2, foot - up - grey - 3, str(good + bad), "middle"))
+    line = left + least * 10 * step
+    parts.append(f'<line x1="{left}" x2="{width - right}" y1="{top + tall}" y2="{top + tall}" stroke="{INK}"/>')
+    parts.append(
+        f'<line x1="{line:.1f}" x2="{line:.1f}" y1="{top}" y2="{top + tall}" stroke="#b3261e" stroke-dasharray="3 3"/>'
+    )
+    for share in (0.0, 0.5, 1.0):
+        anchor = {0.0: "start", 1.0: "end"}.get(share, "middle")
+        parts.append(_text(left + share * 10 * step, top + tall + 13, f"{share:.0%}", anchor))
+    parts.append(_text(width / 2, height - 4, "of the asked mask visibly painted", "middle"))
+    return "".join([*parts, "</svg>"])
+
+
+def running_mean(values: Sequence[float], span: int) -> list[float]:
+    """Return the mean of the last `span` values at each place (of fewer at the start).
+
+    >>> running_mean([4.0, 2.0, 0.0], 2)
+    [4.0, 3.0, 1.0]
+    """
+    total, means = 0.0, []
+    for place, value in enumerate(values):
+        total += value - (values[place - span] if place >= span else 0.0)
+        means.append(total / min(place + 1, span))
+    return means
+
+
+def nice_ticks(low: float, high: float, about: int) -> list[float]:
+    """Return round numbers from low to at most high, about so many.
+
+    >>> nice_ticks(0.0, 600.0, 6)
+    [0.0, 100.0, 200.0, 300.0, 400.0, 500.0, 600.0]
+    """
+    raw = (high - low) / max(1, about)
+    if raw <= 0:
+        return [low]
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next((factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999), 10 * power)
+    first = math.ceil(low / step - 1e-9)
+    return [round(number * step, 12) for number in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Keep the lowest and the highest point of each stretch, so that a long curve stays small and keeps its noise."""
+    stretch = math.ceil(len(points) * 2 / _MOST_POINTS)
+    if stretch <= 2:
+        return points
+    kept = []
+    for start in range(0, len(points), stretch):
+        part = points[start : start + stretch]
+        kept += sorted({min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])})
+    return kept
+
+
+def _open(width: int, height: int, name: str) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'role="img" aria-label="{escape(name)}">'
+    )
+
+
+def _line(points: Sequence[tuple[float, float]], colour: str, width: float) -> str:
+    place = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return f'<polyline points="{place}" fill="none" stroke="{colour}" stroke-width="{width}" stroke-linejoin="round"/>'
+
+
+def _bar(x: float, y: float, width: float, height: float, colour: str) -> str:
+    return (
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{colour}"/>' if height else ""
+    )
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{INK}" {_FONT}>{escape(text)}</text>'

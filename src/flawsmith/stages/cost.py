@@ -1,0 +1,120 @@
+"""What a run will cost, before it starts: time, memory and disk, from a small table of measured rates.
+
+An estimate is worth having when it tells minutes from hours; every line states what it assumes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from flawsmith.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What one window of `size` pixels costs on one kind of machine."""
+
+    size: int
+    """Working size at which the rate holds; cost grows with the number of pixels."""
+    train: float
+    """Seconds a window and training step (forward and backward)."""
+    draw: float
+    """Seconds a window and denoising step, without guidance."""
+    memory: float
+    """GB while training with 16 windows a step."""
+    weights: float
+    """MB that a trained generator saves."""
+
+
+# First guesses, to be calibrated: `built-in` by the size of its network (about 20 GFLOP a window and step) on two cores
+# at 40 GFLOP/s; `large` is Stable Diffusion 1.5's published 0.8 TFLOP a step at 512 px. GPU = one of 40 TFLOP/s used.
+RATES = {
+    ("built-in", "processor"): Rate(128, train=0.15, draw=0.05, memory=3.0, weights=60),
+    ("built-in", "GPU"): Rate(128, train=0.003, draw=0.001, memory=3.0, weights=60),
+    ("large", "processor"): Rate(512, train=60.0, draw=20.0, memory=16.0, weights=1500),
+    ("large", "GPU"): Rate(512, train=0.15, draw=0.04, memory=20.0, weights=1500),
+}
+PNG_SHARE = 0.6  # photographs of parts as PNG over their raw bytes; magnetic-tile 0.5, mvtec screw 0.4 to 0.6
+
+
+def wanted(config: Config, have: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:
+    """Return how many pairs of each (product, kind) the configuration asks for.
+
+    Args:
+        config: `generate.count` decides; "balance" fills every kind up to its product's largest.
+        have: Real pictures of each (product, kind).
+    """
+    count = config.generate.count
+    if isinstance(count, int):
+        return dict.fromkeys(have, count)
+    if isinstance(count, dict):
+        return {(product, kind): count.get(kind, 0) for product, kind in have}
+    most: dict[str, int] = {}
+    for (product, _), number in have.items():
+        most[product] = max(most.get(product, 0), number)
+    return {key: most[key[0]] - number for key, number in have.items()}
+
+
+def estimate(
+    config: Config, have: Mapping[tuple[str, str], int], *, windows: float, picture_bytes: float
+) -> tuple[dict[str, str], list[str]]:
+    """Return {what: how much} for a reader, and warnings.
+
+    Args:
+        config: The run's configuration.
+        have: Real pictures of each (product, kind).
+        windows: Windows that a damage takes, on average.
+        picture_bytes: Raw bytes of a typical photograph.
+    """
+    size = config.windows.size or (128 if config.backbone.source == "builtin" else 512)
+    machine = _machine(config.backbone.device)
+    rate = RATES["built-in" if config.backbone.source == "builtin" else "large", machine]
+    area = (size / rate.size) ** 2
+    products, kinds = len({product for product, _ in have}), len(have)
+    models = {"product": products, "kind": kinds, "all": 1}[config.train.scope]
+    pairs = sum(wanted(config, have).values())
+    train = models * config.train.steps * config.train.batch * rate.train * area
+    passes = config.generate.steps * (2 if config.generate.guidance > 1 else 1)
+    draw = pairs * windows * passes * rate.draw * area
+    memory = rate.memory * max(0.4, config.train.batch / 16 * area) + 12 * picture_bytes / 1e9
+    disk = pairs * picture_bytes * PNG_SHARE * 2 + models * rate.weights * 1e6  # twice: in the run and in one export
+    disk += max(0, len(config.export.formats) - 1) * pairs * picture_bytes * PNG_SHARE
+    free = shutil.disk_usage(Path.cwd()).free
+    table = {
+        "pairs": f"{pairs} ({windows:.1f} windows each)",
+        "training": f"{_time(train)} ({_count(models, 'model')}, {config.train.steps} steps of {config.train.batch})",
+        "generating": f"{_time(draw)} ({config.generate.steps} steps, guidance {config.generate.guidance:g})",
+        "memory": f"about {memory:.1f} GB",
+        "disk": f"about {_bytes(disk)}; {_bytes(free)} are free here",
+        "assumes": f"{size} px windows, {config.backbone.source} backbone, one {machine}; no screening, no proof",
+    }
+    warnings = []
+    if disk > free:
+        warnings.append(f"the run needs about {_bytes(disk)} and {_bytes(free)} are free here; give --out another disk")
+    if train + draw > 24 * 3600:
+        warnings.append(f"the run takes about {_time(train + draw)}; use a GPU, fewer steps or fewer pairs")
+    return table, warnings
+
+
+def _machine(device: str) -> str:
+    """Guess without importing torch: a driver's tool on the path means a GPU."""
+    if device == "auto":
+        return "GPU" if shutil.which("nvidia-smi") else "processor"
+    return "processor" if device == "cpu" else "GPU"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 1e6:.0f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" + ("" if number == 1 else "s")

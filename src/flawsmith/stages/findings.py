@@ -1,0 +1,127 @@
+"""What `check` found: plain values that can be printed, saved or tested."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+@dataclass(frozen=True, slots=True)
+class KindFacts:
+    """One product's kind of defect, or its sound parts (kind = "")."""
+
+    product: str
+    kind: str
+    pictures: int
+    shots: int
+    test: int
+    lacks: int = 0
+    """Pictures to the product's largest kind."""
+    share: float | None = None
+    """Median damaged share of the picture."""
+    thickness: float | None = None
+    """Median over the pictures of the damage's greatest thickness, in native px."""
+    drawn: float | None = None
+    """The same in px at the model's working size."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFacts:
+    """One product's photographs."""
+
+    product: str
+    pictures: int
+    width: tuple[int, float, int]
+    """Least, median, greatest."""
+    height: tuple[int, float, int]
+    formats: dict[str, int]
+    """E.g. {"8-bit grey JPEG": 1344}."""
+
+
+@dataclass(slots=True)
+class Findings:
+    """The result of `check`: plain values, so that it can be printed, saved or tested."""
+
+    root: Path
+    layout: str
+    kinds: list[KindFacts] = field(default_factory=list)
+    pictures: list[PictureFacts] = field(default_factory=list)
+    estimate: dict[str, str] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    """What would stop a run, or make its numbers worthless."""
+    warnings: list[str] = field(default_factory=list)
+    """What makes a run worse than it could be."""
+    notes: list[str] = field(default_factory=list)
+    """Where the split's rule had to bend."""
+
+    @property
+    def ok(self) -> bool:
+        """True: a run can start."""
+        return not self.errors
+
+    def render(self, console: Console) -> None:
+        """Print tables and sentences."""
+        console.print(f"{self.root} (layout {self.layout})", markup=False, highlight=False)
+        if self.kinds:
+            console.print(_kind_table(self.kinds))
+        if self.pictures:
+            console.print(_picture_table(self.pictures))
+        if self.estimate:
+            table = Table(title="what a run would cost", title_justify="left", show_header=False)
+            for name, value in self.estimate.items():
+                table.add_row(name, Text(value))
+            console.print(table)
+        for style, word, sentences in (
+            ("red", "error", self.errors),
+            ("yellow", "warning", self.warnings),
+            ("dim", "note", self.notes),
+        ):
+            for sentence in sentences:
+                # File names may hold [brackets], which rich would take for markup.
+                console.print(f"{word}: {sentence}", style=style, markup=False, highlight=False, soft_wrap=True)
+        if self.ok:
+            console.print("ready: nothing here would stop a run", style="green")
+        else:
+            count = "1 error" if len(self.errors) == 1 else f"{len(self.errors)} errors"
+            console.print(f"not ready: {count} to put right first", style="bold red")
+
+
+def _kind_table(kinds: Sequence[KindFacts]) -> Table:
+    table = Table(title="kinds", title_justify="left")
+    for name in ("product", "kind"):
+        table.add_column(name)
+    for name in ("pictures", "to learn", "to test", "to balance", "damaged", "thick px", "as drawn"):
+        table.add_column(name, justify="right")
+    for one in kinds:
+        table.add_row(
+            Text(one.product),
+            Text(one.kind or "(sound)"),
+            str(one.pictures),
+            str(one.shots),
+            str(one.test),
+            str(one.lacks) if one.kind else "",
+            "" if one.share is None else f"{100 * one.share:.2g} %",
+            "" if one.thickness is None else f"{one.thickness:.0f}",
+            "" if one.drawn is None else f"{one.drawn:.0f}",
+        )
+    return table
+
+
+def _picture_table(pictures: Sequence[PictureFacts]) -> Table:
+    table = Table(title="photographs", title_justify="left")
+    for name in ("product", "pictures", "width", "height", "formats"):
+        table.add_column(name)
+    for one in pictures:
+        formats = ", ".join(f"{number} {name}" for name, number in one.formats.items())
+        table.add_row(Text(one.product), str(one.pictures), _span(one.width), _span(one.height), formats)
+    return table
+
+
+def _span(values: tuple[int, float, int]) -> str:
+    least, middle, most = values
+    return str(least) if least == most else f"{least} .. {middle:.0f} .. {most}"

@@ -1,0 +1,147 @@
+"""Make the planned pairs: samples/000017.png with samples/000017.mask.png, and a line each in samples.jsonl.
+
+A batch is made whole or not at all, so a run that was killed makes the same bytes when it goes on. `--shard i/n` makes
+every n-th batch; shards share the plan and write their own lines.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flawsmith.config import validate
+from flawsmith.data import images
+from flawsmith.errors import ConfigError, RunError
+from flawsmith.files import append_lines, digest, mend_lines, read_json, read_lines, write_json, write_text
+from flawsmith.interfaces import Generator
+from flawsmith.runs import Run
+from flawsmith.stages.paint import Painter, Pair
+from flawsmith.stages.pictures import Pictures
+from flawsmith.stages.plan import Line, make_plan
+from flawsmith.stages.progress import progress
+from flawsmith.stages.split import split_data
+from flawsmith.stages.train import generator_class, load_backbone, train_hash, working_size
+
+Shard = tuple[int, int]
+
+
+def parse_shard(text: str) -> Shard:
+    """Turn "0/4" into (0, 4).
+
+    Raises:
+        ConfigError: it is not i/n with 0 <= i < n.
+    """
+    first, slash, second = text.partition("/")
+    if slash and first.strip().isdigit() and second.strip().isdigit() and int(first) < int(second):
+        return int(first), int(second)
+    raise ConfigError(f"--shard {text}: expected i/n with i from 0 to n-1, e.g. 0/4")
+
+
+def generate(run: Run, shard: Shard = (0, 1)) -> None:
+    """Run the stage; does nothing when it is done already with the same input, and goes on where it was killed."""
+    config = run.config
+    kind = generator_class(config)
+    settings = validate(kind.Settings, config.generator.settings, where="generator.settings")
+    split = split_data(run)
+    backbone = load_backbone(config)
+    trained = train_hash(config, split, backbone)
+    if run.stage_hash("train") != trained:
+        raise RunError(f"{run.folder}: the generator is not trained with this configuration; run `flawsmith train {run.folder}`")
+    stamp = digest(trained, config.generate.model_dump(mode="json"))
+    if run.stage_hash("generate") == stamp:
+        return
+    begun = time.time()
+    pictures = Pictures(split.normals)
+    with _locked(run.path("state", "lock")):
+        lines = _planned(run, stamp, lambda: make_plan(config, split, kind, pictures))
+    rows_path = run.path("samples.jsonl" if shard[1] == 1 else f"samples.{shard[0]}-of-{shard[1]}.jsonl")
+    batches = [group for number, group in sorted(_by_batch(lines).items()) if number % shard[1] == shard[0]]
+    done = _whole_batches(rows_path, batches)
+    generators: dict[str, Generator] = {}
+    total = sum(len(group) for group in batches)
+    made_before = sum(len(group) for group in batches if group[0]["batch"] in done)
+    made = 0
+    with progress("generate", total, "pairs", done=made_before) as advance:
+        for group in batches:
+            if group[0]["batch"] in done:
+                continue
+            job = group[0]["job"]
+            if job not in generators:
+                # Weights of one job at a time: a product has many, and memory is one.
+                generators = {job: kind.load(run.path("weights", *job.split("/")), backbone)}
+                generators[job].settings = settings
+            painter = Painter(config, generators[job], working_size(config, backbone), split, pictures)
+            rows = [_write(run, pair) for pair in painter.paint(group)]
+            append_lines(rows_path, rows)
+            made += len(rows)
+            advance(len(rows))
+    run.log(stage="generate", seconds=round(time.time() - begun, 1), what=f"{made} pairs, shard {shard[0]}/{shard[1]}")
+    rows = run.samples()
+    if len(rows) == len(lines):
+        good = sum(row["status"] == "made" for row in rows)
+        run.finish("generate", stamp, pairs=good, given_up=len(rows) - good)
+
+
+def _planned(run: Run, stamp: str, make: Any) -> list[Line]:
+    """Return the plan on disk when it is of this input; else clear what another input left, and plan."""
+    mark, path = run.path("state", "generate.json"), run.path("plan.jsonl")
+    if mark.exists() and path.exists() and read_json(mark).get("hash") == stamp:
+        return read_lines(path)
+    lines = make()
+    mark.unlink(missing_ok=True)
+    shutil.rmtree(run.path("samples"), ignore_errors=True)
+    for old in run.folder.glob("samples*.jsonl"):
+        old.unlink()
+    import json
+
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    write_json(mark, {"hash": stamp})
+    return lines
+
+
+def _by_batch(lines: list[Line]) -> dict[int, list[Line]]:
+    groups: dict[int, list[Line]] = {}
+    for line in lines:
+        groups.setdefault(line["batch"], []).append(line)
+    return groups
+
+
+def _whole_batches(path: Path, batches: list[list[Line]]) -> set[int]:
+    """Return the batches whose every line is on disk; drop the lines of those that were cut short."""
+    mend_lines(path)
+    rows = {row["index"]: row for row in read_lines(path)}
+    whole = {group[0]["batch"] for group in batches if all(line["index"] in rows for line in group)}
+    keep = [rows[line["index"]] for group in batches if group[0]["batch"] in whole for line in group]
+    if len(keep) < len(rows):
+        path.unlink()
+        append_lines(path, keep)
+    return whole
+
+
+def _write(run: Run, pair: Pair) -> dict[str, Any]:
+    row = dict(pair.row)
+    if pair.picture is None or pair.mask is None:
+        return row | {"image": None, "mask": None}
+    suffix = images.lossless_suffix(pair.picture)
+    name = f"samples/{row['index']:06d}"
+    images.write(run.path(f"{name}{suffix}"), pair.picture)
+    images.write_mask(run.path(f"{name}.mask.png"), pair.mask)
+    return row | {"image": f"{name}{suffix}", "mask": f"{name}.mask.png"}
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let one process at a time plan; where the system has no file locks, shards must be started one after another."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except (ImportError, OSError):
+            pass
+        yield

@@ -1,0 +1,202 @@
+"""Paint one batch of planned pairs at native resolution: cut windows, sample, paste back, re-fit the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from flawsmith.config import Config
+from flawsmith.data import images
+from flawsmith.data.cover import Window, plan_windows
+from flawsmith.data.masks import Pose, apply_pose_image
+from flawsmith.data.shots import Split
+from flawsmith.data.windows import Refit, cut, cut_mask, paste, refit, uncut
+from flawsmith.interfaces import Generator
+from flawsmith.stages.pictures import Photograph, Pictures
+from flawsmith.stages.plan import Line, asked_mask
+from flawsmith.types import Batch, Condition
+
+FAINT = 0.5
+"""With paint = auto: when residual paint shows in less of the mask than this, replacing paint is tried as well."""
+NATIVE_MARGIN = 16
+"""Pixels round the damage that a generator at native scale sees."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A finished sample: its line, and the picture with its label unless it was given up."""
+
+    row: dict[str, Any]
+    picture: np.ndarray | None
+    """Native, like the normal photograph: same size, depth and mode."""
+    mask: np.ndarray | None
+    """bool (H,W)."""
+
+
+@dataclass
+class _Canvas:
+    """A sample while it is being painted."""
+
+    line: Line
+    normal: Photograph
+    asked: np.ndarray
+    part: np.ndarray
+    shot: np.ndarray | None
+    windows: list[Window]
+    attempt: int = 0
+    current: np.ndarray = field(init=False)
+    strokes: list[tuple[Window, np.ndarray, np.ndarray | None, np.ndarray]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.current = self.normal.native
+
+
+class Painter:
+    """Paints batches of plan lines with one generator."""
+
+    def __init__(self, config: Config, generator: Generator, size: int, split: Split, pictures: Pictures) -> None:
+        self._config, self._generator, self._size, self._pictures = config, generator, size, pictures
+        self._by_id = {example.id: example for example in (*split.normals, *split.shots)}
+        self._shots = split.shots
+
+    def paint(self, lines: Sequence[Line]) -> list[Pair]:
+        """Return a pair a line, in order; the same lines give the same bytes."""
+        finished: dict[int, Pair] = {}
+        todo = [self._canvas(line) for line in lines]
+        for attempt in range(self._config.generate.attempts):
+            for canvas in todo:
+                canvas.attempt, canvas.current, canvas.strokes = attempt, canvas.normal.native, []
+            self._rounds(todo)
+            again = []
+            for canvas in todo:
+                pair = self._finish(canvas, last=attempt + 1 == self._config.generate.attempts)
+                if pair is None:
+                    again.append(canvas)
+                else:
+                    finished[canvas.line["index"]] = pair
+            todo = again
+            if not todo:
+                break
+        return [finished[line["index"]] for line in lines]
+
+    def _canvas(self, line: Line) -> _Canvas:
+        normal, shot = self._by_id[line["normal"]], self._by_id[line["shot"]]
+        kin = [e for e in self._shots if (e.product, e.defect) == (line["product"], line["defect"])]
+        asked = asked_mask(line, normal, shot, kin, self._pictures, self._config.generate.turn)
+        photograph = self._pictures.read(normal)
+        posed = None
+        if line["pose"] is not None:
+            posed, _ = apply_pose_image(self._pictures.read(shot).model(), Pose.from_json(line["pose"]), asked.shape)
+        part = self._config.windows
+        if self._generator.native:
+            windows = [_box_window(asked)]
+        else:
+            windows = plan_windows(
+                asked,
+                self._size,
+                context=part.context,
+                min_thickness=part.min_thickness,
+                max_zoom=part.max_zoom,
+                overlap=part.overlap,
+            )
+        return _Canvas(line, photograph, asked, self._pictures.part(normal), posed, windows)
+
+    def _rounds(self, canvases: list[_Canvas]) -> None:
+        """Paint window after window; the r-th windows of all samples go through the network together."""
+        for turn in range(max((len(canvas.windows) for canvas in canvases), default=0)):
+            active = [canvas for canvas in canvases if turn < len(canvas.windows)]
+            groups = [[canvas] for canvas in active] if self._generator.native else [active]
+            for group in groups:
+                self._stroke(group, turn)
+
+    def _stroke(self, group: list[_Canvas], turn: int) -> None:
+        size = None if self._generator.native else self._size
+        windows = [canvas.windows[turn] for canvas in group]
+        normals = [cut(images.to_model(c.current, c.normal.span), w, size) for c, w in zip(group, windows, strict=True)]
+        where = [c.asked if self._generator.needs_mask else c.part for c in group]
+        masks = _stack_masks([cut_mask(mask, w, size) for mask, w in zip(where, windows, strict=True)])
+        products = tuple(canvas.line["product"] for canvas in group)
+        defects = tuple(canvas.line["defect"] for canvas in group)
+        shot = None
+        if all(canvas.shot is not None for canvas in group):
+            seen = [cut(c.shot, w, size) for c, w in zip(group, windows, strict=True) if c.shot is not None]
+            shot = Batch(_stack(seen), masks, products, defects)
+        seeds = [(canvas.line["seed"] * 64 + canvas.attempt) * 64 + turn for canvas in group]
+        asked = Condition(_stack(normals), masks, products, defects, shot)
+        part = self._config.generate
+        made = self._generator.sample(asked, seeds, steps=part.steps, guidance=part.guidance)
+        for row, (canvas, window) in enumerate(zip(group, windows, strict=True)):
+            image = made.image[row].permute(1, 2, 0).numpy()
+            base = None if made.base is None else made.base[row].permute(1, 2, 0).numpy()
+            mask = canvas.asked
+            if not self._generator.needs_mask:
+                drawn, _ = uncut(made.mask[row].permute(1, 2, 0).numpy(), window, canvas.asked.shape)
+                mask = drawn[:, :, 0] >= 0.5
+            canvas.strokes.append((window, image, base, mask))
+            first = "replace" if self._paint_of(canvas) == "replace" else "residual"
+            canvas.current = self._paste(canvas, canvas.current, canvas.strokes[-1], first)
+
+    def _finish(self, canvas: _Canvas, *, last: bool) -> Pair | None:
+        """Return the pair; None = too little shows, try another seed."""
+        paint = self._paint_of(canvas)
+        fitted, used = self._refit(canvas, canvas.current), "residual" if paint == "auto" else paint
+        if paint == "auto" and fitted.share < FAINT and any(base is not None for _, _, base, _ in canvas.strokes):
+            other = canvas.normal.native
+            for stroke in canvas.strokes:
+                other = self._paste(canvas, other, stroke, "replace")
+            replaced = self._refit(canvas, other)
+            if replaced.share > fitted.share:
+                fitted, used = replaced, "replace"
+        shown = fitted.share >= self._config.generate.min_painted and bool(fitted.mask.any())
+        if not shown and not last:
+            return None
+        line = canvas.line
+        row = {
+            "index": line["index"],
+            "status": "made" if shown else "invisible",
+            "product": line["product"],
+            "defect": line["defect"],
+            "normal": line["normal"],
+            "shot": line["shot"],
+            "seed": line["seed"],
+            "attempt": canvas.attempt,
+            "paint": used,
+            "windows": [window.to_json() for window in canvas.windows],
+            "painted_share": round(fitted.share, 4),
+            "area": int(fitted.mask.sum()),
+        }
+        return Pair(row, fitted.image, fitted.mask) if shown else Pair(row | {"area": 0}, None, None)
+
+    def _refit(self, canvas: _Canvas, painted: np.ndarray) -> Refit:
+        asked = np.logical_or.reduce([mask for _, _, _, mask in canvas.strokes])
+        return refit(canvas.normal.native, painted, asked, threshold=2 * self._config.generate.visible)
+
+    def _paste(self, canvas: _Canvas, onto: np.ndarray, stroke: tuple, paint: str) -> np.ndarray:
+        window, image, base, mask = stroke
+        return paste(
+            onto, image, base, mask, window, paint=paint, feather=self._config.generate.feather, span=canvas.normal.span
+        )
+
+    def _paint_of(self, canvas: _Canvas) -> str:
+        paint = self._config.generate.paint
+        return paint.get(canvas.line["defect"], "auto") if isinstance(paint, dict) else paint
+
+
+def _box_window(mask: np.ndarray) -> Window:
+    rows, columns = np.nonzero(mask)
+    top, left = int(rows.min()), int(columns.min())
+    side = max(int(rows.max()) - top, int(columns.max()) - left) + 1 + 2 * NATIVE_MARGIN
+    centre = (top + int(rows.max())) // 2, (left + int(columns.max())) // 2
+    return Window(centre[0] - side // 2, centre[1] - side // 2, side)
+
+
+def _stack(pictures: list[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().contiguous()
+
+
+def _stack_masks(masks: list[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(masks))[:, None].float()

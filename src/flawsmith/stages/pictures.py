@@ -1,0 +1,62 @@
+"""The run's photographs in memory: read once, kept as long as there is room, with mask and part beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from flawsmith.data import images
+from flawsmith.data.parts import part_mask
+from flawsmith.errors import DataError
+from flawsmith.types import Example
+
+
+@dataclass(frozen=True, slots=True)
+class Photograph:
+    """A picture from disk, as the stages use it."""
+
+    native: np.ndarray
+    """(H,W) or (H,W,3), uint8, uint16 or float32, as the file holds it."""
+    span: images.Range
+    """What -1 and +1 mean in it."""
+    mask: np.ndarray | None
+    """bool (H,W), for a defect."""
+
+    def model(self) -> np.ndarray:
+        """Return float32 (H,W,3) RGB in [-1,1]."""
+        return images.to_model(self.native, self.span)
+
+
+class Pictures:
+    """Reads examples; remembers the last few hundred, and which products are surfaces."""
+
+    def __init__(self, normals: Sequence[Example], keep: int = 256) -> None:
+        self._normals = normals
+        self.read = lru_cache(maxsize=keep)(self._read)
+        self.part = lru_cache(maxsize=keep)(self._part)
+        self._surface: dict[str, bool] = {}
+
+    def is_surface(self, product: str) -> bool:
+        """Return whether a product fills its pictures: most of up to nine of its sound photographs say."""
+        if product not in self._surface:
+            own = [example for example in self._normals if example.product == product]
+            asked = own[:: max(1, len(own) // 9)][:9]
+            votes = [bool(part_mask(self.read(example).native).all()) for example in asked]
+            self._surface[product] = sum(votes) * 2 >= len(votes)
+        return self._surface[product]
+
+    def _read(self, example: Example) -> Photograph:
+        native = images.read(example.image)
+        mask = images.read_mask(example.mask, native.shape) if example.mask is not None else None
+        if mask is not None and not mask.any():
+            raise DataError(f"{example.mask}: the mask is empty; mark the damage, or take the pair out of the set")
+        return Photograph(native, images.range_of(native), mask)
+
+    def _part(self, example: Example) -> np.ndarray:
+        native = self.read(example).native
+        if self.is_surface(example.product):
+            return np.ones(native.shape[:2], bool)
+        return part_mask(native)

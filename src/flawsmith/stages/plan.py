@@ -1,0 +1,128 @@
+"""Decide every sample before any is made: plan.jsonl, one line a sample.
+
+The plan is a function of configuration and data alone, so shards and resumed runs agree on it without talking.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from flawsmith.config import Config
+from flawsmith.data.masks import Pose, apply_pose_mask, pose_mask, procedural
+from flawsmith.data.shots import Split
+from flawsmith.errors import ConfigError, DataError, nearest
+from flawsmith.interfaces import Generator
+from flawsmith.stages.pictures import Pictures
+from flawsmith.stages.progress import progress
+from flawsmith.stages.train import jobs_of
+from flawsmith.types import Example
+
+Line = dict[str, Any]
+
+
+def counts(config: Config, split: Split) -> dict[tuple[str, str], int]:
+    """Return how many pairs to make of each (product, kind).
+
+    "balance" fills every kind of a product up to its largest, counting all its real pictures, shots and test alike.
+
+    Raises:
+        ConfigError: a kind in the table does not exist, or nothing at all would be made.
+    """
+    kinds = sorted({(e.product, e.defect) for e in split.shots if e.defect})
+    asked = config.generate.count
+    if isinstance(asked, dict):
+        names = {kind for _, kind in kinds}
+        for name in asked:
+            if name not in names:
+                raise ConfigError(f"generate.count: no kind {name!r} in the data{nearest(name, names)}")
+        wanted = {key: asked.get(key[1], 0) for key in kinds}
+    elif asked == "balance":
+        real = Counter((e.product, e.defect) for e in (*split.shots, *split.test_defects) if e.defect)
+        largest = {product: max(n for (p, _), n in real.items() if p == product) for product, _ in kinds}
+        wanted = {key: largest[key[0]] - real[key] for key in kinds}
+    else:
+        wanted = dict.fromkeys(kinds, asked)
+    if not any(wanted.values()):
+        raise ConfigError(f"generate.count: {asked!r} asks for no pair at all; name a number a kind")
+    return wanted
+
+
+def make_plan(config: Config, split: Split, kind: type[Generator], pictures: Pictures) -> list[Line]:
+    """Return the plan's lines, in the order in which they are made."""
+    wanted = counts(config, split)
+    job_of = {shot: job.name for job in jobs_of(config, split) for shot in job.shots}
+    order: list[tuple[str, str, str]] = []
+    for (product, defect), count in wanted.items():
+        own = next(job_of[s] for s in split.shots if (s.product, s.defect) == (product, defect))
+        order += [(own, product, defect)] * count
+    # Kinds take turns within a job, so that the first half of a run shows all of them.
+    turn: Counter[tuple[str, str, str]] = Counter()
+    keyed = []
+    for item in order:
+        keyed.append((item[0], turn[item], item[1], item[2]))
+        turn[item] += 1
+    lines: list[Line] = []
+    batch, last, size = -1, "", 0
+    with progress("plan", len(keyed), "pairs") as advance:
+        for index, (job, _, product, defect) in enumerate(sorted(keyed)):
+            if job != last or size == config.generate.batch:
+                batch, size, last = batch + 1, 0, job
+            size += 1
+            line = {"index": index, "batch": batch, "job": job, "product": product, "defect": defect}
+            lines.append(line | _choices(config, split, kind, pictures, index, product, defect))
+            advance()
+    return lines
+
+
+def _choices(
+    config: Config, split: Split, kind: type[Generator], pictures: Pictures, index: int, product: str, defect: str
+) -> Line:
+    rng = np.random.default_rng((config.seed, 31, index))
+    seed = int(rng.integers(2**31))
+    shots = [e for e in split.shots if (e.product, e.defect) == (product, defect)]
+    normals = [e for e in split.normals if e.product == product]
+    if not normals:
+        raise DataError(f"product {product!r} has no sound part to paint on; add photographs of good parts")
+    shot, normal = shots[int(rng.integers(len(shots)))], normals[int(rng.integers(len(normals)))]
+    masks = config.generate.masks
+    source = masks if masks != "mixed" else ("shots" if rng.random() < 0.5 else "procedural")
+    if kind.needs_shot:
+        source = "shots"
+    line: Line = {"seed": seed, "normal": normal.id, "shot": shot.id, "masks": source, "pose": None}
+    if source == "shots":
+        line["pose"] = _pose(config, shot, normal, pictures, rng).to_json()
+    return line
+
+
+def _pose(config: Config, shot: Example, normal: Example, pictures: Pictures, rng: np.random.Generator) -> Pose:
+    """Return a pose whose mask really lies in the picture."""
+    mask = pictures.read(shot).mask
+    assert mask is not None
+    shape = pictures.read(normal).native.shape[:2]
+    best, most = Pose.identity(), -1.0
+    for _ in range(6):
+        pose = pose_mask(mask, pictures.part(shot), pictures.part(normal), rng, turn=config.generate.turn)
+        share = float(apply_pose_mask(mask, pose, shape).sum() / (mask.sum() * pose.scale**2))
+        if share > most:
+            best, most = pose, share
+        if share > 0.7:
+            break
+    if most <= 0:
+        raise DataError(f"{shot.id}: its damage cannot be laid on {normal.id}; is the mask of this product?")
+    return best
+
+
+def asked_mask(line: Line, normal: Example, shot: Example, kin: Sequence[Example], pictures: Pictures, turn: Any) -> np.ndarray:
+    """Return where a plan line wants damage, bool (H,W) of the normal's size, never empty."""
+    shape = pictures.read(normal).native.shape[:2]
+    if line["masks"] == "shots":
+        mask = pictures.read(shot).mask
+        assert mask is not None
+        return apply_pose_mask(mask, Pose.from_json(line["pose"]), shape)
+    rng = np.random.default_rng((line["seed"], 32))
+    real = [mask for mask in (pictures.read(example).mask for example in kin) if mask is not None]
+    return procedural(real, shape, pictures.part(normal), rng, turn=turn)

@@ -1,0 +1,206 @@
+"""Learn the generator from the shots: views, encoded once; then the loop; weights/<job>/ and state/<job>/."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from flawsmith import registry
+from flawsmith.config import Config, validate
+from flawsmith.data.cover import plan_windows
+from flawsmith.data.shots import Split
+from flawsmith.data.views import View, damage_view, loosened, sound_view
+from flawsmith.errors import ConfigError
+from flawsmith.files import digest, write_json
+from flawsmith.interfaces import Generator
+from flawsmith.nn.backbone import Backbone
+from flawsmith.nn.fit import Fit
+from flawsmith.nn.weights import load_tensors, save_tensors
+from flawsmith.runs import Run
+from flawsmith.stages.pictures import Pictures
+from flawsmith.stages.progress import progress
+from flawsmith.stages.split import split_data
+from flawsmith.types import Batch, Encoded, Example
+
+ENCODE_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One model to train: its name below weights/, and the shots that it learns."""
+
+    name: str
+    shots: tuple[Example, ...]
+    normals: tuple[Example, ...]
+
+
+def generator_class(config: Config) -> type[Generator]:
+    """Return the class that the configuration names."""
+    return registry.get("generators", config.generator.name)  # type: ignore[no-any-return]
+
+
+def load_backbone(config: Config) -> Backbone | None:
+    """Return the backbone, or None when the generator needs none."""
+    if not generator_class(config).needs_backbone:
+        return None
+    part = config.backbone
+    return Backbone.load(part.source, offline=part.offline, device=part.device, dtype=part.dtype)
+
+
+def jobs_of(config: Config, split: Split) -> list[Job]:
+    """Return the models that `train.scope` asks for."""
+
+    def name(example: Example) -> str:
+        if config.train.scope == "all":
+            return "all"
+        return example.product if config.train.scope == "product" else f"{example.product}/{example.defect}"
+
+    jobs = []
+    for job in sorted({name(example) for example in split.shots}):
+        own = tuple(example for example in split.shots if name(example) == job)
+        products = {example.product for example in own}
+        jobs.append(Job(job, own, tuple(e for e in split.normals if e.product in products)))
+    return jobs
+
+
+def working_size(config: Config, backbone: Backbone | None) -> int:
+    """Return the side of the windows in pixels."""
+    size = config.windows.size or (backbone.size if backbone else 128)
+    if backbone is not None and size % (backbone.factor * 4):
+        raise ConfigError(f"windows.size: {size} does not suit this backbone; use a multiple of {backbone.factor * 4}")
+    return size
+
+
+def train_hash(config: Config, split: Split, backbone: Backbone | None) -> str:
+    """Return the input hash of the stage: same hash, same weights."""
+    used = [(e.id, e.image.stat().st_size, e.mask.stat().st_size if e.mask else 0) for e in (*split.shots, *split.normals)]
+    tree = config.model_dump(mode="json", include={"seed", "generator", "windows", "train"})
+    tree["train"].pop("save_every")
+    return digest(tree, used, backbone.fingerprint if backbone else "", str(backbone.dtype) if backbone else "")
+
+
+def train(run: Run) -> None:
+    """Run the stage; does nothing when it is done already with the same input, and goes on from a checkpoint."""
+    config = run.config
+    kind = generator_class(config)
+    settings = validate(kind.Settings, config.generator.settings, where="generator.settings")
+    split = split_data(run)
+    backbone = load_backbone(config)
+    stamp = train_hash(config, split, backbone)
+    if run.stage_hash("train") == stamp:
+        return
+    begun = time.time()
+    pictures = Pictures(split.normals)
+    for job in jobs_of(config, split):
+        folder = run.path("weights", *job.name.split("/"))
+        generator = kind(backbone, settings)
+        if generator.trainable() and config.train.steps:
+            losses = _fit(run, generator, job, pictures, working_size(config, backbone), stamp)
+            write_json(folder / "losses.json", {"steps": len(losses), "losses": losses})
+        generator.save(folder)
+    facts = {"name": backbone.name, "fingerprint": backbone.fingerprint, "dtype": str(backbone.dtype)} if backbone else None
+    run.finish("train", stamp, backbone=facts, generator=config.generator.name)
+    run.log(stage="train", seconds=round(time.time() - begun, 1), what=f"{config.train.steps} steps")
+
+
+def _fit(run: Run, generator: Generator, job: Job, pictures: Pictures, size: int, stamp: str) -> list[float]:
+    config = run.config
+    state = run.path("state", *job.name.split("/"))
+    seen = _encoded(run, generator, job, pictures, size, stamp)
+
+    def loss_of(_: int, rng: torch.Generator) -> torch.Tensor:
+        return generator.loss(seen.rows(torch.randint(len(seen), (config.train.batch,), generator=rng)), rng)
+
+    fit = Fit(
+        generator.trainable(),
+        loss_of,
+        steps=config.train.steps,
+        learning_rate=config.train.learning_rate,
+        weight_decay=config.train.weight_decay,
+        seed=config.seed,
+        average=0.99,
+        autocast=generator.backbone.dtype if generator.backbone else None,
+        state=state / "checkpoint.safetensors",
+        save_every=config.train.save_every,
+        identity=f"{stamp}/{job.name}",
+    )
+    steps = fit.run()
+    bar = None
+    for step in steps:
+        if bar is None:
+            manager = progress(f"train {job.name}", config.train.steps, "steps", done=step.index)
+            bar = manager.__enter__()
+        bar(1, f"loss {np.mean(fit.losses[-50:]):.4f}")
+    if bar is not None:
+        manager.__exit__(None, None, None)
+    return fit.losses
+
+
+def _encoded(run: Run, generator: Generator, job: Job, pictures: Pictures, size: int, stamp: str) -> Encoded:
+    """Encode the job's views, or read them back when a killed run had finished that."""
+    path = run.path("state", *job.name.split("/"), "views.safetensors")
+    if path.exists():
+        tensors, notes = load_tensors(path)
+        if notes.get("identity") == stamp:
+            return Encoded(tensors)
+    count = round(len(job.shots) * run.config.train.views * (1 + run.config.train.sound_views))
+    parts = []
+    with progress(f"encode {job.name}", count, "views") as advance:
+        for batch in _batches(views(run.config, job, pictures, size)):
+            parts.append(generator.encode(batch))
+            advance(len(batch))
+    seen = Encoded.cat(parts)
+    save_tensors(path, seen.tensors, {"identity": stamp})
+    return seen
+
+
+def views(config: Config, job: Job, pictures: Pictures, size: int) -> Iterator[tuple[View, str, str]]:
+    """Yield (view, product, defect) of every shot in turn, and of sound parts with defect ""."""
+    rng = np.random.default_rng((config.seed, 21))
+    owed = 0.0
+    for example in job.shots:
+        shot = pictures.read(example)
+        assert shot.mask is not None and example.defect is not None
+        picture = shot.model()
+        windows = _windows(config, shot.mask, size)
+        for _ in range(config.train.views):
+            view = damage_view(picture, shot.mask, windows, size, rng, turn=config.train.turn)
+            yield View(view.image, loosened(view.mask, rng, 2)), example.product, example.defect
+            owed += config.train.sound_views
+            own = [normal for normal in job.normals if normal.product == example.product]
+            while owed >= 1 and own:
+                owed -= 1
+                normal = own[int(rng.integers(len(own)))]
+                side = windows[int(rng.integers(len(windows)))].side
+                sound = sound_view(
+                    pictures.read(normal).model(), pictures.part(normal), view.mask, side, size, rng, turn=config.train.turn
+                )
+                yield sound, normal.product, ""
+
+
+def _windows(config: Config, mask: np.ndarray, size: int) -> Sequence:
+    part = config.windows
+    return plan_windows(
+        mask, size, context=part.context, min_thickness=part.min_thickness, max_zoom=part.max_zoom, overlap=part.overlap
+    )
+
+
+def _batches(items: Iterable[tuple[View, str, str]]) -> Iterator[Batch]:
+    chunk: list[tuple[View, str, str]] = []
+    for item in items:
+        chunk.append(item)
+        if len(chunk) == ENCODE_BATCH:
+            yield _batch(chunk)
+            chunk = []
+    if chunk:
+        yield _batch(chunk)
+
+
+def _batch(chunk: list[tuple[View, str, str]]) -> Batch:
+    image = torch.from_numpy(np.stack([view.image for view, _, _ in chunk])).permute(0, 3, 1, 2).contiguous()
+    mask = torch.from_numpy(np.stack([view.mask for view, _, _ in chunk]))[:, None].float()
+    return Batch(image, mask, tuple(p for _, p, _ in chunk), tuple(d for _, _, d in chunk))

@@ -1,0 +1,127 @@
+"""The words of the house: what an example, a batch, a request and a result are. Shapes and ranges are written here, once.
+
+    image   float32 (B,3,H,W), RGB, in [-1,1]
+    mask    float32 (B,1,H,W), in {0,1}; 1 = damaged
+    latent  float32 (B,C,h,w), scaled to about unit variance
+    text    float32 (B,T,D), the text encoder's hidden states
+
+Outside the networks a picture is a numpy array as the camera gave it: (H,W) or (H,W,3), uint8, uint16 or float32, RGB
+order; a native mask is bool (H,W). `flawsmith.data.images` is the only place that turns one into the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Example:
+    """One photograph on disk, and what is known of it."""
+
+    id: str
+    """Path below the data root, posix style: stable across machines."""
+    image: Path
+    """The photograph."""
+    product: str
+    """The part or surface, e.g. `screw`."""
+    defect: str | None = None
+    """The defect kind, e.g. `scratch`; None = a sound part."""
+    mask: Path | None = None
+    """The label, of the photograph's size; None for a sound part."""
+    split: str = ""
+    """`train` or `test` where the folder layout says so, else ``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Windows of real photographs with their masks and words, ready for a network."""
+
+    image: Tensor
+    """float32 (B,3,H,W), RGB, [-1,1]."""
+    mask: Tensor
+    """float32 (B,1,H,W), {0,1}."""
+    product: tuple[str, ...]
+    defect: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.product)
+
+    def __getitem__(self, rows: slice) -> Self:
+        return type(self)(self.image[rows], self.mask[rows], self.product[rows], self.defect[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A request for damage: this normal window, in this place, of this kind."""
+
+    normal: Tensor
+    """float32 (B,3,H,W), RGB, [-1,1]: the window of a sound photograph."""
+    mask: Tensor
+    """float32 (B,1,H,W), {0,1}: where to damage; for a generator with `needs_mask = False`, where damage may lie."""
+    product: tuple[str, ...]
+    defect: tuple[str, ...]
+    shot: Batch | None = None
+    """A real shot of the same kind and size, re-posed so that its damage lies under `mask`; row i belongs to row i."""
+
+    def __len__(self) -> int:
+        return len(self.product)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a generator painted."""
+
+    image: Tensor
+    """float32 (B,3,H,W), RGB, [-1,1]: the whole window, damage in place."""
+    mask: Tensor
+    """float32 (B,1,H,W), {0,1}: where the generator meant to paint."""
+    base: Tensor | None = None
+    """float32 (B,3,H,W): the normal window after the same decoder, for residual paint; None = the normal itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The frozen half of a training step, computed once a view: named tensors of equal first dimension N."""
+
+    tensors: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return next(iter(self.tensors.values())).shape[0] if self.tensors else 0
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def rows(self, index: Tensor) -> Encoded:
+        """Return the views named by an int64 index (K,)."""
+        return Encoded({name: value[index] for name, value in self.tensors.items()})
+
+    @staticmethod
+    def cat(parts: Sequence[Encoded]) -> Encoded:
+        """Join encodings of several batches along the first dimension."""
+        import torch
+
+        return Encoded({name: torch.cat([part[name] for part in parts]) for name in parts[0].tensors})
+
+
+def to_device(value: Any, device: Any) -> Any:
+    """Return a Batch, Condition, Made or Encoded with every tensor on `device`."""
+    import torch
+
+    if isinstance(value, Encoded):
+        return Encoded({name: tensor.to(device) for name, tensor in value.tensors.items()})
+    moved = {}
+    for field in fields(value):
+        item = getattr(value, field.name)
+        if isinstance(item, torch.Tensor):
+            moved[field.name] = item.to(device)
+        elif isinstance(item, Batch):
+            moved[field.name] = to_device(item, device)
+    return replace(value, **moved)

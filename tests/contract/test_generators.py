@@ -1,0 +1,68 @@
+"""Every registered generator keeps every promise of the contract: no skip list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from flawsmith import registry
+from flawsmith.interfaces import Generator
+from flawsmith.testing import GENERATOR_CHECKS, check_generator, example_condition
+from flawsmith.types import Condition, Made
+
+GENERATORS = sorted(registry.entries("generators"))
+
+
+@pytest.mark.parametrize("check", GENERATOR_CHECKS)
+@pytest.mark.parametrize("name", GENERATORS)
+def test_contract(name: str, check: str, backbone: Any) -> None:
+    GENERATOR_CHECKS[check](registry.get("generators", name), backbone)
+
+
+@pytest.mark.parametrize("kl", [False, True], ids=["tiny", "kl"])
+@pytest.mark.parametrize("inpaints", [False, True], ids=["plain", "inpainting"])
+@pytest.mark.parametrize("target", ["epsilon", "v_prediction"])
+def test_every_backbone_kind(kl: bool, inpaints: bool, target: str, make_backbone: Callable[..., Any]) -> None:
+    backbone = make_backbone(kl=kl, inpaints=inpaints, target=target)
+    for name in GENERATORS:
+        kind = registry.get("generators", name)
+        if kind.needs_backbone:
+            GENERATOR_CHECKS["sample_is_repeatable"](kind, backbone)
+            GENERATOR_CHECKS["loss_is_per_sample"](kind, backbone)
+
+
+def test_bfloat16(make_backbone: Callable[..., Any]) -> None:
+    backbone = make_backbone(dtype="bfloat16")
+    for name in GENERATORS:
+        kind = registry.get("generators", name)
+        if kind.needs_backbone:
+            check_generator(kind, backbone)
+
+
+def test_start_from_a_shot_keeps_its_structure(backbone: Any) -> None:
+    kind = registry.get("generators", "controlnet_inpaint")
+    asked = example_condition(backbone.size)
+    little = kind(backbone, kind.Settings(start="shot", strength=0.01))
+    made = little.sample(asked, [0, 1, 2, 3], steps=4, guidance=1.0)
+    again = little.sample(asked, [4, 5, 6, 7], steps=4, guidance=1.0)
+    assert torch.equal(made.image, again.image), "at no strength the shot itself comes back, whatever the seed"
+
+
+class _Cheat(Generator):
+    """Breaks promises on purpose: the checks must notice."""
+
+    from flawsmith.config import Settings
+
+    needs_backbone = False
+
+    def sample(self, asked: Condition, seeds: Any, *, steps: int, guidance: float) -> Made:
+        return Made(asked.normal + torch.rand(1), torch.ones_like(asked.mask))
+
+
+@pytest.mark.parametrize("check", ["sample_is_repeatable", "mask_is_respected"])
+def test_the_checks_can_fail(check: str, backbone: Any) -> None:
+    with pytest.raises(AssertionError):
+        GENERATOR_CHECKS[check](_Cheat, backbone)

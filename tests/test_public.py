@@ -1,0 +1,233 @@
+"""What users see: names, the command line's speed, and that every example in the documents works.
+
+`python tests/test_public.py` writes the tables of docs/configuration.md anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+BEGIN, END = "<!-- fields: written by tests/test_public.py -->", "<!-- end of fields -->"
+
+
+# --- names and speed ----------------------------------------------------------------------------------------------
+
+
+def test_every_public_name_resolves() -> None:
+    import flawsmith
+
+    assert sorted(flawsmith.__all__) == list(flawsmith.__all__)
+    for name in flawsmith.__all__:
+        assert getattr(flawsmith, name) is not None
+    assert set(flawsmith.__all__) <= set(dir(flawsmith))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        flawsmith.nothing  # noqa: B018
+
+
+def python(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *words]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120)
+
+
+@pytest.mark.parametrize("what", ["import flawsmith", "import flawsmith.cli", "import flawsmith.registry"])
+def test_importing_is_light(what: str) -> None:
+    heavy = "{'torch', 'diffusers', 'transformers', 'cv2', 'scipy'}"
+    done = python("-c", f"import sys\n{what}\nprint(sorted({heavy} & set(sys.modules)))")
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def seconds(*words: str) -> float:
+    best = float("inf")
+    for _ in range(3):
+        begun = time.perf_counter()
+        done = python(*words)
+        best = min(best, time.perf_counter() - begun)
+        assert done.returncode == 0, done.stderr
+    return best
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list"]])
+def test_the_command_line_answers_at_once(words: list[str]) -> None:
+    """Half a second on a free machine, which starts Python in 25 ms; a busy one gets as much more as it is slower."""
+    bare = seconds("-c", "pass")
+    assert seconds("-m", "flawsmith", *words) < 0.5 * max(1.0, bare / 0.025)
+
+
+# --- documents ----------------------------------------------------------------------------------------------------
+
+
+def blocks(language: str) -> Iterator[tuple[str, str]]:
+    """Yield (document, text) of each fenced block of a language."""
+    for name in DOCUMENTS:
+        for found in re.finditer(rf"^```{language}\n(.*?)^```", (ROOT / name).read_text("utf-8"), re.M | re.S):
+            yield name, found[1]
+
+
+def test_toml_in_documents_and_examples_is_accepted() -> None:
+    from flawsmith import registry
+    from flawsmith.config import Config, load_config, validate
+
+    seen = 0
+    for name, text in blocks("toml"):
+        tree = tomllib.loads(text)
+        if "project" not in tree:  # a plug-in's pyproject.toml
+            _generator(validate(Config, tree, where=name))
+            seen += 1
+    assert seen > 1
+    for path in sorted((ROOT / "examples").glob("*.toml")):
+        config = load_config(path, {"data.root": "elsewhere"})
+        _generator(config)
+        assert path.read_text("utf-8").startswith("#"), f"{path.name}: the head says where to get the photographs"
+        for exporter in config.export.formats:
+            assert exporter in registry.entries("exports")
+
+
+def _generator(config: Any) -> None:
+    from flawsmith import registry
+    from flawsmith.config import validate
+
+    kind = registry.get("generators", config.generator.name)
+    validate(kind.Settings, config.generator.settings, where="generator.settings")
+
+
+def test_commands_in_documents_exist() -> None:
+    import typer
+
+    from flawsmith.cli import app
+    from flawsmith.config import Config, _set, parse_overrides, validate
+
+    verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    seen = set()
+    for name, text in blocks("bash"):
+        for line in text.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if not words or words[0] != "flawsmith" and not words[0].endswith("/flawsmith"):
+                continue
+            verb = words[1]
+            seen.add(verb)
+            assert verb in verbs, f"{name}: flawsmith has no verb {verb!r}"
+            known = {option for parameter in verbs[verb].params for option in parameter.opts}
+            asked = [word.partition("=")[0] for word in words[2:] if word.startswith("-")]
+            assert set(asked) <= known, f"{name}: {line}"
+            tree: dict[str, Any] = {}
+            sets = [words[place + 1] for place, word in enumerate(words) if word == "--set"]
+            if verb != "backbone":
+                for key, value in parse_overrides(sets).items():
+                    _set(tree, key, value)
+                validate(Config, tree, where=f"{name}: {line}")
+    assert {"new", "check", "run"} <= seen
+
+
+def test_targets_in_documents_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
+    for name, text in blocks("bash"):
+        for target in re.findall(r"^make ([a-z]+)", text, re.M):
+            assert target in targets, f"{name}: make has no target {target!r}"
+
+
+def test_python_in_documents_compiles_and_names_exist() -> None:
+    import flawsmith
+
+    for name, text in blocks("python"):
+        compile(text, name, "exec")
+        for attribute in re.findall(r"\bfs\.(\w+)", text):
+            assert attribute in flawsmith.__all__, f"{name}: flawsmith has no {attribute!r}"
+        for module, names in re.findall(r"^from (flawsmith[\w.]*) import (.+)$", text, re.M):
+            exec(f"from {module} import {names}", {})
+
+
+def test_links_in_documents_lead_somewhere() -> None:
+    for name in DOCUMENTS:
+        text = (ROOT / name).read_text("utf-8")
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+            if not target.startswith(("http://", "https://")):
+                assert (ROOT / name).parent.joinpath(target).exists(), f"{name}: {target}"
+
+
+@pytest.fixture
+def stain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The generator of CONTRIBUTING.md, as a user would have it: a file on the path and a variable."""
+    from flawsmith import registry
+
+    source = next(text for name, text in blocks("python") if name == "CONTRIBUTING.md")
+    (tmp_path / "stain.py").write_text(source, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("FLAWSMITH_PLUGINS", "generators.stain=stain:Stain")
+    yield registry.get("generators", "stain")
+    sys.modules.pop("stain", None)
+
+
+def test_the_worked_example_keeps_the_contract(stain: Any, backbone: Any) -> None:
+    from flawsmith.testing import check_generator
+
+    check_generator(stain, backbone)
+
+
+def test_the_worked_example_runs(stain: Any, small_config: dict[str, Any], tmp_path: Path) -> None:
+    import flawsmith as fs
+
+    settings = {"generator.name": "stain", "generator.settings": {"grain": 0.4}, "train.steps": 20, "windows.size": 64}
+    run = fs.Run.create(tmp_path / "run", fs.load_config(None, {**small_config, **settings}))
+    path = fs.run_all(run)
+    made = [row for row in run.samples() if row["status"] == "made"]
+    assert made and path.exists() and run.path("export", "mvtec").is_dir()
+
+
+def test_the_configuration_page_is_of_today() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    assert text == _with_fields(text), "docs/configuration.md is behind config.py: run `python tests/test_public.py`"
+
+
+# --- docs/configuration.md ----------------------------------------------------------------------------------------
+
+
+def _with_fields(text: str) -> str:
+    head, _, rest = text.partition(BEGIN)
+    return f"{head}{BEGIN}\n{_fields()}{END}{rest.partition(END)[2]}"
+
+
+def _fields() -> str:
+    """Return a table for each section of the configuration, and for each of our generators' settings."""
+    from flawsmith import registry
+    from flawsmith.config import Config, Settings
+
+    config = Config()
+    plain = [name for name, value in config if not isinstance(value, Settings)]
+    parts = ["\n## At the top\n", *_table(config, plain)]
+    for name, section in config:
+        if isinstance(section, Settings):
+            first = (type(section).__doc__ or "").strip().splitlines()[0]
+            parts += [f"\n## [{name}]\n", f"{first}\n", *_table(section, list(type(section).model_fields))]
+    for name in sorted(registry._OURS["generators"]):
+        settings = registry.get("generators", name).Settings()
+        parts += [f"\n## [generator.settings] of {name}\n", *_table(settings, list(type(settings).model_fields))]
+    return "\n".join(parts) + "\n\n"
+
+
+def _table(settings: Any, names: list[str]) -> list[str]:
+    from flawsmith.config import _toml
+
+    rows = ["| key | default | what it is |", "|---|---|---|"]
+    for name in names:
+        text = (type(settings).model_fields[name].description or "").replace("\n", " ").replace("|", "\\|")
+        text = re.sub(r"[<>]", lambda found: {"<": "&lt;", ">": "&gt;"}[found[0]], text)
+        rows.append(f"| `{name}` | `{_toml(getattr(settings, name))}` | {text} |")
+    return rows
+
+
+if __name__ == "__main__":
+    page = ROOT / "docs" / "configuration.md"
+    page.write_text(_with_fields(page.read_text("utf-8")), "utf-8")

@@ -1,0 +1,247 @@
+"""stages/check.py: what a folder holds is counted, what is wrong with it is listed by name, and nothing is raised."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from flawsmith.config import Config, DataConfig, validate
+from flawsmith.data import images
+from flawsmith.stages import cost
+from flawsmith.stages.check import check
+from flawsmith.stages.findings import Findings
+
+SIZE = (48, 64)
+
+
+def photograph(seed: int, shape: tuple[int, int] = SIZE) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def square(side: int = 12, shape: tuple[int, int] = SIZE) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    mask[8 : 8 + side, 10 : 10 + side] = True
+    return mask
+
+
+def make(root: Path, *, scratch: int = 6, dent: int = 2, good: int = 6) -> Config:
+    """A sound little mvtec set."""
+    for index in range(good):
+        images.write(root / f"nut/train/good/{index}.png", photograph(index))
+    for kind, count, first in (("scratch", scratch, 100), ("dent", dent, 200)):
+        for index in range(count):
+            images.write(root / f"nut/test/{kind}/{index}.png", photograph(first + index))
+            images.write_mask(root / f"nut/ground_truth/{kind}/{index}_mask.png", square())
+    return Config(data=DataConfig(root=root, shots=3))
+
+
+def rendered(found: Findings) -> str:
+    console = Console(width=160, file=io.StringIO())
+    found.render(console)
+    return console.file.getvalue()
+
+
+def test_a_sound_set(tmp_path: Path):
+    found = check(make(tmp_path))
+    assert found.ok and found.errors == []
+    rows = {(row.product, row.kind): row for row in found.kinds}
+    assert list(rows) == [("nut", ""), ("nut", "dent"), ("nut", "scratch")]
+    assert (rows["nut", ""].shots, rows["nut", ""].test) == (5, 1)
+    scratch = rows["nut", "scratch"]
+    assert (scratch.pictures, scratch.shots, scratch.test, scratch.lacks) == (6, 3, 3, 0)
+    assert rows["nut", "dent"].lacks == 4
+    assert scratch.share == pytest.approx(144 / 3072) and scratch.thickness == pytest.approx(12, abs=0.5)
+    (sizes,) = found.pictures
+    assert (sizes.width, sizes.height, sizes.formats) == ((64, 64, 64), (48, 48, 48), {"8-bit grey PNG": 14})
+    assert "dent has 2 pictures, scratch 6" in " ".join(found.warnings)
+    text = rendered(found)
+    assert "ready" in text and "scratch" in text and "4.7 %" in text
+
+
+def test_it_writes_nothing_and_repeats_itself(tmp_path: Path):
+    config = make(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    first, second = check(config), check(config)
+    first.estimate.pop("disk"), second.estimate.pop("disk")  # names the free space
+    assert first == second
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def _empty_picture(root: Path) -> None:
+    (root / "nut/train/good/3.png").write_bytes(b"")
+
+
+def _cut_pictures(root: Path) -> None:
+    for index in (0, 1):
+        path = root / f"nut/test/scratch/{index}.png"
+        path.write_bytes(path.read_bytes()[:-100])
+
+
+def _text_as_picture(root: Path) -> None:
+    (root / "nut/test/dent/0.png").write_text("no picture")
+
+
+def _mask_of_other_size(root: Path) -> None:
+    images.write_mask(root / "nut/ground_truth/scratch/4_mask.png", square(shape=(64, 64)))
+
+
+def _mask_on_its_side(root: Path) -> None:
+    images.write_mask(root / "nut/ground_truth/scratch/4_mask.png", square(shape=(64, 48)))
+
+
+def _broken_mask(root: Path) -> None:
+    (root / "nut/ground_truth/scratch/4_mask.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+
+
+def _missing_mask(root: Path) -> None:
+    (root / "nut/ground_truth/scratch/4_mask.png").unlink()
+
+
+def _empty_mask_of_a_shot(root: Path) -> None:
+    images.write_mask(root / "nut/ground_truth/scratch/0_mask.png", np.zeros(SIZE, bool))
+
+
+def _copy(root: Path) -> None:
+    images.write(root / "nut/test/scratch/5.bmp", photograph(100))
+    (root / "nut/test/scratch/5.png").unlink()
+
+
+def _many_copies(root: Path) -> None:
+    for name, sound in (("scratch/3", 1), ("scratch/4", 2), ("scratch/5", 4), ("dent/1", 0)):
+        images.write(root / f"nut/test/{name}.png", photograph(sound))
+
+
+def _defect_also_sound(root: Path) -> None:
+    images.write(root / "nut/train/good/0.png", photograph(100))
+
+
+def _no_sound(root: Path) -> None:
+    for path in (root / "nut/train/good").iterdir():
+        path.unlink()
+
+
+ERRORS = {
+    _empty_picture: "nut/train/good/3.png: 1 picture cannot be used: the file is empty",
+    _cut_pictures: "nut/test/scratch/0.png, nut/test/scratch/1.png: 2 pictures cannot be used: the PNG file",
+    _text_as_picture: "nut/test/dent/0.png: 1 picture cannot be used: the file does not begin like",
+    _mask_of_other_size: "nut/test/scratch/4.png: 1 mask cannot be used: the mask has 64 x 64 pixels, but its",
+    _mask_on_its_side: "lies on its side",
+    _broken_mask: "nut/test/scratch/4.png: 1 mask cannot be used: the PNG header is cut short",
+    _missing_mask: "1 defect has no mask: nut/test/scratch/4.png",
+    _empty_mask_of_a_shot: "nut/test/scratch/0.png: a shot whose mask is empty teaches nothing",
+    _copy: "the test picture nut/test/scratch/5.bmp is the same as the shot nut/test/scratch/0.png",
+    _many_copies: "and 1 more picture is on both sides",
+    _defect_also_sound: "the shot nut/test/scratch/0.png is the same picture as the sound part nut/train/good/0.png",
+    _no_sound: "no sound parts found",
+}
+
+
+@pytest.mark.parametrize("damage", ERRORS, ids=lambda damage: damage.__name__)
+def test_what_would_stop_a_run_is_an_error(tmp_path: Path, damage):
+    config = make(tmp_path)
+    damage(tmp_path)
+    found = check(config)
+    assert not found.ok and any(ERRORS[damage] in error for error in found.errors), found.errors
+    assert "not ready" in rendered(found)
+
+
+def _soft_mask(root: Path) -> None:
+    images.write(
+        root / "nut/ground_truth/scratch/4_mask.png", np.where(square(6), np.uint8(127), square() * np.uint8(255))
+    )
+
+
+def _full_mask(root: Path) -> None:
+    images.write_mask(root / "nut/ground_truth/scratch/4_mask.png", np.ones(SIZE, bool))
+
+
+def _empty_mask_in_test(root: Path) -> None:
+    images.write_mask(root / "nut/ground_truth/scratch/4_mask.png", np.zeros(SIZE, bool))
+
+
+def _hairlines(root: Path) -> None:
+    line = np.zeros(SIZE, bool)
+    line[20, 2:60] = True
+    for index in range(6):
+        images.write_mask(root / f"nut/ground_truth/scratch/{index}_mask.png", line)
+
+
+def _other_sort(root: Path) -> None:
+    images.write(root / "nut/train/good/1.png", np.zeros((*SIZE, 3), np.uint8) + photograph(1)[..., None])
+
+
+def _twelve_bits(root: Path) -> None:
+    for path in (root / "nut").rglob("*.png"):
+        if "ground_truth" not in path.parts:
+            images.write(path, images.read(path).astype(np.uint16) * 16)
+
+
+WARNINGS = {
+    _soft_mask: "1 mask deserves a look: the mask is not binary: 3 levels (0, 127, 255)",
+    _full_mask: "1 mask deserves a look: the mask covers the whole picture",
+    _empty_mask_in_test: "1 mask deserves a look: the mask is empty",
+    _hairlines: "nut/scratch: 100 % of the damage is thinner than the model can draw",
+    _other_sort: "several sorts (13 8-bit grey, 1 8-bit RGB)",
+    _twelve_bits: "the 16-bit pictures use only 12 bits (largest value 4080)",
+}
+
+
+@pytest.mark.parametrize("damage", WARNINGS, ids=lambda damage: damage.__name__)
+def test_what_makes_a_run_worse_is_a_warning(tmp_path: Path, damage):
+    config = make(tmp_path)
+    damage(tmp_path)
+    found = check(config)
+    assert found.ok, found.errors
+    assert any(WARNINGS[damage] in warning for warning in found.warnings), found.warnings
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"data": {"root": "nowhere"}}, "there is no such folder"),
+        ({"data": {"layout": "pears"}}, "'pears' is unknown; did you mean 'pairs'?"),
+        ({"generate": {"count": {"dnet": 3}}}, "generate.count: there is no kind 'dnet'; did you mean 'dent'?"),
+        ({"generate": {"paint": {"scrach": "auto"}}}, "generate.paint: there is no kind 'scrach'"),
+    ],
+)
+def test_settings_that_do_not_fit_the_set(tmp_path: Path, settings, sentence):
+    make(tmp_path)
+    settings["data"] = {"root": tmp_path, **settings.get("data", {})}
+    found = check(validate(Config, settings))
+    assert any(sentence in error for error in found.errors), found.errors
+
+
+def test_names_with_brackets_survive_the_console(tmp_path: Path):
+    config = make(tmp_path)
+    (tmp_path / "nut/test/dent").rename(tmp_path / "nut/test/[dim]dent")
+    (tmp_path / "nut/ground_truth/dent").rename(tmp_path / "nut/ground_truth/[dim]dent")
+    (tmp_path / "nut/train/good/[bold]x[red].png").write_bytes(b"")
+    text = rendered(check(config))
+    assert "nut/train/good/[bold]x[red].png: 1 picture" in text and text.count("[dim]dent") >= 2
+
+
+@pytest.mark.parametrize(("count", "pairs"), [(7, 14), ("balance", 4), ({"dent": 3}, 3)])
+def test_the_estimate_counts_pairs(tmp_path: Path, count, pairs):
+    config = make(tmp_path)
+    found = check(validate(Config, {"data": {"root": tmp_path, "shots": 3}, "generate": {"count": count}}))
+    assert found.estimate["pairs"].startswith(f"{pairs} (")
+    assert sum(cost.wanted(config, {("nut", "dent"): 2, ("nut", "scratch"): 6}).values()) == 100
+
+
+def test_a_balanced_set_asks_for_nothing(tmp_path: Path):
+    make(tmp_path, scratch=4, dent=4)
+    found = check(validate(Config, {"data": {"root": tmp_path, "shots": 2}, "generate": {"count": "balance"}}))
+    assert any("asks for nothing" in warning for warning in found.warnings)
+
+
+def test_no_torch_and_no_diffusers():
+    code = (
+        "import sys, flawsmith.stages.check; sys.exit(bool({'torch', 'diffusers', 'transformers'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,276 @@
+"""exports/mvtec.py and stages/export.py: what Anomalib takes, nothing else, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flawsmith.config import Config
+from flawsmith.data import images
+from flawsmith.errors import ConfigError, DataError, RunError
+from flawsmith.exports import mvtec
+from flawsmith.files import append_lines, write_json
+from flawsmith.runs import Run
+from flawsmith.stages.export import export
+from flawsmith.types import Example
+
+
+def grain(seed: int, shape: tuple[int, ...] = (20, 30), top: int = 256, dtype: type = np.uint8) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, top, shape).astype(dtype)
+
+
+def sound(folder: Path, name: str, pixels: np.ndarray, split: str = "train", product: str = "screw") -> Example:
+    images.write(folder / name, pixels)
+    return Example(f"good/{name}", folder / name, product, None, None, split)
+
+
+def damaged(folder: Path, name: str, pixels: np.ndarray, kind: str = "dent", product: str = "screw") -> Example:
+    mask = np.zeros(pixels.shape[:2], bool)
+    mask[3:7, 4:9] = True
+    images.write(folder / name, pixels)
+    images.write_mask(folder / f"{name}.mask.png", mask)
+    return Example(f"made/{name}", folder / name, product, kind, folder / f"{name}.mask.png", "test")
+
+
+def files_below(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def as_anomalib_reads(category: Path) -> list[tuple[str, str, str]]:
+    """(split, label, mask) of each picture, by the rule of Anomalib's MVTecAD: the last three parts of every path."""
+    rows = [tuple(path.parts[-3:]) for path in sorted(category.glob("**/*")) if path.suffix in (".png", ".PNG")]
+    masks = [f"{label}/{name}" for split, label, name in rows if split == "ground_truth"]
+    taken = []
+    for split, label, name in rows:
+        if split == "ground_truth":
+            continue
+        mask = masks.pop(0) if (split, label) not in (("train", "good"), ("test", "good")) else ""
+        assert not mask or Path(name).stem in Path(mask).stem
+        taken.append((split, label, mask))
+    assert not masks
+    return taken
+
+
+def test_layout_counts_and_provenance(tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "out" / "mvtec"
+    examples = [
+        *(sound(data, f"{n}.png", grain(n)) for n in range(3)),
+        sound(data, "t.png", grain(9), "test"),
+        damaged(data, "a.png", grain(10)),
+        damaged(data, "b.png", grain(11), "scratch head"),
+        damaged(data, "c.png", grain(12)),
+    ]
+    counts = mvtec.write(iter(examples), out)
+    assert counts == {
+        "screw/test/dent": 2, "screw/test/good": 1, "screw/test/scratch_head": 1, "screw/train/good": 3
+    }  # fmt: skip
+    assert files_below(out) == [
+        "provenance.jsonl",
+        "screw/ground_truth/dent/000_mask.png",
+        "screw/ground_truth/dent/001_mask.png",
+        "screw/ground_truth/scratch_head/000_mask.png",
+        "screw/test/dent/000.png",
+        "screw/test/dent/001.png",
+        "screw/test/good/000.png",
+        "screw/test/scratch_head/000.png",
+        *(f"screw/train/good/{n:03d}.png" for n in range(3)),
+    ]
+    assert len(as_anomalib_reads(out / "screw")) == 7
+    lines = [json.loads(line) for line in (out / "provenance.jsonl").read_text().splitlines()]
+    assert len(lines) == 7
+    line = next(line for line in lines if line["file"] == "screw/test/scratch_head/000.png")
+    assert line["mask"] == "screw/ground_truth/scratch_head/000_mask.png"
+    assert (line["id"], line["defect"], line["how"]) == ("made/b.png", "scratch head", "copied")
+    assert line["source"] == str(data / "b.png")
+
+
+def test_eight_bit_png_keeps_its_bytes_and_is_no_link(tmp_path: Path) -> None:
+    example = sound(tmp_path, "a.png", grain(1, (20, 30, 3)))
+    mvtec.write([example], tmp_path / "out")
+    copy = tmp_path / "out" / "screw" / "train" / "good" / "000.png"
+    assert copy.read_bytes() == example.image.read_bytes()
+    assert copy.stat().st_ino != example.image.stat().st_ino
+
+
+def test_a_turned_png_and_a_jpeg_are_written_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(grain(1)).save(tmp_path / "a.png", exif=exif)
+    Image.fromarray(grain(2)).save(tmp_path / "b.jpg", exif=exif)
+    examples = [Example(name, tmp_path / name, "p", None, None, "train") for name in ("a.png", "b.jpg")]
+    mvtec.write(examples, tmp_path / "out")
+    for number, example in enumerate(examples):
+        with Image.open(tmp_path / "out" / "p" / "train" / "good" / f"{number:03d}.png") as picture:
+            seen = np.array(picture)
+        assert seen.shape == (30, 20)
+        assert (seen == images.read(example.image)).all()
+
+
+def test_deep_pictures_become_eight_bits_on_one_scale(tmp_path: Path) -> None:
+    """A 12-bit camera in a 16-bit file: 4095 is white, and a defect is scaled like the sound parts."""
+    part = grain(1, top=4096, dtype=np.uint16)
+    part[0, 0] = 4095
+    hurt = part // 2
+    examples = [sound(tmp_path, "a.png", part), damaged(tmp_path, "b.png", hurt)]
+    mvtec.write(examples, tmp_path / "out")
+    whole = images.read(tmp_path / "out/screw/train/good/000.png")
+    half = images.read(tmp_path / "out/screw/test/dent/000.png")
+    assert whole.dtype == half.dtype == np.uint8
+    assert (whole == np.rint(part / 4095 * 255)).all()
+    assert (half == np.rint(hurt / 4095 * 255)).all()
+    mvtec.write(examples, tmp_path / "deep", bits="native")
+    assert (tmp_path / "deep/screw/train/good/000.png").read_bytes() == (tmp_path / "a.png").read_bytes()
+
+
+def test_float_pictures_are_scaled_by_their_own_range(tmp_path: Path) -> None:
+    part = np.linspace(-3, 5, 600, dtype=np.float32).reshape(20, 30)
+    examples = [sound(tmp_path, "a.tif", part), damaged(tmp_path, "b.tif", part)]
+    mvtec.write(examples, tmp_path / "out")
+    seen = images.read(tmp_path / "out/screw/train/good/000.png")
+    assert seen.min() == 0 and seen.max() == 255
+    assert (seen == images.read(tmp_path / "out/screw/test/dent/000.png")).all()
+    mvtec.write(examples, tmp_path / "deep", bits="native")
+    assert (images.read(tmp_path / "deep/screw/test/dent/000.tif") == part).all()
+    assert (tmp_path / "deep/screw/ground_truth/dent/000_mask.png").exists()
+
+
+def test_odd_names_clash_and_stay_ascii(tmp_path: Path) -> None:
+    kinds = ["Öl", "ol", "good", "凹み", "a/b", "a b", "con", "x" * 100, "..", "crack."]
+    examples = [sound(tmp_path, "s.png", grain(0), product="größe/5 mm")]
+    examples += [damaged(tmp_path, f"{n}.png", grain(n), kind, "größe/5 mm") for n, kind in enumerate(kinds)]
+    counts = mvtec.write(examples, tmp_path / "out")
+    names = [home.split("/")[-1] for home in counts if "/test/" in home]
+    assert len(names) == len(kinds) == len({name.lower() for name in names})
+    assert {"Ol", "ol-2", "good-2", "a_b", "a_b-2", "con_", "crack", "unnamed", "unnamed-2"} <= set(names)
+    for path in files_below(tmp_path / "out"):
+        assert path.isascii() and path.isprintable() and " " not in path and len(path) < 200
+    lines = [json.loads(line) for line in (tmp_path / "out/provenance.jsonl").read_text().splitlines()]
+    assert {line["defect"] for line in lines} == {None, *kinds}
+
+
+def test_again_replaces_what_was_there(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    mvtec.write([sound(tmp_path, f"{n}.png", grain(n)) for n in range(3)], out)
+    mvtec.write([sound(tmp_path, "0.png", grain(0))], out)
+    assert files_below(out) == ["provenance.jsonl", "screw/train/good/000.png"]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_failure_leaves_the_old_export_and_no_rest(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    good = sound(tmp_path, "0.png", grain(0))
+    mvtec.write([good], out)
+    before = files_below(out)
+    broken = Example("x", tmp_path / "missing.png", "screw", None, None, "train")
+    with pytest.raises(DataError, match="missing.png: there is no such file"):
+        mvtec.write([good, broken], out)
+    assert files_below(out) == before
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_refusals_say_what_would_be_right(tmp_path: Path) -> None:
+    good, bad = sound(tmp_path, "0.png", grain(0)), damaged(tmp_path, "1.png", grain(1))
+    with pytest.raises(DataError, match="nothing to export"):
+        mvtec.write([], tmp_path / "out")
+    with pytest.raises(DataError, match="screw: no sound parts to learn from"):
+        mvtec.write([bad], tmp_path / "out")
+    with pytest.raises(DataError, match="without a mask cannot be exported"):
+        mvtec.write([good, Example("x", bad.image, "screw", "dent")], tmp_path / "out")
+    images.write_mask(tmp_path / "1.png.mask.png", np.zeros((20, 30), bool))
+    with pytest.raises(DataError, match="the mask is empty"):
+        mvtec.write([good, bad], tmp_path / "out")
+    with pytest.raises(ConfigError, match="knows one option"):
+        mvtec.write([good], tmp_path / "out", depth=8)
+    with pytest.raises(RunError, match="Anomalib takes 511"):
+        mvtec.write([good], tmp_path / "/".join(["d" * 90] * 6))
+    assert not (tmp_path / "out").exists()
+
+
+# --- the stage ----------------------------------------------------------------------------------------------------
+
+
+def row(example: Example) -> dict[str, object]:
+    return {
+        "id": example.id, "image": str(example.image), "product": example.product, "defect": example.defect,
+        "mask": str(example.mask) if example.mask else None, "split": example.split,
+    }  # fmt: skip
+
+
+def run_with(tmp_path: Path, samples: list[dict[str, object]], planned: int = 0) -> Run:
+    data = tmp_path / "data"
+    run = Run.create(tmp_path / "run", Config())
+    normals = [sound(data, f"{n}.png", grain(n), "") for n in range(2)]
+    held = [sound(data, "h.png", grain(5), "")]
+    groups = {
+        "shots": [damaged(data, "shot.png", grain(6))],
+        "normals": normals,
+        "test_defects": [],
+        "test_normals": held,
+    }
+    write_json(
+        run.path("data.json"),
+        {"hash": "h", "notes": [], "warnings": []} | {k: [row(e) for e in v] for k, v in groups.items()},
+    )
+    if planned:
+        append_lines(
+            run.path("plan.jsonl"), [{"index": n, "product": "screw", "defect": "dent"} for n in range(planned)]
+        )
+    if samples:
+        append_lines(run.path("samples.jsonl"), samples)
+    return run
+
+
+def sample(run: Path, index: int, status: str = "made") -> dict[str, object]:
+    one: dict[str, object] = {
+        "index": index,
+        "status": status,
+        "product": "screw",
+        "defect": "dent",
+        "normal": "good/0.png",
+    }
+    if status != "made":
+        return one | {"image": None, "mask": None}
+    made = damaged(run / "samples", f"{index:06d}.png", grain(100 + index))
+    (run / "samples" / f"{index:06d}.png.mask.png").rename(run / "samples" / f"{index:06d}.mask.png")
+    return one | {"image": f"samples/{made.image.name}", "mask": f"samples/{index:06d}.mask.png"}
+
+
+def test_the_stage_exports_what_was_made(tmp_path: Path) -> None:
+    rows = [sample(tmp_path / "run", 0), sample(tmp_path / "run", 1, "invisible"), sample(tmp_path / "run", 2)]
+    (tmp_path / "run").rename(tmp_path / "aside")
+    run = run_with(tmp_path, rows, planned=3)
+    (tmp_path / "aside" / "samples").rename(run.path("samples"))
+    export(run)
+    out = run.path("export", "mvtec")
+    assert [path for path in files_below(out) if "/train/" in path or "/good/" in path] == [
+        "screw/test/good/000.png", "screw/train/good/000.png", "screw/train/good/001.png"
+    ]  # fmt: skip
+    assert (out / "screw/test/dent/001.png").read_bytes() == run.path("samples/000002.png").read_bytes()
+    marker = out / "mine.txt"
+    marker.write_text("kept when nothing changed")
+    export(run)
+    assert marker.exists()
+    append_lines(run.path("samples.jsonl"), [{**rows[0], "index": 3}])
+    export(run)
+    assert not marker.exists()
+    assert (out / "screw/test/dent/002.png").exists()
+
+
+def test_nothing_made_is_said_with_its_reasons(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [sample(tmp_path, n, "invisible") for n in range(3)]
+    with pytest.raises(RunError, match=r"none of 3 pairs could be used \(3 invisible\)"):
+        export(run_with(tmp_path / "a", rows, planned=3))
+    with pytest.raises(RunError, match="none of 4 planned pairs is made yet; run `flawsmith generate"):
+        export(run_with(tmp_path / "b", [], planned=4))
+    with pytest.raises(RunError, match="no pair is planned yet"):
+        export(run_with(tmp_path / "c", []))
+
+
+def test_an_unknown_format_is_named_before_any_work(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", Config.model_validate({"export": {"formats": ["mvtek"]}}))
+    with pytest.raises(ConfigError, match="did you mean 'mvtec'"):
+        export(run)

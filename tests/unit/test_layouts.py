@@ -1,0 +1,378 @@
+"""data/layouts.py: every layout becomes the same list of examples, and every wrong folder gets one clear sentence."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from flawsmith.config import DataConfig, Pattern
+from flawsmith.data import layouts
+from flawsmith.errors import ConfigError, DataError
+from flawsmith.types import Example
+
+
+def touch(root: Path, *names: str) -> Path:
+    """Layouts never open a picture, so empty files do."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return root
+
+
+def rows(examples: list[Example]) -> list[tuple[str, str, str | None, str | None, str]]:
+    return [(e.id, e.product, e.defect, e.mask.name if e.mask else None, e.split) for e in examples]
+
+
+def mvtec(root: Path, product: str = "screw") -> Path:
+    return touch(
+        root,
+        f"{product}/train/good/000.png",
+        f"{product}/train/good/001.png",
+        f"{product}/test/good/000.png",
+        f"{product}/test/scratch/000.png",
+        f"{product}/test/scratch/001.PNG",
+        f"{product}/ground_truth/scratch/000_mask.png",
+        f"{product}/ground_truth/scratch/001.png",
+        f"{product}/readme.txt",
+    )
+
+
+def pairs(root: Path) -> Path:
+    return touch(
+        root,
+        "MT_Free/Imgs/a.jpg",
+        "MT_Free/Imgs/a.png",
+        "MT_Free/Imgs/b.jpg",
+        "MT_Blowhole/Imgs/x2.jpg",
+        "MT_Blowhole/Imgs/x2.png",
+        "MT_Blowhole/Imgs/x10.jpg",
+        "MT_Blowhole/Imgs/x10.png",
+        "MT_Crack/y.bmp",
+        "MT_Crack/y_mask.png",
+        "docs/readme.txt",
+        "dataset.jpg",
+    )
+
+
+def visa(root: Path) -> Path:
+    touch(
+        root,
+        "candle/Data/Images/Normal/0000.JPG",
+        "candle/Data/Images/Normal/0001.JPG",
+        "candle/Data/Images/Anomaly/000.JPG",
+        "candle/Data/Images/Anomaly/001.JPG",
+        "candle/Data/Images/Anomaly/002.JPG",
+        "candle/Data/Masks/Anomaly/000.png",
+        "candle/Data/Masks/Anomaly/001.png",
+        "candle/Data/Masks/Anomaly/002.png",
+    )
+    (root / "candle/image_anno.csv").write_text(
+        "image,label,mask\n"
+        "candle/Data/Images/Normal/0000.JPG,normal,\n"
+        "candle/Data/Images/Anomaly/000.JPG,chunk of wax missing,candle/Data/Masks/Anomaly/000.png\n"
+        'candle/Data/Images/Anomaly/001.JPG,"wax melded/out,weird wick",candle/Data/Masks/Anomaly/001.png\n'
+    )
+    (root / "split_csv").mkdir()
+    (root / "split_csv/1cls.csv").write_text(
+        "object,split,label,image,mask\n"
+        "candle,train,normal,candle/Data/Images/Normal/0000.JPG,\n"
+        "candle,test,normal,candle/Data/Images/Normal/0001.JPG,\n"
+        "candle,test,anomaly,candle/Data/Images/Anomaly/000.JPG,candle/Data/Masks/Anomaly/000.png\n"
+    )
+    return root
+
+
+# --- mvtec --------------------------------------------------------------------------------------------------------
+
+
+def test_mvtec(tmp_path: Path):
+    assert rows(layouts.scan(DataConfig(root=mvtec(tmp_path)))) == [
+        ("screw/test/good/000.png", "screw", None, None, "test"),
+        ("screw/test/scratch/000.png", "screw", "scratch", "000_mask.png", "test"),
+        ("screw/test/scratch/001.PNG", "screw", "scratch", "001.png", "test"),
+        ("screw/train/good/000.png", "screw", None, None, "train"),
+        ("screw/train/good/001.png", "screw", None, None, "train"),
+    ]
+
+
+def test_mvtec_root_may_be_the_product(tmp_path: Path):
+    root = mvtec(tmp_path) / "screw"
+    found = layouts.scan(DataConfig(root=root))
+    assert found[0].id == "test/good/000.png" and {e.product for e in found} == {"screw"}
+    assert {e.product for e in layouts.scan(DataConfig(root=root, product="bolt"))} == {"bolt"}
+
+
+def test_mvtec_products_kinds_and_names_of_sound_folders(tmp_path: Path):
+    mvtec(tmp_path, "screw")
+    mvtec(tmp_path, "nut")
+    touch(tmp_path, "nut/test/dent/000.png", "nut/ground_truth/dent/000_mask.png")
+    assert {e.product for e in layouts.scan(DataConfig(root=tmp_path))} == {"nut", "screw"}
+    assert {e.product for e in layouts.scan(DataConfig(root=tmp_path, products=["nut"]))} == {"nut"}
+    only = layouts.scan(DataConfig(root=tmp_path, products=["nut"], kinds=["dent"]))
+    assert {e.defect for e in only} == {None, "dent"}
+    (tmp_path / "nut/train/good").rename(tmp_path / "nut/train/OK")
+    (tmp_path / "nut/test/good").rename(tmp_path / "nut/test/OK")
+    found = layouts.scan(DataConfig(root=tmp_path / "nut", normal="OK"))
+    assert sum(e.defect is None for e in found) == 3
+
+
+def test_relative_roots_and_file_browsers_leftovers(tmp_path: Path, monkeypatch):
+    mvtec(tmp_path)
+    touch(tmp_path, "screw/test/scratch/._000.png", "screw/test/.DS_Store/x.png", "screw/test/scratch/Thumbs.db")
+    monkeypatch.chdir(tmp_path / "screw")
+    found = layouts.scan(DataConfig(root=Path(".")))
+    assert len(found) == 5 and {e.product for e in found} == {"screw"}
+
+
+# --- visa ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("below", ["", "candle"])
+def test_visa(tmp_path: Path, below):
+    prefix = "" if below else "candle/"
+    assert rows(layouts.scan(DataConfig(root=visa(tmp_path) / below, layout="visa"))) == [
+        (f"{prefix}Data/Images/Anomaly/000.JPG", "candle", "chunk of wax missing", "000.png", "test"),
+        (f"{prefix}Data/Images/Anomaly/001.JPG", "candle", "wax melded-out", "001.png", ""),
+        (f"{prefix}Data/Images/Anomaly/002.JPG", "candle", "anomaly", "002.png", ""),
+        (f"{prefix}Data/Images/Normal/0000.JPG", "candle", None, None, "train"),
+        (f"{prefix}Data/Images/Normal/0001.JPG", "candle", None, None, "test"),
+    ]
+
+
+def test_visa_without_tables(tmp_path: Path):
+    visa(tmp_path)
+    (tmp_path / "candle/image_anno.csv").unlink()
+    (tmp_path / "split_csv/1cls.csv").unlink()
+    found = layouts.scan(DataConfig(root=tmp_path, layout="visa"))
+    assert {e.defect for e in found} == {None, "anomaly"} and {e.split for e in found} == {""}
+
+
+# --- pairs --------------------------------------------------------------------------------------------------------
+
+
+def test_pairs(tmp_path: Path):
+    data = DataConfig(root=pairs(tmp_path), layout="pairs", normal="MT_Free", product="tile")
+    assert rows(layouts.scan(data)) == [
+        ("MT_Blowhole/Imgs/x2.jpg", "tile", "blowhole", "x2.png", ""),
+        ("MT_Blowhole/Imgs/x10.jpg", "tile", "blowhole", "x10.png", ""),
+        ("MT_Crack/y.bmp", "tile", "crack", "y_mask.png", ""),
+        ("MT_Free/Imgs/a.jpg", "tile", None, None, ""),
+        ("MT_Free/Imgs/b.jpg", "tile", None, None, ""),
+    ]
+    assert {e.product for e in layouts.scan(data.model_copy(update={"product": ""}))} == {tmp_path.name}
+
+
+def test_pairs_follow_links_once(tmp_path: Path):
+    root = pairs(tmp_path / "real")
+    (tmp_path / "set").mkdir()
+    for name in ("MT_Free", "MT_Blowhole"):
+        (tmp_path / "set" / name).symlink_to(root / name)
+    (root / "MT_Free" / "loop").symlink_to(root / "MT_Free")
+    found = layouts.scan(DataConfig(root=tmp_path / "set", layout="pairs", normal="MT_Free"))
+    assert [e.id for e in found] == [
+        "MT_Blowhole/Imgs/x2.jpg",
+        "MT_Blowhole/Imgs/x10.jpg",
+        "MT_Free/Imgs/a.jpg",
+        "MT_Free/Imgs/b.jpg",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "prefix"),
+    [
+        (["MT_Free", "MT_Crack"], "MT_"),
+        (["good", "scratch_deep", "scratch_light"], ""),
+        (["part-a-good", "part-a-bad"], "part-a-"),
+        (["crack"], ""),
+        (["a", "a_b"], ""),
+        (["crash", "crack"], ""),
+    ],
+)
+def test_shared_prefix(names, prefix):
+    assert layouts._shared_prefix(names) == prefix
+
+
+# --- pattern ------------------------------------------------------------------------------------------------------
+
+
+def lines(root: Path) -> Path:
+    return touch(
+        root,
+        "line1/scratch/1.jpg",
+        "line2/scratch/2.jpg",
+        "line1/dent/3.jpg",
+        "line1/ok/4.jpg",
+        "labels/scratch/1.png",
+        "labels/scratch/2.png",
+        "labels/dent/3.png",
+    )
+
+
+def test_pattern(tmp_path: Path):
+    both = Pattern(image="line*/{kind}/{stem}.jpg", mask="labels/{kind}/{stem}.png", product="gear")
+    data = DataConfig(root=lines(tmp_path), layout="pattern", patterns=[both], normal="ok")
+    assert rows(layouts.scan(data)) == [
+        ("line1/dent/3.jpg", "gear", "dent", "3.png", ""),
+        ("line1/ok/4.jpg", "gear", None, None, ""),
+        ("line1/scratch/1.jpg", "gear", "scratch", "1.png", ""),
+        ("line2/scratch/2.jpg", "gear", "scratch", "2.png", ""),
+    ]
+
+
+def test_pattern_with_sound_parts_elsewhere_products_and_splits(tmp_path: Path):
+    touch(tmp_path, "bad/a/test/crack-7.png", "bad/a/test/crack-7_mask.png", "fine/a/1.png", "fine/deep/b/2.png")
+    data = DataConfig(
+        root=tmp_path,
+        layout="pattern",
+        patterns=[
+            Pattern(image="bad/{product}/{split}/{kind}-{stem}.png", mask="bad/{product}/*/{kind}-{stem}_mask.png"),
+            Pattern(image="fine/**/{product}/{stem}.png", normal=True),
+        ],
+        products=["a"],
+    )
+    assert rows(layouts.scan(data)) == [
+        ("bad/a/test/crack-7.png", "a", "crack", "crack-7_mask.png", "test"),
+        ("fine/a/1.png", "a", None, None, ""),
+    ]
+
+
+def test_a_kind_may_be_fixed_and_names_may_be_odd(tmp_path: Path):
+    touch(tmp_path, "bad (1)/ä +[x].png", "m/ä +[x].png", "good/\x07.png")
+    data = DataConfig(
+        root=tmp_path,
+        layout="pattern",
+        patterns=[
+            Pattern(image="bad (1)/{stem}.png", mask="m/{stem}.png", kind="pit"),
+            Pattern(image="good/{stem}.png", normal=True),
+        ],
+    )
+    assert [(e.defect, e.id) for e in layouts.scan(data)] == [("pit", "bad (1)/ä +[x].png"), (None, "good/\x07.png")]
+
+
+# --- what goes wrong ----------------------------------------------------------------------------------------------
+
+
+def _no_masks(root: Path) -> Path:
+    mvtec(root)
+    for name in ("000_mask.png", "001.png"):
+        (root / "screw/ground_truth/scratch" / name).unlink()
+    return touch(root, *(f"screw/test/dent/{index}.png" for index in range(3)))
+
+
+def _only_good(root: Path) -> Path:
+    return touch(root, "screw/train/good/000.png")
+
+
+def _only_bad(root: Path) -> Path:
+    return touch(root, "screw/test/dent/000.png", "screw/ground_truth/dent/000.png")
+
+
+def _lone(root: Path) -> Path:
+    return touch(mvtec(root), "nut/test/dent/0.png", "nut/ground_truth/dent/0.png")
+
+
+def _bad_table(root: Path) -> Path:
+    (visa(root) / "candle/image_anno.csv").write_text("picture,label\nx,y\n")
+    return root
+
+
+def _no_table(root: Path) -> Path:
+    (visa(root) / "candle/image_anno.csv").write_bytes(b"\xff\xfe\x00\x81")
+    return root
+
+
+def _three(root: Path) -> Path:
+    return touch(pairs(root), "MT_Crack/y.png")
+
+
+KINDS = Pattern(image="line*/{kind}/{stem}.jpg", mask="labels/{kind}/{stem}.png")
+BAD = {
+    "missing root": (None, {"root": Path("nowhere")}, "there is no such folder"),
+    "root is a file": (None, {"root": Path(__file__)}, "is a file; it must be the folder"),
+    "empty": (lambda root: root, {}, "no product folder with train/ and test/"),
+    "empty product": (lambda root: (root / "train").mkdir() or root, {}, "no pictures found"),
+    "empty visa": (lambda root: root, {"layout": "visa"}, "no product folder with Data/Images"),
+    "empty pairs": (lambda root: root, {"layout": "pairs"}, "no folder of pictures found"),
+    "unknown layout": (mvtec, {"layout": "mvtek"}, "'mvtek' is unknown; did you mean 'mvtec'?"),
+    "only good": (_only_good, {}, "no defects found; mvtec expects"),
+    "only bad": (_only_bad, {}, "no sound parts found; mvtec expects"),
+    "one product without sound parts": (_lone, {}, "no sound parts of 'nut'"),
+    "no masks": (
+        _no_masks,
+        {},
+        "5 defects have no mask: screw/test/dent/0.png, screw/test/dent/1.png, screw/test/dent/",
+    ),
+    "normal not named": (pairs, {"layout": "pairs"}, "say which folders of"),
+    "normal misspelt": (pairs, {"layout": "pairs", "normal": "MT_Fre"}, "did you mean 'MT_Free'?"),
+    "normal misspelt, mvtec": (mvtec, {"normal": "goood"}, "did you mean 'good'?"),
+    "kind misspelt": (mvtec, {"kinds": ["scrach"]}, "did you mean 'scratch'?"),
+    "product misspelt": (mvtec, {"products": ["skrew"]}, "did you mean 'screw'?"),
+    "two masks": (_three, {"layout": "pairs", "normal": "MT_Free"}, "cannot tell photograph and mask among y.bmp"),
+    "table without column": (_bad_table, {"layout": "visa"}, "there is no column 'image'; it has picture, label"),
+    "table of rubbish": (_no_table, {"layout": "visa"}, "cannot be read as a table"),
+    "no patterns": (lines, {"layout": "pattern"}, "needs at least one"),
+    "pattern fits nothing": (
+        lines,
+        {"layout": "pattern", "patterns": [Pattern(image="{kind}/{stem}.tif", normal=True)]},
+        "fits none of the 7 pictures",
+    ),
+    "unknown field": (
+        lines,
+        {"layout": "pattern", "patterns": [Pattern(image="line*/{kid}/{stem}.jpg")]},
+        "{kid} is no field; did you mean 'kind'?",
+    ),
+    "mask field unknown to the image": (
+        lines,
+        {"layout": "pattern", "patterns": [Pattern(image="line*/*/{stem}.jpg", mask="labels/{kind}/{stem}.png")]},
+        "{kind} is not in the image template",
+    ),
+    "no kind": (
+        lines,
+        {"layout": "pattern", "patterns": [Pattern(image="line*/*/{stem}.jpg", mask="labels/*/{stem}.png")]},
+        "say what is damaged",
+    ),
+    "ambiguous mask": (
+        lines,
+        {"layout": "pattern", "patterns": [Pattern(image="line*/{kind}/{stem}.jpg", mask="**/{kind}/*.png")]},
+        "2 masks fit",
+    ),
+    "sound kind unknown": (lines, {"layout": "pattern", "patterns": [KINDS], "normal": "okay"}, "holds no 'okay'"),
+    "masks missing, pattern": (
+        lines,
+        {"layout": "pattern", "patterns": [KINDS]},
+        "1 defect has no mask: line1/ok/4.jpg",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_wrong_folders_get_a_clear_sentence(tmp_path: Path, name):
+    make, settings, sentence = BAD[name]
+    if make is not None:
+        settings = {"root": make(tmp_path), **settings}
+    with pytest.raises((DataError, ConfigError)) as caught:
+        layouts.scan(DataConfig(**settings))
+    assert sentence in str(caught.value)
+
+
+def test_find_lets_gaps_pass(tmp_path: Path):
+    found = layouts.find(DataConfig(root=_no_masks(tmp_path)))
+    assert sum(e.defect is not None and e.mask is None for e in found) == 5
+
+
+def test_the_order_does_not_depend_on_the_file_system(tmp_path: Path, monkeypatch):
+    pairs(tmp_path)
+    data = DataConfig(root=tmp_path, layout="pairs", normal="MT_Free")
+    before = layouts.scan(data)
+    listed = os.walk
+
+    def backwards(*args, **options):
+        for here, folders, names in listed(*args, **options):
+            folders.reverse()
+            yield here, folders, names[::-1]
+
+    monkeypatch.setattr(os, "walk", backwards)
+    assert layouts.scan(data) == before
