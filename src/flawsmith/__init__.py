@@ -24,7 +24,20 @@ _HOMES = {
     "train": "flawsmith.stages.train",
 }
 
-__all__ = ["Backbone", "Config", "FlawsmithError", "Run", "check", "demo", "export", "generate", "load_config", "report", "run_all", "train"]  # fmt: skip
+__all__ = [
+    "Backbone",
+    "Config",
+    "FlawsmithError",
+    "Run",
+    "check",
+    "demo",
+    "export",
+    "generate",
+    "load_config",
+    "report",
+    "run_all",
+    "train",
+]
 
 try:
     __version__ = version("flawsmith")

@@ -22,7 +22,10 @@ app = typer.Typer(
 
 ConfigPath = Annotated[Path, typer.Argument(help="A TOML file; `flawsmith new` writes one.", metavar="CONFIG")]
 RunPath = Annotated[Path, typer.Argument(help="A run folder, made by `flawsmith run`.", metavar="RUN")]
-Sets = Annotated[list[str], typer.Option("--set", help="Override one key, e.g. --set train.steps=300 (again and again).", metavar="KEY=VALUE")]
+Sets = Annotated[
+    list[str],
+    typer.Option("--set", help="Override one key, e.g. --set train.steps=300 (again and again).", metavar="KEY=VALUE"),
+]
 Shard = Annotated[str, typer.Option("--shard", help="Make only every n-th batch: i/n, e.g. 0/4.", metavar="I/N")]
 
 
@@ -33,7 +36,11 @@ def _version(asked: bool) -> None:
 
 
 @app.callback()
-def _root(version: Annotated[Optional[bool], typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")] = None) -> None:  # noqa: UP045
+def _root(
+    version: Annotated[
+        Optional[bool], typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = None,
+) -> None:
     pass
 
 
@@ -71,29 +78,34 @@ def run(
 ) -> None:
     """Every stage: train, generate, export, report; skips what is done."""
     from flawsmith.runs import Run
+
+    opened = Run.create(out, _config(config, set_))  # a typo is said at once: torch takes seconds to load
     from flawsmith.stages.all import run_all
 
-    path = run_all(Run.create(out, _config(config, set_)))
-    typer.echo(f"report: {path}")
+    typer.echo(f"report: {run_all(opened)}")
 
 
 @app.command()
 def train(run: RunPath) -> None:
     """Learn the generator from the shots."""
     from flawsmith.runs import Run
+
+    opened = Run.open(run)
     from flawsmith.stages.train import train as stage
 
-    stage(Run.open(run))
+    stage(opened)
 
 
 @app.command()
 def generate(run: RunPath, shard: Shard = "0/1") -> None:
     """Make the planned pairs."""
     from flawsmith.runs import Run
+
+    opened = Run.open(run)
     from flawsmith.stages.generate import generate as stage
     from flawsmith.stages.generate import parse_shard
 
-    stage(Run.open(run), parse_shard(shard))
+    stage(opened, parse_shard(shard))
 
 
 @app.command()
@@ -131,8 +143,17 @@ def list_() -> None:
 @app.command()
 def backbone(
     out: Annotated[Path, typer.Argument(help="Folder to write; training goes on there when it was interrupted.")],
-    from_: Annotated[Optional[Path], typer.Option("--from", help="A TOML file whose [data] names your own pictures; else the factory makes them.", metavar="CONFIG")] = None,  # noqa: UP045
-    set_: Annotated[list[str], typer.Option("--set", help="Override the recipe, e.g. --set steps=400.", metavar="KEY=VALUE")] = [],  # noqa: B006
+    from_: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--from",
+            help="A TOML file whose [data] names your own pictures; else the factory makes them.",
+            metavar="CONFIG",
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str], typer.Option("--set", help="Override the recipe, e.g. --set steps=400.", metavar="KEY=VALUE")
+    ] = [],  # noqa: B006
 ) -> None:
     """Train a small backbone from pictures: autoencoder, text encoder, inpainting UNet."""
     from flawsmith.config import load_config, parse_overrides, validate
@@ -167,8 +188,24 @@ def main() -> None:
         print(f"flawsmith: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("flawsmith: stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+        _stopped()
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(
+            f"flawsmith: {place}cannot be used ({error.strerror or error}); "
+            "is the path right, and may it be read and written?",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    except SystemExit as end:
+        if end.code == 130:  # typer turns Ctrl-C into this
+            _stopped()
+        raise
+
+
+def _stopped() -> None:
+    print("flawsmith: stopped; the same command goes on from here", file=sys.stderr)
+    sys.exit(130)
 
 
 if __name__ == "__main__":

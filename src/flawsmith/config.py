@@ -6,6 +6,7 @@ form show the same line. Nothing here imports torch, so `flawsmith --help`, `new
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from flawsmith.errors import ConfigError, nearest
-
 
 T = TypeVar("T", bound="Settings")
 
@@ -140,7 +140,7 @@ class GenerateConfig(Settings):
     batch: Annotated[int, Field(ge=1)] = 8
     """Pairs made together; part of a sample's identity: another batch size gives other rounding."""
     paint: Literal["auto", "replace", "residual"] | dict[str, Literal["auto", "replace", "residual"]] = "auto"
-    """How the made window returns: residual keeps the camera's grain, replace takes the decoded pixels, auto = residual unless too little shows; or a table {kind = paint}."""
+    """residual (keeps the camera's grain), replace, auto (residual unless little shows), or a table {kind = paint}."""
     masks: Literal["shots", "procedural", "mixed"] = "shots"
     """Where masks come from: real masks re-posed, shapes of their statistics, or half and half."""
     turn: Literal["free", "right", "none"] = "free"
@@ -199,8 +199,12 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | N
             tree = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such configuration file; `flawsmith new > {path.name}` writes one") from None
-        except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: cannot be read as a text file ({type(error).__name__})") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{path}: not a text file in UTF-8; save it in that encoding") from None
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read as a text file ({error.strerror}); name a TOML file") from None
+        except RecursionError:
+            raise ConfigError(f"{path}: not valid TOML: nested too deeply") from None
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{path}: not valid TOML: {error}") from None
     for key, value in (overrides or {}).items():
@@ -217,7 +221,8 @@ def validate(kind: type[T], tree: Any, *, where: str = "") -> T:
         for item in error.errors():
             places.setdefault(_place(item["loc"]), []).append(dict(item))
         head = f"{where}: " if where else ""
-        raise ConfigError("\n".join(head + _sentence(kind, place, items) for place, items in places.items())) from None
+        lines = [head + _sentence(kind, place, items).removeprefix(": ") for place, items in places.items()]
+        raise ConfigError("\n".join(lines)) from None
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:
@@ -267,7 +272,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + "}"
     text = value.as_posix() if isinstance(value, Path) else str(value)
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return json.dumps(text, ensure_ascii=False)  # JSON's escapes are TOML's
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -11,6 +11,8 @@ import errno
 import hashlib
 import json
 import os
+import re
+import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         RunError: the disk is full or the folder cannot be written; nothing half-written stays.
     """
-    # One temporary name a process: two shards may write the same file at the same time.
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # One temporary name a process: two shards, maybe on two machines, may write the same file at the same time.
+    part = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as file:
@@ -57,15 +59,16 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise RunError(f"{path}: no such file; the stage that writes it has not run") from None
     except (ValueError, UnicodeDecodeError) as error:
-        raise RunError(f"{path}: not valid JSON ({error})") from None
+        raise RunError(f"{path}: not valid JSON ({error}); delete it and run again") from None
 
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append JSON lines in one write, so that a kill tears at most the last."""
+    """Append JSON lines in one write, so that a kill tears at most the last; a torn one that stands there goes."""
     text = "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows)
+    mend_lines(path)
     try:
         with open(path, "ab") as file:
             file.write(text.encode("utf-8"))
@@ -93,12 +96,32 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def mend_lines(path: Path) -> None:
-    """Cut a torn last line off the file itself, so that the next append starts on a fresh line."""
+    """Cut a torn last line off the file itself (or end a whole one), so that the next append starts on a fresh line."""
     if not path.exists():
         return
+    with open(path, "rb") as file:
+        file.seek(0, os.SEEK_END)
+        if not file.tell():
+            return
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) == b"\n":
+            return
     raw = path.read_bytes()
-    if raw and not raw.endswith(b"\n"):
-        write_bytes(path, raw[: raw.rfind(b"\n") + 1])
+    last = raw.rfind(b"\n") + 1
+    try:
+        json.loads(raw[last:])  # whole but for its end: `read_lines` has shown it, so it may not vanish
+        write_bytes(path, raw + b"\n")
+    except ValueError:
+        write_bytes(path, raw[:last])
+
+
+def sweep(folder: Path) -> None:
+    """Delete the temporary files below a folder whose writers were killed; those of other machines stay."""
+    for part in folder.rglob(".*.part"):
+        named = _PART.search(part.name)
+        if named and named["host"] == _HOST and not _lives(int(named["pid"])):
+            with contextlib.suppress(OSError):
+                part.unlink()
 
 
 def digest(*parts: Any) -> str:
@@ -111,6 +134,22 @@ def digest(*parts: Any) -> str:
             hasher.update(json.dumps(part, sort_keys=True, default=str).encode())
         hasher.update(b"\0")
     return hasher.hexdigest()[:16]
+
+
+_HOST = re.sub(r"[^A-Za-z0-9_-]+", "_", socket.gethostname()) or "here"
+_PART = re.compile(r"\.(?P<host>[A-Za-z0-9_-]+)-(?P<pid>\d+)\.part$")
+
+
+def _lives(pid: int) -> bool:
+    if os.name != "posix":
+        return True  # there os.kill is no question
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def _why(path: Path, error: OSError) -> str:

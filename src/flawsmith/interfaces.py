@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from flawsmith.config import Settings
+from flawsmith.config import Settings as BaseSettings
 from flawsmith.types import Batch, Condition, Encoded, Example, Made
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Generator(ABC):
     The backbone is frozen and shared; a generator owns only what `trainable` returns, and saves only that.
     """
 
-    Settings: ClassVar[type[Settings]]
+    Settings: ClassVar[type[BaseSettings]]
     """A frozen settings class; every field has a default and one line of help."""
     needs_backbone: ClassVar[bool] = True
     """False: the method is made of pixels alone and `backbone` is None."""
@@ -43,7 +43,7 @@ class Generator(ABC):
     native: ClassVar[bool] = False
     """True: it works on windows at the camera's own scale, of any size, one at a time."""
 
-    def __init__(self, backbone: Backbone | None, settings: Settings) -> None:
+    def __init__(self, backbone: Backbone | None, settings: BaseSettings) -> None:
         self.backbone = backbone
         self.settings = settings
 
@@ -89,9 +89,9 @@ class Generator(ABC):
 class Filter(ABC):
     """A score of made pictures. Higher is better; thresholds live in the configuration, a filter never decides."""
 
-    Settings: ClassVar[type[Settings]]
+    Settings: ClassVar[type[BaseSettings]]
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: BaseSettings) -> None:
         self.settings = settings
 
     @abstractmethod
@@ -106,9 +106,9 @@ class Filter(ABC):
 class Detector(ABC):
     """A model that finds damage; trained by `prove` on several sets to see which set is worth more."""
 
-    Settings: ClassVar[type[Settings]]
+    Settings: ClassVar[type[BaseSettings]]
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: BaseSettings) -> None:
         self.settings = settings
 
     @abstractmethod
@@ -121,7 +121,7 @@ class Detector(ABC):
 
 
 class Metric(Protocol):
-    """Compare made pictures with real ones; each name in the result states its extractor, e.g. `kid[efficientnet-lite0]`."""
+    """Compare made pictures with real ones; each name in the result states its extractor: `kid[efficientnet-lite0]`."""
 
     def __call__(self, real: Batch, made: Batch) -> dict[str, float]: ...
 

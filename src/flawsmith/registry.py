@@ -32,7 +32,8 @@ _OURS: dict[str, dict[str, Entry]] = {
             "AnomalyControl-Inpaint: a frozen inpainting model steered by a ControlNet learned from the shots",
         ),
         "crop_paste": Entry(
-            "flawsmith.generators.crop_paste:CropPaste", "a real shot re-posed and pasted, with or without Poisson blending"
+            "flawsmith.generators.crop_paste:CropPaste",
+            "a real shot re-posed and pasted, with or without Poisson blending",
         ),
         "perlin": Entry("flawsmith.generators.perlin:Perlin", "DRAEM's noise masks filled with foreign texture"),
     },
@@ -64,15 +65,26 @@ def entries(family: str) -> dict[str, Entry]:
     return found
 
 
+def require(family: str, name: str, where: str = "") -> None:
+    """Refuse an unknown name without importing anything.
+
+    Raises:
+        ConfigError: names the nearest, and `where` the name was given.
+    """
+    known = entries(family)
+    if name not in known:
+        prefix = f"{where}: " if where else ""
+        raise ConfigError(f"{prefix}{family[:-1]} {name!r} is unknown{nearest(name, known)}")
+
+
 def get(family: str, name: str) -> Any:
     """Import and return one member of a family.
 
     Raises:
         ConfigError: the name is unknown (the nearest is named), or its module cannot be imported.
     """
+    require(family, name)
     known = entries(family)
-    if name not in known:
-        raise ConfigError(f"{family[:-1]} {name!r} is unknown{nearest(name, known)}")
     module, _, attribute = known[name].target.partition(":")
     try:
         return getattr(import_module(module), attribute)

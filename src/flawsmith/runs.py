@@ -18,9 +18,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from flawsmith import registry
 from flawsmith.config import Config, validate
-from flawsmith.errors import RunError
-from flawsmith.files import append_lines, read_json, read_lines, write_json
+from flawsmith.errors import FlawsmithError, RunError
+from flawsmith.files import append_lines, read_json, read_lines, sweep, write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +40,22 @@ class Run:
 
         Raises:
             RunError: the folder exists and is something else than a run, or cannot be written.
+            ConfigError: a plug-in that the configuration names is unknown; said before anything is written.
         """
         folder = Path(folder)
+        registry.require("generators", config.generator.name, "generator.name")
+        for name in config.export.formats:
+            registry.require("exports", name, "export.formats")
         if folder.exists() and not folder.is_dir():
             raise RunError(f"{folder}: a file stands there; name another folder with --out")
         if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").exists():
             leftovers = [p for p in folder.iterdir() if not p.name.endswith(".part")]
             if leftovers:
                 raise RunError(f"{folder}: not empty and not a flawsmith run; name another folder with --out")
-        write_json(folder / "config.json", config.model_dump(mode="json"))
+        sweep(folder)
+        tree = config.model_dump(mode="json")
+        if _json_or_none(folder / "config.json") != tree:
+            write_json(folder / "config.json", tree)
         if not (folder / "manifest.json").exists():
             write_json(folder / "manifest.json", {**machine(), "started": _now(), "stages": {}})
         return cls(folder, config)
@@ -61,8 +69,17 @@ class Run:
         """
         folder = Path(folder)
         if not (folder / "config.json").exists():
-            raise RunError(f"{folder}: not a flawsmith run (config.json is missing); start one with `flawsmith run CONFIG --out {folder}`")
-        return cls(folder, validate(Config, read_json(folder / "config.json"), where=str(folder / "config.json")))
+            raise RunError(
+                f"{folder}: not a flawsmith run (config.json is missing); "
+                f"start one with `flawsmith run CONFIG --out {folder}`"
+            )
+        try:
+            config = validate(Config, read_json(folder / "config.json"), where=str(folder / "config.json"))
+        except FlawsmithError as error:
+            sentence = str(error).removesuffix("; delete it and run again")
+            raise RunError(f"{sentence}; `flawsmith run CONFIG --out {folder}` writes it anew") from None
+        sweep(folder)
+        return cls(folder, config)
 
     def path(self, *names: str) -> Path:
         """Return a path inside the run."""
@@ -70,14 +87,35 @@ class Run:
 
     def stage_hash(self, stage: str) -> str | None:
         """Return the input hash with which a stage was last finished."""
-        stages = read_json(self.path("manifest.json")).get("stages", {})
-        return stages.get(stage, {}).get("hash")
+        return self.stage(stage).get("hash")
+
+    def stage(self, stage: str) -> dict[str, Any]:
+        """Return what `finish` recorded of a stage; {} = it was not finished yet."""
+        return dict(self._manifest()["stages"].get(stage) or {})
 
     def finish(self, stage: str, hash_: str, **facts: Any) -> None:
         """Record that a stage is done, with its input hash and what is worth knowing."""
-        manifest = read_json(self.path("manifest.json"))
-        manifest.setdefault("stages", {})[stage] = {"hash": hash_, "finished": _now(), **facts}
+        manifest = self._manifest()
+        manifest["stages"][stage] = {"hash": hash_, "finished": _now(), **facts}
         write_json(self.path("manifest.json"), manifest)
+
+    def forget(self, *stages: str) -> None:
+        """Take back what `finish` recorded: what these stages read is about to change."""
+        manifest = self._manifest()
+        if found := [stage for stage in stages if manifest["stages"].pop(stage, None)]:
+            write_json(self.path("manifest.json"), manifest)
+            self.log(stage=", ".join(found), what="to be done again")
+
+    def _manifest(self) -> dict[str, Any]:
+        path = self.path("manifest.json")
+        if not path.exists():
+            return {**machine(), "started": _now(), "stages": {}}
+        manifest = read_json(path)
+        if not isinstance(manifest, dict) or not isinstance(manifest.get("stages"), dict):
+            raise RunError(
+                f"{path}: not a manifest of a run; delete it and run again, stages that are done are found so"
+            )
+        return manifest
 
     def log(self, **facts: Any) -> None:
         """Append one line to log.jsonl (times and rates live here, never among the results)."""
@@ -105,6 +143,13 @@ def machine() -> dict[str, Any]:
         "processors": os.cpu_count(),
         "packages": packages,
     }
+
+
+def _json_or_none(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except RunError:
+        return None
 
 
 def _now() -> str:

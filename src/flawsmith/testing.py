@@ -63,7 +63,9 @@ def loss_is_per_sample(kind: type[Generator], backbone: Backbone) -> None:
     seen = generator.encode(example_batch(backbone.size))
     losses = [generator.loss(seen, torch.Generator().manual_seed(1)) for _ in range(2)]
     other = generator.loss(seen, torch.Generator().manual_seed(2))
-    assert losses[0].shape == (4,) and losses[0].dtype == torch.float32, f"loss is {tuple(losses[0].shape)} {losses[0].dtype}"
+    assert losses[0].shape == (4,) and losses[0].dtype == torch.float32, (
+        f"loss is {tuple(losses[0].shape)} {losses[0].dtype}"
+    )
     assert torch.isfinite(losses[0]).all()
     assert torch.equal(*losses), "the same rng gave another loss"
     assert not torch.equal(losses[0], other), "the loss does not read rng"

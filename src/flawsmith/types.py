@@ -1,4 +1,4 @@
-"""The words of the house: what an example, a batch, a request and a result are. Shapes and ranges are written here, once.
+"""The words of the house: what an example, a batch, a request and a result are, with their shapes and ranges.
 
     image   float32 (B,3,H,W), RGB, in [-1,1]
     mask    float32 (B,1,H,W), in {0,1}; 1 = damaged

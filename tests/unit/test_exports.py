@@ -271,6 +271,6 @@ def test_nothing_made_is_said_with_its_reasons(tmp_path: Path) -> None:
 
 
 def test_an_unknown_format_is_named_before_any_work(tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "run", Config.model_validate({"export": {"formats": ["mvtek"]}}))
+    run = Run(tmp_path, Config.model_validate({"export": {"formats": ["mvtek"]}}))
     with pytest.raises(ConfigError, match="did you mean 'mvtec'"):
         export(run)

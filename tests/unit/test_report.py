@@ -201,6 +201,10 @@ def test_one_wrong_pair_is_named_in_red_and_raised(tmp_path: Path, what: str, sa
     assert 'class="verdict bad"' in text and 'class="verdict good"' not in text
     assert said in words_of(run.path("report.html"))
     assert said in run.path("report.md").read_text(encoding="utf-8")
+    if what == "mask":
+        assert "96 pixels of" in words_of(run.path("report.html")) and "1 mask is empty" in words_of(
+            run.path("report.html")
+        )
 
 
 def test_every_pair_is_read_and_the_first_are_named(tmp_path: Path) -> None:

@@ -231,7 +231,8 @@ def _surface_pose(
         elif at_low or at_high:
             shift[axis] = first - 0.3 if at_low else last + 0.3  # a little beyond, so that no seam is left
         else:
-            shift[axis] = rng.uniform(min(first, last), max(first, last))
+            room = min(1.0, max(last - first, 0.0) / 2)  # what touched no edge shall not touch one now
+            shift[axis] = rng.uniform(min(first + room, last), max(last - room, first + room))
     return np.column_stack([linear, shift])
 
 

@@ -189,18 +189,18 @@ class PartFrame:
         return np.array([[cos, -sin, self.x], [sin, cos, self.y], [0.0, 0.0, 1.0]])
 
 
-def fit_outline(shot: Mask, normal: Mask, damage: Mask, start: np.ndarray, steps: int = 12) -> np.ndarray:
+def fit_outline(shot: Mask, normal: Mask, damage: Mask, start: np.ndarray) -> np.ndarray:
     """Improve a similarity that lays one part over another by their outlines (trimmed iterative closest points).
 
-    Frames are bent by the damage itself: a screw without its tip has its centroid elsewhere. Outline points near the
-    damage, and the fifth of points that fit worst, do not count.
+    Frames are bent by the damage itself: a screw without its tip has its centroid elsewhere and looks smaller. So the
+    fit begins from several places: centroid or either end in line, at the frames' scale or at that of the camera.
+    Outline points near the damage, and the fifth of points that fit worst, do not count.
 
     Args:
         shot: bool (H,W): the part in the shot.
         normal: bool (H',W'): the part in the normal picture.
         damage: bool (H,W) of the shot.
         start: float (3,3), a similarity without mirroring from shot to normal, x, y.
-        steps: How often to match and fit.
 
     Returns:
         float64 (3,3); `start` itself where the outlines do not come nearer.
@@ -211,8 +211,37 @@ def fit_outline(shot: Mask, normal: Mask, damage: Mask, start: np.ndarray, steps
     points = points[~around[points[:, 1].astype(int), points[:, 0].astype(int)]]
     if len(points) < 20 or len(goal) < 20:
         return start
-    points = points[:: max(len(points) // 400, 1)]
+    points = points[:: max(len(points) // 250, 1)]
     tree = cKDTree(goal)
+    tried = [_closer(points, goal, tree, begin, 4) for begin in _starts(shot, goal, start)]
+    return _closer(points, goal, tree, min(tried, key=lambda found: found[1])[0], 16)[0]
+
+
+def _starts(shot: Mask, goal: np.ndarray, start: np.ndarray) -> list[np.ndarray]:
+    """Matrices (3,3) of `start`'s direction: other scales, other points of the axis in line."""
+    frame = PartFrame.of(shot)
+    axis = start[:2, :2] @ np.array([np.cos(frame.angle), np.sin(frame.angle)])
+    axis = axis / np.hypot(*axis)
+    edge = _edge_points(shot)
+    found = [start]
+    for size in (1.0, 1 / float(np.hypot(start[0, 0], start[1, 0]))):
+        matrix = start.copy()
+        matrix[:2, :2] *= size
+        moved = edge @ matrix[:2, :2].T
+        middle = matrix[:2, :2] @ np.array([frame.x, frame.y])
+        matrix[:2, 2] = start[:2] @ np.array([frame.x, frame.y, 1.0]) - middle
+        along, goals = (moved + matrix[:2, 2]) @ axis, goal @ axis
+        for shift in (0.0, goals.min() - along.min(), goals.max() - along.max()):
+            other = matrix.copy()
+            other[:2, 2] += shift * axis
+            found.append(other)
+    return found
+
+
+def _closer(
+    points: np.ndarray, goal: np.ndarray, tree: cKDTree, start: np.ndarray, steps: int
+) -> tuple[np.ndarray, float]:
+    """Match and fit some times; the best matrix and its mean distance in px."""
     now, best, least = start, start, np.inf
     for _ in range(steps):
         away, which = tree.query(points @ now[:2, :2].T + now[:2, 2])
@@ -226,7 +255,7 @@ def fit_outline(shot: Mask, normal: Mask, damage: Mask, start: np.ndarray, steps
         turn = (centred.conj() * (to - to.mean())).sum() / max(float((np.abs(centred) ** 2).sum()), 1e-9)
         move = to.mean() - turn * from_.mean()
         now = np.array([[turn.real, -turn.imag, move.real], [turn.imag, turn.real, move.imag], [0, 0, 1]])
-    return np.asarray(best)
+    return np.asarray(best), least
 
 
 def _edge_points(part: Mask) -> np.ndarray:

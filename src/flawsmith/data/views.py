@@ -28,7 +28,14 @@ class View:
 
 
 def damage_view(
-    picture: np.ndarray, mask: np.ndarray, windows: Sequence[Window], size: int, rng: Rng, *, turn: bool = True, tone: float = 0.06
+    picture: np.ndarray,
+    mask: np.ndarray,
+    windows: Sequence[Window],
+    size: int,
+    rng: Rng,
+    *,
+    turn: bool = True,
+    tone: float = 0.06,
 ) -> View:
     """Return a varied view of one of the windows that cover a damage; the damage never leaves the view.
 
@@ -55,7 +62,15 @@ def damage_view(
 
 
 def sound_view(
-    picture: np.ndarray, part: np.ndarray, mask: np.ndarray, side: int, size: int, rng: Rng, *, turn: bool = True, tone: float = 0.06
+    picture: np.ndarray,
+    part: np.ndarray,
+    mask: np.ndarray,
+    side: int,
+    size: int,
+    rng: Rng,
+    *,
+    turn: bool = True,
+    tone: float = 0.06,
 ) -> View:
     """Return a view of a sound part with a borrowed mask: what the word for sound is learned from.
 

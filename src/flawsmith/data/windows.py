@@ -174,7 +174,7 @@ def refit(
     """Fit the label to what visibly changed, and give back the bytes of everything else.
 
     A pixel counts as changed where the difference, smoothed inside the mask, is above the threshold and above the
-    camera's own grain, or above half of both and joined to such a pixel. Small gaps and holes are closed; specks below
+    camera's own grain, or above the half and joined to such a pixel. Small gaps and holes are closed; specks below
     0.1 % of the asked area or 3 px go, but never all.
 
     Args:
@@ -202,10 +202,13 @@ def refit(
 
     # A shift of tone shows in the smoothed difference; a new texture, which averages out, in its smoothed size.
     seen = np.maximum(np.abs(smooth(change)), 0.6 * smooth(np.abs(change))).max(axis=2)
-    limit = max(threshold, 0.6 * _grain(was))
-    count, labels = cv2.connectedComponents((asked & (seen > limit / 2)).astype(np.uint8), connectivity=8)
+    # Grain in exchange for other grain of its strength is no change: its smoothed size is 0.7 of its deviation.
+    grain = min(_grain(was), 24 / 255)
+    limit = max(threshold, 1.3 * grain)
+    weak = asked & (seen > max(limit / 2, 0.9 * grain)) & (np.abs(change).max(axis=2) > limit / 4)
+    count, labels = cv2.connectedComponents(weak.astype(np.uint8), connectivity=8)
     strong = np.zeros(count, bool)
-    strong[np.unique(labels[asked & (seen > limit)])] = True
+    strong[np.unique(labels[weak & (seen > limit)])] = True
     strong[0] = False
     kept = strong[labels]
     if kept.any():

@@ -1,13 +1,13 @@
 """AnomalyControl-Inpaint: a frozen inpainting diffusion model, steered by a ControlNet learned from a few shots.
 
-Idea: a sound photograph is inpainted where the mask is, under the words "a photo of a {defect}"; only a ControlNet, which
-sees the mask and the noisy latent, is trained. The frozen model keeps knowing what matter looks like; the ControlNet
-learns what this kind of damage looks like here.
+Idea: a sound photograph is inpainted where the mask is, under the words "a photo of a {defect}"; only a ControlNet,
+which sees the mask and the noisy latent, is trained. The frozen model keeps knowing what matter looks like; the
+ControlNet learns what this kind of damage looks like here.
 
 Paper: "Few-Shot Anomaly Generation by ControlNet Inpainting", Ali, Fioraio, Salti, Di Stefano, IEEE Access 2024.
-From the paper: the frozen inpainting backbone fed with the normal's latent, the noisy latent and the mask; the ControlNet
-fed with mask and noisy latent, the only thing trained; the prompt (naming the object as well made their model draw
-a whole object inside the mask); sampling from pure noise.
+From the paper: the frozen inpainting backbone fed with the normal's latent, the noisy latent and the mask; the
+ControlNet fed with mask and noisy latent, the only thing trained; the prompt (naming the object as well made their
+model draw a whole object inside the mask); sampling from pure noise.
 Ours, because the paper's text does not say or because it serves small data: every number below; the ControlNet's start
 from the UNet's own encoder (as Zhang et al. 2023 do), its input convolution cut to the latent's channels; text dropout
 for guidance; the loss weight outside the mask; a cell of the latent mask is on when any of its pixels is (a hairline
@@ -25,16 +25,16 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from flawsmith.config import Settings as Base
+from flawsmith.config import Settings as BaseSettings
 from flawsmith.errors import ConfigError
 from flawsmith.interfaces import Generator
-from flawsmith.nn.backbone import Backbone
+from flawsmith.nn.backbone import Backbone, cast
 from flawsmith.nn.control import control_from_unet
 from flawsmith.nn.diffusion import denoise, guided, weighted_loss
 from flawsmith.types import Batch, Condition, Encoded, Made
 
 
-class Settings(Base):
+class Settings(BaseSettings):
     """What AnomalyControl-Inpaint can be told. Only `prompt` is the paper's; see the module's text."""
 
     prompt: str = "a photo of a {defect}"
@@ -64,13 +64,16 @@ class Settings(Base):
         return value
 
 
+ControlNetInpaintSettings = Settings
+
+
 class ControlNetInpaint(Generator):
-    """See the module's text. Works on inpainting UNets and, by holding the known latent at every step, on plain ones."""
+    """See the module's text. A plain UNet serves as well: the known latent is then held at every step."""
 
-    Settings: ClassVar[type[Base]] = Settings
-    settings: Settings
+    Settings: ClassVar[type[BaseSettings]] = Settings
+    settings: ControlNetInpaintSettings
 
-    def __init__(self, backbone: Backbone | None, settings: Base) -> None:
+    def __init__(self, backbone: Backbone | None, settings: BaseSettings) -> None:
         if backbone is None:
             raise ConfigError("controlnet_inpaint needs a backbone")
         super().__init__(backbone, settings)
@@ -137,7 +140,9 @@ class ControlNetInpaint(Generator):
         start = None
         if self.settings.start == "shot":
             if asked.shot is None:
-                raise ConfigError('generator.settings.start = "shot" needs masks from shots; set generate.masks = "shots"')
+                raise ConfigError(
+                    'generator.settings.start = "shot" needs masks from shots; set generate.masks = "shots"'
+                )
             start = back.encode(paste_matched(normal, asked.shot.image.to(back.device), mask))
         latent = denoise(
             guided(predict, guidance),
@@ -159,15 +164,15 @@ class ControlNetInpaint(Generator):
     def _conditions(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the latents of the window and of the window with the mask greyed out, and the latent mask."""
         image, mask = image.to(self.backbone.device), mask.to(self.backbone.device)
-        latents = self.backbone.encode(torch.cat([image, image * (1 - mask)]))
-        return *latents.chunk(2), self.backbone.latent_mask(mask)
+        known, masked = self.backbone.encode(torch.cat([image, image * (1 - mask)])).chunk(2)
+        return known, masked, self.backbone.latent_mask(mask)
 
     def _sampling_copy(self) -> Any:
         """Return the ControlNet in the backbone's precision; made anew only when its weights have changed."""
         version = sum(parameter._version for parameter in self.control.parameters())
         if self._sampling is None or self._sampling[0] != version:
             copied = copy.deepcopy(self.control).eval().requires_grad_(False)
-            nn.Module.to(copied, dtype=self.backbone.dtype, memory_format=torch.channels_last)
+            cast(copied, self.backbone.dtype)
             self._sampling = (version, copied)
         return self._sampling[1]
 

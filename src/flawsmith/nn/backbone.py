@@ -1,7 +1,7 @@
 """One frozen diffusion model, from one diffusers folder: encode, decode, embed, predict, fork.
 
-Stable Diffusion 1.x (C-channel UNet), its inpainting form ((2C+1)-channel UNet) and the built-in backbone are told apart
-only in `predict`. Only diffusers' models and schedulers are used, never its pipelines.
+Stable Diffusion 1.x (C-channel UNet), its inpainting form ((2C+1)-channel UNet) and the built-in backbone are told
+apart only in `predict`. Only diffusers' models and schedulers are used, never its pipelines.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
-from torch import Tensor, nn
 from diffusers.utils import logging as diffusers_logging
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -57,13 +57,17 @@ class Backbone:
         self.factor = 2 ** (len(_widths(vae)) - 1)
         self.size = int(unet.config.sample_size) * self.factor
         self.fingerprint = tensor_hash(
-            {f"{part}.{key}": value for part in ("vae", "text_encoder", "unet") for key, value in getattr(self, part).state_dict().items()}
+            {
+                f"{part}.{key}": value
+                for part in ("vae", "text_encoder", "unet")
+                for key, value in getattr(self, part).state_dict().items()
+            }
         )
         self._texts: dict[str, Tensor] = {}
         # Weights are stored in the working precision only after the fingerprint is taken, so that it names the model
         # and not the precision it happens to run in.
         for module in (self.vae, self.text_encoder, self.unet):
-            _cast(module, self.dtype)
+            cast(module, self.dtype)
 
     @classmethod
     def load(
@@ -90,15 +94,19 @@ class Backbone:
             place: str = str(source)
         else:
             place = str(folder)
-            missing = [part for part in ("vae", "text_encoder", "tokenizer", "unet", "scheduler") if not (folder / part).is_dir()]
+            missing = [
+                part
+                for part in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
+                if not (folder / part).is_dir()
+            ]
             if missing:
                 raise BackboneError(f"{folder}: not a whole diffusers folder; {', '.join(missing)} is missing")
         options: dict[str, Any] = {"local_files_only": offline}
         try:
             with quiet():
                 vae = _autoencoder(place, options)
-                unet = UNet2DConditionModel.from_pretrained(place, subfolder="unet", **options)
-                text_encoder = CLIPTextModel.from_pretrained(place, subfolder="text_encoder", **options)
+                unet = _whole(UNet2DConditionModel, place, "unet", options)
+                text_encoder = _whole(CLIPTextModel, place, "text_encoder", options)
                 tokenizer = CLIPTokenizer.from_pretrained(place, subfolder="tokenizer", **options)
                 from diffusers import DDIMScheduler
 
@@ -114,7 +122,7 @@ class Backbone:
         with quiet():
             for part in ("vae", "unet", "text_encoder"):
                 module = copy.deepcopy(getattr(self, part)).cpu()
-                _cast(module, dtype, torch.contiguous_format)
+                cast(module, dtype, torch.contiguous_format)
                 module.save_pretrained(folder / part, max_shard_size=shard)
             self.tokenizer.save_pretrained(folder / "tokenizer")
             self.noise.schedule.save_pretrained(folder / "scheduler")
@@ -133,7 +141,7 @@ class Backbone:
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
-        """Return latents float32 (B,C,h,w) of images float32 (B,3,H,W) RGB in [-1,1]; the posterior's mean, so it is repeatable."""
+        """Return latents float32 (B,C,h,w), the posterior's mean, of images float32 (B,3,H,W) RGB in [-1,1]."""
         seen = self.vae.encode(self._in(image))
         latent = seen.latents if hasattr(seen, "latents") else seen.latent_dist.mean
         return (latent.float() - self._shift()) * float(self.vae.config.scaling_factor)
@@ -150,7 +158,9 @@ class Backbone:
         fresh = [text for text in dict.fromkeys(texts) if text not in self._texts]
         if fresh:
             length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
-            tokens = self.tokenizer(fresh, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+            tokens = self.tokenizer(
+                fresh, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+            )
             states = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state.float()
             self._texts.update(zip(fresh, states, strict=True))
         return torch.stack([self._texts[text] for text in texts])
@@ -158,7 +168,7 @@ class Backbone:
     def latent_mask(self, mask: Tensor) -> Tensor:
         """Return float32 (B,1,h,w) in {0,1}: a cell is 1 when any of its pixels is.
 
-        Diffusers' pipelines take the nearest pixel, so damage thinner than a cell (a scratch) may vanish; here it cannot.
+        Diffusers' pipelines take the nearest pixel, so damage thinner than a cell may vanish; here it cannot.
         """
         return nn.functional.max_pool2d(mask.float(), self.factor)
 
@@ -198,7 +208,7 @@ class Backbone:
         )[0].float()
 
     def fork(self) -> Backbone:
-        """Return a backbone with its own modules on the same parameter storage, whose attention may be replaced freely."""
+        """Return a backbone with its own UNet on the same parameter storage, whose attention may be replaced freely."""
         twin = copy.copy(self)
         shared = {id(tensor): tensor for tensor in (*self.unet.parameters(), *self.unet.buffers())}
         twin.unet = copy.deepcopy(self.unet, memo=shared)
@@ -219,16 +229,20 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps", "xpu"):
         raise BackboneError(f"backbone.device {name!r}: unknown; use auto, cpu, cuda, cuda:1 or mps") from None
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise BackboneError(f"backbone.device {name!r}: no such GPU here ({torch.cuda.device_count()} found); use auto or cpu")
+        raise BackboneError(
+            f"backbone.device {name!r}: no such GPU here ({torch.cuda.device_count()} found); use auto or cpu"
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise BackboneError(f"backbone.device {name!r}: not available here; use auto or cpu")
     return device
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Turn "auto" into bfloat16 where matrix units gain from it (GPUs with it, CPUs with AMX or AVX512-bf16), else float32."""
+    """Turn "auto" into bfloat16 where the hardware gains from it (GPUs; CPUs with AMX or AVX512-bf16), else float32."""
     if name != "auto":
         return _DTYPES[name]
     if device.type == "cuda":
@@ -239,7 +253,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def gains_from_bfloat16() -> bool:
-    """Return whether this CPU multiplies bfloat16 matrices in hardware; without that bfloat16 is slower than float32."""
+    """Return whether this CPU multiplies bfloat16 matrices in hardware; without that, float32 is faster."""
     for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         check = getattr(torch.cpu, probe, None)
         if check is not None and check():
@@ -248,16 +262,18 @@ def gains_from_bfloat16() -> bool:
 
 
 def _frozen(module: Any, device: torch.device) -> Any:
-    module = _cast(module.to(device), torch.float32).eval().requires_grad_(False)
+    module = cast(module.to(device), torch.float32).eval().requires_grad_(False)
     if hasattr(module, "set_attn_processor"):
         use_small_attention(module)
     return module
 
 
-def _cast(module: Any, dtype: torch.dtype, layout: torch.memory_format = torch.channels_last) -> Any:
+def cast(module: Any, dtype: torch.dtype, layout: torch.memory_format = torch.channels_last) -> Any:
+    """Put a network into a precision and a memory layout, in place, and return it."""
     # torch's own `to`: diffusers' logs a line about float32 modules, of which these classes have none.
     nn.Module.to(module, dtype=dtype)
-    return nn.Module.to(module, memory_format=layout)
+    nn.Module.to(module, memory_format=layout)  # type: ignore[call-overload]
+    return module
 
 
 @contextmanager
@@ -281,11 +297,21 @@ def _autoencoder(place: str, options: dict[str, Any]) -> Any:
     kind = config.get("_class_name")
     if kind not in _AUTOENCODERS:
         raise BackboneError(f"{place}/vae: class {kind} is not supported; known: {', '.join(_AUTOENCODERS)}")
-    return _AUTOENCODERS[kind].from_pretrained(place, subfolder="vae", **options)
+    return _whole(_AUTOENCODERS[kind], place, "vae", options)
+
+
+def _whole(kind: Any, place: str, part: str, options: dict[str, Any]) -> Any:
+    # What a file lacks would be left empty by diffusers and filled with random numbers by transformers.
+    model, found = kind.from_pretrained(place, subfolder=part, output_loading_info=True, **options)
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise BackboneError(f"{place}/{part}: {len(missing)} tensors missing from its weights, e.g. {missing[0]}")
+    return model
 
 
 def _widths(vae: Any) -> Sequence[int]:
-    return getattr(vae.config, "block_out_channels", None) or vae.config.encoder_block_out_channels
+    widths: Sequence[int] = getattr(vae.config, "block_out_channels", None) or vae.config.encoder_block_out_channels
+    return widths
 
 
 def _inpaints(channels: int, latent: int, name: str) -> bool:
@@ -294,7 +320,8 @@ def _inpaints(channels: int, latent: int, name: str) -> bool:
     if channels == 2 * latent + 1:
         return True
     raise BackboneError(
-        f"{name}: the UNet takes {channels} channels; with {latent} latent channels it should be {latent} (plain) or {2 * latent + 1} (inpainting)"
+        f"{name}: the UNet takes {channels} channels; with {latent} latent channels it should be {latent} (plain) "
+        f"or {2 * latent + 1} (inpainting)"
     )
 
 

@@ -48,7 +48,8 @@ def folder() -> Path:
     place = Path(__file__).resolve().parent.parent / "weights" / "builtin"
     if not (place / "unet").is_dir():
         raise BackboneError(
-            f"the built-in backbone is not at {place}; make one with `flawsmith backbone OUT` and set backbone.source to it"
+            f"the built-in backbone is not at {place}; make one with `flawsmith backbone OUT` "
+            "and set backbone.source to it"
         )
     return place
 
@@ -68,21 +69,28 @@ def autoencoder(width: int = 128) -> Any:
 
 
 def tokenizer(corpus: Iterable[str]) -> Any:
-    """Return a CLIP tokenizer whose byte-pair merges are learned from `corpus`: its words become one token each, and any
-    other word falls into letters."""
+    """Return a CLIP tokenizer with byte-pair merges learned from `corpus`.
+
+    The corpus' words become one token each; any other word falls into pieces and letters.
+    """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
     specials = ["<|startoftext|>", "<|endoftext|>"]
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
     learner.normalizer = normalizers.Lowercase()
-    learner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Digits(individual_digits=True)])
-    letters = list("abcdefghijklmnopqrstuvwxyz0123456789-_.,'")
+    learner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.Digits(individual_digits=True)]
+    )
+    corpus = list(corpus)
+    # Every letter, alone and at a word's end, gets its number here: the trainer numbers what it meets in the order of a
+    # hash table, another one in each process, and a resumed training must find its words under the same numbers.
+    letters = sorted({*"abcdefghijklmnopqrstuvwxyz0123456789-_.,'", *"".join("".join(corpus).lower().split())})
+    alphabet = [*letters, *(f"{letter}</w>" for letter in letters)]
     trainer = trainers.BpeTrainer(
         vocab_size=2048,
         min_frequency=1,
-        special_tokens=specials,
-        initial_alphabet=letters,
+        special_tokens=[*specials, *alphabet],
         end_of_word_suffix="</w>",
         show_progress=False,
     )
@@ -91,13 +99,10 @@ def tokenizer(corpus: Iterable[str]) -> Any:
 
     learned = json.loads(learner.to_str())["model"]
     vocabulary = dict(learned["vocab"])
-    for letter in letters:
-        for token in (letter, f"{letter}</w>"):
-            vocabulary.setdefault(token, len(vocabulary))
     merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in learned["merges"]]
     return CLIPTokenizer(
         vocab=vocabulary,
-        merges=merges,
+        merges=merges,  # type: ignore[arg-type]
         unk_token=specials[1],
         bos_token=specials[0],
         eos_token=specials[1],

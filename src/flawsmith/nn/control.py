@@ -12,7 +12,7 @@ from flawsmith.nn.attention import use_small_attention
 
 
 class Control(nn.Module):
-    """A ControlNet that sees the noisy latent and a hint picture; its hint can be embedded once and used at every step."""
+    """A ControlNet that sees the noisy latent and a hint picture, which can be embedded once for all steps."""
 
     def __init__(self, net: Any) -> None:
         super().__init__()
@@ -35,6 +35,8 @@ class Control(nn.Module):
             scale: Strength of the control.
         """
         if hint.shape[-2:] == latent.shape[-2:]:
+            if hint.shape[1] != self.net.conv_in.out_channels:
+                raise ValueError(f"a hint of the latent's size must be embed_hint's, not {tuple(hint.shape)}")
             embedding, self.net.controlnet_cond_embedding = self.net.controlnet_cond_embedding, nn.Identity()
             try:
                 return self.net(latent, t, text, hint, conditioning_scale=scale, return_dict=False)
@@ -58,16 +60,16 @@ def control_from_unet(unet: Any, latent_channels: int, factor: int) -> Control:
     widths = (16, 32, 96, 256, 256)[: halvings + 1]
     # The copy draws random numbers for layers that it then overwrites or zeroes; the global stream is not ours to move.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         net = ControlNetModel.from_unet(unet, conditioning_channels=3, conditioning_embedding_out_channels=widths)
+        if net.conv_in.in_channels != latent_channels:
+            whole, kernel = net.conv_in, net.conv_in.kernel_size
+            net.conv_in = nn.Conv2d(latent_channels, whole.out_channels, kernel, padding=whole.padding)
+            with torch.no_grad():
+                net.conv_in.weight.copy_(whole.weight[:, :latent_channels])
+                net.conv_in.bias.copy_(whole.bias)
+            net.register_to_config(in_channels=latent_channels)
     nn.Module.to(net, dtype=torch.float32)
-    if net.conv_in.in_channels != latent_channels:
-        first = nn.Conv2d(latent_channels, net.conv_in.out_channels, net.conv_in.kernel_size, padding=net.conv_in.padding)
-        with torch.no_grad():
-            first.weight.copy_(net.conv_in.weight[:, :latent_channels])
-            first.bias.copy_(net.conv_in.bias)
-        net.conv_in = first
-        net.register_to_config(in_channels=latent_channels)
     use_small_attention(net)
-    nn.Module.to(net, memory_format=torch.channels_last)
+    nn.Module.to(net, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Control(net).train().requires_grad_(True)

@@ -61,7 +61,7 @@ class Noise:
         return alpha.sqrt(), (1 - alpha).sqrt()
 
     def sampler(self, name: str, steps: int) -> Any:
-        """Return a diffusers scheduler set to `steps`: "ddim" (Song et al. 2021) or "dpm" (DPM-Solver++ 2M, Lu et al. 2022)."""
+        """Return a diffusers scheduler set to `steps`: "ddim" (Song 2021) or "dpm" (DPM-Solver++ 2M, Lu 2022)."""
         config = {**self.config, "timestep_spacing": "trailing"}
         config.pop("_class_name", None)
         if name == "ddim":

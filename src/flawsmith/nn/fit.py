@@ -1,7 +1,7 @@
 """The only training loop: a generator that yields a Step, and can be killed and resumed at any moment.
 
-Everything random in step i comes from a generator seeded by (seed, i), and a checkpoint holds weights, optimiser moments
-and past losses; so resumed = uninterrupted, byte for byte, on one machine with one number of threads.
+Everything random in step i comes from a generator seeded by (seed, i), and a checkpoint holds weights, optimiser
+moments and past losses; so resumed = uninterrupted, byte for byte, on one machine with one number of threads.
 """
 
 from __future__ import annotations
@@ -128,12 +128,13 @@ class Fit:
         assert self._state is not None
         tensors: dict[str, Tensor] = {"losses": torch.tensor(self.losses, dtype=torch.float64)}
         for name, parameter in self._named.items():
-            moments = self._optimiser.state[parameter]
-            tensors |= {
-                f"weight/{name}": parameter,
-                f"first/{name}": moments["exp_avg"],
-                f"second/{name}": moments["exp_avg_sq"],
-            }
+            tensors[f"weight/{name}"] = parameter
+            moments = self._optimiser.state.get(parameter)
+            if not moments:
+                continue  # the loss has never reached it
+            tensors |= {f"first/{name}": moments["exp_avg"], f"second/{name}": moments["exp_avg_sq"]}
+            if int(moments["step"]) != done:
+                tensors[f"count/{name}"] = moments["step"]
         tensors |= {f"average/{name}": value for name, value in self._shadow.items()}
         save_tensors(self._state, tensors, {"done": str(done), "identity": self._identity})
 
@@ -143,22 +144,30 @@ class Fit:
         tensors, notes = load_tensors(self._state, self._device)
         if notes.get("identity", "") != self._identity or f"weight/{next(iter(self._named))}" not in tensors:
             return 0  # another training left it here; ours begins anew and overwrites it
-        done = int(notes["done"])
-        with torch.no_grad():
-            for name, parameter in self._named.items():
-                parameter.copy_(tensors[f"weight/{name}"])
-                self._optimiser.state[parameter] = {
-                    "step": torch.tensor(float(done)),
-                    "exp_avg": tensors[f"first/{name}"].clone(memory_format=torch.preserve_format),
-                    "exp_avg_sq": tensors[f"second/{name}"].clone(memory_format=torch.preserve_format),
-                }
-                if self._shadow:
-                    self._shadow[name].copy_(tensors[f"average/{name}"])
+        try:
+            done = int(notes["done"])
+            self._fill(tensors, done)
+        except (KeyError, RuntimeError, ValueError) as error:
+            why = str(error).splitlines()[0]
+            raise RunError(f"{self._state}: does not fit this training ({why}); delete it and train again") from None
         self.losses = tensors["losses"].tolist()
         self._scheduler.last_epoch = done
         for group, base in zip(self._optimiser.param_groups, self._scheduler.base_lrs, strict=True):
             group["lr"] = base * _rate(done, self._steps)
         return done
+
+    @torch.no_grad()
+    def _fill(self, tensors: Mapping[str, Tensor], done: int) -> None:
+        for name, parameter in self._named.items():
+            parameter.copy_(tensors[f"weight/{name}"])
+            if f"first/{name}" in tensors:
+                self._optimiser.state[parameter] = {
+                    "step": tensors.get(f"count/{name}", torch.tensor(float(done))).cpu(),
+                    "exp_avg": tensors[f"first/{name}"].clone(memory_format=torch.preserve_format),
+                    "exp_avg_sq": tensors[f"second/{name}"].clone(memory_format=torch.preserve_format),
+                }
+            if self._shadow:
+                self._shadow[name].copy_(tensors[f"average/{name}"])
 
 
 def _rate(step: int, steps: int) -> float:

@@ -19,7 +19,13 @@ from flawsmith.files import write_bytes, write_json
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:
     """Write named tensors to one safetensors file, atomically; `notes` (text only) travel in its header."""
-    flat = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    flat, places = {}, set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().to("cpu").contiguous()
+        # Tied weights and views share a storage, which safetensors refuses: each is written with its own.
+        place = value.untyped_storage().data_ptr()
+        flat[name] = value.clone() if place in places else value
+        places.add(place)
     write_bytes(path, save(flat, metadata=dict(notes or {})))
 
 
@@ -71,13 +77,13 @@ def read_settings(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise RunError(f"{folder}: holds no trained generator (settings.json is missing); run the train stage") from None
-    except ValueError as error:
-        raise RunError(f"{path}: not valid JSON ({error})") from None
+        raise RunError(f"{folder}: holds no trained generator (settings.json is missing); train again") from None
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{path}: not valid JSON ({error}); delete it and train again") from None
 
 
 def tensor_hash(tensors: Mapping[str, Tensor]) -> str:
-    """Return sha256 over names, shapes and float32 values, so the same weights have one hash in any storage precision."""
+    """Return a hash of names, shapes and float32 values: the same weights have one hash however they are stored."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].detach().to("cpu", torch.float32).contiguous()

@@ -7,13 +7,16 @@ from pathlib import Path
 from flawsmith.runs import Run
 from flawsmith.stages.export import export
 from flawsmith.stages.generate import generate
-from flawsmith.stages.report import report
+from flawsmith.stages.plan import counts
+from flawsmith.stages.report import is_reported, report
+from flawsmith.stages.split import split_data
 from flawsmith.stages.train import train
 
 
 def run_all(run: Run) -> Path:
     """Train, generate, export, report; return the report's path."""
+    counts(run.config, split_data(run))  # what asks for nothing is said before hours of training
     train(run)
     generate(run)
     export(run)
-    return report(run)
+    return run.path("report.html") if is_reported(run) else report(run)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from flawsmith.config import Config, Settings
 from flawsmith.data import factory
-from flawsmith.data.cover import plan_windows
+from flawsmith.data.cover import Window
 from flawsmith.data.views import View, damage_view, loosened, sound_view
 from flawsmith.errors import ConfigError, RunError
 from flawsmith.files import append_lines, digest, write_json
@@ -58,9 +58,9 @@ class Recipe(Settings):
     """Crops a step."""
     crop: Annotated[int, Field(ge=32)] = 96
     """Side of a crop in pixels."""
-    views: Annotated[int, Field(ge=8)] = 24000
+    views: Annotated[int, Field(ge=8)] = 10000
     """Windows encoded once and kept for the second half."""
-    steps: Annotated[int, Field(ge=1)] = 1600
+    steps: Annotated[int, Field(ge=1)] = 900
     """Steps of the second half."""
     batch: Annotated[int, Field(ge=1)] = 48
     """Windows a step."""
@@ -122,7 +122,10 @@ def _make(job: tuple[list[int], int]) -> list[Source]:
     sources = []
     for seed in job[0]:
         piece = factory.make_random(seed, size=job[1], sound_share=0.1)
-        image, normal = (np.ascontiguousarray(np.broadcast_to(x[:, :, None], (*x.shape[:2], 3)) if x.ndim == 2 else x) for x in (piece.image, piece.normal))
+        image, normal = (
+            np.ascontiguousarray(np.broadcast_to(x[:, :, None], (*x.shape[:2], 3)) if x.ndim == 2 else x)
+            for x in (piece.image, piece.normal)
+        )
         sources.append(Source(image, normal, piece.mask, piece.part, piece.surface, piece.defect, piece.caption))
     return sources
 
@@ -157,7 +160,10 @@ def train_backbone(out: Path, recipe: Recipe, sources: list[Source], show: Any =
             if step.saved:
                 append_lines(out / "training.jsonl", rows)
                 rows = []
-        write_json(out / "state" / f"{name}.json", {"steps": steps, "seconds": round(time.time() - begun, 1), "losses": fit.losses})
+        write_json(
+            out / "state" / f"{name}.json",
+            {"steps": steps, "seconds": round(time.time() - begun, 1), "losses": fit.losses},
+        )
 
     out.mkdir(parents=True, exist_ok=True)
     fit = Fit(
@@ -177,7 +183,9 @@ def train_backbone(out: Path, recipe: Recipe, sources: list[Source], show: Any =
 
     frozen = Backbone(vae, text_encoder, tokens, unet, builtin.SCHEDULER, name=str(out))
     cache, texts = _encode_views(frozen, sources, recipe, show)
-    ids = tokens(texts, padding="max_length", truncation=True, max_length=builtin.TEXT_LENGTH, return_tensors="pt").input_ids
+    ids = tokens(
+        texts, padding="max_length", truncation=True, max_length=builtin.TEXT_LENGTH, return_tensors="pt"
+    ).input_ids
     empty = tokens([""], padding="max_length", max_length=builtin.TEXT_LENGTH, return_tensors="pt").input_ids
     noise = frozen.noise
     text_encoder, unet = (m.float().requires_grad_(True).to(device) for m in (text_encoder, unet))
@@ -220,7 +228,9 @@ def _crops(sources: list[Source], recipe: Recipe, step: int) -> Tensor:
         top, left = (int(rng.integers(0, n - side + 1)) for n in picture.shape[:2])
         seen = _model(picture[top : top + side, left : left + side])
         if side != recipe.crop:
-            seen = cv2.resize(seen, (recipe.crop,) * 2, interpolation=cv2.INTER_AREA if side > recipe.crop else cv2.INTER_CUBIC)
+            seen = cv2.resize(
+                seen, (recipe.crop,) * 2, interpolation=cv2.INTER_AREA if side > recipe.crop else cv2.INTER_CUBIC
+            )
         seen = np.rot90(seen, int(rng.integers(4)))
         seen = (seen + 1) * np.float32(rng.uniform(0.6, 1.4)) - 1 + np.float32(rng.uniform(-0.25, 0.25))
         if rng.random() < 0.35:
@@ -230,7 +240,7 @@ def _crops(sources: list[Source], recipe: Recipe, step: int) -> Tensor:
 
 
 def _autoencoder_loss(vae: Any, image: Tensor, rng: torch.Generator, device: torch.device) -> Tensor:
-    """L1 of pixels and of their gradients (edges and grain weigh as much as planes), and latents kept near unit normal."""
+    """L1 of pixels and of their gradients (grain weighs as much as planes); latents are kept near unit normal."""
     image = image.to(device)
     latent = vae.encoder(image)
     # A little noise teaches the decoder to forgive the denoiser its last small errors.
@@ -254,18 +264,21 @@ def _centre_latents(vae: Any, sources: list[Source], recipe: Recipe, device: tor
 def _views(sources: list[Source], recipe: Recipe, count: int, seed: int) -> Iterator[tuple[View, str]]:
     rng = np.random.default_rng((recipe.seed, 12, seed))
     damaged = [source for source in sources if source.mask.any()]
-    sound = [source for source in sources if source.sound is not None]
+    sound = [(source, source.sound) for source in sources if source.sound is not None]
     last: View | None = None
     for _ in range(count):
         source = damaged[int(rng.integers(len(damaged)))]
-        windows = plan_windows(source.mask, recipe.window, context=1.5, min_thickness=4.0, max_zoom=2.0)
-        view = damage_view(_model(source.damaged), source.mask, windows, recipe.window, rng, tone=0.1)
-        words = source.caption if rng.random() < 0.2 else prompt(source.defect, source.product if rng.random() < 0.4 else None)
+        window = _window_at(source.mask, recipe.window, rng)
+        view = damage_view(_model(source.damaged), source.mask, [window], recipe.window, rng, tone=0.1)
+        words = (
+            source.caption
+            if rng.random() < 0.2
+            else prompt(source.defect, source.product if rng.random() < 0.4 else None)
+        )
         draw = rng.random()
         if draw < 0.25 and last is not None and sound:
-            other = sound[int(rng.integers(len(sound)))]
-            side = windows[0].side
-            view = sound_view(_model(other.sound), other.part, last.mask, side, recipe.window, rng, tone=0.1)
+            other, picture = sound[int(rng.integers(len(sound)))]
+            view = sound_view(_model(picture), other.part, last.mask, window.side, recipe.window, rng, tone=0.1)
             words = prompt(None, other.product if rng.random() < 0.5 else None)
         elif draw < 0.35:
             view = View(view.image, np.ones_like(view.mask))
@@ -276,7 +289,17 @@ def _views(sources: list[Source], recipe: Recipe, count: int, seed: int) -> Iter
         yield view, words
 
 
-def _encode_views(backbone: Backbone, sources: list[Source], recipe: Recipe, show: Any) -> tuple[dict[str, Tensor], list[str]]:
+def _window_at(mask: np.ndarray, size: int, rng: np.random.Generator) -> Window:
+    """Return a window round some damaged pixel, of half to one and a half times the working size."""
+    rows, columns = np.nonzero(mask)
+    pick = int(rng.integers(len(rows)))
+    side = round(size * float(np.exp(rng.uniform(np.log(0.5), np.log(1.6)))))
+    return Window(int(rows[pick]) - side // 2, int(columns[pick]) - side // 2, side)
+
+
+def _encode_views(
+    backbone: Backbone, sources: list[Source], recipe: Recipe, show: Any
+) -> tuple[dict[str, Tensor], list[str]]:
     """Encode every window once: latents and masked latents float16, masks uint8."""
     parts: dict[str, list[Tensor]] = {"latent": [], "masked": [], "mask": []}
     texts: list[str] = []
@@ -341,7 +364,9 @@ def make_backbone(out: Path, recipe: Recipe, config: Config | None = None) -> Ba
         def show(name: str, done: int, total: int, loss: float) -> None:
             if name not in bars:
                 stack.close()
-                bars[name] = stack.enter_context(progress(name, total, "windows" if name == "encode" else "steps", done=done - 1))
+                bars[name] = stack.enter_context(
+                    progress(name, total, "windows" if name == "encode" else "steps", done=done - 1)
+                )
                 seen[name] = done - 1
             bars[name](done - seen[name], "" if loss != loss else f"loss {loss:.4f}")
             seen[name] = done
@@ -361,5 +386,9 @@ def user_sources(config: Config) -> list[Source]:
         mask = np.zeros(pixels.shape[:2], bool) if seen.mask is None else seen.mask
         part = pictures.part(example)
         words = prompt(example.defect, example.product)
-        sources.append(Source(pixels, pixels if example.defect is None else None, mask, part, example.product, example.defect, words))
+        sources.append(
+            Source(
+                pixels, pixels if example.defect is None else None, mask, part, example.product, example.defect, words
+            )
+        )
     return sources

@@ -14,6 +14,7 @@ from statistics import mean, median
 import cv2
 import numpy as np
 
+from flawsmith import registry
 from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.data.layouts import find, gaps
@@ -46,6 +47,14 @@ def check(config: Config) -> Findings:
     """Look a set over without changing anything; problems are listed, never raised."""
     data = config.data
     found = Findings(data.root, data.layout)
+    for family, name, where in (
+        ("generators", config.generator.name, "generator.name"),
+        *(("exports", name, "export.formats") for name in config.export.formats),
+    ):
+        try:
+            registry.require(family, name, where)
+        except FlawsmithError as error:
+            found.errors.append(str(error))
     try:
         examples = find(data)
     except FlawsmithError as error:

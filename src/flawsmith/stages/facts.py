@@ -138,7 +138,7 @@ def summary(facts: Facts) -> str:
         f"{number_of(facts.made, 'labelled pair')} of {of} {'was' if facts.made == 1 else 'were'} made from {learned}"
     )
     text += f" (shots) by {config.generator.name}{on}. Each pair is a photograph of a sound part with painted damage"
-    text += ", and a mask that marks every changed pixel."
+    text += ", and a mask that marks every changed pixel." if facts.exact.holds else ", and a mask."
     if given_up:
         text += f" {number_of(given_up, 'pair')} {'was' if given_up == 1 else 'were'} given up; the table says why."
     if waiting := sum(kind.open for kind in facts.kinds):

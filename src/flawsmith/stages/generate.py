@@ -6,6 +6,7 @@ every n-th batch; shards share the plan and write their own lines.
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from flawsmith.stages.pictures import Pictures
 from flawsmith.stages.plan import Line, make_plan
 from flawsmith.stages.progress import progress
 from flawsmith.stages.split import split_data
-from flawsmith.stages.train import generator_class, load_backbone, train_hash, working_size
+from flawsmith.stages.train import generator_class, is_trained, load_backbone, train_hash, working_size
 
 Shard = tuple[int, int]
 
@@ -49,10 +50,13 @@ def generate(run: Run, shard: Shard = (0, 1)) -> None:
     split = split_data(run)
     backbone = load_backbone(config)
     trained = train_hash(config, split, backbone)
-    if run.stage_hash("train") != trained:
-        raise RunError(f"{run.folder}: the generator is not trained with this configuration; run `flawsmith train {run.folder}`")
+    if not is_trained(run, trained):
+        raise RunError(
+            f"{run.folder}: the generator is not trained with this configuration, or its weights are gone; "
+            f"run `flawsmith train {run.folder}`"
+        )
     stamp = digest(trained, config.generate.model_dump(mode="json"))
-    if run.stage_hash("generate") == stamp:
+    if run.stage_hash("generate") == stamp and _all_there(run):
         return
     begun = time.time()
     pictures = Pictures(split.normals)
@@ -60,7 +64,9 @@ def generate(run: Run, shard: Shard = (0, 1)) -> None:
         lines = _planned(run, stamp, lambda: make_plan(config, split, kind, pictures))
     rows_path = run.path("samples.jsonl" if shard[1] == 1 else f"samples.{shard[0]}-of-{shard[1]}.jsonl")
     batches = [group for number, group in sorted(_by_batch(lines).items()) if number % shard[1] == shard[0]]
-    done = _whole_batches(rows_path, batches)
+    done = _whole_batches(run, rows_path, batches)
+    if any(group[0]["batch"] not in done for group in batches):
+        run.forget("generate", "export", "report")
     generators: dict[str, Generator] = {}
     total = sum(len(group) for group in batches)
     made_before = sum(len(group) for group in batches if group[0]["batch"] in done)
@@ -79,6 +85,7 @@ def generate(run: Run, shard: Shard = (0, 1)) -> None:
             append_lines(rows_path, rows)
             made += len(rows)
             advance(len(rows))
+    _sort_lines(rows_path)
     run.log(stage="generate", seconds=round(time.time() - begun, 1), what=f"{made} pairs, shard {shard[0]}/{shard[1]}")
     rows = run.samples()
     if len(rows) == len(lines):
@@ -89,18 +96,44 @@ def generate(run: Run, shard: Shard = (0, 1)) -> None:
 def _planned(run: Run, stamp: str, make: Any) -> list[Line]:
     """Return the plan on disk when it is of this input; else clear what another input left, and plan."""
     mark, path = run.path("state", "generate.json"), run.path("plan.jsonl")
-    if mark.exists() and path.exists() and read_json(mark).get("hash") == stamp:
-        return read_lines(path)
+    if mark.exists() and (planned := read_json(mark)).get("hash") == stamp:
+        if not path.exists():  # deleted: pairs that are made stay, the plan comes out alike
+            _write_lines(path, make())
+        return _read_plan(path, planned.get("lines"))
     lines = make()
     mark.unlink(missing_ok=True)
     shutil.rmtree(run.path("samples"), ignore_errors=True)
     for old in run.folder.glob("samples*.jsonl"):
         old.unlink()
-    import json
-
-    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    write_json(mark, {"hash": stamp})
+    _write_lines(path, lines)
+    write_json(mark, {"hash": stamp, "lines": len(lines)})
     return lines
+
+
+def _write_lines(path: Path, lines: list[Line]) -> None:
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def _read_plan(path: Path, count: int | None) -> list[Line]:
+    advice = "delete the file and run again: it is planned alike, and pairs that are made stay"
+    try:
+        lines = read_lines(path)
+    except RunError as error:
+        raise RunError(f"{str(error).partition(';')[0]}; {advice}") from None
+    if count is not None and [line.get("index") for line in lines] != list(range(count)):
+        raise RunError(f"{path}: {len(lines)} lines are not the {count} lines that were planned; {advice}")
+    return lines
+
+
+def _all_there(run: Run) -> bool:
+    """Return whether every planned pair has its line and its files: what a user deletes is made again."""
+    rows = run.samples()
+    planned = len(_read_plan(run.path("plan.jsonl"), None))
+    return 0 < planned <= len(rows) and all(_is_there(run, row) for row in rows)
+
+
+def _is_there(run: Run, row: dict[str, Any]) -> bool:
+    return row["status"] != "made" or (run.path(row["image"]).is_file() and run.path(row["mask"]).is_file())
 
 
 def _by_batch(lines: list[Line]) -> dict[int, list[Line]]:
@@ -110,16 +143,25 @@ def _by_batch(lines: list[Line]) -> dict[int, list[Line]]:
     return groups
 
 
-def _whole_batches(path: Path, batches: list[list[Line]]) -> set[int]:
-    """Return the batches whose every line is on disk; drop the lines of those that were cut short."""
+def _whole_batches(run: Run, path: Path, batches: list[list[Line]]) -> set[int]:
+    """Return the batches whose every line and file is on disk, from whichever shard; drop our lines of all others."""
     mend_lines(path)
-    rows = {row["index"]: row for row in read_lines(path)}
-    whole = {group[0]["batch"] for group in batches if all(line["index"] in rows for line in group)}
-    keep = [rows[line["index"]] for group in batches if group[0]["batch"] in whole for line in group]
-    if len(keep) < len(rows):
-        path.unlink()
-        append_lines(path, keep)
+    there = {row["index"] for row in run.samples() if _is_there(run, row)}
+    whole = {group[0]["batch"] for group in batches if all(line["index"] in there for line in group)}
+    indices = {line["index"] for group in batches if group[0]["batch"] in whole for line in group}
+    own = read_lines(path)
+    keep = [row for row in own if row["index"] in indices]
+    if len(keep) < len(own):
+        _write_lines(path, keep)
     return whole
+
+
+def _sort_lines(path: Path) -> None:
+    """Put lines in the order of the plan: a batch that was made again in the middle stands at the end."""
+    rows = read_lines(path)
+    ordered = sorted(rows, key=lambda row: row["index"])
+    if rows != ordered:
+        _write_lines(path, ordered)
 
 
 def _write(run: Run, pair: Pair) -> dict[str, Any]:

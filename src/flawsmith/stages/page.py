@@ -143,7 +143,7 @@ def _training(facts: Facts) -> str:
 
 def _data(facts: Facts) -> str:
     split, config = facts.split, facts.run.config
-    rows = [
+    rows: list[list[Any]] = [
         ["Folder", str(config.data.root)],
         ["Layout", config.data.layout],
         ["Shots (learned from)", len(split.shots)],

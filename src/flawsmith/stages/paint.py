@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,16 +14,20 @@ from flawsmith.data import images
 from flawsmith.data.cover import Window, plan_windows
 from flawsmith.data.masks import Pose, apply_pose_image
 from flawsmith.data.shots import Split
-from flawsmith.data.windows import Refit, cut, cut_mask, paste, refit, uncut
+from flawsmith.data.windows import Refit, cut, cut_mask, one_window, paste, refit, uncut
 from flawsmith.interfaces import Generator
 from flawsmith.stages.pictures import Photograph, Pictures
 from flawsmith.stages.plan import Line, asked_mask
 from flawsmith.types import Batch, Condition
 
+Paint = Literal["replace", "residual"]
+Stroke = tuple[Window, np.ndarray, np.ndarray | None, np.ndarray]
+"""(window, made, base, mask): pictures float32 (size,size,3), the mask bool (H,W) at native size."""
+
 FAINT = 0.5
 """With paint = auto: when residual paint shows in less of the mask than this, replacing paint is tried as well."""
-NATIVE_MARGIN = 16
-"""Pixels round the damage that a generator at native scale sees."""
+NATIVE_CONTEXT = 1.5
+"""Side of the one window of a generator at native scale, over the side of the damage's box."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class _Canvas:
     windows: list[Window]
     attempt: int = 0
     current: np.ndarray = field(init=False)
-    strokes: list[tuple[Window, np.ndarray, np.ndarray | None, np.ndarray]] = field(default_factory=list)
+    strokes: list[Stroke] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.current = self.normal.native
@@ -93,7 +97,7 @@ class Painter:
             posed, _ = apply_pose_image(self._pictures.read(shot).model(), Pose.from_json(line["pose"]), asked.shape)
         part = self._config.windows
         if self._generator.native:
-            windows = [_box_window(asked)]
+            windows = [one_window(asked, context=NATIVE_CONTEXT)]
         else:
             windows = plan_windows(
                 asked,
@@ -137,7 +141,7 @@ class Painter:
                 drawn, _ = uncut(made.mask[row].permute(1, 2, 0).numpy(), window, canvas.asked.shape)
                 mask = drawn[:, :, 0] >= 0.5
             canvas.strokes.append((window, image, base, mask))
-            first = "replace" if self._paint_of(canvas) == "replace" else "residual"
+            first: Paint = "replace" if self._paint_of(canvas) == "replace" else "residual"
             canvas.current = self._paste(canvas, canvas.current, canvas.strokes[-1], first)
 
     def _finish(self, canvas: _Canvas, *, last: bool) -> Pair | None:
@@ -175,7 +179,7 @@ class Painter:
         asked = np.logical_or.reduce([mask for _, _, _, mask in canvas.strokes])
         return refit(canvas.normal.native, painted, asked, threshold=2 * self._config.generate.visible)
 
-    def _paste(self, canvas: _Canvas, onto: np.ndarray, stroke: tuple, paint: str) -> np.ndarray:
+    def _paste(self, canvas: _Canvas, onto: np.ndarray, stroke: Stroke, paint: Paint) -> np.ndarray:
         window, image, base, mask = stroke
         return paste(
             onto, image, base, mask, window, paint=paint, feather=self._config.generate.feather, span=canvas.normal.span
@@ -184,14 +188,6 @@ class Painter:
     def _paint_of(self, canvas: _Canvas) -> str:
         paint = self._config.generate.paint
         return paint.get(canvas.line["defect"], "auto") if isinstance(paint, dict) else paint
-
-
-def _box_window(mask: np.ndarray) -> Window:
-    rows, columns = np.nonzero(mask)
-    top, left = int(rows.min()), int(columns.min())
-    side = max(int(rows.max()) - top, int(columns.max()) - left) + 1 + 2 * NATIVE_MARGIN
-    centre = (top + int(rows.max())) // 2, (left + int(columns.max())) // 2
-    return Window(centre[0] - side // 2, centre[1] - side // 2, side)
 
 
 def _stack(pictures: list[np.ndarray]) -> torch.Tensor:

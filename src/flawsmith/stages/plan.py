@@ -14,7 +14,7 @@ import numpy as np
 from flawsmith.config import Config
 from flawsmith.data.masks import Pose, apply_pose_mask, pose_mask, procedural
 from flawsmith.data.shots import Split
-from flawsmith.errors import ConfigError, DataError, nearest
+from flawsmith.errors import ConfigError, DataError
 from flawsmith.interfaces import Generator
 from flawsmith.stages.pictures import Pictures
 from flawsmith.stages.progress import progress
@@ -30,15 +30,11 @@ def counts(config: Config, split: Split) -> dict[tuple[str, str], int]:
     "balance" fills every kind of a product up to its largest, counting all its real pictures, shots and test alike.
 
     Raises:
-        ConfigError: a kind in the table does not exist, or nothing at all would be made.
+        ConfigError: nothing at all would be made.
     """
     kinds = sorted({(e.product, e.defect) for e in split.shots if e.defect})
     asked = config.generate.count
     if isinstance(asked, dict):
-        names = {kind for _, kind in kinds}
-        for name in asked:
-            if name not in names:
-                raise ConfigError(f"generate.count: no kind {name!r} in the data{nearest(name, names)}")
         wanted = {key: asked.get(key[1], 0) for key in kinds}
     elif asked == "balance":
         real = Counter((e.product, e.defect) for e in (*split.shots, *split.test_defects) if e.defect)
@@ -116,7 +112,9 @@ def _pose(config: Config, shot: Example, normal: Example, pictures: Pictures, rn
     return best
 
 
-def asked_mask(line: Line, normal: Example, shot: Example, kin: Sequence[Example], pictures: Pictures, turn: Any) -> np.ndarray:
+def asked_mask(
+    line: Line, normal: Example, shot: Example, kin: Sequence[Example], pictures: Pictures, turn: Any
+) -> np.ndarray:
     """Return where a plan line wants damage, bool (H,W) of the normal's size, never empty."""
     shape = pictures.read(normal).native.shape[:2]
     if line["masks"] == "shots":

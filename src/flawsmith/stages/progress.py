@@ -61,6 +61,10 @@ def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Advanc
         if now - state["told"] > 15 or state["done"] >= total:
             state["told"] = now
             left = (total - state["done"]) * (now - begun) / max(state["done"] - done, 1)
-            print(f"{what}: {state['done']:.0f}/{total} {rate()}, {left:.0f} s left {note}".rstrip(), file=sys.stderr, flush=True)
+            print(
+                f"{what}: {state['done']:.0f}/{total} {rate()}, {left:.0f} s left {note}".rstrip(),
+                file=sys.stderr,
+                flush=True,
+            )
 
     yield tell

@@ -11,7 +11,7 @@ from typing import Any
 
 from flawsmith.config import commented_toml
 from flawsmith.errors import RunError
-from flawsmith.files import write_bytes, write_text
+from flawsmith.files import digest, write_bytes, write_text
 from flawsmith.runs import Run
 from flawsmith.stages.charts import loss_curve
 from flawsmith.stages.facts import Facts, changed_settings, gather, number_of, reasons, summary, verdict
@@ -39,9 +39,22 @@ def report(run: Run) -> Path:
         more = len(facts.exact.wrong) - 3
         first = "\n".join(facts.exact.wrong[:3]) + (f"\nand {more} more" if more > 0 else "")
         raise RunError(
-            f"{path}: written, but the exact-background check failed; delete these pairs and generate again:\n{first}"
+            f"{path}: written, but the exact-background check failed; a photograph or a made file was changed "
+            f"since; put the photograph back, or delete the made pictures and run again:\n{first}"
         )
+    run.finish("report", _stamp(run))
     return path
+
+
+def is_reported(run: Run) -> bool:
+    """Return whether the reports on disk are of this configuration, these weights and these pairs."""
+    there = all(run.path(name).is_file() for name in ("report.html", "report.md"))
+    return there and run.stage_hash("report") == _stamp(run)
+
+
+def _stamp(run: Run) -> str:
+    done = [run.stage_hash(stage) for stage in ("train", "generate", "export")]
+    return digest(run.config.model_dump(mode="json"), done, run.samples())
 
 
 def _write_markdown(facts: Facts) -> None:
@@ -84,7 +97,7 @@ def _counts(facts: Facts) -> list[str]:
 
 def _data(facts: Facts) -> list[str]:
     split = facts.split
-    rows = [
+    rows: list[list[Any]] = [
         ["shots", len(split.shots)],
         ["sound parts", len(split.normals)],
         ["test defects", len(split.test_defects)],
@@ -103,7 +116,7 @@ def _settings(facts: Facts) -> list[str]:
 
 def _origin(facts: Facts) -> list[str]:
     back = facts.backbone
-    rows = [
+    rows: list[Sequence[Any]] = [
         ["generator", facts.run.config.generator.name],
         ["backbone", f"{back['name']}, {back['fingerprint']}" if back else "none"],
         ["data", facts.data.get("hash", "")],

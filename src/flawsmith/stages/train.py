@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from flawsmith import registry
 from flawsmith.config import Config, validate
-from flawsmith.data.cover import plan_windows
+from flawsmith.data.cover import Window, plan_windows
 from flawsmith.data.shots import Split
 from flawsmith.data.views import View, damage_view, loosened, sound_view
 from flawsmith.errors import ConfigError
@@ -62,6 +63,8 @@ def jobs_of(config: Config, split: Split) -> list[Job]:
     jobs = []
     for job in sorted({name(example) for example in split.shots}):
         own = tuple(example for example in split.shots if name(example) == job)
+        if any(part in ("", ".", "..") for part in job.split("/")):
+            raise ConfigError(f"data.product: {job!r} cannot name a folder of weights; use a plain name")
         products = {example.product for example in own}
         jobs.append(Job(job, own, tuple(e for e in split.normals if e.product in products)))
     return jobs
@@ -77,10 +80,18 @@ def working_size(config: Config, backbone: Backbone | None) -> int:
 
 def train_hash(config: Config, split: Split, backbone: Backbone | None) -> str:
     """Return the input hash of the stage: same hash, same weights."""
-    used = [(e.id, e.image.stat().st_size, e.mask.stat().st_size if e.mask else 0) for e in (*split.shots, *split.normals)]
+    # Shots by content: a mask that was drawn anew may well have the old one's size.
+    used = [(e.id, digest(e.image), digest(e.mask) if e.mask else "") for e in split.shots]
+    used += [(e.id, str(e.image.stat().st_size), "") for e in split.normals]
     tree = config.model_dump(mode="json", include={"seed", "generator", "windows", "train"})
     tree["train"].pop("save_every")
     return digest(tree, used, backbone.fingerprint if backbone else "", str(backbone.dtype) if backbone else "")
+
+
+def is_trained(run: Run, stamp: str) -> bool:
+    """Return whether the stage is done with this input, and its weights are still there."""
+    done = run.stage("train")
+    return done.get("hash") == stamp and all(run.path(name).is_file() for name in done.get("weights", ()))
 
 
 def train(run: Run) -> None:
@@ -91,10 +102,11 @@ def train(run: Run) -> None:
     split = split_data(run)
     backbone = load_backbone(config)
     stamp = train_hash(config, split, backbone)
-    if run.stage_hash("train") == stamp:
+    if is_trained(run, stamp):
         return
     begun = time.time()
     pictures = Pictures(split.normals)
+    kept: list[Path] = []
     for job in jobs_of(config, split):
         folder = run.path("weights", *job.name.split("/"))
         generator = kind(backbone, settings)
@@ -102,8 +114,12 @@ def train(run: Run) -> None:
             losses = _fit(run, generator, job, pictures, working_size(config, backbone), stamp)
             write_json(folder / "losses.json", {"steps": len(losses), "losses": losses})
         generator.save(folder)
-    facts = {"name": backbone.name, "fingerprint": backbone.fingerprint, "dtype": str(backbone.dtype)} if backbone else None
-    run.finish("train", stamp, backbone=facts, generator=config.generator.name)
+        kept += [folder / "settings.json", *(folder / f"{name}.safetensors" for name in generator.trainable())]
+    facts = (
+        {"name": backbone.name, "fingerprint": backbone.fingerprint, "dtype": str(backbone.dtype)} if backbone else None
+    )
+    names = [path.relative_to(run.folder).as_posix() for path in kept]
+    run.finish("train", stamp, backbone=facts, generator=config.generator.name, weights=names)
     run.log(stage="train", seconds=round(time.time() - begun, 1), what=f"{config.train.steps} steps")
 
 
@@ -177,12 +193,18 @@ def views(config: Config, job: Job, pictures: Pictures, size: int) -> Iterator[t
                 normal = own[int(rng.integers(len(own)))]
                 side = windows[int(rng.integers(len(windows)))].side
                 sound = sound_view(
-                    pictures.read(normal).model(), pictures.part(normal), view.mask, side, size, rng, turn=config.train.turn
+                    pictures.read(normal).model(),
+                    pictures.part(normal),
+                    view.mask,
+                    side,
+                    size,
+                    rng,
+                    turn=config.train.turn,
                 )
                 yield sound, normal.product, ""
 
 
-def _windows(config: Config, mask: np.ndarray, size: int) -> Sequence:
+def _windows(config: Config, mask: np.ndarray, size: int) -> Sequence[Window]:
     part = config.windows
     return plan_windows(
         mask, size, context=part.context, min_thickness=part.min_thickness, max_zoom=part.max_zoom, overlap=part.overlap

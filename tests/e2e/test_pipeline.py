@@ -1,0 +1,304 @@
+"""The whole job on a small set, through Python and through the command line, for every generator that is registered."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+import flawsmith as fs
+from flawsmith import cli, registry
+from flawsmith.config import load_config
+from flawsmith.data import images
+
+GENERATORS = sorted(registry.entries("generators"))
+
+
+def run_with(folder: Path, settings: dict[str, Any], **changes: Any) -> fs.Run:
+    """Run every stage with the small settings and changes such as generate__count=3."""
+    table = settings | {key.replace("__", "."): value for key, value in changes.items()}
+    run = fs.Run.create(folder, load_config(None, table))
+    fs.run_all(run)
+    return run
+
+
+def made_pairs(run: fs.Run) -> list[dict[str, Any]]:
+    return [row for row in run.samples() if row["status"] == "made"]
+
+
+def hold_the_rules(run: fs.Run) -> None:
+    """Every pixel outside the mask is the photograph's own, at its size and depth; no mask is empty."""
+    rows = made_pairs(run)
+    assert rows
+    normals = {row["id"]: Path(row["image"]) for row in json.loads(run.path("data.json").read_text())["normals"]}
+    for row in rows:
+        before, after = images.read(normals[row["normal"]]), images.read(run.path(row["image"]))
+        mask = images.read_mask(run.path(row["mask"]), after.shape)
+        assert after.shape == before.shape and after.dtype == before.dtype
+        assert mask.any() and int(mask.sum()) == row["area"]
+        assert np.array_equal(after[~mask], before[~mask])
+        assert (after[mask] != before[mask]).any()
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "log.jsonl"
+    }
+
+
+def by_kind(run: fs.Run) -> dict[tuple[str, str], int]:
+    found: dict[tuple[str, str], int] = {}
+    for line in run.path("plan.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        found[row["product"], row["defect"]] = found.get((row["product"], row["defect"]), 0) + 1
+    return found
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_the_whole_job(name: str, small_config: dict[str, Any], tmp_path: Path):
+    run = run_with(tmp_path / "run", small_config, generator__name=name)
+    hold_the_rules(run)
+    assert by_kind(run) == {("magnet", "chip"): 2, ("magnet", "crack"): 2, ("screw", "bend"): 2}
+    assert len(run.samples()) == 6
+    for product, kinds in (("magnet", ("chip", "crack")), ("screw", ("bend",))):
+        exported = run.path("export", "mvtec", product)
+        assert sorted(path.name for path in exported.iterdir()) == ["ground_truth", "test", "train"]
+        assert len(list((exported / "train/good").iterdir())) == 4
+        for kind in kinds:
+            pictures = sorted((exported / "test" / kind).iterdir())
+            masks = sorted((exported / "ground_truth" / kind).iterdir())
+            assert [f"{path.stem}_mask.png" for path in pictures] == [path.name for path in masks]
+    page = run.path("report.html").read_text()
+    assert name in page and "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
+    assert "crack" in run.path("report.md").read_text()
+
+    # The same again does nothing at all.
+    before = times(run.folder)
+    fs.run_all(fs.Run.create(run.folder, run.config))
+    assert times(run.folder) == before
+
+    # More pairs: the plan is another, the weights are not.
+    weights = {key: value for key, value in before.items() if key.startswith("weights/")}
+    again = run_with(tmp_path / "run", small_config, generator__name=name, generate__count=3)
+    after = times(run.folder)
+    assert {key: value for key, value in after.items() if key.startswith("weights/")} == weights
+    assert set(by_kind(again).values()) == {3} and len(again.samples()) == 9
+    assert all(after[key] != before[key] for key in ("plan.jsonl", "report.html", "export/mvtec/provenance.jsonl"))
+    hold_the_rules(again)
+
+
+def test_the_command_line_makes_the_same(
+    small_config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """`run` with --set, then each verb alone on a fresh folder: both equal the Python API's bytes."""
+    run = run_with(tmp_path / "python", small_config, data__products=["screw"])
+    config = tmp_path / "my.toml"
+    config.write_text("[generate]\ncount = 9\n[data]\nproducts = 'screw'\n")
+    options = [word for key, value in small_config.items() for word in ("--set", f"{key}={value}")]
+
+    def call(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["flawsmith", *words])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert end.value.code in (0, None), err
+        return out
+
+    assert "report.html" in call("run", str(config), "--out", str(tmp_path / "cli"), *options)
+    # The same in steps; the folder is opened without running anything, as `flawsmith run` would begin.
+    fs.Run.create(tmp_path / "steps", fs.Run.open(tmp_path / "cli").config)
+    for verb in ("train", "generate", "export", "report"):
+        call(verb, str(tmp_path / "steps"))
+    for pattern in (
+        "weights/*/*.safetensors",
+        "plan.jsonl",
+        "samples.jsonl",
+        "samples/*",
+        "export/mvtec/screw/**/*.png",
+    ):
+        paths = sorted(run.folder.glob(pattern))
+        assert paths
+        for path in paths:
+            name = path.relative_to(run.folder)
+            assert path.read_bytes() == (tmp_path / "cli" / name).read_bytes(), name
+            assert path.read_bytes() == (tmp_path / "steps" / name).read_bytes(), name
+    assert "ready" in call("check", str(config), *options)
+
+
+def grey16(pixels: np.ndarray, path: Path) -> None:
+    grey = pixels.mean(axis=2)
+    cv2.imwrite(
+        str(path.with_suffix(".png")), (grey * 257 + np.arange(grey.size).reshape(grey.shape) % 200).astype(np.uint16)
+    )
+
+
+def rgb16(pixels: np.ndarray, path: Path) -> None:
+    deep = pixels.astype(np.uint16) * 256 + (np.arange(pixels.size).reshape(pixels.shape) % 251).astype(np.uint16)
+    cv2.imwrite(str(path.with_suffix(".png")), deep[..., ::-1])
+
+
+def grey_jpeg(pixels: np.ndarray, path: Path) -> None:
+    Image.fromarray(pixels.mean(axis=2).astype(np.uint8)).save(path.with_suffix(".jpg"), quality=92)
+
+
+def turned_jpeg(pixels: np.ndarray, path: Path) -> None:
+    """A photograph of 100 x 128 that was taken upright and stored on its side, as telephones do."""
+    exif = Image.Exif()
+    exif[274] = 6
+    stored = np.rot90(pixels[:, :100])
+    Image.fromarray(np.ascontiguousarray(stored)).save(path.with_suffix(".jpg"), quality=92, exif=exif)
+
+
+def float_tiff(pixels: np.ndarray, path: Path) -> None:
+    images.write(path.with_suffix(".tif"), pixels.mean(axis=2).astype(np.float32) / 255)
+
+
+INPUTS: dict[str, tuple[Callable[[np.ndarray, Path], None], tuple[int, ...], Any]] = {
+    "grey16": (grey16, (128, 128), np.uint16),
+    "rgb16": (rgb16, (128, 128, 3), np.uint16),
+    "grey-jpeg": (grey_jpeg, (128, 128), np.uint8),
+    "turned-jpeg": (turned_jpeg, (128, 100, 3), np.uint8),
+    "float-tiff": (float_tiff, (128, 128), np.float32),
+}
+
+
+def as_other_input(kind: str, factory_root: Path, root: Path) -> None:
+    """The magnet pictures in another depth, mode or codec; the masks lie as they are seen, upright."""
+    save, shape, _ = INPUTS[kind]
+    shutil.copytree(factory_root / "magnet", root / "magnet")
+    for path in (root / "magnet").rglob("*.png"):
+        if "ground_truth" in path.parts:
+            mask = images.read_mask(path, (128, 128))[: shape[0], : shape[1]].copy()
+            mask[60:70, 40:50] |= not mask.any()
+            images.write_mask(path, mask)
+            continue
+        pixels = images.read(path)
+        path.unlink()
+        save(pixels, path)
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+def test_a_picture_goes_out_as_it_came_in(kind: str, factory_root: Path, small_config: dict[str, Any], tmp_path: Path):
+    as_other_input(kind, factory_root, tmp_path / "data")
+    _, shape, dtype = INPUTS[kind]
+    for name in ("controlnet_inpaint", "crop_paste"):
+        run = run_with(
+            tmp_path / name, small_config, data__root=str(tmp_path / "data"), generator__name=name, train__steps=2
+        )
+        hold_the_rules(run)
+        for row in made_pairs(run):
+            picture = images.read(run.path(row["image"]))
+            assert picture.shape == shape and picture.dtype == dtype
+
+
+def quick(settings: dict[str, Any]) -> dict[str, Any]:
+    """No weights to learn and one product: for what is decided before and after the network."""
+    return settings | {"data.products": ["magnet"], "generator.name": "crop_paste", "generate.batch": 2}
+
+
+def test_balance_fills_up_to_the_largest(small_config: dict[str, Any], factory_root: Path, tmp_path: Path):
+    root = tmp_path / "data"
+    shutil.copytree(factory_root / "magnet", root / "magnet")
+    for number in (2, 3):
+        (root / f"magnet/test/crack/00{number}.png").unlink()
+    run = run_with(tmp_path / "run", quick(small_config), data__root=str(root), generate__count="balance")
+    assert by_kind(run) == {("magnet", "crack"): 2}
+    hold_the_rules(run)
+
+
+def test_counts_a_kind(small_config: dict[str, Any], tmp_path: Path):
+    run = run_with(tmp_path / "run", quick(small_config), generate__count={"chip": 3, "crack": 1})
+    assert by_kind(run) == {("magnet", "chip"): 3, ("magnet", "crack"): 1}
+    hold_the_rules(run)
+
+
+@pytest.mark.parametrize(
+    ("scope", "models"),
+    [("product", ["magnet", "screw"]), ("kind", ["magnet/chip", "magnet/crack", "screw/bend"]), ("all", ["all"])],
+)
+def test_scopes(scope: str, models: list[str], small_config: dict[str, Any], tmp_path: Path):
+    run = run_with(tmp_path / "run", small_config, train__scope=scope, train__steps=1, generate__count=1)
+    found = [path.parent.relative_to(run.path("weights")) for path in run.path("weights").rglob("control.safetensors")]
+    assert sorted(path.as_posix() for path in found) == models
+    jobs = {json.loads(line)["job"] for line in run.path("plan.jsonl").read_text().splitlines()}
+    assert sorted(jobs) == models
+    hold_the_rules(run)
+
+
+@pytest.mark.parametrize("masks", ["procedural", "mixed"])
+@pytest.mark.parametrize("name", GENERATORS)
+def test_masks(masks: str, name: str, small_config: dict[str, Any], tmp_path: Path):
+    changes = {"generator.name": name, "data.products": ["screw"], "train.steps": 1, "generate.count": 5}
+    run = run_with(tmp_path / "run", small_config | changes, generate__masks=masks)
+    hold_the_rules(run)
+    sources = {json.loads(line)["masks"] for line in run.path("plan.jsonl").read_text().splitlines()}
+    needs_shot = registry.get("generators", name).needs_shot
+    assert sources == (
+        {"shots"} if needs_shot else {"procedural"} if masks == "procedural" else {"shots", "procedural"}
+    )
+
+
+@pytest.mark.parametrize("paint", ["replace", "residual", {"crack": "residual", "chip": "replace"}], ids=str)
+def test_paints(paint: Any, small_config: dict[str, Any], tmp_path: Path):
+    changes = {"data.products": ["magnet"], "train.steps": 1, "generate.min_painted": 0.0}
+    run = run_with(tmp_path / "run", small_config | changes, generate__paint=paint)
+    for row in run.samples():
+        assert row["paint"] == (paint[row["defect"]] if isinstance(paint, dict) else paint)
+    hold_the_rules(run)
+
+
+def test_other_settings_change_what_they_should(small_config: dict[str, Any], tmp_path: Path):
+    """Another seed gives other weights and pairs; another prompt other weights; another checkpoint pace neither."""
+    base = small_config | {"data.products": ["screw"], "train.steps": 2, "generate.count": 1}
+
+    def weights(run: fs.Run) -> bytes:
+        return run.path("weights/screw/control.safetensors").read_bytes()
+
+    first = run_with(tmp_path / "a", base)
+    kept = weights(first), first.path("samples/000000.png").read_bytes()
+    again = run_with(tmp_path / "b", base, train__save_every=1)
+    assert (weights(again), again.path("samples/000000.png").read_bytes()) == kept
+    other = run_with(tmp_path / "a", base, seed=1)
+    assert weights(other) != kept[0] and other.path("samples/000000.png").read_bytes() != kept[1]
+    words = run_with(tmp_path / "b", base, generator__settings={"prompt": "a {product} with a {defect}"})
+    assert weights(words) != kept[0]
+    back = run_with(tmp_path / "a", base)
+    assert (weights(back), back.path("samples/000000.png").read_bytes()) == kept
+
+
+def test_a_shot_drawn_anew_is_learned_anew(small_config: dict[str, Any], factory_root: Path, tmp_path: Path):
+    root = tmp_path / "data"
+    shutil.copytree(factory_root / "screw", root / "screw")
+    base = small_config | {"data.root": str(root), "train.steps": 1, "generate.count": 1}
+    run = run_with(tmp_path / "run", base)
+    first = run.path("weights/screw/control.safetensors").read_bytes()
+    mask = root / "screw/ground_truth/bend/000_mask.png"
+    images.write_mask(mask, np.roll(images.read_mask(mask, (128, 128)), 5, axis=0))
+    run_with(tmp_path / "run", base)
+    assert run.path("weights/screw/control.safetensors").read_bytes() != first
+
+
+def test_from_a_shot(small_config: dict[str, Any], tmp_path: Path):
+    changes = {"data.products": ["screw"], "train.steps": 1, "generator.settings": {"start": "shot", "strength": 0.5}}
+    hold_the_rules(run_with(tmp_path / "run", small_config | changes))
+
+
+@pytest.mark.parametrize("shape", [{"inpaints": False}, {"kl": True, "target": "epsilon"}], ids=["plain", "kl-eps"])
+def test_other_backbones(
+    shape: dict[str, Any], make_backbone: Callable[..., Any], small_config: dict[str, Any], tmp_path: Path
+):
+    import torch
+
+    make_backbone(**shape).save(tmp_path / "backbone", dtype=torch.float32)
+    changes = {"backbone.source": str(tmp_path / "backbone"), "data.products": ["screw"], "train.steps": 1}
+    hold_the_rules(run_with(tmp_path / "run", small_config | changes, generate__count=1))

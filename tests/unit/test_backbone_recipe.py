@@ -1,0 +1,224 @@
+"""stages/backbone.py: the recipe of the built-in backbone, very small: trained, read back, killed and gone on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from flawsmith.config import load_config, validate
+from flawsmith.errors import ConfigError, RunError
+from flawsmith.nn import builtin
+from flawsmith.nn.backbone import Backbone
+from flawsmith.stages import backbone as stage
+from flawsmith.stages.backbone import Recipe, factory_sources, make_backbone, prompt, user_sources
+
+SMALL = Recipe(
+    pictures=6,
+    picture_size=96,
+    autoencoder_steps=3,
+    autoencoder_batch=2,
+    crop=32,
+    views=8,
+    steps=3,
+    batch=2,
+    widths=(32, 64),
+    autoencoder_width=32,
+    window=64,
+    workers=1,
+    save_every=1,
+)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of the backbone itself; OUT/state and the losses' times are no part of it."""
+    parts = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for n in parts for p in sorted((folder / n).rglob("*.*"))}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Backbone]:
+    out = tmp_path_factory.mktemp("recipe") / "out"
+    torch.set_num_threads(1)
+    return out, make_backbone(out, SMALL)
+
+
+# ---- what comes out -----------------------------------------------------------------------------
+
+
+def test_it_is_a_backbone_that_can_be_loaded(trained):
+    out, made = trained
+    again = Backbone.load(out, device="cpu", dtype="float32")
+    assert again.fingerprint == made.fingerprint
+    assert (again.size, again.factor, again.latent_channels, again.inpaints) == (64, 8, 8, True)
+    assert again.unet.config.block_out_channels == (32, 64) or list(again.unet.config.block_out_channels) == [32, 64]
+    image = torch.rand(1, 3, 64, 64) * 2 - 1
+    latent, mask = again.encode(image), torch.ones(1, 1, 8, 8)
+    said = again.predict(latent, torch.tensor([500]), again.embed([prompt("crack")]), mask=mask, masked=latent)
+    assert said.isfinite().all() and said.any() and again.decode(said).shape == image.shape
+
+
+def test_diffusers_and_transformers_load_it_themselves(trained):
+    place, options = str(trained[0]), {"local_files_only": True}
+    vae = AutoencoderTiny.from_pretrained(place, subfolder="vae", **options)
+    unet = UNet2DConditionModel.from_pretrained(place, subfolder="unet", **options)
+    text_encoder = CLIPTextModel.from_pretrained(place, subfolder="text_encoder", **options)
+    tokens = CLIPTokenizer.from_pretrained(place, subfolder="tokenizer", **options)
+    scheduler = DDIMScheduler.from_pretrained(place, subfolder="scheduler", **options)
+    assert unet.config.in_channels == 17 and vae.config.latent_channels == 8
+    assert vae.config.scaling_factor != 1 and 0.01 < vae.config.scaling_factor < 100
+    assert text_encoder.config.vocab_size == len(tokens) and scheduler.config.prediction_type == "v_prediction"
+    assert not [p for p in trained[0].rglob("*") if p.suffix in (".bin", ".pt", ".pkl", ".part")]
+
+
+def test_its_latents_are_of_about_unit_variance(trained):
+    back = Backbone.load(trained[0], device="cpu", dtype="float32")
+    sources = factory_sources(SMALL)
+    images = torch.from_numpy(np.stack([s.damaged for s in sources])).permute(0, 3, 1, 2).float() / 127.5 - 1
+    assert 0.3 < float(back.encode(images).std()) < 3
+
+
+def test_the_losses_are_kept(trained):
+    rows = [json.loads(line) for line in (trained[0] / "training.jsonl").read_text().splitlines()]
+    assert [(r["half"], r["step"]) for r in rows] == [(h, i) for h in ("autoencoder", "unet") for i in range(3)]
+    told = json.loads((trained[0] / "state" / "unet.json").read_text())
+    assert told["losses"] == [r["loss"] for r in rows[3:]] and all(np.isfinite(told["losses"]))
+
+
+def test_called_again_it_trains_nothing_and_gives_the_same(trained, monkeypatch):
+    out, _ = trained
+    before = contents(out)
+    for loss in ("_autoencoder_loss", "_inpainting_loss"):
+        monkeypatch.setattr(stage, loss, lambda *a: pytest.fail("trained again"))
+    make_backbone(out, SMALL)
+    assert contents(out) == before
+
+
+# ---- killed and gone on -------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("half, at", [("autoencoder", 2), ("unet", 2)])
+def test_killed_in_the_middle_it_ends_the_same(trained, tmp_path, monkeypatch, half, at):
+    @contextmanager
+    def deadly(name: str, total: int, unit: str, done: int = 0) -> Iterator[Any]:
+        state = {"done": done}
+
+        def advance(count: int = 1, note: str = "") -> None:
+            state["done"] += count
+            if name == half and state["done"] == at:
+                raise Killed
+
+        yield advance
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(stage, "progress", deadly)
+    with pytest.raises(Killed):
+        make_backbone(out, SMALL)
+    assert not (out / "unet").exists()
+    monkeypatch.undo()
+    torch.manual_seed(99)
+    again = make_backbone(out, SMALL)
+    assert again.fingerprint == trained[1].fingerprint
+    assert contents(out) == contents(trained[0])
+
+
+def test_another_recipe_in_the_same_folder_begins_anew(trained, tmp_path):
+    out = tmp_path / "out"
+    (out / "state").mkdir(parents=True)
+    for file in (trained[0] / "state").glob("*.safetensors"):
+        (out / "state" / file.name).write_bytes(file.read_bytes())
+    steps: list[tuple[str, int]] = []
+    recipe = SMALL.model_copy(update={"seed": 1, "pictures": 4, "autoencoder_steps": 1, "steps": 1})
+    stage.train_backbone(out, recipe, factory_sources(recipe), lambda name, done, *_: steps.append((name, done)))
+    assert [s for s in steps if s[0] != "encode"] == [("autoencoder", 1), ("unet", 1)]
+
+
+# ---- what is refused ----------------------------------------------------------------------------
+
+
+def test_a_foreign_folder_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunError, match="not empty and not a backbone in training"):
+        make_backbone(tmp_path, SMALL)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+    with pytest.raises(RunError, match="name another folder"):
+        make_backbone(tmp_path / "thesis.txt", SMALL)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_window_that_the_unet_cannot_halve_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ConfigError, match="window: 72 .*multiple of 32"):
+        make_backbone(tmp_path / "out", SMALL.model_copy(update={"window": 72}))
+    assert not (tmp_path / "out").exists()
+
+
+def test_recipes_are_strict_and_explained():
+    with pytest.raises(ConfigError, match="step: unknown key; did you mean 'steps'"):
+        validate(Recipe, {"step": 3})
+    with pytest.raises(ConfigError, match="views: .*greater than or equal to 8"):
+        validate(Recipe, {"views": 1})
+    assert all(field.description for field in Recipe.model_fields.values())
+    assert Recipe().widths == (128, 192, 256) and Recipe().window == builtin.WINDOW
+
+
+# ---- the pictures -------------------------------------------------------------------------------
+
+
+def test_factory_pictures_follow_from_the_seed():
+    sources, again = factory_sources(SMALL), factory_sources(SMALL)
+    assert len(sources) == SMALL.pictures and any(s.mask.any() for s in sources)
+    for a, b in zip(sources, again, strict=True):
+        assert np.array_equal(a.damaged, b.damaged) and np.array_equal(a.mask, b.mask) and a.caption == b.caption
+        assert a.damaged.shape == (96, 96, 3) and a.damaged.dtype == np.uint8 and a.mask.dtype == bool
+    other = factory_sources(SMALL.model_copy(update={"seed": 1}))
+    assert not all(np.array_equal(a.damaged, b.damaged) for a, b in zip(sources, other, strict=True))
+
+
+def test_the_users_own_pictures_teach_too(trained, factory_root, tmp_path):
+    config = load_config(None, {"data.root": str(factory_root), "data.shots": 2, "data.products": ["magnet"]})
+    sources = user_sources(config)
+    assert {s.defect for s in sources} == {"crack", "chip", None} and {s.product for s in sources} == {"magnet"}
+    assert sum(s.defect == "crack" for s in sources) == 2
+    for source in sources:
+        assert source.damaged.dtype == np.uint8 and source.damaged.shape == (128, 128, 3)
+        assert (source.sound is None) == (source.defect is not None) and source.part.any()
+        assert source.mask.any() == (source.defect is not None)
+    short = SMALL.model_copy(update={"autoencoder_steps": 1, "steps": 1})
+    made = make_backbone(tmp_path / "own", short, config)
+    assert made.size == 64 and made.fingerprint != trained[1].fingerprint
+    kept = CLIPTokenizer.from_pretrained(tmp_path / "own" / "tokenizer", local_files_only=True)
+    assert len(kept("crack magnet").input_ids) == 4  # its words are one token each
+
+
+# ---- the words ----------------------------------------------------------------------------------
+
+
+def test_prompts():
+    assert prompt("broken_tooth") == "a photo of a broken tooth"
+    assert prompt("scratch", "metal_nut") == "a photo of a scratch on metal nut"
+    assert prompt(None) == "a photo of sound surface" and prompt(None, "metal_nut") == "a photo of sound metal nut"
+
+
+def test_the_tokenizer_is_the_same_every_time():
+    # A resumed training must find its words under the numbers it learned them by.
+    corpus = ["a photo of a scratch on steel", "Crack, hole (dent) 12", "größe"]
+    first = builtin.tokenizer(corpus)
+    for _ in range(5):
+        again = builtin.tokenizer(iter(corpus))
+        assert again.get_vocab() == first.get_vocab()
+    assert sorted(first.get_vocab().values()) == list(range(len(first)))
+    assert len(first("crack hole").input_ids) == 4
+    letters = first("zzz").input_ids[1:-1]
+    assert len(letters) == 3 and first.unk_token_id not in letters

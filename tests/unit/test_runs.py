@@ -1,0 +1,161 @@
+"""runs.py: a run folder is started, opened again, and refuses to be anything else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from flawsmith import files
+from flawsmith.config import Config, load_config
+from flawsmith.errors import ConfigError, RunError
+from flawsmith.files import append_lines, read_json, read_lines
+from flawsmith.runs import Run, machine
+
+OTHER = load_config(None, {"seed": 5, "train.steps": 3, "data.normal": ["good"], "generate.count": {"crack": 2}})
+
+
+def names(folder: Path) -> set[str]:
+    return {p.name for p in folder.iterdir()}
+
+
+def test_a_run_is_started_and_opened(tmp_path: Path):
+    run = Run.create(tmp_path / "deep" / "run", OTHER)
+    assert names(run.folder) == {"config.json", "manifest.json"}
+    again = Run.open(str(run.folder))
+    assert again.config == OTHER == run.config and again.folder == run.folder
+    assert run.path("weights", "a.safetensors") == run.folder / "weights" / "a.safetensors"
+    manifest = read_json(run.path("manifest.json"))
+    assert manifest["stages"] == {} and manifest["packages"]["numpy"] and manifest["python"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", manifest["started"])
+
+
+def test_created_again_it_keeps_what_it_has_done(tmp_path: Path):
+    run = Run.create(tmp_path / "run", Config())
+    run.finish("train", "abc", steps=3)
+    started = read_json(run.path("manifest.json"))["started"]
+    stamp = run.path("config.json").stat().st_mtime_ns
+    again = Run.create(tmp_path / "run", Config())
+    assert again.stage_hash("train") == "abc" and read_json(run.path("manifest.json"))["started"] == started
+    assert run.path("config.json").stat().st_mtime_ns == stamp, "the same configuration is not written again"
+
+
+def test_another_configuration_is_taken_over(tmp_path: Path):
+    Run.create(tmp_path, Config()).finish("train", "abc")
+    again = Run.create(tmp_path, OTHER)
+    assert Run.open(tmp_path).config == OTHER and again.stage_hash("train") == "abc"
+
+
+def test_stages_are_finished_and_forgotten(tmp_path: Path):
+    run = Run.create(tmp_path, Config())
+    assert run.stage_hash("train") is None and run.stage("train") == {}
+    run.finish("train", "a1", generator="perlin", backbone=None)
+    run.finish("generate", "b2")
+    assert run.stage_hash("train") == "a1" and run.stage("train")["generator"] == "perlin"
+    assert set(run.stage("train")) == {"hash", "finished", "generator", "backbone"}
+    run.finish("train", "a3")
+    assert run.stage_hash("train") == "a3" and run.stage_hash("generate") == "b2"
+    run.forget("train", "never")
+    assert run.stage_hash("train") is None and run.stage_hash("generate") == "b2"
+    assert read_lines(run.path("log.jsonl"))[-1]["stage"] == "train"
+
+
+def test_the_log_has_the_time(tmp_path: Path):
+    run = Run.create(tmp_path, Config())
+    run.log(stage="train", seconds=1.5)
+    run.log(stage="generate")
+    rows = read_lines(run.path("log.jsonl"))
+    assert [r["stage"] for r in rows] == ["train", "generate"] and all(r["at"].endswith("Z") for r in rows)
+
+
+def test_samples_of_all_shards_by_index(tmp_path: Path):
+    run = Run.create(tmp_path, Config())
+    assert run.samples() == []
+    append_lines(run.path("samples-1of2.jsonl"), [{"index": 3, "n": 1}, {"index": 1, "n": 1}])
+    append_lines(run.path("samples-0of2.jsonl"), [{"index": 2}, {"index": 0}])
+    with open(run.path("samples-0of2.jsonl"), "ab") as file:
+        file.write(b'{"index": 4, "n"')
+    assert [row["index"] for row in run.samples()] == [0, 1, 2, 3]
+    append_lines(run.path("samples-1of2.jsonl"), [{"index": 1, "n": 2}])
+    assert run.samples()[1] == {"index": 1, "n": 2}, "the later line counts"
+
+
+# ---- what is refused ----------------------------------------------------------------------------
+
+
+def test_a_folder_that_holds_something_else(tmp_path: Path):
+    (tmp_path / "thesis.txt").write_text("x")
+    with pytest.raises(RunError, match="not empty and not a flawsmith run; name another folder with --out"):
+        Run.create(tmp_path, Config())
+    assert names(tmp_path) == {"thesis.txt"}
+    with pytest.raises(RunError, match="a file stands there; name another folder with --out"):
+        Run.create(tmp_path / "thesis.txt", Config())
+
+
+def test_a_start_that_was_killed_at_once_can_be_repeated(tmp_path: Path):
+    (tmp_path / f".config.json.{files._HOST}-4194304.part").write_text("{")
+    Run.create(tmp_path, Config())
+    assert names(tmp_path) == {"config.json", "manifest.json"}
+
+
+def test_temporary_files_of_killed_writers_go_and_others_stay(tmp_path: Path):
+    run = Run.create(tmp_path, Config())
+    (tmp_path / "samples").mkdir()
+    dead = tmp_path / "samples" / f".000001.png.{files._HOST}-4194304.part"
+    alive = tmp_path / "samples" / f".000002.png.{files._HOST}-{os.getpid()}.part"
+    for again in (Run.open, lambda folder: Run.create(folder, run.config)):
+        dead.write_text("x")
+        alive.write_text("x")
+        again(tmp_path)
+        assert not dead.exists() and alive.exists()
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path):
+    for folder in (tmp_path, tmp_path / "gone"):
+        with pytest.raises(RunError, match=r"not a flawsmith run \(config\.json is missing\); start one with"):
+            Run.open(folder)
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"seed": -1}', '{"sed": 1}', '"x"'])
+def test_a_damaged_configuration(tmp_path: Path, content: str):
+    run = Run.create(tmp_path, Config())
+    run.path("config.json").write_text(content)
+    with pytest.raises(RunError, match=r"config\.json.*flawsmith run CONFIG --out .* writes it anew"):
+        Run.open(tmp_path)
+    Run.create(tmp_path, OTHER)
+    assert Run.open(tmp_path).config == OTHER
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"stages": 3}', "{}"])
+def test_a_damaged_manifest(tmp_path: Path, content: str):
+    run = Run.create(tmp_path, Config())
+    run.path("manifest.json").write_text(content)
+    with pytest.raises(RunError, match=r"manifest\.json: .*delete it and run again"):
+        run.stage_hash("train")
+    run.path("manifest.json").unlink()
+    assert run.stage_hash("train") is None
+    run.finish("train", "a")
+    assert run.stage_hash("train") == "a"
+
+
+@pytest.mark.parametrize(
+    "overrides, wanted",
+    [
+        ({"generator.name": "perlim"}, r"generator\.name: generator 'perlim' is unknown; did you mean 'perlin'"),
+        ({"export.formats": ["mvtec", "mvtek"]}, r"export\.formats: export 'mvtek' is unknown; did you mean 'mvtec'"),
+    ],
+)
+def test_an_unknown_plugin_is_said_before_anything_is_written(tmp_path: Path, overrides: dict, wanted: str):
+    with pytest.raises(ConfigError, match=wanted):
+        Run.create(tmp_path / "run", load_config(None, overrides))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_machine_is_json():
+    found = machine()
+    assert json.loads(json.dumps(found)) == found
+    assert found["processors"] >= 1 and found["packages"]["torch"] != "absent"
