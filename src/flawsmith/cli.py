@@ -46,15 +46,17 @@ def _root(
 
 @app.command()
 def new(
-    generator: Annotated[str, typer.Option(help="Also list this generator's own settings.")] = "controlnet_inpaint",
+    generator: Annotated[str, typer.Option(help="Use this generator, and list its own settings too.")] = "",
 ) -> None:
     """Print a commented starting file: flawsmith new > my.toml"""
     from flawsmith import registry
     from flawsmith.config import Config, GeneratorConfig, commented_toml
 
-    if generator not in registry.entries("generators"):
-        registry.get("generators", generator)
-    typer.echo(commented_toml(Config(generator=GeneratorConfig(name=generator))), nl=False)
+    if not generator:
+        typer.echo(commented_toml(Config()), nl=False)
+        return
+    kind = registry.get("generators", generator)
+    typer.echo(commented_toml(Config(generator=GeneratorConfig(name=generator)), kind.Settings()), nl=False)
 
 
 @app.command()

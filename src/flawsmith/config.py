@@ -239,15 +239,25 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
     return table
 
 
-def commented_toml(config: Config) -> str:
-    """Return a starting file: every field with its help above it and its default as value."""
+def commented_toml(config: Config, generator: Settings | None = None) -> str:
+    """Return a starting file: every field with its help above it and its default as value.
+
+    Args:
+        config: What to write down.
+        generator: The generator's own settings, to be listed too; None = `settings` is left as it is.
+    """
     lines = ["# flawsmith: every key may be left out; what stands here is the default.", ""]
     plain = [(name, value) for name, value in config if not isinstance(value, Settings)]
     sections = [(name, value) for name, value in config if isinstance(value, Settings)]
     lines += list(_field_lines(config, plain))
     for name, section in sections:
         first = (type(section).__doc__ or "").strip().splitlines()[0]
-        lines += ["", f"# {first}", f"[{name}]", *_field_lines(section, list(section))]
+        listed = name == "generator" and generator is not None
+        items = [item for item in section if not (listed and item[0] == "settings")]
+        lines += ["", f"# {first}", f"[{name}]", *_field_lines(section, items)]
+        if listed and generator is not None:
+            lines += ["", "# The generator's own settings.", "[generator.settings]"]
+            lines += _field_lines(generator, list(generator))
     return "\n".join(lines) + "\n"
 
 

@@ -70,6 +70,8 @@ class Condition:
     defect: tuple[str, ...]
     shot: Batch | None = None
     """A real shot of the same kind and size, re-posed so that its damage lies under `mask`; row i belongs to row i."""
+    sketch: Tensor | None = None
+    """float32 (B,3,H,W): the normal with that damage blended in: something to start from."""
 
     def __len__(self) -> int:
         return len(self.product)

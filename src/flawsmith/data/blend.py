@@ -56,6 +56,40 @@ def poisson(target: Floats, source: Floats, mask: Mask, *, mixed: bool = False) 
     return out
 
 
+def blended(
+    normal: Floats, shot: Floats, mask: Mask, *, rim: int = 3, gain: float | None = None, mixed: bool = False
+) -> Floats:
+    """Return the normal with the shot's damage blended in by Poisson's equation, float32 (H,W,3) in [-1,1].
+
+    Labels are tight: solved in the label alone, a dark hole would hang on its own half-dark rim and fade. So it is
+    solved in the mask grown by `rim` px, where the shot's tone counts as sound.
+
+    Args:
+        normal: float32 (H,W,3) in [-1,1].
+        shot: float32 (H,W,3), its damage under the mask.
+        mask: bool (H,W).
+        rim: Pixels.
+        gain: Contrast of the damage; None = by the brightness of the two surroundings, so that a pit keeps its share
+            of darkness on a brighter part.
+        mixed: As for `poisson`.
+    """
+    if not mask.any():
+        return normal
+    where = grown(mask, rim)
+    if gain is None:
+        ring = grown(mask, rim + 8) & ~where
+        here, there = (float(x[ring].mean()) + 1.0 if ring.any() else 1.0 for x in (normal, shot))
+        gain = float(np.clip((here + 0.05) / (there + 0.05), 0.67, 1.8))
+    # Scaling the source scales its gradients, and gradients are all that the solution takes from it.
+    return np.asarray(np.clip(poisson(normal, shot * np.float32(gain), where, mixed=mixed), -1.0, 1.0), np.float32)
+
+
+def grown(mask: Mask, by: int) -> Mask:
+    """Return a bool mask (H,W) grown by a disc of radius `by` px."""
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * by + 1, 2 * by + 1))
+    return np.asarray(cv2.dilate(mask.astype(np.uint8), disc) > 0)
+
+
 def _spread(goal: np.ndarray, patch: np.ndarray, mask: Mask, mixed: bool) -> np.ndarray:
     """The correction h (H,W,C), 0 outside the mask: laplacian h = divergence of what `mixed` adds, h = goal - patch at
     the border."""

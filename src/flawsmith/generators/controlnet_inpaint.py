@@ -11,7 +11,7 @@ model draw a whole object inside the mask); sampling from pure noise.
 Ours, because the paper's text does not say or because it serves small data: every number below; the ControlNet's start
 from the UNet's own encoder (as Zhang et al. 2023 do), its input convolution cut to the latent's channels; text dropout
 for guidance; the loss weight outside the mask; a cell of the latent mask is on when any of its pixels is (a hairline
-would vanish by nearest pixel); starting from a pasted shot; the model's own word for sound parts in training; and the
+would vanish by nearest pixel); starting from a pasted shot, with its fine detail given back; the model's own word for sound parts in training; and the
 unmasked latent put back after sampling, so that what was not asked for decodes exactly as the base does.
 """
 
@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     """Sample from noise (the paper's), or from a re-posed shot pasted in, whose fine structure then survives."""
     strength: Annotated[float, Field(gt=0, le=1)] = 0.7
     """With start = shot: how much is made anew; 1 = everything."""
+    detail: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """With start = shot: how much of what the autoencoder loses of the shot (grain, colour, hairlines) is given back."""
     sampler: Literal["dpm", "ddim"] = "dpm"
     """DPM-Solver++ 2M, or DDIM."""
 
@@ -137,13 +139,16 @@ class ControlNetInpaint(Generator):
             residuals = control(latent.to(back.dtype), t, text, hint, scale=self.settings.control_scale)
             return back.predict(latent, t, text, mask=cells2, masked=masked2, residuals=residuals)
 
-        start = None
+        start = pasted = None
         if self.settings.start == "shot":
             if asked.shot is None:
                 raise ConfigError(
                     'generator.settings.start = "shot" needs masks from shots; set generate.masks = "shots"'
                 )
-            start = back.encode(paste_matched(normal, asked.shot.image.to(back.device), mask))
+            pasted = paste_matched(normal, asked.shot.image.to(back.device), mask)
+            if asked.sketch is not None:
+                pasted = normal * (1 - mask) + asked.sketch.to(back.device) * mask
+            start = back.encode(pasted)
         latent = denoise(
             guided(predict, guidance),
             back.noise,
@@ -159,6 +164,11 @@ class ControlNetInpaint(Generator):
         )
         latent = cells * latent + (1 - cells) * known
         image, base = back.decode(torch.cat([latent, known])).chunk(2)
+        if start is not None and pasted is not None and self.settings.detail > 0:
+            # What a round trip through the autoencoder takes from the sketch and from the sound window is known:
+            # given back to both, the paint is the sketch as the camera saw it plus what the model changed in it.
+            image = (image + self.settings.detail * (pasted - back.decode(start))).clamp(-1, 1)
+            base = base + self.settings.detail * (normal - base)
         return Made(image.cpu(), asked.mask.cpu(), base.cpu())
 
     def _conditions(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
-import cv2
 import numpy as np
 import torch
 from pydantic import Field
 
 from flawsmith import config
-from flawsmith.data.blend import poisson
+from flawsmith.data.blend import blended, grown
 from flawsmith.data.windows import feathered
 from flawsmith.errors import DataError
 from flawsmith.interfaces import Generator
@@ -71,11 +70,7 @@ class CropPaste(Generator):
         if not mask.any():
             return normal
         if self.settings.blend in ("poisson", "mixed"):
-            # Scaling the source scales its gradients, and gradients are all that the solution takes from it.
-            # Labels are tight: solved in the label alone, a dark hole would hang on its own half-dark rim and fade.
-            grown = _grown(mask, self.settings.rim)
-            pasted = poisson(normal, shot * np.float32(gain), grown, mixed=self.settings.blend == "mixed")
-            return np.asarray(np.clip(pasted, -1.0, 1.0))
+            return blended(normal, shot, mask, rim=self.settings.rim, gain=gain, mixed=self.settings.blend == "mixed")
         ring = _ring(mask)
         if ring.any():
             here, there = normal[ring], shot[ring]
@@ -97,9 +92,4 @@ def _pixels(image: torch.Tensor) -> np.ndarray:
 def _ring(mask: np.ndarray) -> np.ndarray:
     """The surroundings that say how bright it is here: a band of about a third of the damage's size."""
     width = int(np.clip(np.sqrt(mask.sum()) / 3, 3, 24))
-    return np.asarray(_grown(mask, width + 1) & ~_grown(mask, 1))  # the label's own rim is half damage
-
-
-def _grown(mask: np.ndarray, by: int) -> np.ndarray:
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * by + 1, 2 * by + 1))
-    return np.asarray(cv2.dilate(mask.astype(np.uint8), disc) > 0)
+    return np.asarray(grown(mask, width + 1) & ~grown(mask, 1))  # the label's own rim is half damage

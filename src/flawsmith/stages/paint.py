@@ -11,6 +11,7 @@ import torch
 
 from flawsmith.config import Config
 from flawsmith.data import images
+from flawsmith.data.blend import blended
 from flawsmith.data.cover import Window, plan_windows
 from flawsmith.data.masks import Pose, apply_pose_image
 from flawsmith.data.shots import Split
@@ -50,6 +51,7 @@ class _Canvas:
     asked: np.ndarray
     part: np.ndarray
     shot: np.ndarray | None
+    sketch: np.ndarray | None
     windows: list[Window]
     attempt: int = 0
     current: np.ndarray = field(init=False)
@@ -92,9 +94,11 @@ class Painter:
         kin = [e for e in self._shots if (e.product, e.defect) == (line["product"], line["defect"])]
         asked = asked_mask(line, normal, shot, kin, self._pictures, self._config.generate.turn)
         photograph = self._pictures.read(normal)
-        posed = None
+        posed = sketch = None
         if line["pose"] is not None:
             posed, _ = apply_pose_image(self._pictures.read(shot).model(), Pose.from_json(line["pose"]), asked.shape)
+            if not self._generator.native:
+                sketch = blended(photograph.model(), posed, asked)
         part = self._config.windows
         if self._generator.native:
             windows = [one_window(asked, context=NATIVE_CONTEXT)]
@@ -107,7 +111,7 @@ class Painter:
                 max_zoom=part.max_zoom,
                 overlap=part.overlap,
             )
-        return _Canvas(line, photograph, asked, self._pictures.part(normal), posed, windows)
+        return _Canvas(line, photograph, asked, self._pictures.part(normal), posed, sketch, windows)
 
     def _rounds(self, canvases: list[_Canvas]) -> None:
         """Paint window after window; the r-th windows of all samples go through the network together."""
@@ -125,12 +129,16 @@ class Painter:
         masks = _stack_masks([cut_mask(mask, w, size) for mask, w in zip(where, windows, strict=True)])
         products = tuple(canvas.line["product"] for canvas in group)
         defects = tuple(canvas.line["defect"] for canvas in group)
-        shot = None
+        shot = sketch = None
+        if all(canvas.sketch is not None for canvas in group):
+            sketch = _stack(
+                [cut(c.sketch, w, size) for c, w in zip(group, windows, strict=True) if c.sketch is not None]
+            )
         if all(canvas.shot is not None for canvas in group):
             seen = [cut(c.shot, w, size) for c, w in zip(group, windows, strict=True) if c.shot is not None]
             shot = Batch(_stack(seen), masks, products, defects)
         seeds = [(canvas.line["seed"] * 64 + canvas.attempt) * 64 + turn for canvas in group]
-        asked = Condition(_stack(normals), masks, products, defects, shot)
+        asked = Condition(_stack(normals), masks, products, defects, shot, sketch)
         part = self._config.generate
         made = self._generator.sample(asked, seeds, steps=part.steps, guidance=part.guidance)
         for row, (canvas, window) in enumerate(zip(group, windows, strict=True)):

@@ -41,7 +41,8 @@ class Job:
 
 def generator_class(config: Config) -> type[Generator]:
     """Return the class that the configuration names."""
-    return registry.get("generators", config.generator.name)  # type: ignore[no-any-return]
+    kind: type[Generator] = registry.get("generators", config.generator.name)
+    return kind
 
 
 def load_backbone(config: Config) -> Backbone | None:
