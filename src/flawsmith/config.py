@@ -145,7 +145,7 @@ class GenerateConfig(Settings):
     """Where masks come from: real masks re-posed, shapes of their statistics, or half and half."""
     turn: Literal["free", "right", "none"] = "free"
     """How re-posed damage may be turned on a surface: any angle, right angles, or not at all (a brushed surface)."""
-    feather: Annotated[float, Field(ge=0.0, le=64.0)] = 2.0
+    feather: Annotated[float, Field(ge=0.0, le=64.0)] = 1.0
     """Width in native pixels over which the paint fades in, inside the mask."""
     visible: Annotated[float, Field(gt=0.0, le=1.0)] = 0.024
     """Least change that counts as painted, as a share of full range (0.024 = 6 of 255)."""

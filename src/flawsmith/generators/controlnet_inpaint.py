@@ -11,8 +11,9 @@ model draw a whole object inside the mask); sampling from pure noise.
 Ours, because the paper's text does not say or because it serves small data: every number below; the ControlNet's start
 from the UNet's own encoder (as Zhang et al. 2023 do), its input convolution cut to the latent's channels; text dropout
 for guidance; the loss weight outside the mask; a cell of the latent mask is on when any of its pixels is (a hairline
-would vanish by nearest pixel); starting from a pasted shot, with its fine detail given back; the model's own word for sound parts in training; and the
-unmasked latent put back after sampling, so that what was not asked for decodes exactly as the base does.
+would vanish by nearest pixel); starting from a blended shot, with its fine detail given back; the model's own word for
+sound parts in training; and the unmasked latent put back after sampling, so that what was not asked for decodes exactly
+as the base does.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Settings(BaseSettings):
     strength: Annotated[float, Field(gt=0, le=1)] = 0.7
     """With start = shot: how much is made anew; 1 = everything."""
     detail: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """With start = shot: how much of what the autoencoder loses of the shot (grain, colour, hairlines) is given back."""
+    """With start = shot: how much of what the autoencoder loses (grain, colour, hairlines) is given back."""
     sampler: Literal["dpm", "ddim"] = "dpm"
     """DPM-Solver++ 2M, or DDIM."""
 

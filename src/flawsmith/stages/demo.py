@@ -28,7 +28,7 @@ shots = 8
 name = "controlnet_inpaint"
 [generator.settings]
 start = "shot"
-strength = 0.6
+strength = 0.4
 [train]
 scope = "all"
 steps = 160
