@@ -66,3 +66,20 @@ class _Cheat(Generator):
 def test_the_checks_can_fail(check: str, backbone: Any) -> None:
     with pytest.raises(AssertionError):
         GENERATOR_CHECKS[check](_Cheat, backbone)
+
+
+def test_detail_gives_back_what_the_autoencoder_loses(backbone: Any) -> None:
+    """At no strength the residual of the window is the sketch itself, to the last grain, however poor the decoder."""
+    kind = registry.get("generators", "controlnet_inpaint")
+    asked = example_condition(backbone.size)
+    assert asked.shot is not None
+    sketch = asked.normal * (1 - asked.mask) + asked.shot.image * asked.mask
+    asked = Condition(asked.normal, asked.mask, asked.product, asked.defect, asked.shot, sketch)
+    for detail in (1.0, 0.0):
+        made = kind(backbone, kind.Settings(start="shot", strength=0.01, detail=detail)).sample(
+            asked, [0, 1, 2, 3], steps=4, guidance=1.0
+        )
+        assert made.base is not None
+        painted = (asked.normal + made.image - made.base) * asked.mask
+        near = torch.allclose(painted, sketch * asked.mask, atol=1e-4)
+        assert near == (detail == 1.0)

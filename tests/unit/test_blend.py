@@ -89,3 +89,19 @@ def test_a_window_takes_a_fraction_of_a_second():
     start = time.process_time()
     blend.poisson(target, source, np.ones((128, 128), bool))
     assert time.process_time() - start < 2.0  # 0.1 s on an idle core
+
+
+def test_blended_keeps_the_damage_and_hides_its_tone() -> None:
+    rng = np.random.default_rng(3)
+    normal = np.full((64, 64, 3), 0.4, np.float32) + rng.normal(0, 0.01, (64, 64, 3)).astype(np.float32)
+    shot = np.full((64, 64, 3), -0.3, np.float32)
+    shot[28:36, 24:40] -= 0.4
+    mask = np.zeros((64, 64), bool)
+    mask[28:36, 24:40] = True
+    out = blend.blended(normal, shot, mask)
+    away = ~blend.grown(mask, 3)
+    np.testing.assert_array_equal(out[away], normal[away])
+    np.testing.assert_allclose(out[mask].mean(), 0.4 - 0.4 * 1.8, atol=0.08)  # as much darker as the place is brighter
+    plain = blend.blended(normal, shot, mask, gain=1.0)
+    np.testing.assert_allclose(plain[mask].mean(), 0.0, atol=0.05)
+    np.testing.assert_array_equal(blend.blended(normal, shot, np.zeros_like(mask)), normal)

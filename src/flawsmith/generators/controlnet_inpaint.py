@@ -149,7 +149,7 @@ class ControlNetInpaint(Generator):
             pasted = paste_matched(normal, asked.shot.image.to(back.device), mask)
             if asked.sketch is not None:
                 pasted = normal * (1 - mask) + asked.sketch.to(back.device) * mask
-            start = back.encode(pasted)
+            start = cells * back.encode(pasted) + (1 - cells) * known
         latent = denoise(
             guided(predict, guidance),
             back.noise,

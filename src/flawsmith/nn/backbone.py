@@ -25,6 +25,7 @@ from flawsmith.errors import BackboneError
 from flawsmith.nn import builtin
 from flawsmith.nn.attention import use_small_attention
 from flawsmith.nn.diffusion import Noise
+from flawsmith.nn.norm import use_plane_norms
 from flawsmith.nn.weights import tensor_hash
 
 _AUTOENCODERS: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
@@ -265,6 +266,7 @@ def _frozen(module: Any, device: torch.device) -> Any:
     module = cast(module.to(device), torch.float32).eval().requires_grad_(False)
     if hasattr(module, "set_attn_processor"):
         use_small_attention(module)
+        use_plane_norms(module)
     return module
 
 

@@ -9,6 +9,7 @@ from diffusers import ControlNetModel
 from torch import Tensor, nn
 
 from flawsmith.nn.attention import use_small_attention
+from flawsmith.nn.norm import use_plane_norms
 
 
 class Control(nn.Module):
@@ -71,5 +72,6 @@ def control_from_unet(unet: Any, latent_channels: int, factor: int) -> Control:
             net.register_to_config(in_channels=latent_channels)
     nn.Module.to(net, dtype=torch.float32)
     use_small_attention(net)
+    use_plane_norms(net)
     nn.Module.to(net, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Control(net).train().requires_grad_(True)
