@@ -221,8 +221,8 @@ def test_kill_minus_nine(server: Server, settings: list[str], undisturbed: tuple
 
 
 def test_control_c(server: Server, settings: list[str], tmp_path: Path):
-    # Long enough that it cannot end by itself first; a signal that falls into a callback of C code may be swallowed, and
-    # then a user presses again.
+    # Long enough that it cannot end by itself first; a signal that falls into a callback of C code may be swallowed,
+    # and then a user presses again.
     child = Child(server, command(tmp_path, [*settings, "--set", "train.steps=5000"]), tmp_path / "log")
     child.wait_for(lambda: training(tmp_path / "run"))
     for _ in range(20):
