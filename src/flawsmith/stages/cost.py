@@ -29,11 +29,12 @@ class Rate:
     """MB that a trained generator saves."""
 
 
-# First guesses, to be calibrated: `built-in` by the size of its network (about 20 GFLOP a window and step) on two cores
-# at 40 GFLOP/s; `large` is Stable Diffusion 1.5's published 0.8 TFLOP a step at 512 px. GPU = one of 40 TFLOP/s used.
+# `built-in` on a processor: what `make demo` and benchmarks/suites/real_data.py took on two cores with bfloat16 units;
+# its GPU row is a guess from the size of the network. `large` is Stable Diffusion 1.5's published 0.8 TFLOP a step at
+# 512 px, on two cores at 40 GFLOP/s or a GPU of which 40 TFLOP/s are used: not measured.
 RATES = {
-    ("built-in", "processor"): Rate(128, train=0.15, draw=0.05, memory=3.0, weights=60),
-    ("built-in", "GPU"): Rate(128, train=0.003, draw=0.001, memory=3.0, weights=60),
+    ("built-in", "processor"): Rate(128, train=0.06, draw=0.03, memory=2.5, weights=41),
+    ("built-in", "GPU"): Rate(128, train=0.003, draw=0.001, memory=2.5, weights=41),
     ("large", "processor"): Rate(512, train=60.0, draw=20.0, memory=16.0, weights=1500),
     ("large", "GPU"): Rate(512, train=0.15, draw=0.04, memory=20.0, weights=1500),
 }
