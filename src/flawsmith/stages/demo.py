@@ -14,7 +14,7 @@ from flawsmith.stages.progress import progress
 PRODUCTS: dict[str, tuple[str, ...]] = {
     "magnet": ("crack", "pores", "chip"),
     "steel": ("scratch", "dent", "stain"),
-    "screw": ("scratch", "bend"),
+    "screw": ("scratch", "rust"),
 }
 """What the demo's production line makes, and what goes wrong there."""
 
