@@ -136,9 +136,10 @@ def list_() -> None:
 
     for family in registry.FAMILIES:
         typer.echo(family)
-        for name, entry in sorted(registry.entries(family).items()):
+        known = sorted(registry.entries(family).items())
+        for name, entry in known:
             typer.echo(f"  {name:20} {entry.summary}")
-        if not registry.entries(family):
+        if not known:
             typer.echo("  (none yet)")
 
 
