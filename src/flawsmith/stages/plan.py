@@ -16,6 +16,7 @@ from flawsmith.data.masks import Pose, apply_pose_mask, pose_mask, procedural
 from flawsmith.data.shots import Split
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.interfaces import Generator
+from flawsmith.stages.cost import wanted
 from flawsmith.stages.pictures import Pictures
 from flawsmith.stages.progress import progress
 from flawsmith.stages.train import jobs_of
@@ -32,27 +33,20 @@ def counts(config: Config, split: Split) -> dict[tuple[str, str], int]:
     Raises:
         ConfigError: nothing at all would be made.
     """
+    real = Counter((e.product, e.defect) for e in (*split.shots, *split.test_defects) if e.defect)
     kinds = sorted({(e.product, e.defect) for e in split.shots if e.defect})
-    asked = config.generate.count
-    if isinstance(asked, dict):
-        wanted = {key: asked.get(key[1], 0) for key in kinds}
-    elif asked == "balance":
-        real = Counter((e.product, e.defect) for e in (*split.shots, *split.test_defects) if e.defect)
-        largest = {product: max(n for (p, _), n in real.items() if p == product) for product, _ in kinds}
-        wanted = {key: largest[key[0]] - real[key] for key in kinds}
-    else:
-        wanted = dict.fromkeys(kinds, asked)
-    if not any(wanted.values()):
-        raise ConfigError(f"generate.count: {asked!r} asks for no pair at all; name a number a kind")
-    return wanted
+    asked = wanted(config, {key: real[key] for key in kinds})
+    if not any(asked.values()):
+        raise ConfigError(f"generate.count: {config.generate.count!r} asks for no pair at all; name a number a kind")
+    return asked
 
 
 def make_plan(config: Config, split: Split, kind: type[Generator], pictures: Pictures) -> list[Line]:
     """Return the plan's lines, in the order in which they are made."""
-    wanted = counts(config, split)
+    count_of = counts(config, split)
     job_of = {shot: job.name for job in jobs_of(config, split) for shot in job.shots}
     order: list[tuple[str, str, str]] = []
-    for (product, defect), count in wanted.items():
+    for (product, defect), count in count_of.items():
         own = next(job_of[s] for s in split.shots if (s.product, s.defect) == (product, defect))
         order += [(own, product, defect)] * count
     # Kinds take turns within a job, so that the first half of a run shows all of them.
