@@ -234,3 +234,21 @@ def _table(settings: Any, names: list[str]) -> list[str]:
 if __name__ == "__main__":
     page = ROOT / "docs" / "configuration.md"
     page.write_text(_with_fields(page.read_text("utf-8")), "utf-8")
+
+
+def test_balance_is_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flawsmith import cli, runs
+
+    class Seen(Exception):
+        pass
+
+    def create(folder: Path, config: object) -> None:
+        raise Seen(config.generate.count)  # type: ignore[attr-defined]
+
+    (tmp_path / "empty.toml").write_text("")
+    monkeypatch.setattr(runs.Run, "create", create)
+    for words, count in ((["--balance"], "balance"), ([], 50)):
+        monkeypatch.setattr("sys.argv", ["flawsmith", "run", str(tmp_path / "empty.toml"), "--out", "x", *words])
+        with pytest.raises(Seen) as seen:
+            cli.main()
+        assert seen.value.args == (count,)

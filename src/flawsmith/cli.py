@@ -76,12 +76,17 @@ def check(config: ConfigPath, set_: Sets = []) -> None:  # noqa: B006
 def run(
     config: ConfigPath,
     out: Annotated[Path, typer.Option("--out", "-o", help="The run folder; going on where it stopped when it exists.")],
+    balance: Annotated[
+        bool, typer.Option("--balance", help="Fill every kind up to the largest: generate.count = balance.")
+    ] = False,
     set_: Sets = [],  # noqa: B006
 ) -> None:
     """Every stage: train, generate, export, report; skips what is done."""
     from flawsmith.runs import Run
 
-    opened = Run.create(out, _config(config, set_))  # a typo is said at once: torch takes seconds to load
+    opened = Run.create(
+        out, _config(config, [*set_, "generate.count=balance"] if balance else set_)
+    )  # a typo is said at once: torch takes seconds to load
     from flawsmith.stages.all import run_all
 
     typer.echo(f"report: {run_all(opened)}")

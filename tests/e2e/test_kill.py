@@ -29,7 +29,7 @@ PATIENCE = 240.0
 """Seconds after which a child is given up."""
 
 SERVER = """
-import os, sys
+import os, signal, sys
 import diffusers, torch, transformers
 import flawsmith.stages.all, flawsmith.generators.controlnet_inpaint, flawsmith.exports.mvtec
 from diffusers import AutoencoderTiny, UNet2DConditionModel, DDIMScheduler, DPMSolverMultistepScheduler, ControlNetModel
@@ -41,6 +41,8 @@ for line in sys.stdin:
     words = line.rstrip("\\n").split("\\t")
     child = os.fork()
     if child == 0:
+        # A shell that starts a job with & lets it ignore Ctrl-C; what is tested here is a command in the foreground.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.dup2(os.open(words[0], os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
         os.dup2(2, 1)
         sys.argv = ["flawsmith", *words[1:]]
@@ -222,7 +224,7 @@ def test_kill_minus_nine(server: Server, settings: list[str], undisturbed: tuple
 
 def test_control_c(server: Server, settings: list[str], tmp_path: Path):
     # Long enough that it cannot end by itself first; a signal that falls into a callback of C code may be swallowed,
-    # and then a user presses again.
+    # and a user then presses again.
     child = Child(server, command(tmp_path, [*settings, "--set", "train.steps=5000"]), tmp_path / "log")
     child.wait_for(lambda: training(tmp_path / "run"))
     for _ in range(20):
@@ -232,6 +234,9 @@ def test_control_c(server: Server, settings: list[str], tmp_path: Path):
         child.wait_for(lambda: time.monotonic() - pressed > 1)  # noqa: B023
         if not alive(child.process):
             break
+    else:
+        child.kill()
+        pytest.fail("Ctrl-C was ignored for 20 seconds")
     assert child.wait() == 130
     assert child.told().splitlines()[-1] == "flawsmith: stopped; the same command goes on from here"
     assert "Traceback" not in child.told()
