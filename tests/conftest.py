@@ -107,4 +107,6 @@ def small_config(backbone_folder: Path, factory_root: Path) -> dict[str, Any]:
         "generate.count": 2,
         "generate.steps": 2,
         "generate.batch": 3,
+        "measure.enabled": False,
+        "prove.enabled": False,
     }

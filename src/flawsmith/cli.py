@@ -81,7 +81,7 @@ def run(
     ] = False,
     set_: Sets = [],  # noqa: B006
 ) -> None:
-    """Every stage: train, generate, export, report; skips what is done."""
+    """Every stage: train, generate, measure, prove, export, report; skips what is done."""
     from flawsmith.runs import Run
 
     opened = Run.create(
@@ -113,6 +113,28 @@ def generate(run: RunPath, shard: Shard = "0/1") -> None:
     from flawsmith.stages.generate import parse_shard
 
     stage(opened, parse_shard(shard))
+
+
+@app.command()
+def measure(run: RunPath) -> None:
+    """Compare the pairs with real pictures: distances, diversity, labels, seams, copies."""
+    from flawsmith.runs import Run
+
+    opened = Run.open(run)
+    from flawsmith.stages.measure import measure as stage
+
+    typer.echo(f"measure: {stage(opened)}")
+
+
+@app.command()
+def prove(run: RunPath) -> None:
+    """Train detectors with and without the pairs: helps, no effect or harms, a verdict a kind."""
+    from flawsmith.runs import Run
+
+    opened = Run.open(run)
+    from flawsmith.stages.prove import prove as stage
+
+    typer.echo(f"prove: {stage(opened)}")
 
 
 @app.command()

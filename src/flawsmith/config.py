@@ -153,6 +153,61 @@ class GenerateConfig(Settings):
     """A pair with less of its asked mask visibly painted is made again with another seed."""
     attempts: Annotated[int, Field(ge=1, le=20)] = 3
     """How often, before the pair is given up (and the report says so)."""
+    shams: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Shams a pair: sound parts repainted as sound, so that a detector cannot learn "repainted = damaged"."""
+
+
+class FeaturesConfig(Settings):
+    """The frozen network through which pictures are compared, probed and screened."""
+
+    extractor: str = "efficientnet-lite0"
+    """efficientnet-lite0 (lies beside this package), dinov2, inception or lpips-vgg."""
+    source: str = ""
+    """A folder or file with its weights, or (with backbone.offline = false) a hub id; empty = the usual place."""
+
+
+class MeasureConfig(Settings):
+    """Rulers of the pictures themselves, beside real ones."""
+
+    enabled: bool = True
+    """False: `flawsmith run` leaves it out; `flawsmith measure RUN` does it all the same."""
+    metrics: list[str] = ["kid", "frechet", "diversity", "prdc", "alignment", "seam", "copies"]
+    """Which: see `flawsmith list`."""
+    resamples: Annotated[int, Field(ge=0, le=100_000)] = 200
+    """Bootstrap resamples behind each interval; 0 = none."""
+
+
+class ProveConfig(Settings):
+    """Does it help? Detectors are trained with and without the pairs, and compared on test pictures never seen."""
+
+    enabled: bool = True
+    """False: `flawsmith run` leaves it out; `flawsmith prove RUN` does it all the same."""
+    protocol: Literal["clean", "field"] = "clean"
+    """clean (the test set is seen once, at the end) or field (the papers' way: best-on-test and last, side by side)."""
+    detectors: list[str] = ["probe"]
+    """Which are trained: the first that tells where, whether or which answers that question; see `flawsmith list`."""
+    settings: dict[str, dict[str, Any]] = {}
+    """Their own settings: {probe = {steps = 400}}."""
+    budget: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of each detector's full training; the report says what less than 1 leaves out."""
+    size: Annotated[int, Field(ge=0, le=2048)] = 0
+    """Side of the pictures that detectors see; 0 = 256 in the field protocol, else the median photograph's, to 384."""
+    seeds: Annotated[int, Field(ge=1, le=100)] = 3
+    """Trainings an arm; below 3 the report calls the verdict unsafe."""
+    against: list[str] = ["crop_paste"]
+    """Other generators to compare with, with their default settings; each makes the same plan's pairs."""
+    mix: bool = True
+    """Also an arm that learns from our pairs and the first other generator's together."""
+    curve: list[Annotated[float, Field(gt=0)]] = [1, 3, 10]
+    """Also trained with this many pairs a shot, to see how many help most; empty = no curve."""
+    shams: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the sound pictures shown in training that are shams, where `generate.shams` made some."""
+    twins: Literal["drop", "keep"] = "drop"
+    """Test pictures that seem to be second photographs of a shot: left out, or kept (flatters)."""
+    resamples: Annotated[int, Field(ge=100, le=100_000)] = 2000
+    """Bootstrap resamples of test pictures and seeds behind each interval."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Of the intervals that decide a verdict."""
 
 
 class ExportConfig(Settings):
@@ -180,6 +235,9 @@ class Config(Settings):
     generator: GeneratorConfig = GeneratorConfig()
     train: TrainConfig = TrainConfig()
     generate: GenerateConfig = GenerateConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    measure: MeasureConfig = MeasureConfig()
+    prove: ProveConfig = ProveConfig()
     export: ExportConfig = ExportConfig()
     report: ReportConfig = ReportConfig()
 

@@ -10,12 +10,12 @@ package). `flawsmith.testing` holds the checks that every plug-in must pass.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from flawsmith.config import Settings as BaseSettings
-from flawsmith.types import Batch, Condition, Encoded, Example, Made
+from flawsmith.types import Batch, Condition, Encoded, Example, Found, Made
 
 if TYPE_CHECKING:
     from typing import Self
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from flawsmith.data.training_set import TrainingSet
     from flawsmith.nn.backbone import Backbone
+    from flawsmith.nn.features import Extractor
 
 
 class Generator(ABC):
@@ -40,6 +42,8 @@ class Generator(ABC):
     """False: it draws its own mask, inside `Condition.mask`."""
     needs_shot: ClassVar[bool] = False
     """True: `sample` reads `Condition.shot`."""
+    paints_sound: ClassVar[bool] = True
+    """False: it cannot repaint a place as *sound*, so no shams can be made with it."""
     native: ClassVar[bool] = False
     """True: it works on windows at the camera's own scale, of any size, one at a time."""
 
@@ -104,20 +108,47 @@ class Filter(ABC):
 
 
 class Detector(ABC):
-    """A model that finds damage; trained by `prove` on several sets to see which set is worth more."""
+    """A model that finds damage; `prove` trains it on several sets to see which set is worth more.
+
+    It learns from a `TrainingSet` only, and no test picture can enter one.
+    """
 
     Settings: ClassVar[type[BaseSettings]]
+    """A frozen settings class; every field has a default and one line of help."""
+    tells: ClassVar[frozenset[str]]
+    """What `predict` fills: "where" (heat), "whether" (score), "which" (kind)."""
+    needs_damage: ClassVar[bool] = True
+    """False: it learns from sound pictures alone and ignores all others."""
+    needs_extractor: ClassVar[bool] = False
+    """True: it stands on frozen features, and `extractor` is given."""
 
-    def __init__(self, settings: BaseSettings) -> None:
+    def __init__(
+        self, settings: BaseSettings, kinds: Sequence[str], *, extractor: Extractor | None = None, device: str = "cpu"
+    ) -> None:
         self.settings = settings
+        self.kinds = tuple(kinds)
+        self.extractor = extractor
+        self.device = device
 
     @abstractmethod
-    def fit(self, batches: Iterable[Batch], rng: torch.Generator) -> None:
-        """Train on batches of labelled windows."""
+    def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
+        """Train from nothing, and yield the share that is done, in (0,1], after each epoch; the last is 1.0.
+
+        At every yield `predict` works. All randomness comes from `rng` (a CPU generator).
+
+        Args:
+            training: Pictures of one size, with masks and kinds.
+            rng: Decides initial weights, order and augmentation.
+            budget: Share of the full training; `reduced` says in words what less than 1 leaves out.
+        """
 
     @abstractmethod
-    def predict(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return heat float32 (B,1,H,W) and picture score float32 (B,); higher = more damaged."""
+    def predict(self, image: Tensor) -> Found:
+        """Look at pictures: float32 (B,3,H,W), RGB, [-1,1], of the training set's size."""
+
+    def reduced(self, budget: float) -> str:
+        """Say what a budget below 1 reduces, for the report; "" = nothing."""
+        return ""
 
 
 class Metric(Protocol):

@@ -39,7 +39,16 @@ _OURS: dict[str, dict[str, Entry]] = {
     },
     "filters": {},
     "metrics": {},
-    "detectors": {},
+    "detectors": {
+        "probe": Entry(
+            "flawsmith.detectors.probe:Probe", "frozen features and a small trained head: quick, the default"
+        ),
+        "unet": Entry("flawsmith.detectors.unet:Unet", "the field's localiser: DRAEM's U-Net, made for GPUs"),
+        "classifier": Entry("flawsmith.detectors.classifier:Classifier", "the field's classifier of kinds: ResNet-34"),
+        "patchcore": Entry(
+            "flawsmith.detectors.patchcore:Patchcore", "distance to remembered sound patches; needs no defects at all"
+        ),
+    },
     "exports": {
         "mvtec": Entry("flawsmith.exports.mvtec:write", "MVTec AD's folder layout, which Anomalib loads"),
     },

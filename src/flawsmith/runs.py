@@ -1,7 +1,7 @@
 """The run folder: config, manifest, plan, sample lines, resume.
 
     RUN/ config.json  manifest.json  data.json  weights/  state/  plan.jsonl  samples/  samples*.jsonl
-         export/  report.html  report.md  log.jsonl
+         shams/  shams*.jsonl  metrics.json  proof.json  export/  report.html  report.md  log.jsonl
 
 Every file is written whole or not at all (`files.py`) and JSON lines are append-only, so a run that is killed at any
 moment goes on from where its last whole step ended.
@@ -122,9 +122,16 @@ class Run:
         append_lines(self.path("log.jsonl"), [{"at": _now(), **facts}])
 
     def samples(self) -> list[dict[str, Any]]:
-        """Return the lines of all shards' sample files, by index."""
+        """Return the lines of all shards' sample files, by index: the pairs."""
+        return self._rows("samples*.jsonl")
+
+    def shams(self) -> list[dict[str, Any]]:
+        """Return the lines of all shards' sham files, by index: sound parts repainted as sound."""
+        return self._rows("shams*.jsonl")
+
+    def _rows(self, pattern: str) -> list[dict[str, Any]]:
         rows: dict[int, dict[str, Any]] = {}
-        for path in sorted(self.folder.glob("samples*.jsonl")):
+        for path in sorted(self.folder.glob(pattern)):
             rows.update({row["index"]: row for row in read_lines(path)})
         return [rows[index] for index in sorted(rows)]
 

@@ -1,25 +1,36 @@
 """What every plug-in must do, as checks that anyone can run on a class of their own:
 
-    from flawsmith.testing import check_generator
+    from flawsmith.testing import check_detector, check_generator
     check_generator(MyGenerator, backbone)
+    check_detector(MyDetector)
 
-Each check is a function that raises AssertionError with a sentence; `GENERATOR_CHECKS` lists them by name, so that a
-test suite can show them one by one.
+Each check is a function that raises AssertionError with a sentence; `GENERATOR_CHECKS` and `DETECTOR_CHECKS` list them
+by name, so that a test suite can show them one by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import ClassVar
 
+import numpy as np
 import torch
+from scipy.stats import rankdata
+from torch import Tensor
 
-from flawsmith.interfaces import Generator
+from flawsmith.config import Settings
+from flawsmith.data import factory, images
+from flawsmith.data.training_set import TrainingSet
+from flawsmith.errors import DataError, FlawsmithError
+from flawsmith.interfaces import Detector, Generator
 from flawsmith.nn.backbone import Backbone
+from flawsmith.nn.features import Extractor, scaled, tensors_fingerprint
 from flawsmith.nn.fit import Fit
 from flawsmith.nn.weights import tensor_hash
-from flawsmith.types import Batch, Condition, Made
+from flawsmith.types import Batch, Condition, Example, Found, Made
 
 Check = Callable[[type[Generator], Backbone], None]
 
@@ -46,12 +57,7 @@ def example_condition(size: int, count: int = 4) -> Condition:
 
 def settings_round_trip(kind: type[Generator], backbone: Backbone) -> None:
     """Settings have a default and a line of help for every field, are frozen, and survive JSON."""
-    settings = kind.Settings()
-    for name, field in kind.Settings.model_fields.items():
-        assert field.description, f"{kind.__name__}.Settings.{name} has no line of help under it"
-    assert kind.Settings.model_validate_json(settings.model_dump_json()) == settings
-    assert kind.Settings.model_config.get("frozen"), f"{kind.__name__}.Settings is not frozen"
-    assert kind.Settings.model_config.get("extra") == "forbid", f"{kind.__name__}.Settings takes unknown keys"
+    _settings_hold(kind.__name__, kind.Settings)
 
 
 def loss_is_per_sample(kind: type[Generator], backbone: Backbone) -> None:
@@ -194,3 +200,223 @@ def _sample(generator: Generator, asked: Condition, seeds: range) -> Made:
 
 def _hash(backbone: Backbone) -> str:
     return tensor_hash({**backbone.unet.state_dict(), **backbone.vae.state_dict()})
+
+
+def _settings_hold(owner: str, kind: type[Settings]) -> None:
+    settings = kind()
+    for name, field in kind.model_fields.items():
+        assert field.description, f"{owner}.Settings.{name} has no line of help under it"
+    assert kind.model_validate_json(settings.model_dump_json()) == settings
+    assert kind.model_config.get("frozen"), f"{owner}.Settings is not frozen"
+    assert kind.model_config.get("extra") == "forbid", f"{owner}.Settings takes unknown keys"
+
+
+# Detectors. `check_detector(MyDetector)` trains it for seconds on small surfaces with planted damage.
+
+DetectorCheck = Callable[[type[Detector]], None]
+_KINDS = ("disc", "bar")
+_SHAPES = {"where": "heat", "whether": "score", "which": "kind"}
+
+
+class _TinyExtractor(Extractor):
+    name = "tiny"
+    strides, channels = (4, 8, 16), (12, 24, 32)
+    side: ClassVar[int] = 64
+
+    def __init__(self) -> None:
+        super().__init__()
+        depths = zip((3, *self.channels), self.channels, (4, 2, 2), strict=False)
+        self.network = torch.nn.ModuleList(torch.nn.Conv2d(a, b, s + 1, s, s // 2) for a, b, s in depths)
+        rng = torch.Generator().manual_seed(7)
+        with torch.no_grad():
+            for parameter in self.network.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=rng) / parameter[0].numel() ** 0.5)
+        self.fingerprint = tensors_fingerprint(self)
+
+    @torch.inference_mode()
+    def maps(self, image: Tensor) -> list[Tensor]:
+        found = [image]
+        for layer in self.network:
+            found.append(layer(found[-1]).relu())
+        return found[1:]
+
+    @torch.inference_mode()
+    def vector(self, image: Tensor) -> Tensor:
+        return self.maps(scaled(image, self.side))[-1].mean((2, 3))
+
+
+def tiny_extractor() -> Extractor:
+    """Return a small extractor with the same random weights each time: three depths, 32 numbers a picture."""
+    return _TinyExtractor().eval().requires_grad_(False)
+
+
+def example_training(count: int = 12, *, side: int = 64, seed: int = 1, damaged: bool = True) -> TrainingSet:
+    """Return surfaces of one line, every second one with a bright disc or bar on it (unless `damaged` is False).
+
+    Other seeds give other pictures of the same line: something to be tested on.
+    """
+    training, rng = TrainingSet(side, _KINDS), np.random.default_rng(seed)
+    rows, columns = np.mgrid[:side, :side]
+    with TemporaryDirectory() as place:
+        for number in range(count):
+            pixels = factory.make("steel", None, seed=1000 * seed + number, line=1, size=side).image.copy()
+            defect = _KINDS[number // 2 % 2] if number % 2 else None
+            top, left = rng.integers(side // 4, 3 * side // 4, 2)
+            if defect == "disc":
+                mask = (rows - top) ** 2 + (columns - left) ** 2 <= (side // 10) ** 2
+            else:
+                mask = (abs(rows - top) <= side // 20) & (abs(columns - left) <= side // 5)
+            example = Example(f"{number}.png", Path(place, f"{number}.png"), "steel")
+            if defect is not None and damaged:
+                pixels[mask] = 250
+                example = replace(example, defect=defect, mask=Path(place, f"{number}_mask.png"))
+                images.write_mask(Path(place, f"{number}_mask.png"), mask)
+            images.write(example.image, pixels)
+            if defect is None or damaged:
+                training.add(example, "real")
+    return training
+
+
+def detector_settings_round_trip(kind: type[Detector]) -> None:
+    """Settings have a default and a line of help for every field, are frozen, and survive JSON."""
+    _settings_hold(kind.__name__, kind.Settings)
+
+
+def detector_says_what_it_tells(kind: type[Detector]) -> None:
+    """It tells something that there is a word for; asked before it was trained, it says so."""
+    assert kind.tells and kind.tells <= set(_SHAPES), f"tells is {set(kind.tells)}, not some of {set(_SHAPES)}"
+    detector = _detector(kind)
+    for budget in (1.0, 0.01):
+        said = detector.reduced(budget)
+        assert isinstance(said, str) and "\n" not in said, f"reduced({budget}) is no sentence: {said!r}"
+    try:
+        detector.predict(torch.zeros(1, 3, 64, 64))
+    except FlawsmithError as error:
+        assert "fit" in str(error) or "train" in str(error), f"not trained yet, it says: {error}"
+    else:
+        raise AssertionError("it predicts before it was trained")
+
+
+def found_is_well_formed(kind: type[Detector]) -> None:
+    """The share done rises to 1; from the first epoch on `predict` fills what it tells and nothing else, in shape."""
+    training, detector = example_training(), _detector(kind)
+    image = training.batch(range(5)).image
+    shares: list[float] = []
+    for share in detector.fit(training, torch.Generator().manual_seed(0), budget=_LEAST):
+        if not shares:
+            _well_formed(detector, detector.predict(image), image)
+        shares.append(share)
+    assert shares and shares[-1] == 1.0 and 0 < shares[0], f"the shares done are {shares[:3]} ... {shares[-1:]}"
+    assert all(a < b for a, b in zip(shares, shares[1:], strict=False)), "the share done does not rise"
+    found, alone = detector.predict(image), detector.predict(image[2:3])
+    _well_formed(detector, found, image)
+    for part in (_SHAPES[task] for task in kind.tells):
+        whole, one = getattr(found, part)[2:3], getattr(alone, part)
+        assert torch.allclose(whole, one, rtol=1e-2, atol=1e-3), f"{part} depends on the pictures beside it"
+
+
+def same_rng_same_predictions(kind: type[Detector]) -> None:
+    """Trained again from the same rng it says the same, also when it was asked in between; global streams stay."""
+    training, detector = example_training(), _detector(kind)
+    image, stream = training.batch(range(4)).image, torch.get_rng_state()
+    for _ in detector.fit(training, torch.Generator().manual_seed(3), budget=_LEAST):
+        first = detector.predict(image)
+    again = _fitted(detector, training, seed=3).predict(image)
+    for part in (_SHAPES[task] for task in kind.tells):
+        assert torch.equal(getattr(first, part), getattr(again, part)), f"the same rng gave another {part}"
+    assert torch.equal(torch.get_rng_state(), stream), "the global random stream moved"
+
+
+def planted_damage_is_found(kind: type[Detector]) -> None:
+    """After a small share of its training it ranks bright spots on pictures that it never saw far above chance."""
+    if not kind.tells & {"where", "whether"}:
+        return
+    training, batch = example_training(), example_training(24, seed=2).batch(range(24))
+    ranked: dict[str, float] = {}
+    for budget in (0.003, 0.03, 0.3):
+        found = _fitted(_detector(kind), training, budget=budget).predict(batch.image)
+        if found.heat is not None:
+            ranked["heat"] = _ranked(found.heat, batch.mask)
+        if found.score is not None:
+            ranked["score"] = _ranked(found.score, batch.mask.flatten(1).amax(1))
+        if min(ranked.values()) >= 0.75:
+            return
+    raise AssertionError(f"planted damage is not found: AUROC {ranked} (chance is 0.5)")
+
+
+def sound_alone_is_enough_or_refused(kind: type[Detector]) -> None:
+    """Without damaged pictures it trains, or says that it needs some; it never trains on what it should ignore."""
+    sound, detector = example_training(damaged=False), _detector(kind)
+    image = sound.batch(range(3)).image
+    if not kind.needs_damage:
+        said = [_fitted(detector, training).predict(image) for training in (sound, example_training())]
+        for part in (_SHAPES[task] for task in kind.tells):
+            assert torch.equal(*(getattr(one, part) for one in said)), "needs_damage is False, yet damage counts"
+        return
+    try:
+        _fitted(detector, sound)
+    except DataError as error:
+        assert "damage" in str(error) or "defect" in str(error), f"without damaged pictures it says: {error}"
+    else:
+        raise AssertionError("needs_damage is True, yet it trains without; set it to False or raise DataError")
+
+
+_LEAST = 0.0005
+"""A budget that shows how a detector behaves, not what it can learn."""
+
+DETECTOR_CHECKS: dict[str, DetectorCheck] = {
+    check.__name__: check
+    for check in (
+        detector_settings_round_trip,
+        detector_says_what_it_tells,
+        found_is_well_formed,
+        same_rng_same_predictions,
+        planted_damage_is_found,
+        sound_alone_is_enough_or_refused,
+    )
+}
+"""Every check, by name."""
+
+
+def check_detector(kind: type[Detector]) -> None:
+    """Run every check on a detector class.
+
+    Raises:
+        AssertionError: the first promise that is not kept, as a sentence.
+    """
+    for check in DETECTOR_CHECKS.values():
+        check(kind)
+
+
+def _detector(kind: type[Detector]) -> Detector:
+    return kind(kind.Settings(), _KINDS, extractor=tiny_extractor() if kind.needs_extractor else None)
+
+
+def _fitted(detector: Detector, training: TrainingSet, seed: int = 0, budget: float = _LEAST) -> Detector:
+    for _ in detector.fit(training, torch.Generator().manual_seed(seed), budget=budget):
+        pass
+    return detector
+
+
+def _well_formed(detector: Detector, found: Found, image: Tensor) -> None:
+    count, _, height, width = image.shape
+    shapes = {"heat": (count, 1, height, width), "score": (count,), "kind": (count, len(_KINDS))}
+    for task, part in _SHAPES.items():
+        value = getattr(found, part)
+        if task not in detector.tells:
+            assert value is None, f"it does not tell {task}, so {part} must be None"
+            continue
+        assert value is not None, f"it tells {task}, but {part} is None"
+        assert value.shape == shapes[part], f"{part} is {tuple(value.shape)}, not {shapes[part]}"
+        assert value.dtype == torch.float32 and value.device.type == "cpu", f"{part} is {value.dtype} on {value.device}"
+        assert bool(torch.isfinite(value).all()) and not value.requires_grad, f"{part} is not finite, or has a gradient"
+    if found.kind is not None:
+        assert float(found.kind.min()) >= 0, "a kind's probability is below 0"
+        assert torch.allclose(found.kind.sum(1), torch.ones(count), atol=1e-4), "a row of kinds does not sum to 1"
+
+
+def _ranked(scores: Tensor, labels: Tensor) -> float:
+    """Return the area under the ROC curve, from ranks."""
+    ranks, hit = rankdata(scores.numpy().ravel()), labels.numpy().ravel() > 0.5
+    most = int(hit.sum())
+    return float((ranks[hit].sum() - most * (most + 1) / 2) / (most * (len(hit) - most)))

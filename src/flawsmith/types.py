@@ -113,6 +113,18 @@ class Encoded:
         return Encoded({name: torch.cat([part[name] for part in parts]) for name in parts[0].tensors})
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a detector says of B pictures; a part that it cannot tell is None."""
+
+    heat: Tensor | None = None
+    """Where: float32 (B,1,H,W) of the pictures' size; higher = more likely damaged."""
+    score: Tensor | None = None
+    """Whether: float32 (B,); higher = more likely damaged."""
+    kind: Tensor | None = None
+    """Which: float32 (B,K), probabilities over the kinds of the training set, in their order; each row sums to 1."""
+
+
 def to_device(value: Any, device: Any) -> Any:
     """Return a Batch, Condition, Made or Encoded with every tensor on `device`."""
     import torch

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 INK, GRID, LINE, SOFT, GREY = "#3d4752", "#e3e8ee", "#0b6e8a", "#a9cbd8", "#c3cad2"
+VERDICT = {"helps": "#17703a", "harms": "#b3261e", "no effect": "#8a95a1"}
 _FONT = 'font-family="system-ui,Segoe UI,Roboto,Helvetica,Arial,sans-serif" font-size="11"'
 _MOST_POINTS = 500
 
@@ -92,6 +93,75 @@ def share_histogram(
         anchor = {0.0: "start", 1.0: "end"}.get(share, "middle")
         parts.append(_text(left + share * 10 * step, top + tall + 13, f"{share:.0%}", anchor))
     parts.append(_text(width / 2, height - 4, "of the asked mask visibly painted", "middle"))
+    return "".join([*parts, "</svg>"])
+
+
+def intervals(rows: Sequence[tuple[str, float, float, float, str]], title: str, *, unit: str, width: int = 560) -> str:
+    """Return an SVG of differences with their intervals, one line each, and a line at zero.
+
+    Args:
+        rows: (name, value, low, high, verdict); the verdict "helps", "harms" or other decides the colour.
+        title: The drawing's accessible name.
+        unit: Written below the axis.
+        width: In px.
+    """
+    left, right, top, step = 150, 16, 8, 22
+    height = top + step * len(rows) + 34
+    ends = [0.0, *(end for _, _, low, high, _ in rows for end in (low, high))]
+    low, high = min(ends), max(ends)
+    room = (high - low) * 0.05 or 1.0
+    low, high = low - room, high + room
+
+    def x(value: float) -> float:
+        return left + (width - left - right) * (value - low) / (high - low)
+
+    foot = top + step * len(rows)
+    parts = [_open(width, height, title)]
+    for tick in nice_ticks(low, high, 6):
+        parts.append(f'<line x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{top}" y2="{foot}" stroke="{GRID}"/>')
+        parts.append(_text(x(tick), foot + 14, f"{tick:+g}" if tick else "0", "middle"))
+    parts.append(f'<line x1="{x(0):.1f}" x2="{x(0):.1f}" y1="{top}" y2="{foot}" stroke="{INK}"/>')
+    for place, (name, value, start, end, told) in enumerate(rows):
+        y, colour = top + step * (place + 0.5), VERDICT.get(told, GREY)
+        parts.append(_text(left - 8, y + 4, name, "end"))
+        parts.append(_line([(x(start), y), (x(end), y)], colour, 3))
+        parts.append(f'<circle cx="{x(value):.1f}" cy="{y:.1f}" r="4.5" fill="{colour}"/>')
+    parts.append(_text((left + width - right) / 2, height - 4, unit, "middle"))
+    return "".join([*parts, "</svg>"])
+
+
+def gain_curve(points: Sequence[tuple[float, Sequence[float]]], title: str, *, unit: str, width: int = 420) -> str:
+    """Return an SVG: a figure against the number of pairs a shot, a dot a seed and a line through the means.
+
+    Args:
+        points: (pairs a shot, a value a seed), in rising order.
+        title: The drawing's accessible name.
+        unit: What the values are.
+        width: In px.
+    """
+    left, right, top, bottom, height = 52, 16, 12, 40, 220
+    values = [value for _, seeds in points for value in seeds]
+    low, high = min(values), max(values)
+    room = (high - low) * 0.1 or 1.0
+    low, high = low - room, high + room
+
+    def y(value: float) -> float:
+        return top + (height - top - bottom) * (1 - (value - low) / (high - low))
+
+    def x(place: int) -> float:
+        return left + (width - left - right) * (place + 0.5) / len(points)
+
+    parts = [_open(width, height, title)]
+    for tick in nice_ticks(low, high, 5):
+        parts.append(f'<line x1="{left}" x2="{width - right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="{GRID}"/>')
+        parts.append(_text(left - 6, y(tick) + 4, f"{tick:g}", "end"))
+    means = [(x(place), y(sum(seeds) / len(seeds))) for place, (_, seeds) in enumerate(points)]
+    parts.append(_line(means, LINE, 2.2))
+    for place, (times, seeds) in enumerate(points):
+        parts.append(_text(x(place), height - bottom + 16, f"{times:g}", "middle"))
+        parts += [f'<circle cx="{x(place):.1f}" cy="{y(value):.1f}" r="3.5" fill="{SOFT}"/>' for value in seeds]
+        parts.append(f'<circle cx="{means[place][0]:.1f}" cy="{means[place][1]:.1f}" r="4.5" fill="{LINE}"/>')
+    parts.append(_text((left + width - right) / 2, height - 6, f"made pairs a shot (upright: {unit})", "middle"))
     return "".join([*parts, "</svg>"])
 
 

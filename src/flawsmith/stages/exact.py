@@ -25,6 +25,8 @@ class Exactness:
 
     pairs: int = 0
     """Pairs compared."""
+    shams: int = 0
+    """Shams compared."""
     pixels: int = 0
     """Pixels outside masks compared."""
     differing: int = 0
@@ -41,14 +43,15 @@ class Exactness:
 
 
 def compare_all(run: Run, normals: Mapping[str, Example]) -> Exactness:
-    """Compare every made pair of a run with the photograph it was made from.
+    """Compare every made pair and sham of a run with the photograph it was made from.
 
     Args:
         run: The run; its sample lines name the files.
         normals: The sound parts by id.
     """
-    rows = [row for row in run.samples() if row["status"] == "made"]
-    found = Exactness()
+    rows = [row for row in (*run.samples(), *run.shams()) if row["status"] == "made"]
+    shams = len(run.shams())
+    found = Exactness(pairs=len(rows) - shams, shams=shams)
 
     def one(row: dict[str, Any]) -> tuple[int, int, bool, str]:
         return _compare(run, row, normals)
@@ -56,7 +59,6 @@ def compare_all(run: Run, normals: Mapping[str, Example]) -> Exactness:
     # Decoding leaves Python's lock; a picture may be large, so only a few are held at once.
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for pixels, differing, empty, sentence in pool.map(one, rows):
-            found.pairs += 1
             found.pixels += pixels
             found.differing += differing
             found.empty += empty

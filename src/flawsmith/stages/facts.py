@@ -150,8 +150,10 @@ def verdict(exact: Exactness) -> str:
     """Return what the comparison of the pairs with their photographs found, in one or two sentences."""
     if not exact.pairs:
         return "No pair is made yet, so there is nothing to compare."
+    with_shams = f" with {number_of(exact.shams, 'sham')}" if exact.shams else ""
     compared = (
-        f"{number_of(exact.pairs, 'made picture')} {'was' if exact.pairs == 1 else 'were'} read again and compared "
+        f"{number_of(exact.pairs, 'made picture')} {'was' if exact.pairs == 1 else 'were'} read again"
+        f"{with_shams} and compared "
     )
     compared += "with the photograph behind it"
     numbers = f"{number_of(exact.differing, 'pixel')} of {exact.pixels:,} outside the masks differ"

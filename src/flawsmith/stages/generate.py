@@ -1,7 +1,8 @@
 """Make the planned pairs: samples/000017.png with samples/000017.mask.png, and a line each in samples.jsonl.
 
-A batch is made whole or not at all, so a run that was killed makes the same bytes when it goes on. `--shard i/n` makes
-every n-th batch; shards share the plan and write their own lines.
+Shams, which are sound parts repainted as sound, follow in shams/ and shams.jsonl. A batch is made whole or not at all,
+so a run that was killed makes the same bytes when it goes on. `--shard i/n` makes every n-th batch; shards share the
+plan and write their own lines.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,14 @@ from flawsmith.interfaces import Generator
 from flawsmith.runs import Run
 from flawsmith.stages.paint import Painter, Pair
 from flawsmith.stages.pictures import Pictures
-from flawsmith.stages.plan import Line, make_plan
+from flawsmith.stages.plan import Line, make_plan, make_shams
 from flawsmith.stages.progress import progress
 from flawsmith.stages.split import split_data
 from flawsmith.stages.train import generator_class, is_trained, load_backbone, train_hash, working_size
 
 Shard = tuple[int, int]
+PAIRS, SHAMS = "samples", "shams"
+"""Folders in a run, and the names of the files that hold a line each."""
 
 
 def parse_shard(text: str) -> Shard:
@@ -55,42 +58,65 @@ def generate(run: Run, shard: Shard = (0, 1)) -> None:
             f"{run.folder}: the generator is not trained with this configuration, or its weights are gone; "
             f"run `flawsmith train {run.folder}`"
         )
-    stamp = digest(trained, config.generate.model_dump(mode="json"))
-    if run.stage_hash("generate") == stamp and _all_there(run):
+    tree = config.generate.model_dump(mode="json")
+    share = tree.pop("shams")
+    stamp = digest(trained, tree)  # another number of shams leaves the pairs as they are
+    both = digest(stamp, share)
+    if run.stage_hash("generate") == both and _all_there(run):
         return
     begun = time.time()
     pictures = Pictures(split.normals)
     with _locked(run.path("state", "lock")):
         lines = _planned(run, stamp, lambda: make_plan(config, split, kind, pictures))
-    rows_path = run.path("samples.jsonl" if shard[1] == 1 else f"samples.{shard[0]}-of-{shard[1]}.jsonl")
-    batches = [group for number, group in sorted(_by_batch(lines).items()) if number % shard[1] == shard[0]]
-    done = _whole_batches(run, rows_path, batches)
-    if any(group[0]["batch"] not in done for group in batches):
-        run.forget("generate", "export", "report")
-    generators: dict[str, Generator] = {}
-    total = sum(len(group) for group in batches)
-    made_before = sum(len(group) for group in batches if group[0]["batch"] in done)
+        shams = make_shams(config, split, kind, pictures, lines)
+        _clear_shams(run, both)
     made = 0
-    with progress("generate", total, "pairs", done=made_before) as advance:
-        for group in batches:
-            if group[0]["batch"] in done:
-                continue
-            job = group[0]["job"]
-            if job not in generators:
-                # Weights of one job at a time: a product has many, and memory is one.
-                generators = {job: kind.load(run.path("weights", *job.split("/")), backbone)}
-                generators[job].settings = settings
-            painter = Painter(config, generators[job], working_size(config, backbone), split, pictures)
-            rows = [_write(run, pair) for pair in painter.paint(group)]
-            append_lines(rows_path, rows)
-            made += len(rows)
-            advance(len(rows))
-    _sort_lines(rows_path)
-    run.log(stage="generate", seconds=round(time.time() - begun, 1), what=f"{made} pairs, shard {shard[0]}/{shard[1]}")
+    work = ((PAIRS, lines, run.samples), (SHAMS, shams, run.shams))
+    generators: dict[str, Generator] = {}
+
+    def painter_of(job: str) -> Painter:
+        if job not in generators:
+            # Weights of one job at a time: a product has many, and memory is one.
+            generators.clear()
+            generators[job] = kind.load(run.path("weights", *job.split("/")), backbone)
+            generators[job].settings = settings
+        return Painter(config, generators[job], working_size(config, backbone), split, pictures)
+
+    for name, planned, rows_of in work:
+        made += _make(run, name, planned, shard, rows_of, painter_of)
+    told = f"{made} pairs and shams, shard {shard[0]}/{shard[1]}"
+    run.log(stage="generate", seconds=round(time.time() - begun, 1), what=told)
     rows = run.samples()
-    if len(rows) == len(lines):
+    if len(rows) == len(lines) and len(run.shams()) == len(shams):
         good = sum(row["status"] == "made" for row in rows)
-        run.finish("generate", stamp, pairs=good, given_up=len(rows) - good)
+        run.finish("generate", both, pairs=good, given_up=len(rows) - good, shams=len(shams))
+
+
+def _make(
+    run: Run,
+    name: str,
+    lines: list[Line],
+    shard: Shard,
+    rows_of: Callable[[], list[dict[str, Any]]],
+    painter_of: Callable[[str], Painter],
+) -> int:
+    """Make this shard's batches of pairs or shams that are not on disk yet; return how many were made."""
+    path = run.path(f"{name}.jsonl" if shard[1] == 1 else f"{name}.{shard[0]}-of-{shard[1]}.jsonl")
+    batches = [group for number, group in sorted(_by_batch(lines).items()) if number % shard[1] == shard[0]]
+    done = _whole_batches(run, path, batches, rows_of)
+    todo = [group for group in batches if group[0]["batch"] not in done]
+    if todo:
+        run.forget("generate", "measure", "prove", "export", "report")
+    total = sum(len(group) for group in batches)
+    left = sum(len(group) for group in todo)
+    what = "generate" if name == PAIRS else name
+    with progress(what, total, "pairs" if name == PAIRS else name, done=total - left) as advance:
+        for group in todo:
+            rows = [_write(run, name, pair) for pair in painter_of(group[0]["job"]).paint(group)]
+            append_lines(path, rows)
+            advance(len(rows))
+    _sort_lines(path)
+    return left
 
 
 def _planned(run: Run, stamp: str, make: Any) -> list[Line]:
@@ -129,7 +155,9 @@ def _all_there(run: Run) -> bool:
     """Return whether every planned pair has its line and its files: what a user deletes is made again."""
     rows = run.samples()
     planned = len(_read_plan(run.path("plan.jsonl"), None))
-    return 0 < planned <= len(rows) and all(_is_there(run, row) for row in rows)
+    shams = run.shams()
+    whole = 0 < planned <= len(rows) and len(shams) == run.stage("generate").get("shams")
+    return whole and all(_is_there(run, row) for row in (*rows, *shams))
 
 
 def _is_there(run: Run, row: dict[str, Any]) -> bool:
@@ -143,10 +171,12 @@ def _by_batch(lines: list[Line]) -> dict[int, list[Line]]:
     return groups
 
 
-def _whole_batches(run: Run, path: Path, batches: list[list[Line]]) -> set[int]:
+def _whole_batches(
+    run: Run, path: Path, batches: list[list[Line]], rows_of: Callable[[], list[dict[str, Any]]]
+) -> set[int]:
     """Return the batches whose every line and file is on disk, from whichever shard; drop our lines of all others."""
     mend_lines(path)
-    there = {row["index"] for row in run.samples() if _is_there(run, row)}
+    there = {row["index"] for row in rows_of() if _is_there(run, row)}
     whole = {group[0]["batch"] for group in batches if all(line["index"] in there for line in group)}
     indices = {line["index"] for group in batches if group[0]["batch"] in whole for line in group}
     own = read_lines(path)
@@ -164,12 +194,23 @@ def _sort_lines(path: Path) -> None:
         _write_lines(path, ordered)
 
 
-def _write(run: Run, pair: Pair) -> dict[str, Any]:
+def _clear_shams(run: Run, stamp: str) -> None:
+    """Take away the shams of another input; what a killed run made of this one stays."""
+    mark = run.path("state", "shams.json")
+    if mark.exists() and read_json(mark).get("hash") == stamp:
+        return
+    shutil.rmtree(run.path(SHAMS), ignore_errors=True)
+    for old in run.folder.glob(f"{SHAMS}*.jsonl"):
+        old.unlink()
+    write_json(mark, {"hash": stamp})
+
+
+def _write(run: Run, folder: str, pair: Pair) -> dict[str, Any]:
     row = dict(pair.row)
     if pair.picture is None or pair.mask is None:
         return row | {"image": None, "mask": None}
     suffix = images.lossless_suffix(pair.picture)
-    name = f"samples/{row['index']:06d}"
+    name = f"{folder}/{row['index']:06d}"
     images.write(run.path(f"{name}{suffix}"), pair.picture)
     images.write_mask(run.path(f"{name}.mask.png"), pair.mask)
     return row | {"image": f"{name}{suffix}", "mask": f"{name}.mask.png"}

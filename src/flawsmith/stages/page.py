@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -13,7 +11,10 @@ import numpy as np
 from flawsmith.config import commented_toml
 from flawsmith.stages.charts import loss_curve, share_histogram
 from flawsmith.stages.facts import Facts, KindFacts, changed_settings, number_of, reasons, summary, verdict
-from flawsmith.stages.sheets import COLUMNS, Row, Sheet, jpeg
+from flawsmith.stages.markup import listed, picture, table
+from flawsmith.stages.proof_page import proof_section
+from flawsmith.stages.proof_rows import read_proof
+from flawsmith.stages.sheets import COLUMNS, Row, Sheet
 
 PICTURE_BYTES = 10_000_000
 """All pictures of a page together, before base64 makes a third more of them."""
@@ -27,7 +28,10 @@ def html_page(facts: Facts) -> str:
     budget = PICTURE_BYTES // max(1, tiles)
     style = files("flawsmith.stages").joinpath("report.css").read_text(encoding="utf-8")
     by_kind = {(kind.product, kind.defect): kind for kind in facts.kinds}
-    sections = [("counts", "Counts", _counts(facts))]
+    sections = []
+    if proof := read_proof(facts.run):
+        sections.append(("proof", "Do the pairs help?", proof_section(facts.run, proof)))
+    sections.append(("counts", "Counts", _counts(facts)))
     for number, sheet in enumerate(facts.sheets):
         kind = by_kind[sheet.product, sheet.defect]
         sections.append(
@@ -94,7 +98,7 @@ def _counts(facts: Facts) -> str:
         "Shots are the real defects that were learned from; test are the real defects that were kept apart and never "
         "looked at. A pair is given up when too little of its mask was visibly painted."
     )
-    return f"<p>{text}</p>{_table(heads, rows, total=True)}"
+    return f"<p>{text}</p>{table(heads, rows, total=True)}"
 
 
 def _kind(facts: Facts, sheet: Sheet, kind: KindFacts, budget: int) -> str:
@@ -126,7 +130,7 @@ def _kind(facts: Facts, sheet: Sheet, kind: KindFacts, budget: int) -> str:
 
 
 def _row(row: Row, budget: int) -> str:
-    tiles = "".join(_img(tile, name, budget) for tile, name in zip(row.tiles, COLUMNS, strict=True))
+    tiles = "".join(picture(tile, name, budget) for tile, name in zip(row.tiles, COLUMNS, strict=True))
     return f'<figure><div class="row">{tiles}</div><figcaption>{escape(row.caption)}</figcaption></figure>'
 
 
@@ -152,21 +156,19 @@ def _data(facts: Facts) -> str:
         ["Test sound parts (kept apart)", len(split.test_normals)],
         ["Leak check", "passed by content when the set was divided: no test picture is also learned from"],
     ]
-    parts = [_table([], rows)]
+    parts = [table([], rows)]
     for name, key in (("Notes on the split", "notes"), ("Warnings", "warnings")):
         if lines := facts.data.get(key):
-            parts.append(f"<h3>{name}</h3>" + _list(lines))
+            parts.append(f"<h3>{name}</h3>" + listed(lines))
     return "".join(parts)
 
 
 def _settings(facts: Facts) -> str:
     changed = changed_settings(facts.run.config)
     rows = [[f"{key}", _plain(value), _plain(default)] for key, value, default in changed]
-    table = (
-        _table(["Setting", "Value", "Default"], rows, mono=True) if rows else "<p>Every setting has its default.</p>"
-    )
+    shown = table(["Setting", "Value", "Default"], rows, mono=True) if rows else "<p>Every setting has its default.</p>"
     full = f"<details><summary>All settings</summary><pre>{escape(commented_toml(facts.run.config))}</pre></details>"
-    return f"<p>What differs from the defaults:</p>{table}{full}" if rows else f"{table}{full}"
+    return f"<p>What differs from the defaults:</p>{shown}{full}" if rows else f"{shown}{full}"
 
 
 def _origin(facts: Facts) -> str:
@@ -182,49 +184,21 @@ def _origin(facts: Facts) -> str:
         ["Machine", f"{facts.manifest.get('platform', '')}, {facts.manifest.get('processors', '?')} processors"],
         *([name, version] for name, version in facts.manifest.get("packages", {}).items()),
     ]
-    parts = [_table([], rows)]
+    parts = [table([], rows)]
     if facts.log:
         lines = [
             [row.get("at", ""), row.get("stage", ""), row.get("what", ""), _time(row.get("seconds"))]
             for row in facts.log
         ]
-        parts.append("<h3>Times</h3>" + _table(["When", "Stage", "What", "#Took"], lines[-60:]))
+        parts.append("<h3>Times</h3>" + table(["When", "Stage", "What", "#Took"], lines[-60:]))
     return "".join(parts)
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]], *, total: bool = False, mono: bool = False) -> str:
-    """Draw a table; a head that begins with # is a column of numbers."""
-    right = [head.startswith("#") for head in heads]
-    top = "".join(
-        f"<th{' class=number' if r else ''}>{escape(h.removeprefix('#'))}</th>"
-        for h, r in zip(heads, right, strict=True)
-    )
-    lines = []
-    for place, row in enumerate(rows):
-        cells = "".join(_cell(value, number < len(right) and right[number], mono) for number, value in enumerate(row))
-        last = total and place == len(rows) - 1
-        lines.append(f"<tr{' class=total' if last else ''}>{cells}</tr>")
-    head = f"<thead><tr>{top}</tr></thead>" if heads else ""
-    return f'<div class="wide"><table>{head}<tbody>{"".join(lines)}</tbody></table></div>'
-
-
-def _cell(value: Any, right: bool, mono: bool) -> str:
-    names = " ".join(name for name, on in (("number", right), ("mono", mono)) if on)
-    return (f'<td class="{names}">' if names else "<td>") + f"{escape(str(value))}</td>"
-
-
-def _list(lines: Iterable[str]) -> str:
-    return '<ul class="notes">' + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
 
 
 def _shot(tile: np.ndarray, name: str, budget: int) -> str:
     short = name.rsplit("/", 1)[-1]
-    return f'<figure title="{escape(name)}">{_img(tile, name, budget)}<figcaption>{escape(short)}</figcaption></figure>'
-
-
-def _img(tile: np.ndarray, name: str, budget: int) -> str:
-    data = base64.b64encode(jpeg(tile, budget)).decode()
-    return f'<img alt="{escape(name)}" src="data:image/jpeg;base64,{data}">'
+    return (
+        f'<figure title="{escape(name)}">{picture(tile, name, budget)}<figcaption>{escape(short)}</figcaption></figure>'
+    )
 
 
 def _name(facts: Facts, product: str, defect: str) -> str:

@@ -1,4 +1,4 @@
-"""Paint one batch of planned pairs at native resolution: cut windows, sample, paste back, re-fit the labels."""
+"""Paint one batch of planned pairs or shams at native resolution: cut windows, sample, paste back, re-fit labels."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 import torch
 
@@ -95,10 +96,14 @@ class Painter:
         asked = asked_mask(line, normal, shot, kin, self._pictures, self._config.generate.turn)
         photograph = self._pictures.read(normal)
         posed = sketch = None
-        if line["pose"] is not None:
+        if "twin" in line:
+            # A patch of sound matter from the same place of another photograph, so that the seam is one like a pair's.
+            donor = self._pictures.read(self._by_id[line["donor"]]).model()
+            posed = cv2.resize(donor, asked.shape[::-1], interpolation=cv2.INTER_AREA)
+        elif line["pose"] is not None:
             posed, _ = apply_pose_image(self._pictures.read(shot).model(), Pose.from_json(line["pose"]), asked.shape)
-            if not self._generator.native:
-                sketch = blended(photograph.model(), posed, asked)
+        if posed is not None and not self._generator.native:
+            sketch = blended(photograph.model(), posed, asked)
         part = self._config.windows
         if self._generator.native:
             windows = [one_window(asked, context=NATIVE_CONTEXT)]
@@ -128,7 +133,7 @@ class Painter:
         where = [c.asked if self._generator.needs_mask else c.part for c in group]
         masks = _stack_masks([cut_mask(mask, w, size) for mask, w in zip(where, windows, strict=True)])
         products = tuple(canvas.line["product"] for canvas in group)
-        defects = tuple(canvas.line["defect"] for canvas in group)
+        defects = tuple("" if "twin" in canvas.line else canvas.line["defect"] for canvas in group)
         shot = sketch = None
         if all(canvas.sketch is not None for canvas in group):
             sketch = _stack(
@@ -154,6 +159,8 @@ class Painter:
 
     def _finish(self, canvas: _Canvas, *, last: bool) -> Pair | None:
         """Return the pair; None = too little shows, try another seed."""
+        if "twin" in canvas.line:
+            return _sham(canvas)
         paint = self._paint_of(canvas)
         fitted, used = self._refit(canvas, canvas.current), "residual" if paint == "auto" else paint
         if paint == "auto" and fitted.share < FAINT and any(base is not None for _, _, base, _ in canvas.strokes):
@@ -196,6 +203,14 @@ class Painter:
     def _paint_of(self, canvas: _Canvas) -> str:
         paint = self._config.generate.paint
         return paint.get(canvas.line["defect"], "auto") if isinstance(paint, dict) else paint
+
+
+def _sham(canvas: _Canvas) -> Pair:
+    """Return a finished sham: however little shows of it is right, and its mask is all that was repainted."""
+    line = canvas.line
+    row = {name: line[name] for name in ("index", "twin", "product", "defect", "normal", "donor", "seed")}
+    row |= {"status": "made", "area": int(canvas.asked.sum())}
+    return Pair(row, canvas.current, canvas.asked)
 
 
 def _stack(pictures: list[np.ndarray]) -> torch.Tensor:

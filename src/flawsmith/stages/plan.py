@@ -68,6 +68,38 @@ def make_plan(config: Config, split: Split, kind: type[Generator], pictures: Pic
     return lines
 
 
+def make_shams(
+    config: Config, split: Split, kind: type[Generator], pictures: Pictures, lines: Sequence[Line]
+) -> list[Line]:
+    """Return the shams' lines: places of some of the pairs, evenly over the kinds, to be repainted as sound.
+
+    A sham is painted on its pair's photograph, in its pair's mask. The sound matter to start from comes from the same
+    place of another photograph where the product fills its pictures; a part that lies in any direction has no same
+    place, so there it is the photograph's own.
+    """
+    if not kind.paints_sound or not config.generate.shams:
+        return []
+    share, seen = config.generate.shams, Counter[tuple[str, str]]()
+    shams: list[Line] = []
+    batch, last, size = -1, "", 0
+    for line in lines:
+        key = (line["product"], line["defect"])
+        seen[key] += 1
+        if int(seen[key] * share) == int((seen[key] - 1) * share):
+            continue
+        if line["job"] != last or size == config.generate.batch:
+            batch, size, last = batch + 1, 0, line["job"]
+        size += 1
+        rng = np.random.default_rng((config.seed, 33, line["index"]))
+        donor = line["normal"]
+        if pictures.is_surface(line["product"]):
+            others = [e.id for e in split.normals if e.product == line["product"] and e.id != donor]
+            donor = others[int(rng.integers(len(others)))] if others else donor
+        number = {"index": len(shams), "twin": line["index"], "batch": batch, "seed": int(rng.integers(2**31))}
+        shams.append({**line, **number, "donor": donor})
+    return shams
+
+
 def _choices(
     config: Config, split: Split, kind: type[Generator], pictures: Pictures, index: int, product: str, defect: str
 ) -> Line:

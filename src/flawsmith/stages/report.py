@@ -16,6 +16,7 @@ from flawsmith.runs import Run
 from flawsmith.stages.charts import loss_curve
 from flawsmith.stages.facts import Facts, changed_settings, gather, number_of, reasons, summary, verdict
 from flawsmith.stages.page import html_page
+from flawsmith.stages.proof_lines import proof_lines, table_lines
 from flawsmith.stages.sheets import COLUMNS, compose, jpeg
 
 
@@ -53,7 +54,7 @@ def is_reported(run: Run) -> bool:
 
 
 def _stamp(run: Run) -> str:
-    done = [run.stage_hash(stage) for stage in ("train", "generate", "export")]
+    done = [run.stage_hash(stage) for stage in ("train", "generate", "measure", "prove", "export")]
     return digest(run.config.model_dump(mode="json"), done, run.samples())
 
 
@@ -64,6 +65,7 @@ def _write_markdown(facts: Facts) -> None:
     lines = [f"# {', '.join(facts.products[:3]) or 'run'}: synthesised defects", "", summary(facts), ""]
     lines += [f"**{verdict(facts.exact)}**", ""]
     lines += [f"- {line}" for line in facts.exact.wrong[:12]] + ([""] if facts.exact.wrong else [])
+    lines += proof_lines(facts.run, folder)
     lines += ["## Counts", "", *_counts(facts), ""]
     for number, sheet in enumerate(facts.sheets):
         name = f"{sheet.product}: {sheet.defect}"
@@ -92,7 +94,7 @@ def _counts(facts: Facts) -> list[str]:
     for kind in facts.kinds:
         why = "; ".join(reasons(kind, facts.run.config))
         rows.append([kind.product, kind.defect, kind.shots, kind.test, kind.asked, kind.made, kind.given_up, why])
-    return _table(["product", "kind", "shots", "test", "asked", "made", "given up", "why"], rows)
+    return table_lines(["product", "kind", "shots", "test", "asked", "made", "given up", "why"], rows)
 
 
 def _data(facts: Facts) -> list[str]:
@@ -105,12 +107,12 @@ def _data(facts: Facts) -> list[str]:
         ["leak check", "passed by content when the set was divided"],
     ]
     told = [f"- {line}" for line in [*facts.data.get("notes", []), *facts.data.get("warnings", [])]]
-    return ["## Data", "", *_table(["", ""], rows), "", *told, *([""] if told else [])]
+    return ["## Data", "", *table_lines(["", ""], rows), "", *told, *([""] if told else [])]
 
 
 def _settings(facts: Facts) -> list[str]:
     rows = changed_settings(facts.run.config)
-    changed = _table(["setting", "value", "default"], rows) if rows else ["Every setting has its default."]
+    changed = table_lines(["setting", "value", "default"], rows) if rows else ["Every setting has its default."]
     return ["## Settings", "", *changed, "", "```toml", commented_toml(facts.run.config).rstrip(), "```", ""]
 
 
@@ -124,15 +126,8 @@ def _origin(facts: Facts) -> list[str]:
         *facts.manifest.get("packages", {}).items(),
     ]
     times = [[row.get("stage", ""), row.get("what", ""), row.get("seconds", "")] for row in facts.log]
-    lines = ["## Fingerprints, versions and times", "", *_table(["", ""], rows), ""]
-    return lines + (_table(["stage", "what", "seconds"], times) if times else [])
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    def line(cells: Sequence[Any]) -> str:
-        return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-    return [line(heads), line(["---"] * len(heads)), *(line(row) for row in rows)]
+    lines = ["## Fingerprints, versions and times", "", *table_lines(["", ""], rows), ""]
+    return lines + (table_lines(["stage", "what", "seconds"], times) if times else [])
 
 
 def _plain_name(text: str) -> str:

@@ -1,0 +1,141 @@
+"""What a detector may learn from: pictures of one size with masks and kinds, and no test picture among them.
+
+The guard is not a rule to be kept but a door: a `TrainingSet` is made with the content hashes of all test pictures, and
+`add` raises on a picture that looks like one of them, whatever its name. Detectors accept nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+
+from flawsmith.data import images
+from flawsmith.data.looks import look
+from flawsmith.errors import DataError
+from flawsmith.types import Batch, Example
+
+Origin = Literal["real", "made", "sham"]
+"""A photograph (shot or sound part), a made pair, or a sound part repainted as sound."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One picture to learn from."""
+
+    image: np.ndarray
+    """uint8 (S,S,3), RGB."""
+    mask: np.ndarray
+    """bool (S,S); all False for a sound part or a sham."""
+    product: str
+    defect: str | None
+    origin: Origin
+    id: str
+
+
+class TrainingSet:
+    """Pictures to learn from, all of one size, kept in memory as 8 bits.
+
+    Args:
+        size: Side of the square that every picture is scaled to.
+        kinds: All defect kinds, in the order in which detectors count them.
+        forbidden: Content hashes (`shots.content_hash`) of the test pictures.
+    """
+
+    def __init__(self, size: int, kinds: Sequence[str], forbidden: Iterable[str] = ()) -> None:
+        self.size = size
+        self.kinds = tuple(kinds)
+        self._forbidden = frozenset(forbidden)
+        self.lessons: list[Lesson] = []
+
+    def __len__(self) -> int:
+        return len(self.lessons)
+
+    def add(self, example: Example, origin: Origin) -> None:
+        """Read a picture and take it in.
+
+        Raises:
+            DataError: it is a test picture, of an unknown kind, damaged without a mask, or cannot be read.
+        """
+        if look(example.image).pixels in self._forbidden:
+            raise DataError(
+                f"{example.image}: is a picture of the test set, so no detector may learn from it; "
+                "take it out of one of the two"
+            )
+        if example.defect is not None and example.defect not in self.kinds:
+            raise DataError(f"{example.id}: its kind {example.defect!r} is none of {', '.join(self.kinds)}")
+        image, mask = read_square(example, self.size)
+        if example.defect is not None and not mask.any():
+            raise DataError(f"{example.id}: is filed as {example.defect} but has no marked damage")
+        self.lessons.append(Lesson(image, mask, example.product, example.defect, origin, example.id))
+
+    def clone(self) -> TrainingSet:
+        """Return a set with the same pictures and the same door, to which others can be added."""
+        other = TrainingSet(self.size, self.kinds, self._forbidden)
+        other.lessons = list(self.lessons)
+        return other
+
+    def sound(self, *origins: Origin) -> list[int]:
+        """Return the places of the sound pictures, of these origins or of all."""
+        return [i for i, one in enumerate(self.lessons) if one.defect is None and one.origin in (origins or _ALL)]
+
+    def damaged(self, kind: str | None = None, *origins: Origin) -> list[int]:
+        """Return the places of the damaged pictures, of one kind or all, of these origins or of all."""
+        return [
+            i
+            for i, one in enumerate(self.lessons)
+            if one.defect is not None and kind in (None, one.defect) and one.origin in (origins or _ALL)
+        ]
+
+    def label(self, index: int) -> int:
+        """Return the kind's number, or -1 for a sound picture."""
+        defect = self.lessons[index].defect
+        return -1 if defect is None else self.kinds.index(defect)
+
+    def batch(self, indices: Iterable[int]) -> Batch:
+        """Return these pictures for a network; `defect` is "" for sound ones."""
+        chosen = [self.lessons[index] for index in indices]
+        image = to_tensor(np.stack([one.image for one in chosen]))
+        mask = torch.from_numpy(np.stack([one.mask for one in chosen]))[:, None].float()
+        return Batch(image, mask, tuple(one.product for one in chosen), tuple(one.defect or "" for one in chosen))
+
+
+_ALL: tuple[Origin, ...] = ("real", "made", "sham")
+
+
+def to_tensor(pictures: np.ndarray) -> torch.Tensor:
+    """Turn uint8 (B,S,S,3) into float32 (B,3,S,S) in [-1,1]."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(127.5).sub(1.0).contiguous()
+
+
+def read_square(example: Example, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Read a picture with its mask and scale both to a square.
+
+    Returns:
+        uint8 (size,size,3) RGB, and bool (size,size): True where damage covers at least half a pixel, and, so that no
+        label vanishes, where it covers most if that is nowhere.
+    """
+    native = images.read(example.image)
+    shrinks = max(native.shape[:2]) > size
+    model = images.to_model(native)
+    scaled = cv2.resize(model, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    image = np.rint((np.clip(scaled, -1, 1) + 1) * 127.5).astype(np.uint8)
+    if example.mask is None:
+        return image, np.zeros((size, size), bool)
+    native_mask = images.read_mask(example.mask, native.shape)
+    return image, square_mask(native_mask, size)
+
+
+def square_mask(mask: np.ndarray, size: int) -> np.ndarray:
+    """Scale a bool mask (H,W) to (size,size), as `read_square` does."""
+    shrinks = max(mask.shape) > size
+    cover = cv2.resize(
+        mask.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+    if not mask.any():
+        return np.zeros((size, size), bool)
+    return np.asarray(cover >= min(0.5, float(cover.max())))

@@ -1,0 +1,131 @@
+"""A memory of sound patches, as in PatchCore: what lies far from every remembered patch is damage. Needs no defects.
+
+Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022: patches of mid-depth feature maps,
+averaged with their neighbours (section 3.1), thinned to a coreset by greedy k-centre on random projections (3.2), and
+scored by the distance to the nearest (3.3). What differs: the extractor is the house's, not WideResNet-50; the greedy
+search starts from a random draw of at most `draw` patches, so that two cores manage it; a picture's score is the
+greatest distance, without the paper's re-weighting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from flawsmith import config
+from flawsmith.data.training_set import TrainingSet
+from flawsmith.errors import ConfigError, DataError
+from flawsmith.interfaces import Detector
+from flawsmith.nn.features import Extractor
+from flawsmith.types import Found
+
+_CHUNK = 16
+_PROJECTED = 64
+
+
+class PatchcoreSettings(config.Settings):
+    """The memory's size and what it is made of."""
+
+    memory: Annotated[int, Field(ge=16)] = 4000
+    """Patches that are remembered."""
+    draw: Annotated[int, Field(ge=16)] = 40_000
+    """Patches drawn at random, from which the memory is chosen."""
+    depths: tuple[Annotated[int, Field(ge=0)], ...] = (1, 2)
+    """Which of the extractor's depths (0 = the finest) describe a patch."""
+    blur: Annotated[float, Field(ge=0)] = 4.0
+    """Sigma in pixels of the blur over the finished heat, as in the paper."""
+
+
+class Patchcore(Detector):
+    """Distance to the nearest remembered sound patch; tells where and whether."""
+
+    Settings: ClassVar[type[config.Settings]] = PatchcoreSettings
+    tells: ClassVar[frozenset[str]] = frozenset({"where", "whether"})
+    needs_damage: ClassVar[bool] = False
+    needs_extractor: ClassVar[bool] = True
+    settings: PatchcoreSettings
+
+    def __init__(
+        self,
+        settings: config.Settings,
+        kinds: Sequence[str],
+        *,
+        extractor: Extractor | None = None,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(settings, kinds, extractor=extractor, device=device)
+        if extractor is None:
+            raise ConfigError("patchcore remembers frozen features, so it needs an extractor")
+        if missing := [depth for depth in self.settings.depths if depth >= len(extractor.channels)]:
+            raise ConfigError(f"patchcore.depths: {extractor.name} has no depth {missing[0]}")
+        self._memory: Tensor | None = None
+
+    def reduced(self, budget: float) -> str:
+        return "" if budget >= 1 else f"patchcore remembers {self._size(budget)} patches, not {self.settings.memory}"
+
+    @torch.inference_mode()
+    def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
+        own = training.sound("real") or training.sound()
+        if not own:
+            raise DataError("patchcore remembers sound parts, and the training set holds none")
+        each, drawn = max(1, self.settings.draw // len(own)), []
+        for start in range(0, len(own), _CHUNK):
+            patches = self._patches(training.batch(own[start : start + _CHUNK]).image)
+            for row in patches.flatten(2):
+                drawn.append(row[:, torch.randperm(row.shape[1], generator=rng)[:each]].T)
+        pool = torch.cat(drawn)
+        self._memory = pool[_k_centre(pool, min(self._size(budget), len(pool)), rng)].to(self.device)
+        yield 1.0
+
+    @torch.inference_mode()
+    def predict(self, image: Tensor) -> Found:
+        if self._memory is None:
+            raise DataError("patchcore was asked before it was trained; call fit first")
+        heats, scores = [], []
+        for chunk in image.split(_CHUNK):
+            patches = self._patches(chunk).to(self.device)
+            rows = patches.permute(0, 2, 3, 1).reshape(-1, patches.shape[1])
+            nearest = torch.cat([torch.cdist(part, self._memory).amin(1) for part in rows.split(4096)])
+            heat = nearest.view(len(chunk), 1, *patches.shape[-2:]).float().cpu()
+            scores.append(heat.amax((1, 2, 3)))
+            heats.append(_blurred(F.interpolate(heat, image.shape[-2:], mode="bilinear"), self.settings.blur))
+        return Found(torch.cat(heats), torch.cat(scores), None)
+
+    def _size(self, budget: float) -> int:
+        return max(16, round(self.settings.memory * budget))
+
+    def _patches(self, image: Tensor) -> Tensor:
+        """Return float32 (B,D,h,w): the chosen depths, averaged over 3 x 3 neighbours, on the finest one's grid."""
+        assert self.extractor is not None
+        maps = self.extractor.maps(image.to(self.device))
+        chosen = [F.avg_pool2d(maps[depth].float().cpu(), 3, 1, 1) for depth in self.settings.depths]
+        side = chosen[0].shape[-2:]
+        return torch.cat([F.interpolate(m, side, mode="bilinear", align_corners=False) for m in chosen], 1)
+
+
+def _k_centre(pool: Tensor, count: int, rng: torch.Generator) -> Tensor:
+    """Choose `count` rows so that no row is far from a chosen one: greedy, on a random projection (section 3.2)."""
+    projection = torch.randn(pool.shape[1], min(_PROJECTED, pool.shape[1]), generator=rng)
+    seen = pool @ projection
+    chosen = torch.empty(count, dtype=torch.long)
+    chosen[0] = int(torch.randint(len(seen), (1,), generator=rng))
+    distance = torch.full((len(seen),), torch.inf)
+    for place in range(1, count):
+        distance = torch.minimum(distance, (seen - seen[chosen[place - 1]]).square().sum(1))
+        chosen[place] = distance.argmax()
+    return chosen
+
+
+def _blurred(heat: Tensor, sigma: float) -> Tensor:
+    if sigma == 0:
+        return heat
+    reach = min(round(3 * sigma), min(heat.shape[-2:]) - 1)
+    kernel = torch.exp(-torch.arange(-reach, reach + 1).float().square() / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    padded = F.pad(heat, (reach, reach, reach, reach), mode="reflect")
+    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))

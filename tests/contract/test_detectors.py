@@ -1,0 +1,166 @@
+"""Every registered detector keeps every promise of the contract: no skip list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+import torch
+
+from flawsmith import registry
+from flawsmith.config import Settings
+from flawsmith.data.training_set import TrainingSet
+from flawsmith.errors import ConfigError, DataError
+from flawsmith.interfaces import Detector
+from flawsmith.testing import DETECTOR_CHECKS, check_detector, example_training, tiny_extractor
+from flawsmith.types import Found
+
+DETECTORS = sorted(registry.entries("detectors"))
+OPTIONAL = {"anomalib": "anomalib"}
+"""Detectors that stand on a package which a plain installation lacks, and its name."""
+
+
+@pytest.mark.parametrize("check", DETECTOR_CHECKS)
+@pytest.mark.parametrize("name", DETECTORS)
+def test_contract(name: str, check: str) -> None:
+    kind = registry.get("detectors", name)
+    if name in OPTIONAL and find_spec(OPTIONAL[name]) is None:
+        # Its promise here is another one: to say what to install, as soon as it is made.
+        with pytest.raises(ConfigError, match="pip install .*flawsmith"):
+            kind(kind.Settings(), ("disc", "bar"), extractor=tiny_extractor() if kind.needs_extractor else None)
+        return
+    DETECTOR_CHECKS[check](kind)
+
+
+@pytest.mark.parametrize("name", [n for n in DETECTORS if n not in OPTIONAL])
+def test_frozen_features_are_asked_for(name: str) -> None:
+    kind = registry.get("detectors", name)
+    if kind.needs_extractor:
+        with pytest.raises(ConfigError, match="extractor"):
+            kind(kind.Settings(), ("disc", "bar"))
+    else:
+        kind(kind.Settings(), ("disc", "bar"))
+
+
+class _Honest(Detector):
+    """Tells brightness; the simplest that keeps every promise."""
+
+    Settings = Settings
+    tells = frozenset({"where", "whether"})
+    needs_damage = False
+
+    def __init__(self, settings: Any, kinds: Sequence[str], *, extractor: Any = None, device: str = "cpu") -> None:
+        super().__init__(settings, kinds, extractor=extractor, device=device)
+        self.level: torch.Tensor | None = None
+
+    def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
+        self.level = training.batch(training.sound()).image.mean()
+        yield 1.0
+
+    def predict(self, image: torch.Tensor) -> Found:
+        if self.level is None:
+            raise DataError("call fit first")
+        heat = image.mean(1, keepdim=True) - self.level
+        return Found(heat, heat.amax((1, 2, 3)))
+
+
+class _Unasked(_Honest):
+    def predict(self, image: torch.Tensor) -> Found:
+        return Found(image.mean(1, keepdim=True), image.amax((1, 2, 3)))
+
+
+class _Flat(_Honest):
+    def predict(self, image: torch.Tensor) -> Found:
+        return Found(super().predict(image).heat.amax(1), torch.zeros(len(image)))
+
+
+class _Random(_Honest):
+    def predict(self, image: torch.Tensor) -> Found:
+        return Found(torch.rand_like(image[:, :1]), torch.rand(len(image)))
+
+
+class _Backwards(_Honest):
+    def predict(self, image: torch.Tensor) -> Found:
+        found = super().predict(image)
+        return Found(-found.heat, -found.score)
+
+
+class _Talkative(_Honest):
+    tells = frozenset({"where"})
+
+
+class _Neighbours(_Honest):
+    def predict(self, image: torch.Tensor) -> Found:
+        found = super().predict(image)
+        return Found(found.heat - found.heat.mean(), found.score)
+
+
+class _Greedy(_Honest):
+    def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
+        self.level = training.batch(range(len(training))).image.mean()
+        yield 1.0
+
+
+class _Careless(_Honest):
+    needs_damage = True
+
+
+class _Late(_Honest):
+    def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
+        yield 0.5
+        yield from super().fit(training, rng, budget=budget)
+
+
+class _Unfinished(_Honest):
+    def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
+        for _ in super().fit(training, rng, budget=budget):
+            yield 0.9
+
+
+class _Undescribed(_Honest):
+    class Settings(Settings):
+        width: int = 3
+
+
+def test_the_checks_can_pass() -> None:
+    check_detector(_Honest)
+
+
+@pytest.mark.parametrize(
+    ("cheat", "check", "said"),
+    [
+        (_Undescribed, "detector_settings_round_trip", "no line of help"),
+        (_Unasked, "detector_says_what_it_tells", "before it was trained"),
+        (_Flat, "found_is_well_formed", r"heat is \(5, 64, 64\)"),
+        (_Talkative, "found_is_well_formed", "does not tell whether, so score must be None"),
+        (_Neighbours, "found_is_well_formed", "depends on the pictures beside it"),
+        (_Unfinished, "found_is_well_formed", "shares done"),
+        (_Random, "same_rng_same_predictions", "the same rng gave another"),
+        (_Backwards, "planted_damage_is_found", "planted damage is not found"),
+        (_Greedy, "sound_alone_is_enough_or_refused", "yet damage counts"),
+        (_Careless, "sound_alone_is_enough_or_refused", "yet it trains without"),
+    ],
+)
+def test_the_checks_can_fail(cheat: type[Detector], check: str, said: str) -> None:
+    with pytest.raises(AssertionError, match=said):
+        DETECTOR_CHECKS[check](cheat)
+
+
+def test_predict_must_work_at_the_first_yield() -> None:
+    with pytest.raises(DataError, match="call fit first"):
+        DETECTOR_CHECKS["found_is_well_formed"](_Late)
+
+
+def test_example_training_plants_what_it_says() -> None:
+    training = example_training(8)
+    assert (len(training.sound()), len(training.damaged("disc")), len(training.damaged("bar"))) == (4, 2, 2)
+    batch = training.batch(training.damaged())
+    inside = (batch.image * batch.mask).sum() / (3 * batch.mask.sum())
+    assert float(inside) > 0.9 and 0.01 < float(batch.mask.mean()) < 0.2
+    sound = example_training(8, damaged=False)
+    assert [one.id for one in sound.lessons] == [training.lessons[i].id for i in training.sound()]
+    assert all((a.image == training.lessons[i].image).all() for a, i in zip(sound.lessons, training.sound()))
+    other = example_training(8, seed=2)
+    assert not (other.lessons[0].image == training.lessons[0].image).all()

@@ -1,0 +1,450 @@
+"""The ranking equals scikit-learn and a brute-force PRO, whatever ties, dtype, order or disk."""
+
+import gc
+import os
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+
+from flawsmith.errors import ConfigError, DataError, RunError
+from flawsmith.metrics import ranking
+from flawsmith.metrics.ranking import Ranking, accuracy, confusion, histograms, iou, weighted_ap, weighted_auroc
+
+sklearn_metrics = pytest.importorskip("sklearn.metrics", reason="compares with scikit-learn, which is not installed")
+
+QUICK = settings(max_examples=60, deadline=None)
+TOLERANCE = 1e-9
+
+
+def ranked(pictures, **options):
+    made = Ranking(**options)
+    for scores, labels in pictures:
+        made.add(scores, labels)
+    return made.result()
+
+
+def by_sklearn(scores, labels):
+    """AUROC, AP and F1-max; of the ranks, because scikit-learn refuses infinities."""
+    ranks = np.unique(scores, return_inverse=True)[1].ravel().astype(np.float64)
+    precision, recall, _ = sklearn_metrics.precision_recall_curve(labels, ranks)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
+    return (
+        sklearn_metrics.roc_auc_score(labels, ranks),
+        sklearn_metrics.average_precision_score(labels, ranks),
+        f1.max(),
+    )
+
+
+def brute_pro(pictures, limit):
+    """Every distinct threshold, every region, one at a time; then the trapezoid up to the limit."""
+    regions, sound = [], []
+    for scores, labels in pictures:
+        places, count = ndimage.label(labels, structure=np.ones((3, 3)))
+        regions += [scores[places == number] for number in range(1, count + 1)]
+        sound.append(scores[~labels])
+    sound = np.concatenate(sound)
+    x, y = [0.0], [0.0]
+    for threshold in sorted({float(s) for scores, _ in pictures for s in scores.ravel()}, reverse=True):
+        x.append(float(np.mean(sound >= threshold)))
+        y.append(float(np.mean([np.mean(region >= threshold) for region in regions])))
+    area = 0.0
+    for x0, x1, y0, y1 in zip(x, x[1:], y, y[1:], strict=False):
+        if x0 >= limit:
+            break
+        cut = min(x1, limit)
+        y_cut = y1 if x1 <= limit else y0 + (y1 - y0) * (cut - x0) / (x1 - x0)
+        area += (cut - x0) * (y0 + y_cut) / 2
+    return area / limit
+
+
+def check(pictures, limits=(0.3, 1.0, 0.05), **options):
+    found = ranked(pictures, regions=True, **options)
+    scores = np.concatenate([s.ravel() for s, _ in pictures])
+    labels = np.concatenate([m.ravel() for _, m in pictures]) != 0
+    np.testing.assert_allclose((found.auroc, found.ap, found.f1_max), by_sklearn(scores, labels), atol=TOLERANCE)
+    for limit in limits:
+        assert found.aupro(limit) == pytest.approx(brute_pro(pictures, limit), abs=TOLERANCE)
+    flagged = scores >= found.threshold
+    right = np.count_nonzero(flagged & labels)
+    assert 2 * right / (flagged.sum() + labels.sum()) == pytest.approx(found.f1_max, abs=TOLERANCE)
+    assert found.threshold in scores
+    assert (found.positives, found.negatives) == (labels.sum(), (~labels).sum())
+    return found
+
+
+TYPES = st.sampled_from([np.float32, np.float16])
+TRICKY = {
+    np.float32: [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, 1e-45, -1e-45, 3e-39, 3.4028235e38, -3.4028235e38, 0.1, 0.5],
+    np.float16: [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, 6e-8, -6e-8, 3e-5, 65504.0, -65504.0, 0.1, 0.5],
+}
+
+
+@st.composite
+def picture_sets(draw):
+    """A few small pictures: tricky numbers with many ties, or any numbers; at least one pixel of each class."""
+    kind = draw(TYPES)
+    width = 16 if kind == np.float16 else 32
+    values = draw(
+        st.sampled_from(
+            [
+                st.sampled_from([kind(v) for v in TRICKY[kind]]),
+                st.sampled_from([kind(0.25), kind(0.5)]),
+                st.floats(width=width, allow_nan=False),
+                st.floats(0, 1, width=width),
+            ]
+        )
+    )
+    pictures = []
+    for _ in range(draw(st.integers(1, 4))):
+        shape = draw(st.tuples(st.integers(1, 6), st.integers(1, 6)))
+        pictures.append((draw(hnp.arrays(kind, shape, elements=values)), draw(hnp.arrays(bool, shape))))
+    first, last = pictures[0][1], pictures[-1][1]
+    last[-1, -1] = False
+    first[0, 0] = True
+    if not any((~mask).any() for _, mask in pictures):
+        pictures.append((np.array([[draw(values)]], kind), np.zeros((1, 1), bool)))
+    return pictures
+
+
+@QUICK
+@given(picture_sets())
+def test_equal_to_scikit_learn_and_brute_force_on_adversarial_pictures(pictures):
+    check(pictures)
+
+
+@QUICK
+@given(pictures=picture_sets(), memory=st.integers(1, 200), seed=st.integers(0, 9))
+def test_order_and_disk_change_no_bit(tmp_path_factory, pictures, memory, seed):
+    straight = ranked(pictures, regions=True)
+    shuffled = [pictures[place] for place in np.random.default_rng(seed).permutation(len(pictures))]
+    other = ranked(shuffled, regions=True, spill=tmp_path_factory.getbasetemp(), memory=memory)
+    assert straight == other
+    assert [straight.aupro(limit) for limit in (0.01, 0.3, 1.0)] == [other.aupro(limit) for limit in (0.01, 0.3, 1.0)]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.97])
+def test_equal_on_random_pictures_of_ordinary_scores(kind, share):
+    rng = np.random.default_rng(0)
+    pictures = []
+    for _ in range(4):
+        mask = ndimage.gaussian_filter(rng.normal(size=(18, 18)), 2)
+        mask = mask > np.quantile(mask, 1 - share)
+        pictures.append(((rng.normal(size=mask.shape) + mask).astype(kind), mask))
+    check(pictures)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+def test_constant_scores_are_a_coin(kind):
+    mask = np.zeros((8, 8), bool)
+    mask[2:4, 2:5] = True
+    found = check([(np.full((8, 8), 0.25, kind), mask)])
+    assert found.auroc == 0.5 and found.ap == 6 / 64 and found.threshold == 0.25
+    assert found.aupro(0.3) == pytest.approx(0.15)
+
+
+def test_regions_that_touch_at_a_corner_are_one():
+    scores = np.array([[3, 0, 0, 0], [0, 2, 0, 1], [0, 0, 0, 0]], np.float32)
+    mask = np.array([[1, 0, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0]], bool)
+    assert check([(scores, mask)]).regions == 2
+    assert check([(scores, mask), (scores, mask)]).regions == 4
+
+
+def test_a_stack_of_pictures_is_its_pictures():
+    rng = np.random.default_rng(1)
+    scores, masks = rng.random((3, 9, 9), np.float32), rng.random((3, 9, 9)) < 0.2
+    masks[0, -1], masks[1, 0] = True, True  # these would be one region if pictures were joined
+    assert ranked([(scores, masks)], regions=True) == ranked(zip(scores, masks, strict=True), regions=True)
+
+
+def test_perfect_and_perfectly_wrong():
+    mask = np.zeros((6, 6), bool)
+    mask[1:3, 1:3] = True
+    right = check([(mask.astype(np.float32), mask)])
+    assert (right.auroc, right.ap, right.f1_max, right.threshold, right.aupro()) == (1, 1, 1, 1, 1)
+    wrong = check([(1 - mask.astype(np.float32), mask)])
+    assert (wrong.auroc, wrong.aupro()) == (0, 0)
+
+
+def test_many_portions_equal_one(monkeypatch, tmp_path):
+    rng = np.random.default_rng(2)
+    scores = np.round(rng.random((40, 64, 64), np.float32), 4)
+    scores[rng.random(scores.shape) < 0.3] = 0.75  # one tie wider than a portion
+    masks = ndimage.gaussian_filter(rng.normal(size=scores.shape), (0, 3, 3)) > 0.1
+    whole = ranked([(scores, masks)], regions=True)
+    monkeypatch.setattr(ranking, "_CHUNK", 5000)
+    parted = ranked([(scores, masks)], regions=True)
+    pairs = list(zip(scores, masks, strict=True))
+    spilt = ranked(pairs, regions=True, spill=tmp_path, memory=100_000)
+    assert len(parted._curve) > 5 and whole == parted == spilt
+    assert parted.aupro(0.2) == spilt.aupro(0.2) == pytest.approx(whole.aupro(0.2), abs=1e-12)
+    expected = by_sklearn(scores.ravel(), masks.ravel())
+    np.testing.assert_allclose((whole.auroc, whole.ap, whole.f1_max), expected, atol=TOLERANCE)
+
+
+def test_many_more_ties_than_32_bits_hold():
+    made = Ranking()
+    made.add(np.zeros(4, np.float16), np.array([0, 0, 1, 1]))
+    made.add(np.ones(2, np.float16), np.array([0, 1]))
+    made._counts[:2] <<= 31  # as if every picture had been added two thousand million times
+    made._positives <<= 31
+    made._negatives <<= 31
+    found = made.result()
+    assert found.auroc == 0.5 and found.ap == pytest.approx(0.5) and found.f1_max == pytest.approx(2 / 3)
+
+
+def test_more_may_be_added_after_a_result(tmp_path):
+    rng = np.random.default_rng(3)
+    pictures = [(rng.random((16, 16), np.float32), rng.random((16, 16)) < 0.1) for _ in range(6)]
+    for options in ({}, {"spill": tmp_path, "memory": 1000}):
+        made = Ranking(regions=True, **options)
+        for picture in pictures[:3]:
+            made.add(*picture)
+        first = made.result()
+        half = first.aupro()
+        for picture in pictures[3:]:
+            made.add(*picture)
+        assert made.result() == ranked(pictures, regions=True)
+        assert first.aupro() == half and first == ranked(pictures[:3], regions=True)
+
+
+def test_the_arrays_that_were_given_may_change_afterwards():
+    rng = np.random.default_rng(4)
+    scores, labels = rng.random((8, 8), np.float32), rng.random((8, 8)) < 0.4
+    expected = ranked([(scores, labels)])
+    made = Ranking()
+    given, mask = scores.copy(), labels.copy()
+    made.add(given, mask)
+    given[:], mask[:] = 0, True
+    assert made.result() == expected
+
+
+def test_layouts_and_types_of_the_same_numbers_agree():
+    rng = np.random.default_rng(5)
+    scores, labels = rng.random((8, 6), np.float32), rng.random((8, 6)) < 0.4
+    expected = ranked([(scores, labels)], regions=True)
+    for same in (np.asfortranarray(scores), scores.astype(">f4"), scores.astype(np.float64)):
+        assert ranked([(same, labels)], regions=True) == expected
+    for mask in (labels.astype(np.uint8) * 255, labels.astype(np.int64), np.asfortranarray(labels)):
+        assert ranked([(scores, mask)], regions=True) == expected
+    assert ranked([(scores.T, labels.T)], regions=True) == expected
+    assert ranked([([3, 1, 2], [True, False, False])]).auroc == 1
+
+
+def test_float16_equals_float32_of_the_same_numbers():
+    rng = np.random.default_rng(6)
+    pictures = [(rng.random((20, 20)).astype(np.float16), rng.random((20, 20)) < 0.2) for _ in range(3)]
+    small, wide = ranked(pictures, regions=True), ranked([(s.astype(np.float32), m) for s, m in pictures], regions=True)
+    assert small == wide
+    assert small.aupro() == pytest.approx(wide.aupro(), abs=1e-14)
+
+
+def test_figures_by_name():
+    rng = np.random.default_rng(7)
+    picture = rng.random((8, 8), np.float32), rng.random((8, 8)) < 0.4
+    found = ranked([picture], regions=True)
+    assert found.figures()["aupro"] == found.aupro(0.3)
+    assert set(ranked([picture]).figures()) == {"auroc", "ap", "f1_max", "threshold"}
+    assert "_curve" not in repr(found)
+
+
+# ---- what is refused ----------------------------------------------------------------------------
+
+GOOD = np.zeros((4, 4), np.float32)
+SOUND = np.zeros((4, 4), bool)
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "said"),
+    [
+        (GOOD, SOUND[:3], r"scores are \(4, 4\) and labels \(3, 4\)"),
+        (np.full((4, 4), np.nan, np.float32), SOUND, "16 of 16 scores are NaN"),
+        (np.full((4, 4), -np.nan, np.float16), SOUND, "16 of 16 scores are NaN"),
+        (np.full((4, 4), 0.1), SOUND, "float64 scores that float32 cannot hold"),
+        (np.full((4, 4), 1e300), SOUND, "float64 scores that float32 cannot hold"),
+        (np.full((4, 4), np.nan), SOUND, "16 of 16 scores are NaN"),
+        (GOOD, SOUND.astype(np.float32), "float32 labels; give float32 scores and bool labels"),
+        (GOOD.astype(complex), SOUND, "complex128 scores"),
+        (GOOD[:0], SOUND[:0], r"an array of shape \(0, 4\) holds no score"),
+        (GOOD[0], SOUND[0], r"regions need pictures \(..., H, W\) and not shape \(4,\)"),
+    ],
+)
+def test_what_cannot_be_ranked_is_refused_in_a_sentence(scores, labels, said):
+    made = Ranking(regions=True)
+    with pytest.raises(DataError, match=said) as caught:
+        made.add(scores, labels)
+    assert "\n" not in str(caught.value)
+    made.add(GOOD, ~SOUND)  # nothing of the refused picture stays
+    made.add(GOOD, SOUND)
+    assert made.result().positives == made.result().negatives == 16
+
+
+def test_one_class_alone_is_refused():
+    for labels, missing in ((SOUND, "defect"), (~SOUND, "sound")):
+        made = Ranking()
+        made.add(GOOD, labels)
+        with pytest.raises(DataError, match=f"none of 16 scores is labelled {missing}; add some"):
+            made.result()
+    with pytest.raises(DataError, match="none of 0 scores"):
+        Ranking().result()
+
+
+def test_two_types_of_scores_are_refused():
+    made = Ranking()
+    made.add(GOOD, SOUND)
+    with pytest.raises(DataError, match="float16 scores after float32 ones"):
+        made.add(GOOD.astype(np.float16), SOUND)
+
+
+@pytest.mark.parametrize("limit", [0, -0.1, 1.01, float("nan")])
+def test_limits_that_are_no_rates_are_refused(limit):
+    mask = SOUND.copy()
+    mask[0, 0] = True
+    with pytest.raises(ConfigError, match="no false-positive rate"):
+        ranked([(GOOD, mask)], regions=True).aupro(limit)
+    with pytest.raises(ConfigError, match=re.escape("Ranking(regions=True)")):
+        ranked([(GOOD, mask)]).aupro()
+
+
+# ---- the disk -----------------------------------------------------------------------------------
+
+
+def test_nothing_is_seen_in_the_spill_folder_and_nothing_stays(tmp_path):
+    rng = np.random.default_rng(8)
+    made = Ranking(regions=True, spill=tmp_path, memory=1000)
+    for _ in range(5):
+        made.add(rng.random((32, 32), np.float32), rng.random((32, 32)) < 0.2)
+    assert len(made._shelves[0].parts()) > 2
+    found = made.result()
+    if os.name == "posix":
+        assert not list(tmp_path.iterdir())
+    del made
+    gc.collect()
+    assert 0 < found.aupro() < 1  # its curve outlives the ranking
+    del found
+    gc.collect()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_spill_folder_must_exist(tmp_path):
+    with pytest.raises(ConfigError, match="is not a folder"):
+        Ranking(spill=tmp_path / "absent")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="files cannot be kept small by resource.setrlimit here")
+def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
+    import resource
+
+    rng = np.random.default_rng(9)
+    pictures = [(rng.random((32, 32), np.float32), rng.random((32, 32)) < 0.2) for _ in range(8)]
+    made = Ranking(spill=tmp_path, memory=4000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        refused = 0
+        for picture in pictures:
+            try:
+                made.add(*picture)
+            except RunError as error:
+                refused += 1
+                assert "the disk is full; free some space" in str(error)
+        assert refused
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert made.result() == ranked(pictures)
+
+
+# ---- resampled pictures -------------------------------------------------------------------------
+
+
+def pictures_of(count, rng, side=96):
+    made = []
+    for _ in range(count):
+        mask = ndimage.gaussian_filter(rng.normal(size=(side, side)), 4) > 0.03
+        made.append(((rng.normal(size=mask.shape) + 1.2 * mask).astype(np.float32), mask))
+    return made
+
+
+@pytest.mark.parametrize("edges", ["every score", "quantiles"])
+def test_resamples_equal_the_exact_figures_of_repeated_pictures(edges):
+    rng = np.random.default_rng(10)
+    pictures = pictures_of(6, rng)
+    if edges == "every score":
+        pictures = [(np.round(s, 1), m) for s, m in pictures]
+    scores, masks = zip(*pictures, strict=True)
+    cuts = np.unique(np.concatenate([s.ravel() for s in scores]))
+    bound = 1e-12
+    if edges == "quantiles":
+        damaged = np.sort(np.concatenate([s[m] for s, m in pictures]))
+        assert len(damaged) > 2 * 4096
+        cuts, bound = np.unique(damaged[np.arange(1, 4096) * len(damaged) // 4096]), 1 / 4096
+    weights = rng.multinomial(6, np.full(6, 1 / 6), size=5)
+    counts = histograms(scores, masks, cuts)
+    assert counts[0].shape == (6, len(cuts) + 1)
+    assert (counts[0].sum(), counts[1].sum()) == (np.sum(masks), np.sum(~np.array(masks)))
+    exact = [ranked(pictures[p] for p in np.repeat(np.arange(6), row)) for row in weights]
+    for function, name in ((weighted_ap, "ap"), (weighted_auroc, "auroc")):
+        expected = [getattr(one, name) for one in exact]
+        for drawn in (weights, weights.astype(np.float32)):
+            np.testing.assert_allclose(function(*counts, drawn), expected, atol=bound, rtol=0)
+
+
+def test_bins_run_from_high_to_low_and_an_edge_belongs_above():
+    scores = np.array([0.0, 0.5, 0.6, 1.0, 2.0], np.float32)
+    labels = np.array([0, 1, 0, 1, 1])
+    pos, neg = histograms([scores], [labels], np.array([0.5, 1.0], np.float32))
+    assert pos.tolist() == [[2, 1, 0]] and neg.tolist() == [[0, 1, 1]]
+
+
+def test_a_resample_without_a_class_is_no_number():
+    pos, neg = np.array([[1, 0], [0, 0]]), np.array([[0, 0], [3, 4]])
+    weights = np.array([[1, 1], [0, 1], [1, 0], [0, 0]])
+    np.testing.assert_array_equal(weighted_auroc(pos, neg, weights), [5.5 / 7, np.nan, np.nan, np.nan])
+    np.testing.assert_array_equal(weighted_ap(pos, neg, weights), [1 / 4, np.nan, 1, np.nan])
+    assert weighted_ap(pos, neg, weights[:0]).shape == (0,)
+
+
+def test_resamples_of_other_shapes_are_refused():
+    with pytest.raises(DataError, match=r"give \(P,B\), \(P,B\) and \(R,P\)"):
+        weighted_ap(np.ones((3, 4)), np.ones((3, 4)), np.ones((5, 4)))
+
+
+# ---- decisions ----------------------------------------------------------------------------------
+
+
+@given(hnp.arrays(bool, 12), hnp.arrays(bool, 12))
+def test_iou_is_scikit_learns_jaccard(a, b):
+    expected = 1.0 if not (a | b).any() else sklearn_metrics.jaccard_score(a, b)
+    assert iou(a, b) == expected
+    assert iou(a.astype(np.uint8) * 255, b) == expected
+
+
+def test_iou_of_other_shapes_is_refused():
+    with pytest.raises(DataError, match="one shape"):
+        iou(SOUND, SOUND[0])
+
+
+def test_confusion_and_accuracy():
+    true, said = ["dent", "hole", "hole", "dent"], ["dent", "dent", "hole", "dent"]
+    assert confusion(true, said, ["dent", "hole", "crack"]).tolist() == [[2, 0, 0], [1, 1, 0], [0, 0, 0]]
+    assert confusion(np.array([0, 1, 1]), np.array([0, 0, 1]), range(2)).tolist() == [[1, 0], [1, 1]]
+    assert accuracy(true, said) == 0.75
+    assert accuracy(np.array([1, 2]), np.array([1, 1])) == 0.5
+    with pytest.raises(DataError, match="'hol' is none of the kinds; did you mean 'hole'"):
+        confusion(true, ["hol", *said[1:]], ["dent", "hole"])
+    for function in (accuracy, lambda a, b: confusion(a, b, ["dent", "hole"])):
+        with pytest.raises(DataError, match="4 true and 3 predicted"):
+            function(true, said[:3])
+
+
+def test_it_loads_without_torch():
+    import subprocess
+    import sys
+
+    code = "import sys, flawsmith.metrics.ranking; sys.exit('torch' in sys.modules or 'pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
