@@ -137,7 +137,7 @@ def test_the_checks_can_pass() -> None:
         (_Talkative, "found_is_well_formed", "does not tell whether, so score must be None"),
         (_Neighbours, "found_is_well_formed", "depends on the pictures beside it"),
         (_Unfinished, "found_is_well_formed", "shares done"),
-        (_Random, "same_rng_same_predictions", "the same rng gave another"),
+        (_Random, "same_rng_same_predictions", "the same rng gave other"),
         (_Backwards, "planted_damage_is_found", "planted damage is not found"),
         (_Greedy, "sound_alone_is_enough_or_refused", "yet damage counts"),
         (_Careless, "sound_alone_is_enough_or_refused", "yet it trains without"),
@@ -161,6 +161,8 @@ def test_example_training_plants_what_it_says() -> None:
     assert float(inside) > 0.9 and 0.01 < float(batch.mask.mean()) < 0.2
     sound = example_training(8, damaged=False)
     assert [one.id for one in sound.lessons] == [training.lessons[i].id for i in training.sound()]
-    assert all((a.image == training.lessons[i].image).all() for a, i in zip(sound.lessons, training.sound()))
+    assert all(
+        (a.image == training.lessons[i].image).all() for a, i in zip(sound.lessons, training.sound(), strict=True)
+    )
     other = example_training(8, seed=2)
     assert not (other.lessons[0].image == training.lessons[0].image).all()

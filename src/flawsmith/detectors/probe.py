@@ -30,6 +30,8 @@ from flawsmith.types import Found
 CELL = 4
 """Pixels a place of the grid covers along each side."""
 _CHUNK = 16
+_MINED = 200
+"""Sound pictures that are searched for hard places, at every second place along each side."""
 
 
 class ProbeSettings(config.Settings):
@@ -37,7 +39,7 @@ class ProbeSettings(config.Settings):
 
     width: Annotated[int, Field(ge=8)] = 256
     """Units of the hidden layer."""
-    steps: Annotated[int, Field(ge=2)] = 400
+    steps: Annotated[int, Field(ge=2)] = 300
     """Training steps."""
     places: Annotated[int, Field(ge=64)] = 4096
     """Places of pictures that a step looks at."""
@@ -112,7 +114,7 @@ class Probe(Detector):
         shares = self._shares(training, pools)
         for step in range(steps):
             if step == steps // 2 and part.hard:
-                pools["hard"] = self._hard(training)
+                pools["hard"] = self._hard(training, rng)
                 shares["hard"] = part.hard * sum(shares[name] for name in ("sound", "shams") if name in shares)
                 shares |= {name: shares[name] * (1 - part.hard) for name in ("sound", "shams") if name in shares}
             features, target = _draw(pools, shares, part.places, rng)
@@ -209,30 +211,30 @@ class Probe(Detector):
         return _Pool(torch.cat(features), torch.cat(targets))
 
     @torch.inference_mode()
-    def _hard(self, training: TrainingSet) -> _Pool:
+    def _hard(self, training: TrainingSet, rng: torch.Generator) -> _Pool:
         """Return the places of sound pictures that look most like damage to the half-trained head."""
         assert self._head is not None
-        indices = training.sound() if self.settings.shams else training.sound("real")
+        indices = training.sound() if self.settings.shams else training.sound("real", "made")
+        drawn = torch.randperm(len(indices), generator=rng)[:_MINED].tolist()
         features = []
-        for start in range(0, len(indices), _CHUNK):
-            image = training.batch(indices[start : start + _CHUNK]).image
-            dense = self._describe(image)
-            heat = 1 - self._head.dense(dense).softmax(1)[:, 0]
-            worst = heat.flatten(1).topk(min(48, heat[0].numel()), dim=1).indices
-            for row in range(len(image)):
-                features.append(dense[row].flatten(1)[:, worst[row]].T.half())
+        for start in range(0, len(drawn), _CHUNK):
+            image = training.batch(indices[place] for place in drawn[start : start + _CHUNK]).image
+            dense = self._describe(image, 2 * CELL)
+            heat = 1 - self._head.dense(dense.to(self.device)).softmax(1)[:, 0].cpu()
+            worst = heat.flatten(1).topk(min(64, heat[0].numel()), dim=1).indices
+            features += [dense[row].flatten(1)[:, worst[row]].T.half() for row in range(len(image))]
         found = torch.cat(features)
         target = torch.zeros(len(found), len(self.kinds) + 1)
         target[:, 0] = 1
-        return _Pool(found.cpu(), target)
+        return _Pool(found, target)
 
     def _maps(self, image: Tensor) -> list[Tensor]:
         assert self.extractor is not None
         return [m.cpu() for m in self.extractor.maps(image.to(self.device))]
 
-    def _describe(self, image: Tensor) -> Tensor:
-        """Return float32 (B,D,ceil(H/4),ceil(W/4)): every place's description."""
-        side = tuple(-(-length // CELL) for length in image.shape[-2:])
+    def _describe(self, image: Tensor, cell: int = CELL) -> Tensor:
+        """Return float32 (B,D,ceil(H/cell),ceil(W/cell)): every place's description."""
+        side = tuple(-(-length // cell) for length in image.shape[-2:])
         maps = [m.float() for m in self._maps(image)]
         return torch.cat([F.interpolate(m, side, mode="bilinear", align_corners=False) for m in maps], 1)
 

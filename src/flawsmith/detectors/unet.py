@@ -112,7 +112,7 @@ class Unet(Detector):
         self._quick = torch.device(self.device).type == "cpu" and plan.width >= _WIDE and gains_from_bfloat16()
         self._layout = torch.channels_last if self._quick else torch.contiguous_format
         self._network = cast(network, torch.float32, self._layout)
-        optimizer = torch.optim.Adam(network.parameters(), part.learning_rate)
+        optimizer = torch.optim.Adam(network.parameters(), part.learning_rate, fused=True)
         falls = [round(plan.epochs * share) for share in _STEPS]
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, falls, _DROP)
         for epoch in range(plan.epochs):

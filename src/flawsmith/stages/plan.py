@@ -9,9 +9,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 
 from flawsmith.config import Config
+from flawsmith.data.blend import grown
 from flawsmith.data.masks import Pose, apply_pose_mask, pose_mask, procedural
 from flawsmith.data.shots import Split
 from flawsmith.errors import ConfigError, DataError
@@ -23,6 +25,10 @@ from flawsmith.stages.train import jobs_of
 from flawsmith.types import Example
 
 Line = dict[str, Any]
+_DONORS = 8
+"""Photographs that are looked at for a sham's sound matter."""
+_SHADE = 4
+"""Sigma in pixels of what counts as shading, and how far round the mask it is compared."""
 
 
 def counts(config: Config, split: Split) -> dict[tuple[str, str], int]:
@@ -91,13 +97,39 @@ def make_shams(
             batch, size, last = batch + 1, 0, line["job"]
         size += 1
         rng = np.random.default_rng((config.seed, 33, line["index"]))
-        donor = line["normal"]
-        if pictures.is_surface(line["product"]):
-            others = [e.id for e in split.normals if e.product == line["product"] and e.id != donor]
-            donor = others[int(rng.integers(len(others)))] if others else donor
         number = {"index": len(shams), "twin": line["index"], "batch": batch, "seed": int(rng.integers(2**31))}
-        shams.append({**line, **number, "donor": donor})
+        shams.append({**line, **number, "donor": _donor(config, split, pictures, line, rng)})
     return shams
+
+
+def _donor(config: Config, split: Split, pictures: Pictures, line: Line, rng: np.random.Generator) -> str:
+    """Return the id of the photograph whose sound matter a sham starts from.
+
+    Of a few drawn at random, the one whose shading is most like this one's in and round the mask: an edge or a shadow
+    that only the other photograph has would look like damage.
+    """
+    if not pictures.is_surface(line["product"]):
+        return str(line["normal"])
+    by_id = {example.id: example for example in (*split.normals, *split.shots)}
+    others = [e for e in split.normals if e.product == line["product"] and e.id != line["normal"]]
+    if not others:
+        return str(line["normal"])
+    normal, shot = by_id[line["normal"]], by_id[line["shot"]]
+    kin = [e for e in split.shots if (e.product, e.defect) == (line["product"], line["defect"])]
+    mask = asked_mask(line, normal, shot, kin, pictures, config.generate.turn)
+    seen = grown(mask, _SHADE)
+    here = _shading(pictures.read(normal).model(), mask.shape)[seen]
+    gaps = {}
+    for place in rng.choice(len(others), min(_DONORS, len(others)), replace=False):
+        there = _shading(pictures.read(others[place]).model(), mask.shape)[seen]
+        gaps[others[place].id] = float((there - here).std())
+    return min(gaps, key=lambda name: gaps[name])
+
+
+def _shading(picture: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a picture's brightness without its grain, float32 (H,W), scaled to a shape."""
+    scaled = cv2.resize(picture.mean(axis=2), shape[::-1], interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.GaussianBlur(scaled, (0, 0), _SHADE))
 
 
 def _choices(

@@ -1,0 +1,221 @@
+"""The proof, end to end, and with generators, labels and leaks whose verdict is known beforehand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import flawsmith as fs
+from flawsmith.config import load_config
+from flawsmith.data import factory
+from flawsmith.data.training_set import TrainingSet
+from flawsmith.detectors.probe import Probe
+from flawsmith.errors import ConfigError, DataError, RunError
+from flawsmith.nn.features import load_extractor
+from flawsmith.nn.remembered import Remembered
+from flawsmith.stages.arms import OURS, REAL, Arm, common_set, training_set
+from flawsmith.stages.examiner import Examiner
+from flawsmith.stages.generate import generate
+from flawsmith.stages.prove import prove
+from flawsmith.stages.report import report
+from flawsmith.stages.split import split_data
+from flawsmith.stages.train import train
+from flawsmith.stages.verdict import ALL, MEAN, draws, resampled
+
+HERE = Path(__file__).parent
+KINDS = ("chip", "crack")
+PROBE = {"probe": {"steps": 40, "places": 768, "views": 2}, "patchcore": {"memory": 200, "draw": 2000}}
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("parts")
+    factory.write_dataset(root, "magnet", ("crack", "chip"), normals=10, per_defect=9, seed=1, size=96, test_normals=8)
+    return root
+
+
+def made_run(folder: Path, parts: Path, **changes: Any) -> fs.Run:
+    """A run with its pairs made, ready to be proven."""
+    table: dict[str, Any] = {
+        "data.root": str(parts),
+        "data.shots": 3,
+        "generator.name": "crop_paste",
+        "generate.count": 6,
+        "measure.enabled": False,
+        "prove.against": [],
+        "prove.curve": [],
+        "prove.seeds": 2,
+        "prove.size": 96,
+        "prove.settings": PROBE,
+        "prove.resamples": 200,
+    }
+    run = fs.Run.create(folder, load_config(None, table | {key.replace("__", "."): v for key, v in changes.items()}))
+    train(run)
+    generate(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def proven(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> fs.Run:
+    run = made_run(tmp_path_factory.mktemp("proven") / "run", parts, prove__against=["perlin"], prove__curve=[1])
+    prove(run)
+    return run
+
+
+def tree_of(run: fs.Run) -> dict[str, Any]:
+    tree: dict[str, Any] = json.loads(run.path("proof.json").read_text())
+    return tree
+
+
+def verdicts(run: fs.Run, against: str = REAL) -> dict[tuple[str, str], dict[str, Any]]:
+    rows = tree_of(run)["products"]["magnet"]["comparisons"]
+    return {(row["task"], row["kind"]): row for row in rows if (row["arm"], row["against"]) == (OURS, against)}
+
+
+def test_every_kind_gets_a_verdict_in_every_task(proven: fs.Run):
+    rows = verdicts(proven)
+    assert set(rows) == {(task, kind) for task in ("where", "whether", "which") for kind in (*KINDS, MEAN, ALL)}
+    for row in rows.values():
+        assert row["verdict"] in ("helps", "no effect", "harms")
+        assert row["low"] <= row["difference"] + 0.05 and row["difference"] - 0.05 <= row["high"]
+    own = tree_of(proven)["products"]["magnet"]
+    assert list(own["arms"]) == [REAL, "perlin", OURS, "ours, no shams", "ours + perlin", "ours 1x", "none"]
+    assert own["test"] == {"sound": 8, "chip": 6, "crack": 6} and own["shots"] == {"chip": 3, "crack": 3}
+    assert own["arms"]["none"]["figures"]["where"][MEAN]["ap"]["mean"] > 0.1
+    assert own["arms"][OURS]["shams"] > 0 == own["arms"]["ours, no shams"]["shams"]
+    assert [row["arm"] for row in own["curve"]] == [REAL, "ours 1x", OURS]
+
+
+def test_the_arms_differ_in_the_paint_alone(proven: fs.Run):
+    ours = [json.loads(line) for line in proven.path("plan.jsonl").read_text().splitlines()]
+    other = [json.loads(line) for line in proven.path("arms", "perlin", "plan.jsonl").read_text().splitlines()]
+    for key in ("index", "normal", "defect", "seed", "pose"):
+        assert [line[key] for line in ours] == [line[key] for line in other]
+
+
+def test_the_report_tells_the_verdict(proven: fs.Run):
+    report(proven)
+    page, text = proven.path("report.html").read_text(), proven.path("report.md").read_text()
+    for content in (page, text):
+        assert "Do the pairs help?" in content and "ours against real-only" in content
+        assert "artefact score" in content.lower() and "efficientnet-lite0" in content
+    assert f"{100 * verdicts(proven)['where', MEAN]['difference']:+.1f} [" in text
+
+
+def test_a_proof_is_not_done_twice_and_goes_on_where_it_was_killed(proven: fs.Run):
+    path = proven.path("proof.json")
+    before, changed = path.read_bytes(), path.stat().st_mtime_ns
+    prove(proven)
+    assert path.stat().st_mtime_ns == changed
+    # As if killed in the middle: some arms are on disk, the proof is not.
+    kept = sorted(proven.path("state", "prove").rglob("*.npz"))
+    assert len(kept) == 14
+    for gone in kept[::5]:
+        gone.unlink()
+    path.unlink()
+    proven.forget("prove")
+    prove(proven)
+    assert path.read_bytes() == before
+
+
+def test_a_generator_that_paints_nothing_has_no_effect(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.setenv("FLAWSMITH_PLUGINS", "generators.blank=planted:Blank")
+    run = made_run(tmp_path / "run", parts, generator__name="blank", generate__attempts=1)
+    prove(run)
+    assert not [row for row in run.samples() if row["status"] == "made"]
+    rows = verdicts(run)
+    assert {row["verdict"] for row in rows.values()} == {"no effect"}
+
+
+def test_noise_does_not_help(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.setenv("FLAWSMITH_PLUGINS", "generators.noise=planted:Noise")
+    run = made_run(tmp_path / "run", parts, generator__name="noise", generate__count=12, generate__shams=0.0)
+    prove(run)
+    assert len([row for row in run.samples() if row["status"] == "made"]) == 24
+    assert {row["verdict"] for (_, kind), row in verdicts(run).items() if kind == MEAN} <= {"no effect", "harms"}
+
+
+def test_a_leaked_test_picture_stops_the_proof(parts: Path, tmp_path: Path):
+    run = made_run(tmp_path / "run", parts)
+    test = split_data(run).test_defects[0]
+    leaked = next(row for row in run.samples() if row["status"] == "made")
+    shutil.copy(test.image, run.path(leaked["image"]))
+    with pytest.raises(DataError, match="is a picture of the test set, so no detector may learn from it"):
+        prove(run)
+    assert not run.path("proof.json").exists()
+
+
+def test_shuffled_labels_teach_nothing(parts: Path, tmp_path: Path):
+    """With labels dealt at random, image AUROC is .5 within its interval; with the right ones it is far above."""
+    run = made_run(tmp_path / "run", parts)
+    split = split_data(run)
+    examiner = Examiner(split, KINDS, 96, drop_twins=False)
+    extractor = Remembered(load_extractor("efficientnet-lite0"))
+    right = training_set(common_set(split, [], 96, KINDS, examiner.forbidden), Arm(REAL, ""), split)
+
+    def areas(training_of_seed: Any) -> np.ndarray:
+        weights = draws(examiner.exam, 400, np.random.default_rng(0))
+        found = []
+        for seed in range(4):
+            probe = Probe(Probe.Settings(steps=120, places=1024, views=4), KINDS, extractor=extractor)
+            for _ in probe.fit(training_of_seed(seed), torch.Generator().manual_seed(seed)):
+                pass
+            found.append(resampled(examiner.exam, examiner.sit(probe, {"whether"}), weights)["whether", ALL])
+        chosen = np.random.default_rng(1).integers(4, size=(4, 400))
+        return np.take_along_axis(np.stack(found), chosen, axis=0).mean(0)
+
+    def shuffled(seed: int) -> TrainingSet:
+        rng = np.random.default_rng(seed)
+        dealt = right.clone()
+        order = rng.permutation(len(right.lessons))
+        for place, source in enumerate(order):
+            mine, other = right.lessons[place], right.lessons[source]
+            dealt.lessons[place] = type(mine)(mine.image, other.mask, mine.product, other.defect, "real", mine.id)
+        return dealt
+
+    low, high = np.quantile(areas(shuffled), (0.025, 0.975))
+    assert low < 0.5 < high
+    assert np.quantile(areas(lambda seed: right), 0.025) > 0.55
+
+
+def test_the_field_protocol_shows_best_on_test_beside_last(parts: Path, tmp_path: Path):
+    run = made_run(tmp_path / "run", parts, prove__protocol="field", prove__seeds=1, prove__size=64)
+    prove(run)
+    own = tree_of(run)["products"]["magnet"]
+    for name in (REAL, OURS):
+        best = own["best_on_test"][name]["where"][ALL]["ap"]["mean"]
+        assert best >= own["arms"][name]["figures"]["where"][ALL]["ap"]["mean"]
+    assert any("believe the last epoch" in note for note in own["notes"])
+    assert any("a verdict needs at least 3" in note for note in own["notes"])
+    report(run)
+    assert "chosen by the test set" in run.path("report.md").read_text()
+
+
+def test_wrong_input_is_said_before_anything_is_trained(parts: Path, tmp_path: Path):
+    run = made_run(tmp_path / "run", parts)
+
+    def tried(**changes: Any) -> fs.Run:
+        table = run.config.model_dump(mode="json")
+        table["prove"] |= changes
+        return fs.Run.create(run.folder, fs.load_config(None, table))
+
+    for changes, said in (
+        ({"detectors": ["prob"]}, "prove.detectors: detector 'prob' is unknown; did you mean"),
+        ({"against": ["crop_paste"]}, "prove.against: 'crop_paste' is this run's own generator"),
+        ({"against": ["crop_past"]}, "prove.against: generator 'crop_past' is unknown"),
+        ({"size": 8}, "prove.size: 8 pixels show nothing"),
+        ({"settings": {"probe": {"stepps": 3}}}, "prove.settings.probe: stepps: unknown key"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            prove(tried(**changes))
+    empty = fs.Run.create(tmp_path / "other", run.config)
+    with pytest.raises(RunError, match="no pairs are made yet"):
+        prove(empty)
