@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from flawsmith.config import Settings as BaseSettings
-from flawsmith.types import Batch, Condition, Encoded, Example, Found, Made
+from flawsmith.types import Batch, Condition, Encoded, Example, Figure, Found, Gallery, Made
 
 if TYPE_CHECKING:
     from typing import Self
 
+    import numpy as np
     import torch
     from torch import Tensor, nn
 
@@ -152,9 +153,19 @@ class Detector(ABC):
 
 
 class Metric(Protocol):
-    """Compare made pictures with real ones; each name in the result states its extractor: `kid[efficientnet-lite0]`."""
+    """Compare made pictures of one kind with real ones.
 
-    def __call__(self, real: Batch, made: Batch) -> dict[str, float]: ...
+    Args:
+        real: Real damage.
+        made: Made damage, with the sound windows beneath.
+        rng: Draws the resamples.
+        resamples: Bootstrap resamples of pictures behind each interval; 0 = no interval.
+
+    Returns:
+        Figures by name; one that comes from features states its extractor: `kid[efficientnet-lite0]`.
+    """
+
+    def __call__(self, real: Gallery, made: Gallery, rng: np.random.Generator, resamples: int) -> dict[str, Figure]: ...
 
 
 class Exporter(Protocol):

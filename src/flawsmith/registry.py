@@ -38,7 +38,18 @@ _OURS: dict[str, dict[str, Entry]] = {
         "perlin": Entry("flawsmith.generators.perlin:Perlin", "DRAEM's noise masks filled with foreign texture"),
     },
     "filters": {},
-    "metrics": {},
+    "metrics": {
+        "kid": Entry("flawsmith.metrics.pictures:kid", "kernel distance of features, made against real"),
+        "frechet": Entry("flawsmith.metrics.pictures:frechet", "Frechet distance of features, made against real"),
+        "inception_score": Entry("flawsmith.metrics.pictures:inception_score", "sure and varied classes (Inception)"),
+        "prdc": Entry("flawsmith.metrics.pictures:prdc", "precision, recall, density, coverage of features"),
+        "diversity": Entry(
+            "flawsmith.metrics.pictures:diversity", "perceptual distance within clusters round the shots"
+        ),
+        "alignment": Entry("flawsmith.metrics.labels:alignment", "how well labels fit what was painted"),
+        "seam": Entry("flawsmith.metrics.labels:seam", "step along the label's edge, against real edges"),
+        "copies": Entry("flawsmith.metrics.labels:copies", "made pictures that repeat a shot"),
+    },
     "detectors": {
         "probe": Entry(
             "flawsmith.detectors.probe:Probe", "frozen features and a small trained head: quick, the default"

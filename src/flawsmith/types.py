@@ -125,6 +125,39 @@ class Found:
     """Which: float32 (B,K), probabilities over the kinds of the training set, in their order; each row sums to 1."""
 
 
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """Windows round the damage of one kind, with all that metrics read, computed once."""
+
+    image: Tensor
+    """float32 (N,3,S,S), RGB, [-1,1]."""
+    mask: Tensor
+    """bool (N,S,S)."""
+    vector: Tensor
+    """float32 (N,D): an embedding a window."""
+    perceptual: tuple[Tensor, ...]
+    """float32 (N,C,h,w) a depth; see `nn.features.Extractor.perceptual`."""
+    extractor: str
+    """The name that figures made from features state."""
+    probabilities: Tensor | None = None
+    """float32 (N,K), where the extractor tells classes."""
+    below: Tensor | None = None
+    """float32 (N,3,S,S): the sound photograph's window, for made pictures."""
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A measured value with its interval; None with the reason where it cannot be told."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
+
+
 def to_device(value: Any, device: Any) -> Any:
     """Return a Batch, Condition, Made or Encoded with every tensor on `device`."""
     import torch

@@ -12,6 +12,7 @@ from flawsmith.config import commented_toml
 from flawsmith.stages.charts import loss_curve, share_histogram
 from flawsmith.stages.facts import Facts, KindFacts, changed_settings, number_of, reasons, summary, verdict
 from flawsmith.stages.markup import listed, picture, table
+from flawsmith.stages.measure import metric_rows, metrics_sentence, read_metrics
 from flawsmith.stages.proof_page import proof_section
 from flawsmith.stages.proof_rows import read_proof
 from flawsmith.stages.sheets import COLUMNS, Row, Sheet
@@ -37,6 +38,8 @@ def html_page(facts: Facts) -> str:
         sections.append(
             (f"kind-{number}", _name(facts, sheet.product, sheet.defect), _kind(facts, sheet, kind, budget))
         )
+    if measured := read_metrics(facts.run):
+        sections.append(("measures", "Measures", _measures(measured)))
     if facts.losses:
         sections.append(("training", "Training", _training(facts)))
     sections += [
@@ -132,6 +135,15 @@ def _kind(facts: Facts, sheet: Sheet, kind: KindFacts, budget: int) -> str:
 def _row(row: Row, budget: int) -> str:
     tiles = "".join(picture(tile, name, budget) for tile, name in zip(row.tiles, COLUMNS, strict=True))
     return f'<figure><div class="row">{tiles}</div><figcaption>{escape(row.caption)}</figcaption></figure>'
+
+
+def _measures(tree: dict[str, Any]) -> str:
+    parts = [f"<p>{escape(metrics_sentence(tree))}</p>"]
+    for product in tree["products"]:
+        heads, rows = metric_rows(tree, product)
+        parts += [f"<h3>{escape(product)}</h3>"] if len(tree["products"]) > 1 else []
+        parts.append(table(heads, rows))
+    return "".join(parts)
 
 
 def _training(facts: Facts) -> str:

@@ -15,6 +15,7 @@ from flawsmith.files import digest, write_bytes, write_text
 from flawsmith.runs import Run
 from flawsmith.stages.charts import loss_curve
 from flawsmith.stages.facts import Facts, changed_settings, gather, number_of, reasons, summary, verdict
+from flawsmith.stages.measure import metric_rows, metrics_sentence, read_metrics
 from flawsmith.stages.page import html_page
 from flawsmith.stages.proof_lines import proof_lines, table_lines
 from flawsmith.stages.sheets import COLUMNS, compose, jpeg
@@ -76,6 +77,10 @@ def _write_markdown(facts: Facts) -> None:
         made = f"Below: {len(sheet.rows)} of {number_of(sheet.of, 'made pair')}; columns: {', '.join(COLUMNS)}. "
         lines += [f"{shots}{made}Close-ups show {sheet.side} x {sheet.side} camera pixels.", ""]
         lines += [f"![contact sheet of {name}](report/{file})", ""]
+    if measured := read_metrics(facts.run):
+        lines += ["## Measures", "", metrics_sentence(measured), ""]
+        for product in measured["products"]:
+            lines += [*table_lines(*metric_rows(measured, product)), ""]
     if facts.losses:
         lines += ["## Training", ""]
     for number, (job, losses) in enumerate(facts.losses.items()):

@@ -1,0 +1,125 @@
+"""What the pixels themselves tell: do labels fit the paint, does its edge show, does a picture repeat a shot?"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from flawsmith.types import Figure, Gallery
+
+CHANGED = 0.048
+"""Least change that counts, on the scale -1..1: 6 of 255 levels, as `generate.visible` has it."""
+SURE, SELDOM = 0.98, 0.9
+"""A correlation above `SURE` is a copy in any set; one below `SELDOM` is in none."""
+_SMALL = 32
+_CONFIDENCE = 0.95
+
+
+def alignment(real: Gallery, made: Gallery, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
+    """Return how well labels fit what was painted over the sound window.
+
+    `change_inside`: share of the changed pixels that are labelled or touch one that is, for scaling a window blurs its
+    edges (1 by construction where the background is exact).
+    `label_changed`: share of the labelled pixels that visibly changed. `boundary`: mean distance in pixels of the
+    window between the outlines of label and change, both ways.
+    """
+    names = ("change_inside", "label_changed", "boundary")
+    if made.below is None or not len(made):
+        return dict.fromkeys(names, Figure(None, reason="no made picture with the sound one beneath it"))
+    rows = []
+    for image, below, mask in zip(made.image.numpy(), made.below.numpy(), made.mask.numpy(), strict=True):
+        change = np.abs(image - below).max(0) > CHANGED
+        both = np.count_nonzero(change & mask)
+        grown = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        inside = np.count_nonzero(change & grown) / change.sum() if change.any() else np.nan
+        rows.append((inside, both / max(1, mask.sum()), _between(change, mask)))
+    return {
+        name: _mean(np.array(part), rng, resamples) for name, part in zip(names, zip(*rows, strict=True), strict=True)
+    }
+
+
+def seam(real: Gallery, made: Gallery, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
+    """Return how much steeper brightness is on the label's edge than near it, made over real: 1 = like real edges.
+
+    Of each picture: mean gradient magnitude (Sobel) on a band of two pixels along the outline, over its mean 3 to 6
+    pixels away from it on both sides.
+    """
+    one, other = (
+        np.array([_edge(i, m) for i, m in zip(g.image.numpy(), g.mask.numpy(), strict=True)]) for g in (made, real)
+    )
+    one, other = one[np.isfinite(one)], other[np.isfinite(other)]
+    if not len(one) or not len(other):
+        return {"seam": Figure(None, reason="no outline to look at")}
+    value = float(one.mean() / other.mean())
+    drawn = [rng.choice(one, len(one)).mean() / rng.choice(other, len(other)).mean() for _ in range(resamples)]
+    return {"seam": _with(value, drawn)}
+
+
+def copies(real: Gallery, made: Gallery, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
+    """Return the share of made pictures that repeat a real one, and how like they are to their nearest.
+
+    Likeness is the greatest correlation of brightness, at 32 x 32, over the eight mirrored and turned views. A copy is
+    more like a real picture than any two real ones are like each other, and above 0.9 in any case.
+    """
+    if not len(real) or not len(made):
+        return dict.fromkeys(("copies", "nearest"), Figure(None, reason=f"{len(real)} real, {len(made)} made pictures"))
+    x, y = _small(real), _small(made)
+    views = np.stack([np.rot90(x[:, :, ::-1] if view % 2 else x, view // 2, (1, 2)) for view in range(8)])
+    flat = views.reshape(8, len(x), -1)
+    among = np.max([x.reshape(len(x), -1) @ one.T for one in flat], axis=0)
+    np.fill_diagonal(among, -1)
+    limit = float(np.clip(among.max() if len(x) > 1 else SURE, SELDOM, SURE))
+    nearest = np.max([y.reshape(len(y), -1) @ one.T for one in flat], axis=(0, 2))
+    return {
+        "copies": _mean((nearest > limit).astype(float), rng, resamples),
+        "nearest": _mean(nearest, rng, resamples),
+    }
+
+
+def _between(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the mean symmetric distance between two masks' outlines; NaN where one is empty."""
+    if not one.any() or not other.any():
+        return float("nan")
+    edges = [_outline(mask) for mask in (one, other)]
+    away = [cv2.distanceTransform((~edge).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) for edge in edges]
+    return float((away[1][edges[0]].mean() + away[0][edges[1]].mean()) / 2)
+
+
+def _outline(mask: np.ndarray) -> np.ndarray:
+    padded = np.pad(mask, 1).astype(np.uint8)
+    return np.asarray(mask & (cv2.erode(padded, np.ones((3, 3), np.uint8))[1:-1, 1:-1] == 0))
+
+
+def _edge(image: np.ndarray, mask: np.ndarray) -> float:
+    if not mask.any() or mask.all():
+        return float("nan")
+    grey = np.ascontiguousarray(image.mean(0), dtype=np.float32)
+    steep = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    away = cv2.distanceTransform((~_outline(mask)).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    edge, near = steep[away <= 1], steep[(away >= 3) & (away <= 6)]
+    return float(edge.mean() / (near.mean() + 1e-3)) if len(edge) and len(near) else float("nan")
+
+
+def _small(gallery: Gallery) -> np.ndarray:
+    """Return float64 (N,32,32): brightness, without its mean, of unit length."""
+    found = []
+    for image in gallery.image.numpy():
+        grey = cv2.resize(np.ascontiguousarray(image.mean(0)), (_SMALL, _SMALL), interpolation=cv2.INTER_AREA)
+        grey = grey.astype(np.float64) - grey.mean()
+        found.append(grey / max(float(np.linalg.norm(grey)), 1e-9))
+    return np.stack(found)
+
+
+def _mean(values: np.ndarray, rng: np.random.Generator, resamples: int) -> Figure:
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return Figure(None, reason="nothing changed in any picture")
+    drawn = [rng.choice(values, len(values)).mean() for _ in range(resamples)]
+    return _with(float(values.mean()), drawn)
+
+
+def _with(value: float, drawn: list[float]) -> Figure:
+    if len(drawn) < 10:
+        return Figure(value)
+    low, high = np.quantile(drawn, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
+    return Figure(value, float(low), float(high))

@@ -1,0 +1,182 @@
+"""Distances between made and real pictures in feature space; each figure names its extractor.
+
+KID: Binkowski et al., "Demystifying MMD GANs", ICLR 2018. Frechet distance: Heusel et al., NeurIPS 2017. Inception
+score: Salimans et al., NeurIPS 2016. Precision and recall: Kynkaanniemi et al., NeurIPS 2019; density and coverage:
+Naeem et al., ICML 2020. Diversity: IC-LPIPS, Ojha et al., CVPR 2021. Intervals resample pictures; a picture drawn twice
+makes no pair with itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from flawsmith.types import Figure, Gallery
+
+NEIGHBOURS = 5
+"""k of precision, recall, density and coverage; fewer where there are fewer pictures."""
+MOST_OF_A_CLUSTER = 50
+_CONFIDENCE = 0.95
+
+
+def kid(real: Gallery, made: Gallery, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
+    """Return the unbiased squared maximum mean discrepancy over all pairs x 1000; kernel (x.y / D + 1)^3; 0 = alike."""
+    name = f"kid[{made.extractor}]"
+    if few := _few(real, made, 2):
+        return {name: few}
+    x, y = _vectors(real), _vectors(made)
+    kernels = [(a @ b.T / x.shape[1] + 1) ** 3 for a, b in ((x, x), (y, y), (x, y))]
+
+    def distance(w: np.ndarray, v: np.ndarray) -> float:
+        return 1000 * (_apart(kernels[0], w) + _apart(kernels[1], v) - 2 * w @ kernels[2] @ v / (w.sum() * v.sum()))
+
+    return {name: _figure(distance, len(real), len(made), rng, resamples)}
+
+
+def frechet(real: Gallery, made: Gallery, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
+    """Return the Frechet distance of Gaussians fitted to the features; 0 = alike. Biased upward for few pictures."""
+    name = f"frechet[{made.extractor}]"
+    if few := _few(real, made, 3):
+        return {name: few}
+    x, y = _vectors(real), _vectors(made)
+
+    def distance(w: np.ndarray, v: np.ndarray) -> float:
+        (mean, a), (other, b) = _centred(x, w), _centred(y, v)
+        # The trace of the root of the covariances' product is the sum of these few singular values.
+        shared = np.linalg.svd(a @ b.T, compute_uv=False).sum()
+        return float(((mean - other) ** 2).sum() + (a**2).sum() + (b**2).sum() - 2 * shared)
+
+    figure = _figure(distance, len(real), len(made), rng, min(resamples, 50))
+    least = min(len(real), len(made))
+    if least <= x.shape[1]:
+        return {name: Figure(figure.value, figure.low, figure.high, f"{least} pictures for {x.shape[1]} dimensions")}
+    return {name: figure}
+
+
+def inception_score(real: Gallery, made: Gallery, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
+    """Return exp(mean KL(p(y|x), p(y))) of the made pictures: 1 to the number of classes; Inception's classes only."""
+    name = f"is[{made.extractor}]"
+    if made.probabilities is None:
+        return {name: Figure(None, reason=f"{made.extractor} tells no classes; set features.extractor = inception")}
+    if len(made) < 2:
+        return {name: Figure(None, reason=f"{len(made)} made pictures")}
+    p = np.clip(made.probabilities.double().numpy(), 1e-12, None)
+
+    def score(w: np.ndarray, v: np.ndarray) -> float:
+        share = v / v.sum()
+        return float(np.exp(share @ (p * (np.log(p) - np.log(share @ p))).sum(1)))
+
+    return {name: _figure(score, 0, len(made), rng, resamples)}
+
+
+def prdc(real: Gallery, made: Gallery, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
+    """Return precision and density (made pictures lie among real ones), recall and coverage (all real ones are met)."""
+    names = [f"{name}[{made.extractor}]" for name in ("precision", "density", "recall", "coverage")]
+    if few := _few(real, made, 3):
+        return dict.fromkeys(names, few)
+    x, y = _vectors(real), _vectors(made)
+    k = min(NEIGHBOURS, len(x) - 1, len(y) - 1)
+    within, other, between = _gaps(x, x), _gaps(y, y), _gaps(x, y)
+    # Place 0 of a sorted row is the picture itself.
+    reach, made_reach = np.sort(within, 1)[:, k], np.sort(other, 1)[:, k]
+    inside = between <= reach[:, None]
+    # Each figure is a mean of these over the made or over the real pictures.
+    parts = [inside.any(0), inside.sum(0) / k, (between <= made_reach[None]).any(1), inside.any(1)]
+    note = f"k = {k}" if k < NEIGHBOURS else ""
+    found = {}
+    for place, (name, part) in enumerate(zip(names, parts, strict=True)):
+        values, over_made = part.astype(np.float64), place < 2
+
+        def mean(w: np.ndarray, v: np.ndarray, values: np.ndarray = values, over_made: bool = over_made) -> float:
+            weights = v if over_made else w
+            return float(weights @ values / weights.sum())
+
+        figure = _figure(mean, len(x), len(y), rng, resamples)
+        found[name] = Figure(figure.value, figure.low, figure.high, note)
+    return found
+
+
+def diversity(real: Gallery, made: Gallery, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
+    """Return the mean perceptual distance within clusters: each made picture belongs to the real one nearest to it.
+
+    At most 50 of a cluster count; clusters of one or none are left out. The procedure is IC-LPIPS; with another
+    extractor than LPIPS' own it is called `ic-diversity`.
+    """
+    name = "ic-lpips" if made.extractor == "lpips-vgg" else f"ic-diversity[{made.extractor}]"
+    if few := _few(real, made, 1):
+        return {name: few}
+    x, y = _perceptual(real), _perceptual(made)
+    nearest = (_gaps(x, y) ** 2).argmin(0)
+    clusters = [np.flatnonzero(nearest == centre)[:MOST_OF_A_CLUSTER] for centre in range(len(x))]
+    clusters = [own for own in clusters if len(own) > 1]
+    if not clusters:
+        return {name: Figure(None, reason="no real picture has two made ones nearest to it")}
+    gaps = [_gaps(y[own], y[own]) ** 2 for own in clusters]
+
+    def spread(w: np.ndarray, v: np.ndarray) -> float:
+        each = [_apart(gap, v[own]) for own, gap in zip(clusters, gaps, strict=True) if np.count_nonzero(v[own]) > 1]
+        return float(np.mean(each)) if each else float("nan")
+
+    return {name: _figure(spread, 0, len(made), rng, resamples)}
+
+
+def _few(real: Gallery, made: Gallery, least: int) -> Figure | None:
+    if min(len(real), len(made)) >= least:
+        return None
+    return Figure(None, reason=f"{len(real)} real and {len(made)} made pictures; it takes {least} of each")
+
+
+def _vectors(gallery: Gallery) -> np.ndarray:
+    return np.asarray(gallery.vector.double().numpy())
+
+
+def _perceptual(gallery: Gallery) -> np.ndarray:
+    """Return float64 (N,*) in which squared Euclidean distance is the perceptual one."""
+    parts = [(depth / depth[0, 0].numel() ** 0.5).flatten(1) for depth in gallery.perceptual]
+    return np.concatenate([part.double().numpy() for part in parts], 1)
+
+
+def _gaps(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return Euclidean distances (len(x), len(y)); exactly 0 from a picture to itself."""
+    squared = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T
+    found = np.sqrt(np.maximum(squared, 0))
+    if x is y or (x.shape == y.shape and np.array_equal(x, y)):
+        np.fill_diagonal(found, 0)
+    return found
+
+
+def _apart(matrix: np.ndarray, weights: np.ndarray) -> float:
+    """Return the weighted mean of the entries off the diagonal."""
+    pairs = weights.sum() ** 2 - (weights**2).sum()
+    return float((weights @ matrix @ weights - (weights**2) @ np.diagonal(matrix)) / pairs)
+
+
+def _centred(x: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weighted mean, and rows whose products sum to the covariance."""
+    total = weights.sum()
+    mean = weights @ x / total
+    return mean, (x - mean) * np.sqrt(weights / (total - 1))[:, None]
+
+
+def _figure(
+    statistic: Callable[[np.ndarray, np.ndarray], float],
+    real: int,
+    made: int,
+    rng: np.random.Generator,
+    resamples: int,
+) -> Figure:
+    """Return a statistic of weights over real and made pictures, with its bootstrap interval."""
+    value = statistic(np.ones(real), np.ones(made))
+    if not resamples:
+        return Figure(float(value))
+    drawn = []
+    for _ in range(resamples):
+        w, v = (rng.multinomial(n, np.full(n, 1 / n)).astype(float) if n else np.ones(0) for n in (real, made))
+        if all(np.count_nonzero(one) > 1 for one in (w, v) if len(one) > 1):
+            drawn.append(statistic(w, v))
+    drawn = [one for one in drawn if np.isfinite(one)]
+    if len(drawn) < 10:
+        return Figure(float(value))
+    low, high = np.quantile(drawn, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
+    return Figure(float(value), float(low), float(high))
