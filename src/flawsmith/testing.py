@@ -26,7 +26,8 @@ from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import DataError, FlawsmithError
 from flawsmith.interfaces import Detector, Generator
 from flawsmith.nn.backbone import Backbone
-from flawsmith.nn.features import Extractor, scaled, tensors_fingerprint
+from flawsmith.nn.extractor import Extractor, scaled
+from flawsmith.nn.features import tensors_fingerprint
 from flawsmith.nn.fit import Fit
 from flawsmith.nn.weights import tensor_hash
 from flawsmith.types import Batch, Condition, Example, Found, Made
@@ -226,11 +227,9 @@ class _TinyExtractor(Extractor):
     def __init__(self) -> None:
         super().__init__()
         depths = zip((3, *self.channels), self.channels, (4, 2, 2), strict=False)
-        self.network = torch.nn.ModuleList(torch.nn.Conv2d(a, b, s + 1, s, s // 2) for a, b, s in depths)
-        rng = torch.Generator().manual_seed(7)
-        with torch.no_grad():
-            for parameter in self.network.parameters():
-                parameter.copy_(torch.randn(parameter.shape, generator=rng) / parameter[0].numel() ** 0.5)
+        with torch.random.fork_rng([]):
+            torch.manual_seed(7)
+            self.network = torch.nn.ModuleList(torch.nn.Conv2d(a, b, s + 1, s, s // 2) for a, b, s in depths)
         self.fingerprint = tensors_fingerprint(self)
 
     @torch.inference_mode()
@@ -331,13 +330,11 @@ def planted_damage_is_found(kind: type[Detector]) -> None:
     if not kind.tells & {"where", "whether"}:
         return
     training, batch = example_training(), example_training(24, seed=2).batch(range(24))
-    ranked: dict[str, float] = {}
+    labels = {"heat": batch.mask, "score": batch.mask.flatten(1).amax(1)}
     for budget in (0.006, 0.06, 0.3):
         found = _fitted(_detector(kind), training, budget=budget).predict(batch.image)
-        if found.heat is not None:
-            ranked["heat"] = _ranked(found.heat, batch.mask)
-        if found.score is not None:
-            ranked["score"] = _ranked(found.score, batch.mask.flatten(1).amax(1))
+        answers = {part: getattr(found, part) for part in labels}
+        ranked = {part: _ranked(said, labels[part]) for part, said in answers.items() if said is not None}
         if min(ranked.values()) >= 0.75:
             return
     raise AssertionError(f"planted damage is not found: AUROC {ranked} (chance is 0.5)")

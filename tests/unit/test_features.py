@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from flawsmith.data import factory, images
 from flawsmith.errors import ConfigError
-from flawsmith.nn.features import EXTRACTORS, Extractor, load_extractor, scaled
+from flawsmith.nn.extractor import Extractor, scaled
+from flawsmith.nn.features import EXTRACTORS, load_extractor
 from flawsmith.nn.remembered import Remembered
 
 

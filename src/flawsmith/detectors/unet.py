@@ -25,7 +25,7 @@ from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import DataError
 from flawsmith.interfaces import Detector
 from flawsmith.nn.backbone import cast, gains_from_bfloat16
-from flawsmith.nn.features import Extractor
+from flawsmith.nn.extractor import Extractor
 from flawsmith.types import Found
 
 _MOST = 500
@@ -34,7 +34,7 @@ _GAMMA, _SMOOTH = 2, 1e-5
 _STEPS, _DROP = (0.8, 0.9), 0.2
 """Shares of the epochs after which the learning rate falls, and to how much of itself."""
 _POOL = 21
-_NARROWEST = 8
+_NARROWEST, _SMALLEST = 8, 32
 _WIDE = 32
 """Channels of the first level from which bfloat16 is quicker on a CPU that multiplies it in hardware."""
 _CHUNK = 16
@@ -89,15 +89,15 @@ class Unet(Detector):
         self._quick, self._layout = False, torch.contiguous_format
 
     def reduced(self, budget: float) -> str:
-        full, plan = self._plan(1.0), self._plan(budget)
+        plan, letter = self._plan(budget), UnetSettings()
         said = [
-            f"{now} {what}, not {letter}"
-            for what, now, letter in (
-                ("epochs", plan.epochs, full.epochs),
-                ("pictures an epoch", plan.samples, full.samples),
-                ("channels at the first level", plan.width, full.width),
+            f"{now} {what}, not {full}"
+            for what, now, full in (
+                ("epochs", plan.epochs, letter.epochs),
+                ("pictures an epoch", plan.samples, letter.samples_per_epoch),
+                ("channels at the first level", plan.width, letter.width),
             )
-            if now != letter
+            if now < full
         ]
         return f"the U-Net trains with {'; '.join(said)}" if said else ""
 
@@ -106,9 +106,11 @@ class Unet(Detector):
             raise DataError("unet learns the damage from labelled pictures, and the training set holds none")
         if not training.sound():
             raise DataError("unet needs sound pictures beside the damaged ones, and the training set holds none")
+        if training.size < _SMALLEST:
+            raise DataError(f"unet halves pictures five times: {training.size} pixels are too few, use {_SMALLEST}")
         plan, part = self._plan(budget), self.settings
         network = _Network(plan.width, rng).to(self.device)
-        # Half precision and channels_last go together on a CPU: each alone, or few channels, is slower than neither.
+        # In float32, channels_last makes these convolutions slower on a CPU, so the two come together.
         self._quick = torch.device(self.device).type == "cpu" and plan.width >= _WIDE and gains_from_bfloat16()
         self._layout = torch.channels_last if self._quick else torch.contiguous_format
         self._network = cast(network, torch.float32, self._layout)

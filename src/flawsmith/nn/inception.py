@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flawsmith.errors import ConfigError
-from flawsmith.nn.features import Extractor, scaled
+from flawsmith.nn.extractor import Extractor, scaled
 
 _EPS = 1e-3
 

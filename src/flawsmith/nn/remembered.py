@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flawsmith.nn.features import Extractor
+from flawsmith.nn.extractor import Extractor
 
 _MEMORY = 512
 """Results kept in memory where there is a folder; without one, all are."""

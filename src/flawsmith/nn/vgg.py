@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flawsmith.errors import ConfigError
-from flawsmith.nn.features import Extractor, scaled
+from flawsmith.nn.extractor import Extractor, scaled
 
 _CONVS = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 """Numbers of the convolutions between two poolings; each depth ends with the last one's ReLU."""

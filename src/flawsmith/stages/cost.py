@@ -38,6 +38,8 @@ RATES = {
     ("large", "processor"): Rate(512, train=60.0, draw=20.0, memory=16.0, weights=1500),
     ("large", "GPU"): Rate(512, train=0.15, draw=0.04, memory=20.0, weights=1500),
 }
+PROBE_SECONDS = {"processor": 60.0, "GPU": 10.0}
+"""A training of the default detector at 384 px with its share of the features, on two cores; the GPU's is a guess."""
 PNG_SHARE = 0.6  # photographs of parts as PNG over their raw bytes; magnetic-tile 0.5, mvtec screw 0.4 to 0.6
 
 
@@ -79,18 +81,22 @@ def estimate(
     pairs = sum(wanted(config, have).values())
     train = models * config.train.steps * config.train.batch * rate.train * area
     passes = config.generate.steps * (2 if config.generate.guidance > 1 else 1)
-    draw = pairs * windows * passes * rate.draw * area
+    painted = pairs * (1 + config.generate.shams)
+    draw = painted * windows * passes * rate.draw * area
+    trainings = products * config.prove.seeds * _arms(config) if config.prove.enabled else 0
+    proof = trainings * PROBE_SECONDS[machine] * config.prove.budget * ((config.prove.size or 384) / 384) ** 2
     memory = rate.memory * max(0.4, config.train.batch / 16 * area) + 12 * picture_bytes / 1e9
-    disk = pairs * picture_bytes * PNG_SHARE * 2 + models * rate.weights * 1e6  # twice: in the run and in one export
+    disk = (pairs + painted) * picture_bytes * PNG_SHARE + models * rate.weights * 1e6
     disk += max(0, len(config.export.formats) - 1) * pairs * picture_bytes * PNG_SHARE
     free = shutil.disk_usage(Path.cwd()).free
     table = {
         "pairs": f"{pairs} ({windows:.1f} windows each)",
         "training": f"{_time(train)} ({_count(models, 'model')}, {config.train.steps} steps of {config.train.batch})",
         "generating": f"{_time(draw)} ({config.generate.steps} steps, guidance {config.generate.guidance:g})",
+        "proof": f"{_time(proof)} ({_count(trainings, 'training')} of the probe)" if trainings else "left out",
         "memory": f"about {memory:.1f} GB",
         "disk": f"about {_bytes(disk)}; {_bytes(free)} are free here",
-        "assumes": f"{size} px windows, {config.backbone.source} backbone, one {machine}; no screening, no proof",
+        "assumes": f"{size} px windows, {config.backbone.source} backbone, one {machine}",
     }
     warnings = []
     if disk > free:
@@ -98,6 +104,12 @@ def estimate(
     if train + draw > 24 * 3600:
         warnings.append(f"the run takes about {_time(train + draw)}; use a GPU, fewer steps or fewer pairs")
     return table, warnings
+
+
+def _arms(config: Config) -> int:
+    part = config.prove
+    mixed = bool(part.mix and part.against)
+    return 3 + len(part.against) + bool(config.generate.shams) + mixed + len(part.curve)
 
 
 def _machine(device: str) -> str:

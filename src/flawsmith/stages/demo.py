@@ -1,4 +1,4 @@
-"""The main job on factory parts: make a small data set, learn from it, paint, export, report."""
+"""The main job on factory parts: make a small data set, learn from it, paint, measure, prove, export, report."""
 
 from __future__ import annotations
 
@@ -35,6 +35,22 @@ steps = 160
 views = 10
 [generate]
 count = 8
+shams = 0.5
+[measure]
+resamples = 100
+# Small, so that the demo takes minutes: a proof worth believing has more test pictures and the default sizes.
+[prove]
+size = 128
+curve = []
+mix = false
+resamples = 500
+[prove.settings.probe]
+steps = 100
+places = 2048
+views = 4
+[prove.settings.patchcore]
+memory = 500
+draw = 8000
 [report]
 per_kind = 8
 """

@@ -21,7 +21,8 @@ from flawsmith.data import images
 from flawsmith.errors import RunError
 from flawsmith.files import digest, read_json, write_json
 from flawsmith.interfaces import Metric
-from flawsmith.nn.features import Extractor, load_extractor
+from flawsmith.nn.extractor import Extractor
+from flawsmith.nn.features import load_extractor
 from flawsmith.runs import Run
 from flawsmith.stages.progress import progress
 from flawsmith.stages.split import split_data

@@ -11,7 +11,7 @@ import numpy as np
 
 from flawsmith.config import Config
 from flawsmith.data.shots import Split
-from flawsmith.metrics.ranking import weighted_ap
+from flawsmith.metrics.ranking import confusion, weighted_ap
 from flawsmith.stages.arms import NO_SHAMS, NONE, OURS, REAL, Arm, mixed
 from flawsmith.stages.examiner import Examiner
 from flawsmith.stages.verdict import MEAN, TASKS, Exam, Outcome, compare, draws, resampled
@@ -47,6 +47,7 @@ def proof_tree(config: Config, split: Split, examiner: Examiner, tried: Tried, h
         "twins_left_out": examiner.left_out,
         "notes": _notes(config, examiner, counts),
         "arms": {arm.name: arm.facts() | {"figures": figures(tried.outcomes[arm.name])} for arm in tried.arms},
+        "confusion": {name: _confusion(exam, tried.outcomes[name]) for name in (REAL, OURS) if name in tried.outcomes},
         "best_on_test": {name: figures(seeds) for name, seeds in tried.best.items()},
         "comparisons": _comparisons(config, exam, tried),
         "artefact": {name: _spread(rows) for name, rows in tried.artefacts.items()},
@@ -69,6 +70,17 @@ def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 def _spread(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
     each = {name: [round(row[name], 6) for row in rows] for name in rows[0]}
     return {name: {"mean": round(float(np.mean(values)), 6), "each": values} for name, values in each.items()}
+
+
+def _confusion(exam: Exam, outcomes: Sequence[Outcome]) -> list[list[float]]:
+    """Return how many test defects of each kind (row) are called which (column): the mean over seeds; [] = not told."""
+    own = np.flatnonzero(exam.kind >= 0)
+    told = [one.kind.argmax(1)[own] for one in outcomes if one.kind is not None]
+    if not told:
+        return []
+    numbers = range(len(exam.kinds))
+    tables = [confusion(exam.kind[own].tolist(), answer.tolist(), numbers) for answer in told]
+    return [[round(float(cell), 2) for cell in row] for row in np.mean(tables, axis=0)]
 
 
 def _curve(tried: Tried, shots: int) -> list[dict[str, Any]]:

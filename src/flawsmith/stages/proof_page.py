@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from flawsmith.runs import Run
+from flawsmith.stages.arms import OURS, REAL
 from flawsmith.stages.charts import gain_curve, intervals
 from flawsmith.stages.markup import listed, picture, table
 from flawsmith.stages.proof_rows import (
@@ -15,6 +16,7 @@ from flawsmith.stages.proof_rows import (
     artefact_rows,
     artefact_sentence,
     comparison,
+    confusion_rows,
     curve_points,
     headline,
     interval_rows,
@@ -64,6 +66,12 @@ def _product(run: Run, proof: dict[str, Any], product: str, many: bool) -> str:
         "<h3>Pixel AP of each kind (its pictures and all sound ones)</h3>",
         table(kinds, kind_rows(proof, product)),
     ]
+    for arm in (OURS, REAL):
+        if calls := confusion_rows(proof, product, arm):
+            heads = ["Real kind, called …", *(f"#{kind}" for kind in own["kinds"])]
+            parts.append(
+                f"<details><summary>Which kind is called which, {arm}</summary>{table(heads, calls)}</details>"
+            )
     if curves := _curves(proof, product):
         parts += ["<h3>How many pairs help most</h3>", f'<div class="plots">{curves}</div>']
     if artefacts := artefact_rows(proof, product):

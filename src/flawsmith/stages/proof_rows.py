@@ -119,6 +119,13 @@ def kind_rows(proof: dict[str, Any], product: str) -> list[list[str]]:
     return rows
 
 
+def confusion_rows(proof: dict[str, Any], product: str, arm: str) -> list[list[str]]:
+    """Return a row a kind: how many of its test pictures are called which kind; [] = no detector tells kinds."""
+    own = proof["products"][product]
+    table = own["confusion"].get(arm, [])
+    return [[kind, *(f"{cell:g}" for cell in row)] for kind, row in zip(own["kinds"], table, strict=bool(table))]
+
+
 def artefact_rows(proof: dict[str, Any], product: str) -> list[list[str]]:
     """Return a row an arm: how loud its detector is on repainted and on untouched places."""
     rows = []

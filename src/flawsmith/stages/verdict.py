@@ -54,9 +54,9 @@ class Outcome:
     """One trained detector's answers, kept as what the statistics need; what it does not tell is None."""
 
     damaged: np.ndarray | None = None
-    """float32 (P,BINS): damaged pixels of each picture by score, the highest bin first."""
+    """int32 (P,B), B <= BINS: damaged pixels of each picture by score, the highest bin first."""
     sound: np.ndarray | None = None
-    """float32 (P,BINS): its other pixels."""
+    """int32 (P,B): its other pixels."""
     score: np.ndarray | None = None
     """float32 (P,)."""
     kind: np.ndarray | None = None

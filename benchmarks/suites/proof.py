@@ -1,0 +1,75 @@
+"""Prove on the real sets whether the pairs help, and write the verdicts down.
+
+    python benchmarks/suites/proof.py --data ../shared/data --out /tmp/proofs [--only screw] [--set prove.size=256]
+
+The sets are not part of the project: see the head of each example for where to get them. A run folder that holds
+finished stages is gone on with, so a long proof can be made in portions; the seconds are those of the stages' own log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from flawsmith.config import load_config, parse_overrides
+from flawsmith.files import write_json
+from flawsmith.runs import Run, machine
+from flawsmith.stages.all import run_all
+from flawsmith.stages.arms import OURS, REAL
+from flawsmith.stages.facts import changed_settings
+from flawsmith.stages.verdict import MEAN
+
+HOME = Path(__file__).resolve().parents[2]
+EXAMPLES = {"magnetic-tile": "magnetic-tile", "screw": "mvtec-screw-512"}
+"""Example -> folder of its set below --data."""
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """Return what a finished run proved, without the pictures."""
+    tree = json.loads(run.path("proof.json").read_text())
+    log = [json.loads(line) for line in run.path("log.jsonl").read_text().splitlines()]
+    seconds: dict[str, float] = defaultdict(float)
+    for row in log:
+        if "seconds" in row:
+            seconds[row["stage"]] += row["seconds"]
+    done = json.loads(run.path("manifest.json").read_text())["stages"]
+    for own in tree["products"].values():
+        own.pop("telling")
+        own.pop("thumbs")
+    return {
+        "backbone": done["train"].get("backbone"),
+        "settings": {key: value for key, value, _ in changed_settings(run.config) if not key.startswith("data.root")},
+        "stage_seconds": {stage: round(value, 1) for stage, value in seconds.items()},
+        "proof": tree,
+    }
+
+
+def main() -> None:
+    """Parse, run, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds the sets")
+    parser.add_argument("--out", type=Path, required=True, help="where the runs go, or lie")
+    parser.add_argument("--only", choices=sorted(EXAMPLES), help="one example")
+    parser.add_argument("--set", action="append", default=[], help="override a key of the example")
+    parser.add_argument("--results", type=Path, default=HOME / "benchmarks" / "results" / "proof.json")
+    args = parser.parse_args()
+    results = json.loads(args.results.read_text()) if args.results.exists() else {}
+    for name in [args.only] if args.only else sorted(EXAMPLES):
+        overrides = {"data.root": str(args.data / EXAMPLES[name]), **parse_overrides(args.set)}
+        run = Run.create(args.out / name, load_config(HOME / "examples" / f"{name}.toml", overrides))
+        run_all(run)
+        threads = os.environ.get("OMP_NUM_THREADS", "")
+        results[name] = {"machine": {**machine(), "threads": threads}, **summary(run)}
+        write_json(args.results, results)
+        for own in results[name]["proof"]["products"].values():
+            for row in own["comparisons"]:
+                if row["against"] == REAL and row["arm"] == OURS and row["kind"] == MEAN:
+                    print(name, row["task"], row["verdict"], row["difference"], [row["low"], row["high"]])
+
+
+if __name__ == "__main__":
+    main()
