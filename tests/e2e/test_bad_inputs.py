@@ -41,6 +41,10 @@ count = 1
 steps = 1
 batch = 1
 attempts = 1
+[measure]
+enabled = false
+[prove]
+enabled = false
 """
 RUN = ["run", "good.toml", "--out", "out"]
 

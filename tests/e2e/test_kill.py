@@ -136,6 +136,8 @@ def settings(backbone_folder: Path, factory_root: Path) -> list[str]:
         "generate.steps": 2,
         "generate.batch": 2,
         "generate.masks": "mixed",
+        "measure.enabled": "false",
+        "prove.enabled": "false",
     }
     return [word for key, value in table.items() for word in ("--set", f"{key}={value}")]
 

@@ -153,7 +153,7 @@ def test_encode_scales_and_shifts_the_posteriors_mean(make_backbone, shift):
         mean = back.vae.encode(image).latent_dist.mean
         latent = back.encode(image)
         torch.testing.assert_close(latent, (mean - (shift or 0)) * 0.5, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(back.decode(latent), back.vae.decode(mean).sample.clamp(-1, 1), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(back.decode(latent), back.vae.decode(mean).sample.clamp(-1, 1), rtol=1e-3, atol=1e-3)
     assert torch.equal(back.encode(image), latent)
 
 

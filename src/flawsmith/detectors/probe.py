@@ -253,7 +253,9 @@ class _Head(nn.Module):
         super().__init__()
         self.register_buffer("mean", mean.clone())
         self.register_buffer("scale", 1 / (std + 1e-3))
-        self.first, self.second = nn.Linear(len(mean), width), nn.Linear(width, outputs)
+        # Drawn from `rng` below: torch's own start would move the global stream.
+        self.first = nn.utils.skip_init(nn.Linear, len(mean), width)
+        self.second = nn.utils.skip_init(nn.Linear, width, outputs)
         for layer in (self.first, self.second):
             nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=rng)
             nn.init.zeros_(layer.bias)
