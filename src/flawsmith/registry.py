@@ -59,6 +59,7 @@ _OURS: dict[str, dict[str, Entry]] = {
         "patchcore": Entry(
             "flawsmith.detectors.patchcore:Patchcore", "distance to remembered sound patches; needs no defects at all"
         ),
+        "anomalib": Entry("flawsmith.detectors.anomalib:Anomalib", "any model of Anomalib; needs the extra anomalib"),
     },
     "exports": {
         "mvtec": Entry("flawsmith.exports.mvtec:write", "MVTec AD's folder layout, which Anomalib loads"),

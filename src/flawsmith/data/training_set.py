@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import cv2
@@ -35,6 +36,8 @@ class Lesson:
     defect: str | None
     origin: Origin
     id: str
+    painted: np.ndarray | None = None
+    """bool (S,S): where a sham was repainted, which is where a detector should look; None for everything else."""
 
 
 class TrainingSet:
@@ -55,8 +58,8 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self.lessons)
 
-    def add(self, example: Example, origin: Origin) -> None:
-        """Read a picture and take it in.
+    def add(self, example: Example, origin: Origin, *, painted: Path | None = None) -> None:
+        """Read a picture and take it in; `painted` is the mask picture of where a sham was repainted.
 
         Raises:
             DataError: it is a test picture, of an unknown kind, damaged without a mask, or cannot be read.
@@ -71,7 +74,10 @@ class TrainingSet:
         image, mask = read_square(example, self.size)
         if example.defect is not None and not mask.any():
             raise DataError(f"{example.id}: is filed as {example.defect} but has no marked damage")
-        self.lessons.append(Lesson(image, mask, example.product, example.defect, origin, example.id))
+        where = None
+        if painted is not None:
+            where = square_mask(images.read_mask(painted, images.describe(example.image).shape), self.size)
+        self.lessons.append(Lesson(image, mask, example.product, example.defect, origin, example.id, where))
 
     def clone(self) -> TrainingSet:
         """Return a set with the same pictures and the same door, to which others can be added."""

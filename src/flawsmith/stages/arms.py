@@ -50,7 +50,7 @@ class Arm:
     says: str
     """What it learns from, in words."""
     pairs: tuple[Example, ...] = ()
-    shams: tuple[Example, ...] = ()
+    shams: tuple[Piece, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """Return what the report says of it."""
@@ -124,10 +124,8 @@ def make_arms(run: Run, others: dict[str, Run], product: str, split: Split, held
     for other, folder in others.items():
         own, own_shams = (_without(group, away) for group in pieces(folder, product))
         stores[other] = own, own_shams
-        arms.append(
-            Arm(other, f"and {len(own)} pairs of {other}{_with(own_shams)}", _examples(own), _examples(own_shams))
-        )
-    arms.append(Arm(OURS, f"and {len(made)} pairs of {name}{_with(shams)}", _examples(made), _examples(shams)))
+        arms.append(Arm(other, f"and {len(own)} pairs of {other}{_with(own_shams)}", _examples(own), tuple(own_shams)))
+    arms.append(Arm(OURS, f"and {len(made)} pairs of {name}{_with(shams)}", _examples(made), tuple(shams)))
     if shams:
         arms.append(Arm(NO_SHAMS, f"and {len(made)} pairs of {name} alone", _examples(made)))
     if part.mix and others:
@@ -138,7 +136,7 @@ def make_arms(run: Run, others: dict[str, Run], product: str, split: Split, held
                 mixed(first),
                 f"and the pairs of {name} and of {first}{_with([*shams, *more_shams])}",
                 _examples([*made, *more]),
-                _examples([*shams, *more_shams]),
+                (*shams, *more_shams),
             )
         )
     for times in part.curve:
@@ -152,7 +150,7 @@ def make_arms(run: Run, others: dict[str, Run], product: str, split: Split, held
                     f"{OURS} {times:g}x",
                     f"and {len(few)} pairs of {name}, {times:g} a shot{_with(few_shams)}",
                     _examples(few),
-                    _examples(few_shams),
+                    tuple(few_shams),
                 )
             )
     return arms
@@ -177,8 +175,8 @@ def training_set(common: TrainingSet, arm: Arm, split: Split) -> TrainingSet:
         made.add(example, "real")
     for example in arm.pairs:
         made.add(example, "made")
-    for example in arm.shams:
-        made.add(example, "sham")
+    for piece in arm.shams:
+        made.add(piece.example, "sham", painted=piece.mask)
     return made
 
 

@@ -1,0 +1,199 @@
+"""Any model of Anomalib, trained and asked through Anomalib's own API. Needs `pip install "flawsmith[anomalib]"`.
+
+The model learns from the same squares as every other detector and its raw map and score enter the same exact metrics:
+Anomalib's own normalisation, thresholds and evaluation are left out, for they look at a validation set. Models that
+learn from sound parts alone get those alone; models that learn from damage too (`arguments = {supervised = true}` of
+SuperSimpleNet) get every picture with its mask.
+
+Akcay et al., "Anomalib: A Deep Learning Library for Anomaly Detection", ICIP 2022.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import random
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from flawsmith import config
+from flawsmith.data.training_set import TrainingSet
+from flawsmith.errors import ConfigError, DataError
+from flawsmith.interfaces import Detector
+from flawsmith.nn.extractor import Extractor
+from flawsmith.types import Found
+
+_CHUNK = 8
+
+
+class AnomalibSettings(config.Settings):
+    """Which model, and how long."""
+
+    model: str = "Patchcore"
+    """Name of the model's class in anomalib.models: Patchcore, Padim, Stfpm, SuperSimpleNet, ..."""
+    arguments: dict[str, Any] = {}
+    """Its own arguments: {backbone = "resnet18"}; pretrained weights come from a hub or its cache."""
+    epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs; 0 = the model's own number, or Lightning's 1000."""
+    batch: Annotated[int, Field(ge=1)] = 8
+    """Pictures a step."""
+
+
+class Anomalib(Detector):
+    """A model of anomalib.models; tells where and whether."""
+
+    Settings: ClassVar[type[config.Settings]] = AnomalibSettings
+    tells: ClassVar[frozenset[str]] = frozenset({"where", "whether"})
+    needs_damage: ClassVar[bool] = False
+    settings: AnomalibSettings
+
+    def __init__(
+        self,
+        settings: config.Settings,
+        kinds: Sequence[str],
+        *,
+        extractor: Extractor | None = None,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(settings, kinds, extractor=extractor, device=device)
+        if find_spec("anomalib") is None:
+            raise ConfigError(
+                'the detector anomalib needs its package, which is absent: pip install "flawsmith[anomalib]"'
+            )
+        with _quiet():
+            self._kind = getattr(import_module("anomalib.models"), self.settings.model, None)
+        if not isinstance(self._kind, type):
+            raise ConfigError(f"anomalib.model: {self.settings.model!r} is no class of anomalib.models")
+        self._model: Any = None
+
+    def reduced(self, budget: float) -> str:
+        if budget >= 1 or not self.settings.epochs:
+            return ""
+        return f"anomalib's {self.settings.model} trains {self._epochs(budget)} epochs, not {self.settings.epochs}"
+
+    def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
+        if not training.sound("real") and not training.sound():
+            raise DataError("anomalib's models learn what sound parts look like, and the training set holds none")
+        with _quiet():
+            from anomalib.engine import Engine
+
+        seed = int(torch.randint(2**31 - 1, (1,), generator=rng))
+        epochs = {"max_epochs": self._epochs(budget)} if self.settings.epochs else {}
+        with _quiet(), _streams(seed), tempfile.TemporaryDirectory() as folder:
+            model = self._made()
+            pictures = _Pictures(training, damaged=bool(getattr(model, "supervised", False)))
+            order = torch.Generator().manual_seed(seed)
+            loader = DataLoader(
+                pictures, self.settings.batch, shuffle=True, generator=order, collate_fn=pictures.collate, num_workers=0
+            )
+            engine = Engine(
+                accelerator="gpu" if self.device.startswith("cuda") else "cpu",
+                devices=1,
+                logger=False,
+                default_root_dir=folder,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                **epochs,
+            )
+            engine.fit(model, train_dataloaders=loader)
+            self._model = model.eval().to(self.device)
+        yield 1.0
+
+    @torch.no_grad()
+    def predict(self, image: Tensor) -> Found:
+        if self._model is None:
+            raise DataError("anomalib's model was asked before it was trained; call fit first")
+        heats, scores = [], []
+        for chunk in image.split(_CHUNK):
+            said = self._model(_plain(chunk).to(self.device))
+            heat = said.anomaly_map.float().cpu().reshape(len(chunk), 1, *said.anomaly_map.shape[-2:])
+            if heat.shape[-2:] != image.shape[-2:]:
+                heat = torch.nn.functional.interpolate(heat, image.shape[-2:], mode="bilinear", align_corners=False)
+            heats.append(heat)
+            scores.append(said.pred_score.float().cpu().reshape(len(chunk)))
+        return Found(torch.cat(heats), torch.cat(scores))
+
+    def _epochs(self, budget: float) -> int:
+        return max(1, round(self.settings.epochs * budget))
+
+    def _made(self) -> Any:
+        assert self._kind is not None
+        try:
+            return self._kind(post_processor=False, evaluator=False, visualizer=False, **self.settings.arguments)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"anomalib.arguments: {self.settings.model} does not take them: {error}") from error
+        except OSError as error:
+            raise ConfigError(
+                f"anomalib's {self.settings.model} wants pretrained weights that are not on this machine ({error}); "
+                "put them into the hub's cache, or set arguments = {pre_trained = false}"
+            ) from error
+
+
+class _Pictures(Dataset[Any]):
+    """A training set as Anomalib's items."""
+
+    name, category = "flawsmith", ""
+
+    def __init__(self, training: TrainingSet, *, damaged: bool) -> None:
+        from anomalib.data import ImageBatch
+
+        self._training = training
+        self._places = [*(training.sound("real") or training.sound())]
+        if damaged:
+            self._places += [*training.sound("sham"), *training.damaged()]
+        self.collate = ImageBatch.collate
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, place: int) -> Any:
+        from anomalib.data import ImageItem
+
+        batch = self._training.batch([self._places[place]])
+        mask = batch.mask[0, 0].bool()
+        return ImageItem(image=_plain(batch.image)[0], gt_mask=mask, gt_label=mask.any(), image_path="")
+
+
+@contextlib.contextmanager
+def _streams(seed: int) -> Iterator[None]:
+    """Anomalib draws from the global streams: set them, and give them back afterwards."""
+    ours, theirs = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(ours)
+            random.setstate(theirs)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's banners and foreign progress bars out of ours; errors still come, as exceptions."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    out, err = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+    try:
+        with warnings.catch_warnings(), out, err:
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def _plain(image: Tensor) -> Tensor:
+    """Turn [-1,1] into the [0,1] that Anomalib's pre-processors expect."""
+    return (image + 1) / 2
