@@ -3,7 +3,11 @@
     python benchmarks/suites/proof.py --data ../shared/data --out /tmp/proofs [--only screw] [--set prove.size=256]
 
 The sets are not part of the project: see the head of each example for where to get them. A run folder that holds
-finished stages is gone on with, so a long proof can be made in portions; the seconds are those of the stages' own log.
+finished stages is gone on with, so a long proof can be made in portions; the seconds are those of the stages' own log. To try
+other settings, copy a finished run folder and name the copy: what the settings do not touch is not made again.
+
+    cp -r /tmp/proofs/screw "/tmp/proofs/screw, strength 0.6"
+    python benchmarks/suites/proof.py ... --only screw --as "screw, strength 0.6" --set generator.settings.strength=0.6
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from flawsmith.config import load_config, parse_overrides
 from flawsmith.files import write_json
 from flawsmith.runs import Run, machine
 from flawsmith.stages.all import run_all
-from flawsmith.stages.arms import OURS, REAL
+from flawsmith.stages.arms import OURS
 from flawsmith.stages.facts import changed_settings
 from flawsmith.stages.verdict import MEAN
 
@@ -54,21 +58,26 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the sets")
     parser.add_argument("--out", type=Path, required=True, help="where the runs go, or lie")
     parser.add_argument("--only", choices=sorted(EXAMPLES), help="one example")
+    parser.add_argument("--as", dest="name", help="with --only: the run folder's name and the entry's, for a trial")
     parser.add_argument("--set", action="append", default=[], help="override a key of the example")
     parser.add_argument("--results", type=Path, default=HOME / "benchmarks" / "results" / "proof.json")
     args = parser.parse_args()
+    if args.name and not args.only:
+        parser.error("--as names one trial, so it needs --only")
     results = json.loads(args.results.read_text()) if args.results.exists() else {}
     for name in [args.only] if args.only else sorted(EXAMPLES):
         overrides = {"data.root": str(args.data / EXAMPLES[name]), **parse_overrides(args.set)}
-        run = Run.create(args.out / name, load_config(HOME / "examples" / f"{name}.toml", overrides))
+        entry = args.name or name
+        run = Run.create(args.out / entry, load_config(HOME / "examples" / f"{name}.toml", overrides))
         run_all(run)
         threads = os.environ.get("OMP_NUM_THREADS", "")
-        results[name] = {"machine": {**machine(), "threads": threads}, **summary(run)}
+        results[entry] = {"machine": {**machine(), "threads": threads}, **summary(run)}
         write_json(args.results, results)
-        for own in results[name]["proof"]["products"].values():
+        for own in results[entry]["proof"]["products"].values():
             for row in own["comparisons"]:
-                if row["against"] == REAL and row["arm"] == OURS and row["kind"] == MEAN:
-                    print(name, row["task"], row["verdict"], row["difference"], [row["low"], row["high"]])
+                if row["arm"] == OURS and row["kind"] == MEAN:
+                    interval = [row["low"], row["high"]]
+                    print(entry, row["against"], row["task"], row["verdict"], row["difference"], interval)
 
 
 if __name__ == "__main__":
