@@ -3,8 +3,8 @@
     python benchmarks/suites/proof.py --data ../shared/data --out /tmp/proofs [--only screw] [--set prove.size=256]
 
 The sets are not part of the project: see the head of each example for where to get them. A run folder that holds
-finished stages is gone on with, so a long proof can be made in portions; the seconds are those of the stages' own log. To try
-other settings, copy a finished run folder and name the copy: what the settings do not touch is not made again.
+finished stages is gone on with, so a long proof can be made in portions; the seconds are those of the stages' own log.
+To try other settings, copy a finished run folder and name the copy: what the settings do not touch is not made again.
 
     cp -r /tmp/proofs/screw "/tmp/proofs/screw, strength 0.6"
     python benchmarks/suites/proof.py ... --only screw --as "screw, strength 0.6" --set generator.settings.strength=0.6

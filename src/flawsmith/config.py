@@ -145,6 +145,8 @@ class GenerateConfig(Settings):
     """Where masks come from: real masks re-posed, shapes of their statistics, or half and half."""
     turn: Literal["free", "right", "none"] = "free"
     """How re-posed damage may be turned on a surface: any angle, right angles, or not at all (a brushed surface)."""
+    outline: bool = True
+    """On parts: damage that changes the part's outline (a broken tip) takes the sound outline beside it away too."""
     feather: Annotated[float, Field(ge=0.0, le=64.0)] = 1.0
     """Width in native pixels over which the paint fades in, inside the mask."""
     visible: Annotated[float, Field(gt=0.0, le=1.0)] = 0.024

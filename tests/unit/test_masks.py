@@ -176,6 +176,22 @@ def test_a_picture_is_laid_with_its_mask():
     assert laid.max() <= picture.max() and laid.min() >= picture.min()
 
 
+def test_a_broken_tip_takes_the_sound_tip_away():
+    """The damage goes on to where the sound part ends; the outline elsewhere, and slivers of misfit, stay."""
+    sound, broken = nail()[0], nail(tip=False)[0]
+    damage = np.zeros_like(sound)
+    damage[121:136, 165:181] = True  # at the break, as labels are drawn
+    grown = masks.with_outline(damage, np.roll(broken, 1, axis=0), sound, reach=0.5)
+    assert (grown >= damage).all()
+    lost = sound & ~broken
+    lost[:, :183] = False
+    assert grown[lost].all(), "no piece of the sound tip may hang in the air"
+    assert not (grown & ~damage)[:, :160].any()
+    np.testing.assert_array_equal(masks.with_outline(damage, sound, sound), damage)
+    nothing = np.zeros_like(damage)
+    assert not masks.with_outline(nothing, broken, sound).any()
+
+
 @pytest.mark.parametrize("kind", ["hairline", "blob", "edge", "speck"])
 def test_procedural_shapes_keep_the_statistics(kind):
     like = np.zeros((160, 200), np.uint8)

@@ -24,6 +24,10 @@ _DIRECT = 150_000
 """Unknowns up to which one factorisation takes about a second."""
 
 
+_DARK = 0.1
+"""Added to a brightness of 0..2 before its logarithm: about 12 of 255, so that grain in the dark stays small."""
+
+
 def poisson(target: Floats, source: Floats, mask: Mask, *, mixed: bool = False) -> Floats:
     """Return the target with the source's gradients inside the mask, float32 (H,W,C); outside, the target itself.
 
@@ -69,19 +73,24 @@ def blended(
         shot: float32 (H,W,3), its damage under the mask.
         mask: bool (H,W).
         rim: Pixels.
-        gain: Contrast of the damage; None = by the brightness of the two surroundings, so that a pit keeps its share
-            of darkness on a brighter part.
+        gain: Contrast of the damage in tones; None = blend ratios instead of tones, as light works, so that a pit keeps
+            its share of darkness on a brighter part.
         mixed: As for `poisson`.
     """
     if not mask.any():
         return normal
     where = grown(mask, rim)
-    if gain is None:
-        ring = grown(mask, rim + 8) & ~where
-        here, there = (float(x[ring].mean()) + 1.0 if ring.any() else 1.0 for x in (normal, shot))
-        gain = float(np.clip((here + 0.05) / (there + 0.05), 0.67, 1.8))
-    # Scaling the source scales its gradients, and gradients are all that the solution takes from it.
-    return np.asarray(np.clip(poisson(normal, shot * np.float32(gain), where, mixed=mixed), -1.0, 1.0), np.float32)
+    if gain is not None:
+        # Scaling the source scales its gradients, and gradients are all that the solution takes from it.
+        pasted = poisson(normal, shot * np.float32(gain), where, mixed=mixed)
+    else:
+        lit = np.exp(poisson(_logs(normal), _logs(shot), where, mixed=mixed)) - (1 + _DARK)
+        pasted = np.where(where[:, :, None], lit, normal)
+    return np.asarray(np.clip(pasted, -1.0, 1.0), np.float32)
+
+
+def _logs(picture: Floats) -> Floats:
+    return np.asarray(np.log(picture + np.float32(1 + _DARK)), np.float32)
 
 
 def grown(mask: Mask, by: int) -> Mask:

@@ -26,6 +26,7 @@ __all__ = [
     "part_mask",
     "pose_mask",
     "procedural",
+    "with_outline",
 ]
 
 Mask = np.ndarray
@@ -260,6 +261,43 @@ def apply_pose_mask(mask: Mask, pose: Pose, shape: Sequence[int]) -> Mask:
         if not posed.any() and len(levels):
             posed = soft >= levels[0]
     return np.asarray(posed)
+
+
+def with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, *, reach: float = 0.6, sliver: float = 0.014) -> Mask:
+    """Return a posed damage grown by where the part itself has another shape there, bool (H,W).
+
+    A broken tip or a bent thread changes the part's outline, and labels mark the damage, not the air where the sound
+    part would have gone on. Without that the sound outline would stay beside the damaged one.
+
+    Args:
+        posed: bool (H,W): the shot's damage in the normal's picture.
+        shot_part: bool (H,W): the shot's part, posed likewise.
+        normal_part: bool (H,W).
+        reach: How far from the damage the outline is taken over, as a share of the root of the damage's area.
+        sliver: As a share of the picture's longer side; thinner differences are misfits of the two outlines.
+    """
+    if not posed.any():
+        return posed
+    width = max(3, round(sliver * max(posed.shape)))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
+    apart = cv2.morphologyEx((shot_part ^ normal_part).astype(np.uint8), cv2.MORPH_OPEN, disc) > 0
+    far = cv2.distanceTransform((~posed).astype(np.uint8), cv2.DIST_L2, 5)
+    near = far <= max(3.0, reach * float(np.sqrt(posed.sum())))
+    labels = cv2.connectedComponents((posed | (apart & near)).astype(np.uint8), connectivity=8)[1]
+    joined = np.isin(labels, np.unique(labels[posed])) & (labels > 0)
+    # What the damage cuts off the sound part, a tip beyond a break, goes with it if the shot has nothing there: first
+    # what hangs by no more than a sliver, then what hangs by nothing.
+    for by in (disc, np.ones((1, 1), np.uint8)):
+        left = cv2.morphologyEx((normal_part & ~joined).astype(np.uint8), cv2.MORPH_OPEN, by)
+        _, pieces, stats, _ = cv2.connectedComponentsWithStats(left, connectivity=4)
+        sizes = stats[:, cv2.CC_STAT_AREA]
+        beside = cv2.dilate(joined.astype(np.uint8), disc) > 0
+        for piece in np.unique(pieces[beside & (pieces > 0)]):
+            loose = pieces == piece
+            small = sizes[piece] < min(sizes[1:].max(), 2 * posed.sum())
+            if small and (loose & ~shot_part).sum() > 0.5 * loose.sum():
+                joined |= (cv2.dilate(loose.astype(np.uint8), by) > 0) & normal_part
+    return np.asarray(joined)
 
 
 def apply_pose_image(picture: np.ndarray, pose: Pose, shape: Sequence[int]) -> tuple[np.ndarray, Mask]:

@@ -31,7 +31,7 @@ from flawsmith.errors import ConfigError
 from flawsmith.interfaces import Generator
 from flawsmith.nn.backbone import Backbone, cast
 from flawsmith.nn.control import control_from_unet
-from flawsmith.nn.diffusion import denoise, guided, weighted_loss
+from flawsmith.nn.diffusion import denoise, guided, uniform, weighted_loss
 from flawsmith.types import Batch, Condition, Encoded, Made
 
 
@@ -52,6 +52,10 @@ class Settings(BaseSettings):
     """Sample from noise (the paper's), or from a re-posed shot pasted in, whose fine structure then survives."""
     strength: Annotated[float, Field(gt=0, le=1)] = 0.7
     """With start = shot: how much is made anew; 1 = everything."""
+    vary: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """With start = shot: each sample draws its strength from strength * (1 - vary) to strength."""
+    severity: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """With start = shot: each sample draws its contrast from 1 - severity to 1 / (1 - severity)."""
     detail: Annotated[float, Field(ge=0, le=1)] = 1.0
     """With start = shot: how much of what the autoencoder loses (grain, colour, hairlines) is given back."""
     sampler: Literal["dpm", "ddim"] = "dpm"
@@ -149,6 +153,8 @@ class ControlNetInpaint(Generator):
             pasted = paste_matched(normal, asked.shot.image.to(back.device), mask)
             if asked.sketch is not None:
                 pasted = normal * (1 - mask) + asked.sketch.to(back.device) * mask
+            gain = (1 - self.settings.severity) ** (2 * uniform(seeds, 1) - 1).view(-1, 1, 1, 1).to(back.device)
+            pasted = (normal + gain * (pasted - normal)).clamp(-1, 1)
             start = cells * back.encode(pasted) + (1 - cells) * known
         latent = denoise(
             guided(predict, guidance),
@@ -158,7 +164,7 @@ class ControlNetInpaint(Generator):
             steps=steps,
             sampler=self.settings.sampler,
             start=start,
-            strength=self.settings.strength if start is not None else 1.0,
+            strength=[self.settings.strength * (1 - self.settings.vary * float(u)) for u in uniform(seeds, 2)],
             known=None if back.inpaints else known,
             known_mask=None if back.inpaints else cells,
             device=back.device,

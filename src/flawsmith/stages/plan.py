@@ -14,7 +14,7 @@ import numpy as np
 
 from flawsmith.config import Config
 from flawsmith.data.blend import grown
-from flawsmith.data.masks import Pose, apply_pose_mask, pose_mask, procedural
+from flawsmith.data.masks import Pose, apply_pose_mask, pose_mask, procedural, with_outline
 from flawsmith.data.shots import Split
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.interfaces import Generator
@@ -149,6 +149,7 @@ def _choices(
     line: Line = {"seed": seed, "normal": normal.id, "shot": shot.id, "masks": source, "pose": None}
     if source == "shots":
         line["pose"] = _pose(config, shot, normal, pictures, rng).to_json()
+        line["outline"] = config.generate.outline and not pictures.is_surface(product)
     return line
 
 
@@ -178,7 +179,11 @@ def asked_mask(
     if line["masks"] == "shots":
         mask = pictures.read(shot).mask
         assert mask is not None
-        return apply_pose_mask(mask, Pose.from_json(line["pose"]), shape)
+        pose = Pose.from_json(line["pose"])
+        posed = apply_pose_mask(mask, pose, shape)
+        if not line.get("outline"):
+            return posed
+        return with_outline(posed, apply_pose_mask(pictures.part(shot), pose, shape), pictures.part(normal))
     rng = np.random.default_rng((line["seed"], 32))
     real = [mask for mask in (pictures.read(example).mask for example in kin) if mask is not None]
     return procedural(real, shape, pictures.part(normal), rng, turn=turn)
