@@ -167,10 +167,11 @@ class DualBranch(Generator):
         whole, alone = back.encode(torch.cat([image, image * mask])).chunk(2)
         grey, grey_image = self._grey(image)
         cells = back.latent_mask(mask)
-        found = {
-            "pixel": overlaps(pixel_distance(back.decode(alone), grey_image), mask, "pixel"),
-            "cell": overlaps(cell_distance(alone, grey), cells, "cell"),
-        }
+        found = {"cell": overlaps(cell_distance(alone, grey), cells, "cell")}
+        found["pixel"] = torch.zeros_like(found["cell"])
+        if len(rows := damaged.flatten().nonzero().flatten()):  # decoding is dear, and sound views teach no threshold
+            far = pixel_distance(back.decode(alone[rows]), grey_image)
+            found["pixel"][rows] = overlaps(far, mask[rows], "pixel")
         named = list(zip(shots.defect, shots.product, strict=True))
         seen = {
             "whole": whole,
@@ -218,9 +219,11 @@ class DualBranch(Generator):
         back, told = self.backbone, self.settings
         normal, allowed = asked.normal.to(back.device), asked.mask.to(back.device)
         grey, grey_image = self._grey(normal)
-        known = back.encode(normal)
         sound = torch.tensor([not kind for kind in asked.defect], device=back.device).view(-1, 1, 1, 1)
         transplant = told.out == "transplant" or bool(sound.any())
+        known = grey.expand(len(normal), -1, -1, -1)
+        if transplant or told.bcm != "off":
+            known = back.encode(normal)
         start, sketch = self._start(asked, normal)
         walk = guided(self._walker(asked, normal, known, seeds, guidance), guidance)
         if transplant:
