@@ -60,6 +60,13 @@ class Generator(ABC):
         """Do all frozen work of a training step for each view, once, without gradients."""
         raise NotImplementedError(f"{type(self).__name__} trains nothing, so it encodes nothing")
 
+    def prepare(self, seen: Encoded) -> None:
+        """Set what is computed from all encoded views and not trained, a threshold say; called once, before training.
+
+        What it sets is to be saved: a buffer of one of the networks that `trainable` returns.
+        """
+        return
+
     def loss(self, seen: Encoded, rng: torch.Generator) -> Tensor:
         """Return the training loss of each sample: float32 (B,), not averaged; all randomness comes from `rng`."""
         raise NotImplementedError(f"{type(self).__name__} trains nothing, so it has no loss")

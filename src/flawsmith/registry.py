@@ -35,6 +35,10 @@ _OURS: dict[str, dict[str, Entry]] = {
             "flawsmith.generators.crop_paste:CropPaste",
             "a real shot re-posed and pasted, with or without Poisson blending",
         ),
+        "dual_branch": Entry(
+            "flawsmith.generators.dual_branch:DualBranch",
+            "DualAnoDiff: the whole picture and the damage alone, made together; draws its own masks",
+        ),
         "perlin": Entry("flawsmith.generators.perlin:Perlin", "DRAEM's noise masks filled with foreign texture"),
     },
     "filters": {},

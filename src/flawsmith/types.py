@@ -87,6 +87,10 @@ class Made:
     """float32 (B,1,H,W), {0,1}: where the generator meant to paint."""
     base: Tensor | None = None
     """float32 (B,3,H,W): the normal window after the same decoder, for residual paint; None = the normal itself."""
+    refused: tuple[str, ...] = ()
+    """A word a row why it must not be used, "" = it may be; () = all may. `mask` and `image` are there all the same."""
+    whole: bool = False
+    """True: the whole window is synthetic and replaces the photograph's; `mask` only says what of it is damage."""
 
 
 @dataclass(frozen=True, slots=True)

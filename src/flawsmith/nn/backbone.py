@@ -158,13 +158,18 @@ class Backbone:
         """Return text float32 (B,T,D); each distinct text is encoded once in the backbone's life."""
         fresh = [text for text in dict.fromkeys(texts) if text not in self._texts]
         if fresh:
-            length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
-            tokens = self.tokenizer(
-                fresh, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-            )
-            states = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state.float()
+            states = self.text_encoder(self.tokens(fresh).to(self.device)).last_hidden_state.float()
             self._texts.update(zip(fresh, states, strict=True))
         return torch.stack([self._texts[text] for text in texts])
+
+    def tokens(self, texts: Sequence[str]) -> Tensor:
+        """Return the texts' token numbers, int64 (B,T), on the CPU."""
+        length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
+        seen = self.tokenizer(
+            list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        )
+        ids: Tensor = seen.input_ids
+        return ids
 
     def latent_mask(self, mask: Tensor) -> Tensor:
         """Return float32 (B,1,h,w) in {0,1}: a cell is 1 when any of its pixels is.

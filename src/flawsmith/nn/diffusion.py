@@ -56,6 +56,15 @@ class Noise:
             return (noisy - spread * said) / signal.clamp_min(1e-4)
         return signal * noisy - spread * said
 
+    def saying(self, noisy: Tensor, clean: Tensor, t: Tensor) -> Tensor:
+        """Return the output that implies a clean latent: what `clean` undoes."""
+        if self.target == "sample":
+            return clean
+        signal, spread = self._levels(t, noisy)
+        if self.target == "epsilon":
+            return (noisy - signal * clean) / spread
+        return (signal * noisy - clean) / spread
+
     def _levels(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         alpha = self.alphas.to(like.device)[t].to(torch.float32).view(-1, 1, 1, 1)
         return alpha.sqrt(), (1 - alpha).sqrt()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from flawsmith.data import images
+from flawsmith.data.cover import Window
 from flawsmith.errors import DataError
 from flawsmith.runs import Run
 from flawsmith.types import Example
@@ -25,6 +26,8 @@ class Exactness:
 
     pairs: int = 0
     """Pairs compared."""
+    whole: int = 0
+    """Of these, pairs whose windows are synthetic throughout: there only what lies outside the windows is compared."""
     shams: int = 0
     """Shams compared."""
     pixels: int = 0
@@ -51,7 +54,7 @@ def compare_all(run: Run, normals: Mapping[str, Example]) -> Exactness:
     """
     rows = [row for row in (*run.samples(), *run.shams()) if row["status"] == "made"]
     shams = len(run.shams())
-    found = Exactness(pairs=len(rows) - shams, shams=shams)
+    found = Exactness(len(rows) - shams, sum(row.get("paint") == "whole" for row in rows), shams)
 
     def one(row: dict[str, Any]) -> tuple[int, int, bool, str]:
         return _compare(run, row, normals)
@@ -82,6 +85,9 @@ def _compare(run: Run, row: dict[str, Any], normals: Mapping[str, Example]) -> t
         told = f"{made.shape} {made.dtype}, its photograph {before.shape} {before.dtype}"
         return 0, 0, False, f"{name}: the picture is {told}"
     outside = ~mask
+    if row.get("paint") == "whole":
+        for window in map(Window.from_json, row["windows"]):
+            outside[window.inside(outside.shape)] = False
     changed = made != before if made.ndim == 2 else (made != before).any(axis=2)
     differing = int(np.count_nonzero(changed & outside))
     sentence = ""

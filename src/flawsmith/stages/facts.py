@@ -106,6 +106,13 @@ def changed_settings(config: Config) -> list[tuple[str, Any, Any]]:
     return [(key, value, defaults[key]) for key, value in _leaves(config) if value != defaults[key]]
 
 
+_REFUSED = {
+    "empty": "with no damage drawn at all",
+    "overflow": "with damage drawn over too much of the window",
+}
+"""What a generator's own words for a refusal mean."""
+
+
 def reasons(kind: KindFacts, config: Config) -> list[str]:
     """Return why pairs of a kind were given up or are missing, as phrases with their number."""
     told = []
@@ -114,6 +121,8 @@ def reasons(kind: KindFacts, config: Config) -> list[str]:
             tries = config.generate.attempts
             least = f"{config.generate.min_painted:.0%}"
             told.append(f"{number} showed less than {least} of the mask {_in_tries(tries)}")
+        elif status in _REFUSED:
+            told.append(f"{number} {_REFUSED[status]} {_in_tries(config.generate.attempts)}")
         else:
             told.append(f"{number} {status}")
     return told + ([f"{kind.open} not made yet"] if kind.open else [])
@@ -138,7 +147,10 @@ def summary(facts: Facts) -> str:
         f"{number_of(facts.made, 'labelled pair')} of {of} {'was' if facts.made == 1 else 'were'} made from {learned}"
     )
     text += f" (shots) by {config.generator.name}{on}. Each pair is a photograph of a sound part with painted damage"
-    text += ", and a mask that marks every changed pixel." if facts.exact.holds else ", and a mask."
+    exact = facts.exact.holds and not facts.exact.whole
+    text += ", and a mask that marks every changed pixel." if exact else ", and a mask."
+    if facts.exact.whole:
+        text += f" {number_of(facts.exact.whole, 'pair')}: the window round the damage is synthetic throughout."
     if given_up:
         text += f" {number_of(given_up, 'pair')} {'was' if given_up == 1 else 'were'} given up; the table says why."
     if waiting := sum(kind.open for kind in facts.kinds):
@@ -157,6 +169,8 @@ def verdict(exact: Exactness) -> str:
     )
     compared += "with the photograph behind it"
     numbers = f"{number_of(exact.differing, 'pixel')} of {exact.pixels:,} outside the masks differ"
+    if exact.whole:
+        numbers += f" ({exact.whole:,} with synthetic windows: outside those)"
     numbers += f", {number_of(exact.empty, 'mask')} {'is' if exact.empty == 1 else 'are'} empty"
     if exact.holds:
         return f"Exact background: {compared}; {numbers}."

@@ -57,6 +57,10 @@ class _Canvas:
     attempt: int = 0
     current: np.ndarray = field(init=False)
     strokes: list[Stroke] = field(default_factory=list)
+    refused: str = ""
+    """Why the generator took back what it had made of a window; that window stays unpainted."""
+    whole: bool = False
+    """True: its windows are synthetic throughout; the strokes' masks only say what of them is damage."""
 
     def __post_init__(self) -> None:
         self.current = self.normal.native
@@ -77,6 +81,7 @@ class Painter:
         for attempt in range(self._config.generate.attempts):
             for canvas in todo:
                 canvas.attempt, canvas.current, canvas.strokes = attempt, canvas.normal.native, []
+                canvas.refused = ""
             self._rounds(todo)
             again = []
             for canvas in todo:
@@ -130,7 +135,9 @@ class Painter:
         size = None if self._generator.native else self._size
         windows = [canvas.windows[turn] for canvas in group]
         normals = [cut(images.to_model(c.current, c.normal.span), w, size) for c, w in zip(group, windows, strict=True)]
-        where = [c.asked if self._generator.needs_mask else c.part for c in group]
+        # A sham is repainted where its pair was, also by a generator that draws the masks of damage itself.
+        draws = not self._generator.needs_mask and "twin" not in group[0].line
+        where = [c.part if draws else c.asked for c in group]
         masks = _stack_masks([cut_mask(mask, w, size) for mask, w in zip(where, windows, strict=True)])
         products = tuple(canvas.line["product"] for canvas in group)
         defects = tuple("" if "twin" in canvas.line else canvas.line["defect"] for canvas in group)
@@ -150,10 +157,19 @@ class Painter:
             image = made.image[row].permute(1, 2, 0).numpy()
             base = None if made.base is None else made.base[row].permute(1, 2, 0).numpy()
             mask = canvas.asked
-            if not self._generator.needs_mask:
+            canvas.whole = made.whole
+            if made.refused and made.refused[row]:
+                canvas.refused = made.refused[row]
+                continue
+            if draws:
                 drawn, _ = uncut(made.mask[row].permute(1, 2, 0).numpy(), window, canvas.asked.shape)
                 mask = drawn[:, :, 0] >= 0.5
             canvas.strokes.append((window, image, base, mask))
+            if made.whole:
+                everywhere = np.ones(mask.shape, bool)
+                stroke = (window, image, None, everywhere)
+                canvas.current = self._paste(canvas, canvas.current, stroke, "replace")
+                continue
             first: Paint = "replace" if self._paint_of(canvas) == "replace" else "residual"
             canvas.current = self._paste(canvas, canvas.current, canvas.strokes[-1], first)
 
@@ -161,8 +177,13 @@ class Painter:
         """Return the pair; None = too little shows, try another seed."""
         if "twin" in canvas.line:
             return _sham(canvas)
-        paint = self._paint_of(canvas)
-        fitted, used = self._refit(canvas, canvas.current), "residual" if paint == "auto" else paint
+        paint = "whole" if canvas.whole else self._paint_of(canvas)
+        if canvas.whole:
+            # The photograph lies under nothing of the window: there is no change to fit a label to.
+            drawn = _union(canvas)
+            fitted, used = Refit(canvas.current, drawn, float(drawn.any())), paint
+        else:
+            fitted, used = self._refit(canvas, canvas.current), "residual" if paint == "auto" else paint
         if paint == "auto" and fitted.share < FAINT and any(base is not None for _, _, base, _ in canvas.strokes):
             other = canvas.normal.native
             for stroke in canvas.strokes:
@@ -176,7 +197,7 @@ class Painter:
         line = canvas.line
         row = {
             "index": line["index"],
-            "status": "made" if shown else "invisible",
+            "status": "made" if shown else "invisible" if canvas.strokes else canvas.refused,
             "product": line["product"],
             "defect": line["defect"],
             "normal": line["normal"],
@@ -191,8 +212,7 @@ class Painter:
         return Pair(row, fitted.image, fitted.mask) if shown else Pair(row | {"area": 0}, None, None)
 
     def _refit(self, canvas: _Canvas, painted: np.ndarray) -> Refit:
-        asked = np.logical_or.reduce([mask for _, _, _, mask in canvas.strokes])
-        return refit(canvas.normal.native, painted, asked, threshold=2 * self._config.generate.visible)
+        return refit(canvas.normal.native, painted, _union(canvas), threshold=2 * self._config.generate.visible)
 
     def _paste(self, canvas: _Canvas, onto: np.ndarray, stroke: Stroke, paint: Paint) -> np.ndarray:
         window, image, base, mask = stroke
@@ -203,6 +223,12 @@ class Painter:
     def _paint_of(self, canvas: _Canvas) -> str:
         paint = self._config.generate.paint
         return paint.get(canvas.line["defect"], "auto") if isinstance(paint, dict) else paint
+
+
+def _union(canvas: _Canvas) -> np.ndarray:
+    """Return where any of a sample's strokes means damage, bool (H,W)."""
+    masks = [np.zeros(canvas.asked.shape, bool), *(mask for _, _, _, mask in canvas.strokes)]
+    return np.asarray(np.logical_or.reduce(masks))
 
 
 def _sham(canvas: _Canvas) -> Pair:

@@ -128,6 +128,7 @@ def _fit(run: Run, generator: Generator, job: Job, pictures: Pictures, size: int
     config = run.config
     state = run.path("state", *job.name.split("/"))
     seen = _encoded(run, generator, job, pictures, size, stamp)
+    generator.prepare(seen)
 
     def loss_of(_: int, rng: torch.Generator) -> torch.Tensor:
         return generator.loss(seen.rows(torch.randint(len(seen), (config.train.batch,), generator=rng)), rng)

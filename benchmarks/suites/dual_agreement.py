@@ -1,0 +1,168 @@
+"""Do DualAnoDiff's two branches agree? Mean overlap of the drawn mask with the damage in the whole picture, with SAIM
+and without.
+
+    python benchmarks/suites/dual_agreement.py --config examples/magnetic-tile-dual.toml --data FOLDER --out FOLDER
+
+Two runs are trained from one configuration, OUT/with and OUT/without, which differ in `saim` alone; a training that was
+killed goes on. Then both make the same windows (`out = "whole"`, from noise, the same seeds and kinds): both pictures
+are synthetic throughout and nothing but SAIM ties one to the other.
+
+Where the whole picture shows damage is told by a ruler that knows nothing of the second branch: what leaves the tone of
+its own surroundings (a median over a third of the window). Its threshold is the one that finds the real shots' masks
+best, and how well it does that is reported: no overlap can be expected to exceed it. Chance is the overlap with the
+damage of another window of the same kind. The ruler suits surfaces; on parts with edges it says little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", os.environ.get("FLAWSMITH_BENCH_THREADS", "2"))
+
+import cv2
+import numpy as np
+import torch
+
+import flawsmith as fs
+from flawsmith.config import load_config, parse_overrides
+from flawsmith.data.cover import Window
+from flawsmith.data.windows import cut
+from flawsmith.files import write_json
+from flawsmith.generators.dual_branch import DualBranch
+from flawsmith.nn.drawn import overlaps, tidy
+from flawsmith.runs import Run, machine
+from flawsmith.stages.pictures import Pictures
+from flawsmith.stages.split import split_data
+from flawsmith.stages.train import Job, jobs_of, load_backbone, views, working_size
+from flawsmith.types import Condition
+
+BATCH = 8
+
+
+def off_tone(image: np.ndarray) -> np.ndarray:
+    """How far pixels are from the median of their surroundings, float32 (H,W); `image` is float32 (H,W,3) in [-1,1]."""
+    grey = np.rint((image.mean(axis=2) + 1) * 127.5).clip(0, 255).astype(np.uint8)
+    wide = (grey.shape[0] // 3) | 1
+    far = cv2.absdiff(grey, cv2.medianBlur(grey, wide)).astype(np.float32) / 127.5
+    return np.asarray(cv2.GaussianBlur(far, (0, 0), 1.0))
+
+
+def ruler(run: Run, job: Job, pictures: Pictures, size: int) -> tuple[float, float]:
+    """Return the threshold of `off_tone` that finds the shots' masks best, and its mean overlap with them."""
+    seen = [view for view, _, defect in views(run.config, job, pictures, size) if defect]
+    distance = torch.from_numpy(np.stack([off_tone(view.image) for view in seen]))[:, None]
+    mask = torch.from_numpy(np.stack([view.mask for view in seen]))[:, None].float()
+    mean = overlaps(distance, mask, "pixel").mean(0)
+    best = int(mean.argmax())
+    return float(np.geomspace(0.01, 1.0, len(mean))[best]), float(mean[best])
+
+
+def windows(job: Job, pictures: Pictures, size: int, count: int) -> torch.Tensor:
+    """Return sound windows from the middle of photographs, float32 (count,3,size,size)."""
+    out = []
+    for number in range(count):
+        model = pictures.read(job.normals[number % len(job.normals)]).model()
+        side = min(*model.shape[:2], size)
+        middle = Window((model.shape[0] - side) // 2, (model.shape[1] - side) // 2, side)
+        out.append(cut(model, middle, size))
+    return torch.from_numpy(np.stack(out)).permute(0, 3, 1, 2).float().contiguous()
+
+
+def agreement(run: Run, args: argparse.Namespace) -> dict[str, Any]:
+    """Train what is not trained, make windows of every kind and compare the two branches."""
+    fs.train(run)
+    config = run.config
+    split, backbone = split_data(run), load_backbone(config)
+    size, pictures, found = working_size(config, backbone), Pictures(split.normals), {}
+    for job in jobs_of(config, split):
+        generator = DualBranch.load(run.path("weights", *job.name.split("/")), backbone)
+        generator.settings = generator.settings.model_copy(update={"out": "whole", "start": "noise"})
+        limit, ceiling = ruler(run, job, pictures, size)
+        sound = windows(job, pictures, size, args.count)
+        for product, kind in sorted({(shot.product, shot.defect or "") for shot in job.shots}):
+            drawn, shown, refused = [], [], []
+            for first in range(0, args.count, BATCH):
+                rows = sound[first : first + BATCH]
+                names = (product,) * len(rows), (kind,) * len(rows)
+                asked = Condition(rows, torch.ones_like(rows[:, :1]), *names)
+                seeds = range(args.seed + first, args.seed + first + len(rows))
+                made = generator.sample(asked, seeds, steps=args.steps, guidance=args.guidance)
+                drawn.append(made.mask)
+                refused += made.refused
+                far = np.stack([off_tone(image) for image in made.image.permute(0, 2, 3, 1).numpy()])
+                shown.append(tidy((torch.from_numpy(far)[:, None] > limit).float(), round(0.001 * size**2)))
+                print(f"{run.folder.name} {job.name} {kind}: {first + len(rows)}/{args.count}", file=sys.stderr)
+            masks, damage = torch.cat(drawn), torch.cat(shown)
+            good = torch.tensor([not word for word in refused])
+            found[f"{product}/{kind}"] = {
+                "windows": args.count,
+                "refused": {word: refused.count(word) for word in sorted(set(refused)) if word},
+                "iou_mean": _mean(iou(masks, damage)),
+                "iou_chance": _mean(iou(masks, damage.roll(1, 0))),
+                "iou_mean_of_unrefused": _mean(iou(masks, damage)[good]),
+                "iou_each": [round(float(value), 4) for value in iou(masks, damage)],
+                "ruler_threshold": round(limit, 4),
+                "ruler_iou_on_shots": round(ceiling, 4),
+            }
+    return found
+
+
+def iou(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return the overlap of each pair of masks, float32 (N,); two empty masks have none."""
+    both = (first * second).flatten(1).sum(1)
+    return both / (torch.maximum(first, second).flatten(1).sum(1)).clamp_min(1)
+
+
+def _mean(values: torch.Tensor) -> float | None:
+    return round(float(values.mean()), 4) if len(values) else None
+
+
+def main(argv: list[str] | None = None) -> int:
+    here = Path(__file__).resolve().parent.parent
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, default=here.parent / "examples" / "magnetic-tile-dual.toml")
+    parser.add_argument("--data", default="", help="data.root")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the two runs")
+    parser.add_argument("--set", action="append", default=[], help="as for flawsmith run")
+    parser.add_argument("--count", type=int, default=24, help="windows a kind")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--guidance", type=float, default=2.0)
+    parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--results", type=Path, default=here / "results" / "dual_agreement.json")
+    args = parser.parse_args(argv)
+    changes = parse_overrides(args.set) | ({"data.root": args.data} if args.data else {})
+    plain = load_config(args.config, changes)
+    found = {}
+    for name, saim in (("with", plain.generator.settings.get("saim", "narrow")), ("without", "off")):
+        settings = plain.generator.settings | {"saim": saim}
+        config = load_config(args.config, changes | {"generator.settings": settings})
+        found[name] = agreement(Run.create(args.out / name, config), args)
+    means = {
+        name: _mean(torch.tensor([kind["iou_mean"] for kind in kinds.values()], dtype=torch.float32))
+        for name, kinds in found.items()
+    }
+    told = {"count": args.count, "steps": args.steps, "guidance": args.guidance, "seed": args.seed}
+    facts = {
+        "what": "mean IoU of the drawn mask with what leaves the tone of its surroundings in the whole picture",
+        "machine": machine(),
+        "configuration": plain.model_dump(mode="json", include={"seed", "generator", "train", "data", "backbone"}),
+        "sampling": told,
+        "mean_over_kinds": means,
+        "kinds": found,
+    }
+    facts["configuration"]["data"]["root"] = Path(str(plain.data.root)).name
+    write_json(args.results, facts)
+    for name, kinds in found.items():
+        for kind, row in kinds.items():
+            told_row = f"{row['iou_mean']:.3f} (chance {row['iou_chance']:.3f}, ruler {row['ruler_iou_on_shots']:.3f})"
+            print(f"{name:8} {kind:32} {told_row} refused {row['refused']}")
+    print(f"mean over kinds: {means}\nwritten: {args.results}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
