@@ -35,6 +35,14 @@ _OURS: dict[str, dict[str, Entry]] = {
             "flawsmith.generators.crop_paste:CropPaste",
             "a real shot re-posed and pasted, with or without Poisson blending",
         ),
+        "cross_modal": Entry(
+            "flawsmith.generators.cross_modal:CrossModal",
+            "AnomalyControl-CSM: damage that looks as a reference's does, on this product or another",
+        ),
+        "hybrid": Entry(
+            "flawsmith.generators.hybrid:Hybrid",
+            "cross_modal says what, controlnet_inpaint says where, on one backbone",
+        ),
         "perlin": Entry("flawsmith.generators.perlin:Perlin", "DRAEM's noise masks filled with foreign texture"),
     },
     "filters": {},
