@@ -13,7 +13,11 @@ PLAIN = ["scratch", "dent", "rust", "crack"]
 PRODUCTS = ["screw", "magnetic-tile"]
 
 SENTENCES: list[tuple[str, list[str], Wish]] = [
-    ("a long thin scratch near the top left", PLAIN, Wish("scratch", across="left", down="top", length="long", width="thin")),
+    (
+        "a long thin scratch near the top left",
+        PLAIN,
+        Wish("scratch", across="left", down="top", length="long", width="thin"),
+    ),
     ("A scratch.", PLAIN, Wish("scratch")),
     ("small dent in the middle", PLAIN, Wish("dent", across="middle", down="middle", size="small")),
     ("a very small dent", PLAIN, Wish("dent", size="tiny")),

@@ -266,7 +266,7 @@ class BuiltinReader(Reader):
         return torch.cat(laid, 1).flatten(2).transpose(1, 2).clone()
 
     def lifted(self, cells: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Return image tokens float32 (B,g*g,D) of cells, or of those that `kept` (int64) names; trained in the recipe."""
+        """Return image tokens float32 (B,g*g,D) of cells, or of those alone that `kept` (int64) names."""
         some = slice(None) if kept is None else kept
         return self.level(self.lift((cells[:, some] - self.mean) / self.std) + self.place[:, some])
 
