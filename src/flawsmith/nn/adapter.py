@@ -48,8 +48,8 @@ class Adapter(nn.Module):
             )
         with torch.no_grad():
             for module, key, value in zip(found, self.keys, self.values, strict=True):
-                key.weight.copy_(module.to_k.weight.float())  # type: ignore[operator,union-attr]
-                value.weight.copy_(module.to_v.weight.float())  # type: ignore[operator,union-attr]
+                key.weight.copy_(module.to_k.weight.float())  # type: ignore[operator]
+                value.weight.copy_(module.to_v.weight.float())  # type: ignore[operator]
         self._said: list[tuple[Tensor, Tensor]] | None = None
         self._scale = 1.0
 
@@ -138,11 +138,11 @@ def fill_from_ip_adapter(adapter: Adapter, path: Path, unet: Any) -> None:
         ConfigError: the file is missing, of another kind, or made for another UNet.
     """
     tensors = _ip_adapter(path)
-    wanted = {f"image_proj.{theirs}": ours for theirs, ours in _names(adapter).items()}
+    wanted: dict[str, Any] = {f"image_proj.{theirs}": ours for theirs, ours in _names(adapter).items()}
     places = list(unet.attn_processors)
     for number, (name, _) in enumerate(cross_attentions(unet)):
         for kind, layers in (("k", adapter.keys), ("v", adapter.values)):
-            wanted[f"ip_adapter.{places.index(name)}.to_{kind}_ip.weight"] = layers[number].weight  # type: ignore[assignment]
+            wanted[f"ip_adapter.{places.index(name)}.to_{kind}_ip.weight"] = layers[number].weight
     for name, parameter in wanted.items():
         if name not in tensors or tensors[name].shape != parameter.shape:
             there = tuple(tensors[name].shape) if name in tensors else "missing"
@@ -155,7 +155,7 @@ def fill_from_ip_adapter(adapter: Adapter, path: Path, unet: Any) -> None:
             parameter.copy_(tensors[name].float())
 
 
-def _names(adapter: Adapter) -> dict[str, nn.Parameter]:
+def _names(adapter: Adapter) -> dict[str, Tensor]:
     return {
         "proj.weight": adapter.lay.weight,
         "proj.bias": adapter.lay.bias,

@@ -101,7 +101,6 @@ def make_reader(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> 
     state.mkdir(parents=True, exist_ok=True)
     spoken = Backbone.load("builtin", device="cpu", dtype="float32")
     reader = BuiltinReader(spoken.text_encoder, spoken.tokenizer)
-    begun = time.time()
     cells, masks, shown = [], [], []
     with progress("look", recipe.pictures, "pictures") as advance:
         for first in range(0, recipe.pictures, recipe.portion):
@@ -113,7 +112,6 @@ def make_reader(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> 
             advance(len(seeds))
             if time.monotonic() > until:
                 return None
-    append_lines(out / "training.jsonl", [{"what": "pictures", "seconds": round(time.time() - begun, 1)}])
     seen, where = torch.cat(cells), torch.cat(masks)
     kept = len(seen) - round(len(seen) / recipe.pictures * (recipe.pictures // 10))
     reader.mean.copy_(seen[:kept].float().mean((0, 1)))
