@@ -156,9 +156,9 @@ class GenerateConfig(Settings):
     shams: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Shams a pair: sound parts repainted as sound, so that a detector cannot learn "repainted = damaged"."""
     reference: str | dict[str, str] = "shot"
-    """Whose look a pair gets (cross_modal, hybrid): shot, nearest, random, a shot's id or a kind; {kind = …}."""
+    """Whose look a pair gets (cross_modal, hybrid): shot, nearest, random, a shot's id, a kind, or a table by kind."""
     borrow: list[dict[Literal["from", "kind", "onto"], str]] = []
-    """Kinds that a product lends to those without: {from = "tile", kind = "crack"}; onto = "screw" names one of them."""
+    """Kinds a product lends to those without: {from = "tile", kind = "crack"}; onto = "screw" names one of them."""
     say: str = ""
     """A plain sentence that decides kind, place, size and look of every pair, as `run --say` does."""
 

@@ -265,7 +265,7 @@ def _loss(
 @torch.no_grad()
 def _measure(
     reader: BuiltinReader, heads: Heads, cells: Tensor, where: Tensor, shown: list[Shown]
-) -> dict[str, float | int]:
+) -> dict[str, float | int | None]:
     """Return how well kinds and captions are told on pictures never seen, each beside what chance gives."""
     kinds = sorted({one.kind for one in shown})
     tokens = reader.lifted(cells.float())
@@ -295,8 +295,13 @@ def _measure(
         "kind_always_the_commonest": round(most, 4),
         "caption_told": round(float((guessed == captions).float().mean()), 4),
         "caption_chance": round(1 / len(whole), 4),
-        "right_words_beat_wrong": round(float((fits > misfits)[apart].float().mean()), 4),
+        "right_words_beat_wrong": _mean((fits > misfits)[apart].float()),
         "right_words_beat_wrong_chance": 0.5,
-        "attention_on_mask": round(float(share(attention, where.float())[damaged].mean()), 4),
-        "mask_area": round(float(where.float().mean((1, 2))[damaged].mean()), 4),
+        "attention_on_mask": _mean(share(attention, where.float())[damaged]),
+        "mask_area": _mean(where.float().mean((1, 2))[damaged]),
     }
+
+
+def _mean(values: Tensor) -> float | None:
+    """Return the mean; None of nothing."""
+    return round(float(values.mean()), 4) if len(values) else None
