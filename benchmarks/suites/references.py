@@ -250,7 +250,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where runs and pictures go, or lie")
     parser.add_argument("--only", choices=sorted(EXAMPLES), help="one set")
     parser.add_argument("--count", type=int, default=20, help="pairs a kind")
-    parser.add_argument("--tile-kind", default="Crack")
+    parser.add_argument("--tile-kind", default="crack")
     parser.add_argument("--screw-kind", default="scratch_neck")
     parser.add_argument("--set", action="append", default=[], help="override a key of the example")
     parser.add_argument("--results", type=Path, default=HOME / "benchmarks" / "results" / "references.json")

@@ -70,11 +70,11 @@ class Hybrid(Generator):
 
     @classmethod
     def load(cls, folder: Path, backbone: Backbone | None) -> Hybrid:
-        settings = cls.Settings.model_validate(read_settings(folder))
+        settings = HybridSettings.model_validate(read_settings(folder))
         # Where training started from need not be there any more; what it ended in lies in the folder.
         begun = {"controlnet": "", "adapter": "", "semantic": {**settings.semantic, "ip_adapter": ""}}
         generator = cls(backbone, settings.model_copy(update=begun))
-        generator.settings = settings  # type: ignore[assignment]
+        generator.settings = settings
         load_modules(folder, generator.trainable())
         generator._semantic.check_reader(folder)
         return generator

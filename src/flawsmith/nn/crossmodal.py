@@ -208,6 +208,8 @@ class BuiltinReader(Reader):
         queries: Q.
     """
 
+    mean: Tensor
+    std: Tensor
     side = 256
     """Side in pixels to which references are scaled."""
     channels = 496
@@ -402,6 +404,7 @@ def load_reader(source: str = "builtin", *, offline: bool = True, device: str = 
 def _blip2(source: str, offline: bool) -> Blip2Reader:
     from transformers import AutoTokenizer, Blip2ForImageTextRetrieval
 
+    kind: Any = Blip2ForImageTextRetrieval  # its types do not know output_loading_info
     if offline and not Path(source).is_dir():
         raise BackboneError(
             f"reader {source!r}: no such folder, and asking a hub is off; name a folder of BLIP-2 for image-text "
@@ -409,7 +412,7 @@ def _blip2(source: str, offline: bool) -> Blip2Reader:
         )
     try:
         with quiet():
-            model, found = Blip2ForImageTextRetrieval.from_pretrained(
+            model, found = kind.from_pretrained(
                 source, local_files_only=offline, attn_implementation="eager", output_loading_info=True
             )
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline)

@@ -130,17 +130,18 @@ class Painter:
         if name not in self._references:
             example, part = self._by_id[name], self._config.windows
             seen = self._pictures.read(example)
-            assert seen.mask is not None
+            damage = seen.mask
+            assert damage is not None
             windows = plan_windows(
-                seen.mask,
+                damage,
                 self._size,
                 context=part.context,
                 min_thickness=part.min_thickness,
                 max_zoom=part.max_zoom,
                 overlap=part.overlap,
             )
-            best = max(windows, key=lambda window: int(seen.mask[window.inside(seen.mask.shape)].sum()))
-            image, mask = cut(seen.model(), best, self._size), cut_mask(seen.mask, best, self._size)
+            best = max(windows, key=lambda window: int(damage[window.inside(damage.shape)].sum()))
+            image, mask = cut(seen.model(), best, self._size), cut_mask(damage, best, self._size)
             self._references[name] = (image, mask, example.product, str(example.defect))
         return self._references[name]
 

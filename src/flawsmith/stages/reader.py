@@ -210,7 +210,11 @@ def _views(recipe: Recipe, seed: int) -> Iterator[tuple[View, Shown]]:
 
 def _numbers(shown: list[Shown]) -> Tensor:
     """Return int64 (N,3): the kind, kind with product, and the whole caption, as numbers."""
-    columns = [[one.kind for one in shown], [(one.kind, one.product) for one in shown], [one.whole for one in shown]]
+    columns: list[list[Any]] = [
+        [one.kind for one in shown],
+        [(one.kind, one.product) for one in shown],
+        [one.whole for one in shown],
+    ]
     known: list[dict[Any, int]] = [{}, {}, {}]
     for names, column in zip(known, columns, strict=True):
         for value in column:
