@@ -79,14 +79,21 @@ def run(
     balance: Annotated[
         bool, typer.Option("--balance", help="Fill every kind up to the largest: generate.count = balance.")
     ] = False,
+    say: Annotated[
+        str,
+        typer.Option(help='What every pair shall show, e.g. "a long thin scratch near the top left".', metavar="TEXT"),
+    ] = "",
     set_: Sets = [],  # noqa: B006
 ) -> None:
     """Every stage: train, generate, measure, prove, export, report; skips what is done."""
+    import json
+
     from flawsmith.runs import Run
 
-    opened = Run.create(
-        out, _config(config, [*set_, "generate.count=balance"] if balance else set_)
-    )  # a typo is said at once: torch takes seconds to load
+    pairs = [*set_, *(["generate.count=balance"] if balance else [])]
+    if say:
+        pairs.append(f"generate.say={json.dumps(say, ensure_ascii=False)}")
+    opened = Run.create(out, _config(config, pairs))  # a typo is said at once: torch takes seconds to load
     from flawsmith.stages.all import run_all
 
     typer.echo(f"report: {run_all(opened)}")

@@ -157,6 +157,25 @@ class GenerateConfig(Settings):
     """How often, before the pair is given up (and the report says so)."""
     shams: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Shams a pair: sound parts repainted as sound, so that a detector cannot learn "repainted = damaged"."""
+    reference: str | dict[str, str] = "shot"
+    """Whose look a pair gets (cross_modal, hybrid): shot, nearest, random, a shot's id, a kind, or a table by kind."""
+    borrow: list[dict[Literal["from", "kind", "onto"], str]] = []
+    """Kinds a product lends to those without: {from = "tile", kind = "crack"}; onto = "screw" names one of them."""
+    say: str = ""
+    """A plain sentence that decides kind, place, size and look of every pair, as `run --say` does."""
+
+    @field_validator("borrow", mode="before")
+    @classmethod
+    def _one_loan_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, dict) else value
+
+    @field_validator("borrow")
+    @classmethod
+    def _whole_loans(cls, value: list[dict[str, str]]) -> list[dict[str, str]]:
+        for loan in value:
+            if missing := {"from", "kind"} - loan.keys():
+                raise ValueError(f'{" and ".join(sorted(missing))} missing; write {{from = "...", kind = "..."}}')
+        return value
 
 
 class FeaturesConfig(Settings):

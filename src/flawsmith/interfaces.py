@@ -43,6 +43,8 @@ class Generator(ABC):
     """False: it draws its own mask, inside `Condition.mask`."""
     needs_shot: ClassVar[bool] = False
     """True: `sample` reads `Condition.shot`."""
+    reads_reference: ClassVar[bool] = False
+    """True: `sample` reads `Condition.reference`, or the shot where there is none."""
     paints_sound: ClassVar[bool] = True
     """False: it cannot repaint a place as *sound*, so no shams can be made with it."""
     native: ClassVar[bool] = False

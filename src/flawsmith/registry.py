@@ -39,6 +39,14 @@ _OURS: dict[str, dict[str, Entry]] = {
             "flawsmith.generators.dual_branch:DualBranch",
             "DualAnoDiff: the whole picture and the damage alone, made together; draws its own masks",
         ),
+        "cross_modal": Entry(
+            "flawsmith.generators.cross_modal:CrossModal",
+            "AnomalyControl-CSM: damage that looks as a reference's does, on this product or another",
+        ),
+        "hybrid": Entry(
+            "flawsmith.generators.hybrid:Hybrid",
+            "cross_modal says what, controlnet_inpaint says where, on one backbone",
+        ),
         "perlin": Entry("flawsmith.generators.perlin:Perlin", "DRAEM's noise masks filled with foreign texture"),
     },
     "filters": {},

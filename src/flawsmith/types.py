@@ -72,6 +72,8 @@ class Condition:
     """A real shot of the same kind and size, re-posed so that its damage lies under `mask`; row i belongs to row i."""
     sketch: Tensor | None = None
     """float32 (B,3,H,W): the normal with that damage blended in: something to start from."""
+    reference: Batch | None = None
+    """Windows with their masks and words whose damage looks as wanted; may be of another product than is painted on."""
 
     def __len__(self) -> int:
         return len(self.product)

@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
 from flawsmith.nn import builtin
-from flawsmith.nn.diffusion import Noise, denoise, guided, stacked_noise, uniform, weighted_loss
+from flawsmith.nn.diffusion import Noise, denoise, guided, stacked_noise, weighted_loss
 
 BETAS = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 SCHEDULES = {
@@ -212,27 +212,6 @@ def test_less_strength_stays_nearer_to_the_start():
 
 
 # ---- seeds --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["dpm", "ddim"])
-def test_each_sample_may_have_its_own_strength(kind):
-    """A sample in mixed company gets what it gets alone; DPM's second order then also knows the noisy path before."""
-    noise, start = Noise(SCHEDULES["v_prediction"]), normal(3, *SHAPE)
-    mixed = denoise(mixer, noise, [1, 2, 3], SHAPE, steps=10, sampler=kind, start=start, strength=[0.0, 0.4, 0.8])
-    assert torch.equal(mixed[0], start[0])
-    for row, strength in ((1, 0.4), (2, 0.8)):
-        alone = denoise(
-            mixer, noise, [row + 1], SHAPE, steps=10, sampler=kind, start=start[row : row + 1], strength=strength
-        )
-        exact = kind == "ddim" or strength == 0.8
-        torch.testing.assert_close(mixed[row], alone[0], rtol=1e-5, atol=1e-5 if exact else 0.3)
-
-
-def test_uniform_numbers_depend_on_seed_and_stream_alone():
-    both = uniform([5, 6], 1)
-    assert torch.equal(uniform([6], 1), both[1:]) and not torch.equal(uniform([6], 2), both[1:])
-    many = uniform(range(400), 1)
-    assert 0 <= float(many.min()) and float(many.max()) < 1 and abs(float(many.mean()) - 0.5) < 0.05
 
 
 def test_a_row_of_noise_depends_on_its_seed_alone():

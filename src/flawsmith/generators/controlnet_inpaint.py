@@ -31,7 +31,8 @@ from flawsmith.errors import ConfigError
 from flawsmith.interfaces import Generator
 from flawsmith.nn.backbone import Backbone, cast
 from flawsmith.nn.control import control_from_unet
-from flawsmith.nn.diffusion import denoise, guided, uniform, weighted_loss
+from flawsmith.nn.diffusion import guided, weighted_loss
+from flawsmith.nn.inpaint import conditions, paint, prompt_fields
 from flawsmith.types import Batch, Condition, Encoded, Made
 
 
@@ -52,10 +53,6 @@ class Settings(BaseSettings):
     """Sample from noise (the paper's), or from a re-posed shot pasted in, whose fine structure then survives."""
     strength: Annotated[float, Field(gt=0, le=1)] = 0.7
     """With start = shot: how much is made anew; 1 = everything."""
-    vary: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """With start = shot: each sample draws its strength from strength * (1 - vary) to strength."""
-    severity: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """With start = shot: each sample draws its contrast from 1 - severity to 1 / (1 - severity)."""
     detail: Annotated[float, Field(ge=0, le=1)] = 1.0
     """With start = shot: how much of what the autoencoder loses (grain, colour, hairlines) is given back."""
     sampler: Literal["dpm", "ddim"] = "dpm"
@@ -64,11 +61,7 @@ class Settings(BaseSettings):
     @field_validator("prompt")
     @classmethod
     def _known_fields(cls, value: str) -> str:
-        try:
-            value.format(defect="x", product="y")
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(f"only {{defect}} and {{product}} can be filled in ({error})") from None
-        return value
+        return prompt_fields(value)
 
 
 ControlNetInpaintSettings = Settings
@@ -97,7 +90,7 @@ class ControlNetInpaint(Generator):
         return (self.settings.prompt if defect else self.settings.sound_prompt).format(**names)
 
     def encode(self, shots: Batch) -> Encoded:
-        known, masked, cells = self._conditions(shots.image, shots.mask)
+        known, masked, cells = conditions(self.backbone, shots.image, shots.mask)
         text = self.backbone.embed([self.words(d, p) for d, p in zip(shots.defect, shots.product, strict=True)])
         return Encoded(
             {
@@ -127,7 +120,7 @@ class ControlNetInpaint(Generator):
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Made:
         back = self.backbone
         normal, mask = asked.normal.to(back.device), asked.mask.to(back.device)
-        known, masked, cells = self._conditions(normal, mask)
+        known, masked, cells = conditions(back, normal, mask)
         words = [self.words(d, p) for d, p in zip(asked.defect, asked.product, strict=True)]
         text = back.embed(words)
         control = self._sampling_copy()
@@ -144,45 +137,18 @@ class ControlNetInpaint(Generator):
             residuals = control(latent.to(back.dtype), t, text, hint, scale=self.settings.control_scale)
             return back.predict(latent, t, text, mask=cells2, masked=masked2, residuals=residuals)
 
-        start = pasted = None
-        if self.settings.start == "shot":
-            if asked.shot is None:
-                raise ConfigError(
-                    'generator.settings.start = "shot" needs masks from shots; set generate.masks = "shots"'
-                )
-            pasted = paste_matched(normal, asked.shot.image.to(back.device), mask)
-            if asked.sketch is not None:
-                pasted = normal * (1 - mask) + asked.sketch.to(back.device) * mask
-            gain = (1 - self.settings.severity) ** (2 * uniform(seeds, 1) - 1).view(-1, 1, 1, 1).to(back.device)
-            pasted = (normal + gain * (pasted - normal)).clamp(-1, 1)
-            start = cells * back.encode(pasted) + (1 - cells) * known
-        latent = denoise(
+        return paint(
+            back,
+            asked,
+            (known, masked, cells),
             guided(predict, guidance),
-            back.noise,
             seeds,
-            tuple(known.shape[1:]),
             steps=steps,
             sampler=self.settings.sampler,
-            start=start,
-            strength=[self.settings.strength * (1 - self.settings.vary * float(u)) for u in uniform(seeds, 2)],
-            known=None if back.inpaints else known,
-            known_mask=None if back.inpaints else cells,
-            device=back.device,
+            start=self.settings.start,
+            strength=self.settings.strength,
+            detail=self.settings.detail,
         )
-        latent = cells * latent + (1 - cells) * known
-        image, base = back.decode(torch.cat([latent, known])).chunk(2)
-        if start is not None and pasted is not None and self.settings.detail > 0:
-            # What a round trip through the autoencoder takes from the sketch and from the sound window is known:
-            # given back to both, the paint is the sketch as the camera saw it plus what the model changed in it.
-            image = (image + self.settings.detail * (pasted - back.decode(start))).clamp(-1, 1)
-            base = base + self.settings.detail * (normal - base)
-        return Made(image.cpu(), asked.mask.cpu(), base.cpu())
-
-    def _conditions(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the latents of the window and of the window with the mask greyed out, and the latent mask."""
-        image, mask = image.to(self.backbone.device), mask.to(self.backbone.device)
-        known, masked = self.backbone.encode(torch.cat([image, image * (1 - mask)])).chunk(2)
-        return known, masked, self.backbone.latent_mask(mask)
 
     def _sampling_copy(self) -> Any:
         """Return the ControlNet in the backbone's precision; made anew only when its weights have changed."""
@@ -192,17 +158,3 @@ class ControlNetInpaint(Generator):
             cast(copied, self.backbone.dtype)
             self._sampling = (version, copied)
         return self._sampling[1]
-
-
-def paste_matched(normal: Tensor, shot: Tensor, mask: Tensor) -> Tensor:
-    """Return the normal with the shot inside the mask, shifted in tone so that the rings round the mask agree.
-
-    Args:
-        normal: float32 (B,3,H,W) in [-1,1].
-        shot: float32 (B,3,H,W) in [-1,1], its damage under the mask.
-        mask: float32 (B,1,H,W) in {0,1}.
-    """
-    ring = nn.functional.max_pool2d(mask, 9, stride=1, padding=4) - mask
-    area = ring.flatten(2).sum(2).clamp_min(1)[..., None, None]
-    shift = ((normal - shot) * ring).flatten(2).sum(2)[..., None, None] / area
-    return (normal * (1 - mask) + (shot + shift) * mask).clamp(-1, 1)

@@ -92,12 +92,6 @@ def stacked_noise(seeds: Sequence[int], shape: tuple[int, ...], *, stream: int =
     return torch.stack(rows)
 
 
-def uniform(seeds: Sequence[int], stream: int) -> Tensor:
-    """Return float64 (len(seeds),) in [0,1); row i depends on seeds[i] and `stream` alone."""
-    rngs = [torch.Generator().manual_seed((seed * 1_000_003 + stream * 7919 + 1) % (2**63 - 1)) for seed in seeds]
-    return torch.stack([torch.rand((), generator=rng, dtype=torch.float64) for rng in rngs])
-
-
 def weighted_loss(said: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:
     """Return the squared error of each sample, float32 (B,), weighted by (B,1,h,w) and normalised by its sum."""
     error = (said.float() - truth.float()).square()
@@ -116,7 +110,7 @@ def denoise(
     steps: int,
     sampler: str = "dpm",
     start: Tensor | None = None,
-    strength: float | Sequence[float] = 1.0,
+    strength: float = 1.0,
     known: Tensor | None = None,
     known_mask: Tensor | None = None,
     device: str | torch.device = "cpu",
@@ -131,35 +125,31 @@ def denoise(
         steps: Steps of the whole schedule; with strength < 1 only the last `round(steps * strength)` are walked.
         sampler: "dpm" or "ddim".
         start: Latents to start from (SDEdit, Meng et al. 2022); None = pure noise.
-        strength: 1 = `start` is forgotten, 0 = it is returned as it is; one for all or one a sample.
+        strength: 1 = `start` is forgotten, 0 = it is returned as it is.
         known: Latents to hold fixed outside `known_mask` at each noise level (RePaint's blend, Lugmayr et al. 2022),
             for a network that was not trained to inpaint.
         known_mask: float32 (B,1,h,w), 1 = free.
     """
     solver = noise.sampler(sampler, steps)
-    each = [strength] * len(seeds) if isinstance(strength, (int, float)) else list(strength)
-    skips = [0 if start is None else steps - max(0, min(steps, round(steps * one))) for one in each]
-    skip, still = min(skips), torch.tensor(skips, device=device).view(-1, 1, 1, 1)
+    skip = 0
     fresh = stacked_noise(seeds, shape).to(device)
-    if start is not None and skip == steps:
-        return start.float()
+    if start is not None and strength < 1.0:
+        skip = steps - max(0, min(steps, round(steps * strength)))
+        if skip == steps:
+            return start.float()
     timesteps = solver.timesteps[skip:].to(device)
     if hasattr(solver, "set_begin_index"):
         solver.set_begin_index(skip)
     latent = fresh
+    if start is not None and skip > 0:
+        latent = noise.add(start.float(), fresh, timesteps[0].repeat(len(seeds)))
     for index, t in enumerate(timesteps):
-        if start is not None and max(skips) >= skip + index and skip + index > 0:
-            # Samples whose turn has not come lie on their start's own noisy path, so the solver's memory fits them.
-            there = noise.add(start.float(), fresh, t.repeat(len(seeds)))
-            latent = torch.where(still >= skip + index, there, latent)
         said = predict(latent, t.repeat(len(seeds)))
         latent = solver.step(said.float(), t, latent, return_dict=False)[0]
         if known is not None and known_mask is not None:
             last = index + 1 == len(timesteps)
             there = known.float() if last else noise.add(known.float(), fresh, timesteps[index + 1].repeat(len(seeds)))
             latent = known_mask * latent + (1 - known_mask) * there
-    if start is not None:
-        latent = torch.where(still == steps, start.float(), latent)
     return latent
 
 

@@ -88,7 +88,7 @@ def pieces(run: Run, product: str) -> tuple[list[Piece], list[Piece]]:
     place: dict[int, int] = {}
     pairs, shams = [], []
     for row in run.samples():
-        if row["product"] != product:
+        if row["product"] != product or "borrowed" in row:  # no test picture can show what a product never had
             continue
         place[row["index"]] = seen[row["defect"]]
         seen[row["defect"]] += 1

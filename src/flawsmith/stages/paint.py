@@ -18,6 +18,7 @@ from flawsmith.data.masks import Pose, apply_pose_image
 from flawsmith.data.shots import Split
 from flawsmith.data.windows import Refit, cut, cut_mask, one_window, paste, refit, uncut
 from flawsmith.interfaces import Generator
+from flawsmith.stages.borrow import kin_of
 from flawsmith.stages.pictures import Photograph, Pictures
 from flawsmith.stages.plan import Line, asked_mask
 from flawsmith.types import Batch, Condition
@@ -25,6 +26,9 @@ from flawsmith.types import Batch, Condition
 Paint = Literal["replace", "residual"]
 Stroke = tuple[Window, np.ndarray, np.ndarray | None, np.ndarray]
 """(window, made, base, mask): pictures float32 (size,size,3), the mask bool (H,W) at native size."""
+
+Reference = tuple[np.ndarray, np.ndarray, str, str]
+"""(window float32 (size,size,3), its mask bool (size,size), product, kind) of a reference."""
 
 FAINT = 0.5
 """With paint = auto: when residual paint shows in less of the mask than this, replacing paint is tried as well."""
@@ -54,6 +58,7 @@ class _Canvas:
     shot: np.ndarray | None
     sketch: np.ndarray | None
     windows: list[Window]
+    reference: Reference | None = None
     attempt: int = 0
     current: np.ndarray = field(init=False)
     strokes: list[Stroke] = field(default_factory=list)
@@ -73,6 +78,7 @@ class Painter:
         self._config, self._generator, self._size, self._pictures = config, generator, size, pictures
         self._by_id = {example.id: example for example in (*split.normals, *split.shots)}
         self._shots = split.shots
+        self._references: dict[str, Reference] = {}
 
     def paint(self, lines: Sequence[Line]) -> list[Pair]:
         """Return a pair a line, in order; the same lines give the same bytes."""
@@ -97,8 +103,7 @@ class Painter:
 
     def _canvas(self, line: Line) -> _Canvas:
         normal, shot = self._by_id[line["normal"]], self._by_id[line["shot"]]
-        kin = [e for e in self._shots if (e.product, e.defect) == (line["product"], line["defect"])]
-        asked = asked_mask(line, normal, shot, kin, self._pictures, self._config.generate.turn)
+        asked = asked_mask(line, normal, shot, kin_of(line, self._shots), self._pictures, self._config.generate.turn)
         photograph = self._pictures.read(normal)
         posed = sketch = None
         if "twin" in line:
@@ -121,7 +126,29 @@ class Painter:
                 max_zoom=part.max_zoom,
                 overlap=part.overlap,
             )
-        return _Canvas(line, photograph, asked, self._pictures.part(normal), posed, sketch, windows)
+        part_of = self._pictures.part(normal)
+        reference = self._reference(line["reference"]) if "reference" in line and "twin" not in line else None
+        return _Canvas(line, photograph, asked, part_of, posed, sketch, windows, reference)
+
+    def _reference(self, name: str) -> Reference:
+        """Return the window of a shot that shows most of its damage, at the working size; cut once."""
+        if name not in self._references:
+            example, part = self._by_id[name], self._config.windows
+            seen = self._pictures.read(example)
+            damage = seen.mask
+            assert damage is not None
+            windows = plan_windows(
+                damage,
+                self._size,
+                context=part.context,
+                min_thickness=part.min_thickness,
+                max_zoom=part.max_zoom,
+                overlap=part.overlap,
+            )
+            best = max(windows, key=lambda window: int(damage[window.inside(damage.shape)].sum()))
+            image, mask = cut(seen.model(), best, self._size), cut_mask(damage, best, self._size)
+            self._references[name] = (image, mask, example.product, str(example.defect))
+        return self._references[name]
 
     def _rounds(self, canvases: list[_Canvas]) -> None:
         """Paint window after window; the r-th windows of all samples go through the network together."""
@@ -150,7 +177,12 @@ class Painter:
             seen = [cut(c.shot, w, size) for c, w in zip(group, windows, strict=True) if c.shot is not None]
             shot = Batch(_stack(seen), masks, products, defects)
         seeds = [(canvas.line["seed"] * 64 + canvas.attempt) * 64 + turn for canvas in group]
-        asked = Condition(_stack(normals), masks, products, defects, shot, sketch)
+        shown = [canvas.reference for canvas in group if canvas.reference is not None]
+        reference = None
+        if len(shown) == len(group):
+            images_of, masks_of, theirs, kinds = zip(*shown, strict=True)
+            reference = Batch(_stack(list(images_of)), _stack_masks(list(masks_of)), theirs, kinds)
+        asked = Condition(_stack(normals), masks, products, defects, shot, sketch, reference)
         part = self._config.generate
         made = self._generator.sample(asked, seeds, steps=part.steps, guidance=part.guidance)
         for row, (canvas, window) in enumerate(zip(group, windows, strict=True)):
@@ -209,6 +241,7 @@ class Painter:
             "painted_share": round(fitted.share, 4),
             "area": int(fitted.mask.sum()),
         }
+        row |= {name: line[name] for name in ("reference", "borrowed") if name in line}
         return Pair(row, fitted.image, fitted.mask) if shown else Pair(row | {"area": 0}, None, None)
 
     def _refit(self, canvas: _Canvas, painted: np.ndarray) -> Refit:

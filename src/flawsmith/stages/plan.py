@@ -18,10 +18,12 @@ from flawsmith.data.masks import Pose, apply_pose_mask, pose_mask, procedural, w
 from flawsmith.data.shots import Split
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.interfaces import Generator
+from flawsmith.stages.borrow import kin_of, loans, reference_of
 from flawsmith.stages.cost import wanted
 from flawsmith.stages.pictures import Pictures
 from flawsmith.stages.progress import progress
 from flawsmith.stages.train import jobs_of
+from flawsmith.stages.wish import wished_counts, wished_pose
 from flawsmith.types import Example
 
 Line = dict[str, Any]
@@ -41,7 +43,10 @@ def counts(config: Config, split: Split) -> dict[tuple[str, str], int]:
     """
     real = Counter((e.product, e.defect) for e in (*split.shots, *split.test_defects) if e.defect)
     kinds = sorted({(e.product, e.defect) for e in split.shots if e.defect})
+    kinds += list(loans(config, split))
     asked = wanted(config, {key: real[key] for key in kinds})
+    if config.generate.say:
+        asked = wished_counts(config, split, asked)
     if not any(asked.values()):
         raise ConfigError(f"generate.count: {config.generate.count!r} asks for no pair at all; name a number a kind")
     return asked
@@ -51,9 +56,11 @@ def make_plan(config: Config, split: Split, kind: type[Generator], pictures: Pic
     """Return the plan's lines, in the order in which they are made."""
     count_of = counts(config, split)
     job_of = {shot: job.name for job in jobs_of(config, split) for shot in job.shots}
+    lent = loans(config, split)
     order: list[tuple[str, str, str]] = []
     for (product, defect), count in count_of.items():
-        own = next(job_of[s] for s in split.shots if (s.product, s.defect) == (product, defect))
+        lender = lent.get((product, defect), product)
+        own = next(job_of[s] for s in split.shots if (s.product, s.defect) == (lender, defect))
         order += [(own, product, defect)] * count
     # Kinds take turns within a job, so that the first half of a run shows all of them.
     turn: Counter[tuple[str, str, str]] = Counter()
@@ -68,8 +75,13 @@ def make_plan(config: Config, split: Split, kind: type[Generator], pictures: Pic
             if job != last or size == config.generate.batch:
                 batch, size, last = batch + 1, 0, job
             size += 1
-            line = {"index": index, "batch": batch, "job": job, "product": product, "defect": defect}
-            lines.append(line | _choices(config, split, kind, pictures, index, product, defect))
+            line: Line = {"index": index, "batch": batch, "job": job, "product": product, "defect": defect}
+            if (product, defect) in lent:
+                line["borrowed"] = lent[product, defect]
+            line |= _choices(config, split, kind, pictures, line)
+            if kind.reads_reference:
+                line["reference"] = reference_of(config, split, pictures, line)
+            lines.append(line)
             advance()
     return lines
 
@@ -90,6 +102,8 @@ def make_shams(
     batch, last, size = -1, "", 0
     for line in lines:
         key = (line["product"], line["defect"])
+        if "borrowed" in line:  # shams serve the proof, and what was never seen on a product is not proved on it
+            continue
         seen[key] += 1
         if int(seen[key] * share) == int((seen[key] - 1) * share):
             continue
@@ -115,8 +129,7 @@ def _donor(config: Config, split: Split, pictures: Pictures, line: Line, rng: np
     if not others:
         return str(line["normal"])
     normal, shot = by_id[line["normal"]], by_id[line["shot"]]
-    kin = [e for e in split.shots if (e.product, e.defect) == (line["product"], line["defect"])]
-    mask = asked_mask(line, normal, shot, kin, pictures, config.generate.turn)
+    mask = asked_mask(line, normal, shot, kin_of(line, split.shots), pictures, config.generate.turn)
     seen = grown(mask, _SHADE)
     here = _shading(pictures.read(normal).model(), mask.shape)[seen]
     gaps = {}
@@ -132,12 +145,11 @@ def _shading(picture: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(cv2.GaussianBlur(scaled, (0, 0), _SHADE))
 
 
-def _choices(
-    config: Config, split: Split, kind: type[Generator], pictures: Pictures, index: int, product: str, defect: str
-) -> Line:
-    rng = np.random.default_rng((config.seed, 31, index))
+def _choices(config: Config, split: Split, kind: type[Generator], pictures: Pictures, asked: Line) -> Line:
+    product = asked["product"]
+    rng = np.random.default_rng((config.seed, 31, asked["index"]))
     seed = int(rng.integers(2**31))
-    shots = [e for e in split.shots if (e.product, e.defect) == (product, defect)]
+    shots = kin_of(asked, split.shots)
     normals = [e for e in split.normals if e.product == product]
     if not normals:
         raise DataError(f"product {product!r} has no sound part to paint on; add photographs of good parts")
@@ -146,6 +158,9 @@ def _choices(
     source = masks if masks != "mixed" else ("shots" if rng.random() < 0.5 else "procedural")
     if kind.needs_shot:
         source = "shots"
+    if config.generate.say:
+        shot, pose = wished_pose(config, split, shots, normal, pictures, rng)
+        return {"seed": seed, "normal": normal.id, "shot": shot.id, "masks": "shots", "pose": pose.to_json()}
     line: Line = {"seed": seed, "normal": normal.id, "shot": shot.id, "masks": source, "pose": None}
     if source == "shots":
         line["pose"] = _pose(config, shot, normal, pictures, rng).to_json()

@@ -33,8 +33,8 @@ def describe(defect: str, hit: Hit, mask: np.ndarray) -> dict[str, Any]:
     severity = min(1.0, hit.power)
     return {
         "kind": defect,
-        "place": _place(x, y),
-        "size": "tiny" if extent < 0.07 else "small" if extent < 0.17 else "large" if extent > 0.4 else "medium",
+        "place": place(x, y),
+        "size": size(extent),
         "severity": "faint" if severity < 0.5 else "severe" if severity > 0.8 else "moderate",
         "x": round(x, 4),
         "y": round(y, 4),
@@ -56,7 +56,13 @@ def caption(surface: str, facts: dict[str, Any]) -> str:
     return f"a photo of {article}{phrase} on {ground}, {facts['place']}"
 
 
-def _place(x: float, y: float) -> str:
+def size(extent: float) -> str:
+    """Return the word for a longer side, as a share of the picture's."""
+    return "tiny" if extent < 0.07 else "small" if extent < 0.17 else "large" if extent > 0.4 else "medium"
+
+
+def place(x: float, y: float) -> str:
+    """Return the words for a place; x and y as shares of the picture's sides."""
     across = "left" if x < 0.36 else "right" if x > 0.64 else ""
     down = "top" if y < 0.36 else "bottom" if y > 0.64 else ""
     where = f"{down} {across}".strip()

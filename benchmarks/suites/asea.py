@@ -1,0 +1,93 @@
+"""ASEA on real shots: the share of the reader's attention that lies on the damage, before and after.
+
+    python benchmarks/suites/asea.py --data ../shared/data [--reader builtin] [--per-kind 5] [--out FILE]
+
+The first shots of every kind of both sets (see the head of each example for where to get them), each read in the window
+that shows most of its damage, as `generate` does. Minutes; nothing is trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from flawsmith.config import load_config
+from flawsmith.data.windows import cut, cut_mask, plan_windows
+from flawsmith.files import write_json
+from flawsmith.nn.crossmodal import Asea, load_reader, pooled, read
+from flawsmith.runs import machine
+from flawsmith.stages.pictures import Pictures
+from flawsmith.stages.split import make_split
+
+HOME = Path(__file__).resolve().parents[2]
+EXAMPLES = {"magnetic-tile": "magnetic-tile", "screw": "mvtec-screw-512"}
+SIZE = 128
+"""Side of the window in pixels: the built-in backbone's."""
+
+
+def main() -> None:
+    """Parse, read every shot, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds the sets")
+    parser.add_argument("--reader", default="builtin", help="the built-in reader, or a folder of BLIP-2")
+    parser.add_argument("--per-kind", type=int, default=5, help="shots of each kind")
+    parser.add_argument("--out", type=Path, default=HOME / "benchmarks" / "results" / "asea.json")
+    args = parser.parse_args()
+    reader = load_reader(args.reader)
+    shots: list[dict[str, Any]] = []
+    for name, folder in EXAMPLES.items():
+        split = make_split(load_config(HOME / "examples" / f"{name}.toml", {"data.root": str(args.data / folder)}))
+        pictures, seen = Pictures(split.normals), defaultdict(int)
+        for shot in split.shots:
+            seen[shot.defect] += 1
+            if seen[shot.defect] > args.per_kind:
+                continue
+            photograph = pictures.read(shot)
+            damage = photograph.mask
+            assert damage is not None
+            windows = plan_windows(damage, SIZE, context=1.6, min_thickness=6.0, max_zoom=2.0, overlap=0.3)
+            best = max(windows, key=lambda window: int(damage[window.inside(damage.shape)].sum()))
+            image = torch.from_numpy(cut(photograph.model(), best, SIZE)).permute(2, 0, 1)[None].contiguous()
+            mask = torch.from_numpy(cut_mask(damage, best, SIZE))[None, None].float()
+            words = [f"a photo of a {str(shot.defect).replace('_', ' ')} on {name.replace('-', ' ')}"]
+            begun = time.perf_counter()
+            found = read(reader, image, words, mask, Asea())
+            row = {
+                "set": name,
+                "kind": shot.defect,
+                "id": shot.id,
+                "area": round(float(pooled(mask, reader.grid).mean()), 5),
+                "before": round(float(found.before), 5),
+                "after": round(float(found.after), 5),
+                "parity": round(float(read(reader, image, words, mask, Asea(parity=True)).after), 5),
+                "finite": bool(torch.isfinite(found.queries).all()),
+                "seconds": round(time.perf_counter() - begun, 3),
+            }
+            shots.append(row)
+            print(row, flush=True)
+    groups = {"all": shots} | {name: [row for row in shots if row["set"] == name] for name in EXAMPLES}
+    means = {
+        name: {
+            "shots": len(rows),
+            **{
+                key: round(float(np.mean([row[key] for row in rows])), 4)
+                for key in ("area", "before", "after", "parity")
+            },
+            "raised": sum(row["after"] > row["before"] for row in rows),
+            "not_finite": sum(not row["finite"] for row in rows),
+        }
+        for name, rows in groups.items()
+    }
+    print(means)
+    told = {"name": args.reader, "fingerprint": reader.fingerprint}
+    write_json(args.out, {"machine": machine(), "reader": told, "window": SIZE, "mean": means, "shots": shots})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,270 @@
+"""Does the reference matter, and does a borrowed kind land? cross_modal on the real sets.
+
+    python benchmarks/suites/references.py matters  --data ../shared/data --out /tmp/refs --only magnetic-tile
+    python benchmarks/suites/references.py transfer --data ../shared/data --out /tmp/refs
+
+`matters`: the same plan is painted three times, with the same words, masks and seeds: with a reference of the right
+kind, of the next kind, and with the reference's weight at 0. Two judges tell kinds: the probe of `prove`, trained on
+the shots alone, looks at whole pictures; a logistic regression on the features of windows round real *test* damage
+looks closely. A row of pictures goes to OUT/<set>-scale.png: the sound window, then weights 0, 0.5 and 1.
+
+`transfer`: one model of both sets; a kind of each is painted on the other, with the reference and with its weight at 0,
+and compared (KID and Frechet distance of features) with that kind's real test pictures.
+
+Every painted picture is kept in OUT, so a suite that was stopped goes on; --set overrides keys of the example.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from flawsmith import registry
+from flawsmith.config import load_config, parse_overrides
+from flawsmith.data import images
+from flawsmith.data.layouts import scan
+from flawsmith.data.training_set import TrainingSet, read_square
+from flawsmith.exports.mvtec import write as write_mvtec
+from flawsmith.files import write_json
+from flawsmith.nn.features import load_extractor
+from flawsmith.nn.remembered import Remembered
+from flawsmith.runs import Run, machine
+from flawsmith.stages.examiner import predicted
+from flawsmith.stages.measure import gallery, window
+from flawsmith.stages.paint import Painter
+from flawsmith.stages.pictures import Pictures
+from flawsmith.stages.plan import make_plan
+from flawsmith.stages.prove import proof_size
+from flawsmith.stages.split import make_split
+from flawsmith.stages.train import generator_class, load_backbone, train, working_size
+from flawsmith.types import Example
+
+HOME = Path(__file__).resolve().parents[2]
+EXAMPLES = {"magnetic-tile": "magnetic-tile", "screw": "mvtec-screw-512"}
+Line = dict[str, Any]
+
+
+class Studio:
+    """A trained run that paints its plan again, with other references or another weight of them."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.config = run, run.config
+        train(run)
+        self.split = make_split(run.config)
+        self.pictures = Pictures(self.split.normals)
+        self.kind = generator_class(run.config)
+        self.backbone = load_backbone(run.config)
+        self.generators: dict[str, Any] = {}
+
+    def plan(self) -> list[Line]:
+        """Return the plan's lines."""
+        return make_plan(self.config, self.split, self.kind, self.pictures)
+
+    def paint(self, lines: Sequence[Line], folder: Path, scale: float) -> list[Path]:
+        """Paint lines that are not in the folder yet; return a picture's path each, its mask beside it."""
+        for job in sorted({line["job"] for line in lines}):
+            if job not in self.generators:
+                self.generators[job] = self.kind.load(self.run.path("weights", *job.split("/")), self.backbone)
+            generator = self.generators[job]
+            generator.settings = generator.settings.model_copy(update={"scale": scale})
+            painter = Painter(
+                self.config, generator, working_size(self.config, self.backbone), self.split, self.pictures
+            )
+            own = [line for line in lines if line["job"] == job]
+            for batch in sorted({line["batch"] for line in own}):
+                group = [line for line in own if line["batch"] == batch]
+                if all((folder / f"{line['index']:06d}.json").is_file() for line in group):
+                    continue
+                for line, pair in zip(group, painter.paint(group), strict=True):
+                    if pair.picture is not None and pair.mask is not None:
+                        images.write(folder / f"{line['index']:06d}.png", pair.picture)
+                        images.write_mask(folder / f"{line['index']:06d}.mask.png", pair.mask)
+                    write_json(folder / f"{line['index']:06d}.json", pair.row)
+                print(folder.name, batch, flush=True)
+        return [folder / f"{line['index']:06d}.png" for line in lines]
+
+
+def wrong(lines: Sequence[Line], studio: Studio) -> list[Line]:
+    """Return the lines with references of the next kind in the alphabet."""
+    shots = studio.split.shots
+    kinds = sorted({str(e.defect) for e in shots})
+    following = dict(zip(kinds, [*kinds[1:], kinds[0]], strict=True))
+    changed = []
+    for line in lines:
+        others = [e.id for e in shots if e.defect == following[line["defect"]]]
+        changed.append(line | {"reference": others[line["index"] % len(others)]})
+    return changed
+
+
+def close(examples: Sequence[Example], extractor: Any) -> np.ndarray:
+    """Return the features of windows round the damage, float32 (N,D)."""
+    views = []
+    for example in examples:
+        native = images.read(example.image)
+        assert example.mask is not None
+        views.append((*window(images.to_model(native), images.read_mask(example.mask, native.shape)), None))
+    return gallery(views, extractor).vector.numpy()
+
+
+def matters(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
+    """Return how often each way of painting is told as the kind that was asked for."""
+    overrides = {
+        "data.root": str(args.data / EXAMPLES[name]),
+        "generate.count": args.count,
+        **parse_overrides(args.set),
+    }
+    config = load_config(HOME / "examples" / f"{name}-csm.toml", overrides)
+    studio = Studio(Run.create(args.out / name, config))
+    lines = studio.plan()
+    split, kinds = studio.split, sorted({str(e.defect) for e in studio.split.shots})
+    ways = {"right": (lines, 1.0), "wrong": (wrong(lines, studio), 1.0), "zeroed": (lines, 0.0)}
+    training = TrainingSet(proof_size(config, split.normals), kinds)
+    for example in (*split.shots, *split.normals):
+        training.add(example, "real")
+    probe_kind = registry.get("detectors", "probe")
+    probe = probe_kind(probe_kind.Settings(), kinds, extractor=extractor)
+    for _ in probe.fit(training, torch.Generator().manual_seed(0)):
+        pass
+    tests = [e for e in split.test_defects if e.defect in kinds]
+    scaler = StandardScaler().fit(close(tests, extractor))
+    judge = LogisticRegression(max_iter=2000, C=0.05, class_weight="balanced")
+    judge.fit(scaler.transform(close(tests, extractor)), [str(e.defect) for e in tests])
+
+    def told(examples: Sequence[Example]) -> dict[str, float]:
+        seen = torch.from_numpy(np.stack([read_square(e, training.size)[0] for e in examples]))
+        guess = predicted(probe, seen).kind
+        assert guess is not None
+        answers = [str(e.defect) for e in examples]
+        whole = [kinds[int(k)] == answer for k, answer in zip(guess.argmax(1), answers, strict=True)]
+        near = judge.predict(scaler.transform(close(examples, extractor))) == answers
+        return {
+            "probe": round(float(np.mean(whole)), 4),
+            "close_up": round(float(np.mean(near)), 4),
+            "pictures": len(answers),
+        }
+
+    found: dict[str, Any] = {
+        "real shots": told(split.shots),
+        "real test (the close-up judge learned these)": told(tests),
+    }
+    for way, (planned, scale) in ways.items():
+        folder = args.out / f"{name}-{way}"
+        made = [
+            Example(path.name, path, line["product"], line["defect"], path.with_suffix(".mask.png"))
+            for line, path in zip(planned, studio.paint(planned, folder, scale), strict=True)
+            if path.is_file()
+        ]
+        found[way] = told(made)
+    scale_row(studio, lines, args.out / f"{name}-scale.png")
+    return {"kinds": kinds, "chance": round(1 / len(kinds), 4), "told_as_asked": found}
+
+
+def scale_row(studio: Studio, lines: Sequence[Line], path: Path) -> None:
+    """Write rows of windows: sound, then the reference's weight at 0, 0.5 and 1; one row a kind."""
+    chosen = list({line["defect"]: line for line in reversed(lines)}.values())
+    chosen = [line | {"batch": 0} for line in chosen]
+    normals = {e.id: e for e in studio.split.normals}
+    painted = [studio.paint(chosen, path.with_suffix("") / str(scale), scale) for scale in (0.0, 0.5, 1.0)]
+    rows = []
+    for number, line in enumerate(chosen):
+        sound = images.read(normals[line["normal"]].image)
+        tiles = []
+        for column in range(4):
+            file = painted[max(column - 1, 0)][number]
+            if not file.is_file():
+                continue
+            native = sound if column == 0 else images.read(file)
+            mask = images.read_mask(file.with_suffix(".mask.png"), native.shape)
+            tiles.append(window(images.to_model(native, images.range_of(sound)), mask)[0])
+        if len(tiles) == 4:
+            rows.append(np.concatenate(tiles, axis=1))
+    pixels = np.rint((np.concatenate(rows) + 1) * 127.5).astype(np.uint8)
+    images.write(path, cv2.resize(pixels, None, fx=1.5, fy=1.5, interpolation=cv2.INTER_CUBIC))
+
+
+def transfer(args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
+    """Return the distance of borrowed pairs to the kind's real pictures, with the reference and from words alone."""
+    root = args.out / "both"
+    configs = {
+        n: load_config(HOME / "examples" / f"{n}.toml", {"data.root": str(args.data / f)}) for n, f in EXAMPLES.items()
+    }
+    if not root.is_dir():
+        write_mvtec([e for config in configs.values() for e in scan(config.data)], root)
+    loans = [{"from": "magnetic-tile", "kind": args.tile_kind}, {"from": "screw", "kind": args.screw_kind}]
+    overrides = {
+        "data.root": str(root),
+        "data.layout": "mvtec",
+        "data.normal": [],
+        "data.product": "",
+        "train.scope": "all",
+        "generate.borrow": loans,
+        "generate.count": {args.tile_kind: args.count, args.screw_kind: args.count},
+        "generate.reference": "random",
+        **parse_overrides(args.set),
+    }
+    studio = Studio(
+        Run.create(args.out / "transfer", load_config(HOME / "examples" / "magnetic-tile-csm.toml", overrides))
+    )
+    lines = [line for line in studio.plan() if "borrowed" in line]
+    found: dict[str, Any] = {}
+    metrics = {name: registry.get("metrics", name) for name in ("kid", "frechet")}
+    for loan in loans:
+        own = [line for line in lines if line["defect"] == loan["kind"]]
+        real = [e for e in studio.split.test_defects if (e.product, e.defect) == (loan["from"], loan["kind"])]
+        theirs = gallery([_view(e) for e in real], extractor)
+        rows: dict[str, Any] = {"real": len(real)}
+        for way, scale in (("reference", 1.0), ("words alone", 0.0)):
+            paths = studio.paint(own, args.out / f"transfer-{way.replace(' ', '-')}", scale)
+            made = [Example(p.name, p, "", loan["kind"], p.with_suffix(".mask.png")) for p in paths if p.is_file()]
+            ours = gallery([_view(e) for e in made], extractor)
+            figures = {}
+            for metric in metrics.values():
+                figures |= metric(theirs, ours, np.random.default_rng(0), 200)
+            rows[way] = {"made": len(made), **{k: [v.value, v.low, v.high] for k, v in figures.items()}}
+        rows["painted_on"] = sorted({line["product"] for line in own})
+        found[f"{loan['kind']} of {loan['from']}"] = rows
+    return found
+
+
+def _view(example: Example) -> tuple[np.ndarray, np.ndarray, None]:
+    native = images.read(example.image)
+    assert example.mask is not None
+    return (*window(images.to_model(native), images.read_mask(example.mask, native.shape)), None)  # type: ignore[return-value]
+
+
+def main() -> None:
+    """Parse, paint, judge, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("matters", "transfer"))
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds the sets")
+    parser.add_argument("--out", type=Path, required=True, help="where runs and pictures go, or lie")
+    parser.add_argument("--only", choices=sorted(EXAMPLES), help="one set")
+    parser.add_argument("--count", type=int, default=20, help="pairs a kind")
+    parser.add_argument("--tile-kind", default="crack")
+    parser.add_argument("--screw-kind", default="scratch_neck")
+    parser.add_argument("--set", action="append", default=[], help="override a key of the example")
+    parser.add_argument("--results", type=Path, default=HOME / "benchmarks" / "results" / "references.json")
+    args = parser.parse_args()
+    results = json.loads(args.results.read_text()) if args.results.exists() else {}
+    extractor = Remembered(load_extractor("efficientnet-lite0"), args.out / "features")
+    names = [args.only] if args.only else sorted(EXAMPLES)
+    for name in names if args.what == "matters" else ["transfer"]:
+        entry = matters(name, args, extractor) if name != "transfer" else transfer(args, extractor)
+        threads = os.environ.get("OMP_NUM_THREADS", "")
+        results[name] = {"machine": {**machine(), "threads": threads}, "set": args.set, "count": args.count, **entry}
+        write_json(args.results, results)
+        print(json.dumps(entry, indent=1))
+
+
+if __name__ == "__main__":
+    main()

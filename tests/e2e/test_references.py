@@ -1,0 +1,161 @@
+"""Whole runs: references are planned, a kind is borrowed, a sentence is obeyed, and a killed run goes on alike."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flawsmith.config import load_config
+from flawsmith.data import images
+from flawsmith.errors import ConfigError
+from flawsmith.runs import Run
+from flawsmith.stages.generate import generate
+from flawsmith.stages.measure import measure
+from flawsmith.stages.plan import counts, make_plan
+from flawsmith.stages.report import report
+from flawsmith.stages.split import make_split
+from flawsmith.stages.train import train
+
+
+@pytest.fixture(scope="module")
+def borrowed(tmp_path_factory: pytest.TempPathFactory, backbone_folder: Path, factory_root: Path) -> Run:
+    """A run of cross_modal over two products, of which one lends its crack to the other."""
+    overrides: dict[str, Any] = {
+        "data.root": str(factory_root),
+        "data.shots": 2,
+        "backbone.source": str(backbone_folder),
+        "backbone.dtype": "float32",
+        "generator.name": "cross_modal",
+        "generator.settings": {"start": "shot", "strength": 0.5},
+        "train.scope": "all",
+        "train.steps": 2,
+        "train.views": 1,
+        "train.batch": 2,
+        "generate.count": 2,
+        "generate.steps": 2,
+        "generate.batch": 3,
+        "generate.min_painted": 0.0,
+        "generate.borrow": {"from": "magnet", "kind": "crack"},
+        "generate.reference": "nearest",
+        "measure.metrics": ["alignment"],
+        "measure.resamples": 0,
+        "prove.enabled": False,
+    }
+    run = Run.create(tmp_path_factory.mktemp("run") / "r", load_config(None, overrides))
+    train(run)
+    generate(run)
+    return run
+
+
+def test_a_kind_is_borrowed(borrowed: Run) -> None:
+    plan = [json.loads(line) for line in borrowed.path("plan.jsonl").read_text().splitlines()]
+    lent = [line for line in plan if "borrowed" in line]
+    assert [(line["product"], line["defect"], line["borrowed"]) for line in lent] == [("screw", "crack", "magnet")] * 2
+    for line in lent:
+        assert line["normal"].startswith("screw") and line["shot"].startswith("magnet")
+        assert line["reference"].startswith("magnet/test/crack")
+    assert all(line["reference"].split("/")[2] == line["defect"] for line in plan)
+    shams = borrowed.shams()
+    assert shams and not any(plan[row["twin"]].get("borrowed") for row in shams)
+
+
+def test_borrowed_pairs_keep_the_exact_background(borrowed: Run) -> None:
+    rows = [row for row in borrowed.samples() if row["status"] == "made"]
+    normals = {example.id: example for example in make_split(borrowed.config).normals}
+    assert [row for row in rows if row.get("borrowed") == "magnet"]
+    for row in rows:
+        made, sound = images.read(borrowed.path(row["image"])), images.read(normals[row["normal"]].image)
+        mask = images.read_mask(borrowed.path(row["mask"]), made.shape)
+        assert mask.any() and np.array_equal(made[~mask], sound[~mask])
+
+
+def test_a_run_that_was_killed_goes_on_alike(borrowed: Run, tmp_path: Path) -> None:
+    """The reader remembers what it read in one process and not in the next: the bytes are the same all the same."""
+    twin = tmp_path / "r"
+    shutil.copytree(borrowed.folder, twin)
+    rows = twin / "samples.jsonl"
+    kept = [line for line in rows.read_text().splitlines(keepends=True) if json.loads(line)["index"] >= 3]
+    rows.write_text("".join(kept))
+    for index in range(3):
+        (twin / "samples" / f"{index:06d}.png").unlink(missing_ok=True)
+    again = Run.open(twin)
+    generate(again)
+    for row in borrowed.samples():
+        if row["status"] == "made":
+            assert (twin / row["image"]).read_bytes() == borrowed.path(row["image"]).read_bytes()
+
+
+def test_measure_and_report_take_borrowed_pairs(borrowed: Run) -> None:
+    measure(borrowed)
+    assert "crack" in report(borrowed).read_text()
+
+
+def plan_of(run: Run, **changes: Any) -> list[dict[str, Any]]:
+    from flawsmith import registry
+    from flawsmith.stages.pictures import Pictures
+
+    config = run.config.model_copy(update={"generate": run.config.generate.model_copy(update=changes)})
+    split = make_split(config)
+    return make_plan(config, split, registry.get("generators", "cross_modal"), Pictures(split.normals))
+
+
+def test_whose_look_a_pair_gets(borrowed: Run) -> None:
+    some = {"borrow": [], "count": 6}
+    for line in plan_of(borrowed, reference="shot", **some):
+        assert line["reference"] == line["shot"]
+    drawn = {line["reference"] for line in plan_of(borrowed, reference="random", **some)}
+    assert len(drawn) == 6, "both shots of each of the three kinds are drawn"
+    one = "magnet/test/chip/000.png"
+    assert {line["reference"] for line in plan_of(borrowed, reference=one, **some)} == {one}
+    wrong = plan_of(borrowed, reference={"crack": "chip", "bend": one}, **some)
+    for line in wrong:
+        kind = {"crack": "chip", "bend": "chip", "chip": "chip"}[line["defect"]]
+        assert line["reference"].split("/")[2] == kind
+    plain = plan_of(borrowed, reference="shot", **some)
+    for name in ("shot", "pose", "normal", "seed"):
+        assert [a[name] for a in wrong] == [b[name] for b in plain], "another reference changes nothing else"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"reference": "crak"}, "'crak' is none of shot, nearest, random"),
+        ({"borrow": [{"from": "magnet", "kind": "rust"}]}, "'magnet' has no shots of 'rust'; there are magnet: chip"),
+        ({"borrow": [{"from": "magnet", "kind": "crack", "onto": "bolt"}]}, "no product 'bolt' to paint on"),
+        ({"borrow": [{"from": "magnet", "kind": "crack", "onto": "magnet"}]}, "has shots of 'crack' of its own"),
+        ({"say": "a purple crack"}, "unknown: purple"),
+    ],
+)
+def test_what_cannot_be_planned_is_said(borrowed: Run, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_of(borrowed, **changes)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("loan", [{"from": "a"}, {"kind": "b"}, {"from": "a", "kind": "b", "to": "c"}])
+def test_a_loan_is_written_whole(loan: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="generate.borrow"):
+        load_config(None, {"generate.borrow": loan})
+
+
+def test_a_sentence_decides_kind_place_and_size(borrowed: Run) -> None:
+    from flawsmith.data.masks import Pose, apply_pose_mask
+
+    lines = plan_of(borrowed, say="a small crack on the magnet, near the top left", count=5, borrow=[])
+    assert [(line["product"], line["defect"]) for line in lines] == [("magnet", "crack")] * 5
+    shots = {example.id: example for example in make_split(borrowed.config).shots}
+    for line in lines:
+        mask = images.read_mask(shots[line["shot"]].mask, (128, 128))  # type: ignore[arg-type]
+        ys, xs = np.nonzero(apply_pose_mask(mask, Pose.from_json(line["pose"]), (128, 128)))
+        box = (xs.min() + xs.max()) / 2, (ys.min() + ys.max()) / 2
+        assert max(box) < 0.5 * 128, "not near the top left"
+        assert 0.05 * 128 < max(np.ptp(xs), np.ptp(ys)) + 1 < 0.19 * 128, "not small"
+    config = borrowed.config.model_copy(
+        update={"generate": borrowed.config.generate.model_copy(update={"say": "균열"})}
+    )
+    assert set(counts(config, make_split(config))) == {("magnet", "crack"), ("screw", "crack")}
