@@ -49,7 +49,8 @@ def compare_all(run: Run, normals: Mapping[str, Example]) -> Exactness:
         run: The run; its sample lines name the files.
         normals: The sound parts by id.
     """
-    rows = [row for row in (*run.samples(), *run.shams()) if row["status"] == "made"]
+    pairs = [*run.kept(partly=True), *run.rejected()]
+    rows = [*sorted(pairs, key=lambda row: row["index"]), *run.shams()]
     shams = len(run.shams())
     found = Exactness(pairs=len(rows) - shams, shams=shams)
 
