@@ -178,6 +178,9 @@ class Lineup:
     moved: Tensor
     """float32 (N,): how far the tokens inside the mask lie from those of `below` at the same place, each of unit length
     a depth: mean squared distance, 0..4; NaN where there is none."""
+    grain: Tensor
+    """float32 (N,): strength of the grain inside the mask at native size, on the scale -1..1: the median of Immerkaer's
+    filter (1996) as a standard deviation."""
     extractor: str
     """Whose features these are."""
 

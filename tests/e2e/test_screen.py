@@ -249,7 +249,8 @@ def test_rejected_pictures_may_go(settings: dict[str, Any], tmp_path: Path):
 def test_a_gate_that_rejects_everything(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    strict = {name: {"absolute": 9.0} for name in ("realism.tokens", "realism.window", "visible.tokens", "seam")}
+    names = ("realism.tokens", "realism.window", "visible.tokens", "seam")
+    strict = {name: {"absolute": 9.0} for name in names}
     run = opened(tmp_path / "run", settings, screen__thresholds=strict, screen__rounds=1)
     with pytest.raises(RunError, match=r"rejected all \d+ pairs") as told:
         fs.run_all(run)

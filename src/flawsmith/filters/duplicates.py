@@ -1,11 +1,12 @@
 """Duplicates: is it a copy of a shot, which a model learned by heart, or of another made picture?
 
-Likeness is the greatest correlation of brightness at 32 x 32 over the eight mirrored and turned views; the score is one
-minus that, so 0 is a copy. Of made pictures an earlier one is the original; two that share a photograph are alike all
-but for the paint, so both picture and change (picture minus photograph) must be alike. Ours; the paper has no such
-step.
+Likeness is the greatest correlation of brightness at 32 x 32 over the eight mirrored and turned views. The score is one
+minus that, over the same of the two shots that are most alike (but 0.02 at most): 0 is a copy, and what scores below 1
+is more like a shot than any two shots are like each other. Of made pictures an earlier one is the original; two that
+share a photograph are alike all but for the paint, so both picture and change (picture minus photograph) must be alike.
+Ours; the paper has no such step.
 
-A second photograph of a shot's own damage is no copy, but looks much like one: see `screen.thresholds`.
+Where some shots are second photographs of the same damage, only what is nearer than these is called a copy.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from flawsmith.types import Lineup
 
 _SMALL = 32
 _CHUNK = 64
+_LEAST, _MOST = 0.0002, 0.02
+"""A correlation above 0.9998 is a copy in any set, one below 0.98 in none."""
 
 
 class DuplicatesSettings(config.Settings):
@@ -30,7 +33,7 @@ class DuplicatesSettings(config.Settings):
 
 
 class Duplicates(Filter):
-    """One minus the likeness to the nearest shot, and to the nearest earlier picture of the same line-up."""
+    """How unlike the nearest shot, and the nearest earlier picture of the same line-up; below 1 = a copy."""
 
     Settings: ClassVar[type[config.Settings]] = DuplicatesSettings
     scores: ClassVar[dict[str, str]] = {
@@ -41,13 +44,16 @@ class Duplicates(Filter):
     def __init__(self, settings: config.Settings, kinds: Sequence[str]) -> None:
         super().__init__(settings, kinds)
         self._shots = torch.zeros(0, _SMALL, _SMALL)
+        self._least = torch.tensor(_MOST)
 
     def fit(self, shots: Lineup, sound: Lineup) -> dict[str, Tensor]:
         self._shots = _small(shots.image)
         alike = _likeness(self._shots, self._shots)
         alike.fill_diagonal_(-1)
         nearest = alike.max(dim=1).values if len(shots) > 1 else torch.full((len(shots),), torch.nan)
-        return {"duplicates.shot": 1 - nearest, "duplicates.made": torch.full((len(shots),), torch.nan)}
+        if len(shots) > 1:
+            self._least = (1 - nearest).min().clamp(_LEAST, _MOST)
+        return {"duplicates.shot": (1 - nearest) / self._least, "duplicates.made": torch.full((len(shots),), torch.nan)}
 
     def score(self, made: Lineup) -> dict[str, Tensor]:
         small = _small(made.image)
@@ -62,13 +68,13 @@ class Duplicates(Filter):
             alike = torch.where(both, torch.minimum(alike, _likeness(change, change)), alike)
             earlier = torch.ones(len(made), len(made), dtype=torch.bool).tril(-1)
             to_made[1:] = 1 - alike.masked_fill(~earlier, -1).max(dim=1).values[1:]
-        return {"duplicates.shot": to_shot, "duplicates.made": to_made}
+        return {"duplicates.shot": to_shot / self._least, "duplicates.made": to_made / self._least}
 
     def state(self) -> dict[str, Tensor]:
-        return {"shots": self._shots}
+        return {"shots": self._shots, "least": self._least}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        self._shots = state["shots"]
+        self._shots, self._least = state["shots"], state["least"]
 
 
 def _small(image: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flawsmith.runs import Run
 from flawsmith.stages.export import export
+from flawsmith.stages.gate import known_filters
 from flawsmith.stages.generate import generate
 from flawsmith.stages.measure import measure
 from flawsmith.stages.plan import counts
@@ -23,6 +24,8 @@ def run_all(run: Run) -> Path:
         RunError: the gate rejected every pair; the report is written, nothing is exported.
     """
     counts(run.config, split_data(run))  # what asks for nothing is said before hours of training
+    if run.config.screen.enabled:
+        known_filters(run.config.screen)  # so is a filter that is misspelt
     train(run)
     if not _enough(run):
         report(run)

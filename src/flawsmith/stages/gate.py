@@ -183,6 +183,11 @@ def known_filters(settings: ScreenConfig) -> None:
     for name in settings.filters:
         registry.require("filters", name, "screen.filters")
     known = registry.entries("filters")
+    if settings.repair and "alignment" not in settings.filters:
+        raise ConfigError("screen.repair needs the filter alignment; add it to screen.filters")
+    for name in settings.filters:
+        kind = registry.get("filters", name)
+        validate(kind.Settings, settings.settings.get(name, {}), where=f"screen.settings.{name}")
     for name in settings.settings:
         if name not in known:
             raise ConfigError(f"screen.settings: filter {name!r} is unknown{nearest(name, known)}")

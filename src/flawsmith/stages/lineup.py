@@ -121,6 +121,7 @@ class Describer:
             "vector": {level: features[f"vector.{level}"] for level in LEVELS},
             "beneath": {level: features[f"beneath.{level}"] for level in LEVELS},
             "moved": features["moved"],
+            "grain": torch.tensor(_grain(model, shown.mask)),
         }
 
     def _features(
@@ -190,6 +191,7 @@ def line_up(rows: Sequence[dict[str, Any]], extractor: str) -> Lineup:
         "own": torch.zeros(0, dtype=torch.bool),
         "compared": torch.zeros(0, dtype=torch.bool),
         "moved": torch.zeros(0),
+        "grain": torch.zeros(0),
     }
     levels = {
         part: {name: torch.stack([row[part][name] for row in rows]) if rows else torch.zeros(0, 1) for name in LEVELS}
@@ -220,6 +222,17 @@ def _label(mask: np.ndarray, seen: np.ndarray) -> np.ndarray:
     way = cv2.INTER_AREA if max(inside.shape) > SIDE else cv2.INTER_LINEAR
     scaled = cv2.resize(inside, (SIDE, SIDE), interpolation=way)
     return np.asarray((scaled >= min(0.5, float(scaled.max()))) & (scaled > 0))
+
+
+def _grain(picture: np.ndarray, mask: np.ndarray) -> float:
+    """Return the strength of the grain inside a mask; an edge counts little, for most of the inside is none."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    place = slice(max(rows[0] - 2, 0), rows[-1] + 3), slice(max(columns[0] - 2, 0), columns[-1] + 3)
+    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+    high = np.abs(cv2.filter2D(np.ascontiguousarray(picture[place].mean(axis=2)), -1, kernel))
+    inner = cv2.erode(mask[place].astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    inside = inner if np.count_nonzero(inner) >= 9 else mask[place]
+    return float(np.median(high[inside]) / 6 / 0.6745)
 
 
 def _filled(image: np.ndarray, mask: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:

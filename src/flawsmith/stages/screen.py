@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from flawsmith.config import ScreenConfig
 from flawsmith.data import images
 from flawsmith.data.shots import Split
 from flawsmith.errors import RunError
@@ -62,7 +63,7 @@ def screen(run: Run) -> Path:
     rows = [row for row in run.samples() if row["status"] == "made"]
     products = sorted({example.product for example in split.shots})
     with progress("screen", len(rows), "pairs") as advance:
-        courts = {product: _court(run, split, product, describer, pictures) for product in products}
+        courts = {product: court_of(config.screen, split, product, describer, pictures) for product in products}
         gate = Gate(config.screen, extractor.name, extractor.fingerprint, describer.visible, courts)
         normals = {example.id: example for example in split.normals}
         judged: list[Row] = []
@@ -154,9 +155,8 @@ def write_scores(path: Path, rows: Sequence[Row]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ordered))
 
 
-def _court(run: Run, split: Split, product: str, describer: Describer, pictures: Pictures) -> Court:
-    """Fit the filters on one product."""
-    part = run.config.screen
+def court_of(part: ScreenConfig, split: Split, product: str, describer: Describer, pictures: Pictures) -> Court:
+    """Fit the filters on one product's shots and sound parts."""
     shots = [example for example in split.shots if example.product == product]
     normals = [example for example in split.normals if example.product == product]
     looked = _evenly(normals, part.sound)
