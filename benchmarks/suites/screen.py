@@ -4,12 +4,12 @@
     python benchmarks/suites/screen.py speed --out /tmp/gate
     python benchmarks/suites/screen.py proof --plain /tmp/proofs/screw --screened /tmp/screened/screw --only screw
 
-planted: of each set, 100 untouched sound parts passed off as damage, 100 made pairs whose mask is shifted by its own width
-or height, 100 squares of noise, and exact copies of shots (each of them, twice, till there are 100), against held-out
-real defects and the made pairs of a finished run below --runs. What is described is kept below --out: with --seconds a
-portion is done, and the same command goes on. Held-out defects are judged one at a time, for a set of photographs repeats
-itself as made pictures must not; those that seem to be second photographs of a shot are counted apart. Their sound
-photograph is unknown: `visible` falls back to all sound parts, `alignment` abstains.
+planted: of each set, 100 untouched sound parts passed off as damage, 100 made pairs whose mask is shifted by its own
+width or height, 100 squares of noise, and exact copies of shots (each of them, twice, till there are 100), against
+held-out real defects and the made pairs of a finished run below --runs. What is described is kept below --out: with
+--seconds a portion is done, and the same command goes on. Held-out defects are judged one at a time, for a set of
+photographs repeats itself as made pictures must not; those that seem to be second photographs of a shot are
+counted apart. Their sound photograph is unknown: `visible` falls back to all sound parts, `alignment` abstains.
 
 The clean protocol holds: thresholds come from the shots alone; held-out defects are looked at here and nowhere else.
 """

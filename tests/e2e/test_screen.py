@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -167,14 +168,12 @@ def test_a_kill_between_rounds_changes_nothing(
     fs.run_all(whole)
     wanted = everything(whole.folder)
 
-    from flawsmith import files
-    from flawsmith.stages import rounds
-    from flawsmith.stages import screen as stage
+    files, rounds, stage = (import_module(f"flawsmith.{name}") for name in ("files", "stages.rounds", "stages.screen"))
 
     class Killed(BaseException):
         pass
 
-    def dying(module: Any, name: str, calls: int, after: bool) -> None:
+    def dying(patch: pytest.MonkeyPatch, module: Any, name: str, calls: int, after: bool) -> None:
         """The n-th call of a function is the process's last, just before or just after it did its work."""
         real, left = getattr(module, name), [calls]
 
@@ -187,7 +186,7 @@ def test_a_kill_between_rounds_changes_nothing(
                 raise Killed
             return found
 
-        monkeypatch.setattr(module, name, call)
+        patch.setattr(module, name, call)
 
     run = opened(tmp_path / "killed", settings, **changes)
     for module, name, calls, after in (
@@ -198,14 +197,9 @@ def test_a_kill_between_rounds_changes_nothing(
         (files, "write_bytes", 9, False),
         (files, "write_bytes", 30, True),
     ):
-        with monkeypatch.context() as patch:
-            patch.setattr(module, name, getattr(module, name))
-            dying(module, name, calls, after)
-            try:
-                fs.run_all(fs.Run.open(run.folder))
-            except Killed:
-                pass
-        monkeypatch.undo()
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            dying(patch, module, name, calls, after)
+            fs.run_all(fs.Run.open(run.folder))
     fs.run_all(fs.Run.open(run.folder))
     assert everything(run.folder) == wanted
 

@@ -68,20 +68,22 @@ class Realism(Filter):
             others = torch.cat([shots.grain[:place], shots.grain[place + 1 :]])
             found["realism.grain"][place] = _calm(others, shots.grain[place])
         for level in _LEVELS:
-            self._vectors[level] = F.normalize(shots.vector[level], dim=1)
+            self._vectors[level] = F.normalize(shots.vector[level].double(), dim=1)
             away = self._away(level, shots, leave_out=True)
             everywhere = _median(away)
             usual = []
             for number in range(len(self.kinds)):
                 own = away[self._kind == number]
                 usual.append(_median(own) if len(own) >= _FEW else everywhere)
-            self._usual[level] = torch.stack(usual).clamp_min(1e-6)
-            found[f"realism.{level}"] = -away / self._usual[level][self._kind]
+            self._usual[level] = torch.stack(usual).clamp_min(1e-9)
+            found[f"realism.{level}"] = (-away / self._usual[level][self._kind]).float()
         return found
 
     def score(self, made: Lineup) -> dict[str, Tensor]:
         asked = torch.tensor([self.kinds.index(kind) for kind in made.kind], dtype=torch.int64)
-        found = {f"realism.{level}": -self._away(level, made) / self._usual[level][asked] for level in _LEVELS}
+        found = {}
+        for level in _LEVELS:
+            found[f"realism.{level}"] = (-self._away(level, made) / self._usual[level][asked]).float()
         return found | {"realism.grain": _calm(self._grain, made.grain)}
 
     def state(self) -> dict[str, Tensor]:
@@ -96,7 +98,7 @@ class Realism(Filter):
         self._usual = {level: state[f"usual.{level}"] for level in _LEVELS}
 
     def _away(self, level: str, pictures: Lineup, *, leave_out: bool = False) -> Tensor:
-        """Return each picture's mean distance to its nearest shots of the same kind, float32 (N,).
+        """Return each picture's mean distance to its nearest shots of the same kind, float64 (N,).
 
         A kind with a single shot that is left out looks at the product's other shots.
         """
@@ -108,11 +110,11 @@ class Realism(Filter):
             kin = others & (self._kind == self.kinds.index(kind))
             rows = self._vectors[level][kin if kin.any() else others]
             if not len(rows):
-                found.append(torch.tensor(torch.nan))
+                found.append(torch.tensor(torch.nan, dtype=torch.float64))
                 continue
-            gaps = 1 - (rows * F.normalize(vector, dim=0)).sum(1)
+            gaps = 1 - (rows * F.normalize(vector.double(), dim=0)).sum(1)
             found.append(gaps.sort().values[: self.settings.neighbours].mean().clamp_min(0))
-        return torch.stack(found) if found else torch.zeros(0)
+        return torch.stack(found) if found else torch.zeros(0, dtype=torch.float64)
 
 
 def _calm(real: Tensor, grain: Tensor) -> Tensor:
@@ -122,4 +124,4 @@ def _calm(real: Tensor, grain: Tensor) -> Tensor:
 
 def _median(values: Tensor) -> Tensor:
     values = values[values.isfinite()]
-    return values.quantile(0.5) if len(values) else torch.tensor(1.0)
+    return values.quantile(0.5) if len(values) else torch.tensor(1.0, dtype=torch.float64)

@@ -44,7 +44,7 @@ class Visible(Filter):
         self._sound: dict[str, Tensor] = {}
 
     def fit(self, shots: Lineup, sound: Lineup) -> dict[str, Tensor]:
-        self._sound = {level: F.normalize(sound.vector[level], dim=1) for level in _LEVELS}
+        self._sound = {level: F.normalize(sound.vector[level].double(), dim=1) for level in _LEVELS}
         # No shot is among the sound pictures, so none needs to be left out.
         return _own(shots, shots.compared) | self._all(shots, torch.ones(len(shots), dtype=torch.bool))
 
@@ -62,7 +62,8 @@ class Visible(Filter):
         for level in _LEVELS:
             away = torch.full((len(pictures),), torch.nan)
             for place in which.nonzero()[:, 0].tolist() if len(self._sound[level]) else ():
-                near = (self._sound[level] * F.normalize(pictures.vector[level][place], dim=0)).sum(1).max()
+                vector = F.normalize(pictures.vector[level][place].double(), dim=0)
+                near = (self._sound[level] * vector).sum(1).max()
                 away[place] = (1 - near).clamp_min(0)
             found[f"visible.{level}_all"] = away
         return found
@@ -71,6 +72,6 @@ class Visible(Filter):
 def _own(pictures: Lineup, which: Tensor) -> dict[str, Tensor]:
     found = {}
     for level in ("whole", "window"):
-        alike = F.cosine_similarity(pictures.vector[level], pictures.beneath[level], dim=1)
-        found[f"visible.{level}"] = torch.where(which, (1 - alike).clamp_min(0), torch.nan)
+        alike = F.cosine_similarity(pictures.vector[level].double(), pictures.beneath[level].double(), dim=1)
+        found[f"visible.{level}"] = torch.where(which, (1 - alike).clamp_min(0).float(), torch.nan)
     return found | {"visible.tokens": torch.where(which, pictures.moved, torch.nan)}
