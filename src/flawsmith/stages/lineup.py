@@ -193,16 +193,12 @@ def line_up(rows: Sequence[dict[str, Any]], extractor: str) -> Lineup:
         "moved": torch.zeros(0),
         "grain": torch.zeros(0),
     }
-    levels = {
-        part: {name: torch.stack([row[part][name] for row in rows]) if rows else torch.zeros(0, 1) for name in LEVELS}
-        for part in ("vector", "beneath")
-    }
+    parts: dict[str, Any] = empty | {name: torch.stack([row[name] for row in rows]) for name in empty if rows}
+    for part in ("vector", "beneath"):
+        levels = {level: [row[part][level] for row in rows] for level in LEVELS}
+        parts[part] = {level: torch.stack(own) if own else torch.zeros(0, 1) for level, own in levels.items()}
     return Lineup(
-        name=tuple(row["name"] for row in rows),
-        kind=tuple(row["kind"] for row in rows),
-        extractor=extractor,
-        **{name: torch.stack([row[name] for row in rows]) if rows else nothing for name, nothing in empty.items()},
-        **levels,
+        name=tuple(row["name"] for row in rows), kind=tuple(row["kind"] for row in rows), extractor=extractor, **parts
     )
 
 
@@ -251,7 +247,7 @@ def _inside(depths: Sequence[Tensor], mask: Tensor) -> tuple[Tensor, Tensor]:
     """Return tokens averaged inside the mask, float32 (B,D), and how far the first picture's lie from the last's."""
     means, gaps = [], []
     for depth in depths:
-        share = F.adaptive_avg_pool2d(mask[None, None].float(), depth.shape[-2:])[0, 0]
+        share = F.adaptive_avg_pool2d(mask[None, None].float(), (depth.shape[-2], depth.shape[-1]))[0, 0]
         share = share / share.sum()
         means.append(F.normalize((depth * share).sum((2, 3)), dim=1))
         gaps.append(((depth[0] - depth[-1]).square().sum(0) * share).sum())
