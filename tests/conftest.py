@@ -109,4 +109,5 @@ def small_config(backbone_folder: Path, factory_root: Path) -> dict[str, Any]:
         "generate.batch": 3,
         "measure.enabled": False,
         "prove.enabled": False,
+        "screen.enabled": False,
     }

@@ -30,7 +30,7 @@ BELOW: dict[str, set[str]] = {
     "interfaces": {"words", *GROUND},
     "ranking": {"words"},
     "stages": {"words", *GROUND, *CONTRACT, "ranking"},
-    "testing": {"words", *GROUND, "interfaces"},
+    "testing": {"words", *GROUND, "interfaces", "testing"},
     **{family: {"words", *GROUND, "interfaces"} for family in FAMILIES},
     "doors": {"words", *GROUND, *CONTRACT, *FAMILIES, "testing", "doors"},
 }

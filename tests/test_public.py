@@ -190,7 +190,7 @@ def test_the_worked_example_runs(stain: Any, small_config: dict[str, Any], tmp_p
 
 def test_the_configuration_page_is_of_today() -> None:
     text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
-    assert text == _with_fields(text), "docs/configuration.md is behind config.py: run `python tests/test_public.py`"
+    assert text == _with_fields(text), "docs/configuration.md is behind the settings: run `python tests/test_public.py`"
 
 
 # --- docs/configuration.md ----------------------------------------------------------------------------------------

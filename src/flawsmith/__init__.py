@@ -23,6 +23,7 @@ _HOMES = {
     "prove": "flawsmith.stages.prove",
     "report": "flawsmith.stages.report",
     "run_all": "flawsmith.stages.all",
+    "screen": "flawsmith.stages.screen",
     "train": "flawsmith.stages.train",
 }
 
@@ -40,6 +41,7 @@ __all__ = [
     "prove",
     "report",
     "run_all",
+    "screen",
     "train",
 ]
 

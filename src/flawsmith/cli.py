@@ -85,7 +85,7 @@ def run(
     ] = "",
     set_: Sets = [],  # noqa: B006
 ) -> None:
-    """Every stage: train, generate, measure, prove, export, report; skips what is done."""
+    """Every stage: train, generate, screen, measure, prove, export, report; skips what is done."""
     import json
 
     from flawsmith.runs import Run
@@ -120,6 +120,44 @@ def generate(run: RunPath, shard: Shard = "0/1") -> None:
     from flawsmith.stages.generate import parse_shard
 
     stage(opened, parse_shard(shard))
+
+
+@app.command()
+def screen(
+    run: Annotated[
+        Path, typer.Argument(help="A run folder; with --replay, any folder of pictures.", metavar="RUN|FOLDER")
+    ],
+    replay: Annotated[
+        Optional[Path],
+        typer.Option("--replay", help="Judge FOLDER by this gate, or by the gate of this run.", metavar="GATE|RUN"),
+    ] = None,
+    layout: Annotated[
+        str,
+        typer.Option(help="With --replay: beside (x.png, x.mask.png, perhaps x.normal.png), mvtec, visa or pairs."),
+    ] = "beside",
+    out: Annotated[
+        Optional[Path], typer.Option(help="With --replay: the file of verdicts; else FOLDER/replayed.jsonl.")
+    ] = None,
+    extractor: Annotated[
+        str, typer.Option(help="With --replay: file, folder or hub id of the gate's extractor; else the usual place.")
+    ] = "",
+    online: Annotated[bool, typer.Option("--online", help="With --replay: the hub may be asked for it.")] = False,
+) -> None:
+    """Judge the pairs: scores, thresholds, verdicts and reasons in scores.jsonl; plans again what is lacking."""
+    if replay is not None:
+        from flawsmith.stages.replay import replay as again
+
+        typer.echo(again(replay, run, layout=layout, out=out, source=extractor, offline=not online))
+        return
+    from flawsmith.runs import Run
+
+    opened = Run.open(run)
+    from flawsmith.stages.screen import require_kept, screened, sentence
+
+    more = screened(opened)
+    typer.echo(sentence(opened, more))
+    if not more:
+        require_kept(opened)
 
 
 @app.command()

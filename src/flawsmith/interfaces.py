@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from flawsmith.config import Settings as BaseSettings
-from flawsmith.types import Batch, Condition, Encoded, Example, Figure, Found, Gallery, Made
+from flawsmith.types import Batch, Condition, Encoded, Example, Figure, Found, Gallery, Lineup, Made
 
 if TYPE_CHECKING:
     from typing import Self
@@ -101,20 +101,48 @@ class Generator(ABC):
 
 
 class Filter(ABC):
-    """A score of made pictures. Higher is better; thresholds live in the configuration, a filter never decides."""
+    """Named scores of made pictures of one product. Higher is better; thresholds live in the configuration.
+
+    A filter never decides. What it cannot tell of a picture is NaN: it abstains.
+    """
 
     Settings: ClassVar[type[BaseSettings]]
+    """A frozen settings class; every field has a default and one line of help."""
+    scores: ClassVar[dict[str, str]]
+    """Name of each score -> what is wrong with a picture whose score is too low, in a few words for the report."""
 
-    def __init__(self, settings: BaseSettings) -> None:
+    def __init__(self, settings: BaseSettings, kinds: Sequence[str]) -> None:
         self.settings = settings
+        self.kinds = tuple(kinds)
 
     @abstractmethod
-    def fit(self, shots: Batch, normals: Batch) -> None:
-        """Learn what real damage and sound parts look like."""
+    def fit(self, shots: Lineup, sound: Lineup) -> dict[str, Tensor]:
+        """Learn what real damage and sound parts look like.
+
+        Args:
+            shots: Real damage; `below` is a stand-in: the window as it may have looked before.
+            sound: Sound parts, under masks that were borrowed from the shots.
+
+        Returns:
+            What each shot scores when it is left out: float32 (N,) a score, NaN where that cannot be told. A quantile
+            of these is a threshold.
+        """
 
     @abstractmethod
-    def score(self, made: Made, asked: Condition) -> Tensor:
-        """Return float32 (B,): higher is better."""
+    def score(self, made: Lineup) -> dict[str, Tensor]:
+        """Return float32 (N,) for each name in `scores`; the same pictures give the same bytes."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Return all that `fit` learned, as tensors: what a saved gate holds."""
+
+    @abstractmethod
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take back what `state` gave; then `score` gives the same bytes."""
+
+    def said(self) -> str:
+        """Say what a reader must know of it, such as why it is off; "" = nothing."""
+        return ""
 
 
 class Detector(ABC):

@@ -49,7 +49,17 @@ _OURS: dict[str, dict[str, Entry]] = {
         ),
         "perlin": Entry("flawsmith.generators.perlin:Perlin", "DRAEM's noise masks filled with foreign texture"),
     },
-    "filters": {},
+    "filters": {
+        "realism": Entry(
+            "flawsmith.filters.realism:Realism", "distance to the real shots (stage 1 of the paper's filter)"
+        ),
+        "visible": Entry("flawsmith.filters.visible:Visible", "distance to the sound photograph (stage 2)"),
+        "alignment": Entry("flawsmith.filters.alignment:Alignment", "does the label fit what was painted"),
+        "seam": Entry("flawsmith.filters.seam:Seam", "does the label's border show"),
+        "duplicates": Entry("flawsmith.filters.duplicates:Duplicates", "copies of a shot, and of one another"),
+        "kind": Entry("flawsmith.filters.kind:Kind", "does a judge trained on the shots name the intended kind"),
+        "outlier": Entry("flawsmith.filters.outlier:Outlier", "any detector of PyOD; needs the extra pyod"),
+    },
     "metrics": {
         "kid": Entry("flawsmith.metrics.pictures:kid", "kernel distance of features, made against real"),
         "frechet": Entry("flawsmith.metrics.pictures:frechet", "Frechet distance of features, made against real"),

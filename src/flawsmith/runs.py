@@ -1,7 +1,8 @@
 """The run folder: config, manifest, plan, sample lines, resume.
 
     RUN/ config.json  manifest.json  data.json  weights/  state/  plan.jsonl  samples/  samples*.jsonl
-         shams/  shams*.jsonl  metrics.json  proof.json  export/  report.html  report.md  log.jsonl
+         shams/  shams*.jsonl  rounds.json  scores.jsonl  gate/  repaired/  metrics.json  proof.json
+         export/  report.html  report.md  log.jsonl
 
 Every file is written whole or not at all (`files.py`) and JSON lines are append-only, so a run that is killed at any
 moment goes on from where its last whole step ended.
@@ -21,7 +22,7 @@ from typing import Any
 from flawsmith import registry
 from flawsmith.config import Config, validate
 from flawsmith.errors import FlawsmithError, RunError
-from flawsmith.files import append_lines, read_json, read_lines, sweep, write_json
+from flawsmith.files import append_lines, digest, read_json, read_lines, sweep, write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,54 @@ class Run:
     def shams(self) -> list[dict[str, Any]]:
         """Return the lines of all shards' sham files, by index: sound parts repainted as sound."""
         return self._rows("shams*.jsonl")
+
+    def kept(self, *, partly: bool = False) -> list[dict[str, Any]]:
+        """Return the lines of the pairs that stand: those made, without those that the gate rejected, by index.
+
+        Every stage that uses pairs asks here. A label that the gate repaired is named in place of the one before.
+
+        Args:
+            partly: True: of a run that is not screened yet, whatever is made (for a report in between).
+
+        Raises:
+            RunError: the configuration asks for screening, and these pairs are not screened yet.
+        """
+        made = [row for row in self.samples() if row["status"] == "made"]
+        verdicts = self.verdicts()
+        if verdicts is None:
+            if self.config.screen.enabled and not partly:
+                raise RunError(
+                    f"{self.folder}: its pairs are not screened yet; run `flawsmith generate {self.folder}`, then "
+                    f"`flawsmith screen {self.folder}`, or set screen.enabled = false"
+                )
+            return made
+        found = []
+        for row in made:
+            verdict = verdicts.get(row["index"])
+            if verdict is not None and verdict["kept"]:
+                found.append(row | verdict.get("repaired", {}))
+        return found
+
+    def rejected(self) -> list[dict[str, Any]]:
+        """Return the lines of made pairs that the gate rejected and that are still there, by index; [] = unscreened."""
+        verdicts = self.verdicts() or {}
+        found = []
+        for row in self.samples():
+            verdict = verdicts.get(row["index"])
+            if row["status"] == "made" and verdict and not verdict["kept"] and self.path(row["image"]).is_file():
+                found.append(row | {"reasons": verdict["reasons"]})
+        return found
+
+    def verdicts(self) -> dict[int, dict[str, Any]] | None:
+        """Return the lines of scores.jsonl by index, or None when the pairs that the run has now are not screened."""
+        if not self.stage_hash("screen"):
+            return None
+        return {int(row["name"]): row for row in read_lines(self.path("scores.jsonl"))}
+
+    def pairs_hash(self) -> str | None:
+        """Return what identifies the pairs that `kept` returns; None = none were generated."""
+        made, screened = self.stage_hash("generate"), self.stage_hash("screen")
+        return digest(made, screened) if made and screened else made
 
     def _rows(self, pattern: str) -> list[dict[str, Any]]:
         rows: dict[int, dict[str, Any]] = {}

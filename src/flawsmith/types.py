@@ -155,6 +155,60 @@ class Gallery:
 
 
 @dataclass(frozen=True, slots=True)
+class Lineup:
+    """N pictures of one product for filters to judge, with all that filters read, computed once.
+
+    Embeddings come at three levels: `whole` picture, `window` round the damage, and `tokens`: the extractor's maps of
+    the window, averaged inside the mask, all depths side by side.
+    """
+
+    name: tuple[str, ...]
+    kind: tuple[str, ...]
+    """The intended kind of damage; "" for sound parts."""
+    image: Tensor
+    """float32 (N,3,S,S), RGB, [-1,1]: the window round label and change."""
+    mask: Tensor
+    """bool (N,S,S): the label."""
+    below: Tensor
+    """float32 (N,3,S,S): the sound window to compare with; zeros where there is none."""
+    changed: Tensor
+    """bool (N,S,S): what visibly differs from the picture's own sound photograph; all False where that is unknown."""
+    own: Tensor
+    """bool (N,): `below` is the very photograph that was painted on."""
+    compared: Tensor
+    """bool (N,): `below` is that, or a stand-in."""
+    vector: dict[str, Tensor]
+    """float32 (N,D) a level: embeddings of the picture."""
+    beneath: dict[str, Tensor]
+    """float32 (N,D) a level: of the sound picture; NaN where there is none."""
+    moved: Tensor
+    """float32 (N,): how far the tokens inside the mask lie from those of `below` at the same place, each of unit length
+    a depth: mean squared distance, 0..4; NaN where there is none."""
+    grain: Tensor
+    """float32 (N,): strength of the grain inside the mask at native size, on the scale -1..1: the median of Immerkaer's
+    filter (1996) as a standard deviation."""
+    extractor: str
+    """Whose features these are."""
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+    def rows(self, index: Sequence[int]) -> Lineup:
+        """Return the pictures named by an index, in its order."""
+        places = list(index)
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple):
+                moved[field.name] = tuple(value[place] for place in places)
+            elif isinstance(value, dict):
+                moved[field.name] = {level: tensor[places] for level, tensor in value.items()}
+            else:
+                moved[field.name] = value if isinstance(value, str) else value[places]
+        return Lineup(**moved)
+
+
+@dataclass(frozen=True, slots=True)
 class Figure:
     """A measured value with its interval; None with the reason where it cannot be told."""
 

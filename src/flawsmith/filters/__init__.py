@@ -1,1 +1,1 @@
-"""Scores of made pictures, one a file. The stage `screen` that uses them is not built yet."""
+"""Scores of made pictures for the quality gate, one subject a file."""

@@ -75,7 +75,9 @@ def other_run(run: Run, name: str) -> Run:
     if name == run.config.generator.name:
         raise ConfigError(f"prove.against: {name!r} is this run's own generator; name another")
     registry.require("generators", name, "prove.against")
-    config = run.config.model_copy(update={"generator": GeneratorConfig(name=name)})
+    # Others' pairs are compared as they are made: the gate is a part of what stands against them.
+    unscreened = run.config.screen.model_copy(update={"enabled": False})
+    config = run.config.model_copy(update={"generator": GeneratorConfig(name=name), "screen": unscreened})
     other = Run.create(run.path("arms", name), config)
     train(other)
     generate(other)
@@ -83,18 +85,21 @@ def other_run(run: Run, name: str) -> Run:
 
 
 def pieces(run: Run, product: str) -> tuple[list[Piece], list[Piece]]:
-    """Return a run's made pairs and its shams of one product."""
+    """Return a run's kept pairs and its shams of one product."""
     seen: Counter[str] = Counter()
     place: dict[int, int] = {}
     pairs, shams = [], []
+    kept = {row["index"]: row for row in run.kept()}
+    screened = run.verdicts() is not None
     for row in run.samples():
         if row["product"] != product or "borrowed" in row:  # no test picture can show what a product never had
             continue
         place[row["index"]] = seen[row["defect"]]
-        seen[row["defect"]] += 1
-        if row["status"] == "made":
-            mask = run.path(row["mask"])
-            example = Example(row["image"], run.path(row["image"]), product, row["defect"], mask)
+        # Of a screened run the pairs that stand are counted, so that "3 a shot" means 3 that anybody learns from.
+        seen[row["defect"]] += row["index"] in kept or not screened
+        if stands := kept.get(row["index"]):
+            mask = run.path(stands["mask"])
+            example = Example(stands["image"], run.path(stands["image"]), product, row["defect"], mask)
             pairs.append(Piece(example, mask, row["normal"], place[row["index"]]))
     for row in run.shams():
         if row["product"] == product and row["status"] == "made":

@@ -52,7 +52,8 @@ def compare_all(run: Run, normals: Mapping[str, Example]) -> Exactness:
         run: The run; its sample lines name the files.
         normals: The sound parts by id.
     """
-    rows = [row for row in (*run.samples(), *run.shams()) if row["status"] == "made"]
+    pairs = [*run.kept(partly=True), *run.rejected()]
+    rows = [*sorted(pairs, key=lambda row: row["index"]), *run.shams()]
     shams = len(run.shams())
     found = Exactness(len(rows) - shams, sum(row.get("paint") == "whole" for row in rows), shams)
 

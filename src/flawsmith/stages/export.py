@@ -9,6 +9,7 @@ from flawsmith import registry
 from flawsmith.errors import RunError
 from flawsmith.files import digest, read_json, read_lines
 from flawsmith.runs import Run
+from flawsmith.stages.screen import require_kept
 from flawsmith.stages.split import load_split
 from flawsmith.types import Example
 
@@ -16,18 +17,18 @@ from flawsmith.types import Example
 def export(run: Run) -> None:
     """Run the stage; does nothing when every format is there already with the same input.
 
-    Exported are the sound parts to learn from (train), those held out (test) and the pairs that were made (test, with
-    masks). Real defects are left out: the shots would flatter whatever is trained here, and the test pictures must stay
-    unseen.
+    Exported are the sound parts to learn from (train), those held out (test) and the pairs that stand (test, with
+    masks): made, and not rejected where the run is screened. Real defects are left out: the shots would flatter
+    whatever is trained here, and the test pictures must stay unseen.
 
     Raises:
-        RunError: no pair was made; counts the reasons.
+        RunError: no pair was made, or every one was rejected; counts the reasons.
         ConfigError: a format is unknown.
     """
     formats = run.config.export.formats
     writers = {name: registry.get("exports", name) for name in formats}  # an unknown name is said before any work
     examples = exported(run)
-    stamp = digest(formats, read_json(run.path("data.json")).get("hash"), run.samples())
+    stamp = digest(formats, read_json(run.path("data.json")).get("hash"), run.kept())
     if run.stage_hash("export") == stamp and all(run.path("export", name).is_dir() for name in formats):
         return
     begun = time.time()
@@ -38,21 +39,22 @@ def export(run: Run) -> None:
 
 
 def exported(run: Run) -> list[Example]:
-    """Return what goes out: sound parts with split "train" or "test", then the made pairs in order of their index.
+    """Return what goes out: sound parts with split "train" or "test", then the kept pairs in order of their index.
 
     Raises:
-        RunError: there is no made pair.
+        RunError: there is no kept pair.
     """
     split = load_split(run)
     rows = run.samples()
-    made = [row for row in rows if row["status"] == "made"]
-    if not made:
+    kept = run.kept() if rows else []
+    if not kept:
+        require_kept(run)
         raise RunError(f"{run.folder}: nothing to export, {_why_none(run, rows)}")
     sound = [Example(e.id, e.image, e.product, None, None, "train") for e in split.normals]
     sound += [Example(e.id, e.image, e.product, None, None, "test") for e in split.test_normals]
     pairs = [
         Example(row["image"], run.path(row["image"]), row["product"], row["defect"], run.path(row["mask"]), "test")
-        for row in made
+        for row in kept
     ]
     return sound + pairs
 

@@ -12,9 +12,12 @@ from flawsmith.data.shots import Split
 from flawsmith.files import read_json, read_lines
 from flawsmith.runs import Run
 from flawsmith.stages.exact import Exactness, compare_all
-from flawsmith.stages.sheets import Sheet, make_sheets
+from flawsmith.stages.gate_rows import read_gate
+from flawsmith.stages.sheets import Sheet, make_sheets, reject_sheets
 from flawsmith.stages.split import load_split
 
+REJECTS = 6
+"""Pairs on a sheet of what was rejected for one reason."""
 MOST_ROWS = 240
 """Pairs on all sheets of a report together: more makes a page that no browser opens gladly."""
 
@@ -29,6 +32,8 @@ class KindFacts:
     test: int = 0
     asked: int = 0
     made: int = 0
+    rejected: int = 0
+    """Made pairs that the gate rejected."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Why pairs were given up: status -> how many."""
     made_shares: list[float] = field(default_factory=list)
@@ -39,6 +44,11 @@ class KindFacts:
     def given_up(self) -> int:
         """Pairs that were tried and not kept."""
         return sum(self.reasons.values())
+
+    @property
+    def kept(self) -> int:
+        """Pairs that stand."""
+        return self.made - self.rejected
 
     @property
     def open(self) -> int:
@@ -58,6 +68,10 @@ class Facts:
     kinds: list[KindFacts]
     exact: Exactness
     sheets: list[Sheet]
+    gate: dict[str, Any] | None
+    """gate.json of a screened run."""
+    rejects: list[Sheet]
+    """A sheet a reason."""
     losses: dict[str, list[float]]
     """Training loss a step, by job."""
     log: list[dict[str, Any]]
@@ -71,6 +85,11 @@ class Facts:
     def made(self) -> int:
         """Made pairs of all kinds."""
         return sum(kind.made for kind in self.kinds)
+
+    @property
+    def kept(self) -> int:
+        """Pairs of all kinds that stand."""
+        return sum(kind.kept for kind in self.kinds)
 
     @property
     def backbone(self) -> dict[str, Any] | None:
@@ -95,6 +114,8 @@ def gather(run: Run) -> Facts:
         kinds,
         compare_all(run, {example.id: example for example in split.normals}),
         make_sheets(run, split, rows),
+        read_gate(run),
+        reject_sheets(run, split, min(rows, REJECTS)),
         _losses(run),
         read_lines(run.path("log.jsonl")),
     )
@@ -138,19 +159,21 @@ def summary(facts: Facts) -> str:
     config = facts.run.config
     shots = len(facts.split.shots)
     learned = number_of(shots, "real defect photograph")
-    of = f"{number_of(sum(1 for kind in facts.kinds if kind.made), 'kind')} of {' and '.join(facts.products)}"
+    of = f"{number_of(sum(1 for kind in facts.kinds if kind.kept), 'kind')} of {' and '.join(facts.products)}"
     if len(facts.products) > 3:
-        of = f"{number_of(sum(1 for kind in facts.kinds if kind.made), 'kind')} on {len(facts.products)} products"
+        of = f"{number_of(sum(1 for kind in facts.kinds if kind.kept), 'kind')} on {len(facts.products)} products"
     on = f" on the backbone {facts.backbone['name']}" if facts.backbone else ""
     given_up = sum(kind.given_up for kind in facts.kinds)
     text = (
-        f"{number_of(facts.made, 'labelled pair')} of {of} {'was' if facts.made == 1 else 'were'} made from {learned}"
+        f"{number_of(facts.kept, 'labelled pair')} of {of} {'was' if facts.kept == 1 else 'were'} made from {learned}"
     )
     text += f" (shots) by {config.generator.name}{on}. Each pair is a photograph of a sound part with painted damage"
     exact = facts.exact.holds and not facts.exact.whole
     text += ", and a mask that marks every changed pixel." if exact else ", and a mask."
     if facts.exact.whole:
         text += f" {number_of(facts.exact.whole, 'pair')}: the window round the damage is synthetic throughout."
+    if rejected := sum(kind.rejected for kind in facts.kinds):
+        text += f" The quality gate rejected {number_of(rejected, 'pair')} more."
     if given_up:
         text += f" {number_of(given_up, 'pair')} {'was' if given_up == 1 else 'were'} given up; the table says why."
     if waiting := sum(kind.open for kind in facts.kinds):
@@ -190,11 +213,13 @@ def _count(run: Run, split: Split) -> list[KindFacts]:
         of(example.product, example.defect).test += 1
     for line in read_lines(run.path("plan.jsonl")):
         of(line["product"], line["defect"]).asked += 1
+    verdicts = run.verdicts() or {}
     for row in run.samples():
         kind = of(row["product"], row["defect"])
         share = float(row.get("painted_share") or 0.0)
         if row["status"] == "made":
             kind.made += 1
+            kind.rejected += not (verdicts.get(row["index"]) or {"kept": True})["kept"]
             kind.made_shares.append(share)
         else:
             kind.reasons[row["status"]] += 1

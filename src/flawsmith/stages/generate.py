@@ -1,7 +1,8 @@
 """Make the planned pairs: samples/000017.png with samples/000017.mask.png, and a line each in samples.jsonl.
 
 Shams, which are sound parts repainted as sound, follow in shams/ and shams.jsonl. A batch is made whole or not at all,
-so a run that was killed makes the same bytes when it goes on. `--shard i/n` makes every n-th batch; shards share the
+so a run that was killed makes the same bytes when it goes on. What screening asks for since (rounds.json) is planned
+and made behind the rest. `--shard i/n` makes every n-th batch; shards share the
 plan and write their own lines.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +25,9 @@ from flawsmith.interfaces import Generator
 from flawsmith.runs import Run
 from flawsmith.stages.paint import Painter, Pair
 from flawsmith.stages.pictures import Pictures
-from flawsmith.stages.plan import Line, make_plan, make_shams
+from flawsmith.stages.plan import Line, make_plan, make_shams, plan_lines
 from flawsmith.stages.progress import progress
+from flawsmith.stages.rounds import forget_discarded, forget_rounds, read_discarded, read_rounds
 from flawsmith.stages.split import split_data
 from flawsmith.stages.train import generator_class, is_trained, load_backbone, train_hash, working_size
 
@@ -66,14 +69,19 @@ def generate(run: Run, shard: Shard = (0, 1)) -> None:
         if tree[name] == default:  # runs from before these settings are as they were
             tree.pop(name)
     stamp = digest(trained, tree)  # another number of shams leaves the pairs as they are
+    if config.screen.enabled and config.screen.times > 1:
+        stamp = digest(stamp, config.screen.times)
     both = digest(stamp, share)
     if run.stage_hash("generate") == both and _all_there(run):
         return
     begun = time.time()
     pictures = Pictures(split.normals)
     with _locked(run.path("state", "lock")):
+        forget_discarded(run)  # something is missing, so whatever is not there is made again
         lines = _planned(run, stamp, lambda: make_plan(config, split, kind, pictures))
-        shams = make_shams(config, split, kind, pictures, lines)
+        lines = _with_rounds(run, lines, lambda asked, before: plan_lines(config, split, kind, pictures, asked, before))
+        # Rounds after the first replace pairs; the shams of the first are as many as were asked for.
+        shams = make_shams(config, split, kind, pictures, [line for line in lines if "round" not in line])
         _clear_shams(run, both)
     made = 0
     work = ((PAIRS, lines, run.samples), (SHAMS, shams, run.shams))
@@ -111,7 +119,7 @@ def _make(
     done = _whole_batches(run, path, batches, rows_of)
     todo = [group for group in batches if group[0]["batch"] not in done]
     if todo:
-        run.forget("generate", "measure", "prove", "export", "report")
+        run.forget("generate", "screen", "measure", "prove", "export", "report")
     total = sum(len(group) for group in batches)
     left = sum(len(group) for group in todo)
     what = "generate" if name == PAIRS else name
@@ -133,12 +141,37 @@ def _planned(run: Run, stamp: str, make: Any) -> list[Line]:
         return _read_plan(path, planned.get("lines"))
     lines = make()
     mark.unlink(missing_ok=True)
+    forget_rounds(run)
     shutil.rmtree(run.path("samples"), ignore_errors=True)
     for old in run.folder.glob("samples*.jsonl"):
         old.unlink()
     _write_lines(path, lines)
     write_json(mark, {"hash": stamp, "lines": len(lines)})
     return lines
+
+
+def _with_rounds(
+    run: Run, lines: list[Line], make: Callable[[dict[tuple[str, str], int], list[Line]], list[Line]]
+) -> list[Line]:
+    """Return the plan with the lines that screening asked for since; the pairs of rounds that no longer hold go."""
+    base = [line for line in lines if "round" not in line]
+    whole = list(base)
+    for number, asked in enumerate(read_rounds(run), start=1):
+        there = [line for line in lines if line.get("round") == number]
+        if Counter((line["product"], line["defect"]) for line in there) != Counter(asked):
+            there = [line | {"round": number} for line in make(asked, whole)]
+        whole += there
+    if whole != lines:
+        _write_lines(run.path("plan.jsonl"), whole)
+    for path in sorted(run.folder.glob("samples*.jsonl")):
+        rows = read_lines(path)
+        gone = [row for row in rows if row["index"] >= len(whole)]
+        if gone:
+            run.forget("generate", "screen", "measure", "prove", "export", "report")
+            _write_lines(path, [row for row in rows if row["index"] < len(whole)])
+            for name in (row[part] for row in gone for part in ("image", "mask") if row[part]):
+                run.path(name).unlink(missing_ok=True)
+    return whole
 
 
 def _write_lines(path: Path, lines: list[Line]) -> None:
@@ -151,18 +184,27 @@ def _read_plan(path: Path, count: int | None) -> list[Line]:
         lines = read_lines(path)
     except RunError as error:
         raise RunError(f"{str(error).partition(';')[0]}; {advice}") from None
-    if count is not None and [line.get("index") for line in lines] != list(range(count)):
-        raise RunError(f"{path}: {len(lines)} lines are not the {count} lines that were planned; {advice}")
+    first = [line.get("index") for line in lines if "round" not in line]
+    if count is not None and first != list(range(count)):
+        raise RunError(f"{path}: {len(first)} lines are not the {count} lines that were planned; {advice}")
     return lines
 
 
 def _all_there(run: Run) -> bool:
     """Return whether every planned pair has its line and its files: what a user deletes is made again."""
     rows = run.samples()
-    planned = len(_read_plan(run.path("plan.jsonl"), None))
+    plan = _read_plan(run.path("plan.jsonl"), None)
     shams = run.shams()
-    whole = 0 < planned <= len(rows) and len(shams) == run.stage("generate").get("shams")
-    return whole and all(_is_there(run, row) for row in (*rows, *shams))
+    whole = 0 < len(plan) == len(rows) and len(shams) == run.stage("generate").get("shams")
+    rounds = [sum(asked.values()) for asked in read_rounds(run)]
+    of_rounds = Counter(line["round"] for line in plan if "round" in line)
+    gone = read_discarded(run)
+    return (
+        whole
+        and of_rounds == Counter(dict(enumerate(rounds, start=1)))
+        and all(_is_there(run, row) or row["index"] in gone for row in rows)
+        and all(_is_there(run, row) for row in shams)
+    )
 
 
 def _is_there(run: Run, row: dict[str, Any]) -> bool:

@@ -47,7 +47,7 @@ def measure(run: Run) -> Path:
     config, path, part = run.config, run.path("metrics.json"), run.config.features
     for name in config.measure.metrics:
         registry.require("metrics", name, "measure.metrics")
-    made = run.stage_hash("generate")
+    made = run.pairs_hash()
     if not made:
         raise RunError(f"{run.folder}: no pairs are made yet; run `flawsmith generate {run.folder}` first")
     split = split_data(run)
@@ -62,7 +62,7 @@ def measure(run: Run) -> Path:
     run.forget("measure", "report")
     metrics: dict[str, Metric] = {name: registry.get("metrics", name) for name in config.measure.metrics}
     normals = {example.id: example for example in split.normals}
-    rows = [row for row in run.samples() if row["status"] == "made"]
+    rows = run.kept()
     kinds = sorted({(e.product, str(e.defect)) for e in split.shots})
     tree: dict[str, Any] = {
         "extractor": {"name": extractor.name, "fingerprint": extractor.fingerprint},
@@ -151,21 +151,26 @@ def window(picture: np.ndarray, mask: np.ndarray, extra: np.ndarray | None = Non
     Returns:
         float32 (SIDE,SIDE,3), bool (SIDE,SIDE), and the same cut of `extra` where it is given.
     """
+    place = spot(mask)
+
+    def scaled(part: np.ndarray) -> np.ndarray:
+        way = cv2.INTER_AREA if place[0].stop - place[0].start > SIDE else cv2.INTER_LINEAR
+        return np.asarray(cv2.resize(np.ascontiguousarray(part[place], np.float32), (SIDE, SIDE), interpolation=way))
+
+    cut = scaled(mask)
+    found = scaled(picture), cut >= min(0.5, float(cut.max()))
+    return found if extra is None else (*found, scaled(extra))
+
+
+def spot(mask: np.ndarray) -> tuple[slice, slice]:
+    """Return rows and columns of the square round a mask's damage; it may overhang a picture that is not square."""
     ys, xs = np.nonzero(mask)
     height, width = mask.shape
     box = max(int(np.ptp(ys)), int(np.ptp(xs))) + 1
     side = min(max(LEAST, round(CONTEXT * box)), max(height, width))
     top = int(np.clip((ys.min() + ys.max() + 1) // 2 - side // 2, 0, max(0, height - side)))
     left = int(np.clip((xs.min() + xs.max() + 1) // 2 - side // 2, 0, max(0, width - side)))
-    place = slice(top, top + side), slice(left, left + side)
-
-    def scaled(part: np.ndarray) -> np.ndarray:
-        way = cv2.INTER_AREA if side > SIDE else cv2.INTER_LINEAR
-        return np.asarray(cv2.resize(np.ascontiguousarray(part[place], np.float32), (SIDE, SIDE), interpolation=way))
-
-    cut = scaled(mask)
-    found = scaled(picture), cut >= min(0.5, float(cut.max()))
-    return found if extra is None else (*found, scaled(extra))
+    return slice(top, top + side), slice(left, left + side)
 
 
 def _real(example: Example) -> tuple[np.ndarray, np.ndarray, None]:

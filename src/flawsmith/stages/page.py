@@ -11,6 +11,7 @@ import numpy as np
 from flawsmith.config import commented_toml
 from flawsmith.stages.charts import loss_curve, share_histogram
 from flawsmith.stages.facts import Facts, KindFacts, changed_settings, number_of, reasons, summary, verdict
+from flawsmith.stages.gate_rows import gate_sentences, reason_table, threshold_table, yield_table
 from flawsmith.stages.markup import listed, picture, table
 from flawsmith.stages.measure import metric_rows, metrics_sentence, read_metrics
 from flawsmith.stages.proof_page import proof_section
@@ -25,7 +26,7 @@ _MOST_SHOWN = 12
 def html_page(facts: Facts) -> str:
     """Return the whole page."""
     title = f"{', '.join(facts.products[:3]) or 'run'}: synthesised defects"
-    tiles = sum(len(sheet.shots) + len(sheet.rows) * len(COLUMNS) for sheet in facts.sheets)
+    tiles = sum(len(sheet.shots) + len(sheet.rows) * len(COLUMNS) for sheet in (*facts.sheets, *facts.rejects))
     budget = PICTURE_BYTES // max(1, tiles)
     style = files("flawsmith.stages").joinpath("report.css").read_text(encoding="utf-8")
     by_kind = {(kind.product, kind.defect): kind for kind in facts.kinds}
@@ -38,6 +39,8 @@ def html_page(facts: Facts) -> str:
         sections.append(
             (f"kind-{number}", _name(facts, sheet.product, sheet.defect), _kind(facts, sheet, kind, budget))
         )
+    if facts.gate:
+        sections.append(("screening", "Screening", _screening(facts, facts.gate, budget)))
     if measured := read_metrics(facts.run):
         sections.append(("measures", "Measures", _measures(measured)))
     if facts.losses:
@@ -74,10 +77,11 @@ def _verdict(facts: Facts) -> str:
 def _figures(facts: Facts) -> str:
     given_up = sum(kind.given_up for kind in facts.kinds)
     shown = [
-        (f"{facts.made:,}", "labelled pairs made"),
+        (f"{facts.kept:,}", "labelled pairs kept" if facts.gate else "labelled pairs made"),
         (str(sum(1 for kind in facts.kinds if kind.made)), "defect kinds"),
         (str(len(facts.split.shots)), "real shots learned from"),
         (f"{given_up:,}", "pairs given up"),
+        *([(f"{facts.made - facts.kept:,}", "pairs rejected by the gate")] if facts.gate else []),
         (f"{facts.exact.differing:,}", "pixels changed outside a mask"),
     ]
     return (
@@ -105,7 +109,7 @@ def _counts(facts: Facts) -> str:
 
 
 def _kind(facts: Facts, sheet: Sheet, kind: KindFacts, budget: int) -> str:
-    told = f"{number_of(kind.made, 'pair')} of {kind.asked} asked"
+    told = f"{number_of(kind.kept, 'pair')} of {kind.asked} {'planned kept' if facts.gate else 'asked'}"
     if phrases := reasons(kind, facts.run.config):
         told += f" ({'; '.join(phrases)})"
     head = (
@@ -135,6 +139,19 @@ def _kind(facts: Facts, sheet: Sheet, kind: KindFacts, budget: int) -> str:
 def _row(row: Row, budget: int) -> str:
     tiles = "".join(picture(tile, name, budget) for tile, name in zip(row.tiles, COLUMNS, strict=True))
     return f'<figure><div class="row">{tiles}</div><figcaption>{escape(row.caption)}</figcaption></figure>'
+
+
+def _screening(facts: Facts, tree: dict[str, Any], budget: int) -> str:
+    parts = [f"<p>{escape(line)}</p>" for line in gate_sentences(facts.run, tree)]
+    for heads, rows in (yield_table(facts.run), threshold_table(facts.run, tree), reason_table(facts.run)):
+        parts.append(table(heads, rows))
+    for sheet in facts.rejects:
+        where = f"{sheet.product}: " if len(facts.products) > 1 else ""
+        parts.append(f"<h3>Rejected, {escape(where + sheet.defect)} ({len(sheet.rows)} of {sheet.of})</h3>")
+        heads_ = "".join(f"<div>{escape(name)}</div>" for name in COLUMNS)
+        rows_ = "".join(_row(row, budget) for row in sheet.rows)
+        parts.append(f'<div class="wide"><div class="rows"><div class="heads">{heads_}</div>{rows_}</div></div>')
+    return "".join(parts)
 
 
 def _measures(tree: dict[str, Any]) -> str:

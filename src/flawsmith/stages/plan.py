@@ -5,8 +5,9 @@ The plan is a function of configuration and data alone, so shards and resumed ru
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -54,7 +55,23 @@ def counts(config: Config, split: Split) -> dict[tuple[str, str], int]:
 
 def make_plan(config: Config, split: Split, kind: type[Generator], pictures: Pictures) -> list[Line]:
     """Return the plan's lines, in the order in which they are made."""
-    count_of = counts(config, split)
+    times = config.screen.times if config.screen.enabled else 1
+    asked = {key: math.ceil(times * number) for key, number in counts(config, split).items()}
+    return plan_lines(config, split, kind, pictures, asked)
+
+
+def plan_lines(
+    config: Config,
+    split: Split,
+    kind: type[Generator],
+    pictures: Pictures,
+    count_of: Mapping[tuple[str, str], int],
+    before: Sequence[Line] = (),
+) -> list[Line]:
+    """Return lines for so many pairs of each (product, kind), numbered on from those planned before.
+
+    A line's choices and seed follow from its index, so no two rounds ask for the same.
+    """
     job_of = {shot: job.name for job in jobs_of(config, split) for shot in job.shots}
     lent = loans(config, split)
     order: list[tuple[str, str, str]] = []
@@ -69,9 +86,10 @@ def make_plan(config: Config, split: Split, kind: type[Generator], pictures: Pic
         keyed.append((item[0], turn[item], item[1], item[2]))
         turn[item] += 1
     lines: list[Line] = []
-    batch, last, size = -1, "", 0
+    first = before[-1]["index"] + 1 if before else 0
+    batch, last, size = before[-1]["batch"] if before else -1, "", 0
     with progress("plan", len(keyed), "pairs") as advance:
-        for index, (job, _, product, defect) in enumerate(sorted(keyed)):
+        for index, (job, _, product, defect) in enumerate(sorted(keyed), start=first):
             if job != last or size == config.generate.batch:
                 batch, size, last = batch + 1, 0, job
             size += 1

@@ -54,7 +54,7 @@ def prove(run: Run) -> Path:
     config, path = run.config, run.path("proof.json")
     for name in config.prove.detectors:
         registry.require("detectors", name, "prove.detectors")
-    made = run.stage_hash("generate")
+    made = run.pairs_hash()
     if not made:
         raise RunError(f"{run.folder}: no pairs are made yet; run `flawsmith generate {run.folder}` first")
     split, part, device = split_data(run), config.features, _device(config)

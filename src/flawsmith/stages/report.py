@@ -15,6 +15,7 @@ from flawsmith.files import digest, write_bytes, write_text
 from flawsmith.runs import Run
 from flawsmith.stages.charts import loss_curve
 from flawsmith.stages.facts import Facts, changed_settings, gather, number_of, reasons, summary, verdict
+from flawsmith.stages.gate_rows import gate_sentences, reason_table, threshold_table, yield_table
 from flawsmith.stages.measure import metric_rows, metrics_sentence, read_metrics
 from flawsmith.stages.page import html_page
 from flawsmith.stages.proof_lines import proof_lines, table_lines
@@ -55,7 +56,7 @@ def is_reported(run: Run) -> bool:
 
 
 def _stamp(run: Run) -> str:
-    done = [run.stage_hash(stage) for stage in ("train", "generate", "measure", "prove", "export")]
+    done = [run.stage_hash(stage) for stage in ("train", "generate", "screen", "measure", "prove", "export")]
     return digest(run.config.model_dump(mode="json"), done, run.samples())
 
 
@@ -77,6 +78,7 @@ def _write_markdown(facts: Facts) -> None:
         made = f"Below: {len(sheet.rows)} of {number_of(sheet.of, 'made pair')}; columns: {', '.join(COLUMNS)}. "
         lines += [f"{shots}{made}Close-ups show {sheet.side} x {sheet.side} camera pixels.", ""]
         lines += [f"![contact sheet of {name}](report/{file})", ""]
+    lines += _screening(facts, folder)
     if measured := read_metrics(facts.run):
         lines += ["## Measures", "", metrics_sentence(measured), ""]
         for product in measured["products"]:
@@ -92,6 +94,22 @@ def _write_markdown(facts: Facts) -> None:
             lines += [f"![loss of {job}](report/{file})", ""]
     lines += _data(facts) + _settings(facts) + _origin(facts)
     write_text(facts.run.path("report.md"), "\n".join(lines).rstrip() + "\n")
+
+
+def _screening(facts: Facts, folder: Path) -> list[str]:
+    if not facts.gate:
+        return []
+    lines = ["## Screening", ""]
+    for sentence in gate_sentences(facts.run, facts.gate):
+        lines += [sentence, ""]
+    for heads, rows in (yield_table(facts.run), threshold_table(facts.run, facts.gate), reason_table(facts.run)):
+        lines += [*table_lines(heads, rows), ""] if rows else []
+    for number, sheet in enumerate(facts.rejects):
+        file = f"rejected-{number:02d}-{_plain_name(sheet.product)}.jpg"
+        write_bytes(folder / file, jpeg(compose(sheet)))
+        name = f"{sheet.product}, rejected: {sheet.defect}"
+        lines += [f"### {name} ({len(sheet.rows)} of {sheet.of})", "", f"![{name}](report/{file})", ""]
+    return lines
 
 
 def _counts(facts: Facts) -> list[str]:

@@ -56,7 +56,7 @@ class Sheet:
     """Ids and close-ups of real shots."""
     rows: tuple[Row, ...]
     of: int
-    """Pairs that were made of this kind; `rows` shows some of them, spread evenly."""
+    """Pairs that are kept of this kind; `rows` shows some of them, spread evenly."""
 
 
 def make_sheets(run: Run, split: Split, most_rows: int) -> list[Sheet]:
@@ -70,9 +70,8 @@ def make_sheets(run: Run, split: Split, most_rows: int) -> list[Sheet]:
         most_rows: Pairs a kind.
     """
     made: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in run.samples():
-        if row["status"] == "made":
-            made.setdefault((row["product"], row["defect"]), []).append(row)
+    for row in run.kept(partly=True):
+        made.setdefault((row["product"], row["defect"]), []).append(row)
     shots: dict[tuple[str, str], list[Example]] = {}
     for example in split.shots:
         if example.defect is not None:
@@ -82,6 +81,15 @@ def make_sheets(run: Run, split: Split, most_rows: int) -> list[Sheet]:
         _sheet(run, *kind, shots.get(kind, []), made.get(kind, []), normals, most_rows)
         for kind in sorted({*made, *shots})
     ]
+
+
+def reject_sheets(run: Run, split: Split, most_rows: int) -> list[Sheet]:
+    """Return a sheet for each product and first reason of what the gate rejected; `defect` is the reason."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in run.rejected():
+        found.setdefault((row["product"], row["reasons"][0]["said"]), []).append(row)
+    normals = {example.id: example for example in split.normals}
+    return [_sheet(run, *key, [], found[key], normals, most_rows) for key in sorted(found)]
 
 
 def spread(count: int, most: int) -> list[int]:
@@ -196,6 +204,8 @@ def _row(row: Mapping[str, Any], before: np.ndarray, after: np.ndarray, mask: np
     caption = f"{row['image'].removeprefix('samples/')} on {row['normal']}, {row['area']} px"
     if row.get("shot"):
         caption += f", mask from {row['shot']}"
+    if row.get("reasons"):
+        caption += f"; meant as {row['defect']}, rejected: {', '.join(one['said'] for one in row['reasons'])}"
     return Row(
         caption,
         (

@@ -1,30 +1,20 @@
-"""The configuration tree: TOML in, `--set a.b=c` on top, strict: an unknown key is an error with the nearest name.
+"""The sections of the configuration and the tree they make.
 
 The line of text under each field is its help: `flawsmith new` prints it as a comment, the docs and (later) the studio's
-form show the same line. Nothing here imports torch, so `flawsmith --help`, `new` and `check` stay quick.
+form show the same line.
 """
 
 from __future__ import annotations
 
-import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from flawsmith.errors import ConfigError, nearest
-
-T = TypeVar("T", bound="Settings")
-
-
-class Settings(BaseModel):
-    """The base of every section and of every plug-in's settings: frozen, strict, self-describing."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
-    )
+from flawsmith.config.settings import Settings, _set, validate
+from flawsmith.errors import ConfigError
 
 
 class Pattern(Settings):
@@ -187,6 +177,75 @@ class FeaturesConfig(Settings):
     """A folder or file with its weights, or (with backbone.offline = false) a hub id; empty = the usual place."""
 
 
+Rule = dict[Literal["absolute", "quantile", "keep"], float] | Literal["off"]
+THRESHOLDS: dict[str, Rule] = {
+    "alignment.inside": {"absolute": 0.8},
+    "alignment.covered": {"absolute": 0.4},
+    "visible.tokens": {"quantile": 0.02},
+    "visible.tokens_all": {"quantile": 0.02},
+    "realism.tokens": {"quantile": 0.02},
+    "realism.window": {"quantile": 0.02},
+    "realism.grain": {"absolute": 0.25},
+    "duplicates.shot": {"absolute": 1.0},
+    "duplicates.made": {"absolute": 1.0},
+    "visible.whole": "off",
+    "visible.window": "off",
+    "visible.whole_all": "off",
+    "visible.window_all": "off",
+    "realism.whole": "off",
+}
+"""What `screen.thresholds` is laid upon."""
+
+
+class ScreenConfig(Settings):
+    """The quality gate: every pair is scored, and those below a threshold are rejected with named reasons."""
+
+    enabled: bool = False
+    """True: `flawsmith run` screens; False: it does not, and `flawsmith screen RUN` does it all the same."""
+    filters: list[str] = ["alignment", "visible", "realism", "duplicates", "seam", "kind"]
+    """Which, in this order; see `flawsmith list`."""
+    settings: dict[str, dict[str, Any]] = {}
+    """Their own settings: {realism = {neighbours = 3}}."""
+    thresholds: dict[str, Rule] = {}
+    """A score or filter = {absolute = least}, {quantile = of left-out shots}, {keep = share a kind} or "off"."""
+    quantile: Annotated[float, Field(ge=0, lt=0.5)] = 0.02
+    """For scores without a threshold of their own: so many of the left-out real shots would be rejected."""
+    slack: Annotated[float, Field(ge=0, le=10)] = 0.5
+    """Thresholds from quantiles are lowered by this share of the distance from there to the median: shots are few."""
+    times: Annotated[float, Field(ge=1, le=50)] = 1.0
+    """Pairs are made so many times over: with {keep = 1/4} a threshold, 4 is the paper's way."""
+    rounds: Annotated[int, Field(ge=0, le=100)] = 3
+    """How often what a kind lacks after screening is planned again with new seeds; 0 = never."""
+    repair: bool = False
+    """True: a label that does not fit is fitted anew to what changed, and screened with that; False: rejected."""
+    keep_rejected: bool = True
+    """False: pictures that were rejected are deleted when the last round is screened; their scores stay."""
+    sound: Annotated[int, Field(ge=1, le=10_000)] = 64
+    """Sound parts a product that are looked at, evenly spread, where a picture's own photograph is unknown."""
+
+    @field_validator("thresholds")
+    @classmethod
+    def _one_rule_each(cls, value: dict[str, Rule]) -> dict[str, Rule]:
+        for name, rule in value.items():
+            if rule == "off":
+                continue
+            if len(rule) != 1:
+                raise ValueError(f"{name} needs exactly one of absolute, quantile and keep")
+            kind, number = next(iter(rule.items()))
+            if (kind == "keep" and not 0 < number <= 1) or (kind == "quantile" and not 0 <= number < 0.5):
+                raise ValueError(f"{name}: keep lies above 0 and up to 1, quantile from 0 to below 0.5")
+        return value
+
+    def rule_of(self, score: str) -> Rule:
+        """Return the threshold of a score: its own, its filter's, ours, or `quantile`."""
+        family = score.partition(".")[0]
+        for table in (self.thresholds, THRESHOLDS):
+            for name in (score, family):
+                if name in table:
+                    return table[name]
+        return {"quantile": self.quantile}
+
+
 class MeasureConfig(Settings):
     """Rulers of the pictures themselves, beside real ones."""
 
@@ -257,6 +316,7 @@ class Config(Settings):
     train: TrainConfig = TrainConfig()
     generate: GenerateConfig = GenerateConfig()
     features: FeaturesConfig = FeaturesConfig()
+    screen: ScreenConfig = ScreenConfig()
     measure: MeasureConfig = MeasureConfig()
     prove: ProveConfig = ProveConfig()
     export: ExportConfig = ExportConfig()
@@ -289,121 +349,3 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | N
     for key, value in (overrides or {}).items():
         _set(tree, key, value)
     return validate(Config, tree, where=str(path) if path else "")
-
-
-def validate(kind: type[T], tree: Any, *, where: str = "") -> T:
-    """Check a plain tree against a settings class; every wrong place gets its own line in the error."""
-    try:
-        return kind.model_validate(tree)
-    except ValidationError as error:
-        places: dict[str, list[dict[str, Any]]] = {}
-        for item in error.errors():
-            places.setdefault(_place(item["loc"]), []).append(dict(item))
-        head = f"{where}: " if where else ""
-        lines = [head + _sentence(kind, place, items).removeprefix(": ") for place, items in places.items()]
-        raise ConfigError("\n".join(lines)) from None
-
-
-def parse_overrides(pairs: list[str]) -> dict[str, Any]:
-    """Turn ["train.steps=300", "data.kinds=[\"crack\"]"] into a table; values are TOML, and bare words are text."""
-    table: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"--set {pair}: expected key=value, e.g. --set train.steps=300")
-        try:
-            table[key.strip()] = tomllib.loads(f"x = {text}")["x"]
-        except tomllib.TOMLDecodeError:
-            table[key.strip()] = text
-    return table
-
-
-def commented_toml(config: Config, generator: Settings | None = None) -> str:
-    """Return a starting file: every field with its help above it and its default as value.
-
-    Args:
-        config: What to write down.
-        generator: The generator's own settings, to be listed too; None = `settings` is left as it is.
-    """
-    lines = ["# flawsmith: every key may be left out; what stands here is the default.", ""]
-    plain = [(name, value) for name, value in config if not isinstance(value, Settings)]
-    sections = [(name, value) for name, value in config if isinstance(value, Settings)]
-    lines += list(_field_lines(config, plain))
-    for name, section in sections:
-        first = (type(section).__doc__ or "").strip().splitlines()[0]
-        listed = name == "generator" and generator is not None
-        items = [item for item in section if not (listed and item[0] == "settings")]
-        lines += ["", f"# {first}", f"[{name}]", *_field_lines(section, items)]
-        if listed and generator is not None:
-            lines += ["", "# The generator's own settings.", "[generator.settings]"]
-            lines += _field_lines(generator, list(generator))
-    return "\n".join(lines) + "\n"
-
-
-def _field_lines(owner: Settings, items: list[tuple[str, Any]]) -> Iterator[str]:
-    for name, value in items:
-        yield f"# {type(owner).model_fields[name].description}"
-        if name == "settings" and isinstance(value, dict):
-            yield "settings = {" + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + "}"
-        else:
-            yield f"{name} = {_toml(value)}"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        return repr(value)
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    if isinstance(value, Settings):
-        value = value.model_dump(mode="json")
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + "}"
-    text = value.as_posix() if isinstance(value, Path) else str(value)
-    return json.dumps(text, ensure_ascii=False)  # JSON's escapes are TOML's
-
-
-def _set(tree: dict[str, Any], key: str, value: Any) -> None:
-    *parents, last = key.split(".")
-    for name in parents:
-        child = tree.setdefault(name, {})
-        if not isinstance(child, dict):
-            raise ConfigError(f"{key}: {name} is a value, not a section")
-        tree = child
-    tree[last] = value
-
-
-def _field_at(kind: type[BaseModel], place: list[str]) -> tuple[type[BaseModel], Any]:
-    """Follow a dotted place through the tree: (the section it ends in, the field itself or None)."""
-    field = None
-    for step in place:
-        if step.isdigit():
-            continue
-        field = kind.model_fields.get(step)
-        if field is None:
-            return kind, None
-        inner = [field.annotation, *get_args(field.annotation)]
-        kind = next((k for k in inner if isinstance(k, type) and issubclass(k, BaseModel)), kind)
-    return kind, field
-
-
-def _place(location: tuple[Any, ...]) -> str:
-    # A union's branches each complain; pydantic appends the branch's name to the place, which no user wrote.
-    branches = ("constrained-", "literal", "dict[", "function-", "int", "str", "float", "bool", "[key]")
-    return ".".join(str(step) for step in location if not str(step).startswith(branches) or step == "strength")
-
-
-def _sentence(kind: type[BaseModel], place: str, items: list[dict[str, Any]]) -> str:
-    steps = place.split(".")
-    if items[0]["type"] == "extra_forbidden":
-        section, _ = _field_at(kind, steps[:-1])
-        return f"{place}: unknown key{nearest(steps[-1], section.model_fields)}"
-    if items[0]["type"] == "missing":
-        return f"{place}: is missing"
-    _, field = _field_at(kind, steps)
-    value = items[0]["input"]
-    if len(items) > 1 and field is not None and field.description:
-        return f"{place}: {value!r} does not fit; it is: {field.description}"
-    message = items[0]["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{place}: {message[0].lower() + message[1:]}, not {value!r}"

@@ -1,12 +1,4 @@
-"""What every plug-in must do, as checks that anyone can run on a class of their own:
-
-    from flawsmith.testing import check_detector, check_generator
-    check_generator(MyGenerator, backbone)
-    check_detector(MyDetector)
-
-Each check is a function that raises AssertionError with a sentence; `GENERATOR_CHECKS` and `DETECTOR_CHECKS` list them
-by name, so that a test suite can show them one by one.
-"""
+"""The checks of generators and detectors, and small real things to run them on."""
 
 from __future__ import annotations
 

@@ -1,0 +1,144 @@
+"""What every section and every plug-in's settings are made of: strict, self-describing, written as commented TOML.
+
+An unknown key is an error with the nearest name; every wrong place gets its own line.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from flawsmith.errors import ConfigError, nearest
+
+T = TypeVar("T", bound="Settings")
+
+
+class Settings(BaseModel):
+    """The base of every section and of every plug-in's settings: frozen, strict, self-describing."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
+    )
+
+
+def validate(kind: type[T], tree: Any, *, where: str = "") -> T:
+    """Check a plain tree against a settings class; every wrong place gets its own line in the error."""
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        places: dict[str, list[dict[str, Any]]] = {}
+        for item in error.errors():
+            places.setdefault(_place(item["loc"]), []).append(dict(item))
+        head = f"{where}: " if where else ""
+        lines = [head + _sentence(kind, place, items).removeprefix(": ") for place, items in places.items()]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, Any]:
+    """Turn ["train.steps=300", "data.kinds=[\"crack\"]"] into a table; values are TOML, and bare words are text."""
+    table: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {pair}: expected key=value, e.g. --set train.steps=300")
+        try:
+            table[key.strip()] = tomllib.loads(f"x = {text}")["x"]
+        except tomllib.TOMLDecodeError:
+            table[key.strip()] = text
+    return table
+
+
+def commented_toml(config: Settings, generator: Settings | None = None) -> str:
+    """Return a starting file: every field with its help above it and its default as value.
+
+    Args:
+        config: What to write down.
+        generator: The generator's own settings, to be listed too; None = `settings` is left as it is.
+    """
+    lines = ["# flawsmith: every key may be left out; what stands here is the default.", ""]
+    plain = [(name, value) for name, value in config if not isinstance(value, Settings)]
+    sections = [(name, value) for name, value in config if isinstance(value, Settings)]
+    lines += list(_field_lines(config, plain))
+    for name, section in sections:
+        first = (type(section).__doc__ or "").strip().splitlines()[0]
+        listed = name == "generator" and generator is not None
+        items = [item for item in section if not (listed and item[0] == "settings")]
+        lines += ["", f"# {first}", f"[{name}]", *_field_lines(section, items)]
+        if listed and generator is not None:
+            lines += ["", "# The generator's own settings.", "[generator.settings]"]
+            lines += _field_lines(generator, list(generator))
+    return "\n".join(lines) + "\n"
+
+
+def _field_lines(owner: Settings, items: list[tuple[str, Any]]) -> Iterator[str]:
+    for name, value in items:
+        yield f"# {type(owner).model_fields[name].description}"
+        if name == "settings" and isinstance(value, dict):
+            yield "settings = {" + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + "}"
+        else:
+            yield f"{name} = {_toml(value)}"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, Settings):
+        value = value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + "}"
+    text = value.as_posix() if isinstance(value, Path) else str(value)
+    return json.dumps(text, ensure_ascii=False)  # JSON's escapes are TOML's
+
+
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for name in parents:
+        child = tree.setdefault(name, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"{key}: {name} is a value, not a section")
+        tree = child
+    tree[last] = value
+
+
+def _field_at(kind: type[BaseModel], place: list[str]) -> tuple[type[BaseModel], Any]:
+    """Follow a dotted place through the tree: (the section it ends in, the field itself or None)."""
+    field = None
+    for step in place:
+        if step.isdigit():
+            continue
+        field = kind.model_fields.get(step)
+        if field is None:
+            return kind, None
+        inner = [field.annotation, *get_args(field.annotation)]
+        kind = next((k for k in inner if isinstance(k, type) and issubclass(k, BaseModel)), kind)
+    return kind, field
+
+
+def _place(location: tuple[Any, ...]) -> str:
+    # A union's branches each complain; pydantic appends the branch's name to the place, which no user wrote.
+    branches = ("constrained-", "literal", "dict[", "function-", "int", "str", "float", "bool", "[key]")
+    return ".".join(str(step) for step in location if not str(step).startswith(branches) or step == "strength")
+
+
+def _sentence(kind: type[BaseModel], place: str, items: list[dict[str, Any]]) -> str:
+    steps = place.split(".")
+    if items[0]["type"] == "extra_forbidden":
+        section, _ = _field_at(kind, steps[:-1])
+        return f"{place}: unknown key{nearest(steps[-1], section.model_fields)}"
+    if items[0]["type"] == "missing":
+        return f"{place}: is missing"
+    _, field = _field_at(kind, steps)
+    value = items[0]["input"]
+    if len(items) > 1 and field is not None and field.description:
+        return f"{place}: {value!r} does not fit; it is: {field.description}"
+    message = items[0]["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{place}: {message[0].lower() + message[1:]}, not {value!r}"

@@ -1,0 +1,134 @@
+"""Kind: would a judge who knows the real shots call it what it was meant to be?
+
+The judge is a linear discriminant on the tokens inside the mask, in the space that the shots span, with a covariance
+shrunk towards a ball (Friedman: "Regularized Discriminant Analysis", JASA 1989). It is asked about each shot that it
+has not seen; where its answers are not clearly better than guessing, it is off and says so. Ours;
+AnomalyControl-Inpaint trains a classifier on made pictures but filters with none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from flawsmith import config
+from flawsmith.interfaces import Filter
+from flawsmith.types import Lineup
+
+_LEAST = 3
+"""Shots a kind below which nothing is judged."""
+_SURE = 1.645
+"""Standard deviations: the one-sided 95 % bound of Wilson's interval."""
+
+
+class KindSettings(config.Settings):
+    """The judge."""
+
+    shrinkage: Annotated[float, Field(ge=0.01, le=1)] = 0.5
+    """How far the covariance is drawn towards a ball: 1 = the nearest mean decides."""
+
+
+class Kind(Filter):
+    """The intended kind's log odds against the likeliest other one: below 0 the judge would call it something else."""
+
+    Settings: ClassVar[type[config.Settings]] = KindSettings
+    settings: KindSettings
+    scores: ClassVar[dict[str, str]] = {"kind": "it looks like another kind"}
+
+    def __init__(self, settings: config.Settings, kinds: Sequence[str]) -> None:
+        super().__init__(settings, kinds)
+        self._judge: dict[str, Tensor] = {}
+        self._right, self._asked, self._chance, self._fewest = 0, 0, 1.0, 0
+
+    def fit(self, shots: Lineup, sound: Lineup) -> dict[str, Tensor]:
+        kind = torch.tensor([self.kinds.index(one) for one in shots.kind], dtype=torch.int64)
+        counts = torch.bincount(kind, minlength=len(self.kinds))
+        self._asked, self._fewest = len(kind), int(counts.min()) if len(kind) else 0
+        self._chance = float(counts.max() / max(1, len(kind)))
+        nothing = {"kind": torch.full((len(shots),), torch.nan)}
+        if len(self.kinds) < 2 or self._fewest < _LEAST:
+            return nothing
+        tokens = shots.vector["tokens"].double()
+        scores = []
+        for place in range(len(kind)):
+            rest = torch.arange(len(kind)) != place
+            judge = _fitted(tokens[rest], kind[rest], len(self.kinds), self.settings.shrinkage)
+            scores.append(_odds(judge, tokens[place : place + 1], kind[place : place + 1]))
+        found = torch.cat(scores)
+        self._right = int((found > 0).sum())
+        self._judge = _fitted(tokens, kind, len(self.kinds), self.settings.shrinkage)
+        return {"kind": found} if not self._off() else nothing
+
+    def score(self, made: Lineup) -> dict[str, Tensor]:
+        if self._off() or not len(made):
+            return {"kind": torch.full((len(made),), torch.nan)}
+        asked = torch.tensor([self.kinds.index(kind) for kind in made.kind], dtype=torch.int64)
+        tokens = made.vector["tokens"].double()
+        # One by one: a product of matrices rounds by its shape, and a picture's score may not depend on its neighbours.
+        rows = [_odds(self._judge, tokens[row : row + 1], asked[row : row + 1]) for row in range(len(made))]
+        return {"kind": torch.cat(rows)}
+
+    def state(self) -> dict[str, Tensor]:
+        known = torch.tensor([self._right, self._asked, self._chance, self._fewest], dtype=torch.float64)
+        return {"known": known, **self._judge}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        right, asked, self._chance, fewest = state["known"].tolist()
+        self._right, self._asked, self._fewest = int(right), int(asked), int(fewest)
+        self._judge = {name: tensor for name, tensor in state.items() if name != "known"}
+
+    def said(self) -> str:
+        off = self._off()
+        told = f"kind: it names {self._right} of {self._asked} left-out shots rightly (guessing: {self._chance:.0%})"
+        if not off:
+            return told
+        return f"kind is off: {off}" if "few" in off or "one kind" in off else f"{told}; {off}, so it is off"
+
+    def _off(self) -> str:
+        """Return why the judge is not to be trusted; "" = it is."""
+        if len(self.kinds) < 2:
+            return "the product has one kind of damage"
+        if self._fewest < _LEAST:
+            return f"too few shots to tell ({self._fewest} of a kind, {_LEAST} needed)"
+        if _wilson_low(self._right, self._asked) <= self._chance:
+            return "not clearly better than guessing"
+        return ""
+
+
+def _fitted(tokens: Tensor, kind: Tensor, kinds: int, shrinkage: float) -> dict[str, Tensor]:
+    """Return the discriminant: centre (D,), basis (D,R), means (K,R), inverse covariance (R,R), all float64."""
+    centre = tokens.mean(0)
+    _, strength, basis = torch.linalg.svd(tokens - centre, full_matrices=False)
+    basis = basis[strength > 1e-6 * strength[0].clamp_min(1e-12)].T
+    seen = (tokens - centre) @ basis
+    means = torch.stack([seen[kind == number].mean(0) for number in range(kinds)])
+    within = seen - means[kind]
+    covariance = within.T @ within / max(1, len(seen) - kinds)
+    ball = covariance.diagonal().mean().clamp_min(1e-9) * torch.eye(len(covariance), dtype=torch.float64)
+    return {
+        "centre": centre,
+        "basis": basis.contiguous(),
+        "means": means,
+        "inverse": torch.linalg.inv((1 - shrinkage) * covariance + shrinkage * ball),
+    }
+
+
+def _odds(judge: dict[str, Tensor], tokens: Tensor, asked: Tensor) -> Tensor:
+    """Return log p(asked) - log p(likeliest other), all kinds being as likely beforehand: float32 (N,)."""
+    away = ((tokens - judge["centre"]) @ judge["basis"])[:, None] - judge["means"]
+    likely = -0.5 * torch.einsum("nkr,rs,nks->nk", away, judge["inverse"], away)
+    own = likely.gather(1, asked[:, None])[:, 0]
+    other = likely.scatter(1, asked[:, None], -torch.inf).max(dim=1).values
+    return (own - other).float()
+
+
+def _wilson_low(right: int, asked: int) -> float:
+    """Return the lower end of Wilson's interval for a share."""
+    if not asked:
+        return 0.0
+    share, z = right / asked, _SURE**2 / asked
+    return (share + z / 2 - _SURE * (share * (1 - share) / asked + z / (4 * asked)) ** 0.5) / (1 + z)

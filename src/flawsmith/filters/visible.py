@@ -1,0 +1,77 @@
+"""Visible: is there any damage at all?
+
+Stage 2 of the filter of AnomalyControl-Inpaint (Ali, Fioraio, Salti, Di Stefano: "Few-Shot Anomaly Generation by
+ControlNet Inpainting", IEEE Access 2024): among pictures that look real, those farthest from normal pictures are kept,
+which removes pictures in which nothing was drawn. The paper's is the whole picture's embedding (`visible.whole`).
+
+Ours: the distance is taken to the picture's own sound photograph where that is known, which makes it all but free of
+pose and background; to the nearest of all sound pictures (`visible.*_all`) only where it is not; the window, and the
+tokens inside the mask at the same places, as two more levels. What is enough is learned from the shots, whose damage
+is filled in to stand for the photograph before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from flawsmith import config
+from flawsmith.interfaces import Filter
+from flawsmith.types import Lineup
+
+_LEVELS = ("whole", "window", "tokens")
+
+
+class VisibleSettings(config.Settings):
+    """Nothing to set."""
+
+
+class Visible(Filter):
+    """The distance to sound: 0 where nothing was painted."""
+
+    Settings: ClassVar[type[config.Settings]] = VisibleSettings
+    scores: ClassVar[dict[str, str]] = {
+        **{f"visible.{level}": "no damage is visible" for level in _LEVELS},
+        **{f"visible.{level}_all": "it looks like a sound part" for level in _LEVELS},
+    }
+
+    def __init__(self, settings: config.Settings, kinds: Sequence[str]) -> None:
+        super().__init__(settings, kinds)
+        self._sound: dict[str, Tensor] = {}
+
+    def fit(self, shots: Lineup, sound: Lineup) -> dict[str, Tensor]:
+        self._sound = {level: F.normalize(sound.vector[level].double(), dim=1) for level in _LEVELS}
+        # No shot is among the sound pictures, so none needs to be left out.
+        return _own(shots, shots.compared) | self._all(shots, torch.ones(len(shots), dtype=torch.bool))
+
+    def score(self, made: Lineup) -> dict[str, Tensor]:
+        return _own(made, made.own) | self._all(made, ~made.own)
+
+    def state(self) -> dict[str, Tensor]:
+        return {f"sound.{level}": self._sound[level] for level in _LEVELS}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self._sound = {level: state[f"sound.{level}"] for level in _LEVELS}
+
+    def _all(self, pictures: Lineup, which: Tensor) -> dict[str, Tensor]:
+        found = {}
+        for level in _LEVELS:
+            away = torch.full((len(pictures),), torch.nan)
+            for place in which.nonzero()[:, 0].tolist() if len(self._sound[level]) else ():
+                vector = F.normalize(pictures.vector[level][place].double(), dim=0)
+                near = (self._sound[level] * vector).sum(1).max()
+                away[place] = (1 - near).clamp_min(0)
+            found[f"visible.{level}_all"] = away
+        return found
+
+
+def _own(pictures: Lineup, which: Tensor) -> dict[str, Tensor]:
+    found = {}
+    for level in ("whole", "window"):
+        alike = F.cosine_similarity(pictures.vector[level].double(), pictures.beneath[level].double(), dim=1)
+        found[f"visible.{level}"] = torch.where(which, (1 - alike).clamp_min(0).float(), torch.nan)
+    return found | {"visible.tokens": torch.where(which, pictures.moved, torch.nan)}

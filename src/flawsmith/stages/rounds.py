@@ -1,0 +1,102 @@
+"""Generate until there are enough: what screening asks for again, in rounds.json, and which rejected pictures are gone.
+
+A round names how many pairs of each kind to plan behind the others. It follows from configuration and verdicts alone,
+and it holds for one gate: with other thresholds, filters or features the rounds of the gate before are taken back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+from flawsmith.config import Config
+from flawsmith.files import digest, read_json, write_json
+from flawsmith.runs import Run
+from flawsmith.stages.plan import counts
+from flawsmith.stages.split import split_data
+
+Asked = dict[tuple[str, str], int]
+"""(product, kind) -> how many pairs."""
+
+
+def read_rounds(run: Run) -> list[Asked]:
+    """Return what each round after the first asks for, as far as the configuration allows; [] = none."""
+    rows = _read(run)["rounds"][: run.config.screen.rounds] if run.config.screen.enabled else []
+    return [{(product, kind): number for product, kind, number in row} for row in rows]
+
+
+def plan_more(run: Run) -> int:
+    """Ask for what the kinds lack after screening; return how many more pairs, 0 = there are enough or no more rounds.
+
+    A round asks for so many times more as `screen.times` says, for as few are kept of them.
+    """
+    rounds = read_rounds(run)
+    part = run.config.screen
+    if not part.enabled or len(rounds) >= part.rounds:
+        return 0
+    lacking = lacks(run)
+    if not lacking:
+        return 0
+    row = [[product, kind, math.ceil(part.times * number)] for (product, kind), number in sorted(lacking.items())]
+    tree = _read(run)
+    tree["rounds"] = [*tree["rounds"][: len(rounds)], row]
+    tree["discarded"] = []
+    write_json(run.path("rounds.json"), tree)
+    number = sum(item[2] for item in row)
+    run.log(stage="screen", what=f"round {len(rounds) + 1} asks for {number} more pairs")
+    return number
+
+
+def lacks(run: Run) -> Asked:
+    """Return how many pairs of each kind are asked for and not kept; kinds that have their number are left out."""
+    have = Counter((row["product"], row["defect"]) for row in run.kept(partly=True))
+    asked = counts(run.config, split_data(run))
+    return {key: number - have[key] for key, number in asked.items() if number > have[key]}
+
+
+def discard(run: Run) -> None:
+    """Delete the pictures that were rejected, where the setting says so; killed in between, the next call goes on."""
+    if run.config.screen.keep_rejected:
+        return
+    rows = run.rejected()
+    tree = _read(run)
+    gone = sorted({*tree["discarded"], *(row["index"] for row in rows)})
+    if gone != tree["discarded"]:
+        write_json(run.path("rounds.json"), tree | {"discarded": gone})
+    for row in rows:
+        for part in ("image", "mask"):
+            run.path(row[part]).unlink(missing_ok=True)
+
+
+def read_discarded(run: Run) -> set[int]:
+    """Return the indices of pairs whose pictures were deleted on purpose."""
+    part = run.config.screen
+    return set(_read(run)["discarded"]) if part.enabled and not part.keep_rejected else set()
+
+
+def forget_discarded(run: Run) -> None:
+    """Take back that pictures were deleted on purpose: what is missing is made again."""
+    tree = _read(run)
+    if tree["discarded"]:
+        write_json(run.path("rounds.json"), tree | {"discarded": []})
+
+
+def forget_rounds(run: Run) -> None:
+    """Take back every round: what is generated is about to be another."""
+    run.path("rounds.json").unlink(missing_ok=True)
+
+
+def gate_hash(config: Config) -> str:
+    """Return what identifies the gate that a configuration asks for."""
+    part = config.screen.model_dump(mode="json", exclude={"enabled", "rounds", "keep_rejected"})
+    return digest(part, config.features.model_dump(mode="json"), config.generate.visible)
+
+
+def _read(run: Run) -> dict[str, Any]:
+    path, stamp = run.path("rounds.json"), gate_hash(run.config)
+    if path.is_file():
+        tree: dict[str, Any] = read_json(path)
+        if tree.get("gate") == stamp:
+            return tree
+    return {"gate": stamp, "rounds": [], "discarded": []}

@@ -1,0 +1,218 @@
+"""The checks of filters, on line-ups with small made-up features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from flawsmith.interfaces import Filter
+from flawsmith.testing.networks import _settings_hold
+from flawsmith.types import Lineup
+
+FilterCheck = Callable[[type[Filter]], None]
+_KINDS = ("bar", "disc")
+_SIDE = 48
+
+
+def example_lineup(count: int = 16, *, seed: int = 0, damaged: bool = True, own: bool = True) -> Lineup:
+    """Return windows of a grainy surface with dark discs and bars in turns, described by plain averages.
+
+    Args:
+        count: Pictures.
+        seed: Other seeds give other pictures of the same surface.
+        damaged: False: the same masks, with nothing painted.
+        own: True: the sound photograph beneath is each picture's own; False: a stand-in, as for real shots.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    y, x = torch.meshgrid(torch.arange(float(_SIDE)), torch.arange(float(_SIDE)), indexing="ij")
+    # Slow shading of another phase on each picture: no two are alike.
+    phase = 6 * torch.rand(count, 2, 1, 1, generator=rng)
+    shade = 0.2 * torch.sin(x / 9 + phase[:, 0]) * torch.cos(y / 11 + phase[:, 1])
+    below = (shade[:, None] + 0.03 * torch.randn(count, 1, _SIDE, _SIDE, generator=rng)).expand(-1, 3, -1, -1)
+    centres = torch.randint(16, 32, (count, 2, 1, 1), generator=rng)
+    away = y - centres[:, 0], x - centres[:, 1]
+    disc = away[0].square() + away[1].square() < 64
+    bar = (away[0].abs() < 3) & (away[1].abs() < 13)
+    kind = tuple(_KINDS[place % 2] for place in range(count))
+    mask = torch.where((torch.arange(count) % 2 == 1)[:, None, None], disc, bar)
+    depth = torch.tensor([0.5, 0.8])[torch.arange(count) % 2] + 0.1 * torch.rand(count, generator=rng)
+    image = below - mask[:, None] * depth[:, None, None, None] if damaged else below
+    return described(image.clamp(-1, 1).contiguous(), mask, below.contiguous(), kind, own=own)
+
+
+def described(image: Tensor, mask: Tensor, below: Tensor, kind: tuple[str, ...], *, own: bool = True) -> Lineup:
+    """Return a line-up of windows, float32 (N,3,S,S), bool (N,S,S), float32 (N,3,S,S), with small made-up features."""
+    count = len(image)
+    one, other = (_features(part, mask) for part in (image, below))
+    changed = (image - below).abs().amax(1) > 0.048
+    return Lineup(
+        tuple(f"{place:06d}" for place in range(count)),
+        kind,
+        image,
+        mask,
+        below,
+        changed if own else torch.zeros_like(mask),
+        torch.full((count,), own),
+        torch.ones(count, dtype=torch.bool),
+        one,
+        other,
+        (one["tokens"] - other["tokens"]).square().sum(1),
+        torch.tensor([float(picture.mean(0)[inside].std()) for picture, inside in zip(image, mask, strict=True)]),
+        "tiny",
+    )
+
+
+def _features(image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    area = mask.sum((1, 2)).clamp_min(1)[:, None]
+    inside = [(image * mask[:, None]).sum((2, 3)) / area, mask.flatten(1).sum(1, keepdim=True) / 400]
+    spread = [mask.any(dim=side).sum(1, keepdim=True) / _SIDE for side in (1, 2)]
+    tokens = torch.cat([*inside, *spread, torch.ones(len(image), 1)], dim=1)
+    pooled = {"whole": F.avg_pool2d(image, _SIDE // 4), "window": F.avg_pool2d(image, _SIDE // 6)}
+    return {**{name: value.flatten(1) + 1 for name, value in pooled.items()}, "tokens": tokens}
+
+
+def filter_settings_round_trip(kind: type[Filter]) -> None:
+    """Settings have a default and a line of help for every field, are frozen, and survive JSON."""
+    _settings_hold(kind.__name__, kind.Settings)
+
+
+def scores_are_named_and_shaped(kind: type[Filter]) -> None:
+    """Fit and score return the very names that are declared, each with a reason: float32 (N,), finite or NaN."""
+    made, shots = example_lineup(9, seed=1), example_lineup(16, own=False)
+    found, left_out, _ = _fitted(kind, made)
+    assert kind.scores and all(kind.scores.values()), "every score needs a few words that say what is wrong"
+    for told, lineup in ((found, made), (left_out, shots)):
+        assert set(told) == set(kind.scores), f"it scores {sorted(told)}, and declares {sorted(kind.scores)}"
+        for name, values in told.items():
+            shape = tuple(values.shape)
+            assert values.dtype == torch.float32 and shape == (len(lineup),), f"{name}: {values.dtype} {shape}"
+            assert not values.isinf().any(), f"{name} is infinite"
+    assert any(bool(values.isfinite().any()) for values in found.values()), "it tells nothing of any picture"
+
+
+def same_pictures_same_scores(kind: type[Filter]) -> None:
+    """The same bytes again, and the pictures are left as they were."""
+    made = example_lineup(9, seed=1)
+    before = {name: made.vector[name].clone() for name in made.vector} | {"image": made.image.clone()}
+    first, _, member = _fitted(kind, made)
+    again = member.score(made)
+    fresh, _, _ = _fitted(kind, made)
+    for name, values in first.items():
+        assert _same(values, again[name]), f"{name}: other scores for the same pictures"
+        assert _same(values, fresh[name]), f"{name}: fitted again, it scores otherwise"
+    assert torch.equal(made.image, before.pop("image")), "it changed the pictures"
+    assert all(torch.equal(made.vector[name], value) for name, value in before.items()), "it changed the features"
+
+
+def a_saved_gate_judges_alike(kind: type[Filter]) -> None:
+    """`restore` of `state` in a fresh filter gives the same bytes, and the state is tensors alone."""
+    made = example_lineup(9, seed=1)
+    found, _, member = _fitted(kind, made)
+    state = member.state()
+    assert all(isinstance(value, Tensor) for value in state.values()), "the state holds something else than tensors"
+    other = kind(kind.Settings(), _KINDS)
+    other.restore({name: value.clone() for name, value in state.items()})
+    for name, values in other.score(made).items():
+        assert _same(values, found[name]), f"{name}: restored, it scores otherwise"
+    assert other.said() == member.said(), f"restored, it says {other.said()!r}, not {member.said()!r}"
+
+
+def neighbours_do_not_matter(kind: type[Filter]) -> None:
+    """What stands behind a picture in the line-up changes nothing of its scores."""
+    made = example_lineup(9, seed=1)
+    found, _, member = _fitted(kind, made)
+    fewer = member.score(made.rows(range(5)))
+    for name, values in fewer.items():
+        assert torch.allclose(values, found[name][:5], atol=1e-5, equal_nan=True), f"{name} depends on what comes later"
+
+
+def what_is_unknown_is_abstained_from(kind: type[Filter]) -> None:
+    """Without the sound photograph, few shots, no sound parts or no picture at all: NaN or a number, never an error."""
+    made = example_lineup(5, seed=1)
+    nothing = {name: torch.full_like(value, torch.nan) for name, value in made.beneath.items()}
+    no, none = torch.zeros(5, dtype=torch.bool), torch.zeros_like(made.below)
+    changed, moved = torch.zeros_like(made.changed), made.moved * torch.nan
+    bare = replace(made, own=no, compared=no, below=none, beneath=nothing, changed=changed, moved=moved)
+    every, sounds = example_lineup(16, own=False), example_lineup(6, seed=3, damaged=False)
+    for shots in (2, 16):
+        for sound in (0, 6):
+            member = kind(kind.Settings(), _KINDS)
+            member.fit(every.rows(range(shots)), sounds.rows(range(sound)))
+            for lineup in (bare, made, made.rows([])):
+                for name, values in member.score(lineup).items():
+                    assert values.shape == (len(lineup),) and not values.isinf().any(), name
+            said = member.said()
+            assert isinstance(said, str) and "\n" not in said
+
+
+def what_is_wrong_scores_lower(kind: type[Filter]) -> None:
+    """Fresh damage of the same make scores higher, in the middle, than at least one sort of what must not pass."""
+    good, shots = example_lineup(16, seed=5), example_lineup(16, own=False)
+    member = kind(kind.Settings(), _KINDS)
+    member.fit(shots, example_lineup(12, seed=3, damaged=False))
+    told = _middles(member, good)
+    found = []
+    for name, lineup in {**_wrong(good), "copies of shots": shots}.items():
+        worse = _middles(member, lineup)
+        found += [name for score, middle in told.items() if score in worse and worse[score] < middle]
+    assert found, "nothing painted, noise, a shifted label, a copy, another kind: it scores none below good pictures"
+
+
+def _middles(member: Filter, lineup: Lineup) -> dict[str, float]:
+    scores = {name: values[values.isfinite()] for name, values in member.score(lineup).items()}
+    return {name: float(values.median()) for name, values in scores.items() if len(values)}
+
+
+def _wrong(good: Lineup) -> dict[str, Lineup]:
+    rng = torch.Generator().manual_seed(9)
+    noise = 2 * torch.rand(good.image.shape, generator=rng) - 1
+    noisy = torch.where(good.mask[:, None], noise, good.below)
+    moved = good.mask.roll((16, 16), (1, 2))
+    swapped = tuple(_KINDS[1 - _KINDS.index(kind)] for kind in good.kind)
+    blended = good.below - 0.5 * good.mask[:, None]
+    return {
+        "nothing painted": described(good.below, good.mask, good.below, good.kind),
+        "noise": described(noisy, good.mask, good.below, good.kind),
+        "a shifted label": described(good.image, moved, good.below, good.kind),
+        "another kind": replace(good, kind=swapped),
+        "a hard border": described(blended.clamp(-1, 1), good.mask, good.below, good.kind),
+    }
+
+
+FILTER_CHECKS: dict[str, FilterCheck] = {
+    check.__name__: check
+    for check in (
+        filter_settings_round_trip,
+        scores_are_named_and_shaped,
+        same_pictures_same_scores,
+        a_saved_gate_judges_alike,
+        neighbours_do_not_matter,
+        what_is_unknown_is_abstained_from,
+        what_is_wrong_scores_lower,
+    )
+}
+"""Every promise of the contract of filters, by name."""
+
+
+def check_filter(kind: type[Filter]) -> None:
+    """Run every check on a filter class.
+
+    Raises:
+        AssertionError: the first promise that is not kept, in words.
+    """
+    for check in FILTER_CHECKS.values():
+        check(kind)
+
+
+def _fitted(kind: type[Filter], made: Lineup) -> tuple[dict[str, Tensor], dict[str, Tensor], Filter]:
+    member = kind(kind.Settings(), _KINDS)
+    left_out = member.fit(example_lineup(16, own=False), example_lineup(12, seed=3, damaged=False))
+    return member.score(made), left_out, member
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return bool(torch.equal(one.nan_to_num(-123.0), other.nan_to_num(-123.0)))

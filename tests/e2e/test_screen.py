@@ -1,0 +1,376 @@
+"""The quality gate on a small set: verdicts, rounds, kills, replay, and a gate that lets nothing pass."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import flawsmith as fs
+from flawsmith import cli
+from flawsmith.config import load_config
+from flawsmith.data import images
+from flawsmith.errors import ConfigError, DataError, RunError
+from flawsmith.stages.arms import pieces
+from flawsmith.stages.export import exported
+from flawsmith.stages.generate import generate
+from flawsmith.stages.replay import replay
+from flawsmith.stages.screen import screen, screened
+from flawsmith.testing import tiny_extractor
+
+
+@pytest.fixture
+def settings(small_config: dict[str, Any]) -> dict[str, Any]:
+    """Real shots pasted, one product, screened."""
+    return small_config | {
+        "data.products": ["magnet"],
+        "data.shots": 3,
+        "generator.name": "crop_paste",
+        "generate.batch": 2,
+        "generate.count": 4,
+        "screen.enabled": True,
+        "screen.thresholds": {"seam": "off"},
+    }
+
+
+def opened(folder: Path, settings: dict[str, Any], **changes: Any) -> fs.Run:
+    table = settings | {key.replace("__", "."): value for key, value in changes.items()}
+    return fs.Run.create(folder, load_config(None, table))
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    names = (
+        "plan.jsonl",
+        "samples.jsonl",
+        "scores.jsonl",
+        "rounds.json",
+        "samples/*",
+        "shams/*",
+        "gate/*",
+        "repaired/*",
+    )
+    found = {p.relative_to(folder).as_posix(): p.read_bytes() for name in names for p in sorted(folder.glob(name))}
+    return found | {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.glob("export/**/*.png"))}
+
+
+HALF = {"realism.tokens": {"keep": 0.5}, "seam": "off"}
+"""Half of every kind is rejected, whatever it looks like."""
+
+
+def test_screened_pairs_alone_go_on(settings: dict[str, Any], tmp_path: Path):
+    run = opened(tmp_path / "run", settings, screen__thresholds=HALF, screen__rounds=0)
+    fs.run_all(run)
+    rows = lines(run.path("scores.jsonl"))
+    assert len(rows) == sum(row["status"] == "made" for row in run.samples())
+    kept = {row["name"] for row in rows if row["kept"]}
+    assert 0 < len(kept) < len(rows)
+    for row in rows:
+        assert row["kept"] == (not row["reasons"])
+        for reason in row["reasons"]:  # a verdict is a function of the numbers that are published
+            assert row["scores"][reason["score"]] <= row["thresholds"][reason["score"]] and reason["said"]
+    made = {f"samples/{name}.png" for name in kept}
+    assert {row["image"] for row in run.kept()} == made
+    assert {example.id for example in exported(run) if example.defect} == made
+    assert {piece.example.id for piece in pieces(run, "magnet")[0]} == made
+    fs.measure(run)
+    measured = json.loads(run.path("metrics.json").read_text())["products"]["magnet"]
+    assert sum(kind["made"] for kind in measured.values()) == len(kept)
+    page, text = run.path("report.html").read_text(), run.path("report.md").read_text()
+    assert "Screening" in page and "Rejected, the damage is unlike" in page and "yield" in page
+    assert "rejected: the damage is unlike" in text and list(run.path("report").glob("rejected-*.jpg"))
+    # All rejected pictures are still there, and the same again does nothing.
+    assert all(run.path(row["image"]).is_file() for row in run.samples() if row["status"] == "made")
+    before = {p: p.stat().st_mtime_ns for p in run.folder.rglob("*") if p.is_file() and p.name != "log.jsonl"}
+    fs.run_all(opened(run.folder, settings, screen__thresholds=HALF, screen__rounds=0, measure__enabled=True))
+    fs.run_all(opened(run.folder, settings, screen__thresholds=HALF, screen__rounds=0))
+    assert all(before[p] == p.stat().st_mtime_ns for p in before if p.parts[-2] in ("samples", "gate", "shams"))
+
+
+def test_screening_leaves_generating_alone(settings: dict[str, Any], tmp_path: Path):
+    plain = opened(tmp_path / "run", settings, screen__enabled=False)
+    fs.run_all(plain)
+    stamp, before = plain.stage_hash("generate"), {p: p.stat().st_mtime_ns for p in plain.path("samples").iterdir()}
+    assert plain.pairs_hash() == stamp and not plain.path("scores.jsonl").exists()
+    run = opened(tmp_path / "run", settings, screen__rounds=0)
+    with pytest.raises(RunError, match="not screened yet"):
+        exported(run)
+    fs.run_all(run)
+    assert run.stage_hash("generate") == stamp and run.pairs_hash() != stamp
+    assert {p: p.stat().st_mtime_ns for p in run.path("samples").iterdir()} == before
+    # And back: what was judged in between hides nothing.
+    again = opened(tmp_path / "run", settings, screen__enabled=False)
+    fs.run_all(again)
+    assert again.verdicts() is None and len(again.kept()) == sum(row["status"] == "made" for row in again.samples())
+    assert {p: p.stat().st_mtime_ns for p in run.path("samples").iterdir()} == before
+
+
+def test_what_lacks_is_made_again(settings: dict[str, Any], tmp_path: Path):
+    """Rounds give other seeds, stop at their limit, and are taken back when the gate is another."""
+    run = opened(tmp_path / "run", settings, screen__thresholds=HALF, screen__rounds=2)
+    fs.run_all(run)
+    plan = lines(run.path("plan.jsonl"))
+    rounds = [line.get("round", 0) for line in plan]
+    assert rounds == sorted(rounds) and set(rounds) == {0, 1, 2}
+    assert len({line["seed"] for line in plan}) == len(plan) and [line["index"] for line in plan] == list(
+        range(len(plan))
+    )
+    first = [line for line in plan if "round" not in line]
+    assert len(first) == 8 and len(run.shams()) == 4  # shams are of the first round
+    told = json.loads(run.path("rounds.json").read_text())["rounds"]
+    assert len(told) == 2 and sum(row[2] for row in told[0]) == rounds.count(1)
+    assert "planned again in 2 rounds" in run.path("report.md").read_text()
+    fewer = opened(tmp_path / "run", settings, screen__thresholds=HALF, screen__rounds=1)
+    fs.run_all(fewer)
+    assert [line for line in lines(fewer.path("plan.jsonl"))] == [line for line in plan if line.get("round", 0) < 2]
+    assert len(fewer.samples()) == rounds.count(0) + rounds.count(1)
+    other = opened(
+        tmp_path / "run", settings, screen__thresholds=HALF | {"realism.tokens": {"keep": 1}}, screen__rounds=2
+    )
+    fs.run_all(other)
+    assert lines(other.path("plan.jsonl"))[:8] == first
+    assert not [p for p in other.path("samples").glob("*.png") if int(p.name[:6]) >= len(other.samples())]
+
+
+def test_the_papers_way(settings: dict[str, Any], tmp_path: Path):
+    """Twice as many are made, half are kept: as many as were asked for."""
+    ways = {"realism.whole": {"keep": 0.5}} | {
+        name: "off" for name in ("realism", "visible", "alignment", "duplicates")
+    }
+    changes = {"screen.thresholds": ways, "screen.times": 2, "screen.rounds": 0, "screen.filters": ["realism"]}
+    run = opened(tmp_path / "run", settings | changes, generate__min_painted=0.0)
+    fs.run_all(run)
+    assert len(lines(run.path("plan.jsonl"))) == 16
+    by_kind: dict[str, list[tuple[float, bool]]] = {}
+    for row in lines(run.path("scores.jsonl")):
+        by_kind.setdefault(row["kind"], []).append((row["scores"]["realism.whole"], row["kept"]))
+    for found in by_kind.values():
+        kept = [score for score, stands in found if stands]
+        assert len(kept) == len(found) / 2 == 4
+        assert min(kept) >= max(score for score, stands in found if not stands)
+
+
+def test_a_kill_between_rounds_changes_nothing(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Stopped after every step of the rounds in turn, and with shards, the bytes are those of an untouched run."""
+    changes: dict[str, Any] = {"screen__thresholds": HALF, "screen__rounds": 2}
+    whole = opened(tmp_path / "whole", settings, **changes)
+    fs.run_all(whole)
+    wanted = everything(whole.folder)
+
+    files, rounds, stage = (import_module(f"flawsmith.{name}") for name in ("files", "stages.rounds", "stages.screen"))
+
+    class Killed(BaseException):
+        pass
+
+    def dying(patch: pytest.MonkeyPatch, module: Any, name: str, calls: int, after: bool) -> None:
+        """The n-th call of a function is the process's last, just before or just after it did its work."""
+        real, left = getattr(module, name), [calls]
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0 and not after:
+                raise Killed
+            found = real(*args, **kwargs)
+            if left[0] == 0:
+                raise Killed
+            return found
+
+        patch.setattr(module, name, call)
+
+    run = opened(tmp_path / "killed", settings, **changes)
+    for module, name, calls, after in (
+        (rounds, "write_json", 1, False),
+        (rounds, "write_json", 1, True),
+        (stage, "write_scores", 1, False),
+        (stage, "write_scores", 1, True),
+        (files, "write_bytes", 9, False),
+        (files, "write_bytes", 30, True),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            dying(patch, module, name, calls, after)
+            fs.run_all(fs.Run.open(run.folder))
+    fs.run_all(fs.Run.open(run.folder))
+    assert everything(run.folder) == wanted
+
+    # By hand and in shards: the same plan, pictures and verdicts.
+    shards = opened(tmp_path / "shards", settings, **changes)
+    fs.train(shards)
+    while True:
+        generate(shards, (0, 2))
+        generate(shards, (1, 2))
+        if not screened(shards):
+            break
+    for name in ("plan.jsonl", "scores.jsonl", "rounds.json"):
+        assert shards.path(name).read_bytes() == wanted[name], name
+    for path in shards.path("samples").iterdir():
+        assert path.read_bytes() == wanted[f"samples/{path.name}"]
+
+
+def test_rejected_pictures_may_go(settings: dict[str, Any], tmp_path: Path):
+    changes: dict[str, Any] = {"screen__thresholds": HALF, "screen__rounds": 1, "screen__keep_rejected": False}
+    run = opened(tmp_path / "run", settings, **changes)
+    fs.run_all(run)
+    there = {f"samples/{path.name}" for path in run.path("samples").iterdir()}
+    assert there == {name for row in run.kept() for name in (row["image"], row["mask"])}
+    assert (
+        len(lines(run.path("scores.jsonl"))) > len(run.kept()) and "were deleted" in run.path("report.md").read_text()
+    )
+    stamp = run.path("scores.jsonl").stat().st_mtime_ns
+    fs.run_all(run)
+    assert run.path("scores.jsonl").stat().st_mtime_ns == stamp and len(list(run.path("samples").iterdir())) == len(
+        there
+    )
+    # A kept picture is lost: everything that is missing is made again and judged together, with the same end.
+    verdicts, lost = run.path("scores.jsonl").read_bytes(), run.path(run.kept()[0]["image"])
+    content = lost.read_bytes()
+    lost.unlink()
+    fs.run_all(run)
+    assert lost.read_bytes() == content and run.path("scores.jsonl").read_bytes() == verdicts
+    assert {f"samples/{path.name}" for path in run.path("samples").iterdir()} == there
+
+
+def test_a_gate_that_rejects_everything(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    names = ("realism.tokens", "realism.window", "visible.tokens", "seam")
+    strict = {name: {"absolute": 9.0} for name in names}
+    run = opened(tmp_path / "run", settings, screen__thresholds=strict, screen__rounds=1)
+    with pytest.raises(RunError, match=r"rejected all \d+ pairs") as told:
+        fs.run_all(run)
+    sentence = str(told.value)
+    assert "\n" not in sentence and sentence.count(" because ") == 3 and "no damage is visible" in sentence
+    assert not run.path("export").exists() and "Rejected" in run.path("report.html").read_text()
+    with pytest.raises(RunError, match="rejected all"):
+        fs.export(run)
+    assert not run.path("export").exists()
+    monkeypatch.setattr(sys, "argv", ["flawsmith", "screen", str(run.folder)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2 and "rejected all" in capsys.readouterr().err
+
+
+def as_folder(run: fs.Run, folder: Path, *, normals: bool = True) -> Path:
+    """The pairs as somebody else might lay them out: kind folders, the mask and the photograph beside each."""
+    sources = {row["id"]: Path(row["image"]) for row in json.loads(run.path("data.json").read_text())["normals"]}
+    for row in run.samples():
+        if row["status"] == "made":
+            place = folder / row["defect"]
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copy(run.path(row["image"]), place)
+            shutil.copy(run.path(row["mask"]), place)
+            if normals:
+                images.write(place / f"{row['index']:06d}.normal.png", images.read(sources[row["normal"]]))
+    return folder
+
+
+def test_replay_gives_the_same_verdicts(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    run = opened(tmp_path / "run", settings, screen__thresholds=HALF, screen__rounds=1)
+    fs.run_all(run)
+    wanted = run.path("scores.jsonl").read_bytes()
+    folder = as_folder(run, tmp_path / "theirs")
+    gate = Path(shutil.copytree(run.path("gate"), tmp_path / "gate"))
+    assert "pictures kept" in replay(gate, folder)
+    assert (folder / "replayed.jsonl").read_bytes() == wanted
+    monkeypatch.setattr(sys, "argv", ["flawsmith", "screen", "--replay", str(run.folder), str(run.folder)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code in (0, None) and "pictures kept" in capsys.readouterr().out
+    assert run.path("replayed.jsonl").read_bytes() == wanted and run.path("scores.jsonl").read_bytes() == wanted
+    # Nobody knows the photographs: filters that need them fall back or abstain, and nothing else changes.
+    replay(gate, as_folder(run, tmp_path / "bare", normals=False), out=tmp_path / "bare.jsonl")
+    for row, before in zip(lines(tmp_path / "bare.jsonl"), lines(run.path("scores.jsonl")), strict=True):
+        assert row["scores"]["alignment.inside"] is None and row["scores"]["visible.tokens"] is None
+        assert row["scores"]["visible.tokens_all"] is not None and before["scores"]["visible.tokens_all"] is None
+        assert row["scores"]["realism.tokens"] == before["scores"]["realism.tokens"]
+
+
+def test_replay_refuses_what_it_cannot_judge(settings: dict[str, Any], tmp_path: Path):
+    run = opened(tmp_path / "run", settings, screen__rounds=0)
+    fs.run_all(run)
+    folder, gate = as_folder(run, tmp_path / "theirs"), run.path("gate")
+    with pytest.raises(ConfigError, match=r"fitted with efficientnet-lite0 \(\w+\), not with tiny"):
+        replay(gate, folder, extractor=tiny_extractor())
+    with pytest.raises(RunError, match="holds no gate"):
+        replay(tmp_path, folder)
+    with pytest.raises(ConfigError, match="did you mean 'mvtec'"):
+        replay(gate, folder, layout="mvtecc")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no picture with a mask"):
+        replay(gate, tmp_path / "empty")
+    shutil.copytree(folder / "crack", tmp_path / "other" / "crak")
+    with pytest.raises(ConfigError, match="did you mean 'crack'"):
+        replay(gate, tmp_path / "other")
+    next((folder / "crack").glob("*.mask.png")).unlink()
+    with pytest.raises(DataError, match=r"has no mask; put \d+\.mask\.png beside it"):
+        replay(gate, folder)
+    assert not (folder / "replayed.jsonl").exists() and not (tmp_path / "other" / "replayed.jsonl").exists()
+
+
+def test_a_label_that_does_not_fit_is_repaired(settings: dict[str, Any], tmp_path: Path):
+    """The label of a made pair is moved away: dropped as a rule; with repair it is fitted to the change again."""
+    run = opened(tmp_path / "run", settings, screen__rounds=0, screen__filters=["alignment", "visible"])
+    fs.train(run)
+    generate(run)
+    row = next(row for row in run.samples() if row["status"] == "made")
+    picture, true = images.read(run.path(row["image"])), images.read_mask(run.path(row["mask"]), (128, 128))
+    moved = np.roll(true, 64, axis=(0, 1))
+    images.write_mask(run.path(row["mask"]), moved)
+    screen(run)
+    verdict = next(line for line in lines(run.path("scores.jsonl")) if int(line["name"]) == row["index"])
+    assert [one["score"] for one in verdict["reasons"]][:2] == ["alignment.inside", "alignment.covered"]
+    assert row["index"] not in [one["index"] for one in run.kept()]
+
+    fixed = opened(
+        run.folder, settings, screen__rounds=0, screen__filters=["alignment", "visible"], screen__repair=True
+    )
+    screen(fixed)
+    kept = next(one for one in fixed.kept() if one["index"] == row["index"])
+    label = images.read_mask(fixed.path(kept["mask"]), (128, 128))
+    assert kept["mask"].startswith("repaired/") and kept["area"] == label.sum()
+    assert (label & true).sum() / (label | true).sum() > 0.9
+    assert np.array_equal(images.read_mask(run.path(row["mask"]), (128, 128)), moved)  # the old one stays
+    sound = images.read(
+        next(
+            Path(e["image"])
+            for e in json.loads(run.path("data.json").read_text())["normals"]
+            if e["id"] == row["normal"]
+        )
+    )
+    after = images.read(fixed.path(kept["image"]))
+    assert np.array_equal(after[~label], sound[~label]) and np.array_equal(after[label], picture[label])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"screen.filters": ["realsm"]}, "screen.filters: filter 'realsm' is unknown; did you mean 'realism'"),
+        ({"screen.thresholds": {"realism.token": "off"}}, "did you mean 'realism.tokens'"),
+        ({"screen.thresholds": {"sem": "off"}}, "did you mean 'seam'"),
+        ({"screen.settings": {"kin": {}}}, "did you mean 'kind'"),
+        ({"screen.settings": {"realism": {"neighbors": 2}}}, "did you mean 'neighbours'"),
+        ({"screen.repair": True, "screen.filters": ["realism"]}, "screen.repair needs the filter alignment"),
+    ],
+)
+def test_wrong_settings(changes: dict[str, Any], sentence: str, settings: dict[str, Any], tmp_path: Path):
+    with pytest.raises(ConfigError, match=sentence):
+        fs.run_all(opened(tmp_path / "run", settings | changes))
+    assert not (tmp_path / "run" / "scores.jsonl").exists()
+
+
+def test_two_rules_for_one_score_are_refused(settings: dict[str, Any]):
+    for rule in ({"keep": 0.5, "absolute": 1}, {"keep": 0}, {"quantile": 0.7}, {}, "of"):
+        with pytest.raises(ConfigError, match="screen.thresholds"):
+            load_config(None, settings | {"screen.thresholds": {"seam": rule}})
