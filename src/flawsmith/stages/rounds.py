@@ -38,7 +38,9 @@ def plan_more(run: Run) -> int:
     lacking = lacks(run)
     if not lacking:
         return 0
-    row = [[product, kind, math.ceil(part.times * number)] for (product, kind), number in sorted(lacking.items())]
+    row: list[list[Any]] = [
+        [product, kind, math.ceil(part.times * number)] for (product, kind), number in sorted(lacking.items())
+    ]
     tree = _read(run)
     tree["rounds"] = [*tree["rounds"][: len(rounds)], row]
     tree["discarded"] = []
