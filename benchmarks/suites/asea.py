@@ -20,7 +20,8 @@ import torch
 from flawsmith.config import load_config
 from flawsmith.data.windows import cut, cut_mask, plan_windows
 from flawsmith.files import write_json
-from flawsmith.nn.crossmodal import Asea, load_reader, pooled, read
+from flawsmith.nn.asea import Asea, pooled, read
+from flawsmith.nn.crossmodal import load_reader
 from flawsmith.runs import machine
 from flawsmith.stages.pictures import Pictures
 from flawsmith.stages.split import make_split

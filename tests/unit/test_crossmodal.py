@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from flawsmith.errors import BackboneError
-from flawsmith.nn.crossmodal import Asea, BuiltinReader, Reader, ReadOnce, load_reader, pooled, read, share
+from flawsmith.nn.asea import Asea, ReadOnce, pooled, read, share
+from flawsmith.nn.crossmodal import BuiltinReader, Reader, load_reader
 
 TEXTS = ["a photo of a crack", "a photo of a dark hole on steel", "a photo of a crack"]
 

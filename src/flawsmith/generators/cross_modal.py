@@ -32,8 +32,9 @@ from flawsmith.config import Settings as BaseSettings
 from flawsmith.errors import ConfigError, RunError
 from flawsmith.interfaces import Generator
 from flawsmith.nn.adapter import Adapter, attach, both, fill_from_ip_adapter, kinds_of
+from flawsmith.nn.asea import Asea, ReadOnce, read
 from flawsmith.nn.backbone import Backbone
-from flawsmith.nn.crossmodal import Asea, ReadOnce, load_reader, read
+from flawsmith.nn.crossmodal import load_reader
 from flawsmith.nn.diffusion import guided, weighted_loss
 from flawsmith.nn.inpaint import conditions, paint, prompt_fields
 from flawsmith.nn.weights import load_modules, read_settings

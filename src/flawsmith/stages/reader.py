@@ -28,8 +28,9 @@ from flawsmith.data.cover import Window
 from flawsmith.data.factory.words import caption, place, size
 from flawsmith.data.views import View, damage_view
 from flawsmith.files import append_lines, digest, read_json, write_json
+from flawsmith.nn.asea import pooled, share
 from flawsmith.nn.backbone import Backbone, pick_device, pick_dtype
-from flawsmith.nn.crossmodal import BuiltinReader, pooled, share
+from flawsmith.nn.crossmodal import BuiltinReader
 from flawsmith.nn.fit import Fit
 from flawsmith.nn.weights import load_tensors, save_tensors
 from flawsmith.stages.backbone import prompt
