@@ -47,11 +47,6 @@ class Wish:
             return None
         return _SHARE[self.across or "middle"], _SHARE[self.down or "middle"]
 
-    @property
-    def manner(self) -> str:
-        """The words beside the kind, as captions have them: "large faint"."""
-        return " ".join(word for word in (self.size, self.severity) if word and word != "medium")
-
 
 SIZES = {"tiny": (0.03, 0.07), "small": (0.07, 0.17), "medium": (0.17, 0.4), "large": (0.4, 0.8)}
 """Word -> least and most longer side, as a share of the picture's; the bounds are those of the factory's captions."""

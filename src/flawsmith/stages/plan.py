@@ -176,13 +176,18 @@ def _choices(config: Config, split: Split, kind: type[Generator], pictures: Pict
     source = masks if masks != "mixed" else ("shots" if rng.random() < 0.5 else "procedural")
     if kind.needs_shot:
         source = "shots"
+    pose = None
     if config.generate.say:
+        source = "shots"
         shot, pose = wished_pose(config, split, shots, normal, pictures, rng)
-        return {"seed": seed, "normal": normal.id, "shot": shot.id, "masks": "shots", "pose": pose.to_json()}
+    elif source == "shots":
+        pose = _pose(config, shot, normal, pictures, rng)
     line: Line = {"seed": seed, "normal": normal.id, "shot": shot.id, "masks": source, "pose": None}
-    if source == "shots":
-        line["pose"] = _pose(config, shot, normal, pictures, rng).to_json()
-        line["outline"] = config.generate.outline and not pictures.is_surface(product)
+    if pose is not None:
+        line["pose"] = pose.to_json()
+        # Another product's outline says nothing of this one's.
+        own = shot.product == product and not pictures.is_surface(product)
+        line["outline"] = config.generate.outline and own
     return line
 
 
