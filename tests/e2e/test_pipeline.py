@@ -21,7 +21,7 @@ from flawsmith.data import images
 
 GENERATORS = sorted(registry.entries("generators"))
 LIMITS = {"dual_branch": {"largest": 1.0, "smallest": 0.0}}
-"""After four steps a branch draws anywhere, so its limits are lifted; test_dual_branch.py is where they hold."""
+"""After four steps a branch draws anywhere, so its limits are lifted; test_dual_run.py is where they hold."""
 
 
 def run_with(folder: Path, settings: dict[str, Any], **changes: Any) -> fs.Run:
@@ -242,6 +242,7 @@ def test_scopes(scope: str, models: list[str], small_config: dict[str, Any], tmp
 @pytest.mark.parametrize("name", GENERATORS)
 def test_masks(masks: str, name: str, small_config: dict[str, Any], tmp_path: Path):
     changes = {"generator.name": name, "data.products": ["screw"], "train.steps": 1, "generate.count": 5}
+    changes["generator.settings"] = LIMITS.get(name, {})
     run = run_with(tmp_path / "run", small_config | changes, generate__masks=masks)
     hold_the_rules(run)
     sources = {json.loads(line)["masks"] for line in run.path("plan.jsonl").read_text().splitlines()}

@@ -18,7 +18,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from flawsmith.errors import BackboneError
 from flawsmith.nn import backbone as module
-from flawsmith.nn import builtin
+from flawsmith.nn import builtin, inpaint
 from flawsmith.nn.attention import SmallAttention
 from flawsmith.nn.backbone import Backbone, pick_device, pick_dtype
 
@@ -344,7 +344,6 @@ def cells_only(count: int) -> Tensor:
 def test_sampling_equals_diffusers_pipeline(same_weights, monkeypatch, guidance, sampler):
     from diffusers import DPMSolverMultistepScheduler
 
-    from flawsmith.generators import controlnet_inpaint
     from flawsmith.generators.controlnet_inpaint import Settings
     from flawsmith.nn.diffusion import stacked_noise
     from flawsmith.types import Condition
@@ -366,8 +365,8 @@ def test_sampling_equals_diffusers_pipeline(same_weights, monkeypatch, guidance,
         latents.append(real(*args, **kwargs))
         return latents[-1]
 
-    real = controlnet_inpaint.denoise
-    monkeypatch.setattr(controlnet_inpaint, "denoise", spied)
+    real = inpaint.denoise
+    monkeypatch.setattr(inpaint, "denoise", spied)
     asked = Condition(normals, mask, ("tile",) * 2, ("crack", "hole"))
     made = generator.sample(asked, seeds, steps=5, guidance=guidance)
     with module.quiet():

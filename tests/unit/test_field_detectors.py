@@ -162,7 +162,7 @@ def test_what_the_unet_cannot_learn_from(training: TrainingSet) -> None:
 
 
 def test_the_classifier_learns_kinds_from_damaged_pictures_alone(training: TrainingSet) -> None:
-    detector = fitted(Classifier(ClassifierSettings(epochs=10, repeats=4, learning_rate=3e-4), KINDS), training)
+    detector = fitted(Classifier(ClassifierSettings(epochs=20, repeats=4, learning_rate=3e-4), KINDS), training)
     batch = training.batch(training.damaged())
     guess = detector.predict(batch.image).kind.argmax(1)
     assert [KINDS[k] for k in guess] == list(batch.defect)
