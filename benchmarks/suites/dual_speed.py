@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import json
 import os
 import statistics
@@ -309,24 +310,26 @@ def peak(args: argparse.Namespace) -> dict[str, float]:
     """Run one rung twice in this process and return its peak: MiB allocated on a GPU, resident growth on a CPU."""
     what, _, name = args.peak.partition(":")
     cuda = args.device.startswith("cuda")
-    before = _resident()
+    before = _resident("VmRSS")
     work, _each = rungs(args, what)[name]()
+    gc.collect()  # what only served to build this side does not count
     if cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
     for _ in range(2):
         work()
     _finish(args)
     if cuda:
         return {"allocated_mib": round(torch.cuda.max_memory_allocated() / 2**20, 1)}
-    import resource
-
-    return {"resident_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before, 1)}
+    return {"resident_mib": round(_resident("VmHWM") - before, 1)}
 
 
-def _resident() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+def _resident(field: str) -> float:
+    """MiB from Linux' own account of this process: VmRSS now, VmHWM at its highest since it was cleared."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def _finish(args: argparse.Namespace) -> None:
