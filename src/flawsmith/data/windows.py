@@ -239,9 +239,17 @@ def _grain(picture: Floats) -> float:
     """The standard deviation of the camera's grain, after Immerkaer (1996) with a median in place of the mean."""
     if min(picture.shape[:2]) < 3:
         return 0.0
+    return float(np.median(grain_map(picture)[1:-1, 1:-1]) / 0.6745 / 6)
+
+
+def grain_map(picture: Floats) -> Floats:
+    """Return Immerkaer's (1996) measure of the grain at each pixel, float32 (H,W): 6 x 0.6745 deviations in the median.
+
+    Args:
+        picture: float32 (H,W,C).
+    """
     kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-    high = cv2.filter2D(np.ascontiguousarray(picture.mean(axis=2)), -1, kernel)[1:-1, 1:-1]
-    return float(np.median(np.abs(high)) / 0.6745 / 6)
+    return np.asarray(np.abs(cv2.filter2D(np.ascontiguousarray(picture.mean(axis=2)), -1, kernel)))
 
 
 def feathered(mask: Mask, feather: float) -> Floats:

@@ -32,7 +32,7 @@ from flawsmith.interfaces import Generator
 from flawsmith.nn.backbone import Backbone, cast
 from flawsmith.nn.control import control_from_unet
 from flawsmith.nn.diffusion import guided, weighted_loss
-from flawsmith.nn.inpaint import conditions, paint, prompt_fields
+from flawsmith.nn.inpaint import conditions, paint, prompt_fields, worded
 from flawsmith.types import Batch, Condition, Encoded, Made
 
 
@@ -86,8 +86,7 @@ class ControlNetInpaint(Generator):
 
     def words(self, defect: str, product: str) -> str:
         """Return the prompt of a kind; an empty kind means sound."""
-        names = {"defect": defect.replace("_", " "), "product": product.replace("_", " ")}
-        return (self.settings.prompt if defect else self.settings.sound_prompt).format(**names)
+        return worded(self.settings.prompt if defect else self.settings.sound_prompt, defect, product)
 
     def encode(self, shots: Batch) -> Encoded:
         known, masked, cells = conditions(self.backbone, shots.image, shots.mask)

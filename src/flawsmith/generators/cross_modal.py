@@ -36,7 +36,7 @@ from flawsmith.nn.asea import Asea, ReadOnce, read
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.crossmodal import load_reader
 from flawsmith.nn.diffusion import guided, weighted_loss
-from flawsmith.nn.inpaint import conditions, paint, prompt_fields
+from flawsmith.nn.inpaint import conditions, paint, prompt_fields, worded
 from flawsmith.nn.weights import load_modules, read_settings
 from flawsmith.types import Batch, Condition, Encoded, Made
 
@@ -152,9 +152,8 @@ class CrossModal(Generator):
 
     def words(self, defect: str, product: str, *, reference: bool = False) -> str:
         """Return the prompt of a kind, or the words with which a reference is read; an empty kind means sound."""
-        names = {"defect": defect.replace("_", " "), "product": product.replace("_", " ")}
         said = self.settings.reference_prompt if reference else self.settings.prompt
-        return (said if defect else self.settings.sound_prompt).format(**names)
+        return worded(said if defect else self.settings.sound_prompt, defect, product)
 
     def encode(self, shots: Batch) -> Encoded:
         known, masked, cells = conditions(self.backbone, shots.image, shots.mask)

@@ -36,6 +36,7 @@ from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.branches import Branches, Pass
 from flawsmith.nn.diffusion import Predict, denoise, guided, stacked_noise, weighted_loss
 from flawsmith.nn.drawn import Drawn, cell_distance, overlaps, pixel_distance, tidy
+from flawsmith.nn.inpaint import prompt_fields, worded
 from flawsmith.nn.lora import Rows, adapted_words
 from flawsmith.types import Batch, Condition, Encoded, Made
 
@@ -94,11 +95,7 @@ class Settings(BaseSettings):
     @field_validator("prompt", "alone_prompt")
     @classmethod
     def _known_fields(cls, value: str) -> str:
-        try:
-            value.format(defect="x", product="y")
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(f"only {{defect}} and {{product}} can be filled in ({error})") from None
-        return value
+        return prompt_fields(value)
 
     @field_validator("adapters")
     @classmethod
@@ -151,8 +148,8 @@ class DualBranch(Generator):
         """Return the prompts of the whole picture and of the damage alone; an empty kind means sound."""
         if not defect:
             return self.settings.sound_prompt, self.settings.sound_prompt
-        names = {"defect": defect.replace("_", " "), "product": product.replace("_", " ")}
-        return self.settings.prompt.format(**names), self.settings.alone_prompt.format(**names)
+        whole, alone = (worded(one, defect, product) for one in (self.settings.prompt, self.settings.alone_prompt))
+        return whole, alone
 
     def pair_of(self, defect: str, product: str) -> int:
         """Return the number of a kind's pair of adapters."""
@@ -298,9 +295,9 @@ class DualBranch(Generator):
         # worded half of a batch (which comes last) and the wordless one.
         first: dict[tuple[bytes, bytes, int], int] = {}
         alike = []
-        for row, worded in enumerate(range(len(pair) - count, len(pair))):
-            content = (known[row].cpu().numpy().tobytes(), text[worded].detach().cpu().numpy().tobytes(), pair[worded])
-            first.setdefault(content, worded)
+        for row, said in enumerate(range(len(pair) - count, len(pair))):
+            content = (known[row].cpu().numpy().tobytes(), text[said].detach().cpu().numpy().tobytes(), pair[said])
+            first.setdefault(content, said)
             alike.append(list(first).index(content))
         chosen = torch.tensor(list(first.values()), device=place)
         spread = torch.tensor(alike * (len(pair) // count), device=place)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from flawsmith.errors import ConfigError
-from flawsmith.nn.attention import attend
+from flawsmith.nn.attention import attend, gathered, projected
 
 
 class Adapter(nn.Module):
@@ -98,15 +98,12 @@ class SharedQueryAttention:
         **_: Any,
     ) -> Tensor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query, key, value = (
-            project(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-            for project, x in ((attn.to_q, hidden_states), (attn.to_k, context), (attn.to_v, context))
-        )
+        query, key, value = projected(attn, hidden_states, context)
         mixed = attend(query, key, value)
         heard = self._adapter.heard(self._number, query)
         if heard is not None:
             mixed = mixed + heard
-        return attn.to_out[1](attn.to_out[0](mixed.transpose(1, 2).flatten(2)))
+        return gathered(attn, mixed)
 
 
 def cross_attentions(unet: Any) -> list[tuple[str, Any]]:

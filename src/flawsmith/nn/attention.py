@@ -29,12 +29,21 @@ class SmallAttention:
         **_: Any,
     ) -> Tensor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query, key, value = (
-            project(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-            for project, x in ((attn.to_q, hidden_states), (attn.to_k, context), (attn.to_v, context))
-        )
-        mixed = attend(query, key, value)
-        return attn.to_out[1](attn.to_out[0](mixed.transpose(1, 2).flatten(2)))
+        return gathered(attn, attend(*projected(attn, hidden_states, context)))
+
+
+def projected(attn: Any, hidden: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a layer's queries of `hidden` (B,T,C) and keys and values of `context`, each (B,heads,tokens,d)."""
+    query, key, value = (
+        project(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+        for project, x in ((attn.to_q, hidden), (attn.to_k, context), (attn.to_v, context))
+    )
+    return query, key, value
+
+
+def gathered(attn: Any, mixed: Tensor) -> Tensor:
+    """Return a layer's output (B,T,C) from what its heads found, (B,heads,T,d)."""
+    return attn.to_out[1](attn.to_out[0](mixed.transpose(1, 2).flatten(2)))
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -164,12 +164,7 @@ class Backbone:
 
     def tokens(self, texts: Sequence[str]) -> Tensor:
         """Return the texts' token numbers, int64 (B,T), on the CPU."""
-        length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
-        seen = self.tokenizer(
-            list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-        )
-        ids: Tensor = seen.input_ids
-        return ids
+        return token_numbers(self.tokenizer, self.text_encoder, texts)
 
     def latent_mask(self, mask: Tensor) -> Tensor:
         """Return float32 (B,1,h,w) in {0,1}: a cell is 1 when any of its pixels is.
@@ -226,6 +221,14 @@ class Backbone:
 
     def _shift(self) -> float:
         return float(getattr(self.vae.config, "shift_factor", None) or 0.0)
+
+
+def token_numbers(tokenizer: Any, text_encoder: Any, texts: Sequence[str]) -> Tensor:
+    """Return int64 (B,T) on the CPU: texts padded and cut to what a text encoder reads."""
+    length = min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings)
+    seen = tokenizer(list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+    ids: Tensor = seen.input_ids
+    return ids
 
 
 def pick_device(name: str) -> torch.device:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flawsmith.errors import BackboneError
-from flawsmith.nn.backbone import quiet
+from flawsmith.nn.backbone import quiet, token_numbers
 from flawsmith.nn.extractor import scaled
 from flawsmith.nn.features import load_extractor, tensors_fingerprint
 from flawsmith.nn.weights import load_tensors, save_tensors
@@ -170,10 +170,7 @@ class BuiltinReader(Reader):
     @torch.no_grad()
     def states(self, texts: Sequence[str]) -> Words:
         """Return the frozen text encoder's last states (B,T,W), and the mask of what is not padding."""
-        length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
-        ids = self.tokenizer(
-            list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-        ).input_ids.to(self.query.device)
+        ids = token_numbers(self.tokenizer, self.text_encoder, texts).to(self.query.device)
         # The end of text is also what pads: the first one is the last word.
         ended = (ids == self.tokenizer.eos_token_id).int().cumsum(1)
         mask = ((ended == 0) | ((ended == 1) & (ids == self.tokenizer.eos_token_id))).long()

@@ -108,6 +108,11 @@ def paste_matched(normal: Tensor, shot: Tensor, mask: Tensor) -> Tensor:
     return (normal * (1 - mask) + (shot + shift) * mask).clamp(-1, 1)
 
 
+def worded(prompt: str, defect: str, product: str) -> str:
+    """Return a prompt with its fields filled in, names in words."""
+    return prompt.format(defect=defect.replace("_", " "), product=product.replace("_", " "))
+
+
 def prompt_fields(value: str) -> str:
     """Return a prompt unchanged when {defect} and {product} are all that it leaves open; ValueError otherwise."""
     try:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from flawsmith.data import images
 from flawsmith.data.blend import blended, grown, poisson
-from flawsmith.data.windows import refit
+from flawsmith.data.windows import grain_map, refit
 from flawsmith.errors import DataError, RunError
 from flawsmith.nn.extractor import Extractor
 from flawsmith.nn.weights import load_tensors, save_tensors
@@ -224,8 +224,7 @@ def _grain(picture: np.ndarray, mask: np.ndarray) -> float:
     """Return the strength of the grain inside a mask; an edge counts little, for most of the inside is none."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     place = slice(max(rows[0] - 2, 0), rows[-1] + 3), slice(max(columns[0] - 2, 0), columns[-1] + 3)
-    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-    high = np.abs(cv2.filter2D(np.ascontiguousarray(picture[place].mean(axis=2)), -1, kernel))
+    high = grain_map(picture[place])
     inner = cv2.erode(mask[place].astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     inside = inner if np.count_nonzero(inner) >= 9 else mask[place]
     return float(np.median(high[inside]) / 6 / 0.6745)

@@ -114,38 +114,30 @@ class Painter:
             posed, _ = apply_pose_image(self._pictures.read(shot).model(), Pose.from_json(line["pose"]), asked.shape)
         if posed is not None and not self._generator.native:
             sketch = blended(photograph.model(), posed, asked)
-        part = self._config.windows
-        if self._generator.native:
-            windows = [one_window(asked, context=NATIVE_CONTEXT)]
-        else:
-            windows = plan_windows(
-                asked,
-                self._size,
-                context=part.context,
-                min_thickness=part.min_thickness,
-                max_zoom=part.max_zoom,
-                overlap=part.overlap,
-            )
+        windows = [one_window(asked, context=NATIVE_CONTEXT)] if self._generator.native else self._windows(asked)
         part_of = self._pictures.part(normal)
         reference = self._reference(line["reference"]) if "reference" in line and "twin" not in line else None
         return _Canvas(line, photograph, asked, part_of, posed, sketch, windows, reference)
 
+    def _windows(self, damage: np.ndarray) -> list[Window]:
+        part = self._config.windows
+        return plan_windows(
+            damage,
+            self._size,
+            context=part.context,
+            min_thickness=part.min_thickness,
+            max_zoom=part.max_zoom,
+            overlap=part.overlap,
+        )
+
     def _reference(self, name: str) -> Reference:
         """Return the window of a shot that shows most of its damage, at the working size; cut once."""
         if name not in self._references:
-            example, part = self._by_id[name], self._config.windows
+            example = self._by_id[name]
             seen = self._pictures.read(example)
             damage = seen.mask
             assert damage is not None
-            windows = plan_windows(
-                damage,
-                self._size,
-                context=part.context,
-                min_thickness=part.min_thickness,
-                max_zoom=part.max_zoom,
-                overlap=part.overlap,
-            )
-            best = max(windows, key=lambda window: int(damage[window.inside(damage.shape)].sum()))
+            best = max(self._windows(damage), key=lambda window: int(damage[window.inside(damage.shape)].sum()))
             image, mask = cut(seen.model(), best, self._size), cut_mask(damage, best, self._size)
             self._references[name] = (image, mask, example.product, str(example.defect))
         return self._references[name]
