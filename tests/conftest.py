@@ -21,8 +21,15 @@ def make_backbone() -> Callable[..., Any]:
 
     torch.set_num_threads(1)
 
-    def make(*, inpaints: bool = True, kl: bool = False, target: str = "v_prediction", dtype: str = "float32") -> Any:
-        from diffusers import AutoencoderKL, UNet2DConditionModel
+    def make(
+        *,
+        inpaints: bool = True,
+        kl: bool = False,
+        tiny: bool = False,
+        target: str = "v_prediction",
+        dtype: str = "float32",
+    ) -> Any:
+        from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 
         from flawsmith.nn import builtin
         from flawsmith.nn.backbone import Backbone
@@ -38,10 +45,14 @@ def make_backbone() -> Callable[..., Any]:
                 layers_per_block=1,
                 sample_size=64,
             )
+        elif tiny:
+            widths = {"encoder_block_out_channels": (32,) * 4, "decoder_block_out_channels": (32,) * 4}
+            vae = AutoencoderTiny(**widths, latent_channels=4)
         else:
             vae = builtin.autoencoder(32)
+        last = vae.decoder.conv_out if kl else vae.decoder.layers[-1] if tiny else vae.decoder.conv_out.conv
         with torch.no_grad():  # a random decoder says next to nothing; rounding to bfloat16 would swallow it
-            (vae.decoder.conv_out if kl else vae.decoder.layers[-1]).weight.mul_(20)
+            last.weight.mul_(20 if kl or tiny else 3)
         channels = vae.config.latent_channels
         unet = UNet2DConditionModel(
             sample_size=8,

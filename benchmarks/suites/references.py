@@ -1,7 +1,8 @@
-"""Does the reference matter, and does a borrowed kind land? cross_modal on the real sets.
+"""Does the reference matter, does a borrowed kind land, do what and where add up? cross_modal and hybrid on real sets.
 
     python benchmarks/suites/references.py matters  --data ../shared/data --out /tmp/refs --only magnetic-tile
     python benchmarks/suites/references.py transfer --data ../shared/data --out /tmp/refs
+    python benchmarks/suites/references.py hybrid   --data ../shared/data --out /tmp/refs --only screw
 
 `matters`: the same plan is painted three times, with the same words, masks and seeds: with a reference of the right
 kind, of the next kind, and with the reference's weight at 0. Two judges tell kinds: the probe of `prove`, trained on
@@ -10,6 +11,9 @@ looks closely. A row of pictures goes to OUT/<set>-scale.png: the sound window, 
 
 `transfer`: one model of both sets; a kind of each is painted on the other, with the reference and with its weight at 0,
 and compared (KID and Frechet distance of features) with that kind's real test pictures.
+
+`hybrid`: controlnet_inpaint and cross_modal, each trained as its example says, and both together with no more training,
+paint the same plan: how kinds are told, and how much of the masks shows.
 
 Every painted picture is kept in OUT, so a suite that was stopped goes on; --set overrides keys of the example.
 """
@@ -36,6 +40,7 @@ from flawsmith.data.layouts import scan
 from flawsmith.data.training_set import TrainingSet, read_square
 from flawsmith.exports.mvtec import write as write_mvtec
 from flawsmith.files import write_json
+from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.features import load_extractor
 from flawsmith.nn.remembered import Remembered
 from flawsmith.runs import Run, machine
@@ -70,13 +75,17 @@ class Studio:
         """Return the plan's lines."""
         return make_plan(self.config, self.split, self.kind, self.pictures)
 
-    def paint(self, lines: Sequence[Line], folder: Path, scale: float) -> list[Path]:
-        """Paint lines that are not in the folder yet; return a picture's path each, its mask beside it."""
+    def paint(self, lines: Sequence[Line], folder: Path, scale: float | None) -> list[Path]:
+        """Paint lines that are not in the folder yet; return a picture's path each, its mask beside it.
+
+        `scale` is the reference's weight; None = what the configuration says, which any generator knows.
+        """
         for job in sorted({line["job"] for line in lines}):
             if job not in self.generators:
                 self.generators[job] = self.kind.load(self.run.path("weights", *job.split("/")), self.backbone)
             generator = self.generators[job]
-            generator.settings = generator.settings.model_copy(update={"scale": scale})
+            if scale is not None:
+                generator.settings = generator.settings.model_copy(update={"scale": scale})
             painter = Painter(
                 self.config, generator, working_size(self.config, self.backbone), self.split, self.pictures
             )
@@ -116,57 +125,112 @@ def close(examples: Sequence[Example], extractor: Any) -> np.ndarray:
     return gallery(views, extractor).vector.numpy()
 
 
-def matters(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
-    """Return how often each way of painting is told as the kind that was asked for."""
-    overrides = {
-        "data.root": str(args.data / EXAMPLES[name]),
-        "generate.count": args.count,
-        **parse_overrides(args.set),
-    }
-    config = load_config(HOME / "examples" / f"{name}-csm.toml", overrides)
-    studio = Studio(Run.create(args.out / name, config))
-    lines = studio.plan()
-    split, kinds = studio.split, sorted({str(e.defect) for e in studio.split.shots})
-    ways = {"right": (lines, 1.0), "wrong": (wrong(lines, studio), 1.0), "zeroed": (lines, 0.0)}
-    training = TrainingSet(proof_size(config, split.normals), kinds)
-    for example in (*split.shots, *split.normals):
-        training.add(example, "real")
-    probe_kind = registry.get("detectors", "probe")
-    probe = probe_kind(probe_kind.Settings(), kinds, extractor=extractor)
-    for _ in probe.fit(training, torch.Generator().manual_seed(0)):
-        pass
-    tests = [e for e in split.test_defects if e.defect in kinds]
-    scaler = StandardScaler().fit(close(tests, extractor))
-    judge = LogisticRegression(max_iter=2000, C=0.05, class_weight="balanced")
-    judge.fit(scaler.transform(close(tests, extractor)), [str(e.defect) for e in tests])
+class Judges:
+    """Two that tell kinds: the probe of `prove`, taught by the shots, and a regression on windows round test damage."""
 
-    def told(examples: Sequence[Example]) -> dict[str, float]:
-        seen = torch.from_numpy(np.stack([read_square(e, training.size)[0] for e in examples]))
-        guess = predicted(probe, seen).kind
+    def __init__(self, studio: Studio, extractor: Any) -> None:
+        split, config = studio.split, studio.config
+        self._extractor = extractor
+        self.kinds = sorted({str(e.defect) for e in split.shots})
+        self._training = TrainingSet(proof_size(config, split.normals), self.kinds)
+        for example in (*split.shots, *split.normals):
+            self._training.add(example, "real")
+        probe = registry.get("detectors", "probe")
+        self._probe = probe(probe.Settings(), self.kinds, extractor=extractor)
+        for _ in self._probe.fit(self._training, torch.Generator().manual_seed(0)):
+            pass
+        self.tests = [e for e in split.test_defects if e.defect in self.kinds]
+        seen = close(self.tests, extractor)
+        self._scaler = StandardScaler().fit(seen)
+        self._close = LogisticRegression(max_iter=2000, C=0.05, class_weight="balanced")
+        self._close.fit(self._scaler.transform(seen), [str(e.defect) for e in self.tests])
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, float]:
+        """Return the share of pictures whose kind each judge names as it was asked for."""
+        seen = torch.from_numpy(np.stack([read_square(e, self._training.size)[0] for e in examples]))
+        guess = predicted(self._probe, seen).kind
         assert guess is not None
         answers = [str(e.defect) for e in examples]
-        whole = [kinds[int(k)] == answer for k, answer in zip(guess.argmax(1), answers, strict=True)]
-        near = judge.predict(scaler.transform(close(examples, extractor))) == answers
+        whole = [self.kinds[int(k)] == answer for k, answer in zip(guess.argmax(1), answers, strict=True)]
+        near = self._close.predict(self._scaler.transform(close(examples, self._extractor))) == answers
         return {
             "probe": round(float(np.mean(whole)), 4),
             "close_up": round(float(np.mean(near)), 4),
             "pictures": len(answers),
         }
 
+
+def painted(lines: Sequence[Line], paths: Sequence[Path]) -> list[Example]:
+    """Return the pictures that came to be, as examples of the kind that was asked for."""
+    return [
+        Example(path.name, path, line["product"], line["defect"], path.with_suffix(".mask.png"))
+        for line, path in zip(lines, paths, strict=True)
+        if path.is_file()
+    ]
+
+
+def matters(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
+    """Return how often each way of painting is told as the kind that was asked for."""
+    studio = studio_of(name, f"{name}-csm", args.out / name, args, {})
+    lines = studio.plan()
+    ways = {"right": (lines, 1.0), "wrong": (wrong(lines, studio), 1.0), "zeroed": (lines, 0.0)}
+    judges = Judges(studio, extractor)
     found: dict[str, Any] = {
-        "real shots": told(split.shots),
-        "real test (the close-up judge learned these)": told(tests),
+        "real shots": judges(studio.split.shots),
+        "real test (the close-up judge learned these)": judges(judges.tests),
     }
     for way, (planned, scale) in ways.items():
-        folder = args.out / f"{name}-{way}"
-        made = [
-            Example(path.name, path, line["product"], line["defect"], path.with_suffix(".mask.png"))
-            for line, path in zip(planned, studio.paint(planned, folder, scale), strict=True)
-            if path.is_file()
-        ]
-        found[way] = told(made)
+        found[way] = judges(painted(planned, studio.paint(planned, args.out / f"{name}-{way}", scale)))
     scale_row(studio, lines, args.out / f"{name}-scale.png")
-    return {"kinds": kinds, "chance": round(1 / len(kinds), 4), "told_as_asked": found}
+    return {"kinds": judges.kinds, "chance": round(1 / len(judges.kinds), 4), "told_as_asked": found}
+
+
+def hybrid(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
+    """Return, for each of two generators and for both together, how kinds are told and how much of the masks shows."""
+    spatial = studio_of(name, name, args.out / f"{name}-spatial", args, {})
+    semantic = studio_of(name, f"{name}-csm", args.out / f"{name}-semantic", args, {})
+    weights = {"controlnet": spatial, "adapter": semantic}
+    told = {
+        "generator.name": "hybrid",
+        "generator.settings": {
+            "spatial": spatial.config.generator.settings,
+            "semantic": semantic.config.generator.settings,
+            **{part: str(one.run.path("weights", spatial.split.shots[0].product)) for part, one in weights.items()},
+        },
+        "train.steps": 0,
+    }
+    both = studio_of(name, name, args.out / f"{name}-hybrid", args, told)
+    judges = Judges(spatial, extractor)
+    lines = spatial.plan()
+    found: dict[str, Any] = {"real shots": judges(spatial.split.shots)}
+    for way, studio in {"controlnet_inpaint": spatial, "cross_modal": semantic, "hybrid": both}.items():
+        # One plan for all: the same photographs, masks, references and seeds.
+        folder = args.out / f"{name}-by-{way}"
+        paths = studio.paint(lines, folder, None)
+        rows = [json.loads(path.with_suffix(".json").read_text()) for path in paths]
+        agreement = [row["painted_share"] for row in rows]
+        found[way] = {
+            **judges(painted(lines, paths)),
+            "mask_agreement": round(float(np.mean(agreement)), 4),
+            "given_up": sum(row["status"] != "made" for row in rows),
+        }
+    return {
+        "kinds": judges.kinds,
+        "chance": round(1 / len(judges.kinds), 4),
+        "agreement_is": "mean share of the asked mask that visibly changed; outside it nothing does, so this is an IoU",
+        "table": found,
+    }
+
+
+def studio_of(name: str, example: str, folder: Path, args: argparse.Namespace, told: dict[str, Any]) -> Studio:
+    """Return a trained run of an example, with the suite's overrides."""
+    overrides = {
+        "data.root": str(args.data / EXAMPLES[name]),
+        "generate.count": args.count,
+        **parse_overrides(args.set),
+        **told,
+    }
+    return Studio(Run.create(folder, load_config(HOME / "examples" / f"{example}.toml", overrides)))
 
 
 def scale_row(studio: Studio, lines: Sequence[Line], path: Path) -> None:
@@ -245,7 +309,7 @@ def _view(example: Example) -> tuple[np.ndarray, np.ndarray, None]:
 def main() -> None:
     """Parse, paint, judge, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("matters", "transfer"))
+    parser.add_argument("what", choices=("matters", "transfer", "hybrid"))
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the sets")
     parser.add_argument("--out", type=Path, required=True, help="where runs and pictures go, or lie")
     parser.add_argument("--only", choices=sorted(EXAMPLES), help="one set")
@@ -258,10 +322,16 @@ def main() -> None:
     results = json.loads(args.results.read_text()) if args.results.exists() else {}
     extractor = Remembered(load_extractor("efficientnet-lite0"), args.out / "features")
     names = [args.only] if args.only else sorted(EXAMPLES)
-    for name in names if args.what == "matters" else ["transfer"]:
-        entry = matters(name, args, extractor) if name != "transfer" else transfer(args, extractor)
+    for name in names if args.what != "transfer" else ["transfer"]:
+        key = f"{name}, hybrid" if args.what == "hybrid" else name
+        if args.what == "transfer":
+            entry = transfer(args, extractor)
+        else:
+            entry = (matters if args.what == "matters" else hybrid)(name, args, extractor)
         threads = os.environ.get("OMP_NUM_THREADS", "")
-        results[name] = {"machine": {**machine(), "threads": threads}, "set": args.set, "count": args.count, **entry}
+        back = Backbone.load("builtin").fingerprint
+        facts = {"machine": {**machine(), "threads": threads}, "backbone": back, "set": args.set, "count": args.count}
+        results[key] = {**facts, **entry}
         write_json(args.results, results)
         print(json.dumps(entry, indent=1))
 

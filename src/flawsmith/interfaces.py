@@ -49,6 +49,10 @@ class Generator(ABC):
     """False: it cannot repaint a place as *sound*, so no shams can be made with it."""
     native: ClassVar[bool] = False
     """True: it works on windows at the camera's own scale, of any size, one at a time."""
+    sampling_only: ClassVar[frozenset[str]] = frozenset()
+    """Names of settings that training never reads: weights stay good when they change."""
+    dial: ClassVar[tuple[str, tuple[float, ...]]] = ("", ())
+    """A number among them (`part.name`: in the table `part`), and its values that the report shows side by side."""
 
     def __init__(self, backbone: Backbone | None, settings: BaseSettings) -> None:
         self.backbone = backbone

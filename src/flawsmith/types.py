@@ -74,9 +74,17 @@ class Condition:
     """float32 (B,3,H,W): the normal with that damage blended in: something to start from."""
     reference: Batch | None = None
     """Windows with their masks and words whose damage looks as wanted; may be of another product than is painted on."""
+    look: tuple[str, ...] = ()
+    """Words that go before the kind's name, "small faint" say, a row each; () = none."""
 
     def __len__(self) -> int:
         return len(self.product)
+
+    def named(self) -> list[tuple[str, str]]:
+        """Return (kind with the words of its look, product) of each row, for prompts; the kind is "" for sound."""
+        looks = self.look or ("",) * len(self)
+        kinds = [f"{look} {kind}".strip() if kind else "" for look, kind in zip(looks, self.defect, strict=True)]
+        return list(zip(kinds, self.product, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

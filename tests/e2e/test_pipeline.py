@@ -280,6 +280,18 @@ def test_other_settings_change_what_they_should(small_config: dict[str, Any], tm
     assert (weights(back), back.path("samples/000000.png").read_bytes()) == kept
 
 
+def test_what_only_sampling_reads_trains_nothing_anew(small_config: dict[str, Any], tmp_path: Path):
+    base = small_config | {"data.products": ["screw"], "train.steps": 1, "generate.count": 1}
+    run = run_with(tmp_path / "run", base, generator__settings={"start": "shot", "strength": 0.3})
+    weights = run.path("weights/screw/control.safetensors")
+    before, made = weights.stat().st_mtime_ns, run.path("samples/000000.png").read_bytes()
+    other = run_with(tmp_path / "run", base, generator__settings={"start": "shot", "strength": 0.9})
+    assert weights.stat().st_mtime_ns == before
+    assert other.path("samples/000000.png").read_bytes() != made
+    run_with(tmp_path / "run", base, generator__settings={"start": "shot", "text_dropout": 0.5})
+    assert weights.stat().st_mtime_ns != before
+
+
 def test_a_shot_drawn_anew_is_learned_anew(small_config: dict[str, Any], factory_root: Path, tmp_path: Path):
     root = tmp_path / "data"
     shutil.copytree(factory_root / "screw", root / "screw")

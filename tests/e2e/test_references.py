@@ -92,7 +92,35 @@ def test_a_run_that_was_killed_goes_on_alike(borrowed: Run, tmp_path: Path) -> N
 
 def test_measure_and_report_take_borrowed_pairs(borrowed: Run) -> None:
     measure(borrowed)
-    assert "crack" in report(borrowed).read_text()
+    page = report(borrowed).read_text()
+    assert "crack" in page
+    # The row of pictures: what the reference's weight does, all else equal.
+    assert "generator.settings.scale" in page and "scale = 0.5" in page
+    assert len(list(borrowed.path("report").glob("dial-*.jpg"))) == 4
+    assert "report/dial-00-" in borrowed.path("report.md").read_text()
+
+
+def test_the_dial_turns_one_setting_and_is_painted_once(borrowed: Run, tmp_path: Path) -> None:
+    twin = tmp_path / "r"
+    shutil.copytree(borrowed.folder, twin)
+    run = Run.open(twin)
+    tree = json.loads(run.path("dial.json").read_text())
+    plan = [json.loads(line) for line in run.path("plan.jsonl").read_text().splitlines()]
+    assert tree["dial"] == "scale" and [(r["product"], r["defect"]) for r in tree["rows"]] == list(
+        dict.fromkeys((line["product"], line["defect"]) for line in plan)
+    )
+    for row in tree["rows"]:
+        assert [one["value"] for one in row["made"]] == [0.0, 0.5, 1.0]
+        made = [run.path(one["image"]).read_bytes() for one in row["made"]]
+        assert len(set(made)) == 3, "the reference's weight changes nothing"
+    before = {path: path.stat().st_mtime_ns for path in run.path("dial").iterdir()}
+    generate(run)
+    assert {path: path.stat().st_mtime_ns for path in run.path("dial").iterdir()} == before
+    run.path("dial.json").unlink()  # killed before it was written
+    generate(Run.open(twin))
+    assert json.loads(run.path("dial.json").read_text()) == tree
+    for path in before:
+        assert path.read_bytes() == borrowed.path("dial", path.name).read_bytes()
 
 
 def plan_of(run: Run, **changes: Any) -> list[dict[str, Any]]:
@@ -147,7 +175,7 @@ def test_a_sentence_decides_kind_place_and_size(borrowed: Run) -> None:
     from flawsmith.data.masks import Pose, apply_pose_mask
 
     lines = plan_of(borrowed, say="a small crack on the magnet, near the top left", count=5, borrow=[])
-    assert [(line["product"], line["defect"]) for line in lines] == [("magnet", "crack")] * 5
+    assert [(line["product"], line["defect"], line["look"]) for line in lines] == [("magnet", "crack", "small")] * 5
     shots = {example.id: example for example in make_split(borrowed.config).shots}
     for line in lines:
         mask = images.read_mask(shots[line["shot"]].mask, (128, 128))  # type: ignore[arg-type]

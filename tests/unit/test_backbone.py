@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -24,8 +24,9 @@ from flawsmith.nn.backbone import Backbone, pick_device, pick_dtype
 
 WORDS = ["a photo of a scratch", "a photo of a hole"]
 KINDS = {
-    "17 channels, tiny": {},
-    "8 channels, tiny": {"inpaints": False, "target": "epsilon"},
+    "33 channels, dc": {},
+    "16 channels, dc": {"inpaints": False, "target": "epsilon"},
+    "9 channels, tiny": {"tiny": True},
     "9 channels, kl": {"kl": True},
     "4 channels, kl": {"kl": True, "inpaints": False},
     "9 channels, kl, epsilon": {"kl": True, "target": "epsilon"},
@@ -47,7 +48,7 @@ def conditions(back: Backbone, count: int = 2) -> dict[str, Tensor]:
 def test_every_kind_encodes_decodes_embeds_and_predicts(make_backbone, kind):
     told = KINDS[kind]
     back = make_backbone(**told)
-    channels = 4 if told.get("kl") else 8
+    channels = 4 if told.get("kl") or told.get("tiny") else 16
     assert (back.latent_channels, back.factor, back.size) == (channels, 8, 64)
     assert back.inpaints == told.get("inpaints", True) and back.noise.target == told.get("target", "v_prediction")
     image = normal(2, 3, 64, 64).clamp(-1, 1)
@@ -75,19 +76,19 @@ def test_half_precision_gives_float32_out_and_nearly_the_same(make_backbone):
 
 def test_other_sizes_than_its_own(backbone):
     latent = backbone.encode(torch.zeros(1, 3, 96, 128))
-    assert latent.shape == (1, 8, 12, 16)
+    assert latent.shape == (1, 16, 12, 16)
     given = {"mask": torch.ones(1, 1, 12, 16), "masked": latent}
     assert backbone.predict(latent, torch.tensor([5]), backbone.embed(WORDS[:1]), **given).shape == latent.shape
 
 
 def test_an_inpainting_unet_without_its_conditions_is_refused(backbone):
     with pytest.raises(ValueError, match="needs mask and masked"):
-        backbone.predict(torch.zeros(1, 8, 8, 8), torch.tensor([1]), backbone.embed(["x"]))
+        backbone.predict(torch.zeros(1, 16, 8, 8), torch.tensor([1]), backbone.embed(["x"]))
 
 
 def test_a_plain_unet_ignores_the_conditions(make_backbone):
     back = make_backbone(inpaints=False)
-    latent, t, text = normal(2, 8, 8, 8), torch.tensor([1, 2]), back.embed(WORDS)
+    latent, t, text = normal(2, back.latent_channels, 8, 8), torch.tensor([1, 2]), back.embed(WORDS)
     assert torch.equal(back.predict(latent, t, text), back.predict(latent, t, text, **conditions(back)))
 
 
@@ -101,7 +102,7 @@ def test_nothing_of_it_is_trained(backbone):
 
 def test_predict_is_the_unets_own_answer(backbone, backbone_folder):
     unet = UNet2DConditionModel.from_pretrained(backbone_folder / "unet", local_files_only=True)
-    latent, t, text = normal(2, 8, 8, 8), torch.tensor([7, 650]), backbone.embed(WORDS)
+    latent, t, text = normal(2, 16, 8, 8), torch.tensor([7, 650]), backbone.embed(WORDS)
     given = conditions(backbone)
     down = [0.1 * normal(2, *shape, seed=i) for i, shape in enumerate([(32, 8, 8), (32, 8, 8), (32, 4, 4), (64, 4, 4)])]
     middle = 0.1 * normal(2, 64, 4, 4, seed=9)
@@ -121,7 +122,7 @@ def test_predict_is_the_unets_own_answer(backbone, backbone_folder):
 def test_gradients_reach_the_residuals_and_nothing_else(backbone):
     middle = torch.zeros(1, 64, 4, 4, requires_grad=True)
     down = [torch.zeros(1, c, s, s) for c, s in ((32, 8), (32, 8), (32, 4), (64, 4))]
-    latent, text = normal(1, 8, 8, 8), backbone.embed(WORDS[:1])
+    latent, text = normal(1, 16, 8, 8), backbone.embed(WORDS[:1])
     said = backbone.predict(latent, torch.tensor([9]), text, **conditions(backbone, 1), residuals=(down, middle))
     said.square().sum().backward()
     assert middle.grad is not None and middle.grad.any()
@@ -157,8 +158,20 @@ def test_encode_scales_and_shifts_the_posteriors_mean(make_backbone, shift):
     assert torch.equal(back.encode(image), latent)
 
 
-def test_encode_scales_the_tiny_autoencoders_latents(make_backbone):
+def test_encode_scales_the_deep_compression_autoencoders_latents(make_backbone):
     back = make_backbone()
+    back.vae.register_to_config(scaling_factor=3.0)
+    image = normal(1, 3, 64, 64, seed=3).clamp(-1, 1)
+    with torch.no_grad():
+        plain = back.vae.encode(image).latent
+        torch.testing.assert_close(back.encode(image), 3 * plain, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            back.decode(3 * plain), back.vae.decode(plain).sample.clamp(-1, 1), atol=1e-4, rtol=0
+        )
+
+
+def test_encode_scales_the_tiny_autoencoders_latents(make_backbone):
+    back = make_backbone(tiny=True)
     back.vae.register_to_config(scaling_factor=3.0)
     image = normal(1, 3, 64, 64, seed=3).clamp(-1, 1)
     with torch.no_grad():
@@ -190,7 +203,7 @@ def test_saved_and_loaded_it_is_the_same(backbone, backbone_folder):
     assert again.noise.config["prediction_type"] == "v_prediction"
     assert torch.equal(again.noise.alphas, backbone.noise.alphas)
     assert torch.equal(again.embed(WORDS), backbone.embed(WORDS))
-    image, latent = normal(1, 3, 64, 64).clamp(-1, 1), normal(1, 8, 8, 8)
+    image, latent = normal(1, 3, 64, 64).clamp(-1, 1), normal(1, 16, 8, 8)
     assert torch.equal(again.encode(image), backbone.encode(image))
     assert torch.equal(again.decode(latent), backbone.decode(latent))
     given, text = conditions(backbone, 1), backbone.embed(WORDS[:1])
@@ -200,7 +213,7 @@ def test_saved_and_loaded_it_is_the_same(backbone, backbone_folder):
 
 def test_diffusers_and_transformers_read_the_folder_themselves(backbone_folder):
     place, options = str(backbone_folder), {"local_files_only": True}
-    assert AutoencoderTiny.from_pretrained(place, subfolder="vae", **options).config.latent_channels == 8
+    assert AutoencoderDC.from_pretrained(place, subfolder="vae", **options).config.latent_channels == 16
     assert CLIPTextModel.from_pretrained(place, subfolder="text_encoder", **options).config.hidden_size == 32
     tokens = CLIPTokenizer.from_pretrained(place, subfolder="tokenizer", **options)
     assert tokens("scratch").input_ids[1:-1] == tokens("SCRATCH").input_ids[1:-1] != []
@@ -249,7 +262,7 @@ def test_the_fingerprint_of_changed_weights_is_another(make_backbone, part):
 
 def test_saving_leaves_the_backbone_as_it_was(make_backbone, tmp_path):
     back = make_backbone()
-    latent, t, text = normal(1, 8, 8, 8), torch.tensor([5]), back.embed(WORDS[:1])
+    latent, t, text = normal(1, 16, 8, 8), torch.tensor([5]), back.embed(WORDS[:1])
     before = back.predict(latent, t, text, **conditions(back, 1))
     back.save(tmp_path / "x")
     assert torch.equal(back.predict(latent, t, text, **conditions(back, 1)), before)
@@ -261,7 +274,12 @@ def test_saving_leaves_the_backbone_as_it_was(make_backbone, tmp_path):
 
 def test_a_fork_shares_its_weights_and_may_replace_its_attention(make_backbone):
     back = make_backbone()
-    latent, t, text, given = normal(2, 8, 8, 8), torch.tensor([5, 600]), back.embed(WORDS), conditions(back)
+    latent, t, text, given = (
+        normal(2, back.latent_channels, 8, 8),
+        torch.tensor([5, 600]),
+        back.embed(WORDS),
+        conditions(back),
+    )
     before = back.predict(latent, t, text, **given)
     twin = back.fork()
     assert twin.unet is not back.unet and twin.fingerprint == back.fingerprint
@@ -403,7 +421,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 def test_a_hub_id_while_offline(monkeypatch):
     forbidden: list[str] = []
-    for kind in (AutoencoderKL, AutoencoderTiny, UNet2DConditionModel, CLIPTextModel, CLIPTokenizer):
+    for kind in (AutoencoderDC, AutoencoderKL, AutoencoderTiny, UNet2DConditionModel, CLIPTextModel, CLIPTokenizer):
         monkeypatch.setattr(kind, "from_pretrained", lambda *a, **k: forbidden.append("asked"))
     with pytest.raises(BackboneError, match="'some/model': no such folder, and asking a hub is off"):
         Backbone.load("some/model")
@@ -463,13 +481,15 @@ def test_an_autoencoder_of_another_class(backbone_folder, tmp_path):
     folder = broken_copy(backbone_folder, tmp_path / "b", "vae")
     config = json.loads((folder / "vae" / "config.json").read_text())
     (folder / "vae" / "config.json").write_text(json.dumps({**config, "_class_name": "VQModel"}))
-    with pytest.raises(BackboneError, match=r"class VQModel is not supported; known: AutoencoderKL, AutoencoderTiny"):
+    with pytest.raises(
+        BackboneError, match=r"VQModel is not supported; known: AutoencoderDC, AutoencoderKL, AutoencoderTiny"
+    ):
         Backbone.load(folder)
 
 
 def test_channels_that_fit_neither_form(make_backbone):
     plain, deep = make_backbone(kl=True), make_backbone()
-    with pytest.raises(BackboneError, match=r"takes 9 channels; with 8 latent channels it should be 8 .* or 17"):
+    with pytest.raises(BackboneError, match=r"takes 9 channels; with 16 latent channels it should be 16 .* or 33"):
         Backbone(deep.vae, deep.text_encoder, deep.tokenizer, plain.unet, builtin.SCHEDULER, name="mixed", device="cpu")
 
 
@@ -511,7 +531,7 @@ def test_every_part_is_told_whether_the_hub_may_be_asked(backbone_folder, monkey
 
         monkeypatch.setattr(kind, method, spied)
 
-    watch(AutoencoderTiny, "from_pretrained")
+    watch(AutoencoderDC, "from_pretrained")
     for kind in (UNet2DConditionModel, CLIPTextModel, CLIPTokenizer):
         watch(kind, "from_pretrained")
     watch(AutoencoderKL, "load_config")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderDC, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from flawsmith.config import load_config, validate
@@ -19,7 +20,16 @@ from flawsmith.errors import ConfigError, RunError
 from flawsmith.nn import builtin
 from flawsmith.nn.backbone import Backbone
 from flawsmith.stages import backbone as stage
-from flawsmith.stages.backbone import Recipe, factory_sources, make_backbone, prompt, user_sources
+from flawsmith.stages.backbone import Recipe, make_backbone
+from flawsmith.stages.backbone_data import (
+    FactoryMaterial,
+    UserMaterial,
+    crops,
+    prompt,
+    to_tensor,
+    user_sources,
+    windows_of,
+)
 
 SMALL = Recipe(
     pictures=6,
@@ -28,6 +38,7 @@ SMALL = Recipe(
     autoencoder_batch=2,
     crop=32,
     views=8,
+    turns=2,
     steps=3,
     batch=2,
     widths=(32, 64),
@@ -36,6 +47,10 @@ SMALL = Recipe(
     workers=1,
     save_every=1,
 )
+
+
+def material(seed: int = 0, count: int = SMALL.pictures, pool: Any = None) -> FactoryMaterial:
+    return FactoryMaterial(count, SMALL.picture_size, seed, pool)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -58,7 +73,7 @@ def test_it_is_a_backbone_that_can_be_loaded(trained):
     out, made = trained
     again = Backbone.load(out, device="cpu", dtype="float32")
     assert again.fingerprint == made.fingerprint
-    assert (again.size, again.factor, again.latent_channels, again.inpaints) == (64, 8, 8, True)
+    assert (again.size, again.factor, again.latent_channels, again.inpaints) == (64, 8, 16, True)
     assert again.unet.config.block_out_channels == (32, 64) or list(again.unet.config.block_out_channels) == [32, 64]
     image = torch.rand(1, 3, 64, 64) * 2 - 1
     latent, mask = again.encode(image), torch.ones(1, 1, 8, 8)
@@ -68,12 +83,12 @@ def test_it_is_a_backbone_that_can_be_loaded(trained):
 
 def test_diffusers_and_transformers_load_it_themselves(trained):
     place, options = str(trained[0]), {"local_files_only": True}
-    vae = AutoencoderTiny.from_pretrained(place, subfolder="vae", **options)
+    vae = AutoencoderDC.from_pretrained(place, subfolder="vae", **options)
     unet = UNet2DConditionModel.from_pretrained(place, subfolder="unet", **options)
     text_encoder = CLIPTextModel.from_pretrained(place, subfolder="text_encoder", **options)
     tokens = CLIPTokenizer.from_pretrained(place, subfolder="tokenizer", **options)
     scheduler = DDIMScheduler.from_pretrained(place, subfolder="scheduler", **options)
-    assert unet.config.in_channels == 17 and vae.config.latent_channels == 8
+    assert unet.config.in_channels == 33 and vae.config.latent_channels == 16
     assert vae.config.scaling_factor != 1 and 0.01 < vae.config.scaling_factor < 100
     assert text_encoder.config.vocab_size == len(tokens) and scheduler.config.prediction_type == "v_prediction"
     assert not [p for p in trained[0].rglob("*") if p.suffix in (".bin", ".pt", ".pkl", ".part")]
@@ -81,8 +96,7 @@ def test_diffusers_and_transformers_load_it_themselves(trained):
 
 def test_its_latents_are_of_about_unit_variance(trained):
     back = Backbone.load(trained[0], device="cpu", dtype="float32")
-    sources = factory_sources(SMALL)
-    images = torch.from_numpy(np.stack([s.damaged for s in sources])).permute(0, 3, 1, 2).float() / 127.5 - 1
+    images = to_tensor(np.stack([source.damaged for source in material().pictures()]))
     assert 0.3 < float(back.encode(images).std()) < 3
 
 
@@ -140,9 +154,9 @@ def test_another_recipe_in_the_same_folder_begins_anew(trained, tmp_path):
     for file in (trained[0] / "state").glob("*.safetensors"):
         (out / "state" / file.name).write_bytes(file.read_bytes())
     steps: list[tuple[str, int]] = []
-    recipe = SMALL.model_copy(update={"seed": 1, "pictures": 4, "autoencoder_steps": 1, "steps": 1})
-    stage.train_backbone(out, recipe, factory_sources(recipe), lambda name, done, *_: steps.append((name, done)))
-    assert [s for s in steps if s[0] != "encode"] == [("autoencoder", 1), ("unet", 1)]
+    recipe = SMALL.model_copy(update={"seed": 1, "pictures": 4, "autoencoder_steps": 1, "steps": 1, "turns": 1})
+    stage.train_backbone(out, recipe, material(1, 4), lambda name, done, *_: steps.append((name, done)))
+    assert [s for s in steps if not s[0].startswith("encode")] == [("autoencoder", 1), ("unet", 1)]
 
 
 # ---- what is refused ----------------------------------------------------------------------------
@@ -177,13 +191,43 @@ def test_recipes_are_strict_and_explained():
 
 
 def test_factory_pictures_follow_from_the_seed():
-    sources, again = factory_sources(SMALL), factory_sources(SMALL)
+    sources, again = material().pictures(), material().pictures()
     assert len(sources) == SMALL.pictures and any(s.mask.any() for s in sources)
     for a, b in zip(sources, again, strict=True):
         assert np.array_equal(a.damaged, b.damaged) and np.array_equal(a.mask, b.mask) and a.caption == b.caption
         assert a.damaged.shape == (96, 96, 3) and a.damaged.dtype == np.uint8 and a.mask.dtype == bool
-    other = factory_sources(SMALL.model_copy(update={"seed": 1}))
+    other = material(1).pictures()
     assert not all(np.array_equal(a.damaged, b.damaged) for a, b in zip(sources, other, strict=True))
+
+
+def test_each_turn_has_windows_of_its_own_and_the_same_on_any_number_of_processes():
+    with ThreadPoolExecutor(2) as pool:
+        beside = material(pool=pool)
+        beside.ahead(1, 8, 64)
+        made = [list(one.windows(turn, 8, 64)) for one in (material(), beside) for turn in (0, 1)]
+    for alone, pooled in ((made[0], made[2]), (made[1], made[3])):
+        assert sum(len(part.image) for part in alone) == 8
+        for a, b in zip(alone, pooled, strict=True):
+            assert np.array_equal(a.image, b.image) and np.array_equal(a.mask, b.mask) and a.words == b.words
+    assert not np.array_equal(made[0][0].image, made[1][0].image)
+
+
+def test_windows_show_damage_under_its_mask_whole_windows_and_sound_under_borrowed_masks():
+    sources = FactoryMaterial(30, 96, 5).pictures()
+    seen = windows_of(sources, 200, 64, (3,))
+    assert seen.image.shape == (200, 64, 64, 3) and seen.image.dtype == np.uint8 and seen.mask.dtype == bool
+    share = seen.mask.mean((1, 2))
+    sound = np.array([" sound " in words for words in seen.words])
+    assert seen.mask.any((1, 2)).all() and 0.15 < sound.mean() < 0.35 and 0.03 < (share == 1).mean() < 0.2
+    assert not (share[sound] == 1).any()
+
+
+def test_crops_have_any_tone_and_some_are_grey():
+    seen = crops(material().pictures(), 32, 40, (1, 2))
+    assert seen.shape == (40, 3, 32, 32) and -1 <= float(seen.min()) and float(seen.max()) <= 1
+    grey = (seen.amax(1) - seen.amin(1)).flatten(1).amax(1) < 1e-6
+    assert 0 < int(grey.sum()) < 40
+    assert torch.equal(seen, crops(material().pictures(), 32, 40, (1, 2)))
 
 
 def test_the_users_own_pictures_teach_too(trained, factory_root, tmp_path):
@@ -195,7 +239,9 @@ def test_the_users_own_pictures_teach_too(trained, factory_root, tmp_path):
         assert source.damaged.dtype == np.uint8 and source.damaged.shape == (128, 128, 3)
         assert (source.sound is None) == (source.defect is not None) and source.part.any()
         assert source.mask.any() == (source.defect is not None)
-    short = SMALL.model_copy(update={"autoencoder_steps": 1, "steps": 1})
+    turns = [list(UserMaterial(sources, 0).windows(turn, 4, 64))[0].image for turn in (0, 1)]
+    assert not np.array_equal(*turns)
+    short = SMALL.model_copy(update={"autoencoder_steps": 1, "steps": 1, "turns": 1})
     made = make_backbone(tmp_path / "own", short, config)
     assert made.size == 64 and made.fingerprint != trained[1].fingerprint
     kept = CLIPTokenizer.from_pretrained(tmp_path / "own" / "tokenizer", local_files_only=True)

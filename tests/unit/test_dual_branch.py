@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from flawsmith.errors import ConfigError, RunError
-from flawsmith.generators.dual_branch import DualBranch, Settings, filled
+from flawsmith.generators.dual_branch import DualBranch, Settings
 from flawsmith.nn.diffusion import Noise
+from flawsmith.nn.inpaint import filled
 from flawsmith.nn.weights import load_tensors
 from flawsmith.testing import GENERATOR_CHECKS, check_generator, example_batch, example_condition
 from flawsmith.types import Condition

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
+import pytest
+import torch
+
+from flawsmith import registry
 from flawsmith.data.say import SIZES, Wish, parse
 from flawsmith.errors import ConfigError
+from flawsmith.testing import example_condition
+from flawsmith.types import Condition
 
 TILE = ["Blowhole", "Break", "Crack", "Fray", "Uneven"]
 SCREW = ["manipulated_front", "scratch_head", "scratch_neck", "thread_side", "thread_top"]
@@ -101,3 +107,31 @@ def test_sizes_agree_with_the_captions() -> None:
 def test_a_wish_without_a_place_has_none() -> None:
     assert Wish("scratch").place is None
     assert Wish("scratch", down="top").place == (0.5, 0.2)
+
+
+def test_size_and_severity_go_into_the_prompt_and_the_rest_does_not() -> None:
+    said = {
+        "a large faint rust patch on the left": "large faint",
+        "a long thin crack near the top": "",
+        "a medium dent": "",
+        "아주 작은 균열": "tiny",
+    }
+    assert {words: parse(words, PLAIN, PRODUCTS).look for words in said} == said
+
+
+def test_a_request_names_its_kind_with_its_look_and_sound_without() -> None:
+    blank = torch.zeros(3, 3, 8, 8)
+    asked = Condition(blank, blank[:, :1], ("tile",) * 3, ("crack", "hole", ""), look=("tiny faint", "", "large"))
+    assert asked.named() == [("tiny faint crack", "tile"), ("hole", "tile"), ("", "tile")]
+    assert Condition(blank, blank[:, :1], ("tile",) * 3, ("crack", "hole", "")).named()[0] == ("crack", "tile")
+
+
+def test_the_words_reach_every_generator_that_reads_words(backbone: Any) -> None:
+    from dataclasses import replace
+
+    plain = example_condition(backbone.size, 2)
+    told = replace(plain, look=("small", "small"))
+    for name in ("controlnet_inpaint", "cross_modal", "dual_branch"):
+        kind = registry.get("generators", name)
+        made = [kind(backbone, kind.Settings()).sample(x, [1, 2], steps=2, guidance=2.0).image for x in (plain, told)]
+        assert not torch.equal(*made), name

@@ -274,15 +274,21 @@ def with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, *, reach: floa
         shot_part: bool (H,W): the shot's part, posed likewise.
         normal_part: bool (H,W).
         reach: How far from the damage the outline is taken over, as a share of the root of the damage's area.
-        sliver: As a share of the picture's longer side; thinner differences are misfits of the two outlines.
+        sliver: As a share of the picture's longer side; thinner differences are misfits of the two outlines, and so are
+            those no thicker than what differs farther along the outline, where there is no damage: a rim taken over
+            for a part that lies a little otherwise would be drawn twice.
     """
     if not posed.any():
         return posed
-    width = max(3, round(sliver * max(posed.shape)))
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
-    apart = cv2.morphologyEx((shot_part ^ normal_part).astype(np.uint8), cv2.MORPH_OPEN, disc) > 0
     far = cv2.distanceTransform((~posed).astype(np.uint8), cv2.DIST_L2, 5)
-    near = far <= max(3.0, reach * float(np.sqrt(posed.sum())))
+    within = max(3.0, reach * float(np.sqrt(posed.sum())))
+    near = far <= within
+    differs = (shot_part ^ normal_part).astype(np.uint8)
+    deep = cv2.distanceTransform(differs, cv2.DIST_L2, 5)[(far > within) & (far <= 3 * within)]
+    misfit = 2 * float(deep.max()) if deep.size else 0.0
+    width = max(3, round(sliver * max(posed.shape)), round(misfit) + 1)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
+    apart = cv2.morphologyEx(differs, cv2.MORPH_OPEN, disc) > 0
     labels = cv2.connectedComponents((posed | (apart & near)).astype(np.uint8), connectivity=8)[1]
     joined = np.isin(labels, np.unique(labels[posed])) & (labels > 0)
     # What the damage cuts off the sound part, a tip beyond a break, goes with it if the shot has nothing there: first

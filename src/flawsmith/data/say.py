@@ -41,6 +41,11 @@ class Wish:
     """faint or severe, among the kind's own."""
 
     @property
+    def look(self) -> str:
+        """The words of size and severity that go into the prompt; the built-in backbone was taught with them."""
+        return " ".join(word for word in (self.size, self.severity) if word and word != "medium")
+
+    @property
     def place(self) -> tuple[float, float] | None:
         """Where, as shares of the picture's width and height."""
         if not (self.across or self.down):

@@ -71,6 +71,7 @@ class ControlNetInpaint(Generator):
     """See the module's text. A plain UNet serves as well: the known latent is then held at every step."""
 
     Settings: ClassVar[type[BaseSettings]] = Settings
+    sampling_only: ClassVar[frozenset[str]] = frozenset({"control_scale", "start", "strength", "detail", "sampler"})
     settings: ControlNetInpaintSettings
 
     def __init__(self, backbone: Backbone | None, settings: BaseSettings) -> None:
@@ -120,7 +121,7 @@ class ControlNetInpaint(Generator):
         back = self.backbone
         normal, mask = asked.normal.to(back.device), asked.mask.to(back.device)
         known, masked, cells = conditions(back, normal, mask)
-        words = [self.words(d, p) for d, p in zip(asked.defect, asked.product, strict=True)]
+        words = [self.words(*pair) for pair in asked.named()]
         text = back.embed(words)
         control = self._sampling_copy()
         # The hint does not change from step to step: embed it once.

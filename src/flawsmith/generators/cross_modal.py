@@ -105,7 +105,9 @@ class CrossModal(Generator):
 
     Settings: ClassVar[type[BaseSettings]] = Settings
     settings: CrossModalSettings
+    sampling_only: ClassVar[frozenset[str]] = frozenset({"scale", "start", "strength", "detail", "sampler"})
     reads_reference = True
+    dial = ("scale", (0.0, 0.5, 1.0))
 
     def __init__(self, backbone: Backbone | None, settings: BaseSettings) -> None:
         if backbone is None:
@@ -196,7 +198,7 @@ class CrossModal(Generator):
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Made:
         back = self.listening
         told = conditions(back, asked.normal, asked.mask)
-        text = back.embed([self.words(*pair) for pair in zip(asked.defect, asked.product, strict=True)])
+        text = back.embed([self.words(*pair) for pair in asked.named()])
         _, masked, cells = told
         if guidance != 1.0:
             text = torch.cat([back.embed([""] * len(asked)), text])

@@ -27,7 +27,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, max_pool2d
+from torch.nn.functional import max_pool2d
 
 from flawsmith.config import Settings as BaseSettings
 from flawsmith.errors import ConfigError
@@ -36,8 +36,9 @@ from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.branches import Branches, Pass
 from flawsmith.nn.diffusion import Predict, denoise, guided, stacked_noise, weighted_loss
 from flawsmith.nn.drawn import Drawn, cell_distance, overlaps, pixel_distance, tidy
-from flawsmith.nn.inpaint import prompt_fields, worded
+from flawsmith.nn.inpaint import filled, prompt_fields, worded
 from flawsmith.nn.lora import Rows, adapted_words
+from flawsmith.nn.saliency import Saliency, refined
 from flawsmith.types import Batch, Condition, Encoded, Made
 
 SHARED = "shared"
@@ -89,6 +90,8 @@ class Settings(BaseSettings):
     """Pieces of the drawn mask below this share of the window are dropped; nothing left = refused as empty."""
     largest: Annotated[float, Field(gt=0, le=1)] = 0.5
     """A drawn mask above this share of the window is refused as overflow."""
+    saliency: str = ""
+    """An ONNX file of U^2-Net or its kin, to trim the drawn mask by what it finds salient; empty = none."""
     sampler: Literal["dpm", "ddim"] = "dpm"
     """DPM-Solver++ 2M, or DDIM; the paper's is PLMS with 100 steps."""
 
@@ -113,6 +116,9 @@ class DualBranch(Generator):
 
     Settings: ClassVar[type[BaseSettings]] = Settings
     needs_mask: ClassVar[bool] = False
+    sampling_only: ClassVar[frozenset[str]] = frozenset(
+        {"out", "against", "hold", "start", "strength", "detail", "smallest", "largest", "saliency", "sampler"}
+    )
     settings: DualBranchSettings
 
     def __init__(self, backbone: Backbone | None, settings: BaseSettings) -> None:
@@ -136,6 +142,7 @@ class DualBranch(Generator):
             own.text_encoder, self.words = adapted_words(own.text_encoder, told.text_rank)
             self.words.to(own.device)
         self.drawn = Drawn()
+        self._saliency = Saliency(told.saliency) if told.saliency else None
         self._read: dict[tuple[int, ...], Tensor] = {}
         self._greys: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
 
@@ -238,7 +245,7 @@ class DualBranch(Generator):
             device=back.device,
         )
         whole, alone = latent.chunk(2, dim=1)
-        mask, refused = self._mask(pixel_distance(back.decode(alone), grey_image), allowed, sound)
+        mask, refused = self._mask(back.decode(alone), grey_image, allowed, sound)
         if not transplant:
             return Made(back.decode(whole).cpu(), mask.cpu(), None, refused, True)
         cells = max_pool2d(back.latent_mask(mask), 3, stride=1, padding=1)
@@ -254,9 +261,8 @@ class DualBranch(Generator):
     ) -> Predict:
         """Return the network with words and background bound; a pair is one latent of twice the channels."""
         told = self.settings
-        named = list(zip(asked.defect, asked.product, strict=True))
-        pair = [self.pair_of(*names) for names in named]
-        texts = [self.texts(*names) for names in named]
+        pair = [self.pair_of(*names) for names in zip(asked.defect, asked.product, strict=True)]
+        texts = [self.texts(*names) for names in asked.named()]
         if guidance != 1.0:
             silent = told.sound_prompt if told.against == "sound" else ""
             pair, texts = pair * 2, [(silent, silent)] * len(texts) + texts
@@ -325,9 +331,12 @@ class DualBranch(Generator):
 
         return held
 
-    def _mask(self, distance: Tensor, allowed: Tensor, sound: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+    def _mask(self, alone: Tensor, grey: Tensor, allowed: Tensor, sound: Tensor) -> tuple[Tensor, tuple[str, ...]]:
         """Return where the damage was drawn, (B,1,H,W) in {0,1}, and why a row must not be used."""
-        found, refused = self.drawn(distance, allowed, self.settings.smallest, self.settings.largest)
+        told = self.settings
+        found, refused = self.drawn(pixel_distance(alone, grey), allowed, told.smallest, told.largest)
+        if self._saliency is not None:
+            found = refined(found, self._saliency(alone))
         asked = [word if row else "" for word, row in zip(refused, ~sound.flatten(), strict=True)]
         return torch.where(sound, allowed, found), tuple(asked)
 
@@ -389,24 +398,6 @@ class DualBranch(Generator):
                 with torch.no_grad(), torch.autocast(device.type, enabled=False):
                     self._read[key] = encoder(row[None].to(device)).last_hidden_state.float()[0]
         return torch.stack([self._read[key] for key in keys])[place.to(device)]
-
-
-def filled(image: Tensor, mask: Tensor) -> Tensor:
-    """Return windows with what lies under the mask made of what surrounds it, float32 (B,3,H,W) in [-1,1].
-
-    A hole would tell BCM where the damage is, and when sampling there is none.
-
-    Args:
-        image: float32 (B,3,H,W) in [-1,1].
-        mask: float32 (B,1,H,W) in {0,1}.
-    """
-    out, known = image * (1 - mask), 1 - mask
-    for size in (5, 9, 17, 33, 65, 129):
-        near = [avg_pool2d(x, size, 1, size // 2, count_include_pad=False) for x in (out, known)]
-        reached = (near[1] > 0).float() * (1 - known)
-        out = out + reached * near[0] / near[1].clamp_min(1e-6)
-        known = known + reached
-    return out.clamp(-1, 1)
 
 
 def _rows_of(pair: Sequence[int]) -> Rows:

@@ -52,6 +52,7 @@ class Hybrid(Generator):
     Settings: ClassVar[type[BaseSettings]] = Settings
     settings: HybridSettings
     reads_reference = True
+    dial = ("semantic.scale", (0.0, 0.5, 1.0))
 
     def __init__(self, backbone: Backbone | None, settings: BaseSettings) -> None:
         if backbone is None:

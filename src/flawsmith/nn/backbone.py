@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -28,7 +28,7 @@ from flawsmith.nn.diffusion import Noise
 from flawsmith.nn.norm import use_plane_norms
 from flawsmith.nn.weights import tensor_hash
 
-_AUTOENCODERS: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+_AUTOENCODERS: dict[str, Any] = {kind.__name__: kind for kind in (AutoencoderDC, AutoencoderKL, AutoencoderTiny)}
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -144,7 +144,8 @@ class Backbone:
     def encode(self, image: Tensor) -> Tensor:
         """Return latents float32 (B,C,h,w), the posterior's mean, of images float32 (B,3,H,W) RGB in [-1,1]."""
         seen = self.vae.encode(self._in(image))
-        latent = seen.latents if hasattr(seen, "latents") else seen.latent_dist.mean
+        latent = next((seen[name] for name in ("latent", "latents") if name in seen), None)
+        latent = seen.latent_dist.mean if latent is None else latent
         return (latent.float() - self._shift()) * float(self.vae.config.scaling_factor)
 
     @torch.no_grad()

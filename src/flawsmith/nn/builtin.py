@@ -3,9 +3,9 @@
 Widths are chosen for the machine that will run it (measured on two cores with AMX: a 3x3 convolution of 128 channels
 runs at five times the FLOP/s of one of 64), and everything is one of diffusers' or transformers' own classes:
 
-    autoencoder   AutoencoderTiny, 8x smaller, 8 channels, width 128 throughout, no layer but one at full resolution
+    autoencoder   AutoencoderDC, 8x smaller, 16 channels, widths 64/128/256 by pixel shuffle, nothing at full resolution
     text encoder  CLIPTextModel, 2 layers of 128, with a byte-pair vocabulary of surfaces, parts and defects
-    UNet          UNet2DConditionModel, inpainting form (8 + 1 + 8 channels in), widths 128/192/256, 16x16 latents
+    UNet          UNet2DConditionModel, inpainting form (16 + 1 + 16 channels in), widths 128/192/256, 16x16 latents
     schedule      v-prediction, zero terminal signal-to-noise (Lin et al. 2024)
 
 `stages/backbone.py` trains it.
@@ -19,7 +19,7 @@ from typing import Any
 
 from flawsmith.errors import BackboneError
 
-LATENT_CHANNELS = 8
+LATENT_CHANNELS = 16
 TEXT_WIDTH = 128
 TEXT_LENGTH = 24
 WINDOW = 128
@@ -55,16 +55,27 @@ def folder() -> Path:
 
 
 def autoencoder(width: int = 128) -> Any:
-    """Return an untrained autoencoder; no residual block stands at full resolution, where width is dear."""
-    from diffusers import AutoencoderTiny
+    """Return an untrained autoencoder, `width` wide at a quarter of the resolution; a multiple of 16.
 
-    return AutoencoderTiny(
-        encoder_block_out_channels=(width,) * 4,
-        decoder_block_out_channels=(width,) * 4,
-        num_encoder_blocks=(0, 1, 1, 2),
-        num_decoder_blocks=(2, 1, 1, 0),
+    It shrinks by moving pixels into channels: a linear start needs that (`nn/linear_start.py`), and it spares layers at
+    full resolution, where width is dear.
+    """
+    from diffusers import AutoencoderDC
+
+    widths = (width // 2, width // 2, width, 2 * width)
+    none: tuple[tuple[int, ...], ...] = ((),) * 4
+    return AutoencoderDC(
         latent_channels=LATENT_CHANNELS,
-        act_fn="silu",
+        encoder_block_types="ResBlock",
+        decoder_block_types="ResBlock",
+        encoder_block_out_channels=widths,
+        decoder_block_out_channels=widths,
+        encoder_layers_per_block=(0, 1, 1, 1),
+        decoder_layers_per_block=(0, 1, 1, 2),
+        encoder_qkv_multiscales=none,
+        decoder_qkv_multiscales=none,
+        encoder_out_shortcut=False,
+        decoder_in_shortcut=False,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from flawsmith.errors import ConfigError
 from flawsmith.nn.backbone import Backbone
@@ -120,3 +121,21 @@ def prompt_fields(value: str) -> str:
     except (KeyError, IndexError, ValueError) as error:
         raise ValueError(f"only {{defect}} and {{product}} can be filled in ({error})") from None
     return value
+
+
+def filled(image: Tensor, mask: Tensor) -> Tensor:
+    """Return windows with what lies under the mask made of what surrounds it, float32 (B,3,H,W) in [-1,1].
+
+    A hole would tell BCM where the damage is, and when sampling there is none.
+
+    Args:
+        image: float32 (B,3,H,W) in [-1,1].
+        mask: float32 (B,1,H,W) in {0,1}.
+    """
+    out, known = image * (1 - mask), 1 - mask
+    for size in (5, 9, 17, 33, 65, 129):
+        near = [avg_pool2d(x, size, 1, size // 2, count_include_pad=False) for x in (out, known)]
+        reached = (near[1] > 0).float() * (1 - known)
+        out = out + reached * near[0] / near[1].clamp_min(1e-6)
+        known = known + reached
+    return out.clamp(-1, 1)

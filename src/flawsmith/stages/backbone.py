@@ -10,24 +10,19 @@ sound part with the word for sound; a share of windows has the mask everywhere, 
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from flawsmith.config import Config, Settings
-from flawsmith.data import factory
-from flawsmith.data.cover import Window
-from flawsmith.data.views import View, damage_view, loosened, sound_view
 from flawsmith.errors import ConfigError, RunError
 from flawsmith.files import append_lines, digest, write_json
 from flawsmith.nn import builtin
@@ -35,12 +30,18 @@ from flawsmith.nn.attention import use_small_attention
 from flawsmith.nn.backbone import Backbone, pick_device, pick_dtype
 from flawsmith.nn.diffusion import Noise, weighted_loss
 from flawsmith.nn.fit import Fit
-from flawsmith.stages.pictures import Pictures
+from flawsmith.nn.linear_start import can_start, start_linear
+from flawsmith.stages.backbone_data import (
+    FactoryMaterial,
+    Material,
+    Source,
+    UserMaterial,
+    crops,
+    prompt,
+    to_tensor,
+    user_sources,
+)
 from flawsmith.stages.progress import Advance, progress
-from flawsmith.stages.split import make_split
-
-SOUND = "sound"
-"""The word that stands where a defect's name would, for a part without damage."""
 
 
 class Recipe(Settings):
@@ -48,24 +49,28 @@ class Recipe(Settings):
 
     seed: int = 0
     """One number from which all randomness follows."""
-    pictures: Annotated[int, Field(ge=4)] = 5000
-    """Factory pictures to make (kept in memory: 0.45 MB each at 256 px)."""
+    pictures: Annotated[int, Field(ge=4)] = 3000
+    """Factory pictures to make, for the autoencoder and again for each turn's windows (0.45 MB each at 256 px)."""
     picture_size: Annotated[int, Field(ge=64)] = 256
     """Their side in pixels."""
-    autoencoder_steps: Annotated[int, Field(ge=1)] = 900
+    autoencoder_steps: Annotated[int, Field(ge=1)] = 500
     """Steps of the first half."""
     autoencoder_batch: Annotated[int, Field(ge=1)] = 16
     """Crops a step."""
     crop: Annotated[int, Field(ge=32)] = 96
     """Side of a crop in pixels."""
-    views: Annotated[int, Field(ge=8)] = 10000
-    """Windows encoded once and kept for the second half."""
-    steps: Annotated[int, Field(ge=1)] = 900
+    steps: Annotated[int, Field(ge=1)] = 2400
     """Steps of the second half."""
+    turns: Annotated[int, Field(ge=1)] = 2
+    """How often the second half gets new pictures; the next ones are made while it trains."""
+    views: Annotated[int, Field(ge=8)] = 12000
+    """Windows a turn: encoded once, kept in memory."""
     batch: Annotated[int, Field(ge=1)] = 48
     """Windows a step."""
+    autoencoder_rate: Annotated[float, Field(gt=0)] = 1e-4
+    """Peak learning rate of the first half, which begins near a good place."""
     learning_rate: Annotated[float, Field(gt=0)] = 4e-4
-    """Peak learning rate of both halves."""
+    """Peak learning rate of the second half."""
     widths: tuple[int, ...] = (128, 192, 256)
     """Widths of the UNet's levels."""
     autoencoder_width: Annotated[int, Field(ge=8)] = 128
@@ -80,76 +85,30 @@ class Recipe(Settings):
     """Steps between checkpoints."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A picture to train on: with damage, without it, and what it shows."""
-
-    damaged: np.ndarray
-    """uint8 (H,W,3) RGB; equal to `sound` when there is no damage."""
-    sound: np.ndarray | None
-    """uint8 (H,W,3) RGB, or None when the part was never seen sound."""
-    mask: np.ndarray
-    """bool (H,W)."""
-    part: np.ndarray
-    """bool (H,W)."""
-    product: str
-    defect: str | None
-    caption: str
-
-
-def prompt(defect: str | None, product: str | None = None) -> str:
-    """Return the words for a defect kind, or for sound when it is None; the same for training and for sampling."""
-    kind = (defect or SOUND).replace("_", " ")
-    if defect is None:
-        return f"a photo of {SOUND} {(product or 'surface').replace('_', ' ')}"
-    return f"a photo of a {kind}" + (f" on {product.replace('_', ' ')}" if product else "")
-
-
-def factory_sources(recipe: Recipe) -> list[Source]:
-    """Make the factory's pictures, on several processes."""
-    seeds = np.arange(recipe.pictures) + recipe.seed * 1_000_003
-    jobs = [(chunk.tolist(), recipe.picture_size) for chunk in np.array_split(seeds, max(1, len(seeds) // 50))]
-    if recipe.workers == 1:
-        return [source for job in jobs for source in _make(job)]
-    with ProcessPoolExecutor(recipe.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return [source for made in pool.map(_make, jobs) for source in made]
-
-
-def _make(job: tuple[list[int], int]) -> list[Source]:
-    import cv2
-
-    cv2.setNumThreads(1)
-    sources = []
-    for seed in job[0]:
-        piece = factory.make_random(seed, size=job[1], sound_share=0.1)
-        image, normal = (
-            np.ascontiguousarray(np.broadcast_to(x[:, :, None], (*x.shape[:2], 3)) if x.ndim == 2 else x)
-            for x in (piece.image, piece.normal)
-        )
-        sources.append(Source(image, normal, piece.mask, piece.part, piece.surface, piece.defect, piece.caption))
-    return sources
-
-
-def train_backbone(out: Path, recipe: Recipe, sources: list[Source], show: Any = None) -> Backbone:
+def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = None) -> Backbone:
     """Train on pictures and write a diffusers folder to `out`; return the backbone.
 
     Args:
         out: Folder to write; OUT/state holds the checkpoints, OUT/training.jsonl the losses.
         recipe: Sizes and steps.
-        sources: At least one with damage.
+        material: Where pictures and windows come from; at least one shows damage.
         show: Called with (stage name, done, all, loss) after each step.
     """
     device, dtype = pick_device("auto"), pick_dtype("auto", pick_device("auto"))
     autocast = None if dtype == torch.float32 else dtype
     torch.manual_seed(recipe.seed)
     identity = digest(recipe.model_dump(mode="json", exclude={"workers", "save_every"}))
-    vae = builtin.autoencoder(recipe.autoencoder_width).to(device, memory_format=torch.channels_last)
+    sources = material.pictures()
+    vae = builtin.autoencoder(recipe.autoencoder_width)
     captions = [source.caption for source in sources]
     words = [prompt(d, p) for s in sources for d in (s.defect, None) for p in (s.product, None)]
     tokens = builtin.tokenizer([*sorted(set(captions)), *sorted(set(words))])
     text_encoder = builtin.text_encoder(tokens).to(device)
     unet = builtin.unet(recipe.widths, window=recipe.window).to(device, memory_format=torch.channels_last)
     use_small_attention(unet)
+    if can_start(vae):
+        start_linear(vae, _some_crops(sources, recipe, 40))
+    vae = vae.to(device, memory_format=torch.channels_last)
 
     def told(name: str, fit: Fit, steps: int) -> None:
         rows, begun = [], time.time()
@@ -168,9 +127,11 @@ def train_backbone(out: Path, recipe: Recipe, sources: list[Source], show: Any =
     out.mkdir(parents=True, exist_ok=True)
     fit = Fit(
         {"vae": vae},
-        lambda step, rng: _autoencoder_loss(vae, _crops(sources, recipe, step), rng, device),
+        lambda step, rng: _autoencoder_loss(
+            vae, crops(sources, recipe.crop, recipe.autoencoder_batch, (recipe.seed, 11, step)), rng, device
+        ),
         steps=recipe.autoencoder_steps,
-        learning_rate=recipe.learning_rate,
+        learning_rate=recipe.autoencoder_rate,
         seed=recipe.seed,
         average=0.99,
         autocast=autocast,
@@ -179,19 +140,16 @@ def train_backbone(out: Path, recipe: Recipe, sources: list[Source], show: Any =
         identity=identity,
     )
     told("autoencoder", fit, recipe.autoencoder_steps)
-    _centre_latents(vae, sources, recipe, device)
+    _scale_latents(vae, _some_crops(sources, recipe, 8).to(device))
 
-    frozen = Backbone(vae, text_encoder, tokens, unet, builtin.SCHEDULER, name=str(out))
-    cache, texts = _encode_views(frozen, sources, recipe, show)
-    ids = tokens(
-        texts, padding="max_length", truncation=True, max_length=builtin.TEXT_LENGTH, return_tensors="pt"
-    ).input_ids
-    empty = tokens([""], padding="max_length", max_length=builtin.TEXT_LENGTH, return_tensors="pt").input_ids
+    # A copy, because a backbone keeps its networks in the precision that it works in.
+    frozen = Backbone(copy.deepcopy(vae), text_encoder, tokens, unet, builtin.SCHEDULER, name=str(out))
+    seen = _Turns(frozen, recipe, material, show)
     noise = frozen.noise
     text_encoder, unet = (m.float().requires_grad_(True).to(device) for m in (text_encoder, unet))
     fit = Fit(
         {"text_encoder": text_encoder, "unet": unet},
-        lambda step, rng: _inpainting_loss(unet, text_encoder, noise, cache, ids, empty, recipe, rng, device),
+        lambda step, rng: _inpainting_loss(unet, text_encoder, noise, seen.at(step), recipe, rng, device),
         steps=recipe.steps,
         learning_rate=recipe.learning_rate,
         seed=recipe.seed + 1,
@@ -207,142 +165,95 @@ def train_backbone(out: Path, recipe: Recipe, sources: list[Source], show: Any =
     return Backbone.load(out)
 
 
-def _to_tensor(views: list[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).contiguous()
-
-
-def _model(pixels: np.ndarray) -> np.ndarray:
-    return pixels.astype(np.float32) / 127.5 - 1
-
-
-def _crops(sources: list[Source], recipe: Recipe, step: int) -> Tensor:
-    """Random crops at random scales and tones, half of them grey, float32 (B,3,crop,crop)."""
-    import cv2
-
-    rng = np.random.default_rng((recipe.seed, 11, step))
-    views = []
-    for _ in range(recipe.autoencoder_batch):
-        source = sources[int(rng.integers(len(sources)))]
-        picture = source.damaged
-        side = min(int(recipe.crop * rng.choice([0.5, 0.75, 1.0, 1.0, 1.5, 2.0])), *picture.shape[:2])
-        top, left = (int(rng.integers(0, n - side + 1)) for n in picture.shape[:2])
-        seen = _model(picture[top : top + side, left : left + side])
-        if side != recipe.crop:
-            seen = cv2.resize(
-                seen, (recipe.crop,) * 2, interpolation=cv2.INTER_AREA if side > recipe.crop else cv2.INTER_CUBIC
-            )
-        seen = np.rot90(seen, int(rng.integers(4)))
-        seen = (seen + 1) * np.float32(rng.uniform(0.6, 1.4)) - 1 + np.float32(rng.uniform(-0.25, 0.25))
-        if rng.random() < 0.35:
-            seen = np.repeat(seen.mean(2, keepdims=True), 3, axis=2)
-        views.append(np.clip(seen, -1, 1).astype(np.float32))
-    return _to_tensor(views).contiguous(memory_format=torch.channels_last)
+def _some_crops(sources: list[Source], recipe: Recipe, count: int) -> Tensor:
+    """Return `count` batches of crops that training does not see."""
+    size = recipe.crop // 8 * 8
+    return torch.cat([crops(sources, size, recipe.autoencoder_batch, (recipe.seed, 13, i)) for i in range(count)])
 
 
 def _autoencoder_loss(vae: Any, image: Tensor, rng: torch.Generator, device: torch.device) -> Tensor:
-    """L1 of pixels and of their gradients (grain weighs as much as planes); latents are kept near unit normal."""
+    """L1 of pixels and of their gradients: grain weighs as much as planes."""
     image = image.to(device)
     latent = vae.encoder(image)
-    # A little noise teaches the decoder to forgive the denoiser its last small errors.
-    jitter = torch.randn(latent.shape, generator=rng).to(latent) * 0.05
+    # A little noise teaches the decoder to forgive the denoiser its last small errors, and keeps the latents from
+    # growing smaller, where it would weigh more.
+    jitter = torch.randn(latent.shape, generator=rng).to(latent) * 0.02
     made = vae.decoder(latent + jitter).float()
     error = (made - image).abs().flatten(1).mean(1)
     for axis in (2, 3):
         error = error + (made.diff(dim=axis) - image.diff(dim=axis)).abs().flatten(1).mean(1)
     latent = latent.float()
-    spread = (latent.var((0, 2, 3)) - 1).square().mean() + latent.mean((0, 2, 3)).square().mean()
-    return error + 0.01 * spread
+    return error + 0.01 * (latent.square().mean() - 1).square() + 0.01 * latent.mean((0, 2, 3)).square().mean()
 
 
 @torch.no_grad()
-def _centre_latents(vae: Any, sources: list[Source], recipe: Recipe, device: torch.device) -> None:
+def _scale_latents(vae: Any, image: Tensor) -> None:
     """Set the scaling factor so that latents have unit variance."""
-    latent = torch.cat([vae.encode(_crops(sources, recipe, 10_000 + i).to(device)).latents for i in range(8)]).float()
+    latent = torch.cat([vae.encoder(part) for part in image.split(16)]).float()
     vae.register_to_config(scaling_factor=round(float(1 / latent.std()), 4))
 
 
-def _views(sources: list[Source], recipe: Recipe, count: int, seed: int) -> Iterator[tuple[View, str]]:
-    rng = np.random.default_rng((recipe.seed, 12, seed))
-    damaged = [source for source in sources if source.mask.any()]
-    sound = [(source, source.sound) for source in sources if source.sound is not None]
-    last: View | None = None
-    for _ in range(count):
-        source = damaged[int(rng.integers(len(damaged)))]
-        window = _window_at(source.mask, recipe.window, rng)
-        view = damage_view(_model(source.damaged), source.mask, [window], recipe.window, rng, tone=0.1)
-        words = (
-            source.caption
-            if rng.random() < 0.2
-            else prompt(source.defect, source.product if rng.random() < 0.4 else None)
-        )
-        draw = rng.random()
-        if draw < 0.25 and last is not None and sound:
-            other, picture = sound[int(rng.integers(len(sound)))]
-            view = sound_view(_model(picture), other.part, last.mask, window.side, recipe.window, rng, tone=0.1)
-            words = prompt(None, other.product if rng.random() < 0.5 else None)
-        elif draw < 0.35:
-            view = View(view.image, np.ones_like(view.mask))
-        else:
-            view = View(view.image, loosened(view.mask, rng, 6))
-        if draw >= 0.35:
-            last = view
-        yield view, words
+class _Turns:
+    """The encoded windows of the turn that a step belongs to; the next turn's pictures are made meanwhile."""
 
+    def __init__(self, backbone: Backbone, recipe: Recipe, material: Material, show: Any) -> None:
+        self._backbone, self._recipe, self._material, self._show = backbone, recipe, material, show
+        self._turn = -1
+        self._kept: dict[str, Tensor] = {}
+        self.empty = backbone.tokens([""])
 
-def _window_at(mask: np.ndarray, size: int, rng: np.random.Generator) -> Window:
-    """Return a window round some damaged pixel, of half to one and a half times the working size."""
-    rows, columns = np.nonzero(mask)
-    pick = int(rng.integers(len(rows)))
-    side = round(size * float(np.exp(rng.uniform(np.log(0.5), np.log(1.6)))))
-    return Window(int(rows[pick]) - side // 2, int(columns[pick]) - side // 2, side)
+    def at(self, step: int) -> dict[str, Tensor]:
+        """Return latents and masked latents float16 (N,C,h,w), masks uint8 (N,1,h,w), token numbers int64 (N,T)."""
+        recipe = self._recipe
+        turn = step * recipe.turns // recipe.steps
+        if turn != self._turn:
+            # Called from within a training step, whose choice of precisions is not the backbone's.
+            with torch.autocast(self._backbone.device.type, enabled=False):
+                self._kept = self._encoded(turn)
+            self._turn = turn
+            if turn + 1 < recipe.turns:
+                self._material.ahead(turn + 1, recipe.views, recipe.window)
+        return self._kept
 
-
-def _encode_views(
-    backbone: Backbone, sources: list[Source], recipe: Recipe, show: Any
-) -> tuple[dict[str, Tensor], list[str]]:
-    """Encode every window once: latents and masked latents float16, masks uint8."""
-    parts: dict[str, list[Tensor]] = {"latent": [], "masked": [], "mask": []}
-    texts: list[str] = []
-    batch: list[tuple[View, str]] = []
-
-    def flush() -> None:
-        image = _to_tensor([view.image for view, _ in batch])
-        mask = torch.from_numpy(np.stack([view.mask for view, _ in batch])).float()[:, None]
-        parts["latent"].append(backbone.encode(image).half())
-        parts["masked"].append(backbone.encode(image * (1 - mask)).half())
-        parts["mask"].append(backbone.latent_mask(mask).to(torch.uint8))
-        texts.extend(words for _, words in batch)
-        batch.clear()
-
-    for index, item in enumerate(_views(sources, recipe, recipe.views, 0)):
-        batch.append(item)
-        if len(batch) == 32 or index + 1 == recipe.views:
-            flush()
-            if show is not None:
-                show("encode", index + 1, recipe.views, float("nan"))
-    return {name: torch.cat(values) for name, values in parts.items()}, texts
+    @torch.no_grad()
+    def _encoded(self, turn: int) -> dict[str, Tensor]:
+        back, recipe = self._backbone, self._recipe
+        parts: dict[str, list[Tensor]] = {"latent": [], "masked": [], "mask": [], "tokens": []}
+        done = 0
+        for portion in self._material.windows(turn, recipe.views, recipe.window):
+            parts["tokens"].append(back.tokens(portion.words))
+            for first in range(0, len(portion.image), 32):
+                image = to_tensor(portion.image[first : first + 32])
+                mask = torch.from_numpy(portion.mask[first : first + 32]).float()[:, None]
+                parts["latent"].append(back.encode(image).half().cpu())
+                parts["masked"].append(back.encode(image * (1 - mask)).half().cpu())
+                parts["mask"].append(back.latent_mask(mask).to(torch.uint8))
+            done += len(portion.image)
+            if self._show is not None:
+                self._show(f"encode {turn + 1}", done, recipe.views, float("nan"))
+        place = back.device
+        return {name: torch.cat(values).to(place) for name, values in parts.items()} | {"empty": self.empty.to(place)}
 
 
 def _inpainting_loss(
     unet: Any,
     text_encoder: Any,
     noise: Noise,
-    cache: dict[str, Tensor],
-    ids: Tensor,
-    empty: Tensor,
+    seen: dict[str, Tensor],
     recipe: Recipe,
     rng: torch.Generator,
     device: torch.device,
 ) -> Tensor:
-    rows = torch.randint(len(ids), (recipe.batch,), generator=rng)
-    latent, masked, mask = (cache[name][rows].float().to(device) for name in ("latent", "masked", "mask"))
-    tokens = torch.where(torch.rand(recipe.batch, 1, generator=rng) < recipe.wordless, empty, ids[rows]).to(device)
+    rows = torch.randint(len(seen["tokens"]), (recipe.batch,), generator=rng).to(device)
+    latent, masked, mask = (seen[name][rows].float() for name in ("latent", "masked", "mask"))
+    silent = torch.rand(recipe.batch, 1, generator=rng).to(device) < recipe.wordless
+    tokens = torch.where(silent, seen["empty"], seen["tokens"][rows])
     t = torch.randint(len(noise), (recipe.batch,), generator=rng).to(device)
     fresh = torch.randn(latent.shape, generator=rng).to(device)
     noisy = noise.add(latent, fresh, t)
-    seen = torch.cat([noisy, mask, masked], 1).contiguous(memory_format=torch.channels_last)
+    given = torch.cat([noisy, mask, masked], 1).contiguous(memory_format=torch.channels_last)
     text = text_encoder(tokens).last_hidden_state
-    said = unet(seen, t, encoder_hidden_states=text, return_dict=False)[0]
+    said = unet(given, t, encoder_hidden_states=text, return_dict=False)[0]
     return weighted_loss(said, noise.truth(latent, fresh, t), 0.2 + 0.8 * mask)
 
 
@@ -357,38 +268,28 @@ def make_backbone(out: Path, recipe: Recipe, config: Config | None = None) -> Ba
     if recipe.window % 32:
         raise ConfigError(f"window: {recipe.window} does not suit the UNet; use a multiple of 32")
     (out / "state").mkdir(parents=True, exist_ok=True)
-    sources = user_sources(config) if config else factory_sources(recipe)
-    with ExitStack() as stack:
+    with ExitStack() as pools, ExitStack() as stack:
+        material: Material
+        if config is not None:
+            material = UserMaterial(user_sources(config), recipe.seed)
+        else:
+            pool = None
+            if recipe.workers > 1:
+                pool = pools.enter_context(
+                    ProcessPoolExecutor(recipe.workers, mp_context=multiprocessing.get_context("spawn"))
+                )
+            material = FactoryMaterial(recipe.pictures, recipe.picture_size, recipe.seed, pool)
         bars: dict[str, Advance] = {}
 
         def show(name: str, done: int, total: int, loss: float) -> None:
             if name not in bars:
                 stack.close()
-                bars[name] = stack.enter_context(
-                    progress(name, total, "windows" if name == "encode" else "steps", done=done - 1)
-                )
-                seen[name] = done - 1
+                bars.clear()
+                start = seen.setdefault(name, 0 if name.startswith("encode") else done - 1)
+                unit = "windows" if name.startswith("encode") else "steps"
+                bars[name] = stack.enter_context(progress(name, total, unit, done=start))
             bars[name](done - seen[name], "" if loss != loss else f"loss {loss:.4f}")
             seen[name] = done
 
         seen: dict[str, int] = {}
-        return train_backbone(out, recipe, sources, show)
-
-
-def user_sources(config: Config) -> list[Source]:
-    """Read the shots and sound parts of a configuration; test pictures are not touched."""
-    split = make_split(config)
-    pictures = Pictures(split.normals)
-    sources = []
-    for example in (*split.shots, *split.normals):
-        seen = pictures.read(example)
-        pixels = np.round((seen.model() + 1) * 127.5).astype(np.uint8)
-        mask = np.zeros(pixels.shape[:2], bool) if seen.mask is None else seen.mask
-        part = pictures.part(example)
-        words = prompt(example.defect, example.product)
-        sources.append(
-            Source(
-                pixels, pixels if example.defect is None else None, mask, part, example.product, example.defect, words
-            )
-        )
-    return sources
+        return train_backbone(out, recipe, material, show)

@@ -20,10 +20,10 @@ from flawsmith.data import images
 from flawsmith.data.layouts import find, gaps
 from flawsmith.data.looks import looks
 from flawsmith.data.shots import Split, leaks, split, twins
-from flawsmith.data.windows import plan_windows
 from flawsmith.errors import FlawsmithError, nearest
 from flawsmith.stages.cost import estimate, wanted
 from flawsmith.stages.findings import Findings, KindFacts, PictureFacts
+from flawsmith.stages.pictures import windows_over
 from flawsmith.types import Example
 
 CELL = 8.0
@@ -161,16 +161,8 @@ def _look_at_masks(
         one.share.append(float(mask.mean()))
         one.thickness.append(_thickness(mask))
         if turn[key] % every == 0:
-            settings = config.windows
-            size = settings.size or 128
-            windows = plan_windows(
-                mask,
-                size,
-                context=settings.context,
-                min_thickness=settings.min_thickness,
-                max_zoom=settings.max_zoom,
-                overlap=settings.overlap,
-            )
+            size = config.windows.size or 128
+            windows = windows_over(config, mask, size)
             one.windows.append(len(windows))
             one.drawn.append(one.thickness[-1] * size / median(window.side for window in windows))
         turn[key] += 1

@@ -11,6 +11,7 @@ from flawsmith.config import Config, Settings
 from flawsmith.data.shots import Split
 from flawsmith.files import read_json, read_lines
 from flawsmith.runs import Run
+from flawsmith.stages.dial import Turned, read_dial
 from flawsmith.stages.exact import Exactness, compare_all
 from flawsmith.stages.gate_rows import read_gate
 from flawsmith.stages.sheets import Sheet, make_sheets, reject_sheets
@@ -72,6 +73,8 @@ class Facts:
     """gate.json of a screened run."""
     rejects: list[Sheet]
     """A sheet a reason."""
+    dial: tuple[str, list[Turned]]
+    """The generator's dial, and pairs painted at several of its values."""
     losses: dict[str, list[float]]
     """Training loss a step, by job."""
     log: list[dict[str, Any]]
@@ -116,6 +119,7 @@ def gather(run: Run) -> Facts:
         make_sheets(run, split, rows),
         read_gate(run),
         reject_sheets(run, split, min(rows, REJECTS)),
+        read_dial(run, {example.id: example for example in (*split.normals, *split.shots)}),
         _losses(run),
         read_lines(run.path("log.jsonl")),
     )

@@ -23,6 +23,7 @@ from flawsmith.errors import ConfigError, RunError
 from flawsmith.files import append_lines, digest, mend_lines, read_json, read_lines, write_json, write_text
 from flawsmith.interfaces import Generator
 from flawsmith.runs import Run
+from flawsmith.stages.dial import is_turned, paint_dial
 from flawsmith.stages.paint import Painter, Pair
 from flawsmith.stages.pictures import Pictures
 from flawsmith.stages.plan import Line, make_plan, make_shams, plan_lines
@@ -68,11 +69,12 @@ def generate(run: Run, shard: Shard = (0, 1)) -> None:
     for name, default in NEW.items():
         if tree[name] == default:  # runs from before these settings are as they were
             tree.pop(name)
-    stamp = digest(trained, tree)  # another number of shams leaves the pairs as they are
+    late = {name: getattr(settings, name) for name in sorted(kind.sampling_only)}
+    stamp = digest(trained, tree, late)  # another number of shams leaves the pairs as they are
     if config.screen.enabled and config.screen.times > 1:
         stamp = digest(stamp, config.screen.times)
     both = digest(stamp, share)
-    if run.stage_hash("generate") == both and _all_there(run):
+    if run.stage_hash("generate") == both and _all_there(run) and (not kind.dial[0] or is_turned(run)):
         return
     begun = time.time()
     pictures = Pictures(split.normals)
@@ -87,13 +89,14 @@ def generate(run: Run, shard: Shard = (0, 1)) -> None:
     work = ((PAIRS, lines, run.samples), (SHAMS, shams, run.shams))
     generators: dict[str, Generator] = {}
 
-    def painter_of(job: str) -> Painter:
+    def painter_of(job: str) -> tuple[Painter, Generator]:
         if job not in generators:
             # Weights of one job at a time: a product has many, and memory is one.
             generators.clear()
             generators[job] = kind.load(run.path("weights", *job.split("/")), backbone)
             generators[job].settings = settings
-        return Painter(config, generators[job], working_size(config, backbone), split, pictures)
+        own = generators[job]
+        return Painter(config, own, working_size(config, backbone), split, pictures), own
 
     for name, planned, rows_of in work:
         made += _make(run, name, planned, shard, rows_of, painter_of)
@@ -103,6 +106,8 @@ def generate(run: Run, shard: Shard = (0, 1)) -> None:
     if len(rows) == len(lines) and len(run.shams()) == len(shams):
         good = sum(row["status"] == "made" for row in rows)
         run.finish("generate", both, pairs=good, given_up=len(rows) - good, shams=len(shams))
+        if kind.dial[0]:
+            paint_dial(run, lines, painter_of)
 
 
 def _make(
@@ -111,7 +116,7 @@ def _make(
     lines: list[Line],
     shard: Shard,
     rows_of: Callable[[], list[dict[str, Any]]],
-    painter_of: Callable[[str], Painter],
+    painter_of: Callable[[str], tuple[Painter, Generator]],
 ) -> int:
     """Make this shard's batches of pairs or shams that are not on disk yet; return how many were made."""
     path = run.path(f"{name}.jsonl" if shard[1] == 1 else f"{name}.{shard[0]}-of-{shard[1]}.jsonl")
@@ -125,7 +130,7 @@ def _make(
     what = "generate" if name == PAIRS else name
     with progress(what, total, "pairs" if name == PAIRS else name, done=total - left) as advance:
         for group in todo:
-            rows = [_write(run, name, pair) for pair in painter_of(group[0]["job"]).paint(group)]
+            rows = [_write(run, name, pair) for pair in painter_of(group[0]["job"])[0].paint(group)]
             append_lines(path, rows)
             advance(len(rows))
     _sort_lines(path)

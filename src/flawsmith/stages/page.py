@@ -10,6 +10,7 @@ import numpy as np
 
 from flawsmith.config import commented_toml
 from flawsmith.stages.charts import loss_curve, share_histogram
+from flawsmith.stages.dial import dial_sentence
 from flawsmith.stages.facts import Facts, KindFacts, changed_settings, number_of, reasons, summary, verdict
 from flawsmith.stages.gate_rows import gate_sentences, reason_table, threshold_table, yield_table
 from flawsmith.stages.markup import listed, picture, table
@@ -26,7 +27,9 @@ _MOST_SHOWN = 12
 def html_page(facts: Facts) -> str:
     """Return the whole page."""
     title = f"{', '.join(facts.products[:3]) or 'run'}: synthesised defects"
-    tiles = sum(len(sheet.shots) + len(sheet.rows) * len(COLUMNS) for sheet in (*facts.sheets, *facts.rejects))
+    tiles = sum(len(row.tiles) for row in facts.dial[1]) + sum(
+        len(sheet.shots) + len(sheet.rows) * len(COLUMNS) for sheet in (*facts.sheets, *facts.rejects)
+    )
     budget = PICTURE_BYTES // max(1, tiles)
     style = files("flawsmith.stages").joinpath("report.css").read_text(encoding="utf-8")
     by_kind = {(kind.product, kind.defect): kind for kind in facts.kinds}
@@ -39,6 +42,8 @@ def html_page(facts: Facts) -> str:
         sections.append(
             (f"kind-{number}", _name(facts, sheet.product, sheet.defect), _kind(facts, sheet, kind, budget))
         )
+    if facts.dial[1]:
+        sections.append(("dial", "Control", _dial(facts, budget)))
     if facts.gate:
         sections.append(("screening", "Screening", _screening(facts, facts.gate, budget)))
     if measured := read_metrics(facts.run):
@@ -139,6 +144,18 @@ def _kind(facts: Facts, sheet: Sheet, kind: KindFacts, budget: int) -> str:
 def _row(row: Row, budget: int) -> str:
     tiles = "".join(picture(tile, name, budget) for tile, name in zip(row.tiles, COLUMNS, strict=True))
     return f'<figure><div class="row">{tiles}</div><figcaption>{escape(row.caption)}</figcaption></figure>'
+
+
+def _dial(facts: Facts, budget: int) -> str:
+    name, rows = facts.dial
+    parts = [f"<p>{escape(dial_sentence(name))}</p>"]
+    for row in rows:
+        where = f"{row.product}: " if len(facts.products) > 1 else ""
+        tiles = "".join(picture(tile, head, budget) for tile, head in zip(row.tiles, row.heads, strict=True))
+        told = escape("; ".join(row.heads))
+        parts.append(f"<h3>{escape(where + row.defect)}</h3>")
+        parts.append(f'<figure><div class="row">{tiles}</div><figcaption>{told}</figcaption></figure>')
+    return "".join(parts)
 
 
 def _screening(facts: Facts, tree: dict[str, Any], budget: int) -> str:

@@ -13,13 +13,13 @@ import torch
 from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.data.blend import blended
-from flawsmith.data.cover import Window, plan_windows
+from flawsmith.data.cover import Window
 from flawsmith.data.masks import Pose, apply_pose_image
 from flawsmith.data.shots import Split
 from flawsmith.data.windows import Refit, cut, cut_mask, one_window, paste, refit, uncut
 from flawsmith.interfaces import Generator
 from flawsmith.stages.borrow import kin_of
-from flawsmith.stages.pictures import Photograph, Pictures
+from flawsmith.stages.pictures import Photograph, Pictures, fullest, windows_over
 from flawsmith.stages.plan import Line, asked_mask
 from flawsmith.types import Batch, Condition
 
@@ -114,21 +114,24 @@ class Painter:
             posed, _ = apply_pose_image(self._pictures.read(shot).model(), Pose.from_json(line["pose"]), asked.shape)
         if posed is not None and not self._generator.native:
             sketch = blended(photograph.model(), posed, asked)
-        windows = [one_window(asked, context=NATIVE_CONTEXT)] if self._generator.native else self._windows(asked)
+        asked, windows = self._windows(asked)
         part_of = self._pictures.part(normal)
         reference = self._reference(line["reference"]) if "reference" in line and "twin" not in line else None
         return _Canvas(line, photograph, asked, part_of, posed, sketch, windows, reference)
 
-    def _windows(self, damage: np.ndarray) -> list[Window]:
-        part = self._config.windows
-        return plan_windows(
-            damage,
-            self._size,
-            context=part.context,
-            min_thickness=part.min_thickness,
-            max_zoom=part.max_zoom,
-            overlap=part.overlap,
-        )
+    def _windows(self, asked: np.ndarray) -> tuple[np.ndarray, list[Window]]:
+        """Return what is asked for within reach, and the windows to paint."""
+        if self._generator.native:
+            return asked, [one_window(asked, context=NATIVE_CONTEXT)]
+        lone = not self._generator.needs_mask
+        windows = windows_over(self._config, asked, self._size, lone=lone)
+        if not lone:
+            return asked, windows
+        # A generator that draws masks would draw a damage of its own into each window.
+        window = fullest(windows, asked)
+        reach = np.zeros_like(asked)
+        reach[window.inside(asked.shape)] = True
+        return asked & reach, [window]
 
     def _reference(self, name: str) -> Reference:
         """Return the window of a shot that shows most of its damage, at the working size; cut once."""
@@ -137,7 +140,7 @@ class Painter:
             seen = self._pictures.read(example)
             damage = seen.mask
             assert damage is not None
-            best = max(self._windows(damage), key=lambda window: int(damage[window.inside(damage.shape)].sum()))
+            best = fullest(windows_over(self._config, damage, self._size), damage)
             image, mask = cut(seen.model(), best, self._size), cut_mask(damage, best, self._size)
             self._references[name] = (image, mask, example.product, str(example.defect))
         return self._references[name]
@@ -174,7 +177,8 @@ class Painter:
         if len(shown) == len(group):
             images_of, masks_of, theirs, kinds = zip(*shown, strict=True)
             reference = Batch(_stack(list(images_of)), _stack_masks(list(masks_of)), theirs, kinds)
-        asked = Condition(_stack(normals), masks, products, defects, shot, sketch, reference)
+        look = tuple(canvas.line.get("look", "") for canvas in group)
+        asked = Condition(_stack(normals), masks, products, defects, shot, sketch, reference, look)
         part = self._config.generate
         made = self._generator.sample(asked, seeds, steps=part.steps, guidance=part.guidance)
         for row, (canvas, window) in enumerate(zip(group, windows, strict=True)):

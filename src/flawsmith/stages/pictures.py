@@ -8,7 +8,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from flawsmith.config import Config
 from flawsmith.data import images
+from flawsmith.data.cover import Window, plan_windows
 from flawsmith.data.parts import part_mask
 from flawsmith.errors import DataError
 from flawsmith.types import Example
@@ -60,3 +62,33 @@ class Pictures:
         if self.is_surface(example.product):
             return np.ones(native.shape[:2], bool)
         return part_mask(native)
+
+
+LONE_THICKNESS = 1.0
+"""Thickness, in px at the working size, at which damage still fits a single window of a generator that draws masks."""
+
+
+def windows_over(config: Config, damage: np.ndarray, size: int, *, lone: bool = False) -> list[Window]:
+    """Return the windows over a damage, as the configuration's [windows] asks; [] when the mask is empty.
+
+    Args:
+        config: The whole configuration.
+        damage: bool (H,W) at native resolution.
+        size: Working size in px.
+        lone: True = as few as can be, for a generator that draws its masks itself: it would draw a damage of its own
+            into each of them. Thin damage may then be as thin as `LONE_THICKNESS`.
+    """
+    part = config.windows
+    return plan_windows(
+        damage,
+        size,
+        context=part.context,
+        min_thickness=min(LONE_THICKNESS, part.min_thickness) if lone else part.min_thickness,
+        max_zoom=part.max_zoom,
+        overlap=part.overlap,
+    )
+
+
+def fullest(windows: Sequence[Window], damage: np.ndarray) -> Window:
+    """Return the window that shows most of a damage."""
+    return max(windows, key=lambda window: int(damage[window.inside(damage.shape)].sum()))

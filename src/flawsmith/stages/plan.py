@@ -24,7 +24,7 @@ from flawsmith.stages.cost import wanted
 from flawsmith.stages.pictures import Pictures
 from flawsmith.stages.progress import progress
 from flawsmith.stages.train import jobs_of
-from flawsmith.stages.wish import wished_counts, wished_pose
+from flawsmith.stages.wish import wish_of, wished_counts, wished_pose
 from flawsmith.types import Example
 
 Line = dict[str, Any]
@@ -176,13 +176,16 @@ def _choices(config: Config, split: Split, kind: type[Generator], pictures: Pict
     source = masks if masks != "mixed" else ("shots" if rng.random() < 0.5 else "procedural")
     if kind.needs_shot:
         source = "shots"
-    pose = None
+    pose, look = None, ""
     if config.generate.say:
         source = "shots"
         shot, pose = wished_pose(config, split, shots, normal, pictures, rng)
+        look = wish_of(config, split).look
     elif source == "shots":
         pose = _pose(config, shot, normal, pictures, rng)
     line: Line = {"seed": seed, "normal": normal.id, "shot": shot.id, "masks": source, "pose": None}
+    if look:
+        line["look"] = look
     if pose is not None:
         line["pose"] = pose.to_json()
         # Another product's outline says nothing of this one's.

@@ -33,7 +33,7 @@ from flawsmith.nn.backbone import Backbone, pick_device, pick_dtype
 from flawsmith.nn.crossmodal import BuiltinReader
 from flawsmith.nn.fit import Fit
 from flawsmith.nn.weights import load_tensors, save_tensors
-from flawsmith.stages.backbone import prompt
+from flawsmith.stages.backbone_data import prompt
 from flawsmith.stages.progress import progress
 
 

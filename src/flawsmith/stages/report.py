@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from flawsmith.config import commented_toml
 from flawsmith.errors import RunError
 from flawsmith.files import digest, write_bytes, write_text
 from flawsmith.runs import Run
 from flawsmith.stages.charts import loss_curve
+from flawsmith.stages.dial import dial_sentence
 from flawsmith.stages.facts import Facts, changed_settings, gather, number_of, reasons, summary, verdict
 from flawsmith.stages.gate_rows import gate_sentences, reason_table, threshold_table, yield_table
 from flawsmith.stages.measure import metric_rows, metrics_sentence, read_metrics
@@ -78,6 +81,7 @@ def _write_markdown(facts: Facts) -> None:
         made = f"Below: {len(sheet.rows)} of {number_of(sheet.of, 'made pair')}; columns: {', '.join(COLUMNS)}. "
         lines += [f"{shots}{made}Close-ups show {sheet.side} x {sheet.side} camera pixels.", ""]
         lines += [f"![contact sheet of {name}](report/{file})", ""]
+    lines += _dial(facts, folder)
     lines += _screening(facts, folder)
     if measured := read_metrics(facts.run):
         lines += ["## Measures", "", metrics_sentence(measured), ""]
@@ -94,6 +98,19 @@ def _write_markdown(facts: Facts) -> None:
             lines += [f"![loss of {job}](report/{file})", ""]
     lines += _data(facts) + _settings(facts) + _origin(facts)
     write_text(facts.run.path("report.md"), "\n".join(lines).rstrip() + "\n")
+
+
+def _dial(facts: Facts, folder: Path) -> list[str]:
+    name, rows = facts.dial
+    if not rows:
+        return []
+    lines = ["## Control", "", dial_sentence(name), ""]
+    for number, row in enumerate(rows):
+        file = f"dial-{number:02d}-{_plain_name(row.defect)}.jpg"
+        write_bytes(folder / file, jpeg(np.concatenate(row.tiles, axis=1)))
+        lines += [f"{row.product}: {row.defect}; from the left: {'; '.join(row.heads)}.", ""]
+        lines += [f"![{row.defect} at several values of {name}](report/{file})", ""]
+    return lines
 
 
 def _screening(facts: Facts, folder: Path) -> list[str]:

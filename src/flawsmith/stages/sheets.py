@@ -181,7 +181,7 @@ def _sheet(
         if before.shape == after.shape:
             pairs.append((row, before, after, mask))
     side = closeup_side([mask for _, _, mask in real] + [mask for _, _, _, mask in pairs])
-    closeups = tuple((name, _closeup(native, tone_of(native), mask, side)) for name, native, mask in real)
+    closeups = tuple((name, closeup(native, tone_of(native), mask, side)) for name, native, mask in real)
     rows = tuple(_row(row, before, after, mask, side) for row, before, after, mask in pairs)
     return Sheet(product, defect, side, closeups, rows, len(made))
 
@@ -212,8 +212,8 @@ def _row(row: Mapping[str, Any], before: np.ndarray, after: np.ndarray, mask: np
             small,
             _outlined(small, mask, side),
             _fit(right, TILE),
-            _closeup(before, tone, mask, side),
-            _closeup(after, tone, mask, side),
+            closeup(before, tone, mask, side),
+            closeup(after, tone, mask, side),
         ),
     )
 
@@ -238,7 +238,7 @@ def _outlined(small: np.ndarray, mask: np.ndarray, side: int) -> np.ndarray:
     return drawn
 
 
-def _closeup(native: np.ndarray, tone: Tone, mask: np.ndarray, side: int) -> np.ndarray:
+def closeup(native: np.ndarray, tone: Tone, mask: np.ndarray, side: int) -> np.ndarray:
     """Return a square round the damage, `side` camera pixels wide, enlarged to TILE."""
     top, left = _corner(mask, side)
     seen = shown(native[top : top + side, left : left + side], tone)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,6 @@ import torch
 
 from flawsmith import registry
 from flawsmith.config import Config, validate
-from flawsmith.data.cover import Window, plan_windows
 from flawsmith.data.shots import Split
 from flawsmith.data.views import View, damage_view, loosened, sound_view
 from flawsmith.errors import ConfigError
@@ -22,7 +21,7 @@ from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.fit import Fit
 from flawsmith.nn.weights import load_tensors, save_tensors
 from flawsmith.runs import Run
-from flawsmith.stages.pictures import Pictures
+from flawsmith.stages.pictures import Pictures, windows_over
 from flawsmith.stages.progress import progress
 from flawsmith.stages.split import split_data
 from flawsmith.types import Batch, Encoded, Example
@@ -86,6 +85,8 @@ def train_hash(config: Config, split: Split, backbone: Backbone | None) -> str:
     used += [(e.id, str(e.image.stat().st_size), "") for e in split.normals]
     tree = config.model_dump(mode="json", include={"seed", "generator", "windows", "train"})
     tree["train"].pop("save_every")
+    for name in generator_class(config).sampling_only:
+        tree["generator"]["settings"].pop(name, None)
     return digest(tree, used, backbone.fingerprint if backbone else "", str(backbone.dtype) if backbone else "")
 
 
@@ -184,7 +185,7 @@ def views(config: Config, job: Job, pictures: Pictures, size: int) -> Iterator[t
         shot = pictures.read(example)
         assert shot.mask is not None and example.defect is not None
         picture = shot.model()
-        windows = _windows(config, shot.mask, size)
+        windows = windows_over(config, shot.mask, size, lone=not generator_class(config).needs_mask)
         for _ in range(config.train.views):
             view = damage_view(picture, shot.mask, windows, size, rng, turn=config.train.turn)
             yield View(view.image, loosened(view.mask, rng, 2)), example.product, example.defect
@@ -204,13 +205,6 @@ def views(config: Config, job: Job, pictures: Pictures, size: int) -> Iterator[t
                     turn=config.train.turn,
                 )
                 yield sound, normal.product, ""
-
-
-def _windows(config: Config, mask: np.ndarray, size: int) -> Sequence[Window]:
-    part = config.windows
-    return plan_windows(
-        mask, size, context=part.context, min_thickness=part.min_thickness, max_zoom=part.max_zoom, overlap=part.overlap
-    )
 
 
 def _batches(items: Iterable[tuple[View, str, str]]) -> Iterator[Batch]:

@@ -9,17 +9,9 @@ Each check is a function that raises AssertionError with a sentence; `GENERATOR_
 `FILTER_CHECKS` list them by name, so that a test suite can show them one by one.
 """
 
+from flawsmith.testing.detectors import DETECTOR_CHECKS, check_detector, example_training, tiny_extractor
 from flawsmith.testing.filters import FILTER_CHECKS, check_filter, described, example_lineup
-from flawsmith.testing.networks import (
-    DETECTOR_CHECKS,
-    GENERATOR_CHECKS,
-    check_detector,
-    check_generator,
-    example_batch,
-    example_condition,
-    example_training,
-    tiny_extractor,
-)
+from flawsmith.testing.generators import GENERATOR_CHECKS, check_generator, example_batch, example_condition
 
 __all__ = [
     "DETECTOR_CHECKS",

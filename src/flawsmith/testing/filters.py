@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flawsmith.interfaces import Filter
-from flawsmith.testing.networks import _settings_hold
+from flawsmith.testing.settings import settings_hold
 from flawsmith.types import Lineup
 
 FilterCheck = Callable[[type[Filter]], None]
@@ -77,7 +77,7 @@ def _features(image: Tensor, mask: Tensor) -> dict[str, Tensor]:
 
 def filter_settings_round_trip(kind: type[Filter]) -> None:
     """Settings have a default and a line of help for every field, are frozen, and survive JSON."""
-    _settings_hold(kind.__name__, kind.Settings)
+    settings_hold(kind.__name__, kind.Settings)
 
 
 def scores_are_named_and_shaped(kind: type[Filter]) -> None:

@@ -1,4 +1,4 @@
-"""The checks of generators and detectors, and small real things to run them on."""
+"""The checks of detectors: `check_detector(MyDetector)` trains it for seconds on small surfaces with planted damage."""
 
 from __future__ import annotations
 
@@ -12,198 +12,14 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from flawsmith.config import Settings
 from flawsmith.data import factory, images
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import DataError, FlawsmithError
-from flawsmith.interfaces import Detector, Generator
-from flawsmith.nn.backbone import Backbone
+from flawsmith.interfaces import Detector
 from flawsmith.nn.extractor import Extractor, scaled
 from flawsmith.nn.features import tensors_fingerprint
-from flawsmith.nn.fit import Fit
-from flawsmith.nn.weights import tensor_hash
-from flawsmith.types import Batch, Condition, Example, Found, Made
-
-Check = Callable[[type[Generator], Backbone], None]
-
-
-def example_batch(size: int, count: int = 4) -> Batch:
-    """Return windows with a dark streak under the mask, float32 (count,3,size,size) and (count,1,size,size)."""
-    rng = torch.Generator().manual_seed(5)
-    shade = torch.rand(count, 3, 1, 1, generator=rng) * 0.6 - 0.2
-    image = shade + 0.1 * torch.randn(count, 3, size, size, generator=rng)
-    mask = torch.zeros(count, 1, size, size)
-    for row in range(count):
-        top = size // 4 + row * size // 16
-        mask[row, :, top : top + size // 6, size // 4 : size // 2] = 1
-    return Batch((image - 0.5 * mask).clamp(-1, 1), mask, ("tile",) * count, ("crack", "hole")[:1] * count)
-
-
-def example_condition(size: int, count: int = 4) -> Condition:
-    """Return sound windows with the masks, and shots, of `example_batch`."""
-    shot = example_batch(size, count)
-    rng = torch.Generator().manual_seed(6)
-    normal = (0.2 + 0.1 * torch.randn(count, 3, size, size, generator=rng)).clamp(-1, 1)
-    return Condition(normal, shot.mask, shot.product, shot.defect, shot)
-
-
-def settings_round_trip(kind: type[Generator], backbone: Backbone) -> None:
-    """Settings have a default and a line of help for every field, are frozen, and survive JSON."""
-    _settings_hold(kind.__name__, kind.Settings)
-
-
-def loss_is_per_sample(kind: type[Generator], backbone: Backbone) -> None:
-    """The loss is float32 (B,), finite, repeatable from rng, and moves neither the global stream nor the backbone."""
-    generator = _new(kind, backbone)
-    if not generator.trainable():
-        return
-    before, stream = _hash(backbone), torch.get_rng_state()
-    seen = generator.encode(example_batch(backbone.size))
-    losses = [generator.loss(seen, torch.Generator().manual_seed(1)) for _ in range(2)]
-    other = generator.loss(seen, torch.Generator().manual_seed(2))
-    assert losses[0].shape == (4,) and losses[0].dtype == torch.float32, (
-        f"loss is {tuple(losses[0].shape)} {losses[0].dtype}"
-    )
-    assert torch.isfinite(losses[0]).all()
-    assert torch.equal(*losses), "the same rng gave another loss"
-    assert not torch.equal(losses[0], other), "the loss does not read rng"
-    losses[0].mean().backward()
-    assert _hash(backbone) == before, "the loss changed the backbone"
-    assert all(p.grad is None for p in backbone.unet.parameters()), "gradients reached the frozen backbone"
-    assert torch.equal(torch.get_rng_state(), stream), "the global random stream moved"
-
-
-def training_lowers_the_loss(kind: type[Generator], backbone: Backbone) -> None:
-    """Twenty steps on one batch lower the loss, and leave the backbone's weights bit-identical."""
-    generator = _new(kind, backbone)
-    if not generator.trainable():
-        return
-    before = _hash(backbone)
-    seen = generator.encode(example_batch(backbone.size))
-
-    def mean_loss() -> float:
-        with torch.no_grad():
-            return sum(float(generator.loss(seen, torch.Generator().manual_seed(k)).mean()) for k in range(16)) / 16
-
-    first = mean_loss()
-    fit = Fit(generator.trainable(), lambda _, rng: generator.loss(seen, rng), steps=20, learning_rate=2e-3)
-    for _ in fit.run():
-        pass
-    last = mean_loss()
-    assert last < first, f"twenty steps did not lower the loss: {first:.4f} -> {last:.4f}"
-    assert _hash(backbone) == before, "training changed the backbone"
-
-
-def sample_is_repeatable(kind: type[Generator], backbone: Backbone) -> None:
-    """Shapes and ranges hold; the same seeds and batch give the same bytes, other seeds other pictures."""
-    generator = _new(kind, backbone)
-    asked = example_condition(backbone.size, 1 if kind.native else 4)
-    stream = torch.get_rng_state()
-    first, again = (_sample(generator, asked, range(len(asked))) for _ in range(2))
-    other = _sample(generator, asked, range(100, 100 + len(asked)))
-    assert first.image.shape == asked.normal.shape and first.image.dtype == torch.float32
-    assert first.mask.shape == asked.mask.shape and set(first.mask.unique().tolist()) <= {0.0, 1.0}
-    assert float(first.image.abs().max()) <= 1.0, "the picture leaves [-1,1]"
-    assert first.base is None or first.base.shape == first.image.shape
-    assert torch.equal(first.image, again.image) and torch.equal(first.mask, again.mask), "same seeds, other bytes"
-    assert not torch.equal(first.image, other.image), "the seeds change nothing"
-    assert torch.equal(torch.get_rng_state(), stream), "the global random stream moved"
-
-
-def mask_is_respected(kind: type[Generator], backbone: Backbone) -> None:
-    """What it says it painted lies inside what was asked for, is not empty, and something there is new."""
-    generator = _new(kind, backbone)
-    asked = example_condition(backbone.size, 1 if kind.native else 4)
-    made = _sample(generator, asked, range(len(asked)))
-    assert bool((made.mask <= asked.mask).all()), "it painted outside of what was asked for"
-    assert bool((made.mask.flatten(1).sum(1) > 0).all()), "an empty mask"
-    assert bool(((made.image - asked.normal).abs() * made.mask).flatten(1).sum(1).gt(0).all()), "nothing was painted"
-
-
-def save_and_load(kind: type[Generator], backbone: Backbone) -> None:
-    """Saved and loaded, it paints the same bytes; what is saved is safetensors and JSON."""
-    generator = _new(kind, backbone)
-    asked = example_condition(backbone.size, 1 if kind.native else 2)
-    with torch.no_grad():
-        for module in generator.trainable().values():
-            for parameter in module.parameters():
-                parameter.add_(0.01)
-    with TemporaryDirectory() as place:
-        generator.save(Path(place))
-        kinds = {path.suffix for path in Path(place).rglob("*") if path.is_file()}
-        assert kinds <= {".json", ".safetensors"}, f"saved as {sorted(kinds)}"
-        loaded = kind.load(Path(place), backbone if kind.needs_backbone else None)
-    assert loaded.settings == generator.settings
-    first, again = (_sample(g, asked, range(len(asked))) for g in (generator, loaded))
-    assert torch.equal(first.image, again.image), "after save and load it paints other bytes"
-
-
-def two_on_one_backbone(kind: type[Generator], backbone: Backbone) -> None:
-    """A second generator on the same backbone, trained, does not change what the first one paints."""
-    first = _new(kind, backbone)
-    asked = example_condition(backbone.size, 1 if kind.native else 2)
-    before = _sample(first, asked, range(len(asked)))
-    second = _new(kind, backbone)
-    if second.trainable():
-        seen = second.encode(example_batch(backbone.size))
-        for _ in Fit(second.trainable(), lambda _, rng: second.loss(seen, rng), steps=2, learning_rate=1e-2).run():
-            pass
-    _sample(second, asked, range(len(asked)))
-    after = _sample(first, asked, range(len(asked)))
-    assert torch.equal(before.image, after.image), "a second generator on the backbone disturbed the first"
-
-
-GENERATOR_CHECKS: dict[str, Check] = {
-    check.__name__: check
-    for check in (
-        settings_round_trip,
-        loss_is_per_sample,
-        training_lowers_the_loss,
-        sample_is_repeatable,
-        mask_is_respected,
-        save_and_load,
-        two_on_one_backbone,
-    )
-}
-"""Every check, by name. The exact-background guarantee is checked on whole runs: see tests/e2e/test_pipeline.py."""
-
-
-def check_generator(kind: type[Generator], backbone: Backbone) -> None:
-    """Run every check on a generator class.
-
-    Args:
-        kind: The class.
-        backbone: A backbone; small and random is enough.
-
-    Raises:
-        AssertionError: the first promise that is not kept, as a sentence.
-    """
-    for check in GENERATOR_CHECKS.values():
-        check(kind, backbone)
-
-
-def _new(kind: type[Generator], backbone: Backbone) -> Generator:
-    return kind(backbone if kind.needs_backbone else None, kind.Settings())
-
-
-def _sample(generator: Generator, asked: Condition, seeds: range) -> Made:
-    return generator.sample(asked, list(seeds), steps=2, guidance=2.0)
-
-
-def _hash(backbone: Backbone) -> str:
-    return tensor_hash({**backbone.unet.state_dict(), **backbone.vae.state_dict()})
-
-
-def _settings_hold(owner: str, kind: type[Settings]) -> None:
-    settings = kind()
-    for name, field in kind.model_fields.items():
-        assert field.description, f"{owner}.Settings.{name} has no line of help under it"
-    assert kind.model_validate_json(settings.model_dump_json()) == settings
-    assert kind.model_config.get("frozen"), f"{owner}.Settings is not frozen"
-    assert kind.model_config.get("extra") == "forbid", f"{owner}.Settings takes unknown keys"
-
-
-# Detectors. `check_detector(MyDetector)` trains it for seconds on small surfaces with planted damage.
+from flawsmith.testing.settings import settings_hold
+from flawsmith.types import Example, Found
 
 DetectorCheck = Callable[[type[Detector]], None]
 _KINDS = ("disc", "bar")
@@ -270,7 +86,7 @@ def example_training(count: int = 12, *, side: int = 64, seed: int = 1, damaged:
 
 def detector_settings_round_trip(kind: type[Detector]) -> None:
     """Settings have a default and a line of help for every field, are frozen, and survive JSON."""
-    _settings_hold(kind.__name__, kind.Settings)
+    settings_hold(kind.__name__, kind.Settings)
 
 
 def detector_says_what_it_tells(kind: type[Detector]) -> None:
