@@ -192,6 +192,18 @@ def test_a_broken_tip_takes_the_sound_tip_away():
     assert not masks.with_outline(nothing, broken, sound).any()
 
 
+def test_a_part_that_lies_a_little_otherwise_lends_no_rim():
+    """The rim beside the damage is no thicker than the one farther along, where nothing is damaged: a misfit."""
+    rows, columns = np.mgrid[:200, :200]
+    sound = (rows - 100) ** 2 + (columns - 100) ** 2 < 70**2
+    damage = (rows - 100) ** 2 + (columns - 160) ** 2 < 8**2
+    shifted = np.roll(sound, 8, axis=1)  # the whole part lies 8 px to the right in the shot
+    np.testing.assert_array_equal(masks.with_outline(damage, shifted, sound), damage)
+    bitten = sound & ~((rows - 100) ** 2 + (columns - 172) ** 2 < 14**2)
+    grown = masks.with_outline(damage, bitten, sound)
+    assert (grown & ~damage).sum() > 60, "a bite beside the damage is taken over"
+
+
 @pytest.mark.parametrize("kind", ["hairline", "blob", "edge", "speck"])
 def test_procedural_shapes_keep_the_statistics(kind):
     like = np.zeros((160, 200), np.uint8)

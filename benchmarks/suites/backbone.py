@@ -1,0 +1,361 @@
+"""What a backbone can do before it has seen a single shot, and how fast it learns from ten: on real photographs.
+
+    python benchmarks/suites/backbone.py autoencoder --data ../shared/data
+    python benchmarks/suites/backbone.py words shams --data ../shared/data --backbone runs/mine
+    python benchmarks/suites/backbone.py adapt       --data ../shared/data --out /tmp/adapt --only screw
+
+autoencoder  mean PSNR of a round trip, on windows of 128 and 256 px and inside the masks of real damage.
+words        six words, each painted from noise on the same sound windows under the same masks; a classifier that was
+             taught with the factory's defects names them. Without words it should know nothing.
+shams        sound windows repainted as sound against untouched ones; a classifier that was shown half of both tells the
+             other half apart or not (AUROC, 0.5 = it cannot).
+adapt        controlnet_inpaint, ten shots a kind, a few steps from these weights and many from random ones (the UNet's;
+             autoencoder and text encoder stay): distance of made damage to held-out real damage.
+
+Both classifiers are logistic regressions on EfficientNet-Lite0's features. The sets are not part of the project.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from flawsmith import registry
+from flawsmith.config import load_config
+from flawsmith.data import factory, images
+from flawsmith.data.cover import Window
+from flawsmith.data.windows import cut, paste
+from flawsmith.files import write_json
+from flawsmith.nn import builtin
+from flawsmith.nn.backbone import Backbone
+from flawsmith.nn.diffusion import guided
+from flawsmith.nn.features import load_extractor
+from flawsmith.nn.inpaint import conditions, paint
+from flawsmith.runs import Run, machine
+from flawsmith.stages.backbone_data import prompt
+from flawsmith.stages.generate import generate
+from flawsmith.stages.measure import gallery, window
+from flawsmith.stages.split import make_split
+from flawsmith.stages.train import train
+from flawsmith.types import Condition, Example
+
+HOME = Path(__file__).resolve().parents[2]
+EXAMPLES = {"magnetic-tile": "magnetic-tile", "screw": "mvtec-screw-512"}
+WORDS = ("scratch", "crack", "hole", "stain", "chip", "rust")
+Floats = np.ndarray
+
+
+def splits(args: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    """Yield each set's name and its shots, sound parts and test pictures."""
+    for name in [args.only] if args.only else sorted(EXAMPLES):
+        told = {"data.root": str(args.data / EXAMPLES[name])}
+        yield name, make_split(load_config(HOME / "examples" / f"{name}.toml", told))
+
+
+def tensor(views: Sequence[Floats]) -> Tensor:
+    """Stack pictures (H,W,3) to (B,3,H,W)."""
+    return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).contiguous().float()
+
+
+def sound_windows(split: Any, side: int, count: int, seed: int) -> list[Floats]:
+    """Cut windows of sound photographs, test ones among them, at the camera's scale."""
+    rng = np.random.default_rng((seed, side))
+    pool = [*split.normals, *split.test_normals]
+    views = []
+    while len(views) < count:
+        seen = images.to_model(images.read(pool[int(rng.integers(len(pool)))].image))
+        if min(seen.shape[:2]) < side:
+            continue
+        top, left = (int(rng.integers(n - side + 1)) for n in seen.shape[:2])
+        views.append(cut(seen, Window(top, left, side), side))
+    return views
+
+
+def factory_masks(count: int, size: int, seed: int) -> list[np.ndarray]:
+    """Return the shapes of factory defects of any of the six kinds, moved to the middle; none says of which."""
+    rng, masks, number = np.random.default_rng((seed, 5)), list[np.ndarray](), 0
+    while len(masks) < count:
+        number += 1
+        kind = WORDS[int(rng.integers(len(WORDS)))]
+        homes = [s for s in factory.SURFACES if kind in factory.defects_of(s)]
+        piece = factory.make(homes[int(rng.integers(len(homes)))], kind, seed=700_000 + seed * 10_000 + number)
+        rows, columns = np.nonzero(piece.mask)
+        if not 60 < len(rows) < 0.12 * size * size or max(np.ptp(rows), np.ptp(columns)) > 0.7 * size:
+            continue
+        mask = np.zeros((size, size), bool)
+        down, right = (size // 2 - (int(x.min()) + int(x.max())) // 2 for x in (rows, columns))
+        mask[rows + down, columns + right] = True
+        masks.append(mask)
+    return masks
+
+
+def repainted(
+    back: Backbone, views: list[Floats], masks: list[np.ndarray], text: str, args: argparse.Namespace
+) -> tuple[list[Floats], list[Floats]]:
+    """Paint words from noise under masks; return the decoded windows, painted and as they were."""
+    made, bases = list[Floats](), list[Floats]()
+    for first in range(0, len(views), 8):
+        rows = slice(first, first + 8)
+        image = tensor(views[rows])
+        mask = torch.from_numpy(np.stack(masks[rows]))[:, None].float()
+        told = conditions(back, image, mask)
+        words = back.embed([text] * len(image))
+        _, masked, cells = told
+        if args.guidance != 1:
+            words = torch.cat([back.embed([""] * len(image)), words])
+            cells, masked = torch.cat([cells, cells]), torch.cat([masked, masked])
+
+        def predict(
+            latent: Tensor, t: Tensor, words: Tensor = words, cells: Tensor = cells, masked: Tensor = masked
+        ) -> Tensor:
+            return back.predict(latent, t, words, mask=cells, masked=masked)
+
+        asked = Condition(image, mask, ("",) * len(image), ("",) * len(image))
+        walk = guided(predict, args.guidance)
+        seeds = [args.seed * 1000 + first + i for i in range(len(image))]
+        out = paint(
+            back, asked, told, walk, seeds, steps=args.steps, sampler="dpm", start="noise", strength=1.0, detail=0.0
+        )
+        assert out.base is not None
+        made += list(out.image.permute(0, 2, 3, 1).numpy())
+        bases += list(out.base.permute(0, 2, 3, 1).numpy())
+    return made, bases
+
+
+def laid_in(view: Floats, made: Floats, base: Floats, mask: np.ndarray, corner: int = 0) -> Floats:
+    """Return a view with a painted window pasted in, residually, as runs do it."""
+    side = mask.shape[0]
+    whole = np.zeros(view.shape[:2], bool)
+    whole[corner : corner + side, corner : corner + side] = mask
+    eight = np.rint((view + 1) * 127.5).astype(np.uint8)
+    return images.to_model(paste(eight, made, base, whole, Window(corner, corner, side)))
+
+
+def close_ups(extractor: Any, views: Sequence[Floats], masks: Sequence[np.ndarray]) -> Floats:
+    """Return the features of squares round the masks, float32 (N,D)."""
+    looks = [(*window(view, mask), None) for view, mask in zip(views, masks, strict=True)]
+    return gallery(looks, extractor).vector.numpy()  # type: ignore[arg-type]
+
+
+def autoencoder(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
+    """Return mean, median and least PSNR in dB of round trips."""
+    found: dict[str, Any] = {}
+
+    def trip(views: list[Floats]) -> Floats:
+        parts = [tensor(views[i : i + 16]) for i in range(0, len(views), 16)]
+        return np.concatenate([back.decode(back.encode(x)).permute(0, 2, 3, 1).numpy() for x in parts])
+
+    def told(errors: list[float]) -> dict[str, float]:
+        level = 10 * np.log10(4 / np.array(errors))
+        values = {"mean": level.mean(), "median": np.median(level), "least": level.min()}
+        return {key: round(float(value), 2) for key, value in values.items()} | {"windows": len(errors)}
+
+    for name, split in splits(args):
+        rows: dict[str, Any] = {}
+        for side in (128, 256):
+            try_side = side if name == "screw" else min(side, 192)  # tiles are as low as 200 px
+            views = sound_windows(split, try_side, args.count, args.seed)
+            errors = [float(np.square(a - b).mean()) for a, b in zip(trip(views), views, strict=True)]
+            rows[f"sound, {try_side} px"] = told(errors)
+        views, masks = [], []
+        for example in [e for e in (*split.shots, *split.test_defects) if e.mask][: args.count]:
+            native = images.read(example.image)
+            mask = images.read_mask(example.mask, native.shape)  # type: ignore[arg-type]
+            ys, xs = np.nonzero(mask)
+            if not len(ys):
+                continue
+            place = Window(int(ys.mean()) - 64, int(xs.mean()) - 64, 128)
+            seen = cut(mask[..., None].astype(np.float32), place, 128)[..., 0] > 0.5
+            if seen.any():
+                views.append(cut(images.to_model(native), place, 128))
+                masks.append(seen)
+        made = trip(views)
+        rows["inside masks of damage, 128 px"] = told(
+            [float(np.square(a - b)[m].mean()) for a, b, m in zip(made, views, masks, strict=True)]
+        )
+        found[name] = rows
+    return found
+
+
+def words(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
+    """Return how often each word's paint is named right by a classifier taught with the factory's defects."""
+    looks, kinds, masks = [], [], []
+    rng = np.random.default_rng(args.seed)
+    for kind in WORDS:
+        homes = [s for s in factory.SURFACES if kind in factory.defects_of(s)]
+        for number in range(args.teach):
+            piece = factory.make(homes[int(rng.integers(len(homes)))], kind, seed=800_000 + number)
+            looks.append(images.to_model(piece.image))
+            masks.append(piece.mask)
+            kinds.append(kind)
+    seen = close_ups(extractor, looks, masks)
+    kept = np.arange(len(kinds)) % 5 > 0
+    judge = make_pipeline(StandardScaler(), LogisticRegression(max_iter=3000, C=0.05))
+    judge.fit(seen[kept], np.array(kinds)[kept])
+    found: dict[str, Any] = {
+        "chance": round(1 / len(WORDS), 4),
+        "factory defects that it was not taught": round(float(judge.score(seen[~kept], np.array(kinds)[~kept])), 4),
+    }
+    for name, split in splits(args):
+        views = sound_windows(split, builtin.WINDOW, 20, args.seed)
+        shapes = factory_masks(20, builtin.WINDOW, args.seed)
+        rows: dict[str, Any] = {}
+        for way in ("word", "emptied"):
+            right = {}
+            for kind in WORDS:
+                made, bases = repainted(back, views, shapes, prompt(kind) if way == "word" else "", args)
+                laid = [laid_in(*row) for row in zip(views, made, bases, shapes, strict=True)]
+                right[kind] = round(float((judge.predict(close_ups(extractor, laid, shapes)) == kind).mean()), 4)
+                if args.out:
+                    sheet(args.out / f"words-{name}-{way}-{kind}.png", [views, laid])
+            rows[way] = {"mean": round(float(np.mean(list(right.values()))), 4), **right}
+        found[name] = rows
+    return found
+
+
+def shams(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
+    """Return how well repainted sound windows are told from untouched ones."""
+    found = {}
+    for name, split in splits(args):
+        side = 256 if name == "screw" else 192
+        views = sound_windows(split, side, 2 * args.count, args.seed + 1)
+        shapes = factory_masks(2 * args.count, builtin.WINDOW, args.seed + 1)
+        corner = (side - builtin.WINDOW) // 2
+        inner = slice(corner, corner + builtin.WINDOW)
+        half = args.count
+        made, bases = repainted(back, [v[inner, inner] for v in views[:half]], shapes[:half], prompt(None), args)
+        laid = [
+            laid_in(v, m, b, s, corner) for v, m, b, s in zip(views[:half], made, bases, shapes[:half], strict=True)
+        ]
+        whole = [np.pad(s, (side - builtin.WINDOW) // 2) for s in shapes]
+        seen = close_ups(extractor, [*laid, *views[half:]], whole)
+        truth = np.arange(2 * half) < half
+        taught = np.arange(2 * half) % 2 == 0
+        judge = make_pipeline(StandardScaler(), LogisticRegression(max_iter=3000, C=0.05)).fit(
+            seen[taught], truth[taught]
+        )
+        grain = [
+            float(np.std((m - cv2.GaussianBlur(m, (0, 0), 1.0))[s]))
+            / max(float(np.std((v - cv2.GaussianBlur(v, (0, 0), 1.0))[s])), 1e-6)
+            for m, v, s in zip(laid, views[:half], whole[:half], strict=True)
+        ]
+        found[name] = {
+            "auroc": round(float(roc_auc_score(truth[~taught], judge.decision_function(seen[~taught]))), 4),
+            "windows_each": half,
+            "side": side,
+            "grain_left": round(float(np.median(grain)), 3),
+        }
+        if args.out:
+            sheet(args.out / f"shams-{name}.png", [views[:16], laid[:16]])
+    return found
+
+
+def adapt(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
+    """Return the distance to held-out damage after some steps from these weights and from random ones."""
+    found: dict[str, Any] = {}
+    blank = args.out / "random"
+    if not (blank / "unet").is_dir():
+        torch.manual_seed(0)
+        unet = type(back.unet).from_config(back.unet.config)
+        Backbone(back.vae, back.text_encoder, back.tokenizer, unet, back.noise.config, dtype="float32").save(blank)
+    metrics = {name: registry.get("metrics", name) for name in ("kid", "frechet")}
+    for name, split in splits(args):
+        kinds = {str(e.defect) for e in split.shots}
+        real = [e for e in split.test_defects if e.defect in kinds]
+        theirs = gallery([_view(e) for e in real], extractor)
+        ways = [(args.backbone, steps) for steps in args.few] + [(str(blank), steps) for steps in args.many]
+        for seed in range(args.seeds):
+            for source, steps in ways:
+                told = {
+                    "seed": seed,
+                    "data.root": str(args.data / EXAMPLES[name]),
+                    "backbone.source": source,
+                    "train.steps": steps,
+                    "generate.count": args.pairs,
+                    "generate.shams": 0.0,
+                    "generator.settings": {"start": "noise"},
+                    "prove.enabled": False,
+                }
+                of = "random" if source == str(blank) else "these"
+                place = args.out / f"{name}-{of}-{steps}-{seed}"
+                run = Run.create(place, load_config(HOME / "examples" / f"{name}.toml", told))
+                train(run)
+                generate(run)
+                made = [
+                    Example(row["image"], run.path(row["image"]), "", row["defect"], run.path(row["mask"]))
+                    for row in run.kept()
+                ]
+                row: dict[str, Any] = {"made": len(made)}
+                if len(made) > 10:
+                    ours = gallery([_view(e) for e in made], extractor)
+                    for metric in metrics.values():
+                        values = metric(theirs, ours, np.random.default_rng(0), 0)
+                        row |= {key: figure.value for key, figure in values.items()}
+                found.setdefault(name, {}).setdefault(f"{of} weights, {steps} steps", []).append(row)
+                print(name, of, steps, seed, row, flush=True)
+    return found
+
+
+def _view(example: Example) -> tuple[np.ndarray, np.ndarray, None]:
+    native = images.read(example.image)
+    assert example.mask is not None
+    return (*window(images.to_model(native), images.read_mask(example.mask, native.shape)), None)  # type: ignore[return-value]
+
+
+def sheet(path: Path, rows: list[list[Floats]]) -> None:
+    """Write rows of windows as one picture, to look at."""
+    grid = np.concatenate([np.concatenate(row[:16], axis=1) for row in rows])
+    images.write(path, np.rint((grid + 1) * 127.5).astype(np.uint8))
+
+
+def main() -> None:
+    """Parse, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="+", choices=("autoencoder", "words", "shams", "adapt"))
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds the sets")
+    parser.add_argument("--backbone", default="builtin", help='"builtin" or a diffusers folder')
+    parser.add_argument("--only", choices=sorted(EXAMPLES), help="one set")
+    parser.add_argument("--out", type=Path, help="where pictures to look at, and adapt's runs, go")
+    parser.add_argument("--count", type=int, default=200, help="windows")
+    parser.add_argument("--teach", type=int, default=150, help="factory defects a word")
+    parser.add_argument("--steps", type=int, default=12, help="denoising steps")
+    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=3, help="adapt: how often")
+    parser.add_argument("--few", type=int, nargs="*", default=[100, 300], help="adapt: steps from these weights")
+    parser.add_argument("--many", type=int, nargs="*", default=[300, 1000, 3000], help="adapt: from random ones")
+    parser.add_argument("--pairs", type=int, default=10, help="adapt: pairs a kind")
+    parser.add_argument("--results", type=Path, default=HOME / "benchmarks" / "results" / "backbone.json")
+    args = parser.parse_args()
+    if "adapt" in args.what and args.out is None:
+        parser.error("adapt needs --out")
+    back = Backbone.load(args.backbone)
+    extractor = load_extractor("efficientnet-lite0")
+    results = json.loads(args.results.read_text()) if args.results.exists() else {}
+    own = results.setdefault(back.fingerprint, {})
+    for what in args.what:
+        suite = {"autoencoder": autoencoder, "words": words, "shams": shams, "adapt": adapt}[what]
+        found = suite(back, args, extractor)
+        threads = os.environ.get("OMP_NUM_THREADS", "")
+        told = {key: getattr(args, key) for key in ("count", "teach", "steps", "guidance", "seed", "seeds", "pairs")}
+        entry = {"machine": {**machine(), "threads": threads}, "extractor": "efficientnet-lite0", **told, **found}
+        own[what] = {**own.get(what, {}), **entry} if args.only else entry
+        write_json(args.results, results)
+        print(json.dumps({what: found}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
