@@ -21,6 +21,7 @@ from flawsmith.data.layouts import find, gaps
 from flawsmith.data.looks import looks
 from flawsmith.data.shots import Split, leaks, split, twins
 from flawsmith.errors import FlawsmithError, nearest
+from flawsmith.stages.borrow import loans
 from flawsmith.stages.cost import estimate, wanted
 from flawsmith.stages.findings import Findings, KindFacts, PictureFacts
 from flawsmith.stages.pictures import windows_over
@@ -77,7 +78,11 @@ def check(config: Config) -> Findings:
             fact.width * fact.height * (fact.depth // 8) * (3 if fact.mode == "RGB" else 1) for fact in facts.values()
         ]
         found.estimate, costly = estimate(
-            config, kinds, windows=mean(windows) if windows else 1.0, picture_bytes=median(sizes)
+            config,
+            kinds,
+            windows=mean(windows) if windows else 1.0,
+            picture_bytes=median(sizes),
+            lent=_lent(config, divided, found),
         )
         found.warnings += costly
     return found
@@ -236,6 +241,16 @@ def _tabulate(
                 median(one.drawn) if one and one.drawn else None,
             )
         )
+
+
+def _lent(config: Config, divided: Split | None, found: Findings) -> list[tuple[str, str]]:
+    if divided is None:
+        return []
+    try:
+        return list(loans(config, divided))
+    except FlawsmithError as error:
+        found.errors.append(str(error))
+        return []
 
 
 def _check_kinds(kinds: dict[tuple[str, str], int], config: Config, found: Findings) -> None:

@@ -5,8 +5,9 @@ An estimate is worth having when it tells minutes from hours; every line states 
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +63,12 @@ def wanted(config: Config, have: Mapping[tuple[str, str], int]) -> dict[tuple[st
 
 
 def estimate(
-    config: Config, have: Mapping[tuple[str, str], int], *, windows: float, picture_bytes: float
+    config: Config,
+    have: Mapping[tuple[str, str], int],
+    *,
+    windows: float,
+    picture_bytes: float,
+    lent: Iterable[tuple[str, str]] = (),
 ) -> tuple[dict[str, str], list[str]]:
     """Return {what: how much} for a reader, and warnings.
 
@@ -71,6 +77,7 @@ def estimate(
         have: Real pictures of each (product, kind).
         windows: Windows that a damage takes, on average.
         picture_bytes: Raw bytes of a typical photograph.
+        lent: Each (product, kind) that is painted and was never seen on the product.
     """
     size = config.windows.size or (128 if config.backbone.source == "builtin" else 512)
     machine = _machine(config.backbone.device)
@@ -78,7 +85,9 @@ def estimate(
     area = (size / rate.size) ** 2
     products, kinds = len({product for product, _ in have}), len(have)
     models = {"product": products, "kind": kinds, "all": 1}[config.train.scope]
-    pairs = sum(wanted(config, have).values())
+    pairs = sum(wanted(config, {**dict.fromkeys(lent, 0), **have}).values())
+    screened = config.screen.enabled
+    pairs = math.ceil(pairs * config.screen.times) if screened else pairs
     train = models * config.train.steps * config.train.batch * rate.train * area
     passes = config.generate.steps * (2 if config.generate.guidance > 1 else 1)
     painted = pairs * (1 + config.generate.shams)
@@ -90,7 +99,8 @@ def estimate(
     disk += max(0, len(config.export.formats) - 1) * pairs * picture_bytes * PNG_SHARE
     free = shutil.disk_usage(Path.cwd()).free
     table = {
-        "pairs": f"{pairs} ({windows:.1f} windows each)",
+        "pairs": f"{pairs} ({windows:.1f} windows each)"
+        + (f"; what the gate rejects is made again in up to {config.screen.rounds} rounds" if screened else ""),
         "training": f"{_time(train)} ({_count(models, 'model')}, {config.train.steps} steps of {config.train.batch})",
         "generating": f"{_time(draw)} ({config.generate.steps} steps, guidance {config.generate.guidance:g})",
         "proof": f"{_time(proof)} ({_count(trainings, 'training')} of the probe)" if trainings else "left out",
