@@ -3,7 +3,9 @@
     python benchmarks/suites/backbone.py autoencoder --data ../shared/data
     python benchmarks/suites/backbone.py words shams --data ../shared/data --backbone runs/mine
     python benchmarks/suites/backbone.py adapt       --data ../shared/data --out /tmp/adapt --only screw
+    python benchmarks/suites/backbone.py training    --backbone runs/mine     # a folder that `flawsmith backbone` made
 
+training     what it saw and how long that took, from the recipe's own logs.
 autoencoder  mean PSNR of a round trip, on windows of 128 and 256 px and inside the masks of real damage.
 words        six words, each painted from noise on the same sound windows under the same masks; a classifier that was
              taught with the factory's defects names them. Without words it should know nothing.
@@ -309,6 +311,25 @@ def adapt(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str,
     return found
 
 
+def training(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
+    """Return steps, samples and seconds of both halves, and their losses averaged over 25 steps."""
+    recipe = json.loads((Path(args.backbone) / "recipe.json").read_text())
+    rows = [json.loads(line) for line in (Path(args.backbone) / "training.jsonl").read_text().splitlines()]
+    found: dict[str, Any] = {"recipe": recipe}
+    for half, size in (("autoencoder", recipe["autoencoder_batch"]), ("unet", recipe["batch"])):
+        own = {row["step"]: row for row in rows if row["half"] == half}  # a killed run repeats its last steps
+        losses = [own[step]["loss"] for step in sorted(own)]
+        found[half] = {
+            "steps": len(own),
+            "samples_seen": len(own) * size,
+            "seconds": round(sum(row["seconds"] for row in own.values()), 1),
+            "loss_mean_of_25_steps": [round(float(np.mean(losses[i : i + 25])), 4) for i in range(0, len(losses), 25)],
+        }
+    found["distinct_windows"] = recipe["turns"] * recipe["views"]
+    found["factory_pictures"] = (recipe["turns"]) * recipe["pictures"]
+    return found
+
+
 def _view(example: Example) -> tuple[np.ndarray, np.ndarray, None]:
     native = images.read(example.image)
     assert example.mask is not None
@@ -324,8 +345,8 @@ def sheet(path: Path, rows: list[list[Floats]]) -> None:
 def main() -> None:
     """Parse, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="+", choices=("autoencoder", "words", "shams", "adapt"))
-    parser.add_argument("--data", type=Path, required=True, help="the folder that holds the sets")
+    parser.add_argument("what", nargs="+", choices=("training", "autoencoder", "words", "shams", "adapt"))
+    parser.add_argument("--data", type=Path, help="the folder that holds the sets")
     parser.add_argument("--backbone", default="builtin", help='"builtin" or a diffusers folder')
     parser.add_argument("--only", choices=sorted(EXAMPLES), help="one set")
     parser.add_argument("--out", type=Path, help="where pictures to look at, and adapt's runs, go")
@@ -340,6 +361,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=10, help="adapt: pairs a kind")
     parser.add_argument("--results", type=Path, default=HOME / "benchmarks" / "results" / "backbone.json")
     args = parser.parse_args()
+    if args.data is None and args.what != ["training"]:
+        parser.error("all but training need --data")
     if "adapt" in args.what and args.out is None:
         parser.error("adapt needs --out")
     back = Backbone.load(args.backbone)
@@ -347,7 +370,8 @@ def main() -> None:
     results = json.loads(args.results.read_text()) if args.results.exists() else {}
     own = results.setdefault(back.fingerprint, {})
     for what in args.what:
-        suite = {"autoencoder": autoencoder, "words": words, "shams": shams, "adapt": adapt}[what]
+        suites = {"training": training, "autoencoder": autoencoder, "words": words, "shams": shams, "adapt": adapt}
+        suite = suites[what]
         found = suite(back, args, extractor)
         threads = os.environ.get("OMP_NUM_THREADS", "")
         told = {key: getattr(args, key) for key in ("count", "teach", "steps", "guidance", "seed", "seeds", "pairs")}

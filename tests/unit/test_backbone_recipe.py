@@ -26,10 +26,10 @@ from flawsmith.stages.backbone_data import (
     UserMaterial,
     crops,
     prompt,
-    to_tensor,
     user_sources,
     windows_of,
 )
+from flawsmith.stages.tensors import image_tensor
 
 SMALL = Recipe(
     pictures=6,
@@ -96,7 +96,7 @@ def test_diffusers_and_transformers_load_it_themselves(trained):
 
 def test_its_latents_are_of_about_unit_variance(trained):
     back = Backbone.load(trained[0], device="cpu", dtype="float32")
-    images = to_tensor(np.stack([source.damaged for source in material().pictures()]))
+    images = image_tensor(np.stack([source.damaged for source in material().pictures()]))
     assert 0.3 < float(back.encode(images).std()) < 3
 
 

@@ -38,10 +38,10 @@ from flawsmith.stages.backbone_data import (
     UserMaterial,
     crops,
     prompt,
-    to_tensor,
     user_sources,
 )
 from flawsmith.stages.progress import Advance, progress
+from flawsmith.stages.tensors import image_tensor, mask_tensor
 
 
 class Recipe(Settings):
@@ -89,7 +89,7 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
     """Train on pictures and write a diffusers folder to `out`; return the backbone.
 
     Args:
-        out: Folder to write; OUT/state holds the checkpoints, OUT/training.jsonl the losses.
+        out: Folder to write: state/ holds the checkpoints, training.jsonl the losses, recipe.json the recipe.
         recipe: Sizes and steps.
         material: Where pictures and windows come from; at least one shows damage.
         show: Called with (stage name, done, all, loss) after each step.
@@ -125,6 +125,7 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
         )
 
     out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "recipe.json", recipe.model_dump(mode="json"))
     fit = Fit(
         {"vae": vae},
         lambda step, rng: _autoencoder_loss(
@@ -223,8 +224,8 @@ class _Turns:
         for portion in self._material.windows(turn, recipe.views, recipe.window):
             parts["tokens"].append(back.tokens(portion.words))
             for first in range(0, len(portion.image), 32):
-                image = to_tensor(portion.image[first : first + 32])
-                mask = torch.from_numpy(portion.mask[first : first + 32]).float()[:, None]
+                image = image_tensor(portion.image[first : first + 32])
+                mask = mask_tensor(portion.mask[first : first + 32])
                 parts["latent"].append(back.encode(image).half().cpu())
                 parts["masked"].append(back.encode(image * (1 - mask)).half().cpu())
                 parts["mask"].append(back.latent_mask(mask).to(torch.uint8))

@@ -18,6 +18,7 @@ from flawsmith.data.cover import Window
 from flawsmith.data.views import View, damage_view, loosened, sound_view
 from flawsmith.stages.pictures import Pictures
 from flawsmith.stages.split import make_split
+from flawsmith.stages.tensors import image_tensor
 
 SOUND = "sound"
 """The word that stands where a defect's name would, for a part without damage."""
@@ -168,12 +169,6 @@ def user_sources(config: Config) -> list[Source]:
     return sources
 
 
-def to_tensor(views: np.ndarray) -> Tensor:
-    """Turn pictures (B,H,W,3), uint8 or float32 in [-1,1], into float32 (B,3,H,W) in [-1,1]."""
-    seen = torch.from_numpy(views).permute(0, 3, 1, 2).contiguous()
-    return seen.float() / 127.5 - 1 if seen.dtype == torch.uint8 else seen
-
-
 def _model(pixels: np.ndarray) -> np.ndarray:
     return pixels.astype(np.float32) / 127.5 - 1
 
@@ -195,7 +190,7 @@ def crops(sources: list[Source], size: int, count: int, seed: tuple[int, ...]) -
         if rng.random() < 0.35:
             seen = np.repeat(seen.mean(2, keepdims=True), 3, axis=2)
         views.append(np.clip(seen, -1, 1).astype(np.float32))
-    return to_tensor(np.stack(views)).contiguous(memory_format=torch.channels_last)
+    return image_tensor(views).contiguous(memory_format=torch.channels_last)
 
 
 def windows_of(sources: list[Source], count: int, size: int, seed: tuple[int, ...]) -> Windows:

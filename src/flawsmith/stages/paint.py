@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-import torch
 
 from flawsmith.config import Config
 from flawsmith.data import images
@@ -21,6 +20,7 @@ from flawsmith.interfaces import Generator
 from flawsmith.stages.borrow import kin_of
 from flawsmith.stages.pictures import Photograph, Pictures, fullest, windows_over
 from flawsmith.stages.plan import Line, asked_mask
+from flawsmith.stages.tensors import image_tensor, mask_tensor
 from flawsmith.types import Batch, Condition
 
 Paint = Literal["replace", "residual"]
@@ -160,25 +160,25 @@ class Painter:
         # A sham is repainted where its pair was, also by a generator that draws the masks of damage itself.
         draws = not self._generator.needs_mask and "twin" not in group[0].line
         where = [c.part if draws else c.asked for c in group]
-        masks = _stack_masks([cut_mask(mask, w, size) for mask, w in zip(where, windows, strict=True)])
+        masks = mask_tensor([cut_mask(mask, w, size) for mask, w in zip(where, windows, strict=True)])
         products = tuple(canvas.line["product"] for canvas in group)
         defects = tuple("" if "twin" in canvas.line else canvas.line["defect"] for canvas in group)
         shot = sketch = None
         if all(canvas.sketch is not None for canvas in group):
-            sketch = _stack(
+            sketch = image_tensor(
                 [cut(c.sketch, w, size) for c, w in zip(group, windows, strict=True) if c.sketch is not None]
             )
         if all(canvas.shot is not None for canvas in group):
             seen = [cut(c.shot, w, size) for c, w in zip(group, windows, strict=True) if c.shot is not None]
-            shot = Batch(_stack(seen), masks, products, defects)
+            shot = Batch(image_tensor(seen), masks, products, defects)
         seeds = [(canvas.line["seed"] * 64 + canvas.attempt) * 64 + turn for canvas in group]
         shown = [canvas.reference for canvas in group if canvas.reference is not None]
         reference = None
         if len(shown) == len(group):
             images_of, masks_of, theirs, kinds = zip(*shown, strict=True)
-            reference = Batch(_stack(list(images_of)), _stack_masks(list(masks_of)), theirs, kinds)
+            reference = Batch(image_tensor(list(images_of)), mask_tensor(list(masks_of)), theirs, kinds)
         look = tuple(canvas.line.get("look", "") for canvas in group)
-        asked = Condition(_stack(normals), masks, products, defects, shot, sketch, reference, look)
+        asked = Condition(image_tensor(normals), masks, products, defects, shot, sketch, reference, look)
         part = self._config.generate
         made = self._generator.sample(asked, seeds, steps=part.steps, guidance=part.guidance)
         for row, (canvas, window) in enumerate(zip(group, windows, strict=True)):
@@ -266,11 +266,3 @@ def _sham(canvas: _Canvas) -> Pair:
     row = {name: line[name] for name in ("index", "twin", "product", "defect", "normal", "donor", "seed")}
     row |= {"status": "made", "area": int(canvas.asked.sum())}
     return Pair(row, canvas.current, canvas.asked)
-
-
-def _stack(pictures: list[np.ndarray]) -> torch.Tensor:
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().contiguous()
-
-
-def _stack_masks(masks: list[np.ndarray]) -> torch.Tensor:
-    return torch.from_numpy(np.stack(masks))[:, None].float()

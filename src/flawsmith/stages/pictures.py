@@ -10,7 +10,7 @@ import numpy as np
 
 from flawsmith.config import Config
 from flawsmith.data import images
-from flawsmith.data.cover import Window, plan_windows
+from flawsmith.data.cover import Window, plan_windows, thickness
 from flawsmith.data.parts import part_mask
 from flawsmith.errors import DataError
 from flawsmith.types import Example
@@ -39,6 +39,7 @@ class Pictures:
         self._normals = normals
         self.read = lru_cache(maxsize=keep)(self._read)
         self.part = lru_cache(maxsize=keep)(self._part)
+        self.look = lru_cache(maxsize=keep)(self._look)
         self._surface: dict[str, bool] = {}
 
     def is_surface(self, product: str) -> bool:
@@ -62,6 +63,16 @@ class Pictures:
         if self.is_surface(example.product):
             return np.ones(native.shape[:2], bool)
         return part_mask(native)
+
+    def _look(self, example: Example) -> tuple[float, float, float]:
+        """Return a damage's length over width, width in pixels, and contrast against what lies round it."""
+        seen = self.read(example)
+        assert seen.mask is not None
+        wide = max(thickness(seen.mask, 0.5), 1.0)
+        grey = seen.model().mean(axis=2)
+        inside, outside = grey[seen.mask], grey[~seen.mask]
+        contrast = abs(float(inside.mean()) - float(outside.mean())) if len(outside) else 0.0
+        return float(seen.mask.sum()) / wide**2, wide, contrast
 
 
 LONE_THICKNESS = 1.0

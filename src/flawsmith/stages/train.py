@@ -24,6 +24,7 @@ from flawsmith.runs import Run
 from flawsmith.stages.pictures import Pictures, windows_over
 from flawsmith.stages.progress import progress
 from flawsmith.stages.split import split_data
+from flawsmith.stages.tensors import image_tensor, mask_tensor
 from flawsmith.types import Batch, Encoded, Example
 
 ENCODE_BATCH = 16
@@ -219,6 +220,5 @@ def _batches(items: Iterable[tuple[View, str, str]]) -> Iterator[Batch]:
 
 
 def _batch(chunk: list[tuple[View, str, str]]) -> Batch:
-    image = torch.from_numpy(np.stack([view.image for view, _, _ in chunk])).permute(0, 3, 1, 2).contiguous()
-    mask = torch.from_numpy(np.stack([view.mask for view, _, _ in chunk]))[:, None].float()
+    image, mask = image_tensor([view.image for view, _, _ in chunk]), mask_tensor([view.mask for view, _, _ in chunk])
     return Batch(image, mask, tuple(p for _, p, _ in chunk), tuple(d for _, _, d in chunk))

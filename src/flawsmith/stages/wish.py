@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from flawsmith.config import Config
-from flawsmith.data.cover import thickness
 from flawsmith.data.masks import Pose, apply_pose_mask, pose_mask
 from flawsmith.data.say import SIZES, Wish, parse
 from flawsmith.data.shots import Split
@@ -84,22 +83,11 @@ def _fitting(wish: Wish, shots: Sequence[Example], pictures: Pictures) -> list[E
     ]
     if not wants:
         return list(shots)
-    looks = np.array([_look(example, pictures) for example in shots])
+    looks = np.array([pictures.look(example) for example in shots])
     ranks = looks.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
     score = sum(sign * ranks[:, number] for number, sign in wants)
     order = np.argsort(score, kind="stable")
     return [shots[place] for place in order[: max(1, round(_SHARE * len(shots)))]]
-
-
-def _look(example: Example, pictures: Pictures) -> tuple[float, float, float]:
-    """Return length over width, width in pixels, and contrast against what lies round it."""
-    seen = pictures.read(example)
-    assert seen.mask is not None
-    wide = max(thickness(seen.mask, 0.5), 1.0)
-    grey = seen.model().mean(axis=2)
-    inside, outside = grey[seen.mask], grey[~seen.mask]
-    contrast = abs(float(inside.mean()) - float(outside.mean())) if len(outside) else 0.0
-    return float(seen.mask.sum()) / wide**2, wide, contrast
 
 
 def _moved(pose: Pose, mask: np.ndarray, shape: Sequence[int], wish: Wish, rng: np.random.Generator) -> Pose:

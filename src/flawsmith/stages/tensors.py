@@ -1,0 +1,20 @@
+"""Pictures to tensors: the one place where the stages change axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def image_tensor(views: Iterable[np.ndarray]) -> Tensor:
+    """Stack pictures (H,W,3), uint8 or float32 in [-1,1], to float32 (B,3,H,W) in [-1,1]."""
+    seen = torch.from_numpy(np.stack(list(views))).permute(0, 3, 1, 2).contiguous()
+    return seen.float() / 127.5 - 1 if seen.dtype == torch.uint8 else seen.float()
+
+
+def mask_tensor(masks: Iterable[np.ndarray]) -> Tensor:
+    """Stack masks bool (H,W) to float32 (B,1,H,W) in {0,1}."""
+    return torch.from_numpy(np.stack(list(masks)))[:, None].float()
