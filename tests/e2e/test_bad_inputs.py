@@ -384,7 +384,7 @@ BACKBONES = [
     ),
     Bad(
         "unet-channels",
-        ("UNet takes 12 channels", "8 (plain) or 17 (inpainting)"),
+        ("UNet takes 12 channels", "16 (plain) or 33 (inpainting)"),
         lambda p: odd_unet(p),
         sets("backbone.source=backbone"),
     ),

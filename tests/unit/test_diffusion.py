@@ -234,7 +234,7 @@ def test_noise_leaves_the_global_stream_alone():
 
 def test_a_sample_is_the_same_in_any_company(backbone):
     text = backbone.embed(["a photo of a crack", "a photo of a hole", "scratch"])
-    masks, shape = torch.ones(3, 1, 8, 8), (8, 8, 8)
+    masks, shape = torch.ones(3, 1, 8, 8), (backbone.latent_channels, 8, 8)
     masked = normal(3, *shape, seed=3)
 
     def run(rows: list[int], seeds: list[int]) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 
 from flawsmith.data import images
 from flawsmith.data.shots import content_hash
-from flawsmith.data.training_set import TrainingSet, read_square, square_mask, image_tensor
+from flawsmith.data.training_set import TrainingSet, read_square, square_mask, to_tensor
 from flawsmith.errors import DataError
 from flawsmith.types import Example
 
@@ -91,7 +91,7 @@ def test_a_hairline_never_vanishes(size: int):
     assert not square_mask(np.zeros((400, 400), bool), size).any()
 
 
-def test_image_tensor_covers_the_range():
-    tensor = image_tensor(np.array([[[[0, 128, 255]]]], np.uint8))
+def test_to_tensor_covers_the_range():
+    tensor = to_tensor(np.array([[[[0, 128, 255]]]], np.uint8))
     assert tensor.shape == (1, 3, 1, 1)
     assert tensor.flatten().tolist() == pytest.approx([-1.0, 0.00392, 1.0], abs=1e-4)
