@@ -303,7 +303,9 @@ def with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, *, reach: floa
             small = sizes[piece] < min(sizes[1:].max(), 2 * posed.sum())
             if small and (loose & ~shot_part).sum() > 0.5 * loose.sum():
                 joined |= (cv2.dilate(loose.astype(np.uint8), by) > 0) & normal_part
-    return np.asarray(joined)
+    # The part's soft edge goes with it, or a thin ghost of it would stay in the air.
+    soft = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
+    return np.asarray(posed | (cv2.dilate((joined & ~posed).astype(np.uint8), soft) > 0))
 
 
 def apply_pose_image(picture: np.ndarray, pose: Pose, shape: Sequence[int]) -> tuple[np.ndarray, Mask]:

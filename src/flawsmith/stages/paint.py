@@ -13,7 +13,7 @@ from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.data.blend import blended
 from flawsmith.data.cover import Window
-from flawsmith.data.masks import Pose, apply_pose_image
+from flawsmith.data.masks import Pose, apply_pose_image, apply_pose_mask
 from flawsmith.data.shots import Split
 from flawsmith.data.windows import Refit, cut, cut_mask, one_window, paste, refit, uncut
 from flawsmith.interfaces import Generator
@@ -21,7 +21,7 @@ from flawsmith.stages.borrow import kin_of
 from flawsmith.stages.pictures import Photograph, Pictures, fullest, windows_over
 from flawsmith.stages.plan import Line, asked_mask
 from flawsmith.stages.tensors import image_tensor, mask_tensor
-from flawsmith.types import Batch, Condition
+from flawsmith.types import Batch, Condition, Example
 
 Paint = Literal["replace", "residual"]
 Stroke = tuple[Window, np.ndarray, np.ndarray | None, np.ndarray]
@@ -32,6 +32,8 @@ Reference = tuple[np.ndarray, np.ndarray, str, str]
 
 FAINT = 0.5
 """With paint = auto: when residual paint shows in less of the mask than this, replacing paint is tried as well."""
+_LEAST_MATTER = 0.05
+"""Share of what is asked for that the shot's part must cover for the rest to be taken for backdrop."""
 NATIVE_CONTEXT = 1.5
 """Side of the one window of a generator at native scale, over the side of the damage's box."""
 
@@ -66,9 +68,18 @@ class _Canvas:
     """Why the generator took back what it had made of a window; that window stays unpainted."""
     whole: bool = False
     """True: its windows are synthetic throughout; the strokes' masks only say what of them is damage."""
+    begun: np.ndarray | None = None
+    """Native: what is painted on, where that is not the photograph itself; see `_taken_over`."""
+    taken: np.ndarray | None = None
+    """bool (H,W): where `begun` stays as it is, and is damage all the same."""
 
     def __post_init__(self) -> None:
-        self.current = self.normal.native
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget all paint."""
+        self.current = self.normal.native if self.begun is None else self.begun
+        self.strokes, self.refused = [], ""
 
 
 class Painter:
@@ -86,8 +97,8 @@ class Painter:
         todo = [self._canvas(line) for line in lines]
         for attempt in range(self._config.generate.attempts):
             for canvas in todo:
-                canvas.attempt, canvas.current, canvas.strokes = attempt, canvas.normal.native, []
-                canvas.refused = ""
+                canvas.attempt = attempt
+                canvas.restart()
             self._rounds(todo)
             again = []
             for canvas in todo:
@@ -114,10 +125,29 @@ class Painter:
             posed, _ = apply_pose_image(self._pictures.read(shot).model(), Pose.from_json(line["pose"]), asked.shape)
         if posed is not None and not self._generator.native:
             sketch = blended(photograph.model(), posed, asked)
+        begun = taken = None
+        if sketch is not None and line.get("outline") and "twin" not in line and self._generator.needs_mask:
+            asked, begun, taken = self._taken_over(line, shot, photograph, asked, sketch)
         asked, windows = self._windows(asked)
         part_of = self._pictures.part(normal)
         reference = self._reference(line["reference"]) if "reference" in line and "twin" not in line else None
-        return _Canvas(line, photograph, asked, part_of, posed, sketch, windows, reference)
+        return _Canvas(line, photograph, asked, part_of, posed, sketch, windows, reference, begun=begun, taken=taken)
+
+    def _taken_over(
+        self, line: Line, shot: Example, photograph: Photograph, asked: np.ndarray, sketch: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """Return what the model is to paint, what it paints on, and what of that stays: where the shot shows backdrop.
+
+        Of a broken tip the label and the outline cover the air where the sound part went on. The sketch shows it as
+        the shot's camera saw it; a model asked for damage there would paint flakes on the backdrop.
+        """
+        there = apply_pose_mask(self._pictures.part(shot), Pose.from_json(line["pose"]), asked.shape)
+        matter = asked & there
+        taken = asked & ~matter
+        if not taken.any() or matter.sum() < _LEAST_MATTER * asked.sum():
+            return asked, None, None
+        begun = images.apply_delta(photograph.native, sketch - photograph.model(), asked, photograph.span)
+        return matter, begun, taken
 
     def _windows(self, asked: np.ndarray) -> tuple[np.ndarray, list[Window]]:
         """Return what is asked for within reach, and the windows to paint."""
@@ -213,7 +243,7 @@ class Painter:
         else:
             fitted, used = self._refit(canvas, canvas.current), "residual" if paint == "auto" else paint
         if paint == "auto" and fitted.share < FAINT and any(base is not None for _, _, base, _ in canvas.strokes):
-            other = canvas.normal.native
+            other = canvas.normal.native if canvas.begun is None else canvas.begun
             for stroke in canvas.strokes:
                 other = self._paste(canvas, other, stroke, "replace")
             replaced = self._refit(canvas, other)
@@ -257,6 +287,7 @@ class Painter:
 def _union(canvas: _Canvas) -> np.ndarray:
     """Return where any of a sample's strokes means damage, bool (H,W)."""
     masks = [np.zeros(canvas.asked.shape, bool), *(mask for _, _, _, mask in canvas.strokes)]
+    masks += [canvas.taken] if canvas.taken is not None and canvas.strokes else []
     return np.asarray(np.logical_or.reduce(masks))
 
 
