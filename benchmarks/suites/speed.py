@@ -108,7 +108,7 @@ class Plain:
 
         back = generator.backbone
         assert back.dtype == torch.float32
-        self.vae = _fresh(type(back.vae), back.vae)
+        self.vae = _for_pipelines(_fresh(type(back.vae), back.vae))
         self.unet = _fresh(UNet2DConditionModel, back.unet)
         self.control = _fresh(ControlNetModel, generator.control.net)
         self.text_encoder = copy.deepcopy(back.text_encoder)
@@ -206,6 +206,18 @@ def _fresh(kind: Any, old: Any) -> Any:
         made = kind.from_config(old.config)
     made.load_state_dict(old.state_dict())
     return made.eval().requires_grad_(False)
+
+
+def _for_pipelines(vae: Any) -> Any:
+    """Let an AutoencoderDC answer as the other autoencoders do: the pipeline knows neither its widths nor `latent`."""
+    if type(vae).__name__ == "AutoencoderDC":
+        from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTinyOutput
+
+        plain, back = vae.encode, vae.decode
+        vae.register_to_config(block_out_channels=vae.config.encoder_block_out_channels)
+        vae.encode = lambda image, return_dict=True: AutoencoderTinyOutput(latents=plain(image).latent)
+        vae.decode = lambda latent, return_dict=True, generator=None: back(latent, return_dict=return_dict)
+    return vae
 
 
 # ---- timing -------------------------------------------------------------------------------------
