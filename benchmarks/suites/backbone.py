@@ -49,7 +49,7 @@ from flawsmith.nn.inpaint import conditions, paint
 from flawsmith.runs import Run, machine
 from flawsmith.stages.backbone_data import prompt
 from flawsmith.stages.generate import generate
-from flawsmith.stages.measure import gallery, window
+from flawsmith.stages.measure import close_up, gallery, window
 from flawsmith.stages.split import make_split
 from flawsmith.stages.train import train
 from flawsmith.types import Condition, Example
@@ -277,7 +277,7 @@ def adapt(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str,
     for name, split in splits(args):
         kinds = {str(e.defect) for e in split.shots}
         real = [e for e in split.test_defects if e.defect in kinds]
-        theirs = gallery([_view(e) for e in real], extractor)
+        theirs = gallery([close_up(e) for e in real], extractor)
         ways = [(args.backbone, steps) for steps in args.few] + [(str(blank), steps) for steps in args.many]
         for seed in range(args.seeds):
             for source, steps in ways:
@@ -302,7 +302,7 @@ def adapt(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str,
                 ]
                 row: dict[str, Any] = {"made": len(made)}
                 if len(made) > 10:
-                    ours = gallery([_view(e) for e in made], extractor)
+                    ours = gallery([close_up(e) for e in made], extractor)
                     for metric in metrics.values():
                         values = metric(theirs, ours, np.random.default_rng(0), 0)
                         row |= {key: figure.value for key, figure in values.items()}
@@ -328,12 +328,6 @@ def training(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[s
     found["distinct_windows"] = recipe["turns"] * recipe["views"]
     found["factory_pictures"] = (recipe["turns"]) * recipe["pictures"]
     return found
-
-
-def _view(example: Example) -> tuple[np.ndarray, np.ndarray, None]:
-    native = images.read(example.image)
-    assert example.mask is not None
-    return (*window(images.to_model(native), images.read_mask(example.mask, native.shape)), None)  # type: ignore[return-value]
 
 
 def sheet(path: Path, rows: list[list[Floats]]) -> None:

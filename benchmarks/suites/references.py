@@ -45,7 +45,7 @@ from flawsmith.nn.features import load_extractor
 from flawsmith.nn.remembered import Remembered
 from flawsmith.runs import Run, machine
 from flawsmith.stages.examiner import predicted
-from flawsmith.stages.measure import gallery, window
+from flawsmith.stages.measure import close_up, gallery, window
 from flawsmith.stages.paint import Painter
 from flawsmith.stages.pictures import Pictures
 from flawsmith.stages.plan import make_plan
@@ -117,12 +117,7 @@ def wrong(lines: Sequence[Line], studio: Studio) -> list[Line]:
 
 def close(examples: Sequence[Example], extractor: Any) -> np.ndarray:
     """Return the features of windows round the damage, float32 (N,D)."""
-    views = []
-    for example in examples:
-        native = images.read(example.image)
-        assert example.mask is not None
-        views.append((*window(images.to_model(native), images.read_mask(example.mask, native.shape)), None))
-    return gallery(views, extractor).vector.numpy()
+    return gallery([close_up(example) for example in examples], extractor).vector.numpy()
 
 
 class Judges:
@@ -285,12 +280,12 @@ def transfer(args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
     for loan in loans:
         own = [line for line in lines if line["defect"] == loan["kind"]]
         real = [e for e in studio.split.test_defects if (e.product, e.defect) == (loan["from"], loan["kind"])]
-        theirs = gallery([_view(e) for e in real], extractor)
+        theirs = gallery([close_up(e) for e in real], extractor)
         rows: dict[str, Any] = {"real": len(real)}
         for way, scale in (("reference", 1.0), ("words alone", 0.0)):
             paths = studio.paint(own, args.out / f"transfer-{way.replace(' ', '-')}", scale)
             made = [Example(p.name, p, "", loan["kind"], p.with_suffix(".mask.png")) for p in paths if p.is_file()]
-            ours = gallery([_view(e) for e in made], extractor)
+            ours = gallery([close_up(e) for e in made], extractor)
             figures = {}
             for metric in metrics.values():
                 figures |= metric(theirs, ours, np.random.default_rng(0), 200)
@@ -298,12 +293,6 @@ def transfer(args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
         rows["painted_on"] = sorted({line["product"] for line in own})
         found[f"{loan['kind']} of {loan['from']}"] = rows
     return found
-
-
-def _view(example: Example) -> tuple[np.ndarray, np.ndarray, None]:
-    native = images.read(example.image)
-    assert example.mask is not None
-    return (*window(images.to_model(native), images.read_mask(example.mask, native.shape)), None)  # type: ignore[return-value]
 
 
 def main() -> None:

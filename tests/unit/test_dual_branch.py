@@ -267,3 +267,33 @@ def test_saying_undoes_clean(target: str) -> None:
 def test_adapters_need_names(wrong: list[str]) -> None:
     with pytest.raises(ValueError, match="each name once"):
         Settings(adapters=wrong)
+
+
+def test_a_saliency_network_named_after_loading_is_used(backbone: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """Only sampling reads it: generate loads the weights with the settings they were saved with, then sets today's."""
+    kind, asked = variant(smallest=0.0, largest=1.0), ask(backbone, 2)
+    generator = shaken(kind(backbone, kind.Settings()))
+    generator.save(tmp_path)
+    loaded = kind.load(tmp_path, backbone)
+    before = loaded.sample(asked, [1, 2], steps=2, guidance=1.0).mask
+
+    class Upper:
+        def __init__(self, path: str) -> None:
+            assert path == "upper.onnx"
+
+        def __call__(self, image: Tensor) -> Tensor:
+            seen = torch.zeros_like(image[:, :1])
+            seen[:, :, : image.shape[2] // 2] = 1
+            return seen
+
+    monkeypatch.setattr("flawsmith.generators.dual_branch.Saliency", Upper)
+    loaded.settings = loaded.settings.model_copy(update={"saliency": "upper.onnx"})
+    after = loaded.sample(asked, [1, 2], steps=2, guidance=1.0).mask
+    half = before.shape[2] // 2
+    assert before[:, :, half:].any() and not after[:, :, half:].any() and after.any()
+    monkeypatch.undo()
+    loaded.settings = loaded.settings.model_copy(update={"saliency": "gone.onnx"})
+    with pytest.raises(ConfigError, match="gone.onnx: no such file"):
+        loaded.sample(asked, [1, 2], steps=2, guidance=1.0)
+    loaded.save(tmp_path)
+    assert kind.load(tmp_path, backbone).settings.saliency == "gone.onnx", "weights load though the file has gone"

@@ -142,7 +142,7 @@ class DualBranch(Generator):
             own.text_encoder, self.words = adapted_words(own.text_encoder, told.text_rank)
             self.words.to(own.device)
         self.drawn = Drawn()
-        self._saliency = Saliency(told.saliency) if told.saliency else None
+        self._saliency: tuple[str, Saliency] | None = None
         self._read: dict[tuple[int, ...], Tensor] = {}
         self._greys: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
 
@@ -335,8 +335,11 @@ class DualBranch(Generator):
         """Return where the damage was drawn, (B,1,H,W) in {0,1}, and why a row must not be used."""
         told = self.settings
         found, refused = self.drawn(pixel_distance(alone, grey), allowed, told.smallest, told.largest)
-        if self._saliency is not None:
-            found = refined(found, self._saliency(alone))
+        if told.saliency:
+            # Read when it is needed: settings that only sampling reads may change after the weights were loaded.
+            if self._saliency is None or self._saliency[0] != told.saliency:
+                self._saliency = told.saliency, Saliency(told.saliency)
+            found = refined(found, self._saliency[1](alone))
         asked = [word if row else "" for word, row in zip(refused, ~sound.flatten(), strict=True)]
         return torch.where(sound, allowed, found), tuple(asked)
 

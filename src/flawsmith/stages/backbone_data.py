@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, Protocol
 
 import cv2
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from flawsmith.config import Config
-from flawsmith.data import factory
+from flawsmith.data import factory, images
 from flawsmith.data.cover import Window
 from flawsmith.data.views import View, damage_view, loosened, sound_view
 from flawsmith.stages.pictures import Pictures
@@ -88,8 +89,8 @@ class FactoryMaterial:
         self._begun: dict[int, list[Future[Windows]]] = {}
 
     def pictures(self) -> list[Source]:
-        jobs = [(seeds.tolist(), self._size) for seeds in self._seeds(0)]
-        made = map(_make, jobs) if self._pool is None else self._pool.map(_make, jobs)
+        spread = map if self._pool is None else self._pool.map
+        made = spread(_make, self._seeds(0), repeat(self._size))
         return [source for part in made for source in part]
 
     def ahead(self, turn: int, count: int, size: int) -> None:
@@ -97,23 +98,24 @@ class FactoryMaterial:
             self._begun[turn] = [self._pool.submit(_cut, *job) for job in self._jobs(turn, count, size)]
 
     def windows(self, turn: int, count: int, size: int) -> Iterator[Windows]:
-        self.ahead(turn, count, size)
         if self._pool is None:
             yield from (_cut(*job) for job in self._jobs(turn, count, size))
         else:
+            self.ahead(turn, count, size)
             yield from (portion.result() for portion in self._begun.pop(turn))
 
     def _jobs(self, turn: int, count: int, size: int) -> list[tuple[Any, ...]]:
         chunks = self._seeds(turn)
         shares = [len(part) for part in np.array_split(np.arange(count), len(chunks))]
         return [
-            (seeds.tolist(), self._size, size, share, (self._seed, 12, turn, number))
+            (seeds, self._size, size, share, (self._seed, 12, turn, number))
             for number, (seeds, share) in enumerate(zip(chunks, shares, strict=True))
         ]
 
-    def _seeds(self, turn: int) -> list[np.ndarray]:
+    def _seeds(self, turn: int) -> list[list[int]]:
         first = self._seed * 1_000_000_007 + turn * self._count
-        return np.array_split(np.arange(self._count) + first, max(1, self._count // 50))
+        chunks = np.array_split(np.arange(self._count) + first, max(1, self._count // 50))
+        return [chunk.tolist() for chunk in chunks]
 
 
 class UserMaterial:
@@ -133,11 +135,11 @@ class UserMaterial:
             yield windows_of(self._sources, len(part), size, (self._seed, 12, turn, number))
 
 
-def _make(job: tuple[list[int], int]) -> list[Source]:
+def _make(seeds: list[int], size: int) -> list[Source]:
     cv2.setNumThreads(1)
     sources = []
-    for seed in job[0]:
-        piece = factory.make_random(seed, size=job[1], sound_share=0.1)
+    for seed in seeds:
+        piece = factory.make_random(seed, size=size, sound_share=0.1)
         image, normal = (
             np.ascontiguousarray(np.broadcast_to(x[:, :, None], (*x.shape[:2], 3)) if x.ndim == 2 else x)
             for x in (piece.image, piece.normal)
@@ -147,7 +149,7 @@ def _make(job: tuple[list[int], int]) -> list[Source]:
 
 
 def _cut(seeds: list[int], picture_size: int, size: int, count: int, seed: tuple[int, ...]) -> Windows:
-    return windows_of(_make((seeds, picture_size)), count, size, seed)
+    return windows_of(_make(seeds, picture_size), count, size, seed)
 
 
 def user_sources(config: Config) -> list[Source]:
@@ -169,10 +171,6 @@ def user_sources(config: Config) -> list[Source]:
     return sources
 
 
-def _model(pixels: np.ndarray) -> np.ndarray:
-    return pixels.astype(np.float32) / 127.5 - 1
-
-
 def crops(sources: list[Source], size: int, count: int, seed: tuple[int, ...]) -> Tensor:
     """Return random crops at random scales and tones, a third of them grey, float32 (count,3,size,size) in [-1,1]."""
     rng = np.random.default_rng(seed)
@@ -182,7 +180,7 @@ def crops(sources: list[Source], size: int, count: int, seed: tuple[int, ...]) -
         picture = source.damaged
         side = min(int(size * rng.choice([0.5, 0.75, 1.0, 1.0, 1.5, 2.0])), *picture.shape[:2])
         top, left = (int(rng.integers(0, n - side + 1)) for n in picture.shape[:2])
-        seen = _model(picture[top : top + side, left : left + side])
+        seen = images.to_model(picture[top : top + side, left : left + side])
         if side != size:
             seen = cv2.resize(seen, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
         seen = np.rot90(seen, int(rng.integers(4)))
@@ -199,18 +197,18 @@ def windows_of(sources: list[Source], count: int, size: int, seed: tuple[int, ..
     damaged = [source for source in sources if source.mask.any()]
     sound = [(source, source.sound) for source in sources if source.sound is not None]
     last: View | None = None
-    images, masks, words = [], [], []
+    shown, masks, words = [], [], []
     for _ in range(count):
         source = damaged[int(rng.integers(len(damaged)))]
         window = _window_at(source.mask, size, rng)
-        view = damage_view(_model(source.damaged), source.mask, [window], size, rng, tone=0.1)
+        view = damage_view(images.to_model(source.damaged), source.mask, [window], size, rng, tone=0.1)
         said = source.caption
         if rng.random() >= 0.2:
             said = prompt(source.defect, source.product if rng.random() < 0.4 else None)
         draw = rng.random()
         if draw < 0.25 and last is not None and sound:
             other, picture = sound[int(rng.integers(len(sound)))]
-            view = sound_view(_model(picture), other.part, last.mask, window.side, size, rng, tone=0.1)
+            view = sound_view(images.to_model(picture), other.part, last.mask, window.side, size, rng, tone=0.1)
             said = prompt(None, other.product if rng.random() < 0.5 else None)
         elif draw < 0.35:
             view = View(view.image, np.ones_like(view.mask))
@@ -218,10 +216,10 @@ def windows_of(sources: list[Source], count: int, size: int, seed: tuple[int, ..
             view = View(view.image, loosened(view.mask, rng, 6))
         if draw >= 0.35:
             last = view
-        images.append(np.rint((view.image + 1) * 127.5).astype(np.uint8))
+        shown.append(np.rint((view.image + 1) * 127.5).astype(np.uint8))
         masks.append(view.mask)
         words.append(said)
-    return Windows(np.stack(images), np.stack(masks), words)
+    return Windows(np.stack(shown), np.stack(masks), words)
 
 
 def _window_at(mask: np.ndarray, size: int, rng: np.random.Generator) -> Window:

@@ -22,7 +22,6 @@ from flawsmith.stages.sheets import closeup, closeup_side, tone_of
 from flawsmith.types import Example
 
 if TYPE_CHECKING:
-    from flawsmith.interfaces import Generator
     from flawsmith.stages.paint import Painter
     from flawsmith.stages.plan import Line
 
@@ -48,37 +47,38 @@ def turned(settings: Settings, name: str, value: float) -> Settings:
     return settings.model_copy(update=change)
 
 
-def paint_dial(run: Run, lines: Sequence[Line], painter_of: Callable[[str], tuple[Painter, Generator]]) -> None:
+def paint_dial(
+    run: Run, lines: Sequence[Line], name: str, values: Sequence[float], painter_of: Callable[[str], Painter]
+) -> None:
     """Paint the rows of a run whose pairs are all made; nothing is done when they are there for these pairs.
 
     Args:
         run: Its folder gets dial.json and dial/.
         lines: The plan's lines.
-        painter_of: Job -> what paints it, and its generator, whose settings are put back afterwards.
+        name: The dial.
+        values: What it is turned to.
+        painter_of: Job -> what paints it; its generator's settings are put back afterwards.
     """
+    if is_turned(run):
+        return
     first: dict[tuple[str, str], Line] = {}
     for line in lines:
         first.setdefault((line["product"], line["defect"]), line)
-    chosen = [line | {"batch": 0} for line in list(first.values())[:MOST]]
-    if is_turned(run):
-        return
     shutil.rmtree(run.path("dial"), ignore_errors=True)
     rows: list[dict[str, Any]] = []
-    name = ""
-    for line in chosen:
-        painter, generator = painter_of(line["job"])
-        name, values = generator.dial
-        told = generator.settings
+    for line in list(first.values())[:MOST]:
+        painter = painter_of(line["job"])
+        told = painter.generator.settings
         made = []
         for value in values:
-            generator.settings = turned(told, name, value)
+            painter.generator.settings = turned(told, name, value)
             (pair,) = painter.paint([line])
             file = f"dial/{line['index']:06d}-{value:g}.png"
             if pair.picture is not None and pair.mask is not None:
                 images.write(run.path(file), pair.picture)
                 images.write_mask(run.path(file).with_suffix(".mask.png"), pair.mask)
             made.append({"value": value, "image": file if pair.picture is not None else ""})
-        generator.settings = told
+        painter.generator.settings = told
         kept = ("product", "defect", "normal", "shot", "reference")
         rows.append({**{key: line[key] for key in kept if key in line}, "made": made})
     write_json(run.path("dial.json"), {"hash": run.stage_hash("generate"), "dial": name, "rows": rows})

@@ -89,14 +89,13 @@ def generate(run: Run, shard: Shard = (0, 1)) -> None:
     work = ((PAIRS, lines, run.samples), (SHAMS, shams, run.shams))
     generators: dict[str, Generator] = {}
 
-    def painter_of(job: str) -> tuple[Painter, Generator]:
+    def painter_of(job: str) -> Painter:
         if job not in generators:
             # Weights of one job at a time: a product has many, and memory is one.
             generators.clear()
             generators[job] = kind.load(run.path("weights", *job.split("/")), backbone)
             generators[job].settings = settings
-        own = generators[job]
-        return Painter(config, own, working_size(config, backbone), split, pictures), own
+        return Painter(config, generators[job], working_size(config, backbone), split, pictures)
 
     for name, planned, rows_of in work:
         made += _make(run, name, planned, shard, rows_of, painter_of)
@@ -107,7 +106,7 @@ def generate(run: Run, shard: Shard = (0, 1)) -> None:
         good = sum(row["status"] == "made" for row in rows)
         run.finish("generate", both, pairs=good, given_up=len(rows) - good, shams=len(shams))
         if kind.dial[0]:
-            paint_dial(run, lines, painter_of)
+            paint_dial(run, lines, *kind.dial, painter_of)
 
 
 def _make(
@@ -116,7 +115,7 @@ def _make(
     lines: list[Line],
     shard: Shard,
     rows_of: Callable[[], list[dict[str, Any]]],
-    painter_of: Callable[[str], tuple[Painter, Generator]],
+    painter_of: Callable[[str], Painter],
 ) -> int:
     """Make this shard's batches of pairs or shams that are not on disk yet; return how many were made."""
     path = run.path(f"{name}.jsonl" if shard[1] == 1 else f"{name}.{shard[0]}-of-{shard[1]}.jsonl")
@@ -130,7 +129,7 @@ def _make(
     what = "generate" if name == PAIRS else name
     with progress(what, total, "pairs" if name == PAIRS else name, done=total - left) as advance:
         for group in todo:
-            rows = [_write(run, name, pair) for pair in painter_of(group[0]["job"])[0].paint(group)]
+            rows = [_write(run, name, pair) for pair in painter_of(group[0]["job"]).paint(group)]
             append_lines(path, rows)
             advance(len(rows))
     _sort_lines(path)

@@ -74,7 +74,7 @@ def measure(run: Run) -> Path:
     with progress("measure", len(kinds), "kinds") as advance:
         for product, kind in kinds:
             own = [row for row in rows if (row["product"], row["defect"]) == (product, kind)]
-            theirs = [_real(example) for example in real if (example.product, example.defect) == (product, kind)]
+            theirs = [close_up(example) for example in real if (example.product, example.defect) == (product, kind)]
             ours = [_made(run, row, normals) for row in own]
             galleries = gallery(theirs, extractor), gallery(ours, extractor)
             figures: dict[str, Figure] = {}
@@ -173,7 +173,8 @@ def spot(mask: np.ndarray) -> tuple[slice, slice]:
     return slice(top, top + side), slice(left, left + side)
 
 
-def _real(example: Example) -> tuple[np.ndarray, np.ndarray, None]:
+def close_up(example: Example) -> tuple[np.ndarray, np.ndarray, None]:
+    """Return the window round a labelled picture's damage, as `gallery` takes it: picture, mask, nothing beneath."""
     native = images.read(example.image)
     assert example.mask is not None
     image, mask = window(images.to_model(native), images.read_mask(example.mask, native.shape))

@@ -60,6 +60,10 @@ class _Canvas:
     shot: np.ndarray | None
     sketch: np.ndarray | None
     windows: list[Window]
+    begun: np.ndarray
+    """Native: what is painted on; the photograph itself, or see `_taken_over`."""
+    taken: np.ndarray | None = None
+    """bool (H,W): where `begun` stays as it is, and is damage all the same."""
     reference: Reference | None = None
     attempt: int = 0
     current: np.ndarray = field(init=False)
@@ -68,25 +72,21 @@ class _Canvas:
     """Why the generator took back what it had made of a window; that window stays unpainted."""
     whole: bool = False
     """True: its windows are synthetic throughout; the strokes' masks only say what of them is damage."""
-    begun: np.ndarray | None = None
-    """Native: what is painted on, where that is not the photograph itself; see `_taken_over`."""
-    taken: np.ndarray | None = None
-    """bool (H,W): where `begun` stays as it is, and is damage all the same."""
 
     def __post_init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
         """Forget all paint."""
-        self.current = self.normal.native if self.begun is None else self.begun
-        self.strokes, self.refused = [], ""
+        self.current, self.strokes, self.refused = self.begun, [], ""
 
 
 class Painter:
     """Paints batches of plan lines with one generator."""
 
     def __init__(self, config: Config, generator: Generator, size: int, split: Split, pictures: Pictures) -> None:
-        self._config, self._generator, self._size, self._pictures = config, generator, size, pictures
+        self.generator = generator
+        self._config, self._size, self._pictures = config, size, pictures
         self._by_id = {example.id: example for example in (*split.normals, *split.shots)}
         self._shots = split.shots
         self._references: dict[str, Reference] = {}
@@ -123,19 +123,19 @@ class Painter:
             posed = cv2.resize(donor, asked.shape[::-1], interpolation=cv2.INTER_AREA)
         elif line["pose"] is not None:
             posed, _ = apply_pose_image(self._pictures.read(shot).model(), Pose.from_json(line["pose"]), asked.shape)
-        if posed is not None and not self._generator.native:
+        if posed is not None and not self.generator.native:
             sketch = blended(photograph.model(), posed, asked)
-        begun = taken = None
-        if sketch is not None and line.get("outline") and "twin" not in line and self._generator.needs_mask:
+        begun, taken = photograph.native, None
+        if sketch is not None and line.get("outline") and "twin" not in line and self.generator.needs_mask:
             asked, begun, taken = self._taken_over(line, shot, photograph, asked, sketch)
         asked, windows = self._windows(asked)
         part_of = self._pictures.part(normal)
         reference = self._reference(line["reference"]) if "reference" in line and "twin" not in line else None
-        return _Canvas(line, photograph, asked, part_of, posed, sketch, windows, reference, begun=begun, taken=taken)
+        return _Canvas(line, photograph, asked, part_of, posed, sketch, windows, begun, taken, reference)
 
     def _taken_over(
         self, line: Line, shot: Example, photograph: Photograph, asked: np.ndarray, sketch: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Return what the model is to paint, what it paints on, and what of that stays: where the shot shows backdrop.
 
         Of a broken tip the label and the outline cover the air where the sound part went on. The sketch shows it as
@@ -145,15 +145,15 @@ class Painter:
         matter = asked & there
         taken = asked & ~matter
         if not taken.any() or matter.sum() < _LEAST_MATTER * asked.sum():
-            return asked, None, None
+            return asked, photograph.native, None
         begun = images.apply_delta(photograph.native, sketch - photograph.model(), asked, photograph.span)
         return matter, begun, taken
 
     def _windows(self, asked: np.ndarray) -> tuple[np.ndarray, list[Window]]:
         """Return what is asked for within reach, and the windows to paint."""
-        if self._generator.native:
+        if self.generator.native:
             return asked, [one_window(asked, context=NATIVE_CONTEXT)]
-        lone = not self._generator.needs_mask
+        lone = not self.generator.needs_mask
         windows = windows_over(self._config, asked, self._size, lone=lone)
         if not lone:
             return asked, windows
@@ -179,16 +179,16 @@ class Painter:
         """Paint window after window; the r-th windows of all samples go through the network together."""
         for turn in range(max((len(canvas.windows) for canvas in canvases), default=0)):
             active = [canvas for canvas in canvases if turn < len(canvas.windows)]
-            groups = [[canvas] for canvas in active] if self._generator.native else [active]
+            groups = [[canvas] for canvas in active] if self.generator.native else [active]
             for group in groups:
                 self._stroke(group, turn)
 
     def _stroke(self, group: list[_Canvas], turn: int) -> None:
-        size = None if self._generator.native else self._size
+        size = None if self.generator.native else self._size
         windows = [canvas.windows[turn] for canvas in group]
         normals = [cut(images.to_model(c.current, c.normal.span), w, size) for c, w in zip(group, windows, strict=True)]
         # A sham is repainted where its pair was, also by a generator that draws the masks of damage itself.
-        draws = not self._generator.needs_mask and "twin" not in group[0].line
+        draws = not self.generator.needs_mask and "twin" not in group[0].line
         where = [c.part if draws else c.asked for c in group]
         masks = mask_tensor([cut_mask(mask, w, size) for mask, w in zip(where, windows, strict=True)])
         products = tuple(canvas.line["product"] for canvas in group)
@@ -210,7 +210,7 @@ class Painter:
         look = tuple(canvas.line.get("look", "") for canvas in group)
         asked = Condition(image_tensor(normals), masks, products, defects, shot, sketch, reference, look)
         part = self._config.generate
-        made = self._generator.sample(asked, seeds, steps=part.steps, guidance=part.guidance)
+        made = self.generator.sample(asked, seeds, steps=part.steps, guidance=part.guidance)
         for row, (canvas, window) in enumerate(zip(group, windows, strict=True)):
             image = made.image[row].permute(1, 2, 0).numpy()
             base = None if made.base is None else made.base[row].permute(1, 2, 0).numpy()
@@ -243,7 +243,7 @@ class Painter:
         else:
             fitted, used = self._refit(canvas, canvas.current), "residual" if paint == "auto" else paint
         if paint == "auto" and fitted.share < FAINT and any(base is not None for _, _, base, _ in canvas.strokes):
-            other = canvas.normal.native if canvas.begun is None else canvas.begun
+            other = canvas.begun
             for stroke in canvas.strokes:
                 other = self._paste(canvas, other, stroke, "replace")
             replaced = self._refit(canvas, other)

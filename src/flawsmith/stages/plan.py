@@ -179,8 +179,9 @@ def _choices(config: Config, split: Split, kind: type[Generator], pictures: Pict
     pose, look = None, ""
     if config.generate.say:
         source = "shots"
-        shot, pose = wished_pose(config, split, shots, normal, pictures, rng)
-        look = wish_of(config, split).look
+        wish = wish_of(config, split)
+        shot, pose = wished_pose(wish, shots, normal, pictures, rng, turn=config.generate.turn)
+        look = wish.look
     elif source == "shots":
         pose = _pose(config, shot, normal, pictures, rng)
     line: Line = {"seed": seed, "normal": normal.id, "shot": shot.id, "masks": source, "pose": None}

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flawsmith.config import Settings
-from flawsmith.data import factory
+from flawsmith.data import factory, images
 from flawsmith.data.cover import Window
 from flawsmith.data.factory.words import caption, place, size
 from flawsmith.data.views import View, damage_view
@@ -191,8 +191,7 @@ def _views(recipe: Recipe, seed: int) -> Iterator[tuple[View, Shown]]:
     """Yield windows of one factory picture: round its damage, near and far, or anywhere when it is sound."""
     piece = factory.make_random(seed + recipe.seed * 1_000_003 + 500_000, size=recipe.picture_size, sound_share=0.1)
     rng = np.random.default_rng((recipe.seed, 41, seed))
-    pixels = piece.image if piece.image.ndim == 3 else np.repeat(piece.image[:, :, None], 3, axis=2)
-    picture = pixels.astype(np.float32) / 127.5 - 1
+    picture = images.to_model(piece.image)
     side = recipe.picture_size
     for _ in range(recipe.views):
         damage = piece.mask if piece.mask.any() else np.ones_like(piece.mask)

@@ -181,12 +181,12 @@ def _encoded(run: Run, generator: Generator, job: Job, pictures: Pictures, size:
 def views(config: Config, job: Job, pictures: Pictures, size: int) -> Iterator[tuple[View, str, str]]:
     """Yield (view, product, defect) of every shot in turn, and of sound parts with defect ""."""
     rng = np.random.default_rng((config.seed, 21))
-    owed = 0.0
+    owed, lone = 0.0, not generator_class(config).needs_mask
     for example in job.shots:
         shot = pictures.read(example)
         assert shot.mask is not None and example.defect is not None
         picture = shot.model()
-        windows = windows_over(config, shot.mask, size, lone=not generator_class(config).needs_mask)
+        windows = windows_over(config, shot.mask, size, lone=lone)
         for _ in range(config.train.views):
             view = damage_view(picture, shot.mask, windows, size, rng, turn=config.train.turn)
             yield View(view.image, loosened(view.mask, rng, 2)), example.product, example.defect

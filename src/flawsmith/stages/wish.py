@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from flawsmith.config import Config
-from flawsmith.data.masks import Pose, apply_pose_mask, pose_mask
+from flawsmith.data.masks import Pose, Turn, apply_pose_mask, pose_mask
 from flawsmith.data.say import SIZES, Wish, parse
 from flawsmith.data.shots import Split
 from flawsmith.stages.pictures import Pictures
@@ -40,12 +40,13 @@ def wished_counts(config: Config, split: Split, asked: dict[tuple[str, str], int
 
 
 def wished_pose(
-    config: Config,
-    split: Split,
+    wish: Wish,
     shots: Sequence[Example],
     normal: Example,
     pictures: Pictures,
     rng: np.random.Generator,
+    *,
+    turn: Turn,
 ) -> tuple[Example, Pose]:
     """Return a shot and how to lay its damage on the normal so that the sentence comes true as nearly as it can.
 
@@ -53,7 +54,6 @@ def wished_pose(
     and scaled to where it was asked for; on a part it stays where such damage lies on the part, and the nearest of
     many poses is taken.
     """
-    wish = wish_of(config, split)
     fitting = _fitting(wish, shots, pictures)
     part = pictures.part(normal)
     shape = pictures.read(normal).native.shape[:2]
@@ -62,7 +62,7 @@ def wished_pose(
         shot = fitting[int(rng.integers(len(fitting)))]
         mask = pictures.read(shot).mask
         assert mask is not None
-        pose = pose_mask(mask, pictures.part(shot), part, rng, turn=config.generate.turn)
+        pose = pose_mask(mask, pictures.part(shot), part, rng, turn=turn)
         if part.all():
             pose = _moved(pose, mask, shape, wish, rng)
         miss = _miss(wish, apply_pose_mask(mask, pose, shape), float(mask.sum()) * pose.scale**2)
