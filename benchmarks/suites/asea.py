@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from sets import FOLDERS, RESULTS, configuration
 
-from flawsmith.config import load_config
 from flawsmith.data.windows import cut, cut_mask, plan_windows
 from flawsmith.files import write_json
 from flawsmith.nn.asea import Asea, pooled, read
@@ -26,8 +26,6 @@ from flawsmith.runs import machine
 from flawsmith.stages.pictures import Pictures
 from flawsmith.stages.split import make_split
 
-HOME = Path(__file__).resolve().parents[2]
-EXAMPLES = {"magnetic-tile": "magnetic-tile", "screw": "mvtec-screw-512"}
 SIZE = 128
 """Side of the window in pixels: the built-in backbone's."""
 
@@ -38,12 +36,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the sets")
     parser.add_argument("--reader", default="builtin", help="the built-in reader, or a folder of BLIP-2")
     parser.add_argument("--per-kind", type=int, default=5, help="shots of each kind")
-    parser.add_argument("--out", type=Path, default=HOME / "benchmarks" / "results" / "asea.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "asea.json")
     args = parser.parse_args()
     reader = load_reader(args.reader)
     shots: list[dict[str, Any]] = []
-    for name, folder in EXAMPLES.items():
-        split = make_split(load_config(HOME / "examples" / f"{name}.toml", {"data.root": str(args.data / folder)}))
+    for name in FOLDERS:
+        split = make_split(configuration(args.data, name))
         pictures, seen = Pictures(split.normals), defaultdict(int)
         for shot in split.shots:
             seen[shot.defect] += 1
@@ -72,7 +70,7 @@ def main() -> None:
             }
             shots.append(row)
             print(row, flush=True)
-    groups = {"all": shots} | {name: [row for row in shots if row["set"] == name] for name in EXAMPLES}
+    groups = {"all": shots} | {name: [row for row in shots if row["set"] == name] for name in FOLDERS}
     means = {
         name: {
             "shots": len(rows),

@@ -29,6 +29,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from sets import FOLDERS, RESULTS, configuration, with_damage
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
@@ -36,7 +37,6 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from flawsmith import registry
-from flawsmith.config import load_config
 from flawsmith.data import factory, images
 from flawsmith.data.cover import Window
 from flawsmith.data.windows import cut, paste
@@ -54,17 +54,14 @@ from flawsmith.stages.split import make_split
 from flawsmith.stages.train import train
 from flawsmith.types import Condition, Example
 
-HOME = Path(__file__).resolve().parents[2]
-EXAMPLES = {"magnetic-tile": "magnetic-tile", "screw": "mvtec-screw-512"}
 WORDS = ("scratch", "crack", "hole", "stain", "chip", "rust")
 Floats = np.ndarray
 
 
 def splits(args: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     """Yield each set's name and its shots, sound parts and test pictures."""
-    for name in [args.only] if args.only else sorted(EXAMPLES):
-        told = {"data.root": str(args.data / EXAMPLES[name])}
-        yield name, make_split(load_config(HOME / "examples" / f"{name}.toml", told))
+    for name in [args.only] if args.only else sorted(FOLDERS):
+        yield name, make_split(configuration(args.data, name))
 
 
 def tensor(views: Sequence[Floats]) -> Tensor:
@@ -276,14 +273,13 @@ def adapt(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str,
     metrics = {name: registry.get("metrics", name) for name in ("kid", "frechet")}
     for name, split in splits(args):
         kinds = {str(e.defect) for e in split.shots}
-        real = [e for e in split.test_defects if e.defect in kinds]
+        real = with_damage(e for e in split.test_defects if e.defect in kinds)
         theirs = gallery([close_up(e) for e in real], extractor)
         ways = [(args.backbone, steps) for steps in args.few] + [(str(blank), steps) for steps in args.many]
         for seed in range(args.seeds):
             for source, steps in ways:
                 told = {
                     "seed": seed,
-                    "data.root": str(args.data / EXAMPLES[name]),
                     "backbone.source": source,
                     "train.steps": steps,
                     "generate.count": args.pairs,
@@ -293,7 +289,7 @@ def adapt(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str,
                 }
                 of = "random" if source == str(blank) else "these"
                 place = args.out / f"{name}-{of}-{steps}-{seed}"
-                run = Run.create(place, load_config(HOME / "examples" / f"{name}.toml", told))
+                run = Run.create(place, configuration(args.data, name, told))
                 train(run)
                 generate(run)
                 made = [
@@ -342,7 +338,7 @@ def main() -> None:
     parser.add_argument("what", nargs="+", choices=("training", "autoencoder", "words", "shams", "adapt"))
     parser.add_argument("--data", type=Path, help="the folder that holds the sets")
     parser.add_argument("--backbone", default="builtin", help='"builtin" or a diffusers folder')
-    parser.add_argument("--only", choices=sorted(EXAMPLES), help="one set")
+    parser.add_argument("--only", choices=sorted(FOLDERS), help="one set")
     parser.add_argument("--out", type=Path, help="where pictures to look at, and adapt's runs, go")
     parser.add_argument("--count", type=int, default=200, help="windows")
     parser.add_argument("--teach", type=int, default=150, help="factory defects a word")
@@ -353,7 +349,7 @@ def main() -> None:
     parser.add_argument("--few", type=int, nargs="*", default=[100, 300], help="adapt: steps from these weights")
     parser.add_argument("--many", type=int, nargs="*", default=[300, 1000, 3000], help="adapt: from random ones")
     parser.add_argument("--pairs", type=int, default=10, help="adapt: pairs a kind")
-    parser.add_argument("--results", type=Path, default=HOME / "benchmarks" / "results" / "backbone.json")
+    parser.add_argument("--results", type=Path, default=RESULTS / "backbone.json")
     args = parser.parse_args()
     if args.data is None and args.what != ["training"]:
         parser.error("all but training need --data")

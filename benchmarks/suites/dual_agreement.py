@@ -145,6 +145,14 @@ def main(argv: list[str] | None = None) -> int:
         name: _mean(torch.tensor([kind["iou_mean"] for kind in kinds.values()], dtype=torch.float32))
         for name, kinds in found.items()
     }
+    gain = [
+        first - second
+        for with_it, without in zip(found["with"].values(), found["without"].values(), strict=True)
+        for first, second in zip(with_it["iou_each"], without["iou_each"], strict=True)
+    ]
+    rng = np.random.default_rng(0)
+    drawn = [float(rng.choice(gain, len(gain)).mean()) for _ in range(2000)]
+    low, high = np.quantile(drawn, (0.025, 0.975))
     told = {"count": args.count, "steps": args.steps, "guidance": args.guidance, "seed": args.seed}
     facts = {
         "what": "mean IoU of the drawn mask with what leaves the tone of its surroundings in the whole picture",
@@ -152,6 +160,12 @@ def main(argv: list[str] | None = None) -> int:
         "configuration": plain.model_dump(mode="json", include={"seed", "generator", "train", "data", "backbone"}),
         "sampling": told,
         "mean_over_kinds": means,
+        "gain_by_saim": {
+            "mean": round(float(np.mean(gain)), 4),
+            "interval_95": [round(float(low), 4), round(float(high), 4)],
+            "pairs": len(gain),
+            "how": "bootstrap over windows made with the same seed and kind, with and without",
+        },
         "kinds": found,
     }
     facts["configuration"]["data"]["root"] = Path(str(plain.data.root)).name
@@ -160,7 +174,7 @@ def main(argv: list[str] | None = None) -> int:
         for kind, row in kinds.items():
             told_row = f"{row['iou_mean']:.3f} (chance {row['iou_chance']:.3f}, ruler {row['ruler_iou_on_shots']:.3f})"
             print(f"{name:8} {kind:32} {told_row} refused {row['refused']}")
-    print(f"mean over kinds: {means}\nwritten: {args.results}")
+    print(f"mean over kinds: {means}\ngain by SAIM: {facts['gain_by_saim']}\nwritten: {args.results}")
     return 0
 
 

@@ -4,6 +4,7 @@
 
 The sets are not part of the project: see the head of each example for where to get them. A run folder that holds
 finished stages is gone on with, so a long proof can be made in portions; the seconds are those of the stages' own log.
+A generator a set is an example each: screw, screw-dual, screw-csm.
 To try other settings, copy a finished run folder and name the copy: what the settings do not touch is not made again.
 
     cp -r /tmp/proofs/screw "/tmp/proofs/screw, strength 0.6"
@@ -19,17 +20,15 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from flawsmith.config import load_config, parse_overrides
+from sets import EXAMPLES, RESULTS, configuration
+
+from flawsmith.config import parse_overrides
 from flawsmith.files import write_json
 from flawsmith.runs import Run, machine
 from flawsmith.stages.all import run_all
 from flawsmith.stages.arms import OURS
 from flawsmith.stages.facts import changed_settings
 from flawsmith.stages.verdict import MEAN
-
-HOME = Path(__file__).resolve().parents[2]
-EXAMPLES = {"magnetic-tile": "magnetic-tile", "screw": "mvtec-screw-512"}
-"""Example -> folder of its set below --data."""
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -60,15 +59,14 @@ def main() -> None:
     parser.add_argument("--only", choices=sorted(EXAMPLES), help="one example")
     parser.add_argument("--as", dest="name", help="with --only: the run folder's name and the entry's, for a trial")
     parser.add_argument("--set", action="append", default=[], help="override a key of the example")
-    parser.add_argument("--results", type=Path, default=HOME / "benchmarks" / "results" / "proof.json")
+    parser.add_argument("--results", type=Path, default=RESULTS / "proof.json")
     args = parser.parse_args()
     if args.name and not args.only:
         parser.error("--as names one trial, so it needs --only")
     results = json.loads(args.results.read_text()) if args.results.exists() else {}
     for name in [args.only] if args.only else sorted(EXAMPLES):
-        overrides = {"data.root": str(args.data / EXAMPLES[name]), **parse_overrides(args.set)}
         entry = args.name or name
-        run = Run.create(args.out / entry, load_config(HOME / "examples" / f"{name}.toml", overrides))
+        run = Run.create(args.out / entry, configuration(args.data, name, parse_overrides(args.set)))
         run_all(run)
         threads = os.environ.get("OMP_NUM_THREADS", "")
         results[entry] = {"machine": {**machine(), "threads": threads}, **summary(run)}

@@ -15,22 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sets import FOLDERS, RESULTS, configuration
 
-from flawsmith.config import load_config
 from flawsmith.data import images
 from flawsmith.files import write_json
 from flawsmith.runs import Run, machine
 from flawsmith.stages.all import run_all
 from flawsmith.stages.split import load_split
 
-HOME = Path(__file__).resolve().parents[2]
-EXAMPLES = {"magnetic-tile": "magnetic-tile", "screw": "mvtec-screw-512"}
-"""Example -> folder of its set below --data."""
-
 
 def measure(name: str, data: Path, out: Path) -> dict[str, Any]:
     """Run one example and return what a reader wants to know of it."""
-    config = load_config(HOME / "examples" / f"{name}.toml", {"data.root": str(data / EXAMPLES[name])})
+    config = configuration(data, name)
     run = Run.create(out / name, config)
     begun = time.time()
     run_all(run)
@@ -70,11 +66,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the sets")
     parser.add_argument("--out", type=Path, required=True, help="where the runs go")
-    parser.add_argument("--only", choices=sorted(EXAMPLES), help="one example")
-    parser.add_argument("--results", type=Path, default=HOME / "benchmarks" / "results" / "real_data.json")
+    parser.add_argument("--only", choices=sorted(FOLDERS), help="one example")
+    parser.add_argument("--results", type=Path, default=RESULTS / "real_data.json")
     args = parser.parse_args()
     results = json.loads(args.results.read_text()) if args.results.exists() else {}
-    for name in [args.only] if args.only else sorted(EXAMPLES):
+    for name in [args.only] if args.only else sorted(FOLDERS):
         results[name] = {"machine": machine(), **measure(name, args.data, args.out)}
         write_json(args.results, results)
         print(json.dumps(results[name], indent=1))

@@ -30,11 +30,12 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from sets import FOLDERS, RESULTS, configuration, with_damage
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from flawsmith import registry
-from flawsmith.config import load_config, parse_overrides
+from flawsmith.config import parse_overrides, validate
 from flawsmith.data import images
 from flawsmith.data.layouts import scan
 from flawsmith.data.training_set import TrainingSet, read_square
@@ -54,8 +55,6 @@ from flawsmith.stages.split import make_split
 from flawsmith.stages.train import generator_class, load_backbone, train, working_size
 from flawsmith.types import Example
 
-HOME = Path(__file__).resolve().parents[2]
-EXAMPLES = {"magnetic-tile": "magnetic-tile", "screw": "mvtec-screw-512"}
 Line = dict[str, Any]
 
 
@@ -84,6 +83,8 @@ class Studio:
             if job not in self.generators:
                 self.generators[job] = self.kind.load(self.run.path("weights", *job.split("/")), self.backbone)
             generator = self.generators[job]
+            # Weights may be older than the settings that only sampling reads.
+            generator.settings = validate(self.kind.Settings, self.config.generator.settings, where="--set")
             if scale is not None:
                 generator.settings = generator.settings.model_copy(update={"scale": scale})
             painter = Painter(
@@ -134,7 +135,7 @@ class Judges:
         self._probe = probe(probe.Settings(), self.kinds, extractor=extractor)
         for _ in self._probe.fit(self._training, torch.Generator().manual_seed(0)):
             pass
-        self.tests = [e for e in split.test_defects if e.defect in self.kinds]
+        self.tests = with_damage(e for e in split.test_defects if e.defect in self.kinds)
         seen = close(self.tests, extractor)
         self._scaler = StandardScaler().fit(seen)
         self._close = LogisticRegression(max_iter=2000, C=0.05, class_weight="balanced")
@@ -220,12 +221,11 @@ def hybrid(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, Any
 def studio_of(name: str, example: str, folder: Path, args: argparse.Namespace, told: dict[str, Any]) -> Studio:
     """Return a trained run of an example, with the suite's overrides."""
     overrides = {
-        "data.root": str(args.data / EXAMPLES[name]),
         "generate.count": args.count,
         **parse_overrides(args.set),
         **told,
     }
-    return Studio(Run.create(folder, load_config(HOME / "examples" / f"{example}.toml", overrides)))
+    return Studio(Run.create(folder, configuration(args.data, example, overrides)))
 
 
 def scale_row(studio: Studio, lines: Sequence[Line], path: Path) -> None:
@@ -254,11 +254,9 @@ def scale_row(studio: Studio, lines: Sequence[Line], path: Path) -> None:
 def transfer(args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
     """Return the distance of borrowed pairs to the kind's real pictures, with the reference and from words alone."""
     root = args.out / "both"
-    configs = {
-        n: load_config(HOME / "examples" / f"{n}.toml", {"data.root": str(args.data / f)}) for n, f in EXAMPLES.items()
-    }
     if not root.is_dir():
-        write_mvtec([e for config in configs.values() for e in scan(config.data)], root)
+        every = [e for name in FOLDERS for e in scan(configuration(args.data, name).data)]
+        write_mvtec([e for e in every if not e.mask] + with_damage(every), root)
     loans = [{"from": "magnetic-tile", "kind": args.tile_kind}, {"from": "screw", "kind": args.screw_kind}]
     overrides = {
         "data.root": str(root),
@@ -271,15 +269,16 @@ def transfer(args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
         "generate.reference": "random",
         **parse_overrides(args.set),
     }
-    studio = Studio(
-        Run.create(args.out / "transfer", load_config(HOME / "examples" / "magnetic-tile-csm.toml", overrides))
-    )
+    config = configuration(args.data, "magnetic-tile-csm", overrides)
+    studio = Studio(Run.create(args.out / "transfer", config))
     lines = [line for line in studio.plan() if "borrowed" in line]
     found: dict[str, Any] = {}
     metrics = {name: registry.get("metrics", name) for name in ("kid", "frechet")}
     for loan in loans:
         own = [line for line in lines if line["defect"] == loan["kind"]]
-        real = [e for e in studio.split.test_defects if (e.product, e.defect) == (loan["from"], loan["kind"])]
+        real = with_damage(
+            e for e in studio.split.test_defects if (e.product, e.defect) == (loan["from"], loan["kind"])
+        )
         theirs = gallery([close_up(e) for e in real], extractor)
         rows: dict[str, Any] = {"real": len(real)}
         for way, scale in (("reference", 1.0), ("words alone", 0.0)):
@@ -301,16 +300,16 @@ def main() -> None:
     parser.add_argument("what", choices=("matters", "transfer", "hybrid"))
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the sets")
     parser.add_argument("--out", type=Path, required=True, help="where runs and pictures go, or lie")
-    parser.add_argument("--only", choices=sorted(EXAMPLES), help="one set")
+    parser.add_argument("--only", choices=sorted(FOLDERS), help="one set")
     parser.add_argument("--count", type=int, default=20, help="pairs a kind")
     parser.add_argument("--tile-kind", default="crack")
     parser.add_argument("--screw-kind", default="scratch_neck")
     parser.add_argument("--set", action="append", default=[], help="override a key of the example")
-    parser.add_argument("--results", type=Path, default=HOME / "benchmarks" / "results" / "references.json")
+    parser.add_argument("--results", type=Path, default=RESULTS / "references.json")
     args = parser.parse_args()
     results = json.loads(args.results.read_text()) if args.results.exists() else {}
     extractor = Remembered(load_extractor("efficientnet-lite0"), args.out / "features")
-    names = [args.only] if args.only else sorted(EXAMPLES)
+    names = [args.only] if args.only else sorted(FOLDERS)
     for name in names if args.what != "transfer" else ["transfer"]:
         key = f"{name}, hybrid" if args.what == "hybrid" else name
         if args.what == "transfer":

@@ -1,6 +1,7 @@
 """The quality gate against planted faults on the real sets, its speed, and screened against unscreened in a proof.
 
     python benchmarks/suites/screen.py planted --data ../shared/data --runs /tmp/proofs --out /tmp/gate [--only screw]
+    python benchmarks/suites/screen.py made --data ../shared/data --runs /tmp/proofs --out /tmp/gate [--only screw]
     python benchmarks/suites/screen.py speed --out /tmp/gate
     python benchmarks/suites/screen.py proof --plain /tmp/proofs/screw --screened /tmp/screened/screw --only screw
 
@@ -10,6 +11,9 @@ held-out real defects and the made pairs of a finished run below --runs. What is
 --seconds a portion is done, and the same command goes on. Held-out defects are judged one at a time, for a set of
 photographs repeats itself as made pictures must not; those that seem to be second photographs of a shot are
 counted apart. Their sound photograph is unknown: `visible` falls back to all sound parts, `alignment` abstains.
+
+made: the made pairs of every finished run below --runs that is called as an example (screw, screw-dual, screw-csm),
+one generator beside another.
 
 The clean protocol holds: thresholds come from the shots alone; held-out defects are looked at here and nowhere else.
 """
@@ -29,8 +33,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+from sets import EXAMPLES, FOLDERS, RESULTS, configuration
 
-from flawsmith.config import Config, load_config, parse_overrides
+from flawsmith.config import Config, parse_overrides
 from flawsmith.data import factory, images
 from flawsmith.data.shots import Split, twin_pairs
 from flawsmith.files import write_json
@@ -46,9 +51,6 @@ from flawsmith.stages.split import make_split
 from flawsmith.stages.verdict import MEAN
 from flawsmith.types import Example
 
-HOME = Path(__file__).resolve().parents[2]
-EXAMPLES = {"magnetic-tile": "magnetic-tile", "screw": "mvtec-screw-512"}
-"""Example -> folder of its set below --data."""
 RIGHT = {
     "untouched": ("visible",),
     "untouched, photograph unknown": ("visible", "realism", "kind"),
@@ -81,11 +83,23 @@ class Portion(Describer):
         return super().row(shown)
 
 
+def made(config: Config, run: Run, describer: Portion, count: int) -> dict[str, Any]:
+    """Return the figures of one run's made pairs."""
+    split = make_split(config)
+    product, pictures = split.shots[0].product, Pictures(split.normals)
+    court = court_of(config.screen, split, product, describer, pictures)
+    extractor = describer.extractor
+    gate = Gate(config.screen, extractor.name, extractor.fingerprint, describer.visible, {product: court})
+    rows = [describer.row(one) for one in _made(run, split, pictures, count, shift=False)]
+    given_up = sum(row["status"] != "made" for row in run.samples())
+    figures = _figures(gate.judge(product, line_up(rows, extractor.name)), ())
+    return {"generator": config.generator.name, "planned": len(run.samples()), "given_up": given_up, **figures}
+
+
 def planted(name: str, config: Config, run: Run, describer: Portion, count: int) -> dict[str, Any]:
     """Return every group's figures on one set."""
     split = make_split(config)
-    product = split.shots[0].product
-    pictures = Pictures(split.normals)
+    product, pictures = split.shots[0].product, Pictures(split.normals)
     court = court_of(config.screen, split, product, describer, pictures)
     extractor = describer.extractor
     gate = Gate(config.screen, extractor.name, extractor.fingerprint, describer.visible, {product: court})
@@ -280,7 +294,7 @@ def compared(plain: Path, screened: Path) -> dict[str, Any]:
 def main() -> None:
     """Parse, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["planted", "speed", "proof"])
+    parser.add_argument("part", choices=["planted", "made", "speed", "proof"])
     parser.add_argument("--data", type=Path, help="the folder that holds the sets")
     parser.add_argument("--runs", type=Path, help="the folder that holds finished runs, called as the examples are")
     parser.add_argument("--out", type=Path, default=Path("/tmp/gate"), help="where features and files for timing go")
@@ -292,7 +306,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100, help="pictures of each planted fault")
     parser.add_argument("--seconds", type=float, default=1e9, help="length of this portion")
     parser.add_argument("--set", action="append", default=[], help="override a key of the example")
-    parser.add_argument("--results", type=Path, default=HOME / "benchmarks" / "results" / "screen.json")
+    parser.add_argument("--results", type=Path, default=RESULTS / "screen.json")
     args = parser.parse_args()
     results: dict[str, Any] = json.loads(args.results.read_text()) if args.results.exists() else {}
 
@@ -306,19 +320,24 @@ def main() -> None:
         keep(args.extractor, speed(args.out, args.extractor, args.source))
         print(results["speed"][args.extractor])
         return
-    names = [args.only] if args.only else sorted(EXAMPLES)
+    known = EXAMPLES if args.part == "made" else FOLDERS
+    names = (
+        [args.only] if args.only else [name for name in sorted(known) if not args.runs or (args.runs / name).is_dir()]
+    )
     if args.part == "proof":
         keep(names[0], compared(args.plain, args.screened))
         return
     for name in names:
-        overrides = {"data.root": str(args.data / EXAMPLES[name]), **parse_overrides(args.set)}
-        config = load_config(HOME / "examples" / f"{name}.toml", overrides)
+        config = configuration(args.data, name, parse_overrides(args.set))
         run = Run.open(args.runs / name)
         extractor = load_extractor(args.extractor, args.source)
         describer = Portion(extractor, 2 * config.generate.visible, until=time.monotonic() + args.seconds)
         describer.remember(args.out / f"{name}-{args.extractor}.safetensors")
         try:
-            found = planted(name, config, run, describer, args.count)
+            if args.part == "made":
+                found = made(config, run, describer, args.count)
+            else:
+                found = planted(name, config, run, describer, args.count)
         except Enough:
             describer.keep()
             print(f"{name}: the portion is over; the same command goes on", file=sys.stderr)

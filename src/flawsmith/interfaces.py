@@ -66,16 +66,16 @@ class Generator(ABC):
         """Do all frozen work of a training step for each view, once, without gradients."""
         raise NotImplementedError(f"{type(self).__name__} trains nothing, so it encodes nothing")
 
-    def prepare(self, seen: Encoded) -> None:
-        """Set what is computed from all encoded views and not trained, a threshold say; called once, before training.
+    def loss(self, seen: Encoded, rng: torch.Generator) -> Tensor:
+        """Return the training loss of each sample: float32 (B,), not averaged; all randomness comes from `rng`."""
+        raise NotImplementedError(f"{type(self).__name__} trains nothing, so it has no loss")
+
+    def settle(self, seen: Encoded) -> None:
+        """Set what the trained networks tell and no gradient does, a threshold say; called once, after training.
 
         What it sets is to be saved: a buffer of one of the networks that `trainable` returns.
         """
         return
-
-    def loss(self, seen: Encoded, rng: torch.Generator) -> Tensor:
-        """Return the training loss of each sample: float32 (B,), not averaged; all randomness comes from `rng`."""
-        raise NotImplementedError(f"{type(self).__name__} trains nothing, so it has no loss")
 
     @abstractmethod
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Made:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from flawsmith.nn.drawn import LEVELS, Drawn, cell_distance, overlaps, pixel_distance, strongest, tidy
+from flawsmith.nn.drawn import LEVELS, Drawn, cell_distance, overlaps, packed, pixel_distance, strongest, tidy, unpacked
 
 
 def test_distance_to_grey() -> None:
@@ -72,3 +72,10 @@ def test_strongest_stays_inside() -> None:
     out = strongest(distance, allowed, 0.25)
     assert out.flatten().nonzero().flatten().tolist() == [6, 7]
     assert int(strongest(distance, torch.zeros(1, 1, 4, 4), 0.5).sum()) == 0
+
+
+def test_packed_masks_come_back_whole() -> None:
+    mask = (torch.rand(3, 1, 13, 11, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    bits = packed(mask)
+    assert bits.dtype == torch.uint8 and bits.shape == (3, 18)
+    assert torch.equal(unpacked(bits, (13, 11)), mask)

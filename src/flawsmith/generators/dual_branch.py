@@ -12,17 +12,17 @@ Their values: saim = "full", zero_start = false, text_dropout = 0, prompt = "a v
 text_rank = 32, out = "whole", train.scope = "kind", train.learning_rate = 2e-5, train.sound_views = 0, guidance 2.5.
 Ours, because it serves small data or small machines: a narrow SAIM that starts from nothing; prompts with the kind, so
 that one model serves many kinds, and SAIM shared by them; sound parts in training, whose second branch stays grey;
-text dropout; DPM-Solver++; the mask by distance to grey at a threshold learned from the shots (theirs: U^2-Net); an
-inpainting UNet fed with the mask everywhere and a grey picture, since everything is to be made; BCM's background, which
-is the window with the damage filled from round it (theirs: the object cut out by U^2-Net); `bcm = "scaled"`; the start
-from a re-posed shot; and `out = "transplant"`: from `hold` on, the clean picture that each step implies is replaced by
-the real photograph wherever the second branch shows no damage, so that damage grows into a real background.
+text dropout; DPM-Solver++; the mask by distance to grey, at a threshold learned from shots made half anew (theirs:
+U^2-Net); an inpainting UNet fed with the mask everywhere and a grey picture, since all is to be made; BCM's background,
+which is the window with the damage filled from round it (theirs: the object cut out by U^2-Net); `bcm = "scaled"`; the
+start from a re-posed shot; and `out = "transplant"`: from `hold` on, the clean picture that each step implies is taken
+from the real photograph wherever the second branch shows no damage, so that damage grows into a real background.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -35,7 +35,7 @@ from flawsmith.interfaces import Generator
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.branches import Branches, Pass
 from flawsmith.nn.diffusion import Predict, denoise, guided, stacked_noise, weighted_loss
-from flawsmith.nn.drawn import Drawn, cell_distance, overlaps, pixel_distance, tidy
+from flawsmith.nn.drawn import Drawn, cell_distance, overlaps, packed, pixel_distance, tidy, unpacked
 from flawsmith.nn.inpaint import filled, prompt_fields, worded
 from flawsmith.nn.lora import Rows, adapted_words
 from flawsmith.nn.saliency import Saliency, refined
@@ -45,6 +45,8 @@ SHARED = "shared"
 """The pair of adapters of every kind that has none of its own."""
 _CHANGED = 0.05
 """With start = shot: a sketch that is this far from the sound window is damage there; 2 is the full range."""
+_TRIED, _AT_ONCE, _ANEW, _STEPS, _GUIDANCE = 48, 8, 0.5, 12, 2.0
+"""How many views tell the thresholds, in batches of what, how much of them is made anew, in how many steps, guided."""
 
 
 class Settings(BaseSettings):
@@ -169,32 +171,19 @@ class DualBranch(Generator):
         damaged = torch.tensor([float(bool(kind)) for kind in shots.defect], device=back.device).view(-1, 1, 1, 1)
         mask = mask * damaged
         whole, alone = back.encode(torch.cat([image, image * mask])).chunk(2)
-        grey, grey_image = self._grey(image)
-        cells = back.latent_mask(mask)
-        found = {"cell": overlaps(cell_distance(alone, grey), cells, "cell")}
-        found["pixel"] = torch.zeros_like(found["cell"])
-        if len(rows := damaged.flatten().nonzero().flatten()):  # decoding is dear, and sound views teach no threshold
-            far = pixel_distance(back.decode(alone[rows]), grey_image)
-            found["pixel"][rows] = overlaps(far, mask[rows], "pixel")
         named = list(zip(shots.defect, shots.product, strict=True))
         seen = {
             "whole": whole,
             "alone": alone,
-            "cells": cells,
+            "cells": back.latent_mask(mask),
+            "mask": packed(mask),
             "damaged": damaged.flatten(),
             "tokens": torch.stack([back.tokens(self.texts(*names)) for names in named]),
             "pair": torch.tensor([self.pair_of(*names) for names in named]),
-            **found,
         }
         if self.settings.bcm != "off":
             seen["ground"] = back.encode(filled(image, mask))
         return Encoded({name: value.cpu() for name, value in seen.items()})
-
-    def prepare(self, seen: Encoded) -> None:
-        damaged = seen["damaged"] > 0
-        if bool(damaged.any()):
-            for kind in ("pixel", "cell"):
-                self.drawn.learn(kind, seen[kind][damaged])
 
     def loss(self, seen: Encoded, rng: torch.Generator) -> Tensor:
         back, count, place = self.backbone, len(seen), self.backbone.device
@@ -219,6 +208,28 @@ class DualBranch(Generator):
         return weighted_loss(said, truth, torch.cat([weight, weight])).view(2, count).mean(0)
 
     @torch.no_grad()
+    def settle(self, seen: Encoded) -> None:
+        # A sampler's grey is not as grey as an encoder's: a threshold learned from clean shots draws too much.
+        back, damaged = self.backbone, (seen["damaged"] > 0).nonzero().flatten()
+        chosen = damaged[torch.linspace(0, len(damaged) - 1, min(_TRIED, len(damaged))).long()]
+        found: dict[str, list[Tensor]] = {"pixel": [], "cell": []}
+        for first in range(0, len(chosen), _AT_ONCE):
+            some = seen.rows(chosen[first : first + _AT_ONCE])
+            start = torch.cat([some["whole"], some["alone"]], 1).to(back.device)
+            like = self._like(start)
+            ground = (some["ground"] if self.settings.bcm != "off" else some["whole"]).to(back.device)
+            seeds = range(first, first + len(some))
+            walk = guided(self._walker(some["tokens"], some["pair"].tolist(), like, ground, seeds, ""), _GUIDANCE)
+            _, alone = self._denoised(walk, seeds, ground, start, _ANEW, steps=_STEPS, sampler="dpm")
+            grey, grey_image = self._grey(like)
+            found["cell"].append(overlaps(cell_distance(alone, grey).cpu(), some["cells"], "cell"))
+            far = pixel_distance(back.decode(alone), grey_image).cpu()
+            found["pixel"].append(overlaps(far, unpacked(some["mask"], (like.shape[2], like.shape[3])), "pixel"))
+        for kind, rows in found.items():
+            if rows:
+                self.drawn.learn(kind, torch.cat(rows))
+
+    @torch.no_grad()
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Made:
         back, told = self.backbone, self.settings
         normal, allowed = asked.normal.to(back.device), asked.mask.to(back.device)
@@ -229,22 +240,14 @@ class DualBranch(Generator):
         if transplant or told.bcm != "off":
             known = back.encode(normal)
         start, sketch = self._start(asked, normal)
-        walk = guided(self._walker(asked, normal, known, seeds, guidance), guidance)
+        tokens = torch.stack([back.tokens(self.texts(*names)) for names in asked.named()])
+        pair = [self.pair_of(*names) for names in zip(asked.defect, asked.product, strict=True)]
+        silent = None if guidance == 1.0 else told.sound_prompt if told.against == "sound" else ""
+        walk = guided(self._walker(tokens, pair, normal, known, seeds, silent), guidance)
         if transplant:
             free = back.latent_mask(allowed)
             walk = self._held(walk, known, grey, free, sound, 1.0 if start is not None else told.hold)
-        latent = denoise(
-            walk,
-            back.noise,
-            seeds,
-            (2 * back.latent_channels, *known.shape[2:]),
-            steps=steps,
-            sampler=told.sampler,
-            start=start,
-            strength=told.strength if start is not None else 1.0,
-            device=back.device,
-        )
-        whole, alone = latent.chunk(2, dim=1)
+        whole, alone = self._denoised(walk, seeds, known, start, told.strength, steps=steps, sampler=told.sampler)
         mask, refused = self._mask(back.decode(alone), grey_image, allowed, sound)
         if not transplant:
             return Made(back.decode(whole).cpu(), mask.cpu(), None, refused, True)
@@ -256,17 +259,23 @@ class DualBranch(Generator):
             base = base + told.detail * (normal - base)
         return Made(image.cpu(), mask.cpu(), base.cpu(), refused)
 
+    def _denoised(
+        self, walk: Predict, seeds: Sequence[int], like: Tensor, start: Tensor | None, strength: float, **how: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Return the latents of the whole pictures and of the damages alone, each of the size of `like`."""
+        back, shape = self.backbone, (2 * self.backbone.latent_channels, *like.shape[2:])
+        anew = 1.0 if start is None else strength
+        latent = denoise(walk, back.noise, seeds, shape, start=start, strength=anew, device=back.device, **how)
+        whole, alone = latent.chunk(2, dim=1)
+        return whole, alone
+
     def _walker(
-        self, asked: Condition, normal: Tensor, known: Tensor, seeds: Sequence[int], guidance: float
+        self, tokens: Tensor, pair: list[int], normal: Tensor, known: Tensor, seeds: Sequence[int], silent: str | None
     ) -> Predict:
-        """Return the network with words and background bound; a pair is one latent of twice the channels."""
-        told = self.settings
-        pair = [self.pair_of(*names) for names in zip(asked.defect, asked.product, strict=True)]
-        texts = [self.texts(*names) for names in asked.named()]
-        if guidance != 1.0:
-            silent = told.sound_prompt if told.against == "sound" else ""
-            pair, texts = pair * 2, [(silent, silent)] * len(texts) + texts
-        text = self._states(self.backbone.tokens([words[branch] for branch in (0, 1) for words in texts]))
+        """Return the network with words (guided away from `silent`) and background bound; it takes latent pairs."""
+        if silent is not None:
+            pair, tokens = pair * 2, torch.cat([self.backbone.tokens([silent]).expand_as(tokens), tokens])
+        text = self._states(tokens.transpose(0, 1).flatten(0, 1))
         self.branches.fold(self.backbone.dtype, merge=len(self.pairs) == 1)
         rows, kept = _rows_of(pair), dict[str, tuple[Tensor, Tensor]]()
         behind = self._behind(normal, known, text[: len(pair)], pair, seeds)
@@ -359,9 +368,7 @@ class DualBranch(Generator):
         mask = masked = None
         if self.backbone.inpaints:
             mask = torch.ones_like(noisy[:, :1])
-            factor = self.backbone.factor
-            shape = (1, 3, noisy.shape[2] * factor, noisy.shape[3] * factor)
-            masked = self._grey(torch.zeros(shape, device="meta"))[0].expand_as(noisy)
+            masked = self._grey(self._like(noisy))[0].expand_as(noisy)
         with self.branches.passing(now, folded=folded):
             return self.backbone.predict(noisy, t, text, mask=mask, masked=masked)
 
@@ -378,6 +385,11 @@ class DualBranch(Generator):
         """Return the latent that BCM sees; the paper's code leaves out the autoencoder's scale."""
         scale = float(self.backbone.vae.config.scaling_factor)
         return latent / scale if self.settings.bcm == "paper" else latent
+
+    def _like(self, latent: Tensor) -> Tensor:
+        """Return a picture of a latent's size that holds nothing."""
+        height, width = (side * self.backbone.factor for side in latent.shape[2:])
+        return torch.zeros((1, 3, height, width), device="meta")
 
     @torch.no_grad()
     def _grey(self, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,9 @@
 """The mask that a generator draws itself: where the picture of the damage alone leaves mid-grey.
 
 In that picture everything sound is exactly mid-grey by construction, so the distance to grey says where the damage is.
-How far is far enough is learned from the shots, whose masks are known: the threshold with the best mean overlap (IoU),
-once for pixels and once for cells of the latent. A network that tells salient from plain (U^2-Net, as the paper's
-authors use) would look for the same thing without having been told what grey means.
+How far is far enough is learned from shots made half anew, whose masks are known: the threshold with the best mean
+overlap (IoU), once for pixels and once for cells of the latent. A network that tells salient from plain (U^2-Net, as
+the paper's authors use) would look for the same thing without having been told what grey means.
 """
 
 from __future__ import annotations
@@ -96,6 +96,17 @@ class Drawn(nn.Module):
             if share == 0:  # something to look at all the same
                 found[row] = strongest(distance[row : row + 1], allowed[row : row + 1], smallest)[0]
         return found, tuple(words)
+
+
+def packed(mask: Tensor) -> Tensor:
+    """Return masks (B,1,H,W) in {0,1} as bits, uint8 (B,ceil(HW/8)): views are kept by the thousand."""
+    return torch.from_numpy(np.packbits(mask.cpu().numpy().reshape(len(mask), -1).astype(bool), axis=1))
+
+
+def unpacked(bits: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return masks float32 (B,1,H,W) in {0,1}; undoes `packed`."""
+    flat = np.unpackbits(bits.numpy(), axis=1, count=shape[0] * shape[1])
+    return torch.from_numpy(flat).float().view(-1, 1, *shape)
 
 
 def tidy(found: Tensor, smallest: int) -> Tensor:

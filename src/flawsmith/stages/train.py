@@ -130,7 +130,6 @@ def _fit(run: Run, generator: Generator, job: Job, pictures: Pictures, size: int
     config = run.config
     state = run.path("state", *job.name.split("/"))
     seen = _encoded(run, generator, job, pictures, size, stamp)
-    generator.prepare(seen)
 
     def loss_of(_: int, rng: torch.Generator) -> torch.Tensor:
         return generator.loss(seen.rows(torch.randint(len(seen), (config.train.batch,), generator=rng)), rng)
@@ -157,6 +156,7 @@ def _fit(run: Run, generator: Generator, job: Job, pictures: Pictures, size: int
         bar(1, f"loss {np.mean(fit.losses[-50:]):.4f}")
     if bar is not None:
         manager.__exit__(None, None, None)
+    generator.settle(seen)
     return fit.losses
 
 

@@ -1,0 +1,36 @@
+"""The two real sets that the suites measure on: where they lie below --data, and what of them can be looked at closely.
+
+They are not part of the project: see the head of each example for where to get them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from flawsmith.config import Config, load_config
+from flawsmith.data import images
+from flawsmith.types import Example
+
+HOME = Path(__file__).resolve().parents[2]
+RESULTS = HOME / "benchmarks" / "results"
+FOLDERS = {"magnetic-tile": "magnetic-tile", "screw": "mvtec-screw-512"}
+"""Set -> its folder below --data."""
+EXAMPLES = {f"{name}{way}": name for name in FOLDERS for way in ("", "-dual", "-csm")}
+"""Example -> its set; a set has one a generator."""
+
+
+def configuration(data: Path, example: str, told: dict[str, Any] | None = None) -> Config:
+    """Return the configuration of an example; `told` overrides its keys."""
+    overrides = {"data.root": str(data / FOLDERS[EXAMPLES[example]]), **(told or {})}
+    return load_config(HOME / "examples" / f"{example}.toml", overrides)
+
+
+def with_damage(examples: Iterable[Example]) -> list[Example]:
+    """Return the examples whose mask marks anything; one of the tiles' is empty."""
+    return [
+        example
+        for example in examples
+        if example.mask and images.read_mask(example.mask, images.read(example.image).shape).any()
+    ]
