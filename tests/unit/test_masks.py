@@ -246,3 +246,15 @@ def test_shapes_are_never_empty():
             assert shapes.curve(length, wide, rng).any()
     for area in (1, 7, 400):
         assert shapes.blob(area, 1.0 + area % 3, rng).any()
+
+
+def test_damage_of_a_surface_is_thrown_onto_a_thin_part():
+    part, _ = nail(angle=0.4)
+    spot = np.zeros((200, 200), bool)
+    spot[:12, 90:100] = True  # it touches the border of its own picture, which is no border of the part
+    share = []
+    for seed in range(20):
+        pose = masks.pose_mask(spot, np.ones_like(spot), part, np.random.default_rng(seed))
+        posed = masks.apply_pose_mask(spot, pose, part.shape)
+        share.append((posed & part).sum() / posed.sum())
+    assert np.mean(share) > 0.85 and min(share) > 0.6

@@ -92,8 +92,9 @@ def pose_mask(
 
     When the normal fills its picture (or the shot's part is unknown), the place, turn, flip and scale are random, and
     the damage lies wholly inside the picture, attached to the same border where it touches one. Otherwise the part
-    frames are laid over each other and the jitter is small: a few degrees, a few per cent along the part. Damage that
-    hangs outside the shot's part stays where it is relative to the part.
+    frames are laid over each other and the jitter is small: a few degrees, a few per cent along the part. Damage of a
+    surface (a borrowed kind, or a part that was not found) is thrown onto a part until most of it lies there. Damage
+    that hangs outside the shot's part stays where it is relative to the part.
 
     Args:
         shot_mask: bool (H,W), not empty.
@@ -119,10 +120,13 @@ def pose_mask(
     on = grown[rows, columns] if base is not None else np.ones(len(points), bool)
     asked, hangs = points[on], not on.any()  # damage that hangs outside the part in the shot may do so here
     anywhere = surface and not normal_part.any()
+    onto = normal_part if surface and normal_part.any() and not normal_part.all() else None
     tries = 24
     for attempt in range(tries):
         if base is None:
             matrix = _surface_pose(points, shot_mask, normal_part.shape, rng, turn, flip is not False, scale)
+            if onto is not None:  # the picture's borders are not the part's, and thin parts are seldom met by chance
+                matrix = _moved_onto(matrix, points, onto, rng)
         else:
             calm = jitter * (1.0 if attempt < tries // 2 else 2 * (1 - (attempt + 1) / tries))
             matrix = base @ _jittered(shot_part, rng, bool(flip), calm)
@@ -134,6 +138,15 @@ def pose_mask(
         if most >= 1.0:
             break
     return best
+
+
+def _moved_onto(matrix: np.ndarray, points: np.ndarray, part: Mask, rng: np.random.Generator) -> np.ndarray:
+    """Return a pose moved so that a random point of the damage lies on a random point of the part."""
+    places = np.flatnonzero(part)
+    y, x = np.unravel_index(places[int(rng.integers(len(places)))], part.shape)
+    moved = matrix.copy()
+    moved[:2, 2] = np.array([x, y]) - matrix[:2, :2] @ points[int(rng.integers(len(points)))]
+    return moved
 
 
 def _points(mask: Mask, most: int = 4000) -> np.ndarray:
