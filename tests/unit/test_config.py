@@ -254,6 +254,10 @@ def test_a_plugins_settings_are_checked_the_same_way():
     assert validate(Mine, {}).much == 3
     with pytest.raises(ConfigError, match=r"^generator\.settings: mucch: unknown key; did you mean 'much'\?$"):
         validate(Mine, {"mucch": 1}, where="generator.settings")
+    with pytest.raises(
+        ConfigError, match=r"^generator\.settings: strenght: unknown key"
+    ):  # begins as a type's name does
+        validate(Mine, {"strenght": 1}, where="generator.settings")
     with pytest.raises(ConfigError, match=r"^generator\.settings: "):
         validate(Mine, 3, where="generator.settings")
 

@@ -125,8 +125,8 @@ def _field_at(kind: type[BaseModel], place: list[str]) -> tuple[type[BaseModel],
 
 def _place(location: tuple[Any, ...]) -> str:
     # A union's branches each complain; pydantic appends the branch's name to the place, which no user wrote.
-    branches = ("constrained-", "literal", "dict[", "function-", "int", "str", "float", "bool", "[key]")
-    return ".".join(str(step) for step in location if not str(step).startswith(branches) or step == "strength")
+    plain, composed = {"int", "str", "float", "bool", "[key]"}, ("constrained-", "literal[", "dict[", "function-")
+    return ".".join(str(step) for step in location if step not in plain and not str(step).startswith(composed))
 
 
 def _sentence(kind: type[BaseModel], place: str, items: list[dict[str, Any]]) -> str:
