@@ -167,7 +167,7 @@ def painted(lines: Sequence[Line], paths: Sequence[Path]) -> list[Example]:
 
 def matters(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
     """Return how often each way of painting is told as the kind that was asked for."""
-    studio = studio_of(name, f"{name}-csm", args.out / name, args, {})
+    studio = studio_of(f"{name}-csm", args.out / name, args, {})
     lines = studio.plan()
     ways = {"right": (lines, 1.0), "wrong": (wrong(lines, studio), 1.0), "zeroed": (lines, 0.0)}
     judges = Judges(studio, extractor)
@@ -183,8 +183,8 @@ def matters(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, An
 
 def hybrid(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
     """Return, for each of two generators and for both together, how kinds are told and how much of the masks shows."""
-    spatial = studio_of(name, name, args.out / f"{name}-spatial", args, {})
-    semantic = studio_of(name, f"{name}-csm", args.out / f"{name}-semantic", args, {})
+    spatial = studio_of(name, args.out / f"{name}-spatial", args, {})
+    semantic = studio_of(f"{name}-csm", args.out / f"{name}-semantic", args, {})
     weights = {"controlnet": spatial, "adapter": semantic}
     told = {
         "generator.name": "hybrid",
@@ -195,7 +195,7 @@ def hybrid(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, Any
         },
         "train.steps": 0,
     }
-    both = studio_of(name, name, args.out / f"{name}-hybrid", args, told)
+    both = studio_of(name, args.out / f"{name}-hybrid", args, told)
     judges = Judges(spatial, extractor)
     lines = spatial.plan()
     found: dict[str, Any] = {"real shots": judges(spatial.split.shots)}
@@ -218,13 +218,9 @@ def hybrid(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, Any
     }
 
 
-def studio_of(name: str, example: str, folder: Path, args: argparse.Namespace, told: dict[str, Any]) -> Studio:
+def studio_of(example: str, folder: Path, args: argparse.Namespace, told: dict[str, Any]) -> Studio:
     """Return a trained run of an example, with the suite's overrides."""
-    overrides = {
-        "generate.count": args.count,
-        **parse_overrides(args.set),
-        **told,
-    }
+    overrides = {"generate.count": args.count, **parse_overrides(args.set), **told}
     return Studio(Run.create(folder, configuration(args.data, example, overrides)))
 
 

@@ -26,7 +26,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,26 +83,34 @@ class Portion(Describer):
         return super().row(shown)
 
 
+class Bench:
+    """The gate of one set, fitted to its shots, and what it judges by."""
+
+    def __init__(self, config: Config, describer: Portion) -> None:
+        self.split, self._describer = make_split(config), describer
+        self._product, self.pictures = self.split.shots[0].product, Pictures(self.split.normals)
+        self.court = court_of(config.screen, self.split, self._product, describer, self.pictures)
+        extractor, courts = describer.extractor, {self._product: self.court}
+        self._gate = Gate(config.screen, extractor.name, extractor.fingerprint, describer.visible, courts)
+
+    def judge(self, shown: Iterable[Shown]) -> list[Row]:
+        """Return the verdicts on pictures that were made together."""
+        rows = [self._describer.row(one) for one in shown]
+        return self._gate.judge(self._product, line_up(rows, self._describer.extractor.name))
+
+
 def made(config: Config, run: Run, describer: Portion, count: int) -> dict[str, Any]:
     """Return the figures of one run's made pairs."""
-    split = make_split(config)
-    product, pictures = split.shots[0].product, Pictures(split.normals)
-    court = court_of(config.screen, split, product, describer, pictures)
-    extractor = describer.extractor
-    gate = Gate(config.screen, extractor.name, extractor.fingerprint, describer.visible, {product: court})
-    rows = [describer.row(one) for one in _made(run, split, pictures, count, shift=False)]
+    bench = Bench(config, describer)
+    figures = _figures(bench.judge(_made(run, bench.split, bench.pictures, count, shift=False)), ())
     given_up = sum(row["status"] != "made" for row in run.samples())
-    figures = _figures(gate.judge(product, line_up(rows, extractor.name)), ())
     return {"generator": config.generator.name, "planned": len(run.samples()), "given_up": given_up, **figures}
 
 
 def planted(name: str, config: Config, run: Run, describer: Portion, count: int) -> dict[str, Any]:
     """Return every group's figures on one set."""
-    split = make_split(config)
-    product, pictures = split.shots[0].product, Pictures(split.normals)
-    court = court_of(config.screen, split, product, describer, pictures)
-    extractor = describer.extractor
-    gate = Gate(config.screen, extractor.name, extractor.fingerprint, describer.visible, {product: court})
+    bench = Bench(config, describer)
+    split, pictures, court = bench.split, bench.pictures, bench.court
     twins = {test.id for _, test in twin_pairs(split)}
     groups: dict[str, Iterator[Shown]] = {
         "untouched": _untouched(split, pictures, count, known=True),
@@ -115,17 +123,15 @@ def planted(name: str, config: Config, run: Run, describer: Portion, count: int)
     }
     found: dict[str, Any] = {}
     for group, shown in groups.items():
-        rows = [describer.row(one) for one in shown]
-        found[group] = _figures(gate.judge(product, line_up(rows, extractor.name)), RIGHT.get(group, ()))
+        found[group] = _figures(bench.judge(shown), RIGHT.get(group, ()))
         print(name, group, {key: value for key, value in found[group].items() if key != "median_scores"}, flush=True)
     real: dict[str, list[Row]] = {"held-out real defects": [], "second photographs of a shot": []}
     for example in split.test_defects:
         photograph = _damaged(example, pictures)
         if photograph is None or example.defect not in court.kinds:
             continue
-        row = describer.row(photograph)
         group = "second photographs of a shot" if example.id in twins else "held-out real defects"
-        real[group] += gate.judge(product, line_up([row], extractor.name))
+        real[group] += bench.judge([photograph])
     for group, judged in real.items():
         if judged:
             found[group] = _figures(judged, ())
@@ -320,10 +326,11 @@ def main() -> None:
         keep(args.extractor, speed(args.out, args.extractor, args.source))
         print(results["speed"][args.extractor])
         return
-    known = EXAMPLES if args.part == "made" else FOLDERS
-    names = (
-        [args.only] if args.only else [name for name in sorted(known) if not args.runs or (args.runs / name).is_dir()]
-    )
+    names = [args.only] if args.only else sorted(FOLDERS)
+    if args.part == "made" and not args.only:
+        names = [name for name in sorted(EXAMPLES) if (args.runs / name).is_dir()]
+        if not names:
+            parser.error(f"--runs {args.runs}: holds no run called as an example ({', '.join(sorted(EXAMPLES))})")
     if args.part == "proof":
         keep(names[0], compared(args.plain, args.screened))
         return

@@ -120,7 +120,7 @@ def pose_mask(
     on = grown[rows, columns] if base is not None else np.ones(len(points), bool)
     asked, hangs = points[on], not on.any()  # damage that hangs outside the part in the shot may do so here
     anywhere = surface and not normal_part.any()
-    onto = normal_part if surface and normal_part.any() and not normal_part.all() else None
+    onto = np.argwhere(normal_part)[:, ::-1] if surface and not anywhere and not normal_part.all() else None
     tries = 24
     for attempt in range(tries):
         if base is None:
@@ -140,12 +140,11 @@ def pose_mask(
     return best
 
 
-def _moved_onto(matrix: np.ndarray, points: np.ndarray, part: Mask, rng: np.random.Generator) -> np.ndarray:
-    """Return a pose moved so that a random point of the damage lies on a random point of the part."""
-    places = np.flatnonzero(part)
-    y, x = np.unravel_index(places[int(rng.integers(len(places)))], part.shape)
+def _moved_onto(matrix: np.ndarray, points: np.ndarray, places: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a pose moved so that a random point (N,2) of the damage lies on a random one of the places (M,2)."""
+    place = places[int(rng.integers(len(places)))]
     moved = matrix.copy()
-    moved[:2, 2] = np.array([x, y]) - matrix[:2, :2] @ points[int(rng.integers(len(points)))]
+    moved[:2, 2] = place - matrix[:2, :2] @ points[int(rng.integers(len(points)))]
     return moved
 
 

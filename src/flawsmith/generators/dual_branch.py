@@ -219,7 +219,7 @@ class DualBranch(Generator):
             like = self._like(start)
             ground = (some["ground"] if self.settings.bcm != "off" else some["whole"]).to(back.device)
             seeds = range(first, first + len(some))
-            walk = guided(self._walker(some["tokens"], some["pair"].tolist(), like, ground, seeds, ""), _GUIDANCE)
+            walk = guided(self._walker(some["tokens"], some["pair"].tolist(), ground, seeds, ""), _GUIDANCE)
             _, alone = self._denoised(walk, seeds, ground, start, _ANEW, steps=_STEPS, sampler="dpm")
             grey, grey_image = self._grey(like)
             found["cell"].append(overlaps(cell_distance(alone, grey).cpu(), some["cells"], "cell"))
@@ -243,7 +243,7 @@ class DualBranch(Generator):
         tokens = torch.stack([back.tokens(self.texts(*names)) for names in asked.named()])
         pair = [self.pair_of(*names) for names in zip(asked.defect, asked.product, strict=True)]
         silent = None if guidance == 1.0 else told.sound_prompt if told.against == "sound" else ""
-        walk = guided(self._walker(tokens, pair, normal, known, seeds, silent), guidance)
+        walk = guided(self._walker(tokens, pair, known, seeds, silent), guidance)
         if transplant:
             free = back.latent_mask(allowed)
             walk = self._held(walk, known, grey, free, sound, 1.0 if start is not None else told.hold)
@@ -270,7 +270,7 @@ class DualBranch(Generator):
         return whole, alone
 
     def _walker(
-        self, tokens: Tensor, pair: list[int], normal: Tensor, known: Tensor, seeds: Sequence[int], silent: str | None
+        self, tokens: Tensor, pair: list[int], known: Tensor, seeds: Sequence[int], silent: str | None
     ) -> Predict:
         """Return the network with words (guided away from `silent`) and background bound; it takes latent pairs."""
         if silent is not None:
@@ -278,7 +278,7 @@ class DualBranch(Generator):
         text = self._states(tokens.transpose(0, 1).flatten(0, 1))
         self.branches.fold(self.backbone.dtype, merge=len(self.pairs) == 1)
         rows, kept = _rows_of(pair), dict[str, tuple[Tensor, Tensor]]()
-        behind = self._behind(normal, known, text[: len(pair)], pair, seeds)
+        behind = self._behind(known, text[: len(pair)], pair, seeds)
 
         def predict(latent: Tensor, t: Tensor) -> Tensor:
             now = Pass(rows, words=kept, ground=behind(t))
@@ -288,7 +288,7 @@ class DualBranch(Generator):
         return predict
 
     def _behind(
-        self, normal: Tensor, known: Tensor, text: Tensor, pair: list[int], seeds: Sequence[int]
+        self, known: Tensor, text: Tensor, pair: list[int], seeds: Sequence[int]
     ) -> Callable[[Tensor], dict[str, Tensor] | None]:
         """Return what gives BCM's view of the photographs at a timestep: len(pair) rows a self-attention."""
         noise, place, count = self.backbone.noise, self.backbone.device, len(known)
@@ -298,7 +298,7 @@ class DualBranch(Generator):
         if self.settings.bcm == "paper":  # noise of its own in every row and step; grey behind the wordless half
             rng = torch.Generator().manual_seed(int(seeds[0]) * 2 + 1)
             if len(pair) > count:
-                grey = self._ground_latent(self._grey(normal)[0]).expand_as(ground)
+                grey = self._ground_latent(self._grey(self._like(known))[0]).expand_as(ground)
                 ground = torch.cat([grey, ground])
 
             def fresh(t: Tensor) -> dict[str, Tensor]:

@@ -223,9 +223,9 @@ def asked_mask(
         assert mask is not None
         pose = Pose.from_json(line["pose"])
         posed = apply_pose_mask(mask, pose, shape)
-        on_part = posed & pictures.part(normal)
-        if "borrowed" in line and on_part.any():
-            return on_part  # what another product's damage would do to the backdrop is no damage of this one
+        if "borrowed" in line:  # what another product's damage would do to the backdrop is no damage of this one
+            on_part = posed & pictures.part(normal)
+            return on_part if on_part.any() else posed
         if not line.get("outline"):
             return posed
         return with_outline(posed, apply_pose_mask(pictures.part(shot), pose, shape), pictures.part(normal))
