@@ -43,6 +43,8 @@ from flawsmith.generators.dual_branch import DualBranch, Settings  # noqa: E402
 from flawsmith.nn import builtin  # noqa: E402
 from flawsmith.nn.backbone import Backbone  # noqa: E402
 from flawsmith.nn.fit import Fit  # noqa: E402
+from flawsmith.nn.geglu import SplitGEGLU  # noqa: E402
+from flawsmith.nn.norm import PlaneGroupNorm  # noqa: E402
 from flawsmith.runs import machine  # noqa: E402
 from flawsmith.testing import example_batch, example_condition  # noqa: E402
 
@@ -341,8 +343,8 @@ def _plain(module: Any) -> Any:
     """A copy in the standard layout with diffusers' or transformers' own parts, without our processors and norms."""
     plain = copy.deepcopy(module)
     for part in plain.modules():
-        if type(part).__name__ == "PlaneGroupNorm":
-            part.__class__ = nn.GroupNorm
+        if type(part) in (PlaneGroupNorm, SplitGEGLU):
+            part.__class__ = type(part).__base__
     if hasattr(plain, "set_default_attn_processor"):
         from diffusers.models.attention_processor import AttnProcessor2_0
 

@@ -70,12 +70,13 @@ class Generator(ABC):
         """Return the training loss of each sample: float32 (B,), not averaged; all randomness comes from `rng`."""
         raise NotImplementedError(f"{type(self).__name__} trains nothing, so it has no loss")
 
-    def settle(self, seen: Encoded) -> None:
-        """Set what the trained networks tell and no gradient does, a threshold say; called once, after training.
+    def settle(self, seen: Encoded) -> Iterator[float]:
+        """Set what the trained networks tell and no gradient does, a threshold say; run once, after training.
 
-        What it sets is to be saved: a buffer of one of the networks that `trainable` returns.
+        What it sets is to be saved: a buffer of one of the networks that `trainable` returns. It yields the share that
+        is done, in (0,1]; the last is 1.0. Nothing to set = nothing is yielded.
         """
-        return
+        yield from ()
 
     @abstractmethod
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Made:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from flawsmith.config import Settings as BaseSettings
 from flawsmith.errors import ConfigError, RunError
 from flawsmith.interfaces import Generator
-from flawsmith.nn.adapter import Adapter, attach, both, fill_from_ip_adapter, kinds_of
+from flawsmith.nn.adapter import Adapter, attach, both, fill_from_builtin, fill_from_ip_adapter, kinds_of
 from flawsmith.nn.asea import Asea, ReadOnce, read
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.crossmodal import load_reader
@@ -68,8 +68,9 @@ class Settings(BaseSettings):
     """Tokens that a reference becomes."""
     hidden: Annotated[int, Field(ge=1)] = 1024
     """Width between the reader's vector and the tokens."""
-    ip_adapter: str = ""
-    """An IP-Adapter file made for the backbone, to start from; empty = from the words' own keys and values."""
+    ip_adapter: str = "builtin"
+    """What training starts from: an IP-Adapter file made for the backbone, "" = the words' own keys and values, or
+    "builtin" = ours, where backbone, reader, tokens and hidden are those that it was made for, else as ""."""
     image_dropout: Share = 0.05
     """Share of training samples without reference."""
     text_dropout: Share = 0.05
@@ -120,7 +121,9 @@ class CrossModal(Generator):
         self.adapter = Adapter(backbone.unet, self.reader.width, tokens=own.tokens, hidden=own.hidden)
         self.adapter.register_buffer("reader", torch.tensor(list(self.reader.fingerprint.encode()), dtype=torch.uint8))
         self.adapter.to(backbone.device)
-        if own.ip_adapter:
+        if own.ip_adapter == "builtin":
+            fill_from_builtin(self.adapter, backbone.fingerprint, self.reader.fingerprint)
+        elif own.ip_adapter:
             fill_from_ip_adapter(self.adapter, Path(own.ip_adapter), backbone.unet)
         self.listening = backbone.fork()
         """The backbone whose cross-attention hears the adapter; while nothing is said it is the backbone."""

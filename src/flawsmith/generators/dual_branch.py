@@ -21,7 +21,7 @@ from the real photograph wherever the second branch shows no damage, so that dam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -208,7 +208,7 @@ class DualBranch(Generator):
         return weighted_loss(said, truth, torch.cat([weight, weight])).view(2, count).mean(0)
 
     @torch.no_grad()
-    def settle(self, seen: Encoded) -> None:
+    def settle(self, seen: Encoded) -> Iterator[float]:
         # A sampler's grey is not as grey as an encoder's: a threshold learned from clean shots draws too much.
         back, damaged = self.backbone, (seen["damaged"] > 0).nonzero().flatten()
         chosen = damaged[torch.linspace(0, len(damaged) - 1, min(_TRIED, len(damaged))).long()]
@@ -216,18 +216,18 @@ class DualBranch(Generator):
         for first in range(0, len(chosen), _AT_ONCE):
             some = seen.rows(chosen[first : first + _AT_ONCE])
             start = torch.cat([some["whole"], some["alone"]], 1).to(back.device)
-            like = self._like(start)
             ground = (some["ground"] if self.settings.bcm != "off" else some["whole"]).to(back.device)
             seeds = range(first, first + len(some))
             walk = guided(self._walker(some["tokens"], some["pair"].tolist(), ground, seeds, ""), _GUIDANCE)
             _, alone = self._denoised(walk, seeds, ground, start, _ANEW, steps=_STEPS, sampler="dpm")
-            grey, grey_image = self._grey(like)
+            grey, grey_image = self._grey(self._like(start))
             found["cell"].append(overlaps(cell_distance(alone, grey).cpu(), some["cells"], "cell"))
             far = pixel_distance(back.decode(alone), grey_image).cpu()
-            found["pixel"].append(overlaps(far, unpacked(some["mask"], (like.shape[2], like.shape[3])), "pixel"))
-        for kind, rows in found.items():
-            if rows:
+            found["pixel"].append(overlaps(far, unpacked(some["mask"], (far.shape[2], far.shape[3])), "pixel"))
+            done = min(first + _AT_ONCE, len(chosen))
+            for kind, rows in found.items() if done == len(chosen) else ():
                 self.drawn.learn(kind, torch.cat(rows))
+            yield done / len(chosen)
 
     @torch.no_grad()
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Made:

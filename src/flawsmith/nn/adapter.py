@@ -18,6 +18,10 @@ from torch import Tensor, nn
 
 from flawsmith.errors import ConfigError
 from flawsmith.nn.attention import attend, gathered, projected
+from flawsmith.nn.weights import load_tensors, save_tensors
+
+_BUILTIN = Path(__file__).resolve().parent.parent / "weights" / "adapter" / "adapter.safetensors"
+"""Made by `stages/adapter.py`."""
 
 
 class Adapter(nn.Module):
@@ -150,6 +154,32 @@ def fill_from_ip_adapter(adapter: Adapter, path: Path, unet: Any) -> None:
     with torch.no_grad():
         for name, parameter in wanted.items():
             parameter.copy_(tensors[name].float())
+
+
+def save_builtin(adapter: Adapter, path: Path, backbone: str, reader: str) -> None:
+    """Write an adapter (float16) with the fingerprints of the backbone and the reader that it was trained with."""
+    tensors = {name: parameter.half() for name, parameter in adapter.named_parameters()}
+    save_tensors(path, tensors, {"backbone": backbone, "reader": reader})
+
+
+def fill_from_builtin(adapter: Adapter, backbone: str, reader: str, path: Path = _BUILTIN) -> bool:
+    """Fill an adapter with the built-in one where that was trained with this backbone and reader and has its sizes.
+
+    Returns:
+        Whether it was; otherwise the adapter is as it was.
+    """
+    if not path.is_file():
+        return False
+    tensors, notes = load_tensors(path)
+    own = dict(adapter.named_parameters())
+    if notes != {"backbone": backbone, "reader": reader} or set(own) != set(tensors):
+        return False
+    if any(own[name].shape != tensor.shape for name, tensor in tensors.items()):
+        return False
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor.float())
+    return True
 
 
 def _names(adapter: Adapter) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from flawsmith.errors import BackboneError
 from flawsmith.nn import builtin
 from flawsmith.nn.attention import use_small_attention
 from flawsmith.nn.diffusion import Noise
+from flawsmith.nn.geglu import use_split_gates
 from flawsmith.nn.norm import use_plane_norms
 from flawsmith.nn.weights import tensor_hash
 
@@ -276,6 +277,7 @@ def _frozen(module: Any, device: torch.device) -> Any:
     if hasattr(module, "set_attn_processor"):
         use_small_attention(module)
         use_plane_norms(module)
+        use_split_gates(module)
     return module
 
 

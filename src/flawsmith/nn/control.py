@@ -9,6 +9,7 @@ from diffusers import ControlNetModel
 from torch import Tensor, nn
 
 from flawsmith.nn.attention import use_small_attention
+from flawsmith.nn.geglu import use_split_gates
 from flawsmith.nn.norm import use_plane_norms
 
 
@@ -73,5 +74,6 @@ def control_from_unet(unet: Any, latent_channels: int, factor: int) -> Control:
     nn.Module.to(net, dtype=torch.float32)
     use_small_attention(net)
     use_plane_norms(net)
+    use_split_gates(net)
     nn.Module.to(net, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Control(net).train().requires_grad_(True)

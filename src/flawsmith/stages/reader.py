@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from flawsmith.config import Settings
 from flawsmith.data import factory, images
 from flawsmith.data.cover import Window
-from flawsmith.data.factory.words import caption, place, size
+from flawsmith.data.factory import words as spoken_of
 from flawsmith.data.views import View, damage_view
 from flawsmith.files import append_lines, digest, read_json, write_json
 from flawsmith.nn.asea import pooled, share
@@ -176,7 +176,9 @@ def _portion(
         return load_tensors(path)[0], kept["facts"]
     cells, masks, facts = [], [], []
     for seed in seeds:
-        for view, fact in _views(recipe, seed):
+        for view, fact in seen_views(
+            seed + recipe.seed * 1_000_003, recipe.picture_size, recipe.views, (recipe.seed, seed)
+        ):
             image = torch.from_numpy(view.image).permute(2, 0, 1)[None].contiguous()
             cells.append(reader.cells(image).half())
             masks.append(pooled(torch.from_numpy(view.mask)[None, None].float(), reader.grid).half())
@@ -187,25 +189,39 @@ def _portion(
     return tensors, facts
 
 
-def _views(recipe: Recipe, seed: int) -> Iterator[tuple[View, Shown]]:
-    """Yield windows of one factory picture: round its damage, near and far, or anywhere when it is sound."""
-    piece = factory.make_random(seed + recipe.seed * 1_000_003 + 500_000, size=recipe.picture_size, sound_share=0.1)
-    rng = np.random.default_rng((recipe.seed, 41, seed))
+def seen_views(
+    number: int, picture_size: int, count: int, stream: tuple[int, int], *, size: int = 0
+) -> Iterator[tuple[View, Shown]]:
+    """Yield windows of one factory picture: round its damage, near and far, or anywhere when it is sound.
+
+    Args:
+        number: Which picture.
+        picture_size: Its side in pixels.
+        count: How many windows.
+        stream: Two numbers from which the windows' randomness follows.
+        size: Side of the windows in pixels; 0 = the picture's.
+    """
+    piece = factory.make_random(number + 500_000, size=picture_size, sound_share=0.1)
+    rng = np.random.default_rng((stream[0], 41, stream[1]))
     picture = images.to_model(piece.image)
-    side = recipe.picture_size
-    for _ in range(recipe.views):
+    for _ in range(count):
         damage = piece.mask if piece.mask.any() else np.ones_like(piece.mask)
         rows, columns = np.nonzero(damage)
-        pick, near = int(rng.integers(len(rows))), round(side * float(np.exp(rng.uniform(np.log(0.35), 0))))
+        pick, near = int(rng.integers(len(rows))), round(picture_size * float(np.exp(rng.uniform(np.log(0.35), 0))))
         window = Window(int(rows[pick]) - near // 2, int(columns[pick]) - near // 2, near)
-        view = damage_view(picture, damage, [window], side, rng, tone=0.1)
+        view = damage_view(picture, damage, [window], size or picture_size, rng, tone=0.1)
         if piece.defect is None:
             yield View(view.image, np.zeros_like(view.mask)), Shown("", piece.surface, piece.caption)
             continue
         ys, xs = np.nonzero(view.mask)
+        side = view.mask.shape[0]
         extent = (max(np.ptp(xs), np.ptp(ys)) + 1) / side
-        facts = {**piece.facts, "size": size(extent), "place": place(xs.mean() / side, ys.mean() / side)}
-        yield view, Shown(piece.defect, piece.surface, caption(piece.surface, facts))
+        facts = {
+            **piece.facts,
+            "size": spoken_of.size(extent),
+            "place": spoken_of.place(xs.mean() / side, ys.mean() / side),
+        }
+        yield view, Shown(piece.defect, piece.surface, spoken_of.caption(piece.surface, facts))
 
 
 def _numbers(shown: list[Shown]) -> Tensor:

@@ -156,7 +156,12 @@ def _fit(run: Run, generator: Generator, job: Job, pictures: Pictures, size: int
         bar(1, f"loss {np.mean(fit.losses[-50:]):.4f}")
     if bar is not None:
         manager.__exit__(None, None, None)
-    generator.settle(seen)
+    if type(generator).settle is not Generator.settle:
+        with progress(f"settle {job.name}", 100, "%") as advance:
+            done = 0
+            for share in generator.settle(seen):
+                advance(round(100 * share) - done)
+                done = round(100 * share)
     return fit.losses
 
 

@@ -164,7 +164,7 @@ def training_reads_no_sampling_settings(kind: type[Generator], backbone: Backbon
     generator.settings = Watched.model_construct(**dict(generator.settings))
     seen = generator.encode(example_batch(backbone.size))
     generator.loss(seen, torch.Generator().manual_seed(1))
-    generator.settle(seen)
+    list(generator.settle(seen))
     assert not read & kind.sampling_only, f"training reads {sorted(read & kind.sampling_only)}"
 
 

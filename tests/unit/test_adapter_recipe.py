@@ -1,0 +1,53 @@
+"""The recipe of the built-in adapter: stopped and gone on it is the same; it fills only what it was made for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from flawsmith.generators.cross_modal import CrossModal, CrossModalSettings
+from flawsmith.nn.adapter import fill_from_builtin
+from flawsmith.nn.backbone import Backbone
+from flawsmith.nn.weights import load_tensors
+from flawsmith.stages.adapter import Recipe, make_adapter
+
+RECIPE = Recipe(pictures=20, picture_size=64, views=1, portion=10, steps=2, batch=4, save_every=1)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("adapter")
+    assert make_adapter(folder / "whole", RECIPE) is not None
+    return folder / "whole"
+
+
+def test_stopped_and_gone_on_it_is_the_same(made: Path, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    assert make_adapter(tmp_path, RECIPE, seconds=0) is None, "it stops at the first chance"
+    measured = make_adapter(tmp_path, RECIPE)
+    assert measured == json.loads((made / "measured.json").read_text())
+    assert (tmp_path / "adapter.safetensors").read_bytes() == (made / "adapter.safetensors").read_bytes()
+    assert measured is not None and measured["windows"] == {"trained": 18, "held_out": 2}
+    rows = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 1]
+
+
+def test_it_fills_what_it_was_made_for(made: Path) -> None:
+    backbone = Backbone.load("builtin", device="cpu")
+    generator = CrossModal(backbone, CrossModalSettings(ip_adapter=""))
+    path, whose = made / "adapter.safetensors", (backbone.fingerprint, generator.reader.fingerprint)
+    before = {name: value.clone() for name, value in generator.adapter.named_parameters()}
+    assert not fill_from_builtin(generator.adapter, "another", whose[1], path)
+    assert not fill_from_builtin(generator.adapter, whose[0], "another", path)
+    assert not fill_from_builtin(generator.adapter, *whose, made / "none.safetensors")
+    other = CrossModal(backbone, CrossModalSettings(ip_adapter="", tokens=2))
+    assert not fill_from_builtin(other.adapter, *whose, path)
+    assert all(torch.equal(value, before[name]) for name, value in generator.adapter.named_parameters())
+    assert fill_from_builtin(generator.adapter, *whose, path)
+    for name, value in load_tensors(path)[0].items():
+        assert torch.equal(generator.adapter.get_parameter(name), value.float())
+    assert any(not torch.equal(value, before[name]) for name, value in generator.adapter.named_parameters())
