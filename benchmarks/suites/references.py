@@ -5,7 +5,8 @@
     python benchmarks/suites/references.py hybrid   --data ../shared/data --out /tmp/refs --only screw
 
 `matters`: the same plan is painted three times, with the same words, masks and seeds: with a reference of the right
-kind, of the next kind, and with the reference's weight at 0. Two judges tell kinds: the probe of `prove`, trained on
+kind, of the next kind, and with the reference's weight at 0; and three times more in masks (and at places) of another
+kind, whose shape then does not tell which kind was asked for. Two judges tell kinds: the probe of `prove`, trained on
 the shots alone, looks at whole pictures; a logistic regression on the features of windows round real *test* damage
 looks closely. A row of pictures goes to OUT/<set>-scale.png: the sound window, then weights 0, 0.5 and 1.
 
@@ -116,6 +117,22 @@ def wrong(lines: Sequence[Line], studio: Studio) -> list[Line]:
     return changed
 
 
+def misplaced(lines: Sequence[Line], studio: Studio) -> list[Line]:
+    """Return the lines with photograph, mask and place of the kind after the next in the alphabet."""
+    kinds = sorted({str(e.defect) for e in studio.split.shots})
+    queues = {kind: [line for line in lines if line["defect"] == kind] for kind in kinds}
+    other = {kind: kinds[(number + 2) % len(kinds)] for number, kind in enumerate(kinds)}
+    taken = dict.fromkeys(kinds, 0)
+    changed = []
+    for line in lines:
+        queue = queues[other[line["defect"]]]
+        place = queue[taken[line["defect"]] % len(queue)]
+        taken[line["defect"]] += 1
+        own = {key: line[key] for key in ("index", "batch", "job", "seed", "defect", "reference")}
+        changed.append(place | own)
+    return changed
+
+
 def close(examples: Sequence[Example], extractor: Any) -> np.ndarray:
     """Return the features of windows round the damage, float32 (N,D)."""
     return gallery([close_up(example) for example in examples], extractor).vector.numpy()
@@ -169,14 +186,23 @@ def matters(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, An
     """Return how often each way of painting is told as the kind that was asked for."""
     studio = studio_of(f"{name}-csm", args.out / name, args, {})
     lines = studio.plan()
-    ways = {"right": (lines, 1.0), "wrong": (wrong(lines, studio), 1.0), "zeroed": (lines, 0.0)}
+    elsewhere = misplaced(lines, studio)
+    ways = {
+        "right": (lines, None),
+        "wrong": (wrong(lines, studio), None),
+        "zeroed": (lines, 0.0),
+        "right, mask of another kind": (elsewhere, None),
+        "wrong, mask of another kind": (wrong(elsewhere, studio), None),
+        "zeroed, mask of another kind": (elsewhere, 0.0),
+    }
     judges = Judges(studio, extractor)
     found: dict[str, Any] = {
         "real shots": judges(studio.split.shots),
         "real test (the close-up judge learned these)": judges(judges.tests),
     }
     for way, (planned, scale) in ways.items():
-        found[way] = judges(painted(planned, studio.paint(planned, args.out / f"{name}-{way}", scale)))
+        folder = args.out / f"{name}-{way.replace(',', '').replace(' ', '-')}"
+        found[way] = judges(painted(planned, studio.paint(planned, folder, scale)))
     scale_row(studio, lines, args.out / f"{name}-scale.png")
     return {"kinds": judges.kinds, "chance": round(1 / len(judges.kinds), 4), "told_as_asked": found}
 
