@@ -189,13 +189,13 @@ def autoencoder(back: Backbone, args: argparse.Namespace, extractor: Any) -> dic
     return found
 
 
-def words(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
-    """Return how often each word's paint is named right by a classifier taught with the factory's defects."""
+def factory_judge(teach: int, seed: int, extractor: Any) -> tuple[Any, float]:
+    """Return a classifier of the six kinds, taught by factory defects, and the share of others that it names right."""
     looks, kinds, masks = [], [], []
-    rng = np.random.default_rng(args.seed)
+    rng = np.random.default_rng(seed)
     for kind in WORDS:
         homes = [s for s in factory.SURFACES if kind in factory.defects_of(s)]
-        for number in range(args.teach):
+        for number in range(teach):
             piece = factory.make(homes[int(rng.integers(len(homes)))], kind, seed=800_000 + number)
             looks.append(images.to_model(piece.image))
             masks.append(piece.mask)
@@ -204,9 +204,15 @@ def words(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str,
     kept = np.arange(len(kinds)) % 5 > 0
     judge = make_pipeline(StandardScaler(), LogisticRegression(max_iter=3000, C=0.05))
     judge.fit(seen[kept], np.array(kinds)[kept])
+    return judge, round(float(judge.score(seen[~kept], np.array(kinds)[~kept])), 4)
+
+
+def words(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
+    """Return how often each word's paint is named right by a classifier taught with the factory's defects."""
+    judge, known = factory_judge(args.teach, args.seed, extractor)
     found: dict[str, Any] = {
         "chance": round(1 / len(WORDS), 4),
-        "factory defects that it was not taught": round(float(judge.score(seen[~kept], np.array(kinds)[~kept])), 4),
+        "factory defects that it was not taught": known,
     }
     for name, split in splits(args):
         views = sound_windows(split, builtin.WINDOW, 20, args.seed)

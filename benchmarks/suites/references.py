@@ -1,6 +1,7 @@
 """Does the reference matter, does a borrowed kind land, do what and where add up? cross_modal and hybrid on real sets.
 
     python benchmarks/suites/references.py matters  --data ../shared/data --out /tmp/refs --only magnetic-tile
+    python benchmarks/suites/references.py kinds    --data ../shared/data --out /tmp/refs
     python benchmarks/suites/references.py transfer --data ../shared/data --out /tmp/refs
     python benchmarks/suites/references.py hybrid   --data ../shared/data --out /tmp/refs --only screw
 
@@ -15,6 +16,11 @@ and compared (KID and Frechet distance of features) with that kind's real test p
 
 `hybrid`: controlnet_inpaint and cross_modal, each trained as its example says, and both together with no more training,
 paint the same plan: how kinds are told, and how much of the masks shows.
+
+`kinds`: what `matters` cannot tell on real sets, whose kinds are shapes and places. With the built-in adapter and no
+shot six factory kinds are painted from noise on sound windows, under the same masks for all, with references of the
+right kind, of another, and none; with the words for the kind and without. A classifier that factory defects taught
+names them.
 
 Every painted picture is kept in OUT, so a suite that was stopped goes on; --set overrides keys of the example.
 """
@@ -31,17 +37,20 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from backbone import WORDS, close_ups, factory_judge, factory_masks, laid_in, sheet, sound_windows, tensor
 from sets import FOLDERS, RESULTS, configuration, with_damage
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from flawsmith import registry
 from flawsmith.config import parse_overrides, validate
-from flawsmith.data import images
+from flawsmith.data import factory, images
 from flawsmith.data.layouts import scan
 from flawsmith.data.training_set import TrainingSet, read_square
 from flawsmith.exports.mvtec import write as write_mvtec
 from flawsmith.files import write_json
+from flawsmith.generators.cross_modal import CrossModal, CrossModalSettings
+from flawsmith.nn import builtin
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.features import load_extractor
 from flawsmith.nn.remembered import Remembered
@@ -54,7 +63,7 @@ from flawsmith.stages.plan import make_plan
 from flawsmith.stages.prove import proof_size
 from flawsmith.stages.split import make_split
 from flawsmith.stages.train import generator_class, load_backbone, train, working_size
-from flawsmith.types import Example
+from flawsmith.types import Batch, Condition, Example
 
 Line = dict[str, Any]
 
@@ -207,6 +216,67 @@ def matters(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, An
     return {"kinds": judges.kinds, "chance": round(1 / len(judges.kinds), 4), "told_as_asked": found}
 
 
+def kinds(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
+    """Return how often a classifier taught by factory defects names the kind that was asked for, by the reference."""
+    back = Backbone.load("builtin")
+    judge, known = factory_judge(150, 0, extractor)
+    views = sound_windows(make_split(configuration(args.data, name)), builtin.WINDOW, args.count, 0)
+    shapes = factory_masks(args.count, builtin.WINDOW, 0)
+    found: dict[str, Any] = {"factory defects that it was not taught": known}
+    looks = {kind: shown(kind, args.count) for kind in WORDS}
+    following = dict(zip(WORDS, [*WORDS[2:], *WORDS[:2]], strict=True))
+    generator = CrossModal(back, CrossModalSettings(start="noise"))
+    for said in ("with words", "without words"):
+        for way, scale in (("right", args.scale), ("wrong", args.scale), ("zeroed", 0.0)):
+            told = {"scale": scale, "prompt": "a photo of a {defect}" if said == "with words" else ""}
+            generator.settings = generator.settings.model_copy(update=told)
+            row, taken = {}, {}
+            for kind in WORDS:
+                laid = []
+                for first in range(0, args.count, 8):
+                    some = slice(first, first + 8)
+                    image = tensor(views[some])
+                    names = ("",) * len(image), (kind,) * len(image)
+                    seen = looks[following[kind] if way == "wrong" else kind][some]
+                    pictures, masks, surfaces = zip(*seen, strict=True)
+                    reference = Batch(
+                        torch.cat(pictures),
+                        torch.cat(masks),
+                        surfaces,
+                        (following[kind] if way == "wrong" else kind,) * len(image),
+                    )
+                    mask = torch.from_numpy(np.stack(shapes[some]))[:, None].float()
+                    asked = Condition(image, mask, *names, reference=reference)
+                    seeds = list(range(first, first + len(image)))
+                    out = generator.sample(asked, seeds, steps=12, guidance=3.0)
+                    assert out.base is not None
+                    pairs = (part.permute(0, 2, 3, 1).numpy() for part in (out.image, out.base))
+                    laid += [laid_in(*one) for one in zip(views[some], *pairs, shapes[some], strict=True)]
+                guess = judge.predict(close_ups(extractor, laid, shapes))
+                row[kind] = round(float((guess == kind).mean()), 4)
+                taken[kind] = float((guess == following[kind]).mean())
+                sheet(args.out / f"kinds-{name}-{said.replace(' ', '-')}-{way}-{kind}.png", [views, laid])
+            found[f"{way}, {said}"] = {
+                "as_asked": round(float(np.mean(list(row.values()))), 4),
+                "as_the_wrong_reference": round(float(np.mean(list(taken.values()))), 4),
+                **row,
+            }
+            print(name, way, said, found[f"{way}, {said}"], flush=True)
+    return {"kinds": list(WORDS), "chance": round(1 / len(WORDS), 4), "scale": args.scale, "told": found}
+
+
+def shown(kind: str, count: int) -> list[tuple[torch.Tensor, torch.Tensor, str]]:
+    """Return windows (1,3,S,S) round factory defects of a kind, with masks (1,1,S,S) and the surface they lie on."""
+    homes = [surface for surface in factory.SURFACES if kind in factory.defects_of(surface)]
+    rng = np.random.default_rng(9)
+    rows = []
+    for number in range(count):
+        piece = factory.make(homes[int(rng.integers(len(homes)))], kind, seed=900_000 + number)
+        image, mask = window(images.to_model(piece.image), piece.mask)
+        rows.append((tensor([image]), torch.from_numpy(mask)[None, None].float(), piece.surface))
+    return rows
+
+
 def hybrid(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
     """Return, for each of two generators and for both together, how kinds are told and how much of the masks shows."""
     spatial = studio_of(name, args.out / f"{name}-spatial", args, {})
@@ -319,11 +389,12 @@ def transfer(args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
 def main() -> None:
     """Parse, paint, judge, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("matters", "transfer", "hybrid"))
+    parser.add_argument("what", choices=("matters", "kinds", "transfer", "hybrid"))
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the sets")
     parser.add_argument("--out", type=Path, required=True, help="where runs and pictures go, or lie")
     parser.add_argument("--only", choices=sorted(FOLDERS), help="one set")
     parser.add_argument("--count", type=int, default=20, help="pairs a kind")
+    parser.add_argument("--scale", type=float, default=1.0, help="kinds: weight of the reference")
     parser.add_argument("--tile-kind", default="crack")
     parser.add_argument("--screw-kind", default="scratch_neck")
     parser.add_argument("--set", action="append", default=[], help="override a key of the example")
@@ -333,11 +404,11 @@ def main() -> None:
     extractor = Remembered(load_extractor("efficientnet-lite0"), args.out / "features")
     names = [args.only] if args.only else sorted(FOLDERS)
     for name in names if args.what != "transfer" else ["transfer"]:
-        key = f"{name}, hybrid" if args.what == "hybrid" else name
+        key = f"{name}, {args.what}" if args.what in ("hybrid", "kinds") else name
         if args.what == "transfer":
             entry = transfer(args, extractor)
         else:
-            entry = (matters if args.what == "matters" else hybrid)(name, args, extractor)
+            entry = {"matters": matters, "kinds": kinds, "hybrid": hybrid}[args.what](name, args, extractor)
         threads = os.environ.get("OMP_NUM_THREADS", "")
         back = Backbone.load("builtin").fingerprint
         facts = {"machine": {**machine(), "threads": threads}, "backbone": back, "set": args.set, "count": args.count}
