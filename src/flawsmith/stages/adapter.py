@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from flawsmith import registry
 from flawsmith.config import Settings
 from flawsmith.data.views import loosened
 from flawsmith.files import append_lines, digest, write_json
-from flawsmith.generators.cross_modal import CrossModal, CrossModalSettings
 from flawsmith.nn.adapter import kinds_of, save_builtin
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.fit import Fit
@@ -69,7 +69,8 @@ def make_adapter(out: Path, recipe: Recipe, *, seconds: float = float("inf")) ->
     state = out / "state"
     state.mkdir(parents=True, exist_ok=True)
     backbone = Backbone.load("builtin", device="cpu")
-    generator = CrossModal(backbone, CrossModalSettings(ip_adapter="", text_dropout=recipe.text_dropout))
+    kind = registry.get("generators", "cross_modal")
+    generator = kind(backbone, kind.Settings(ip_adapter="", text_dropout=recipe.text_dropout))
     parts = []
     with progress("look", recipe.pictures, "pictures") as advance:
         for first in range(0, recipe.pictures, recipe.portion):
@@ -117,7 +118,7 @@ def make_adapter(out: Path, recipe: Recipe, *, seconds: float = float("inf")) ->
     return measured
 
 
-def _portion(state: Path, generator: CrossModal, recipe: Recipe, numbers: range) -> Encoded:
+def _portion(state: Path, generator: Any, recipe: Recipe, numbers: range) -> Encoded:
     """Return a portion's windows, encoded in float16; made once."""
     path = state / f"seen-{numbers[0]:05d}.safetensors"
     made_of = [recipe.seed, recipe.picture_size, recipe.views, [numbers.start, numbers.stop]]
@@ -165,7 +166,7 @@ def _batch(seen: Encoded, rows: torch.Tensor) -> Encoded:
 
 
 @torch.no_grad()
-def _measure(generator: CrossModal, seen: Encoded) -> dict[str, dict[str, float]]:
+def _measure(generator: Any, seen: Encoded) -> dict[str, dict[str, float]]:
     """Return the loss on windows never seen, with words and without, by what the reference is; same noise for all.
 
     own: the window itself; kind: another of its kind; wrong: one of another kind; none.
