@@ -181,6 +181,7 @@ def _measure(generator: Any, seen: Encoded) -> dict[str, dict[str, float]]:
         chances = fits.float() + 1e-6
         ways[name] = rows["seen"][torch.multinomial(chances, 1, generator=rng)[:, 0]]
     found: dict[str, dict[str, float]] = {}
+    place, dtype = generator.backbone.device.type, generator.backbone.dtype
     for said, silence in (("with words", 0.0), ("without words", 1.0)):
         generator.settings = told.model_copy(
             update={"text_dropout": silence, "image_dropout": 0.0, "both_dropout": 0.0, "other_view": 0.0}
@@ -190,7 +191,7 @@ def _measure(generator: Any, seen: Encoded) -> dict[str, dict[str, float]]:
             changed = Encoded({**rows.tensors, "seen": vectors})
             for first in range(0, len(rows), 32):
                 draw = torch.Generator().manual_seed(first)
-                with torch.autocast(generator.backbone.device.type, generator.backbone.dtype):
+                with torch.autocast(place, dtype, enabled=dtype != torch.float32):
                     losses.append(generator.loss(changed.rows(order[first : first + 32]), draw).float())
             found.setdefault(said, {})[way] = round(float(torch.cat(losses).mean()), 5)
     generator.settings = told
