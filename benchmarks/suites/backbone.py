@@ -7,8 +7,9 @@
 
 training     what it saw and how long that took, from the recipe's own logs.
 autoencoder  mean PSNR of a round trip, on windows of 128 and 256 px and inside the masks of real damage.
-words        six words, each painted from noise on the same sound windows under the same masks; a classifier that was
-             taught with the factory's defects names them. Without words it should know nothing.
+words        six words, each painted from noise on the same sound windows under the same masks, rounded regions that
+             fit any of them; a classifier that was taught what the factory's defects change in a picture names them.
+             Without words it should know nothing; the factory's own damage laid on the same windows is the ceiling.
 shams        sound windows repainted as sound against untouched ones; a classifier that was shown half of both tells the
              other half apart or not (AUROC, 0.5 = it cannot).
 adapt        controlnet_inpaint, ten shots a kind, a few steps from these weights and many from random ones (the UNet's;
@@ -39,6 +40,7 @@ from torch import Tensor
 from flawsmith import registry
 from flawsmith.data import factory, images
 from flawsmith.data.cover import Window
+from flawsmith.data.views import roughed
 from flawsmith.data.windows import cut, paste
 from flawsmith.files import write_json
 from flawsmith.nn import builtin
@@ -84,7 +86,7 @@ def sound_windows(split: Any, side: int, count: int, seed: int) -> list[Floats]:
 
 
 def factory_masks(count: int, size: int, seed: int) -> list[np.ndarray]:
-    """Return the shapes of factory defects of any of the six kinds, moved to the middle; none says of which."""
+    """Return the shapes of factory defects of any of the six kinds, moved to the middle."""
     rng, masks, number = np.random.default_rng((seed, 5)), list[np.ndarray](), 0
     while len(masks) < count:
         number += 1
@@ -99,6 +101,19 @@ def factory_masks(count: int, size: int, seed: int) -> list[np.ndarray]:
         mask[rows + down, columns + right] = True
         masks.append(mask)
     return masks
+
+
+def factory_regions(count: int, size: int, seed: int) -> list[np.ndarray]:
+    """Return rounded regions round factory defects of any of the six kinds, in the middle; none says of which."""
+    rng = np.random.default_rng((seed, 6))
+    return [roughed(mask, rng) for mask in factory_masks(count, size, seed)]
+
+
+def factory_pair(piece: Any) -> tuple[Floats, Floats]:
+    """Return a factory part with its damage and without, float32 (H,W,3) in [-1,1]."""
+    both = (images.to_model(picture) for picture in (piece.image, piece.normal))
+    after, before = (np.repeat(x[..., None], 3, 2) if x.ndim == 2 else x for x in both)
+    return after, before
 
 
 def repainted(
@@ -189,22 +204,53 @@ def autoencoder(back: Backbone, args: argparse.Namespace, extractor: Any) -> dic
     return found
 
 
+def changes(extractor: Any, after: Sequence[Floats], before: Sequence[Floats], masks: Sequence[np.ndarray]) -> Floats:
+    """Return the features of what was changed, on grey, in squares round the masks: float32 (N,D).
+
+    A classifier of whole pictures knows the factory's surfaces, and misnames the factory's own damage on real ones.
+    """
+    return close_ups(extractor, [np.clip(a - b, -1, 1) for a, b in zip(after, before, strict=True)], masks)
+
+
 def factory_judge(teach: int, seed: int, extractor: Any) -> tuple[Any, float]:
-    """Return a classifier of the six kinds, taught by factory defects, and the share of others that it names right."""
-    looks, kinds, masks = [], [], []
+    """Return a classifier of the `changes` of six kinds, taught by factory defects, and its share right on others."""
+    after, before, kinds, masks = [], [], [], []
     rng = np.random.default_rng(seed)
     for kind in WORDS:
         homes = [s for s in factory.SURFACES if kind in factory.defects_of(s)]
         for number in range(teach):
             piece = factory.make(homes[int(rng.integers(len(homes)))], kind, seed=800_000 + number)
-            looks.append(images.to_model(piece.image))
-            masks.append(piece.mask)
+            pair = factory_pair(piece)
+            after.append(pair[0])
+            before.append(pair[1])
+            masks.append(piece.mask if number % 2 else roughed(piece.mask, rng))
             kinds.append(kind)
-    seen = close_ups(extractor, looks, masks)
+    seen = changes(extractor, after, before, masks)
     kept = np.arange(len(kinds)) % 5 > 0
-    judge = make_pipeline(StandardScaler(), LogisticRegression(max_iter=3000, C=0.05))
+    judge = make_pipeline(StandardScaler(), LogisticRegression(max_iter=3000, C=0.005))
     judge.fit(seen[kept], np.array(kinds)[kept])
     return judge, round(float(judge.score(seen[~kept], np.array(kinds)[~kept])), 4)
+
+
+def laid_on(views: Sequence[Floats], kind: str) -> tuple[list[Floats], list[np.ndarray]]:
+    """Return windows with what a factory defect of a kind changes added to them, and rounded regions round it."""
+    laid, regions, number = list[Floats](), list[np.ndarray](), 0
+    rng = np.random.default_rng(9)
+    homes = [s for s in factory.SURFACES if kind in factory.defects_of(s)]
+    size = views[0].shape[0]
+    while len(laid) < len(views):
+        number += 1
+        piece = factory.make(homes[int(rng.integers(len(homes)))], kind, seed=900_000 + number)
+        rows, columns = np.nonzero(piece.mask)
+        if not 60 < len(rows) < 0.12 * size * size or max(np.ptp(rows), np.ptp(columns)) > 0.7 * size:
+            continue
+        top, left = (int(np.clip(x.mean() - size / 2, 0, piece.mask.shape[0] - size)) for x in (rows, columns))
+        place = (slice(top, top + size), slice(left, left + size))
+        after, before = (picture[place] for picture in factory_pair(piece))
+        view, mask = views[len(laid)], piece.mask[place]
+        laid.append(laid_in(view, np.clip(view + after - before, -1, 1).astype(np.float32), view, mask))
+        regions.append(roughed(mask, rng))
+    return laid, regions
 
 
 def words(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
@@ -216,14 +262,19 @@ def words(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str,
     }
     for name, split in splits(args):
         views = sound_windows(split, builtin.WINDOW, 20, args.seed)
-        shapes = factory_masks(20, builtin.WINDOW, args.seed)
+        shapes = factory_regions(20, builtin.WINDOW, args.seed)
         rows: dict[str, Any] = {}
-        for way in ("word", "emptied"):
+        for way in ("factory damage laid on", "word", "emptied"):
             right = {}
             for kind in WORDS:
-                made, bases = repainted(back, views, shapes, prompt(kind) if way == "word" else "", args)
-                laid = [laid_in(*row) for row in zip(views, made, bases, shapes, strict=True)]
-                right[kind] = round(float((judge.predict(close_ups(extractor, laid, shapes)) == kind).mean()), 4)
+                if way == "factory damage laid on":
+                    laid, regions = laid_on(views, kind)
+                else:
+                    made, bases = repainted(back, views, shapes, prompt(kind) if way == "word" else "", args)
+                    laid = [laid_in(*row) for row in zip(views, made, bases, shapes, strict=True)]
+                    regions = shapes
+                said = judge.predict(changes(extractor, laid, views, regions))
+                right[kind] = round(float((said == kind).mean()), 4)
                 if args.out:
                     sheet(args.out / f"words-{name}-{way}-{kind}.png", [views, laid])
             rows[way] = {"mean": round(float(np.mean(list(right.values()))), 4), **right}

@@ -37,7 +37,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from backbone import WORDS, close_ups, factory_judge, factory_masks, laid_in, sheet, sound_windows, tensor
+from backbone import WORDS, changes, factory_judge, factory_regions, laid_in, sheet, sound_windows, tensor
 from sets import FOLDERS, RESULTS, configuration, with_damage
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -221,7 +221,7 @@ def kinds(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, Any]
     back = Backbone.load("builtin")
     judge, known = factory_judge(150, 0, extractor)
     views = sound_windows(make_split(configuration(args.data, name)), builtin.WINDOW, args.count, 0)
-    shapes = factory_masks(args.count, builtin.WINDOW, 0)
+    shapes = factory_regions(args.count, builtin.WINDOW, 0)
     found: dict[str, Any] = {"factory defects that it was not taught": known}
     looks = {kind: shown(kind, args.count) for kind in WORDS}
     following = dict(zip(WORDS, [*WORDS[2:], *WORDS[:2]], strict=True))
@@ -252,7 +252,7 @@ def kinds(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, Any]
                     assert out.base is not None
                     pairs = (part.permute(0, 2, 3, 1).numpy() for part in (out.image, out.base))
                     laid += [laid_in(*one) for one in zip(views[some], *pairs, shapes[some], strict=True)]
-                guess = judge.predict(close_ups(extractor, laid, shapes))
+                guess = judge.predict(changes(extractor, laid, views, shapes))
                 row[kind] = round(float((guess == kind).mean()), 4)
                 taken[kind] = float((guess == following[kind]).mean())
                 sheet(args.out / f"kinds-{name}-{said.replace(' ', '-')}-{way}-{kind}.png", [views, laid])

@@ -16,7 +16,7 @@ from diffusers import AutoencoderDC, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from flawsmith.config import load_config, validate
-from flawsmith.errors import ConfigError, RunError
+from flawsmith.errors import BackboneError, ConfigError, RunError
 from flawsmith.nn import builtin
 from flawsmith.nn.backbone import Backbone
 from flawsmith.stages import backbone as stage
@@ -157,6 +157,32 @@ def test_another_recipe_in_the_same_folder_begins_anew(trained, tmp_path):
     recipe = SMALL.model_copy(update={"seed": 1, "pictures": 4, "autoencoder_steps": 1, "steps": 1, "turns": 1})
     stage.train_backbone(out, recipe, material(1, 4), lambda name, done, *_: steps.append((name, done)))
     assert [s for s in steps if not s[0].startswith("encode")] == [("autoencoder", 1), ("unet", 1)]
+
+
+# ---- going on from a backbone -------------------------------------------------------------------
+
+
+def test_it_goes_on_from_a_backbone_whose_autoencoder_and_words_stay(trained, tmp_path):
+    begun, out = trained[1], tmp_path / "on"
+    recipe = SMALL.model_copy(update={"start": str(trained[0]), "seed": 1, "learning_rate": 1e-5, "widths": (64, 64)})
+    names: list[str] = []
+    made = stage.train_backbone(out, recipe, material(1), lambda name, *_: names.append(name))
+    assert "autoencoder" not in names and "unet" in names
+    then, now = contents(trained[0]), contents(out)
+    assert then.keys() == now.keys() and str(trained[0]).encode() not in b"".join(now.values())
+    changed = {name for name in now if name.endswith(".safetensors") and now[name] != then[name]}
+    assert changed == {"unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"}
+    assert made.tokenizer.get_vocab() == begun.tokenizer.get_vocab()
+    for name, value in made.unet.state_dict().items():
+        # A rate of 1e-5 moves no weight far in three steps; a fresh start would be somewhere else.
+        torch.testing.assert_close(value.float(), begun.unet.state_dict()[name].float(), rtol=0.02, atol=2e-3)
+
+
+def test_what_cannot_be_gone_on_from_is_refused(trained, tmp_path):
+    with pytest.raises(ConfigError, match=r"window: 96 px, .* made for 64; set window to that"):
+        make_backbone(tmp_path / "a", SMALL.model_copy(update={"start": str(trained[0]), "window": 96}))
+    with pytest.raises(BackboneError, match="nowhere.*no such folder"):
+        make_backbone(tmp_path / "b", SMALL.model_copy(update={"start": str(tmp_path / "nowhere")}))
 
 
 # ---- what is refused ----------------------------------------------------------------------------

@@ -102,6 +102,40 @@ def loosened(mask: np.ndarray, rng: Rng, most: int) -> np.ndarray:
     return cv2.dilate(mask.astype(np.uint8), kernel) > 0
 
 
+def roughed(mask: np.ndarray, rng: Rng) -> np.ndarray:
+    """Return a rounded region that covers a damage and tells its place and about its size, but not its shape.
+
+    Its sides lie between those of the damage's box and twice those, and the shorter one is at least about two fifths
+    of the longer one, so that a scratch and a stain can have the same region. A damage that is long for its window is
+    only loosened.
+
+    Args:
+        mask: bool (size,size), not empty.
+        rng: All randomness.
+    """
+    rows, columns = np.nonzero(mask)
+    tall, wide = (float(np.ptp(x)) + 1 for x in (rows, columns))
+    longer = max(tall, wide)
+    if longer > 0.75 * min(mask.shape):
+        return loosened(mask, rng, 6)
+    sides, centre = [], []
+    for axis, side in ((rows, tall), (columns, wide)):
+        least = max(side + 4, longer * rng.uniform(0.4, 1.0))
+        whole = least + rng.uniform(0, 1) * min(side, 0.25 * min(mask.shape))
+        sides.append(whole)
+        # The damage lies anywhere in its region, not in the middle of it.
+        centre.append((axis.min() + axis.max()) / 2 + rng.uniform(-0.5, 0.5) * (whole - side))
+    power = float(rng.choice([2.0, 3.0, 8.0]))
+
+    def reach(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        parts = (np.abs(rows - centre[0]) / sides[0] * 2) ** power + (
+            np.abs(columns - centre[1]) / sides[1] * 2
+        ) ** power
+        return parts ** (1 / power)
+
+    return reach(*np.mgrid[: mask.shape[0], : mask.shape[1]]) <= max(1.0, float(reach(rows, columns).max()))
+
+
 def _within(centre: int, side: int, length: int) -> int:
     start = int(centre) - side // 2
     return start if side >= length else min(max(start, 0), length - side)

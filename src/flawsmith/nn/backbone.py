@@ -125,6 +125,8 @@ class Backbone:
             for part in ("vae", "unet", "text_encoder"):
                 module = copy.deepcopy(getattr(self, part)).cpu()
                 cast(module, dtype, torch.contiguous_format)
+                if part != "text_encoder" and "_name_or_path" in module.config:
+                    module.register_to_config(_name_or_path="")  # else where it was read from is told to the world
                 module.save_pretrained(folder / part, max_shard_size=shard)
             self.tokenizer.save_pretrained(folder / "tokenizer")
             self.noise.schedule.save_pretrained(folder / "scheduler")

@@ -49,6 +49,8 @@ class Recipe(Settings):
 
     seed: int = 0
     """One number from which all randomness follows."""
+    start: str = ""
+    """Backbone to train on, "builtin" or a folder: its autoencoder stays, the second half goes on from its weights."""
     pictures: Annotated[int, Field(ge=4)] = 3000
     """Factory pictures to make, for the autoencoder and again for each turn's windows (0.45 MB each at 256 px)."""
     picture_size: Annotated[int, Field(ge=64)] = 256
@@ -97,18 +99,9 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
     device, dtype = pick_device("auto"), pick_dtype("auto", pick_device("auto"))
     autocast = None if dtype == torch.float32 else dtype
     torch.manual_seed(recipe.seed)
-    identity = digest(recipe.model_dump(mode="json", exclude={"workers", "save_every"}))
-    sources = material.pictures()
-    vae = builtin.autoencoder(recipe.autoencoder_width)
-    captions = [source.caption for source in sources]
-    words = [prompt(d, p) for s in sources for d in (s.defect, None) for p in (s.product, None)]
-    tokens = builtin.tokenizer([*sorted(set(captions)), *sorted(set(words))])
-    text_encoder = builtin.text_encoder(tokens).to(device)
-    unet = builtin.unet(recipe.widths, window=recipe.window).to(device, memory_format=torch.channels_last)
-    use_small_attention(unet)
-    if can_start(vae):
-        start_linear(vae, _some_crops(sources, recipe, 40))
-    vae = vae.to(device, memory_format=torch.channels_last)
+    begun_from = Backbone.load(recipe.start, dtype="float32") if recipe.start else None
+    made_of = recipe.model_dump(mode="json", exclude={"workers", "save_every"})
+    identity = digest(made_of, begun_from.fingerprint if begun_from else "")
 
     def told(name: str, fit: Fit, steps: int) -> None:
         rows, begun = [], time.time()
@@ -126,25 +119,44 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
 
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "recipe.json", recipe.model_dump(mode="json"))
-    fit = Fit(
-        {"vae": vae},
-        lambda step, rng: _autoencoder_loss(
-            vae, crops(sources, recipe.crop, recipe.autoencoder_batch, (recipe.seed, 11, step)), rng, device
-        ),
-        steps=recipe.autoencoder_steps,
-        learning_rate=recipe.autoencoder_rate,
-        seed=recipe.seed,
-        average=0.99,
-        autocast=autocast,
-        state=out / "state" / "autoencoder.safetensors",
-        save_every=recipe.save_every,
-        identity=identity,
-    )
-    told("autoencoder", fit, recipe.autoencoder_steps)
-    _scale_latents(vae, _some_crops(sources, recipe, 8).to(device))
+    if begun_from is not None:
+        _check_start(begun_from, recipe)
+        vae, text_encoder, tokens, unet = (
+            getattr(begun_from, part) for part in ("vae", "text_encoder", "tokenizer", "unet")
+        )
+        scheduler = dict(begun_from.noise.config)
+    else:
+        sources, scheduler = material.pictures(), builtin.SCHEDULER
+        vae = builtin.autoencoder(recipe.autoencoder_width)
+        captions = [source.caption for source in sources]
+        words = [prompt(d, p) for s in sources for d in (s.defect, None) for p in (s.product, None)]
+        tokens = builtin.tokenizer([*sorted(set(captions)), *sorted(set(words))])
+        text_encoder = builtin.text_encoder(tokens).to(device)
+        unet = builtin.unet(recipe.widths, window=recipe.window).to(device, memory_format=torch.channels_last)
+        use_small_attention(unet)
+        if can_start(vae):
+            start_linear(vae, _some_crops(sources, recipe, 40))
+        vae = vae.to(device, memory_format=torch.channels_last)
+        fit = Fit(
+            {"vae": vae},
+            lambda step, rng: _autoencoder_loss(
+                vae, crops(sources, recipe.crop, recipe.autoencoder_batch, (recipe.seed, 11, step)), rng, device
+            ),
+            steps=recipe.autoencoder_steps,
+            learning_rate=recipe.autoencoder_rate,
+            seed=recipe.seed,
+            average=0.99,
+            autocast=autocast,
+            state=out / "state" / "autoencoder.safetensors",
+            save_every=recipe.save_every,
+            identity=identity,
+        )
+        told("autoencoder", fit, recipe.autoencoder_steps)
+        _scale_latents(vae, _some_crops(sources, recipe, 8).to(device))
 
-    # A copy, because a backbone keeps its networks in the precision that it works in.
-    frozen = Backbone(copy.deepcopy(vae), text_encoder, tokens, unet, builtin.SCHEDULER, name=str(out))
+    # Copies, because a backbone keeps its networks in the precision that it works in.
+    first, second, third = (copy.deepcopy(part) for part in (vae, text_encoder, unet))
+    frozen = Backbone(first, second, tokens, third, scheduler, name=str(out))
     seen = _Turns(frozen, recipe, material, show)
     noise = frozen.noise
     text_encoder, unet = (m.float().requires_grad_(True).to(device) for m in (text_encoder, unet))
@@ -161,9 +173,17 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
         identity=identity,
     )
     told("unet", fit, recipe.steps)
-    trained = Backbone(vae, text_encoder, tokens, unet, builtin.SCHEDULER, name=str(out), dtype="float32")
+    trained = Backbone(vae, text_encoder, tokens, unet, scheduler, name=str(out), dtype="float32")
     trained.save(out)
     return Backbone.load(out)
+
+
+def _check_start(back: Backbone, recipe: Recipe) -> None:
+    """Raise ConfigError unless the second half can go on from a backbone."""
+    if not back.inpaints:
+        raise ConfigError(f"start: {back.name} is not an inpainting model; this recipe trains one that hears a mask")
+    if back.size != recipe.window:
+        raise ConfigError(f"window: {recipe.window} px, and {back.name} was made for {back.size}; set window to that")
 
 
 def _some_crops(sources: list[Source], recipe: Recipe, count: int) -> Tensor:

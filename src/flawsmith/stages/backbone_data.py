@@ -16,13 +16,17 @@ from torch import Tensor
 from flawsmith.config import Config
 from flawsmith.data import factory, images
 from flawsmith.data.cover import Window
-from flawsmith.data.views import View, damage_view, loosened, sound_view
+from flawsmith.data.views import View, damage_view, loosened, roughed, sound_view
 from flawsmith.stages.pictures import Pictures
 from flawsmith.stages.split import make_split
 from flawsmith.stages.tensors import image_tensor
 
 SOUND = "sound"
 """The word that stands where a defect's name would, for a part without damage."""
+
+
+ROUGH = 0.3
+"""Share of windows whose mask does not tell the damage's shape: the words have to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +196,7 @@ def crops(sources: list[Source], size: int, count: int, seed: tuple[int, ...]) -
 
 
 def windows_of(sources: list[Source], count: int, size: int, seed: tuple[int, ...]) -> Windows:
-    """Cut windows: damage with its own mask or one everywhere, and sound parts under the mask of another's damage."""
+    """Cut windows: damage with its own mask, a rough one or one everywhere, and sound parts under another's mask."""
     rng = np.random.default_rng(seed)
     damaged = [source for source in sources if source.mask.any()]
     sound = [(source, source.sound) for source in sources if source.sound is not None]
@@ -212,6 +216,8 @@ def windows_of(sources: list[Source], count: int, size: int, seed: tuple[int, ..
             said = prompt(None, other.product if rng.random() < 0.5 else None)
         elif draw < 0.35:
             view = View(view.image, np.ones_like(view.mask))
+        elif draw < 0.35 + ROUGH:
+            view = View(view.image, roughed(view.mask, rng))
         else:
             view = View(view.image, loosened(view.mask, rng, 6))
         if draw >= 0.35:
