@@ -205,11 +205,13 @@ def autoencoder(back: Backbone, args: argparse.Namespace, extractor: Any) -> dic
 
 
 def changes(extractor: Any, after: Sequence[Floats], before: Sequence[Floats], masks: Sequence[np.ndarray]) -> Floats:
-    """Return the features of what was changed, on grey, in squares round the masks: float32 (N,D).
+    """Return the features of the change in brightness, on mid-grey, in squares round the masks: float32 (N,D).
 
     A classifier of whole pictures knows the factory's surfaces, and misnames the factory's own damage on real ones.
+    Both sets were taken by grey cameras, whose pictures keep no colour of the paint.
     """
-    return close_ups(extractor, [np.clip(a - b, -1, 1) for a, b in zip(after, before, strict=True)], masks)
+    steps = [(a - b).mean(2, keepdims=True).repeat(3, 2).clip(-1, 1) for a, b in zip(after, before, strict=True)]
+    return close_ups(extractor, steps, masks)
 
 
 def factory_judge(teach: int, seed: int, extractor: Any) -> tuple[Any, float]:

@@ -277,3 +277,23 @@ def test_a_12_bit_camera_is_painted_in_its_own_range():
     span = images.Range(0, 4095)
     after = windows.paste(native, made, None, mask, Window(0, 0, 40), paint="replace", feather=0, span=span)
     assert abs(int(after[20, 20]) - 2048) <= 1
+
+
+@pytest.mark.parametrize("paint", ["residual", "replace"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_a_grey_photograph_in_a_colour_file_stays_grey_and_a_coloured_one_may_change_colour(paint, dtype):
+    rng = np.random.default_rng(0)
+    grey = np.repeat(photograph(rng, (64, 64, 1), dtype), 3, axis=2)
+    mask = np.zeros((64, 64), bool)
+    mask[20:40, 20:40] = True
+    made, base = (rng.uniform(-1, 1, (64, 64, 3)).astype(np.float32) for _ in range(2))
+    window = Window(0, 0, 64)
+    out = windows.paste(grey, made, base, mask, window, paint=paint, feather=0)
+    assert (out == out[:, :, :1]).all() and (out[mask] != grey[mask]).any()
+    # As a file of one channel would have been painted.
+    alone = windows.paste(np.ascontiguousarray(grey[:, :, 0]), made, base, mask, window, paint=paint, feather=0)
+    apart = np.abs(out[:, :, 0].astype(np.float64) - alone.astype(np.float64)).max()
+    assert apart <= (1 if dtype != np.float32 else 1e-6)
+    grey[0, 0, 2] -= grey.dtype.type(1)
+    tinted = windows.paste(grey, made, base, mask, window, paint=paint, feather=0)
+    assert (tinted[mask] != tinted[mask][:, :1]).any()

@@ -168,6 +168,11 @@ def from_model(rgb: np.ndarray, like: np.ndarray, span: Range | None = None) -> 
     return np.rint(values).astype(like.dtype) if like.dtype.kind == "u" else values.astype(like.dtype)
 
 
+def is_grey(native: np.ndarray) -> bool:
+    """Return whether a picture (H,W,3) has three equal channels throughout; (H,W) has one and needs no care: False."""
+    return native.ndim == 3 and not (native[:, :, 1:] != native[:, :, :1]).any()
+
+
 def apply_delta(native: np.ndarray, delta: np.ndarray, inside: np.ndarray, span: Range | None = None) -> np.ndarray:
     """Return a copy of `native` with `delta` added inside the mask; every byte outside is the same.
 

@@ -114,6 +114,7 @@ def paste(
     generator changed: native + alpha * (made - base), so the autoencoder's blur, which is in both, cancels, and the
     camera's grain stays. alpha rises from the mask's border to 1 within `feather` px (within half the damage's own
     thickness where that is less, so a hairline keeps its strength), and fades at a window edge with picture beyond it.
+    A photograph whose channels are all equal keeps them equal.
 
     Args:
         native: (H,W) or (H,W,3) uint8, uint16 or float32; not changed.
@@ -153,6 +154,9 @@ def paste(
         else:
             full = _resize(made, window.side)[_own(rows, window.top), _own(columns, window.left)]
             change = np.clip(full, -1.0, 1.0) - now
+    if images.is_grey(native):
+        # A grey camera's picture in a colour file: a model's faint tints would give the paint away.
+        change = np.broadcast_to(change.mean(axis=2, keepdims=True), change.shape)
     out[rows, columns] = images.apply_delta(here, np.ascontiguousarray(alpha * change, dtype=np.float32), inside, span)
     return out
 
