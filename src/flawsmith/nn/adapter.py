@@ -168,18 +168,30 @@ def fill_from_builtin(adapter: Adapter, backbone: str, reader: str, path: Path =
     Returns:
         Whether it was; otherwise the adapter is as it was.
     """
+    if not path.is_file() or load_tensors(path)[1] != {"backbone": backbone, "reader": reader}:
+        return False
+    try:
+        fill(adapter, path)
+    except ConfigError:
+        return False
+    return True
+
+
+def fill(adapter: Adapter, path: Path) -> None:
+    """Fill an adapter with one that `save_builtin` wrote.
+
+    Raises:
+        ConfigError: the file is missing or of another architecture; the adapter is then as it was.
+    """
     if not path.is_file():
-        return False
-    tensors, notes = load_tensors(path)
+        raise ConfigError(f"adapter: {path} is not there")
+    tensors = load_tensors(path)[0]
     own = dict(adapter.named_parameters())
-    if notes != {"backbone": backbone, "reader": reader} or set(own) != set(tensors):
-        return False
-    if any(own[name].shape != tensor.shape for name, tensor in tensors.items()):
-        return False
+    if set(own) != set(tensors) or any(own[name].shape != tensor.shape for name, tensor in tensors.items()):
+        raise ConfigError(f"adapter: {path} is for a backbone, tokens or hidden of another size")
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor.float())
-    return True
 
 
 def _names(adapter: Adapter) -> dict[str, Tensor]:

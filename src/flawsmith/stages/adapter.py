@@ -22,7 +22,7 @@ from flawsmith import registry
 from flawsmith.config import Settings
 from flawsmith.data.views import loosened
 from flawsmith.files import append_lines, digest, write_json
-from flawsmith.nn.adapter import kinds_of, save_builtin
+from flawsmith.nn.adapter import fill, kinds_of, save_builtin
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.fit import Fit
 from flawsmith.nn.weights import load_tensors, save_tensors
@@ -37,6 +37,8 @@ class Recipe(Settings):
 
     seed: int = 1
     """One number from which all randomness follows; the reader's pictures are those of 0."""
+    start: str = ""
+    """An adapter file to go on from, whatever backbone it was made with; "" = the words' own keys and values."""
     pictures: Annotated[int, Field(ge=20)] = 2000
     """Factory pictures to make; the last tenth is held out."""
     picture_size: Annotated[int, Field(ge=64)] = 192
@@ -71,6 +73,8 @@ def make_adapter(out: Path, recipe: Recipe, *, seconds: float = float("inf")) ->
     backbone = Backbone.load("builtin", device="cpu")
     kind = registry.get("generators", "cross_modal")
     generator = kind(backbone, kind.Settings(ip_adapter="", text_dropout=recipe.text_dropout))
+    if recipe.start:
+        fill(generator.adapter, Path(recipe.start))
     parts = []
     with progress("look", recipe.pictures, "pictures") as advance:
         for first in range(0, recipe.pictures, recipe.portion):
