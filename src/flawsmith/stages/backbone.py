@@ -4,8 +4,9 @@
 this recipe with its defaults. It is resumable: each half keeps a checkpoint in OUT/state.
 
 Objective of the second half: v-prediction (Salimans & Ho 2022) of the window's latent given the window with the mask
-greyed out, the mask and words; masks are the damage's own, loosened, or borrowed from another damage and laid on a
-sound part with the word for sound; a share of windows has the mask everywhere, so that whole windows can be made too.
+greyed out, the mask and words; masks are the damage's own, loosened, or rough, so that words have to tell the shape, or
+borrowed from another damage and laid on a sound part with the word for sound; a share of windows has the mask
+everywhere, so that whole windows can be made too. With `start` the second half goes on from another backbone.
 """
 
 from __future__ import annotations
