@@ -85,17 +85,28 @@ def sound_windows(split: Any, side: int, count: int, seed: int) -> list[Floats]:
     return views
 
 
+def homes_of(kind: str) -> list[str]:
+    """Return the surfaces that a factory defect lies on."""
+    return [surface for surface in factory.SURFACES if kind in factory.defects_of(surface)]
+
+
+def fits(mask: np.ndarray, size: int) -> bool:
+    """Return whether a damage is neither a speck nor too large for a window."""
+    rows, columns = np.nonzero(mask)
+    return 60 < len(rows) < 0.12 * size * size and max(np.ptp(rows), np.ptp(columns)) <= 0.7 * size
+
+
 def factory_masks(count: int, size: int, seed: int) -> list[np.ndarray]:
     """Return the shapes of factory defects of any of the six kinds, moved to the middle."""
     rng, masks, number = np.random.default_rng((seed, 5)), list[np.ndarray](), 0
     while len(masks) < count:
         number += 1
         kind = WORDS[int(rng.integers(len(WORDS)))]
-        homes = [s for s in factory.SURFACES if kind in factory.defects_of(s)]
+        homes = homes_of(kind)
         piece = factory.make(homes[int(rng.integers(len(homes)))], kind, seed=700_000 + seed * 10_000 + number)
-        rows, columns = np.nonzero(piece.mask)
-        if not 60 < len(rows) < 0.12 * size * size or max(np.ptp(rows), np.ptp(columns)) > 0.7 * size:
+        if not fits(piece.mask, size):
             continue
+        rows, columns = np.nonzero(piece.mask)
         mask = np.zeros((size, size), bool)
         down, right = (size // 2 - (int(x.min()) + int(x.max())) // 2 for x in (rows, columns))
         mask[rows + down, columns + right] = True
@@ -107,13 +118,6 @@ def factory_regions(count: int, size: int, seed: int) -> list[np.ndarray]:
     """Return rounded regions round factory defects of any of the six kinds, in the middle; none says of which."""
     rng = np.random.default_rng((seed, 6))
     return [roughed(mask, rng) for mask in factory_masks(count, size, seed)]
-
-
-def factory_pair(piece: Any) -> tuple[Floats, Floats]:
-    """Return a factory part with its damage and without, float32 (H,W,3) in [-1,1]."""
-    both = (images.to_model(picture) for picture in (piece.image, piece.normal))
-    after, before = (np.repeat(x[..., None], 3, 2) if x.ndim == 2 else x for x in both)
-    return after, before
 
 
 def repainted(
@@ -219,12 +223,11 @@ def factory_judge(teach: int, seed: int, extractor: Any) -> tuple[Any, float]:
     after, before, kinds, masks = [], [], [], []
     rng = np.random.default_rng(seed)
     for kind in WORDS:
-        homes = [s for s in factory.SURFACES if kind in factory.defects_of(s)]
+        homes = homes_of(kind)
         for number in range(teach):
             piece = factory.make(homes[int(rng.integers(len(homes)))], kind, seed=800_000 + number)
-            pair = factory_pair(piece)
-            after.append(pair[0])
-            before.append(pair[1])
+            after.append(images.to_model(piece.image))
+            before.append(images.to_model(piece.normal))
             masks.append(piece.mask if number % 2 else roughed(piece.mask, rng))
             kinds.append(kind)
     seen = changes(extractor, after, before, masks)
@@ -238,17 +241,17 @@ def laid_on(views: Sequence[Floats], kind: str) -> tuple[list[Floats], list[np.n
     """Return windows with what a factory defect of a kind changes added to them, and rounded regions round it."""
     laid, regions, number = list[Floats](), list[np.ndarray](), 0
     rng = np.random.default_rng(9)
-    homes = [s for s in factory.SURFACES if kind in factory.defects_of(s)]
+    homes = homes_of(kind)
     size = views[0].shape[0]
     while len(laid) < len(views):
         number += 1
         piece = factory.make(homes[int(rng.integers(len(homes)))], kind, seed=900_000 + number)
-        rows, columns = np.nonzero(piece.mask)
-        if not 60 < len(rows) < 0.12 * size * size or max(np.ptp(rows), np.ptp(columns)) > 0.7 * size:
+        if not fits(piece.mask, size):
             continue
+        rows, columns = np.nonzero(piece.mask)
         top, left = (int(np.clip(x.mean() - size / 2, 0, piece.mask.shape[0] - size)) for x in (rows, columns))
         place = (slice(top, top + size), slice(left, left + size))
-        after, before = (picture[place] for picture in factory_pair(piece))
+        after, before = (images.to_model(picture)[place] for picture in (piece.image, piece.normal))
         view, mask = views[len(laid)], piece.mask[place]
         laid.append(laid_in(view, np.clip(view + after - before, -1, 1).astype(np.float32), view, mask))
         regions.append(roughed(mask, rng))

@@ -20,14 +20,13 @@ import torch
 from sets import RESULTS
 
 from flawsmith.data import factory, images
-from flawsmith.data.cover import Window
 from flawsmith.data.views import damage_view, loosened, roughed, sound_view
 from flawsmith.files import read_json, write_json
 from flawsmith.nn import builtin
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.diffusion import weighted_loss
 from flawsmith.runs import machine
-from flawsmith.stages.backbone_data import prompt
+from flawsmith.stages.backbone_data import prompt, window_at
 from flawsmith.stages.tensors import image_tensor, mask_tensor
 
 FIRST = 999_000_000
@@ -46,26 +45,17 @@ def windows(count: int) -> dict[str, list[Row]]:
         number += 1
     rows: dict[str, list[Row]] = {"own mask, loosened": [], "rough mask": [], "everything": [], "sound": []}
     for index, piece in enumerate(damaged):
-        ys, xs = np.nonzero(piece.mask)
-        pick = int(rng.integers(len(ys)))
-        side = round(builtin.WINDOW * float(np.exp(rng.uniform(np.log(0.5), np.log(1.6)))))
-        window = Window(int(ys[pick]) - side // 2, int(xs[pick]) - side // 2, side)
-        view = damage_view(colour(piece.image), piece.mask, [window], builtin.WINDOW, rng, tone=0.1)
+        window = window_at(piece.mask, builtin.WINDOW, rng)
+        view = damage_view(images.to_model(piece.image), piece.mask, [window], builtin.WINDOW, rng, tone=0.1)
         rough, said = roughed(view.mask, rng), prompt(piece.defect, piece.surface)
         rows["own mask, loosened"].append((view.image, loosened(view.mask, rng, 6), said))
         rows["rough mask"].append((view.image, rough, said))
         rows["everything"].append((view.image, np.ones_like(rough), said))
         other = damaged[(index * 7 + 3) % len(damaged)]
         mask = rough if index % 2 else view.mask
-        sound = sound_view(colour(other.normal), other.part, mask, side, builtin.WINDOW, rng, tone=0.1)
+        sound = sound_view(images.to_model(other.normal), other.part, mask, window.side, builtin.WINDOW, rng, tone=0.1)
         rows["sound"].append((sound.image, sound.mask, prompt(None, other.surface)))
     return rows
-
-
-def colour(picture: np.ndarray) -> np.ndarray:
-    """Return a picture as float32 (H,W,3) in [-1,1]."""
-    seen = images.to_model(picture)
-    return seen if seen.ndim == 3 else np.repeat(seen[:, :, None], 3, axis=2)
 
 
 @torch.no_grad()

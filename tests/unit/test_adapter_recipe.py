@@ -32,6 +32,8 @@ def test_stopped_and_gone_on_it_is_the_same(made: Path, tmp_path: Path) -> None:
     measured = make_adapter(tmp_path, RECIPE)
     before = json.loads((made / "measured.json").read_text())
     assert measured is not None and measured.keys() == before.keys() and measured["windows"] == before["windows"]
+    for said, losses in before["held_out_loss"].items():
+        assert measured["held_out_loss"][said] == pytest.approx(losses, rel=0.01)
     # Not byte for byte: where an allocation lies decides how some processors' kernels round.
     again, wanted = (load_tensors(folder / "adapter.safetensors")[0] for folder in (tmp_path, made))
     assert again.keys() == wanted.keys()

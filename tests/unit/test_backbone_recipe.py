@@ -183,6 +183,7 @@ def test_what_cannot_be_gone_on_from_is_refused(trained, tmp_path):
         make_backbone(tmp_path / "a", SMALL.model_copy(update={"start": str(trained[0]), "window": 96}))
     with pytest.raises(BackboneError, match="nowhere.*no such folder"):
         make_backbone(tmp_path / "b", SMALL.model_copy(update={"start": str(tmp_path / "nowhere")}))
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
 
 
 # ---- what is refused ----------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from flawsmith.nn import builtin
 from flawsmith.nn.attention import use_small_attention
 from flawsmith.nn.backbone import Backbone, pick_device, pick_dtype
 from flawsmith.nn.diffusion import Noise, weighted_loss
-from flawsmith.nn.fit import Fit
+from flawsmith.nn.fit import Fit, LossOf
 from flawsmith.nn.linear_start import can_start, start_linear
 from flawsmith.stages.backbone_data import (
     FactoryMaterial,
@@ -101,10 +101,26 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
     autocast = None if dtype == torch.float32 else dtype
     torch.manual_seed(recipe.seed)
     begun_from = Backbone.load(recipe.start, dtype="float32") if recipe.start else None
+    if begun_from is not None:
+        _check_start(begun_from, recipe)
     made_of = recipe.model_dump(mode="json", exclude={"workers", "save_every"})
     identity = digest(made_of, begun_from.fingerprint if begun_from else "")
 
-    def told(name: str, fit: Fit, steps: int) -> None:
+    def teach(
+        name: str, modules: dict[str, Any], loss_of: LossOf, steps: int, rate: float, seed: int, average: float
+    ) -> None:
+        fit = Fit(
+            modules,
+            loss_of,
+            steps=steps,
+            learning_rate=rate,
+            seed=seed,
+            average=average,
+            autocast=autocast,
+            state=out / "state" / f"{name}.safetensors",
+            save_every=recipe.save_every,
+            identity=identity,
+        )
         rows, begun = [], time.time()
         for step in fit.run():
             if show is not None:
@@ -118,10 +134,9 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
             {"steps": steps, "seconds": round(time.time() - begun, 1), "losses": fit.losses},
         )
 
-    out.mkdir(parents=True, exist_ok=True)
+    (out / "state").mkdir(parents=True, exist_ok=True)
     write_json(out / "recipe.json", recipe.model_dump(mode="json"))
     if begun_from is not None:
-        _check_start(begun_from, recipe)
         vae, text_encoder, tokens, unet = (
             getattr(begun_from, part) for part in ("vae", "text_encoder", "tokenizer", "unet")
         )
@@ -138,21 +153,17 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
         if can_start(vae):
             start_linear(vae, _some_crops(sources, recipe, 40))
         vae = vae.to(device, memory_format=torch.channels_last)
-        fit = Fit(
+        teach(
+            "autoencoder",
             {"vae": vae},
             lambda step, rng: _autoencoder_loss(
                 vae, crops(sources, recipe.crop, recipe.autoencoder_batch, (recipe.seed, 11, step)), rng, device
             ),
-            steps=recipe.autoencoder_steps,
-            learning_rate=recipe.autoencoder_rate,
-            seed=recipe.seed,
-            average=0.99,
-            autocast=autocast,
-            state=out / "state" / "autoencoder.safetensors",
-            save_every=recipe.save_every,
-            identity=identity,
+            recipe.autoencoder_steps,
+            recipe.autoencoder_rate,
+            recipe.seed,
+            0.99,
         )
-        told("autoencoder", fit, recipe.autoencoder_steps)
         _scale_latents(vae, _some_crops(sources, recipe, 8).to(device))
 
     # Copies, because a backbone keeps its networks in the precision that it works in.
@@ -161,19 +172,15 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
     seen = _Turns(frozen, recipe, material, show)
     noise = frozen.noise
     text_encoder, unet = (m.float().requires_grad_(True).to(device) for m in (text_encoder, unet))
-    fit = Fit(
+    teach(
+        "unet",
         {"text_encoder": text_encoder, "unet": unet},
         lambda step, rng: _inpainting_loss(unet, text_encoder, noise, seen.at(step), recipe, rng, device),
-        steps=recipe.steps,
-        learning_rate=recipe.learning_rate,
-        seed=recipe.seed + 1,
-        average=0.997,
-        autocast=autocast,
-        state=out / "state" / "unet.safetensors",
-        save_every=recipe.save_every,
-        identity=identity,
+        recipe.steps,
+        recipe.learning_rate,
+        recipe.seed + 1,
+        0.997,
     )
-    told("unet", fit, recipe.steps)
     trained = Backbone(vae, text_encoder, tokens, unet, scheduler, name=str(out), dtype="float32")
     trained.save(out)
     return Backbone.load(out)
@@ -289,7 +296,6 @@ def make_backbone(out: Path, recipe: Recipe, config: Config | None = None) -> Ba
         raise RunError(f"{out}: not empty and not a backbone in training; name another folder")
     if recipe.window % 32:
         raise ConfigError(f"window: {recipe.window} does not suit the UNet; use a multiple of 32")
-    (out / "state").mkdir(parents=True, exist_ok=True)
     with ExitStack() as pools, ExitStack() as stack:
         material: Material
         if config is not None:

@@ -204,7 +204,7 @@ def windows_of(sources: list[Source], count: int, size: int, seed: tuple[int, ..
     shown, masks, words = [], [], []
     for _ in range(count):
         source = damaged[int(rng.integers(len(damaged)))]
-        window = _window_at(source.mask, size, rng)
+        window = window_at(source.mask, size, rng)
         view = damage_view(images.to_model(source.damaged), source.mask, [window], size, rng, tone=0.1)
         said = source.caption
         if rng.random() >= 0.2:
@@ -228,7 +228,7 @@ def windows_of(sources: list[Source], count: int, size: int, seed: tuple[int, ..
     return Windows(np.stack(shown), np.stack(masks), words)
 
 
-def _window_at(mask: np.ndarray, size: int, rng: np.random.Generator) -> Window:
+def window_at(mask: np.ndarray, size: int, rng: np.random.Generator) -> Window:
     """Return a window round some damaged pixel, of half to one and a half times the working size."""
     rows, columns = np.nonzero(mask)
     pick = int(rng.integers(len(rows)))
