@@ -38,6 +38,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from flawsmith import registry
+from flawsmith.config import parse_overrides
 from flawsmith.data import factory, images
 from flawsmith.data.cover import Window
 from flawsmith.data.views import roughed
@@ -344,12 +345,11 @@ def adapt(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str,
                     "seed": seed,
                     "backbone.source": source,
                     "train.steps": steps,
-                    "train.batch": args.batch,
-                    "train.views": args.views,
                     "generate.count": args.pairs,
                     "generate.shams": 0.0,
                     "generator.settings": {"start": "noise"},
                     "prove.enabled": False,
+                    **parse_overrides(args.overrides),
                 }
                 of = "random" if source == str(blank) else "these"
                 place = args.out / f"{name}-{of}-{steps}-{seed}"
@@ -412,9 +412,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="adapt: how often")
     parser.add_argument("--few", type=int, nargs="*", default=[100, 300], help="adapt: steps from these weights")
     parser.add_argument("--many", type=int, nargs="*", default=[300, 1000, 3000], help="adapt: from random ones")
-    parser.add_argument("--batch", type=int, default=16, help="adapt: windows a training step")
-    parser.add_argument("--views", type=int, default=24, help="adapt: views of each shot")
     parser.add_argument("--pairs", type=int, default=10, help="adapt: pairs a kind")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], help="adapt: a key of the example")
     parser.add_argument("--results", type=Path, default=RESULTS / "backbone.json")
     args = parser.parse_args()
     if args.data is None and args.what != ["training"]:
@@ -430,8 +429,8 @@ def main() -> None:
         suite = suites[what]
         found = suite(back, args, extractor)
         threads = os.environ.get("OMP_NUM_THREADS", "")
-        keys = ["count", "teach", "steps", "guidance", "seed", "seeds", "pairs"]
-        told = {key: getattr(args, key) for key in (*keys, *(("batch", "views") if what == "adapt" else ()))}
+        keys = ("count", "teach", "steps", "guidance", "seed", "seeds", "pairs", "overrides")
+        told = {key: getattr(args, key) for key in keys}
         entry = {"machine": {**machine(), "threads": threads}, "extractor": "efficientnet-lite0", **told, **found}
         own[what] = {**own.get(what, {}), **entry} if args.only else entry
         write_json(args.results, results)

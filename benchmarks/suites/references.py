@@ -37,7 +37,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from backbone import WORDS, changes, factory_judge, factory_regions, laid_in, sheet, sound_windows, tensor
+from backbone import WORDS, changes, factory_judge, factory_regions, homes_of, laid_in, sheet, sound_windows, tensor
 from sets import FOLDERS, RESULTS, configuration, with_damage
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -267,7 +267,7 @@ def kinds(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, Any]
 
 def shown(kind: str, count: int) -> list[tuple[torch.Tensor, torch.Tensor, str]]:
     """Return windows (1,3,S,S) round factory defects of a kind, with masks (1,1,S,S) and the surface they lie on."""
-    homes = [surface for surface in factory.SURFACES if kind in factory.defects_of(surface)]
+    homes = homes_of(kind)
     rng = np.random.default_rng(9)
     rows = []
     for number in range(count):
