@@ -50,13 +50,21 @@ class Generator(ABC):
     native: ClassVar[bool] = False
     """True: it works on windows at the camera's own scale, of any size, one at a time."""
     sampling_only: ClassVar[frozenset[str]] = frozenset()
-    """Names of settings that training never reads: weights stay good when they change."""
+    """Settings that training never reads (`part.name`: in the table `part`): weights stay good when they change."""
     dial: ClassVar[tuple[str, tuple[float, ...]]] = ("", ())
     """A number among them (`part.name`: in the table `part`), and its values that the report shows side by side."""
 
     def __init__(self, backbone: Backbone | None, settings: BaseSettings) -> None:
         self.backbone = backbone
         self.settings = settings
+
+    @classmethod
+    def starts_from(cls, settings: BaseSettings) -> tuple[Path, ...]:
+        """Return the files, beside the backbone, that training starts from; with other contents it is done again.
+
+        The same names for the same settings, be the files there or not: once trained, they need not be.
+        """
+        return ()
 
     def trainable(self) -> dict[str, nn.Module]:
         """Return the named networks that training may change; {} = nothing to learn."""

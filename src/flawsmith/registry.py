@@ -10,9 +10,12 @@ import os
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flawsmith.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from flawsmith.config import Config
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,27 @@ def require(family: str, name: str, where: str = "") -> None:
     if name not in known:
         prefix = f"{where}: " if where else ""
         raise ConfigError(f"{prefix}{family[:-1]} {name!r} is unknown{nearest(name, known)}")
+
+
+def misnamed(config: Config) -> list[str]:
+    """Return a sentence for each plug-in that a run of a configuration uses and nobody knows; imports none."""
+    used = [("generators", config.generator.name, "generator.name")]
+    for wanted, family, names, where in (
+        (config.screen.enabled, "filters", config.screen.filters, "screen.filters"),
+        (config.measure.enabled, "metrics", config.measure.metrics, "measure.metrics"),
+        (config.prove.enabled, "detectors", config.prove.detectors, "prove.detectors"),
+        (config.prove.enabled, "detectors", [*config.prove.settings], "prove.settings"),
+        (config.prove.enabled, "generators", config.prove.against, "prove.against"),
+        (True, "exports", config.export.formats, "export.formats"),
+    ):
+        used += [(family, name, where) for name in names if wanted]
+    found = []
+    for family, name, where in used:
+        try:
+            require(family, name, where)
+        except ConfigError as error:
+            found.append(str(error))
+    return found
 
 
 def get(family: str, name: str) -> Any:

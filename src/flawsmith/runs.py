@@ -21,7 +21,7 @@ from typing import Any
 
 from flawsmith import registry
 from flawsmith.config import Config, validate
-from flawsmith.errors import FlawsmithError, RunError
+from flawsmith.errors import ConfigError, FlawsmithError, RunError
 from flawsmith.files import append_lines, digest, read_json, read_lines, sweep, write_json
 
 
@@ -44,9 +44,8 @@ class Run:
             ConfigError: a plug-in that the configuration names is unknown; said before anything is written.
         """
         folder = Path(folder)
-        registry.require("generators", config.generator.name, "generator.name")
-        for name in config.export.formats:
-            registry.require("exports", name, "export.formats")
+        if unknown := registry.misnamed(config):
+            raise ConfigError("\n".join(unknown))
         if folder.exists() and not folder.is_dir():
             raise RunError(f"{folder}: a file stands there; name another folder with --out")
         if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").exists():

@@ -110,6 +110,13 @@ def sets(*pairs: str, command: list[str] | None = None) -> list[str]:
     return [*(command or RUN), *(word for pair in pairs for word in ("--set", pair))]
 
 
+def one_shot(place: Place) -> None:
+    """Leave one damaged picture, which is learned from."""
+    shutil.rmtree(place.root / "magnet/test/chip")
+    for number in (1, 2, 3):
+        place.shot(number).unlink()
+
+
 def flip(path: Path, place: float = 0.5) -> None:
     raw = bytearray(path.read_bytes())
     raw[int(len(raw) * place)] ^= 0xFF
@@ -231,6 +238,17 @@ CONFIGS = [
         "generator-unknown", ("generator.name", "'crop_past'", "'crop_paste'"), command=sets("generator.name=crop_past")
     ),
     Bad("exporter-unknown", ("export.formats", "'mvtek'", "'mvtec'"), command=sets("export.formats=['mvtek']")),
+    Bad(
+        "detector-setting-unknown",
+        ("prove.settings.probe", "stepz", "'steps'"),
+        command=sets("prove.enabled=true", "prove.settings.probe.stepz=3"),
+    ),
+    Bad("nothing-to-prove", ("prove.enabled", "data.shots", "0 damaged"), one_shot, sets("prove.enabled=true")),
+    Bad(
+        "extractor-missing",
+        ("features.source", "dinov2", "folder"),
+        command=sets("measure.enabled=true", "features.extractor=dinov2"),
+    ),
     Bad("layout-unknown", ("data.layout", "'pears'", "'pairs'"), command=sets("data.layout=pears")),
     Bad("setting-unknown", ("generator.settings", "promt", "'prompt'"), command=sets("generator.settings.promt=x")),
     Bad(
@@ -609,7 +627,18 @@ def test_one_sentence(bad: Bad, place: Place, monkeypatch: pytest.MonkeyPatch, c
 
 
 @pytest.mark.parametrize(
-    "name", ["exporter-unknown", "count-kind-unknown", "paint-kind-unknown", "jpeg-cut", "zero-bytes", "window-size"]
+    "name",
+    [
+        "exporter-unknown",
+        "detector-setting-unknown",
+        "nothing-to-prove",
+        "extractor-missing",
+        "count-kind-unknown",
+        "paint-kind-unknown",
+        "jpeg-cut",
+        "zero-bytes",
+        "window-size",
+    ],
 )
 def test_it_is_said_before_any_training(name: str, place: Place, monkeypatch: pytest.MonkeyPatch):
     bad = next(bad for bad in TABLE if bad.name == name)

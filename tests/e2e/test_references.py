@@ -13,6 +13,8 @@ import pytest
 from flawsmith.config import load_config
 from flawsmith.data import images
 from flawsmith.errors import ConfigError
+from flawsmith.nn.backbone import Backbone
+from flawsmith.registry import get
 from flawsmith.runs import Run
 from flawsmith.stages.generate import generate
 from flawsmith.stages.measure import measure
@@ -20,7 +22,7 @@ from flawsmith.stages.pictures import Pictures
 from flawsmith.stages.plan import counts, make_plan
 from flawsmith.stages.report import report
 from flawsmith.stages.split import make_split
-from flawsmith.stages.train import train
+from flawsmith.stages.train import is_trained, train, train_hash
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +127,39 @@ def test_the_dial_turns_one_setting_and_is_painted_once(borrowed: Run, tmp_path:
     assert json.loads(run.path("dial.json").read_text()) == tree
     for path in before:
         assert path.read_bytes() == borrowed.path("dial", path.name).read_bytes()
+
+
+def test_the_file_that_training_starts_from_is_part_of_it(borrowed: Run, backbone_folder: Path, tmp_path: Path) -> None:
+    """Other contents train anew; a file that is gone, and settings that only sampling reads, do not."""
+    (adapter := tmp_path / "adapter").mkdir()
+    shutil.copy(borrowed.path("weights/all/adapter.safetensors"), adapter)
+    table = borrowed.config.model_dump(mode="json")
+    table["generator"] = {"name": "hybrid", "settings": {"adapter": str(adapter)}}
+    table["train"] |= {"steps": 1}
+    run = Run.create(tmp_path / "run", load_config(None, table))
+    back = Backbone.load(str(backbone_folder), dtype="float32")
+
+    def trained(opened: Run) -> bool:
+        return is_trained(opened, train_hash(opened, make_split(opened.config), back))
+
+    train(run)
+    assert trained(run)
+    table["generator"]["settings"] |= {"semantic": {"scale": 0.5}, "spatial": {"start": "shot", "strength": 0.3}}
+    turned = Run.create(run.folder, load_config(None, table))
+    assert trained(turned)
+    with (adapter / "adapter.safetensors").open("ab") as file:
+        file.write(b" ")
+    assert not trained(turned)
+    shutil.rmtree(adapter)
+    assert trained(turned)
+    table["generator"]["settings"]["semantic"]["prompt"] = "a {defect}"
+    assert not trained(Run.create(run.folder, load_config(None, table)))
+
+
+@pytest.mark.parametrize("part, name", [("spatial", "controlnet_inpaint"), ("semantic", "cross_modal")])
+def test_a_hybrid_knows_what_its_parts_only_sample_with(part: str, name: str) -> None:
+    told = {key.removeprefix(f"{part}.") for key in get("generators", "hybrid").sampling_only if key.startswith(part)}
+    assert told == get("generators", name).sampling_only
 
 
 def plan_of(run: Run, **changes: Any) -> list[dict[str, Any]]:

@@ -208,6 +208,12 @@ def test_what_makes_a_run_worse_is_a_warning(tmp_path: Path, damage):
         ({"data": {"layout": "pears"}}, "'pears' is unknown; did you mean 'pairs'?"),
         ({"generate": {"count": {"dnet": 3}}}, "generate.count: there is no kind 'dnet'; did you mean 'dent'?"),
         ({"generate": {"paint": {"scrach": "auto"}}}, "generate.paint: there is no kind 'scrach'"),
+        ({"data": {"kinds": ["dent"]}, "measure": {"metrics": ["kidd"]}}, "measure.metrics: metric 'kidd' is unknown"),
+        ({"generator": {"settings": {"promt": "x"}}}, "generator.settings: promt: unknown key; did you mean 'prompt'"),
+        ({"prove": {"settings": {"probe": {"stepz": 3}}}}, "prove.settings.probe: stepz: unknown key"),
+        ({"prove": {"against": ["controlnet_inpaint"]}}, "is this run's own generator; name another, or [] for none"),
+        ({"features": {"extractor": "dinov2"}}, "features.source: dinov2 needs a transformers folder"),
+        ({"screen": {"enabled": True, "thresholds": {"seem": "off"}}}, "screen.thresholds: 'seem' is no filter"),
     ],
 )
 def test_settings_that_do_not_fit_the_set(tmp_path: Path, settings, sentence):
@@ -215,6 +221,14 @@ def test_settings_that_do_not_fit_the_set(tmp_path: Path, settings, sentence):
     settings["data"] = {"root": tmp_path, **settings.get("data", {})}
     found = check(validate(Config, settings))
     assert any(sentence in error for error in found.errors), found.errors
+
+
+def test_a_set_on_which_nothing_can_be_proven_is_not_ready(tmp_path: Path):
+    config = make(tmp_path, scratch=1, dent=1)
+    (said,) = check(config).errors
+    assert "nut: nothing can be proven, as the test set holds 1 sound and 0 damaged pictures" in said
+    config = validate(Config, {**config.model_dump(mode="json"), "prove": {"enabled": False}})
+    assert check(config).ok
 
 
 def test_names_with_brackets_survive_the_console(tmp_path: Path):

@@ -146,6 +146,11 @@ def test_a_damaged_manifest(tmp_path: Path, content: str):
     "overrides, wanted",
     [
         ({"generator.name": "perlim"}, r"generator\.name: generator 'perlim' is unknown; did you mean 'perlin'"),
+        ({"measure.metrics": ["kidd"]}, r"measure\.metrics: metric 'kidd' is unknown; did you mean 'kid'"),
+        ({"prove.detectors": ["prob"]}, r"prove\.detectors: detector 'prob' is unknown; did you mean 'probe'"),
+        ({"prove.settings": {"prob": {}}}, r"prove\.settings: detector 'prob' is unknown; did you mean 'probe'"),
+        ({"prove.against": ["crop"]}, r"prove\.against: generator 'crop' is unknown"),
+        ({"screen.enabled": True, "screen.filters": ["sem"]}, r"screen\.filters: filter 'sem' .* mean 'seam'"),
         ({"export.formats": ["mvtec", "mvtek"]}, r"export\.formats: export 'mvtek' is unknown; did you mean 'mvtec'"),
     ],
 )

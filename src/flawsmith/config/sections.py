@@ -289,6 +289,13 @@ class ProveConfig(Settings):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Of the intervals that decide a verdict."""
 
+    @field_validator("size")
+    @classmethod
+    def _large_enough(cls, value: int) -> int:
+        if 0 < value < 32:
+            raise ValueError(f"{value} pixels show nothing; use 32 or more, or 0")
+        return value
+
 
 class ExportConfig(Settings):
     """Layouts to write for other tools."""

@@ -48,6 +48,11 @@ class Split:
     notes: tuple[str, ...] = ()
     """Where the rule had to bend, as sentences for the report."""
 
+    def of(self, product: str) -> Split:
+        """Return one product's part."""
+        names = ("shots", "normals", "test_defects", "test_normals")
+        return replace(self, **{name: tuple(e for e in getattr(self, name) if e.product == product) for name in names})
+
 
 def split(examples: Iterable[Example], *, shots: int | Literal["third"]) -> Split:
     """Divide a set by the house rule.
@@ -179,6 +184,27 @@ def without_twins(split: Split) -> Split:
     note = f"{len(gone)} of {len(split.test_defects)} test defects were left out as second photographs of a shot"
     kept = tuple(example for example in split.test_defects if example.id not in gone)
     return replace(split, test_defects=kept, notes=(*split.notes, note))
+
+
+def provable(split: Split, *, drop_twins: bool) -> Split:
+    """Return one product's split with the test pictures on which something can be proven.
+
+    Args:
+        split: One product's pictures.
+        drop_twins: Leave out what seems to be a second photograph of a shot.
+
+    Raises:
+        DataError: they lack sound or damaged ones.
+    """
+    kept = without_twins(split) if drop_twins else split
+    if not kept.test_normals or not kept.test_defects:
+        (product,) = {example.product for example in split.shots}
+        raise DataError(
+            f"{product}: nothing can be proven, as the test set holds {len(kept.test_normals)} sound and "
+            f"{len(kept.test_defects)} damaged pictures; add some, lower data.shots, or leave the proof out with "
+            "prove.enabled = false"
+        )
+    return kept
 
 
 def _shots_of(have: int, asked: int | Literal["third"]) -> tuple[int, str]:

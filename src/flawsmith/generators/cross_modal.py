@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from flawsmith.config import Settings as BaseSettings
 from flawsmith.errors import ConfigError, RunError
 from flawsmith.interfaces import Generator
-from flawsmith.nn.adapter import Adapter, attach, both, fill_from_builtin, fill_from_ip_adapter, kinds_of
+from flawsmith.nn.adapter import BUILTIN, Adapter, attach, both, fill_from_builtin, fill_from_ip_adapter, kinds_of
 from flawsmith.nn.asea import Asea, ReadOnce, read
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.crossmodal import load_reader
@@ -128,6 +128,12 @@ class CrossModal(Generator):
         self.listening = backbone.fork()
         """The backbone whose cross-attention hears the adapter; while nothing is said it is the backbone."""
         attach(self.adapter, self.listening.unet)
+
+    @classmethod
+    def starts_from(cls, settings: BaseSettings) -> tuple[Path, ...]:
+        assert isinstance(settings, CrossModalSettings)
+        begun = settings.ip_adapter
+        return (BUILTIN,) if begun == "builtin" else (Path(begun),) if begun else ()
 
     def trainable(self) -> dict[str, nn.Module]:
         return {"adapter": self.adapter}

@@ -51,6 +51,11 @@ class Hybrid(Generator):
 
     Settings: ClassVar[type[BaseSettings]] = Settings
     settings: HybridSettings
+    sampling_only: ClassVar[frozenset[str]] = frozenset(
+        f"{part}.{name}"
+        for part, scale in (("spatial", "control_scale"), ("semantic", "scale"))
+        for name in (scale, "start", "strength", "detail", "sampler")
+    )
     reads_reference = True
     dial = ("semantic.scale", (0.0, 0.5, 1.0))
 
@@ -58,13 +63,21 @@ class Hybrid(Generator):
         if backbone is None:
             raise ConfigError("hybrid needs a backbone")
         super().__init__(backbone, settings)
-        spatial, semantic = self._told()
+        spatial, semantic = _told(self.settings)
         self._semantic: Any = registry.get("generators", "cross_modal")(backbone, semantic)
         # On the UNet that hears references: as long as nothing is said, it is the backbone's own.
         self._spatial: Any = registry.get("generators", "controlnet_inpaint")(self._semantic.listening, spatial)
         for place, part in ((self.settings.controlnet, self._spatial), (self.settings.adapter, self._semantic)):
             if place:
                 load_modules(Path(place), part.trainable())
+
+    @classmethod
+    def starts_from(cls, settings: BaseSettings) -> tuple[Path, ...]:
+        assert isinstance(settings, HybridSettings)
+        _, semantic = _told(settings)
+        parts = ((settings.controlnet, "control"), (settings.adapter, "adapter"))
+        given = tuple(Path(folder) / f"{name}.safetensors" for folder, name in parts if folder)
+        return (*registry.get("generators", "cross_modal").starts_from(semantic), *given)
 
     def trainable(self) -> dict[str, nn.Module]:
         return {**self._spatial.trainable(), **self._semantic.trainable()}
@@ -93,7 +106,7 @@ class Hybrid(Generator):
 
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Made:
         # Settings that only sampling reads may have changed since the weights were saved.
-        self._spatial.settings, self._semantic.settings = self._told()
+        self._spatial.settings, self._semantic.settings = _told(self.settings)
         with self._semantic.saying(asked, guidance):
             made: Made = self._spatial.sample(asked, seeds, steps=steps, guidance=guidance)
         return made
@@ -101,17 +114,18 @@ class Hybrid(Generator):
     def _part(self, name: str) -> Any:
         return self._spatial if name == "spatial" else self._semantic
 
-    def _told(self) -> tuple[BaseSettings, BaseSettings]:
-        """Return the parts' own settings.
 
-        Raises:
-            ConfigError: a key is unknown to its part, or a value does not fit.
-        """
-        names = ("controlnet_inpaint", "cross_modal")
-        kinds = [registry.get("generators", name).Settings for name in names]
-        own: tuple[dict[str, Any], ...] = (self.settings.spatial, self.settings.semantic)
-        spatial, semantic = (
-            validate(kind, tree, where=f"generator.settings.{part}")
-            for kind, tree, part in zip(kinds, own, _PARTS, strict=True)
-        )
-        return spatial, semantic
+def _told(settings: HybridSettings) -> tuple[BaseSettings, BaseSettings]:
+    """Return the parts' own settings.
+
+    Raises:
+        ConfigError: a key is unknown to its part, or a value does not fit.
+    """
+    names = ("controlnet_inpaint", "cross_modal")
+    kinds = [registry.get("generators", name).Settings for name in names]
+    own: tuple[dict[str, Any], ...] = (settings.spatial, settings.semantic)
+    spatial, semantic = (
+        validate(kind, tree, where=f"generator.settings.{part}")
+        for kind, tree, part in zip(kinds, own, _PARTS, strict=True)
+    )
+    return spatial, semantic

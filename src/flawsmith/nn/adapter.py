@@ -20,7 +20,7 @@ from flawsmith.errors import ConfigError
 from flawsmith.nn.attention import attend, gathered, projected
 from flawsmith.nn.weights import load_tensors, save_tensors
 
-_BUILTIN = Path(__file__).resolve().parent.parent / "weights" / "adapter" / "adapter.safetensors"
+BUILTIN = Path(__file__).resolve().parent.parent / "weights" / "adapter" / "adapter.safetensors"
 """Made by `stages/adapter.py`."""
 
 
@@ -162,7 +162,7 @@ def save_builtin(adapter: Adapter, path: Path, backbone: str, reader: str) -> No
     save_tensors(path, tensors, {"backbone": backbone, "reader": reader})
 
 
-def fill_from_builtin(adapter: Adapter, backbone: str, reader: str, path: Path = _BUILTIN) -> bool:
+def fill_from_builtin(adapter: Adapter, backbone: str, reader: str, path: Path = BUILTIN) -> bool:
     """Fill an adapter with the built-in one where that was trained with this backbone and reader and has its sizes.
 
     Returns:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flawsmith.errors import ConfigError
 from flawsmith.runs import Run
 from flawsmith.stages.export import export
-from flawsmith.stages.gate import known_filters
 from flawsmith.stages.generate import generate
 from flawsmith.stages.measure import measure
 from flawsmith.stages.plan import counts
+from flawsmith.stages.preflight import preflight
 from flawsmith.stages.prove import prove
 from flawsmith.stages.report import is_reported, report
 from flawsmith.stages.screen import require_kept, screened
@@ -21,11 +22,13 @@ def run_all(run: Run) -> Path:
     """Train, generate and screen in turns, measure, prove, export, report; return the report's path.
 
     Raises:
+        ConfigError: a later stage would refuse its settings; said before any training.
         RunError: the gate rejected every pair; the report is written, nothing is exported.
     """
-    counts(run.config, split_data(run))  # what asks for nothing is said before hours of training
-    if run.config.screen.enabled:
-        known_filters(run.config.screen)  # so is a filter that is misspelt
+    split = split_data(run)
+    counts(run.config, split)
+    if refused := preflight(run.config, split):
+        raise ConfigError("\n".join(refused))
     train(run)
     if not _enough(run):
         report(run)

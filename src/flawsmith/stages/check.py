@@ -14,7 +14,6 @@ from statistics import mean, median
 import cv2
 import numpy as np
 
-from flawsmith import registry
 from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.data.layouts import find, gaps
@@ -25,6 +24,7 @@ from flawsmith.stages.borrow import loans
 from flawsmith.stages.cost import estimate, wanted
 from flawsmith.stages.findings import Findings, KindFacts, PictureFacts
 from flawsmith.stages.pictures import windows_over
+from flawsmith.stages.preflight import preflight
 from flawsmith.types import Example
 
 CELL = 8.0
@@ -48,24 +48,17 @@ def check(config: Config) -> Findings:
     """Look a set over without changing anything; problems are listed, never raised."""
     data = config.data
     found = Findings(data.root, data.layout)
-    for family, name, where in (
-        ("generators", config.generator.name, "generator.name"),
-        *(("exports", name, "export.formats") for name in config.export.formats),
-    ):
-        try:
-            registry.require(family, name, where)
-        except FlawsmithError as error:
-            found.errors.append(str(error))
     try:
         examples = find(data)
     except FlawsmithError as error:
-        found.errors += str(error).splitlines()
+        found.errors += [*preflight(config, None), *str(error).splitlines()]
         return found
     found.errors += gaps(examples, data)
     facts = _describe(examples, found)
     _look_at_pictures(examples, facts, found)
     damage, blank = _look_at_masks(examples, facts, config, found)
     divided = _divide(examples, config, found)
+    found.errors += preflight(config, divided)
     if divided and (unseen := [shot.id for shot in divided.shots if shot.id in blank]):
         found.errors.append(f"{', '.join(unseen)}: a shot whose mask is empty teaches nothing; draw its damage first")
     have = Counter((example.product, example.defect) for example in examples if example.defect is not None)

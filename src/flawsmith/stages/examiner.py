@@ -10,7 +10,6 @@ import torch
 from flawsmith.data import images, shots
 from flawsmith.data.shots import Split
 from flawsmith.data.training_set import read_square, square_mask, to_tensor
-from flawsmith.errors import DataError
 from flawsmith.interfaces import Detector
 from flawsmith.stages.arms import Piece
 from flawsmith.stages.verdict import Exam, Outcome, outcome
@@ -34,15 +33,10 @@ class Examiner:
     """
 
     def __init__(self, split: Split, kinds: Sequence[str], size: int, *, drop_twins: bool) -> None:
-        kept = shots.without_twins(split) if drop_twins else split
+        kept = shots.provable(split, drop_twins=drop_twins)
         self.size = size
         self.left_out = len(split.test_defects) - len(kept.test_defects)
         self.tests = [*(e for e in kept.test_defects if e.defect in kinds), *kept.test_normals]
-        if not kept.test_normals or len(self.tests) == len(kept.test_normals):
-            raise DataError(
-                "nothing can be proven: the test set needs sound and damaged pictures of a product; "
-                "lower data.shots or add pictures"
-            )
         # Pictures left out as twins are test pictures still: no detector may learn from them either.
         everyone = [*split.test_defects, *split.test_normals]
         self.forbidden = frozenset(shots.content_hash(example.image) for example in everyone)

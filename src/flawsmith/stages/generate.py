@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flawsmith.config import validate
+from flawsmith.config import Settings, validate
 from flawsmith.data import images
 from flawsmith.errors import ConfigError, RunError
 from flawsmith.files import append_lines, digest, mend_lines, read_json, read_lines, write_json, write_text
@@ -58,7 +58,7 @@ def generate(run: Run, shard: Shard = (0, 1)) -> None:
     settings = validate(kind.Settings, config.generator.settings, where="generator.settings")
     split = split_data(run)
     backbone = load_backbone(config)
-    trained = train_hash(config, split, backbone)
+    trained = train_hash(run, split, backbone)
     if not is_trained(run, trained):
         raise RunError(
             f"{run.folder}: the generator is not trained with this configuration, or its weights are gone; "
@@ -69,7 +69,7 @@ def generate(run: Run, shard: Shard = (0, 1)) -> None:
     for name, default in NEW.items():
         if tree[name] == default:  # runs from before these settings are as they were
             tree.pop(name)
-    late = {name: getattr(settings, name) for name in sorted(kind.sampling_only)}
+    late = {name: _told(settings, name) for name in sorted(kind.sampling_only)}
     stamp = digest(trained, tree, late)  # another number of shams leaves the pairs as they are
     if config.screen.enabled and config.screen.times > 1:
         stamp = digest(stamp, config.screen.times)
@@ -107,6 +107,11 @@ def generate(run: Run, shard: Shard = (0, 1)) -> None:
         run.finish("generate", both, pairs=good, given_up=len(rows) - good, shams=len(shams))
         if kind.dial[0]:
             paint_dial(run, lines, *kind.dial, painter_of)
+
+
+def _told(settings: Settings, name: str) -> Any:
+    part, _, key = name.rpartition(".")
+    return getattr(settings, part).get(key) if part else getattr(settings, key)
 
 
 def _make(

@@ -11,7 +11,6 @@ import re
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from flawsmith.config import Config, validate
 from flawsmith.data import images
 from flawsmith.data.shots import Split
 from flawsmith.data.training_set import TrainingSet
-from flawsmith.errors import ConfigError, RunError
+from flawsmith.errors import RunError
 from flawsmith.files import digest, write_json
 from flawsmith.interfaces import Detector
 from flawsmith.nn.features import load_extractor
@@ -78,7 +77,7 @@ def prove(run: Run) -> Path:
         "resamples": config.prove.resamples,
         "confidence": config.prove.confidence,
         "generator": config.generator.name,
-        "products": {product: school.prove(product, _only(split, product), others) for product in products},
+        "products": {product: school.prove(product, split.of(product), others) for product in products},
     }
     write_json(path, tree)
     shutil.rmtree(run.path("state", "features"), ignore_errors=True)
@@ -184,8 +183,6 @@ class _School:
 def proof_size(config: Config, normals: Sequence[Example]) -> int:
     """Return the side of the pictures that detectors see."""
     if config.prove.size:
-        if config.prove.size < 32:
-            raise ConfigError(f"prove.size: {config.prove.size} pixels show nothing; use 32 or more, or 0")
         return config.prove.size
     if config.prove.protocol == "field":
         return _FIELD_SIZE
@@ -198,11 +195,6 @@ def _better(top: Outcome | None, one: Outcome) -> Outcome:
     if top is None or one.figures[task][ALL][figure] > top.figures[task][ALL][figure]:
         return one
     return top
-
-
-def _only(split: Split, product: str) -> Split:
-    names = ("shots", "normals", "test_defects", "test_normals")
-    return replace(split, **{name: tuple(e for e in getattr(split, name) if e.product == product) for name in names})
 
 
 def _stamp(config: Config, made: str, split: Split, extractor: str) -> str:

@@ -79,16 +79,29 @@ def working_size(config: Config, backbone: Backbone | None) -> int:
     return size
 
 
-def train_hash(config: Config, split: Split, backbone: Backbone | None) -> str:
+def train_hash(run: Run, split: Split, backbone: Backbone | None) -> str:
     """Return the input hash of the stage: same hash, same weights."""
+    config = run.config
     # Shots by content: a mask that was drawn anew may well have the old one's size.
     used = [(e.id, digest(e.image), digest(e.mask) if e.mask else "") for e in split.shots]
     used += [(e.id, str(e.image.stat().st_size), "") for e in split.normals]
     tree = config.model_dump(mode="json", include={"seed", "generator", "windows", "train"})
     tree["train"].pop("save_every")
+    own = tree["generator"]["settings"]
     for name in generator_class(config).sampling_only:
-        tree["generator"]["settings"].pop(name, None)
-    return digest(tree, used, backbone.fingerprint if backbone else "", str(backbone.dtype) if backbone else "")
+        part, _, key = name.rpartition(".")
+        (own.get(part, {}) if part else own).pop(key, None)
+        if part and not own.get(part):
+            own.pop(part, None)
+    begun = [started] if (started := _started(run)) else []
+    return digest(tree, used, backbone.fingerprint if backbone else "", str(backbone.dtype) if backbone else "", *begun)
+
+
+def _started(run: Run) -> dict[str, str]:
+    """Return the files that training starts from -> a hash of their contents, remembered when they are gone."""
+    kind, known = generator_class(run.config), run.stage("train").get("started", {})
+    settings = validate(kind.Settings, run.config.generator.settings, where="generator.settings")
+    return {str(p): digest(p) if p.is_file() else known.get(str(p), "") for p in kind.starts_from(settings)}
 
 
 def is_trained(run: Run, stamp: str) -> bool:
@@ -104,7 +117,7 @@ def train(run: Run) -> None:
     settings = validate(kind.Settings, config.generator.settings, where="generator.settings")
     split = split_data(run)
     backbone = load_backbone(config)
-    stamp = train_hash(config, split, backbone)
+    stamp, started = train_hash(run, split, backbone), _started(run)
     if is_trained(run, stamp):
         return
     begun = time.time()
@@ -122,7 +135,7 @@ def train(run: Run) -> None:
         {"name": backbone.name, "fingerprint": backbone.fingerprint, "dtype": str(backbone.dtype)} if backbone else None
     )
     names = [path.relative_to(run.folder).as_posix() for path in kept]
-    run.finish("train", stamp, backbone=facts, generator=config.generator.name, weights=names)
+    run.finish("train", stamp, backbone=facts, generator=config.generator.name, weights=names, started=started)
     run.log(stage="train", seconds=round(time.time() - begun, 1), what=f"{config.train.steps} steps")
 
 

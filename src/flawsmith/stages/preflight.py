@@ -1,0 +1,70 @@
+"""What would stop a run after hours of work, said before it begins: plug-ins, what they are told, weights, test set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from flawsmith import registry
+from flawsmith.config import Config, FeaturesConfig, validate
+from flawsmith.data.shots import Split, provable
+from flawsmith.errors import ConfigError, FlawsmithError
+
+
+def preflight(config: Config, split: Split | None) -> list[str]:
+    """Return a sentence for each thing that a stage of `flawsmith run` would refuse, be it the last; [] = none.
+
+    A plug-in is imported only where it is told something, so that `flawsmith check` stays quick.
+
+    Args:
+        config: What the run is told.
+        split: Its pictures; None = they are not known.
+    """
+    if unknown := registry.misnamed(config):
+        return unknown  # what nobody knows cannot be asked
+    own, screen, prove = config.generator, config.screen, config.prove
+    looks: list[Callable[[], Any]] = []
+    if own.settings:
+        looks.append(partial(_fits, "generators", own.name, own.settings, "generator.settings"))
+    if screen.enabled:
+        looks.append(partial(_gate, config))
+    if prove.enabled:
+        looks.append(partial(_rivals, config))
+        for name, table in prove.settings.items():
+            looks.append(partial(_fits, "detectors", name, table, f"prove.settings.{name}"))
+    if prove.enabled and split is not None:
+        for product in sorted({shot.product for shot in split.shots}):
+            looks.append(partial(provable, split.of(product), drop_twins=prove.twins == "drop"))
+    if (screen.enabled or config.measure.enabled or prove.enabled) and config.features != FeaturesConfig():
+        looks.append(partial(_extractor, config))
+    found = []
+    for look in looks:
+        try:
+            look()
+        except FlawsmithError as error:
+            found += str(error).splitlines()
+    return found
+
+
+def _fits(family: str, name: str, table: Mapping[str, Any], where: str) -> None:
+    validate(registry.get(family, name).Settings, table, where=where)
+
+
+def _rivals(config: Config) -> None:
+    if config.generator.name in config.prove.against:
+        raise ConfigError(
+            f"prove.against: {config.generator.name!r} is this run's own generator; name another, or [] for none"
+        )
+
+
+def _gate(config: Config) -> None:
+    from flawsmith.stages.gate import known_filters
+
+    known_filters(config.screen)
+
+
+def _extractor(config: Config) -> None:
+    from flawsmith.nn.features import load_extractor
+
+    load_extractor(config.features.extractor, config.features.source, offline=config.backbone.offline)
