@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -211,6 +212,15 @@ def test_what_makes_a_run_worse_is_a_warning(tmp_path: Path, damage):
         ({"data": {"kinds": ["dent"]}, "measure": {"metrics": ["kidd"]}}, "measure.metrics: metric 'kidd' is unknown"),
         ({"generator": {"settings": {"promt": "x"}}}, "generator.settings: promt: unknown key; did you mean 'prompt'"),
         ({"prove": {"settings": {"probe": {"stepz": 3}}}}, "prove.settings.probe: stepz: unknown key"),
+        (
+            {"prove": {"settings": {"patchcore": {"depths": [9]}}}},
+            "patchcore.depths: efficientnet-lite0 has no",
+        ),
+        pytest.param(
+            {"prove": {"detectors": ["anomalib"]}},
+            "the detector anomalib needs its package, which is absent",
+            marks=pytest.mark.skipif(find_spec("anomalib") is not None, reason="anomalib is installed"),
+        ),
         ({"prove": {"against": ["controlnet_inpaint"]}}, "is this run's own generator; name another, or [] for none"),
         ({"features": {"extractor": "dinov2"}}, "features.source: dinov2 needs a transformers folder"),
         ({"screen": {"enabled": True, "thresholds": {"seem": "off"}}}, "screen.thresholds: 'seem' is no filter"),

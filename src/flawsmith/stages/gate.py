@@ -187,7 +187,8 @@ def known_filters(settings: ScreenConfig) -> None:
         raise ConfigError("screen.repair needs the filter alignment; add it to screen.filters")
     for name in settings.filters:
         kind = registry.get("filters", name)
-        validate(kind.Settings, settings.settings.get(name, {}), where=f"screen.settings.{name}")
+        told = validate(kind.Settings, settings.settings.get(name, {}), where=f"screen.settings.{name}")
+        kind(told, ("any",))  # its package may be missing
     for name in settings.settings:
         if name not in known:
             raise ConfigError(f"screen.settings: filter {name!r} is unknown{nearest(name, known)}")

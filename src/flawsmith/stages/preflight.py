@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flawsmith import registry
-from flawsmith.config import Config, FeaturesConfig, validate
+from flawsmith.config import Config, FeaturesConfig, ProveConfig, validate
 from flawsmith.data.shots import Split, provable
 from flawsmith.errors import ConfigError, FlawsmithError
+
+if TYPE_CHECKING:
+    from flawsmith.nn.extractor import Extractor
 
 
 def preflight(config: Config, split: Split | None) -> list[str]:
@@ -26,13 +29,13 @@ def preflight(config: Config, split: Split | None) -> list[str]:
     own, screen, prove = config.generator, config.screen, config.prove
     looks: list[Callable[[], Any]] = []
     if own.settings:
-        looks.append(partial(_fits, "generators", own.name, own.settings, "generator.settings"))
+        looks.append(partial(_generator, config))
     if screen.enabled:
         looks.append(partial(_gate, config))
     if prove.enabled:
         looks.append(partial(_rivals, config))
-        for name, table in prove.settings.items():
-            looks.append(partial(_fits, "detectors", name, table, f"prove.settings.{name}"))
+        plain = [name for name in ProveConfig().detectors if name not in prove.settings]
+        looks += [partial(_detector, config, name) for name in sorted({*prove.detectors, *prove.settings} - {*plain})]
     if prove.enabled and split is not None:
         for product in sorted({shot.product for shot in split.shots}):
             looks.append(partial(provable, split.of(product), drop_twins=prove.twins == "drop"))
@@ -44,11 +47,19 @@ def preflight(config: Config, split: Split | None) -> list[str]:
             look()
         except FlawsmithError as error:
             found += str(error).splitlines()
-    return found
+    return list(dict.fromkeys(found))
 
 
-def _fits(family: str, name: str, table: Mapping[str, Any], where: str) -> None:
-    validate(registry.get(family, name).Settings, table, where=where)
+def _generator(config: Config) -> None:
+    own = config.generator
+    validate(registry.get("generators", own.name).Settings, own.settings, where="generator.settings")
+
+
+def _detector(config: Config, name: str) -> None:
+    kind = registry.get("detectors", name)
+    told = validate(kind.Settings, config.prove.settings.get(name, {}), where=f"prove.settings.{name}")
+    if name in config.prove.detectors:  # its package may be missing
+        kind(told, ("any",), extractor=_extractor(config) if kind.needs_extractor else None)
 
 
 def _rivals(config: Config) -> None:
@@ -64,7 +75,7 @@ def _gate(config: Config) -> None:
     known_filters(config.screen)
 
 
-def _extractor(config: Config) -> None:
+def _extractor(config: Config) -> Extractor:
     from flawsmith.nn.features import load_extractor
 
-    load_extractor(config.features.extractor, config.features.source, offline=config.backbone.offline)
+    return load_extractor(config.features.extractor, config.features.source, offline=config.backbone.offline)
