@@ -213,7 +213,7 @@ def test_what_makes_a_run_worse_is_a_warning(tmp_path: Path, damage):
         ({"generator": {"settings": {"promt": "x"}}}, "generator.settings: promt: unknown key; did you mean 'prompt'"),
         ({"prove": {"settings": {"probe": {"stepz": 3}}}}, "prove.settings.probe: stepz: unknown key"),
         (
-            {"prove": {"settings": {"patchcore": {"depths": [9]}}}},
+            {"prove": {"detectors": ["patchcore"], "settings": {"patchcore": {"depths": [9]}}}},
             "patchcore.depths: efficientnet-lite0 has no",
         ),
         pytest.param(
