@@ -192,6 +192,7 @@ def test_whose_look_a_pair_gets(borrowed: Run) -> None:
     ("changes", "said"),
     [
         ({"reference": "crak"}, "'crak' is none of shot, nearest, random"),
+        ({"reference": {"crak": "nearest"}}, "generate.reference: there is no kind 'crak'; did you mean 'crack'?"),
         ({"borrow": [{"from": "magnet", "kind": "rust"}]}, "'magnet' has no shots of 'rust'; there are magnet: chip"),
         ({"borrow": [{"from": "magnet", "kind": "crack", "onto": "bolt"}]}, "no product 'bolt' to paint on"),
         ({"borrow": [{"from": "magnet", "kind": "crack", "onto": "magnet"}]}, "has shots of 'crack' of its own"),

@@ -209,6 +209,10 @@ def test_what_makes_a_run_worse_is_a_warning(tmp_path: Path, damage):
         ({"data": {"layout": "pears"}}, "'pears' is unknown; did you mean 'pairs'?"),
         ({"generate": {"count": {"dnet": 3}}}, "generate.count: there is no kind 'dnet'; did you mean 'dent'?"),
         ({"generate": {"paint": {"scrach": "auto"}}}, "generate.paint: there is no kind 'scrach'"),
+        (
+            {"generate": {"reference": "neerest"}},
+            "generate.reference: 'neerest' is none of shot, nearest, random, dent",
+        ),
         ({"data": {"kinds": ["dent"]}, "measure": {"metrics": ["kidd"]}}, "measure.metrics: metric 'kidd' is unknown"),
         ({"generator": {"settings": {"promt": "x"}}}, "generator.settings: promt: unknown key; did you mean 'prompt'"),
         ({"prove": {"settings": {"probe": {"stepz": 3}}}}, "prove.settings.probe: stepz: unknown key"),
@@ -271,6 +275,27 @@ def test_the_estimate_counts_what_the_gate_and_loans_ask_for(tmp_path: Path):
     assert found.estimate["pairs"].endswith("made again in up to 2 rounds")
     wrong = {"count": 10, "borrow": [{"from": "nut", "kind": "rust"}]}
     assert any("no shots of 'rust'" in error for error in check(validate(Config, {**told, "generate": wrong})).errors)
+
+
+@pytest.mark.parametrize(
+    ("flags", "machine"),
+    [
+        ("fpu avx2 amx_tile", "processor"),
+        ("fpu avx512_bf16", "processor"),
+        ("fpu avx2", cost.PLAIN),
+        (None, cost.PLAIN),
+    ],
+)
+def test_the_estimate_knows_processors_without_bfloat16(tmp_path: Path, monkeypatch, flags: str | None, machine: str):
+    """One that multiplies bfloat16 in hardware is more than twice as quick."""
+    config = make(tmp_path)
+    config = config.model_copy(update={"backbone": config.backbone.model_copy(update={"device": "cpu"})})
+    monkeypatch.setattr(cost, "CPUINFO", tmp_path / "cpuinfo")
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(f"flags\t\t: {flags}\n")
+    found = check(config).estimate
+    assert found["assumes"].endswith(f"one {machine}")
+    assert found["training"].startswith("about 10 min" if machine == "processor" else "about 21 min")
 
 
 def test_a_balanced_set_asks_for_nothing(tmp_path: Path):

@@ -51,12 +51,27 @@ def kin_of(line: dict[str, Any], shots: Sequence[Example]) -> list[Example]:
     return [e for e in shots if (e.product, e.defect) == (owner, line["defect"])]
 
 
-def reference_of(config: Config, split: Split, pictures: Pictures, line: dict[str, Any]) -> str:
-    """Return the id of the shot whose look a line's damage shall have.
+def known_references(config: Config, split: Split) -> None:
+    """Refuse a `generate.reference` that `reference_of` could not follow.
 
     Raises:
-        ConfigError: `generate.reference` is no way to choose, no shot and no kind.
+        ConfigError: it is no way to choose, no shot and no kind, or is for a kind that nobody has.
     """
+    value, kinds = config.generate.reference, sorted({str(shot.defect) for shot in split.shots})
+    for kind in value if isinstance(value, dict) else ():
+        if kind not in kinds:
+            raise ConfigError(f"generate.reference: there is no kind {kind!r}{nearest(kind, kinds)}")
+    known = ["shot", "nearest", "random", *kinds]
+    for asked in value.values() if isinstance(value, dict) else (value,):
+        if asked not in known and all(shot.id != asked for shot in split.shots):
+            raise ConfigError(
+                f"generate.reference: {asked!r} is none of {', '.join(known)}, nor a shot's id such as "
+                f"{split.shots[0].id}"
+            )
+
+
+def reference_of(config: Config, split: Split, pictures: Pictures, line: dict[str, Any]) -> str:
+    """Return the id of the shot whose look a line's damage shall have; see `known_references`."""
     value = config.generate.reference
     asked = value.get(line["defect"], "shot") if isinstance(value, dict) else value
     rng = np.random.default_rng((config.seed, 34, line["index"]))
@@ -71,11 +86,6 @@ def reference_of(config: Config, split: Split, pictures: Pictures, line: dict[st
         return asked
     named = [shot for shot in split.shots if shot.defect == asked]
     named = [shot for shot in named if shot.product == line["product"]] or named
-    if not named:
-        known = ["shot", "nearest", "random", *sorted({str(e.defect) for e in split.shots})]
-        raise ConfigError(
-            f"generate.reference: {asked!r} is none of {', '.join(known)}, nor a shot's id such as {split.shots[0].id}"
-        )
     return named[int(rng.integers(len(named)))].id
 
 

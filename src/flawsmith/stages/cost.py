@@ -30,17 +30,22 @@ class Rate:
     """MB that a trained generator saves."""
 
 
-# `built-in` on a processor: what `make demo` and benchmarks/suites/real_data.py took on two cores with bfloat16 units;
-# its GPU row is a guess from the size of the network. `large` is Stable Diffusion 1.5's published 0.8 TFLOP a step at
+# `built-in` on a processor: what `make demo` and benchmarks/suites/real_data.py took on two cores with bfloat16 units,
+# and without them half of what benchmarks/suites/proof.py took on one (entry `magnetic-tile, random weights`); its GPU
+# row is a guess from the size of the network. `large` is Stable Diffusion 1.5's published 0.8 TFLOP a step at
 # 512 px, on two cores at 40 GFLOP/s or a GPU of which 40 TFLOP/s are used: not measured.
+PLAIN = "processor without bfloat16"
 RATES = {
     ("built-in", "processor"): Rate(128, train=0.06, draw=0.03, memory=2.5, weights=41),
+    ("built-in", PLAIN): Rate(128, train=0.13, draw=0.08, memory=2.5, weights=41),
     ("built-in", "GPU"): Rate(128, train=0.003, draw=0.001, memory=2.5, weights=41),
     ("large", "processor"): Rate(512, train=60.0, draw=20.0, memory=16.0, weights=1500),
+    ("large", PLAIN): Rate(512, train=60.0, draw=20.0, memory=16.0, weights=1500),
     ("large", "GPU"): Rate(512, train=0.15, draw=0.04, memory=20.0, weights=1500),
 }
-PROBE_SECONDS = {"processor": 60.0, "GPU": 10.0}
+PROBE_SECONDS = {"processor": 60.0, PLAIN: 60.0, "GPU": 10.0}
 """A training of the default detector at 384 px with its share of the features, on two cores; the GPU's is a guess."""
+CPUINFO = Path("/proc/cpuinfo")
 PNG_SHARE = 0.6  # photographs of parts as PNG over their raw bytes; magnetic-tile 0.5, mvtec screw 0.4 to 0.6
 
 
@@ -124,9 +129,13 @@ def _arms(config: Config) -> int:
 
 def _machine(device: str) -> str:
     """Guess without importing torch: a driver's tool on the path means a GPU."""
-    if device == "auto":
-        return "GPU" if shutil.which("nvidia-smi") else "processor"
-    return "processor" if device == "cpu" else "GPU"
+    if device not in ("auto", "cpu") or (device == "auto" and shutil.which("nvidia-smi")):
+        return "GPU"
+    try:
+        flags = set(CPUINFO.read_text(encoding="utf-8").split())
+    except OSError:  # not Linux: the slower of the two, until somebody measures
+        return PLAIN
+    return "processor" if flags & {"amx_tile", "avx512_bf16"} else PLAIN
 
 
 def _time(seconds: float) -> str:

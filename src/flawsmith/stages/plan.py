@@ -19,7 +19,7 @@ from flawsmith.data.masks import Pose, apply_pose_mask, pose_mask, procedural, w
 from flawsmith.data.shots import Split
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.interfaces import Generator
-from flawsmith.stages.borrow import kin_of, loans, reference_of
+from flawsmith.stages.borrow import kin_of, known_references, loans, reference_of
 from flawsmith.stages.cost import wanted
 from flawsmith.stages.pictures import Pictures
 from flawsmith.stages.progress import progress
@@ -55,6 +55,7 @@ def counts(config: Config, split: Split) -> dict[tuple[str, str], int]:
 
 def make_plan(config: Config, split: Split, kind: type[Generator], pictures: Pictures) -> list[Line]:
     """Return the plan's lines, in the order in which they are made."""
+    known_references(config, split)
     times = config.screen.times if config.screen.enabled else 1
     asked = {key: math.ceil(times * number) for key, number in counts(config, split).items()}
     return plan_lines(config, split, kind, pictures, asked)

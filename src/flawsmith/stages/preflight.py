@@ -10,6 +10,7 @@ from flawsmith import registry
 from flawsmith.config import Config, FeaturesConfig, ProveConfig, validate
 from flawsmith.data.shots import Split, provable
 from flawsmith.errors import ConfigError, FlawsmithError
+from flawsmith.stages.borrow import known_references
 
 if TYPE_CHECKING:
     from flawsmith.nn.extractor import Extractor
@@ -36,6 +37,8 @@ def preflight(config: Config, split: Split | None) -> list[str]:
         looks.append(partial(_rivals, config))
         plain = [name for name in ProveConfig().detectors if name not in prove.settings]
         looks += [partial(_detector, config, name) for name in sorted({*prove.detectors, *prove.settings} - {*plain})]
+    if split is not None:
+        looks.append(partial(known_references, config, split))
     if prove.enabled and split is not None:
         for product in sorted({shot.product for shot in split.shots}):
             looks.append(partial(provable, split.of(product), drop_twins=prove.twins == "drop"))
