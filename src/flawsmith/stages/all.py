@@ -27,7 +27,8 @@ def run_all(run: Run) -> Path:
     """
     split = split_data(run)
     counts(run.config, split)
-    if refused := preflight(run.config, split):
+    # Before training the split has just decoded every picture; a run that only goes on need not.
+    if refused := preflight(run.config, split, twins=not run.stage_hash("train")):
         raise ConfigError("\n".join(refused))
     train(run)
     if not _enough(run):

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flawsmith import registry
 from flawsmith.config import GeneratorConfig
 from flawsmith.data.shots import Split
 from flawsmith.data.training_set import TrainingSet
-from flawsmith.errors import ConfigError
 from flawsmith.runs import Run
 from flawsmith.stages.generate import generate
 from flawsmith.stages.train import train
@@ -69,12 +67,10 @@ def mixed(other: str) -> str:
 def other_run(run: Run, name: str) -> Run:
     """Make another generator's pairs from the same plan; return its run folder.
 
-    Raises:
-        ConfigError: the generator is unknown, or is the run's own.
+    Args:
+        run: The run whose plan it is.
+        name: One that `known_rivals` let pass.
     """
-    if name == run.config.generator.name:
-        raise ConfigError(f"prove.against: {name!r} is this run's own generator; name another")
-    registry.require("generators", name, "prove.against")
     # Others' pairs are compared as they are made: the gate is a part of what stands against them.
     unscreened = run.config.screen.model_copy(update={"enabled": False})
     config = run.config.model_copy(update={"generator": GeneratorConfig(name=name), "screen": unscreened})

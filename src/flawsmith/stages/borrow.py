@@ -13,6 +13,7 @@ from flawsmith.data.masks import Pose, apply_pose_mask
 from flawsmith.data.shots import Split
 from flawsmith.errors import ConfigError, nearest
 from flawsmith.stages.pictures import Pictures
+from flawsmith.stages.split import unknown_kinds
 from flawsmith.types import Example
 
 _ROUND = 6
@@ -58,9 +59,8 @@ def known_references(config: Config, split: Split) -> None:
         ConfigError: it is no way to choose, no shot and no kind, or is for a kind that nobody has.
     """
     value, kinds = config.generate.reference, sorted({str(shot.defect) for shot in split.shots})
-    for kind in value if isinstance(value, dict) else ():
-        if kind not in kinds:
-            raise ConfigError(f"generate.reference: there is no kind {kind!r}{nearest(kind, kinds)}")
+    if wrong := unknown_kinds(config, kinds, "reference"):
+        raise ConfigError(wrong[0])
     known = ["shot", "nearest", "random", *kinds]
     for asked in value.values() if isinstance(value, dict) else (value,):
         if asked not in known and all(shot.id != asked for shot in split.shots):

@@ -19,12 +19,13 @@ from flawsmith.data import images
 from flawsmith.data.layouts import find, gaps
 from flawsmith.data.looks import looks
 from flawsmith.data.shots import Split, leaks, split, twins
-from flawsmith.errors import FlawsmithError, nearest
+from flawsmith.errors import FlawsmithError
 from flawsmith.stages.borrow import loans
 from flawsmith.stages.cost import estimate, wanted
 from flawsmith.stages.findings import Findings, KindFacts, PictureFacts
 from flawsmith.stages.pictures import windows_over
 from flawsmith.stages.preflight import preflight
+from flawsmith.stages.split import unknown_kinds
 from flawsmith.types import Example
 
 CELL = 8.0
@@ -248,10 +249,7 @@ def _lent(config: Config, divided: Split | None, found: Findings) -> list[tuple[
 
 def _check_kinds(kinds: dict[tuple[str, str], int], config: Config, found: Findings) -> None:
     names = {kind for _, kind in kinds}
-    for field_name, table in (("generate.count", config.generate.count), ("generate.paint", config.generate.paint)):
-        for kind in table if isinstance(table, dict) else ():
-            if names and kind not in names:
-                found.errors.append(f"{field_name}: there is no kind {kind!r}{nearest(kind, names)}")
+    found.errors += unknown_kinds(config, names, "count", "paint") if names else []
     if names and not any(wanted(config, kinds).values()):
         found.warnings.append(
             f"generate.count = {config.generate.count!r} asks for nothing, as every kind has as many pictures as the "

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flawsmith.nn.extractor import Extractor
 
 
-def preflight(config: Config, split: Split | None) -> list[str]:
+def preflight(config: Config, split: Split | None, *, twins: bool = True) -> list[str]:
     """Return a sentence for each thing that a stage of `flawsmith run` would refuse, be it the last; [] = none.
 
     A plug-in is imported only where it is told something, so that `flawsmith check` stays quick.
@@ -24,6 +24,7 @@ def preflight(config: Config, split: Split | None) -> list[str]:
     Args:
         config: What the run is told.
         split: Its pictures; None = they are not known.
+        twins: Also count the test pictures that second photographs leave, for which every picture is decoded.
     """
     if unknown := registry.misnamed(config):
         return unknown  # what nobody knows cannot be asked
@@ -34,14 +35,14 @@ def preflight(config: Config, split: Split | None) -> list[str]:
     if screen.enabled:
         looks.append(partial(_gate, config))
     if prove.enabled:
-        looks.append(partial(_rivals, config))
+        looks.append(partial(known_rivals, config))
         plain = [name for name in ProveConfig().detectors if name not in prove.settings]
         looks += [partial(_detector, config, name) for name in sorted({*prove.detectors, *prove.settings} - {*plain})]
     if split is not None:
         looks.append(partial(known_references, config, split))
     if prove.enabled and split is not None:
         for product in sorted({shot.product for shot in split.shots}):
-            looks.append(partial(provable, split.of(product), drop_twins=prove.twins == "drop"))
+            looks.append(partial(provable, split.of(product), drop_twins=twins and prove.twins == "drop"))
     if (screen.enabled or config.measure.enabled or prove.enabled) and config.features != FeaturesConfig():
         looks.append(partial(_extractor, config))
     found = []
@@ -65,11 +66,16 @@ def _detector(config: Config, name: str) -> None:
         kind(told, ("any",), extractor=_extractor(config) if kind.needs_extractor else None)
 
 
-def _rivals(config: Config) -> None:
-    if config.generator.name in config.prove.against:
-        raise ConfigError(
-            f"prove.against: {config.generator.name!r} is this run's own generator; name another, or [] for none"
-        )
+def known_rivals(config: Config) -> None:
+    """Refuse other generators to compare with that are none, or are the run's own.
+
+    Raises:
+        ConfigError: names the first.
+    """
+    for name in config.prove.against:
+        registry.require("generators", name, "prove.against")
+        if name == config.generator.name:
+            raise ConfigError(f"prove.against: {name!r} is this run's own generator; name another, or [] for none")
 
 
 def _gate(config: Config) -> None:

@@ -30,6 +30,7 @@ from flawsmith.nn.remembered import Remembered
 from flawsmith.runs import Run
 from flawsmith.stages.arms import NONE, Arm, Piece, common_set, held_out, make_arms, other_run, pieces, training_set
 from flawsmith.stages.examiner import Examiner
+from flawsmith.stages.preflight import known_rivals
 from flawsmith.stages.progress import Advance, progress
 from flawsmith.stages.proof import Tried, proof_tree
 from flawsmith.stages.split import split_data
@@ -53,6 +54,7 @@ def prove(run: Run) -> Path:
     config, path = run.config, run.path("proof.json")
     for name in config.prove.detectors:
         registry.require("detectors", name, "prove.detectors")
+    known_rivals(config)
     made = run.pairs_hash()
     if not made:
         raise RunError(f"{run.folder}: no pairs are made yet; run `flawsmith generate {run.folder}` first")

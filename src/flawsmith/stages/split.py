@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,10 +71,19 @@ def _has_damage(example: Example) -> bool:
 
 def _require_kinds(config: Config, made: shots.Split) -> None:
     names = {example.defect for example in made.shots if example.defect}
-    for field, table in (("generate.count", config.generate.count), ("generate.paint", config.generate.paint)):
-        for kind in table if isinstance(table, dict) else ():
-            if kind not in names:
-                raise ConfigError(f"{field}: no kind {kind!r} in the data{nearest(kind, names)}")
+    if wrong := unknown_kinds(config, names, "count", "paint"):
+        raise ConfigError(wrong[0])
+
+
+def unknown_kinds(config: Config, kinds: Collection[str], *fields: str) -> list[str]:
+    """Return a sentence for each kind that fields of `generate`, tables by kind, name and that is none of these."""
+    tables = {field: table for field in fields if isinstance(table := getattr(config.generate, field), dict)}
+    return [
+        f"generate.{field}: there is no kind {kind!r}{nearest(kind, kinds)}"
+        for field, table in tables.items()
+        for kind in table
+        if kind not in kinds
+    ]
 
 
 def _unusable(made: shots.Split) -> list[str]:

@@ -18,6 +18,7 @@ from flawsmith.errors import ConfigError
 from flawsmith.files import digest, write_json
 from flawsmith.interfaces import Generator
 from flawsmith.nn.backbone import Backbone
+from flawsmith.nn.features import file_fingerprint
 from flawsmith.nn.fit import Fit
 from flawsmith.nn.weights import load_tensors, save_tensors
 from flawsmith.runs import Run
@@ -101,7 +102,7 @@ def _started(run: Run) -> dict[str, str]:
     """Return the files that training starts from -> a hash of their contents, remembered when they are gone."""
     kind, known = generator_class(run.config), run.stage("train").get("started", {})
     settings = validate(kind.Settings, run.config.generator.settings, where="generator.settings")
-    return {str(p): digest(p) if p.is_file() else known.get(str(p), "") for p in kind.starts_from(settings)}
+    return {str(p): file_fingerprint(p) if p.is_file() else known.get(str(p), "") for p in kind.starts_from(settings)}
 
 
 def is_trained(run: Run, stamp: str) -> bool:
