@@ -19,8 +19,8 @@ from sets import RESULTS
 from flawsmith.config import parse_overrides, validate
 from flawsmith.files import write_json
 from flawsmith.nn.weights import load_tensors
-from flawsmith.runs import machine
-from flawsmith.stages.adapter import Recipe, make_adapter
+from flawsmith.recipes.ip_adapter import Recipe, make_adapter
+from flawsmith.run.folder import machine
 
 
 def main() -> None:

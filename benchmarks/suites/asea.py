@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from sets import FOLDERS, RESULTS, configuration
 
+from flawsmith.data.photographs import Pictures
 from flawsmith.data.windows import cut, cut_mask, plan_windows
 from flawsmith.files import write_json
-from flawsmith.nn.asea import Asea, pooled, read
-from flawsmith.nn.crossmodal import load_reader
-from flawsmith.runs import machine
-from flawsmith.stages.pictures import Pictures
-from flawsmith.stages.split import make_split
+from flawsmith.nn.methods.asea import Asea, pooled, read
+from flawsmith.nn.methods.csm import load_reader
+from flawsmith.run.dataset import make_split
+from flawsmith.run.folder import machine
 
 SIZE = 128
 """Side of the window in pixels: the built-in backbone's."""

@@ -40,21 +40,21 @@ from torch import Tensor
 from flawsmith import registry
 from flawsmith.config import parse_overrides
 from flawsmith.data import factory, images
-from flawsmith.data.cover import Window
-from flawsmith.data.views import roughed
+from flawsmith.data.augmentation import roughed
+from flawsmith.data.tiling import Window
 from flawsmith.data.windows import cut, paste
+from flawsmith.evaluation.measure import close_up, gallery, window
 from flawsmith.files import write_json
 from flawsmith.nn import builtin
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.diffusion import guided
 from flawsmith.nn.features import load_extractor
 from flawsmith.nn.inpaint import conditions, paint
-from flawsmith.runs import Run, machine
-from flawsmith.stages.backbone_data import prompt
-from flawsmith.stages.generate import generate
-from flawsmith.stages.measure import close_up, gallery, window
-from flawsmith.stages.split import make_split
-from flawsmith.stages.train import train
+from flawsmith.recipes.backbone_data import prompt
+from flawsmith.run.dataset import make_split
+from flawsmith.run.folder import Run, machine
+from flawsmith.synthesis.generate import generate
+from flawsmith.synthesis.train import train
 from flawsmith.types import Condition, Example
 
 WORDS = ("scratch", "crack", "hole", "stain", "chip", "rust")

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from flawsmith.config import parse_overrides, validate
 from flawsmith.files import write_json
-from flawsmith.nn.crossmodal import BuiltinReader
-from flawsmith.runs import machine
-from flawsmith.stages.reader import Recipe, make_reader
+from flawsmith.nn.methods.csm import BuiltinReader
+from flawsmith.recipes.csm import Recipe, make_reader
+from flawsmith.run.folder import machine
 
 HOME = Path(__file__).resolve().parents[2]
 

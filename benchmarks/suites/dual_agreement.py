@@ -32,15 +32,15 @@ import torch
 
 import flawsmith as fs
 from flawsmith.config import load_config, parse_overrides
-from flawsmith.data.cover import Window
+from flawsmith.data.photographs import Pictures
+from flawsmith.data.tiling import Window
 from flawsmith.data.windows import cut
 from flawsmith.files import write_json
 from flawsmith.generators.dual_branch import DualBranch
-from flawsmith.nn.drawn import overlaps, tidy
-from flawsmith.runs import Run, machine
-from flawsmith.stages.pictures import Pictures
-from flawsmith.stages.split import split_data
-from flawsmith.stages.train import Job, jobs_of, load_backbone, views, working_size
+from flawsmith.nn.methods.mask_threshold import overlaps, tidy
+from flawsmith.run.dataset import split_data
+from flawsmith.run.folder import Run, machine
+from flawsmith.synthesis.train import Job, jobs_of, load_backbone, views, working_size
 from flawsmith.types import Condition
 
 BATCH = 8

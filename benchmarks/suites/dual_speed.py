@@ -42,10 +42,9 @@ from flawsmith.files import write_json  # noqa: E402
 from flawsmith.generators.dual_branch import DualBranch, Settings  # noqa: E402
 from flawsmith.nn import builtin  # noqa: E402
 from flawsmith.nn.backbone import Backbone  # noqa: E402
-from flawsmith.nn.fit import Fit  # noqa: E402
-from flawsmith.nn.geglu import SplitGEGLU  # noqa: E402
-from flawsmith.nn.norm import PlaneGroupNorm  # noqa: E402
-from flawsmith.runs import machine  # noqa: E402
+from flawsmith.nn.cpu_kernels import PlaneGroupNorm, SplitGEGLU  # noqa: E402
+from flawsmith.nn.trainer import Fit  # noqa: E402
+from flawsmith.run.folder import machine  # noqa: E402
 from flawsmith.testing import example_batch, example_condition  # noqa: E402
 
 Work = Callable[[], None]

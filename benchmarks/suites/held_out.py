@@ -20,14 +20,14 @@ import torch
 from sets import RESULTS
 
 from flawsmith.data import factory, images
-from flawsmith.data.views import damage_view, loosened, roughed, sound_view
+from flawsmith.data.augmentation import damage_view, loosened, roughed, sound_view
+from flawsmith.data.tensors import image_tensor, mask_tensor
 from flawsmith.files import read_json, write_json
 from flawsmith.nn import builtin
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.diffusion import weighted_loss
-from flawsmith.runs import machine
-from flawsmith.stages.backbone_data import prompt, window_at
-from flawsmith.stages.tensors import image_tensor, mask_tensor
+from flawsmith.recipes.backbone_data import prompt, window_at
+from flawsmith.run.folder import machine
 
 FIRST = 999_000_000
 """Seed of the first picture; recipes count from their seed times 1,000,000,007."""

@@ -23,12 +23,12 @@ from typing import Any
 from sets import EXAMPLES, RESULTS, configuration
 
 from flawsmith.config import parse_overrides
+from flawsmith.evaluation.arms import OURS
+from flawsmith.evaluation.statistics import MEAN
 from flawsmith.files import write_json
-from flawsmith.runs import Run, machine
-from flawsmith.stages.all import run_all
-from flawsmith.stages.arms import OURS
-from flawsmith.stages.facts import changed_settings
-from flawsmith.stages.verdict import MEAN
+from flawsmith.pipeline import run_all
+from flawsmith.reporting.collect import changed_settings
+from flawsmith.run.folder import Run, machine
 
 
 def summary(run: Run) -> dict[str, Any]:

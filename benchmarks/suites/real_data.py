@@ -19,9 +19,9 @@ from sets import FOLDERS, RESULTS, configuration
 
 from flawsmith.data import images
 from flawsmith.files import write_json
-from flawsmith.runs import Run, machine
-from flawsmith.stages.all import run_all
-from flawsmith.stages.split import load_split
+from flawsmith.pipeline import run_all
+from flawsmith.run.dataset import load_split
+from flawsmith.run.folder import Run, machine
 
 
 def measure(name: str, data: Path, out: Path) -> dict[str, Any]:

@@ -46,23 +46,23 @@ from flawsmith import registry
 from flawsmith.config import parse_overrides, validate
 from flawsmith.data import factory, images
 from flawsmith.data.layouts import scan
+from flawsmith.data.photographs import Pictures
 from flawsmith.data.training_set import TrainingSet, read_square
+from flawsmith.evaluation.evaluator import predicted
+from flawsmith.evaluation.measure import close_up, gallery, window
+from flawsmith.evaluation.prove import proof_size
 from flawsmith.exports.mvtec import write as write_mvtec
 from flawsmith.files import write_json
 from flawsmith.generators.cross_modal import CrossModal, CrossModalSettings
 from flawsmith.nn import builtin
 from flawsmith.nn.backbone import Backbone
+from flawsmith.nn.feature_cache import Remembered
 from flawsmith.nn.features import load_extractor
-from flawsmith.nn.remembered import Remembered
-from flawsmith.runs import Run, machine
-from flawsmith.stages.examiner import predicted
-from flawsmith.stages.measure import close_up, gallery, window
-from flawsmith.stages.paint import Painter
-from flawsmith.stages.pictures import Pictures
-from flawsmith.stages.plan import make_plan
-from flawsmith.stages.prove import proof_size
-from flawsmith.stages.split import make_split
-from flawsmith.stages.train import generator_class, load_backbone, train, working_size
+from flawsmith.run.dataset import make_split
+from flawsmith.run.folder import Run, machine
+from flawsmith.synthesis.paint import Painter
+from flawsmith.synthesis.plan import make_plan
+from flawsmith.synthesis.train import generator_class, load_backbone, train, working_size
 from flawsmith.types import Batch, Condition, Example
 
 Line = dict[str, Any]

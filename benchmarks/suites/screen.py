@@ -37,18 +37,18 @@ from sets import EXAMPLES, FOLDERS, RESULTS, configuration
 
 from flawsmith.config import Config, parse_overrides
 from flawsmith.data import factory, images
-from flawsmith.data.shots import Split, twin_pairs
+from flawsmith.data.photographs import Pictures
+from flawsmith.data.split import Split, twin_pairs
+from flawsmith.evaluation.arms import OURS
+from flawsmith.evaluation.statistics import MEAN
 from flawsmith.files import write_json
 from flawsmith.nn.features import load_extractor
-from flawsmith.runs import Run, machine
-from flawsmith.stages.arms import OURS
-from flawsmith.stages.gate import Gate, Row, make_court
-from flawsmith.stages.lineup import Describer, Shown, line_up
-from flawsmith.stages.pictures import Pictures
-from flawsmith.stages.replay import replay
-from flawsmith.stages.screen import court_of
-from flawsmith.stages.split import make_split
-from flawsmith.stages.verdict import MEAN
+from flawsmith.run.dataset import make_split
+from flawsmith.run.folder import Run, machine
+from flawsmith.screening.describe import Describer, Shown, line_up
+from flawsmith.screening.gate import Gate, Row, make_court
+from flawsmith.screening.replay import replay
+from flawsmith.screening.screen import court_of
 from flawsmith.types import Example
 
 RIGHT = {

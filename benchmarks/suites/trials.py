@@ -19,17 +19,17 @@ import numpy as np
 import torch
 
 from flawsmith.detectors.probe import Probe
+from flawsmith.evaluation.arms import Arm, common_set, pieces, training_set
+from flawsmith.evaluation.evaluator import Examiner
+from flawsmith.evaluation.proof import figures
+from flawsmith.evaluation.prove import proof_size
+from flawsmith.evaluation.statistics import MEAN, Outcome, compare, draws, resampled
 from flawsmith.files import write_json
+from flawsmith.nn.feature_cache import Remembered
 from flawsmith.nn.features import load_extractor
-from flawsmith.nn.remembered import Remembered
-from flawsmith.runs import Run, machine
-from flawsmith.stages.arms import Arm, common_set, pieces, training_set
-from flawsmith.stages.examiner import Examiner
-from flawsmith.stages.facts import changed_settings
-from flawsmith.stages.proof import figures
-from flawsmith.stages.prove import proof_size
-from flawsmith.stages.split import split_data
-from flawsmith.stages.verdict import MEAN, Outcome, compare, draws, resampled
+from flawsmith.reporting.collect import changed_settings
+from flawsmith.run.dataset import split_data
+from flawsmith.run.folder import Run, machine
 
 HOME = Path(__file__).resolve().parents[2]
 SEEDS, RESAMPLES = 3, 1000

@@ -64,7 +64,7 @@ def check(config: ConfigPath, set_: Sets = []) -> None:  # noqa: B006
     """Say what is in the folder, what is wrong with it, and what a run will cost."""
     from rich.console import Console
 
-    from flawsmith.stages.check import check as look
+    from flawsmith.preflight.check import check as look
 
     findings = look(_config(config, set_))
     findings.render(Console())
@@ -88,13 +88,13 @@ def run(
     """Every stage: train, generate, screen, measure, prove, export, report; skips what is done."""
     import json
 
-    from flawsmith.runs import Run
+    from flawsmith.run.folder import Run
 
     pairs = [*set_, *(["generate.count=balance"] if balance else [])]
     if say:
         pairs.append(f"generate.say={json.dumps(say, ensure_ascii=False)}")
     opened = Run.create(out, _config(config, pairs))  # a typo is said at once: torch takes seconds to load
-    from flawsmith.stages.all import run_all
+    from flawsmith.pipeline import run_all
 
     typer.echo(f"report: {run_all(opened)}")
 
@@ -102,10 +102,10 @@ def run(
 @app.command()
 def train(run: RunPath) -> None:
     """Learn the generator from the shots."""
-    from flawsmith.runs import Run
+    from flawsmith.run.folder import Run
 
     opened = Run.open(run)
-    from flawsmith.stages.train import train as stage
+    from flawsmith.synthesis.train import train as stage
 
     stage(opened)
 
@@ -113,11 +113,11 @@ def train(run: RunPath) -> None:
 @app.command()
 def generate(run: RunPath, shard: Shard = "0/1") -> None:
     """Make the planned pairs."""
-    from flawsmith.runs import Run
+    from flawsmith.run.folder import Run
 
     opened = Run.open(run)
-    from flawsmith.stages.generate import generate as stage
-    from flawsmith.stages.generate import parse_shard
+    from flawsmith.synthesis.generate import generate as stage
+    from flawsmith.synthesis.generate import parse_shard
 
     stage(opened, parse_shard(shard))
 
@@ -145,14 +145,15 @@ def screen(
 ) -> None:
     """Judge the pairs: scores, thresholds, verdicts and reasons in scores.jsonl; plans again what is lacking."""
     if replay is not None:
-        from flawsmith.stages.replay import replay as again
+        from flawsmith.screening.replay import replay as again
 
         typer.echo(again(replay, run, layout=layout, out=out, source=extractor, offline=not online))
         return
-    from flawsmith.runs import Run
+    from flawsmith.run.folder import Run
 
     opened = Run.open(run)
-    from flawsmith.stages.screen import require_kept, screened, sentence
+    from flawsmith.run.verdicts import require_kept
+    from flawsmith.screening.screen import screened, sentence
 
     more = screened(opened)
     typer.echo(sentence(opened, more))
@@ -163,10 +164,10 @@ def screen(
 @app.command()
 def measure(run: RunPath) -> None:
     """Compare the pairs with real pictures: distances, diversity, labels, seams, copies."""
-    from flawsmith.runs import Run
+    from flawsmith.run.folder import Run
 
     opened = Run.open(run)
-    from flawsmith.stages.measure import measure as stage
+    from flawsmith.evaluation.measure import measure as stage
 
     typer.echo(f"measure: {stage(opened)}")
 
@@ -174,10 +175,10 @@ def measure(run: RunPath) -> None:
 @app.command()
 def prove(run: RunPath) -> None:
     """Train detectors with and without the pairs: helps, no effect or harms, a verdict a kind."""
-    from flawsmith.runs import Run
+    from flawsmith.run.folder import Run
 
     opened = Run.open(run)
-    from flawsmith.stages.prove import prove as stage
+    from flawsmith.evaluation.prove import prove as stage
 
     typer.echo(f"prove: {stage(opened)}")
 
@@ -185,8 +186,8 @@ def prove(run: RunPath) -> None:
 @app.command()
 def export(run: RunPath) -> None:
     """Write the pairs in the layouts of other tools."""
-    from flawsmith.runs import Run
-    from flawsmith.stages.export import export as stage
+    from flawsmith.exports.export import export as stage
+    from flawsmith.run.folder import Run
 
     stage(Run.open(run))
     typer.echo(f"export: {run / 'export'}")
@@ -195,8 +196,8 @@ def export(run: RunPath) -> None:
 @app.command()
 def report(run: RunPath) -> None:
     """Write report.html and report.md."""
-    from flawsmith.runs import Run
-    from flawsmith.stages.report import report as stage
+    from flawsmith.reporting.report import report as stage
+    from flawsmith.run.folder import Run
 
     typer.echo(f"report: {stage(Run.open(run))}")
 
@@ -232,7 +233,7 @@ def backbone(
 ) -> None:
     """Train a small backbone from pictures: autoencoder, text encoder, inpainting UNet."""
     from flawsmith.config import load_config, parse_overrides, validate
-    from flawsmith.stages.backbone import Recipe, make_backbone
+    from flawsmith.recipes.backbone import Recipe, make_backbone
 
     recipe = validate(Recipe, parse_overrides(set_), where="--set")
     made = make_backbone(out, recipe, load_config(from_) if from_ else None)
@@ -244,7 +245,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the demo's data and run.")] = Path("demo"),
 ) -> None:
     """The main job on factory parts with the built-in backbone, in minutes; ends with a report to open."""
-    from flawsmith.stages.demo import demo as show
+    from flawsmith.factory_demo import demo as show
 
     typer.echo(f"report: {show(out)}")
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from flawsmith.data.training_set import TrainingSet
     from flawsmith.nn.backbone import Backbone
-    from flawsmith.nn.extractor import Extractor
+    from flawsmith.nn.networks.extractor import Extractor
 
 
 class Generator(ABC):

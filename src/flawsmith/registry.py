@@ -144,6 +144,18 @@ def misnamed(config: Config) -> list[str]:
     return found
 
 
+def known_rivals(config: Config) -> None:
+    """Refuse other generators to compare with that are none, or are the run's own.
+
+    Raises:
+        ConfigError: names the first.
+    """
+    for name in config.prove.against:
+        require("generators", name, "prove.against")
+        if name == config.generator.name:
+            raise ConfigError(f"prove.against: {name!r} is this run's own generator; name another, or [] for none")
+
+
 def get(family: str, name: str) -> Any:
     """Import and return one member of a family.
 

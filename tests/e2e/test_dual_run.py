@@ -12,7 +12,7 @@ import pytest
 import flawsmith as fs
 from flawsmith.config import load_config
 from flawsmith.data import images
-from flawsmith.data.cover import Window
+from flawsmith.data.tiling import Window
 from flawsmith.errors import RunError
 
 

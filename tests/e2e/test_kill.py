@@ -31,7 +31,7 @@ PATIENCE = 240.0
 SERVER = """
 import os, signal, sys
 import diffusers, torch, transformers
-import flawsmith.stages.all, flawsmith.generators.controlnet_inpaint, flawsmith.exports.mvtec
+import flawsmith.pipeline, flawsmith.generators.controlnet_inpaint, flawsmith.exports.mvtec
 from diffusers import AutoencoderTiny, UNet2DConditionModel, DDIMScheduler, DPMSolverMultistepScheduler, ControlNetModel
 from transformers import CLIPTextModel, CLIPTokenizer
 from flawsmith import cli

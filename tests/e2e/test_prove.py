@@ -17,16 +17,16 @@ from flawsmith.data import factory
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.detectors.probe import Probe
 from flawsmith.errors import ConfigError, DataError, RunError
+from flawsmith.evaluation.arms import OURS, REAL, Arm, common_set, training_set
+from flawsmith.evaluation.evaluator import Examiner
+from flawsmith.evaluation.prove import prove
+from flawsmith.evaluation.statistics import ALL, MEAN, draws, resampled
+from flawsmith.nn.feature_cache import Remembered
 from flawsmith.nn.features import load_extractor
-from flawsmith.nn.remembered import Remembered
-from flawsmith.stages.arms import OURS, REAL, Arm, common_set, training_set
-from flawsmith.stages.examiner import Examiner
-from flawsmith.stages.generate import generate
-from flawsmith.stages.prove import prove
-from flawsmith.stages.report import report
-from flawsmith.stages.split import split_data
-from flawsmith.stages.train import train
-from flawsmith.stages.verdict import ALL, MEAN, draws, resampled
+from flawsmith.reporting.report import report
+from flawsmith.run.dataset import split_data
+from flawsmith.synthesis.generate import generate
+from flawsmith.synthesis.train import train
 
 HERE = Path(__file__).parent
 KINDS = ("chip", "crack")

@@ -12,17 +12,17 @@ import pytest
 
 from flawsmith.config import load_config
 from flawsmith.data import images
+from flawsmith.data.photographs import Pictures
 from flawsmith.errors import ConfigError
+from flawsmith.evaluation.measure import measure
 from flawsmith.nn.backbone import Backbone
 from flawsmith.registry import get
-from flawsmith.runs import Run
-from flawsmith.stages.generate import generate
-from flawsmith.stages.measure import measure
-from flawsmith.stages.pictures import Pictures
-from flawsmith.stages.plan import counts, make_plan
-from flawsmith.stages.report import report
-from flawsmith.stages.split import make_split
-from flawsmith.stages.train import is_trained, train, train_hash
+from flawsmith.reporting.report import report
+from flawsmith.run.dataset import make_split
+from flawsmith.run.folder import Run
+from flawsmith.synthesis.generate import generate
+from flawsmith.synthesis.plan import counts, make_plan
+from flawsmith.synthesis.train import is_trained, train, train_hash
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_a_hybrid_knows_what_its_parts_only_sample_with(part: str, name: str) ->
 
 def plan_of(run: Run, **changes: Any) -> list[dict[str, Any]]:
     from flawsmith import registry
-    from flawsmith.stages.pictures import Pictures
+    from flawsmith.data.photographs import Pictures
 
     config = run.config.model_copy(update={"generate": run.config.generate.model_copy(update=changes)})
     split = make_split(config)
@@ -212,7 +212,7 @@ def test_a_loan_is_written_whole(loan: dict[str, str]) -> None:
 
 
 def test_a_sentence_decides_kind_place_and_size(borrowed: Run) -> None:
-    from flawsmith.data.masks import Pose, apply_pose_mask
+    from flawsmith.data.masks.poses import Pose, apply_pose_mask
 
     lines = plan_of(borrowed, say="a small crack on the magnet, near the top left", count=5, borrow=[])
     assert [(line["product"], line["defect"], line["look"]) for line in lines] == [("magnet", "crack", "small")] * 5

@@ -17,11 +17,11 @@ from flawsmith import cli
 from flawsmith.config import load_config
 from flawsmith.data import images
 from flawsmith.errors import ConfigError, DataError, RunError
-from flawsmith.stages.arms import pieces
-from flawsmith.stages.export import exported
-from flawsmith.stages.generate import generate
-from flawsmith.stages.replay import replay
-from flawsmith.stages.screen import screen, screened
+from flawsmith.evaluation.arms import pieces
+from flawsmith.exports.export import exported
+from flawsmith.screening.replay import replay
+from flawsmith.screening.screen import screen, screened
+from flawsmith.synthesis.generate import generate
 from flawsmith.testing import tiny_extractor
 
 
@@ -168,7 +168,9 @@ def test_a_kill_between_rounds_changes_nothing(
     fs.run_all(whole)
     wanted = everything(whole.folder)
 
-    files, rounds, stage = (import_module(f"flawsmith.{name}") for name in ("files", "stages.rounds", "stages.screen"))
+    files, rounds, stage = (
+        import_module(f"flawsmith.{name}") for name in ("files", "screening.rounds", "screening.screen")
+    )
 
     class Killed(BaseException):
         pass

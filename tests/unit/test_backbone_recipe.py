@@ -1,4 +1,4 @@
-"""stages/backbone.py: the recipe of the built-in backbone, very small: trained, read back, killed and gone on."""
+"""recipes/backbone.py: the recipe of the built-in backbone, very small: trained, read back, killed and gone on."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from diffusers import AutoencoderDC, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from flawsmith.config import load_config, validate
+from flawsmith.data.tensors import image_tensor
 from flawsmith.errors import BackboneError, ConfigError, RunError
 from flawsmith.nn import builtin
 from flawsmith.nn.backbone import Backbone
-from flawsmith.stages import backbone as stage
-from flawsmith.stages.backbone import Recipe, make_backbone
-from flawsmith.stages.backbone_data import (
+from flawsmith.recipes import backbone as stage
+from flawsmith.recipes.backbone import Recipe, make_backbone
+from flawsmith.recipes.backbone_data import (
     FactoryMaterial,
     UserMaterial,
     crops,
@@ -29,7 +30,6 @@ from flawsmith.stages.backbone_data import (
     user_sources,
     windows_of,
 )
-from flawsmith.stages.tensors import image_tensor
 
 SMALL = Recipe(
     pictures=6,

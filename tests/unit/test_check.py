@@ -1,4 +1,4 @@
-"""stages/check.py: what a folder holds is counted, what is wrong with it is listed by name, and nothing is raised."""
+"""preflight/check.py: what a folder holds is counted, what is wrong with it is listed by name, nothing is raised."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rich.console import Console
 
 from flawsmith.config import Config, DataConfig, validate
 from flawsmith.data import images
-from flawsmith.stages import cost
-from flawsmith.stages.check import check
-from flawsmith.stages.findings import Findings
+from flawsmith.preflight import cost
+from flawsmith.preflight.check import check
+from flawsmith.preflight.findings import Findings
 
 SIZE = (48, 64)
 
@@ -306,6 +306,7 @@ def test_a_balanced_set_asks_for_nothing(tmp_path: Path):
 
 def test_no_torch_and_no_diffusers():
     code = (
-        "import sys, flawsmith.stages.check; sys.exit(bool({'torch', 'diffusers', 'transformers'} & set(sys.modules)))"
+        "import sys, flawsmith.preflight.check; "
+        "sys.exit(bool({'torch', 'diffusers', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

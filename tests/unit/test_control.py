@@ -1,4 +1,4 @@
-"""nn/control.py: a ControlNet that at first changes nothing, for UNets of any number of input channels."""
+"""nn/methods/control.py: a ControlNet that at first changes nothing, for UNets of any number of input channels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from flawsmith.nn.control import Control, control_from_unet
+from flawsmith.nn.methods.control import Control, control_from_unet
 from flawsmith.nn.weights import tensor_hash
 
 

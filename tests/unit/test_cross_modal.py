@@ -11,7 +11,7 @@ import torch
 
 from flawsmith import registry
 from flawsmith.errors import ConfigError, RunError
-from flawsmith.nn.fit import Fit
+from flawsmith.nn.trainer import Fit
 from flawsmith.testing import example_batch, example_condition
 from flawsmith.types import Batch, Condition
 

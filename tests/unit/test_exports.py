@@ -1,4 +1,4 @@
-"""exports/mvtec.py and stages/export.py: what Anomalib takes, nothing else, whole or not at all."""
+"""exports/mvtec.py and exports/export.py: what Anomalib takes, nothing else, whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.errors import ConfigError, DataError, RunError
 from flawsmith.exports import mvtec
+from flawsmith.exports.export import export
 from flawsmith.files import append_lines, write_json
-from flawsmith.runs import Run
-from flawsmith.stages.export import export
+from flawsmith.run.folder import Run
 from flawsmith.types import Example
 
 

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from flawsmith.data import factory, images
 from flawsmith.errors import ConfigError
-from flawsmith.nn.extractor import Extractor, scaled
+from flawsmith.nn.feature_cache import Remembered
 from flawsmith.nn.features import EXTRACTORS, load_extractor
-from flawsmith.nn.remembered import Remembered
+from flawsmith.nn.networks.extractor import Extractor, scaled
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def vgg_folder(folder: Path) -> Path:
 
 def inception_file(path: Path) -> Path:
     """The FID Inception with random weights and few channels."""
-    from flawsmith.nn import inception as names
+    from flawsmith.nn.networks import inception as names
 
     rng = torch.Generator().manual_seed(0)
     state: dict[str, Tensor] = {}

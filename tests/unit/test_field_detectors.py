@@ -1,4 +1,4 @@
-"""detectors/unet.py, detectors/classifier.py, nn/resnet.py: the field's protocol, figure by figure."""
+"""detectors/unet.py, detectors/classifier.py, nn/networks/resnet.py: the field's protocol, figure by figure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flawsmith.data.training_set import TrainingSet
 from flawsmith.detectors.classifier import Classifier, ClassifierSettings
 from flawsmith.detectors.unet import Unet, UnetSettings, _Network, focal_loss
 from flawsmith.errors import ConfigError, DataError
-from flawsmith.nn.resnet import ResNet34
+from flawsmith.nn.networks.resnet import ResNet34
 from flawsmith.testing import example_training
 
 KINDS = ("disc", "bar")

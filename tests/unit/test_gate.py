@@ -14,8 +14,8 @@ import torch
 from flawsmith import registry
 from flawsmith.config import ScreenConfig
 from flawsmith.errors import ConfigError, DataError
-from flawsmith.stages.gate import Gate, known_filters, make_court
-from flawsmith.stages.lineup import Describer, Shown
+from flawsmith.screening.describe import Describer, Shown
+from flawsmith.screening.gate import Gate, known_filters, make_court
 from flawsmith.testing import described, example_lineup, tiny_extractor
 
 KINDS = ("bar", "disc")

@@ -7,7 +7,7 @@ import torch
 from diffusers.models.activations import GEGLU
 from torch import nn
 
-from flawsmith.nn.geglu import SplitGEGLU, use_split_gates
+from flawsmith.nn.cpu_kernels import SplitGEGLU, use_split_gates
 
 
 @pytest.mark.parametrize("bias", [True, False])

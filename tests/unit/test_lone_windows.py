@@ -1,4 +1,4 @@
-"""stages/pictures.py: windows over a damage, and the one window of a generator that draws its masks itself."""
+"""data/photographs.py: windows over a damage, and the one window of a generator that draws its masks itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from flawsmith.config import load_config
-from flawsmith.stages.pictures import LONE_THICKNESS, fullest, windows_over
+from flawsmith.data.photographs import LONE_THICKNESS, fullest, windows_over
 
 
 def line(width: int, length: int, side: int = 600) -> np.ndarray:

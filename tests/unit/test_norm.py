@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from flawsmith.nn.norm import PlaneGroupNorm, use_plane_norms
+from flawsmith.nn.cpu_kernels import PlaneGroupNorm, use_plane_norms
 
 
 @pytest.mark.parametrize("frozen", [True, False])

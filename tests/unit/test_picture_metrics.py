@@ -14,11 +14,11 @@ from scipy.linalg import sqrtm
 
 import flawsmith as fs
 from flawsmith.config import load_config
+from flawsmith.evaluation.measure import measure, metric_rows, window
 from flawsmith.metrics import labels, pictures
-from flawsmith.stages.generate import generate
-from flawsmith.stages.measure import measure, metric_rows, window
-from flawsmith.stages.report import report
-from flawsmith.stages.train import train
+from flawsmith.reporting.report import report
+from flawsmith.synthesis.generate import generate
+from flawsmith.synthesis.train import train
 from flawsmith.types import Gallery
 
 RNG = np.random.default_rng(0)

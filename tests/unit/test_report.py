@@ -1,4 +1,4 @@
-"""stages/report.py and its parts: the numbers are those of the files, the page needs nothing else, lies are found."""
+"""reporting/: the numbers are those of the files, the page needs nothing else, lies are found."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.errors import RunError
 from flawsmith.files import append_lines, write_json
-from flawsmith.runs import Run
-from flawsmith.stages import charts, sheets
-from flawsmith.stages.report import report
+from flawsmith.reporting import charts
+from flawsmith.reporting import contact_sheets as sheets
+from flawsmith.reporting.report import report
+from flawsmith.run.folder import Run
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 

@@ -13,7 +13,7 @@ from flawsmith import files
 from flawsmith.config import Config, load_config
 from flawsmith.errors import ConfigError, RunError
 from flawsmith.files import append_lines, read_json, read_lines
-from flawsmith.runs import Run, machine
+from flawsmith.run.folder import Run, machine
 
 OTHER = load_config(None, {"seed": 5, "train.steps": 3, "data.normal": ["good"], "generate.count": {"crack": 2}})
 

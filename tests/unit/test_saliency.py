@@ -1,4 +1,4 @@
-"""nn/saliency.py: a network from an ONNX file, written here byte by byte; how it trims a mask; what is refused."""
+"""saliency.py: a network from an ONNX file, written here byte by byte; how it trims a mask; what is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from flawsmith.errors import ConfigError
-from flawsmith.nn.saliency import Saliency, refined
+from flawsmith.nn.methods.saliency import Saliency, refined
 
 
 def varint(number: int) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flawsmith.data import images
-from flawsmith.data.shots import content_hash
+from flawsmith.data.split import content_hash
 from flawsmith.data.training_set import TrainingSet, read_square, square_mask, to_tensor
 from flawsmith.errors import DataError
 from flawsmith.types import Example

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flawsmith.data import images, windows
-from flawsmith.data.cover import MOST, Window, plan_windows, thickness
+from flawsmith.data.tiling import MOST, Window, plan_windows, thickness
 from flawsmith.errors import DataError
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from flawsmith.data import images
-from flawsmith.data.looks import look
+from flawsmith.data.fingerprints import look
 from flawsmith.errors import DataError
 from flawsmith.types import Batch, Example
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from flawsmith.data import images
-from flawsmith.data.cover import EDGE, MOST, Window, box_of, disc, one_window, plan_windows, thick, thickness
+from flawsmith.data.tiling import EDGE, MOST, Window, box_of, disc, one_window, plan_windows, thick, thickness
 from flawsmith.errors import DataError
 
 __all__ = [

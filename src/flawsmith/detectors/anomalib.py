@@ -31,7 +31,7 @@ from flawsmith import config
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.interfaces import Detector
-from flawsmith.nn.extractor import Extractor
+from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.types import Found
 
 _CHUNK = 8

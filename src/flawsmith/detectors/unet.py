@@ -25,7 +25,7 @@ from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import DataError
 from flawsmith.interfaces import Detector
 from flawsmith.nn.backbone import cast, gains_from_bfloat16
-from flawsmith.nn.extractor import Extractor
+from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.types import Found
 
 _MOST = 500

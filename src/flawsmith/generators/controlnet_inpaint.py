@@ -30,9 +30,9 @@ from flawsmith.config import Settings as BaseSettings
 from flawsmith.errors import ConfigError
 from flawsmith.interfaces import Generator
 from flawsmith.nn.backbone import Backbone, cast
-from flawsmith.nn.control import control_from_unet
 from flawsmith.nn.diffusion import guided, weighted_loss
 from flawsmith.nn.inpaint import conditions, paint, prompt_fields, worded
+from flawsmith.nn.methods.control import control_from_unet
 from flawsmith.types import Batch, Condition, Encoded, Made
 
 

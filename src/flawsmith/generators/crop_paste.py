@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 
 from flawsmith import config
-from flawsmith.data.blend import blended, grown
+from flawsmith.data.poisson import blended, grown
 from flawsmith.data.windows import feathered
 from flawsmith.errors import DataError
 from flawsmith.interfaces import Generator

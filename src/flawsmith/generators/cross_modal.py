@@ -31,12 +31,20 @@ from torch import Tensor, nn
 from flawsmith.config import Settings as BaseSettings
 from flawsmith.errors import ConfigError, RunError
 from flawsmith.interfaces import Generator
-from flawsmith.nn.adapter import BUILTIN, Adapter, attach, both, fill_from_builtin, fill_from_ip_adapter, kinds_of
-from flawsmith.nn.asea import Asea, ReadOnce, read
 from flawsmith.nn.backbone import Backbone
-from flawsmith.nn.crossmodal import load_reader
 from flawsmith.nn.diffusion import guided, weighted_loss
 from flawsmith.nn.inpaint import conditions, paint, prompt_fields, worded
+from flawsmith.nn.methods.asea import Asea, ReadOnce, read
+from flawsmith.nn.methods.csm import load_reader
+from flawsmith.nn.methods.ip_adapter import (
+    BUILTIN,
+    Adapter,
+    attach,
+    both,
+    fill_from_builtin,
+    fill_from_ip_adapter,
+    kinds_of,
+)
 from flawsmith.nn.weights import load_modules, read_settings
 from flawsmith.types import Batch, Condition, Encoded, Made
 

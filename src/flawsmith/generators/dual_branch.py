@@ -33,12 +33,12 @@ from flawsmith.config import Settings as BaseSettings
 from flawsmith.errors import ConfigError
 from flawsmith.interfaces import Generator
 from flawsmith.nn.backbone import Backbone
-from flawsmith.nn.branches import Branches, Pass
 from flawsmith.nn.diffusion import Predict, denoise, guided, stacked_noise, weighted_loss
-from flawsmith.nn.drawn import Drawn, cell_distance, overlaps, packed, pixel_distance, tidy, unpacked
 from flawsmith.nn.inpaint import filled, prompt_fields, worded
-from flawsmith.nn.lora import Rows, adapted_words
-from flawsmith.nn.saliency import Saliency, refined
+from flawsmith.nn.methods.lora import Rows, adapted_words
+from flawsmith.nn.methods.mask_threshold import Drawn, cell_distance, overlaps, packed, pixel_distance, tidy, unpacked
+from flawsmith.nn.methods.saim_bcm import Branches, Pass
+from flawsmith.nn.methods.saliency import Saliency, refined
 from flawsmith.types import Batch, Condition, Encoded, Made
 
 SHARED = "shared"

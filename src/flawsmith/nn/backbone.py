@@ -24,9 +24,8 @@ from transformers.utils import logging as transformers_logging
 from flawsmith.errors import BackboneError
 from flawsmith.nn import builtin
 from flawsmith.nn.attention import use_small_attention
+from flawsmith.nn.cpu_kernels import use_plane_norms, use_split_gates
 from flawsmith.nn.diffusion import Noise
-from flawsmith.nn.geglu import use_split_gates
-from flawsmith.nn.norm import use_plane_norms
 from flawsmith.nn.weights import tensor_hash
 
 _AUTOENCODERS: dict[str, Any] = {kind.__name__: kind for kind in (AutoencoderDC, AutoencoderKL, AutoencoderTiny)}

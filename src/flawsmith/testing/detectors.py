@@ -16,8 +16,8 @@ from flawsmith.data import factory, images
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import DataError, FlawsmithError
 from flawsmith.interfaces import Detector
-from flawsmith.nn.extractor import Extractor, scaled
 from flawsmith.nn.features import tensors_fingerprint
+from flawsmith.nn.networks.extractor import Extractor, scaled
 from flawsmith.testing.settings import settings_hold
 from flawsmith.types import Example, Found
 

@@ -10,7 +10,7 @@ import torch
 
 from flawsmith.interfaces import Generator
 from flawsmith.nn.backbone import Backbone
-from flawsmith.nn.fit import Fit
+from flawsmith.nn.trainer import Fit
 from flawsmith.nn.weights import tensor_hash
 from flawsmith.testing.settings import settings_hold
 from flawsmith.types import Batch, Condition, Made

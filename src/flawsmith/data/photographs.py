@@ -1,0 +1,105 @@
+"""The run's photographs in memory: read once, kept as long as there is room, with mask and part beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from flawsmith.config import Config
+from flawsmith.data import images
+from flawsmith.data.masks.parts import part_mask
+from flawsmith.data.tiling import Window, plan_windows, thickness
+from flawsmith.errors import DataError
+from flawsmith.types import Example
+
+
+@dataclass(frozen=True, slots=True)
+class Photograph:
+    """A picture from disk, as the stages use it."""
+
+    native: np.ndarray
+    """(H,W) or (H,W,3), uint8, uint16 or float32, as the file holds it."""
+    span: images.Range
+    """What -1 and +1 mean in it."""
+    mask: np.ndarray | None
+    """bool (H,W), for a defect."""
+
+    def model(self) -> np.ndarray:
+        """Return float32 (H,W,3) RGB in [-1,1]."""
+        return images.to_model(self.native, self.span)
+
+
+class Pictures:
+    """Reads examples; remembers the last few hundred, and which products are surfaces."""
+
+    def __init__(self, normals: Sequence[Example], keep: int = 256) -> None:
+        self._normals = normals
+        self.read = lru_cache(maxsize=keep)(self._read)
+        self.part = lru_cache(maxsize=keep)(self._part)
+        self.look = lru_cache(maxsize=keep)(self._look)
+        self._surface: dict[str, bool] = {}
+
+    def is_surface(self, product: str) -> bool:
+        """Return whether a product fills its pictures: most of up to nine of its sound photographs say."""
+        if product not in self._surface:
+            own = [example for example in self._normals if example.product == product]
+            asked = own[:: max(1, len(own) // 9)][:9]
+            votes = [bool(part_mask(self.read(example).native).all()) for example in asked]
+            self._surface[product] = sum(votes) * 2 >= len(votes)
+        return self._surface[product]
+
+    def _read(self, example: Example) -> Photograph:
+        native = images.read(example.image)
+        mask = images.read_mask(example.mask, native.shape) if example.mask is not None else None
+        if mask is not None and not mask.any():
+            raise DataError(f"{example.mask}: the mask is empty; mark the damage, or take the pair out of the set")
+        return Photograph(native, images.range_of(native), mask)
+
+    def _part(self, example: Example) -> np.ndarray:
+        native = self.read(example).native
+        if self.is_surface(example.product):
+            return np.ones(native.shape[:2], bool)
+        return part_mask(native)
+
+    def _look(self, example: Example) -> tuple[float, float, float]:
+        """Return a damage's length over width, width in pixels, and contrast against what lies round it."""
+        seen = self.read(example)
+        assert seen.mask is not None
+        wide = max(thickness(seen.mask, 0.5), 1.0)
+        grey = seen.model().mean(axis=2)
+        inside, outside = grey[seen.mask], grey[~seen.mask]
+        contrast = abs(float(inside.mean()) - float(outside.mean())) if len(outside) else 0.0
+        return float(seen.mask.sum()) / wide**2, wide, contrast
+
+
+LONE_THICKNESS = 1.0
+"""Thickness, in px at the working size, at which damage still fits a single window of a generator that draws masks."""
+
+
+def windows_over(config: Config, damage: np.ndarray, size: int, *, lone: bool = False) -> list[Window]:
+    """Return the windows over a damage, as the configuration's [windows] asks; [] when the mask is empty.
+
+    Args:
+        config: The whole configuration.
+        damage: bool (H,W) at native resolution.
+        size: Working size in px.
+        lone: True = as few as can be, for a generator that draws its masks itself: it would draw a damage of its own
+            into each of them. Thin damage may then be as thin as `LONE_THICKNESS`.
+    """
+    part = config.windows
+    return plan_windows(
+        damage,
+        size,
+        context=part.context,
+        min_thickness=min(LONE_THICKNESS, part.min_thickness) if lone else part.min_thickness,
+        max_zoom=part.max_zoom,
+        overlap=part.overlap,
+    )
+
+
+def fullest(windows: Sequence[Window], damage: np.ndarray) -> Window:
+    """Return the window that shows most of a damage."""
+    return max(windows, key=lambda window: int(damage[window.inside(damage.shape)].sum()))

@@ -1,0 +1,276 @@
+"""Which real pictures are learned from and which are kept to prove it, and the check that no picture is both.
+
+The rule is the same on every machine, without dice: of each product and kind, in natural order of the ids, the first k
+are shots and the rest are test. Sound parts follow the folder layout's own split; where it has none, every fifth is
+held out. A test picture that is also a shot makes every later number worthless, so `leaks` compares what the pictures
+look like, not what they are called, and `twins` looks for second photographs of the same piece.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from flawsmith.data import images
+from flawsmith.data.fingerprints import look, looks
+from flawsmith.data.layouts import natural_key
+from flawsmith.errors import DataError
+from flawsmith.types import Example
+
+HELD_OUT = 5
+"""One in so many sound parts is kept for the test where the layout has no split of its own."""
+TWIN_BITS = 12
+"""Difference hashes (64 bits) of twins differ in at most so many, and in fewer where all parts look alike: see next."""
+TWIN_CHANCE = 0.02
+"""Of pairs of a shot and a sound part, which are never twins, at most this share may lie as near as twins must.
+On magnetic-tile, whose tiles were photographed up to six times, 136 of 198 second photographs are found this way (12
+more are named that the file numbers do not show); of 69 test screws, all different pieces, 5 are named: a warning."""
+TWIN_OVERLAP = 0.4
+"""Intersection over union of twins' masks, at 32 x 32 and widened by one cell: the damage is in the same place."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Who is learned from, who is tested on; each in natural order of the ids."""
+
+    shots: tuple[Example, ...]
+    """Defects to learn from."""
+    normals: tuple[Example, ...]
+    """Sound parts to learn from and to paint on."""
+    test_defects: tuple[Example, ...]
+    test_normals: tuple[Example, ...]
+    notes: tuple[str, ...] = ()
+    """Where the rule had to bend, as sentences for the report."""
+
+    def of(self, product: str) -> Split:
+        """Return one product's part."""
+        names = ("shots", "normals", "test_defects", "test_normals")
+        return replace(self, **{name: tuple(e for e in getattr(self, name) if e.product == product) for name in names})
+
+
+def split(examples: Iterable[Example], *, shots: int | Literal["third"]) -> Split:
+    """Divide a set by the house rule.
+
+    Args:
+        examples: As `layouts.scan` returns them; their order does not matter.
+        shots: Shots a product and kind, or "third" (the first floor(n/3), the papers' protocol). Never more than half
+            of a kind, so that something is left to test on; of two or three pictures all but one, of a single one that.
+
+    Raises:
+        DataError: there is nothing to learn from, or nothing sound to paint on.
+    """
+    if shots != "third" and shots < 1:
+        raise DataError(f"data.shots: {shots} shots a kind teach nothing; ask for at least 1")
+    ordered = sorted(examples, key=lambda example: natural_key(example.id))
+    kinds: dict[tuple[str, str], list[Example]] = defaultdict(list)
+    sound: dict[str, list[Example]] = defaultdict(list)
+    for example in ordered:
+        if example.defect is None:
+            sound[example.product].append(example)
+        else:
+            kinds[example.product, example.defect].append(example)
+    if not kinds:
+        raise DataError("no shots: the set holds no defects; add photographs of damaged parts with their masks")
+    if not sound:
+        raise DataError("no sound parts: there is nothing to paint defects on; add photographs of good parts")
+    notes: list[str] = []
+    learned: list[Example] = []
+    tested: list[Example] = []
+    for (product, kind), members in sorted(kinds.items()):
+        count, note = _shots_of(len(members), shots)
+        if note:
+            notes.append(f"{product}/{kind}: {note}")
+        learned += members[:count]
+        tested += members[count:]
+    normals: list[Example] = []
+    test_normals: list[Example] = []
+    for product, members in sorted(sound.items()):
+        kept, held, note = _hold_out(members)
+        if note:
+            notes.append(f"{product}: {note}")
+        normals += kept
+        test_normals += held
+    return Split(_in_order(learned), _in_order(normals), _in_order(tested), _in_order(test_normals), tuple(notes))
+
+
+def content_hash(path: Path) -> str:
+    """Return the SHA-256 of the picture's upright pixels, the same for a copy saved again without loss.
+
+    Grey saved as RGB, 8 bits saved as 16, another codec or an EXIF turn instead of turned pixels make no difference. A
+    file that cannot be decoded has the hash of its bytes. Remembered for as long as size and time of the file stay.
+    """
+    return look(path).pixels
+
+
+def leaks(split: Split) -> list[str]:
+    """Return a sentence for each test picture that is also a shot or a sound part to learn from, and for each shot that
+    is also filed as sound; [] = clean. Callers raise."""
+    pictures = [*split.shots, *split.normals, *split.test_defects, *split.test_normals]
+    seen = looks([example.image for example in pictures])
+    # What cannot be decoded is reported elsewhere; two empty files are not one picture.
+    hashes = {
+        example.id: example.id if one.problem else one.pixels for example, one in zip(pictures, seen, strict=True)
+    }
+    sentences = []
+    known: dict[str, tuple[str, str]] = {}
+    for example in split.normals:
+        known.setdefault(hashes[example.id], ("sound part", example.id))
+    for example in split.shots:
+        if (other := known.get(hashes[example.id])) and other[0] == "sound part":
+            sentences.append(f"the shot {example.id} is the same picture as the sound part {other[1]}; remove one")
+        known.setdefault(hashes[example.id], ("shot", example.id))
+    for example in (*split.test_defects, *split.test_normals):
+        if other := known.get(hashes[example.id]):
+            sentences.append(f"the test picture {example.id} is the same as the {other[0]} {other[1]}; remove one")
+    return sentences
+
+
+def twin_pairs(split: Split) -> list[tuple[Example, Example]]:
+    """Return (shot, test picture) for what seems to be the same damage of the same piece, photographed again.
+
+    Twins are of one product and kind, look more alike than different parts do (TWIN_BITS, TWIN_CHANCE), and have their
+    damage in the same place (TWIN_OVERLAP).
+    """
+    pairs = []
+    rows: dict[tuple[str, str | None], list[Example]] = defaultdict(list)
+    columns: dict[tuple[str, str | None], list[Example]] = defaultdict(list)
+    for example in split.shots:
+        rows[example.product, example.defect].append(example)
+    for example in split.test_defects:
+        columns[example.product, example.defect].append(example)
+    looks([example.image for example in (*split.shots, *split.test_defects, *split.normals)])
+    masks: dict[str, np.ndarray | None] = {}
+    for key, shots in rows.items():
+        tests, sound = columns[key], [example for example in split.normals if example.product == key[0]]
+        by_chance = _distances([shot for shot in split.shots if shot.product == key[0]], sound)
+        limit = min(TWIN_BITS, int(np.quantile(by_chance, TWIN_CHANCE))) if by_chance.size else TWIN_BITS
+        for shot, near in zip(shots, _distances(shots, tests) <= limit, strict=True):
+            for index in np.flatnonzero(near):
+                if _overlap(shot, tests[index], masks) >= TWIN_OVERLAP:
+                    pairs.append((shot, tests[index]))
+    return pairs
+
+
+def twins(split: Split) -> list[str]:
+    """Return a warning a kind that has `twin_pairs`: test results on twins flatter, for the piece was learned from."""
+    pairs = twin_pairs(split)
+    tests = {(example.product, example.defect): 0 for _, example in pairs}
+    for example in split.test_defects:
+        if (example.product, example.defect) in tests:
+            tests[example.product, example.defect] += 1
+    sentences = []
+    for (product, kind), total in sorted(tests.items(), key=str):
+        mine = [(shot, test) for shot, test in pairs if (test.product, test.defect) == (product, kind)]
+        count = len({test.id for _, test in mine})
+        shot, test = mine[0]
+        sentences.append(
+            f"{product}/{kind}: {count} of {total} test pictures seem to show the same damage as a shot, photographed "
+            f"again (e.g. {test.id} and {shot.id}); results on them flatter"
+        )
+    return sentences
+
+
+def without_twins(split: Split) -> Split:
+    """Return the split without the test pictures of `twin_pairs`, with a note that counts them."""
+    gone = {test.id for _, test in twin_pairs(split)}
+    if not gone:
+        return split
+    note = f"{len(gone)} of {len(split.test_defects)} test defects were left out as second photographs of a shot"
+    kept = tuple(example for example in split.test_defects if example.id not in gone)
+    return replace(split, test_defects=kept, notes=(*split.notes, note))
+
+
+def provable(split: Split, *, drop_twins: bool) -> Split:
+    """Return one product's split with the test pictures on which something can be proven.
+
+    Args:
+        split: One product's pictures.
+        drop_twins: Leave out what seems to be a second photograph of a shot.
+
+    Raises:
+        DataError: they lack sound or damaged ones.
+    """
+    kept = without_twins(split) if drop_twins else split
+    if not kept.test_normals or not kept.test_defects:
+        (product,) = {example.product for example in split.shots}
+        raise DataError(
+            f"{product}: nothing can be proven, as the test set holds {len(kept.test_normals)} sound and "
+            f"{len(kept.test_defects)} damaged pictures; add some, lower data.shots, or leave the proof out with "
+            "prove.enabled = false"
+        )
+    return kept
+
+
+def _shots_of(have: int, asked: int | Literal["third"]) -> tuple[int, str]:
+    most = have // 2 if have >= 4 else max(1, have - 1)
+    want = max(1, have // 3) if asked == "third" else asked
+    count = min(want, most)
+    if have == 1:
+        return 1, "its only picture is a shot, so nothing of this kind is left to test on"
+    if count < want:
+        left = have - count
+        return count, f"{count} of {have} pictures are shots, not {want}, so that {left} {_are(left)} left to test on"
+    return count, ""
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _hold_out(members: Sequence[Example]) -> tuple[list[Example], list[Example], str]:
+    """Divide one product's sound parts into those to learn from and those to test on."""
+    test = [example for example in members if example.split == "test"]
+    rest = [example for example in members if example.split != "test"]
+    if test and rest:
+        return rest, test, ""
+    count = len(members) // HELD_OUT or min(1, len(members) - 1)
+    if count == 0:
+        return list(members), [], "its only sound part is learned from, so none is left to test on"
+    places = {int((place + 0.5) * len(members) / count) for place in range(count)}
+    held = [example for index, example in enumerate(members) if index in places]
+    kept = [example for index, example in enumerate(members) if index not in places]
+    if test or any(example.split for example in members):
+        side = "test" if test else "train"
+        return kept, held, f"all sound parts lie in {side}; {len(held)} of {len(members)} are held out for the test"
+    return kept, held, ""
+
+
+def _in_order(examples: Iterable[Example]) -> tuple[Example, ...]:
+    return tuple(sorted(examples, key=lambda example: natural_key(example.id)))
+
+
+def _distances(rows: Sequence[Example], columns: Sequence[Example]) -> np.ndarray:
+    """Return int (rows, columns): how many of 64 bits differ."""
+    if not columns:
+        return np.zeros((len(rows), 0), int)
+    left = np.stack([look(example.image).bits for example in rows])
+    right = np.stack([look(example.image).bits for example in columns])
+    return np.asarray((left[:, None] != right[None]).sum(axis=2))
+
+
+def _overlap(left: Example, right: Example, masks: dict[str, np.ndarray | None]) -> float:
+    """Return intersection over union of two masks, both at 32 x 32; 1 where one has no usable mask to object with."""
+    for example in (left, right):
+        if example.id not in masks:
+            masks[example.id] = _small_mask(example)
+    one, other = masks[left.id], masks[right.id]
+    if one is None or other is None:
+        return 1.0
+    return float((one & other).sum() / max(1, (one | other).sum()))
+
+
+def _small_mask(example: Example) -> np.ndarray | None:
+    if example.mask is None:
+        return None
+    try:
+        mask = images.read_mask(example.mask, images.describe(example.image).shape)
+    except DataError:
+        return None
+    small = cv2.resize(mask.astype(np.float32), (32, 32), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.dilate((small > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)

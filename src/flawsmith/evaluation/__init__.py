@@ -1,0 +1,1 @@
+"""Rulers of the pictures, and the proof: does it help a detector?"""

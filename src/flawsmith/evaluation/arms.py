@@ -1,0 +1,193 @@
+"""The arms of a proof: which pairs each learns from beside the shots, made by whichever generator.
+
+Another generator's pairs are made in a run folder of their own, `arms/<name>/`, by the same stages and from the same
+plan: the same sound parts, shots, poses and seeds, so that the arms differ in the paint alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flawsmith.config import GeneratorConfig
+from flawsmith.data.split import Split
+from flawsmith.data.training_set import TrainingSet
+from flawsmith.run.folder import Run
+from flawsmith.synthesis.generate import generate
+from flawsmith.synthesis.train import train
+from flawsmith.types import Example
+
+REAL, OURS, NONE = "real-only", "ours", "none"
+NO_SHAMS = f"{OURS}, no shams"
+HELD_SHAMS = 40
+"""Shams a run keeps for the artefact score, at most; they and their sound parts are never learned from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A made picture as a detector meets it, and what it was made from."""
+
+    example: Example
+    mask: Path
+    """Where it was painted; a sham's example has no label, for nothing is wrong with it."""
+    normal: str
+    """Id of the sound photograph beneath."""
+    place: int
+    """Its place among the pairs of its kind, in the order of the plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to train a detector."""
+
+    name: str
+    says: str
+    """What it learns from, in words."""
+    pairs: tuple[Example, ...] = ()
+    shams: tuple[Piece, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the report says of it."""
+        return {
+            "says": self.says,
+            "pairs": dict(sorted(Counter(str(e.defect) for e in self.pairs).items())),
+            "shams": len(self.shams),
+        }
+
+
+def mixed(other: str) -> str:
+    """Return the name of the arm that learns from our pairs and another generator's together."""
+    return f"{OURS} + {other}"
+
+
+def other_run(run: Run, name: str) -> Run:
+    """Make another generator's pairs from the same plan; return its run folder.
+
+    Args:
+        run: The run whose plan it is.
+        name: One that `known_rivals` let pass.
+    """
+    # Others' pairs are compared as they are made: the gate is a part of what stands against them.
+    unscreened = run.config.screen.model_copy(update={"enabled": False})
+    config = run.config.model_copy(update={"generator": GeneratorConfig(name=name), "screen": unscreened})
+    other = Run.create(run.path("arms", name), config)
+    train(other)
+    generate(other)
+    return other
+
+
+def pieces(run: Run, product: str) -> tuple[list[Piece], list[Piece]]:
+    """Return a run's kept pairs and its shams of one product."""
+    seen: Counter[str] = Counter()
+    place: dict[int, int] = {}
+    pairs, shams = [], []
+    kept = {row["index"]: row for row in run.kept()}
+    screened = run.verdicts() is not None
+    for row in run.samples():
+        if row["product"] != product or "borrowed" in row:  # no test picture can show what a product never had
+            continue
+        place[row["index"]] = seen[row["defect"]]
+        # Of a screened run the pairs that stand are counted, so that "3 a shot" means 3 that anybody learns from.
+        seen[row["defect"]] += row["index"] in kept or not screened
+        if stands := kept.get(row["index"]):
+            mask = run.path(stands["mask"])
+            example = Example(stands["image"], run.path(stands["image"]), product, row["defect"], mask)
+            pairs.append(Piece(example, mask, row["normal"], place[row["index"]]))
+    for row in run.shams():
+        if row["product"] == product and row["status"] == "made":
+            example = Example(row["image"], run.path(row["image"]), product)
+            shams.append(Piece(example, run.path(row["mask"]), row["normal"], place[row["twin"]]))
+    return pairs, shams
+
+
+def held_out(shams: Sequence[Piece], normals: Sequence[Example]) -> list[Piece]:
+    """Choose the shams that judge artefacts: evenly spaced, and few enough that nine in ten sound parts stay."""
+    count = min(HELD_SHAMS, len(shams) // 2, max(1, len(normals) // 10))
+    if not shams or count < 1:
+        return []
+    step = len(shams) / count
+    return [shams[int(step * (place + 0.5))] for place in range(count)]
+
+
+def make_arms(run: Run, others: dict[str, Run], product: str, split: Split, held: Sequence[Piece]) -> list[Arm]:
+    """Return every arm that the configuration asks for, `real-only` first."""
+    part = run.config.prove
+    away = {piece.normal for piece in held}
+    shots = Counter(str(e.defect) for e in split.shots)
+    made, shams = (_without(group, away) for group in pieces(run, product))
+    name = run.config.generator.name
+    arms = [Arm(REAL, "shots and sound parts")]
+    stores: dict[str, tuple[list[Piece], list[Piece]]] = {}
+    for other, folder in others.items():
+        own, own_shams = (_without(group, away) for group in pieces(folder, product))
+        stores[other] = own, own_shams
+        arms.append(Arm(other, f"and {len(own)} pairs of {other}{_with(own_shams)}", _examples(own), tuple(own_shams)))
+    arms.append(Arm(OURS, f"and {len(made)} pairs of {name}{_with(shams)}", _examples(made), tuple(shams)))
+    if shams:
+        arms.append(Arm(NO_SHAMS, f"and {len(made)} pairs of {name} alone", _examples(made)))
+    if part.mix and others:
+        first = next(iter(others))
+        more, more_shams = stores[first]
+        arms.append(
+            Arm(
+                mixed(first),
+                f"and the pairs of {name} and of {first}{_with([*shams, *more_shams])}",
+                _examples([*made, *more]),
+                (*shams, *more_shams),
+            )
+        )
+    for times in part.curve:
+        limit = {kind: math.ceil(times * count) for kind, count in shots.items()}
+        few = [p for p in made if p.place < limit[str(p.example.defect)]]
+        if len(few) < len(made):
+            most = max(limit.values())
+            few_shams = [p for p in shams if p.place < most]
+            arms.append(
+                Arm(
+                    f"{OURS} {times:g}x",
+                    f"and {len(few)} pairs of {name}, {times:g} a shot{_with(few_shams)}",
+                    _examples(few),
+                    tuple(few_shams),
+                )
+            )
+    return arms
+
+
+def common_set(
+    split: Split, held: Sequence[Piece], size: int, kinds: Sequence[str], forbidden: frozenset[str]
+) -> TrainingSet:
+    """Return what every arm learns from: the sound parts but those under held-out shams. No test picture can enter."""
+    away = {piece.normal for piece in held}
+    made = TrainingSet(size, kinds, forbidden)
+    for example in split.normals:
+        if example.id not in away:
+            made.add(example, "real")
+    return made
+
+
+def training_set(common: TrainingSet, arm: Arm, split: Split) -> TrainingSet:
+    """Return what an arm's detectors learn from: sound parts, shots, its pairs and shams."""
+    made = common.clone()
+    for example in split.shots:
+        made.add(example, "real")
+    for example in arm.pairs:
+        made.add(example, "made")
+    for piece in arm.shams:
+        made.add(piece.example, "sham", painted=piece.mask)
+    return made
+
+
+def _without(group: Sequence[Piece], normals: set[str]) -> list[Piece]:
+    return [piece for piece in group if piece.normal not in normals]
+
+
+def _examples(group: Sequence[Piece]) -> tuple[Example, ...]:
+    return tuple(piece.example for piece in group)
+
+
+def _with(shams: Sequence[Piece]) -> str:
+    return f", with {len(shams)} shams" if shams else ""

@@ -1,0 +1,96 @@
+"""The test set of a proof: read only when a trained detector sits the exam, never handed to one that learns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from flawsmith.data import images
+from flawsmith.data import split as shots
+from flawsmith.data.split import Split
+from flawsmith.data.training_set import read_square, square_mask, to_tensor
+from flawsmith.evaluation.arms import Piece
+from flawsmith.evaluation.statistics import Exam, Outcome, outcome
+from flawsmith.interfaces import Detector
+from flawsmith.types import Found
+
+_CHUNK = 16
+_PART = {"where": "heat", "whether": "score", "which": "kind"}
+
+
+class Examiner:
+    """Holds one product's test pictures, and asks detectors about them.
+
+    Args:
+        split: One product's pictures.
+        kinds: Its kinds of damage, in the order in which detectors count them.
+        size: Side of the squares that detectors see.
+        drop_twins: Leave out what seems to be a second photograph of a shot.
+
+    Raises:
+        DataError: the test set lacks sound or damaged pictures.
+    """
+
+    def __init__(self, split: Split, kinds: Sequence[str], size: int, *, drop_twins: bool) -> None:
+        kept = shots.provable(split, drop_twins=drop_twins)
+        self.size = size
+        self.left_out = len(split.test_defects) - len(kept.test_defects)
+        self.tests = [*(e for e in kept.test_defects if e.defect in kinds), *kept.test_normals]
+        # Pictures left out as twins are test pictures still: no detector may learn from them either.
+        everyone = [*split.test_defects, *split.test_normals]
+        self.forbidden = frozenset(shots.content_hash(example.image) for example in everyone)
+        places = {kind: number for number, kind in enumerate(kinds)}
+        numbers = [places[e.defect] if e.defect is not None else -1 for e in self.tests]
+        self.exam = Exam(tuple(e.id for e in self.tests), np.array(numbers), tuple(kinds))
+        self._normals = {example.id: example for example in split.normals}
+        self._sheet: tuple[torch.Tensor, list[np.ndarray]] | None = None
+
+    def sit(self, detector: Detector, asked: set[str]) -> Outcome:
+        """Let a detector look at every test picture, once, and mark its answers to the tasks that it is asked."""
+        if self._sheet is None:
+            read = [read_square(example, self.size) for example in self.tests]
+            self._sheet = torch.from_numpy(np.stack([image for image, _ in read])), [mask for _, mask in read]
+        pictures, masks = self._sheet
+        found = predicted(detector, pictures)
+        answers = {task: getattr(found, _PART[task]) for task in asked}
+        heat, score, kind = (answers.get(task) for task in _PART)
+        return outcome(
+            self.exam,
+            masks,
+            None if heat is None else [one[0].numpy() for one in heat],
+            None if score is None else score.numpy(),
+            None if kind is None else kind.numpy(),
+        )
+
+    def artefact(self, detector: Detector, held: Sequence[Piece]) -> dict[str, float]:
+        """Return how much louder a detector fires where a sound part was repainted than on the same place untouched.
+
+        `louder` is the share of shams whose repainted place has the higher greatest heat (ties count half): 0.5 = a
+        repainted place looks like any other, 1 = the detector has learned "repainted = damaged". The held-out shams and
+        their photographs were never learned from.
+        """
+        values = []
+        for piece in held:
+            sham, _ = read_square(piece.example, self.size)
+            plain, _ = read_square(self._normals[piece.normal], self.size)
+            native = images.read_mask(piece.mask, images.describe(piece.example.image).shape)
+            place = square_mask(native, self.size)
+            heat = predicted(detector, torch.from_numpy(np.stack([sham, plain]))).heat
+            assert heat is not None
+            values.append([float(heat[row, 0].numpy()[place].max()) for row in range(2)])
+        both = np.array(values)
+        louder = np.sign(both[:, 0] - both[:, 1]) * 0.5 + 0.5
+        return {"louder": float(louder.mean()), "sham": float(both[:, 0].mean()), "untouched": float(both[:, 1].mean())}
+
+
+def predicted(detector: Detector, pictures: torch.Tensor) -> Found:
+    """Look at uint8 (P,S,S,3) pictures, a few at a time."""
+    parts = [detector.predict(to_tensor(chunk.numpy())) for chunk in pictures.split(_CHUNK)]
+
+    def joined(name: str) -> torch.Tensor | None:
+        values = [getattr(one, name) for one in parts]
+        return None if any(value is None for value in values) else torch.cat(values)
+
+    return Found(joined("heat"), joined("score"), joined("kind"))

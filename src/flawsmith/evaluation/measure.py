@@ -1,0 +1,165 @@
+"""Rulers of the pictures themselves: windows round real and made damage, features once, every metric a kind.
+
+In the clean protocol made pairs are compared with the shots alone, so the test set stays unseen; in the field protocol
+with the test defects, as papers do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from flawsmith import registry
+from flawsmith.data import images
+from flawsmith.data.feature_windows import SIDE, close_up, window
+from flawsmith.errors import RunError
+from flawsmith.files import digest, read_json, write_json
+from flawsmith.interfaces import Metric
+from flawsmith.nn.features import load_extractor
+from flawsmith.nn.networks.extractor import Extractor
+from flawsmith.run.dataset import split_data
+from flawsmith.run.folder import Run
+from flawsmith.run.progress import progress
+from flawsmith.types import Example, Figure, Gallery
+
+_CHUNK = 16
+
+Views = Sequence[tuple[np.ndarray, np.ndarray, np.ndarray | None]]
+
+
+def measure(run: Run) -> Path:
+    """Run the stage; does nothing when it is done already with the same input; returns the path of metrics.json.
+
+    Raises:
+        RunError: no pairs were generated yet.
+        ConfigError: a metric is unknown, or the extractor's weights are missing.
+    """
+    config, path, part = run.config, run.path("metrics.json"), run.config.features
+    for name in config.measure.metrics:
+        registry.require("metrics", name, "measure.metrics")
+    made = run.pairs_hash()
+    if not made:
+        raise RunError(f"{run.folder}: no pairs are made yet; run `flawsmith generate {run.folder}` first")
+    split = split_data(run)
+    field = config.prove.protocol == "field"
+    real = split.test_defects if field else split.shots
+    extractor = load_extractor(part.extractor, part.source, offline=config.backbone.offline)
+    seen = [(e.id, digest(e.image), digest(e.mask) if e.mask else "") for e in real]
+    stamp = digest(config.measure.model_dump(mode="json"), made, seen, extractor.fingerprint, config.seed)
+    if run.stage_hash("measure") == stamp and path.is_file():
+        return path
+    begun = time.time()
+    run.forget("measure", "report")
+    metrics: dict[str, Metric] = {name: registry.get("metrics", name) for name in config.measure.metrics}
+    normals = {example.id: example for example in split.normals}
+    rows = run.kept()
+    kinds = sorted({(e.product, str(e.defect)) for e in split.shots})
+    tree: dict[str, Any] = {
+        "extractor": {"name": extractor.name, "fingerprint": extractor.fingerprint},
+        "window": SIDE,
+        "real": "test defects" if field else "shots",
+        "resamples": config.measure.resamples,
+        "products": {},
+    }
+    with progress("measure", len(kinds), "kinds") as advance:
+        for product, kind in kinds:
+            own = [row for row in rows if (row["product"], row["defect"]) == (product, kind)]
+            theirs = [close_up(example) for example in real if (example.product, example.defect) == (product, kind)]
+            ours = [_made(run, row, normals) for row in own]
+            galleries = gallery(theirs, extractor), gallery(ours, extractor)
+            figures: dict[str, Figure] = {}
+            for place, metric in enumerate(metrics.values()):
+                rng = np.random.default_rng((config.seed, 51, place))
+                figures |= metric(*galleries, rng, config.measure.resamples)
+            tree["products"].setdefault(product, {})[kind] = {
+                "real": len(theirs),
+                "made": len(ours),
+                "figures": {name: _plain(figure) for name, figure in figures.items()},
+            }
+            advance(1, kind)
+    write_json(path, tree)
+    run.log(stage="measure", seconds=round(time.time() - begun, 1), what=f"{len(rows)} pairs")
+    run.finish("measure", stamp)
+    return path
+
+
+def read_metrics(run: Run) -> dict[str, Any] | None:
+    """Return metrics.json's tree, or None when the pairs that the run has now were not measured."""
+    path = run.path("metrics.json")
+    if not run.stage_hash("measure") or not path.is_file():
+        return None
+    tree: dict[str, Any] = read_json(path)
+    return tree
+
+
+def metrics_sentence(tree: dict[str, Any]) -> str:
+    """Return what was measured with what."""
+    name = f"{tree['extractor']['name']} ({tree['extractor']['fingerprint']})"
+    return (
+        f"Windows round the damage, {tree['window']} x {tree['window']} pixels, made against {tree['real']}; features "
+        f"of {name}; 95 % intervals from {tree['resamples']} resamples of pictures."
+    )
+
+
+def metric_rows(tree: dict[str, Any], product: str) -> tuple[list[str], list[list[str]]]:
+    """Return heads and rows, a kind each, of one product's figures: "value [low, high]"."""
+    kinds = tree["products"][product]
+    names = list(dict.fromkeys(name for kind in kinds.values() for name in kind["figures"]))
+    rows = []
+    for kind, own in kinds.items():
+        cells = [_cell(own["figures"].get(name)) for name in names]
+        rows.append([f"{kind} ({own['made']} made, {own['real']} real)", *cells])
+    return ["kind", *names], rows
+
+
+def gallery(views: Views, extractor: Extractor) -> Gallery:
+    """Describe windows (image float32 (S,S,3), mask bool (S,S), the sound one beneath or None) once."""
+    size = (len(views), SIDE, SIDE)
+    image = torch.from_numpy(np.array([view[0] for view in views], np.float32).reshape(*size, 3)).permute(0, 3, 1, 2)
+    mask = torch.from_numpy(np.array([view[1] for view in views], bool).reshape(size))
+    below = None
+    if views and all(view[2] is not None for view in views):
+        below = torch.from_numpy(np.array([view[2] for view in views], np.float32)).permute(0, 3, 1, 2)
+    chunks = image.contiguous().split(_CHUNK) if views else []
+    vectors = [extractor.vector(chunk) for chunk in chunks]
+    depths = [extractor.perceptual(chunk) for chunk in chunks]
+    told = [extractor.probabilities(chunk) for chunk in chunks]
+    return Gallery(
+        image,
+        mask,
+        torch.cat(vectors).float() if vectors else torch.zeros(0, 1),
+        tuple(torch.cat(depth).float() for depth in zip(*depths, strict=True)),
+        extractor.name,
+        torch.cat([one for one in told if one is not None]) if told and told[0] is not None else None,
+        below,
+    )
+
+
+def _made(run: Run, row: dict[str, Any], normals: dict[str, Example]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    sound = images.read(normals[row["normal"]].image)
+    span = images.range_of(sound)
+    native = images.read(run.path(row["image"]))
+    mask = images.read_mask(run.path(row["mask"]), native.shape)
+    image, label, below = window(images.to_model(native, span), mask, images.to_model(sound, span))
+    return image, label, below
+
+
+def _plain(figure: Figure) -> dict[str, Any]:
+    return {
+        name: round(value, 6) if isinstance(value, float) else value
+        for name, value in asdict(figure).items()
+        if value not in (None, "") or name == "value"
+    }
+
+
+def _cell(figure: dict[str, Any] | None) -> str:
+    if figure is None or figure["value"] is None:
+        return "" if figure is None else f"not told: {figure.get('reason', '')}"
+    text = f"{figure['value']:.3g}"
+    return f"{text} [{figure['low']:.3g}, {figure['high']:.3g}]" if "low" in figure else text

@@ -1,0 +1,171 @@
+"""What a proof says, as the tree of proof.json: figures of every arm, verdicts, notes, telling pictures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flawsmith.config import Config
+from flawsmith.data.split import Split
+from flawsmith.evaluation.arms import NO_SHAMS, NONE, OURS, REAL, Arm, mixed
+from flawsmith.evaluation.evaluator import Examiner
+from flawsmith.evaluation.statistics import MEAN, TASKS, Exam, Outcome, compare, draws, resampled
+from flawsmith.metrics.ranking import confusion, weighted_ap
+
+_DECIDES = {"where": "ap", "whether": "auroc", "which": "recall"}
+FEW_TESTS = 10
+"""Fewer test pictures of a kind than this are worth a note."""
+_TELLING = 3
+
+
+@dataclass(slots=True)
+class Tried:
+    """Every arm of one product, and what its detectors answered: lists hold a seed each."""
+
+    arms: list[Arm]
+    outcomes: dict[str, list[Outcome]]
+    best: dict[str, list[Outcome]]
+    """In the field protocol: the answers of the epoch that was best on the test set."""
+    artefacts: dict[str, list[dict[str, float]]]
+    thumbs: dict[str, str]
+    """Where below state/prove/ the first seed's heats lie."""
+
+
+def proof_tree(config: Config, split: Split, examiner: Examiner, tried: Tried, held: int) -> dict[str, Any]:
+    """Return one product's part of proof.json."""
+    exam = examiner.exam
+    counts = Counter(example.defect for example in examiner.tests)
+    return {
+        "size": examiner.size,
+        "kinds": list(exam.kinds),
+        "shots": dict(sorted(Counter(str(e.defect) for e in split.shots).items())),
+        "test": {"sound": counts[None], **{kind: counts[kind] for kind in exam.kinds}},
+        "twins_left_out": examiner.left_out,
+        "notes": _notes(config, examiner, counts),
+        "arms": {arm.name: arm.facts() | {"figures": figures(tried.outcomes[arm.name])} for arm in tried.arms},
+        "confusion": {name: _confusion(exam, tried.outcomes[name]) for name in (REAL, OURS) if name in tried.outcomes},
+        "best_on_test": {name: figures(seeds) for name, seeds in tried.best.items()},
+        "comparisons": _comparisons(config, exam, tried),
+        "artefact": {name: _spread(rows) for name, rows in tried.artefacts.items()},
+        "held_out_shams": held,
+        "curve": _curve(tried, len(split.shots)),
+        "telling": _telling(examiner, tried),
+        "thumbs": tried.thumbs,
+    }
+
+
+def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Return task -> kind -> figure -> {mean, each}: a value a seed."""
+    merged: dict[str, Any] = {}
+    for task in TASKS:
+        for kind in outcomes[0].figures.get(task, {}):
+            merged.setdefault(task, {})[kind] = _spread([one.figures[task][kind] for one in outcomes])
+    return merged
+
+
+def _spread(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
+    each = {name: [round(row[name], 6) for row in rows] for name in rows[0]}
+    return {name: {"mean": round(float(np.mean(values)), 6), "each": values} for name, values in each.items()}
+
+
+def _confusion(exam: Exam, outcomes: Sequence[Outcome]) -> list[list[float]]:
+    """Return how many test defects of each kind (row) are called which (column): the mean over seeds; [] = not told."""
+    own = np.flatnonzero(exam.kind >= 0)
+    told = [one.kind.argmax(1)[own] for one in outcomes if one.kind is not None]
+    if not told:
+        return []
+    numbers = range(len(exam.kinds))
+    tables = [confusion(exam.kind[own].tolist(), answer.tolist(), numbers) for answer in told]
+    return [[round(float(cell), 2) for cell in row] for row in np.mean(tables, axis=0)]
+
+
+def _curve(tried: Tried, shots: int) -> list[dict[str, Any]]:
+    """Return the deciding mean of each task against the pairs a shot: none, those of `prove.curve`, all."""
+    rows = []
+    for arm in tried.arms:
+        if arm.name == REAL or arm.name == OURS or arm.name.startswith(f"{OURS} ") and arm.name.endswith("x"):
+            table = figures(tried.outcomes[arm.name])
+            told = {task: table[task][MEAN][name]["each"] for task, name in _DECIDES.items() if task in table}
+            rows.append({"arm": arm.name, "pairs_a_shot": round(len(arm.pairs) / shots, 2), **told})
+    return sorted(rows, key=lambda row: row["pairs_a_shot"])
+
+
+def _comparisons(config: Config, exam: Exam, tried: Tried) -> list[dict[str, Any]]:
+    part, names = config.prove, [arm.name for arm in tried.arms]
+    weights = draws(exam, part.resamples, np.random.default_rng((config.seed, 71)))
+    drawn = {name: [resampled(exam, one, weights) for one in tried.outcomes[name]] for name in names}
+    wanted = [(name, REAL) for name in names if name not in (REAL, NONE)]
+    wanted += [(OURS, name) for name in (*part.against, NO_SHAMS) if name in names]
+    wanted += [(mixed(name), name) for name in part.against if mixed(name) in names]
+    rows = []
+    for one, other in wanted:
+        found = compare(
+            drawn[one],
+            drawn[other],
+            (tried.outcomes[one], tried.outcomes[other]),
+            confidence=part.confidence,
+            rng=np.random.default_rng((config.seed, 72)),
+        )
+        rows += [{"arm": one, "against": other, **row} for row in found]
+    return rows
+
+
+def _notes(config: Config, examiner: Examiner, counts: Counter[str | None]) -> list[str]:
+    part, notes = config.prove, []
+    if examiner.left_out:
+        notes.append(
+            f"{examiner.left_out} test pictures were left out: they seem to be second photographs of a shot's damage"
+        )
+    for kind in examiner.exam.kinds:
+        if not counts[kind]:
+            notes.append(f"{kind}: no test picture is left, so nothing can be said of it")
+        elif counts[kind] < FEW_TESTS:
+            notes.append(f"{kind}: only {counts[kind]} test pictures, so its interval is rough")
+    if part.seeds < 3:
+        notes.append(f"trained with {part.seeds} seed{'s' if part.seeds > 1 else ''}: a verdict needs at least 3")
+    if part.protocol == "field":
+        notes.append("field protocol: best-on-test chose its epoch by the test set; believe the last epoch")
+        if config.data.shots != "third":
+            notes.append(f"the papers learn from a third of each kind; here data.shots is {config.data.shots}")
+    return notes
+
+
+def _telling(examiner: Examiner, tried: Tried) -> list[dict[str, Any]]:
+    """Return the test pictures on which ours gained and lost most against real-only, a few a kind."""
+    mine, other = tried.outcomes.get(OURS, []), tried.outcomes[REAL]
+    if not mine or mine[0].damaged is None:
+        return []
+    gain = np.mean([_alone(a, examiner.exam) - _alone(b, examiner.exam) for a, b in zip(mine, other, strict=True)], 0)
+    chosen = []
+    for number in examiner.exam.asked():
+        own = np.flatnonzero(examiner.exam.kind == number)
+        order = own[np.argsort(-gain[own], kind="stable")]
+        picks = [(place, "gained") for place in order[:_TELLING] if gain[place] > 0]
+        picks += [(place, "lost") for place in order[::-1][:_TELLING] if gain[place] < 0]
+        for place, what in picks:
+            example = examiner.tests[place]
+            chosen.append(
+                {
+                    "id": example.id,
+                    "kind": example.defect,
+                    "what": what,
+                    "change": round(float(gain[place]), 4),
+                    "place": int(place),
+                    "image": example.image.as_posix(),
+                    "mask": example.mask.as_posix() if example.mask else None,
+                }
+            )
+    return chosen
+
+
+def _alone(one: Outcome, exam: Exam) -> np.ndarray:
+    """Return float64 (P,): pixel AP within each damaged picture alone; 0 for sound ones."""
+    assert one.damaged is not None and one.sound is not None
+    own = np.flatnonzero(exam.kind >= 0)
+    found = np.zeros(len(exam.kind))
+    found[own] = weighted_ap(one.damaged[own], one.sound[own], np.eye(len(own), dtype=np.float32))
+    return found

@@ -1,0 +1,311 @@
+"""The reader: a frozen vision-language encoder that looks at a reference picture with its words.
+
+It is the CSM of AnomalyControl-CSM (arXiv 2412.06510): learned queries attend to the tokens of a picture and, through
+shared self-attention, to words; what they become says what the picture shows *of what the words name*. `asea.py`
+moves that attention onto the damage.
+
+    picture (B,3,H,W) RGB in [-1,1], words  ->  queries (B,Q,D), attention (B,g*g)
+
+Two readers stand behind it. `Blip2Reader` is BLIP-2's first stage through transformers: the paper's. `BuiltinReader`
+needs no hub: EfficientNet-Lite0's maps for tokens, the built-in text encoder for words, and between them a small
+Q-Former of the same class (4 layers of 128), trained contrastively on factory pictures and captions by
+`recipes/csm.py`.
+
+Ours, not the paper's: the built-in reader.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flawsmith.errors import BackboneError
+from flawsmith.nn.backbone import quiet, token_numbers
+from flawsmith.nn.features import load_extractor, tensors_fingerprint
+from flawsmith.nn.networks.extractor import scaled
+from flawsmith.nn.weights import load_tensors, save_tensors
+
+Words = tuple[Tensor, Tensor]
+"""(embeddings (B,T,D), int64 mask (B,T) with 1 where there is a word)."""
+_BLIP_MEAN, _BLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+class Reader(nn.Module):
+    """What both readers share: queries through a Q-Former, and the attention that they pay to the picture."""
+
+    qformer: Any
+    """A transformers Blip2QFormerModel."""
+    query: nn.Parameter
+    """float32 (1,Q,D)."""
+    width: int
+    """D."""
+    grid: int
+    """g: image tokens lie on g x g cells."""
+    extra: int
+    """Tokens before those of the cells (a class token)."""
+    fingerprint: str
+    """First 12 hex digits of the SHA-256 of the weights that are the reader's own."""
+
+    @abstractmethod
+    def tokens(self, image: Tensor) -> Tensor:
+        """Return the image tokens float32 (B, extra + g*g, V), without gradients."""
+
+    @abstractmethod
+    def words(self, texts: Sequence[str]) -> Words:
+        """Return word embeddings and their mask."""
+
+    def look(self, tokens: Tensor, words: Words | None) -> tuple[Tensor, Tensor]:
+        """Return (queries float32 (B,Q,D), attention float32 (B,g*g)); gradients pass to the tokens.
+
+        Attention is the mean over cross-attention layers, heads and queries, without the class token's share.
+        """
+        count, length = len(tokens), self.query.shape[1]
+        query = self.query.expand(count, -1, -1)
+        seen = torch.ones(query.shape[:2], dtype=torch.int64, device=query.device)
+        if words is not None:
+            query, seen = torch.cat([query, words[0]], 1), torch.cat([seen, words[1]], 1)
+        out = self.qformer(
+            query_embeds=query,
+            query_length=length,
+            attention_mask=seen,
+            encoder_hidden_states=tokens,
+            encoder_attention_mask=torch.ones(tokens.shape[:2], dtype=torch.int64, device=tokens.device),
+            output_attentions=True,
+        )
+        paid = torch.stack([layer.mean((1, 2)) for layer in out.cross_attentions]).mean(0)
+        return out.last_hidden_state[:, :length], paid[:, self.extra :]
+
+
+class BuiltinReader(Reader):
+    """EfficientNet-Lite0's maps, the built-in text encoder, and a Q-Former of ours between them.
+
+    Args:
+        text_encoder: A CLIPTextModel.
+        tokenizer: Its CLIPTokenizer.
+        width: D of queries and image tokens.
+        layers: Of the Q-Former; every second one looks at the picture.
+        queries: Q.
+    """
+
+    mean: Tensor
+    std: Tensor
+    side = 256
+    """Side in pixels to which references are scaled."""
+    channels = 496
+    """Of the four depths of EfficientNet-Lite0, side by side."""
+    grid, extra = 16, 0
+
+    def __init__(
+        self, text_encoder: Any, tokenizer: Any, *, width: int = 128, layers: int = 4, queries: int = 16
+    ) -> None:
+        super().__init__()
+        from transformers import Blip2QFormerConfig, Blip2QFormerModel
+
+        self.width = width
+        self.made_of = {"width": width, "layers": layers, "queries": queries}
+        spoken = int(text_encoder.config.hidden_size)
+        config = Blip2QFormerConfig(
+            hidden_size=width,
+            encoder_hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=4,
+            intermediate_size=2 * width,
+            cross_attention_frequency=2,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            use_qformer_text_input=True,
+        )
+        config._attn_implementation = "eager"  # the only one that tells its attention
+        # New layers draw random numbers; the global stream is not ours to move.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            self.qformer = Blip2QFormerModel(config)
+            self.query = nn.Parameter(torch.randn(1, queries, width) * 0.02)
+            self.lift = nn.Linear(self.channels, width)
+            self.place = nn.Parameter(torch.randn(1, self.grid**2, width) * 0.02)
+            self.level = nn.LayerNorm(width)
+            self.hear = nn.Linear(spoken, width)
+        self.register_buffer("mean", torch.zeros(self.channels))
+        self.register_buffer("std", torch.ones(self.channels))
+        self.text_encoder, self.tokenizer = text_encoder.eval().requires_grad_(False), tokenizer
+        self._eyes: Any = None
+        self.fingerprint = ""
+
+    @torch.no_grad()
+    def cells(self, image: Tensor) -> Tensor:
+        """Return float32 (B,g*g,496): the four depths of the extractor, each brought to g x g cells."""
+        if self._eyes is None:
+            self._eyes = (load_extractor("efficientnet-lite0", device=str(self.query.device)),)  # in a tuple: not ours
+        maps = self._eyes[0].maps(scaled(image, self.side))
+        size = (self.grid, self.grid)
+        laid = [
+            F.adaptive_avg_pool2d(depth, size)
+            if depth.shape[-1] >= self.grid
+            else F.interpolate(depth, size, mode="bilinear", align_corners=False)
+            for depth in maps
+        ]
+        return torch.cat(laid, 1).flatten(2).transpose(1, 2).clone()
+
+    def lifted(self, cells: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Return image tokens float32 (B,g*g,D) of cells, or of those alone that `kept` (int64) names."""
+        some = slice(None) if kept is None else kept
+        return self.level(self.lift((cells[:, some] - self.mean) / self.std) + self.place[:, some])
+
+    @torch.no_grad()
+    def tokens(self, image: Tensor) -> Tensor:
+        return self.lifted(self.cells(image))
+
+    def words(self, texts: Sequence[str]) -> Words:
+        states, mask = self.states(texts)
+        return self.hear(states), mask
+
+    @torch.no_grad()
+    def states(self, texts: Sequence[str]) -> Words:
+        """Return the frozen text encoder's last states (B,T,W), and the mask of what is not padding."""
+        ids = token_numbers(self.tokenizer, self.text_encoder, texts).to(self.query.device)
+        # The end of text is also what pads: the first one is the last word.
+        ended = (ids == self.tokenizer.eos_token_id).int().cumsum(1)
+        mask = ((ended == 0) | ((ended == 1) & (ids == self.tokenizer.eos_token_id))).long()
+        return self.text_encoder(ids).last_hidden_state.float(), mask
+
+    def save(self, folder: Path) -> None:
+        """Write reader.json, model.safetensors (float16), text_encoder/ and tokenizer/."""
+        folder.mkdir(parents=True, exist_ok=True)
+        own = {k: v.half() for k, v in self.state_dict().items() if not k.startswith("text_encoder.")}
+        save_tensors(folder / "model.safetensors", own)
+        (folder / "reader.json").write_text(json.dumps(self.made_of) + "\n", encoding="utf-8")
+        with quiet():
+            self.text_encoder.half().save_pretrained(folder / "text_encoder")
+            self.text_encoder.float()
+            self.tokenizer.save_pretrained(folder / "tokenizer")
+
+    @classmethod
+    def load(cls, folder: Path) -> BuiltinReader:
+        """Read what `save` wrote.
+
+        Raises:
+            BackboneError: the folder holds something else.
+        """
+        from transformers import CLIPTextModel, CLIPTokenizer
+
+        try:
+            with quiet():
+                text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", local_files_only=True)
+                tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
+            reader = cls(text_encoder.float(), tokenizer, **json.loads((folder / "reader.json").read_text()))
+            tensors, _ = load_tensors(folder / "model.safetensors")
+            found = reader.load_state_dict({name: value.float() for name, value in tensors.items()}, strict=False)
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            raise BackboneError(f"{folder}: holds no reader of flawsmith's ({str(error).splitlines()[0]})") from error
+        lost = [key for key in found.missing_keys if not key.startswith("text_encoder.")]
+        if lost or found.unexpected_keys:
+            raise BackboneError(f"{folder}/model.safetensors: does not fit this reader, e.g. {(lost or ['?'])[0]}")
+        reader.fingerprint = tensors_fingerprint(reader)
+        return reader
+
+
+class Blip2Reader(Reader):
+    """BLIP-2's first stage: EVA-CLIP-g and its Q-Former, the paper's reader.
+
+    Args:
+        model: A transformers Blip2ForImageTextRetrieval whose Q-Former tells its attention ("eager").
+        tokenizer: Its BERT tokenizer.
+    """
+
+    extra = 1
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        super().__init__()
+        if not model.config.qformer_config.use_qformer_text_input:
+            raise BackboneError(
+                "this BLIP-2 takes no words (its qformer_config says use_qformer_text_input = false); "
+                "name one for image-text retrieval, e.g. Salesforce/blip2-itm-vit-g"
+            )
+        self.vision, self.embeddings, self.qformer = model.vision_model, model.embeddings, model.qformer
+        self.query, self.tokenizer = model.query_tokens, tokenizer
+        seen = model.config.vision_config
+        self.width, self.side = int(self.query.shape[-1]), int(seen.image_size)
+        self.grid = self.side // int(seen.patch_size)
+        self.longest = int(model.config.qformer_config.max_position_embeddings)
+        self.register_buffer("mean", torch.tensor(_BLIP_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_BLIP_STD).view(1, 3, 1, 1), persistent=False)
+        self.fingerprint = tensors_fingerprint(self.qformer)
+
+    @torch.no_grad()
+    def tokens(self, image: Tensor) -> Tensor:
+        side = (self.side, self.side)
+        seen = F.interpolate(image, side, mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)
+        seen = ((seen + 1) / 2 - self.mean) / self.std  # type: ignore[operator]
+        return self.vision(seen).last_hidden_state.float()
+
+    def words(self, texts: Sequence[str]) -> Words:
+        coded = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.longest, return_tensors="pt"
+        ).to(self.query.device)
+        return self.embeddings(input_ids=coded.input_ids), coded.attention_mask.long()
+
+
+def builtin_folder() -> Path:
+    """Return the folder of the reader that came with the package.
+
+    Raises:
+        BackboneError: this installation has none.
+    """
+    place = Path(__file__).resolve().parent.parent / "weights" / "reader"
+    if not (place / "model.safetensors").is_file():
+        raise BackboneError(f"the built-in reader is not at {place}; name a BLIP-2 folder in its place")
+    return place
+
+
+@lru_cache(maxsize=4)
+def load_reader(source: str = "builtin", *, offline: bool = True, device: str = "cpu") -> Reader:
+    """Return a frozen reader; the same arguments give the same object.
+
+    Args:
+        source: "builtin", a folder that `BuiltinReader.save` or transformers (BLIP-2) wrote, or a hub id of a BLIP-2.
+        offline: True: a hub is never asked.
+        device: Where it computes, in float32.
+
+    Raises:
+        BackboneError: nothing of the kind is there.
+    """
+    folder = builtin_folder() if source == "builtin" else Path(source)
+    if (folder / "reader.json").is_file():
+        reader: Reader = BuiltinReader.load(folder)
+    else:
+        reader = _blip2(source, offline)
+    return reader.float().eval().requires_grad_(False).to(device)
+
+
+def _blip2(source: str, offline: bool) -> Blip2Reader:
+    from transformers import AutoTokenizer, Blip2ForImageTextRetrieval
+
+    kind: Any = Blip2ForImageTextRetrieval  # its types do not know output_loading_info
+    if offline and not Path(source).is_dir():
+        raise BackboneError(
+            f"reader {source!r}: no such folder, and asking a hub is off; name a folder of BLIP-2 for image-text "
+            'retrieval, "builtin", or set generator.settings.offline = false'
+        )
+    try:
+        with quiet():
+            model, found = kind.from_pretrained(
+                source, local_files_only=offline, attn_implementation="eager", output_loading_info=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline)
+    except Exception as error:  # every library below raises its own kind for a broken file
+        raise BackboneError(f"reader {source!r}: cannot be loaded ({str(error).splitlines()[0][:200]})") from error
+    # A generation model's folder has no words' embeddings; transformers would fill them with random numbers.
+    if missing := sorted(found["missing_keys"]):
+        raise BackboneError(
+            f"reader {source!r}: {len(missing)} tensors are missing, e.g. {missing[0]}; it must be a BLIP-2 for "
+            "image-text retrieval, e.g. Salesforce/blip2-itm-vit-g"
+        )
+    return Blip2Reader(model, tokenizer)

@@ -1,0 +1,283 @@
+"""What is in the folder, what is wrong with it, and what a run will cost: `flawsmith check`.
+
+Reads the set and writes nothing. Whatever would stop a run later is an error here, with the files' names; whatever
+would only make it worse is a warning. Needs no network and imports none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import mean, median
+
+import cv2
+import numpy as np
+
+from flawsmith.config import Config
+from flawsmith.data import images
+from flawsmith.data.fingerprints import looks
+from flawsmith.data.layouts import find, gaps
+from flawsmith.data.photographs import windows_over
+from flawsmith.data.split import Split, leaks, split, twins
+from flawsmith.errors import FlawsmithError
+from flawsmith.preflight.cost import estimate
+from flawsmith.preflight.findings import Findings, KindFacts, PictureFacts
+from flawsmith.preflight.refuse import preflight
+from flawsmith.run.dataset import unknown_kinds
+from flawsmith.synthesis.counts import wanted
+from flawsmith.synthesis.transfer import loans
+from flawsmith.types import Example
+
+CELL = 8.0
+"""Working pixels to a latent cell: what is thinner, the model can only smear."""
+PLANNED = 100
+"""Windows are planned for so many masks in all, spread evenly over the kinds: planning is slow, a median is asked."""
+_SHOWN = 3
+
+
+@dataclass(slots=True)
+class _Damage:
+    """What a kind's masks measured."""
+
+    share: list[float] = field(default_factory=list)
+    thickness: list[float] = field(default_factory=list)
+    windows: list[int] = field(default_factory=list)
+    drawn: list[float] = field(default_factory=list)
+
+
+def check(config: Config) -> Findings:
+    """Look a set over without changing anything; problems are listed, never raised."""
+    data = config.data
+    found = Findings(data.root, data.layout)
+    try:
+        examples = find(data)
+    except FlawsmithError as error:
+        found.errors += [*preflight(config, None), *str(error).splitlines()]
+        return found
+    found.errors += gaps(examples, data)
+    facts = _describe(examples, found)
+    _look_at_pictures(examples, facts, found)
+    damage, blank = _look_at_masks(examples, facts, config, found)
+    divided = _divide(examples, config, found)
+    found.errors += preflight(config, divided)
+    if divided and (unseen := [shot.id for shot in divided.shots if shot.id in blank]):
+        found.errors.append(f"{', '.join(unseen)}: a shot whose mask is empty teaches nothing; draw its damage first")
+    have = Counter((example.product, example.defect) for example in examples if example.defect is not None)
+    kinds = {key: number for key, number in sorted(have.items(), key=str) if key[1] is not None}
+    _tabulate(examples, divided, kinds, damage, found)
+    _check_kinds(kinds, config, found)
+    if kinds and facts:
+        windows = [number for one in damage.values() for number in one.windows]
+        sizes = [
+            fact.width * fact.height * (fact.depth // 8) * (3 if fact.mode == "RGB" else 1) for fact in facts.values()
+        ]
+        found.estimate, costly = estimate(
+            config,
+            kinds,
+            windows=mean(windows) if windows else 1.0,
+            picture_bytes=median(sizes),
+            lent=_lent(config, divided, found),
+        )
+        found.warnings += costly
+    return found
+
+
+def _describe(examples: Sequence[Example], found: Findings) -> dict[str, images.Facts]:
+    """Read all headers: {id: facts} of those that can be read."""
+    facts = {}
+    for example in examples:
+        try:
+            facts[example.id] = images.describe(example.image)
+        except FlawsmithError:
+            pass  # named by _look_at_pictures, which decodes it
+    by_product: dict[str, list[images.Facts]] = defaultdict(list)
+    for example in examples:
+        if example.id in facts:
+            by_product[example.product].append(facts[example.id])
+    for product, mine in sorted(by_product.items()):
+        formats = Counter(f"{fact.depth}-bit {fact.mode} {fact.codec}" for fact in mine)
+        widths, heights = [fact.width for fact in mine], [fact.height for fact in mine]
+        found.pictures.append(
+            PictureFacts(
+                product,
+                len(mine),
+                (min(widths), median(widths), max(widths)),
+                (min(heights), median(heights), max(heights)),
+                dict(formats.most_common()),
+            )
+        )
+        kinds_of = Counter(f"{fact.depth}-bit {fact.mode}" for fact in mine)
+        if len(kinds_of) > 1:
+            shown = ", ".join(f"{number} {name}" for name, number in kinds_of.most_common())
+            found.warnings.append(
+                f"{product}: the photographs are of several sorts ({shown}); one camera gives one sort"
+            )
+    return facts
+
+
+def _look_at_pictures(examples: Sequence[Example], facts: dict[str, images.Facts], found: Findings) -> None:
+    """Decode every picture once: list what is broken, and cameras that fill only part of 16 bits."""
+    seen = dict(zip((example.id for example in examples), looks([e.image for e in examples]), strict=True))
+    found.errors += _grouped(
+        ((name, one.problem) for name, one in seen.items() if one.problem), "picture", "cannot be used"
+    )
+    tops: dict[str, float] = defaultdict(float)
+    for example in examples:
+        if example.id in facts and facts[example.id].depth == 16:
+            tops[example.product] = max(tops[example.product], seen[example.id].top)
+    for product, top in sorted(tops.items()):
+        if 0 < top < 2**15:
+            bits = int(top).bit_length()
+            found.warnings.append(
+                f"{product}: the 16-bit pictures use only {bits} bits (largest value {top:g}), so the model sees them "
+                "nearly black; stretch them to 0..65535 when you save them"
+            )
+
+
+def _look_at_masks(
+    examples: Sequence[Example], facts: dict[str, images.Facts], config: Config, found: Findings
+) -> tuple[dict[tuple[str, str], _Damage], set[str]]:
+    """Measure every mask; also return the ids of those that are empty."""
+    blank: set[str] = set()
+    damage: dict[tuple[str, str], _Damage] = defaultdict(_Damage)
+    broken: list[tuple[str, str]] = []
+    doubtful: list[tuple[str, str]] = []
+    defects = [example for example in examples if example.mask is not None and example.id in facts]
+    every = max(1, -(-len(defects) // PLANNED))
+    turn: Counter[tuple[str, str]] = Counter()
+    for example in defects:
+        assert example.mask is not None and example.defect is not None
+        mask, problems = images.inspect_mask(example.mask, facts[example.id].shape)
+        if mask is None:
+            broken += [(example.id, problem) for problem in problems]
+            continue
+        doubtful += [(example.id, problem) for problem in problems]
+        if not mask.any():
+            blank.add(example.id)
+            continue
+        key = example.product, example.defect
+        one = damage[key]
+        one.share.append(float(mask.mean()))
+        one.thickness.append(_thickness(mask))
+        if turn[key] % every == 0:
+            size = config.windows.size or 128
+            windows = windows_over(config, mask, size)
+            one.windows.append(len(windows))
+            one.drawn.append(one.thickness[-1] * size / median(window.side for window in windows))
+        turn[key] += 1
+    found.errors += _grouped(broken, "mask", "cannot be used")
+    found.warnings += _grouped(doubtful, "mask", "deserves a look")
+    for (product, kind), one in sorted(damage.items()):
+        thin = [value for value in one.drawn if value < CELL]
+        if len(thin) > len(one.drawn) / 5:
+            found.warnings.append(
+                f"{product}/{kind}: {100 * len(thin) / len(one.drawn):.0f} % of the damage is thinner than the model "
+                f"can draw (median {median(thin):.1f} px at its working size, {CELL:g} are needed); raise "
+                "windows.max_zoom, or use a generator that works in pixels"
+            )
+    return damage, blank
+
+
+def _thickness(mask: np.ndarray) -> float:
+    """Twice the greatest distance of a damaged pixel from sound ones; beyond the picture's edge all is sound."""
+    left, top, wide, high = cv2.boundingRect(mask.view(np.uint8))
+    padded = np.zeros((high + 2, wide + 2), np.uint8)
+    padded[1:-1, 1:-1] = mask[top : top + high, left : left + wide]
+    return 2 * float(cv2.distanceTransform(padded, cv2.DIST_L2, 5).max())
+
+
+def _divide(examples: Sequence[Example], config: Config, found: Findings) -> Split | None:
+    try:
+        divided = split(examples, shots=config.data.shots)
+    except FlawsmithError as error:
+        if not found.errors:  # `gaps` has said it better
+            found.errors.append(str(error))
+        return None
+    found.notes += divided.notes
+    double = leaks(divided)
+    found.errors += double[:_SHOWN]
+    if (more := len(double) - _SHOWN) > 0:
+        rest = "1 more picture is" if more == 1 else f"{more} more pictures are"
+        found.errors.append(f"and {rest} on both sides of the split; remove one of each")
+    found.warnings += twins(divided)
+    return divided
+
+
+def _tabulate(
+    examples: Sequence[Example],
+    divided: Split | None,
+    kinds: dict[tuple[str, str], int],
+    damage: dict[tuple[str, str], _Damage],
+    found: Findings,
+) -> None:
+    def count(group: Iterable[Example]) -> Counter[tuple[str, str | None]]:
+        return Counter((example.product, example.defect) for example in group)
+
+    everything = count(examples)
+    learned = count((*divided.shots, *divided.normals)) if divided else Counter()
+    tested = count((*divided.test_defects, *divided.test_normals)) if divided else Counter()
+    most: dict[str, int] = defaultdict(int)
+    for (product, _), number in kinds.items():
+        most[product] = max(most[product], number)
+    for key, number in sorted(everything.items(), key=lambda item: (item[0][0], item[0][1] or "")):
+        product, kind = key
+        one = damage.get((product, kind)) if kind is not None else None
+        found.kinds.append(
+            KindFacts(
+                product,
+                kind or "",
+                number,
+                learned[key],
+                tested[key],
+                most[product] - number if kind is not None else 0,
+                median(one.share) if one and one.share else None,
+                median(one.thickness) if one and one.thickness else None,
+                median(one.drawn) if one and one.drawn else None,
+            )
+        )
+
+
+def _lent(config: Config, divided: Split | None, found: Findings) -> list[tuple[str, str]]:
+    if divided is None:
+        return []
+    try:
+        return list(loans(config, divided))
+    except FlawsmithError as error:
+        found.errors.append(str(error))
+        return []
+
+
+def _check_kinds(kinds: dict[tuple[str, str], int], config: Config, found: Findings) -> None:
+    names = {kind for _, kind in kinds}
+    found.errors += unknown_kinds(config, names, "count", "paint") if names else []
+    if names and not any(wanted(config, kinds).values()):
+        found.warnings.append(
+            f"generate.count = {config.generate.count!r} asks for nothing, as every kind has as many pictures as the "
+            "largest; set a number"
+        )
+    by_product: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for (product, kind), number in kinds.items():
+        by_product[product].append((number, kind))
+    for product, numbers in sorted(by_product.items()):
+        (least, rare), (most, common) = min(numbers), max(numbers)
+        if most >= 3 * least:
+            found.warnings.append(
+                f'{product}: {rare} has {least} pictures, {common} {most}; generate.count = "balance" fills the gap'
+            )
+
+
+def _grouped(problems: Iterable[tuple[str, str]], noun: str, verdict: str) -> list[str]:
+    """One sentence a sort of problem, with the first names and the count, instead of one a file."""
+    groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for name, problem in problems:
+        groups["".join(letter for letter in problem if not letter.isdigit())[:40]].append((name, problem))
+    sentences = []
+    for members in groups.values():
+        name, problem = members[0]
+        if len(members) == 1:
+            sentences.append(f"{name}: 1 {noun} {verdict}: {problem}")
+        else:
+            names = ", ".join(name for name, _ in members[:_SHOWN]) + (", ..." if len(members) > _SHOWN else "")
+            sentences.append(f"{names}: {len(members)} {noun}s {verdict.replace('deserves', 'deserve')}: {problem}")
+    return sentences

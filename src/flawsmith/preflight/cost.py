@@ -1,0 +1,136 @@
+"""What a run will cost, before it starts: time, memory and disk, from a small table of measured rates.
+
+An estimate is worth having when it tells minutes from hours; every line states what it assumes.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from flawsmith.config import Config
+from flawsmith.synthesis.counts import wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What one window of `size` pixels costs on one kind of machine."""
+
+    size: int
+    """Working size at which the rate holds; cost grows with the number of pixels."""
+    train: float
+    """Seconds a window and training step (forward and backward)."""
+    draw: float
+    """Seconds a window and denoising step, without guidance."""
+    memory: float
+    """GB while training with 16 windows a step."""
+    weights: float
+    """MB that a trained generator saves."""
+
+
+# `built-in` on a processor: what `make demo` and benchmarks/suites/real_data.py took on two cores with bfloat16 units,
+# and without them half of what benchmarks/suites/proof.py took on one (entry `magnetic-tile, random weights`); its GPU
+# row is a guess from the size of the network. `large` is Stable Diffusion 1.5's published 0.8 TFLOP a step at
+# 512 px, on two cores at 40 GFLOP/s or a GPU of which 40 TFLOP/s are used: not measured.
+PLAIN = "processor without bfloat16"
+RATES = {
+    ("built-in", "processor"): Rate(128, train=0.06, draw=0.03, memory=2.5, weights=41),
+    ("built-in", PLAIN): Rate(128, train=0.13, draw=0.08, memory=2.5, weights=41),
+    ("built-in", "GPU"): Rate(128, train=0.003, draw=0.001, memory=2.5, weights=41),
+    ("large", "processor"): Rate(512, train=60.0, draw=20.0, memory=16.0, weights=1500),
+    ("large", PLAIN): Rate(512, train=60.0, draw=20.0, memory=16.0, weights=1500),
+    ("large", "GPU"): Rate(512, train=0.15, draw=0.04, memory=20.0, weights=1500),
+}
+PROBE_SECONDS = {"processor": 60.0, PLAIN: 95.0, "GPU": 10.0}
+"""A training of the default detector at 384 px with its share of the features, on two cores; the GPU's is a guess."""
+CPUINFO = Path("/proc/cpuinfo")
+PNG_SHARE = 0.6  # photographs of parts as PNG over their raw bytes; magnetic-tile 0.5, mvtec screw 0.4 to 0.6
+
+
+def estimate(
+    config: Config,
+    have: Mapping[tuple[str, str], int],
+    *,
+    windows: float,
+    picture_bytes: float,
+    lent: Iterable[tuple[str, str]] = (),
+) -> tuple[dict[str, str], list[str]]:
+    """Return {what: how much} for a reader, and warnings.
+
+    Args:
+        config: The run's configuration.
+        have: Real pictures of each (product, kind).
+        windows: Windows that a damage takes, on average.
+        picture_bytes: Raw bytes of a typical photograph.
+        lent: Each (product, kind) that is painted and was never seen on the product.
+    """
+    size = config.windows.size or (128 if config.backbone.source == "builtin" else 512)
+    machine = _machine(config.backbone.device)
+    rate = RATES["built-in" if config.backbone.source == "builtin" else "large", machine]
+    area = (size / rate.size) ** 2
+    products, kinds = len({product for product, _ in have}), len(have)
+    models = {"product": products, "kind": kinds, "all": 1}[config.train.scope]
+    pairs = sum(wanted(config, {**dict.fromkeys(lent, 0), **have}).values())
+    screened = config.screen.enabled
+    pairs = math.ceil(pairs * config.screen.times) if screened else pairs
+    train = models * config.train.steps * config.train.batch * rate.train * area
+    passes = config.generate.steps * (2 if config.generate.guidance > 1 else 1)
+    painted = pairs * (1 + config.generate.shams)
+    draw = painted * windows * passes * rate.draw * area
+    trainings = products * config.prove.seeds * _arms(config) if config.prove.enabled else 0
+    proof = trainings * PROBE_SECONDS[machine] * config.prove.budget * ((config.prove.size or 384) / 384) ** 2
+    memory = rate.memory * max(0.4, config.train.batch / 16 * area) + 12 * picture_bytes / 1e9
+    disk = (pairs + painted) * picture_bytes * PNG_SHARE + models * rate.weights * 1e6
+    disk += max(0, len(config.export.formats) - 1) * pairs * picture_bytes * PNG_SHARE
+    free = shutil.disk_usage(Path.cwd()).free
+    table = {
+        "pairs": f"{pairs} ({windows:.1f} windows each)"
+        + (f"; what the gate rejects is made again in up to {config.screen.rounds} rounds" if screened else ""),
+        "training": f"{_time(train)} ({_count(models, 'model')}, {config.train.steps} steps of {config.train.batch})",
+        "generating": f"{_time(draw)} ({config.generate.steps} steps, guidance {config.generate.guidance:g})",
+        "proof": f"{_time(proof)} ({_count(trainings, 'training')} of the probe)" if trainings else "left out",
+        "memory": f"about {memory:.1f} GB",
+        "disk": f"about {_bytes(disk)}; {_bytes(free)} are free here",
+        "assumes": f"{size} px windows, {config.backbone.source} backbone, one {machine}",
+    }
+    warnings = []
+    if disk > free:
+        warnings.append(f"the run needs about {_bytes(disk)} and {_bytes(free)} are free here; give --out another disk")
+    if train + draw > 24 * 3600:
+        warnings.append(f"the run takes about {_time(train + draw)}; use a GPU, fewer steps or fewer pairs")
+    return table, warnings
+
+
+def _arms(config: Config) -> int:
+    part = config.prove
+    mixed = bool(part.mix and part.against)
+    return 3 + len(part.against) + bool(config.generate.shams) + mixed + len(part.curve)
+
+
+def _machine(device: str) -> str:
+    """Guess without importing torch: a driver's tool on the path means a GPU."""
+    if device not in ("auto", "cpu") or (device == "auto" and shutil.which("nvidia-smi")):
+        return "GPU"
+    try:
+        flags = set(CPUINFO.read_text(encoding="utf-8").split())
+    except OSError:  # not Linux: the slower of the two, until somebody measures
+        return PLAIN
+    # What `nn.backbone.gains_from_bfloat16` asks torch, which is not loaded here.
+    return "processor" if flags & {"amx_tile", "avx512_bf16"} else PLAIN
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 1e6:.0f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" + ("" if number == 1 else "s")

@@ -1,0 +1,78 @@
+"""What would stop a run after hours of work, said before it begins: plug-ins, what they are told, weights, test set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from flawsmith import registry
+from flawsmith.config import Config, FeaturesConfig, ProveConfig, validate
+from flawsmith.data.split import Split, provable
+from flawsmith.errors import FlawsmithError
+from flawsmith.synthesis.transfer import known_references
+
+if TYPE_CHECKING:
+    from flawsmith.nn.networks.extractor import Extractor
+
+
+def preflight(config: Config, split: Split | None, *, twins: bool = True) -> list[str]:
+    """Return a sentence for each thing that a stage of `flawsmith run` would refuse, be it the last; [] = none.
+
+    A plug-in is imported only where it is told something, so that `flawsmith check` stays quick.
+
+    Args:
+        config: What the run is told.
+        split: Its pictures; None = they are not known.
+        twins: Also count the test pictures that second photographs leave, for which every picture is decoded.
+    """
+    if unknown := registry.misnamed(config):
+        return unknown  # what nobody knows cannot be asked
+    own, screen, prove = config.generator, config.screen, config.prove
+    looks: list[Callable[[], Any]] = []
+    if own.settings:
+        looks.append(partial(_generator, config))
+    if screen.enabled:
+        looks.append(partial(_gate, config))
+    if prove.enabled:
+        looks.append(partial(registry.known_rivals, config))
+        plain = [name for name in ProveConfig().detectors if name not in prove.settings]
+        looks += [partial(_detector, config, name) for name in sorted({*prove.detectors, *prove.settings} - {*plain})]
+    if split is not None:
+        looks.append(partial(known_references, config, split))
+    if prove.enabled and split is not None:
+        for product in sorted({shot.product for shot in split.shots}):
+            looks.append(partial(provable, split.of(product), drop_twins=twins and prove.twins == "drop"))
+    if (screen.enabled or config.measure.enabled or prove.enabled) and config.features != FeaturesConfig():
+        looks.append(partial(_extractor, config))
+    found = []
+    for look in looks:
+        try:
+            look()
+        except FlawsmithError as error:
+            found += str(error).splitlines()
+    return list(dict.fromkeys(found))
+
+
+def _generator(config: Config) -> None:
+    own = config.generator
+    validate(registry.get("generators", own.name).Settings, own.settings, where="generator.settings")
+
+
+def _detector(config: Config, name: str) -> None:
+    kind = registry.get("detectors", name)
+    told = validate(kind.Settings, config.prove.settings.get(name, {}), where=f"prove.settings.{name}")
+    if name in config.prove.detectors:  # its package may be missing
+        kind(told, ("any",), extractor=_extractor(config) if kind.needs_extractor else None)
+
+
+def _gate(config: Config) -> None:
+    from flawsmith.screening.gate import known_filters
+
+    known_filters(config.screen)
+
+
+def _extractor(config: Config) -> Extractor:
+    from flawsmith.nn.features import load_extractor
+
+    return load_extractor(config.features.extractor, config.features.source, offline=config.backbone.offline)

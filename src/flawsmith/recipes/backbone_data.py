@@ -1,0 +1,236 @@
+"""What a backbone is trained on: the factory's pictures or a user's own, and crops and windows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from flawsmith.config import Config
+from flawsmith.data import factory, images
+from flawsmith.data.augmentation import View, damage_view, loosened, roughed, sound_view
+from flawsmith.data.photographs import Pictures
+from flawsmith.data.tensors import image_tensor
+from flawsmith.data.tiling import Window
+from flawsmith.run.dataset import make_split
+
+SOUND = "sound"
+"""The word that stands where a defect's name would, for a part without damage."""
+
+
+ROUGH = 0.3
+"""Share of windows whose mask does not tell the damage's shape: the words have to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A picture to train on: with damage, without it, and what it shows."""
+
+    damaged: np.ndarray
+    """uint8 (H,W,3) RGB; equal to `sound` when there is no damage."""
+    sound: np.ndarray | None
+    """uint8 (H,W,3) RGB, or None when the part was never seen sound."""
+    mask: np.ndarray
+    """bool (H,W)."""
+    part: np.ndarray
+    """bool (H,W)."""
+    product: str
+    defect: str | None
+    caption: str
+
+
+def prompt(defect: str | None, product: str | None = None) -> str:
+    """Return the words for a defect kind, or for sound when it is None; the same for training and for sampling."""
+    kind = (defect or SOUND).replace("_", " ")
+    if defect is None:
+        return f"a photo of {SOUND} {(product or 'surface').replace('_', ' ')}"
+    return f"a photo of a {kind}" + (f" on {product.replace('_', ' ')}" if product else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Windows with their masks and words."""
+
+    image: np.ndarray
+    """uint8 (N,size,size,3) RGB."""
+    mask: np.ndarray
+    """bool (N,size,size)."""
+    words: list[str]
+
+
+class Material(Protocol):
+    """Where pictures and windows come from."""
+
+    def pictures(self) -> list[Source]:
+        """Return pictures for the autoencoder and the words of the tokenizer."""
+
+    def ahead(self, turn: int, count: int, size: int) -> None:
+        """Begin to make the windows of a turn, if that can be done beside other work."""
+
+    def windows(self, turn: int, count: int, size: int) -> Iterator[Windows]:
+        """Yield a turn's windows, in portions; the same turn gives the same windows."""
+
+
+class FactoryMaterial:
+    """Pictures made on the fly by the factory, new ones each turn.
+
+    Args:
+        count: Pictures for the autoencoder, and pictures from which each turn's windows are cut.
+        size: Their side in pixels.
+        seed: From which everything follows.
+        pool: Processes to make them on; None = this one.
+    """
+
+    def __init__(self, count: int, size: int, seed: int, pool: Executor | None = None) -> None:
+        self._count, self._size, self._seed, self._pool = count, size, seed, pool
+        self._begun: dict[int, list[Future[Windows]]] = {}
+
+    def pictures(self) -> list[Source]:
+        spread = map if self._pool is None else self._pool.map
+        made = spread(_make, self._seeds(0), repeat(self._size))
+        return [source for part in made for source in part]
+
+    def ahead(self, turn: int, count: int, size: int) -> None:
+        if self._pool is not None and turn not in self._begun:
+            self._begun[turn] = [self._pool.submit(_cut, *job) for job in self._jobs(turn, count, size)]
+
+    def windows(self, turn: int, count: int, size: int) -> Iterator[Windows]:
+        if self._pool is None:
+            yield from (_cut(*job) for job in self._jobs(turn, count, size))
+        else:
+            self.ahead(turn, count, size)
+            yield from (portion.result() for portion in self._begun.pop(turn))
+
+    def _jobs(self, turn: int, count: int, size: int) -> list[tuple[Any, ...]]:
+        chunks = self._seeds(turn)
+        shares = [len(part) for part in np.array_split(np.arange(count), len(chunks))]
+        return [
+            (seeds, self._size, size, share, (self._seed, 12, turn, number))
+            for number, (seeds, share) in enumerate(zip(chunks, shares, strict=True))
+        ]
+
+    def _seeds(self, turn: int) -> list[list[int]]:
+        first = self._seed * 1_000_000_007 + turn * self._count
+        chunks = np.array_split(np.arange(self._count) + first, max(1, self._count // 50))
+        return [chunk.tolist() for chunk in chunks]
+
+
+class UserMaterial:
+    """A user's own pictures, cut anew each turn."""
+
+    def __init__(self, sources: list[Source], seed: int) -> None:
+        self._sources, self._seed = sources, seed
+
+    def pictures(self) -> list[Source]:
+        return self._sources
+
+    def ahead(self, turn: int, count: int, size: int) -> None:
+        pass
+
+    def windows(self, turn: int, count: int, size: int) -> Iterator[Windows]:
+        for number, part in enumerate(np.array_split(np.arange(count), max(1, count // 200))):
+            yield windows_of(self._sources, len(part), size, (self._seed, 12, turn, number))
+
+
+def _make(seeds: list[int], size: int) -> list[Source]:
+    cv2.setNumThreads(1)
+    sources = []
+    for seed in seeds:
+        piece = factory.make_random(seed, size=size, sound_share=0.1)
+        image, normal = (
+            np.ascontiguousarray(np.broadcast_to(x[:, :, None], (*x.shape[:2], 3)) if x.ndim == 2 else x)
+            for x in (piece.image, piece.normal)
+        )
+        sources.append(Source(image, normal, piece.mask, piece.part, piece.surface, piece.defect, piece.caption))
+    return sources
+
+
+def _cut(seeds: list[int], picture_size: int, size: int, count: int, seed: tuple[int, ...]) -> Windows:
+    return windows_of(_make(seeds, picture_size), count, size, seed)
+
+
+def user_sources(config: Config) -> list[Source]:
+    """Read the shots and sound parts of a configuration; test pictures are not touched."""
+    split = make_split(config)
+    pictures = Pictures(split.normals)
+    sources = []
+    for example in (*split.shots, *split.normals):
+        seen = pictures.read(example)
+        pixels = np.round((seen.model() + 1) * 127.5).astype(np.uint8)
+        mask = np.zeros(pixels.shape[:2], bool) if seen.mask is None else seen.mask
+        part = pictures.part(example)
+        words = prompt(example.defect, example.product)
+        sources.append(
+            Source(
+                pixels, pixels if example.defect is None else None, mask, part, example.product, example.defect, words
+            )
+        )
+    return sources
+
+
+def crops(sources: list[Source], size: int, count: int, seed: tuple[int, ...]) -> Tensor:
+    """Return random crops at random scales and tones, a third of them grey, float32 (count,3,size,size) in [-1,1]."""
+    rng = np.random.default_rng(seed)
+    views = []
+    for _ in range(count):
+        source = sources[int(rng.integers(len(sources)))]
+        picture = source.damaged
+        side = min(int(size * rng.choice([0.5, 0.75, 1.0, 1.0, 1.5, 2.0])), *picture.shape[:2])
+        top, left = (int(rng.integers(0, n - side + 1)) for n in picture.shape[:2])
+        seen = images.to_model(picture[top : top + side, left : left + side])
+        if side != size:
+            seen = cv2.resize(seen, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
+        seen = np.rot90(seen, int(rng.integers(4)))
+        seen = (seen + 1) * np.float32(rng.uniform(0.6, 1.4)) - 1 + np.float32(rng.uniform(-0.25, 0.25))
+        if rng.random() < 0.35:
+            seen = np.repeat(seen.mean(2, keepdims=True), 3, axis=2)
+        views.append(np.clip(seen, -1, 1).astype(np.float32))
+    return image_tensor(views).contiguous(memory_format=torch.channels_last)
+
+
+def windows_of(sources: list[Source], count: int, size: int, seed: tuple[int, ...]) -> Windows:
+    """Cut windows: damage with its own mask, a rough one or one everywhere, and sound parts under another's mask."""
+    rng = np.random.default_rng(seed)
+    damaged = [source for source in sources if source.mask.any()]
+    sound = [(source, source.sound) for source in sources if source.sound is not None]
+    last: View | None = None
+    shown, masks, words = [], [], []
+    for _ in range(count):
+        source = damaged[int(rng.integers(len(damaged)))]
+        window = window_at(source.mask, size, rng)
+        view = damage_view(images.to_model(source.damaged), source.mask, [window], size, rng, tone=0.1)
+        said = source.caption
+        if rng.random() >= 0.2:
+            said = prompt(source.defect, source.product if rng.random() < 0.4 else None)
+        draw = rng.random()
+        if draw < 0.25 and last is not None and sound:
+            other, picture = sound[int(rng.integers(len(sound)))]
+            view = sound_view(images.to_model(picture), other.part, last.mask, window.side, size, rng, tone=0.1)
+            said = prompt(None, other.product if rng.random() < 0.5 else None)
+        elif draw < 0.35:
+            view = View(view.image, np.ones_like(view.mask))
+        elif draw < 0.35 + ROUGH:
+            view = View(view.image, roughed(view.mask, rng))
+        else:
+            view = View(view.image, loosened(view.mask, rng, 6))
+        if draw >= 0.35:
+            last = view
+        shown.append(np.rint((view.image + 1) * 127.5).astype(np.uint8))
+        masks.append(view.mask)
+        words.append(said)
+    return Windows(np.stack(shown), np.stack(masks), words)
+
+
+def window_at(mask: np.ndarray, size: int, rng: np.random.Generator) -> Window:
+    """Return a window round some damaged pixel, of half to one and a half times the working size."""
+    rows, columns = np.nonzero(mask)
+    pick = int(rng.integers(len(rows)))
+    side = round(size * float(np.exp(rng.uniform(np.log(0.5), np.log(1.6)))))
+    return Window(int(rows[pick]) - side // 2, int(columns[pick]) - side // 2, side)

@@ -1,0 +1,291 @@
+"""Contact sheets: for each kind, real shots and made pairs side by side at the same zoom, as small RGB pictures.
+
+A row shows one pair: the sound photograph, the same with the mask's outline (and the frame of the close-up), the made
+picture, then a close-up of both. Close-ups of a kind, shots included, show squares of the same side in camera pixels,
+so that real and made damage can be compared as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from flawsmith.data import images
+from flawsmith.data.split import Split
+from flawsmith.errors import DataError
+from flawsmith.run.folder import Run
+from flawsmith.types import Example
+
+TILE = 320
+"""Longest side of a picture on a sheet in px; also the largest close-up, which so is never shown smaller than it is."""
+COLUMNS = ("sound photograph", "where", "made", "close-up, sound", "close-up, made")
+MOST_SHOTS = 10
+_NEAR = 16
+_OUTLINE, _FRAME = (255, 64, 32), (0, 132, 255)
+
+
+class Tone(NamedTuple):
+    """Native values shown as black and white."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One made pair on a sheet."""
+
+    caption: str
+    tiles: tuple[np.ndarray, ...]
+    """uint8 (h,w,3) RGB each, one for each of COLUMNS, no side above TILE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """One kind's contact sheet."""
+
+    product: str
+    defect: str
+    side: int
+    """Side of the close-ups in camera pixels."""
+    shots: tuple[tuple[str, np.ndarray], ...]
+    """Ids and close-ups of real shots."""
+    rows: tuple[Row, ...]
+    of: int
+    """Pairs that are kept of this kind; `rows` shows some of them, spread evenly."""
+
+
+def make_sheets(run: Run, split: Split, most_rows: int) -> list[Sheet]:
+    """Return a sheet for each product and kind that has shots or made pairs, in their order.
+
+    Pairs whose files cannot be read are left out here; `exact.compare_all` names them.
+
+    Args:
+        run: A run with samples.
+        split: Its photographs.
+        most_rows: Pairs a kind.
+    """
+    made: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in run.kept(partly=True):
+        made.setdefault((row["product"], row["defect"]), []).append(row)
+    shots: dict[tuple[str, str], list[Example]] = {}
+    for example in split.shots:
+        if example.defect is not None:
+            shots.setdefault((example.product, example.defect), []).append(example)
+    normals = {example.id: example for example in split.normals}
+    return [
+        _sheet(run, *kind, shots.get(kind, []), made.get(kind, []), normals, most_rows)
+        for kind in sorted({*made, *shots})
+    ]
+
+
+def reject_sheets(run: Run, split: Split, most_rows: int) -> list[Sheet]:
+    """Return a sheet for each product and first reason of what the gate rejected; `defect` is the reason."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in run.rejected():
+        found.setdefault((row["product"], row["reasons"][0]["said"]), []).append(row)
+    normals = {example.id: example for example in split.normals}
+    return [_sheet(run, *key, [], found[key], normals, most_rows) for key in sorted(found)]
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Return at most so many places of a row of `count`, evenly spread.
+
+    >>> spread(10, 3)
+    [1, 5, 8]
+    """
+    number = min(count, most)
+    return [int((place + 0.5) * count / number) for place in range(number)]
+
+
+def compose(sheet: Sheet, cell: int = 200, gap: int = 6) -> np.ndarray:
+    """Return a sheet as one picture, uint8 (H,W,3): the shots above, a line, then a row for each pair."""
+
+    def line(tiles: Sequence[np.ndarray], columns: int) -> np.ndarray:
+        cells = [_centred(_fit(tile, cell), cell) for tile in tiles]
+        cells += [np.full((cell, cell, 3), 255, np.uint8)] * (columns - len(cells))
+        spaced = [np.pad(one, ((gap, gap), (gap, gap), (0, 0)), constant_values=255) for one in cells]
+        return np.concatenate(spaced, axis=1)
+
+    columns = len(COLUMNS)
+    strips = [tile for _, tile in sheet.shots]
+    parts = [line(strips[start : start + columns], columns) for start in range(0, len(strips), columns)]
+    if parts and sheet.rows:
+        parts.append(np.full((3, parts[0].shape[1], 3), 60, np.uint8))
+    parts += [line(row.tiles, columns) for row in sheet.rows]
+    return np.concatenate(parts) if parts else np.full((cell, cell, 3), 255, np.uint8)
+
+
+def jpeg(tile: np.ndarray, budget: int | None = None) -> bytes:
+    """Return uint8 (h,w,3) RGB as JPEG, coarser and at last smaller until it needs at most `budget` bytes."""
+    while True:
+        for quality in (90, 82, 72):
+            _, data = cv2.imencode(".jpg", tile[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+            if budget is None or len(data) <= budget:
+                return bytes(data.tobytes())
+        if max(tile.shape[:2]) <= 96:
+            return bytes(data.tobytes())
+        tile = _fit(tile, int(max(tile.shape[:2]) * 0.8))
+
+
+def tone_of(native: np.ndarray) -> Tone:
+    """Return what is shown as black and white: 8 bits as they are, deeper ones between their outermost 0.1 %.
+
+    A 12-bit camera fills a sixteenth of 16 bits: shown as stored, its pictures would be black.
+    """
+    if native.dtype == np.uint8:
+        return Tone(0.0, 255.0)
+    low, high = (float(value) for value in np.percentile(native[::2, ::2], (0.1, 99.9)))
+    return Tone(low, high) if high > low else Tone(low - 0.5, low + 0.5)
+
+
+def shown(native: np.ndarray, tone: Tone) -> np.ndarray:
+    """Return a native picture as uint8 (H,W,3) RGB for a screen."""
+    if native.dtype == np.uint8:
+        level = native
+    else:
+        scaled = (native.astype(np.float32) - tone.low) / (tone.high - tone.low)
+        level = np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+    return level if level.ndim == 3 else np.repeat(level[..., None], 3, axis=2)
+
+
+def _sheet(
+    run: Run,
+    product: str,
+    defect: str,
+    shots: Sequence[Example],
+    made: Sequence[dict[str, Any]],
+    normals: Mapping[str, Example],
+    most_rows: int,
+) -> Sheet:
+    real = []
+    for example in [shots[place] for place in spread(len(shots), MOST_SHOTS)]:
+        try:
+            native = images.read(example.image)
+            mask = images.read_mask(example.mask, native.shape) if example.mask else np.ones(native.shape[:2], bool)
+        except DataError:
+            continue  # gone since the run began: the sheet shows what is left
+        real.append((example.id, native, mask))
+    pairs = []
+    for row in [made[place] for place in spread(len(made), most_rows)]:
+        try:
+            after = images.read(run.path(row["image"]))
+            mask = images.read_mask(run.path(row["mask"]), after.shape)
+            before = images.read(normals[row["normal"]].image)
+        except (DataError, KeyError):
+            continue
+        if before.shape == after.shape:
+            pairs.append((row, before, after, mask))
+    side = closeup_side([mask for _, _, mask in real] + [mask for _, _, _, mask in pairs])
+    closeups = tuple((name, closeup(native, tone_of(native), mask, side)) for name, native, mask in real)
+    rows = tuple(_row(row, before, after, mask, side) for row, before, after, mask in pairs)
+    return Sheet(product, defect, side, closeups, rows, len(made))
+
+
+def closeup_side(masks: Sequence[np.ndarray]) -> int:
+    """Return the side of a kind's close-ups in px: most of its damage fits, and none is shown smaller than it is."""
+    sides = []
+    for mask in masks:
+        if mask.any():
+            top, left, bottom, right = _box(mask)
+            sides.append(max(bottom - top, right - left))
+    wanted = 1.6 * float(np.percentile(sides, 75)) if sides else TILE
+    return int(np.clip(8 * round(wanted / 8), 64, TILE))
+
+
+def _row(row: Mapping[str, Any], before: np.ndarray, after: np.ndarray, mask: np.ndarray, side: int) -> Row:
+    tone = tone_of(before)
+    left, right = shown(before, tone), shown(after, tone)
+    small = _fit(left, TILE)
+    caption = f"{row['image'].removeprefix('samples/')} on {row['normal']}, {row['area']} px"
+    if row.get("shot"):
+        caption += f", mask from {row['shot']}"
+    if row.get("reasons"):
+        caption += f"; meant as {row['defect']}, rejected: {', '.join(one['said'] for one in row['reasons'])}"
+    return Row(
+        caption,
+        (
+            small,
+            _outlined(small, mask, side),
+            _fit(right, TILE),
+            closeup(before, tone, mask, side),
+            closeup(after, tone, mask, side),
+        ),
+    )
+
+
+def _outlined(small: np.ndarray, mask: np.ndarray, side: int) -> np.ndarray:
+    """Draw the mask's outline just outside it, and the frame of the close-up, on a small picture."""
+    height, width = small.shape[:2]
+    area = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    if area.max() <= 0:  # enlarging by area may step over a speck
+        area = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    # Two px wider than the damage, so that the line stands round it and not on it.
+    wide = cv2.dilate((area > 0).astype(np.uint8), np.ones((5, 5), np.uint8))
+    drawn = small.copy()
+    if mask.any():
+        across = width / mask.shape[1]
+        top, left = _corner(mask, side)
+        start = round(left * across), round(top * across)
+        end = round((left + side) * across) - 1, round((top + side) * across) - 1
+        cv2.rectangle(drawn, start, end, _FRAME, 1, cv2.LINE_AA)
+    outlines, _ = cv2.findContours(wide, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(drawn, outlines, -1, _OUTLINE, 1)
+    return drawn
+
+
+def closeup(native: np.ndarray, tone: Tone, mask: np.ndarray, side: int) -> np.ndarray:
+    """Return a square round the damage, `side` camera pixels wide, enlarged to TILE."""
+    top, left = _corner(mask, side)
+    seen = shown(native[top : top + side, left : left + side], tone)
+    return cv2.resize(_centred(seen, side), (TILE, TILE), interpolation=cv2.INTER_CUBIC)
+
+
+def _corner(mask: np.ndarray, side: int) -> tuple[int, int]:
+    """Return top and left of the close-up: round the middle of the damage, inside the picture where that is larger."""
+    if not mask.any():
+        return 0, 0
+    top, left, bottom, right = _box(mask)
+    row, column = (top + bottom) / 2, (left + right) / 2
+    if max(bottom - top, right - left) > side:  # only a part fits: a part that is damaged
+        places = np.argwhere(mask)
+        row, column = places[((places - (row, column)) ** 2).sum(axis=1).argmin()]
+    height, width = mask.shape
+    return (
+        int(np.clip(round(row - side / 2), 0, max(0, height - side))),
+        int(np.clip(round(column - side / 2), 0, max(0, width - side))),
+    )
+
+
+def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """Return top, left, bottom, right of the largest piece of damage; pieces nearer than _NEAR px are one."""
+    near = cv2.dilate(mask.astype(np.uint8), np.ones((_NEAR + 1, _NEAR + 1), np.uint8))
+    _, labels = cv2.connectedComponents(near, connectivity=8)
+    labels = np.where(mask, labels, 0)
+    largest = labels == 1 + np.bincount(labels.ravel())[1:].argmax()
+    rows, columns = np.flatnonzero(largest.any(axis=1)), np.flatnonzero(largest.any(axis=0))
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+def _fit(picture: np.ndarray, most: int) -> np.ndarray:
+    """Scale a picture so that its longer side is `most` px."""
+    height, width = picture.shape[:2]
+    scale = most / max(height, width)
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(cv2.resize(picture, size, interpolation=way))
+
+
+def _centred(picture: np.ndarray, side: int) -> np.ndarray:
+    """Put a picture in the middle of a light square when it does not fill it."""
+    height, width = picture.shape[:2]
+    if (height, width) == (side, side):
+        return picture
+    square = np.full((side, side, 3), 240, np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = picture
+    return square

@@ -1,0 +1,96 @@
+"""What the report says of the screening, as plain rows: the yield of each kind, thresholds, reasons."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from flawsmith.config import Config
+from flawsmith.files import read_json, read_lines
+from flawsmith.run.folder import Run
+from flawsmith.run.rounds import read_rounds
+from flawsmith.screening.rounds import lacks
+
+Table = tuple[list[str], list[list[Any]]]
+
+
+def read_gate(run: Run) -> dict[str, Any] | None:
+    """Return gate.json's tree, or None when the pairs that the run has now are not screened."""
+    path = run.path("gate", "gate.json")
+    if run.verdicts() is None or not path.is_file():
+        return None
+    tree: dict[str, Any] = read_json(path)
+    return tree
+
+
+def gate_sentences(run: Run, tree: dict[str, Any]) -> list[str]:
+    """Return what was screened with what, and what must be known of it."""
+    verdicts = list((run.verdicts() or {}).values())
+    kept = sum(row["kept"] for row in verdicts)
+    share = f" ({kept / len(verdicts):.0%})" if verdicts else ""
+    rounds = len(read_rounds(run))
+    told = [
+        f"{kept} of {len(verdicts)} made pairs were kept{share}; features of {tree['extractor']['name']} "
+        f"({tree['extractor']['fingerprint']}). Every score, threshold and reason is in scores.jsonl; "
+        "`flawsmith screen --replay` gives the same verdicts on any folder."
+    ]
+    if rounds:
+        told.append(f"What was lacking was planned again in {rounds} {'round' if rounds == 1 else 'rounds'}.")
+    if repaired := sum("repaired" in row for row in verdicts):
+        told.append(f"{repaired} labels were fitted anew to what changed; the pairs as they were stay in samples/.")
+    if run.config.screen.enabled and (short := lacks(run)):
+        names = ", ".join(f"{number} of {kind}" for (_, kind), number in short.items())
+        told.append(f"Still lacking after {run.config.screen.rounds} rounds at most: {names}.")
+    if run.config.screen.enabled and not run.config.screen.keep_rejected:
+        told.append("Rejected pictures were deleted, as screen.keep_rejected = false asks.")
+    many = len(tree["products"]) > 1
+    for product, own in tree["products"].items():
+        told += [f"{product}: {line}." if many else f"{line[0].upper()}{line[1:]}." for line in own["said"]]
+    return told
+
+
+def yield_table(run: Run) -> Table:
+    """Return heads and rows: a kind each, from planned to kept."""
+    planned = Counter((line["product"], line["defect"]) for line in read_lines(run.path("plan.jsonl")))
+    made = Counter((row["product"], row["defect"]) for row in run.samples() if row["status"] == "made")
+    kept = Counter((row["product"], row["kind"]) for row in (run.verdicts() or {}).values() if row["kept"])
+    rows = []
+    for key in sorted(planned):
+        share = f"{kept[key] / planned[key]:.0%}"
+        rows.append([*key, planned[key], made[key], made[key] - kept[key], kept[key], share])
+    return ["product", "kind", "planned", "made", "rejected", "kept", "yield"], rows
+
+
+def threshold_table(run: Run, tree: dict[str, Any]) -> Table:
+    """Return heads and rows: a product's score each, with its rule and how many pairs fell below it."""
+    failed: Counter[tuple[str, str]] = Counter()
+    for row in (run.verdicts() or {}).values():
+        failed.update((row["product"], reason["score"]) for reason in row["reasons"])
+    rows = []
+    for product, own in tree["products"].items():
+        for score, limit in own["limits"].items():
+            left_out = own["left_out"].get(score)
+            of_shots = f"{left_out['least']:.3g} to {left_out['greatest']:.3g}" if left_out else "not told"
+            least = "" if limit is None else f"{limit:.3g}"
+            rows.append([product, score, _rule(run.config, score), least, of_shots, failed[product, score]])
+    return ["product", "score", "rule", "least", "left-out shots", "below"], rows
+
+
+def reason_table(run: Run) -> Table:
+    """Return heads and rows: a reason each, commonest first; a pair may have several."""
+    found: Counter[str] = Counter()
+    for row in (run.verdicts() or {}).values():
+        found.update({reason["said"]: 1 for reason in row["reasons"]}.keys())
+    return ["reason", "pairs"], [[said, number] for said, number in found.most_common()]
+
+
+def _rule(config: Config, score: str) -> str:
+    rule = config.screen.rule_of(score)
+    if isinstance(rule, str):
+        return "recorded only"
+    name, number = next(iter(rule.items()))
+    return {
+        "absolute": f"at least {number:g}",
+        "quantile": f"quantile {number:g} of shots",
+        "keep": f"best {number:g}",
+    }[name]

@@ -1,0 +1,1 @@
+"""The quality gate: describe every sample, judge it, ask for more."""

@@ -1,0 +1,254 @@
+"""Pictures lined up before the filters: windows cut, every feature computed once.
+
+Each picture is described by itself, with the sound one beneath in the same small batch. So its numbers do not depend on
+its neighbours: screened again, in another run or on its own, it has the same scores to the last bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from flawsmith.data import images
+from flawsmith.data.feature_windows import SIDE, spot, window
+from flawsmith.data.poisson import blended, grown, poisson
+from flawsmith.data.windows import grain_map, refit
+from flawsmith.errors import DataError, RunError
+from flawsmith.nn.networks.extractor import Extractor
+from flawsmith.nn.weights import load_tensors, save_tensors
+from flawsmith.types import Lineup
+
+LEVELS = ("whole", "window", "tokens")
+_REMEMBERED = 256
+"""Sound photographs whose embedding is kept, since many pairs stand on each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One picture to be described."""
+
+    name: str
+    kind: str
+    """"" for a sound part."""
+    image: np.ndarray
+    """Native, (H,W) or (H,W,3)."""
+    mask: np.ndarray
+    """bool (H,W), not empty."""
+    below: np.ndarray | None = None
+    """The photograph that was painted on, like `image`; None = unknown."""
+    source: str = ""
+    """Its name: the same name, the same photograph."""
+    stand_ins: Sequence[np.ndarray] = ()
+    """Sound photographs of the size of `image`, from which the damage may be filled where `below` is unknown."""
+
+
+@dataclass
+class Describer:
+    """Describes pictures with one extractor; `visible` is the least change that counts, on the scale -1..1."""
+
+    extractor: Extractor
+    visible: float
+    _wholes: dict[str, Tensor] = field(default_factory=dict)
+    _store: Path | None = None
+    _known: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    _used: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    def remember(self, path: Path) -> None:
+        """Take up features from a file, if it is of this extractor; `keep` writes there."""
+        self._store = path
+        try:
+            tensors, notes = load_tensors(path)
+        except RunError:
+            return  # not there, or torn: computed again
+        if notes.get("identity") == self._identity():
+            for name, tensor in tensors.items():
+                key, _, part = name.partition("/")
+                self._known.setdefault(key, {})[part] = tensor
+
+    def keep(self) -> None:
+        """Write the features of all that was described since `remember`: another round does not compute them again."""
+        if self._store is not None:
+            flat = {f"{key}/{part}": value for key, own in self._used.items() for part, value in own.items()}
+            save_tensors(self._store, flat, {"identity": self._identity()})
+
+    def _identity(self) -> str:
+        return f"{self.extractor.name} {self.extractor.fingerprint} {self.visible}"
+
+    def line_up(self, pictures: Iterable[Shown]) -> Lineup:
+        """Return the pictures with all that filters read.
+
+        Raises:
+            DataError: a picture and the one beneath are of different sizes, or a mask is empty.
+        """
+        rows = [self.row(picture) for picture in pictures]
+        return line_up(rows, self.extractor.name)
+
+    def row(self, shown: Shown) -> dict[str, Any]:
+        """Return what `line_up` stacks: one picture's part of a Lineup."""
+        if not shown.mask.any():
+            raise DataError(f"{shown.name}: its mask is empty; draw the damage, or take the picture out")
+        changed = self.change(shown) if shown.below is not None else np.zeros_like(shown.mask)
+        seen = shown.mask | changed
+        span = images.range_of(shown.image if shown.below is None else shown.below)
+        model = images.to_model(shown.image, span)
+        beneath_model = None if shown.below is None else images.to_model(shown.below, span)
+        image, _, *rest = window(model, seen, beneath_model)
+        label, fitted = _label(shown.mask, seen), _label(changed, seen)
+        below = rest[0] if rest else None
+        if below is None and shown.stand_ins:
+            others = [images.to_model(sound, span) for sound in shown.stand_ins]
+            below = _filled(image, label, [window(other, seen)[0] for other in others])
+        pair = torch.from_numpy(np.stack([image] if below is None else [image, below])).permute(0, 3, 1, 2).contiguous()
+        features = self._features(shown, pair, label, model, beneath_model)
+        return {
+            "name": shown.name,
+            "kind": shown.kind,
+            "image": pair[0],
+            "mask": torch.from_numpy(label),
+            "below": torch.zeros_like(pair[0]) if below is None else pair[1],
+            "changed": torch.from_numpy(fitted),
+            "own": torch.tensor(shown.below is not None),
+            "compared": torch.tensor(below is not None),
+            "vector": {level: features[f"vector.{level}"] for level in LEVELS},
+            "beneath": {level: features[f"beneath.{level}"] for level in LEVELS},
+            "moved": features["moved"],
+            "grain": torch.tensor(_grain(model, shown.mask)),
+        }
+
+    def _features(
+        self, shown: Shown, pair: Tensor, label: np.ndarray, model: np.ndarray, sound: np.ndarray | None
+    ) -> dict[str, Tensor]:
+        """Ask the extractor, or remember what it said of these very pictures."""
+        key = _key(pair.numpy(), label, shown.image, shown.below)
+        if key not in self._known:
+            depths = [F.normalize(depth.float(), dim=1) for depth in self.extractor.maps(pair)]
+            windows = self.extractor.vector(pair).float()
+            tokens, moved = _inside(depths, torch.from_numpy(label))
+            whole = self._whole(model)
+            found = {"vector.whole": whole, "vector.window": windows[0], "vector.tokens": tokens[0], "moved": moved}
+            two = len(pair) > 1
+            found["beneath.whole"] = self._whole(sound, shown.source) if sound is not None else whole * torch.nan
+            found["beneath.window"] = windows[1] if two else windows[0] * torch.nan
+            found["beneath.tokens"] = tokens[1] if two else tokens[0] * torch.nan
+            self._known[key] = {name: tensor.clone() for name, tensor in found.items()}
+        self._used[key] = self._known[key]
+        return self._known[key]
+
+    def change(self, shown: Shown) -> np.ndarray:
+        """Return the label re-fitted to what visibly changed anywhere in the picture, bool (H,W).
+
+        Raises:
+            DataError: picture and photograph are of different sizes or depths.
+        """
+        return self.repaired(shown)[1]
+
+    def repaired(self, shown: Shown) -> tuple[np.ndarray, np.ndarray]:
+        """Return the picture and the label, both re-fitted: outside the label the photograph's own bytes."""
+        before, after = shown.below, shown.image
+        assert before is not None
+        if before.shape != after.shape or before.dtype != after.dtype:
+            raise DataError(
+                f"{shown.name}: the picture is {after.shape} {after.dtype}, its sound photograph {before.shape} "
+                f"{before.dtype}: they must be alike"
+            )
+        differs = before != after if before.ndim == 2 else (before != after).any(axis=2)
+        if not differs.any():
+            return after, differs
+        # Where it differs only: specks are judged against the area in which a label is looked for.
+        fitted = refit(before, after, grown(differs, 1), threshold=self.visible)
+        return fitted.image, fitted.mask
+
+    def _whole(self, model: np.ndarray, name: str = "") -> Tensor:
+        if name not in self._wholes:
+            side = self.extractor.side
+            way = cv2.INTER_AREA if min(model.shape[:2]) > side else cv2.INTER_LINEAR
+            small = torch.from_numpy(cv2.resize(model, (side, side), interpolation=way)).permute(2, 0, 1)[None]
+            vector = self.extractor.vector(small.contiguous())[0].float()
+            if not name:
+                return vector
+            if len(self._wholes) >= _REMEMBERED:
+                self._wholes.clear()
+            self._wholes[name] = vector
+        return self._wholes[name]
+
+
+def line_up(rows: Sequence[dict[str, Any]], extractor: str) -> Lineup:
+    """Stack what `Describer.row` returned."""
+    empty: dict[str, Tensor] = {
+        "image": torch.zeros(0, 3, SIDE, SIDE),
+        "below": torch.zeros(0, 3, SIDE, SIDE),
+        "mask": torch.zeros(0, SIDE, SIDE, dtype=torch.bool),
+        "changed": torch.zeros(0, SIDE, SIDE, dtype=torch.bool),
+        "own": torch.zeros(0, dtype=torch.bool),
+        "compared": torch.zeros(0, dtype=torch.bool),
+        "moved": torch.zeros(0),
+        "grain": torch.zeros(0),
+    }
+    parts: dict[str, Any] = empty | {name: torch.stack([row[name] for row in rows]) for name in empty if rows}
+    for part in ("vector", "beneath"):
+        levels = {level: [row[part][level] for row in rows] for level in LEVELS}
+        parts[part] = {level: torch.stack(own) if own else torch.zeros(0, 1) for level, own in levels.items()}
+    return Lineup(
+        name=tuple(row["name"] for row in rows), kind=tuple(row["kind"] for row in rows), extractor=extractor, **parts
+    )
+
+
+def _key(*parts: np.ndarray | None) -> str:
+    hasher = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        hasher.update(b"nothing" if part is None else f"{part.shape} {part.dtype}".encode())
+        if part is not None:
+            hasher.update(np.ascontiguousarray(part).data)
+    return hasher.hexdigest()
+
+
+def _label(mask: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Return a mask in the window round another, bool (SIDE,SIDE); what is thinner than a pixel there keeps it."""
+    place = spot(seen)
+    inside = np.ascontiguousarray(mask[place], np.float32)
+    way = cv2.INTER_AREA if max(inside.shape) > SIDE else cv2.INTER_LINEAR
+    scaled = cv2.resize(inside, (SIDE, SIDE), interpolation=way)
+    return np.asarray((scaled >= min(0.5, float(scaled.max()))) & (scaled > 0))
+
+
+def _grain(picture: np.ndarray, mask: np.ndarray) -> float:
+    """Return the strength of the grain inside a mask; an edge counts little, for most of the inside is none."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    place = slice(max(rows[0] - 2, 0), rows[-1] + 3), slice(max(columns[0] - 2, 0), columns[-1] + 3)
+    high = grain_map(picture[place])
+    inner = cv2.erode(mask[place].astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    inside = inner if np.count_nonzero(inner) >= 9 else mask[place]
+    return float(np.median(high[inside]) / 6 / 0.6745)
+
+
+def _filled(image: np.ndarray, mask: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the window as it may have looked before: its damage filled from its rim or from a sound window.
+
+    Of these, the one that changes the window least: what makes real damage look slight, so that no threshold is strict.
+    """
+    where = grown(mask, 3)
+    made = [poisson(image, np.zeros_like(image), where)]
+    made += [blended(image, other, mask, gain=1.0) for other in others]
+    gaps = [float(np.abs(one - image)[mask].mean()) for one in made]
+    return np.asarray(np.clip(made[int(np.argmin(gaps))], -1, 1), np.float32)
+
+
+def _inside(depths: Sequence[Tensor], mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return tokens averaged inside the mask, float32 (B,D), and how far the first picture's lie from the last's."""
+    means, gaps = [], []
+    for depth in depths:
+        share = F.adaptive_avg_pool2d(mask[None, None].float(), (depth.shape[-2], depth.shape[-1]))[0, 0]
+        share = share / share.sum()
+        means.append(F.normalize((depth * share).sum((2, 3)), dim=1))
+        gaps.append(((depth[0] - depth[-1]).square().sum(0) * share).sum())
+    moved = torch.stack(gaps).mean() if len(depths[0]) > 1 else torch.tensor(torch.nan)
+    return torch.cat(means, dim=1) / len(means) ** 0.5, moved

@@ -1,0 +1,259 @@
+"""The gate: filters fitted on a product's shots, thresholds, verdicts with their reasons. Saved, it judges anywhere.
+
+    gate/gate.json          filters and their settings, thresholds, extractor, what each product's shots score left out
+    gate/000.safetensors    what the filters learned from the first product's shots and sound parts: vectors, and the
+                            shots' brightness at 32 x 32, by which copies are known; no photograph
+
+Scores are rounded before they are judged, so a verdict is a function of the numbers that are published.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from flawsmith import registry
+from flawsmith.config import ScreenConfig, validate
+from flawsmith.errors import ConfigError, RunError, nearest
+from flawsmith.files import read_json, write_json
+from flawsmith.interfaces import Filter
+from flawsmith.nn.networks.extractor import Extractor
+from flawsmith.nn.weights import load_tensors, save_tensors
+from flawsmith.types import Lineup
+
+Row = dict[str, Any]
+DIGITS = 5
+LEAST_SHOTS = 5
+"""Left-out shots below which a quantile says nothing, and the score is not judged."""
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Court:
+    """What judges one product."""
+
+    kinds: tuple[str, ...]
+    filters: dict[str, Filter]
+    limits: dict[str, float | None]
+    """Least value of each score; None = not judged, or by its rank ({keep})."""
+    said: list[str]
+    """What a reader must know: which filter is off and why."""
+    left_out: dict[str, dict[str, Any]]
+    """What the shots score when each is left out: count, least, quantile and median a score."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A fitted gate."""
+
+    settings: ScreenConfig
+    extractor: str
+    fingerprint: str
+    visible: float
+    """Least change that counts, on the scale -1..1."""
+    courts: dict[str, Court]
+
+    def judge(self, product: str, lineup: Lineup) -> list[Row]:
+        """Return a line a picture, in order: every score, every threshold, the verdict and the named reasons.
+
+        Raises:
+            ConfigError: the gate does not know the product, or a kind.
+        """
+        court = self.court(product)
+        for kind in lineup.kind:
+            if kind not in court.kinds:
+                raise ConfigError(f"{kind!r} is no kind that this gate was fitted on{nearest(kind, court.kinds)}")
+        columns: dict[str, list[float | None]] = {}
+        words: dict[str, str] = {}
+        for member in court.filters.values():
+            words |= member.scores
+            columns |= {name: _plain(values) for name, values in member.score(lineup).items()}
+        limits: list[dict[str, float]] = [{} for _ in lineup.name]
+        failed: list[list[str]] = [[] for _ in lineup.name]
+        for name, values in columns.items():
+            limit = court.limits.get(name)
+            for place, value in enumerate(values):
+                if limit is not None and value is not None:
+                    limits[place][name] = limit
+                    if value < limit:
+                        failed[place].append(name)
+        for name, values in columns.items():
+            rule = self.settings.rule_of(name)
+            if isinstance(rule, dict) and "keep" in rule:
+                _keep(name, rule["keep"], values, lineup.kind, limits, failed)
+        return [
+            {
+                "name": lineup.name[place],
+                "product": product,
+                "kind": lineup.kind[place],
+                "kept": not failed[place],
+                "reasons": [{"score": name, "said": words[name]} for name in failed[place]],
+                "scores": {name: values[place] for name, values in columns.items()},
+                "thresholds": limits[place],
+            }
+            for place in range(len(lineup))
+        ]
+
+    def court(self, product: str) -> Court:
+        """Return what judges a product.
+
+        Raises:
+            ConfigError: the gate does not know it.
+        """
+        if product not in self.courts:
+            raise ConfigError(f"{product!r} is no product that this gate was fitted on{nearest(product, self.courts)}")
+        return self.courts[product]
+
+    def save(self, folder: Path) -> None:
+        """Write gate.json and a safetensors file a product."""
+        tree: dict[str, Any] = {
+            "version": _VERSION,
+            "extractor": {"name": self.extractor, "fingerprint": self.fingerprint},
+            "visible": self.visible,
+            "settings": self.settings.model_dump(mode="json"),
+            "products": {},
+        }
+        for number, (product, court) in enumerate(self.courts.items()):
+            tensors = {
+                f"{name}/{key}": value for name, one in court.filters.items() for key, value in one.state().items()
+            }
+            save_tensors(folder / f"{number:03d}.safetensors", tensors)
+            tree["products"][product] = {
+                "kinds": list(court.kinds),
+                "file": f"{number:03d}.safetensors",
+                "filters": {name: one.settings.model_dump(mode="json") for name, one in court.filters.items()},
+                "limits": court.limits,
+                "said": court.said,
+                "left_out": court.left_out,
+            }
+        write_json(folder / "gate.json", tree)
+
+    @classmethod
+    def load(cls, folder: Path) -> Gate:
+        """Read what `save` wrote.
+
+        Raises:
+            RunError: there is no gate, or it is damaged.
+        """
+        path = folder / "gate.json"
+        if not path.is_file():
+            raise RunError(f"{folder}: holds no gate (gate.json is missing); `flawsmith screen RUN` writes RUN/gate")
+        tree = read_json(path)
+        if not isinstance(tree, dict) or tree.get("version") != _VERSION:
+            raise RunError(f"{path}: not a gate of this version; screen its run again")
+        courts = {}
+        for product, own in tree["products"].items():
+            tensors, _ = load_tensors(folder / own["file"])
+            filters = {}
+            for name, settings in own["filters"].items():
+                kind = registry.get("filters", name)
+                filters[name] = kind(validate(kind.Settings, settings, where=f"{path}: {name}"), own["kinds"])
+                prefix = f"{name}/"
+                filters[name].restore({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+            courts[product] = Court(tuple(own["kinds"]), filters, own["limits"], own["said"], own["left_out"])
+        settings = validate(ScreenConfig, tree["settings"], where=str(path))
+        return cls(settings, tree["extractor"]["name"], tree["extractor"]["fingerprint"], tree["visible"], courts)
+
+    def require(self, extractor: Extractor) -> None:
+        """Refuse features of another extractor.
+
+        Raises:
+            ConfigError: names both.
+        """
+        if (extractor.name, extractor.fingerprint) != (self.extractor, self.fingerprint):
+            raise ConfigError(
+                f"this gate was fitted with {self.extractor} ({self.fingerprint}), not with {extractor.name} "
+                f"({extractor.fingerprint}), and its thresholds hold for that one alone; name the same weights with "
+                "features.extractor and features.source"
+            )
+
+
+def known_filters(settings: ScreenConfig) -> None:
+    """Refuse unknown filters, and settings or thresholds of what is no filter or score here.
+
+    Raises:
+        ConfigError: names the nearest.
+    """
+    for name in settings.filters:
+        registry.require("filters", name, "screen.filters")
+    known = registry.entries("filters")
+    if settings.repair and "alignment" not in settings.filters:
+        raise ConfigError("screen.repair needs the filter alignment; add it to screen.filters")
+    for name in settings.filters:
+        kind = registry.get("filters", name)
+        told = validate(kind.Settings, settings.settings.get(name, {}), where=f"screen.settings.{name}")
+        kind(told, ("any",))  # its package may be missing
+    for name in settings.settings:
+        if name not in known:
+            raise ConfigError(f"screen.settings: filter {name!r} is unknown{nearest(name, known)}")
+    for name in settings.thresholds:
+        family = name.partition(".")[0]
+        if family not in known:
+            raise ConfigError(f"screen.thresholds: {name!r} is no filter and no score{nearest(family, known)}")
+        scores = registry.get("filters", family).scores
+        if name != family and name not in scores:
+            raise ConfigError(f"screen.thresholds: {name!r} is no score{nearest(name, [*scores, family])}")
+
+
+def make_court(settings: ScreenConfig, kinds: Sequence[str], shots: Lineup, sound: Lineup) -> Court:
+    """Fit every filter on one product's shots, and set the thresholds."""
+    filters: dict[str, Filter] = {}
+    limits: dict[str, float | None] = {}
+    left_out: dict[str, dict[str, Any]] = {}
+    said = []
+    for name in settings.filters:
+        kind = registry.get("filters", name)
+        own = validate(kind.Settings, settings.settings.get(name, {}), where=f"screen.settings.{name}")
+        filters[name] = kind(own, kinds)
+        told = filters[name].fit(shots, sound)
+        for score in filters[name].scores:
+            values = np.array([v for v in _plain(told[score]) if v is not None])
+            limits[score] = None
+            rule = settings.rule_of(score)
+            if isinstance(rule, dict) and "absolute" in rule:
+                limits[score] = rule["absolute"]
+            if isinstance(rule, dict) and "quantile" in rule and len(values) >= LEAST_SHOTS:
+                low, middle = float(np.quantile(values, rule["quantile"])), float(np.median(values))
+                limits[score] = round(low - settings.slack * (middle - low), DIGITS)
+            if len(values):
+                facts = {"least": values.min(), "median": np.median(values), "greatest": values.max()}
+                left_out[score] = {"shots": len(values), **{k: round(float(v), DIGITS) for k, v in facts.items()}}
+        if words := filters[name].said():
+            said.append(words)
+    return Court(tuple(kinds), filters, limits, said, left_out)
+
+
+def _keep(
+    name: str,
+    share: float,
+    values: Sequence[float | None],
+    kinds: Sequence[str],
+    limits: list[dict[str, float]],
+    failed: list[list[str]],
+) -> None:
+    """Of what stands of each kind, let the best so many pass; what the filter cannot tell passes too."""
+    for kind in sorted(set(kinds)):
+        standing = [
+            (-value, place)
+            for place, value in enumerate(values)
+            if kinds[place] == kind and not failed[place] and value is not None
+        ]
+        if not standing:
+            continue
+        standing.sort()
+        count = math.ceil(share * len(standing) - 1e-9)
+        last = -standing[count - 1][0]
+        for order, (_, place) in enumerate(standing):
+            limits[place][name] = last
+            if order >= count:
+                failed[place].append(name)
+
+
+def _plain(values: Tensor) -> list[float | None]:
+    return [round(value, DIGITS) + 0.0 if math.isfinite(value) else None for value in values.tolist()]

@@ -1,0 +1,1 @@
+"""Learn the defects and paint them: train, plan, paint, generate."""

@@ -1,0 +1,49 @@
+"""How many pairs each product gets of each kind: `generate.count`, loans and a sentence, put together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from flawsmith.config import Config
+from flawsmith.data.split import Split
+from flawsmith.errors import ConfigError
+from flawsmith.synthesis.prompt import wished_counts
+from flawsmith.synthesis.transfer import loans
+
+
+def counts(config: Config, split: Split) -> dict[tuple[str, str], int]:
+    """Return how many pairs to make of each (product, kind).
+
+    "balance" fills every kind of a product up to its largest, counting all its real pictures, shots and test alike.
+
+    Raises:
+        ConfigError: nothing at all would be made.
+    """
+    real = Counter((e.product, e.defect) for e in (*split.shots, *split.test_defects) if e.defect)
+    kinds = sorted({(e.product, e.defect) for e in split.shots if e.defect})
+    kinds += list(loans(config, split))
+    asked = wanted(config, {key: real[key] for key in kinds})
+    if config.generate.say:
+        asked = wished_counts(config, split, asked)
+    if not any(asked.values()):
+        raise ConfigError(f"generate.count: {config.generate.count!r} asks for no pair at all; name a number a kind")
+    return asked
+
+
+def wanted(config: Config, have: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:
+    """Return how many pairs of each (product, kind) the configuration asks for.
+
+    Args:
+        config: `generate.count` decides; "balance" fills every kind up to its product's largest.
+        have: Real pictures of each (product, kind).
+    """
+    count = config.generate.count
+    if isinstance(count, int):
+        return dict.fromkeys(have, count)
+    if isinstance(count, dict):
+        return {(product, kind): count.get(kind, 0) for product, kind in have}
+    most: dict[str, int] = {}
+    for (product, _), number in have.items():
+        most[product] = max(most.get(product, 0), number)
+    return {key: most[key[0]] - number for key, number in have.items()}

@@ -1,0 +1,137 @@
+"""Plain sentences: thirty that are understood, and what is said of those that are not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from flawsmith import registry
+from flawsmith.data.masks.prompt_parser import SIZES, Wish, parse
+from flawsmith.errors import ConfigError
+from flawsmith.testing import example_condition
+from flawsmith.types import Condition
+
+TILE = ["Blowhole", "Break", "Crack", "Fray", "Uneven"]
+SCREW = ["manipulated_front", "scratch_head", "scratch_neck", "thread_side", "thread_top"]
+PLAIN = ["scratch", "dent", "rust", "crack"]
+PRODUCTS = ["screw", "magnetic-tile"]
+
+SENTENCES: list[tuple[str, list[str], Wish]] = [
+    (
+        "a long thin scratch near the top left",
+        PLAIN,
+        Wish("scratch", across="left", down="top", length="long", width="thin"),
+    ),
+    ("A scratch.", PLAIN, Wish("scratch")),
+    ("small dent in the middle", PLAIN, Wish("dent", across="middle", down="middle", size="small")),
+    ("a very small dent", PLAIN, Wish("dent", size="tiny")),
+    ("a tiny blowhole at the bottom right", TILE, Wish("Blowhole", across="right", down="bottom", size="tiny")),
+    ("large faint rust", ["rust"], Wish("rust", size="large", severity="faint")),
+    ("severe corrosion on the left", PLAIN, Wish("rust", across="left", severity="severe")),
+    ("a fissure toward the top", PLAIN, Wish("crack", down="top")),
+    ("a chipped edge", TILE, Wish("Break", edge=True)),
+    ("break at the right edge", TILE, Wish("Break", across="right", edge=True)),
+    ("pinholes, upper-left corner", TILE, Wish("Blowhole", across="left", down="top")),
+    ("a scratch on the neck", SCREW, Wish("scratch_neck")),
+    ("a deep scratch on the head of the screw", SCREW, Wish("scratch_head", product="screw", severity="severe")),
+    ("thread side damage", SCREW, Wish("thread_side")),
+    ("manipulated front", SCREW, Wish("manipulated_front")),
+    ("an uneven patch on the magnetic tile", TILE, Wish("Uneven", product="magnetic-tile")),
+    ("short wide crack at the bottom", TILE, Wish("Crack", down="bottom", length="short", width="wide")),
+    ("왼쪽 위에 길고 가는 스크래치", PLAIN, Wish("scratch", across="left", down="top", length="long", width="thin")),
+    ("오른쪽 아래에 작은 찍힘", PLAIN, Wish("dent", across="right", down="bottom", size="small")),
+    ("가운데 큰 균열", PLAIN, Wish("crack", across="middle", down="middle", size="large")),
+    ("왼쪽위에 긁힘이 있는 사진", PLAIN, Wish("scratch", across="left", down="top")),
+    ("희미한 녹을 그려줘", PLAIN, Wish("rust", severity="faint")),
+    ("아주 작은 기공 하나", TILE, Wish("Blowhole", size="tiny")),
+    ("가장자리가 깨진 결함", TILE, Wish("Break", edge=True)),
+    ("우측 상단에 굵고 짧은 크랙", TILE, Wish("Crack", across="right", down="top", length="short", width="wide")),
+    ("심한 불균일", TILE, Wish("Uneven", severity="severe")),
+    ("중앙에 중간 크랙을 만들어줘", TILE, Wish("Crack", across="middle", down="middle", size="medium")),
+    ("아래쪽에 얇은 금", PLAIN, Wish("crack", down="bottom", width="thin")),
+    ("하단에 해짐", TILE, Wish("Fray", down="bottom")),
+    ("좌측 하단에 깊은 흠집", PLAIN, Wish("scratch", across="left", down="bottom", severity="severe")),
+    ("thin crack on the left 부분", PLAIN, Wish("crack", across="left", width="thin")),
+    ("긴 긁힘", ["긁힘", "찍힘"], Wish("긁힘", length="long")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sentence", "kinds", "wish"), SENTENCES, ids=[row[0] for row in SENTENCES])
+def test_a_sentence_is_understood(sentence: str, kinds: list[str], wish: Wish) -> None:
+    assert parse(sentence, kinds, PRODUCTS) == wish
+
+
+@pytest.mark.parametrize(
+    ("sentence", "kinds", "said"),
+    [
+        ("a purple scratch", PLAIN, "unknown: purple; known are the kinds scratch, dent, rust, crack"),
+        ("보라색 스크래치", PLAIN, "unknown: 보라색"),
+        ("a scratch", SCREW, "may mean scratch_head or scratch_neck"),
+        ("a scratch and a dent", PLAIN, "may mean scratch or dent"),
+        ("a dent", TILE, "no shots show dent here; known are the kinds Blowhole"),
+        ("near the top", PLAIN, "names no kind of damage"),
+        ("", PLAIN, "names no kind of damage"),
+        ("a long short scratch", PLAIN, "long and short exclude each other"),
+    ],
+)
+def test_what_is_not_understood_is_answered_with_what_is_known(sentence: str, kinds: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(sentence, kinds, PRODUCTS)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_every_caption_of_the_factory_is_understood() -> None:
+    """The built-in vocabulary is that of the captions: each names its own kind, size and severity."""
+    from flawsmith.data import factory
+
+    for seed in range(12):
+        piece = factory.make_random(seed, size=64, sound_share=0.0)
+        assert piece.defect is not None
+        severity = piece.facts["severity"].replace("moderate", "")
+        words = f"{piece.facts['size']} {severity} {piece.defect}"
+        wish = parse(f"a {words}, {piece.facts['place']}", [piece.defect])
+        assert (wish.kind, wish.size) == (piece.defect, piece.facts["size"])
+        assert bool(wish.severity) == bool(severity)
+        assert wish.place is not None
+
+
+def test_sizes_agree_with_the_captions() -> None:
+    from flawsmith.data.factory.words import size
+
+    for word, (low, high) in SIZES.items():
+        assert size((low + high) / 2) == word
+
+
+def test_a_wish_without_a_place_has_none() -> None:
+    assert Wish("scratch").place is None
+    assert Wish("scratch", down="top").place == (0.5, 0.2)
+
+
+def test_size_and_severity_go_into_the_prompt_and_the_rest_does_not() -> None:
+    said = {
+        "a large faint rust patch on the left": "large faint",
+        "a long thin crack near the top": "",
+        "a medium dent": "",
+        "아주 작은 균열": "tiny",
+    }
+    assert {words: parse(words, PLAIN, PRODUCTS).look for words in said} == said
+
+
+def test_a_request_names_its_kind_with_its_look_and_sound_without() -> None:
+    blank = torch.zeros(3, 3, 8, 8)
+    asked = Condition(blank, blank[:, :1], ("tile",) * 3, ("crack", "hole", ""), look=("tiny faint", "", "large"))
+    assert asked.named() == [("tiny faint crack", "tile"), ("hole", "tile"), ("", "tile")]
+    assert Condition(blank, blank[:, :1], ("tile",) * 3, ("crack", "hole", "")).named()[0] == ("crack", "tile")
+
+
+def test_the_words_reach_every_generator_that_reads_words(backbone: Any) -> None:
+    from dataclasses import replace
+
+    plain = example_condition(backbone.size, 2)
+    told = replace(plain, look=("small", "small"))
+    for name in ("controlnet_inpaint", "cross_modal", "dual_branch"):
+        kind = registry.get("generators", name)
+        made = [kind(backbone, kind.Settings()).sample(x, [1, 2], steps=2, guidance=2.0).image for x in (plain, told)]
+        assert not torch.equal(*made), name
