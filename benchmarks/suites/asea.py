@@ -21,7 +21,7 @@ from sets import FOLDERS, RESULTS, configuration
 from flawsmith.data.photographs import Pictures
 from flawsmith.data.windows import cut, cut_mask, plan_windows
 from flawsmith.files import write_json
-from flawsmith.nn.methods.asea import Asea, pooled, read
+from flawsmith.nn.methods.asea import ASEA, pooled, read
 from flawsmith.nn.methods.csm import load_reader
 from flawsmith.run.dataset import make_split
 from flawsmith.run.folder import machine
@@ -45,7 +45,7 @@ def main() -> None:
         pictures, seen = Pictures(split.normals), defaultdict(int)
         for shot in split.shots:
             seen[shot.defect] += 1
-            if seen[shot.defect] > args.per_kind:
+            if seen[shot.defect] > args.per_defect:
                 continue
             photograph = pictures.read(shot)
             damage = photograph.mask
@@ -56,7 +56,7 @@ def main() -> None:
             mask = torch.from_numpy(cut_mask(damage, best, SIZE))[None, None].float()
             words = [f"a photo of a {str(shot.defect).replace('_', ' ')} on {name.replace('-', ' ')}"]
             begun = time.perf_counter()
-            found = read(reader, image, words, mask, Asea())
+            found = read(reader, image, words, mask, ASEA())
             row = {
                 "set": name,
                 "kind": shot.defect,
@@ -64,7 +64,7 @@ def main() -> None:
                 "area": round(float(pooled(mask, reader.grid).mean()), 5),
                 "before": round(float(found.before), 5),
                 "after": round(float(found.after), 5),
-                "parity": round(float(read(reader, image, words, mask, Asea(parity=True)).after), 5),
+                "parity": round(float(read(reader, image, words, mask, ASEA(parity=True)).after), 5),
                 "finite": bool(torch.isfinite(found.queries).all()),
                 "seconds": round(time.perf_counter() - begun, 3),
             }

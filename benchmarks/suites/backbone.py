@@ -1,7 +1,7 @@
 """What a backbone can do before it has seen a single shot, and how fast it learns from ten: on real photographs.
 
     python benchmarks/suites/backbone.py autoencoder --data ../shared/data
-    python benchmarks/suites/backbone.py words shams --data ../shared/data --backbone runs/mine
+    python benchmarks/suites/backbone.py words controls --data ../shared/data --backbone runs/mine
     python benchmarks/suites/backbone.py adapt       --data ../shared/data --out /tmp/adapt --only screw
     python benchmarks/suites/backbone.py training    --backbone runs/mine     # a folder that `flawsmith backbone` made
 
@@ -10,7 +10,7 @@ autoencoder  mean PSNR of a round trip, on windows of 128 and 256 px and inside 
 words        six words, each painted from noise on the same sound windows under the same masks, rounded regions that
              fit any of them; a classifier that was taught what the factory's defects change in a picture names them.
              Without words it should know nothing; the factory's own damage laid on the same windows is the ceiling.
-shams        sound windows repainted as sound against untouched ones; a classifier that was shown half of both tells the
+controls        sound windows repainted as sound against untouched ones; a classifier that was shown half of both tells the
              other half apart or not (AUROC, 0.5 = it cannot).
 adapt        controlnet_inpaint, ten shots a kind, a few steps from these weights and many from random ones (the UNet's;
              autoencoder and text encoder stay): distance of made damage to held-out real damage.
@@ -43,7 +43,7 @@ from flawsmith.data import factory, images
 from flawsmith.data.augmentation import roughed
 from flawsmith.data.tiling import Window
 from flawsmith.data.windows import cut, paste
-from flawsmith.evaluation.measure import close_up, gallery, window
+from flawsmith.evaluation.measure import close_up, feature_set, window
 from flawsmith.files import write_json
 from flawsmith.nn import builtin
 from flawsmith.nn.backbone import Backbone
@@ -166,7 +166,7 @@ def laid_in(view: Floats, made: Floats, base: Floats, mask: np.ndarray, corner: 
 def close_ups(extractor: Any, views: Sequence[Floats], masks: Sequence[np.ndarray]) -> Floats:
     """Return the features of squares round the masks, float32 (N,D)."""
     looks = [(*window(view, mask), None) for view, mask in zip(views, masks, strict=True)]
-    return gallery(looks, extractor).vector.numpy()  # type: ignore[arg-type]
+    return feature_set(looks, extractor).vector.numpy()  # type: ignore[arg-type]
 
 
 def autoencoder(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
@@ -288,7 +288,7 @@ def words(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str,
     return found
 
 
-def shams(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
+def controls(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
     """Return how well repainted sound windows are told from untouched ones."""
     found = {}
     for name, split in splits(args):
@@ -321,7 +321,7 @@ def shams(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str,
             "grain_left": round(float(np.median(grain)), 3),
         }
         if args.out:
-            sheet(args.out / f"shams-{name}.png", [views[:16], laid[:16]])
+            sheet(args.out / f"controls-{name}.png", [views[:16], laid[:16]])
     return found
 
 
@@ -337,7 +337,7 @@ def adapt(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str,
     for name, split in splits(args):
         kinds = {str(e.defect) for e in split.shots}
         real = with_damage(e for e in split.test_defects if e.defect in kinds)
-        theirs = gallery([close_up(e) for e in real], extractor)
+        theirs = feature_set([close_up(e) for e in real], extractor)
         ways = [(args.backbone, steps) for steps in args.few] + [(str(blank), steps) for steps in args.many]
         for seed in range(args.seeds):
             for source, steps in ways:
@@ -346,7 +346,7 @@ def adapt(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str,
                     "backbone.source": source,
                     "train.steps": steps,
                     "generate.count": args.pairs,
-                    "generate.shams": 0.0,
+                    "generate.controls": 0.0,
                     "generator.settings": {"start": "noise"},
                     "prove.enabled": False,
                     **parse_overrides(args.overrides),
@@ -362,7 +362,7 @@ def adapt(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str,
                 ]
                 row: dict[str, Any] = {"made": len(made)}
                 if len(made) > 10:
-                    ours = gallery([close_up(e) for e in made], extractor)
+                    ours = feature_set([close_up(e) for e in made], extractor)
                     for metric in metrics.values():
                         values = metric(theirs, ours, np.random.default_rng(0), 0)
                         row |= {key: figure.value for key, figure in values.items()}
@@ -399,7 +399,7 @@ def sheet(path: Path, rows: list[list[Floats]]) -> None:
 def main() -> None:
     """Parse, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="+", choices=("training", "autoencoder", "words", "shams", "adapt"))
+    parser.add_argument("what", nargs="+", choices=("training", "autoencoder", "words", "controls", "adapt"))
     parser.add_argument("--data", type=Path, help="the folder that holds the sets")
     parser.add_argument("--backbone", default="builtin", help='"builtin" or a diffusers folder')
     parser.add_argument("--only", choices=sorted(FOLDERS), help="one set")
@@ -425,7 +425,13 @@ def main() -> None:
     results = json.loads(args.results.read_text()) if args.results.exists() else {}
     own = results.setdefault(back.fingerprint, {})
     for what in args.what:
-        suites = {"training": training, "autoencoder": autoencoder, "words": words, "shams": shams, "adapt": adapt}
+        suites = {
+            "training": training,
+            "autoencoder": autoencoder,
+            "words": words,
+            "controls": controls,
+            "adapt": adapt,
+        }
         suite = suites[what]
         found = suite(back, args, extractor)
         threads = os.environ.get("OMP_NUM_THREADS", "")

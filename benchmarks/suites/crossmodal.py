@@ -14,7 +14,7 @@ from pathlib import Path
 
 from flawsmith.config import parse_overrides, validate
 from flawsmith.files import write_json
-from flawsmith.nn.methods.csm import BuiltinReader
+from flawsmith.nn.methods.csm import BuiltinCSM
 from flawsmith.recipes.csm import Recipe, make_reader
 from flawsmith.run.folder import machine
 
@@ -37,7 +37,7 @@ def main() -> None:
     rows = {row["step"]: row for row in map(json.loads, (args.out / "training.jsonl").read_text().splitlines())}
     result = {
         "machine": machine(),
-        "fingerprint": BuiltinReader.load(args.out).fingerprint,
+        "fingerprint": BuiltinCSM.load(args.out).fingerprint,
         "bytes": sum(
             path.stat().st_size for path in args.out.rglob("*") if "state" not in path.parts and path.is_file()
         ),

@@ -43,7 +43,7 @@ from flawsmith.generators.dual_branch import DualBranch, Settings  # noqa: E402
 from flawsmith.nn import builtin  # noqa: E402
 from flawsmith.nn.backbone import Backbone  # noqa: E402
 from flawsmith.nn.cpu_kernels import PlaneGroupNorm, SplitGEGLU  # noqa: E402
-from flawsmith.nn.trainer import Fit  # noqa: E402
+from flawsmith.nn.trainer import Trainer  # noqa: E402
 from flawsmith.run.folder import machine  # noqa: E402
 from flawsmith.testing import example_batch, example_condition  # noqa: E402
 
@@ -207,7 +207,7 @@ def our_sampling(generator: DualBranch, args: argparse.Namespace, pairs: int) ->
 
 def our_training(generator: DualBranch, args: argparse.Namespace) -> Work:
     seen = generator.encode(example_batch(SIZES[args.size]["pixels"], args.train_batch))
-    fit = Fit(
+    fit = Trainer(
         generator.trainable(),
         lambda _, rng: generator.loss(seen, rng),
         steps=10**6,

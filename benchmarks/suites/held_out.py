@@ -20,7 +20,7 @@ import torch
 from sets import RESULTS
 
 from flawsmith.data import factory, images
-from flawsmith.data.augmentation import damage_view, loosened, roughed, sound_view
+from flawsmith.data.augmentation import damage_view, loosened, normal_view, roughed
 from flawsmith.data.tensors import image_tensor, mask_tensor
 from flawsmith.files import read_json, write_json
 from flawsmith.nn import builtin
@@ -53,7 +53,7 @@ def windows(count: int) -> dict[str, list[Row]]:
         rows["everything"].append((view.image, np.ones_like(rough), said))
         other = damaged[(index * 7 + 3) % len(damaged)]
         mask = rough if index % 2 else view.mask
-        sound = sound_view(images.to_model(other.normal), other.part, mask, window.side, builtin.WINDOW, rng, tone=0.1)
+        sound = normal_view(images.to_model(other.normal), other.part, mask, window.side, builtin.WINDOW, rng, tone=0.1)
         rows["sound"].append((sound.image, sound.mask, prompt(None, other.surface)))
     return rows
 

@@ -44,14 +44,14 @@ CORNERS = np.ones((3, 3), int)
 
 def picture(rng: np.random.Generator, *, damaged: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return scores float32 (H,W) in (0,1) and a mask bool (H,W)."""
-    heat = cv2.GaussianBlur(rng.standard_normal((SIDE, SIDE), np.float32), (0, 0), 3) * 6
+    anomaly_map = cv2.GaussianBlur(rng.standard_normal((SIDE, SIDE), np.float32), (0, 0), 3) * 6
     mask = np.zeros((SIDE, SIDE), np.uint8)
     if damaged:
         for _ in range(rng.integers(1, 5)):
             centre, axes = rng.integers(0, SIDE, 2).tolist(), rng.integers(3, 25, 2).tolist()
             cv2.ellipse(mask, centre, axes, float(rng.uniform(0, 180)), 0, 360, 1, -1)
-        heat += 2.5 * cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 4)
-    return 1 / (1 + np.exp(2 - heat)), mask > 0
+        anomaly_map += 2.5 * cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 4)
+    return 1 / (1 + np.exp(2 - anomaly_map)), mask > 0
 
 
 def pictures(count: int) -> Any:

@@ -49,14 +49,14 @@ from flawsmith.data.layouts import scan
 from flawsmith.data.photographs import Pictures
 from flawsmith.data.training_set import TrainingSet, read_square
 from flawsmith.evaluation.evaluator import predicted
-from flawsmith.evaluation.measure import close_up, gallery, window
+from flawsmith.evaluation.measure import close_up, feature_set, window
 from flawsmith.evaluation.prove import proof_size
 from flawsmith.exports.mvtec import write as write_mvtec
 from flawsmith.files import write_json
 from flawsmith.generators.cross_modal import CrossModal, CrossModalSettings
 from flawsmith.nn import builtin
 from flawsmith.nn.backbone import Backbone
-from flawsmith.nn.feature_cache import Remembered
+from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.run.dataset import make_split
 from flawsmith.run.folder import Run, machine
@@ -144,7 +144,7 @@ def misplaced(lines: Sequence[Line], studio: Studio) -> list[Line]:
 
 def close(examples: Sequence[Example], extractor: Any) -> np.ndarray:
     """Return the features of windows round the damage, float32 (N,D)."""
-    return gallery([close_up(example) for example in examples], extractor).vector.numpy()
+    return feature_set([close_up(example) for example in examples], extractor).vector.numpy()
 
 
 class Judges:
@@ -349,14 +349,14 @@ def transfer(args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
     if not root.is_dir():
         every = [e for name in FOLDERS for e in scan(configuration(args.data, name).data)]
         write_mvtec([e for e in every if not e.mask] + with_damage(every), root)
-    loans = [{"from": "magnetic-tile", "kind": args.tile_kind}, {"from": "screw", "kind": args.screw_kind}]
+    transfers = [{"from": "magnetic-tile", "kind": args.tile_kind}, {"from": "screw", "kind": args.screw_kind}]
     overrides = {
         "data.root": str(root),
         "data.layout": "mvtec",
         "data.normal": [],
         "data.product": "",
         "train.scope": "all",
-        "generate.borrow": loans,
+        "generate.borrow": transfers,
         "generate.count": {args.tile_kind: args.count, args.screw_kind: args.count},
         "generate.reference": "random",
         **parse_overrides(args.set),
@@ -366,17 +366,17 @@ def transfer(args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
     lines = [line for line in studio.plan() if "borrowed" in line]
     found: dict[str, Any] = {}
     metrics = {name: registry.get("metrics", name) for name in ("kid", "frechet")}
-    for loan in loans:
+    for loan in transfers:
         own = [line for line in lines if line["defect"] == loan["kind"]]
         real = with_damage(
             e for e in studio.split.test_defects if (e.product, e.defect) == (loan["from"], loan["kind"])
         )
-        theirs = gallery([close_up(e) for e in real], extractor)
+        theirs = feature_set([close_up(e) for e in real], extractor)
         rows: dict[str, Any] = {"real": len(real)}
         for way, scale in (("reference", 1.0), ("words alone", 0.0)):
             paths = studio.paint(own, args.out / f"transfer-{way.replace(' ', '-')}", scale)
             made = [Example(p.name, p, "", loan["kind"], p.with_suffix(".mask.png")) for p in paths if p.is_file()]
-            ours = gallery([close_up(e) for e in made], extractor)
+            ours = feature_set([close_up(e) for e in made], extractor)
             figures = {}
             for metric in metrics.values():
                 figures |= metric(theirs, ours, np.random.default_rng(0), 200)
@@ -401,7 +401,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS / "references.json")
     args = parser.parse_args()
     results = json.loads(args.results.read_text()) if args.results.exists() else {}
-    extractor = Remembered(load_extractor("efficientnet-lite0"), args.out / "features")
+    extractor = FeatureCache(load_extractor("efficientnet-lite0"), args.out / "features")
     names = [args.only] if args.only else sorted(FOLDERS)
     for name in names if args.what != "transfer" else ["transfer"]:
         key = f"{name}, {args.what}" if args.what in ("hybrid", "kinds") else name

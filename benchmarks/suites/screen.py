@@ -45,10 +45,10 @@ from flawsmith.files import write_json
 from flawsmith.nn.features import load_extractor
 from flawsmith.run.dataset import make_split
 from flawsmith.run.folder import Run, machine
-from flawsmith.screening.describe import Describer, Shown, line_up
-from flawsmith.screening.gate import Gate, Row, make_court
+from flawsmith.screening.describe import Describer, Shown, screening_set
+from flawsmith.screening.gate import Gate, Row, fit_gate
 from flawsmith.screening.replay import replay
-from flawsmith.screening.screen import court_of
+from flawsmith.screening.screen import fit_product
 from flawsmith.types import Example
 
 RIGHT = {
@@ -89,14 +89,14 @@ class Bench:
     def __init__(self, config: Config, describer: Portion) -> None:
         self.split, self._describer = make_split(config), describer
         self._product, self.pictures = self.split.shots[0].product, Pictures(self.split.normals)
-        self.court = court_of(config.screen, self.split, self._product, describer, self.pictures)
-        extractor, courts = describer.extractor, {self._product: self.court}
-        self._gate = Gate(config.screen, extractor.name, extractor.fingerprint, describer.visible, courts)
+        self.fitted = fit_product(config.screen, self.split, self._product, describer, self.pictures)
+        extractor, fitted_gates = describer.extractor, {self._product: self.fitted}
+        self._gate = Gate(config.screen, extractor.name, extractor.fingerprint, describer.visible, fitted_gates)
 
     def judge(self, shown: Iterable[Shown]) -> list[Row]:
         """Return the verdicts on pictures that were made together."""
         rows = [self._describer.row(one) for one in shown]
-        return self._gate.judge(self._product, line_up(rows, self._describer.extractor.name))
+        return self._gate.judge(self._product, screening_set(rows, self._describer.extractor.name))
 
 
 def made(config: Config, run: Run, describer: Portion, count: int) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def made(config: Config, run: Run, describer: Portion, count: int) -> dict[str, 
 def planted(name: str, config: Config, run: Run, describer: Portion, count: int) -> dict[str, Any]:
     """Return every group's figures on one set."""
     bench = Bench(config, describer)
-    split, pictures, court = bench.split, bench.pictures, bench.court
+    split, pictures, fitted = bench.split, bench.pictures, bench.fitted
     twins = {test.id for _, test in twin_pairs(split)}
     groups: dict[str, Iterator[Shown]] = {
         "untouched": _untouched(split, pictures, count, known=True),
@@ -128,7 +128,7 @@ def planted(name: str, config: Config, run: Run, describer: Portion, count: int)
     real: dict[str, list[Row]] = {"held-out real defects": [], "second photographs of a shot": []}
     for example in split.test_defects:
         photograph = _damaged(example, pictures)
-        if photograph is None or example.defect not in court.kinds:
+        if photograph is None or example.defect not in fitted.kinds:
             continue
         group = "second photographs of a shot" if example.id in twins else "held-out real defects"
         real[group] += bench.judge([photograph])
@@ -136,7 +136,7 @@ def planted(name: str, config: Config, run: Run, describer: Portion, count: int)
         if judged:
             found[group] = _figures(judged, ())
             print(name, group, {k: v for k, v in found[group].items() if k != "median_scores"}, flush=True)
-    return {"groups": found, "limits": court.limits, "left_out": court.left_out, "said": court.said}
+    return {"groups": found, "limits": fitted.limits, "left_out": fitted.left_out, "said": fitted.said}
 
 
 def _figures(rows: list[Row], right: tuple[str, ...]) -> dict[str, Any]:
@@ -262,8 +262,8 @@ def speed(folder: Path, extractor: str, source: str, count: int = 1000) -> dict[
     ]
     seen = [describer.row(Shown(str(n), "", sound[n], damaged(n)[1])) for n in range(40)]
     name = describer.extractor.name
-    court = make_court(Config().screen, ("dent", "pit"), line_up(shots, name), line_up(seen, name))
-    gate = Gate(Config().screen, name, describer.extractor.fingerprint, describer.visible, {"plate": court})
+    fitted = fit_gate(Config().screen, ("dent", "pit"), screening_set(shots, name), screening_set(seen, name))
+    gate = Gate(Config().screen, name, describer.extractor.fingerprint, describer.visible, {"plate": fitted})
     gate.save(place / "gate")
     fitted = time.monotonic()
     told = replay(place / "gate", place / "pictures", source=source)

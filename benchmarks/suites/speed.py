@@ -33,7 +33,7 @@ from torch import Tensor, nn  # noqa: E402
 from flawsmith.files import write_json  # noqa: E402
 from flawsmith.generators.controlnet_inpaint import ControlNetInpaint, Settings  # noqa: E402
 from flawsmith.nn.backbone import Backbone, quiet  # noqa: E402
-from flawsmith.nn.trainer import Fit  # noqa: E402
+from flawsmith.nn.trainer import Trainer  # noqa: E402
 from flawsmith.nn.weights import tensor_hash  # noqa: E402
 from flawsmith.run.folder import machine  # noqa: E402
 from flawsmith.testing import example_batch, example_condition  # noqa: E402
@@ -92,7 +92,7 @@ def our_training(generator: ControlNetInpaint, args: argparse.Namespace, *, cach
         fresh = type(views)(views.image[rows], views.mask[rows], *words)
         return generator.loss(generator.encode(fresh), rng)
 
-    fit = Fit(generator.trainable(), loss_of, steps=10**6, learning_rate=1e-6, average=0.99, autocast=back.dtype)
+    fit = Trainer(generator.trainable(), loss_of, steps=10**6, learning_rate=1e-6, average=0.99, autocast=back.dtype)
     walk = fit.run()
     return lambda: next(walk) and None
 

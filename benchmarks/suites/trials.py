@@ -2,9 +2,9 @@
 
     python benchmarks/suites/trials.py --base RUN --out FOLDER NAME=RUN [NAME=RUN+RUN ...] [--name screw]
 
-Each NAME is an arm; RUN is a run folder whose pairs and shams it learns from beside the shots, `real` stands for none,
+Each NAME is an arm; RUN is a run folder whose pairs and controls it learns from beside the shots, `real` stands for none,
 and `NAME=RUN:real=0.75` sets a setting of the probe. The first arm is what the others are compared with. Shots, sound
-parts and test pictures are those of --base; a test picture still cannot be learned from. Unlike `prove`, no shams are
+parts and test pictures are those of --base; a test picture still cannot be learned from. Unlike `prove`, no controls are
 held out, so the figures differ a little from a proof's. Answers are kept in --out, so a trial can be made in portions.
 """
 
@@ -20,12 +20,12 @@ import torch
 
 from flawsmith.detectors.probe import Probe
 from flawsmith.evaluation.arms import Arm, common_set, pieces, training_set
-from flawsmith.evaluation.evaluator import Examiner
+from flawsmith.evaluation.evaluator import Evaluator
 from flawsmith.evaluation.proof import figures
 from flawsmith.evaluation.prove import proof_size
 from flawsmith.evaluation.statistics import MEAN, Outcome, compare, draws, resampled
 from flawsmith.files import write_json
-from flawsmith.nn.feature_cache import Remembered
+from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.reporting.collect import changed_settings
 from flawsmith.run.dataset import split_data
@@ -50,10 +50,10 @@ def main() -> None:
     product = split.shots[0].product
     kinds = tuple(sorted({str(example.defect) for example in split.shots}))
     size = proof_size(base.config, split.normals)
-    examiner = Examiner(split, kinds, size, drop_twins=True)
-    extractor = Remembered(load_extractor("efficientnet-lite0"), args.out / "features")
-    common = common_set(split, [], size, kinds, examiner.forbidden)
-    weights = draws(examiner.exam, RESAMPLES, np.random.default_rng(0))
+    evaluator = Evaluator(split, kinds, size, drop_twins=True)
+    extractor = FeatureCache(load_extractor("efficientnet-lite0"), args.out / "features")
+    common = common_set(split, [], size, kinds, evaluator.forbidden)
+    weights = draws(evaluator.evaluation_set, RESAMPLES, np.random.default_rng(0))
     tried: dict[str, list[Outcome]] = {}
     entry: dict[str, Any] = {
         "machine": machine(),
@@ -62,7 +62,10 @@ def main() -> None:
         "protocol": "clean",
         "size": size,
         "seeds": SEEDS,
-        "test": {"sound": int((examiner.exam.kind < 0).sum()), "damaged": int((examiner.exam.kind >= 0).sum())},
+        "test": {
+            "sound": int((evaluator.evaluation_set.kind < 0).sum()),
+            "damaged": int((evaluator.evaluation_set.kind >= 0).sum()),
+        },
         "arms": {},
     }
     for text in args.arms:
@@ -73,7 +76,7 @@ def main() -> None:
         arm = Arm(
             name, "", tuple(p.example for own, _ in found for p in own), tuple(s for _, own in found for s in own)
         )
-        given = {"shams": base.config.prove.shams} | dict([_setting(setting)] if setting else [])
+        given = {"controls": base.config.prove.controls} | dict([_setting(setting)] if setting else [])
         training = None
         for seed in range(SEEDS):
             kept = args.out / f"{name}-{seed}.npz"
@@ -82,7 +85,7 @@ def main() -> None:
                 probe = Probe(Probe.Settings.model_validate(given), kinds, extractor=extractor)
                 for _ in probe.fit(training, torch.Generator().manual_seed(seed)):
                     pass
-                examiner.sit(probe, {"where", "whether", "which"}).save(kept)
+                evaluator.evaluate(probe, {"localization", "detection", "classification"}).save(kept)
             tried.setdefault(name, []).append(Outcome.load(kept))
         entry["arms"][name] = {
             **{key: value for key, value in arm.facts().items() if key != "says"},
@@ -92,9 +95,12 @@ def main() -> None:
             ],
             "figures": figures(tried[name]),
         }
-        ap = entry["arms"][name]["figures"]["where"][MEAN]["ap"]["mean"]
+        ap = entry["arms"][name]["figures"]["localization"][MEAN]["ap"]["mean"]
         print(f"{name}: mean pixel AP over kinds {100 * ap:.1f}", flush=True)
-    drawn = {name: [resampled(examiner.exam, one, weights) for one in outcomes] for name, outcomes in tried.items()}
+    drawn = {
+        name: [resampled(evaluator.evaluation_set, one, weights) for one in outcomes]
+        for name, outcomes in tried.items()
+    }
     first = next(iter(tried))
     entry["comparisons"] = [
         {"arm": name, "against": first, **row}

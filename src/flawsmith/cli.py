@@ -92,7 +92,7 @@ def run(
 
     pairs = [*set_, *(["generate.count=balance"] if balance else [])]
     if say:
-        pairs.append(f"generate.say={json.dumps(say, ensure_ascii=False)}")
+        pairs.append(f"generate.prompt={json.dumps(say, ensure_ascii=False)}")
     opened = Run.create(out, _config(config, pairs))  # a typo is said at once: torch takes seconds to load
     from flawsmith.pipeline import run_all
 

@@ -26,6 +26,10 @@ class RunError(FlawsmithError):
     """A run folder that is missing, incomplete, foreign or damaged."""
 
 
+class RenamedSetting(FutureWarning):
+    """A setting is given under a name that it had in an earlier release; the message says the new one."""
+
+
 class BackboneError(FlawsmithError):
     """Model weights that are missing, or of a shape that cannot serve."""
 

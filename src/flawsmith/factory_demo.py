@@ -35,7 +35,7 @@ steps = 160
 views = 10
 [generate]
 count = 8
-shams = 0.5
+controls = 0.5
 [measure]
 resamples = 100
 # Small, so that the demo takes minutes: a proof worth believing has more test pictures and the default sizes.
@@ -52,7 +52,7 @@ views = 4
 memory = 500
 draw = 8000
 [report]
-per_kind = 8
+per_defect = 8
 """
 
 

@@ -115,7 +115,7 @@ def mend_lines(path: Path) -> None:
         write_bytes(path, raw[:last])
 
 
-def sweep(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files below a folder whose writers were killed; those of other machines stay."""
     for part in folder.rglob(".*.part"):
         named = _PART.search(part.name)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from flawsmith.config import Settings as BaseSettings
-from flawsmith.types import Batch, Condition, Encoded, Example, Figure, Found, Gallery, Lineup, Made
+from flawsmith.types import Batch, Condition, Encoded, Example, FeatureSet, Figure, Generated, Prediction, ScreeningSet
 
 if TYPE_CHECKING:
     from typing import Self
@@ -45,13 +45,13 @@ class Generator(ABC):
     """True: `sample` reads `Condition.shot`."""
     reads_reference: ClassVar[bool] = False
     """True: `sample` reads `Condition.reference`, or the shot where there is none."""
-    paints_sound: ClassVar[bool] = True
-    """False: it cannot repaint a place as *sound*, so no shams can be made with it."""
+    paints_controls: ClassVar[bool] = True
+    """False: it cannot repaint a place as *sound*, so no controls can be made with it."""
     native: ClassVar[bool] = False
     """True: it works on windows at the camera's own scale, of any size, one at a time."""
     sampling_only: ClassVar[frozenset[str]] = frozenset()
     """Settings that training never reads (`part.name`: in the table `part`): weights stay good when they change."""
-    dial: ClassVar[tuple[str, tuple[float, ...]]] = ("", ())
+    sweep: ClassVar[tuple[str, tuple[float, ...]]] = ("", ())
     """A number among them (`part.name`: in the table `part`), and its values that the report shows side by side."""
 
     def __init__(self, backbone: Backbone | None, settings: BaseSettings) -> None:
@@ -78,7 +78,7 @@ class Generator(ABC):
         """Return the training loss of each sample: float32 (B,), not averaged; all randomness comes from `rng`."""
         raise NotImplementedError(f"{type(self).__name__} trains nothing, so it has no loss")
 
-    def settle(self, seen: Encoded) -> Iterator[float]:
+    def calibrate(self, seen: Encoded) -> Iterator[float]:
         """Set what the trained networks tell and no gradient does, a threshold say; run once, after training.
 
         What it sets is to be saved: a buffer of one of the networks that `trainable` returns. It yields the share that
@@ -87,7 +87,7 @@ class Generator(ABC):
         yield from ()
 
     @abstractmethod
-    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Made:
+    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Generated:
         """Paint the damage that is asked for.
 
         Args:
@@ -129,7 +129,7 @@ class Filter(ABC):
         self.kinds = tuple(kinds)
 
     @abstractmethod
-    def fit(self, shots: Lineup, sound: Lineup) -> dict[str, Tensor]:
+    def fit(self, shots: ScreeningSet, sound: ScreeningSet) -> dict[str, Tensor]:
         """Learn what real damage and sound parts look like.
 
         Args:
@@ -142,7 +142,7 @@ class Filter(ABC):
         """
 
     @abstractmethod
-    def score(self, made: Lineup) -> dict[str, Tensor]:
+    def score(self, made: ScreeningSet) -> dict[str, Tensor]:
         """Return float32 (N,) for each name in `scores`; the same pictures give the same bytes."""
 
     @abstractmethod
@@ -167,7 +167,7 @@ class Detector(ABC):
     Settings: ClassVar[type[BaseSettings]]
     """A frozen settings class; every field has a default and one line of help."""
     tells: ClassVar[frozenset[str]]
-    """What `predict` fills: "where" (heat), "whether" (score), "which" (kind)."""
+    """What `predict` fills: "localization" (anomaly_map), "detection" (score), "classification" (kind)."""
     needs_damage: ClassVar[bool] = True
     """False: it learns from sound pictures alone and ignores all others."""
     needs_extractor: ClassVar[bool] = False
@@ -194,8 +194,8 @@ class Detector(ABC):
         """
 
     @abstractmethod
-    def predict(self, image: Tensor) -> Found:
-        """Look at pictures: float32 (B,3,H,W), RGB, [-1,1], of the training set's size."""
+    def predict(self, image: Tensor) -> Prediction:
+        """Fingerprint at pictures: float32 (B,3,H,W), RGB, [-1,1], of the training set's size."""
 
     def reduced(self, budget: float) -> str:
         """Say what a budget below 1 reduces, for the report; "" = nothing."""
@@ -207,7 +207,7 @@ class Metric(Protocol):
 
     Args:
         real: Real damage.
-        made: Made damage, with the sound windows beneath.
+        made: Generated damage, with the sound windows beneath.
         rng: Draws the resamples.
         resamples: Bootstrap resamples of pictures behind each interval; 0 = no interval.
 
@@ -215,7 +215,9 @@ class Metric(Protocol):
         Figures by name; one that comes from features states its extractor: `kid[efficientnet-lite0]`.
     """
 
-    def __call__(self, real: Gallery, made: Gallery, rng: np.random.Generator, resamples: int) -> dict[str, Figure]: ...
+    def __call__(
+        self, real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamples: int
+    ) -> dict[str, Figure]: ...
 
 
 class Exporter(Protocol):

@@ -82,7 +82,7 @@ _OURS: dict[str, dict[str, Entry]] = {
         "unet": Entry("flawsmith.detectors.unet:Unet", "the field's localiser: DRAEM's U-Net, made for GPUs"),
         "classifier": Entry("flawsmith.detectors.classifier:Classifier", "the field's classifier of kinds: ResNet-34"),
         "patchcore": Entry(
-            "flawsmith.detectors.patchcore:Patchcore", "distance to remembered sound patches; needs no defects at all"
+            "flawsmith.detectors.patchcore:Patchcore", "distance to cached sound patches; needs no defects at all"
         ),
         "anomalib": Entry("flawsmith.detectors.anomalib:Anomalib", "any model of Anomalib; needs the extra anomalib"),
     },

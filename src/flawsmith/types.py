@@ -88,7 +88,7 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class Generated:
     """What a generator painted."""
 
     image: Tensor
@@ -128,10 +128,10 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Prediction:
     """What a detector says of B pictures; a part that it cannot tell is None."""
 
-    heat: Tensor | None = None
+    anomaly_map: Tensor | None = None
     """Where: float32 (B,1,H,W) of the pictures' size; higher = more likely damaged."""
     score: Tensor | None = None
     """Whether: float32 (B,); higher = more likely damaged."""
@@ -140,7 +140,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Gallery:
+class FeatureSet:
     """Windows round the damage of one kind, with all that metrics read, computed once."""
 
     image: Tensor
@@ -163,7 +163,7 @@ class Gallery:
 
 
 @dataclass(frozen=True, slots=True)
-class Lineup:
+class ScreeningSet:
     """N pictures of one product for filters to judge, with all that filters read, computed once.
 
     Embeddings come at three levels: `whole` picture, `window` round the damage, and `tokens`: the extractor's maps of
@@ -201,7 +201,7 @@ class Lineup:
     def __len__(self) -> int:
         return len(self.name)
 
-    def rows(self, index: Sequence[int]) -> Lineup:
+    def rows(self, index: Sequence[int]) -> ScreeningSet:
         """Return the pictures named by an index, in its order."""
         places = list(index)
         moved: dict[str, Any] = {}
@@ -213,7 +213,7 @@ class Lineup:
                 moved[field.name] = {level: tensor[places] for level, tensor in value.items()}
             else:
                 moved[field.name] = value if isinstance(value, str) else value[places]
-        return Lineup(**moved)
+        return ScreeningSet(**moved)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +227,7 @@ class Figure:
 
 
 def to_device(value: Any, device: Any) -> Any:
-    """Return a Batch, Condition, Made or Encoded with every tensor on `device`."""
+    """Return a Batch, Condition, Generated or Encoded with every tensor on `device`."""
     import torch
 
     if isinstance(value, Encoded):

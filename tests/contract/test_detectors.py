@@ -15,7 +15,7 @@ from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.interfaces import Detector
 from flawsmith.testing import DETECTOR_CHECKS, check_detector, example_training, tiny_extractor
-from flawsmith.types import Found
+from flawsmith.types import Prediction
 
 DETECTORS = sorted(registry.entries("detectors"))
 OPTIONAL = {"anomalib": "anomalib"}
@@ -60,7 +60,7 @@ class _Honest(Detector):
     """Tells brightness; the simplest that keeps every promise."""
 
     Settings = Settings
-    tells = frozenset({"where", "whether"})
+    tells = frozenset({"localization", "detection"})
     needs_damage = False
 
     def __init__(self, settings: Any, kinds: Sequence[str], *, extractor: Any = None, device: str = "cpu") -> None:
@@ -71,42 +71,42 @@ class _Honest(Detector):
         self.level = training.batch(training.sound()).image.mean()
         yield 1.0
 
-    def predict(self, image: torch.Tensor) -> Found:
+    def predict(self, image: torch.Tensor) -> Prediction:
         if self.level is None:
             raise DataError("call fit first")
-        heat = image.mean(1, keepdim=True) - self.level
-        return Found(heat, heat.amax((1, 2, 3)))
+        anomaly_map = image.mean(1, keepdim=True) - self.level
+        return Prediction(anomaly_map, anomaly_map.amax((1, 2, 3)))
 
 
 class _Unasked(_Honest):
-    def predict(self, image: torch.Tensor) -> Found:
-        return Found(image.mean(1, keepdim=True), image.amax((1, 2, 3)))
+    def predict(self, image: torch.Tensor) -> Prediction:
+        return Prediction(image.mean(1, keepdim=True), image.amax((1, 2, 3)))
 
 
 class _Flat(_Honest):
-    def predict(self, image: torch.Tensor) -> Found:
-        return Found(super().predict(image).heat.amax(1), torch.zeros(len(image)))
+    def predict(self, image: torch.Tensor) -> Prediction:
+        return Prediction(super().predict(image).anomaly_map.amax(1), torch.zeros(len(image)))
 
 
 class _Random(_Honest):
-    def predict(self, image: torch.Tensor) -> Found:
-        return Found(torch.rand_like(image[:, :1]), torch.rand(len(image)))
+    def predict(self, image: torch.Tensor) -> Prediction:
+        return Prediction(torch.rand_like(image[:, :1]), torch.rand(len(image)))
 
 
 class _Backwards(_Honest):
-    def predict(self, image: torch.Tensor) -> Found:
+    def predict(self, image: torch.Tensor) -> Prediction:
         found = super().predict(image)
-        return Found(-found.heat, -found.score)
+        return Prediction(-found.anomaly_map, -found.score)
 
 
 class _Talkative(_Honest):
-    tells = frozenset({"where"})
+    tells = frozenset({"localization"})
 
 
 class _Neighbours(_Honest):
-    def predict(self, image: torch.Tensor) -> Found:
+    def predict(self, image: torch.Tensor) -> Prediction:
         found = super().predict(image)
-        return Found(found.heat - found.heat.mean(), found.score)
+        return Prediction(found.anomaly_map - found.anomaly_map.mean(), found.score)
 
 
 class _Greedy(_Honest):
@@ -145,7 +145,7 @@ def test_the_checks_can_pass() -> None:
     [
         (_Undescribed, "detector_settings_round_trip", "no line of help"),
         (_Unasked, "detector_says_what_it_tells", "before it was trained"),
-        (_Flat, "found_is_well_formed", r"heat is \(5, 64, 64\)"),
+        (_Flat, "found_is_well_formed", r"anomaly_map is \(5, 64, 64\)"),
         (_Talkative, "found_is_well_formed", "does not tell whether, so score must be None"),
         (_Neighbours, "found_is_well_formed", "depends on the pictures beside it"),
         (_Unfinished, "found_is_well_formed", "shares done"),
@@ -172,9 +172,9 @@ def test_example_training_plants_what_it_says() -> None:
     inside = (batch.image * batch.mask).sum() / (3 * batch.mask.sum())
     assert float(inside) > 0.9 and 0.01 < float(batch.mask.mean()) < 0.2
     sound = example_training(8, damaged=False)
-    assert [one.id for one in sound.lessons] == [training.lessons[i].id for i in training.sound()]
+    assert [one.id for one in sound.pictures] == [training.pictures[i].id for i in training.sound()]
     assert all(
-        (a.image == training.lessons[i].image).all() for a, i in zip(sound.lessons, training.sound(), strict=True)
+        (a.image == training.pictures[i].image).all() for a, i in zip(sound.pictures, training.sound(), strict=True)
     )
     other = example_training(8, seed=2)
-    assert not (other.lessons[0].image == training.lessons[0].image).all()
+    assert not (other.pictures[0].image == training.pictures[0].image).all()

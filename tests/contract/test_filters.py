@@ -12,7 +12,7 @@ from flawsmith import config, registry
 from flawsmith.errors import ConfigError
 from flawsmith.interfaces import Filter
 from flawsmith.testing import FILTER_CHECKS, check_filter, example_lineup
-from flawsmith.types import Lineup
+from flawsmith.types import ScreeningSet
 
 FILTERS = sorted(registry.entries("filters"))
 OPTIONAL = {"outlier": "pyod"}
@@ -46,10 +46,10 @@ class _Dark(Filter):
 
     scores: ClassVar[dict[str, str]] = {"dark": "it is too light"}
 
-    def fit(self, shots: Lineup, sound: Lineup) -> dict[str, torch.Tensor]:
+    def fit(self, shots: ScreeningSet, sound: ScreeningSet) -> dict[str, torch.Tensor]:
         return self.score(shots)
 
-    def score(self, made: Lineup) -> dict[str, torch.Tensor]:
+    def score(self, made: ScreeningSet) -> dict[str, torch.Tensor]:
         area = made.mask.sum((1, 2)).clamp_min(1)
         return {"dark": -(made.image.mean(1) * made.mask).sum((1, 2)) / area}
 
@@ -65,43 +65,43 @@ def test_an_honest_filter_passes() -> None:
 
 
 class _Forgetful(_Dark):
-    def fit(self, shots: Lineup, sound: Lineup) -> dict[str, torch.Tensor]:
+    def fit(self, shots: ScreeningSet, sound: ScreeningSet) -> dict[str, torch.Tensor]:
         self._usual = float(self.score(shots)["dark"].mean()) if len(shots) else 0.0
         return super().fit(shots, sound)
 
-    def score(self, made: Lineup) -> dict[str, torch.Tensor]:
+    def score(self, made: ScreeningSet) -> dict[str, torch.Tensor]:
         return {"dark": super().score(made)["dark"] - getattr(self, "_usual", 0.0)}
 
 
 class _Swayed(_Dark):
-    def score(self, made: Lineup) -> dict[str, torch.Tensor]:
+    def score(self, made: ScreeningSet) -> dict[str, torch.Tensor]:
         found = super().score(made)["dark"]
         return {"dark": found - found.mean() if len(found) else found}
 
 
 class _Decides(_Dark):
-    def score(self, made: Lineup) -> dict[str, torch.Tensor]:
+    def score(self, made: ScreeningSet) -> dict[str, torch.Tensor]:
         return {"dark": super().score(made)["dark"] > 0.2}
 
 
 class _Backwards(_Dark):
-    def score(self, made: Lineup) -> dict[str, torch.Tensor]:
+    def score(self, made: ScreeningSet) -> dict[str, torch.Tensor]:
         return {"dark": torch.zeros(len(made))}
 
 
 class _Restless(_Dark):
-    def score(self, made: Lineup) -> dict[str, torch.Tensor]:
+    def score(self, made: ScreeningSet) -> dict[str, torch.Tensor]:
         return {"dark": super().score(made)["dark"] + 1e-3 * torch.rand(len(made))}
 
 
 class _Painter(_Dark):
-    def score(self, made: Lineup) -> dict[str, torch.Tensor]:
+    def score(self, made: ScreeningSet) -> dict[str, torch.Tensor]:
         made.image.mul_(0.99)
         return super().score(made)
 
 
 class _Nameless(_Dark):
-    def score(self, made: Lineup) -> dict[str, torch.Tensor]:
+    def score(self, made: ScreeningSet) -> dict[str, torch.Tensor]:
         return {"drak": super().score(made)["dark"]}
 
 

@@ -11,7 +11,7 @@ import torch
 from flawsmith import registry
 from flawsmith.interfaces import Generator
 from flawsmith.testing import GENERATOR_CHECKS, check_generator, example_condition
-from flawsmith.types import Condition, Made
+from flawsmith.types import Condition, Generated
 
 GENERATORS = sorted(registry.entries("generators"))
 
@@ -58,8 +58,8 @@ class _Cheat(Generator):
 
     needs_backbone = False
 
-    def sample(self, asked: Condition, seeds: Any, *, steps: int, guidance: float) -> Made:
-        return Made(asked.normal + torch.rand(1), torch.ones_like(asked.mask))
+    def sample(self, asked: Condition, seeds: Any, *, steps: int, guidance: float) -> Generated:
+        return Generated(asked.normal + torch.rand(1), torch.ones_like(asked.mask))
 
 
 @pytest.mark.parametrize("check", ["sample_is_repeatable", "mask_is_respected"])

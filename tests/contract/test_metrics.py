@@ -11,14 +11,14 @@ import torch
 from torch.nn import functional as F
 
 from flawsmith import registry
-from flawsmith.types import Gallery
+from flawsmith.types import FeatureSet
 
 METRICS = sorted(registry.entries("metrics"))
 IDEAL = {"frechet": 0.0, "precision": 1.0, "recall": 1.0, "coverage": 1.0, "seam": 1.0, "nearest": 1.0}
 IDEAL |= {"change_inside": 1.0, "label_changed": 1.0, "boundary": 0.0}
 
 
-def gallery(count: int, seed: int, *, like: float = 0.0, classes: bool = True) -> Gallery:
+def feature_set(count: int, seed: int, *, like: float = 0.0, classes: bool = True) -> FeatureSet:
     """Windows of 48 px: grain with a disc of damage; `like` shifts what the pictures and their features are."""
     rng = torch.Generator().manual_seed(seed)
     y, x = torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
@@ -29,7 +29,7 @@ def gallery(count: int, seed: int, *, like: float = 0.0, classes: bool = True) -
     vector = torch.randn(count, 16, generator=rng) + 3 * like
     perceptual = (F.avg_pool2d(image, 4), F.avg_pool2d(image, 8) + like)
     told = (torch.randn(count, 5, generator=rng) * 2).softmax(1) if classes else None
-    return Gallery(image, mask, vector, perceptual, "tiny", told, below.clone())
+    return FeatureSet(image, mask, vector, perceptual, "tiny", told, below.clone())
 
 
 @pytest.fixture(params=METRICS)
@@ -39,7 +39,7 @@ def metric(request: pytest.FixtureRequest) -> Callable[..., Any]:
 
 
 def test_figures_are_whole(metric: Callable[..., Any]):
-    real, made = gallery(12, 0), gallery(30, 1, like=0.3)
+    real, made = feature_set(12, 0), feature_set(30, 1, like=0.3)
     before = real.vector.clone()
     figures = metric(real, made, np.random.default_rng(0), 40)
     assert figures and torch.equal(real.vector, before)
@@ -54,8 +54,8 @@ def test_figures_are_whole(metric: Callable[..., Any]):
 
 def test_features_are_named(metric: Callable[..., Any]):
     """A figure that changes with the features says whose they are; one that does not has no business to."""
-    real, made = gallery(12, 0), gallery(30, 1)
-    other = Gallery(
+    real, made = feature_set(12, 0), feature_set(30, 1)
+    other = FeatureSet(
         made.image, made.mask, made.vector * 2 + 1, tuple(d * 2 for d in made.perceptual), "tiny",
         made.probabilities.roll(1, 0).square() if made.probabilities is not None else None, made.below,
     )  # fmt: skip
@@ -67,15 +67,15 @@ def test_features_are_named(metric: Callable[..., Any]):
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_pictures_are_said(metric: Callable[..., Any], count: int):
-    for real, made in ((gallery(8, 0), gallery(count, 1)), (gallery(count, 0), gallery(8, 1))):
+    for real, made in ((feature_set(8, 0), feature_set(count, 1)), (feature_set(count, 0), feature_set(8, 1))):
         for name, figure in metric(real, made, np.random.default_rng(0), 20).items():
             assert figure.value is not None or figure.reason, name
 
 
 def test_the_same_pictures_score_ideally_and_others_worse(metric: Callable[..., Any]):
-    real = gallery(40, 0)
+    real = feature_set(40, 0)
     same = metric(real, real, np.random.default_rng(0), 0)
-    other = metric(real, gallery(40, 1, like=0.8), np.random.default_rng(0), 0)
+    other = metric(real, feature_set(40, 1, like=0.8), np.random.default_rng(0), 0)
     for name, figure in same.items():
         plain = name.partition("[")[0]
         if plain in IDEAL:

@@ -9,7 +9,7 @@ import torch
 
 from flawsmith import config
 from flawsmith.interfaces import Generator
-from flawsmith.types import Condition, Made
+from flawsmith.types import Condition, Generated
 
 
 class NoSettings(config.Settings):
@@ -23,14 +23,14 @@ class Blank(Generator):
     needs_backbone: ClassVar[bool] = False
     native: ClassVar[bool] = True
 
-    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int = 1, guidance: float = 1.0) -> Made:
-        return Made(asked.normal.clone(), asked.mask.clone())
+    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int = 1, guidance: float = 1.0) -> Generated:
+        return Generated(asked.normal.clone(), asked.mask.clone())
 
 
 class Noise(Blank):
     """Fills the mask with white noise, whatever the kind."""
 
-    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int = 1, guidance: float = 1.0) -> Made:
+    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int = 1, guidance: float = 1.0) -> Generated:
         rows = [torch.randn(asked.normal[0].shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         noise = torch.stack(rows).mul(0.5).clamp(-1, 1)
-        return Made(torch.where(asked.mask > 0.5, noise, asked.normal), asked.mask.clone())
+        return Generated(torch.where(asked.mask > 0.5, noise, asked.normal), asked.mask.clone())

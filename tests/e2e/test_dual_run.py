@@ -17,7 +17,7 @@ from flawsmith.errors import RunError
 
 
 def config_of(small_config: dict[str, Any], **settings: Any) -> fs.Config:
-    table = {"data.products": ["magnet"], "data.kinds": ["crack"], "generate.attempts": 2, "generate.shams": 0.5}
+    table = {"data.products": ["magnet"], "data.kinds": ["crack"], "generate.attempts": 2, "generate.controls": 0.5}
     table |= {"generator.name": "dual_branch", "generator.settings": settings, "windows.context": 1.2}
     return load_config(None, small_config | table)
 
@@ -37,12 +37,12 @@ def test_whole_windows_are_synthetic_and_the_rest_is_the_photograph(small_config
         changed = (before != after).reshape(*mask.shape, -1).any(axis=2)
         assert not changed[~inside].any() and mask.any() and not mask[~inside].any()
         assert changed[inside & ~mask].any() or mask[inside].all(), "the window is not synthetic throughout"
-    shams = run.shams()
-    assert shams, "it paints sound as well"
-    for row in shams:
+    controls = run.controls()
+    assert controls, "it paints sound as well"
+    for row in controls:
         before, after = images.read(normals[row["normal"]]), images.read(run.path(row["image"]))
         mask = images.read_mask(run.path(row["mask"]), after.shape)
-        assert np.array_equal(before[~mask], after[~mask]), "a sham is exact outside its mask"
+        assert np.array_equal(before[~mask], after[~mask]), "a control is exact outside its mask"
     page = run.path("report.md").read_text()
     assert "synthetic" in page and "Exact background" in page
     # The check still sees a change outside of the windows.

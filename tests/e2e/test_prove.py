@@ -18,10 +18,10 @@ from flawsmith.data.training_set import TrainingSet
 from flawsmith.detectors.probe import Probe
 from flawsmith.errors import ConfigError, DataError, RunError
 from flawsmith.evaluation.arms import OURS, REAL, Arm, common_set, training_set
-from flawsmith.evaluation.evaluator import Examiner
+from flawsmith.evaluation.evaluator import Evaluator
 from flawsmith.evaluation.prove import prove
 from flawsmith.evaluation.statistics import ALL, MEAN, draws, resampled
-from flawsmith.nn.feature_cache import Remembered
+from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.reporting.report import report
 from flawsmith.run.dataset import split_data
@@ -80,15 +80,17 @@ def verdicts(run: fs.Run, against: str = REAL) -> dict[tuple[str, str], dict[str
 
 def test_every_kind_gets_a_verdict_in_every_task(proven: fs.Run):
     rows = verdicts(proven)
-    assert set(rows) == {(task, kind) for task in ("where", "whether", "which") for kind in (*KINDS, MEAN, ALL)}
+    assert set(rows) == {
+        (task, kind) for task in ("localization", "detection", "classification") for kind in (*KINDS, MEAN, ALL)
+    }
     for row in rows.values():
         assert row["verdict"] in ("helps", "no effect", "harms")
         assert row["low"] <= row["difference"] + 0.05 and row["difference"] - 0.05 <= row["high"]
     own = tree_of(proven)["products"]["magnet"]
-    assert list(own["arms"]) == [REAL, "perlin", OURS, "ours, no shams", "ours + perlin", "ours 1x", "none"]
+    assert list(own["arms"]) == [REAL, "perlin", OURS, "ours, no controls", "ours + perlin", "ours 1x", "none"]
     assert own["test"] == {"sound": 8, "chip": 6, "crack": 6} and own["shots"] == {"chip": 3, "crack": 3}
-    assert own["arms"]["none"]["figures"]["where"][MEAN]["ap"]["mean"] > 0.1
-    assert own["arms"][OURS]["shams"] > 0 == own["arms"]["ours, no shams"]["shams"]
+    assert own["arms"]["none"]["figures"]["localization"][MEAN]["ap"]["mean"] > 0.1
+    assert own["arms"][OURS]["controls"] > 0 == own["arms"]["ours, no controls"]["controls"]
     assert [row["arm"] for row in own["curve"]] == [REAL, "ours 1x", OURS]
 
 
@@ -105,7 +107,7 @@ def test_the_report_tells_the_verdict(proven: fs.Run):
     for content in (page, text):
         assert "Do the pairs help?" in content and "ours against real-only" in content
         assert "artefact score" in content.lower() and "efficientnet-lite0" in content
-    assert f"{100 * verdicts(proven)['where', MEAN]['difference']:+.1f} [" in text
+    assert f"{100 * verdicts(proven)['localization', MEAN]['difference']:+.1f} [" in text
 
 
 def test_a_proof_is_not_done_twice_and_goes_on_where_it_was_killed(proven: fs.Run):
@@ -157,28 +159,30 @@ def test_shuffled_labels_teach_nothing(parts: Path, tmp_path: Path):
     """With labels dealt at random, image AUROC is .5 within its interval; with the right ones it is far above."""
     run = made_run(tmp_path / "run", parts)
     split = split_data(run)
-    examiner = Examiner(split, KINDS, 96, drop_twins=False)
-    extractor = Remembered(load_extractor("efficientnet-lite0"))
-    right = training_set(common_set(split, [], 96, KINDS, examiner.forbidden), Arm(REAL, ""), split)
+    evaluator = Evaluator(split, KINDS, 96, drop_twins=False)
+    extractor = FeatureCache(load_extractor("efficientnet-lite0"))
+    right = training_set(common_set(split, [], 96, KINDS, evaluator.forbidden), Arm(REAL, ""), split)
 
     def areas(training_of_seed: Any) -> np.ndarray:
-        weights = draws(examiner.exam, 400, np.random.default_rng(0))
+        weights = draws(evaluator.evaluation_set, 400, np.random.default_rng(0))
         found = []
         for seed in range(4):
             probe = Probe(Probe.Settings(steps=120, places=1024, views=4), KINDS, extractor=extractor)
             for _ in probe.fit(training_of_seed(seed), torch.Generator().manual_seed(seed)):
                 pass
-            found.append(resampled(examiner.exam, examiner.sit(probe, {"whether"}), weights)["whether", ALL])
+            found.append(
+                resampled(evaluator.evaluation_set, evaluator.evaluate(probe, {"detection"}), weights)["detection", ALL]
+            )
         chosen = np.random.default_rng(1).integers(4, size=(4, 400))
         return np.take_along_axis(np.stack(found), chosen, axis=0).mean(0)
 
     def shuffled(seed: int) -> TrainingSet:
         rng = np.random.default_rng(seed)
         dealt = right.clone()
-        order = rng.permutation(len(right.lessons))
+        order = rng.permutation(len(right.pictures))
         for place, source in enumerate(order):
-            mine, other = right.lessons[place], right.lessons[source]
-            dealt.lessons[place] = type(mine)(mine.image, other.mask, mine.product, other.defect, "real", mine.id)
+            mine, other = right.pictures[place], right.pictures[source]
+            dealt.pictures[place] = type(mine)(mine.image, other.mask, mine.product, other.defect, "real", mine.id)
         return dealt
 
     low, high = np.quantile(areas(shuffled), (0.025, 0.975))
@@ -191,8 +195,8 @@ def test_the_field_protocol_shows_best_on_test_beside_last(parts: Path, tmp_path
     prove(run)
     own = tree_of(run)["products"]["magnet"]
     for name in (REAL, OURS):
-        best = own["best_on_test"][name]["where"][ALL]["ap"]["mean"]
-        assert best >= own["arms"][name]["figures"]["where"][ALL]["ap"]["mean"]
+        best = own["best_on_test"][name]["localization"][ALL]["ap"]["mean"]
+        assert best >= own["arms"][name]["figures"]["localization"][ALL]["ap"]["mean"]
     assert any("believe the last epoch" in note for note in own["notes"])
     assert any("a verdict needs at least 3" in note for note in own["notes"])
     report(run)

@@ -63,8 +63,8 @@ def test_a_kind_is_borrowed(borrowed: Run) -> None:
         assert line["normal"].startswith("screw") and line["shot"].startswith("magnet")
         assert line["reference"].startswith("magnet/test/crack")
     assert all(line["reference"].split("/")[2] == line["defect"] for line in plan)
-    shams = borrowed.shams()
-    assert shams and not any(plan[row["twin"]].get("borrowed") for row in shams)
+    controls = borrowed.controls()
+    assert controls and not any(plan[row["twin"]].get("borrowed") for row in controls)
 
 
 def test_borrowed_pairs_keep_the_exact_background(borrowed: Run) -> None:
@@ -102,31 +102,31 @@ def test_measure_and_report_take_borrowed_pairs(borrowed: Run) -> None:
     assert "crack" in page
     # The row of pictures: what the reference's weight does, all else equal.
     assert "generator.settings.scale" in page and "scale = 0.5" in page
-    assert len(list(borrowed.path("report").glob("dial-*.jpg"))) == 4
-    assert "report/dial-00-" in borrowed.path("report.md").read_text()
+    assert len(list(borrowed.path("report").glob("sweep-*.jpg"))) == 4
+    assert "report/sweep-00-" in borrowed.path("report.md").read_text()
 
 
 def test_the_dial_turns_one_setting_and_is_painted_once(borrowed: Run, tmp_path: Path) -> None:
     twin = tmp_path / "r"
     shutil.copytree(borrowed.folder, twin)
     run = Run.open(twin)
-    tree = json.loads(run.path("dial.json").read_text())
+    tree = json.loads(run.path("sweep.json").read_text())
     plan = [json.loads(line) for line in run.path("plan.jsonl").read_text().splitlines()]
-    assert tree["dial"] == "scale" and [(r["product"], r["defect"]) for r in tree["rows"]] == list(
+    assert tree["sweep"] == "scale" and [(r["product"], r["defect"]) for r in tree["rows"]] == list(
         dict.fromkeys((line["product"], line["defect"]) for line in plan)
     )
     for row in tree["rows"]:
         assert [one["value"] for one in row["made"]] == [0.0, 0.5, 1.0]
         made = [run.path(one["image"]).read_bytes() for one in row["made"]]
         assert len(set(made)) == 3, "the reference's weight changes nothing"
-    before = {path: path.stat().st_mtime_ns for path in run.path("dial").iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in run.path("sweep").iterdir()}
     generate(run)
-    assert {path: path.stat().st_mtime_ns for path in run.path("dial").iterdir()} == before
-    run.path("dial.json").unlink()  # killed before it was written
+    assert {path: path.stat().st_mtime_ns for path in run.path("sweep").iterdir()} == before
+    run.path("sweep.json").unlink()  # killed before it was written
     generate(Run.open(twin))
-    assert json.loads(run.path("dial.json").read_text()) == tree
+    assert json.loads(run.path("sweep.json").read_text()) == tree
     for path in before:
-        assert path.read_bytes() == borrowed.path("dial", path.name).read_bytes()
+        assert path.read_bytes() == borrowed.path("sweep", path.name).read_bytes()
 
 
 def test_the_file_that_training_starts_from_is_part_of_it(borrowed: Run, backbone_folder: Path, tmp_path: Path) -> None:

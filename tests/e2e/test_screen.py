@@ -55,7 +55,7 @@ def everything(folder: Path) -> dict[str, bytes]:
         "scores.jsonl",
         "rounds.json",
         "samples/*",
-        "shams/*",
+        "controls/*",
         "gate/*",
         "repaired/*",
     )
@@ -93,7 +93,7 @@ def test_screened_pairs_alone_go_on(settings: dict[str, Any], tmp_path: Path):
     before = {p: p.stat().st_mtime_ns for p in run.folder.rglob("*") if p.is_file() and p.name != "log.jsonl"}
     fs.run_all(opened(run.folder, settings, screen__thresholds=HALF, screen__rounds=0, measure__enabled=True))
     fs.run_all(opened(run.folder, settings, screen__thresholds=HALF, screen__rounds=0))
-    assert all(before[p] == p.stat().st_mtime_ns for p in before if p.parts[-2] in ("samples", "gate", "shams"))
+    assert all(before[p] == p.stat().st_mtime_ns for p in before if p.parts[-2] in ("samples", "gate", "controls"))
 
 
 def test_screening_leaves_generating_alone(settings: dict[str, Any], tmp_path: Path):
@@ -125,7 +125,7 @@ def test_what_lacks_is_made_again(settings: dict[str, Any], tmp_path: Path):
         range(len(plan))
     )
     first = [line for line in plan if "round" not in line]
-    assert len(first) == 8 and len(run.shams()) == 4  # shams are of the first round
+    assert len(first) == 8 and len(run.controls()) == 4  # controls are of the first round
     told = json.loads(run.path("rounds.json").read_text())["rounds"]
     assert len(told) == 2 and sum(row[2] for row in told[0]) == rounds.count(1)
     assert "planned again in 2 rounds" in run.path("report.md").read_text()

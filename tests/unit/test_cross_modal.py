@@ -11,7 +11,7 @@ import torch
 
 from flawsmith import registry
 from flawsmith.errors import ConfigError, RunError
-from flawsmith.nn.trainer import Fit
+from flawsmith.nn.trainer import Trainer
 from flawsmith.testing import example_batch, example_condition
 from flawsmith.types import Batch, Condition
 
@@ -135,7 +135,7 @@ def test_hybrid_takes_parts_that_were_trained_before(backbone: Any, tmp_path: Pa
         kind = registry.get("generators", name)
         part = kind(backbone, kind.Settings())
         seen = part.encode(example_batch(backbone.size))
-        fit = Fit(part.trainable(), lambda _, rng, p=part, s=seen: p.loss(s, rng), steps=1, learning_rate=1e-2)
+        fit = Trainer(part.trainable(), lambda _, rng, p=part, s=seen: p.loss(s, rng), steps=1, learning_rate=1e-2)
         list(fit.run())
         part.save(tmp_path / name)
         settings[key] = str(tmp_path / name)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from flawsmith.nn.methods.csm import BuiltinReader
+from flawsmith.nn.methods.csm import BuiltinCSM
 from flawsmith.recipes.csm import Recipe, Shown, _numbers, _true, make_reader
 
 RECIPE = Recipe(pictures=10, picture_size=64, views=1, portion=5, steps=3, batch=6, cells=32, save_every=1)
@@ -21,7 +21,7 @@ def test_stopped_and_gone_on_it_is_the_same(tmp_path: Path) -> None:
     assert measured is not None
     assert make_reader(halved, RECIPE, seconds=0) is None, "it stops at the first chance"
     assert make_reader(halved, RECIPE) == measured
-    assert BuiltinReader.load(whole).fingerprint == BuiltinReader.load(halved).fingerprint
+    assert BuiltinCSM.load(whole).fingerprint == BuiltinCSM.load(halved).fingerprint
     assert measured["held_out"]["windows"] == 1
     assert json.loads((whole / "measured.json").read_text()) == measured
     rows = [json.loads(line) for line in (whole / "training.jsonl").read_text().splitlines()]

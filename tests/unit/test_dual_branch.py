@@ -106,11 +106,11 @@ def test_sound_views_teach_grey_and_the_threshold_ignores_them(backbone: Any) ->
     torch.testing.assert_close(seen["alone"][2:], grey.expand(2, -1, -1, -1))
     assert float((seen["alone"][:2] - grey).abs().max()) > 1e-3
     before = float(generator.drawn.cell)
-    list(generator.settle(seen))
+    list(generator.calibrate(seen))
     alone = DualBranch(backbone, Settings())
-    list(alone.settle(seen.rows(torch.tensor([0, 1]))))
+    list(alone.calibrate(seen.rows(torch.tensor([0, 1]))))
     assert float(generator.drawn.cell) == float(alone.drawn.cell) != before
-    list(generator.settle(generator.encode(replace(shots, defect=("",) * 4))))  # no damage at all: it stays
+    list(generator.calibrate(generator.encode(replace(shots, defect=("",) * 4))))  # no damage at all: it stays
     assert float(generator.drawn.cell) == float(alone.drawn.cell)
 
 

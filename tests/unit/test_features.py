@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from flawsmith.data import factory, images
 from flawsmith.errors import ConfigError
-from flawsmith.nn.feature_cache import Remembered
+from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import EXTRACTORS, load_extractor
 from flawsmith.nn.networks.extractor import Extractor, scaled
 
@@ -267,7 +267,7 @@ def test_each_picture_is_computed_once(lite: Extractor, tmp_path: Path, on_disk:
     counting = Counting()
     handle = lite.get_submodule("network").register_forward_hook(counting.hook)
     try:
-        memory = Remembered(lite, folder)
+        memory = FeatureCache(lite, folder)
         image = torch.cat([surface("steel", seed, 64) for seed in range(3)])
         first = memory.maps(image[:2])
         assert counting.pictures == 2
@@ -280,13 +280,13 @@ def test_each_picture_is_computed_once(lite: Extractor, tmp_path: Path, on_disk:
         assert torch.equal(memory.vector(image), memory.vector(image)) and counting.pictures == 3
         assert memory.probabilities(image) is None
         if on_disk:
-            other = Remembered(lite, folder)  # another process
+            other = FeatureCache(lite, folder)  # another process
             counting.pictures = 0
             assert all(torch.equal(a, b) for a, b in zip(other.maps(image), again, strict=True))
             assert counting.pictures == 0
             for path in (tmp_path / "kept").rglob("*.npz"):
                 path.write_bytes(path.read_bytes()[:50])  # torn by a power cut
-            torn = Remembered(lite, folder)
+            torn = FeatureCache(lite, folder)
             assert all(torch.equal(a, b) for a, b in zip(torn.maps(image), again, strict=True))
             assert counting.pictures == 3
     finally:
@@ -295,7 +295,7 @@ def test_each_picture_is_computed_once(lite: Extractor, tmp_path: Path, on_disk:
 
 def test_memory_goes_on_where_nothing_can_be_written(lite: Extractor, tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
-    memory = Remembered(lite, tmp_path / "file" / "below")
+    memory = FeatureCache(lite, tmp_path / "file" / "below")
     image = surface("steel", 1, 64)
     assert torch.equal(memory.maps(image)[0], memory.maps(image)[0])
 

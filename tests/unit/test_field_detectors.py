@@ -49,11 +49,11 @@ def training() -> TrainingSet:
 
 @pytest.fixture(scope="module")
 def mixed(training: TrainingSet) -> TrainingSet:
-    """Many lessons, unevenly: 40 sound, 4 shams, 700 discs, 10 bars."""
+    """Many pictures, unevenly: 40 sound, 4 controls, 700 discs, 10 bars."""
     several = training.clone()
-    sound, disc, bar = (training.lessons[k] for k in (0, 1, 3))
-    sham = replace(sound, origin="sham")
-    several.lessons = [sound] * 40 + [sham] * 4 + [disc] * 700 + [bar] * 10
+    sound, disc, bar = (training.pictures[k] for k in (0, 1, 3))
+    control = replace(sound, origin="control")
+    several.pictures = [sound] * 40 + [control] * 4 + [disc] * 700 + [bar] * 10
     return several
 
 
@@ -97,29 +97,29 @@ def test_half_of_the_draws_are_sound_and_kinds_come_evenly(mixed: TrainingSet) -
     def drawn(**settings: float) -> Counter[str]:
         places = Unet(UnetSettings(**settings), KINDS)._draw(mixed, 8000, seeded())
         assert max(Counter(places)) < 44 + 500 or min(p for p in places if p >= 544) >= 744
-        return Counter(mixed.lessons[p].defect or mixed.lessons[p].origin for p in places)
+        return Counter(mixed.pictures[p].defect or mixed.pictures[p].origin for p in places)
 
     found = drawn()
-    for name, share in {"disc": 0.25, "bar": 0.25, "sham": 0.25, "real": 0.25}.items():
+    for name, share in {"disc": 0.25, "bar": 0.25, "control": 0.25, "real": 0.25}.items():
         assert found[name] / 8000 == pytest.approx(share, abs=0.02), name
-    assert "sham" not in drawn(shams=0)
-    assert drawn(shams=0.1)["sham"] / 8000 == pytest.approx(0.05, abs=0.01)
-    assert "real" not in drawn(shams=1)
+    assert "control" not in drawn(controls=0)
+    assert drawn(controls=0.1)["control"] / 8000 == pytest.approx(0.05, abs=0.01)
+    assert "real" not in drawn(controls=1)
 
 
 def test_the_score_is_the_greatest_mean_of_21_pixels(training: TrainingSet) -> None:
     detector = fitted(Unet(UnetSettings(width=2, epochs=1, samples_per_epoch=8), KINDS), training)
     found = detector.predict(training.batch(range(3)).image)
-    assert float(found.heat.min()) >= 0 and float(found.heat.max()) <= 1
-    for heat, score in zip(found.heat[:, 0].numpy(), found.score.tolist(), strict=True):
-        assert score == pytest.approx(uniform_filter(heat, 21, mode="constant").max(), rel=1e-4)
+    assert float(found.anomaly_map.min()) >= 0 and float(found.anomaly_map.max()) <= 1
+    for anomaly_map, score in zip(found.anomaly_map[:, 0].numpy(), found.score.tolist(), strict=True):
+        assert score == pytest.approx(uniform_filter(anomaly_map, 21, mode="constant").max(), rel=1e-4)
 
 
 def test_the_learning_rate_falls_twice(training: TrainingSet) -> None:
     want = pytest.approx([1] * 8 + [0.2] + [0.04])
     assert rates(Unet(UnetSettings(width=2, epochs=10, samples_per_epoch=2), KINDS), training) == want
     few = training.clone()
-    few.lessons = training.lessons[:4]
+    few.pictures = training.pictures[:4]
     assert rates(Classifier(ClassifierSettings(epochs=5, repeats=1), KINDS), few) == pytest.approx([1] * 4 + [0.04])
 
 
@@ -145,14 +145,14 @@ def test_a_budget_says_what_it_leaves_out() -> None:
 def test_a_lone_last_picture_and_odd_sizes_are_fine(side: int, samples: int) -> None:
     training = example_training(4, side=side)
     detector = fitted(Unet(UnetSettings(width=2, epochs=1, samples_per_epoch=samples), KINDS), training)
-    assert detector.predict(training.batch([0]).image).heat.shape == (1, 1, side, side)
+    assert detector.predict(training.batch([0]).image).anomaly_map.shape == (1, 1, side, side)
 
 
 def test_what_the_unet_cannot_learn_from(training: TrainingSet) -> None:
     unet = Unet(UnetSettings(width=2), KINDS)
-    for lessons, said in ((training.lessons[::2], "labelled pictures"), (training.lessons[1::2], "sound pictures")):
+    for pictures, said in ((training.pictures[::2], "labelled pictures"), (training.pictures[1::2], "sound pictures")):
         one = training.clone()
-        one.lessons = list(lessons)
+        one.pictures = list(pictures)
         with pytest.raises(DataError, match=said):
             next(iter(unet.fit(one, seeded())))
     tiny = example_training(4, side=32)
@@ -167,7 +167,7 @@ def test_the_classifier_learns_kinds_from_damaged_pictures_alone(training: Train
     guess = detector.predict(batch.image).kind.argmax(1)
     assert [KINDS[k] for k in guess] == list(batch.defect)
     few = training.clone()
-    few.lessons = [one for one in training.lessons if one.defect is not None]
+    few.pictures = [one for one in training.pictures if one.defect is not None]
     settings = ClassifierSettings(epochs=1, repeats=1)
     ours, theirs = (fitted(Classifier(settings, KINDS), one).predict(batch.image).kind for one in (training, few))
     assert torch.equal(ours, theirs), "sound pictures changed it"
@@ -175,7 +175,7 @@ def test_the_classifier_learns_kinds_from_damaged_pictures_alone(training: Train
 
 def test_an_epoch_shows_each_picture_five_times_and_500_a_kind(training: TrainingSet, mixed: TrainingSet) -> None:
     few = training.clone()
-    few.lessons = training.lessons[:4]
+    few.pictures = training.pictures[:4]
     run = Classifier(ClassifierSettings(epochs=2), KINDS).fit(few, seeded())
     next(run)
     assert Counter(run.gi_frame.f_locals["order"].tolist()) == {0: 5, 1: 5}
@@ -194,7 +194,7 @@ def test_what_the_classifier_cannot_learn_from(training: TrainingSet) -> None:
 
 def test_one_kind_is_always_that_kind(training: TrainingSet) -> None:
     one = TrainingSet(32, ("disc",))
-    one.lessons = [training.lessons[k] for k in (0, 1, 5)]
+    one.pictures = [training.pictures[k] for k in (0, 1, 5)]
     found = fitted(Classifier(ClassifierSettings(epochs=1, repeats=1), ("disc",)), one).predict(one.batch([0, 1]).image)
     assert found.kind.tolist() == [[1.0], [1.0]]
 

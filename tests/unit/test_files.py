@@ -15,7 +15,16 @@ import pytest
 
 from flawsmith import files
 from flawsmith.errors import RunError
-from flawsmith.files import append_lines, digest, mend_lines, read_json, read_lines, sweep, write_bytes, write_json
+from flawsmith.files import (
+    append_lines,
+    digest,
+    mend_lines,
+    read_json,
+    read_lines,
+    remove_leftovers,
+    write_bytes,
+    write_json,
+)
 
 
 class Full:
@@ -116,7 +125,7 @@ def test_killed_while_writing_the_old_file_stands(tmp_path: Path):
     ended = subprocess.run([sys.executable, "-c", code, str(path)])
     assert ended.returncode == -9 and path.read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 2
-    sweep(tmp_path)
+    remove_leftovers(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
@@ -133,7 +142,7 @@ def test_sweep_takes_only_what_dead_writers_of_this_machine_left(tmp_path: Path)
     for name in keep:
         (tmp_path / "deep" / name).write_text("x")
     (tmp_path / "deep" / f".f.json.{host}-4194304.part").write_text("x")  # above the kernel's largest pid
-    sweep(tmp_path)
+    remove_leftovers(tmp_path)
     assert sorted(p.name for p in (tmp_path / "deep").iterdir()) == sorted(keep)
 
 

@@ -15,7 +15,7 @@ from flawsmith import registry
 from flawsmith.config import ScreenConfig
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.screening.describe import Describer, Shown
-from flawsmith.screening.gate import Gate, known_filters, make_court
+from flawsmith.screening.gate import Gate, fit_gate, known_filters
 from flawsmith.testing import described, example_lineup, tiny_extractor
 
 KINDS = ("bar", "disc")
@@ -147,16 +147,16 @@ def test_kind_is_linear_discriminant_analysis():
     rng = np.random.default_rng(0)
     centres = np.array([[0, 0, 0, 0], [1.5, 1, 0, 0.5]])
     tokens = np.concatenate([rng.normal(size=(12, 4)) * [1, 0.5, 2, 1] + centre for centre in centres])
-    lineup = example_lineup(24, own=False)
-    lineup = replace(lineup, kind=("bar",) * 12 + ("disc",) * 12)
-    lineup = replace(lineup, vector={**lineup.vector, "tokens": torch.from_numpy(tokens).float()})
+    judged = example_lineup(24, own=False)
+    judged = replace(judged, kind=("bar",) * 12 + ("disc",) * 12)
+    judged = replace(judged, vector={**judged.vector, "tokens": torch.from_numpy(tokens).float()})
     kind = registry.get("filters", "kind")
     member = kind(kind.Settings(shrinkage=0.3), KINDS)
-    left_out = member.fit(lineup, example_lineup(2, damaged=False))["kind"]
+    left_out = member.fit(judged, example_lineup(2, damaged=False))["kind"]
     model = discriminant(solver="lsqr", shrinkage=0.3, priors=[0.5, 0.5]).fit(tokens, np.repeat([0, 1], 12))
     odds = model.decision_function(tokens) * np.repeat([-1, 1], 12)
     scale = (24 - 2) / 24  # ours divides by the degrees of freedom, theirs by the count
-    assert member.score(lineup)["kind"].numpy() == pytest.approx(odds * scale, rel=1e-3, abs=1e-3)
+    assert member.score(judged)["kind"].numpy() == pytest.approx(odds * scale, rel=1e-3, abs=1e-3)
     right = 0
     for n in range(24):
         rest = np.arange(24) != n
@@ -169,12 +169,12 @@ def test_kind_is_linear_discriminant_analysis():
 def test_kind_is_off_where_it_cannot_tell():
     kind = registry.get("filters", "kind")
     rng = torch.Generator().manual_seed(1)
-    lineup = example_lineup(16, own=False)
-    guessing = replace(lineup, vector={**lineup.vector, "tokens": torch.randn(16, 5, generator=rng)})
+    judged = example_lineup(16, own=False)
+    guessing = replace(judged, vector={**judged.vector, "tokens": torch.randn(16, 5, generator=rng)})
     for shots, kinds, why in (
         (guessing, KINDS, "not clearly better than guessing"),
-        (lineup.rows(range(5)), KINDS, r"too few shots to tell \(2 of a kind"),
-        (lineup.rows(range(0, 16, 2)), ("bar",), "one kind of damage"),
+        (judged.rows(range(5)), KINDS, r"too few shots to tell \(2 of a kind"),
+        (judged.rows(range(0, 16, 2)), ("bar",), "one kind of damage"),
     ):
         member = kind(kind.Settings(), kinds)
         assert member.fit(shots, example_lineup(2, damaged=False))["kind"].isnan().all()
@@ -183,8 +183,8 @@ def test_kind_is_off_where_it_cannot_tell():
         assert re.search(why, member.said())
 
 
-def court(settings: ScreenConfig, shots: int = 16) -> Gate:
-    made = make_court(
+def fitted(settings: ScreenConfig, shots: int = 16) -> Gate:
+    made = fit_gate(
         settings, KINDS, example_lineup(16, own=False).rows(range(shots)), example_lineup(12, seed=3, damaged=False)
     )
     return Gate(settings, "tiny", "0", 0.048, {"steel": made})
@@ -192,25 +192,25 @@ def court(settings: ScreenConfig, shots: int = 16) -> Gate:
 
 def test_thresholds_are_quantiles_of_left_out_shots():
     settings = ScreenConfig(filters=["seam", "realism"], quantile=0.1, slack=0.25)
-    gate = court(settings)
+    gate = fitted(settings)
     told = fitted("seam")[1]["seam"].double().numpy().round(5)
     low, middle = np.quantile(told, 0.1), np.median(told)
-    limit = gate.courts["steel"].limits["seam"]
+    limit = gate.fitted_gates["steel"].limits["seam"]
     assert limit == pytest.approx(low - 0.25 * (middle - low), abs=1e-5)
-    assert gate.courts["steel"].limits["realism.whole"] is None
+    assert gate.fitted_gates["steel"].limits["realism.whole"] is None
     for row in gate.judge("steel", example_lineup(8, seed=5)):
         below = row["scores"]["seam"] < limit
         assert (
             below == ("seam" in [reason["score"] for reason in row["reasons"]]) and row["thresholds"]["seam"] == limit
         )
-    few = court(settings, shots=4).courts["steel"].limits
+    few = fitted(settings, shots=4).fitted_gates["steel"].limits
     assert few["seam"] is None and few["realism.grain"] == 0.25  # four shots give no quantile; what is absolute stays
 
 
 def test_keep_takes_the_best_of_what_stands_in_turn():
     rules: Any = {"realism.tokens": {"keep": 0.5}, "visible.tokens": {"keep": 0.5}, "realism.window": "off"}
     rules |= {"realism.grain": "off", "visible.tokens_all": "off"}
-    gate = court(ScreenConfig(filters=["realism", "visible"], thresholds=rules))
+    gate = fitted(ScreenConfig(filters=["realism", "visible"], thresholds=rules))
     rows = gate.judge("steel", example_lineup(16, seed=5))
     for kind in KINDS:
         own = [row for row in rows if row["kind"] == kind]
@@ -221,7 +221,7 @@ def test_keep_takes_the_best_of_what_stands_in_turn():
 
 
 def test_a_gate_says_what_it_does_not_know():
-    gate = court(ScreenConfig(filters=["seam"]))
+    gate = fitted(ScreenConfig(filters=["seam"]))
     with pytest.raises(ConfigError, match="'stel' is no product .* did you mean 'steel'"):
         gate.judge("stel", example_lineup(2))
     with pytest.raises(ConfigError, match="'disk' is no kind .* did you mean 'disc'"):
@@ -241,20 +241,20 @@ def pair(side: int = 96, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def test_a_picture_is_described_by_itself(tmp_path: Path):
-    """Its numbers do not depend on its neighbours, nor on whether they were remembered; the change is found."""
+    """Its numbers do not depend on its neighbours, nor on whether they were cached; the change is found."""
     describer = Describer(tiny_extractor(), 0.048)
     describer.remember(tmp_path / "features.safetensors")
     shown = [Shown(str(n), "bar", *pair(seed=n), source=str(n)) for n in range(3)]
-    every, last = describer.line_up(shown), Describer(tiny_extractor(), 0.048).line_up(shown[2:])
+    every, last = describer.screening_set(shown), Describer(tiny_extractor(), 0.048).screening_set(shown[2:])
     describer.keep()
     again = Describer(tiny_extractor(), 0.048)
     again.remember(tmp_path / "features.safetensors")
     again.extractor.forward = again.extractor.maps = again.extractor.vector = None  # type: ignore[assignment]
-    remembered = again.line_up(shown[1:])
+    cached = again.screening_set(shown[1:])
     for level in ("whole", "window", "tokens"):
         assert torch.equal(every.vector[level][2:], last.vector[level])
-        assert torch.equal(every.beneath[level][1:], remembered.beneath[level])
-    assert torch.equal(every.moved[2:], last.moved) and torch.equal(every.moved[1:], remembered.moved)
+        assert torch.equal(every.beneath[level][1:], cached.beneath[level])
+    assert torch.equal(every.moved[2:], last.moved) and torch.equal(every.moved[1:], cached.moved)
     overlap = (every.changed & every.mask).sum((1, 2)) / (every.changed | every.mask).sum((1, 2))
     assert (overlap > 0.95).all() and every.own.all() and (every.moved > 0).all()
     torn = tmp_path / "features.safetensors"

@@ -1,4 +1,4 @@
-"""Decoupled cross-attention: against the formula, silent when nothing is said, and from IP-Adapter files."""
+"""Decoupled cross-attention: against the formula, silent when nothing is said, and from IP-IPAdapter files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from flawsmith.errors import ConfigError
 from flawsmith.nn.methods.ip_adapter import (
-    Adapter,
+    IPAdapter,
     SharedQueryAttention,
     attach,
     cross_attentions,
@@ -20,9 +20,9 @@ from flawsmith.nn.weights import save_tensors
 
 
 @pytest.fixture
-def fitted(backbone: Any) -> tuple[Any, Adapter]:
+def fitted(backbone: Any) -> tuple[Any, IPAdapter]:
     fork = backbone.fork()
-    adapter = Adapter(fork.unet, 16, tokens=3, hidden=24)
+    adapter = IPAdapter(fork.unet, 16, tokens=3, hidden=24)
     attach(adapter, fork.unet)
     return fork, adapter
 
@@ -35,7 +35,7 @@ def said(back: Any) -> torch.Tensor:
     return back.predict(latent, torch.tensor([3, 500]), text, mask=mask, masked=masked)
 
 
-def test_silence_changes_nothing(backbone: Any, fitted: tuple[Any, Adapter]) -> None:
+def test_silence_changes_nothing(backbone: Any, fitted: tuple[Any, IPAdapter]) -> None:
     fork, adapter = fitted
     with torch.no_grad():
         plain = said(backbone)
@@ -52,7 +52,7 @@ def test_silence_changes_nothing(backbone: Any, fitted: tuple[Any, Adapter]) -> 
     assert float((half - plain).norm()) < float((heard - plain).norm())
 
 
-def test_a_layer_is_the_formula(fitted: tuple[Any, Adapter]) -> None:
+def test_a_layer_is_the_formula(fitted: tuple[Any, IPAdapter]) -> None:
     """softmax(QK/sqrt d)V of the words, plus s times the same of the tokens, a head at a time."""
     fork, adapter = fitted
     number, (_, layer) = 0, cross_attentions(fork.unet)[0]
@@ -76,7 +76,7 @@ def test_a_layer_is_the_formula(fitted: tuple[Any, Adapter]) -> None:
     assert torch.allclose(ours, expected, atol=1e-5)
 
 
-def test_it_starts_from_the_words_keys_and_values(fitted: tuple[Any, Adapter]) -> None:
+def test_it_starts_from_the_words_keys_and_values(fitted: tuple[Any, IPAdapter]) -> None:
     fork, adapter = fitted
     layers = [layer for _, layer in cross_attentions(fork.unet)]
     assert len(layers) == len(adapter.keys) > 1
@@ -85,7 +85,7 @@ def test_it_starts_from_the_words_keys_and_values(fitted: tuple[Any, Adapter]) -
         assert layer.to_k.weight.data_ptr() != key.weight.data_ptr()
 
 
-def test_gradients_reach_the_adapter_alone(fitted: tuple[Any, Adapter]) -> None:
+def test_gradients_reach_the_adapter_alone(fitted: tuple[Any, IPAdapter]) -> None:
     fork, adapter = fitted
     with adapter.saying(adapter(torch.randn(2, 16, generator=torch.Generator().manual_seed(2)))):
         said(fork).square().mean().backward()
@@ -95,13 +95,13 @@ def test_gradients_reach_the_adapter_alone(fitted: tuple[Any, Adapter]) -> None:
 
 def test_its_start_is_the_same_each_time(backbone: Any) -> None:
     stream = torch.get_rng_state()
-    one, two = (Adapter(backbone.unet, 16).state_dict() for _ in range(2))
+    one, two = (IPAdapter(backbone.unet, 16).state_dict() for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert torch.equal(torch.get_rng_state(), stream)
 
 
-def ip_adapter_file(adapter: Adapter, unet: Any, half: str = "ip_adapter") -> dict[str, dict[str, torch.Tensor]]:
-    """Return the tree of a published IP-Adapter for this UNet: layers count self-attention too."""
+def ip_adapter_file(adapter: IPAdapter, unet: Any, half: str = "ip_adapter") -> dict[str, dict[str, torch.Tensor]]:
+    """Return the tree of a published IP-IPAdapter for this UNet: layers count self-attention too."""
     rng = torch.Generator().manual_seed(7)
     shapes = {"proj.weight": adapter.lay.weight, "proj.bias": adapter.lay.bias}
     shapes |= {"norm.weight": adapter.level.weight, "norm.bias": adapter.level.bias}
@@ -115,7 +115,7 @@ def ip_adapter_file(adapter: Adapter, unet: Any, half: str = "ip_adapter") -> di
 
 
 @pytest.mark.parametrize("form", ["bin", "safetensors", "sg_adapter"])
-def test_it_can_start_from_an_ip_adapter(fitted: tuple[Any, Adapter], tmp_path: Path, form: str) -> None:
+def test_it_can_start_from_an_ip_adapter(fitted: tuple[Any, IPAdapter], tmp_path: Path, form: str) -> None:
     fork, adapter = fitted
     tree = ip_adapter_file(adapter, fork.unet, "sg_adapter" if form == "sg_adapter" else "ip_adapter")
     path = tmp_path / ("a.safetensors" if form == "safetensors" else "a.bin")
@@ -131,7 +131,7 @@ def test_it_can_start_from_an_ip_adapter(fitted: tuple[Any, Adapter], tmp_path: 
     assert torch.equal(adapter.lay.weight, tree["image_proj"]["proj.weight"])
 
 
-def test_an_ip_adapter_for_another_unet_is_refused(fitted: tuple[Any, Adapter], tmp_path: Path) -> None:
+def test_an_ip_adapter_for_another_unet_is_refused(fitted: tuple[Any, IPAdapter], tmp_path: Path) -> None:
     fork, adapter = fitted
     tree = ip_adapter_file(adapter, fork.unet)
     tree["image_proj"]["proj.weight"] = torch.zeros(5, 5)

@@ -7,7 +7,7 @@ import torch
 
 from flawsmith.nn.methods.mask_threshold import (
     LEVELS,
-    Drawn,
+    MaskThreshold,
     cell_distance,
     overlaps,
     packed,
@@ -38,17 +38,17 @@ def test_the_threshold_is_learned() -> None:
     assert found.shape == (4, LEVELS)
     level = float(torch.tensor(0.25))
     assert float(found.max()) == 1.0 and float(found[:, 0].max()) < 0.5
-    drawn = Drawn()
+    drawn = MaskThreshold()
     assert drawn.learn("pixel", found) == 1.0
     assert 0.19 < float(drawn.pixel) < 0.3 and abs(float(drawn.pixel) - level) < 0.06
-    other = Drawn()
+    other = MaskThreshold()
     other.load_state_dict(drawn.state_dict())
     assert float(other.pixel) == float(drawn.pixel)
     assert not list(drawn.parameters()), "it is computed, not trained"
 
 
 def test_empty_and_overflowing_masks_are_refused_with_a_word() -> None:
-    drawn = Drawn()
+    drawn = MaskThreshold()
     drawn.pixel.fill_(0.5)
     distance = torch.zeros(4, 1, 20, 20)
     distance[0, 0, 5:10, 5:10] = 1

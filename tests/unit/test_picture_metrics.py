@@ -19,15 +19,15 @@ from flawsmith.metrics import labels, pictures
 from flawsmith.reporting.report import report
 from flawsmith.synthesis.generate import generate
 from flawsmith.synthesis.train import train
-from flawsmith.types import Gallery
+from flawsmith.types import FeatureSet
 
 RNG = np.random.default_rng(0)
 
 
-def of_vectors(x: np.ndarray, **more: Any) -> Gallery:
+def of_vectors(x: np.ndarray, **more: Any) -> FeatureSet:
     n = len(x)
     blank = torch.zeros(n, 3, 8, 8), torch.zeros(n, 8, 8, dtype=torch.bool)
-    return Gallery(*blank, torch.from_numpy(x).float(), more.pop("perceptual", ()), "tiny", **more)
+    return FeatureSet(*blank, torch.from_numpy(x).float(), more.pop("perceptual", ()), "tiny", **more)
 
 
 def test_kid_is_its_definition():
@@ -106,8 +106,8 @@ def test_diversity_is_the_ic_lpips_procedure():
         own = [j for j in range(9) if nearest[j] == centre]
         if len(own) > 1:
             means.append(np.mean([apart(made, i, made, j) for i in own for j in own if i < j]))
-    galleries = (of_vectors(np.zeros((n, 2), np.float32), perceptual=p) for n, p in ((3, real), (9, made)))
-    found = pictures.diversity(*galleries, RNG, 0)["ic-diversity[tiny]"]
+    feature_sets = (of_vectors(np.zeros((n, 2), np.float32), perceptual=p) for n, p in ((3, real), (9, made)))
+    found = pictures.diversity(*feature_sets, RNG, 0)["ic-diversity[tiny]"]
     assert found.value == pytest.approx(np.mean(means), rel=1e-6)
 
 
@@ -122,14 +122,14 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     assert covered >= 50
 
 
-def damaged(count: int, seed: int) -> Gallery:
+def damaged(count: int, seed: int) -> FeatureSet:
     rng = torch.Generator().manual_seed(seed)
     below = (torch.randn(count, 1, 64, 64, generator=rng) * 0.1).expand(-1, 3, -1, -1).clone()
     mask = torch.zeros(count, 64, 64, dtype=torch.bool)
     mask[:, 20:40, 24:44] = True
     grain = torch.randn(count, 1, 64, 64, generator=rng) * 0.3 - 0.4
     image = torch.where(mask[:, None], grain.expand(-1, 3, -1, -1), below).clamp(-1, 1)
-    return Gallery(image, mask, torch.zeros(count, 2), (), "tiny", None, below)
+    return FeatureSet(image, mask, torch.zeros(count, 2), (), "tiny", None, below)
 
 
 def test_alignment_tells_a_label_that_does_not_fit():

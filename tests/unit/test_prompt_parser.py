@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from flawsmith import registry
-from flawsmith.data.masks.prompt_parser import SIZES, Wish, parse
+from flawsmith.data.masks.prompt_parser import SIZES, ParsedPrompt, parse
 from flawsmith.errors import ConfigError
 from flawsmith.testing import example_condition
 from flawsmith.types import Condition
@@ -18,49 +18,49 @@ SCREW = ["manipulated_front", "scratch_head", "scratch_neck", "thread_side", "th
 PLAIN = ["scratch", "dent", "rust", "crack"]
 PRODUCTS = ["screw", "magnetic-tile"]
 
-SENTENCES: list[tuple[str, list[str], Wish]] = [
+SENTENCES: list[tuple[str, list[str], ParsedPrompt]] = [
     (
         "a long thin scratch near the top left",
         PLAIN,
-        Wish("scratch", across="left", down="top", length="long", width="thin"),
+        ParsedPrompt("scratch", across="left", down="top", length="long", width="thin"),
     ),
-    ("A scratch.", PLAIN, Wish("scratch")),
-    ("small dent in the middle", PLAIN, Wish("dent", across="middle", down="middle", size="small")),
-    ("a very small dent", PLAIN, Wish("dent", size="tiny")),
-    ("a tiny blowhole at the bottom right", TILE, Wish("Blowhole", across="right", down="bottom", size="tiny")),
-    ("large faint rust", ["rust"], Wish("rust", size="large", severity="faint")),
-    ("severe corrosion on the left", PLAIN, Wish("rust", across="left", severity="severe")),
-    ("a fissure toward the top", PLAIN, Wish("crack", down="top")),
-    ("a chipped edge", TILE, Wish("Break", edge=True)),
-    ("break at the right edge", TILE, Wish("Break", across="right", edge=True)),
-    ("pinholes, upper-left corner", TILE, Wish("Blowhole", across="left", down="top")),
-    ("a scratch on the neck", SCREW, Wish("scratch_neck")),
-    ("a deep scratch on the head of the screw", SCREW, Wish("scratch_head", product="screw", severity="severe")),
-    ("thread side damage", SCREW, Wish("thread_side")),
-    ("manipulated front", SCREW, Wish("manipulated_front")),
-    ("an uneven patch on the magnetic tile", TILE, Wish("Uneven", product="magnetic-tile")),
-    ("short wide crack at the bottom", TILE, Wish("Crack", down="bottom", length="short", width="wide")),
-    ("왼쪽 위에 길고 가는 스크래치", PLAIN, Wish("scratch", across="left", down="top", length="long", width="thin")),
-    ("오른쪽 아래에 작은 찍힘", PLAIN, Wish("dent", across="right", down="bottom", size="small")),
-    ("가운데 큰 균열", PLAIN, Wish("crack", across="middle", down="middle", size="large")),
-    ("왼쪽위에 긁힘이 있는 사진", PLAIN, Wish("scratch", across="left", down="top")),
-    ("희미한 녹을 그려줘", PLAIN, Wish("rust", severity="faint")),
-    ("아주 작은 기공 하나", TILE, Wish("Blowhole", size="tiny")),
-    ("가장자리가 깨진 결함", TILE, Wish("Break", edge=True)),
-    ("우측 상단에 굵고 짧은 크랙", TILE, Wish("Crack", across="right", down="top", length="short", width="wide")),
-    ("심한 불균일", TILE, Wish("Uneven", severity="severe")),
-    ("중앙에 중간 크랙을 만들어줘", TILE, Wish("Crack", across="middle", down="middle", size="medium")),
-    ("아래쪽에 얇은 금", PLAIN, Wish("crack", down="bottom", width="thin")),
-    ("하단에 해짐", TILE, Wish("Fray", down="bottom")),
-    ("좌측 하단에 깊은 흠집", PLAIN, Wish("scratch", across="left", down="bottom", severity="severe")),
-    ("thin crack on the left 부분", PLAIN, Wish("crack", across="left", width="thin")),
-    ("긴 긁힘", ["긁힘", "찍힘"], Wish("긁힘", length="long")),
+    ("A scratch.", PLAIN, ParsedPrompt("scratch")),
+    ("small dent in the middle", PLAIN, ParsedPrompt("dent", across="middle", down="middle", size="small")),
+    ("a very small dent", PLAIN, ParsedPrompt("dent", size="tiny")),
+    ("a tiny blowhole at the bottom right", TILE, ParsedPrompt("Blowhole", across="right", down="bottom", size="tiny")),
+    ("large faint rust", ["rust"], ParsedPrompt("rust", size="large", severity="faint")),
+    ("severe corrosion on the left", PLAIN, ParsedPrompt("rust", across="left", severity="severe")),
+    ("a fissure toward the top", PLAIN, ParsedPrompt("crack", down="top")),
+    ("a chipped edge", TILE, ParsedPrompt("Break", edge=True)),
+    ("break at the right edge", TILE, ParsedPrompt("Break", across="right", edge=True)),
+    ("pinholes, upper-left corner", TILE, ParsedPrompt("Blowhole", across="left", down="top")),
+    ("a scratch on the neck", SCREW, ParsedPrompt("scratch_neck")),
+    ("a deep scratch on the head of the screw", SCREW, ParsedPrompt("scratch_head", product="screw", severity="severe")),
+    ("thread side damage", SCREW, ParsedPrompt("thread_side")),
+    ("manipulated front", SCREW, ParsedPrompt("manipulated_front")),
+    ("an uneven patch on the magnetic tile", TILE, ParsedPrompt("Uneven", product="magnetic-tile")),
+    ("short wide crack at the bottom", TILE, ParsedPrompt("Crack", down="bottom", length="short", width="wide")),
+    ("왼쪽 위에 길고 가는 스크래치", PLAIN, ParsedPrompt("scratch", across="left", down="top", length="long", width="thin")),
+    ("오른쪽 아래에 작은 찍힘", PLAIN, ParsedPrompt("dent", across="right", down="bottom", size="small")),
+    ("가운데 큰 균열", PLAIN, ParsedPrompt("crack", across="middle", down="middle", size="large")),
+    ("왼쪽위에 긁힘이 있는 사진", PLAIN, ParsedPrompt("scratch", across="left", down="top")),
+    ("희미한 녹을 그려줘", PLAIN, ParsedPrompt("rust", severity="faint")),
+    ("아주 작은 기공 하나", TILE, ParsedPrompt("Blowhole", size="tiny")),
+    ("가장자리가 깨진 결함", TILE, ParsedPrompt("Break", edge=True)),
+    ("우측 상단에 굵고 짧은 크랙", TILE, ParsedPrompt("Crack", across="right", down="top", length="short", width="wide")),
+    ("심한 불균일", TILE, ParsedPrompt("Uneven", severity="severe")),
+    ("중앙에 중간 크랙을 만들어줘", TILE, ParsedPrompt("Crack", across="middle", down="middle", size="medium")),
+    ("아래쪽에 얇은 금", PLAIN, ParsedPrompt("crack", down="bottom", width="thin")),
+    ("하단에 해짐", TILE, ParsedPrompt("Fray", down="bottom")),
+    ("좌측 하단에 깊은 흠집", PLAIN, ParsedPrompt("scratch", across="left", down="bottom", severity="severe")),
+    ("thin crack on the left 부분", PLAIN, ParsedPrompt("crack", across="left", width="thin")),
+    ("긴 긁힘", ["긁힘", "찍힘"], ParsedPrompt("긁힘", length="long")),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("sentence", "kinds", "wish"), SENTENCES, ids=[row[0] for row in SENTENCES])
-def test_a_sentence_is_understood(sentence: str, kinds: list[str], wish: Wish) -> None:
-    assert parse(sentence, kinds, PRODUCTS) == wish
+@pytest.mark.parametrize(("sentence", "kinds", "parsed"), SENTENCES, ids=[row[0] for row in SENTENCES])
+def test_a_sentence_is_understood(sentence: str, kinds: list[str], parsed: ParsedPrompt) -> None:
+    assert parse(sentence, kinds, PRODUCTS) == parsed
 
 
 @pytest.mark.parametrize(
@@ -91,10 +91,10 @@ def test_every_caption_of_the_factory_is_understood() -> None:
         assert piece.defect is not None
         severity = piece.facts["severity"].replace("moderate", "")
         words = f"{piece.facts['size']} {severity} {piece.defect}"
-        wish = parse(f"a {words}, {piece.facts['place']}", [piece.defect])
-        assert (wish.kind, wish.size) == (piece.defect, piece.facts["size"])
-        assert bool(wish.severity) == bool(severity)
-        assert wish.place is not None
+        parsed = parse(f"a {words}, {piece.facts['place']}", [piece.defect])
+        assert (parsed.kind, parsed.size) == (piece.defect, piece.facts["size"])
+        assert bool(parsed.severity) == bool(severity)
+        assert parsed.place is not None
 
 
 def test_sizes_agree_with_the_captions() -> None:
@@ -105,8 +105,8 @@ def test_sizes_agree_with_the_captions() -> None:
 
 
 def test_a_wish_without_a_place_has_none() -> None:
-    assert Wish("scratch").place is None
-    assert Wish("scratch", down="top").place == (0.5, 0.2)
+    assert ParsedPrompt("scratch").place is None
+    assert ParsedPrompt("scratch", down="top").place == (0.5, 0.2)
 
 
 def test_size_and_severity_go_into_the_prompt_and_the_rest_does_not() -> None:

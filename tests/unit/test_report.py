@@ -237,7 +237,7 @@ def test_the_page_stays_small(tmp_path: Path) -> None:
 def test_picks_are_spread_and_limited(tmp_path: Path) -> None:
     assert sheets.spread(100, 4) == [12, 37, 62, 87]
     assert sheets.spread(3, 12) == [0, 1, 2] and sheets.spread(0, 5) == []
-    run = make_run(tmp_path, made=9, settings={"report": {"per_kind": 2}})
+    run = make_run(tmp_path, made=9, settings={"report": {"per_defect": 2}})
     assert Page(report(run).read_text()).images == 3 + 2 * len(sheets.COLUMNS)
 
 

@@ -15,7 +15,7 @@ from torch.nn.functional import layer_norm
 
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.methods.lora import LowRank, Rows, adapted_words
-from flawsmith.nn.methods.saim_bcm import Branches, Exchange, Pass
+from flawsmith.nn.methods.saim_bcm import SAIM, Branches, Pass
 from flawsmith.nn.weights import load_modules, save_modules
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -152,7 +152,7 @@ def test_folded_and_merged_say_the_same(backbone: Backbone, exchange: int | None
 def test_the_fold_is_exact(rank: int) -> None:
     """To 1e-5 in float32 against attention over two tokens, written out."""
     torch.manual_seed(1)
-    saim = Exchange(24, rank, zero_start=False)
+    saim = SAIM(24, rank, zero_start=False)
     randomise(saim, scale=0.1)
     hidden = torch.randn(6, 10, 24)
     normed = layer_norm(hidden, (24,), saim.norm.weight, saim.norm.bias, 1e-6)

@@ -133,7 +133,7 @@ def test_copies_have_one_hash_however_they_were_saved(tmp_path: Path):
     grey[3, 4] ^= 1
     images.write(tmp_path / "b.png", grey)
     assert shots.content_hash(tmp_path / "b.png") not in hashes
-    images.write(tmp_path / "a.png", grey)  # the same name, other pixels: not remembered
+    images.write(tmp_path / "a.png", grey)  # the same name, other pixels: not cached
     assert shots.content_hash(tmp_path / "a.png") == shots.content_hash(tmp_path / "b.png")
 
 

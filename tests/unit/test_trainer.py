@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flawsmith.errors import RunError
-from flawsmith.nn.trainer import Fit
+from flawsmith.nn.trainer import Trainer
 from flawsmith.nn.weights import load_tensors, save_tensors, tensor_hash
 
 STEPS = 12
@@ -22,13 +22,13 @@ def net(seed: int = 0) -> nn.Module:
     return nn.Sequential(nn.Conv2d(2, 6, 3, padding=1), nn.SiLU(), nn.GroupNorm(2, 6), nn.Conv2d(6, 2, 3, padding=1))
 
 
-def make(network: nn.Module, state: Path | None = None, **told: Any) -> Fit:
+def make(network: nn.Module, state: Path | None = None, **told: Any) -> Trainer:
     def loss_of(step: int, rng: torch.Generator) -> Tensor:
         x = torch.randn(3, 2, 6, 6, generator=rng)
         return (network(x) - x.flip(-1)).square().flatten(1).mean(1)
 
     options: dict[str, Any] = {"steps": STEPS, "learning_rate": 1e-2, "average": 0.9, "save_every": 1, "seed": 3}
-    return Fit({"net": network}, loss_of, state=state, **{**options, **told})
+    return Trainer({"net": network}, loss_of, state=state, **{**options, **told})
 
 
 def whole(**told: Any) -> tuple[str, list[float]]:
@@ -137,7 +137,7 @@ def test_another_identity_is_not_resumed(tmp_path: Path, reference):
 def test_another_network_of_the_same_identity_is_not_resumed(tmp_path: Path):
     list(make(net(), tmp_path / "c").run())
     other = nn.Linear(2, 2)
-    fit = Fit(
+    fit = Trainer(
         {"other": other},
         lambda step, rng: other(torch.randn(3, 2, generator=rng)).square().mean(1),
         steps=2,
@@ -195,7 +195,7 @@ def test_frozen_parameters_stay(tmp_path: Path):
 
 @pytest.mark.parametrize("reached_from", [STEPS, 3])
 def test_a_parameter_that_the_loss_reaches_late_or_never(tmp_path: Path, reached_from: int):
-    def start(seed: int, state: Path | None) -> tuple[nn.ParameterDict, Fit]:
+    def start(seed: int, state: Path | None) -> tuple[nn.ParameterDict, Trainer]:
         torch.manual_seed(seed)
         part = nn.ParameterDict({"used": torch.randn(4), "idle": torch.randn(4)})
 
@@ -204,7 +204,9 @@ def test_a_parameter_that_the_loss_reaches_late_or_never(tmp_path: Path, reached
             said = x * part["used"] + (x.square() * part["idle"] if step >= reached_from else 0)
             return (said - x.flip(1)).square().mean(1)
 
-        return part, Fit({"p": part}, loss_of, steps=STEPS, learning_rate=1e-2, average=0.9, state=state, save_every=1)
+        return part, Trainer(
+            {"p": part}, loss_of, steps=STEPS, learning_rate=1e-2, average=0.9, state=state, save_every=1
+        )
 
     first, fit = start(0, None)
     idle = first["idle"].detach().clone()
@@ -251,7 +253,7 @@ def test_networks_are_in_training_mode_inside_and_out_of_it_after():
 
 def test_gradients_are_clipped_to_norm_one():
     network = nn.Linear(2, 1)
-    fit = Fit(
+    fit = Trainer(
         {"n": network},
         lambda step, rng: 1e4 * network(torch.ones(2, 2)).flatten(),
         steps=1,
@@ -288,7 +290,7 @@ def test_the_learning_rate_warms_up_and_falls_to_a_tenth(steps: int):
 
 
 def test_the_learning_rate_goes_on_where_it_was(tmp_path: Path):
-    def rates(fit: Fit, count: int) -> list[float]:
+    def rates(fit: Trainer, count: int) -> list[float]:
         found, walk = [], fit.run()
         for _ in range(count):
             next(walk)
@@ -310,7 +312,7 @@ def test_a_loss_that_is_no_number_stops_with_a_sentence_and_keeps_the_checkpoint
         loss = network(torch.randn(2, 2, 4, 4, generator=rng)).square().flatten(1).mean(1)
         return loss * bad if step == 3 else loss
 
-    fit = Fit({"net": network}, loss_of, steps=6, learning_rate=1e-3, state=tmp_path / "c", save_every=1)
+    fit = Trainer({"net": network}, loss_of, steps=6, learning_rate=1e-3, state=tmp_path / "c", save_every=1)
     with pytest.raises(RunError, match=r"diverged at step 3 .*lower train\.learning_rate"):
         list(fit.run())
     assert load_tensors(tmp_path / "c")[1]["done"] == "3"
@@ -325,7 +327,7 @@ def test_every_random_number_follows_from_seed_and_step():
             seen.append(float(torch.rand(1, generator=rng)))
             return network(torch.ones(1, 2, 4, 4)).square().flatten(1).mean(1)
 
-        list(Fit({"net": network}, loss_of, steps=5, learning_rate=1e-3, seed=seed).run())
+        list(Trainer({"net": network}, loss_of, steps=5, learning_rate=1e-3, seed=seed).run())
         return seen
 
     assert draws(1) == draws(1) and not set(draws(1)) & set(draws(2)) and len(set(draws(1))) == 5

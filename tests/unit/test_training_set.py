@@ -43,7 +43,7 @@ def test_a_test_picture_cannot_enter_under_any_name(crack: Example, tmp_path: Pa
 def test_pictures_come_out_as_they_went_in(crack: Example):
     training = TrainingSet(32, ["chip", "crack"])
     training.add(crack, "real")
-    training.add(Example("sound.png", crack.image, "tile"), "sham")
+    training.add(Example("sound.png", crack.image, "tile"), "control")
     batch = training.batch([0, 1])
     assert batch.image.shape == (2, 3, 32, 32) and batch.image.dtype == torch.float32
     assert -1 <= float(batch.image.min()) and float(batch.image.max()) <= 1
@@ -51,7 +51,7 @@ def test_pictures_come_out_as_they_went_in(crack: Example):
     assert float(batch.mask[1].sum()) == 0 and batch.defect == ("crack", "") and batch.product == ("tile", "tile")
     assert (training.label(0), training.label(1)) == (1, -1)
     assert training.damaged() == training.damaged("crack", "real") == [0] and training.damaged("crack", "made") == []
-    assert training.sound("sham") == [1] and training.sound("real") == []
+    assert training.sound("control") == [1] and training.sound("real") == []
 
 
 def test_a_clone_grows_alone(crack: Example):

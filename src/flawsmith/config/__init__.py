@@ -1,31 +1,43 @@
 """The configuration tree: TOML in, `--set a.b=c` on top, strict: an unknown key is an error with the nearest name.
 
-`sections` holds what can be set, `settings` what all of it is made of. Nothing here imports torch: `flawsmith --help`,
-`new` and `check` stay quick.
+`making` and `judging` hold what can be set, `tree` puts it together, `settings` is what all of it is made of. Nothing
+here imports torch: `flawsmith --help`, `new` and `check` stay quick.
 """
 
-from flawsmith.config.sections import (
+from flawsmith.config.judging import (
     THRESHOLDS,
-    BackboneConfig,
-    Config,
-    DataConfig,
     ExportConfig,
     FeaturesConfig,
-    GenerateConfig,
-    GeneratorConfig,
     MeasureConfig,
-    Pattern,
     ProveConfig,
     ReportConfig,
     Rule,
     ScreenConfig,
+)
+from flawsmith.config.making import (
+    BackboneConfig,
+    DataConfig,
+    GenerateConfig,
+    GeneratorConfig,
+    Pattern,
     TrainConfig,
     WindowsConfig,
-    load_config,
 )
-from flawsmith.config.settings import Settings, _set, _toml, commented_toml, parse_overrides, validate
+from flawsmith.config.settings import (
+    Affects,
+    Settings,
+    _set,
+    _toml,
+    affecting,
+    commented_toml,
+    differing,
+    parse_overrides,
+    validate,
+)
+from flawsmith.config.tree import Config, load_config
 
 __all__ = [
+    "Affects",
     "BackboneConfig",
     "Config",
     "DataConfig",
@@ -43,7 +55,9 @@ __all__ = [
     "THRESHOLDS",
     "TrainConfig",
     "WindowsConfig",
+    "affecting",
     "commented_toml",
+    "differing",
     "load_config",
     "parse_overrides",
     "validate",

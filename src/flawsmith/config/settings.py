@@ -7,19 +7,43 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from flawsmith.errors import ConfigError, nearest
+from flawsmith.errors import ConfigError, RenamedSetting, nearest
 
 T = TypeVar("T", bound="Settings")
 
 
+@dataclass(frozen=True, init=False)
+class Affects:
+    """Says which outputs a setting changes; stands in a field's `Annotated[...]`.
+
+    An output is a stage (`data`, `train`, `generate`, `screen`, `measure`, `prove`, `export`, `report`) or `controls`,
+    the negative controls that `generate` makes beside the samples. A stage is done again when one of the settings that
+    affect its output changes. `Affects()` marks a setting that changes no output, such as how often to save.
+    """
+
+    outputs: tuple[str, ...]
+
+    def __init__(self, *outputs: str) -> None:
+        object.__setattr__(self, "outputs", outputs)
+
+
 class Settings(BaseModel):
     """The base of every section and of every plug-in's settings: frozen, strict, self-describing."""
+
+    affects: ClassVar[tuple[str, ...]] = ()
+    """Outputs that every field changes which says nothing else with `Affects`."""
+    renamed: ClassVar[dict[str, str]] = {}
+    """Old key -> the key it has now; the old one is read for one release, with a warning."""
+    renamed_values: ClassVar[dict[str, dict[str, str]]] = {}
+    """Key -> {old value: the value it has now}; for a list its members, for a table its keys."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
@@ -29,7 +53,7 @@ class Settings(BaseModel):
 def validate(kind: type[T], tree: Any, *, where: str = "") -> T:
     """Check a plain tree against a settings class; every wrong place gets its own line in the error."""
     try:
-        return kind.model_validate(tree)
+        return kind.model_validate(_with_new_names(kind, tree, where))
     except ValidationError as error:
         places: dict[str, list[dict[str, Any]]] = {}
         for item in error.errors():
@@ -39,8 +63,88 @@ def validate(kind: type[T], tree: Any, *, where: str = "") -> T:
         raise ConfigError("\n".join(lines)) from None
 
 
+def affecting(settings: Settings, output: str, *, default: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return {dotted name: JSON value} of every setting that changes an output.
+
+    Args:
+        settings: A section, the whole configuration, or a plug-in's own settings.
+        output: See `Affects`.
+        default: What a field affects where neither it nor its section says so.
+    """
+    found: dict[str, Any] = {}
+    plain = settings.model_dump(mode="json")
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, Settings):
+            found |= {f"{name}.{key}": item for key, item in affecting(value, output, default=default).items()}
+            continue
+        marks = [mark.outputs for mark in field.metadata if isinstance(mark, Affects)]
+        if output in (marks[0] if marks else type(settings).affects or default):
+            found[name] = plain[name]
+    return found
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    """Return the names of the settings that changed between two tables of `affecting`.
+
+    A setting that only `now` has came with a later version: it counts when its value is not its default. One that only
+    `before` has is gone, and counts for nothing.
+    """
+    missing = object()
+    return [
+        name
+        for name, value in now.items()
+        if (value != before[name] if name in before else value != defaults.get(name, missing))
+    ]
+
+
+def _with_new_names(kind: type[Settings], tree: Any, where: str) -> Any:
+    """Return a tree of plain values with today's names of keys and values; each old one is warned of once."""
+    if not isinstance(tree, dict):
+        return tree
+    made: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = kind.renamed.get(key, key)
+        if name != key:
+            if name in tree:
+                raise ConfigError(f"{_joined(where, key)}: is called {name} now, and both are given; leave {key} out")
+            _warn(f"{_joined(where, key)}: is called {name} now; the old name is read for one more release")
+        field = kind.model_fields.get(name)
+        inner = field.annotation if field else None
+        if isinstance(inner, type) and issubclass(inner, Settings):
+            value = _with_new_names(inner, value, _joined(where, name))
+        made[name] = _with_new_values(kind.renamed_values.get(name, {}), value, _joined(where, name))
+    return made
+
+
+def _with_new_values(table: Mapping[str, str], value: Any, where: str) -> Any:
+    def new(item: Any) -> Any:
+        if isinstance(item, str) and item in table:
+            _warn(f'{where}: "{item}" is called "{table[item]}" now; the old name is read for one more release')
+            return table[item]
+        return item
+
+    if isinstance(value, list):
+        return [new(item) for item in value]
+    return {new(key): item for key, item in value.items()} if isinstance(value, dict) else new(value)
+
+
+def _joined(where: str, name: str) -> str:
+    return f"{where}{_between(where)}{name}"
+
+
+def _between(where: str) -> str:
+    if not where:
+        return ""
+    return ": " if where.endswith((".toml", ".json")) else "."
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, RenamedSetting, stacklevel=2)
+
+
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:
-    """Turn ["train.steps=300", "data.kinds=[\"crack\"]"] into a table; values are TOML, and bare words are text."""
+    """Turn ["train.steps=300", "data.defects=[\"crack\"]"] into a table; values are TOML, and bare words are text."""
     table: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")

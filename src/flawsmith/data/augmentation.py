@@ -61,7 +61,7 @@ def damage_view(
     return _turned(image, seen, rng) if turn else View(image, seen)
 
 
-def sound_view(
+def normal_view(
     picture: np.ndarray,
     part: np.ndarray,
     mask: np.ndarray,

@@ -43,7 +43,7 @@ def spot(mask: np.ndarray) -> tuple[slice, slice]:
 
 
 def close_up(example: Example) -> tuple[np.ndarray, np.ndarray, None]:
-    """Return the window round a labelled picture's damage, as `gallery` takes it: picture, mask, nothing beneath."""
+    """Return the window round a labelled picture's damage, as `feature_set` takes it: picture, mask, nothing beneath."""
     native = images.read(example.image)
     assert example.mask is not None
     image, mask = window(images.to_model(native), images.read_mask(example.mask, native.shape))

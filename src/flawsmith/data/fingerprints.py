@@ -1,4 +1,4 @@
-"""One look at each picture, remembered: what its pixels are, whether they can be decoded, and what they resemble.
+"""One look at each picture, cached: what its pixels are, whether they can be decoded, and what they resemble.
 
 Decoding is the slow part of every check, so it is done once a file: the leak check, the search for twins and
 `flawsmith check` all read from here.
@@ -21,7 +21,7 @@ from flawsmith.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Fingerprint:
     """What one decoding told."""
 
     pixels: str
@@ -34,10 +34,10 @@ class Look:
     """Why it cannot be decoded, as the end of a sentence that begins with its path; "" = it can."""
 
 
-_KNOWN: dict[tuple[str, int, int], Look] = {}
+_KNOWN: dict[tuple[str, int, int], Fingerprint] = {}
 
 
-def look(path: Path) -> Look:
+def look(path: Path) -> Fingerprint:
     """Decode a picture, or remember it: by path, size and time of the file.
 
     Raises:
@@ -51,15 +51,15 @@ def look(path: Path) -> Look:
     if key not in _KNOWN:
         try:
             pixels = images.read(path)
-            _KNOWN[key] = Look(_pixel_hash(pixels), _difference_bits(pixels), float(pixels.max()), "")
+            _KNOWN[key] = Fingerprint(_pixel_hash(pixels), _difference_bits(pixels), float(pixels.max()), "")
         except DataError as error:
             digest = hashlib.sha256(Path(path).read_bytes()).hexdigest() if os.access(path, os.R_OK) else str(path)
-            _KNOWN[key] = Look(digest, np.zeros(64, bool), 0.0, str(error).removeprefix(f"{path}: "))
+            _KNOWN[key] = Fingerprint(digest, np.zeros(64, bool), 0.0, str(error).removeprefix(f"{path}: "))
     return _KNOWN[key]
 
 
-def looks(paths: Sequence[Path]) -> list[Look]:
-    """Look at many pictures side by side, in their order."""
+def looks(paths: Sequence[Path]) -> list[Fingerprint]:
+    """Fingerprint at many pictures side by side, in their order."""
     # Decoding and hashing leave Python's lock, so threads help; more than eight only fight over the disk.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return list(pool.map(look, paths))

@@ -59,7 +59,7 @@ def find(data: DataConfig) -> list[Example]:
     examples.sort(key=lambda example: natural_key(example.id))
     for name, wanted, known in (
         ("data.products", data.products, {example.product for example in examples}),
-        ("data.kinds", data.kinds, {example.defect for example in examples if example.defect is not None}),
+        ("data.defects", data.defects, {example.defect for example in examples if example.defect is not None}),
     ):
         for word in wanted:
             if known and word not in known:
@@ -68,7 +68,7 @@ def find(data: DataConfig) -> list[Example]:
         example
         for example in examples
         if (not data.products or example.product in data.products)
-        and (not data.kinds or example.defect is None or example.defect in data.kinds)
+        and (not data.defects or example.defect is None or example.defect in data.defects)
     ]
 
 
@@ -174,7 +174,9 @@ def _pairs(data: DataConfig, root: Path) -> list[Example]:
 
 def _pattern(data: DataConfig, root: Path) -> list[Example]:
     if not data.patterns:
-        raise ConfigError('data.patterns: the layout "pattern" needs at least one, e.g. {image = "{kind}/{stem}.png"}')
+        raise ConfigError(
+            'data.patterns: the layout "pattern" needs at least one, e.g. {image = "{defect}/{stem}.png"}'
+        )
     files = {_id(path, root): path for path in _walk(root)}
     examples: dict[str, Example] = {}
     kinds: set[str] = set()
@@ -187,12 +189,12 @@ def _pattern(data: DataConfig, root: Path) -> list[Example]:
                 f"{where}.image: {pattern.image!r} fits none of the {len(files)} pictures below {root}; {shown}"
             )
         for path_id, fields in found.items():
-            kind = fields.get("kind", pattern.kind)
+            kind = fields.get("defect", pattern.defect)
             kinds.add(kind)
             sound = pattern.normal or kind in data.normal
             if not sound and not kind:
                 raise ConfigError(
-                    f"{where}: say what is damaged: a {{kind}} in the template, kind = ..., or normal = true"
+                    f"{where}: say what is damaged: a {{defect}} in the template, defect = ..., or normal = true"
                 )
             product = fields.get("product") or pattern.product or data.product or _own_name(root)
             split = fields.get("split", "")
@@ -258,7 +260,7 @@ def _matches(where: str, pattern: Pattern, files: dict[str, Path]) -> tuple[dict
 
 
 def _compile(where: str, template: str) -> tuple[re.Pattern[str], set[str]]:
-    """Turn `line*/{kind}/{stem}.jpg` into a rule for whole ids; fields and * stay within a path part, ** does not."""
+    """Turn `line*/{defect}/{stem}.jpg` into a rule for whole ids; fields and * stay within a path part, ** does not."""
     rule, fields = "", set()
     for piece in re.split(r"(\{[^{}]*\}|\*\*/|\*\*|\*|\?)", template.replace("\\", "/").removeprefix("./")):
         if piece.startswith("{") and piece.endswith("}"):

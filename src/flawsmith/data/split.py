@@ -103,7 +103,7 @@ def content_hash(path: Path) -> str:
     """Return the SHA-256 of the picture's upright pixels, the same for a copy saved again without loss.
 
     Grey saved as RGB, 8 bits saved as 16, another codec or an EXIF turn instead of turned pixels make no difference. A
-    file that cannot be decoded has the hash of its bytes. Remembered for as long as size and time of the file stay.
+    file that cannot be decoded has the hash of its bytes. FeatureCache for as long as size and time of the file stay.
     """
     return look(path).pixels
 

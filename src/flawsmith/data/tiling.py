@@ -131,7 +131,7 @@ class _Plan:
     known: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict)
 
     def widths(self, part: Points) -> np.ndarray:
-        """The ridge's thickness, remembered: a long hairline in a large picture is slow to measure."""
+        """The ridge's thickness, cached: a long hairline in a large picture is slow to measure."""
         key = (*box_of(part), len(part))
         if key not in self.known:
             self.known[key] = _ridge(_raster(part)[0])
@@ -157,10 +157,10 @@ class _Plan:
     def one(self, box: tuple[int, int, int, int]) -> Window:
         """The one window for a box: context round it, inside the picture where the picture is large enough."""
         long = max(box[2] - box[0], box[3] - box[1])
-        wish = max(long * self.context, self.least())
-        wish = max(min(wish, min(self.shape[:2])), long, self.least())
-        for side in (wish, long / (1 - self.overlap), long / (1 - self.overlap) + 2):
-            window = self.place((box[0] + box[2]) / 2, (box[1] + box[3]) / 2, int(np.ceil(max(side, wish))))
+        parsed = max(long * self.context, self.least())
+        parsed = max(min(parsed, min(self.shape[:2])), long, self.least())
+        for side in (parsed, long / (1 - self.overlap), long / (1 - self.overlap) + 2):
+            window = self.place((box[0] + box[2]) / 2, (box[1] + box[3]) / 2, int(np.ceil(max(side, parsed))))
             if self.holds(window, box):
                 return window
         side = int(np.ceil(long / (1 - 2 * self.overlap if self.overlap < 0.4 else 0.2))) + 4

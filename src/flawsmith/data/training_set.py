@@ -20,24 +20,24 @@ from flawsmith.data.fingerprints import look
 from flawsmith.errors import DataError
 from flawsmith.types import Batch, Example
 
-Origin = Literal["real", "made", "sham"]
+Origin = Literal["real", "made", "control"]
 """A photograph (shot or sound part), a made pair, or a sound part repainted as sound."""
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class TrainingPicture:
     """One picture to learn from."""
 
     image: np.ndarray
     """uint8 (S,S,3), RGB."""
     mask: np.ndarray
-    """bool (S,S); all False for a sound part or a sham."""
+    """bool (S,S); all False for a sound part or a control."""
     product: str
     defect: str | None
     origin: Origin
     id: str
     painted: np.ndarray | None = None
-    """bool (S,S): where a sham was repainted, which is where a detector should look; None for everything else."""
+    """bool (S,S): where a control was repainted, which is where a detector should look; None for everything else."""
 
 
 class TrainingSet:
@@ -53,13 +53,13 @@ class TrainingSet:
         self.size = size
         self.kinds = tuple(kinds)
         self._forbidden = frozenset(forbidden)
-        self.lessons: list[Lesson] = []
+        self.pictures: list[TrainingPicture] = []
 
     def __len__(self) -> int:
-        return len(self.lessons)
+        return len(self.pictures)
 
     def add(self, example: Example, origin: Origin, *, painted: Path | None = None) -> None:
-        """Read a picture and take it in; `painted` is the mask picture of where a sham was repainted.
+        """Read a picture and take it in; `painted` is the mask picture of where a control was repainted.
 
         Raises:
             DataError: it is a test picture, of an unknown kind, damaged without a mask, or cannot be read.
@@ -77,40 +77,40 @@ class TrainingSet:
         where = None
         if painted is not None:
             where = square_mask(images.read_mask(painted, images.describe(example.image).shape), self.size)
-        self.lessons.append(Lesson(image, mask, example.product, example.defect, origin, example.id, where))
+        self.pictures.append(TrainingPicture(image, mask, example.product, example.defect, origin, example.id, where))
 
     def clone(self) -> TrainingSet:
         """Return a set with the same pictures and the same door, to which others can be added."""
         other = TrainingSet(self.size, self.kinds, self._forbidden)
-        other.lessons = list(self.lessons)
+        other.pictures = list(self.pictures)
         return other
 
     def sound(self, *origins: Origin) -> list[int]:
         """Return the places of the sound pictures, of these origins or of all."""
-        return [i for i, one in enumerate(self.lessons) if one.defect is None and one.origin in (origins or _ALL)]
+        return [i for i, one in enumerate(self.pictures) if one.defect is None and one.origin in (origins or _ALL)]
 
     def damaged(self, kind: str | None = None, *origins: Origin) -> list[int]:
         """Return the places of the damaged pictures, of one kind or all, of these origins or of all."""
         return [
             i
-            for i, one in enumerate(self.lessons)
+            for i, one in enumerate(self.pictures)
             if one.defect is not None and kind in (None, one.defect) and one.origin in (origins or _ALL)
         ]
 
     def label(self, index: int) -> int:
         """Return the kind's number, or -1 for a sound picture."""
-        defect = self.lessons[index].defect
+        defect = self.pictures[index].defect
         return -1 if defect is None else self.kinds.index(defect)
 
     def batch(self, indices: Iterable[int]) -> Batch:
         """Return these pictures for a network; `defect` is "" for sound ones."""
-        chosen = [self.lessons[index] for index in indices]
+        chosen = [self.pictures[index] for index in indices]
         image = to_tensor(np.stack([one.image for one in chosen]))
         mask = torch.from_numpy(np.stack([one.mask for one in chosen]))[:, None].float()
         return Batch(image, mask, tuple(one.product for one in chosen), tuple(one.defect or "" for one in chosen))
 
 
-_ALL: tuple[Origin, ...] = ("real", "made", "sham")
+_ALL: tuple[Origin, ...] = ("real", "made", "control")
 
 
 def to_tensor(pictures: np.ndarray) -> torch.Tensor:

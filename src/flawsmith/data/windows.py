@@ -175,7 +175,7 @@ class Refit(NamedTuple):
 def refit(
     before: Native, after: Native, mask: Mask, *, threshold: float = 12 / 255, span: images.Range | None = None
 ) -> Refit:
-    """Fit the label to what visibly changed, and give back the bytes of everything else.
+    """Trainer the label to what visibly changed, and give back the bytes of everything else.
 
     A pixel counts as changed where the difference, smoothed inside the mask, is above the threshold and above the
     camera's own grain, or above the half and joined to such a pixel. Small gaps and holes are closed; specks below

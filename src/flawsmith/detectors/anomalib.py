@@ -32,7 +32,7 @@ from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.interfaces import Detector
 from flawsmith.nn.networks.extractor import Extractor
-from flawsmith.types import Found
+from flawsmith.types import Prediction
 
 _CHUNK = 8
 
@@ -54,7 +54,7 @@ class Anomalib(Detector):
     """A model of anomalib.models; tells where and whether."""
 
     Settings: ClassVar[type[config.Settings]] = AnomalibSettings
-    tells: ClassVar[frozenset[str]] = frozenset({"where", "whether"})
+    tells: ClassVar[frozenset[str]] = frozenset({"localization", "detection"})
     needs_damage: ClassVar[bool] = False
     settings: AnomalibSettings
 
@@ -111,18 +111,20 @@ class Anomalib(Detector):
         yield 1.0
 
     @torch.no_grad()
-    def predict(self, image: Tensor) -> Found:
+    def predict(self, image: Tensor) -> Prediction:
         if self._model is None:
             raise DataError("anomalib's model was asked before it was trained; call fit first")
-        heats, scores = [], []
+        anomaly_maps, scores = [], []
         for chunk in image.split(_CHUNK):
             said = self._model(_plain(chunk).to(self.device))
-            heat = said.anomaly_map.float().cpu().reshape(len(chunk), 1, *said.anomaly_map.shape[-2:])
-            if heat.shape[-2:] != image.shape[-2:]:
-                heat = torch.nn.functional.interpolate(heat, image.shape[-2:], mode="bilinear", align_corners=False)
-            heats.append(heat)
+            anomaly_map = said.anomaly_map.float().cpu().reshape(len(chunk), 1, *said.anomaly_map.shape[-2:])
+            if anomaly_map.shape[-2:] != image.shape[-2:]:
+                anomaly_map = torch.nn.functional.interpolate(
+                    anomaly_map, image.shape[-2:], mode="bilinear", align_corners=False
+                )
+            anomaly_maps.append(anomaly_map)
             scores.append(said.pred_score.float().cpu().reshape(len(chunk)))
-        return Found(torch.cat(heats), torch.cat(scores))
+        return Prediction(torch.cat(anomaly_maps), torch.cat(scores))
 
     def _epochs(self, budget: float) -> int:
         return max(1, round(self.settings.epochs * budget))
@@ -151,7 +153,7 @@ class _Pictures(Dataset[Any]):
         self._training = training
         self._places = [*(training.sound("real") or training.sound())]
         if damaged:
-            self._places += [*training.sound("sham"), *training.damaged()]
+            self._places += [*training.sound("control"), *training.damaged()]
         self.collate = ImageBatch.collate
 
     def __len__(self) -> int:

@@ -24,7 +24,7 @@ from flawsmith.interfaces import Detector
 from flawsmith.nn.backbone import cast, gains_from_bfloat16
 from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.nn.networks.resnet import ResNet34, check_folder
-from flawsmith.types import Found
+from flawsmith.types import Prediction
 
 _MOST = 500
 """Pictures of a kind that are learned from."""
@@ -55,7 +55,7 @@ class Classifier(Detector):
     """
 
     Settings: ClassVar[type[config.Settings]] = ClassifierSettings
-    tells: ClassVar[frozenset[str]] = frozenset({"which"})
+    tells: ClassVar[frozenset[str]] = frozenset({"classification"})
     settings: ClassifierSettings
 
     def __init__(
@@ -115,11 +115,11 @@ class Classifier(Detector):
             yield (epoch + 1) / epochs
 
     @torch.inference_mode()
-    def predict(self, image: Tensor) -> Found:
+    def predict(self, image: Tensor) -> Prediction:
         if self._network is None:
             raise DataError("classifier was asked before it was trained; call fit first")
         self._network.eval()
-        return Found(kind=torch.cat([self._logits(chunk).softmax(1).cpu() for chunk in image.split(_CHUNK)]))
+        return Prediction(kind=torch.cat([self._logits(chunk).softmax(1).cpu() for chunk in image.split(_CHUNK)]))
 
     def _plan(self, budget: float) -> tuple[int, float]:
         """Divide a budget evenly among epochs and how often each shows a picture."""

@@ -1,4 +1,4 @@
-"""A memory of sound patches, as in PatchCore: what lies far from every remembered patch is damage. Needs no defects.
+"""A memory of sound patches, as in PatchCore: what lies far from every cached patch is damage. Needs no defects.
 
 Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022: patches of mid-depth feature maps,
 averaged with their neighbours (section 3.1), thinned to a coreset by greedy k-centre on random projections (3.2), and
@@ -22,7 +22,7 @@ from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.interfaces import Detector
 from flawsmith.nn.networks.extractor import Extractor
-from flawsmith.types import Found
+from flawsmith.types import Prediction
 
 _CHUNK = 16
 _PROJECTED = 64
@@ -32,20 +32,20 @@ class PatchcoreSettings(config.Settings):
     """The memory's size and what it is made of."""
 
     memory: Annotated[int, Field(ge=16)] = 4000
-    """Patches that are remembered."""
+    """Patches that are cached."""
     draw: Annotated[int, Field(ge=16)] = 40_000
     """Patches drawn at random, from which the memory is chosen."""
     depths: tuple[Annotated[int, Field(ge=0)], ...] = (1, 2)
     """Which of the extractor's depths (0 = the finest) describe a patch."""
     blur: Annotated[float, Field(ge=0)] = 4.0
-    """Sigma in pixels of the blur over the finished heat, as in the paper."""
+    """Sigma in pixels of the blur over the finished anomaly_map, as in the paper."""
 
 
 class Patchcore(Detector):
-    """Distance to the nearest remembered sound patch; tells where and whether."""
+    """Distance to the nearest cached sound patch; tells where and whether."""
 
     Settings: ClassVar[type[config.Settings]] = PatchcoreSettings
-    tells: ClassVar[frozenset[str]] = frozenset({"where", "whether"})
+    tells: ClassVar[frozenset[str]] = frozenset({"localization", "detection"})
     needs_damage: ClassVar[bool] = False
     needs_extractor: ClassVar[bool] = True
     settings: PatchcoreSettings
@@ -83,18 +83,20 @@ class Patchcore(Detector):
         yield 1.0
 
     @torch.inference_mode()
-    def predict(self, image: Tensor) -> Found:
+    def predict(self, image: Tensor) -> Prediction:
         if self._memory is None:
             raise DataError("patchcore was asked before it was trained; call fit first")
-        heats, scores = [], []
+        anomaly_maps, scores = [], []
         for chunk in image.split(_CHUNK):
             patches = self._patches(chunk).to(self.device)
             rows = patches.permute(0, 2, 3, 1).reshape(-1, patches.shape[1])
             nearest = torch.cat([torch.cdist(part, self._memory).amin(1) for part in rows.split(4096)])
-            heat = nearest.view(len(chunk), 1, *patches.shape[-2:]).float().cpu()
-            scores.append(heat.amax((1, 2, 3)))
-            heats.append(_blurred(F.interpolate(heat, image.shape[-2:], mode="bilinear"), self.settings.blur))
-        return Found(torch.cat(heats), torch.cat(scores), None)
+            anomaly_map = nearest.view(len(chunk), 1, *patches.shape[-2:]).float().cpu()
+            scores.append(anomaly_map.amax((1, 2, 3)))
+            anomaly_maps.append(
+                _blurred(F.interpolate(anomaly_map, image.shape[-2:], mode="bilinear"), self.settings.blur)
+            )
+        return Prediction(torch.cat(anomaly_maps), torch.cat(scores), None)
 
     def _size(self, budget: float) -> int:
         return max(16, round(self.settings.memory * budget))
@@ -121,11 +123,11 @@ def _k_centre(pool: Tensor, count: int, rng: torch.Generator) -> Tensor:
     return chosen
 
 
-def _blurred(heat: Tensor, sigma: float) -> Tensor:
+def _blurred(anomaly_map: Tensor, sigma: float) -> Tensor:
     if sigma == 0:
-        return heat
-    reach = min(round(3 * sigma), min(heat.shape[-2:]) - 1)
+        return anomaly_map
+    reach = min(round(3 * sigma), min(anomaly_map.shape[-2:]) - 1)
     kernel = torch.exp(-torch.arange(-reach, reach + 1).float().square() / (2 * sigma**2))
     kernel = kernel / kernel.sum()
-    padded = F.pad(heat, (reach, reach, reach, reach), mode="reflect")
+    padded = F.pad(anomaly_map, (reach, reach, reach, reach), mode="reflect")
     return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))

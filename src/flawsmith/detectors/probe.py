@@ -25,7 +25,7 @@ from flawsmith.data.training_set import Origin, TrainingSet
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.interfaces import Detector
 from flawsmith.nn.networks.extractor import Extractor
-from flawsmith.types import Found
+from flawsmith.types import Prediction
 
 CELL = 4
 """Pixels a place of the grid covers along each side."""
@@ -57,8 +57,8 @@ class ProbeSettings(config.Settings):
     """Share of the damaged places that come from real shots, where there are made pairs too."""
     sound: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of the places that come from sound pictures."""
-    shams: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Share of the sound pictures' places that come from shams, where there are some."""
+    controls: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the sound pictures' places that come from controls, where there are some."""
     hard: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the sound places that are hard ones, in the second half of the training."""
 
@@ -77,7 +77,7 @@ class Probe(Detector):
     """Frozen features and a small head; tells where, whether and which."""
 
     Settings: ClassVar[type[config.Settings]] = ProbeSettings
-    tells: ClassVar[frozenset[str]] = frozenset({"where", "whether", "which"})
+    tells: ClassVar[frozenset[str]] = frozenset({"localization", "detection", "classification"})
     needs_extractor: ClassVar[bool] = True
     settings: ProbeSettings
 
@@ -106,7 +106,7 @@ class Probe(Detector):
             raise DataError("probe needs sound pictures beside the damaged ones, and the training set holds none")
         steps, part = self._steps(budget), self.settings
         pools = self._pools(training, rng)
-        first = next(pools[name] for name in ("sound", "shams") if name in pools).features[:20_000].float()
+        first = next(pools[name] for name in ("sound", "controls") if name in pools).features[:20_000].float()
         head = _Head(first.mean(0), first.std(0), part.width, len(self.kinds) + 1, rng).to(self.device)
         self._head = head
         optimizer = torch.optim.AdamW(head.parameters(), part.learning_rate, weight_decay=part.weight_decay)
@@ -117,8 +117,8 @@ class Probe(Detector):
         for step in range(steps):
             if step == steps // 2 and part.hard:
                 pools["hard"] = self._hard(training, rng)
-                shares["hard"] = part.hard * sum(shares[name] for name in ("sound", "shams") if name in shares)
-                shares |= {name: shares[name] * (1 - part.hard) for name in ("sound", "shams") if name in shares}
+                shares["hard"] = part.hard * sum(shares[name] for name in ("sound", "controls") if name in shares)
+                shares |= {name: shares[name] * (1 - part.hard) for name in ("sound", "controls") if name in shares}
             features, target = _draw(pools, shares, part.places, rng)
             kept = torch.rand(len(features), part.width, generator=rng) >= part.dropout
             logits = head(features.to(self.device).float(), kept.to(self.device) / (1 - part.dropout))
@@ -132,24 +132,26 @@ class Probe(Detector):
         yield 1.0
 
     @torch.inference_mode()
-    def predict(self, image: Tensor) -> Found:
+    def predict(self, image: Tensor) -> Prediction:
         if self._head is None:
             raise DataError("probe was asked before it was trained; call fit first")
-        heats, scores, kinds = [], [], []
+        anomaly_maps, scores, kinds = [], [], []
         for chunk in image.split(_CHUNK):
             logits = self._logits(self._maps(chunk), -(-chunk.shape[-1] // CELL))
             probability = logits.softmax(1)
-            heat = 1 - probability[:, :1]
-            smooth = F.avg_pool2d(heat, 3, 1, 1, count_include_pad=False)
+            anomaly_map = 1 - probability[:, :1]
+            smooth = F.avg_pool2d(anomaly_map, 3, 1, 1, count_include_pad=False)
             scores.append(smooth.amax((1, 2, 3)))
             # The places that fire loudest say which kind it is.
             flat = probability[:, 1:].flatten(2)
             few = max(1, flat.shape[2] // 500)
-            best = heat.flatten(2).topk(few, dim=2).indices.expand(-1, flat.shape[1], -1)
+            best = anomaly_map.flatten(2).topk(few, dim=2).indices.expand(-1, flat.shape[1], -1)
             share = flat.gather(2, best).sum(2).clamp_min(1e-12)
             kinds.append(share / share.sum(1, keepdim=True))
-            heats.append(F.interpolate(heat, image.shape[-2:], mode="bilinear", align_corners=False))
-        return Found(torch.cat(heats).float().cpu(), torch.cat(scores).float().cpu(), torch.cat(kinds).float().cpu())
+            anomaly_maps.append(F.interpolate(anomaly_map, image.shape[-2:], mode="bilinear", align_corners=False))
+        return Prediction(
+            torch.cat(anomaly_maps).float().cpu(), torch.cat(scores).float().cpu(), torch.cat(kinds).float().cpu()
+        )
 
     def _steps(self, budget: float) -> int:
         return max(2, round(self.settings.steps * budget))
@@ -158,8 +160,8 @@ class Probe(Detector):
         """Return from which pool which share of a step's places comes."""
         part, shares = self.settings, {}
         shares["sound"], damaged = part.sound, 1 - part.sound
-        if "shams" in pools:
-            shares["shams"], shares["sound"] = part.sound * part.shams, part.sound * (1 - part.shams)
+        if "controls" in pools:
+            shares["controls"], shares["sound"] = part.sound * part.controls, part.sound * (1 - part.controls)
         groups = {kind: [o for o in ("real", "made") if f"{o} {kind}" in pools] for kind in training.kinds}
         groups = {kind: origins for kind, origins in groups.items() if origins}
         for kind, origins in groups.items():
@@ -172,8 +174,8 @@ class Probe(Detector):
         pools = {}
         if own := training.sound("real") or training.sound():
             pools["sound"] = self._gather(training, own, rng, each=192)
-        if (shams := training.sound("sham")) and self.settings.shams:
-            pools["shams"] = self._gather(training, shams, rng, each=256)
+        if (controls := training.sound("control")) and self.settings.controls:
+            pools["controls"] = self._gather(training, controls, rng, each=256)
         origins: tuple[Origin, ...] = ("real", "made")
         for kind in training.kinds:
             for origin in origins:
@@ -186,7 +188,7 @@ class Probe(Detector):
     def _gather(
         self, training: TrainingSet, indices: list[int], rng: torch.Generator, *, each: int, views: int = 1
     ) -> _Pool:
-        """Describe `each` places a picture: half inside the label, or where a sham was painted, if they fit."""
+        """Describe `each` places a picture: half inside the label, or where a control was painted, if they fit."""
         features, targets = [], []
         for start in range(0, len(indices), _CHUNK):
             chosen = indices[start : start + _CHUNK]
@@ -198,7 +200,7 @@ class Probe(Detector):
                 for row, index in enumerate(chosen):
                     flat = cover[row].flatten()
                     asked = flat
-                    if (painted := training.lessons[index].painted) is not None:
+                    if (painted := training.pictures[index].painted) is not None:
                         own = torch.from_numpy(painted)[None, None].float()
                         asked = F.avg_pool2d(_turned(own, view), CELL, ceil_mode=True).flatten()
                     places = _places(asked, each, rng)
@@ -214,14 +216,14 @@ class Probe(Detector):
     def _hard(self, training: TrainingSet, rng: torch.Generator) -> _Pool:
         """Return the places of sound pictures that look most like damage to the half-trained head."""
         assert self._head is not None
-        indices = training.sound() if self.settings.shams else training.sound("real", "made")
+        indices = training.sound() if self.settings.controls else training.sound("real", "made")
         drawn = torch.randperm(len(indices), generator=rng)[:_MINED].tolist()
         features = []
         for start in range(0, len(drawn), _CHUNK):
             image = training.batch(indices[place] for place in drawn[start : start + _CHUNK]).image
             maps, side = self._maps(image), -(-training.size // (2 * CELL))
-            heat = 1 - self._logits(maps, side).softmax(1)[:, 0].cpu()
-            worst = heat.flatten(1).topk(min(64, side * side), dim=1).indices
+            anomaly_map = 1 - self._logits(maps, side).softmax(1)[:, 0].cpu()
+            worst = anomaly_map.flatten(1).topk(min(64, side * side), dim=1).indices
             features += [_described(maps, row, worst[row], side) for row in range(len(image))]
         found = torch.cat(features)
         target = torch.zeros(len(found), len(self.kinds) + 1)
@@ -248,7 +250,7 @@ class _Head(nn.Module):
         super().__init__()
         self.register_buffer("mean", mean.clone())
         self.register_buffer("scale", 1 / (std + 1e-3))
-        # Drawn from `rng` below: torch's own start would move the global stream.
+        # MaskThreshold from `rng` below: torch's own start would move the global stream.
         self.first = nn.utils.skip_init(nn.Linear, len(mean), width)
         self.second = nn.utils.skip_init(nn.Linear, width, outputs)
         for layer in (self.first, self.second):

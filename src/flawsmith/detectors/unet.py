@@ -2,7 +2,7 @@
 
 Zavrtanik et al., "DRAEM", ICCV 2021, section 3.2, as the papers that make defects use it: without the reconstructive
 half, three channels in, two out, 200 epochs of 500 pictures at 256 px. The score of a picture is the greatest value of
-the heat averaged over 21 x 21 pixels (section 3.4).
+the anomaly_map averaged over 21 x 21 pixels (section 3.4).
 
 The letter is `budget` = 1 with the default settings. That is about 22 PFLOP at 256 px: minutes on a GPU, days on two
 cores. So a smaller budget leaves out epochs and pictures, and on a CPU makes the network narrower too.
@@ -26,7 +26,7 @@ from flawsmith.errors import DataError
 from flawsmith.interfaces import Detector
 from flawsmith.nn.backbone import cast, gains_from_bfloat16
 from flawsmith.nn.networks.extractor import Extractor
-from flawsmith.types import Found
+from flawsmith.types import Prediction
 
 _MOST = 500
 """Pictures of a kind that are learned from."""
@@ -53,8 +53,8 @@ class UnetSettings(config.Settings):
     """Pictures a step."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     """Adam's."""
-    shams: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Share of the sound draws that are shams, where there are some."""
+    controls: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the sound draws that are controls, where there are some."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Unet(Detector):
     """
 
     Settings: ClassVar[type[config.Settings]] = UnetSettings
-    tells: ClassVar[frozenset[str]] = frozenset({"where", "whether"})
+    tells: ClassVar[frozenset[str]] = frozenset({"localization", "detection"})
     settings: UnetSettings
 
     def __init__(
@@ -132,13 +132,13 @@ class Unet(Detector):
             yield (epoch + 1) / plan.epochs
 
     @torch.inference_mode()
-    def predict(self, image: Tensor) -> Found:
+    def predict(self, image: Tensor) -> Prediction:
         if self._network is None:
             raise DataError("unet was asked before it was trained; call fit first")
         self._network.eval()
-        heat = torch.cat([self._probabilities(chunk)[:, 1:].cpu() for chunk in image.split(_CHUNK)])
-        score = F.avg_pool2d(heat, _POOL, stride=1, padding=_POOL // 2).amax((1, 2, 3))
-        return Found(heat, score, None)
+        anomaly_map = torch.cat([self._probabilities(chunk)[:, 1:].cpu() for chunk in image.split(_CHUNK)])
+        score = F.avg_pool2d(anomaly_map, _POOL, stride=1, padding=_POOL // 2).amax((1, 2, 3))
+        return Prediction(anomaly_map, score, None)
 
     def _plan(self, budget: float) -> _Plan:
         """Divide a budget evenly among epochs and pictures; what a CPU computes shrinks with the width besides."""
@@ -158,12 +158,12 @@ class Unet(Detector):
 
     def _draw(self, training: TrainingSet, count: int, rng: torch.Generator) -> list[int]:
         """Draw an epoch: p = .5 a sound picture, else a kind and one of its first 500 pictures, shots before pairs."""
-        plain, shams = training.sound("real", "made"), training.sound("sham")
+        plain, controls = training.sound("real", "made"), training.sound("control")
         kinds = [own[:_MOST] for kind in training.kinds if (own := training.damaged(kind))]
-        share = self.settings.shams if shams and plain else float(bool(shams))
+        share = self.settings.controls if controls and plain else float(bool(controls))
         drawn = []
-        for damaged, sham, kind, place in torch.rand(count, 4, generator=rng, dtype=torch.float64).tolist():
-            group = kinds[int(kind * len(kinds))] if damaged < 0.5 else shams if sham < share else plain
+        for damaged, control, kind, place in torch.rand(count, 4, generator=rng, dtype=torch.float64).tolist():
+            group = kinds[int(kind * len(kinds))] if damaged < 0.5 else controls if control < share else plain
             drawn.append(group[int(place * len(group))])
         return drawn
 

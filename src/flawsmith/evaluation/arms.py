@@ -22,9 +22,9 @@ from flawsmith.synthesis.train import train
 from flawsmith.types import Example
 
 REAL, OURS, NONE = "real-only", "ours", "none"
-NO_SHAMS = f"{OURS}, no shams"
-HELD_SHAMS = 40
-"""Shams a run keeps for the artefact score, at most; they and their sound parts are never learned from."""
+NO_CONTROLS = f"{OURS}, no controls"
+HELD_CONTROLS = 40
+"""Controls a run keeps for the artefact score, at most; they and their sound parts are never learned from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Piece:
 
     example: Example
     mask: Path
-    """Where it was painted; a sham's example has no label, for nothing is wrong with it."""
+    """Where it was painted; a control's example has no label, for nothing is wrong with it."""
     normal: str
     """Id of the sound photograph beneath."""
     place: int
@@ -48,14 +48,14 @@ class Arm:
     says: str
     """What it learns from, in words."""
     pairs: tuple[Example, ...] = ()
-    shams: tuple[Piece, ...] = ()
+    controls: tuple[Piece, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """Return what the report says of it."""
         return {
             "says": self.says,
             "pairs": dict(sorted(Counter(str(e.defect) for e in self.pairs).items())),
-            "shams": len(self.shams),
+            "controls": len(self.controls),
         }
 
 
@@ -81,10 +81,10 @@ def other_run(run: Run, name: str) -> Run:
 
 
 def pieces(run: Run, product: str) -> tuple[list[Piece], list[Piece]]:
-    """Return a run's kept pairs and its shams of one product."""
+    """Return a run's kept pairs and its controls of one product."""
     seen: Counter[str] = Counter()
     place: dict[int, int] = {}
-    pairs, shams = [], []
+    pairs, controls = [], []
     kept = {row["index"]: row for row in run.kept()}
     screened = run.verdicts() is not None
     for row in run.samples():
@@ -97,20 +97,20 @@ def pieces(run: Run, product: str) -> tuple[list[Piece], list[Piece]]:
             mask = run.path(stands["mask"])
             example = Example(stands["image"], run.path(stands["image"]), product, row["defect"], mask)
             pairs.append(Piece(example, mask, row["normal"], place[row["index"]]))
-    for row in run.shams():
+    for row in run.controls():
         if row["product"] == product and row["status"] == "made":
             example = Example(row["image"], run.path(row["image"]), product)
-            shams.append(Piece(example, run.path(row["mask"]), row["normal"], place[row["twin"]]))
-    return pairs, shams
+            controls.append(Piece(example, run.path(row["mask"]), row["normal"], place[row["twin"]]))
+    return pairs, controls
 
 
-def held_out(shams: Sequence[Piece], normals: Sequence[Example]) -> list[Piece]:
-    """Choose the shams that judge artefacts: evenly spaced, and few enough that nine in ten sound parts stay."""
-    count = min(HELD_SHAMS, len(shams) // 2, max(1, len(normals) // 10))
-    if not shams or count < 1:
+def held_out(controls: Sequence[Piece], normals: Sequence[Example]) -> list[Piece]:
+    """Choose the controls that judge artefacts: evenly spaced, and few enough that nine in ten sound parts stay."""
+    count = min(HELD_CONTROLS, len(controls) // 2, max(1, len(normals) // 10))
+    if not controls or count < 1:
         return []
-    step = len(shams) / count
-    return [shams[int(step * (place + 0.5))] for place in range(count)]
+    step = len(controls) / count
+    return [controls[int(step * (place + 0.5))] for place in range(count)]
 
 
 def make_arms(run: Run, others: dict[str, Run], product: str, split: Split, held: Sequence[Piece]) -> list[Arm]:
@@ -118,26 +118,28 @@ def make_arms(run: Run, others: dict[str, Run], product: str, split: Split, held
     part = run.config.prove
     away = {piece.normal for piece in held}
     shots = Counter(str(e.defect) for e in split.shots)
-    made, shams = (_without(group, away) for group in pieces(run, product))
+    made, controls = (_without(group, away) for group in pieces(run, product))
     name = run.config.generator.name
     arms = [Arm(REAL, "shots and sound parts")]
     stores: dict[str, tuple[list[Piece], list[Piece]]] = {}
     for other, folder in others.items():
-        own, own_shams = (_without(group, away) for group in pieces(folder, product))
-        stores[other] = own, own_shams
-        arms.append(Arm(other, f"and {len(own)} pairs of {other}{_with(own_shams)}", _examples(own), tuple(own_shams)))
-    arms.append(Arm(OURS, f"and {len(made)} pairs of {name}{_with(shams)}", _examples(made), tuple(shams)))
-    if shams:
-        arms.append(Arm(NO_SHAMS, f"and {len(made)} pairs of {name} alone", _examples(made)))
+        own, own_controls = (_without(group, away) for group in pieces(folder, product))
+        stores[other] = own, own_controls
+        arms.append(
+            Arm(other, f"and {len(own)} pairs of {other}{_with(own_controls)}", _examples(own), tuple(own_controls))
+        )
+    arms.append(Arm(OURS, f"and {len(made)} pairs of {name}{_with(controls)}", _examples(made), tuple(controls)))
+    if controls:
+        arms.append(Arm(NO_CONTROLS, f"and {len(made)} pairs of {name} alone", _examples(made)))
     if part.mix and others:
         first = next(iter(others))
-        more, more_shams = stores[first]
+        more, more_controls = stores[first]
         arms.append(
             Arm(
                 mixed(first),
-                f"and the pairs of {name} and of {first}{_with([*shams, *more_shams])}",
+                f"and the pairs of {name} and of {first}{_with([*controls, *more_controls])}",
                 _examples([*made, *more]),
-                (*shams, *more_shams),
+                (*controls, *more_controls),
             )
         )
     for times in part.curve:
@@ -145,13 +147,13 @@ def make_arms(run: Run, others: dict[str, Run], product: str, split: Split, held
         few = [p for p in made if p.place < limit[str(p.example.defect)]]
         if len(few) < len(made):
             most = max(limit.values())
-            few_shams = [p for p in shams if p.place < most]
+            few_controls = [p for p in controls if p.place < most]
             arms.append(
                 Arm(
                     f"{OURS} {times:g}x",
-                    f"and {len(few)} pairs of {name}, {times:g} a shot{_with(few_shams)}",
+                    f"and {len(few)} pairs of {name}, {times:g} a shot{_with(few_controls)}",
                     _examples(few),
-                    tuple(few_shams),
+                    tuple(few_controls),
                 )
             )
     return arms
@@ -160,7 +162,7 @@ def make_arms(run: Run, others: dict[str, Run], product: str, split: Split, held
 def common_set(
     split: Split, held: Sequence[Piece], size: int, kinds: Sequence[str], forbidden: frozenset[str]
 ) -> TrainingSet:
-    """Return what every arm learns from: the sound parts but those under held-out shams. No test picture can enter."""
+    """Return what every arm learns from: the sound parts but those under held-out controls. No test picture can enter."""
     away = {piece.normal for piece in held}
     made = TrainingSet(size, kinds, forbidden)
     for example in split.normals:
@@ -170,14 +172,14 @@ def common_set(
 
 
 def training_set(common: TrainingSet, arm: Arm, split: Split) -> TrainingSet:
-    """Return what an arm's detectors learn from: sound parts, shots, its pairs and shams."""
+    """Return what an arm's detectors learn from: sound parts, shots, its pairs and controls."""
     made = common.clone()
     for example in split.shots:
         made.add(example, "real")
     for example in arm.pairs:
         made.add(example, "made")
-    for piece in arm.shams:
-        made.add(piece.example, "sham", painted=piece.mask)
+    for piece in arm.controls:
+        made.add(piece.example, "control", painted=piece.mask)
     return made
 
 
@@ -189,5 +191,5 @@ def _examples(group: Sequence[Piece]) -> tuple[Example, ...]:
     return tuple(piece.example for piece in group)
 
 
-def _with(shams: Sequence[Piece]) -> str:
-    return f", with {len(shams)} shams" if shams else ""
+def _with(controls: Sequence[Piece]) -> str:
+    return f", with {len(controls)} controls" if controls else ""

@@ -1,4 +1,4 @@
-"""The test set of a proof: read only when a trained detector sits the exam, never handed to one that learns."""
+"""The test set of a proof: read only when a trained detector sits the evaluation_set, never handed to one that learns."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from flawsmith.data import split as shots
 from flawsmith.data.split import Split
 from flawsmith.data.training_set import read_square, square_mask, to_tensor
 from flawsmith.evaluation.arms import Piece
-from flawsmith.evaluation.statistics import Exam, Outcome, outcome
+from flawsmith.evaluation.statistics import EvaluationSet, Outcome, outcome
 from flawsmith.interfaces import Detector
-from flawsmith.types import Found
+from flawsmith.types import Prediction
 
 _CHUNK = 16
-_PART = {"where": "heat", "whether": "score", "which": "kind"}
+_PART = {"localization": "anomaly_map", "detection": "score", "classification": "kind"}
 
 
-class Examiner:
+class Evaluator:
     """Holds one product's test pictures, and asks detectors about them.
 
     Args:
@@ -43,11 +43,11 @@ class Examiner:
         self.forbidden = frozenset(shots.content_hash(example.image) for example in everyone)
         places = {kind: number for number, kind in enumerate(kinds)}
         numbers = [places[e.defect] if e.defect is not None else -1 for e in self.tests]
-        self.exam = Exam(tuple(e.id for e in self.tests), np.array(numbers), tuple(kinds))
+        self.evaluation_set = EvaluationSet(tuple(e.id for e in self.tests), np.array(numbers), tuple(kinds))
         self._normals = {example.id: example for example in split.normals}
         self._sheet: tuple[torch.Tensor, list[np.ndarray]] | None = None
 
-    def sit(self, detector: Detector, asked: set[str]) -> Outcome:
+    def evaluate(self, detector: Detector, asked: set[str]) -> Outcome:
         """Let a detector look at every test picture, once, and mark its answers to the tasks that it is asked."""
         if self._sheet is None:
             read = [read_square(example, self.size) for example in self.tests]
@@ -55,11 +55,11 @@ class Examiner:
         pictures, masks = self._sheet
         found = predicted(detector, pictures)
         answers = {task: getattr(found, _PART[task]) for task in asked}
-        heat, score, kind = (answers.get(task) for task in _PART)
+        anomaly_map, score, kind = (answers.get(task) for task in _PART)
         return outcome(
-            self.exam,
+            self.evaluation_set,
             masks,
-            None if heat is None else [one[0].numpy() for one in heat],
+            None if anomaly_map is None else [one[0].numpy() for one in anomaly_map],
             None if score is None else score.numpy(),
             None if kind is None else kind.numpy(),
         )
@@ -67,30 +67,34 @@ class Examiner:
     def artefact(self, detector: Detector, held: Sequence[Piece]) -> dict[str, float]:
         """Return how much louder a detector fires where a sound part was repainted than on the same place untouched.
 
-        `louder` is the share of shams whose repainted place has the higher greatest heat (ties count half): 0.5 = a
-        repainted place looks like any other, 1 = the detector has learned "repainted = damaged". The held-out shams and
+        `louder` is the share of controls whose repainted place has the higher greatest anomaly_map (ties count half): 0.5 = a
+        repainted place looks like any other, 1 = the detector has learned "repainted = damaged". The held-out controls and
         their photographs were never learned from.
         """
         values = []
         for piece in held:
-            sham, _ = read_square(piece.example, self.size)
+            control, _ = read_square(piece.example, self.size)
             plain, _ = read_square(self._normals[piece.normal], self.size)
             native = images.read_mask(piece.mask, images.describe(piece.example.image).shape)
             place = square_mask(native, self.size)
-            heat = predicted(detector, torch.from_numpy(np.stack([sham, plain]))).heat
-            assert heat is not None
-            values.append([float(heat[row, 0].numpy()[place].max()) for row in range(2)])
+            anomaly_map = predicted(detector, torch.from_numpy(np.stack([control, plain]))).anomaly_map
+            assert anomaly_map is not None
+            values.append([float(anomaly_map[row, 0].numpy()[place].max()) for row in range(2)])
         both = np.array(values)
         louder = np.sign(both[:, 0] - both[:, 1]) * 0.5 + 0.5
-        return {"louder": float(louder.mean()), "sham": float(both[:, 0].mean()), "untouched": float(both[:, 1].mean())}
+        return {
+            "louder": float(louder.mean()),
+            "control": float(both[:, 0].mean()),
+            "untouched": float(both[:, 1].mean()),
+        }
 
 
-def predicted(detector: Detector, pictures: torch.Tensor) -> Found:
-    """Look at uint8 (P,S,S,3) pictures, a few at a time."""
+def predicted(detector: Detector, pictures: torch.Tensor) -> Prediction:
+    """Fingerprint at uint8 (P,S,S,3) pictures, a few at a time."""
     parts = [detector.predict(to_tensor(chunk.numpy())) for chunk in pictures.split(_CHUNK)]
 
     def joined(name: str) -> torch.Tensor | None:
         values = [getattr(one, name) for one in parts]
         return None if any(value is None for value in values) else torch.cat(values)
 
-    return Found(joined("heat"), joined("score"), joined("kind"))
+    return Prediction(joined("anomaly_map"), joined("score"), joined("kind"))

@@ -26,7 +26,7 @@ from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.run.dataset import split_data
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
-from flawsmith.types import Example, Figure, Gallery
+from flawsmith.types import Example, FeatureSet, Figure
 
 _CHUNK = 16
 
@@ -72,11 +72,11 @@ def measure(run: Run) -> Path:
             own = [row for row in rows if (row["product"], row["defect"]) == (product, kind)]
             theirs = [close_up(example) for example in real if (example.product, example.defect) == (product, kind)]
             ours = [_made(run, row, normals) for row in own]
-            galleries = gallery(theirs, extractor), gallery(ours, extractor)
+            feature_sets = feature_set(theirs, extractor), feature_set(ours, extractor)
             figures: dict[str, Figure] = {}
             for place, metric in enumerate(metrics.values()):
                 rng = np.random.default_rng((config.seed, 51, place))
-                figures |= metric(*galleries, rng, config.measure.resamples)
+                figures |= metric(*feature_sets, rng, config.measure.resamples)
             tree["products"].setdefault(product, {})[kind] = {
                 "real": len(theirs),
                 "made": len(ours),
@@ -118,7 +118,7 @@ def metric_rows(tree: dict[str, Any], product: str) -> tuple[list[str], list[lis
     return ["kind", *names], rows
 
 
-def gallery(views: Views, extractor: Extractor) -> Gallery:
+def feature_set(views: Views, extractor: Extractor) -> FeatureSet:
     """Describe windows (image float32 (S,S,3), mask bool (S,S), the sound one beneath or None) once."""
     size = (len(views), SIDE, SIDE)
     image = torch.from_numpy(np.array([view[0] for view in views], np.float32).reshape(*size, 3)).permute(0, 3, 1, 2)
@@ -130,7 +130,7 @@ def gallery(views: Views, extractor: Extractor) -> Gallery:
     vectors = [extractor.vector(chunk) for chunk in chunks]
     depths = [extractor.perceptual(chunk) for chunk in chunks]
     told = [extractor.probabilities(chunk) for chunk in chunks]
-    return Gallery(
+    return FeatureSet(
         image,
         mask,
         torch.cat(vectors).float() if vectors else torch.zeros(0, 1),

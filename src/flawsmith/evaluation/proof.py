@@ -11,12 +11,12 @@ import numpy as np
 
 from flawsmith.config import Config
 from flawsmith.data.split import Split
-from flawsmith.evaluation.arms import NO_SHAMS, NONE, OURS, REAL, Arm, mixed
-from flawsmith.evaluation.evaluator import Examiner
-from flawsmith.evaluation.statistics import MEAN, TASKS, Exam, Outcome, compare, draws, resampled
+from flawsmith.evaluation.arms import NO_CONTROLS, NONE, OURS, REAL, Arm, mixed
+from flawsmith.evaluation.evaluator import Evaluator
+from flawsmith.evaluation.statistics import MEAN, TASKS, EvaluationSet, Outcome, compare, draws, resampled
 from flawsmith.metrics.ranking import confusion, weighted_ap
 
-_DECIDES = {"where": "ap", "whether": "auroc", "which": "recall"}
+_DECIDES = {"localization": "ap", "detection": "auroc", "classification": "recall"}
 FEW_TESTS = 10
 """Fewer test pictures of a kind than this are worth a note."""
 _TELLING = 3
@@ -32,28 +32,30 @@ class Tried:
     """In the field protocol: the answers of the epoch that was best on the test set."""
     artefacts: dict[str, list[dict[str, float]]]
     thumbs: dict[str, str]
-    """Where below state/prove/ the first seed's heats lie."""
+    """Where below state/prove/ the first seed's anomaly_maps lie."""
 
 
-def proof_tree(config: Config, split: Split, examiner: Examiner, tried: Tried, held: int) -> dict[str, Any]:
+def proof_tree(config: Config, split: Split, evaluator: Evaluator, tried: Tried, held: int) -> dict[str, Any]:
     """Return one product's part of proof.json."""
-    exam = examiner.exam
-    counts = Counter(example.defect for example in examiner.tests)
+    evaluation_set = evaluator.evaluation_set
+    counts = Counter(example.defect for example in evaluator.tests)
     return {
-        "size": examiner.size,
-        "kinds": list(exam.kinds),
+        "size": evaluator.size,
+        "kinds": list(evaluation_set.kinds),
         "shots": dict(sorted(Counter(str(e.defect) for e in split.shots).items())),
-        "test": {"sound": counts[None], **{kind: counts[kind] for kind in exam.kinds}},
-        "twins_left_out": examiner.left_out,
-        "notes": _notes(config, examiner, counts),
+        "test": {"sound": counts[None], **{kind: counts[kind] for kind in evaluation_set.kinds}},
+        "twins_left_out": evaluator.left_out,
+        "notes": _notes(config, evaluator, counts),
         "arms": {arm.name: arm.facts() | {"figures": figures(tried.outcomes[arm.name])} for arm in tried.arms},
-        "confusion": {name: _confusion(exam, tried.outcomes[name]) for name in (REAL, OURS) if name in tried.outcomes},
+        "confusion": {
+            name: _confusion(evaluation_set, tried.outcomes[name]) for name in (REAL, OURS) if name in tried.outcomes
+        },
         "best_on_test": {name: figures(seeds) for name, seeds in tried.best.items()},
-        "comparisons": _comparisons(config, exam, tried),
+        "comparisons": _comparisons(config, evaluation_set, tried),
         "artefact": {name: _spread(rows) for name, rows in tried.artefacts.items()},
-        "held_out_shams": held,
+        "held_out_controls": held,
         "curve": _curve(tried, len(split.shots)),
-        "telling": _telling(examiner, tried),
+        "telling": _telling(evaluator, tried),
         "thumbs": tried.thumbs,
     }
 
@@ -72,14 +74,14 @@ def _spread(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
     return {name: {"mean": round(float(np.mean(values)), 6), "each": values} for name, values in each.items()}
 
 
-def _confusion(exam: Exam, outcomes: Sequence[Outcome]) -> list[list[float]]:
+def _confusion(evaluation_set: EvaluationSet, outcomes: Sequence[Outcome]) -> list[list[float]]:
     """Return how many test defects of each kind (row) are called which (column): the mean over seeds; [] = not told."""
-    own = np.flatnonzero(exam.kind >= 0)
+    own = np.flatnonzero(evaluation_set.kind >= 0)
     told = [one.kind.argmax(1)[own] for one in outcomes if one.kind is not None]
     if not told:
         return []
-    numbers = range(len(exam.kinds))
-    tables = [confusion(exam.kind[own].tolist(), answer.tolist(), numbers) for answer in told]
+    numbers = range(len(evaluation_set.kinds))
+    tables = [confusion(evaluation_set.kind[own].tolist(), answer.tolist(), numbers) for answer in told]
     return [[round(float(cell), 2) for cell in row] for row in np.mean(tables, axis=0)]
 
 
@@ -94,12 +96,12 @@ def _curve(tried: Tried, shots: int) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["pairs_a_shot"])
 
 
-def _comparisons(config: Config, exam: Exam, tried: Tried) -> list[dict[str, Any]]:
+def _comparisons(config: Config, evaluation_set: EvaluationSet, tried: Tried) -> list[dict[str, Any]]:
     part, names = config.prove, [arm.name for arm in tried.arms]
-    weights = draws(exam, part.resamples, np.random.default_rng((config.seed, 71)))
-    drawn = {name: [resampled(exam, one, weights) for one in tried.outcomes[name]] for name in names}
+    weights = draws(evaluation_set, part.resamples, np.random.default_rng((config.seed, 71)))
+    drawn = {name: [resampled(evaluation_set, one, weights) for one in tried.outcomes[name]] for name in names}
     wanted = [(name, REAL) for name in names if name not in (REAL, NONE)]
-    wanted += [(OURS, name) for name in (*part.against, NO_SHAMS) if name in names]
+    wanted += [(OURS, name) for name in (*part.against, NO_CONTROLS) if name in names]
     wanted += [(mixed(name), name) for name in part.against if mixed(name) in names]
     rows = []
     for one, other in wanted:
@@ -114,13 +116,13 @@ def _comparisons(config: Config, exam: Exam, tried: Tried) -> list[dict[str, Any
     return rows
 
 
-def _notes(config: Config, examiner: Examiner, counts: Counter[str | None]) -> list[str]:
+def _notes(config: Config, evaluator: Evaluator, counts: Counter[str | None]) -> list[str]:
     part, notes = config.prove, []
-    if examiner.left_out:
+    if evaluator.left_out:
         notes.append(
-            f"{examiner.left_out} test pictures were left out: they seem to be second photographs of a shot's damage"
+            f"{evaluator.left_out} test pictures were left out: they seem to be second photographs of a shot's damage"
         )
-    for kind in examiner.exam.kinds:
+    for kind in evaluator.evaluation_set.kinds:
         if not counts[kind]:
             notes.append(f"{kind}: no test picture is left, so nothing can be said of it")
         elif counts[kind] < FEW_TESTS:
@@ -134,20 +136,26 @@ def _notes(config: Config, examiner: Examiner, counts: Counter[str | None]) -> l
     return notes
 
 
-def _telling(examiner: Examiner, tried: Tried) -> list[dict[str, Any]]:
+def _telling(evaluator: Evaluator, tried: Tried) -> list[dict[str, Any]]:
     """Return the test pictures on which ours gained and lost most against real-only, a few a kind."""
     mine, other = tried.outcomes.get(OURS, []), tried.outcomes[REAL]
     if not mine or mine[0].damaged is None:
         return []
-    gain = np.mean([_alone(a, examiner.exam) - _alone(b, examiner.exam) for a, b in zip(mine, other, strict=True)], 0)
+    gain = np.mean(
+        [
+            _alone(a, evaluator.evaluation_set) - _alone(b, evaluator.evaluation_set)
+            for a, b in zip(mine, other, strict=True)
+        ],
+        0,
+    )
     chosen = []
-    for number in examiner.exam.asked():
-        own = np.flatnonzero(examiner.exam.kind == number)
+    for number in evaluator.evaluation_set.asked():
+        own = np.flatnonzero(evaluator.evaluation_set.kind == number)
         order = own[np.argsort(-gain[own], kind="stable")]
         picks = [(place, "gained") for place in order[:_TELLING] if gain[place] > 0]
         picks += [(place, "lost") for place in order[::-1][:_TELLING] if gain[place] < 0]
         for place, what in picks:
-            example = examiner.tests[place]
+            example = evaluator.tests[place]
             chosen.append(
                 {
                     "id": example.id,
@@ -162,10 +170,10 @@ def _telling(examiner: Examiner, tried: Tried) -> list[dict[str, Any]]:
     return chosen
 
 
-def _alone(one: Outcome, exam: Exam) -> np.ndarray:
+def _alone(one: Outcome, evaluation_set: EvaluationSet) -> np.ndarray:
     """Return float64 (P,): pixel AP within each damaged picture alone; 0 for sound ones."""
     assert one.damaged is not None and one.sound is not None
-    own = np.flatnonzero(exam.kind >= 0)
-    found = np.zeros(len(exam.kind))
+    own = np.flatnonzero(evaluation_set.kind >= 0)
+    found = np.zeros(len(evaluation_set.kind))
     found[own] = weighted_ap(one.damaged[own], one.sound[own], np.eye(len(own), dtype=np.float32))
     return found

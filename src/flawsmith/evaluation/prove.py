@@ -24,12 +24,12 @@ from flawsmith.data.split import Split
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import RunError
 from flawsmith.evaluation.arms import NONE, Arm, Piece, common_set, held_out, make_arms, other_run, pieces, training_set
-from flawsmith.evaluation.evaluator import Examiner
+from flawsmith.evaluation.evaluator import Evaluator
 from flawsmith.evaluation.proof import Tried, proof_tree
 from flawsmith.evaluation.statistics import ALL, Outcome
 from flawsmith.files import digest, write_json
 from flawsmith.interfaces import Detector
-from flawsmith.nn.feature_cache import Remembered
+from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.run.dataset import split_data
 from flawsmith.run.folder import Run
@@ -39,7 +39,7 @@ from flawsmith.types import Example
 REFERENCE = "patchcore"
 """What stands for "no defects at all"."""
 _FIELD_SIZE, _LARGEST, _STEP = 256, 384, 32
-_DECIDES = (("where", "ap"), ("whether", "auroc"), ("which", "accuracy"))
+_DECIDES = (("localization", "ap"), ("detection", "auroc"), ("classification", "accuracy"))
 """By which figure the field protocol calls an epoch the best."""
 
 
@@ -65,32 +65,32 @@ def prove(run: Run) -> Path:
     begun = time.time()
     run.forget("prove", "report")
     others = {name: other_run(run, name) for name in config.prove.against}
-    remembered = Remembered(extractor, run.path("state", "features"))
-    school = _School(run, remembered, device, run.path("state", "prove", stamp[:12]))
+    cached = FeatureCache(extractor, run.path("state", "features"))
+    trainer = _Trainer(run, cached, device, run.path("state", "prove", stamp[:12]))
     products = sorted({example.product for example in split.shots})
     tree = {
         "protocol": config.prove.protocol,
         "detectors": config.prove.detectors,
         "reference": REFERENCE,
-        "reduced": school.reduced(),
+        "reduced": trainer.reduced(),
         "extractor": {"name": extractor.name, "fingerprint": extractor.fingerprint},
         "seeds": config.prove.seeds,
         "resamples": config.prove.resamples,
         "confidence": config.prove.confidence,
         "generator": config.generator.name,
-        "products": {product: school.prove(product, split.of(product), others) for product in products},
+        "products": {product: trainer.prove(product, split.of(product), others) for product in products},
     }
     write_json(path, tree)
     shutil.rmtree(run.path("state", "features"), ignore_errors=True)
-    run.log(stage="prove", seconds=round(time.time() - begun, 1), what=f"{school.trained} trainings")
+    run.log(stage="prove", seconds=round(time.time() - begun, 1), what=f"{trainer.trained} trainings")
     run.finish("prove", stamp)
     return path
 
 
-class _School:
-    """Trains every arm's detectors and sends them to the exam."""
+class _Trainer:
+    """Trains every arm's detectors and sends them to the evaluation_set."""
 
-    def __init__(self, run: Run, extractor: Remembered, device: str, folder: Path) -> None:
+    def __init__(self, run: Run, extractor: FeatureCache, device: str, folder: Path) -> None:
         self._run, self._config, self._part = run, run.config, run.config.prove
         self._extractor, self._device, self._folder = extractor, device, folder
         self.trained = 0
@@ -104,23 +104,23 @@ class _School:
         """Return one product's part of proof.json."""
         kinds = tuple(sorted({str(example.defect) for example in split.shots}))
         size = proof_size(self._config, split.normals)
-        examiner = Examiner(split, kinds, size, drop_twins=self._part.twins == "drop")
+        evaluator = Evaluator(split, kinds, size, drop_twins=self._part.near_duplicates == "drop")
         held = held_out(pieces(self._run, product)[1], split.normals)
         arms = [*make_arms(self._run, others, product, split, held), Arm(NONE, f"sound parts alone ({REFERENCE})")]
-        common = common_set(split, held, size, kinds, examiner.forbidden)
+        common = common_set(split, held, size, kinds, evaluator.forbidden)
         tried = Tried(arms, {}, {}, {}, {})
         name = f"prove {product}"
         with progress(name, len(arms) * self._part.seeds, "trainings") as advance:
             for arm in arms:
-                self._try(arm, common, split, examiner, held, tried, advance)
-        return proof_tree(self._config, split, examiner, tried, len(held))
+                self._try(arm, common, split, evaluator, held, tried, advance)
+        return proof_tree(self._config, split, evaluator, tried, len(held))
 
     def _try(
         self,
         arm: Arm,
         common: TrainingSet,
         split: Split,
-        examiner: Examiner,
+        evaluator: Evaluator,
         held: Sequence[Piece],
         tried: Tried,
         advance: Advance,
@@ -134,7 +134,7 @@ class _School:
             if not place.is_file():
                 if training is None:
                     training = common if arm.name == NONE else training_set(common, arm, split)
-                last, best = self._learn(arm, training, seed, examiner, held)
+                last, best = self._learn(arm, training, seed, evaluator, held)
                 if best is not None:
                     best.save(top)
                 last.save(place)
@@ -149,11 +149,11 @@ class _School:
             advance(1, f"{arm.name}, seed {seed}")
 
     def _learn(
-        self, arm: Arm, training: TrainingSet, seed: int, examiner: Examiner, held: Sequence[Piece]
+        self, arm: Arm, training: TrainingSet, seed: int, evaluator: Evaluator, held: Sequence[Piece]
     ) -> tuple[Outcome, Outcome | None]:
         """Train one seed's detectors; return their answers, and in the field protocol those of the best epochs."""
         last, best = Outcome(), Outcome() if self._part.protocol == "field" else None
-        asked = {"where", "whether", "which"}
+        asked = {"localization", "detection", "classification"}
         for name in [REFERENCE] if arm.name == NONE else self._part.detectors:
             detector = self._detector(name, training.kinds)
             own = asked & detector.tells
@@ -164,19 +164,19 @@ class _School:
             top: Outcome | None = None
             for _ in detector.fit(training, rng, budget=self._part.budget):
                 if best is not None:
-                    top = _better(top, examiner.sit(detector, own))
-            last.take(examiner.sit(detector, own))
+                    top = _better(top, evaluator.evaluate(detector, own))
+            last.take(evaluator.evaluate(detector, own))
             if best is not None and top is not None:
                 best.take(top)
-            if "where" in own and held:
-                last.figures["artefact"] = {ALL: examiner.artefact(detector, held)}
+            if "localization" in own and held:
+                last.figures["artefact"] = {ALL: evaluator.artefact(detector, held)}
         return last, best
 
     def _detector(self, name: str, kinds: Sequence[str]) -> Detector:
         kind: type[Detector] = registry.get("detectors", name)
         given = dict(self._part.settings.get(name, {}))
-        if "shams" in kind.Settings.model_fields:
-            given = {"shams": self._part.shams} | given
+        if "controls" in kind.Settings.model_fields:
+            given = {"controls": self._part.controls} | given
         settings = validate(kind.Settings, given, where=f"prove.settings.{name}")
         return kind(settings, kinds, extractor=self._extractor if kind.needs_extractor else None, device=self._device)
 

@@ -20,11 +20,11 @@ import numpy as np
 from flawsmith.files import write_bytes
 from flawsmith.metrics.ranking import Ranking, histograms, weighted_ap
 
-Task = Literal["where", "whether", "which"]
+Task = Literal["localization", "detection", "classification"]
 TASKS: dict[Task, tuple[str, str]] = {
-    "where": ("localisation", "pixel AP"),
-    "whether": ("detection", "image AUROC"),
-    "which": ("classification", "recall"),
+    "localization": ("localisation", "pixel AP"),
+    "detection": ("detection", "image AUROC"),
+    "classification": ("classification", "recall"),
 }
 """What is asked, and the figure that decides."""
 MEAN, ALL = "mean over kinds", "all pictures"
@@ -32,7 +32,7 @@ BINS = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Exam:
+class EvaluationSet:
     """What the test pictures are, in the order in which every detector answers them."""
 
     ids: tuple[str, ...]
@@ -62,7 +62,7 @@ class Outcome:
     kind: np.ndarray | None = None
     """float32 (P,K)."""
     thumbs: np.ndarray | None = None
-    """uint8 (P,t,t): the heat, small, for the report."""
+    """uint8 (P,t,t): the anomaly_map, small, for the report."""
     figures: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     """task -> kind, MEAN or ALL -> name -> exact figure."""
 
@@ -93,74 +93,83 @@ class Outcome:
 
 
 def outcome(
-    exam: Exam,
+    evaluation_set: EvaluationSet,
     masks: Sequence[np.ndarray],
-    heat: Sequence[np.ndarray] | None,
+    anomaly_map: Sequence[np.ndarray] | None,
     score: np.ndarray | None,
     kind: np.ndarray | None,
 ) -> Outcome:
     """Compute exact figures and what resampling needs.
 
     Args:
-        exam: The test pictures.
+        evaluation_set: The test pictures.
         masks: bool (S,S) each.
-        heat: float32 (S,S) each; None = not told.
+        anomaly_map: float32 (S,S) each; None = not told.
         score: float32 (P,).
         kind: float32 (P,K) probabilities.
     """
     made = Outcome(score=score, kind=kind)
-    sound, *kinds = exam.groups()
-    if heat is not None:
-        made.figures["where"] = _where(exam, masks, heat)
-        pooled = np.concatenate([one.ravel()[:: max(1, one.size // 4096)] for one in heat])
-        damaged = np.concatenate([one[mask] for one, mask in zip(heat, masks, strict=True)])
+    sound, *kinds = evaluation_set.groups()
+    if anomaly_map is not None:
+        made.figures["localization"] = _where(evaluation_set, masks, anomaly_map)
+        pooled = np.concatenate([one.ravel()[:: max(1, one.size // 4096)] for one in anomaly_map])
+        damaged = np.concatenate([one[mask] for one, mask in zip(anomaly_map, masks, strict=True)])
         # Half of the edges among the damaged pixels' scores: there the curve bends.
         edges = np.unique(
             np.concatenate([np.quantile(part, np.linspace(0, 1, BINS // 2)) for part in (pooled, damaged)])
         ).astype(np.float32)
-        made.damaged, made.sound = histograms(heat, masks, edges)
-        made.thumbs = np.stack([_thumb(one) for one in heat])
+        made.damaged, made.sound = histograms(anomaly_map, masks, edges)
+        made.thumbs = np.stack([_thumb(one) for one in anomaly_map])
     if score is not None:
         table = {}
-        for number in exam.asked():
-            table[exam.kinds[number]] = _image(score, kinds[number], sound)
-        table[ALL] = _image(score, np.flatnonzero(exam.kind >= 0), sound)
-        made.figures["whether"] = table | {MEAN: _mean(table, exam)}
+        for number in evaluation_set.asked():
+            table[evaluation_set.kinds[number]] = _image(score, kinds[number], sound)
+        table[ALL] = _image(score, np.flatnonzero(evaluation_set.kind >= 0), sound)
+        made.figures["detection"] = table | {MEAN: _mean(table, evaluation_set)}
     if kind is not None:
-        right = kind.argmax(1) == exam.kind
-        table = {exam.kinds[number]: {"recall": float(right[kinds[number]].mean())} for number in exam.asked()}
-        table[ALL] = {"accuracy": float(right[exam.kind >= 0].mean())}
-        made.figures["which"] = table | {MEAN: _mean({k: v for k, v in table.items() if k != ALL}, exam)}
+        right = kind.argmax(1) == evaluation_set.kind
+        table = {
+            evaluation_set.kinds[number]: {"recall": float(right[kinds[number]].mean())}
+            for number in evaluation_set.asked()
+        }
+        table[ALL] = {"accuracy": float(right[evaluation_set.kind >= 0].mean())}
+        made.figures["classification"] = table | {
+            MEAN: _mean({k: v for k, v in table.items() if k != ALL}, evaluation_set)
+        }
     return made
 
 
-def draws(exam: Exam, resamples: int, rng: np.random.Generator) -> np.ndarray:
+def draws(evaluation_set: EvaluationSet, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """Return float32 (R,P): how often each test picture is drawn, within its kind, in each resample."""
-    weights = np.zeros((resamples, len(exam.kind)), np.float32)
-    for group in exam.groups():
+    weights = np.zeros((resamples, len(evaluation_set.kind)), np.float32)
+    for group in evaluation_set.groups():
         if len(group):
             weights[:, group] = rng.multinomial(len(group), np.full(len(group), 1 / len(group)), size=resamples)
     return weights
 
 
-def resampled(exam: Exam, one: Outcome, weights: np.ndarray) -> dict[tuple[Task, str], np.ndarray]:
+def resampled(evaluation_set: EvaluationSet, one: Outcome, weights: np.ndarray) -> dict[tuple[Task, str], np.ndarray]:
     """Return float64 (R,) of the deciding figure for each task and kind, MEAN and ALL, under each row of weights."""
     found: dict[tuple[Task, str], np.ndarray] = {}
-    sound, *kinds = exam.groups()
-    damaged = np.flatnonzero(exam.kind >= 0)
-    for name, own in [*((exam.kinds[n], kinds[n]) for n in exam.asked()), (ALL, damaged)]:
+    sound, *kinds = evaluation_set.groups()
+    damaged = np.flatnonzero(evaluation_set.kind >= 0)
+    for name, own in [*((evaluation_set.kinds[n], kinds[n]) for n in evaluation_set.asked()), (ALL, damaged)]:
         both = np.concatenate([own, sound])
         if one.damaged is not None and one.sound is not None:
-            found["where", name] = weighted_ap(one.damaged[both], one.sound[both], weights[:, both])
+            found["localization", name] = weighted_ap(one.damaged[both], one.sound[both], weights[:, both])
         if one.score is not None and len(sound):
             higher = np.sign(one.score[own][:, None] - one.score[sound][None]) * 0.5 + 0.5
             wins = ((weights[:, own] @ higher) * weights[:, sound]).sum(1)
-            found["whether", name] = wins / (weights[:, own].sum(1) * weights[:, sound].sum(1))
+            found["detection", name] = wins / (weights[:, own].sum(1) * weights[:, sound].sum(1))
         if one.kind is not None:
-            right = (one.kind.argmax(1) == exam.kind)[own].astype(np.float32)
-            found["which", name] = weights[:, own] @ right / weights[:, own].sum(1)
+            right = (one.kind.argmax(1) == evaluation_set.kind)[own].astype(np.float32)
+            found["classification", name] = weights[:, own] @ right / weights[:, own].sum(1)
     for task in TASKS:
-        parts = [found[task, exam.kinds[n]] for n in exam.asked() if (task, exam.kinds[n]) in found]
+        parts = [
+            found[task, evaluation_set.kinds[n]]
+            for n in evaluation_set.asked()
+            if (task, evaluation_set.kinds[n]) in found
+        ]
         if parts:
             found[task, MEAN] = np.mean(parts, axis=0)
     return found
@@ -217,18 +226,25 @@ def verdict(low: float, high: float) -> str:
 
 def _figure(one: Outcome, task: Task, kind: str) -> float:
     table = one.figures[task][kind]
-    return table[{"where": "ap", "whether": "auroc", "which": "accuracy" if kind == ALL else "recall"}[task]]
+    return table[
+        {"localization": "ap", "detection": "auroc", "classification": "accuracy" if kind == ALL else "recall"}[task]
+    ]
 
 
-def _where(exam: Exam, masks: Sequence[np.ndarray], heat: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:
-    sound, *kinds = exam.groups()
+def _where(
+    evaluation_set: EvaluationSet, masks: Sequence[np.ndarray], anomaly_map: Sequence[np.ndarray]
+) -> dict[str, dict[str, float]]:
+    sound, *kinds = evaluation_set.groups()
     table = {}
-    for name, own in [*((exam.kinds[n], kinds[n]) for n in exam.asked()), (ALL, np.flatnonzero(exam.kind >= 0))]:
+    for name, own in [
+        *((evaluation_set.kinds[n], kinds[n]) for n in evaluation_set.asked()),
+        (ALL, np.flatnonzero(evaluation_set.kind >= 0)),
+    ]:
         ranking = Ranking(regions=True)
         for place in (*own, *sound):
-            ranking.add(heat[place], masks[place])
+            ranking.add(anomaly_map[place], masks[place])
         table[name] = ranking.result().figures()
-    return table | {MEAN: _mean({k: v for k, v in table.items() if k != ALL}, exam)}
+    return table | {MEAN: _mean({k: v for k, v in table.items() if k != ALL}, evaluation_set)}
 
 
 def _image(score: np.ndarray, damaged: np.ndarray, sound: np.ndarray) -> dict[str, float]:
@@ -238,11 +254,11 @@ def _image(score: np.ndarray, damaged: np.ndarray, sound: np.ndarray) -> dict[st
     return ranking.result().figures()
 
 
-def _mean(table: dict[str, dict[str, float]], exam: Exam) -> dict[str, float]:
-    own = [table[exam.kinds[number]] for number in exam.asked()]
+def _mean(table: dict[str, dict[str, float]], evaluation_set: EvaluationSet) -> dict[str, float]:
+    own = [table[evaluation_set.kinds[number]] for number in evaluation_set.asked()]
     return {name: float(np.mean([one[name] for one in own])) for name in own[0]}
 
 
-def _thumb(heat: np.ndarray, side: int = 96) -> np.ndarray:
-    small = cv2.resize(heat.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
+def _thumb(anomaly_map: np.ndarray, side: int = 96) -> np.ndarray:
+    small = cv2.resize(anomaly_map.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
     return np.asarray(np.clip(small * 255, 0, 255), np.uint8)

@@ -2,7 +2,7 @@
 
 The picture is compared with its own sound photograph, and the label with what visibly changed. Ours: the filter of
 AnomalyControl-Inpaint looks at embeddings alone, and its labels are the masks that were asked for. The label re-fitted
-to the change is computed once for all filters (`Lineup.changed`); the stage may write it in place of one that fails.
+to the change is computed once for all filters (`ScreeningSet.changed`); the stage may write it in place of one that fails.
 
 A picture whose photograph is unknown cannot be told, nor one in which nothing changed: that one is not visible.
 """
@@ -18,7 +18,7 @@ from torch.nn.functional import max_pool2d
 
 from flawsmith import config
 from flawsmith.interfaces import Filter
-from flawsmith.types import Lineup
+from flawsmith.types import ScreeningSet
 
 
 class AlignmentSettings(config.Settings):
@@ -38,11 +38,11 @@ class Alignment(Filter):
         "alignment.covered": "the label marks what did not change",
     }
 
-    def fit(self, shots: Lineup, sound: Lineup) -> dict[str, Tensor]:
+    def fit(self, shots: ScreeningSet, sound: ScreeningSet) -> dict[str, Tensor]:
         nothing = torch.full((len(shots),), torch.nan)  # of a shot, nobody has the photograph before
         return {name: nothing.clone() for name in self.scores}
 
-    def score(self, made: Lineup) -> dict[str, Tensor]:
+    def score(self, made: ScreeningSet) -> dict[str, Tensor]:
         label, changed = made.mask[:, None].float(), made.changed[:, None].float()
         told = made.own & made.changed.any(dim=2).any(dim=1)
         inside = (changed * self._wider(label)).sum((1, 2, 3)) / changed.sum((1, 2, 3)).clamp_min(1)

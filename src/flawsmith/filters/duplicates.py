@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from flawsmith import config
 from flawsmith.interfaces import Filter
-from flawsmith.types import Lineup
+from flawsmith.types import ScreeningSet
 
 _SMALL = 32
 _CHUNK = 64
@@ -46,7 +46,7 @@ class Duplicates(Filter):
         self._shots = torch.zeros(0, _SMALL, _SMALL)
         self._least = torch.tensor(_MOST)
 
-    def fit(self, shots: Lineup, sound: Lineup) -> dict[str, Tensor]:
+    def fit(self, shots: ScreeningSet, sound: ScreeningSet) -> dict[str, Tensor]:
         self._shots = _small(shots.image)
         alike = _likeness(self._shots, self._shots)
         alike.fill_diagonal_(-1)
@@ -55,7 +55,7 @@ class Duplicates(Filter):
             self._least = (1 - nearest).min().clamp(_LEAST, _MOST)
         return {"duplicates.shot": (1 - nearest) / self._least, "duplicates.made": torch.full((len(shots),), torch.nan)}
 
-    def score(self, made: Lineup) -> dict[str, Tensor]:
+    def score(self, made: ScreeningSet) -> dict[str, Tensor]:
         small = _small(made.image)
         to_shot = torch.full((len(made),), torch.nan)
         to_made = torch.full((len(made),), torch.nan)

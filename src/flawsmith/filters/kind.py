@@ -17,7 +17,7 @@ from torch import Tensor
 
 from flawsmith import config
 from flawsmith.interfaces import Filter
-from flawsmith.types import Lineup
+from flawsmith.types import ScreeningSet
 
 _LEAST = 3
 """Shots a kind below which nothing is judged."""
@@ -44,7 +44,7 @@ class Kind(Filter):
         self._judge: dict[str, Tensor] = {}
         self._right, self._asked, self._chance, self._fewest = 0, 0, 1.0, 0
 
-    def fit(self, shots: Lineup, sound: Lineup) -> dict[str, Tensor]:
+    def fit(self, shots: ScreeningSet, sound: ScreeningSet) -> dict[str, Tensor]:
         kind = torch.tensor([self.kinds.index(one) for one in shots.kind], dtype=torch.int64)
         counts = torch.bincount(kind, minlength=len(self.kinds))
         self._asked, self._fewest = len(kind), int(counts.min()) if len(kind) else 0
@@ -63,7 +63,7 @@ class Kind(Filter):
         self._judge = _fitted(tokens, kind, len(self.kinds), self.settings.shrinkage)
         return {"kind": found} if not self._off() else nothing
 
-    def score(self, made: Lineup) -> dict[str, Tensor]:
+    def score(self, made: ScreeningSet) -> dict[str, Tensor]:
         if self._off() or not len(made):
             return {"kind": torch.full((len(made),), torch.nan)}
         asked = torch.tensor([self.kinds.index(kind) for kind in made.kind], dtype=torch.int64)

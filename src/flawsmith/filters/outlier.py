@@ -22,7 +22,7 @@ from torch import Tensor
 from flawsmith import config
 from flawsmith.errors import ConfigError, nearest
 from flawsmith.interfaces import Filter
-from flawsmith.types import Lineup
+from flawsmith.types import ScreeningSet
 
 _KNOWN = {"KNN": "knn", "ECOD": "ecod", "IForest": "iforest", "LOF": "lof", "COPOD": "copod", "HBOS": "hbos"}
 _LEAST = 4
@@ -64,7 +64,7 @@ class Outlier(Filter):
         self._model: Any = None
         self._frame: dict[str, Tensor] = {}
 
-    def fit(self, shots: Lineup, sound: Lineup) -> dict[str, Tensor]:
+    def fit(self, shots: ScreeningSet, sound: ScreeningSet) -> dict[str, Tensor]:
         vectors = shots.vector[self.settings.level].double()
         if len(vectors) < _LEAST:
             return {"outlier": torch.full((len(vectors),), torch.nan)}
@@ -75,7 +75,7 @@ class Outlier(Filter):
         self._learn(vectors)
         return {"outlier": torch.cat(left_out)}
 
-    def score(self, made: Lineup) -> dict[str, Tensor]:
+    def score(self, made: ScreeningSet) -> dict[str, Tensor]:
         if self._model is None:
             return {"outlier": torch.full((len(made),), torch.nan)}
         vectors = made.vector[self.settings.level].double()
@@ -94,7 +94,7 @@ class Outlier(Filter):
         return "" if self._model is not None else f"outlier is off: fewer than {_LEAST} shots"
 
     def _learn(self, vectors: Tensor) -> None:
-        """Fit the detector; it is made again from what it learned, for PyOD can only be saved as a pickle."""
+        """Trainer the detector; it is made again from what it learned, for PyOD can only be saved as a pickle."""
         self._learned = vectors
         centre = vectors.mean(0)
         _, _, basis = torch.linalg.svd(vectors - centre, full_matrices=False)

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from flawsmith import config
 from flawsmith.interfaces import Filter
-from flawsmith.types import Lineup
+from flawsmith.types import ScreeningSet
 
 _LEVELS = ("whole", "window", "tokens")
 _STEP = 0.004
@@ -60,7 +60,7 @@ class Realism(Filter):
         self._kind = torch.zeros(0, dtype=torch.int64)
         self._grain = torch.zeros(0)
 
-    def fit(self, shots: Lineup, sound: Lineup) -> dict[str, Tensor]:
+    def fit(self, shots: ScreeningSet, sound: ScreeningSet) -> dict[str, Tensor]:
         self._kind = torch.tensor([self.kinds.index(kind) for kind in shots.kind])
         self._grain = shots.grain
         found = {"realism.grain": torch.full((len(shots),), torch.nan)}
@@ -79,7 +79,7 @@ class Realism(Filter):
             found[f"realism.{level}"] = (-away / self._usual[level][self._kind]).float()
         return found
 
-    def score(self, made: Lineup) -> dict[str, Tensor]:
+    def score(self, made: ScreeningSet) -> dict[str, Tensor]:
         asked = torch.tensor([self.kinds.index(kind) for kind in made.kind], dtype=torch.int64)
         found = {}
         for level in _LEVELS:
@@ -97,7 +97,7 @@ class Realism(Filter):
         self._vectors = {level: state[f"vectors.{level}"] for level in _LEVELS}
         self._usual = {level: state[f"usual.{level}"] for level in _LEVELS}
 
-    def _away(self, level: str, pictures: Lineup, *, leave_out: bool = False) -> Tensor:
+    def _away(self, level: str, pictures: ScreeningSet, *, leave_out: bool = False) -> Tensor:
         """Return each picture's mean distance to its nearest shots of the same kind, float64 (N,).
 
         A kind with a single shot that is left out looks at the product's other shots.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from flawsmith import config
 from flawsmith.interfaces import Filter
-from flawsmith.types import Lineup
+from flawsmith.types import ScreeningSet
 
 
 class SeamSettings(config.Settings):
@@ -28,10 +28,10 @@ class Seam(Filter):
     Settings: ClassVar[type[config.Settings]] = SeamSettings
     scores: ClassVar[dict[str, str]] = {"seam": "its border shows"}
 
-    def fit(self, shots: Lineup, sound: Lineup) -> dict[str, Tensor]:
+    def fit(self, shots: ScreeningSet, sound: ScreeningSet) -> dict[str, Tensor]:
         return self.score(shots)
 
-    def score(self, made: Lineup) -> dict[str, Tensor]:
+    def score(self, made: ScreeningSet) -> dict[str, Tensor]:
         found = [_edge(image, mask) for image, mask in zip(made.image.numpy(), made.mask.numpy(), strict=True)]
         return {"seam": torch.tensor(found, dtype=torch.float32)}
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from flawsmith import config
 from flawsmith.interfaces import Filter
-from flawsmith.types import Lineup
+from flawsmith.types import ScreeningSet
 
 _LEVELS = ("whole", "window", "tokens")
 
@@ -43,12 +43,12 @@ class Visible(Filter):
         super().__init__(settings, kinds)
         self._sound: dict[str, Tensor] = {}
 
-    def fit(self, shots: Lineup, sound: Lineup) -> dict[str, Tensor]:
+    def fit(self, shots: ScreeningSet, sound: ScreeningSet) -> dict[str, Tensor]:
         self._sound = {level: F.normalize(sound.vector[level].double(), dim=1) for level in _LEVELS}
         # No shot is among the sound pictures, so none needs to be left out.
         return _own(shots, shots.compared) | self._all(shots, torch.ones(len(shots), dtype=torch.bool))
 
-    def score(self, made: Lineup) -> dict[str, Tensor]:
+    def score(self, made: ScreeningSet) -> dict[str, Tensor]:
         return _own(made, made.own) | self._all(made, ~made.own)
 
     def state(self) -> dict[str, Tensor]:
@@ -57,7 +57,7 @@ class Visible(Filter):
     def restore(self, state: dict[str, Tensor]) -> None:
         self._sound = {level: state[f"sound.{level}"] for level in _LEVELS}
 
-    def _all(self, pictures: Lineup, which: Tensor) -> dict[str, Tensor]:
+    def _all(self, pictures: ScreeningSet, which: Tensor) -> dict[str, Tensor]:
         found = {}
         for level in _LEVELS:
             away = torch.full((len(pictures),), torch.nan)
@@ -69,7 +69,7 @@ class Visible(Filter):
         return found
 
 
-def _own(pictures: Lineup, which: Tensor) -> dict[str, Tensor]:
+def _own(pictures: ScreeningSet, which: Tensor) -> dict[str, Tensor]:
     found = {}
     for level in ("whole", "window"):
         alike = F.cosine_similarity(pictures.vector[level].double(), pictures.beneath[level].double(), dim=1)

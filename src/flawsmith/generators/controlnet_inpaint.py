@@ -33,7 +33,7 @@ from flawsmith.nn.backbone import Backbone, cast
 from flawsmith.nn.diffusion import guided, weighted_loss
 from flawsmith.nn.inpaint import conditions, paint, prompt_fields, worded
 from flawsmith.nn.methods.control import control_from_unet
-from flawsmith.types import Batch, Condition, Encoded, Made
+from flawsmith.types import Batch, Condition, Encoded, Generated
 
 
 class Settings(BaseSettings):
@@ -41,7 +41,7 @@ class Settings(BaseSettings):
 
     prompt: str = "a photo of a {defect}"
     """The words; {defect} and {product} are filled in. Naming the product too makes big models draw a whole one."""
-    sound_prompt: str = "a photo of sound surface"
+    normal_prompt: str = "a photo of sound surface"
     """The words for a mask that is to be repainted as sound."""
     text_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of training samples without words, which guidance needs."""
@@ -87,7 +87,7 @@ class ControlNetInpaint(Generator):
 
     def words(self, defect: str, product: str) -> str:
         """Return the prompt of a kind; an empty kind means sound."""
-        return worded(self.settings.prompt if defect else self.settings.sound_prompt, defect, product)
+        return worded(self.settings.prompt if defect else self.settings.normal_prompt, defect, product)
 
     def encode(self, shots: Batch) -> Encoded:
         known, masked, cells = conditions(self.backbone, shots.image, shots.mask)
@@ -117,7 +117,7 @@ class ControlNetInpaint(Generator):
         return weighted_loss(said, back.noise.truth(latent, fresh, t), weight)
 
     @torch.no_grad()
-    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Made:
+    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Generated:
         back = self.backbone
         normal, mask = asked.normal.to(back.device), asked.mask.to(back.device)
         known, masked, cells = conditions(back, normal, mask)

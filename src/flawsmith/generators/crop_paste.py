@@ -20,7 +20,7 @@ from flawsmith.data.poisson import blended, grown
 from flawsmith.data.windows import feathered
 from flawsmith.errors import DataError
 from flawsmith.interfaces import Generator
-from flawsmith.types import Condition, Made
+from flawsmith.types import Condition, Generated
 
 
 class CropPasteSettings(config.Settings):
@@ -47,7 +47,7 @@ class CropPaste(Generator):
     native: ClassVar[bool] = True
     settings: CropPasteSettings
 
-    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int = 1, guidance: float = 1.0) -> Made:
+    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int = 1, guidance: float = 1.0) -> Generated:
         """Paste each row's shot into its normal; `steps` and `guidance` mean nothing here.
 
         Raises:
@@ -63,7 +63,7 @@ class CropPaste(Generator):
                 torch.from_numpy(self._paste(normal, shot, mask, np.random.default_rng(seed)).transpose(2, 0, 1))
             )
         image = torch.stack(made).to(asked.normal)
-        return Made(torch.where(asked.mask > 0.5, image, asked.normal), asked.mask.clone())
+        return Generated(torch.where(asked.mask > 0.5, image, asked.normal), asked.mask.clone())
 
     def _paste(self, normal: np.ndarray, shot: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         gain = float(np.exp(rng.uniform(-1, 1) * np.log1p(self.settings.strength)))

@@ -8,7 +8,7 @@ serves all products and kinds, and a reference of one product can be painted on 
 Paper: "AnomalyControl: Learning Cross-modal Semantic Features for Controllable Anomaly Synthesis", He et al., 2024
 (arXiv 2412.06510). Its released code cannot run and has no weights; it was read for facts only.
 From the paper and its code: reader, ASEA and its constants, one mean vector a reference -> 1024 -> 4 tokens, layer
-norm, keys and values started from the words' (or an IP-Adapter's), scale 1, in training each picture is its own
+norm, keys and values started from the words' (or an IP-IPAdapter's), scale 1, in training each picture is its own
 reference, the three dropouts of 5 %, guidance over words and reference together, sampling from the normal's noised
 latent at 0.7.
 Ours: masks are {0,1} in training and in sampling (the release trains on {-1,1} and samples on {0,1}); a seed a sample
@@ -34,11 +34,11 @@ from flawsmith.interfaces import Generator
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.diffusion import guided, weighted_loss
 from flawsmith.nn.inpaint import conditions, paint, prompt_fields, worded
-from flawsmith.nn.methods.asea import Asea, ReadOnce, read
+from flawsmith.nn.methods.asea import ASEA, ReadOnce, read
 from flawsmith.nn.methods.csm import load_reader
 from flawsmith.nn.methods.ip_adapter import (
     BUILTIN,
-    Adapter,
+    IPAdapter,
     attach,
     both,
     fill_from_builtin,
@@ -46,7 +46,7 @@ from flawsmith.nn.methods.ip_adapter import (
     kinds_of,
 )
 from flawsmith.nn.weights import load_modules, read_settings
-from flawsmith.types import Batch, Condition, Encoded, Made
+from flawsmith.types import Batch, Condition, Encoded, Generated
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     """The words for what is painted; {defect} and {product} are filled in."""
     reference_prompt: str = "a photo of a {defect} on {product}"
     """The words with which a reference is read."""
-    sound_prompt: str = "a photo of sound surface"
+    normal_prompt: str = "a photo of sound surface"
     """The words, of both kinds, where there is no damage."""
     reader: str = "builtin"
     """What reads references: "builtin", a folder of BLIP-2 for image-text retrieval, or a hub id of one."""
@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     hidden: Annotated[int, Field(ge=1)] = 1024
     """Width between the reader's vector and the tokens."""
     ip_adapter: str = "builtin"
-    """What training starts from: an IP-Adapter file made for the backbone, "" = the words' own keys and values, or
+    """What training starts from: an IP-IPAdapter file made for the backbone, "" = the words' own keys and values, or
     "builtin" = ours, where backbone, reader, tokens and hidden are those that it was made for, else as ""."""
     image_dropout: Share = 0.05
     """Share of training samples without reference."""
@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     sampler: Literal["dpm", "ddim"] = "dpm"
     """DPM-Solver++ 2M, or DDIM."""
 
-    @field_validator("prompt", "reference_prompt", "sound_prompt")
+    @field_validator("prompt", "reference_prompt", "normal_prompt")
     @classmethod
     def _known_fields(cls, value: str) -> str:
         return prompt_fields(value)
@@ -116,7 +116,7 @@ class CrossModal(Generator):
     settings: CrossModalSettings
     sampling_only: ClassVar[frozenset[str]] = frozenset({"scale", "start", "strength", "detail", "sampler"})
     reads_reference = True
-    dial = ("scale", (0.0, 0.5, 1.0))
+    sweep = ("scale", (0.0, 0.5, 1.0))
 
     def __init__(self, backbone: Backbone | None, settings: BaseSettings) -> None:
         if backbone is None:
@@ -126,7 +126,7 @@ class CrossModal(Generator):
         own = self.settings
         self.reader = load_reader(own.reader, offline=own.offline, device=str(backbone.device))
         self._read_once = ReadOnce(self.reader)
-        self.adapter = Adapter(backbone.unet, self.reader.width, tokens=own.tokens, hidden=own.hidden)
+        self.adapter = IPAdapter(backbone.unet, self.reader.width, tokens=own.tokens, hidden=own.hidden)
         self.adapter.register_buffer("reader", torch.tensor(list(self.reader.fingerprint.encode()), dtype=torch.uint8))
         self.adapter.to(backbone.device)
         if own.ip_adapter == "builtin":
@@ -149,7 +149,7 @@ class CrossModal(Generator):
     @classmethod
     def load(cls, folder: Path, backbone: Backbone | None) -> CrossModal:
         settings = cls.Settings.model_validate(read_settings(folder))
-        # The IP-Adapter was where training started; what it ended in lies in the folder.
+        # The IP-IPAdapter was where training started; what it ended in lies in the folder.
         generator = cls(backbone, settings.model_copy(update={"ip_adapter": ""}))
         generator.settings = settings  # type: ignore[assignment]
         load_modules(folder, generator.trainable())
@@ -172,7 +172,7 @@ class CrossModal(Generator):
     def words(self, defect: str, product: str, *, reference: bool = False) -> str:
         """Return the prompt of a kind, or the words with which a reference is read; an empty kind means sound."""
         said = self.settings.reference_prompt if reference else self.settings.prompt
-        return worded(said if defect else self.settings.sound_prompt, defect, product)
+        return worded(said if defect else self.settings.normal_prompt, defect, product)
 
     def encode(self, shots: Batch) -> Encoded:
         known, masked, cells = conditions(self.backbone, shots.image, shots.mask)
@@ -212,7 +212,7 @@ class CrossModal(Generator):
         return weighted_loss(said, back.noise.truth(latent, fresh, t), weight)
 
     @torch.no_grad()
-    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Made:
+    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Generated:
         back = self.listening
         told = conditions(back, asked.normal, asked.mask)
         text = back.embed([self.words(*pair) for pair in asked.named()])
@@ -253,6 +253,6 @@ class CrossModal(Generator):
         with self.adapter.saying(both(self.adapter, vector.to(self.backbone.device), guidance), self.settings.scale):
             yield
 
-    def _asea(self) -> Asea:
+    def _asea(self) -> ASEA:
         own = self.settings
-        return Asea(own.asea_steps, own.asea_rate, own.asea_alpha, own.parity)
+        return ASEA(own.asea_steps, own.asea_rate, own.asea_alpha, own.parity)

@@ -9,7 +9,7 @@ From the paper and its authors' code: LoRA of rank 32 on q, k, v and out of ever
 the output projection; one timestep for both branches and independent noise; the target of the second branch, picture x
 mask on mid-grey; two prompts; plain squared error; LoRA of the text encoder (here an option); BCM with `bcm = "paper"`.
 Their values: saim = "full", zero_start = false, text_dropout = 0, prompt = "a vfx with sks", alone_prompt = "sks",
-text_rank = 32, out = "whole", train.scope = "kind", train.learning_rate = 2e-5, train.sound_views = 0, guidance 2.5.
+text_rank = 32, out = "whole", train.scope = "kind", train.learning_rate = 2e-5, train.normal_views = 0, guidance 2.5.
 Ours, because it serves small data or small machines: a narrow SAIM that starts from nothing; prompts with the kind, so
 that one model serves many kinds, and SAIM shared by them; sound parts in training, whose second branch stays grey;
 text dropout; DPM-Solver++; the mask by distance to grey, at a threshold learned from shots made half anew (theirs:
@@ -36,10 +36,18 @@ from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.diffusion import Predict, denoise, guided, stacked_noise, weighted_loss
 from flawsmith.nn.inpaint import filled, prompt_fields, worded
 from flawsmith.nn.methods.lora import Rows, adapted_words
-from flawsmith.nn.methods.mask_threshold import Drawn, cell_distance, overlaps, packed, pixel_distance, tidy, unpacked
+from flawsmith.nn.methods.mask_threshold import (
+    MaskThreshold,
+    cell_distance,
+    overlaps,
+    packed,
+    pixel_distance,
+    tidy,
+    unpacked,
+)
 from flawsmith.nn.methods.saim_bcm import Branches, Pass
 from flawsmith.nn.methods.saliency import Saliency, refined
-from flawsmith.types import Batch, Condition, Encoded, Made
+from flawsmith.types import Batch, Condition, Encoded, Generated
 
 SHARED = "shared"
 """The pair of adapters of every kind that has none of its own."""
@@ -58,7 +66,7 @@ class Settings(BaseSettings):
     """The words of the whole picture; {defect} and {product} are filled in. The paper's: "a vfx with sks"."""
     alone_prompt: str = "{defect}"
     """The words of the damage alone. The paper's: "sks"."""
-    sound_prompt: str = "a photo of sound surface"
+    normal_prompt: str = "a photo of sound surface"
     """The words of a sound picture, whose second branch is grey."""
     against: Literal["nothing", "sound"] = "nothing"
     """What guidance leads away from: no words (the paper's), or the words for sound."""
@@ -69,7 +77,7 @@ class Settings(BaseSettings):
     text_rank: Annotated[int, Field(ge=0, le=512)] = 0
     """Rank of the text encoder's changes; 0 = it stays frozen. The paper's: 32."""
     saim: Literal["narrow", "full", "off"] = "narrow"
-    """Exchange between the branches: full (the paper's, 5 matrices of full width a layer), narrow, or none."""
+    """SAIM between the branches: full (the paper's, 5 matrices of full width a layer), narrow, or none."""
     saim_rank: Annotated[int, Field(ge=1, le=1280)] = 64
     """Width of the narrow exchange."""
     zero_start: bool = True
@@ -143,7 +151,7 @@ class DualBranch(Generator):
         if told.text_rank:
             own.text_encoder, self.words = adapted_words(own.text_encoder, told.text_rank)
             self.words.to(own.device)
-        self.drawn = Drawn()
+        self.drawn = MaskThreshold()
         self._saliency: tuple[str, Saliency] | None = None
         self._read: dict[tuple[int, ...], Tensor] = {}
         self._greys: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
@@ -156,7 +164,7 @@ class DualBranch(Generator):
     def texts(self, defect: str, product: str) -> tuple[str, str]:
         """Return the prompts of the whole picture and of the damage alone; an empty kind means sound."""
         if not defect:
-            return self.settings.sound_prompt, self.settings.sound_prompt
+            return self.settings.normal_prompt, self.settings.normal_prompt
         whole, alone = (worded(one, defect, product) for one in (self.settings.prompt, self.settings.alone_prompt))
         return whole, alone
 
@@ -208,7 +216,7 @@ class DualBranch(Generator):
         return weighted_loss(said, truth, torch.cat([weight, weight])).view(2, count).mean(0)
 
     @torch.no_grad()
-    def settle(self, seen: Encoded) -> Iterator[float]:
+    def calibrate(self, seen: Encoded) -> Iterator[float]:
         # A sampler's grey is not as grey as an encoder's: a threshold learned from clean shots draws too much.
         back, damaged = self.backbone, (seen["damaged"] > 0).nonzero().flatten()
         chosen = damaged[torch.linspace(0, len(damaged) - 1, min(_TRIED, len(damaged))).long()]
@@ -230,7 +238,7 @@ class DualBranch(Generator):
             yield done / len(chosen)
 
     @torch.no_grad()
-    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Made:
+    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Generated:
         back, told = self.backbone, self.settings
         normal, allowed = asked.normal.to(back.device), asked.mask.to(back.device)
         grey, grey_image = self._grey(normal)
@@ -242,7 +250,7 @@ class DualBranch(Generator):
         start, sketch = self._start(asked, normal)
         tokens = torch.stack([back.tokens(self.texts(*names)) for names in asked.named()])
         pair = [self.pair_of(*names) for names in zip(asked.defect, asked.product, strict=True)]
-        silent = None if guidance == 1.0 else told.sound_prompt if told.against == "sound" else ""
+        silent = None if guidance == 1.0 else told.normal_prompt if told.against == "sound" else ""
         walk = guided(self._walker(tokens, pair, known, seeds, silent), guidance)
         if transplant:
             free = back.latent_mask(allowed)
@@ -250,14 +258,14 @@ class DualBranch(Generator):
         whole, alone = self._denoised(walk, seeds, known, start, told.strength, steps=steps, sampler=told.sampler)
         mask, refused = self._mask(back.decode(alone), grey_image, allowed, sound)
         if not transplant:
-            return Made(back.decode(whole).cpu(), mask.cpu(), None, refused, True)
+            return Generated(back.decode(whole).cpu(), mask.cpu(), None, refused, True)
         cells = max_pool2d(back.latent_mask(mask), 3, stride=1, padding=1)
         image, base = back.decode(torch.cat([cells * whole + (1 - cells) * known, known])).chunk(2)
         if start is not None and sketch is not None and told.detail > 0:
             # What a round trip through the autoencoder takes from the sketch and from the sound window is known.
             image = (image + told.detail * (sketch - back.decode(start[:, : back.latent_channels]))).clamp(-1, 1)
             base = base + told.detail * (normal - base)
-        return Made(image.cpu(), mask.cpu(), base.cpu(), refused)
+        return Generated(image.cpu(), mask.cpu(), base.cpu(), refused)
 
     def _denoised(
         self, walk: Predict, seeds: Sequence[int], like: Tensor, start: Tensor | None, strength: float, **how: Any

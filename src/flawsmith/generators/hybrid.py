@@ -26,7 +26,7 @@ from flawsmith.errors import ConfigError
 from flawsmith.interfaces import Generator
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.weights import load_modules, read_settings
-from flawsmith.types import Batch, Condition, Encoded, Made
+from flawsmith.types import Batch, Condition, Encoded, Generated
 
 
 class Settings(BaseSettings):
@@ -57,7 +57,7 @@ class Hybrid(Generator):
         for name in (scale, "start", "strength", "detail", "sampler")
     )
     reads_reference = True
-    dial = ("semantic.scale", (0.0, 0.5, 1.0))
+    sweep = ("semantic.scale", (0.0, 0.5, 1.0))
 
     def __init__(self, backbone: Backbone | None, settings: BaseSettings) -> None:
         if backbone is None:
@@ -104,11 +104,11 @@ class Hybrid(Generator):
             total = total + self._part(name).loss(Encoded(own), rng)
         return total
 
-    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Made:
+    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Generated:
         # Settings that only sampling reads may have changed since the weights were saved.
         self._spatial.settings, self._semantic.settings = _told(self.settings)
         with self._semantic.saying(asked, guidance):
-            made: Made = self._spatial.sample(asked, seeds, steps=steps, guidance=guidance)
+            made: Generated = self._spatial.sample(asked, seeds, steps=steps, guidance=guidance)
         return made
 
     def _part(self, name: str) -> Any:

@@ -22,7 +22,7 @@ from flawsmith import config
 from flawsmith.data import factory, images
 from flawsmith.errors import DataError
 from flawsmith.interfaces import Generator
-from flawsmith.types import Condition, Made
+from flawsmith.types import Condition, Generated
 
 _POOL = 6
 """Renderings a surface: they are kept, since drawing one takes longer than all the rest."""
@@ -49,11 +49,11 @@ class Perlin(Generator):
     Settings: ClassVar[type[config.Settings]] = PerlinSettings
     needs_backbone: ClassVar[bool] = False
     needs_mask: ClassVar[bool] = False
-    paints_sound: ClassVar[bool] = False
+    paints_controls: ClassVar[bool] = False
     native: ClassVar[bool] = True
     settings: PerlinSettings
 
-    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int = 1, guidance: float = 1.0) -> Made:
+    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int = 1, guidance: float = 1.0) -> Generated:
         """Damage each row inside its mask (everywhere, when the mask is empty); `steps` and `guidance` mean nothing.
 
         Raises:
@@ -71,7 +71,7 @@ class Perlin(Generator):
             made.append(torch.from_numpy(np.clip(image, -1.0, 1.0).astype(np.float32).transpose(2, 0, 1)))
             masks.append(torch.from_numpy(mask[None]))
         where = torch.stack(masks).to(asked.mask)
-        return Made(torch.where(where > 0.5, torch.stack(made).to(asked.normal), asked.normal), where)
+        return Generated(torch.where(where > 0.5, torch.stack(made).to(asked.normal), asked.normal), where)
 
     def _mask(self, allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         room = int(allowed.sum())

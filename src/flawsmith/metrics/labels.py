@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from flawsmith.types import Figure, Gallery
+from flawsmith.types import FeatureSet, Figure
 
 CHANGED = 0.048
 """Least change that counts, on the scale -1..1: 6 of 255 levels, as `generate.visible` has it."""
@@ -15,7 +15,7 @@ _SMALL = 32
 _CONFIDENCE = 0.95
 
 
-def alignment(real: Gallery, made: Gallery, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
+def alignment(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
     """Return how well labels fit what was painted over the sound window.
 
     `change_inside`: share of the changed pixels that are labelled or touch one that is, for scaling a window blurs its
@@ -38,7 +38,7 @@ def alignment(real: Gallery, made: Gallery, rng: np.random.Generator, resamples:
     }
 
 
-def seam(real: Gallery, made: Gallery, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
+def seam(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
     """Return how much steeper brightness is on the label's edge than near it, made over real: 1 = like real edges.
 
     Of each picture: mean gradient magnitude (Sobel) on a band of two pixels along the outline, over its mean 3 to 6
@@ -55,7 +55,7 @@ def seam(real: Gallery, made: Gallery, rng: np.random.Generator, resamples: int)
     return {"seam": _with(value, drawn)}
 
 
-def copies(real: Gallery, made: Gallery, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
+def copies(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
     """Return the share of made pictures that repeat a real one, and how like they are to their nearest.
 
     Likeness is the greatest correlation of brightness, at 32 x 32, over the eight mirrored and turned views. A copy is
@@ -100,10 +100,10 @@ def _edge(image: np.ndarray, mask: np.ndarray) -> float:
     return float(edge.mean() / (near.mean() + 1e-3)) if len(edge) and len(near) else float("nan")
 
 
-def _small(gallery: Gallery) -> np.ndarray:
+def _small(feature_set: FeatureSet) -> np.ndarray:
     """Return float64 (N,32,32): brightness, without its mean, of unit length."""
     found = []
-    for image in gallery.image.numpy():
+    for image in feature_set.image.numpy():
         grey = cv2.resize(np.ascontiguousarray(image.mean(0)), (_SMALL, _SMALL), interpolation=cv2.INTER_AREA)
         grey = grey.astype(np.float64) - grey.mean()
         found.append(grey / max(float(np.linalg.norm(grey)), 1e-9))

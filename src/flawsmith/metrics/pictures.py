@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from flawsmith.types import Figure, Gallery
+from flawsmith.types import FeatureSet, Figure
 
 NEIGHBOURS = 5
 """k of precision, recall, density and coverage; fewer where there are fewer pictures."""
@@ -20,7 +20,7 @@ MOST_OF_A_CLUSTER = 50
 _CONFIDENCE = 0.95
 
 
-def kid(real: Gallery, made: Gallery, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
+def kid(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
     """Return the unbiased squared maximum mean discrepancy over all pairs x 1000; kernel (x.y / D + 1)^3; 0 = alike."""
     name = f"kid[{made.extractor}]"
     if few := _few(real, made, 2):
@@ -34,7 +34,7 @@ def kid(real: Gallery, made: Gallery, rng: np.random.Generator, resamples: int) 
     return {name: _figure(distance, len(real), len(made), rng, resamples)}
 
 
-def frechet(real: Gallery, made: Gallery, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
+def frechet(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
     """Return the Frechet distance of Gaussians fitted to the features; 0 = alike. Biased upward for few pictures."""
     name = f"frechet[{made.extractor}]"
     if few := _few(real, made, 3):
@@ -54,7 +54,7 @@ def frechet(real: Gallery, made: Gallery, rng: np.random.Generator, resamples: i
     return {name: figure}
 
 
-def inception_score(real: Gallery, made: Gallery, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
+def inception_score(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
     """Return exp(mean KL(p(y|x), p(y))) of the made pictures: 1 to the number of classes; Inception's classes only."""
     name = f"is[{made.extractor}]"
     if made.probabilities is None:
@@ -70,7 +70,7 @@ def inception_score(real: Gallery, made: Gallery, rng: np.random.Generator, resa
     return {name: _figure(score, 0, len(made), rng, resamples)}
 
 
-def prdc(real: Gallery, made: Gallery, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
+def prdc(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
     """Return precision and density (made pictures lie among real ones), recall and coverage (all real ones are met)."""
     names = [f"{name}[{made.extractor}]" for name in ("precision", "density", "recall", "coverage")]
     if few := _few(real, made, 3):
@@ -97,7 +97,7 @@ def prdc(real: Gallery, made: Gallery, rng: np.random.Generator, resamples: int)
     return found
 
 
-def diversity(real: Gallery, made: Gallery, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
+def diversity(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
     """Return the mean perceptual distance within clusters: each made picture belongs to the real one nearest to it.
 
     At most 50 of a cluster count; clusters of one or none are left out. The procedure is IC-LPIPS; with another
@@ -121,19 +121,19 @@ def diversity(real: Gallery, made: Gallery, rng: np.random.Generator, resamples:
     return {name: _figure(spread, 0, len(made), rng, resamples)}
 
 
-def _few(real: Gallery, made: Gallery, least: int) -> Figure | None:
+def _few(real: FeatureSet, made: FeatureSet, least: int) -> Figure | None:
     if min(len(real), len(made)) >= least:
         return None
     return Figure(None, reason=f"{len(real)} real and {len(made)} made pictures; it takes {least} of each")
 
 
-def _vectors(gallery: Gallery) -> np.ndarray:
-    return np.asarray(gallery.vector.double().numpy())
+def _vectors(feature_set: FeatureSet) -> np.ndarray:
+    return np.asarray(feature_set.vector.double().numpy())
 
 
-def _perceptual(gallery: Gallery) -> np.ndarray:
+def _perceptual(feature_set: FeatureSet) -> np.ndarray:
     """Return float64 (N,*) in which squared Euclidean distance is the perceptual one."""
-    parts = [(depth / depth[0, 0].numel() ** 0.5).flatten(1) for depth in gallery.perceptual]
+    parts = [(depth / depth[0, 0].numel() ** 0.5).flatten(1) for depth in feature_set.perceptual]
     return np.concatenate([part.double().numpy() for part in parts], 1)
 
 

@@ -19,7 +19,7 @@ _MEMORY = 512
 """Results kept in memory where there is a folder; without one, all are."""
 
 
-class Remembered(Extractor):
+class FeatureCache(Extractor):
     """Wraps an extractor; `maps`, `vector`, `perceptual` and `probabilities` are computed once a picture.
 
     Kept as float16, so a result that was read back differs from a fresh one in its last bits; every caller gets the

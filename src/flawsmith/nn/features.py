@@ -117,7 +117,7 @@ def load_extractor(name: str, source: str | Path = "", *, offline: bool = True, 
 
 
 def file_fingerprint(path: Path) -> str:
-    """Return the first 12 hex digits of a file's SHA-256; remembered while size and time stay."""
+    """Return the first 12 hex digits of a file's SHA-256; cached while size and time stay."""
     facts = path.stat()
     return _file_fingerprint(path, facts.st_size, facts.st_mtime_ns)
 

@@ -16,7 +16,7 @@ from torch.nn.functional import avg_pool2d
 from flawsmith.errors import ConfigError
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.diffusion import Predict, denoise
-from flawsmith.types import Condition, Made
+from flawsmith.types import Condition, Generated
 
 Start = Literal["noise", "normal", "shot"]
 Known = tuple[Tensor, Tensor, Tensor]
@@ -42,7 +42,7 @@ def paint(
     start: Start,
     strength: float,
     detail: float,
-) -> Made:
+) -> Generated:
     """Denoise in the masks of B windows and decode; what was not asked for decodes exactly as the base does.
 
     Args:
@@ -92,7 +92,7 @@ def paint(
         # given back to both, the paint is the sketch as the camera saw it plus what the model changed in it.
         image = (image + detail * (pasted - backbone.decode(first))).clamp(-1, 1)
         base = base + detail * (normal - base)
-    return Made(image.cpu(), asked.mask.cpu(), base.cpu())
+    return Generated(image.cpu(), asked.mask.cpu(), base.cpu())
 
 
 def paste_matched(normal: Tensor, shot: Tensor, mask: Tensor) -> Tensor:

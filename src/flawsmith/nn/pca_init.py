@@ -5,7 +5,7 @@ needs thousands of steps to get there; here its convolutions pass pixels through
 nothing yet, and only its innermost layers, fitted in closed form, choose the k numbers. Training goes on from there.
 
 Components with more variance keep more of it (the fourth root, not unit variance): while noise is taken away, tone and
-shape are then settled before grain.
+shape are then calibrated before grain.
 """
 
 from __future__ import annotations

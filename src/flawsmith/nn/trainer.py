@@ -34,7 +34,7 @@ class Step:
     """True: a checkpoint of this step is on disk."""
 
 
-class Fit:
+class Trainer:
     """Train named networks with AdamW (Loshchilov & Hutter 2019): warm-up, cosine, gradient norm 1, averaged weights.
 
     Args:

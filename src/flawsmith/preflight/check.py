@@ -26,7 +26,7 @@ from flawsmith.preflight.findings import Findings, KindFacts, PictureFacts
 from flawsmith.preflight.refuse import preflight
 from flawsmith.run.dataset import unknown_kinds
 from flawsmith.synthesis.counts import wanted
-from flawsmith.synthesis.transfer import loans
+from flawsmith.synthesis.transfer import transfers
 from flawsmith.types import Example
 
 CELL = 8.0
@@ -47,7 +47,7 @@ class _Damage:
 
 
 def check(config: Config) -> Findings:
-    """Look a set over without changing anything; problems are listed, never raised."""
+    """Fingerprint a set over without changing anything; problems are listed, never raised."""
     data = config.data
     found = Findings(data.root, data.layout)
     try:
@@ -242,7 +242,7 @@ def _lent(config: Config, divided: Split | None, found: Findings) -> list[tuple[
     if divided is None:
         return []
     try:
-        return list(loans(config, divided))
+        return list(transfers(config, divided))
     except FlawsmithError as error:
         found.errors.append(str(error))
         return []

@@ -78,7 +78,7 @@ def estimate(
     pairs = math.ceil(pairs * config.screen.times) if screened else pairs
     train = models * config.train.steps * config.train.batch * rate.train * area
     passes = config.generate.steps * (2 if config.generate.guidance > 1 else 1)
-    painted = pairs * (1 + config.generate.shams)
+    painted = pairs * (1 + config.generate.controls)
     draw = painted * windows * passes * rate.draw * area
     trainings = products * config.prove.seeds * _arms(config) if config.prove.enabled else 0
     proof = trainings * PROBE_SECONDS[machine] * config.prove.budget * ((config.prove.size or 384) / 384) ** 2
@@ -107,7 +107,7 @@ def estimate(
 def _arms(config: Config) -> int:
     part = config.prove
     mixed = bool(part.mix and part.against)
-    return 3 + len(part.against) + bool(config.generate.shams) + mixed + len(part.curve)
+    return 3 + len(part.against) + bool(config.generate.controls) + mixed + len(part.curve)
 
 
 def _machine(device: str) -> str:

@@ -32,7 +32,7 @@ from flawsmith.nn.attention import use_small_attention
 from flawsmith.nn.backbone import Backbone, pick_device, pick_dtype
 from flawsmith.nn.diffusion import Noise, weighted_loss
 from flawsmith.nn.pca_init import can_start, start_linear
-from flawsmith.nn.trainer import Fit, LossOf
+from flawsmith.nn.trainer import LossOf, Trainer
 from flawsmith.recipes.backbone_data import (
     FactoryMaterial,
     Material,
@@ -109,7 +109,7 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
     def teach(
         name: str, modules: dict[str, Any], loss_of: LossOf, steps: int, rate: float, seed: int, average: float
     ) -> None:
-        fit = Fit(
+        fit = Trainer(
             modules,
             loss_of,
             steps=steps,

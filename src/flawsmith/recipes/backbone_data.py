@@ -15,7 +15,7 @@ from torch import Tensor
 
 from flawsmith.config import Config
 from flawsmith.data import factory, images
-from flawsmith.data.augmentation import View, damage_view, loosened, roughed, sound_view
+from flawsmith.data.augmentation import View, damage_view, loosened, normal_view, roughed
 from flawsmith.data.photographs import Pictures
 from flawsmith.data.tensors import image_tensor
 from flawsmith.data.tiling import Window
@@ -212,7 +212,7 @@ def windows_of(sources: list[Source], count: int, size: int, seed: tuple[int, ..
         draw = rng.random()
         if draw < 0.25 and last is not None and sound:
             other, picture = sound[int(rng.integers(len(sound)))]
-            view = sound_view(images.to_model(picture), other.part, last.mask, window.side, size, rng, tone=0.1)
+            view = normal_view(images.to_model(picture), other.part, last.mask, window.side, size, rng, tone=0.1)
             said = prompt(None, other.product if rng.random() < 0.5 else None)
         elif draw < 0.35:
             view = View(view.image, np.ones_like(view.mask))

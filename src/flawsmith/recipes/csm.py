@@ -30,8 +30,8 @@ from flawsmith.data.tiling import Window
 from flawsmith.files import append_lines, digest, read_json, write_json
 from flawsmith.nn.backbone import Backbone, pick_device, pick_dtype
 from flawsmith.nn.methods.asea import pooled, share
-from flawsmith.nn.methods.csm import BuiltinReader
-from flawsmith.nn.trainer import Fit
+from flawsmith.nn.methods.csm import BuiltinCSM
+from flawsmith.nn.trainer import Trainer
 from flawsmith.nn.weights import load_tensors, save_tensors
 from flawsmith.recipes.backbone_data import prompt
 from flawsmith.run.progress import progress
@@ -101,7 +101,7 @@ def make_reader(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> 
     state = out / "state"
     state.mkdir(parents=True, exist_ok=True)
     spoken = Backbone.load("builtin", device="cpu", dtype="float32")
-    reader = BuiltinReader(spoken.text_encoder, spoken.tokenizer)
+    reader = BuiltinCSM(spoken.text_encoder, spoken.tokenizer)
     cells, masks, shown = [], [], []
     with progress("look", recipe.pictures, "pictures") as advance:
         for first in range(0, recipe.pictures, recipe.portion):
@@ -131,7 +131,7 @@ def make_reader(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> 
         heard = reader.hear(states[chosen]), spelled[chosen]
         return _loss(reader, heads, seen[rows].float(), heard, _true(facts[rows], facts[rows], level), recipe, rng)
 
-    fit = Fit(
+    fit = Trainer(
         {"reader": reader, "heads": heads},
         loss_of,
         steps=recipe.steps,
@@ -167,7 +167,7 @@ def make_reader(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> 
 
 
 def _portion(
-    state: Path, reader: BuiltinReader, recipe: Recipe, seeds: range
+    state: Path, reader: BuiltinCSM, recipe: Recipe, seeds: range
 ) -> tuple[dict[str, Tensor], list[list[str]]]:
     """Return a portion's cells float16 (N,g*g,496), pooled masks float16 (N,g,g) and facts; made once."""
     path, notes = state / f"seen-{seeds[0]:05d}.safetensors", state / f"seen-{seeds[0]:05d}.json"
@@ -244,12 +244,12 @@ def _true(pictures: Tensor, texts: Tensor, level: Tensor) -> Tensor:
     return picked == texts[torch.arange(len(texts)), level][None]
 
 
-def _look(reader: BuiltinReader, tokens: Tensor, words: Any) -> Tensor:
+def _look(reader: BuiltinCSM, tokens: Tensor, words: Any) -> Tensor:
     """Return the mean query float32 (B,D) of the Q-Former."""
     return reader.look(tokens, words)[0].mean(1)
 
 
-def _heard(reader: BuiltinReader, words: Any) -> Tensor:
+def _heard(reader: BuiltinCSM, words: Any) -> Tensor:
     """Return float32 (B,D): words read alone, without any picture."""
     out = reader.qformer(query_embeds=words[0], query_length=0, attention_mask=words[1]).last_hidden_state
     weight = words[1][..., None].float()
@@ -257,7 +257,7 @@ def _heard(reader: BuiltinReader, words: Any) -> Tensor:
 
 
 def _loss(
-    reader: BuiltinReader,
+    reader: BuiltinCSM,
     heads: Heads,
     cells: Tensor,
     words: Any,
@@ -284,7 +284,7 @@ def _loss(
 
 @torch.no_grad()
 def _measure(
-    reader: BuiltinReader, heads: Heads, cells: Tensor, where: Tensor, shown: list[Shown]
+    reader: BuiltinCSM, heads: Heads, cells: Tensor, where: Tensor, shown: list[Shown]
 ) -> dict[str, float | int | None]:
     """Return how well kinds and captions are told on pictures never seen, each beside what chance gives."""
     kinds = sorted({one.kind for one in shown})

@@ -25,7 +25,7 @@ from flawsmith.data.tensors import image_tensor, mask_tensor
 from flawsmith.files import append_lines, digest, write_json
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.methods.ip_adapter import fill, kinds_of, save_builtin
-from flawsmith.nn.trainer import Fit
+from flawsmith.nn.trainer import Trainer
 from flawsmith.nn.weights import load_tensors, save_tensors
 from flawsmith.recipes.csm import seen_views
 from flawsmith.run.progress import progress
@@ -88,7 +88,7 @@ def make_adapter(out: Path, recipe: Recipe, *, seconds: float = float("inf")) ->
     def loss_of(_: int, rng: torch.Generator) -> torch.Tensor:
         return generator.loss(_batch(seen, torch.randint(kept, (recipe.batch,), generator=rng)), rng)
 
-    fit = Fit(
+    fit = Trainer(
         generator.trainable(),
         loss_of,
         steps=recipe.steps,

@@ -13,7 +13,7 @@ from flawsmith.files import read_json, read_lines
 from flawsmith.reporting.contact_sheets import Sheet, make_sheets, reject_sheets
 from flawsmith.reporting.exactness import Exactness, compare_all
 from flawsmith.reporting.gate_rows import read_gate
-from flawsmith.reporting.sweep import Turned, read_dial
+from flawsmith.reporting.sweep import SweepRow, read_sweep
 from flawsmith.run.dataset import load_split
 from flawsmith.run.folder import Run
 
@@ -34,7 +34,7 @@ class KindFacts:
     asked: int = 0
     made: int = 0
     rejected: int = 0
-    """Made pairs that the gate rejected."""
+    """Generated pairs that the gate rejected."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Why pairs were given up: status -> how many."""
     made_shares: list[float] = field(default_factory=list)
@@ -73,8 +73,8 @@ class Facts:
     """gate.json of a screened run."""
     rejects: list[Sheet]
     """A sheet a reason."""
-    dial: tuple[str, list[Turned]]
-    """The generator's dial, and pairs painted at several of its values."""
+    sweep: tuple[str, list[SweepRow]]
+    """The generator's sweep, and pairs painted at several of its values."""
     losses: dict[str, list[float]]
     """Training loss a step, by job."""
     log: list[dict[str, Any]]
@@ -86,7 +86,7 @@ class Facts:
 
     @property
     def made(self) -> int:
-        """Made pairs of all kinds."""
+        """Generated pairs of all kinds."""
         return sum(kind.made for kind in self.kinds)
 
     @property
@@ -108,7 +108,7 @@ def gather(run: Run) -> Facts:
     """
     split = load_split(run)
     kinds = _count(run, split)
-    rows = min(run.config.report.per_kind, max(1, MOST_ROWS // max(1, len(kinds))))
+    rows = min(run.config.report.per_defect, max(1, MOST_ROWS // max(1, len(kinds))))
     return Facts(
         run,
         split,
@@ -119,7 +119,7 @@ def gather(run: Run) -> Facts:
         make_sheets(run, split, rows),
         read_gate(run),
         reject_sheets(run, split, min(rows, REJECTS)),
-        read_dial(run, {example.id: example for example in (*split.normals, *split.shots)}),
+        read_sweep(run, {example.id: example for example in (*split.normals, *split.shots)}),
         _losses(run),
         read_lines(run.path("log.jsonl")),
     )
@@ -189,7 +189,7 @@ def verdict(exact: Exactness) -> str:
     """Return what the comparison of the pairs with their photographs found, in one or two sentences."""
     if not exact.pairs:
         return "No pair is made yet, so there is nothing to compare."
-    with_shams = f" with {number_of(exact.shams, 'sham')}" if exact.shams else ""
+    with_shams = f" with {number_of(exact.controls, 'control')}" if exact.controls else ""
     compared = (
         f"{number_of(exact.pairs, 'made picture')} {'was' if exact.pairs == 1 else 'were'} read again"
         f"{with_shams} and compared "

@@ -22,7 +22,7 @@ from flawsmith.types import Example
 
 TILE = 320
 """Longest side of a picture on a sheet in px; also the largest close-up, which so is never shown smaller than it is."""
-COLUMNS = ("sound photograph", "where", "made", "close-up, sound", "close-up, made")
+COLUMNS = ("sound photograph", "localization", "made", "close-up, sound", "close-up, made")
 MOST_SHOTS = 10
 _NEAR = 16
 _OUTLINE, _FRAME = (255, 64, 32), (0, 132, 255)

@@ -28,8 +28,8 @@ class Exactness:
     """Pairs compared."""
     whole: int = 0
     """Of these, pairs whose windows are synthetic throughout: there only what lies outside the windows is compared."""
-    shams: int = 0
-    """Shams compared."""
+    controls: int = 0
+    """Controls compared."""
     pixels: int = 0
     """Pixels outside masks compared."""
     differing: int = 0
@@ -46,16 +46,16 @@ class Exactness:
 
 
 def compare_all(run: Run, normals: Mapping[str, Example]) -> Exactness:
-    """Compare every made pair and sham of a run with the photograph it was made from.
+    """Compare every made pair and control of a run with the photograph it was made from.
 
     Args:
         run: The run; its sample lines name the files.
         normals: The sound parts by id.
     """
     pairs = [*run.kept(partly=True), *run.rejected()]
-    rows = [*sorted(pairs, key=lambda row: row["index"]), *run.shams()]
-    shams = len(run.shams())
-    found = Exactness(len(rows) - shams, sum(row.get("paint") == "whole" for row in rows), shams)
+    rows = [*sorted(pairs, key=lambda row: row["index"]), *run.controls()]
+    controls = len(run.controls())
+    found = Exactness(len(rows) - controls, sum(row.get("paint") == "whole" for row in rows), controls)
 
     def one(row: dict[str, Any]) -> tuple[int, int, bool, str]:
         return _compare(run, row, normals)

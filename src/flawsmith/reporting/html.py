@@ -17,7 +17,7 @@ from flawsmith.reporting.gate_rows import gate_sentences, reason_table, threshol
 from flawsmith.reporting.markup import listed, picture, table
 from flawsmith.reporting.proof_html import proof_section
 from flawsmith.reporting.proof_rows import read_proof
-from flawsmith.reporting.sweep import dial_sentence
+from flawsmith.reporting.sweep import sweep_sentence
 
 PICTURE_BYTES = 10_000_000
 """All pictures of a page together, before base64 makes a third more of them."""
@@ -27,7 +27,7 @@ _MOST_SHOWN = 12
 def html_page(facts: Facts) -> str:
     """Return the whole page."""
     title = f"{', '.join(facts.products[:3]) or 'run'}: synthesised defects"
-    tiles = sum(len(row.tiles) for row in facts.dial[1]) + sum(
+    tiles = sum(len(row.tiles) for row in facts.sweep[1]) + sum(
         len(sheet.shots) + len(sheet.rows) * len(COLUMNS) for sheet in (*facts.sheets, *facts.rejects)
     )
     budget = PICTURE_BYTES // max(1, tiles)
@@ -42,8 +42,8 @@ def html_page(facts: Facts) -> str:
         sections.append(
             (f"kind-{number}", _name(facts, sheet.product, sheet.defect), _kind(facts, sheet, kind, budget))
         )
-    if facts.dial[1]:
-        sections.append(("dial", "Control", _dial(facts, budget)))
+    if facts.sweep[1]:
+        sections.append(("sweep", "Control", _dial(facts, budget)))
     if facts.gate:
         sections.append(("screening", "Screening", _screening(facts, facts.gate, budget)))
     if measured := read_metrics(facts.run):
@@ -64,7 +64,7 @@ def html_page(facts: Facts) -> str:
         f'<header><p class="over">flawsmith report</p><h1>{escape(title)}</h1>'
         f'<p class="lead">{escape(summary(facts))}</p></header>'
         f"{_verdict(facts)}{_figures(facts)}<nav>{links}</nav>\n{body}\n"
-        f"<footer>Run folder {escape(facts.run.folder.name)}. Made pictures are synthetic: what was learned from them "
+        f"<footer>Run folder {escape(facts.run.folder.name)}. Generated pictures are synthetic: what was learned from them "
         "must be tested on real parts.</footer></main></body></html>\n"
     )
 
@@ -98,7 +98,7 @@ def _figures(facts: Facts) -> str:
 
 def _counts(facts: Facts) -> str:
     many = len(facts.products) > 1
-    heads = [*(["Product"] if many else []), "Kind", "#Shots", "#Test", "#Asked", "#Made", "#Given up", "Why"]
+    heads = [*(["Product"] if many else []), "Kind", "#Shots", "#Test", "#Asked", "#Generated", "#Given up", "Why"]
     rows = []
     for kind in facts.kinds:
         numbers = [kind.shots, kind.test, kind.asked, kind.made, kind.given_up]
@@ -133,7 +133,7 @@ def _kind(facts: Facts, sheet: Sheet, kind: KindFacts, budget: int) -> str:
         heads = "".join(f"<div>{escape(name)}</div>" for name in COLUMNS)
         rows = "".join(_row(row, budget) for row in sheet.rows)
         spread = f"{len(sheet.rows)} of {sheet.of}, evenly spread" if sheet.of > len(sheet.rows) else f"all {sheet.of}"
-        parts.append(f"<h3>Made pairs ({spread})</h3>")
+        parts.append(f"<h3>Generated pairs ({spread})</h3>")
         parts.append(f'<div class="wide"><div class="rows"><div class="heads">{heads}</div>{rows}</div></div>')
         parts.append('<p class="legend">where: red = outline of the mask, blue = frame of the close-up.</p>')
     else:
@@ -147,8 +147,8 @@ def _row(row: Row, budget: int) -> str:
 
 
 def _dial(facts: Facts, budget: int) -> str:
-    name, rows = facts.dial
-    parts = [f"<p>{escape(dial_sentence(name))}</p>"]
+    name, rows = facts.sweep
+    parts = [f"<p>{escape(sweep_sentence(name))}</p>"]
     for row in rows:
         where = f"{row.product}: " if len(facts.products) > 1 else ""
         tiles = "".join(picture(tile, head, budget) for tile, head in zip(row.tiles, row.heads, strict=True))

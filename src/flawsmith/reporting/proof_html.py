@@ -76,7 +76,7 @@ def _product(run: Run, proof: dict[str, Any], product: str, many: bool) -> str:
         parts += ["<h3>How many pairs help most</h3>", f'<div class="plots">{curves}</div>']
     if artefacts := artefact_rows(proof, product):
         names = ["Trained on", "#Artefact score", "#Heat, repainted", "#Heat, untouched"]
-        parts += ["<h3>Shams</h3>", f"<p>{escape(artefact_sentence(proof, product))}</p>", table(names, artefacts)]
+        parts += ["<h3>Controls</h3>", f"<p>{escape(artefact_sentence(proof, product))}</p>", table(names, artefacts)]
     return "".join(parts) + _tellings(run, proof, product)
 
 

@@ -59,8 +59,8 @@ def _product(proof: dict[str, Any], product: str, folder: Path, number: int) -> 
     kinds = ["pixel AP", *own["kinds"], MEAN, ALL]
     lines += ["### Pixel AP of each kind", "", *table_lines(kinds, kind_rows(proof, product)), ""]
     if artefacts := artefact_rows(proof, product):
-        names = ["trained on", "artefact score", "heat, repainted", "heat, untouched"]
-        lines += ["### Shams", "", artefact_sentence(proof, product), "", *table_lines(names, artefacts), ""]
+        names = ["trained on", "artefact score", "anomaly_map, repainted", "anomaly_map, untouched"]
+        lines += ["### Controls", "", artefact_sentence(proof, product), "", *table_lines(names, artefacts), ""]
     return lines
 
 

@@ -12,20 +12,20 @@ import numpy as np
 
 from flawsmith.data.training_set import read_square
 from flawsmith.errors import FlawsmithError
-from flawsmith.evaluation.arms import NO_SHAMS, OURS, REAL
+from flawsmith.evaluation.arms import NO_CONTROLS, OURS, REAL
 from flawsmith.evaluation.statistics import ALL, MEAN, TASKS, Outcome
 from flawsmith.files import read_json
 from flawsmith.run.folder import Run
 from flawsmith.types import Example
 
 FIGURES = (
-    ("where", "ap", "pixel AP"),
-    ("where", "auroc", "pixel AUROC"),
-    ("where", "f1_max", "pixel F1-max"),
-    ("where", "aupro", "AUPRO"),
-    ("whether", "auroc", "image AUROC"),
-    ("whether", "ap", "image AP"),
-    ("which", "recall", "mean recall"),
+    ("localization", "ap", "pixel AP"),
+    ("localization", "auroc", "pixel AUROC"),
+    ("localization", "f1_max", "pixel F1-max"),
+    ("localization", "aupro", "AUPRO"),
+    ("detection", "auroc", "image AUROC"),
+    ("detection", "ap", "image AP"),
+    ("classification", "recall", "mean recall"),
 )
 """Columns of the table of arms: means over kinds."""
 _OUTLINE = (255, 64, 32)
@@ -38,7 +38,7 @@ class Telling:
     caption: str
     what: str
     tiles: tuple[np.ndarray, ...]
-    """uint8 (h,w,3) RGB: the photograph with its label's outline, real-only's heat, ours."""
+    """uint8 (h,w,3) RGB: the photograph with its label's outline, real-only's anomaly_map, ours."""
 
 
 TELLING_COLUMNS = ("test photograph", "found by real-only", "found by ours")
@@ -113,7 +113,7 @@ def kind_rows(proof: dict[str, Any], product: str) -> list[list[str]]:
     own = proof["products"][product]
     rows = []
     for name, arm in own["arms"].items():
-        table = arm["figures"].get("where", {})
+        table = arm["figures"].get("localization", {})
         cells = [table.get(kind, {}).get("ap") for kind in (*own["kinds"], MEAN, ALL)]
         rows.append([name, *("" if cell is None else f"{100 * cell['mean']:.1f}" for cell in cells)])
     return rows
@@ -130,7 +130,7 @@ def artefact_rows(proof: dict[str, Any], product: str) -> list[list[str]]:
     """Return a row an arm: how loud its detector is on repainted and on untouched places."""
     rows = []
     for name, row in proof["products"][product]["artefact"].items():
-        rows.append([name, *(f"{row[key]['mean']:.3f}" for key in ("louder", "sham", "untouched"))])
+        rows.append([name, *(f"{row[key]['mean']:.3f}" for key in ("louder", "control", "untouched"))])
     return rows
 
 
@@ -138,9 +138,9 @@ def artefact_sentence(proof: dict[str, Any], product: str) -> str:
     """Return what the artefact scores mean."""
     own = proof["products"][product]
     return (
-        f"{own['held_out_shams']} sound parts were repainted as sound and kept from all training. The artefact score "
+        f"{own['held_out_controls']} sound parts were repainted as sound and kept from all training. The artefact score "
         "is the share of them whose repainted place fires louder than the same place untouched: 0.5 = repainting "
-        f"cannot be seen, 1 = the detector has learned the brush. '{NO_SHAMS}' was trained without shams."
+        f"cannot be seen, 1 = the detector has learned the brush. '{NO_CONTROLS}' was trained without controls."
     )
 
 
@@ -160,14 +160,14 @@ def interval_rows(rows: Sequence[dict[str, Any]], task: str) -> list[tuple[str, 
 
 
 def tellings(run: Run, proof: dict[str, Any], product: str) -> list[Telling]:
-    """Return the test pictures that differ most between ours and real-only, with both heats (seed 0)."""
+    """Return the test pictures that differ most between ours and real-only, with both anomaly_maps (seed 0)."""
     own = proof["products"][product]
-    heats = {}
+    anomaly_maps = {}
     for arm in (REAL, OURS):
         path = run.path("state", "prove", own["thumbs"].get(arm, ""))
         if path.is_file() and (thumbs := Outcome.load(path).thumbs) is not None:
-            heats[arm] = thumbs
-    if len(heats) < 2:
+            anomaly_maps[arm] = thumbs
+    if len(anomaly_maps) < 2:
         return []
     shown = []
     for one in own["telling"]:
@@ -178,17 +178,19 @@ def tellings(run: Run, proof: dict[str, Any], product: str) -> list[Telling]:
             continue
         outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         marked = cv2.drawContours(image.copy(), outline, -1, _OUTLINE, 1)
-        found = [_overlaid(image, heats[arm][one["place"]]) for arm in (REAL, OURS)]
+        found = [_overlaid(image, anomaly_maps[arm][one["place"]]) for arm in (REAL, OURS)]
         caption = f"{one['kind']}, {one['id']}: pixel AP in this picture {100 * one['change']:+.1f}"
         shown.append(Telling(caption, one["what"], (marked, *found)))
     return shown
 
 
 def _overlaid(image: np.ndarray, thumb: np.ndarray) -> np.ndarray:
-    """Lay a heat (uint8, 0..255) over its picture, red where it is high."""
-    heat = cv2.resize(thumb, image.shape[1::-1], interpolation=cv2.INTER_LINEAR).astype(np.float32)[..., None] / 255
+    """Lay a anomaly_map (uint8, 0..255) over its picture, red where it is high."""
+    anomaly_map = (
+        cv2.resize(thumb, image.shape[1::-1], interpolation=cv2.INTER_LINEAR).astype(np.float32)[..., None] / 255
+    )
     grey = image.mean(axis=2, keepdims=True) * 0.75
-    return np.asarray(np.clip(grey * (1 - heat) + np.array([255.0, 40.0, 20.0]) * heat, 0, 255), np.uint8)
+    return np.asarray(np.clip(grey * (1 - anomaly_map) + np.array([255.0, 40.0, 20.0]) * anomaly_map, 0, 255), np.uint8)
 
 
 def _points(row: dict[str, Any]) -> str:

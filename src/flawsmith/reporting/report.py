@@ -21,7 +21,7 @@ from flawsmith.reporting.contact_sheets import COLUMNS, compose, jpeg
 from flawsmith.reporting.gate_rows import gate_sentences, reason_table, threshold_table, yield_table
 from flawsmith.reporting.html import html_page
 from flawsmith.reporting.proof_markdown import proof_lines, table_lines
-from flawsmith.reporting.sweep import dial_sentence
+from flawsmith.reporting.sweep import sweep_sentence
 from flawsmith.run.folder import Run
 
 
@@ -101,12 +101,12 @@ def _write_markdown(facts: Facts) -> None:
 
 
 def _dial(facts: Facts, folder: Path) -> list[str]:
-    name, rows = facts.dial
+    name, rows = facts.sweep
     if not rows:
         return []
-    lines = ["## Control", "", dial_sentence(name), ""]
+    lines = ["## Control", "", sweep_sentence(name), ""]
     for number, row in enumerate(rows):
-        file = f"dial-{number:02d}-{_plain_name(row.defect)}.jpg"
+        file = f"sweep-{number:02d}-{_plain_name(row.defect)}.jpg"
         write_bytes(folder / file, jpeg(np.concatenate(row.tiles, axis=1)))
         lines += [f"{row.product}: {row.defect}; from the left: {'; '.join(row.heads)}.", ""]
         lines += [f"![{row.defect} at several values of {name}](report/{file})", ""]

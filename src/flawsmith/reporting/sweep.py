@@ -1,4 +1,4 @@
-"""The rows of a dial: the same pair at several values of one setting, read back and cut for the report."""
+"""The rows of a sweep: the same pair at several values of one setting, read back and cut for the report."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from flawsmith.errors import DataError
 from flawsmith.files import read_json
 from flawsmith.reporting.contact_sheets import closeup, closeup_side, tone_of
 from flawsmith.run.folder import Run
-from flawsmith.synthesis.sweep import is_turned
+from flawsmith.synthesis.sweep import has_sweep
 from flawsmith.types import Example
 
 
 @dataclass(frozen=True, slots=True)
-class Turned:
-    """One pair at several values of the dial, as small pictures."""
+class SweepRow:
+    """One pair at several values of the sweep, as small pictures."""
 
     product: str
     defect: str
@@ -28,7 +28,7 @@ class Turned:
     """uint8 (h,w,3) RGB, one a head."""
 
 
-def dial_sentence(name: str) -> str:
+def sweep_sentence(name: str) -> str:
     """Return what the rows show, in words."""
     return (
         f"The first pair of each kind, painted again with other values of generator.settings.{name}, all else equal, "
@@ -36,26 +36,26 @@ def dial_sentence(name: str) -> str:
     )
 
 
-def read_dial(run: Run, examples: Mapping[str, Example]) -> tuple[str, list[Turned]]:
-    """Return the dial's name and its rows: sound, each value, the reference; ("", []) when there are none.
+def read_sweep(run: Run, examples: Mapping[str, Example]) -> tuple[str, list[SweepRow]]:
+    """Return the sweep's name and its rows: sound, each value, the reference; ("", []) when there are none.
 
     Args:
         run: A run.
         examples: Its photographs by id.
     """
-    if not is_turned(run):
+    if not has_sweep(run):
         return "", []
-    tree = read_json(run.path("dial.json"))
+    tree = read_json(run.path("sweep.json"))
     found = []
     for row in tree["rows"]:
         try:
-            found.append(_row(run, tree["dial"], row, examples))
+            found.append(_row(run, tree["sweep"], row, examples))
         except (DataError, KeyError, ValueError):
             continue  # a photograph has gone since; the report shows what is left
-    return tree["dial"], found
+    return tree["sweep"], found
 
 
-def _row(run: Run, name: str, row: Mapping[str, Any], examples: Mapping[str, Example]) -> Turned:
+def _row(run: Run, name: str, row: Mapping[str, Any], examples: Mapping[str, Example]) -> SweepRow:
     before = images.read(examples[row["normal"]].image)
     seen = [(one, images.read(run.path(one["image"]))) for one in row["made"] if one["image"]]
     masks = [images.read_mask(run.path(one["image"]).with_suffix(".mask.png"), before.shape) for one, _ in seen]
@@ -71,4 +71,4 @@ def _row(run: Run, name: str, row: Mapping[str, Any], examples: Mapping[str, Exa
     mask = images.read_mask(reference.mask, native.shape) if reference.mask else np.ones(native.shape[:2], bool)
     heads.append(f"reference: {reference.id}")
     tiles.append(closeup(native, tone_of(native), mask, closeup_side([mask])))
-    return Turned(row["product"], row["defect"], tuple(heads), tuple(tiles))
+    return SweepRow(row["product"], row["defect"], tuple(heads), tuple(tiles))

@@ -1,7 +1,7 @@
 """The run folder: config, manifest, plan, sample lines, resume.
 
     RUN/ config.json  manifest.json  data.json  weights/  state/  plan.jsonl  samples/  samples*.jsonl
-         shams/  shams*.jsonl  rounds.json  scores.jsonl  gate/  repaired/  metrics.json  proof.json
+         controls/  controls*.jsonl  rounds.json  scores.jsonl  gate/  repaired/  metrics.json  proof.json
          export/  report.html  report.md  log.jsonl
 
 Every file is written whole or not at all (`files.py`) and JSON lines are append-only, so a run that is killed at any
@@ -22,7 +22,7 @@ from typing import Any
 from flawsmith import registry
 from flawsmith.config import Config, validate
 from flawsmith.errors import ConfigError, FlawsmithError, RunError
-from flawsmith.files import append_lines, digest, read_json, read_lines, sweep, write_json
+from flawsmith.files import append_lines, digest, read_json, read_lines, remove_leftovers, write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Run:
             leftovers = [p for p in folder.iterdir() if not p.name.endswith(".part")]
             if leftovers:
                 raise RunError(f"{folder}: not empty and not a flawsmith run; name another folder with --out")
-        sweep(folder)
+        remove_leftovers(folder)
         tree = config.model_dump(mode="json")
         if _json_or_none(folder / "config.json") != tree:
             write_json(folder / "config.json", tree)
@@ -78,7 +78,7 @@ class Run:
         except FlawsmithError as error:
             sentence = str(error).removesuffix("; delete it and run again")
             raise RunError(f"{sentence}; `flawsmith run CONFIG --out {folder}` writes it anew") from None
-        sweep(folder)
+        remove_leftovers(folder)
         return cls(folder, config)
 
     def path(self, *names: str) -> Path:
@@ -125,9 +125,9 @@ class Run:
         """Return the lines of all shards' sample files, by index: the pairs."""
         return self._rows("samples*.jsonl")
 
-    def shams(self) -> list[dict[str, Any]]:
-        """Return the lines of all shards' sham files, by index: sound parts repainted as sound."""
-        return self._rows("shams*.jsonl")
+    def controls(self) -> list[dict[str, Any]]:
+        """Return the lines of all shards' control files, by index: sound parts repainted as sound."""
+        return self._rows("controls*.jsonl")
 
     def kept(self, *, partly: bool = False) -> list[dict[str, Any]]:
         """Return the lines of the pairs that stand: those made, without those that the gate rejected, by index.

@@ -25,7 +25,7 @@ from flawsmith.data.windows import grain_map, refit
 from flawsmith.errors import DataError, RunError
 from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.nn.weights import load_tensors, save_tensors
-from flawsmith.types import Lineup
+from flawsmith.types import ScreeningSet
 
 LEVELS = ("whole", "window", "tokens")
 _REMEMBERED = 256
@@ -83,17 +83,17 @@ class Describer:
     def _identity(self) -> str:
         return f"{self.extractor.name} {self.extractor.fingerprint} {self.visible}"
 
-    def line_up(self, pictures: Iterable[Shown]) -> Lineup:
+    def screening_set(self, pictures: Iterable[Shown]) -> ScreeningSet:
         """Return the pictures with all that filters read.
 
         Raises:
             DataError: a picture and the one beneath are of different sizes, or a mask is empty.
         """
         rows = [self.row(picture) for picture in pictures]
-        return line_up(rows, self.extractor.name)
+        return screening_set(rows, self.extractor.name)
 
     def row(self, shown: Shown) -> dict[str, Any]:
-        """Return what `line_up` stacks: one picture's part of a Lineup."""
+        """Return what `screening_set` stacks: one picture's part of a ScreeningSet."""
         if not shown.mask.any():
             raise DataError(f"{shown.name}: its mask is empty; draw the damage, or take the picture out")
         changed = self.change(shown) if shown.below is not None else np.zeros_like(shown.mask)
@@ -181,7 +181,7 @@ class Describer:
         return self._wholes[name]
 
 
-def line_up(rows: Sequence[dict[str, Any]], extractor: str) -> Lineup:
+def screening_set(rows: Sequence[dict[str, Any]], extractor: str) -> ScreeningSet:
     """Stack what `Describer.row` returned."""
     empty: dict[str, Tensor] = {
         "image": torch.zeros(0, 3, SIDE, SIDE),
@@ -197,7 +197,7 @@ def line_up(rows: Sequence[dict[str, Any]], extractor: str) -> Lineup:
     for part in ("vector", "beneath"):
         levels = {level: [row[part][level] for row in rows] for level in LEVELS}
         parts[part] = {level: torch.stack(own) if own else torch.zeros(0, 1) for level, own in levels.items()}
-    return Lineup(
+    return ScreeningSet(
         name=tuple(row["name"] for row in rows), kind=tuple(row["kind"] for row in rows), extractor=extractor, **parts
     )
 

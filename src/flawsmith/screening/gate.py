@@ -25,7 +25,7 @@ from flawsmith.files import read_json, write_json
 from flawsmith.interfaces import Filter
 from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.nn.weights import load_tensors, save_tensors
-from flawsmith.types import Lineup
+from flawsmith.types import ScreeningSet
 
 Row = dict[str, Any]
 DIGITS = 5
@@ -35,7 +35,7 @@ _VERSION = 1
 
 
 @dataclass(frozen=True)
-class Court:
+class FittedGate:
     """What judges one product."""
 
     kinds: tuple[str, ...]
@@ -57,27 +57,27 @@ class Gate:
     fingerprint: str
     visible: float
     """Least change that counts, on the scale -1..1."""
-    courts: dict[str, Court]
+    fitted_gates: dict[str, FittedGate]
 
-    def judge(self, product: str, lineup: Lineup) -> list[Row]:
+    def judge(self, product: str, judged: ScreeningSet) -> list[Row]:
         """Return a line a picture, in order: every score, every threshold, the verdict and the named reasons.
 
         Raises:
             ConfigError: the gate does not know the product, or a kind.
         """
-        court = self.court(product)
-        for kind in lineup.kind:
-            if kind not in court.kinds:
-                raise ConfigError(f"{kind!r} is no kind that this gate was fitted on{nearest(kind, court.kinds)}")
+        fitted = self.fitted(product)
+        for kind in judged.kind:
+            if kind not in fitted.kinds:
+                raise ConfigError(f"{kind!r} is no kind that this gate was fitted on{nearest(kind, fitted.kinds)}")
         columns: dict[str, list[float | None]] = {}
         words: dict[str, str] = {}
-        for member in court.filters.values():
+        for member in fitted.filters.values():
             words |= member.scores
-            columns |= {name: _plain(values) for name, values in member.score(lineup).items()}
-        limits: list[dict[str, float]] = [{} for _ in lineup.name]
-        failed: list[list[str]] = [[] for _ in lineup.name]
+            columns |= {name: _plain(values) for name, values in member.score(judged).items()}
+        limits: list[dict[str, float]] = [{} for _ in judged.name]
+        failed: list[list[str]] = [[] for _ in judged.name]
         for name, values in columns.items():
-            limit = court.limits.get(name)
+            limit = fitted.limits.get(name)
             for place, value in enumerate(values):
                 if limit is not None and value is not None:
                     limits[place][name] = limit
@@ -86,29 +86,31 @@ class Gate:
         for name, values in columns.items():
             rule = self.settings.rule_of(name)
             if isinstance(rule, dict) and "keep" in rule:
-                _keep(name, rule["keep"], values, lineup.kind, limits, failed)
+                _keep(name, rule["keep"], values, judged.kind, limits, failed)
         return [
             {
-                "name": lineup.name[place],
+                "name": judged.name[place],
                 "product": product,
-                "kind": lineup.kind[place],
+                "kind": judged.kind[place],
                 "kept": not failed[place],
                 "reasons": [{"score": name, "said": words[name]} for name in failed[place]],
                 "scores": {name: values[place] for name, values in columns.items()},
                 "thresholds": limits[place],
             }
-            for place in range(len(lineup))
+            for place in range(len(judged))
         ]
 
-    def court(self, product: str) -> Court:
+    def fitted(self, product: str) -> FittedGate:
         """Return what judges a product.
 
         Raises:
             ConfigError: the gate does not know it.
         """
-        if product not in self.courts:
-            raise ConfigError(f"{product!r} is no product that this gate was fitted on{nearest(product, self.courts)}")
-        return self.courts[product]
+        if product not in self.fitted_gates:
+            raise ConfigError(
+                f"{product!r} is no product that this gate was fitted on{nearest(product, self.fitted_gates)}"
+            )
+        return self.fitted_gates[product]
 
     def save(self, folder: Path) -> None:
         """Write gate.json and a safetensors file a product."""
@@ -119,18 +121,18 @@ class Gate:
             "settings": self.settings.model_dump(mode="json"),
             "products": {},
         }
-        for number, (product, court) in enumerate(self.courts.items()):
+        for number, (product, fitted) in enumerate(self.fitted_gates.items()):
             tensors = {
-                f"{name}/{key}": value for name, one in court.filters.items() for key, value in one.state().items()
+                f"{name}/{key}": value for name, one in fitted.filters.items() for key, value in one.state().items()
             }
             save_tensors(folder / f"{number:03d}.safetensors", tensors)
             tree["products"][product] = {
-                "kinds": list(court.kinds),
+                "kinds": list(fitted.kinds),
                 "file": f"{number:03d}.safetensors",
-                "filters": {name: one.settings.model_dump(mode="json") for name, one in court.filters.items()},
-                "limits": court.limits,
-                "said": court.said,
-                "left_out": court.left_out,
+                "filters": {name: one.settings.model_dump(mode="json") for name, one in fitted.filters.items()},
+                "limits": fitted.limits,
+                "said": fitted.said,
+                "left_out": fitted.left_out,
             }
         write_json(folder / "gate.json", tree)
 
@@ -147,7 +149,7 @@ class Gate:
         tree = read_json(path)
         if not isinstance(tree, dict) or tree.get("version") != _VERSION:
             raise RunError(f"{path}: not a gate of this version; screen its run again")
-        courts = {}
+        fitted_gates = {}
         for product, own in tree["products"].items():
             tensors, _ = load_tensors(folder / own["file"])
             filters = {}
@@ -156,9 +158,11 @@ class Gate:
                 filters[name] = kind(validate(kind.Settings, settings, where=f"{path}: {name}"), own["kinds"])
                 prefix = f"{name}/"
                 filters[name].restore({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-            courts[product] = Court(tuple(own["kinds"]), filters, own["limits"], own["said"], own["left_out"])
+            fitted_gates[product] = FittedGate(
+                tuple(own["kinds"]), filters, own["limits"], own["said"], own["left_out"]
+            )
         settings = validate(ScreenConfig, tree["settings"], where=str(path))
-        return cls(settings, tree["extractor"]["name"], tree["extractor"]["fingerprint"], tree["visible"], courts)
+        return cls(settings, tree["extractor"]["name"], tree["extractor"]["fingerprint"], tree["visible"], fitted_gates)
 
     def require(self, extractor: Extractor) -> None:
         """Refuse features of another extractor.
@@ -201,8 +205,8 @@ def known_filters(settings: ScreenConfig) -> None:
             raise ConfigError(f"screen.thresholds: {name!r} is no score{nearest(name, [*scores, family])}")
 
 
-def make_court(settings: ScreenConfig, kinds: Sequence[str], shots: Lineup, sound: Lineup) -> Court:
-    """Fit every filter on one product's shots, and set the thresholds."""
+def fit_gate(settings: ScreenConfig, kinds: Sequence[str], shots: ScreeningSet, sound: ScreeningSet) -> FittedGate:
+    """Trainer every filter on one product's shots, and set the thresholds."""
     filters: dict[str, Filter] = {}
     limits: dict[str, float | None] = {}
     left_out: dict[str, dict[str, Any]] = {}
@@ -226,7 +230,7 @@ def make_court(settings: ScreenConfig, kinds: Sequence[str], shots: Lineup, soun
                 left_out[score] = {"shots": len(values), **{k: round(float(v), DIGITS) for k, v in facts.items()}}
         if words := filters[name].said():
             said.append(words)
-    return Court(tuple(kinds), filters, limits, said, left_out)
+    return FittedGate(tuple(kinds), filters, limits, said, left_out)
 
 
 def _keep(

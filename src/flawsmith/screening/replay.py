@@ -29,7 +29,7 @@ from flawsmith.screening.screen import judge, write_scores
 LAYOUTS = ("beside", "mvtec", "visa", "pairs")
 _MASK, _NORMAL = ".mask", ".normal"
 
-Found = tuple[str, str, Path, Path, Path | None]
+Prediction = tuple[str, str, Path, Path, Path | None]
 """(product, kind, picture, mask, sound photograph)."""
 
 
@@ -59,28 +59,28 @@ def replay(
         ConfigError: the extractor's weights are not those of the gate, or a kind or product is unknown to it.
         DataError: a picture has no mask, or there is no picture.
     """
-    court = Gate.load(gate / "gate" if (gate / "gate").is_dir() else gate)
-    asked = extractor or load_extractor(court.extractor, source, offline=offline)
-    court.require(asked)
-    found = _found(folder, layout, court)
+    fitted = Gate.load(gate / "gate" if (gate / "gate").is_dir() else gate)
+    asked = extractor or load_extractor(fitted.extractor, source, offline=offline)
+    fitted.require(asked)
+    found = _found(folder, layout, fitted)
     path = out or folder / "replayed.jsonl"
-    describer = Describer(asked, court.visible)
+    describer = Describer(asked, fitted.visible)
     rows = []
     with progress("replay", len(found), "pictures") as advance:
         for product in sorted({item[0] for item in found}):
             own = [item for item in found if item[0] == product]
-            court.court(product)
+            fitted.fitted(product)
             names = [item[2].stem for item in own]
             twice = len(set(names)) < len(names)
             shown = (_shown(item, folder, full=twice) for item in own)
-            rows += judge(court, product, shown, describer, path.parent, advance)
+            rows += judge(fitted, product, shown, describer, path.parent, advance)
     write_scores(path, rows)
     rejected = [row for row in rows if not row["kept"]]
     told = f"screen: {len(rows) - len(rejected)} of {len(rows)} pictures kept"
     return told + (f" ({commonest(rejected)})" if rejected else "") + f"; {path}"
 
 
-def _found(folder: Path, layout: str, gate: Gate) -> list[Found]:
+def _found(folder: Path, layout: str, gate: Gate) -> list[Prediction]:
     """Return the pictures to judge, in natural order of their names: the order in which copies are looked for."""
     if layout not in LAYOUTS:
         raise ConfigError(f"--layout {layout}: unknown{nearest(layout, LAYOUTS)}")
@@ -91,7 +91,7 @@ def _found(folder: Path, layout: str, gate: Gate) -> list[Found]:
     elif layout == "beside":
         found = list(_beside(folder, gate))
     else:
-        only = next(iter(gate.courts)) if len(gate.courts) == 1 else ""
+        only = next(iter(gate.fitted_gates)) if len(gate.fitted_gates) == 1 else ""
         scanned = layouts.scan(DataConfig(root=folder, layout=layout, product=only if layout == "pairs" else ""))
         found = [(e.product, e.defect, e.image, e.mask, None) for e in scanned if e.defect and e.mask]
     if not found:
@@ -99,7 +99,7 @@ def _found(folder: Path, layout: str, gate: Gate) -> list[Found]:
     return sorted(found, key=lambda item: layouts.natural_key(item[2].name))
 
 
-def _of_run(run: Run) -> Iterator[Found]:
+def _of_run(run: Run) -> Iterator[Prediction]:
     normals = {example.id: example.image for example in load_split(run).normals}
     for row in run.samples():
         if row["status"] == "made" and run.path(row["image"]).is_file():
@@ -107,7 +107,7 @@ def _of_run(run: Run) -> Iterator[Found]:
             yield row["product"], row["defect"], *pair, normals.get(row["normal"])
 
 
-def _beside(folder: Path, gate: Gate) -> Iterator[Found]:
+def _beside(folder: Path, gate: Gate) -> Iterator[Prediction]:
     for path in sorted(folder.rglob("*")):
         stem = path.stem
         if path.suffix.lower() not in images.SUFFIXES or stem.endswith((_MASK, _NORMAL)):
@@ -118,18 +118,18 @@ def _beside(folder: Path, gate: Gate) -> Iterator[Found]:
         mask = path.with_name(f"{stem}{_MASK}.png")
         if not mask.is_file():
             raise DataError(f"{path}: has no mask; put {mask.name} beside it")
-        product = parts[0] if parts and parts[0] in gate.courts else ""
+        product = parts[0] if parts and parts[0] in gate.fitted_gates else ""
         rest = parts[1:] if product else parts
-        if not product and len(gate.courts) > 1:
-            known = ", ".join(gate.courts)
+        if not product and len(gate.fitted_gates) > 1:
+            known = ", ".join(gate.fitted_gates)
             raise DataError(f"{path}: which product is it? Put it below a folder that is called {known}")
         if not rest:
             raise DataError(f"{path}: which kind is it? Put it below a folder that is called as the kind is")
         normals = sorted(path.parent.glob(f"{_escaped(stem)}{_NORMAL}.*"))
-        yield product or next(iter(gate.courts)), rest[0], path, mask, normals[0] if normals else None
+        yield product or next(iter(gate.fitted_gates)), rest[0], path, mask, normals[0] if normals else None
 
 
-def _shown(item: Found, folder: Path, *, full: bool) -> Shown:
+def _shown(item: Prediction, folder: Path, *, full: bool) -> Shown:
     _, kind, picture, mask, normal = item
     native = images.read(picture)
     name = picture.relative_to(folder).with_suffix("").as_posix() if full else picture.stem

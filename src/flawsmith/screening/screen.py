@@ -28,8 +28,8 @@ from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
 from flawsmith.run.rounds import gate_hash
 from flawsmith.run.verdicts import commonest
-from flawsmith.screening.describe import Describer, Shown, line_up
-from flawsmith.screening.gate import Court, Gate, Row, known_filters, make_court
+from flawsmith.screening.describe import Describer, Shown, screening_set
+from flawsmith.screening.gate import FittedGate, Gate, Row, fit_gate, known_filters
 from flawsmith.screening.rounds import discard, plan_more
 from flawsmith.types import Example
 
@@ -63,8 +63,10 @@ def screen(run: Run) -> Path:
     rows = [row for row in run.samples() if row["status"] == "made"]
     products = sorted({example.product for example in split.shots})
     with progress("screen", len(rows), "pairs") as advance:
-        courts = {product: court_of(config.screen, split, product, describer, pictures) for product in products}
-        gate = Gate(config.screen, extractor.name, extractor.fingerprint, describer.visible, courts)
+        fitted_gates = {
+            product: fit_product(config.screen, split, product, describer, pictures) for product in products
+        }
+        gate = Gate(config.screen, extractor.name, extractor.fingerprint, describer.visible, fitted_gates)
         normals = {example.id: example for example in split.normals}
         judged: list[Row] = []
         for product in products:
@@ -109,11 +111,11 @@ def judge(
         DataError: a picture and its sound photograph are of different sizes, or a mask is empty.
         ConfigError: the gate does not know the product, or a kind.
     """
-    court = gate.court(product)
+    fitted = gate.fitted(product)
     rows, repaired = [], {}
     for shown in pictures:
         row = describer.row(shown)
-        if gate.settings.repair and shown.below is not None and _misfits(court, row, describer):
+        if gate.settings.repair and shown.below is not None and _misfits(fitted, row, describer):
             picture, mask = describer.repaired(shown)
             if mask.any():
                 repaired[shown.name] = _write_repaired(folder, shown.name, picture, mask)
@@ -123,7 +125,7 @@ def judge(
         rows.append(row)
         if advance is not None:
             advance()
-    judged = gate.judge(product, line_up(rows, gate.extractor))
+    judged = gate.judge(product, screening_set(rows, gate.extractor))
     return [row | ({"repaired": repaired[row["name"]]} if row["name"] in repaired else {}) for row in judged]
 
 
@@ -133,8 +135,8 @@ def write_scores(path: Path, rows: Sequence[Row]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ordered))
 
 
-def court_of(part: ScreenConfig, split: Split, product: str, describer: Describer, pictures: Pictures) -> Court:
-    """Fit the filters on one product's shots and sound parts."""
+def fit_product(part: ScreenConfig, split: Split, product: str, describer: Describer, pictures: Pictures) -> FittedGate:
+    """Trainer the filters on one product's shots and sound parts."""
     shots = [example for example in split.shots if example.product == product]
     normals = [example for example in split.normals if example.product == product]
     looked = _evenly(normals, part.sound)
@@ -155,7 +157,7 @@ def court_of(part: ScreenConfig, split: Split, product: str, describer: Describe
         sound.append(describer.row(Shown(example.id, "", native, mask)))
     kinds = sorted({str(example.defect) for example in shots})
     name = describer.extractor.name
-    return make_court(part, kinds, line_up(real, name), line_up(sound, name))
+    return fit_gate(part, kinds, screening_set(real, name), screening_set(sound, name))
 
 
 def _pair(run: Run, row: dict[str, Any], pictures: Pictures, normals: dict[str, Example]) -> Shown:
@@ -165,10 +167,10 @@ def _pair(run: Run, row: dict[str, Any], pictures: Pictures, normals: dict[str, 
     return Shown(f"{row['index']:06d}", row["defect"], native, mask, below, row["normal"])
 
 
-def _misfits(court: Court, row: dict[str, Any], describer: Describer) -> bool:
+def _misfits(fitted: FittedGate, row: dict[str, Any], describer: Describer) -> bool:
     """Return whether the label alone is reason enough to reject."""
-    scores = court.filters["alignment"].score(line_up([row], describer.extractor.name))
-    limits = {name: court.limits.get(name) for name in scores}
+    scores = fitted.filters["alignment"].score(screening_set([row], describer.extractor.name))
+    limits = {name: fitted.limits.get(name) for name in scores}
     return any(float(scores[name]) < limit for name, limit in limits.items() if limit is not None)
 
 

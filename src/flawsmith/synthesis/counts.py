@@ -1,4 +1,4 @@
-"""How many pairs each product gets of each kind: `generate.count`, loans and a sentence, put together."""
+"""How many pairs each product gets of each kind: `generate.count`, transfers and a sentence, put together."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from flawsmith.config import Config
 from flawsmith.data.split import Split
 from flawsmith.errors import ConfigError
-from flawsmith.synthesis.prompt import wished_counts
-from flawsmith.synthesis.transfer import loans
+from flawsmith.synthesis.prompt import prompted_counts
+from flawsmith.synthesis.transfer import transfers
 
 
 def counts(config: Config, split: Split) -> dict[tuple[str, str], int]:
@@ -22,10 +22,10 @@ def counts(config: Config, split: Split) -> dict[tuple[str, str], int]:
     """
     real = Counter((e.product, e.defect) for e in (*split.shots, *split.test_defects) if e.defect)
     kinds = sorted({(e.product, e.defect) for e in split.shots if e.defect})
-    kinds += list(loans(config, split))
+    kinds += list(transfers(config, split))
     asked = wanted(config, {key: real[key] for key in kinds})
-    if config.generate.say:
-        asked = wished_counts(config, split, asked)
+    if config.generate.prompt:
+        asked = prompted_counts(config, split, asked)
     if not any(asked.values()):
         raise ConfigError(f"generate.count: {config.generate.count!r} asks for no pair at all; name a number a kind")
     return asked

@@ -1,6 +1,6 @@
 """Make the planned pairs: samples/000017.png with samples/000017.mask.png, and a line each in samples.jsonl.
 
-Shams, which are sound parts repainted as sound, follow in shams/ and shams.jsonl. A batch is made whole or not at all,
+Controls, which are sound parts repainted as sound, follow in controls/ and controls.jsonl. A batch is made whole or not at all,
 so a run that was killed makes the same bytes when it goes on. What screening asks for since (rounds.json) is planned
 and made behind the rest. `--shard i/n` makes every n-th batch; shards share the
 plan and write their own lines.
@@ -28,14 +28,14 @@ from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
 from flawsmith.run.rounds import forget_discarded, forget_rounds, read_discarded, read_rounds
 from flawsmith.synthesis.paint import Painter, Pair
-from flawsmith.synthesis.plan import Line, make_plan, make_shams, plan_lines
-from flawsmith.synthesis.sweep import is_turned, paint_dial
+from flawsmith.synthesis.plan import Line, make_controls, make_plan, plan_lines
+from flawsmith.synthesis.sweep import has_sweep, paint_sweep
 from flawsmith.synthesis.train import generator_class, is_trained, load_backbone, train_hash, working_size
 
 Shard = tuple[int, int]
 NEW: dict[str, Any] = {"reference": "shot", "borrow": [], "say": ""}
 """Settings that came later, with the value that changes nothing: it is left out of the stage's input hash."""
-PAIRS, SHAMS = "samples", "shams"
+PAIRS, CONTROLS = "samples", "controls"
 """Folders in a run, and the names of the files that hold a line each."""
 
 
@@ -65,16 +65,16 @@ def generate(run: Run, shard: Shard = (0, 1)) -> None:
             f"run `flawsmith train {run.folder}`"
         )
     tree = config.generate.model_dump(mode="json")
-    share = tree.pop("shams")
+    share = tree.pop("controls")
     for name, default in NEW.items():
         if tree[name] == default:  # runs from before these settings are as they were
             tree.pop(name)
     late = {name: _told(settings, name) for name in sorted(kind.sampling_only)}
-    stamp = digest(trained, tree, late)  # another number of shams leaves the pairs as they are
+    stamp = digest(trained, tree, late)  # another number of controls leaves the pairs as they are
     if config.screen.enabled and config.screen.times > 1:
         stamp = digest(stamp, config.screen.times)
     both = digest(stamp, share)
-    if run.stage_hash("generate") == both and _all_there(run) and (not kind.dial[0] or is_turned(run)):
+    if run.stage_hash("generate") == both and _all_there(run) and (not kind.sweep[0] or has_sweep(run)):
         return
     begun = time.time()
     pictures = Pictures(split.normals)
@@ -82,11 +82,11 @@ def generate(run: Run, shard: Shard = (0, 1)) -> None:
         forget_discarded(run)  # something is missing, so whatever is not there is made again
         lines = _planned(run, stamp, lambda: make_plan(config, split, kind, pictures))
         lines = _with_rounds(run, lines, lambda asked, before: plan_lines(config, split, kind, pictures, asked, before))
-        # Rounds after the first replace pairs; the shams of the first are as many as were asked for.
-        shams = make_shams(config, split, kind, pictures, [line for line in lines if "round" not in line])
-        _clear_shams(run, both)
+        # Rounds after the first replace pairs; the controls of the first are as many as were asked for.
+        controls = make_controls(config, split, kind, pictures, [line for line in lines if "round" not in line])
+        _clear_controls(run, both)
     made = 0
-    work = ((PAIRS, lines, run.samples), (SHAMS, shams, run.shams))
+    work = ((PAIRS, lines, run.samples), (CONTROLS, controls, run.controls))
     generators: dict[str, Generator] = {}
 
     def painter_of(job: str) -> Painter:
@@ -99,14 +99,14 @@ def generate(run: Run, shard: Shard = (0, 1)) -> None:
 
     for name, planned, rows_of in work:
         made += _make(run, name, planned, shard, rows_of, painter_of)
-    told = f"{made} pairs and shams, shard {shard[0]}/{shard[1]}"
+    told = f"{made} pairs and controls, shard {shard[0]}/{shard[1]}"
     run.log(stage="generate", seconds=round(time.time() - begun, 1), what=told)
     rows = run.samples()
-    if len(rows) == len(lines) and len(run.shams()) == len(shams):
+    if len(rows) == len(lines) and len(run.controls()) == len(controls):
         good = sum(row["status"] == "made" for row in rows)
-        run.finish("generate", both, pairs=good, given_up=len(rows) - good, shams=len(shams))
-        if kind.dial[0]:
-            paint_dial(run, lines, *kind.dial, painter_of)
+        run.finish("generate", both, pairs=good, given_up=len(rows) - good, controls=len(controls))
+        if kind.sweep[0]:
+            paint_sweep(run, lines, *kind.sweep, painter_of)
 
 
 def _told(settings: Settings, name: str) -> Any:
@@ -122,7 +122,7 @@ def _make(
     rows_of: Callable[[], list[dict[str, Any]]],
     painter_of: Callable[[str], Painter],
 ) -> int:
-    """Make this shard's batches of pairs or shams that are not on disk yet; return how many were made."""
+    """Make this shard's batches of pairs or controls that are not on disk yet; return how many were made."""
     path = run.path(f"{name}.jsonl" if shard[1] == 1 else f"{name}.{shard[0]}-of-{shard[1]}.jsonl")
     batches = [group for number, group in sorted(_by_batch(lines).items()) if number % shard[1] == shard[0]]
     done = _whole_batches(run, path, batches, rows_of)
@@ -203,8 +203,8 @@ def _all_there(run: Run) -> bool:
     """Return whether every planned pair has its line and its files: what a user deletes is made again."""
     rows = run.samples()
     plan = _read_plan(run.path("plan.jsonl"), None)
-    shams = run.shams()
-    whole = 0 < len(plan) == len(rows) and len(shams) == run.stage("generate").get("shams")
+    controls = run.controls()
+    whole = 0 < len(plan) == len(rows) and len(controls) == run.stage("generate").get("controls")
     rounds = [sum(asked.values()) for asked in read_rounds(run)]
     of_rounds = Counter(line["round"] for line in plan if "round" in line)
     gone = read_discarded(run)
@@ -212,7 +212,7 @@ def _all_there(run: Run) -> bool:
         whole
         and of_rounds == Counter(dict(enumerate(rounds, start=1)))
         and all(_is_there(run, row) or row["index"] in gone for row in rows)
-        and all(_is_there(run, row) for row in shams)
+        and all(_is_there(run, row) for row in controls)
     )
 
 
@@ -250,13 +250,13 @@ def _sort_lines(path: Path) -> None:
         _write_lines(path, ordered)
 
 
-def _clear_shams(run: Run, stamp: str) -> None:
-    """Take away the shams of another input; what a killed run made of this one stays."""
-    mark = run.path("state", "shams.json")
+def _clear_controls(run: Run, stamp: str) -> None:
+    """Take away the controls of another input; what a killed run made of this one stays."""
+    mark = run.path("state", "controls.json")
     if mark.exists() and read_json(mark).get("hash") == stamp:
         return
-    shutil.rmtree(run.path(SHAMS), ignore_errors=True)
-    for old in run.folder.glob(f"{SHAMS}*.jsonl"):
+    shutil.rmtree(run.path(CONTROLS), ignore_errors=True)
+    for old in run.folder.glob(f"{CONTROLS}*.jsonl"):
         old.unlink()
     write_json(mark, {"hash": stamp})
 

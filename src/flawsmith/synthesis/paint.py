@@ -1,4 +1,4 @@
-"""Paint one batch of planned pairs or shams at native resolution: cut windows, sample, paste back, re-fit labels."""
+"""Paint one batch of planned pairs or controls at native resolution: cut windows, sample, paste back, re-fit labels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flawsmith.data.tiling import Window
 from flawsmith.data.windows import Refit, cut, cut_mask, one_window, paste, refit, uncut
 from flawsmith.interfaces import Generator
 from flawsmith.synthesis.plan import Line, asked_mask
-from flawsmith.synthesis.transfer import kin_of
+from flawsmith.synthesis.transfer import shots_for
 from flawsmith.types import Batch, Condition, Example
 
 Paint = Literal["replace", "residual"]
@@ -114,7 +114,7 @@ class Painter:
 
     def _canvas(self, line: Line) -> _Canvas:
         normal, shot = self._by_id[line["normal"]], self._by_id[line["shot"]]
-        asked = asked_mask(line, normal, shot, kin_of(line, self._shots), self._pictures, self._config.generate.turn)
+        asked = asked_mask(line, normal, shot, shots_for(line, self._shots), self._pictures, self._config.generate.turn)
         photograph = self._pictures.read(normal)
         posed = sketch = None
         if "twin" in line:
@@ -187,7 +187,7 @@ class Painter:
         size = None if self.generator.native else self._size
         windows = [canvas.windows[turn] for canvas in group]
         normals = [cut(images.to_model(c.current, c.normal.span), w, size) for c, w in zip(group, windows, strict=True)]
-        # A sham is repainted where its pair was, also by a generator that draws the masks of damage itself.
+        # A control is repainted where its pair was, also by a generator that draws the masks of damage itself.
         draws = not self.generator.needs_mask and "twin" not in group[0].line
         where = [c.part if draws else c.asked for c in group]
         masks = mask_tensor([cut_mask(mask, w, size) for mask, w in zip(where, windows, strict=True)])
@@ -234,7 +234,7 @@ class Painter:
     def _finish(self, canvas: _Canvas, *, last: bool) -> Pair | None:
         """Return the pair; None = too little shows, try another seed."""
         if "twin" in canvas.line:
-            return _sham(canvas)
+            return _control(canvas)
         paint = "whole" if canvas.whole else self._paint_of(canvas)
         if canvas.whole:
             # The photograph lies under nothing of the window: there is no change to fit a label to.
@@ -291,8 +291,8 @@ def _union(canvas: _Canvas) -> np.ndarray:
     return np.asarray(np.logical_or.reduce(masks))
 
 
-def _sham(canvas: _Canvas) -> Pair:
-    """Return a finished sham: however little shows of it is right, and its mask is all that was repainted."""
+def _control(canvas: _Canvas) -> Pair:
+    """Return a finished control: however little shows of it is right, and its mask is all that was repainted."""
     line = canvas.line
     row = {name: line[name] for name in ("index", "twin", "product", "defect", "normal", "donor", "seed")}
     row |= {"status": "made", "area": int(canvas.asked.sum())}

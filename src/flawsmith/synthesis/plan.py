@@ -22,14 +22,14 @@ from flawsmith.errors import DataError
 from flawsmith.interfaces import Generator
 from flawsmith.run.progress import progress
 from flawsmith.synthesis.counts import counts
-from flawsmith.synthesis.prompt import wish_of, wished_pose
+from flawsmith.synthesis.prompt import parsed_prompt, prompted_pose
 from flawsmith.synthesis.train import jobs_of
-from flawsmith.synthesis.transfer import kin_of, known_references, loans, reference_of
+from flawsmith.synthesis.transfer import known_references, reference_of, shots_for, transfers
 from flawsmith.types import Example
 
 Line = dict[str, Any]
 _DONORS = 8
-"""Photographs that are looked at for a sham's sound matter."""
+"""Photographs that are looked at for a control's sound matter."""
 _SHADE = 4
 """Sigma in pixels of what counts as shading, and how far round the mask it is compared."""
 
@@ -55,7 +55,7 @@ def plan_lines(
     A line's choices and seed follow from its index, so no two rounds ask for the same.
     """
     job_of = {shot: job.name for job in jobs_of(config, split) for shot in job.shots}
-    lent = loans(config, split)
+    lent = transfers(config, split)
     order: list[tuple[str, str, str]] = []
     for (product, defect), count in count_of.items():
         lender = lent.get((product, defect), product)
@@ -86,23 +86,23 @@ def plan_lines(
     return lines
 
 
-def make_shams(
+def make_controls(
     config: Config, split: Split, kind: type[Generator], pictures: Pictures, lines: Sequence[Line]
 ) -> list[Line]:
-    """Return the shams' lines: places of some of the pairs, evenly over the kinds, to be repainted as sound.
+    """Return the controls' lines: places of some of the pairs, evenly over the kinds, to be repainted as sound.
 
-    A sham is painted on its pair's photograph, in its pair's mask. The sound matter to start from comes from the same
+    A control is painted on its pair's photograph, in its pair's mask. The sound matter to start from comes from the same
     place of another photograph where the product fills its pictures; a part that lies in any direction has no same
     place, so there it is the photograph's own.
     """
-    if not kind.paints_sound or not config.generate.shams:
+    if not kind.paints_controls or not config.generate.controls:
         return []
-    share, seen = config.generate.shams, Counter[tuple[str, str]]()
-    shams: list[Line] = []
+    share, seen = config.generate.controls, Counter[tuple[str, str]]()
+    controls: list[Line] = []
     batch, last, size = -1, "", 0
     for line in lines:
         key = (line["product"], line["defect"])
-        if "borrowed" in line:  # shams serve the proof, and what was never seen on a product is not proved on it
+        if "borrowed" in line:  # controls serve the proof, and what was never seen on a product is not proved on it
             continue
         seen[key] += 1
         if int(seen[key] * share) == int((seen[key] - 1) * share):
@@ -111,13 +111,13 @@ def make_shams(
             batch, size, last = batch + 1, 0, line["job"]
         size += 1
         rng = np.random.default_rng((config.seed, 33, line["index"]))
-        number = {"index": len(shams), "twin": line["index"], "batch": batch, "seed": int(rng.integers(2**31))}
-        shams.append({**line, **number, "donor": _donor(config, split, pictures, line, rng)})
-    return shams
+        number = {"index": len(controls), "twin": line["index"], "batch": batch, "seed": int(rng.integers(2**31))}
+        controls.append({**line, **number, "donor": _donor(config, split, pictures, line, rng)})
+    return controls
 
 
 def _donor(config: Config, split: Split, pictures: Pictures, line: Line, rng: np.random.Generator) -> str:
-    """Return the id of the photograph whose sound matter a sham starts from.
+    """Return the id of the photograph whose sound matter a control starts from.
 
     Of a few drawn at random, the one whose shading is most like this one's in and round the mask: an edge or a shadow
     that only the other photograph has would look like damage.
@@ -129,7 +129,7 @@ def _donor(config: Config, split: Split, pictures: Pictures, line: Line, rng: np
     if not others:
         return str(line["normal"])
     normal, shot = by_id[line["normal"]], by_id[line["shot"]]
-    mask = asked_mask(line, normal, shot, kin_of(line, split.shots), pictures, config.generate.turn)
+    mask = asked_mask(line, normal, shot, shots_for(line, split.shots), pictures, config.generate.turn)
     seen = grown(mask, _SHADE)
     here = _shading(pictures.read(normal).model(), mask.shape)[seen]
     gaps = {}
@@ -149,7 +149,7 @@ def _choices(config: Config, split: Split, kind: type[Generator], pictures: Pict
     product = asked["product"]
     rng = np.random.default_rng((config.seed, 31, asked["index"]))
     seed = int(rng.integers(2**31))
-    shots = kin_of(asked, split.shots)
+    shots = shots_for(asked, split.shots)
     normals = [e for e in split.normals if e.product == product]
     if not normals:
         raise DataError(f"product {product!r} has no sound part to paint on; add photographs of good parts")
@@ -159,11 +159,11 @@ def _choices(config: Config, split: Split, kind: type[Generator], pictures: Pict
     if kind.needs_shot:
         source = "shots"
     pose, look = None, ""
-    if config.generate.say:
+    if config.generate.prompt:
         source = "shots"
-        wish = wish_of(config, split)
-        shot, pose = wished_pose(wish, shots, normal, pictures, rng, turn=config.generate.turn)
-        look = wish.look
+        parsed = parsed_prompt(config, split)
+        shot, pose = prompted_pose(parsed, shots, normal, pictures, rng, turn=config.generate.turn)
+        look = parsed.look
     elif source == "shots":
         pose = _pose(config, shot, normal, pictures, rng)
     line: Line = {"seed": seed, "normal": normal.id, "shot": shot.id, "masks": source, "pose": None}

@@ -1,4 +1,4 @@
-"""From a sentence (`generate.say`) to plan lines: which shot lends its damage, where it is laid, and how large."""
+"""From a sentence (`generate.prompt`) to plan lines: which shot lends its damage, where it is laid, and how large."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ import numpy as np
 
 from flawsmith.config import Config
 from flawsmith.data.masks.poses import Pose, Turn, apply_pose_mask, pose_mask
-from flawsmith.data.masks.prompt_parser import SIZES, Wish, parse
+from flawsmith.data.masks.prompt_parser import SIZES, ParsedPrompt, parse
 from flawsmith.data.photographs import Pictures
 from flawsmith.data.split import Split
 from flawsmith.types import Example
 
 _TRIES = 24
-"""Poses that are looked at; the one that meets the wish best is taken."""
+"""Poses that are looked at; the one that meets the parsed best is taken."""
 _SHARE = 0.34
 """Of the kind's shots, the share that counts as long, thin, faint ..."""
 
 
-def wish_of(config: Config, split: Split) -> Wish:
-    """Return what `generate.say` asks for.
+def parsed_prompt(config: Config, split: Split) -> ParsedPrompt:
+    """Return what `generate.prompt` asks for.
 
     Raises:
         ConfigError: it is not understood; the sentence says what is known.
     """
     kinds = sorted({str(e.defect) for e in split.shots})
-    return parse(config.generate.say, kinds, sorted({e.product for e in split.normals}))
+    return parse(config.generate.prompt, kinds, sorted({e.product for e in split.normals}))
 
 
-def wished_counts(config: Config, split: Split, asked: dict[tuple[str, str], int]) -> dict[tuple[str, str], int]:
+def prompted_counts(config: Config, split: Split, asked: dict[tuple[str, str], int]) -> dict[tuple[str, str], int]:
     """Keep of the counts those of the kind, and of the product, that the sentence names."""
-    wish = wish_of(config, split)
+    parsed = parsed_prompt(config, split)
     return {
         (product, kind): count
         for (product, kind), count in asked.items()
-        if kind == wish.kind and wish.product in ("", product)
+        if kind == parsed.kind and parsed.product in ("", product)
     }
 
 
-def wished_pose(
-    wish: Wish,
+def prompted_pose(
+    parsed: ParsedPrompt,
     shots: Sequence[Example],
     normal: Example,
     pictures: Pictures,
@@ -54,7 +54,7 @@ def wished_pose(
     and scaled to where it was asked for; on a part it stays where such damage lies on the part, and the nearest of
     many poses is taken.
     """
-    fitting = _fitting(wish, shots, pictures)
+    fitting = _fitting(parsed, shots, pictures)
     part = pictures.part(normal)
     shape = pictures.read(normal).native.shape[:2]
     best: tuple[float, Example, Pose] | None = None
@@ -64,8 +64,8 @@ def wished_pose(
         assert mask is not None
         pose = pose_mask(mask, pictures.part(shot), part, rng, turn=turn)
         if part.all():
-            pose = _moved(pose, mask, shape, wish, rng)
-        miss = _miss(wish, apply_pose_mask(mask, pose, shape), float(mask.sum()) * pose.scale**2)
+            pose = _moved(pose, mask, shape, parsed, rng)
+        miss = _miss(parsed, apply_pose_mask(mask, pose, shape), float(mask.sum()) * pose.scale**2)
         if best is None or miss < best[0]:
             best = miss, shot, pose
         if miss == 0:
@@ -74,11 +74,11 @@ def wished_pose(
     return best[1], best[2]
 
 
-def _fitting(wish: Wish, shots: Sequence[Example], pictures: Pictures) -> list[Example]:
+def _fitting(parsed: ParsedPrompt, shots: Sequence[Example], pictures: Pictures) -> list[Example]:
     """Return the third of the shots that are longest, thinnest, faintest ... among their kind."""
     wants = [
         (number, -1.0 if word in ("long", "wide", "severe") else 1.0)
-        for number, word in enumerate((wish.length, wish.width, wish.severity))
+        for number, word in enumerate((parsed.length, parsed.width, parsed.severity))
         if word
     ]
     if not wants:
@@ -90,29 +90,29 @@ def _fitting(wish: Wish, shots: Sequence[Example], pictures: Pictures) -> list[E
     return [shots[place] for place in order[: max(1, round(_SHARE * len(shots)))]]
 
 
-def _moved(pose: Pose, mask: np.ndarray, shape: Sequence[int], wish: Wish, rng: np.random.Generator) -> Pose:
+def _moved(pose: Pose, mask: np.ndarray, shape: Sequence[int], parsed: ParsedPrompt, rng: np.random.Generator) -> Pose:
     """Return the pose with its damage brought to the size and place that were asked for, inside the picture."""
     points = np.argwhere(mask)[:, ::-1].astype(np.float64)
     matrix = pose.array.copy()
     size = np.array([shape[1], shape[0]], np.float64)
-    if wish.size:
+    if parsed.size:
         extent = float(np.ptp(points @ matrix[:, :2].T, axis=0).max() + 1) / float(size.max())
-        low, high = SIZES[wish.size]
+        low, high = SIZES[parsed.size]
         aim = float(np.exp(rng.uniform(np.log(low * 1.1), np.log(high * 0.9))))
         matrix[:, :2] *= aim / extent
     moved = points @ matrix[:, :2].T
     half = np.ptp(moved, axis=0) / 2
     middle = moved.min(axis=0) + half
-    if wish.place is not None:
-        to = np.array(wish.place) + rng.uniform(-0.08, 0.08, 2)
-        # A wish that names one side alone leaves the other free.
+    if parsed.place is not None:
+        to = np.array(parsed.place) + rng.uniform(-0.08, 0.08, 2)
+        # A parsed that names one side alone leaves the other free.
         free = rng.uniform(0.15, 0.85, 2)
-        to = np.where([not wish.across, not wish.down], free, to)
+        to = np.where([not parsed.across, not parsed.down], free, to)
     else:
         to = (pose.array[:, :2] @ points.mean(axis=0) + pose.array[:, 2]) / size
-    if wish.edge:
+    if parsed.edge:
         sides = {"left": (0, 0.0), "right": (0, 1.0), "top": (1, 0.0), "bottom": (1, 1.0)}
-        named = [sides[word] for word in (wish.across, wish.down) if word in sides]
+        named = [sides[word] for word in (parsed.across, parsed.down) if word in sides]
         axis, end = named[0] if named else list(sides.values())[int(rng.integers(4))]
         to[axis] = end
     centre = np.clip(to * size, half + 1, np.maximum(size - half - 2, half + 1))
@@ -120,21 +120,24 @@ def _moved(pose: Pose, mask: np.ndarray, shape: Sequence[int], wish: Wish, rng: 
     return Pose.of(matrix)
 
 
-def _miss(wish: Wish, posed: np.ndarray, area: float) -> float:
-    """Return how far a posed mask is from the wish; 0 = it is met."""
+def _miss(parsed: ParsedPrompt, posed: np.ndarray, area: float) -> float:
+    """Return how far a posed mask is from the parsed; 0 = it is met."""
     ys, xs = np.nonzero(posed)
     if not len(xs):
         return float("inf")
     height, width = posed.shape
     miss = max(0.0, 0.7 - len(xs) / max(area, 1.0))
-    if wish.place is not None:
-        x, y = wish.place
-        gap = [abs(xs.mean() / width - x) if wish.across else 0.0, abs(ys.mean() / height - y) if wish.down else 0.0]
+    if parsed.place is not None:
+        x, y = parsed.place
+        gap = [
+            abs(xs.mean() / width - x) if parsed.across else 0.0,
+            abs(ys.mean() / height - y) if parsed.down else 0.0,
+        ]
         miss += max(0.0, max(gap) - 0.15)
-    if wish.size:
-        low, high = SIZES[wish.size]
+    if parsed.size:
+        low, high = SIZES[parsed.size]
         extent = (max(np.ptp(xs) / width, np.ptp(ys) / height)) or 1 / max(width, height)
         miss += max(0.0, low - extent) + max(0.0, extent - high)
-    if wish.edge:
+    if parsed.edge:
         miss += min(xs.min() / width, ys.min() / height, 1 - xs.max() / width, 1 - ys.max() / height)
     return float(miss)

@@ -1,7 +1,7 @@
-"""Show what a generator's dial does: the same pairs painted again with other values of one setting, side by side.
+"""Show what a generator's sweep does: the same pairs painted again with other values of one setting, side by side.
 
-A generator names its dial (`Generator.dial`); `cross_modal`'s is the weight of the reference beside the words. For the
-first pair of each kind, `dial/` holds a picture a value, and dial.json says what they are; the report shows the rows.
+A generator names its sweep (`Generator.sweep`); `cross_modal`'s is the weight of the reference beside the words. For the
+first pair of each kind, `sweep/` holds a picture a value, and sweep.json says what they are; the report shows the rows.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ MOST = 8
 
 
 def turned(settings: Settings, name: str, value: float) -> Settings:
-    """Return settings with the dial at a value; `part.name` is a key of the table `part`."""
+    """Return settings with the sweep at a value; `part.name` is a key of the table `part`."""
     part, dot, key = name.rpartition(".")
     change = {part: {**getattr(settings, part), key: value}} if dot else {name: value}
     return settings.model_copy(update=change)
 
 
-def paint_dial(
+def paint_sweep(
     run: Run, lines: Sequence[Line], name: str, values: Sequence[float], painter_of: Callable[[str], Painter]
 ) -> None:
     """Paint the rows of a run whose pairs are all made; nothing is done when they are there for these pairs.
 
     Args:
-        run: Its folder gets dial.json and dial/.
+        run: Its folder gets sweep.json and sweep/.
         lines: The plan's lines.
-        name: The dial.
+        name: The sweep.
         values: What it is turned to.
         painter_of: Job -> what paints it; its generator's settings are put back afterwards.
     """
-    if is_turned(run):
+    if has_sweep(run):
         return
     first: dict[tuple[str, str], Line] = {}
     for line in lines:
         first.setdefault((line["product"], line["defect"]), line)
-    shutil.rmtree(run.path("dial"), ignore_errors=True)
+    shutil.rmtree(run.path("sweep"), ignore_errors=True)
     rows: list[dict[str, Any]] = []
     for line in list(first.values())[:MOST]:
         painter = painter_of(line["job"])
@@ -56,7 +56,7 @@ def paint_dial(
         for value in values:
             painter.generator.settings = turned(told, name, value)
             (pair,) = painter.paint([line])
-            file = f"dial/{line['index']:06d}-{value:g}.png"
+            file = f"sweep/{line['index']:06d}-{value:g}.png"
             if pair.picture is not None and pair.mask is not None:
                 images.write(run.path(file), pair.picture)
                 images.write_mask(run.path(file).with_suffix(".mask.png"), pair.mask)
@@ -64,10 +64,10 @@ def paint_dial(
         painter.generator.settings = told
         kept = ("product", "defect", "normal", "shot", "reference")
         rows.append({**{key: line[key] for key in kept if key in line}, "made": made})
-    write_json(run.path("dial.json"), {"hash": run.stage_hash("generate"), "dial": name, "rows": rows})
+    write_json(run.path("sweep.json"), {"hash": run.stage_hash("generate"), "sweep": name, "rows": rows})
 
 
-def is_turned(run: Run) -> bool:
-    """Return whether dial.json is there and belongs to the run's pairs."""
-    mark = run.path("dial.json")
+def has_sweep(run: Run) -> bool:
+    """Return whether sweep.json is there and belongs to the run's pairs."""
+    mark = run.path("sweep.json")
     return mark.is_file() and read_json(mark).get("hash") == run.stage_hash("generate")

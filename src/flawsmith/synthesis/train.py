@@ -12,7 +12,7 @@ import torch
 
 from flawsmith import registry
 from flawsmith.config import Config, validate
-from flawsmith.data.augmentation import View, damage_view, loosened, sound_view
+from flawsmith.data.augmentation import View, damage_view, loosened, normal_view
 from flawsmith.data.photographs import Pictures, windows_over
 from flawsmith.data.split import Split
 from flawsmith.data.tensors import image_tensor, mask_tensor
@@ -21,7 +21,7 @@ from flawsmith.files import digest, write_json
 from flawsmith.interfaces import Generator
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.features import file_fingerprint
-from flawsmith.nn.trainer import Fit
+from flawsmith.nn.trainer import Trainer
 from flawsmith.nn.weights import load_tensors, save_tensors
 from flawsmith.run.dataset import split_data
 from flawsmith.run.folder import Run
@@ -99,7 +99,7 @@ def train_hash(run: Run, split: Split, backbone: Backbone | None) -> str:
 
 
 def _started(run: Run) -> dict[str, str]:
-    """Return the files that training starts from -> a hash of their contents, remembered when they are gone."""
+    """Return the files that training starts from -> a hash of their contents, cached when they are gone."""
     kind, known = generator_class(run.config), run.stage("train").get("started", {})
     settings = validate(kind.Settings, run.config.generator.settings, where="generator.settings")
     return {str(p): file_fingerprint(p) if p.is_file() else known.get(str(p), "") for p in kind.starts_from(settings)}
@@ -148,7 +148,7 @@ def _fit(run: Run, generator: Generator, job: Job, pictures: Pictures, size: int
     def loss_of(_: int, rng: torch.Generator) -> torch.Tensor:
         return generator.loss(seen.rows(torch.randint(len(seen), (config.train.batch,), generator=rng)), rng)
 
-    fit = Fit(
+    fit = Trainer(
         generator.trainable(),
         loss_of,
         steps=config.train.steps,
@@ -170,10 +170,10 @@ def _fit(run: Run, generator: Generator, job: Job, pictures: Pictures, size: int
         bar(1, f"loss {np.mean(fit.losses[-50:]):.4f}")
     if bar is not None:
         manager.__exit__(None, None, None)
-    if type(generator).settle is not Generator.settle:
-        with progress(f"settle {job.name}", 100, "%") as advance:
+    if type(generator).calibrate is not Generator.calibrate:
+        with progress(f"calibrate {job.name}", 100, "%") as advance:
             done = 0
-            for share in generator.settle(seen):
+            for share in generator.calibrate(seen):
                 advance(round(100 * share) - done)
                 done = round(100 * share)
     return fit.losses
@@ -186,7 +186,7 @@ def _encoded(run: Run, generator: Generator, job: Job, pictures: Pictures, size:
         tensors, notes = load_tensors(path)
         if notes.get("identity") == stamp:
             return Encoded(tensors)
-    count = round(len(job.shots) * run.config.train.views * (1 + run.config.train.sound_views))
+    count = round(len(job.shots) * run.config.train.views * (1 + run.config.train.normal_views))
     parts = []
     with progress(f"encode {job.name}", count, "views") as advance:
         for batch in _batches(views(run.config, job, pictures, size)):
@@ -209,13 +209,13 @@ def views(config: Config, job: Job, pictures: Pictures, size: int) -> Iterator[t
         for _ in range(config.train.views):
             view = damage_view(picture, shot.mask, windows, size, rng, turn=config.train.turn)
             yield View(view.image, loosened(view.mask, rng, 2)), example.product, example.defect
-            owed += config.train.sound_views
+            owed += config.train.normal_views
             own = [normal for normal in job.normals if normal.product == example.product]
             while owed >= 1 and own:
                 owed -= 1
                 normal = own[int(rng.integers(len(own)))]
                 side = windows[int(rng.integers(len(windows)))].side
-                sound = sound_view(
+                sound = normal_view(
                     pictures.read(normal).model(),
                     pictures.part(normal),
                     view.mask,

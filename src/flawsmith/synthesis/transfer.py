@@ -20,7 +20,7 @@ _ROUND = 6
 """How far round a damage, in pixels, its surroundings are compared."""
 
 
-def loans(config: Config, split: Split) -> dict[tuple[str, str], str]:
+def transfers(config: Config, split: Split) -> dict[tuple[str, str], str]:
     """Return {(product that borrows, kind): product that lends}.
 
     Raises:
@@ -29,24 +29,24 @@ def loans(config: Config, split: Split) -> dict[tuple[str, str], str]:
     have = {(e.product, str(e.defect)) for e in split.shots}
     products = sorted({e.product for e in split.normals})
     lent: dict[tuple[str, str], str] = {}
-    for loan in config.generate.borrow:
+    for loan in config.generate.transfer:
         lender, kind, onto = loan["from"], loan["kind"], loan.get("onto", "")
         if (lender, kind) not in have:
             there = sorted(f"{product}: {name}" for product, name in have)
-            raise ConfigError(f"generate.borrow: {lender!r} has no shots of {kind!r}; there are {', '.join(there)}")
+            raise ConfigError(f"generate.transfer: {lender!r} has no shots of {kind!r}; there are {', '.join(there)}")
         if onto and onto not in products:
-            raise ConfigError(f"generate.borrow: no product {onto!r} to paint on{nearest(onto, products)}")
+            raise ConfigError(f"generate.transfer: no product {onto!r} to paint on{nearest(onto, products)}")
         takers = [product for product in ([onto] if onto else products) if (product, kind) not in have]
         if not takers:
             raise ConfigError(
-                f"generate.borrow: {onto or 'every product'} has shots of {kind!r} of its own; leave the loan out"
+                f"generate.transfer: {onto or 'every product'} has shots of {kind!r} of its own; leave the loan out"
             )
         for product in takers:
             lent[product, kind] = lender
     return lent
 
 
-def kin_of(line: dict[str, Any], shots: Sequence[Example]) -> list[Example]:
+def shots_for(line: dict[str, Any], shots: Sequence[Example]) -> list[Example]:
     """Return the shots of a line's kind: the product's own, or the lender's."""
     owner = line.get("borrowed", line["product"])
     return [e for e in shots if (e.product, e.defect) == (owner, line["defect"])]
@@ -75,7 +75,7 @@ def reference_of(config: Config, split: Split, pictures: Pictures, line: dict[st
     value = config.generate.reference
     asked = value.get(line["defect"], "shot") if isinstance(value, dict) else value
     rng = np.random.default_rng((config.seed, 34, line["index"]))
-    kin = kin_of(line, split.shots)
+    kin = shots_for(line, split.shots)
     if asked == "shot":
         return str(line["shot"])
     if asked == "random":

@@ -19,11 +19,11 @@ from flawsmith.interfaces import Detector
 from flawsmith.nn.features import tensors_fingerprint
 from flawsmith.nn.networks.extractor import Extractor, scaled
 from flawsmith.testing.settings import settings_hold
-from flawsmith.types import Example, Found
+from flawsmith.types import Example, Prediction
 
 DetectorCheck = Callable[[type[Detector]], None]
 _KINDS = ("disc", "bar")
-_PARTS = {"where": "heat", "whether": "score", "which": "kind"}
+_PARTS = {"localization": "anomaly_map", "detection": "score", "classification": "kind"}
 _LEAST = 0.0005
 """A budget that shows how a detector behaves, not what it can learn."""
 
@@ -135,10 +135,10 @@ def same_rng_same_predictions(kind: type[Detector]) -> None:
 
 def planted_damage_is_found(kind: type[Detector]) -> None:
     """After a small share of its training it ranks bright spots on pictures that it never saw far above chance."""
-    if not kind.tells & {"where", "whether"}:
+    if not kind.tells & {"localization", "detection"}:
         return
     training, batch = example_training(), example_training(24, seed=2).batch(range(24))
-    labels = {"heat": batch.mask, "score": batch.mask.flatten(1).amax(1)}
+    labels = {"anomaly_map": batch.mask, "score": batch.mask.flatten(1).amax(1)}
     for budget in (0.006, 0.06, 0.3):
         found = _fitted(_detector(kind), training, budget=budget).predict(batch.image)
         answers = {part: getattr(found, part) for part in labels}
@@ -198,13 +198,13 @@ def _fitted(detector: Detector, training: TrainingSet, seed: int = 0, budget: fl
     return detector
 
 
-def _said(detector: Detector, found: Found) -> list[Tensor]:
+def _said(detector: Detector, found: Prediction) -> list[Tensor]:
     return [getattr(found, part) for task, part in _PARTS.items() if task in detector.tells]
 
 
-def _well_formed(detector: Detector, found: Found, image: Tensor) -> None:
+def _well_formed(detector: Detector, found: Prediction, image: Tensor) -> None:
     count, _, height, width = image.shape
-    shapes = {"heat": (count, 1, height, width), "score": (count,), "kind": (count, len(_KINDS))}
+    shapes = {"anomaly_map": (count, 1, height, width), "score": (count,), "kind": (count, len(_KINDS))}
     for task, part in _PARTS.items():
         value = getattr(found, part)
         if task not in detector.tells:

@@ -11,14 +11,14 @@ from torch.nn import functional as F
 
 from flawsmith.interfaces import Filter
 from flawsmith.testing.settings import settings_hold
-from flawsmith.types import Lineup
+from flawsmith.types import ScreeningSet
 
 FilterCheck = Callable[[type[Filter]], None]
 _KINDS = ("bar", "disc")
 _SIDE = 48
 
 
-def example_lineup(count: int = 16, *, seed: int = 0, damaged: bool = True, own: bool = True) -> Lineup:
+def example_lineup(count: int = 16, *, seed: int = 0, damaged: bool = True, own: bool = True) -> ScreeningSet:
     """Return windows of a grainy surface with dark discs and bars in turns, described by plain averages.
 
     Args:
@@ -44,12 +44,12 @@ def example_lineup(count: int = 16, *, seed: int = 0, damaged: bool = True, own:
     return described(image.clamp(-1, 1).contiguous(), mask, below.contiguous(), kind, own=own)
 
 
-def described(image: Tensor, mask: Tensor, below: Tensor, kind: tuple[str, ...], *, own: bool = True) -> Lineup:
+def described(image: Tensor, mask: Tensor, below: Tensor, kind: tuple[str, ...], *, own: bool = True) -> ScreeningSet:
     """Return a line-up of windows, float32 (N,3,S,S), bool (N,S,S), float32 (N,3,S,S), with small made-up features."""
     count = len(image)
     one, other = (_features(part, mask) for part in (image, below))
     changed = (image - below).abs().amax(1) > 0.048
-    return Lineup(
+    return ScreeningSet(
         tuple(f"{place:06d}" for place in range(count)),
         kind,
         image,
@@ -81,15 +81,15 @@ def filter_settings_round_trip(kind: type[Filter]) -> None:
 
 
 def scores_are_named_and_shaped(kind: type[Filter]) -> None:
-    """Fit and score return the very names that are declared, each with a reason: float32 (N,), finite or NaN."""
+    """Trainer and score return the very names that are declared, each with a reason: float32 (N,), finite or NaN."""
     made, shots = example_lineup(9, seed=1), example_lineup(16, own=False)
     found, left_out, _ = _fitted(kind, made)
     assert kind.scores and all(kind.scores.values()), "every score needs a few words that say what is wrong"
-    for told, lineup in ((found, made), (left_out, shots)):
+    for told, judged in ((found, made), (left_out, shots)):
         assert set(told) == set(kind.scores), f"it scores {sorted(told)}, and declares {sorted(kind.scores)}"
         for name, values in told.items():
             shape = tuple(values.shape)
-            assert values.dtype == torch.float32 and shape == (len(lineup),), f"{name}: {values.dtype} {shape}"
+            assert values.dtype == torch.float32 and shape == (len(judged),), f"{name}: {values.dtype} {shape}"
             assert not values.isinf().any(), f"{name} is infinite"
     assert any(bool(values.isfinite().any()) for values in found.values()), "it tells nothing of any picture"
 
@@ -142,9 +142,9 @@ def what_is_unknown_is_abstained_from(kind: type[Filter]) -> None:
         for sound in (0, 6):
             member = kind(kind.Settings(), _KINDS)
             member.fit(every.rows(range(shots)), sounds.rows(range(sound)))
-            for lineup in (bare, made, made.rows([])):
-                for name, values in member.score(lineup).items():
-                    assert values.shape == (len(lineup),) and not values.isinf().any(), name
+            for judged in (bare, made, made.rows([])):
+                for name, values in member.score(judged).items():
+                    assert values.shape == (len(judged),) and not values.isinf().any(), name
             said = member.said()
             assert isinstance(said, str) and "\n" not in said
 
@@ -156,18 +156,18 @@ def what_is_wrong_scores_lower(kind: type[Filter]) -> None:
     member.fit(shots, example_lineup(12, seed=3, damaged=False))
     told = _middles(member, good)
     found = []
-    for name, lineup in {**_wrong(good), "copies of shots": shots}.items():
-        worse = _middles(member, lineup)
+    for name, judged in {**_wrong(good), "copies of shots": shots}.items():
+        worse = _middles(member, judged)
         found += [name for score, middle in told.items() if score in worse and worse[score] < middle]
     assert found, "nothing painted, noise, a shifted label, a copy, another kind: it scores none below good pictures"
 
 
-def _middles(member: Filter, lineup: Lineup) -> dict[str, float]:
-    scores = {name: values[values.isfinite()] for name, values in member.score(lineup).items()}
+def _middles(member: Filter, judged: ScreeningSet) -> dict[str, float]:
+    scores = {name: values[values.isfinite()] for name, values in member.score(judged).items()}
     return {name: float(values.median()) for name, values in scores.items() if len(values)}
 
 
-def _wrong(good: Lineup) -> dict[str, Lineup]:
+def _wrong(good: ScreeningSet) -> dict[str, ScreeningSet]:
     rng = torch.Generator().manual_seed(9)
     noise = 2 * torch.rand(good.image.shape, generator=rng) - 1
     noisy = torch.where(good.mask[:, None], noise, good.below)
@@ -208,7 +208,7 @@ def check_filter(kind: type[Filter]) -> None:
         check(kind)
 
 
-def _fitted(kind: type[Filter], made: Lineup) -> tuple[dict[str, Tensor], dict[str, Tensor], Filter]:
+def _fitted(kind: type[Filter], made: ScreeningSet) -> tuple[dict[str, Tensor], dict[str, Tensor], Filter]:
     member = kind(kind.Settings(), _KINDS)
     left_out = member.fit(example_lineup(16, own=False), example_lineup(12, seed=3, damaged=False))
     return member.score(made), left_out, member

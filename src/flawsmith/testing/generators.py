@@ -10,10 +10,10 @@ import torch
 
 from flawsmith.interfaces import Generator
 from flawsmith.nn.backbone import Backbone
-from flawsmith.nn.trainer import Fit
+from flawsmith.nn.trainer import Trainer
 from flawsmith.nn.weights import tensor_hash
 from flawsmith.testing.settings import settings_hold
-from flawsmith.types import Batch, Condition, Made
+from flawsmith.types import Batch, Condition, Generated
 
 Check = Callable[[type[Generator], Backbone], None]
 
@@ -77,7 +77,7 @@ def training_lowers_the_loss(kind: type[Generator], backbone: Backbone) -> None:
             return sum(float(generator.loss(seen, torch.Generator().manual_seed(k)).mean()) for k in range(16)) / 16
 
     first = mean_loss()
-    fit = Fit(generator.trainable(), lambda _, rng: generator.loss(seen, rng), steps=20, learning_rate=2e-3)
+    fit = Trainer(generator.trainable(), lambda _, rng: generator.loss(seen, rng), steps=20, learning_rate=2e-3)
     for _ in fit.run():
         pass
     last = mean_loss()
@@ -137,7 +137,7 @@ def two_on_one_backbone(kind: type[Generator], backbone: Backbone) -> None:
     second = _new(kind, backbone)
     if second.trainable():
         seen = second.encode(example_batch(backbone.size))
-        for _ in Fit(second.trainable(), lambda _, rng: second.loss(seen, rng), steps=2, learning_rate=1e-2).run():
+        for _ in Trainer(second.trainable(), lambda _, rng: second.loss(seen, rng), steps=2, learning_rate=1e-2).run():
             pass
     _sample(second, asked, range(len(asked)))
     after = _sample(first, asked, range(len(asked)))
@@ -145,13 +145,13 @@ def two_on_one_backbone(kind: type[Generator], backbone: Backbone) -> None:
 
 
 def training_reads_no_sampling_settings(kind: type[Generator], backbone: Backbone) -> None:
-    """`sampling_only` names settings that training never reads, and `dial` is a number among them."""
+    """`sampling_only` names settings that training never reads, and `sweep` is a number among them."""
     unknown = {name for name in kind.sampling_only if name.partition(".")[0] not in kind.Settings.model_fields}
     assert not unknown, f"sampling_only names {sorted(unknown)}, which are no settings"
-    name, values = kind.dial
+    name, values = kind.sweep
     if name:
-        assert name.partition(".")[0] in kind.Settings.model_fields, f"dial names {name}, which is no setting"
-        assert len(values) > 1, "a dial needs two values or more"
+        assert name.partition(".")[0] in kind.Settings.model_fields, f"sweep names {name}, which is no setting"
+        assert len(values) > 1, "a sweep needs two values or more"
     generator, read = _new(kind, backbone), set[str]()
     if not generator.trainable():
         return
@@ -164,7 +164,7 @@ def training_reads_no_sampling_settings(kind: type[Generator], backbone: Backbon
     generator.settings = Watched.model_construct(**dict(generator.settings))
     seen = generator.encode(example_batch(backbone.size))
     generator.loss(seen, torch.Generator().manual_seed(1))
-    list(generator.settle(seen))
+    list(generator.calibrate(seen))
     assert not read & kind.sampling_only, f"training reads {sorted(read & kind.sampling_only)}"
 
 
@@ -202,7 +202,7 @@ def _new(kind: type[Generator], backbone: Backbone) -> Generator:
     return kind(backbone if kind.needs_backbone else None, kind.Settings())
 
 
-def _sample(generator: Generator, asked: Condition, seeds: range) -> Made:
+def _sample(generator: Generator, asked: Condition, seeds: range) -> Generated:
     return generator.sample(asked, list(seeds), steps=2, guidance=2.0)
 
 

@@ -4,7 +4,7 @@
     parse("왼쪽 위에 길고 가는 스크래치", ["scratch", "dent"], ["steel"])
 
 Words of the built-in vocabulary are known, and the words in the names of the data's kinds and products. A sentence with
-any other word is refused with what is known: a word that is passed over in silence would be a wish that is not met.
+any other word is refused with what is known: a word that is passed over in silence would be a parsed that is not met.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flawsmith.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ParsedPrompt:
     """What a sentence asks for; "" and None = it does not say."""
 
     kind: str
@@ -151,7 +151,7 @@ _NAMED = {meaning[1]: tuple(words.split()) for meaning, words in _ENGLISH.items(
 _HANGUL = re.compile(r"[가-힣]")
 
 
-def parse(sentence: str, kinds: Sequence[str], products: Sequence[str] = ()) -> Wish:
+def parse(sentence: str, kinds: Sequence[str], products: Sequence[str] = ()) -> ParsedPrompt:
     """Understand a sentence.
 
     Args:
@@ -186,7 +186,7 @@ def parse(sentence: str, kinds: Sequence[str], products: Sequence[str] = ()) -> 
         one["across"] = one["down"] = "middle"
     if "very" in found:
         one["size"] = {"small": "tiny"}.get(one["size"], one["size"])
-    return Wish(kind, named[0] if len(named) == 1 else "", edge="edge" in found, **one)
+    return ParsedPrompt(kind, named[0] if len(named) == 1 else "", edge="edge" in found, **one)
 
 
 def known(kinds: Sequence[str], products: Sequence[str] = ()) -> str:

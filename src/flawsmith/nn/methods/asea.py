@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from flawsmith.nn.methods.csm import Reader
+from flawsmith.nn.methods.csm import CSM
 
 _REMEMBERED = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Asea:
+class ASEA:
     """Settings of the test-time optimisation; the paper's values."""
 
     steps: int = 5
@@ -59,8 +59,8 @@ class Reading:
         return self.queries.mean(1)
 
 
-def read(reader: Reader, image: Tensor, texts: Sequence[str], mask: Tensor, asea: Asea) -> Reading:
-    """Look at references. Rows are optimised side by side and do not influence one another, save by rounding.
+def read(reader: CSM, image: Tensor, texts: Sequence[str], mask: Tensor, asea: ASEA) -> Reading:
+    """Fingerprint at references. Rows are optimised side by side and do not influence one another, save by rounding.
 
     Args:
         reader: A frozen reader.
@@ -112,11 +112,11 @@ class ReadOnce:
     other company than one that was never killed.
     """
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: CSM) -> None:
         self.reader = reader
         self._kept: dict[str, Tensor] = {}
 
-    def vectors(self, image: Tensor, texts: Sequence[str], mask: Tensor, asea: Asea) -> Tensor:
+    def vectors(self, image: Tensor, texts: Sequence[str], mask: Tensor, asea: ASEA) -> Tensor:
         """Return float32 (B,D) on the CPU; arguments as for `read`."""
         rows = []
         for number, text in enumerate(texts):

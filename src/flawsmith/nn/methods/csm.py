@@ -6,7 +6,7 @@ moves that attention onto the damage.
 
     picture (B,3,H,W) RGB in [-1,1], words  ->  queries (B,Q,D), attention (B,g*g)
 
-Two readers stand behind it. `Blip2Reader` is BLIP-2's first stage through transformers: the paper's. `BuiltinReader`
+Two readers stand behind it. `Blip2CSM` is BLIP-2's first stage through transformers: the paper's. `BuiltinCSM`
 needs no hub: EfficientNet-Lite0's maps for tokens, the built-in text encoder for words, and between them a small
 Q-Former of the same class (4 layers of 128), trained contrastively on factory pictures and captions by
 `recipes/csm.py`.
@@ -38,7 +38,7 @@ Words = tuple[Tensor, Tensor]
 _BLIP_MEAN, _BLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
-class Reader(nn.Module):
+class CSM(nn.Module):
     """What both readers share: queries through a Q-Former, and the attention that they pay to the picture."""
 
     qformer: Any
@@ -84,7 +84,7 @@ class Reader(nn.Module):
         return out.last_hidden_state[:, :length], paid[:, self.extra :]
 
 
-class BuiltinReader(Reader):
+class BuiltinCSM(CSM):
     """EfficientNet-Lite0's maps, the built-in text encoder, and a Q-Former of ours between them.
 
     Args:
@@ -188,7 +188,7 @@ class BuiltinReader(Reader):
             self.tokenizer.save_pretrained(folder / "tokenizer")
 
     @classmethod
-    def load(cls, folder: Path) -> BuiltinReader:
+    def load(cls, folder: Path) -> BuiltinCSM:
         """Read what `save` wrote.
 
         Raises:
@@ -212,7 +212,7 @@ class BuiltinReader(Reader):
         return reader
 
 
-class Blip2Reader(Reader):
+class Blip2CSM(CSM):
     """BLIP-2's first stage: EVA-CLIP-g and its Q-Former, the paper's reader.
 
     Args:
@@ -266,11 +266,11 @@ def builtin_folder() -> Path:
 
 
 @lru_cache(maxsize=4)
-def load_reader(source: str = "builtin", *, offline: bool = True, device: str = "cpu") -> Reader:
+def load_reader(source: str = "builtin", *, offline: bool = True, device: str = "cpu") -> CSM:
     """Return a frozen reader; the same arguments give the same object.
 
     Args:
-        source: "builtin", a folder that `BuiltinReader.save` or transformers (BLIP-2) wrote, or a hub id of a BLIP-2.
+        source: "builtin", a folder that `BuiltinCSM.save` or transformers (BLIP-2) wrote, or a hub id of a BLIP-2.
         offline: True: a hub is never asked.
         device: Where it computes, in float32.
 
@@ -279,13 +279,13 @@ def load_reader(source: str = "builtin", *, offline: bool = True, device: str = 
     """
     folder = builtin_folder() if source == "builtin" else Path(source)
     if (folder / "reader.json").is_file():
-        reader: Reader = BuiltinReader.load(folder)
+        reader: CSM = BuiltinCSM.load(folder)
     else:
         reader = _blip2(source, offline)
     return reader.float().eval().requires_grad_(False).to(device)
 
 
-def _blip2(source: str, offline: bool) -> Blip2Reader:
+def _blip2(source: str, offline: bool) -> Blip2CSM:
     from transformers import AutoTokenizer, Blip2ForImageTextRetrieval
 
     kind: Any = Blip2ForImageTextRetrieval  # its types do not know output_loading_info
@@ -308,4 +308,4 @@ def _blip2(source: str, offline: bool) -> Blip2Reader:
             f"reader {source!r}: {len(missing)} tensors are missing, e.g. {missing[0]}; it must be a BLIP-2 for "
             "image-text retrieval, e.g. Salesforce/blip2-itm-vit-g"
         )
-    return Blip2Reader(model, tokenizer)
+    return Blip2CSM(model, tokenizer)

@@ -54,7 +54,7 @@ def overlaps(distance: Tensor, mask: Tensor, kind: str) -> Tensor:
     return torch.stack(found, 1)
 
 
-class Drawn(nn.Module):
+class MaskThreshold(nn.Module):
     """The learned thresholds; saved as two numbers, never trained by gradients."""
 
     pixel: Tensor

@@ -5,7 +5,7 @@ the second, and row i and row B+i belong together. In every attention layer each
 (q, k, v, out), and after the output projection the two exchange what they know at each position (SAIM).
 
 SAIM is attention over two tokens with one head, so its softmax is a sigmoid and its five matrices fold into two
-(`Exchange.folded`): 1.5 products of the layer's width a token instead of 5, exactly. Folding is done in training too,
+(`SAIM.folded`): 1.5 products of the layer's width a token instead of 5, exactly. Folding is done in training too,
 where gradients pass through it; the key's bias cancels, so there is none. When sampling, the low-rank changes are
 merged into one set of weights a branch, and queries, keys and values of a layer are one product.
 
@@ -71,7 +71,7 @@ class Folded:
         return hidden + linear(mixed, self.mix, self.shift).to(hidden.dtype)
 
 
-class Exchange(nn.Module):
+class SAIM(nn.Module):
     """SAIM: attention between the two branches at one position, after the output projection, as a residual.
 
     Args:
@@ -110,7 +110,7 @@ class Exchange(nn.Module):
             return Folded(norm, down, query.mT @ key * scale, key.mT @ bent, mix, shift)
 
 
-class Backdrop(nn.Module):
+class BCM(nn.Module):
     """BCM of one self-attention: (1 - a) hidden + a MLP(background's hidden), the MLP without an activation.
 
     Args:
@@ -213,9 +213,9 @@ class Branches(nn.Module):
                 self.changes[name] = Layer(attn, rank, names)
                 width = attn.to_out[0].out_features
                 if exchange is not None:
-                    self.exchanges[name] = Exchange(width, exchange, zero_start=zero_start)
+                    self.exchanges[name] = SAIM(width, exchange, zero_start=zero_start)
                 if backdrop is not None and not attn.is_cross_attention:
-                    self.backdrops[name] = Backdrop(width, backdrop)
+                    self.backdrops[name] = BCM(width, backdrop)
                 attn.set_processor(BranchAttention(name, self))
         if not self._layers:
             raise BackboneError("this UNet has no attention layers to branch")
@@ -243,9 +243,7 @@ class Branches(nn.Module):
         version = hash((sum(parameter._version for parameter in self.parameters()), dtype, merge))
         if self._folded is not None and self._folded[0] == version:
             return
-        exchanges = {
-            name: part.folded().to(dtype) for name, part in self.exchanges.items() if isinstance(part, Exchange)
-        }
+        exchanges = {name: part.folded().to(dtype) for name, part in self.exchanges.items() if isinstance(part, SAIM)}
         merged = {name: self._merge(name, dtype) for name in self._layers} if merge else {}
         self._folded = (version, exchanges, merged)
 
@@ -267,7 +265,7 @@ class Branches(nn.Module):
         if self._use_folded and self._folded is not None:
             return self._folded[1][name]
         part = self.exchanges[name]
-        assert isinstance(part, Exchange)
+        assert isinstance(part, SAIM)
         return part.folded().to(dtype)
 
     def merged_of(self, name: str) -> Merged | None:

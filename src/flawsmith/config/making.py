@@ -1,0 +1,193 @@
+"""The sections that decide what is made: data, backbone, windows, generator, train, generate.
+
+The line of text under each field is its help: `flawsmith new` prints it as a comment, the docs show the same line.
+`Affects` says which outputs a setting changes, where that is not what its section says.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from flawsmith.config.settings import Affects, Settings
+
+
+class Pattern(Settings):
+    """One of the user's own globs: templates with the fields {product}, {defect} and {stem}."""
+
+    renamed = {"kind": "defect"}
+
+    image: str
+    """Where the photographs lie below the root, e.g. `line1/{defect}/{stem}.jpg`."""
+    mask: str = ""
+    """Where the mask of each lies, e.g. `labels/{defect}/{stem}.png`; empty for normal parts."""
+    normal: bool = False
+    """True: these are normal parts."""
+    product: str = ""
+    """The product, when the template has no {product}."""
+    defect: str = ""
+    """The defect type, when the template has no {defect}."""
+
+    @field_validator("image", "mask", mode="before")
+    @classmethod
+    def _field_by_its_new_name(cls, value: Any) -> Any:
+        return value.replace("{kind}", "{defect}") if isinstance(value, str) else value
+
+
+class DataConfig(Settings):
+    """The photographs: where they lie, how the folders are laid out, which defects are learned from."""
+
+    affects = ("data",)
+    renamed = {"kinds": "defects"}
+
+    root: Path = Path("data")
+    """The folder of photographs; it is only read."""
+    layout: str = "mvtec"
+    """How it is laid out: mvtec, visa, pairs (the mask beside the picture) or pattern (your own globs)."""
+    normal: list[str] = []
+    """Names of the folders that hold normal parts (pairs, pattern)."""
+    products: list[str] = []
+    """Only these products; empty = all."""
+    defects: list[str] = []
+    """Only these defect types; empty = all."""
+    product: str = ""
+    """The product's name where the layout does not say it (pairs); empty = the root folder's name."""
+    patterns: list[Pattern] = []
+    """For layout pattern: templates such as {image = "{defect}/{stem}.png", mask = "masks/{defect}/{stem}.png"}."""
+    shots: Annotated[int, Field(ge=1)] | Literal["third"] = 10
+    """Real pictures per defect type to learn from, or "third" (the papers' protocol); the rest are test."""
+
+    @field_validator("normal", "products", "defects", mode="before")
+    @classmethod
+    def _one_name_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+
+class BackboneConfig(Settings):
+    """The frozen diffusion model that every generator stands on."""
+
+    # Which weights these settings lead to, and in which precision, is what stages compare: no setting counts itself.
+
+    source: str = "builtin"
+    """"builtin", a diffusers folder, or (with offline = false) a hub id."""
+    offline: bool = True
+    """True: nothing is ever asked of the network."""
+    device: str = "auto"
+    """"auto" (a GPU when there is one), "cpu", "cuda", "cuda:1", "mps"."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """"auto" = bfloat16 where the processor gains from it, else float32."""
+
+
+class WindowsConfig(Settings):
+    """Native resolution: which window round the damage a generator sees."""
+
+    affects = ("train", "generate")
+
+    size: Annotated[int, Field(ge=0, le=2048)] = 0
+    """The working size in pixels; 0 = the backbone's own."""
+    context: Annotated[float, Field(ge=1.0, le=8.0)] = 1.6
+    """Side of the window over side of the damage's box."""
+    min_thickness: Annotated[float, Field(ge=0.0, le=64.0)] = 6.0
+    """Thinnest damage, in working pixels: a hairline gets closer, smaller windows so that the model can draw it."""
+    max_zoom: Annotated[float, Field(ge=1.0, le=16.0)] = 2.0
+    """The most that a window may be enlarged on its way to the working size."""
+    overlap: Annotated[float, Field(ge=0.0, le=0.8)] = 0.3
+    """How much neighbouring windows of one long damage share."""
+
+
+class GeneratorConfig(Settings):
+    """The method, and what it is told."""
+
+    affects = ("train",)
+
+    name: str = "controlnet_inpaint"
+    """Which generator: see `flawsmith list`."""
+    # Its class says of each of these what it affects.
+    settings: Annotated[dict[str, Any], Affects()] = {}
+    """Its own settings: see `flawsmith new --generator NAME`."""
+
+
+class TrainConfig(Settings):
+    """Learning from the shots."""
+
+    affects = ("train",)
+    renamed = {"sound_views": "normal_views"}
+    renamed_values = {"scope": {"kind": "defect"}}
+
+    scope: Literal["product", "defect", "all"] = "product"
+    """One model for all defect types of a product, one for each defect type, or one for everything."""
+    steps: Annotated[int, Field(ge=0)] = 600
+    """Training steps; 0 = none."""
+    batch: Annotated[int, Field(ge=1)] = 16
+    """Windows per step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    """AdamW's peak learning rate; warmed up over the first 20th, then a cosine down to a tenth."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    """AdamW's weight decay."""
+    views: Annotated[int, Field(ge=1)] = 24
+    """Augmented views (flips, turns, shifts, scales) of each shot, encoded once and kept."""
+    normal_views: Annotated[float, Field(ge=0, le=4)] = 0.5
+    """Views of sound parts with the word for sound, as a share of the views of shots."""
+    turn: bool = True
+    """Also learn from mirrored views and views turned by right angles."""
+    save_every: Annotated[int, Field(ge=1), Affects()] = 50
+    """Steps between checkpoints: the most that a killed run loses."""
+
+
+class GenerateConfig(Settings):
+    """What to make."""
+
+    affects = ("generate",)
+    renamed = {"shams": "controls", "borrow": "transfer", "say": "prompt"}
+
+    count: Annotated[int, Field(ge=1)] | Literal["balance"] | dict[str, Annotated[int, Field(ge=0)]] = 50
+    """Samples per defect type: a number, a table {type = number}, or "balance" (fill every type up to the largest)."""
+    steps: Annotated[int, Field(ge=1, le=1000)] = 12
+    """Denoising steps."""
+    guidance: Annotated[float, Field(ge=1.0, le=30.0)] = 3.0
+    """Weight of the words; 1 = as trained."""
+    batch: Annotated[int, Field(ge=1)] = 8
+    """Samples made together; part of a sample's identity: another batch size gives other rounding."""
+    paint: Literal["auto", "replace", "residual"] | dict[str, Literal["auto", "replace", "residual"]] = "auto"
+    """residual (keeps the camera's grain), replace, auto (residual unless little shows), or a table {type = paint}."""
+    masks: Literal["shots", "procedural", "mixed"] = "shots"
+    """Where masks come from: real masks re-posed, shapes of their statistics, or half and half."""
+    turn: Literal["free", "right", "none"] = "free"
+    """How re-posed damage may be turned on a surface: any angle, right angles, or not at all (a brushed surface)."""
+    outline: bool = True
+    """On parts: damage that changes the part's outline (a broken tip) takes the normal outline beside it away too."""
+    feather: Annotated[float, Field(ge=0.0, le=64.0)] = 1.0
+    """Width in native pixels over which the paint fades in, inside the mask."""
+    visible: Annotated[float, Field(gt=0.0, le=1.0), Affects("generate", "screen")] = 0.024
+    """Least change that counts as painted, as a share of full range (0.024 = 6 of 255)."""
+    min_painted: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    """A sample with less of its asked mask visibly painted is made again with another seed."""
+    attempts: Annotated[int, Field(ge=1, le=20)] = 3
+    """How often, before the sample is given up (and the report says so)."""
+    controls: Annotated[float, Field(ge=0, le=1), Affects("controls")] = 0.5
+    """Negative controls per sample: normal parts repainted as normal, so no detector learns "repainted = damaged"."""
+    reference: str | dict[str, str] = "shot"
+    """Whose appearance samples get (cross_modal, hybrid): shot, nearest, random, a shot's id, a type, a table by type."""
+    transfer: list[dict[Literal["from", "defect", "onto"], str]] = []
+    """Types that a product gives to others: {from = "tile", defect = "crack"}; onto = "screw" names one of them."""
+    prompt: str = ""
+    """A plain sentence that decides type, place, size and appearance of every sample, as `run --prompt` does."""
+
+    @field_validator("transfer", mode="before")
+    @classmethod
+    def _one_transfer_is_a_list(cls, value: Any) -> Any:
+        value = [value] if isinstance(value, dict) else value
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            return value
+        # Items that say `kind`, as in release 0.1, are read as well.
+        return [{"defect" if key == "kind" else key: text for key, text in item.items()} for item in value]
+
+    @field_validator("transfer")
+    @classmethod
+    def _whole_transfers(cls, value: list[dict[str, str]]) -> list[dict[str, str]]:
+        for item in value:
+            if missing := {"from", "defect"} - item.keys():
+                raise ValueError(f'{" and ".join(sorted(missing))} missing; write {{from = "...", defect = "..."}}')
+        return value

@@ -1,0 +1,76 @@
+"""The configuration tree, and how it is read: TOML in, overrides on top."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from flawsmith.config.judging import (
+    ExportConfig,
+    FeaturesConfig,
+    MeasureConfig,
+    ProveConfig,
+    ReportConfig,
+    ScreenConfig,
+)
+from flawsmith.config.making import (
+    BackboneConfig,
+    DataConfig,
+    GenerateConfig,
+    GeneratorConfig,
+    TrainConfig,
+    WindowsConfig,
+)
+from flawsmith.config.settings import Affects, Settings, _set, validate
+from flawsmith.errors import ConfigError
+
+
+class Config(Settings):
+    """Everything that decides a run's result."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31), Affects("train", "generate", "screen", "measure", "prove")] = 0
+    """One number from which all randomness follows."""
+    data: DataConfig = DataConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    windows: WindowsConfig = WindowsConfig()
+    generator: GeneratorConfig = GeneratorConfig()
+    train: TrainConfig = TrainConfig()
+    generate: GenerateConfig = GenerateConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    screen: ScreenConfig = ScreenConfig()
+    measure: MeasureConfig = MeasureConfig()
+    prove: ProveConfig = ProveConfig()
+    export: ExportConfig = ExportConfig()
+    report: ReportConfig = ReportConfig()
+
+
+def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read a TOML file and lay overrides such as {"train.steps": 300} on top.
+
+    A relative `data.root` is taken from the working directory, as a shell user expects.
+
+    Raises:
+        ConfigError: the file is missing or broken, a key is unknown, or a value does not fit; names each place.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        path = Path(path)
+        try:
+            tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such configuration file; `flawsmith new > {path.name}` writes one") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{path}: not a text file in UTF-8; save it in that encoding") from None
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read as a text file ({error.strerror}); name a TOML file") from None
+        except RecursionError:
+            raise ConfigError(f"{path}: not valid TOML: nested too deeply") from None
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    for key, value in (overrides or {}).items():
+        _set(tree, key, value)
+    return validate(Config, tree, where=str(path) if path else "")
