@@ -94,7 +94,7 @@ def backbone_folder(backbone: Any, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def factory_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small data set in the mvtec layout: a surface with two kinds and a part with one. Read it, do not write it."""
+    """A small data set in the mvtec layout: a surface with two types and a part with one. Read it, do not write it."""
     from flawsmith.data import factory
 
     root = tmp_path_factory.mktemp("factory")

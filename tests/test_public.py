@@ -101,8 +101,8 @@ def _generator(config: Any) -> None:
     from flawsmith import registry
     from flawsmith.config import validate
 
-    kind = registry.get("generators", config.generator.name)
-    validate(kind.Settings, config.generator.settings, where="generator.settings")
+    plugin = registry.get("generators", config.generator.name)
+    validate(plugin.Settings, config.generator.settings, where="generator.settings")
 
 
 def test_commands_in_documents_exist() -> None:

@@ -4,7 +4,7 @@
 
 Stops after --seconds and goes on when called again; at the end it writes the result. FOLDER/adapter.safetensors is
 what lies in src/flawsmith/weights/adapter. The figures are losses on held-out factory windows, with the window itself,
-another of its kind, one of another kind or nothing as the reference.
+another of its defect type, one of another defect type or nothing as the reference.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """ASEA on real shots: the share of the reader's attention that lies on the damage, before and after.
 
-    python benchmarks/suites/asea.py --data ../shared/data [--reader builtin] [--per-kind 5] [--out FILE]
+    python benchmarks/suites/asea.py --data ../shared/data [--reader builtin] [--per-defect type 5] [--out FILE]
 
-The first shots of every kind of both sets (see the head of each example for where to get them), each read in the window
+The first shots of every sort of both sets (see the head of each example for where to get them), each read in the window
 that shows most of its damage, as `generate` does. Minutes; nothing is trained.
 """
 
@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the sets")
     parser.add_argument("--reader", default="builtin", help="the built-in reader, or a folder of BLIP-2")
-    parser.add_argument("--per-kind", type=int, default=5, help="shots of each kind")
+    parser.add_argument("--per-defect type", type=int, default=5, help="shots of each defect type")
     parser.add_argument("--out", type=Path, default=RESULTS / "asea.json")
     args = parser.parse_args()
     reader = load_reader(args.reader)
@@ -59,7 +59,7 @@ def main() -> None:
             found = read(reader, image, words, mask, ASEA())
             row = {
                 "set": name,
-                "kind": shot.defect,
+                "defect": shot.defect,
                 "id": shot.id,
                 "area": round(float(pooled(mask, reader.grid).mean()), 5),
                 "before": round(float(found.before), 5),

@@ -7,12 +7,14 @@
 
 training     what it saw and how long that took, from the recipe's own logs.
 autoencoder  mean PSNR of a round trip, on windows of 128 and 256 px and inside the masks of real damage.
-words        six words, each painted from noise on the same sound windows under the same masks, rounded regions that
+words        six words, each painted from noise on the same normal windows under the same masks, rounded regions that
              fit any of them; a classifier that was taught what the factory's defects change in a picture names them.
              Without words it should know nothing; the factory's own damage laid on the same windows is the ceiling.
-controls        sound windows repainted as sound against untouched ones; a classifier that was shown half of both tells the
+controls        normal windows repainted as normal against untouched ones; a classifier that was shown half of both
+tells the
              other half apart or not (AUROC, 0.5 = it cannot).
-adapt        controlnet_inpaint, ten shots a kind, a few steps from these weights and many from random ones (the UNet's;
+adapt        controlnet_inpaint, ten shots a defect type, a few steps from these weights and many from random ones (the
+UNet's;
              autoencoder and text encoder stay): distance of made damage to held-out real damage.
 
 Both classifiers are logistic regressions on EfficientNet-Lite0's features. The sets are not part of the project.
@@ -62,7 +64,7 @@ Floats = np.ndarray
 
 
 def splits(args: argparse.Namespace) -> Iterator[tuple[str, Any]]:
-    """Yield each set's name and its shots, sound parts and test pictures."""
+    """Yield each set's name and its shots, normal parts and test pictures."""
     for name in [args.only] if args.only else sorted(FOLDERS):
         yield name, make_split(configuration(args.data, name))
 
@@ -73,7 +75,7 @@ def tensor(views: Sequence[Floats]) -> Tensor:
 
 
 def sound_windows(split: Any, side: int, count: int, seed: int) -> list[Floats]:
-    """Cut windows of sound photographs, test ones among them, at the camera's scale."""
+    """Cut windows of normal photographs, test ones among them, at the camera's scale."""
     rng = np.random.default_rng((seed, side))
     pool = [*split.normals, *split.test_normals]
     views = []
@@ -86,9 +88,9 @@ def sound_windows(split: Any, side: int, count: int, seed: int) -> list[Floats]:
     return views
 
 
-def homes_of(kind: str) -> list[str]:
+def homes_of(defect: str) -> list[str]:
     """Return the surfaces that a factory defect lies on."""
-    return [surface for surface in factory.SURFACES if kind in factory.defects_of(surface)]
+    return [surface for surface in factory.SURFACES if defect in factory.defects_of(surface)]
 
 
 def fits(mask: np.ndarray, size: int) -> bool:
@@ -98,13 +100,13 @@ def fits(mask: np.ndarray, size: int) -> bool:
 
 
 def factory_masks(count: int, size: int, seed: int) -> list[np.ndarray]:
-    """Return the shapes of factory defects of any of the six kinds, moved to the middle."""
+    """Return the shapes of factory defects of any of the six defect types, moved to the middle."""
     rng, masks, number = np.random.default_rng((seed, 5)), list[np.ndarray](), 0
     while len(masks) < count:
         number += 1
-        kind = WORDS[int(rng.integers(len(WORDS)))]
-        homes = homes_of(kind)
-        piece = factory.make(homes[int(rng.integers(len(homes)))], kind, seed=700_000 + seed * 10_000 + number)
+        defect = WORDS[int(rng.integers(len(WORDS)))]
+        homes = homes_of(defect)
+        piece = factory.make(homes[int(rng.integers(len(homes)))], defect, seed=700_000 + seed * 10_000 + number)
         if not fits(piece.mask, size):
             continue
         rows, columns = np.nonzero(piece.mask)
@@ -116,7 +118,7 @@ def factory_masks(count: int, size: int, seed: int) -> list[np.ndarray]:
 
 
 def factory_regions(count: int, size: int, seed: int) -> list[np.ndarray]:
-    """Return rounded regions round factory defects of any of the six kinds, in the middle; none says of which."""
+    """Return rounded regions round factory defects of any of the six types, in the middle; none says of which."""
     rng = np.random.default_rng((seed, 6))
     return [roughed(mask, rng) for mask in factory_masks(count, size, seed)]
 
@@ -188,7 +190,7 @@ def autoencoder(back: Backbone, args: argparse.Namespace, extractor: Any) -> dic
             try_side = side if name == "screw" else min(side, 192)  # tiles are as low as 200 px
             views = sound_windows(split, try_side, args.count, args.seed)
             errors = [float(np.square(a - b).mean()) for a, b in zip(trip(views), views, strict=True)]
-            rows[f"sound, {try_side} px"] = told(errors)
+            rows[f"normal, {try_side} px"] = told(errors)
         views, masks = [], []
         for example in [e for e in (*split.shots, *split.test_defects) if e.mask][: args.count]:
             native = images.read(example.image)
@@ -220,33 +222,33 @@ def changes(extractor: Any, after: Sequence[Floats], before: Sequence[Floats], m
 
 
 def factory_judge(teach: int, seed: int, extractor: Any) -> tuple[Any, float]:
-    """Return a classifier of the `changes` of six kinds, taught by factory defects, and its share right on others."""
-    after, before, kinds, masks = [], [], [], []
+    """Return a classifier of the `changes` of six types, taught by factory defects, and its share right on others."""
+    after, before, defects, masks = [], [], [], []
     rng = np.random.default_rng(seed)
-    for kind in WORDS:
-        homes = homes_of(kind)
+    for defect in WORDS:
+        homes = homes_of(defect)
         for number in range(teach):
-            piece = factory.make(homes[int(rng.integers(len(homes)))], kind, seed=800_000 + number)
+            piece = factory.make(homes[int(rng.integers(len(homes)))], defect, seed=800_000 + number)
             after.append(images.to_model(piece.image))
             before.append(images.to_model(piece.normal))
             masks.append(piece.mask if number % 2 else roughed(piece.mask, rng))
-            kinds.append(kind)
+            defects.append(defect)
     seen = changes(extractor, after, before, masks)
-    kept = np.arange(len(kinds)) % 5 > 0
+    kept = np.arange(len(defects)) % 5 > 0
     judge = make_pipeline(StandardScaler(), LogisticRegression(max_iter=3000, C=0.005))
-    judge.fit(seen[kept], np.array(kinds)[kept])
-    return judge, round(float(judge.score(seen[~kept], np.array(kinds)[~kept])), 4)
+    judge.fit(seen[kept], np.array(defects)[kept])
+    return judge, round(float(judge.score(seen[~kept], np.array(defects)[~kept])), 4)
 
 
-def laid_on(views: Sequence[Floats], kind: str) -> tuple[list[Floats], list[np.ndarray]]:
-    """Return windows with what a factory defect of a kind changes added to them, and rounded regions round it."""
+def laid_on(views: Sequence[Floats], defect: str) -> tuple[list[Floats], list[np.ndarray]]:
+    """Return windows with what a factory defect of a type changes added to them, and rounded regions round it."""
     laid, regions, number = list[Floats](), list[np.ndarray](), 0
     rng = np.random.default_rng(9)
-    homes = homes_of(kind)
+    homes = homes_of(defect)
     size = views[0].shape[0]
     while len(laid) < len(views):
         number += 1
-        piece = factory.make(homes[int(rng.integers(len(homes)))], kind, seed=900_000 + number)
+        piece = factory.make(homes[int(rng.integers(len(homes)))], defect, seed=900_000 + number)
         if not fits(piece.mask, size):
             continue
         rows, columns = np.nonzero(piece.mask)
@@ -272,24 +274,24 @@ def words(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str,
         rows: dict[str, Any] = {}
         for way in ("factory damage laid on", "word", "emptied"):
             right = {}
-            for kind in WORDS:
+            for defect in WORDS:
                 if way == "factory damage laid on":
-                    laid, regions = laid_on(views, kind)
+                    laid, regions = laid_on(views, defect)
                 else:
-                    made, bases = repainted(back, views, shapes, prompt(kind) if way == "word" else "", args)
+                    made, bases = repainted(back, views, shapes, prompt(defect) if way == "word" else "", args)
                     laid = [laid_in(*row) for row in zip(views, made, bases, shapes, strict=True)]
                     regions = shapes
                 said = judge.predict(changes(extractor, laid, views, regions))
-                right[kind] = round(float((said == kind).mean()), 4)
+                right[defect] = round(float((said == defect).mean()), 4)
                 if args.out:
-                    sheet(args.out / f"words-{name}-{way}-{kind}.png", [views, laid])
+                    sheet(args.out / f"words-{name}-{way}-{defect}.png", [views, laid])
             rows[way] = {"mean": round(float(np.mean(list(right.values()))), 4), **right}
         found[name] = rows
     return found
 
 
 def controls(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
-    """Return how well repainted sound windows are told from untouched ones."""
+    """Return how well repainted normal windows are told from untouched ones."""
     found = {}
     for name, split in splits(args):
         side = 256 if name == "screw" else 192
@@ -335,8 +337,8 @@ def adapt(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str,
         Backbone(back.vae, back.text_encoder, back.tokenizer, unet, back.noise.config, dtype="float32").save(blank)
     metrics = {name: registry.get("metrics", name) for name in ("kid", "frechet")}
     for name, split in splits(args):
-        kinds = {str(e.defect) for e in split.shots}
-        real = with_damage(e for e in split.test_defects if e.defect in kinds)
+        defects = {str(e.defect) for e in split.shots}
+        real = with_damage(e for e in split.test_defects if e.defect in defects)
         theirs = feature_set([close_up(e) for e in real], extractor)
         ways = [(args.backbone, steps) for steps in args.few] + [(str(blank), steps) for steps in args.many]
         for seed in range(args.seeds):
@@ -412,7 +414,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="adapt: how often")
     parser.add_argument("--few", type=int, nargs="*", default=[100, 300], help="adapt: steps from these weights")
     parser.add_argument("--many", type=int, nargs="*", default=[300, 1000, 3000], help="adapt: from random ones")
-    parser.add_argument("--pairs", type=int, default=10, help="adapt: pairs a kind")
+    parser.add_argument("--pairs", type=int, default=10, help="adapt: pairs a defect type")
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="adapt: a key of the example")
     parser.add_argument("--results", type=Path, default=RESULTS / "backbone.json")
     args = parser.parse_args()

@@ -4,11 +4,12 @@ and without.
     python benchmarks/suites/dual_agreement.py --config examples/magnetic-tile-dual.toml --data FOLDER --out FOLDER
 
 Two runs are trained from one configuration, OUT/with and OUT/without, which differ in `saim` alone; a training that was
-killed goes on. Then both make the same windows (`out = "whole"`, the same seeds and kinds), in two ways. Both pictures
+killed goes on. Then both make the same windows (`out = "whole"`, the same seeds and defect types), in two ways. Both pictures
 are synthetic throughout and nothing but SAIM ties one to the other. Chance is the overlap with the damage of another
-window of the same kind.
+window of the same defect type.
 
-change  The whole picture starts from a sound window, made anew by --anew, and the second from grey: neither is damaged.
+change  The whole picture starts from a normal window, made anew by --anew, and the second from grey: neither is
+damaged.
         Where the whole picture shows damage is where it changed most, in as many pixels as the mask has.
 tone    Both start from noise. Where the whole picture shows damage is what leaves the tone of its own surroundings (a
         median over a third of the window). The threshold is the one that finds the real shots' masks best, and how well
@@ -65,7 +66,7 @@ def ruler(run: Run, job: Job, pictures: Pictures, size: int) -> tuple[float, flo
 
 
 def windows(job: Job, pictures: Pictures, size: int, count: int) -> torch.Tensor:
-    """Return sound windows from the middle of photographs, float32 (count,3,size,size)."""
+    """Return normal windows from the middle of photographs, float32 (count,3,size,size)."""
     out = []
     for number in range(count):
         model = pictures.read(job.normals[number % len(job.normals)]).model()
@@ -76,7 +77,7 @@ def windows(job: Job, pictures: Pictures, size: int, count: int) -> torch.Tensor
 
 
 def agreement(run: Run, args: argparse.Namespace) -> dict[str, Any]:
-    """Train what is not trained, make windows of every kind in both ways and compare the two branches."""
+    """Train what is not trained, make windows of every defect type in both ways and compare the two branches."""
     fs.train(run)
     config = run.config
     split, backbone = split_data(run), load_backbone(config)
@@ -84,17 +85,17 @@ def agreement(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     for job in jobs_of(config, split):
         generator = DualBranch.load(run.path("weights", *job.name.split("/")), backbone)
         limit, ceiling = ruler(run, job, pictures, size)
-        sound = windows(job, pictures, size, args.count)
-        for product, kind in sorted({(shot.product, shot.defect or "") for shot in job.shots}):
+        normal = windows(job, pictures, size, args.count)
+        for product, defect in sorted({(shot.product, shot.defect or "") for shot in job.shots}):
             row: dict[str, Any] = {"windows": args.count}
             for way in ("change", "tone"):
                 told = {"out": "whole", "start": "noise"}
                 if way == "change":
                     told = {"out": "whole", "start": "shot", "strength": args.anew, "detail": 0.0}
                 generator.settings = generator.settings.model_copy(update=told)
-                image, masks, refused = made(generator, sound, (product, kind), args, way)
+                image, masks, refused = made(generator, normal, (product, defect), args, way)
                 if way == "change":
-                    damage = most_changed(image, generator.backbone, sound, masks)
+                    damage = most_changed(image, generator.backbone, normal, masks)
                 else:
                     far = torch.from_numpy(np.stack([off_tone(one) for one in image.permute(0, 2, 3, 1).numpy()]))
                     damage = tidy((far[:, None] > limit).float(), round(0.001 * size**2))
@@ -107,20 +108,22 @@ def agreement(run: Run, args: argparse.Namespace) -> dict[str, Any]:
                     "mask_area": _mean(masks.mean((1, 2, 3))),
                     "refused": {word: refused.count(word) for word in sorted(set(refused)) if word},
                 }
-                print(f"{run.folder.name} {job.name} {kind} {way}: {row[way]['iou_mean']}", file=sys.stderr, flush=True)
-            found[f"{product}/{kind}"] = row
+                print(
+                    f"{run.folder.name} {job.name} {defect} {way}: {row[way]['iou_mean']}", file=sys.stderr, flush=True
+                )
+            found[f"{product}/{defect}"] = row
     return found
 
 
 def made(
-    generator: DualBranch, sound: torch.Tensor, names: tuple[str, str], args: argparse.Namespace, way: str
+    generator: DualBranch, normal: torch.Tensor, names: tuple[str, str], args: argparse.Namespace, way: str
 ) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
     """Return the whole pictures (N,3,S,S), the drawn masks (N,1,S,S) and why any was refused."""
     pictures, masks, refused = [], [], []
-    for first in range(0, len(sound), BATCH):
-        rows = sound[first : first + BATCH]
+    for first in range(0, len(normal), BATCH):
+        rows = normal[first : first + BATCH]
         product, defect = ((name,) * len(rows) for name in names)
-        # A shot that is the sound window itself holds no damage: both branches then start without any.
+        # A shot that is the normal window itself holds no damage: both branches then start without any.
         sketch = rows if way == "change" else None
         asked = Condition(rows, torch.ones_like(rows[:, :1]), product, defect, sketch=sketch)
         seeds = range(args.seed + first, args.seed + first + len(rows))
@@ -131,13 +134,13 @@ def made(
     return torch.cat(pictures), torch.cat(masks), refused
 
 
-def most_changed(image: torch.Tensor, backbone: Any, sound: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+def most_changed(image: torch.Tensor, backbone: Any, normal: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """Return float32 (N,1,S,S): the pixels that changed most, as many as the mask has.
 
-    Change is the mean difference of channels to the sound window's own round trip, blurred by two pixels.
+    Change is the mean difference of channels to the normal window's own round trip, blurred by two pixels.
     """
     rows = []
-    for one, base, mask in zip(image, sound, masks, strict=True):
+    for one, base, mask in zip(image, normal, masks, strict=True):
         before = backbone.decode(backbone.encode(base[None]))[0].cpu()
         change = cv2.GaussianBlur((one - before).abs().mean(0).numpy(), (0, 0), 2.0)
         many = int(mask.sum())
@@ -153,11 +156,13 @@ def iou(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 def compared(found: dict[str, Any], way: str) -> dict[str, Any]:
-    """Return the means over kinds, with SAIM and without, beside chance, and the paired difference's interval."""
+    """Return the means over types, with SAIM and without, beside chance, and the paired difference's interval."""
     result: dict[str, Any] = {}
-    for name, kinds in found.items():
+    for name, defects in found.items():
         for key in ("iou_mean", "iou_chance"):
-            result.setdefault(name, {})[key] = round(float(np.mean([kind[way][key] for kind in kinds.values()])), 4)
+            result.setdefault(name, {})[key] = round(
+                float(np.mean([defect[way][key] for defect in defects.values()])), 4
+            )
     gain = [
         first - second
         for with_it, without in zip(found["with"].values(), found["without"].values(), strict=True)
@@ -169,7 +174,7 @@ def compared(found: dict[str, Any], way: str) -> dict[str, Any]:
         "mean": round(float(np.mean(gain)), 4),
         "interval_95": [round(float(low), 4), round(float(high), 4)],
         "pairs": len(gain),
-        "how": "bootstrap over windows made with the same seed and kind, with and without",
+        "how": "bootstrap over windows made with the same seed and defect type, with and without",
     }
     return result
 
@@ -185,11 +190,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", default="", help="data.root")
     parser.add_argument("--out", type=Path, required=True, help="folder for the two runs")
     parser.add_argument("--set", action="append", default=[], help="as for flawsmith run")
-    parser.add_argument("--count", type=int, default=24, help="windows a kind")
+    parser.add_argument("--count", type=int, default=24, help="windows a defect type")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=1000)
-    parser.add_argument("--anew", type=float, default=0.7, help="change: how much of the sound window is made anew")
+    parser.add_argument("--anew", type=float, default=0.7, help="change: how much of the normal window is made anew")
     parser.add_argument("--results", type=Path, default=here / "results" / "dual_agreement.json")
     args = parser.parse_args(argv)
     changes = parse_overrides(args.set) | ({"data.root": args.data} if args.data else {})
@@ -207,14 +212,14 @@ def main(argv: list[str] | None = None) -> int:
         "configuration": plain.model_dump(mode="json", include={"seed", "generator", "train", "data", "backbone"}),
         "sampling": told,
         **ways,
-        "kinds": found,
+        "defects": found,
     }
     facts["configuration"]["data"]["root"] = Path(str(plain.data.root)).name
     write_json(args.results, facts)
-    for name, kinds in found.items():
-        for kind, row in kinds.items():
+    for name, defects in found.items():
+        for defect, row in defects.items():
             told_row = ", ".join(f"{w} {row[w]['iou_mean']:.3f} (chance {row[w]['iou_chance']:.3f})" for w in ways)
-            print(f"{name:8} {kind:32} {told_row}")
+            print(f"{name:8} {defect:32} {told_row}")
     print(json.dumps(ways, indent=1))
     print(f"written: {args.results}")
     return 0

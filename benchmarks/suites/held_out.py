@@ -1,10 +1,10 @@
-"""What a backbone's UNet knows of factory windows that it never saw, by the kind of mask, and what words add to it.
+"""What a backbone's UNet knows of factory windows that it never saw, by the sort of mask, and what words add to it.
 
     python benchmarks/suites/held_out.py --backbone builtin runs/mine
 
 The training loss itself (squared error of v or noise, under the mask alone) at four noise levels, on the same 96
 windows with the same noise for every backbone: under the damage's own mask, loosened; under a rough one that does not
-tell its shape; under one that covers all; and of sound windows under such masks. "without words": the empty prompt.
+tell its shape; under one that covers all; and of normal windows under such masks. "without words": the empty prompt.
 It is far more sensitive than looks or classifiers; no photograph is needed.
 """
 
@@ -43,7 +43,7 @@ def windows(count: int) -> dict[str, list[Row]]:
         piece = factory.make_random(number, size=256, sound_share=0.0)
         damaged += [piece] if piece.mask.any() else []
         number += 1
-    rows: dict[str, list[Row]] = {"own mask, loosened": [], "rough mask": [], "everything": [], "sound": []}
+    rows: dict[str, list[Row]] = {"own mask, loosened": [], "rough mask": [], "everything": [], "normal": []}
     for index, piece in enumerate(damaged):
         window = window_at(piece.mask, builtin.WINDOW, rng)
         view = damage_view(images.to_model(piece.image), piece.mask, [window], builtin.WINDOW, rng, tone=0.1)
@@ -53,8 +53,10 @@ def windows(count: int) -> dict[str, list[Row]]:
         rows["everything"].append((view.image, np.ones_like(rough), said))
         other = damaged[(index * 7 + 3) % len(damaged)]
         mask = rough if index % 2 else view.mask
-        sound = normal_view(images.to_model(other.normal), other.part, mask, window.side, builtin.WINDOW, rng, tone=0.1)
-        rows["sound"].append((sound.image, sound.mask, prompt(None, other.surface)))
+        normal = normal_view(
+            images.to_model(other.normal), other.part, mask, window.side, builtin.WINDOW, rng, tone=0.1
+        )
+        rows["normal"].append((normal.image, normal.mask, prompt(None, other.surface)))
     return rows
 
 

@@ -73,7 +73,7 @@ def main() -> None:
         write_json(args.results, results)
         for own in results[entry]["proof"]["products"].values():
             for row in own["comparisons"]:
-                if row["arm"] == OURS and row["kind"] == MEAN:
+                if row["arm"] == OURS and row["defect"] == MEAN:
                     interval = [row["low"], row["high"]]
                     print(entry, row["against"], row["task"], row["verdict"], row["difference"], interval)
 

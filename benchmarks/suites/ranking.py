@@ -4,7 +4,7 @@
     python benchmarks/suites/ranking.py --quick    # 83 maps alone, about a minute
 
 All sides get the same maps and run in turn in one process, on one thread, so that a busy machine slows all of them.
-The maps are smooth noise with blobs of defect that score higher; a quarter of them is sound. The loops of 200
+The maps are smooth noise with blobs of defect that score higher; a quarter of them is normal. The loops of 200
 thresholds are timed on some of these and scaled, as the result says; where all 200 were run, their values show how far
 such a loop is off.
 """
@@ -98,18 +98,18 @@ def usual_loop(maps: np.ndarray, masks: np.ndarray, every: int = 1) -> float:
 
 
 def kinder_loop(maps: np.ndarray, masks: np.ndarray, every: int = 1) -> float:
-    """The same, but the regions are found once and kept as coordinates, and the sound pixels are counted once."""
+    """The same, but the regions are found once and kept as coordinates, and the normal pixels are counted once."""
     regions = []
     for number, mask in enumerate(masks):
         places, count = ndimage.label(mask, structure=CORNERS)
         regions += [(number, *np.nonzero(places == index)) for index in range(1, count + 1)]
-    sound = ~masks
-    total = sound.sum()
+    normal = ~masks
+    total = normal.sum()
     points = []
     for threshold in np.linspace(maps.max(), maps.min(), THRESHOLDS)[::every]:
         flagged = maps > threshold
         overlaps = [flagged[where].mean() for where in regions]
-        points.append((np.count_nonzero(flagged & sound) / total, np.mean(overlaps)))
+        points.append((np.count_nonzero(flagged & normal) / total, np.mean(overlaps)))
     return area(points)
 
 

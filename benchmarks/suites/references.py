@@ -1,26 +1,27 @@
-"""Does the reference matter, does a borrowed kind land, do what and where add up? cross_modal and hybrid on real sets.
+"""Does the reference matter, does a borrowed defect type land, do what and where add up? cross_modal and hybrid on real sets.
 
     python benchmarks/suites/references.py matters  --data ../shared/data --out /tmp/refs --only magnetic-tile
-    python benchmarks/suites/references.py kinds    --data ../shared/data --out /tmp/refs
+    python benchmarks/suites/references.py defect types    --data ../shared/data --out /tmp/refs
     python benchmarks/suites/references.py transfer --data ../shared/data --out /tmp/refs
     python benchmarks/suites/references.py hybrid   --data ../shared/data --out /tmp/refs --only screw
 
 `matters`: the same plan is painted three times, with the same words, masks and seeds: with a reference of the right
-kind, of the next kind, and with the reference's weight at 0; and three times more in masks (and at places) of another
-kind, whose shape then does not tell which kind was asked for. Two judges tell kinds: the probe of `prove`, trained on
-the shots alone, looks at whole pictures; a logistic regression on the features of windows round real *test* damage
-looks closely. A row of pictures goes to OUT/<set>-scale.png: the sound window, then weights 0, 0.5 and 1.
+defect type, of the next defect type, and with the reference's weight at 0; and three times more in masks (and at
+places) of another defect type, whose shape then does not tell which defect type was asked for. Two judges tell defect
+types: the probe of `prove`, trained on the shots alone, looks at whole pictures; a logistic regression on the features
+of windows round real *test* damage looks closely. A row of pictures goes to OUT/<set>-scale.png: the normal window,
+then weights 0, 0.5 and 1.
 
-`transfer`: one model of both sets; a kind of each is painted on the other, with the reference and with its weight at 0,
-and compared (KID and Frechet distance of features) with that kind's real test pictures.
+`transfer`: one model of both sets; a sort of each is painted on the other, with the reference and with its weight at 0,
+and compared (KID and Frechet distance of features) with that defect type's real test pictures.
 
 `hybrid`: controlnet_inpaint and cross_modal, each trained as its example says, and both together with no more training,
-paint the same plan: how kinds are told, and how much of the masks shows.
+paint the same plan: how defect types are told, and how much of the masks shows.
 
-`kinds`: what `matters` cannot tell on real sets, whose kinds are shapes and places. With the built-in adapter and no
-shot six factory kinds are painted from noise on sound windows, under the same masks for all, with references of the
-right kind, of another, and none; with the words for the kind and without. A classifier that factory defects taught
-names them.
+`defect types`: what `matters` cannot tell on real sets, whose defect types are shapes and places. With the built-in
+adapter and no shot six factory defect types are painted from noise on normal windows, under the same masks for all,
+with references of the right defect type, of another, and none; with the words for the defect type and without. A
+classifier that factory defects taught names them.
 
 Every painted picture is kept in OUT, so a suite that was stopped goes on; --set overrides keys of the example.
 """
@@ -76,13 +77,13 @@ class Studio:
         train(run)
         self.split = make_split(run.config)
         self.pictures = Pictures(self.split.normals)
-        self.kind = generator_class(run.config)
+        self.defect = generator_class(run.config)
         self.backbone = load_backbone(run.config)
         self.generators: dict[str, Any] = {}
 
     def plan(self) -> list[Line]:
         """Return the plan's lines."""
-        return make_plan(self.config, self.split, self.kind, self.pictures)
+        return make_plan(self.config, self.split, self.defect, self.pictures)
 
     def paint(self, lines: Sequence[Line], folder: Path, scale: float | None) -> list[Path]:
         """Paint lines that are not in the folder yet; return a picture's path each, its mask beside it.
@@ -91,10 +92,10 @@ class Studio:
         """
         for job in sorted({line["job"] for line in lines}):
             if job not in self.generators:
-                self.generators[job] = self.kind.load(self.run.path("weights", *job.split("/")), self.backbone)
+                self.generators[job] = self.defect.load(self.run.path("weights", *job.split("/")), self.backbone)
             generator = self.generators[job]
             # Weights may be older than the settings that only sampling reads.
-            generator.settings = validate(self.kind.Settings, self.config.generator.settings, where="--set")
+            generator.settings = validate(self.defect.Settings, self.config.generator.settings, where="--set")
             if scale is not None:
                 generator.settings = generator.settings.model_copy(update={"scale": scale})
             painter = Painter(
@@ -115,10 +116,10 @@ class Studio:
 
 
 def wrong(lines: Sequence[Line], studio: Studio) -> list[Line]:
-    """Return the lines with references of the next kind in the alphabet."""
+    """Return the lines with references of the next defect type in the alphabet."""
     shots = studio.split.shots
-    kinds = sorted({str(e.defect) for e in shots})
-    following = dict(zip(kinds, [*kinds[1:], kinds[0]], strict=True))
+    defects = sorted({str(e.defect) for e in shots})
+    following = dict(zip(defects, [*defects[1:], defects[0]], strict=True))
     changed = []
     for line in lines:
         others = [e.id for e in shots if e.defect == following[line["defect"]]]
@@ -127,11 +128,11 @@ def wrong(lines: Sequence[Line], studio: Studio) -> list[Line]:
 
 
 def misplaced(lines: Sequence[Line], studio: Studio) -> list[Line]:
-    """Return the lines with photograph, mask and place of the kind after the next in the alphabet."""
-    kinds = sorted({str(e.defect) for e in studio.split.shots})
-    queues = {kind: [line for line in lines if line["defect"] == kind] for kind in kinds}
-    other = {kind: kinds[(number + 2) % len(kinds)] for number, kind in enumerate(kinds)}
-    taken = dict.fromkeys(kinds, 0)
+    """Return the lines with photograph, mask and place of the defect type after the next in the alphabet."""
+    defects = sorted({str(e.defect) for e in studio.split.shots})
+    queues = {defect: [line for line in lines if line["defect"] == defect] for defect in defects}
+    other = {defect: defects[(number + 2) % len(defects)] for number, defect in enumerate(defects)}
+    taken = dict.fromkeys(defects, 0)
     changed = []
     for line in lines:
         queue = queues[other[line["defect"]]]
@@ -148,32 +149,32 @@ def close(examples: Sequence[Example], extractor: Any) -> np.ndarray:
 
 
 class Judges:
-    """Two that tell kinds: the probe of `prove`, taught by the shots, and a regression on windows round test damage."""
+    """Two that tell types: the probe of `prove`, taught by the shots, and a regression on windows round test damage."""
 
     def __init__(self, studio: Studio, extractor: Any) -> None:
         split, config = studio.split, studio.config
         self._extractor = extractor
-        self.kinds = sorted({str(e.defect) for e in split.shots})
-        self._training = TrainingSet(proof_size(config, split.normals), self.kinds)
+        self.defects = sorted({str(e.defect) for e in split.shots})
+        self._training = TrainingSet(proof_size(config, split.normals), self.defects)
         for example in (*split.shots, *split.normals):
             self._training.add(example, "real")
         probe = registry.get("detectors", "probe")
-        self._probe = probe(probe.Settings(), self.kinds, extractor=extractor)
+        self._probe = probe(probe.Settings(), self.defects, extractor=extractor)
         for _ in self._probe.fit(self._training, torch.Generator().manual_seed(0)):
             pass
-        self.tests = with_damage(e for e in split.test_defects if e.defect in self.kinds)
+        self.tests = with_damage(e for e in split.test_defects if e.defect in self.defects)
         seen = close(self.tests, extractor)
         self._scaler = StandardScaler().fit(seen)
         self._close = LogisticRegression(max_iter=2000, C=0.05, class_weight="balanced")
         self._close.fit(self._scaler.transform(seen), [str(e.defect) for e in self.tests])
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, float]:
-        """Return the share of pictures whose kind each judge names as it was asked for."""
+        """Return the share of pictures whose defect type each judge names as it was asked for."""
         seen = torch.from_numpy(np.stack([read_square(e, self._training.size)[0] for e in examples]))
-        guess = predicted(self._probe, seen).kind
+        guess = predicted(self._probe, seen).defect
         assert guess is not None
         answers = [str(e.defect) for e in examples]
-        whole = [self.kinds[int(k)] == answer for k, answer in zip(guess.argmax(1), answers, strict=True)]
+        whole = [self.defects[int(k)] == answer for k, answer in zip(guess.argmax(1), answers, strict=True)]
         near = self._close.predict(self._scaler.transform(close(examples, self._extractor))) == answers
         return {
             "probe": round(float(np.mean(whole)), 4),
@@ -183,7 +184,7 @@ class Judges:
 
 
 def painted(lines: Sequence[Line], paths: Sequence[Path]) -> list[Example]:
-    """Return the pictures that came to be, as examples of the kind that was asked for."""
+    """Return the pictures that came to be, as examples of the defect type that was asked for."""
     return [
         Example(path.name, path, line["product"], line["defect"], path.with_suffix(".mask.png"))
         for line, path in zip(lines, paths, strict=True)
@@ -192,7 +193,7 @@ def painted(lines: Sequence[Line], paths: Sequence[Path]) -> list[Example]:
 
 
 def matters(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
-    """Return how often each way of painting is told as the kind that was asked for."""
+    """Return how often each way of painting is told as the defect type that was asked for."""
     studio = studio_of(f"{name}-csm", args.out / name, args, {})
     lines = studio.plan()
     elsewhere = misplaced(lines, studio)
@@ -200,9 +201,9 @@ def matters(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, An
         "right": (lines, None),
         "wrong": (wrong(lines, studio), None),
         "zeroed": (lines, 0.0),
-        "right, mask of another kind": (elsewhere, None),
-        "wrong, mask of another kind": (wrong(elsewhere, studio), None),
-        "zeroed, mask of another kind": (elsewhere, 0.0),
+        "right, mask of another defect type": (elsewhere, None),
+        "wrong, mask of another defect type": (wrong(elsewhere, studio), None),
+        "zeroed, mask of another defect type": (elsewhere, 0.0),
     }
     judges = Judges(studio, extractor)
     found: dict[str, Any] = {
@@ -213,17 +214,17 @@ def matters(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, An
         folder = args.out / f"{name}-{way.replace(',', '').replace(' ', '-')}"
         found[way] = judges(painted(planned, studio.paint(planned, folder, scale)))
     scale_row(studio, lines, args.out / f"{name}-scale.png")
-    return {"kinds": judges.kinds, "chance": round(1 / len(judges.kinds), 4), "told_as_asked": found}
+    return {"defects": judges.defects, "chance": round(1 / len(judges.defects), 4), "told_as_asked": found}
 
 
-def kinds(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
-    """Return how often a classifier taught by factory defects names the kind that was asked for, by the reference."""
+def defects(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
+    """Return how often a classifier taught by factory defects names the type that was asked for, by the reference."""
     back = Backbone.load("builtin")
     judge, known = factory_judge(150, 0, extractor)
     views = sound_windows(make_split(configuration(args.data, name)), builtin.WINDOW, args.count, 0)
     shapes = factory_regions(args.count, builtin.WINDOW, 0)
     found: dict[str, Any] = {"factory defects that it was not taught": known}
-    looks = {kind: shown(kind, args.count) for kind in WORDS}
+    looks = {defect: shown(defect, args.count) for defect in WORDS}
     following = dict(zip(WORDS, [*WORDS[2:], *WORDS[:2]], strict=True))
     generator = CrossModal(back, CrossModalSettings(start="noise"))
     for said in ("with words", "without words"):
@@ -231,19 +232,19 @@ def kinds(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, Any]
             told = {"scale": scale, "prompt": "a photo of a {defect}" if said == "with words" else ""}
             generator.settings = generator.settings.model_copy(update=told)
             row, taken = {}, {}
-            for kind in WORDS:
+            for defect in WORDS:
                 laid = []
                 for first in range(0, args.count, 8):
                     some = slice(first, first + 8)
                     image = tensor(views[some])
-                    names = ("",) * len(image), (kind,) * len(image)
-                    seen = looks[following[kind] if way == "wrong" else kind][some]
+                    names = ("",) * len(image), (defect,) * len(image)
+                    seen = looks[following[defect] if way == "wrong" else defect][some]
                     pictures, masks, surfaces = zip(*seen, strict=True)
                     reference = Batch(
                         torch.cat(pictures),
                         torch.cat(masks),
                         surfaces,
-                        (following[kind] if way == "wrong" else kind,) * len(image),
+                        (following[defect] if way == "wrong" else defect,) * len(image),
                     )
                     mask = torch.from_numpy(np.stack(shapes[some]))[:, None].float()
                     asked = Condition(image, mask, *names, reference=reference)
@@ -253,32 +254,32 @@ def kinds(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, Any]
                     pairs = (part.permute(0, 2, 3, 1).numpy() for part in (out.image, out.base))
                     laid += [laid_in(*one) for one in zip(views[some], *pairs, shapes[some], strict=True)]
                 guess = judge.predict(changes(extractor, laid, views, shapes))
-                row[kind] = round(float((guess == kind).mean()), 4)
-                taken[kind] = float((guess == following[kind]).mean())
-                sheet(args.out / f"kinds-{name}-{said.replace(' ', '-')}-{way}-{kind}.png", [views, laid])
+                row[defect] = round(float((guess == defect).mean()), 4)
+                taken[defect] = float((guess == following[defect]).mean())
+                sheet(args.out / f"defect types-{name}-{said.replace(' ', '-')}-{way}-{defect}.png", [views, laid])
             found[f"{way}, {said}"] = {
                 "as_asked": round(float(np.mean(list(row.values()))), 4),
                 "as_the_wrong_reference": round(float(np.mean(list(taken.values()))), 4),
                 **row,
             }
             print(name, way, said, found[f"{way}, {said}"], flush=True)
-    return {"kinds": list(WORDS), "chance": round(1 / len(WORDS), 4), "scale": args.scale, "told": found}
+    return {"defects": list(WORDS), "chance": round(1 / len(WORDS), 4), "scale": args.scale, "told": found}
 
 
-def shown(kind: str, count: int) -> list[tuple[torch.Tensor, torch.Tensor, str]]:
-    """Return windows (1,3,S,S) round factory defects of a kind, with masks (1,1,S,S) and the surface they lie on."""
-    homes = homes_of(kind)
+def shown(defect: str, count: int) -> list[tuple[torch.Tensor, torch.Tensor, str]]:
+    """Return windows (1,3,S,S) round factory defects of a type, with masks (1,1,S,S) and the surface they lie on."""
+    homes = homes_of(defect)
     rng = np.random.default_rng(9)
     rows = []
     for number in range(count):
-        piece = factory.make(homes[int(rng.integers(len(homes)))], kind, seed=900_000 + number)
+        piece = factory.make(homes[int(rng.integers(len(homes)))], defect, seed=900_000 + number)
         image, mask = window(images.to_model(piece.image), piece.mask)
         rows.append((tensor([image]), torch.from_numpy(mask)[None, None].float(), piece.surface))
     return rows
 
 
 def hybrid(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
-    """Return, for each of two generators and for both together, how kinds are told and how much of the masks shows."""
+    """Return, for each of two generators and for both together, how types are told and how much of the masks shows."""
     spatial = studio_of(name, args.out / f"{name}-spatial", args, {})
     semantic = studio_of(f"{name}-csm", args.out / f"{name}-semantic", args, {})
     weights = {"controlnet": spatial, "adapter": semantic}
@@ -307,8 +308,8 @@ def hybrid(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, Any
             "given_up": sum(row["status"] != "made" for row in rows),
         }
     return {
-        "kinds": judges.kinds,
-        "chance": round(1 / len(judges.kinds), 4),
+        "defects": judges.defects,
+        "chance": round(1 / len(judges.defects), 4),
         "agreement_is": "mean share of the asked mask that visibly changed; outside it nothing does, so this is an IoU",
         "table": found,
     }
@@ -321,22 +322,22 @@ def studio_of(example: str, folder: Path, args: argparse.Namespace, told: dict[s
 
 
 def scale_row(studio: Studio, lines: Sequence[Line], path: Path) -> None:
-    """Write rows of windows: sound, then the reference's weight at 0, 0.5 and 1; one row a kind."""
+    """Write rows of windows: normal, then the reference's weight at 0, 0.5 and 1; one row a defect type."""
     chosen = list({line["defect"]: line for line in reversed(lines)}.values())
     chosen = [line | {"batch": 0} for line in chosen]
     normals = {e.id: e for e in studio.split.normals}
     painted = [studio.paint(chosen, path.with_suffix("") / str(scale), scale) for scale in (0.0, 0.5, 1.0)]
     rows = []
     for number, line in enumerate(chosen):
-        sound = images.read(normals[line["normal"]].image)
+        normal = images.read(normals[line["normal"]].image)
         tiles = []
         for column in range(4):
             file = painted[max(column - 1, 0)][number]
             if not file.is_file():
                 continue
-            native = sound if column == 0 else images.read(file)
+            native = normal if column == 0 else images.read(file)
             mask = images.read_mask(file.with_suffix(".mask.png"), native.shape)
-            tiles.append(window(images.to_model(native, images.range_of(sound)), mask)[0])
+            tiles.append(window(images.to_model(native, images.range_of(normal)), mask)[0])
         if len(tiles) == 4:
             rows.append(np.concatenate(tiles, axis=1))
     pixels = np.rint((np.concatenate(rows) + 1) * 127.5).astype(np.uint8)
@@ -344,12 +345,12 @@ def scale_row(studio: Studio, lines: Sequence[Line], path: Path) -> None:
 
 
 def transfer(args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
-    """Return the distance of borrowed pairs to the kind's real pictures, with the reference and from words alone."""
+    """Return the distance of borrowed pairs to the type's real pictures, with the reference and from words alone."""
     root = args.out / "both"
     if not root.is_dir():
         every = [e for name in FOLDERS for e in scan(configuration(args.data, name).data)]
         write_mvtec([e for e in every if not e.mask] + with_damage(every), root)
-    transfers = [{"from": "magnetic-tile", "kind": args.tile_kind}, {"from": "screw", "kind": args.screw_kind}]
+    transfers = [{"from": "magnetic-tile", "defect": args.tile_kind}, {"from": "screw", "defect": args.screw_kind}]
     overrides = {
         "data.root": str(root),
         "data.layout": "mvtec",
@@ -367,36 +368,36 @@ def transfer(args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     metrics = {name: registry.get("metrics", name) for name in ("kid", "frechet")}
     for loan in transfers:
-        own = [line for line in lines if line["defect"] == loan["kind"]]
+        own = [line for line in lines if line["defect"] == loan["defect"]]
         real = with_damage(
-            e for e in studio.split.test_defects if (e.product, e.defect) == (loan["from"], loan["kind"])
+            e for e in studio.split.test_defects if (e.product, e.defect) == (loan["from"], loan["defect"])
         )
         theirs = feature_set([close_up(e) for e in real], extractor)
         rows: dict[str, Any] = {"real": len(real)}
         for way, scale in (("reference", 1.0), ("words alone", 0.0)):
             paths = studio.paint(own, args.out / f"transfer-{way.replace(' ', '-')}", scale)
-            made = [Example(p.name, p, "", loan["kind"], p.with_suffix(".mask.png")) for p in paths if p.is_file()]
+            made = [Example(p.name, p, "", loan["defect"], p.with_suffix(".mask.png")) for p in paths if p.is_file()]
             ours = feature_set([close_up(e) for e in made], extractor)
             figures = {}
             for metric in metrics.values():
                 figures |= metric(theirs, ours, np.random.default_rng(0), 200)
             rows[way] = {"made": len(made), **{k: [v.value, v.low, v.high] for k, v in figures.items()}}
         rows["painted_on"] = sorted({line["product"] for line in own})
-        found[f"{loan['kind']} of {loan['from']}"] = rows
+        found[f"{loan['defect']} of {loan['from']}"] = rows
     return found
 
 
 def main() -> None:
     """Parse, paint, judge, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("matters", "kinds", "transfer", "hybrid"))
+    parser.add_argument("what", choices=("matters", "defects", "transfer", "hybrid"))
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the sets")
     parser.add_argument("--out", type=Path, required=True, help="where runs and pictures go, or lie")
     parser.add_argument("--only", choices=sorted(FOLDERS), help="one set")
-    parser.add_argument("--count", type=int, default=20, help="pairs a kind")
-    parser.add_argument("--scale", type=float, default=1.0, help="kinds: weight of the reference")
-    parser.add_argument("--tile-kind", default="crack")
-    parser.add_argument("--screw-kind", default="scratch_neck")
+    parser.add_argument("--count", type=int, default=20, help="pairs a defect type")
+    parser.add_argument("--scale", type=float, default=1.0, help="defect types: weight of the reference")
+    parser.add_argument("--tile-defect type", default="crack")
+    parser.add_argument("--screw-defect type", default="scratch_neck")
     parser.add_argument("--set", action="append", default=[], help="override a key of the example")
     parser.add_argument("--results", type=Path, default=RESULTS / "references.json")
     args = parser.parse_args()
@@ -404,11 +405,11 @@ def main() -> None:
     extractor = FeatureCache(load_extractor("efficientnet-lite0"), args.out / "features")
     names = [args.only] if args.only else sorted(FOLDERS)
     for name in names if args.what != "transfer" else ["transfer"]:
-        key = f"{name}, {args.what}" if args.what in ("hybrid", "kinds") else name
+        key = f"{name}, {args.what}" if args.what in ("hybrid", "defects") else name
         if args.what == "transfer":
             entry = transfer(args, extractor)
         else:
-            entry = {"matters": matters, "kinds": kinds, "hybrid": hybrid}[args.what](name, args, extractor)
+            entry = {"matters": matters, "defects": defects, "hybrid": hybrid}[args.what](name, args, extractor)
         threads = os.environ.get("OMP_NUM_THREADS", "")
         back = Backbone.load("builtin").fingerprint
         facts = {"machine": {**machine(), "threads": threads}, "backbone": back, "set": args.set, "count": args.count}

@@ -5,12 +5,12 @@
     python benchmarks/suites/screen.py speed --out /tmp/gate
     python benchmarks/suites/screen.py proof --plain /tmp/proofs/screw --screened /tmp/screened/screw --only screw
 
-planted: of each set, 100 untouched sound parts passed off as damage, 100 made pairs whose mask is shifted by its own
+planted: of each set, 100 untouched normal parts passed off as damage, 100 made pairs whose mask is shifted by its own
 width or height, 100 squares of noise, and exact copies of shots (each of them, twice, till there are 100), against
 held-out real defects and the made pairs of a finished run below --runs. What is described is kept below --out: with
 --seconds a portion is done, and the same command goes on. Held-out defects are judged one at a time, for a set of
 photographs repeats itself as made pictures must not; those that seem to be second photographs of a shot are
-counted apart. Their sound photograph is unknown: `visible` falls back to all sound parts, `alignment` abstains.
+counted apart. Their normal photograph is unknown: `visible` falls back to all normal parts, `alignment` abstains.
 
 made: the made pairs of every finished run below --runs that is called as an example (screw, screw-dual, screw-csm),
 one generator beside another.
@@ -53,7 +53,7 @@ from flawsmith.types import Example
 
 RIGHT = {
     "untouched": ("visible",),
-    "untouched, photograph unknown": ("visible", "realism", "kind"),
+    "untouched, photograph unknown": ("visible", "realism", "defect"),
     "shifted mask": ("alignment",),
     "noise": ("realism", "outlier"),
     "noise, photograph unknown": ("realism", "outlier"),
@@ -128,7 +128,7 @@ def planted(name: str, config: Config, run: Run, describer: Portion, count: int)
     real: dict[str, list[Row]] = {"held-out real defects": [], "second photographs of a shot": []}
     for example in split.test_defects:
         photograph = _damaged(example, pictures)
-        if photograph is None or example.defect not in fitted.kinds:
+        if photograph is None or example.defect not in fitted.defects:
             continue
         group = "second photographs of a shot" if example.id in twins else "held-out real defects"
         real[group] += bench.judge([photograph])
@@ -164,7 +164,7 @@ def _damaged(example: Example, pictures: Pictures) -> Shown | None:
 
 
 def _places(split: Split, pictures: Pictures, count: int) -> Iterator[tuple[Example, np.ndarray, str, np.ndarray]]:
-    """Yield a sound part, its picture, a kind and a shot's mask of that kind laid on it."""
+    """Yield a normal part, its picture, a defect type and a shot's mask of that defect type laid on it."""
     rng = np.random.default_rng(71)
     for number in range(count):
         shot = split.shots[number % len(split.shots)]
@@ -176,14 +176,14 @@ def _places(split: Split, pictures: Pictures, count: int) -> Iterator[tuple[Exam
 
 
 def _untouched(split: Split, pictures: Pictures, count: int, *, known: bool) -> Iterator[Shown]:
-    for number, (normal, native, kind, mask) in enumerate(_places(split, pictures, count)):
-        yield Shown(f"{number:06d}", kind, native, mask, native if known else None, normal.id if known else "")
+    for number, (normal, native, defect, mask) in enumerate(_places(split, pictures, count)):
+        yield Shown(f"{number:06d}", defect, native, mask, native if known else None, normal.id if known else "")
 
 
 def _noise(split: Split, pictures: Pictures, count: int, *, known: bool) -> Iterator[Shown]:
     """Squares of the label's area, uniform noise over the whole range."""
     rng = np.random.default_rng(72)
-    for number, (normal, native, kind, mask) in enumerate(_places(split, pictures, count)):
+    for number, (normal, native, defect, mask) in enumerate(_places(split, pictures, count)):
         side = int(np.clip(np.sqrt(mask.sum()), 8, min(mask.shape) // 3))
         ys, xs = np.nonzero(mask)
         top = int(np.clip(ys.mean() - side / 2, 0, mask.shape[0] - side))
@@ -193,7 +193,7 @@ def _noise(split: Split, pictures: Pictures, count: int, *, known: bool) -> Iter
         picture = native.copy()
         most = np.iinfo(native.dtype).max if native.dtype != np.float32 else 1
         picture[square] = (rng.random((side * side, *native.shape[2:])) * most).astype(native.dtype)
-        yield Shown(f"{number:06d}", kind, picture, square, native if known else None, normal.id if known else "")
+        yield Shown(f"{number:06d}", defect, picture, square, native if known else None, normal.id if known else "")
 
 
 def _copies(split: Split, pictures: Pictures, count: int) -> Iterator[Shown]:
@@ -237,12 +237,12 @@ def _shifted(mask: np.ndarray) -> np.ndarray | None:
 def speed(folder: Path, extractor: str, source: str, count: int = 1000) -> dict[str, Any]:
     """Time the screening of pictures of 256 px from files: decoding, features, scores and verdicts."""
     place = folder / "speed"
-    sound = [factory.make("steel", None, seed=number, line=1, size=256).image for number in range(40)]
+    normal = [factory.make("steel", None, seed=number, line=1, size=256).image for number in range(40)]
     rng = np.random.default_rng(73)
     rows, columns = np.mgrid[:256, :256]
 
     def damaged(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        below = sound[number % len(sound)]
+        below = normal[number % len(normal)]
         (top, left), (high, wide) = rng.integers(40, 216, 2), rng.integers(6, 30, 2)
         mask = ((rows - top) / high) ** 2 + ((columns - left) / wide) ** 2 <= 1
         picture = below.copy()
@@ -251,16 +251,16 @@ def speed(folder: Path, extractor: str, source: str, count: int = 1000) -> dict[
 
     for number in range(count):
         picture, mask, below = damaged(number)
-        kind = place / "pictures" / ("pit", "dent")[number % 2]
-        images.write(kind / f"{number:06d}.png", picture)
-        images.write_mask(kind / f"{number:06d}.mask.png", mask)
-        images.write(kind / f"{number:06d}.normal.png", below)
+        defect = place / "pictures" / ("pit", "dent")[number % 2]
+        images.write(defect / f"{number:06d}.png", picture)
+        images.write_mask(defect / f"{number:06d}.mask.png", mask)
+        images.write(defect / f"{number:06d}.normal.png", below)
     describer = Describer(load_extractor(extractor, source), 2 * Config().generate.visible)
     begun = time.monotonic()
     shots = [
-        describer.row(Shown(str(n), ("pit", "dent")[n % 2], *damaged(n)[:2], stand_ins=sound[:3])) for n in range(20)
+        describer.row(Shown(str(n), ("pit", "dent")[n % 2], *damaged(n)[:2], stand_ins=normal[:3])) for n in range(20)
     ]
-    seen = [describer.row(Shown(str(n), "", sound[n], damaged(n)[1])) for n in range(40)]
+    seen = [describer.row(Shown(str(n), "", normal[n], damaged(n)[1])) for n in range(40)]
     name = describer.extractor.name
     fitted = fit_gate(Config().screen, ("dent", "pit"), screening_set(shots, name), screening_set(seen, name))
     gate = Gate(Config().screen, name, describer.extractor.fingerprint, describer.visible, {"plate": fitted})
@@ -287,10 +287,10 @@ def compared(plain: Path, screened: Path) -> dict[str, Any]:
             sys.exit(f"{folder}: is {'not ' if name == 'screened' else ''}screened")
         tree = json.loads(run.path("proof.json").read_text())
         rows = [
-            {"product": product, **{k: v for k, v in row.items() if k != "kind"}}
+            {"product": product, **{k: v for k, v in row.items() if k != "defect"}}
             for product, own in tree["products"].items()
             for row in own["comparisons"]
-            if row["arm"] == OURS and row["kind"] == MEAN
+            if row["arm"] == OURS and row["defect"] == MEAN
         ]
         kept = Counter(row["defect"] for row in run.kept())
         found[name] = {"pairs": dict(kept), "planned": len(run.samples()), "seeds": tree["seeds"], "comparisons": rows}

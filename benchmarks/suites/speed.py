@@ -201,9 +201,9 @@ class Plain:
         return work
 
 
-def _fresh(kind: Any, old: Any) -> Any:
+def _fresh(plugin: Any, old: Any) -> Any:
     with quiet():
-        made = kind.from_config(old.config)
+        made = plugin.from_config(old.config)
     made.load_state_dict(old.state_dict())
     return made.eval().requires_grad_(False)
 
@@ -315,16 +315,16 @@ def main(argv: list[str] | None = None) -> int:
     best.control.load_state_dict(fine.control.state_dict())  # made from a bfloat16 UNet, it starts rounded
     same = tensor_hash(plain.control.state_dict()) == tensor_hash(best.control.net.state_dict())
     assert same and best.backbone.fingerprint == fine.backbone.fingerprint, "the sides hold other weights"
-    kind = str(best.backbone.dtype).removeprefix("torch.")
+    defect = str(best.backbone.dtype).removeprefix("torch.")
 
-    sampling = {"plain diffusers pipeline": plain.sampling(args), f"ours ({kind})": our_sampling(best, args)}
-    training = {"plain loop": plain.training(args), f"ours ({kind})": our_training(best, args)}
+    sampling = {"plain diffusers pipeline": plain.sampling(args), f"ours ({defect})": our_sampling(best, args)}
+    training = {"plain loop": plain.training(args), f"ours ({defect})": our_training(best, args)}
     if not args.quick:
-        if kind != "float32":
+        if defect != "float32":
             sampling["ours, float32"] = our_sampling(fine, args)
             training["ours, float32"] = our_training(fine, args)
-        sampling[f"ours ({kind}), words and hint not cached"] = our_sampling(best, args, cached=False)
-        training[f"ours ({kind}), latents and words not cached"] = our_training(
+        sampling[f"ours ({defect}), words and hint not cached"] = our_sampling(best, args, cached=False)
+        training[f"ours ({defect}), latents and words not cached"] = our_training(
             ours(args.backbone, "auto"), args, cached=False
         )
     tell("sampling")

@@ -2,10 +2,11 @@
 
     python benchmarks/suites/trials.py --base RUN --out FOLDER NAME=RUN [NAME=RUN+RUN ...] [--name screw]
 
-Each NAME is an arm; RUN is a run folder whose pairs and controls it learns from beside the shots, `real` stands for none,
-and `NAME=RUN:real=0.75` sets a setting of the probe. The first arm is what the others are compared with. Shots, sound
-parts and test pictures are those of --base; a test picture still cannot be learned from. Unlike `prove`, no controls are
-held out, so the figures differ a little from a proof's. Answers are kept in --out, so a trial can be made in portions.
+Each NAME is an arm; RUN is a run folder whose pairs and controls it learns from beside the shots, `real` stands for
+none, and `NAME=RUN:real=0.75` sets a setting of the probe. The first arm is what the others are compared with. Shots, normal
+parts and test pictures are those of --base; a test picture still cannot be learned from. Unlike `prove`, no controls
+are held out, so the figures differ a little from a proof's. Answers are kept in --out, so a trial can be made in
+portions.
 """
 
 from __future__ import annotations
@@ -48,11 +49,11 @@ def main() -> None:
     base = Run.open(args.base)
     split = split_data(base)
     product = split.shots[0].product
-    kinds = tuple(sorted({str(example.defect) for example in split.shots}))
+    defects = tuple(sorted({str(example.defect) for example in split.shots}))
     size = proof_size(base.config, split.normals)
-    evaluator = Evaluator(split, kinds, size, drop_twins=True)
+    evaluator = Evaluator(split, defects, size, drop_twins=True)
     extractor = FeatureCache(load_extractor("efficientnet-lite0"), args.out / "features")
-    common = common_set(split, [], size, kinds, evaluator.forbidden)
+    common = common_set(split, [], size, defects, evaluator.forbidden)
     weights = draws(evaluator.evaluation_set, RESAMPLES, np.random.default_rng(0))
     tried: dict[str, list[Outcome]] = {}
     entry: dict[str, Any] = {
@@ -63,8 +64,8 @@ def main() -> None:
         "size": size,
         "seeds": SEEDS,
         "test": {
-            "sound": int((evaluator.evaluation_set.kind < 0).sum()),
-            "damaged": int((evaluator.evaluation_set.kind >= 0).sum()),
+            "normal": int((evaluator.evaluation_set.defect < 0).sum()),
+            "damaged": int((evaluator.evaluation_set.defect >= 0).sum()),
         },
         "arms": {},
     }
@@ -82,7 +83,7 @@ def main() -> None:
             kept = args.out / f"{name}-{seed}.npz"
             if not kept.is_file():
                 training = training or training_set(common, arm, split)
-                probe = Probe(Probe.Settings.model_validate(given), kinds, extractor=extractor)
+                probe = Probe(Probe.Settings.model_validate(given), defects, extractor=extractor)
                 for _ in probe.fit(training, torch.Generator().manual_seed(seed)):
                     pass
                 evaluator.evaluate(probe, {"localization", "detection", "classification"}).save(kept)
@@ -96,7 +97,7 @@ def main() -> None:
             "figures": figures(tried[name]),
         }
         ap = entry["arms"][name]["figures"]["localization"][MEAN]["ap"]["mean"]
-        print(f"{name}: mean pixel AP over kinds {100 * ap:.1f}", flush=True)
+        print(f"{name}: mean pixel AP over defect types {100 * ap:.1f}", flush=True)
     drawn = {
         name: [resampled(evaluator.evaluation_set, one, weights) for one in outcomes]
         for name, outcomes in tried.items()

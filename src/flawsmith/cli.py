@@ -55,8 +55,8 @@ def new(
     if not generator:
         typer.echo(commented_toml(Config()), nl=False)
         return
-    kind = registry.get("generators", generator)
-    typer.echo(commented_toml(Config(generator=GeneratorConfig(name=generator)), kind.Settings()), nl=False)
+    plugin = registry.get("generators", generator)
+    typer.echo(commented_toml(Config(generator=GeneratorConfig(name=generator)), plugin.Settings()), nl=False)
 
 
 @app.command()
@@ -77,7 +77,7 @@ def run(
     config: ConfigPath,
     out: Annotated[Path, typer.Option("--out", "-o", help="The run folder; going on where it stopped when it exists.")],
     balance: Annotated[
-        bool, typer.Option("--balance", help="Fill every kind up to the largest: generate.count = balance.")
+        bool, typer.Option("--balance", help="Fill every defect type up to the largest: generate.count = balance.")
     ] = False,
     say: Annotated[
         str,
@@ -174,7 +174,7 @@ def measure(run: RunPath) -> None:
 
 @app.command()
 def prove(run: RunPath) -> None:
-    """Train detectors with and without the pairs: helps, no effect or harms, a verdict a kind."""
+    """Train detectors with and without the pairs: helps, no effect or harms, a verdict a defect type."""
     from flawsmith.run.folder import Run
 
     opened = Run.open(run)

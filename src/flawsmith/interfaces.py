@@ -46,7 +46,7 @@ class Generator(ABC):
     reads_reference: ClassVar[bool] = False
     """True: `sample` reads `Condition.reference`, or the shot where there is none."""
     paints_controls: ClassVar[bool] = True
-    """False: it cannot repaint a place as *sound*, so no controls can be made with it."""
+    """False: it cannot repaint a place as *normal*, so no controls can be made with it."""
     native: ClassVar[bool] = False
     """True: it works on windows at the camera's own scale, of any size, one at a time."""
     sampling_only: ClassVar[frozenset[str]] = frozenset()
@@ -124,17 +124,17 @@ class Filter(ABC):
     scores: ClassVar[dict[str, str]]
     """Name of each score -> what is wrong with a picture whose score is too low, in a few words for the report."""
 
-    def __init__(self, settings: BaseSettings, kinds: Sequence[str]) -> None:
+    def __init__(self, settings: BaseSettings, defects: Sequence[str]) -> None:
         self.settings = settings
-        self.kinds = tuple(kinds)
+        self.defects = tuple(defects)
 
     @abstractmethod
-    def fit(self, shots: ScreeningSet, sound: ScreeningSet) -> dict[str, Tensor]:
-        """Learn what real damage and sound parts look like.
+    def fit(self, shots: ScreeningSet, normal: ScreeningSet) -> dict[str, Tensor]:
+        """Learn what real damage and normal parts look like.
 
         Args:
             shots: Real damage; `below` is a stand-in: the window as it may have looked before.
-            sound: Sound parts, under masks that were borrowed from the shots.
+            normal: Sound parts, under masks that were borrowed from the shots.
 
         Returns:
             What each shot scores when it is left out: float32 (N,) a score, NaN where that cannot be told. A quantile
@@ -167,17 +167,17 @@ class Detector(ABC):
     Settings: ClassVar[type[BaseSettings]]
     """A frozen settings class; every field has a default and one line of help."""
     tells: ClassVar[frozenset[str]]
-    """What `predict` fills: "localization" (anomaly_map), "detection" (score), "classification" (kind)."""
+    """What `predict` fills: "localization" (anomaly_map), "detection" (score), "classification" (defect type)."""
     needs_damage: ClassVar[bool] = True
-    """False: it learns from sound pictures alone and ignores all others."""
+    """False: it learns from normal pictures alone and ignores all others."""
     needs_extractor: ClassVar[bool] = False
     """True: it stands on frozen features, and `extractor` is given."""
 
     def __init__(
-        self, settings: BaseSettings, kinds: Sequence[str], *, extractor: Extractor | None = None, device: str = "cpu"
+        self, settings: BaseSettings, defects: Sequence[str], *, extractor: Extractor | None = None, device: str = "cpu"
     ) -> None:
         self.settings = settings
-        self.kinds = tuple(kinds)
+        self.defects = tuple(defects)
         self.extractor = extractor
         self.device = device
 
@@ -188,7 +188,7 @@ class Detector(ABC):
         At every yield `predict` works. All randomness comes from `rng` (a CPU generator).
 
         Args:
-            training: Pictures of one size, with masks and kinds.
+            training: Pictures of one size, with masks and defect types.
             rng: Decides initial weights, order and augmentation.
             budget: Share of the full training; `reduced` says in words what less than 1 leaves out.
         """
@@ -203,11 +203,11 @@ class Detector(ABC):
 
 
 class Metric(Protocol):
-    """Compare made pictures of one kind with real ones.
+    """Compare made pictures of one defect type with real ones.
 
     Args:
         real: Real damage.
-        made: Generated damage, with the sound windows beneath.
+        made: Generated damage, with the normal windows beneath.
         rng: Draws the resamples.
         resamples: Bootstrap resamples of pictures behind each interval; 0 = no interval.
 

@@ -56,11 +56,14 @@ _OURS: dict[str, dict[str, Entry]] = {
         "realism": Entry(
             "flawsmith.filters.realism:Realism", "distance to the real shots (stage 1 of the paper's filter)"
         ),
-        "visible": Entry("flawsmith.filters.visible:Visible", "distance to the sound photograph (stage 2)"),
+        "visible": Entry("flawsmith.filters.visible:Visible", "distance to the normal photograph (stage 2)"),
         "alignment": Entry("flawsmith.filters.alignment:Alignment", "does the label fit what was painted"),
         "seam": Entry("flawsmith.filters.seam:Seam", "does the label's border show"),
         "duplicates": Entry("flawsmith.filters.duplicates:Duplicates", "copies of a shot, and of one another"),
-        "kind": Entry("flawsmith.filters.kind:Kind", "does a judge trained on the shots name the intended kind"),
+        "defect": Entry(
+            "flawsmith.filters.defect_type:DefectType",
+            "does a judge trained on the shots name the intended defect type",
+        ),
         "outlier": Entry("flawsmith.filters.outlier:Outlier", "any detector of PyOD; needs the extra pyod"),
     },
     "metrics": {
@@ -80,9 +83,11 @@ _OURS: dict[str, dict[str, Entry]] = {
             "flawsmith.detectors.probe:Probe", "frozen features and a small trained head: quick, the default"
         ),
         "unet": Entry("flawsmith.detectors.unet:Unet", "the field's localiser: DRAEM's U-Net, made for GPUs"),
-        "classifier": Entry("flawsmith.detectors.classifier:Classifier", "the field's classifier of kinds: ResNet-34"),
+        "classifier": Entry(
+            "flawsmith.detectors.classifier:Classifier", "the field's classifier of defect types: ResNet-34"
+        ),
         "patchcore": Entry(
-            "flawsmith.detectors.patchcore:Patchcore", "distance to cached sound patches; needs no defects at all"
+            "flawsmith.detectors.patchcore:Patchcore", "distance to cached normal patches; needs no defects at all"
         ),
         "anomalib": Entry("flawsmith.detectors.anomalib:Anomalib", "any model of Anomalib; needs the extra anomalib"),
     },

@@ -33,9 +33,9 @@ class Example:
     product: str
     """The part or surface, e.g. `screw`."""
     defect: str | None = None
-    """The defect kind, e.g. `scratch`; None = a sound part."""
+    """The defect type, e.g. `scratch`; None = a normal part."""
     mask: Path | None = None
-    """The label, of the photograph's size; None for a sound part."""
+    """The label, of the photograph's size; None for a normal part."""
     split: str = ""
     """`train` or `test` where the folder layout says so, else ``."""
 
@@ -60,31 +60,33 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A request for damage: this normal window, in this place, of this kind."""
+    """A request for damage: this normal window, in this place, of this defect type."""
 
     normal: Tensor
-    """float32 (B,3,H,W), RGB, [-1,1]: the window of a sound photograph."""
+    """float32 (B,3,H,W), RGB, [-1,1]: the window of a normal photograph."""
     mask: Tensor
     """float32 (B,1,H,W), {0,1}: where to damage; for a generator with `needs_mask = False`, where damage may lie."""
     product: tuple[str, ...]
     defect: tuple[str, ...]
     shot: Batch | None = None
-    """A real shot of the same kind and size, re-posed so that its damage lies under `mask`; row i belongs to row i."""
+    """A real shot of the same type and size, re-posed so that its damage lies under `mask`; row i belongs to row i."""
     sketch: Tensor | None = None
     """float32 (B,3,H,W): the normal with that damage blended in: something to start from."""
     reference: Batch | None = None
     """Windows with their masks and words whose damage looks as wanted; may be of another product than is painted on."""
     look: tuple[str, ...] = ()
-    """Words that go before the kind's name, "small faint" say, a row each; () = none."""
+    """Words that go before the defect type's name, "small faint" say, a row each; () = none."""
 
     def __len__(self) -> int:
         return len(self.product)
 
     def named(self) -> list[tuple[str, str]]:
-        """Return (kind with the words of its look, product) of each row, for prompts; the kind is "" for sound."""
+        """Return (type with the words of its look, product) of each row, for prompts; the type is "" for normal."""
         looks = self.look or ("",) * len(self)
-        kinds = [f"{look} {kind}".strip() if kind else "" for look, kind in zip(looks, self.defect, strict=True)]
-        return list(zip(kinds, self.product, strict=True))
+        defects = [
+            f"{look} {defect}".strip() if defect else "" for look, defect in zip(looks, self.defect, strict=True)
+        ]
+        return list(zip(defects, self.product, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +134,16 @@ class Prediction:
     """What a detector says of B pictures; a part that it cannot tell is None."""
 
     anomaly_map: Tensor | None = None
-    """Where: float32 (B,1,H,W) of the pictures' size; higher = more likely damaged."""
+    """Localization: float32 (B,1,H,W) of the pictures' size; higher = more likely damaged."""
     score: Tensor | None = None
-    """Whether: float32 (B,); higher = more likely damaged."""
-    kind: Tensor | None = None
-    """Which: float32 (B,K), probabilities over the kinds of the training set, in their order; each row sums to 1."""
+    """Detection: float32 (B,); higher = more likely damaged."""
+    probabilities: Tensor | None = None
+    """Classification: float32 (B,K), over the defect types of the training set, in their order; each row sums to 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureSet:
-    """Windows round the damage of one kind, with all that metrics read, computed once."""
+    """Windows round the damage of one defect type, with all that metrics read, computed once."""
 
     image: Tensor
     """float32 (N,3,S,S), RGB, [-1,1]."""
@@ -156,7 +158,7 @@ class FeatureSet:
     probabilities: Tensor | None = None
     """float32 (N,K), where the extractor tells classes."""
     below: Tensor | None = None
-    """float32 (N,3,S,S): the sound photograph's window, for made pictures."""
+    """float32 (N,3,S,S): the normal photograph's window, for made pictures."""
 
     def __len__(self) -> int:
         return len(self.image)
@@ -171,16 +173,16 @@ class ScreeningSet:
     """
 
     name: tuple[str, ...]
-    kind: tuple[str, ...]
-    """The intended kind of damage; "" for sound parts."""
+    defect: tuple[str, ...]
+    """The intended defect type of damage; "" for normal parts."""
     image: Tensor
     """float32 (N,3,S,S), RGB, [-1,1]: the window round label and change."""
     mask: Tensor
     """bool (N,S,S): the label."""
     below: Tensor
-    """float32 (N,3,S,S): the sound window to compare with; zeros where there is none."""
+    """float32 (N,3,S,S): the normal window to compare with; zeros where there is none."""
     changed: Tensor
-    """bool (N,S,S): what visibly differs from the picture's own sound photograph; all False where that is unknown."""
+    """bool (N,S,S): what visibly differs from the picture's own normal photograph; all False where that is unknown."""
     own: Tensor
     """bool (N,): `below` is the very photograph that was painted on."""
     compared: Tensor
@@ -188,7 +190,7 @@ class ScreeningSet:
     vector: dict[str, Tensor]
     """float32 (N,D) a level: embeddings of the picture."""
     beneath: dict[str, Tensor]
-    """float32 (N,D) a level: of the sound picture; NaN where there is none."""
+    """float32 (N,D) a level: of the normal picture; NaN where there is none."""
     moved: Tensor
     """float32 (N,): how far the tokens inside the mask lie from those of `below` at the same place, each of unit length
     a depth: mean squared distance, 0..4; NaN where there is none."""

@@ -22,38 +22,38 @@ OPTIONAL = {"anomalib": "anomalib"}
 """Detectors that stand on a package which a plain installation lacks, and its name."""
 
 
-def _offline(kind: type[Detector]) -> type[Detector]:
+def _offline(plugin: type[Detector]) -> type[Detector]:
     """The same detector, whose defaults ask no hub for weights."""
 
-    class Offline(kind.Settings):  # type: ignore[name-defined]
+    class Offline(plugin.Settings):  # type: ignore[name-defined]
         model: str = "Padim"
         """A model that needs no training."""
         arguments: dict[str, Any] = {"backbone": "resnet18", "layers": ["layer1", "layer2"], "pre_trained": False}
         """Random weights."""
 
-    return type("Offline", (kind,), {"Settings": Offline})
+    return type("Offline", (plugin,), {"Settings": Offline})
 
 
 @pytest.mark.parametrize("check", DETECTOR_CHECKS)
 @pytest.mark.parametrize("name", DETECTORS)
 def test_contract(name: str, check: str) -> None:
-    kind = registry.get("detectors", name)
+    plugin = registry.get("detectors", name)
     if name in OPTIONAL and find_spec(OPTIONAL[name]) is None:
         # Its promise here is another one: to say what to install, as soon as it is made.
         with pytest.raises(ConfigError, match="pip install .*flawsmith"):
-            kind(kind.Settings(), ("disc", "bar"), extractor=tiny_extractor() if kind.needs_extractor else None)
+            plugin(plugin.Settings(), ("disc", "bar"), extractor=tiny_extractor() if plugin.needs_extractor else None)
         return
-    DETECTOR_CHECKS[check](_offline(kind) if name in OPTIONAL else kind)
+    DETECTOR_CHECKS[check](_offline(plugin) if name in OPTIONAL else plugin)
 
 
 @pytest.mark.parametrize("name", [n for n in DETECTORS if n not in OPTIONAL])
 def test_frozen_features_are_asked_for(name: str) -> None:
-    kind = registry.get("detectors", name)
-    if kind.needs_extractor:
+    plugin = registry.get("detectors", name)
+    if plugin.needs_extractor:
         with pytest.raises(ConfigError, match="extractor"):
-            kind(kind.Settings(), ("disc", "bar"))
+            plugin(plugin.Settings(), ("disc", "bar"))
     else:
-        kind(kind.Settings(), ("disc", "bar"))
+        plugin(plugin.Settings(), ("disc", "bar"))
 
 
 class _Honest(Detector):
@@ -63,12 +63,12 @@ class _Honest(Detector):
     tells = frozenset({"localization", "detection"})
     needs_damage = False
 
-    def __init__(self, settings: Any, kinds: Sequence[str], *, extractor: Any = None, device: str = "cpu") -> None:
-        super().__init__(settings, kinds, extractor=extractor, device=device)
+    def __init__(self, settings: Any, defects: Sequence[str], *, extractor: Any = None, device: str = "cpu") -> None:
+        super().__init__(settings, defects, extractor=extractor, device=device)
         self.level: torch.Tensor | None = None
 
     def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
-        self.level = training.batch(training.sound()).image.mean()
+        self.level = training.batch(training.normal()).image.mean()
         yield 1.0
 
     def predict(self, image: torch.Tensor) -> Prediction:
@@ -167,14 +167,14 @@ def test_predict_must_work_at_the_first_yield() -> None:
 
 def test_example_training_plants_what_it_says() -> None:
     training = example_training(8)
-    assert (len(training.sound()), len(training.damaged("disc")), len(training.damaged("bar"))) == (4, 2, 2)
+    assert (len(training.normal()), len(training.damaged("disc")), len(training.damaged("bar"))) == (4, 2, 2)
     batch = training.batch(training.damaged())
     inside = (batch.image * batch.mask).sum() / (3 * batch.mask.sum())
     assert float(inside) > 0.9 and 0.01 < float(batch.mask.mean()) < 0.2
-    sound = example_training(8, damaged=False)
-    assert [one.id for one in sound.pictures] == [training.pictures[i].id for i in training.sound()]
+    normal = example_training(8, damaged=False)
+    assert [one.id for one in normal.pictures] == [training.pictures[i].id for i in training.normal()]
     assert all(
-        (a.image == training.pictures[i].image).all() for a, i in zip(sound.pictures, training.sound(), strict=True)
+        (a.image == training.pictures[i].image).all() for a, i in zip(normal.pictures, training.normal(), strict=True)
     )
     other = example_training(8, seed=2)
     assert not (other.pictures[0].image == training.pictures[0].image).all()

@@ -22,20 +22,20 @@ OPTIONAL = {"outlier": "pyod"}
 @pytest.mark.parametrize("check", FILTER_CHECKS)
 @pytest.mark.parametrize("name", FILTERS)
 def test_contract(name: str, check: str) -> None:
-    kind = registry.get("filters", name)
+    plugin = registry.get("filters", name)
     if name in OPTIONAL and find_spec(OPTIONAL[name]) is None:
         # Its promise here is another one: to say what to install, as soon as it is made.
         with pytest.raises(ConfigError, match="pip install .*flawsmith"):
-            kind(kind.Settings(), ("bar", "disc"))
+            plugin(plugin.Settings(), ("bar", "disc"))
         return
-    FILTER_CHECKS[check](kind)
+    FILTER_CHECKS[check](plugin)
 
 
 @pytest.mark.parametrize("name", FILTERS)
 def test_scores_are_called_after_their_filter(name: str) -> None:
-    kind = registry.get("filters", name)
-    assert all(score == name or score.startswith(f"{name}.") for score in kind.scores)
-    assert kind.__module__ == f"flawsmith.filters.{name}"
+    plugin = registry.get("filters", name)
+    assert all(score == name or score.startswith(f"{name}.") for score in plugin.scores)
+    assert plugin.__module__ == f"flawsmith.filters.{name}"
 
 
 class _Dark(Filter):
@@ -46,7 +46,7 @@ class _Dark(Filter):
 
     scores: ClassVar[dict[str, str]] = {"dark": "it is too light"}
 
-    def fit(self, shots: ScreeningSet, sound: ScreeningSet) -> dict[str, torch.Tensor]:
+    def fit(self, shots: ScreeningSet, normal: ScreeningSet) -> dict[str, torch.Tensor]:
         return self.score(shots)
 
     def score(self, made: ScreeningSet) -> dict[str, torch.Tensor]:
@@ -65,9 +65,9 @@ def test_an_honest_filter_passes() -> None:
 
 
 class _Forgetful(_Dark):
-    def fit(self, shots: ScreeningSet, sound: ScreeningSet) -> dict[str, torch.Tensor]:
+    def fit(self, shots: ScreeningSet, normal: ScreeningSet) -> dict[str, torch.Tensor]:
         self._usual = float(self.score(shots)["dark"].mean()) if len(shots) else 0.0
-        return super().fit(shots, sound)
+        return super().fit(shots, normal)
 
     def score(self, made: ScreeningSet) -> dict[str, torch.Tensor]:
         return {"dark": super().score(made)["dark"] - getattr(self, "_usual", 0.0)}
@@ -105,15 +105,15 @@ class _Nameless(_Dark):
         return {"drak": super().score(made)["dark"]}
 
 
-@pytest.mark.parametrize("kind", [_Forgetful, _Swayed, _Decides, _Backwards, _Restless, _Painter, _Nameless])
-def test_each_fault_is_caught(kind: type[Filter]) -> None:
+@pytest.mark.parametrize("defect", [_Forgetful, _Swayed, _Decides, _Backwards, _Restless, _Painter, _Nameless])
+def test_each_fault_is_caught(plugin: type[Filter]) -> None:
     with pytest.raises(AssertionError):
-        check_filter(kind)
+        check_filter(plugin)
 
 
 def test_the_examples_are_what_they_say() -> None:
-    shots, sound = example_lineup(6, own=False), example_lineup(6, damaged=False)
-    assert len(shots) == 6 and set(shots.kind) == {"bar", "disc"} and not shots.own.any() and shots.compared.all()
-    assert torch.equal(sound.image, sound.below.clamp(-1, 1)) and not sound.changed.any()
+    shots, normal = example_lineup(6, own=False), example_lineup(6, damaged=False)
+    assert len(shots) == 6 and set(shots.defect) == {"bar", "disc"} and not shots.own.any() and shots.compared.all()
+    assert torch.equal(normal.image, normal.below.clamp(-1, 1)) and not normal.changed.any()
     some: Any = shots.rows([4, 1])
     assert some.name == ("000004", "000001") and torch.equal(some.vector["whole"][1], shots.vector["whole"][1])

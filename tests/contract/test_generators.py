@@ -28,24 +28,24 @@ def test_contract(name: str, check: str, backbone: Any) -> None:
 def test_every_backbone_kind(kl: bool, inpaints: bool, target: str, make_backbone: Callable[..., Any]) -> None:
     backbone = make_backbone(kl=kl, inpaints=inpaints, target=target)
     for name in GENERATORS:
-        kind = registry.get("generators", name)
-        if kind.needs_backbone:
-            GENERATOR_CHECKS["sample_is_repeatable"](kind, backbone)
-            GENERATOR_CHECKS["loss_is_per_sample"](kind, backbone)
+        plugin = registry.get("generators", name)
+        if plugin.needs_backbone:
+            GENERATOR_CHECKS["sample_is_repeatable"](plugin, backbone)
+            GENERATOR_CHECKS["loss_is_per_sample"](plugin, backbone)
 
 
 def test_bfloat16(make_backbone: Callable[..., Any]) -> None:
     backbone = make_backbone(dtype="bfloat16")
     for name in GENERATORS:
-        kind = registry.get("generators", name)
-        if kind.needs_backbone:
-            check_generator(kind, backbone)
+        plugin = registry.get("generators", name)
+        if plugin.needs_backbone:
+            check_generator(plugin, backbone)
 
 
 def test_start_from_a_shot_keeps_its_structure(backbone: Any) -> None:
-    kind = registry.get("generators", "controlnet_inpaint")
+    plugin = registry.get("generators", "controlnet_inpaint")
     asked = example_condition(backbone.size)
-    little = kind(backbone, kind.Settings(start="shot", strength=0.01))
+    little = plugin(backbone, plugin.Settings(start="shot", strength=0.01))
     made = little.sample(asked, [0, 1, 2, 3], steps=4, guidance=1.0)
     again = little.sample(asked, [4, 5, 6, 7], steps=4, guidance=1.0)
     assert torch.equal(made.image, again.image), "at no strength the shot itself comes back, whatever the seed"
@@ -70,13 +70,13 @@ def test_the_checks_can_fail(check: str, backbone: Any) -> None:
 
 def test_detail_gives_back_what_the_autoencoder_loses(backbone: Any) -> None:
     """At no strength the residual of the window is the sketch itself, to the last grain, however poor the decoder."""
-    kind = registry.get("generators", "controlnet_inpaint")
+    plugin = registry.get("generators", "controlnet_inpaint")
     asked = example_condition(backbone.size)
     assert asked.shot is not None
     sketch = asked.normal * (1 - asked.mask) + asked.shot.image * asked.mask
     asked = Condition(asked.normal, asked.mask, asked.product, asked.defect, asked.shot, sketch)
     for detail in (1.0, 0.0):
-        made = kind(backbone, kind.Settings(start="shot", strength=0.01, detail=detail)).sample(
+        made = plugin(backbone, plugin.Settings(start="shot", strength=0.01, detail=detail)).sample(
             asked, [0, 1, 2, 3], steps=4, guidance=1.0
         )
         assert made.base is not None

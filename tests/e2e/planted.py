@@ -17,7 +17,7 @@ class NoSettings(config.Settings):
 
 
 class Blank(Generator):
-    """Returns the sound window as it is."""
+    """Returns the normal window as it is."""
 
     Settings: ClassVar[type[config.Settings]] = NoSettings
     needs_backbone: ClassVar[bool] = False
@@ -28,7 +28,7 @@ class Blank(Generator):
 
 
 class Noise(Blank):
-    """Fills the mask with white noise, whatever the kind."""
+    """Fills the mask with white noise, whatever the defect type."""
 
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int = 1, guidance: float = 1.0) -> Generated:
         rows = [torch.randn(asked.normal[0].shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]

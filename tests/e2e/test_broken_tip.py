@@ -46,14 +46,14 @@ def test_no_flakes_where_the_tip_was(small_config: dict[str, Any], tmp_path: Pat
     rows = [row for row in run.samples() if row["status"] == "made"]
     assert rows
     for row in rows:
-        sound = images.read(root / row["normal"])
+        normal = images.read(root / row["normal"])
         made = images.read(run.path(row["image"])).astype(float)
         mask = images.read_mask(run.path(row["mask"]), made.shape)
         air = np.zeros(mask.shape, bool)
         air[90:102, 134:158] = True  # well inside of where the tip was, and off the break
         assert abs(made[air].mean() - LEVEL) < 12 and made[air].std() < 8, "something was painted in the air"
         assert mask[air].all(), "the label leaves out where the tip is gone"
-        assert np.array_equal(made[~mask], sound[~mask])
+        assert np.array_equal(made[~mask], normal[~mask])
         broken = np.zeros(mask.shape, bool)
         broken[86:106, 110:118] = True
-        assert np.abs(made - sound.astype(float))[broken & mask].mean() > 1, "the break itself was not painted"
+        assert np.abs(made - normal.astype(float))[broken & mask].mean() > 1, "the break itself was not painted"

@@ -17,7 +17,12 @@ from flawsmith.errors import RunError
 
 
 def config_of(small_config: dict[str, Any], **settings: Any) -> fs.Config:
-    table = {"data.products": ["magnet"], "data.kinds": ["crack"], "generate.attempts": 2, "generate.controls": 0.5}
+    table = {
+        "data.products": ["magnet"],
+        "data.defects": ["crack"],
+        "generate.attempts": 2,
+        "generate.controls": 0.5,
+    }
     table |= {"generator.name": "dual_branch", "generator.settings": settings, "windows.context": 1.2}
     return load_config(None, small_config | table)
 
@@ -38,7 +43,7 @@ def test_whole_windows_are_synthetic_and_the_rest_is_the_photograph(small_config
         assert not changed[~inside].any() and mask.any() and not mask[~inside].any()
         assert changed[inside & ~mask].any() or mask[inside].all(), "the window is not synthetic throughout"
     controls = run.controls()
-    assert controls, "it paints sound as well"
+    assert controls, "it paints normal as well"
     for row in controls:
         before, after = images.read(normals[row["normal"]]), images.read(run.path(row["image"]))
         mask = images.read_mask(run.path(row["mask"]), after.shape)

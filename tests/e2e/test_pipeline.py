@@ -58,7 +58,7 @@ def times(folder: Path) -> dict[str, int]:
     }
 
 
-def by_kind(run: fs.Run) -> dict[tuple[str, str], int]:
+def by_defect(run: fs.Run) -> dict[tuple[str, str], int]:
     found: dict[tuple[str, str], int] = {}
     for line in run.path("plan.jsonl").read_text().splitlines():
         row = json.loads(line)
@@ -71,15 +71,15 @@ def test_the_whole_job(name: str, small_config: dict[str, Any], tmp_path: Path):
     small_config |= {"generator.settings": LIMITS.get(name, {})}
     run = run_with(tmp_path / "run", small_config, generator__name=name)
     hold_the_rules(run)
-    assert by_kind(run) == {("magnet", "chip"): 2, ("magnet", "crack"): 2, ("screw", "bend"): 2}
+    assert by_defect(run) == {("magnet", "chip"): 2, ("magnet", "crack"): 2, ("screw", "bend"): 2}
     assert len(run.samples()) == 6
-    for product, kinds in (("magnet", ("chip", "crack")), ("screw", ("bend",))):
+    for product, defects in (("magnet", ("chip", "crack")), ("screw", ("bend",))):
         exported = run.path("export", "mvtec", product)
         assert sorted(path.name for path in exported.iterdir()) == ["ground_truth", "test", "train"]
         assert len(list((exported / "train/good").iterdir())) == 4
-        for kind in kinds:
-            pictures = sorted((exported / "test" / kind).iterdir())
-            masks = sorted((exported / "ground_truth" / kind).iterdir())
+        for defect in defects:
+            pictures = sorted((exported / "test" / defect).iterdir())
+            masks = sorted((exported / "ground_truth" / defect).iterdir())
             assert [f"{path.stem}_mask.png" for path in pictures] == [path.name for path in masks]
     page = run.path("report.html").read_text()
     assert name in page and "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
@@ -95,7 +95,7 @@ def test_the_whole_job(name: str, small_config: dict[str, Any], tmp_path: Path):
     again = run_with(tmp_path / "run", small_config, generator__name=name, generate__count=3)
     after = times(run.folder)
     assert {key: value for key, value in after.items() if key.startswith("weights/")} == weights
-    assert set(by_kind(again).values()) == {3} and len(again.samples()) == 9
+    assert set(by_defect(again).values()) == {3} and len(again.samples()) == 9
     assert all(after[key] != before[key] for key in ("plan.jsonl", "report.html", "export/mvtec/provenance.jsonl"))
     hold_the_rules(again)
 
@@ -175,9 +175,9 @@ INPUTS: dict[str, tuple[Callable[[np.ndarray, Path], None], tuple[int, ...], Any
 }
 
 
-def as_other_input(kind: str, factory_root: Path, root: Path) -> None:
+def as_other_input(defect: str, factory_root: Path, root: Path) -> None:
     """The magnet pictures in another depth, mode or codec; the masks lie as they are seen, upright."""
-    save, shape, _ = INPUTS[kind]
+    save, shape, _ = INPUTS[defect]
     shutil.copytree(factory_root / "magnet", root / "magnet")
     for path in (root / "magnet").rglob("*.png"):
         if "ground_truth" in path.parts:
@@ -190,10 +190,12 @@ def as_other_input(kind: str, factory_root: Path, root: Path) -> None:
         save(pixels, path)
 
 
-@pytest.mark.parametrize("kind", INPUTS)
-def test_a_picture_goes_out_as_it_came_in(kind: str, factory_root: Path, small_config: dict[str, Any], tmp_path: Path):
-    as_other_input(kind, factory_root, tmp_path / "data")
-    _, shape, dtype = INPUTS[kind]
+@pytest.mark.parametrize("defect", INPUTS)
+def test_a_picture_goes_out_as_it_came_in(
+    defect: str, factory_root: Path, small_config: dict[str, Any], tmp_path: Path
+):
+    as_other_input(defect, factory_root, tmp_path / "data")
+    _, shape, dtype = INPUTS[defect]
     for name in ("controlnet_inpaint", "crop_paste"):
         run = run_with(
             tmp_path / name, small_config, data__root=str(tmp_path / "data"), generator__name=name, train__steps=2
@@ -215,19 +217,19 @@ def test_balance_fills_up_to_the_largest(small_config: dict[str, Any], factory_r
     for number in (2, 3):
         (root / f"magnet/test/crack/00{number}.png").unlink()
     run = run_with(tmp_path / "run", quick(small_config), data__root=str(root), generate__count="balance")
-    assert by_kind(run) == {("magnet", "crack"): 2}
+    assert by_defect(run) == {("magnet", "crack"): 2}
     hold_the_rules(run)
 
 
 def test_counts_a_kind(small_config: dict[str, Any], tmp_path: Path):
     run = run_with(tmp_path / "run", quick(small_config), generate__count={"chip": 3, "crack": 1})
-    assert by_kind(run) == {("magnet", "chip"): 3, ("magnet", "crack"): 1}
+    assert by_defect(run) == {("magnet", "chip"): 3, ("magnet", "crack"): 1}
     hold_the_rules(run)
 
 
 @pytest.mark.parametrize(
     ("scope", "models"),
-    [("product", ["magnet", "screw"]), ("kind", ["magnet/chip", "magnet/crack", "screw/bend"]), ("all", ["all"])],
+    [("product", ["magnet", "screw"]), ("defect", ["magnet/chip", "magnet/crack", "screw/bend"]), ("all", ["all"])],
 )
 def test_scopes(scope: str, models: list[str], small_config: dict[str, Any], tmp_path: Path):
     run = run_with(tmp_path / "run", small_config, train__scope=scope, train__steps=1, generate__count=1)

@@ -29,7 +29,7 @@ from flawsmith.synthesis.generate import generate
 from flawsmith.synthesis.train import train
 
 HERE = Path(__file__).parent
-KINDS = ("chip", "crack")
+DEFECTS = ("chip", "crack")
 PROBE = {"probe": {"steps": 40, "places": 768, "views": 2}, "patchcore": {"memory": 200, "draw": 2000}}
 
 
@@ -75,20 +75,20 @@ def tree_of(run: fs.Run) -> dict[str, Any]:
 
 def verdicts(run: fs.Run, against: str = REAL) -> dict[tuple[str, str], dict[str, Any]]:
     rows = tree_of(run)["products"]["magnet"]["comparisons"]
-    return {(row["task"], row["kind"]): row for row in rows if (row["arm"], row["against"]) == (OURS, against)}
+    return {(row["task"], row["defect"]): row for row in rows if (row["arm"], row["against"]) == (OURS, against)}
 
 
 def test_every_kind_gets_a_verdict_in_every_task(proven: fs.Run):
     rows = verdicts(proven)
     assert set(rows) == {
-        (task, kind) for task in ("localization", "detection", "classification") for kind in (*KINDS, MEAN, ALL)
+        (task, defect) for task in ("localization", "detection", "classification") for defect in (*DEFECTS, MEAN, ALL)
     }
     for row in rows.values():
         assert row["verdict"] in ("helps", "no effect", "harms")
         assert row["low"] <= row["difference"] + 0.05 and row["difference"] - 0.05 <= row["high"]
     own = tree_of(proven)["products"]["magnet"]
     assert list(own["arms"]) == [REAL, "perlin", OURS, "ours, no controls", "ours + perlin", "ours 1x", "none"]
-    assert own["test"] == {"sound": 8, "chip": 6, "crack": 6} and own["shots"] == {"chip": 3, "crack": 3}
+    assert own["test"] == {"normal": 8, "chip": 6, "crack": 6} and own["shots"] == {"chip": 3, "crack": 3}
     assert own["arms"]["none"]["figures"]["localization"][MEAN]["ap"]["mean"] > 0.1
     assert own["arms"][OURS]["controls"] > 0 == own["arms"]["ours, no controls"]["controls"]
     assert [row["arm"] for row in own["curve"]] == [REAL, "ours 1x", OURS]
@@ -142,7 +142,7 @@ def test_noise_does_not_help(parts: Path, tmp_path: Path, monkeypatch: pytest.Mo
     run = made_run(tmp_path / "run", parts, generator__name="noise", generate__count=12, generate__shams=0.0)
     prove(run)
     assert len([row for row in run.samples() if row["status"] == "made"]) == 24
-    assert {row["verdict"] for (_, kind), row in verdicts(run).items() if kind == MEAN} <= {"no effect", "harms"}
+    assert {row["verdict"] for (_, defect), row in verdicts(run).items() if defect == MEAN} <= {"no effect", "harms"}
 
 
 def test_a_leaked_test_picture_stops_the_proof(parts: Path, tmp_path: Path):
@@ -159,15 +159,15 @@ def test_shuffled_labels_teach_nothing(parts: Path, tmp_path: Path):
     """With labels dealt at random, image AUROC is .5 within its interval; with the right ones it is far above."""
     run = made_run(tmp_path / "run", parts)
     split = split_data(run)
-    evaluator = Evaluator(split, KINDS, 96, drop_twins=False)
+    evaluator = Evaluator(split, DEFECTS, 96, drop_twins=False)
     extractor = FeatureCache(load_extractor("efficientnet-lite0"))
-    right = training_set(common_set(split, [], 96, KINDS, evaluator.forbidden), Arm(REAL, ""), split)
+    right = training_set(common_set(split, [], 96, DEFECTS, evaluator.forbidden), Arm(REAL, ""), split)
 
     def areas(training_of_seed: Any) -> np.ndarray:
         weights = draws(evaluator.evaluation_set, 400, np.random.default_rng(0))
         found = []
         for seed in range(4):
-            probe = Probe(Probe.Settings(steps=120, places=1024, views=4), KINDS, extractor=extractor)
+            probe = Probe(Probe.Settings(steps=120, places=1024, views=4), DEFECTS, extractor=extractor)
             for _ in probe.fit(training_of_seed(seed), torch.Generator().manual_seed(seed)):
                 pass
             found.append(

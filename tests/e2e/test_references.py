@@ -1,4 +1,4 @@
-"""Whole runs: references are planned, a kind is borrowed, a sentence is obeyed, and a killed run goes on alike."""
+"""Whole runs: references are planned, a type is borrowed, a sentence is obeyed, and a killed run goes on alike."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def borrowed(tmp_path_factory: pytest.TempPathFactory, backbone_folder: Path, fa
         "generate.steps": 2,
         "generate.batch": 3,
         "generate.min_painted": 0.0,
-        "generate.borrow": {"from": "magnet", "kind": "crack"},
+        "generate.borrow": {"from": "magnet", "defect": "crack"},
         "generate.reference": "nearest",
         "measure.metrics": ["alignment"],
         "measure.resamples": 0,
@@ -73,9 +73,9 @@ def test_borrowed_pairs_keep_the_exact_background(borrowed: Run) -> None:
     pictures = Pictures(tuple(normals.values()))
     assert [row for row in rows if row.get("borrowed") == "magnet"]
     for row in rows:
-        made, sound = images.read(borrowed.path(row["image"])), images.read(normals[row["normal"]].image)
+        made, normal = images.read(borrowed.path(row["image"])), images.read(normals[row["normal"]].image)
         mask = images.read_mask(borrowed.path(row["mask"]), made.shape)
-        assert mask.any() and np.array_equal(made[~mask], sound[~mask])
+        assert mask.any() and np.array_equal(made[~mask], normal[~mask])
         if "borrowed" in row:  # a magnet fills its picture; a crack beside the screw would be no crack of the screw
             assert not (mask & ~pictures.part(normals[row["normal"]])).any()
 
@@ -176,13 +176,13 @@ def test_whose_look_a_pair_gets(borrowed: Run) -> None:
     for line in plan_of(borrowed, reference="shot", **some):
         assert line["reference"] == line["shot"]
     drawn = {line["reference"] for line in plan_of(borrowed, reference="random", **some)}
-    assert len(drawn) == 6, "both shots of each of the three kinds are drawn"
+    assert len(drawn) == 6, "both shots of each of the three defect types are drawn"
     one = "magnet/test/chip/000.png"
     assert {line["reference"] for line in plan_of(borrowed, reference=one, **some)} == {one}
     wrong = plan_of(borrowed, reference={"crack": "chip", "bend": one}, **some)
     for line in wrong:
-        kind = {"crack": "chip", "bend": "chip", "chip": "chip"}[line["defect"]]
-        assert line["reference"].split("/")[2] == kind
+        defect = {"crack": "chip", "bend": "chip", "chip": "chip"}[line["defect"]]
+        assert line["reference"].split("/")[2] == defect
     plain = plan_of(borrowed, reference="shot", **some)
     for name in ("shot", "pose", "normal", "seed"):
         assert [a[name] for a in wrong] == [b[name] for b in plain], "another reference changes nothing else"
@@ -192,10 +192,13 @@ def test_whose_look_a_pair_gets(borrowed: Run) -> None:
     ("changes", "said"),
     [
         ({"reference": "crak"}, "'crak' is none of shot, nearest, random"),
-        ({"reference": {"crak": "nearest"}}, "generate.reference: there is no kind 'crak'; did you mean 'crack'?"),
-        ({"borrow": [{"from": "magnet", "kind": "rust"}]}, "'magnet' has no shots of 'rust'; there are magnet: chip"),
-        ({"borrow": [{"from": "magnet", "kind": "crack", "onto": "bolt"}]}, "no product 'bolt' to paint on"),
-        ({"borrow": [{"from": "magnet", "kind": "crack", "onto": "magnet"}]}, "has shots of 'crack' of its own"),
+        (
+            {"reference": {"crak": "nearest"}},
+            "generate.reference: there is no defect type 'crak'; did you mean 'crack'?",
+        ),
+        ({"borrow": [{"from": "magnet", "defect": "rust"}]}, "'magnet' has no shots of 'rust'; there are magnet: chip"),
+        ({"borrow": [{"from": "magnet", "defect": "crack", "onto": "bolt"}]}, "no product 'bolt' to paint on"),
+        ({"borrow": [{"from": "magnet", "defect": "crack", "onto": "magnet"}]}, "has shots of 'crack' of its own"),
         ({"say": "a purple crack"}, "unknown: purple"),
     ],
 )
@@ -205,7 +208,7 @@ def test_what_cannot_be_planned_is_said(borrowed: Run, changes: dict[str, Any], 
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("loan", [{"from": "a"}, {"kind": "b"}, {"from": "a", "kind": "b", "to": "c"}])
+@pytest.mark.parametrize("loan", [{"from": "a"}, {"defect": "b"}, {"from": "a", "defect": "b", "to": "c"}])
 def test_a_loan_is_written_whole(loan: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="generate.borrow"):
         load_config(None, {"generate.borrow": loan})

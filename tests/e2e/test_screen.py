@@ -64,7 +64,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 
 HALF = {"realism.tokens": {"keep": 0.5}, "seam": "off"}
-"""Half of every kind is rejected, whatever it looks like."""
+"""Half of every defect type is rejected, whatever it looks like."""
 
 
 def test_screened_pairs_alone_go_on(settings: dict[str, Any], tmp_path: Path):
@@ -84,7 +84,7 @@ def test_screened_pairs_alone_go_on(settings: dict[str, Any], tmp_path: Path):
     assert {piece.example.id for piece in pieces(run, "magnet")[0]} == made
     fs.measure(run)
     measured = json.loads(run.path("metrics.json").read_text())["products"]["magnet"]
-    assert sum(kind["made"] for kind in measured.values()) == len(kept)
+    assert sum(defect["made"] for defect in measured.values()) == len(kept)
     page, text = run.path("report.html").read_text(), run.path("report.md").read_text()
     assert "Screening" in page and "Rejected, the damage is unlike" in page and "yield" in page
     assert "rejected: the damage is unlike" in text and list(run.path("report").glob("rejected-*.jpg"))
@@ -150,10 +150,10 @@ def test_the_papers_way(settings: dict[str, Any], tmp_path: Path):
     run = opened(tmp_path / "run", settings | changes, generate__min_painted=0.0)
     fs.run_all(run)
     assert len(lines(run.path("plan.jsonl"))) == 16
-    by_kind: dict[str, list[tuple[float, bool]]] = {}
+    by_defect: dict[str, list[tuple[float, bool]]] = {}
     for row in lines(run.path("scores.jsonl")):
-        by_kind.setdefault(row["kind"], []).append((row["scores"]["realism.whole"], row["kept"]))
-    for found in by_kind.values():
+        by_defect.setdefault(row["defect"], []).append((row["scores"]["realism.whole"], row["kept"]))
+    for found in by_defect.values():
         kept = [score for score, stands in found if stands]
         assert len(kept) == len(found) / 2 == 4
         assert min(kept) >= max(score for score, stands in found if not stands)
@@ -263,7 +263,7 @@ def test_a_gate_that_rejects_everything(
 
 
 def as_folder(run: fs.Run, folder: Path, *, normals: bool = True) -> Path:
-    """The pairs as somebody else might lay them out: kind folders, the mask and the photograph beside each."""
+    """The pairs as somebody else might lay them out: defect type folders, the mask and the photograph beside each."""
     sources = {row["id"]: Path(row["image"]) for row in json.loads(run.path("data.json").read_text())["normals"]}
     for row in run.samples():
         if row["status"] == "made":
@@ -344,7 +344,7 @@ def test_a_label_that_does_not_fit_is_repaired(settings: dict[str, Any], tmp_pat
     assert kept["mask"].startswith("repaired/") and kept["area"] == label.sum()
     assert (label & true).sum() / (label | true).sum() > 0.9
     assert np.array_equal(images.read_mask(run.path(row["mask"]), (128, 128)), moved)  # the old one stays
-    sound = images.read(
+    normal = images.read(
         next(
             Path(e["image"])
             for e in json.loads(run.path("data.json").read_text())["normals"]
@@ -352,7 +352,7 @@ def test_a_label_that_does_not_fit_is_repaired(settings: dict[str, Any], tmp_pat
         )
     )
     after = images.read(fixed.path(kept["image"]))
-    assert np.array_equal(after[~label], sound[~label]) and np.array_equal(after[label], picture[label])
+    assert np.array_equal(after[~label], normal[~label]) and np.array_equal(after[label], picture[label])
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ def test_a_label_that_does_not_fit_is_repaired(settings: dict[str, Any], tmp_pat
         ({"screen.filters": ["realsm"]}, "screen.filters: filter 'realsm' is unknown; did you mean 'realism'"),
         ({"screen.thresholds": {"realism.token": "off"}}, "did you mean 'realism.tokens'"),
         ({"screen.thresholds": {"sem": "off"}}, "did you mean 'seam'"),
-        ({"screen.settings": {"kin": {}}}, "did you mean 'kind'"),
+        ({"screen.settings": {"kin": {}}}, "did you mean 'defect type'"),
         ({"screen.settings": {"realism": {"neighbors": 2}}}, "did you mean 'neighbours'"),
         ({"screen.repair": True, "screen.filters": ["realism"]}, "screen.repair needs the filter alignment"),
     ],

@@ -52,12 +52,12 @@ def said(layer: nn.Module, processor: object, x: Tensor, text: Tensor | None) ->
     return [out.detach(), *inputs, *(p.grad for p in layer.parameters())]
 
 
-@pytest.mark.parametrize("kind", ["attn1", "attn2"])
-def test_a_layer_says_what_diffusers_processor_says(unet, side, kind):
-    name, layer = next((n, m) for n, m in layers(unet).items() if n.endswith(kind))
+@pytest.mark.parametrize("defect", ["attn1", "attn2"])
+def test_a_layer_says_what_diffusers_processor_says(unet, side, defect):
+    name, layer = next((n, m) for n, m in layers(unet).items() if n.endswith(defect))
     width = layer.to_q.in_features
     x = torch.randn(2, 30, width, generator=torch.Generator().manual_seed(1))
-    text = torch.randn(2, 7, 12, generator=torch.Generator().manual_seed(2)) if kind == "attn2" else None
+    text = torch.randn(2, 7, 12, generator=torch.Generator().manual_seed(2)) if defect == "attn2" else None
     for ours, theirs in zip(
         said(layer, SmallAttention(), x, text), said(layer, AttnProcessor2_0(), x, text), strict=True
     ):

@@ -23,7 +23,7 @@ from flawsmith.nn.attention import SmallAttention
 from flawsmith.nn.backbone import Backbone, pick_device, pick_dtype
 
 WORDS = ["a photo of a scratch", "a photo of a hole"]
-KINDS = {
+DEFECTS = {
     "33 channels, dc": {},
     "16 channels, dc": {"inpaints": False, "target": "epsilon"},
     "9 channels, tiny": {"tiny": True},
@@ -41,12 +41,12 @@ def conditions(back: Backbone, count: int = 2) -> dict[str, Tensor]:
     return {"mask": torch.ones(count, 1, 8, 8), "masked": normal(count, back.latent_channels, 8, 8, seed=4)}
 
 
-# ---- shapes and kinds ---------------------------------------------------------------------------
+# ---- shapes and defect types ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_encodes_decodes_embeds_and_predicts(make_backbone, kind):
-    told = KINDS[kind]
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_every_kind_encodes_decodes_embeds_and_predicts(make_backbone, defect):
+    told = DEFECTS[defect]
     back = make_backbone(**told)
     channels = 4 if told.get("kl") or told.get("tiny") else 16
     assert (back.latent_channels, back.factor, back.size) == (channels, 8, 64)
@@ -328,8 +328,8 @@ def same_weights(make_backbone: Callable[..., Any]) -> tuple[Backbone, Any]:
         for parameter in generator.control.parameters():
             parameter += 0.05 * torch.randn(parameter.shape, generator=rng)
 
-    def fresh(kind: Any, old: Any) -> Any:
-        made = kind.from_config(old.config)
+    def fresh(plugin: Any, old: Any) -> Any:
+        made = plugin.from_config(old.config)
         made.load_state_dict(old.state_dict())
         return made.eval().requires_grad_(False)
 
@@ -421,8 +421,8 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 def test_a_hub_id_while_offline(monkeypatch):
     forbidden: list[str] = []
-    for kind in (AutoencoderDC, AutoencoderKL, AutoencoderTiny, UNet2DConditionModel, CLIPTextModel, CLIPTokenizer):
-        monkeypatch.setattr(kind, "from_pretrained", lambda *a, **k: forbidden.append("asked"))
+    for defect in (AutoencoderDC, AutoencoderKL, AutoencoderTiny, UNet2DConditionModel, CLIPTextModel, CLIPTokenizer):
+        monkeypatch.setattr(defect, "from_pretrained", lambda *a, **k: forbidden.append("asked"))
     with pytest.raises(BackboneError, match="'some/model': no such folder, and asking a hub is off"):
         Backbone.load("some/model")
     assert not forbidden
@@ -522,18 +522,18 @@ def test_devices_and_precisions_that_are_there(monkeypatch):
 def test_every_part_is_told_whether_the_hub_may_be_asked(backbone_folder, monkeypatch, offline):
     told: list[tuple[str, str, bool]] = []
 
-    def watch(kind: Any, method: str) -> None:
-        real = getattr(kind, method)
+    def watch(plugin: Any, method: str) -> None:
+        real = getattr(plugin, method)
 
         def spied(place: str, **options: Any) -> Any:
             told.append((options["subfolder"], place, options["local_files_only"]))
             return real(str(backbone_folder), **options)
 
-        monkeypatch.setattr(kind, method, spied)
+        monkeypatch.setattr(plugin, method, spied)
 
     watch(AutoencoderDC, "from_pretrained")
-    for kind in (UNet2DConditionModel, CLIPTextModel, CLIPTokenizer):
-        watch(kind, "from_pretrained")
+    for plugin in (UNet2DConditionModel, CLIPTextModel, CLIPTokenizer):
+        watch(plugin, "from_pretrained")
     watch(AutoencoderKL, "load_config")
     watch(DDIMScheduler, "load_config")
     place = str(backbone_folder) if offline else "someone/a-model"

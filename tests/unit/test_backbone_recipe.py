@@ -244,9 +244,9 @@ def test_windows_show_damage_under_its_mask_whole_windows_and_sound_under_borrow
     seen = windows_of(sources, 200, 64, (3,))
     assert seen.image.shape == (200, 64, 64, 3) and seen.image.dtype == np.uint8 and seen.mask.dtype == bool
     share = seen.mask.mean((1, 2))
-    sound = np.array([" sound " in words for words in seen.words])
-    assert seen.mask.any((1, 2)).all() and 0.15 < sound.mean() < 0.35 and 0.03 < (share == 1).mean() < 0.2
-    assert not (share[sound] == 1).any()
+    normal = np.array([" normal " in words for words in seen.words])
+    assert seen.mask.any((1, 2)).all() and 0.15 < normal.mean() < 0.35 and 0.03 < (share == 1).mean() < 0.2
+    assert not (share[normal] == 1).any()
 
 
 def test_crops_have_any_tone_and_some_are_grey():
@@ -264,7 +264,7 @@ def test_the_users_own_pictures_teach_too(trained, factory_root, tmp_path):
     assert sum(s.defect == "crack" for s in sources) == 2
     for source in sources:
         assert source.damaged.dtype == np.uint8 and source.damaged.shape == (128, 128, 3)
-        assert (source.sound is None) == (source.defect is not None) and source.part.any()
+        assert (source.normal is None) == (source.defect is not None) and source.part.any()
         assert source.mask.any() == (source.defect is not None)
     turns = [list(UserMaterial(sources, 0).windows(turn, 4, 64))[0].image for turn in (0, 1)]
     assert not np.array_equal(*turns)

@@ -32,13 +32,13 @@ def square(side: int = 12, shape: tuple[int, int] = SIZE) -> np.ndarray:
 
 
 def make(root: Path, *, scratch: int = 6, dent: int = 2, good: int = 6) -> Config:
-    """A sound little mvtec set."""
+    """A normal little mvtec set."""
     for index in range(good):
         images.write(root / f"nut/train/good/{index}.png", photograph(index))
-    for kind, count, first in (("scratch", scratch, 100), ("dent", dent, 200)):
+    for defect, count, first in (("scratch", scratch, 100), ("dent", dent, 200)):
         for index in range(count):
-            images.write(root / f"nut/test/{kind}/{index}.png", photograph(first + index))
-            images.write_mask(root / f"nut/ground_truth/{kind}/{index}_mask.png", square())
+            images.write(root / f"nut/test/{defect}/{index}.png", photograph(first + index))
+            images.write_mask(root / f"nut/ground_truth/{defect}/{index}_mask.png", square())
     return Config(data=DataConfig(root=root, shots=3))
 
 
@@ -51,7 +51,7 @@ def rendered(found: Findings) -> str:
 def test_a_sound_set(tmp_path: Path):
     found = check(make(tmp_path))
     assert found.ok and found.errors == []
-    rows = {(row.product, row.kind): row for row in found.kinds}
+    rows = {(row.product, row.defect): row for row in found.defects}
     assert list(rows) == [("nut", ""), ("nut", "dent"), ("nut", "scratch")]
     assert (rows["nut", ""].shots, rows["nut", ""].test) == (5, 1)
     scratch = rows["nut", "scratch"]
@@ -114,8 +114,8 @@ def _copy(root: Path) -> None:
 
 
 def _many_copies(root: Path) -> None:
-    for name, sound in (("scratch/3", 1), ("scratch/4", 2), ("scratch/5", 4), ("dent/1", 0)):
-        images.write(root / f"nut/test/{name}.png", photograph(sound))
+    for name, normal in (("scratch/3", 1), ("scratch/4", 2), ("scratch/5", 4), ("dent/1", 0)):
+        images.write(root / f"nut/test/{name}.png", photograph(normal))
 
 
 def _defect_also_sound(root: Path) -> None:
@@ -138,8 +138,8 @@ ERRORS = {
     _empty_mask_of_a_shot: "nut/test/scratch/0.png: a shot whose mask is empty teaches nothing",
     _copy: "the test picture nut/test/scratch/5.bmp is the same as the shot nut/test/scratch/0.png",
     _many_copies: "and 1 more picture is on both sides",
-    _defect_also_sound: "the shot nut/test/scratch/0.png is the same picture as the sound part nut/train/good/0.png",
-    _no_sound: "no sound parts found",
+    _defect_also_sound: "the shot nut/test/scratch/0.png is the same picture as the normal part nut/train/good/0.png",
+    _no_sound: "no normal parts found",
 }
 
 
@@ -207,13 +207,16 @@ def test_what_makes_a_run_worse_is_a_warning(tmp_path: Path, damage):
     [
         ({"data": {"root": "nowhere"}}, "there is no such folder"),
         ({"data": {"layout": "pears"}}, "'pears' is unknown; did you mean 'pairs'?"),
-        ({"generate": {"count": {"dnet": 3}}}, "generate.count: there is no kind 'dnet'; did you mean 'dent'?"),
-        ({"generate": {"paint": {"scrach": "auto"}}}, "generate.paint: there is no kind 'scrach'"),
+        ({"generate": {"count": {"dnet": 3}}}, "generate.count: there is no defect type 'dnet'; did you mean 'dent'?"),
+        ({"generate": {"paint": {"scrach": "auto"}}}, "generate.paint: there is no defect type 'scrach'"),
         (
             {"generate": {"reference": "neerest"}},
             "generate.reference: 'neerest' is none of shot, nearest, random, dent",
         ),
-        ({"data": {"kinds": ["dent"]}, "measure": {"metrics": ["kidd"]}}, "measure.metrics: metric 'kidd' is unknown"),
+        (
+            {"data": {"defects": ["dent"]}, "measure": {"metrics": ["kidd"]}},
+            "measure.metrics: metric 'kidd' is unknown",
+        ),
         ({"generator": {"settings": {"promt": "x"}}}, "generator.settings: promt: unknown key; did you mean 'prompt'"),
         ({"prove": {"settings": {"probe": {"stepz": 3}}}}, "prove.settings.probe: stepz: unknown key"),
         (
@@ -240,7 +243,7 @@ def test_settings_that_do_not_fit_the_set(tmp_path: Path, settings, sentence):
 def test_a_set_on_which_nothing_can_be_proven_is_not_ready(tmp_path: Path):
     config = make(tmp_path, scratch=1, dent=1)
     (said,) = check(config).errors
-    assert "nut: nothing can be proven, as the test set holds 1 sound and 0 damaged pictures" in said
+    assert "nut: nothing can be proven, as the test set holds 1 normal and 0 damaged pictures" in said
     config = validate(Config, {**config.model_dump(mode="json"), "prove": {"enabled": False}})
     assert check(config).ok
 
@@ -267,13 +270,13 @@ def test_the_estimate_counts_what_the_gate_and_loans_ask_for(tmp_path: Path):
     for index in range(4):
         images.write(tmp_path / f"bolt/train/good/{index}.png", photograph(300 + index))
     told = {"data": {"root": tmp_path, "shots": 1}, "generate": {"count": 10}}
-    loan = {"borrow": [{"from": "nut", "kind": "dent"}]}
+    loan = {"borrow": [{"from": "nut", "defect": "dent"}]}
     gate = {"screen": {"enabled": True, "times": 1.5, "rounds": 2}}
     for extra, pairs in (({}, 20), ({"generate": {"count": 10, **loan}}, 30), (gate, 30)):
         found = check(validate(Config, {**told, **extra}))
         assert found.estimate["pairs"].startswith(f"{pairs} ("), extra
     assert found.estimate["pairs"].endswith("made again in up to 2 rounds")
-    wrong = {"count": 10, "borrow": [{"from": "nut", "kind": "rust"}]}
+    wrong = {"count": 10, "borrow": [{"from": "nut", "defect": "rust"}]}
     assert any("no shots of 'rust'" in error for error in check(validate(Config, {**told, "generate": wrong})).errors)
 
 

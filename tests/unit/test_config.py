@@ -31,7 +31,7 @@ root = "photos"
 layout = "pattern"
 normal = "MT_Free"
 shots = "third"
-patterns = [{image = "{kind}/{stem}.png", mask = "m/{kind}/{stem}.png"}, {image = "ok/{stem}.png", normal = true}]
+patterns = [{image = "{defect}/{stem}.png", mask = "m/{defect}/{stem}.png"}, {image = "ok/{stem}.png", normal = true}]
 [backbone]
 source = "models/sd"
 dtype = "float32"
@@ -61,9 +61,9 @@ def complaint(overrides: dict[str, Any]) -> str:
     return str(told.value)
 
 
-def sections(kind: type[Settings]) -> Iterator[type[Settings]]:
-    yield kind
-    for field in kind.model_fields.values():
+def sections(plugin: type[Settings]) -> Iterator[type[Settings]]:
+    yield plugin
+    for field in plugin.model_fields.values():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
             yield from sections(field.annotation)
 
@@ -76,7 +76,7 @@ def test_a_file_is_read(toml: Path):
     assert config.seed == 7 and config.data.root == Path("photos") and config.data.shots == "third"
     assert config.data.normal == ["MT_Free"], "one name is a list of one"
     assert config.data.patterns == [
-        Pattern(image="{kind}/{stem}.png", mask="m/{kind}/{stem}.png"),
+        Pattern(image="{defect}/{stem}.png", mask="m/{defect}/{stem}.png"),
         Pattern(image="ok/{stem}.png", normal=True),
     ]
     assert config.generator.settings == {"prompt": "a photo of a {defect}"}
@@ -91,10 +91,10 @@ def test_nothing_given_is_the_defaults(tmp_path: Path):
 
 def test_overrides_lie_on_top(toml: Path):
     config = load_config(
-        str(toml), {"train.steps": 5, "generator.settings.prompt": "x", "data.kinds": ["crack"], "seed": 1}
+        str(toml), {"train.steps": 5, "generator.settings.prompt": "x", "data.defects": ["crack"], "seed": 1}
     )
     assert (config.train.steps, config.train.learning_rate, config.seed) == (5, 1e-4, 1)
-    assert config.generator.settings == {"prompt": "x"} and config.data.kinds == ["crack"]
+    assert config.generator.settings == {"prompt": "x"} and config.data.defects == ["crack"]
 
 
 def test_overrides_are_toml_and_bare_words_are_text():
@@ -102,7 +102,7 @@ def test_overrides_are_toml_and_bare_words_are_text():
         [
             "train.steps=300",
             "train.learning_rate=1e-4",
-            'data.kinds=["crack", "hole"]',
+            'data.defects=["crack", "hole"]',
             "backbone.offline=false",
             "data.root=/photos/line 1",
             "data.shots=third",
@@ -115,7 +115,7 @@ def test_overrides_are_toml_and_bare_words_are_text():
     assert found == {
         "train.steps": 300,
         "train.learning_rate": 1e-4,
-        "data.kinds": ["crack", "hole"],
+        "data.defects": ["crack", "hole"],
         "backbone.offline": False,
         "data.root": "/photos/line 1",
         "data.shots": "third",
@@ -168,7 +168,7 @@ def test_an_unknown_key_is_named_with_its_nearest(key: str, wanted: str):
         ("backbone.dtype", "fp8", ["backbone.dtype: ", "'float32'", "not 'fp8'"]),
         ("backbone.offline", "perhaps", ["backbone.offline: ", "boolean", "not 'perhaps'"]),
         ("seed", 2**31, ["seed: ", "less than 2147483648"]),
-        ("data.kinds", 3, ["data.kinds: ", "list", "not 3"]),
+        ("data.defects", 3, ["data.defects: ", "list", "not 3"]),
         ("data", 3, ["data: ", "not 3"]),
         ("windows.size", 4096, ["windows.size: ", "less than or equal to 2048"]),
     ],

@@ -24,12 +24,12 @@ def asked(backbone: Any, **changes: Any) -> Condition:
     return replace(example_condition(backbone.size, 2), **changes)
 
 
-def reference(backbone: Any, kind: str = "hole") -> Batch:
+def reference(backbone: Any, defect: str = "hole") -> Batch:
     """A reference of another product: bright blocks on dark ground."""
     image = torch.full((2, 3, backbone.size, backbone.size), -0.6)
     mask = torch.zeros(2, 1, backbone.size, backbone.size)
     mask[:, :, 20:44, 20:44] = 1
-    return Batch(image + 1.4 * mask, mask, ("screw",) * 2, (kind,) * 2)
+    return Batch(image + 1.4 * mask, mask, ("screw",) * 2, (defect,) * 2)
 
 
 def painted(generator: Any, condition: Condition, guidance: float = 2.0) -> torch.Tensor:
@@ -103,10 +103,10 @@ def test_prompts_with_other_fields_are_refused() -> None:
 
 
 def test_hybrid_without_scale_is_controlnet_inpaint(backbone: Any) -> None:
-    kind = registry.get("generators", "controlnet_inpaint")
+    plugin = registry.get("generators", "controlnet_inpaint")
     told = {"start": "shot", "strength": 0.6}
     condition = asked(backbone, reference=reference(backbone))
-    alone = painted(kind(backbone, kind.Settings(**told)), condition)
+    alone = painted(plugin(backbone, plugin.Settings(**told)), condition)
     assert torch.equal(
         painted(Hybrid(backbone, Hybrid.Settings(spatial=told, semantic={"scale": 0.0})), condition), alone
     )
@@ -122,8 +122,8 @@ def test_the_parts_of_hybrid_are_trained_apart(backbone: Any) -> None:
     hybrid.loss(hybrid.encode(batch), rng).mean().backward()
     rng = torch.Generator().manual_seed(3)
     for name, key in (("controlnet_inpaint", "control"), ("cross_modal", "adapter")):
-        kind = registry.get("generators", name)
-        alone = kind(backbone, kind.Settings())
+        plugin = registry.get("generators", name)
+        alone = plugin(backbone, plugin.Settings())
         alone.loss(alone.encode(batch), rng).mean().backward()
         grads = zip(alone.trainable()[key].parameters(), hybrid.trainable()[key].parameters(), strict=True)
         assert all(torch.allclose(a.grad, b.grad, atol=1e-6) for a, b in grads if a.grad is not None)
@@ -132,8 +132,8 @@ def test_the_parts_of_hybrid_are_trained_apart(backbone: Any) -> None:
 def test_hybrid_takes_parts_that_were_trained_before(backbone: Any, tmp_path: Path) -> None:
     settings = {}
     for name, key in (("controlnet_inpaint", "controlnet"), ("cross_modal", "adapter")):
-        kind = registry.get("generators", name)
-        part = kind(backbone, kind.Settings())
+        plugin = registry.get("generators", name)
+        part = plugin(backbone, plugin.Settings())
         seen = part.encode(example_batch(backbone.size))
         fit = Trainer(part.trainable(), lambda _, rng, p=part, s=seen: p.loss(s, rng), steps=1, learning_rate=1e-2)
         list(fit.run())

@@ -29,7 +29,7 @@ def test_stopped_and_gone_on_it_is_the_same(tmp_path: Path) -> None:
 
 
 def test_a_text_is_true_of_all_that_it_describes() -> None:
-    """A short phrase is true of every picture of its kind; a whole caption of those that it describes."""
+    """A short phrase is true of every picture of its defect type; a whole caption of those that it describes."""
     shown = [
         Shown("crack", "steel", "a small crack on steel"),
         Shown("crack", "wood", "a large crack on wood"),
@@ -43,7 +43,7 @@ def test_a_text_is_true_of_all_that_it_describes() -> None:
     assert mixed.int().tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
 
 
-@pytest.mark.parametrize("kind", ["", "crack"])
-def test_what_is_said_of_a_window(kind: str) -> None:
-    texts = Shown(kind, "steel", "the whole").texts()
-    assert texts[2] == "the whole" and "steel" in texts[1] and ("crack" if kind else "sound") in texts[0]
+@pytest.mark.parametrize("defect", ["", "crack"])
+def test_what_is_said_of_a_window(defect: str) -> None:
+    texts = Shown(defect, "steel", "the whole").texts()
+    assert texts[2] == "the whole" and "steel" in texts[1] and ("crack" if defect else "normal") in texts[0]

@@ -92,24 +92,24 @@ def test_epsilon_at_a_vanishing_signal_stays_finite():
 # ---- the loop -----------------------------------------------------------------------------------
 
 
-def plain_loop(kind: str, config: dict[str, Any], latent: Tensor, steps: int, skip: int = 0) -> Tensor:
-    if kind == "ddim":
+def plain_loop(defect: str, config: dict[str, Any], latent: Tensor, steps: int, skip: int = 0) -> Tensor:
+    if defect == "ddim":
         scheduler: Any = DDIMScheduler(**config, timestep_spacing="trailing", clip_sample=False)
     else:
         scheduler = DPMSolverMultistepScheduler(**config, timestep_spacing="trailing", algorithm_type="dpmsolver++")
     scheduler.set_timesteps(steps)
-    if kind == "dpm":
+    if defect == "dpm":
         scheduler.set_begin_index(skip)
     for t in scheduler.timesteps[skip:]:
         latent = scheduler.step(mixer(latent, t.repeat(len(latent))), t, latent).prev_sample
     return latent
 
 
-@pytest.mark.parametrize("kind", ["ddim", "dpm"])
-def test_denoise_equals_a_plain_loop(kind, config):
+@pytest.mark.parametrize("defect", ["ddim", "dpm"])
+def test_denoise_equals_a_plain_loop(defect, config):
     seeds = [3, 9]
-    made = denoise(mixer, Noise(config), seeds, SHAPE, steps=7, sampler=kind)
-    wanted = plain_loop(kind, config, stacked_noise(seeds, SHAPE), 7)
+    made = denoise(mixer, Noise(config), seeds, SHAPE, steps=7, sampler=defect)
+    wanted = plain_loop(defect, config, stacked_noise(seeds, SHAPE), 7)
     assert made.dtype == torch.float32 and made.shape == (2, *SHAPE)
     torch.testing.assert_close(made, wanted, rtol=1e-5, atol=1e-5)
 
@@ -128,9 +128,9 @@ def test_ddim_equals_its_formula():
     torch.testing.assert_close(made.double(), latent, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["ddim", "dpm"])
+@pytest.mark.parametrize("defect", ["ddim", "dpm"])
 @pytest.mark.parametrize("name", ["epsilon", "v_prediction", "sample", "zero terminal snr"])
-def test_a_network_that_knows_the_answer_reaches_it(kind, name):
+def test_a_network_that_knows_the_answer_reaches_it(defect, name):
     noise, answer = Noise(SCHEDULES[name]), normal(2, *SHAPE, seed=8)
 
     def oracle(latent: Tensor, t: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ def test_a_network_that_knows_the_answer_reaches_it(kind, name):
 
     # Five steps divide the schedule: otherwise diffusers' DDIM, for which the step before is t - 1000 // steps, may
     # stop at t = 0 instead of at the clean latent.
-    made = denoise(oracle, noise, [0, 1], SHAPE, steps=5, sampler=kind)
+    made = denoise(oracle, noise, [0, 1], SHAPE, steps=5, sampler=defect)
     torch.testing.assert_close(made, answer, rtol=1e-3, atol=1e-3)
 
 
@@ -193,13 +193,13 @@ def test_strength_walks_the_last_steps_only(strength, walked):
     assert times == [int(t) for t in noise.sampler("dpm", steps).timesteps[-walked:]]
 
 
-@pytest.mark.parametrize("kind", ["ddim", "dpm"])
-def test_a_start_is_noised_and_walked_as_a_plain_loop_would(kind, config):
+@pytest.mark.parametrize("defect", ["ddim", "dpm"])
+def test_a_start_is_noised_and_walked_as_a_plain_loop_would(defect, config):
     noise, start, seeds = Noise(config), normal(2, *SHAPE, seed=5), [7, 8]
-    made = denoise(mixer, noise, seeds, SHAPE, steps=8, sampler=kind, start=start, strength=0.5)
-    first = noise.sampler(kind, 8).timesteps[4]
+    made = denoise(mixer, noise, seeds, SHAPE, steps=8, sampler=defect, start=start, strength=0.5)
+    first = noise.sampler(defect, 8).timesteps[4]
     noisy = DDIMScheduler(**config).add_noise(start, stacked_noise(seeds, SHAPE), first.repeat(2))
-    torch.testing.assert_close(made, plain_loop(kind, config, noisy, 8, skip=4), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(made, plain_loop(defect, config, noisy, 8, skip=4), rtol=1e-5, atol=1e-5)
 
 
 def test_less_strength_stays_nearer_to_the_start():
@@ -281,8 +281,8 @@ def test_guidance_extrapolates_in_a_line(weight):
 # ---- held latents -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["ddim", "dpm"])
-def test_what_is_known_is_kept(kind):
+@pytest.mark.parametrize("defect", ["ddim", "dpm"])
+def test_what_is_known_is_kept(defect):
     noise, known = Noise(SCHEDULES["v_prediction"]), normal(2, *SHAPE, seed=5)
     free = torch.zeros(2, 1, *SHAPE[1:])
     free[:, :, 1:3, 2:4] = 1
@@ -293,7 +293,7 @@ def test_what_is_known_is_kept(kind):
         return mixer(latent, t)
 
     seeds = [1, 2]
-    made = denoise(spy, noise, seeds, SHAPE, steps=5, sampler=kind, known=known, known_mask=free)
+    made = denoise(spy, noise, seeds, SHAPE, steps=5, sampler=defect, known=known, known_mask=free)
     outside = (free == 0).expand_as(made)
     assert torch.equal(made[outside], known[outside])
     assert not torch.allclose(made[~outside], known[~outside], atol=0.1)

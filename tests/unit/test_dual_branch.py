@@ -61,13 +61,13 @@ PAPER = {"saim": "full", "zero_start": False, "bcm": "paper", "text_rank": 4, "t
 def test_every_way_keeps_the_contract(
     settings: dict[str, Any], inpaints: bool, make_backbone: Callable[..., Any], backbone: Any
 ) -> None:
-    kind = variant(**settings)
+    defect = variant(**settings)
     if inpaints:
-        check_generator(kind, backbone)
+        check_generator(defect, backbone)
     else:
         plain = make_backbone(inpaints=False, kl=True, target="epsilon")
         for check in ("loss_is_per_sample", "sample_is_repeatable"):
-            GENERATOR_CHECKS[check](kind, plain)
+            GENERATOR_CHECKS[check](defect, plain)
 
 
 def test_the_loss_is_the_formula(backbone: Any) -> None:
@@ -271,10 +271,10 @@ def test_adapters_need_names(wrong: list[str]) -> None:
 
 def test_a_saliency_network_named_after_loading_is_used(backbone: Any, tmp_path: Path, monkeypatch: Any) -> None:
     """Only sampling reads it: generate loads the weights with the settings they were saved with, then sets today's."""
-    kind, asked = variant(smallest=0.0, largest=1.0), ask(backbone, 2)
-    generator = shaken(kind(backbone, kind.Settings()))
+    plugin, asked = variant(smallest=0.0, largest=1.0), ask(backbone, 2)
+    generator = shaken(plugin(backbone, plugin.Settings()))
     generator.save(tmp_path)
-    loaded = kind.load(tmp_path, backbone)
+    loaded = plugin.load(tmp_path, backbone)
     before = loaded.sample(asked, [1, 2], steps=2, guidance=1.0).mask
 
     class Upper:
@@ -296,4 +296,4 @@ def test_a_saliency_network_named_after_loading_is_used(backbone: Any, tmp_path:
     with pytest.raises(ConfigError, match="gone.onnx: no such file"):
         loaded.sample(asked, [1, 2], steps=2, guidance=1.0)
     loaded.save(tmp_path)
-    assert kind.load(tmp_path, backbone).settings.saliency == "gone.onnx", "weights load though the file has gone"
+    assert plugin.load(tmp_path, backbone).settings.saliency == "gone.onnx", "weights load though the file has gone"

@@ -23,17 +23,17 @@ def grain(seed: int, shape: tuple[int, ...] = (20, 30), top: int = 256, dtype: t
     return np.random.default_rng(seed).integers(0, top, shape).astype(dtype)
 
 
-def sound(folder: Path, name: str, pixels: np.ndarray, split: str = "train", product: str = "screw") -> Example:
+def normal(folder: Path, name: str, pixels: np.ndarray, split: str = "train", product: str = "screw") -> Example:
     images.write(folder / name, pixels)
     return Example(f"good/{name}", folder / name, product, None, None, split)
 
 
-def damaged(folder: Path, name: str, pixels: np.ndarray, kind: str = "dent", product: str = "screw") -> Example:
+def damaged(folder: Path, name: str, pixels: np.ndarray, defect: str = "dent", product: str = "screw") -> Example:
     mask = np.zeros(pixels.shape[:2], bool)
     mask[3:7, 4:9] = True
     images.write(folder / name, pixels)
     images.write_mask(folder / f"{name}.mask.png", mask)
-    return Example(f"made/{name}", folder / name, product, kind, folder / f"{name}.mask.png", "test")
+    return Example(f"made/{name}", folder / name, product, defect, folder / f"{name}.mask.png", "test")
 
 
 def files_below(folder: Path) -> list[str]:
@@ -58,8 +58,8 @@ def as_anomalib_reads(category: Path) -> list[tuple[str, str, str]]:
 def test_layout_counts_and_provenance(tmp_path: Path) -> None:
     data, out = tmp_path / "data", tmp_path / "out" / "mvtec"
     examples = [
-        *(sound(data, f"{n}.png", grain(n)) for n in range(3)),
-        sound(data, "t.png", grain(9), "test"),
+        *(normal(data, f"{n}.png", grain(n)) for n in range(3)),
+        normal(data, "t.png", grain(9), "test"),
         damaged(data, "a.png", grain(10)),
         damaged(data, "b.png", grain(11), "scratch head"),
         damaged(data, "c.png", grain(12)),
@@ -89,7 +89,7 @@ def test_layout_counts_and_provenance(tmp_path: Path) -> None:
 
 
 def test_eight_bit_png_keeps_its_bytes_and_is_no_link(tmp_path: Path) -> None:
-    example = sound(tmp_path, "a.png", grain(1, (20, 30, 3)))
+    example = normal(tmp_path, "a.png", grain(1, (20, 30, 3)))
     mvtec.write([example], tmp_path / "out")
     copy = tmp_path / "out" / "screw" / "train" / "good" / "000.png"
     assert copy.read_bytes() == example.image.read_bytes()
@@ -111,11 +111,11 @@ def test_a_turned_png_and_a_jpeg_are_written_upright(tmp_path: Path) -> None:
 
 
 def test_deep_pictures_become_eight_bits_on_one_scale(tmp_path: Path) -> None:
-    """A 12-bit camera in a 16-bit file: 4095 is white, and a defect is scaled like the sound parts."""
+    """A 12-bit camera in a 16-bit file: 4095 is white, and a defect is scaled like the normal parts."""
     part = grain(1, top=4096, dtype=np.uint16)
     part[0, 0] = 4095
     hurt = part // 2
-    examples = [sound(tmp_path, "a.png", part), damaged(tmp_path, "b.png", hurt)]
+    examples = [normal(tmp_path, "a.png", part), damaged(tmp_path, "b.png", hurt)]
     mvtec.write(examples, tmp_path / "out")
     whole = images.read(tmp_path / "out/screw/train/good/000.png")
     half = images.read(tmp_path / "out/screw/test/dent/000.png")
@@ -128,7 +128,7 @@ def test_deep_pictures_become_eight_bits_on_one_scale(tmp_path: Path) -> None:
 
 def test_float_pictures_are_scaled_by_their_own_range(tmp_path: Path) -> None:
     part = np.linspace(-3, 5, 600, dtype=np.float32).reshape(20, 30)
-    examples = [sound(tmp_path, "a.tif", part), damaged(tmp_path, "b.tif", part)]
+    examples = [normal(tmp_path, "a.tif", part), damaged(tmp_path, "b.tif", part)]
     mvtec.write(examples, tmp_path / "out")
     seen = images.read(tmp_path / "out/screw/train/good/000.png")
     assert seen.min() == 0 and seen.max() == 255
@@ -139,30 +139,30 @@ def test_float_pictures_are_scaled_by_their_own_range(tmp_path: Path) -> None:
 
 
 def test_odd_names_clash_and_stay_ascii(tmp_path: Path) -> None:
-    kinds = ["Öl", "ol", "good", "凹み", "a/b", "a b", "con", "x" * 100, "..", "crack."]
-    examples = [sound(tmp_path, "s.png", grain(0), product="größe/5 mm")]
-    examples += [damaged(tmp_path, f"{n}.png", grain(n), kind, "größe/5 mm") for n, kind in enumerate(kinds)]
+    defects = ["Öl", "ol", "good", "凹み", "a/b", "a b", "con", "x" * 100, "..", "crack."]
+    examples = [normal(tmp_path, "s.png", grain(0), product="größe/5 mm")]
+    examples += [damaged(tmp_path, f"{n}.png", grain(n), defect, "größe/5 mm") for n, defect in enumerate(defects)]
     counts = mvtec.write(examples, tmp_path / "out")
     names = [home.split("/")[-1] for home in counts if "/test/" in home]
-    assert len(names) == len(kinds) == len({name.lower() for name in names})
+    assert len(names) == len(defects) == len({name.lower() for name in names})
     assert {"Ol", "ol-2", "good-2", "a_b", "a_b-2", "con_", "crack", "unnamed", "unnamed-2"} <= set(names)
     for path in files_below(tmp_path / "out"):
         assert path.isascii() and path.isprintable() and " " not in path and len(path) < 200
     lines = [json.loads(line) for line in (tmp_path / "out/provenance.jsonl").read_text().splitlines()]
-    assert {line["defect"] for line in lines} == {None, *kinds}
+    assert {line["defect"] for line in lines} == {None, *defects}
 
 
 def test_again_replaces_what_was_there(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    mvtec.write([sound(tmp_path, f"{n}.png", grain(n)) for n in range(3)], out)
-    mvtec.write([sound(tmp_path, "0.png", grain(0))], out)
+    mvtec.write([normal(tmp_path, f"{n}.png", grain(n)) for n in range(3)], out)
+    mvtec.write([normal(tmp_path, "0.png", grain(0))], out)
     assert files_below(out) == ["provenance.jsonl", "screw/train/good/000.png"]
     assert not list(tmp_path.glob(".*"))
 
 
 def test_a_failure_leaves_the_old_export_and_no_rest(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    good = sound(tmp_path, "0.png", grain(0))
+    good = normal(tmp_path, "0.png", grain(0))
     mvtec.write([good], out)
     before = files_below(out)
     broken = Example("x", tmp_path / "missing.png", "screw", None, None, "train")
@@ -173,10 +173,10 @@ def test_a_failure_leaves_the_old_export_and_no_rest(tmp_path: Path) -> None:
 
 
 def test_refusals_say_what_would_be_right(tmp_path: Path) -> None:
-    good, bad = sound(tmp_path, "0.png", grain(0)), damaged(tmp_path, "1.png", grain(1))
+    good, bad = normal(tmp_path, "0.png", grain(0)), damaged(tmp_path, "1.png", grain(1))
     with pytest.raises(DataError, match="nothing to export"):
         mvtec.write([], tmp_path / "out")
-    with pytest.raises(DataError, match="screw: no sound parts to learn from"):
+    with pytest.raises(DataError, match="screw: no normal parts to learn from"):
         mvtec.write([bad], tmp_path / "out")
     with pytest.raises(DataError, match="without a mask cannot be exported"):
         mvtec.write([good, Example("x", bad.image, "screw", "dent")], tmp_path / "out")
@@ -203,8 +203,8 @@ def row(example: Example) -> dict[str, object]:
 def run_with(tmp_path: Path, samples: list[dict[str, object]], planned: int = 0) -> Run:
     data = tmp_path / "data"
     run = Run.create(tmp_path / "run", Config())
-    normals = [sound(data, f"{n}.png", grain(n), "") for n in range(2)]
-    held = [sound(data, "h.png", grain(5), "")]
+    normals = [normal(data, f"{n}.png", grain(n), "") for n in range(2)]
+    held = [normal(data, "h.png", grain(5), "")]
     groups = {
         "shots": [damaged(data, "shot.png", grain(6))],
         "normals": normals,

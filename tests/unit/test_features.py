@@ -64,19 +64,19 @@ def inception_file(path: Path) -> Path:
     before = 3
     for name in names._CONVS:
         before = conv(name, before, 4, (1, 1) if "1x1" in name else (3, 3))
-    for block, kind in names._BLOCKS.items():
+    for block, defect in names._BLOCKS.items():
         inside = {}
-        for name in names._NAMES[kind]:
+        for name in names._NAMES[defect]:
             kernel = (1, 1)
-            if kind == "a":
+            if defect == "a":
                 kernel = (5, 5) if name == "branch5x5_2" else (3, 3) if name[-5:] in ("dbl_2", "dbl_3") else (1, 1)
-            elif kind == "b":
+            elif defect == "b":
                 kernel = (1, 1) if name == "branch3x3dbl_1" else (3, 3)
-            elif kind == "c":
+            elif defect == "c":
                 rows = {"branch7x7_2": (1, 7), "branch7x7_3": (7, 1)}
                 rows |= {f"branch7x7dbl_{n}": (7, 1) if n % 2 == 0 else (1, 7) for n in range(2, 6)}
                 kernel = rows.get(name, (1, 1))
-            elif kind == "d":
+            elif defect == "d":
                 rows = {
                     "branch3x3_2": (3, 3),
                     "branch7x7x3_2": (1, 7),
@@ -84,12 +84,12 @@ def inception_file(path: Path) -> Path:
                     "branch7x7x3_4": (3, 3),
                 }
                 kernel = rows.get(name, (1, 1))
-            elif kind == "e":
+            elif defect == "e":
                 kernel = {"a": (1, 3), "b": (3, 1)}.get(name[-1], (3, 3) if name == "branch3x3dbl_2" else (1, 1))
             first = name.endswith("_1") or name in ("branch1x1", "branch_pool", "branch3x3")
             parent = before if first else 4
             inside[name] = conv(f"{block}.{name}", parent, 4, kernel)
-        before = {"a": 16, "b": 8 + before, "c": 16, "d": 8 + before, "e": 24}[kind]
+        before = {"a": 16, "b": 8 + before, "c": 16, "d": 8 + before, "e": 24}[defect]
     state["fc.weight"] = torch.randn(10, before, generator=rng)
     state["fc.bias"] = torch.randn(10, generator=rng)
     torch.save(state, path)

@@ -21,7 +21,7 @@ from flawsmith.errors import ConfigError, DataError
 from flawsmith.nn.networks.resnet import ResNet34
 from flawsmith.testing import example_training
 
-KINDS = ("disc", "bar")
+DEFECTS = ("disc", "bar")
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -49,11 +49,11 @@ def training() -> TrainingSet:
 
 @pytest.fixture(scope="module")
 def mixed(training: TrainingSet) -> TrainingSet:
-    """Many pictures, unevenly: 40 sound, 4 controls, 700 discs, 10 bars."""
+    """Many pictures, unevenly: 40 normal, 4 controls, 700 discs, 10 bars."""
     several = training.clone()
-    sound, disc, bar = (training.pictures[k] for k in (0, 1, 3))
-    control = replace(sound, origin="control")
-    several.pictures = [sound] * 40 + [control] * 4 + [disc] * 700 + [bar] * 10
+    normal, disc, bar = (training.pictures[k] for k in (0, 1, 3))
+    control = replace(normal, origin="control")
+    several.pictures = [normal] * 40 + [control] * 4 + [disc] * 700 + [bar] * 10
     return several
 
 
@@ -95,7 +95,7 @@ def test_focal_loss_is_its_definition() -> None:
 
 def test_half_of_the_draws_are_sound_and_kinds_come_evenly(mixed: TrainingSet) -> None:
     def drawn(**settings: float) -> Counter[str]:
-        places = Unet(UnetSettings(**settings), KINDS)._draw(mixed, 8000, seeded())
+        places = Unet(UnetSettings(**settings), DEFECTS)._draw(mixed, 8000, seeded())
         assert max(Counter(places)) < 44 + 500 or min(p for p in places if p >= 544) >= 744
         return Counter(mixed.pictures[p].defect or mixed.pictures[p].origin for p in places)
 
@@ -108,7 +108,7 @@ def test_half_of_the_draws_are_sound_and_kinds_come_evenly(mixed: TrainingSet) -
 
 
 def test_the_score_is_the_greatest_mean_of_21_pixels(training: TrainingSet) -> None:
-    detector = fitted(Unet(UnetSettings(width=2, epochs=1, samples_per_epoch=8), KINDS), training)
+    detector = fitted(Unet(UnetSettings(width=2, epochs=1, samples_per_epoch=8), DEFECTS), training)
     found = detector.predict(training.batch(range(3)).image)
     assert float(found.anomaly_map.min()) >= 0 and float(found.anomaly_map.max()) <= 1
     for anomaly_map, score in zip(found.anomaly_map[:, 0].numpy(), found.score.tolist(), strict=True):
@@ -117,26 +117,26 @@ def test_the_score_is_the_greatest_mean_of_21_pixels(training: TrainingSet) -> N
 
 def test_the_learning_rate_falls_twice(training: TrainingSet) -> None:
     want = pytest.approx([1] * 8 + [0.2] + [0.04])
-    assert rates(Unet(UnetSettings(width=2, epochs=10, samples_per_epoch=2), KINDS), training) == want
+    assert rates(Unet(UnetSettings(width=2, epochs=10, samples_per_epoch=2), DEFECTS), training) == want
     few = training.clone()
     few.pictures = training.pictures[:4]
-    assert rates(Classifier(ClassifierSettings(epochs=5, repeats=1), KINDS), few) == pytest.approx([1] * 4 + [0.04])
+    assert rates(Classifier(ClassifierSettings(epochs=5, repeats=1), DEFECTS), few) == pytest.approx([1] * 4 + [0.04])
 
 
 def test_a_budget_says_what_it_leaves_out() -> None:
-    unet = Unet(UnetSettings(), KINDS)
+    unet = Unet(UnetSettings(), DEFECTS)
     assert unet.reduced(1.0) == ""
     assert unet.reduced(0.25) == (
         "the U-Net trains with 100 epochs, not 200; 250 pictures an epoch, not 500; "
         "32 channels at the first level, not 64"
     )
-    on_gpu = Unet(UnetSettings(), KINDS, device="cuda")
+    on_gpu = Unet(UnetSettings(), DEFECTS, device="cuda")
     assert on_gpu.reduced(0.25) == "the U-Net trains with 100 epochs, not 200; 250 pictures an epoch, not 500"
     # A smaller setting is no less of a reduction than a smaller budget.
-    assert "20 epochs, not 200" in Unet(UnetSettings(epochs=20), KINDS).reduced(1.0)
+    assert "20 epochs, not 200" in Unet(UnetSettings(epochs=20), DEFECTS).reduced(1.0)
     random = "starts from random weights, not ImageNet's (name a folder in prove.settings.classifier.weights)"
-    assert Classifier(ClassifierSettings(), KINDS).reduced(1.0) == f"the classifier {random}"
-    assert Classifier(ClassifierSettings(), KINDS).reduced(0.04) == (
+    assert Classifier(ClassifierSettings(), DEFECTS).reduced(1.0) == f"the classifier {random}"
+    assert Classifier(ClassifierSettings(), DEFECTS).reduced(0.04) == (
         f"the classifier trains 6 epochs, not 30; sees each picture 1 times an epoch, not 5; {random}"
     )
 
@@ -144,13 +144,13 @@ def test_a_budget_says_what_it_leaves_out() -> None:
 @pytest.mark.parametrize(("side", "samples"), [(32, 9), (72, 4)])
 def test_a_lone_last_picture_and_odd_sizes_are_fine(side: int, samples: int) -> None:
     training = example_training(4, side=side)
-    detector = fitted(Unet(UnetSettings(width=2, epochs=1, samples_per_epoch=samples), KINDS), training)
+    detector = fitted(Unet(UnetSettings(width=2, epochs=1, samples_per_epoch=samples), DEFECTS), training)
     assert detector.predict(training.batch([0]).image).anomaly_map.shape == (1, 1, side, side)
 
 
 def test_what_the_unet_cannot_learn_from(training: TrainingSet) -> None:
-    unet = Unet(UnetSettings(width=2), KINDS)
-    for pictures, said in ((training.pictures[::2], "labelled pictures"), (training.pictures[1::2], "sound pictures")):
+    unet = Unet(UnetSettings(width=2), DEFECTS)
+    for pictures, said in ((training.pictures[::2], "labelled pictures"), (training.pictures[1::2], "normal pictures")):
         one = training.clone()
         one.pictures = list(pictures)
         with pytest.raises(DataError, match=said):
@@ -162,30 +162,30 @@ def test_what_the_unet_cannot_learn_from(training: TrainingSet) -> None:
 
 
 def test_the_classifier_learns_kinds_from_damaged_pictures_alone(training: TrainingSet) -> None:
-    detector = fitted(Classifier(ClassifierSettings(epochs=20, repeats=4, learning_rate=3e-4), KINDS), training)
+    detector = fitted(Classifier(ClassifierSettings(epochs=20, repeats=4, learning_rate=3e-4), DEFECTS), training)
     batch = training.batch(training.damaged())
-    guess = detector.predict(batch.image).kind.argmax(1)
-    assert [KINDS[k] for k in guess] == list(batch.defect)
+    guess = detector.predict(batch.image).defect.argmax(1)
+    assert [DEFECTS[k] for k in guess] == list(batch.defect)
     few = training.clone()
     few.pictures = [one for one in training.pictures if one.defect is not None]
     settings = ClassifierSettings(epochs=1, repeats=1)
-    ours, theirs = (fitted(Classifier(settings, KINDS), one).predict(batch.image).kind for one in (training, few))
-    assert torch.equal(ours, theirs), "sound pictures changed it"
+    ours, theirs = (fitted(Classifier(settings, DEFECTS), one).predict(batch.image).defect for one in (training, few))
+    assert torch.equal(ours, theirs), "normal pictures changed it"
 
 
 def test_an_epoch_shows_each_picture_five_times_and_500_a_kind(training: TrainingSet, mixed: TrainingSet) -> None:
     few = training.clone()
     few.pictures = training.pictures[:4]
-    run = Classifier(ClassifierSettings(epochs=2), KINDS).fit(few, seeded())
+    run = Classifier(ClassifierSettings(epochs=2), DEFECTS).fit(few, seeded())
     next(run)
     assert Counter(run.gi_frame.f_locals["order"].tolist()) == {0: 5, 1: 5}
-    run = Classifier(ClassifierSettings(epochs=2, repeats=0.01), KINDS).fit(mixed, seeded())
+    run = Classifier(ClassifierSettings(epochs=2, repeats=0.01), DEFECTS).fit(mixed, seeded())
     next(run)
     assert run.gi_frame.f_locals["own"] == [*range(44, 544), *range(744, 754)]
 
 
 def test_what_the_classifier_cannot_learn_from(training: TrainingSet) -> None:
-    detector = Classifier(ClassifierSettings(), KINDS)
+    detector = Classifier(ClassifierSettings(), DEFECTS)
     with pytest.raises(DataError, match="damaged pictures, and the training set holds none"):
         next(iter(detector.fit(example_training(4, side=32, damaged=False), seeded())))
     with pytest.raises(DataError, match="made for disc, not for disc, bar"):
@@ -196,7 +196,7 @@ def test_one_kind_is_always_that_kind(training: TrainingSet) -> None:
     one = TrainingSet(32, ("disc",))
     one.pictures = [training.pictures[k] for k in (0, 1, 5)]
     found = fitted(Classifier(ClassifierSettings(epochs=1, repeats=1), ("disc",)), one).predict(one.batch([0, 1]).image)
-    assert found.kind.tolist() == [[1.0], [1.0]]
+    assert found.defect.tolist() == [[1.0], [1.0]]
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +221,7 @@ def test_weights_come_from_a_folder_and_the_head_is_new(imagenet: tuple[ResNet34
     head = [one.network.classifier[1].weight for one in (first, again, other, same, network)]
     assert head[0].shape == (2, 512) and torch.equal(head[0], head[1]) and not torch.equal(head[0], head[2])
     assert head[3].shape == head[4].shape and not torch.equal(head[3], head[4]), "the head is the folder's own"
-    assert Classifier(ClassifierSettings(weights=str(folder)), KINDS).reduced(1.0) == ""
+    assert Classifier(ClassifierSettings(weights=str(folder)), DEFECTS).reduced(1.0) == ""
     image = torch.rand(1, 3, 40, 40) * 2 - 1
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     with torch.no_grad():
@@ -237,7 +237,7 @@ def test_a_folder_that_holds_no_resnet34_is_refused(imagenet: tuple[ResNet34, Pa
             ResNet34(2, seeded(), tmp_path)
 
     with pytest.raises(ConfigError, match="config.json is missing"):
-        Classifier(ClassifierSettings(weights=str(tmp_path / "nowhere")), KINDS)
+        Classifier(ClassifierSettings(weights=str(tmp_path / "nowhere")), DEFECTS)
     config = (imagenet[1] / "config.json").read_text()
     (tmp_path / "config.json").write_text(config)
     refused("cannot be read as a ResNet-34")

@@ -18,12 +18,12 @@ from flawsmith.screening.describe import Describer, Shown
 from flawsmith.screening.gate import Gate, fit_gate, known_filters
 from flawsmith.testing import described, example_lineup, tiny_extractor
 
-KINDS = ("bar", "disc")
+DEFECTS = ("bar", "disc")
 
 
 def fitted(name: str, **settings: Any) -> tuple[Any, dict[str, torch.Tensor]]:
-    kind = registry.get("filters", name)
-    member = kind(kind.Settings(**settings), KINDS)
+    plugin = registry.get("filters", name)
+    member = plugin(plugin.Settings(**settings), DEFECTS)
     return member, member.fit(example_lineup(16, own=False), example_lineup(12, seed=3, damaged=False))
 
 
@@ -37,20 +37,20 @@ def test_realism_is_the_mean_distance_to_the_nearest_of_the_kind():
     told = member.score(made)
     for level in ("whole", "window", "tokens"):
         real = shots.vector[level].double().numpy()
-        own = {kind: [n for n in range(16) if shots.kind[n] == kind] for kind in KINDS}
+        own = {defect: [n for n in range(16) if shots.defect[n] == defect] for defect in DEFECTS}
         usual = {}
-        for kind, places in own.items():
+        for defect, places in own.items():
             away = []
             for n in places:
                 others = sorted(cosine(real[n], real[m]) for m in places if m != n)
                 away.append(np.mean(others[:2]))
-            usual[kind] = np.median(away)
-            wanted = [-value / usual[kind] for value in away]
+            usual[defect] = np.median(away)
+            wanted = [-value / usual[defect] for value in away]
             assert left_out[f"realism.{level}"][places].numpy() == pytest.approx(wanted, rel=1e-3, abs=1e-5)
-        for n, kind in enumerate(made.kind):
+        for n, defect in enumerate(made.defect):
             picture = made.vector[level][n].double().numpy()
-            near = np.mean(sorted(cosine(picture, real[m]) for m in own[kind])[:2])
-            assert float(told[f"realism.{level}"][n]) == pytest.approx(-near / usual[kind], rel=1e-3, abs=1e-5)
+            near = np.mean(sorted(cosine(picture, real[m]) for m in own[defect])[:2])
+            assert float(told[f"realism.{level}"][n]) == pytest.approx(-near / usual[defect], rel=1e-3, abs=1e-5)
 
 
 def test_grain_is_held_against_the_strongest_of_the_shots():
@@ -64,7 +64,7 @@ def test_grain_is_held_against_the_strongest_of_the_shots():
 
 def test_visible_looks_at_the_own_photograph_and_else_at_all():
     member, left_out = fitted("visible")
-    made, sound = example_lineup(4, seed=7), example_lineup(12, seed=3, damaged=False)
+    made, normal = example_lineup(4, seed=7), example_lineup(12, seed=3, damaged=False)
     told = member.score(made)
     assert torch.equal(told["visible.tokens"], made.moved)
     assert all(told[f"visible.{level}_all"].isnan().all() for level in ("whole", "window", "tokens"))
@@ -72,11 +72,11 @@ def test_visible_looks_at_the_own_photograph_and_else_at_all():
     assert told["visible.window"][:1].tolist() == pytest.approx(wanted, abs=1e-5)
     unknown = member.score(replace(made, own=torch.zeros(4, dtype=torch.bool)))
     assert unknown["visible.tokens"].isnan().all()
-    vectors = sound.vector["tokens"].double().numpy()
+    vectors = normal.vector["tokens"].double().numpy()
     near = [min(cosine(one.double().numpy(), other) for other in vectors) for one in made.vector["tokens"]]
     assert unknown["visible.tokens_all"].tolist() == pytest.approx(near, abs=1e-5)
     assert left_out["visible.tokens"].isfinite().all() and left_out["visible.tokens_all"].isfinite().all()
-    untouched = described(made.below, made.mask, made.below, made.kind)
+    untouched = described(made.below, made.mask, made.below, made.defect)
     assert member.score(untouched)["visible.tokens"].tolist() == [0, 0, 0, 0]
 
 
@@ -112,7 +112,7 @@ def test_copies_are_known_turned_and_mirrored():
     shots = example_lineup(16, own=False)
     turned = torch.rot90(shots.image.flip(3), 1, (2, 3)).contiguous()
     copies = described(
-        turned, torch.rot90(shots.mask.flip(2), 1, (1, 2)).contiguous(), shots.below, shots.kind, own=False
+        turned, torch.rot90(shots.mask.flip(2), 1, (1, 2)).contiguous(), shots.below, shots.defect, own=False
     )
     assert (member.score(copies)["duplicates.shot"] < 0.01).all()
     assert (left_out["duplicates.shot"] >= 1).all()  # no two shots are more alike than the two most alike
@@ -124,21 +124,21 @@ def test_copies_are_known_turned_and_mirrored():
     # On one photograph all but the paint is alike, and that is no copy.
     spots = fresh.mask.clone()
     ground = fresh.below[:1].expand(6, -1, -1, -1)
-    same = described((ground - 0.1 * spots[:, None]).contiguous(), spots, ground.contiguous(), fresh.kind)
+    same = described((ground - 0.1 * spots[:, None]).contiguous(), spots, ground.contiguous(), fresh.defect)
     assert (member.score(same)["duplicates.made"][1:] > 1).all()
 
 
 def test_second_photographs_among_shots_make_copies_rarer():
-    kind = registry.get("filters", "duplicates")
+    plugin = registry.get("filters", "duplicates")
     shots = example_lineup(8, own=False)
     rng = torch.Generator().manual_seed(0)
     image = shots.image.clone()
     image[1] = image[0] + 0.02 * torch.randn(image[0].shape, generator=rng)
-    member = kind(kind.Settings(), KINDS)
+    member = plugin(plugin.Settings(), DEFECTS)
     left_out = member.fit(replace(shots, image=image), example_lineup(2, damaged=False))
     assert left_out["duplicates.shot"].min() >= 1
     third = image[:1] + 0.03 * torch.randn(image[:1].shape, generator=rng)
-    told = member.score(described(third, shots.mask[:1], shots.below[:1], shots.kind[:1], own=False))
+    told = member.score(described(third, shots.mask[:1], shots.below[:1], shots.defect[:1], own=False))
     assert told["duplicates.shot"][0] > 1
 
 
@@ -148,15 +148,15 @@ def test_kind_is_linear_discriminant_analysis():
     centres = np.array([[0, 0, 0, 0], [1.5, 1, 0, 0.5]])
     tokens = np.concatenate([rng.normal(size=(12, 4)) * [1, 0.5, 2, 1] + centre for centre in centres])
     judged = example_lineup(24, own=False)
-    judged = replace(judged, kind=("bar",) * 12 + ("disc",) * 12)
+    judged = replace(judged, plugin=("bar",) * 12 + ("disc",) * 12)
     judged = replace(judged, vector={**judged.vector, "tokens": torch.from_numpy(tokens).float()})
-    kind = registry.get("filters", "kind")
-    member = kind(kind.Settings(shrinkage=0.3), KINDS)
-    left_out = member.fit(judged, example_lineup(2, damaged=False))["kind"]
+    plugin = registry.get("filters", "defect")
+    member = plugin(plugin.Settings(shrinkage=0.3), DEFECTS)
+    left_out = member.fit(judged, example_lineup(2, damaged=False))["defect"]
     model = discriminant(solver="lsqr", shrinkage=0.3, priors=[0.5, 0.5]).fit(tokens, np.repeat([0, 1], 12))
     odds = model.decision_function(tokens) * np.repeat([-1, 1], 12)
     scale = (24 - 2) / 24  # ours divides by the degrees of freedom, theirs by the count
-    assert member.score(judged)["kind"].numpy() == pytest.approx(odds * scale, rel=1e-3, abs=1e-3)
+    assert member.score(judged)["defect"].numpy() == pytest.approx(odds * scale, rel=1e-3, abs=1e-3)
     right = 0
     for n in range(24):
         rest = np.arange(24) != n
@@ -167,25 +167,25 @@ def test_kind_is_linear_discriminant_analysis():
 
 
 def test_kind_is_off_where_it_cannot_tell():
-    kind = registry.get("filters", "kind")
+    plugin = registry.get("filters", "defect")
     rng = torch.Generator().manual_seed(1)
     judged = example_lineup(16, own=False)
     guessing = replace(judged, vector={**judged.vector, "tokens": torch.randn(16, 5, generator=rng)})
-    for shots, kinds, why in (
-        (guessing, KINDS, "not clearly better than guessing"),
-        (judged.rows(range(5)), KINDS, r"too few shots to tell \(2 of a kind"),
-        (judged.rows(range(0, 16, 2)), ("bar",), "one kind of damage"),
+    for shots, defects, why in (
+        (guessing, DEFECTS, "not clearly better than guessing"),
+        (judged.rows(range(5)), DEFECTS, r"too few shots to tell \(2 of a defect type"),
+        (judged.rows(range(0, 16, 2)), ("bar",), "one sort of damage"),
     ):
-        member = kind(kind.Settings(), kinds)
-        assert member.fit(shots, example_lineup(2, damaged=False))["kind"].isnan().all()
-        assert member.score(shots)["kind"].isnan().all()
+        member = plugin(plugin.Settings(), defects)
+        assert member.fit(shots, example_lineup(2, damaged=False))["defect"].isnan().all()
+        assert member.score(shots)["defect"].isnan().all()
         assert " off" in member.said()
         assert re.search(why, member.said())
 
 
 def fitted(settings: ScreenConfig, shots: int = 16) -> Gate:
     made = fit_gate(
-        settings, KINDS, example_lineup(16, own=False).rows(range(shots)), example_lineup(12, seed=3, damaged=False)
+        settings, DEFECTS, example_lineup(16, own=False).rows(range(shots)), example_lineup(12, seed=3, damaged=False)
     )
     return Gate(settings, "tiny", "0", 0.048, {"steel": made})
 
@@ -212,8 +212,8 @@ def test_keep_takes_the_best_of_what_stands_in_turn():
     rules |= {"realism.grain": "off", "visible.tokens_all": "off"}
     gate = fitted(ScreenConfig(filters=["realism", "visible"], thresholds=rules))
     rows = gate.judge("steel", example_lineup(16, seed=5))
-    for kind in KINDS:
-        own = [row for row in rows if row["kind"] == kind]
+    for defect in DEFECTS:
+        own = [row for row in rows if row["defect"] == defect]
         near = sorted(own, key=lambda row: -row["scores"]["realism.tokens"])[:4]
         far = sorted(near, key=lambda row: -row["scores"]["visible.tokens"])[:2]
         assert sorted(row["name"] for row in own if row["kept"]) == sorted(row["name"] for row in far)
@@ -224,8 +224,8 @@ def test_a_gate_says_what_it_does_not_know():
     gate = fitted(ScreenConfig(filters=["seam"]))
     with pytest.raises(ConfigError, match="'stel' is no product .* did you mean 'steel'"):
         gate.judge("stel", example_lineup(2))
-    with pytest.raises(ConfigError, match="'disk' is no kind .* did you mean 'disc'"):
-        gate.judge("steel", replace(example_lineup(2), kind=("bar", "disk")))
+    with pytest.raises(ConfigError, match="'disk' is no defect type .* did you mean 'disc'"):
+        gate.judge("steel", replace(example_lineup(2), defect=("bar", "disk")))
     with pytest.raises(ConfigError, match="did you mean 'duplicates'"):
         known_filters(ScreenConfig(filters=["duplicate"]))
 

@@ -109,8 +109,8 @@ def ip_adapter_file(adapter: IPAdapter, unet: Any, half: str = "ip_adapter") -> 
     for number, name in enumerate(unet.attn_processors):
         if "attn2" in name:
             out = unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
-            for kind in "kv":
-                layers[f"{number}.to_{kind}_ip.weight"] = torch.randn(out, 32, generator=rng)
+            for defect in "kv":
+                layers[f"{number}.to_{defect}_ip.weight"] = torch.randn(out, 32, generator=rng)
     return {"image_proj": {k: torch.randn(v.shape, generator=rng) for k, v in shapes.items()}, half: layers}
 
 

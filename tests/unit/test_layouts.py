@@ -111,7 +111,7 @@ def test_mvtec_products_kinds_and_names_of_sound_folders(tmp_path: Path):
     touch(tmp_path, "nut/test/dent/000.png", "nut/ground_truth/dent/000_mask.png")
     assert {e.product for e in layouts.scan(DataConfig(root=tmp_path))} == {"nut", "screw"}
     assert {e.product for e in layouts.scan(DataConfig(root=tmp_path, products=["nut"]))} == {"nut"}
-    only = layouts.scan(DataConfig(root=tmp_path, products=["nut"], kinds=["dent"]))
+    only = layouts.scan(DataConfig(root=tmp_path, products=["nut"], defects=["dent"]))
     assert {e.defect for e in only} == {None, "dent"}
     (tmp_path / "nut/train/good").rename(tmp_path / "nut/train/OK")
     (tmp_path / "nut/test/good").rename(tmp_path / "nut/test/OK")
@@ -212,7 +212,7 @@ def lines(root: Path) -> Path:
 
 
 def test_pattern(tmp_path: Path):
-    both = Pattern(image="line*/{kind}/{stem}.jpg", mask="labels/{kind}/{stem}.png", product="gear")
+    both = Pattern(image="line*/{defect}/{stem}.jpg", mask="labels/{defect}/{stem}.png", product="gear")
     data = DataConfig(root=lines(tmp_path), layout="pattern", patterns=[both], normal="ok")
     assert rows(layouts.scan(data)) == [
         ("line1/dent/3.jpg", "gear", "dent", "3.png", ""),
@@ -228,7 +228,10 @@ def test_pattern_with_sound_parts_elsewhere_products_and_splits(tmp_path: Path):
         root=tmp_path,
         layout="pattern",
         patterns=[
-            Pattern(image="bad/{product}/{split}/{kind}-{stem}.png", mask="bad/{product}/*/{kind}-{stem}_mask.png"),
+            Pattern(
+                image="bad/{product}/{split}/{defect}-{stem}.png",
+                mask="bad/{product}/*/{defect}-{stem}_mask.png",
+            ),
             Pattern(image="fine/**/{product}/{stem}.png", normal=True),
         ],
         products=["a"],
@@ -245,7 +248,7 @@ def test_a_kind_may_be_fixed_and_names_may_be_odd(tmp_path: Path):
         root=tmp_path,
         layout="pattern",
         patterns=[
-            Pattern(image="bad (1)/{stem}.png", mask="m/{stem}.png", kind="pit"),
+            Pattern(image="bad (1)/{stem}.png", mask="m/{stem}.png", defect="pit"),
             Pattern(image="good/{stem}.png", normal=True),
         ],
     )
@@ -288,7 +291,7 @@ def _three(root: Path) -> Path:
     return touch(pairs(root), "MT_Crack/y.png")
 
 
-KINDS = Pattern(image="line*/{kind}/{stem}.jpg", mask="labels/{kind}/{stem}.png")
+DEFECTS = Pattern(image="line*/{defect}/{stem}.jpg", mask="labels/{defect}/{stem}.png")
 BAD = {
     "missing root": (None, {"root": Path("nowhere")}, "there is no such folder"),
     "root is a file": (None, {"root": Path(__file__)}, "is a file; it must be the folder"),
@@ -298,8 +301,8 @@ BAD = {
     "empty pairs": (lambda root: root, {"layout": "pairs"}, "no folder of pictures found"),
     "unknown layout": (mvtec, {"layout": "mvtek"}, "'mvtek' is unknown; did you mean 'mvtec'?"),
     "only good": (_only_good, {}, "no defects found; mvtec expects"),
-    "only bad": (_only_bad, {}, "no sound parts found; mvtec expects"),
-    "one product without sound parts": (_lone, {}, "no sound parts of 'nut'"),
+    "only bad": (_only_bad, {}, "no normal parts found; mvtec expects"),
+    "one product without normal parts": (_lone, {}, "no normal parts of 'nut'"),
     "no masks": (
         _no_masks,
         {},
@@ -308,7 +311,7 @@ BAD = {
     "normal not named": (pairs, {"layout": "pairs"}, "say which folders of"),
     "normal misspelt": (pairs, {"layout": "pairs", "normal": "MT_Fre"}, "did you mean 'MT_Free'?"),
     "normal misspelt, mvtec": (mvtec, {"normal": "goood"}, "did you mean 'good'?"),
-    "kind misspelt": (mvtec, {"kinds": ["scrach"]}, "did you mean 'scratch'?"),
+    "defect type misspelt": (mvtec, {"defects": ["scrach"]}, "did you mean 'scratch'?"),
     "product misspelt": (mvtec, {"products": ["skrew"]}, "did you mean 'screw'?"),
     "two masks": (_three, {"layout": "pairs", "normal": "MT_Free"}, "cannot tell photograph and mask among y.bmp"),
     "table without column": (_bad_table, {"layout": "visa"}, "there is no column 'image'; it has picture, label"),
@@ -316,33 +319,43 @@ BAD = {
     "no patterns": (lines, {"layout": "pattern"}, "needs at least one"),
     "pattern fits nothing": (
         lines,
-        {"layout": "pattern", "patterns": [Pattern(image="{kind}/{stem}.tif", normal=True)]},
+        {"layout": "pattern", "patterns": [Pattern(image="{defect}/{stem}.tif", normal=True)]},
         "fits none of the 7 pictures",
     ),
     "unknown field": (
         lines,
         {"layout": "pattern", "patterns": [Pattern(image="line*/{kid}/{stem}.jpg")]},
-        "{kid} is no field; did you mean 'kind'?",
+        "{kid} is no field; did you mean 'defect type'?",
     ),
     "mask field unknown to the image": (
         lines,
-        {"layout": "pattern", "patterns": [Pattern(image="line*/*/{stem}.jpg", mask="labels/{kind}/{stem}.png")]},
-        "{kind} is not in the image template",
+        {
+            "layout": "pattern",
+            "patterns": [Pattern(image="line*/*/{stem}.jpg", mask="labels/{defect}/{stem}.png")],
+        },
+        "{defect} is not in the image template",
     ),
-    "no kind": (
+    "no defect type": (
         lines,
         {"layout": "pattern", "patterns": [Pattern(image="line*/*/{stem}.jpg", mask="labels/*/{stem}.png")]},
         "say what is damaged",
     ),
     "ambiguous mask": (
         lines,
-        {"layout": "pattern", "patterns": [Pattern(image="line*/{kind}/{stem}.jpg", mask="**/{kind}/*.png")]},
+        {
+            "layout": "pattern",
+            "patterns": [Pattern(image="line*/{defect}/{stem}.jpg", mask="**/{defect}/*.png")],
+        },
         "2 masks fit",
     ),
-    "sound kind unknown": (lines, {"layout": "pattern", "patterns": [KINDS], "normal": "okay"}, "holds no 'okay'"),
+    "normal defect type unknown": (
+        lines,
+        {"layout": "pattern", "patterns": [DEFECTS], "normal": "okay"},
+        "holds no 'okay'",
+    ),
     "masks missing, pattern": (
         lines,
-        {"layout": "pattern", "patterns": [KINDS]},
+        {"layout": "pattern", "patterns": [DEFECTS]},
         "1 defect has no mask: line1/ok/4.jpg",
     ),
 }

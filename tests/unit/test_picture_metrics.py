@@ -192,7 +192,7 @@ def test_measure_writes_figures_of_every_kind(small_config: dict[str, Any], tmp_
     generate(run)
     path = measure(run)
     tree = json.loads(path.read_text())
-    assert {product: set(kinds) for product, kinds in tree["products"].items()} == {
+    assert {product: set(defects) for product, defects in tree["products"].items()} == {
         "magnet": {"crack", "chip"},
         "screw": {"bend"},
     }

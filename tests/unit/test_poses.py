@@ -178,48 +178,48 @@ def test_a_picture_is_laid_with_its_mask():
 
 
 def test_a_broken_tip_takes_the_sound_tip_away():
-    """The damage goes on to where the sound part ends; the outline elsewhere, and slivers of misfit, stay."""
-    sound, broken = nail()[0], nail(tip=False)[0]
-    damage = np.zeros_like(sound)
+    """The damage goes on to where the normal part ends; the outline elsewhere, and slivers of misfit, stay."""
+    normal, broken = nail()[0], nail(tip=False)[0]
+    damage = np.zeros_like(normal)
     damage[121:136, 165:181] = True  # at the break, as labels are drawn
-    grown = masks.with_outline(damage, np.roll(broken, 1, axis=0), sound, reach=0.5)
+    grown = masks.with_outline(damage, np.roll(broken, 1, axis=0), normal, reach=0.5)
     assert (grown >= damage).all()
-    lost = sound & ~broken
+    lost = normal & ~broken
     lost[:, :183] = False
-    assert grown[lost].all(), "no piece of the sound tip may hang in the air"
+    assert grown[lost].all(), "no piece of the normal tip may hang in the air"
     assert not (grown & ~damage)[:, :160].any()
-    np.testing.assert_array_equal(masks.with_outline(damage, sound, sound), damage)
+    np.testing.assert_array_equal(masks.with_outline(damage, normal, normal), damage)
     nothing = np.zeros_like(damage)
-    assert not masks.with_outline(nothing, broken, sound).any()
+    assert not masks.with_outline(nothing, broken, normal).any()
 
 
 def test_a_part_that_lies_a_little_otherwise_lends_no_rim():
     """The rim beside the damage is no thicker than the one farther along, where nothing is damaged: a misfit."""
     rows, columns = np.mgrid[:200, :200]
-    sound = (rows - 100) ** 2 + (columns - 100) ** 2 < 70**2
+    normal = (rows - 100) ** 2 + (columns - 100) ** 2 < 70**2
     damage = (rows - 100) ** 2 + (columns - 160) ** 2 < 8**2
-    shifted = np.roll(sound, 8, axis=1)  # the whole part lies 8 px to the right in the shot
-    np.testing.assert_array_equal(masks.with_outline(damage, shifted, sound), damage)
-    bitten = sound & ~((rows - 100) ** 2 + (columns - 172) ** 2 < 14**2)
-    grown = masks.with_outline(damage, bitten, sound)
+    shifted = np.roll(normal, 8, axis=1)  # the whole part lies 8 px to the right in the shot
+    np.testing.assert_array_equal(masks.with_outline(damage, shifted, normal), damage)
+    bitten = normal & ~((rows - 100) ** 2 + (columns - 172) ** 2 < 14**2)
+    grown = masks.with_outline(damage, bitten, normal)
     assert (grown & ~damage).sum() > 60, "a bite beside the damage is taken over"
 
 
-@pytest.mark.parametrize("kind", ["hairline", "blob", "edge", "speck"])
-def test_procedural_shapes_keep_the_statistics(kind):
+@pytest.mark.parametrize("defect", ["hairline", "blob", "edge", "speck"])
+def test_procedural_shapes_keep_the_statistics(defect):
     like = np.zeros((160, 200), np.uint8)
-    if kind == "hairline":
+    if defect == "hairline":
         cv2.line(like, (40, 40), (150, 90), 1, 2)
-    elif kind == "blob":
+    elif defect == "blob":
         cv2.circle(like, (90, 80), 18, 1, -1)
-    elif kind == "edge":
+    elif defect == "edge":
         like[:15, 60:100] = 1
     else:
         like[80, 80] = 1
     like = like > 0
     part = np.zeros((200, 240), bool)
     part[10:190, 20:220] = True
-    if kind == "edge":
+    if defect == "edge":
         part[:] = True
     rng = np.random.default_rng(0)
     areas, wide, seen = [], [], set()
@@ -229,7 +229,7 @@ def test_procedural_shapes_keep_the_statistics(kind):
         areas.append(new.sum())
         wide.append(thickness(new, 0.5))
         seen.add(new.tobytes())
-        assert kind != "edge" or new[0].any()
+        assert defect != "edge" or new[0].any()
     assert 0.4 * like.sum() <= np.median(areas) <= 2 * like.sum() + 3
     assert 0.5 * thickness(like, 0.5) <= np.median(wide) <= 1.8 * thickness(like, 0.5) + 1
     assert len(seen) > 10

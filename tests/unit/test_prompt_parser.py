@@ -58,32 +58,32 @@ SENTENCES: list[tuple[str, list[str], ParsedPrompt]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("sentence", "kinds", "parsed"), SENTENCES, ids=[row[0] for row in SENTENCES])
-def test_a_sentence_is_understood(sentence: str, kinds: list[str], parsed: ParsedPrompt) -> None:
-    assert parse(sentence, kinds, PRODUCTS) == parsed
+@pytest.mark.parametrize(("sentence", "defects", "parsed"), SENTENCES, ids=[row[0] for row in SENTENCES])
+def test_a_sentence_is_understood(sentence: str, defects: list[str], parsed: ParsedPrompt) -> None:
+    assert parse(sentence, defects, PRODUCTS) == parsed
 
 
 @pytest.mark.parametrize(
-    ("sentence", "kinds", "said"),
+    ("sentence", "defects", "said"),
     [
-        ("a purple scratch", PLAIN, "unknown: purple; known are the kinds scratch, dent, rust, crack"),
+        ("a purple scratch", PLAIN, "unknown: purple; known are the defect types scratch, dent, rust, crack"),
         ("보라색 스크래치", PLAIN, "unknown: 보라색"),
         ("a scratch", SCREW, "may mean scratch_head or scratch_neck"),
         ("a scratch and a dent", PLAIN, "may mean scratch or dent"),
-        ("a dent", TILE, "no shots show dent here; known are the kinds Blowhole"),
-        ("near the top", PLAIN, "names no kind of damage"),
-        ("", PLAIN, "names no kind of damage"),
+        ("a dent", TILE, "no shots show dent here; known are the defect types Blowhole"),
+        ("near the top", PLAIN, "names no sort of damage"),
+        ("", PLAIN, "names no sort of damage"),
         ("a long short scratch", PLAIN, "long and short exclude each other"),
     ],
 )
-def test_what_is_not_understood_is_answered_with_what_is_known(sentence: str, kinds: list[str], said: str) -> None:
+def test_what_is_not_understood_is_answered_with_what_is_known(sentence: str, defects: list[str], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse(sentence, kinds, PRODUCTS)
+        parse(sentence, defects, PRODUCTS)
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_every_caption_of_the_factory_is_understood() -> None:
-    """The built-in vocabulary is that of the captions: each names its own kind, size and severity."""
+    """The built-in vocabulary is that of the captions: each names its own defect type, size and severity."""
     from flawsmith.data import factory
 
     for seed in range(12):
@@ -92,7 +92,7 @@ def test_every_caption_of_the_factory_is_understood() -> None:
         severity = piece.facts["severity"].replace("moderate", "")
         words = f"{piece.facts['size']} {severity} {piece.defect}"
         parsed = parse(f"a {words}, {piece.facts['place']}", [piece.defect])
-        assert (parsed.kind, parsed.size) == (piece.defect, piece.facts["size"])
+        assert (parsed.defect, parsed.size) == (piece.defect, piece.facts["size"])
         assert bool(parsed.severity) == bool(severity)
         assert parsed.place is not None
 
@@ -132,6 +132,8 @@ def test_the_words_reach_every_generator_that_reads_words(backbone: Any) -> None
     plain = example_condition(backbone.size, 2)
     told = replace(plain, look=("small", "small"))
     for name in ("controlnet_inpaint", "cross_modal", "dual_branch"):
-        kind = registry.get("generators", name)
-        made = [kind(backbone, kind.Settings()).sample(x, [1, 2], steps=2, guidance=2.0).image for x in (plain, told)]
+        plugin = registry.get("generators", name)
+        made = [
+            plugin(backbone, plugin.Settings()).sample(x, [1, 2], steps=2, guidance=2.0).image for x in (plain, told)
+        ]
         assert not torch.equal(*made), name

@@ -42,15 +42,15 @@ def by_sklearn(scores, labels):
 
 def brute_pro(pictures, limit):
     """Every distinct threshold, every region, one at a time; then the trapezoid up to the limit."""
-    regions, sound = [], []
+    regions, normal = [], []
     for scores, labels in pictures:
         places, count = ndimage.label(labels, structure=np.ones((3, 3)))
         regions += [scores[places == number] for number in range(1, count + 1)]
-        sound.append(scores[~labels])
-    sound = np.concatenate(sound)
+        normal.append(scores[~labels])
+    normal = np.concatenate(normal)
     x, y = [0.0], [0.0]
     for threshold in sorted({float(s) for scores, _ in pictures for s in scores.ravel()}, reverse=True):
-        x.append(float(np.mean(sound >= threshold)))
+        x.append(float(np.mean(normal >= threshold)))
         y.append(float(np.mean([np.mean(region >= threshold) for region in regions])))
     area = 0.0
     for x0, x1, y0, y1 in zip(x, x[1:], y, y[1:], strict=False):
@@ -87,13 +87,13 @@ TRICKY = {
 @st.composite
 def picture_sets(draw):
     """A few small pictures: tricky numbers with many ties, or any numbers; at least one pixel of each class."""
-    kind = draw(TYPES)
-    width = 16 if kind == np.float16 else 32
+    defect = draw(TYPES)
+    width = 16 if defect == np.float16 else 32
     values = draw(
         st.sampled_from(
             [
-                st.sampled_from([kind(v) for v in TRICKY[kind]]),
-                st.sampled_from([kind(0.25), kind(0.5)]),
+                st.sampled_from([defect(v) for v in TRICKY[defect]]),
+                st.sampled_from([defect(0.25), defect(0.5)]),
                 st.floats(width=width, allow_nan=False),
                 st.floats(0, 1, width=width),
             ]
@@ -102,12 +102,12 @@ def picture_sets(draw):
     pictures = []
     for _ in range(draw(st.integers(1, 4))):
         shape = draw(st.tuples(st.integers(1, 6), st.integers(1, 6)))
-        pictures.append((draw(hnp.arrays(kind, shape, elements=values)), draw(hnp.arrays(bool, shape))))
+        pictures.append((draw(hnp.arrays(defect, shape, elements=values)), draw(hnp.arrays(bool, shape))))
     first, last = pictures[0][1], pictures[-1][1]
     last[-1, -1] = False
     first[0, 0] = True
     if not any((~mask).any() for _, mask in pictures):
-        pictures.append((np.array([[draw(values)]], kind), np.zeros((1, 1), bool)))
+        pictures.append((np.array([[draw(values)]], defect), np.zeros((1, 1), bool)))
     return pictures
 
 
@@ -127,23 +127,23 @@ def test_order_and_disk_change_no_bit(tmp_path_factory, pictures, memory, seed):
     assert [straight.aupro(limit) for limit in (0.01, 0.3, 1.0)] == [other.aupro(limit) for limit in (0.01, 0.3, 1.0)]
 
 
-@pytest.mark.parametrize("kind", [np.float32, np.float16])
+@pytest.mark.parametrize("defect", [np.float32, np.float16])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.97])
-def test_equal_on_random_pictures_of_ordinary_scores(kind, share):
+def test_equal_on_random_pictures_of_ordinary_scores(defect, share):
     rng = np.random.default_rng(0)
     pictures = []
     for _ in range(4):
         mask = ndimage.gaussian_filter(rng.normal(size=(18, 18)), 2)
         mask = mask > np.quantile(mask, 1 - share)
-        pictures.append(((rng.normal(size=mask.shape) + mask).astype(kind), mask))
+        pictures.append(((rng.normal(size=mask.shape) + mask).astype(defect), mask))
     check(pictures)
 
 
-@pytest.mark.parametrize("kind", [np.float32, np.float16])
-def test_constant_scores_are_a_coin(kind):
+@pytest.mark.parametrize("defect", [np.float32, np.float16])
+def test_constant_scores_are_a_coin(defect):
     mask = np.zeros((8, 8), bool)
     mask[2:4, 2:5] = True
-    found = check([(np.full((8, 8), 0.25, kind), mask)])
+    found = check([(np.full((8, 8), 0.25, defect), mask)])
     assert found.auroc == 0.5 and found.ap == 6 / 64 and found.threshold == 0.25
     assert found.aupro(0.3) == pytest.approx(0.15)
 
@@ -435,7 +435,7 @@ def test_confusion_and_accuracy():
     assert confusion(np.array([0, 1, 1]), np.array([0, 0, 1]), range(2)).tolist() == [[1, 0], [1, 1]]
     assert accuracy(true, said) == 0.75
     assert accuracy(np.array([1, 2]), np.array([1, 1])) == 0.5
-    with pytest.raises(DataError, match="'hol' is none of the kinds; did you mean 'hole'"):
+    with pytest.raises(DataError, match="'hol' is none of the defect types; did you mean 'hole'"):
         confusion(true, ["hol", *said[1:]], ["dent", "hole"])
     for function in (accuracy, lambda a, b: confusion(a, b, ["dent", "hole"])):
         with pytest.raises(DataError, match="4 true and 3 predicted"):

@@ -32,7 +32,7 @@ def photograph(seed: int, dtype: type = np.uint8, shape: tuple[int, ...] = (48, 
 
 
 def make_run(tmp_path: Path, *, dtype: type = np.uint8, made: int = 5, settings: dict[str, Any] | None = None) -> Run:
-    """A finished run of two kinds: `made` dents of which every pair is exact, and one scratch that was given up."""
+    """A finished run of two types: `made` dents of which every pair is exact, and one scratch that was given up."""
     data = tmp_path / "data"
     run = Run.create(tmp_path / "run", Config.model_validate(settings or {}))
     suffix = ".tif" if dtype is np.float32 else ".png"
@@ -127,7 +127,7 @@ def test_the_page_stands_alone_and_counts_right(tmp_path: Path) -> None:
     assert "<script" not in text and "@import" not in text and "url(" not in text
     assert page.images == 3 + 5 * len(sheets.COLUMNS)
     words = words_of(path)
-    assert "5 labelled pairs of 1 kind of screw were made from 3 real defect photographs" in words
+    assert "5 labelled pairs of 1 defect type of screw were made from 3 real defect photographs" in words
     assert "5 made pictures were read again" in words
     outside = 5 * (48 * 64 - 8 * 12)
     assert f"0 pixels of {outside:,} outside the masks differ, 0 masks are empty" in words

@@ -33,9 +33,9 @@ def onnx(path: Path, weights: np.ndarray, side: int = 320) -> Path:
         shape = b"".join(field(1, field(1, size)) for size in (1, channels, side, side))
         return field(1, name.encode()) + field(2, field(1, field(1, 1) + field(2, shape)))
 
-    def node(kind: str, given: list[str], made: str) -> bytes:
+    def node(defect: str, given: list[str], made: str) -> bytes:
         inputs = b"".join(field(1, name.encode()) for name in given)
-        return inputs + field(2, made.encode()) + field(3, f"{kind}1".encode()) + field(4, kind.encode())
+        return inputs + field(2, made.encode()) + field(3, f"{defect}1".encode()) + field(4, defect.encode())
 
     numbers = b"".join(struct.pack("<f", x) for x in weights.ravel())
     tensor = b"".join(field(1, n) for n in weights.shape) + field(2, 1) + field(8, b"w") + field(9, numbers)

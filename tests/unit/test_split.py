@@ -48,13 +48,13 @@ def test_never_more_than_half_and_it_says_so(have, count):
     assert (len(got.shots), len(got.test_defects)) == (count, have - count)
     assert len(got.notes) == (have < 20)
     if have == 1:
-        assert "nothing of this kind is left to test on" in got.notes[0]
+        assert "nothing of this defect type is left to test on" in got.notes[0]
     elif have < 20:
         assert got.notes[0].startswith(f"nut/dent: {count} of {have} pictures are shots, not 10")
 
 
 def test_every_product_and_kind_has_its_own_shots():
-    examples = [e for product in ("a", "b") for kind in ("x", "y") for e in named(6, kind, product)]
+    examples = [e for product in ("a", "b") for defect in ("x", "y") for e in named(6, defect, product)]
     got = shots.split(examples + named(5, None, "a") + named(5, None, "b"), shots=2)
     assert len(got.shots) == 8 and len(got.test_defects) == 16
 
@@ -74,7 +74,7 @@ def test_the_layouts_own_split_of_sound_parts_is_kept():
 def test_a_one_sided_split_of_sound_parts_is_divided(side):
     got = shots.split(named(4, "dent") + named(10, None, split=side), shots=2)
     assert (len(got.normals), len(got.test_normals)) == (8, 2)
-    assert got.notes == (f"nut: all sound parts lie in {side}; 2 of 10 are held out for the test",)
+    assert got.notes == (f"nut: all normal parts lie in {side}; 2 of 10 are held out for the test",)
 
 
 def test_every_example_is_on_exactly_one_side():
@@ -87,9 +87,9 @@ def test_every_example_is_on_exactly_one_side():
 @pytest.mark.parametrize(
     ("examples", "count", "sentence"),
     [
-        (named(3, "x") + named(3, None), 0, "0 shots a kind teach nothing"),
+        (named(3, "x") + named(3, None), 0, "0 shots a defect type teach nothing"),
         (named(3, None), 5, "no shots: the set holds no defects"),
-        (named(3, "x"), 5, "no sound parts"),
+        (named(3, "x"), 5, "no normal parts"),
         ([], 5, "no shots"),
     ],
 )
@@ -148,14 +148,14 @@ def test_leaks(tmp_path: Path):
     one, two, three = surface(1), surface(2), surface(3)
     got = shots.Split(
         shots=(picture(tmp_path, "shot.png", one, "dent"), picture(tmp_path, "both.png", two, "dent")),
-        normals=(picture(tmp_path, "sound.png", three), picture(tmp_path, "sound2.bmp", two)),
+        normals=(picture(tmp_path, "normal.png", three), picture(tmp_path, "sound2.bmp", two)),
         test_defects=(picture(tmp_path, "copy.bmp", one, "dent"), picture(tmp_path, "new.png", surface(4), "dent")),
         test_normals=(picture(tmp_path, "copy3.tif", three), picture(tmp_path, "new2.png", surface(5))),
     )
     assert shots.leaks(got) == [
-        "the shot both.png is the same picture as the sound part sound2.bmp; remove one",
+        "the shot both.png is the same picture as the normal part sound2.bmp; remove one",
         "the test picture copy.bmp is the same as the shot shot.png; remove one",
-        "the test picture copy3.tif is the same as the sound part sound.png; remove one",
+        "the test picture copy3.tif is the same as the normal part normal.png; remove one",
     ]
 
 

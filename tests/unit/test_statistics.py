@@ -20,19 +20,19 @@ from flawsmith.evaluation.statistics import (
     verdict,
 )
 
-KINDS = ("crack", "hole")
+DEFECTS = ("crack", "hole")
 
 
 @pytest.fixture(scope="module")
 def evaluation_set() -> EvaluationSet:
     numbers = np.array([0] * 14 + [1] * 10 + [-1] * 20)
-    return EvaluationSet(tuple(f"{n}.png" for n in range(len(numbers))), numbers, KINDS)
+    return EvaluationSet(tuple(f"{n}.png" for n in range(len(numbers))), numbers, DEFECTS)
 
 
 def masks_of(evaluation_set: EvaluationSet) -> list[np.ndarray]:
     rng = np.random.default_rng(5)
     masks = []
-    for number in evaluation_set.kind:
+    for number in evaluation_set.defect:
         mask = np.zeros((24, 24), bool)
         if number >= 0:
             top, left = rng.integers(0, 16, 2)
@@ -42,18 +42,18 @@ def masks_of(evaluation_set: EvaluationSet) -> list[np.ndarray]:
 
 
 def answers(evaluation_set: EvaluationSet, skill: float, seed: int, skill_of_holes: float | None = None) -> Outcome:
-    """A detector of a given skill: its anomaly_map, score and kind are right by so much, plus noise."""
+    """A detector of a given skill: its anomaly_map, score and defect type are right by so much, plus noise."""
     rng = np.random.default_rng(seed)
-    own = np.where(evaluation_set.kind == 1, skill if skill_of_holes is None else skill_of_holes, skill)
+    own = np.where(evaluation_set.defect == 1, skill if skill_of_holes is None else skill_of_holes, skill)
     masks = masks_of(evaluation_set)
     anomaly_map = [
         (0.1 * rng.random(m.shape) + 0.05 * rng.random() + s * m * rng.random(m.shape)).astype(np.float32)
         for m, s in zip(masks, own, strict=True)
     ]
-    score = (rng.normal(size=len(own)) + 2 * own * (evaluation_set.kind >= 0)).astype(np.float32)
-    kind = rng.random((len(own), 2)).astype(np.float32)
-    kind[np.arange(len(own)), np.maximum(evaluation_set.kind, 0)] += own
-    return outcome(evaluation_set, masks, anomaly_map, score, kind / kind.sum(1, keepdims=True))
+    score = (rng.normal(size=len(own)) + 2 * own * (evaluation_set.defect >= 0)).astype(np.float32)
+    defect = rng.random((len(own), 2)).astype(np.float32)
+    defect[np.arange(len(own)), np.maximum(evaluation_set.defect, 0)] += own
+    return outcome(evaluation_set, masks, anomaly_map, score, defect / defect.sum(1, keepdims=True))
 
 
 def compared(evaluation_set: EvaluationSet, one: list[Outcome], other: list[Outcome]) -> dict[tuple[str, str], dict]:
@@ -65,35 +65,40 @@ def compared(evaluation_set: EvaluationSet, one: list[Outcome], other: list[Outc
         confidence=0.95,
         rng=np.random.default_rng(1),
     )
-    return {(row["task"], row["kind"]): row for row in rows}
+    return {(row["task"], row["defect"]): row for row in rows}
 
 
 def test_exact_figures_are_scikit_learns(evaluation_set: EvaluationSet):
     rng = np.random.default_rng(3)
     masks = masks_of(evaluation_set)
     anomaly_map = [rng.random(mask.shape).astype(np.float32) + mask for mask in masks]
-    score = rng.random(len(evaluation_set.kind)).astype(np.float32)
+    score = rng.random(len(evaluation_set.defect)).astype(np.float32)
     made = outcome(evaluation_set, masks, anomaly_map, score, None)
-    for number, kind in enumerate(KINDS):
-        own = np.isin(evaluation_set.kind, (number, -1))
+    for number, defect in enumerate(DEFECTS):
+        own = np.isin(evaluation_set.defect, (number, -1))
         truth = np.concatenate([m.ravel() for m, o in zip(masks, own, strict=True) if o])
         seen = np.concatenate([h.ravel() for h, o in zip(anomaly_map, own, strict=True) if o])
-        assert made.figures["localization"][kind]["ap"] == pytest.approx(average_precision_score(truth, seen), abs=1e-9)
-        expected = roc_auc_score(evaluation_set.kind[own] >= 0, score[own])
-        assert made.figures["detection"][kind]["auroc"] == pytest.approx(expected, abs=1e-9)
-    mean = np.mean([made.figures["localization"][kind]["ap"] for kind in KINDS])
+        assert made.figures["localization"][defect]["ap"] == pytest.approx(
+            average_precision_score(truth, seen), abs=1e-9
+        )
+        expected = roc_auc_score(evaluation_set.defect[own] >= 0, score[own])
+        assert made.figures["detection"][defect]["auroc"] == pytest.approx(expected, abs=1e-9)
+    mean = np.mean([made.figures["localization"][defect]["ap"] for defect in DEFECTS])
     assert made.figures["localization"][MEAN]["ap"] == pytest.approx(mean)
     assert "classification" not in made.figures
 
 
 def test_drawing_every_picture_once_gives_the_exact_figure(evaluation_set: EvaluationSet):
     made = answers(evaluation_set, 0.5, 0)
-    once = np.ones((1, len(evaluation_set.kind)), np.float32)
+    once = np.ones((1, len(evaluation_set.defect)), np.float32)
     found = resampled(evaluation_set, made, once)
     for task, figure in (("localization", "ap"), ("detection", "auroc"), ("classification", "recall")):
-        for kind in (*KINDS, MEAN):
+        for defect in (*DEFECTS, MEAN):
             tolerance = 2e-3 if task == "localization" else 1e-6  # pixel scores are binned for resampling
-            assert found[task, kind][0] == pytest.approx(made.figures[task][kind][figure], abs=tolerance), (task, kind)
+            assert found[task, defect][0] == pytest.approx(made.figures[task][defect][figure], abs=tolerance), (
+                task,
+                defect,
+            )
 
 
 def test_resamples_keep_the_number_of_each_kind(evaluation_set: EvaluationSet):
@@ -113,7 +118,7 @@ def test_a_better_arm_helps_a_worse_one_harms_and_the_same_one_does_nothing(eval
         (compared(evaluation_set, poor, good), "harms"),
         (compared(evaluation_set, good, good), "no effect"),
     ):
-        assert {rows["localization", kind]["verdict"] for kind in (*KINDS, MEAN, ALL)} == {expected}
+        assert {rows["localization", defect]["verdict"] for defect in (*DEFECTS, MEAN, ALL)} == {expected}
         assert rows["detection", MEAN]["verdict"] == expected
         for row in rows.values():
             assert row["low"] <= row["high"] and 0 <= row["chance_of_gain"] <= 1 and len(row["seeds"]) == 3
@@ -144,7 +149,7 @@ def test_outcomes_survive_the_disk(evaluation_set: EvaluationSet, tmp_path: Path
     made.save(tmp_path / "deep" / "one.npz")
     back = Outcome.load(tmp_path / "deep" / "one.npz")
     assert back.figures == made.figures
-    for name in ("damaged", "sound", "score", "kind", "thumbs"):
+    for name in ("damaged", "normal", "score", "defect", "thumbs"):
         assert np.array_equal(getattr(back, name), getattr(made, name))
 
 

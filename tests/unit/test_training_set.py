@@ -28,7 +28,7 @@ def crack(tmp_path: Path) -> Example:
 def test_a_test_picture_cannot_enter_under_any_name(crack: Example, tmp_path: Path):
     forbidden = {content_hash(crack.image)}
     training = TrainingSet(32, ["crack"], forbidden)
-    # Saved again, as colour, under another name, and called sound: still the same picture.
+    # Saved again, as colour, under another name, and called normal: still the same picture.
     copy = tmp_path / "innocent.png"
     images.write(copy, np.repeat(images.read(crack.image)[..., None], 3, axis=2))
     for example in (crack, Example("innocent.png", copy, "tile")):
@@ -43,7 +43,7 @@ def test_a_test_picture_cannot_enter_under_any_name(crack: Example, tmp_path: Pa
 def test_pictures_come_out_as_they_went_in(crack: Example):
     training = TrainingSet(32, ["chip", "crack"])
     training.add(crack, "real")
-    training.add(Example("sound.png", crack.image, "tile"), "control")
+    training.add(Example("normal.png", crack.image, "tile"), "control")
     batch = training.batch([0, 1])
     assert batch.image.shape == (2, 3, 32, 32) and batch.image.dtype == torch.float32
     assert -1 <= float(batch.image.min()) and float(batch.image.max()) <= 1
@@ -51,7 +51,7 @@ def test_pictures_come_out_as_they_went_in(crack: Example):
     assert float(batch.mask[1].sum()) == 0 and batch.defect == ("crack", "") and batch.product == ("tile", "tile")
     assert (training.label(0), training.label(1)) == (1, -1)
     assert training.damaged() == training.damaged("crack", "real") == [0] and training.damaged("crack", "made") == []
-    assert training.sound("control") == [1] and training.sound("real") == []
+    assert training.normal("control") == [1] and training.normal("real") == []
 
 
 def test_a_clone_grows_alone(crack: Example):
@@ -63,7 +63,7 @@ def test_a_clone_grows_alone(crack: Example):
 
 
 def test_what_does_not_fit_is_said(crack: Example, tmp_path: Path):
-    with pytest.raises(DataError, match="its kind 'crack' is none of chip"):
+    with pytest.raises(DataError, match="its defect type 'crack' is none of chip"):
         TrainingSet(32, ["chip"]).add(crack, "real")
     images.write_mask(tmp_path / "empty.png", np.zeros((40, 60), bool))
     empty = Example("crack.png", crack.image, "tile", "crack", tmp_path / "empty.png")

@@ -50,16 +50,16 @@ class Settings(BaseModel):
     )
 
 
-def validate(kind: type[T], tree: Any, *, where: str = "") -> T:
+def validate(section: type[T], tree: Any, *, where: str = "") -> T:
     """Check a plain tree against a settings class; every wrong place gets its own line in the error."""
     try:
-        return kind.model_validate(_with_new_names(kind, tree, where))
+        return section.model_validate(_with_new_names(section, tree, where))
     except ValidationError as error:
         places: dict[str, list[dict[str, Any]]] = {}
         for item in error.errors():
             places.setdefault(_place(item["loc"]), []).append(dict(item))
         head = f"{where}: " if where else ""
-        lines = [head + _sentence(kind, place, items).removeprefix(": ") for place, items in places.items()]
+        lines = [head + _sentence(section, place, items).removeprefix(": ") for place, items in places.items()]
         raise ConfigError("\n".join(lines)) from None
 
 
@@ -98,22 +98,22 @@ def differing(before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mappi
     ]
 
 
-def _with_new_names(kind: type[Settings], tree: Any, where: str) -> Any:
+def _with_new_names(section: type[Settings], tree: Any, where: str) -> Any:
     """Return a tree of plain values with today's names of keys and values; each old one is warned of once."""
     if not isinstance(tree, dict):
         return tree
     made: dict[str, Any] = {}
     for key, value in tree.items():
-        name = kind.renamed.get(key, key)
+        name = section.renamed.get(str(key), str(key))
         if name != key:
             if name in tree:
                 raise ConfigError(f"{_joined(where, key)}: is called {name} now, and both are given; leave {key} out")
             _warn(f"{_joined(where, key)}: is called {name} now; the old name is read for one more release")
-        field = kind.model_fields.get(name)
+        field = section.model_fields.get(str(name))
         inner = field.annotation if field else None
         if isinstance(inner, type) and issubclass(inner, Settings):
             value = _with_new_names(inner, value, _joined(where, name))
-        made[name] = _with_new_values(kind.renamed_values.get(name, {}), value, _joined(where, name))
+        made[name] = _with_new_values(section.renamed_values.get(name, {}), value, _joined(where, name))
     return made
 
 
@@ -213,18 +213,18 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     tree[last] = value
 
 
-def _field_at(kind: type[BaseModel], place: list[str]) -> tuple[type[BaseModel], Any]:
+def _field_at(section: type[BaseModel], place: list[str]) -> tuple[type[BaseModel], Any]:
     """Follow a dotted place through the tree: (the section it ends in, the field itself or None)."""
     field = None
     for step in place:
         if step.isdigit():
             continue
-        field = kind.model_fields.get(step)
+        field = section.model_fields.get(step)
         if field is None:
-            return kind, None
+            return section, None
         inner = [field.annotation, *get_args(field.annotation)]
-        kind = next((k for k in inner if isinstance(k, type) and issubclass(k, BaseModel)), kind)
-    return kind, field
+        section = next((k for k in inner if isinstance(k, type) and issubclass(k, BaseModel)), section)
+    return section, field
 
 
 def _place(location: tuple[Any, ...]) -> str:
@@ -233,14 +233,14 @@ def _place(location: tuple[Any, ...]) -> str:
     return ".".join(str(step) for step in location if step not in plain and not str(step).startswith(composed))
 
 
-def _sentence(kind: type[BaseModel], place: str, items: list[dict[str, Any]]) -> str:
+def _sentence(section: type[BaseModel], place: str, items: list[dict[str, Any]]) -> str:
     steps = place.split(".")
     if items[0]["type"] == "extra_forbidden":
-        section, _ = _field_at(kind, steps[:-1])
-        return f"{place}: unknown key{nearest(steps[-1], section.model_fields)}"
+        inner, _ = _field_at(section, steps[:-1])
+        return f"{place}: unknown key{nearest(steps[-1], inner.model_fields)}"
     if items[0]["type"] == "missing":
         return f"{place}: is missing"
-    _, field = _field_at(kind, steps)
+    _, field = _field_at(section, steps)
     value = items[0]["input"]
     if len(items) > 1 and field is not None and field.description:
         return f"{place}: {value!r} does not fit; it is: {field.description}"

@@ -72,7 +72,7 @@ def normal_view(
     turn: bool = True,
     tone: float = 0.06,
 ) -> View:
-    """Return a view of a sound part with a borrowed mask: what the word for sound is learned from.
+    """Return a view of a normal part with a borrowed mask: what the word for normal is learned from.
 
     Args:
         picture: float32 (H,W,3) in [-1,1].

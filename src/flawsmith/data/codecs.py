@@ -82,7 +82,7 @@ def header(stream: BinaryIO) -> tuple[Facts, int]:
     """Return the facts and the EXIF orientation (1-8), reading as little as the format allows.
 
     Raises:
-        Unreadable: it is none of our formats, claims an absurd size, or holds samples of a kind we do not take.
+        Unreadable: it is none of our formats, claims an absurd size, or holds samples of a defect type we do not take.
     """
     stream.seek(0)
     codec = _codec(stream.read(64))
@@ -144,8 +144,8 @@ def encode(pixels: np.ndarray, suffix: str) -> bytes:
     """Return the bytes of a PNG, TIFF or BMP file; the caller has checked that the format can hold the pixels."""
     if suffix in (".tif", ".tiff"):
         stream = io.BytesIO()
-        kind = "rgb" if pixels.ndim == 3 else "minisblack"
-        tifffile.imwrite(stream, pixels, photometric=kind, compression="zlib", metadata=None, software=False)
+        defect = "rgb" if pixels.ndim == 3 else "minisblack"
+        tifffile.imwrite(stream, pixels, photometric=defect, compression="zlib", metadata=None, software=False)
         return stream.getvalue()
     bgr = pixels[..., ::-1] if pixels.ndim == 3 else pixels
     options = [cv2.IMWRITE_PNG_COMPRESSION, 4] if suffix == ".png" else []
@@ -192,8 +192,8 @@ def _orientation(exif: bytes) -> int:
         return 1
     (count,) = struct.unpack_from(order + "H", block, start)
     for place in range(start + 2, min(start + 2 + 12 * count, len(block) - 11), 12):
-        tag, kind, _, value = struct.unpack_from(order + "HHIH", block, place)
-        if tag == 274 and kind == 3:
+        tag, defect, _, value = struct.unpack_from(order + "HHIH", block, place)
+        if tag == 274 and defect == 3:
             return value if 1 <= value <= 8 else 1
     return 1
 
@@ -262,10 +262,10 @@ def _decode_cv2(data: bytes) -> np.ndarray:
 
 
 def _tiff_header(page: Any) -> tuple[int, int, int, str, int]:
-    kind = {1: "uint", 3: "float"}.get(int(page.sampleformat), "signed or complex")
+    defect = {1: "uint", 3: "float"}.get(int(page.sampleformat), "signed or complex")
     bits, photometric = page.bitspersample, int(page.photometric)
-    if (kind, bits) not in {("uint", 1), ("uint", 8), ("uint", 16), ("float", 32)}:
-        raise Unreadable(f"its samples are {bits}-bit {kind}; save it with 8 or 16 bits, or as 32-bit float")
+    if (defect, bits) not in {("uint", 1), ("uint", 8), ("uint", 16), ("float", 32)}:
+        raise Unreadable(f"its samples are {bits}-bit {defect}; save it with 8 or 16 bits, or as 32-bit float")
     if photometric not in (_WHITE_IS_ZERO, _GREY, _RGB, _PALETTE, _YCBCR):
         raise Unreadable(f"its colours are {page.photometric.name}; save it as RGB or grey")
     colours = 3 if photometric in (_RGB, _YCBCR) else 1

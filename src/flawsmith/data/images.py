@@ -115,7 +115,7 @@ def inspect_mask(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray | None,
         return None, [wrong]
     problems = []
     if not mask.any():
-        problems.append("the mask is empty; draw the damage, or move the photograph to the sound parts")
+        problems.append("the mask is empty; draw the damage, or move the photograph to the normal parts")
     elif mask.all():
         problems.append("the mask covers the whole picture; mark only the damage")
     if len(levels) > 2 and float(levels[-1]) >= _INDEX_MASK:

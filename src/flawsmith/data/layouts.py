@@ -1,9 +1,9 @@
 """Folder layouts -> list[Example]: what lies where, without opening a single picture.
 
-    mvtec     root/<product>/{train/good, test/good, test/<kind>, ground_truth/<kind>/NNN_mask.png}
-    visa      root/<product>/Data/{Images/Normal, Images/Anomaly, Masks/Anomaly}, image_anno.csv for the kinds
-    pairs     root/<kind>/**/x.jpg with its mask x.png (or x_mask.png) beside it; `data.normal` names the sound folders
-    pattern   the user's own templates, `data.patterns`
+    mvtec     root/<product>/{train/good, test/good, test/<defect type>, ground_truth/<defect type>/NNN_mask.png}
+    visa      root/<product>/Data/{Images/Normal, Images/Anomaly, Masks/Anomaly}, image_anno.csv for the defect types
+    pairs     root/<defect type>/**/x.jpg with its mask x.png (or x_mask.png) beside it; `data.normal` names the normal
+    folders pattern   the user's own templates, `data.patterns`
 
 A layout is one function in `LAYOUTS`. Ids are posix paths below the root, in natural order (2 before 10), so the same
 folder gives the same list on every machine.
@@ -25,7 +25,7 @@ from flawsmith.types import Example
 
 MASK_ENDINGS = ("_mask", "_label", "_gt")
 """What may follow a photograph's stem in the name of its mask (mvtec: only `_mask`); case does not matter."""
-FIELDS = ("product", "kind", "stem", "split")
+FIELDS = ("product", "defect", "stem", "split")
 """The names that may stand in braces in a template."""
 
 # Of two files with one stem, the one further left is the photograph: nobody stores a label as JPEG by choice.
@@ -33,11 +33,12 @@ _PHOTOGRAPH_FIRST = (".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".png")
 
 
 def scan(data: DataConfig) -> list[Example]:
-    """Return every photograph with its product, kind and mask, in natural order of the ids.
+    """Return every photograph with its product, defect type and mask, in natural order of the ids.
 
     Raises:
-        DataError: the root is missing or of another layout, nothing sound or nothing damaged was found, a named folder,
-            kind or product does not exist, or a defect has no mask. Everything `gaps` finds is in one error.
+        DataError: the root is missing or of another layout, nothing normal or nothing damaged was found, a named
+        folder,
+            defect type or product does not exist, or a defect has no mask. Everything `gaps` finds is in one error.
         ConfigError: an unknown layout or a template that cannot work.
     """
     examples = find(data)
@@ -77,14 +78,14 @@ def gaps(examples: list[Example], data: DataConfig) -> list[str]:
     if not examples:
         return [f"{data.root}: no pictures found in the layout {data.layout!r}; {_EXPECTED[data.layout]}"]
     wrong = []
-    sound = {example.product for example in examples if example.defect is None}
+    normal = {example.product for example in examples if example.defect is None}
     damaged = {example.product for example in examples if example.defect is not None}
-    if not sound:
-        wrong.append(f"{data.root}: no sound parts found; {_EXPECTED[data.layout]}")
+    if not normal:
+        wrong.append(f"{data.root}: no normal parts found; {_EXPECTED[data.layout]}")
     elif not damaged:
         wrong.append(f"{data.root}: no defects found; {_EXPECTED[data.layout]}")
-    elif lone := sorted(damaged - sound):
-        wrong.append(f"{data.root}: no sound parts of {', '.join(map(repr, lone))}; add some, or set data.products")
+    elif lone := sorted(damaged - normal):
+        wrong.append(f"{data.root}: no normal parts of {', '.join(map(repr, lone))}; add some, or set data.products")
     if bare := [example.id for example in examples if example.defect is not None and example.mask is None]:
         shown = ", ".join(bare[:3]) + (", ..." if len(bare) > 3 else "")
         one = "1 defect has" if len(bare) == 1 else f"{len(bare)} defects have"
@@ -111,20 +112,20 @@ def _mvtec(data: DataConfig, root: Path) -> list[Example]:
         ]
     if not products:
         raise DataError(f"{root}: no product folder with train/ and test/ found; {_EXPECTED['mvtec']}")
-    normal = set(data.normal or ["good"])
+    normals = set(data.normal or ["good"])
     seen: set[str] = set()
     examples = []
     for product, home in products:
         for split in ("train", "test"):
             for folder in _folders(home / split):
                 seen.add(folder.name)
-                sound = folder.name in normal
-                if split == "train" and not sound:
-                    continue  # MVTec's train/ holds sound parts only, and masks exist for test/ only
-                masks = {} if sound else _masks_by_stem(home / "ground_truth" / folder.name, ("_mask",))
+                normal = folder.name in normals
+                if split == "train" and not normal:
+                    continue  # MVTec's train/ holds normal parts only, and masks exist for test/ only
+                masks = {} if normal else _masks_by_stem(home / "ground_truth" / folder.name, ("_mask",))
                 for image in _pictures(folder):
-                    mask = None if sound else masks.get(image.stem)
-                    name = None if sound else folder.name
+                    mask = None if normal else masks.get(image.stem)
+                    name = None if normal else folder.name
                     examples.append(Example(_id(image, root), image, product, name, mask, split))
     _require_known("data.normal", data.normal, seen, root)
     return examples
@@ -144,13 +145,13 @@ def _visa(data: DataConfig, root: Path) -> list[Example]:
     for product, home in products:
         labels = {row["image"]: row["label"] for row in _table(home / "image_anno.csv", ("image", "label"))}
         masks = _masks_by_stem(home / "Data" / "Masks" / "Anomaly", ())
-        for folder, sound in (("Normal", True), ("Anomaly", False)):
+        for folder, normal in (("Normal", True), ("Anomaly", False)):
             for image in _pictures(home / "Data" / "Images" / folder):
                 listed = f"{own_names[home]}/{image.relative_to(home).as_posix()}"
-                kind = labels.get(listed, "").split(",")[0].strip().replace("/", "-") or "anomaly"
+                defect = labels.get(listed, "").split(",")[0].strip().replace("/", "-") or "anomaly"
                 split = splits.get(listed, "")
-                mask = None if sound else masks.get(image.stem)
-                examples.append(Example(_id(image, root), image, product, None if sound else kind, mask, split))
+                mask = None if normal else masks.get(image.stem)
+                examples.append(Example(_id(image, root), image, product, None if normal else defect, mask, split))
     return examples
 
 
@@ -160,15 +161,15 @@ def _pairs(data: DataConfig, root: Path) -> list[Example]:
     if not folders:
         raise DataError(f"{root}: no folder of pictures found; {_EXPECTED['pairs']}")
     if not data.normal:
-        raise DataError(f"data.normal: say which folders of {root} hold sound parts: {', '.join(sorted(folders))}")
+        raise DataError(f"data.normal: say which folders of {root} hold normal parts: {', '.join(sorted(folders))}")
     _require_known("data.normal", data.normal, folders, root)
     prefix = _shared_prefix(folders)
     product = data.product or _own_name(root)
     examples = []
     for name, groups in folders.items():
-        kind = None if name in data.normal else name[len(prefix) :].lower()
+        defect = None if name in data.normal else name[len(prefix) :].lower()
         for photograph, mask in _photographs(groups):
-            examples.append(Example(_id(photograph, root), photograph, product, kind, mask if kind else None))
+            examples.append(Example(_id(photograph, root), photograph, product, defect, mask if defect else None))
     return examples
 
 
@@ -179,7 +180,7 @@ def _pattern(data: DataConfig, root: Path) -> list[Example]:
         )
     files = {_id(path, root): path for path in _walk(root)}
     examples: dict[str, Example] = {}
-    kinds: set[str] = set()
+    defects: set[str] = set()
     for index, pattern in enumerate(data.patterns):
         where = f"data.patterns[{index}]"
         found, masks = _matches(where, pattern, files)
@@ -189,10 +190,10 @@ def _pattern(data: DataConfig, root: Path) -> list[Example]:
                 f"{where}.image: {pattern.image!r} fits none of the {len(files)} pictures below {root}; {shown}"
             )
         for path_id, fields in found.items():
-            kind = fields.get("defect", pattern.defect)
-            kinds.add(kind)
-            sound = pattern.normal or kind in data.normal
-            if not sound and not kind:
+            defect = fields.get("defect", pattern.defect)
+            defects.add(defect)
+            normal = pattern.normal or defect in data.normal
+            if not normal and not defect:
                 raise ConfigError(
                     f"{where}: say what is damaged: a {{defect}} in the template, defect = ..., or normal = true"
                 )
@@ -202,12 +203,12 @@ def _pattern(data: DataConfig, root: Path) -> list[Example]:
                 path_id,
                 files[path_id],
                 product,
-                None if sound else kind,
-                None if sound or path_id not in masks else files[masks[path_id]],
+                None if normal else defect,
+                None if normal or path_id not in masks else files[masks[path_id]],
                 split if split in ("train", "test") else "",
             )
             examples.setdefault(path_id, example)  # the first template that fits a picture has it
-    _require_known("data.normal", data.normal, kinds - {""}, root)
+    _require_known("data.normal", data.normal, defects - {""}, root)
     return list(examples.values())
 
 
@@ -220,13 +221,13 @@ LAYOUTS: dict[str, Callable[[DataConfig, Path], list[Example]]] = {
 """Name in the configuration -> the function that reads such a folder."""
 
 _EXPECTED = {
-    "mvtec": "mvtec expects root/<product>/train/good, test/<kind> and ground_truth/<kind>",
+    "mvtec": "mvtec expects root/<product>/train/good, test/<defect type> and ground_truth/<defect type>",
     "visa": "visa expects root/<product>/Data/Images/Normal, Data/Images/Anomaly and Data/Masks/Anomaly",
-    "pairs": "pairs expects root/<kind>/ with masks beside the pictures, and data.normal naming the sound folders",
-    "pattern": "check data.patterns, and mark sound parts by normal = true or data.normal",
+    "pairs": "pairs expects root/<defect type>/ with masks beside the pictures, and data.normal naming the normal folders",
+    "pattern": "check data.patterns, and mark normal parts by normal = true or data.normal",
 }
 _MASKS = {
-    "mvtec": "draw ground_truth/<kind>/<name>_mask.png for each, or move it away",
+    "mvtec": "draw ground_truth/<defect type>/<name>_mask.png for each, or move it away",
     "visa": "draw Data/Masks/Anomaly/<name>.png for each, or move it away",
     "pairs": "put <name>.png or <name>_mask.png beside each, or name its folder in data.normal",
     "pattern": "check the `mask` template, or draw them",

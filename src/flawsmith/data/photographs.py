@@ -43,7 +43,7 @@ class Pictures:
         self._surface: dict[str, bool] = {}
 
     def is_surface(self, product: str) -> bool:
-        """Return whether a product fills its pictures: most of up to nine of its sound photographs say."""
+        """Return whether a product fills its pictures: most of up to nine of its normal photographs say."""
         if product not in self._surface:
             own = [example for example in self._normals if example.product == product]
             asked = own[:: max(1, len(own) // 9)][:9]

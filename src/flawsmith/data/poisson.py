@@ -66,7 +66,7 @@ def blended(
     """Return the normal with the shot's damage blended in by Poisson's equation, float32 (H,W,3) in [-1,1].
 
     Labels are tight: solved in the label alone, a dark hole would hang on its own half-dark rim and fade. So it is
-    solved in the mask grown by `rim` px, where the shot's tone counts as sound.
+    solved in the mask grown by `rim` px, where the shot's tone counts as normal.
 
     Args:
         normal: float32 (H,W,3) in [-1,1].

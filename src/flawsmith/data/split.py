@@ -1,9 +1,9 @@
 """Which real pictures are learned from and which are kept to prove it, and the check that no picture is both.
 
-The rule is the same on every machine, without dice: of each product and kind, in natural order of the ids, the first k
-are shots and the rest are test. Sound parts follow the folder layout's own split; where it has none, every fifth is
-held out. A test picture that is also a shot makes every later number worthless, so `leaks` compares what the pictures
-look like, not what they are called, and `twins` looks for second photographs of the same piece.
+The rule is the same on every machine, without dice: of each product and defect type, in natural order of the ids, the
+first k are shots and the rest are test. Sound parts follow the folder layout's own split; where it has none, every
+fifth is held out. A test picture that is also a shot makes every later number worthless, so `leaks` compares what the
+pictures look like, not what they are called, and `twins` looks for second photographs of the same piece.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from flawsmith.errors import DataError
 from flawsmith.types import Example
 
 HELD_OUT = 5
-"""One in so many sound parts is kept for the test where the layout has no split of its own."""
+"""One in so many normal parts is kept for the test where the layout has no split of its own."""
 TWIN_BITS = 12
 """Difference hashes (64 bits) of twins differ in at most so many, and in fewer where all parts look alike: see next."""
 TWIN_CHANCE = 0.02
-"""Of pairs of a shot and a sound part, which are never twins, at most this share may lie as near as twins must.
+"""Of pairs of a shot and a normal part, which are never twins, at most this share may lie as near as twins must.
 On magnetic-tile, whose tiles were photographed up to six times, 136 of 198 second photographs are found this way (12
 more are named that the file numbers do not show); of 69 test screws, all different pieces, 5 are named: a warning."""
 TWIN_OVERLAP = 0.4
@@ -59,38 +59,39 @@ def split(examples: Iterable[Example], *, shots: int | Literal["third"]) -> Spli
 
     Args:
         examples: As `layouts.scan` returns them; their order does not matter.
-        shots: Shots a product and kind, or "third" (the first floor(n/3), the papers' protocol). Never more than half
-            of a kind, so that something is left to test on; of two or three pictures all but one, of a single one that.
+        shots: Shots a product and defect type, or "third" (the first floor(n/3), the papers' protocol). Never more than half
+            of a defect type, so that something is left to test on; of two or three pictures all but one, of a single
+            one that.
 
     Raises:
-        DataError: there is nothing to learn from, or nothing sound to paint on.
+        DataError: there is nothing to learn from, or nothing normal to paint on.
     """
     if shots != "third" and shots < 1:
-        raise DataError(f"data.shots: {shots} shots a kind teach nothing; ask for at least 1")
+        raise DataError(f"data.shots: {shots} shots a defect type teach nothing; ask for at least 1")
     ordered = sorted(examples, key=lambda example: natural_key(example.id))
-    kinds: dict[tuple[str, str], list[Example]] = defaultdict(list)
-    sound: dict[str, list[Example]] = defaultdict(list)
+    defects: dict[tuple[str, str], list[Example]] = defaultdict(list)
+    normal: dict[str, list[Example]] = defaultdict(list)
     for example in ordered:
         if example.defect is None:
-            sound[example.product].append(example)
+            normal[example.product].append(example)
         else:
-            kinds[example.product, example.defect].append(example)
-    if not kinds:
+            defects[example.product, example.defect].append(example)
+    if not defects:
         raise DataError("no shots: the set holds no defects; add photographs of damaged parts with their masks")
-    if not sound:
-        raise DataError("no sound parts: there is nothing to paint defects on; add photographs of good parts")
+    if not normal:
+        raise DataError("no normal parts: there is nothing to paint defects on; add photographs of good parts")
     notes: list[str] = []
     learned: list[Example] = []
     tested: list[Example] = []
-    for (product, kind), members in sorted(kinds.items()):
+    for (product, defect), members in sorted(defects.items()):
         count, note = _shots_of(len(members), shots)
         if note:
-            notes.append(f"{product}/{kind}: {note}")
+            notes.append(f"{product}/{defect}: {note}")
         learned += members[:count]
         tested += members[count:]
     normals: list[Example] = []
     test_normals: list[Example] = []
-    for product, members in sorted(sound.items()):
+    for product, members in sorted(normal.items()):
         kept, held, note = _hold_out(members)
         if note:
             notes.append(f"{product}: {note}")
@@ -109,8 +110,8 @@ def content_hash(path: Path) -> str:
 
 
 def leaks(split: Split) -> list[str]:
-    """Return a sentence for each test picture that is also a shot or a sound part to learn from, and for each shot that
-    is also filed as sound; [] = clean. Callers raise."""
+    """Return a sentence for each test picture that is also a shot or a normal part to learn from, and for each shot that
+    is also filed as normal; [] = clean. Callers raise."""
     pictures = [*split.shots, *split.normals, *split.test_defects, *split.test_normals]
     seen = looks([example.image for example in pictures])
     # What cannot be decoded is reported elsewhere; two empty files are not one picture.
@@ -120,10 +121,10 @@ def leaks(split: Split) -> list[str]:
     sentences = []
     known: dict[str, tuple[str, str]] = {}
     for example in split.normals:
-        known.setdefault(hashes[example.id], ("sound part", example.id))
+        known.setdefault(hashes[example.id], ("normal part", example.id))
     for example in split.shots:
-        if (other := known.get(hashes[example.id])) and other[0] == "sound part":
-            sentences.append(f"the shot {example.id} is the same picture as the sound part {other[1]}; remove one")
+        if (other := known.get(hashes[example.id])) and other[0] == "normal part":
+            sentences.append(f"the shot {example.id} is the same picture as the normal part {other[1]}; remove one")
         known.setdefault(hashes[example.id], ("shot", example.id))
     for example in (*split.test_defects, *split.test_normals):
         if other := known.get(hashes[example.id]):
@@ -134,8 +135,8 @@ def leaks(split: Split) -> list[str]:
 def twin_pairs(split: Split) -> list[tuple[Example, Example]]:
     """Return (shot, test picture) for what seems to be the same damage of the same piece, photographed again.
 
-    Twins are of one product and kind, look more alike than different parts do (TWIN_BITS, TWIN_CHANCE), and have their
-    damage in the same place (TWIN_OVERLAP).
+    Twins are of one product and defect type, look more alike than different parts do (TWIN_BITS, TWIN_CHANCE), and have
+    their damage in the same place (TWIN_OVERLAP).
     """
     pairs = []
     rows: dict[tuple[str, str | None], list[Example]] = defaultdict(list)
@@ -147,8 +148,8 @@ def twin_pairs(split: Split) -> list[tuple[Example, Example]]:
     looks([example.image for example in (*split.shots, *split.test_defects, *split.normals)])
     masks: dict[str, np.ndarray | None] = {}
     for key, shots in rows.items():
-        tests, sound = columns[key], [example for example in split.normals if example.product == key[0]]
-        by_chance = _distances([shot for shot in split.shots if shot.product == key[0]], sound)
+        tests, normal = columns[key], [example for example in split.normals if example.product == key[0]]
+        by_chance = _distances([shot for shot in split.shots if shot.product == key[0]], normal)
         limit = min(TWIN_BITS, int(np.quantile(by_chance, TWIN_CHANCE))) if by_chance.size else TWIN_BITS
         for shot, near in zip(shots, _distances(shots, tests) <= limit, strict=True):
             for index in np.flatnonzero(near):
@@ -158,19 +159,19 @@ def twin_pairs(split: Split) -> list[tuple[Example, Example]]:
 
 
 def twins(split: Split) -> list[str]:
-    """Return a warning a kind that has `twin_pairs`: test results on twins flatter, for the piece was learned from."""
+    """Return a warning a type that has `twin_pairs`: test results on twins flatter, for the piece was learned from."""
     pairs = twin_pairs(split)
     tests = {(example.product, example.defect): 0 for _, example in pairs}
     for example in split.test_defects:
         if (example.product, example.defect) in tests:
             tests[example.product, example.defect] += 1
     sentences = []
-    for (product, kind), total in sorted(tests.items(), key=str):
-        mine = [(shot, test) for shot, test in pairs if (test.product, test.defect) == (product, kind)]
+    for (product, defect), total in sorted(tests.items(), key=str):
+        mine = [(shot, test) for shot, test in pairs if (test.product, test.defect) == (product, defect)]
         count = len({test.id for _, test in mine})
         shot, test = mine[0]
         sentences.append(
-            f"{product}/{kind}: {count} of {total} test pictures seem to show the same damage as a shot, photographed "
+            f"{product}/{defect}: {count} of {total} test pictures seem to show the same damage as a shot, photographed "
             f"again (e.g. {test.id} and {shot.id}); results on them flatter"
         )
     return sentences
@@ -194,13 +195,13 @@ def provable(split: Split, *, drop_twins: bool) -> Split:
         drop_twins: Leave out what seems to be a second photograph of a shot.
 
     Raises:
-        DataError: they lack sound or damaged ones.
+        DataError: they lack normal or damaged ones.
     """
     kept = without_twins(split) if drop_twins else split
     if not kept.test_normals or not kept.test_defects:
         (product,) = {example.product for example in split.shots}
         raise DataError(
-            f"{product}: nothing can be proven, as the test set holds {len(kept.test_normals)} sound and "
+            f"{product}: nothing can be proven, as the test set holds {len(kept.test_normals)} normal and "
             f"{len(kept.test_defects)} damaged pictures; add some, lower data.shots, or leave the proof out with "
             "prove.enabled = false"
         )
@@ -212,7 +213,7 @@ def _shots_of(have: int, asked: int | Literal["third"]) -> tuple[int, str]:
     want = max(1, have // 3) if asked == "third" else asked
     count = min(want, most)
     if have == 1:
-        return 1, "its only picture is a shot, so nothing of this kind is left to test on"
+        return 1, "its only picture is a shot, so nothing of this defect type is left to test on"
     if count < want:
         left = have - count
         return count, f"{count} of {have} pictures are shots, not {want}, so that {left} {_are(left)} left to test on"
@@ -224,20 +225,20 @@ def _are(count: int) -> str:
 
 
 def _hold_out(members: Sequence[Example]) -> tuple[list[Example], list[Example], str]:
-    """Divide one product's sound parts into those to learn from and those to test on."""
+    """Divide one product's normal parts into those to learn from and those to test on."""
     test = [example for example in members if example.split == "test"]
     rest = [example for example in members if example.split != "test"]
     if test and rest:
         return rest, test, ""
     count = len(members) // HELD_OUT or min(1, len(members) - 1)
     if count == 0:
-        return list(members), [], "its only sound part is learned from, so none is left to test on"
+        return list(members), [], "its only normal part is learned from, so none is left to test on"
     places = {int((place + 0.5) * len(members) / count) for place in range(count)}
     held = [example for index, example in enumerate(members) if index in places]
     kept = [example for index, example in enumerate(members) if index not in places]
     if test or any(example.split for example in members):
         side = "test" if test else "train"
-        return kept, held, f"all sound parts lie in {side}; {len(held)} of {len(members)} are held out for the test"
+        return kept, held, f"all normal parts lie in {side}; {len(held)} of {len(members)} are held out for the test"
     return kept, held, ""
 
 

@@ -1,4 +1,4 @@
-"""What a detector may learn from: pictures of one size with masks and kinds, and no test picture among them.
+"""What a detector may learn from: pictures of one size with masks and defect types, and no test picture among them.
 
 The guard is not a rule to be kept but a door: a `TrainingSet` is made with the content hashes of all test pictures, and
 `add` raises on a picture that looks like one of them, whatever its name. Detectors accept nothing else.
@@ -21,7 +21,7 @@ from flawsmith.errors import DataError
 from flawsmith.types import Batch, Example
 
 Origin = Literal["real", "made", "control"]
-"""A photograph (shot or sound part), a made pair, or a sound part repainted as sound."""
+"""A photograph (shot or normal part), a made pair, or a normal part repainted as normal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class TrainingPicture:
     image: np.ndarray
     """uint8 (S,S,3), RGB."""
     mask: np.ndarray
-    """bool (S,S); all False for a sound part or a control."""
+    """bool (S,S); all False for a normal part or a control."""
     product: str
     defect: str | None
     origin: Origin
@@ -45,13 +45,13 @@ class TrainingSet:
 
     Args:
         size: Side of the square that every picture is scaled to.
-        kinds: All defect kinds, in the order in which detectors count them.
+        defect types: All defect types, in the order in which detectors count them.
         forbidden: Content hashes (`shots.content_hash`) of the test pictures.
     """
 
-    def __init__(self, size: int, kinds: Sequence[str], forbidden: Iterable[str] = ()) -> None:
+    def __init__(self, size: int, defects: Sequence[str], forbidden: Iterable[str] = ()) -> None:
         self.size = size
-        self.kinds = tuple(kinds)
+        self.defects = tuple(defects)
         self._forbidden = frozenset(forbidden)
         self.pictures: list[TrainingPicture] = []
 
@@ -62,15 +62,15 @@ class TrainingSet:
         """Read a picture and take it in; `painted` is the mask picture of where a control was repainted.
 
         Raises:
-            DataError: it is a test picture, of an unknown kind, damaged without a mask, or cannot be read.
+            DataError: it is a test picture, of an unknown defect type, damaged without a mask, or cannot be read.
         """
         if look(example.image).pixels in self._forbidden:
             raise DataError(
                 f"{example.image}: is a picture of the test set, so no detector may learn from it; "
                 "take it out of one of the two"
             )
-        if example.defect is not None and example.defect not in self.kinds:
-            raise DataError(f"{example.id}: its kind {example.defect!r} is none of {', '.join(self.kinds)}")
+        if example.defect is not None and example.defect not in self.defects:
+            raise DataError(f"{example.id}: its defect type {example.defect!r} is none of {', '.join(self.defects)}")
         image, mask = read_square(example, self.size)
         if example.defect is not None and not mask.any():
             raise DataError(f"{example.id}: is filed as {example.defect} but has no marked damage")
@@ -81,29 +81,29 @@ class TrainingSet:
 
     def clone(self) -> TrainingSet:
         """Return a set with the same pictures and the same door, to which others can be added."""
-        other = TrainingSet(self.size, self.kinds, self._forbidden)
+        other = TrainingSet(self.size, self.defects, self._forbidden)
         other.pictures = list(self.pictures)
         return other
 
-    def sound(self, *origins: Origin) -> list[int]:
-        """Return the places of the sound pictures, of these origins or of all."""
+    def normal(self, *origins: Origin) -> list[int]:
+        """Return the places of the normal pictures, of these origins or of all."""
         return [i for i, one in enumerate(self.pictures) if one.defect is None and one.origin in (origins or _ALL)]
 
-    def damaged(self, kind: str | None = None, *origins: Origin) -> list[int]:
-        """Return the places of the damaged pictures, of one kind or all, of these origins or of all."""
+    def damaged(self, defect: str | None = None, *origins: Origin) -> list[int]:
+        """Return the places of the damaged pictures, of one defect type or all, of these origins or of all."""
         return [
             i
             for i, one in enumerate(self.pictures)
-            if one.defect is not None and kind in (None, one.defect) and one.origin in (origins or _ALL)
+            if one.defect is not None and defect in (None, one.defect) and one.origin in (origins or _ALL)
         ]
 
     def label(self, index: int) -> int:
-        """Return the kind's number, or -1 for a sound picture."""
+        """Return the defect type's number, or -1 for a normal picture."""
         defect = self.pictures[index].defect
-        return -1 if defect is None else self.kinds.index(defect)
+        return -1 if defect is None else self.defects.index(defect)
 
     def batch(self, indices: Iterable[int]) -> Batch:
-        """Return these pictures for a network; `defect` is "" for sound ones."""
+        """Return these pictures for a network; `defect` is "" for normal ones."""
         chosen = [self.pictures[index] for index in indices]
         image = to_tensor(np.stack([one.image for one in chosen]))
         mask = torch.from_numpy(np.stack([one.mask for one in chosen]))[:, None].float()

@@ -119,7 +119,7 @@ def paste(
     Args:
         native: (H,W) or (H,W,3) uint8, uint16 or float32; not changed.
         made: float32 (size,size,C) in [-1,1]: the painted window at working (or native) size.
-        base: float32 (size,size,C): the sound window after the same decoder; None = the photograph itself.
+        base: float32 (size,size,C): the normal window after the same decoder; None = the photograph itself.
         mask: bool (H,W): where paint is allowed, at native resolution.
         window: The window that was cut.
         paint: How to put it in.

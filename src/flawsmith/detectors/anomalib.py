@@ -2,7 +2,7 @@
 
 The model learns from the same squares as every other detector and its raw map and score enter the same exact metrics:
 Anomalib's own normalisation, thresholds and evaluation are left out, for they look at a validation set. Models that
-learn from sound parts alone get those alone; models that learn from damage too (`arguments = {supervised = true}` of
+learn from normal parts alone get those alone; models that learn from damage too (`arguments = {supervised = true}` of
 SuperSimpleNet) get every picture with its mask.
 
 Akcay et al., "Anomalib: A Deep Learning Library for Anomaly Detection", ICIP 2022.
@@ -61,19 +61,19 @@ class Anomalib(Detector):
     def __init__(
         self,
         settings: config.Settings,
-        kinds: Sequence[str],
+        defects: Sequence[str],
         *,
         extractor: Extractor | None = None,
         device: str = "cpu",
     ) -> None:
-        super().__init__(settings, kinds, extractor=extractor, device=device)
+        super().__init__(settings, defects, extractor=extractor, device=device)
         if find_spec("anomalib") is None:
             raise ConfigError(
                 'the detector anomalib needs its package, which is absent: pip install "flawsmith[anomalib]"'
             )
         with _quiet():
-            self._kind = getattr(import_module("anomalib.models"), self.settings.model, None)
-        if not isinstance(self._kind, type):
+            self._defect = getattr(import_module("anomalib.models"), self.settings.model, None)
+        if not isinstance(self._defect, type):
             raise ConfigError(f"anomalib.model: {self.settings.model!r} is no class of anomalib.models")
         self._model: Any = None
 
@@ -83,8 +83,8 @@ class Anomalib(Detector):
         return f"anomalib's {self.settings.model} trains {self._epochs(budget)} epochs, not {self.settings.epochs}"
 
     def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
-        if not training.sound("real") and not training.sound():
-            raise DataError("anomalib's models learn what sound parts look like, and the training set holds none")
+        if not training.normal("real") and not training.normal():
+            raise DataError("anomalib's models learn what normal parts look like, and the training set holds none")
         with _quiet():
             from anomalib.engine import Engine
 
@@ -130,9 +130,9 @@ class Anomalib(Detector):
         return max(1, round(self.settings.epochs * budget))
 
     def _made(self) -> Any:
-        assert self._kind is not None
+        assert self._defect is not None
         try:
-            return self._kind(post_processor=False, evaluator=False, visualizer=False, **self.settings.arguments)
+            return self._defect(post_processor=False, evaluator=False, visualizer=False, **self.settings.arguments)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"anomalib.arguments: {self.settings.model} does not take them: {error}") from error
         except OSError as error:
@@ -151,9 +151,9 @@ class _Pictures(Dataset[Any]):
         from anomalib.data import ImageBatch
 
         self._training = training
-        self._places = [*(training.sound("real") or training.sound())]
+        self._places = [*(training.normal("real") or training.normal())]
         if damaged:
-            self._places += [*training.sound("control"), *training.damaged()]
+            self._places += [*training.normal("control"), *training.damaged()]
         self.collate = ImageBatch.collate
 
     def __len__(self) -> int:

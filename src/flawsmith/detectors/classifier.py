@@ -1,7 +1,7 @@
-"""The field's classifier of kinds: ResNet-34 from ImageNet with a new head, on damaged pictures; tells which.
+"""The field's classifier of defect types: ResNet-34 from ImageNet with a new head, on damaged pictures; tells which.
 
 As in Hu et al., "AnomalyDiffusion", AAAI 2024, and what followed it: a product at a time, 30 epochs of the pairs five
-times over, no more than 500 pictures a kind, no augmentation. The letter is `budget` = 1 with the default settings,
+times over, no more than 500 pictures a defect type, no augmentation. The letter is `budget` = 1 with the default settings,
 pictures of 256 px, and ImageNet's weights in the folder `weights`.
 """
 
@@ -27,7 +27,7 @@ from flawsmith.nn.networks.resnet import ResNet34, check_folder
 from flawsmith.types import Prediction
 
 _MOST = 500
-"""Pictures of a kind that are learned from."""
+"""Pictures of a defect type that are learned from."""
 _FALLS, _FALL = (0.8, 0.9), 0.2
 """Shares of the epochs after which the learning rate falls, and to how much of itself."""
 _CHUNK = 16
@@ -49,7 +49,7 @@ class ClassifierSettings(config.Settings):
 
 
 class Classifier(Detector):
-    """ResNet-34 over the kinds.
+    """ResNet-34 over the defect types.
 
     On a CPU the same `rng` and number of threads give the same weights bit by bit; a GPU adds in its own order.
     """
@@ -61,12 +61,12 @@ class Classifier(Detector):
     def __init__(
         self,
         settings: config.Settings,
-        kinds: Sequence[str],
+        defects: Sequence[str],
         *,
         extractor: Extractor | None = None,
         device: str = "cpu",
     ) -> None:
-        super().__init__(settings, kinds, extractor=extractor, device=device)
+        super().__init__(settings, defects, extractor=extractor, device=device)
         if self.settings.weights:
             check_folder(Path(self.settings.weights))
         self._network: ResNet34 | None = None
@@ -88,13 +88,13 @@ class Classifier(Detector):
         return f"the classifier {'; '.join(said)}" if said else ""
 
     def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
-        if training.kinds != self.kinds:
-            raise DataError(f"classifier was made for {', '.join(self.kinds)}, not for {', '.join(training.kinds)}")
-        own = [index for kind in self.kinds for index in training.damaged(kind)[:_MOST]]
+        if training.defects != self.defects:
+            raise DataError(f"classifier was made for {', '.join(self.defects)}, not for {', '.join(training.defects)}")
+        own = [index for defect in self.defects for index in training.damaged(defect)[:_MOST]]
         if not own:
-            raise DataError("classifier learns the kinds from damaged pictures, and the training set holds none")
+            raise DataError("classifier learns the defect types from damaged pictures, and the training set holds none")
         part, (epochs, repeats) = self.settings, self._plan(budget)
-        network = cast(ResNet34(len(self.kinds), rng, part.weights).to(self.device), torch.float32, self._layout)
+        network = cast(ResNet34(len(self.defects), rng, part.weights).to(self.device), torch.float32, self._layout)
         self._network = network
         optimizer = torch.optim.Adam(network.parameters(), part.learning_rate, fused=True)
         falls = [round(epochs * share) for share in _FALLS]
@@ -119,7 +119,9 @@ class Classifier(Detector):
         if self._network is None:
             raise DataError("classifier was asked before it was trained; call fit first")
         self._network.eval()
-        return Prediction(kind=torch.cat([self._logits(chunk).softmax(1).cpu() for chunk in image.split(_CHUNK)]))
+        return Prediction(
+            probabilities=torch.cat([self._logits(chunk).softmax(1).cpu() for chunk in image.split(_CHUNK)])
+        )
 
     def _plan(self, budget: float) -> tuple[int, float]:
         """Divide a budget evenly among epochs and how often each shows a picture."""

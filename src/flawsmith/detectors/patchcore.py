@@ -1,4 +1,4 @@
-"""A memory of sound patches, as in PatchCore: what lies far from every cached patch is damage. Needs no defects.
+"""A memory of normal patches, as in PatchCore: what lies far from every cached patch is damage. Needs no defects.
 
 Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022: patches of mid-depth feature maps,
 averaged with their neighbours (section 3.1), thinned to a coreset by greedy k-centre on random projections (3.2), and
@@ -42,7 +42,7 @@ class PatchcoreSettings(config.Settings):
 
 
 class Patchcore(Detector):
-    """Distance to the nearest cached sound patch; tells where and whether."""
+    """Distance to the nearest cached normal patch; tells where and whether."""
 
     Settings: ClassVar[type[config.Settings]] = PatchcoreSettings
     tells: ClassVar[frozenset[str]] = frozenset({"localization", "detection"})
@@ -53,12 +53,12 @@ class Patchcore(Detector):
     def __init__(
         self,
         settings: config.Settings,
-        kinds: Sequence[str],
+        defects: Sequence[str],
         *,
         extractor: Extractor | None = None,
         device: str = "cpu",
     ) -> None:
-        super().__init__(settings, kinds, extractor=extractor, device=device)
+        super().__init__(settings, defects, extractor=extractor, device=device)
         if extractor is None:
             raise ConfigError("patchcore remembers frozen features, so it needs an extractor")
         if missing := [depth for depth in self.settings.depths if depth >= len(extractor.channels)]:
@@ -70,9 +70,9 @@ class Patchcore(Detector):
 
     @torch.inference_mode()
     def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
-        own = training.sound("real") or training.sound()
+        own = training.normal("real") or training.normal()
         if not own:
-            raise DataError("patchcore remembers sound parts, and the training set holds none")
+            raise DataError("patchcore remembers normal parts, and the training set holds none")
         each, drawn = max(1, self.settings.draw // len(own)), []
         for start in range(0, len(own), _CHUNK):
             patches = self._patches(training.batch(own[start : start + _CHUNK]).image)

@@ -1,12 +1,12 @@
 """A probe: frozen feature maps of several depths and a small trained head. Quick, and the clean protocol's default.
 
 Every place of a picture (one in 4 x 4 pixels) is described by the frozen maps of all depths, fine ones for the outline
-and coarse ones for what surrounds it. A head of two layers tells for each place whether it is sound or which kind of
+and coarse ones for what surrounds it. A head of two layers tells for each place whether it is normal or which sort of
 damage it shows; the features stay what they were, so ten shots do not over-train it. Half of all places come from
-sound pictures; places that the half-trained head takes for damage on sound pictures are shown again and again (hard
+normal pictures; places that the half-trained head takes for damage on normal pictures are shown again and again (hard
 negative mining: Sung & Poggio, 1998).
 
-Where = 1 - P(sound); whether = its greatest value after a small average; which = the kinds' shares where it fires.
+Where = 1 - P(normal); whether = its greatest value after a small average; which = the defect types' shares where it fires.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ class ProbeSettings(config.Settings):
     """Mirrored and turned views of each real shot."""
     real: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the damaged places that come from real shots, where there are made pairs too."""
-    sound: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Share of the places that come from sound pictures."""
+    normal: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of the places that come from normal pictures."""
     controls: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Share of the sound pictures' places that come from controls, where there are some."""
+    """Share of the normal pictures' places that come from controls, where there are some."""
     hard: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Share of the sound places that are hard ones, in the second half of the training."""
+    """Share of the normal places that are hard ones, in the second half of the training."""
 
 
 @dataclass
@@ -70,7 +70,7 @@ class _Pool:
     features: Tensor
     """float16 (N,D)."""
     target: Tensor
-    """float32 (N,1+K): the share of the place that is sound, and of each kind."""
+    """float32 (N,1+K): the share of the place that is normal, and of each defect type."""
 
 
 class Probe(Detector):
@@ -84,12 +84,12 @@ class Probe(Detector):
     def __init__(
         self,
         settings: config.Settings,
-        kinds: Sequence[str],
+        defects: Sequence[str],
         *,
         extractor: Extractor | None = None,
         device: str = "cpu",
     ) -> None:
-        super().__init__(settings, kinds, extractor=extractor, device=device)
+        super().__init__(settings, defects, extractor=extractor, device=device)
         if extractor is None:
             raise ConfigError("probe stands on frozen features, so it needs an extractor (nn.features.load_extractor)")
         self._head: _Head | None = None
@@ -102,12 +102,12 @@ class Probe(Detector):
     def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
         if not training.damaged():
             raise DataError("probe learns the damage from labelled pictures, and the training set holds none")
-        if not training.sound():
-            raise DataError("probe needs sound pictures beside the damaged ones, and the training set holds none")
+        if not training.normal():
+            raise DataError("probe needs normal pictures beside the damaged ones, and the training set holds none")
         steps, part = self._steps(budget), self.settings
         pools = self._pools(training, rng)
-        first = next(pools[name] for name in ("sound", "controls") if name in pools).features[:20_000].float()
-        head = _Head(first.mean(0), first.std(0), part.width, len(self.kinds) + 1, rng).to(self.device)
+        first = next(pools[name] for name in ("normal", "controls") if name in pools).features[:20_000].float()
+        head = _Head(first.mean(0), first.std(0), part.width, len(self.defects) + 1, rng).to(self.device)
         self._head = head
         optimizer = torch.optim.AdamW(head.parameters(), part.learning_rate, weight_decay=part.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -117,8 +117,8 @@ class Probe(Detector):
         for step in range(steps):
             if step == steps // 2 and part.hard:
                 pools["hard"] = self._hard(training, rng)
-                shares["hard"] = part.hard * sum(shares[name] for name in ("sound", "controls") if name in shares)
-                shares |= {name: shares[name] * (1 - part.hard) for name in ("sound", "controls") if name in shares}
+                shares["hard"] = part.hard * sum(shares[name] for name in ("normal", "controls") if name in shares)
+                shares |= {name: shares[name] * (1 - part.hard) for name in ("normal", "controls") if name in shares}
             features, target = _draw(pools, shares, part.places, rng)
             kept = torch.rand(len(features), part.width, generator=rng) >= part.dropout
             logits = head(features.to(self.device).float(), kept.to(self.device) / (1 - part.dropout))
@@ -135,22 +135,22 @@ class Probe(Detector):
     def predict(self, image: Tensor) -> Prediction:
         if self._head is None:
             raise DataError("probe was asked before it was trained; call fit first")
-        anomaly_maps, scores, kinds = [], [], []
+        anomaly_maps, scores, defects = [], [], []
         for chunk in image.split(_CHUNK):
             logits = self._logits(self._maps(chunk), -(-chunk.shape[-1] // CELL))
             probability = logits.softmax(1)
             anomaly_map = 1 - probability[:, :1]
             smooth = F.avg_pool2d(anomaly_map, 3, 1, 1, count_include_pad=False)
             scores.append(smooth.amax((1, 2, 3)))
-            # The places that fire loudest say which kind it is.
+            # The places that fire loudest say which defect type it is.
             flat = probability[:, 1:].flatten(2)
             few = max(1, flat.shape[2] // 500)
             best = anomaly_map.flatten(2).topk(few, dim=2).indices.expand(-1, flat.shape[1], -1)
             share = flat.gather(2, best).sum(2).clamp_min(1e-12)
-            kinds.append(share / share.sum(1, keepdim=True))
+            defects.append(share / share.sum(1, keepdim=True))
             anomaly_maps.append(F.interpolate(anomaly_map, image.shape[-2:], mode="bilinear", align_corners=False))
         return Prediction(
-            torch.cat(anomaly_maps).float().cpu(), torch.cat(scores).float().cpu(), torch.cat(kinds).float().cpu()
+            torch.cat(anomaly_maps).float().cpu(), torch.cat(scores).float().cpu(), torch.cat(defects).float().cpu()
         )
 
     def _steps(self, budget: float) -> int:
@@ -159,29 +159,29 @@ class Probe(Detector):
     def _shares(self, training: TrainingSet, pools: dict[str, _Pool]) -> dict[str, float]:
         """Return from which pool which share of a step's places comes."""
         part, shares = self.settings, {}
-        shares["sound"], damaged = part.sound, 1 - part.sound
+        shares["normal"], damaged = part.normal, 1 - part.normal
         if "controls" in pools:
-            shares["controls"], shares["sound"] = part.sound * part.controls, part.sound * (1 - part.controls)
-        groups = {kind: [o for o in ("real", "made") if f"{o} {kind}" in pools] for kind in training.kinds}
-        groups = {kind: origins for kind, origins in groups.items() if origins}
-        for kind, origins in groups.items():
+            shares["controls"], shares["normal"] = part.normal * part.controls, part.normal * (1 - part.controls)
+        groups = {defect: [o for o in ("real", "made") if f"{o} {defect}" in pools] for defect in training.defects}
+        groups = {defect: origins for defect, origins in groups.items() if origins}
+        for defect, origins in groups.items():
             for origin in origins:
                 own = 1.0 if len(origins) == 1 else (part.real if origin == "real" else 1 - part.real)
-                shares[f"{origin} {kind}"] = damaged / len(groups) * own
+                shares[f"{origin} {defect}"] = damaged / len(groups) * own
         return {name: share for name, share in shares.items() if share > 0}
 
     def _pools(self, training: TrainingSet, rng: torch.Generator) -> dict[str, _Pool]:
         pools = {}
-        if own := training.sound("real") or training.sound():
-            pools["sound"] = self._gather(training, own, rng, each=192)
-        if (controls := training.sound("control")) and self.settings.controls:
+        if own := training.normal("real") or training.normal():
+            pools["normal"] = self._gather(training, own, rng, each=192)
+        if (controls := training.normal("control")) and self.settings.controls:
             pools["controls"] = self._gather(training, controls, rng, each=256)
         origins: tuple[Origin, ...] = ("real", "made")
-        for kind in training.kinds:
+        for defect in training.defects:
             for origin in origins:
-                if own := training.damaged(kind, origin):
+                if own := training.damaged(defect, origin):
                     views = self.settings.views if origin == "real" else 1
-                    pools[f"{origin} {kind}"] = self._gather(training, own, rng, each=512, views=views)
+                    pools[f"{origin} {defect}"] = self._gather(training, own, rng, each=512, views=views)
         return pools
 
     @torch.inference_mode()
@@ -205,7 +205,7 @@ class Probe(Detector):
                         asked = F.avg_pool2d(_turned(own, view), CELL, ceil_mode=True).flatten()
                     places = _places(asked, each, rng)
                     features.append(_described(maps, row, places, cover.shape[-1]))
-                    target = torch.zeros(len(places), len(self.kinds) + 1)
+                    target = torch.zeros(len(places), len(self.defects) + 1)
                     target[:, 0] = 1 - flat[places]
                     if (label := training.label(index)) >= 0:
                         target[:, 1 + label] = flat[places]
@@ -214,9 +214,9 @@ class Probe(Detector):
 
     @torch.inference_mode()
     def _hard(self, training: TrainingSet, rng: torch.Generator) -> _Pool:
-        """Return the places of sound pictures that look most like damage to the half-trained head."""
+        """Return the places of normal pictures that look most like damage to the half-trained head."""
         assert self._head is not None
-        indices = training.sound() if self.settings.controls else training.sound("real", "made")
+        indices = training.normal() if self.settings.controls else training.normal("real", "made")
         drawn = torch.randperm(len(indices), generator=rng)[:_MINED].tolist()
         features = []
         for start in range(0, len(drawn), _CHUNK):
@@ -226,7 +226,7 @@ class Probe(Detector):
             worst = anomaly_map.flatten(1).topk(min(64, side * side), dim=1).indices
             features += [_described(maps, row, worst[row], side) for row in range(len(image))]
         found = torch.cat(features)
-        target = torch.zeros(len(found), len(self.kinds) + 1)
+        target = torch.zeros(len(found), len(self.defects) + 1)
         target[:, 0] = 1
         return _Pool(found, target)
 

@@ -29,7 +29,7 @@ from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.types import Prediction
 
 _MOST = 500
-"""Pictures of a kind that are learned from."""
+"""Pictures of a defect type that are learned from."""
 _GAMMA, _SMOOTH = 2, 1e-5
 _STEPS, _DROP = (0.8, 0.9), 0.2
 """Shares of the epochs after which the learning rate falls, and to how much of itself."""
@@ -48,13 +48,13 @@ class UnetSettings(config.Settings):
     epochs: Annotated[int, Field(ge=1)] = 200
     """Epochs; the learning rate falls to a fifth after 80 % and again after 90 % of them."""
     samples_per_epoch: Annotated[int, Field(ge=2)] = 500
-    """Pictures drawn an epoch: half of them sound, else a kind, then a picture of it."""
+    """Pictures drawn an epoch: half of them normal, else a defect type, then a picture of it."""
     batch: Annotated[int, Field(ge=2)] = 8
     """Pictures a step."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     """Adam's."""
     controls: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Share of the sound draws that are controls, where there are some."""
+    """Share of the normal draws that are controls, where there are some."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,12 @@ class Unet(Detector):
     def __init__(
         self,
         settings: config.Settings,
-        kinds: Sequence[str],
+        defects: Sequence[str],
         *,
         extractor: Extractor | None = None,
         device: str = "cpu",
     ) -> None:
-        super().__init__(settings, kinds, extractor=extractor, device=device)
+        super().__init__(settings, defects, extractor=extractor, device=device)
         self._network: nn.Module | None = None
         self._quick, self._layout = False, torch.contiguous_format
 
@@ -104,8 +104,8 @@ class Unet(Detector):
     def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
         if not training.damaged():
             raise DataError("unet learns the damage from labelled pictures, and the training set holds none")
-        if not training.sound():
-            raise DataError("unet needs sound pictures beside the damaged ones, and the training set holds none")
+        if not training.normal():
+            raise DataError("unet needs normal pictures beside the damaged ones, and the training set holds none")
         if training.size < _SMALLEST:
             raise DataError(f"unet halves pictures five times: {training.size} pixels are too few, use {_SMALLEST}")
         plan, part = self._plan(budget), self.settings
@@ -149,7 +149,7 @@ class Unet(Detector):
         return _Plan(width, max(1, round(part.epochs * share)), max(2, round(part.samples_per_epoch * share)))
 
     def _probabilities(self, image: Tensor) -> Tensor:
-        """Return float32 (B,2,H,W): how likely each pixel is sound, and damaged."""
+        """Return float32 (B,2,H,W): how likely each pixel is normal, and damaged."""
         assert self._network is not None
         pixels = image.to(self.device).add(1).div(2).contiguous(memory_format=self._layout)
         with torch.autocast("cpu", torch.bfloat16, enabled=self._quick):
@@ -157,13 +157,13 @@ class Unet(Detector):
         return logits.float().softmax(1)
 
     def _draw(self, training: TrainingSet, count: int, rng: torch.Generator) -> list[int]:
-        """Draw an epoch: p = .5 a sound picture, else a kind and one of its first 500 pictures, shots before pairs."""
-        plain, controls = training.sound("real", "made"), training.sound("control")
-        kinds = [own[:_MOST] for kind in training.kinds if (own := training.damaged(kind))]
+        """Draw an epoch: p = .5 a normal picture, else a type and one of its first 500 pictures, shots before pairs."""
+        plain, controls = training.normal("real", "made"), training.normal("control")
+        defects = [own[:_MOST] for defect in training.defects if (own := training.damaged(defect))]
         share = self.settings.controls if controls and plain else float(bool(controls))
         drawn = []
-        for damaged, control, kind, place in torch.rand(count, 4, generator=rng, dtype=torch.float64).tolist():
-            group = kinds[int(kind * len(kinds))] if damaged < 0.5 else controls if control < share else plain
+        for damaged, control, defect, place in torch.rand(count, 4, generator=rng, dtype=torch.float64).tolist():
+            group = defects[int(defect * len(defects))] if damaged < 0.5 else controls if control < share else plain
             drawn.append(group[int(place * len(group))])
         return drawn
 
@@ -175,7 +175,7 @@ def focal_loss(probability: Tensor, mask: Tensor) -> Tensor:
     1 - 1e-5 and the wrong one 1e-5, and 1e-5 is added to p.
 
     Args:
-        probability: float32 (B,2,H,W): sound, damaged; sums to 1.
+        probability: float32 (B,2,H,W): normal, damaged; sums to 1.
         mask: float32 (B,1,H,W), {0,1}.
     """
     damaged = (mask > 0.5).float().clamp(_SMOOTH, 1 - _SMOOTH)

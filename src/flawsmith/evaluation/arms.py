@@ -1,7 +1,7 @@
 """The arms of a proof: which pairs each learns from beside the shots, made by whichever generator.
 
 Another generator's pairs are made in a run folder of their own, `arms/<name>/`, by the same stages and from the same
-plan: the same sound parts, shots, poses and seeds, so that the arms differ in the paint alone.
+plan: the same normal parts, shots, poses and seeds, so that the arms differ in the paint alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from flawsmith.types import Example
 REAL, OURS, NONE = "real-only", "ours", "none"
 NO_CONTROLS = f"{OURS}, no controls"
 HELD_CONTROLS = 40
-"""Controls a run keeps for the artefact score, at most; they and their sound parts are never learned from."""
+"""Controls a run keeps for the artefact score, at most; they and their normal parts are never learned from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,9 @@ class Piece:
     mask: Path
     """Where it was painted; a control's example has no label, for nothing is wrong with it."""
     normal: str
-    """Id of the sound photograph beneath."""
+    """Id of the normal photograph beneath."""
     place: int
-    """Its place among the pairs of its kind, in the order of the plan."""
+    """Its place among the pairs of its defect type, in the order of the plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def pieces(run: Run, product: str) -> tuple[list[Piece], list[Piece]]:
 
 
 def held_out(controls: Sequence[Piece], normals: Sequence[Example]) -> list[Piece]:
-    """Choose the controls that judge artefacts: evenly spaced, and few enough that nine in ten sound parts stay."""
+    """Choose the controls that judge artefacts: evenly spaced, and few enough that nine in ten normal parts stay."""
     count = min(HELD_CONTROLS, len(controls) // 2, max(1, len(normals) // 10))
     if not controls or count < 1:
         return []
@@ -120,7 +120,7 @@ def make_arms(run: Run, others: dict[str, Run], product: str, split: Split, held
     shots = Counter(str(e.defect) for e in split.shots)
     made, controls = (_without(group, away) for group in pieces(run, product))
     name = run.config.generator.name
-    arms = [Arm(REAL, "shots and sound parts")]
+    arms = [Arm(REAL, "shots and normal parts")]
     stores: dict[str, tuple[list[Piece], list[Piece]]] = {}
     for other, folder in others.items():
         own, own_controls = (_without(group, away) for group in pieces(folder, product))
@@ -143,7 +143,7 @@ def make_arms(run: Run, others: dict[str, Run], product: str, split: Split, held
             )
         )
     for times in part.curve:
-        limit = {kind: math.ceil(times * count) for kind, count in shots.items()}
+        limit = {defect: math.ceil(times * count) for defect, count in shots.items()}
         few = [p for p in made if p.place < limit[str(p.example.defect)]]
         if len(few) < len(made):
             most = max(limit.values())
@@ -160,11 +160,11 @@ def make_arms(run: Run, others: dict[str, Run], product: str, split: Split, held
 
 
 def common_set(
-    split: Split, held: Sequence[Piece], size: int, kinds: Sequence[str], forbidden: frozenset[str]
+    split: Split, held: Sequence[Piece], size: int, defects: Sequence[str], forbidden: frozenset[str]
 ) -> TrainingSet:
-    """Return what every arm learns from: the sound parts but those under held-out controls. No test picture can enter."""
+    """Return what every arm learns from: the normal parts but those under held-out controls. No test picture can enter."""
     away = {piece.normal for piece in held}
-    made = TrainingSet(size, kinds, forbidden)
+    made = TrainingSet(size, defects, forbidden)
     for example in split.normals:
         if example.id not in away:
             made.add(example, "real")
@@ -172,7 +172,7 @@ def common_set(
 
 
 def training_set(common: TrainingSet, arm: Arm, split: Split) -> TrainingSet:
-    """Return what an arm's detectors learn from: sound parts, shots, its pairs and controls."""
+    """Return what an arm's detectors learn from: normal parts, shots, its pairs and controls."""
     made = common.clone()
     for example in split.shots:
         made.add(example, "real")

@@ -17,7 +17,7 @@ from flawsmith.interfaces import Detector
 from flawsmith.types import Prediction
 
 _CHUNK = 16
-_PART = {"localization": "anomaly_map", "detection": "score", "classification": "kind"}
+_PART = {"localization": "anomaly_map", "detection": "score", "classification": "probabilities"}
 
 
 class Evaluator:
@@ -25,25 +25,25 @@ class Evaluator:
 
     Args:
         split: One product's pictures.
-        kinds: Its kinds of damage, in the order in which detectors count them.
+        defect types: Its defect types of damage, in the order in which detectors count them.
         size: Side of the squares that detectors see.
         drop_twins: Leave out what seems to be a second photograph of a shot.
 
     Raises:
-        DataError: the test set lacks sound or damaged pictures.
+        DataError: the test set lacks normal or damaged pictures.
     """
 
-    def __init__(self, split: Split, kinds: Sequence[str], size: int, *, drop_twins: bool) -> None:
+    def __init__(self, split: Split, defects: Sequence[str], size: int, *, drop_twins: bool) -> None:
         kept = shots.provable(split, drop_twins=drop_twins)
         self.size = size
         self.left_out = len(split.test_defects) - len(kept.test_defects)
-        self.tests = [*(e for e in kept.test_defects if e.defect in kinds), *kept.test_normals]
+        self.tests = [*(e for e in kept.test_defects if e.defect in defects), *kept.test_normals]
         # Pictures left out as twins are test pictures still: no detector may learn from them either.
         everyone = [*split.test_defects, *split.test_normals]
         self.forbidden = frozenset(shots.content_hash(example.image) for example in everyone)
-        places = {kind: number for number, kind in enumerate(kinds)}
+        places = {defect: number for number, defect in enumerate(defects)}
         numbers = [places[e.defect] if e.defect is not None else -1 for e in self.tests]
-        self.evaluation_set = EvaluationSet(tuple(e.id for e in self.tests), np.array(numbers), tuple(kinds))
+        self.evaluation_set = EvaluationSet(tuple(e.id for e in self.tests), np.array(numbers), tuple(defects))
         self._normals = {example.id: example for example in split.normals}
         self._sheet: tuple[torch.Tensor, list[np.ndarray]] | None = None
 
@@ -55,17 +55,17 @@ class Evaluator:
         pictures, masks = self._sheet
         found = predicted(detector, pictures)
         answers = {task: getattr(found, _PART[task]) for task in asked}
-        anomaly_map, score, kind = (answers.get(task) for task in _PART)
+        anomaly_map, score, probabilities = (answers.get(task) for task in _PART)
         return outcome(
             self.evaluation_set,
             masks,
             None if anomaly_map is None else [one[0].numpy() for one in anomaly_map],
             None if score is None else score.numpy(),
-            None if kind is None else kind.numpy(),
+            None if probabilities is None else probabilities.numpy(),
         )
 
     def artefact(self, detector: Detector, held: Sequence[Piece]) -> dict[str, float]:
-        """Return how much louder a detector fires where a sound part was repainted than on the same place untouched.
+        """Return how much louder a detector fires where a normal part was repainted than on the same place untouched.
 
         `louder` is the share of controls whose repainted place has the higher greatest anomaly_map (ties count half): 0.5 = a
         repainted place looks like any other, 1 = the detector has learned "repainted = damaged". The held-out controls and
@@ -97,4 +97,4 @@ def predicted(detector: Detector, pictures: torch.Tensor) -> Prediction:
         values = [getattr(one, name) for one in parts]
         return None if any(value is None for value in values) else torch.cat(values)
 
-    return Prediction(joined("anomaly_map"), joined("score"), joined("kind"))
+    return Prediction(joined("anomaly_map"), joined("score"), joined("probabilities"))

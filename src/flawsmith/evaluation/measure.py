@@ -1,4 +1,4 @@
-"""Rulers of the pictures themselves: windows round real and made damage, features once, every metric a kind.
+"""Rulers of the pictures themselves: windows round real and made damage, features once, every metric a defect type.
 
 In the clean protocol made pairs are compared with the shots alone, so the test set stays unseen; in the field protocol
 with the test defects, as papers do.
@@ -59,7 +59,7 @@ def measure(run: Run) -> Path:
     metrics: dict[str, Metric] = {name: registry.get("metrics", name) for name in config.measure.metrics}
     normals = {example.id: example for example in split.normals}
     rows = run.kept()
-    kinds = sorted({(e.product, str(e.defect)) for e in split.shots})
+    defects = sorted({(e.product, str(e.defect)) for e in split.shots})
     tree: dict[str, Any] = {
         "extractor": {"name": extractor.name, "fingerprint": extractor.fingerprint},
         "window": SIDE,
@@ -67,22 +67,22 @@ def measure(run: Run) -> Path:
         "resamples": config.measure.resamples,
         "products": {},
     }
-    with progress("measure", len(kinds), "kinds") as advance:
-        for product, kind in kinds:
-            own = [row for row in rows if (row["product"], row["defect"]) == (product, kind)]
-            theirs = [close_up(example) for example in real if (example.product, example.defect) == (product, kind)]
+    with progress("measure", len(defects), "defects") as advance:
+        for product, defect in defects:
+            own = [row for row in rows if (row["product"], row["defect"]) == (product, defect)]
+            theirs = [close_up(example) for example in real if (example.product, example.defect) == (product, defect)]
             ours = [_made(run, row, normals) for row in own]
             feature_sets = feature_set(theirs, extractor), feature_set(ours, extractor)
             figures: dict[str, Figure] = {}
             for place, metric in enumerate(metrics.values()):
                 rng = np.random.default_rng((config.seed, 51, place))
                 figures |= metric(*feature_sets, rng, config.measure.resamples)
-            tree["products"].setdefault(product, {})[kind] = {
+            tree["products"].setdefault(product, {})[defect] = {
                 "real": len(theirs),
                 "made": len(ours),
                 "figures": {name: _plain(figure) for name, figure in figures.items()},
             }
-            advance(1, kind)
+            advance(1, defect)
     write_json(path, tree)
     run.log(stage="measure", seconds=round(time.time() - begun, 1), what=f"{len(rows)} pairs")
     run.finish("measure", stamp)
@@ -108,18 +108,18 @@ def metrics_sentence(tree: dict[str, Any]) -> str:
 
 
 def metric_rows(tree: dict[str, Any], product: str) -> tuple[list[str], list[list[str]]]:
-    """Return heads and rows, a kind each, of one product's figures: "value [low, high]"."""
-    kinds = tree["products"][product]
-    names = list(dict.fromkeys(name for kind in kinds.values() for name in kind["figures"]))
+    """Return heads and rows, a defect type each, of one product's figures: "value [low, high]"."""
+    defects = tree["products"][product]
+    names = list(dict.fromkeys(name for defect in defects.values() for name in defect["figures"]))
     rows = []
-    for kind, own in kinds.items():
+    for defect, own in defects.items():
         cells = [_cell(own["figures"].get(name)) for name in names]
-        rows.append([f"{kind} ({own['made']} made, {own['real']} real)", *cells])
-    return ["kind", *names], rows
+        rows.append([f"{defect} ({own['made']} made, {own['real']} real)", *cells])
+    return ["defect", *names], rows
 
 
 def feature_set(views: Views, extractor: Extractor) -> FeatureSet:
-    """Describe windows (image float32 (S,S,3), mask bool (S,S), the sound one beneath or None) once."""
+    """Describe windows (image float32 (S,S,3), mask bool (S,S), the normal one beneath or None) once."""
     size = (len(views), SIDE, SIDE)
     image = torch.from_numpy(np.array([view[0] for view in views], np.float32).reshape(*size, 3)).permute(0, 3, 1, 2)
     mask = torch.from_numpy(np.array([view[1] for view in views], bool).reshape(size))
@@ -142,11 +142,11 @@ def feature_set(views: Views, extractor: Extractor) -> FeatureSet:
 
 
 def _made(run: Run, row: dict[str, Any], normals: dict[str, Example]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    sound = images.read(normals[row["normal"]].image)
-    span = images.range_of(sound)
+    normal = images.read(normals[row["normal"]].image)
+    span = images.range_of(normal)
     native = images.read(run.path(row["image"]))
     mask = images.read_mask(run.path(row["mask"]), native.shape)
-    image, label, below = window(images.to_model(native, span), mask, images.to_model(sound, span))
+    image, label, below = window(images.to_model(native, span), mask, images.to_model(normal, span))
     return image, label, below
 
 

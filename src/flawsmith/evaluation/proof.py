@@ -18,7 +18,7 @@ from flawsmith.metrics.ranking import confusion, weighted_ap
 
 _DECIDES = {"localization": "ap", "detection": "auroc", "classification": "recall"}
 FEW_TESTS = 10
-"""Fewer test pictures of a kind than this are worth a note."""
+"""Fewer test pictures of a defect type than this are worth a note."""
 _TELLING = 3
 
 
@@ -41,9 +41,9 @@ def proof_tree(config: Config, split: Split, evaluator: Evaluator, tried: Tried,
     counts = Counter(example.defect for example in evaluator.tests)
     return {
         "size": evaluator.size,
-        "kinds": list(evaluation_set.kinds),
+        "defects": list(evaluation_set.defects),
         "shots": dict(sorted(Counter(str(e.defect) for e in split.shots).items())),
-        "test": {"sound": counts[None], **{kind: counts[kind] for kind in evaluation_set.kinds}},
+        "test": {"normal": counts[None], **{defect: counts[defect] for defect in evaluation_set.defects}},
         "twins_left_out": evaluator.left_out,
         "notes": _notes(config, evaluator, counts),
         "arms": {arm.name: arm.facts() | {"figures": figures(tried.outcomes[arm.name])} for arm in tried.arms},
@@ -61,11 +61,11 @@ def proof_tree(config: Config, split: Split, evaluator: Evaluator, tried: Tried,
 
 
 def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return task -> kind -> figure -> {mean, each}: a value a seed."""
+    """Return task -> defect type -> figure -> {mean, each}: a value a seed."""
     merged: dict[str, Any] = {}
     for task in TASKS:
-        for kind in outcomes[0].figures.get(task, {}):
-            merged.setdefault(task, {})[kind] = _spread([one.figures[task][kind] for one in outcomes])
+        for defect in outcomes[0].figures.get(task, {}):
+            merged.setdefault(task, {})[defect] = _spread([one.figures[task][defect] for one in outcomes])
     return merged
 
 
@@ -75,13 +75,13 @@ def _spread(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
 
 
 def _confusion(evaluation_set: EvaluationSet, outcomes: Sequence[Outcome]) -> list[list[float]]:
-    """Return how many test defects of each kind (row) are called which (column): the mean over seeds; [] = not told."""
-    own = np.flatnonzero(evaluation_set.kind >= 0)
-    told = [one.kind.argmax(1)[own] for one in outcomes if one.kind is not None]
+    """Return how many test defects of each type (row) are called which (column): the mean over seeds; [] = not told."""
+    own = np.flatnonzero(evaluation_set.defect >= 0)
+    told = [one.probabilities.argmax(1)[own] for one in outcomes if one.probabilities is not None]
     if not told:
         return []
-    numbers = range(len(evaluation_set.kinds))
-    tables = [confusion(evaluation_set.kind[own].tolist(), answer.tolist(), numbers) for answer in told]
+    numbers = range(len(evaluation_set.defects))
+    tables = [confusion(evaluation_set.defect[own].tolist(), answer.tolist(), numbers) for answer in told]
     return [[round(float(cell), 2) for cell in row] for row in np.mean(tables, axis=0)]
 
 
@@ -122,22 +122,22 @@ def _notes(config: Config, evaluator: Evaluator, counts: Counter[str | None]) ->
         notes.append(
             f"{evaluator.left_out} test pictures were left out: they seem to be second photographs of a shot's damage"
         )
-    for kind in evaluator.evaluation_set.kinds:
-        if not counts[kind]:
-            notes.append(f"{kind}: no test picture is left, so nothing can be said of it")
-        elif counts[kind] < FEW_TESTS:
-            notes.append(f"{kind}: only {counts[kind]} test pictures, so its interval is rough")
+    for defect in evaluator.evaluation_set.defects:
+        if not counts[defect]:
+            notes.append(f"{defect}: no test picture is left, so nothing can be said of it")
+        elif counts[defect] < FEW_TESTS:
+            notes.append(f"{defect}: only {counts[defect]} test pictures, so its interval is rough")
     if part.seeds < 3:
         notes.append(f"trained with {part.seeds} seed{'s' if part.seeds > 1 else ''}: a verdict needs at least 3")
     if part.protocol == "field":
         notes.append("field protocol: best-on-test chose its epoch by the test set; believe the last epoch")
         if config.data.shots != "third":
-            notes.append(f"the papers learn from a third of each kind; here data.shots is {config.data.shots}")
+            notes.append(f"the papers learn from a third of each defect type; here data.shots is {config.data.shots}")
     return notes
 
 
 def _telling(evaluator: Evaluator, tried: Tried) -> list[dict[str, Any]]:
-    """Return the test pictures on which ours gained and lost most against real-only, a few a kind."""
+    """Return the test pictures on which ours gained and lost most against real-only, a few a defect type."""
     mine, other = tried.outcomes.get(OURS, []), tried.outcomes[REAL]
     if not mine or mine[0].damaged is None:
         return []
@@ -150,7 +150,7 @@ def _telling(evaluator: Evaluator, tried: Tried) -> list[dict[str, Any]]:
     )
     chosen = []
     for number in evaluator.evaluation_set.asked():
-        own = np.flatnonzero(evaluator.evaluation_set.kind == number)
+        own = np.flatnonzero(evaluator.evaluation_set.defect == number)
         order = own[np.argsort(-gain[own], kind="stable")]
         picks = [(place, "gained") for place in order[:_TELLING] if gain[place] > 0]
         picks += [(place, "lost") for place in order[::-1][:_TELLING] if gain[place] < 0]
@@ -159,7 +159,7 @@ def _telling(evaluator: Evaluator, tried: Tried) -> list[dict[str, Any]]:
             chosen.append(
                 {
                     "id": example.id,
-                    "kind": example.defect,
+                    "defect": example.defect,
                     "what": what,
                     "change": round(float(gain[place]), 4),
                     "place": int(place),
@@ -171,9 +171,9 @@ def _telling(evaluator: Evaluator, tried: Tried) -> list[dict[str, Any]]:
 
 
 def _alone(one: Outcome, evaluation_set: EvaluationSet) -> np.ndarray:
-    """Return float64 (P,): pixel AP within each damaged picture alone; 0 for sound ones."""
-    assert one.damaged is not None and one.sound is not None
-    own = np.flatnonzero(evaluation_set.kind >= 0)
-    found = np.zeros(len(evaluation_set.kind))
-    found[own] = weighted_ap(one.damaged[own], one.sound[own], np.eye(len(own), dtype=np.float32))
+    """Return float64 (P,): pixel AP within each damaged picture alone; 0 for normal ones."""
+    assert one.damaged is not None and one.normal is not None
+    own = np.flatnonzero(evaluation_set.defect >= 0)
+    found = np.zeros(len(evaluation_set.defect))
+    found[own] = weighted_ap(one.damaged[own], one.normal[own], np.eye(len(own), dtype=np.float32))
     return found

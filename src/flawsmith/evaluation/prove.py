@@ -102,12 +102,12 @@ class _Trainer:
 
     def prove(self, product: str, split: Split, others: dict[str, Run]) -> dict[str, Any]:
         """Return one product's part of proof.json."""
-        kinds = tuple(sorted({str(example.defect) for example in split.shots}))
+        defects = tuple(sorted({str(example.defect) for example in split.shots}))
         size = proof_size(self._config, split.normals)
-        evaluator = Evaluator(split, kinds, size, drop_twins=self._part.near_duplicates == "drop")
+        evaluator = Evaluator(split, defects, size, drop_twins=self._part.near_duplicates == "drop")
         held = held_out(pieces(self._run, product)[1], split.normals)
-        arms = [*make_arms(self._run, others, product, split, held), Arm(NONE, f"sound parts alone ({REFERENCE})")]
-        common = common_set(split, held, size, kinds, evaluator.forbidden)
+        arms = [*make_arms(self._run, others, product, split, held), Arm(NONE, f"normal parts alone ({REFERENCE})")]
+        common = common_set(split, held, size, defects, evaluator.forbidden)
         tried = Tried(arms, {}, {}, {}, {})
         name = f"prove {product}"
         with progress(name, len(arms) * self._part.seeds, "trainings") as advance:
@@ -155,7 +155,7 @@ class _Trainer:
         last, best = Outcome(), Outcome() if self._part.protocol == "field" else None
         asked = {"localization", "detection", "classification"}
         for name in [REFERENCE] if arm.name == NONE else self._part.detectors:
-            detector = self._detector(name, training.kinds)
+            detector = self._detector(name, training.defects)
             own = asked & detector.tells
             if not own:
                 continue
@@ -172,13 +172,15 @@ class _Trainer:
                 last.figures["artefact"] = {ALL: evaluator.artefact(detector, held)}
         return last, best
 
-    def _detector(self, name: str, kinds: Sequence[str]) -> Detector:
-        kind: type[Detector] = registry.get("detectors", name)
+    def _detector(self, name: str, defects: Sequence[str]) -> Detector:
+        plugin: type[Detector] = registry.get("detectors", name)
         given = dict(self._part.settings.get(name, {}))
-        if "controls" in kind.Settings.model_fields:
+        if "controls" in plugin.Settings.model_fields:
             given = {"controls": self._part.controls} | given
-        settings = validate(kind.Settings, given, where=f"prove.settings.{name}")
-        return kind(settings, kinds, extractor=self._extractor if kind.needs_extractor else None, device=self._device)
+        settings = validate(plugin.Settings, given, where=f"prove.settings.{name}")
+        return plugin(
+            settings, defects, extractor=self._extractor if plugin.needs_extractor else None, device=self._device
+        )
 
 
 def proof_size(config: Config, normals: Sequence[Example]) -> int:

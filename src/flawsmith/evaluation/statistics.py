@@ -1,8 +1,9 @@
-"""Does it help? Paired bootstrap of two arms over the same test pictures and seeds, and the verdict a kind.
+"""Does it help? Paired bootstrap of two arms over the same test pictures and seeds, and the verdict a defect type.
 
-Test pictures are drawn with replacement within each kind and within the sound ones, seeds with replacement too; both
-arms get the same draw, so what is common to them cancels. Point estimates come from exact figures (`metrics.ranking`);
-the intervals of pixel figures from scores binned by their quantiles, for a thousand exact ones would take hours.
+Test pictures are drawn with replacement within each defect type and within the normal ones, seeds with replacement too;
+both arms get the same draw, so what is common to them cancels. Point estimates come from exact figures
+(`metrics.ranking`); the intervals of pixel figures from scores binned by their quantiles, for a thousand exact ones
+would take hours.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ TASKS: dict[Task, tuple[str, str]] = {
     "classification": ("classification", "recall"),
 }
 """What is asked, and the figure that decides."""
-MEAN, ALL = "mean over kinds", "all pictures"
+MEAN, ALL = "mean over defect types", "all pictures"
 BINS = 4096
 
 
@@ -36,17 +37,17 @@ class EvaluationSet:
     """What the test pictures are, in the order in which every detector answers them."""
 
     ids: tuple[str, ...]
-    kind: np.ndarray
-    """int (P,): number of the kind, -1 = sound."""
-    kinds: tuple[str, ...]
+    defect: np.ndarray
+    """int (P,): number of the defect type, -1 = normal."""
+    defects: tuple[str, ...]
 
     def groups(self) -> list[np.ndarray]:
-        """Return the places of the sound pictures and of each kind's."""
-        return [np.flatnonzero(self.kind == number) for number in range(-1, len(self.kinds))]
+        """Return the places of the normal pictures and of each defect type's."""
+        return [np.flatnonzero(self.defect == number) for number in range(-1, len(self.defects))]
 
     def asked(self) -> list[int]:
-        """Return the kinds that have test pictures."""
-        return [number for number in range(len(self.kinds)) if (self.kind == number).any()]
+        """Return the defect types that have test pictures."""
+        return [number for number in range(len(self.defects)) if (self.defect == number).any()]
 
 
 @dataclass(slots=True)
@@ -55,27 +56,27 @@ class Outcome:
 
     damaged: np.ndarray | None = None
     """int32 (P,B), B <= BINS: damaged pixels of each picture by score, the highest bin first."""
-    sound: np.ndarray | None = None
+    normal: np.ndarray | None = None
     """int32 (P,B): its other pixels."""
     score: np.ndarray | None = None
     """float32 (P,)."""
-    kind: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
     """float32 (P,K)."""
     thumbs: np.ndarray | None = None
     """uint8 (P,t,t): the anomaly_map, small, for the report."""
     figures: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
-    """task -> kind, MEAN or ALL -> name -> exact figure."""
+    """task -> defect type, MEAN or ALL -> name -> exact figure."""
 
     def take(self, other: Outcome) -> None:
         """Add another detector's answers to tasks that this one leaves open."""
-        for name in ("damaged", "sound", "score", "kind", "thumbs"):
+        for name in ("damaged", "normal", "score", "probabilities", "thumbs"):
             if getattr(other, name) is not None:
                 setattr(self, name, getattr(other, name))
         self.figures |= other.figures
 
     def save(self, path: Path) -> None:
         """Write everything to one .npz, whole or not at all."""
-        arrays = {name: getattr(self, name) for name in ("damaged", "sound", "score", "kind", "thumbs")}
+        arrays = {name: getattr(self, name) for name in ("damaged", "normal", "score", "probabilities", "thumbs")}
         file = BytesIO()
         np.savez_compressed(
             file,
@@ -97,7 +98,7 @@ def outcome(
     masks: Sequence[np.ndarray],
     anomaly_map: Sequence[np.ndarray] | None,
     score: np.ndarray | None,
-    kind: np.ndarray | None,
+    probabilities: np.ndarray | None,
 ) -> Outcome:
     """Compute exact figures and what resampling needs.
 
@@ -106,10 +107,10 @@ def outcome(
         masks: bool (S,S) each.
         anomaly_map: float32 (S,S) each; None = not told.
         score: float32 (P,).
-        kind: float32 (P,K) probabilities.
+        probabilities: float32 (P,K), over the defect types.
     """
-    made = Outcome(score=score, kind=kind)
-    sound, *kinds = evaluation_set.groups()
+    made = Outcome(score=score, probabilities=probabilities)
+    normal, *defects = evaluation_set.groups()
     if anomaly_map is not None:
         made.figures["localization"] = _where(evaluation_set, masks, anomaly_map)
         pooled = np.concatenate([one.ravel()[:: max(1, one.size // 4096)] for one in anomaly_map])
@@ -118,21 +119,21 @@ def outcome(
         edges = np.unique(
             np.concatenate([np.quantile(part, np.linspace(0, 1, BINS // 2)) for part in (pooled, damaged)])
         ).astype(np.float32)
-        made.damaged, made.sound = histograms(anomaly_map, masks, edges)
+        made.damaged, made.normal = histograms(anomaly_map, masks, edges)
         made.thumbs = np.stack([_thumb(one) for one in anomaly_map])
     if score is not None:
         table = {}
         for number in evaluation_set.asked():
-            table[evaluation_set.kinds[number]] = _image(score, kinds[number], sound)
-        table[ALL] = _image(score, np.flatnonzero(evaluation_set.kind >= 0), sound)
+            table[evaluation_set.defects[number]] = _image(score, defects[number], normal)
+        table[ALL] = _image(score, np.flatnonzero(evaluation_set.defect >= 0), normal)
         made.figures["detection"] = table | {MEAN: _mean(table, evaluation_set)}
-    if kind is not None:
-        right = kind.argmax(1) == evaluation_set.kind
+    if probabilities is not None:
+        right = probabilities.argmax(1) == evaluation_set.defect
         table = {
-            evaluation_set.kinds[number]: {"recall": float(right[kinds[number]].mean())}
+            evaluation_set.defects[number]: {"recall": float(right[defects[number]].mean())}
             for number in evaluation_set.asked()
         }
-        table[ALL] = {"accuracy": float(right[evaluation_set.kind >= 0].mean())}
+        table[ALL] = {"accuracy": float(right[evaluation_set.defect >= 0].mean())}
         made.figures["classification"] = table | {
             MEAN: _mean({k: v for k, v in table.items() if k != ALL}, evaluation_set)
         }
@@ -140,8 +141,8 @@ def outcome(
 
 
 def draws(evaluation_set: EvaluationSet, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Return float32 (R,P): how often each test picture is drawn, within its kind, in each resample."""
-    weights = np.zeros((resamples, len(evaluation_set.kind)), np.float32)
+    """Return float32 (R,P): how often each test picture is drawn, within its defect type, in each resample."""
+    weights = np.zeros((resamples, len(evaluation_set.defect)), np.float32)
     for group in evaluation_set.groups():
         if len(group):
             weights[:, group] = rng.multinomial(len(group), np.full(len(group), 1 / len(group)), size=resamples)
@@ -149,26 +150,26 @@ def draws(evaluation_set: EvaluationSet, resamples: int, rng: np.random.Generato
 
 
 def resampled(evaluation_set: EvaluationSet, one: Outcome, weights: np.ndarray) -> dict[tuple[Task, str], np.ndarray]:
-    """Return float64 (R,) of the deciding figure for each task and kind, MEAN and ALL, under each row of weights."""
+    """Return float64 (R,) of the deciding figure for each task and type, MEAN and ALL, under each row of weights."""
     found: dict[tuple[Task, str], np.ndarray] = {}
-    sound, *kinds = evaluation_set.groups()
-    damaged = np.flatnonzero(evaluation_set.kind >= 0)
-    for name, own in [*((evaluation_set.kinds[n], kinds[n]) for n in evaluation_set.asked()), (ALL, damaged)]:
-        both = np.concatenate([own, sound])
-        if one.damaged is not None and one.sound is not None:
-            found["localization", name] = weighted_ap(one.damaged[both], one.sound[both], weights[:, both])
-        if one.score is not None and len(sound):
-            higher = np.sign(one.score[own][:, None] - one.score[sound][None]) * 0.5 + 0.5
-            wins = ((weights[:, own] @ higher) * weights[:, sound]).sum(1)
-            found["detection", name] = wins / (weights[:, own].sum(1) * weights[:, sound].sum(1))
-        if one.kind is not None:
-            right = (one.kind.argmax(1) == evaluation_set.kind)[own].astype(np.float32)
+    normal, *defects = evaluation_set.groups()
+    damaged = np.flatnonzero(evaluation_set.defect >= 0)
+    for name, own in [*((evaluation_set.defects[n], defects[n]) for n in evaluation_set.asked()), (ALL, damaged)]:
+        both = np.concatenate([own, normal])
+        if one.damaged is not None and one.normal is not None:
+            found["localization", name] = weighted_ap(one.damaged[both], one.normal[both], weights[:, both])
+        if one.score is not None and len(normal):
+            higher = np.sign(one.score[own][:, None] - one.score[normal][None]) * 0.5 + 0.5
+            wins = ((weights[:, own] @ higher) * weights[:, normal]).sum(1)
+            found["detection", name] = wins / (weights[:, own].sum(1) * weights[:, normal].sum(1))
+        if one.probabilities is not None:
+            right = (one.probabilities.argmax(1) == evaluation_set.defect)[own].astype(np.float32)
             found["classification", name] = weights[:, own] @ right / weights[:, own].sum(1)
     for task in TASKS:
         parts = [
-            found[task, evaluation_set.kinds[n]]
+            found[task, evaluation_set.defects[n]]
             for n in evaluation_set.asked()
-            if (task, evaluation_set.kinds[n]) in found
+            if (task, evaluation_set.defects[n]) in found
         ]
         if parts:
             found[task, MEAN] = np.mean(parts, axis=0)
@@ -183,7 +184,7 @@ def compare(
     confidence: float,
     rng: np.random.Generator,
 ) -> list[dict[str, Any]]:
-    """Return a row a task and kind: difference, interval, verdict, and how far it can be trusted.
+    """Return a row a task and defect type: difference, interval, verdict, and how far it can be trusted.
 
     Args:
         arm: A seed's resampled figures each, as `resampled` returns them.
@@ -194,19 +195,19 @@ def compare(
     """
     rows = []
     count = len(arm)
-    for task, kind in arm[0]:
-        if any((task, kind) not in seed for seed in (*arm, *against)):
+    for task, defect in arm[0]:
+        if any((task, defect) not in seed for seed in (*arm, *against)):
             continue
-        gaps = np.stack([mine[task, kind] - other[task, kind] for mine, other in zip(arm, against, strict=True)])
+        gaps = np.stack([mine[task, defect] - other[task, defect] for mine, other in zip(arm, against, strict=True)])
         chosen = rng.integers(count, size=(count, gaps.shape[1]))
         gap = np.take_along_axis(gaps, chosen, axis=0).mean(0)
         low, high = np.quantile(gap, [(1 - confidence) / 2, (1 + confidence) / 2])
-        each = [_figure(mine, task, kind) - _figure(other, task, kind) for mine, other in zip(*exact, strict=True)]
+        each = [_figure(mine, task, defect) - _figure(other, task, defect) for mine, other in zip(*exact, strict=True)]
         value = float(np.mean(each))
         rows.append(
             {
                 "task": task,
-                "kind": kind,
+                "defect": defect,
                 "difference": round(value, 5),
                 "low": round(float(low), 5),
                 "high": round(float(high), 5),
@@ -224,38 +225,38 @@ def verdict(low: float, high: float) -> str:
     return "helps" if low > 0 else "harms" if high < 0 else "no effect"
 
 
-def _figure(one: Outcome, task: Task, kind: str) -> float:
-    table = one.figures[task][kind]
+def _figure(one: Outcome, task: Task, defect: str) -> float:
+    table = one.figures[task][defect]
     return table[
-        {"localization": "ap", "detection": "auroc", "classification": "accuracy" if kind == ALL else "recall"}[task]
+        {"localization": "ap", "detection": "auroc", "classification": "accuracy" if defect == ALL else "recall"}[task]
     ]
 
 
 def _where(
     evaluation_set: EvaluationSet, masks: Sequence[np.ndarray], anomaly_map: Sequence[np.ndarray]
 ) -> dict[str, dict[str, float]]:
-    sound, *kinds = evaluation_set.groups()
+    normal, *defects = evaluation_set.groups()
     table = {}
     for name, own in [
-        *((evaluation_set.kinds[n], kinds[n]) for n in evaluation_set.asked()),
-        (ALL, np.flatnonzero(evaluation_set.kind >= 0)),
+        *((evaluation_set.defects[n], defects[n]) for n in evaluation_set.asked()),
+        (ALL, np.flatnonzero(evaluation_set.defect >= 0)),
     ]:
         ranking = Ranking(regions=True)
-        for place in (*own, *sound):
+        for place in (*own, *normal):
             ranking.add(anomaly_map[place], masks[place])
         table[name] = ranking.result().figures()
     return table | {MEAN: _mean({k: v for k, v in table.items() if k != ALL}, evaluation_set)}
 
 
-def _image(score: np.ndarray, damaged: np.ndarray, sound: np.ndarray) -> dict[str, float]:
+def _image(score: np.ndarray, damaged: np.ndarray, normal: np.ndarray) -> dict[str, float]:
     ranking = Ranking()
-    both = np.concatenate([damaged, sound])
+    both = np.concatenate([damaged, normal])
     ranking.add(score[both], np.arange(len(both)) < len(damaged))
     return ranking.result().figures()
 
 
 def _mean(table: dict[str, dict[str, float]], evaluation_set: EvaluationSet) -> dict[str, float]:
-    own = [table[evaluation_set.kinds[number]] for number in evaluation_set.asked()]
+    own = [table[evaluation_set.defects[number]] for number in evaluation_set.asked()]
     return {name: float(np.mean([one[name] for one in own])) for name in own[0]}
 
 

@@ -1,4 +1,4 @@
-"""Write the sound parts and the made pairs in the layouts that other tools read: export/<format>/."""
+"""Write the normal parts and the made pairs in the layouts that other tools read: export/<format>/."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flawsmith.types import Example
 def export(run: Run) -> None:
     """Run the stage; does nothing when every format is there already with the same input.
 
-    Exported are the sound parts to learn from (train), those held out (test) and the pairs that stand (test, with
+    Exported are the normal parts to learn from (train), those held out (test) and the pairs that stand (test, with
     masks): made, and not rejected where the run is screened. Real defects are left out: the shots would flatter
     whatever is trained here, and the test pictures must stay unseen.
 
@@ -39,7 +39,7 @@ def export(run: Run) -> None:
 
 
 def exported(run: Run) -> list[Example]:
-    """Return what goes out: sound parts with split "train" or "test", then the kept pairs in order of their index.
+    """Return what goes out: normal parts with split "train" or "test", then the kept pairs in order of their index.
 
     Raises:
         RunError: there is no kept pair.
@@ -50,13 +50,13 @@ def exported(run: Run) -> list[Example]:
     if not kept:
         require_kept(run)
         raise RunError(f"{run.folder}: nothing to export, {_why_none(run, rows)}")
-    sound = [Example(e.id, e.image, e.product, None, None, "train") for e in split.normals]
-    sound += [Example(e.id, e.image, e.product, None, None, "test") for e in split.test_normals]
+    normal = [Example(e.id, e.image, e.product, None, None, "train") for e in split.normals]
+    normal += [Example(e.id, e.image, e.product, None, None, "test") for e in split.test_normals]
     pairs = [
         Example(row["image"], run.path(row["image"]), row["product"], row["defect"], run.path(row["mask"]), "test")
         for row in kept
     ]
-    return sound + pairs
+    return normal + pairs
 
 
 def _why_none(run: Run, rows: list[dict[str, object]]) -> str:

@@ -1,10 +1,10 @@
 """MVTec AD's folder layout, which Anomalib (`MVTecAD`, `Folder`) and most research code load as it is.
 
     FOLDER/provenance.jsonl                         one line a file: which photograph it came from, and how
-    FOLDER/<product>/train/good/000.png             sound parts to learn from
-    FOLDER/<product>/test/good/000.png              sound parts held out
-    FOLDER/<product>/test/<kind>/000.png            defects
-    FOLDER/<product>/ground_truth/<kind>/000_mask.png
+    FOLDER/<product>/train/good/000.png             normal parts to learn from
+    FOLDER/<product>/test/good/000.png              normal parts held out
+    FOLDER/<product>/test/<defect type>/000.png            defects
+    FOLDER/<product>/ground_truth/<defect type>/000_mask.png
 
 Below a product's folder there is nothing else: Anomalib takes every picture it finds there for a sample. For the same
 reason no defect lies in train/. Masks are 0 and 255, one for each defect, in the order of their pictures.
@@ -43,11 +43,11 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com",
 def write(
     examples: Iterable[Example], folder: Path, *, bits: Literal["8", "native"] = "8", **options: Any
 ) -> dict[str, int]:
-    """Write sound parts and labelled defects below `folder`; what stood there is replaced, whole or not at all.
+    """Write normal parts and labelled defects below `folder`; what stood there is replaced, whole or not at all.
 
     A file that already is what is wanted (PNG, 8 bits, upright) is copied byte for byte; everything else is encoded
     again without loss, but for the depth with `bits="8"`: 16-bit and float pictures of a product are then scaled
-    alike, from the range of its sound parts, so that a defect is no brighter than the part it lies on.
+    alike, from the range of its normal parts, so that a defect is no brighter than the part it lies on.
 
     Files are copied, never linked: a tool that writes into an export must not reach the photographs themselves.
 
@@ -60,7 +60,7 @@ def write(
         Pictures written, a folder: {"screw/train/good": 41, "screw/test/scratch": 50, ...}.
 
     Raises:
-        DataError: nothing to write, a defect without a usable mask, or a product without sound parts to learn from.
+        DataError: nothing to write, a defect without a usable mask, or a product without normal parts to learn from.
         ConfigError: an option that is unknown.
         RunError: the place cannot be written, or is so deep that Anomalib would refuse its paths.
     """
@@ -110,9 +110,9 @@ def safe_name(name: str, taken: Iterable[str] = ()) -> str:
 
 
 def _place(examples: Iterable[Example], folder: Path) -> dict[str, list[Example]]:
-    """Sort the examples into folders below the export, "product/test/kind" and the like, and look for what is wrong."""
+    """Sort the examples into folders below the export, "product/test/scratch" and the like, and look for what is wrong."""
     products: dict[str, str] = {}
-    kinds: dict[str, dict[str, str]] = defaultdict(dict)
+    defects: dict[str, dict[str, str]] = defaultdict(dict)
     placed: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
         if example.product not in products:
@@ -123,15 +123,17 @@ def _place(examples: Iterable[Example], folder: Path) -> dict[str, list[Example]
             continue
         if example.mask is None:
             raise DataError(f"{example.image}: a defect without a mask cannot be exported; draw one, or leave it out")
-        known = kinds[home]
+        known = defects[home]
         if example.defect not in known:
             known[example.defect] = safe_name(example.defect, [*known.values(), "good"])
         placed[f"{home}/test/{known[example.defect]}"].append(example)
     if not placed:
-        raise DataError("nothing to export: there are neither sound parts nor defects")
+        raise DataError("nothing to export: there are neither normal parts nor defects")
     for product, home in products.items():
         if not placed.get(f"{home}/train/good"):
-            raise DataError(f"{product}: no sound parts to learn from, so no tool could train on this export; add some")
+            raise DataError(
+                f"{product}: no normal parts to learn from, so no tool could train on this export; add some"
+            )
     longest = max(len(str(folder.absolute())) + len(home) for home in placed) + len("ground_truth/000000_mask.png")
     if longest > LONGEST_PATH:
         raise RunError(
@@ -159,14 +161,14 @@ def _fill(root: Path, placed: dict[str, list[Example]], bits: str) -> list[dict[
 
 def _pair(root: Path, home: str, name: str, example: Example, span: images.Range | None, bits: str) -> dict[str, Any]:
     """Write one picture, with its mask when it has one; return its line of provenance."""
-    product, side, kind = home.split("/")
+    product, side, defect = home.split("/")
     facts = images.describe(example.image)
-    target = root / product / side / kind / f"{name}{'.tif' if bits == 'native' and facts.depth == 32 else '.png'}"
+    target = root / product / side / defect / f"{name}{'.tif' if bits == 'native' and facts.depth == 32 else '.png'}"
     how = _picture(example.image, target, facts, span, bits)
     line = {"file": target.relative_to(root).as_posix(), "mask": None, "how": how, "id": example.id}
     line |= {"source": str(example.image), "product": example.product, "defect": example.defect}
     if example.defect is not None and example.mask is not None:
-        label = root / product / "ground_truth" / kind / f"{name}_mask.png"
+        label = root / product / "ground_truth" / defect / f"{name}_mask.png"
         mask = images.read_mask(example.mask, facts.shape)
         if not mask.any():
             raise DataError(f"{example.mask}: the mask is empty, so {example.image} is no defect; leave it out")
@@ -195,14 +197,14 @@ def _picture(source: Path, target: Path, facts: images.Facts, span: images.Range
 def _common_ranges(placed: dict[str, list[Example]]) -> dict[str, images.Range]:
     """Return what becomes black and white in each product that has pictures deeper than 8 bits.
 
-    16-bit: from 0 to the end of the bits that the sound parts use, for a 12-bit camera fills a sixteenth of the type
-    and would come out black. float32: from the least to the largest value of the sound parts, or 0..1 when they lie
+    16-bit: from 0 to the end of the bits that the normal parts use, for a 12-bit camera fills a sixteenth of the type
+    and would come out black. float32: from the least to the largest value of the normal parts, or 0..1 when they lie
     within.
     """
     ends: dict[str, list[images.Range]] = defaultdict(list)
     for home, members in placed.items():
-        product, _, kind = home.split("/")
-        for example in members if kind == "good" else ():
+        product, _, defect = home.split("/")
+        for example in members if defect == "good" else ():
             depth = images.describe(example.image).depth
             if depth == 8:
                 continue

@@ -1,8 +1,9 @@
 """Alignment: does the label fit what was painted?
 
-The picture is compared with its own sound photograph, and the label with what visibly changed. Ours: the filter of
+The picture is compared with its own normal photograph, and the label with what visibly changed. Ours: the filter of
 AnomalyControl-Inpaint looks at embeddings alone, and its labels are the masks that were asked for. The label re-fitted
-to the change is computed once for all filters (`ScreeningSet.changed`); the stage may write it in place of one that fails.
+to the change is computed once for all filters (`ScreeningSet.changed`); the stage may write it in place of one that
+fails.
 
 A picture whose photograph is unknown cannot be told, nor one in which nothing changed: that one is not visible.
 """
@@ -38,7 +39,7 @@ class Alignment(Filter):
         "alignment.covered": "the label marks what did not change",
     }
 
-    def fit(self, shots: ScreeningSet, sound: ScreeningSet) -> dict[str, Tensor]:
+    def fit(self, shots: ScreeningSet, normal: ScreeningSet) -> dict[str, Tensor]:
         nothing = torch.full((len(shots),), torch.nan)  # of a shot, nobody has the photograph before
         return {name: nothing.clone() for name in self.scores}
 

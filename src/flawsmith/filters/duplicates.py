@@ -41,12 +41,12 @@ class Duplicates(Filter):
         "duplicates.made": "it is a copy of an earlier picture",
     }
 
-    def __init__(self, settings: config.Settings, kinds: Sequence[str]) -> None:
-        super().__init__(settings, kinds)
+    def __init__(self, settings: config.Settings, defects: Sequence[str]) -> None:
+        super().__init__(settings, defects)
         self._shots = torch.zeros(0, _SMALL, _SMALL)
         self._least = torch.tensor(_MOST)
 
-    def fit(self, shots: ScreeningSet, sound: ScreeningSet) -> dict[str, Tensor]:
+    def fit(self, shots: ScreeningSet, normal: ScreeningSet) -> dict[str, Tensor]:
         self._shots = _small(shots.image)
         alike = _likeness(self._shots, self._shots)
         alike.fill_diagonal_(-1)

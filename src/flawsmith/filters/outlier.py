@@ -51,8 +51,8 @@ class Outlier(Filter):
     settings: OutlierSettings
     scores: ClassVar[dict[str, str]] = {"outlier": "it lies apart from the real shots"}
 
-    def __init__(self, settings: config.Settings, kinds: Sequence[str]) -> None:
-        super().__init__(settings, kinds)
+    def __init__(self, settings: config.Settings, defects: Sequence[str]) -> None:
+        super().__init__(settings, defects)
         if self.settings.model not in _KNOWN:
             raise ConfigError(
                 f"screen.settings.outlier.model: {self.settings.model!r} is no detector that is known here"
@@ -64,7 +64,7 @@ class Outlier(Filter):
         self._model: Any = None
         self._frame: dict[str, Tensor] = {}
 
-    def fit(self, shots: ScreeningSet, sound: ScreeningSet) -> dict[str, Tensor]:
+    def fit(self, shots: ScreeningSet, normal: ScreeningSet) -> dict[str, Tensor]:
         vectors = shots.vector[self.settings.level].double()
         if len(vectors) < _LEAST:
             return {"outlier": torch.full((len(vectors),), torch.nan)}
@@ -99,14 +99,14 @@ class Outlier(Filter):
         centre = vectors.mean(0)
         _, _, basis = torch.linalg.svd(vectors - centre, full_matrices=False)
         self._frame = {"centre": centre, "basis": basis[: min(self.settings.directions, len(vectors) - 1)].T}
-        kind = getattr(import_module(f"pyod.models.{_KNOWN[self.settings.model]}"), self.settings.model)
+        defect = getattr(import_module(f"pyod.models.{_KNOWN[self.settings.model]}"), self.settings.model)
         arguments = dict(self.settings.arguments)
         if self.settings.model == "IForest":
             arguments.setdefault("random_state", self.settings.seed)
         if self.settings.model in ("KNN", "LOF"):
             arguments.setdefault("n_neighbors", min(3, len(vectors) - 1))
         try:
-            self._model = kind(**arguments)
+            self._model = defect(**arguments)
         except TypeError as error:
             raise ConfigError(f"screen.settings.outlier.arguments: {error}") from None
         self._model.fit(self._seen(vectors))

@@ -5,9 +5,10 @@ ControlNet Inpainting", IEEE Access 2024): embeddings of made pictures are compa
 defects, and the closest are kept. The paper's is the embedding of the whole picture (`realism.whole`) with DINOv2.
 
 Ours, for the paper does not say or does not do it: cosine distance to the mean of the nearest 3; only shots of the same
-kind; the window and the tokens inside the mask as two more levels, since small damage vanishes in a whole picture; the
-distance as a multiple of what is usual among the kind's own shots, so that one threshold serves all kinds; and the
-grain, for networks that know objects care little about it: noise in a defect's place lies among shots of odd kinds.
+defect type; the window and the tokens inside the mask as two more levels, since small damage vanishes in a whole
+picture; the distance as a multiple of what is usual among the defect type's own shots, so that one threshold serves all
+defect types; and the grain, for networks that know objects care little about it: noise in a defect's place lies among
+shots of odd defect types.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ _LEVELS = ("whole", "window", "tokens")
 _STEP = 0.004
 """Half a step of an 8-bit camera: grain below it is none."""
 _FEW = 3
-"""Shots below which a kind borrows the product's usual distance."""
+"""Shots below which a defect type borrows the product's usual distance."""
 
 
 class RealismSettings(config.Settings):
     """How near is measured."""
 
     neighbours: Annotated[int, Field(ge=1, le=50)] = 3
-    """Real shots of the kind whose distances are averaged: the nearest so many."""
+    """Real shots of the defect type whose distances are averaged: the nearest so many."""
 
 
 class Realism(Filter):
@@ -49,19 +50,19 @@ class Realism(Filter):
     scores: ClassVar[dict[str, str]] = {
         "realism.whole": "the picture is unlike the real ones",
         "realism.window": "the surroundings of the damage are unlike real ones",
-        "realism.tokens": "the damage is unlike real damage of its kind",
+        "realism.tokens": "the damage is unlike real damage of its defect type",
         "realism.grain": "the damage is noisier than any real damage",
     }
 
-    def __init__(self, settings: config.Settings, kinds: Sequence[str]) -> None:
-        super().__init__(settings, kinds)
+    def __init__(self, settings: config.Settings, defects: Sequence[str]) -> None:
+        super().__init__(settings, defects)
         self._vectors: dict[str, Tensor] = {}
         self._usual: dict[str, Tensor] = {}
-        self._kind = torch.zeros(0, dtype=torch.int64)
+        self._defect = torch.zeros(0, dtype=torch.int64)
         self._grain = torch.zeros(0)
 
-    def fit(self, shots: ScreeningSet, sound: ScreeningSet) -> dict[str, Tensor]:
-        self._kind = torch.tensor([self.kinds.index(kind) for kind in shots.kind])
+    def fit(self, shots: ScreeningSet, normal: ScreeningSet) -> dict[str, Tensor]:
+        self._defect = torch.tensor([self.defects.index(defect) for defect in shots.defect])
         self._grain = shots.grain
         found = {"realism.grain": torch.full((len(shots),), torch.nan)}
         for place in range(len(shots) if len(shots) > 1 else 0):
@@ -72,42 +73,42 @@ class Realism(Filter):
             away = self._away(level, shots, leave_out=True)
             everywhere = _median(away)
             usual = []
-            for number in range(len(self.kinds)):
-                own = away[self._kind == number]
+            for number in range(len(self.defects)):
+                own = away[self._defect == number]
                 usual.append(_median(own) if len(own) >= _FEW else everywhere)
             self._usual[level] = torch.stack(usual).clamp_min(1e-9)
-            found[f"realism.{level}"] = (-away / self._usual[level][self._kind]).float()
+            found[f"realism.{level}"] = (-away / self._usual[level][self._defect]).float()
         return found
 
     def score(self, made: ScreeningSet) -> dict[str, Tensor]:
-        asked = torch.tensor([self.kinds.index(kind) for kind in made.kind], dtype=torch.int64)
+        asked = torch.tensor([self.defects.index(defect) for defect in made.defect], dtype=torch.int64)
         found = {}
         for level in _LEVELS:
             found[f"realism.{level}"] = (-self._away(level, made) / self._usual[level][asked]).float()
         return found | {"realism.grain": _calm(self._grain, made.grain)}
 
     def state(self) -> dict[str, Tensor]:
-        tensors = {"kind": self._kind, "grain": self._grain}
+        tensors = {"defect": self._defect, "grain": self._grain}
         for level in _LEVELS:
             tensors |= {f"vectors.{level}": self._vectors[level], f"usual.{level}": self._usual[level]}
         return tensors
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        self._kind, self._grain = state["kind"], state["grain"]
+        self._defect, self._grain = state["defect"], state["grain"]
         self._vectors = {level: state[f"vectors.{level}"] for level in _LEVELS}
         self._usual = {level: state[f"usual.{level}"] for level in _LEVELS}
 
     def _away(self, level: str, pictures: ScreeningSet, *, leave_out: bool = False) -> Tensor:
-        """Return each picture's mean distance to its nearest shots of the same kind, float64 (N,).
+        """Return each picture's mean distance to its nearest shots of the same defect type, float64 (N,).
 
-        A kind with a single shot that is left out looks at the product's other shots.
+        A defect type with a single shot that is left out looks at the product's other shots.
         """
         found = []
-        for place, (kind, vector) in enumerate(zip(pictures.kind, pictures.vector[level], strict=True)):
-            others = torch.ones(len(self._kind), dtype=torch.bool)
+        for place, (defect, vector) in enumerate(zip(pictures.defect, pictures.vector[level], strict=True)):
+            others = torch.ones(len(self._defect), dtype=torch.bool)
             if leave_out:
                 others[place] = False
-            kin = others & (self._kind == self.kinds.index(kind))
+            kin = others & (self._defect == self.defects.index(defect))
             rows = self._vectors[level][kin if kin.any() else others]
             if not len(rows):
                 found.append(torch.tensor(torch.nan, dtype=torch.float64))

@@ -28,7 +28,7 @@ class Seam(Filter):
     Settings: ClassVar[type[config.Settings]] = SeamSettings
     scores: ClassVar[dict[str, str]] = {"seam": "its border shows"}
 
-    def fit(self, shots: ScreeningSet, sound: ScreeningSet) -> dict[str, Tensor]:
+    def fit(self, shots: ScreeningSet, normal: ScreeningSet) -> dict[str, Tensor]:
         return self.score(shots)
 
     def score(self, made: ScreeningSet) -> dict[str, Tensor]:

@@ -4,8 +4,8 @@ Stage 2 of the filter of AnomalyControl-Inpaint (Ali, Fioraio, Salti, Di Stefano
 ControlNet Inpainting", IEEE Access 2024): among pictures that look real, those farthest from normal pictures are kept,
 which removes pictures in which nothing was drawn. The paper's is the whole picture's embedding (`visible.whole`).
 
-Ours: the distance is taken to the picture's own sound photograph where that is known, which makes it all but free of
-pose and background; to the nearest of all sound pictures (`visible.*_all`) only where it is not; the window, and the
+Ours: the distance is taken to the picture's own normal photograph where that is known, which makes it all but free of
+pose and background; to the nearest of all normal pictures (`visible.*_all`) only where it is not; the window, and the
 tokens inside the mask at the same places, as two more levels. What is enough is learned from the shots, whose damage
 is filled in to stand for the photograph before.
 """
@@ -31,31 +31,31 @@ class VisibleSettings(config.Settings):
 
 
 class Visible(Filter):
-    """The distance to sound: 0 where nothing was painted."""
+    """The distance to normal: 0 where nothing was painted."""
 
     Settings: ClassVar[type[config.Settings]] = VisibleSettings
     scores: ClassVar[dict[str, str]] = {
         **{f"visible.{level}": "no damage is visible" for level in _LEVELS},
-        **{f"visible.{level}_all": "it looks like a sound part" for level in _LEVELS},
+        **{f"visible.{level}_all": "it looks like a normal part" for level in _LEVELS},
     }
 
-    def __init__(self, settings: config.Settings, kinds: Sequence[str]) -> None:
-        super().__init__(settings, kinds)
+    def __init__(self, settings: config.Settings, defects: Sequence[str]) -> None:
+        super().__init__(settings, defects)
         self._sound: dict[str, Tensor] = {}
 
-    def fit(self, shots: ScreeningSet, sound: ScreeningSet) -> dict[str, Tensor]:
-        self._sound = {level: F.normalize(sound.vector[level].double(), dim=1) for level in _LEVELS}
-        # No shot is among the sound pictures, so none needs to be left out.
+    def fit(self, shots: ScreeningSet, normal: ScreeningSet) -> dict[str, Tensor]:
+        self._sound = {level: F.normalize(normal.vector[level].double(), dim=1) for level in _LEVELS}
+        # No shot is among the normal pictures, so none needs to be left out.
         return _own(shots, shots.compared) | self._all(shots, torch.ones(len(shots), dtype=torch.bool))
 
     def score(self, made: ScreeningSet) -> dict[str, Tensor]:
         return _own(made, made.own) | self._all(made, ~made.own)
 
     def state(self) -> dict[str, Tensor]:
-        return {f"sound.{level}": self._sound[level] for level in _LEVELS}
+        return {f"normal.{level}": self._sound[level] for level in _LEVELS}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        self._sound = {level: state[f"sound.{level}"] for level in _LEVELS}
+        self._sound = {level: state[f"normal.{level}"] for level in _LEVELS}
 
     def _all(self, pictures: ScreeningSet, which: Tensor) -> dict[str, Tensor]:
         found = {}

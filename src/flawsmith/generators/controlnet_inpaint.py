@@ -2,7 +2,7 @@
 
 Idea: a sound photograph is inpainted where the mask is, under the words "a photo of a {defect}"; only a ControlNet,
 which sees the mask and the noisy latent, is trained. The frozen model keeps knowing what matter looks like; the
-ControlNet learns what this kind of damage looks like here.
+ControlNet learns what this sort of damage looks like here.
 
 Paper: "Few-Shot Anomaly Generation by ControlNet Inpainting", Ali, Fioraio, Salti, Di Stefano, IEEE Access 2024.
 From the paper: the frozen inpainting backbone fed with the normal's latent, the noisy latent and the mask; the
@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     prompt: str = "a photo of a {defect}"
     """The words; {defect} and {product} are filled in. Naming the product too makes big models draw a whole one."""
     normal_prompt: str = "a photo of sound surface"
-    """The words for a mask that is to be repainted as sound."""
+    """The words for a mask that is to be repainted as normal."""
     text_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of training samples without words, which guidance needs."""
     outside_weight: Annotated[float, Field(ge=0, le=1)] = 0.2
@@ -86,7 +86,7 @@ class ControlNetInpaint(Generator):
         return {"control": self.control}
 
     def words(self, defect: str, product: str) -> str:
-        """Return the prompt of a kind; an empty kind means sound."""
+        """Return the prompt of a defect type; an empty defect type means normal."""
         return worded(self.settings.prompt if defect else self.settings.normal_prompt, defect, product)
 
     def encode(self, shots: Batch) -> Encoded:

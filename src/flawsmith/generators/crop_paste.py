@@ -1,4 +1,4 @@
-"""Crop and paste: the damage of a real shot, laid at a new place on a sound part. Every generator must beat it.
+"""Crop and paste: the damage of a real shot, laid at a new place on a normal part. Every generator must beat it.
 
 The shot arrives re-posed, so that its damage lies under the asked mask; here its tone is fitted and its border hidden.
 The seam is the whole art. `poisson` keeps the damage's gradients and takes the normal's tone (Perez et al.: SIGGRAPH
@@ -33,7 +33,7 @@ class CropPasteSettings(config.Settings):
     feather: Annotated[float, Field(ge=0, le=64)] = 3.0
     """Width of the soft border in pixels of the photograph (feather only)."""
     rim: Annotated[int, Field(ge=0, le=32)] = 3
-    """Pixels beyond the label where the shot's tone counts as sound (poisson, mixed); they are not pasted."""
+    """Pixels beyond the label where the shot's tone counts as normal (poisson, mixed); they are not pasted."""
     strength: Annotated[float, Field(ge=0, le=0.9)] = 0.15
     """The damage's contrast is varied by up to this share, from sample to sample."""
 

@@ -3,7 +3,7 @@
 Idea: a frozen vision-language reader looks at a reference picture with its words, its attention moved onto the damage
 (ASEA); what it saw becomes a few tokens, which every cross-attention layer of a frozen inpainting model hears beside
 the words, through the same queries. Only the projection to tokens and their keys and values are trained. One model
-serves all products and kinds, and a reference of one product can be painted on another.
+serves all products and defect types, and a reference of one product can be painted on another.
 
 Paper: "AnomalyControl: Learning Cross-modal Semantic Features for Controllable Anomaly Synthesis", He et al., 2024
 (arXiv 2412.06510). Its released code cannot run and has no weights; it was read for facts only.
@@ -13,8 +13,9 @@ reference, the three dropouts of 5 %, guidance over words and reference together
 latent at 0.7.
 Ours: masks are {0,1} in training and in sampling (the release trains on {-1,1} and samples on {0,1}); a seed a sample
 (the release takes 42 for all); the feature after ASEA's last update; half of the references in training are another
-view of the same kind, so that a reference tells a look and not a place; the loss weight outside the mask; no negative
-prompt; a cell of the latent mask is on when any of its pixels is; starting from a blended shot; the built-in reader.
+view of the same defect type, so that a reference tells a look and not a place; the loss weight outside the mask; no
+negative prompt; a cell of the latent mask is on when any of its pixels is; starting from a blended shot; the built-in
+reader.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ from flawsmith.nn.methods.ip_adapter import (
     IPAdapter,
     attach,
     both,
+    defects_of,
     fill_from_builtin,
     fill_from_ip_adapter,
-    kinds_of,
 )
 from flawsmith.nn.weights import load_modules, read_settings
 from flawsmith.types import Batch, Condition, Encoded, Generated
@@ -59,7 +60,7 @@ class Settings(BaseSettings):
     reference_prompt: str = "a photo of a {defect} on {product}"
     """The words with which a reference is read."""
     normal_prompt: str = "a photo of sound surface"
-    """The words, of both kinds, where there is no damage."""
+    """The words, of both defect types, where there is no damage."""
     reader: str = "builtin"
     """What reads references: "builtin", a folder of BLIP-2 for image-text retrieval, or a hub id of one."""
     offline: bool = True
@@ -86,7 +87,7 @@ class Settings(BaseSettings):
     both_dropout: Share = 0.05
     """Share without either, which guidance needs."""
     other_view: Share = 0.5
-    """Share of training samples whose reference is another view of the same kind instead of the picture itself."""
+    """Share of training samples whose reference is another view of the same type instead of the picture itself."""
     outside_weight: Share = 0.2
     """Loss weight outside the mask; 1 = plain squared error (the paper's), 0 = the mask alone."""
     scale: Annotated[float, Field(ge=0, le=4)] = 1.0
@@ -170,7 +171,7 @@ class CrossModal(Generator):
             )
 
     def words(self, defect: str, product: str, *, reference: bool = False) -> str:
-        """Return the prompt of a kind, or the words with which a reference is read; an empty kind means sound."""
+        """Return the prompt of a type, or the words with which a reference is read; an empty type means normal."""
         said = self.settings.reference_prompt if reference else self.settings.prompt
         return worded(said if defect else self.settings.normal_prompt, defect, product)
 
@@ -187,14 +188,14 @@ class CrossModal(Generator):
                 "cells": cells.cpu(),
                 "text": self.backbone.embed([self.words(*pair) for pair in pairs]).cpu(),
                 "seen": seen.vector.cpu(),
-                "kind": kinds_of(pairs),
+                "defect": defects_of(pairs),
             }
         )
 
     def loss(self, seen: Encoded, rng: torch.Generator) -> Tensor:
         back, own, count, place = self.listening, self.settings, len(seen), self.backbone.device
         latent, masked, cells, text = (seen[name].to(place) for name in ("latent", "masked", "cells", "text"))
-        same = (seen["kind"][:, None] == seen["kind"][None]).float()
+        same = (seen["defect"][:, None] == seen["defect"][None]).float()
         other = torch.multinomial(same, 1, generator=rng)[:, 0]
         swapped = torch.rand(count, 1, generator=rng) < own.other_view
         vector = torch.where(swapped, seen["seen"][other], seen["seen"])

@@ -9,12 +9,12 @@ From the paper and its authors' code: LoRA of rank 32 on q, k, v and out of ever
 the output projection; one timestep for both branches and independent noise; the target of the second branch, picture x
 mask on mid-grey; two prompts; plain squared error; LoRA of the text encoder (here an option); BCM with `bcm = "paper"`.
 Their values: saim = "full", zero_start = false, text_dropout = 0, prompt = "a vfx with sks", alone_prompt = "sks",
-text_rank = 32, out = "whole", train.scope = "kind", train.learning_rate = 2e-5, train.normal_views = 0, guidance 2.5.
-Ours, because it serves small data or small machines: a narrow SAIM that starts from nothing; prompts with the kind, so
-that one model serves many kinds, and SAIM shared by them; sound parts in training, whose second branch stays grey;
-text dropout; DPM-Solver++; the mask by distance to grey, at a threshold learned from shots made half anew (theirs:
-U^2-Net); an inpainting UNet fed with the mask everywhere and a grey picture, since all is to be made; BCM's background,
-which is the window with the damage filled from round it (theirs: the object cut out by U^2-Net); `bcm = "scaled"`; the
+text_rank = 32, out = "whole", train.scope = "defect type", train.learning_rate = 2e-5, train.normal_views = 0, guidance 2.5.
+Ours, because it serves small data or small machines: a narrow SAIM that starts from nothing; prompts with the defect
+type, so that one model serves many defect types, and SAIM shared by them; normal parts in training, whose second branch
+stays grey; text dropout; DPM-Solver++; the mask by distance to grey, at a threshold learned from shots made half anew
+(theirs: U^2-Net); an inpainting UNet fed with the mask everywhere and a grey picture, since all is to be made; BCM's
+background, which is the window with the damage filled from round it (theirs: the object cut out by U^2-Net); `bcm = "scaled"`; the
 start from a re-posed shot; and `out = "transplant"`: from `hold` on, the clean picture that each step implies is taken
 from the real photograph wherever the second branch shows no damage, so that damage grows into a real background.
 """
@@ -50,9 +50,9 @@ from flawsmith.nn.methods.saliency import Saliency, refined
 from flawsmith.types import Batch, Condition, Encoded, Generated
 
 SHARED = "shared"
-"""The pair of adapters of every kind that has none of its own."""
+"""The pair of adapters of every defect type that has none of its own."""
 _CHANGED = 0.05
-"""With start = shot: a sketch that is this far from the sound window is damage there; 2 is the full range."""
+"""With start = shot: a sketch that is this far from the normal window is damage there; 2 is the full range."""
 _TRIED, _AT_ONCE, _ANEW, _STEPS, _GUIDANCE = 48, 8, 0.5, 12, 2.0
 """How many views tell the thresholds, in batches of what, how much of them is made anew, in how many steps, guided."""
 
@@ -67,11 +67,11 @@ class Settings(BaseSettings):
     alone_prompt: str = "{defect}"
     """The words of the damage alone. The paper's: "sks"."""
     normal_prompt: str = "a photo of sound surface"
-    """The words of a sound picture, whose second branch is grey."""
-    against: Literal["nothing", "sound"] = "nothing"
-    """What guidance leads away from: no words (the paper's), or the words for sound."""
+    """The words of a normal picture, whose second branch is grey."""
+    against: Literal["nothing", "normal"] = "nothing"
+    """What guidance leads away from: no words (the paper's), or the words for normal."""
     adapters: list[str] = []
-    """Kinds (`crack`) or `product/kind` that get a pair of adapters of their own; all others share one."""
+    """Kinds (`crack`) or `product/defect type` that get a pair of adapters of their own; all others share one."""
     rank: Annotated[int, Field(ge=1, le=512)] = 32
     """Rank of the changes of each branch."""
     text_rank: Annotated[int, Field(ge=0, le=512)] = 0
@@ -162,21 +162,21 @@ class DualBranch(Generator):
         return parts | {name: part for name, part in others.items() if part is not None and len(part)}
 
     def texts(self, defect: str, product: str) -> tuple[str, str]:
-        """Return the prompts of the whole picture and of the damage alone; an empty kind means sound."""
+        """Return the prompts of the whole picture and of the damage alone; an empty defect type means normal."""
         if not defect:
             return self.settings.normal_prompt, self.settings.normal_prompt
         whole, alone = (worded(one, defect, product) for one in (self.settings.prompt, self.settings.alone_prompt))
         return whole, alone
 
     def pair_of(self, defect: str, product: str) -> int:
-        """Return the number of a kind's pair of adapters."""
+        """Return the number of a defect type's pair of adapters."""
         return next((self.pairs.index(n) for n in (f"{product}/{defect}", defect) if n in self.pairs), 0)
 
     @torch.no_grad()
     def encode(self, shots: Batch) -> Encoded:
         back = self.backbone
         image, mask = shots.image.to(back.device), shots.mask.to(back.device)
-        damaged = torch.tensor([float(bool(kind)) for kind in shots.defect], device=back.device).view(-1, 1, 1, 1)
+        damaged = torch.tensor([float(bool(defect)) for defect in shots.defect], device=back.device).view(-1, 1, 1, 1)
         mask = mask * damaged
         whole, alone = back.encode(torch.cat([image, image * mask])).chunk(2)
         named = list(zip(shots.defect, shots.product, strict=True))
@@ -233,8 +233,8 @@ class DualBranch(Generator):
             far = pixel_distance(back.decode(alone), grey_image).cpu()
             found["pixel"].append(overlaps(far, unpacked(some["mask"], (far.shape[2], far.shape[3])), "pixel"))
             done = min(first + _AT_ONCE, len(chosen))
-            for kind, rows in found.items() if done == len(chosen) else ():
-                self.drawn.learn(kind, torch.cat(rows))
+            for defect, rows in found.items() if done == len(chosen) else ():
+                self.drawn.learn(defect, torch.cat(rows))
             yield done / len(chosen)
 
     @torch.no_grad()
@@ -242,27 +242,27 @@ class DualBranch(Generator):
         back, told = self.backbone, self.settings
         normal, allowed = asked.normal.to(back.device), asked.mask.to(back.device)
         grey, grey_image = self._grey(normal)
-        sound = torch.tensor([not kind for kind in asked.defect], device=back.device).view(-1, 1, 1, 1)
-        transplant = told.out == "transplant" or bool(sound.any())
+        is_control = torch.tensor([not defect for defect in asked.defect], device=back.device).view(-1, 1, 1, 1)
+        transplant = told.out == "transplant" or bool(is_control.any())
         known = grey.expand(len(normal), -1, -1, -1)
         if transplant or told.bcm != "off":
             known = back.encode(normal)
         start, sketch = self._start(asked, normal)
         tokens = torch.stack([back.tokens(self.texts(*names)) for names in asked.named()])
         pair = [self.pair_of(*names) for names in zip(asked.defect, asked.product, strict=True)]
-        silent = None if guidance == 1.0 else told.normal_prompt if told.against == "sound" else ""
+        silent = None if guidance == 1.0 else told.normal_prompt if told.against == "normal" else ""
         walk = guided(self._walker(tokens, pair, known, seeds, silent), guidance)
         if transplant:
             free = back.latent_mask(allowed)
-            walk = self._held(walk, known, grey, free, sound, 1.0 if start is not None else told.hold)
+            walk = self._held(walk, known, grey, free, is_control, 1.0 if start is not None else told.hold)
         whole, alone = self._denoised(walk, seeds, known, start, told.strength, steps=steps, sampler=told.sampler)
-        mask, refused = self._mask(back.decode(alone), grey_image, allowed, sound)
+        mask, refused = self._mask(back.decode(alone), grey_image, allowed, is_control)
         if not transplant:
             return Generated(back.decode(whole).cpu(), mask.cpu(), None, refused, True)
         cells = max_pool2d(back.latent_mask(mask), 3, stride=1, padding=1)
         image, base = back.decode(torch.cat([cells * whole + (1 - cells) * known, known])).chunk(2)
         if start is not None and sketch is not None and told.detail > 0:
-            # What a round trip through the autoencoder takes from the sketch and from the sound window is known.
+            # What a round trip through the autoencoder takes from the sketch and from the is_control window is known.
             image = (image + told.detail * (sketch - back.decode(start[:, : back.latent_channels]))).clamp(-1, 1)
             base = base + told.detail * (normal - base)
         return Generated(image.cpu(), mask.cpu(), base.cpu(), refused)
@@ -334,21 +334,21 @@ class DualBranch(Generator):
 
         return shared
 
-    def _held(self, walk: Predict, known: Tensor, grey: Tensor, free: Tensor, sound: Tensor, hold: float) -> Predict:
+    def _held(self, walk: Predict, known: Tensor, grey: Tensor, free: Tensor, normal: Tensor, hold: float) -> Predict:
         """Hold what is clear already: grey where no damage may lie, the photograph where the damage does not show."""
         noise = self.backbone.noise
 
         def held(latent: Tensor, t: Tensor) -> Tensor:
             whole, alone = noise.clean(latent, walk(latent, t), t).chunk(2, dim=1)
-            alone = torch.where((free > 0) & ~sound, alone, grey)
+            alone = torch.where((free > 0) & ~normal, alone, grey)
             seen = max_pool2d((cell_distance(alone, grey) > self.drawn.cell).float(), 3, stride=1, padding=1) * free
             early = t.view(-1, 1, 1, 1) > hold * len(noise)
-            cells = torch.where(early | sound, free, seen)
+            cells = torch.where(early | normal, free, seen)
             return noise.saying(latent, torch.cat([cells * whole + (1 - cells) * known, alone], 1), t)
 
         return held
 
-    def _mask(self, alone: Tensor, grey: Tensor, allowed: Tensor, sound: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+    def _mask(self, alone: Tensor, grey: Tensor, allowed: Tensor, normal: Tensor) -> tuple[Tensor, tuple[str, ...]]:
         """Return where the damage was drawn, (B,1,H,W) in {0,1}, and why a row must not be used."""
         told = self.settings
         found, refused = self.drawn(pixel_distance(alone, grey), allowed, told.smallest, told.largest)
@@ -357,8 +357,8 @@ class DualBranch(Generator):
             if self._saliency is None or self._saliency[0] != told.saliency:
                 self._saliency = told.saliency, Saliency(told.saliency)
             found = refined(found, self._saliency[1](alone))
-        asked = [word if row else "" for word, row in zip(refused, ~sound.flatten(), strict=True)]
-        return torch.where(sound, allowed, found), tuple(asked)
+        asked = [word if row else "" for word, row in zip(refused, ~normal.flatten(), strict=True)]
+        return torch.where(normal, allowed, found), tuple(asked)
 
     def _start(self, asked: Condition, normal: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Return the latent pair (B,2C,h,w) of the re-posed shot, and its picture; None to start from noise."""
@@ -367,7 +367,7 @@ class DualBranch(Generator):
         if asked.sketch is None:
             raise ConfigError('generator.settings.start = "shot" needs masks from shots; set generate.masks = "shots"')
         sketch = asked.sketch.to(normal.device)
-        # Which of it is damage nobody says here, but where it differs from the sound window it is.
+        # Which of it is damage nobody says here, but where it differs from the normal window it is.
         changed = tidy(pixel_distance(sketch, normal) > _CHANGED, 1)
         return torch.cat(self.backbone.encode(torch.cat([sketch, sketch * changed])).chunk(2), dim=1), sketch
 

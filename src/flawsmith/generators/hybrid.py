@@ -122,10 +122,10 @@ def _told(settings: HybridSettings) -> tuple[BaseSettings, BaseSettings]:
         ConfigError: a key is unknown to its part, or a value does not fit.
     """
     names = ("controlnet_inpaint", "cross_modal")
-    kinds = [registry.get("generators", name).Settings for name in names]
+    defects = [registry.get("generators", name).Settings for name in names]
     own: tuple[dict[str, Any], ...] = (settings.spatial, settings.semantic)
     spatial, semantic = (
-        validate(kind, tree, where=f"generator.settings.{part}")
-        for kind, tree, part in zip(kinds, own, _PARTS, strict=True)
+        validate(defect, tree, where=f"generator.settings.{part}")
+        for defect, tree, part in zip(defects, own, _PARTS, strict=True)
     )
     return spatial, semantic

@@ -16,7 +16,7 @@ _CONFIDENCE = 0.95
 
 
 def alignment(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
-    """Return how well labels fit what was painted over the sound window.
+    """Return how well labels fit what was painted over the normal window.
 
     `change_inside`: share of the changed pixels that are labelled or touch one that is, for scaling a window blurs its
     edges (1 by construction where the background is exact).
@@ -25,7 +25,7 @@ def alignment(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resa
     """
     names = ("change_inside", "label_changed", "boundary")
     if made.below is None or not len(made):
-        return dict.fromkeys(names, Figure(None, reason="no made picture with the sound one beneath it"))
+        return dict.fromkeys(names, Figure(None, reason="no made picture with the normal one beneath it"))
     rows = []
     for image, below, mask in zip(made.image.numpy(), made.below.numpy(), made.mask.numpy(), strict=True):
         change = np.abs(image - below).max(0) > CHANGED

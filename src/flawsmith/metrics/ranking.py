@@ -1,4 +1,4 @@
-"""How well scores rank defects above sound pixels or pictures: exact, streaming, without torch.
+"""How well scores rank defects above normal pixels or pictures: exact, streaming, without torch.
 
     ranking = Ranking(regions=True)
     for scores, mask in pictures:            # float32 (H,W), bool (H,W)
@@ -7,7 +7,7 @@
     found.aupro(0.3)
 
 No thresholds are sampled. Between two neighbouring scores of defects no curve bends, so it is enough to know how many
-sound scores lie above each distinct defect score: the sound ones are sorted once, as integers, and searched. Sums are
+normal scores lie above each distinct defect score: the normal ones are sorted once, as integers, and searched. Sums are
 sums of integers too, so neither the order of adding nor the way over the disk (`spill`) changes a bit.
 """
 
@@ -30,7 +30,7 @@ from flawsmith.errors import ConfigError, DataError, RunError, nearest
 _ONE = 2.0**62
 """1 as a fixed-point number: sums of shares as such integers stay below 2**63 and do not depend on their order."""
 _CHUNK = 1 << 18
-"""Defect scores that are looked up together: their neighbourhood among the sound ones fits a cache."""
+"""Defect scores that are looked up together: their neighbourhood among the normal ones fits a cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Ranked:
     """What `Ranking.result` found. A score at or above a threshold is called a defect."""
 
     auroc: float
-    """Area under the ROC curve; a defect and a sound score that tie count half (the trapezoid)."""
+    """Area under the ROC curve; a defect and a normal score that tie count half (the trapezoid)."""
     ap: float
     """Average precision: sum over distinct thresholds of (recall gained) x (precision there), not interpolated."""
     f1_max: float
@@ -47,16 +47,16 @@ class Ranked:
     """The threshold of `f1_max`; the highest one where several are best."""
     positives: int
     negatives: int
-    """Defect scores, sound scores."""
+    """Defect scores, normal scores."""
     regions: int
     """8-connected regions of defect; 0 = they were not asked for."""
     _curve: list[np.ndarray] = field(repr=False, compare=False)
-    """Rows (sound scores above, sound scores at or above, mean overlap in 1/_ONE), a row a distinct defect score."""
+    """Rows (normal scores above, normal scores at or above, mean overlap in 1/_ONE), a row a distinct defect score."""
 
     def aupro(self, limit: float = 0.3) -> float:
         """Return the area under the per-region-overlap curve up to a false-positive rate, divided by that rate.
 
-        At a threshold, x is the share of sound pixels at or above it and y the mean over regions of the share of the
+        At a threshold, x is the share of normal pixels at or above it and y the mean over regions of the share of the
         region's pixels at or above it; the pixels of all pictures share one curve (Bergmann et al., "The MVTec Anomaly
         Detection Dataset", IJCV 2021). The curve starts at (0, 0), the threshold above all scores, has a vertex at
         every distinct score, is straight between vertices, and is cut at `limit` by linear interpolation.
@@ -72,7 +72,7 @@ class Ranked:
         area, last_x, last_y = 0.0, 0.0, 0.0
         for part in self._curve:
             rows = part.reshape(-1, 3)
-            # Level up to the sound scores above a defect score, then slanted across those that tie with it.
+            # Level up to the normal scores above a defect score, then slanted across those that tie with it.
             x = np.r_[last_x, rows[:, :2].ravel()]
             y = np.r_[last_y, rows[:, 2] / _ONE].repeat(2)[:-1]
             width, inside = np.diff(x), np.diff(np.minimum(x, end))
@@ -89,7 +89,7 @@ class Ranked:
 class Ranking:
     """Gathers scores picture by picture and ranks them exactly.
 
-    Float32 scores take 4 bytes a sound and 8 a defect one. With `spill` they go to a folder whenever `memory` bytes of
+    Float32 scores take 4 bytes a normal and 8 a defect one. With `spill` they go to a folder whenever `memory` bytes of
     them have gathered, sorted, in files without a name that vanish with this object even if the process is killed.
     Float16 scores are only counted: constant memory.
 
@@ -104,10 +104,10 @@ class Ranking:
             raise ConfigError(f"Ranking: spill = {str(spill)!r} is not a folder; name one that exists, on a disk")
         self._regions, self._spill, self._memory = regions, spill, memory
         self._found = self._positives = self._negatives = self._bytes = 0
-        self._kind: np.dtype | None = None
+        self._dtype: np.dtype | None = None
         self._held: tuple[list[np.ndarray], list[np.ndarray]] = [], []
         self._shelves = _Shelf(np.uint32, spill), _Shelf(np.uint64, spill)
-        # Of float16 scores, by key: sound, defects, and the defects' shares of their regions in two limbs of 31 bits.
+        # Of float16 scores, by key: normal, defects, and the defects' shares of their regions in two limbs of 31 bits.
         self._counts = np.zeros((4, 1 << 16), np.int64)
 
     def add(self, scores: np.ndarray, labels: np.ndarray) -> None:
@@ -124,10 +124,10 @@ class Ranking:
             RunError: the spill folder is full or cannot be written; these scores are kept, do not add them again.
         """
         scores, labels = _checked(np.asarray(scores), np.asarray(labels), self._regions)
-        if self._kind not in (None, scores.dtype):
-            raise DataError(f"Ranking: {scores.dtype} scores after {self._kind} ones; give all pictures as one type")
+        if self._dtype not in (None, scores.dtype):
+            raise DataError(f"Ranking: {scores.dtype} scores after {self._dtype} ones; give all pictures as one type")
         keys, flat = _keys(scores.ravel()), labels.ravel()
-        self._kind = scores.dtype
+        self._dtype = scores.dtype
         areas = self._areas(labels)
         hit, rest = keys[flat], keys[~flat]
         self._positives += len(hit)
@@ -150,12 +150,12 @@ class Ranking:
         """Return the figures of all that was added so far; more may be added afterwards.
 
         Raises:
-            DataError: there is no defect or no sound score among them.
+            DataError: there is no defect or no normal score among them.
             RunError: the spill folder is full or cannot be written.
         """
         positives, negatives = self._positives, self._negatives
         if not positives or not negatives:
-            missing, total = "sound" if positives else "defect", positives + negatives
+            missing, total = "normal" if positives else "defect", positives + negatives
             raise DataError(f"Ranking: none of {total} scores is labelled {missing}; add some, a ranking needs both")
         won, ap, best, threshold, hits, overlap = 0, 0, -1.0, 0.0, 0, 0
         curve = _Shelf(np.int64, self._spill)
@@ -190,7 +190,7 @@ class Ranking:
     def _sort_held(self) -> None:
         """Sort what was gathered since the last time into one more run."""
         for held, shelf in zip(self._held, self._shelves, strict=True):
-            run: np.ndarray = np.concatenate([np.empty(0, shelf.kind), *held])
+            run: np.ndarray = np.concatenate([np.empty(0, shelf.defect), *held])
             held[:] = [run]  # a full disk loses nothing
             run.sort()
             if len(run):
@@ -199,16 +199,16 @@ class Ranking:
         self._bytes = 0
 
     def _steps(self) -> Iterator[tuple[np.ndarray, ...]]:
-        """Yield distinct defect keys, falling, with their count, share of regions, sound scores above, at or above."""
-        if self._kind == np.float16:
-            sound, defect, upper, lower = self._counts
+        """Yield distinct defect keys, falling, with their count, share of regions, normal scores above, at or above."""
+        if self._dtype == np.float16:
+            normal, defect, upper, lower = self._counts
             keys = np.flatnonzero(defect)[::-1]
-            reached = sound[::-1].cumsum()[::-1]
+            reached = normal[::-1].cumsum()[::-1]
             shares = ((upper[keys].astype(object) << 31) + lower[keys]) // max(self._found, 1)
-            yield keys.astype(np.uint16), defect[keys], shares.astype(np.int64), (reached - sound)[keys], reached[keys]
+            yield keys.astype(np.uint16), defect[keys], shares.astype(np.int64), (reached - normal)[keys], reached[keys]
             return
         self._sort_held()
-        sounds, defects = (shelf.parts() for shelf in self._shelves)
+        normals, defects = (shelf.parts() for shelf in self._shelves)
         ends = [len(run) for run in defects]
         while any(ends):
             starts = _starts(defects, ends)
@@ -221,7 +221,7 @@ class Ranking:
             if self._regions:
                 areas = (packed & np.uint64(0xFFFFFFFF)).astype(np.float64)
                 share = np.add.reduceat(np.rint(_ONE / (areas * self._found)).astype(np.int64), first)
-            below, upto = _ranks(sounds, keys[first])
+            below, upto = _ranks(normals, keys[first])
             columns = keys[first], gained, share, self._negatives - upto, self._negatives - below
             yield tuple(column[::-1] for column in columns)
 
@@ -229,8 +229,8 @@ class Ranking:
 class _Shelf:
     """Arrays of one type, in memory or one behind another in a nameless file."""
 
-    def __init__(self, kind: type, folder: str | Path | None) -> None:
-        self.kind, self._folder = kind, folder
+    def __init__(self, defect: type, folder: str | Path | None) -> None:
+        self.defect, self._folder = defect, folder
         self._parts: list[np.ndarray] = []
         self._sizes: list[int] = []
         self._file: Any = None
@@ -255,7 +255,7 @@ class _Shelf:
     def parts(self) -> list[np.ndarray]:
         if self._file is None:
             return self._parts[:]
-        whole = np.asarray(np.memmap(self._file, self.kind, mode="r", shape=(sum(self._sizes),)))
+        whole = np.asarray(np.memmap(self._file, self.defect, mode="r", shape=(sum(self._sizes),)))
         return np.split(whole, np.cumsum(self._sizes)[:-1])
 
 
@@ -293,9 +293,9 @@ def _checked(scores: np.ndarray, labels: np.ndarray, regions: bool) -> tuple[np.
         raise DataError(f"Ranking: regions need pictures (..., H, W) and not shape {scores.shape}; or regions=False")
     if labels.dtype.kind not in "biu" or scores.dtype.kind not in "fbiu":
         raise DataError(f"Ranking: {scores.dtype} scores, {labels.dtype} labels; give float32 scores and bool labels")
-    kind = np.float16 if scores.dtype == np.float16 else np.float32
+    defect = np.float16 if scores.dtype == np.float16 else np.float32
     with np.errstate(over="ignore"):
-        taken = np.ascontiguousarray(scores, dtype=kind).reshape(scores.shape)
+        taken = np.ascontiguousarray(scores, dtype=defect).reshape(scores.shape)
     if scores.dtype not in (np.float16, np.float32) and not np.array_equal(taken, scores, equal_nan=True):
         raise DataError(f"Ranking: {scores.dtype} scores that float32 cannot hold; round them by .astype(np.float32)")
     return taken, np.ascontiguousarray(labels, dtype=bool).reshape(scores.shape)
@@ -333,7 +333,7 @@ def histograms(
         edges: Rising, (B-1,); a score on an edge belongs to the bin above it.
 
     Returns:
-        Defect counts and sound counts, int32 (pictures, B) each, bins from HIGH scores to low.
+        Defect counts and normal counts, int32 (pictures, B) each, bins from HIGH scores to low.
     """
     rows: tuple[list[np.ndarray], list[np.ndarray]] = [], []
     for one, mask in zip(scores, labels, strict=True):
@@ -377,7 +377,7 @@ def weighted_auroc(pos: np.ndarray, neg: np.ndarray, weights: np.ndarray) -> np.
 
 
 def _resampled(pos: np.ndarray, neg: np.ndarray, weights: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (defect, sound) counts, float64 (r,B), in portions of resamples that take little memory."""
+    """Yield (defect, normal) counts, float64 (r,B), in portions of resamples that take little memory."""
     pos, neg, weights = (np.asarray(array, np.float64) for array in (pos, neg, weights))
     if pos.shape != neg.shape or pos.ndim != 2 or weights.shape[1:] != (len(pos),):
         raise DataError(f"resamples: {pos.shape}, {neg.shape}, {weights.shape}; give (P,B), (P,B) and (R,P)")
@@ -401,20 +401,22 @@ def accuracy(true: Sequence[Hashable], predicted: Sequence[Hashable]) -> float:
     return sum(bool(t == p) for t, p in zip(true, predicted, strict=True)) / len(true)
 
 
-def confusion(true: Sequence[Hashable], predicted: Sequence[Hashable], kinds: Sequence[Hashable]) -> np.ndarray:
-    """Return int64 (K,K): entry [i, j] counts what is truly kinds[i] and was called kinds[j].
+def confusion(true: Sequence[Hashable], predicted: Sequence[Hashable], defects: Sequence[Hashable]) -> np.ndarray:
+    """Return int64 (K,K): entry [i, j] counts what is truly defects[i] and was called defects[j].
 
     Raises:
-        DataError: the lengths differ, or an entry is none of `kinds`.
+        DataError: the lengths differ, or an entry is none of `defect types`.
     """
     if len(true) != len(predicted):
         raise DataError(f"confusion: {len(true)} true and {len(predicted)} predicted; give as many of both")
-    place = {kind: index for index, kind in enumerate(kinds)}
+    place = {defect: index for index, defect in enumerate(defects)}
     table = np.zeros((len(place), len(place)), np.int64)
     try:
         for t, p in zip(true, predicted, strict=True):
             table[place[t], place[p]] += 1
     except KeyError as error:
-        kind = error.args[0]
-        raise DataError(f"confusion: {kind!r} is none of the kinds{nearest(str(kind), map(str, kinds))}") from None
+        defect = error.args[0]
+        raise DataError(
+            f"confusion: {defect!r} is none of the defect types{nearest(str(defect), map(str, defects))}"
+        ) from None
     return table

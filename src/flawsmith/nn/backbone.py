@@ -28,7 +28,7 @@ from flawsmith.nn.cpu_kernels import use_plane_norms, use_split_gates
 from flawsmith.nn.diffusion import Noise
 from flawsmith.nn.weights import tensor_hash
 
-_AUTOENCODERS: dict[str, Any] = {kind.__name__: kind for kind in (AutoencoderDC, AutoencoderKL, AutoencoderTiny)}
+_AUTOENCODERS: dict[str, Any] = {defect.__name__: defect for defect in (AutoencoderDC, AutoencoderKL, AutoencoderTiny)}
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -114,7 +114,7 @@ class Backbone:
                 scheduler = DDIMScheduler.load_config(place, subfolder="scheduler", **options)
         except BackboneError:
             raise
-        except Exception as error:  # every library below raises its own kind for a broken file
+        except Exception as error:  # every library below raises its own defect type for a broken file
             raise BackboneError(f"backbone {str(source)!r}: cannot be loaded: {_first_line(error)}") from error
         return cls(vae, text_encoder, tokenizer, unet, dict(scheduler), name=str(source), device=device, dtype=dtype)
 
@@ -308,15 +308,15 @@ def quiet() -> Iterator[None]:
 
 def _autoencoder(place: str, options: dict[str, Any]) -> Any:
     config = AutoencoderKL.load_config(place, subfolder="vae", **options)
-    kind = config.get("_class_name")
-    if kind not in _AUTOENCODERS:
-        raise BackboneError(f"{place}/vae: class {kind} is not supported; known: {', '.join(_AUTOENCODERS)}")
-    return _whole(_AUTOENCODERS[kind], place, "vae", options)
+    defect = config.get("_class_name")
+    if defect not in _AUTOENCODERS:
+        raise BackboneError(f"{place}/vae: class {defect} is not supported; known: {', '.join(_AUTOENCODERS)}")
+    return _whole(_AUTOENCODERS[defect], place, "vae", options)
 
 
-def _whole(kind: Any, place: str, part: str, options: dict[str, Any]) -> Any:
+def _whole(plugin: Any, place: str, part: str, options: dict[str, Any]) -> Any:
     # What a file lacks would be left empty by diffusers and filled with random numbers by transformers.
-    model, found = kind.from_pretrained(place, subfolder=part, output_loading_info=True, **options)
+    model, found = plugin.from_pretrained(place, subfolder=part, output_loading_info=True, **options)
     missing = sorted(found["missing_keys"])
     if missing:
         raise BackboneError(f"{place}/{part}: {len(missing)} tensors missing from its weights, e.g. {missing[0]}")

@@ -88,7 +88,7 @@ def paint(
     latent = cells * latent + (1 - cells) * known
     image, base = backbone.decode(torch.cat([latent, known])).chunk(2)
     if first is not None and pasted is not None and detail > 0:
-        # What a round trip through the autoencoder takes from the sketch and from the sound window is known:
+        # What a round trip through the autoencoder takes from the sketch and from the normal window is known:
         # given back to both, the paint is the sketch as the camera saw it plus what the model changed in it.
         image = (image + detail * (pasted - backbone.decode(first))).clamp(-1, 1)
         base = base + detail * (normal - base)

@@ -22,9 +22,9 @@ from flawsmith.data.photographs import windows_over
 from flawsmith.data.split import Split, leaks, split, twins
 from flawsmith.errors import FlawsmithError
 from flawsmith.preflight.cost import estimate
-from flawsmith.preflight.findings import Findings, KindFacts, PictureFacts
+from flawsmith.preflight.findings import DefectFacts, Findings, PictureFacts
 from flawsmith.preflight.refuse import preflight
-from flawsmith.run.dataset import unknown_kinds
+from flawsmith.run.dataset import unknown_defects
 from flawsmith.synthesis.counts import wanted
 from flawsmith.synthesis.transfer import transfers
 from flawsmith.types import Example
@@ -32,13 +32,13 @@ from flawsmith.types import Example
 CELL = 8.0
 """Working pixels to a latent cell: what is thinner, the model can only smear."""
 PLANNED = 100
-"""Windows are planned for so many masks in all, spread evenly over the kinds: planning is slow, a median is asked."""
+"""Windows are planned for so many masks in all, spread evenly over the types: planning is slow, a median is asked."""
 _SHOWN = 3
 
 
 @dataclass(slots=True)
 class _Damage:
-    """What a kind's masks measured."""
+    """What a defect type's masks measured."""
 
     share: list[float] = field(default_factory=list)
     thickness: list[float] = field(default_factory=list)
@@ -64,17 +64,17 @@ def check(config: Config) -> Findings:
     if divided and (unseen := [shot.id for shot in divided.shots if shot.id in blank]):
         found.errors.append(f"{', '.join(unseen)}: a shot whose mask is empty teaches nothing; draw its damage first")
     have = Counter((example.product, example.defect) for example in examples if example.defect is not None)
-    kinds = {key: number for key, number in sorted(have.items(), key=str) if key[1] is not None}
-    _tabulate(examples, divided, kinds, damage, found)
-    _check_kinds(kinds, config, found)
-    if kinds and facts:
+    defects = {key: number for key, number in sorted(have.items(), key=str) if key[1] is not None}
+    _tabulate(examples, divided, defects, damage, found)
+    _check_defects(defects, config, found)
+    if defects and facts:
         windows = [number for one in damage.values() for number in one.windows]
         sizes = [
             fact.width * fact.height * (fact.depth // 8) * (3 if fact.mode == "RGB" else 1) for fact in facts.values()
         ]
         found.estimate, costly = estimate(
             config,
-            kinds,
+            defects,
             windows=mean(windows) if windows else 1.0,
             picture_bytes=median(sizes),
             lent=_lent(config, divided, found),
@@ -107,9 +107,9 @@ def _describe(examples: Sequence[Example], found: Findings) -> dict[str, images.
                 dict(formats.most_common()),
             )
         )
-        kinds_of = Counter(f"{fact.depth}-bit {fact.mode}" for fact in mine)
-        if len(kinds_of) > 1:
-            shown = ", ".join(f"{number} {name}" for name, number in kinds_of.most_common())
+        defects_of = Counter(f"{fact.depth}-bit {fact.mode}" for fact in mine)
+        if len(defects_of) > 1:
+            shown = ", ".join(f"{number} {name}" for name, number in defects_of.most_common())
             found.warnings.append(
                 f"{product}: the photographs are of several sorts ({shown}); one camera gives one sort"
             )
@@ -168,11 +168,11 @@ def _look_at_masks(
         turn[key] += 1
     found.errors += _grouped(broken, "mask", "cannot be used")
     found.warnings += _grouped(doubtful, "mask", "deserves a look")
-    for (product, kind), one in sorted(damage.items()):
+    for (product, defect), one in sorted(damage.items()):
         thin = [value for value in one.drawn if value < CELL]
         if len(thin) > len(one.drawn) / 5:
             found.warnings.append(
-                f"{product}/{kind}: {100 * len(thin) / len(one.drawn):.0f} % of the damage is thinner than the model "
+                f"{product}/{defect}: {100 * len(thin) / len(one.drawn):.0f} % of the damage is thinner than the model "
                 f"can draw (median {median(thin):.1f} px at its working size, {CELL:g} are needed); raise "
                 "windows.max_zoom, or use a generator that works in pixels"
             )
@@ -180,7 +180,7 @@ def _look_at_masks(
 
 
 def _thickness(mask: np.ndarray) -> float:
-    """Twice the greatest distance of a damaged pixel from sound ones; beyond the picture's edge all is sound."""
+    """Twice the greatest distance of a damaged pixel from normal ones; beyond the picture's edge all is normal."""
     left, top, wide, high = cv2.boundingRect(mask.view(np.uint8))
     padded = np.zeros((high + 2, wide + 2), np.uint8)
     padded[1:-1, 1:-1] = mask[top : top + high, left : left + wide]
@@ -207,7 +207,7 @@ def _divide(examples: Sequence[Example], config: Config, found: Findings) -> Spl
 def _tabulate(
     examples: Sequence[Example],
     divided: Split | None,
-    kinds: dict[tuple[str, str], int],
+    defects: dict[tuple[str, str], int],
     damage: dict[tuple[str, str], _Damage],
     found: Findings,
 ) -> None:
@@ -218,19 +218,19 @@ def _tabulate(
     learned = count((*divided.shots, *divided.normals)) if divided else Counter()
     tested = count((*divided.test_defects, *divided.test_normals)) if divided else Counter()
     most: dict[str, int] = defaultdict(int)
-    for (product, _), number in kinds.items():
+    for (product, _), number in defects.items():
         most[product] = max(most[product], number)
     for key, number in sorted(everything.items(), key=lambda item: (item[0][0], item[0][1] or "")):
-        product, kind = key
-        one = damage.get((product, kind)) if kind is not None else None
-        found.kinds.append(
-            KindFacts(
+        product, defect = key
+        one = damage.get((product, defect)) if defect is not None else None
+        found.defects.append(
+            DefectFacts(
                 product,
-                kind or "",
+                defect or "",
                 number,
                 learned[key],
                 tested[key],
-                most[product] - number if kind is not None else 0,
+                most[product] - number if defect is not None else 0,
                 median(one.share) if one and one.share else None,
                 median(one.thickness) if one and one.thickness else None,
                 median(one.drawn) if one and one.drawn else None,
@@ -248,17 +248,17 @@ def _lent(config: Config, divided: Split | None, found: Findings) -> list[tuple[
         return []
 
 
-def _check_kinds(kinds: dict[tuple[str, str], int], config: Config, found: Findings) -> None:
-    names = {kind for _, kind in kinds}
-    found.errors += unknown_kinds(config, names, "count", "paint") if names else []
-    if names and not any(wanted(config, kinds).values()):
+def _check_defects(defects: dict[tuple[str, str], int], config: Config, found: Findings) -> None:
+    names = {defect for _, defect in defects}
+    found.errors += unknown_defects(config, names, "count", "paint") if names else []
+    if names and not any(wanted(config, defects).values()):
         found.warnings.append(
-            f"generate.count = {config.generate.count!r} asks for nothing, as every kind has as many pictures as the "
+            f"generate.count = {config.generate.count!r} asks for nothing, as every defect type has as many pictures as the "
             "largest; set a number"
         )
     by_product: dict[str, list[tuple[int, str]]] = defaultdict(list)
-    for (product, kind), number in kinds.items():
-        by_product[product].append((number, kind))
+    for (product, defect), number in defects.items():
+        by_product[product].append((number, defect))
     for product, numbers in sorted(by_product.items()):
         (least, rare), (most, common) = min(numbers), max(numbers)
         if most >= 3 * least:

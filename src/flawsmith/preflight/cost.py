@@ -17,7 +17,7 @@ from flawsmith.synthesis.counts import wanted
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What one window of `size` pixels costs on one kind of machine."""
+    """What one window of `size` pixels costs on one sort of machine."""
 
     size: int
     """Working size at which the rate holds; cost grows with the number of pixels."""
@@ -62,17 +62,17 @@ def estimate(
 
     Args:
         config: The run's configuration.
-        have: Real pictures of each (product, kind).
+        have: Real pictures of each (product, defect type).
         windows: Windows that a damage takes, on average.
         picture_bytes: Raw bytes of a typical photograph.
-        lent: Each (product, kind) that is painted and was never seen on the product.
+        lent: Each (product, defect type) that is painted and was never seen on the product.
     """
     size = config.windows.size or (128 if config.backbone.source == "builtin" else 512)
     machine = _machine(config.backbone.device)
     rate = RATES["built-in" if config.backbone.source == "builtin" else "large", machine]
     area = (size / rate.size) ** 2
-    products, kinds = len({product for product, _ in have}), len(have)
-    models = {"product": products, "kind": kinds, "all": 1}[config.train.scope]
+    products, defects = len({product for product, _ in have}), len(have)
+    models = {"product": products, "defect": defects, "all": 1}[config.train.scope]
     pairs = sum(wanted(config, {**dict.fromkeys(lent, 0), **have}).values())
     screened = config.screen.enabled
     pairs = math.ceil(pairs * config.screen.times) if screened else pairs

@@ -12,16 +12,16 @@ from rich.text import Text
 
 
 @dataclass(frozen=True, slots=True)
-class KindFacts:
-    """One product's kind of defect, or its sound parts (kind = "")."""
+class DefectFacts:
+    """One product's defect type of defect, or its normal parts (defect type = "")."""
 
     product: str
-    kind: str
+    defect: str
     pictures: int
     shots: int
     test: int
     lacks: int = 0
-    """Pictures to the product's largest kind."""
+    """Pictures to the product's largest defect type."""
     share: float | None = None
     """Median damaged share of the picture."""
     thickness: float | None = None
@@ -49,7 +49,7 @@ class Findings:
 
     root: Path
     layout: str
-    kinds: list[KindFacts] = field(default_factory=list)
+    defects: list[DefectFacts] = field(default_factory=list)
     pictures: list[PictureFacts] = field(default_factory=list)
     estimate: dict[str, str] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
@@ -67,8 +67,8 @@ class Findings:
     def render(self, console: Console) -> None:
         """Print tables and sentences."""
         console.print(f"{self.root} (layout {self.layout})", markup=False, highlight=False)
-        if self.kinds:
-            console.print(_kind_table(self.kinds))
+        if self.defects:
+            console.print(_kind_table(self.defects))
         if self.pictures:
             console.print(_picture_table(self.pictures))
         if self.estimate:
@@ -91,20 +91,20 @@ class Findings:
             console.print(f"not ready: {count} to put right first", style="bold red")
 
 
-def _kind_table(kinds: Sequence[KindFacts]) -> Table:
-    table = Table(title="kinds", title_justify="left")
-    for name in ("product", "kind"):
+def _kind_table(defects: Sequence[DefectFacts]) -> Table:
+    table = Table(title="defects", title_justify="left")
+    for name in ("product", "defect"):
         table.add_column(name)
     for name in ("pictures", "to learn", "to test", "to balance", "damaged", "thick px", "as drawn"):
         table.add_column(name, justify="right")
-    for one in kinds:
+    for one in defects:
         table.add_row(
             Text(one.product),
-            Text(one.kind or "(sound)"),
+            Text(one.defect or "(normal)"),
             str(one.pictures),
             str(one.shots),
             str(one.test),
-            str(one.lacks) if one.kind else "",
+            str(one.lacks) if one.defect else "",
             "" if one.share is None else f"{100 * one.share:.2g} %",
             "" if one.thickness is None else f"{one.thickness:.0f}",
             "" if one.drawn is None else f"{one.drawn:.0f}",

@@ -60,10 +60,10 @@ def _generator(config: Config) -> None:
 
 
 def _detector(config: Config, name: str) -> None:
-    kind = registry.get("detectors", name)
-    told = validate(kind.Settings, config.prove.settings.get(name, {}), where=f"prove.settings.{name}")
+    plugin = registry.get("detectors", name)
+    told = validate(plugin.Settings, config.prove.settings.get(name, {}), where=f"prove.settings.{name}")
     if name in config.prove.detectors:  # its package may be missing
-        kind(told, ("any",), extractor=_extractor(config) if kind.needs_extractor else None)
+        plugin(told, ("any",), extractor=_extractor(config) if plugin.needs_extractor else None)
 
 
 def _gate(config: Config) -> None:

@@ -5,7 +5,7 @@ this recipe with its defaults. It is resumable: each half keeps a checkpoint in 
 
 Objective of the second half: v-prediction (Salimans & Ho 2022) of the window's latent given the window with the mask
 greyed out, the mask and words; masks are the damage's own, loosened, or rough, so that words have to tell the shape, or
-borrowed from another damage and laid on a sound part with the word for sound; a share of windows has the mask
+borrowed from another damage and laid on a normal part with the word for normal; a share of windows has the mask
 everywhere, so that whole windows can be made too. With `start` the second half goes on from another backbone.
 """
 

@@ -34,9 +34,9 @@ class Source:
     """A picture to train on: with damage, without it, and what it shows."""
 
     damaged: np.ndarray
-    """uint8 (H,W,3) RGB; equal to `sound` when there is no damage."""
-    sound: np.ndarray | None
-    """uint8 (H,W,3) RGB, or None when the part was never seen sound."""
+    """uint8 (H,W,3) RGB; equal to `normal` when there is no damage."""
+    normal: np.ndarray | None
+    """uint8 (H,W,3) RGB, or None when the part was never seen normal."""
     mask: np.ndarray
     """bool (H,W)."""
     part: np.ndarray
@@ -47,11 +47,11 @@ class Source:
 
 
 def prompt(defect: str | None, product: str | None = None) -> str:
-    """Return the words for a defect kind, or for sound when it is None; the same for training and for sampling."""
-    kind = (defect or SOUND).replace("_", " ")
+    """Return the words for a defect type, or for normal when it is None; the same for training and for sampling."""
+    named = (defect or SOUND).replace("_", " ")
     if defect is None:
         return f"a photo of {SOUND} {(product or 'surface').replace('_', ' ')}"
-    return f"a photo of a {kind}" + (f" on {product.replace('_', ' ')}" if product else "")
+    return f"a photo of a {named}" + (f" on {product.replace('_', ' ')}" if product else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def _cut(seeds: list[int], picture_size: int, size: int, count: int, seed: tuple
 
 
 def user_sources(config: Config) -> list[Source]:
-    """Read the shots and sound parts of a configuration; test pictures are not touched."""
+    """Read the shots and normal parts of a configuration; test pictures are not touched."""
     split = make_split(config)
     pictures = Pictures(split.normals)
     sources = []
@@ -196,10 +196,10 @@ def crops(sources: list[Source], size: int, count: int, seed: tuple[int, ...]) -
 
 
 def windows_of(sources: list[Source], count: int, size: int, seed: tuple[int, ...]) -> Windows:
-    """Cut windows: damage with its own mask, a rough one or one everywhere, and sound parts under another's mask."""
+    """Cut windows: damage with its own mask, a rough one or one everywhere, and normal parts under another's mask."""
     rng = np.random.default_rng(seed)
     damaged = [source for source in sources if source.mask.any()]
-    sound = [(source, source.sound) for source in sources if source.sound is not None]
+    normal = [(source, source.normal) for source in sources if source.normal is not None]
     last: View | None = None
     shown, masks, words = [], [], []
     for _ in range(count):
@@ -210,8 +210,8 @@ def windows_of(sources: list[Source], count: int, size: int, seed: tuple[int, ..
         if rng.random() >= 0.2:
             said = prompt(source.defect, source.product if rng.random() < 0.4 else None)
         draw = rng.random()
-        if draw < 0.25 and last is not None and sound:
-            other, picture = sound[int(rng.integers(len(sound)))]
+        if draw < 0.25 and last is not None and normal:
+            other, picture = normal[int(rng.integers(len(normal)))]
             view = normal_view(images.to_model(picture), other.part, last.mask, window.side, size, rng, tone=0.1)
             said = prompt(None, other.product if rng.random() < 0.5 else None)
         elif draw < 0.35:

@@ -66,15 +66,15 @@ class Recipe(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What is said truly of one window: the kind, on what, and everything."""
+    """What is said truly of one window: the defect type, on what, and everything."""
 
-    kind: str
+    defect: str
     product: str
     whole: str
 
     def texts(self) -> tuple[str, str, str]:
         """Return three phrases that are true of the window, from the least to the most said."""
-        defect = self.kind or None
+        defect = self.defect or None
         return prompt(defect), prompt(defect, self.product), self.whole
 
 
@@ -182,7 +182,7 @@ def _portion(
             image = torch.from_numpy(view.image).permute(2, 0, 1)[None].contiguous()
             cells.append(reader.cells(image).half())
             masks.append(pooled(torch.from_numpy(view.mask)[None, None].float(), reader.grid).half())
-            facts.append([fact.kind, fact.product, fact.whole])
+            facts.append([fact.defect, fact.product, fact.whole])
     tensors = {"cells": torch.cat(cells), "masks": torch.cat(masks)}
     save_tensors(path, tensors)
     write_json(notes, {"mark": mark, "facts": facts})
@@ -192,7 +192,7 @@ def _portion(
 def seen_views(
     number: int, picture_size: int, count: int, stream: tuple[int, int], *, size: int = 0
 ) -> Iterator[tuple[View, Shown]]:
-    """Yield windows of one factory picture: round its damage, near and far, or anywhere when it is sound.
+    """Yield windows of one factory picture: round its damage, near and far, or anywhere when it is normal.
 
     Args:
         number: Which picture.
@@ -225,10 +225,10 @@ def seen_views(
 
 
 def _numbers(shown: list[Shown]) -> Tensor:
-    """Return int64 (N,3): the kind, kind with product, and the whole caption, as numbers."""
+    """Return int64 (N,3): the defect type, defect type with product, and the whole caption, as numbers."""
     columns: list[list[Any]] = [
-        [one.kind for one in shown],
-        [(one.kind, one.product) for one in shown],
+        [one.defect for one in shown],
+        [(one.defect, one.product) for one in shown],
         [one.whole for one in shown],
     ]
     known: list[dict[Any, int]] = [{}, {}, {}]
@@ -286,32 +286,32 @@ def _loss(
 def _measure(
     reader: BuiltinCSM, heads: Heads, cells: Tensor, where: Tensor, shown: list[Shown]
 ) -> dict[str, float | int | None]:
-    """Return how well kinds and captions are told on pictures never seen, each beside what chance gives."""
-    kinds = sorted({one.kind for one in shown})
+    """Return how well defect types and captions are told on pictures never seen, each beside what chance gives."""
+    defects = sorted({one.defect for one in shown})
     tokens = reader.lifted(cells.float())
     pictures = F.normalize(heads.picture(_look(reader, tokens, None)), dim=-1)
 
     def heard(texts: list[str]) -> Tensor:
         return F.normalize(heads.words(_heard(reader, reader.words(texts))), dim=-1)
 
-    told = (pictures @ heard([prompt(kind or None) for kind in kinds]).T).argmax(1)
-    answers = torch.tensor([kinds.index(one.kind) for one in shown])
+    told = (pictures @ heard([prompt(defect or None) for defect in defects]).T).argmax(1)
+    answers = torch.tensor([defects.index(one.defect) for one in shown])
     whole = sorted({one.whole for one in shown})
     guessed = (pictures @ heard(whole).T).argmax(1)
     captions = torch.tensor([whole.index(one.whole) for one in shown])
-    words = reader.words([prompt(one.kind or None) for one in shown])
+    words = reader.words([prompt(one.defect or None) for one in shown])
     wrong = torch.arange(len(shown)).roll(1 + len(shown) // 3)
     apart = answers != answers[wrong]
     fits = heads.match(_look(reader, tokens, words))[:, 1]
     misfits = heads.match(_look(reader, tokens, (words[0][wrong], words[1][wrong])))[:, 1]
     damaged = where.float().flatten(1).sum(1) > 0
     attention = reader.look(tokens, words)[1]
-    most = max(int((answers == number).sum()) for number in range(len(kinds))) / len(shown)
+    most = max(int((answers == number).sum()) for number in range(len(defects))) / len(shown)
     return {
         "windows": len(shown),
-        "kinds": len(kinds),
+        "defects": len(defects),
         "kind_told": round(float((told == answers).float().mean()), 4),
-        "kind_chance": round(1 / len(kinds), 4),
+        "kind_chance": round(1 / len(defects), 4),
         "kind_always_the_commonest": round(most, 4),
         "caption_told": round(float((guessed == captions).float().mean()), 4),
         "caption_chance": round(1 / len(whole), 4),

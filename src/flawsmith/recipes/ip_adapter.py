@@ -2,8 +2,8 @@
 
 The paper's adapter starts from one that was trained on millions of pictures; ten shots cannot teach a UNet to listen to
 a reference. So ours hears thousands of factory windows first, as `cross_modal` trains on shots (its own `encode` and
-`loss`), with half of them without words, so that the reference has to say the kind; a window's reference is itself or
-another of its kind, on whatever surface.
+`loss`), with half of them without words, so that the reference has to say the defect type; a window's reference is
+itself or another of its defect type, on whatever surface.
 
 Resumable: windows are encoded into OUT/state in portions, training goes on from its checkpoint.
 """
@@ -24,7 +24,7 @@ from flawsmith.data.augmentation import loosened
 from flawsmith.data.tensors import image_tensor, mask_tensor
 from flawsmith.files import append_lines, digest, write_json
 from flawsmith.nn.backbone import Backbone
-from flawsmith.nn.methods.ip_adapter import fill, kinds_of, save_builtin
+from flawsmith.nn.methods.ip_adapter import defects_of, fill, save_builtin
 from flawsmith.nn.trainer import Trainer
 from flawsmith.nn.weights import load_tensors, save_tensors
 from flawsmith.recipes.csm import seen_views
@@ -71,8 +71,8 @@ def make_adapter(out: Path, recipe: Recipe, *, seconds: float = float("inf")) ->
     state = out / "state"
     state.mkdir(parents=True, exist_ok=True)
     backbone = Backbone.load("builtin", device="cpu")
-    kind = registry.get("generators", "cross_modal")
-    generator = kind(backbone, kind.Settings(ip_adapter="", text_dropout=recipe.text_dropout))
+    plugin = registry.get("generators", "cross_modal")
+    generator = plugin(backbone, plugin.Settings(ip_adapter="", text_dropout=recipe.text_dropout))
     if recipe.start:
         fill(generator.adapter, Path(recipe.start))
     parts = []
@@ -131,7 +131,7 @@ def _portion(state: Path, generator: Any, recipe: Recipe, numbers: range) -> Enc
         tensors, notes = load_tensors(path)
         if notes.get("mark") == mark:
             return Encoded(tensors)
-    images, masks, products, kinds = [], [], [], []
+    images, masks, products, defects = [], [], [], []
     rng = np.random.default_rng((recipe.seed, 43, numbers[0]))
     last = None
     for number in numbers:
@@ -139,7 +139,7 @@ def _portion(state: Path, generator: Any, recipe: Recipe, numbers: range) -> Enc
         for view, shown in seen_views(
             number + recipe.seed * 1_000_003, recipe.picture_size, many, (recipe.seed, number), size=size
         ):
-            if not shown.kind:  # sound surface is repainted where damage might have been
+            if not shown.defect:  # normal surface is repainted where damage might have been
                 if last is None:
                     last = np.zeros_like(view.mask)
                     last[size // 4 : size // 2, size // 4 : size // 2] = True
@@ -149,14 +149,16 @@ def _portion(state: Path, generator: Any, recipe: Recipe, numbers: range) -> Enc
             images.append(view.image)
             masks.append(mask)
             products.append(shown.product)
-            kinds.append(shown.kind)
+            defects.append(shown.defect)
     found = []
     for first in range(0, len(images), 16):
         some = slice(first, first + 16)
-        batch = Batch(image_tensor(images[some]), mask_tensor(masks[some]), tuple(products[some]), tuple(kinds[some]))
-        # Other references are of the same kind on any surface: a look is to be told apart from what it lies on.
+        batch = Batch(image_tensor(images[some]), mask_tensor(masks[some]), tuple(products[some]), tuple(defects[some]))
+        # Other references are of the same defect type on any surface: a look is to be told apart from what it lies on.
         found.append(
-            Encoded({**generator.encode(batch).tensors, "kind": kinds_of([("", kind) for kind in batch.defect])})
+            Encoded(
+                {**generator.encode(batch).tensors, "defect": defects_of([("", defect) for defect in batch.defect])}
+            )
         )
     seen = Encoded.cat(found)
     seen = Encoded({name: part.half() if part.is_floating_point() else part for name, part in seen.tensors.items()})
@@ -173,15 +175,15 @@ def _batch(seen: Encoded, rows: torch.Tensor) -> Encoded:
 def _measure(generator: Any, seen: Encoded) -> dict[str, dict[str, float]]:
     """Return the loss on windows never seen, with words and without, by what the reference is; same noise for all.
 
-    own: the window itself; kind: another of its kind; wrong: one of another kind; none.
+    own: the window itself; defect type: another of its defect type; wrong: one of another defect type; none.
     """
     told = generator.settings
     rows = _batch(seen, torch.arange(len(seen)))
     rng = torch.Generator().manual_seed(0)
     order = torch.randperm(len(rows), generator=rng)
-    same = rows["kind"][:, None] == rows["kind"][None]
+    same = rows["defect"][:, None] == rows["defect"][None]
     ways = {"own": rows["seen"], "none": torch.zeros_like(rows["seen"])}
-    for name, fits in (("kind", same & ~torch.eye(len(rows), dtype=torch.bool)), ("wrong", ~same)):
+    for name, fits in (("defect", same & ~torch.eye(len(rows), dtype=torch.bool)), ("wrong", ~same)):
         chances = fits.float() + 1e-6
         ways[name] = rows["seen"][torch.multinomial(chances, 1, generator=rng)[:, 0]]
     found: dict[str, dict[str, float]] = {}

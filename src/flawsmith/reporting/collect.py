@@ -24,7 +24,7 @@ MOST_ROWS = 240
 
 
 @dataclass(slots=True)
-class KindFacts:
+class DefectFacts:
     """One row of the table of counts."""
 
     product: str
@@ -66,7 +66,7 @@ class Facts:
     data: dict[str, Any]
     """data.json."""
     manifest: dict[str, Any]
-    kinds: list[KindFacts]
+    defects: list[DefectFacts]
     exact: Exactness
     sheets: list[Sheet]
     gate: dict[str, Any] | None
@@ -82,17 +82,17 @@ class Facts:
     @property
     def products(self) -> list[str]:
         """The products, in order."""
-        return sorted({kind.product for kind in self.kinds})
+        return sorted({defect.product for defect in self.defects})
 
     @property
     def made(self) -> int:
-        """Generated pairs of all kinds."""
-        return sum(kind.made for kind in self.kinds)
+        """Generated pairs of all defect types."""
+        return sum(defect.made for defect in self.defects)
 
     @property
     def kept(self) -> int:
-        """Pairs of all kinds that stand."""
-        return sum(kind.kept for kind in self.kinds)
+        """Pairs of all defect types that stand."""
+        return sum(defect.kept for defect in self.defects)
 
     @property
     def backbone(self) -> dict[str, Any] | None:
@@ -107,14 +107,14 @@ def gather(run: Run) -> Facts:
         RunError: the data were not divided yet, or a file of the run is damaged.
     """
     split = load_split(run)
-    kinds = _count(run, split)
-    rows = min(run.config.report.per_defect, max(1, MOST_ROWS // max(1, len(kinds))))
+    defects = _count(run, split)
+    rows = min(run.config.report.per_defect, max(1, MOST_ROWS // max(1, len(defects))))
     return Facts(
         run,
         split,
         read_json(run.path("data.json")),
         read_json(run.path("manifest.json")),
-        kinds,
+        defects,
         compare_all(run, {example.id: example for example in split.normals}),
         make_sheets(run, split, rows),
         read_gate(run),
@@ -138,10 +138,10 @@ _REFUSED = {
 """What a generator's own words for a refusal mean."""
 
 
-def reasons(kind: KindFacts, config: Config) -> list[str]:
-    """Return why pairs of a kind were given up or are missing, as phrases with their number."""
+def reasons(defect: DefectFacts, config: Config) -> list[str]:
+    """Return why pairs of a defect type were given up or are missing, as phrases with their number."""
     told = []
-    for status, number in kind.reasons.most_common():
+    for status, number in defect.reasons.most_common():
         if status == "invisible":
             tries = config.generate.attempts
             least = f"{config.generate.min_painted:.0%}"
@@ -150,7 +150,7 @@ def reasons(kind: KindFacts, config: Config) -> list[str]:
             told.append(f"{number} {_REFUSED[status]} {_in_tries(config.generate.attempts)}")
         else:
             told.append(f"{number} {status}")
-    return told + ([f"{kind.open} not made yet"] if kind.open else [])
+    return told + ([f"{defect.open} not made yet"] if defect.open else [])
 
 
 def number_of(count: int, noun: str) -> str:
@@ -163,24 +163,24 @@ def summary(facts: Facts) -> str:
     config = facts.run.config
     shots = len(facts.split.shots)
     learned = number_of(shots, "real defect photograph")
-    of = f"{number_of(sum(1 for kind in facts.kinds if kind.kept), 'kind')} of {' and '.join(facts.products)}"
+    of = f"{number_of(sum(1 for defect in facts.defects if defect.kept), 'defect')} of {' and '.join(facts.products)}"
     if len(facts.products) > 3:
-        of = f"{number_of(sum(1 for kind in facts.kinds if kind.kept), 'kind')} on {len(facts.products)} products"
+        of = f"{number_of(sum(1 for defect in facts.defects if defect.kept), 'defect')} on {len(facts.products)} products"
     on = f" on the backbone {facts.backbone['name']}" if facts.backbone else ""
-    given_up = sum(kind.given_up for kind in facts.kinds)
+    given_up = sum(defect.given_up for defect in facts.defects)
     text = (
         f"{number_of(facts.kept, 'labelled pair')} of {of} {'was' if facts.kept == 1 else 'were'} made from {learned}"
     )
-    text += f" (shots) by {config.generator.name}{on}. Each pair is a photograph of a sound part with painted damage"
+    text += f" (shots) by {config.generator.name}{on}. Each pair is a photograph of a normal part with painted damage"
     exact = facts.exact.holds and not facts.exact.whole
     text += ", and a mask that marks every changed pixel." if exact else ", and a mask."
     if facts.exact.whole:
         text += f" {number_of(facts.exact.whole, 'pair')}: the window round the damage is synthetic throughout."
-    if rejected := sum(kind.rejected for kind in facts.kinds):
+    if rejected := sum(defect.rejected for defect in facts.defects):
         text += f" The quality gate rejected {number_of(rejected, 'pair')} more."
     if given_up:
         text += f" {number_of(given_up, 'pair')} {'was' if given_up == 1 else 'were'} given up; the table says why."
-    if waiting := sum(kind.open for kind in facts.kinds):
+    if waiting := sum(defect.open for defect in facts.defects):
         text += f" {number_of(waiting, 'planned pair')} {'is' if waiting == 1 else 'are'} not made yet."
     return text
 
@@ -204,12 +204,12 @@ def verdict(exact: Exactness) -> str:
     return f"The exact-background check failed: {compared}; {numbers}; {number_of(len(exact.wrong), 'pair')} wrong."
 
 
-def _count(run: Run, split: Split) -> list[KindFacts]:
-    kinds: dict[tuple[str, str], KindFacts] = {}
+def _count(run: Run, split: Split) -> list[DefectFacts]:
+    defects: dict[tuple[str, str], DefectFacts] = {}
 
-    def of(product: str, defect: str | None) -> KindFacts:
+    def of(product: str, defect: str | None) -> DefectFacts:
         key = (product, defect or "")
-        return kinds.setdefault(key, KindFacts(*key))
+        return defects.setdefault(key, DefectFacts(*key))
 
     for example in split.shots:
         of(example.product, example.defect).shots += 1
@@ -219,16 +219,16 @@ def _count(run: Run, split: Split) -> list[KindFacts]:
         of(line["product"], line["defect"]).asked += 1
     verdicts = run.verdicts() or {}
     for row in run.samples():
-        kind = of(row["product"], row["defect"])
+        facts = of(row["product"], row["defect"])
         share = float(row.get("painted_share") or 0.0)
         if row["status"] == "made":
-            kind.made += 1
-            kind.rejected += not (verdicts.get(row["index"]) or {"kept": True})["kept"]
-            kind.made_shares.append(share)
+            facts.made += 1
+            facts.rejected += not (verdicts.get(row["index"]) or {"kept": True})["kept"]
+            facts.made_shares.append(share)
         else:
-            kind.reasons[row["status"]] += 1
-            kind.given_up_shares.append(share)
-    return [kinds[key] for key in sorted(kinds)]
+            facts.reasons[row["status"]] += 1
+            facts.given_up_shares.append(share)
+    return [defects[key] for key in sorted(defects)]
 
 
 def _losses(run: Run) -> dict[str, list[float]]:

@@ -1,8 +1,8 @@
-"""Contact sheets: for each kind, real shots and made pairs side by side at the same zoom, as small RGB pictures.
+"""Contact sheets: for each defect type, real shots and made pairs side by side at the same zoom, as small RGB pictures.
 
-A row shows one pair: the sound photograph, the same with the mask's outline (and the frame of the close-up), the made
-picture, then a close-up of both. Close-ups of a kind, shots included, show squares of the same side in camera pixels,
-so that real and made damage can be compared as they are.
+A row shows one pair: the normal photograph, the same with the mask's outline (and the frame of the close-up), the made
+picture, then a close-up of both. Close-ups of a defect type, shots included, show squares of the same side in camera
+pixels, so that real and made damage can be compared as they are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flawsmith.types import Example
 
 TILE = 320
 """Longest side of a picture on a sheet in px; also the largest close-up, which so is never shown smaller than it is."""
-COLUMNS = ("sound photograph", "localization", "made", "close-up, sound", "close-up, made")
+COLUMNS = ("normal photograph", "localization", "made", "close-up, normal", "close-up, made")
 MOST_SHOTS = 10
 _NEAR = 16
 _OUTLINE, _FRAME = (255, 64, 32), (0, 132, 255)
@@ -46,7 +46,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """One kind's contact sheet."""
+    """One defect type's contact sheet."""
 
     product: str
     defect: str
@@ -56,18 +56,18 @@ class Sheet:
     """Ids and close-ups of real shots."""
     rows: tuple[Row, ...]
     of: int
-    """Pairs that are kept of this kind; `rows` shows some of them, spread evenly."""
+    """Pairs that are kept of this defect type; `rows` shows some of them, spread evenly."""
 
 
 def make_sheets(run: Run, split: Split, most_rows: int) -> list[Sheet]:
-    """Return a sheet for each product and kind that has shots or made pairs, in their order.
+    """Return a sheet for each product and defect type that has shots or made pairs, in their order.
 
     Pairs whose files cannot be read are left out here; `exact.compare_all` names them.
 
     Args:
         run: A run with samples.
         split: Its photographs.
-        most_rows: Pairs a kind.
+        most_rows: Pairs a defect type.
     """
     made: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in run.kept(partly=True):
@@ -78,8 +78,8 @@ def make_sheets(run: Run, split: Split, most_rows: int) -> list[Sheet]:
             shots.setdefault((example.product, example.defect), []).append(example)
     normals = {example.id: example for example in split.normals}
     return [
-        _sheet(run, *kind, shots.get(kind, []), made.get(kind, []), normals, most_rows)
-        for kind in sorted({*made, *shots})
+        _sheet(run, *defect, shots.get(defect, []), made.get(defect, []), normals, most_rows)
+        for defect in sorted({*made, *shots})
     ]
 
 
@@ -187,7 +187,7 @@ def _sheet(
 
 
 def closeup_side(masks: Sequence[np.ndarray]) -> int:
-    """Return the side of a kind's close-ups in px: most of its damage fits, and none is shown smaller than it is."""
+    """Return the side of a type's close-ups in px: most of its damage fits, and none is shown smaller than it is."""
     sides = []
     for mask in masks:
         if mask.any():

@@ -50,7 +50,7 @@ def compare_all(run: Run, normals: Mapping[str, Example]) -> Exactness:
 
     Args:
         run: The run; its sample lines name the files.
-        normals: The sound parts by id.
+        normals: The normal parts by id.
     """
     pairs = [*run.kept(partly=True), *run.rejected()]
     rows = [*sorted(pairs, key=lambda row: row["index"]), *run.controls()]

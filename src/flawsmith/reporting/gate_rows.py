@@ -1,4 +1,4 @@
-"""What the report says of the screening, as plain rows: the yield of each kind, thresholds, reasons."""
+"""What the report says of the screening, as plain rows: the yield of each defect type, thresholds, reasons."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def gate_sentences(run: Run, tree: dict[str, Any]) -> list[str]:
     if repaired := sum("repaired" in row for row in verdicts):
         told.append(f"{repaired} labels were fitted anew to what changed; the pairs as they were stay in samples/.")
     if run.config.screen.enabled and (short := lacks(run)):
-        names = ", ".join(f"{number} of {kind}" for (_, kind), number in short.items())
+        names = ", ".join(f"{number} of {defect}" for (_, defect), number in short.items())
         told.append(f"Still lacking after {run.config.screen.rounds} rounds at most: {names}.")
     if run.config.screen.enabled and not run.config.screen.keep_rejected:
         told.append("Rejected pictures were deleted, as screen.keep_rejected = false asks.")
@@ -50,15 +50,15 @@ def gate_sentences(run: Run, tree: dict[str, Any]) -> list[str]:
 
 
 def yield_table(run: Run) -> Table:
-    """Return heads and rows: a kind each, from planned to kept."""
+    """Return heads and rows: a defect type each, from planned to kept."""
     planned = Counter((line["product"], line["defect"]) for line in read_lines(run.path("plan.jsonl")))
     made = Counter((row["product"], row["defect"]) for row in run.samples() if row["status"] == "made")
-    kept = Counter((row["product"], row["kind"]) for row in (run.verdicts() or {}).values() if row["kept"])
+    kept = Counter((row["product"], row["defect"]) for row in (run.verdicts() or {}).values() if row["kept"])
     rows = []
     for key in sorted(planned):
         share = f"{kept[key] / planned[key]:.0%}"
         rows.append([*key, planned[key], made[key], made[key] - kept[key], kept[key], share])
-    return ["product", "kind", "planned", "made", "rejected", "kept", "yield"], rows
+    return ["product", "defect", "planned", "made", "rejected", "kept", "yield"], rows
 
 
 def threshold_table(run: Run, tree: dict[str, Any]) -> Table:

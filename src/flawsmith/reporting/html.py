@@ -11,7 +11,7 @@ import numpy as np
 from flawsmith.config import commented_toml
 from flawsmith.evaluation.measure import metric_rows, metrics_sentence, read_metrics
 from flawsmith.reporting.charts import loss_curve, share_histogram
-from flawsmith.reporting.collect import Facts, KindFacts, changed_settings, number_of, reasons, summary, verdict
+from flawsmith.reporting.collect import DefectFacts, Facts, changed_settings, number_of, reasons, summary, verdict
 from flawsmith.reporting.contact_sheets import COLUMNS, Row, Sheet
 from flawsmith.reporting.gate_rows import gate_sentences, reason_table, threshold_table, yield_table
 from flawsmith.reporting.markup import listed, picture, table
@@ -32,15 +32,15 @@ def html_page(facts: Facts) -> str:
     )
     budget = PICTURE_BYTES // max(1, tiles)
     style = files("flawsmith.stages").joinpath("report.css").read_text(encoding="utf-8")
-    by_kind = {(kind.product, kind.defect): kind for kind in facts.kinds}
+    by_defect = {(defect.product, defect.defect): defect for defect in facts.defects}
     sections = []
     if proof := read_proof(facts.run):
         sections.append(("proof", "Do the pairs help?", proof_section(facts.run, proof)))
     sections.append(("counts", "Counts", _counts(facts)))
     for number, sheet in enumerate(facts.sheets):
-        kind = by_kind[sheet.product, sheet.defect]
+        defect = by_defect[sheet.product, sheet.defect]
         sections.append(
-            (f"kind-{number}", _name(facts, sheet.product, sheet.defect), _kind(facts, sheet, kind, budget))
+            (f"defect type-{number}", _name(facts, sheet.product, sheet.defect), _defect(facts, sheet, defect, budget))
         )
     if facts.sweep[1]:
         sections.append(("sweep", "Control", _dial(facts, budget)))
@@ -80,10 +80,10 @@ def _verdict(facts: Facts) -> str:
 
 
 def _figures(facts: Facts) -> str:
-    given_up = sum(kind.given_up for kind in facts.kinds)
+    given_up = sum(defect.given_up for defect in facts.defects)
     shown = [
         (f"{facts.kept:,}", "labelled pairs kept" if facts.gate else "labelled pairs made"),
-        (str(sum(1 for kind in facts.kinds if kind.made)), "defect kinds"),
+        (str(sum(1 for defect in facts.defects if defect.made)), "defect types"),
         (str(len(facts.split.shots)), "real shots learned from"),
         (f"{given_up:,}", "pairs given up"),
         *([(f"{facts.made - facts.kept:,}", "pairs rejected by the gate")] if facts.gate else []),
@@ -100,11 +100,14 @@ def _counts(facts: Facts) -> str:
     many = len(facts.products) > 1
     heads = [*(["Product"] if many else []), "Kind", "#Shots", "#Test", "#Asked", "#Generated", "#Given up", "Why"]
     rows = []
-    for kind in facts.kinds:
-        numbers = [kind.shots, kind.test, kind.asked, kind.made, kind.given_up]
-        why = "; ".join(reasons(kind, facts.run.config))
-        rows.append([*([kind.product] if many else []), kind.defect, *numbers, why])
-    sums = [sum(getattr(kind, name) for kind in facts.kinds) for name in ("shots", "test", "asked", "made", "given_up")]
+    for defect in facts.defects:
+        numbers = [defect.shots, defect.test, defect.asked, defect.made, defect.given_up]
+        why = "; ".join(reasons(defect, facts.run.config))
+        rows.append([*([defect.product] if many else []), defect.defect, *numbers, why])
+    sums = [
+        sum(getattr(defect, name) for defect in facts.defects)
+        for name in ("shots", "test", "asked", "made", "given_up")
+    ]
     rows.append([*([""] if many else []), "all", *sums, ""])
     text = (
         "Shots are the real defects that were learned from; test are the real defects that were kept apart and never "
@@ -113,20 +116,20 @@ def _counts(facts: Facts) -> str:
     return f"<p>{text}</p>{table(heads, rows, total=True)}"
 
 
-def _kind(facts: Facts, sheet: Sheet, kind: KindFacts, budget: int) -> str:
-    told = f"{number_of(kind.kept, 'pair')} of {kind.asked} {'planned kept' if facts.gate else 'asked'}"
-    if phrases := reasons(kind, facts.run.config):
+def _defect(facts: Facts, sheet: Sheet, defect: DefectFacts, budget: int) -> str:
+    told = f"{number_of(defect.kept, 'pair')} of {defect.asked} {'planned kept' if facts.gate else 'asked'}"
+    if phrases := reasons(defect, facts.run.config):
         told += f" ({'; '.join(phrases)})"
     head = (
         f"<div><p>{escape(told)}. Close-ups, real and made, show {sheet.side} x {sheet.side} camera pixels.</p></div>"
     )
-    if kind.made_shares or kind.given_up_shares:
+    if defect.made_shares or defect.given_up_shares:
         least = facts.run.config.generate.min_painted
-        head += f"<div>{share_histogram(kind.made_shares, kind.given_up_shares, least)}</div>"
+        head += f"<div>{share_histogram(defect.made_shares, defect.given_up_shares, least)}</div>"
     parts = [f'<div class="kindhead">{head}</div>']
     if sheet.shots:
         strip = "".join(_shot(tile, name, budget) for name, tile in sheet.shots)
-        of = f"{len(sheet.shots)} of {kind.shots}" if kind.shots > len(sheet.shots) else f"all {kind.shots}"
+        of = f"{len(sheet.shots)} of {defect.shots}" if defect.shots > len(sheet.shots) else f"all {defect.shots}"
         parts.append(f"<h3>Real shots ({of}), at the zoom of the close-ups below</h3>")
         parts.append(f'<div class="wide"><div class="shots"><div class="row">{strip}</div></div></div>')
     if sheet.rows:
@@ -137,7 +140,7 @@ def _kind(facts: Facts, sheet: Sheet, kind: KindFacts, budget: int) -> str:
         parts.append(f'<div class="wide"><div class="rows"><div class="heads">{heads}</div>{rows}</div></div>')
         parts.append('<p class="legend">where: red = outline of the mask, blue = frame of the close-up.</p>')
     else:
-        parts.append("<p>No pair of this kind was made.</p>")
+        parts.append("<p>No pair of this defect type was made.</p>")
     return "".join(parts)
 
 
@@ -199,7 +202,7 @@ def _data(facts: Facts) -> str:
         ["Shots (learned from)", len(split.shots)],
         ["Sound parts (learned from and painted on)", len(split.normals)],
         ["Test defects (kept apart)", len(split.test_defects)],
-        ["Test sound parts (kept apart)", len(split.test_normals)],
+        ["Test normal parts (kept apart)", len(split.test_normals)],
         ["Leak check", "passed by content when the set was divided: no test picture is also learned from"],
     ]
     parts = [table([], rows)]

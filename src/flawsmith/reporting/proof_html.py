@@ -58,19 +58,19 @@ def _product(run: Run, proof: dict[str, Any], product: str, many: bool) -> str:
         else:
             parts.append(f"<details><summary>{escape(f'{arm} against {against}')}</summary>{body}</details>")
     means = ["Trained on", "What", *(f"#{name}" for _, _, name in FIGURES)]
-    parts += ["<h3>Every arm, means over kinds</h3>", table(means, arm_rows(proof, product))]
+    parts += ["<h3>Every arm, means over defect types</h3>", table(means, arm_rows(proof, product))]
     if best := arm_rows(proof, product, best=True):
         parts += ["<h3>Best on test (the papers' way: the epoch was chosen by the test set)</h3>", table(means, best)]
-    kinds = ["Pixel AP", *(f"#{kind}" for kind in (*own["kinds"], MEAN, ALL))]
+    defects = ["Pixel AP", *(f"#{defect}" for defect in (*own["defects"], MEAN, ALL))]
     parts += [
-        "<h3>Pixel AP of each kind (its pictures and all sound ones)</h3>",
-        table(kinds, kind_rows(proof, product)),
+        "<h3>Pixel AP of each defect type (its pictures and all normal ones)</h3>",
+        table(defects, kind_rows(proof, product)),
     ]
     for arm in (OURS, REAL):
         if calls := confusion_rows(proof, product, arm):
-            heads = ["Real kind, called …", *(f"#{kind}" for kind in own["kinds"])]
+            heads = ["Real defect type, called …", *(f"#{defect}" for defect in own["defects"])]
             parts.append(
-                f"<details><summary>Which kind is called which, {arm}</summary>{table(heads, calls)}</details>"
+                f"<details><summary>Which defect type is called which, {arm}</summary>{table(heads, calls)}</details>"
             )
     if curves := _curves(proof, product):
         parts += ["<h3>How many pairs help most</h3>", f'<div class="plots">{curves}</div>']

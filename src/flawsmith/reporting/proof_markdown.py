@@ -42,7 +42,7 @@ def _product(proof: dict[str, Any], product: str, folder: Path, number: int) -> 
     lines = [f"**{headline(proof, product)}**", "", ruler(proof, product), ""]
     notes = [*proof["reduced"], *own["notes"]]
     lines += [f"- {note}" for note in notes] + ([""] if notes else [])
-    heads = ["kind", *(f"{name} ({figure})" for name, figure in TASKS.values())]
+    heads = ["defect", *(f"{name} ({figure})" for name, figure in TASKS.values())]
     for place, (arm, against) in enumerate(pairs_compared(proof, product)):
         rows = comparison(proof, product, arm, against)
         lines += [f"### {arm} against {against}", "", *table_lines(heads, verdict_rows(rows)), ""]
@@ -53,11 +53,11 @@ def _product(proof: dict[str, Any], product: str, folder: Path, number: int) -> 
                 write_text(folder / file, intervals(shown, f"{name}: {arm} against {against}", unit="points of 100"))
                 lines += [f"![{name}: {arm} against {against}](report/{file})", ""]
     means = ["trained on", "what", *(name for _, _, name in FIGURES)]
-    lines += ["### Every arm, means over kinds", "", *table_lines(means, arm_rows(proof, product)), ""]
+    lines += ["### Every arm, means over defect types", "", *table_lines(means, arm_rows(proof, product)), ""]
     if best := arm_rows(proof, product, best=True):
         lines += ["### Best on test (the epoch was chosen by the test set)", "", *table_lines(means, best), ""]
-    kinds = ["pixel AP", *own["kinds"], MEAN, ALL]
-    lines += ["### Pixel AP of each kind", "", *table_lines(kinds, kind_rows(proof, product)), ""]
+    defects = ["pixel AP", *own["defects"], MEAN, ALL]
+    lines += ["### Pixel AP of each defect type", "", *table_lines(defects, kind_rows(proof, product)), ""]
     if artefacts := artefact_rows(proof, product):
         names = ["trained on", "artefact score", "anomaly_map, repainted", "anomaly_map, untouched"]
         lines += ["### Controls", "", artefact_sentence(proof, product), "", *table_lines(names, artefacts), ""]

@@ -27,7 +27,7 @@ FIGURES = (
     ("detection", "ap", "image AP"),
     ("classification", "recall", "mean recall"),
 )
-"""Columns of the table of arms: means over kinds."""
+"""Columns of the table of arms: means over defect types."""
 _OUTLINE = (255, 64, 32)
 
 
@@ -54,27 +54,27 @@ def read_proof(run: Run) -> dict[str, Any] | None:
 
 
 def headline(proof: dict[str, Any], product: str) -> str:
-    """Return the verdict over all kinds as one sentence."""
-    rows = {row["task"]: row for row in comparison(proof, product, OURS, REAL) if row["kind"] == MEAN}
+    """Return the verdict over all defect types as one sentence."""
+    rows = {row["task"]: row for row in comparison(proof, product, OURS, REAL) if row["defect"] == MEAN}
     told = [f"{TASKS[task][0]}: {rows[task]['verdict']} ({_points(rows[task])})" for task in TASKS if task in rows]
     name = f"{product}, " if len(proof["products"]) > 1 else ""
-    return f"{name}{proof['generator']} beside the real shots, mean over kinds. " + "; ".join(told) + "."
+    return f"{name}{proof['generator']} beside the real shots, mean over defect types. " + "; ".join(told) + "."
 
 
 def ruler(proof: dict[str, Any], product: str) -> str:
     """Return what was measured with what, as one sentence."""
     own = proof["products"][product]
-    tests = sum(count for kind, count in own["test"].items() if kind != "sound")
+    tests = sum(count for defect, count in own["test"].items() if defect != "normal")
     return (
         f"Protocol {proof['protocol']}; {', '.join(proof['detectors'])} on {proof['extractor']['name']} "
         f"({proof['extractor']['fingerprint']}), {own['size']} x {own['size']} pixels, {proof['seeds']} seeds; "
-        f"{tests} damaged and {own['test']['sound']} sound test pictures; {proof['confidence']:.0%} intervals from "
+        f"{tests} damaged and {own['test']['normal']} normal test pictures; {proof['confidence']:.0%} intervals from "
         f"{proof['resamples']} paired resamples of test pictures and seeds. Differences are in points of 100."
     )
 
 
 def comparison(proof: dict[str, Any], product: str, arm: str, against: str) -> list[dict[str, Any]]:
-    """Return one comparison's rows, a task and kind each."""
+    """Return one comparison's rows, a task and defect type each."""
     rows = proof["products"][product]["comparisons"]
     return [row for row in rows if (row["arm"], row["against"]) == (arm, against)]
 
@@ -86,14 +86,14 @@ def pairs_compared(proof: dict[str, Any], product: str) -> list[tuple[str, str]]
 
 
 def verdict_rows(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Return a row a kind: its name and, for each task, the verdict with its interval."""
-    kinds = dict.fromkeys(row["kind"] for row in rows)
-    told = {(row["task"], row["kind"]): f"{row['verdict']}: {_points(row)}" for row in rows}
-    return [[kind, *(told.get((task, kind), "") for task in TASKS)] for kind in kinds]
+    """Return a row a defect type: its name and, for each task, the verdict with its interval."""
+    defects = dict.fromkeys(row["defect"] for row in rows)
+    told = {(row["task"], row["defect"]): f"{row['verdict']}: {_points(row)}" for row in rows}
+    return [[defect, *(told.get((task, defect), "") for task in TASKS)] for defect in defects]
 
 
 def arm_rows(proof: dict[str, Any], product: str, *, best: bool = False) -> list[list[Any]]:
-    """Return a row an arm: name, what it learns from, and the means over kinds, in points of 100."""
+    """Return a row an arm: name, what it learns from, and the means over defect types, in points of 100."""
     own = proof["products"][product]
     rows = []
     for name, arm in own["arms"].items():
@@ -109,21 +109,21 @@ def arm_rows(proof: dict[str, Any], product: str, *, best: bool = False) -> list
 
 
 def kind_rows(proof: dict[str, Any], product: str) -> list[list[str]]:
-    """Return a row an arm: pixel AP of each kind, of their mean and of all pictures together, in points of 100."""
+    """Return a row an arm: pixel AP of each type, of their mean and of all pictures together, in points of 100."""
     own = proof["products"][product]
     rows = []
     for name, arm in own["arms"].items():
         table = arm["figures"].get("localization", {})
-        cells = [table.get(kind, {}).get("ap") for kind in (*own["kinds"], MEAN, ALL)]
+        cells = [table.get(defect, {}).get("ap") for defect in (*own["defects"], MEAN, ALL)]
         rows.append([name, *("" if cell is None else f"{100 * cell['mean']:.1f}" for cell in cells)])
     return rows
 
 
 def confusion_rows(proof: dict[str, Any], product: str, arm: str) -> list[list[str]]:
-    """Return a row a kind: how many of its test pictures are called which kind; [] = no detector tells kinds."""
+    """Return a row a type: how many of its test pictures are called which defect type; [] = no detector tells types."""
     own = proof["products"][product]
     table = own["confusion"].get(arm, [])
-    return [[kind, *(f"{cell:g}" for cell in row)] for kind, row in zip(own["kinds"], table, strict=bool(table))]
+    return [[defect, *(f"{cell:g}" for cell in row)] for defect, row in zip(own["defects"], table, strict=bool(table))]
 
 
 def artefact_rows(proof: dict[str, Any], product: str) -> list[list[str]]:
@@ -138,7 +138,7 @@ def artefact_sentence(proof: dict[str, Any], product: str) -> str:
     """Return what the artefact scores mean."""
     own = proof["products"][product]
     return (
-        f"{own['held_out_controls']} sound parts were repainted as sound and kept from all training. The artefact score "
+        f"{own['held_out_controls']} normal parts were repainted as normal and kept from all training. The artefact score "
         "is the share of them whose repainted place fires louder than the same place untouched: 0.5 = repainting "
         f"cannot be seen, 1 = the detector has learned the brush. '{NO_CONTROLS}' was trained without controls."
     )
@@ -153,7 +153,7 @@ def curve_points(proof: dict[str, Any], product: str, task: str) -> list[tuple[f
 def interval_rows(rows: Sequence[dict[str, Any]], task: str) -> list[tuple[str, float, float, float, str]]:
     """Return one task's rows for the drawing of intervals, in points of 100."""
     return [
-        (row["kind"], *(100 * row[name] for name in ("difference", "low", "high")), row["verdict"])
+        (row["defect"], *(100 * row[name] for name in ("difference", "low", "high")), row["verdict"])
         for row in rows
         if row["task"] == task
     ]
@@ -171,7 +171,7 @@ def tellings(run: Run, proof: dict[str, Any], product: str) -> list[Telling]:
         return []
     shown = []
     for one in own["telling"]:
-        example = Example(one["id"], Path(one["image"]), product, one["kind"], Path(one["mask"]))
+        example = Example(one["id"], Path(one["image"]), product, one["defect"], Path(one["mask"]))
         try:
             image, mask = read_square(example, 256)
         except FlawsmithError:
@@ -179,7 +179,7 @@ def tellings(run: Run, proof: dict[str, Any], product: str) -> list[Telling]:
         outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         marked = cv2.drawContours(image.copy(), outline, -1, _OUTLINE, 1)
         found = [_overlaid(image, anomaly_maps[arm][one["place"]]) for arm in (REAL, OURS)]
-        caption = f"{one['kind']}, {one['id']}: pixel AP in this picture {100 * one['change']:+.1f}"
+        caption = f"{one['defect']}, {one['id']}: pixel AP in this picture {100 * one['change']:+.1f}"
         shown.append(Telling(caption, one["what"], (marked, *found)))
     return shown
 

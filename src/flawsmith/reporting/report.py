@@ -131,19 +131,21 @@ def _screening(facts: Facts, folder: Path) -> list[str]:
 
 def _counts(facts: Facts) -> list[str]:
     rows: list[Sequence[Any]] = []
-    for kind in facts.kinds:
-        why = "; ".join(reasons(kind, facts.run.config))
-        rows.append([kind.product, kind.defect, kind.shots, kind.test, kind.asked, kind.made, kind.given_up, why])
-    return table_lines(["product", "kind", "shots", "test", "asked", "made", "given up", "why"], rows)
+    for defect in facts.defects:
+        why = "; ".join(reasons(defect, facts.run.config))
+        rows.append(
+            [defect.product, defect.defect, defect.shots, defect.test, defect.asked, defect.made, defect.given_up, why]
+        )
+    return table_lines(["product", "defect", "shots", "test", "asked", "made", "given up", "why"], rows)
 
 
 def _data(facts: Facts) -> list[str]:
     split = facts.split
     rows: list[list[Any]] = [
         ["shots", len(split.shots)],
-        ["sound parts", len(split.normals)],
+        ["normal parts", len(split.normals)],
         ["test defects", len(split.test_defects)],
-        ["test sound parts", len(split.test_normals)],
+        ["test normal parts", len(split.test_normals)],
         ["leak check", "passed by content when the set was divided"],
     ]
     told = [f"- {line}" for line in [*facts.data.get("notes", []), *facts.data.get("warnings", [])]]

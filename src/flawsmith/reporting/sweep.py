@@ -31,13 +31,13 @@ class SweepRow:
 def sweep_sentence(name: str) -> str:
     """Return what the rows show, in words."""
     return (
-        f"The first pair of each kind, painted again with other values of generator.settings.{name}, all else equal, "
+        f"The first pair of each defect type, painted again with other values of generator.settings.{name}, all else equal, "
         "seed included; at the right the reference that was shown."
     )
 
 
 def read_sweep(run: Run, examples: Mapping[str, Example]) -> tuple[str, list[SweepRow]]:
-    """Return the sweep's name and its rows: sound, each value, the reference; ("", []) when there are none.
+    """Return the sweep's name and its rows: normal, each value, the reference; ("", []) when there are none.
 
     Args:
         run: A run.
@@ -62,7 +62,7 @@ def _row(run: Run, name: str, row: Mapping[str, Any], examples: Mapping[str, Exa
     side, where = closeup_side(masks), max(masks, key=np.count_nonzero)
     tone = tone_of(before)
     pictures = {one["value"]: native for one, native in seen}
-    heads, tiles = ["sound photograph"], [closeup(before, tone, where, side)]
+    heads, tiles = ["normal photograph"], [closeup(before, tone, where, side)]
     for one in row["made"]:
         heads.append(f"{name} = {one['value']:g}" + ("" if one["image"] else ", too faint to keep"))
         tiles.append(closeup(pictures.get(one["value"], before), tone, where, side))

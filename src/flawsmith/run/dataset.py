@@ -27,10 +27,10 @@ def split_data(run: Run) -> shots.Split:
 
     Raises:
         DataError: nothing usable is there, a picture cannot be read, or a test picture is also a shot or a normal.
-        ConfigError: a kind that the configuration names does not exist.
+        ConfigError: a defect type that the configuration names does not exist.
     """
     made = make_split(run.config)
-    _require_kinds(run.config, made)
+    _require_defects(run.config, made)
     # With sizes: a picture that was replaced under its old name is looked at again.
     pictures = [(_row(e), _size(e.image)) for name in _GROUPS for e in getattr(made, name)]
     stamp = digest(run.config.data.model_dump(mode="json"), pictures)
@@ -70,20 +70,20 @@ def _has_damage(example: Example) -> bool:
     return bool(images.read_mask(example.mask, images.describe(example.image).shape).any())
 
 
-def _require_kinds(config: Config, made: shots.Split) -> None:
+def _require_defects(config: Config, made: shots.Split) -> None:
     names = {example.defect for example in made.shots if example.defect}
-    if wrong := unknown_kinds(config, names, "count", "paint"):
+    if wrong := unknown_defects(config, names, "count", "paint"):
         raise ConfigError(wrong[0])
 
 
-def unknown_kinds(config: Config, kinds: Collection[str], *fields: str) -> list[str]:
-    """Return a sentence for each kind that fields of `generate`, tables by kind, name and that is none of these."""
+def unknown_defects(config: Config, defects: Collection[str], *fields: str) -> list[str]:
+    """Return a sentence for each type that fields of `generate`, tables by type, name and that is none of these."""
     tables = {field: table for field in fields if isinstance(table := getattr(config.generate, field), dict)}
     return [
-        f"generate.{field}: there is no kind {kind!r}{nearest(kind, kinds)}"
+        f"generate.{field}: there is no defect type {defect!r}{nearest(defect, defects)}"
         for field, table in tables.items()
-        for kind in table
-        if kind not in kinds
+        for defect in table
+        if defect not in defects
     ]
 
 

@@ -126,7 +126,7 @@ class Run:
         return self._rows("samples*.jsonl")
 
     def controls(self) -> list[dict[str, Any]]:
-        """Return the lines of all shards' control files, by index: sound parts repainted as sound."""
+        """Return the lines of all shards' control files, by index: normal parts repainted as normal."""
         return self._rows("controls*.jsonl")
 
     def kept(self, *, partly: bool = False) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """rounds.json: what screening asks to be made again, and which rejected pictures are gone on purpose.
 
-A round names how many pairs of each kind to plan behind the others. It holds for one gate: with other thresholds,
-filters or features the rounds of the gate before are taken back.
+A round names how many pairs of each defect type to plan behind the others. It holds for one gate: with other
+thresholds, filters or features the rounds of the gate before are taken back.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from flawsmith.files import digest, read_json, write_json
 from flawsmith.run.folder import Run
 
 Asked = dict[tuple[str, str], int]
-"""(product, kind) -> how many pairs."""
+"""(product, defect type) -> how many pairs."""
 
 
 def read_rounds(run: Run) -> list[Asked]:
     """Return what each round after the first asks for, as far as the configuration allows; [] = none."""
     rows = read_tree(run)["rounds"][: run.config.screen.rounds] if run.config.screen.enabled else []
-    return [{(product, kind): number for product, kind, number in row} for row in rows]
+    return [{(product, defect): number for product, defect, number in row} for row in rows]
 
 
 def read_discarded(run: Run) -> set[int]:

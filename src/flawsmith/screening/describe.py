@@ -1,7 +1,7 @@
 """Pictures lined up before the filters: windows cut, every feature computed once.
 
-Each picture is described by itself, with the sound one beneath in the same small batch. So its numbers do not depend on
-its neighbours: screened again, in another run or on its own, it has the same scores to the last bit.
+Each picture is described by itself, with the normal one beneath in the same small batch. So its numbers do not depend
+on its neighbours: screened again, in another run or on its own, it has the same scores to the last bit.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Shown:
     """One picture to be described."""
 
     name: str
-    kind: str
-    """"" for a sound part."""
+    defect: str
+    """"" for a normal part."""
     image: np.ndarray
     """Native, (H,W) or (H,W,3)."""
     mask: np.ndarray
@@ -105,13 +105,13 @@ class Describer:
         label, fitted = _label(shown.mask, seen), _label(changed, seen)
         below = rest[0] if rest else None
         if below is None and shown.stand_ins:
-            others = [images.to_model(sound, span) for sound in shown.stand_ins]
+            others = [images.to_model(normal, span) for normal in shown.stand_ins]
             below = _filled(image, label, [window(other, seen)[0] for other in others])
         pair = torch.from_numpy(np.stack([image] if below is None else [image, below])).permute(0, 3, 1, 2).contiguous()
         features = self._features(shown, pair, label, model, beneath_model)
         return {
             "name": shown.name,
-            "kind": shown.kind,
+            "defect": shown.defect,
             "image": pair[0],
             "mask": torch.from_numpy(label),
             "below": torch.zeros_like(pair[0]) if below is None else pair[1],
@@ -125,7 +125,7 @@ class Describer:
         }
 
     def _features(
-        self, shown: Shown, pair: Tensor, label: np.ndarray, model: np.ndarray, sound: np.ndarray | None
+        self, shown: Shown, pair: Tensor, label: np.ndarray, model: np.ndarray, normal: np.ndarray | None
     ) -> dict[str, Tensor]:
         """Ask the extractor, or remember what it said of these very pictures."""
         key = _key(pair.numpy(), label, shown.image, shown.below)
@@ -136,7 +136,7 @@ class Describer:
             whole = self._whole(model)
             found = {"vector.whole": whole, "vector.window": windows[0], "vector.tokens": tokens[0], "moved": moved}
             two = len(pair) > 1
-            found["beneath.whole"] = self._whole(sound, shown.source) if sound is not None else whole * torch.nan
+            found["beneath.whole"] = self._whole(normal, shown.source) if normal is not None else whole * torch.nan
             found["beneath.window"] = windows[1] if two else windows[0] * torch.nan
             found["beneath.tokens"] = tokens[1] if two else tokens[0] * torch.nan
             self._known[key] = {name: tensor.clone() for name, tensor in found.items()}
@@ -157,7 +157,7 @@ class Describer:
         assert before is not None
         if before.shape != after.shape or before.dtype != after.dtype:
             raise DataError(
-                f"{shown.name}: the picture is {after.shape} {after.dtype}, its sound photograph {before.shape} "
+                f"{shown.name}: the picture is {after.shape} {after.dtype}, its normal photograph {before.shape} "
                 f"{before.dtype}: they must be alike"
             )
         differs = before != after if before.ndim == 2 else (before != after).any(axis=2)
@@ -198,7 +198,10 @@ def screening_set(rows: Sequence[dict[str, Any]], extractor: str) -> ScreeningSe
         levels = {level: [row[part][level] for row in rows] for level in LEVELS}
         parts[part] = {level: torch.stack(own) if own else torch.zeros(0, 1) for level, own in levels.items()}
     return ScreeningSet(
-        name=tuple(row["name"] for row in rows), kind=tuple(row["kind"] for row in rows), extractor=extractor, **parts
+        name=tuple(row["name"] for row in rows),
+        defect=tuple(row["defect"] for row in rows),
+        extractor=extractor,
+        **parts,
     )
 
 
@@ -231,7 +234,7 @@ def _grain(picture: np.ndarray, mask: np.ndarray) -> float:
 
 
 def _filled(image: np.ndarray, mask: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the window as it may have looked before: its damage filled from its rim or from a sound window.
+    """Return the window as it may have looked before: its damage filled from its rim or from a normal window.
 
     Of these, the one that changes the window least: what makes real damage look slight, so that no threshold is strict.
     """

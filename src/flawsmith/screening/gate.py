@@ -1,7 +1,7 @@
 """The gate: filters fitted on a product's shots, thresholds, verdicts with their reasons. Saved, it judges anywhere.
 
     gate/gate.json          filters and their settings, thresholds, extractor, what each product's shots score left out
-    gate/000.safetensors    what the filters learned from the first product's shots and sound parts: vectors, and the
+    gate/000.safetensors    what the filters learned from the first product's shots and normal parts: vectors, and the
                             shots' brightness at 32 x 32, by which copies are known; no photograph
 
 Scores are rounded before they are judged, so a verdict is a function of the numbers that are published.
@@ -38,7 +38,7 @@ _VERSION = 1
 class FittedGate:
     """What judges one product."""
 
-    kinds: tuple[str, ...]
+    defects: tuple[str, ...]
     filters: dict[str, Filter]
     limits: dict[str, float | None]
     """Least value of each score; None = not judged, or by its rank ({keep})."""
@@ -63,12 +63,14 @@ class Gate:
         """Return a line a picture, in order: every score, every threshold, the verdict and the named reasons.
 
         Raises:
-            ConfigError: the gate does not know the product, or a kind.
+            ConfigError: the gate does not know the product, or a defect type.
         """
         fitted = self.fitted(product)
-        for kind in judged.kind:
-            if kind not in fitted.kinds:
-                raise ConfigError(f"{kind!r} is no kind that this gate was fitted on{nearest(kind, fitted.kinds)}")
+        for defect in judged.defect:
+            if defect not in fitted.defects:
+                raise ConfigError(
+                    f"{defect!r} is no defect type that this gate was fitted on{nearest(defect, fitted.defects)}"
+                )
         columns: dict[str, list[float | None]] = {}
         words: dict[str, str] = {}
         for member in fitted.filters.values():
@@ -86,12 +88,12 @@ class Gate:
         for name, values in columns.items():
             rule = self.settings.rule_of(name)
             if isinstance(rule, dict) and "keep" in rule:
-                _keep(name, rule["keep"], values, judged.kind, limits, failed)
+                _keep(name, rule["keep"], values, judged.defect, limits, failed)
         return [
             {
                 "name": judged.name[place],
                 "product": product,
-                "kind": judged.kind[place],
+                "defect": judged.defect[place],
                 "kept": not failed[place],
                 "reasons": [{"score": name, "said": words[name]} for name in failed[place]],
                 "scores": {name: values[place] for name, values in columns.items()},
@@ -127,7 +129,7 @@ class Gate:
             }
             save_tensors(folder / f"{number:03d}.safetensors", tensors)
             tree["products"][product] = {
-                "kinds": list(fitted.kinds),
+                "defects": list(fitted.defects),
                 "file": f"{number:03d}.safetensors",
                 "filters": {name: one.settings.model_dump(mode="json") for name, one in fitted.filters.items()},
                 "limits": fitted.limits,
@@ -154,12 +156,12 @@ class Gate:
             tensors, _ = load_tensors(folder / own["file"])
             filters = {}
             for name, settings in own["filters"].items():
-                kind = registry.get("filters", name)
-                filters[name] = kind(validate(kind.Settings, settings, where=f"{path}: {name}"), own["kinds"])
+                plugin = registry.get("filters", name)
+                filters[name] = plugin(validate(plugin.Settings, settings, where=f"{path}: {name}"), own["defects"])
                 prefix = f"{name}/"
                 filters[name].restore({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
             fitted_gates[product] = FittedGate(
-                tuple(own["kinds"]), filters, own["limits"], own["said"], own["left_out"]
+                tuple(own["defects"]), filters, own["limits"], own["said"], own["left_out"]
             )
         settings = validate(ScreenConfig, tree["settings"], where=str(path))
         return cls(settings, tree["extractor"]["name"], tree["extractor"]["fingerprint"], tree["visible"], fitted_gates)
@@ -190,9 +192,9 @@ def known_filters(settings: ScreenConfig) -> None:
     if settings.repair and "alignment" not in settings.filters:
         raise ConfigError("screen.repair needs the filter alignment; add it to screen.filters")
     for name in settings.filters:
-        kind = registry.get("filters", name)
-        told = validate(kind.Settings, settings.settings.get(name, {}), where=f"screen.settings.{name}")
-        kind(told, ("any",))  # its package may be missing
+        plugin = registry.get("filters", name)
+        told = validate(plugin.Settings, settings.settings.get(name, {}), where=f"screen.settings.{name}")
+        plugin(told, ("any",))  # its package may be missing
     for name in settings.settings:
         if name not in known:
             raise ConfigError(f"screen.settings: filter {name!r} is unknown{nearest(name, known)}")
@@ -205,17 +207,17 @@ def known_filters(settings: ScreenConfig) -> None:
             raise ConfigError(f"screen.thresholds: {name!r} is no score{nearest(name, [*scores, family])}")
 
 
-def fit_gate(settings: ScreenConfig, kinds: Sequence[str], shots: ScreeningSet, sound: ScreeningSet) -> FittedGate:
+def fit_gate(settings: ScreenConfig, defects: Sequence[str], shots: ScreeningSet, normal: ScreeningSet) -> FittedGate:
     """Trainer every filter on one product's shots, and set the thresholds."""
     filters: dict[str, Filter] = {}
     limits: dict[str, float | None] = {}
     left_out: dict[str, dict[str, Any]] = {}
     said = []
     for name in settings.filters:
-        kind = registry.get("filters", name)
-        own = validate(kind.Settings, settings.settings.get(name, {}), where=f"screen.settings.{name}")
-        filters[name] = kind(own, kinds)
-        told = filters[name].fit(shots, sound)
+        plugin = registry.get("filters", name)
+        own = validate(plugin.Settings, settings.settings.get(name, {}), where=f"screen.settings.{name}")
+        filters[name] = plugin(own, defects)
+        told = filters[name].fit(shots, normal)
         for score in filters[name].scores:
             values = np.array([v for v in _plain(told[score]) if v is not None])
             limits[score] = None
@@ -230,23 +232,23 @@ def fit_gate(settings: ScreenConfig, kinds: Sequence[str], shots: ScreeningSet, 
                 left_out[score] = {"shots": len(values), **{k: round(float(v), DIGITS) for k, v in facts.items()}}
         if words := filters[name].said():
             said.append(words)
-    return FittedGate(tuple(kinds), filters, limits, said, left_out)
+    return FittedGate(tuple(defects), filters, limits, said, left_out)
 
 
 def _keep(
     name: str,
     share: float,
     values: Sequence[float | None],
-    kinds: Sequence[str],
+    defects: Sequence[str],
     limits: list[dict[str, float]],
     failed: list[list[str]],
 ) -> None:
-    """Of what stands of each kind, let the best so many pass; what the filter cannot tell passes too."""
-    for kind in sorted(set(kinds)):
+    """Of what stands of each defect type, let the best so many pass; what the filter cannot tell passes too."""
+    for defect in sorted(set(defects)):
         standing = [
             (-value, place)
             for place, value in enumerate(values)
-            if kinds[place] == kind and not failed[place] and value is not None
+            if defects[place] == defect and not failed[place] and value is not None
         ]
         if not standing:
             continue

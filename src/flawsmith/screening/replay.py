@@ -1,10 +1,10 @@
 """Replay a saved gate on anyone's folder: the same pictures get the same verdicts, without the photographs behind it.
 
-    beside            FOLDER/[product/]<kind>/.../x.png with x.mask.png, and x.normal.png where that is known
-    mvtec|visa|pairs  as `data.layout` has them; the sound photograph is unknown
+    beside            FOLDER/[product/]<defect type>/.../x.png with x.mask.png, and x.normal.png where that is known
+    mvtec|visa|pairs  as `data.layout` has them; the normal photograph is unknown
     a run folder      its made pairs, with the photographs that its data.json names
 
-Where the sound photograph is unknown, a filter that needs it falls back to all sound parts that the gate has seen, or
+Where the normal photograph is unknown, a filter that needs it falls back to all normal parts that the gate has seen, or
 abstains: its score is null.
 """
 
@@ -30,7 +30,7 @@ LAYOUTS = ("beside", "mvtec", "visa", "pairs")
 _MASK, _NORMAL = ".mask", ".normal"
 
 Prediction = tuple[str, str, Path, Path, Path | None]
-"""(product, kind, picture, mask, sound photograph)."""
+"""(product, defect type, picture, mask, normal photograph)."""
 
 
 def replay(
@@ -56,7 +56,7 @@ def replay(
 
     Raises:
         RunError: there is no gate.
-        ConfigError: the extractor's weights are not those of the gate, or a kind or product is unknown to it.
+        ConfigError: the extractor's weights are not those of the gate, or a defect type or product is unknown to it.
         DataError: a picture has no mask, or there is no picture.
     """
     fitted = Gate.load(gate / "gate" if (gate / "gate").is_dir() else gate)
@@ -124,17 +124,19 @@ def _beside(folder: Path, gate: Gate) -> Iterator[Prediction]:
             known = ", ".join(gate.fitted_gates)
             raise DataError(f"{path}: which product is it? Put it below a folder that is called {known}")
         if not rest:
-            raise DataError(f"{path}: which kind is it? Put it below a folder that is called as the kind is")
+            raise DataError(
+                f"{path}: which defect type is it? Put it below a folder that is called as the defect type is"
+            )
         normals = sorted(path.parent.glob(f"{_escaped(stem)}{_NORMAL}.*"))
         yield product or next(iter(gate.fitted_gates)), rest[0], path, mask, normals[0] if normals else None
 
 
 def _shown(item: Prediction, folder: Path, *, full: bool) -> Shown:
-    _, kind, picture, mask, normal = item
+    _, defect, picture, mask, normal = item
     native = images.read(picture)
     name = picture.relative_to(folder).with_suffix("").as_posix() if full else picture.stem
     below = images.read(normal) if normal is not None else None
-    return Shown(name, kind, native, images.read_mask(mask, native.shape), below)
+    return Shown(name, defect, native, images.read_mask(mask, native.shape), below)
 
 
 def _escaped(text: str) -> str:

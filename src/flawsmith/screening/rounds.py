@@ -1,7 +1,8 @@
 """Generate until there are enough: what screening asks for again, in rounds.json, and which rejected pictures are gone.
 
-A round names how many pairs of each kind to plan behind the others. It follows from configuration and verdicts alone,
-and it holds for one gate: with other thresholds, filters or features the rounds of the gate before are taken back.
+A round names how many pairs of each defect type to plan behind the others. It follows from configuration and verdicts
+alone, and it holds for one gate: with other thresholds, filters or features the rounds of the gate before are taken
+back.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from flawsmith.synthesis.counts import counts
 
 
 def plan_more(run: Run) -> int:
-    """Ask for what the kinds lack after screening; return how many more pairs, 0 = there are enough or no more rounds.
+    """Ask for what the defect types lack after screening; return how many more pairs, 0 = there are enough or no more rounds.
 
     A round asks for so many times more as `screen.times` says, for as few are kept of them.
     """
@@ -30,7 +31,7 @@ def plan_more(run: Run) -> int:
     if not lacking:
         return 0
     row: list[list[Any]] = [
-        [product, kind, math.ceil(part.times * number)] for (product, kind), number in sorted(lacking.items())
+        [product, defect, math.ceil(part.times * number)] for (product, defect), number in sorted(lacking.items())
     ]
     tree = read_tree(run)
     tree["rounds"] = [*tree["rounds"][: len(rounds)], row]
@@ -42,7 +43,7 @@ def plan_more(run: Run) -> int:
 
 
 def lacks(run: Run) -> Asked:
-    """Return how many pairs of each kind are asked for and not kept; kinds that have their number are left out."""
+    """Return how many pairs of each type are asked for and not kept; types that have their number are left out."""
     have = Counter((row["product"], row["defect"]) for row in run.kept(partly=True))
     asked = counts(run.config, split_data(run))
     return {key: number - have[key] for key, number in asked.items() if number > have[key]}

@@ -1,6 +1,6 @@
 """The quality gate: every made pair is scored by every filter; scores.jsonl says scores, thresholds, verdict, reasons.
 
-The gate is fitted on the shots and sound parts of each product and saved in gate/, so that `flawsmith screen --replay`
+The gate is fitted on the shots and normal parts of each product and saved in gate/, so that `flawsmith screen --replay`
 gives the same verdicts on anyone's folder. Rejected pictures stay where they are (unless the settings say otherwise);
 which pairs later stages see is decided in one place, `Run.kept`.
 """
@@ -108,8 +108,8 @@ def judge(
     """Return a verdict a picture, in their order; labels that are repaired go to repaired/ below a folder.
 
     Raises:
-        DataError: a picture and its sound photograph are of different sizes, or a mask is empty.
-        ConfigError: the gate does not know the product, or a kind.
+        DataError: a picture and its normal photograph are of different sizes, or a mask is empty.
+        ConfigError: the gate does not know the product, or a defect type.
     """
     fitted = gate.fitted(product)
     rows, repaired = [], {}
@@ -120,7 +120,7 @@ def judge(
             if mask.any():
                 repaired[shown.name] = _write_repaired(folder, shown.name, picture, mask)
                 row = describer.row(
-                    Shown(shown.name, shown.kind, picture, mask, below=shown.below, source=shown.source)
+                    Shown(shown.name, shown.defect, picture, mask, below=shown.below, source=shown.source)
                 )
         rows.append(row)
         if advance is not None:
@@ -136,10 +136,10 @@ def write_scores(path: Path, rows: Sequence[Row]) -> None:
 
 
 def fit_product(part: ScreenConfig, split: Split, product: str, describer: Describer, pictures: Pictures) -> FittedGate:
-    """Trainer the filters on one product's shots and sound parts."""
+    """Trainer the filters on one product's shots and normal parts."""
     shots = [example for example in split.shots if example.product == product]
     normals = [example for example in split.normals if example.product == product]
-    looked = _evenly(normals, part.sound)
+    looked = _evenly(normals, part.normals)
     stand_ins = [pictures.read(example).native for example in _evenly(normals, _STAND_INS)]
     real, masks = [], []
     for example in shots:
@@ -150,14 +150,14 @@ def fit_product(part: ScreenConfig, split: Split, product: str, describer: Descr
         real.append(
             describer.row(Shown(example.id, example.defect, photograph.native, photograph.mask, stand_ins=others))
         )
-    sound = []
+    normal = []
     for place, example in enumerate(looked):
         native = pictures.read(example).native
         mask = _laid(masks[place % len(masks)], native.shape[:2])
-        sound.append(describer.row(Shown(example.id, "", native, mask)))
-    kinds = sorted({str(example.defect) for example in shots})
+        normal.append(describer.row(Shown(example.id, "", native, mask)))
+    defects = sorted({str(example.defect) for example in shots})
     name = describer.extractor.name
-    return fit_gate(part, kinds, screening_set(real, name), screening_set(sound, name))
+    return fit_gate(part, defects, screening_set(real, name), screening_set(normal, name))
 
 
 def _pair(run: Run, row: dict[str, Any], pictures: Pictures, normals: dict[str, Example]) -> Shown:

@@ -1,4 +1,4 @@
-"""How many pairs each product gets of each kind: `generate.count`, transfers and a sentence, put together."""
+"""How many pairs each product gets of each defect type: `generate.count`, transfers and a sentence, put together."""
 
 from __future__ import annotations
 
@@ -13,36 +13,38 @@ from flawsmith.synthesis.transfer import transfers
 
 
 def counts(config: Config, split: Split) -> dict[tuple[str, str], int]:
-    """Return how many pairs to make of each (product, kind).
+    """Return how many pairs to make of each (product, defect type).
 
-    "balance" fills every kind of a product up to its largest, counting all its real pictures, shots and test alike.
+    "balance" fills every sort of a product up to its largest, counting all its real pictures, shots and test alike.
 
     Raises:
         ConfigError: nothing at all would be made.
     """
     real = Counter((e.product, e.defect) for e in (*split.shots, *split.test_defects) if e.defect)
-    kinds = sorted({(e.product, e.defect) for e in split.shots if e.defect})
-    kinds += list(transfers(config, split))
-    asked = wanted(config, {key: real[key] for key in kinds})
+    defects = sorted({(e.product, e.defect) for e in split.shots if e.defect})
+    defects += list(transfers(config, split))
+    asked = wanted(config, {key: real[key] for key in defects})
     if config.generate.prompt:
         asked = prompted_counts(config, split, asked)
     if not any(asked.values()):
-        raise ConfigError(f"generate.count: {config.generate.count!r} asks for no pair at all; name a number a kind")
+        raise ConfigError(
+            f"generate.count: {config.generate.count!r} asks for no pair at all; name a number a defect type"
+        )
     return asked
 
 
 def wanted(config: Config, have: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:
-    """Return how many pairs of each (product, kind) the configuration asks for.
+    """Return how many pairs of each (product, defect type) the configuration asks for.
 
     Args:
-        config: `generate.count` decides; "balance" fills every kind up to its product's largest.
-        have: Real pictures of each (product, kind).
+        config: `generate.count` decides; "balance" fills every defect type up to its product's largest.
+        have: Real pictures of each (product, defect type).
     """
     count = config.generate.count
     if isinstance(count, int):
         return dict.fromkeys(have, count)
     if isinstance(count, dict):
-        return {(product, kind): count.get(kind, 0) for product, kind in have}
+        return {(product, defect): count.get(defect, 0) for product, defect in have}
     most: dict[str, int] = {}
     for (product, _), number in have.items():
         most[product] = max(most.get(product, 0), number)

@@ -1,8 +1,8 @@
 """Make the planned pairs: samples/000017.png with samples/000017.mask.png, and a line each in samples.jsonl.
 
-Controls, which are sound parts repainted as sound, follow in controls/ and controls.jsonl. A batch is made whole or not at all,
-so a run that was killed makes the same bytes when it goes on. What screening asks for since (rounds.json) is planned
-and made behind the rest. `--shard i/n` makes every n-th batch; shards share the
+Controls, which are normal parts repainted as normal, follow in controls/ and controls.jsonl. A batch is made whole or
+not at all, so a run that was killed makes the same bytes when it goes on. What screening asks for since (rounds.json)
+is planned and made behind the rest. `--shard i/n` makes every n-th batch; shards share the
 plan and write their own lines.
 """
 
@@ -54,8 +54,8 @@ def parse_shard(text: str) -> Shard:
 def generate(run: Run, shard: Shard = (0, 1)) -> None:
     """Run the stage; does nothing when it is done already with the same input, and goes on where it was killed."""
     config = run.config
-    kind = generator_class(config)
-    settings = validate(kind.Settings, config.generator.settings, where="generator.settings")
+    plugin = generator_class(config)
+    settings = validate(plugin.Settings, config.generator.settings, where="generator.settings")
     split = split_data(run)
     backbone = load_backbone(config)
     trained = train_hash(run, split, backbone)
@@ -69,21 +69,23 @@ def generate(run: Run, shard: Shard = (0, 1)) -> None:
     for name, default in NEW.items():
         if tree[name] == default:  # runs from before these settings are as they were
             tree.pop(name)
-    late = {name: _told(settings, name) for name in sorted(kind.sampling_only)}
+    late = {name: _told(settings, name) for name in sorted(plugin.sampling_only)}
     stamp = digest(trained, tree, late)  # another number of controls leaves the pairs as they are
     if config.screen.enabled and config.screen.times > 1:
         stamp = digest(stamp, config.screen.times)
     both = digest(stamp, share)
-    if run.stage_hash("generate") == both and _all_there(run) and (not kind.sweep[0] or has_sweep(run)):
+    if run.stage_hash("generate") == both and _all_there(run) and (not plugin.sweep[0] or has_sweep(run)):
         return
     begun = time.time()
     pictures = Pictures(split.normals)
     with _locked(run.path("state", "lock")):
         forget_discarded(run)  # something is missing, so whatever is not there is made again
-        lines = _planned(run, stamp, lambda: make_plan(config, split, kind, pictures))
-        lines = _with_rounds(run, lines, lambda asked, before: plan_lines(config, split, kind, pictures, asked, before))
+        lines = _planned(run, stamp, lambda: make_plan(config, split, plugin, pictures))
+        lines = _with_rounds(
+            run, lines, lambda asked, before: plan_lines(config, split, plugin, pictures, asked, before)
+        )
         # Rounds after the first replace pairs; the controls of the first are as many as were asked for.
-        controls = make_controls(config, split, kind, pictures, [line for line in lines if "round" not in line])
+        controls = make_controls(config, split, plugin, pictures, [line for line in lines if "round" not in line])
         _clear_controls(run, both)
     made = 0
     work = ((PAIRS, lines, run.samples), (CONTROLS, controls, run.controls))
@@ -93,7 +95,7 @@ def generate(run: Run, shard: Shard = (0, 1)) -> None:
         if job not in generators:
             # Weights of one job at a time: a product has many, and memory is one.
             generators.clear()
-            generators[job] = kind.load(run.path("weights", *job.split("/")), backbone)
+            generators[job] = plugin.load(run.path("weights", *job.split("/")), backbone)
             generators[job].settings = settings
         return Painter(config, generators[job], working_size(config, backbone), split, pictures)
 
@@ -105,8 +107,8 @@ def generate(run: Run, shard: Shard = (0, 1)) -> None:
     if len(rows) == len(lines) and len(run.controls()) == len(controls):
         good = sum(row["status"] == "made" for row in rows)
         run.finish("generate", both, pairs=good, given_up=len(rows) - good, controls=len(controls))
-        if kind.sweep[0]:
-            paint_sweep(run, lines, *kind.sweep, painter_of)
+        if plugin.sweep[0]:
+            paint_sweep(run, lines, *plugin.sweep, painter_of)
 
 
 def _told(settings: Settings, name: str) -> Any:

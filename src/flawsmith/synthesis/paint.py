@@ -28,7 +28,7 @@ Stroke = tuple[Window, np.ndarray, np.ndarray | None, np.ndarray]
 """(window, made, base, mask): pictures float32 (size,size,3), the mask bool (H,W) at native size."""
 
 Reference = tuple[np.ndarray, np.ndarray, str, str]
-"""(window float32 (size,size,3), its mask bool (size,size), product, kind) of a reference."""
+"""(window float32 (size,size,3), its mask bool (size,size), product, defect type) of a reference."""
 
 FAINT = 0.5
 """With paint = auto: when residual paint shows in less of the mask than this, replacing paint is tried as well."""
@@ -118,7 +118,7 @@ class Painter:
         photograph = self._pictures.read(normal)
         posed = sketch = None
         if "twin" in line:
-            # A patch of sound matter from the same place of another photograph, so that the seam is one like a pair's.
+            # A patch of normal matter from the same place of another photograph, so that the seam is one like a pair's.
             donor = self._pictures.read(self._by_id[line["donor"]]).model()
             posed = cv2.resize(donor, asked.shape[::-1], interpolation=cv2.INTER_AREA)
         elif line["pose"] is not None:
@@ -138,7 +138,7 @@ class Painter:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Return what the model is to paint, what it paints on, and what of that stays: where the shot shows backdrop.
 
-        Of a broken tip the label and the outline cover the air where the sound part went on. The sketch shows it as
+        Of a broken tip the label and the outline cover the air where the normal part went on. The sketch shows it as
         the shot's camera saw it; a model asked for damage there would paint flakes on the backdrop.
         """
         there = apply_pose_mask(self._pictures.part(shot), Pose.from_json(line["pose"]), asked.shape)
@@ -205,8 +205,8 @@ class Painter:
         shown = [canvas.reference for canvas in group if canvas.reference is not None]
         reference = None
         if len(shown) == len(group):
-            images_of, masks_of, theirs, kinds = zip(*shown, strict=True)
-            reference = Batch(image_tensor(list(images_of)), mask_tensor(list(masks_of)), theirs, kinds)
+            images_of, masks_of, theirs, types = zip(*shown, strict=True)
+            reference = Batch(image_tensor(list(images_of)), mask_tensor(list(masks_of)), theirs, types)
         look = tuple(canvas.line.get("look", "") for canvas in group)
         asked = Condition(image_tensor(normals), masks, products, defects, shot, sketch, reference, look)
         part = self._config.generate

@@ -29,28 +29,28 @@ from flawsmith.types import Example
 
 Line = dict[str, Any]
 _DONORS = 8
-"""Photographs that are looked at for a control's sound matter."""
+"""Photographs that are looked at for a control's normal matter."""
 _SHADE = 4
 """Sigma in pixels of what counts as shading, and how far round the mask it is compared."""
 
 
-def make_plan(config: Config, split: Split, kind: type[Generator], pictures: Pictures) -> list[Line]:
+def make_plan(config: Config, split: Split, plugin: type[Generator], pictures: Pictures) -> list[Line]:
     """Return the plan's lines, in the order in which they are made."""
     known_references(config, split)
     times = config.screen.times if config.screen.enabled else 1
     asked = {key: math.ceil(times * number) for key, number in counts(config, split).items()}
-    return plan_lines(config, split, kind, pictures, asked)
+    return plan_lines(config, split, plugin, pictures, asked)
 
 
 def plan_lines(
     config: Config,
     split: Split,
-    kind: type[Generator],
+    plugin: type[Generator],
     pictures: Pictures,
     count_of: Mapping[tuple[str, str], int],
     before: Sequence[Line] = (),
 ) -> list[Line]:
-    """Return lines for so many pairs of each (product, kind), numbered on from those planned before.
+    """Return lines for so many pairs of each (product, defect type), numbered on from those planned before.
 
     A line's choices and seed follow from its index, so no two rounds ask for the same.
     """
@@ -78,8 +78,8 @@ def plan_lines(
             line: Line = {"index": index, "batch": batch, "job": job, "product": product, "defect": defect}
             if (product, defect) in lent:
                 line["borrowed"] = lent[product, defect]
-            line |= _choices(config, split, kind, pictures, line)
-            if kind.reads_reference:
+            line |= _choices(config, split, plugin, pictures, line)
+            if plugin.reads_reference:
                 line["reference"] = reference_of(config, split, pictures, line)
             lines.append(line)
             advance()
@@ -87,15 +87,15 @@ def plan_lines(
 
 
 def make_controls(
-    config: Config, split: Split, kind: type[Generator], pictures: Pictures, lines: Sequence[Line]
+    config: Config, split: Split, plugin: type[Generator], pictures: Pictures, lines: Sequence[Line]
 ) -> list[Line]:
-    """Return the controls' lines: places of some of the pairs, evenly over the kinds, to be repainted as sound.
+    """Return the controls' lines: places of some of the pairs, evenly over the defect types, to be repainted as normal.
 
-    A control is painted on its pair's photograph, in its pair's mask. The sound matter to start from comes from the same
-    place of another photograph where the product fills its pictures; a part that lies in any direction has no same
+    A control is painted on its pair's photograph, in its pair's mask. The normal matter to start from comes from the
+    same place of another photograph where the product fills its pictures; a part that lies in any direction has no same
     place, so there it is the photograph's own.
     """
-    if not kind.paints_controls or not config.generate.controls:
+    if not plugin.paints_controls or not config.generate.controls:
         return []
     share, seen = config.generate.controls, Counter[tuple[str, str]]()
     controls: list[Line] = []
@@ -117,7 +117,7 @@ def make_controls(
 
 
 def _donor(config: Config, split: Split, pictures: Pictures, line: Line, rng: np.random.Generator) -> str:
-    """Return the id of the photograph whose sound matter a control starts from.
+    """Return the id of the photograph whose normal matter a control starts from.
 
     Of a few drawn at random, the one whose shading is most like this one's in and round the mask: an edge or a shadow
     that only the other photograph has would look like damage.
@@ -145,18 +145,18 @@ def _shading(picture: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(cv2.GaussianBlur(scaled, (0, 0), _SHADE))
 
 
-def _choices(config: Config, split: Split, kind: type[Generator], pictures: Pictures, asked: Line) -> Line:
+def _choices(config: Config, split: Split, plugin: type[Generator], pictures: Pictures, asked: Line) -> Line:
     product = asked["product"]
     rng = np.random.default_rng((config.seed, 31, asked["index"]))
     seed = int(rng.integers(2**31))
     shots = shots_for(asked, split.shots)
     normals = [e for e in split.normals if e.product == product]
     if not normals:
-        raise DataError(f"product {product!r} has no sound part to paint on; add photographs of good parts")
+        raise DataError(f"product {product!r} has no normal part to paint on; add photographs of good parts")
     shot, normal = shots[int(rng.integers(len(shots)))], normals[int(rng.integers(len(normals)))]
     masks = config.generate.masks
     source = masks if masks != "mixed" else ("shots" if rng.random() < 0.5 else "procedural")
-    if kind.needs_shot:
+    if plugin.needs_shot:
         source = "shots"
     pose, look = None, ""
     if config.generate.prompt:

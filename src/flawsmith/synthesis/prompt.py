@@ -16,7 +16,7 @@ from flawsmith.types import Example
 _TRIES = 24
 """Poses that are looked at; the one that meets the parsed best is taken."""
 _SHARE = 0.34
-"""Of the kind's shots, the share that counts as long, thin, faint ..."""
+"""Of the defect type's shots, the share that counts as long, thin, faint ..."""
 
 
 def parsed_prompt(config: Config, split: Split) -> ParsedPrompt:
@@ -25,17 +25,17 @@ def parsed_prompt(config: Config, split: Split) -> ParsedPrompt:
     Raises:
         ConfigError: it is not understood; the sentence says what is known.
     """
-    kinds = sorted({str(e.defect) for e in split.shots})
-    return parse(config.generate.prompt, kinds, sorted({e.product for e in split.normals}))
+    defects = sorted({str(e.defect) for e in split.shots})
+    return parse(config.generate.prompt, defects, sorted({e.product for e in split.normals}))
 
 
 def prompted_counts(config: Config, split: Split, asked: dict[tuple[str, str], int]) -> dict[tuple[str, str], int]:
-    """Keep of the counts those of the kind, and of the product, that the sentence names."""
+    """Keep of the counts those of the defect type, and of the product, that the sentence names."""
     parsed = parsed_prompt(config, split)
     return {
-        (product, kind): count
-        for (product, kind), count in asked.items()
-        if kind == parsed.kind and parsed.product in ("", product)
+        (product, defect): count
+        for (product, defect), count in asked.items()
+        if defect == parsed.defect and parsed.product in ("", product)
     }
 
 
@@ -75,7 +75,7 @@ def prompted_pose(
 
 
 def _fitting(parsed: ParsedPrompt, shots: Sequence[Example], pictures: Pictures) -> list[Example]:
-    """Return the third of the shots that are longest, thinnest, faintest ... among their kind."""
+    """Return the third of the shots that are longest, thinnest, faintest ... among their defect type."""
     wants = [
         (number, -1.0 if word in ("long", "wide", "severe") else 1.0)
         for number, word in enumerate((parsed.length, parsed.width, parsed.severity))

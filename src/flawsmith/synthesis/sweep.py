@@ -1,7 +1,8 @@
 """Show what a generator's sweep does: the same pairs painted again with other values of one setting, side by side.
 
-A generator names its sweep (`Generator.sweep`); `cross_modal`'s is the weight of the reference beside the words. For the
-first pair of each kind, `sweep/` holds a picture a value, and sweep.json says what they are; the report shows the rows.
+A generator names its sweep (`Generator.sweep`); `cross_modal`'s is the weight of the reference beside the words. For
+the first pair of each defect type, `sweep/` holds a picture a value, and sweep.json says what they are; the report
+shows the rows.
 """
 
 from __future__ import annotations

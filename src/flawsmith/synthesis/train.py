@@ -42,8 +42,8 @@ class Job:
 
 def generator_class(config: Config) -> type[Generator]:
     """Return the class that the configuration names."""
-    kind: type[Generator] = registry.get("generators", config.generator.name)
-    return kind
+    plugin: type[Generator] = registry.get("generators", config.generator.name)
+    return plugin
 
 
 def load_backbone(config: Config) -> Backbone | None:
@@ -100,9 +100,9 @@ def train_hash(run: Run, split: Split, backbone: Backbone | None) -> str:
 
 def _started(run: Run) -> dict[str, str]:
     """Return the files that training starts from -> a hash of their contents, cached when they are gone."""
-    kind, known = generator_class(run.config), run.stage("train").get("started", {})
-    settings = validate(kind.Settings, run.config.generator.settings, where="generator.settings")
-    return {str(p): file_fingerprint(p) if p.is_file() else known.get(str(p), "") for p in kind.starts_from(settings)}
+    plugin, known = generator_class(run.config), run.stage("train").get("started", {})
+    settings = validate(plugin.Settings, run.config.generator.settings, where="generator.settings")
+    return {str(p): file_fingerprint(p) if p.is_file() else known.get(str(p), "") for p in plugin.starts_from(settings)}
 
 
 def is_trained(run: Run, stamp: str) -> bool:
@@ -114,8 +114,8 @@ def is_trained(run: Run, stamp: str) -> bool:
 def train(run: Run) -> None:
     """Run the stage; does nothing when it is done already with the same input, and goes on from a checkpoint."""
     config = run.config
-    kind = generator_class(config)
-    settings = validate(kind.Settings, config.generator.settings, where="generator.settings")
+    plugin = generator_class(config)
+    settings = validate(plugin.Settings, config.generator.settings, where="generator.settings")
     split = split_data(run)
     backbone = load_backbone(config)
     stamp, started = train_hash(run, split, backbone), _started(run)
@@ -126,7 +126,7 @@ def train(run: Run) -> None:
     kept: list[Path] = []
     for job in jobs_of(config, split):
         folder = run.path("weights", *job.name.split("/"))
-        generator = kind(backbone, settings)
+        generator = plugin(backbone, settings)
         if generator.trainable() and config.train.steps:
             losses = _fit(run, generator, job, pictures, working_size(config, backbone), stamp)
             write_json(folder / "losses.json", {"steps": len(losses), "losses": losses})
@@ -198,7 +198,7 @@ def _encoded(run: Run, generator: Generator, job: Job, pictures: Pictures, size:
 
 
 def views(config: Config, job: Job, pictures: Pictures, size: int) -> Iterator[tuple[View, str, str]]:
-    """Yield (view, product, defect) of every shot in turn, and of sound parts with defect ""."""
+    """Yield (view, product, defect) of every shot in turn, and of normal parts with defect ""."""
     rng = np.random.default_rng((config.seed, 21))
     owed, lone = 0.0, not generator_class(config).needs_mask
     for example in job.shots:
@@ -215,7 +215,7 @@ def views(config: Config, job: Job, pictures: Pictures, size: int) -> Iterator[t
                 owed -= 1
                 normal = own[int(rng.integers(len(own)))]
                 side = windows[int(rng.integers(len(windows)))].side
-                sound = normal_view(
+                view_of_normal = normal_view(
                     pictures.read(normal).model(),
                     pictures.part(normal),
                     view.mask,
@@ -224,7 +224,7 @@ def views(config: Config, job: Job, pictures: Pictures, size: int) -> Iterator[t
                     rng,
                     turn=config.train.turn,
                 )
-                yield sound, normal.product, ""
+                yield view_of_normal, normal.product, ""
 
 
 def _batches(items: Iterable[tuple[View, str, str]]) -> Iterator[Batch]:

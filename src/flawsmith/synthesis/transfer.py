@@ -1,4 +1,4 @@
-"""Who lends: a kind seen on one product, planned for another; and whose look a pair's damage shall have."""
+"""Who lends: a defect type seen on one product, planned for another; and whose look a pair's damage shall have."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flawsmith.data.photographs import Pictures
 from flawsmith.data.poisson import grown
 from flawsmith.data.split import Split
 from flawsmith.errors import ConfigError, nearest
-from flawsmith.run.dataset import unknown_kinds
+from flawsmith.run.dataset import unknown_defects
 from flawsmith.types import Example
 
 _ROUND = 6
@@ -21,33 +21,33 @@ _ROUND = 6
 
 
 def transfers(config: Config, split: Split) -> dict[tuple[str, str], str]:
-    """Return {(product that borrows, kind): product that lends}.
+    """Return {(product that borrows, defect type): product that lends}.
 
     Raises:
-        ConfigError: nobody has the kind to lend, or nobody is left to borrow it.
+        ConfigError: nobody has the defect type to lend, or nobody is left to borrow it.
     """
     have = {(e.product, str(e.defect)) for e in split.shots}
     products = sorted({e.product for e in split.normals})
     lent: dict[tuple[str, str], str] = {}
     for loan in config.generate.transfer:
-        lender, kind, onto = loan["from"], loan["kind"], loan.get("onto", "")
-        if (lender, kind) not in have:
+        lender, defect, onto = loan["from"], loan["defect"], loan.get("onto", "")
+        if (lender, defect) not in have:
             there = sorted(f"{product}: {name}" for product, name in have)
-            raise ConfigError(f"generate.transfer: {lender!r} has no shots of {kind!r}; there are {', '.join(there)}")
+            raise ConfigError(f"generate.transfer: {lender!r} has no shots of {defect!r}; there are {', '.join(there)}")
         if onto and onto not in products:
             raise ConfigError(f"generate.transfer: no product {onto!r} to paint on{nearest(onto, products)}")
-        takers = [product for product in ([onto] if onto else products) if (product, kind) not in have]
+        takers = [product for product in ([onto] if onto else products) if (product, defect) not in have]
         if not takers:
             raise ConfigError(
-                f"generate.transfer: {onto or 'every product'} has shots of {kind!r} of its own; leave the loan out"
+                f"generate.transfer: {onto or 'every product'} has shots of {defect!r} of its own; leave the loan out"
             )
         for product in takers:
-            lent[product, kind] = lender
+            lent[product, defect] = lender
     return lent
 
 
 def shots_for(line: dict[str, Any], shots: Sequence[Example]) -> list[Example]:
-    """Return the shots of a line's kind: the product's own, or the lender's."""
+    """Return the shots of a line's defect type: the product's own, or the lender's."""
     owner = line.get("borrowed", line["product"])
     return [e for e in shots if (e.product, e.defect) == (owner, line["defect"])]
 
@@ -56,12 +56,12 @@ def known_references(config: Config, split: Split) -> None:
     """Refuse a `generate.reference` that `reference_of` could not follow.
 
     Raises:
-        ConfigError: it is no way to choose, no shot and no kind, or is for a kind that nobody has.
+        ConfigError: it is no way to choose, no shot and no defect type, or is for a defect type that nobody has.
     """
-    value, kinds = config.generate.reference, sorted({str(shot.defect) for shot in split.shots})
-    if wrong := unknown_kinds(config, kinds, "reference"):
+    value, defects = config.generate.reference, sorted({str(shot.defect) for shot in split.shots})
+    if wrong := unknown_defects(config, defects, "reference"):
         raise ConfigError(wrong[0])
-    known = ["shot", "nearest", "random", *kinds]
+    known = ["shot", "nearest", "random", *defects]
     for asked in value.values() if isinstance(value, dict) else (value,):
         if asked not in known and all(shot.id != asked for shot in split.shots):
             raise ConfigError(

@@ -22,8 +22,8 @@ from flawsmith.testing.settings import settings_hold
 from flawsmith.types import Example, Prediction
 
 DetectorCheck = Callable[[type[Detector]], None]
-_KINDS = ("disc", "bar")
-_PARTS = {"localization": "anomaly_map", "detection": "score", "classification": "kind"}
+_DEFECTS = ("disc", "bar")
+_PARTS = {"localization": "anomaly_map", "detection": "score", "classification": "probabilities"}
 _LEAST = 0.0005
 """A budget that shows how a detector behaves, not what it can learn."""
 
@@ -62,12 +62,12 @@ def example_training(count: int = 12, *, side: int = 64, seed: int = 1, damaged:
 
     Other seeds give other pictures of the same line: something to be tested on.
     """
-    training, rng = TrainingSet(side, _KINDS), np.random.default_rng(seed)
+    training, rng = TrainingSet(side, _DEFECTS), np.random.default_rng(seed)
     rows, columns = np.mgrid[:side, :side]
     with TemporaryDirectory() as place:
         for number in range(count):
             pixels = factory.make("steel", None, seed=1000 * seed + number, line=1, size=side).image.copy()
-            defect = _KINDS[number // 2 % 2] if number % 2 else None
+            defect = _DEFECTS[number // 2 % 2] if number % 2 else None
             top, left = rng.integers(side // 4, 3 * side // 4, 2)
             if defect == "disc":
                 mask = (rows - top) ** 2 + (columns - left) ** 2 <= (side // 10) ** 2
@@ -84,15 +84,15 @@ def example_training(count: int = 12, *, side: int = 64, seed: int = 1, damaged:
     return training
 
 
-def detector_settings_round_trip(kind: type[Detector]) -> None:
+def detector_settings_round_trip(plugin: type[Detector]) -> None:
     """Settings have a default and a line of help for every field, are frozen, and survive JSON."""
-    settings_hold(kind.__name__, kind.Settings)
+    settings_hold(plugin.__name__, plugin.Settings)
 
 
-def detector_says_what_it_tells(kind: type[Detector]) -> None:
+def detector_says_what_it_tells(plugin: type[Detector]) -> None:
     """It tells something that there is a word for; asked before it was trained, it says so."""
-    assert kind.tells and kind.tells <= set(_PARTS), f"tells is {set(kind.tells)}, not some of {set(_PARTS)}"
-    detector = _detector(kind)
+    assert plugin.tells and plugin.tells <= set(_PARTS), f"tells is {set(plugin.tells)}, not some of {set(_PARTS)}"
+    detector = _detector(plugin)
     for budget in (1.0, 0.01):
         said = detector.reduced(budget)
         assert isinstance(said, str) and "\n" not in said, f"reduced({budget}) is no sentence: {said!r}"
@@ -104,9 +104,9 @@ def detector_says_what_it_tells(kind: type[Detector]) -> None:
         raise AssertionError("it predicts before it was trained")
 
 
-def found_is_well_formed(kind: type[Detector]) -> None:
+def found_is_well_formed(plugin: type[Detector]) -> None:
     """The share done rises to 1; from the first epoch on `predict` fills what it tells and nothing else, in shape."""
-    training, detector = example_training(), _detector(kind)
+    training, detector = example_training(), _detector(plugin)
     image = training.batch(range(5)).image
     shares: list[float] = []
     for share in detector.fit(training, torch.Generator().manual_seed(0), budget=_LEAST):
@@ -121,9 +121,9 @@ def found_is_well_formed(kind: type[Detector]) -> None:
         assert torch.allclose(whole[2:3], one, rtol=1e-2, atol=1e-3), "what it says depends on the pictures beside it"
 
 
-def same_rng_same_predictions(kind: type[Detector]) -> None:
+def same_rng_same_predictions(plugin: type[Detector]) -> None:
     """Trained again from the same rng it says the same, also when it was asked in between; global streams stay."""
-    training, detector = example_training(), _detector(kind)
+    training, detector = example_training(), _detector(plugin)
     image, stream = training.batch(range(4)).image, torch.get_rng_state()
     for _ in detector.fit(training, torch.Generator().manual_seed(3), budget=_LEAST):
         first = detector.predict(image)
@@ -133,14 +133,14 @@ def same_rng_same_predictions(kind: type[Detector]) -> None:
     assert torch.equal(torch.get_rng_state(), stream), "the global random stream moved"
 
 
-def planted_damage_is_found(kind: type[Detector]) -> None:
+def planted_damage_is_found(plugin: type[Detector]) -> None:
     """After a small share of its training it ranks bright spots on pictures that it never saw far above chance."""
-    if not kind.tells & {"localization", "detection"}:
+    if not plugin.tells & {"localization", "detection"}:
         return
     training, batch = example_training(), example_training(24, seed=2).batch(range(24))
     labels = {"anomaly_map": batch.mask, "score": batch.mask.flatten(1).amax(1)}
     for budget in (0.006, 0.06, 0.3):
-        found = _fitted(_detector(kind), training, budget=budget).predict(batch.image)
+        found = _fitted(_detector(plugin), training, budget=budget).predict(batch.image)
         answers = {part: getattr(found, part) for part in labels}
         ranked = {part: _ranked(said, labels[part]) for part, said in answers.items() if said is not None}
         if min(ranked.values()) >= 0.75:
@@ -148,16 +148,16 @@ def planted_damage_is_found(kind: type[Detector]) -> None:
     raise AssertionError(f"planted damage is not found: AUROC {ranked} (chance is 0.5)")
 
 
-def sound_alone_is_enough_or_refused(kind: type[Detector]) -> None:
+def sound_alone_is_enough_or_refused(plugin: type[Detector]) -> None:
     """Without damaged pictures it trains, or says that it needs some; it never trains on what it should ignore."""
-    sound, detector = example_training(damaged=False), _detector(kind)
-    image = sound.batch(range(3)).image
-    if not kind.needs_damage:
-        said = [_said(detector, _fitted(detector, one).predict(image)) for one in (sound, example_training())]
+    normal, detector = example_training(damaged=False), _detector(plugin)
+    image = normal.batch(range(3)).image
+    if not plugin.needs_damage:
+        said = [_said(detector, _fitted(detector, one).predict(image)) for one in (normal, example_training())]
         assert all(map(torch.equal, *said)), "needs_damage is False, yet damage counts"
         return
     try:
-        _fitted(detector, sound)
+        _fitted(detector, normal)
     except DataError as error:
         assert "damage" in str(error) or "defect" in str(error), f"without damaged pictures it says: {error}"
     else:
@@ -178,18 +178,18 @@ DETECTOR_CHECKS: dict[str, DetectorCheck] = {
 """Every check, by name."""
 
 
-def check_detector(kind: type[Detector]) -> None:
+def check_detector(plugin: type[Detector]) -> None:
     """Run every check on a detector class.
 
     Raises:
         AssertionError: the first promise that is not kept, as a sentence.
     """
     for check in DETECTOR_CHECKS.values():
-        check(kind)
+        check(plugin)
 
 
-def _detector(kind: type[Detector]) -> Detector:
-    return kind(kind.Settings(), _KINDS, extractor=tiny_extractor() if kind.needs_extractor else None)
+def _detector(plugin: type[Detector]) -> Detector:
+    return plugin(plugin.Settings(), _DEFECTS, extractor=tiny_extractor() if plugin.needs_extractor else None)
 
 
 def _fitted(detector: Detector, training: TrainingSet, seed: int = 0, budget: float = _LEAST) -> Detector:
@@ -204,7 +204,7 @@ def _said(detector: Detector, found: Prediction) -> list[Tensor]:
 
 def _well_formed(detector: Detector, found: Prediction, image: Tensor) -> None:
     count, _, height, width = image.shape
-    shapes = {"anomaly_map": (count, 1, height, width), "score": (count,), "kind": (count, len(_KINDS))}
+    shapes = {"anomaly_map": (count, 1, height, width), "score": (count,), "defect": (count, len(_DEFECTS))}
     for task, part in _PARTS.items():
         value = getattr(found, part)
         if task not in detector.tells:
@@ -214,9 +214,11 @@ def _well_formed(detector: Detector, found: Prediction, image: Tensor) -> None:
         assert value.shape == shapes[part], f"{part} is {tuple(value.shape)}, not {shapes[part]}"
         assert value.dtype == torch.float32 and value.device.type == "cpu", f"{part} is {value.dtype} on {value.device}"
         assert bool(torch.isfinite(value).all()) and not value.requires_grad, f"{part} is not finite, or has a gradient"
-    if found.kind is not None:
-        assert float(found.kind.min()) >= 0, "a kind's probability is below 0"
-        assert torch.allclose(found.kind.sum(1), torch.ones(count), atol=1e-4), "a row of kinds does not sum to 1"
+    if found.probabilities is not None:
+        assert float(found.probabilities.min()) >= 0, "a defect type's probability is below 0"
+        assert torch.allclose(found.probabilities.sum(1), torch.ones(count), atol=1e-4), (
+            "a row of defect types does not sum to 1"
+        )
 
 
 def _ranked(scores: Tensor, labels: Tensor) -> float:

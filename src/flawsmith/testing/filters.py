@@ -14,7 +14,7 @@ from flawsmith.testing.settings import settings_hold
 from flawsmith.types import ScreeningSet
 
 FilterCheck = Callable[[type[Filter]], None]
-_KINDS = ("bar", "disc")
+_DEFECTS = ("bar", "disc")
 _SIDE = 48
 
 
@@ -25,7 +25,7 @@ def example_lineup(count: int = 16, *, seed: int = 0, damaged: bool = True, own:
         count: Pictures.
         seed: Other seeds give other pictures of the same surface.
         damaged: False: the same masks, with nothing painted.
-        own: True: the sound photograph beneath is each picture's own; False: a stand-in, as for real shots.
+        own: True: the normal photograph beneath is each picture's own; False: a stand-in, as for real shots.
     """
     rng = torch.Generator().manual_seed(seed)
     y, x = torch.meshgrid(torch.arange(float(_SIDE)), torch.arange(float(_SIDE)), indexing="ij")
@@ -37,21 +37,21 @@ def example_lineup(count: int = 16, *, seed: int = 0, damaged: bool = True, own:
     away = y - centres[:, 0], x - centres[:, 1]
     disc = away[0].square() + away[1].square() < 64
     bar = (away[0].abs() < 3) & (away[1].abs() < 13)
-    kind = tuple(_KINDS[place % 2] for place in range(count))
+    defect = tuple(_DEFECTS[place % 2] for place in range(count))
     mask = torch.where((torch.arange(count) % 2 == 1)[:, None, None], disc, bar)
     depth = torch.tensor([0.5, 0.8])[torch.arange(count) % 2] + 0.1 * torch.rand(count, generator=rng)
     image = below - mask[:, None] * depth[:, None, None, None] if damaged else below
-    return described(image.clamp(-1, 1).contiguous(), mask, below.contiguous(), kind, own=own)
+    return described(image.clamp(-1, 1).contiguous(), mask, below.contiguous(), defect, own=own)
 
 
-def described(image: Tensor, mask: Tensor, below: Tensor, kind: tuple[str, ...], *, own: bool = True) -> ScreeningSet:
+def described(image: Tensor, mask: Tensor, below: Tensor, defect: tuple[str, ...], *, own: bool = True) -> ScreeningSet:
     """Return a line-up of windows, float32 (N,3,S,S), bool (N,S,S), float32 (N,3,S,S), with small made-up features."""
     count = len(image)
     one, other = (_features(part, mask) for part in (image, below))
     changed = (image - below).abs().amax(1) > 0.048
     return ScreeningSet(
         tuple(f"{place:06d}" for place in range(count)),
-        kind,
+        defect,
         image,
         mask,
         below,
@@ -75,18 +75,18 @@ def _features(image: Tensor, mask: Tensor) -> dict[str, Tensor]:
     return {**{name: value.flatten(1) + 1 for name, value in pooled.items()}, "tokens": tokens}
 
 
-def filter_settings_round_trip(kind: type[Filter]) -> None:
+def filter_settings_round_trip(plugin: type[Filter]) -> None:
     """Settings have a default and a line of help for every field, are frozen, and survive JSON."""
-    settings_hold(kind.__name__, kind.Settings)
+    settings_hold(plugin.__name__, plugin.Settings)
 
 
-def scores_are_named_and_shaped(kind: type[Filter]) -> None:
+def scores_are_named_and_shaped(plugin: type[Filter]) -> None:
     """Trainer and score return the very names that are declared, each with a reason: float32 (N,), finite or NaN."""
     made, shots = example_lineup(9, seed=1), example_lineup(16, own=False)
-    found, left_out, _ = _fitted(kind, made)
-    assert kind.scores and all(kind.scores.values()), "every score needs a few words that say what is wrong"
+    found, left_out, _ = _fitted(plugin, made)
+    assert plugin.scores and all(plugin.scores.values()), "every score needs a few words that say what is wrong"
     for told, judged in ((found, made), (left_out, shots)):
-        assert set(told) == set(kind.scores), f"it scores {sorted(told)}, and declares {sorted(kind.scores)}"
+        assert set(told) == set(plugin.scores), f"it scores {sorted(told)}, and declares {sorted(plugin.scores)}"
         for name, values in told.items():
             shape = tuple(values.shape)
             assert values.dtype == torch.float32 and shape == (len(judged),), f"{name}: {values.dtype} {shape}"
@@ -94,13 +94,13 @@ def scores_are_named_and_shaped(kind: type[Filter]) -> None:
     assert any(bool(values.isfinite().any()) for values in found.values()), "it tells nothing of any picture"
 
 
-def same_pictures_same_scores(kind: type[Filter]) -> None:
+def same_pictures_same_scores(plugin: type[Filter]) -> None:
     """The same bytes again, and the pictures are left as they were."""
     made = example_lineup(9, seed=1)
     before = {name: made.vector[name].clone() for name in made.vector} | {"image": made.image.clone()}
-    first, _, member = _fitted(kind, made)
+    first, _, member = _fitted(plugin, made)
     again = member.score(made)
-    fresh, _, _ = _fitted(kind, made)
+    fresh, _, _ = _fitted(plugin, made)
     for name, values in first.items():
         assert _same(values, again[name]), f"{name}: other scores for the same pictures"
         assert _same(values, fresh[name]), f"{name}: fitted again, it scores otherwise"
@@ -108,40 +108,40 @@ def same_pictures_same_scores(kind: type[Filter]) -> None:
     assert all(torch.equal(made.vector[name], value) for name, value in before.items()), "it changed the features"
 
 
-def a_saved_gate_judges_alike(kind: type[Filter]) -> None:
+def a_saved_gate_judges_alike(plugin: type[Filter]) -> None:
     """`restore` of `state` in a fresh filter gives the same bytes, and the state is tensors alone."""
     made = example_lineup(9, seed=1)
-    found, _, member = _fitted(kind, made)
+    found, _, member = _fitted(plugin, made)
     state = member.state()
     assert all(isinstance(value, Tensor) for value in state.values()), "the state holds something else than tensors"
-    other = kind(kind.Settings(), _KINDS)
+    other = plugin(plugin.Settings(), _DEFECTS)
     other.restore({name: value.clone() for name, value in state.items()})
     for name, values in other.score(made).items():
         assert _same(values, found[name]), f"{name}: restored, it scores otherwise"
     assert other.said() == member.said(), f"restored, it says {other.said()!r}, not {member.said()!r}"
 
 
-def neighbours_do_not_matter(kind: type[Filter]) -> None:
+def neighbours_do_not_matter(plugin: type[Filter]) -> None:
     """What stands behind a picture in the line-up changes nothing of its scores."""
     made = example_lineup(9, seed=1)
-    found, _, member = _fitted(kind, made)
+    found, _, member = _fitted(plugin, made)
     fewer = member.score(made.rows(range(5)))
     for name, values in fewer.items():
         assert torch.allclose(values, found[name][:5], atol=1e-5, equal_nan=True), f"{name} depends on what comes later"
 
 
-def what_is_unknown_is_abstained_from(kind: type[Filter]) -> None:
-    """Without the sound photograph, few shots, no sound parts or no picture at all: NaN or a number, never an error."""
+def what_is_unknown_is_abstained_from(plugin: type[Filter]) -> None:
+    """Without the normal photograph, few shots, no normal parts or no picture at all: NaN or a number, never an error."""
     made = example_lineup(5, seed=1)
     nothing = {name: torch.full_like(value, torch.nan) for name, value in made.beneath.items()}
     no, none = torch.zeros(5, dtype=torch.bool), torch.zeros_like(made.below)
     changed, moved = torch.zeros_like(made.changed), made.moved * torch.nan
     bare = replace(made, own=no, compared=no, below=none, beneath=nothing, changed=changed, moved=moved)
-    every, sounds = example_lineup(16, own=False), example_lineup(6, seed=3, damaged=False)
+    every, normals = example_lineup(16, own=False), example_lineup(6, seed=3, damaged=False)
     for shots in (2, 16):
-        for sound in (0, 6):
-            member = kind(kind.Settings(), _KINDS)
-            member.fit(every.rows(range(shots)), sounds.rows(range(sound)))
+        for normal in (0, 6):
+            member = plugin(plugin.Settings(), _DEFECTS)
+            member.fit(every.rows(range(shots)), normals.rows(range(normal)))
             for judged in (bare, made, made.rows([])):
                 for name, values in member.score(judged).items():
                     assert values.shape == (len(judged),) and not values.isinf().any(), name
@@ -149,17 +149,19 @@ def what_is_unknown_is_abstained_from(kind: type[Filter]) -> None:
             assert isinstance(said, str) and "\n" not in said
 
 
-def what_is_wrong_scores_lower(kind: type[Filter]) -> None:
+def what_is_wrong_scores_lower(plugin: type[Filter]) -> None:
     """Fresh damage of the same make scores higher, in the middle, than at least one sort of what must not pass."""
     good, shots = example_lineup(16, seed=5), example_lineup(16, own=False)
-    member = kind(kind.Settings(), _KINDS)
+    member = plugin(plugin.Settings(), _DEFECTS)
     member.fit(shots, example_lineup(12, seed=3, damaged=False))
     told = _middles(member, good)
     found = []
     for name, judged in {**_wrong(good), "copies of shots": shots}.items():
         worse = _middles(member, judged)
         found += [name for score, middle in told.items() if score in worse and worse[score] < middle]
-    assert found, "nothing painted, noise, a shifted label, a copy, another kind: it scores none below good pictures"
+    assert found, (
+        "nothing painted, noise, a shifted label, a copy, another defect type: it scores none below good pictures"
+    )
 
 
 def _middles(member: Filter, judged: ScreeningSet) -> dict[str, float]:
@@ -172,14 +174,14 @@ def _wrong(good: ScreeningSet) -> dict[str, ScreeningSet]:
     noise = 2 * torch.rand(good.image.shape, generator=rng) - 1
     noisy = torch.where(good.mask[:, None], noise, good.below)
     moved = good.mask.roll((16, 16), (1, 2))
-    swapped = tuple(_KINDS[1 - _KINDS.index(kind)] for kind in good.kind)
+    swapped = tuple(_DEFECTS[1 - _DEFECTS.index(defect)] for defect in good.defect)
     blended = good.below - 0.5 * good.mask[:, None]
     return {
-        "nothing painted": described(good.below, good.mask, good.below, good.kind),
-        "noise": described(noisy, good.mask, good.below, good.kind),
-        "a shifted label": described(good.image, moved, good.below, good.kind),
-        "another kind": replace(good, kind=swapped),
-        "a hard border": described(blended.clamp(-1, 1), good.mask, good.below, good.kind),
+        "nothing painted": described(good.below, good.mask, good.below, good.defect),
+        "noise": described(noisy, good.mask, good.below, good.defect),
+        "a shifted label": described(good.image, moved, good.below, good.defect),
+        "another defect type": replace(good, defect=swapped),
+        "a hard border": described(blended.clamp(-1, 1), good.mask, good.below, good.defect),
     }
 
 
@@ -198,18 +200,18 @@ FILTER_CHECKS: dict[str, FilterCheck] = {
 """Every promise of the contract of filters, by name."""
 
 
-def check_filter(kind: type[Filter]) -> None:
+def check_filter(plugin: type[Filter]) -> None:
     """Run every check on a filter class.
 
     Raises:
         AssertionError: the first promise that is not kept, in words.
     """
     for check in FILTER_CHECKS.values():
-        check(kind)
+        check(plugin)
 
 
-def _fitted(kind: type[Filter], made: ScreeningSet) -> tuple[dict[str, Tensor], dict[str, Tensor], Filter]:
-    member = kind(kind.Settings(), _KINDS)
+def _fitted(plugin: type[Filter], made: ScreeningSet) -> tuple[dict[str, Tensor], dict[str, Tensor], Filter]:
+    member = plugin(plugin.Settings(), _DEFECTS)
     left_out = member.fit(example_lineup(16, own=False), example_lineup(12, seed=3, damaged=False))
     return member.score(made), left_out, member
 

@@ -31,21 +31,21 @@ def example_batch(size: int, count: int = 4) -> Batch:
 
 
 def example_condition(size: int, count: int = 4) -> Condition:
-    """Return sound windows with the masks, and shots, of `example_batch`."""
+    """Return normal windows with the masks, and shots, of `example_batch`."""
     shot = example_batch(size, count)
     rng = torch.Generator().manual_seed(6)
     normal = (0.2 + 0.1 * torch.randn(count, 3, size, size, generator=rng)).clamp(-1, 1)
     return Condition(normal, shot.mask, shot.product, shot.defect, shot)
 
 
-def settings_round_trip(kind: type[Generator], backbone: Backbone) -> None:
+def settings_round_trip(plugin: type[Generator], backbone: Backbone) -> None:
     """Settings have a default and a line of help for every field, are frozen, and survive JSON."""
-    settings_hold(kind.__name__, kind.Settings)
+    settings_hold(plugin.__name__, plugin.Settings)
 
 
-def loss_is_per_sample(kind: type[Generator], backbone: Backbone) -> None:
+def loss_is_per_sample(plugin: type[Generator], backbone: Backbone) -> None:
     """The loss is float32 (B,), finite, repeatable from rng, and moves neither the global stream nor the backbone."""
-    generator = _new(kind, backbone)
+    generator = _new(plugin, backbone)
     if not generator.trainable():
         return
     before, stream = _hash(backbone), torch.get_rng_state()
@@ -64,9 +64,9 @@ def loss_is_per_sample(kind: type[Generator], backbone: Backbone) -> None:
     assert torch.equal(torch.get_rng_state(), stream), "the global random stream moved"
 
 
-def training_lowers_the_loss(kind: type[Generator], backbone: Backbone) -> None:
+def training_lowers_the_loss(plugin: type[Generator], backbone: Backbone) -> None:
     """Twenty steps on one batch lower the loss, and leave the backbone's weights bit-identical."""
-    generator = _new(kind, backbone)
+    generator = _new(plugin, backbone)
     if not generator.trainable():
         return
     before = _hash(backbone)
@@ -85,10 +85,10 @@ def training_lowers_the_loss(kind: type[Generator], backbone: Backbone) -> None:
     assert _hash(backbone) == before, "training changed the backbone"
 
 
-def sample_is_repeatable(kind: type[Generator], backbone: Backbone) -> None:
+def sample_is_repeatable(plugin: type[Generator], backbone: Backbone) -> None:
     """Shapes and ranges hold; the same seeds and batch give the same bytes, other seeds other pictures."""
-    generator = _new(kind, backbone)
-    asked = example_condition(backbone.size, 1 if kind.native else 4)
+    generator = _new(plugin, backbone)
+    asked = example_condition(backbone.size, 1 if plugin.native else 4)
     stream = torch.get_rng_state()
     first, again = (_sample(generator, asked, range(len(asked))) for _ in range(2))
     other = _sample(generator, asked, range(100, 100 + len(asked)))
@@ -101,40 +101,40 @@ def sample_is_repeatable(kind: type[Generator], backbone: Backbone) -> None:
     assert torch.equal(torch.get_rng_state(), stream), "the global random stream moved"
 
 
-def mask_is_respected(kind: type[Generator], backbone: Backbone) -> None:
+def mask_is_respected(plugin: type[Generator], backbone: Backbone) -> None:
     """What it says it painted lies inside what was asked for, is not empty, and something there is new."""
-    generator = _new(kind, backbone)
-    asked = example_condition(backbone.size, 1 if kind.native else 4)
+    generator = _new(plugin, backbone)
+    asked = example_condition(backbone.size, 1 if plugin.native else 4)
     made = _sample(generator, asked, range(len(asked)))
     assert bool((made.mask <= asked.mask).all()), "it painted outside of what was asked for"
     assert bool((made.mask.flatten(1).sum(1) > 0).all()), "an empty mask"
     assert bool(((made.image - asked.normal).abs() * made.mask).flatten(1).sum(1).gt(0).all()), "nothing was painted"
 
 
-def save_and_load(kind: type[Generator], backbone: Backbone) -> None:
+def save_and_load(plugin: type[Generator], backbone: Backbone) -> None:
     """Saved and loaded, it paints the same bytes; what is saved is safetensors and JSON."""
-    generator = _new(kind, backbone)
-    asked = example_condition(backbone.size, 1 if kind.native else 2)
+    generator = _new(plugin, backbone)
+    asked = example_condition(backbone.size, 1 if plugin.native else 2)
     with torch.no_grad():
         for module in generator.trainable().values():
             for parameter in module.parameters():
                 parameter.add_(0.01)
     with TemporaryDirectory() as place:
         generator.save(Path(place))
-        kinds = {path.suffix for path in Path(place).rglob("*") if path.is_file()}
-        assert kinds <= {".json", ".safetensors"}, f"saved as {sorted(kinds)}"
-        loaded = kind.load(Path(place), backbone if kind.needs_backbone else None)
+        defects = {path.suffix for path in Path(place).rglob("*") if path.is_file()}
+        assert defects <= {".json", ".safetensors"}, f"saved as {sorted(defects)}"
+        loaded = plugin.load(Path(place), backbone if plugin.needs_backbone else None)
     assert loaded.settings == generator.settings
     first, again = (_sample(g, asked, range(len(asked))) for g in (generator, loaded))
     assert torch.equal(first.image, again.image), "after save and load it paints other bytes"
 
 
-def two_on_one_backbone(kind: type[Generator], backbone: Backbone) -> None:
+def two_on_one_backbone(plugin: type[Generator], backbone: Backbone) -> None:
     """A second generator on the same backbone, trained, does not change what the first one paints."""
-    first = _new(kind, backbone)
-    asked = example_condition(backbone.size, 1 if kind.native else 2)
+    first = _new(plugin, backbone)
+    asked = example_condition(backbone.size, 1 if plugin.native else 2)
     before = _sample(first, asked, range(len(asked)))
-    second = _new(kind, backbone)
+    second = _new(plugin, backbone)
     if second.trainable():
         seen = second.encode(example_batch(backbone.size))
         for _ in Trainer(second.trainable(), lambda _, rng: second.loss(seen, rng), steps=2, learning_rate=1e-2).run():
@@ -144,19 +144,19 @@ def two_on_one_backbone(kind: type[Generator], backbone: Backbone) -> None:
     assert torch.equal(before.image, after.image), "a second generator on the backbone disturbed the first"
 
 
-def training_reads_no_sampling_settings(kind: type[Generator], backbone: Backbone) -> None:
+def training_reads_no_sampling_settings(plugin: type[Generator], backbone: Backbone) -> None:
     """`sampling_only` names settings that training never reads, and `sweep` is a number among them."""
-    unknown = {name for name in kind.sampling_only if name.partition(".")[0] not in kind.Settings.model_fields}
+    unknown = {name for name in plugin.sampling_only if name.partition(".")[0] not in plugin.Settings.model_fields}
     assert not unknown, f"sampling_only names {sorted(unknown)}, which are no settings"
-    name, values = kind.sweep
+    name, values = plugin.sweep
     if name:
-        assert name.partition(".")[0] in kind.Settings.model_fields, f"sweep names {name}, which is no setting"
+        assert name.partition(".")[0] in plugin.Settings.model_fields, f"sweep names {name}, which is no setting"
         assert len(values) > 1, "a sweep needs two values or more"
-    generator, read = _new(kind, backbone), set[str]()
+    generator, read = _new(plugin, backbone), set[str]()
     if not generator.trainable():
         return
 
-    class Watched(kind.Settings):  # type: ignore[name-defined]
+    class Watched(plugin.Settings):  # type: ignore[name-defined]
         def __getattribute__(self, key: str) -> object:
             read.add(key)
             return super().__getattribute__(key)
@@ -165,7 +165,7 @@ def training_reads_no_sampling_settings(kind: type[Generator], backbone: Backbon
     seen = generator.encode(example_batch(backbone.size))
     generator.loss(seen, torch.Generator().manual_seed(1))
     list(generator.calibrate(seen))
-    assert not read & kind.sampling_only, f"training reads {sorted(read & kind.sampling_only)}"
+    assert not read & plugin.sampling_only, f"training reads {sorted(read & plugin.sampling_only)}"
 
 
 GENERATOR_CHECKS: dict[str, Check] = {
@@ -184,22 +184,22 @@ GENERATOR_CHECKS: dict[str, Check] = {
 """Every check, by name. The exact-background guarantee is checked on whole runs: see tests/e2e/test_pipeline.py."""
 
 
-def check_generator(kind: type[Generator], backbone: Backbone) -> None:
+def check_generator(plugin: type[Generator], backbone: Backbone) -> None:
     """Run every check on a generator class.
 
     Args:
-        kind: The class.
+        defect type: The class.
         backbone: A backbone; small and random is enough.
 
     Raises:
         AssertionError: the first promise that is not kept, as a sentence.
     """
     for check in GENERATOR_CHECKS.values():
-        check(kind, backbone)
+        check(plugin, backbone)
 
 
-def _new(kind: type[Generator], backbone: Backbone) -> Generator:
-    return kind(backbone if kind.needs_backbone else None, kind.Settings())
+def _new(plugin: type[Generator], backbone: Backbone) -> Generator:
+    return plugin(backbone if plugin.needs_backbone else None, plugin.Settings())
 
 
 def _sample(generator: Generator, asked: Condition, seeds: range) -> Generated:

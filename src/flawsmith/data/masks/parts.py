@@ -28,7 +28,7 @@ def part_mask(picture: np.ndarray) -> Mask:
     """Return where the part is, bool (H,W): all True for a surface that fills the picture.
 
     A large defect on a very even surface can look like a small part; whether a product is a surface is better asked of
-    its sound photographs (`pose_mask` does so).
+    its normal photographs (`pose_mask` does so).
 
     Args:
         picture: Native: (H,W) or (H,W,3), uint8, uint16 or float32.

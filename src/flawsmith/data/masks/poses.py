@@ -93,8 +93,8 @@ def pose_mask(
     When the normal fills its picture (or the shot's part is unknown), the place, turn, flip and scale are random, and
     the damage lies wholly inside the picture, attached to the same border where it touches one. Otherwise the part
     frames are laid over each other and the jitter is small: a few degrees, a few per cent along the part. Damage of a
-    surface (a borrowed kind, or a part that was not found) is thrown onto a part until most of it lies there. Damage
-    that hangs outside the shot's part stays where it is relative to the part.
+    surface (a borrowed defect type, or a part that was not found) is thrown onto a part until most of it lies there.
+    Damage that hangs outside the shot's part stays where it is relative to the part.
 
     Args:
         shot_mask: bool (H,W), not empty.
@@ -278,8 +278,8 @@ def apply_pose_mask(mask: Mask, pose: Pose, shape: Sequence[int]) -> Mask:
 def with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, *, reach: float = 0.6, sliver: float = 0.014) -> Mask:
     """Return a posed damage grown by where the part itself has another shape there, bool (H,W).
 
-    A broken tip or a bent thread changes the part's outline, and labels mark the damage, not the air where the sound
-    part would have gone on. Without that the sound outline would stay beside the damaged one.
+    A broken tip or a bent thread changes the part's outline, and labels mark the damage, not the air where the normal
+    part would have gone on. Without that the normal outline would stay beside the damaged one.
 
     Args:
         posed: bool (H,W): the shot's damage in the normal's picture.
@@ -303,7 +303,7 @@ def with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, *, reach: floa
     apart = cv2.morphologyEx(differs, cv2.MORPH_OPEN, disc) > 0
     labels = cv2.connectedComponents((posed | (apart & near)).astype(np.uint8), connectivity=8)[1]
     joined = np.isin(labels, np.unique(labels[posed])) & (labels > 0)
-    # What the damage cuts off the sound part, a tip beyond a break, goes with it if the shot has nothing there: first
+    # What the damage cuts off the normal part, a tip beyond a break, goes with it if the shot has nothing there: first
     # what hangs by no more than a sliver, then what hangs by nothing.
     for by in (disc, np.ones((1, 1), np.uint8)):
         left = cv2.morphologyEx((normal_part & ~joined).astype(np.uint8), cv2.MORPH_OPEN, by)
@@ -345,10 +345,11 @@ def apply_pose_image(picture: np.ndarray, pose: Pose, shape: Sequence[int]) -> t
 def procedural(
     kind_masks: Sequence[Mask], shape: Sequence[int], part: Mask, rng: np.random.Generator, *, turn: Turn = "free"
 ) -> Mask:
-    """Return a new damage shape in the statistics of a kind's real masks, on the part; bool (H,W), never empty.
+    """Return a new damage shape in the statistics of a defect type's real masks, on the part; bool (H,W), never empty.
 
     One real mask is drawn for its area, elongation and thickness. The new shape is that mask bent elastically, or for a
-    thin kind a random walk of the same length and thickness, or for a compact kind a blob of smoothed noise.
+    thin defect type a random walk of the same length and thickness, or for a compact defect type a blob of smoothed
+    noise.
 
     Args:
         kind_masks: bool masks of any sizes, at the normal's own scale; empty ones are left out.

@@ -1,10 +1,11 @@
-"""A plain sentence -> what to paint: kind, place, size, shape, severity. English and Korean, a small grammar, no model.
+"""A plain sentence -> what to paint: defect, place, size, shape, severity. English and Korean, a small grammar, no model.
 
     parse("a long thin scratch near the top left", ["scratch", "dent"], ["steel"])
     parse("왼쪽 위에 길고 가는 스크래치", ["scratch", "dent"], ["steel"])
 
-Words of the built-in vocabulary are known, and the words in the names of the data's kinds and products. A sentence with
-any other word is refused with what is known: a word that is passed over in silence would be a parsed that is not met.
+Words of the built-in vocabulary are known, and the words in the names of the data's defects and products. A sentence
+with any other word is refused with what is known: a word that is passed over in silence would be a parsed that is not
+met.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from flawsmith.errors import ConfigError
 class ParsedPrompt:
     """What a sentence asks for; "" and None = it does not say."""
 
-    kind: str
-    """One of the data's kinds."""
+    defect: str
+    """One of the data's defects."""
     product: str = ""
     """One of the data's products."""
     across: str = ""
@@ -34,11 +35,11 @@ class ParsedPrompt:
     size: str = ""
     """tiny, small, medium or large; see SIZES."""
     length: str = ""
-    """long or short, among the kind's own."""
+    """long or short, among the defect's own."""
     width: str = ""
-    """thin or wide, among the kind's own."""
+    """thin or wide, among the defect's own."""
     severity: str = ""
-    """faint or severe, among the kind's own."""
+    """faint or severe, among the defect's own."""
 
     @property
     def look(self) -> str:
@@ -58,27 +59,27 @@ SIZES = {"tiny": (0.03, 0.07), "small": (0.07, 0.17), "medium": (0.17, 0.4), "la
 _SHARE = {"left": 0.2, "top": 0.2, "middle": 0.5, "right": 0.8, "bottom": 0.8}
 
 _ENGLISH: dict[tuple[str, str], str] = {
-    ("kind", "scratch"): "scratch scratches scratched scrape scrapes score",
-    ("kind", "crack"): "crack cracks cracked fissure fissures fracture",
-    ("kind", "dent"): "dent dents dented ding",
-    ("kind", "hole"): "hole holes puncture",
-    ("kind", "chip"): "chip chips chipped break breaks broken breakage",
-    ("kind", "pores"): "pore pores blowhole blowholes pinhole pinholes porosity bubble bubbles",
-    ("kind", "cut"): "cut cuts",
-    ("kind", "abrasion"): "abrasion abraded rubbed wear worn",
-    ("kind", "bend"): "bend bends bent",
-    ("kind", "burr"): "burr burrs",
-    ("kind", "fold"): "fold folds folded crease creases",
-    ("kind", "blister"): "blister blisters",
-    ("kind", "stain"): "stain stains stained spot spots",
-    ("kind", "contamination"): "contamination contaminated dirt",
-    ("kind", "fray"): "fray frayed fraying frays",
-    ("kind", "discolouration"): "discolouration discoloration discoloured discolored",
-    ("kind", "rust"): "rust rusty corrosion corroded",
-    ("kind", "uneven"): "uneven unevenness",
-    ("kind", "solder"): "solder splash",
-    ("kind", "manipulated"): "manipulated manipulation",
-    ("kind", "thread"): "thread threads",
+    ("defect", "scratch"): "scratch scratches scratched scrape scrapes score",
+    ("defect", "crack"): "crack cracks cracked fissure fissures fracture",
+    ("defect", "dent"): "dent dents dented ding",
+    ("defect", "hole"): "hole holes puncture",
+    ("defect", "chip"): "chip chips chipped break breaks broken breakage",
+    ("defect", "pores"): "pore pores blowhole blowholes pinhole pinholes porosity bubble bubbles",
+    ("defect", "cut"): "cut cuts",
+    ("defect", "abrasion"): "abrasion abraded rubbed wear worn",
+    ("defect", "bend"): "bend bends bent",
+    ("defect", "burr"): "burr burrs",
+    ("defect", "fold"): "fold folds folded crease creases",
+    ("defect", "blister"): "blister blisters",
+    ("defect", "stain"): "stain stains stained spot spots",
+    ("defect", "contamination"): "contamination contaminated dirt",
+    ("defect", "fray"): "fray frayed fraying frays",
+    ("defect", "discolouration"): "discolouration discoloration discoloured discolored",
+    ("defect", "rust"): "rust rusty corrosion corroded",
+    ("defect", "uneven"): "uneven unevenness",
+    ("defect", "solder"): "solder splash",
+    ("defect", "manipulated"): "manipulated manipulation",
+    ("defect", "thread"): "thread threads",
     ("across", "left"): "left lefthand",
     ("across", "right"): "right righthand",
     ("down", "top"): "top upper above",
@@ -100,27 +101,27 @@ _ENGLISH: dict[tuple[str, str], str] = {
     "around close hand picture image photo defect damage please paint make draw put add show patch piece quarter it",
 }
 _KOREAN: dict[tuple[str, str], str] = {
-    ("kind", "scratch"): "스크래치 긁힘 긁힌 흠집 긁힌자국 기스",
-    ("kind", "crack"): "크랙 균열 금 갈라짐 갈라진",
-    ("kind", "dent"): "찍힘 찍힌 눌림 덴트 움푹",
-    ("kind", "hole"): "구멍",
-    ("kind", "chip"): "깨짐 깨진 파손 이빠짐 치핑 떨어짐",
-    ("kind", "pores"): "기공 블로우홀 핀홀 기포",
-    ("kind", "cut"): "베임 베인 절단",
-    ("kind", "abrasion"): "마모 쓸림",
-    ("kind", "bend"): "휨 휘어짐 구부러짐 굽음",
-    ("kind", "burr"): "버",
-    ("kind", "fold"): "접힘 주름",
-    ("kind", "blister"): "부풀음 물집",
-    ("kind", "stain"): "얼룩",
-    ("kind", "contamination"): "오염 이물 이물질",
-    ("kind", "fray"): "해짐 올풀림 닳음 풀림",
-    ("kind", "discolouration"): "변색",
-    ("kind", "rust"): "녹 부식",
-    ("kind", "uneven"): "불균일 고르지않음 울퉁불퉁",
-    ("kind", "solder"): "납땜",
-    ("kind", "manipulated"): "변형",
-    ("kind", "thread"): "나사산",
+    ("defect", "scratch"): "스크래치 긁힘 긁힌 흠집 긁힌자국 기스",
+    ("defect", "crack"): "크랙 균열 금 갈라짐 갈라진",
+    ("defect", "dent"): "찍힘 찍힌 눌림 덴트 움푹",
+    ("defect", "hole"): "구멍",
+    ("defect", "chip"): "깨짐 깨진 파손 이빠짐 치핑 떨어짐",
+    ("defect", "pores"): "기공 블로우홀 핀홀 기포",
+    ("defect", "cut"): "베임 베인 절단",
+    ("defect", "abrasion"): "마모 쓸림",
+    ("defect", "bend"): "휨 휘어짐 구부러짐 굽음",
+    ("defect", "burr"): "버",
+    ("defect", "fold"): "접힘 주름",
+    ("defect", "blister"): "부풀음 물집",
+    ("defect", "stain"): "얼룩",
+    ("defect", "contamination"): "오염 이물 이물질",
+    ("defect", "fray"): "해짐 올풀림 닳음 풀림",
+    ("defect", "discolouration"): "변색",
+    ("defect", "rust"): "녹 부식",
+    ("defect", "uneven"): "불균일 고르지않음 울퉁불퉁",
+    ("defect", "solder"): "납땜",
+    ("defect", "manipulated"): "변형",
+    ("defect", "thread"): "나사산",
     ("across", "left"): "왼쪽 왼편 좌측 좌",
     ("across", "right"): "오른쪽 오른편 우측 우",
     ("down", "top"): "위 위쪽 윗부분 상단 상부",
@@ -147,22 +148,22 @@ _KOREAN: dict[tuple[str, str], str] = {
 _VOCABULARY = {
     word: meaning for table in (_ENGLISH, _KOREAN) for meaning, words in table.items() for word in words.split()
 }
-_NAMED = {meaning[1]: tuple(words.split()) for meaning, words in _ENGLISH.items() if meaning[0] == "kind"}
+_NAMED = {meaning[1]: tuple(words.split()) for meaning, words in _ENGLISH.items() if meaning[0] == "defect"}
 _HANGUL = re.compile(r"[가-힣]")
 
 
-def parse(sentence: str, kinds: Sequence[str], products: Sequence[str] = ()) -> ParsedPrompt:
+def parse(sentence: str, defects: Sequence[str], products: Sequence[str] = ()) -> ParsedPrompt:
     """Understand a sentence.
 
     Args:
         sentence: English or Korean, e.g. "a long thin scratch near the top left".
-        kinds: The data's kinds: one of them must be named, by a word of its name or one that means the same.
+        defects: The data's defects: one of them must be named, by a word of its name or one that means the same.
         products: The data's products, which may be named.
 
     Raises:
-        ConfigError: a word is unknown, or no kind, more than one, or two that exclude each other are named.
+        ConfigError: a word is unknown, or no defect, more than one, or two that exclude each other are named.
     """
-    own = _own_words(kinds, products)
+    own = _own_words(defects, products)
     found: dict[str, list[str]] = {}
     said: set[str] = set()
     unknown: list[str] = []
@@ -176,8 +177,8 @@ def parse(sentence: str, kinds: Sequence[str], products: Sequence[str] = ()) -> 
             if part and value not in found.setdefault(part, []):
                 found[part].append(value)
     if unknown:
-        raise ConfigError(f"--say: unknown: {', '.join(unknown)}; {known(kinds, products)}")
-    kind = _kind(sentence, said, found.get("kind", []), kinds)
+        raise ConfigError(f"--prompt: unknown: {', '.join(unknown)}; {known(defects, products)}")
+    defect = _defect(sentence, said, found.get("defect", []), defects)
     named = [product for product in products if set(_split(product)) <= said]
     one = {
         part: _single(part, found.get(part, [])) for part in ("across", "down", "size", "length", "width", "severity")
@@ -186,46 +187,46 @@ def parse(sentence: str, kinds: Sequence[str], products: Sequence[str] = ()) -> 
         one["across"] = one["down"] = "middle"
     if "very" in found:
         one["size"] = {"small": "tiny"}.get(one["size"], one["size"])
-    return ParsedPrompt(kind, named[0] if len(named) == 1 else "", edge="edge" in found, **one)
+    return ParsedPrompt(defect, named[0] if len(named) == 1 else "", edge="edge" in found, **one)
 
 
-def known(kinds: Sequence[str], products: Sequence[str] = ()) -> str:
+def known(defects: Sequence[str], products: Sequence[str] = ()) -> str:
     """Return the words that may be used, as a sentence's end."""
     return (
-        f"known are the kinds {', '.join(kinds)}; the places left, right, top, bottom, middle, edge; "
+        f"known are the defects {', '.join(defects)}; the places left, right, top, bottom, middle, edge; "
         f"the sizes {', '.join(SIZES)}; long, short, thin, wide; faint, severe"
         + (f"; the products {', '.join(products)}" if products else "")
         + "; and their Korean words"
     )
 
 
-def _kind(sentence: str, said: set[str], meant: Sequence[str], kinds: Sequence[str]) -> str:
-    """Return the kind with the most words of its name in the sentence."""
+def _defect(sentence: str, said: set[str], meant: Sequence[str], defects: Sequence[str]) -> str:
+    """Return the defect with the most words of its name in the sentence."""
     score = {}
-    for kind in kinds:
-        words = _split(kind)
+    for defect in defects:
+        words = _split(defect)
         direct = sum(word in said for word in words)
-        # A word of the same meaning names the kind too: "fissure" a crack, "blowhole" what is called pores elsewhere.
+        # A word of the same meaning names the defect too: "fissure" a crack, "blowhole" what is called pores elsewhere.
         same = sum(any(word in (concept, *_NAMED[concept]) for word in words) for concept in meant)
-        score[kind] = max(direct, same) + min(direct, same)
+        score[defect] = max(direct, same) + min(direct, same)
     most = max(score.values(), default=0)
-    best = [kind for kind in kinds if score[kind] == most] if most else []
+    best = [defect for defect in defects if score[defect] == most] if most else []
     if len(best) == 1:
         return best[0]
     if best:
-        raise ConfigError(f"--say: {sentence!r} may mean {' or '.join(best)}; say which")
-    missing = f"no shots show {', '.join(meant)} here" if meant else f"{sentence!r} names no kind of damage"
-    raise ConfigError(f"--say: {missing}; {known(kinds)}")
+        raise ConfigError(f"--prompt: {sentence!r} may mean {' or '.join(best)}; say which")
+    missing = f"no shots show {', '.join(meant)} here" if meant else f"{sentence!r} names no defect of damage"
+    raise ConfigError(f"--prompt: {missing}; {known(defects)}")
 
 
 def _single(part: str, values: Sequence[str]) -> str:
     if len(values) > 1:
-        raise ConfigError(f"--say: {' and '.join(values)} exclude each other; say one")
+        raise ConfigError(f"--prompt: {' and '.join(values)} exclude each other; say one")
     return values[0] if values else ""
 
 
-def _own_words(kinds: Sequence[str], products: Sequence[str]) -> frozenset[str]:
-    return frozenset(word for name in (*kinds, *products) for word in _split(name))
+def _own_words(defects: Sequence[str], products: Sequence[str]) -> frozenset[str]:
+    return frozenset(word for name in (*defects, *products) for word in _split(name))
 
 
 def _split(name: str) -> tuple[str, ...]:

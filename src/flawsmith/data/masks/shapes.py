@@ -1,6 +1,6 @@
 """New damage shapes after a real one: bent elastically, walked as a curve, or grown as a blob.
 
-The shapes keep what makes a kind of damage recognisable: how large it is, how long for its width, how ragged.
+The shapes keep what makes a sort of damage recognisable: how large it is, how long for its width, how ragged.
 """
 
 from __future__ import annotations

@@ -275,7 +275,7 @@ def load_reader(source: str = "builtin", *, offline: bool = True, device: str = 
         device: Where it computes, in float32.
 
     Raises:
-        BackboneError: nothing of the kind is there.
+        BackboneError: nothing of the defect type is there.
     """
     folder = builtin_folder() if source == "builtin" else Path(source)
     if (folder / "reader.json").is_file():
@@ -288,7 +288,7 @@ def load_reader(source: str = "builtin", *, offline: bool = True, device: str = 
 def _blip2(source: str, offline: bool) -> Blip2CSM:
     from transformers import AutoTokenizer, Blip2ForImageTextRetrieval
 
-    kind: Any = Blip2ForImageTextRetrieval  # its types do not know output_loading_info
+    plugin: Any = Blip2ForImageTextRetrieval  # its types do not know output_loading_info
     if offline and not Path(source).is_dir():
         raise BackboneError(
             f"reader {source!r}: no such folder, and asking a hub is off; name a folder of BLIP-2 for image-text "
@@ -296,11 +296,11 @@ def _blip2(source: str, offline: bool) -> Blip2CSM:
         )
     try:
         with quiet():
-            model, found = kind.from_pretrained(
+            model, found = plugin.from_pretrained(
                 source, local_files_only=offline, attn_implementation="eager", output_loading_info=True
             )
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline)
-    except Exception as error:  # every library below raises its own kind for a broken file
+    except Exception as error:  # every library below raises its own defect type for a broken file
         raise BackboneError(f"reader {source!r}: cannot be loaded ({str(error).splitlines()[0][:200]})") from error
     # A generation model's folder has no words' embeddings; transformers would fill them with random numbers.
     if missing := sorted(found["missing_keys"]):

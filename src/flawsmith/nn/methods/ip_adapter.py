@@ -136,14 +136,14 @@ def fill_from_ip_adapter(adapter: IPAdapter, path: Path, unet: Any) -> None:
     Its numbers count all attention layers; those of cross-attention are taken. `lift` has no counterpart there.
 
     Raises:
-        ConfigError: the file is missing, of another kind, or made for another UNet.
+        ConfigError: the file is missing, of another defect type, or made for another UNet.
     """
     tensors = _ip_adapter(path)
     wanted: dict[str, Any] = {f"image_proj.{theirs}": ours for theirs, ours in _names(adapter).items()}
     places = list(unet.attn_processors)
     for number, (name, _) in enumerate(cross_attentions(unet)):
-        for kind, layers in (("k", adapter.keys), ("v", adapter.values)):
-            wanted[f"ip_adapter.{places.index(name)}.to_{kind}_ip.weight"] = layers[number].weight
+        for defect, layers in (("k", adapter.keys), ("v", adapter.values)):
+            wanted[f"ip_adapter.{places.index(name)}.to_{defect}_ip.weight"] = layers[number].weight
     for name, parameter in wanted.items():
         if name not in tensors or tensors[name].shape != parameter.shape:
             there = tuple(tensors[name].shape) if name in tensors else "missing"
@@ -230,8 +230,8 @@ def both(adapter: IPAdapter, vector: Tensor, guidance: float) -> Tensor:
     return tokens if guidance == 1.0 else torch.cat([adapter(torch.zeros_like(vector)), tokens])
 
 
-def kinds_of(names: Sequence[tuple[str, str]]) -> Tensor:
-    """Return int64 (B,): equal for equal (product, kind), the same in every process."""
+def defects_of(names: Sequence[tuple[str, str]]) -> Tensor:
+    """Return int64 (B,): equal for equal (product, defect type), the same in every process."""
     import zlib
 
     return torch.tensor([zlib.crc32("\n".join(pair).encode()) for pair in names], dtype=torch.int64)

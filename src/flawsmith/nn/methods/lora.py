@@ -5,7 +5,7 @@ rows that follow one another with the same adapter share one matrix product, so 
 products whatever its size, and no Python loop runs over rows or adapters.
 
 On disk an adapter is two tensors, `<layer>.<adapter>.down` (rank, in) and `<layer>.<adapter>.up` (out, rank), so that
-one file holds adapters of many kinds and products under names that can be read.
+one file holds adapters of many defect types and products under names that can be read.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The mask that a generator draws itself: where the picture of the damage alone leaves mid-grey.
 
-In that picture everything sound is exactly mid-grey by construction, so the distance to grey says where the damage is.
+In that picture everything normal is exactly mid-grey by construction, so the distance to grey says where the damage is.
 How far is far enough is learned from shots made half anew, whose masks are known: the threshold with the best mean
 overlap (IoU), once for pixels and once for cells of the latent. A network that tells salient from plain (U^2-Net, as
 the paper's authors use) would look for the same thing without having been told what grey means.
@@ -37,17 +37,17 @@ def cell_distance(latent: Tensor, grey: Tensor) -> Tensor:
     return (latent - grey).square().mean(1, keepdim=True).sqrt()
 
 
-def overlaps(distance: Tensor, mask: Tensor, kind: str) -> Tensor:
+def overlaps(distance: Tensor, mask: Tensor, defect: str) -> Tensor:
     """Return the overlap (IoU) of each view's mask with its thresholded distance, float32 (B,LEVELS).
 
     Args:
         distance: float32 (B,1,H,W).
         mask: float32 (B,1,H,W) in {0,1}.
-        kind: "pixel" or "cell".
+        defect type: "pixel" or "cell".
     """
     flat, truth = distance.flatten(1), mask.flatten(1)
     found = []
-    for level in _levels(kind):
+    for level in _levels(defect):
         seen = (flat > level).float()
         both = (seen * truth).sum(1)
         found.append(both / (seen.sum(1) + truth.sum(1) - both).clamp_min(1))
@@ -62,19 +62,19 @@ class MaskThreshold(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        for kind, value in _STARTS.items():
-            self.register_buffer(kind, torch.tensor(value))
+        for defect, value in _STARTS.items():
+            self.register_buffer(defect, torch.tensor(value))
 
-    def learn(self, kind: str, found: Tensor) -> float:
+    def learn(self, defect: str, found: Tensor) -> float:
         """Take the threshold with the best mean overlap, and return that overlap.
 
         Args:
-            kind: "pixel" or "cell".
+            defect type: "pixel" or "cell".
             found: float32 (N,LEVELS) from `overlaps`.
         """
         mean = found.float().mean(0)
         best = int(mean.argmax())
-        getattr(self, kind).fill_(_levels(kind)[best])
+        getattr(self, defect).fill_(_levels(defect)[best])
         return float(mean[best])
 
     def forward(
@@ -137,6 +137,6 @@ def strongest(distance: Tensor, allowed: Tensor, share: float) -> Tensor:
     return out * (allowed > 0)
 
 
-def _levels(kind: str) -> list[float]:
-    low, high = _RANGES[kind]
+def _levels(defect: str) -> list[float]:
+    low, high = _RANGES[defect]
     return [float(level) for level in np.geomspace(low, high, LEVELS)]

@@ -32,7 +32,7 @@ class InceptionExtractor(Extractor):
         super().__init__()
         self.fingerprint = fingerprint
         convs = sorted({name.removesuffix(".conv.weight") for name in state if name.endswith(".conv.weight")})
-        needed = [*_CONVS, *(f"{block}.{conv}" for block, kind in _BLOCKS.items() for conv in _NAMES[kind])]
+        needed = [*_CONVS, *(f"{block}.{conv}" for block, defect in _BLOCKS.items() for conv in _NAMES[defect])]
         absent = [name for name in needed if name not in convs] + (["fc"] if "fc.weight" not in state else [])
         if absent:
             raise ConfigError(
@@ -63,8 +63,8 @@ class InceptionExtractor(Extractor):
         found = [x := F.max_pool2d(x, 3, 2)]
         x = self._conv(self._conv(x, "Conv2d_3b_1x1"), "Conv2d_4a_3x3")
         found.append(x := F.max_pool2d(x, 3, 2))
-        for block, kind in _BLOCKS.items():
-            x = getattr(self, f"_{kind}")(x, block)
+        for block, defect in _BLOCKS.items():
+            x = getattr(self, f"_{defect}")(x, block)
             if block == "Mixed_6e":
                 found.append(x)
         return [*found, x]
@@ -142,7 +142,7 @@ _BLOCKS = {
     "Mixed_7a": "d",
     **{f"Mixed_7{letter}": "e" for letter in "bc"},
 }
-"""Blocks in order -> their kind."""
+"""Blocks in order -> their defect type."""
 _DOUBLE = ("branch3x3dbl_1", "branch3x3dbl_2", "branch3x3dbl_3")
 _NAMES = {
     "a": ("branch1x1", "branch5x5_1", "branch5x5_2", *_DOUBLE, "branch_pool"),
@@ -165,4 +165,4 @@ _NAMES = {
         "branch_pool",
     ),
 }
-"""Convolutions of each kind of block."""
+"""Convolutions of each sort of block."""

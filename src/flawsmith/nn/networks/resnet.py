@@ -94,6 +94,6 @@ def _read(folder: Path, classes: int) -> nn.Module:
 def _readable(folder: Path) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # transformers raises its own kind for each broken file
+    except Exception as error:  # transformers raises its own defect type for each broken file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise ConfigError(f"{folder}: cannot be read as a ResNet-34 of transformers: {reason}") from error

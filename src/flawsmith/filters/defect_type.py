@@ -20,57 +20,57 @@ from flawsmith.interfaces import Filter
 from flawsmith.types import ScreeningSet
 
 _LEAST = 3
-"""Shots a kind below which nothing is judged."""
+"""Shots a defect type below which nothing is judged."""
 _SURE = 1.645
 """Standard deviations: the one-sided 95 % bound of Wilson's interval."""
 
 
-class KindSettings(config.Settings):
+class DefectTypeSettings(config.Settings):
     """The judge."""
 
     shrinkage: Annotated[float, Field(ge=0.01, le=1)] = 0.5
     """How far the covariance is drawn towards a ball: 1 = the nearest mean decides."""
 
 
-class Kind(Filter):
-    """The intended kind's log odds against the likeliest other one: below 0 the judge would call it something else."""
+class DefectType(Filter):
+    """The intended type's log odds against the likeliest other one: below 0 the judge would call it something else."""
 
-    Settings: ClassVar[type[config.Settings]] = KindSettings
-    settings: KindSettings
-    scores: ClassVar[dict[str, str]] = {"kind": "it looks like another kind"}
+    Settings: ClassVar[type[config.Settings]] = DefectTypeSettings
+    settings: DefectTypeSettings
+    scores: ClassVar[dict[str, str]] = {"defect_type": "it looks like another defect type"}
 
-    def __init__(self, settings: config.Settings, kinds: Sequence[str]) -> None:
-        super().__init__(settings, kinds)
+    def __init__(self, settings: config.Settings, defects: Sequence[str]) -> None:
+        super().__init__(settings, defects)
         self._judge: dict[str, Tensor] = {}
         self._right, self._asked, self._chance, self._fewest = 0, 0, 1.0, 0
 
-    def fit(self, shots: ScreeningSet, sound: ScreeningSet) -> dict[str, Tensor]:
-        kind = torch.tensor([self.kinds.index(one) for one in shots.kind], dtype=torch.int64)
-        counts = torch.bincount(kind, minlength=len(self.kinds))
-        self._asked, self._fewest = len(kind), int(counts.min()) if len(kind) else 0
-        self._chance = float(counts.max() / max(1, len(kind)))
-        nothing = {"kind": torch.full((len(shots),), torch.nan)}
-        if len(self.kinds) < 2 or self._fewest < _LEAST:
+    def fit(self, shots: ScreeningSet, normal: ScreeningSet) -> dict[str, Tensor]:
+        defect = torch.tensor([self.defects.index(one) for one in shots.defect], dtype=torch.int64)
+        counts = torch.bincount(defect, minlength=len(self.defects))
+        self._asked, self._fewest = len(defect), int(counts.min()) if len(defect) else 0
+        self._chance = float(counts.max() / max(1, len(defect)))
+        nothing = {"defect_type": torch.full((len(shots),), torch.nan)}
+        if len(self.defects) < 2 or self._fewest < _LEAST:
             return nothing
         tokens = shots.vector["tokens"].double()
         scores = []
-        for place in range(len(kind)):
-            rest = torch.arange(len(kind)) != place
-            judge = _fitted(tokens[rest], kind[rest], len(self.kinds), self.settings.shrinkage)
-            scores.append(_odds(judge, tokens[place : place + 1], kind[place : place + 1]))
+        for place in range(len(defect)):
+            rest = torch.arange(len(defect)) != place
+            judge = _fitted(tokens[rest], defect[rest], len(self.defects), self.settings.shrinkage)
+            scores.append(_odds(judge, tokens[place : place + 1], defect[place : place + 1]))
         found = torch.cat(scores)
         self._right = int((found > 0).sum())
-        self._judge = _fitted(tokens, kind, len(self.kinds), self.settings.shrinkage)
-        return {"kind": found} if not self._off() else nothing
+        self._judge = _fitted(tokens, defect, len(self.defects), self.settings.shrinkage)
+        return {"defect_type": found} if not self._off() else nothing
 
     def score(self, made: ScreeningSet) -> dict[str, Tensor]:
         if self._off() or not len(made):
-            return {"kind": torch.full((len(made),), torch.nan)}
-        asked = torch.tensor([self.kinds.index(kind) for kind in made.kind], dtype=torch.int64)
+            return {"defect_type": torch.full((len(made),), torch.nan)}
+        asked = torch.tensor([self.defects.index(defect) for defect in made.defect], dtype=torch.int64)
         tokens = made.vector["tokens"].double()
         # One by one: a product of matrices rounds by its shape, and a picture's score may not depend on its neighbours.
         rows = [_odds(self._judge, tokens[row : row + 1], asked[row : row + 1]) for row in range(len(made))]
-        return {"kind": torch.cat(rows)}
+        return {"defect_type": torch.cat(rows)}
 
     def state(self) -> dict[str, Tensor]:
         known = torch.tensor([self._right, self._asked, self._chance, self._fewest], dtype=torch.float64)
@@ -83,31 +83,33 @@ class Kind(Filter):
 
     def said(self) -> str:
         off = self._off()
-        told = f"kind: it names {self._right} of {self._asked} left-out shots rightly (guessing: {self._chance:.0%})"
+        told = f"defect type: it names {self._right} of {self._asked} left-out shots rightly (guessing: {self._chance:.0%})"
         if not off:
             return told
-        return f"kind is off: {off}" if "few" in off or "one kind" in off else f"{told}; {off}, so it is off"
+        return (
+            f"defect type is off: {off}" if "few" in off or "one defect type" in off else f"{told}; {off}, so it is off"
+        )
 
     def _off(self) -> str:
         """Return why the judge is not to be trusted; "" = it is."""
-        if len(self.kinds) < 2:
-            return "the product has one kind of damage"
+        if len(self.defects) < 2:
+            return "the product has one sort of damage"
         if self._fewest < _LEAST:
-            return f"too few shots to tell ({self._fewest} of a kind, {_LEAST} needed)"
+            return f"too few shots to tell ({self._fewest} of a defect type, {_LEAST} needed)"
         if _wilson_low(self._right, self._asked) <= self._chance:
             return "not clearly better than guessing"
         return ""
 
 
-def _fitted(tokens: Tensor, kind: Tensor, kinds: int, shrinkage: float) -> dict[str, Tensor]:
+def _fitted(tokens: Tensor, defect: Tensor, defects: int, shrinkage: float) -> dict[str, Tensor]:
     """Return the discriminant: centre (D,), basis (D,R), means (K,R), inverse covariance (R,R), all float64."""
     centre = tokens.mean(0)
     _, strength, basis = torch.linalg.svd(tokens - centre, full_matrices=False)
     basis = basis[strength > 1e-6 * strength[0].clamp_min(1e-12)].T
     seen = (tokens - centre) @ basis
-    means = torch.stack([seen[kind == number].mean(0) for number in range(kinds)])
-    within = seen - means[kind]
-    covariance = within.T @ within / max(1, len(seen) - kinds)
+    means = torch.stack([seen[defect == number].mean(0) for number in range(defects)])
+    within = seen - means[defect]
+    covariance = within.T @ within / max(1, len(seen) - defects)
     ball = covariance.diagonal().mean().clamp_min(1e-9) * torch.eye(len(covariance), dtype=torch.float64)
     return {
         "centre": centre,
@@ -118,7 +120,7 @@ def _fitted(tokens: Tensor, kind: Tensor, kinds: int, shrinkage: float) -> dict[
 
 
 def _odds(judge: dict[str, Tensor], tokens: Tensor, asked: Tensor) -> Tensor:
-    """Return log p(asked) - log p(likeliest other), all kinds being as likely beforehand: float32 (N,)."""
+    """Return log p(asked) - log p(likeliest other), all defect types being as likely beforehand: float32 (N,)."""
     away = ((tokens - judge["centre"]) @ judge["basis"])[:, None] - judge["means"]
     likely = -0.5 * torch.einsum("nkr,rs,nks->nk", away, judge["inverse"], away)
     own = likely.gather(1, asked[:, None])[:, 0]
