@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
 from flawsmith import __version__
-from flawsmith.errors import FlawsmithError
+from flawsmith.errors import FlawsmithError, RenamedSetting
 
 app = typer.Typer(
     name="flawsmith",
@@ -79,10 +80,13 @@ def run(
     balance: Annotated[
         bool, typer.Option("--balance", help="Fill every defect type up to the largest: generate.count = balance.")
     ] = False,
-    say: Annotated[
+    prompt: Annotated[
         str,
-        typer.Option(help='What every pair shall show, e.g. "a long thin scratch near the top left".', metavar="TEXT"),
+        typer.Option(
+            help='What every sample shall show, e.g. "a long thin scratch near the top left".', metavar="TEXT"
+        ),
     ] = "",
+    say: Annotated[str, typer.Option(hidden=True)] = "",  # the name of --prompt in release 0.1
     set_: Sets = [],  # noqa: B006
 ) -> None:
     """Every stage: train, generate, screen, measure, prove, export, report; skips what is done."""
@@ -91,8 +95,8 @@ def run(
     from flawsmith.run.folder import Run
 
     pairs = [*set_, *(["generate.count=balance"] if balance else [])]
-    if say:
-        pairs.append(f"generate.prompt={json.dumps(say, ensure_ascii=False)}")
+    if prompt or say:
+        pairs.append(f"generate.prompt={json.dumps(prompt or say, ensure_ascii=False)}")
     opened = Run.create(out, _config(config, pairs))  # a typo is said at once: torch takes seconds to load
     from flawsmith.pipeline import run_all
 
@@ -258,6 +262,7 @@ def _config(path: Path, pairs: list[str]):  # type: ignore[no-untyped-def]
 
 def main() -> None:
     """Entry point: a FlawsmithError becomes its sentence and exit code 2; Ctrl-C says how to go on."""
+    warnings.showwarning = _show_warning
     try:
         app(standalone_mode=True)
     except FlawsmithError as error:
@@ -277,6 +282,14 @@ def main() -> None:
         if end.code == 130:  # typer turns Ctrl-C into this
             _stopped()
         raise
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **named: Any) -> None:
+    """Print our own warnings as the sentence that they are; others as Python does."""
+    if issubclass(category, RenamedSetting):
+        print(f"flawsmith: {message}", file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, *place[:2]), file=sys.stderr, end="")
 
 
 def _stopped() -> None:

@@ -60,7 +60,7 @@ _OURS: dict[str, dict[str, Entry]] = {
         "alignment": Entry("flawsmith.filters.alignment:Alignment", "does the label fit what was painted"),
         "seam": Entry("flawsmith.filters.seam:Seam", "does the label's border show"),
         "duplicates": Entry("flawsmith.filters.duplicates:Duplicates", "copies of a shot, and of one another"),
-        "defect": Entry(
+        "defect_type": Entry(
             "flawsmith.filters.defect_type:DefectType",
             "does a judge trained on the shots name the intended defect type",
         ),

@@ -130,13 +130,8 @@ def _with_new_values(table: Mapping[str, str], value: Any, where: str) -> Any:
 
 
 def _joined(where: str, name: str) -> str:
-    return f"{where}{_between(where)}{name}"
-
-
-def _between(where: str) -> str:
-    if not where:
-        return ""
-    return ": " if where.endswith((".toml", ".json")) else "."
+    between = "" if not where else ": " if where.endswith((".toml", ".json")) else "."
+    return f"{where}{between}{name}"
 
 
 def _warn(sentence: str) -> None:
