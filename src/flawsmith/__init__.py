@@ -20,7 +20,7 @@ _HOMES = {
     "generate": "flawsmith.synthesis.generate",
     "load_config": "flawsmith.config",
     "measure": "flawsmith.evaluation.measure",
-    "prove": "flawsmith.evaluation.prove",
+    "prove": "flawsmith.pipeline",
     "report": "flawsmith.reporting.report",
     "run_all": "flawsmith.pipeline",
     "screen": "flawsmith.screening.screen",

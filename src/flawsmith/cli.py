@@ -120,10 +120,10 @@ def generate(run: RunPath, shard: Shard = "0/1") -> None:
     from flawsmith.run.folder import Run
 
     opened = Run.open(run)
+    from flawsmith.synthesis.generate import Shard
     from flawsmith.synthesis.generate import generate as stage
-    from flawsmith.synthesis.generate import parse_shard
 
-    stage(opened, parse_shard(shard))
+    stage(opened, Shard.parse(shard))
 
 
 @app.command()
@@ -182,7 +182,7 @@ def prove(run: RunPath) -> None:
     from flawsmith.run.folder import Run
 
     opened = Run.open(run)
-    from flawsmith.evaluation.prove import prove as stage
+    from flawsmith.pipeline import prove as stage
 
     typer.echo(f"prove: {stage(opened)}")
 

@@ -14,6 +14,7 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,14 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path}: not valid JSON ({error}); delete it and run again") from None
 
 
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON lines atomically, in place of what is there."""
+    write_text(path, _json_lines(rows))
+
+
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append JSON lines in one write, so that a kill tears at most the last; a torn one that stands there goes."""
-    text = "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows)
+    text = _json_lines(rows)
     mend_lines(path)
     try:
         with open(path, "ab") as file:
@@ -93,6 +99,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             if number < len(raw):
                 raise RunError(f"{path}: line {number} is not valid JSON; delete that line and run again") from None
     return rows
+
+
+def _json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows)
 
 
 def mend_lines(path: Path) -> None:
@@ -124,14 +134,29 @@ def remove_leftovers(folder: Path) -> None:
                 part.unlink()
 
 
+def file_digest(path: Path) -> str:
+    """Return a 16-digit hash of a file's bytes, "absent" when there is none; read once while size and time stay."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return "absent"
+    return _file_digest(path, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=1 << 16)
+def _file_digest(path: Path, size: int, changed: int) -> str:
+    hasher = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            hasher.update(chunk)
+    return hasher.hexdigest()[:16]
+
+
 def digest(*parts: Any) -> str:
-    """Return a 16-digit hash of JSON-able values and files (by content)."""
+    """Return a 16-digit hash of JSON-able values."""
     hasher = hashlib.sha256()
     for part in parts:
-        if isinstance(part, Path):
-            hasher.update(part.read_bytes() if part.exists() else b"absent")
-        else:
-            hasher.update(json.dumps(part, sort_keys=True, default=str).encode())
+        hasher.update(json.dumps(part, sort_keys=True, default=str).encode())
         hasher.update(b"\0")
     return hasher.hexdigest()[:16]
 

@@ -10,12 +10,23 @@ package). `flawsmith.testing` holds the checks that every plug-in must pass.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from flawsmith.config import Settings as BaseSettings
-from flawsmith.types import Batch, Condition, Encoded, Example, FeatureSet, Figure, Generated, Prediction, ScreeningSet
+from flawsmith.types import (
+    Advance,
+    Batch,
+    Condition,
+    Encoded,
+    Example,
+    FeatureSet,
+    Figure,
+    Generated,
+    Prediction,
+    ScreeningSet,
+)
 
 if TYPE_CHECKING:
     from typing import Self
@@ -57,6 +68,22 @@ class Generator(ABC):
     def __init__(self, backbone: Backbone | None, settings: BaseSettings) -> None:
         self.backbone = backbone
         self.settings = settings
+
+    @classmethod
+    def affecting(cls, settings: BaseSettings, output: str) -> dict[str, Any]:
+        """Return {name: JSON value} of the settings that `train` or `generate` (`output`) reads; see `config.Affects`.
+
+        A setting that says nothing is read by `train`.
+        """
+        found: dict[str, Any] = {}
+        for name, value in settings.model_dump(mode="json").items():
+            inner = {key.partition(".")[2] for key in cls.sampling_only if key.startswith(f"{name}.")}
+            if inner:
+                parts = {f"{name}.{key}": item for key, item in value.items()}
+                found |= {k: v for k, v in parts.items() if (k in cls.sampling_only) == (output == "generate")}
+            elif (name in cls.sampling_only) == (output == "generate"):
+                found[name] = value
+        return found
 
     @classmethod
     def starts_from(cls, settings: BaseSettings) -> tuple[Path, ...]:
@@ -195,7 +222,7 @@ class Detector(ABC):
 
     @abstractmethod
     def predict(self, image: Tensor) -> Prediction:
-        """Fingerprint at pictures: float32 (B,3,H,W), RGB, [-1,1], of the training set's size."""
+        """Look at pictures: float32 (B,3,H,W), RGB, [-1,1], of the training set's size."""
 
     def reduced(self, budget: float) -> str:
         """Say what a budget below 1 reduces, for the report; "" = nothing."""
@@ -220,7 +247,34 @@ class Metric(Protocol):
     ) -> dict[str, Figure]: ...
 
 
-class Exporter(Protocol):
-    """Write examples below a folder in the layout that another tool reads; return counts for the report."""
+class Exporter(ABC):
+    """Writes pictures with their masks in the layout that another tool reads.
 
-    def __call__(self, examples: Iterable[Example], folder: Path, **options: Any) -> dict[str, int]: ...
+    `exports.export` gives it an empty folder and puts that in place when it is full: whole or not at all.
+    """
+
+    Settings: ClassVar[type[BaseSettings]]
+    """A frozen settings class (`export.settings.NAME`); every field has a default and one line of help."""
+
+    def __init__(self, settings: BaseSettings) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def write(
+        self, examples: Sequence[Example], folder: Path, *, destination: Path, advance: Advance
+    ) -> dict[str, int]:
+        """Write all examples into an empty folder; equal examples and settings write equal bytes.
+
+        Args:
+            examples: Normal parts (`defect` None; `split` "test" = held out, else to learn from) and damaged pictures
+                with their masks. The files are only read.
+            folder: Empty; it becomes `destination`.
+            destination: Where the folder will lie, for paths that are too long and for what a file says of itself.
+            advance: To be called once per example that is written.
+
+        Returns:
+            Pictures per folder or split, for the report: {"screw/train/good": 41, ...}.
+
+        Raises:
+            DataError: an example cannot be written in this layout; names it.
+        """

@@ -1,4 +1,4 @@
-"""All stages of a run in order; each skips what is done."""
+"""The stages put together: all of a run in order, each skipping what is done; and the one that needs two chapters."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 from flawsmith.errors import ConfigError
 from flawsmith.evaluation.measure import measure
-from flawsmith.evaluation.prove import prove
+from flawsmith.evaluation.prove import prove as prove_with
 from flawsmith.exports.export import export
 from flawsmith.preflight.refuse import preflight
 from flawsmith.reporting.report import is_reported, report
-from flawsmith.run.dataset import split_data
+from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.verdicts import require_kept
 from flawsmith.screening.screen import screened
@@ -22,33 +22,48 @@ from flawsmith.synthesis.train import train
 def run_all(run: Run) -> Path:
     """Train, generate and screen in turns, measure, prove, export, report; return the report's path.
 
+    The photographs are scanned, hashed and read once for all of them.
+
     Raises:
         ConfigError: a later stage would refuse its settings; said before any training.
-        RunError: the gate rejected every pair; the report is written, nothing is exported.
+        RunError: the gate rejected every sample; the report is written, nothing is exported.
     """
-    split = split_data(run)
-    counts(run.config, split)
-    # Before training the split has just decoded every picture; a run that only goes on need not.
-    if refused := preflight(run.config, split, twins=not run.stage_hash("train")):
+    data = open_dataset(run)
+    counts(run.config, data.split)
+    # Before training every picture has just been decoded; a run that only goes on need not do that.
+    if refused := preflight(run.config, data.split, near_duplicates=not run.stage_hash("train")):
         raise ConfigError("\n".join(refused))
-    train(run)
-    if not _enough(run):
+    train(run, data)
+    if not _enough(run, data):
         report(run)
         require_kept(run)
     if run.config.measure.enabled:
-        measure(run)
+        measure(run, data)
     if run.config.prove.enabled:
-        prove(run)
+        prove(run, data)
     export(run)
     return run.path("report.html") if is_reported(run) else report(run)
 
 
-def _enough(run: Run) -> bool:
+def prove(run: Run, data: Dataset | None = None) -> Path:
+    """Train detectors with and without the samples, and compare them; return the path of proof.json.
+
+    See `evaluation.prove`. The samples of other generators (`prove.against`) are made first, from the same plan.
+    """
+    return prove_with(run, _synthesize, data)
+
+
+def _synthesize(run: Run, data: Dataset) -> None:
+    train(run, data)
+    generate(run, data=data)
+
+
+def _enough(run: Run, data: Dataset) -> bool:
     """Generate, and screen where that is asked for, until there is enough or no round is left; False = none is kept."""
-    generate(run)
+    generate(run, data=data)
     if not run.config.screen.enabled:
-        run.forget("screen")  # what `flawsmith screen` judged in between would hide pairs that are asked for
+        run.forget("screen")  # what `flawsmith screen` judged in between would hide samples that are asked for
         return True
-    while screened(run):
-        generate(run)
+    while screened(run, data):
+        generate(run, data=data)
     return bool(run.kept())

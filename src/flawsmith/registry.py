@@ -92,7 +92,7 @@ _OURS: dict[str, dict[str, Entry]] = {
         "anomalib": Entry("flawsmith.detectors.anomalib:Anomalib", "any model of Anomalib; needs the extra anomalib"),
     },
     "exports": {
-        "mvtec": Entry("flawsmith.exports.mvtec:write", "MVTec AD's folder layout, which Anomalib loads"),
+        "mvtec": Entry("flawsmith.exports.mvtec:Mvtec", "MVTec AD's folder layout, which Anomalib loads"),
     },
 }
 

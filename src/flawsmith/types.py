@@ -14,12 +14,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from typing import Self
 
     from torch import Tensor
+
+
+class Advance(Protocol):
+    """Tell that `count` more are done; `note` stands beside the bar."""
+
+    def __call__(self, count: int = 1, note: str = "") -> None: ...
 
 
 @dataclass(frozen=True, slots=True, order=True)

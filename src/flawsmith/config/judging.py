@@ -157,6 +157,8 @@ class ExportConfig(Settings):
 
     formats: list[str] = ["mvtec"]
     """See `flawsmith list`."""
+    settings: dict[str, dict[str, Any]] = {}
+    """Their own settings: {mvtec = {bits = "native"}}."""
 
 
 class ReportConfig(Settings):

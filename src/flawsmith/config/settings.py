@@ -63,12 +63,12 @@ def validate(section: type[T], tree: Any, *, where: str = "") -> T:
         raise ConfigError("\n".join(lines)) from None
 
 
-def affecting(settings: Settings, output: str, *, default: tuple[str, ...] = ()) -> dict[str, Any]:
+def affecting(settings: Settings, output: str = "", *, default: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return {dotted name: JSON value} of every setting that changes an output.
 
     Args:
         settings: A section, the whole configuration, or a plug-in's own settings.
-        output: See `Affects`.
+        output: See `Affects`; "" = every setting, whatever it changes.
         default: What a field affects where neither it nor its section says so.
     """
     found: dict[str, Any] = {}
@@ -79,7 +79,7 @@ def affecting(settings: Settings, output: str, *, default: tuple[str, ...] = ())
             found |= {f"{name}.{key}": item for key, item in affecting(value, output, default=default).items()}
             continue
         marks = [mark.outputs for mark in field.metadata if isinstance(mark, Affects)]
-        if output in (marks[0] if marks else type(settings).affects or default):
+        if not output or output in (marks[0] if marks else type(settings).affects or default):
             found[name] = plain[name]
     return found
 

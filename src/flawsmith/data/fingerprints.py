@@ -59,7 +59,7 @@ def look(path: Path) -> Fingerprint:
 
 
 def looks(paths: Sequence[Path]) -> list[Fingerprint]:
-    """Fingerprint at many pictures side by side, in their order."""
+    """Look at many pictures side by side, in their order."""
     # Decoding and hashing leave Python's lock, so threads help; more than eight only fight over the disk.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return list(pool.map(look, paths))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -33,10 +33,19 @@ class Photograph:
 
 
 class Pictures:
-    """Reads examples; remembers the last few hundred, and which products are surfaces."""
+    """Reads examples; remembers the last few hundred, and which products are surfaces.
 
-    def __init__(self, normals: Sequence[Example], keep: int = 256) -> None:
+    Args:
+        normals: The normal parts, which say whether a product fills its pictures.
+        keep: How many photographs are kept in memory.
+        masks: Masks that were read before, by the example's id, bool (H,W).
+    """
+
+    def __init__(
+        self, normals: Sequence[Example], keep: int = 256, masks: Mapping[str, np.ndarray] | None = None
+    ) -> None:
         self._normals = normals
+        self._masks = dict(masks or {})
         self.read = lru_cache(maxsize=keep)(self._read)
         self.part = lru_cache(maxsize=keep)(self._part)
         self.look = lru_cache(maxsize=keep)(self._look)
@@ -53,7 +62,10 @@ class Pictures:
 
     def _read(self, example: Example) -> Photograph:
         native = images.read(example.image)
-        mask = images.read_mask(example.mask, native.shape) if example.mask is not None else None
+        mask = self._masks.get(example.id)
+        if mask is None and example.mask is not None:
+            mask = images.read_mask(example.mask, native.shape)
+            self._masks[example.id] = mask
         if mask is not None and not mask.any():
             raise DataError(f"{example.mask}: the mask is empty; mark the damage, or take the pair out of the set")
         return Photograph(native, images.range_of(native), mask)

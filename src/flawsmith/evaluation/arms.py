@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from typing import Any
 from flawsmith.config import GeneratorConfig
 from flawsmith.data.split import Split
 from flawsmith.data.training_set import TrainingSet
+from flawsmith.run.dataset import Dataset
 from flawsmith.run.folder import Run
-from flawsmith.synthesis.generate import generate
-from flawsmith.synthesis.train import train
 from flawsmith.types import Example
 
+Synthesize = Callable[[Run, Dataset], None]
+"""Trains and generates a run; handed in, for evaluation knows no generator's way of being made."""
 REAL, OURS, NONE = "real-only", "ours", "none"
 NO_CONTROLS = f"{OURS}, no controls"
 HELD_CONTROLS = 40
@@ -64,44 +65,45 @@ def mixed(other: str) -> str:
     return f"{OURS} + {other}"
 
 
-def other_run(run: Run, name: str) -> Run:
-    """Make another generator's pairs from the same plan; return its run folder.
+def rival_run(run: Run, name: str, data: Dataset, synthesize: Synthesize) -> Run:
+    """Make another generator's samples from the same plan; return its run folder.
 
     Args:
         run: The run whose plan it is.
-        name: One that `known_rivals` let pass.
+        name: One that `registry.known_rivals` let pass.
+        data: The run's photographs.
+        synthesize: Trains and generates a run.
     """
-    # Others' pairs are compared as they are made: the gate is a part of what stands against them.
+    # Others' samples are compared as they are made: the gate is a part of what stands against them.
     unscreened = run.config.screen.model_copy(update={"enabled": False})
     config = run.config.model_copy(update={"generator": GeneratorConfig(name=name), "screen": unscreened})
-    other = Run.create(run.path("arms", name), config)
-    train(other)
-    generate(other)
-    return other
+    rival = Run.create(run.path("arms", name), config)
+    synthesize(rival, data)
+    return rival
 
 
 def pieces(run: Run, product: str) -> tuple[list[Piece], list[Piece]]:
-    """Return a run's kept pairs and its controls of one product."""
-    seen: Counter[str] = Counter()
+    """Return a run's kept samples and its controls of one product."""
+    count: Counter[str] = Counter()
     place: dict[int, int] = {}
-    pairs, controls = [], []
-    kept = {row["index"]: row for row in run.kept()}
+    samples, controls = [], []
+    kept = {sample.index: sample for sample in run.kept()}
     screened = run.verdicts() is not None
-    for row in run.samples():
-        if row["product"] != product or "borrowed" in row:  # no test picture can show what a product never had
+    for sample in run.samples():
+        if sample.product != product or sample.transferred_from:  # no test picture shows what a product never had
             continue
-        place[row["index"]] = seen[row["defect"]]
-        # Of a screened run the pairs that stand are counted, so that "3 a shot" means 3 that anybody learns from.
-        seen[row["defect"]] += row["index"] in kept or not screened
-        if stands := kept.get(row["index"]):
-            mask = run.path(stands["mask"])
-            example = Example(stands["image"], run.path(stands["image"]), product, row["defect"], mask)
-            pairs.append(Piece(example, mask, row["normal"], place[row["index"]]))
-    for row in run.controls():
-        if row["product"] == product and row["status"] == "made":
-            example = Example(row["image"], run.path(row["image"]), product)
-            controls.append(Piece(example, run.path(row["mask"]), row["normal"], place[row["twin"]]))
-    return pairs, controls
+        place[sample.index] = count[sample.defect]
+        # Of a screened run the samples that stand are counted, so that "3 per shot" means 3 that anybody learns from.
+        count[sample.defect] += sample.index in kept or not screened
+        if stands := kept.get(sample.index):
+            mask = run.path(stands.mask)
+            example = Example(stands.image, run.path(stands.image), product, sample.defect, mask)
+            samples.append(Piece(example, mask, sample.normal, place[sample.index]))
+    for control in run.controls():
+        if control.product == product and control.made:
+            example = Example(control.image, run.path(control.image), product)
+            controls.append(Piece(example, run.path(control.mask), control.normal, place[control.control_of]))
+    return samples, controls
 
 
 def held_out(controls: Sequence[Piece], normals: Sequence[Example]) -> list[Piece]:

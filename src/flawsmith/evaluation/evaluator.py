@@ -90,7 +90,7 @@ class Evaluator:
 
 
 def predicted(detector: Detector, pictures: torch.Tensor) -> Prediction:
-    """Fingerprint at uint8 (P,S,S,3) pictures, a few at a time."""
+    """Look at uint8 (P,S,S,3) pictures, a few at a time."""
     parts = [detector.predict(to_tensor(chunk.numpy())) for chunk in pictures.split(_CHUNK)]
 
     def joined(name: str) -> torch.Tensor | None:

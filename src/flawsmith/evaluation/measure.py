@@ -6,7 +6,6 @@ with the test defects, as papers do.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,13 +18,15 @@ from flawsmith import registry
 from flawsmith.data import images
 from flawsmith.data.feature_windows import SIDE, close_up, window
 from flawsmith.errors import RunError
-from flawsmith.files import digest, read_json, write_json
+from flawsmith.files import read_json, write_json
 from flawsmith.interfaces import Metric
 from flawsmith.nn.features import load_extractor
 from flawsmith.nn.networks.extractor import Extractor
-from flawsmith.run.dataset import split_data
+from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
+from flawsmith.run.records import Sample
+from flawsmith.run.stage import Inputs, stage
 from flawsmith.types import Example, FeatureSet, Figure
 
 _CHUNK = 16
@@ -33,59 +34,62 @@ _CHUNK = 16
 Views = Sequence[tuple[np.ndarray, np.ndarray, np.ndarray | None]]
 
 
-def measure(run: Run) -> Path:
+def measure(run: Run, data: Dataset | None = None) -> Path:
     """Run the stage; does nothing when it is done already with the same input; returns the path of metrics.json.
 
+    Args:
+        run: The run.
+        data: Its photographs, when they are open already.
+
     Raises:
-        RunError: no pairs were generated yet.
+        RunError: no samples were generated yet.
         ConfigError: a metric is unknown, or the extractor's weights are missing.
     """
     config, path, part = run.config, run.path("metrics.json"), run.config.features
     for name in config.measure.metrics:
         registry.require("metrics", name, "measure.metrics")
-    made = run.pairs_hash()
+    made = run.samples_hash()
     if not made:
-        raise RunError(f"{run.folder}: no pairs are made yet; run `flawsmith generate {run.folder}` first")
-    split = split_data(run)
+        raise RunError(f"{run.folder}: no samples are made yet; run `flawsmith generate {run.folder}` first")
+    data = data or open_dataset(run)
     field = config.prove.protocol == "field"
-    real = split.test_defects if field else split.shots
+    real = data.split.test_defects if field else data.split.shots
     extractor = load_extractor(part.extractor, part.source, offline=config.backbone.offline)
-    seen = [(e.id, digest(e.image), digest(e.mask) if e.mask else "") for e in real]
-    stamp = digest(config.measure.model_dump(mode="json"), made, seen, extractor.fingerprint, config.seed)
-    if run.stage_hash("measure") == stamp and path.is_file():
-        return path
-    begun = time.time()
-    run.forget("measure", "report")
-    metrics: dict[str, Metric] = {name: registry.get("metrics", name) for name in config.measure.metrics}
-    normals = {example.id: example for example in split.normals}
-    rows = run.kept()
-    defects = sorted({(e.product, str(e.defect)) for e in split.shots})
-    tree: dict[str, Any] = {
-        "extractor": {"name": extractor.name, "fingerprint": extractor.fingerprint},
-        "window": SIDE,
-        "real": "test defects" if field else "shots",
-        "resamples": config.measure.resamples,
-        "products": {},
-    }
-    with progress("measure", len(defects), "defects") as advance:
-        for product, defect in defects:
-            own = [row for row in rows if (row["product"], row["defect"]) == (product, defect)]
-            theirs = [close_up(example) for example in real if (example.product, example.defect) == (product, defect)]
-            ours = [_made(run, row, normals) for row in own]
-            feature_sets = feature_set(theirs, extractor), feature_set(ours, extractor)
-            figures: dict[str, Figure] = {}
-            for place, metric in enumerate(metrics.values()):
-                rng = np.random.default_rng((config.seed, 51, place))
-                figures |= metric(*feature_sets, rng, config.measure.resamples)
-            tree["products"].setdefault(product, {})[defect] = {
-                "real": len(theirs),
-                "made": len(ours),
-                "figures": {name: _plain(figure) for name, figure in figures.items()},
-            }
-            advance(1, defect)
-    write_json(path, tree)
-    run.log(stage="measure", seconds=round(time.time() - begun, 1), what=f"{len(rows)} pairs")
-    run.finish("measure", stamp)
+    inputs = Inputs.of(config, "measure", samples=made, real=data.content(real), extractor=extractor.fingerprint)
+    with stage(run, "measure", inputs, outputs=[path]) as work:
+        if work.done:
+            return path
+        metrics: dict[str, Metric] = {name: registry.get("metrics", name) for name in config.measure.metrics}
+        normals = {example.id: example for example in data.split.normals}
+        samples = run.kept()
+        defects = sorted({(shot.product, str(shot.defect)) for shot in data.split.shots})
+        tree: dict[str, Any] = {
+            "extractor": {"name": extractor.name, "fingerprint": extractor.fingerprint},
+            "window": SIDE,
+            "real": "test defects" if field else "shots",
+            "resamples": config.measure.resamples,
+            "products": {},
+        }
+        with progress("measure", len(defects), "defect types") as advance:
+            for product, defect in defects:
+                ours = [one for one in samples if (one.product, one.defect) == (product, defect)]
+                theirs = [close_up(one) for one in real if (one.product, one.defect) == (product, defect)]
+                sets = (
+                    feature_set(theirs, extractor),
+                    feature_set([_made(run, one, normals) for one in ours], extractor),
+                )
+                figures: dict[str, Figure] = {}
+                for number, metric in enumerate(metrics.values()):
+                    rng = np.random.default_rng((config.seed, 51, number))
+                    figures |= metric(*sets, rng, config.measure.resamples)
+                tree["products"].setdefault(product, {})[defect] = {
+                    "real": len(theirs),
+                    "made": len(ours),
+                    "figures": {name: _plain(figure) for name, figure in figures.items()},
+                }
+                advance(1, defect)
+        write_json(path, tree)
+        work.what = f"{len(samples)} samples"
     return path
 
 
@@ -141,11 +145,11 @@ def feature_set(views: Views, extractor: Extractor) -> FeatureSet:
     )
 
 
-def _made(run: Run, row: dict[str, Any], normals: dict[str, Example]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    normal = images.read(normals[row["normal"]].image)
+def _made(run: Run, sample: Sample, normals: dict[str, Example]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    normal = images.read(normals[sample.normal].image)
     span = images.range_of(normal)
-    native = images.read(run.path(row["image"]))
-    mask = images.read_mask(run.path(row["mask"]), native.shape)
+    native = images.read(run.path(sample.image))
+    mask = images.read_mask(run.path(sample.mask), native.shape)
     image, label, below = window(images.to_model(native, span), mask, images.to_model(normal, span))
     return image, label, below
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,30 @@ from flawsmith.data import images
 from flawsmith.data.split import Split
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import RunError
-from flawsmith.evaluation.arms import NONE, Arm, Piece, common_set, held_out, make_arms, other_run, pieces, training_set
+from flawsmith.evaluation.arms import (
+    NONE,
+    Arm,
+    Piece,
+    Synthesize,
+    common_set,
+    held_out,
+    make_arms,
+    pieces,
+    rival_run,
+    training_set,
+)
 from flawsmith.evaluation.evaluator import Evaluator
 from flawsmith.evaluation.proof import Tried, proof_tree
 from flawsmith.evaluation.statistics import ALL, Outcome
-from flawsmith.files import digest, write_json
+from flawsmith.files import write_json
 from flawsmith.interfaces import Detector
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
-from flawsmith.run.dataset import split_data
+from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
-from flawsmith.run.progress import Advance, progress
-from flawsmith.types import Example
+from flawsmith.run.progress import progress
+from flawsmith.run.stage import Inputs, stage
+from flawsmith.types import Advance, Example
 
 REFERENCE = "patchcore"
 """What stands for "no defects at all"."""
@@ -43,47 +54,52 @@ _DECIDES = (("localization", "ap"), ("detection", "auroc"), ("classification", "
 """By which figure the field protocol calls an epoch the best."""
 
 
-def prove(run: Run) -> Path:
+def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None) -> Path:
     """Run the stage; does nothing when it is done already with the same input; returns the path of proof.json.
 
+    Args:
+        run: The run.
+        synthesize: Trains and generates the runs of other generators (`prove.against`).
+        data: Its photographs, when they are open already.
+
     Raises:
-        RunError: no pairs were generated yet.
+        RunError: no samples were generated yet.
         DataError: there are no test pictures to prove anything on, or one of them is among what is learned from.
     """
     config, path = run.config, run.path("proof.json")
     for name in config.prove.detectors:
         registry.require("detectors", name, "prove.detectors")
     registry.known_rivals(config)
-    made = run.pairs_hash()
+    made = run.samples_hash()
     if not made:
-        raise RunError(f"{run.folder}: no pairs are made yet; run `flawsmith generate {run.folder}` first")
-    split, part, device = split_data(run), config.features, _device(config)
+        raise RunError(f"{run.folder}: no samples are made yet; run `flawsmith generate {run.folder}` first")
+    data = data or open_dataset(run)
+    split, part, device = data.split, config.features, _device(config)
     extractor = load_extractor(part.extractor, part.source, offline=config.backbone.offline, device=device)
-    stamp = _stamp(config, made, split, extractor.fingerprint)
-    if run.stage_hash("prove") == stamp and path.is_file():
-        return path
-    begun = time.time()
-    run.forget("prove", "report")
-    others = {name: other_run(run, name) for name in config.prove.against}
-    cached = FeatureCache(extractor, run.path("state", "features"))
-    trainer = _Trainer(run, cached, device, run.path("state", "prove", stamp[:12]))
-    products = sorted({example.product for example in split.shots})
-    tree = {
-        "protocol": config.prove.protocol,
-        "detectors": config.prove.detectors,
-        "reference": REFERENCE,
-        "reduced": trainer.reduced(),
-        "extractor": {"name": extractor.name, "fingerprint": extractor.fingerprint},
-        "seeds": config.prove.seeds,
-        "resamples": config.prove.resamples,
-        "confidence": config.prove.confidence,
-        "generator": config.generator.name,
-        "products": {product: trainer.prove(product, split.of(product), others) for product in products},
-    }
-    write_json(path, tree)
-    shutil.rmtree(run.path("state", "features"), ignore_errors=True)
-    run.log(stage="prove", seconds=round(time.time() - begun, 1), what=f"{trainer.trained} trainings")
-    run.finish("prove", stamp)
+    tests = data.content((*split.test_defects, *split.test_normals))
+    inputs = Inputs.of(config, "prove", samples=made, tests=tests, extractor=extractor.fingerprint)
+    with stage(run, "prove", inputs, outputs=[path]) as work:
+        if work.done:
+            return path
+        others = {name: rival_run(run, name, data, synthesize) for name in config.prove.against}
+        cached = FeatureCache(extractor, run.path("state", "features"))
+        trainer = _Trainer(run, cached, device, run.path("state", "prove", work.stamp[:12]))
+        products = sorted({example.product for example in split.shots})
+        tree = {
+            "protocol": config.prove.protocol,
+            "detectors": config.prove.detectors,
+            "reference": REFERENCE,
+            "reduced": trainer.reduced(),
+            "extractor": {"name": extractor.name, "fingerprint": extractor.fingerprint},
+            "seeds": config.prove.seeds,
+            "resamples": config.prove.resamples,
+            "confidence": config.prove.confidence,
+            "generator": config.generator.name,
+            "products": {product: trainer.prove(product, split.of(product), others) for product in products},
+        }
+        write_json(path, tree)
+        shutil.rmtree(run.path("state", "features"), ignore_errors=True)
+        work.what = f"{trainer.trained} trainings"
     return path
 
 
@@ -198,12 +214,6 @@ def _better(top: Outcome | None, one: Outcome) -> Outcome:
     if top is None or one.figures[task][ALL][figure] > top.figures[task][ALL][figure]:
         return one
     return top
-
-
-def _stamp(config: Config, made: str, split: Split, extractor: str) -> str:
-    tested = [(e.id, digest(e.image), digest(e.mask) if e.mask else "") for e in split.test_defects]
-    tested += [(e.id, digest(e.image), "") for e in split.test_normals]
-    return digest(config.model_dump(mode="json", include={"seed", "prove"}), made, tested, extractor)
 
 
 def _device(config: Config) -> str:

@@ -1,15 +1,22 @@
-"""Write the normal parts and the made pairs in the layouts that other tools read: export/<format>/."""
+"""Write the normal parts and the samples in the layouts that other tools read: export/<format>/, whole or not at all."""
 
 from __future__ import annotations
 
-import time
+import shutil
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 
 from flawsmith import registry
+from flawsmith.config import Config, validate
 from flawsmith.errors import RunError
-from flawsmith.files import digest, read_json, read_lines
+from flawsmith.files import digest
+from flawsmith.interfaces import Exporter
 from flawsmith.run.dataset import load_split
 from flawsmith.run.folder import Run
+from flawsmith.run.progress import progress
+from flawsmith.run.records import Sample
+from flawsmith.run.stage import Inputs, stage
 from flawsmith.run.verdicts import require_kept
 from flawsmith.types import Example
 
@@ -17,56 +24,93 @@ from flawsmith.types import Example
 def export(run: Run) -> None:
     """Run the stage; does nothing when every format is there already with the same input.
 
-    Exported are the normal parts to learn from (train), those held out (test) and the pairs that stand (test, with
+    Exported are the normal parts to learn from (train), those held out (test) and the samples that stand (test, with
     masks): made, and not rejected where the run is screened. Real defects are left out: the shots would flatter
     whatever is trained here, and the test pictures must stay unseen.
 
     Raises:
-        RunError: no pair was made, or every one was rejected; counts the reasons.
-        ConfigError: a format is unknown.
+        RunError: no sample was made, or every one was rejected; counts the reasons.
+        ConfigError: a format or one of its settings is unknown.
     """
-    formats = run.config.export.formats
-    writers = {name: registry.get("exports", name) for name in formats}  # an unknown name is said before any work
+    exporters = {name: load_exporter(run.config, name) for name in run.config.export.formats}
     examples = exported(run)
-    stamp = digest(formats, read_json(run.path("data.json")).get("hash"), run.kept())
-    if run.stage_hash("export") == stamp and all(run.path("export", name).is_dir() for name in formats):
-        return
-    begun = time.time()
-    counts = {name: writer(examples, run.path("export", name)) for name, writer in writers.items()}
-    run.finish("export", stamp, counts=counts)
-    told = ", ".join(f"{name}: {sum(count.values())} pictures" for name, count in counts.items())
-    run.log(stage="export", seconds=round(time.time() - begun, 1), what=told or "no format asked for")
+    content = digest([(one.id, one.product, one.defect, one.split) for one in examples])
+    inputs = Inputs.of(run.config, "export", data=run.data_hash(), samples=run.samples_hash(), examples=content)
+    with stage(run, "export", inputs, outputs=[run.path("export", name) for name in exporters]) as work:
+        if work.done:
+            return
+        counts = {name: write(exporter, examples, run.path("export", name)) for name, exporter in exporters.items()}
+        work.facts["counts"] = counts
+        told = (f"{name}: {sum(count.values())} pictures" for name, count in counts.items())
+        work.what = ", ".join(told) or "no format asked for"
+
+
+def load_exporter(config: Config, name: str) -> Exporter:
+    """Return an exporter with its settings.
+
+    Raises:
+        ConfigError: the format is unknown, or one of its settings.
+    """
+    plugin: type[Exporter] = registry.get("exports", name)
+    return plugin(validate(plugin.Settings, config.export.settings.get(name, {}), where=f"export.settings.{name}"))
+
+
+def write(exporter: Exporter, examples: Sequence[Example], folder: Path) -> dict[str, int]:
+    """Let an exporter write a folder; what stood there is replaced, whole or not at all.
+
+    Raises:
+        DataError: an example does not suit the layout.
+        RunError: the place cannot be written; nothing was changed there.
+    """
+    part, old = (folder.with_name(f".{folder.name}.{ending}.part") for ending in ("new", "old"))
+    try:
+        for leftover in (part, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        part.mkdir(parents=True)
+        with progress(f"export {folder.name}", len(examples), "pictures") as advance:
+            counts = exporter.write(examples, part, destination=folder, advance=advance)
+        if folder.exists():
+            folder.rename(old)
+        part.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise RunError(
+            f"{folder}: the export cannot be written ({error.strerror}); nothing was changed there"
+        ) from None
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        shutil.rmtree(part, ignore_errors=True)
+    return counts
 
 
 def exported(run: Run) -> list[Example]:
-    """Return what goes out: normal parts with split "train" or "test", then the kept pairs in order of their index.
+    """Return what goes out: normal parts with split "train" or "test", then the kept samples by index.
 
     Raises:
-        RunError: there is no kept pair.
+        RunError: there is no kept sample.
     """
     split = load_split(run)
-    rows = run.samples()
-    kept = run.kept() if rows else []
+    samples = run.samples()
+    kept = run.kept() if samples else []
     if not kept:
         require_kept(run)
-        raise RunError(f"{run.folder}: nothing to export, {_why_none(run, rows)}")
-    normal = [Example(e.id, e.image, e.product, None, None, "train") for e in split.normals]
-    normal += [Example(e.id, e.image, e.product, None, None, "test") for e in split.test_normals]
-    pairs = [
-        Example(row["image"], run.path(row["image"]), row["product"], row["defect"], run.path(row["mask"]), "test")
-        for row in kept
+        raise RunError(f"{run.folder}: nothing to export, {_why_none(run, samples)}")
+    normals = [Example(one.id, one.image, one.product, None, None, "train") for one in split.normals]
+    normals += [Example(one.id, one.image, one.product, None, None, "test") for one in split.test_normals]
+    return normals + [
+        Example(one.image, run.path(one.image), one.product, one.defect, run.path(one.mask), "test") for one in kept
     ]
-    return normal + pairs
 
 
-def _why_none(run: Run, rows: list[dict[str, object]]) -> str:
-    planned = len(read_lines(run.path("plan.jsonl")))
-    if not rows:
-        asked = f"none of {planned} planned pairs is made yet" if planned else "no pair is planned yet"
-        return f"{asked}; run `flawsmith generate {run.folder}` first"
-    reasons = Counter(str(row["status"]) for row in rows)
-    told = ", ".join(f"{number} {status}" for status, number in reasons.most_common())
+def _why_none(run: Run, samples: Sequence[Sample]) -> str:
+    planned = len(run.plan())
+    if not samples:
+        text = f"none of {planned} planned samples is made yet" if planned else "no sample is planned yet"
+        return f"{text}; run `flawsmith generate {run.folder}` first"
+    counts = Counter(sample.status for sample in samples)
+    reasons = ", ".join(f"{number} {status}" for status, number in counts.most_common())
     return (
-        f"none of {planned or len(rows)} pairs could be used ({told}); train for longer, or lower generate.min_painted"
-        " or generate.visible"
+        f"none of {planned or len(samples)} samples could be used ({reasons}); train for longer, or lower "
+        "generate.min_painted or generate.visible"
     )

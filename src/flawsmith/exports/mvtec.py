@@ -1,16 +1,16 @@
 """MVTec AD's folder layout, which Anomalib (`MVTecAD`, `Folder`) and most research code load as it is.
 
-    FOLDER/provenance.jsonl                         one line a file: which photograph it came from, and how
+    FOLDER/provenance.jsonl                         one line per file: which photograph it came from, and how
     FOLDER/<product>/train/good/000.png             normal parts to learn from
     FOLDER/<product>/test/good/000.png              normal parts held out
-    FOLDER/<product>/test/<defect type>/000.png            defects
-    FOLDER/<product>/ground_truth/<defect type>/000_mask.png
+    FOLDER/<product>/test/<defect>/000.png         defects
+    FOLDER/<product>/ground_truth/<defect>/000_mask.png
 
 Below a product's folder there is nothing else: Anomalib takes every picture it finds there for a sample. For the same
 reason no defect lies in train/. Masks are 0 and 255, one for each defect, in the order of their pictures.
 
 Pictures are 8-bit by default. Anomalib opens them with Pillow's `convert("RGB")`, which clips 16-bit values at 255, so
-that nearly every pixel becomes white; `bits="native"` keeps the depth for readers that can use it.
+that nearly every pixel becomes white; `bits = "native"` keeps the depth for readers that can use it.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ import shutil
 import struct
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from flawsmith.config import Settings
 from flawsmith.data import images
-from flawsmith.errors import ConfigError, DataError, RunError
-from flawsmith.files import append_lines
-from flawsmith.types import Example
+from flawsmith.errors import DataError, RunError
+from flawsmith.files import write_lines
+from flawsmith.interfaces import Exporter
+from flawsmith.types import Advance, Example
 
 LONGEST_PATH = 511
 """Anomalib refuses paths of 512 characters and more."""
@@ -40,54 +42,32 @@ _PROVENANCE = "provenance.jsonl"
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
 
 
-def write(
-    examples: Iterable[Example], folder: Path, *, bits: Literal["8", "native"] = "8", **options: Any
-) -> dict[str, int]:
-    """Write normal parts and labelled defects below `folder`; what stood there is replaced, whole or not at all.
+class MvtecSettings(Settings):
+    """What the export can be told."""
+
+    bits: Literal["8", "native"] = "8"
+    """Depth of the pictures: "8", or "native" as the photograph has it (float becomes .tif, which MVTecAD cannot read)."""
+
+
+class Mvtec(Exporter):
+    """Normal parts and labelled defects, as Anomalib's MVTecAD loads them.
 
     A file that already is what is wanted (PNG, 8 bits, upright) is copied byte for byte; everything else is encoded
-    again without loss, but for the depth with `bits="8"`: 16-bit and float pictures of a product are then scaled
+    again without loss, but for the depth with `bits = "8"`: 16-bit and float pictures of a product are then scaled
     alike, from the range of its normal parts, so that a defect is no brighter than the part it lies on.
 
     Files are copied, never linked: a tool that writes into an export must not reach the photographs themselves.
-
-    Args:
-        examples: Sound parts (`defect` None; `split` "test" = held out, else train) and defects with their masks.
-        folder: Where the products' folders and provenance.jsonl go.
-        bits: "8", or "native": the depth that the photograph has (float32 becomes .tif, which MVTecAD does not read).
-
-    Returns:
-        Pictures written, a folder: {"screw/train/good": 41, "screw/test/scratch": 50, ...}.
-
-    Raises:
-        DataError: nothing to write, a defect without a usable mask, or a product without normal parts to learn from.
-        ConfigError: an option that is unknown.
-        RunError: the place cannot be written, or is so deep that Anomalib would refuse its paths.
     """
-    if options or bits not in ("8", "native"):
-        wrong = ", ".join(options) or f"bits = {bits!r}"
-        raise ConfigError(f'the export mvtec knows one option, bits = "8" or "native", not {wrong}')
-    placed = _place(examples, folder)
-    part, old = (folder.with_name(f".{folder.name}.{ending}.part") for ending in ("new", "old"))
-    try:
-        for leftover in (part, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        part.mkdir(parents=True)
-        lines = _fill(part, placed, bits)
-        append_lines(part / _PROVENANCE, lines)
-        if folder.exists():
-            folder.rename(old)
-        part.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise RunError(
-            f"{folder}: the export cannot be written ({error.strerror}); nothing was changed there"
-        ) from None
-    finally:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        shutil.rmtree(part, ignore_errors=True)
-    return {home: len(members) for home, members in placed.items()}
+
+    Settings: ClassVar[type[Settings]] = MvtecSettings
+    settings: MvtecSettings
+
+    def write(
+        self, examples: Sequence[Example], folder: Path, *, destination: Path, advance: Advance
+    ) -> dict[str, int]:
+        placed = _place(examples, destination)
+        write_lines(folder / _PROVENANCE, _fill(folder, placed, self.settings.bits, advance))
+        return {home: len(members) for home, members in placed.items()}
 
 
 def safe_name(name: str, taken: Iterable[str] = ()) -> str:
@@ -110,7 +90,7 @@ def safe_name(name: str, taken: Iterable[str] = ()) -> str:
 
 
 def _place(examples: Iterable[Example], folder: Path) -> dict[str, list[Example]]:
-    """Sort the examples into folders below the export, "product/test/scratch" and the like, and look for what is wrong."""
+    """Sort the examples into folders below the export, such as "product/test/scratch", and look for what is wrong."""
     products: dict[str, str] = {}
     defects: dict[str, dict[str, str]] = defaultdict(dict)
     placed: dict[str, list[Example]] = defaultdict(list)
@@ -142,7 +122,7 @@ def _place(examples: Iterable[Example], folder: Path) -> dict[str, list[Example]
     return dict(sorted(placed.items()))
 
 
-def _fill(root: Path, placed: dict[str, list[Example]], bits: str) -> list[dict[str, Any]]:
+def _fill(root: Path, placed: dict[str, list[Example]], bits: str, advance: Advance) -> list[dict[str, Any]]:
     """Write every picture and mask below `root`; return the lines of provenance."""
     spans = _common_ranges(placed) if bits == "8" else {}
     jobs = []
@@ -156,7 +136,11 @@ def _fill(root: Path, placed: dict[str, list[Example]], bits: str) -> list[dict[
 
     # Codecs leave Python's lock; a picture may be large, so only a few are held at once.
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        return list(pool.map(one, jobs))
+        lines = []
+        for line in pool.map(one, jobs):
+            lines.append(line)
+            advance()
+        return lines
 
 
 def _pair(root: Path, home: str, name: str, example: Example, span: images.Range | None, bits: str) -> dict[str, Any]:

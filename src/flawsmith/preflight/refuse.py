@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flawsmith.nn.networks.extractor import Extractor
 
 
-def preflight(config: Config, split: Split | None, *, twins: bool = True) -> list[str]:
+def preflight(config: Config, split: Split | None, *, near_duplicates: bool = True) -> list[str]:
     """Return a sentence for each thing that a stage of `flawsmith run` would refuse, be it the last; [] = none.
 
     A plug-in is imported only where it is told something, so that `flawsmith check` stays quick.
@@ -24,7 +24,7 @@ def preflight(config: Config, split: Split | None, *, twins: bool = True) -> lis
     Args:
         config: What the run is told.
         split: Its pictures; None = they are not known.
-        twins: Also count the test pictures that second photographs leave, for which every picture is decoded.
+        near_duplicates: Also count the test pictures that second photographs leave, for which every picture is decoded.
     """
     if unknown := registry.misnamed(config):
         return unknown  # what nobody knows cannot be asked
@@ -42,7 +42,9 @@ def preflight(config: Config, split: Split | None, *, twins: bool = True) -> lis
         looks.append(partial(known_references, config, split))
     if prove.enabled and split is not None:
         for product in sorted({shot.product for shot in split.shots}):
-            looks.append(partial(provable, split.of(product), drop_twins=twins and prove.near_duplicates == "drop"))
+            looks.append(
+                partial(provable, split.of(product), drop_twins=near_duplicates and prove.near_duplicates == "drop")
+            )
     if (screen.enabled or config.measure.enabled or prove.enabled) and config.features != FeaturesConfig():
         looks.append(partial(_extractor, config))
     found = []

@@ -42,7 +42,8 @@ from flawsmith.recipes.backbone_data import (
     prompt,
     user_sources,
 )
-from flawsmith.run.progress import Advance, progress
+from flawsmith.run.progress import progress
+from flawsmith.types import Advance
 
 
 class Recipe(Settings):

@@ -19,7 +19,7 @@ from flawsmith.data.augmentation import View, damage_view, loosened, normal_view
 from flawsmith.data.photographs import Pictures
 from flawsmith.data.tensors import image_tensor
 from flawsmith.data.tiling import Window
-from flawsmith.run.dataset import make_split
+from flawsmith.run.dataset import divide
 
 SOUND = "sound"
 """The word that stands where a defect's name would, for a part without damage."""
@@ -158,7 +158,7 @@ def _cut(seeds: list[int], picture_size: int, size: int, count: int, seed: tuple
 
 def user_sources(config: Config) -> list[Source]:
     """Read the shots and normal parts of a configuration; test pictures are not touched."""
-    split = make_split(config)
+    split, _ = divide(config)
     pictures = Pictures(split.normals)
     sources = []
     for example in (*split.shots, *split.normals):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from flawsmith.config import Config, Settings
+from flawsmith.config import Config, affecting
 from flawsmith.data.split import Split
 from flawsmith.files import read_json, read_lines
 from flawsmith.reporting.contact_sheets import Sheet, make_sheets, reject_sheets
@@ -127,8 +126,8 @@ def gather(run: Run) -> Facts:
 
 def changed_settings(config: Config) -> list[tuple[str, Any, Any]]:
     """Return (key, value, default) of every setting that is not its default, keys as for `--set`."""
-    defaults = dict(_leaves(Config()))
-    return [(key, value, defaults[key]) for key, value in _leaves(config) if value != defaults[key]]
+    defaults = affecting(Config())
+    return [(key, value, defaults[key]) for key, value in affecting(config).items() if value != defaults[key]]
 
 
 _REFUSED = {
@@ -215,19 +214,18 @@ def _count(run: Run, split: Split) -> list[DefectFacts]:
         of(example.product, example.defect).shots += 1
     for example in split.test_defects:
         of(example.product, example.defect).test += 1
-    for line in read_lines(run.path("plan.jsonl")):
-        of(line["product"], line["defect"]).asked += 1
+    for line in run.plan():
+        of(line.product, line.defect).asked += 1
     verdicts = run.verdicts() or {}
-    for row in run.samples():
-        facts = of(row["product"], row["defect"])
-        share = float(row.get("painted_share") or 0.0)
-        if row["status"] == "made":
+    for sample in run.samples():
+        facts = of(sample.product, sample.defect)
+        if sample.made:
             facts.made += 1
-            facts.rejected += not (verdicts.get(row["index"]) or {"kept": True})["kept"]
-            facts.made_shares.append(share)
+            facts.rejected += sample.index in verdicts and not verdicts[sample.index].kept
+            facts.made_shares.append(sample.painted_share)
         else:
-            facts.reasons[row["status"]] += 1
-            facts.given_up_shares.append(share)
+            facts.reasons[sample.status] += 1
+            facts.given_up_shares.append(sample.painted_share)
     return [defects[key] for key in sorted(defects)]
 
 
@@ -237,14 +235,6 @@ def _losses(run: Run) -> dict[str, list[float]]:
     for path in sorted(root.glob("**/losses.json")):
         found[path.parent.relative_to(root).as_posix()] = [float(value) for value in read_json(path)["losses"]]
     return found
-
-
-def _leaves(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in settings:
-        if isinstance(value, Settings):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _in_tries(tries: int) -> str:

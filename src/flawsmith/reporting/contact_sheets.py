@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -18,11 +18,12 @@ from flawsmith.data import images
 from flawsmith.data.split import Split
 from flawsmith.errors import DataError
 from flawsmith.run.folder import Run
+from flawsmith.run.records import Sample
 from flawsmith.types import Example
 
 TILE = 320
 """Longest side of a picture on a sheet in px; also the largest close-up, which so is never shown smaller than it is."""
-COLUMNS = ("normal photograph", "localization", "made", "close-up, normal", "close-up, made")
+COLUMNS = ("normal photograph", "asked mask", "made", "close-up, normal", "close-up, made")
 MOST_SHOTS = 10
 _NEAR = 16
 _OUTLINE, _FRAME = (255, 64, 32), (0, 132, 255)
@@ -69,9 +70,9 @@ def make_sheets(run: Run, split: Split, most_rows: int) -> list[Sheet]:
         split: Its photographs.
         most_rows: Pairs a defect type.
     """
-    made: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in run.kept(partly=True):
-        made.setdefault((row["product"], row["defect"]), []).append(row)
+    made: dict[tuple[str, str], list[tuple[Sample, str]]] = {}
+    for sample in run.kept(partly=True):
+        made.setdefault((sample.product, sample.defect), []).append((sample, ""))
     shots: dict[tuple[str, str], list[Example]] = {}
     for example in split.shots:
         if example.defect is not None:
@@ -85,11 +86,12 @@ def make_sheets(run: Run, split: Split, most_rows: int) -> list[Sheet]:
 
 def reject_sheets(run: Run, split: Split, most_rows: int) -> list[Sheet]:
     """Return a sheet for each product and first reason of what the gate rejected; `defect` is the reason."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in run.rejected():
-        found.setdefault((row["product"], row["reasons"][0]["said"]), []).append(row)
+    groups: dict[tuple[str, str], list[tuple[Sample, str]]] = {}
+    for sample, verdict in run.rejected():
+        why = ", ".join(reason.text for reason in verdict.reasons)
+        groups.setdefault((sample.product, verdict.reasons[0].text), []).append((sample, why))
     normals = {example.id: example for example in split.normals}
-    return [_sheet(run, *key, [], found[key], normals, most_rows) for key in sorted(found)]
+    return [_sheet(run, *key, [], groups[key], normals, most_rows) for key in sorted(groups)]
 
 
 def spread(count: int, most: int) -> list[int]:
@@ -158,7 +160,7 @@ def _sheet(
     product: str,
     defect: str,
     shots: Sequence[Example],
-    made: Sequence[dict[str, Any]],
+    made: Sequence[tuple[Sample, str]],
     normals: Mapping[str, Example],
     most_rows: int,
 ) -> Sheet:
@@ -171,18 +173,18 @@ def _sheet(
             continue  # gone since the run began: the sheet shows what is left
         real.append((example.id, native, mask))
     pairs = []
-    for row in [made[place] for place in spread(len(made), most_rows)]:
+    for sample, why in [made[place] for place in spread(len(made), most_rows)]:
         try:
-            after = images.read(run.path(row["image"]))
-            mask = images.read_mask(run.path(row["mask"]), after.shape)
-            before = images.read(normals[row["normal"]].image)
+            after = images.read(run.path(sample.image))
+            mask = images.read_mask(run.path(sample.mask), after.shape)
+            before = images.read(normals[sample.normal].image)
         except (DataError, KeyError):
             continue
         if before.shape == after.shape:
-            pairs.append((row, before, after, mask))
-    side = closeup_side([mask for _, _, mask in real] + [mask for _, _, _, mask in pairs])
+            pairs.append((sample, why, before, after, mask))
+    side = closeup_side([mask for _, _, mask in real] + [mask for *_, mask in pairs])
     closeups = tuple((name, closeup(native, tone_of(native), mask, side)) for name, native, mask in real)
-    rows = tuple(_row(row, before, after, mask, side) for row, before, after, mask in pairs)
+    rows = tuple(_row(*pair, side) for pair in pairs)
     return Sheet(product, defect, side, closeups, rows, len(made))
 
 
@@ -197,15 +199,13 @@ def closeup_side(masks: Sequence[np.ndarray]) -> int:
     return int(np.clip(8 * round(wanted / 8), 64, TILE))
 
 
-def _row(row: Mapping[str, Any], before: np.ndarray, after: np.ndarray, mask: np.ndarray, side: int) -> Row:
+def _row(sample: Sample, why: str, before: np.ndarray, after: np.ndarray, mask: np.ndarray, side: int) -> Row:
     tone = tone_of(before)
     left, right = shown(before, tone), shown(after, tone)
     small = _fit(left, TILE)
-    caption = f"{row['image'].removeprefix('samples/')} on {row['normal']}, {row['area']} px"
-    if row.get("shot"):
-        caption += f", mask from {row['shot']}"
-    if row.get("reasons"):
-        caption += f"; meant as {row['defect']}, rejected: {', '.join(one['said'] for one in row['reasons'])}"
+    caption = f"{sample.image.removeprefix('samples/')} on {sample.normal}, {sample.area} px, mask from {sample.shot}"
+    if why:
+        caption += f"; meant as {sample.defect}, rejected: {why}"
     return Row(
         caption,
         (

@@ -9,20 +9,19 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from flawsmith.data import images
-from flawsmith.data.tiling import Window
 from flawsmith.errors import DataError
 from flawsmith.run.folder import Run
+from flawsmith.run.records import Sample
 from flawsmith.types import Example
 
 
 @dataclass(slots=True)
 class Exactness:
-    """What a comparison of all made pairs with their photographs found."""
+    """What a comparison of all made pairs with their photographs result."""
 
     pairs: int = 0
     """Pairs compared."""
@@ -52,42 +51,43 @@ def compare_all(run: Run, normals: Mapping[str, Example]) -> Exactness:
         run: The run; its sample lines name the files.
         normals: The normal parts by id.
     """
-    pairs = [*run.kept(partly=True), *run.rejected()]
-    rows = [*sorted(pairs, key=lambda row: row["index"]), *run.controls()]
-    controls = len(run.controls())
-    found = Exactness(len(rows) - controls, sum(row.get("paint") == "whole" for row in rows), controls)
+    controls = run.controls()
+    samples = sorted(
+        [*run.kept(partly=True), *(sample for sample, _ in run.rejected())], key=lambda sample: sample.index
+    )
+    result = Exactness(len(samples), sum(sample.paint == "whole" for sample in samples), len(controls))
 
-    def one(row: dict[str, Any]) -> tuple[int, int, bool, str]:
-        return _compare(run, row, normals)
+    def one(sample: Sample) -> tuple[int, int, bool, str]:
+        return _compare(run, sample, normals)
 
     # Decoding leaves Python's lock; a picture may be large, so only a few are held at once.
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        for pixels, differing, empty, sentence in pool.map(one, rows):
-            found.pixels += pixels
-            found.differing += differing
-            found.empty += empty
+        for pixels, differing, empty, sentence in pool.map(one, [*samples, *controls]):
+            result.pixels += pixels
+            result.differing += differing
+            result.empty += empty
             if sentence:
-                found.wrong.append(sentence)
-    return found
+                result.wrong.append(sentence)
+    return result
 
 
-def _compare(run: Run, row: dict[str, Any], normals: Mapping[str, Example]) -> tuple[int, int, bool, str]:
+def _compare(run: Run, sample: Sample, normals: Mapping[str, Example]) -> tuple[int, int, bool, str]:
     """Return pixels outside the mask, how many of them differ, whether the mask is empty, and what is wrong."""
-    name = row["image"]
-    source = normals.get(row["normal"])
+    name = sample.image
+    source = normals.get(sample.normal)
     if source is None:
-        return 0, 0, False, f"{name}: its photograph {row['normal']} is not in data.json"
+        return 0, 0, False, f"{name}: its photograph {sample.normal} is not in data.json"
     try:
         made, before = images.read(run.path(name)), images.read(source.image)
-        mask = images.read_mask(run.path(row["mask"]), made.shape)
+        mask = images.read_mask(run.path(sample.mask), made.shape)
     except DataError as error:
         return 0, 0, False, str(error)
     if made.shape != before.shape or made.dtype != before.dtype:
         told = f"{made.shape} {made.dtype}, its photograph {before.shape} {before.dtype}"
         return 0, 0, False, f"{name}: the picture is {told}"
     outside = ~mask
-    if row.get("paint") == "whole":
-        for window in map(Window.from_json, row["windows"]):
+    if sample.paint == "whole":
+        for window in sample.windows:
             outside[window.inside(outside.shape)] = False
     changed = made != before if made.ndim == 2 else (made != before).any(axis=2)
     differing = int(np.count_nonzero(changed & outside))

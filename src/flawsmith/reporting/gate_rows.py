@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from flawsmith.config import Config
-from flawsmith.files import read_json, read_lines
+from flawsmith.files import read_json
 from flawsmith.run.folder import Run
 from flawsmith.run.rounds import read_rounds
 from flawsmith.screening.rounds import lacks
@@ -26,7 +26,7 @@ def read_gate(run: Run) -> dict[str, Any] | None:
 def gate_sentences(run: Run, tree: dict[str, Any]) -> list[str]:
     """Return what was screened with what, and what must be known of it."""
     verdicts = list((run.verdicts() or {}).values())
-    kept = sum(row["kept"] for row in verdicts)
+    kept = sum(verdict.kept for verdict in verdicts)
     share = f" ({kept / len(verdicts):.0%})" if verdicts else ""
     rounds = len(read_rounds(run))
     told = [
@@ -36,7 +36,7 @@ def gate_sentences(run: Run, tree: dict[str, Any]) -> list[str]:
     ]
     if rounds:
         told.append(f"What was lacking was planned again in {rounds} {'round' if rounds == 1 else 'rounds'}.")
-    if repaired := sum("repaired" in row for row in verdicts):
+    if repaired := sum(verdict.repair is not None for verdict in verdicts):
         told.append(f"{repaired} labels were fitted anew to what changed; the pairs as they were stay in samples/.")
     if run.config.screen.enabled and (short := lacks(run)):
         names = ", ".join(f"{number} of {defect}" for (_, defect), number in short.items())
@@ -51,9 +51,9 @@ def gate_sentences(run: Run, tree: dict[str, Any]) -> list[str]:
 
 def yield_table(run: Run) -> Table:
     """Return heads and rows: a defect type each, from planned to kept."""
-    planned = Counter((line["product"], line["defect"]) for line in read_lines(run.path("plan.jsonl")))
-    made = Counter((row["product"], row["defect"]) for row in run.samples() if row["status"] == "made")
-    kept = Counter((row["product"], row["defect"]) for row in (run.verdicts() or {}).values() if row["kept"])
+    planned = Counter((line.product, line.defect) for line in run.plan())
+    made = Counter((sample.product, sample.defect) for sample in run.samples() if sample.made)
+    kept = Counter((one.product, one.defect) for one in (run.verdicts() or {}).values() if one.kept)
     rows = []
     for key in sorted(planned):
         share = f"{kept[key] / planned[key]:.0%}"
@@ -64,8 +64,8 @@ def yield_table(run: Run) -> Table:
 def threshold_table(run: Run, tree: dict[str, Any]) -> Table:
     """Return heads and rows: a product's score each, with its rule and how many pairs fell below it."""
     failed: Counter[tuple[str, str]] = Counter()
-    for row in (run.verdicts() or {}).values():
-        failed.update((row["product"], reason["score"]) for reason in row["reasons"])
+    for verdict in (run.verdicts() or {}).values():
+        failed.update((verdict.product, reason.score) for reason in verdict.reasons)
     rows = []
     for product, own in tree["products"].items():
         for score, limit in own["limits"].items():
@@ -78,10 +78,10 @@ def threshold_table(run: Run, tree: dict[str, Any]) -> Table:
 
 def reason_table(run: Run) -> Table:
     """Return heads and rows: a reason each, commonest first; a pair may have several."""
-    found: Counter[str] = Counter()
-    for row in (run.verdicts() or {}).values():
-        found.update({reason["said"]: 1 for reason in row["reasons"]}.keys())
-    return ["reason", "pairs"], [[said, number] for said, number in found.most_common()]
+    counts: Counter[str] = Counter()
+    for verdict in (run.verdicts() or {}).values():
+        counts.update({reason.text: 1 for reason in verdict.reasons}.keys())
+    return ["reason", "samples"], [[text, number] for text, number in counts.most_common()]
 
 
 def _rule(config: Config, score: str) -> str:

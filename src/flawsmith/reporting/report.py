@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flawsmith.config import commented_toml
+from flawsmith.config import Config, affecting, commented_toml
 from flawsmith.errors import RunError
 from flawsmith.evaluation.measure import metric_rows, metrics_sentence, read_metrics
 from flawsmith.files import digest, write_bytes, write_text
@@ -23,6 +22,7 @@ from flawsmith.reporting.html import html_page
 from flawsmith.reporting.proof_markdown import proof_lines, table_lines
 from flawsmith.reporting.sweep import sweep_sentence
 from flawsmith.run.folder import Run
+from flawsmith.run.stage import FOLLOWS, Inputs, is_done, stage
 
 
 def report(run: Run) -> Path:
@@ -35,32 +35,32 @@ def report(run: Run) -> Path:
         RunError: the run has no data yet, or a pair differs from its photograph outside its mask, has an empty mask or
             cannot be read; names the first.
     """
-    begun = time.time()
-    facts = gather(run)
     path = run.path("report.html")
-    write_text(path, html_page(facts))
-    _write_markdown(facts)
-    run.log(stage="report", seconds=round(time.time() - begun, 1), what=f"{facts.exact.pairs} pairs compared")
-    if not facts.exact.holds:
-        more = len(facts.exact.wrong) - 3
-        first = "\n".join(facts.exact.wrong[:3]) + (f"\nand {more} more" if more > 0 else "")
-        raise RunError(
-            f"{path}: written, but the exact-background check failed; a photograph or a made file was changed "
-            f"since; put the photograph back, or delete the made pictures and run again:\n{first}"
-        )
-    run.finish("report", _stamp(run))
+    with stage(run, "report", _inputs(run), there=False) as work:
+        facts = gather(run)
+        write_text(path, html_page(facts))
+        _write_markdown(facts)
+        work.what = f"{facts.exact.pairs} samples compared"
+        if not facts.exact.holds:
+            more = len(facts.exact.wrong) - 3
+            first = "\n".join(facts.exact.wrong[:3]) + (f"\nand {more} more" if more > 0 else "")
+            raise RunError(
+                f"{path}: written, but the exact-background check failed; a photograph or a made file was changed "
+                f"since; put the photograph back, or delete the made pictures and run again:\n{first}"
+            )
     return path
 
 
 def is_reported(run: Run) -> bool:
-    """Return whether the reports on disk are of this configuration, these weights and these pairs."""
-    there = all(run.path(name).is_file() for name in ("report.html", "report.md"))
-    return there and run.stage_hash("report") == _stamp(run)
+    """Return whether the reports on disk are of this configuration, these weights and these samples."""
+    return is_done(run, "report", _inputs(run), [run.path("report.html"), run.path("report.md")])
 
 
-def _stamp(run: Run) -> str:
-    done = [run.stage_hash(stage) for stage in ("train", "generate", "screen", "measure", "prove", "export")]
-    return digest(run.config.model_dump(mode="json"), done, run.samples())
+def _inputs(run: Run) -> Inputs:
+    """Return what the reports show: every setting, and what every stage made."""
+    stages = {name: run.stage_hash(name) or "" for name in FOLLOWS if name != "report"}
+    samples = digest([sample.to_json() for sample in run.samples()])
+    return Inputs(affecting(run.config), affecting(Config()), {**stages, "samples": samples})
 
 
 def _write_markdown(facts: Facts) -> None:

@@ -1,18 +1,21 @@
-"""Which pictures a run learns from, paints on and never looks at: written once to data.json, read by every stage."""
+"""Which photographs a run learns from, paints on and never looks at: written once to data.json, read by every stage."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from flawsmith.config import Config
 from flawsmith.data import images, layouts
-from flawsmith.data import split as shots
 from flawsmith.data.fingerprints import looks
+from flawsmith.data.photographs import Pictures
+from flawsmith.data.split import Split, leaks, split, twins
 from flawsmith.errors import ConfigError, DataError, nearest
-from flawsmith.files import digest, read_json, write_json
+from flawsmith.files import digest, file_digest, read_json, write_json
 from flawsmith.run.folder import Run
 from flawsmith.types import Example
 
@@ -22,55 +25,88 @@ LEAST_SIDE = 16
 _SHOWN = 5
 
 
-def split_data(run: Run) -> shots.Split:
-    """Scan the photographs, divide them, refuse a leak, and write data.json; read it back when the data are unchanged.
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A run's photographs: the folder was scanned and divided, and every file's bytes are hashed.
+
+    `flawsmith run` opens it once and hands it to every stage; a stage that is called alone opens its own.
+    """
+
+    split: Split
+    photographs: Pictures
+    """Reads the photographs; each picture and mask once, as long as there is room."""
+    hashes: Mapping[str, str]
+    """Id of a photograph -> hash of its bytes and of its mask's."""
+    hash: str
+    """Of the whole division: who is in which group, with what content."""
+
+    def content(self, examples: Iterable[Example]) -> str:
+        """Return what identifies photographs with their masks, by id and content."""
+        return digest([(example.id, self.hashes[example.id]) for example in examples])
+
+
+def open_dataset(run: Run) -> Dataset:
+    """Scan the photographs, divide them, refuse a leak, and write data.json.
+
+    A file whose size and time are those of the last time is not read again, and pictures that are the same as the last
+    time are not looked at again.
 
     Raises:
         DataError: nothing usable is there, a picture cannot be read, or a test picture is also a shot or a normal.
         ConfigError: a defect type that the configuration names does not exist.
     """
-    made = make_split(run.config)
+    made, masks = divide(run.config)
     _require_defects(run.config, made)
-    # With sizes: a picture that was replaced under its old name is looked at again.
-    pictures = [(_row(e), _size(e.image)) for name in _GROUPS for e in getattr(made, name)]
-    stamp = digest(run.config.data.model_dump(mode="json"), pictures)
     path = run.path("data.json")
-    if path.exists() and read_json(path).get("hash") == stamp:
-        return made
-    if broken := _unusable(made):
-        raise DataError(_listed("1 picture cannot be used", f"{len(broken)} pictures cannot be used", broken))
-    if leaks := shots.leaks(made):
-        raise DataError(_listed("a picture is on both sides", f"{len(leaks)} pictures are on both sides", leaks))
-    rows: dict[str, Any] = {"hash": stamp, "notes": list(made.notes), "warnings": shots.twins(made)}
-    rows |= {name: [_row(example) for example in getattr(made, name)] for name in _GROUPS}
-    write_json(path, rows)
-    return made
+    before: dict[str, Any] = read_json(path) if path.exists() else {}
+    known = {row["id"]: row for name in _GROUPS for row in before.get(name, [])}
+    rows = {name: [_row(example, known.get(example.id)) for example in getattr(made, name)] for name in _GROUPS}
+    identity = [[row[key] for key in ("id", "product", "defect", "hash")] for group in rows.values() for row in group]
+    stamp = digest([len(group) for group in rows.values()], identity)
+    if before.get("hash") != stamp:
+        if broken := _unusable(made):
+            raise DataError(_listed("1 picture cannot be used", f"{len(broken)} pictures cannot be used", broken))
+        if double := leaks(made):
+            raise DataError(_listed("a picture is on both sides", f"{len(double)} pictures are on both sides", double))
+    warnings = before["warnings"] if before.get("hash") == stamp else twins(made)
+    tree: dict[str, Any] = {"hash": stamp, "notes": list(made.notes), "warnings": warnings, **rows}
+    if tree != before:
+        write_json(path, tree)
+    hashes = {row["id"]: row["hash"] for group in rows.values() for row in group}
+    return Dataset(made, Pictures(made.normals, masks=masks), hashes, stamp)
 
 
-def make_split(config: Config) -> shots.Split:
-    """Scan and divide, without writing anything; a shot whose mask is empty is left out, with a note."""
+def divide(config: Config) -> tuple[Split, dict[str, np.ndarray]]:
+    """Scan and divide, without writing anything; a shot whose mask is empty is left out, with a note.
+
+    Returns:
+        The division, and the shots' masks by id, bool (H,W), which had to be read.
+    """
     examples = layouts.scan(config.data)
     notes: list[str] = []
+    masks: dict[str, np.ndarray] = {}
     while True:
         if notes and not any(example.defect for example in examples):
             raise DataError(
                 f"{config.data.root}: every mask is empty, so there is nothing to learn; draw the damage in them"
             )
-        made = shots.split(examples, shots=config.data.shots)
-        empty = {example.id for example in made.shots if not _has_damage(example)}
+        made = split(examples, shots=config.data.shots)
+        masks |= {shot.id: _mask(shot) for shot in made.shots if shot.id not in masks}
+        empty = {shot.id for shot in made.shots if not masks[shot.id].any()}
         if not empty:
-            return replace(made, notes=(*made.notes, *notes))
+            used = {shot.id: masks[shot.id] for shot in made.shots}
+            return replace(made, notes=(*made.notes, *notes)), used
         notes += [f"{name}: its mask is empty, so it is left out" for name in sorted(empty)]
         examples = [example for example in examples if example.id not in empty]
 
 
-def _has_damage(example: Example) -> bool:
+def _mask(example: Example) -> np.ndarray:
     if example.mask is None:
         raise DataError(f"{example.id}: has no mask, so it cannot be learned from; add one or take the picture out")
-    return bool(images.read_mask(example.mask, images.describe(example.image).shape).any())
+    return images.read_mask(example.mask, images.describe(example.image).shape)
 
 
-def _require_defects(config: Config, made: shots.Split) -> None:
+def _require_defects(config: Config, made: Split) -> None:
     names = {example.defect for example in made.shots if example.defect}
     if wrong := unknown_defects(config, names, "count", "paint"):
         raise ConfigError(wrong[0])
@@ -87,7 +123,7 @@ def unknown_defects(config: Config, defects: Collection[str], *fields: str) -> l
     ]
 
 
-def _unusable(made: shots.Split) -> list[str]:
+def _unusable(made: Split) -> list[str]:
     """Return a sentence for each picture that would stop a later stage, or spoil what is proven on it."""
     examples = [example for name in _GROUPS for example in getattr(made, name)]
     wrong = []
@@ -107,25 +143,22 @@ def _listed(one: str, many: str, sentences: list[str]) -> str:
     return "\n".join([f"{one if len(sentences) == 1 else many}:", *sentences[:_SHOWN], *more])
 
 
-def load_split(run: Run) -> shots.Split:
-    """Read data.json.
+def load_split(run: Run) -> Split:
+    """Read data.json, without looking at the photographs.
 
     Raises:
         RunError: no stage has written it yet.
     """
     rows = read_json(run.path("data.json"))
     groups = {name: tuple(_example(row) for row in rows[name]) for name in _GROUPS}
-    return shots.Split(**groups, notes=tuple(rows["notes"]))
+    return Split(**groups, notes=tuple(rows["notes"]))
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1  # a link to nowhere; `_unusable` names it
-
-
-def _row(example: Example) -> dict[str, Any]:
+def _row(example: Example, known: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return an example's row of data.json; the hash of unchanged files is taken from the row before."""
+    files = [example.image, *([example.mask] if example.mask else [])]
+    state = [_state(path) for path in files]
+    same = known is not None and known.get("files") == state
     return {
         "id": example.id,
         "image": example.image.as_posix(),
@@ -133,9 +166,20 @@ def _row(example: Example) -> dict[str, Any]:
         "defect": example.defect,
         "mask": example.mask.as_posix() if example.mask else None,
         "split": example.split,
+        "hash": known["hash"] if same and known else digest([file_digest(path) for path in files]),
+        "files": state,
     }
 
 
-def _example(row: dict[str, Any]) -> Example:
+def _state(path: Path) -> list[int]:
+    """Return size and time of a file; [] = a link to nowhere, which `_unusable` names."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return []
+    return [facts.st_size, facts.st_mtime_ns]
+
+
+def _example(row: Mapping[str, Any]) -> Example:
     mask = Path(row["mask"]) if row["mask"] else None
     return Example(row["id"], Path(row["image"]), row["product"], row["defect"], mask, row["split"])

@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import platform
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,7 +23,11 @@ from typing import Any
 from flawsmith import registry
 from flawsmith.config import Config, validate
 from flawsmith.errors import ConfigError, FlawsmithError, RunError
-from flawsmith.files import append_lines, digest, read_json, read_lines, remove_leftovers, write_json
+from flawsmith.files import append_lines, digest, read_json, remove_leftovers, write_json
+from flawsmith.run.records import PlanLine, Sample, Verdict, read_records
+
+FORMAT = 2
+"""Of the files in a run folder; release 0.1 wrote none, which is 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ class Run:
         their input hash says.
 
         Raises:
-            RunError: the folder exists and is something else than a run, or cannot be written.
+            RunError: the folder is something else than a run of this release, or cannot be written.
             ConfigError: a plug-in that the configuration names is unknown; said before anything is written.
         """
         folder = Path(folder)
@@ -52,12 +57,13 @@ class Run:
             leftovers = [p for p in folder.iterdir() if not p.name.endswith(".part")]
             if leftovers:
                 raise RunError(f"{folder}: not empty and not a flawsmith run; name another folder with --out")
+        _refuse_older(folder)
         remove_leftovers(folder)
         tree = config.model_dump(mode="json")
         if _json_or_none(folder / "config.json") != tree:
             write_json(folder / "config.json", tree)
         if not (folder / "manifest.json").exists():
-            write_json(folder / "manifest.json", {**machine(), "started": _now(), "stages": {}})
+            write_json(folder / "manifest.json", _new_manifest())
         return cls(folder, config)
 
     @classmethod
@@ -73,6 +79,7 @@ class Run:
                 f"{folder}: not a flawsmith run (config.json is missing); "
                 f"start one with `flawsmith run CONFIG --out {folder}`"
             )
+        _refuse_older(folder)
         try:
             config = validate(Config, read_json(folder / "config.json"), where=str(folder / "config.json"))
         except FlawsmithError as error:
@@ -86,30 +93,39 @@ class Run:
         return self.folder.joinpath(*names)
 
     def stage_hash(self, stage: str) -> str | None:
-        """Return the input hash with which a stage was last finished."""
-        return self.stage(stage).get("hash")
+        """Return what identifies the result of a finished stage; None = it is not finished."""
+        record = self.record(stage)
+        return record.get("hash") if "finished" in record else None
 
-    def stage(self, stage: str) -> dict[str, Any]:
-        """Return what `finish` recorded of a stage; {} = it was not finished yet."""
+    def record(self, stage: str) -> dict[str, Any]:
+        """Return what manifest.json says of a stage: hash, inputs, facts, and `finished` when it is; {} = not begun."""
         return dict(self._manifest()["stages"].get(stage) or {})
 
-    def finish(self, stage: str, hash_: str, **facts: Any) -> None:
-        """Record that a stage is done, with its input hash and what is worth knowing."""
+    def begin(self, stage: str, stamp: str, inputs: Mapping[str, Any]) -> None:
+        """Record that a stage is being done, so that it keeps its stamp when it goes on after a kill."""
         manifest = self._manifest()
-        manifest["stages"][stage] = {"hash": hash_, "finished": _now(), **facts}
+        manifest["stages"][stage] = {"hash": stamp, "inputs": inputs}
         write_json(self.path("manifest.json"), manifest)
 
-    def forget(self, *stages: str) -> None:
-        """Take back what `finish` recorded: what these stages read is about to change."""
+    def finish(self, stage: str, stamp: str, inputs: Mapping[str, Any], **facts: Any) -> None:
+        """Record that a stage is done, with what it depended on and what is worth knowing."""
         manifest = self._manifest()
-        if found := [stage for stage in stages if manifest["stages"].pop(stage, None)]:
+        manifest["stages"][stage] = {"hash": stamp, "inputs": inputs, "finished": _now(), **facts}
+        write_json(self.path("manifest.json"), manifest)
+
+    def forget(self, *stages: str, why: str = "") -> None:
+        """Take back what is recorded of stages: what they read is about to change."""
+        manifest = self._manifest()
+        dropped = {stage: record for stage in stages if (record := manifest["stages"].pop(stage, None))}
+        if dropped:
             write_json(self.path("manifest.json"), manifest)
-            self.log(stage=", ".join(found), what="to be done again")
+        if again := [stage for stage, record in dropped.items() if "finished" in record]:
+            self.log(stage=", ".join(again), what=f"to be done again{f': {why}' if why else ''}")
 
     def _manifest(self) -> dict[str, Any]:
         path = self.path("manifest.json")
         if not path.exists():
-            return {**machine(), "started": _now(), "stages": {}}
+            return _new_manifest()
         manifest = read_json(path)
         if not isinstance(manifest, dict) or not isinstance(manifest.get("stages"), dict):
             raise RunError(
@@ -121,67 +137,98 @@ class Run:
         """Append one line to log.jsonl (times and rates live here, never among the results)."""
         append_lines(self.path("log.jsonl"), [{"at": _now(), **facts}])
 
-    def samples(self) -> list[dict[str, Any]]:
-        """Return the lines of all shards' sample files, by index: the pairs."""
+    def data_hash(self) -> str | None:
+        """Return what identifies the photographs and how they are divided; None = no stage has looked at them yet."""
+        path = self.path("data.json")
+        return read_json(path).get("hash") if path.exists() else None
+
+    def plan(self) -> list[PlanLine]:
+        """Return the plan's lines in their order; [] = nothing is planned yet."""
+        return read_records(self.path("plan.jsonl"), PlanLine)
+
+    def asked(self) -> dict[tuple[str, str], int]:
+        """Return how many samples of each (product, defect type) were asked for when the run was planned."""
+        path = self.path("state", "generate.json")
+        rows = read_json(path).get("asked", []) if path.exists() else []
+        return {(product, defect): number for product, defect, number in rows}
+
+    def samples(self) -> list[Sample]:
+        """Return what became of every sample tried so far, by index, of all shards."""
         return self._rows("samples*.jsonl")
 
-    def controls(self) -> list[dict[str, Any]]:
-        """Return the lines of all shards' control files, by index: normal parts repainted as normal."""
+    def controls(self) -> list[Sample]:
+        """Return what became of every negative control, by index, of all shards."""
         return self._rows("controls*.jsonl")
 
-    def kept(self, *, partly: bool = False) -> list[dict[str, Any]]:
-        """Return the lines of the pairs that stand: those made, without those that the gate rejected, by index.
+    def kept(self, *, partly: bool = False) -> list[Sample]:
+        """Return the samples that stand: those made, without those that the gate rejected, by index.
 
-        Every stage that uses pairs asks here. A label that the gate repaired is named in place of the one before.
+        Every stage that uses samples asks here. Of a label that the gate repaired, the repaired files are named.
 
         Args:
             partly: True: of a run that is not screened yet, whatever is made (for a report in between).
 
         Raises:
-            RunError: the configuration asks for screening, and these pairs are not screened yet.
+            RunError: the configuration asks for screening, and these samples are not screened yet.
         """
-        made = [row for row in self.samples() if row["status"] == "made"]
+        made = [sample for sample in self.samples() if sample.made]
         verdicts = self.verdicts()
         if verdicts is None:
             if self.config.screen.enabled and not partly:
                 raise RunError(
-                    f"{self.folder}: its pairs are not screened yet; run `flawsmith generate {self.folder}`, then "
+                    f"{self.folder}: its samples are not screened yet; run `flawsmith generate {self.folder}`, then "
                     f"`flawsmith screen {self.folder}`, or set screen.enabled = false"
                 )
             return made
-        found = []
-        for row in made:
-            verdict = verdicts.get(row["index"])
-            if verdict is not None and verdict["kept"]:
-                found.append(row | verdict.get("repaired", {}))
-        return found
+        kept = []
+        for sample in made:
+            verdict = verdicts.get(sample.index)
+            if verdict is not None and verdict.kept:
+                if repair := verdict.repair:
+                    sample = replace(sample, image=repair.image, mask=repair.mask, area=repair.area)
+                kept.append(sample)
+        return kept
 
-    def rejected(self) -> list[dict[str, Any]]:
-        """Return the lines of made pairs that the gate rejected and that are still there, by index; [] = unscreened."""
+    def rejected(self) -> list[tuple[Sample, Verdict]]:
+        """Return the samples that the gate rejected and whose pictures are still there, by index; [] = unscreened."""
         verdicts = self.verdicts() or {}
-        found = []
-        for row in self.samples():
-            verdict = verdicts.get(row["index"])
-            if row["status"] == "made" and verdict and not verdict["kept"] and self.path(row["image"]).is_file():
-                found.append(row | {"reasons": verdict["reasons"]})
-        return found
+        judged = [(sample, verdicts[sample.index]) for sample in self.samples() if sample.index in verdicts]
+        return [(s, verdict) for s, verdict in judged if s.made and not verdict.kept and self.path(s.image).is_file()]
 
-    def verdicts(self) -> dict[int, dict[str, Any]] | None:
-        """Return the lines of scores.jsonl by index, or None when the pairs that the run has now are not screened."""
+    def verdicts(self) -> dict[int, Verdict] | None:
+        """Return the gate's verdicts by the samples' index, or None when today's samples are not screened."""
         if not self.stage_hash("screen"):
             return None
-        return {int(row["name"]): row for row in read_lines(self.path("scores.jsonl"))}
+        return {int(verdict.name): verdict for verdict in read_records(self.path("scores.jsonl"), Verdict)}
 
-    def pairs_hash(self) -> str | None:
-        """Return what identifies the pairs that `kept` returns; None = none were generated."""
+    def samples_hash(self) -> str | None:
+        """Return what identifies the samples that `kept` returns; None = none were generated."""
         made, screened = self.stage_hash("generate"), self.stage_hash("screen")
         return digest(made, screened) if made and screened else made
 
-    def _rows(self, pattern: str) -> list[dict[str, Any]]:
-        rows: dict[int, dict[str, Any]] = {}
+    def _rows(self, pattern: str) -> list[Sample]:
+        rows: dict[int, Sample] = {}
         for path in sorted(self.folder.glob(pattern)):
-            rows.update({row["index"]: row for row in read_lines(path)})
+            rows.update({row.index: row for row in read_records(path, Sample)})
         return [rows[index] for index in sorted(rows)]
+
+
+def _new_manifest() -> dict[str, Any]:
+    return {"format": FORMAT, **machine(), "started": _now(), "stages": {}}
+
+
+def _refuse_older(folder: Path) -> None:
+    """Refuse a run of release 0.1, whose lines have other names: to go on with it would make all of it anew.
+
+    Raises:
+        RunError: says what to do.
+    """
+    manifest = _json_or_none(folder / "manifest.json")
+    if isinstance(manifest, dict) and "stages" in manifest and manifest.get("format") != FORMAT:
+        raise RunError(
+            f"{folder}: is a run of an earlier release of flawsmith, whose files this one does not read; its pictures, "
+            "export and report stay as they are: start a new run with --out ANOTHER-FOLDER"
+        )
 
 
 def machine() -> dict[str, Any]:

@@ -6,16 +6,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-
-class Advance(Protocol):
-    """Tell that `count` more are done; `note` stands beside the bar."""
-
-    def __call__(self, count: int = 1, note: str = "") -> None: ...
+from flawsmith.types import Advance
 
 
 @contextmanager

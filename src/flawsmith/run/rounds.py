@@ -1,38 +1,33 @@
 """rounds.json: what screening asks to be made again, and which rejected pictures are gone on purpose.
 
-A round names how many pairs of each defect type to plan behind the others. It holds for one gate: with other
+A round names how many samples of each defect type to plan behind the others. It holds for one gate: with other
 thresholds, filters or features the rounds of the gate before are taken back.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from flawsmith.config import Config
-from flawsmith.files import digest, read_json, write_json
+from flawsmith.config import Config, affecting, differing
+from flawsmith.files import read_json, write_json
 from flawsmith.run.folder import Run
 
-Asked = dict[tuple[str, str], int]
-"""(product, defect type) -> how many pairs."""
+Counts = Mapping[tuple[str, str], int]
+"""(product, defect type) -> how many samples."""
 
 
-def read_rounds(run: Run) -> list[Asked]:
+def read_rounds(run: Run) -> list[Counts]:
     """Return what each round after the first asks for, as far as the configuration allows; [] = none."""
-    rows = read_tree(run)["rounds"][: run.config.screen.rounds] if run.config.screen.enabled else []
+    rows = _read(run)["rounds"][: run.config.screen.rounds] if run.config.screen.enabled else []
     return [{(product, defect): number for product, defect, number in row} for row in rows]
 
 
-def read_discarded(run: Run) -> set[int]:
-    """Return the indices of pairs whose pictures were deleted on purpose."""
-    part = run.config.screen
-    return set(read_tree(run)["discarded"]) if part.enabled and not part.keep_rejected else set()
-
-
-def forget_discarded(run: Run) -> None:
-    """Take back that pictures were deleted on purpose: what is missing is made again."""
-    tree = read_tree(run)
-    if tree["discarded"]:
-        write_json(run.path("rounds.json"), tree | {"discarded": []})
+def add_round(run: Run, asked: Counts) -> None:
+    """Ask for one more round behind those that the configuration allows."""
+    tree, before = _read(run), len(read_rounds(run))
+    row = [[product, defect, number] for (product, defect), number in sorted(asked.items())]
+    write_json(run.path("rounds.json"), tree | {"rounds": [*tree["rounds"][:before], row], "discarded": []})
 
 
 def forget_rounds(run: Run) -> None:
@@ -40,16 +35,32 @@ def forget_rounds(run: Run) -> None:
     run.path("rounds.json").unlink(missing_ok=True)
 
 
-def gate_hash(config: Config) -> str:
-    """Return what identifies the gate that a configuration asks for."""
-    part = config.screen.model_dump(mode="json", exclude={"enabled", "rounds", "keep_rejected"})
-    return digest(part, config.features.model_dump(mode="json"), config.generate.visible)
+def read_discarded(run: Run) -> set[int]:
+    """Return the indices of samples whose pictures were deleted on purpose."""
+    part = run.config.screen
+    return set(_read(run)["discarded"]) if part.enabled and not part.keep_rejected else set()
 
 
-def read_tree(run: Run) -> dict[str, Any]:
-    path, stamp = run.path("rounds.json"), gate_hash(run.config)
+def add_discarded(run: Run, indices: set[int]) -> None:
+    """Note that the pictures of samples are deleted on purpose."""
+    tree = _read(run)
+    gone = sorted({*tree["discarded"], *indices})
+    if gone != tree["discarded"]:
+        write_json(run.path("rounds.json"), tree | {"discarded": gone})
+
+
+def forget_discarded(run: Run) -> None:
+    """Take back that pictures were deleted on purpose: what is missing is made again."""
+    tree = _read(run)
+    if tree["discarded"]:
+        write_json(run.path("rounds.json"), tree | {"discarded": []})
+
+
+def _read(run: Run) -> dict[str, Any]:
+    """Return the file's tree when it is of today's gate, else an empty one."""
+    path, gate = run.path("rounds.json"), affecting(run.config, "screen")
     if path.is_file():
         tree: dict[str, Any] = read_json(path)
-        if tree.get("gate") == stamp:
+        if isinstance(tree.get("gate"), dict) and not differing(tree["gate"], gate, affecting(Config(), "screen")):
             return tree
-    return {"gate": stamp, "rounds": [], "discarded": []}
+    return {"gate": gate, "rounds": [], "discarded": []}

@@ -25,9 +25,9 @@ from flawsmith.files import read_json, write_json
 from flawsmith.interfaces import Filter
 from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.nn.weights import load_tensors, save_tensors
+from flawsmith.run.records import Reason, Verdict
 from flawsmith.types import ScreeningSet
 
-Row = dict[str, Any]
 DIGITS = 5
 LEAST_SHOTS = 5
 """Left-out shots below which a quantile says nothing, and the score is not judged."""
@@ -59,8 +59,8 @@ class Gate:
     """Least change that counts, on the scale -1..1."""
     fitted_gates: dict[str, FittedGate]
 
-    def judge(self, product: str, judged: ScreeningSet) -> list[Row]:
-        """Return a line a picture, in order: every score, every threshold, the verdict and the named reasons.
+    def judge(self, product: str, judged: ScreeningSet) -> list[Verdict]:
+        """Return a verdict per picture, in order: every score, every threshold, and the named reasons.
 
         Raises:
             ConfigError: the gate does not know the product, or a defect type.
@@ -90,15 +90,15 @@ class Gate:
             if isinstance(rule, dict) and "keep" in rule:
                 _keep(name, rule["keep"], values, judged.defect, limits, failed)
         return [
-            {
-                "name": judged.name[place],
-                "product": product,
-                "defect": judged.defect[place],
-                "kept": not failed[place],
-                "reasons": [{"score": name, "said": words[name]} for name in failed[place]],
-                "scores": {name: values[place] for name, values in columns.items()},
-                "thresholds": limits[place],
-            }
+            Verdict(
+                name=judged.name[place],
+                product=product,
+                defect=judged.defect[place],
+                kept=not failed[place],
+                reasons=tuple(Reason(name, words[name]) for name in failed[place]),
+                scores={name: values[place] for name, values in columns.items()},
+                thresholds=limits[place],
+            )
             for place in range(len(judged))
         ]
 

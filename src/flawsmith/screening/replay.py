@@ -11,6 +11,7 @@ abstains: its score is null.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from flawsmith.config import DataConfig
@@ -21,6 +22,7 @@ from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.run.dataset import load_split
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
+from flawsmith.run.records import Verdict
 from flawsmith.run.verdicts import commonest
 from flawsmith.screening.describe import Describer, Shown
 from flawsmith.screening.gate import Gate
@@ -29,8 +31,17 @@ from flawsmith.screening.screen import judge, write_scores
 LAYOUTS = ("beside", "mvtec", "visa", "pairs")
 _MASK, _NORMAL = ".mask", ".normal"
 
-Prediction = tuple[str, str, Path, Path, Path | None]
-"""(product, defect type, picture, mask, normal photograph)."""
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture to judge."""
+
+    product: str
+    defect: str
+    image: Path
+    mask: Path
+    normal: Path | None
+    """The photograph that was painted on; None = unknown."""
 
 
 def replay(
@@ -59,55 +70,55 @@ def replay(
         ConfigError: the extractor's weights are not those of the gate, or a defect type or product is unknown to it.
         DataError: a picture has no mask, or there is no picture.
     """
-    fitted = Gate.load(gate / "gate" if (gate / "gate").is_dir() else gate)
-    asked = extractor or load_extractor(fitted.extractor, source, offline=offline)
-    fitted.require(asked)
-    found = _found(folder, layout, fitted)
+    loaded = Gate.load(gate / "gate" if (gate / "gate").is_dir() else gate)
+    network = extractor or load_extractor(loaded.extractor, source, offline=offline)
+    loaded.require(network)
+    pictures = _pictures(folder, layout, loaded)
     path = out or folder / "replayed.jsonl"
-    describer = Describer(asked, fitted.visible)
-    rows = []
-    with progress("replay", len(found), "pictures") as advance:
-        for product in sorted({item[0] for item in found}):
-            own = [item for item in found if item[0] == product]
-            fitted.fitted(product)
-            names = [item[2].stem for item in own]
+    describer = Describer(network, loaded.visible)
+    verdicts: list[Verdict] = []
+    with progress("replay", len(pictures), "pictures") as advance:
+        for product in sorted({picture.product for picture in pictures}):
+            ours = [picture for picture in pictures if picture.product == product]
+            loaded.fitted(product)
+            names = [picture.image.stem for picture in ours]
             twice = len(set(names)) < len(names)
-            shown = (_shown(item, folder, full=twice) for item in own)
-            rows += judge(fitted, product, shown, describer, path.parent, advance)
-    write_scores(path, rows)
-    rejected = [row for row in rows if not row["kept"]]
-    told = f"screen: {len(rows) - len(rejected)} of {len(rows)} pictures kept"
-    return told + (f" ({commonest(rejected)})" if rejected else "") + f"; {path}"
+            shown = (_shown(picture, folder, full=twice) for picture in ours)
+            verdicts += judge(loaded, product, shown, describer, path.parent, advance)
+    write_scores(path, verdicts)
+    rejected = [verdict for verdict in verdicts if not verdict.kept]
+    text = f"screen: {len(verdicts) - len(rejected)} of {len(verdicts)} pictures kept"
+    return text + (f" ({commonest(rejected)})" if rejected else "") + f"; {path}"
 
 
-def _found(folder: Path, layout: str, gate: Gate) -> list[Prediction]:
+def _pictures(folder: Path, layout: str, gate: Gate) -> list[Picture]:
     """Return the pictures to judge, in natural order of their names: the order in which copies are looked for."""
     if layout not in LAYOUTS:
         raise ConfigError(f"--layout {layout}: unknown{nearest(layout, LAYOUTS)}")
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     if (folder / "config.json").is_file() and layout == "beside":
-        found = list(_of_run(Run.open(folder)))
+        pictures = list(_of_run(Run.open(folder)))
     elif layout == "beside":
-        found = list(_beside(folder, gate))
+        pictures = list(_beside(folder, gate))
     else:
         only = next(iter(gate.fitted_gates)) if len(gate.fitted_gates) == 1 else ""
         scanned = layouts.scan(DataConfig(root=folder, layout=layout, product=only if layout == "pairs" else ""))
-        found = [(e.product, e.defect, e.image, e.mask, None) for e in scanned if e.defect and e.mask]
-    if not found:
+        pictures = [Picture(e.product, e.defect, e.image, e.mask, None) for e in scanned if e.defect and e.mask]
+    if not pictures:
         raise DataError(f"{folder}: holds no picture with a mask; put x.mask.png beside x.png, or name a --layout")
-    return sorted(found, key=lambda item: layouts.natural_key(item[2].name))
+    return sorted(pictures, key=lambda picture: layouts.natural_key(picture.image.name))
 
 
-def _of_run(run: Run) -> Iterator[Prediction]:
+def _of_run(run: Run) -> Iterator[Picture]:
     normals = {example.id: example.image for example in load_split(run).normals}
-    for row in run.samples():
-        if row["status"] == "made" and run.path(row["image"]).is_file():
-            pair = run.path(row["image"]), run.path(row["mask"])
-            yield row["product"], row["defect"], *pair, normals.get(row["normal"])
+    for sample in run.samples():
+        image, mask = run.path(sample.image), run.path(sample.mask)
+        if sample.made and image.is_file():
+            yield Picture(sample.product, sample.defect, image, mask, normals.get(sample.normal))
 
 
-def _beside(folder: Path, gate: Gate) -> Iterator[Prediction]:
+def _beside(folder: Path, gate: Gate) -> Iterator[Picture]:
     for path in sorted(folder.rglob("*")):
         stem = path.stem
         if path.suffix.lower() not in images.SUFFIXES or stem.endswith((_MASK, _NORMAL)):
@@ -124,19 +135,17 @@ def _beside(folder: Path, gate: Gate) -> Iterator[Prediction]:
             known = ", ".join(gate.fitted_gates)
             raise DataError(f"{path}: which product is it? Put it below a folder that is called {known}")
         if not rest:
-            raise DataError(
-                f"{path}: which defect type is it? Put it below a folder that is called as the defect type is"
-            )
+            raise DataError(f"{path}: which defect type is it? Put it below a folder with the name of the type")
         normals = sorted(path.parent.glob(f"{_escaped(stem)}{_NORMAL}.*"))
-        yield product or next(iter(gate.fitted_gates)), rest[0], path, mask, normals[0] if normals else None
+        product = product or next(iter(gate.fitted_gates))
+        yield Picture(product, rest[0], path, mask, normals[0] if normals else None)
 
 
-def _shown(item: Prediction, folder: Path, *, full: bool) -> Shown:
-    _, defect, picture, mask, normal = item
-    native = images.read(picture)
-    name = picture.relative_to(folder).with_suffix("").as_posix() if full else picture.stem
-    below = images.read(normal) if normal is not None else None
-    return Shown(name, defect, native, images.read_mask(mask, native.shape), below)
+def _shown(picture: Picture, folder: Path, *, full: bool) -> Shown:
+    native = images.read(picture.image)
+    name = picture.image.relative_to(folder).with_suffix("").as_posix() if full else picture.image.stem
+    below = images.read(picture.normal) if picture.normal is not None else None
+    return Shown(name, picture.defect, native, images.read_mask(picture.mask, native.shape), below)
 
 
 def _escaped(text: str) -> str:

@@ -7,9 +7,8 @@ which pairs later stages see is decided in one place, `Run.kept`.
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,17 @@ import numpy as np
 
 from flawsmith.config import ScreenConfig
 from flawsmith.data import images
-from flawsmith.data.photographs import Pictures
-from flawsmith.data.split import Split
 from flawsmith.errors import RunError
-from flawsmith.files import digest, write_text
+from flawsmith.files import digest
 from flawsmith.nn.features import load_extractor
-from flawsmith.run.dataset import split_data
+from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
-from flawsmith.run.rounds import gate_hash
+from flawsmith.run.records import Repair, Sample, Verdict, write_records
+from flawsmith.run.stage import Inputs, stage
 from flawsmith.run.verdicts import commonest
 from flawsmith.screening.describe import Describer, Shown, screening_set
-from flawsmith.screening.gate import FittedGate, Gate, Row, fit_gate, known_filters
+from flawsmith.screening.gate import FittedGate, Gate, fit_gate, known_filters
 from flawsmith.screening.rounds import discard, plan_more
 from flawsmith.types import Example
 
@@ -37,54 +35,59 @@ _STAND_INS = 3
 """Sound photographs from which a shot's damage may be filled in."""
 
 
-def screen(run: Run) -> Path:
+def screen(run: Run, data: Dataset | None = None) -> Path:
     """Run the stage; does nothing when it is done already with the same input; returns the path of scores.jsonl.
 
+    Args:
+        run: The run.
+        data: Its photographs, when they are open already.
+
     Raises:
-        RunError: no pairs were generated yet.
+        RunError: no samples were generated yet.
         ConfigError: a filter, score or extractor is unknown.
     """
     config, path, part = run.config, run.path("scores.jsonl"), run.config.features
     known_filters(config.screen)
-    made = run.stage_hash("generate")
-    if not made:
-        raise RunError(f"{run.folder}: no pairs are made yet; run `flawsmith generate {run.folder}` first")
-    split = split_data(run)
+    generated = run.stage_hash("generate")
+    if not generated:
+        raise RunError(f"{run.folder}: no samples are made yet; run `flawsmith generate {run.folder}` first")
+    data = data or open_dataset(run)
     extractor = load_extractor(part.extractor, part.source, offline=config.backbone.offline)
-    seen = [(e.id, digest(e.image), digest(e.mask) if e.mask else "") for e in split.shots]
-    stamp = digest(gate_hash(config), made, run.samples(), seen, extractor.fingerprint, config.seed)
-    if run.stage_hash("screen") == stamp and path.is_file() and run.path("gate", "gate.json").is_file():
-        return path
-    begun = time.time()
-    run.forget("screen", "measure", "prove", "export", "report")
-    describer = Describer(extractor, 2 * config.generate.visible)
-    describer.remember(run.path("state", "screen.safetensors"))
-    pictures = Pictures(split.normals)
-    rows = [row for row in run.samples() if row["status"] == "made"]
-    products = sorted({example.product for example in split.shots})
-    with progress("screen", len(rows), "pairs") as advance:
-        fitted_gates = {
-            product: fit_product(config.screen, split, product, describer, pictures) for product in products
-        }
-        gate = Gate(config.screen, extractor.name, extractor.fingerprint, describer.visible, fitted_gates)
-        normals = {example.id: example for example in split.normals}
-        judged: list[Row] = []
-        for product in products:
-            own = [row for row in rows if row["product"] == product]
-            shown = (_pair(run, row, pictures, normals) for row in own)
-            judged += judge(gate, product, shown, describer, run.folder, advance)
-            describer.keep()
-    gate.save(run.path("gate"))
-    write_scores(path, judged)
-    kept = sum(row["kept"] for row in judged)
-    run.log(stage="screen", seconds=round(time.time() - begun, 1), what=f"{kept} of {len(judged)} pairs kept")
-    run.finish("screen", stamp, kept=kept, rejected=len(judged) - kept)
+    samples = [sample for sample in run.samples() if sample.made]
+    inputs = Inputs.of(
+        config,
+        "screen",
+        generate=generated,
+        samples=digest([sample.to_json() for sample in samples]),
+        shots=data.content(data.split.shots),
+        extractor=extractor.fingerprint,
+    )
+    with stage(run, "screen", inputs, outputs=[path, run.path("gate", "gate.json")]) as work:
+        if work.done:
+            return path
+        describer = Describer(extractor, 2 * config.generate.visible)
+        describer.remember(run.path("state", "screen.safetensors"))
+        products = sorted({shot.product for shot in data.split.shots})
+        verdicts: list[Verdict] = []
+        with progress("screen", len(samples), "samples") as advance:
+            fitted = {product: fit_product(config.screen, data, product, describer) for product in products}
+            gate = Gate(config.screen, extractor.name, extractor.fingerprint, describer.visible, fitted)
+            normals = {example.id: example for example in data.split.normals}
+            for product in products:
+                shown = (_shown(run, one, data, normals) for one in samples if one.product == product)
+                verdicts += judge(gate, product, shown, describer, run.folder, advance)
+                describer.keep()
+        gate.save(run.path("gate"))
+        write_scores(path, verdicts)
+        kept = sum(verdict.kept for verdict in verdicts)
+        work.facts |= {"kept": kept, "rejected": len(verdicts) - kept}
+        work.what = f"{kept} of {len(verdicts)} samples kept"
     return path
 
 
-def screened(run: Run) -> int:
-    """Screen, and ask for what is lacking; return how many more pairs to generate, 0 = it was the last round."""
-    screen(run)
+def screened(run: Run, data: Dataset | None = None) -> int:
+    """Screen, and ask for what is lacking; return how many more samples to generate, 0 = it was the last round."""
+    screen(run, data)
     more = plan_more(run)
     if not more:
         discard(run)
@@ -94,56 +97,55 @@ def screened(run: Run) -> int:
 def sentence(run: Run, more: int) -> str:
     """Return what the screening of a run found, and what is to be done next."""
     verdicts = list((run.verdicts() or {}).values())
-    rejected = [row for row in verdicts if not row["kept"]]
-    told = f"screen: {len(verdicts) - len(rejected)} of {len(verdicts)} pairs kept"
-    told += f" ({commonest(rejected)})" if rejected else ""
+    rejected = [verdict for verdict in verdicts if not verdict.kept]
+    text = f"screen: {len(verdicts) - len(rejected)} of {len(verdicts)} samples kept"
+    text += f" ({commonest(rejected)})" if rejected else ""
     if more:
-        told += f"; {more} more are asked for: run `flawsmith generate {run.folder}` and screen again"
-    return told
+        text += f"; {more} more are asked for: run `flawsmith generate {run.folder}` and screen again"
+    return text
 
 
 def judge(
     gate: Gate, product: str, pictures: Iterable[Shown], describer: Describer, folder: Path, advance: Any = None
-) -> list[Row]:
-    """Return a verdict a picture, in their order; labels that are repaired go to repaired/ below a folder.
+) -> list[Verdict]:
+    """Return a verdict per picture, in their order; labels that are repaired go to repaired/ below a folder.
 
     Raises:
         DataError: a picture and its normal photograph are of different sizes, or a mask is empty.
         ConfigError: the gate does not know the product, or a defect type.
     """
     fitted = gate.fitted(product)
-    rows, repaired = [], {}
+    rows: list[dict[str, Any]] = []
+    repairs: dict[str, Repair] = {}
     for shown in pictures:
         row = describer.row(shown)
         if gate.settings.repair and shown.below is not None and _misfits(fitted, row, describer):
             picture, mask = describer.repaired(shown)
             if mask.any():
-                repaired[shown.name] = _write_repaired(folder, shown.name, picture, mask)
-                row = describer.row(
-                    Shown(shown.name, shown.defect, picture, mask, below=shown.below, source=shown.source)
-                )
+                repairs[shown.name] = _write_repaired(folder, shown.name, picture, mask)
+                row = describer.row(replace(shown, image=picture, mask=mask))
         rows.append(row)
         if advance is not None:
             advance()
-    judged = gate.judge(product, screening_set(rows, gate.extractor))
-    return [row | ({"repaired": repaired[row["name"]]} if row["name"] in repaired else {}) for row in judged]
+    verdicts = gate.judge(product, screening_set(rows, gate.extractor))
+    return [replace(verdict, repair=repairs.get(verdict.name)) for verdict in verdicts]
 
 
-def write_scores(path: Path, rows: Sequence[Row]) -> None:
+def write_scores(path: Path, verdicts: Sequence[Verdict]) -> None:
     """Write verdicts, a line each, in order of their names."""
-    ordered = sorted(rows, key=lambda row: row["name"])
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ordered))
+    ordered = sorted(verdicts, key=lambda verdict: verdict.name)
+    write_records(path, ordered)
 
 
-def fit_product(part: ScreenConfig, split: Split, product: str, describer: Describer, pictures: Pictures) -> FittedGate:
+def fit_product(part: ScreenConfig, data: Dataset, product: str, describer: Describer) -> FittedGate:
     """Trainer the filters on one product's shots and normal parts."""
-    shots = [example for example in split.shots if example.product == product]
-    normals = [example for example in split.normals if example.product == product]
+    shots = [example for example in data.split.shots if example.product == product]
+    normals = [example for example in data.split.normals if example.product == product]
     looked = _evenly(normals, part.normals)
-    stand_ins = [pictures.read(example).native for example in _evenly(normals, _STAND_INS)]
+    stand_ins = [data.photographs.read(example).native for example in _evenly(normals, _STAND_INS)]
     real, masks = [], []
     for example in shots:
-        photograph = pictures.read(example)
+        photograph = data.photographs.read(example)
         assert photograph.mask is not None and example.defect is not None
         masks.append(photograph.mask)
         others = [_like(photograph.native, native) for native in stand_ins]
@@ -152,7 +154,7 @@ def fit_product(part: ScreenConfig, split: Split, product: str, describer: Descr
         )
     normal = []
     for place, example in enumerate(looked):
-        native = pictures.read(example).native
+        native = data.photographs.read(example).native
         mask = _laid(masks[place % len(masks)], native.shape[:2])
         normal.append(describer.row(Shown(example.id, "", native, mask)))
     defects = sorted({str(example.defect) for example in shots})
@@ -160,11 +162,11 @@ def fit_product(part: ScreenConfig, split: Split, product: str, describer: Descr
     return fit_gate(part, defects, screening_set(real, name), screening_set(normal, name))
 
 
-def _pair(run: Run, row: dict[str, Any], pictures: Pictures, normals: dict[str, Example]) -> Shown:
-    native = images.read(run.path(row["image"]))
-    mask = images.read_mask(run.path(row["mask"]), native.shape)
-    below = pictures.read(normals[row["normal"]]).native
-    return Shown(f"{row['index']:06d}", row["defect"], native, mask, below, row["normal"])
+def _shown(run: Run, sample: Sample, data: Dataset, normals: Mapping[str, Example]) -> Shown:
+    native = images.read(run.path(sample.image))
+    mask = images.read_mask(run.path(sample.mask), native.shape)
+    below = data.photographs.read(normals[sample.normal]).native
+    return Shown(f"{sample.index:06d}", sample.defect, native, mask, below, sample.normal)
 
 
 def _misfits(fitted: FittedGate, row: dict[str, Any], describer: Describer) -> bool:
@@ -174,12 +176,12 @@ def _misfits(fitted: FittedGate, row: dict[str, Any], describer: Describer) -> b
     return any(float(scores[name]) < limit for name, limit in limits.items() if limit is not None)
 
 
-def _write_repaired(folder: Path, name: str, picture: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
-    place = f"repaired/{name}"
+def _write_repaired(folder: Path, name: str, picture: np.ndarray, mask: np.ndarray) -> Repair:
+    stem = f"repaired/{name}"
     suffix = images.lossless_suffix(picture)
-    images.write(folder / f"{place}{suffix}", picture)
-    images.write_mask(folder / f"{place}.mask.png", mask)
-    return {"image": f"{place}{suffix}", "mask": f"{place}.mask.png", "area": int(mask.sum())}
+    images.write(folder / f"{stem}{suffix}", picture)
+    images.write_mask(folder / f"{stem}.mask.png", mask)
+    return Repair(f"{stem}{suffix}", f"{stem}.mask.png", int(mask.sum()))
 
 
 def _evenly(examples: Sequence[Example], most: int) -> list[Example]:

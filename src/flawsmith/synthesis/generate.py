@@ -1,277 +1,310 @@
-"""Make the planned pairs: samples/000017.png with samples/000017.mask.png, and a line each in samples.jsonl.
+"""Make what is planned: samples/000017.png with samples/000017.mask.png, and a line for each in samples.jsonl.
 
-Controls, which are normal parts repainted as normal, follow in controls/ and controls.jsonl. A batch is made whole or
-not at all, so a run that was killed makes the same bytes when it goes on. What screening asks for since (rounds.json)
-is planned and made behind the rest. `--shard i/n` makes every n-th batch; shards share the
-plan and write their own lines.
+Negative controls, which are normal parts repainted as normal, follow in controls/ and controls.jsonl. A batch is made
+whole or not at all, so a run that was killed makes the same bytes when it goes on. What screening asks for since
+(rounds.json) is planned and made behind the rest. `--shard i/n` makes every n-th batch; shards share the plan and write
+their own lines.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flawsmith.config import Settings, validate
+from flawsmith.config import Config, affecting
 from flawsmith.data import images
-from flawsmith.data.photographs import Pictures
 from flawsmith.errors import ConfigError, RunError
-from flawsmith.files import append_lines, digest, mend_lines, read_json, read_lines, write_json, write_text
+from flawsmith.files import mend_lines, read_json, write_json
 from flawsmith.interfaces import Generator
-from flawsmith.run.dataset import split_data
+from flawsmith.nn.backbone import Backbone
+from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
+from flawsmith.run.records import PlanLine, Role, Sample, append_records, read_records, write_records
 from flawsmith.run.rounds import forget_discarded, forget_rounds, read_discarded, read_rounds
+from flawsmith.run.stage import Inputs, stage, stamp_of
+from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.paint import Painter, Pair
-from flawsmith.synthesis.plan import Line, make_controls, make_plan, plan_lines
+from flawsmith.synthesis.plan import make_controls, make_plan, plan_lines
 from flawsmith.synthesis.sweep import has_sweep, paint_sweep
-from flawsmith.synthesis.train import generator_class, is_trained, load_backbone, train_hash, working_size
+from flawsmith.synthesis.train import (
+    generator_class,
+    generator_inputs,
+    generator_settings,
+    is_trained,
+    load_backbone,
+    train_inputs,
+    working_size,
+)
 
-Shard = tuple[int, int]
-NEW: dict[str, Any] = {"reference": "shot", "borrow": [], "say": ""}
-"""Settings that came later, with the value that changes nothing: it is left out of the stage's input hash."""
-PAIRS, CONTROLS = "samples", "controls"
-"""Folders in a run, and the names of the files that hold a line each."""
+FOLDER: dict[Role, str] = {"sample": "samples", "control": "controls"}
+"""Role -> folder of its pictures, and name of the files that hold its lines."""
 
 
-def parse_shard(text: str) -> Shard:
-    """Turn "0/4" into (0, 4).
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Which part of the batches one process makes: every `count`-th, beginning with `number`."""
+
+    number: int = 0
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Turn "0/4" into the first of four.
+
+        Raises:
+            ConfigError: it is not i/n with 0 <= i < n.
+        """
+        first, slash, second = text.partition("/")
+        if slash and first.strip().isdigit() and second.strip().isdigit() and int(first) < int(second):
+            return cls(int(first), int(second))
+        raise ConfigError(f"--shard {text}: expected i/n with i from 0 to n-1, e.g. 0/4")
+
+
+def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> None:
+    """Run the stage; does nothing when it is done already with the same input, and goes on where it was killed.
+
+    Args:
+        run: The run.
+        shard: Which part of it this process makes.
+        data: Its photographs, when they are open already.
 
     Raises:
-        ConfigError: it is not i/n with 0 <= i < n.
+        RunError: the generator is not trained.
     """
-    first, slash, second = text.partition("/")
-    if slash and first.strip().isdigit() and second.strip().isdigit() and int(first) < int(second):
-        return int(first), int(second)
-    raise ConfigError(f"--shard {text}: expected i/n with i from 0 to n-1, e.g. 0/4")
-
-
-def generate(run: Run, shard: Shard = (0, 1)) -> None:
-    """Run the stage; does nothing when it is done already with the same input, and goes on where it was killed."""
     config = run.config
-    plugin = generator_class(config)
-    settings = validate(plugin.Settings, config.generator.settings, where="generator.settings")
-    split = split_data(run)
-    backbone = load_backbone(config)
-    trained = train_hash(run, split, backbone)
-    if not is_trained(run, trained):
+    data = data or open_dataset(run)
+    plugin, backbone = generator_class(config), load_backbone(config)
+    training = train_inputs(run, data, backbone)
+    if not is_trained(run, training):
         raise RunError(
             f"{run.folder}: the generator is not trained with this configuration, or its weights are gone; "
             f"run `flawsmith train {run.folder}`"
         )
-    tree = config.generate.model_dump(mode="json")
-    share = tree.pop("controls")
-    for name, default in NEW.items():
-        if tree[name] == default:  # runs from before these settings are as they were
-            tree.pop(name)
-    late = {name: _told(settings, name) for name in sorted(plugin.sampling_only)}
-    stamp = digest(trained, tree, late)  # another number of controls leaves the pairs as they are
-    if config.screen.enabled and config.screen.times > 1:
-        stamp = digest(stamp, config.screen.times)
-    both = digest(stamp, share)
-    if run.stage_hash("generate") == both and _all_there(run) and (not plugin.sweep[0] or has_sweep(run)):
-        return
-    begun = time.time()
-    pictures = Pictures(split.normals)
+    samples = _inputs(config, stamp_of(run, "train", training))
+    # Another number of controls leaves the samples as they are.
+    both = replace(
+        samples,
+        settings={**samples.settings, **affecting(config, "controls")},
+        defaults={**samples.defaults, **affecting(Config(), "controls")},
+    )
+    painters = _Painters(run, data, plugin, backbone)
+    with stage(run, "generate", both, there=_all_there(run)) as work:
+        if not work.done:
+            lines, controls = _plan(run, data, plugin, samples, both)
+            made = sum(_make(run, planned, shard, painters) for planned in (lines, controls))
+            work.what = f"{made} samples and controls, shard {shard.number}/{shard.count}"
+            rows = run.samples()
+            work.finished = len(rows) == len(lines) and len(run.controls()) == len(controls)
+            good = sum(row.made for row in rows)
+            work.facts |= {"samples": good, "given_up": len(rows) - good, "controls": len(controls)}
+    if plugin.sweep[0] and run.stage_hash("generate") and not has_sweep(run):
+        paint_sweep(run, run.plan(), *plugin.sweep, painters.of)
+
+
+def _inputs(config: Config, trained: str) -> Inputs:
+    """Return what the samples depend on."""
+    inputs = generator_inputs(config, "generate", train=trained)
+    if config.screen.enabled:
+        return inputs
+    unread = "screen.times"
+    settings, defaults = ({k: v for k, v in tree.items() if k != unread} for tree in (inputs.settings, inputs.defaults))
+    return replace(inputs, settings=settings, defaults=defaults)
+
+
+class _Painters:
+    """Loads what paints a job; the weights of one job at a time, for a product has many, and memory is one."""
+
+    def __init__(self, run: Run, data: Dataset, plugin: type[Generator], backbone: Backbone | None) -> None:
+        self._run, self._data, self._plugin, self._backbone = run, data, plugin, backbone
+        self._job = ""
+        self._generator: Generator | None = None
+
+    def of(self, job: str) -> Painter:
+        """Return a painter with the weights of a job."""
+        config = self._run.config
+        if self._generator is None or job != self._job:
+            self._generator = None
+            self._generator = self._plugin.load(self._run.path("weights", *job.split("/")), self._backbone)
+            self._generator.settings = generator_settings(config)
+            self._job = job
+        size = working_size(config, self._backbone)
+        return Painter(config, self._generator, size, self._data.split, self._data.photographs)
+
+
+def _plan(
+    run: Run, data: Dataset, plugin: type[Generator], samples: Inputs, both: Inputs
+) -> tuple[list[PlanLine], list[PlanLine]]:
+    """Return the lines of samples and controls; what another input left is taken away first."""
+    config = run.config
     with _locked(run.path("state", "lock")):
         forget_discarded(run)  # something is missing, so whatever is not there is made again
-        lines = _planned(run, stamp, lambda: make_plan(config, split, plugin, pictures))
+        base = _first_plan(run, samples, lambda: make_plan(config, data, plugin), data)
         lines = _with_rounds(
-            run, lines, lambda asked, before: plan_lines(config, split, plugin, pictures, asked, before)
+            run, base, lambda asked, before, number: plan_lines(config, data, plugin, asked, before, number)
         )
-        # Rounds after the first replace pairs; the controls of the first are as many as were asked for.
-        controls = make_controls(config, split, plugin, pictures, [line for line in lines if "round" not in line])
+        # Rounds after the first replace samples; the controls of the first are as many as were asked for.
+        controls = make_controls(config, data, plugin, [line for line in lines if not line.round])
         _clear_controls(run, both)
-    made = 0
-    work = ((PAIRS, lines, run.samples), (CONTROLS, controls, run.controls))
-    generators: dict[str, Generator] = {}
-
-    def painter_of(job: str) -> Painter:
-        if job not in generators:
-            # Weights of one job at a time: a product has many, and memory is one.
-            generators.clear()
-            generators[job] = plugin.load(run.path("weights", *job.split("/")), backbone)
-            generators[job].settings = settings
-        return Painter(config, generators[job], working_size(config, backbone), split, pictures)
-
-    for name, planned, rows_of in work:
-        made += _make(run, name, planned, shard, rows_of, painter_of)
-    told = f"{made} pairs and controls, shard {shard[0]}/{shard[1]}"
-    run.log(stage="generate", seconds=round(time.time() - begun, 1), what=told)
-    rows = run.samples()
-    if len(rows) == len(lines) and len(run.controls()) == len(controls):
-        good = sum(row["status"] == "made" for row in rows)
-        run.finish("generate", both, pairs=good, given_up=len(rows) - good, controls=len(controls))
-        if plugin.sweep[0]:
-            paint_sweep(run, lines, *plugin.sweep, painter_of)
+    return lines, controls
 
 
-def _told(settings: Settings, name: str) -> Any:
-    part, _, key = name.rpartition(".")
-    return getattr(settings, part).get(key) if part else getattr(settings, key)
+def _first_plan(run: Run, inputs: Inputs, make: Callable[[], list[PlanLine]], data: Dataset) -> list[PlanLine]:
+    """Return the plan on disk when it is of this input; else clear what another input left, and plan."""
+    mark, path = run.path("state", "generate.json"), run.path("plan.jsonl")
+    if mark.exists() and not inputs.changes(planned := read_json(mark)):
+        if not path.exists():  # deleted: samples that are made stay, the plan comes out alike
+            write_records(path, make())
+        return _read_plan(run, planned.get("lines"))
+    lines = make()
+    mark.unlink(missing_ok=True)
+    forget_rounds(run)
+    _clear(run, "sample")
+    write_records(path, lines)
+    asked = [[product, defect, number] for (product, defect), number in counts(run.config, data.split).items()]
+    write_json(mark, {**_mark(inputs), "lines": len(lines), "asked": asked})
+    return lines
 
 
-def _make(
+def _mark(inputs: Inputs) -> dict[str, Any]:
+    return {"inputs": {"settings": dict(inputs.settings), "content": dict(inputs.content)}}
+
+
+def _with_rounds(
     run: Run,
-    name: str,
-    lines: list[Line],
-    shard: Shard,
-    rows_of: Callable[[], list[dict[str, Any]]],
-    painter_of: Callable[[str], Painter],
-) -> int:
-    """Make this shard's batches of pairs or controls that are not on disk yet; return how many were made."""
-    path = run.path(f"{name}.jsonl" if shard[1] == 1 else f"{name}.{shard[0]}-of-{shard[1]}.jsonl")
-    batches = [group for number, group in sorted(_by_batch(lines).items()) if number % shard[1] == shard[0]]
-    done = _whole_batches(run, path, batches, rows_of)
-    todo = [group for group in batches if group[0]["batch"] not in done]
-    if todo:
-        run.forget("generate", "screen", "measure", "prove", "export", "report")
+    lines: list[PlanLine],
+    make: Callable[[dict[tuple[str, str], int], list[PlanLine], int], list[PlanLine]],
+) -> list[PlanLine]:
+    """Return the plan with the lines that screening asked for since; samples of rounds that no longer hold go."""
+    whole = [line for line in lines if not line.round]
+    for number, asked in enumerate(read_rounds(run), start=1):
+        planned = [line for line in lines if line.round == number]
+        if Counter((line.product, line.defect) for line in planned) != Counter(asked):
+            planned = make(dict(asked), whole, number)
+        whole += planned
+    if whole != lines:
+        write_records(run.path("plan.jsonl"), whole)
+    for path in sorted(run.folder.glob("samples*.jsonl")):
+        rows = read_records(path, Sample)
+        gone = [row for row in rows if row.index >= len(whole)]
+        if gone:
+            write_records(path, [row for row in rows if row.index < len(whole)])
+            for name in (name for row in gone for name in (row.image, row.mask) if name):
+                run.path(name).unlink(missing_ok=True)
+    return whole
+
+
+def _make(run: Run, lines: Sequence[PlanLine], shard: Shard, painters: _Painters) -> int:
+    """Make this shard's batches of samples or controls that are not on disk yet; return how many were made."""
+    if not lines:
+        return 0
+    role = lines[0].role
+    name = FOLDER[role]
+    path = run.path(f"{name}.jsonl" if shard.count == 1 else f"{name}.{shard.number}-of-{shard.count}.jsonl")
+    batches = [group for number, group in sorted(_by_batch(lines).items()) if number % shard.count == shard.number]
+    done = _whole_batches(run, path, batches, run.samples() if role == "sample" else run.controls())
+    todo = [group for group in batches if group[0].batch not in done]
     total = sum(len(group) for group in batches)
     left = sum(len(group) for group in todo)
-    what = "generate" if name == PAIRS else name
-    with progress(what, total, "pairs" if name == PAIRS else name, done=total - left) as advance:
+    with progress("generate" if role == "sample" else name, total, name, done=total - left) as advance:
         for group in todo:
-            rows = [_write(run, name, pair) for pair in painter_of(group[0]["job"]).paint(group)]
-            append_lines(path, rows)
+            rows = [_write(run, name, pair) for pair in painters.of(group[0].job).paint(group)]
+            append_records(path, rows)
             advance(len(rows))
     _sort_lines(path)
     return left
 
 
-def _planned(run: Run, stamp: str, make: Any) -> list[Line]:
-    """Return the plan on disk when it is of this input; else clear what another input left, and plan."""
-    mark, path = run.path("state", "generate.json"), run.path("plan.jsonl")
-    if mark.exists() and (planned := read_json(mark)).get("hash") == stamp:
-        if not path.exists():  # deleted: pairs that are made stay, the plan comes out alike
-            _write_lines(path, make())
-        return _read_plan(path, planned.get("lines"))
-    lines = make()
-    mark.unlink(missing_ok=True)
-    forget_rounds(run)
-    shutil.rmtree(run.path("samples"), ignore_errors=True)
-    for old in run.folder.glob("samples*.jsonl"):
-        old.unlink()
-    _write_lines(path, lines)
-    write_json(mark, {"hash": stamp, "lines": len(lines)})
-    return lines
-
-
-def _with_rounds(
-    run: Run, lines: list[Line], make: Callable[[dict[tuple[str, str], int], list[Line]], list[Line]]
-) -> list[Line]:
-    """Return the plan with the lines that screening asked for since; the pairs of rounds that no longer hold go."""
-    base = [line for line in lines if "round" not in line]
-    whole = list(base)
-    for number, asked in enumerate(read_rounds(run), start=1):
-        there = [line for line in lines if line.get("round") == number]
-        if Counter((line["product"], line["defect"]) for line in there) != Counter(asked):
-            there = [line | {"round": number} for line in make(asked, whole)]
-        whole += there
-    if whole != lines:
-        _write_lines(run.path("plan.jsonl"), whole)
-    for path in sorted(run.folder.glob("samples*.jsonl")):
-        rows = read_lines(path)
-        gone = [row for row in rows if row["index"] >= len(whole)]
-        if gone:
-            run.forget("generate", "screen", "measure", "prove", "export", "report")
-            _write_lines(path, [row for row in rows if row["index"] < len(whole)])
-            for name in (row[part] for row in gone for part in ("image", "mask") if row[part]):
-                run.path(name).unlink(missing_ok=True)
-    return whole
-
-
-def _write_lines(path: Path, lines: list[Line]) -> None:
-    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-
-
-def _read_plan(path: Path, count: int | None) -> list[Line]:
-    advice = "delete the file and run again: it is planned alike, and pairs that are made stay"
+def _read_plan(run: Run, count: int | None) -> list[PlanLine]:
+    advice = "delete the file and run again: it is planned alike, and samples that are made stay"
     try:
-        lines = read_lines(path)
+        lines = run.plan()
     except RunError as error:
         raise RunError(f"{str(error).partition(';')[0]}; {advice}") from None
-    first = [line.get("index") for line in lines if "round" not in line]
+    first = [line.index for line in lines if not line.round]
     if count is not None and first != list(range(count)):
+        path = run.path("plan.jsonl")
         raise RunError(f"{path}: {len(first)} lines are not the {count} lines that were planned; {advice}")
     return lines
 
 
 def _all_there(run: Run) -> bool:
-    """Return whether every planned pair has its line and its files: what a user deletes is made again."""
-    rows = run.samples()
-    plan = _read_plan(run.path("plan.jsonl"), None)
-    controls = run.controls()
-    whole = 0 < len(plan) == len(rows) and len(controls) == run.stage("generate").get("controls")
+    """Return whether every planned sample has its line and its files: what a user deletes is made again."""
+    rows, plan, controls = run.samples(), _read_plan(run, None), run.controls()
+    whole = 0 < len(plan) == len(rows) and len(controls) == run.record("generate").get("controls")
     rounds = [sum(asked.values()) for asked in read_rounds(run)]
-    of_rounds = Counter(line["round"] for line in plan if "round" in line)
+    of_rounds = Counter(line.round for line in plan if line.round)
     gone = read_discarded(run)
     return (
         whole
         and of_rounds == Counter(dict(enumerate(rounds, start=1)))
-        and all(_is_there(run, row) or row["index"] in gone for row in rows)
+        and all(_is_there(run, row) or row.index in gone for row in rows)
         and all(_is_there(run, row) for row in controls)
     )
 
 
-def _is_there(run: Run, row: dict[str, Any]) -> bool:
-    return row["status"] != "made" or (run.path(row["image"]).is_file() and run.path(row["mask"]).is_file())
+def _is_there(run: Run, row: Sample) -> bool:
+    return not row.made or (run.path(row.image).is_file() and run.path(row.mask).is_file())
 
 
-def _by_batch(lines: list[Line]) -> dict[int, list[Line]]:
-    groups: dict[int, list[Line]] = {}
+def _by_batch(lines: Sequence[PlanLine]) -> dict[int, list[PlanLine]]:
+    groups: dict[int, list[PlanLine]] = {}
     for line in lines:
-        groups.setdefault(line["batch"], []).append(line)
+        groups.setdefault(line.batch, []).append(line)
     return groups
 
 
-def _whole_batches(
-    run: Run, path: Path, batches: list[list[Line]], rows_of: Callable[[], list[dict[str, Any]]]
-) -> set[int]:
+def _whole_batches(run: Run, path: Path, batches: Sequence[list[PlanLine]], rows: Sequence[Sample]) -> set[int]:
     """Return the batches whose every line and file is on disk, from whichever shard; drop our lines of all others."""
     mend_lines(path)
-    there = {row["index"] for row in rows_of() if _is_there(run, row)}
-    whole = {group[0]["batch"] for group in batches if all(line["index"] in there for line in group)}
-    indices = {line["index"] for group in batches if group[0]["batch"] in whole for line in group}
-    own = read_lines(path)
-    keep = [row for row in own if row["index"] in indices]
-    if len(keep) < len(own):
-        _write_lines(path, keep)
+    there = {row.index for row in rows if _is_there(run, row)}
+    whole = {group[0].batch for group in batches if all(line.index in there for line in group)}
+    indices = {line.index for group in batches if group[0].batch in whole for line in group}
+    ours = read_records(path, Sample)
+    keep = [row for row in ours if row.index in indices]
+    if len(keep) < len(ours):
+        write_records(path, keep)
     return whole
 
 
 def _sort_lines(path: Path) -> None:
     """Put lines in the order of the plan: a batch that was made again in the middle stands at the end."""
-    rows = read_lines(path)
-    ordered = sorted(rows, key=lambda row: row["index"])
+    rows = read_records(path, Sample)
+    ordered = sorted(rows, key=lambda row: row.index)
     if rows != ordered:
-        _write_lines(path, ordered)
+        write_records(path, ordered)
 
 
-def _clear_controls(run: Run, stamp: str) -> None:
+def _clear_controls(run: Run, inputs: Inputs) -> None:
     """Take away the controls of another input; what a killed run made of this one stays."""
     mark = run.path("state", "controls.json")
-    if mark.exists() and read_json(mark).get("hash") == stamp:
+    if mark.exists() and not inputs.changes(read_json(mark)):
         return
-    shutil.rmtree(run.path(CONTROLS), ignore_errors=True)
-    for old in run.folder.glob(f"{CONTROLS}*.jsonl"):
-        old.unlink()
-    write_json(mark, {"hash": stamp})
+    _clear(run, "control")
+    write_json(mark, _mark(inputs))
 
 
-def _write(run: Run, folder: str, pair: Pair) -> dict[str, Any]:
-    row = dict(pair.row)
+def _clear(run: Run, role: Role) -> None:
+    shutil.rmtree(run.path(FOLDER[role]), ignore_errors=True)
+    for lines in run.folder.glob(f"{FOLDER[role]}*.jsonl"):
+        lines.unlink()
+
+
+def _write(run: Run, folder: str, pair: Pair) -> Sample:
+    """Write a sample's picture and mask, and return its line with the names of the files."""
+    sample = pair.sample
     if pair.picture is None or pair.mask is None:
-        return row | {"image": None, "mask": None}
+        return sample
     suffix = images.lossless_suffix(pair.picture)
-    name = f"{folder}/{row['index']:06d}"
+    name = f"{folder}/{sample.index:06d}"
     images.write(run.path(f"{name}{suffix}"), pair.picture)
     images.write_mask(run.path(f"{name}.mask.png"), pair.mask)
-    return row | {"image": f"{name}{suffix}", "mask": f"{name}.mask.png"}
+    return replace(sample, image=f"{name}{suffix}", mask=f"{name}.mask.png")
 
 
 @contextmanager

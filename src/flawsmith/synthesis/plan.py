@@ -7,135 +7,171 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from flawsmith.config import Config
-from flawsmith.data.masks.poses import Pose, apply_pose_mask, pose_mask, procedural, with_outline
+from flawsmith.data import images
+from flawsmith.data.masks.poses import Pose, Turn, apply_pose_mask, pose_mask, procedural, with_outline
 from flawsmith.data.photographs import Pictures
 from flawsmith.data.poisson import grown
 from flawsmith.data.split import Split
 from flawsmith.errors import DataError
 from flawsmith.interfaces import Generator
+from flawsmith.run.dataset import Dataset
 from flawsmith.run.progress import progress
+from flawsmith.run.records import PlanLine
+from flawsmith.run.rounds import Counts
 from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.prompt import parsed_prompt, prompted_pose
 from flawsmith.synthesis.train import jobs_of
 from flawsmith.synthesis.transfer import known_references, reference_of, shots_for, transfers
 from flawsmith.types import Example
 
-Line = dict[str, Any]
 _DONORS = 8
 """Photographs that are looked at for a control's normal matter."""
 _SHADE = 4
 """Sigma in pixels of what counts as shading, and how far round the mask it is compared."""
 
 
-def make_plan(config: Config, split: Split, plugin: type[Generator], pictures: Pictures) -> list[Line]:
+def make_plan(config: Config, data: Dataset, plugin: type[Generator]) -> list[PlanLine]:
     """Return the plan's lines, in the order in which they are made."""
-    known_references(config, split)
+    known_references(config, data.split)
+    return plan_lines(config, data, plugin, asked_counts(config, data.split))
+
+
+def asked_counts(config: Config, split: Split) -> Counts:
+    """Return how many samples the first plan holds of each (product, defect): more than asked where many are screened."""
     times = config.screen.times if config.screen.enabled else 1
-    asked = {key: math.ceil(times * number) for key, number in counts(config, split).items()}
-    return plan_lines(config, split, plugin, pictures, asked)
+    return {key: math.ceil(times * number) for key, number in counts(config, split).items()}
 
 
 def plan_lines(
     config: Config,
-    split: Split,
+    data: Dataset,
     plugin: type[Generator],
-    pictures: Pictures,
-    count_of: Mapping[tuple[str, str], int],
-    before: Sequence[Line] = (),
-) -> list[Line]:
-    """Return lines for so many pairs of each (product, defect type), numbered on from those planned before.
+    count_of: Counts,
+    before: Sequence[PlanLine] = (),
+    round: int = 0,
+) -> list[PlanLine]:
+    """Return lines for so many samples of each (product, defect), numbered on from those planned before.
 
     A line's choices and seed follow from its index, so no two rounds ask for the same.
     """
+    split = data.split
     job_of = {shot: job.name for job in jobs_of(config, split) for shot in job.shots}
     lent = transfers(config, split)
     order: list[tuple[str, str, str]] = []
     for (product, defect), count in count_of.items():
-        lender = lent.get((product, defect), product)
-        own = next(job_of[s] for s in split.shots if (s.product, s.defect) == (lender, defect))
-        order += [(own, product, defect)] * count
-    # Kinds take turns within a job, so that the first half of a run shows all of them.
+        owner = lent.get((product, defect), product)
+        job = next(job_of[shot] for shot in split.shots if (shot.product, shot.defect) == (owner, defect))
+        order += [(job, product, defect)] * count
+    # Types take turns within a job, so that the first half of a run shows all of them.
     turn: Counter[tuple[str, str, str]] = Counter()
     keyed = []
     for item in order:
         keyed.append((item[0], turn[item], item[1], item[2]))
         turn[item] += 1
-    lines: list[Line] = []
-    first = before[-1]["index"] + 1 if before else 0
-    batch, last, size = before[-1]["batch"] if before else -1, "", 0
-    with progress("plan", len(keyed), "pairs") as advance:
+    lines: list[PlanLine] = []
+    first = before[-1].index + 1 if before else 0
+    batch, last, size = before[-1].batch if before else -1, "", 0
+    with progress("plan", len(keyed), "samples") as advance:
         for index, (job, _, product, defect) in enumerate(sorted(keyed), start=first):
             if job != last or size == config.generate.batch:
                 batch, size, last = batch + 1, 0, job
             size += 1
-            line: Line = {"index": index, "batch": batch, "job": job, "product": product, "defect": defect}
-            if (product, defect) in lent:
-                line["borrowed"] = lent[product, defect]
-            line |= _choices(config, split, plugin, pictures, line)
+            owner = lent.get((product, defect), "")
+            kin = shots_for(owner or product, defect, split.shots)
+            line = _choose(
+                config,
+                data,
+                plugin,
+                kin,
+                PlanLine(
+                    index=index,
+                    role="sample",
+                    batch=batch,
+                    job=job,
+                    generator=config.generator.name,
+                    product=product,
+                    defect=defect,
+                    seed=0,
+                    normal="",
+                    shot="",
+                    mask_source="shots",
+                    transferred_from=owner,
+                    round=round,
+                ),
+            )
             if plugin.reads_reference:
-                line["reference"] = reference_of(config, split, pictures, line)
+                line = replace(line, reference=reference_of(config, data, line))
             lines.append(line)
             advance()
     return lines
 
 
-def make_controls(
-    config: Config, split: Split, plugin: type[Generator], pictures: Pictures, lines: Sequence[Line]
-) -> list[Line]:
-    """Return the controls' lines: places of some of the pairs, evenly over the defect types, to be repainted as normal.
+def make_controls(config: Config, data: Dataset, plugin: type[Generator], lines: Sequence[PlanLine]) -> list[PlanLine]:
+    """Return the negative controls' lines: places of some of the samples, evenly over the types, repainted as normal.
 
-    A control is painted on its pair's photograph, in its pair's mask. The normal matter to start from comes from the
-    same place of another photograph where the product fills its pictures; a part that lies in any direction has no same
-    place, so there it is the photograph's own.
+    A control is painted on its sample's photograph, in its sample's mask. The normal matter to start from comes from
+    the same place of another photograph where the product fills its pictures; a part that lies in any direction has no
+    same place, so there it is the photograph's own.
     """
     if not plugin.paints_controls or not config.generate.controls:
         return []
-    share, seen = config.generate.controls, Counter[tuple[str, str]]()
-    controls: list[Line] = []
+    share, count = config.generate.controls, Counter[tuple[str, str]]()
+    controls: list[PlanLine] = []
     batch, last, size = -1, "", 0
     for line in lines:
-        key = (line["product"], line["defect"])
-        if "borrowed" in line:  # controls serve the proof, and what was never seen on a product is not proved on it
+        key = (line.product, line.defect)
+        if line.transferred_from:  # controls serve the proof, and what a product never had is not proved on it
             continue
-        seen[key] += 1
-        if int(seen[key] * share) == int((seen[key] - 1) * share):
+        count[key] += 1
+        if int(count[key] * share) == int((count[key] - 1) * share):
             continue
-        if line["job"] != last or size == config.generate.batch:
-            batch, size, last = batch + 1, 0, line["job"]
+        if line.job != last or size == config.generate.batch:
+            batch, size, last = batch + 1, 0, line.job
         size += 1
-        rng = np.random.default_rng((config.seed, 33, line["index"]))
-        number = {"index": len(controls), "twin": line["index"], "batch": batch, "seed": int(rng.integers(2**31))}
-        controls.append({**line, **number, "donor": _donor(config, split, pictures, line, rng)})
+        rng = np.random.default_rng((config.seed, 33, line.index))
+        controls.append(
+            replace(
+                line,
+                role="control",
+                index=len(controls),
+                control_of=line.index,
+                batch=batch,
+                seed=int(rng.integers(2**31)),
+                donor=_donor(config, data, line, rng),
+            )
+        )
     return controls
 
 
-def _donor(config: Config, split: Split, pictures: Pictures, line: Line, rng: np.random.Generator) -> str:
+def _donor(config: Config, data: Dataset, line: PlanLine, rng: np.random.Generator) -> str:
     """Return the id of the photograph whose normal matter a control starts from.
 
     Of a few drawn at random, the one whose shading is most like this one's in and round the mask: an edge or a shadow
     that only the other photograph has would look like damage.
     """
-    if not pictures.is_surface(line["product"]):
-        return str(line["normal"])
+    split, photographs = data.split, data.photographs
+    if not photographs.is_surface(line.product):
+        return line.normal
     by_id = {example.id: example for example in (*split.normals, *split.shots)}
-    others = [e for e in split.normals if e.product == line["product"] and e.id != line["normal"]]
+    others = [e for e in split.normals if e.product == line.product and e.id != line.normal]
     if not others:
-        return str(line["normal"])
-    normal, shot = by_id[line["normal"]], by_id[line["shot"]]
-    mask = asked_mask(line, normal, shot, shots_for(line, split.shots), pictures, config.generate.turn)
-    seen = grown(mask, _SHADE)
-    here = _shading(pictures.read(normal).model(), mask.shape)[seen]
+        return line.normal
+    normal, shot = by_id[line.normal], by_id[line.shot]
+    mask = asked_mask(line, normal, shot, split.shots, photographs, config.generate.turn)
+    near = grown(mask, _SHADE)
+    here = _shading(photographs.read(normal).model(), mask.shape)[near]
     gaps = {}
-    for place in rng.choice(len(others), min(_DONORS, len(others)), replace=False):
-        there = _shading(pictures.read(others[place]).model(), mask.shape)[seen]
-        gaps[others[place].id] = float((there - here).std())
+    for number in rng.choice(len(others), min(_DONORS, len(others)), replace=False):
+        there = _shading(photographs.read(others[number]).model(), mask.shape)[near]
+        gaps[others[number].id] = float((there - here).std())
     return min(gaps, key=lambda name: gaps[name])
 
 
@@ -145,36 +181,40 @@ def _shading(picture: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(cv2.GaussianBlur(scaled, (0, 0), _SHADE))
 
 
-def _choices(config: Config, split: Split, plugin: type[Generator], pictures: Pictures, asked: Line) -> Line:
-    product = asked["product"]
-    rng = np.random.default_rng((config.seed, 31, asked["index"]))
+def _choose(
+    config: Config, data: Dataset, plugin: type[Generator], shots: Sequence[Example], line: PlanLine
+) -> PlanLine:
+    """Return a line with its seed, photograph, shot, mask and pose chosen, all from its index."""
+    rng = np.random.default_rng((config.seed, 31, line.index))
     seed = int(rng.integers(2**31))
-    shots = shots_for(asked, split.shots)
-    normals = [e for e in split.normals if e.product == product]
+    normals = [example for example in data.split.normals if example.product == line.product]
     if not normals:
-        raise DataError(f"product {product!r} has no normal part to paint on; add photographs of good parts")
+        raise DataError(f"product {line.product!r} has no normal part to paint on; add photographs of good parts")
     shot, normal = shots[int(rng.integers(len(shots)))], normals[int(rng.integers(len(normals)))]
     masks = config.generate.masks
     source = masks if masks != "mixed" else ("shots" if rng.random() < 0.5 else "procedural")
     if plugin.needs_shot:
         source = "shots"
-    pose, look = None, ""
+    pose, appearance = None, ""
     if config.generate.prompt:
         source = "shots"
-        parsed = parsed_prompt(config, split)
-        shot, pose = prompted_pose(parsed, shots, normal, pictures, rng, turn=config.generate.turn)
-        look = parsed.look
+        parsed = parsed_prompt(config, data.split)
+        shot, pose = prompted_pose(parsed, shots, normal, data.photographs, rng, turn=config.generate.turn)
+        appearance = parsed.look
     elif source == "shots":
-        pose = _pose(config, shot, normal, pictures, rng)
-    line: Line = {"seed": seed, "normal": normal.id, "shot": shot.id, "masks": source, "pose": None}
-    if look:
-        line["look"] = look
-    if pose is not None:
-        line["pose"] = pose.to_json()
-        # Another product's outline says nothing of this one's.
-        own = shot.product == product and not pictures.is_surface(product)
-        line["outline"] = config.generate.outline and own
-    return line
+        pose = _pose(config, shot, normal, data.photographs, rng)
+    # Another product's outline says nothing of this one's.
+    outlined = shot.product == line.product and not data.photographs.is_surface(line.product)
+    return replace(
+        line,
+        seed=seed,
+        normal=normal.id,
+        shot=shot.id,
+        mask_source=source,
+        pose=pose,
+        outline=pose is not None and config.generate.outline and outlined,
+        appearance=appearance,
+    )
 
 
 def _pose(config: Config, shot: Example, normal: Example, pictures: Pictures, rng: np.random.Generator) -> Pose:
@@ -196,21 +236,32 @@ def _pose(config: Config, shot: Example, normal: Example, pictures: Pictures, rn
 
 
 def asked_mask(
-    line: Line, normal: Example, shot: Example, kin: Sequence[Example], pictures: Pictures, turn: Any
+    line: PlanLine, normal: Example, shot: Example, shots: Sequence[Example], photographs: Pictures, turn: Turn
 ) -> np.ndarray:
-    """Return where a plan line wants damage, bool (H,W) of the normal's size, never empty."""
-    shape = pictures.read(normal).native.shape[:2]
-    if line["masks"] == "shots":
-        mask = pictures.read(shot).mask
+    """Return where a plan line wants damage, bool (H,W) of the normal's size, never empty.
+
+    Args:
+        line: The line.
+        normal: What it is painted on.
+        shot: What lends the damage.
+        shots: All shots of the run; the statistics of drawn masks are those of the line's own type.
+        photographs: Reads them.
+        turn: How drawn masks may lie.
+    """
+    shape = photographs.read(normal).native.shape[:2]
+    if line.mask_source == "file":
+        return images.read_mask(Path(line.mask_file), shape)
+    if line.pose is not None:
+        mask = photographs.read(shot).mask
         assert mask is not None
-        pose = Pose.from_json(line["pose"])
-        posed = apply_pose_mask(mask, pose, shape)
-        if "borrowed" in line:  # what another product's damage would do to the backdrop is no damage of this one
-            on_part = posed & pictures.part(normal)
+        posed = apply_pose_mask(mask, line.pose, shape)
+        if line.transferred_from:  # what another product's damage would do to the backdrop is no damage of this one
+            on_part = posed & photographs.part(normal)
             return on_part if on_part.any() else posed
-        if not line.get("outline"):
+        if not line.outline:
             return posed
-        return with_outline(posed, apply_pose_mask(pictures.part(shot), pose, shape), pictures.part(normal))
-    rng = np.random.default_rng((line["seed"], 32))
-    real = [mask for mask in (pictures.read(example).mask for example in kin) if mask is not None]
-    return procedural(real, shape, pictures.part(normal), rng, turn=turn)
+        return with_outline(posed, apply_pose_mask(photographs.part(shot), line.pose, shape), photographs.part(normal))
+    rng = np.random.default_rng((line.seed, 32))
+    kin = shots_for(line.transferred_from or line.product, line.defect, shots)
+    real = [mask for mask in (photographs.read(example).mask for example in kin) if mask is not None]
+    return procedural(real, shape, photographs.part(normal), rng, turn=turn)

@@ -15,10 +15,10 @@ from flawsmith.config import Settings
 from flawsmith.data import images
 from flawsmith.files import read_json, write_json
 from flawsmith.run.folder import Run
+from flawsmith.run.records import PlanLine
 
 if TYPE_CHECKING:
     from flawsmith.synthesis.paint import Painter
-    from flawsmith.synthesis.plan import Line
 
 MOST = 8
 """Kinds that get a row."""
@@ -32,7 +32,7 @@ def turned(settings: Settings, name: str, value: float) -> Settings:
 
 
 def paint_sweep(
-    run: Run, lines: Sequence[Line], name: str, values: Sequence[float], painter_of: Callable[[str], Painter]
+    run: Run, lines: Sequence[PlanLine], name: str, values: Sequence[float], painter_of: Callable[[str], Painter]
 ) -> None:
     """Paint the rows of a run whose pairs are all made; nothing is done when they are there for these pairs.
 
@@ -45,26 +45,26 @@ def paint_sweep(
     """
     if has_sweep(run):
         return
-    first: dict[tuple[str, str], Line] = {}
+    first: dict[tuple[str, str], PlanLine] = {}
     for line in lines:
-        first.setdefault((line["product"], line["defect"]), line)
+        first.setdefault((line.product, line.defect), line)
     shutil.rmtree(run.path("sweep"), ignore_errors=True)
     rows: list[dict[str, Any]] = []
     for line in list(first.values())[:MOST]:
-        painter = painter_of(line["job"])
+        painter = painter_of(line.job)
         told = painter.generator.settings
         made = []
         for value in values:
             painter.generator.settings = turned(told, name, value)
             (pair,) = painter.paint([line])
-            file = f"sweep/{line['index']:06d}-{value:g}.png"
+            file = f"sweep/{line.index:06d}-{value:g}.png"
             if pair.picture is not None and pair.mask is not None:
                 images.write(run.path(file), pair.picture)
                 images.write_mask(run.path(file).with_suffix(".mask.png"), pair.mask)
             made.append({"value": value, "image": file if pair.picture is not None else ""})
         painter.generator.settings = told
-        kept = ("product", "defect", "normal", "shot", "reference")
-        rows.append({**{key: line[key] for key in kept if key in line}, "made": made})
+        row = {name: getattr(line, name) for name in ("product", "defect", "normal", "shot")}
+        rows.append({**row, "reference": line.reference or line.shot, "made": made})
     write_json(run.path("sweep.json"), {"hash": run.stage_hash("generate"), "sweep": name, "rows": rows})
 
 

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from flawsmith import registry
-from flawsmith.config import Config, validate
+from flawsmith.config import Config, Settings, validate
 from flawsmith.data.augmentation import View, damage_view, loosened, normal_view
 from flawsmith.data.photographs import Pictures, windows_over
 from flawsmith.data.split import Split
 from flawsmith.data.tensors import image_tensor, mask_tensor
 from flawsmith.errors import ConfigError
-from flawsmith.files import digest, write_json
+from flawsmith.files import file_digest, write_json
 from flawsmith.interfaces import Generator
 from flawsmith.nn.backbone import Backbone
-from flawsmith.nn.features import file_fingerprint
 from flawsmith.nn.trainer import Trainer
 from flawsmith.nn.weights import load_tensors, save_tensors
-from flawsmith.run.dataset import split_data
+from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
+from flawsmith.run.stage import Inputs, is_done, stage
 from flawsmith.types import Batch, Encoded, Example
 
 ENCODE_BATCH = 16
@@ -80,64 +80,82 @@ def working_size(config: Config, backbone: Backbone | None) -> int:
     return size
 
 
-def train_hash(run: Run, split: Split, backbone: Backbone | None) -> str:
-    """Return the input hash of the stage: same hash, same weights."""
-    config = run.config
-    # Shots by content: a mask that was drawn anew may well have the old one's size.
-    used = [(e.id, digest(e.image), digest(e.mask) if e.mask else "") for e in split.shots]
-    used += [(e.id, str(e.image.stat().st_size), "") for e in split.normals]
-    tree = config.model_dump(mode="json", include={"seed", "generator", "windows", "train"})
-    tree["train"].pop("save_every")
-    own = tree["generator"]["settings"]
-    for name in generator_class(config).sampling_only:
-        part, _, key = name.rpartition(".")
-        (own.get(part, {}) if part else own).pop(key, None)
-        if part and not own.get(part):
-            own.pop(part, None)
-    begun = [started] if (started := _started(run)) else []
-    return digest(tree, used, backbone.fingerprint if backbone else "", str(backbone.dtype) if backbone else "", *begun)
+def generator_settings(config: Config) -> Settings:
+    """Return the generator's own settings, checked."""
+    return validate(generator_class(config).Settings, config.generator.settings, where="generator.settings")
 
 
-def _started(run: Run) -> dict[str, str]:
-    """Return the files that training starts from -> a hash of their contents, cached when they are gone."""
-    plugin, known = generator_class(run.config), run.stage("train").get("started", {})
-    settings = validate(plugin.Settings, run.config.generator.settings, where="generator.settings")
-    return {str(p): file_fingerprint(p) if p.is_file() else known.get(str(p), "") for p in plugin.starts_from(settings)}
-
-
-def is_trained(run: Run, stamp: str) -> bool:
-    """Return whether the stage is done with this input, and its weights are still there."""
-    done = run.stage("train")
-    return done.get("hash") == stamp and all(run.path(name).is_file() for name in done.get("weights", ()))
-
-
-def train(run: Run) -> None:
-    """Run the stage; does nothing when it is done already with the same input, and goes on from a checkpoint."""
-    config = run.config
+def generator_inputs(config: Config, output: str, **content: Any) -> Inputs:
+    """Return the inputs of `train` or `generate`: those of the configuration and of the generator's own settings."""
     plugin = generator_class(config)
-    settings = validate(plugin.Settings, config.generator.settings, where="generator.settings")
-    split = split_data(run)
-    backbone = load_backbone(config)
-    stamp, started = train_hash(run, split, backbone), _started(run)
-    if is_trained(run, stamp):
-        return
-    begun = time.time()
-    pictures = Pictures(split.normals)
-    kept: list[Path] = []
-    for job in jobs_of(config, split):
-        folder = run.path("weights", *job.name.split("/"))
-        generator = plugin(backbone, settings)
-        if generator.trainable() and config.train.steps:
-            losses = _fit(run, generator, job, pictures, working_size(config, backbone), stamp)
-            write_json(folder / "losses.json", {"steps": len(losses), "losses": losses})
-        generator.save(folder)
-        kept += [folder / "settings.json", *(folder / f"{name}.safetensors" for name in generator.trainable())]
-    facts = (
-        {"name": backbone.name, "fingerprint": backbone.fingerprint, "dtype": str(backbone.dtype)} if backbone else None
+    inputs = Inputs.of(config, output, **content)
+    given, plain = (
+        {f"generator.settings.{name}": value for name, value in plugin.affecting(settings, output).items()}
+        for settings in (generator_settings(config), plugin.Settings())
     )
-    names = [path.relative_to(run.folder).as_posix() for path in kept]
-    run.finish("train", stamp, backbone=facts, generator=config.generator.name, weights=names, started=started)
-    run.log(stage="train", seconds=round(time.time() - begun, 1), what=f"{config.train.steps} steps")
+    return Inputs({**inputs.settings, **given}, {**inputs.defaults, **plain}, inputs.content)
+
+
+def train_inputs(run: Run, data: Dataset, backbone: Backbone | None) -> Inputs:
+    """Return what the stage depends on: equal inputs, equal weights."""
+    files = {path: content for path, content in _starting_files(run).items() if content}
+    return generator_inputs(
+        run.config,
+        "train",
+        shots=data.content(data.split.shots),
+        normals=data.content(data.split.normals),
+        backbone=[backbone.fingerprint, str(backbone.dtype)] if backbone else [],
+        **({"starts_from": files} if files else {}),
+    )
+
+
+def _starting_files(run: Run) -> dict[str, str]:
+    """Return the files that training starts from -> a hash of their contents, remembered when they are gone."""
+    known = run.record("train").get("inputs", {}).get("content", {}).get("starts_from", {})
+    paths = generator_class(run.config).starts_from(generator_settings(run.config))
+    return {str(path): file_digest(path) if path.is_file() else known.get(str(path), "") for path in paths}
+
+
+def is_trained(run: Run, inputs: Inputs) -> bool:
+    """Return whether the stage is done with these inputs, and its weights are still there."""
+    return is_done(run, "train", inputs, _weights(run))
+
+
+def _weights(run: Run) -> list[Path]:
+    return [run.path(name) for name in run.record("train").get("weights", ())]
+
+
+def train(run: Run, data: Dataset | None = None) -> None:
+    """Run the stage; does nothing when it is done already with the same input, and goes on from a checkpoint.
+
+    Args:
+        run: The run.
+        data: Its photographs, when they are open already.
+    """
+    config = run.config
+    data = data or open_dataset(run)
+    backbone = load_backbone(config)
+    inputs = train_inputs(run, data, backbone)
+    with stage(run, "train", inputs, outputs=_weights(run)) as work:
+        if work.done:
+            return
+        plugin, settings = generator_class(config), generator_settings(config)
+        weights: list[Path] = []
+        for job in jobs_of(config, data.split):
+            folder = run.path("weights", *job.name.split("/"))
+            generator = plugin(backbone, settings)
+            if generator.trainable() and config.train.steps:
+                size = working_size(config, backbone)
+                losses = _fit(run, generator, job, data.photographs, size, work.stamp)
+                write_json(folder / "losses.json", {"steps": len(losses), "losses": losses})
+            generator.save(folder)
+            weights += [folder / "settings.json", *(folder / f"{name}.safetensors" for name in generator.trainable())]
+        work.facts["generator"] = config.generator.name
+        work.facts["weights"] = [path.relative_to(run.folder).as_posix() for path in weights]
+        if backbone:
+            dtype = str(backbone.dtype)
+            work.facts["backbone"] = {"name": backbone.name, "fingerprint": backbone.fingerprint, "dtype": dtype}
+        work.what = f"{config.train.steps} steps"
 
 
 def _fit(run: Run, generator: Generator, job: Job, pictures: Pictures, size: int, stamp: str) -> list[float]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from flawsmith.config import Config
-from flawsmith.data.masks.poses import Pose, apply_pose_mask
-from flawsmith.data.photographs import Pictures
+from flawsmith.data.masks.poses import apply_pose_mask
 from flawsmith.data.poisson import grown
 from flawsmith.data.split import Split
 from flawsmith.errors import ConfigError, nearest
-from flawsmith.run.dataset import unknown_defects
+from flawsmith.run.dataset import Dataset, unknown_defects
+from flawsmith.run.records import PlanLine
 from flawsmith.types import Example
 
 _ROUND = 6
@@ -46,10 +45,9 @@ def transfers(config: Config, split: Split) -> dict[tuple[str, str], str]:
     return lent
 
 
-def shots_for(line: dict[str, Any], shots: Sequence[Example]) -> list[Example]:
-    """Return the shots of a line's defect type: the product's own, or the lender's."""
-    owner = line.get("borrowed", line["product"])
-    return [e for e in shots if (e.product, e.defect) == (owner, line["defect"])]
+def shots_for(product: str, defect: str, shots: Sequence[Example]) -> list[Example]:
+    """Return the shots of one type of one product."""
+    return [shot for shot in shots if (shot.product, shot.defect) == (product, defect)]
 
 
 def known_references(config: Config, split: Split) -> None:
@@ -70,39 +68,39 @@ def known_references(config: Config, split: Split) -> None:
             )
 
 
-def reference_of(config: Config, split: Split, pictures: Pictures, line: dict[str, Any]) -> str:
-    """Return the id of the shot whose look a line's damage shall have; see `known_references`."""
-    value = config.generate.reference
-    asked = value.get(line["defect"], "shot") if isinstance(value, dict) else value
-    rng = np.random.default_rng((config.seed, 34, line["index"]))
-    kin = shots_for(line, split.shots)
+def reference_of(config: Config, data: Dataset, line: PlanLine) -> str:
+    """Return the id of the shot whose appearance a line's damage shall have; see `known_references`."""
+    shots, value = data.split.shots, config.generate.reference
+    asked = value.get(line.defect, "shot") if isinstance(value, dict) else value
+    rng = np.random.default_rng((config.seed, 34, line.index))
+    kin = shots_for(line.transferred_from or line.product, line.defect, shots)
     if asked == "shot":
-        return str(line["shot"])
+        return line.shot
     if asked == "random":
         return kin[int(rng.integers(len(kin)))].id
     if asked == "nearest":
-        return _nearest(split, pictures, line, kin)
-    if any(shot.id == asked for shot in split.shots):
+        return _nearest(data, line, kin)
+    if any(shot.id == asked for shot in shots):
         return asked
-    named = [shot for shot in split.shots if shot.defect == asked]
-    named = [shot for shot in named if shot.product == line["product"]] or named
+    named = [shot for shot in shots if shot.defect == asked]
+    named = [shot for shot in named if shot.product == line.product] or named
     return named[int(rng.integers(len(named)))].id
 
 
-def _nearest(split: Split, pictures: Pictures, line: dict[str, Any], kin: Sequence[Example]) -> str:
+def _nearest(data: Dataset, line: PlanLine, kin: Sequence[Example]) -> str:
     """Return the shot whose surroundings are most like those of the place to be painted, in tone and contrast."""
-    normal = next(e for e in split.normals if e.id == line["normal"])
-    shape = pictures.read(normal).native.shape[:2]
-    shot = next(e for e in split.shots if e.id == line["shot"])
-    own = pictures.read(shot).mask
-    assert own is not None
-    place = apply_pose_mask(own, Pose.from_json(line["pose"]), shape) if line["pose"] else np.ones(shape, bool)
-    here = _surroundings(pictures.read(normal).model(), place)
+    photographs = data.photographs
+    normal = next(example for example in data.split.normals if example.id == line.normal)
+    shape = photographs.read(normal).native.shape[:2]
+    mask = photographs.read(next(shot for shot in data.split.shots if shot.id == line.shot)).mask
+    assert mask is not None
+    where = apply_pose_mask(mask, line.pose, shape) if line.pose else np.ones(shape, bool)
+    here = _surroundings(photographs.read(normal).model(), where)
     gaps = {}
-    for one in kin:
-        seen = pictures.read(one)
-        assert seen.mask is not None
-        gaps[one.id] = float(np.abs(_surroundings(seen.model(), seen.mask) - here).sum())
+    for shot in kin:
+        photograph = photographs.read(shot)
+        assert photograph.mask is not None
+        gaps[shot.id] = float(np.abs(_surroundings(photograph.model(), photograph.mask) - here).sum())
     return min(gaps, key=lambda name: gaps[name])
 
 

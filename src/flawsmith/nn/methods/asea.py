@@ -60,7 +60,7 @@ class Reading:
 
 
 def read(reader: CSM, image: Tensor, texts: Sequence[str], mask: Tensor, asea: ASEA) -> Reading:
-    """Fingerprint at references. Rows are optimised side by side and do not influence one another, save by rounding.
+    """Look at references. Rows are optimised side by side and do not influence one another, save by rounding.
 
     Args:
         reader: A frozen reader.

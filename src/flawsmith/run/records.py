@@ -1,0 +1,254 @@
+"""The records that travel between stages: what is planned, what was made of it, and what the gate said of that.
+
+    plan.jsonl                      PlanLine, one per sample, written before any is made
+    samples.jsonl, controls.jsonl   Sample, one per plan line that was tried
+    scores.jsonl                    Verdict, one per sample that the gate judged
+
+Each file holds one JSON object per line. A field that has its default value is not written, so a field that comes later
+changes no file of today. Nothing else in the house reads or writes these lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from flawsmith.data.masks.poses import Pose
+from flawsmith.data.tiling import Window
+from flawsmith.errors import RunError
+from flawsmith.files import append_lines, read_lines, write_lines
+
+Role = Literal["sample", "control"]
+"""A sample has damage. A control (negative control) is a normal part repainted as normal, in a sample's place."""
+MADE = "made"
+"""Status of what was made; every other status says why it was given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLine:
+    """One sample or control, decided before anything is made: same line, same bytes."""
+
+    index: int
+    """Its number among the lines of its role; names its files."""
+    role: Role
+    batch: int
+    """Lines with the same number are painted together; that is part of a sample's identity, for it decides rounding."""
+    job: str
+    """The trained model that paints it, a folder below weights/."""
+    generator: str
+    """The generator that paints it."""
+    product: str
+    defect: str
+    """Its defect type; of a control, that of the sample whose place it takes."""
+    seed: int
+    normal: str
+    """Id of the photograph that is painted on."""
+    shot: str
+    """Id of the shot that lends its damage, or its statistics."""
+    mask_source: Literal["shots", "procedural", "file"]
+    """A re-posed shot's mask, a drawn shape, or `mask_file`."""
+    mask_file: str = ""
+    """With `mask_source = "file"`: a mask picture of the photograph's size."""
+    pose: Pose | None = None
+    """How the shot is laid on the photograph."""
+    outline: bool = False
+    """Whether the mask also takes the photograph's outline beside the shot's damage (a broken tip)."""
+    appearance: str = ""
+    """Words that go before the defect type in prompts, "small faint" say."""
+    reference: str = ""
+    """Id of the shot whose appearance the damage gets."""
+    transferred_from: str = ""
+    """The product that the defect type was seen on, when it is another than the one painted on."""
+    round: int = 0
+    """0 = the first plan, 1 = what the first screening found to be lacking, and so on."""
+    control_of: int = -1
+    """Index of the sample whose place a control takes."""
+    donor: str = ""
+    """Id of the photograph whose normal matter a control starts from."""
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it is a negative control."""
+        return self.role == "control"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line as JSON values."""
+        return _plain(self, pose=self.pose.to_json() if self.pose else None)
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> PlanLine:
+        """Read what `to_json` returned."""
+        return _record(cls, tree, pose=lambda value: Pose.from_json(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What became of a plan line: a picture with its mask, or why it was given up."""
+
+    index: int
+    role: Role
+    status: str
+    """`made`, or why it was given up: `invisible`, or a generator's own word."""
+    generator: str
+    product: str
+    defect: str
+    normal: str
+    """Id of the photograph that was painted on."""
+    shot: str
+    """Id of the shot that lent its damage."""
+    seed: int
+    attempt: int
+    """How many seeds were tried before this one."""
+    paint: str
+    """`residual`, `replace` or `whole`: how the window came back into the photograph."""
+    windows: tuple[Window, ...]
+    painted_share: float
+    """Share of the asked mask in which the paint shows, 0 to 1."""
+    area: int
+    """Pixels of the mask; 0 when nothing was made."""
+    image: str = ""
+    """Path of the picture below the run folder; "" = none was made."""
+    mask: str = ""
+    """Path of the mask below the run folder, an 8-bit picture of 0 and 255."""
+    reference: str = ""
+    transferred_from: str = ""
+    control_of: int = -1
+
+    @property
+    def made(self) -> bool:
+        """Whether there is a picture."""
+        return self.status == MADE
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line as JSON values."""
+        return _plain(self, windows=[window.to_json() for window in self.windows])
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> Sample:
+        """Read what `to_json` returned."""
+        return _record(cls, tree, windows=lambda value: tuple(Window.from_json(one) for one in value))
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why the gate rejected a sample."""
+
+    score: str
+    """The score that lies below its threshold."""
+    text: str
+    """What that means, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """A label that was fitted anew to what changed; the sample as it was stays in samples/."""
+
+    image: str
+    """Path below the run folder."""
+    mask: str
+    area: int
+    """Pixels of the new mask."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the gate said of one picture."""
+
+    name: str
+    """Of a run's sample its index in six digits; of anyone's picture its file name without suffix."""
+    product: str
+    defect: str
+    kept: bool
+    reasons: tuple[Reason, ...] = ()
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+    """Every score by name, higher is better; None = the filter cannot tell."""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """The least value of each score that was judged."""
+    repair: Repair | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line as JSON values."""
+        return _plain(
+            self,
+            reasons=[{"score": reason.score, "text": reason.text} for reason in self.reasons],
+            scores=dict(self.scores),
+            thresholds=dict(self.thresholds),
+            repair=_plain(self.repair) if self.repair else None,
+        )
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> Verdict:
+        """Read what `to_json` returned."""
+        return _record(
+            cls,
+            tree,
+            reasons=lambda value: tuple(_record(Reason, one) for one in value),
+            repair=lambda value: _record(Repair, value),
+        )
+
+
+Line = PlanLine | Sample | Verdict
+L = TypeVar("L", PlanLine, Sample, Verdict)
+R = TypeVar("R")
+_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "str": (str,), "bool": (bool,), "float": (int, float)}
+
+
+def read_records(path: Path, of: type[L]) -> list[L]:
+    """Read a file of records; a torn last line (killed while writing) is dropped, [] when there is no file.
+
+    Raises:
+        RunError: a line is not JSON, or not such a record; names the line.
+    """
+    made: list[L] = []
+    for number, tree in enumerate(read_lines(path), start=1):
+        try:
+            made.append(of.from_json(tree))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            what = f"line {number} is no {of.__name__} ({error})"
+            raise RunError(f"{path}: {what}; delete that line and run again") from None
+    return made
+
+
+def write_records(path: Path, records: Iterable[Line]) -> None:
+    """Write a file of records, whole or not at all."""
+    write_lines(path, (record.to_json() for record in records))
+
+
+def append_records(path: Path, records: Iterable[Line]) -> None:
+    """Append records in one write, so that a kill tears at most the last."""
+    append_lines(path, [record.to_json() for record in records])
+
+
+def _plain(record: Any, **converted: Any) -> dict[str, Any]:
+    """Return a record's fields as JSON values, without those that have their default."""
+    tree = {}
+    for one in fields(record):
+        value = getattr(record, one.name)
+        default = one.default_factory() if one.default_factory is not MISSING else one.default
+        if default is MISSING or value != default:
+            tree[one.name] = converted.get(one.name, value)
+    return tree
+
+
+def _record(of: type[R], tree: Mapping[str, Any], **converters: Any) -> R:
+    """Make a record of JSON values; fields that are not there have their default.
+
+    Raises:
+        ValueError: a field is missing, unknown or of another type.
+    """
+    known = {one.name: one for one in fields(of)}  # type: ignore[arg-type]
+    if unknown := tree.keys() - known.keys():
+        raise ValueError(f"{sorted(unknown)[0]!r} is unknown")
+    values = {}
+    for name, one in known.items():
+        if name in tree:
+            value = tree[name]
+            wanted = _TYPES.get(str(one.type))
+            if wanted is not None and (not isinstance(value, wanted) or isinstance(value, bool) != (wanted == (bool,))):
+                raise ValueError(f"{name} is {value!r}")
+            values[name] = converters[name](value) if name in converters else value
+        elif one.default is MISSING and one.default_factory is MISSING:
+            raise ValueError(f"{name} is missing")
+    return of(**values)

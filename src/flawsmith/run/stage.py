@@ -1,0 +1,121 @@
+"""The protocol of a stage, written once: what it depends on, whether it is done, what follows from it, and the log.
+
+    with stage(run, "measure", inputs, outputs=[path]) as work:
+        if work.done:
+            return path
+        ...
+        work.what = "100 samples"
+
+A stage is done when it was finished with the same inputs and its outputs are still there. When it has to be done again,
+what later stages recorded is taken back first. A killed stage, or one that raises, is not finished.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flawsmith.config import Config, affecting, differing
+from flawsmith.files import digest
+from flawsmith.run.folder import Run
+
+FOLLOWS: dict[str, tuple[str, ...]] = {
+    "train": (),
+    "generate": ("screen", "measure", "prove", "export", "report"),
+    "screen": ("measure", "prove", "export", "report"),
+    "measure": ("report",),
+    "prove": ("report",),
+    "export": (),
+    "report": (),
+}
+"""The stages, and those whose record is taken back when one is done again. What `train` changes, `generate` notices by
+its inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a stage depends on: its settings, and the content that it reads."""
+
+    settings: Mapping[str, Any]
+    """{dotted name: JSON value} of every setting that affects the stage."""
+    defaults: Mapping[str, Any]
+    """The same with every setting at its default."""
+    content: Mapping[str, Any]
+    """{what: hash} of pictures, weights and earlier stages, JSON values."""
+
+    @classmethod
+    def of(cls, config: Config, output: str, **content: Any) -> Inputs:
+        """Return the inputs of an output of the configuration; see `config.Affects`."""
+        return cls(affecting(config, output), affecting(Config(), output), content)
+
+    def changes(self, record: Mapping[str, Any]) -> list[str]:
+        """Return what differs from the inputs that a stage's record holds; [] = nothing.
+
+        A setting that came with a later version counts only when its value is not its default, so a finished stage
+        stays finished.
+        """
+        before = record.get("inputs") or {}
+        content: Mapping[str, Any] = before.get("content") or {}
+        differs = [name for name, value in self.content.items() if content.get(name) != value]
+        return differing(before.get("settings") or {}, self.settings, self.defaults) + differs
+
+
+@dataclass(slots=True)
+class Work:
+    """A stage while it is done."""
+
+    stamp: str
+    """Identifies what it makes: equal inputs, equal stamp."""
+    done: bool
+    """It was finished with these inputs, and its outputs are there: nothing is to do."""
+    what: str = ""
+    """For the log: what was done, in a few words."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What later stages want to know; kept in manifest.json."""
+    finished: bool = True
+    """False: leave it unfinished (a shard whose neighbours still work)."""
+
+
+def stamp_of(run: Run, name: str, inputs: Inputs) -> str:
+    """Return what identifies a stage's result: the stamp it was begun with while its inputs stay, else a new one."""
+    record = run.record(name)
+    if record.get("inputs") is not None and not inputs.changes(record):
+        return str(record["hash"])
+    return digest(dict(inputs.settings), dict(inputs.content))
+
+
+def is_done(run: Run, name: str, inputs: Inputs, outputs: Iterable[Path] = ()) -> bool:
+    """Return whether a stage was finished with these inputs and its outputs are there."""
+    record = run.record(name)
+    return "finished" in record and not inputs.changes(record) and all(path.exists() for path in outputs)
+
+
+@contextmanager
+def stage(run: Run, name: str, inputs: Inputs, *, outputs: Iterable[Path] = (), there: bool = True) -> Iterator[Work]:
+    """Do a stage unless it is done; see the module's text.
+
+    Args:
+        run: The run.
+        name: One of FOLLOWS.
+        inputs: What it depends on.
+        outputs: Files and folders that it makes.
+        there: False: something that only the stage itself can know of is missing, so it is not done.
+    """
+    work = Work(stamp_of(run, name, inputs), there and is_done(run, name, inputs, outputs))
+    if work.done:
+        yield work
+        return
+    record = run.record(name)
+    why = inputs.changes(record) if "finished" in record else []
+    run.forget(name, *FOLLOWS[name], why=f"{', '.join(why)} changed" if why else "")
+    plain = {"settings": dict(inputs.settings), "content": dict(inputs.content)}
+    run.begin(name, work.stamp, plain)
+    begun = time.monotonic()
+    yield work
+    run.log(stage=name, seconds=round(time.monotonic() - begun, 1), what=work.what)
+    if work.finished:
+        run.finish(name, work.stamp, plain, **work.facts)
