@@ -259,7 +259,7 @@ def builtin_folder() -> Path:
     Raises:
         BackboneError: this installation has none.
     """
-    place = Path(__file__).resolve().parent.parent / "weights" / "reader"
+    place = Path(__file__).resolve().parents[2] / "weights" / "reader"
     if not (place / "model.safetensors").is_file():
         raise BackboneError(f"the built-in reader is not at {place}; name a BLIP-2 folder in its place")
     return place
