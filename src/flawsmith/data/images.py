@@ -7,9 +7,12 @@ array as the camera gave it, (H,W) grey or (H,W,3) RGB, uint8, uint16 or float32
 
 from __future__ import annotations
 
+import os
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO, TypeVar
 
 import numpy as np
@@ -241,17 +244,23 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
 
 def _mask(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, str]:
     """Return the mask, its sorted levels, and what is wrong with its size ("" = nothing)."""
+    mask, levels = _DECODED.get(Path(path))
+    wrong = ""
+    if mask.shape != shape[:2]:
+        wrong = (
+            f"the mask has {mask.shape[1]} x {mask.shape[0]} pixels, but its photograph {shape[1]} x {shape[0]}; "
+            "they must be the same"
+        )
+        if mask.shape == shape[1::-1]:
+            wrong += " (one of them lies on its side: is an EXIF orientation missing?)"
+    return mask, levels, wrong
+
+
+def decode_mask(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Decode a mask file: bool (H,W), and the sorted levels that it holds."""
     values = read(path)
     if values.ndim == 3:
         values = values.max(axis=2)
-    wrong = ""
-    if values.shape != shape[:2]:
-        wrong = (
-            f"the mask has {values.shape[1]} x {values.shape[0]} pixels, but its photograph {shape[1]} x {shape[0]}; "
-            "they must be the same"
-        )
-        if values.shape == shape[1::-1]:
-            wrong += " (one of them lies on its side: is an EXIF orientation missing?)"
     if values.dtype == np.uint8:
         present = np.zeros(256, bool)
         present[values.ravel()] = True
@@ -260,7 +269,44 @@ def _mask(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, s
         levels = np.unique(values)
     top = levels[-1]
     every = len(levels) <= 2 and levels[0] == 0 or values.dtype.kind == "u" and top < _INDEX_MASK
-    return (values > 0 if every or len(levels) == 1 else values > top / 2), levels, wrong
+    return (values > 0 if every or len(levels) == 1 else values > top / 2), levels
+
+
+class _DecodedMasks:
+    """Masks decoded before, a bit per pixel; a file is decoded again when its size or time changes.
+
+    Every stage reads the masks of shots and samples: decoding each once per process is enough. The masks used last are
+    kept, as many as fit into `limit` bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._bytes = limit, 0
+        self._kept: OrderedDict[tuple[str, int, int], tuple[np.ndarray, tuple[int, int], np.ndarray]] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        """Return what `decode_mask` does; the mask is the caller's to change."""
+        try:
+            facts = path.stat()
+        except OSError:
+            return decode_mask(path)  # says what is wrong
+        key = (os.path.abspath(path), facts.st_size, facts.st_mtime_ns)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                packed, shape, levels = self._kept[key]
+                return np.unpackbits(packed, count=shape[0] * shape[1]).reshape(shape).view(bool), levels
+        mask, levels = decode_mask(path)
+        packed = np.packbits(mask)
+        with self._lock:
+            self._kept[key] = packed, mask.shape, levels
+            self._bytes += packed.nbytes
+            while self._bytes > self._limit:
+                self._bytes -= self._kept.popitem(last=False)[1][0].nbytes
+        return mask, levels
+
+
+_DECODED = _DecodedMasks(128 << 20)
 
 
 def _with_reasons(path: Path, work: Callable[[BinaryIO], T]) -> T:

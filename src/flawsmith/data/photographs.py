@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -38,14 +38,10 @@ class Pictures:
     Args:
         normals: The normal parts, which say whether a product fills its pictures.
         keep: How many photographs are kept in memory.
-        masks: Masks that were read before, by the example's id, bool (H,W).
     """
 
-    def __init__(
-        self, normals: Sequence[Example], keep: int = 256, masks: Mapping[str, np.ndarray] | None = None
-    ) -> None:
+    def __init__(self, normals: Sequence[Example], keep: int = 256) -> None:
         self._normals = normals
-        self._masks = dict(masks or {})
         self.read = lru_cache(maxsize=keep)(self._read)
         self.part = lru_cache(maxsize=keep)(self._part)
         self.look = lru_cache(maxsize=keep)(self._look)
@@ -62,10 +58,7 @@ class Pictures:
 
     def _read(self, example: Example) -> Photograph:
         native = images.read(example.image)
-        mask = self._masks.get(example.id)
-        if mask is None and example.mask is not None:
-            mask = images.read_mask(example.mask, native.shape)
-            self._masks[example.id] = mask
+        mask = images.read_mask(example.mask, native.shape) if example.mask is not None else None
         if mask is not None and not mask.any():
             raise DataError(f"{example.mask}: the mask is empty; mark the damage, or take the pair out of the set")
         return Photograph(native, images.range_of(native), mask)

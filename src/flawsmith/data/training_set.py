@@ -53,6 +53,7 @@ class TrainingSet:
         self.size = size
         self.defects = tuple(defects)
         self._forbidden = frozenset(forbidden)
+        self._read: dict[tuple[Path, Path | None, Origin, Path | None], TrainingPicture] = {}
         self.pictures: list[TrainingPicture] = []
 
     def __len__(self) -> int:
@@ -64,6 +65,12 @@ class TrainingSet:
         Raises:
             DataError: it is a test picture, of an unknown defect type, damaged without a mask, or cannot be read.
         """
+        key = example.image, example.mask, origin, painted
+        if key not in self._read:
+            self._read[key] = self._picture(example, origin, painted)
+        self.pictures.append(self._read[key])
+
+    def _picture(self, example: Example, origin: Origin, painted: Path | None) -> TrainingPicture:
         if look(example.image).pixels in self._forbidden:
             raise DataError(
                 f"{example.image}: is a picture of the test set, so no detector may learn from it; "
@@ -77,11 +84,15 @@ class TrainingSet:
         where = None
         if painted is not None:
             where = square_mask(images.read_mask(painted, images.describe(example.image).shape), self.size)
-        self.pictures.append(TrainingPicture(image, mask, example.product, example.defect, origin, example.id, where))
+        return TrainingPicture(image, mask, example.product, example.defect, origin, example.id, where)
 
     def clone(self) -> TrainingSet:
-        """Return a set with the same pictures and the same door, to which others can be added."""
+        """Return a set with the same pictures and the same door, to which others can be added.
+
+        What one of the two reads, the other need not read again: the arms of a proof share most of their pictures.
+        """
         other = TrainingSet(self.size, self.defects, self._forbidden)
+        other._read = self._read
         other.pictures = list(self.pictures)
         return other
 

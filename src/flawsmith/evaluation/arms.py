@@ -16,6 +16,7 @@ from typing import Any
 from flawsmith.config import GeneratorConfig
 from flawsmith.data.split import Split
 from flawsmith.data.training_set import TrainingSet
+from flawsmith.files import read_json, write_json
 from flawsmith.run.dataset import Dataset
 from flawsmith.run.folder import Run
 from flawsmith.types import Example
@@ -78,6 +79,7 @@ def rival_run(run: Run, name: str, data: Dataset, synthesize: Synthesize) -> Run
     unscreened = run.config.screen.model_copy(update={"enabled": False})
     config = run.config.model_copy(update={"generator": GeneratorConfig(name=name), "screen": unscreened})
     rival = Run.create(run.path("arms", name), config)
+    write_json(rival.path("data.json"), read_json(run.path("data.json")))
     synthesize(rival, data)
     return rival
 

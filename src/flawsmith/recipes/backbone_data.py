@@ -158,7 +158,7 @@ def _cut(seeds: list[int], picture_size: int, size: int, count: int, seed: tuple
 
 def user_sources(config: Config) -> list[Source]:
     """Read the shots and normal parts of a configuration; test pictures are not touched."""
-    split, _ = divide(config)
+    split = divide(config)
     pictures = Pictures(split.normals)
     sources = []
     for example in (*split.shots, *split.normals):

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from flawsmith.config import Config
 from flawsmith.data import images, layouts
 from flawsmith.data.fingerprints import looks
@@ -55,7 +53,7 @@ def open_dataset(run: Run) -> Dataset:
         DataError: nothing usable is there, a picture cannot be read, or a test picture is also a shot or a normal.
         ConfigError: a defect type that the configuration names does not exist.
     """
-    made, masks = divide(run.config)
+    made = divide(run.config)
     _require_defects(run.config, made)
     path = run.path("data.json")
     before: dict[str, Any] = read_json(path) if path.exists() else {}
@@ -73,37 +71,30 @@ def open_dataset(run: Run) -> Dataset:
     if tree != before:
         write_json(path, tree)
     hashes = {row["id"]: row["hash"] for group in rows.values() for row in group}
-    return Dataset(made, Pictures(made.normals, masks=masks), hashes, stamp)
+    return Dataset(made, Pictures(made.normals), hashes, stamp)
 
 
-def divide(config: Config) -> tuple[Split, dict[str, np.ndarray]]:
-    """Scan and divide, without writing anything; a shot whose mask is empty is left out, with a note.
-
-    Returns:
-        The division, and the shots' masks by id, bool (H,W), which had to be read.
-    """
+def divide(config: Config) -> Split:
+    """Scan and divide, without writing anything; a shot whose mask is empty is left out, with a note."""
     examples = layouts.scan(config.data)
     notes: list[str] = []
-    masks: dict[str, np.ndarray] = {}
     while True:
         if notes and not any(example.defect for example in examples):
             raise DataError(
                 f"{config.data.root}: every mask is empty, so there is nothing to learn; draw the damage in them"
             )
         made = split(examples, shots=config.data.shots)
-        masks |= {shot.id: _mask(shot) for shot in made.shots if shot.id not in masks}
-        empty = {shot.id for shot in made.shots if not masks[shot.id].any()}
+        empty = {shot.id for shot in made.shots if not _has_damage(shot)}
         if not empty:
-            used = {shot.id: masks[shot.id] for shot in made.shots}
-            return replace(made, notes=(*made.notes, *notes)), used
+            return replace(made, notes=(*made.notes, *notes))
         notes += [f"{name}: its mask is empty, so it is left out" for name in sorted(empty)]
         examples = [example for example in examples if example.id not in empty]
 
 
-def _mask(example: Example) -> np.ndarray:
+def _has_damage(example: Example) -> bool:
     if example.mask is None:
         raise DataError(f"{example.id}: has no mask, so it cannot be learned from; add one or take the picture out")
-    return images.read_mask(example.mask, images.describe(example.image).shape)
+    return bool(images.read_mask(example.mask, images.describe(example.image).shape).any())
 
 
 def _require_defects(config: Config, made: Split) -> None:
