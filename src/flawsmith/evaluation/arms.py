@@ -1,6 +1,6 @@
-"""The arms of a proof: which pairs each learns from beside the shots, made by whichever generator.
+"""The arms of a proof: which samples each learns from beside the shots, made by whichever generator.
 
-Another generator's pairs are made in a run folder of their own, `arms/<name>/`, by the same stages and from the same
+Another generator's samples are made in a run folder of their own, `arms/<name>/`, by the same stages and from the same
 plan: the same normal parts, shots, poses and seeds, so that the arms differ in the paint alone.
 """
 
@@ -30,16 +30,16 @@ HELD_CONTROLS = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A made picture as a detector meets it, and what it was made from."""
+class Made:
+    """A sample or a control as a detector meets it, and what it was made from."""
 
     example: Example
     mask: Path
     """Where it was painted; a control's example has no label, for nothing is wrong with it."""
     normal: str
     """Id of the normal photograph beneath."""
-    place: int
-    """Its place among the pairs of its defect type, in the order of the plan."""
+    rank: int
+    """Its number among the samples of its defect type, in the order of the plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +47,22 @@ class Arm:
     """One way to train a detector."""
 
     name: str
-    says: str
+    text: str
     """What it learns from, in words."""
-    pairs: tuple[Example, ...] = ()
-    controls: tuple[Piece, ...] = ()
+    samples: tuple[Example, ...] = ()
+    controls: tuple[Made, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """Return what the report says of it."""
         return {
-            "says": self.says,
-            "pairs": dict(sorted(Counter(str(e.defect) for e in self.pairs).items())),
+            "text": self.text,
+            "samples": dict(sorted(Counter(str(example.defect) for example in self.samples).items())),
             "controls": len(self.controls),
         }
 
 
 def mixed(other: str) -> str:
-    """Return the name of the arm that learns from our pairs and another generator's together."""
+    """Return the name of the arm that learns from our samples and another generator's together."""
     return f"{OURS} + {other}"
 
 
@@ -84,116 +84,112 @@ def rival_run(run: Run, name: str, data: Dataset, synthesize: Synthesize) -> Run
     return rival
 
 
-def pieces(run: Run, product: str) -> tuple[list[Piece], list[Piece]]:
+def made_of(run: Run, product: str) -> tuple[list[Made], list[Made]]:
     """Return a run's kept samples and its controls of one product."""
     count: Counter[str] = Counter()
-    place: dict[int, int] = {}
+    rank: dict[int, int] = {}
     samples, controls = [], []
     kept = {sample.index: sample for sample in run.kept()}
     screened = run.verdicts() is not None
     for sample in run.samples():
         if sample.product != product or sample.transferred_from:  # no test picture shows what a product never had
             continue
-        place[sample.index] = count[sample.defect]
+        rank[sample.index] = count[sample.defect]
         # Of a screened run the samples that stand are counted, so that "3 per shot" means 3 that anybody learns from.
         count[sample.defect] += sample.index in kept or not screened
         if stands := kept.get(sample.index):
             mask = run.path(stands.mask)
             example = Example(stands.image, run.path(stands.image), product, sample.defect, mask)
-            samples.append(Piece(example, mask, sample.normal, place[sample.index]))
+            samples.append(Made(example, mask, sample.normal, rank[sample.index]))
     for control in run.controls():
         if control.product == product and control.made:
             example = Example(control.image, run.path(control.image), product)
-            controls.append(Piece(example, run.path(control.mask), control.normal, place[control.control_of]))
+            controls.append(Made(example, run.path(control.mask), control.normal, rank[control.control_of]))
     return samples, controls
 
 
-def held_out(controls: Sequence[Piece], normals: Sequence[Example]) -> list[Piece]:
+def held_out(controls: Sequence[Made], normals: Sequence[Example]) -> list[Made]:
     """Choose the controls that judge artefacts: evenly spaced, and few enough that nine in ten normal parts stay."""
     count = min(HELD_CONTROLS, len(controls) // 2, max(1, len(normals) // 10))
     if not controls or count < 1:
         return []
     step = len(controls) / count
-    return [controls[int(step * (place + 0.5))] for place in range(count)]
+    return [controls[int(step * (number + 0.5))] for number in range(count)]
 
 
-def make_arms(run: Run, others: dict[str, Run], product: str, split: Split, held: Sequence[Piece]) -> list[Arm]:
-    """Return every arm that the configuration asks for, `real-only` first."""
-    part = run.config.prove
-    away = {piece.normal for piece in held}
-    shots = Counter(str(e.defect) for e in split.shots)
-    made, controls = (_without(group, away) for group in pieces(run, product))
-    name = run.config.generator.name
+def make_arms(run: Run, rivals: dict[str, Run], product: str, split: Split, held: Sequence[Made]) -> list[Arm]:
+    """Return every arm that the configuration asks for, `real-only` first.
+
+    Args:
+        run: The run.
+        rivals: Runs of other generators, by name.
+        product: The product that is proven.
+        split: Its photographs.
+        held: Controls that no arm may learn from, nor from the photographs beneath them.
+    """
+    part, name = run.config.prove, run.config.generator.name
+    away = {control.normal for control in held}
+    shots = Counter(str(shot.defect) for shot in split.shots)
+    samples, controls = _without(away, *made_of(run, product))
+    of_rivals = {rival: _without(away, *made_of(folder, product)) for rival, folder in rivals.items()}
     arms = [Arm(REAL, "shots and normal parts")]
-    stores: dict[str, tuple[list[Piece], list[Piece]]] = {}
-    for other, folder in others.items():
-        own, own_controls = (_without(group, away) for group in pieces(folder, product))
-        stores[other] = own, own_controls
-        arms.append(
-            Arm(other, f"and {len(own)} pairs of {other}{_with(own_controls)}", _examples(own), tuple(own_controls))
-        )
-    arms.append(Arm(OURS, f"and {len(made)} pairs of {name}{_with(controls)}", _examples(made), tuple(controls)))
+    for rival, (theirs, their_controls) in of_rivals.items():
+        arms.append(_arm(rival, f"and {len(theirs)} samples of {rival}", theirs, their_controls))
+    arms.append(_arm(OURS, f"and {len(samples)} samples of {name}", samples, controls))
     if controls:
-        arms.append(Arm(NO_CONTROLS, f"and {len(made)} pairs of {name} alone", _examples(made)))
-    if part.mix and others:
-        first = next(iter(others))
-        more, more_controls = stores[first]
-        arms.append(
-            Arm(
-                mixed(first),
-                f"and the pairs of {name} and of {first}{_with([*controls, *more_controls])}",
-                _examples([*made, *more]),
-                (*controls, *more_controls),
-            )
-        )
+        arms.append(_arm(NO_CONTROLS, f"and {len(samples)} samples of {name} alone", samples, []))
+    if part.mix and rivals:
+        first = next(iter(rivals))
+        more, more_controls = of_rivals[first]
+        text = f"and the samples of {name} and of {first}"
+        arms.append(_arm(mixed(first), text, [*samples, *more], [*controls, *more_controls]))
     for times in part.curve:
         limit = {defect: math.ceil(times * count) for defect, count in shots.items()}
-        few = [p for p in made if p.place < limit[str(p.example.defect)]]
-        if len(few) < len(made):
-            most = max(limit.values())
-            few_controls = [p for p in controls if p.place < most]
-            arms.append(
-                Arm(
-                    f"{OURS} {times:g}x",
-                    f"and {len(few)} pairs of {name}, {times:g} a shot{_with(few_controls)}",
-                    _examples(few),
-                    tuple(few_controls),
-                )
-            )
+        few = [one for one in samples if one.rank < limit[str(one.example.defect)]]
+        if len(few) < len(samples):
+            few_controls = [one for one in controls if one.rank < max(limit.values())]
+            text = f"and {len(few)} samples of {name}, {times:g} per shot"
+            arms.append(_arm(f"{OURS} {times:g}x", text, few, few_controls))
     return arms
 
 
 def common_set(
-    split: Split, held: Sequence[Piece], size: int, defects: Sequence[str], forbidden: frozenset[str]
+    split: Split, held: Sequence[Made], size: int, defects: Sequence[str], forbidden: frozenset[str]
 ) -> TrainingSet:
-    """Return what every arm learns from: the normal parts but those under held-out controls. No test picture can enter."""
-    away = {piece.normal for piece in held}
-    made = TrainingSet(size, defects, forbidden)
+    """Return what every arm learns from: the normal parts but those under held-out controls.
+
+    Args:
+        split: One product's photographs.
+        held: Controls that no arm may learn from.
+        size: Side of the squares that detectors see.
+        defects: The defect types, in the order in which detectors count them.
+        forbidden: Content hashes of all test pictures: none of them can enter.
+    """
+    away = {control.normal for control in held}
+    training = TrainingSet(size, defects, forbidden)
     for example in split.normals:
         if example.id not in away:
-            made.add(example, "real")
-    return made
+            training.add(example, "real")
+    return training
 
 
 def training_set(common: TrainingSet, arm: Arm, split: Split) -> TrainingSet:
-    """Return what an arm's detectors learn from: normal parts, shots, its pairs and controls."""
-    made = common.clone()
+    """Return what an arm's detectors learn from: normal parts, shots, its samples and controls."""
+    training = common.clone()
     for example in split.shots:
-        made.add(example, "real")
-    for example in arm.pairs:
-        made.add(example, "made")
-    for piece in arm.controls:
-        made.add(piece.example, "control", painted=piece.mask)
-    return made
+        training.add(example, "real")
+    for example in arm.samples:
+        training.add(example, "made")
+    for control in arm.controls:
+        training.add(control.example, "control", painted=control.mask)
+    return training
 
 
-def _without(group: Sequence[Piece], normals: set[str]) -> list[Piece]:
-    return [piece for piece in group if piece.normal not in normals]
+def _arm(name: str, text: str, samples: Sequence[Made], controls: Sequence[Made]) -> Arm:
+    beside = f", with {len(controls)} controls" if controls else ""
+    return Arm(name, text + beside, tuple(one.example for one in samples), tuple(controls))
 
 
-def _examples(group: Sequence[Piece]) -> tuple[Example, ...]:
-    return tuple(piece.example for piece in group)
-
-
-def _with(controls: Sequence[Piece]) -> str:
-    return f", with {len(controls)} controls" if controls else ""
+def _without(normals: set[str], *groups: Sequence[Made]) -> tuple[list[Made], ...]:
+    """Return groups without what was painted on these photographs."""
+    return tuple([one for one in group if one.normal not in normals] for group in groups)

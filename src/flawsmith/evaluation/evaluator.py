@@ -1,4 +1,4 @@
-"""The test set of a proof: read only when a trained detector sits the evaluation_set, never handed to one that learns."""
+"""The test set of a proof: read only when a trained detector is evaluated, never handed to one that learns."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import numpy as np
 import torch
 
 from flawsmith.data import images
-from flawsmith.data import split as shots
-from flawsmith.data.split import Split
+from flawsmith.data.split import Split, content_hash, provable
 from flawsmith.data.training_set import read_square, square_mask, to_tensor
-from flawsmith.evaluation.arms import Piece
+from flawsmith.evaluation.arms import Made
 from flawsmith.evaluation.statistics import EvaluationSet, Outcome, outcome
 from flawsmith.interfaces import Detector
 from flawsmith.types import Prediction
@@ -25,7 +24,7 @@ class Evaluator:
 
     Args:
         split: One product's pictures.
-        defect types: Its defect types of damage, in the order in which detectors count them.
+        defects: Its defect types, in the order in which detectors count them.
         size: Side of the squares that detectors see.
         drop_twins: Leave out what seems to be a second photograph of a shot.
 
@@ -34,27 +33,27 @@ class Evaluator:
     """
 
     def __init__(self, split: Split, defects: Sequence[str], size: int, *, drop_twins: bool) -> None:
-        kept = shots.provable(split, drop_twins=drop_twins)
+        kept = provable(split, drop_twins=drop_twins)
         self.size = size
         self.left_out = len(split.test_defects) - len(kept.test_defects)
         self.tests = [*(e for e in kept.test_defects if e.defect in defects), *kept.test_normals]
-        # Pictures left out as twins are test pictures still: no detector may learn from them either.
+        # Pictures left out as near-duplicates are test pictures still: no detector may learn from them either.
         everyone = [*split.test_defects, *split.test_normals]
-        self.forbidden = frozenset(shots.content_hash(example.image) for example in everyone)
-        places = {defect: number for number, defect in enumerate(defects)}
-        numbers = [places[e.defect] if e.defect is not None else -1 for e in self.tests]
+        self.forbidden = frozenset(content_hash(example.image) for example in everyone)
+        number_of = {defect: number for number, defect in enumerate(defects)}
+        numbers = [number_of[e.defect] if e.defect is not None else -1 for e in self.tests]
         self.evaluation_set = EvaluationSet(tuple(e.id for e in self.tests), np.array(numbers), tuple(defects))
         self._normals = {example.id: example for example in split.normals}
-        self._sheet: tuple[torch.Tensor, list[np.ndarray]] | None = None
+        self._squares: tuple[torch.Tensor, list[np.ndarray]] | None = None
 
-    def evaluate(self, detector: Detector, asked: set[str]) -> Outcome:
-        """Let a detector look at every test picture, once, and mark its answers to the tasks that it is asked."""
-        if self._sheet is None:
+    def evaluate(self, detector: Detector, tasks: set[str]) -> Outcome:
+        """Let a detector look at every test picture, once, and compute its figures for the tasks."""
+        if self._squares is None:
             read = [read_square(example, self.size) for example in self.tests]
-            self._sheet = torch.from_numpy(np.stack([image for image, _ in read])), [mask for _, mask in read]
-        pictures, masks = self._sheet
-        found = predicted(detector, pictures)
-        answers = {task: getattr(found, _PART[task]) for task in asked}
+            self._squares = torch.from_numpy(np.stack([image for image, _ in read])), [mask for _, mask in read]
+        pictures, masks = self._squares
+        prediction = predicted(detector, pictures)
+        answers = {task: getattr(prediction, _PART[task]) for task in tasks}
         anomaly_map, score, probabilities = (answers.get(task) for task in _PART)
         return outcome(
             self.evaluation_set,
@@ -64,22 +63,22 @@ class Evaluator:
             None if probabilities is None else probabilities.numpy(),
         )
 
-    def artefact(self, detector: Detector, held: Sequence[Piece]) -> dict[str, float]:
+    def artefact(self, detector: Detector, held: Sequence[Made]) -> dict[str, float]:
         """Return how much louder a detector fires where a normal part was repainted than on the same place untouched.
 
-        `louder` is the share of controls whose repainted place has the higher greatest anomaly_map (ties count half): 0.5 = a
-        repainted place looks like any other, 1 = the detector has learned "repainted = damaged". The held-out controls and
-        their photographs were never learned from.
+        `louder` is the share of controls whose repainted place has the higher maximum of the anomaly map (a tie counts
+        half): 0.5 = a repainted place looks like any other, 1 = the detector has learned "repainted = damaged". The
+        held-out controls and their photographs were never learned from.
         """
         values = []
-        for piece in held:
-            control, _ = read_square(piece.example, self.size)
-            plain, _ = read_square(self._normals[piece.normal], self.size)
-            native = images.read_mask(piece.mask, images.describe(piece.example.image).shape)
-            place = square_mask(native, self.size)
-            anomaly_map = predicted(detector, torch.from_numpy(np.stack([control, plain]))).anomaly_map
+        for control in held:
+            repainted, _ = read_square(control.example, self.size)
+            untouched, _ = read_square(self._normals[control.normal], self.size)
+            native = images.read_mask(control.mask, images.describe(control.example.image).shape)
+            region = square_mask(native, self.size)
+            anomaly_map = predicted(detector, torch.from_numpy(np.stack([repainted, untouched]))).anomaly_map
             assert anomaly_map is not None
-            values.append([float(anomaly_map[row, 0].numpy()[place].max()) for row in range(2)])
+            values.append([float(anomaly_map[row, 0].numpy()[region].max()) for row in range(2)])
         both = np.array(values)
         louder = np.sign(both[:, 0] - both[:, 1]) * 0.5 + 0.5
         return {

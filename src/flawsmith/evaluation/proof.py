@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ _TELLING = 3
 
 @dataclass(slots=True)
 class Tried:
-    """Every arm of one product, and what its detectors answered: lists hold a seed each."""
+    """Every arm of one product, and what its detectors answered; lists hold one item per seed."""
 
     arms: list[Arm]
     outcomes: dict[str, list[Outcome]]
@@ -32,7 +32,7 @@ class Tried:
     """In the field protocol: the answers of the epoch that was best on the test set."""
     artefacts: dict[str, list[dict[str, float]]]
     thumbs: dict[str, str]
-    """Where below state/prove/ the first seed's anomaly_maps lie."""
+    """Where below state/prove/ the first seed's anomaly maps lie."""
 
 
 def proof_tree(config: Config, split: Split, evaluator: Evaluator, tried: Tried, held: int) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def proof_tree(config: Config, split: Split, evaluator: Evaluator, tried: Tried,
         "defects": list(evaluation_set.defects),
         "shots": dict(sorted(Counter(str(e.defect) for e in split.shots).items())),
         "test": {"normal": counts[None], **{defect: counts[defect] for defect in evaluation_set.defects}},
-        "twins_left_out": evaluator.left_out,
+        "near_duplicates_left_out": evaluator.left_out,
         "notes": _notes(config, evaluator, counts),
         "arms": {arm.name: arm.facts() | {"figures": figures(tried.outcomes[arm.name])} for arm in tried.arms},
         "confusion": {
@@ -61,7 +61,7 @@ def proof_tree(config: Config, split: Split, evaluator: Evaluator, tried: Tried,
 
 
 def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return task -> defect type -> figure -> {mean, each}: a value a seed."""
+    """Return task -> defect type -> figure -> {mean, each}, where `each` holds a value per seed."""
     merged: dict[str, Any] = {}
     for task in TASKS:
         for defect in outcomes[0].figures.get(task, {}):
@@ -76,24 +76,24 @@ def _spread(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
 
 def _confusion(evaluation_set: EvaluationSet, outcomes: Sequence[Outcome]) -> list[list[float]]:
     """Return how many test defects of each type (row) are called which (column): the mean over seeds; [] = not told."""
-    own = np.flatnonzero(evaluation_set.defect >= 0)
-    told = [one.probabilities.argmax(1)[own] for one in outcomes if one.probabilities is not None]
-    if not told:
+    damaged = np.flatnonzero(evaluation_set.defect >= 0)
+    answers = [one.probabilities.argmax(1)[damaged] for one in outcomes if one.probabilities is not None]
+    if not answers:
         return []
     numbers = range(len(evaluation_set.defects))
-    tables = [confusion(evaluation_set.defect[own].tolist(), answer.tolist(), numbers) for answer in told]
+    tables = [confusion(evaluation_set.defect[damaged].tolist(), answer.tolist(), numbers) for answer in answers]
     return [[round(float(cell), 2) for cell in row] for row in np.mean(tables, axis=0)]
 
 
 def _curve(tried: Tried, shots: int) -> list[dict[str, Any]]:
-    """Return the deciding mean of each task against the pairs a shot: none, those of `prove.curve`, all."""
+    """Return the deciding mean of each task against the samples per shot: none, those of `prove.curve`, all."""
     rows = []
     for arm in tried.arms:
         if arm.name == REAL or arm.name == OURS or arm.name.startswith(f"{OURS} ") and arm.name.endswith("x"):
             table = figures(tried.outcomes[arm.name])
-            told = {task: table[task][MEAN][name]["each"] for task, name in _DECIDES.items() if task in table}
-            rows.append({"arm": arm.name, "pairs_a_shot": round(len(arm.pairs) / shots, 2), **told})
-    return sorted(rows, key=lambda row: row["pairs_a_shot"])
+            means = {task: table[task][MEAN][name]["each"] for task, name in _DECIDES.items() if task in table}
+            rows.append({"arm": arm.name, "samples_per_shot": round(len(arm.samples) / shots, 2), **means})
+    return sorted(rows, key=lambda row: row["samples_per_shot"])
 
 
 def _comparisons(config: Config, evaluation_set: EvaluationSet, tried: Tried) -> list[dict[str, Any]]:
@@ -105,14 +105,14 @@ def _comparisons(config: Config, evaluation_set: EvaluationSet, tried: Tried) ->
     wanted += [(mixed(name), name) for name in part.against if mixed(name) in names]
     rows = []
     for one, other in wanted:
-        found = compare(
+        comparisons = compare(
             drawn[one],
             drawn[other],
             (tried.outcomes[one], tried.outcomes[other]),
             confidence=part.confidence,
             rng=np.random.default_rng((config.seed, 72)),
         )
-        rows += [{"arm": one, "against": other, **row} for row in found]
+        rows += [{"arm": one, "against": other, **asdict(comparison)} for comparison in comparisons]
     return rows
 
 
@@ -137,7 +137,7 @@ def _notes(config: Config, evaluator: Evaluator, counts: Counter[str | None]) ->
 
 
 def _telling(evaluator: Evaluator, tried: Tried) -> list[dict[str, Any]]:
-    """Return the test pictures on which ours gained and lost most against real-only, a few a defect type."""
+    """Return the test pictures on which ours gained and lost most against real-only, a few per defect type."""
     mine, other = tried.outcomes.get(OURS, []), tried.outcomes[REAL]
     if not mine or mine[0].damaged is None:
         return []
@@ -150,19 +150,19 @@ def _telling(evaluator: Evaluator, tried: Tried) -> list[dict[str, Any]]:
     )
     chosen = []
     for number in evaluator.evaluation_set.asked():
-        own = np.flatnonzero(evaluator.evaluation_set.defect == number)
-        order = own[np.argsort(-gain[own], kind="stable")]
-        picks = [(place, "gained") for place in order[:_TELLING] if gain[place] > 0]
-        picks += [(place, "lost") for place in order[::-1][:_TELLING] if gain[place] < 0]
-        for place, what in picks:
-            example = evaluator.tests[place]
+        members = np.flatnonzero(evaluator.evaluation_set.defect == number)
+        order = members[np.argsort(-gain[members], kind="stable")]
+        picks = [(index, "gained") for index in order[:_TELLING] if gain[index] > 0]
+        picks += [(index, "lost") for index in order[::-1][:_TELLING] if gain[index] < 0]
+        for index, what in picks:
+            example = evaluator.tests[index]
             chosen.append(
                 {
                     "id": example.id,
                     "defect": example.defect,
                     "what": what,
-                    "change": round(float(gain[place]), 4),
-                    "place": int(place),
+                    "change": round(float(gain[index]), 4),
+                    "index": int(index),
                     "image": example.image.as_posix(),
                     "mask": example.mask.as_posix() if example.mask else None,
                 }
@@ -173,7 +173,7 @@ def _telling(evaluator: Evaluator, tried: Tried) -> list[dict[str, Any]]:
 def _alone(one: Outcome, evaluation_set: EvaluationSet) -> np.ndarray:
     """Return float64 (P,): pixel AP within each damaged picture alone; 0 for normal ones."""
     assert one.damaged is not None and one.normal is not None
-    own = np.flatnonzero(evaluation_set.defect >= 0)
-    found = np.zeros(len(evaluation_set.defect))
-    found[own] = weighted_ap(one.damaged[own], one.normal[own], np.eye(len(own), dtype=np.float32))
-    return found
+    damaged = np.flatnonzero(evaluation_set.defect >= 0)
+    result = np.zeros(len(evaluation_set.defect))
+    result[damaged] = weighted_ap(one.damaged[damaged], one.normal[damaged], np.eye(len(damaged), dtype=np.float32))
+    return result

@@ -1,4 +1,4 @@
-"""Do the pairs help? Train detectors with and without them, and let test pictures that nobody has seen decide.
+"""Do the samples help? Train detectors with and without them, and let test pictures that nobody has seen decide.
 
 Protocol "clean": every arm and seed is trained to its end before it looks at the test set, once. Protocol "field": the
 papers' way; detectors are tested after every epoch too, and best-on-test stands beside last, both labelled. A product
@@ -25,12 +25,12 @@ from flawsmith.errors import RunError
 from flawsmith.evaluation.arms import (
     NONE,
     Arm,
-    Piece,
+    Made,
     Synthesize,
     common_set,
     held_out,
+    made_of,
     make_arms,
-    pieces,
     rival_run,
     training_set,
 )
@@ -81,7 +81,7 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None) -> Path
     with stage(run, "prove", inputs, outputs=[path]) as work:
         if work.done:
             return path
-        others = {name: rival_run(run, name, data, synthesize) for name in config.prove.against}
+        rivals = {name: rival_run(run, name, data, synthesize) for name in config.prove.against}
         cached = FeatureCache(extractor, run.path("state", "features"))
         trainer = _Trainer(run, cached, device, run.path("state", "prove", work.stamp[:12]))
         products = sorted({example.product for example in split.shots})
@@ -95,7 +95,7 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None) -> Path
             "resamples": config.prove.resamples,
             "confidence": config.prove.confidence,
             "generator": config.generator.name,
-            "products": {product: trainer.prove(product, split.of(product), others) for product in products},
+            "products": {product: trainer.prove(product, split.of(product), rivals) for product in products},
         }
         write_json(path, tree)
         shutil.rmtree(run.path("state", "features"), ignore_errors=True)
@@ -104,7 +104,7 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None) -> Path
 
 
 class _Trainer:
-    """Trains every arm's detectors and sends them to the evaluation_set."""
+    """Trains every arm's detectors, and has them evaluated."""
 
     def __init__(self, run: Run, extractor: FeatureCache, device: str, folder: Path) -> None:
         self._run, self._config, self._part = run, run.config, run.config.prove
@@ -116,13 +116,13 @@ class _Trainer:
         names = [*self._part.detectors, REFERENCE]
         return [text for name in names if (text := self._detector(name, ("x",)).reduced(self._part.budget))]
 
-    def prove(self, product: str, split: Split, others: dict[str, Run]) -> dict[str, Any]:
+    def prove(self, product: str, split: Split, rivals: dict[str, Run]) -> dict[str, Any]:
         """Return one product's part of proof.json."""
         defects = tuple(sorted({str(example.defect) for example in split.shots}))
         size = proof_size(self._config, split.normals)
         evaluator = Evaluator(split, defects, size, drop_twins=self._part.near_duplicates == "drop")
-        held = held_out(pieces(self._run, product)[1], split.normals)
-        arms = [*make_arms(self._run, others, product, split, held), Arm(NONE, f"normal parts alone ({REFERENCE})")]
+        held = held_out(made_of(self._run, product)[1], split.normals)
+        arms = [*make_arms(self._run, rivals, product, split, held), Arm(NONE, f"normal parts alone ({REFERENCE})")]
         common = common_set(split, held, size, defects, evaluator.forbidden)
         tried = Tried(arms, {}, {}, {}, {})
         name = f"prove {product}"
@@ -137,7 +137,7 @@ class _Trainer:
         common: TrainingSet,
         split: Split,
         evaluator: Evaluator,
-        held: Sequence[Piece],
+        held: Sequence[Made],
         tried: Tried,
         advance: Advance,
     ) -> None:
@@ -145,46 +145,46 @@ class _Trainer:
         training = None
         for seed in range(self._part.seeds):
             plain = re.sub(r"[^A-Za-z0-9.]+", "-", f"{split.shots[0].product} {arm.name} {seed}")
-            place = self._folder / f"{plain}.npz"
-            top = place.with_suffix(".best.npz")
-            if not place.is_file():
+            path = self._folder / f"{plain}.npz"
+            best_path = path.with_suffix(".best.npz")
+            if not path.is_file():
                 if training is None:
                     training = common if arm.name == NONE else training_set(common, arm, split)
                 last, best = self._learn(arm, training, seed, evaluator, held)
                 if best is not None:
-                    best.save(top)
-                last.save(place)
+                    best.save(best_path)
+                last.save(path)
                 self.trained += 1
-            one = Outcome.load(place)
-            tried.thumbs.setdefault(arm.name, place.relative_to(self._run.path("state", "prove")).as_posix())
-            tried.outcomes.setdefault(arm.name, []).append(one)
-            if artefact := one.figures.pop("artefact", None):
+            outcome = Outcome.load(path)
+            tried.thumbs.setdefault(arm.name, path.relative_to(self._run.path("state", "prove")).as_posix())
+            tried.outcomes.setdefault(arm.name, []).append(outcome)
+            if artefact := outcome.figures.pop("artefact", None):
                 tried.artefacts.setdefault(arm.name, []).append(artefact[ALL])
-            if top.is_file():
-                tried.best.setdefault(arm.name, []).append(Outcome.load(top))
+            if best_path.is_file():
+                tried.best.setdefault(arm.name, []).append(Outcome.load(best_path))
             advance(1, f"{arm.name}, seed {seed}")
 
     def _learn(
-        self, arm: Arm, training: TrainingSet, seed: int, evaluator: Evaluator, held: Sequence[Piece]
+        self, arm: Arm, training: TrainingSet, seed: int, evaluator: Evaluator, held: Sequence[Made]
     ) -> tuple[Outcome, Outcome | None]:
         """Train one seed's detectors; return their answers, and in the field protocol those of the best epochs."""
         last, best = Outcome(), Outcome() if self._part.protocol == "field" else None
-        asked = {"localization", "detection", "classification"}
+        open_tasks = {"localization", "detection", "classification"}
         for name in [REFERENCE] if arm.name == NONE else self._part.detectors:
             detector = self._detector(name, training.defects)
-            own = asked & detector.tells
-            if not own:
+            tasks = open_tasks & detector.tells
+            if not tasks:
                 continue
-            asked -= own
+            open_tasks -= tasks
             rng = torch.Generator().manual_seed(self._config.seed * 1000 + seed)
             top: Outcome | None = None
             for _ in detector.fit(training, rng, budget=self._part.budget):
                 if best is not None:
-                    top = _better(top, evaluator.evaluate(detector, own))
-            last.take(evaluator.evaluate(detector, own))
+                    top = _better(top, evaluator.evaluate(detector, tasks))
+            last.take(evaluator.evaluate(detector, tasks))
             if best is not None and top is not None:
                 best.take(top)
-            if "localization" in own and held:
+            if "localization" in tasks and held:
                 last.figures["artefact"] = {ALL: evaluator.artefact(detector, held)}
         return last, best
 

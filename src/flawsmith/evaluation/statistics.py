@@ -1,4 +1,4 @@
-"""Does it help? Paired bootstrap of two arms over the same test pictures and seeds, and the verdict a defect type.
+"""Does it help? Paired bootstrap of two arms over the same test pictures and seeds, and the verdict per defect type.
 
 Test pictures are drawn with replacement within each defect type and within the normal ones, seeds with replacement too;
 both arms get the same draw, so what is common to them cancels. Point estimates come from exact figures
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ from flawsmith.metrics.ranking import Ranking, histograms, weighted_ap
 
 Task = Literal["localization", "detection", "classification"]
 TASKS: dict[Task, tuple[str, str]] = {
-    "localization": ("localisation", "pixel AP"),
+    "localization": ("localization", "pixel AP"),
     "detection": ("detection", "image AUROC"),
     "classification": ("classification", "recall"),
 }
@@ -42,7 +42,7 @@ class EvaluationSet:
     defects: tuple[str, ...]
 
     def groups(self) -> list[np.ndarray]:
-        """Return the places of the normal pictures and of each defect type's."""
+        """Return the indices of the normal pictures, then of each defect type's."""
         return [np.flatnonzero(self.defect == number) for number in range(-1, len(self.defects))]
 
     def asked(self) -> list[int]:
@@ -63,7 +63,7 @@ class Outcome:
     probabilities: np.ndarray | None = None
     """float32 (P,K)."""
     thumbs: np.ndarray | None = None
-    """uint8 (P,t,t): the anomaly_map, small, for the report."""
+    """uint8 (P,t,t): the anomaly maps, small, for the report."""
     figures: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     """task -> defect type, MEAN or ALL -> name -> exact figure."""
 
@@ -93,6 +93,25 @@ class Outcome:
             return cls(**arrays, figures=json.loads(str(stored["figures"])))
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One arm against another, for one task and defect type; all in shares of 1."""
+
+    task: Task
+    defect: str
+    """A defect type, MEAN or ALL."""
+    difference: float
+    """The arm's figure less the other's, mean over seeds."""
+    low: float
+    high: float
+    """The interval of the paired bootstrap."""
+    verdict: str
+    chance_of_gain: float
+    """Share of the resamples in which the arm is better."""
+    seeds: tuple[float, ...]
+    """The difference of each seed."""
+
+
 def outcome(
     evaluation_set: EvaluationSet,
     masks: Sequence[np.ndarray],
@@ -112,7 +131,7 @@ def outcome(
     made = Outcome(score=score, probabilities=probabilities)
     normal, *defects = evaluation_set.groups()
     if anomaly_map is not None:
-        made.figures["localization"] = _where(evaluation_set, masks, anomaly_map)
+        made.figures["localization"] = _localization(evaluation_set, masks, anomaly_map)
         pooled = np.concatenate([one.ravel()[:: max(1, one.size // 4096)] for one in anomaly_map])
         damaged = np.concatenate([one[mask] for one, mask in zip(anomaly_map, masks, strict=True)])
         # Half of the edges among the damaged pixels' scores: there the curve bends.
@@ -151,29 +170,29 @@ def draws(evaluation_set: EvaluationSet, resamples: int, rng: np.random.Generato
 
 def resampled(evaluation_set: EvaluationSet, one: Outcome, weights: np.ndarray) -> dict[tuple[Task, str], np.ndarray]:
     """Return float64 (R,) of the deciding figure for each task and type, MEAN and ALL, under each row of weights."""
-    found: dict[tuple[Task, str], np.ndarray] = {}
+    result: dict[tuple[Task, str], np.ndarray] = {}
     normal, *defects = evaluation_set.groups()
     damaged = np.flatnonzero(evaluation_set.defect >= 0)
-    for name, own in [*((evaluation_set.defects[n], defects[n]) for n in evaluation_set.asked()), (ALL, damaged)]:
-        both = np.concatenate([own, normal])
+    for name, members in [*((evaluation_set.defects[n], defects[n]) for n in evaluation_set.asked()), (ALL, damaged)]:
+        both = np.concatenate([members, normal])
         if one.damaged is not None and one.normal is not None:
-            found["localization", name] = weighted_ap(one.damaged[both], one.normal[both], weights[:, both])
+            result["localization", name] = weighted_ap(one.damaged[both], one.normal[both], weights[:, both])
         if one.score is not None and len(normal):
-            higher = np.sign(one.score[own][:, None] - one.score[normal][None]) * 0.5 + 0.5
-            wins = ((weights[:, own] @ higher) * weights[:, normal]).sum(1)
-            found["detection", name] = wins / (weights[:, own].sum(1) * weights[:, normal].sum(1))
+            higher = np.sign(one.score[members][:, None] - one.score[normal][None]) * 0.5 + 0.5
+            wins = ((weights[:, members] @ higher) * weights[:, normal]).sum(1)
+            result["detection", name] = wins / (weights[:, members].sum(1) * weights[:, normal].sum(1))
         if one.probabilities is not None:
-            right = (one.probabilities.argmax(1) == evaluation_set.defect)[own].astype(np.float32)
-            found["classification", name] = weights[:, own] @ right / weights[:, own].sum(1)
+            right = (one.probabilities.argmax(1) == evaluation_set.defect)[members].astype(np.float32)
+            result["classification", name] = weights[:, members] @ right / weights[:, members].sum(1)
     for task in TASKS:
         parts = [
-            found[task, evaluation_set.defects[n]]
+            result[task, evaluation_set.defects[n]]
             for n in evaluation_set.asked()
-            if (task, evaluation_set.defects[n]) in found
+            if (task, evaluation_set.defects[n]) in result
         ]
         if parts:
-            found[task, MEAN] = np.mean(parts, axis=0)
-    return found
+            result[task, MEAN] = np.mean(parts, axis=0)
+    return result
 
 
 def compare(
@@ -183,11 +202,11 @@ def compare(
     *,
     confidence: float,
     rng: np.random.Generator,
-) -> list[dict[str, Any]]:
-    """Return a row a task and defect type: difference, interval, verdict, and how far it can be trusted.
+) -> list[Comparison]:
+    """Return a comparison per task and defect type: difference, interval and verdict.
 
     Args:
-        arm: A seed's resampled figures each, as `resampled` returns them.
+        arm: The resampled figures of each seed, as `resampled` returns them.
         against: The other arm's, of the same seeds.
         exact: Both arms' outcomes, for the point estimates.
         confidence: Of the interval, e.g. 0.95.
@@ -203,19 +222,18 @@ def compare(
         gap = np.take_along_axis(gaps, chosen, axis=0).mean(0)
         low, high = np.quantile(gap, [(1 - confidence) / 2, (1 + confidence) / 2])
         each = [_figure(mine, task, defect) - _figure(other, task, defect) for mine, other in zip(*exact, strict=True)]
-        value = float(np.mean(each))
         rows.append(
-            {
-                "task": task,
-                "defect": defect,
-                "difference": round(value, 5),
-                "low": round(float(low), 5),
-                "high": round(float(high), 5),
-                "verdict": verdict(float(low), float(high)),
+            Comparison(
+                task=task,
+                defect=defect,
+                difference=round(float(np.mean(each)), 5),
+                low=round(float(low), 5),
+                high=round(float(high), 5),
+                verdict=verdict(float(low), float(high)),
                 # A tie counts half, so that no change at all is as likely up as down.
-                "chance_of_gain": round(float((gap > 0).mean() + (gap == 0).mean() / 2), 4),
-                "seeds": [round(float(one), 5) for one in each],
-            }
+                chance_of_gain=round(float((gap > 0).mean() + (gap == 0).mean() / 2), 4),
+                seeds=tuple(round(float(one), 5) for one in each),
+            )
         )
     return rows
 
@@ -232,18 +250,18 @@ def _figure(one: Outcome, task: Task, defect: str) -> float:
     ]
 
 
-def _where(
+def _localization(
     evaluation_set: EvaluationSet, masks: Sequence[np.ndarray], anomaly_map: Sequence[np.ndarray]
 ) -> dict[str, dict[str, float]]:
     normal, *defects = evaluation_set.groups()
     table = {}
-    for name, own in [
+    for name, members in [
         *((evaluation_set.defects[n], defects[n]) for n in evaluation_set.asked()),
         (ALL, np.flatnonzero(evaluation_set.defect >= 0)),
     ]:
         ranking = Ranking(regions=True)
-        for place in (*own, *normal):
-            ranking.add(anomaly_map[place], masks[place])
+        for index in (*members, *normal):
+            ranking.add(anomaly_map[index], masks[index])
         table[name] = ranking.result().figures()
     return table | {MEAN: _mean({k: v for k, v in table.items() if k != ALL}, evaluation_set)}
 
@@ -256,8 +274,8 @@ def _image(score: np.ndarray, damaged: np.ndarray, normal: np.ndarray) -> dict[s
 
 
 def _mean(table: dict[str, dict[str, float]], evaluation_set: EvaluationSet) -> dict[str, float]:
-    own = [table[evaluation_set.defects[number]] for number in evaluation_set.asked()]
-    return {name: float(np.mean([one[name] for one in own])) for name in own[0]}
+    rows = [table[evaluation_set.defects[number]] for number in evaluation_set.asked()]
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
 def _thumb(anomaly_map: np.ndarray, side: int = 96) -> np.ndarray:
