@@ -104,7 +104,7 @@ def arm_rows(proof: dict[str, Any], product: str, *, best: bool = False) -> list
         for task, figure, _ in FIGURES:
             value = table.get(task, {}).get(MEAN, {}).get(figure)
             cells.append("" if value is None else f"{100 * value['mean']:.1f}")
-        rows.append([name, arm["says"], *cells])
+        rows.append([name, arm["text"], *cells])
     return rows
 
 
@@ -147,7 +147,7 @@ def artefact_sentence(proof: dict[str, Any], product: str) -> str:
 def curve_points(proof: dict[str, Any], product: str, task: str) -> list[tuple[float, list[float]]]:
     """Return (pairs a shot, a value a seed in points of 100) of the deciding mean, in rising order."""
     rows = proof["products"][product]["curve"]
-    return [(row["pairs_a_shot"], [100 * value for value in row[task]]) for row in rows if task in row]
+    return [(row["samples_per_shot"], [100 * value for value in row[task]]) for row in rows if task in row]
 
 
 def interval_rows(rows: Sequence[dict[str, Any]], task: str) -> list[tuple[str, float, float, float, str]]:
@@ -178,7 +178,7 @@ def tellings(run: Run, proof: dict[str, Any], product: str) -> list[Telling]:
             continue
         outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         marked = cv2.drawContours(image.copy(), outline, -1, _OUTLINE, 1)
-        found = [_overlaid(image, anomaly_maps[arm][one["place"]]) for arm in (REAL, OURS)]
+        found = [_overlaid(image, anomaly_maps[arm][one["index"]]) for arm in (REAL, OURS)]
         caption = f"{one['defect']}, {one['id']}: pixel AP in this picture {100 * one['change']:+.1f}"
         shown.append(Telling(caption, one["what"], (marked, *found)))
     return shown

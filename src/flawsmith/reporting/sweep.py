@@ -49,21 +49,21 @@ def read_sweep(run: Run, examples: Mapping[str, Example]) -> tuple[str, list[Swe
     found = []
     for row in tree["rows"]:
         try:
-            found.append(_row(run, tree["sweep"], row, examples))
+            found.append(_row(run, tree["setting"], row, examples))
         except (DataError, KeyError, ValueError):
             continue  # a photograph has gone since; the report shows what is left
-    return tree["sweep"], found
+    return tree["setting"], found
 
 
 def _row(run: Run, name: str, row: Mapping[str, Any], examples: Mapping[str, Example]) -> SweepRow:
     before = images.read(examples[row["normal"]].image)
-    seen = [(one, images.read(run.path(one["image"]))) for one in row["made"] if one["image"]]
+    seen = [(one, images.read(run.path(one["image"]))) for one in row["pictures"] if one["image"]]
     masks = [images.read_mask(run.path(one["image"]).with_suffix(".mask.png"), before.shape) for one, _ in seen]
     side, where = closeup_side(masks), max(masks, key=np.count_nonzero)
     tone = tone_of(before)
     pictures = {one["value"]: native for one, native in seen}
     heads, tiles = ["normal photograph"], [closeup(before, tone, where, side)]
-    for one in row["made"]:
+    for one in row["pictures"]:
         heads.append(f"{name} = {one['value']:g}" + ("" if one["image"] else ", too faint to keep"))
         tiles.append(closeup(pictures.get(one["value"], before), tone, where, side))
     reference = examples[row.get("reference", row["shot"])]

@@ -1,4 +1,4 @@
-"""How many pairs each product gets of each defect type: `generate.count`, transfers and a sentence, put together."""
+"""How many samples each product gets of each defect type: `generate.count`, transfers and a sentence, put together."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from flawsmith.synthesis.transfer import transfers
 
 
 def counts(config: Config, split: Split) -> dict[tuple[str, str], int]:
-    """Return how many pairs to make of each (product, defect type).
+    """Return how many samples to make of each (product, defect type).
 
-    "balance" fills every sort of a product up to its largest, counting all its real pictures, shots and test alike.
+    "balance" fills every type of a product up to its largest, counting all its real pictures, shots and test alike.
 
     Raises:
         ConfigError: nothing at all would be made.
@@ -28,13 +28,13 @@ def counts(config: Config, split: Split) -> dict[tuple[str, str], int]:
         asked = prompted_counts(config, split, asked)
     if not any(asked.values()):
         raise ConfigError(
-            f"generate.count: {config.generate.count!r} asks for no pair at all; name a number a defect type"
+            f"generate.count: {config.generate.count!r} asks for no sample at all; name a number per defect type"
         )
     return asked
 
 
 def wanted(config: Config, have: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:
-    """Return how many pairs of each (product, defect type) the configuration asks for.
+    """Return how many samples of each (product, defect type) the configuration asks for.
 
     Args:
         config: `generate.count` decides; "balance" fills every defect type up to its product's largest.

@@ -29,7 +29,7 @@ from flawsmith.run.records import PlanLine, Role, Sample, append_records, read_r
 from flawsmith.run.rounds import forget_discarded, forget_rounds, read_discarded, read_rounds
 from flawsmith.run.stage import Inputs, stage, stamp_of
 from flawsmith.synthesis.counts import counts
-from flawsmith.synthesis.paint import Painter, Pair
+from flawsmith.synthesis.paint import Painted, Painter
 from flawsmith.synthesis.plan import make_controls, make_plan, plan_lines
 from flawsmith.synthesis.sweep import has_sweep, paint_sweep
 from flawsmith.synthesis.train import (
@@ -213,7 +213,7 @@ def _make(run: Run, lines: Sequence[PlanLine], shard: Shard, painters: _Painters
     left = sum(len(group) for group in todo)
     with progress("generate" if role == "sample" else name, total, name, done=total - left) as advance:
         for group in todo:
-            rows = [_write(run, name, pair) for pair in painters.of(group[0].job).paint(group)]
+            rows = [_write(run, name, painted) for painted in painters.of(group[0].job).paint(group)]
             append_records(path, rows)
             advance(len(rows))
     _sort_lines(path)
@@ -295,15 +295,15 @@ def _clear(run: Run, role: Role) -> None:
         lines.unlink()
 
 
-def _write(run: Run, folder: str, pair: Pair) -> Sample:
+def _write(run: Run, folder: str, painted: Painted) -> Sample:
     """Write a sample's picture and mask, and return its line with the names of the files."""
-    sample = pair.sample
-    if pair.picture is None or pair.mask is None:
+    sample = painted.sample
+    if painted.picture is None or painted.mask is None:
         return sample
-    suffix = images.lossless_suffix(pair.picture)
+    suffix = images.lossless_suffix(painted.picture)
     name = f"{folder}/{sample.index:06d}"
-    images.write(run.path(f"{name}{suffix}"), pair.picture)
-    images.write_mask(run.path(f"{name}.mask.png"), pair.mask)
+    images.write(run.path(f"{name}{suffix}"), painted.picture)
+    images.write_mask(run.path(f"{name}.mask.png"), painted.mask)
     return replace(sample, image=f"{name}{suffix}", mask=f"{name}.mask.png")
 
 

@@ -1,4 +1,4 @@
-"""Paint one batch of planned pairs or controls at native resolution: cut windows, sample, paste back, re-fit labels."""
+"""Paint one batch of samples or controls at native resolution: cut windows, generate, paste back, re-fit labels."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """A finished sample: its line, and the picture with its label unless it was given up."""
+class Painted:
+    """A finished sample or control: its line, and the picture with its mask unless it was given up."""
 
     sample: Sample
     """Without the names of its files, which whoever writes them adds."""
@@ -75,18 +75,24 @@ class _Canvas:
 
     line: PlanLine
     normal: Photograph
+    """What is painted on, (H,W) pixels."""
     asked: np.ndarray
+    """bool (H,W): where damage is to be painted."""
     part: np.ndarray
+    """bool (H,W): where the part lies; all True for a surface."""
     shot: np.ndarray | None
+    """float32 (H,W,3) in [-1,1]: the shot re-posed, its damage under `asked`."""
     sketch: np.ndarray | None
+    """float32 (H,W,3) in [-1,1]: the photograph with the shot's damage blended in."""
     windows: list[Window]
-    begun: np.ndarray
-    """Native: what is painted on; the photograph itself, or see `_taken_over`."""
+    ground: np.ndarray
+    """Native: what the paint is laid on; the photograph itself, or see `_taken_over`."""
     taken: np.ndarray | None = None
-    """bool (H,W): where `begun` stays as it is, and is damage all the same."""
+    """bool (H,W): where `ground` shows damage already, which no generator paints."""
     reference: Reference | None = None
     attempt: int = 0
     current: np.ndarray = field(init=False)
+    """Native: the picture so far."""
     strokes: list[Stroke] = field(default_factory=list)
     refused: str = ""
     """Why the generator took back what it had made of a window; that window stays unpainted."""
@@ -98,22 +104,22 @@ class _Canvas:
 
     def restart(self) -> None:
         """Forget all paint."""
-        self.current, self.strokes, self.refused = self.begun, [], ""
+        self.current, self.strokes, self.refused = self.ground, [], ""
 
 
 class Painter:
     """Paints batches of plan lines with one generator."""
 
-    def __init__(self, config: Config, generator: Generator, size: int, split: Split, pictures: Pictures) -> None:
+    def __init__(self, config: Config, generator: Generator, size: int, split: Split, photographs: Pictures) -> None:
         self.generator = generator
-        self._config, self._size, self._pictures = config, size, pictures
+        self._config, self._size, self._photographs = config, size, photographs
         self._by_id = {example.id: example for example in (*split.normals, *split.shots)}
         self._shots = split.shots
         self._references: dict[str, Reference] = {}
 
-    def paint(self, lines: Sequence[PlanLine]) -> list[Pair]:
-        """Return a pair a line, in order; the same lines give the same bytes."""
-        finished: dict[int, Pair] = {}
+    def paint(self, lines: Sequence[PlanLine]) -> list[Painted]:
+        """Return what became of each line, in order; the same lines give the same bytes."""
+        finished: dict[int, Painted] = {}
         todo = [self._canvas(line) for line in lines]
         for attempt in range(self._config.generate.attempts):
             for canvas in todo:
@@ -122,11 +128,11 @@ class Painter:
             self._rounds(todo)
             again = []
             for canvas in todo:
-                pair = self._finish(canvas, last=attempt + 1 == self._config.generate.attempts)
-                if pair is None:
+                painted = self._finish(canvas, last=attempt + 1 == self._config.generate.attempts)
+                if painted is None:
                     again.append(canvas)
                 else:
-                    finished[canvas.line.index] = pair
+                    finished[canvas.line.index] = painted
             todo = again
             if not todo:
                 break
@@ -134,24 +140,24 @@ class Painter:
 
     def _canvas(self, line: PlanLine) -> _Canvas:
         normal, shot = self._by_id[line.normal], self._by_id[line.shot]
-        asked = asked_mask(line, normal, shot, self._shots, self._pictures, self._config.generate.turn)
-        photograph = self._pictures.read(normal)
+        asked = asked_mask(line, normal, shot, self._shots, self._photographs, self._config.generate.turn)
+        photograph = self._photographs.read(normal)
         posed = sketch = None
         if line.is_control:
-            # A patch of normal matter from the same place of another photograph, so that the seam is one like a pair's.
-            donor = self._pictures.read(self._by_id[line.donor]).model()
+            # A patch of normal matter from the same place of another photograph, so that its seam is like a sample's.
+            donor = self._photographs.read(self._by_id[line.donor]).model()
             posed = cv2.resize(donor, asked.shape[::-1], interpolation=cv2.INTER_AREA)
         elif line.pose is not None:
-            posed, _ = apply_pose_image(self._pictures.read(shot).model(), line.pose, asked.shape)
+            posed, _ = apply_pose_image(self._photographs.read(shot).model(), line.pose, asked.shape)
         if posed is not None and not self.generator.native:
             sketch = blended(photograph.model(), posed, asked)
-        begun, taken = photograph.native, None
+        ground, taken = photograph.native, None
         if sketch is not None and line.outline and not line.is_control and self.generator.needs_mask:
-            asked, begun, taken = self._taken_over(line, shot, photograph, asked, sketch)
+            asked, ground, taken = self._taken_over(line, shot, photograph, asked, sketch)
         asked, windows = self._windows(asked)
-        part_of = self._pictures.part(normal)
+        part_of = self._photographs.part(normal)
         reference = self._reference(line.reference) if line.reference and not line.is_control else None
-        return _Canvas(line, photograph, asked, part_of, posed, sketch, windows, begun, taken, reference)
+        return _Canvas(line, photograph, asked, part_of, posed, sketch, windows, ground, taken, reference)
 
     def _taken_over(
         self, line: PlanLine, shot: Example, photograph: Photograph, asked: np.ndarray, sketch: np.ndarray
@@ -162,13 +168,13 @@ class Painter:
         the shot's camera saw it; a model asked for damage there would paint flakes on the backdrop.
         """
         assert line.pose is not None
-        there = apply_pose_mask(self._pictures.part(shot), line.pose, asked.shape)
-        matter = asked & there
+        shot_part = apply_pose_mask(self._photographs.part(shot), line.pose, asked.shape)
+        matter = asked & shot_part
         taken = asked & ~matter
         if not taken.any() or matter.sum() < _LEAST_MATTER * asked.sum():
             return asked, photograph.native, None
-        begun = images.apply_delta(photograph.native, sketch - photograph.model(), asked, photograph.span)
-        return matter, begun, taken
+        ground = images.apply_delta(photograph.native, sketch - photograph.model(), asked, photograph.span)
+        return matter, ground, taken
 
     def _windows(self, asked: np.ndarray) -> tuple[np.ndarray, list[Window]]:
         """Return what is asked for within reach, and the windows to paint."""
@@ -188,80 +194,81 @@ class Painter:
         """Return the window of a shot that shows most of its damage, at the working size; cut once."""
         if name not in self._references:
             example = self._by_id[name]
-            seen = self._pictures.read(example)
-            damage = seen.mask
+            photograph = self._photographs.read(example)
+            damage = photograph.mask
             assert damage is not None
             best = fullest(windows_over(self._config, damage, self._size), damage)
-            image, mask = cut(seen.model(), best, self._size), cut_mask(damage, best, self._size)
+            image, mask = cut(photograph.model(), best, self._size), cut_mask(damage, best, self._size)
             self._references[name] = Reference(image, mask, example.product, str(example.defect))
         return self._references[name]
 
     def _rounds(self, canvases: list[_Canvas]) -> None:
-        """Paint window after window; the r-th windows of all samples go through the network together."""
-        for turn in range(max((len(canvas.windows) for canvas in canvases), default=0)):
-            active = [canvas for canvas in canvases if turn < len(canvas.windows)]
+        """Paint window after window; the n-th windows of all samples go through the network together."""
+        for number in range(max((len(canvas.windows) for canvas in canvases), default=0)):
+            active = [canvas for canvas in canvases if number < len(canvas.windows)]
             groups = [[canvas] for canvas in active] if self.generator.native else [active]
             for group in groups:
-                self._stroke(group, turn)
+                self._paint_windows(group, number)
 
-    def _stroke(self, group: list[_Canvas], turn: int) -> None:
-        size = None if self.generator.native else self._size
-        windows = [canvas.windows[turn] for canvas in group]
-        normals = [cut(images.to_model(c.current, c.normal.span), w, size) for c, w in zip(group, windows, strict=True)]
-        # A control is repainted where its pair was, also by a generator that draws the masks of damage itself.
-        draws = not self.generator.needs_mask and not group[0].line.is_control
-        where = [c.part if draws else c.asked for c in group]
-        masks = mask_tensor([cut_mask(mask, w, size) for mask, w in zip(where, windows, strict=True)])
-        products = tuple(canvas.line.product for canvas in group)
-        defects = tuple("" if canvas.line.is_control else canvas.line.defect for canvas in group)
-        shot = sketch = None
-        if all(canvas.sketch is not None for canvas in group):
-            sketch = image_tensor(
-                [cut(c.sketch, w, size) for c, w in zip(group, windows, strict=True) if c.sketch is not None]
-            )
-        if all(canvas.shot is not None for canvas in group):
-            seen = [cut(c.shot, w, size) for c, w in zip(group, windows, strict=True) if c.shot is not None]
-            shot = Batch(image_tensor(seen), masks, products, defects)
-        seeds = [(canvas.line.seed * 64 + canvas.attempt) * 64 + turn for canvas in group]
-        shown = [canvas.reference for canvas in group if canvas.reference is not None]
-        reference = None
-        if len(shown) == len(group):
-            reference = Batch(
-                image_tensor([one.image for one in shown]),
-                mask_tensor([one.mask for one in shown]),
-                tuple(one.product for one in shown),
-                tuple(one.defect for one in shown),
-            )
-        look = tuple(canvas.line.appearance for canvas in group)
-        asked = Condition(image_tensor(normals), masks, products, defects, shot, sketch, reference, look)
+    def _paint_windows(self, group: list[_Canvas], number: int) -> None:
+        """Paint the n-th window of each canvas, all in one batch."""
         part = self._config.generate
-        made = self.generator.sample(asked, seeds, steps=part.steps, guidance=part.guidance)
-        for row, (canvas, window) in enumerate(zip(group, windows, strict=True)):
-            image = made.image[row].permute(1, 2, 0).numpy()
-            base = None if made.base is None else made.base[row].permute(1, 2, 0).numpy()
-            mask = canvas.asked
-            canvas.whole = made.whole
-            if made.refused and made.refused[row]:
-                canvas.refused = made.refused[row]
+        # A control is repainted where its sample was, also by a generator that draws the masks of damage itself.
+        draws = not self.generator.needs_mask and not group[0].line.is_control
+        asked = self._condition(group, number, draws=draws)
+        seeds = [(canvas.line.seed * 64 + canvas.attempt) * 64 + number for canvas in group]
+        generated = self.generator.sample(asked, seeds, steps=part.steps, guidance=part.guidance)
+        for row, canvas in enumerate(group):
+            window, mask = canvas.windows[number], canvas.asked
+            image = generated.image[row].permute(1, 2, 0).numpy()
+            base = None if generated.base is None else generated.base[row].permute(1, 2, 0).numpy()
+            canvas.whole = generated.whole
+            if generated.refused and generated.refused[row]:
+                canvas.refused = generated.refused[row]
                 continue
             if draws:
-                drawn, _ = uncut(made.mask[row].permute(1, 2, 0).numpy(), window, canvas.asked.shape)
+                drawn, _ = uncut(generated.mask[row].permute(1, 2, 0).numpy(), window, canvas.asked.shape)
                 mask = drawn[:, :, 0] >= 0.5
             canvas.strokes.append(Stroke(window, image, base, mask))
-            if made.whole:
-                everywhere = np.ones(mask.shape, bool)
-                stroke = Stroke(window, image, None, everywhere)
-                canvas.current = self._paste(canvas, canvas.current, stroke, "replace")
+            if generated.whole:
+                everywhere = Stroke(window, image, None, np.ones(mask.shape, bool))
+                canvas.current = self._paste(canvas, canvas.current, everywhere, "replace")
                 continue
             first: Paint = "replace" if self._paint_of(canvas) == "replace" else "residual"
             canvas.current = self._paste(canvas, canvas.current, canvas.strokes[-1], first)
 
-    def _finish(self, canvas: _Canvas, *, last: bool) -> Pair | None:
-        """Return the pair; None = too little shows, try another seed."""
+    def _condition(self, group: list[_Canvas], number: int, *, draws: bool) -> Condition:
+        """Return the request for the n-th windows of a group, as far as it is painted by now."""
+        size = None if self.generator.native else self._size
+        both = [(canvas, canvas.windows[number]) for canvas in group]
+        normals = [cut(images.to_model(canvas.current, canvas.normal.span), window, size) for canvas, window in both]
+        masks = mask_tensor([cut_mask(canvas.part if draws else canvas.asked, window, size) for canvas, window in both])
+        products = tuple(canvas.line.product for canvas in group)
+        defects = tuple("" if canvas.line.is_control else canvas.line.defect for canvas in group)
+        sketches = [cut(canvas.sketch, window, size) for canvas, window in both if canvas.sketch is not None]
+        shots = [cut(canvas.shot, window, size) for canvas, window in both if canvas.shot is not None]
+        references = [canvas.reference for canvas in group if canvas.reference is not None]
+        shot = sketch = reference = None
+        if len(sketches) == len(group):
+            sketch = image_tensor(sketches)
+        if len(shots) == len(group):
+            shot = Batch(image_tensor(shots), masks, products, defects)
+        if len(references) == len(group):
+            reference = Batch(
+                image_tensor([one.image for one in references]),
+                mask_tensor([one.mask for one in references]),
+                tuple(one.product for one in references),
+                tuple(one.defect for one in references),
+            )
+        appearance = tuple(canvas.line.appearance for canvas in group)
+        return Condition(image_tensor(normals), masks, products, defects, shot, sketch, reference, appearance)
+
+    def _finish(self, canvas: _Canvas, *, last: bool) -> Painted | None:
+        """Return the sample; None = too little shows, try another seed."""
         if canvas.line.is_control:
             # However little shows of it is right, and its mask is all that was repainted.
             used = "replace" if self._paint_of(canvas) == "replace" else "residual"
-            return Pair(_sample(canvas, MADE, used, 1.0, int(canvas.asked.sum())), canvas.current, canvas.asked)
+            return Painted(_sample(canvas, MADE, used, 1.0, int(canvas.asked.sum())), canvas.current, canvas.asked)
         paint = "whole" if canvas.whole else self._paint_of(canvas)
         if canvas.whole:
             # The photograph lies under nothing of the window: there is no change to fit a label to.
@@ -270,7 +277,7 @@ class Painter:
         else:
             fitted, used = self._refit(canvas, canvas.current), "residual" if paint == "auto" else paint
         if paint == "auto" and fitted.share < FAINT and any(stroke.base is not None for stroke in canvas.strokes):
-            other = canvas.begun
+            other = canvas.ground
             for stroke in canvas.strokes:
                 other = self._paste(canvas, other, stroke, "replace")
             replaced = self._refit(canvas, other)
@@ -281,7 +288,7 @@ class Painter:
             return None
         status = MADE if shown else "invisible" if canvas.strokes else canvas.refused
         sample = _sample(canvas, status, used, fitted.share, int(fitted.mask.sum()) if shown else 0)
-        return Pair(sample, fitted.image, fitted.mask) if shown else Pair(sample, None, None)
+        return Painted(sample, fitted.image, fitted.mask) if shown else Painted(sample, None, None)
 
     def _refit(self, canvas: _Canvas, painted: np.ndarray) -> Refit:
         return refit(canvas.normal.native, painted, _union(canvas), threshold=2 * self._config.generate.visible)
@@ -304,7 +311,7 @@ class Painter:
 
 
 def _union(canvas: _Canvas) -> np.ndarray:
-    """Return where any of a sample's strokes means damage, bool (H,W)."""
+    """Return where any stroke of a sample means damage, bool (H,W)."""
     masks = [np.zeros(canvas.asked.shape, bool), *(stroke.mask for stroke in canvas.strokes)]
     masks += [canvas.taken] if canvas.taken is not None and canvas.strokes else []
     return np.asarray(np.logical_or.reduce(masks))

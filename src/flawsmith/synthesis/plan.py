@@ -217,14 +217,14 @@ def _choose(
     )
 
 
-def _pose(config: Config, shot: Example, normal: Example, pictures: Pictures, rng: np.random.Generator) -> Pose:
+def _pose(config: Config, shot: Example, normal: Example, photographs: Pictures, rng: np.random.Generator) -> Pose:
     """Return a pose whose mask really lies in the picture."""
-    mask = pictures.read(shot).mask
+    mask = photographs.read(shot).mask
     assert mask is not None
-    shape = pictures.read(normal).native.shape[:2]
+    shape = photographs.read(normal).native.shape[:2]
     best, most = Pose.identity(), -1.0
     for _ in range(6):
-        pose = pose_mask(mask, pictures.part(shot), pictures.part(normal), rng, turn=config.generate.turn)
+        pose = pose_mask(mask, photographs.part(shot), photographs.part(normal), rng, turn=config.generate.turn)
         share = float(apply_pose_mask(mask, pose, shape).sum() / (mask.sum() * pose.scale**2))
         if share > most:
             best, most = pose, share

@@ -14,9 +14,9 @@ from flawsmith.data.split import Split
 from flawsmith.types import Example
 
 _TRIES = 24
-"""Poses that are looked at; the one that meets the parsed best is taken."""
+"""Poses that are looked at; the one that meets the sentence best is taken."""
 _SHARE = 0.34
-"""Of the defect type's shots, the share that counts as long, thin, faint ..."""
+"""Of a type's shots, the share that counts as long, thin, faint ..."""
 
 
 def parsed_prompt(config: Config, split: Split) -> ParsedPrompt:
@@ -43,7 +43,7 @@ def prompted_pose(
     parsed: ParsedPrompt,
     shots: Sequence[Example],
     normal: Example,
-    pictures: Pictures,
+    photographs: Pictures,
     rng: np.random.Generator,
     *,
     turn: Turn,
@@ -54,15 +54,15 @@ def prompted_pose(
     and scaled to where it was asked for; on a part it stays where such damage lies on the part, and the nearest of
     many poses is taken.
     """
-    fitting = _fitting(parsed, shots, pictures)
-    part = pictures.part(normal)
-    shape = pictures.read(normal).native.shape[:2]
+    fitting = _fitting(parsed, shots, photographs)
+    part = photographs.part(normal)
+    shape = photographs.read(normal).native.shape[:2]
     best: tuple[float, Example, Pose] | None = None
     for _ in range(_TRIES):
         shot = fitting[int(rng.integers(len(fitting)))]
-        mask = pictures.read(shot).mask
+        mask = photographs.read(shot).mask
         assert mask is not None
-        pose = pose_mask(mask, pictures.part(shot), part, rng, turn=turn)
+        pose = pose_mask(mask, photographs.part(shot), part, rng, turn=turn)
         if part.all():
             pose = _moved(pose, mask, shape, parsed, rng)
         miss = _miss(parsed, apply_pose_mask(mask, pose, shape), float(mask.sum()) * pose.scale**2)
@@ -74,8 +74,8 @@ def prompted_pose(
     return best[1], best[2]
 
 
-def _fitting(parsed: ParsedPrompt, shots: Sequence[Example], pictures: Pictures) -> list[Example]:
-    """Return the third of the shots that are longest, thinnest, faintest ... among their defect type."""
+def _fitting(parsed: ParsedPrompt, shots: Sequence[Example], photographs: Pictures) -> list[Example]:
+    """Return the third of the shots that are longest, thinnest, faintest ... of their type."""
     wants = [
         (number, -1.0 if word in ("long", "wide", "severe") else 1.0)
         for number, word in enumerate((parsed.length, parsed.width, parsed.severity))
@@ -83,11 +83,11 @@ def _fitting(parsed: ParsedPrompt, shots: Sequence[Example], pictures: Pictures)
     ]
     if not wants:
         return list(shots)
-    looks = np.array([pictures.look(example) for example in shots])
-    ranks = looks.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
+    measures = np.array([photographs.look(example) for example in shots])
+    ranks = measures.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
     score = sum(sign * ranks[:, number] for number, sign in wants)
     order = np.argsort(score, kind="stable")
-    return [shots[place] for place in order[: max(1, round(_SHARE * len(shots)))]]
+    return [shots[index] for index in order[: max(1, round(_SHARE * len(shots)))]]
 
 
 def _moved(pose: Pose, mask: np.ndarray, shape: Sequence[int], parsed: ParsedPrompt, rng: np.random.Generator) -> Pose:
@@ -105,7 +105,7 @@ def _moved(pose: Pose, mask: np.ndarray, shape: Sequence[int], parsed: ParsedPro
     middle = moved.min(axis=0) + half
     if parsed.place is not None:
         to = np.array(parsed.place) + rng.uniform(-0.08, 0.08, 2)
-        # A parsed that names one side alone leaves the other free.
+        # A sentence that names one side alone leaves the other free.
         free = rng.uniform(0.15, 0.85, 2)
         to = np.where([not parsed.across, not parsed.down], free, to)
     else:
@@ -121,7 +121,7 @@ def _moved(pose: Pose, mask: np.ndarray, shape: Sequence[int], parsed: ParsedPro
 
 
 def _miss(parsed: ParsedPrompt, posed: np.ndarray, area: float) -> float:
-    """Return how far a posed mask is from the parsed; 0 = it is met."""
+    """Return how far a posed mask is from what the sentence asks for; 0 = it is met."""
     ys, xs = np.nonzero(posed)
     if not len(xs):
         return float("inf")

@@ -1,7 +1,7 @@
-"""Show what a generator's sweep does: the same pairs painted again with other values of one setting, side by side.
+"""Show what one setting of a generator does: the same samples painted again at several of its values, side by side.
 
-A generator names its sweep (`Generator.sweep`); `cross_modal`'s is the weight of the reference beside the words. For
-the first pair of each defect type, `sweep/` holds a picture a value, and sweep.json says what they are; the report
+A generator names the setting (`Generator.sweep`); `cross_modal`'s is the weight of the reference beside the text. For
+the first sample of each defect type, `sweep/` holds a picture per value, and sweep.json says what they are; the report
 shows the rows.
 """
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from flawsmith.synthesis.paint import Painter
 
 MOST = 8
-"""Kinds that get a row."""
+"""Defect types that get a row."""
 
 
-def turned(settings: Settings, name: str, value: float) -> Settings:
-    """Return settings with the sweep at a value; `part.name` is a key of the table `part`."""
+def with_value(settings: Settings, name: str, value: float) -> Settings:
+    """Return settings with one of them at a value; `part.name` is a key of the table `part`."""
     part, dot, key = name.rpartition(".")
     change = {part: {**getattr(settings, part), key: value}} if dot else {name: value}
     return settings.model_copy(update=change)
@@ -34,13 +34,13 @@ def turned(settings: Settings, name: str, value: float) -> Settings:
 def paint_sweep(
     run: Run, lines: Sequence[PlanLine], name: str, values: Sequence[float], painter_of: Callable[[str], Painter]
 ) -> None:
-    """Paint the rows of a run whose pairs are all made; nothing is done when they are there for these pairs.
+    """Paint the rows of a run whose samples are all made; nothing is done when they are there for these samples.
 
     Args:
         run: Its folder gets sweep.json and sweep/.
         lines: The plan's lines.
-        name: The sweep.
-        values: What it is turned to.
+        name: The setting, as `Generator.sweep` names it.
+        values: Its values.
         painter_of: Job -> what paints it; its generator's settings are put back afterwards.
     """
     if has_sweep(run):
@@ -52,23 +52,23 @@ def paint_sweep(
     rows: list[dict[str, Any]] = []
     for line in list(first.values())[:MOST]:
         painter = painter_of(line.job)
-        told = painter.generator.settings
-        made = []
+        settings = painter.generator.settings
+        pictures = []
         for value in values:
-            painter.generator.settings = turned(told, name, value)
-            (pair,) = painter.paint([line])
+            painter.generator.settings = with_value(settings, name, value)
+            (painted,) = painter.paint([line])
             file = f"sweep/{line.index:06d}-{value:g}.png"
-            if pair.picture is not None and pair.mask is not None:
-                images.write(run.path(file), pair.picture)
-                images.write_mask(run.path(file).with_suffix(".mask.png"), pair.mask)
-            made.append({"value": value, "image": file if pair.picture is not None else ""})
-        painter.generator.settings = told
-        row = {name: getattr(line, name) for name in ("product", "defect", "normal", "shot")}
-        rows.append({**row, "reference": line.reference or line.shot, "made": made})
-    write_json(run.path("sweep.json"), {"hash": run.stage_hash("generate"), "sweep": name, "rows": rows})
+            if painted.picture is not None and painted.mask is not None:
+                images.write(run.path(file), painted.picture)
+                images.write_mask(run.path(file).with_suffix(".mask.png"), painted.mask)
+            pictures.append({"value": value, "image": file if painted.picture is not None else ""})
+        painter.generator.settings = settings
+        row = {part: getattr(line, part) for part in ("product", "defect", "normal", "shot")}
+        rows.append({**row, "reference": line.reference or line.shot, "pictures": pictures})
+    write_json(run.path("sweep.json"), {"hash": run.stage_hash("generate"), "setting": name, "rows": rows})
 
 
 def has_sweep(run: Run) -> bool:
-    """Return whether sweep.json is there and belongs to the run's pairs."""
+    """Return whether sweep.json is there and belongs to the run's samples."""
     mark = run.path("sweep.json")
     return mark.is_file() and read_json(mark).get("hash") == run.stage_hash("generate")

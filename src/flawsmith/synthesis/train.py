@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
 from flawsmith.run.stage import Inputs, is_done, stage
-from flawsmith.types import Batch, Encoded, Example
+from flawsmith.types import Advance, Batch, Encoded, Example
 
 ENCODE_BATCH = 16
 
@@ -158,15 +160,25 @@ def train(run: Run, data: Dataset | None = None) -> None:
         work.what = f"{config.train.steps} steps"
 
 
-def _fit(run: Run, generator: Generator, job: Job, pictures: Pictures, size: int, stamp: str) -> list[float]:
+@dataclass(frozen=True, slots=True)
+class LabelledView:
+    """A window to learn from, and what it shows."""
+
+    view: View
+    product: str
+    defect: str
+    """"" = a normal part."""
+
+
+def _fit(run: Run, generator: Generator, job: Job, photographs: Pictures, size: int, stamp: str) -> list[float]:
+    """Train one model and calibrate it; return the loss of every step."""
     config = run.config
-    state = run.path("state", *job.name.split("/"))
-    seen = _encoded(run, generator, job, pictures, size, stamp)
+    encoded = _encoded(run, generator, job, photographs, size, stamp)
 
     def loss_of(_: int, rng: torch.Generator) -> torch.Tensor:
-        return generator.loss(seen.rows(torch.randint(len(seen), (config.train.batch,), generator=rng)), rng)
+        return generator.loss(encoded.rows(torch.randint(len(encoded), (config.train.batch,), generator=rng)), rng)
 
-    fit = Trainer(
+    trainer = Trainer(
         generator.trainable(),
         loss_of,
         steps=config.train.steps,
@@ -175,29 +187,27 @@ def _fit(run: Run, generator: Generator, job: Job, pictures: Pictures, size: int
         seed=config.seed,
         average=0.99,
         autocast=generator.backbone.dtype if generator.backbone else None,
-        state=state / "checkpoint.safetensors",
+        state=run.path("state", *job.name.split("/"), "checkpoint.safetensors"),
         save_every=config.train.save_every,
         identity=f"{stamp}/{job.name}",
     )
-    steps = fit.run()
-    bar = None
-    for step in steps:
-        if bar is None:
-            manager = progress(f"train {job.name}", config.train.steps, "steps", done=step.index)
-            bar = manager.__enter__()
-        bar(1, f"loss {np.mean(fit.losses[-50:]):.4f}")
-    if bar is not None:
-        manager.__exit__(None, None, None)
+    with ExitStack() as shown:
+        advance: Advance | None = None
+        for step in trainer.run():
+            if advance is None:  # the first step says how many were done before a kill
+                bar = progress(f"train {job.name}", config.train.steps, "steps", done=step.index)
+                advance = shown.enter_context(bar)
+            advance(1, f"loss {np.mean(trainer.losses[-50:]):.4f}")
     if type(generator).calibrate is not Generator.calibrate:
-        with progress(f"calibrate {job.name}", 100, "%") as advance:
+        with progress(f"calibrate {job.name}", 100, "%") as advance_percent:
             done = 0
-            for share in generator.calibrate(seen):
-                advance(round(100 * share) - done)
+            for share in generator.calibrate(encoded):
+                advance_percent(round(100 * share) - done)
                 done = round(100 * share)
-    return fit.losses
+    return trainer.losses
 
 
-def _encoded(run: Run, generator: Generator, job: Job, pictures: Pictures, size: int, stamp: str) -> Encoded:
+def _encoded(run: Run, generator: Generator, job: Job, photographs: Pictures, size: int, stamp: str) -> Encoded:
     """Encode the job's views, or read them back when a killed run had finished that."""
     path = run.path("state", *job.name.split("/"), "views.safetensors")
     if path.exists():
@@ -207,55 +217,43 @@ def _encoded(run: Run, generator: Generator, job: Job, pictures: Pictures, size:
     count = round(len(job.shots) * run.config.train.views * (1 + run.config.train.normal_views))
     parts = []
     with progress(f"encode {job.name}", count, "views") as advance:
-        for batch in _batches(views(run.config, job, pictures, size)):
+        for batch in _batches(views(run.config, job, photographs, size)):
             parts.append(generator.encode(batch))
             advance(len(batch))
-    seen = Encoded.cat(parts)
-    save_tensors(path, seen.tensors, {"identity": stamp})
-    return seen
+    encoded = Encoded.cat(parts)
+    save_tensors(path, encoded.tensors, {"identity": stamp})
+    return encoded
 
 
-def views(config: Config, job: Job, pictures: Pictures, size: int) -> Iterator[tuple[View, str, str]]:
-    """Yield (view, product, defect) of every shot in turn, and of normal parts with defect ""."""
+def views(config: Config, job: Job, photographs: Pictures, size: int) -> Iterator[LabelledView]:
+    """Yield augmented views of every shot in turn and, in between, views of normal parts."""
     rng = np.random.default_rng((config.seed, 21))
-    owed, lone = 0.0, not generator_class(config).needs_mask
-    for example in job.shots:
-        shot = pictures.read(example)
-        assert shot.mask is not None and example.defect is not None
-        picture = shot.model()
-        windows = windows_over(config, shot.mask, size, lone=lone)
+    owed, lone, turn = 0.0, not generator_class(config).needs_mask, config.train.turn
+    for shot in job.shots:
+        photograph = photographs.read(shot)
+        assert photograph.mask is not None and shot.defect is not None
+        picture = photograph.model()
+        windows = windows_over(config, photograph.mask, size, lone=lone)
+        normals = [normal for normal in job.normals if normal.product == shot.product]
         for _ in range(config.train.views):
-            view = damage_view(picture, shot.mask, windows, size, rng, turn=config.train.turn)
-            yield View(view.image, loosened(view.mask, rng, 2)), example.product, example.defect
+            view = damage_view(picture, photograph.mask, windows, size, rng, turn=turn)
+            yield LabelledView(View(view.image, loosened(view.mask, rng, 2)), shot.product, shot.defect)
             owed += config.train.normal_views
-            own = [normal for normal in job.normals if normal.product == example.product]
-            while owed >= 1 and own:
+            while owed >= 1 and normals:
                 owed -= 1
-                normal = own[int(rng.integers(len(own)))]
+                normal = normals[int(rng.integers(len(normals)))]
                 side = windows[int(rng.integers(len(windows)))].side
-                view_of_normal = normal_view(
-                    pictures.read(normal).model(),
-                    pictures.part(normal),
-                    view.mask,
-                    side,
-                    size,
-                    rng,
-                    turn=config.train.turn,
-                )
-                yield view_of_normal, normal.product, ""
+                image, part = photographs.read(normal).model(), photographs.part(normal)
+                of_normal = normal_view(image, part, view.mask, side, size, rng, turn=turn)
+                yield LabelledView(of_normal, normal.product, "")
 
 
-def _batches(items: Iterable[tuple[View, str, str]]) -> Iterator[Batch]:
-    chunk: list[tuple[View, str, str]] = []
-    for item in items:
-        chunk.append(item)
-        if len(chunk) == ENCODE_BATCH:
-            yield _batch(chunk)
-            chunk = []
-    if chunk:
-        yield _batch(chunk)
-
-
-def _batch(chunk: list[tuple[View, str, str]]) -> Batch:
-    image, mask = image_tensor([view.image for view, _, _ in chunk]), mask_tensor([view.mask for view, _, _ in chunk])
-    return Batch(image, mask, tuple(p for _, p, _ in chunk), tuple(d for _, _, d in chunk))
+def _batches(items: Iterable[LabelledView]) -> Iterator[Batch]:
+    rest = iter(items)
+    while chunk := list(islice(rest, ENCODE_BATCH)):
+        yield Batch(
+            image_tensor([item.view.image for item in chunk]),
+            mask_tensor([item.view.mask for item in chunk]),
+            tuple(item.product for item in chunk),
+            tuple(item.defect for item in chunk),
+        )

@@ -1,4 +1,4 @@
-"""Who lends: a defect type seen on one product, planned for another; and whose look a pair's damage shall have."""
+"""Transfer between products: a defect type seen on one, planned for another; and whose appearance a sample gets."""
 
 from __future__ import annotations
 
@@ -20,29 +20,28 @@ _ROUND = 6
 
 
 def transfers(config: Config, split: Split) -> dict[tuple[str, str], str]:
-    """Return {(product that borrows, defect type): product that lends}.
+    """Return {(product that gets the type, defect type): product that it was seen on}.
 
     Raises:
-        ConfigError: nobody has the defect type to lend, or nobody is left to borrow it.
+        ConfigError: the type was not seen there, or no product is without it.
     """
-    have = {(e.product, str(e.defect)) for e in split.shots}
-    products = sorted({e.product for e in split.normals})
-    lent: dict[tuple[str, str], str] = {}
-    for loan in config.generate.transfer:
-        lender, defect, onto = loan["from"], loan["defect"], loan.get("onto", "")
-        if (lender, defect) not in have:
-            there = sorted(f"{product}: {name}" for product, name in have)
-            raise ConfigError(f"generate.transfer: {lender!r} has no shots of {defect!r}; there are {', '.join(there)}")
+    have = {(shot.product, str(shot.defect)) for shot in split.shots}
+    products = sorted({normal.product for normal in split.normals})
+    source_of: dict[tuple[str, str], str] = {}
+    for transfer in config.generate.transfer:
+        source, defect, onto = transfer["from"], transfer["defect"], transfer.get("onto", "")
+        if (source, defect) not in have:
+            known = ", ".join(sorted(f"{product}: {name}" for product, name in have))
+            raise ConfigError(f"generate.transfer: {source!r} has no shots of {defect!r}; there are {known}")
         if onto and onto not in products:
             raise ConfigError(f"generate.transfer: no product {onto!r} to paint on{nearest(onto, products)}")
-        takers = [product for product in ([onto] if onto else products) if (product, defect) not in have]
-        if not takers:
+        targets = [product for product in ([onto] if onto else products) if (product, defect) not in have]
+        if not targets:
             raise ConfigError(
-                f"generate.transfer: {onto or 'every product'} has shots of {defect!r} of its own; leave the loan out"
+                f"generate.transfer: {onto or 'every product'} has shots of {defect!r} of its own; leave this one out"
             )
-        for product in takers:
-            lent[product, defect] = lender
-    return lent
+        source_of |= {(product, defect): source for product in targets}
+    return source_of
 
 
 def shots_for(product: str, defect: str, shots: Sequence[Example]) -> list[Example]:
