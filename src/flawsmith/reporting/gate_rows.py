@@ -45,7 +45,7 @@ def gate_sentences(run: Run, tree: dict[str, Any]) -> list[str]:
         told.append("Rejected pictures were deleted, as screen.keep_rejected = false asks.")
     many = len(tree["products"]) > 1
     for product, own in tree["products"].items():
-        told += [f"{product}: {line}." if many else f"{line[0].upper()}{line[1:]}." for line in own["said"]]
+        told += [f"{product}: {line}." if many else f"{line[0].upper()}{line[1:]}." for line in own["notes"]]
     return told
 
 

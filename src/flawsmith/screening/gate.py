@@ -31,21 +31,21 @@ from flawsmith.types import ScreeningSet
 DIGITS = 5
 LEAST_SHOTS = 5
 """Left-out shots below which a quantile says nothing, and the score is not judged."""
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
 class FittedGate:
-    """What judges one product."""
+    """The filters fitted on one product's shots, and their thresholds."""
 
     defects: tuple[str, ...]
     filters: dict[str, Filter]
     limits: dict[str, float | None]
     """Least value of each score; None = not judged, or by its rank ({keep})."""
-    said: list[str]
+    notes: list[str]
     """What a reader must know: which filter is off and why."""
     left_out: dict[str, dict[str, Any]]
-    """What the shots score when each is left out: count, least, quantile and median a score."""
+    """What the shots score when each is left out: count, least, median and greatest per score."""
 
 
 @dataclass(frozen=True)
@@ -80,26 +80,26 @@ class Gate:
         failed: list[list[str]] = [[] for _ in judged.name]
         for name, values in columns.items():
             limit = fitted.limits.get(name)
-            for place, value in enumerate(values):
+            for row, value in enumerate(values):
                 if limit is not None and value is not None:
-                    limits[place][name] = limit
+                    limits[row][name] = limit
                     if value < limit:
-                        failed[place].append(name)
+                        failed[row].append(name)
         for name, values in columns.items():
             rule = self.settings.rule_of(name)
             if isinstance(rule, dict) and "keep" in rule:
                 _keep(name, rule["keep"], values, judged.defect, limits, failed)
         return [
             Verdict(
-                name=judged.name[place],
+                name=judged.name[row],
                 product=product,
-                defect=judged.defect[place],
-                kept=not failed[place],
-                reasons=tuple(Reason(name, words[name]) for name in failed[place]),
-                scores={name: values[place] for name, values in columns.items()},
-                thresholds=limits[place],
+                defect=judged.defect[row],
+                kept=not failed[row],
+                reasons=tuple(Reason(name, words[name]) for name in failed[row]),
+                scores={name: values[row] for name, values in columns.items()},
+                thresholds=limits[row],
             )
-            for place in range(len(judged))
+            for row in range(len(judged))
         ]
 
     def fitted(self, product: str) -> FittedGate:
@@ -115,7 +115,7 @@ class Gate:
         return self.fitted_gates[product]
 
     def save(self, folder: Path) -> None:
-        """Write gate.json and a safetensors file a product."""
+        """Write gate.json and a safetensors file per product."""
         tree: dict[str, Any] = {
             "version": _VERSION,
             "extractor": {"name": self.extractor, "fingerprint": self.fingerprint},
@@ -133,7 +133,7 @@ class Gate:
                 "file": f"{number:03d}.safetensors",
                 "filters": {name: one.settings.model_dump(mode="json") for name, one in fitted.filters.items()},
                 "limits": fitted.limits,
-                "said": fitted.said,
+                "notes": fitted.notes,
                 "left_out": fitted.left_out,
             }
         write_json(folder / "gate.json", tree)
@@ -161,7 +161,7 @@ class Gate:
                 prefix = f"{name}/"
                 filters[name].restore({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
             fitted_gates[product] = FittedGate(
-                tuple(own["defects"]), filters, own["limits"], own["said"], own["left_out"]
+                tuple(own["defects"]), filters, own["limits"], own["notes"], own["left_out"]
             )
         settings = validate(ScreenConfig, tree["settings"], where=str(path))
         return cls(settings, tree["extractor"]["name"], tree["extractor"]["fingerprint"], tree["visible"], fitted_gates)
@@ -193,8 +193,8 @@ def known_filters(settings: ScreenConfig) -> None:
         raise ConfigError("screen.repair needs the filter alignment; add it to screen.filters")
     for name in settings.filters:
         plugin = registry.get("filters", name)
-        told = validate(plugin.Settings, settings.settings.get(name, {}), where=f"screen.settings.{name}")
-        plugin(told, ("any",))  # its package may be missing
+        its_settings = validate(plugin.Settings, settings.settings.get(name, {}), where=f"screen.settings.{name}")
+        plugin(its_settings, ("any",))  # its package may be missing
     for name in settings.settings:
         if name not in known:
             raise ConfigError(f"screen.settings: filter {name!r} is unknown{nearest(name, known)}")
@@ -207,19 +207,19 @@ def known_filters(settings: ScreenConfig) -> None:
             raise ConfigError(f"screen.thresholds: {name!r} is no score{nearest(name, [*scores, family])}")
 
 
-def fit_gate(settings: ScreenConfig, defects: Sequence[str], shots: ScreeningSet, normal: ScreeningSet) -> FittedGate:
-    """Trainer every filter on one product's shots, and set the thresholds."""
+def fit_gate(settings: ScreenConfig, defects: Sequence[str], shots: ScreeningSet, normals: ScreeningSet) -> FittedGate:
+    """Fit every filter on one product's shots, and set the thresholds."""
     filters: dict[str, Filter] = {}
     limits: dict[str, float | None] = {}
     left_out: dict[str, dict[str, Any]] = {}
-    said = []
+    notes = []
     for name in settings.filters:
         plugin = registry.get("filters", name)
-        own = validate(plugin.Settings, settings.settings.get(name, {}), where=f"screen.settings.{name}")
-        filters[name] = plugin(own, defects)
-        told = filters[name].fit(shots, normal)
+        its_settings = validate(plugin.Settings, settings.settings.get(name, {}), where=f"screen.settings.{name}")
+        filters[name] = plugin(its_settings, defects)
+        scores = filters[name].fit(shots, normals)
         for score in filters[name].scores:
-            values = np.array([v for v in _plain(told[score]) if v is not None])
+            values = np.array([value for value in _plain(scores[score]) if value is not None])
             limits[score] = None
             rule = settings.rule_of(score)
             if isinstance(rule, dict) and "absolute" in rule:
@@ -231,8 +231,8 @@ def fit_gate(settings: ScreenConfig, defects: Sequence[str], shots: ScreeningSet
                 facts = {"least": values.min(), "median": np.median(values), "greatest": values.max()}
                 left_out[score] = {"shots": len(values), **{k: round(float(v), DIGITS) for k, v in facts.items()}}
         if words := filters[name].said():
-            said.append(words)
-    return FittedGate(tuple(defects), filters, limits, said, left_out)
+            notes.append(words)
+    return FittedGate(tuple(defects), filters, limits, notes, left_out)
 
 
 def _keep(
@@ -243,22 +243,22 @@ def _keep(
     limits: list[dict[str, float]],
     failed: list[list[str]],
 ) -> None:
-    """Of what stands of each defect type, let the best so many pass; what the filter cannot tell passes too."""
+    """Of what is left of each defect type, let the best so many pass; what the filter cannot tell passes too."""
     for defect in sorted(set(defects)):
         standing = [
-            (-value, place)
-            for place, value in enumerate(values)
-            if defects[place] == defect and not failed[place] and value is not None
+            (-value, row)
+            for row, value in enumerate(values)
+            if defects[row] == defect and not failed[row] and value is not None
         ]
         if not standing:
             continue
         standing.sort()
         count = math.ceil(share * len(standing) - 1e-9)
         last = -standing[count - 1][0]
-        for order, (_, place) in enumerate(standing):
-            limits[place][name] = last
+        for order, (_, row) in enumerate(standing):
+            limits[row][name] = last
             if order >= count:
-                failed[place].append(name)
+                failed[row].append(name)
 
 
 def _plain(values: Tensor) -> list[float | None]:

@@ -132,34 +132,33 @@ def judge(
 
 
 def write_scores(path: Path, verdicts: Sequence[Verdict]) -> None:
-    """Write verdicts, a line each, in order of their names."""
+    """Write the verdicts, one line each, in order of their names."""
     ordered = sorted(verdicts, key=lambda verdict: verdict.name)
     write_records(path, ordered)
 
 
 def fit_product(part: ScreenConfig, data: Dataset, product: str, describer: Describer) -> FittedGate:
-    """Trainer the filters on one product's shots and normal parts."""
+    """Fit the filters on one product's shots and normal parts."""
     shots = [example for example in data.split.shots if example.product == product]
     normals = [example for example in data.split.normals if example.product == product]
-    looked = _evenly(normals, part.normals)
     stand_ins = [data.photographs.read(example).native for example in _evenly(normals, _STAND_INS)]
-    real, masks = [], []
-    for example in shots:
-        photograph = data.photographs.read(example)
-        assert photograph.mask is not None and example.defect is not None
+    of_shots, masks = [], []
+    for shot in shots:
+        photograph = data.photographs.read(shot)
+        assert photograph.mask is not None and shot.defect is not None
         masks.append(photograph.mask)
         others = [_like(photograph.native, native) for native in stand_ins]
-        real.append(
-            describer.row(Shown(example.id, example.defect, photograph.native, photograph.mask, stand_ins=others))
+        of_shots.append(
+            describer.row(Shown(shot.id, shot.defect, photograph.native, photograph.mask, stand_ins=others))
         )
-    normal = []
-    for place, example in enumerate(looked):
-        native = data.photographs.read(example).native
-        mask = _laid(masks[place % len(masks)], native.shape[:2])
-        normal.append(describer.row(Shown(example.id, "", native, mask)))
-    defects = sorted({str(example.defect) for example in shots})
+    of_normals = []
+    for number, normal in enumerate(_evenly(normals, part.normals)):
+        native = data.photographs.read(normal).native
+        mask = _laid(masks[number % len(masks)], native.shape[:2])
+        of_normals.append(describer.row(Shown(normal.id, "", native, mask)))
+    defects = sorted({str(shot.defect) for shot in shots})
     name = describer.extractor.name
-    return fit_gate(part, defects, screening_set(real, name), screening_set(normal, name))
+    return fit_gate(part, defects, screening_set(of_shots, name), screening_set(of_normals, name))
 
 
 def _shown(run: Run, sample: Sample, data: Dataset, normals: Mapping[str, Example]) -> Shown:
@@ -186,7 +185,7 @@ def _write_repaired(folder: Path, name: str, picture: np.ndarray, mask: np.ndarr
 
 def _evenly(examples: Sequence[Example], most: int) -> list[Example]:
     count = min(most, len(examples))
-    return [examples[int((place + 0.5) * len(examples) / count)] for place in range(count)]
+    return [examples[int((number + 0.5) * len(examples) / count)] for number in range(count)]
 
 
 def _like(native: np.ndarray, other: np.ndarray) -> np.ndarray:
