@@ -27,7 +27,7 @@ Sets = Annotated[
     list[str],
     typer.Option("--set", help="Override one key, e.g. --set train.steps=300 (again and again).", metavar="KEY=VALUE"),
 ]
-Shard = Annotated[str, typer.Option("--shard", help="Make only every n-th batch: i/n, e.g. 0/4.", metavar="I/N")]
+ShardText = Annotated[str, typer.Option("--shard", help="Make only every n-th batch: i/n, e.g. 0/4.", metavar="I/N")]
 
 
 def _version(asked: bool) -> None:
@@ -94,10 +94,14 @@ def run(
 
     from flawsmith.run.folder import Run
 
-    pairs = [*set_, *(["generate.count=balance"] if balance else [])]
+    settings = [*set_, *(["generate.count=balance"] if balance else [])]
+    if say:
+        warnings.warn(
+            "--say: is called --prompt now; the old name is read for one more release", RenamedSetting, stacklevel=2
+        )
     if prompt or say:
-        pairs.append(f"generate.prompt={json.dumps(prompt or say, ensure_ascii=False)}")
-    opened = Run.create(out, _config(config, pairs))  # a typo is said at once: torch takes seconds to load
+        settings.append(f"generate.prompt={json.dumps(prompt or say, ensure_ascii=False)}")
+    opened = Run.create(out, _config(config, settings))  # a typo is said at once: torch takes seconds to load
     from flawsmith.pipeline import run_all
 
     typer.echo(f"report: {run_all(opened)}")
@@ -115,8 +119,8 @@ def train(run: RunPath) -> None:
 
 
 @app.command()
-def generate(run: RunPath, shard: Shard = "0/1") -> None:
-    """Make the planned pairs."""
+def generate(run: RunPath, shard: ShardText = "0/1") -> None:
+    """Make the planned samples."""
     from flawsmith.run.folder import Run
 
     opened = Run.open(run)
@@ -147,7 +151,7 @@ def screen(
     ] = "",
     online: Annotated[bool, typer.Option("--online", help="With --replay: the hub may be asked for it.")] = False,
 ) -> None:
-    """Judge the pairs: scores, thresholds, verdicts and reasons in scores.jsonl; plans again what is lacking."""
+    """Judge the samples: scores, thresholds, verdicts and reasons in scores.jsonl; plans again what is lacking."""
     if replay is not None:
         from flawsmith.screening.replay import replay as again
 
@@ -167,7 +171,7 @@ def screen(
 
 @app.command()
 def measure(run: RunPath) -> None:
-    """Compare the pairs with real pictures: distances, diversity, labels, seams, copies."""
+    """Compare the samples with real pictures: distances, diversity, labels, seams, copies."""
     from flawsmith.run.folder import Run
 
     opened = Run.open(run)
@@ -178,7 +182,7 @@ def measure(run: RunPath) -> None:
 
 @app.command()
 def prove(run: RunPath) -> None:
-    """Train detectors with and without the pairs: helps, no effect or harms, a verdict a defect type."""
+    """Train detectors with and without the samples: a verdict per defect type, helps, no effect or harms."""
     from flawsmith.run.folder import Run
 
     opened = Run.open(run)
@@ -189,7 +193,7 @@ def prove(run: RunPath) -> None:
 
 @app.command()
 def export(run: RunPath) -> None:
-    """Write the pairs in the layouts of other tools."""
+    """Write the samples in the layouts of other tools."""
     from flawsmith.exports.export import export as stage
     from flawsmith.run.folder import Run
 
@@ -254,10 +258,10 @@ def demo(
     typer.echo(f"report: {show(out)}")
 
 
-def _config(path: Path, pairs: list[str]):  # type: ignore[no-untyped-def]
+def _config(path: Path, settings: list[str]):  # type: ignore[no-untyped-def]
     from flawsmith.config import load_config, parse_overrides
 
-    return load_config(path, parse_overrides(pairs))
+    return load_config(path, parse_overrides(settings))
 
 
 def main() -> None:

@@ -138,13 +138,13 @@ def _warn(sentence: str) -> None:
     warnings.warn(sentence, RenamedSetting, stacklevel=2)
 
 
-def parse_overrides(pairs: list[str]) -> dict[str, Any]:
+def parse_overrides(overrides: list[str]) -> dict[str, Any]:
     """Turn ["train.steps=300", "data.defects=[\"crack\"]"] into a table; values are TOML, and bare words are text."""
     table: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
+    for override in overrides:
+        key, equals, text = override.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"--set {pair}: expected key=value, e.g. --set train.steps=300")
+            raise ConfigError(f"--set {override}: expected key=value, e.g. --set train.steps=300")
         try:
             table[key.strip()] = tomllib.loads(f"x = {text}")["x"]
         except tomllib.TOMLDecodeError:

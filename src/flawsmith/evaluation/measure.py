@@ -1,6 +1,6 @@
 """Rulers of the pictures themselves: windows round real and made damage, features once, every metric a defect type.
 
-In the clean protocol made pairs are compared with the shots alone, so the test set stays unseen; in the field protocol
+In the clean protocol samples are compared with the shots alone, so the test set stays unseen; in the field protocol
 with the test defects, as papers do.
 """
 
@@ -94,7 +94,7 @@ def measure(run: Run, data: Dataset | None = None) -> Path:
 
 
 def read_metrics(run: Run) -> dict[str, Any] | None:
-    """Return metrics.json's tree, or None when the pairs that the run has now were not measured."""
+    """Return metrics.json's tree, or None when the samples that the run has now were not measured."""
     path = run.path("metrics.json")
     if not run.stage_hash("measure") or not path.is_file():
         return None

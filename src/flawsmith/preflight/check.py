@@ -38,7 +38,7 @@ _SHOWN = 3
 
 @dataclass(slots=True)
 class _Damage:
-    """What a defect type's masks measured."""
+    """What the masks of one type measured."""
 
     share: list[float] = field(default_factory=list)
     thickness: list[float] = field(default_factory=list)
@@ -49,41 +49,43 @@ class _Damage:
 def check(config: Config) -> Findings:
     """Fingerprint a set over without changing anything; problems are listed, never raised."""
     data = config.data
-    found = Findings(data.root, data.layout)
+    findings = Findings(data.root, data.layout)
     try:
         examples = find(data)
     except FlawsmithError as error:
-        found.errors += [*preflight(config, None), *str(error).splitlines()]
-        return found
-    found.errors += gaps(examples, data)
-    facts = _describe(examples, found)
-    _look_at_pictures(examples, facts, found)
-    damage, blank = _look_at_masks(examples, facts, config, found)
-    divided = _divide(examples, config, found)
-    found.errors += preflight(config, divided)
+        findings.errors += [*preflight(config, None), *str(error).splitlines()]
+        return findings
+    findings.errors += gaps(examples, data)
+    facts = _describe(examples, findings)
+    _look_at_pictures(examples, facts, findings)
+    damage, blank = _look_at_masks(examples, facts, config, findings)
+    divided = _divide(examples, config, findings)
+    findings.errors += preflight(config, divided)
     if divided and (unseen := [shot.id for shot in divided.shots if shot.id in blank]):
-        found.errors.append(f"{', '.join(unseen)}: a shot whose mask is empty teaches nothing; draw its damage first")
+        findings.errors.append(
+            f"{', '.join(unseen)}: a shot whose mask is empty teaches nothing; draw its damage first"
+        )
     have = Counter((example.product, example.defect) for example in examples if example.defect is not None)
     defects = {key: number for key, number in sorted(have.items(), key=str) if key[1] is not None}
-    _tabulate(examples, divided, defects, damage, found)
-    _check_defects(defects, config, found)
+    _tabulate(examples, divided, defects, damage, findings)
+    _check_defects(defects, config, findings)
     if defects and facts:
         windows = [number for one in damage.values() for number in one.windows]
         sizes = [
             fact.width * fact.height * (fact.depth // 8) * (3 if fact.mode == "RGB" else 1) for fact in facts.values()
         ]
-        found.estimate, costly = estimate(
+        findings.estimate, costly = estimate(
             config,
             defects,
             windows=mean(windows) if windows else 1.0,
             picture_bytes=median(sizes),
-            lent=_lent(config, divided, found),
+            transferred=_transferred(config, divided, findings),
         )
-        found.warnings += costly
-    return found
+        findings.warnings += costly
+    return findings
 
 
-def _describe(examples: Sequence[Example], found: Findings) -> dict[str, images.Facts]:
+def _describe(examples: Sequence[Example], findings: Findings) -> dict[str, images.Facts]:
     """Read all headers: {id: facts} of those that can be read."""
     facts = {}
     for example in examples:
@@ -98,7 +100,7 @@ def _describe(examples: Sequence[Example], found: Findings) -> dict[str, images.
     for product, mine in sorted(by_product.items()):
         formats = Counter(f"{fact.depth}-bit {fact.mode} {fact.codec}" for fact in mine)
         widths, heights = [fact.width for fact in mine], [fact.height for fact in mine]
-        found.pictures.append(
+        findings.pictures.append(
             PictureFacts(
                 product,
                 len(mine),
@@ -107,36 +109,36 @@ def _describe(examples: Sequence[Example], found: Findings) -> dict[str, images.
                 dict(formats.most_common()),
             )
         )
-        defects_of = Counter(f"{fact.depth}-bit {fact.mode}" for fact in mine)
-        if len(defects_of) > 1:
-            shown = ", ".join(f"{number} {name}" for name, number in defects_of.most_common())
-            found.warnings.append(
-                f"{product}: the photographs are of several sorts ({shown}); one camera gives one sort"
+        kinds = Counter(f"{fact.depth}-bit {fact.mode}" for fact in mine)
+        if len(kinds) > 1:
+            shown = ", ".join(f"{number} {name}" for name, number in kinds.most_common())
+            findings.warnings.append(
+                f"{product}: the photographs are of several kinds ({shown}); one camera gives one kind"
             )
     return facts
 
 
-def _look_at_pictures(examples: Sequence[Example], facts: dict[str, images.Facts], found: Findings) -> None:
+def _look_at_pictures(examples: Sequence[Example], facts: dict[str, images.Facts], findings: Findings) -> None:
     """Decode every picture once: list what is broken, and cameras that fill only part of 16 bits."""
-    seen = dict(zip((example.id for example in examples), looks([e.image for e in examples]), strict=True))
-    found.errors += _grouped(
-        ((name, one.problem) for name, one in seen.items() if one.problem), "picture", "cannot be used"
+    fingerprints = dict(zip((example.id for example in examples), looks([e.image for e in examples]), strict=True))
+    findings.errors += _grouped(
+        ((name, one.problem) for name, one in fingerprints.items() if one.problem), "picture", "cannot be used"
     )
     tops: dict[str, float] = defaultdict(float)
     for example in examples:
         if example.id in facts and facts[example.id].depth == 16:
-            tops[example.product] = max(tops[example.product], seen[example.id].top)
+            tops[example.product] = max(tops[example.product], fingerprints[example.id].top)
     for product, top in sorted(tops.items()):
         if 0 < top < 2**15:
             bits = int(top).bit_length()
-            found.warnings.append(
+            findings.warnings.append(
                 f"{product}: the 16-bit pictures use only {bits} bits (largest value {top:g}), so the model sees them "
                 "nearly black; stretch them to 0..65535 when you save them"
             )
 
 
 def _look_at_masks(
-    examples: Sequence[Example], facts: dict[str, images.Facts], config: Config, found: Findings
+    examples: Sequence[Example], facts: dict[str, images.Facts], config: Config, findings: Findings
 ) -> tuple[dict[tuple[str, str], _Damage], set[str]]:
     """Measure every mask; also return the ids of those that are empty."""
     blank: set[str] = set()
@@ -166,12 +168,12 @@ def _look_at_masks(
             one.windows.append(len(windows))
             one.drawn.append(one.thickness[-1] * size / median(window.side for window in windows))
         turn[key] += 1
-    found.errors += _grouped(broken, "mask", "cannot be used")
-    found.warnings += _grouped(doubtful, "mask", "deserves a look")
+    findings.errors += _grouped(broken, "mask", "cannot be used")
+    findings.warnings += _grouped(doubtful, "mask", "deserves a look")
     for (product, defect), one in sorted(damage.items()):
         thin = [value for value in one.drawn if value < CELL]
         if len(thin) > len(one.drawn) / 5:
-            found.warnings.append(
+            findings.warnings.append(
                 f"{product}/{defect}: {100 * len(thin) / len(one.drawn):.0f} % of the damage is thinner than the model "
                 f"can draw (median {median(thin):.1f} px at its working size, {CELL:g} are needed); raise "
                 "windows.max_zoom, or use a generator that works in pixels"
@@ -187,20 +189,20 @@ def _thickness(mask: np.ndarray) -> float:
     return 2 * float(cv2.distanceTransform(padded, cv2.DIST_L2, 5).max())
 
 
-def _divide(examples: Sequence[Example], config: Config, found: Findings) -> Split | None:
+def _divide(examples: Sequence[Example], config: Config, findings: Findings) -> Split | None:
     try:
         divided = split(examples, shots=config.data.shots)
     except FlawsmithError as error:
-        if not found.errors:  # `gaps` has said it better
-            found.errors.append(str(error))
+        if not findings.errors:  # `gaps` has said it better
+            findings.errors.append(str(error))
         return None
-    found.notes += divided.notes
+    findings.notes += divided.notes
     double = leaks(divided)
-    found.errors += double[:_SHOWN]
+    findings.errors += double[:_SHOWN]
     if (more := len(double) - _SHOWN) > 0:
         rest = "1 more picture is" if more == 1 else f"{more} more pictures are"
-        found.errors.append(f"and {rest} on both sides of the split; remove one of each")
-    found.warnings += twins(divided)
+        findings.errors.append(f"and {rest} on both sides of the split; remove one of each")
+    findings.warnings += twins(divided)
     return divided
 
 
@@ -209,7 +211,7 @@ def _tabulate(
     divided: Split | None,
     defects: dict[tuple[str, str], int],
     damage: dict[tuple[str, str], _Damage],
-    found: Findings,
+    findings: Findings,
 ) -> None:
     def count(group: Iterable[Example]) -> Counter[tuple[str, str | None]]:
         return Counter((example.product, example.defect) for example in group)
@@ -223,7 +225,7 @@ def _tabulate(
     for key, number in sorted(everything.items(), key=lambda item: (item[0][0], item[0][1] or "")):
         product, defect = key
         one = damage.get((product, defect)) if defect is not None else None
-        found.defects.append(
+        findings.defects.append(
             DefectFacts(
                 product,
                 defect or "",
@@ -238,23 +240,23 @@ def _tabulate(
         )
 
 
-def _lent(config: Config, divided: Split | None, found: Findings) -> list[tuple[str, str]]:
+def _transferred(config: Config, divided: Split | None, findings: Findings) -> list[tuple[str, str]]:
     if divided is None:
         return []
     try:
         return list(transfers(config, divided))
     except FlawsmithError as error:
-        found.errors.append(str(error))
+        findings.errors.append(str(error))
         return []
 
 
-def _check_defects(defects: dict[tuple[str, str], int], config: Config, found: Findings) -> None:
+def _check_defects(defects: dict[tuple[str, str], int], config: Config, findings: Findings) -> None:
     names = {defect for _, defect in defects}
-    found.errors += unknown_defects(config, names, "count", "paint") if names else []
+    findings.errors += unknown_defects(config, names, "count", "paint") if names else []
     if names and not any(wanted(config, defects).values()):
-        found.warnings.append(
-            f"generate.count = {config.generate.count!r} asks for nothing, as every defect type has as many pictures as the "
-            "largest; set a number"
+        findings.warnings.append(
+            f"generate.count = {config.generate.count!r} asks for nothing, as every defect type has as many pictures as "
+            "the largest; set a number"
         )
     by_product: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for (product, defect), number in defects.items():
@@ -262,13 +264,13 @@ def _check_defects(defects: dict[tuple[str, str], int], config: Config, found: F
     for product, numbers in sorted(by_product.items()):
         (least, rare), (most, common) = min(numbers), max(numbers)
         if most >= 3 * least:
-            found.warnings.append(
+            findings.warnings.append(
                 f'{product}: {rare} has {least} pictures, {common} {most}; generate.count = "balance" fills the gap'
             )
 
 
 def _grouped(problems: Iterable[tuple[str, str]], noun: str, verdict: str) -> list[str]:
-    """One sentence a sort of problem, with the first names and the count, instead of one a file."""
+    """Return one sentence per sort of problem, with the first names and the count, instead of one per file."""
     groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for name, problem in problems:
         groups["".join(letter for letter in problem if not letter.isdigit())[:40]].append((name, problem))

@@ -17,23 +17,23 @@ from flawsmith.synthesis.counts import wanted
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What one window of `size` pixels costs on one sort of machine."""
+    """What one window of `size` pixels costs on one kind of machine."""
 
     size: int
     """Working size at which the rate holds; cost grows with the number of pixels."""
     train: float
-    """Seconds a window and training step (forward and backward)."""
+    """Seconds per window and training step (forward and backward)."""
     draw: float
-    """Seconds a window and denoising step, without guidance."""
+    """Seconds per window and denoising step, without guidance."""
     memory: float
-    """GB while training with 16 windows a step."""
+    """GB while training with 16 windows per step."""
     weights: float
     """MB that a trained generator saves."""
 
 
 # `built-in` on a processor: what `make demo` and benchmarks/suites/real_data.py took on two cores with bfloat16 units,
 # and without them half of what benchmarks/suites/proof.py took on one (entry `magnetic-tile, random weights`); its GPU
-# row is a guess from the size of the network. `large` is Stable Diffusion 1.5's published 0.8 TFLOP a step at
+# row is a guess from the size of the network. `large` is Stable Diffusion 1.5's published 0.8 TFLOP per step at
 # 512 px, on two cores at 40 GFLOP/s or a GPU of which 40 TFLOP/s are used: not measured.
 PLAIN = "processor without bfloat16"
 RATES = {
@@ -56,7 +56,7 @@ def estimate(
     *,
     windows: float,
     picture_bytes: float,
-    lent: Iterable[tuple[str, str]] = (),
+    transferred: Iterable[tuple[str, str]] = (),
 ) -> tuple[dict[str, str], list[str]]:
     """Return {what: how much} for a reader, and warnings.
 
@@ -65,7 +65,7 @@ def estimate(
         have: Real pictures of each (product, defect type).
         windows: Windows that a damage takes, on average.
         picture_bytes: Raw bytes of a typical photograph.
-        lent: Each (product, defect type) that is painted and was never seen on the product.
+        transferred: Each (product, defect type) that is painted and was never seen on the product.
     """
     size = config.windows.size or (128 if config.backbone.source == "builtin" else 512)
     machine = _machine(config.backbone.device)
@@ -73,21 +73,21 @@ def estimate(
     area = (size / rate.size) ** 2
     products, defects = len({product for product, _ in have}), len(have)
     models = {"product": products, "defect": defects, "all": 1}[config.train.scope]
-    pairs = sum(wanted(config, {**dict.fromkeys(lent, 0), **have}).values())
+    samples = sum(wanted(config, {**dict.fromkeys(transferred, 0), **have}).values())
     screened = config.screen.enabled
-    pairs = math.ceil(pairs * config.screen.times) if screened else pairs
+    samples = math.ceil(samples * config.screen.times) if screened else samples
     train = models * config.train.steps * config.train.batch * rate.train * area
     passes = config.generate.steps * (2 if config.generate.guidance > 1 else 1)
-    painted = pairs * (1 + config.generate.controls)
+    painted = samples * (1 + config.generate.controls)
     draw = painted * windows * passes * rate.draw * area
     trainings = products * config.prove.seeds * _arms(config) if config.prove.enabled else 0
     proof = trainings * PROBE_SECONDS[machine] * config.prove.budget * ((config.prove.size or 384) / 384) ** 2
     memory = rate.memory * max(0.4, config.train.batch / 16 * area) + 12 * picture_bytes / 1e9
-    disk = (pairs + painted) * picture_bytes * PNG_SHARE + models * rate.weights * 1e6
-    disk += max(0, len(config.export.formats) - 1) * pairs * picture_bytes * PNG_SHARE
+    disk = (samples + painted) * picture_bytes * PNG_SHARE + models * rate.weights * 1e6
+    disk += max(0, len(config.export.formats) - 1) * samples * picture_bytes * PNG_SHARE
     free = shutil.disk_usage(Path.cwd()).free
     table = {
-        "pairs": f"{pairs} ({windows:.1f} windows each)"
+        "samples": f"{samples} ({windows:.1f} windows each)"
         + (f"; what the gate rejects is made again in up to {config.screen.rounds} rounds" if screened else ""),
         "training": f"{_time(train)} ({_count(models, 'model')}, {config.train.steps} steps of {config.train.batch})",
         "generating": f"{_time(draw)} ({config.generate.steps} steps, guidance {config.generate.guidance:g})",
@@ -100,7 +100,7 @@ def estimate(
     if disk > free:
         warnings.append(f"the run needs about {_bytes(disk)} and {_bytes(free)} are free here; give --out another disk")
     if train + draw > 24 * 3600:
-        warnings.append(f"the run takes about {_time(train + draw)}; use a GPU, fewer steps or fewer pairs")
+        warnings.append(f"the run takes about {_time(train + draw)}; use a GPU, fewer steps or fewer samples")
     return table, warnings
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 @dataclass(frozen=True, slots=True)
 class DefectFacts:
-    """One product's defect type of defect, or its normal parts (defect type = "")."""
+    """One product's defect type, or its normal parts (`defect` = "")."""
 
     product: str
     defect: str
@@ -21,7 +21,7 @@ class DefectFacts:
     shots: int
     test: int
     lacks: int = 0
-    """Pictures to the product's largest defect type."""
+    """Pictures that are missing to the product's largest defect type."""
     share: float | None = None
     """Median damaged share of the picture."""
     thickness: float | None = None
@@ -68,7 +68,7 @@ class Findings:
         """Print tables and sentences."""
         console.print(f"{self.root} (layout {self.layout})", markup=False, highlight=False)
         if self.defects:
-            console.print(_kind_table(self.defects))
+            console.print(_defect_table(self.defects))
         if self.pictures:
             console.print(_picture_table(self.pictures))
         if self.estimate:
@@ -91,7 +91,7 @@ class Findings:
             console.print(f"not ready: {count} to put right first", style="bold red")
 
 
-def _kind_table(defects: Sequence[DefectFacts]) -> Table:
+def _defect_table(defects: Sequence[DefectFacts]) -> Table:
     table = Table(title="defects", title_justify="left")
     for name in ("product", "defect"):
         table.add_column(name)

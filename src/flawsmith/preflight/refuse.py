@@ -28,44 +28,44 @@ def preflight(config: Config, split: Split | None, *, near_duplicates: bool = Tr
     """
     if unknown := registry.misnamed(config):
         return unknown  # what nobody knows cannot be asked
-    own, screen, prove = config.generator, config.screen, config.prove
-    looks: list[Callable[[], Any]] = []
-    if own.settings:
-        looks.append(partial(_generator, config))
+    generator, screen, prove = config.generator, config.screen, config.prove
+    checks: list[Callable[[], Any]] = []
+    if generator.settings:
+        checks.append(partial(_generator, config))
     if screen.enabled:
-        looks.append(partial(_gate, config))
+        checks.append(partial(_gate, config))
     if prove.enabled:
-        looks.append(partial(registry.known_rivals, config))
+        checks.append(partial(registry.known_rivals, config))
         plain = [name for name in ProveConfig().detectors if name not in prove.settings]
-        looks += [partial(_detector, config, name) for name in sorted({*prove.detectors, *prove.settings} - {*plain})]
+        checks += [partial(_detector, config, name) for name in sorted({*prove.detectors, *prove.settings} - {*plain})]
     if split is not None:
-        looks.append(partial(known_references, config, split))
+        checks.append(partial(known_references, config, split))
     if prove.enabled and split is not None:
         for product in sorted({shot.product for shot in split.shots}):
-            looks.append(
+            checks.append(
                 partial(provable, split.of(product), drop_twins=near_duplicates and prove.near_duplicates == "drop")
             )
     if (screen.enabled or config.measure.enabled or prove.enabled) and config.features != FeaturesConfig():
-        looks.append(partial(_extractor, config))
-    found = []
-    for look in looks:
+        checks.append(partial(_extractor, config))
+    sentences: list[str] = []
+    for check in checks:
         try:
-            look()
+            check()
         except FlawsmithError as error:
-            found += str(error).splitlines()
-    return list(dict.fromkeys(found))
+            sentences += str(error).splitlines()
+    return list(dict.fromkeys(sentences))
 
 
 def _generator(config: Config) -> None:
-    own = config.generator
-    validate(registry.get("generators", own.name).Settings, own.settings, where="generator.settings")
+    part = config.generator
+    validate(registry.get("generators", part.name).Settings, part.settings, where="generator.settings")
 
 
 def _detector(config: Config, name: str) -> None:
     plugin = registry.get("detectors", name)
-    told = validate(plugin.Settings, config.prove.settings.get(name, {}), where=f"prove.settings.{name}")
+    settings = validate(plugin.Settings, config.prove.settings.get(name, {}), where=f"prove.settings.{name}")
     if name in config.prove.detectors:  # its package may be missing
-        plugin(told, ("any",), extractor=_extractor(config) if plugin.needs_extractor else None)
+        plugin(settings, ("any",), extractor=_extractor(config) if plugin.needs_extractor else None)
 
 
 def _gate(config: Config) -> None:

@@ -20,7 +20,7 @@ def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Advanc
     Args:
         what: Short name of the work.
         total: How many there are.
-        unit: What is counted, e.g. "pairs".
+        unit: What is counted, e.g. "samples".
         done: How many were done before (a resumed run); they do not count for the rate.
     """
     console = Console(stderr=True)

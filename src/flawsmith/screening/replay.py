@@ -2,7 +2,7 @@
 
     beside            FOLDER/[product/]<defect type>/.../x.png with x.mask.png, and x.normal.png where that is known
     mvtec|visa|pairs  as `data.layout` has them; the normal photograph is unknown
-    a run folder      its made pairs, with the photographs that its data.json names
+    a run folder      its samples, with the photographs that its data.json names
 
 Where the normal photograph is unknown, a filter that needs it falls back to all normal parts that the gate has seen, or
 abstains: its score is null.

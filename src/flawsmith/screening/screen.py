@@ -1,8 +1,8 @@
-"""The quality gate: every made pair is scored by every filter; scores.jsonl says scores, thresholds, verdict, reasons.
+"""The quality gate: every sample is scored by every filter; scores.jsonl holds scores, thresholds, verdicts, reasons.
 
 The gate is fitted on the shots and normal parts of each product and saved in gate/, so that `flawsmith screen --replay`
 gives the same verdicts on anyone's folder. Rejected pictures stay where they are (unless the settings say otherwise);
-which pairs later stages see is decided in one place, `Run.kept`.
+which samples later stages see is decided in one place, `Run.kept`.
 """
 
 from __future__ import annotations
