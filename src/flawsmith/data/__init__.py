@@ -1,1 +1,1 @@
-"""Pictures on disk and in memory: codecs, folder layouts, splits, windows, masks, and a factory of procedural parts."""
+"""Photographs, masks and windows: how pictures are read, divided and cut."""

@@ -1,1 +1,1 @@
-"""Detectors that `prove` trains on several sets. Not built yet."""
+"""What `prove` trains to see whether samples help."""

@@ -1,1 +1,1 @@
-"""Layouts that other tools read, one a file."""
+"""Layouts that other tools read, one per file."""

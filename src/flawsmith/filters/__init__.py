@@ -1,1 +1,1 @@
-"""Scores of made pictures for the quality gate, one subject a file."""
+"""Scores of the quality gate, one subject per file."""

@@ -1,1 +1,1 @@
-"""Comparisons of made with real pictures. The stages `measure` and `prove` that use them are not built yet."""
+"""Rulers of made pictures beside real ones."""

@@ -1,1 +1,1 @@
-"""Networks: the frozen backbone, diffusion's arithmetic, attention, the training loop, weights on disk."""
+"""Networks: backbone, diffusion, the papers' modules, the training loop."""

@@ -1,1 +1,1 @@
-"""The run folder, the protocol of a stage, and the records that travel between stages."""
+"""The run folder, the protocol of a stage, the records that travel."""
