@@ -169,7 +169,7 @@ class GenerateConfig(Settings):
     controls: Annotated[float, Field(ge=0, le=1), Affects("controls")] = 0.5
     """Negative controls per sample: normal parts repainted as normal, so no detector learns "repainted = damaged"."""
     reference: str | dict[str, str] = "shot"
-    """Whose appearance samples get (cross_modal, hybrid): shot, nearest, random, a shot's id, a type, a table by type."""
+    """Whose appearance samples get (cross_modal, hybrid): shot, nearest, random, a shot's id, a type; or a table."""
     transfer: list[dict[Literal["from", "defect", "onto"], str]] = []
     """Types that a product gives to others: {from = "tile", defect = "crack"}; onto = "screw" names one of them."""
     prompt: str = ""

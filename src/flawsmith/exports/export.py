@@ -1,4 +1,4 @@
-"""Write the normal parts and the samples in the layouts that other tools read: export/<format>/, whole or not at all."""
+"""Write normal parts and samples in the layouts that other tools read: export/<format>/, whole or not at all."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class MvtecSettings(Settings):
     """What the export can be told."""
 
     bits: Literal["8", "native"] = "8"
-    """Depth of the pictures: "8", or "native" as the photograph has it (float becomes .tif, which MVTecAD cannot read)."""
+    """Depth of the pictures: "8", or "native" as the photograph has it (float becomes .tif, not read by MVTecAD)."""
 
 
 class Mvtec(Exporter):

@@ -255,8 +255,8 @@ def _check_defects(defects: dict[tuple[str, str], int], config: Config, findings
     findings.errors += unknown_defects(config, names, "count", "paint") if names else []
     if names and not any(wanted(config, defects).values()):
         findings.warnings.append(
-            f"generate.count = {config.generate.count!r} asks for nothing, as every defect type has as many pictures as "
-            "the largest; set a number"
+            f"generate.count = {config.generate.count!r} asks for nothing, as every defect type has as many pictures "
+            "as the largest; set a number"
         )
     by_product: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for (product, defect), number in defects.items():

@@ -45,7 +45,7 @@ def make_plan(config: Config, data: Dataset, plugin: type[Generator]) -> list[Pl
 
 
 def asked_counts(config: Config, split: Split) -> Counts:
-    """Return how many samples the first plan holds of each (product, defect): more than asked where many are screened."""
+    """Return how many samples of each (product, defect) the first plan holds: more than asked for, when screened."""
     times = config.screen.times if config.screen.enabled else 1
     return {key: math.ceil(times * number) for key, number in counts(config, split).items()}
 
