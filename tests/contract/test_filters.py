@@ -105,7 +105,7 @@ class _Nameless(_Dark):
         return {"drak": super().score(made)["dark"]}
 
 
-@pytest.mark.parametrize("defect", [_Forgetful, _Swayed, _Decides, _Backwards, _Restless, _Painter, _Nameless])
+@pytest.mark.parametrize("plugin", [_Forgetful, _Swayed, _Decides, _Backwards, _Restless, _Painter, _Nameless])
 def test_each_fault_is_caught(plugin: type[Filter]) -> None:
     with pytest.raises(AssertionError):
         check_filter(plugin)

@@ -14,7 +14,9 @@ import cv2
 import numpy as np
 
 from flawsmith.config import Config
-from flawsmith.data.masks.poses import Pose, apply_pose_mask, pose_mask, procedural, with_outline
+from flawsmith.data.masks.parts import with_outline
+from flawsmith.data.masks.poses import Pose, apply_pose_mask, pose_mask
+from flawsmith.data.masks.shapes import procedural
 from flawsmith.data.photographs import Pictures
 from flawsmith.data.poisson import grown
 from flawsmith.data.split import Split
