@@ -71,8 +71,8 @@ def test_a_sentence_is_understood(sentence: str, defects: list[str], parsed: Par
         ("a scratch", SCREW, "may mean scratch_head or scratch_neck"),
         ("a scratch and a dent", PLAIN, "may mean scratch or dent"),
         ("a dent", TILE, "no shots show dent here; known are the defect types Blowhole"),
-        ("near the top", PLAIN, "names no sort of damage"),
-        ("", PLAIN, "names no sort of damage"),
+        ("near the top", PLAIN, "names no defect type"),
+        ("", PLAIN, "names no defect type"),
         ("a long short scratch", PLAIN, "long and short exclude each other"),
     ],
 )

@@ -36,7 +36,7 @@ def scan(data: DataConfig) -> list[Example]:
 
     Raises:
         DataError: the root is missing or of another layout, nothing normal or nothing damaged was found, a named
-            folder, defect type or product does not exist, or a defect has no mask. One error holds all that `gaps` says.
+            folder, defect type or product does not exist, or a defect has no mask. Holds all that `gaps` finds.
         ConfigError: an unknown layout or a template that cannot work.
     """
     examples = find(data)
@@ -224,7 +224,7 @@ LAYOUTS: dict[str, Callable[[DataConfig, Path], list[Example]]] = {
 _EXPECTED = {
     "mvtec": "mvtec expects root/<product>/train/good, test/<defect type> and ground_truth/<defect type>",
     "visa": "visa expects root/<product>/Data/Images/Normal, Data/Images/Anomaly and Data/Masks/Anomaly",
-    "pairs": "pairs expects root/<defect type>/ with masks beside the pictures, and data.normal naming the normal folders",
+    "pairs": "pairs expects root/<defect type>/ with masks beside the pictures, and data.normal naming normal parts",
     "pattern": "check data.patterns, and mark normal parts by normal = true or data.normal",
 }
 _MASKS = {

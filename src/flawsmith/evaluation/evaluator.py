@@ -9,8 +9,10 @@ import torch
 
 from flawsmith.data import images
 from flawsmith.data import split as shots
+from flawsmith.data.scaling import scaled_mask
 from flawsmith.data.split import Split
-from flawsmith.data.training_set import read_square, square_mask, to_tensor
+from flawsmith.data.tensors import image_tensor
+from flawsmith.data.training_set import read_square
 from flawsmith.evaluation.arms import Piece
 from flawsmith.evaluation.statistics import EvaluationSet, Outcome, outcome
 from flawsmith.interfaces import Detector
@@ -76,7 +78,7 @@ class Evaluator:
             control, _ = read_square(piece.example, self.size)
             plain, _ = read_square(self._normals[piece.normal], self.size)
             native = images.read_mask(piece.mask, images.describe(piece.example.image).shape)
-            place = square_mask(native, self.size)
+            place = scaled_mask(native, (self.size, self.size))
             anomaly_map = predicted(detector, torch.from_numpy(np.stack([control, plain]))).anomaly_map
             assert anomaly_map is not None
             values.append([float(anomaly_map[row, 0].numpy()[place].max()) for row in range(2)])
@@ -91,7 +93,7 @@ class Evaluator:
 
 def predicted(detector: Detector, pictures: torch.Tensor) -> Prediction:
     """Fingerprint at uint8 (P,S,S,3) pictures, a few at a time."""
-    parts = [detector.predict(to_tensor(chunk.numpy())) for chunk in pictures.split(_CHUNK)]
+    parts = [detector.predict(image_tensor(chunk.numpy())) for chunk in pictures.split(_CHUNK)]
 
     def joined(name: str) -> torch.Tensor | None:
         values = [getattr(one, name) for one in parts]

@@ -17,7 +17,8 @@ import torch
 
 from flawsmith import registry
 from flawsmith.data import images
-from flawsmith.data.feature_windows import SIDE, close_up, window
+from flawsmith.data.feature_windows import SIDE, FeatureWindow, feature_window, window_of
+from flawsmith.data.tensors import image_tensor
 from flawsmith.errors import RunError
 from flawsmith.files import digest, read_json, write_json
 from flawsmith.interfaces import Metric
@@ -29,8 +30,6 @@ from flawsmith.run.progress import progress
 from flawsmith.types import Example, FeatureSet, Figure
 
 _CHUNK = 16
-
-Views = Sequence[tuple[np.ndarray, np.ndarray, np.ndarray | None]]
 
 
 def measure(run: Run) -> Path:
@@ -70,7 +69,7 @@ def measure(run: Run) -> Path:
     with progress("measure", len(defects), "defects") as advance:
         for product, defect in defects:
             own = [row for row in rows if (row["product"], row["defect"]) == (product, defect)]
-            theirs = [close_up(example) for example in real if (example.product, example.defect) == (product, defect)]
+            theirs = [window_of(example) for example in real if (example.product, example.defect) == (product, defect)]
             ours = [_made(run, row, normals) for row in own]
             feature_sets = feature_set(theirs, extractor), feature_set(ours, extractor)
             figures: dict[str, Figure] = {}
@@ -118,15 +117,13 @@ def metric_rows(tree: dict[str, Any], product: str) -> tuple[list[str], list[lis
     return ["defect", *names], rows
 
 
-def feature_set(views: Views, extractor: Extractor) -> FeatureSet:
-    """Describe windows (image float32 (S,S,3), mask bool (S,S), the normal one beneath or None) once."""
-    size = (len(views), SIDE, SIDE)
-    image = torch.from_numpy(np.array([view[0] for view in views], np.float32).reshape(*size, 3)).permute(0, 3, 1, 2)
-    mask = torch.from_numpy(np.array([view[1] for view in views], bool).reshape(size))
-    below = None
-    if views and all(view[2] is not None for view in views):
-        below = torch.from_numpy(np.array([view[2] for view in views], np.float32)).permute(0, 3, 1, 2)
-    chunks = image.contiguous().split(_CHUNK) if views else []
+def feature_set(windows: Sequence[FeatureWindow], extractor: Extractor) -> FeatureSet:
+    """Describe windows once; `below` is told when all of them have one."""
+    image = image_tensor([one.image for one in windows]) if windows else torch.zeros(0, 3, SIDE, SIDE)
+    mask = torch.from_numpy(np.array([one.mask for one in windows], bool).reshape(len(windows), SIDE, SIDE))
+    normals = [one.below for one in windows if one.below is not None]
+    below = image_tensor(normals) if windows and len(normals) == len(windows) else None
+    chunks = image.split(_CHUNK) if windows else []
     vectors = [extractor.vector(chunk) for chunk in chunks]
     depths = [extractor.perceptual(chunk) for chunk in chunks]
     told = [extractor.probabilities(chunk) for chunk in chunks]
@@ -141,13 +138,12 @@ def feature_set(views: Views, extractor: Extractor) -> FeatureSet:
     )
 
 
-def _made(run: Run, row: dict[str, Any], normals: dict[str, Example]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _made(run: Run, row: dict[str, Any], normals: dict[str, Example]) -> FeatureWindow:
     normal = images.read(normals[row["normal"]].image)
     span = images.range_of(normal)
     native = images.read(run.path(row["image"]))
     mask = images.read_mask(run.path(row["mask"]), native.shape)
-    image, label, below = window(images.to_model(native, span), mask, images.to_model(normal, span))
-    return image, label, below
+    return feature_window(images.to_model(native, span), mask, images.to_model(normal, span))
 
 
 def _plain(figure: Figure) -> dict[str, Any]:

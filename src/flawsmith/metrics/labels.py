@@ -5,13 +5,15 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from flawsmith.arithmetic.likeness import SIDE, likeness
+from flawsmith.arithmetic.outlines import distance_to, outline, steepness
+from flawsmith.config import GenerateConfig
 from flawsmith.types import FeatureSet, Figure
 
-CHANGED = 0.048
-"""Least change that counts, on the scale -1..1: 6 of 255 levels, as `generate.visible` has it."""
+CHANGED = 2 * GenerateConfig().visible
+"""Least change that counts, on the scale -1..1: the default of the setting `generate.visible` (a share of 0..1)."""
 SURE, SELDOM = 0.98, 0.9
 """A correlation above `SURE` is a copy in any set; one below `SELDOM` is in none."""
-_SMALL = 32
 _CONFIDENCE = 0.95
 
 
@@ -45,7 +47,7 @@ def seam(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamples
     pixels away from it on both sides.
     """
     one, other = (
-        np.array([_edge(i, m) for i, m in zip(g.image.numpy(), g.mask.numpy(), strict=True)]) for g in (made, real)
+        np.array([_steeper(i, m) for i, m in zip(g.image.numpy(), g.mask.numpy(), strict=True)]) for g in (made, real)
     )
     one, other = one[np.isfinite(one)], other[np.isfinite(other)]
     if not len(one) or not len(other):
@@ -64,12 +66,10 @@ def copies(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resampl
     if not len(real) or not len(made):
         return dict.fromkeys(("copies", "nearest"), Figure(None, reason=f"{len(real)} real, {len(made)} made pictures"))
     x, y = _small(real), _small(made)
-    views = np.stack([np.rot90(x[:, :, ::-1] if view % 2 else x, view // 2, (1, 2)) for view in range(8)])
-    flat = views.reshape(8, len(x), -1)
-    among = np.max([x.reshape(len(x), -1) @ one.T for one in flat], axis=0)
+    among = likeness(x, x)
     np.fill_diagonal(among, -1)
     limit = float(np.clip(among.max() if len(x) > 1 else SURE, SELDOM, SURE))
-    nearest = np.max([y.reshape(len(y), -1) @ one.T for one in flat], axis=(0, 2))
+    nearest = likeness(y, x).max(axis=1)
     return {
         "copies": _mean((nearest > limit).astype(float), rng, resamples),
         "nearest": _mean(nearest, rng, resamples),
@@ -80,31 +80,21 @@ def _between(one: np.ndarray, other: np.ndarray) -> float:
     """Return the mean symmetric distance between two masks' outlines; NaN where one is empty."""
     if not one.any() or not other.any():
         return float("nan")
-    edges = [_outline(mask) for mask in (one, other)]
-    away = [cv2.distanceTransform((~edge).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) for edge in edges]
-    return float((away[1][edges[0]].mean() + away[0][edges[1]].mean()) / 2)
+    edges = outline(one), outline(other)
+    return float((distance_to(edges[1])[edges[0]].mean() + distance_to(edges[0])[edges[1]].mean()) / 2)
 
 
-def _outline(mask: np.ndarray) -> np.ndarray:
-    padded = np.pad(mask, 1).astype(np.uint8)
-    return np.asarray(mask & (cv2.erode(padded, np.ones((3, 3), np.uint8))[1:-1, 1:-1] == 0))
-
-
-def _edge(image: np.ndarray, mask: np.ndarray) -> float:
-    if not mask.any() or mask.all():
-        return float("nan")
-    grey = np.ascontiguousarray(image.mean(0), dtype=np.float32)
-    steep = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
-    away = cv2.distanceTransform((~_outline(mask)).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    edge, near = steep[away <= 1], steep[(away >= 3) & (away <= 6)]
-    return float(edge.mean() / (near.mean() + 1e-3)) if len(edge) and len(near) else float("nan")
+def _steeper(image: np.ndarray, mask: np.ndarray) -> float:
+    """Return how much steeper one picture (3,H,W) is on its label's outline; NaN where there is no outline."""
+    steep = None if mask.all() else steepness(image, outline(mask))
+    return float("nan") if steep is None else float(steep.on_outline / (steep.nearby + 1e-3))
 
 
 def _small(feature_set: FeatureSet) -> np.ndarray:
     """Return float64 (N,32,32): brightness, without its mean, of unit length."""
     found = []
     for image in feature_set.image.numpy():
-        grey = cv2.resize(np.ascontiguousarray(image.mean(0)), (_SMALL, _SMALL), interpolation=cv2.INTER_AREA)
+        grey = cv2.resize(np.ascontiguousarray(image.mean(0)), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
         grey = grey.astype(np.float64) - grey.mean()
         found.append(grey / max(float(np.linalg.norm(grey)), 1e-9))
     return np.stack(found)

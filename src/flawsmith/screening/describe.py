@@ -19,8 +19,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flawsmith.data import images
-from flawsmith.data.feature_windows import SIDE, spot, window
+from flawsmith.data.feature_windows import SIDE, feature_window, square_round
 from flawsmith.data.poisson import blended, grown, poisson
+from flawsmith.data.scaling import scaled_mask
+from flawsmith.data.tensors import image_tensor
 from flawsmith.data.windows import grain_map, refit
 from flawsmith.errors import DataError, RunError
 from flawsmith.nn.networks.extractor import Extractor
@@ -101,13 +103,13 @@ class Describer:
         span = images.range_of(shown.image if shown.below is None else shown.below)
         model = images.to_model(shown.image, span)
         beneath_model = None if shown.below is None else images.to_model(shown.below, span)
-        image, _, *rest = window(model, seen, beneath_model)
-        label, fitted = _label(shown.mask, seen), _label(changed, seen)
-        below = rest[0] if rest else None
+        cut, square = feature_window(model, seen, beneath_model), square_round(seen)
+        label, fitted = (scaled_mask(part[square], (SIDE, SIDE)) for part in (shown.mask, changed))
+        image, below = cut.image, cut.below
         if below is None and shown.stand_ins:
             others = [images.to_model(normal, span) for normal in shown.stand_ins]
-            below = _filled(image, label, [window(other, seen)[0] for other in others])
-        pair = torch.from_numpy(np.stack([image] if below is None else [image, below])).permute(0, 3, 1, 2).contiguous()
+            below = _filled(image, label, [feature_window(other, seen).image for other in others])
+        pair = image_tensor([image] if below is None else [image, below])
         features = self._features(shown, pair, label, model, beneath_model)
         return {
             "name": shown.name,
@@ -171,8 +173,8 @@ class Describer:
         if name not in self._wholes:
             side = self.extractor.side
             way = cv2.INTER_AREA if min(model.shape[:2]) > side else cv2.INTER_LINEAR
-            small = torch.from_numpy(cv2.resize(model, (side, side), interpolation=way)).permute(2, 0, 1)[None]
-            vector = self.extractor.vector(small.contiguous())[0].float()
+            small = image_tensor([cv2.resize(model, (side, side), interpolation=way)])
+            vector = self.extractor.vector(small)[0].float()
             if not name:
                 return vector
             if len(self._wholes) >= _REMEMBERED:
@@ -212,15 +214,6 @@ def _key(*parts: np.ndarray | None) -> str:
         if part is not None:
             hasher.update(np.ascontiguousarray(part).data)
     return hasher.hexdigest()
-
-
-def _label(mask: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Return a mask in the window round another, bool (SIDE,SIDE); what is thinner than a pixel there keeps it."""
-    place = spot(seen)
-    inside = np.ascontiguousarray(mask[place], np.float32)
-    way = cv2.INTER_AREA if max(inside.shape) > SIDE else cv2.INTER_LINEAR
-    scaled = cv2.resize(inside, (SIDE, SIDE), interpolation=way)
-    return np.asarray((scaled >= min(0.5, float(scaled.max()))) & (scaled > 0))
 
 
 def _grain(picture: np.ndarray, mask: np.ndarray) -> float:

@@ -1,11 +1,10 @@
-"""A plain sentence -> what to paint: defect, place, size, shape, severity. English and Korean, a small grammar, no model.
+"""A plain sentence -> what to paint: defect type, place, size, shape, severity. English and Korean, no model.
 
     parse("a long thin scratch near the top left", ["scratch", "dent"], ["steel"])
     parse("왼쪽 위에 길고 가는 스크래치", ["scratch", "dent"], ["steel"])
 
-Words of the built-in vocabulary are known, and the words in the names of the data's defects and products. A sentence
-with any other word is refused with what is known: a word that is passed over in silence would be a parsed that is not
-met.
+The built-in vocabulary is known, and the words in the names of the data's defect types and products. A sentence with
+any other word is refused with what is known: a word that is passed over in silence would be a wish that is not met.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ class ParsedPrompt:
     """What a sentence asks for; "" and None = it does not say."""
 
     defect: str
-    """One of the data's defects."""
+    """One of the data's defect types."""
     product: str = ""
     """One of the data's products."""
     across: str = ""
@@ -193,7 +192,7 @@ def parse(sentence: str, defects: Sequence[str], products: Sequence[str] = ()) -
 def known(defects: Sequence[str], products: Sequence[str] = ()) -> str:
     """Return the words that may be used, as a sentence's end."""
     return (
-        f"known are the defects {', '.join(defects)}; the places left, right, top, bottom, middle, edge; "
+        f"known are the defect types {', '.join(defects)}; the places left, right, top, bottom, middle, edge; "
         f"the sizes {', '.join(SIZES)}; long, short, thin, wide; faint, severe"
         + (f"; the products {', '.join(products)}" if products else "")
         + "; and their Korean words"
@@ -215,7 +214,7 @@ def _defect(sentence: str, said: set[str], meant: Sequence[str], defects: Sequen
         return best[0]
     if best:
         raise ConfigError(f"--prompt: {sentence!r} may mean {' or '.join(best)}; say which")
-    missing = f"no shots show {', '.join(meant)} here" if meant else f"{sentence!r} names no defect of damage"
+    missing = f"no shots show {', '.join(meant)} here" if meant else f"{sentence!r} names no defect type"
     raise ConfigError(f"--prompt: {missing}; {known(defects)}")
 
 
