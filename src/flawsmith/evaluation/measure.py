@@ -22,6 +22,7 @@ from flawsmith.data.tensors import image_tensor
 from flawsmith.errors import RunError
 from flawsmith.files import digest, read_json, write_json
 from flawsmith.interfaces import Metric
+from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.run.dataset import split_data
@@ -48,7 +49,8 @@ def measure(run: Run) -> Path:
     split = split_data(run)
     field = config.prove.protocol == "field"
     real = split.test_defects if field else split.shots
-    extractor = load_extractor(part.extractor, part.source, offline=config.backbone.offline)
+    network = load_extractor(part.extractor, part.source, offline=config.backbone.offline)
+    extractor = FeatureCache(network, run.path("state", "features"))
     seen = [(e.id, digest(e.image), digest(e.mask) if e.mask else "") for e in real]
     stamp = digest(config.measure.model_dump(mode="json"), made, seen, extractor.fingerprint, config.seed)
     if run.stage_hash("measure") == stamp and path.is_file():

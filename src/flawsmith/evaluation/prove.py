@@ -8,7 +8,6 @@ is proven at a time. Each trained arm is kept in state/prove/, so a killed proof
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,7 +80,7 @@ def prove(run: Run) -> Path:
         "products": {product: trainer.prove(product, split.of(product), others) for product in products},
     }
     write_json(path, tree)
-    shutil.rmtree(run.path("state", "features"), ignore_errors=True)
+    cached.forget()
     run.log(stage="prove", seconds=round(time.time() - begun, 1), what=f"{trainer.trained} trainings")
     run.finish("prove", stamp)
     return path

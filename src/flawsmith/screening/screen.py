@@ -22,6 +22,7 @@ from flawsmith.data.photographs import Pictures
 from flawsmith.data.split import Split
 from flawsmith.errors import RunError
 from flawsmith.files import digest, write_text
+from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.run.dataset import split_data
 from flawsmith.run.folder import Run
@@ -57,8 +58,7 @@ def screen(run: Run) -> Path:
         return path
     begun = time.time()
     run.forget("screen", "measure", "prove", "export", "report")
-    describer = Describer(extractor, 2 * config.generate.visible)
-    describer.remember(run.path("state", "screen.safetensors"))
+    describer = Describer(FeatureCache(extractor, run.path("state", "features")), 2 * config.generate.visible)
     pictures = Pictures(split.normals)
     rows = [row for row in run.samples() if row["status"] == "made"]
     products = sorted({example.product for example in split.shots})
@@ -73,7 +73,6 @@ def screen(run: Run) -> Path:
             own = [row for row in rows if row["product"] == product]
             shown = (_pair(run, row, pictures, normals) for row in own)
             judged += judge(gate, product, shown, describer, run.folder, advance)
-            describer.keep()
     gate.save(run.path("gate"))
     write_scores(path, judged)
     kept = sum(row["kept"] for row in judged)
