@@ -89,7 +89,8 @@ class FeatureCache(Extractor):
                 made = work(picture[None])
                 if made is None:
                     return None
-                row = [part[0].detach().to("cpu", torch.float32).numpy() for part in made]
+                # One layout in memory: sums over channels round by it.
+                row = [np.ascontiguousarray(part[0].detach().to("cpu", torch.float32).numpy()) for part in made]
                 self._write(key, row)
             self._hold(key, row)
             rows.append(row)
