@@ -48,7 +48,7 @@ from flawsmith.config import parse_overrides, validate
 from flawsmith.data import factory, images
 from flawsmith.data.feature_windows import feature_window, window_of
 from flawsmith.data.layouts import scan
-from flawsmith.data.photographs import Pictures
+from flawsmith.data.photographs import Photographs
 from flawsmith.data.training_set import TrainingSet, read_square
 from flawsmith.evaluation.evaluator import predicted
 from flawsmith.evaluation.measure import feature_set
@@ -77,7 +77,7 @@ class Studio:
         self.run, self.config = run, run.config
         train(run)
         self.split = make_split(run.config)
-        self.pictures = Pictures(self.split.normals)
+        self.pictures = Photographs(self.split.normals)
         self.defect = generator_class(run.config)
         self.backbone = load_backbone(run.config)
         self.generators: dict[str, Any] = {}

@@ -128,7 +128,7 @@ def test_size_and_severity_go_into_the_prompt_and_the_rest_does_not() -> None:
         "a medium dent": "",
         "아주 작은 균열": "tiny",
     }
-    assert {words: parse(words, PLAIN, PRODUCTS).look for words in said} == said
+    assert {words: parse(words, PLAIN, PRODUCTS).appearance for words in said} == said
 
 
 def test_a_request_names_its_kind_with_its_look_and_sound_without() -> None:

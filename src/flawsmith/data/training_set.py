@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from flawsmith.data import images
-from flawsmith.data.fingerprints import look
+from flawsmith.data.fingerprints import fingerprint
 from flawsmith.data.scaling import scaled, scaled_mask
 from flawsmith.data.tensors import image_tensor, mask_tensor
 from flawsmith.errors import DataError
@@ -64,7 +64,7 @@ class TrainingSet:
         Raises:
             DataError: it is a test picture, of an unknown defect type, damaged without a mask, or cannot be read.
         """
-        if look(example.image).pixels in self._forbidden:
+        if fingerprint(example.image).pixels in self._forbidden:
             raise DataError(
                 f"{example.image}: is a picture of the test set, so no detector may learn from it; "
                 "take it out of one of the two"

@@ -29,14 +29,14 @@ class Evaluator:
         split: One product's pictures.
         defect types: Its defect types of damage, in the order in which detectors count them.
         size: Side of the squares that detectors see.
-        drop_twins: Leave out what seems to be a second photograph of a shot.
+        drop_near_duplicates: Leave out what seems to be a second photograph of a shot.
 
     Raises:
         DataError: the test set lacks normal or damaged pictures.
     """
 
-    def __init__(self, split: Split, defects: Sequence[str], size: int, *, drop_twins: bool) -> None:
-        kept = shots.provable(split, drop_twins=drop_twins)
+    def __init__(self, split: Split, defects: Sequence[str], size: int, *, drop_near_duplicates: bool) -> None:
+        kept = shots.provable(split, drop_near_duplicates=drop_near_duplicates)
         self.size = size
         self.left_out = len(split.test_defects) - len(kept.test_defects)
         self.tests = [*(e for e in kept.test_defects if e.defect in defects), *kept.test_normals]

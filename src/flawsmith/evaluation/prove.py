@@ -103,7 +103,7 @@ class _Trainer:
         """Return one product's part of proof.json."""
         defects = tuple(sorted({str(example.defect) for example in split.shots}))
         size = proof_size(self._config, split.normals)
-        evaluator = Evaluator(split, defects, size, drop_twins=self._part.near_duplicates == "drop")
+        evaluator = Evaluator(split, defects, size, drop_near_duplicates=self._part.near_duplicates == "drop")
         held = held_out(pieces(self._run, product)[1], split.normals)
         arms = [*make_arms(self._run, others, product, split, held), Arm(NONE, f"normal parts alone ({REFERENCE})")]
         common = common_set(split, held, size, defects, evaluator.forbidden)

@@ -16,10 +16,10 @@ import numpy as np
 
 from flawsmith.config import Config
 from flawsmith.data import images
-from flawsmith.data.fingerprints import looks
+from flawsmith.data.fingerprints import fingerprints_of
 from flawsmith.data.layouts import find, gaps
 from flawsmith.data.photographs import windows_over
-from flawsmith.data.split import Split, leaks, split, twins
+from flawsmith.data.split import Split, leaks, near_duplicate_warnings, split
 from flawsmith.errors import FlawsmithError
 from flawsmith.preflight.cost import estimate
 from flawsmith.preflight.findings import DefectFacts, Findings, PictureFacts
@@ -83,7 +83,7 @@ def check(config: Config) -> Findings:
     return found
 
 
-def _describe(examples: Sequence[Example], found: Findings) -> dict[str, images.Facts]:
+def _describe(examples: Sequence[Example], found: Findings) -> dict[str, images.Header]:
     """Read all headers: {id: facts} of those that can be read."""
     facts = {}
     for example in examples:
@@ -91,7 +91,7 @@ def _describe(examples: Sequence[Example], found: Findings) -> dict[str, images.
             facts[example.id] = images.describe(example.image)
         except FlawsmithError:
             pass  # named by _look_at_pictures, which decodes it
-    by_product: dict[str, list[images.Facts]] = defaultdict(list)
+    by_product: dict[str, list[images.Header]] = defaultdict(list)
     for example in examples:
         if example.id in facts:
             by_product[example.product].append(facts[example.id])
@@ -116,9 +116,9 @@ def _describe(examples: Sequence[Example], found: Findings) -> dict[str, images.
     return facts
 
 
-def _look_at_pictures(examples: Sequence[Example], facts: dict[str, images.Facts], found: Findings) -> None:
+def _look_at_pictures(examples: Sequence[Example], facts: dict[str, images.Header], found: Findings) -> None:
     """Decode every picture once: list what is broken, and cameras that fill only part of 16 bits."""
-    seen = dict(zip((example.id for example in examples), looks([e.image for e in examples]), strict=True))
+    seen = dict(zip((example.id for example in examples), fingerprints_of([e.image for e in examples]), strict=True))
     found.errors += _grouped(
         ((name, one.problem) for name, one in seen.items() if one.problem), "picture", "cannot be used"
     )
@@ -136,7 +136,7 @@ def _look_at_pictures(examples: Sequence[Example], facts: dict[str, images.Facts
 
 
 def _look_at_masks(
-    examples: Sequence[Example], facts: dict[str, images.Facts], config: Config, found: Findings
+    examples: Sequence[Example], facts: dict[str, images.Header], config: Config, found: Findings
 ) -> tuple[dict[tuple[str, str], _Damage], set[str]]:
     """Measure every mask; also return the ids of those that are empty."""
     blank: set[str] = set()
@@ -200,7 +200,7 @@ def _divide(examples: Sequence[Example], config: Config, found: Findings) -> Spl
     if (more := len(double) - _SHOWN) > 0:
         rest = "1 more picture is" if more == 1 else f"{more} more pictures are"
         found.errors.append(f"and {rest} on both sides of the split; remove one of each")
-    found.warnings += twins(divided)
+    found.warnings += near_duplicate_warnings(divided)
     return divided
 
 

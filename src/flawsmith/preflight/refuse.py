@@ -42,7 +42,9 @@ def preflight(config: Config, split: Split | None, *, twins: bool = True) -> lis
         looks.append(partial(known_references, config, split))
     if prove.enabled and split is not None:
         for product in sorted({shot.product for shot in split.shots}):
-            looks.append(partial(provable, split.of(product), drop_twins=twins and prove.near_duplicates == "drop"))
+            looks.append(
+                partial(provable, split.of(product), drop_near_duplicates=twins and prove.near_duplicates == "drop")
+            )
     if (screen.enabled or config.measure.enabled or prove.enabled) and config.features != FeaturesConfig():
         looks.append(partial(_extractor, config))
     found = []

@@ -10,7 +10,7 @@ from typing import Any
 from flawsmith.config import Config
 from flawsmith.data import images, layouts
 from flawsmith.data import split as shots
-from flawsmith.data.fingerprints import looks
+from flawsmith.data.fingerprints import fingerprints_of
 from flawsmith.errors import ConfigError, DataError, nearest
 from flawsmith.files import digest, read_json, write_json
 from flawsmith.run.folder import Run
@@ -41,7 +41,7 @@ def split_data(run: Run) -> shots.Split:
         raise DataError(_listed("1 picture cannot be used", f"{len(broken)} pictures cannot be used", broken))
     if leaks := shots.leaks(made):
         raise DataError(_listed("a picture is on both sides", f"{len(leaks)} pictures are on both sides", leaks))
-    rows: dict[str, Any] = {"hash": stamp, "notes": list(made.notes), "warnings": shots.twins(made)}
+    rows: dict[str, Any] = {"hash": stamp, "notes": list(made.notes), "warnings": shots.near_duplicate_warnings(made)}
     rows |= {name: [_row(example) for example in getattr(made, name)] for name in _GROUPS}
     write_json(path, rows)
     return made
@@ -91,7 +91,7 @@ def _unusable(made: shots.Split) -> list[str]:
     """Return a sentence for each picture that would stop a later stage, or spoil what is proven on it."""
     examples = [example for name in _GROUPS for example in getattr(made, name)]
     wrong = []
-    for example, seen in zip(examples, looks([example.image for example in examples]), strict=True):
+    for example, seen in zip(examples, fingerprints_of([example.image for example in examples]), strict=True):
         if seen.problem:
             wrong.append(f"{example.image}: {seen.problem}")
         elif min(shape := images.describe(example.image).shape) < LEAST_SIDE:

@@ -18,7 +18,7 @@ import numpy as np
 
 from flawsmith.config import ScreenConfig
 from flawsmith.data import images
-from flawsmith.data.photographs import Pictures
+from flawsmith.data.photographs import Photographs
 from flawsmith.data.split import Split
 from flawsmith.errors import RunError
 from flawsmith.files import digest, write_text
@@ -59,7 +59,7 @@ def screen(run: Run) -> Path:
     begun = time.time()
     run.forget("screen", "measure", "prove", "export", "report")
     describer = Describer(FeatureCache(extractor, run.path("state", "features")), 2 * config.generate.visible)
-    pictures = Pictures(split.normals)
+    pictures = Photographs(split.normals)
     rows = [row for row in run.samples() if row["status"] == "made"]
     products = sorted({example.product for example in split.shots})
     with progress("screen", len(rows), "pairs") as advance:
@@ -134,7 +134,9 @@ def write_scores(path: Path, rows: Sequence[Row]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ordered))
 
 
-def fit_product(part: ScreenConfig, split: Split, product: str, describer: Describer, pictures: Pictures) -> FittedGate:
+def fit_product(
+    part: ScreenConfig, split: Split, product: str, describer: Describer, pictures: Photographs
+) -> FittedGate:
     """Trainer the filters on one product's shots and normal parts."""
     shots = [example for example in split.shots if example.product == product]
     normals = [example for example in split.normals if example.product == product]
@@ -159,7 +161,7 @@ def fit_product(part: ScreenConfig, split: Split, product: str, describer: Descr
     return fit_gate(part, defects, screening_set(real, name), screening_set(normal, name))
 
 
-def _pair(run: Run, row: dict[str, Any], pictures: Pictures, normals: dict[str, Example]) -> Shown:
+def _pair(run: Run, row: dict[str, Any], pictures: Photographs, normals: dict[str, Example]) -> Shown:
     native = images.read(run.path(row["image"]))
     mask = images.read_mask(run.path(row["mask"]), native.shape)
     below = pictures.read(normals[row["normal"]]).native

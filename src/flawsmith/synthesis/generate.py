@@ -19,7 +19,7 @@ from typing import Any
 
 from flawsmith.config import Settings, validate
 from flawsmith.data import images
-from flawsmith.data.photographs import Pictures
+from flawsmith.data.photographs import Photographs
 from flawsmith.errors import ConfigError, RunError
 from flawsmith.files import append_lines, digest, mend_lines, read_json, read_lines, write_json, write_text
 from flawsmith.interfaces import Generator
@@ -77,7 +77,7 @@ def generate(run: Run, shard: Shard = (0, 1)) -> None:
     if run.stage_hash("generate") == both and _all_there(run) and (not plugin.sweep[0] or has_sweep(run)):
         return
     begun = time.time()
-    pictures = Pictures(split.normals)
+    pictures = Photographs(split.normals)
     with _locked(run.path("state", "lock")):
         forget_discarded(run)  # something is missing, so whatever is not there is made again
         lines = _planned(run, stamp, lambda: make_plan(config, split, plugin, pictures))

@@ -17,7 +17,7 @@ from flawsmith.config import Config
 from flawsmith.data.masks.parts import with_outline
 from flawsmith.data.masks.poses import Pose, apply_pose_mask, pose_mask
 from flawsmith.data.masks.shapes import procedural
-from flawsmith.data.photographs import Pictures
+from flawsmith.data.photographs import Photographs
 from flawsmith.data.poisson import grown
 from flawsmith.data.split import Split
 from flawsmith.errors import DataError
@@ -36,7 +36,7 @@ _SHADE = 4
 """Sigma in pixels of what counts as shading, and how far round the mask it is compared."""
 
 
-def make_plan(config: Config, split: Split, plugin: type[Generator], pictures: Pictures) -> list[Line]:
+def make_plan(config: Config, split: Split, plugin: type[Generator], pictures: Photographs) -> list[Line]:
     """Return the plan's lines, in the order in which they are made."""
     known_references(config, split)
     times = config.screen.times if config.screen.enabled else 1
@@ -48,7 +48,7 @@ def plan_lines(
     config: Config,
     split: Split,
     plugin: type[Generator],
-    pictures: Pictures,
+    pictures: Photographs,
     count_of: Mapping[tuple[str, str], int],
     before: Sequence[Line] = (),
 ) -> list[Line]:
@@ -89,7 +89,7 @@ def plan_lines(
 
 
 def make_controls(
-    config: Config, split: Split, plugin: type[Generator], pictures: Pictures, lines: Sequence[Line]
+    config: Config, split: Split, plugin: type[Generator], pictures: Photographs, lines: Sequence[Line]
 ) -> list[Line]:
     """Return the controls' lines: places of some of the pairs, evenly over the defect types, to be repainted as normal.
 
@@ -118,7 +118,7 @@ def make_controls(
     return controls
 
 
-def _donor(config: Config, split: Split, pictures: Pictures, line: Line, rng: np.random.Generator) -> str:
+def _donor(config: Config, split: Split, pictures: Photographs, line: Line, rng: np.random.Generator) -> str:
     """Return the id of the photograph whose normal matter a control starts from.
 
     Of a few drawn at random, the one whose shading is most like this one's in and round the mask: an edge or a shadow
@@ -147,7 +147,7 @@ def _shading(picture: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(cv2.GaussianBlur(scaled, (0, 0), _SHADE))
 
 
-def _choices(config: Config, split: Split, plugin: type[Generator], pictures: Pictures, asked: Line) -> Line:
+def _choices(config: Config, split: Split, plugin: type[Generator], pictures: Photographs, asked: Line) -> Line:
     product = asked["product"]
     rng = np.random.default_rng((config.seed, 31, asked["index"]))
     seed = int(rng.integers(2**31))
@@ -165,7 +165,7 @@ def _choices(config: Config, split: Split, plugin: type[Generator], pictures: Pi
         source = "shots"
         parsed = parsed_prompt(config, split)
         shot, pose = prompted_pose(parsed, shots, normal, pictures, rng, turn=config.generate.turn)
-        look = parsed.look
+        look = parsed.appearance
     elif source == "shots":
         pose = _pose(config, shot, normal, pictures, rng)
     line: Line = {"seed": seed, "normal": normal.id, "shot": shot.id, "masks": source, "pose": None}
@@ -179,7 +179,7 @@ def _choices(config: Config, split: Split, plugin: type[Generator], pictures: Pi
     return line
 
 
-def _pose(config: Config, shot: Example, normal: Example, pictures: Pictures, rng: np.random.Generator) -> Pose:
+def _pose(config: Config, shot: Example, normal: Example, pictures: Photographs, rng: np.random.Generator) -> Pose:
     """Return a pose whose mask really lies in the picture."""
     mask = pictures.read(shot).mask
     assert mask is not None
@@ -198,7 +198,7 @@ def _pose(config: Config, shot: Example, normal: Example, pictures: Pictures, rn
 
 
 def asked_mask(
-    line: Line, normal: Example, shot: Example, kin: Sequence[Example], pictures: Pictures, turn: Any
+    line: Line, normal: Example, shot: Example, kin: Sequence[Example], pictures: Photographs, turn: Any
 ) -> np.ndarray:
     """Return where a plan line wants damage, bool (H,W) of the normal's size, never empty."""
     shape = pictures.read(normal).native.shape[:2]

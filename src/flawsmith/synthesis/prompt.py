@@ -9,7 +9,7 @@ import numpy as np
 from flawsmith.config import Config
 from flawsmith.data.masks.poses import Pose, Turn, apply_pose_mask, pose_mask
 from flawsmith.data.masks.prompt_parser import SIZES, ParsedPrompt, parse
-from flawsmith.data.photographs import Pictures
+from flawsmith.data.photographs import Photographs
 from flawsmith.data.split import Split
 from flawsmith.types import Example
 
@@ -43,7 +43,7 @@ def prompted_pose(
     parsed: ParsedPrompt,
     shots: Sequence[Example],
     normal: Example,
-    pictures: Pictures,
+    pictures: Photographs,
     rng: np.random.Generator,
     *,
     turn: Turn,
@@ -74,7 +74,7 @@ def prompted_pose(
     return best[1], best[2]
 
 
-def _fitting(parsed: ParsedPrompt, shots: Sequence[Example], pictures: Pictures) -> list[Example]:
+def _fitting(parsed: ParsedPrompt, shots: Sequence[Example], pictures: Photographs) -> list[Example]:
     """Return the third of the shots that are longest, thinnest, faintest ... among their defect type."""
     wants = [
         (number, -1.0 if word in ("long", "wide", "severe") else 1.0)
@@ -83,7 +83,7 @@ def _fitting(parsed: ParsedPrompt, shots: Sequence[Example], pictures: Pictures)
     ]
     if not wants:
         return list(shots)
-    looks = np.array([pictures.look(example) for example in shots])
+    looks = np.array([pictures.appearance(example) for example in shots])
     ranks = looks.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
     score = sum(sign * ranks[:, number] for number, sign in wants)
     order = np.argsort(score, kind="stable")

@@ -13,7 +13,7 @@ import torch
 from flawsmith import registry
 from flawsmith.config import Config, validate
 from flawsmith.data.augmentation import View, damage_view, loosened, normal_view
-from flawsmith.data.photographs import Pictures, windows_over
+from flawsmith.data.photographs import Photographs, windows_over
 from flawsmith.data.split import Split
 from flawsmith.data.tensors import image_tensor, mask_tensor
 from flawsmith.errors import ConfigError
@@ -122,7 +122,7 @@ def train(run: Run) -> None:
     if is_trained(run, stamp):
         return
     begun = time.time()
-    pictures = Pictures(split.normals)
+    pictures = Photographs(split.normals)
     kept: list[Path] = []
     for job in jobs_of(config, split):
         folder = run.path("weights", *job.name.split("/"))
@@ -140,7 +140,7 @@ def train(run: Run) -> None:
     run.log(stage="train", seconds=round(time.time() - begun, 1), what=f"{config.train.steps} steps")
 
 
-def _fit(run: Run, generator: Generator, job: Job, pictures: Pictures, size: int, stamp: str) -> list[float]:
+def _fit(run: Run, generator: Generator, job: Job, pictures: Photographs, size: int, stamp: str) -> list[float]:
     config = run.config
     state = run.path("state", *job.name.split("/"))
     seen = _encoded(run, generator, job, pictures, size, stamp)
@@ -179,7 +179,7 @@ def _fit(run: Run, generator: Generator, job: Job, pictures: Pictures, size: int
     return fit.losses
 
 
-def _encoded(run: Run, generator: Generator, job: Job, pictures: Pictures, size: int, stamp: str) -> Encoded:
+def _encoded(run: Run, generator: Generator, job: Job, pictures: Photographs, size: int, stamp: str) -> Encoded:
     """Encode the job's views, or read them back when a killed run had finished that."""
     path = run.path("state", *job.name.split("/"), "views.safetensors")
     if path.exists():
@@ -197,7 +197,7 @@ def _encoded(run: Run, generator: Generator, job: Job, pictures: Pictures, size:
     return seen
 
 
-def views(config: Config, job: Job, pictures: Pictures, size: int) -> Iterator[tuple[View, str, str]]:
+def views(config: Config, job: Job, pictures: Photographs, size: int) -> Iterator[tuple[View, str, str]]:
     """Yield (view, product, defect) of every shot in turn, and of normal parts with defect ""."""
     rng = np.random.default_rng((config.seed, 21))
     owed, lone = 0.0, not generator_class(config).needs_mask

@@ -9,7 +9,7 @@ import numpy as np
 
 from flawsmith.config import Config
 from flawsmith.data.masks.poses import Pose, apply_pose_mask
-from flawsmith.data.photographs import Pictures
+from flawsmith.data.photographs import Photographs
 from flawsmith.data.poisson import grown
 from flawsmith.data.split import Split
 from flawsmith.errors import ConfigError, nearest
@@ -70,7 +70,7 @@ def known_references(config: Config, split: Split) -> None:
             )
 
 
-def reference_of(config: Config, split: Split, pictures: Pictures, line: dict[str, Any]) -> str:
+def reference_of(config: Config, split: Split, pictures: Photographs, line: dict[str, Any]) -> str:
     """Return the id of the shot whose look a line's damage shall have; see `known_references`."""
     value = config.generate.reference
     asked = value.get(line["defect"], "shot") if isinstance(value, dict) else value
@@ -89,7 +89,7 @@ def reference_of(config: Config, split: Split, pictures: Pictures, line: dict[st
     return named[int(rng.integers(len(named)))].id
 
 
-def _nearest(split: Split, pictures: Pictures, line: dict[str, Any], kin: Sequence[Example]) -> str:
+def _nearest(split: Split, pictures: Photographs, line: dict[str, Any], kin: Sequence[Example]) -> str:
     """Return the shot whose surroundings are most like those of the place to be painted, in tone and contrast."""
     normal = next(e for e in split.normals if e.id == line["normal"])
     shape = pictures.read(normal).native.shape[:2]
