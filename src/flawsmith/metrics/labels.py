@@ -1,10 +1,14 @@
-"""What the pixels themselves tell: do labels fit the paint, does its edge show, does a picture repeat a shot?"""
+"""What the pixels themselves tell: do labels fit the paint, does its border show, does a picture repeat a shot?
+
+All of it is ours, and no extractor is asked. Intervals resample pictures.
+"""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
+from flawsmith.arithmetic.bootstrap import with_interval
 from flawsmith.arithmetic.likeness import SIDE, likeness
 from flawsmith.arithmetic.outlines import distance_to, outline, steepness
 from flawsmith.config import GenerateConfig
@@ -14,16 +18,16 @@ CHANGED = 2 * GenerateConfig().visible
 """Least change that counts, on the scale -1..1: the default of the setting `generate.visible` (a share of 0..1)."""
 SURE, SELDOM = 0.98, 0.9
 """A correlation above `SURE` is a copy in any set; one below `SELDOM` is in none."""
-_CONFIDENCE = 0.95
 
 
 def alignment(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
     """Return how well labels fit what was painted over the normal window.
 
     `change_inside`: share of the changed pixels that are labelled or touch one that is, for scaling a window blurs its
-    edges (1 by construction where the background is exact).
-    `label_changed`: share of the labelled pixels that visibly changed. `boundary`: mean distance in pixels of the
-    window between the outlines of label and change, both ways.
+    edges. 0..1, higher is better; 1 by construction where the background is exact.
+    `label_changed`: share of the labelled pixels that visibly changed. 0..1, higher is better.
+    `boundary`: mean distance between the outlines of label and change, both ways, in pixels of the window. 0 and more,
+    lower is better.
     """
     names = ("change_inside", "label_changed", "boundary")
     if made.below is None or not len(made):
@@ -41,10 +45,11 @@ def alignment(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resa
 
 
 def seam(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
-    """Return how much steeper brightness is on the label's edge than near it, made over real: 1 = like real edges.
+    """Return how much steeper brightness is on the label's outline than near it, made over real.
 
-    Of each picture: mean gradient magnitude (Sobel) on a band of two pixels along the outline, over its mean 3 to 6
-    pixels away from it on both sides.
+    `seam`: 0 and more; 1 = as on real damage, more = the border shows, less = it is blurred. Of each picture: mean
+    gradient magnitude (Sobel) on a band of two pixels along the outline, over its mean 3 to 6 pixels away from it on
+    both sides.
     """
     one, other = (
         np.array([_steeper(i, m) for i, m in zip(g.image.numpy(), g.mask.numpy(), strict=True)]) for g in (made, real)
@@ -54,14 +59,16 @@ def seam(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamples
         return {"seam": Figure(None, reason="no outline to look at")}
     value = float(one.mean() / other.mean())
     drawn = [rng.choice(one, len(one)).mean() / rng.choice(other, len(other)).mean() for _ in range(resamples)]
-    return {"seam": _with(value, drawn)}
+    return {"seam": with_interval(value, drawn)}
 
 
 def copies(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
     """Return the share of made pictures that repeat a real one, and how like they are to their nearest.
 
-    Likeness is the greatest correlation of brightness, at 32 x 32, over the eight mirrored and turned views. A copy is
-    more like a real picture than any two real ones are like each other, and above 0.9 in any case.
+    `copies`: 0..1, lower is better. A copy is more like a real picture than any two real ones are like each other, and
+    above 0.9 in any case.
+    `nearest`: mean likeness to the nearest real picture, -1..1; 1 = all are copies.
+    Likeness is the greatest correlation of brightness, at 32 x 32, over the eight mirrored and turned views.
     """
     if not len(real) or not len(made):
         return dict.fromkeys(("copies", "nearest"), Figure(None, reason=f"{len(real)} real, {len(made)} made pictures"))
@@ -101,15 +108,8 @@ def _small(feature_set: FeatureSet) -> np.ndarray:
 
 
 def _mean(values: np.ndarray, rng: np.random.Generator, resamples: int) -> Figure:
+    """Return the mean of what is finite, with the interval of its resamples."""
     values = values[np.isfinite(values)]
     if not len(values):
         return Figure(None, reason="nothing changed in any picture")
-    drawn = [rng.choice(values, len(values)).mean() for _ in range(resamples)]
-    return _with(float(values.mean()), drawn)
-
-
-def _with(value: float, drawn: list[float]) -> Figure:
-    if len(drawn) < 10:
-        return Figure(value)
-    low, high = np.quantile(drawn, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
-    return Figure(value, float(low), float(high))
+    return with_interval(float(values.mean()), [rng.choice(values, len(values)).mean() for _ in range(resamples)])
