@@ -188,6 +188,26 @@ def test_the_worked_example_runs(stain: Any, small_config: dict[str, Any], tmp_p
     assert made and path.exists() and run.path("export", "mvtec").is_dir()
 
 
+def test_the_worked_metric_keeps_the_contract_and_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The metric of CONTRIBUTING.md, as a user would have it: a file on the path and a variable."""
+    import numpy as np
+
+    from flawsmith import registry
+    from flawsmith.testing import check_metric, example_feature_set
+
+    source = next(text for name, text in blocks("python") if name == "CONTRIBUTING.md" and "def contrast(" in text)
+    (tmp_path / "contrast.py").write_text(source, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("FLAWSMITH_PLUGINS", "metrics.contrast=contrast:contrast")
+    contrast = registry.get("metrics", "contrast")
+    sys.modules.pop("contrast")
+    check_metric(contrast)
+    real, faint = example_feature_set(), example_feature_set(20, seed=1)
+    faint.image.mul_(0.5)
+    (figure,) = contrast(real, faint, np.random.default_rng(0), 0).values()
+    assert figure.value == pytest.approx(0.5, abs=0.05)
+
+
 def test_the_configuration_page_is_of_today() -> None:
     text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
     assert text == _with_fields(text), "docs/configuration.md is behind the settings: run `python tests/test_public.py`"

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from sets import FOLDERS, RESULTS, configuration
 
-from flawsmith.data.photographs import Pictures
+from flawsmith.data.photographs import Photographs
 from flawsmith.data.windows import cut, cut_mask, plan_windows
 from flawsmith.files import write_json
 from flawsmith.nn.methods.asea import ASEA, pooled, read
@@ -42,7 +42,7 @@ def main() -> None:
     shots: list[dict[str, Any]] = []
     for name in FOLDERS:
         split = make_split(configuration(args.data, name))
-        pictures, seen = Pictures(split.normals), defaultdict(int)
+        pictures, seen = Photographs(split.normals), defaultdict(int)
         for shot in split.shots:
             seen[shot.defect] += 1
             if seen[shot.defect] > args.per_defect:

@@ -33,7 +33,7 @@ import torch
 
 import flawsmith as fs
 from flawsmith.config import load_config, parse_overrides
-from flawsmith.data.photographs import Pictures
+from flawsmith.data.photographs import Photographs
 from flawsmith.data.tiling import Window
 from flawsmith.data.windows import cut
 from flawsmith.files import write_json
@@ -55,7 +55,7 @@ def off_tone(image: np.ndarray) -> np.ndarray:
     return np.asarray(cv2.GaussianBlur(far, (0, 0), 1.0))
 
 
-def ruler(run: Run, job: Job, pictures: Pictures, size: int) -> tuple[float, float]:
+def ruler(run: Run, job: Job, pictures: Photographs, size: int) -> tuple[float, float]:
     """Return the threshold of `off_tone` that finds the shots' masks best, and its mean overlap with them."""
     seen = [view for view, _, defect in views(run.config, job, pictures, size) if defect]
     distance = torch.from_numpy(np.stack([off_tone(view.image) for view in seen]))[:, None]
@@ -65,7 +65,7 @@ def ruler(run: Run, job: Job, pictures: Pictures, size: int) -> tuple[float, flo
     return float(np.geomspace(0.01, 1.0, len(mean))[best]), float(mean[best])
 
 
-def windows(job: Job, pictures: Pictures, size: int, count: int) -> torch.Tensor:
+def windows(job: Job, pictures: Photographs, size: int, count: int) -> torch.Tensor:
     """Return normal windows from the middle of photographs, float32 (count,3,size,size)."""
     out = []
     for number in range(count):
@@ -81,7 +81,7 @@ def agreement(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     fs.train(run)
     config = run.config
     split, backbone = split_data(run), load_backbone(config)
-    size, pictures, found = working_size(config, backbone), Pictures(split.normals), {}
+    size, pictures, found = working_size(config, backbone), Photographs(split.normals), {}
     for job in jobs_of(config, split):
         generator = DualBranch.load(run.path("weights", *job.name.split("/")), backbone)
         limit, ceiling = ruler(run, job, pictures, size)

@@ -46,11 +46,12 @@ from sklearn.preprocessing import StandardScaler
 from flawsmith import registry
 from flawsmith.config import parse_overrides, validate
 from flawsmith.data import factory, images
+from flawsmith.data.feature_windows import feature_window, window_of
 from flawsmith.data.layouts import scan
-from flawsmith.data.photographs import Pictures
+from flawsmith.data.photographs import Photographs
 from flawsmith.data.training_set import TrainingSet, read_square
 from flawsmith.evaluation.evaluator import predicted
-from flawsmith.evaluation.measure import close_up, feature_set, window
+from flawsmith.evaluation.measure import feature_set
 from flawsmith.evaluation.prove import proof_size
 from flawsmith.exports.mvtec import write as write_mvtec
 from flawsmith.files import write_json
@@ -76,7 +77,7 @@ class Studio:
         self.run, self.config = run, run.config
         train(run)
         self.split = make_split(run.config)
-        self.pictures = Pictures(self.split.normals)
+        self.pictures = Photographs(self.split.normals)
         self.defect = generator_class(run.config)
         self.backbone = load_backbone(run.config)
         self.generators: dict[str, Any] = {}
@@ -145,7 +146,7 @@ def misplaced(lines: Sequence[Line], studio: Studio) -> list[Line]:
 
 def close(examples: Sequence[Example], extractor: Any) -> np.ndarray:
     """Return the features of windows round the damage, float32 (N,D)."""
-    return feature_set([close_up(example) for example in examples], extractor).vector.numpy()
+    return feature_set([window_of(example) for example in examples], extractor).vector.numpy()
 
 
 class Judges:
@@ -273,8 +274,8 @@ def shown(defect: str, count: int) -> list[tuple[torch.Tensor, torch.Tensor, str
     rows = []
     for number in range(count):
         piece = factory.make(homes[int(rng.integers(len(homes)))], defect, seed=900_000 + number)
-        image, mask = window(images.to_model(piece.image), piece.mask)
-        rows.append((tensor([image]), torch.from_numpy(mask)[None, None].float(), piece.surface))
+        seen = feature_window(images.to_model(piece.image), piece.mask)
+        rows.append((tensor([seen.image]), torch.from_numpy(seen.mask)[None, None].float(), piece.surface))
     return rows
 
 
@@ -337,7 +338,7 @@ def scale_row(studio: Studio, lines: Sequence[Line], path: Path) -> None:
                 continue
             native = normal if column == 0 else images.read(file)
             mask = images.read_mask(file.with_suffix(".mask.png"), native.shape)
-            tiles.append(window(images.to_model(native, images.range_of(normal)), mask)[0])
+            tiles.append(feature_window(images.to_model(native, images.range_of(normal)), mask).image)
         if len(tiles) == 4:
             rows.append(np.concatenate(tiles, axis=1))
     pixels = np.rint((np.concatenate(rows) + 1) * 127.5).astype(np.uint8)
@@ -372,12 +373,12 @@ def transfer(args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
         real = with_damage(
             e for e in studio.split.test_defects if (e.product, e.defect) == (loan["from"], loan["defect"])
         )
-        theirs = feature_set([close_up(e) for e in real], extractor)
+        theirs = feature_set([window_of(e) for e in real], extractor)
         rows: dict[str, Any] = {"real": len(real)}
         for way, scale in (("reference", 1.0), ("words alone", 0.0)):
             paths = studio.paint(own, args.out / f"transfer-{way.replace(' ', '-')}", scale)
             made = [Example(p.name, p, "", loan["defect"], p.with_suffix(".mask.png")) for p in paths if p.is_file()]
-            ours = feature_set([close_up(e) for e in made], extractor)
+            ours = feature_set([window_of(e) for e in made], extractor)
             figures = {}
             for metric in metrics.values():
                 figures |= metric(theirs, ours, np.random.default_rng(0), 200)

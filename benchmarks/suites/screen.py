@@ -37,8 +37,8 @@ from sets import EXAMPLES, FOLDERS, RESULTS, configuration
 
 from flawsmith.config import Config, parse_overrides
 from flawsmith.data import factory, images
-from flawsmith.data.photographs import Pictures
-from flawsmith.data.split import Split, twin_pairs
+from flawsmith.data.photographs import Photographs
+from flawsmith.data.split import Split, near_duplicates
 from flawsmith.evaluation.arms import OURS
 from flawsmith.evaluation.statistics import MEAN
 from flawsmith.files import write_json
@@ -88,7 +88,7 @@ class Bench:
 
     def __init__(self, config: Config, describer: Portion) -> None:
         self.split, self._describer = make_split(config), describer
-        self._product, self.pictures = self.split.shots[0].product, Pictures(self.split.normals)
+        self._product, self.pictures = self.split.shots[0].product, Photographs(self.split.normals)
         self.fitted = fit_product(config.screen, self.split, self._product, describer, self.pictures)
         extractor, fitted_gates = describer.extractor, {self._product: self.fitted}
         self._gate = Gate(config.screen, extractor.name, extractor.fingerprint, describer.visible, fitted_gates)
@@ -111,7 +111,7 @@ def planted(name: str, config: Config, run: Run, describer: Portion, count: int)
     """Return every group's figures on one set."""
     bench = Bench(config, describer)
     split, pictures, fitted = bench.split, bench.pictures, bench.fitted
-    twins = {test.id for _, test in twin_pairs(split)}
+    twins = {test.id for _, test in near_duplicates(split)}
     groups: dict[str, Iterator[Shown]] = {
         "untouched": _untouched(split, pictures, count, known=True),
         "untouched, photograph unknown": _untouched(split, pictures, count, known=False),
@@ -157,13 +157,13 @@ def _figures(rows: list[Row], right: tuple[str, ...]) -> dict[str, Any]:
     return figures
 
 
-def _damaged(example: Example, pictures: Pictures) -> Shown | None:
+def _damaged(example: Example, pictures: Photographs) -> Shown | None:
     native = images.read(example.image)
     mask = images.read_mask(example.mask, native.shape) if example.mask else None
     return Shown(example.id, str(example.defect), native, mask) if mask is not None and mask.any() else None
 
 
-def _places(split: Split, pictures: Pictures, count: int) -> Iterator[tuple[Example, np.ndarray, str, np.ndarray]]:
+def _places(split: Split, pictures: Photographs, count: int) -> Iterator[tuple[Example, np.ndarray, str, np.ndarray]]:
     """Yield a normal part, its picture, a defect type and a shot's mask of that defect type laid on it."""
     rng = np.random.default_rng(71)
     for number in range(count):
@@ -175,12 +175,12 @@ def _places(split: Split, pictures: Pictures, count: int) -> Iterator[tuple[Exam
         yield normal, native, str(shot.defect), (area >= min(0.5, float(area.max()))) & (area > 0)
 
 
-def _untouched(split: Split, pictures: Pictures, count: int, *, known: bool) -> Iterator[Shown]:
+def _untouched(split: Split, pictures: Photographs, count: int, *, known: bool) -> Iterator[Shown]:
     for number, (normal, native, defect, mask) in enumerate(_places(split, pictures, count)):
         yield Shown(f"{number:06d}", defect, native, mask, native if known else None, normal.id if known else "")
 
 
-def _noise(split: Split, pictures: Pictures, count: int, *, known: bool) -> Iterator[Shown]:
+def _noise(split: Split, pictures: Photographs, count: int, *, known: bool) -> Iterator[Shown]:
     """Squares of the label's area, uniform noise over the whole range."""
     rng = np.random.default_rng(72)
     for number, (normal, native, defect, mask) in enumerate(_places(split, pictures, count)):
@@ -196,7 +196,7 @@ def _noise(split: Split, pictures: Pictures, count: int, *, known: bool) -> Iter
         yield Shown(f"{number:06d}", defect, picture, square, native if known else None, normal.id if known else "")
 
 
-def _copies(split: Split, pictures: Pictures, count: int) -> Iterator[Shown]:
+def _copies(split: Split, pictures: Photographs, count: int) -> Iterator[Shown]:
     for number in range(count):
         shot = split.shots[number % len(split.shots)]
         photograph = pictures.read(shot)
@@ -204,7 +204,7 @@ def _copies(split: Split, pictures: Pictures, count: int) -> Iterator[Shown]:
         yield Shown(f"{number:06d}", str(shot.defect), photograph.native, photograph.mask)
 
 
-def _made(run: Run, split: Split, pictures: Pictures, count: int, *, shift: bool) -> Iterator[Shown]:
+def _made(run: Run, split: Split, pictures: Photographs, count: int, *, shift: bool) -> Iterator[Shown]:
     rows = [row for row in run.samples() if row["status"] == "made"]
     normals = {example.id: example for example in split.normals}
     given = 0

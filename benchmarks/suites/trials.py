@@ -51,7 +51,7 @@ def main() -> None:
     product = split.shots[0].product
     defects = tuple(sorted({str(example.defect) for example in split.shots}))
     size = proof_size(base.config, split.normals)
-    evaluator = Evaluator(split, defects, size, drop_twins=True)
+    evaluator = Evaluator(split, defects, size, drop_near_duplicates=True)
     extractor = FeatureCache(load_extractor("efficientnet-lite0"), args.out / "features")
     common = common_set(split, [], size, defects, evaluator.forbidden)
     weights = draws(evaluator.evaluation_set, RESAMPLES, np.random.default_rng(0))

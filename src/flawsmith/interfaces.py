@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from flawsmith.config import Settings as BaseSettings
+from flawsmith.errors import ConfigError
 from flawsmith.types import (
     Advance,
     Batch,
@@ -203,10 +204,20 @@ class Detector(ABC):
     def __init__(
         self, settings: BaseSettings, defects: Sequence[str], *, extractor: Extractor | None = None, device: str = "cpu"
     ) -> None:
+        if self.needs_extractor and extractor is None:
+            raise ConfigError(f"{type(self).__name__} stands on frozen features, so it needs an extractor")
         self.settings = settings
         self.defects = tuple(defects)
         self.extractor = extractor
         self.device = device
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Refuse settings that cannot work; called once, when all that `__init__` was given is set.
+
+        Raises:
+            ConfigError: a package or file is missing, or a setting does not fit the extractor.
+        """
 
     @abstractmethod
     def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:

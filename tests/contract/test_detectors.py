@@ -146,7 +146,7 @@ def test_the_checks_can_pass() -> None:
         (_Undescribed, "detector_settings_round_trip", "no line of help"),
         (_Unasked, "detector_says_what_it_tells", "before it was trained"),
         (_Flat, "found_is_well_formed", r"anomaly_map is \(5, 64, 64\)"),
-        (_Talkative, "found_is_well_formed", "does not tell whether, so score must be None"),
+        (_Talkative, "found_is_well_formed", "does not tell detection, so score must be None"),
         (_Neighbours, "found_is_well_formed", "depends on the pictures beside it"),
         (_Unfinished, "found_is_well_formed", "shares done"),
         (_Random, "same_rng_same_predictions", "the same rng gave other"),

@@ -11,7 +11,7 @@ import torch
 from flawsmith import config, registry
 from flawsmith.errors import ConfigError
 from flawsmith.interfaces import Filter
-from flawsmith.testing import FILTER_CHECKS, check_filter, example_lineup
+from flawsmith.testing import FILTER_CHECKS, check_filter, example_screening_set
 from flawsmith.types import ScreeningSet
 
 FILTERS = sorted(registry.entries("filters"))
@@ -105,14 +105,14 @@ class _Nameless(_Dark):
         return {"drak": super().score(made)["dark"]}
 
 
-@pytest.mark.parametrize("defect", [_Forgetful, _Swayed, _Decides, _Backwards, _Restless, _Painter, _Nameless])
+@pytest.mark.parametrize("plugin", [_Forgetful, _Swayed, _Decides, _Backwards, _Restless, _Painter, _Nameless])
 def test_each_fault_is_caught(plugin: type[Filter]) -> None:
     with pytest.raises(AssertionError):
         check_filter(plugin)
 
 
 def test_the_examples_are_what_they_say() -> None:
-    shots, normal = example_lineup(6, own=False), example_lineup(6, damaged=False)
+    shots, normal = example_screening_set(6, own=False), example_screening_set(6, damaged=False)
     assert len(shots) == 6 and set(shots.defect) == {"bar", "disc"} and not shots.own.any() and shots.compared.all()
     assert torch.equal(normal.image, normal.below.clamp(-1, 1)) and not normal.changed.any()
     some: Any = shots.rows([4, 1])

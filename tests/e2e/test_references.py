@@ -12,7 +12,7 @@ import pytest
 
 from flawsmith.config import load_config
 from flawsmith.data import images
-from flawsmith.data.photographs import Pictures
+from flawsmith.data.photographs import Photographs
 from flawsmith.errors import ConfigError
 from flawsmith.evaluation.measure import measure
 from flawsmith.nn.backbone import Backbone
@@ -70,7 +70,7 @@ def test_a_kind_is_borrowed(borrowed: Run) -> None:
 def test_borrowed_pairs_keep_the_exact_background(borrowed: Run) -> None:
     rows = [row for row in borrowed.samples() if row["status"] == "made"]
     normals = {example.id: example for example in make_split(borrowed.config).normals}
-    pictures = Pictures(tuple(normals.values()))
+    pictures = Photographs(tuple(normals.values()))
     assert [row for row in rows if row.get("borrowed") == "magnet"]
     for row in rows:
         made, normal = images.read(borrowed.path(row["image"])), images.read(normals[row["normal"]].image)
@@ -164,11 +164,11 @@ def test_a_hybrid_knows_what_its_parts_only_sample_with(part: str, name: str) ->
 
 def plan_of(run: Run, **changes: Any) -> list[dict[str, Any]]:
     from flawsmith import registry
-    from flawsmith.data.photographs import Pictures
+    from flawsmith.data.photographs import Photographs
 
     config = run.config.model_copy(update={"generate": run.config.generate.model_copy(update=changes)})
     split = make_split(config)
-    return make_plan(config, split, registry.get("generators", "cross_modal"), Pictures(split.normals))
+    return make_plan(config, split, registry.get("generators", "cross_modal"), Photographs(split.normals))
 
 
 def test_whose_look_a_pair_gets(borrowed: Run) -> None:

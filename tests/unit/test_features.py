@@ -1,21 +1,27 @@
-"""nn/features.py and what it loads: real EfficientNet weights, small networks of the other classes, and the memory."""
+"""nn/features.py and what it loads: real EfficientNet weights, small networks of the other classes, and the cache."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from flawsmith.data import factory, images
+from flawsmith.data.feature_windows import feature_window
 from flawsmith.errors import ConfigError
+from flawsmith.evaluation.measure import feature_set
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import EXTRACTORS, load_extractor
 from flawsmith.nn.networks.extractor import Extractor, scaled
+from flawsmith.screening.describe import Describer, Shown
+from flawsmith.testing import tiny_extractor
 
 
 @pytest.fixture(scope="module")
@@ -247,57 +253,108 @@ def test_missing_and_foreign_weights_are_named(tmp_path: Path):
             load_extractor(name, source)
 
 
-# --- the memory -----------------------------------------------------------------------------------------------------
+# --- the cache ------------------------------------------------------------------------------------------------------
 
 
-class Counting(torch.nn.Module):
-    """Counts the pictures that pass."""
+@pytest.fixture
+def passed(lite: Extractor) -> Iterator[list[int]]:
+    """Batch sizes that passed through the network, in order."""
+    batches: list[int] = []
+    handle = lite.get_submodule("network").register_forward_hook(
+        lambda module, given, made: batches.append(len(given[0]))
+    )
+    yield batches
+    handle.remove()
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.pictures = 0
 
-    def hook(self, module: Any, given: Any, made: Any) -> None:
-        self.pictures += len(given[0])
+def pictures(count: int, first: int = 0) -> Tensor:
+    return torch.cat([surface("steel", seed, 64) for seed in range(first, first + count)])
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
-def test_each_picture_is_computed_once(lite: Extractor, tmp_path: Path, on_disk: bool):
+def test_each_picture_is_computed_once(lite: Extractor, passed: list[int], tmp_path: Path, on_disk: bool):
     folder = tmp_path / "kept" if on_disk else None
-    counting = Counting()
-    handle = lite.get_submodule("network").register_forward_hook(counting.hook)
-    try:
-        memory = FeatureCache(lite, folder)
-        image = torch.cat([surface("steel", seed, 64) for seed in range(3)])
-        first = memory.maps(image[:2])
-        assert counting.pictures == 2
-        again = memory.maps(image)
-        assert counting.pictures == 3
-        for a, b, fresh in zip(first, again, lite.maps(image), strict=True):
-            assert torch.equal(a, b[:2])
-            torch.testing.assert_close(b, fresh, rtol=2e-3, atol=2e-3)
-        counting.pictures = 0
-        assert torch.equal(memory.vector(image), memory.vector(image)) and counting.pictures == 3
-        assert memory.probabilities(image) is None
-        if on_disk:
-            other = FeatureCache(lite, folder)  # another process
-            counting.pictures = 0
-            assert all(torch.equal(a, b) for a, b in zip(other.maps(image), again, strict=True))
-            assert counting.pictures == 0
-            for path in (tmp_path / "kept").rglob("*.npz"):
-                path.write_bytes(path.read_bytes()[:50])  # torn by a power cut
-            torn = FeatureCache(lite, folder)
-            assert all(torch.equal(a, b) for a, b in zip(torn.maps(image), again, strict=True))
-            assert counting.pictures == 3
-    finally:
-        handle.remove()
+    cache, image = FeatureCache(lite, folder), pictures(3)
+    first, again = cache.maps(image[:2]), cache.maps(image)
+    assert passed == [1, 1, 1]  # the third picture alone was new
+    alone = [lite.maps(one[None]) for one in image]
+    for depth, (some, every) in enumerate(zip(first, again, strict=True)):
+        assert torch.equal(some, every[:2]) and torch.equal(every, torch.cat([maps[depth] for maps in alone]))
+    passed.clear()
+    assert torch.equal(cache.vector(image), cache.vector(image)) and passed == [1, 1, 1]
+    perceptual = cache.perceptual(image)
+    assert cache.probabilities(image) is None and passed == [1, 1, 1]
+    for kept, fresh in zip(perceptual, lite.perceptual(image), strict=True):
+        torch.testing.assert_close(kept, fresh)
+    del passed[3:]
+    if on_disk:
+        other = FeatureCache(lite, folder)  # another process
+        assert all(torch.equal(a, b) for a, b in zip(other.maps(image), again, strict=True)) and len(passed) == 3
+        for path in (tmp_path / "kept").rglob("*.npz"):
+            path.write_bytes(path.read_bytes()[:50])  # torn by a power cut
+        torn = FeatureCache(lite, folder)
+        assert all(torch.equal(a, b) for a, b in zip(torn.maps(image), again, strict=True)) and len(passed) == 6
 
 
-def test_memory_goes_on_where_nothing_can_be_written(lite: Extractor, tmp_path: Path):
+def test_another_extractor_is_another_result(lite: Extractor, tmp_path: Path):
+    image = pictures(1)
+    FeatureCache(lite, tmp_path).vector(image)
+    tiny = tiny_extractor()
+    assert torch.equal(FeatureCache(tiny, tmp_path).vector(image), tiny.vector(image))
+
+
+def test_memory_is_bounded(lite: Extractor, passed: list[int]):
+    image = pictures(4)
+    one = sum(part.numel() * 4 for part in lite.maps(image[:1]))
+    passed.clear()
+    cache = FeatureCache(lite, memory=2 * one)
+    cache.maps(image)
+    assert cache._bytes <= 2 * one and len(passed) == 4
+    cache.maps(image[2:])
+    assert len(passed) == 4  # the last two are held
+    cache.maps(image[:1])
+    assert len(passed) == 5  # the first had to go
+
+
+def test_the_cache_goes_on_where_nothing_can_be_written(lite: Extractor, passed: list[int], tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
-    memory = FeatureCache(lite, tmp_path / "file" / "below")
-    image = surface("steel", 1, 64)
-    assert torch.equal(memory.maps(image)[0], memory.maps(image)[0])
+    cache, image = FeatureCache(lite, tmp_path / "file" / "below"), pictures(1)
+    assert torch.equal(cache.maps(image)[0], cache.maps(image)[0]) and passed == [1]
+
+
+def test_what_a_stage_alone_asked_for_is_forgotten(lite: Extractor, passed: list[int], tmp_path: Path):
+    windows, squares = pictures(2), torch.cat([surface("steel", seed, 96) for seed in range(2)])
+    FeatureCache(lite, tmp_path).maps(windows)
+    proof = FeatureCache(lite, tmp_path)
+    proof.maps(squares)
+    proof.forget()
+    assert [path.name for path in tmp_path.iterdir()] == ["maps-64x64"]
+    passed.clear()
+    FeatureCache(lite, tmp_path).maps(windows)
+    assert passed == []
+
+
+def test_screening_and_measuring_share_what_they_see(lite: Extractor, passed: list[int], tmp_path: Path):
+    """What the gate described, the metrics do not compute again: the same windows, stage after stage."""
+    rng = np.random.default_rng(0)
+    mask = np.zeros((150, 200), bool)
+    mask[60:80, 90:130] = True
+    shown = []
+    for number in range(3):
+        below = factory.make("steel", None, seed=number, size=256).image[:150, :200]
+        picture = below.copy()
+        picture[mask] = rng.integers(0, 60, picture[mask].shape)
+        shown.append(Shown(str(number), "bar", picture, mask, below, source=str(number)))
+    screening = Describer(FeatureCache(lite, tmp_path), 0.048)
+    described = screening.screening_set(shown)
+    # Two windows and two whole pictures of each, the windows at two scales.
+    assert passed == [1] * 18
+    windows = [feature_window(images.to_model(s.image), mask, images.to_model(s.below)) for s in shown]
+    measured = feature_set(windows, FeatureCache(lite, tmp_path))
+    assert len(passed) == 18, "measuring computed a window again"
+    assert torch.equal(measured.vector, described.vector["window"]) and torch.equal(measured.image, described.image)
+    alone = feature_set(windows[2:], FeatureCache(lite))
+    assert all(torch.equal(a[2:], b) for a, b in zip(measured.perceptual, alone.perceptual, strict=True))
 
 
 def test_scaling_leaves_the_right_size_alone():

@@ -164,13 +164,13 @@ def test_what_the_unet_cannot_learn_from(training: TrainingSet) -> None:
 def test_the_classifier_learns_kinds_from_damaged_pictures_alone(training: TrainingSet) -> None:
     detector = fitted(Classifier(ClassifierSettings(epochs=20, repeats=4, learning_rate=3e-4), DEFECTS), training)
     batch = training.batch(training.damaged())
-    guess = detector.predict(batch.image).defect.argmax(1)
+    guess = detector.predict(batch.image).probabilities.argmax(1)
     assert [DEFECTS[k] for k in guess] == list(batch.defect)
     few = training.clone()
     few.pictures = [one for one in training.pictures if one.defect is not None]
     settings = ClassifierSettings(epochs=1, repeats=1)
-    ours, theirs = (fitted(Classifier(settings, DEFECTS), one).predict(batch.image).defect for one in (training, few))
-    assert torch.equal(ours, theirs), "normal pictures changed it"
+    ours, theirs = (fitted(Classifier(settings, DEFECTS), one).predict(batch.image) for one in (training, few))
+    assert torch.equal(ours.probabilities, theirs.probabilities), "normal pictures changed it"
 
 
 def test_an_epoch_shows_each_picture_five_times_and_500_a_kind(training: TrainingSet, mixed: TrainingSet) -> None:
@@ -196,7 +196,7 @@ def test_one_kind_is_always_that_kind(training: TrainingSet) -> None:
     one = TrainingSet(32, ("disc",))
     one.pictures = [training.pictures[k] for k in (0, 1, 5)]
     found = fitted(Classifier(ClassifierSettings(epochs=1, repeats=1), ("disc",)), one).predict(one.batch([0, 1]).image)
-    assert found.defect.tolist() == [[1.0], [1.0]]
+    assert found.probabilities.tolist() == [[1.0], [1.0]]
 
 
 @pytest.fixture(scope="module")

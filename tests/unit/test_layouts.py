@@ -324,8 +324,8 @@ BAD = {
     ),
     "unknown field": (
         lines,
-        {"layout": "pattern", "patterns": [Pattern(image="line*/{kid}/{stem}.jpg")]},
-        "{kid} is no field; did you mean 'defect type'?",
+        {"layout": "pattern", "patterns": [Pattern(image="line*/{defct}/{stem}.jpg")]},
+        "{defct} is no field; did you mean 'defect'?",
     ),
     "mask field unknown to the image": (
         lines,

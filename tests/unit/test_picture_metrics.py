@@ -14,7 +14,8 @@ from scipy.linalg import sqrtm
 
 import flawsmith as fs
 from flawsmith.config import load_config
-from flawsmith.evaluation.measure import measure, metric_rows, window
+from flawsmith.data.feature_windows import feature_window
+from flawsmith.evaluation.measure import measure, metric_rows
 from flawsmith.metrics import labels, pictures
 from flawsmith.reporting.report import report
 from flawsmith.synthesis.generate import generate
@@ -177,12 +178,12 @@ def test_windows_hold_the_damage_at_its_place():
     mask = np.zeros((200, 300), bool)
     mask[5:30, 250:290] = True
     picture[mask] = 1
-    image, label, extra = window(picture, mask, picture)
-    assert image.shape == (128, 128, 3) and label.shape == (128, 128) and np.array_equal(image, extra)
-    assert ((image[..., 0] > 0.5) == label).mean() > 0.99
+    cut = feature_window(picture, mask, picture)
+    assert cut.image.shape == (128, 128, 3) and cut.mask.shape == (128, 128) and np.array_equal(cut.image, cut.below)
+    assert ((cut.image[..., 0] > 0.5) == cut.mask).mean() > 0.99
     wide = np.ones((40, 300), bool)  # a damage as wide as the picture, which is not square
-    image, label = window(np.zeros((40, 300, 3), np.float32), wide)
-    assert image.shape == (128, 128, 3) and label.all()
+    cut = feature_window(np.zeros((40, 300, 3), np.float32), wide)
+    assert cut.image.shape == (128, 128, 3) and cut.mask.all() and cut.below is None
 
 
 def test_measure_writes_figures_of_every_kind(small_config: dict[str, Any], tmp_path: Path):

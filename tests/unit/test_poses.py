@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from flawsmith.data.masks import poses as masks
-from flawsmith.data.masks import shapes
-from flawsmith.data.masks.poses import PartFrame, Pose
+from flawsmith.data.masks import parts, poses, shapes
+from flawsmith.data.masks.parts import PartFrame
+from flawsmith.data.masks.poses import Pose
 from flawsmith.data.tiling import thickness
 from flawsmith.errors import DataError
 
@@ -44,7 +44,7 @@ def test_a_part_on_an_uneven_backdrop_is_found(dtype, colour):
     part, _ = nail(angle=0.7)
     picture = photograph(part, np.random.default_rng(0)) * {np.uint8: 1, np.uint16: 257, np.float32: 1 / 255}[dtype]
     picture = picture.astype(dtype)
-    found = masks.part_mask(np.repeat(picture[:, :, None], 3, axis=2) if colour else picture)
+    found = parts.part_mask(np.repeat(picture[:, :, None], 3, axis=2) if colour else picture)
     assert found.shape == part.shape and found.dtype == bool
     assert (found & part).sum() / (found | part).sum() > 0.85
 
@@ -54,7 +54,7 @@ def test_a_real_hole_stays_a_hole():
     cv2.circle(part, (128, 128), 80, 1, -1)
     cv2.circle(part, (128, 128), 35, 0, -1)
     picture = (np.where(part > 0, 80, 210) + np.random.default_rng(0).normal(0, 2, part.shape)).astype(np.uint8)
-    found = masks.part_mask(picture)
+    found = parts.part_mask(picture)
     assert not found[128, 128] and found[128, 70]
 
 
@@ -64,9 +64,9 @@ def test_a_surface_fills_the_picture(seed):
     noise = cv2.GaussianBlur(rng.normal(0, 1, (200, 260)), (0, 0), float(rng.uniform(0.5, 12)))
     stripes = rng.normal(0, 12, (1, 260)) if seed % 2 else 0
     picture = (110 + 25 * noise / noise.std() + stripes).clip(0, 255).astype(np.uint8)
-    assert masks.part_mask(picture).all()
-    assert masks.part_mask(np.full((50, 60), 80, np.uint8)).all()
-    assert masks.part_mask(np.zeros((3, 9, 3), np.uint8)).all()
+    assert parts.part_mask(picture).all()
+    assert parts.part_mask(np.full((50, 60), 80, np.uint8)).all()
+    assert parts.part_mask(np.zeros((3, 9, 3), np.uint8)).all()
 
 
 def test_the_frame_tells_head_from_tip_at_any_angle():
@@ -84,11 +84,11 @@ def test_damage_on_the_neck_lands_on_the_neck():
     rng = np.random.default_rng(0)
     for angle in (-2.5, 0.0, 1.2, 3.0):
         normal, there = nail(300, angle, (150, 140))
-        pose = masks.pose_mask(neck, shot, normal, rng, jitter=0.0)
-        posed = masks.apply_pose_mask(neck, pose, normal.shape)
+        pose = poses.pose_mask(neck, shot, normal, rng, jitter=0.0)
+        posed = poses.apply_pose_mask(neck, pose, normal.shape)
         assert (posed & there).sum() / (posed | there).sum() > 0.6
-        assert pose.scale == pytest.approx(1, abs=0.05) and not pose.flip
-        jittered = masks.apply_pose_mask(neck, masks.pose_mask(neck, shot, normal, rng), normal.shape)
+        assert pose.scale == pytest.approx(1, abs=0.05) and np.linalg.det(pose.array[:, :2]) > 0
+        jittered = poses.apply_pose_mask(neck, poses.pose_mask(neck, shot, normal, rng), normal.shape)
         assert (jittered & normal).sum() >= 0.8 * jittered.sum() > 0
         ends = [np.argwhere(mask).mean(axis=0) for mask in (jittered, there)]
         assert np.hypot(*(ends[0] - ends[1])) < 15
@@ -98,9 +98,9 @@ def test_a_missing_tip_does_not_move_the_rest():
     shot, neck = nail(angle=0.4, tip=False)
     missing = nail(angle=0.4)[0] & ~shot
     normal, there = nail(300, -1.0, (150, 150))
-    pose = masks.pose_mask(missing, shot, normal, np.random.default_rng(0), jitter=0.0)
+    pose = poses.pose_mask(missing, shot, normal, np.random.default_rng(0), jitter=0.0)
     tip = nail(300, -1.0, (150, 150))[0] & ~nail(300, -1.0, (150, 150), tip=False)[0]
-    posed = masks.apply_pose_mask(missing, pose, normal.shape)
+    posed = poses.apply_pose_mask(missing, pose, normal.shape)
     assert (posed & tip).sum() / (posed | tip).sum() > 0.6
 
 
@@ -111,8 +111,8 @@ def test_on_a_surface_damage_lies_wholly_inside(turn):
     cv2.line(shot, (60, 50), (160, 120), 1, 3)
     places = []
     for _ in range(30):
-        pose = masks.pose_mask(shot > 0, shot >= 0, np.ones((180, 240), bool), rng, turn=turn)
-        posed = masks.apply_pose_mask(shot > 0, pose, (180, 240))
+        pose = poses.pose_mask(shot > 0, shot >= 0, np.ones((180, 240), bool), rng, turn=turn)
+        posed = poses.apply_pose_mask(shot > 0, pose, (180, 240))
         assert 0.79 <= pose.scale <= 1.26
         assert posed.sum() == pytest.approx(shot.sum() * pose.scale**2, rel=0.12)
         places.append(np.argwhere(posed).mean(axis=0))
@@ -133,8 +133,8 @@ def test_damage_at_an_edge_stays_at_that_edge(side):
     shot[spot] = True
     rng = np.random.default_rng(0)
     for _ in range(12):
-        pose = masks.pose_mask(shot, np.ones_like(shot), np.ones((150, 140), bool), rng)
-        posed = masks.apply_pose_mask(shot, pose, (150, 140))
+        pose = poses.pose_mask(shot, np.ones_like(shot), np.ones((150, 140), bool), rng)
+        posed = poses.apply_pose_mask(shot, pose, (150, 140))
         touched = {
             name: line.any()
             for name, line in zip(
@@ -148,30 +148,30 @@ def test_damage_at_an_edge_stays_at_that_edge(side):
 def test_poses_repeat_and_are_json():
     shot, neck = nail()
     normal, _ = nail(300, 1.0, (150, 150))
-    one, two = (masks.pose_mask(neck, shot, normal, np.random.default_rng(5)) for _ in range(2))
+    one, two = (poses.pose_mask(neck, shot, normal, np.random.default_rng(5)) for _ in range(2))
     assert one == two
     assert Pose.from_json(json.loads(json.dumps(one.to_json()))) == one
     assert Pose.identity().scale == 1
     with pytest.raises(DataError, match="empty"):
-        masks.pose_mask(np.zeros_like(shot), shot, normal, np.random.default_rng(0))
+        poses.pose_mask(np.zeros_like(shot), shot, normal, np.random.default_rng(0))
 
 
 def test_a_hairline_survives_turning():
     mask = np.zeros((100, 100), bool)
     mask[50, 10:90] = True
     matrix = cv2.getRotationMatrix2D((50, 50), 33, 0.85)
-    posed = masks.apply_pose_mask(mask, Pose.of(matrix), (100, 100))
+    posed = poses.apply_pose_mask(mask, Pose.of(matrix), (100, 100))
     assert posed.sum() == pytest.approx(80 * 0.85**2, rel=0.25)
 
 
 def test_a_picture_is_laid_with_its_mask():
     rng = np.random.default_rng(0)
     picture = cv2.GaussianBlur(rng.uniform(-1, 1, (90, 80, 3)), (0, 0), 2).astype(np.float32)
-    laid, valid = masks.apply_pose_image(picture, Pose.identity(), (90, 80))
+    laid, valid = poses.apply_pose_image(picture, Pose.identity(), (90, 80))
     np.testing.assert_allclose(laid, picture, atol=1e-6)
     assert valid.all()
     shift = Pose(((1.0, 0.0, 10.0), (0.0, 1.0, 5.0)))
-    laid, valid = masks.apply_pose_image(picture, shift, (70, 100))
+    laid, valid = poses.apply_pose_image(picture, shift, (70, 100))
     np.testing.assert_allclose(laid[5:70, 10:90], picture[:65], atol=1e-6)
     assert valid.sum() == 65 * 80 and laid.shape == (70, 100, 3) and laid.dtype == np.float32
     assert laid.max() <= picture.max() and laid.min() >= picture.min()
@@ -182,15 +182,15 @@ def test_a_broken_tip_takes_the_sound_tip_away():
     normal, broken = nail()[0], nail(tip=False)[0]
     damage = np.zeros_like(normal)
     damage[121:136, 165:181] = True  # at the break, as labels are drawn
-    grown = masks.with_outline(damage, np.roll(broken, 1, axis=0), normal, reach=0.5)
+    grown = parts.with_outline(damage, np.roll(broken, 1, axis=0), normal, reach=0.5)
     assert (grown >= damage).all()
     lost = normal & ~broken
     lost[:, :183] = False
     assert grown[lost].all(), "no piece of the normal tip may hang in the air"
     assert not (grown & ~damage)[:, :160].any()
-    np.testing.assert_array_equal(masks.with_outline(damage, normal, normal), damage)
+    np.testing.assert_array_equal(parts.with_outline(damage, normal, normal), damage)
     nothing = np.zeros_like(damage)
-    assert not masks.with_outline(nothing, broken, normal).any()
+    assert not parts.with_outline(nothing, broken, normal).any()
 
 
 def test_a_part_that_lies_a_little_otherwise_lends_no_rim():
@@ -199,9 +199,9 @@ def test_a_part_that_lies_a_little_otherwise_lends_no_rim():
     normal = (rows - 100) ** 2 + (columns - 100) ** 2 < 70**2
     damage = (rows - 100) ** 2 + (columns - 160) ** 2 < 8**2
     shifted = np.roll(normal, 8, axis=1)  # the whole part lies 8 px to the right in the shot
-    np.testing.assert_array_equal(masks.with_outline(damage, shifted, normal), damage)
+    np.testing.assert_array_equal(parts.with_outline(damage, shifted, normal), damage)
     bitten = normal & ~((rows - 100) ** 2 + (columns - 172) ** 2 < 14**2)
-    grown = masks.with_outline(damage, bitten, normal)
+    grown = parts.with_outline(damage, bitten, normal)
     assert (grown & ~damage).sum() > 60, "a bite beside the damage is taken over"
 
 
@@ -224,7 +224,7 @@ def test_procedural_shapes_keep_the_statistics(defect):
     rng = np.random.default_rng(0)
     areas, wide, seen = [], [], set()
     for _ in range(20):
-        new = masks.procedural([np.zeros_like(like), like], part.shape, part, rng)
+        new = shapes.procedural([np.zeros_like(like), like], part.shape, part, rng)
         assert new.shape == part.shape and new.any() and not (new & ~part).any()
         areas.append(new.sum())
         wide.append(thickness(new, 0.5))
@@ -237,7 +237,7 @@ def test_procedural_shapes_keep_the_statistics(defect):
 
 def test_procedural_asks_for_a_mask():
     with pytest.raises(DataError, match="no real mask"):
-        masks.procedural([np.zeros((5, 5), bool)], (5, 5), np.ones((5, 5), bool), np.random.default_rng(0))
+        shapes.procedural([np.zeros((5, 5), bool)], (5, 5), np.ones((5, 5), bool), np.random.default_rng(0))
 
 
 def test_shapes_are_never_empty():
@@ -255,7 +255,7 @@ def test_damage_of_a_surface_is_thrown_onto_a_thin_part():
     spot[:12, 90:100] = True  # it touches the border of its own picture, which is no border of the part
     share = []
     for seed in range(20):
-        pose = masks.pose_mask(spot, np.ones_like(spot), part, np.random.default_rng(seed))
-        posed = masks.apply_pose_mask(spot, pose, part.shape)
+        pose = poses.pose_mask(spot, np.ones_like(spot), part, np.random.default_rng(seed))
+        posed = poses.apply_pose_mask(spot, pose, part.shape)
         share.append((posed & part).sum() / posed.sum())
     assert np.mean(share) > 0.85 and min(share) > 0.6

@@ -35,19 +35,31 @@ SENTENCES: list[tuple[str, list[str], ParsedPrompt]] = [
     ("break at the right edge", TILE, ParsedPrompt("Break", across="right", edge=True)),
     ("pinholes, upper-left corner", TILE, ParsedPrompt("Blowhole", across="left", down="top")),
     ("a scratch on the neck", SCREW, ParsedPrompt("scratch_neck")),
-    ("a deep scratch on the head of the screw", SCREW, ParsedPrompt("scratch_head", product="screw", severity="severe")),
+    (
+        "a deep scratch on the head of the screw",
+        SCREW,
+        ParsedPrompt("scratch_head", product="screw", severity="severe"),
+    ),
     ("thread side damage", SCREW, ParsedPrompt("thread_side")),
     ("manipulated front", SCREW, ParsedPrompt("manipulated_front")),
     ("an uneven patch on the magnetic tile", TILE, ParsedPrompt("Uneven", product="magnetic-tile")),
     ("short wide crack at the bottom", TILE, ParsedPrompt("Crack", down="bottom", length="short", width="wide")),
-    ("왼쪽 위에 길고 가는 스크래치", PLAIN, ParsedPrompt("scratch", across="left", down="top", length="long", width="thin")),
+    (
+        "왼쪽 위에 길고 가는 스크래치",
+        PLAIN,
+        ParsedPrompt("scratch", across="left", down="top", length="long", width="thin"),
+    ),
     ("오른쪽 아래에 작은 찍힘", PLAIN, ParsedPrompt("dent", across="right", down="bottom", size="small")),
     ("가운데 큰 균열", PLAIN, ParsedPrompt("crack", across="middle", down="middle", size="large")),
     ("왼쪽위에 긁힘이 있는 사진", PLAIN, ParsedPrompt("scratch", across="left", down="top")),
     ("희미한 녹을 그려줘", PLAIN, ParsedPrompt("rust", severity="faint")),
     ("아주 작은 기공 하나", TILE, ParsedPrompt("Blowhole", size="tiny")),
     ("가장자리가 깨진 결함", TILE, ParsedPrompt("Break", edge=True)),
-    ("우측 상단에 굵고 짧은 크랙", TILE, ParsedPrompt("Crack", across="right", down="top", length="short", width="wide")),
+    (
+        "우측 상단에 굵고 짧은 크랙",
+        TILE,
+        ParsedPrompt("Crack", across="right", down="top", length="short", width="wide"),
+    ),
     ("심한 불균일", TILE, ParsedPrompt("Uneven", severity="severe")),
     ("중앙에 중간 크랙을 만들어줘", TILE, ParsedPrompt("Crack", across="middle", down="middle", size="medium")),
     ("아래쪽에 얇은 금", PLAIN, ParsedPrompt("crack", down="bottom", width="thin")),
@@ -71,8 +83,8 @@ def test_a_sentence_is_understood(sentence: str, defects: list[str], parsed: Par
         ("a scratch", SCREW, "may mean scratch_head or scratch_neck"),
         ("a scratch and a dent", PLAIN, "may mean scratch or dent"),
         ("a dent", TILE, "no shots show dent here; known are the defect types Blowhole"),
-        ("near the top", PLAIN, "names no sort of damage"),
-        ("", PLAIN, "names no sort of damage"),
+        ("near the top", PLAIN, "names no defect type"),
+        ("", PLAIN, "names no defect type"),
         ("a long short scratch", PLAIN, "long and short exclude each other"),
     ],
 )
@@ -116,7 +128,7 @@ def test_size_and_severity_go_into_the_prompt_and_the_rest_does_not() -> None:
         "a medium dent": "",
         "아주 작은 균열": "tiny",
     }
-    assert {words: parse(words, PLAIN, PRODUCTS).look for words in said} == said
+    assert {words: parse(words, PLAIN, PRODUCTS).appearance for words in said} == said
 
 
 def test_a_request_names_its_kind_with_its_look_and_sound_without() -> None:

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flawsmith.data import fingerprints as looks
-from flawsmith.data import images
+from flawsmith.data import fingerprints, images
 from flawsmith.data import split as shots
 from flawsmith.errors import DataError
 from flawsmith.types import Example
@@ -87,7 +86,7 @@ def test_every_example_is_on_exactly_one_side():
 @pytest.mark.parametrize(
     ("examples", "count", "sentence"),
     [
-        (named(3, "x") + named(3, None), 0, "0 shots a defect type teach nothing"),
+        (named(3, "x") + named(3, None), 0, "0 shots per defect type teach nothing"),
         (named(3, None), 5, "no shots: the set holds no defects"),
         (named(3, "x"), 5, "no normal parts"),
         ([], 5, "no shots"),
@@ -140,7 +139,7 @@ def test_copies_have_one_hash_however_they_were_saved(tmp_path: Path):
 def test_hashes_are_remembered(tmp_path: Path, monkeypatch):
     images.write(tmp_path / "a.png", surface(1))
     first = shots.content_hash(tmp_path / "a.png")
-    monkeypatch.setattr(looks.images, "read", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr(fingerprints.images, "read", lambda path: pytest.fail("read again"))
     assert shots.content_hash(tmp_path / "a.png") == first
 
 
@@ -164,12 +163,12 @@ def test_broken_files_are_no_copies_of_each_other(tmp_path: Path):
         (tmp_path / name).write_bytes(b"")
     a, b = (Example(name, tmp_path / name, "nut", "dent") for name in ("a.png", "b.png"))
     assert shots.leaks(shots.Split((a,), (), (b,), ())) == []
-    assert "empty" in looks.look(tmp_path / "a.png").problem
+    assert "empty" in fingerprints.fingerprint(tmp_path / "a.png").problem
     with pytest.raises(DataError, match="was it moved"):
         shots.content_hash(tmp_path / "gone.png")
 
 
-def test_twins(tmp_path: Path):
+def test_near_duplicates(tmp_path: Path):
     spot = np.zeros((40, 50), bool)
     spot[10:20, 10:25] = True
     elsewhere = np.roll(spot, (15, 20), (0, 1))
@@ -182,11 +181,11 @@ def test_twins(tmp_path: Path):
     other_piece = picture(tmp_path, "piece.png", surface(7), "dent", spot)
     other_kind = picture(tmp_path, "kind.png", piece // 2 + 50, "crack", spot)
     got = shots.Split((shot,), normals, (again, other_place, other_piece, other_kind), ())
-    assert shots.twin_pairs(got) == [(shot, again)]
-    (warning,) = shots.twins(got)
+    assert shots.near_duplicates(got) == [(shot, again)]
+    (warning,) = shots.near_duplicate_warnings(got)
     assert warning.startswith("nut/dent: 1 of 3 test pictures seem to show the same damage as a shot")
-    without = shots.without_twins(got)
+    without = shots.without_near_duplicates(got)
     assert without.test_defects == (other_place, other_piece, other_kind)
     assert "1 of 4 test defects were left out" in without.notes[-1]
     assert shots.leaks(got) == []
-    assert shots.without_twins(without) is without
+    assert shots.without_near_duplicates(without) is without

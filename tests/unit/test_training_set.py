@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from flawsmith.data import images
+from flawsmith.data.scaling import scaled_mask
 from flawsmith.data.split import content_hash
-from flawsmith.data.training_set import TrainingSet, read_square, square_mask, to_tensor
+from flawsmith.data.tensors import image_tensor
+from flawsmith.data.training_set import TrainingSet, read_square
 from flawsmith.errors import DataError
 from flawsmith.types import Example
 
@@ -87,11 +89,11 @@ def test_scaling_keeps_the_label_over_the_damage(tmp_path: Path):
 def test_a_hairline_never_vanishes(size: int):
     mask = np.zeros((400, 400), bool)
     mask[200, 100:300] = True
-    assert square_mask(mask, size).any()
-    assert not square_mask(np.zeros((400, 400), bool), size).any()
+    assert scaled_mask(mask, (size, size)).any()
+    assert not scaled_mask(np.zeros((400, 400), bool), (size, size)).any()
 
 
-def test_to_tensor_covers_the_range():
-    tensor = to_tensor(np.array([[[[0, 128, 255]]]], np.uint8))
+def test_tensors_cover_the_range():
+    tensor = image_tensor(np.array([[[[0, 128, 255]]]], np.uint8))
     assert tensor.shape == (1, 3, 1, 1)
     assert tensor.flatten().tolist() == pytest.approx([-1.0, 0.00392, 1.0], abs=1e-4)

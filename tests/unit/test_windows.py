@@ -15,6 +15,15 @@ def blank(height=480, width=640):
     return np.zeros((height, width), np.uint8)
 
 
+VISIBLE = 12 / 255
+"""Change that counts, on the scale -1..1."""
+
+
+def planned(mask, size, **other):
+    """Windows with context and zoom that are easy to reckon with."""
+    return plan_windows(mask, size, **{"context": 2.0, "min_thickness": 3.0, "max_zoom": 4.0, "overlap": 0.25, **other})
+
+
 def covered(mask, plan, margin=0.125):
     seen = np.zeros(mask.shape, bool)
     for window in plan:
@@ -48,7 +57,7 @@ def test_a_hairline_is_walked():
     mask = blank()
     cv2.line(mask, (100, 60), (380, 345), 1, 2)
     mask = mask > 0
-    plan = plan_windows(mask, 128, min_thickness=3.0, max_zoom=4.0)
+    plan = planned(mask, 128, min_thickness=3.0, max_zoom=4.0)
     assert 2 <= len(plan) <= 8 and covered(mask, plan)
     for window in plan:
         assert 128 / window.side <= 4.0
@@ -62,11 +71,11 @@ def test_a_hairline_is_walked():
 def test_a_blob_is_one_window_with_context_inside_the_picture():
     mask = blank()
     cv2.circle(mask, (300, 200), 30, 1, -1)
-    (window,) = plan_windows(mask > 0, 128, context=2.0)
+    (window,) = planned(mask > 0, 128, context=2.0)
     assert window.side == pytest.approx(2 * 61, abs=2)
     mask = blank()
     cv2.circle(mask, (5, 5), 10, 1, -1)
-    (window,) = plan_windows(mask > 0, 64)
+    (window,) = planned(mask > 0, 64)
     assert window.top == 0 and window.left == 0
     assert covered(mask > 0, [window])
 
@@ -74,30 +83,30 @@ def test_a_blob_is_one_window_with_context_inside_the_picture():
 def test_one_pixel_is_not_enlarged_beyond_max_zoom():
     mask = blank() > 0
     mask[240, 320] = True
-    (window,) = plan_windows(mask, 128, max_zoom=4.0)
+    (window,) = planned(mask, 128, max_zoom=4.0)
     assert window.side == 32
 
 
 def test_far_parts_get_their_own_window_and_near_parts_share():
     mask = blank()
     mask[10:30, 10:30] = mask[440:460, 600:620] = 1
-    assert len(plan_windows(mask > 0, 128)) == 2
+    assert len(planned(mask > 0, 128)) == 2
     mask = blank()
     mask[100:120, 100:120] = mask[100:120, 124:144] = 1
-    assert len(plan_windows(mask > 0, 128)) == 1
+    assert len(planned(mask > 0, 128)) == 1
 
 
 @pytest.mark.parametrize("shape", [(20, 30), (480, 640), (64, 700)])
 def test_the_whole_picture_and_nothing(shape):
-    assert plan_windows(np.zeros(shape, bool), 128) == []
+    assert planned(np.zeros(shape, bool), 128) == []
     full = np.ones(shape, bool)
-    assert covered(full, plan_windows(full, 128))
+    assert covered(full, planned(full, 128))
 
 
 def test_never_more_windows_than_the_limit():
     rng = np.random.default_rng(0)
     spray = rng.random((480, 640)) < 0.002
-    plan = plan_windows(spray, 128)
+    plan = planned(spray, 128)
     assert len(plan) <= MOST and covered(spray, plan)
 
 
@@ -114,11 +123,11 @@ def test_any_mask_is_covered(seed, size, overlap):
         else:
             cv2.circle(mask, at[0], int(rng.integers(0, 40)), 1, -1)
     mask = mask > 0
-    plan = plan_windows(mask, size, overlap=overlap)
+    plan = planned(mask, size, overlap=overlap)
     assert 1 <= len(plan) <= MOST
     assert covered(mask, plan, max(overlap, 0.125) / 2)
     assert all(window.side >= size / 4.0 for window in plan)
-    assert covered(mask, [windows.one_window(mask)], 1 / 16)
+    assert covered(mask, [windows.one_window(mask, context=2.0)], 1 / 16)
 
 
 def test_a_window_is_json():
@@ -185,7 +194,7 @@ def test_outside_the_mask_every_byte_is_the_cameras(seed, dtype, colour, paint, 
     assert after.dtype == native.dtype and after.shape == native.shape
     assert after[~mask].tobytes() == native[~mask].tobytes()
     assert native.tobytes() == kept.tobytes()
-    result = windows.refit(native, after, mask)
+    result = windows.refit(native, after, mask, threshold=VISIBLE)
     assert not (result.mask & ~mask).any()
     assert result.image[~result.mask].tobytes() == native[~result.mask].tobytes()
     assert 0 <= result.share <= 1
@@ -196,7 +205,9 @@ def test_residual_paint_of_no_change_changes_nothing(dtype):
     rng = np.random.default_rng(3)
     native = photograph(rng, (60, 80), dtype)
     made = rng.uniform(-1, 1, (32, 32, 3)).astype(np.float32)
-    after = windows.paste(native, made, made.copy(), np.ones((60, 80), bool), Window(-5, 10, 70), paint="residual")
+    after = windows.paste(
+        native, made, made.copy(), np.ones((60, 80), bool), Window(-5, 10, 70), paint="residual", feather=4
+    )
     assert after.tobytes() == native.tobytes()
 
 
@@ -229,9 +240,9 @@ def test_wrong_shapes_are_told():
     native = np.zeros((10, 10), np.uint8)
     made = np.zeros((4, 4, 3), np.float32)
     with pytest.raises(DataError, match="one size"):
-        windows.paste(native, made, None, np.zeros((9, 10), bool), Window(0, 0, 8))
+        windows.paste(native, made, None, np.zeros((9, 10), bool), Window(0, 0, 8), paint="residual", feather=4)
     with pytest.raises(DataError, match="residual"):
-        windows.paste(native, made, None, np.zeros((10, 10), bool), Window(0, 0, 8), paint="oil")
+        windows.paste(native, made, None, np.zeros((10, 10), bool), Window(0, 0, 8), paint="oil", feather=4)
 
 
 def test_refit_keeps_what_changed_and_gives_back_the_rest():
@@ -243,7 +254,7 @@ def test_refit_keeps_what_changed_and_gives_back_the_rest():
     after[40:70, 40:70] = before[40:70, 40:70] + 40
     after[52:55, 52:55] = before[52:55, 52:55]  # a hole, to be filled
     after[asked] = np.where(after[asked] == before[asked], before[asked] + 1, after[asked])  # invisible
-    image, mask, share = windows.refit(before, after, asked)
+    image, mask, share = windows.refit(before, after, asked, threshold=VISIBLE)
     truth = np.zeros_like(asked)
     truth[40:70, 40:70] = True
     assert (mask & truth).sum() / (mask | truth).sum() > 0.85
@@ -256,16 +267,16 @@ def test_refit_of_nothing_is_empty_and_of_noise_too():
     rng = np.random.default_rng(5)
     before = rng.normal(120, 6, (64, 64)).clip(0, 255).astype(np.uint8)
     asked = np.ones((64, 64), bool)
-    assert not windows.refit(before, before, asked).mask.any()
+    assert not windows.refit(before, before, asked, threshold=VISIBLE).mask.any()
     again = rng.normal(120, 6, (64, 64)).clip(0, 255).astype(np.uint8)
-    assert windows.refit(before, again, asked).share < 0.05
+    assert windows.refit(before, again, asked, threshold=VISIBLE).share < 0.05
 
 
 def test_refit_keeps_a_speck_when_it_is_all_there_is():
     before = np.full((200, 200), 100, np.uint8)
     after = before.copy()
     after[50, 50:52] = 255
-    result = windows.refit(before, after, np.ones((200, 200), bool))
+    result = windows.refit(before, after, np.ones((200, 200), bool), threshold=VISIBLE)
     assert result.mask[50, 50] and result.mask.sum() < 60
 
 

@@ -58,7 +58,7 @@ class Unreadable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class Header:
     """What a picture's header says, in the words of what `read` will return."""
 
     width: int
@@ -78,11 +78,11 @@ class Facts:
         return self.height, self.width
 
 
-def header(stream: BinaryIO) -> tuple[Facts, int]:
-    """Return the facts and the EXIF orientation (1-8), reading as little as the format allows.
+def header(stream: BinaryIO) -> tuple[Header, int]:
+    """Return what the header says and the EXIF orientation (1-8), reading as little as the format allows.
 
     Raises:
-        Unreadable: it is none of our formats, claims an absurd size, or holds samples of a defect type we do not take.
+        Unreadable: it is none of our formats, claims an absurd size, or holds samples of a type that we do not take.
     """
     stream.seek(0)
     codec = _codec(stream.read(64))
@@ -109,7 +109,7 @@ def header(stream: BinaryIO) -> tuple[Facts, int]:
         )
     if orientation >= 5:
         width, height = height, width
-    return Facts(width, height, depth, mode, codec), orientation
+    return Header(width, height, depth, mode, codec), orientation
 
 
 def decode(data: bytes) -> np.ndarray:

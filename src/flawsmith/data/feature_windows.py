@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import cv2
+from dataclasses import dataclass
+
 import numpy as np
 
 from flawsmith.data import images
+from flawsmith.data.scaling import scaled, scaled_mask
 from flawsmith.types import Example
 
 SIDE = 128
@@ -14,24 +16,32 @@ CONTEXT, LEAST = 1.5, 64
 """Side of a window over the damage's box, and its least side in camera pixels."""
 
 
-def window(picture: np.ndarray, mask: np.ndarray, extra: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
-    """Cut the square round a mask's damage from pictures of its size, and scale it to SIDE.
+@dataclass(frozen=True, slots=True)
+class FeatureWindow:
+    """The square round a damage, at SIDE x SIDE pixels."""
 
-    Returns:
-        float32 (SIDE,SIDE,3), bool (SIDE,SIDE), and the same cut of `extra` where it is given.
+    image: np.ndarray
+    """float32 (SIDE,SIDE,3), RGB, [-1,1]."""
+    mask: np.ndarray
+    """bool (SIDE,SIDE); not empty."""
+    below: np.ndarray | None = None
+    """float32 (SIDE,SIDE,3): the same square of the normal photograph; None = unknown."""
+
+
+def feature_window(picture: np.ndarray, mask: np.ndarray, below: np.ndarray | None = None) -> FeatureWindow:
+    """Cut the square round a mask's damage from pictures of its size.
+
+    Args:
+        picture: float32 (H,W,3), RGB, [-1,1].
+        mask: bool (H,W), not empty.
+        below: The normal photograph, like `picture`.
     """
-    place = spot(mask)
-
-    def scaled(part: np.ndarray) -> np.ndarray:
-        way = cv2.INTER_AREA if place[0].stop - place[0].start > SIDE else cv2.INTER_LINEAR
-        return np.asarray(cv2.resize(np.ascontiguousarray(part[place], np.float32), (SIDE, SIDE), interpolation=way))
-
-    cut = scaled(mask)
-    found = scaled(picture), cut >= min(0.5, float(cut.max()))
-    return found if extra is None else (*found, scaled(extra))
+    square, shape = square_round(mask), (SIDE, SIDE)
+    normal = None if below is None else scaled(below[square], shape)
+    return FeatureWindow(scaled(picture[square], shape), scaled_mask(mask[square], shape), normal)
 
 
-def spot(mask: np.ndarray) -> tuple[slice, slice]:
+def square_round(mask: np.ndarray) -> tuple[slice, slice]:
     """Return rows and columns of the square round a mask's damage; it may overhang a picture that is not square."""
     ys, xs = np.nonzero(mask)
     height, width = mask.shape
@@ -42,9 +52,8 @@ def spot(mask: np.ndarray) -> tuple[slice, slice]:
     return slice(top, top + side), slice(left, left + side)
 
 
-def close_up(example: Example) -> tuple[np.ndarray, np.ndarray, None]:
-    """Return the window round a labelled picture's damage, as `feature_set` takes it: picture, mask, nothing beneath."""
+def window_of(example: Example) -> FeatureWindow:
+    """Read a labelled photograph and return the window round its damage; `below` is None."""
     native = images.read(example.image)
     assert example.mask is not None
-    image, mask = window(images.to_model(native), images.read_mask(example.mask, native.shape))
-    return image, mask, None
+    return feature_window(images.to_model(native), images.read_mask(example.mask, native.shape))

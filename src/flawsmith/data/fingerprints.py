@@ -1,7 +1,7 @@
-"""One look at each picture, cached: what its pixels are, whether they can be decoded, and what they resemble.
+"""Fingerprints of pictures: a hash of the pixels, whether they can be decoded, and what they resemble.
 
-Decoding is the slow part of every check, so it is done once a file: the leak check, the search for twins and
-`flawsmith check` all read from here.
+Decoding is the slow part of every check, so it is done once per file: the leak check, the search for near-duplicates
+and `flawsmith check` all read from here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flawsmith.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What one decoding told."""
+    """What one decoding tells of a picture."""
 
     pixels: str
     """SHA-256 of the upright pixels; of the file's bytes where they cannot be decoded."""
@@ -34,11 +34,11 @@ class Fingerprint:
     """Why it cannot be decoded, as the end of a sentence that begins with its path; "" = it can."""
 
 
-_KNOWN: dict[tuple[str, int, int], Fingerprint] = {}
+_FINGERPRINTS: dict[tuple[str, int, int], Fingerprint] = {}
 
 
-def look(path: Path) -> Fingerprint:
-    """Decode a picture, or remember it: by path, size and time of the file.
+def fingerprint(path: Path) -> Fingerprint:
+    """Return a picture's fingerprint; it is kept while path, size and time of the file stay.
 
     Raises:
         DataError: there is no such file; what is there but broken has a `problem` instead.
@@ -48,21 +48,21 @@ def look(path: Path) -> Fingerprint:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); was it moved?") from None
     key = (os.path.abspath(path), state.st_size, state.st_mtime_ns)
-    if key not in _KNOWN:
+    if key not in _FINGERPRINTS:
         try:
             pixels = images.read(path)
-            _KNOWN[key] = Fingerprint(_pixel_hash(pixels), _difference_bits(pixels), float(pixels.max()), "")
+            _FINGERPRINTS[key] = Fingerprint(_pixel_hash(pixels), _difference_bits(pixels), float(pixels.max()), "")
         except DataError as error:
             digest = hashlib.sha256(Path(path).read_bytes()).hexdigest() if os.access(path, os.R_OK) else str(path)
-            _KNOWN[key] = Fingerprint(digest, np.zeros(64, bool), 0.0, str(error).removeprefix(f"{path}: "))
-    return _KNOWN[key]
+            _FINGERPRINTS[key] = Fingerprint(digest, np.zeros(64, bool), 0.0, str(error).removeprefix(f"{path}: "))
+    return _FINGERPRINTS[key]
 
 
-def looks(paths: Sequence[Path]) -> list[Fingerprint]:
-    """Look at many pictures side by side, in their order."""
+def fingerprints_of(paths: Sequence[Path]) -> list[Fingerprint]:
+    """Return the fingerprints of many pictures, in their order; they are decoded side by side."""
     # Decoding and hashing leave Python's lock, so threads help; more than eight only fight over the disk.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(look, paths))
+        return list(pool.map(fingerprint, paths))
 
 
 def _pixel_hash(pixels: np.ndarray) -> str:

@@ -2,7 +2,7 @@
 
 The only door to picture files: nobody else knows colour order, bit depth, codecs or EXIF. A native picture is a numpy
 array as the camera gave it, (H,W) grey or (H,W,3) RGB, uint8, uint16 or float32; a network sees float32 (H,W,3) in
-[-1,1]. The way there and back is exact for uint8 and uint16, and `apply_delta` never touches a pixel outside its mask.
+[-1,1]. `apply_delta`, the way back, never touches a pixel outside its mask.
 """
 
 from __future__ import annotations
@@ -17,21 +17,19 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 
-from flawsmith.data.codecs import MAX_PIXELS, SUFFIXES, Facts, Unreadable, decode, encode, header
+from flawsmith.data.codecs import MAX_PIXELS, SUFFIXES, Header, Unreadable, decode, encode, header
 from flawsmith.errors import DataError
 from flawsmith.files import write_bytes
 
 __all__ = [
     "MAX_PIXELS",
     "SUFFIXES",
-    "Facts",
+    "Header",
     "Range",
     "apply_delta",
     "describe",
-    "from_model",
     "inspect_mask",
     "lossless_suffix",
-    "mask_problems",
     "range_of",
     "read",
     "read_mask",
@@ -53,7 +51,7 @@ class Range:
 
     @property
     def half(self) -> float:
-        """Native units a model unit."""
+        """Native units per model unit."""
         return (self.high - self.low) / 2
 
 
@@ -74,7 +72,7 @@ def read(path: Path) -> np.ndarray:
     return _with_reasons(path, lambda stream: decode(stream.read()))
 
 
-def describe(path: Path) -> Facts:
+def describe(path: Path) -> Header:
     """Read only the header: size, depth, mode and codec of what `read` would return.
 
     Raises:
@@ -103,13 +101,13 @@ def read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     return mask
 
 
-def mask_problems(path: Path, shape: tuple[int, ...]) -> list[str]:
-    """Return what is doubtful about a mask, as ends of a sentence that begins with its path; [] = nothing."""
-    return inspect_mask(path, shape)[1]
-
-
 def inspect_mask(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray | None, list[str]]:
-    """Return the mask as `read_mask` does (None where it would raise) and its `mask_problems`, reading it once."""
+    """Read a mask for `flawsmith check`.
+
+    Returns:
+        The mask as `read_mask` gives it, None where that would raise; and what is doubtful about it: ends of sentences
+        that begin with its path, [] = nothing.
+    """
     try:
         mask, levels, wrong = _mask(path, shape)
     except DataError as error:
@@ -155,20 +153,6 @@ def to_model(pixels: np.ndarray, span: Range | None = None) -> np.ndarray:
     values = pixels.astype(exact)
     scaled = ((values - span.low) / span.half - 1).astype(np.float32, copy=False).clip(-1.0, 1.0)
     return scaled if scaled.ndim == 3 else np.repeat(scaled[..., None], 3, axis=2)
-
-
-def from_model(rgb: np.ndarray, like: np.ndarray, span: Range | None = None) -> np.ndarray:
-    """Return the native picture that looks like `rgb`; the exact inverse of `to_model` for uint8 and uint16.
-
-    Args:
-        rgb: float32 (H,W,3) in [-1,1]; values outside are clipped.
-        like: A native picture whose dtype and mode (grey or RGB) the result takes; its size does not matter.
-        span: As in `to_model`; None = `range_of(like)`.
-    """
-    span = span or range_of(like)
-    values: np.ndarray = rgb if like.ndim == 3 else rgb.mean(axis=2, dtype=np.float64)
-    values = (np.clip(values, -1.0, 1.0).astype(np.float64) + 1.0) * span.half + span.low
-    return np.rint(values).astype(like.dtype) if like.dtype.kind == "u" else values.astype(like.dtype)
 
 
 def is_grey(native: np.ndarray) -> bool:

@@ -18,15 +18,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from flawsmith.config import DataConfig, Pattern
+from flawsmith.config import DataConfig
 from flawsmith.data.images import SUFFIXES
+from flawsmith.data.patterns import matches
 from flawsmith.errors import ConfigError, DataError, nearest
 from flawsmith.types import Example
 
 MASK_ENDINGS = ("_mask", "_label", "_gt")
 """What may follow a photograph's stem in the name of its mask (mvtec: only `_mask`); case does not matter."""
-FIELDS = ("product", "defect", "stem", "split")
-"""The names that may stand in braces in a template."""
 
 # Of two files with one stem, the one further left is the photograph: nobody stores a label as JPEG by choice.
 _PHOTOGRAPH_FIRST = (".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".png")
@@ -37,8 +36,7 @@ def scan(data: DataConfig) -> list[Example]:
 
     Raises:
         DataError: the root is missing or of another layout, nothing normal or nothing damaged was found, a named
-        folder,
-            defect type or product does not exist, or a defect has no mask. Everything `gaps` finds is in one error.
+            folder, defect type or product does not exist, or a defect has no mask. Holds all that `gaps` finds.
         ConfigError: an unknown layout or a template that cannot work.
     """
     examples = find(data)
@@ -132,7 +130,10 @@ def _mvtec(data: DataConfig, root: Path) -> list[Example]:
 
 
 def _visa(data: DataConfig, root: Path) -> list[Example]:
-    """Kinds come from image_anno.csv ("anomaly" without it); where it lists several for a picture, the first counts."""
+    """Read VisA's layout; defect types come from image_anno.csv ("anomaly" without it).
+
+    Where the table lists several defect types for a picture, the first counts.
+    """
     if (root / "Data" / "Images").is_dir():
         products, top = [(data.product or _own_name(root), root)], root.resolve().parent
     else:
@@ -156,7 +157,7 @@ def _visa(data: DataConfig, root: Path) -> list[Example]:
 
 
 def _pairs(data: DataConfig, root: Path) -> list[Example]:
-    """Kinds are the folders' names, lower-case and without the prefix they share: MT_Blowhole -> blowhole."""
+    """Defect types are the folders' names, in lower case, without the prefix they share: MT_Blowhole -> blowhole."""
     folders = {folder.name: groups for folder in _folders(root) if (groups := _by_stem(_walk(folder)))}
     if not folders:
         raise DataError(f"{root}: no folder of pictures found; {_EXPECTED['pairs']}")
@@ -183,7 +184,7 @@ def _pattern(data: DataConfig, root: Path) -> list[Example]:
     defects: set[str] = set()
     for index, pattern in enumerate(data.patterns):
         where = f"data.patterns[{index}]"
-        found, masks = _matches(where, pattern, files)
+        found, masks = matches(where, pattern, files)
         if not found:
             shown = f"e.g. {min(files)}" if files else "there is none"
             raise DataError(
@@ -223,7 +224,7 @@ LAYOUTS: dict[str, Callable[[DataConfig, Path], list[Example]]] = {
 _EXPECTED = {
     "mvtec": "mvtec expects root/<product>/train/good, test/<defect type> and ground_truth/<defect type>",
     "visa": "visa expects root/<product>/Data/Images/Normal, Data/Images/Anomaly and Data/Masks/Anomaly",
-    "pairs": "pairs expects root/<defect type>/ with masks beside the pictures, and data.normal naming the normal folders",
+    "pairs": "pairs expects root/<defect type>/ with masks beside the pictures, and data.normal naming normal parts",
     "pattern": "check data.patterns, and mark normal parts by normal = true or data.normal",
 }
 _MASKS = {
@@ -232,47 +233,6 @@ _MASKS = {
     "pairs": "put <name>.png or <name>_mask.png beside each, or name its folder in data.normal",
     "pattern": "check the `mask` template, or draw them",
 }
-
-
-def _matches(where: str, pattern: Pattern, files: dict[str, Path]) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-    """Return {picture id: its fields} and {picture id: mask id} for one template pair."""
-    image_rule, image_fields = _compile(f"{where}.image", pattern.image)
-    found = {name: match.groupdict() for name in files if (match := image_rule.fullmatch(name))}
-    if not pattern.mask:
-        return found, {}
-    mask_rule, mask_fields = _compile(f"{where}.mask", pattern.mask)
-    if extra := sorted(mask_fields - image_fields):
-        raise ConfigError(f"{where}.mask: {{{extra[0]}}} is not in the image template, so it cannot be filled in")
-    by_fields: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    order = sorted(mask_fields)
-    for name in files:
-        if match := mask_rule.fullmatch(name):
-            by_fields[tuple(match[field] for field in order)].append(name)
-    masks = {}
-    for name, fields in found.items():
-        fitting = [mask for mask in by_fields[tuple(fields[field] for field in order)] if mask != name]
-        if len(fitting) > 1:
-            raise DataError(f"{name}: {len(fitting)} masks fit {pattern.mask!r} ({', '.join(fitting[:3])}); one must")
-        if fitting:
-            masks[name] = fitting[0]
-    # {stem}.png also fits x_mask.png; what serves as the mask of another picture is no picture.
-    used = set(masks.values())
-    return {name: fields for name, fields in found.items() if name not in used}, masks
-
-
-def _compile(where: str, template: str) -> tuple[re.Pattern[str], set[str]]:
-    """Turn `line*/{defect}/{stem}.jpg` into a rule for whole ids; fields and * stay within a path part, ** does not."""
-    rule, fields = "", set()
-    for piece in re.split(r"(\{[^{}]*\}|\*\*/|\*\*|\*|\?)", template.replace("\\", "/").removeprefix("./")):
-        if piece.startswith("{") and piece.endswith("}"):
-            name = piece[1:-1]
-            if name not in FIELDS:
-                raise ConfigError(f"{where}: {piece} is no field{nearest(name, FIELDS)}")
-            rule += f"(?P={name})" if name in fields else f"(?P<{name}>[^/]+?)"
-            fields.add(name)
-        else:
-            rule += {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}.get(piece, re.escape(piece))
-    return re.compile(rule, re.DOTALL), fields
 
 
 def _photographs(groups: dict[str, list[Path]]) -> Iterable[tuple[Path, Path | None]]:

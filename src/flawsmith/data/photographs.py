@@ -1,10 +1,11 @@
-"""The run's photographs in memory: read once, kept as long as there is room, with mask and part beside them."""
+"""A run's photographs in memory, each with its mask and the part in it: read once, kept while there is room."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from flawsmith.types import Example
 
 @dataclass(frozen=True, slots=True)
 class Photograph:
-    """A picture from disk, as the stages use it."""
+    """A picture from disk."""
 
     native: np.ndarray
     """(H,W) or (H,W,3), uint8, uint16 or float32, as the file holds it."""
@@ -32,23 +33,34 @@ class Photograph:
         return images.to_model(self.native, self.span)
 
 
-class Pictures:
-    """Reads examples; remembers the last few hundred, and which products are surfaces.
+class Appearance(NamedTuple):
+    """What a shot's damage looks like, in three numbers."""
+
+    elongation: float
+    """Length over width."""
+    thickness: float
+    """Median width, in native px; at least 1."""
+    contrast: float
+    """Mean brightness inside against that outside, on the scale -1..1; >= 0."""
+
+
+class Photographs:
+    """Reads examples, and keeps the last few hundred in memory.
 
     Args:
-        normals: The normal parts, which say whether a product fills its pictures.
-        keep: How many photographs are kept in memory.
+        normals: Normal parts, by which it is known which products are surfaces.
+        keep: How many photographs, and how many parts, are kept.
     """
 
     def __init__(self, normals: Sequence[Example], keep: int = 256) -> None:
         self._normals = normals
         self.read = lru_cache(maxsize=keep)(self._read)
         self.part = lru_cache(maxsize=keep)(self._part)
-        self.look = lru_cache(maxsize=keep)(self._look)
+        self.appearance = lru_cache(maxsize=keep)(self._appearance)
         self._surface: dict[str, bool] = {}
 
     def is_surface(self, product: str) -> bool:
-        """Return whether a product fills its pictures: most of up to nine of its normal photographs say."""
+        """Return whether a product fills its pictures, by a vote of up to nine of its normal photographs."""
         if product not in self._surface:
             own = [example for example in self._normals if example.product == product]
             asked = own[:: max(1, len(own) // 9)][:9]
@@ -69,19 +81,18 @@ class Pictures:
             return np.ones(native.shape[:2], bool)
         return part_mask(native)
 
-    def _look(self, example: Example) -> tuple[float, float, float]:
-        """Return a damage's length over width, width in pixels, and contrast against what lies round it."""
-        seen = self.read(example)
-        assert seen.mask is not None
-        wide = max(thickness(seen.mask, 0.5), 1.0)
-        grey = seen.model().mean(axis=2)
-        inside, outside = grey[seen.mask], grey[~seen.mask]
+    def _appearance(self, example: Example) -> Appearance:
+        photograph = self.read(example)
+        assert photograph.mask is not None
+        width = max(thickness(photograph.mask, 0.5), 1.0)
+        grey = photograph.model().mean(axis=2)
+        inside, outside = grey[photograph.mask], grey[~photograph.mask]
         contrast = abs(float(inside.mean()) - float(outside.mean())) if len(outside) else 0.0
-        return float(seen.mask.sum()) / wide**2, wide, contrast
+        return Appearance(float(photograph.mask.sum()) / width**2, width, contrast)
 
 
 LONE_THICKNESS = 1.0
-"""Thickness, in px at the working size, at which damage still fits a single window of a generator that draws masks."""
+"""Least thickness of damage, in px at the working size, in a window of a generator that draws its own masks."""
 
 
 def windows_over(config: Config, damage: np.ndarray, size: int, *, lone: bool = False) -> list[Window]:
@@ -91,8 +102,8 @@ def windows_over(config: Config, damage: np.ndarray, size: int, *, lone: bool = 
         config: The whole configuration.
         damage: bool (H,W) at native resolution.
         size: Working size in px.
-        lone: True = as few as can be, for a generator that draws its masks itself: it would draw a damage of its own
-            into each of them. Thin damage may then be as thin as `LONE_THICKNESS`.
+        lone: True = as few windows as possible, for a generator that draws its own masks: it would draw one damage
+            into each of them. Damage may then be as thin as `LONE_THICKNESS`.
     """
     part = config.windows
     return plan_windows(

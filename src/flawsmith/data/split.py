@@ -1,9 +1,9 @@
-"""Which real pictures are learned from and which are kept to prove it, and the check that no picture is both.
+"""Which real pictures are learned from, which are kept for the test, and the check that no picture is both.
 
-The rule is the same on every machine, without dice: of each product and defect type, in natural order of the ids, the
-first k are shots and the rest are test. Sound parts follow the folder layout's own split; where it has none, every
-fifth is held out. A test picture that is also a shot makes every later number worthless, so `leaks` compares what the
-pictures look like, not what they are called, and `twins` looks for second photographs of the same piece.
+The rule is the same on every machine and draws nothing at random: of each product and defect type, in natural order of
+the ids, the first k are shots and the rest are test. Normal parts follow the folder layout's own split; where it has
+none, every fifth is held out. A test picture that is also a shot makes every later number worthless. So `leaks`
+compares what pictures show, not what they are called, and `near_duplicates` finds second photographs of one piece.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ import cv2
 import numpy as np
 
 from flawsmith.data import images
-from flawsmith.data.fingerprints import look, looks
+from flawsmith.data.fingerprints import fingerprint, fingerprints_of
 from flawsmith.data.layouts import natural_key
 from flawsmith.errors import DataError
 from flawsmith.types import Example
 
 HELD_OUT = 5
 """One in so many normal parts is kept for the test where the layout has no split of its own."""
-TWIN_BITS = 12
-"""Difference hashes (64 bits) of twins differ in at most so many, and in fewer where all parts look alike: see next."""
-TWIN_CHANCE = 0.02
-"""Of pairs of a shot and a normal part, which are never twins, at most this share may lie as near as twins must.
+NEAR_BITS = 12
+"""Bits, of 64, in which the difference hashes of near-duplicates differ at most; fewer where all parts look alike."""
+NEAR_CHANCE = 0.02
+"""A shot and a normal part are never near-duplicates: at most this share of such pairs may lie within the limit.
 On magnetic-tile, whose tiles were photographed up to six times, 136 of 198 second photographs are found this way (12
 more are named that the file numbers do not show); of 69 test screws, all different pieces, 5 are named: a warning."""
-TWIN_OVERLAP = 0.4
-"""Intersection over union of twins' masks, at 32 x 32 and widened by one cell: the damage is in the same place."""
+NEAR_OVERLAP = 0.4
+"""Least intersection over union of their masks, at 32 x 32 and widened by one cell: the damage is in the same place."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Who is learned from, who is tested on; each in natural order of the ids."""
+    """What is learned from and what is tested on; each in natural order of the ids."""
 
     shots: tuple[Example, ...]
     """Defects to learn from."""
     normals: tuple[Example, ...]
-    """Sound parts to learn from and to paint on."""
+    """Normal parts to learn from and to paint on."""
     test_defects: tuple[Example, ...]
     test_normals: tuple[Example, ...]
     notes: tuple[str, ...] = ()
@@ -59,15 +59,15 @@ def split(examples: Iterable[Example], *, shots: int | Literal["third"]) -> Spli
 
     Args:
         examples: As `layouts.scan` returns them; their order does not matter.
-        shots: Shots a product and defect type, or "third" (the first floor(n/3), the papers' protocol). Never more than half
-            of a defect type, so that something is left to test on; of two or three pictures all but one, of a single
-            one that.
+        shots: Shots per product and defect type, or "third" (the first floor(n/3), the papers' protocol). Never more
+            than half of a defect type, so that something is left to test on; of two or three pictures all but one, of a
+            single one that.
 
     Raises:
         DataError: there is nothing to learn from, or nothing normal to paint on.
     """
     if shots != "third" and shots < 1:
-        raise DataError(f"data.shots: {shots} shots a defect type teach nothing; ask for at least 1")
+        raise DataError(f"data.shots: {shots} shots per defect type teach nothing; ask for at least 1")
     ordered = sorted(examples, key=lambda example: natural_key(example.id))
     defects: dict[tuple[str, str], list[Example]] = defaultdict(list)
     normal: dict[str, list[Example]] = defaultdict(list)
@@ -104,19 +104,21 @@ def content_hash(path: Path) -> str:
     """Return the SHA-256 of the picture's upright pixels, the same for a copy saved again without loss.
 
     Grey saved as RGB, 8 bits saved as 16, another codec or an EXIF turn instead of turned pixels make no difference. A
-    file that cannot be decoded has the hash of its bytes. FeatureCache for as long as size and time of the file stay.
+    file that cannot be decoded has the hash of its bytes. Kept in memory while size and time of the file stay.
     """
-    return look(path).pixels
+    return fingerprint(path).pixels
 
 
 def leaks(split: Split) -> list[str]:
-    """Return a sentence for each test picture that is also a shot or a normal part to learn from, and for each shot that
-    is also filed as normal; [] = clean. Callers raise."""
+    """Return a sentence per picture that stands where it may not; [] = clean. Callers raise.
+
+    That is a test picture that is also a shot or a normal part to learn from, or a shot that is also filed as normal.
+    """
     pictures = [*split.shots, *split.normals, *split.test_defects, *split.test_normals]
-    seen = looks([example.image for example in pictures])
+    prints = fingerprints_of([example.image for example in pictures])
     # What cannot be decoded is reported elsewhere; two empty files are not one picture.
     hashes = {
-        example.id: example.id if one.problem else one.pixels for example, one in zip(pictures, seen, strict=True)
+        example.id: example.id if one.problem else one.pixels for example, one in zip(pictures, prints, strict=True)
     }
     sentences = []
     known: dict[str, tuple[str, str]] = {}
@@ -132,11 +134,11 @@ def leaks(split: Split) -> list[str]:
     return sentences
 
 
-def twin_pairs(split: Split) -> list[tuple[Example, Example]]:
+def near_duplicates(split: Split) -> list[tuple[Example, Example]]:
     """Return (shot, test picture) for what seems to be the same damage of the same piece, photographed again.
 
-    Twins are of one product and defect type, look more alike than different parts do (TWIN_BITS, TWIN_CHANCE), and have
-    their damage in the same place (TWIN_OVERLAP).
+    Near-duplicates are of one product and defect type, look more alike than different parts do (NEAR_BITS,
+    NEAR_CHANCE), and have their damage in the same place (NEAR_OVERLAP).
     """
     pairs = []
     rows: dict[tuple[str, str | None], list[Example]] = defaultdict(list)
@@ -145,41 +147,41 @@ def twin_pairs(split: Split) -> list[tuple[Example, Example]]:
         rows[example.product, example.defect].append(example)
     for example in split.test_defects:
         columns[example.product, example.defect].append(example)
-    looks([example.image for example in (*split.shots, *split.test_defects, *split.normals)])
+    fingerprints_of([example.image for example in (*split.shots, *split.test_defects, *split.normals)])
     masks: dict[str, np.ndarray | None] = {}
     for key, shots in rows.items():
         tests, normal = columns[key], [example for example in split.normals if example.product == key[0]]
         by_chance = _distances([shot for shot in split.shots if shot.product == key[0]], normal)
-        limit = min(TWIN_BITS, int(np.quantile(by_chance, TWIN_CHANCE))) if by_chance.size else TWIN_BITS
+        limit = min(NEAR_BITS, int(np.quantile(by_chance, NEAR_CHANCE))) if by_chance.size else NEAR_BITS
         for shot, near in zip(shots, _distances(shots, tests) <= limit, strict=True):
             for index in np.flatnonzero(near):
-                if _overlap(shot, tests[index], masks) >= TWIN_OVERLAP:
+                if _overlap(shot, tests[index], masks) >= NEAR_OVERLAP:
                     pairs.append((shot, tests[index]))
     return pairs
 
 
-def twins(split: Split) -> list[str]:
-    """Return a warning a type that has `twin_pairs`: test results on twins flatter, for the piece was learned from."""
-    pairs = twin_pairs(split)
+def near_duplicate_warnings(split: Split) -> list[str]:
+    """Return a warning per defect type that has `near_duplicates`: the piece was learned from, so results flatter."""
+    pairs = near_duplicates(split)
     tests = {(example.product, example.defect): 0 for _, example in pairs}
     for example in split.test_defects:
         if (example.product, example.defect) in tests:
             tests[example.product, example.defect] += 1
     sentences = []
     for (product, defect), total in sorted(tests.items(), key=str):
-        mine = [(shot, test) for shot, test in pairs if (test.product, test.defect) == (product, defect)]
-        count = len({test.id for _, test in mine})
-        shot, test = mine[0]
+        those = [(shot, test) for shot, test in pairs if (test.product, test.defect) == (product, defect)]
+        count = len({test.id for _, test in those})
+        shot, test = those[0]
         sentences.append(
-            f"{product}/{defect}: {count} of {total} test pictures seem to show the same damage as a shot, photographed "
-            f"again (e.g. {test.id} and {shot.id}); results on them flatter"
+            f"{product}/{defect}: {count} of {total} test pictures seem to show the same damage as a shot, "
+            f"photographed again (e.g. {test.id} and {shot.id}); results on them flatter"
         )
     return sentences
 
 
-def without_twins(split: Split) -> Split:
-    """Return the split without the test pictures of `twin_pairs`, with a note that counts them."""
-    gone = {test.id for _, test in twin_pairs(split)}
+def without_near_duplicates(split: Split) -> Split:
+    """Return the split without the test pictures of `near_duplicates`, with a note that counts them."""
+    gone = {test.id for _, test in near_duplicates(split)}
     if not gone:
         return split
     note = f"{len(gone)} of {len(split.test_defects)} test defects were left out as second photographs of a shot"
@@ -187,17 +189,17 @@ def without_twins(split: Split) -> Split:
     return replace(split, test_defects=kept, notes=(*split.notes, note))
 
 
-def provable(split: Split, *, drop_twins: bool) -> Split:
+def provable(split: Split, *, drop_near_duplicates: bool) -> Split:
     """Return one product's split with the test pictures on which something can be proven.
 
     Args:
         split: One product's pictures.
-        drop_twins: Leave out what seems to be a second photograph of a shot.
+        drop_near_duplicates: Leave out what seems to be a second photograph of a shot.
 
     Raises:
         DataError: they lack normal or damaged ones.
     """
-    kept = without_twins(split) if drop_twins else split
+    kept = without_near_duplicates(split) if drop_near_duplicates else split
     if not kept.test_normals or not kept.test_defects:
         (product,) = {example.product for example in split.shots}
         raise DataError(
@@ -250,8 +252,8 @@ def _distances(rows: Sequence[Example], columns: Sequence[Example]) -> np.ndarra
     """Return int (rows, columns): how many of 64 bits differ."""
     if not columns:
         return np.zeros((len(rows), 0), int)
-    left = np.stack([look(example.image).bits for example in rows])
-    right = np.stack([look(example.image).bits for example in columns])
+    left = np.stack([fingerprint(example.image).bits for example in rows])
+    right = np.stack([fingerprint(example.image).bits for example in columns])
     return np.asarray((left[:, None] != right[None]).sum(axis=2))
 
 

@@ -1,4 +1,4 @@
-"""Pictures to tensors: the one place where the stages change axes."""
+"""Pictures to tensors: the one place where axes change from (H,W,3) to (3,H,W)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 
-def image_tensor(views: Iterable[np.ndarray]) -> Tensor:
-    """Stack pictures (H,W,3), uint8 or float32 in [-1,1], to float32 (B,3,H,W) in [-1,1]."""
-    seen = torch.from_numpy(np.stack(list(views))).permute(0, 3, 1, 2).contiguous()
-    return seen.float() / 127.5 - 1 if seen.dtype == torch.uint8 else seen.float()
+def image_tensor(pictures: Iterable[np.ndarray]) -> Tensor:
+    """Stack pictures (H,W,3), uint8 or float32 in [-1,1], to float32 (B,3,H,W) in [-1,1]; B >= 1."""
+    stacked = torch.from_numpy(np.stack(list(pictures))).permute(0, 3, 1, 2).contiguous()
+    return stacked.float() / 127.5 - 1 if stacked.dtype == torch.uint8 else stacked.float()
 
 
 def mask_tensor(masks: Iterable[np.ndarray]) -> Tensor:
-    """Stack masks bool (H,W) to float32 (B,1,H,W) in {0,1}."""
+    """Stack masks bool (H,W) to float32 (B,1,H,W) in {0,1}; B >= 1."""
     return torch.from_numpy(np.stack(list(masks)))[:, None].float()

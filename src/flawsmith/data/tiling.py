@@ -73,13 +73,7 @@ def thickness(mask: Mask, quantile: float = 0.25) -> float:
 
 
 def plan_windows(
-    mask: Mask,
-    size: int,
-    *,
-    context: float = 2.0,
-    min_thickness: float = 3.0,
-    max_zoom: float = 4.0,
-    overlap: float = 0.25,
+    mask: Mask, size: int, *, context: float, min_thickness: float, max_zoom: float, overlap: float
 ) -> list[Window]:
     """Return the windows that together cover a mask, in painting order ([] when the mask is empty).
 
@@ -108,7 +102,7 @@ def plan_windows(
     raise AssertionError("a window as large as the picture covers any mask")
 
 
-def one_window(mask: Mask, *, context: float = 2.0, least: int = 32) -> Window:
+def one_window(mask: Mask, *, context: float, least: int = 32) -> Window:
     """Return the one window that holds a whole mask with context: for generators that work at the camera's own scale.
 
     Args:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
-import torch
 
 from flawsmith.data import images
-from flawsmith.data.fingerprints import look
+from flawsmith.data.fingerprints import fingerprint
+from flawsmith.data.scaling import scaled, scaled_mask
+from flawsmith.data.tensors import image_tensor, mask_tensor
 from flawsmith.errors import DataError
 from flawsmith.types import Batch, Example
 
@@ -45,7 +45,7 @@ class TrainingSet:
 
     Args:
         size: Side of the square that every picture is scaled to.
-        defect types: All defect types, in the order in which detectors count them.
+        defects: All defect types, in the order in which detectors count them.
         forbidden: Content hashes (`shots.content_hash`) of the test pictures.
     """
 
@@ -71,7 +71,7 @@ class TrainingSet:
         self.pictures.append(self._read[key])
 
     def _picture(self, example: Example, origin: Origin, painted: Path | None) -> TrainingPicture:
-        if look(example.image).pixels in self._forbidden:
+        if fingerprint(example.image).pixels in self._forbidden:
             raise DataError(
                 f"{example.image}: is a picture of the test set, so no detector may learn from it; "
                 "take it out of one of the two"
@@ -83,7 +83,8 @@ class TrainingSet:
             raise DataError(f"{example.id}: is filed as {example.defect} but has no marked damage")
         where = None
         if painted is not None:
-            where = square_mask(images.read_mask(painted, images.describe(example.image).shape), self.size)
+            native = images.read_mask(painted, images.describe(example.image).shape)
+            where = scaled_mask(native, (self.size, self.size))
         return TrainingPicture(image, mask, example.product, example.defect, origin, example.id, where)
 
     def clone(self) -> TrainingSet:
@@ -116,43 +117,22 @@ class TrainingSet:
     def batch(self, indices: Iterable[int]) -> Batch:
         """Return these pictures for a network; `defect` is "" for normal ones."""
         chosen = [self.pictures[index] for index in indices]
-        image = to_tensor(np.stack([one.image for one in chosen]))
-        mask = torch.from_numpy(np.stack([one.mask for one in chosen]))[:, None].float()
+        image, mask = image_tensor([one.image for one in chosen]), mask_tensor([one.mask for one in chosen])
         return Batch(image, mask, tuple(one.product for one in chosen), tuple(one.defect or "" for one in chosen))
 
 
 _ALL: tuple[Origin, ...] = ("real", "made", "control")
 
 
-def to_tensor(pictures: np.ndarray) -> torch.Tensor:
-    """Turn uint8 (B,S,S,3) into float32 (B,3,S,S) in [-1,1]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(127.5).sub(1.0).contiguous()
-
-
 def read_square(example: Example, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Read a picture with its mask and scale both to a square.
 
     Returns:
-        uint8 (size,size,3) RGB, and bool (size,size): True where damage covers at least half a pixel, and, so that no
-        label vanishes, where it covers most if that is nowhere.
+        uint8 (size,size,3) RGB, and bool (size,size), scaled as `scaling.scaled_mask` does; all False without a mask.
     """
     native = images.read(example.image)
-    shrinks = max(native.shape[:2]) > size
-    model = images.to_model(native)
-    scaled = cv2.resize(model, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    image = np.rint((np.clip(scaled, -1, 1) + 1) * 127.5).astype(np.uint8)
+    model = scaled(images.to_model(native), (size, size))
+    image = np.rint((np.clip(model, -1, 1) + 1) * 127.5).astype(np.uint8)
     if example.mask is None:
         return image, np.zeros((size, size), bool)
-    native_mask = images.read_mask(example.mask, native.shape)
-    return image, square_mask(native_mask, size)
-
-
-def square_mask(mask: np.ndarray, size: int) -> np.ndarray:
-    """Scale a bool mask (H,W) to (size,size), as `read_square` does."""
-    shrinks = max(mask.shape) > size
-    cover = cv2.resize(
-        mask.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
-    if not mask.any():
-        return np.zeros((size, size), bool)
-    return np.asarray(cover >= min(0.5, float(cover.max())))
+    return image, scaled_mask(images.read_mask(example.mask, native.shape), (size, size))

@@ -104,8 +104,8 @@ def paste(
     mask: Mask,
     window: Window,
     *,
-    paint: Literal["replace", "residual"] = "residual",
-    feather: float = 4.0,
+    paint: Literal["replace", "residual"],
+    feather: float,
     span: images.Range | None = None,
 ) -> Native:
     """Return the photograph with a window's paint in it; outside the mask every byte is as it was.
@@ -172,10 +172,8 @@ class Refit(NamedTuple):
     """How much of the asked area is visibly painted, 0..1."""
 
 
-def refit(
-    before: Native, after: Native, mask: Mask, *, threshold: float = 12 / 255, span: images.Range | None = None
-) -> Refit:
-    """Trainer the label to what visibly changed, and give back the bytes of everything else.
+def refit(before: Native, after: Native, mask: Mask, *, threshold: float, span: images.Range | None = None) -> Refit:
+    """Fit the label to what visibly changed, and give back the bytes of everything else.
 
     A pixel counts as changed where the difference, smoothed inside the mask, is above the threshold and above the
     camera's own grain, or above the half and joined to such a pixel. Small gaps and holes are closed; specks below

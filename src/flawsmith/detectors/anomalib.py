@@ -16,7 +16,7 @@ import logging
 import random
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Annotated, Any, ClassVar
@@ -31,7 +31,6 @@ from flawsmith import config
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.interfaces import Detector
-from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.types import Prediction
 
 _CHUNK = 8
@@ -58,24 +57,17 @@ class Anomalib(Detector):
     needs_damage: ClassVar[bool] = False
     settings: AnomalibSettings
 
-    def __init__(
-        self,
-        settings: config.Settings,
-        defects: Sequence[str],
-        *,
-        extractor: Extractor | None = None,
-        device: str = "cpu",
-    ) -> None:
-        super().__init__(settings, defects, extractor=extractor, device=device)
+    _model: Any = None
+
+    def prepare(self) -> None:
         if find_spec("anomalib") is None:
             raise ConfigError(
                 'the detector anomalib needs its package, which is absent: pip install "flawsmith[anomalib]"'
             )
         with _quiet():
-            self._defect = getattr(import_module("anomalib.models"), self.settings.model, None)
-        if not isinstance(self._defect, type):
+            self._class = getattr(import_module("anomalib.models"), self.settings.model, None)
+        if not isinstance(self._class, type):
             raise ConfigError(f"anomalib.model: {self.settings.model!r} is no class of anomalib.models")
-        self._model: Any = None
 
     def reduced(self, budget: float) -> str:
         if budget >= 1 or not self.settings.epochs:
@@ -130,9 +122,9 @@ class Anomalib(Detector):
         return max(1, round(self.settings.epochs * budget))
 
     def _made(self) -> Any:
-        assert self._defect is not None
+        assert self._class is not None
         try:
-            return self._defect(post_processor=False, evaluator=False, visualizer=False, **self.settings.arguments)
+            return self._class(post_processor=False, evaluator=False, visualizer=False, **self.settings.arguments)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"anomalib.arguments: {self.settings.model} does not take them: {error}") from error
         except OSError as error:

@@ -8,7 +8,7 @@ pictures of 256 px, and ImageNet's weights in the folder `weights`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -22,7 +22,6 @@ from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import DataError
 from flawsmith.interfaces import Detector
 from flawsmith.nn.backbone import cast, gains_from_bfloat16
-from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.nn.networks.resnet import ResNet34, check_folder
 from flawsmith.types import Prediction
 
@@ -58,20 +57,13 @@ class Classifier(Detector):
     tells: ClassVar[frozenset[str]] = frozenset({"classification"})
     settings: ClassifierSettings
 
-    def __init__(
-        self,
-        settings: config.Settings,
-        defects: Sequence[str],
-        *,
-        extractor: Extractor | None = None,
-        device: str = "cpu",
-    ) -> None:
-        super().__init__(settings, defects, extractor=extractor, device=device)
+    _network: ResNet34 | None = None
+
+    def prepare(self) -> None:
         if self.settings.weights:
             check_folder(Path(self.settings.weights))
-        self._network: ResNet34 | None = None
         # In float32, channels_last makes these convolutions slower on a CPU, so the two come together.
-        self._quick = torch.device(device).type == "cpu" and gains_from_bfloat16()
+        self._quick = torch.device(self.device).type == "cpu" and gains_from_bfloat16()
         self._layout = torch.channels_last if self._quick else torch.contiguous_format
 
     def reduced(self, budget: float) -> str:

@@ -9,7 +9,7 @@ greatest distance, without the paper's re-weighting.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 import torch
@@ -21,7 +21,6 @@ from flawsmith import config
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.interfaces import Detector
-from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.types import Prediction
 
 _CHUNK = 16
@@ -50,20 +49,12 @@ class Patchcore(Detector):
     needs_extractor: ClassVar[bool] = True
     settings: PatchcoreSettings
 
-    def __init__(
-        self,
-        settings: config.Settings,
-        defects: Sequence[str],
-        *,
-        extractor: Extractor | None = None,
-        device: str = "cpu",
-    ) -> None:
-        super().__init__(settings, defects, extractor=extractor, device=device)
-        if extractor is None:
-            raise ConfigError("patchcore remembers frozen features, so it needs an extractor")
-        if missing := [depth for depth in self.settings.depths if depth >= len(extractor.channels)]:
-            raise ConfigError(f"patchcore.depths: {extractor.name} has no depth {missing[0]}")
-        self._memory: Tensor | None = None
+    _memory: Tensor | None = None
+
+    def prepare(self) -> None:
+        assert self.extractor is not None
+        if missing := [depth for depth in self.settings.depths if depth >= len(self.extractor.channels)]:
+            raise ConfigError(f"patchcore.depths: {self.extractor.name} has no depth {missing[0]}")
 
     def reduced(self, budget: float) -> str:
         return "" if budget >= 1 else f"patchcore remembers {self._size(budget)} patches, not {self.settings.memory}"

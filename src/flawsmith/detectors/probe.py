@@ -22,9 +22,8 @@ from torch.nn import functional as F
 
 from flawsmith import config
 from flawsmith.data.training_set import Origin, TrainingSet
-from flawsmith.errors import ConfigError, DataError
+from flawsmith.errors import DataError
 from flawsmith.interfaces import Detector
-from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.types import Prediction
 
 CELL = 4
@@ -81,18 +80,7 @@ class Probe(Detector):
     needs_extractor: ClassVar[bool] = True
     settings: ProbeSettings
 
-    def __init__(
-        self,
-        settings: config.Settings,
-        defects: Sequence[str],
-        *,
-        extractor: Extractor | None = None,
-        device: str = "cpu",
-    ) -> None:
-        super().__init__(settings, defects, extractor=extractor, device=device)
-        if extractor is None:
-            raise ConfigError("probe stands on frozen features, so it needs an extractor (nn.features.load_extractor)")
-        self._head: _Head | None = None
+    _head: _Head | None = None
 
     def reduced(self, budget: float) -> str:
         if budget >= 1:

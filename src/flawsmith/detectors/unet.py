@@ -11,7 +11,7 @@ cores. So a smaller budget leaves out epochs and pictures, and on a CPU makes th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -25,7 +25,6 @@ from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import DataError
 from flawsmith.interfaces import Detector
 from flawsmith.nn.backbone import cast, gains_from_bfloat16
-from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.types import Prediction
 
 _MOST = 500
@@ -76,17 +75,8 @@ class Unet(Detector):
     tells: ClassVar[frozenset[str]] = frozenset({"localization", "detection"})
     settings: UnetSettings
 
-    def __init__(
-        self,
-        settings: config.Settings,
-        defects: Sequence[str],
-        *,
-        extractor: Extractor | None = None,
-        device: str = "cpu",
-    ) -> None:
-        super().__init__(settings, defects, extractor=extractor, device=device)
-        self._network: nn.Module | None = None
-        self._quick, self._layout = False, torch.contiguous_format
+    _network: nn.Module | None = None
+    _quick, _layout = False, torch.contiguous_format
 
     def reduced(self, budget: float) -> str:
         plan, letter = self._plan(budget), UnetSettings()

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 
 from flawsmith.data import images
+from flawsmith.data.scaling import scaled_mask
 from flawsmith.data.split import Split, content_hash, provable
-from flawsmith.data.training_set import read_square, square_mask, to_tensor
+from flawsmith.data.tensors import image_tensor
+from flawsmith.data.training_set import read_square
 from flawsmith.evaluation.arms import Made
 from flawsmith.evaluation.statistics import EvaluationSet, Outcome, outcome
 from flawsmith.interfaces import Detector
@@ -26,18 +28,18 @@ class Evaluator:
         split: One product's pictures.
         defects: Its defect types, in the order in which detectors count them.
         size: Side of the squares that detectors see.
-        drop_twins: Leave out what seems to be a second photograph of a shot.
+        drop_near_duplicates: Leave out what seems to be a second photograph of a shot.
 
     Raises:
         DataError: the test set lacks normal or damaged pictures.
     """
 
-    def __init__(self, split: Split, defects: Sequence[str], size: int, *, drop_twins: bool) -> None:
-        kept = provable(split, drop_twins=drop_twins)
+    def __init__(self, split: Split, defects: Sequence[str], size: int, *, drop_near_duplicates: bool) -> None:
+        kept = provable(split, drop_near_duplicates=drop_near_duplicates)
         self.size = size
         self.left_out = len(split.test_defects) - len(kept.test_defects)
         self.tests = [*(e for e in kept.test_defects if e.defect in defects), *kept.test_normals]
-        # Pictures left out as near-duplicates are test pictures still: no detector may learn from them either.
+        # Photographs left out as near-duplicates are test pictures still: no detector may learn from them either.
         everyone = [*split.test_defects, *split.test_normals]
         self.forbidden = frozenset(content_hash(example.image) for example in everyone)
         number_of = {defect: number for number, defect in enumerate(defects)}
@@ -75,7 +77,7 @@ class Evaluator:
             repainted, _ = read_square(control.example, self.size)
             untouched, _ = read_square(self._normals[control.normal], self.size)
             native = images.read_mask(control.mask, images.describe(control.example.image).shape)
-            region = square_mask(native, self.size)
+            region = scaled_mask(native, (self.size, self.size))
             anomaly_map = predicted(detector, torch.from_numpy(np.stack([repainted, untouched]))).anomaly_map
             assert anomaly_map is not None
             values.append([float(anomaly_map[row, 0].numpy()[region].max()) for row in range(2)])
@@ -90,7 +92,7 @@ class Evaluator:
 
 def predicted(detector: Detector, pictures: torch.Tensor) -> Prediction:
     """Look at uint8 (P,S,S,3) pictures, a few at a time."""
-    parts = [detector.predict(to_tensor(chunk.numpy())) for chunk in pictures.split(_CHUNK)]
+    parts = [detector.predict(image_tensor(chunk.numpy())) for chunk in pictures.split(_CHUNK)]
 
     def joined(name: str) -> torch.Tensor | None:
         values = [getattr(one, name) for one in parts]

@@ -16,10 +16,12 @@ import torch
 
 from flawsmith import registry
 from flawsmith.data import images
-from flawsmith.data.feature_windows import SIDE, close_up, window
+from flawsmith.data.feature_windows import SIDE, FeatureWindow, feature_window, window_of
+from flawsmith.data.tensors import image_tensor
 from flawsmith.errors import RunError
 from flawsmith.files import read_json, write_json
 from flawsmith.interfaces import Metric
+from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.run.dataset import Dataset, open_dataset
@@ -30,8 +32,6 @@ from flawsmith.run.stage import Inputs, stage
 from flawsmith.types import Example, FeatureSet, Figure
 
 _CHUNK = 16
-
-Views = Sequence[tuple[np.ndarray, np.ndarray, np.ndarray | None]]
 
 
 def measure(run: Run, data: Dataset | None = None) -> Path:
@@ -54,7 +54,8 @@ def measure(run: Run, data: Dataset | None = None) -> Path:
     data = data or open_dataset(run)
     field = config.prove.protocol == "field"
     real = data.split.test_defects if field else data.split.shots
-    extractor = load_extractor(part.extractor, part.source, offline=config.backbone.offline)
+    network = load_extractor(part.extractor, part.source, offline=config.backbone.offline)
+    extractor = FeatureCache(network, run.path("state", "features"))
     inputs = Inputs.of(config, "measure", samples=made, real=data.content(real), extractor=extractor.fingerprint)
     with stage(run, "measure", inputs, outputs=[path]) as work:
         if work.done:
@@ -73,7 +74,7 @@ def measure(run: Run, data: Dataset | None = None) -> Path:
         with progress("measure", len(defects), "defect types") as advance:
             for product, defect in defects:
                 ours = [one for one in samples if (one.product, one.defect) == (product, defect)]
-                theirs = [close_up(one) for one in real if (one.product, one.defect) == (product, defect)]
+                theirs = [window_of(one) for one in real if (one.product, one.defect) == (product, defect)]
                 sets = (
                     feature_set(theirs, extractor),
                     feature_set([_made(run, one, normals) for one in ours], extractor),
@@ -122,36 +123,33 @@ def metric_rows(tree: dict[str, Any], product: str) -> tuple[list[str], list[lis
     return ["defect", *names], rows
 
 
-def feature_set(views: Views, extractor: Extractor) -> FeatureSet:
-    """Describe windows (image float32 (S,S,3), mask bool (S,S), the normal one beneath or None) once."""
-    size = (len(views), SIDE, SIDE)
-    image = torch.from_numpy(np.array([view[0] for view in views], np.float32).reshape(*size, 3)).permute(0, 3, 1, 2)
-    mask = torch.from_numpy(np.array([view[1] for view in views], bool).reshape(size))
-    below = None
-    if views and all(view[2] is not None for view in views):
-        below = torch.from_numpy(np.array([view[2] for view in views], np.float32)).permute(0, 3, 1, 2)
-    chunks = image.contiguous().split(_CHUNK) if views else []
+def feature_set(windows: Sequence[FeatureWindow], extractor: Extractor) -> FeatureSet:
+    """Describe windows once; `below` is there when all of them have one."""
+    image = image_tensor([one.image for one in windows]) if windows else torch.zeros(0, 3, SIDE, SIDE)
+    mask = torch.from_numpy(np.array([one.mask for one in windows], bool).reshape(len(windows), SIDE, SIDE))
+    normals = [one.below for one in windows if one.below is not None]
+    below = image_tensor(normals) if windows and len(normals) == len(windows) else None
+    chunks = image.split(_CHUNK) if windows else []
     vectors = [extractor.vector(chunk) for chunk in chunks]
     depths = [extractor.perceptual(chunk) for chunk in chunks]
-    told = [extractor.probabilities(chunk) for chunk in chunks]
+    classes = [extractor.probabilities(chunk) for chunk in chunks]
     return FeatureSet(
         image,
         mask,
         torch.cat(vectors).float() if vectors else torch.zeros(0, 1),
         tuple(torch.cat(depth).float() for depth in zip(*depths, strict=True)),
         extractor.name,
-        torch.cat([one for one in told if one is not None]) if told and told[0] is not None else None,
+        torch.cat([one for one in classes if one is not None]) if classes and classes[0] is not None else None,
         below,
     )
 
 
-def _made(run: Run, sample: Sample, normals: dict[str, Example]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _made(run: Run, sample: Sample, normals: dict[str, Example]) -> FeatureWindow:
     normal = images.read(normals[sample.normal].image)
     span = images.range_of(normal)
     native = images.read(run.path(sample.image))
     mask = images.read_mask(run.path(sample.mask), native.shape)
-    image, label, below = window(images.to_model(native, span), mask, images.to_model(normal, span))
-    return image, label, below
+    return feature_window(images.to_model(native, span), mask, images.to_model(normal, span))
 
 
 def _plain(figure: Figure) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from flawsmith.arithmetic.binned import weighted_ap
+from flawsmith.arithmetic.confusion import confusion
 from flawsmith.config import Config
 from flawsmith.data.split import Split
 from flawsmith.evaluation.arms import NO_CONTROLS, NONE, OURS, REAL, Arm, mixed
 from flawsmith.evaluation.evaluator import Evaluator
 from flawsmith.evaluation.statistics import MEAN, TASKS, EvaluationSet, Outcome, compare, draws, resampled
-from flawsmith.metrics.ranking import confusion, weighted_ap
 
 _DECIDES = {"localization": "ap", "detection": "auroc", "classification": "recall"}
 FEW_TESTS = 10

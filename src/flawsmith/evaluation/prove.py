@@ -8,7 +8,6 @@ is proven at a time. Each trained arm is kept in state/prove/, so a killed proof
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -98,7 +97,7 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None) -> Path
             "products": {product: trainer.prove(product, split.of(product), rivals) for product in products},
         }
         write_json(path, tree)
-        shutil.rmtree(run.path("state", "features"), ignore_errors=True)
+        cached.forget()
         work.what = f"{trainer.trained} trainings"
     return path
 
@@ -120,7 +119,7 @@ class _Trainer:
         """Return one product's part of proof.json."""
         defects = tuple(sorted({str(example.defect) for example in split.shots}))
         size = proof_size(self._config, split.normals)
-        evaluator = Evaluator(split, defects, size, drop_twins=self._part.near_duplicates == "drop")
+        evaluator = Evaluator(split, defects, size, drop_near_duplicates=self._part.near_duplicates == "drop")
         held = held_out(made_of(self._run, product)[1], split.normals)
         arms = [*make_arms(self._run, rivals, product, split, held), Arm(NONE, f"normal parts alone ({REFERENCE})")]
         common = common_set(split, held, size, defects, evaluator.forbidden)

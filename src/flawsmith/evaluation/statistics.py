@@ -2,7 +2,7 @@
 
 Test pictures are drawn with replacement within each defect type and within the normal ones, seeds with replacement too;
 both arms get the same draw, so what is common to them cancels. Point estimates come from exact figures
-(`metrics.ranking`); the intervals of pixel figures from scores binned by their quantiles, for a thousand exact ones
+(`arithmetic.ranking`); the intervals of pixel figures from scores binned by their quantiles, for a thousand exact ones
 would take hours.
 """
 
@@ -18,8 +18,9 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from flawsmith.arithmetic.binned import histograms, weighted_ap
+from flawsmith.arithmetic.ranking import Ranking
 from flawsmith.files import write_bytes
-from flawsmith.metrics.ranking import Ranking, histograms, weighted_ap
 
 Task = Literal["localization", "detection", "classification"]
 TASKS: dict[Task, tuple[str, str]] = {

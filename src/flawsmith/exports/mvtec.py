@@ -161,7 +161,7 @@ def _pair(root: Path, home: str, name: str, example: Example, span: images.Range
     return line
 
 
-def _picture(source: Path, target: Path, facts: images.Facts, span: images.Range | None, bits: str) -> str:
+def _picture(source: Path, target: Path, facts: images.Header, span: images.Range | None, bits: str) -> str:
     """Write one picture and return how: "copied", "encoded again", or from which range it was scaled to 8 bits."""
     wanted = facts.depth == 8 or bits == "native" and facts.depth == 16
     if facts.codec == "PNG" and wanted and _upright_png(source):

@@ -93,7 +93,7 @@ class DefectType(Filter):
     def _off(self) -> str:
         """Return why the judge is not to be trusted; "" = it is."""
         if len(self.defects) < 2:
-            return "the product has one sort of damage"
+            return "the product has one defect type"
         if self._fewest < _LEAST:
             return f"too few shots to tell ({self._fewest} of a defect type, {_LEAST} needed)"
         if _wilson_low(self._right, self._asked) <= self._chance:

@@ -19,11 +19,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flawsmith import config
+from flawsmith.arithmetic.likeness import SIDE, likeness
 from flawsmith.interfaces import Filter
 from flawsmith.types import ScreeningSet
 
-_SMALL = 32
-_CHUNK = 64
 _LEAST, _MOST = 0.0002, 0.02
 """A correlation above 0.9998 is a copy in any set, one below 0.98 in none."""
 
@@ -43,7 +42,7 @@ class Duplicates(Filter):
 
     def __init__(self, settings: config.Settings, defects: Sequence[str]) -> None:
         super().__init__(settings, defects)
-        self._shots = torch.zeros(0, _SMALL, _SMALL)
+        self._shots = torch.zeros(0, SIDE, SIDE)
         self._least = torch.tensor(_MOST)
 
     def fit(self, shots: ScreeningSet, normal: ScreeningSet) -> dict[str, Tensor]:
@@ -80,18 +79,11 @@ class Duplicates(Filter):
 def _small(image: Tensor) -> Tensor:
     """Return float32 (N,32,32): brightness without its mean, of unit length."""
     grey = image.mean(1, keepdim=True)
-    grey = F.interpolate(grey, (_SMALL, _SMALL), mode="bilinear", antialias=True, align_corners=False)[:, 0]
+    grey = F.interpolate(grey, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)[:, 0]
     grey = grey - grey.mean((1, 2), keepdim=True)
     return grey / grey.flatten(1).norm(dim=1).clamp_min(1e-6)[:, None, None]
 
 
 def _likeness(one: Tensor, other: Tensor) -> Tensor:
     """Return the greatest correlation over the eight views, float32 (N,M)."""
-    best = torch.full((len(one), len(other)), -1.0)
-    rows = one.flatten(1).double()
-    for view in range(8):
-        turned = torch.rot90(other.flip(2) if view % 2 else other, view // 2, (1, 2)).flatten(1).double()
-        for start in range(0, len(one), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            best[part] = torch.maximum(best[part], (rows[part] @ turned.T).float())
-    return best
+    return torch.from_numpy(likeness(one.numpy(), other.numpy())).float()

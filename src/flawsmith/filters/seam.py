@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from flawsmith import config
+from flawsmith.arithmetic.outlines import outline, steepness
 from flawsmith.interfaces import Filter
 from flawsmith.types import ScreeningSet
 
@@ -32,8 +32,8 @@ class Seam(Filter):
         return self.score(shots)
 
     def score(self, made: ScreeningSet) -> dict[str, Tensor]:
-        found = [_edge(image, mask) for image, mask in zip(made.image.numpy(), made.mask.numpy(), strict=True)]
-        return {"seam": torch.tensor(found, dtype=torch.float32)}
+        scores = [_calm(image, mask) for image, mask in zip(made.image.numpy(), made.mask.numpy(), strict=True)]
+        return {"seam": torch.tensor(scores, dtype=torch.float32)}
 
     def state(self) -> dict[str, Tensor]:
         return {}
@@ -42,15 +42,12 @@ class Seam(Filter):
         return None
 
 
-def _edge(image: np.ndarray, mask: np.ndarray) -> float:
-    inner = cv2.erode(np.pad(mask, 1).astype(np.uint8), np.ones((3, 3), np.uint8))[1:-1, 1:-1]
-    outline = mask & (inner == 0)
+def _calm(image: np.ndarray, mask: np.ndarray) -> float:
+    """Return the score of one picture (3,H,W) with its mask (H,W); NaN where there is no outline."""
+    edge = outline(mask)
     # The window's own edge is no outline: nothing lies beyond it.
-    outline[[0, -1]] = outline[:, [0, -1]] = False
-    if not outline.any():
+    edge[[0, -1]] = edge[:, [0, -1]] = False
+    steep = steepness(image, edge)
+    if steep is None:
         return float("nan")
-    grey = np.ascontiguousarray(image.mean(0), dtype=np.float32)
-    steep = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
-    away = cv2.distanceTransform((~outline).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    edge, near = steep[away <= 1], steep[(away >= 3) & (away <= 6)]
-    return float(-np.log((edge.mean() + 1e-3) / (near.mean() + 1e-3))) if len(near) else float("nan")
+    return float(-np.log((steep.on_outline + 1e-3) / (steep.nearby + 1e-3)))

@@ -1,9 +1,8 @@
 """Distances between made and real pictures in feature space; each figure names its extractor.
 
-KID: Binkowski et al., "Demystifying MMD GANs", ICLR 2018. Frechet distance: Heusel et al., NeurIPS 2017. Inception
-score: Salimans et al., NeurIPS 2016. Precision and recall: Kynkaanniemi et al., NeurIPS 2019; density and coverage:
-Naeem et al., ICML 2020. Diversity: IC-LPIPS, Ojha et al., CVPR 2021. Intervals resample pictures; a picture drawn twice
-makes no pair with itself.
+The papers' figures are defined on Inception's features, with ten thousands of pictures. Here any extractor serves, so a
+figure is comparable only with figures of the same extractor and of about as many pictures. Intervals resample pictures;
+a picture drawn twice makes no pair with itself.
 """
 
 from __future__ import annotations
@@ -12,16 +11,21 @@ from collections.abc import Callable
 
 import numpy as np
 
+from flawsmith.arithmetic.bootstrap import with_interval
 from flawsmith.types import FeatureSet, Figure
 
 NEIGHBOURS = 5
 """k of precision, recall, density and coverage; fewer where there are fewer pictures."""
 MOST_OF_A_CLUSTER = 50
-_CONFIDENCE = 0.95
+"""Made pictures of a cluster that diversity compares: the first so many."""
 
 
 def kid(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
-    """Return the unbiased squared maximum mean discrepancy over all pairs x 1000; kernel (x.y / D + 1)^3; 0 = alike."""
+    """Return the kernel inception distance x 1000: the unbiased squared maximum mean discrepancy of the features.
+
+    `kid[extractor]`: about 0 (it may be a little below) and more; 0 = alike, lower is better. Kernel (x.y / D + 1)^3,
+    over all pairs. Binkowski et al., "Demystifying MMD GANs", ICLR 2018. Extractor: `vector`.
+    """
     name = f"kid[{made.extractor}]"
     if few := _few(real, made, 2):
         return {name: few}
@@ -35,7 +39,12 @@ def kid(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamples:
 
 
 def frechet(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
-    """Return the Frechet distance of Gaussians fitted to the features; 0 = alike. Biased upward for few pictures."""
+    """Return the Frechet distance of Gaussians fitted to the features (FID where they are Inception's).
+
+    `frechet[extractor]`: 0 and more; 0 = alike, lower is better; biased upward for few pictures, and said so below as
+    many as the features have dimensions. At most 50 resamples, for each takes long. Heusel et al., "GANs Trained by a
+    Two Time-Scale Update Rule", NeurIPS 2017. Extractor: `vector`.
+    """
     name = f"frechet[{made.extractor}]"
     if few := _few(real, made, 3):
         return {name: few}
@@ -55,7 +64,12 @@ def frechet(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamp
 
 
 def inception_score(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
-    """Return exp(mean KL(p(y|x), p(y))) of the made pictures: 1 to the number of classes; Inception's classes only."""
+    """Return the inception score: exp(mean KL(p(y|x), p(y))) of the made pictures.
+
+    `is[extractor]`: 1 to the number of classes; higher = each picture of a sure class, all together of many. Salimans
+    et al., "Improved Techniques for Training GANs", NeurIPS 2016, section 4. Extractor: `probabilities`, which
+    Inception alone tells.
+    """
     name = f"is[{made.extractor}]"
     if made.probabilities is None:
         return {name: Figure(None, reason=f"{made.extractor} tells no classes; set features.extractor = inception")}
@@ -71,7 +85,13 @@ def inception_score(real: FeatureSet, made: FeatureSet, rng: np.random.Generator
 
 
 def prdc(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
-    """Return precision and density (made pictures lie among real ones), recall and coverage (all real ones are met)."""
+    """Return precision and density (made pictures lie among real ones), recall and coverage (real ones are all met).
+
+    `precision`, `recall`, `coverage[extractor]`: 0..1; `density[extractor]`: 0 and more, 1 = as dense as real ones.
+    Higher is better. Precision and recall: Kynkaanniemi et al., "Improved Precision and Recall Metric", NeurIPS 2019,
+    section 2; density and coverage: Naeem et al., "Reliable Fidelity and Diversity Metrics", ICML 2020, section 3.
+    k = 5 neighbours, fewer where there are fewer pictures, and then said so. Extractor: `vector`.
+    """
     names = [f"{name}[{made.extractor}]" for name in ("precision", "density", "recall", "coverage")]
     if few := _few(real, made, 3):
         return dict.fromkeys(names, few)
@@ -100,8 +120,10 @@ def prdc(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamples
 def diversity(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
     """Return the mean perceptual distance within clusters: each made picture belongs to the real one nearest to it.
 
-    At most 50 of a cluster count; clusters of one or none are left out. The procedure is IC-LPIPS; with another
-    extractor than LPIPS' own it is called `ic-diversity`.
+    `ic-lpips`, or `ic-diversity[extractor]` with another extractor than LPIPS' own: 0 and more; higher = more varied, 0
+    = all alike. At most 50 pictures of a cluster count; clusters of one or none are left out. Ojha et al., "Few-shot
+    Image Generation via Cross-domain Correspondence", CVPR 2021, section 4 (intra-cluster LPIPS). Extractor:
+    `perceptual`.
     """
     name = "ic-lpips" if made.extractor == "lpips-vgg" else f"ic-diversity[{made.extractor}]"
     if few := _few(real, made, 1):
@@ -109,10 +131,10 @@ def diversity(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resa
     x, y = _perceptual(real), _perceptual(made)
     nearest = (_gaps(x, y) ** 2).argmin(0)
     clusters = [np.flatnonzero(nearest == centre)[:MOST_OF_A_CLUSTER] for centre in range(len(x))]
-    clusters = [own for own in clusters if len(own) > 1]
+    clusters = [members for members in clusters if len(members) > 1]
     if not clusters:
         return {name: Figure(None, reason="no real picture has two made ones nearest to it")}
-    gaps = [_gaps(y[own], y[own]) ** 2 for own in clusters]
+    gaps = [_gaps(y[members], y[members]) ** 2 for members in clusters]
 
     def spread(w: np.ndarray, v: np.ndarray) -> float:
         each = [_apart(gap, v[own]) for own, gap in zip(clusters, gaps, strict=True) if np.count_nonzero(v[own]) > 1]
@@ -175,8 +197,4 @@ def _figure(
         w, v = (rng.multinomial(n, np.full(n, 1 / n)).astype(float) if n else np.ones(0) for n in (real, made))
         if all(np.count_nonzero(one) > 1 for one in (w, v) if len(one) > 1):
             drawn.append(statistic(w, v))
-    drawn = [one for one in drawn if np.isfinite(one)]
-    if len(drawn) < 10:
-        return Figure(float(value))
-    low, high = np.quantile(drawn, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
-    return Figure(float(value), float(low), float(high))
+    return with_interval(value, drawn)

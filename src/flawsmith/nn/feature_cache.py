@@ -1,10 +1,16 @@
-"""An extractor that computes each picture once: results are kept by the picture's bytes, in memory or on disk."""
+"""Features that are computed once per run: an extractor that keeps its results, in memory and on disk.
+
+Screening, measuring and proving share one folder, so a window that was described for the gate is not computed again for
+the metrics. Results are float32, as computed: read back or fresh, they are the same to the last bit.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-import tempfile
+import shutil
+from collections import OrderedDict
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -15,91 +21,119 @@ from torch import Tensor
 
 from flawsmith.nn.networks.extractor import Extractor
 
-_MEMORY = 512
-"""Results kept in memory where there is a folder; without one, all are."""
+Row = list[np.ndarray]
+"""What one method says of one picture: float32, a part per depth, without the batch's dimension."""
 
 
 class FeatureCache(Extractor):
-    """Wraps an extractor; `maps`, `vector`, `perceptual` and `probabilities` are computed once a picture.
+    """Wraps an extractor; `maps`, `vector` and `probabilities` are computed once per picture.
 
-    Kept as float16, so a result that was read back differs from a fresh one in its last bits; every caller gets the
-    rounded one, fresh or not.
+    Pictures are computed one by one, since a network rounds otherwise in a batch of another size: what is said of a
+    picture depends neither on its neighbours nor on what was known already. On a CPU that is no slower.
 
     Args:
         extractor: What computes.
-        folder: Where to keep results between processes; None = in memory only. A full disk or a torn file costs the
-            time of computing again, nothing else.
+        folder: Where to keep results between stages and processes; None = in memory only. A full disk or a torn file
+            costs the time of computing again, nothing else.
+        memory: Bytes of results that are held in memory; the longest unused go first.
     """
 
-    def __init__(self, extractor: Extractor, folder: Path | None = None) -> None:
+    def __init__(self, extractor: Extractor, folder: Path | None = None, *, memory: int = 1 << 28) -> None:
         super().__init__()
         self.inner = extractor
         self.name, self.fingerprint = extractor.name, extractor.fingerprint
         self.strides, self.channels = extractor.strides, extractor.channels
-        self._folder = folder
-        self._kept: dict[str, list[np.ndarray] | None] = {}
+        self.side = extractor.side  # type: ignore[misc]
+        self._folder, self._memory = folder, memory
+        self._rows: OrderedDict[str, Row] = OrderedDict()
+        self._bytes = 0
+        self._places: set[Path] = set()
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        return self._each("maps", image, self.inner.maps) or []
+        found = self._each("maps", image, self.inner.maps)
+        assert found is not None
+        return found
 
     def vector(self, image: Tensor) -> Tensor:
-        found = self._each("vector", image, lambda todo: [self.inner.vector(todo)])
+        found = self._each("vector", image, lambda one: [self.inner.vector(one)])
         assert found is not None
         return found[0]
 
-    def perceptual(self, image: Tensor) -> list[Tensor]:
-        return self._each("perceptual", image, self.inner.perceptual) or []
+    def perceptual_of(self, maps: list[Tensor]) -> list[Tensor]:
+        places = range(len(maps[0]) if maps else 0)
+        rows = [self.inner.perceptual_of([depth[place : place + 1] for depth in maps]) for place in places]
+        return [torch.cat(part) for part in zip(*rows, strict=True)]
 
     def probabilities(self, image: Tensor) -> Tensor | None:
-        def work(todo: Tensor) -> list[Tensor] | None:
-            found = self.inner.probabilities(todo)
-            return None if found is None else [found]
+        def work(one: Tensor) -> list[Tensor] | None:
+            told = self.inner.probabilities(one)
+            return None if told is None else [told]
 
         found = self._each("probabilities", image, work)
         return None if found is None else found[0]
 
+    def forget(self) -> None:
+        """Remove from the folder whatever is kept there of pictures as large as those that this object was asked about.
+
+        For a stage whose pictures no other stage sees: a proof's are many and large.
+        """
+        for place in self._places:
+            shutil.rmtree(place, ignore_errors=True)
+
     def _each(self, method: str, image: Tensor, work: Callable[[Tensor], list[Tensor] | None]) -> list[Tensor] | None:
-        keys = [self._key(method, one) for one in image]
-        rows = [self._recall(key) for key in keys]
-        todo = [place for place, row in enumerate(rows) if row is None]
-        if todo:
-            made = work(image[todo])
-            if made is None:
-                return None
-            halves = [part.detach().to("cpu", torch.float16).numpy() for part in made]
-            for number, place in enumerate(todo):
-                rows[place] = [part[number] for part in halves]
-                self._keep(keys[place], rows[place] or [])
-        parts = zip(*(row for row in rows if row is not None), strict=True)
-        return [torch.from_numpy(np.stack(part)).float().to(image.device) for part in parts]
+        rows = []
+        for picture in image:
+            key = self._key(method, picture)
+            row = self._recall(key)
+            if row is None:
+                made = work(picture[None])
+                if made is None:
+                    return None
+                # One layout in memory: sums over channels round by it.
+                row = [np.ascontiguousarray(part[0].detach().to("cpu", torch.float32).numpy()) for part in made]
+                self._write(key, row)
+            self._hold(key, row)
+            rows.append(row)
+        return [torch.from_numpy(np.stack(part)).to(image.device) for part in zip(*rows, strict=True)]
 
     def _key(self, method: str, picture: Tensor) -> str:
+        """Return the path below the folder: it says method and size, and holds a hash of extractor and bytes."""
         content = picture.detach().cpu().contiguous().numpy()
-        seen = f"{self.name} {self.fingerprint} {method} {content.shape}".encode()
-        return hashlib.blake2b(content.tobytes(), digest_size=16, person=hashlib.md5(seen).digest()).hexdigest()
+        asked = hashlib.blake2b(f"{self.name} {self.fingerprint} {method} {content.shape}".encode(), digest_size=16)
+        asked.update(content.tobytes())
+        return f"{method}-{content.shape[-2]}x{content.shape[-1]}/{asked.hexdigest()}.npz"
 
-    def _recall(self, key: str) -> list[np.ndarray] | None:
-        if key in self._kept:
-            return self._kept[key]
+    def _recall(self, key: str) -> Row | None:
+        if key in self._rows:
+            return self._rows[key]
         if self._folder is None:
             return None
+        self._places.add((self._folder / key).parent)
         try:
-            with np.load(BytesIO((self._folder / key[:2] / f"{key}.npz").read_bytes())) as stored:
+            with np.load(BytesIO((self._folder / key).read_bytes())) as stored:
                 return [stored[name] for name in stored.files]
         except Exception:  # absent or torn: computed again
             return None
 
-    def _keep(self, key: str, row: list[np.ndarray]) -> None:
+    def _write(self, key: str, row: Row) -> None:
         if self._folder is None:
-            self._kept[key] = row
             return
-        if len(self._kept) < _MEMORY:
-            self._kept[key] = row
-        place = self._folder / key[:2]
+        path, content = self._folder / key, BytesIO()
+        np.savez(content, *row)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            place.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=place, suffix=".part", delete=False) as file:
-                np.savez(file, *row)
-            os.replace(file.name, place / f"{key}.npz")
-        except OSError:
-            self._kept[key] = row
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(content.getvalue())
+            os.replace(part, path)
+        except OSError:  # it is computed again when it has left the memory
+            with contextlib.suppress(OSError):
+                part.unlink()
+
+    def _hold(self, key: str, row: Row) -> None:
+        if key not in self._rows:
+            self._bytes += sum(part.nbytes for part in row)
+        self._rows[key] = row
+        self._rows.move_to_end(key)
+        while self._bytes > self._memory and len(self._rows) > 1:
+            _, oldest = self._rows.popitem(last=False)
+            self._bytes -= sum(part.nbytes for part in oldest)

@@ -16,10 +16,10 @@ import numpy as np
 
 from flawsmith.config import Config
 from flawsmith.data import images
-from flawsmith.data.fingerprints import looks
+from flawsmith.data.fingerprints import fingerprints_of
 from flawsmith.data.layouts import find, gaps
 from flawsmith.data.photographs import windows_over
-from flawsmith.data.split import Split, leaks, split, twins
+from flawsmith.data.split import Split, leaks, near_duplicate_warnings, split
 from flawsmith.errors import FlawsmithError
 from flawsmith.preflight.cost import estimate
 from flawsmith.preflight.findings import DefectFacts, Findings, PictureFacts
@@ -85,7 +85,7 @@ def check(config: Config) -> Findings:
     return findings
 
 
-def _describe(examples: Sequence[Example], findings: Findings) -> dict[str, images.Facts]:
+def _describe(examples: Sequence[Example], findings: Findings) -> dict[str, images.Header]:
     """Read all headers: {id: facts} of those that can be read."""
     facts = {}
     for example in examples:
@@ -93,7 +93,7 @@ def _describe(examples: Sequence[Example], findings: Findings) -> dict[str, imag
             facts[example.id] = images.describe(example.image)
         except FlawsmithError:
             pass  # named by _look_at_pictures, which decodes it
-    by_product: dict[str, list[images.Facts]] = defaultdict(list)
+    by_product: dict[str, list[images.Header]] = defaultdict(list)
     for example in examples:
         if example.id in facts:
             by_product[example.product].append(facts[example.id])
@@ -118,9 +118,11 @@ def _describe(examples: Sequence[Example], findings: Findings) -> dict[str, imag
     return facts
 
 
-def _look_at_pictures(examples: Sequence[Example], facts: dict[str, images.Facts], findings: Findings) -> None:
+def _look_at_pictures(examples: Sequence[Example], facts: dict[str, images.Header], findings: Findings) -> None:
     """Decode every picture once: list what is broken, and cameras that fill only part of 16 bits."""
-    fingerprints = dict(zip((example.id for example in examples), looks([e.image for e in examples]), strict=True))
+    fingerprints = dict(
+        zip((example.id for example in examples), fingerprints_of([e.image for e in examples]), strict=True)
+    )
     findings.errors += _grouped(
         ((name, one.problem) for name, one in fingerprints.items() if one.problem), "picture", "cannot be used"
     )
@@ -138,7 +140,7 @@ def _look_at_pictures(examples: Sequence[Example], facts: dict[str, images.Facts
 
 
 def _look_at_masks(
-    examples: Sequence[Example], facts: dict[str, images.Facts], config: Config, findings: Findings
+    examples: Sequence[Example], facts: dict[str, images.Header], config: Config, findings: Findings
 ) -> tuple[dict[tuple[str, str], _Damage], set[str]]:
     """Measure every mask; also return the ids of those that are empty."""
     blank: set[str] = set()
@@ -202,7 +204,7 @@ def _divide(examples: Sequence[Example], config: Config, findings: Findings) -> 
     if (more := len(double) - _SHOWN) > 0:
         rest = "1 more picture is" if more == 1 else f"{more} more pictures are"
         findings.errors.append(f"and {rest} on both sides of the split; remove one of each")
-    findings.warnings += twins(divided)
+    findings.warnings += near_duplicate_warnings(divided)
     return divided
 
 

@@ -43,7 +43,11 @@ def preflight(config: Config, split: Split | None, *, near_duplicates: bool = Tr
     if prove.enabled and split is not None:
         for product in sorted({shot.product for shot in split.shots}):
             checks.append(
-                partial(provable, split.of(product), drop_twins=near_duplicates and prove.near_duplicates == "drop")
+                partial(
+                    provable,
+                    split.of(product),
+                    drop_near_duplicates=near_duplicates and prove.near_duplicates == "drop",
+                )
             )
     if (screen.enabled or config.measure.enabled or prove.enabled) and config.features != FeaturesConfig():
         checks.append(partial(_extractor, config))

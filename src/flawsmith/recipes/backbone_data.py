@@ -16,7 +16,7 @@ from torch import Tensor
 from flawsmith.config import Config
 from flawsmith.data import factory, images
 from flawsmith.data.augmentation import View, damage_view, loosened, normal_view, roughed
-from flawsmith.data.photographs import Pictures
+from flawsmith.data.photographs import Photographs
 from flawsmith.data.tensors import image_tensor
 from flawsmith.data.tiling import Window
 from flawsmith.run.dataset import divide
@@ -159,7 +159,7 @@ def _cut(seeds: list[int], picture_size: int, size: int, count: int, seed: tuple
 def user_sources(config: Config) -> list[Source]:
     """Read the shots and normal parts of a configuration; test pictures are not touched."""
     split = divide(config)
-    pictures = Pictures(split.normals)
+    pictures = Photographs(split.normals)
     sources = []
     for example in (*split.shots, *split.normals):
         seen = pictures.read(example)

@@ -9,9 +9,9 @@ from typing import Any
 
 from flawsmith.config import Config
 from flawsmith.data import images, layouts
-from flawsmith.data.fingerprints import looks
-from flawsmith.data.photographs import Pictures
-from flawsmith.data.split import Split, leaks, split, twins
+from flawsmith.data.fingerprints import fingerprints_of
+from flawsmith.data.photographs import Photographs
+from flawsmith.data.split import Split, leaks, near_duplicate_warnings, split
 from flawsmith.errors import ConfigError, DataError, nearest
 from flawsmith.files import digest, file_digest, read_json, write_json
 from flawsmith.run.folder import Run
@@ -31,7 +31,7 @@ class Dataset:
     """
 
     split: Split
-    photographs: Pictures
+    photographs: Photographs
     """Reads the photographs; each picture and mask once, as long as there is room."""
     hashes: Mapping[str, str]
     """Id of a photograph -> hash of its bytes and of its mask's."""
@@ -66,12 +66,12 @@ def open_dataset(run: Run) -> Dataset:
             raise DataError(_listed("1 picture cannot be used", f"{len(broken)} pictures cannot be used", broken))
         if double := leaks(made):
             raise DataError(_listed("a picture is on both sides", f"{len(double)} pictures are on both sides", double))
-    warnings = before["warnings"] if before.get("hash") == stamp else twins(made)
+    warnings = before["warnings"] if before.get("hash") == stamp else near_duplicate_warnings(made)
     tree: dict[str, Any] = {"hash": stamp, "notes": list(made.notes), "warnings": warnings, **rows}
     if tree != before:
         write_json(path, tree)
     hashes = {row["id"]: row["hash"] for group in rows.values() for row in group}
-    return Dataset(made, Pictures(made.normals), hashes, stamp)
+    return Dataset(made, Photographs(made.normals), hashes, stamp)
 
 
 def divide(config: Config) -> Split:
@@ -118,7 +118,7 @@ def _unusable(made: Split) -> list[str]:
     """Return a sentence for each picture that would stop a later stage, or spoil what is proven on it."""
     examples = [example for name in _GROUPS for example in getattr(made, name)]
     wrong = []
-    for example, seen in zip(examples, looks([example.image for example in examples]), strict=True):
+    for example, seen in zip(examples, fingerprints_of([example.image for example in examples]), strict=True):
         if seen.problem:
             wrong.append(f"{example.image}: {seen.problem}")
         elif min(shape := images.describe(example.image).shape) < LEAST_SIDE:

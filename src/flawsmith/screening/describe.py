@@ -1,15 +1,13 @@
-"""Pictures lined up before the filters: windows cut, every feature computed once.
+"""Pictures lined up before the filters: windows cut, features computed.
 
-Each picture is described by itself, with the normal one beneath in the same small batch. So its numbers do not depend
-on its neighbours: screened again, in another run or on its own, it has the same scores to the last bit.
+Each picture is described by itself, and the extractor sees it alone. So its numbers do not depend on its neighbours:
+screened again, in another run or on its own, it has the same scores to the last bit.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -19,12 +17,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flawsmith.data import images
-from flawsmith.data.feature_windows import SIDE, spot, window
+from flawsmith.data.feature_windows import SIDE, feature_window, square_round
 from flawsmith.data.poisson import blended, grown, poisson
+from flawsmith.data.scaling import scaled_mask
+from flawsmith.data.tensors import image_tensor
 from flawsmith.data.windows import grain_map, refit
-from flawsmith.errors import DataError, RunError
+from flawsmith.errors import DataError
 from flawsmith.nn.networks.extractor import Extractor
-from flawsmith.nn.weights import load_tensors, save_tensors
 from flawsmith.types import ScreeningSet
 
 LEVELS = ("whole", "window", "tokens")
@@ -53,35 +52,13 @@ class Shown:
 
 @dataclass
 class Describer:
-    """Describes pictures with one extractor; `visible` is the least change that counts, on the scale -1..1."""
+    """Describes pictures with one extractor."""
 
     extractor: Extractor
+    """A `FeatureCache` where pictures are described more than once."""
     visible: float
+    """The least change that counts, on the scale -1..1."""
     _wholes: dict[str, Tensor] = field(default_factory=dict)
-    _store: Path | None = None
-    _known: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    _used: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-
-    def remember(self, path: Path) -> None:
-        """Take up features from a file, if it is of this extractor; `keep` writes there."""
-        self._store = path
-        try:
-            tensors, notes = load_tensors(path)
-        except RunError:
-            return  # not there, or torn: computed again
-        if notes.get("identity") == self._identity():
-            for name, tensor in tensors.items():
-                key, _, part = name.partition("/")
-                self._known.setdefault(key, {})[part] = tensor
-
-    def keep(self) -> None:
-        """Write the features of all that was described since `remember`: another round does not compute them again."""
-        if self._store is not None:
-            flat = {f"{key}/{part}": value for key, own in self._used.items() for part, value in own.items()}
-            save_tensors(self._store, flat, {"identity": self._identity()})
-
-    def _identity(self) -> str:
-        return f"{self.extractor.name} {self.extractor.fingerprint} {self.visible}"
 
     def screening_set(self, pictures: Iterable[Shown]) -> ScreeningSet:
         """Return the pictures with all that filters read.
@@ -101,14 +78,23 @@ class Describer:
         span = images.range_of(shown.image if shown.below is None else shown.below)
         model = images.to_model(shown.image, span)
         beneath_model = None if shown.below is None else images.to_model(shown.below, span)
-        image, _, *rest = window(model, seen, beneath_model)
-        label, fitted = _label(shown.mask, seen), _label(changed, seen)
-        below = rest[0] if rest else None
+        cut, square = feature_window(model, seen, beneath_model), square_round(seen)
+        label, fitted = (scaled_mask(part[square], (SIDE, SIDE)) for part in (shown.mask, changed))
+        image, below = cut.image, cut.below
         if below is None and shown.stand_ins:
             others = [images.to_model(normal, span) for normal in shown.stand_ins]
-            below = _filled(image, label, [window(other, seen)[0] for other in others])
-        pair = torch.from_numpy(np.stack([image] if below is None else [image, below])).permute(0, 3, 1, 2).contiguous()
-        features = self._features(shown, pair, label, model, beneath_model)
+            below = _filled(image, label, [feature_window(other, seen).image for other in others])
+        pair = image_tensor([image] if below is None else [image, below])
+        depths = [[F.normalize(depth, dim=1) for depth in self.extractor.maps(one[None])] for one in pair]
+        windows = [self.extractor.vector(one[None])[0] for one in pair]
+        tokens, moved = _inside(depths, torch.from_numpy(label))
+        whole = self._whole(model)
+        vector = {"whole": whole, "window": windows[0], "tokens": tokens[0]}
+        beneath = {level: value * torch.nan for level, value in vector.items()}
+        if below is not None:
+            beneath |= {"window": windows[1], "tokens": tokens[1]}
+        if beneath_model is not None:
+            beneath["whole"] = self._whole(beneath_model, shown.source)
         return {
             "name": shown.name,
             "defect": shown.defect,
@@ -118,30 +104,11 @@ class Describer:
             "changed": torch.from_numpy(fitted),
             "own": torch.tensor(shown.below is not None),
             "compared": torch.tensor(below is not None),
-            "vector": {level: features[f"vector.{level}"] for level in LEVELS},
-            "beneath": {level: features[f"beneath.{level}"] for level in LEVELS},
-            "moved": features["moved"],
+            "vector": vector,
+            "beneath": beneath,
+            "moved": moved,
             "grain": torch.tensor(_grain(model, shown.mask)),
         }
-
-    def _features(
-        self, shown: Shown, pair: Tensor, label: np.ndarray, model: np.ndarray, normal: np.ndarray | None
-    ) -> dict[str, Tensor]:
-        """Ask the extractor, or remember what it said of these very pictures."""
-        key = _key(pair.numpy(), label, shown.image, shown.below)
-        if key not in self._known:
-            depths = [F.normalize(depth.float(), dim=1) for depth in self.extractor.maps(pair)]
-            windows = self.extractor.vector(pair).float()
-            tokens, moved = _inside(depths, torch.from_numpy(label))
-            whole = self._whole(model)
-            found = {"vector.whole": whole, "vector.window": windows[0], "vector.tokens": tokens[0], "moved": moved}
-            two = len(pair) > 1
-            found["beneath.whole"] = self._whole(normal, shown.source) if normal is not None else whole * torch.nan
-            found["beneath.window"] = windows[1] if two else windows[0] * torch.nan
-            found["beneath.tokens"] = tokens[1] if two else tokens[0] * torch.nan
-            self._known[key] = {name: tensor.clone() for name, tensor in found.items()}
-        self._used[key] = self._known[key]
-        return self._known[key]
 
     def change(self, shown: Shown) -> np.ndarray:
         """Return the label re-fitted to what visibly changed anywhere in the picture, bool (H,W).
@@ -171,8 +138,8 @@ class Describer:
         if name not in self._wholes:
             side = self.extractor.side
             way = cv2.INTER_AREA if min(model.shape[:2]) > side else cv2.INTER_LINEAR
-            small = torch.from_numpy(cv2.resize(model, (side, side), interpolation=way)).permute(2, 0, 1)[None]
-            vector = self.extractor.vector(small.contiguous())[0].float()
+            small = image_tensor([cv2.resize(model, (side, side), interpolation=way)])
+            vector = self.extractor.vector(small)[0]
             if not name:
                 return vector
             if len(self._wholes) >= _REMEMBERED:
@@ -205,24 +172,6 @@ def screening_set(rows: Sequence[dict[str, Any]], extractor: str) -> ScreeningSe
     )
 
 
-def _key(*parts: np.ndarray | None) -> str:
-    hasher = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        hasher.update(b"nothing" if part is None else f"{part.shape} {part.dtype}".encode())
-        if part is not None:
-            hasher.update(np.ascontiguousarray(part).data)
-    return hasher.hexdigest()
-
-
-def _label(mask: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Return a mask in the window round another, bool (SIDE,SIDE); what is thinner than a pixel there keeps it."""
-    place = spot(seen)
-    inside = np.ascontiguousarray(mask[place], np.float32)
-    way = cv2.INTER_AREA if max(inside.shape) > SIDE else cv2.INTER_LINEAR
-    scaled = cv2.resize(inside, (SIDE, SIDE), interpolation=way)
-    return np.asarray((scaled >= min(0.5, float(scaled.max()))) & (scaled > 0))
-
-
 def _grain(picture: np.ndarray, mask: np.ndarray) -> float:
     """Return the strength of the grain inside a mask; an edge counts little, for most of the inside is none."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -245,13 +194,24 @@ def _filled(image: np.ndarray, mask: np.ndarray, others: Sequence[np.ndarray]) -
     return np.asarray(np.clip(made[int(np.argmin(gaps))], -1, 1), np.float32)
 
 
-def _inside(depths: Sequence[Tensor], mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return tokens averaged inside the mask, float32 (B,D), and how far the first picture's lie from the last's."""
-    means, gaps = [], []
-    for depth in depths:
-        share = F.adaptive_avg_pool2d(mask[None, None].float(), (depth.shape[-2], depth.shape[-1]))[0, 0]
+def _inside(pictures: Sequence[Sequence[Tensor]], mask: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Average the maps of pictures inside a mask.
+
+    Args:
+        pictures: Of each picture, unit-length maps (1,C,h,w) per depth.
+        mask: bool (SIDE,SIDE), not empty.
+
+    Returns:
+        Tokens float32 (D,) per picture, all depths side by side; and how far the first picture's lie from the last's at
+        the same places, NaN where there is one picture only.
+    """
+    means: list[list[Tensor]] = [[] for _ in pictures]
+    gaps = []
+    for depths in zip(*pictures, strict=True):
+        share = F.adaptive_avg_pool2d(mask[None, None].float(), (depths[0].shape[-2], depths[0].shape[-1]))[0, 0]
         share = share / share.sum()
-        means.append(F.normalize((depth * share).sum((2, 3)), dim=1))
-        gaps.append(((depth[0] - depth[-1]).square().sum(0) * share).sum())
-    moved = torch.stack(gaps).mean() if len(depths[0]) > 1 else torch.tensor(torch.nan)
-    return torch.cat(means, dim=1) / len(means) ** 0.5, moved
+        for own, depth in zip(means, depths, strict=True):
+            own.append(F.normalize((depth * share).sum((2, 3)), dim=1)[0])
+        gaps.append(((depths[0][0] - depths[-1][0]).square().sum(0) * share).sum())
+    moved = torch.stack(gaps).mean() if len(pictures) > 1 else torch.tensor(torch.nan)
+    return [torch.cat(own) / len(own) ** 0.5 for own in means], moved

@@ -19,6 +19,7 @@ from flawsmith.config import ScreenConfig
 from flawsmith.data import images
 from flawsmith.errors import RunError
 from flawsmith.files import digest
+from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
@@ -65,8 +66,8 @@ def screen(run: Run, data: Dataset | None = None) -> Path:
     with stage(run, "screen", inputs, outputs=[path, run.path("gate", "gate.json")]) as work:
         if work.done:
             return path
-        describer = Describer(extractor, 2 * config.generate.visible)
-        describer.remember(run.path("state", "screen.safetensors"))
+        cached = FeatureCache(extractor, run.path("state", "features"))
+        describer = Describer(cached, 2 * config.generate.visible)
         products = sorted({shot.product for shot in data.split.shots})
         verdicts: list[Verdict] = []
         with progress("screen", len(samples), "samples") as advance:
@@ -76,7 +77,6 @@ def screen(run: Run, data: Dataset | None = None) -> Path:
             for product in products:
                 shown = (_shown(run, one, data, normals) for one in samples if one.product == product)
                 verdicts += judge(gate, product, shown, describer, run.folder, advance)
-                describer.keep()
         gate.save(run.path("gate"))
         write_scores(path, verdicts)
         kept = sum(verdict.kept for verdict in verdicts)

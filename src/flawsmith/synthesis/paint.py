@@ -12,7 +12,7 @@ import numpy as np
 from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.data.masks.poses import apply_pose_image, apply_pose_mask
-from flawsmith.data.photographs import Photograph, Pictures, fullest, windows_over
+from flawsmith.data.photographs import Photograph, Photographs, fullest, windows_over
 from flawsmith.data.poisson import blended
 from flawsmith.data.split import Split
 from flawsmith.data.tensors import image_tensor, mask_tensor
@@ -110,7 +110,7 @@ class _Canvas:
 class Painter:
     """Paints batches of plan lines with one generator."""
 
-    def __init__(self, config: Config, generator: Generator, size: int, split: Split, photographs: Pictures) -> None:
+    def __init__(self, config: Config, generator: Generator, size: int, split: Split, photographs: Photographs) -> None:
         self.generator = generator
         self._config, self._size, self._photographs = config, size, photographs
         self._by_id = {example.id: example for example in (*split.normals, *split.shots)}

@@ -16,8 +16,10 @@ import numpy as np
 
 from flawsmith.config import Config
 from flawsmith.data import images
-from flawsmith.data.masks.poses import Pose, Turn, apply_pose_mask, pose_mask, procedural, with_outline
-from flawsmith.data.photographs import Pictures
+from flawsmith.data.masks.parts import with_outline
+from flawsmith.data.masks.poses import Pose, Turn, apply_pose_mask, pose_mask
+from flawsmith.data.masks.shapes import procedural
+from flawsmith.data.photographs import Photographs
 from flawsmith.data.poisson import grown
 from flawsmith.data.split import Split
 from flawsmith.errors import DataError
@@ -200,7 +202,7 @@ def _choose(
         source = "shots"
         parsed = parsed_prompt(config, data.split)
         shot, pose = prompted_pose(parsed, shots, normal, data.photographs, rng, turn=config.generate.turn)
-        appearance = parsed.look
+        appearance = parsed.appearance
     elif source == "shots":
         pose = _pose(config, shot, normal, data.photographs, rng)
     # Another product's outline says nothing of this one's.
@@ -217,7 +219,7 @@ def _choose(
     )
 
 
-def _pose(config: Config, shot: Example, normal: Example, photographs: Pictures, rng: np.random.Generator) -> Pose:
+def _pose(config: Config, shot: Example, normal: Example, photographs: Photographs, rng: np.random.Generator) -> Pose:
     """Return a pose whose mask really lies in the picture."""
     mask = photographs.read(shot).mask
     assert mask is not None
@@ -236,7 +238,7 @@ def _pose(config: Config, shot: Example, normal: Example, photographs: Pictures,
 
 
 def asked_mask(
-    line: PlanLine, normal: Example, shot: Example, shots: Sequence[Example], photographs: Pictures, turn: Turn
+    line: PlanLine, normal: Example, shot: Example, shots: Sequence[Example], photographs: Photographs, turn: Turn
 ) -> np.ndarray:
     """Return where a plan line wants damage, bool (H,W) of the normal's size, never empty.
 

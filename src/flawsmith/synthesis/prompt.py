@@ -9,7 +9,7 @@ import numpy as np
 from flawsmith.config import Config
 from flawsmith.data.masks.poses import Pose, Turn, apply_pose_mask, pose_mask
 from flawsmith.data.masks.prompt_parser import SIZES, ParsedPrompt, parse
-from flawsmith.data.photographs import Pictures
+from flawsmith.data.photographs import Photographs
 from flawsmith.data.split import Split
 from flawsmith.types import Example
 
@@ -43,7 +43,7 @@ def prompted_pose(
     parsed: ParsedPrompt,
     shots: Sequence[Example],
     normal: Example,
-    photographs: Pictures,
+    photographs: Photographs,
     rng: np.random.Generator,
     *,
     turn: Turn,
@@ -74,7 +74,7 @@ def prompted_pose(
     return best[1], best[2]
 
 
-def _fitting(parsed: ParsedPrompt, shots: Sequence[Example], photographs: Pictures) -> list[Example]:
+def _fitting(parsed: ParsedPrompt, shots: Sequence[Example], photographs: Photographs) -> list[Example]:
     """Return the third of the shots that are longest, thinnest, faintest ... of their type."""
     wants = [
         (number, -1.0 if word in ("long", "wide", "severe") else 1.0)
@@ -83,7 +83,7 @@ def _fitting(parsed: ParsedPrompt, shots: Sequence[Example], photographs: Pictur
     ]
     if not wants:
         return list(shots)
-    measures = np.array([photographs.look(example) for example in shots])
+    measures = np.array([photographs.appearance(example) for example in shots])
     ranks = measures.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
     score = sum(sign * ranks[:, number] for number, sign in wants)
     order = np.argsort(score, kind="stable")

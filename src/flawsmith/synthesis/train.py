@@ -15,7 +15,7 @@ import torch
 from flawsmith import registry
 from flawsmith.config import Config, Settings, validate
 from flawsmith.data.augmentation import View, damage_view, loosened, normal_view
-from flawsmith.data.photographs import Pictures, windows_over
+from flawsmith.data.photographs import Photographs, windows_over
 from flawsmith.data.split import Split
 from flawsmith.data.tensors import image_tensor, mask_tensor
 from flawsmith.errors import ConfigError
@@ -170,7 +170,7 @@ class LabelledView:
     """"" = a normal part."""
 
 
-def _fit(run: Run, generator: Generator, job: Job, photographs: Pictures, size: int, stamp: str) -> list[float]:
+def _fit(run: Run, generator: Generator, job: Job, photographs: Photographs, size: int, stamp: str) -> list[float]:
     """Train one model and calibrate it; return the loss of every step."""
     config = run.config
     encoded = _encoded(run, generator, job, photographs, size, stamp)
@@ -207,7 +207,7 @@ def _fit(run: Run, generator: Generator, job: Job, photographs: Pictures, size: 
     return trainer.losses
 
 
-def _encoded(run: Run, generator: Generator, job: Job, photographs: Pictures, size: int, stamp: str) -> Encoded:
+def _encoded(run: Run, generator: Generator, job: Job, photographs: Photographs, size: int, stamp: str) -> Encoded:
     """Encode the job's views, or read them back when a killed run had finished that."""
     path = run.path("state", *job.name.split("/"), "views.safetensors")
     if path.exists():
@@ -225,7 +225,7 @@ def _encoded(run: Run, generator: Generator, job: Job, photographs: Pictures, si
     return encoded
 
 
-def views(config: Config, job: Job, photographs: Pictures, size: int) -> Iterator[LabelledView]:
+def views(config: Config, job: Job, photographs: Photographs, size: int) -> Iterator[LabelledView]:
     """Yield augmented views of every shot in turn and, in between, views of normal parts."""
     rng = np.random.default_rng((config.seed, 21))
     owed, lone, turn = 0.0, not generator_class(config).needs_mask, config.train.turn

@@ -204,7 +204,7 @@ def _said(detector: Detector, found: Prediction) -> list[Tensor]:
 
 def _well_formed(detector: Detector, found: Prediction, image: Tensor) -> None:
     count, _, height, width = image.shape
-    shapes = {"anomaly_map": (count, 1, height, width), "score": (count,), "defect": (count, len(_DEFECTS))}
+    shapes = {"anomaly_map": (count, 1, height, width), "score": (count,), "probabilities": (count, len(_DEFECTS))}
     for task, part in _PARTS.items():
         value = getattr(found, part)
         if task not in detector.tells:

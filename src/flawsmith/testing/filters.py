@@ -1,4 +1,4 @@
-"""The checks of filters, on line-ups with small made-up features."""
+"""The checks of filters: `check_filter(MyFilter)` asks it about small screening sets with made-up features."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DEFECTS = ("bar", "disc")
 _SIDE = 48
 
 
-def example_lineup(count: int = 16, *, seed: int = 0, damaged: bool = True, own: bool = True) -> ScreeningSet:
+def example_screening_set(count: int = 16, *, seed: int = 0, damaged: bool = True, own: bool = True) -> ScreeningSet:
     """Return windows of a grainy surface with dark discs and bars in turns, described by plain averages.
 
     Args:
@@ -45,7 +45,7 @@ def example_lineup(count: int = 16, *, seed: int = 0, damaged: bool = True, own:
 
 
 def described(image: Tensor, mask: Tensor, below: Tensor, defect: tuple[str, ...], *, own: bool = True) -> ScreeningSet:
-    """Return a line-up of windows, float32 (N,3,S,S), bool (N,S,S), float32 (N,3,S,S), with small made-up features."""
+    """Return a screening set of windows (N,3,S,S), masks bool (N,S,S) and normal windows, with small made-up features."""
     count = len(image)
     one, other = (_features(part, mask) for part in (image, below))
     changed = (image - below).abs().amax(1) > 0.048
@@ -81,8 +81,8 @@ def filter_settings_round_trip(plugin: type[Filter]) -> None:
 
 
 def scores_are_named_and_shaped(plugin: type[Filter]) -> None:
-    """Trainer and score return the very names that are declared, each with a reason: float32 (N,), finite or NaN."""
-    made, shots = example_lineup(9, seed=1), example_lineup(16, own=False)
+    """`fit` and `score` return the very names that are declared, each with a reason: float32 (N,), finite or NaN."""
+    made, shots = example_screening_set(9, seed=1), example_screening_set(16, own=False)
     found, left_out, _ = _fitted(plugin, made)
     assert plugin.scores and all(plugin.scores.values()), "every score needs a few words that say what is wrong"
     for told, judged in ((found, made), (left_out, shots)):
@@ -96,7 +96,7 @@ def scores_are_named_and_shaped(plugin: type[Filter]) -> None:
 
 def same_pictures_same_scores(plugin: type[Filter]) -> None:
     """The same bytes again, and the pictures are left as they were."""
-    made = example_lineup(9, seed=1)
+    made = example_screening_set(9, seed=1)
     before = {name: made.vector[name].clone() for name in made.vector} | {"image": made.image.clone()}
     first, _, member = _fitted(plugin, made)
     again = member.score(made)
@@ -110,7 +110,7 @@ def same_pictures_same_scores(plugin: type[Filter]) -> None:
 
 def a_saved_gate_judges_alike(plugin: type[Filter]) -> None:
     """`restore` of `state` in a fresh filter gives the same bytes, and the state is tensors alone."""
-    made = example_lineup(9, seed=1)
+    made = example_screening_set(9, seed=1)
     found, _, member = _fitted(plugin, made)
     state = member.state()
     assert all(isinstance(value, Tensor) for value in state.values()), "the state holds something else than tensors"
@@ -122,8 +122,8 @@ def a_saved_gate_judges_alike(plugin: type[Filter]) -> None:
 
 
 def neighbours_do_not_matter(plugin: type[Filter]) -> None:
-    """What stands behind a picture in the line-up changes nothing of its scores."""
-    made = example_lineup(9, seed=1)
+    """The pictures behind a picture in the set change nothing of its scores."""
+    made = example_screening_set(9, seed=1)
     found, _, member = _fitted(plugin, made)
     fewer = member.score(made.rows(range(5)))
     for name, values in fewer.items():
@@ -131,13 +131,13 @@ def neighbours_do_not_matter(plugin: type[Filter]) -> None:
 
 
 def what_is_unknown_is_abstained_from(plugin: type[Filter]) -> None:
-    """Without the normal photograph, few shots, no normal parts or no picture at all: NaN or a number, never an error."""
-    made = example_lineup(5, seed=1)
+    """Without normal photograph, with few shots, no normal parts or no picture: NaN or a number, never an error."""
+    made = example_screening_set(5, seed=1)
     nothing = {name: torch.full_like(value, torch.nan) for name, value in made.beneath.items()}
     no, none = torch.zeros(5, dtype=torch.bool), torch.zeros_like(made.below)
     changed, moved = torch.zeros_like(made.changed), made.moved * torch.nan
     bare = replace(made, own=no, compared=no, below=none, beneath=nothing, changed=changed, moved=moved)
-    every, normals = example_lineup(16, own=False), example_lineup(6, seed=3, damaged=False)
+    every, normals = example_screening_set(16, own=False), example_screening_set(6, seed=3, damaged=False)
     for shots in (2, 16):
         for normal in (0, 6):
             member = plugin(plugin.Settings(), _DEFECTS)
@@ -150,10 +150,10 @@ def what_is_unknown_is_abstained_from(plugin: type[Filter]) -> None:
 
 
 def what_is_wrong_scores_lower(plugin: type[Filter]) -> None:
-    """Fresh damage of the same make scores higher, in the middle, than at least one sort of what must not pass."""
-    good, shots = example_lineup(16, seed=5), example_lineup(16, own=False)
+    """Fresh damage of the same make has a higher median score than at least one kind of what must not pass."""
+    good, shots = example_screening_set(16, seed=5), example_screening_set(16, own=False)
     member = plugin(plugin.Settings(), _DEFECTS)
-    member.fit(shots, example_lineup(12, seed=3, damaged=False))
+    member.fit(shots, example_screening_set(12, seed=3, damaged=False))
     told = _middles(member, good)
     found = []
     for name, judged in {**_wrong(good), "copies of shots": shots}.items():
@@ -212,7 +212,7 @@ def check_filter(plugin: type[Filter]) -> None:
 
 def _fitted(plugin: type[Filter], made: ScreeningSet) -> tuple[dict[str, Tensor], dict[str, Tensor], Filter]:
     member = plugin(plugin.Settings(), _DEFECTS)
-    left_out = member.fit(example_lineup(16, own=False), example_lineup(12, seed=3, damaged=False))
+    left_out = member.fit(example_screening_set(16, own=False), example_screening_set(12, seed=3, damaged=False))
     return member.score(made), left_out, member
 
 

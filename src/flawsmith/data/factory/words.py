@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from flawsmith.data.factory.hit import Hit
+from flawsmith.data.masks.prompt_parser import SIZES
 
 _SURFACE = {
     "steel": "brushed steel", "milled": "milled metal", "cast": "cast metal", "magnet": "a dark magnetic tile",
@@ -58,7 +59,9 @@ def caption(surface: str, facts: dict[str, Any]) -> str:
 
 def size(extent: float) -> str:
     """Return the word for a longer side, as a share of the picture's."""
-    return "tiny" if extent < 0.07 else "small" if extent < 0.17 else "large" if extent > 0.4 else "medium"
+    if extent > SIZES["large"][0]:
+        return "large"
+    return next(word for word, (_, most) in SIZES.items() if extent < most or word == "medium")
 
 
 def place(x: float, y: float) -> str:

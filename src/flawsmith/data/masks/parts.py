@@ -1,4 +1,4 @@
-"""Where the part is in a photograph, and how it lies there.
+"""Where the part is in a photograph, how it lies there, and what its outline tells.
 
 A surface fills the picture; a part lies on a backdrop that is plain, though seldom evenly lit. The backdrop is fitted
 to the picture's border as a quadratic of the place, robustly; the part is what departs from it. Its outline is put at
@@ -215,6 +215,51 @@ def fit_outline(shot: Mask, normal: Mask, damage: Mask, start: np.ndarray) -> np
     tree = cKDTree(goal)
     tried = [_closer(points, goal, tree, begin, 4) for begin in _starts(shot, goal, start)]
     return _closer(points, goal, tree, min(tried, key=lambda found: found[1])[0], 16)[0]
+
+
+def with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, *, reach: float = 0.6, sliver: float = 0.014) -> Mask:
+    """Return a posed damage grown by where the part itself has another shape there, bool (H,W).
+
+    A broken tip or a bent thread changes the part's outline, and labels mark the damage, not the air where the normal
+    part would have gone on. Without that the normal outline would stay beside the damaged one.
+
+    Args:
+        posed: bool (H,W): the shot's damage in the normal's picture.
+        shot_part: bool (H,W): the shot's part, posed likewise.
+        normal_part: bool (H,W).
+        reach: How far from the damage the outline is taken over, as a share of the root of the damage's area.
+        sliver: As a share of the picture's longer side; thinner differences are misfits of the two outlines, and so are
+            those no thicker than what differs farther along the outline, where there is no damage: a rim taken over
+            for a part that lies a little otherwise would be drawn twice.
+    """
+    if not posed.any():
+        return posed
+    far = cv2.distanceTransform((~posed).astype(np.uint8), cv2.DIST_L2, 5)
+    within = max(3.0, reach * float(np.sqrt(posed.sum())))
+    near = far <= within
+    differs = (shot_part ^ normal_part).astype(np.uint8)
+    deep = cv2.distanceTransform(differs, cv2.DIST_L2, 5)[(far > within) & (far <= 3 * within)]
+    misfit = 2 * float(deep.max()) if deep.size else 0.0
+    width = max(3, round(sliver * max(posed.shape)), round(misfit) + 1)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
+    apart = cv2.morphologyEx(differs, cv2.MORPH_OPEN, disc) > 0
+    labels = cv2.connectedComponents((posed | (apart & near)).astype(np.uint8), connectivity=8)[1]
+    joined = np.isin(labels, np.unique(labels[posed])) & (labels > 0)
+    # What the damage cuts off the normal part, a tip beyond a break, goes with it if the shot has nothing there: first
+    # what hangs by no more than a sliver, then what hangs by nothing.
+    for by in (disc, np.ones((1, 1), np.uint8)):
+        left = cv2.morphologyEx((normal_part & ~joined).astype(np.uint8), cv2.MORPH_OPEN, by)
+        _, pieces, stats, _ = cv2.connectedComponentsWithStats(left, connectivity=4)
+        sizes = stats[:, cv2.CC_STAT_AREA]
+        beside = cv2.dilate(joined.astype(np.uint8), disc) > 0
+        for piece in np.unique(pieces[beside & (pieces > 0)]):
+            loose = pieces == piece
+            small = sizes[piece] < min(sizes[1:].max(), 2 * posed.sum())
+            if small and (loose & ~shot_part).sum() > 0.5 * loose.sum():
+                joined |= (cv2.dilate(loose.astype(np.uint8), by) > 0) & normal_part
+    # The part's soft edge goes with it, or a thin ghost of it would stay in the air.
+    soft = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
+    return np.asarray(posed | (cv2.dilate((joined & ~posed).astype(np.uint8), soft) > 0))
 
 
 def _starts(shot: Mask, goal: np.ndarray, start: np.ndarray) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Where and in what shape to damage: real masks re-posed on other parts, and new shapes in their statistics.
+"""Where to damage: real masks posed anew, on a surface or on another part.
 
 A real damage carries the best knowledge of where damage happens. On a surface it may lie anywhere, turned and flipped,
 except that what touches an edge of the picture (a chipped border) stays at that edge. On a part it stays at its place
@@ -14,23 +14,17 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from flawsmith.data.masks import shapes
-from flawsmith.data.masks.parts import PartFrame, fit_outline, part_mask
+from flawsmith.data.masks.parts import PartFrame, fit_outline
 from flawsmith.errors import DataError
-
-__all__ = [
-    "PartFrame",
-    "Pose",
-    "apply_pose_image",
-    "apply_pose_mask",
-    "part_mask",
-    "pose_mask",
-    "procedural",
-    "with_outline",
-]
 
 Mask = np.ndarray
 Turn = Literal["free", "right", "none"]
+
+_SCALE = (0.8, 1.25)
+"""Of damage on surfaces: the range of sizes, log-uniform."""
+_ON_PART = 0.85
+"""Share of the damage (of what lies on the part in the shot) that must land on the other part."""
+_TRIES = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +36,6 @@ class Pose:
 
     matrix: tuple[tuple[float, float, float], tuple[float, float, float]]
     """2x3: x' = m00 x + m01 y + m02, y' = m10 x + m11 y + m12."""
-    flip: bool = False
-    """True: the picture is mirrored (the matrix has it already)."""
 
     @property
     def array(self) -> np.ndarray:
@@ -59,7 +51,7 @@ class Pose:
     def of(cls, matrix: np.ndarray) -> Pose:
         """Make a pose of a (2,3) or (3,3) matrix."""
         a, b = (tuple(float(value) for value in row) for row in matrix[:2])
-        return cls(((a[0], a[1], a[2]), (b[0], b[1], b[2])), bool(np.linalg.det(matrix[:2, :2]) < 0))
+        return cls(((a[0], a[1], a[2]), (b[0], b[1], b[2])))
 
     @classmethod
     def identity(cls) -> Pose:
@@ -67,8 +59,8 @@ class Pose:
         return cls(((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)))
 
     def to_json(self) -> dict[str, Any]:
-        """Return {"matrix": [[...], [...]], "flip": bool}."""
-        return {"matrix": [list(row) for row in self.matrix], "flip": self.flip}
+        """Return {"matrix": [[m00, m01, m02], [m10, m11, m12]]}."""
+        return {"matrix": [list(row) for row in self.matrix]}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Pose:
@@ -83,18 +75,16 @@ def pose_mask(
     rng: np.random.Generator,
     *,
     turn: Turn = "free",
-    flip: bool | None = None,
-    scale: tuple[float, float] = (0.8, 1.25),
     jitter: float = 1.0,
-    on_part: float = 0.85,
 ) -> Pose:
     """Return how to lay a shot's damage on a normal picture.
 
-    When the normal fills its picture (or the shot's part is unknown), the place, turn, flip and scale are random, and
+    When the normal fills its picture (or the shot's part is unknown), place, turn, mirroring and scale are random, and
     the damage lies wholly inside the picture, attached to the same border where it touches one. Otherwise the part
     frames are laid over each other and the jitter is small: a few degrees, a few per cent along the part. Damage of a
-    surface (a borrowed defect type, or a part that was not found) is thrown onto a part until most of it lies there.
-    Damage that hangs outside the shot's part stays where it is relative to the part.
+    surface (a transferred defect type, or a part that was not found) is thrown onto a part until most of it lies there.
+    Damage that hangs outside the shot's part stays where it is relative to the part. A pose whose damage misses the
+    part is drawn again, with less and less jitter; the best of all tries is returned.
 
     Args:
         shot_mask: bool (H,W), not empty.
@@ -102,11 +92,7 @@ def pose_mask(
         normal_part: bool (H',W'): the part in the normal picture.
         rng: All randomness.
         turn: For surfaces and round parts: any angle, right angles, or none (a brushed surface has a direction).
-        flip: Whether mirroring is allowed; None = on surfaces only.
-        scale: For surfaces: the range of sizes, log-uniform.
         jitter: For parts: 1 = up to 4 degrees, 4 % along, 1.5 % across, 4 % in size; 0 = none.
-        on_part: The least share of the damage (of what lies on the part in the shot) that must land on the part; it is
-            tried again, with less and less jitter, and the best try is returned.
 
     Raises:
         DataError: the shot's mask is empty.
@@ -121,18 +107,17 @@ def pose_mask(
     asked, hangs = points[on], not on.any()  # damage that hangs outside the part in the shot may do so here
     anywhere = surface and not normal_part.any()
     onto = np.argwhere(normal_part)[:, ::-1] if surface and not anywhere and not normal_part.all() else None
-    tries = 24
-    for attempt in range(tries):
+    for attempt in range(_TRIES):
         if base is None:
-            matrix = _surface_pose(points, shot_mask, normal_part.shape, rng, turn, flip is not False, scale)
+            matrix = _surface_pose(points, shot_mask, normal_part.shape, rng, turn)
             if onto is not None:  # the picture's borders are not the part's, and thin parts are seldom met by chance
                 matrix = _moved_onto(matrix, points, onto, rng)
         else:
-            calm = jitter * (1.0 if attempt < tries // 2 else 2 * (1 - (attempt + 1) / tries))
-            matrix = base @ _jittered(shot_part, rng, bool(flip), calm)
+            calm = jitter * (1.0 if attempt < _TRIES // 2 else 2 * (1 - (attempt + 1) / _TRIES))
+            matrix = base @ _jittered(shot_part, rng, calm)
         seen = _landed(points, matrix, np.ones_like(normal_part))
         score = 1.0 if hangs or anywhere else _landed(asked, matrix, normal_part)
-        score = min(score / on_part, 1.0) * (1.0 if seen >= 0.95 or base is None else seen)
+        score = min(score / _ON_PART, 1.0) * (1.0 if seen >= 0.95 or base is None else seen)
         if score > most:
             best, most = Pose.of(matrix), score
         if most >= 1.0:
@@ -186,7 +171,7 @@ def _laid(shot: Mask, normal: Mask, damage: Mask, rng: np.random.Generator, turn
     return fit_outline(shot, normal, damage, start)
 
 
-def _jittered(part: Mask, rng: np.random.Generator, flip: bool, jitter: float) -> np.ndarray:
+def _jittered(part: Mask, rng: np.random.Generator, jitter: float) -> np.ndarray:
     """A small move of the shot's part in its own picture, (3,3)."""
     frame = PartFrame.of(part)
     angle = float(rng.uniform(-1, 1)) * np.deg2rad(4) * jitter
@@ -194,24 +179,18 @@ def _jittered(part: Mask, rng: np.random.Generator, flip: bool, jitter: float) -
     along, across = rng.uniform(-1, 1, 2) * (0.04 * 3.5, 0.015 * 3.5) * jitter
     size = float(np.exp(rng.uniform(-1, 1) * 0.04 * jitter))
     cos, sin = size * np.cos(angle), size * np.sin(angle)
-    mirror = -1.0 if flip and rng.random() < 0.5 else 1.0
-    inner = np.array([[cos, -sin * mirror, along], [sin, cos * mirror, across], [0, 0, 1]])
+    inner = np.array([[cos, -sin, along], [sin, cos, across], [0, 0, 1]])
     return np.asarray(frame.matrix() @ inner @ np.linalg.inv(frame.matrix()))
 
 
 def _surface_pose(
-    points: np.ndarray,
-    mask: Mask,
-    shape: Sequence[int],
-    rng: np.random.Generator,
-    turn: Turn,
-    flip: bool,
-    scale: tuple[float, float],
+    points: np.ndarray, mask: Mask, shape: Sequence[int], rng: np.random.Generator, turn: Turn
 ) -> np.ndarray:
+    """Return a random similarity (2,3) that keeps the damage inside a picture of `shape`, at the border it touches."""
     height, width = mask.shape
     # (low side, high side) along x and y where the damage runs out of the picture
     touches = ((mask[:, 0].sum() >= 2, mask[:, -1].sum() >= 2), (mask[0].sum() >= 2, mask[-1].sum() >= 2))
-    size = float(np.exp(rng.uniform(np.log(scale[0]), np.log(scale[1]))))
+    size = float(np.exp(rng.uniform(np.log(_SCALE[0]), np.log(_SCALE[1]))))
     sizes = np.array([size, size])
     linear = np.eye(2)
     if any(touches[0]) or any(touches[1]):
@@ -219,12 +198,12 @@ def _surface_pose(
         for axis, ratio in ((0, shape[1] / width), (1, shape[0] / height)):
             if all(touches[axis]):
                 sizes[axis] = ratio
-            if flip and any(touches[axis]) == all(touches[axis]) and rng.random() < 0.5:
+            if any(touches[axis]) == all(touches[axis]) and rng.random() < 0.5:
                 linear[axis, axis] = -1.0
     else:
         angle = _turned(rng, turn)
         linear = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        if flip and rng.random() < 0.5:
+        if rng.random() < 0.5:
             linear[:, 0] *= -1
     corners = np.concatenate([points + step for step in ((-0.5, -0.5), (0.5, -0.5), (-0.5, 0.5), (0.5, 0.5))])
     extent = np.ptp(corners @ linear.T, axis=0)
@@ -275,51 +254,6 @@ def apply_pose_mask(mask: Mask, pose: Pose, shape: Sequence[int]) -> Mask:
     return np.asarray(posed)
 
 
-def with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, *, reach: float = 0.6, sliver: float = 0.014) -> Mask:
-    """Return a posed damage grown by where the part itself has another shape there, bool (H,W).
-
-    A broken tip or a bent thread changes the part's outline, and labels mark the damage, not the air where the normal
-    part would have gone on. Without that the normal outline would stay beside the damaged one.
-
-    Args:
-        posed: bool (H,W): the shot's damage in the normal's picture.
-        shot_part: bool (H,W): the shot's part, posed likewise.
-        normal_part: bool (H,W).
-        reach: How far from the damage the outline is taken over, as a share of the root of the damage's area.
-        sliver: As a share of the picture's longer side; thinner differences are misfits of the two outlines, and so are
-            those no thicker than what differs farther along the outline, where there is no damage: a rim taken over
-            for a part that lies a little otherwise would be drawn twice.
-    """
-    if not posed.any():
-        return posed
-    far = cv2.distanceTransform((~posed).astype(np.uint8), cv2.DIST_L2, 5)
-    within = max(3.0, reach * float(np.sqrt(posed.sum())))
-    near = far <= within
-    differs = (shot_part ^ normal_part).astype(np.uint8)
-    deep = cv2.distanceTransform(differs, cv2.DIST_L2, 5)[(far > within) & (far <= 3 * within)]
-    misfit = 2 * float(deep.max()) if deep.size else 0.0
-    width = max(3, round(sliver * max(posed.shape)), round(misfit) + 1)
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
-    apart = cv2.morphologyEx(differs, cv2.MORPH_OPEN, disc) > 0
-    labels = cv2.connectedComponents((posed | (apart & near)).astype(np.uint8), connectivity=8)[1]
-    joined = np.isin(labels, np.unique(labels[posed])) & (labels > 0)
-    # What the damage cuts off the normal part, a tip beyond a break, goes with it if the shot has nothing there: first
-    # what hangs by no more than a sliver, then what hangs by nothing.
-    for by in (disc, np.ones((1, 1), np.uint8)):
-        left = cv2.morphologyEx((normal_part & ~joined).astype(np.uint8), cv2.MORPH_OPEN, by)
-        _, pieces, stats, _ = cv2.connectedComponentsWithStats(left, connectivity=4)
-        sizes = stats[:, cv2.CC_STAT_AREA]
-        beside = cv2.dilate(joined.astype(np.uint8), disc) > 0
-        for piece in np.unique(pieces[beside & (pieces > 0)]):
-            loose = pieces == piece
-            small = sizes[piece] < min(sizes[1:].max(), 2 * posed.sum())
-            if small and (loose & ~shot_part).sum() > 0.5 * loose.sum():
-                joined |= (cv2.dilate(loose.astype(np.uint8), by) > 0) & normal_part
-    # The part's soft edge goes with it, or a thin ghost of it would stay in the air.
-    soft = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
-    return np.asarray(posed | (cv2.dilate((joined & ~posed).astype(np.uint8), soft) > 0))
-
-
 def apply_pose_image(picture: np.ndarray, pose: Pose, shape: Sequence[int]) -> tuple[np.ndarray, Mask]:
     """Return a shot's picture laid over the normal's, and where it is the shot itself.
 
@@ -340,42 +274,3 @@ def apply_pose_image(picture: np.ndarray, pose: Pose, shape: Sequence[int]) -> t
     within = np.clip(laid, source.min(), source.max()).reshape(size[1], size[0], -1)
     valid = cv2.warpAffine(np.ones(picture.shape[:2], np.uint8), matrix, size, flags=cv2.INTER_NEAREST, borderValue=0)
     return within.astype(np.float32, copy=False), np.asarray(valid > 0)
-
-
-def procedural(
-    kind_masks: Sequence[Mask], shape: Sequence[int], part: Mask, rng: np.random.Generator, *, turn: Turn = "free"
-) -> Mask:
-    """Return a new damage shape in the statistics of a defect type's real masks, on the part; bool (H,W), never empty.
-
-    One real mask is drawn for its area, elongation and thickness. The new shape is that mask bent elastically, or for a
-    thin defect type a random walk of the same length and thickness, or for a compact defect type a blob of smoothed
-    noise.
-
-    Args:
-        kind_masks: bool masks of any sizes, at the normal's own scale; empty ones are left out.
-        shape: (H,W) of the normal.
-        part: bool (H,W): where damage may lie; all False counts as everywhere.
-        rng: All randomness.
-        turn: As for `pose_mask`.
-
-    Raises:
-        DataError: no mask has damage.
-    """
-    real = [mask for mask in kind_masks if mask.any()]
-    if not real:
-        raise DataError("no real mask to take new shapes after: give at least one mask that is not empty")
-    part = part if part.any() else np.ones(tuple(shape[:2]), bool)
-    like = real[int(rng.integers(len(real)))]
-    for _ in range(8):
-        new = shapes.vary(like, rng)
-        pose = pose_mask(new, np.ones_like(new), part, rng, turn=turn)
-        posed = apply_pose_mask(new, pose, shape)
-        if (posed & part).sum() >= 0.5 * posed.sum() > 0:
-            return np.asarray(posed & part)
-    kept = np.asarray(posed & part)
-    if kept.any():
-        return kept
-    inside = np.argwhere(part)
-    row, column = inside[int(rng.integers(len(inside)))]
-    kept[row, column] = True
-    return kept

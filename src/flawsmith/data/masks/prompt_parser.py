@@ -1,11 +1,10 @@
-"""A plain sentence -> what to paint: defect, place, size, shape, severity. English and Korean, a small grammar, no model.
+"""A plain sentence -> what to paint: defect type, place, size, shape, severity. English and Korean, no model.
 
     parse("a long thin scratch near the top left", ["scratch", "dent"], ["steel"])
     parse("왼쪽 위에 길고 가는 스크래치", ["scratch", "dent"], ["steel"])
 
-Words of the built-in vocabulary are known, and the words in the names of the data's defects and products. A sentence
-with any other word is refused with what is known: a word that is passed over in silence would be a parsed that is not
-met.
+The built-in vocabulary is known, and the words in the names of the data's defect types and products. A sentence with
+any other word is refused with what is known: a word that is passed over in silence would be a wish that is not met.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ class ParsedPrompt:
     """What a sentence asks for; "" and None = it does not say."""
 
     defect: str
-    """One of the data's defects."""
+    """One of the data's defect types."""
     product: str = ""
     """One of the data's products."""
     across: str = ""
@@ -42,13 +41,13 @@ class ParsedPrompt:
     """faint or severe, among the defect's own."""
 
     @property
-    def look(self) -> str:
-        """The words of size and severity that go into the prompt; the built-in backbone was taught with them."""
+    def appearance(self) -> str:
+        """The words of size and severity for the backbone's prompt; the built-in backbone was taught with them."""
         return " ".join(word for word in (self.size, self.severity) if word and word != "medium")
 
     @property
     def place(self) -> tuple[float, float] | None:
-        """Where, as shares of the picture's width and height."""
+        """Where the damage is asked for, as shares of the picture's width and height; None = anywhere."""
         if not (self.across or self.down):
             return None
         return _SHARE[self.across or "middle"], _SHARE[self.down or "middle"]
@@ -163,12 +162,12 @@ def parse(sentence: str, defects: Sequence[str], products: Sequence[str] = ()) -
     Raises:
         ConfigError: a word is unknown, or no defect, more than one, or two that exclude each other are named.
     """
-    own = _own_words(defects, products)
+    names = _words_of_names(defects, products)
     found: dict[str, list[str]] = {}
     said: set[str] = set()
     unknown: list[str] = []
     for word in _words(sentence):
-        pieces = _pieces(word, own)
+        pieces = _pieces(word, names)
         if not pieces:
             unknown.append(word)
         for piece in pieces:
@@ -193,7 +192,7 @@ def parse(sentence: str, defects: Sequence[str], products: Sequence[str] = ()) -
 def known(defects: Sequence[str], products: Sequence[str] = ()) -> str:
     """Return the words that may be used, as a sentence's end."""
     return (
-        f"known are the defects {', '.join(defects)}; the places left, right, top, bottom, middle, edge; "
+        f"known are the defect types {', '.join(defects)}; the places left, right, top, bottom, middle, edge; "
         f"the sizes {', '.join(SIZES)}; long, short, thin, wide; faint, severe"
         + (f"; the products {', '.join(products)}" if products else "")
         + "; and their Korean words"
@@ -215,7 +214,7 @@ def _defect(sentence: str, said: set[str], meant: Sequence[str], defects: Sequen
         return best[0]
     if best:
         raise ConfigError(f"--prompt: {sentence!r} may mean {' or '.join(best)}; say which")
-    missing = f"no shots show {', '.join(meant)} here" if meant else f"{sentence!r} names no defect of damage"
+    missing = f"no shots show {', '.join(meant)} here" if meant else f"{sentence!r} names no defect type"
     raise ConfigError(f"--prompt: {missing}; {known(defects)}")
 
 
@@ -225,7 +224,7 @@ def _single(part: str, values: Sequence[str]) -> str:
     return values[0] if values else ""
 
 
-def _own_words(defects: Sequence[str], products: Sequence[str]) -> frozenset[str]:
+def _words_of_names(defects: Sequence[str], products: Sequence[str]) -> frozenset[str]:
     return frozenset(word for name in (*defects, *products) for word in _split(name))
 
 
@@ -241,24 +240,24 @@ def _words(sentence: str) -> Iterator[str]:
             yield word
 
 
-def _pieces(word: str, own: frozenset[str]) -> tuple[str, ...]:
+def _pieces(word: str, names: frozenset[str]) -> tuple[str, ...]:
     """Return the known words that a word is made of, () when it is not; only Korean glues its words."""
-    if word in own or word in _VOCABULARY:
+    if word in names or word in _VOCABULARY:
         return (word,)
-    if word.endswith("s") and word[:-1] in own:
+    if word.endswith("s") and word[:-1] in names:
         return (word[:-1],)
-    return _glued(word, own) if _HANGUL.search(word) else ()
+    return _glued(word, names) if _HANGUL.search(word) else ()
 
 
 @lru_cache(maxsize=512)
-def _glued(word: str, own: frozenset[str]) -> tuple[str, ...]:
+def _glued(word: str, names: frozenset[str]) -> tuple[str, ...]:
     for length in range(len(word), 0, -1):
         first = word[:length]
-        if first not in own and first not in _VOCABULARY:
+        if first not in names and first not in _VOCABULARY:
             continue
         if length == len(word):
             return (first,)
-        rest = _glued(word[length:], own)
+        rest = _glued(word[length:], names)
         if rest:
             return (first, *rest)
     return ()

@@ -5,10 +5,14 @@ The shapes keep what makes a sort of damage recognisable: how large it is, how l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
+from flawsmith.data.masks.poses import Turn, apply_pose_mask, pose_mask
 from flawsmith.data.tiling import thickness
+from flawsmith.errors import DataError
 
 Mask = np.ndarray
 
@@ -34,6 +38,45 @@ def vary(mask: Mask, rng: np.random.Generator) -> Mask:
     spread = np.cov(np.stack([columns, rows])) + np.eye(2) / 12 if area > 1 else np.eye(2) / 12
     low, high = np.linalg.eigvalsh(spread)
     return _framed(blob(area, float(np.sqrt(high / low)), rng), mask)
+
+
+def procedural(
+    kind_masks: Sequence[Mask], shape: Sequence[int], part: Mask, rng: np.random.Generator, *, turn: Turn = "free"
+) -> Mask:
+    """Return a new damage shape in the statistics of a defect type's real masks, on the part; bool (H,W), never empty.
+
+    One real mask is drawn for its area, elongation and thickness. The new shape is that mask bent elastically, or for a
+    thin defect type a random walk of the same length and thickness, or for a compact defect type a blob of smoothed
+    noise.
+
+    Args:
+        kind_masks: bool masks of any sizes, at the normal's own scale; empty ones are left out.
+        shape: (H,W) of the normal.
+        part: bool (H,W): where damage may lie; all False counts as everywhere.
+        rng: All randomness.
+        turn: As for `pose_mask`.
+
+    Raises:
+        DataError: no mask has damage.
+    """
+    real = [mask for mask in kind_masks if mask.any()]
+    if not real:
+        raise DataError("no real mask to take new shapes after: give at least one mask that is not empty")
+    part = part if part.any() else np.ones(tuple(shape[:2]), bool)
+    like = real[int(rng.integers(len(real)))]
+    for _ in range(8):
+        new = vary(like, rng)
+        pose = pose_mask(new, np.ones_like(new), part, rng, turn=turn)
+        posed = apply_pose_mask(new, pose, shape)
+        if (posed & part).sum() >= 0.5 * posed.sum() > 0:
+            return np.asarray(posed & part)
+    kept = np.asarray(posed & part)
+    if kept.any():
+        return kept
+    inside = np.argwhere(part)
+    row, column = inside[int(rng.integers(len(inside)))]
+    kept[row, column] = True
+    return kept
 
 
 def elastic(mask: Mask, rng: np.random.Generator, strength: float = 1.0) -> Mask:

@@ -19,7 +19,7 @@ class Extractor(nn.Module):
     fingerprint: str
     """First 12 hex digits of the SHA-256 of its weights."""
     strides: tuple[int, ...]
-    """Pixels a cell of each of the `maps` covers, finest first."""
+    """Pixels along a side that a cell of each of the `maps` covers, finest first."""
     channels: tuple[int, ...]
     """Channels of each of the `maps`."""
     side: ClassVar[int] = 224
@@ -27,19 +27,23 @@ class Extractor(nn.Module):
 
     @abstractmethod
     def maps(self, image: Tensor) -> list[Tensor]:
-        """Return float32 (B,C_i,h_i,w_i), the finest depth first; h_i is about H / strides[i]."""
+        """Return float32 (B,C_i,h_i,w_i) per depth, the finest first; h_i is about H / strides[i]."""
 
     @abstractmethod
     def vector(self, image: Tensor) -> Tensor:
-        """Return float32 (B,D): one embedding a picture, scaled to the extractor's own side."""
+        """Return float32 (B,D): one embedding per picture, scaled to the extractor's own side."""
 
     def perceptual(self, image: Tensor) -> list[Tensor]:
+        """Return `perceptual_of` the pictures' maps."""
+        return self.perceptual_of(self.maps(image))
+
+    def perceptual_of(self, maps: list[Tensor]) -> list[Tensor]:
         """Return maps to compare: LPIPS is the sum over depths of the mean over places of their squared differences.
 
         Zhang et al., "The Unreasonable Effectiveness of Deep Features", CVPR 2018, equation 1; channels have unit
         length at each place. Depths weigh alike unless the extractor has learned weights (lpips-vgg).
         """
-        return [F.normalize(depth, dim=1) for depth in self.maps(image)]
+        return [F.normalize(depth, dim=1) for depth in maps]
 
     def probabilities(self, image: Tensor) -> Tensor | None:
         """Return float32 (B,K) class probabilities where the Inception score is defined on them, else None."""

@@ -61,9 +61,9 @@ class LpipsExtractor(Extractor):
         return self.maps(scaled(image, self.side))[-1].mean((2, 3))
 
     @torch.inference_mode()
-    def perceptual(self, image: Tensor) -> list[Tensor]:
+    def perceptual_of(self, maps: list[Tensor]) -> list[Tensor]:
         found = []
-        for depth, x in enumerate(self.maps(image)):
+        for depth, x in enumerate(maps):
             unit = x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10)
             found.append(unit * self.get_buffer(f"lin{depth}_model_1_weight").clamp_min(0).sqrt())
         return found

@@ -8,24 +8,18 @@
 
 No thresholds are sampled. Between two neighbouring scores of defects no curve bends, so it is enough to know how many
 normal scores lie above each distinct defect score: the normal ones are sorted once, as integers, and searched. Sums are
-sums of integers too, so neither the order of adding nor the way over the disk (`spill`) changes a bit.
+sums of integers too, so the order of adding does not change a bit.
 """
 
 from __future__ import annotations
 
-import bisect
-import errno
-import tempfile
-import weakref
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
-from flawsmith.errors import ConfigError, DataError, RunError, nearest
+from flawsmith.errors import ConfigError, DataError
 
 _ONE = 2.0**62
 """1 as a fixed-point number: sums of shares as such integers stay below 2**63 and do not depend on their order."""
@@ -51,7 +45,7 @@ class Ranked:
     regions: int
     """8-connected regions of defect; 0 = they were not asked for."""
     _curve: list[np.ndarray] = field(repr=False, compare=False)
-    """Rows (normal scores above, normal scores at or above, mean overlap in 1/_ONE), a row a distinct defect score."""
+    """int64 rows, one per distinct defect score: normal scores above, at or above, and mean overlap in 1/_ONE."""
 
     def aupro(self, limit: float = 0.3) -> float:
         """Return the area under the per-region-overlap curve up to a false-positive rate, divided by that rate.
@@ -89,24 +83,20 @@ class Ranked:
 class Ranking:
     """Gathers scores picture by picture and ranks them exactly.
 
-    Float32 scores take 4 bytes a normal and 8 a defect one. With `spill` they go to a folder whenever `memory` bytes of
-    them have gathered, sorted, in files without a name that vanish with this object even if the process is killed.
-    Float16 scores are only counted: constant memory.
+    Float32 scores take 4 bytes per normal score and 8 per defect score. Float16 scores are only counted, in constant
+    memory.
 
     Args:
         regions: Find the 8-connected regions of every mask, for `Ranked.aupro`.
-        spill: Folder that exists, on a disk, for more scores than fit into memory; None = memory alone.
-        memory: With `spill`, bytes of scores to gather before they are written; give half of what can be spared.
     """
 
-    def __init__(self, *, regions: bool = False, spill: str | Path | None = None, memory: int = 1 << 30) -> None:
-        if spill is not None and not Path(spill).is_dir():
-            raise ConfigError(f"Ranking: spill = {str(spill)!r} is not a folder; name one that exists, on a disk")
-        self._regions, self._spill, self._memory = regions, spill, memory
-        self._found = self._positives = self._negatives = self._bytes = 0
+    def __init__(self, *, regions: bool = False) -> None:
+        self._regions = regions
+        self._found = self._positives = self._negatives = 0
         self._dtype: np.dtype | None = None
-        self._held: tuple[list[np.ndarray], list[np.ndarray]] = [], []
-        self._shelves = _Shelf(np.uint32, spill), _Shelf(np.uint64, spill)
+        # Of float32 scores: keys of the normal ones (uint32), and of the defects with their region's area (uint64).
+        self._normals: list[np.ndarray] = []
+        self._defects: list[np.ndarray] = []
         # Of float16 scores, by key: normal, defects, and the defects' shares of their regions in two limbs of 31 bits.
         self._counts = np.zeros((4, 1 << 16), np.int64)
 
@@ -121,7 +111,6 @@ class Ranking:
         Raises:
             DataError: the shapes differ; a score is NaN or has more digits than float32; labels are fractions; there is
                 no score; float16 and float32 are mixed.
-            RunError: the spill folder is full or cannot be written; these scores are kept, do not add them again.
         """
         scores, labels = _checked(np.asarray(scores), np.asarray(labels), self._regions)
         if self._dtype not in (None, scores.dtype):
@@ -140,25 +129,21 @@ class Ranking:
                 np.add.at(self._counts[2], hit, share >> 31)
                 np.add.at(self._counts[3], hit, share & 0x7FFFFFFF)
             return
-        self._held[0].append(rest)
-        self._held[1].append(hit.astype(np.uint64) << np.uint64(32) | areas.astype(np.uint64))
-        self._bytes += 4 * len(rest) + 8 * len(hit)
-        if self._spill is not None and self._bytes >= self._memory:
-            self._sort_held()
+        self._normals.append(rest)
+        self._defects.append(hit.astype(np.uint64) << np.uint64(32) | areas.astype(np.uint64))
 
     def result(self) -> Ranked:
         """Return the figures of all that was added so far; more may be added afterwards.
 
         Raises:
             DataError: there is no defect or no normal score among them.
-            RunError: the spill folder is full or cannot be written.
         """
         positives, negatives = self._positives, self._negatives
         if not positives or not negatives:
             missing, total = "normal" if positives else "defect", positives + negatives
             raise DataError(f"Ranking: none of {total} scores is labelled {missing}; add some, a ranking needs both")
         won, ap, best, threshold, hits, overlap = 0, 0, -1.0, 0.0, 0, 0
-        curve = _Shelf(np.int64, self._spill)
+        curve: list[np.ndarray] = []
         for keys, gained, share, above, reached in self._steps():
             lost = 2 * negatives - above - reached
             won += (int(gained @ (lost >> 32)) << 32) + int(gained @ (lost & 0xFFFFFFFF))  # in one it may pass 63 bits
@@ -172,9 +157,9 @@ class Ranking:
             if self._regions:
                 share = overlap + np.cumsum(share)
                 overlap = int(share[-1])
-                curve.put(np.stack([above, reached, share], axis=1).ravel())
+                curve.append(np.stack([above, reached, share], axis=1).ravel())
         figures = won / (2 * positives * negatives), ap / int(_ONE), best, threshold
-        return Ranked(*figures, positives, negatives, self._found, curve.parts())
+        return Ranked(*figures, positives, negatives, self._found, curve)
 
     def _areas(self, labels: np.ndarray) -> np.ndarray:
         """Return the area of its region for each defect pixel, in reading order; 0 without regions."""
@@ -187,17 +172,6 @@ class Ranking:
                 self._found += count - 1
         return np.concatenate(found)
 
-    def _sort_held(self) -> None:
-        """Sort what was gathered since the last time into one more run."""
-        for held, shelf in zip(self._held, self._shelves, strict=True):
-            run: np.ndarray = np.concatenate([np.empty(0, shelf.defect), *held])
-            held[:] = [run]  # a full disk loses nothing
-            run.sort()
-            if len(run):
-                shelf.put(run)
-            held.clear()
-        self._bytes = 0
-
     def _steps(self) -> Iterator[tuple[np.ndarray, ...]]:
         """Yield distinct defect keys, falling, with their count, share of regions, normal scores above, at or above."""
         if self._dtype == np.float16:
@@ -207,14 +181,11 @@ class Ranking:
             shares = ((upper[keys].astype(object) << 31) + lower[keys]) // max(self._found, 1)
             yield keys.astype(np.uint16), defect[keys], shares.astype(np.int64), (reached - normal)[keys], reached[keys]
             return
-        self._sort_held()
-        normals, defects = (shelf.parts() for shelf in self._shelves)
-        ends = [len(run) for run in defects]
-        while any(ends):
-            starts = _starts(defects, ends)
-            packed = np.concatenate([run[a:b] for run, a, b in zip(defects, starts, ends, strict=True)])
-            packed.sort()
-            ends = starts
+        normals, defects = _sorted(self._normals), _sorted(self._defects)
+        end = len(defects)
+        while end:
+            start = _start(defects, end)
+            packed, end = defects[start:end], start
             keys = (packed >> np.uint64(32)).astype(np.uint32)
             first = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
             share = gained = np.diff(first, append=len(keys))
@@ -226,60 +197,37 @@ class Ranking:
             yield tuple(column[::-1] for column in columns)
 
 
-class _Shelf:
-    """Arrays of one type, in memory or one behind another in a nameless file."""
-
-    def __init__(self, defect: type, folder: str | Path | None) -> None:
-        self.defect, self._folder = defect, folder
-        self._parts: list[np.ndarray] = []
-        self._sizes: list[int] = []
-        self._file: Any = None
-
-    def put(self, part: np.ndarray) -> None:
-        if self._folder is None:
-            return self._parts.append(part)
-        try:
-            if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)
-                weakref.finalize(self, self._file.close)
-            self._file.seek(sum(self._sizes) * part.itemsize)
-            rest = part.view(np.uint8).data
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            why = "the disk is full; free some space" if full else f"cannot be written ({error.strerror}); allow it"
-            raise RunError(f"{self._folder}: {why}, or give Ranking(spill=...) a folder on another disk") from None
-        self._sizes.append(len(part))
-
-    def parts(self) -> list[np.ndarray]:
-        if self._file is None:
-            return self._parts[:]
-        whole = np.asarray(np.memmap(self._file, self.defect, mode="r", shape=(sum(self._sizes),)))
-        return np.split(whole, np.cumsum(self._sizes)[:-1])
+def _sorted(parts: list[np.ndarray]) -> np.ndarray:
+    """Return all entries in rising order, and leave them so: another result need not sort them again."""
+    if len(parts) > 1:
+        parts[:] = [np.concatenate(parts)]
+    parts[0].sort()
+    return parts[0]
 
 
-def _starts(runs: Sequence[np.ndarray], ends: Sequence[int]) -> list[int]:
-    """Return where, before `ends`, the highest _CHUNK entries or fewer begin, whatever the runs; no key is parted."""
+def _start(packed: np.ndarray, end: int) -> int:
+    """Return where, before `end`, the highest _CHUNK entries or fewer begin; entries of one key stay together."""
 
-    def below(key: int) -> list[int]:
-        return [int(run[:end].searchsorted(np.uint64(key << 32))) for run, end in zip(runs, ends, strict=True)]
+    def first(key: int) -> int:
+        return int(packed[:end].searchsorted(np.uint64(key << 32)))
 
-    fits = bisect.bisect_left(range(1 << 32), True, key=lambda key: sum(ends) - sum(below(key)) <= _CHUNK)
-    highest = max(int(run[end - 1]) >> 32 for run, end in zip(runs, ends, strict=True) if end)
-    return below(min(fits, highest))
+    if end <= _CHUNK:
+        return 0
+    key = int(packed[end - _CHUNK]) >> 32
+    begin = first(key)
+    if begin == end - _CHUNK:
+        return begin
+    above = first(key + 1)
+    return above if above < end else begin
 
 
-def _ranks(runs: Sequence[np.ndarray], keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return how many entries of sorted runs are below, and how many at or below, each of ascending keys."""
-    below, upto = np.zeros((2, len(keys)), np.int64)
-    for run in runs:
-        begin, end = run.searchsorted(keys[0]), run.searchsorted(keys[-1], "right")
-        low = begin + run[begin:end].searchsorted(keys)
-        tied = np.flatnonzero(run[np.minimum(low, len(run) - 1)] == keys)
-        below += low
-        low[tied] = begin + run[begin:end].searchsorted(keys[tied], "right")
-        upto += low
+def _ranks(normals: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many of the sorted normal keys are below, and how many at or below, each of ascending keys."""
+    begin, end = normals.searchsorted(keys[0]), normals.searchsorted(keys[-1], "right")
+    below = begin + normals[begin:end].searchsorted(keys)
+    upto = below.copy()
+    tied = np.flatnonzero(normals[np.minimum(below, len(normals) - 1)] == keys)
+    upto[tied] = begin + normals[begin:end].searchsorted(keys[tied], "right")
     return below, upto
 
 
@@ -293,9 +241,9 @@ def _checked(scores: np.ndarray, labels: np.ndarray, regions: bool) -> tuple[np.
         raise DataError(f"Ranking: regions need pictures (..., H, W) and not shape {scores.shape}; or regions=False")
     if labels.dtype.kind not in "biu" or scores.dtype.kind not in "fbiu":
         raise DataError(f"Ranking: {scores.dtype} scores, {labels.dtype} labels; give float32 scores and bool labels")
-    defect = np.float16 if scores.dtype == np.float16 else np.float32
+    dtype = np.float16 if scores.dtype == np.float16 else np.float32
     with np.errstate(over="ignore"):
-        taken = np.ascontiguousarray(scores, dtype=defect).reshape(scores.shape)
+        taken = np.ascontiguousarray(scores, dtype=dtype).reshape(scores.shape)
     if scores.dtype not in (np.float16, np.float32) and not np.array_equal(taken, scores, equal_nan=True):
         raise DataError(f"Ranking: {scores.dtype} scores that float32 cannot hold; round them by .astype(np.float32)")
     return taken, np.ascontiguousarray(labels, dtype=bool).reshape(scores.shape)
@@ -318,105 +266,3 @@ def _score(key: np.unsignedinteger) -> float:
     """Return the score of a key."""
     top = 1 << (8 * key.itemsize - 1)
     return float(np.array(int(key) ^ (top if key >= top else 2 * top - 1), key.dtype).view(f"f{key.itemsize}"))
-
-
-def histograms(
-    scores: Iterable[np.ndarray], labels: Iterable[np.ndarray], edges: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Count each picture's scores in common bins.
-
-    With edges at quantiles of the defect scores, AUROC and AP move by about half a bin's share of them, or less.
-
-    Args:
-        scores: A picture's scores each, any shape.
-        labels: Bool or integers of the same shapes; not 0 = defect.
-        edges: Rising, (B-1,); a score on an edge belongs to the bin above it.
-
-    Returns:
-        Defect counts and normal counts, int32 (pictures, B) each, bins from HIGH scores to low.
-    """
-    rows: tuple[list[np.ndarray], list[np.ndarray]] = [], []
-    for one, mask in zip(scores, labels, strict=True):
-        flat, hit = np.asarray(one).ravel(), np.asarray(mask).ravel() != 0
-        for side, part in zip(rows, (flat[hit], flat[~hit]), strict=True):
-            below = np.sort(part).searchsorted(edges)
-            side.append(np.diff(below, prepend=0, append=len(part))[::-1].astype(np.int32))
-    return np.array(rows[0]), np.array(rows[1])
-
-
-def weighted_ap(pos: np.ndarray, neg: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the average precision of resamples of pictures, on binned scores: ties inside a bin are one threshold.
-
-    For intervals; the point estimate belongs to `Ranking`, which is exact.
-
-    Args:
-        pos: Defect counts (P,B), bins from high scores to low, as `histograms` gives them.
-        neg: Sound counts (P,B).
-        weights: How often each picture is in each resample (R,P).
-
-    Returns:
-        float64 (R,); NaN where a resample has no defect score.
-    """
-    found = [np.zeros(0)]
-    for gained, wrong in _resampled(pos, neg, weights):
-        right = gained.cumsum(1)
-        flagged = np.maximum(right + wrong.cumsum(1), np.finfo(float).tiny)
-        with np.errstate(invalid="ignore"):
-            found.append((gained * right / flagged).sum(1) / right[:, -1])
-    return np.concatenate(found)
-
-
-def weighted_auroc(pos: np.ndarray, neg: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the AUROC of resamples of pictures, as `weighted_ap` does; NaN where a resample lacks a class."""
-    found = [np.zeros(0)]
-    for gained, wrong in _resampled(pos, neg, weights):
-        above = wrong.cumsum(1)
-        with np.errstate(invalid="ignore"):
-            found.append((gained * (above[:, -1:] - above + wrong / 2)).sum(1) / (gained.sum(1) * above[:, -1]))
-    return np.concatenate(found)
-
-
-def _resampled(pos: np.ndarray, neg: np.ndarray, weights: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (defect, normal) counts, float64 (r,B), in portions of resamples that take little memory."""
-    pos, neg, weights = (np.asarray(array, np.float64) for array in (pos, neg, weights))
-    if pos.shape != neg.shape or pos.ndim != 2 or weights.shape[1:] != (len(pos),):
-        raise DataError(f"resamples: {pos.shape}, {neg.shape}, {weights.shape}; give (P,B), (P,B) and (R,P)")
-    for start in range(0, len(weights), 64):
-        yield weights[start : start + 64] @ pos, weights[start : start + 64] @ neg
-
-
-def iou(mask_a: np.ndarray, mask_b: np.ndarray) -> float:
-    """Return intersection over union of two bool masks of one shape; 1 when both are empty, for then they agree."""
-    a, b = np.asarray(mask_a) != 0, np.asarray(mask_b) != 0
-    if a.shape != b.shape:
-        raise DataError(f"iou: the masks are {a.shape} and {b.shape}; give both in one shape")
-    union = np.count_nonzero(a | b)
-    return np.count_nonzero(a & b) / union if union else 1.0
-
-
-def accuracy(true: Sequence[Hashable], predicted: Sequence[Hashable]) -> float:
-    """Return the share of entries that are equal; `DataError` where the lengths differ or nothing is there."""
-    if len(true) != len(predicted) or not len(true):
-        raise DataError(f"accuracy: {len(true)} true and {len(predicted)} predicted; give as many of both, at least 1")
-    return sum(bool(t == p) for t, p in zip(true, predicted, strict=True)) / len(true)
-
-
-def confusion(true: Sequence[Hashable], predicted: Sequence[Hashable], defects: Sequence[Hashable]) -> np.ndarray:
-    """Return int64 (K,K): entry [i, j] counts what is truly defects[i] and was called defects[j].
-
-    Raises:
-        DataError: the lengths differ, or an entry is none of `defect types`.
-    """
-    if len(true) != len(predicted):
-        raise DataError(f"confusion: {len(true)} true and {len(predicted)} predicted; give as many of both")
-    place = {defect: index for index, defect in enumerate(defects)}
-    table = np.zeros((len(place), len(place)), np.int64)
-    try:
-        for t, p in zip(true, predicted, strict=True):
-            table[place[t], place[p]] += 1
-    except KeyError as error:
-        defect = error.args[0]
-        raise DataError(
-            f"confusion: {defect!r} is none of the defect types{nearest(str(defect), map(str, defects))}"
-        ) from None
-    return table
