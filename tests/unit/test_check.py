@@ -265,18 +265,18 @@ def test_the_estimate_counts_pairs(tmp_path: Path, count, pairs):
     assert sum(cost.wanted(config, {("nut", "dent"): 2, ("nut", "scratch"): 6}).values()) == 100
 
 
-def test_the_estimate_counts_what_the_gate_and_loans_ask_for(tmp_path: Path):
+def test_the_estimate_counts_what_the_gate_and_transfers_ask_for(tmp_path: Path):
     make(tmp_path)
     for index in range(4):
         images.write(tmp_path / f"bolt/train/good/{index}.png", photograph(300 + index))
     told = {"data": {"root": tmp_path, "shots": 1}, "generate": {"count": 10}}
-    loan = {"borrow": [{"from": "nut", "defect": "dent"}]}
+    transfer = {"transfer": [{"from": "nut", "defect": "dent"}]}
     gate = {"screen": {"enabled": True, "times": 1.5, "rounds": 2}}
-    for extra, pairs in (({}, 20), ({"generate": {"count": 10, **loan}}, 30), (gate, 30)):
+    for extra, pairs in (({}, 20), ({"generate": {"count": 10, **transfer}}, 30), (gate, 30)):
         found = check(validate(Config, {**told, **extra}))
         assert found.estimate["pairs"].startswith(f"{pairs} ("), extra
     assert found.estimate["pairs"].endswith("made again in up to 2 rounds")
-    wrong = {"count": 10, "borrow": [{"from": "nut", "defect": "rust"}]}
+    wrong = {"count": 10, "transfer": [{"from": "nut", "defect": "rust"}]}
     assert any("no shots of 'rust'" in error for error in check(validate(Config, {**told, "generate": wrong})).errors)
 
 

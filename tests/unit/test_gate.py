@@ -14,6 +14,7 @@ import torch
 from flawsmith import registry
 from flawsmith.config import ScreenConfig
 from flawsmith.errors import ConfigError, DataError
+from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.screening.describe import Describer, Shown
 from flawsmith.screening.gate import Gate, fit_gate, known_filters
 from flawsmith.testing import described, example_lineup, tiny_extractor
@@ -148,15 +149,15 @@ def test_kind_is_linear_discriminant_analysis():
     centres = np.array([[0, 0, 0, 0], [1.5, 1, 0, 0.5]])
     tokens = np.concatenate([rng.normal(size=(12, 4)) * [1, 0.5, 2, 1] + centre for centre in centres])
     judged = example_lineup(24, own=False)
-    judged = replace(judged, plugin=("bar",) * 12 + ("disc",) * 12)
+    judged = replace(judged, defect=("bar",) * 12 + ("disc",) * 12)
     judged = replace(judged, vector={**judged.vector, "tokens": torch.from_numpy(tokens).float()})
-    plugin = registry.get("filters", "defect")
+    plugin = registry.get("filters", "defect_type")
     member = plugin(plugin.Settings(shrinkage=0.3), DEFECTS)
-    left_out = member.fit(judged, example_lineup(2, damaged=False))["defect"]
+    left_out = member.fit(judged, example_lineup(2, damaged=False))["defect_type"]
     model = discriminant(solver="lsqr", shrinkage=0.3, priors=[0.5, 0.5]).fit(tokens, np.repeat([0, 1], 12))
     odds = model.decision_function(tokens) * np.repeat([-1, 1], 12)
     scale = (24 - 2) / 24  # ours divides by the degrees of freedom, theirs by the count
-    assert member.score(judged)["defect"].numpy() == pytest.approx(odds * scale, rel=1e-3, abs=1e-3)
+    assert member.score(judged)["defect_type"].numpy() == pytest.approx(odds * scale, rel=1e-3, abs=1e-3)
     right = 0
     for n in range(24):
         rest = np.arange(24) != n
@@ -167,23 +168,23 @@ def test_kind_is_linear_discriminant_analysis():
 
 
 def test_kind_is_off_where_it_cannot_tell():
-    plugin = registry.get("filters", "defect")
+    plugin = registry.get("filters", "defect_type")
     rng = torch.Generator().manual_seed(1)
     judged = example_lineup(16, own=False)
     guessing = replace(judged, vector={**judged.vector, "tokens": torch.randn(16, 5, generator=rng)})
     for shots, defects, why in (
         (guessing, DEFECTS, "not clearly better than guessing"),
         (judged.rows(range(5)), DEFECTS, r"too few shots to tell \(2 of a defect type"),
-        (judged.rows(range(0, 16, 2)), ("bar",), "one sort of damage"),
+        (judged.rows(range(0, 16, 2)), ("bar",), "one defect type"),
     ):
         member = plugin(plugin.Settings(), defects)
-        assert member.fit(shots, example_lineup(2, damaged=False))["defect"].isnan().all()
-        assert member.score(shots)["defect"].isnan().all()
+        assert member.fit(shots, example_lineup(2, damaged=False))["defect_type"].isnan().all()
+        assert member.score(shots)["defect_type"].isnan().all()
         assert " off" in member.said()
         assert re.search(why, member.said())
 
 
-def fitted(settings: ScreenConfig, shots: int = 16) -> Gate:
+def gate_of(settings: ScreenConfig, shots: int = 16) -> Gate:
     made = fit_gate(
         settings, DEFECTS, example_lineup(16, own=False).rows(range(shots)), example_lineup(12, seed=3, damaged=False)
     )
@@ -192,36 +193,35 @@ def fitted(settings: ScreenConfig, shots: int = 16) -> Gate:
 
 def test_thresholds_are_quantiles_of_left_out_shots():
     settings = ScreenConfig(filters=["seam", "realism"], quantile=0.1, slack=0.25)
-    gate = fitted(settings)
+    gate = gate_of(settings)
     told = fitted("seam")[1]["seam"].double().numpy().round(5)
     low, middle = np.quantile(told, 0.1), np.median(told)
     limit = gate.fitted_gates["steel"].limits["seam"]
     assert limit == pytest.approx(low - 0.25 * (middle - low), abs=1e-5)
     assert gate.fitted_gates["steel"].limits["realism.whole"] is None
     for row in gate.judge("steel", example_lineup(8, seed=5)):
-        below = row["scores"]["seam"] < limit
-        assert (
-            below == ("seam" in [reason["score"] for reason in row["reasons"]]) and row["thresholds"]["seam"] == limit
-        )
-    few = fitted(settings, shots=4).fitted_gates["steel"].limits
+        score = row.scores["seam"]
+        assert score is not None and row.thresholds["seam"] == limit
+        assert (score < limit) == ("seam" in [reason.score for reason in row.reasons])
+    few = gate_of(settings, shots=4).fitted_gates["steel"].limits
     assert few["seam"] is None and few["realism.grain"] == 0.25  # four shots give no quantile; what is absolute stays
 
 
 def test_keep_takes_the_best_of_what_stands_in_turn():
     rules: Any = {"realism.tokens": {"keep": 0.5}, "visible.tokens": {"keep": 0.5}, "realism.window": "off"}
     rules |= {"realism.grain": "off", "visible.tokens_all": "off"}
-    gate = fitted(ScreenConfig(filters=["realism", "visible"], thresholds=rules))
+    gate = gate_of(ScreenConfig(filters=["realism", "visible"], thresholds=rules))
     rows = gate.judge("steel", example_lineup(16, seed=5))
     for defect in DEFECTS:
-        own = [row for row in rows if row["defect"] == defect]
-        near = sorted(own, key=lambda row: -row["scores"]["realism.tokens"])[:4]
-        far = sorted(near, key=lambda row: -row["scores"]["visible.tokens"])[:2]
-        assert sorted(row["name"] for row in own if row["kept"]) == sorted(row["name"] for row in far)
-        assert all("visible.tokens" not in row["thresholds"] for row in own if row not in near)
+        own = [row for row in rows if row.defect == defect]
+        near = sorted(own, key=lambda row: -row.scores["realism.tokens"])[:4]
+        far = sorted(near, key=lambda row: -row.scores["visible.tokens"])[:2]
+        assert sorted(row.name for row in own if row.kept) == sorted(row.name for row in far)
+        assert all("visible.tokens" not in row.thresholds for row in own if row not in near)
 
 
 def test_a_gate_says_what_it_does_not_know():
-    gate = fitted(ScreenConfig(filters=["seam"]))
+    gate = gate_of(ScreenConfig(filters=["seam"]))
     with pytest.raises(ConfigError, match="'stel' is no product .* did you mean 'steel'"):
         gate.judge("stel", example_lineup(2))
     with pytest.raises(ConfigError, match="'disk' is no defect type .* did you mean 'disc'"):
@@ -242,24 +242,18 @@ def pair(side: int = 96, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 def test_a_picture_is_described_by_itself(tmp_path: Path):
     """Its numbers do not depend on its neighbours, nor on whether they were cached; the change is found."""
-    describer = Describer(tiny_extractor(), 0.048)
-    describer.remember(tmp_path / "features.safetensors")
     shown = [Shown(str(n), "bar", *pair(seed=n), source=str(n)) for n in range(3)]
-    every, last = describer.screening_set(shown), Describer(tiny_extractor(), 0.048).screening_set(shown[2:])
-    describer.keep()
-    again = Describer(tiny_extractor(), 0.048)
-    again.remember(tmp_path / "features.safetensors")
-    again.extractor.forward = again.extractor.maps = again.extractor.vector = None  # type: ignore[assignment]
-    cached = again.screening_set(shown[1:])
+    every = Describer(FeatureCache(tiny_extractor(), tmp_path), 0.048).screening_set(shown)
+    last = Describer(tiny_extractor(), 0.048).screening_set(shown[2:])
+    mute = tiny_extractor()
+    mute.maps = mute.vector = None  # type: ignore[assignment]
+    cached = Describer(FeatureCache(mute, tmp_path), 0.048).screening_set(shown[1:])
     for level in ("whole", "window", "tokens"):
         assert torch.equal(every.vector[level][2:], last.vector[level])
         assert torch.equal(every.beneath[level][1:], cached.beneath[level])
     assert torch.equal(every.moved[2:], last.moved) and torch.equal(every.moved[1:], cached.moved)
     overlap = (every.changed & every.mask).sum((1, 2)) / (every.changed | every.mask).sum((1, 2))
     assert (overlap > 0.95).all() and every.own.all() and (every.moved > 0).all()
-    torn = tmp_path / "features.safetensors"
-    torn.write_bytes(torn.read_bytes()[:100])
-    Describer(tiny_extractor(), 0.048).remember(torn)  # computed again, no error
 
 
 def test_the_change_is_seen_outside_the_label():

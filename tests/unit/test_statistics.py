@@ -149,7 +149,7 @@ def test_outcomes_survive_the_disk(evaluation_set: EvaluationSet, tmp_path: Path
     made.save(tmp_path / "deep" / "one.npz")
     back = Outcome.load(tmp_path / "deep" / "one.npz")
     assert back.figures == made.figures
-    for name in ("damaged", "normal", "score", "defect", "thumbs"):
+    for name in ("damaged", "normal", "score", "probabilities", "thumbs"):
         assert np.array_equal(getattr(back, name), getattr(made, name))
 
 
