@@ -171,9 +171,7 @@ def test_a_kill_between_rounds_changes_nothing(
     fs.run_all(whole)
     wanted = everything(whole.folder)
 
-    files, rounds, stage = (
-        import_module(f"flawsmith.{name}") for name in ("files", "screening.rounds", "screening.screen")
-    )
+    files, rounds, stage = (import_module(f"flawsmith.{name}") for name in ("files", "run.rounds", "screening.screen"))
 
     class Killed(BaseException):
         pass
@@ -363,7 +361,7 @@ def test_a_label_that_does_not_fit_is_repaired(settings: dict[str, Any], tmp_pat
         ({"screen.filters": ["realsm"]}, "screen.filters: filter 'realsm' is unknown; did you mean 'realism'"),
         ({"screen.thresholds": {"realism.token": "off"}}, "did you mean 'realism.tokens'"),
         ({"screen.thresholds": {"sem": "off"}}, "did you mean 'seam'"),
-        ({"screen.settings": {"kin": {}}}, "did you mean 'defect type'"),
+        ({"screen.settings": {"defect_typ": {}}}, "did you mean 'defect_type'"),
         ({"screen.settings": {"realism": {"neighbors": 2}}}, "did you mean 'neighbours'"),
         ({"screen.repair": True, "screen.filters": ["realism"]}, "screen.repair needs the filter alignment"),
     ],

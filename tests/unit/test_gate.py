@@ -14,7 +14,6 @@ import torch
 from flawsmith import registry
 from flawsmith.config import ScreenConfig
 from flawsmith.errors import ConfigError, DataError
-from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.screening.describe import Describer, Shown
 from flawsmith.screening.gate import Gate, fit_gate, known_filters
 from flawsmith.testing import described, example_lineup, tiny_extractor
@@ -175,7 +174,7 @@ def test_kind_is_off_where_it_cannot_tell():
     for shots, defects, why in (
         (guessing, DEFECTS, "not clearly better than guessing"),
         (judged.rows(range(5)), DEFECTS, r"too few shots to tell \(2 of a defect type"),
-        (judged.rows(range(0, 16, 2)), ("bar",), "one defect type"),
+        (judged.rows(range(0, 16, 2)), ("bar",), "one sort of damage"),
     ):
         member = plugin(plugin.Settings(), defects)
         assert member.fit(shots, example_lineup(2, damaged=False))["defect_type"].isnan().all()
@@ -242,18 +241,24 @@ def pair(side: int = 96, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 def test_a_picture_is_described_by_itself(tmp_path: Path):
     """Its numbers do not depend on its neighbours, nor on whether they were cached; the change is found."""
+    describer = Describer(tiny_extractor(), 0.048)
+    describer.remember(tmp_path / "features.safetensors")
     shown = [Shown(str(n), "bar", *pair(seed=n), source=str(n)) for n in range(3)]
-    every = Describer(FeatureCache(tiny_extractor(), tmp_path), 0.048).screening_set(shown)
-    last = Describer(tiny_extractor(), 0.048).screening_set(shown[2:])
-    mute = tiny_extractor()
-    mute.maps = mute.vector = None  # type: ignore[assignment]
-    cached = Describer(FeatureCache(mute, tmp_path), 0.048).screening_set(shown[1:])
+    every, last = describer.screening_set(shown), Describer(tiny_extractor(), 0.048).screening_set(shown[2:])
+    describer.keep()
+    again = Describer(tiny_extractor(), 0.048)
+    again.remember(tmp_path / "features.safetensors")
+    again.extractor.forward = again.extractor.maps = again.extractor.vector = None  # type: ignore[assignment]
+    cached = again.screening_set(shown[1:])
     for level in ("whole", "window", "tokens"):
         assert torch.equal(every.vector[level][2:], last.vector[level])
         assert torch.equal(every.beneath[level][1:], cached.beneath[level])
     assert torch.equal(every.moved[2:], last.moved) and torch.equal(every.moved[1:], cached.moved)
     overlap = (every.changed & every.mask).sum((1, 2)) / (every.changed | every.mask).sum((1, 2))
     assert (overlap > 0.95).all() and every.own.all() and (every.moved > 0).all()
+    torn = tmp_path / "features.safetensors"
+    torn.write_bytes(torn.read_bytes()[:100])
+    Describer(tiny_extractor(), 0.048).remember(torn)  # computed again, no error
 
 
 def test_the_change_is_seen_outside_the_label():
