@@ -245,7 +245,7 @@ def _record(of: type[R], tree: Any, **converters: Callable[[Any], Any]) -> R:
     known = {one.name: one for one in fields(of)}  # type: ignore[arg-type]
     if unknown := tree.keys() - known.keys():
         raise ValueError(f"{sorted(unknown)[0]!r} is unknown")
-    types, values = _types(of), {}
+    types, values = _types(of), {}  # type: ignore[arg-type]
     for name, one in known.items():
         if name in tree:
             values[name] = _value(name, tree[name], types[name], converters.get(name))
