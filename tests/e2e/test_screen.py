@@ -17,7 +17,7 @@ from flawsmith import cli
 from flawsmith.config import load_config
 from flawsmith.data import images
 from flawsmith.errors import ConfigError, DataError, RunError
-from flawsmith.evaluation.arms import pieces
+from flawsmith.evaluation.arms import made_of
 from flawsmith.exports.export import exported
 from flawsmith.run.records import Verdict, read_records
 from flawsmith.screening.replay import replay
@@ -83,7 +83,7 @@ def test_screened_pairs_alone_go_on(settings: dict[str, Any], tmp_path: Path):
     made = {f"samples/{name}.png" for name in kept}
     assert {row.image for row in run.kept()} == made
     assert {example.id for example in exported(run) if example.defect} == made
-    assert {piece.example.id for piece in pieces(run, "magnet")[0]} == made
+    assert {made.example.id for made in made_of(run, "magnet")[0]} == made
     fs.measure(run)
     measured = json.loads(run.path("metrics.json").read_text())["products"]["magnet"]
     assert sum(defect["made"] for defect in measured.values()) == len(kept)
