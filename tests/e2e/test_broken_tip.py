@@ -43,12 +43,12 @@ def test_no_flakes_where_the_tip_was(small_config: dict[str, Any], tmp_path: Pat
     run = fs.Run.create(tmp_path / "run", load_config(None, small_config | told))
     fs.train(run)
     fs.generate(run)
-    rows = [row for row in run.samples() if row["status"] == "made"]
+    rows = [row for row in run.samples() if row.made]
     assert rows
     for row in rows:
-        normal = images.read(root / row["normal"])
-        made = images.read(run.path(row["image"])).astype(float)
-        mask = images.read_mask(run.path(row["mask"]), made.shape)
+        normal = images.read(root / row.normal)
+        made = images.read(run.path(row.image)).astype(float)
+        mask = images.read_mask(run.path(row.mask), made.shape)
         air = np.zeros(mask.shape, bool)
         air[90:102, 134:158] = True  # well inside of where the tip was, and off the break
         assert abs(made[air].mean() - LEVEL) < 12 and made[air].std() < 8, "something was painted in the air"

@@ -310,7 +310,7 @@ def test_shards_make_the_same_pairs(together: bool, trained: Path, settings: lis
     rows = [line for path in run.glob("samples.*-of-2.jsonl") for line in path.read_text().splitlines()]
     assert len(list(run.glob("samples.*-of-2.jsonl"))) == 2
     assert sorted(rows, key=index_of) == (trained / "samples.jsonl").read_text().splitlines()
-    assert json.loads((run / "manifest.json").read_text())["stages"]["generate"]["pairs"] > 0
+    assert json.loads((run / "manifest.json").read_text())["stages"]["generate"]["samples"] > 0
     assert [path for path in run.rglob("*.part")] == []
 
 

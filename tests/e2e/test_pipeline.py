@@ -18,6 +18,7 @@ import flawsmith as fs
 from flawsmith import cli, registry
 from flawsmith.config import load_config
 from flawsmith.data import images
+from flawsmith.run.records import Sample
 
 GENERATORS = sorted(registry.entries("generators"))
 LIMITS = {"dual_branch": {"largest": 1.0, "smallest": 0.0}}
@@ -32,20 +33,20 @@ def run_with(folder: Path, settings: dict[str, Any], **changes: Any) -> fs.Run:
     return run
 
 
-def made_pairs(run: fs.Run) -> list[dict[str, Any]]:
-    return [row for row in run.samples() if row["status"] == "made"]
+def made_samples(run: fs.Run) -> list[Sample]:
+    return [row for row in run.samples() if row.made]
 
 
 def hold_the_rules(run: fs.Run) -> None:
     """Every pixel outside the mask is the photograph's own, at its size and depth; no mask is empty."""
-    rows = made_pairs(run)
+    rows = made_samples(run)
     assert rows
     normals = {row["id"]: Path(row["image"]) for row in json.loads(run.path("data.json").read_text())["normals"]}
     for row in rows:
-        before, after = images.read(normals[row["normal"]]), images.read(run.path(row["image"]))
-        mask = images.read_mask(run.path(row["mask"]), after.shape)
+        before, after = images.read(normals[row.normal]), images.read(run.path(row.image))
+        mask = images.read_mask(run.path(row.mask), after.shape)
         assert after.shape == before.shape and after.dtype == before.dtype
-        assert mask.any() and int(mask.sum()) == row["area"]
+        assert mask.any() and int(mask.sum()) == row.area
         assert np.array_equal(after[~mask], before[~mask])
         assert (after[mask] != before[mask]).any()
 
@@ -60,9 +61,8 @@ def times(folder: Path) -> dict[str, int]:
 
 def by_defect(run: fs.Run) -> dict[tuple[str, str], int]:
     found: dict[tuple[str, str], int] = {}
-    for line in run.path("plan.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        found[row["product"], row["defect"]] = found.get((row["product"], row["defect"]), 0) + 1
+    for line in run.plan():
+        found[line.product, line.defect] = found.get((line.product, line.defect), 0) + 1
     return found
 
 
@@ -90,7 +90,7 @@ def test_the_whole_job(name: str, small_config: dict[str, Any], tmp_path: Path):
     fs.run_all(fs.Run.create(run.folder, run.config))
     assert times(run.folder) == before
 
-    # More pairs: the plan is another, the weights are not.
+    # More samples: the plan is another, the weights are not.
     weights = {key: value for key, value in before.items() if key.startswith("weights/")}
     again = run_with(tmp_path / "run", small_config, generator__name=name, generate__count=3)
     after = times(run.folder)
@@ -201,8 +201,8 @@ def test_a_picture_goes_out_as_it_came_in(
             tmp_path / name, small_config, data__root=str(tmp_path / "data"), generator__name=name, train__steps=2
         )
         hold_the_rules(run)
-        for row in made_pairs(run):
-            picture = images.read(run.path(row["image"]))
+        for row in made_samples(run):
+            picture = images.read(run.path(row.image))
             assert picture.shape == shape and picture.dtype == dtype
 
 
@@ -235,7 +235,7 @@ def test_scopes(scope: str, models: list[str], small_config: dict[str, Any], tmp
     run = run_with(tmp_path / "run", small_config, train__scope=scope, train__steps=1, generate__count=1)
     found = [path.parent.relative_to(run.path("weights")) for path in run.path("weights").rglob("control.safetensors")]
     assert sorted(path.as_posix() for path in found) == models
-    jobs = {json.loads(line)["job"] for line in run.path("plan.jsonl").read_text().splitlines()}
+    jobs = {line.job for line in run.plan()}
     assert sorted(jobs) == models
     hold_the_rules(run)
 
@@ -247,7 +247,7 @@ def test_masks(masks: str, name: str, small_config: dict[str, Any], tmp_path: Pa
     changes["generator.settings"] = LIMITS.get(name, {})
     run = run_with(tmp_path / "run", small_config | changes, generate__masks=masks)
     hold_the_rules(run)
-    sources = {json.loads(line)["masks"] for line in run.path("plan.jsonl").read_text().splitlines()}
+    sources = {line.mask_source for line in run.plan()}
     needs_shot = registry.get("generators", name).needs_shot
     assert sources == (
         {"shots"} if needs_shot else {"procedural"} if masks == "procedural" else {"shots", "procedural"}
@@ -259,7 +259,7 @@ def test_paints(paint: Any, small_config: dict[str, Any], tmp_path: Path):
     changes = {"data.products": ["magnet"], "train.steps": 1, "generate.min_painted": 0.0}
     run = run_with(tmp_path / "run", small_config | changes, generate__paint=paint)
     for row in run.samples():
-        assert row["paint"] == (paint[row["defect"]] if isinstance(paint, dict) else paint)
+        assert row.paint == (paint[row.defect] if isinstance(paint, dict) else paint)
     hold_the_rules(run)
 
 

@@ -19,12 +19,12 @@ from flawsmith.detectors.probe import Probe
 from flawsmith.errors import ConfigError, DataError, RunError
 from flawsmith.evaluation.arms import OURS, REAL, Arm, common_set, training_set
 from flawsmith.evaluation.evaluator import Evaluator
-from flawsmith.evaluation.prove import prove
 from flawsmith.evaluation.statistics import ALL, MEAN, draws, resampled
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
+from flawsmith.pipeline import prove
 from flawsmith.reporting.report import report
-from flawsmith.run.dataset import split_data
+from flawsmith.run.dataset import load_split
 from flawsmith.synthesis.generate import generate
 from flawsmith.synthesis.train import train
 
@@ -95,10 +95,9 @@ def test_every_kind_gets_a_verdict_in_every_task(proven: fs.Run):
 
 
 def test_the_arms_differ_in_the_paint_alone(proven: fs.Run):
-    ours = [json.loads(line) for line in proven.path("plan.jsonl").read_text().splitlines()]
-    other = [json.loads(line) for line in proven.path("arms", "perlin", "plan.jsonl").read_text().splitlines()]
+    ours, other = proven.plan(), fs.Run.open(proven.path("arms", "perlin")).plan()
     for key in ("index", "normal", "defect", "seed", "pose"):
-        assert [line[key] for line in ours] == [line[key] for line in other]
+        assert [getattr(line, key) for line in ours] == [getattr(line, key) for line in other]
 
 
 def test_the_report_tells_the_verdict(proven: fs.Run):
@@ -131,7 +130,7 @@ def test_a_generator_that_paints_nothing_has_no_effect(parts: Path, tmp_path: Pa
     monkeypatch.setenv("FLAWSMITH_PLUGINS", "generators.blank=planted:Blank")
     run = made_run(tmp_path / "run", parts, generator__name="blank", generate__attempts=1)
     prove(run)
-    assert not [row for row in run.samples() if row["status"] == "made"]
+    assert not [row for row in run.samples() if row.made]
     rows = verdicts(run)
     assert {row["verdict"] for row in rows.values()} == {"no effect"}
 
@@ -139,17 +138,17 @@ def test_a_generator_that_paints_nothing_has_no_effect(parts: Path, tmp_path: Pa
 def test_noise_does_not_help(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(HERE))
     monkeypatch.setenv("FLAWSMITH_PLUGINS", "generators.noise=planted:Noise")
-    run = made_run(tmp_path / "run", parts, generator__name="noise", generate__count=12, generate__shams=0.0)
+    run = made_run(tmp_path / "run", parts, generator__name="noise", generate__count=12, generate__controls=0.0)
     prove(run)
-    assert len([row for row in run.samples() if row["status"] == "made"]) == 24
+    assert len([row for row in run.samples() if row.made]) == 24
     assert {row["verdict"] for (_, defect), row in verdicts(run).items() if defect == MEAN} <= {"no effect", "harms"}
 
 
 def test_a_leaked_test_picture_stops_the_proof(parts: Path, tmp_path: Path):
     run = made_run(tmp_path / "run", parts)
-    test = split_data(run).test_defects[0]
-    leaked = next(row for row in run.samples() if row["status"] == "made")
-    shutil.copy(test.image, run.path(leaked["image"]))
+    test = load_split(run).test_defects[0]
+    leaked = next(row for row in run.samples() if row.made)
+    shutil.copy(test.image, run.path(leaked.image))
     with pytest.raises(DataError, match="is a picture of the test set, so no detector may learn from it"):
         prove(run)
     assert not run.path("proof.json").exists()
@@ -158,7 +157,7 @@ def test_a_leaked_test_picture_stops_the_proof(parts: Path, tmp_path: Path):
 def test_shuffled_labels_teach_nothing(parts: Path, tmp_path: Path):
     """With labels dealt at random, image AUROC is .5 within its interval; with the right ones it is far above."""
     run = made_run(tmp_path / "run", parts)
-    split = split_data(run)
+    split = load_split(run)
     evaluator = Evaluator(split, DEFECTS, 96, drop_near_duplicates=False)
     extractor = FeatureCache(load_extractor("efficientnet-lite0"))
     right = training_set(common_set(split, [], 96, DEFECTS, evaluator.forbidden), Arm(REAL, ""), split)
@@ -221,5 +220,5 @@ def test_wrong_input_is_said_before_anything_is_trained(parts: Path, tmp_path: P
         with pytest.raises(ConfigError, match=said):
             prove(tried(**changes))
     empty = fs.Run.create(tmp_path / "other", run.config)
-    with pytest.raises(RunError, match="no pairs are made yet"):
+    with pytest.raises(RunError, match="no samples are made yet"):
         prove(empty)

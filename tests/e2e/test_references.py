@@ -18,11 +18,13 @@ from flawsmith.evaluation.measure import measure
 from flawsmith.nn.backbone import Backbone
 from flawsmith.registry import get
 from flawsmith.reporting.report import report
-from flawsmith.run.dataset import make_split
+from flawsmith.run.dataset import load_split, open_dataset
 from flawsmith.run.folder import Run
+from flawsmith.run.records import PlanLine
+from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.generate import generate
-from flawsmith.synthesis.plan import counts, make_plan
-from flawsmith.synthesis.train import is_trained, train, train_hash
+from flawsmith.synthesis.plan import make_plan
+from flawsmith.synthesis.train import is_trained, train, train_inputs
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def borrowed(tmp_path_factory: pytest.TempPathFactory, backbone_folder: Path, fa
         "generate.steps": 2,
         "generate.batch": 3,
         "generate.min_painted": 0.0,
-        "generate.borrow": {"from": "magnet", "defect": "crack"},
+        "generate.transfer": {"from": "magnet", "defect": "crack"},
         "generate.reference": "nearest",
         "measure.metrics": ["alignment"],
         "measure.resamples": 0,
@@ -56,28 +58,28 @@ def borrowed(tmp_path_factory: pytest.TempPathFactory, backbone_folder: Path, fa
 
 
 def test_a_kind_is_borrowed(borrowed: Run) -> None:
-    plan = [json.loads(line) for line in borrowed.path("plan.jsonl").read_text().splitlines()]
-    lent = [line for line in plan if "borrowed" in line]
-    assert [(line["product"], line["defect"], line["borrowed"]) for line in lent] == [("screw", "crack", "magnet")] * 2
+    plan = borrowed.plan()
+    lent = [line for line in plan if line.transferred_from]
+    assert [(line.product, line.defect, line.transferred_from) for line in lent] == [("screw", "crack", "magnet")] * 2
     for line in lent:
-        assert line["normal"].startswith("screw") and line["shot"].startswith("magnet")
-        assert line["reference"].startswith("magnet/test/crack")
-    assert all(line["reference"].split("/")[2] == line["defect"] for line in plan)
+        assert line.normal.startswith("screw") and line.shot.startswith("magnet")
+        assert line.reference.startswith("magnet/test/crack")
+    assert all(line.reference.split("/")[2] == line.defect for line in plan)
     controls = borrowed.controls()
-    assert controls and not any(plan[row["twin"]].get("borrowed") for row in controls)
+    assert controls and not any(plan[row.control_of].transferred_from for row in controls)
 
 
 def test_borrowed_pairs_keep_the_exact_background(borrowed: Run) -> None:
-    rows = [row for row in borrowed.samples() if row["status"] == "made"]
-    normals = {example.id: example for example in make_split(borrowed.config).normals}
+    rows = [row for row in borrowed.samples() if row.made]
+    normals = {example.id: example for example in load_split(borrowed).normals}
     pictures = Photographs(tuple(normals.values()))
-    assert [row for row in rows if row.get("borrowed") == "magnet"]
+    assert [row for row in rows if row.transferred_from == "magnet"]
     for row in rows:
-        made, normal = images.read(borrowed.path(row["image"])), images.read(normals[row["normal"]].image)
-        mask = images.read_mask(borrowed.path(row["mask"]), made.shape)
+        made, normal = images.read(borrowed.path(row.image)), images.read(normals[row.normal].image)
+        mask = images.read_mask(borrowed.path(row.mask), made.shape)
         assert mask.any() and np.array_equal(made[~mask], normal[~mask])
-        if "borrowed" in row:  # a magnet fills its picture; a crack beside the screw would be no crack of the screw
-            assert not (mask & ~pictures.part(normals[row["normal"]])).any()
+        if row.transferred_from:  # a magnet fills its picture; a crack beside the screw would be no crack of the screw
+            assert not (mask & ~pictures.part(normals[row.normal])).any()
 
 
 def test_a_run_that_was_killed_goes_on_alike(borrowed: Run, tmp_path: Path) -> None:
@@ -92,8 +94,8 @@ def test_a_run_that_was_killed_goes_on_alike(borrowed: Run, tmp_path: Path) -> N
     again = Run.open(twin)
     generate(again)
     for row in borrowed.samples():
-        if row["status"] == "made":
-            assert (twin / row["image"]).read_bytes() == borrowed.path(row["image"]).read_bytes()
+        if row.made:
+            assert (twin / row.image).read_bytes() == borrowed.path(row.image).read_bytes()
 
 
 def test_measure_and_report_take_borrowed_pairs(borrowed: Run) -> None:
@@ -111,9 +113,9 @@ def test_the_dial_turns_one_setting_and_is_painted_once(borrowed: Run, tmp_path:
     shutil.copytree(borrowed.folder, twin)
     run = Run.open(twin)
     tree = json.loads(run.path("sweep.json").read_text())
-    plan = [json.loads(line) for line in run.path("plan.jsonl").read_text().splitlines()]
+    plan = run.plan()
     assert tree["sweep"] == "scale" and [(r["product"], r["defect"]) for r in tree["rows"]] == list(
-        dict.fromkeys((line["product"], line["defect"]) for line in plan)
+        dict.fromkeys((line.product, line.defect) for line in plan)
     )
     for row in tree["rows"]:
         assert [one["value"] for one in row["made"]] == [0.0, 0.5, 1.0]
@@ -140,7 +142,7 @@ def test_the_file_that_training_starts_from_is_part_of_it(borrowed: Run, backbon
     back = Backbone.load(str(backbone_folder), dtype="float32")
 
     def trained(opened: Run) -> bool:
-        return is_trained(opened, train_hash(opened, make_split(opened.config), back))
+        return is_trained(opened, train_inputs(opened, open_dataset(opened), back))
 
     train(run)
     assert trained(run)
@@ -162,30 +164,28 @@ def test_a_hybrid_knows_what_its_parts_only_sample_with(part: str, name: str) ->
     assert told == get("generators", name).sampling_only
 
 
-def plan_of(run: Run, **changes: Any) -> list[dict[str, Any]]:
-    from flawsmith import registry
-    from flawsmith.data.photographs import Photographs
-
+def plan_of(run: Run, **changes: Any) -> list[PlanLine]:
     config = run.config.model_copy(update={"generate": run.config.generate.model_copy(update=changes)})
-    split = make_split(config)
-    return make_plan(config, split, registry.get("generators", "cross_modal"), Photographs(split.normals))
+    return make_plan(config, open_dataset(run), get("generators", "cross_modal"))
 
 
 def test_whose_look_a_pair_gets(borrowed: Run) -> None:
-    some = {"borrow": [], "count": 6}
+    some = {"transfer": [], "count": 6}
     for line in plan_of(borrowed, reference="shot", **some):
-        assert line["reference"] == line["shot"]
-    drawn = {line["reference"] for line in plan_of(borrowed, reference="random", **some)}
+        assert line.reference == line.shot
+    drawn = {line.reference for line in plan_of(borrowed, reference="random", **some)}
     assert len(drawn) == 6, "both shots of each of the three defect types are drawn"
     one = "magnet/test/chip/000.png"
-    assert {line["reference"] for line in plan_of(borrowed, reference=one, **some)} == {one}
+    assert {line.reference for line in plan_of(borrowed, reference=one, **some)} == {one}
     wrong = plan_of(borrowed, reference={"crack": "chip", "bend": one}, **some)
     for line in wrong:
-        defect = {"crack": "chip", "bend": "chip", "chip": "chip"}[line["defect"]]
-        assert line["reference"].split("/")[2] == defect
+        defect = {"crack": "chip", "bend": "chip", "chip": "chip"}[line.defect]
+        assert line.reference.split("/")[2] == defect
     plain = plan_of(borrowed, reference="shot", **some)
     for name in ("shot", "pose", "normal", "seed"):
-        assert [a[name] for a in wrong] == [b[name] for b in plain], "another reference changes nothing else"
+        assert [getattr(a, name) for a in wrong] == [getattr(b, name) for b in plain], (
+            "another reference changes nothing else"
+        )
 
 
 @pytest.mark.parametrize(
@@ -196,10 +196,13 @@ def test_whose_look_a_pair_gets(borrowed: Run) -> None:
             {"reference": {"crak": "nearest"}},
             "generate.reference: there is no defect type 'crak'; did you mean 'crack'?",
         ),
-        ({"borrow": [{"from": "magnet", "defect": "rust"}]}, "'magnet' has no shots of 'rust'; there are magnet: chip"),
-        ({"borrow": [{"from": "magnet", "defect": "crack", "onto": "bolt"}]}, "no product 'bolt' to paint on"),
-        ({"borrow": [{"from": "magnet", "defect": "crack", "onto": "magnet"}]}, "has shots of 'crack' of its own"),
-        ({"say": "a purple crack"}, "unknown: purple"),
+        (
+            {"transfer": [{"from": "magnet", "defect": "rust"}]},
+            "'magnet' has no shots of 'rust'; there are magnet: chip",
+        ),
+        ({"transfer": [{"from": "magnet", "defect": "crack", "onto": "bolt"}]}, "no product 'bolt' to paint on"),
+        ({"transfer": [{"from": "magnet", "defect": "crack", "onto": "magnet"}]}, "has shots of 'crack' of its own"),
+        ({"prompt": "a purple crack"}, "unknown: purple"),
     ],
 )
 def test_what_cannot_be_planned_is_said(borrowed: Run, changes: dict[str, Any], said: str) -> None:
@@ -210,23 +213,24 @@ def test_what_cannot_be_planned_is_said(borrowed: Run, changes: dict[str, Any], 
 
 @pytest.mark.parametrize("loan", [{"from": "a"}, {"defect": "b"}, {"from": "a", "defect": "b", "to": "c"}])
 def test_a_loan_is_written_whole(loan: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="generate.borrow"):
-        load_config(None, {"generate.borrow": loan})
+    with pytest.raises(ConfigError, match="generate.transfer"):
+        load_config(None, {"generate.transfer": loan})
 
 
 def test_a_sentence_decides_kind_place_and_size(borrowed: Run) -> None:
-    from flawsmith.data.masks.poses import Pose, apply_pose_mask
+    from flawsmith.data.masks.poses import apply_pose_mask
 
-    lines = plan_of(borrowed, say="a small crack on the magnet, near the top left", count=5, borrow=[])
-    assert [(line["product"], line["defect"], line["look"]) for line in lines] == [("magnet", "crack", "small")] * 5
-    shots = {example.id: example for example in make_split(borrowed.config).shots}
+    lines = plan_of(borrowed, prompt="a small crack on the magnet, near the top left", count=5, transfer=[])
+    assert [(line.product, line.defect, line.appearance) for line in lines] == [("magnet", "crack", "small")] * 5
+    shots = {example.id: example for example in load_split(borrowed).shots}
     for line in lines:
-        mask = images.read_mask(shots[line["shot"]].mask, (128, 128))  # type: ignore[arg-type]
-        ys, xs = np.nonzero(apply_pose_mask(mask, Pose.from_json(line["pose"]), (128, 128)))
+        assert line.pose is not None
+        mask = images.read_mask(shots[line.shot].mask, (128, 128))  # type: ignore[arg-type]
+        ys, xs = np.nonzero(apply_pose_mask(mask, line.pose, (128, 128)))
         box = (xs.min() + xs.max()) / 2, (ys.min() + ys.max()) / 2
         assert max(box) < 0.5 * 128, "not near the top left"
         assert 0.05 * 128 < max(np.ptp(xs), np.ptp(ys)) + 1 < 0.19 * 128, "not small"
     config = borrowed.config.model_copy(
-        update={"generate": borrowed.config.generate.model_copy(update={"say": "균열"})}
+        update={"generate": borrowed.config.generate.model_copy(update={"prompt": "균열"})}
     )
-    assert set(counts(config, make_split(config))) == {("magnet", "crack"), ("screw", "crack")}
+    assert set(counts(config, load_split(borrowed))) == {("magnet", "crack"), ("screw", "crack")}

@@ -17,11 +17,12 @@ from flawsmith import cli
 from flawsmith.config import load_config
 from flawsmith.data import images
 from flawsmith.errors import ConfigError, DataError, RunError
-from flawsmith.evaluation.arms import pieces
+from flawsmith.evaluation.arms import made_of
 from flawsmith.exports.export import exported
+from flawsmith.run.records import Verdict, read_records
 from flawsmith.screening.replay import replay
 from flawsmith.screening.screen import screen, screened
-from flawsmith.synthesis.generate import generate
+from flawsmith.synthesis.generate import Shard, generate
 from flawsmith.testing import tiny_extractor
 
 
@@ -44,8 +45,8 @@ def opened(folder: Path, settings: dict[str, Any], **changes: Any) -> fs.Run:
     return fs.Run.create(folder, load_config(None, table))
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def verdicts(path: Path) -> list[Verdict]:
+    return read_records(path, Verdict)
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -70,18 +71,19 @@ HALF = {"realism.tokens": {"keep": 0.5}, "seam": "off"}
 def test_screened_pairs_alone_go_on(settings: dict[str, Any], tmp_path: Path):
     run = opened(tmp_path / "run", settings, screen__thresholds=HALF, screen__rounds=0)
     fs.run_all(run)
-    rows = lines(run.path("scores.jsonl"))
-    assert len(rows) == sum(row["status"] == "made" for row in run.samples())
-    kept = {row["name"] for row in rows if row["kept"]}
+    rows = verdicts(run.path("scores.jsonl"))
+    assert len(rows) == sum(row.made for row in run.samples())
+    kept = {row.name for row in rows if row.kept}
     assert 0 < len(kept) < len(rows)
     for row in rows:
-        assert row["kept"] == (not row["reasons"])
-        for reason in row["reasons"]:  # a verdict is a function of the numbers that are published
-            assert row["scores"][reason["score"]] <= row["thresholds"][reason["score"]] and reason["said"]
+        assert row.kept == (not row.reasons)
+        for reason in row.reasons:  # a verdict is a function of the numbers that are published
+            score = row.scores[reason.score]
+            assert score is not None and score <= row.thresholds[reason.score] and reason.text
     made = {f"samples/{name}.png" for name in kept}
-    assert {row["image"] for row in run.kept()} == made
+    assert {row.image for row in run.kept()} == made
     assert {example.id for example in exported(run) if example.defect} == made
-    assert {piece.example.id for piece in pieces(run, "magnet")[0]} == made
+    assert {made.example.id for made in made_of(run, "magnet")[0]} == made
     fs.measure(run)
     measured = json.loads(run.path("metrics.json").read_text())["products"]["magnet"]
     assert sum(defect["made"] for defect in measured.values()) == len(kept)
@@ -89,7 +91,7 @@ def test_screened_pairs_alone_go_on(settings: dict[str, Any], tmp_path: Path):
     assert "Screening" in page and "Rejected, the damage is unlike" in page and "yield" in page
     assert "rejected: the damage is unlike" in text and list(run.path("report").glob("rejected-*.jpg"))
     # All rejected pictures are still there, and the same again does nothing.
-    assert all(run.path(row["image"]).is_file() for row in run.samples() if row["status"] == "made")
+    assert all(run.path(row.image).is_file() for row in run.samples() if row.made)
     before = {p: p.stat().st_mtime_ns for p in run.folder.rglob("*") if p.is_file() and p.name != "log.jsonl"}
     fs.run_all(opened(run.folder, settings, screen__thresholds=HALF, screen__rounds=0, measure__enabled=True))
     fs.run_all(opened(run.folder, settings, screen__thresholds=HALF, screen__rounds=0))
@@ -100,17 +102,17 @@ def test_screening_leaves_generating_alone(settings: dict[str, Any], tmp_path: P
     plain = opened(tmp_path / "run", settings, screen__enabled=False)
     fs.run_all(plain)
     stamp, before = plain.stage_hash("generate"), {p: p.stat().st_mtime_ns for p in plain.path("samples").iterdir()}
-    assert plain.pairs_hash() == stamp and not plain.path("scores.jsonl").exists()
+    assert plain.samples_hash() == stamp and not plain.path("scores.jsonl").exists()
     run = opened(tmp_path / "run", settings, screen__rounds=0)
     with pytest.raises(RunError, match="not screened yet"):
         exported(run)
     fs.run_all(run)
-    assert run.stage_hash("generate") == stamp and run.pairs_hash() != stamp
+    assert run.stage_hash("generate") == stamp and run.samples_hash() != stamp
     assert {p: p.stat().st_mtime_ns for p in run.path("samples").iterdir()} == before
     # And back: what was judged in between hides nothing.
     again = opened(tmp_path / "run", settings, screen__enabled=False)
     fs.run_all(again)
-    assert again.verdicts() is None and len(again.kept()) == sum(row["status"] == "made" for row in again.samples())
+    assert again.verdicts() is None and len(again.kept()) == sum(row.made for row in again.samples())
     assert {p: p.stat().st_mtime_ns for p in run.path("samples").iterdir()} == before
 
 
@@ -118,26 +120,25 @@ def test_what_lacks_is_made_again(settings: dict[str, Any], tmp_path: Path):
     """Rounds give other seeds, stop at their limit, and are taken back when the gate is another."""
     run = opened(tmp_path / "run", settings, screen__thresholds=HALF, screen__rounds=2)
     fs.run_all(run)
-    plan = lines(run.path("plan.jsonl"))
-    rounds = [line.get("round", 0) for line in plan]
+    plan = run.plan()
+    rounds = [line.round for line in plan]
     assert rounds == sorted(rounds) and set(rounds) == {0, 1, 2}
-    assert len({line["seed"] for line in plan}) == len(plan) and [line["index"] for line in plan] == list(
-        range(len(plan))
-    )
-    first = [line for line in plan if "round" not in line]
+    assert len({line.seed for line in plan}) == len(plan)
+    assert [line.index for line in plan] == list(range(len(plan)))
+    first = [line for line in plan if not line.round]
     assert len(first) == 8 and len(run.controls()) == 4  # controls are of the first round
     told = json.loads(run.path("rounds.json").read_text())["rounds"]
     assert len(told) == 2 and sum(row[2] for row in told[0]) == rounds.count(1)
     assert "planned again in 2 rounds" in run.path("report.md").read_text()
     fewer = opened(tmp_path / "run", settings, screen__thresholds=HALF, screen__rounds=1)
     fs.run_all(fewer)
-    assert [line for line in lines(fewer.path("plan.jsonl"))] == [line for line in plan if line.get("round", 0) < 2]
+    assert fewer.plan() == [line for line in plan if line.round < 2]
     assert len(fewer.samples()) == rounds.count(0) + rounds.count(1)
     other = opened(
         tmp_path / "run", settings, screen__thresholds=HALF | {"realism.tokens": {"keep": 1}}, screen__rounds=2
     )
     fs.run_all(other)
-    assert lines(other.path("plan.jsonl"))[:8] == first
+    assert other.plan()[:8] == first
     assert not [p for p in other.path("samples").glob("*.png") if int(p.name[:6]) >= len(other.samples())]
 
 
@@ -149,10 +150,12 @@ def test_the_papers_way(settings: dict[str, Any], tmp_path: Path):
     changes = {"screen.thresholds": ways, "screen.times": 2, "screen.rounds": 0, "screen.filters": ["realism"]}
     run = opened(tmp_path / "run", settings | changes, generate__min_painted=0.0)
     fs.run_all(run)
-    assert len(lines(run.path("plan.jsonl"))) == 16
+    assert len(run.plan()) == 16
     by_defect: dict[str, list[tuple[float, bool]]] = {}
-    for row in lines(run.path("scores.jsonl")):
-        by_defect.setdefault(row["defect"], []).append((row["scores"]["realism.whole"], row["kept"]))
+    for row in verdicts(run.path("scores.jsonl")):
+        score = row.scores["realism.whole"]
+        assert score is not None
+        by_defect.setdefault(row.defect, []).append((score, row.kept))
     for found in by_defect.values():
         kept = [score for score, stands in found if stands]
         assert len(kept) == len(found) / 2 == 4
@@ -168,9 +171,7 @@ def test_a_kill_between_rounds_changes_nothing(
     fs.run_all(whole)
     wanted = everything(whole.folder)
 
-    files, rounds, stage = (
-        import_module(f"flawsmith.{name}") for name in ("files", "screening.rounds", "screening.screen")
-    )
+    files, rounds, stage = (import_module(f"flawsmith.{name}") for name in ("files", "run.rounds", "screening.screen"))
 
     class Killed(BaseException):
         pass
@@ -209,8 +210,8 @@ def test_a_kill_between_rounds_changes_nothing(
     shards = opened(tmp_path / "shards", settings, **changes)
     fs.train(shards)
     while True:
-        generate(shards, (0, 2))
-        generate(shards, (1, 2))
+        generate(shards, Shard(0, 2))
+        generate(shards, Shard(1, 2))
         if not screened(shards):
             break
     for name in ("plan.jsonl", "scores.jsonl", "rounds.json"):
@@ -224,9 +225,10 @@ def test_rejected_pictures_may_go(settings: dict[str, Any], tmp_path: Path):
     run = opened(tmp_path / "run", settings, **changes)
     fs.run_all(run)
     there = {f"samples/{path.name}" for path in run.path("samples").iterdir()}
-    assert there == {name for row in run.kept() for name in (row["image"], row["mask"])}
+    assert there == {name for row in run.kept() for name in (row.image, row.mask)}
     assert (
-        len(lines(run.path("scores.jsonl"))) > len(run.kept()) and "were deleted" in run.path("report.md").read_text()
+        len(verdicts(run.path("scores.jsonl"))) > len(run.kept())
+        and "were deleted" in run.path("report.md").read_text()
     )
     stamp = run.path("scores.jsonl").stat().st_mtime_ns
     fs.run_all(run)
@@ -234,11 +236,11 @@ def test_rejected_pictures_may_go(settings: dict[str, Any], tmp_path: Path):
         there
     )
     # A kept picture is lost: everything that is missing is made again and judged together, with the same end.
-    verdicts, lost = run.path("scores.jsonl").read_bytes(), run.path(run.kept()[0]["image"])
+    scores, lost = run.path("scores.jsonl").read_bytes(), run.path(run.kept()[0].image)
     content = lost.read_bytes()
     lost.unlink()
     fs.run_all(run)
-    assert lost.read_bytes() == content and run.path("scores.jsonl").read_bytes() == verdicts
+    assert lost.read_bytes() == content and run.path("scores.jsonl").read_bytes() == scores
     assert {f"samples/{path.name}" for path in run.path("samples").iterdir()} == there
 
 
@@ -248,7 +250,7 @@ def test_a_gate_that_rejects_everything(
     names = ("realism.tokens", "realism.window", "visible.tokens", "seam")
     strict = {name: {"absolute": 9.0} for name in names}
     run = opened(tmp_path / "run", settings, screen__thresholds=strict, screen__rounds=1)
-    with pytest.raises(RunError, match=r"rejected all \d+ pairs") as told:
+    with pytest.raises(RunError, match=r"rejected all \d+ samples") as told:
         fs.run_all(run)
     sentence = str(told.value)
     assert "\n" not in sentence and sentence.count(" because ") == 3 and "no damage is visible" in sentence
@@ -266,13 +268,13 @@ def as_folder(run: fs.Run, folder: Path, *, normals: bool = True) -> Path:
     """The pairs as somebody else might lay them out: defect type folders, the mask and the photograph beside each."""
     sources = {row["id"]: Path(row["image"]) for row in json.loads(run.path("data.json").read_text())["normals"]}
     for row in run.samples():
-        if row["status"] == "made":
-            place = folder / row["defect"]
+        if row.made:
+            place = folder / row.defect
             place.mkdir(parents=True, exist_ok=True)
-            shutil.copy(run.path(row["image"]), place)
-            shutil.copy(run.path(row["mask"]), place)
+            shutil.copy(run.path(row.image), place)
+            shutil.copy(run.path(row.mask), place)
             if normals:
-                images.write(place / f"{row['index']:06d}.normal.png", images.read(sources[row["normal"]]))
+                images.write(place / f"{row.index:06d}.normal.png", images.read(sources[row.normal]))
     return folder
 
 
@@ -293,10 +295,10 @@ def test_replay_gives_the_same_verdicts(
     assert run.path("replayed.jsonl").read_bytes() == wanted and run.path("scores.jsonl").read_bytes() == wanted
     # Nobody knows the photographs: filters that need them fall back or abstain, and nothing else changes.
     replay(gate, as_folder(run, tmp_path / "bare", normals=False), out=tmp_path / "bare.jsonl")
-    for row, before in zip(lines(tmp_path / "bare.jsonl"), lines(run.path("scores.jsonl")), strict=True):
-        assert row["scores"]["alignment.inside"] is None and row["scores"]["visible.tokens"] is None
-        assert row["scores"]["visible.tokens_all"] is not None and before["scores"]["visible.tokens_all"] is None
-        assert row["scores"]["realism.tokens"] == before["scores"]["realism.tokens"]
+    for row, before in zip(verdicts(tmp_path / "bare.jsonl"), verdicts(run.path("scores.jsonl")), strict=True):
+        assert row.scores["alignment.inside"] is None and row.scores["visible.tokens"] is None
+        assert row.scores["visible.tokens_all"] is not None and before.scores["visible.tokens_all"] is None
+        assert row.scores["realism.tokens"] == before.scores["realism.tokens"]
 
 
 def test_replay_refuses_what_it_cannot_judge(settings: dict[str, Any], tmp_path: Path):
@@ -326,32 +328,30 @@ def test_a_label_that_does_not_fit_is_repaired(settings: dict[str, Any], tmp_pat
     run = opened(tmp_path / "run", settings, screen__rounds=0, screen__filters=["alignment", "visible"])
     fs.train(run)
     generate(run)
-    row = next(row for row in run.samples() if row["status"] == "made")
-    picture, true = images.read(run.path(row["image"])), images.read_mask(run.path(row["mask"]), (128, 128))
+    row = next(row for row in run.samples() if row.made)
+    picture, true = images.read(run.path(row.image)), images.read_mask(run.path(row.mask), (128, 128))
     moved = np.roll(true, 64, axis=(0, 1))
-    images.write_mask(run.path(row["mask"]), moved)
+    images.write_mask(run.path(row.mask), moved)
     screen(run)
-    verdict = next(line for line in lines(run.path("scores.jsonl")) if int(line["name"]) == row["index"])
-    assert [one["score"] for one in verdict["reasons"]][:2] == ["alignment.inside", "alignment.covered"]
-    assert row["index"] not in [one["index"] for one in run.kept()]
+    verdict = next(one for one in verdicts(run.path("scores.jsonl")) if int(one.name) == row.index)
+    assert [one.score for one in verdict.reasons][:2] == ["alignment.inside", "alignment.covered"]
+    assert row.index not in [one.index for one in run.kept()]
 
     fixed = opened(
         run.folder, settings, screen__rounds=0, screen__filters=["alignment", "visible"], screen__repair=True
     )
     screen(fixed)
-    kept = next(one for one in fixed.kept() if one["index"] == row["index"])
-    label = images.read_mask(fixed.path(kept["mask"]), (128, 128))
-    assert kept["mask"].startswith("repaired/") and kept["area"] == label.sum()
+    kept = next(one for one in fixed.kept() if one.index == row.index)
+    label = images.read_mask(fixed.path(kept.mask), (128, 128))
+    assert kept.mask.startswith("repaired/") and kept.area == label.sum()
     assert (label & true).sum() / (label | true).sum() > 0.9
-    assert np.array_equal(images.read_mask(run.path(row["mask"]), (128, 128)), moved)  # the old one stays
+    assert np.array_equal(images.read_mask(run.path(row.mask), (128, 128)), moved)  # the old one stays
     normal = images.read(
         next(
-            Path(e["image"])
-            for e in json.loads(run.path("data.json").read_text())["normals"]
-            if e["id"] == row["normal"]
+            Path(e["image"]) for e in json.loads(run.path("data.json").read_text())["normals"] if e["id"] == row.normal
         )
     )
-    after = images.read(fixed.path(kept["image"]))
+    after = images.read(fixed.path(kept.image))
     assert np.array_equal(after[~label], normal[~label]) and np.array_equal(after[label], picture[label])
 
 
@@ -361,7 +361,7 @@ def test_a_label_that_does_not_fit_is_repaired(settings: dict[str, Any], tmp_pat
         ({"screen.filters": ["realsm"]}, "screen.filters: filter 'realsm' is unknown; did you mean 'realism'"),
         ({"screen.thresholds": {"realism.token": "off"}}, "did you mean 'realism.tokens'"),
         ({"screen.thresholds": {"sem": "off"}}, "did you mean 'seam'"),
-        ({"screen.settings": {"kin": {}}}, "did you mean 'defect type'"),
+        ({"screen.settings": {"defect_typ": {}}}, "did you mean 'defect_type'"),
         ({"screen.settings": {"realism": {"neighbors": 2}}}, "did you mean 'neighbours'"),
         ({"screen.repair": True, "screen.filters": ["realism"]}, "screen.repair needs the filter alignment"),
     ],

@@ -188,7 +188,7 @@ WARNINGS = {
     _full_mask: "1 mask deserves a look: the mask covers the whole picture",
     _empty_mask_in_test: "1 mask deserves a look: the mask is empty",
     _hairlines: "nut/scratch: 100 % of the damage is thinner than the model can draw",
-    _other_sort: "several sorts (13 8-bit grey, 1 8-bit RGB)",
+    _other_sort: "several kinds (13 8-bit grey, 1 8-bit RGB)",
     _twelve_bits: "the 16-bit pictures use only 12 bits (largest value 4080)",
 }
 
@@ -257,26 +257,26 @@ def test_names_with_brackets_survive_the_console(tmp_path: Path):
     assert "nut/train/good/[bold]x[red].png: 1 picture" in text and text.count("[dim]dent") >= 2
 
 
-@pytest.mark.parametrize(("count", "pairs"), [(7, 14), ("balance", 4), ({"dent": 3}, 3)])
-def test_the_estimate_counts_pairs(tmp_path: Path, count, pairs):
+@pytest.mark.parametrize(("count", "samples"), [(7, 14), ("balance", 4), ({"dent": 3}, 3)])
+def test_the_estimate_counts_samples(tmp_path: Path, count, samples):
     config = make(tmp_path)
     found = check(validate(Config, {"data": {"root": tmp_path, "shots": 3}, "generate": {"count": count}}))
-    assert found.estimate["pairs"].startswith(f"{pairs} (")
+    assert found.estimate["samples"].startswith(f"{samples} (")
     assert sum(cost.wanted(config, {("nut", "dent"): 2, ("nut", "scratch"): 6}).values()) == 100
 
 
-def test_the_estimate_counts_what_the_gate_and_loans_ask_for(tmp_path: Path):
+def test_the_estimate_counts_what_the_gate_and_transfers_ask_for(tmp_path: Path):
     make(tmp_path)
     for index in range(4):
         images.write(tmp_path / f"bolt/train/good/{index}.png", photograph(300 + index))
     told = {"data": {"root": tmp_path, "shots": 1}, "generate": {"count": 10}}
-    loan = {"borrow": [{"from": "nut", "defect": "dent"}]}
+    transfer = {"transfer": [{"from": "nut", "defect": "dent"}]}
     gate = {"screen": {"enabled": True, "times": 1.5, "rounds": 2}}
-    for extra, pairs in (({}, 20), ({"generate": {"count": 10, **loan}}, 30), (gate, 30)):
+    for extra, samples in (({}, 20), ({"generate": {"count": 10, **transfer}}, 30), (gate, 30)):
         found = check(validate(Config, {**told, **extra}))
-        assert found.estimate["pairs"].startswith(f"{pairs} ("), extra
-    assert found.estimate["pairs"].endswith("made again in up to 2 rounds")
-    wrong = {"count": 10, "borrow": [{"from": "nut", "defect": "rust"}]}
+        assert found.estimate["samples"].startswith(f"{samples} ("), extra
+    assert found.estimate["samples"].endswith("made again in up to 2 rounds")
+    wrong = {"count": 10, "transfer": [{"from": "nut", "defect": "rust"}]}
     assert any("no shots of 'rust'" in error for error in check(validate(Config, {**told, "generate": wrong})).errors)
 
 

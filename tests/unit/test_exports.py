@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ from PIL import Image
 from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.errors import ConfigError, DataError, RunError
-from flawsmith.exports import mvtec
-from flawsmith.exports.export import export
-from flawsmith.files import append_lines, write_json
+from flawsmith.exports.export import export, write
+from flawsmith.exports.mvtec import Mvtec
+from flawsmith.files import write_json
 from flawsmith.run.folder import Run
+from flawsmith.run.records import PlanLine, Sample, append_records
 from flawsmith.types import Example
 
 
@@ -34,6 +36,10 @@ def damaged(folder: Path, name: str, pixels: np.ndarray, defect: str = "dent", p
     images.write(folder / name, pixels)
     images.write_mask(folder / f"{name}.mask.png", mask)
     return Example(f"made/{name}", folder / name, product, defect, folder / f"{name}.mask.png", "test")
+
+
+def exported(examples: list[Example], folder: Path, **settings: object) -> dict[str, int]:
+    return write(Mvtec(Mvtec.Settings.model_validate(settings)), examples, folder)
 
 
 def files_below(folder: Path) -> list[str]:
@@ -64,7 +70,7 @@ def test_layout_counts_and_provenance(tmp_path: Path) -> None:
         damaged(data, "b.png", grain(11), "scratch head"),
         damaged(data, "c.png", grain(12)),
     ]
-    counts = mvtec.write(iter(examples), out)
+    counts = exported(examples, out)
     assert counts == {
         "screw/test/dent": 2, "screw/test/good": 1, "screw/test/scratch_head": 1, "screw/train/good": 3
     }  # fmt: skip
@@ -90,7 +96,7 @@ def test_layout_counts_and_provenance(tmp_path: Path) -> None:
 
 def test_eight_bit_png_keeps_its_bytes_and_is_no_link(tmp_path: Path) -> None:
     example = normal(tmp_path, "a.png", grain(1, (20, 30, 3)))
-    mvtec.write([example], tmp_path / "out")
+    exported([example], tmp_path / "out")
     copy = tmp_path / "out" / "screw" / "train" / "good" / "000.png"
     assert copy.read_bytes() == example.image.read_bytes()
     assert copy.stat().st_ino != example.image.stat().st_ino
@@ -102,7 +108,7 @@ def test_a_turned_png_and_a_jpeg_are_written_upright(tmp_path: Path) -> None:
     Image.fromarray(grain(1)).save(tmp_path / "a.png", exif=exif)
     Image.fromarray(grain(2)).save(tmp_path / "b.jpg", exif=exif)
     examples = [Example(name, tmp_path / name, "p", None, None, "train") for name in ("a.png", "b.jpg")]
-    mvtec.write(examples, tmp_path / "out")
+    exported(examples, tmp_path / "out")
     for number, example in enumerate(examples):
         with Image.open(tmp_path / "out" / "p" / "train" / "good" / f"{number:03d}.png") as picture:
             seen = np.array(picture)
@@ -116,24 +122,24 @@ def test_deep_pictures_become_eight_bits_on_one_scale(tmp_path: Path) -> None:
     part[0, 0] = 4095
     hurt = part // 2
     examples = [normal(tmp_path, "a.png", part), damaged(tmp_path, "b.png", hurt)]
-    mvtec.write(examples, tmp_path / "out")
+    exported(examples, tmp_path / "out")
     whole = images.read(tmp_path / "out/screw/train/good/000.png")
     half = images.read(tmp_path / "out/screw/test/dent/000.png")
     assert whole.dtype == half.dtype == np.uint8
     assert (whole == np.rint(part / 4095 * 255)).all()
     assert (half == np.rint(hurt / 4095 * 255)).all()
-    mvtec.write(examples, tmp_path / "deep", bits="native")
+    exported(examples, tmp_path / "deep", bits="native")
     assert (tmp_path / "deep/screw/train/good/000.png").read_bytes() == (tmp_path / "a.png").read_bytes()
 
 
 def test_float_pictures_are_scaled_by_their_own_range(tmp_path: Path) -> None:
     part = np.linspace(-3, 5, 600, dtype=np.float32).reshape(20, 30)
     examples = [normal(tmp_path, "a.tif", part), damaged(tmp_path, "b.tif", part)]
-    mvtec.write(examples, tmp_path / "out")
+    exported(examples, tmp_path / "out")
     seen = images.read(tmp_path / "out/screw/train/good/000.png")
     assert seen.min() == 0 and seen.max() == 255
     assert (seen == images.read(tmp_path / "out/screw/test/dent/000.png")).all()
-    mvtec.write(examples, tmp_path / "deep", bits="native")
+    exported(examples, tmp_path / "deep", bits="native")
     assert (images.read(tmp_path / "deep/screw/test/dent/000.tif") == part).all()
     assert (tmp_path / "deep/screw/ground_truth/dent/000_mask.png").exists()
 
@@ -142,7 +148,7 @@ def test_odd_names_clash_and_stay_ascii(tmp_path: Path) -> None:
     defects = ["Öl", "ol", "good", "凹み", "a/b", "a b", "con", "x" * 100, "..", "crack."]
     examples = [normal(tmp_path, "s.png", grain(0), product="größe/5 mm")]
     examples += [damaged(tmp_path, f"{n}.png", grain(n), defect, "größe/5 mm") for n, defect in enumerate(defects)]
-    counts = mvtec.write(examples, tmp_path / "out")
+    counts = exported(examples, tmp_path / "out")
     names = [home.split("/")[-1] for home in counts if "/test/" in home]
     assert len(names) == len(defects) == len({name.lower() for name in names})
     assert {"Ol", "ol-2", "good-2", "a_b", "a_b-2", "con_", "crack", "unnamed", "unnamed-2"} <= set(names)
@@ -154,8 +160,8 @@ def test_odd_names_clash_and_stay_ascii(tmp_path: Path) -> None:
 
 def test_again_replaces_what_was_there(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    mvtec.write([normal(tmp_path, f"{n}.png", grain(n)) for n in range(3)], out)
-    mvtec.write([normal(tmp_path, "0.png", grain(0))], out)
+    exported([normal(tmp_path, f"{n}.png", grain(n)) for n in range(3)], out)
+    exported([normal(tmp_path, "0.png", grain(0))], out)
     assert files_below(out) == ["provenance.jsonl", "screw/train/good/000.png"]
     assert not list(tmp_path.glob(".*"))
 
@@ -163,11 +169,11 @@ def test_again_replaces_what_was_there(tmp_path: Path) -> None:
 def test_a_failure_leaves_the_old_export_and_no_rest(tmp_path: Path) -> None:
     out = tmp_path / "out"
     good = normal(tmp_path, "0.png", grain(0))
-    mvtec.write([good], out)
+    exported([good], out)
     before = files_below(out)
     broken = Example("x", tmp_path / "missing.png", "screw", None, None, "train")
     with pytest.raises(DataError, match="missing.png: there is no such file"):
-        mvtec.write([good, broken], out)
+        exported([good, broken], out)
     assert files_below(out) == before
     assert not list(tmp_path.glob(".*"))
 
@@ -175,18 +181,16 @@ def test_a_failure_leaves_the_old_export_and_no_rest(tmp_path: Path) -> None:
 def test_refusals_say_what_would_be_right(tmp_path: Path) -> None:
     good, bad = normal(tmp_path, "0.png", grain(0)), damaged(tmp_path, "1.png", grain(1))
     with pytest.raises(DataError, match="nothing to export"):
-        mvtec.write([], tmp_path / "out")
+        exported([], tmp_path / "out")
     with pytest.raises(DataError, match="screw: no normal parts to learn from"):
-        mvtec.write([bad], tmp_path / "out")
+        exported([bad], tmp_path / "out")
     with pytest.raises(DataError, match="without a mask cannot be exported"):
-        mvtec.write([good, Example("x", bad.image, "screw", "dent")], tmp_path / "out")
+        exported([good, Example("x", bad.image, "screw", "dent")], tmp_path / "out")
     images.write_mask(tmp_path / "1.png.mask.png", np.zeros((20, 30), bool))
     with pytest.raises(DataError, match="the mask is empty"):
-        mvtec.write([good, bad], tmp_path / "out")
-    with pytest.raises(ConfigError, match="knows one option"):
-        mvtec.write([good], tmp_path / "out", depth=8)
+        exported([good, bad], tmp_path / "out")
     with pytest.raises(RunError, match="Anomalib takes 511"):
-        mvtec.write([good], tmp_path / "/".join(["d" * 90] * 6))
+        exported([good], tmp_path / "/".join(["d" * 90] * 6))
     assert not (tmp_path / "out").exists()
 
 
@@ -200,9 +204,15 @@ def row(example: Example) -> dict[str, object]:
     }  # fmt: skip
 
 
-def run_with(tmp_path: Path, samples: list[dict[str, object]], planned: int = 0) -> Run:
+def planned(index: int) -> PlanLine:
+    return PlanLine(
+        index, "sample", index, "screw", "crop_paste", "screw", "dent", index, "good/0.png", "made/shot.png", "shots"
+    )
+
+
+def run_with(tmp_path: Path, samples: list[Sample], plan: int = 0, **changes: object) -> Run:
     data = tmp_path / "data"
-    run = Run.create(tmp_path / "run", Config())
+    run = Run.create(tmp_path / "run", Config.model_validate(changes))
     normals = [normal(data, f"{n}.png", grain(n), "") for n in range(2)]
     held = [normal(data, "h.png", grain(5), "")]
     groups = {
@@ -215,35 +225,36 @@ def run_with(tmp_path: Path, samples: list[dict[str, object]], planned: int = 0)
         run.path("data.json"),
         {"hash": "h", "notes": [], "warnings": []} | {k: [row(e) for e in v] for k, v in groups.items()},
     )
-    if planned:
-        append_lines(
-            run.path("plan.jsonl"), [{"index": n, "product": "screw", "defect": "dent"} for n in range(planned)]
-        )
+    if plan:
+        append_records(run.path("plan.jsonl"), [planned(n) for n in range(plan)])
     if samples:
-        append_lines(run.path("samples.jsonl"), samples)
+        append_records(run.path("samples.jsonl"), samples)
     return run
 
 
-def sample(run: Path, index: int, status: str = "made") -> dict[str, object]:
-    one: dict[str, object] = {
-        "index": index,
-        "status": status,
-        "product": "screw",
-        "defect": "dent",
-        "normal": "good/0.png",
-    }
+def sample(run: Path, index: int, status: str = "made") -> Sample:
+    one = Sample(
+        index, "sample", status, "crop_paste", "screw", "dent", "good/0.png", "made/shot.png", index, 0, "residual",
+        (), 0.0, 0,
+    )  # fmt: skip
     if status != "made":
-        return one | {"image": None, "mask": None}
+        return one
     made = damaged(run / "samples", f"{index:06d}.png", grain(100 + index))
     (run / "samples" / f"{index:06d}.png.mask.png").rename(run / "samples" / f"{index:06d}.mask.png")
-    return one | {"image": f"samples/{made.image.name}", "mask": f"samples/{index:06d}.mask.png"}
+    return replace(one, image=f"samples/{made.image.name}", mask=f"samples/{index:06d}.mask.png", area=20)
+
+
+def finished(tmp_path: Path, **changes: object) -> tuple[Run, list[Sample]]:
+    """A run of two samples, and one that was given up between them."""
+    rows = [sample(tmp_path / "run", 0), sample(tmp_path / "run", 1, "invisible"), sample(tmp_path / "run", 2)]
+    (tmp_path / "run").rename(tmp_path / "aside")
+    run = run_with(tmp_path, rows, plan=3, **changes)
+    (tmp_path / "aside" / "samples").rename(run.path("samples"))
+    return run, rows
 
 
 def test_the_stage_exports_what_was_made(tmp_path: Path) -> None:
-    rows = [sample(tmp_path / "run", 0), sample(tmp_path / "run", 1, "invisible"), sample(tmp_path / "run", 2)]
-    (tmp_path / "run").rename(tmp_path / "aside")
-    run = run_with(tmp_path, rows, planned=3)
-    (tmp_path / "aside" / "samples").rename(run.path("samples"))
+    run, rows = finished(tmp_path)
     export(run)
     out = run.path("export", "mvtec")
     assert [path for path in files_below(out) if "/train/" in path or "/good/" in path] == [
@@ -254,19 +265,35 @@ def test_the_stage_exports_what_was_made(tmp_path: Path) -> None:
     marker.write_text("kept when nothing changed")
     export(run)
     assert marker.exists()
-    append_lines(run.path("samples.jsonl"), [{**rows[0], "index": 3}])
+    append_records(run.path("samples.jsonl"), [replace(rows[0], index=3)])
     export(run)
     assert not marker.exists()
     assert (out / "screw/test/dent/002.png").exists()
+    assert run.record("export")["counts"]["mvtec"] == {
+        "screw/test/dent": 3, "screw/test/good": 1, "screw/train/good": 2
+    }  # fmt: skip
+
+
+def test_an_exporters_own_setting_exports_anew(tmp_path: Path) -> None:
+    run, _ = finished(tmp_path)
+    export(run)
+    first = run.stage_hash("export")
+    other = Run.create(run.folder, Config.model_validate({"export": {"settings": {"mvtec": {"bits": "native"}}}}))
+    export(other)
+    assert other.stage_hash("export") not in (None, first)
+    wrong = Run.create(run.folder, Config.model_validate({"export": {"settings": {"mvtec": {"depth": 8}}}}))
+    with pytest.raises(ConfigError, match="export.settings.mvtec: depth: unknown key"):
+        export(wrong)
+    assert wrong.stage_hash("export") == other.stage_hash("export")
 
 
 def test_nothing_made_is_said_with_its_reasons(tmp_path: Path) -> None:
-    rows: list[dict[str, object]] = [sample(tmp_path, n, "invisible") for n in range(3)]
-    with pytest.raises(RunError, match=r"none of 3 pairs could be used \(3 invisible\)"):
-        export(run_with(tmp_path / "a", rows, planned=3))
-    with pytest.raises(RunError, match="none of 4 planned pairs is made yet; run `flawsmith generate"):
-        export(run_with(tmp_path / "b", [], planned=4))
-    with pytest.raises(RunError, match="no pair is planned yet"):
+    rows = [sample(tmp_path, n, "invisible") for n in range(3)]
+    with pytest.raises(RunError, match=r"none of 3 samples could be used \(3 invisible\)"):
+        export(run_with(tmp_path / "a", rows, plan=3))
+    with pytest.raises(RunError, match="none of 4 planned samples is made yet; run `flawsmith generate"):
+        export(run_with(tmp_path / "b", [], plan=4))
+    with pytest.raises(RunError, match="no sample is planned yet"):
         export(run_with(tmp_path / "c", []))
 
 

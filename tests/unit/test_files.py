@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ from flawsmith.errors import RunError
 from flawsmith.files import (
     append_lines,
     digest,
+    file_digest,
     mend_lines,
     read_json,
     read_lines,
@@ -274,6 +276,17 @@ def test_the_digest_of_a_file_is_its_contents(tmp_path: Path):
     a, b = tmp_path / "a", tmp_path / "b"
     a.write_bytes(b"same")
     b.write_bytes(b"same")
-    assert digest(a) == digest(b)
+    assert file_digest(a) == file_digest(b) == hashlib.sha256(b"same").hexdigest()[:16]
     b.write_bytes(b"other")
-    assert digest(a) != digest(b) and digest(tmp_path / "gone") not in (digest(a), digest(b))
+    assert file_digest(a) != file_digest(b) == hashlib.sha256(b"other").hexdigest()[:16]
+    assert file_digest(tmp_path / "gone") == "absent"
+
+
+def test_a_file_is_read_once_while_its_size_and_time_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, opened = tmp_path / "a", []
+    path.write_bytes(b"first")
+    monkeypatch.setattr(files, "open", lambda *words: opened.append(words[0]) or open(*words), raising=False)
+    first = file_digest(path)
+    assert file_digest(path) == first and opened == [path]
+    path.write_bytes(b"a longer second")
+    assert file_digest(path) != first and opened == [path, path]

@@ -203,10 +203,9 @@ def test_thresholds_are_quantiles_of_left_out_shots():
     assert limit == pytest.approx(low - 0.25 * (middle - low), abs=1e-5)
     assert gate.fitted_gates["steel"].limits["realism.whole"] is None
     for row in gate.judge("steel", example_screening_set(8, seed=5)):
-        below = row["scores"]["seam"] < limit
-        assert (
-            below == ("seam" in [reason["score"] for reason in row["reasons"]]) and row["thresholds"]["seam"] == limit
-        )
+        score = row.scores["seam"]
+        assert score is not None and row.thresholds["seam"] == limit
+        assert (score < limit) == ("seam" in [reason.score for reason in row.reasons])
     few = gate_of(settings, shots=4).fitted_gates["steel"].limits
     assert few["seam"] is None and few["realism.grain"] == 0.25  # four shots give no quantile; what is absolute stays
 
@@ -217,11 +216,11 @@ def test_keep_takes_the_best_of_what_stands_in_turn():
     gate = gate_of(ScreenConfig(filters=["realism", "visible"], thresholds=rules))
     rows = gate.judge("steel", example_screening_set(16, seed=5))
     for defect in DEFECTS:
-        own = [row for row in rows if row["defect"] == defect]
-        near = sorted(own, key=lambda row: -row["scores"]["realism.tokens"])[:4]
-        far = sorted(near, key=lambda row: -row["scores"]["visible.tokens"])[:2]
-        assert sorted(row["name"] for row in own if row["kept"]) == sorted(row["name"] for row in far)
-        assert all("visible.tokens" not in row["thresholds"] for row in own if row not in near)
+        own = [row for row in rows if row.defect == defect]
+        near = sorted(own, key=lambda row: -row.scores["realism.tokens"])[:4]
+        far = sorted(near, key=lambda row: -row.scores["visible.tokens"])[:2]
+        assert sorted(row.name for row in own if row.kept) == sorted(row.name for row in far)
+        assert all("visible.tokens" not in row.thresholds for row in own if row not in near)
 
 
 def test_a_gate_says_what_it_does_not_know():

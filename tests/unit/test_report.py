@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ import pytest
 
 from flawsmith.config import Config
 from flawsmith.data import images
+from flawsmith.data.tiling import Window
 from flawsmith.errors import RunError
-from flawsmith.files import append_lines, write_json
+from flawsmith.files import write_json
 from flawsmith.reporting import charts
 from flawsmith.reporting import contact_sheets as sheets
 from flawsmith.reporting.report import report
 from flawsmith.run.folder import Run
+from flawsmith.run.records import PlanLine, Sample, append_records
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -57,27 +60,54 @@ def make_run(tmp_path: Path, *, dtype: type = np.uint8, made: int = 5, settings:
     }
     notes = {"notes": ["screw/scratch: its only picture is a shot"], "warnings": ["<b>twins</b> & co"]}
     write_json(run.path("data.json"), {"hash": "0123456789abcdef", **notes, **groups})
-    plan, lines = [], []
+    plan: list[PlanLine] = []
+    samples: list[Sample] = []
     for index in range(made + 1):
         given_up = index == made
-        one = {"index": index, "product": "screw", "defect": "scratch" if given_up else "dent", "seed": index}
-        one |= {"normal": f"n{index % 3}{suffix}", "shot": f"d0{suffix}"}
-        plan.append(one)
-        one = {**one, "attempt": 0, "paint": "residual", "windows": [[0, 0, 48]]}
+        line = PlanLine(
+            index=index,
+            role="sample",
+            batch=index,
+            job="screw",
+            generator="perlin",
+            product="screw",
+            defect="scratch" if given_up else "dent",
+            seed=index,
+            normal=f"n{index % 3}{suffix}",
+            shot=f"d0{suffix}",
+            mask_source="shots",
+        )
+        plan.append(line)
+        sample = Sample(
+            index=index,
+            role="sample",
+            status="invisible" if given_up else "made",
+            generator="perlin",
+            product="screw",
+            defect=line.defect,
+            normal=line.normal,
+            shot=line.shot,
+            seed=index,
+            attempt=0,
+            paint="residual",
+            windows=(Window(0, 0, 48),),
+            painted_share=0.02 if given_up else 0.9,
+            area=0 if given_up else int(mask.sum()),
+        )
         if given_up:
-            lines.append({**one, "status": "invisible", "painted_share": 0.02, "area": 0, "image": None, "mask": None})
+            samples.append(sample)
             continue
         after = images.read(data / f"n{index % 3}{suffix}")
         after[mask] = after.max() - after[mask]
         names = {"image": f"samples/{index:06d}{suffix}", "mask": f"samples/{index:06d}.mask.png"}
         images.write(run.path(names["image"]), after)
         images.write_mask(run.path(names["mask"]), mask)
-        lines.append({**one, **names, "status": "made", "painted_share": 0.9, "area": int(mask.sum())})
-    append_lines(run.path("plan.jsonl"), plan)
-    append_lines(run.path("samples.jsonl"), lines)
+        samples.append(replace(sample, **names))
+    append_records(run.path("plan.jsonl"), plan)
+    append_records(run.path("samples.jsonl"), samples)
     losses = [1 / (1 + step / 10) for step in range(40)]
     write_json(run.path("weights", "screw", "losses.json"), {"steps": 40, "losses": losses})
-    run.finish("train", "x", backbone={"name": "builtin", "fingerprint": "feedbeef"})
+    run.finish("train", "x", {}, backbone={"name": "builtin", "fingerprint": "feedbeef"})
     run.log(stage="train", seconds=12.5, what="40 steps")
     return run
 

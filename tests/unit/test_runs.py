@@ -1,4 +1,4 @@
-"""runs.py: a run folder is started, opened again, and refuses to be anything else."""
+"""run/folder.py: a run folder is started, opened again, and refuses to be anything else."""
 
 from __future__ import annotations
 
@@ -12,10 +12,30 @@ import pytest
 from flawsmith import files
 from flawsmith.config import Config, load_config
 from flawsmith.errors import ConfigError, RunError
-from flawsmith.files import append_lines, read_json, read_lines
+from flawsmith.files import read_json, read_lines
 from flawsmith.run.folder import Run, machine
+from flawsmith.run.records import Sample, append_records
 
 OTHER = load_config(None, {"seed": 5, "train.steps": 3, "data.normal": ["good"], "generate.count": {"crack": 2}})
+
+
+def sample(index: int, *, attempt: int = 0) -> Sample:
+    return Sample(
+        index=index,
+        role="sample",
+        status="made",
+        generator="perlin",
+        product="screw",
+        defect="dent",
+        normal="good/0.png",
+        shot="dent/0.png",
+        seed=index,
+        attempt=attempt,
+        paint="residual",
+        windows=(),
+        painted_share=0.5,
+        area=7,
+    )
 
 
 def names(folder: Path) -> set[str]:
@@ -35,7 +55,7 @@ def test_a_run_is_started_and_opened(tmp_path: Path):
 
 def test_created_again_it_keeps_what_it_has_done(tmp_path: Path):
     run = Run.create(tmp_path / "run", Config())
-    run.finish("train", "abc", steps=3)
+    run.finish("train", "abc", {}, steps=3)
     started = read_json(run.path("manifest.json"))["started"]
     stamp = run.path("config.json").stat().st_mtime_ns
     again = Run.create(tmp_path / "run", Config())
@@ -44,19 +64,23 @@ def test_created_again_it_keeps_what_it_has_done(tmp_path: Path):
 
 
 def test_another_configuration_is_taken_over(tmp_path: Path):
-    Run.create(tmp_path, Config()).finish("train", "abc")
+    Run.create(tmp_path, Config()).finish("train", "abc", {})
     again = Run.create(tmp_path, OTHER)
     assert Run.open(tmp_path).config == OTHER and again.stage_hash("train") == "abc"
 
 
 def test_stages_are_finished_and_forgotten(tmp_path: Path):
     run = Run.create(tmp_path, Config())
-    assert run.stage_hash("train") is None and run.stage("train") == {}
-    run.finish("train", "a1", generator="perlin", backbone=None)
-    run.finish("generate", "b2")
-    assert run.stage_hash("train") == "a1" and run.stage("train")["generator"] == "perlin"
-    assert set(run.stage("train")) == {"hash", "finished", "generator", "backbone"}
-    run.finish("train", "a3")
+    assert run.stage_hash("train") is None and run.record("train") == {}
+    inputs = {"settings": {"seed": 0}, "content": {"shots": "f00d"}}
+    run.begin("train", "a1", inputs)
+    assert run.stage_hash("train") is None and run.record("train") == {"hash": "a1", "inputs": inputs}
+    run.finish("train", "a1", inputs, generator="perlin", backbone=None)
+    run.finish("generate", "b2", {})
+    assert run.stage_hash("train") == "a1" and run.record("train")["generator"] == "perlin"
+    assert set(run.record("train")) == {"hash", "inputs", "finished", "generator", "backbone"}
+    assert run.record("train")["inputs"] == inputs
+    run.finish("train", "a3", {})
     assert run.stage_hash("train") == "a3" and run.stage_hash("generate") == "b2"
     run.forget("train", "never")
     assert run.stage_hash("train") is None and run.stage_hash("generate") == "b2"
@@ -74,13 +98,14 @@ def test_the_log_has_the_time(tmp_path: Path):
 def test_samples_of_all_shards_by_index(tmp_path: Path):
     run = Run.create(tmp_path, Config())
     assert run.samples() == []
-    append_lines(run.path("samples-1of2.jsonl"), [{"index": 3, "n": 1}, {"index": 1, "n": 1}])
-    append_lines(run.path("samples-0of2.jsonl"), [{"index": 2}, {"index": 0}])
-    with open(run.path("samples-0of2.jsonl"), "ab") as file:
+    append_records(run.path("samples.1-of-2.jsonl"), [sample(3), sample(1)])
+    append_records(run.path("samples.0-of-2.jsonl"), [sample(2), sample(0)])
+    with open(run.path("samples.0-of-2.jsonl"), "ab") as file:
         file.write(b'{"index": 4, "n"')
-    assert [row["index"] for row in run.samples()] == [0, 1, 2, 3]
-    append_lines(run.path("samples-1of2.jsonl"), [{"index": 1, "n": 2}])
-    assert run.samples()[1] == {"index": 1, "n": 2}, "the later line counts"
+    assert [row.index for row in run.samples()] == [0, 1, 2, 3]
+    append_records(run.path("samples.1-of-2.jsonl"), [sample(1, attempt=2)])
+    assert run.samples()[1] == sample(1, attempt=2), "the later line counts"
+    assert run.controls() == []
 
 
 # ---- what is refused ----------------------------------------------------------------------------
@@ -138,7 +163,7 @@ def test_a_damaged_manifest(tmp_path: Path, content: str):
         run.stage_hash("train")
     run.path("manifest.json").unlink()
     assert run.stage_hash("train") is None
-    run.finish("train", "a")
+    run.finish("train", "a", {})
     assert run.stage_hash("train") == "a"
 
 

@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from flawsmith.evaluation.statistics import (
     ALL,
     MEAN,
+    Comparison,
     EvaluationSet,
     Outcome,
     compare,
@@ -56,7 +57,9 @@ def answers(evaluation_set: EvaluationSet, skill: float, seed: int, skill_of_hol
     return outcome(evaluation_set, masks, anomaly_map, score, defect / defect.sum(1, keepdims=True))
 
 
-def compared(evaluation_set: EvaluationSet, one: list[Outcome], other: list[Outcome]) -> dict[tuple[str, str], dict]:
+def compared(
+    evaluation_set: EvaluationSet, one: list[Outcome], other: list[Outcome]
+) -> dict[tuple[str, str], Comparison]:
     weights = draws(evaluation_set, 200, np.random.default_rng(0))
     rows = compare(
         [resampled(evaluation_set, seed, weights) for seed in one],
@@ -65,7 +68,7 @@ def compared(evaluation_set: EvaluationSet, one: list[Outcome], other: list[Outc
         confidence=0.95,
         rng=np.random.default_rng(1),
     )
-    return {(row["task"], row["defect"]): row for row in rows}
+    return {(row.task, row.defect): row for row in rows}
 
 
 def test_exact_figures_are_scikit_learns(evaluation_set: EvaluationSet):
@@ -118,20 +121,20 @@ def test_a_better_arm_helps_a_worse_one_harms_and_the_same_one_does_nothing(eval
         (compared(evaluation_set, poor, good), "harms"),
         (compared(evaluation_set, good, good), "no effect"),
     ):
-        assert {rows["localization", defect]["verdict"] for defect in (*DEFECTS, MEAN, ALL)} == {expected}
-        assert rows["detection", MEAN]["verdict"] == expected
+        assert {rows["localization", defect].verdict for defect in (*DEFECTS, MEAN, ALL)} == {expected}
+        assert rows["detection", MEAN].verdict == expected
         for row in rows.values():
-            assert row["low"] <= row["high"] and 0 <= row["chance_of_gain"] <= 1 and len(row["seeds"]) == 3
+            assert row.low <= row.high and 0 <= row.chance_of_gain <= 1 and len(row.seeds) == 3
     same = compared(evaluation_set, good, good)["localization", MEAN]
-    assert (same["difference"], same["low"], same["high"], same["chance_of_gain"]) == (0, 0, 0, 0.5)
+    assert (same.difference, same.low, same.high, same.chance_of_gain) == (0, 0, 0, 0.5)
 
 
 def test_a_gain_in_one_kind_is_not_told_of_the_other(evaluation_set: EvaluationSet):
     plain = [answers(evaluation_set, 0.3, s) for s in range(3)]
     better = [answers(evaluation_set, 0.3, s, skill_of_holes=0.9) for s in range(3)]
     rows = compared(evaluation_set, better, plain)
-    assert rows["localization", "hole"]["verdict"] == "helps"
-    assert rows["localization", "crack"]["verdict"] == "no effect"
+    assert rows["localization", "hole"].verdict == "helps"
+    assert rows["localization", "crack"].verdict == "no effect"
 
 
 def test_equal_detectors_are_seldom_told_apart(evaluation_set: EvaluationSet):
@@ -140,7 +143,7 @@ def test_equal_detectors_are_seldom_told_apart(evaluation_set: EvaluationSet):
     for trial in range(6):
         one = [answers(evaluation_set, 0.3, 100 * trial + s) for s in range(3)]
         other = [answers(evaluation_set, 0.3, 100 * trial + 50 + s) for s in range(3)]
-        wrong += compared(evaluation_set, one, other)["detection", MEAN]["verdict"] != "no effect"
+        wrong += compared(evaluation_set, one, other)["detection", MEAN].verdict != "no effect"
     assert wrong <= 1
 
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Any, ClassVar, TypeGuard, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -111,8 +111,11 @@ def _with_new_names(section: type[Settings], tree: Any, where: str) -> Any:
             _warn(f"{_joined(where, key)}: is called {name} now; the old name is read for one more release")
         field = section.model_fields.get(str(name))
         inner = field.annotation if field else None
-        if isinstance(inner, type) and issubclass(inner, Settings):
+        member = next(iter(get_args(inner)), None) if isinstance(value, list) else None
+        if _is_settings(inner):
             value = _with_new_names(inner, value, _joined(where, name))
+        elif _is_settings(member):
+            value = [_with_new_names(member, item, _joined(where, f"{name}.{n}")) for n, item in enumerate(value)]
         made[name] = _with_new_values(section.renamed_values.get(name, {}), value, _joined(where, name))
     return made
 
@@ -126,7 +129,16 @@ def _with_new_values(table: Mapping[str, str], value: Any, where: str) -> Any:
 
     if isinstance(value, list):
         return [new(item) for item in value]
-    return {new(key): item for key, item in value.items()} if isinstance(value, dict) else new(value)
+    if not isinstance(value, dict):
+        return new(value)
+    for key in value:
+        if (name := table.get(key)) in value:
+            raise ConfigError(f"{where}.{key}: is called {name} now, and both are given; leave {key} out")
+    return {new(key): item for key, item in value.items()}
+
+
+def _is_settings(annotation: Any) -> TypeGuard[type[Settings]]:
+    return isinstance(annotation, type) and issubclass(annotation, Settings)
 
 
 def _joined(where: str, name: str) -> str:

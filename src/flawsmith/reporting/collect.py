@@ -162,9 +162,10 @@ def summary(facts: Facts) -> str:
     config = facts.run.config
     shots = len(facts.split.shots)
     learned = number_of(shots, "real defect photograph")
-    of = f"{number_of(sum(1 for defect in facts.defects if defect.kept), 'defect')} of {' and '.join(facts.products)}"
+    defects = number_of(sum(1 for defect in facts.defects if defect.kept), "defect type")
+    of = f"{defects} of {' and '.join(facts.products)}"
     if len(facts.products) > 3:
-        of = f"{number_of(sum(1 for defect in facts.defects if defect.kept), 'defect')} on {len(facts.products)} products"
+        of = f"{defects} on {len(facts.products)} products"
     on = f" on the backbone {facts.backbone['name']}" if facts.backbone else ""
     given_up = sum(defect.given_up for defect in facts.defects)
     text = (

@@ -10,10 +10,13 @@ changes no file of today. Nothing else in the house reads or writes these lines.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from flawsmith.data.masks.poses import Pose
 from flawsmith.data.tiling import Window
@@ -192,7 +195,6 @@ class Verdict:
 Line = PlanLine | Sample | Verdict
 L = TypeVar("L", PlanLine, Sample, Verdict)
 R = TypeVar("R")
-_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "str": (str,), "bool": (bool,), "float": (int, float)}
 
 
 def read_records(path: Path, of: type[L]) -> list[L]:
@@ -205,7 +207,7 @@ def read_records(path: Path, of: type[L]) -> list[L]:
     for number, tree in enumerate(read_lines(path), start=1):
         try:
             made.append(of.from_json(tree))
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except ValueError as error:
             what = f"line {number} is no {of.__name__} ({error})"
             raise RunError(f"{path}: {what}; delete that line and run again") from None
     return made
@@ -232,23 +234,51 @@ def _plain(record: Any, **converted: Any) -> dict[str, Any]:
     return tree
 
 
-def _record(of: type[R], tree: Mapping[str, Any], **converters: Any) -> R:
+def _record(of: type[R], tree: Any, **converters: Callable[[Any], Any]) -> R:
     """Make a record of JSON values; fields that are not there have their default.
 
     Raises:
-        ValueError: a field is missing, unknown or of another type.
+        ValueError: a field is missing, unknown or of another type; names it.
     """
+    if not isinstance(tree, Mapping):
+        raise ValueError(f"{tree!r} is no object")
     known = {one.name: one for one in fields(of)}  # type: ignore[arg-type]
     if unknown := tree.keys() - known.keys():
         raise ValueError(f"{sorted(unknown)[0]!r} is unknown")
-    values = {}
+    types, values = _types(of), {}  # type: ignore[arg-type]
     for name, one in known.items():
         if name in tree:
-            value = tree[name]
-            wanted = _TYPES.get(str(one.type))
-            if wanted is not None and (not isinstance(value, wanted) or isinstance(value, bool) != (wanted == (bool,))):
-                raise ValueError(f"{name} is {value!r}")
-            values[name] = converters[name](value) if name in converters else value
+            values[name] = _value(name, tree[name], types[name], converters.get(name))
         elif one.default is MISSING and one.default_factory is MISSING:
             raise ValueError(f"{name} is missing")
     return of(**values)
+
+
+@cache
+def _types(of: type) -> dict[str, Any]:
+    """Return the types of a record's fields by name."""
+    return get_type_hints(of)
+
+
+def _value(name: str, value: Any, wanted: Any, convert: Callable[[Any], Any] | None) -> Any:
+    """Return a field's value, checked and converted."""
+    if convert is None and _fits(value, wanted):
+        return value
+    if convert is not None and (isinstance(value, list) or get_origin(wanted) is not tuple):
+        with suppress(KeyError, TypeError, ValueError, AttributeError, IndexError):
+            return convert(value)
+    raise ValueError(f"{name} is {value!r}")
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    """Return whether a JSON value is of a field's type."""
+    kind, inner = get_origin(wanted), get_args(wanted)
+    if kind is Literal:
+        return value in inner
+    if kind is UnionType:
+        return any(_fits(value, one) for one in inner)
+    if kind is Mapping:
+        return isinstance(value, dict) and all(_fits(item, inner[1]) for item in value.values())
+    if wanted is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool)

@@ -105,13 +105,14 @@ def stage(run: Run, name: str, inputs: Inputs, *, outputs: Iterable[Path] = (), 
         outputs: Files and folders that it makes.
         there: False: something that only the stage itself can know of is missing, so it is not done.
     """
-    work = Work(stamp_of(run, name, inputs), there and is_done(run, name, inputs, outputs))
+    paths = tuple(outputs)
+    work = Work(stamp_of(run, name, inputs), there and is_done(run, name, inputs, paths))
     if work.done:
         yield work
         return
-    record = run.record(name)
-    why = inputs.changes(record) if "finished" in record else []
-    run.forget(name, *FOLLOWS[name], why=f"{', '.join(why)} changed" if why else "")
+    why = _why_again(run, name, inputs, paths)
+    # A stage that is only asked for again, such as a report, says so when it is done.
+    run.forget(*([name] if why else []), *FOLLOWS[name], why=why or f"{name} is done again")
     plain = {"settings": dict(inputs.settings), "content": dict(inputs.content)}
     run.begin(name, work.stamp, plain)
     begun = time.monotonic()
@@ -119,3 +120,14 @@ def stage(run: Run, name: str, inputs: Inputs, *, outputs: Iterable[Path] = (), 
     run.log(stage=name, seconds=round(time.monotonic() - begun, 1), what=work.what)
     if work.finished:
         run.finish(name, work.stamp, plain, **work.facts)
+
+
+def _why_again(run: Run, name: str, inputs: Inputs, outputs: Iterable[Path]) -> str:
+    """Return why a finished stage has to be done again, for the log; "" = it is not finished, or nobody can tell."""
+    record = run.record(name)
+    if "finished" not in record:
+        return ""
+    if changed := inputs.changes(record):
+        return f"{', '.join(changed)} changed"
+    gone = [path.relative_to(run.folder).as_posix() for path in outputs if not path.exists()]
+    return f"{', '.join(gone)} missing" if gone else ""
