@@ -92,6 +92,7 @@ def run(
     """Every stage: train, generate, screen, measure, prove, export, report; skips what is done."""
     import json
 
+    from flawsmith.config.settings import warn_renamed
     from flawsmith.run.folder import Run
 
     settings = [*set_, *(["generate.count=balance"] if balance else [])]
@@ -231,7 +232,7 @@ def backbone(
         Optional[Path],
         typer.Option(
             "--from",
-            help="A TOML file whose [data] names your own pictures; else the factory makes them.",
+            help="A TOML file whose section data names your own pictures; else the factory makes them.",
             metavar="CONFIG",
         ),
     ] = None,

@@ -1,1 +1,1 @@
-"""Arithmetic that nobody plugs in, and that several rooms need: numpy and OpenCV alone, arrays in, numbers out."""
+"""Arithmetic that nobody plugs in: arrays in, numbers out, without torch."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from flawsmith.config.settings import Affects, Settings
+from flawsmith.config.settings import Affects, Settings, warn_renamed
 
 
 class Pattern(Settings):
@@ -33,7 +33,10 @@ class Pattern(Settings):
     @field_validator("image", "mask", mode="before")
     @classmethod
     def _field_by_its_new_name(cls, value: Any) -> Any:
-        return value.replace("{kind}", "{defect}") if isinstance(value, str) else value
+        if isinstance(value, str) and "{kind}" in value:
+            warn_renamed("data.patterns: {kind}", "{defect}")
+            return value.replace("{kind}", "{defect}")
+        return value
 
 
 class DataConfig(Settings):
@@ -181,7 +184,8 @@ class GenerateConfig(Settings):
         value = [value] if isinstance(value, dict) else value
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
             return value
-        # Items that say `kind`, as in release 0.1, are read as well.
+        if any("kind" in item for item in value):
+            warn_renamed("generate.transfer: kind", "defect")
         return [{"defect" if key == "kind" else key: text for key, text in item.items()} for item in value]
 
     @field_validator("transfer")

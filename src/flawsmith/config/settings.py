@@ -108,7 +108,7 @@ def _with_new_names(section: type[Settings], tree: Any, where: str) -> Any:
         if name != key:
             if name in tree:
                 raise ConfigError(f"{_joined(where, key)}: is called {name} now, and both are given; leave {key} out")
-            _warn(f"{_joined(where, key)}: is called {name} now; the old name is read for one more release")
+            warn_renamed(_joined(where, key), name)
         field = section.model_fields.get(str(name))
         inner = field.annotation if field else None
         member = next(iter(get_args(inner)), None) if isinstance(value, list) else None
@@ -123,7 +123,7 @@ def _with_new_names(section: type[Settings], tree: Any, where: str) -> Any:
 def _with_new_values(table: Mapping[str, str], value: Any, where: str) -> Any:
     def new(item: Any) -> Any:
         if isinstance(item, str) and item in table:
-            _warn(f'{where}: "{item}" is called "{table[item]}" now; the old name is read for one more release')
+            warn_renamed(f'{where}: "{item}"', f'"{table[item]}"')
             return table[item]
         return item
 
@@ -146,8 +146,9 @@ def _joined(where: str, name: str) -> str:
     return f"{where}{between}{name}"
 
 
-def _warn(sentence: str) -> None:
-    warnings.warn(sentence, RenamedSetting, stacklevel=2)
+def warn_renamed(old: str, new: str) -> None:
+    """Warn that something has another name now; the old one is read for one more release."""
+    warnings.warn(f"{old} is called {new} now; the old name is read for one more release", RenamedSetting, stacklevel=2)
 
 
 def parse_overrides(overrides: list[str]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from flawsmith import registry
 from flawsmith.config import Config, FeaturesConfig, ProveConfig, validate
 from flawsmith.data.split import Split, provable
 from flawsmith.errors import FlawsmithError
+from flawsmith.exports.export import load_exporter
 from flawsmith.synthesis.transfer import known_references
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def preflight(config: Config, split: Split | None, *, near_duplicates: bool = Tr
         checks.append(partial(registry.known_rivals, config))
         plain = [name for name in ProveConfig().detectors if name not in prove.settings]
         checks += [partial(_detector, config, name) for name in sorted({*prove.detectors, *prove.settings} - {*plain})]
+    checks += [partial(load_exporter, config, name) for name in config.export.formats if name in config.export.settings]
     if split is not None:
         checks.append(partial(known_references, config, split))
     if prove.enabled and split is not None:
