@@ -226,7 +226,7 @@ CONFIGS = [
     Bad("seed-negative", ("seed:", "greater than or equal to 0", "-1"), command=sets("seed=-1")),
     Bad("out-of-range", ("windows.max_zoom:", "16", "99"), command=sets("windows.max_zoom=99")),
     Bad("count-zero", ("generate.count:", "Samples per defect type"), command=sets("generate.count=0")),
-    Bad("count-nothing", ("generate.count:", "asks for no pair"), command=sets("generate.count={crack=0}")),
+    Bad("count-nothing", ("generate.count:", "asks for no sample"), command=sets("generate.count={crack=0}")),
     Bad("shots-zero", ("data.shots:", "Real pictures per defect type"), command=sets("data.shots=0")),
     Bad("not-a-number", ("train.learning_rate:", "finite", "nan"), command=sets("train.learning_rate=nan")),
     Bad("infinite", ("generate.guidance:", "finite", "inf"), command=sets("generate.guidance=inf")),

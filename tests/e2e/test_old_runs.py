@@ -38,6 +38,7 @@ def old(tmp_path: Path) -> Path:
     folder = tmp_path / "old"
     write_json(folder / "config.json", OLD_CONFIG)
     stages = {name: {"hash": "0123456789abcdef", "finished": "2026-06-01T10:00:00Z"} for name in VERBS}
+    write_json(folder / "gate" / "gate.json", {"version": 1, "products": {"tile": {"kinds": ["crack"]}}})
     write_json(folder / "manifest.json", {"python": "3.11.7", "packages": {"flawsmith": "0.1.0"}, "stages": stages})
     normal = {"id": "tile/train/good/0.png", "image": "data/0.png", "product": "tile", "kind": None, "mask": None}
     groups = {"shots": [], "sound": [normal], "test_defects": [], "test_sound": []}
@@ -91,6 +92,19 @@ def test_the_command_line_refuses_it(
     out, err = capsys.readouterr()
     assert end.value.code == 2 and out == ""
     assert err == f"flawsmith: {SENTENCE.format(folder=old)}\n"
+    assert everything(old) == before
+
+
+def test_its_gate_judges_no_more(
+    old: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = everything(old)
+    monkeypatch.setattr(sys, "argv", ["flawsmith", "screen", "--replay", str(old), str(old / "samples")])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert said == f"flawsmith: {old}/gate/gate.json: not a gate of this version; screen its run again\n"
     assert everything(old) == before
 
 

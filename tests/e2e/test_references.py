@@ -108,18 +108,18 @@ def test_measure_and_report_take_borrowed_pairs(borrowed: Run) -> None:
     assert "report/sweep-00-" in borrowed.path("report.md").read_text()
 
 
-def test_the_dial_turns_one_setting_and_is_painted_once(borrowed: Run, tmp_path: Path) -> None:
+def test_the_sweep_changes_one_setting_and_is_painted_once(borrowed: Run, tmp_path: Path) -> None:
     twin = tmp_path / "r"
     shutil.copytree(borrowed.folder, twin)
     run = Run.open(twin)
     tree = json.loads(run.path("sweep.json").read_text())
     plan = run.plan()
-    assert tree["sweep"] == "scale" and [(r["product"], r["defect"]) for r in tree["rows"]] == list(
+    assert tree["setting"] == "scale" and [(r["product"], r["defect"]) for r in tree["rows"]] == list(
         dict.fromkeys((line.product, line.defect) for line in plan)
     )
     for row in tree["rows"]:
-        assert [one["value"] for one in row["made"]] == [0.0, 0.5, 1.0]
-        made = [run.path(one["image"]).read_bytes() for one in row["made"]]
+        assert [one["value"] for one in row["pictures"]] == [0.0, 0.5, 1.0]
+        made = [run.path(one["image"]).read_bytes() for one in row["pictures"]]
         assert len(set(made)) == 3, "the reference's weight changes nothing"
     before = {path: path.stat().st_mtime_ns for path in run.path("sweep").iterdir()}
     generate(run)

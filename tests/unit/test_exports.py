@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -295,6 +298,38 @@ def test_nothing_made_is_said_with_its_reasons(tmp_path: Path) -> None:
         export(run_with(tmp_path / "b", [], plan=4))
     with pytest.raises(RunError, match="no sample is planned yet"):
         export(run_with(tmp_path / "c", []))
+
+
+HEAVY = {"torch", "diffusers", "transformers"}
+EXPORT = f"""
+import sys
+from flawsmith import cli
+sys.argv = ["flawsmith", "export", sys.argv[1]]
+try:
+    cli.main()
+except SystemExit as end:
+    assert not end.code
+print(sorted({HEAVY} & set(sys.modules)))
+"""
+
+
+def python(*words: str) -> list[str]:
+    """Run Python in a process of its own and return the lines that it prints."""
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=dict(os.environ), timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_importing_the_stage_needs_no_torch() -> None:
+    code = f"import sys, flawsmith.exports.export; print(sorted({HEAVY} & set(sys.modules)))"
+    assert python("-c", code) == ["[]"]
+
+
+def test_the_command_needs_no_torch(tmp_path: Path) -> None:
+    """From a run of samples to a folder that Anomalib reads: an export is files and nothing else."""
+    run, _ = finished(tmp_path)
+    assert python("-c", EXPORT, str(run.folder)) == [f"export: {run.path('export')}", "[]"]
+    assert len(as_anomalib_reads(run.path("export", "mvtec", "screw"))) == 5
 
 
 def test_an_unknown_format_is_named_before_any_work(tmp_path: Path) -> None:
