@@ -158,7 +158,7 @@ class FeatureSet:
     probabilities: Tensor | None = None
     """float32 (N,K), where the extractor tells classes; each row sums to 1."""
     below: Tensor | None = None
-    """float32 (N,3,S,S): the same windows of the normal photographs; None where not all are known, as of real damage."""
+    """float32 (N,3,S,S): the same windows of the normal photographs; None where not all of them are known."""
 
     def __len__(self) -> int:
         return len(self.image)

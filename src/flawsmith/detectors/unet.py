@@ -4,8 +4,8 @@ Zavrtanik et al., "DRAEM", ICCV 2021, section 3.2, as the papers that make defec
 half, three channels in, two out, 200 epochs of 500 pictures at 256 px. The score of a picture is the greatest value of
 the anomaly map averaged over 21 x 21 pixels (section 3.4).
 
-The field's protocol to the letter is `budget` = 1 with the default settings. That is about 22 PFLOP at 256 px: minutes on
-a GPU, days on two cores. So a smaller budget leaves out epochs and pictures, and on a CPU makes the network narrower.
+The field's protocol to the letter is `budget` = 1 with the default settings. That is about 22 PFLOP at 256 px: minutes
+on a GPU, days on two cores. So a smaller budget leaves out epochs and pictures, and on a CPU makes the network narrower.
 """
 
 from __future__ import annotations
