@@ -210,14 +210,7 @@ class Detector(ABC):
 
     @abstractmethod
     def predict(self, image: Tensor) -> Prediction:
-        """Return what `tells` promises of pictures.
-
-        Args:
-            image: float32 (B,3,H,W), RGB, [-1,1], of the training set's size.
-
-        Raises:
-            DataError: it was not trained yet.
-        """
+        """Look at pictures: float32 (B,3,H,W), RGB, [-1,1], of the training set's size."""
 
     def reduced(self, budget: float) -> str:
         """Return a sentence for the report about what a budget below 1 leaves out; "" = nothing."""
