@@ -97,9 +97,7 @@ def run(
 
     settings = [*set_, *(["generate.count=balance"] if balance else [])]
     if say:
-        warnings.warn(
-            "--say: is called --prompt now; the old name is read for one more release", RenamedSetting, stacklevel=2
-        )
+        warn_renamed("--say", "--prompt")
     if prompt or say:
         settings.append(f"generate.prompt={json.dumps(prompt or say, ensure_ascii=False)}")
     opened = Run.create(out, _config(config, settings))  # a typo is said at once: torch takes seconds to load

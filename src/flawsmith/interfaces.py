@@ -142,9 +142,9 @@ class Generator(ABC):
 
 
 class Filter(ABC):
-    """Named scores of made pictures of one product. Higher is better; thresholds live in the configuration.
+    """Named scores of made pictures of one product; higher is better.
 
-    A filter never decides. What it cannot tell of a picture is NaN: it abstains.
+    A filter never decides: thresholds live in the configuration. Where it cannot tell, the score is NaN: it abstains.
     """
 
     Settings: ClassVar[type[BaseSettings]]
@@ -162,16 +162,16 @@ class Filter(ABC):
 
         Args:
             shots: Real damage; `below` is a stand-in: the window as it may have looked before.
-            normal: Sound parts, under masks that were borrowed from the shots.
+            normal: Normal parts, under masks that were taken from the shots.
 
         Returns:
-            What each shot scores when it is left out: float32 (N,) a score, NaN where that cannot be told. A quantile
-            of these is a threshold.
+            What each shot scores when it is left out: float32 (N,) per score, NaN where that cannot be told. Thresholds
+            are quantiles of these.
         """
 
     @abstractmethod
     def score(self, made: ScreeningSet) -> dict[str, Tensor]:
-        """Return float32 (N,) for each name in `scores`; the same pictures give the same bytes."""
+        """Return float32 (N,) per name in `scores`; the same pictures give the same bytes."""
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
@@ -179,15 +179,15 @@ class Filter(ABC):
 
     @abstractmethod
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take back what `state` gave; then `score` gives the same bytes."""
+        """Take what `state` returned; then `score` gives the same bytes as there."""
 
     def said(self) -> str:
-        """Say what a reader must know of it, such as why it is off; "" = nothing."""
+        """Return a sentence for the report, such as why it is off; "" = nothing."""
         return ""
 
 
 class Detector(ABC):
-    """A model that finds damage; `prove` trains it on several sets to see which set is worth more.
+    """A model that finds damage; `prove` trains it on several sets and compares what it learned.
 
     It learns from a `TrainingSet` only, and no test picture can enter one.
     """
@@ -218,17 +218,21 @@ class Detector(ABC):
         Raises:
             ConfigError: a package or file is missing, or a setting does not fit the extractor.
         """
+        return None
 
     @abstractmethod
     def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
-        """Train from nothing, and yield the share that is done, in (0,1], after each epoch; the last is 1.0.
+        """Train from the beginning; yield the share that is done, in (0,1], after each epoch, at last 1.0.
 
-        At every yield `predict` works. All randomness comes from `rng` (a CPU generator).
+        `predict` works from the first yield on. All randomness comes from `rng` (a CPU generator).
 
         Args:
             training: Pictures of one size, with masks and defect types.
             rng: Decides initial weights, order and augmentation.
-            budget: Share of the full training; `reduced` says in words what less than 1 leaves out.
+            budget: Share of the full training; `reduced` says what less than 1 leaves out.
+
+        Raises:
+            DataError: the set lacks normal or damaged pictures that the method needs.
         """
 
     @abstractmethod
@@ -236,7 +240,7 @@ class Detector(ABC):
         """Look at pictures: float32 (B,3,H,W), RGB, [-1,1], of the training set's size."""
 
     def reduced(self, budget: float) -> str:
-        """Say what a budget below 1 reduces, for the report; "" = nothing."""
+        """Return a sentence for the report about what a budget below 1 leaves out; "" = nothing."""
         return ""
 
 
@@ -244,13 +248,14 @@ class Metric(Protocol):
     """Compare made pictures of one defect type with real ones.
 
     Args:
-        real: Real damage.
-        made: Generated damage, with the normal windows beneath.
+        real: Real damage; changed no more than `made` is.
+        made: Made damage, with the normal windows beneath where these are known.
         rng: Draws the resamples.
         resamples: Bootstrap resamples of pictures behind each interval; 0 = no interval.
 
     Returns:
-        Figures by name; one that comes from features states its extractor: `kid[efficientnet-lite0]`.
+        Figures by name, the same names whatever the pictures; of too few, the reason. A figure that comes from features
+        ends in the extractor's name: `kid[efficientnet-lite0]`.
     """
 
     def __call__(

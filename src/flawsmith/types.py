@@ -137,7 +137,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a detector says of B pictures; a part that it cannot tell is None."""
+    """What a detector says of B pictures; a task that it does not tell is None."""
 
     anomaly_map: Tensor | None = None
     """Localization: float32 (B,1,H,W) of the pictures' size; higher = more likely damaged."""
@@ -149,22 +149,22 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class FeatureSet:
-    """Windows round the damage of one defect type, with all that metrics read, computed once."""
+    """N windows round the damage of one defect type, with all that metrics read, computed once."""
 
     image: Tensor
     """float32 (N,3,S,S), RGB, [-1,1]."""
     mask: Tensor
     """bool (N,S,S)."""
     vector: Tensor
-    """float32 (N,D): an embedding a window."""
+    """float32 (N,D): one embedding per window."""
     perceptual: tuple[Tensor, ...]
-    """float32 (N,C,h,w) a depth; see `nn.features.Extractor.perceptual`."""
+    """float32 (N,C,h,w) per depth; see `nn.networks.extractor.Extractor.perceptual_of`."""
     extractor: str
-    """The name that figures made from features state."""
+    """Its name, which figures that are made from features state."""
     probabilities: Tensor | None = None
-    """float32 (N,K), where the extractor tells classes."""
+    """float32 (N,K), where the extractor tells classes; each row sums to 1."""
     below: Tensor | None = None
-    """float32 (N,3,S,S): the normal photograph's window, for made pictures."""
+    """float32 (N,3,S,S): the same windows of the normal photographs; None where not all of them are known."""
 
     def __len__(self) -> int:
         return len(self.image)
@@ -174,13 +174,13 @@ class FeatureSet:
 class ScreeningSet:
     """N pictures of one product for filters to judge, with all that filters read, computed once.
 
-    Embeddings come at three levels: `whole` picture, `window` round the damage, and `tokens`: the extractor's maps of
-    the window, averaged inside the mask, all depths side by side.
+    Embeddings come at three levels: `whole` is the picture, `window` is round the damage, and `tokens` are the
+    extractor's maps of the window, averaged inside the mask, all depths side by side.
     """
 
     name: tuple[str, ...]
     defect: tuple[str, ...]
-    """The intended defect type of damage; "" for normal parts."""
+    """The intended defect type; "" for normal parts."""
     image: Tensor
     """float32 (N,3,S,S), RGB, [-1,1]: the window round label and change."""
     mask: Tensor
@@ -192,41 +192,41 @@ class ScreeningSet:
     own: Tensor
     """bool (N,): `below` is the very photograph that was painted on."""
     compared: Tensor
-    """bool (N,): `below` is that, or a stand-in."""
+    """bool (N,): there is a `below`, the photograph itself or a stand-in."""
     vector: dict[str, Tensor]
-    """float32 (N,D) a level: embeddings of the picture."""
+    """float32 (N,D) per level: embeddings of the picture."""
     beneath: dict[str, Tensor]
-    """float32 (N,D) a level: of the normal picture; NaN where there is none."""
+    """float32 (N,D) per level: embeddings of the normal picture; NaN where there is none."""
     moved: Tensor
-    """float32 (N,): how far the tokens inside the mask lie from those of `below` at the same place, each of unit length
-    a depth: mean squared distance, 0..4; NaN where there is none."""
+    """float32 (N,), 0..4: mean squared distance of the maps inside the mask from those of `below` at the same places,
+    each of unit length; NaN where there is no `below`."""
     grain: Tensor
-    """float32 (N,): strength of the grain inside the mask at native size, on the scale -1..1: the median of Immerkaer's
-    filter (1996) as a standard deviation."""
+    """float32 (N,): standard deviation of the grain inside the mask at native size, on the scale -1..1: the median of
+    Immerkaer's filter (1996)."""
     extractor: str
-    """Whose features these are."""
+    """The name of the network whose features these are."""
 
     def __len__(self) -> int:
         return len(self.name)
 
     def rows(self, index: Sequence[int]) -> ScreeningSet:
         """Return the pictures named by an index, in its order."""
-        places = list(index)
-        moved: dict[str, Any] = {}
+        rows = list(index)
+        chosen: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, tuple):
-                moved[field.name] = tuple(value[place] for place in places)
+                chosen[field.name] = tuple(value[row] for row in rows)
             elif isinstance(value, dict):
-                moved[field.name] = {level: tensor[places] for level, tensor in value.items()}
+                chosen[field.name] = {level: tensor[rows] for level, tensor in value.items()}
             else:
-                moved[field.name] = value if isinstance(value, str) else value[places]
-        return ScreeningSet(**moved)
+                chosen[field.name] = value if isinstance(value, str) else value[rows]
+        return ScreeningSet(**chosen)
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A measured value with its interval; None with the reason where it cannot be told."""
+    """A measured value with its interval; without a value, the reason why not."""
 
     value: float | None
     low: float | None = None

@@ -145,14 +145,14 @@ def test_the_checks_can_pass() -> None:
     [
         (_Undescribed, "detector_settings_round_trip", "no line of help"),
         (_Unasked, "detector_says_what_it_tells", "before it was trained"),
-        (_Flat, "found_is_well_formed", r"anomaly_map is \(5, 64, 64\)"),
-        (_Talkative, "found_is_well_formed", "does not tell detection, so score must be None"),
-        (_Neighbours, "found_is_well_formed", "depends on the pictures beside it"),
-        (_Unfinished, "found_is_well_formed", "shares done"),
+        (_Flat, "predictions_are_well_formed", r"anomaly_map is \(5, 64, 64\)"),
+        (_Talkative, "predictions_are_well_formed", "does not tell detection, so score must be None"),
+        (_Neighbours, "predictions_are_well_formed", "depends on the pictures beside it"),
+        (_Unfinished, "predictions_are_well_formed", "shares done"),
         (_Random, "same_rng_same_predictions", "the same rng gave other"),
         (_Backwards, "planted_damage_is_found", "planted damage is not found"),
-        (_Greedy, "sound_alone_is_enough_or_refused", "yet damage counts"),
-        (_Careless, "sound_alone_is_enough_or_refused", "yet it trains without"),
+        (_Greedy, "normal_alone_is_enough_or_refused", "yet damage counts"),
+        (_Careless, "normal_alone_is_enough_or_refused", "yet it trains without"),
     ],
 )
 def test_the_checks_can_fail(cheat: type[Detector], check: str, said: str) -> None:
@@ -162,7 +162,7 @@ def test_the_checks_can_fail(cheat: type[Detector], check: str, said: str) -> No
 
 def test_predict_must_work_at_the_first_yield() -> None:
     with pytest.raises(DataError, match="call fit first"):
-        DETECTOR_CHECKS["found_is_well_formed"](_Late)
+        DETECTOR_CHECKS["predictions_are_well_formed"](_Late)
 
 
 def test_example_training_plants_what_it_says() -> None:

@@ -46,11 +46,11 @@ class AnomalibSettings(config.Settings):
     epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs; 0 = the model's own number, or Lightning's 1000."""
     batch: Annotated[int, Field(ge=1)] = 8
-    """Pictures a step."""
+    """Pictures per step."""
 
 
 class Anomalib(Detector):
-    """A model of anomalib.models; tells where and whether."""
+    """A model of anomalib.models; tells localization and detection."""
 
     Settings: ClassVar[type[config.Settings]] = AnomalibSettings
     tells: ClassVar[frozenset[str]] = frozenset({"localization", "detection"})

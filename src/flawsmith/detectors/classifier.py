@@ -1,8 +1,8 @@
-"""The field's classifier of defect types: ResNet-34 from ImageNet with a new head, on damaged pictures; tells which.
+"""The field's classifier of defect types: ResNet-34 from ImageNet with a new head, on damaged pictures.
 
-As in Hu et al., "AnomalyDiffusion", AAAI 2024, and what followed it: a product at a time, 30 epochs of the pairs five
-times over, no more than 500 pictures a defect type, no augmentation. The letter is `budget` = 1 with the default settings,
-pictures of 256 px, and ImageNet's weights in the folder `weights`.
+As in Hu et al., "AnomalyDiffusion", AAAI 2024, and what followed it: one product at a time, 30 epochs of all pictures
+five times over, no more than 500 pictures per defect type, no augmentation. The field's protocol to the letter is
+`budget` = 1 with the default settings, pictures of 256 px, and ImageNet's weights in the folder `weights`.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class ClassifierSettings(config.Settings):
     repeats: Annotated[float, Field(gt=0)] = 5.0
     """How often an epoch shows each picture."""
     batch: Annotated[int, Field(ge=2)] = 8
-    """Pictures a step."""
+    """Pictures per step."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     """Adam's."""
 
 
 class Classifier(Detector):
-    """ResNet-34 over the defect types.
+    """ResNet-34 over the defect types; tells classification.
 
     On a CPU the same `rng` and number of threads give the same weights bit by bit; a GPU adds in its own order.
     """

@@ -1,4 +1,4 @@
-"""A memory of normal patches, as in PatchCore: what lies far from every cached patch is damage. Needs no defects.
+"""A memory of normal patches, as in PatchCore: what lies far from every one is damage. Needs no defects.
 
 Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022: patches of mid-depth feature maps,
 averaged with their neighbours (section 3.1), thinned to a coreset by greedy k-centre on random projections (3.2), and
@@ -31,17 +31,17 @@ class PatchcoreSettings(config.Settings):
     """The memory's size and what it is made of."""
 
     memory: Annotated[int, Field(ge=16)] = 4000
-    """Patches that are cached."""
+    """Patches in the memory."""
     draw: Annotated[int, Field(ge=16)] = 40_000
     """Patches drawn at random, from which the memory is chosen."""
     depths: tuple[Annotated[int, Field(ge=0)], ...] = (1, 2)
     """Which of the extractor's depths (0 = the finest) describe a patch."""
     blur: Annotated[float, Field(ge=0)] = 4.0
-    """Sigma in pixels of the blur over the finished anomaly_map, as in the paper."""
+    """Sigma in pixels of the blur over the finished anomaly map, as in the paper."""
 
 
 class Patchcore(Detector):
-    """Distance to the nearest cached normal patch; tells where and whether."""
+    """Distance to the nearest normal patch in memory; tells localization and detection."""
 
     Settings: ClassVar[type[config.Settings]] = PatchcoreSettings
     tells: ClassVar[frozenset[str]] = frozenset({"localization", "detection"})

@@ -1,12 +1,13 @@
 """A probe: frozen feature maps of several depths and a small trained head. Quick, and the clean protocol's default.
 
-Every place of a picture (one in 4 x 4 pixels) is described by the frozen maps of all depths, fine ones for the outline
-and coarse ones for what surrounds it. A head of two layers tells for each place whether it is normal or which sort of
-damage it shows; the features stay what they were, so ten shots do not over-train it. Half of all places come from
-normal pictures; places that the half-trained head takes for damage on normal pictures are shown again and again (hard
-negative mining: Sung & Poggio, 1998).
+Every cell of a picture (4 x 4 pixels) is described by the frozen maps of all depths, fine ones for the outline and
+coarse ones for what surrounds it. A head of two layers says for each cell whether it is normal or which defect type it
+shows; the features stay what they were, so ten shots do not over-train it. Half of all cells come from normal pictures;
+cells of normal pictures that the half-trained head takes for damage are shown again and again (hard negative mining:
+Sung & Poggio, "Example-Based Learning for View-Based Human Face Detection", PAMI 1998). Ours.
 
-Where = 1 - P(normal); whether = its greatest value after a small average; which = the defect types' shares where it fires.
+Localization: 1 - P(normal) of each cell. Detection: the maximum of that after a small average. Classification: the
+shares of the defect types in the cells that fire loudest.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _CHUNK = 16
 _FAR = 10.0
 """Standard deviations at which a feature is cut."""
 _MINED = 200
-"""Sound pictures that are searched for hard places, at every second place along each side."""
+"""Normal pictures that are searched for hard places, at every second place along each side."""
 
 
 class ProbeSettings(config.Settings):
@@ -73,7 +74,7 @@ class _Pool:
 
 
 class Probe(Detector):
-    """Frozen features and a small head; tells where, whether and which."""
+    """Frozen features and a small head; tells localization, detection and classification."""
 
     Settings: ClassVar[type[config.Settings]] = ProbeSettings
     tells: ClassVar[frozenset[str]] = frozenset({"localization", "detection", "classification"})
@@ -176,7 +177,7 @@ class Probe(Detector):
     def _gather(
         self, training: TrainingSet, indices: list[int], rng: torch.Generator, *, each: int, views: int = 1
     ) -> _Pool:
-        """Describe `each` places a picture: half inside the label, or where a control was painted, if they fit."""
+        """Describe `each` places per picture: half inside the label, or where a control was painted, if they fit."""
         features, targets = [], []
         for start in range(0, len(indices), _CHUNK):
             chosen = indices[start : start + _CHUNK]

@@ -1,11 +1,11 @@
-"""The field's localiser: DRAEM's discriminative U-Net, trained from nothing; tells where and whether.
+"""The field's localizer: DRAEM's discriminative U-Net, trained from random weights; localization and detection.
 
 Zavrtanik et al., "DRAEM", ICCV 2021, section 3.2, as the papers that make defects use it: without the reconstructive
 half, three channels in, two out, 200 epochs of 500 pictures at 256 px. The score of a picture is the greatest value of
-the anomaly_map averaged over 21 x 21 pixels (section 3.4).
+the anomaly map averaged over 21 x 21 pixels (section 3.4).
 
-The letter is `budget` = 1 with the default settings. That is about 22 PFLOP at 256 px: minutes on a GPU, days on two
-cores. So a smaller budget leaves out epochs and pictures, and on a CPU makes the network narrower too.
+The field's protocol to the letter is `budget` = 1 with the default settings. That is about 22 PFLOP at 256 px: minutes
+on a GPU, days on two cores. So a smaller budget leaves out epochs and pictures, and on a CPU makes the network narrower.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class UnetSettings(config.Settings):
     epochs: Annotated[int, Field(ge=1)] = 200
     """Epochs; the learning rate falls to a fifth after 80 % and again after 90 % of them."""
     samples_per_epoch: Annotated[int, Field(ge=2)] = 500
-    """Pictures drawn an epoch: half of them normal, else a defect type, then a picture of it."""
+    """Pictures drawn per epoch: half of them normal, else a defect type, then a picture of it."""
     batch: Annotated[int, Field(ge=2)] = 8
-    """Pictures a step."""
+    """Pictures per step."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     """Adam's."""
     controls: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -66,7 +66,7 @@ class _Plan:
 
 
 class Unet(Detector):
-    """DRAEM's discriminative U-Net.
+    """DRAEM's discriminative U-Net; tells localization and detection.
 
     On a CPU the same `rng` and number of threads give the same weights bit by bit; a GPU adds in its own order.
     """

@@ -1,11 +1,10 @@
 """Alignment: does the label fit what was painted?
 
 The picture is compared with its own normal photograph, and the label with what visibly changed. Ours: the filter of
-AnomalyControl-Inpaint looks at embeddings alone, and its labels are the masks that were asked for. The label re-fitted
-to the change is computed once for all filters (`ScreeningSet.changed`); the stage may write it in place of one that
-fails.
+AnomalyControl-Inpaint looks at embeddings alone, and its labels are the masks that were asked for. What visibly changed
+is computed once for all filters (`ScreeningSet.changed`).
 
-A picture whose photograph is unknown cannot be told, nor one in which nothing changed: that one is not visible.
+The filter abstains where the photograph is unknown, and where nothing changed: that is for the filter `visible`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from flawsmith.types import ScreeningSet
 
 
 class AlignmentSettings(config.Settings):
-    """How exactly."""
+    """How exactly label and change must agree."""
 
     slack: Annotated[int, Field(ge=0, le=32)] = 2
     """Pixels of the window (128 a side) by which outlines may differ: scaling blurs them."""
@@ -45,12 +44,12 @@ class Alignment(Filter):
 
     def score(self, made: ScreeningSet) -> dict[str, Tensor]:
         label, changed = made.mask[:, None].float(), made.changed[:, None].float()
-        told = made.own & made.changed.any(dim=2).any(dim=1)
+        known = made.own & made.changed.any(dim=2).any(dim=1)
         inside = (changed * self._wider(label)).sum((1, 2, 3)) / changed.sum((1, 2, 3)).clamp_min(1)
         covered = (label * self._wider(changed)).sum((1, 2, 3)) / label.sum((1, 2, 3)).clamp_min(1)
         return {
-            "alignment.inside": torch.where(told, inside, torch.nan),
-            "alignment.covered": torch.where(told, covered, torch.nan),
+            "alignment.inside": torch.where(known, inside, torch.nan),
+            "alignment.covered": torch.where(known, covered, torch.nan),
         }
 
     def state(self) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
-"""Kind: would a judge who knows the real shots call it what it was meant to be?
+"""Defect type: would a classifier that knows the real shots call it what it was meant to be?
 
-The judge is a linear discriminant on the tokens inside the mask, in the space that the shots span, with a covariance
-shrunk towards a ball (Friedman: "Regularized Discriminant Analysis", JASA 1989). It is asked about each shot that it
-has not seen; where its answers are not clearly better than guessing, it is off and says so. Ours;
+The classifier is a linear discriminant on the tokens inside the mask, in the space that the shots span, with a
+covariance shrunk towards a ball (Friedman: "Regularized Discriminant Analysis", JASA 1989). It is asked about each shot
+that it has not seen; where its answers are not clearly better than guessing, the filter is off and says so. Ours;
 AnomalyControl-Inpaint trains a classifier on made pictures but filters with none.
 """
 
@@ -20,20 +20,20 @@ from flawsmith.interfaces import Filter
 from flawsmith.types import ScreeningSet
 
 _LEAST = 3
-"""Shots a defect type below which nothing is judged."""
+"""Shots per defect type below which nothing is judged."""
 _SURE = 1.645
 """Standard deviations: the one-sided 95 % bound of Wilson's interval."""
 
 
 class DefectTypeSettings(config.Settings):
-    """The judge."""
+    """The classifier."""
 
     shrinkage: Annotated[float, Field(ge=0.01, le=1)] = 0.5
     """How far the covariance is drawn towards a ball: 1 = the nearest mean decides."""
 
 
 class DefectType(Filter):
-    """The intended type's log odds against the likeliest other one: below 0 the judge would call it something else."""
+    """The intended type's log odds against the likeliest other one; below 0 = it looks more like that one."""
 
     Settings: ClassVar[type[config.Settings]] = DefectTypeSettings
     settings: DefectTypeSettings
@@ -41,7 +41,7 @@ class DefectType(Filter):
 
     def __init__(self, settings: config.Settings, defects: Sequence[str]) -> None:
         super().__init__(settings, defects)
-        self._judge: dict[str, Tensor] = {}
+        self._discriminant: dict[str, Tensor] = {}
         self._right, self._asked, self._chance, self._fewest = 0, 0, 1.0, 0
 
     def fit(self, shots: ScreeningSet, normal: ScreeningSet) -> dict[str, Tensor]:
@@ -54,14 +54,14 @@ class DefectType(Filter):
             return nothing
         tokens = shots.vector["tokens"].double()
         scores = []
-        for place in range(len(defect)):
-            rest = torch.arange(len(defect)) != place
-            judge = _fitted(tokens[rest], defect[rest], len(self.defects), self.settings.shrinkage)
-            scores.append(_odds(judge, tokens[place : place + 1], defect[place : place + 1]))
-        found = torch.cat(scores)
-        self._right = int((found > 0).sum())
-        self._judge = _fitted(tokens, defect, len(self.defects), self.settings.shrinkage)
-        return {"defect_type": found} if not self._off() else nothing
+        for row in range(len(defect)):
+            rest = torch.arange(len(defect)) != row
+            without = _fitted(tokens[rest], defect[rest], len(self.defects), self.settings.shrinkage)
+            scores.append(_odds(without, tokens[row : row + 1], defect[row : row + 1]))
+        left_out = torch.cat(scores)
+        self._right = int((left_out > 0).sum())
+        self._discriminant = _fitted(tokens, defect, len(self.defects), self.settings.shrinkage)
+        return {"defect_type": left_out} if not self._off() else nothing
 
     def score(self, made: ScreeningSet) -> dict[str, Tensor]:
         if self._off() or not len(made):
@@ -69,29 +69,29 @@ class DefectType(Filter):
         asked = torch.tensor([self.defects.index(defect) for defect in made.defect], dtype=torch.int64)
         tokens = made.vector["tokens"].double()
         # One by one: a product of matrices rounds by its shape, and a picture's score may not depend on its neighbours.
-        rows = [_odds(self._judge, tokens[row : row + 1], asked[row : row + 1]) for row in range(len(made))]
+        rows = [_odds(self._discriminant, tokens[row : row + 1], asked[row : row + 1]) for row in range(len(made))]
         return {"defect_type": torch.cat(rows)}
 
     def state(self) -> dict[str, Tensor]:
         known = torch.tensor([self._right, self._asked, self._chance, self._fewest], dtype=torch.float64)
-        return {"known": known, **self._judge}
+        return {"known": known, **self._discriminant}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         right, asked, self._chance, fewest = state["known"].tolist()
         self._right, self._asked, self._fewest = int(right), int(asked), int(fewest)
-        self._judge = {name: tensor for name, tensor in state.items() if name != "known"}
+        self._discriminant = {name: tensor for name, tensor in state.items() if name != "known"}
 
     def said(self) -> str:
-        off = self._off()
-        told = f"defect type: it names {self._right} of {self._asked} left-out shots rightly (guessing: {self._chance:.0%})"
-        if not off:
-            return told
-        return (
-            f"defect type is off: {off}" if "few" in off or "one defect type" in off else f"{told}; {off}, so it is off"
+        off, few = self._off(), len(self.defects) < 2 or self._fewest < _LEAST
+        if few:
+            return f"defect type is off: {off}"
+        sentence = (
+            f"defect type: {self._right} of {self._asked} left-out shots named rightly (guessing: {self._chance:.0%})"
         )
+        return f"{sentence}; {off}, so it is off" if off else sentence
 
     def _off(self) -> str:
-        """Return why the judge is not to be trusted; "" = it is."""
+        """Return why the classifier is not to be trusted; "" = it is."""
         if len(self.defects) < 2:
             return "the product has one defect type"
         if self._fewest < _LEAST:
@@ -106,10 +106,10 @@ def _fitted(tokens: Tensor, defect: Tensor, defects: int, shrinkage: float) -> d
     centre = tokens.mean(0)
     _, strength, basis = torch.linalg.svd(tokens - centre, full_matrices=False)
     basis = basis[strength > 1e-6 * strength[0].clamp_min(1e-12)].T
-    seen = (tokens - centre) @ basis
-    means = torch.stack([seen[defect == number].mean(0) for number in range(defects)])
-    within = seen - means[defect]
-    covariance = within.T @ within / max(1, len(seen) - defects)
+    points = (tokens - centre) @ basis
+    means = torch.stack([points[defect == number].mean(0) for number in range(defects)])
+    within = points - means[defect]
+    covariance = within.T @ within / max(1, len(points) - defects)
     ball = covariance.diagonal().mean().clamp_min(1e-9) * torch.eye(len(covariance), dtype=torch.float64)
     return {
         "centre": centre,
@@ -119,13 +119,13 @@ def _fitted(tokens: Tensor, defect: Tensor, defects: int, shrinkage: float) -> d
     }
 
 
-def _odds(judge: dict[str, Tensor], tokens: Tensor, asked: Tensor) -> Tensor:
-    """Return log p(asked) - log p(likeliest other), all defect types being as likely beforehand: float32 (N,)."""
-    away = ((tokens - judge["centre"]) @ judge["basis"])[:, None] - judge["means"]
-    likely = -0.5 * torch.einsum("nkr,rs,nks->nk", away, judge["inverse"], away)
-    own = likely.gather(1, asked[:, None])[:, 0]
-    other = likely.scatter(1, asked[:, None], -torch.inf).max(dim=1).values
-    return (own - other).float()
+def _odds(discriminant: dict[str, Tensor], tokens: Tensor, intended: Tensor) -> Tensor:
+    """Return log p(intended) - log p(likeliest other), all types being as likely beforehand: float32 (N,)."""
+    away = ((tokens - discriminant["centre"]) @ discriminant["basis"])[:, None] - discriminant["means"]
+    likely = -0.5 * torch.einsum("nkr,rs,nks->nk", away, discriminant["inverse"], away)
+    meant = likely.gather(1, intended[:, None])[:, 0]
+    other = likely.scatter(1, intended[:, None], -torch.inf).max(dim=1).values
+    return (meant - other).float()
 
 
 def _wilson_low(right: int, asked: int) -> float:

@@ -1,12 +1,12 @@
 """Duplicates: is it a copy of a shot, which a model learned by heart, or of another made picture?
 
-Likeness is the greatest correlation of brightness at 32 x 32 over the eight mirrored and turned views. The score is one
-minus that, over the same of the two shots that are most alike (but 0.02 at most): 0 is a copy, and what scores below 1
-is more like a shot than any two shots are like each other. Of made pictures an earlier one is the original; two that
-share a photograph are alike all but for the paint, so both picture and change (picture minus photograph) must be alike.
-Ours; the paper has no such step.
+Likeness is the greatest correlation of brightness at 32 x 32 over the eight mirrored and turned views. The score is
+one minus that, divided by the same of the two shots that are most alike (0.02 at most). So 0 is a copy, and what scores
+below 1 is more like a shot than any two shots are like each other. Of two made pictures that are alike, the earlier one
+is the original. Two that share a photograph are alike all but for the paint, so the changes (picture minus photograph)
+must be alike too. Ours; AnomalyControl-Inpaint has no such step.
 
-Where some shots are second photographs of the same damage, only what is nearer than these is called a copy.
+Where some shots are near-duplicates (second photographs of the same damage), only what is nearer than these is a copy.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from flawsmith.interfaces import Filter
 from flawsmith.types import ScreeningSet
 
 _LEAST, _MOST = 0.0002, 0.02
-"""A correlation above 0.9998 is a copy in any set, one below 0.98 in none."""
+"""Bounds of the scale: a correlation above 0.9998 is a copy in any set, one below 0.98 in none."""
 
 
 class DuplicatesSettings(config.Settings):
@@ -32,7 +32,7 @@ class DuplicatesSettings(config.Settings):
 
 
 class Duplicates(Filter):
-    """How unlike the nearest shot, and the nearest earlier picture of the same line-up; below 1 = a copy."""
+    """How unlike it is the nearest shot, and the nearest earlier picture of the set; below 1 = a copy."""
 
     Settings: ClassVar[type[config.Settings]] = DuplicatesSettings
     scores: ClassVar[dict[str, str]] = {

@@ -1,8 +1,8 @@
 """Outlier: a detector of PyOD says how far a picture lies from the shots. Needs `pip install "flawsmith[pyod]"`.
 
-Another way to say stage 1 of AnomalyControl-Inpaint's filter, which keeps what lies close to the real training defects:
-any of PyOD's detectors by name, on the tokens inside the mask or another level. All of it is ours. Tokens have more
-numbers than there are shots, so they are first laid on the shots' leading directions.
+Another form of stage 1 of AnomalyControl-Inpaint's filter, which keeps what lies close to the real training defects:
+any of PyOD's detectors by name, on the tokens inside the mask or another level. Ours. Tokens have more numbers than
+there are shots, so they are first projected on the shots' leading directions.
 
 Zhao, Nasrullah, Li: "PyOD: A Python Toolbox for Scalable Outlier Detection", JMLR 2019.
 """
@@ -30,7 +30,7 @@ _LEAST = 4
 
 
 class OutlierSettings(config.Settings):
-    """Which detector, on what."""
+    """Which detector, and what it is asked about."""
 
     model: str = "KNN"
     """PyOD's detector: KNN, ECOD, IForest, LOF, COPOD or HBOS."""
@@ -69,9 +69,9 @@ class Outlier(Filter):
         if len(vectors) < _LEAST:
             return {"outlier": torch.full((len(vectors),), torch.nan)}
         left_out = []
-        for place in range(len(vectors)):
-            self._learn(vectors[torch.arange(len(vectors)) != place])
-            left_out.append(self._told(vectors[place : place + 1]))
+        for row in range(len(vectors)):
+            self._learn(vectors[torch.arange(len(vectors)) != row])
+            left_out.append(self._scored(vectors[row : row + 1]))
         self._learn(vectors)
         return {"outlier": torch.cat(left_out)}
 
@@ -79,7 +79,7 @@ class Outlier(Filter):
         if self._model is None:
             return {"outlier": torch.full((len(made),), torch.nan)}
         vectors = made.vector[self.settings.level].double()
-        rows = [self._told(vectors[row : row + 1]) for row in range(len(made))]
+        rows = [self._scored(vectors[row : row + 1]) for row in range(len(made))]
         return {"outlier": torch.cat(rows) if rows else torch.zeros(0)}
 
     def state(self) -> dict[str, Tensor]:
@@ -94,26 +94,26 @@ class Outlier(Filter):
         return "" if self._model is not None else f"outlier is off: fewer than {_LEAST} shots"
 
     def _learn(self, vectors: Tensor) -> None:
-        """Trainer the detector; it is made again from what it learned, for PyOD can only be saved as a pickle."""
+        """Fit the detector. A saved gate fits it again from what it learned, for PyOD can only be saved as a pickle."""
         self._learned = vectors
         centre = vectors.mean(0)
         _, _, basis = torch.linalg.svd(vectors - centre, full_matrices=False)
         self._frame = {"centre": centre, "basis": basis[: min(self.settings.directions, len(vectors) - 1)].T}
-        defect = getattr(import_module(f"pyod.models.{_KNOWN[self.settings.model]}"), self.settings.model)
+        detector = getattr(import_module(f"pyod.models.{_KNOWN[self.settings.model]}"), self.settings.model)
         arguments = dict(self.settings.arguments)
         if self.settings.model == "IForest":
             arguments.setdefault("random_state", self.settings.seed)
         if self.settings.model in ("KNN", "LOF"):
             arguments.setdefault("n_neighbors", min(3, len(vectors) - 1))
         try:
-            self._model = defect(**arguments)
+            self._model = detector(**arguments)
         except TypeError as error:
             raise ConfigError(f"screen.settings.outlier.arguments: {error}") from None
-        self._model.fit(self._seen(vectors))
+        self._model.fit(self._projected(vectors))
 
-    def _told(self, vectors: Tensor) -> Tensor:
-        scores = np.asarray(self._model.decision_function(self._seen(vectors)), np.float64)
+    def _scored(self, vectors: Tensor) -> Tensor:
+        scores = np.asarray(self._model.decision_function(self._projected(vectors)), np.float64)
         return -torch.from_numpy(scores).float()
 
-    def _seen(self, vectors: Tensor) -> np.ndarray:
+    def _projected(self, vectors: Tensor) -> np.ndarray:
         return np.asarray(((vectors - self._frame["centre"]) @ self._frame["basis"]).numpy())

@@ -4,11 +4,10 @@ Stage 1 of the filter of AnomalyControl-Inpaint (Ali, Fioraio, Salti, Di Stefano
 ControlNet Inpainting", IEEE Access 2024): embeddings of made pictures are compared with those of the real training
 defects, and the closest are kept. The paper's is the embedding of the whole picture (`realism.whole`) with DINOv2.
 
-Ours, for the paper does not say or does not do it: cosine distance to the mean of the nearest 3; only shots of the same
-defect type; the window and the tokens inside the mask as two more levels, since small damage vanishes in a whole
-picture; the distance as a multiple of what is usual among the defect type's own shots, so that one threshold serves all
-defect types; and the grain, for networks that know objects care little about it: noise in a defect's place lies among
-shots of odd defect types.
+Ours: the mean cosine distance to the nearest 3 shots of the same defect type; two more levels, the window and the
+tokens inside the mask, since small damage vanishes in a whole picture; the distance as a multiple of what is usual
+among the defect type's own shots, so that one threshold serves all defect types. The grain is ours too: networks that
+were trained on objects care little about it, and place noise among the shots of odd defect types.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ _LEVELS = ("whole", "window", "tokens")
 _STEP = 0.004
 """Half a step of an 8-bit camera: grain below it is none."""
 _FEW = 3
-"""Shots below which a defect type borrows the product's usual distance."""
+"""Shots below which a defect type takes the product's usual distance."""
 
 
 class RealismSettings(config.Settings):
-    """How near is measured."""
+    """How distance to the shots is measured."""
 
     neighbours: Annotated[int, Field(ge=1, le=50)] = 3
-    """Real shots of the defect type whose distances are averaged: the nearest so many."""
+    """How many of the nearest real shots of the defect type the distance is averaged over."""
 
 
 class Realism(Filter):
@@ -64,28 +63,28 @@ class Realism(Filter):
     def fit(self, shots: ScreeningSet, normal: ScreeningSet) -> dict[str, Tensor]:
         self._defect = torch.tensor([self.defects.index(defect) for defect in shots.defect])
         self._grain = shots.grain
-        found = {"realism.grain": torch.full((len(shots),), torch.nan)}
-        for place in range(len(shots) if len(shots) > 1 else 0):
-            others = torch.cat([shots.grain[:place], shots.grain[place + 1 :]])
-            found["realism.grain"][place] = _calm(others, shots.grain[place])
+        left_out = {"realism.grain": torch.full((len(shots),), torch.nan)}
+        for row in range(len(shots) if len(shots) > 1 else 0):
+            others = torch.cat([shots.grain[:row], shots.grain[row + 1 :]])
+            left_out["realism.grain"][row] = _calm(others, shots.grain[row])
         for level in _LEVELS:
             self._vectors[level] = F.normalize(shots.vector[level].double(), dim=1)
             away = self._away(level, shots, leave_out=True)
-            everywhere = _median(away)
+            of_product = _median(away)
             usual = []
             for number in range(len(self.defects)):
-                own = away[self._defect == number]
-                usual.append(_median(own) if len(own) >= _FEW else everywhere)
+                of_type = away[self._defect == number]
+                usual.append(_median(of_type) if len(of_type) >= _FEW else of_product)
             self._usual[level] = torch.stack(usual).clamp_min(1e-9)
-            found[f"realism.{level}"] = (-away / self._usual[level][self._defect]).float()
-        return found
+            left_out[f"realism.{level}"] = (-away / self._usual[level][self._defect]).float()
+        return left_out
 
     def score(self, made: ScreeningSet) -> dict[str, Tensor]:
-        asked = torch.tensor([self.defects.index(defect) for defect in made.defect], dtype=torch.int64)
-        found = {}
+        intended = torch.tensor([self.defects.index(defect) for defect in made.defect], dtype=torch.int64)
+        scores = {"realism.grain": _calm(self._grain, made.grain)}
         for level in _LEVELS:
-            found[f"realism.{level}"] = (-self._away(level, made) / self._usual[level][asked]).float()
-        return found | {"realism.grain": _calm(self._grain, made.grain)}
+            scores[f"realism.{level}"] = (-self._away(level, made) / self._usual[level][intended]).float()
+        return scores
 
     def state(self) -> dict[str, Tensor]:
         tensors = {"defect": self._defect, "grain": self._grain}
@@ -101,25 +100,25 @@ class Realism(Filter):
     def _away(self, level: str, pictures: ScreeningSet, *, leave_out: bool = False) -> Tensor:
         """Return each picture's mean distance to its nearest shots of the same defect type, float64 (N,).
 
-        A defect type with a single shot that is left out looks at the product's other shots.
+        Where a defect type's single shot is left out, the product's other shots stand in for it.
         """
-        found = []
-        for place, (defect, vector) in enumerate(zip(pictures.defect, pictures.vector[level], strict=True)):
+        away = []
+        for row, (defect, vector) in enumerate(zip(pictures.defect, pictures.vector[level], strict=True)):
             others = torch.ones(len(self._defect), dtype=torch.bool)
             if leave_out:
-                others[place] = False
-            kin = others & (self._defect == self.defects.index(defect))
-            rows = self._vectors[level][kin if kin.any() else others]
-            if not len(rows):
-                found.append(torch.tensor(torch.nan, dtype=torch.float64))
+                others[row] = False
+            same_type = others & (self._defect == self.defects.index(defect))
+            shots = self._vectors[level][same_type if same_type.any() else others]
+            if not len(shots):
+                away.append(torch.tensor(torch.nan, dtype=torch.float64))
                 continue
-            gaps = 1 - (rows * F.normalize(vector.double(), dim=0)).sum(1)
-            found.append(gaps.sort().values[: self.settings.neighbours].mean().clamp_min(0))
-        return torch.stack(found) if found else torch.zeros(0, dtype=torch.float64)
+            distances = 1 - (shots * F.normalize(vector.double(), dim=0)).sum(1)
+            away.append(distances.sort().values[: self.settings.neighbours].mean().clamp_min(0))
+        return torch.stack(away) if away else torch.zeros(0, dtype=torch.float64)
 
 
 def _calm(real: Tensor, grain: Tensor) -> Tensor:
-    """Return the strongest real grain over a picture's own."""
+    """Return the strongest real grain over each picture's own; NaN without real ones."""
     return (real.max() + _STEP) / (grain + _STEP) if len(real) else torch.full_like(grain, torch.nan)
 
 

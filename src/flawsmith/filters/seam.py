@@ -23,7 +23,7 @@ class SeamSettings(config.Settings):
 
 
 class Seam(Filter):
-    """Minus the logarithm of the gradient on the outline (two pixels) over that 3 to 6 pixels away on both sides."""
+    """Minus the logarithm of the gradient on the outline over that 3 to 6 pixels away; lower = the border shows."""
 
     Settings: ClassVar[type[config.Settings]] = SeamSettings
     scores: ClassVar[dict[str, str]] = {"seam": "its border shows"}

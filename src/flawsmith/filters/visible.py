@@ -4,10 +4,10 @@ Stage 2 of the filter of AnomalyControl-Inpaint (Ali, Fioraio, Salti, Di Stefano
 ControlNet Inpainting", IEEE Access 2024): among pictures that look real, those farthest from normal pictures are kept,
 which removes pictures in which nothing was drawn. The paper's is the whole picture's embedding (`visible.whole`).
 
-Ours: the distance is taken to the picture's own normal photograph where that is known, which makes it all but free of
-pose and background; to the nearest of all normal pictures (`visible.*_all`) only where it is not; the window, and the
-tokens inside the mask at the same places, as two more levels. What is enough is learned from the shots, whose damage
-is filled in to stand for the photograph before.
+Ours: where the picture's own normal photograph is known, the distance is taken to that, so pose and background hardly
+count; only where it is not, to the nearest of all normal pictures (`visible.*_all`). The window, and the tokens inside
+the mask at the same places, are two more levels. How much is enough is learned from the shots: their damage is filled
+in, to stand for the photograph before.
 """
 
 from __future__ import annotations
@@ -41,37 +41,39 @@ class Visible(Filter):
 
     def __init__(self, settings: config.Settings, defects: Sequence[str]) -> None:
         super().__init__(settings, defects)
-        self._sound: dict[str, Tensor] = {}
+        self._normal: dict[str, Tensor] = {}
 
     def fit(self, shots: ScreeningSet, normal: ScreeningSet) -> dict[str, Tensor]:
-        self._sound = {level: F.normalize(normal.vector[level].double(), dim=1) for level in _LEVELS}
+        self._normal = {level: F.normalize(normal.vector[level].double(), dim=1) for level in _LEVELS}
         # No shot is among the normal pictures, so none needs to be left out.
-        return _own(shots, shots.compared) | self._all(shots, torch.ones(len(shots), dtype=torch.bool))
+        return _to_own(shots, shots.compared) | self._to_all(shots, torch.ones(len(shots), dtype=torch.bool))
 
     def score(self, made: ScreeningSet) -> dict[str, Tensor]:
-        return _own(made, made.own) | self._all(made, ~made.own)
+        return _to_own(made, made.own) | self._to_all(made, ~made.own)
 
     def state(self) -> dict[str, Tensor]:
-        return {f"normal.{level}": self._sound[level] for level in _LEVELS}
+        return {f"normal.{level}": self._normal[level] for level in _LEVELS}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        self._sound = {level: state[f"normal.{level}"] for level in _LEVELS}
+        self._normal = {level: state[f"normal.{level}"] for level in _LEVELS}
 
-    def _all(self, pictures: ScreeningSet, which: Tensor) -> dict[str, Tensor]:
-        found = {}
+    def _to_all(self, pictures: ScreeningSet, which: Tensor) -> dict[str, Tensor]:
+        """Return the cosine distance of some pictures (bool (N,)) to the nearest normal one; NaN for the others."""
+        scores = {}
         for level in _LEVELS:
             away = torch.full((len(pictures),), torch.nan)
-            for place in which.nonzero()[:, 0].tolist() if len(self._sound[level]) else ():
-                vector = F.normalize(pictures.vector[level][place].double(), dim=0)
-                near = (self._sound[level] * vector).sum(1).max()
-                away[place] = (1 - near).clamp_min(0)
-            found[f"visible.{level}_all"] = away
-        return found
+            for row in which.nonzero()[:, 0].tolist() if len(self._normal[level]) else ():
+                vector = F.normalize(pictures.vector[level][row].double(), dim=0)
+                nearest = (self._normal[level] * vector).sum(1).max()
+                away[row] = (1 - nearest).clamp_min(0)
+            scores[f"visible.{level}_all"] = away
+        return scores
 
 
-def _own(pictures: ScreeningSet, which: Tensor) -> dict[str, Tensor]:
-    found = {}
+def _to_own(pictures: ScreeningSet, which: Tensor) -> dict[str, Tensor]:
+    """Return the distance of some pictures (bool (N,)) to the normal one beneath; NaN for the others."""
+    scores = {}
     for level in ("whole", "window"):
         alike = F.cosine_similarity(pictures.vector[level].double(), pictures.beneath[level].double(), dim=1)
-        found[f"visible.{level}"] = torch.where(which, (1 - alike).clamp_min(0).float(), torch.nan)
-    return found | {"visible.tokens": torch.where(which, pictures.moved, torch.nan)}
+        scores[f"visible.{level}"] = torch.where(which, (1 - alike).clamp_min(0).float(), torch.nan)
+    return scores | {"visible.tokens": torch.where(which, pictures.moved, torch.nan)}

@@ -42,10 +42,10 @@ class _TinyExtractor(Extractor):
 
     @torch.inference_mode()
     def maps(self, image: Tensor) -> list[Tensor]:
-        found = [image]
+        depths = [image]
         for layer in self.network:
-            found.append(layer(found[-1]).relu())
-        return found[1:]
+            depths.append(layer(depths[-1]).relu())
+        return depths[1:]
 
     @torch.inference_mode()
     def vector(self, image: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def detector_settings_round_trip(plugin: type[Detector]) -> None:
 
 
 def detector_says_what_it_tells(plugin: type[Detector]) -> None:
-    """It tells something that there is a word for; asked before it was trained, it says so."""
+    """`tells` names tasks; asked before it was trained, it raises a sentence."""
     assert plugin.tells and plugin.tells <= set(_PARTS), f"tells is {set(plugin.tells)}, not some of {set(_PARTS)}"
     detector = _detector(plugin)
     for budget in (1.0, 0.01):
@@ -104,7 +104,7 @@ def detector_says_what_it_tells(plugin: type[Detector]) -> None:
         raise AssertionError("it predicts before it was trained")
 
 
-def found_is_well_formed(plugin: type[Detector]) -> None:
+def predictions_are_well_formed(plugin: type[Detector]) -> None:
     """The share done rises to 1; from the first epoch on `predict` fills what it tells and nothing else, in shape."""
     training, detector = example_training(), _detector(plugin)
     image = training.batch(range(5)).image
@@ -115,9 +115,9 @@ def found_is_well_formed(plugin: type[Detector]) -> None:
         shares.append(share)
     assert shares and shares[-1] == 1.0 and 0 < shares[0], f"the shares done are {shares[:3]} ... {shares[-1:]}"
     assert all(a < b for a, b in zip(shares, shares[1:], strict=False)), "the share done does not rise"
-    found, alone = detector.predict(image), detector.predict(image[2:3])
-    _well_formed(detector, found, image)
-    for whole, one in zip(_said(detector, found), _said(detector, alone), strict=True):
+    predicted, alone = detector.predict(image), detector.predict(image[2:3])
+    _well_formed(detector, predicted, image)
+    for whole, one in zip(_told(detector, predicted), _told(detector, alone), strict=True):
         assert torch.allclose(whole[2:3], one, rtol=1e-2, atol=1e-3), "what it says depends on the pictures beside it"
 
 
@@ -128,7 +128,7 @@ def same_rng_same_predictions(plugin: type[Detector]) -> None:
     for _ in detector.fit(training, torch.Generator().manual_seed(3), budget=_LEAST):
         first = detector.predict(image)
     again = _fitted(detector, training, seed=3).predict(image)
-    for one, other in zip(_said(detector, first), _said(detector, again), strict=True):
+    for one, other in zip(_told(detector, first), _told(detector, again), strict=True):
         assert torch.equal(one, other), "the same rng gave other predictions"
     assert torch.equal(torch.get_rng_state(), stream), "the global random stream moved"
 
@@ -140,20 +140,20 @@ def planted_damage_is_found(plugin: type[Detector]) -> None:
     training, batch = example_training(), example_training(24, seed=2).batch(range(24))
     labels = {"anomaly_map": batch.mask, "score": batch.mask.flatten(1).amax(1)}
     for budget in (0.006, 0.06, 0.3):
-        found = _fitted(_detector(plugin), training, budget=budget).predict(batch.image)
-        answers = {part: getattr(found, part) for part in labels}
+        predicted = _fitted(_detector(plugin), training, budget=budget).predict(batch.image)
+        answers = {part: getattr(predicted, part) for part in labels}
         ranked = {part: _ranked(said, labels[part]) for part, said in answers.items() if said is not None}
         if min(ranked.values()) >= 0.75:
             return
     raise AssertionError(f"planted damage is not found: AUROC {ranked} (chance is 0.5)")
 
 
-def sound_alone_is_enough_or_refused(plugin: type[Detector]) -> None:
+def normal_alone_is_enough_or_refused(plugin: type[Detector]) -> None:
     """Without damaged pictures it trains, or says that it needs some; it never trains on what it should ignore."""
     normal, detector = example_training(damaged=False), _detector(plugin)
     image = normal.batch(range(3)).image
     if not plugin.needs_damage:
-        said = [_said(detector, _fitted(detector, one).predict(image)) for one in (normal, example_training())]
+        said = [_told(detector, _fitted(detector, one).predict(image)) for one in (normal, example_training())]
         assert all(map(torch.equal, *said)), "needs_damage is False, yet damage counts"
         return
     try:
@@ -169,10 +169,10 @@ DETECTOR_CHECKS: dict[str, DetectorCheck] = {
     for check in (
         detector_settings_round_trip,
         detector_says_what_it_tells,
-        found_is_well_formed,
+        predictions_are_well_formed,
         same_rng_same_predictions,
         planted_damage_is_found,
-        sound_alone_is_enough_or_refused,
+        normal_alone_is_enough_or_refused,
     )
 }
 """Every check, by name."""
@@ -198,15 +198,15 @@ def _fitted(detector: Detector, training: TrainingSet, seed: int = 0, budget: fl
     return detector
 
 
-def _said(detector: Detector, found: Prediction) -> list[Tensor]:
-    return [getattr(found, part) for task, part in _PARTS.items() if task in detector.tells]
+def _told(detector: Detector, predicted: Prediction) -> list[Tensor]:
+    return [getattr(predicted, part) for task, part in _PARTS.items() if task in detector.tells]
 
 
-def _well_formed(detector: Detector, found: Prediction, image: Tensor) -> None:
+def _well_formed(detector: Detector, predicted: Prediction, image: Tensor) -> None:
     count, _, height, width = image.shape
     shapes = {"anomaly_map": (count, 1, height, width), "score": (count,), "probabilities": (count, len(_DEFECTS))}
     for task, part in _PARTS.items():
-        value = getattr(found, part)
+        value = getattr(predicted, part)
         if task not in detector.tells:
             assert value is None, f"it does not tell {task}, so {part} must be None"
             continue
@@ -214,9 +214,9 @@ def _well_formed(detector: Detector, found: Prediction, image: Tensor) -> None:
         assert value.shape == shapes[part], f"{part} is {tuple(value.shape)}, not {shapes[part]}"
         assert value.dtype == torch.float32 and value.device.type == "cpu", f"{part} is {value.dtype} on {value.device}"
         assert bool(torch.isfinite(value).all()) and not value.requires_grad, f"{part} is not finite, or has a gradient"
-    if found.probabilities is not None:
-        assert float(found.probabilities.min()) >= 0, "a defect type's probability is below 0"
-        assert torch.allclose(found.probabilities.sum(1), torch.ones(count), atol=1e-4), (
+    if predicted.probabilities is not None:
+        assert float(predicted.probabilities.min()) >= 0, "a defect type's probability is below 0"
+        assert torch.allclose(predicted.probabilities.sum(1), torch.ones(count), atol=1e-4), (
             "a row of defect types does not sum to 1"
         )
 

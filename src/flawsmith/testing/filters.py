@@ -45,7 +45,7 @@ def example_screening_set(count: int = 16, *, seed: int = 0, damaged: bool = Tru
 
 
 def described(image: Tensor, mask: Tensor, below: Tensor, defect: tuple[str, ...], *, own: bool = True) -> ScreeningSet:
-    """Return a screening set of windows (N,3,S,S), masks bool (N,S,S) and normal windows, with small made-up features."""
+    """Return a screening set of windows (N,3,S,S), masks bool (N,S,S) and normal windows; the features are made up."""
     count = len(image)
     one, other = (_features(part, mask) for part in (image, below))
     changed = (image - below).abs().amax(1) > 0.048

@@ -1,6 +1,6 @@
 """New damage shapes after a real one: bent elastically, walked as a curve, or grown as a blob.
 
-The shapes keep what makes a sort of damage recognisable: how large it is, how long for its width, how ragged.
+The shapes keep what makes a defect type recognisable: how large it is, how long for its width, how ragged.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def vary(mask: Mask, rng: np.random.Generator) -> Mask:
 
 
 def procedural(
-    kind_masks: Sequence[Mask], shape: Sequence[int], part: Mask, rng: np.random.Generator, *, turn: Turn = "free"
+    real_masks: Sequence[Mask], shape: Sequence[int], part: Mask, rng: np.random.Generator, *, turn: Turn = "free"
 ) -> Mask:
     """Return a new damage shape in the statistics of a defect type's real masks, on the part; bool (H,W), never empty.
 
@@ -50,7 +50,7 @@ def procedural(
     noise.
 
     Args:
-        kind_masks: bool masks of any sizes, at the normal's own scale; empty ones are left out.
+        real_masks: bool masks of any sizes, at the normal's own scale; empty ones are left out.
         shape: (H,W) of the normal.
         part: bool (H,W): where damage may lie; all False counts as everywhere.
         rng: All randomness.
@@ -59,11 +59,11 @@ def procedural(
     Raises:
         DataError: no mask has damage.
     """
-    real = [mask for mask in kind_masks if mask.any()]
-    if not real:
+    drawn = [mask for mask in real_masks if mask.any()]
+    if not drawn:
         raise DataError("no real mask to take new shapes after: give at least one mask that is not empty")
     part = part if part.any() else np.ones(tuple(shape[:2]), bool)
-    like = real[int(rng.integers(len(real)))]
+    like = drawn[int(rng.integers(len(drawn)))]
     for _ in range(8):
         new = vary(like, rng)
         pose = pose_mask(new, np.ones_like(new), part, rng, turn=turn)
