@@ -56,10 +56,12 @@ def _section(section: Section, level: int, folder: Path) -> Iterator[str]:
 def _shown_on(sheet: Sheet) -> str:
     """Return what a sheet shows, as a sentence."""
     if not sheet.heads:
-        return "From the left: " + " / ".join(row.caption for row in sheet.rows) + "."
-    above = f"Above: {sheet.shots_title}. Below: " if sheet.shots else ""
-    rows = f"{sheet.rows_title}; columns" if sheet.rows_title else "Columns"
-    return f"{above}{rows}: {', '.join(sheet.heads)}."
+        return f"From the left: {' / '.join(row.caption for row in sheet.rows)}."
+    sentences = [f"{sheet.shots_title}."] if sheet.shots else []
+    if sheet.rows:
+        title = f"{sheet.rows_title}{' below' if sheet.shots else ''}; columns" if sheet.rows_title else "Columns"
+        sentences.append(f"{title}: {'; '.join(sheet.heads)}.")
+    return " ".join(sentences)
 
 
 def _image(picture: Drawing | Sheet, folder: Path, suffix: str) -> str:

@@ -14,7 +14,7 @@ from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation.statistics import ALL, MEAN, TASKS, Outcome
 from flawsmith.files import read_json
 from flawsmith.reporting.charts import CurvePoint, Interval, gain_curve, interval_chart
-from flawsmith.reporting.document import Drawing, PictureRow, Section, Sheet, Table, table
+from flawsmith.reporting.document import Drawing, PictureRow, Section, Sheet, Table, number_of, table
 from flawsmith.run.folder import Run
 from flawsmith.types import Example
 
@@ -126,13 +126,13 @@ def _comparison(product: Tree, arm: str, against: str, number: int) -> Section:
     heads = ("Defect type", *(f"{name} ({figure})" for name, figure in TASKS.values()))
     main = (arm, against) == _compared(product)[0]
     drawings = []
-    for task, (name, _) in TASKS.items() if main else ():
+    for task, (name, figure) in TASKS.items() if main else ():
         intervals = [
             Interval(row["defect"], 100 * row["difference"], 100 * row["low"], 100 * row["high"], row["verdict"])
             for row in rows
             if row["task"] == task
         ]
-        title = f"{name}: {arm} against {against}"
+        title = f"{name} ({figure}): {arm} against {against}"
         if intervals:
             svg = interval_chart(intervals, title, unit="points of 100")
             drawings.append(Drawing(title, svg, f"proof-{number:02d}-{name}"))
@@ -192,7 +192,8 @@ def _artefact_sentence(product: Tree) -> str:
     return (
         f"{product['held_out_controls']} normal parts were repainted as normal and kept from all training. The "
         "artefact score is the share of them whose repainted place fires louder than the same place untouched: 0.5 = "
-        f"repainting cannot be seen, 1 = the detector has learned the brush. '{NO_CONTROLS}' was trained without controls."
+        "repainting cannot be seen, 1 = the detector has learned the brush. "
+        f"'{NO_CONTROLS}' was trained without controls."
     )
 
 
@@ -220,7 +221,7 @@ def _anomaly_maps(run: Run, product: Tree, name: str, number: int) -> list[Secti
             _anomaly_row(row, name, [maps[arm][row["index"]] for arm in maps]) for row in chosen if len(maps) > 1
         ]
         if rows := tuple(picture for picture in pictures if picture):
-            title = f"Where the detector {what} most with our samples ({len(rows)} pictures)"
+            title = f"Where the detector {what} most with our samples ({number_of(len(rows), 'picture')})"
             sheet = Sheet(title, f"proof-{number:02d}-{what}", ANOMALY_COLUMNS, rows)
             parts.append(Section(title, sheets=(sheet,), folded=True))
     return parts

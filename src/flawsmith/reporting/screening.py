@@ -9,7 +9,7 @@ from typing import Any
 from flawsmith.config import Config
 from flawsmith.files import read_json
 from flawsmith.reporting.contact_sheets import COLUMNS, ContactSheet
-from flawsmith.reporting.document import Section, Sheet, Table, plain_name, table
+from flawsmith.reporting.document import Section, Sheet, Table, number_of, plain_name, table
 from flawsmith.run.folder import Run
 from flawsmith.run.rounds import read_rounds
 from flawsmith.screening.rounds import lacks
@@ -46,12 +46,12 @@ def _sentences(run: Run, gate: dict[str, Any]) -> tuple[str, ...]:
         "`flawsmith screen --replay` gives the same verdicts on any folder."
     ]
     if rounds:
-        sentences.append(f"What was lacking was planned again in {rounds} {'round' if rounds == 1 else 'rounds'}.")
+        sentences.append(f"What was lacking was planned again in {number_of(rounds, 'round')}.")
     if repaired := sum(verdict.repair is not None for verdict in verdicts):
         sentences.append(f"{repaired} labels were fitted anew to what changed; the first labels stay in samples/.")
     if config.enabled and (short := lacks(run)):
         names = ", ".join(f"{number} of {defect}" for (_, defect), number in short.items())
-        sentences.append(f"Still lacking after at most {config.rounds} rounds: {names}.")
+        sentences.append(f"Still lacking after at most {number_of(config.rounds, 'round')}: {names}.")
     if config.enabled and not config.keep_rejected:
         sentences.append("Rejected pictures were deleted, as screen.keep_rejected = false asks.")
     several = len(gate["products"]) > 1

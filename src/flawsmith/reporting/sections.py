@@ -135,8 +135,8 @@ def _counts(facts: Facts) -> Section:
     rows.append(["", "all", *(facts.total(name) for name in numbers), ""])
     heads = ("Product", "Defect type", "Shots", "Test", "Planned", "Generated", "Given up", "Why")
     text = (
-        "Shots are the real defects that were learned from. Test are the real defects that were kept apart and never "
-        "looked at. A sample is given up when too little of its mask was visibly painted."
+        "Shots are the real defects that were learned from; test counts the real defects that were kept apart and "
+        "never looked at. A sample is given up when too little of its mask was visibly painted."
     )
     return Section("Counts", sentences=(text,), tables=(table(heads, rows, numbers=range(2, 7), total=True),))
 
@@ -188,7 +188,7 @@ def _defect(facts: Facts, sheet: ContactSheet, number: int) -> Section:
                 sheet.rows,
                 f"Samples ({_shown_of(len(sheet.rows), sheet.total)})",
                 sheet.shots,
-                f"Real shots ({_shown_of(len(sheet.shots), defect.shots)}), at the zoom of the close-ups below",
+                f"Real shots ({_shown_of(len(sheet.shots), defect.shots)}), at the zoom of the close-ups",
             ),
         ),
     )
@@ -245,7 +245,7 @@ def metric_table(tree: dict[str, Any], product: str) -> Table:
 
 def _figure(figure: dict[str, Any] | None) -> str:
     if figure is None or figure["value"] is None:
-        return "" if figure is None else f"none: {figure.get('reason', '')}"
+        return "" if figure is None else f"no value: {figure.get('reason', '')}"
     text = f"{figure['value']:.3g}"
     return f"{text} [{figure['low']:.3g}, {figure['high']:.3g}]" if "low" in figure else text
 

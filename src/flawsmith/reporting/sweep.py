@@ -50,24 +50,27 @@ def read_sweep(run: Run, examples: Mapping[str, Example]) -> Sweep | None:
     rows = []
     for row in tree["rows"]:
         try:
-            rows.append(_row(run, tree["sweep"], row, examples))
-        except (DataError, KeyError, ValueError):
+            rows.append(_row(run, tree["setting"], row, examples))
+        except DataError:
             continue  # a photograph has gone since; the report shows what is left
-    return Sweep(tree["sweep"], tuple(rows)) if rows else None
+    kept = tuple(row for row in rows if row)
+    return Sweep(tree["setting"], kept) if kept else None
 
 
-def _row(run: Run, setting: str, row: Mapping[str, Any], examples: Mapping[str, Example]) -> SweepRow:
-    """Return the normal photograph, the sample at each value, and the reference: close-ups of one place."""
+def _row(run: Run, setting: str, row: Mapping[str, Any], examples: Mapping[str, Example]) -> SweepRow | None:
+    """Return the normal photograph, the sample at each value, and the reference; None = nothing is left to show."""
+    painted = {one["value"]: run.path(one["image"]) for one in row["pictures"] if one["image"]}
+    if not painted or not examples.keys() >= {row["normal"], row["reference"]}:
+        return None
     normal = images.read(examples[row["normal"]].image)
-    painted = {one["value"]: run.path(one["image"]) for one in row["made"] if one["image"]}
     masks = [images.read_mask(path.with_suffix(".mask.png"), normal.shape) for path in painted.values()]
     side, widest, tone = closeup_side(masks), max(masks, key=np.count_nonzero), tone_of(normal)
     heads, tiles = ["normal photograph"], [closeup(normal, tone, widest, side)]
-    for one in row["made"]:
+    for one in row["pictures"]:
         path = painted.get(one["value"])
         heads.append(f"{setting} = {one['value']:g}" + ("" if path else ", too faint to keep"))
         tiles.append(closeup(images.read(path) if path else normal, tone, widest, side))
-    reference = examples[row.get("reference", row["shot"])]
+    reference = examples[row["reference"]]
     native = images.read(reference.image)
     mask = images.read_mask(reference.mask, native.shape) if reference.mask else np.ones(native.shape[:2], bool)
     heads.append(f"reference: {reference.id}")
