@@ -89,4 +89,6 @@ def _paragraph(text: str) -> str:
 
 def _text(text: str) -> str:
     """Return a text in one line, without HTML and without links: names of folders and files are anyone's."""
-    return re.sub(r"[\r\n]+", " ", text).replace("<", "&lt;").replace("](", "]\\(")
+    line = re.sub(r"[\r\n]+", " ", text)
+    line = re.sub(r"\\(?=[!-/:-@\[-`{-~])", r"\\\\", line)  # a backslash before punctuation would vanish
+    return line.replace("<", "&lt;").replace("](", "]\\(")

@@ -28,6 +28,7 @@ from flawsmith.reporting.sweep import Sweep
 from flawsmith.run.folder import Run
 
 _MOST_PROBLEMS = 12
+_MOST_TIMES = 60
 _REFUSED = {
     "empty": "with no damage drawn at all",
     "overflow": "with damage drawn over too much of the window",
@@ -307,7 +308,9 @@ def _provenance(facts: Facts) -> Section:
         [line.get("at", ""), line.get("stage", ""), line.get("what", ""), _time(line.get("seconds"))]
         for line in read_lines(run.path("log.jsonl"))
     ]
-    times = Section("Times", tables=(table(("When", "Stage", "What", "Took"), log, numbers=range(3, 4)),))
+    title = "Times" if len(log) <= _MOST_TIMES else f"Times, the last {_MOST_TIMES} of {len(log)} lines of log.jsonl"
+    last = table(("When", "Stage", "What", "Took"), log[-_MOST_TIMES:], numbers=range(3, 4))
+    times = Section(title, tables=(last,))
     return Section("Fingerprints, versions and times", tables=(table((), rows),), subsections=(times,) if log else ())
 
 
