@@ -104,7 +104,7 @@ def test_the_report_tells_the_verdict(proven: fs.Run):
     report(proven)
     page, text = proven.path("report.html").read_text(), proven.path("report.md").read_text()
     for content in (page, text):
-        assert "Do the pairs help?" in content and "ours against real-only" in content
+        assert "do the samples help?" in content and "ours against real-only" in content
         assert "artefact score" in content.lower() and "efficientnet-lite0" in content
     assert f"{100 * verdicts(proven)['localization', MEAN]['difference']:+.1f} [" in text
 

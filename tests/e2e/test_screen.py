@@ -88,7 +88,7 @@ def test_screened_pairs_alone_go_on(settings: dict[str, Any], tmp_path: Path):
     measured = json.loads(run.path("metrics.json").read_text())["products"]["magnet"]
     assert sum(defect["made"] for defect in measured.values()) == len(kept)
     page, text = run.path("report.html").read_text(), run.path("report.md").read_text()
-    assert "Screening" in page and "Rejected, the damage is unlike" in page and "yield" in page
+    assert "Screening" in page and "Rejected: the damage is unlike" in page and "Yield" in page
     assert "rejected: the damage is unlike" in text and list(run.path("report").glob("rejected-*.jpg"))
     # All rejected pictures are still there, and the same again does nothing.
     assert all(run.path(row.image).is_file() for row in run.samples() if row.made)

@@ -15,9 +15,10 @@ from scipy.linalg import sqrtm
 import flawsmith as fs
 from flawsmith.config import load_config
 from flawsmith.data.feature_windows import feature_window
-from flawsmith.evaluation.measure import measure, metric_rows
+from flawsmith.evaluation.measure import measure
 from flawsmith.metrics import labels, pictures
 from flawsmith.reporting.report import report
+from flawsmith.reporting.sections import metric_table
 from flawsmith.synthesis.generate import generate
 from flawsmith.synthesis.train import train
 from flawsmith.types import FeatureSet
@@ -201,11 +202,11 @@ def test_measure_writes_figures_of_every_kind(small_config: dict[str, Any], tmp_
     assert (own["made"], own["real"], tree["real"]) == (4, 2, "shots")
     assert own["figures"]["change_inside"]["value"] > 0.97 and own["figures"]["label_changed"]["value"] > 0.1
     assert own["figures"]["kid[efficientnet-lite0]"]["value"] is not None
-    heads, rows = metric_rows(tree, "magnet")
-    assert len(heads) == len(rows[0]) and "crack (4 made, 2 real)" in rows[1][0]
+    table = metric_table(tree, "magnet")
+    assert len(table.heads) == len(table.rows[0]) and "crack (4 samples, 2 real)" in table.rows[1][0]
     changed = path.stat().st_mtime_ns
     measure(run)
     assert path.stat().st_mtime_ns == changed
     report(run)
     assert "kid[efficientnet-lite0]" in run.path("report.html").read_text()
-    assert "## Measures" in run.path("report.md").read_text()
+    assert "## Metrics" in run.path("report.md").read_text()

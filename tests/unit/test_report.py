@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+import subprocess
+import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,15 +14,22 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 
-from flawsmith.config import Config
+from flawsmith.config import Config, commented_toml
 from flawsmith.data import images
 from flawsmith.data.tiling import Window
 from flawsmith.errors import RunError
+from flawsmith.evaluation import arms
+from flawsmith.evaluation.statistics import ALL, MEAN, TASKS
 from flawsmith.files import write_json
 from flawsmith.reporting import charts
 from flawsmith.reporting import contact_sheets as sheets
+from flawsmith.reporting.collect import collect
+from flawsmith.reporting.document import Section
+from flawsmith.reporting.proof import NO_CONTROLS, OURS, REAL
 from flawsmith.reporting.report import report
+from flawsmith.reporting.sections import document_of
 from flawsmith.run.folder import Run
 from flawsmith.run.records import PlanLine, Sample, append_records
 
@@ -34,8 +43,27 @@ def photograph(seed: int, dtype: type = np.uint8, shape: tuple[int, ...] = (48, 
     return rng.integers(0, 256 if dtype is np.uint8 else 4096, shape).astype(dtype)
 
 
-def make_run(tmp_path: Path, *, dtype: type = np.uint8, made: int = 5, settings: dict[str, Any] | None = None) -> Run:
-    """A finished run of two types: `made` dents of which every pair is exact, and one scratch that was given up."""
+def make_run(
+    tmp_path: Path,
+    *,
+    dtype: type = np.uint8,
+    made: int = 5,
+    settings: dict[str, Any] | None = None,
+    product: str = "screw",
+    defect: str = "dent",
+    prefix: str = "",
+) -> Run:
+    """A finished run of two types: `made` dents that are all exact, and one scratch that was given up.
+
+    Args:
+        tmp_path: Gets the photographs and the run folder.
+        dtype: Of the photographs.
+        made: Samples of the first type.
+        settings: What differs from the default configuration.
+        product: Name of the product.
+        defect: Name of the first defect type.
+        prefix: What every photograph's id begins with.
+    """
     data = tmp_path / "data"
     run = Run.create(tmp_path / "run", Config.model_validate(settings or {}))
     suffix = ".tif" if dtype is np.float32 else ".png"
@@ -48,61 +76,37 @@ def make_run(tmp_path: Path, *, dtype: type = np.uint8, made: int = 5, settings:
             images.write_mask(data / f"{name}_mask.png", mask)
         label = str(data / f"{name}_mask.png") if defect else None
         return {
-            "id": f"{name}{suffix}", "image": str(data / f"{name}{suffix}"), "product": "screw", "defect": defect,
-            "mask": label, "split": "",
+            "id": f"{prefix}{name}{suffix}", "image": str(data / f"{name}{suffix}"), "product": product,
+            "defect": defect, "mask": label, "split": "",
         }  # fmt: skip
 
     groups = {
-        "shots": [row("d0", "dent", 1), row("d1", "dent", 2), row("s0", "scratch", 3)],
+        "shots": [row("d0", defect, 1), row("d1", defect, 2), row("s0", "scratch", 3)],
         "normals": [row(f"n{number}", None, 10 + number) for number in range(3)],
-        "test_defects": [row("d2", "dent", 4)],
+        "test_defects": [row("d2", defect, 4)],
         "test_normals": [row("n9", None, 19)],
     }
-    notes = {"notes": ["screw/scratch: its only picture is a shot"], "warnings": ["<b>twins</b> & co"]}
+    notes = {"notes": [f"{product}/scratch: its only picture is a shot"], "warnings": ["<b>twins</b> & co"]}
     write_json(run.path("data.json"), {"hash": "0123456789abcdef", **notes, **groups})
-    plan: list[PlanLine] = []
-    samples: list[Sample] = []
+    plan, samples = [], []
     for index in range(made + 1):
         given_up = index == made
-        line = PlanLine(
-            index=index,
-            role="sample",
-            batch=index,
-            job="screw",
-            generator="perlin",
-            product="screw",
-            defect="scratch" if given_up else "dent",
-            seed=index,
-            normal=f"n{index % 3}{suffix}",
-            shot=f"d0{suffix}",
-            mask_source="shots",
-        )
-        plan.append(line)
-        sample = Sample(
-            index=index,
-            role="sample",
-            status="invisible" if given_up else "made",
-            generator="perlin",
-            product="screw",
-            defect=line.defect,
-            normal=line.normal,
-            shot=line.shot,
-            seed=index,
-            attempt=0,
-            paint="residual",
-            windows=(Window(0, 0, 48),),
-            painted_share=0.02 if given_up else 0.9,
-            area=0 if given_up else int(mask.sum()),
-        )
+        one: dict[str, Any] = {
+            "index": index, "role": "sample", "generator": "controlnet_inpaint", "product": product,
+            "defect": "scratch" if given_up else defect, "seed": index,
+            "normal": f"{prefix}n{index % 3}{suffix}", "shot": f"{prefix}d0{suffix}",
+        }  # fmt: skip
+        plan.append(PlanLine(**one, batch=0, job=product, mask_source="shots"))
+        one |= {"attempt": 0, "paint": "residual", "windows": (Window(0, 0, 48),)}
         if given_up:
-            samples.append(sample)
+            samples.append(Sample(**one, status="invisible", painted_share=0.02, area=0))
             continue
         after = images.read(data / f"n{index % 3}{suffix}")
         after[mask] = after.max() - after[mask]
         names = {"image": f"samples/{index:06d}{suffix}", "mask": f"samples/{index:06d}.mask.png"}
         images.write(run.path(names["image"]), after)
         images.write_mask(run.path(names["mask"]), mask)
-        samples.append(replace(sample, **names))
+        samples.append(Sample(**one, **names, status="made", painted_share=0.9, area=int(mask.sum())))
     append_records(run.path("plan.jsonl"), plan)
     append_records(run.path("samples.jsonl"), samples)
     losses = [1 / (1 + step / 10) for step in range(40)]
@@ -110,6 +114,42 @@ def make_run(tmp_path: Path, *, dtype: type = np.uint8, made: int = 5, settings:
     run.finish("train", "x", {}, backbone={"name": "builtin", "fingerprint": "feedbeef"})
     run.log(stage="train", seconds=12.5, what="40 steps")
     return run
+
+
+def prove(run: Run, product: str, defect: str) -> None:
+    """Write a small proof of one product and one defect type, as `flawsmith prove` leaves it."""
+    figure = {"mean": 0.5, "each": [0.5, 0.5]}
+    figures = {
+        "localization": {
+            name: dict.fromkeys(("ap", "auroc", "f1_max", "aupro"), figure) for name in (defect, MEAN, ALL)
+        },
+        "detection": {name: dict.fromkeys(("auroc", "ap"), figure) for name in (defect, MEAN, ALL)},
+        "classification": {name: {"recall": figure} for name in (defect, MEAN, ALL)},
+    }
+    interval = {"difference": 0.1, "low": 0.05, "high": 0.15, "verdict": "helps"}
+    curve = [
+        {"arm": f"ours {times}x", "samples_per_shot": times, "localization": [0.4, 0.5], "detection": [0.6, 0.7]}
+        for times in (1, 3, 10)
+    ]
+    rows = [(arm, task, name) for arm in (OURS, NO_CONTROLS) for task in TASKS for name in (defect, MEAN)]
+    one = {
+        "size": 64, "defects": [defect], "test": {"normal": 1, defect: 1},
+        "notes": [f"{defect}: only 1 test pictures, so its interval is rough"],
+        "arms": {name: {"text": f"and 5 samples of {product}", "figures": figures} for name in (REAL, OURS)},
+        "confusion": {OURS: [[1]], REAL: []}, "best_on_test": {REAL: figures},
+        "comparisons": [
+            {"arm": arm, "against": REAL, "task": task, "defect": name, **interval} for arm, task, name in rows
+        ],
+        "artefact": {REAL: {key: figure for key in ("louder", "control", "untouched")}},
+        "held_out_controls": 2, "curve": curve, "telling": [], "thumbs": {},
+    }  # fmt: skip
+    tree = {
+        "protocol": "clean", "detectors": ["probe"], "reduced": [], "generator": "controlnet_inpaint",
+        "extractor": {"name": "efficientnet-lite0", "fingerprint": "feedface"}, "seeds": 2, "resamples": 100,
+        "confidence": 0.95, "products": {product: one},
+    }  # fmt: skip
+    write_json(run.path("proof.json"), tree)
+    run.finish("prove", "x", {})
 
 
 class Page(HTMLParser):
@@ -120,6 +160,9 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.references: list[str] = []
         self.words: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.titles: list[tuple[str, str]] = []
         self.images = 0
         self.feed(text)
         assert not self.open
@@ -128,10 +171,13 @@ class Page(HTMLParser):
         if tag not in VOID:
             self.open.append(tag)
         self.images += tag == "img"
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
         self.references += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        pass
+        if tag in VOID:
+            self.handle_starttag(tag, attrs)
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -139,6 +185,8 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] != "style":
             self.words.append(data)
+        if self.open and re.fullmatch("h[1-4]|summary", self.open[-1]):
+            self.titles.append((self.open[-1], data))
 
 
 def words_of(path: Path) -> str:
@@ -157,12 +205,12 @@ def test_the_page_stands_alone_and_counts_right(tmp_path: Path) -> None:
     assert "<script" not in text and "@import" not in text and "url(" not in text
     assert page.images == 3 + 5 * len(sheets.COLUMNS)
     words = words_of(path)
-    assert "5 labelled pairs of 1 defect type of screw were made from 3 real defect photographs" in words
-    assert "5 made pictures were read again" in words
+    assert "5 labelled samples of 1 defect type of screw were generated from 3 real defect photographs" in words
+    assert "5 samples were read again" in words
     outside = 5 * (48 * 64 - 8 * 12)
     assert f"0 pixels of {outside:,} outside the masks differ, 0 masks are empty" in words
     assert "1 showed less than 10% of the mask in any of 3 tries" in words
-    assert "dent 2 1 5 5 0" in words and "scratch 1 0 1 0 1" in words and "all 3 1 6 5 1" in words
+    assert "screw dent 2 1 5 5 0" in words and "scratch 1 0 1 0 1" in words and "all 3 1 6 5 1" in words
     for said in ("feedbeef", "0123456789abcdef", "its only picture is a shot", "12.5 s", "numpy", "screw, 40 steps"):
         assert said in words
     assert "<b>twins</b> & co" in words  # escaped, so it is text and not a tag
@@ -176,10 +224,12 @@ def test_the_markdown_has_its_pictures_beside_it(tmp_path: Path) -> None:
     report(run)
     text = run.path("report.md").read_text(encoding="utf-8")
     names = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
-    assert len(names) == 3 and not stale.exists()
+    sheets_of = [f"report/{number}-screw-{defect}.jpg" for number, defect in (("00", "dent"), ("01", "scratch"))]
+    shares_of = [name.replace("report/", "report/painted-").replace(".jpg", ".svg") for name in sheets_of]
+    assert sorted(names) == sorted([*sheets_of, *shares_of, "report/loss-00-screw.svg"]) and not stale.exists()
     assert {run.path(name) for name in names} == set(run.path("report").iterdir())
     assert "| screw | dent | 2 | 1 | 5 | 5 | 0 |" in text
-    picture = images.read(run.path(names[0]))
+    picture = images.read(run.path(sheets_of[0]))
     assert picture.dtype == np.uint8 and picture.shape[0] > 6 * 200
 
 
@@ -222,7 +272,7 @@ def spoil(run: Run, index: int, what: str) -> None:
         ("cut", "samples/000003.png"),
     ],
 )
-def test_one_wrong_pair_is_named_in_red_and_raised(tmp_path: Path, what: str, said: str) -> None:
+def test_one_wrong_sample_is_named_in_red_and_raised(tmp_path: Path, what: str, said: str) -> None:
     run = make_run(tmp_path)
     spoil(run, 3, what)
     with pytest.raises(RunError, match="exact-background check failed") as caught:
@@ -238,7 +288,7 @@ def test_one_wrong_pair_is_named_in_red_and_raised(tmp_path: Path, what: str, sa
         )
 
 
-def test_every_pair_is_read_and_the_first_are_named(tmp_path: Path) -> None:
+def test_every_sample_is_read_and_the_first_are_named(tmp_path: Path) -> None:
     run = make_run(tmp_path, made=9)
     for index in range(2, 9):
         spoil(run, index, "pixel")
@@ -247,9 +297,9 @@ def test_every_pair_is_read_and_the_first_are_named(tmp_path: Path) -> None:
     assert "7 pixels of" in words_of(run.path("report.html"))
 
 
-def test_a_run_without_pairs_still_has_a_report(tmp_path: Path) -> None:
+def test_a_run_without_samples_still_has_a_report(tmp_path: Path) -> None:
     run = make_run(tmp_path, made=0)
-    assert "No pair is made yet" in words_of(report(run))
+    assert "No sample is generated yet" in words_of(report(run))
     for name in ("plan.jsonl", "samples.jsonl"):
         run.path(name).unlink()
     report(run)
@@ -271,7 +321,7 @@ def test_picks_are_spread_and_limited(tmp_path: Path) -> None:
     assert Page(report(run).read_text()).images == 3 + 2 * len(sheets.COLUMNS)
 
 
-def test_close_ups_of_a_kind_share_one_side_and_hold_the_damage() -> None:
+def test_close_ups_of_a_defect_type_share_one_side_and_hold_the_damage() -> None:
     masks = []
     for top, left, tall, wide in ((0, 0, 10, 30), (180, 270, 20, 30), (60, 100, 5, 5)):
         mask = np.zeros((200, 300), bool)
@@ -304,3 +354,105 @@ def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
     assert json.loads(lines[-1])["stage"] == "report"
     run.path("log.jsonl").write_text(lines[0] + "\n")
     assert report(run).read_text() == first
+
+
+def text_of(section: Section) -> Iterator[str]:
+    """Return every text of a section, in the order in which it is read."""
+    yield section.title
+    yield from (section.lead, *section.sentences, *section.notes)
+    for table in (table for table in section.tables if table.rows):
+        yield from table.heads
+        yield from (cell for row in table.rows for cell in row)
+    for part in section.subsections:
+        yield from text_of(part)
+
+
+def titles_of(section: Section, level: int = 2) -> Iterator[tuple[str, str]]:
+    """Return the headings of a section, in their order, as (tag, title)."""
+    yield f"h{level}", section.title
+    for part in section.subsections:
+        yield from titles_of(part, level + 1)
+
+
+class MarkdownPage(Page):
+    """report.md as a renderer shows it that lets raw HTML through."""
+
+    def __init__(self, run: Run) -> None:
+        text = run.path("report.md").read_text(encoding="utf-8")
+        super().__init__(MarkdownIt("commonmark", {"html": True}).enable("table").render(text))
+
+
+HOSTILE = (
+    ("나사", "긁힘", "사진 "),
+    ("<script>alert(1)</script>", "\"quoted\" & 'single'", "<img src=x onerror=alert(1)>"),
+    ("[x](http://example.com)", "](http://example.com/2)", "![x](http://example.com/x.png) "),
+    ("~~~", "```", "# "),
+    ("a|b", "</style></table><svg onload=alert(1)>", "{{ 7 * 7 }}{% raw %}"),
+    ("[x]: http://example.com", "\\](http://example.com/3)", "\\<b>"),
+)
+
+
+@pytest.mark.parametrize(("product", "defect", "prefix"), HOSTILE)
+def test_names_are_text_and_nothing_else(tmp_path: Path, product: str, defect: str, prefix: str) -> None:
+    """Names of folders and files are anyone's: in both reports they neither make a tag, nor a link, nor a fence."""
+    run = make_run(tmp_path, product=product, defect=defect, prefix=prefix)
+    prove(run, product, defect)
+    path = report(run)
+    plain_run = make_run(tmp_path / "plain")
+    prove(plain_run, "screw", "dent")
+    report(plain_run)
+    page, usual = (
+        Page(path.read_text(encoding="utf-8")),
+        Page(plain_run.path("report.html").read_text(encoding="utf-8")),
+    )
+    assert page.tags == usual.tags and page.attributes == usual.attributes and page.images == usual.images
+    assert "script" not in page.tags and not any(name.startswith("on") for name in page.attributes)
+    for reference in page.references:
+        assert reference.startswith(("data:image/jpeg;base64,", "#"))
+    words = " ".join(" ".join(page.words).split())
+    marks = MarkdownPage(run)
+    usual = MarkdownPage(plain_run)
+    assert marks.titles and [tag for tag, _ in marks.titles] == [tag for tag, _ in usual.titles]
+    assert marks.tags == usual.tags and marks.images == usual.images
+    assert "script" not in marks.tags and "a" not in marks.tags
+    assert {Path(reference).parent for reference in marks.references} == {Path("report")}
+    said = " ".join(" ".join(marks.words).split())
+    for text in (f"{product}: {defect}", f"{product}/scratch: its only", f"{defect}: only 1 test pictures"):
+        assert " ".join(text.split()) in words and " ".join(text.split()) in said
+    for drawing in run.path("report").glob("*.svg"):
+        ElementTree.parse(drawing)
+
+
+def test_both_reports_hold_the_same_sections(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    prove(run, "screw", "dent")
+    document = document_of(collect(run))
+    page, marks = Page(report(run).read_text(encoding="utf-8")), MarkdownPage(run)
+    titles = [("h1", document.title), *(title for section in document.sections for title in titles_of(section))]
+    assert len(titles) > 20 and marks.titles == titles
+    # HTML has its own headings within sheets and diagrams, and folds some sections.
+    headings = iter(page.titles)
+    for tag, title in titles:
+        assert any(title == text and heading in (tag, "summary") for heading, text in headings), title
+    for words in (" ".join(" ".join(each.words).split()) for each in (page, marks)):
+        assert document.summary in words and document.verdict in words and document.footer in words
+        for text in (text for section in document.sections for text in text_of(section)):
+            assert " ".join(text.split()) in words, text
+        assert all(f"{figure.value} {figure.label}" in words for figure in document.figures)
+    assert commented_toml(run.config).strip() in "".join(page.words) and "[generator]" in "".join(marks.words)
+
+
+def test_the_report_needs_no_torch(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from flawsmith import Run, report\n"
+        f"print(report(Run.open({str(run.folder)!r})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert run.path("report.html").is_file()
+
+
+def test_arms_have_the_names_of_the_proof() -> None:
+    assert (REAL, OURS, NO_CONTROLS) == (arms.REAL, arms.OURS, arms.NO_CONTROLS)

@@ -19,7 +19,7 @@ from flawsmith.data import images
 from flawsmith.data.feature_windows import SIDE, FeatureWindow, feature_window, window_of
 from flawsmith.data.tensors import image_tensor
 from flawsmith.errors import RunError
-from flawsmith.files import read_json, write_json
+from flawsmith.files import write_json
 from flawsmith.interfaces import Metric
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
@@ -94,35 +94,6 @@ def measure(run: Run, data: Dataset | None = None) -> Path:
     return path
 
 
-def read_metrics(run: Run) -> dict[str, Any] | None:
-    """Return metrics.json's tree, or None when the samples that the run has now were not measured."""
-    path = run.path("metrics.json")
-    if not run.stage_hash("measure") or not path.is_file():
-        return None
-    tree: dict[str, Any] = read_json(path)
-    return tree
-
-
-def metrics_sentence(tree: dict[str, Any]) -> str:
-    """Return what was measured with what."""
-    name = f"{tree['extractor']['name']} ({tree['extractor']['fingerprint']})"
-    return (
-        f"Windows round the damage, {tree['window']} x {tree['window']} pixels, made against {tree['real']}; features "
-        f"of {name}; 95 % intervals from {tree['resamples']} resamples of pictures."
-    )
-
-
-def metric_rows(tree: dict[str, Any], product: str) -> tuple[list[str], list[list[str]]]:
-    """Return heads and rows, a defect type each, of one product's figures: "value [low, high]"."""
-    defects = tree["products"][product]
-    names = list(dict.fromkeys(name for defect in defects.values() for name in defect["figures"]))
-    rows = []
-    for defect, own in defects.items():
-        cells = [_cell(own["figures"].get(name)) for name in names]
-        rows.append([f"{defect} ({own['made']} made, {own['real']} real)", *cells])
-    return ["defect", *names], rows
-
-
 def feature_set(windows: Sequence[FeatureWindow], extractor: Extractor) -> FeatureSet:
     """Describe windows once; `below` is there when all of them have one."""
     image = image_tensor([one.image for one in windows]) if windows else torch.zeros(0, 3, SIDE, SIDE)
@@ -158,10 +129,3 @@ def _plain(figure: Figure) -> dict[str, Any]:
         for name, value in asdict(figure).items()
         if value not in (None, "") or name == "value"
     }
-
-
-def _cell(figure: dict[str, Any] | None) -> str:
-    if figure is None or figure["value"] is None:
-        return "" if figure is None else f"not told: {figure.get('reason', '')}"
-    text = f"{figure['value']:.3g}"
-    return f"{text} [{figure['low']:.3g}, {figure['high']:.3g}]" if "low" in figure else text

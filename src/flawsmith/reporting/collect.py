@@ -1,59 +1,72 @@
-"""What a report says, gathered from the run folder as plain values: `page` and `report` write it down."""
+"""Everything that a report shows, read from the run folder once."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from flawsmith.config import Config, affecting
 from flawsmith.data.split import Split
-from flawsmith.files import read_json, read_lines
-from flawsmith.reporting.contact_sheets import Sheet, make_sheets, reject_sheets
+from flawsmith.files import read_json
+from flawsmith.reporting.contact_sheets import ContactSheet, contact_sheets, reject_sheets
 from flawsmith.reporting.exactness import Exactness, compare_all
-from flawsmith.reporting.gate_rows import read_gate
-from flawsmith.reporting.sweep import SweepRow, read_sweep
+from flawsmith.reporting.sweep import Sweep, read_sweep
 from flawsmith.run.dataset import load_split
 from flawsmith.run.folder import Run
+from flawsmith.run.records import Sample
 
 REJECTS = 6
-"""Pairs on a sheet of what was rejected for one reason."""
+"""Samples on a sheet of what was rejected for one reason."""
 MOST_ROWS = 240
-"""Pairs on all sheets of a report together: more makes a page that no browser opens gladly."""
+"""Samples on all sheets of a report together: a page with more pictures is slow in every browser."""
 
 
-@dataclass(slots=True)
-class DefectFacts:
-    """One row of the table of counts."""
+@dataclass(frozen=True, slots=True)
+class DefectCounts:
+    """What became of one product's samples of one defect type."""
 
     product: str
     defect: str
-    shots: int = 0
-    test: int = 0
-    asked: int = 0
-    made: int = 0
-    rejected: int = 0
-    """Generated pairs that the gate rejected."""
-    reasons: Counter[str] = field(default_factory=Counter)
-    """Why pairs were given up: status -> how many."""
-    made_shares: list[float] = field(default_factory=list)
-    """Painted share of the asked mask of each made pair, 0..1."""
-    given_up_shares: list[float] = field(default_factory=list)
+    shots: int
+    test: int
+    planned: int
+    rejected: int
+    """Generated samples that the gate rejected."""
+    generated_shares: tuple[float, ...]
+    """Painted share of the asked mask, 0 to 1, per generated sample."""
+    given_up_shares: tuple[float, ...]
+    """The same per sample that was given up."""
+    given_up_because: Mapping[str, int]
+    """Status of samples that were given up -> how many, the commonest first."""
+
+    @property
+    def generated(self) -> int:
+        """Samples that have a picture."""
+        return len(self.generated_shares)
 
     @property
     def given_up(self) -> int:
-        """Pairs that were tried and not kept."""
-        return sum(self.reasons.values())
+        """Samples that were tried and not generated."""
+        return len(self.given_up_shares)
 
     @property
     def kept(self) -> int:
-        """Pairs that stand."""
-        return self.made - self.rejected
+        """Generated samples that the gate did not reject."""
+        return self.generated - self.rejected
 
     @property
     def open(self) -> int:
-        """Pairs that were planned and not tried yet."""
-        return max(0, self.asked - self.made - self.given_up)
+        """Samples that were planned and not tried yet."""
+        return max(0, self.planned - self.generated - self.given_up)
+
+
+class BackboneFacts(NamedTuple):
+    """The backbone that the generator was trained on."""
+
+    name: str
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,65 +75,51 @@ class Facts:
 
     run: Run
     split: Split
-    data: dict[str, Any]
-    """data.json."""
-    manifest: dict[str, Any]
-    defects: list[DefectFacts]
+    backbone: BackboneFacts | None
+    """None = the generator uses none, or is not trained yet."""
+    defects: tuple[DefectCounts, ...]
     exact: Exactness
-    sheets: list[Sheet]
-    gate: dict[str, Any] | None
-    """gate.json of a screened run."""
-    rejects: list[Sheet]
-    """A sheet a reason."""
-    sweep: tuple[str, list[SweepRow]]
-    """The generator's sweep, and pairs painted at several of its values."""
+    sheets: tuple[ContactSheet, ...]
+    """One per product and defect type."""
+    screened: bool
+    """Whether the gate judged the samples that the run has now."""
+    rejects: tuple[ContactSheet, ...]
+    """One per product and reason."""
+    sweep: Sweep | None
     losses: dict[str, list[float]]
-    """Training loss a step, by job."""
-    log: list[dict[str, Any]]
+    """Trained model, a folder below weights/ -> loss per training step."""
 
     @property
     def products(self) -> list[str]:
         """The products, in order."""
         return sorted({defect.product for defect in self.defects})
 
-    @property
-    def made(self) -> int:
-        """Generated pairs of all defect types."""
-        return sum(defect.made for defect in self.defects)
-
-    @property
-    def kept(self) -> int:
-        """Pairs of all defect types that stand."""
-        return sum(defect.kept for defect in self.defects)
-
-    @property
-    def backbone(self) -> dict[str, Any] | None:
-        """Name and fingerprint of the backbone, or None when the generator used none."""
-        return (self.manifest.get("stages", {}).get("train") or {}).get("backbone") or None
+    def total(self, name: str) -> int:
+        """Return the sum of a number of `DefectCounts` over all defect types."""
+        return sum(getattr(defect, name) for defect in self.defects)
 
 
-def gather(run: Run) -> Facts:
-    """Read a run folder, compare all pairs with their photographs, and cut the contact sheets.
+def collect(run: Run) -> Facts:
+    """Read a run folder, compare all samples with their photographs, and cut the contact sheets.
 
     Raises:
-        RunError: the data were not divided yet, or a file of the run is damaged.
+        RunError: the photographs were not divided yet, or a file of the run is damaged.
     """
     split = load_split(run)
     defects = _count(run, split)
     rows = min(run.config.report.per_defect, max(1, MOST_ROWS // max(1, len(defects))))
+    backbone = run.record("train").get("backbone")
     return Facts(
         run,
         split,
-        read_json(run.path("data.json")),
-        read_json(run.path("manifest.json")),
+        BackboneFacts(backbone["name"], backbone["fingerprint"]) if backbone else None,
         defects,
         compare_all(run, {example.id: example for example in split.normals}),
-        make_sheets(run, split, rows),
-        read_gate(run),
+        contact_sheets(run, split, rows),
+        run.verdicts() is not None,
         reject_sheets(run, split, min(rows, REJECTS)),
         read_sweep(run, {example.id: example for example in (*split.normals, *split.shots)}),
         _losses(run),
-        read_lines(run.path("log.jsonl")),
     )
 
 
@@ -130,113 +129,36 @@ def changed_settings(config: Config) -> list[tuple[str, Any, Any]]:
     return [(key, value, defaults[key]) for key, value in affecting(config).items() if value != defaults[key]]
 
 
-_REFUSED = {
-    "empty": "with no damage drawn at all",
-    "overflow": "with damage drawn over too much of the window",
-}
-"""What a generator's own words for a refusal mean."""
-
-
-def reasons(defect: DefectFacts, config: Config) -> list[str]:
-    """Return why pairs of a defect type were given up or are missing, as phrases with their number."""
-    told = []
-    for status, number in defect.reasons.most_common():
-        if status == "invisible":
-            tries = config.generate.attempts
-            least = f"{config.generate.min_painted:.0%}"
-            told.append(f"{number} showed less than {least} of the mask {_in_tries(tries)}")
-        elif status in _REFUSED:
-            told.append(f"{number} {_REFUSED[status]} {_in_tries(config.generate.attempts)}")
-        else:
-            told.append(f"{number} {status}")
-    return told + ([f"{defect.open} not made yet"] if defect.open else [])
-
-
-def number_of(count: int, noun: str) -> str:
-    """Return "1 pair", "2 pairs", "1,200 pairs"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def summary(facts: Facts) -> str:
-    """Return the report's first paragraph."""
-    config = facts.run.config
-    shots = len(facts.split.shots)
-    learned = number_of(shots, "real defect photograph")
-    defects = number_of(sum(1 for defect in facts.defects if defect.kept), "defect type")
-    of = f"{defects} of {' and '.join(facts.products)}"
-    if len(facts.products) > 3:
-        of = f"{defects} on {len(facts.products)} products"
-    on = f" on the backbone {facts.backbone['name']}" if facts.backbone else ""
-    given_up = sum(defect.given_up for defect in facts.defects)
-    text = (
-        f"{number_of(facts.kept, 'labelled pair')} of {of} {'was' if facts.kept == 1 else 'were'} made from {learned}"
-    )
-    text += f" (shots) by {config.generator.name}{on}. Each pair is a photograph of a normal part with painted damage"
-    exact = facts.exact.holds and not facts.exact.whole
-    text += ", and a mask that marks every changed pixel." if exact else ", and a mask."
-    if facts.exact.whole:
-        text += f" {number_of(facts.exact.whole, 'pair')}: the window round the damage is synthetic throughout."
-    if rejected := sum(defect.rejected for defect in facts.defects):
-        text += f" The quality gate rejected {number_of(rejected, 'pair')} more."
-    if given_up:
-        text += f" {number_of(given_up, 'pair')} {'was' if given_up == 1 else 'were'} given up; the table says why."
-    if waiting := sum(defect.open for defect in facts.defects):
-        text += f" {number_of(waiting, 'planned pair')} {'is' if waiting == 1 else 'are'} not made yet."
-    return text
-
-
-def verdict(exact: Exactness) -> str:
-    """Return what the comparison of the pairs with their photographs found, in one or two sentences."""
-    if not exact.pairs:
-        return "No pair is made yet, so there is nothing to compare."
-    with_shams = f" with {number_of(exact.controls, 'control')}" if exact.controls else ""
-    compared = (
-        f"{number_of(exact.pairs, 'made picture')} {'was' if exact.pairs == 1 else 'were'} read again"
-        f"{with_shams} and compared "
-    )
-    compared += "with the photograph behind it"
-    numbers = f"{number_of(exact.differing, 'pixel')} of {exact.pixels:,} outside the masks differ"
-    if exact.whole:
-        numbers += f" ({exact.whole:,} with synthetic windows: outside those)"
-    numbers += f", {number_of(exact.empty, 'mask')} {'is' if exact.empty == 1 else 'are'} empty"
-    if exact.holds:
-        return f"Exact background: {compared}; {numbers}."
-    return f"The exact-background check failed: {compared}; {numbers}; {number_of(len(exact.wrong), 'pair')} wrong."
-
-
-def _count(run: Run, split: Split) -> list[DefectFacts]:
-    defects: dict[tuple[str, str], DefectFacts] = {}
-
-    def of(product: str, defect: str | None) -> DefectFacts:
-        key = (product, defect or "")
-        return defects.setdefault(key, DefectFacts(*key))
-
-    for example in split.shots:
-        of(example.product, example.defect).shots += 1
-    for example in split.test_defects:
-        of(example.product, example.defect).test += 1
-    for line in run.plan():
-        of(line.product, line.defect).asked += 1
-    verdicts = run.verdicts() or {}
+def _count(run: Run, split: Split) -> tuple[DefectCounts, ...]:
+    shots = Counter((shot.product, shot.defect or "") for shot in split.shots)
+    test = Counter((example.product, example.defect or "") for example in split.test_defects)
+    planned = Counter((line.product, line.defect) for line in run.plan())
+    samples: dict[tuple[str, str], list[Sample]] = {}
     for sample in run.samples():
-        facts = of(sample.product, sample.defect)
-        if sample.made:
-            facts.made += 1
-            facts.rejected += sample.index in verdicts and not verdicts[sample.index].kept
-            facts.made_shares.append(sample.painted_share)
-        else:
-            facts.reasons[sample.status] += 1
-            facts.given_up_shares.append(sample.painted_share)
-    return [defects[key] for key in sorted(defects)]
+        samples.setdefault((sample.product, sample.defect), []).append(sample)
+    rejected = {index for index, verdict in (run.verdicts() or {}).items() if not verdict.kept}
+    counts = []
+    for key in sorted({*shots, *test, *planned, *samples}):
+        generated = [sample for sample in samples.get(key, ()) if sample.made]
+        given_up = [sample for sample in samples.get(key, ()) if not sample.made]
+        counts.append(
+            DefectCounts(
+                *key,
+                shots[key],
+                test[key],
+                planned[key],
+                sum(sample.index in rejected for sample in generated),
+                tuple(sample.painted_share for sample in generated),
+                tuple(sample.painted_share for sample in given_up),
+                dict(Counter(sample.status for sample in given_up).most_common()),
+            )
+        )
+    return tuple(counts)
 
 
 def _losses(run: Run) -> dict[str, list[float]]:
     root = run.path("weights")
-    found = {}
-    for path in sorted(root.glob("**/losses.json")):
-        found[path.parent.relative_to(root).as_posix()] = [float(value) for value in read_json(path)["losses"]]
-    return found
-
-
-def _in_tries(tries: int) -> str:
-    return "at the only try" if tries == 1 else f"in any of {tries} tries"
+    return {
+        path.parent.relative_to(root).as_posix(): [float(value) for value in read_json(path)["losses"]]
+        for path in sorted(root.glob("**/losses.json"))
+    }

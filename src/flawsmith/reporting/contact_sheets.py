@@ -1,8 +1,8 @@
-"""Contact sheets: for each defect type, real shots and made pairs side by side at the same zoom, as small RGB pictures.
+"""Contact sheets: per defect type, real shots and samples side by side at the same zoom, as small RGB pictures.
 
-A row shows one pair: the normal photograph, the same with the mask's outline (and the frame of the close-up), the made
-picture, then a close-up of both. Close-ups of a defect type, shots included, show squares of the same side in camera
-pixels, so that real and made damage can be compared as they are.
+A row shows one sample: the normal photograph, the same with the mask's outline and the frame of the close-up, the
+sample, then a close-up of both. Close-ups of a defect type, shots included, show squares of the same side in camera
+pixels, so that real and synthetic damage can be compared as they are.
 """
 
 from __future__ import annotations
@@ -17,15 +17,19 @@ import numpy as np
 from flawsmith.data import images
 from flawsmith.data.split import Split
 from flawsmith.errors import DataError
+from flawsmith.reporting.document import PictureRow, Sheet, Shot
 from flawsmith.run.folder import Run
 from flawsmith.run.records import Sample
 from flawsmith.types import Example
 
 TILE = 320
-"""Longest side of a picture on a sheet in px; also the largest close-up, which so is never shown smaller than it is."""
-COLUMNS = ("normal photograph", "asked mask", "made", "close-up, normal", "close-up, made")
+"""Longest side of a picture on a sheet in px, and the largest close-up: none is shown smaller than it is."""
+COLUMNS = ("normal photograph", "asked mask", "sample", "close-up, normal", "close-up, sample")
 MOST_SHOTS = 10
+_CELL, _GAP = 200, 6
+"""Of a composed sheet, in px."""
 _NEAR = 16
+"""Pieces of damage nearer than this, in px, count as one."""
 _OUTLINE, _FRAME = (255, 64, 32), (0, 132, 255)
 
 
@@ -36,90 +40,105 @@ class Tone(NamedTuple):
     high: float
 
 
+class Box(NamedTuple):
+    """Rows `top` to `bottom` and columns `left` to `right`, the last ones not included."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One made pair on a sheet."""
-
-    caption: str
-    tiles: tuple[np.ndarray, ...]
-    """uint8 (h,w,3) RGB each, one for each of COLUMNS, no side above TILE."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """One defect type's contact sheet."""
+class ContactSheet:
+    """The pictures of one defect type, or of what was rejected for one reason."""
 
     product: str
-    defect: str
+    title: str
+    """The defect type, or the reason."""
     side: int
     """Side of the close-ups in camera pixels."""
-    shots: tuple[tuple[str, np.ndarray], ...]
-    """Ids and close-ups of real shots."""
-    rows: tuple[Row, ...]
-    of: int
-    """Pairs that are kept of this defect type; `rows` shows some of them, spread evenly."""
+    shots: tuple[Shot, ...]
+    rows: tuple[PictureRow, ...]
+    """A row per sample, with a tile for each of COLUMNS, no side above TILE."""
+    total: int
+    """How many samples there are; `rows` shows some of them, evenly spread."""
 
 
-def make_sheets(run: Run, split: Split, most_rows: int) -> list[Sheet]:
-    """Return a sheet for each product and defect type that has shots or made pairs, in their order.
+@dataclass(frozen=True, slots=True)
+class _Painted:
+    """A sample as it is read from disk."""
 
-    Pairs whose files cannot be read are left out here; `exact.compare_all` names them.
+    caption: str
+    normal: np.ndarray
+    sample: np.ndarray
+    mask: np.ndarray
+    """bool (H,W)."""
+
+
+def contact_sheets(run: Run, split: Split, most_rows: int) -> tuple[ContactSheet, ...]:
+    """Return a sheet for each product and defect type that has shots or kept samples, in their order.
+
+    Samples whose files cannot be read are left out here; `exactness.compare_all` names them.
 
     Args:
         run: A run with samples.
         split: Its photographs.
-        most_rows: Pairs a defect type.
+        most_rows: Samples per sheet.
     """
-    made: dict[tuple[str, str], list[tuple[Sample, str]]] = {}
+    samples: dict[tuple[str, str], list[tuple[Sample, str]]] = {}
     for sample in run.kept(partly=True):
-        made.setdefault((sample.product, sample.defect), []).append((sample, ""))
+        samples.setdefault((sample.product, sample.defect), []).append((sample, ""))
     shots: dict[tuple[str, str], list[Example]] = {}
     for example in split.shots:
         if example.defect is not None:
             shots.setdefault((example.product, example.defect), []).append(example)
     normals = {example.id: example for example in split.normals}
-    return [
-        _sheet(run, *defect, shots.get(defect, []), made.get(defect, []), normals, most_rows)
-        for defect in sorted({*made, *shots})
-    ]
+    return tuple(
+        _contact_sheet(run, *key, shots.get(key, []), samples.get(key, []), normals, most_rows)
+        for key in sorted({*samples, *shots})
+    )
 
 
-def reject_sheets(run: Run, split: Split, most_rows: int) -> list[Sheet]:
-    """Return a sheet for each product and first reason of what the gate rejected; `defect` is the reason."""
+def reject_sheets(run: Run, split: Split, most_rows: int) -> tuple[ContactSheet, ...]:
+    """Return a sheet for each product and first reason of what the gate rejected; its title is the reason."""
     groups: dict[tuple[str, str], list[tuple[Sample, str]]] = {}
     for sample, verdict in run.rejected():
-        why = ", ".join(reason.text for reason in verdict.reasons)
+        reasons = ", ".join(reason.text for reason in verdict.reasons)
+        why = f"; meant as {sample.defect}, rejected: {reasons}"
         groups.setdefault((sample.product, verdict.reasons[0].text), []).append((sample, why))
     normals = {example.id: example for example in split.normals}
-    return [_sheet(run, *key, [], groups[key], normals, most_rows) for key in sorted(groups)]
+    return tuple(_contact_sheet(run, *key, [], groups[key], normals, most_rows) for key in sorted(groups))
 
 
 def spread(count: int, most: int) -> list[int]:
-    """Return at most so many places of a row of `count`, evenly spread.
+    """Return at most so many indices of a row of `count`, evenly spread.
 
     >>> spread(10, 3)
     [1, 5, 8]
     """
     number = min(count, most)
-    return [int((place + 0.5) * count / number) for place in range(number)]
+    return [int((index + 0.5) * count / number) for index in range(number)]
 
 
-def compose(sheet: Sheet, cell: int = 200, gap: int = 6) -> np.ndarray:
-    """Return a sheet as one picture, uint8 (H,W,3): the shots above, a line, then a row for each pair."""
-
-    def line(tiles: Sequence[np.ndarray], columns: int) -> np.ndarray:
-        cells = [_centred(_fit(tile, cell), cell) for tile in tiles]
-        cells += [np.full((cell, cell, 3), 255, np.uint8)] * (columns - len(cells))
-        spaced = [np.pad(one, ((gap, gap), (gap, gap), (0, 0)), constant_values=255) for one in cells]
-        return np.concatenate(spaced, axis=1)
-
-    columns = len(COLUMNS)
-    strips = [tile for _, tile in sheet.shots]
-    parts = [line(strips[start : start + columns], columns) for start in range(0, len(strips), columns)]
+def compose(sheet: Sheet) -> np.ndarray:
+    """Return a sheet as one picture, uint8 (H,W,3): the shots above, a line, then its rows in cells of one size."""
+    if not sheet.heads:  # tiles that are compared at their own size
+        return np.concatenate([np.concatenate(row.tiles, axis=1) for row in sheet.rows])
+    columns = len(sheet.heads)
+    shots = [shot.tile for shot in sheet.shots]
+    parts = [_strip(shots[start : start + columns], columns) for start in range(0, len(shots), columns)]
     if parts and sheet.rows:
         parts.append(np.full((3, parts[0].shape[1], 3), 60, np.uint8))
-    parts += [line(row.tiles, columns) for row in sheet.rows]
-    return np.concatenate(parts) if parts else np.full((cell, cell, 3), 255, np.uint8)
+    parts += [_strip(row.tiles, columns) for row in sheet.rows]
+    return np.concatenate(parts) if parts else np.full((_CELL, _CELL, 3), 255, np.uint8)
+
+
+def _strip(tiles: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    cells = [_centred(_fit(tile, _CELL), _CELL) for tile in tiles]
+    cells += [np.full((_CELL, _CELL, 3), 255, np.uint8)] * (columns - len(cells))
+    spaced = [np.pad(cell, ((_GAP, _GAP), (_GAP, _GAP), (0, 0)), constant_values=255) for cell in cells]
+    return np.concatenate(spaced, axis=1)
 
 
 def jpeg(tile: np.ndarray, budget: int | None = None) -> bytes:
@@ -155,65 +174,63 @@ def shown(native: np.ndarray, tone: Tone) -> np.ndarray:
     return level if level.ndim == 3 else np.repeat(level[..., None], 3, axis=2)
 
 
-def _sheet(
+def _contact_sheet(
     run: Run,
     product: str,
-    defect: str,
+    title: str,
     shots: Sequence[Example],
-    made: Sequence[tuple[Sample, str]],
+    samples: Sequence[tuple[Sample, str]],
     normals: Mapping[str, Example],
     most_rows: int,
-) -> Sheet:
+) -> ContactSheet:
+    """Cut a sheet of shots and of samples, each with what its caption ends with."""
     real = []
-    for example in [shots[place] for place in spread(len(shots), MOST_SHOTS)]:
+    for example in [shots[index] for index in spread(len(shots), MOST_SHOTS)]:
         try:
             native = images.read(example.image)
             mask = images.read_mask(example.mask, native.shape) if example.mask else np.ones(native.shape[:2], bool)
         except DataError:
             continue  # gone since the run began: the sheet shows what is left
         real.append((example.id, native, mask))
-    pairs = []
-    for sample, why in [made[place] for place in spread(len(made), most_rows)]:
+    painted = []
+    for sample, why in [samples[index] for index in spread(len(samples), most_rows)]:
         try:
-            after = images.read(run.path(sample.image))
-            mask = images.read_mask(run.path(sample.mask), after.shape)
-            before = images.read(normals[sample.normal].image)
+            picture = images.read(run.path(sample.image))
+            mask = images.read_mask(run.path(sample.mask), picture.shape)
+            normal = images.read(normals[sample.normal].image)
         except (DataError, KeyError):
             continue
-        if before.shape == after.shape:
-            pairs.append((sample, why, before, after, mask))
-    side = closeup_side([mask for _, _, mask in real] + [mask for *_, mask in pairs])
-    closeups = tuple((name, closeup(native, tone_of(native), mask, side)) for name, native, mask in real)
-    rows = tuple(_row(*pair, side) for pair in pairs)
-    return Sheet(product, defect, side, closeups, rows, len(made))
+        if normal.shape == picture.shape:
+            name = sample.image.removeprefix("samples/")
+            caption = f"{name} on {sample.normal}, {sample.area} px, mask from {sample.shot}{why}"
+            painted.append(_Painted(caption, normal, picture, mask))
+    side = closeup_side([mask for _, _, mask in real] + [one.mask for one in painted])
+    closeups = tuple(Shot(name, closeup(native, tone_of(native), mask, side)) for name, native, mask in real)
+    return ContactSheet(product, title, side, closeups, tuple(_row(one, side) for one in painted), len(samples))
 
 
 def closeup_side(masks: Sequence[np.ndarray]) -> int:
-    """Return the side of a type's close-ups in px: most of its damage fits, and none is shown smaller than it is."""
+    """Return the side of a defect type's close-ups in px: most damage fits, and none is shown smaller than it is."""
     sides = []
     for mask in masks:
         if mask.any():
-            top, left, bottom, right = _box(mask)
-            sides.append(max(bottom - top, right - left))
+            box = _box(mask)
+            sides.append(max(box.bottom - box.top, box.right - box.left))
     wanted = 1.6 * float(np.percentile(sides, 75)) if sides else TILE
     return int(np.clip(8 * round(wanted / 8), 64, TILE))
 
 
-def _row(sample: Sample, why: str, before: np.ndarray, after: np.ndarray, mask: np.ndarray, side: int) -> Row:
-    tone = tone_of(before)
-    left, right = shown(before, tone), shown(after, tone)
-    small = _fit(left, TILE)
-    caption = f"{sample.image.removeprefix('samples/')} on {sample.normal}, {sample.area} px, mask from {sample.shot}"
-    if why:
-        caption += f"; meant as {sample.defect}, rejected: {why}"
-    return Row(
-        caption,
+def _row(one: _Painted, side: int) -> PictureRow:
+    tone = tone_of(one.normal)
+    small = _fit(shown(one.normal, tone), TILE)
+    return PictureRow(
+        one.caption,
         (
             small,
-            _outlined(small, mask, side),
-            _fit(right, TILE),
-            closeup(before, tone, mask, side),
-            closeup(after, tone, mask, side),
+            _outlined(small, one.mask, side),
+            _fit(shown(one.sample, tone), TILE),
+            closeup(one.normal, tone, one.mask, side),
+            closeup(one.sample, tone, one.mask, side),
         ),
     )
 
@@ -241,17 +258,17 @@ def _outlined(small: np.ndarray, mask: np.ndarray, side: int) -> np.ndarray:
 def closeup(native: np.ndarray, tone: Tone, mask: np.ndarray, side: int) -> np.ndarray:
     """Return a square round the damage, `side` camera pixels wide, enlarged to TILE."""
     top, left = _corner(mask, side)
-    seen = shown(native[top : top + side, left : left + side], tone)
-    return cv2.resize(_centred(seen, side), (TILE, TILE), interpolation=cv2.INTER_CUBIC)
+    window = shown(native[top : top + side, left : left + side], tone)
+    return cv2.resize(_centred(window, side), (TILE, TILE), interpolation=cv2.INTER_CUBIC)
 
 
 def _corner(mask: np.ndarray, side: int) -> tuple[int, int]:
     """Return top and left of the close-up: round the middle of the damage, inside the picture where that is larger."""
     if not mask.any():
         return 0, 0
-    top, left, bottom, right = _box(mask)
-    row, column = (top + bottom) / 2, (left + right) / 2
-    if max(bottom - top, right - left) > side:  # only a part fits: a part that is damaged
+    box = _box(mask)
+    row, column = (box.top + box.bottom) / 2, (box.left + box.right) / 2
+    if max(box.bottom - box.top, box.right - box.left) > side:  # only a part fits: a part that is damaged
         places = np.argwhere(mask)
         row, column = places[((places - (row, column)) ** 2).sum(axis=1).argmin()]
     height, width = mask.shape
@@ -261,14 +278,14 @@ def _corner(mask: np.ndarray, side: int) -> tuple[int, int]:
     )
 
 
-def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Return top, left, bottom, right of the largest piece of damage; pieces nearer than _NEAR px are one."""
+def _box(mask: np.ndarray) -> Box:
+    """Return the box of the largest piece of damage."""
     near = cv2.dilate(mask.astype(np.uint8), np.ones((_NEAR + 1, _NEAR + 1), np.uint8))
     _, labels = cv2.connectedComponents(near, connectivity=8)
     labels = np.where(mask, labels, 0)
     largest = labels == 1 + np.bincount(labels.ravel())[1:].argmax()
     rows, columns = np.flatnonzero(largest.any(axis=1)), np.flatnonzero(largest.any(axis=0))
-    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+    return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
 
 
 def _fit(picture: np.ndarray, most: int) -> np.ndarray:

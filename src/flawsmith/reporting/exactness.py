@@ -1,6 +1,6 @@
-"""The first rule of the house, checked on the files: outside the mask every pixel is the photograph's own.
+"""The exact-background check: outside its mask, every pixel of a sample is the photograph's own.
 
-Nothing is taken from what a stage remembers: every made picture, its mask and its photograph are read again from disk.
+Nothing that a stage recorded is trusted: every sample, its mask and its photograph are read again from disk.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,81 +19,89 @@ from flawsmith.run.records import Sample
 from flawsmith.types import Example
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Exactness:
-    """What a comparison of all made pairs with their photographs result."""
+    """The result of comparing all samples and controls with their photographs."""
 
-    pairs: int = 0
-    """Pairs compared."""
-    whole: int = 0
-    """Of these, pairs whose windows are synthetic throughout: there only what lies outside the windows is compared."""
-    controls: int = 0
-    """Controls compared."""
-    pixels: int = 0
+    samples: int
+    """Samples compared, rejected ones included."""
+    whole: int
+    """Of these, samples whose windows are synthetic throughout: only what lies outside the windows is compared."""
+    controls: int
+    """Negative controls compared."""
+    pixels: int
     """Pixels outside masks compared."""
-    differing: int = 0
-    """Of these, pixels of another value than in the photograph."""
-    empty: int = 0
+    differing: int
+    """Of these, pixels whose value is not the photograph's."""
+    empty: int
     """Masks without a single pixel."""
-    wrong: list[str] = field(default_factory=list)
-    """A sentence for each pair that is not as it must be, in order of the index."""
+    wrong: tuple[str, ...]
+    """A sentence per sample or control that is not as it must be, in order of the index."""
 
     @property
     def holds(self) -> bool:
-        """True when no pair is wrong."""
+        """True when nothing is wrong."""
         return not self.wrong
 
 
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """One picture beside its photograph."""
+
+    wrong: str = ""
+    """What is wrong, as a sentence."""
+    pixels: int = 0
+    differing: int = 0
+    empty: bool = False
+
+
 def compare_all(run: Run, normals: Mapping[str, Example]) -> Exactness:
-    """Compare every made pair and control of a run with the photograph it was made from.
+    """Compare every sample and control of a run with the photograph it was painted on.
 
     Args:
-        run: The run; its sample lines name the files.
-        normals: The normal parts by id.
+        run: The run; its lines name the files.
+        normals: The normal photographs by id.
     """
     controls = run.controls()
     samples = sorted(
         [*run.kept(partly=True), *(sample for sample, _ in run.rejected())], key=lambda sample: sample.index
     )
-    result = Exactness(len(samples), sum(sample.paint == "whole" for sample in samples), len(controls))
-
-    def one(sample: Sample) -> tuple[int, int, bool, str]:
-        return _compare(run, sample, normals)
-
     # Decoding leaves Python's lock; a picture may be large, so only a few are held at once.
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        for pixels, differing, empty, sentence in pool.map(one, [*samples, *controls]):
-            result.pixels += pixels
-            result.differing += differing
-            result.empty += empty
-            if sentence:
-                result.wrong.append(sentence)
-    return result
+        compared = list(pool.map(lambda sample: _compare(run, sample, normals), [*samples, *controls]))
+    return Exactness(
+        samples=len(samples),
+        whole=sum(sample.paint == "whole" for sample in samples),
+        controls=len(controls),
+        pixels=sum(one.pixels for one in compared),
+        differing=sum(one.differing for one in compared),
+        empty=sum(one.empty for one in compared),
+        wrong=tuple(one.wrong for one in compared if one.wrong),
+    )
 
 
-def _compare(run: Run, sample: Sample, normals: Mapping[str, Example]) -> tuple[int, int, bool, str]:
-    """Return pixels outside the mask, how many of them differ, whether the mask is empty, and what is wrong."""
+def _compare(run: Run, sample: Sample, normals: Mapping[str, Example]) -> _Comparison:
     name = sample.image
     source = normals.get(sample.normal)
     if source is None:
-        return 0, 0, False, f"{name}: its photograph {sample.normal} is not in data.json"
+        return _Comparison(f"{name}: its photograph {sample.normal} is not in data.json")
     try:
-        made, before = images.read(run.path(name)), images.read(source.image)
-        mask = images.read_mask(run.path(sample.mask), made.shape)
+        picture, photograph = images.read(run.path(name)), images.read(source.image)
+        mask = images.read_mask(run.path(sample.mask), picture.shape)
     except DataError as error:
-        return 0, 0, False, str(error)
-    if made.shape != before.shape or made.dtype != before.dtype:
-        told = f"{made.shape} {made.dtype}, its photograph {before.shape} {before.dtype}"
-        return 0, 0, False, f"{name}: the picture is {told}"
+        return _Comparison(str(error))
+    if picture.shape != photograph.shape or picture.dtype != photograph.dtype:
+        shapes = f"{picture.shape} {picture.dtype}, its photograph {photograph.shape} {photograph.dtype}"
+        return _Comparison(f"{name}: the picture is {shapes}")
     outside = ~mask
     if sample.paint == "whole":
         for window in sample.windows:
             outside[window.inside(outside.shape)] = False
-    changed = made != before if made.ndim == 2 else (made != before).any(axis=2)
+    changed = picture != photograph if picture.ndim == 2 else (picture != photograph).any(axis=2)
     differing = int(np.count_nonzero(changed & outside))
-    sentence = ""
+    wrong = ""
     if differing:
-        sentence = f"{name}: {differing} pixels outside the mask differ from {source.id}"
+        wrong = f"{name}: {differing} pixels outside the mask differ from {source.id}"
     elif not mask.any():
-        sentence = f"{name}: its mask is empty"
-    return int(np.count_nonzero(outside)), differing, not mask.any(), sentence
+        wrong = f"{name}: its mask is empty"
+    return _Comparison(wrong, int(np.count_nonzero(outside)), differing, not mask.any())

@@ -1,4 +1,4 @@
-"""The rows of a sweep: the same pair at several values of one setting, read back and cut for the report."""
+"""A sweep: the first sample of each defect type painted with several values of one setting, cut for the report."""
 
 from __future__ import annotations
 
@@ -19,54 +19,58 @@ from flawsmith.types import Example
 
 @dataclass(frozen=True, slots=True)
 class SweepRow:
-    """One pair at several values of the sweep, as small pictures."""
+    """One sample at several values, as small pictures."""
 
     product: str
     defect: str
     heads: tuple[str, ...]
     tiles: tuple[np.ndarray, ...]
-    """uint8 (h,w,3) RGB, one a head."""
+    """uint8 (h,w,3) RGB, one per head."""
 
 
-def sweep_sentence(name: str) -> str:
-    """Return what the rows show, in words."""
-    return (
-        f"The first pair of each defect type, painted again with other values of generator.settings.{name}, all else equal, "
-        "seed included; at the right the reference that was shown."
-    )
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Every row of a sweep."""
+
+    setting: str
+    """The setting whose value changes, below `generator.settings`."""
+    rows: tuple[SweepRow, ...]
 
 
-def read_sweep(run: Run, examples: Mapping[str, Example]) -> tuple[str, list[SweepRow]]:
-    """Return the sweep's name and its rows: normal, each value, the reference; ("", []) when there are none.
+def read_sweep(run: Run, examples: Mapping[str, Example]) -> Sweep | None:
+    """Return the sweep of a run's samples, or None when there is none.
 
     Args:
         run: A run.
         examples: Its photographs by id.
     """
     if not has_sweep(run):
-        return "", []
+        return None
     tree = read_json(run.path("sweep.json"))
-    found = []
+    rows = []
     for row in tree["rows"]:
         try:
-            found.append(_row(run, tree["setting"], row, examples))
-        except (DataError, KeyError, ValueError):
+            rows.append(_row(run, tree["setting"], row, examples))
+        except DataError:
             continue  # a photograph has gone since; the report shows what is left
-    return tree["setting"], found
+    kept = tuple(row for row in rows if row)
+    return Sweep(tree["setting"], kept) if kept else None
 
 
-def _row(run: Run, name: str, row: Mapping[str, Any], examples: Mapping[str, Example]) -> SweepRow:
-    before = images.read(examples[row["normal"]].image)
-    seen = [(one, images.read(run.path(one["image"]))) for one in row["pictures"] if one["image"]]
-    masks = [images.read_mask(run.path(one["image"]).with_suffix(".mask.png"), before.shape) for one, _ in seen]
-    side, where = closeup_side(masks), max(masks, key=np.count_nonzero)
-    tone = tone_of(before)
-    pictures = {one["value"]: native for one, native in seen}
-    heads, tiles = ["normal photograph"], [closeup(before, tone, where, side)]
+def _row(run: Run, setting: str, row: Mapping[str, Any], examples: Mapping[str, Example]) -> SweepRow | None:
+    """Return the normal photograph, the sample at each value, and the reference; None = nothing is left to show."""
+    painted = {one["value"]: run.path(one["image"]) for one in row["pictures"] if one["image"]}
+    if not painted or not examples.keys() >= {row["normal"], row["reference"]}:
+        return None
+    normal = images.read(examples[row["normal"]].image)
+    masks = [images.read_mask(path.with_suffix(".mask.png"), normal.shape) for path in painted.values()]
+    side, widest, tone = closeup_side(masks), max(masks, key=np.count_nonzero), tone_of(normal)
+    heads, tiles = ["normal photograph"], [closeup(normal, tone, widest, side)]
     for one in row["pictures"]:
-        heads.append(f"{name} = {one['value']:g}" + ("" if one["image"] else ", too faint to keep"))
-        tiles.append(closeup(pictures.get(one["value"], before), tone, where, side))
-    reference = examples[row.get("reference", row["shot"])]
+        path = painted.get(one["value"])
+        heads.append(f"{setting} = {one['value']:g}" + ("" if path else ", too faint to keep"))
+        tiles.append(closeup(images.read(path) if path else normal, tone, widest, side))
+    reference = examples[row["reference"]]
     native = images.read(reference.image)
     mask = images.read_mask(reference.mask, native.shape) if reference.mask else np.ones(native.shape[:2], bool)
     heads.append(f"reference: {reference.id}")

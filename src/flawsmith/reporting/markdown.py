@@ -1,0 +1,94 @@
+"""The report as Markdown, with its pictures and diagrams as files in a folder beside it.
+
+Of a sheet, HTML alone shows the caption of each row.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from flawsmith.files import write_bytes, write_text
+from flawsmith.reporting.contact_sheets import compose, jpeg
+from flawsmith.reporting.document import Document, Drawing, Section, Sheet, Table
+
+
+def write_markdown(document: Document, path: Path) -> None:
+    """Write the report and its pictures; what an earlier report left in the pictures' folder goes.
+
+    Args:
+        document: What to write.
+        path: The Markdown file; `report.md` has its pictures in `report/`.
+    """
+    folder = path.with_suffix("")
+    shutil.rmtree(folder, ignore_errors=True)
+    blocks = [f"# {_text(document.title)}", _paragraph(document.summary), f"**{_text(document.verdict)}**"]
+    blocks += _list(document.problems)
+    blocks += _list([f"{figure.value} {figure.label}" for figure in document.figures])
+    for section in document.sections:
+        blocks += _section(section, 2, folder)
+    write_text(path, "\n\n".join([*blocks, _paragraph(document.footer)]) + "\n")
+
+
+def _section(section: Section, level: int, folder: Path) -> Iterator[str]:
+    """Write a section's pictures; return its blocks, between which a line stays empty."""
+    yield f"{'#' * level} {_text(section.title)}"
+    if section.lead:
+        yield f"**{_text(section.lead)}**"
+    yield from (_paragraph(sentence) for sentence in section.sentences)
+    yield from _list(section.notes)
+    yield from (_table(table) for table in section.tables if table.rows)
+    for drawing in section.drawings:
+        write_text(folder / f"{drawing.name}.svg", drawing.svg)
+        yield _image(drawing, folder, "svg")
+    for sheet in section.sheets:
+        write_bytes(folder / f"{sheet.name}.jpg", jpeg(compose(sheet)))
+        yield _paragraph(_shown_on(sheet))
+        yield _image(sheet, folder, "jpg")
+    if section.code:
+        yield f"```toml\n{section.code.rstrip()}\n```"
+    for part in section.subsections:
+        yield from _section(part, level + 1, folder)
+
+
+def _shown_on(sheet: Sheet) -> str:
+    """Return what a sheet shows, as a sentence."""
+    if not sheet.heads:
+        return f"From the left: {' / '.join(row.caption for row in sheet.rows)}."
+    sentences = [f"{sheet.shots_title}."] if sheet.shots else []
+    if sheet.rows:
+        title = f"{sheet.rows_title}{' below' if sheet.shots else ''}; columns" if sheet.rows_title else "Columns"
+        sentences.append(f"{title}: {'; '.join(sheet.heads)}.")
+    return " ".join(sentences)
+
+
+def _image(picture: Drawing | Sheet, folder: Path, suffix: str) -> str:
+    title = re.sub(r"[\[\]\\]", " ", _text(picture.title))
+    return f"![{title}]({folder.name}/{picture.name}.{suffix})"
+
+
+def _table(table: Table) -> str:
+    heads = table.heads or ("",) * len(table.rows[0])
+    return "\n".join(_row(cells) for cells in (heads, ("---",) * len(heads), *table.rows))
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(_text(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _list(lines: Sequence[str]) -> list[str]:
+    return ["\n".join(f"- {_paragraph(line)}" for line in lines)] if lines else []
+
+
+def _paragraph(text: str) -> str:
+    """Return a text that stays a paragraph, whatever it begins with."""
+    return re.sub(r"^(?=[#>+\-=~`|\[])", r"\\", _text(text).lstrip())
+
+
+def _text(text: str) -> str:
+    """Return a text in one line, without HTML and without links: names of folders and files are anyone's."""
+    line = re.sub(r"[\r\n]+", " ", text)
+    line = re.sub(r"\\(?=[!-/:-@\[-`{-~])", r"\\\\", line)  # a backslash before punctuation would vanish
+    return line.replace("<", "&lt;").replace("](", "]\\(")

@@ -1,0 +1,258 @@
+"""The section on the proof: verdicts first, then intervals, arms, negative controls, the curve and anomaly maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from flawsmith.errors import FlawsmithError
+from flawsmith.evaluation.statistics import ALL, MEAN, TASKS, Outcome
+from flawsmith.files import read_json
+from flawsmith.reporting.charts import CurvePoint, Interval, gain_curve, interval_chart
+from flawsmith.reporting.document import Drawing, PictureRow, Section, Sheet, Table, number_of, table
+from flawsmith.run.folder import Run
+from flawsmith.types import Example
+
+REAL, OURS, NO_CONTROLS = "real-only", "ours", "ours, no controls"
+"""Arms with a meaning of their own, as proof.json names them; `evaluation.arms`, which makes them, needs torch."""
+ANOMALY_COLUMNS = ("test photograph", f"anomaly map, {REAL}", f"anomaly map, {OURS}")
+_SIDE = 256
+"""Of the pictures that anomaly maps are shown on, in px."""
+_OUTLINE = (255, 64, 32)
+
+
+class _Column(NamedTuple):
+    """A column of the table of arms: a figure's mean over defect types."""
+
+    task: str
+    figure: str
+    head: str
+
+
+_COLUMNS = (
+    _Column("localization", "ap", "Pixel AP"),
+    _Column("localization", "auroc", "Pixel AUROC"),
+    _Column("localization", "f1_max", "Pixel F1-max"),
+    _Column("localization", "aupro", "AUPRO"),
+    _Column("detection", "auroc", "Image AUROC"),
+    _Column("detection", "ap", "Image AP"),
+    _Column("classification", "recall", "Mean recall"),
+)
+
+Tree = Mapping[str, Any]
+"""proof.json, or a part of it."""
+
+
+def proof_section(run: Run) -> Section | None:
+    """Return the section, a part per product; None when the samples that the run has now are not proven."""
+    path = run.path("proof.json")
+    if not run.stage_hash("prove") or not path.is_file():
+        return None
+    proof = read_json(path)
+    title = "Proof: do the samples help?"
+    products = tuple(_product(run, proof, name, number) for number, name in enumerate(proof["products"]))
+    return replace(products[0], title=title) if len(products) == 1 else Section(title, subsections=products)
+
+
+def _product(run: Run, proof: Tree, name: str, number: int) -> Section:
+    product = proof["products"][name]
+    parts = [_comparison(product, arm, against, number) for arm, against in _compared(product)]
+    parts.append(Section("All arms, mean over defect types", tables=(_arm_table(product),)))
+    if product["best_on_test"]:
+        title = "Best on test (the papers' way: the epoch was chosen by the test set)"
+        parts.append(Section(title, tables=(_arm_table(product, best=True),)))
+    title = "Pixel AP per defect type (its test pictures and all normal ones)"
+    parts.append(Section(title, tables=(_defect_table(product),)))
+    for arm in (OURS, REAL):
+        if product["confusion"].get(arm):
+            parts.append(Section(f"Confusion matrix, {arm}", tables=(_confusion_table(product, arm),), folded=True))
+    if curves := _curves(product, number):
+        parts.append(Section("How many samples help most", drawings=curves))
+    if product["artefact"]:
+        sentences = (_artefact_sentence(product),)
+        parts.append(Section("Negative controls", sentences=sentences, tables=(_artefact_table(product),)))
+    return Section(
+        name,
+        lead=_headline(proof, name),
+        sentences=(_setup(proof, product),),
+        notes=(*proof["reduced"], *product["notes"]),
+        subsections=(*parts, *_anomaly_maps(run, product, name, number)),
+    )
+
+
+def _headline(proof: Tree, name: str) -> str:
+    """Return the verdicts over all defect types as one sentence."""
+    rows = {row["task"]: row for row in _rows(proof["products"][name], OURS, REAL) if row["defect"] == MEAN}
+    verdicts = [f"{TASKS[task][0]}: {rows[task]['verdict']} ({_points(rows[task])})" for task in TASKS if task in rows]
+    prefix = f"{name}, " if len(proof["products"]) > 1 else ""
+    return f"{prefix}{proof['generator']} beside the real shots, mean over defect types. {'; '.join(verdicts)}."
+
+
+def _setup(proof: Tree, product: Tree) -> str:
+    """Return what was measured with what, as a sentence."""
+    tests = sum(count for defect, count in product["test"].items() if defect != "normal")
+    return (
+        f"Protocol {proof['protocol']}; {', '.join(proof['detectors'])} on {proof['extractor']['name']} "
+        f"({proof['extractor']['fingerprint']}), {product['size']} x {product['size']} pixels, {proof['seeds']} seeds; "
+        f"{tests} damaged and {product['test']['normal']} normal test pictures; {proof['confidence']:.0%} intervals "
+        f"from {proof['resamples']} paired resamples of test pictures and seeds. Differences are in points of 100."
+    )
+
+
+def _rows(product: Tree, arm: str, against: str) -> list[Tree]:
+    """Return the rows of one comparison, one per task and defect type."""
+    return [row for row in product["comparisons"] if (row["arm"], row["against"]) == (arm, against)]
+
+
+def _compared(product: Tree) -> list[tuple[str, str]]:
+    """Return every (arm, against), ours against real-only first."""
+    compared = dict.fromkeys((row["arm"], row["against"]) for row in product["comparisons"])
+    return sorted(compared, key=lambda arms: (arms != (OURS, REAL), arms[0] != OURS))
+
+
+def _comparison(product: Tree, arm: str, against: str, number: int) -> Section:
+    """Return a comparison's verdicts; ours against real-only also as diagrams, and open."""
+    rows = _rows(product, arm, against)
+    verdicts = {(row["task"], row["defect"]): f"{row['verdict']}: {_points(row)}" for row in rows}
+    cells = [
+        [defect, *(verdicts.get((task, defect), "") for task in TASKS)]
+        for defect in dict.fromkeys(row["defect"] for row in rows)
+    ]
+    heads = ("Defect type", *(f"{name} ({figure})" for name, figure in TASKS.values()))
+    main = (arm, against) == _compared(product)[0]
+    drawings = []
+    for task, (name, figure) in TASKS.items() if main else ():
+        intervals = [
+            Interval(row["defect"], 100 * row["difference"], 100 * row["low"], 100 * row["high"], row["verdict"])
+            for row in rows
+            if row["task"] == task
+        ]
+        title = f"{name} ({figure}): {arm} against {against}"
+        if intervals:
+            svg = interval_chart(intervals, title, unit="points of 100")
+            drawings.append(Drawing(title, svg, f"proof-{number:02d}-{name}"))
+    return Section(f"{arm} against {against}", tables=(table(heads, cells),), drawings=tuple(drawings), folded=not main)
+
+
+def _arm_table(product: Tree, *, best: bool = False) -> Table:
+    """Return a row per arm: its name, what it learns from, and the means over defect types, in points of 100."""
+    rows = []
+    for name, arm in product["arms"].items():
+        figures = product["best_on_test"].get(name) if best else arm["figures"]
+        if figures:
+            means = [figures.get(column.task, {}).get(MEAN, {}).get(column.figure) for column in _COLUMNS]
+            rows.append([name, arm["text"], *(_mean(figure) for figure in means)])
+    heads = ("Trained on", "What", *(column.head for column in _COLUMNS))
+    return table(heads, rows, numbers=range(2, len(heads)))
+
+
+def _defect_table(product: Tree) -> Table:
+    """Return a row per arm: pixel AP of each defect type, of their mean and of all pictures together."""
+    columns = (*product["defects"], MEAN, ALL)
+    rows = []
+    for name, arm in product["arms"].items():
+        figures = arm["figures"].get("localization", {})
+        rows.append([name, *(_mean(figures.get(column, {}).get("ap")) for column in columns)])
+    return table(("Trained on", *columns), rows, numbers=range(1, len(columns) + 1))
+
+
+def _confusion_table(product: Tree, arm: str) -> Table:
+    """Return a row per defect type: how many of its test pictures are called which defect type."""
+    rows = [
+        [defect, *(f"{count:g}" for count in counts)]
+        for defect, counts in zip(product["defects"], product["confusion"][arm], strict=True)
+    ]
+    heads = ("True defect type, called …", *product["defects"])
+    return table(heads, rows, numbers=range(1, len(heads)))
+
+
+def _curves(product: Tree, number: int) -> tuple[Drawing, ...]:
+    """Return each task's deciding mean against the samples per shot, where there are more than two points."""
+    drawings = []
+    for task, (name, figure) in TASKS.items():
+        points = [
+            CurvePoint(row["samples_per_shot"], tuple(100 * value for value in row[task]))
+            for row in product["curve"]
+            if task in row
+        ]
+        if len(points) > 2:
+            title = f"{name} against samples per shot"
+            drawings.append(
+                Drawing(title, gain_curve(points, title, unit=f"mean {figure}"), f"proof-{number:02d}-curve-{name}")
+            )
+    return tuple(drawings)
+
+
+def _artefact_sentence(product: Tree) -> str:
+    return (
+        f"{product['held_out_controls']} normal parts were repainted as normal and kept from all training. The "
+        "artefact score is the share of them whose repainted place fires louder than the same place untouched: 0.5 = "
+        "repainting cannot be seen, 1 = the detector has learned the brush. "
+        f"'{NO_CONTROLS}' was trained without controls."
+    )
+
+
+def _artefact_table(product: Tree) -> Table:
+    """Return a row per arm: its artefact score, and the anomaly map on repainted and on untouched places."""
+    rows = [
+        [name, *(f"{row[key]['mean']:.3f}" for key in ("louder", "control", "untouched"))]
+        for name, row in product["artefact"].items()
+    ]
+    heads = ("Trained on", "Artefact score", "Anomaly map, repainted", "Anomaly map, untouched")
+    return table(heads, rows, numbers=range(1, 4))
+
+
+def _anomaly_maps(run: Run, product: Tree, name: str, number: int) -> list[Section]:
+    """Return the test pictures that differ most between ours and real-only, with both anomaly maps (seed 0)."""
+    maps = {}
+    for arm in (REAL, OURS):
+        path = run.path("state", "prove", product["thumbs"].get(arm, ""))
+        if path.is_file() and (thumbs := Outcome.load(path).thumbs) is not None:
+            maps[arm] = thumbs
+    parts = []
+    for what in ("gained", "lost"):
+        chosen = [row for row in product["telling"] if row["what"] == what]
+        pictures = [
+            _anomaly_row(row, name, [maps[arm][row["index"]] for arm in maps]) for row in chosen if len(maps) > 1
+        ]
+        if rows := tuple(picture for picture in pictures if picture):
+            title = f"Where the detector {what} most with our samples ({number_of(len(rows), 'picture')})"
+            sheet = Sheet(title, f"proof-{number:02d}-{what}", ANOMALY_COLUMNS, rows)
+            parts.append(Section(title, sheets=(sheet,), folded=True))
+    return parts
+
+
+def _anomaly_row(row: Tree, product: str, maps: Sequence[np.ndarray]) -> PictureRow | None:
+    """Return a test picture with its label's outline, and maps (uint8 (t,t)) over it; None = it cannot be read."""
+    from flawsmith.data.training_set import read_square  # torch loads with it
+
+    example = Example(row["id"], Path(row["image"]), product, row["defect"], Path(row["mask"]))
+    try:
+        image, mask = read_square(example, _SIDE)
+    except FlawsmithError:
+        return None
+    outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    marked = cv2.drawContours(image.copy(), outline, -1, _OUTLINE, 1)
+    caption = f"{row['defect']}, {row['id']}: pixel AP in this picture {100 * row['change']:+.1f}"
+    return PictureRow(caption, (np.asarray(marked), *(_overlaid(image, one) for one in maps)))
+
+
+def _overlaid(image: np.ndarray, anomaly_map: np.ndarray) -> np.ndarray:
+    """Lay an anomaly map (uint8, 0 to 255) over its picture, red where it is high."""
+    scaled = cv2.resize(anomaly_map, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    weight = scaled.astype(np.float32)[..., None] / 255
+    grey = image.mean(axis=2, keepdims=True) * 0.75
+    return np.asarray(np.clip(grey * (1 - weight) + np.array([255.0, 40.0, 20.0]) * weight, 0, 255), np.uint8)
+
+
+def _mean(figure: Tree | None) -> str:
+    return "" if figure is None else f"{100 * figure['mean']:.1f}"
+
+
+def _points(row: Tree) -> str:
+    return f"{100 * row['difference']:+.1f} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
