@@ -19,7 +19,8 @@ import torch
 from sets import FOLDERS, RESULTS, configuration
 
 from flawsmith.data.photographs import Photographs
-from flawsmith.data.windows import cut, cut_mask, plan_windows
+from flawsmith.data.tiling import plan_windows
+from flawsmith.data.windows import cut, cut_mask
 from flawsmith.files import write_json
 from flawsmith.nn.methods.asea import ASEA, pooled, read
 from flawsmith.nn.methods.csm import load_reader

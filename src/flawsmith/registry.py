@@ -67,16 +67,28 @@ _OURS: dict[str, dict[str, Entry]] = {
         "outlier": Entry("flawsmith.filters.outlier:Outlier", "any detector of PyOD; needs the extra pyod"),
     },
     "metrics": {
-        "kid": Entry("flawsmith.metrics.pictures:kid", "kernel distance of features, made against real"),
-        "frechet": Entry("flawsmith.metrics.pictures:frechet", "Frechet distance of features, made against real"),
-        "inception_score": Entry("flawsmith.metrics.pictures:inception_score", "sure and varied classes (Inception)"),
-        "prdc": Entry("flawsmith.metrics.pictures:prdc", "precision, recall, density, coverage of features"),
-        "diversity": Entry(
-            "flawsmith.metrics.pictures:diversity", "perceptual distance within clusters round the shots"
+        "kid": Entry(
+            "flawsmith.metrics.pictures:kid", "kernel distance of features x 1000, made against real; 0 = alike"
         ),
-        "alignment": Entry("flawsmith.metrics.labels:alignment", "how well labels fit what was painted"),
-        "seam": Entry("flawsmith.metrics.labels:seam", "step along the label's edge, against real edges"),
-        "copies": Entry("flawsmith.metrics.labels:copies", "made pictures that repeat a shot"),
+        "frechet": Entry(
+            "flawsmith.metrics.pictures:frechet", "Frechet distance of features, made against real; 0 = alike"
+        ),
+        "inception_score": Entry(
+            "flawsmith.metrics.pictures:inception_score",
+            "sure and varied classes; 1 = neither, up to their number (Inception)",
+        ),
+        "prdc": Entry("flawsmith.metrics.pictures:prdc", "precision, recall, density, coverage of features; 1 = best"),
+        "diversity": Entry(
+            "flawsmith.metrics.pictures:diversity", "perceptual distance within clusters round the shots; 0 = all alike"
+        ),
+        "alignment": Entry(
+            "flawsmith.metrics.labels:alignment",
+            "how well labels fit what was painted: two shares, 1 = best, and a distance in px",
+        ),
+        "seam": Entry(
+            "flawsmith.metrics.labels:seam", "step of brightness on the label's outline, made over real; 1 = as real"
+        ),
+        "copies": Entry("flawsmith.metrics.labels:copies", "share of made pictures that repeat a shot; 0 = none"),
     },
     "detectors": {
         "probe": Entry(

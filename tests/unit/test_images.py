@@ -310,7 +310,7 @@ BAD = {
     "double.tif": (_tiff(np.zeros((4, 4))), "samples are 64-bit float"),
     "signed.tif": (_tiff(np.zeros((4, 4), np.int16)), "16-bit signed"),
     "wide.tif": (_tiff(np.zeros((4, 4), np.uint32)), "32-bit uint"),
-    "bands.tif": (_tiff(noise((4, 4, 9)), photometric="minisblack", planarconfig="contig"), "9 samples a pixel"),
+    "bands.tif": (_tiff(noise((4, 4, 9)), photometric="minisblack", planarconfig="contig"), "9 samples per pixel"),
     "nan.tif": (_tiff(_nan()), "1 of its samples are infinite or not a number"),
     "x.gif": (b"GIF89a", ".gif is not a picture format; known: .png"),
     "x": (b"abc", "no suffix is not a picture format"),

@@ -93,6 +93,14 @@ def test_a_hairline_never_vanishes(size: int):
     assert not scaled_mask(np.zeros((400, 400), bool), (size, size)).any()
 
 
+def test_a_speck_survives_where_one_side_shrinks_and_the_other_grows():
+    for column in range(0, 600, 7):
+        mask = np.zeros((100, 600), bool)
+        mask[50, column] = True
+        small = scaled_mask(mask, (256, 256))
+        assert 1 <= small.sum() < 20 and abs(np.argwhere(small).mean(0) - (128, column * 256 / 600)).max() < 3
+
+
 def test_tensors_cover_the_range():
     tensor = image_tensor(np.array([[[[0, 128, 255]]]], np.uint8))
     assert tensor.shape == (1, 3, 1, 1)

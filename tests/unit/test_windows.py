@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flawsmith.data import images, windows
-from flawsmith.data.tiling import MOST, Window, plan_windows, thickness
+from flawsmith.data.tiling import MOST, Window, one_window, plan_windows, thickness
 from flawsmith.errors import DataError
 
 
@@ -127,7 +127,7 @@ def test_any_mask_is_covered(seed, size, overlap):
     assert 1 <= len(plan) <= MOST
     assert covered(mask, plan, max(overlap, 0.125) / 2)
     assert all(window.side >= size / 4.0 for window in plan)
-    assert covered(mask, [windows.one_window(mask, context=2.0)], 1 / 16)
+    assert covered(mask, [one_window(mask, context=2.0)], 1 / 16)
 
 
 def test_a_window_is_json():

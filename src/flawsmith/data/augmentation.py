@@ -1,6 +1,6 @@
 """Training views: the same damage seen a little to the side, nearer, turned and mirrored, at the working size.
 
-A view is made once and encoded once (its latents are cached), so variety is a matter of how many views a shot gets.
+A view is made once and encoded once (its latents are kept), so variety depends on the number of views per shot.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ def damage_view(
         shift = rng.uniform(-0.22, 0.22, 2) * shrink * side
         centre = np.array([first.top, first.left]) + first.side / 2 + shift
         window = Window(round(centre[0] - side / 2), round(centre[1] - side / 2), side)
-        seen = cut_mask(mask, window, size)
-        if seen.any():
+        cut_out = cut_mask(mask, window, size)
+        if cut_out.any():
             break
     image = _tone(cut(picture, window, size), rng, tone)
-    return _turned(image, seen, rng) if turn else View(image, seen)
+    return _turned(image, cut_out, rng) if turn else View(image, cut_out)
 
 
 def normal_view(
@@ -72,7 +72,7 @@ def normal_view(
     turn: bool = True,
     tone: float = 0.06,
 ) -> View:
-    """Return a view of a normal part with a borrowed mask: what the word for normal is learned from.
+    """Return a view of a normal part with the mask of some damage: from it the word for normal is learned.
 
     Args:
         picture: float32 (H,W,3) in [-1,1].

@@ -66,7 +66,7 @@ class Header:
     height: int
     """Rows, after the EXIF orientation was applied."""
     depth: int
-    """Bits a sample as read: 8, 16 or 32 (float)."""
+    """Bits per sample as read: 8, 16 or 32 (float)."""
     mode: str
     """`grey` or `RGB`."""
     codec: str
@@ -144,8 +144,8 @@ def encode(pixels: np.ndarray, suffix: str) -> bytes:
     """Return the bytes of a PNG, TIFF or BMP file; the caller has checked that the format can hold the pixels."""
     if suffix in (".tif", ".tiff"):
         stream = io.BytesIO()
-        defect = "rgb" if pixels.ndim == 3 else "minisblack"
-        tifffile.imwrite(stream, pixels, photometric=defect, compression="zlib", metadata=None, software=False)
+        photometric = "rgb" if pixels.ndim == 3 else "minisblack"
+        tifffile.imwrite(stream, pixels, photometric=photometric, compression="zlib", metadata=None, software=False)
         return stream.getvalue()
     bgr = pixels[..., ::-1] if pixels.ndim == 3 else pixels
     options = [cv2.IMWRITE_PNG_COMPRESSION, 4] if suffix == ".png" else []
@@ -192,8 +192,8 @@ def _orientation(exif: bytes) -> int:
         return 1
     (count,) = struct.unpack_from(order + "H", block, start)
     for place in range(start + 2, min(start + 2 + 12 * count, len(block) - 11), 12):
-        tag, defect, _, value = struct.unpack_from(order + "HHIH", block, place)
-        if tag == 274 and defect == 3:
+        tag, field_type, _, value = struct.unpack_from(order + "HHIH", block, place)
+        if tag == 274 and field_type == 3:
             return value if 1 <= value <= 8 else 1
     return 1
 
@@ -262,15 +262,17 @@ def _decode_cv2(data: bytes) -> np.ndarray:
 
 
 def _tiff_header(page: Any) -> tuple[int, int, int, str, int]:
-    defect = {1: "uint", 3: "float"}.get(int(page.sampleformat), "signed or complex")
+    samples = {1: "uint", 3: "float"}.get(int(page.sampleformat), "signed or complex")
     bits, photometric = page.bitspersample, int(page.photometric)
-    if (defect, bits) not in {("uint", 1), ("uint", 8), ("uint", 16), ("float", 32)}:
-        raise Unreadable(f"its samples are {bits}-bit {defect}; save it with 8 or 16 bits, or as 32-bit float")
+    if (samples, bits) not in {("uint", 1), ("uint", 8), ("uint", 16), ("float", 32)}:
+        raise Unreadable(f"its samples are {bits}-bit {samples}; save it with 8 or 16 bits, or as 32-bit float")
     if photometric not in (_WHITE_IS_ZERO, _GREY, _RGB, _PALETTE, _YCBCR):
         raise Unreadable(f"its colours are {page.photometric.name}; save it as RGB or grey")
     colours = 3 if photometric in (_RGB, _YCBCR) else 1
     if page.samplesperpixel - colours not in (0, 1) or page.imagedepth != 1:
-        raise Unreadable(f"it has {page.samplesperpixel} samples a pixel; save it as grey or RGB, one picture a file")
+        raise Unreadable(
+            f"it has {page.samplesperpixel} samples per pixel; save it as grey or RGB, one picture per file"
+        )
     tag = page.tags.get(274)
     orientation = tag.value if tag is not None and tag.value in range(1, 9) else 1
     depth = 8 if photometric == _PALETTE or bits == 1 else bits

@@ -111,21 +111,21 @@ def _mvtec(data: DataConfig, root: Path) -> list[Example]:
     if not products:
         raise DataError(f"{root}: no product folder with train/ and test/ found; {_EXPECTED['mvtec']}")
     normals = set(data.normal or ["good"])
-    seen: set[str] = set()
+    names: set[str] = set()
     examples = []
     for product, home in products:
         for split in ("train", "test"):
             for folder in _folders(home / split):
-                seen.add(folder.name)
+                names.add(folder.name)
                 normal = folder.name in normals
                 if split == "train" and not normal:
                     continue  # MVTec's train/ holds normal parts only, and masks exist for test/ only
                 masks = {} if normal else _masks_by_stem(home / "ground_truth" / folder.name, ("_mask",))
                 for image in _pictures(folder):
                     mask = None if normal else masks.get(image.stem)
-                    name = None if normal else folder.name
-                    examples.append(Example(_id(image, root), image, product, name, mask, split))
-    _require_known("data.normal", data.normal, seen, root)
+                    defect = None if normal else folder.name
+                    examples.append(Example(_id(image, root), image, product, defect, mask, split))
+    _require_known("data.normal", data.normal, names, root)
     return examples
 
 
@@ -184,13 +184,13 @@ def _pattern(data: DataConfig, root: Path) -> list[Example]:
     defects: set[str] = set()
     for index, pattern in enumerate(data.patterns):
         where = f"data.patterns[{index}]"
-        found, masks = matches(where, pattern, files)
-        if not found:
+        pictures, masks = matches(where, pattern, files)
+        if not pictures:
             shown = f"e.g. {min(files)}" if files else "there is none"
             raise DataError(
                 f"{where}.image: {pattern.image!r} fits none of the {len(files)} pictures below {root}; {shown}"
             )
-        for path_id, fields in found.items():
+        for path_id, fields in pictures.items():
             defect = fields.get("defect", pattern.defect)
             defects.add(defect)
             normal = pattern.normal or defect in data.normal
@@ -318,14 +318,14 @@ def _pictures(folder: Path) -> list[Path]:
 
 def _walk(folder: Path) -> list[Path]:
     """Pictures below a folder at any depth, through linked folders too, each real folder once."""
-    found, seen = [], set()
+    pictures, walked = [], set()
     for here, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
-        folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in seen else []
-        if real not in seen:
-            found += [Path(here, name) for name in sorted(names) if _is_picture(name)]
-        seen.add(real)
-    return found
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in walked else []
+        if real not in walked:
+            pictures += [Path(here, name) for name in sorted(names) if _is_picture(name)]
+        walked.add(real)
+    return pictures
 
 
 def _is_picture(name: str) -> bool:

@@ -19,9 +19,9 @@ FIELDS = ("product", "defect", "stem", "split")
 def matches(where: str, pattern: Pattern, files: dict[str, Path]) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
     """Return {picture id: its fields} and {picture id: mask id} for one template pair."""
     image_rule, image_fields = _compile(f"{where}.image", pattern.image)
-    found = {name: match.groupdict() for name in files if (match := image_rule.fullmatch(name))}
+    pictures = {name: match.groupdict() for name in files if (match := image_rule.fullmatch(name))}
     if not pattern.mask:
-        return found, {}
+        return pictures, {}
     mask_rule, mask_fields = _compile(f"{where}.mask", pattern.mask)
     if extra := sorted(mask_fields - image_fields):
         raise ConfigError(f"{where}.mask: {{{extra[0]}}} is not in the image template, so it cannot be filled in")
@@ -31,7 +31,7 @@ def matches(where: str, pattern: Pattern, files: dict[str, Path]) -> tuple[dict[
         if match := mask_rule.fullmatch(name):
             by_fields[tuple(match[field] for field in order)].append(name)
     masks = {}
-    for name, fields in found.items():
+    for name, fields in pictures.items():
         fitting = [mask for mask in by_fields[tuple(fields[field] for field in order)] if mask != name]
         if len(fitting) > 1:
             raise DataError(f"{name}: {len(fitting)} masks fit {pattern.mask!r} ({', '.join(fitting[:3])}); one must")
@@ -39,7 +39,7 @@ def matches(where: str, pattern: Pattern, files: dict[str, Path]) -> tuple[dict[
             masks[name] = fitting[0]
     # {stem}.png also fits x_mask.png; what serves as the mask of another picture is no picture.
     used = set(masks.values())
-    return {name: fields for name, fields in found.items() if name not in used}, masks
+    return {name: fields for name, fields in pictures.items() if name not in used}, masks
 
 
 def _compile(where: str, template: str) -> tuple[re.Pattern[str], set[str]]:

@@ -115,6 +115,8 @@ def one_window(mask: Mask, *, context: float, least: int = 32) -> Window:
 
 @dataclass(slots=True)
 class _Plan:
+    """Where windows go; `grow` rises until few enough cover the mask."""
+
     shape: tuple[int, ...]
     size: int
     context: float
@@ -151,10 +153,10 @@ class _Plan:
     def one(self, box: tuple[int, int, int, int]) -> Window:
         """The one window for a box: context round it, inside the picture where the picture is large enough."""
         long = max(box[2] - box[0], box[3] - box[1])
-        parsed = max(long * self.context, self.least())
-        parsed = max(min(parsed, min(self.shape[:2])), long, self.least())
-        for side in (parsed, long / (1 - self.overlap), long / (1 - self.overlap) + 2):
-            window = self.place((box[0] + box[2]) / 2, (box[1] + box[3]) / 2, int(np.ceil(max(side, parsed))))
+        wanted = max(long * self.context, self.least())
+        wanted = max(min(wanted, min(self.shape[:2])), long, self.least())
+        for side in (wanted, long / (1 - self.overlap), long / (1 - self.overlap) + 2):
+            window = self.place((box[0] + box[2]) / 2, (box[1] + box[3]) / 2, int(np.ceil(max(side, wanted))))
             if self.holds(window, box):
                 return window
         side = int(np.ceil(long / (1 - 2 * self.overlap if self.overlap < 0.4 else 0.2))) + 4

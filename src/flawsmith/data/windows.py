@@ -1,7 +1,7 @@
 """Native resolution: cut windows at the working size, paste the result back exactly, fit the label to what changed.
 
 Defects are small and cameras are large, so a generator sees a square window scaled to its working size, and only the
-window is synthesised. `plan_windows` (in `cover`) chooses the windows. `paste` and `refit` keep the first rule of the
+window is synthesised. `tiling.plan_windows` chooses the windows. `paste` and `refit` keep the first rule of the
 house: outside the exported mask every byte is the camera's own.
 
 Pictures here are float32 (H,W,C) in [-1,1] ("model range") unless called native: (H,W) or (H,W,3) uint8, uint16 or
@@ -17,24 +17,8 @@ import cv2
 import numpy as np
 
 from flawsmith.data import images
-from flawsmith.data.tiling import EDGE, MOST, Window, box_of, disc, one_window, plan_windows, thick, thickness
+from flawsmith.data.tiling import EDGE, Window, box_of, disc, thick
 from flawsmith.errors import DataError
-
-__all__ = [
-    "EDGE",
-    "MOST",
-    "Refit",
-    "Window",
-    "cut",
-    "cut_mask",
-    "feathered",
-    "one_window",
-    "paste",
-    "plan_windows",
-    "refit",
-    "thickness",
-    "uncut",
-]
 
 Mask = np.ndarray
 Floats = np.ndarray
@@ -46,14 +30,14 @@ def cut(picture: Floats, window: Window, size: int | None = None) -> Floats:
 
     Args:
         picture: float32 (H,W,C) in [-1,1].
-        window: What overhangs the picture is filled by reflection, again and again if need be.
+        window: What overhangs the picture is filled by reflection, repeatedly if need be.
         size: Working size in px: by area when shrinking, bicubic when enlarging; None = native scale.
     """
     rows, columns = _reflected(window, picture.shape)
-    seen = picture[rows[:, None], columns[None, :]]
+    inside = picture[rows[:, None], columns[None, :]]
     if size is None or size == window.side:
-        return np.ascontiguousarray(seen, dtype=np.float32)
-    return np.asarray(np.clip(_resize(seen, size), -1.0, 1.0))
+        return np.ascontiguousarray(inside, dtype=np.float32)
+    return np.asarray(np.clip(_resize(inside, size), -1.0, 1.0))
 
 
 def cut_mask(mask: Mask, window: Window, size: int | None = None) -> Mask:
@@ -68,15 +52,15 @@ def cut_mask(mask: Mask, window: Window, size: int | None = None) -> Mask:
         size: Working size in px; None = native scale.
     """
     rows, columns = _reflected(window, mask.shape)
-    seen = np.ascontiguousarray(mask[rows[:, None], columns[None, :]])
+    inside = np.ascontiguousarray(mask[rows[:, None], columns[None, :]])
     if size is None or size == window.side:
-        return seen
+        return inside
     if size > window.side:
-        return cv2.resize(seen.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR) >= 0.5
-    small = cv2.resize(seen.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA) >= 1 / 3
+        return cv2.resize(inside.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR) >= 0.5
+    small = cv2.resize(inside.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA) >= 1 / 3
     step = int(np.ceil(window.side / size))
-    body = cv2.dilate(thick(seen, step, goes_on=True).astype(np.uint8), disc(2 * step + 1)) > 0
-    thin = (seen & ~body).astype(np.float32)
+    body = cv2.dilate(thick(inside, step, goes_on=True).astype(np.uint8), disc(2 * step + 1)) > 0
+    thin = (inside & ~body).astype(np.float32)
     return small | (cv2.resize(thin, (size, size), interpolation=cv2.INTER_AREA) > 1e-6)
 
 
@@ -203,14 +187,14 @@ def refit(before: Native, after: Native, mask: Mask, *, threshold: float, span: 
         return np.atleast_3d(blurred) / total[:, :, None]
 
     # A shift of tone shows in the smoothed difference; a new texture, which averages out, in its smoothed size.
-    seen = np.maximum(np.abs(smooth(change)), 0.6 * smooth(np.abs(change))).max(axis=2)
+    visible = np.maximum(np.abs(smooth(change)), 0.6 * smooth(np.abs(change))).max(axis=2)
     # Grain in exchange for other grain of its strength is no change: its smoothed size is 0.7 of its deviation.
     grain = min(_grain(was), 24 / 255)
     limit = max(threshold, 1.3 * grain)
-    weak = asked & (seen > max(limit / 2, 0.9 * grain)) & (np.abs(change).max(axis=2) > limit / 4)
+    weak = asked & (visible > max(limit / 2, 0.9 * grain)) & (np.abs(change).max(axis=2) > limit / 4)
     count, labels = cv2.connectedComponents(weak.astype(np.uint8), connectivity=8)
     strong = np.zeros(count, bool)
-    strong[np.unique(labels[weak & (seen > limit)])] = True
+    strong[np.unique(labels[weak & (visible > limit)])] = True
     strong[0] = False
     kept = strong[labels]
     if kept.any():

@@ -5,7 +5,7 @@ half, three channels in, two out, 200 epochs of 500 pictures at 256 px. The scor
 the anomaly map averaged over 21 x 21 pixels (section 3.4).
 
 The field's protocol to the letter is `budget` = 1 with the default settings. That is about 22 PFLOP at 256 px: minutes
-on a GPU, days on two cores. So a smaller budget leaves out epochs and pictures, and on a CPU makes the network narrower.
+on a GPU, days on two cores. So a smaller budget leaves out epochs and pictures, and on a CPU narrows the network.
 """
 
 from __future__ import annotations

@@ -99,12 +99,12 @@ def _steeper(image: np.ndarray, mask: np.ndarray) -> float:
 
 def _small(feature_set: FeatureSet) -> np.ndarray:
     """Return float64 (N,32,32): brightness, without its mean, of unit length."""
-    found = []
+    small = []
     for image in feature_set.image.numpy():
         grey = cv2.resize(np.ascontiguousarray(image.mean(0)), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
         grey = grey.astype(np.float64) - grey.mean()
-        found.append(grey / max(float(np.linalg.norm(grey)), 1e-9))
-    return np.stack(found)
+        small.append(grey / max(float(np.linalg.norm(grey)), 1e-9))
+    return np.stack(small)
 
 
 def _mean(values: np.ndarray, rng: np.random.Generator, resamples: int) -> Figure:

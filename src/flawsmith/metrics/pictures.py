@@ -104,17 +104,17 @@ def prdc(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamples
     # Each figure is a mean of these over the made or over the real pictures.
     parts = [inside.any(0), inside.sum(0) / k, (between <= made_reach[None]).any(1), inside.any(1)]
     note = f"k = {k}" if k < NEIGHBOURS else ""
-    found = {}
-    for place, (name, part) in enumerate(zip(names, parts, strict=True)):
-        values, over_made = part.astype(np.float64), place < 2
+    figures = {}
+    for number, (name, part) in enumerate(zip(names, parts, strict=True)):
+        values, over_made = part.astype(np.float64), number < 2
 
         def mean(w: np.ndarray, v: np.ndarray, values: np.ndarray = values, over_made: bool = over_made) -> float:
             weights = v if over_made else w
             return float(weights @ values / weights.sum())
 
         figure = _figure(mean, len(x), len(y), rng, resamples)
-        found[name] = Figure(figure.value, figure.low, figure.high, note)
-    return found
+        figures[name] = Figure(figure.value, figure.low, figure.high, note)
+    return figures
 
 
 def diversity(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resamples: int) -> dict[str, Figure]:
@@ -137,7 +137,11 @@ def diversity(real: FeatureSet, made: FeatureSet, rng: np.random.Generator, resa
     gaps = [_gaps(y[members], y[members]) ** 2 for members in clusters]
 
     def spread(w: np.ndarray, v: np.ndarray) -> float:
-        each = [_apart(gap, v[own]) for own, gap in zip(clusters, gaps, strict=True) if np.count_nonzero(v[own]) > 1]
+        each = [
+            _apart(gap, v[members])
+            for members, gap in zip(clusters, gaps, strict=True)
+            if np.count_nonzero(v[members]) > 1
+        ]
         return float(np.mean(each)) if each else float("nan")
 
     return {name: _figure(spread, 0, len(made), rng, resamples)}
@@ -162,10 +166,10 @@ def _perceptual(feature_set: FeatureSet) -> np.ndarray:
 def _gaps(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return Euclidean distances (len(x), len(y)); exactly 0 from a picture to itself."""
     squared = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T
-    found = np.sqrt(np.maximum(squared, 0))
+    gaps = np.sqrt(np.maximum(squared, 0))
     if x is y or (x.shape == y.shape and np.array_equal(x, y)):
-        np.fill_diagonal(found, 0)
-    return found
+        np.fill_diagonal(gaps, 0)
+    return gaps
 
 
 def _apart(matrix: np.ndarray, weights: np.ndarray) -> float:

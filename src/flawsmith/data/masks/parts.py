@@ -43,15 +43,15 @@ def part_mask(picture: np.ndarray) -> Mask:
     # the mean of a picture in native units, then the range: a 12-megapixel picture need not become float32 first
     shrunk = cv2.resize(picture, small, interpolation=cv2.INTER_AREA)
     model = images.to_model(shrunk, span)[:, :, : 1 if picture.ndim == 2 else 3]
-    seen = np.atleast_3d(cv2.GaussianBlur(np.ascontiguousarray(model), (0, 0), 0.7))
-    away, noise, ring = _departure(seen)
+    soft = np.atleast_3d(cv2.GaussianBlur(np.ascontiguousarray(model), (0, 0), 0.7))
+    away, noise, ring = _departure(soft)
     if noise > _PLAIN:
         return whole
-    edge = _over_channels(cv2.magnitude(cv2.Sobel(seen, -1, 1, 0), cv2.Sobel(seen, -1, 0, 1)))
-    found = _outline(away, edge, noise)
-    if found is None:
+    edge = _over_channels(cv2.magnitude(cv2.Sobel(soft, -1, 1, 0), cv2.Sobel(soft, -1, 0, 1)))
+    outline = _outline(away, edge, noise)
+    if outline is None:
         return whole
-    part, limit = found
+    part, limit = outline
     share, on_ring = float(part.mean()), float(part[ring].mean())
     clear = float(np.median(away[part])) > _CLEAR * noise and limit > 5 * noise
     if not (clear and _LEAST < share < 0.9 and on_ring < 0.3):
@@ -60,23 +60,23 @@ def part_mask(picture: np.ndarray) -> Mask:
     return np.asarray(full > 0.5)
 
 
-def _departure(seen: np.ndarray) -> tuple[np.ndarray, float, Mask]:
+def _departure(picture: np.ndarray) -> tuple[np.ndarray, float, Mask]:
     """How far each pixel is from the backdrop (H,W) in model units, the backdrop's noise, and the border ring."""
-    height, width = seen.shape[:2]
+    height, width = picture.shape[:2]
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)  # well-conditioned on [-1,1]
     ring = np.ones((height, width), bool)
     band = max(int(0.06 * min(height, width)), 2)
     ring[band:-band, band:-band] = False
-    known, values = terms[ring], seen[ring]
+    known, values = terms[ring], picture[ring]
     keep = np.ones(len(known), bool)
     for _ in range(4):  # a part that touches the border is an outlier there
         fit = np.linalg.solve(known[keep].T @ known[keep], known[keep].T @ values[keep])
         off = np.abs(values - known @ fit).max(axis=1)
         noise = 1.4826 * float(np.median(off[keep])) + 1e-4
         keep = off < 3 * noise
-    backdrop = (terms.reshape(-1, 6) @ fit.astype(np.float32)).reshape(seen.shape)
-    return _over_channels(cv2.absdiff(seen, backdrop)), noise, ring
+    backdrop = (terms.reshape(-1, 6) @ fit.astype(np.float32)).reshape(picture.shape)
+    return _over_channels(cv2.absdiff(picture, backdrop)), noise, ring
 
 
 def _over_channels(values: np.ndarray) -> np.ndarray:
@@ -214,7 +214,7 @@ def fit_outline(shot: Mask, normal: Mask, damage: Mask, start: np.ndarray) -> np
     points = points[:: max(len(points) // 250, 1)]
     tree = cKDTree(goal)
     tried = [_closer(points, goal, tree, begin, 4) for begin in _starts(shot, goal, start)]
-    return _closer(points, goal, tree, min(tried, key=lambda found: found[1])[0], 16)[0]
+    return _closer(points, goal, tree, min(tried, key=lambda one: one[1])[0], 16)[0]
 
 
 def with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, *, reach: float = 0.6, sliver: float = 0.014) -> Mask:
@@ -268,7 +268,7 @@ def _starts(shot: Mask, goal: np.ndarray, start: np.ndarray) -> list[np.ndarray]
     axis = start[:2, :2] @ np.array([np.cos(frame.angle), np.sin(frame.angle)])
     axis = axis / np.hypot(*axis)
     edge = _edge_points(shot)
-    found = [start]
+    matrices = [start]
     for size in (1.0, 1 / float(np.hypot(start[0, 0], start[1, 0]))):
         matrix = start.copy()
         matrix[:2, :2] *= size
@@ -279,8 +279,8 @@ def _starts(shot: Mask, goal: np.ndarray, start: np.ndarray) -> list[np.ndarray]
         for shift in (0.0, goals.min() - along.min(), goals.max() - along.max()):
             other = matrix.copy()
             other[:2, 2] += shift * axis
-            found.append(other)
-    return found
+            matrices.append(other)
+    return matrices
 
 
 def _closer(

@@ -44,7 +44,7 @@ class Pose:
 
     @property
     def scale(self) -> float:
-        """Normal px a shot px."""
+        """Normal px per shot px."""
         return float(np.sqrt(abs(np.linalg.det(self.array[:, :2]))))
 
     @classmethod
@@ -115,9 +115,9 @@ def pose_mask(
         else:
             calm = jitter * (1.0 if attempt < _TRIES // 2 else 2 * (1 - (attempt + 1) / _TRIES))
             matrix = base @ _jittered(shot_part, rng, calm)
-        seen = _landed(points, matrix, np.ones_like(normal_part))
+        visible = _landed(points, matrix, np.ones_like(normal_part))
         score = 1.0 if hangs or anywhere else _landed(asked, matrix, normal_part)
-        score = min(score / _ON_PART, 1.0) * (1.0 if seen >= 0.95 or base is None else seen)
+        score = min(score / _ON_PART, 1.0) * (1.0 if visible >= 0.95 or base is None else visible)
         if score > most:
             best, most = Pose.of(matrix), score
         if most >= 1.0:
@@ -135,13 +135,13 @@ def _moved_onto(matrix: np.ndarray, points: np.ndarray, places: np.ndarray, rng:
 
 def _points(mask: Mask, most: int = 4000) -> np.ndarray:
     """Some of a mask's pixel centres, float64 (N,2) as x, y, its extremes among them."""
-    found = np.argwhere(mask)[:, ::-1].astype(np.float64)
-    if not len(found):
+    points = np.argwhere(mask)[:, ::-1].astype(np.float64)
+    if not len(points):
         raise DataError("the mask is empty: there is no damage to lay on another picture")
-    if len(found) > most:
-        ends = np.concatenate([found.argmin(axis=0), found.argmax(axis=0)])
-        found = np.concatenate([found[:: len(found) // most], found[ends]])
-    return found
+    if len(points) > most:
+        ends = np.concatenate([points.argmin(axis=0), points.argmax(axis=0)])
+        points = np.concatenate([points[:: len(points) // most], points[ends]])
+    return points
 
 
 def _landed(points: np.ndarray, matrix: np.ndarray, part: Mask) -> float:

@@ -163,30 +163,31 @@ def parse(sentence: str, defects: Sequence[str], products: Sequence[str] = ()) -
         ConfigError: a word is unknown, or no defect, more than one, or two that exclude each other are named.
     """
     names = _words_of_names(defects, products)
-    found: dict[str, list[str]] = {}
-    said: set[str] = set()
+    meanings: dict[str, list[str]] = {}
+    words: set[str] = set()
     unknown: list[str] = []
     for word in _words(sentence):
         pieces = _pieces(word, names)
         if not pieces:
             unknown.append(word)
         for piece in pieces:
-            said.add(piece)
+            words.add(piece)
             part, value = _VOCABULARY.get(piece, ("", ""))
-            if part and value not in found.setdefault(part, []):
-                found[part].append(value)
+            if part and value not in meanings.setdefault(part, []):
+                meanings[part].append(value)
     if unknown:
         raise ConfigError(f"--prompt: unknown: {', '.join(unknown)}; {known(defects, products)}")
-    defect = _defect(sentence, said, found.get("defect", []), defects)
-    named = [product for product in products if set(_split(product)) <= said]
+    defect = _defect(sentence, words, meanings.get("defect", []), defects)
+    named = [product for product in products if set(_split(product)) <= words]
     one = {
-        part: _single(part, found.get(part, [])) for part in ("across", "down", "size", "length", "width", "severity")
+        part: _single(part, meanings.get(part, []))
+        for part in ("across", "down", "size", "length", "width", "severity")
     }
-    if "centre" in found and not (one["across"] or one["down"]):
+    if "centre" in meanings and not (one["across"] or one["down"]):
         one["across"] = one["down"] = "middle"
-    if "very" in found:
+    if "very" in meanings:
         one["size"] = {"small": "tiny"}.get(one["size"], one["size"])
-    return ParsedPrompt(defect, named[0] if len(named) == 1 else "", edge="edge" in found, **one)
+    return ParsedPrompt(defect, named[0] if len(named) == 1 else "", edge="edge" in meanings, **one)
 
 
 def known(defects: Sequence[str], products: Sequence[str] = ()) -> str:
@@ -199,14 +200,14 @@ def known(defects: Sequence[str], products: Sequence[str] = ()) -> str:
     )
 
 
-def _defect(sentence: str, said: set[str], meant: Sequence[str], defects: Sequence[str]) -> str:
-    """Return the defect with the most words of its name in the sentence."""
+def _defect(sentence: str, words: set[str], meant: Sequence[str], defects: Sequence[str]) -> str:
+    """Return the defect type with the most words of its name in the sentence."""
     score = {}
     for defect in defects:
-        words = _split(defect)
-        direct = sum(word in said for word in words)
+        name_words = _split(defect)
+        direct = sum(word in words for word in name_words)
         # A word of the same meaning names the defect too: "fissure" a crack, "blowhole" what is called pores elsewhere.
-        same = sum(any(word in (concept, *_NAMED[concept]) for word in words) for concept in meant)
+        same = sum(any(word in (concept, *_NAMED[concept]) for word in name_words) for concept in meant)
         score[defect] = max(direct, same) + min(direct, same)
     most = max(score.values(), default=0)
     best = [defect for defect in defects if score[defect] == most] if most else []

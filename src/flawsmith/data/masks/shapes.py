@@ -160,8 +160,8 @@ def blob(area: float, slim: float, rng: np.random.Generator) -> Mask:
     lumps, ragged = (_smooth(side, side, max(radius * grain, 0.7), rng) for grain in (0.7, 0.2))
     height = np.asarray(dome + 0.25 * lumps + 0.1 * ragged)
     level = np.partition(height.ravel(), int(area))[int(area)] if area < height.size else height.max()
-    found = (height < level).astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(found, connectivity=8)
+    below = (height < level).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(below, connectivity=8)
     if count < 2:
         return np.asarray(height <= height.min())
     return np.asarray(labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax()))
