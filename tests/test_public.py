@@ -184,7 +184,7 @@ def test_the_worked_example_runs(stain: Any, small_config: dict[str, Any], tmp_p
     settings = {"generator.name": "stain", "generator.settings": {"grain": 0.4}, "train.steps": 20, "windows.size": 64}
     run = fs.Run.create(tmp_path / "run", fs.load_config(None, {**small_config, **settings}))
     path = fs.run_all(run)
-    made = [row for row in run.samples() if row["status"] == "made"]
+    made = [sample for sample in run.samples() if sample.made]
     assert made and path.exists() and run.path("export", "mvtec").is_dir()
 
 
@@ -257,7 +257,8 @@ if __name__ == "__main__":
 
 
 def test_balance_is_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flawsmith import cli, runs
+    from flawsmith import cli
+    from flawsmith.run.folder import Run
 
     class Seen(Exception):
         pass
@@ -266,7 +267,7 @@ def test_balance_is_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         raise Seen(config.generate.count)  # type: ignore[attr-defined]
 
     (tmp_path / "empty.toml").write_text("")
-    monkeypatch.setattr(runs.Run, "create", create)
+    monkeypatch.setattr(Run, "create", create)
     for words, count in ((["--balance"], "balance"), ([], 50)):
         monkeypatch.setattr("sys.argv", ["flawsmith", "run", str(tmp_path / "empty.toml"), "--out", "x", *words])
         with pytest.raises(Seen) as seen:

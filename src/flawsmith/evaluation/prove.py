@@ -81,7 +81,7 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None) -> Path
         if work.done:
             return path
         rivals = {name: rival_run(run, name, data, synthesize) for name in config.prove.against}
-        cached = FeatureCache(extractor, run.path("state", "features"))
+        cached = FeatureCache(extractor, run.path("state", "features"), half=True)
         trainer = _Trainer(run, cached, device, run.path("state", "prove", work.stamp[:12]))
         products = sorted({example.product for example in split.shots})
         tree = {

@@ -1,7 +1,7 @@
 """Features that are computed once per run: an extractor that keeps its results, in memory and on disk.
 
 Screening, measuring and proving share one folder, so a window that was described for the gate is not computed again for
-the metrics. Results are float32, as computed: read back or fresh, they are the same to the last bit.
+the metrics. Read back or fresh, results are the same to the last bit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 from flawsmith.nn.networks.extractor import Extractor
 
 Row = list[np.ndarray]
-"""What one method says of one picture: float32, a part per depth, without the batch's dimension."""
+"""What one method says of one picture: float32 or float16, a part per depth, without the batch's dimension."""
 
 
 class FeatureCache(Extractor):
@@ -36,15 +36,20 @@ class FeatureCache(Extractor):
         folder: Where to keep results between stages and processes; None = in memory only. A full disk or a torn file
             costs the time of computing again, nothing else.
         memory: Bytes of results that are held in memory; the longest unused go first.
+        half: Round results to float16. For a proof, which keeps maps of many whole pictures: half the disk. Scores and
+            metrics are published with five digits, so screening and measuring keep float32, as computed.
     """
 
-    def __init__(self, extractor: Extractor, folder: Path | None = None, *, memory: int = 1 << 28) -> None:
+    def __init__(
+        self, extractor: Extractor, folder: Path | None = None, *, memory: int = 1 << 28, half: bool = False
+    ) -> None:
         super().__init__()
         self.inner = extractor
         self.name, self.fingerprint = extractor.name, extractor.fingerprint
         self.strides, self.channels = extractor.strides, extractor.channels
         self.side = extractor.side  # type: ignore[misc]
         self._folder, self._memory = folder, memory
+        self._dtype = torch.float16 if half else torch.float32
         self._rows: OrderedDict[str, Row] = OrderedDict()
         self._bytes = 0
         self._places: set[Path] = set()
@@ -90,16 +95,18 @@ class FeatureCache(Extractor):
                 if made is None:
                     return None
                 # One layout in memory: sums over channels round by it.
-                row = [np.ascontiguousarray(part[0].detach().to("cpu", torch.float32).numpy()) for part in made]
+                row = [np.ascontiguousarray(part[0].detach().to("cpu", self._dtype).numpy()) for part in made]
                 self._write(key, row)
             self._hold(key, row)
             rows.append(row)
-        return [torch.from_numpy(np.stack(part)).to(image.device) for part in zip(*rows, strict=True)]
+        return [torch.from_numpy(np.stack(part)).float().to(image.device) for part in zip(*rows, strict=True)]
 
     def _key(self, method: str, picture: Tensor) -> str:
         """Return the path below the folder: it says method and size, and holds a hash of extractor and bytes."""
         content = picture.detach().cpu().contiguous().numpy()
-        asked = hashlib.blake2b(f"{self.name} {self.fingerprint} {method} {content.shape}".encode(), digest_size=16)
+        asked = hashlib.blake2b(
+            f"{self.name} {self.fingerprint} {method} {content.shape} {self._dtype}".encode(), digest_size=16
+        )
         asked.update(content.tobytes())
         return f"{method}-{content.shape[-2]}x{content.shape[-1]}/{asked.hexdigest()}.npz"
 
