@@ -184,7 +184,7 @@ def test_the_worked_example_runs(stain: Any, small_config: dict[str, Any], tmp_p
     settings = {"generator.name": "stain", "generator.settings": {"grain": 0.4}, "train.steps": 20, "windows.size": 64}
     run = fs.Run.create(tmp_path / "run", fs.load_config(None, {**small_config, **settings}))
     path = fs.run_all(run)
-    made = [row for row in run.samples() if row["status"] == "made"]
+    made = [sample for sample in run.samples() if sample.made]
     assert made and path.exists() and run.path("export", "mvtec").is_dir()
 
 
@@ -237,7 +237,8 @@ if __name__ == "__main__":
 
 
 def test_balance_is_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flawsmith import cli, runs
+    from flawsmith import cli
+    from flawsmith.run.folder import Run
 
     class Seen(Exception):
         pass
@@ -246,9 +247,56 @@ def test_balance_is_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         raise Seen(config.generate.count)  # type: ignore[attr-defined]
 
     (tmp_path / "empty.toml").write_text("")
-    monkeypatch.setattr(runs.Run, "create", create)
+    monkeypatch.setattr(Run, "create", create)
     for words, count in ((["--balance"], "balance"), ([], 50)):
         monkeypatch.setattr("sys.argv", ["flawsmith", "run", str(tmp_path / "empty.toml"), "--out", "x", *words])
         with pytest.raises(Seen) as seen:
             cli.main()
         assert seen.value.args == (count,)
+
+
+# --- the worked exporter ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The exporter of CONTRIBUTING.md, as a user would have it: a file on the path and a variable."""
+    from flawsmith import registry
+
+    source = next(text for name, text in blocks("python") if name == "CONTRIBUTING.md" and "class Listing" in text)
+    (tmp_path / "listing.py").write_text(source, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("FLAWSMITH_PLUGINS", "exports.listing=listing:Listing")
+    yield registry.get("exports", "listing")
+    sys.modules.pop("listing", None)
+
+
+def test_the_worked_exporter_keeps_the_contract(listing: Any) -> None:
+    from flawsmith.testing import check_exporter
+
+    check_exporter(listing)
+
+
+def test_the_worked_exporter_runs_beside_ours(listing: Any, small_config: dict[str, Any], tmp_path: Path) -> None:
+    import csv
+
+    import flawsmith as fs
+    from flawsmith.data import images
+
+    settings: dict[str, Any] = {
+        "data.products": ["screw"],
+        "generator.name": "crop_paste",
+        "export.formats": ["mvtec", "listing"],
+        "export.settings": {"listing": {"separator": ";"}},
+    }
+    run = fs.Run.create(tmp_path / "run", fs.load_config(None, small_config | settings))
+    fs.run_all(run)
+    folder = run.path("export", "listing")
+    with open(folder / "listing.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter=";"))
+    assert [row["defect"] for row in rows if row["defect"]] == ["bend"] * len(run.kept())
+    for row, sample in zip([row for row in rows if row["mask"]], run.kept(), strict=True):
+        assert (images.read(folder / row["image"]) == images.read(run.path(sample.image))).all()
+        assert (images.read_mask(folder / row["mask"], (128, 128))).sum() == sample.area
+    assert run.record("export")["counts"]["listing"] == {"train": 4, "test": 2 + len(run.kept())}
+    assert run.path("export", "mvtec", "provenance.jsonl").is_file()
