@@ -19,9 +19,9 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("ground", ("arithmetic", "data", "nn")),
     ("run", ("run",)),
     ("contract", ("interfaces",)),
-    ("families", ("generators", "filters", "metrics", "detectors", "exports", "testing")),
+    ("families", ("generators", "filters", "metrics", "detectors", "exports")),
     ("chapters", ("synthesis", "screening", "evaluation", "export", "recipes")),
-    ("overview", ("preflight", "reporting")),
+    ("overview", ("preflight", "reporting", "testing")),
     ("doors", ("doors",)),
 )
 """The floors from the ground up, and the rooms on each. An arrow goes to a lower floor, never to a room beside."""
@@ -38,7 +38,7 @@ BELOW: dict[str, set[str]] = {
     "nn": {"words", "nn"},
     "run": {"words", "data", "run"},
     "interfaces": {"words", "data", "nn"},
-    "testing": {"words", "data", "nn", "interfaces", "testing"},
+    "testing": {"words", "data", "nn", "interfaces", "export", "testing"},
     **{family: {"words", "arithmetic", "data", "nn", "interfaces"} for family in FAMILIES},
     "exports": {"words", "data", "interfaces"},
     "synthesis": {"words", "data", "nn", "run", "interfaces", "synthesis"},

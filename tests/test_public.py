@@ -273,3 +273,50 @@ def test_balance_is_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(Seen) as seen:
             cli.main()
         assert seen.value.args == (count,)
+
+
+# --- the worked exporter ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The exporter of CONTRIBUTING.md, as a user would have it: a file on the path and a variable."""
+    from flawsmith import registry
+
+    source = next(text for name, text in blocks("python") if name == "CONTRIBUTING.md" and "class Listing" in text)
+    (tmp_path / "listing.py").write_text(source, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("FLAWSMITH_PLUGINS", "exports.listing=listing:Listing")
+    yield registry.get("exports", "listing")
+    sys.modules.pop("listing", None)
+
+
+def test_the_worked_exporter_keeps_the_contract(listing: Any) -> None:
+    from flawsmith.testing import check_exporter
+
+    check_exporter(listing)
+
+
+def test_the_worked_exporter_runs_beside_ours(listing: Any, small_config: dict[str, Any], tmp_path: Path) -> None:
+    import csv
+
+    import flawsmith as fs
+    from flawsmith.data import images
+
+    settings: dict[str, Any] = {
+        "data.products": ["screw"],
+        "generator.name": "crop_paste",
+        "export.formats": ["mvtec", "listing"],
+        "export.settings": {"listing": {"separator": ";"}},
+    }
+    run = fs.Run.create(tmp_path / "run", fs.load_config(None, small_config | settings))
+    fs.run_all(run)
+    folder = run.path("export", "listing")
+    with open(folder / "listing.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter=";"))
+    assert [row["defect"] for row in rows if row["defect"]] == ["bend"] * len(run.kept())
+    for row, sample in zip([row for row in rows if row["mask"]], run.kept(), strict=True):
+        assert (images.read(folder / row["image"]) == images.read(run.path(sample.image))).all()
+        assert (images.read_mask(folder / row["mask"], (128, 128))).sum() == sample.area
+    assert run.record("export")["counts"]["listing"] == {"train": 4, "test": 2 + len(run.kept())}
+    assert run.path("export", "mvtec", "provenance.jsonl").is_file()

@@ -102,7 +102,7 @@ def test_an_old_key(root: type, place: tuple, section: type, old: str, new: str)
     assert wanted != read(root, tree_of(place, section))[0], "the value that is tried is the default"
     settings, told = read(root, tree_of(place, section, **{old: value}))
     assert settings == wanted
-    assert told == [f"{dotted(place, old)}: is called {new} now; the old name is read for one more release"]
+    assert told == [f"{dotted(place, old)} is called {new} now; the old name is read for one more release"]
     with pytest.raises(ConfigError) as caught:
         validate(root, tree_of(place, section, **{old: value, new: value}))
     assert str(caught.value) == f"{dotted(place, old)}: is called {new} now, and both are given; leave {old} out"
@@ -136,9 +136,9 @@ def test_each_is_said_where_it_stands(tmp_path: Path) -> None:
     assert config.generate.controls == 0.25 and config.prove.near_duplicates == "keep"
     assert config.data.patterns[0].defect == "b"
     assert sorted(str(one.message).partition(" now;")[0] for one in told) == [
-        f"{path}: data.patterns.0.kind: is called defect",
-        f"{path}: generate.shams: is called controls",
-        f"{path}: prove.twins: is called near_duplicates",
+        f"{path}: data.patterns.0.kind is called defect",
+        f"{path}: generate.shams is called controls",
+        f"{path}: prove.twins is called near_duplicates",
     ]
 
 
@@ -152,8 +152,8 @@ def test_the_command_line_says_it_in_one_line(factory_root: Path, tmp_path: Path
     assert done.returncode == 0, done.stderr
     rest = "now; the old name is read for one more release"
     assert sorted(done.stderr.splitlines()) == [
-        f"flawsmith: {path}: data.kinds: is called defects {rest}",
-        f"flawsmith: {path}: generate.shams: is called controls {rest}",
+        f"flawsmith: {path}: data.kinds is called defects {rest}",
+        f"flawsmith: {path}: generate.shams is called controls {rest}",
     ]
 
 
@@ -181,7 +181,7 @@ def test_say_is_still_prompt(
         assert asked.value.args == ("긴 균열",)
         told = capsys.readouterr().err.splitlines()
         assert told == (
-            ["flawsmith: --say: is called --prompt now; the old name is read for one more release"]
+            ["flawsmith: --say is called --prompt now; the old name is read for one more release"]
             if option == "--say"
             else []
         )
