@@ -33,6 +33,7 @@ def make_backbone() -> Callable[..., Any]:
 
         from flawsmith.nn import builtin
         from flawsmith.nn.backbone import Backbone
+        from flawsmith.nn.text import ClipText
 
         torch.manual_seed(0)
         tokens = builtin.tokenizer(["a photo of a scratch on steel", "a photo of sound surface", "crack hole dent"])
@@ -69,9 +70,8 @@ def make_backbone() -> Callable[..., Any]:
         scheduler = {**builtin.SCHEDULER, "prediction_type": target}
         if target == "epsilon":
             scheduler["rescale_betas_zero_snr"] = False
-        return Backbone(
-            vae, builtin.text_encoder(tokens, 32), tokens, unet, scheduler, name="tiny", device="cpu", dtype=dtype
-        )
+        text = ClipText([builtin.text_encoder(tokens, 32)], [tokens])
+        return Backbone(vae, text, unet, scheduler, name="tiny", device="cpu", dtype=dtype)
 
     return make
 

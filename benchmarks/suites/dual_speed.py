@@ -366,7 +366,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=HERE.parent / "results" / "dual_speed.json")
     args = parser.parse_args(argv)
     if args.dtype == "auto":
-        from flawsmith.nn.backbone import pick_dtype
+        from flawsmith.nn.device import pick_dtype
 
         args.dtype = str(pick_dtype("auto", torch.device(args.device))).removeprefix("torch.")
     return args

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flawsmith.nn.methods.csm import BuiltinCSM
-from flawsmith.recipes.csm import Recipe, Shown, _numbers, _true, make_reader
+from flawsmith.recipes.csm import Recipe, Shown, _numbers, _true, make_csm
 
 RECIPE = Recipe(pictures=10, picture_size=64, views=1, portion=5, steps=3, batch=6, cells=32, save_every=1)
 
@@ -17,10 +17,10 @@ RECIPE = Recipe(pictures=10, picture_size=64, views=1, portion=5, steps=3, batch
 def test_stopped_and_gone_on_it_is_the_same(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     whole, halved = tmp_path / "whole", tmp_path / "halved"
-    measured = make_reader(whole, RECIPE)
+    measured = make_csm(whole, RECIPE)
     assert measured is not None
-    assert make_reader(halved, RECIPE, seconds=0) is None, "it stops at the first chance"
-    assert make_reader(halved, RECIPE) == measured
+    assert make_csm(halved, RECIPE, seconds=0) is None, "it stops at the first chance"
+    assert make_csm(halved, RECIPE) == measured
     assert BuiltinCSM.load(whole).fingerprint == BuiltinCSM.load(halved).fingerprint
     assert measured["held_out"]["windows"] == 1
     assert json.loads((whole / "measured.json").read_text()) == measured

@@ -19,6 +19,8 @@ from typing import Any
 
 from flawsmith.errors import BackboneError
 
+WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
+"""The folder of all weights that came with the package."""
 LATENT_CHANNELS = 16
 TEXT_WIDTH = 128
 TEXT_LENGTH = 24

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,14 @@ from torch import Tensor, nn
 
 from flawsmith.errors import RunError
 from flawsmith.files import write_bytes, write_json
+
+
+@contextmanager
+def fresh_layers(seed: int = 0) -> Iterator[None]:
+    """Draw the weights of new layers from a stream of their own: the same each time, and the global one stays."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:

@@ -29,9 +29,11 @@ from flawsmith.errors import ConfigError, RunError
 from flawsmith.files import append_lines, digest, write_json
 from flawsmith.nn import builtin
 from flawsmith.nn.attention import use_small_attention
-from flawsmith.nn.backbone import Backbone, pick_device, pick_dtype
+from flawsmith.nn.backbone import Backbone
+from flawsmith.nn.device import pick_device, pick_dtype
 from flawsmith.nn.diffusion import Noise, weighted_loss
 from flawsmith.nn.pca_init import can_start, start_linear
+from flawsmith.nn.text import ClipText
 from flawsmith.nn.trainer import LossOf, Trainer
 from flawsmith.recipes.backbone_data import (
     FactoryMaterial,
@@ -81,7 +83,7 @@ class Recipe(Settings):
     window: Annotated[int, Field(ge=32)] = builtin.WINDOW
     """Side of the windows in pixels, a multiple of 8."""
     wordless: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Share of steps without words, for guidance."""
+    """Share of windows without text, for guidance."""
     workers: Annotated[int, Field(ge=1)] = 2
     """Processes that make pictures."""
     save_every: Annotated[int, Field(ge=1)] = 200
@@ -137,9 +139,8 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
     (out / "state").mkdir(parents=True, exist_ok=True)
     write_json(out / "recipe.json", recipe.model_dump(mode="json"))
     if begun_from is not None:
-        vae, text_encoder, tokens, unet = (
-            getattr(begun_from, part) for part in ("vae", "text_encoder", "tokenizer", "unet")
-        )
+        vae, unet = begun_from.vae, begun_from.unet
+        (text_encoder,), (tokens,) = begun_from.text_encoder.models, begun_from.text_encoder.tokenizers
         scheduler = dict(begun_from.noise.config)
     else:
         sources, scheduler = material.pictures(), builtin.SCHEDULER
@@ -168,20 +169,19 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
 
     # Copies, because a backbone keeps its networks in the precision that it works in.
     first, second, third = (copy.deepcopy(part) for part in (vae, text_encoder, unet))
-    frozen = Backbone(first, second, tokens, third, scheduler, name=str(out))
+    frozen = Backbone(first, ClipText([second], [tokens]), third, scheduler, name=str(out))
     seen = _Turns(frozen, recipe, material, show)
-    noise = frozen.noise
     text_encoder, unet = (m.float().requires_grad_(True).to(device) for m in (text_encoder, unet))
     teach(
         "unet",
         {"text_encoder": text_encoder, "unet": unet},
-        lambda step, rng: _inpainting_loss(unet, text_encoder, noise, seen.at(step), recipe, rng, device),
+        lambda step, rng: _inpainting_loss(unet, text_encoder, frozen.noise, seen.at(step), recipe, rng, device),
         recipe.steps,
         recipe.learning_rate,
         recipe.seed + 1,
         0.997,
     )
-    trained = Backbone(vae, text_encoder, tokens, unet, scheduler, name=str(out), dtype="float32")
+    trained = Backbone(vae, ClipText([text_encoder], [tokens]), unet, scheduler, name=str(out), dtype="float32")
     trained.save(out)
     return Backbone.load(out)
 
@@ -189,7 +189,9 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
 def _check_start(back: Backbone, recipe: Recipe) -> None:
     """Raise ConfigError unless the second half can go on from a backbone."""
     if not back.inpaints:
-        raise ConfigError(f"start: {back.name} is not an inpainting model; this recipe trains one that hears a mask")
+        raise ConfigError(f"start: {back.name} is not an inpainting model; this recipe trains one that is given a mask")
+    if not isinstance(back.text_encoder, ClipText):
+        raise ConfigError(f"start: {back.name} has two text encoders; this recipe trains models with one")
     if back.size != recipe.window:
         raise ConfigError(f"window: {recipe.window} px, and {back.name} was made for {back.size}; set window to that")
 
@@ -229,7 +231,7 @@ class _Turns:
         self._backbone, self._recipe, self._material, self._show = backbone, recipe, material, show
         self._turn = -1
         self._kept: dict[str, Tensor] = {}
-        self.empty = backbone.tokens([""])
+        self.dropped = backbone.tokens([None])
 
     def at(self, step: int) -> dict[str, Tensor]:
         """Return latents and masked latents float16 (N,C,h,w), masks uint8 (N,1,h,w), token numbers int64 (N,T)."""
@@ -261,13 +263,13 @@ class _Turns:
             if self._show is not None:
                 self._show(f"encode {turn + 1}", done, recipe.views, float("nan"))
         place = back.device
-        return {name: torch.cat(values).to(place) for name, values in parts.items()} | {"empty": self.empty.to(place)}
+        return {name: torch.cat(values).to(place) for name, values in parts.items()} | {"dropped": self.dropped.to(place)}
 
 
 def _inpainting_loss(
     unet: Any,
     text_encoder: Any,
-    noise: Noise,
+    schedule: Noise,
     seen: dict[str, Tensor],
     recipe: Recipe,
     rng: torch.Generator,
@@ -275,15 +277,15 @@ def _inpainting_loss(
 ) -> Tensor:
     rows = torch.randint(len(seen["tokens"]), (recipe.batch,), generator=rng).to(device)
     latent, masked, mask = (seen[name][rows].float() for name in ("latent", "masked", "mask"))
-    silent = torch.rand(recipe.batch, 1, generator=rng).to(device) < recipe.wordless
-    tokens = torch.where(silent, seen["empty"], seen["tokens"][rows])
-    t = torch.randint(len(noise), (recipe.batch,), generator=rng).to(device)
-    fresh = torch.randn(latent.shape, generator=rng).to(device)
-    noisy = noise.add(latent, fresh, t)
+    dropped = torch.rand(recipe.batch, 1, generator=rng).to(device) < recipe.wordless
+    tokens = torch.where(dropped, seen["dropped"], seen["tokens"][rows])
+    t = torch.randint(len(schedule), (recipe.batch,), generator=rng).to(device)
+    noise = torch.randn(latent.shape, generator=rng).to(device)
+    noisy = schedule.add(latent, noise, t)
     given = torch.cat([noisy, mask, masked], 1).contiguous(memory_format=torch.channels_last)
     text = text_encoder(tokens).last_hidden_state
-    said = unet(given, t, encoder_hidden_states=text, return_dict=False)[0]
-    return weighted_loss(said, noise.truth(latent, fresh, t), 0.2 + 0.8 * mask)
+    prediction = unet(given, t, encoder_hidden_states=text, return_dict=False)[0]
+    return weighted_loss(prediction, schedule.target_of(latent, noise, t), 0.2 + 0.8 * mask)
 
 
 def make_backbone(out: Path, recipe: Recipe, config: Config | None = None) -> Backbone:

@@ -1,4 +1,4 @@
-"""Train the built-in reader (`nn/methods/csm.py`) on factory pictures and captions, contrastively, as BLIP-2's stage 1.
+"""Train the built-in CSM (`nn/methods/csm.py`) on factory pictures and captions, contrastively, as BLIP-2's stage 1.
 
 Two losses (Li et al., "BLIP-2", ICML 2023). Contrast: the queries that saw a picture alone against words read alone,
 within a batch. Match: the queries that saw picture and words together say whether they belong together; the wrong words
@@ -28,17 +28,18 @@ from flawsmith.data.augmentation import View, damage_view
 from flawsmith.data.factory import words as spoken_of
 from flawsmith.data.tiling import Window
 from flawsmith.files import append_lines, digest, read_json, write_json
-from flawsmith.nn.backbone import Backbone, pick_device, pick_dtype
+from flawsmith.nn.backbone import Backbone
+from flawsmith.nn.device import pick_device, pick_dtype
 from flawsmith.nn.methods.asea import pooled, share
 from flawsmith.nn.methods.csm import BuiltinCSM
 from flawsmith.nn.trainer import Trainer
-from flawsmith.nn.weights import load_tensors, save_tensors
+from flawsmith.nn.weights import fresh_layers, load_tensors, save_tensors
 from flawsmith.recipes.backbone_data import prompt
 from flawsmith.run.progress import progress
 
 
 class Recipe(Settings):
-    """How to train a reader."""
+    """How to train a CSM."""
 
     seed: int = 0
     """One number from which all randomness follows."""
@@ -83,14 +84,13 @@ class Heads(nn.Module):
 
     def __init__(self, width: int, shared: int = 64) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(1)
+        with fresh_layers(1):
             self.picture, self.words = nn.Linear(width, shared), nn.Linear(width, shared)
             self.match = nn.Linear(width, 2)
 
 
-def make_reader(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> dict[str, Any] | None:
-    """Train a reader; write it to `out` and return what was measured, or None when the time ran out before the end.
+def make_csm(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> dict[str, Any] | None:
+    """Train a CSM; write it to `out` and return what was measured, or None when the time ran out before the end.
 
     Args:
         out: Folder to write; OUT/state holds pictures and checkpoint, OUT/training.jsonl the losses.
@@ -100,13 +100,13 @@ def make_reader(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> 
     until = time.monotonic() + seconds
     state = out / "state"
     state.mkdir(parents=True, exist_ok=True)
-    spoken = Backbone.load("builtin", device="cpu", dtype="float32")
-    reader = BuiltinCSM(spoken.text_encoder, spoken.tokenizer)
+    encoder = Backbone.load("builtin", device="cpu", dtype="float32").text_encoder
+    csm = BuiltinCSM(encoder.models[0], encoder.tokenizers[0])
     cells, masks, shown = [], [], []
     with progress("look", recipe.pictures, "pictures") as advance:
         for first in range(0, recipe.pictures, recipe.portion):
             seeds = range(first, min(first + recipe.portion, recipe.pictures))
-            tensors, told = _portion(state, reader, recipe, seeds)
+            tensors, told = _portion(state, csm, recipe, seeds)
             cells.append(tensors["cells"])
             masks.append(tensors["masks"])
             shown += [Shown(*one) for one in told]
@@ -115,12 +115,12 @@ def make_reader(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> 
                 return None
     seen, where = torch.cat(cells), torch.cat(masks)
     kept = len(seen) - round(len(seen) / recipe.pictures * (recipe.pictures // 10))
-    reader.mean.copy_(seen[:kept].float().mean((0, 1)))
-    reader.std.copy_(seen[:kept].float().std((0, 1)).clamp_min(1e-3))
-    heads = Heads(reader.width)
+    csm.mean.copy_(seen[:kept].float().mean((0, 1)))
+    csm.std.copy_(seen[:kept].float().std((0, 1)).clamp_min(1e-3))
+    heads = Heads(csm.width)
     texts = [one.texts() for one in shown]
     spell = {text: number for number, text in enumerate(sorted({text for three in texts for text in three}))}
-    states, spelled = reader.states(list(spell))
+    states, spelled = csm.states(list(spell))
     ids = torch.tensor([[spell[text] for text in three] for three in texts])
     facts = _numbers(shown)
 
@@ -128,11 +128,11 @@ def make_reader(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> 
         rows = torch.randint(kept, (recipe.batch,), generator=rng)
         level = torch.randint(3, (recipe.batch,), generator=rng)
         chosen = ids[rows, level]
-        heard = reader.hear(states[chosen]), spelled[chosen]
-        return _loss(reader, heads, seen[rows].float(), heard, _true(facts[rows], facts[rows], level), recipe, rng)
+        heard = csm.hear(states[chosen]), spelled[chosen]
+        return _loss(csm, heads, seen[rows].float(), heard, _true(facts[rows], facts[rows], level), recipe, rng)
 
     fit = Trainer(
-        {"reader": reader, "heads": heads},
+        {"reader": csm, "heads": heads},
         loss_of,
         steps=recipe.steps,
         learning_rate=recipe.learning_rate,
@@ -145,7 +145,7 @@ def make_reader(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> 
         identity=digest(recipe.model_dump(mode="json", exclude={"save_every", "portion"})),
     )
     rows: list[dict[str, Any]] = []
-    with progress("train the reader", recipe.steps, "steps") as advance:
+    with progress("train the CSM", recipe.steps, "steps") as advance:
         for step in fit.run():
             advance(1, f"loss {step.loss:.4f}")
             rows.append({"step": step.index, "loss": round(step.loss, 5), "seconds": round(step.seconds, 3)})
@@ -159,15 +159,15 @@ def make_reader(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> 
         "windows": {"trained": kept, "held_out": len(seen) - kept},
         "samples_seen": recipe.steps * recipe.batch,
         "loss": {"first_20": float(np.mean(fit.losses[:20])), "last_20": float(np.mean(fit.losses[-20:]))},
-        "held_out": _measure(reader, heads, seen[kept:], where[kept:], shown[kept:]),
+        "held_out": _measure(csm, heads, seen[kept:], where[kept:], shown[kept:]),
     }
-    reader.save(out)
+    csm.save(out)
     write_json(out / "measured.json", measured)
     return measured
 
 
 def _portion(
-    state: Path, reader: BuiltinCSM, recipe: Recipe, seeds: range
+    state: Path, csm: BuiltinCSM, recipe: Recipe, seeds: range
 ) -> tuple[dict[str, Tensor], list[list[str]]]:
     """Return a portion's cells float16 (N,g*g,496), pooled masks float16 (N,g,g) and facts; made once."""
     path, notes = state / f"seen-{seeds[0]:05d}.safetensors", state / f"seen-{seeds[0]:05d}.json"
@@ -180,8 +180,8 @@ def _portion(
             seed + recipe.seed * 1_000_003, recipe.picture_size, recipe.views, (recipe.seed, seed)
         ):
             image = torch.from_numpy(view.image).permute(2, 0, 1)[None].contiguous()
-            cells.append(reader.cells(image).half())
-            masks.append(pooled(torch.from_numpy(view.mask)[None, None].float(), reader.grid).half())
+            cells.append(csm.cells(image).half())
+            masks.append(pooled(torch.from_numpy(view.mask)[None, None].float(), csm.grid).half())
             facts.append([fact.defect, fact.product, fact.whole])
     tensors = {"cells": torch.cat(cells), "masks": torch.cat(masks)}
     save_tensors(path, tensors)
@@ -244,20 +244,20 @@ def _true(pictures: Tensor, texts: Tensor, level: Tensor) -> Tensor:
     return picked == texts[torch.arange(len(texts)), level][None]
 
 
-def _look(reader: BuiltinCSM, tokens: Tensor, words: Any) -> Tensor:
+def _mean_query(csm: BuiltinCSM, tokens: Tensor, words: Any) -> Tensor:
     """Return the mean query float32 (B,D) of the Q-Former."""
-    return reader.look(tokens, words)[0].mean(1)
+    return csm.query_picture(tokens, words)[0].mean(1)
 
 
-def _heard(reader: BuiltinCSM, words: Any) -> Tensor:
+def _embedded(csm: BuiltinCSM, words: Any) -> Tensor:
     """Return float32 (B,D): words read alone, without any picture."""
-    out = reader.qformer(query_embeds=words[0], query_length=0, attention_mask=words[1]).last_hidden_state
+    out = csm.qformer(query_embeds=words[0], query_length=0, attention_mask=words[1]).last_hidden_state
     weight = words[1][..., None].float()
     return (out * weight).sum(1) / weight.sum(1)
 
 
 def _loss(
-    reader: BuiltinCSM,
+    csm: BuiltinCSM,
     heads: Heads,
     cells: Tensor,
     words: Any,
@@ -265,9 +265,9 @@ def _loss(
     recipe: Recipe,
     rng: torch.Generator,
 ) -> Tensor:
-    tokens = reader.lifted(cells, torch.randperm(reader.grid**2, generator=rng)[: recipe.cells])
-    picture = F.normalize(heads.picture(_look(reader, tokens, None)), dim=-1)
-    heard = F.normalize(heads.words(_heard(reader, words)), dim=-1)
+    tokens = csm.lifted(cells, torch.randperm(csm.grid**2, generator=rng)[: recipe.cells])
+    picture = F.normalize(heads.picture(_mean_query(csm, tokens, None)), dim=-1)
+    heard = F.normalize(heads.words(_embedded(csm, words)), dim=-1)
     alike = picture @ heard.T / recipe.temperature
     wanted = true.float()
     contrast = -(wanted / wanted.sum(1, keepdim=True) * alike.log_softmax(1)).sum(1)
@@ -277,35 +277,35 @@ def _loss(
         other = torch.multinomial(chance, 1, generator=rng)[:, 0]
     right = torch.rand(len(cells), generator=rng) < 0.5
     shown = torch.where(right, torch.arange(len(cells)), other)
-    judged = heads.match(_look(reader, tokens, (words[0][shown], words[1][shown])))
+    judged = heads.match(_mean_query(csm, tokens, (words[0][shown], words[1][shown])))
     match = F.cross_entropy(judged, right.long(), reduction="none")
     return contrast + match
 
 
 @torch.no_grad()
 def _measure(
-    reader: BuiltinCSM, heads: Heads, cells: Tensor, where: Tensor, shown: list[Shown]
+    csm: BuiltinCSM, heads: Heads, cells: Tensor, where: Tensor, shown: list[Shown]
 ) -> dict[str, float | int | None]:
     """Return how well defect types and captions are told on pictures never seen, each beside what chance gives."""
     defects = sorted({one.defect for one in shown})
-    tokens = reader.lifted(cells.float())
-    pictures = F.normalize(heads.picture(_look(reader, tokens, None)), dim=-1)
+    tokens = csm.lifted(cells.float())
+    pictures = F.normalize(heads.picture(_mean_query(csm, tokens, None)), dim=-1)
 
-    def heard(texts: list[str]) -> Tensor:
-        return F.normalize(heads.words(_heard(reader, reader.words(texts))), dim=-1)
+    def embedded(texts: list[str]) -> Tensor:
+        return F.normalize(heads.words(_embedded(csm, csm.words(texts))), dim=-1)
 
-    told = (pictures @ heard([prompt(defect or None) for defect in defects]).T).argmax(1)
+    told = (pictures @ embedded([prompt(defect or None) for defect in defects]).T).argmax(1)
     answers = torch.tensor([defects.index(one.defect) for one in shown])
     whole = sorted({one.whole for one in shown})
-    guessed = (pictures @ heard(whole).T).argmax(1)
+    guessed = (pictures @ embedded(whole).T).argmax(1)
     captions = torch.tensor([whole.index(one.whole) for one in shown])
-    words = reader.words([prompt(one.defect or None) for one in shown])
+    words = csm.words([prompt(one.defect or None) for one in shown])
     wrong = torch.arange(len(shown)).roll(1 + len(shown) // 3)
     apart = answers != answers[wrong]
-    fits = heads.match(_look(reader, tokens, words))[:, 1]
-    misfits = heads.match(_look(reader, tokens, (words[0][wrong], words[1][wrong])))[:, 1]
+    fits = heads.match(_mean_query(csm, tokens, words))[:, 1]
+    misfits = heads.match(_mean_query(csm, tokens, (words[0][wrong], words[1][wrong])))[:, 1]
     damaged = where.float().flatten(1).sum(1) > 0
-    attention = reader.look(tokens, words)[1]
+    attention = csm.query_picture(tokens, words)[1]
     most = max(int((answers == number).sum()) for number in range(len(defects))) / len(shown)
     return {
         "windows": len(shown),

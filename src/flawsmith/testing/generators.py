@@ -145,12 +145,14 @@ def two_on_one_backbone(plugin: type[Generator], backbone: Backbone) -> None:
 
 
 def training_reads_no_sampling_settings(plugin: type[Generator], backbone: Backbone) -> None:
-    """`sampling_only` names settings that training never reads, and `sweep` is a number among them."""
-    unknown = {name for name in plugin.sampling_only if name.partition(".")[0] not in plugin.Settings.model_fields}
-    assert not unknown, f"sampling_only names {sorted(unknown)}, which are no settings"
+    """What does not affect "train" is never read by training, and `sweep` is a number that affects "generate" alone."""
+    trained, sampled = (plugin.affecting(plugin.Settings(), output) for output in ("train", "generate"))
+    known = plugin.Settings.model_fields
+    unknown = {name for name in (*trained, *sampled) if name.partition(".")[0] not in known}
+    assert not unknown, f"affecting names {sorted(unknown)}, which are no settings"
     name, values = plugin.sweep
     if name:
-        assert name.partition(".")[0] in plugin.Settings.model_fields, f"sweep names {name}, which is no setting"
+        assert name in sampled and name not in trained, f"sweep names {name}, which does not affect generate alone"
         assert len(values) > 1, "a sweep needs two values or more"
     generator, read = _new(plugin, backbone), set[str]()
     if not generator.trainable():
@@ -165,7 +167,8 @@ def training_reads_no_sampling_settings(plugin: type[Generator], backbone: Backb
     seen = generator.encode(example_batch(backbone.size))
     generator.loss(seen, torch.Generator().manual_seed(1))
     list(generator.calibrate(seen))
-    assert not read & plugin.sampling_only, f"training reads {sorted(read & plugin.sampling_only)}"
+    late = read & (sampled.keys() - trained.keys())
+    assert not late, f"training reads {sorted(late)}, which are said not to affect it"
 
 
 GENERATOR_CHECKS: dict[str, Check] = {

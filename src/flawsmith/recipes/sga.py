@@ -24,7 +24,7 @@ from flawsmith.data.augmentation import loosened
 from flawsmith.data.tensors import image_tensor, mask_tensor
 from flawsmith.files import append_lines, digest, write_json
 from flawsmith.nn.backbone import Backbone
-from flawsmith.nn.methods.ip_adapter import defects_of, fill, save_builtin
+from flawsmith.nn.methods.sga import defect_numbers, fill, save_builtin
 from flawsmith.nn.trainer import Trainer
 from flawsmith.nn.weights import load_tensors, save_tensors
 from flawsmith.recipes.csm import seen_views
@@ -59,7 +59,7 @@ class Recipe(Settings):
     """Steps between checkpoints."""
 
 
-def make_adapter(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> dict[str, Any] | None:
+def make_sga(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> dict[str, Any] | None:
     """Train an adapter for the built-in backbone and reader, write OUT/adapter.safetensors, return what was measured.
 
     Args:
@@ -74,7 +74,7 @@ def make_adapter(out: Path, recipe: Recipe, *, seconds: float = float("inf")) ->
     plugin = registry.get("generators", "cross_modal")
     generator = plugin(backbone, plugin.Settings(ip_adapter="", text_dropout=recipe.text_dropout))
     if recipe.start:
-        fill(generator.adapter, Path(recipe.start))
+        fill(generator.sga, Path(recipe.start))
     parts = []
     with progress("look", recipe.pictures, "pictures") as advance:
         for first in range(0, recipe.pictures, recipe.portion):
@@ -117,7 +117,7 @@ def make_adapter(out: Path, recipe: Recipe, *, seconds: float = float("inf")) ->
         "loss": {"first_50": float(np.mean(fit.losses[:50])), "last_50": float(np.mean(fit.losses[-50:]))},
         "held_out_loss": _measure(generator, seen.rows(torch.arange(kept, len(seen)))),
     }
-    save_builtin(generator.adapter, out / "adapter.safetensors", backbone.fingerprint, generator.reader.fingerprint)
+    save_builtin(generator.sga, out / "adapter.safetensors", backbone.fingerprint, generator.csm.fingerprint)
     write_json(out / "measured.json", measured)
     return measured
 
@@ -126,7 +126,7 @@ def _portion(state: Path, generator: Any, recipe: Recipe, numbers: range) -> Enc
     """Return a portion's windows, encoded in float16; made once."""
     path = state / f"seen-{numbers[0]:05d}.safetensors"
     made_of = [recipe.seed, recipe.picture_size, recipe.views, [numbers.start, numbers.stop]]
-    mark = digest(made_of, generator.backbone.fingerprint, generator.reader.fingerprint)
+    mark = digest(made_of, generator.backbone.fingerprint, generator.csm.fingerprint)
     if path.exists():
         tensors, notes = load_tensors(path)
         if notes.get("mark") == mark:
@@ -157,7 +157,7 @@ def _portion(state: Path, generator: Any, recipe: Recipe, numbers: range) -> Enc
         # Other references are of the same defect type on any surface: a look is to be told apart from what it lies on.
         found.append(
             Encoded(
-                {**generator.encode(batch).tensors, "defect": defects_of([("", defect) for defect in batch.defect])}
+                {**generator.encode(batch).tensors, "defect": defect_numbers([("", defect) for defect in batch.defect])}
             )
         )
     seen = Encoded.cat(found)
@@ -182,10 +182,10 @@ def _measure(generator: Any, seen: Encoded) -> dict[str, dict[str, float]]:
     rng = torch.Generator().manual_seed(0)
     order = torch.randperm(len(rows), generator=rng)
     same = rows["defect"][:, None] == rows["defect"][None]
-    ways = {"own": rows["seen"], "none": torch.zeros_like(rows["seen"])}
+    ways = {"own": rows["feature"], "none": torch.zeros_like(rows["feature"])}
     for name, fits in (("defect", same & ~torch.eye(len(rows), dtype=torch.bool)), ("wrong", ~same)):
         chances = fits.float() + 1e-6
-        ways[name] = rows["seen"][torch.multinomial(chances, 1, generator=rng)[:, 0]]
+        ways[name] = rows["feature"][torch.multinomial(chances, 1, generator=rng)[:, 0]]
     found: dict[str, dict[str, float]] = {}
     place, dtype = generator.backbone.device.type, generator.backbone.dtype
     for said, silence in (("with words", 0.0), ("without words", 1.0)):
@@ -194,7 +194,7 @@ def _measure(generator: Any, seen: Encoded) -> dict[str, dict[str, float]]:
         )
         for way, vectors in ways.items():
             losses = []
-            changed = Encoded({**rows.tensors, "seen": vectors})
+            changed = Encoded({**rows.tensors, "feature": vectors})
             for first in range(0, len(rows), 32):
                 draw = torch.Generator().manual_seed(first)
                 with torch.autocast(place, dtype, enabled=dtype != torch.float32):
