@@ -59,7 +59,7 @@ class Generator(ABC):
     native: ClassVar[bool] = False
     """True: it works on windows at the camera's own scale, of any size, one at a time."""
     sweep: ClassVar[tuple[str, tuple[float, ...]]] = ("", ())
-    """A number that affects "generate" alone (`part.name`: in the table `part`), and the values to show side by side."""
+    """A number that affects "generate" alone (`part.name`: in the table `part`), and values to show side by side."""
     sampling_only: ClassVar[Any] = _SamplingOnly()
     """Deprecated: what `affecting` says, as names alone."""
     paper: ClassVar[dict[str, Any]] = {}
@@ -101,7 +101,7 @@ class Generator(ABC):
         raise NotImplementedError(f"{type(self).__name__} trains nothing, so it has no loss")
 
     def calibrate(self, seen: Encoded) -> Iterator[float]:
-        """Set what no gradient teaches, such as a threshold, from the trained networks' output; run once, after training.
+        """Set what no gradient teaches, such as a threshold; run once, after training.
 
         What it sets is to be saved: a buffer of one of the networks that `trainable` returns. It yields the share that
         is done, in (0,1]; the last is 1.0. Nothing to set = nothing is yielded.

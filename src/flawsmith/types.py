@@ -100,7 +100,7 @@ class Generated:
     base: Tensor | None = None
     """float32 (B,3,H,W): the normal window after the same decoder, for residual paint; None = the normal itself."""
     refused: tuple[str, ...] = ()
-    """Per row a word why it must not be used, "" = it may be; () = all may. `mask` and `image` are there all the same."""
+    """Per row a word why it must not be used, "" = it may be; () = all may. `mask` and `image` are there anyway."""
     whole: bool = False
     """True: the whole window is synthetic and replaces the photograph's; `mask` only says what of it is damage."""
 

@@ -18,8 +18,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from flawsmith.errors import BackboneError
 from flawsmith.nn import backbone as module
-from flawsmith.nn import device as devices
 from flawsmith.nn import builtin, inpaint
+from flawsmith.nn import device as devices
 from flawsmith.nn.attention import SmallAttention
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.device import pick_device, pick_dtype
@@ -66,7 +66,9 @@ def test_every_kind_encodes_decodes_embeds_and_predicts(make_backbone, defect):
 
 def test_half_precision_gives_float32_out_and_nearly_the_same(make_backbone):
     fine, rough = make_backbone(), make_backbone(dtype="bfloat16")
-    assert {p.dtype for m in (rough.vae, rough.unet, *rough.text_encoder.models) for p in m.parameters()} == {torch.bfloat16}
+    assert {p.dtype for m in (rough.vae, rough.unet, *rough.text_encoder.models) for p in m.parameters()} == {
+        torch.bfloat16
+    }
     image, t = normal(1, 3, 64, 64).clamp(-1, 1), torch.tensor([500])
     latents = [b.encode(image) for b in (fine, rough)]
     texts = [b.embed(WORDS[:1]) for b in (fine, rough)]

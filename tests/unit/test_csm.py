@@ -185,7 +185,9 @@ def test_a_blip2_that_takes_no_words_is_refused(blip2: tuple[Any, Path]) -> None
 
 def test_the_builtin_csm_survives_saving(backbone: Any, tmp_path: Path) -> None:
     """Whatever the text encoder's width: this one is 32 wide."""
-    made = BuiltinCSM(backbone.text_encoder.models[0], backbone.text_encoder.tokenizers[0], width=32, layers=2, queries=4)
+    made = BuiltinCSM(
+        backbone.text_encoder.models[0], backbone.text_encoder.tokenizers[0], width=32, layers=2, queries=4
+    )
     made.save(tmp_path)
     one, two = (BuiltinCSM.load(tmp_path).eval() for _ in range(2))
     assert one.fingerprint == two.fingerprint and len(one.fingerprint) == 12
@@ -196,7 +198,9 @@ def test_the_builtin_csm_survives_saving(backbone: Any, tmp_path: Path) -> None:
 
 
 def test_padding_is_not_read(backbone: Any) -> None:
-    csm = BuiltinCSM(backbone.text_encoder.models[0], backbone.text_encoder.tokenizers[0], width=32, layers=2, queries=4)
+    csm = BuiltinCSM(
+        backbone.text_encoder.models[0], backbone.text_encoder.tokenizers[0], width=32, layers=2, queries=4
+    )
     _, mask = csm.states(["crack", "a photo of a crack"])
     assert mask[0].sum() == 3 and mask[1].sum() == 7, "start, words and one end"
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flawsmith.nn.methods.csm import BuiltinCSM
-from flawsmith.recipes.csm import Recipe, Shown, _numbers, _true, make_csm
+from flawsmith.recipes.csm import Caption, Recipe, _numbers, _true, make_csm
 
 RECIPE = Recipe(pictures=10, picture_size=64, views=1, portion=5, steps=3, batch=6, cells=32, save_every=1)
 
@@ -31,9 +31,9 @@ def test_stopped_and_gone_on_it_is_the_same(tmp_path: Path) -> None:
 def test_a_text_is_true_of_all_that_it_describes() -> None:
     """A short phrase is true of every picture of its defect type; a whole caption of those that it describes."""
     shown = [
-        Shown("crack", "steel", "a small crack on steel"),
-        Shown("crack", "wood", "a large crack on wood"),
-        Shown("hole", "wood", "a hole in wood"),
+        Caption("crack", "steel", "a small crack on steel"),
+        Caption("crack", "wood", "a large crack on wood"),
+        Caption("hole", "wood", "a hole in wood"),
     ]
     facts = _numbers(shown)
     expected = {0: [[1, 1, 0], [1, 1, 0], [0, 0, 1]], 1: [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}
@@ -45,5 +45,5 @@ def test_a_text_is_true_of_all_that_it_describes() -> None:
 
 @pytest.mark.parametrize("defect", ["", "crack"])
 def test_what_is_said_of_a_window(defect: str) -> None:
-    texts = Shown(defect, "steel", "the whole").texts()
-    assert texts[2] == "the whole" and "steel" in texts[1] and ("crack" if defect else "normal") in texts[0]
+    texts = Caption(defect, "steel", "the whole").texts()
+    assert texts[2] == "the whole" and "steel" in texts[1] and ("crack" if defect else "sound") in texts[0]

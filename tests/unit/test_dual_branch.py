@@ -140,7 +140,7 @@ def test_training_changes_what_is_sampled(backbone: Any) -> None:
 
 
 def test_one_background_is_passed_once(backbone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows with the same photograph share BCM's pass, the half with dropped text too; the paper's form has a row each."""
+    """Rows with one photograph share BCM's pass, those with dropped text too; the paper's form has a row each."""
     asked = ask(backbone, 4)
     asked = replace(asked, normal=asked.normal[[0, 0, 0, 1]])
     counts: dict[str, list[int]] = {}

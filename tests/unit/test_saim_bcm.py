@@ -239,8 +239,6 @@ def test_words_are_adapted_on_shared_storage(backbone: Backbone) -> None:
 
 def test_the_global_stream_stays_and_weights_repeat(make_backbone: Callable[..., Any], backbone: Backbone) -> None:
     before = torch.get_rng_state()
-    made = [
-        Branches(backbone.fork().unet, ["x", "y"], rank=2, saim=4, zero_start=False, bcm=0.1) for _ in range(2)
-    ]
+    made = [Branches(backbone.fork().unet, ["x", "y"], rank=2, saim=4, zero_start=False, bcm=0.1) for _ in range(2)]
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(a, b) for a, b in zip(*(m.parameters() for m in made), strict=True))

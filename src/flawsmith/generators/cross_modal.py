@@ -69,7 +69,7 @@ class CrossModalSettings(config.Settings):
     normal_prompt: str = prompts.NORMAL_PROMPT
     """Both of them where there is no damage."""
     csm: str = "builtin"
-    """What reads references: "builtin", a folder of BLIP-2 for image-text retrieval (the paper's), or a hub id of one."""
+    """What reads references: "builtin", a folder of BLIP-2 for image-text retrieval (the paper's), or its hub id."""
     offline: bool = True
     """True: a hub is never asked for the CSM."""
     asea_steps: Annotated[int, Field(ge=0, le=100)] = 5
@@ -85,8 +85,7 @@ class CrossModalSettings(config.Settings):
     hidden: Annotated[int, Field(ge=1)] = 1024
     """Width between the CSM's vector and the tokens."""
     ip_adapter: str = "builtin"
-    """What training starts from: an IP-Adapter file made for the backbone, "" = the text's own keys and values, or
-    "builtin" = ours, where backbone, csm, tokens and hidden are those that it was made for, else as ""."""
+    """Training starts from an IP-Adapter file, from the text's own keys and values (""), or "builtin" where it fits."""
     image_dropout: Share = 0.05
     """Share of training samples without reference."""
     text_dropout: Share = 0.05

@@ -7,10 +7,10 @@ for: it is where the second branch leaves mid-grey.
 Paper: "Dual-Interrelated Diffusion Model for Few-Shot Anomaly Image Generation", Jin et al., CVPR 2025.
 From the paper and its authors' code: LoRA of rank 32 on query, key, value and out of every attention, a set per branch;
 SAIM after the output projection; BCM; one timestep for both branches and independent noise; the target of the second
-branch, picture x mask on mid-grey; two prompts; plain squared error; LoRA of the text encoder. `DualBranchSettings.paper`
-and `DualBranch.paper` hold their values, those of their code with BCM (without it: batch 4, 100 steps, guidance 2.5).
+branch, picture x mask on mid-grey; two prompts; plain squared error; LoRA of the text encoder. `Settings.paper` and
+`DualBranch.paper` hold their values, those of their code with BCM (without it: batch 4, 100 steps, guidance 2.5).
 What they cannot hold: a constant learning rate, flips without turns, PLMS for a sampler, and U^2-Net, which draws their
-masks and cuts their backgrounds out.
+masks and cuts their backgrounds out. 512 px is Stable Diffusion 1.5's own size, which `windows.size = 0` takes.
 Ours, because it serves small data or small machines: a narrow SAIM that starts from nothing; prompts with the defect
 type, so that one model serves many of them, and SAIM shared by them; normal parts in training, whose second branch
 stays grey; text dropout; DPM-Solver++; the mask by distance to grey, at a threshold learned from shots made half anew;

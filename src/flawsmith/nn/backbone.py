@@ -80,8 +80,8 @@ class Backbone:
         """Read a backbone.
 
         Args:
-            source: "builtin", a diffusers folder (vae/, text_encoder/, tokenizer/, unet/, scheduler/; Stable Diffusion XL
-                has text_encoder_2/ and tokenizer_2/ too), or a hub id.
+            source: "builtin", a diffusers folder (vae/, text_encoder/, tokenizer/, unet/, scheduler/, and for Stable
+                Diffusion XL text_encoder_2/ and tokenizer_2/), or a hub id.
             offline: True = a hub is never asked, also not for a file that is missing.
             device: "auto", "cpu", "cuda", "cuda:1", "mps".
             dtype: "auto", "float32", "bfloat16", "float16".
@@ -163,7 +163,7 @@ class Backbone:
 
     @torch.no_grad()
     def embed(self, texts: Sequence[str | None]) -> Text:
-        """Return the text of B phrases, None = dropped text; each distinct one is encoded once in the backbone's life."""
+        """Return the text of B phrases, None = dropped text; each distinct one is encoded once."""
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
         if new:
             text = self.text_encoder.read(self.tokens(new))
@@ -171,7 +171,7 @@ class Backbone:
         return Text.cat([self._texts[text] for text in texts])
 
     def tokens(self, texts: Sequence[str | None]) -> Tensor:
-        """Return the phrases as token rows int64 (B,N) on the CPU, which `read` turns into text; None = dropped text."""
+        """Return the phrases as token rows int64 (B,N) on the CPU, for `read`; None = dropped text."""
         return self.text_encoder.tokens(texts)
 
     def read(self, tokens: Tensor) -> Text:

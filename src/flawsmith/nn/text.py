@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """The text embedding of B phrases. Opaque: it is stacked, selected and passed on, and only the backbone opens it."""
+    """The text embedding of B phrases. Opaque: it is stacked, selected and passed on; only the backbone opens it."""
 
     states: Tensor
     """float32 (B,T,D): hidden states of T tokens, for cross-attention."""

@@ -252,7 +252,7 @@ class _Turns:
         parts: dict[str, list[Tensor]] = {"latent": [], "masked": [], "mask": [], "tokens": []}
         done = 0
         for portion in self._material.windows(turn, recipe.views, recipe.window):
-            parts["tokens"].append(back.tokens(portion.words))
+            parts["tokens"].append(back.tokens(portion.captions))
             for first in range(0, len(portion.image), 32):
                 image = image_tensor(portion.image[first : first + 32])
                 mask = mask_tensor(portion.mask[first : first + 32])
@@ -263,7 +263,9 @@ class _Turns:
             if self._show is not None:
                 self._show(f"encode {turn + 1}", done, recipe.views, float("nan"))
         place = back.device
-        return {name: torch.cat(values).to(place) for name, values in parts.items()} | {"dropped": self.dropped.to(place)}
+        return {name: torch.cat(values).to(place) for name, values in parts.items()} | {
+            "dropped": self.dropped.to(place)
+        }
 
 
 def _inpainting_loss(

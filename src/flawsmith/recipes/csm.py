@@ -25,9 +25,9 @@ from torch.nn import functional as F
 from flawsmith.config import Settings
 from flawsmith.data import factory, images
 from flawsmith.data.augmentation import View, damage_view
-from flawsmith.data.factory import words as spoken_of
+from flawsmith.data.factory import words as factory_words
 from flawsmith.data.tiling import Window
-from flawsmith.files import append_lines, digest, read_json, write_json
+from flawsmith.files import digest, read_json, write_json
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.device import pick_device, pick_dtype
 from flawsmith.nn.methods.asea import pooled, share
@@ -35,6 +35,7 @@ from flawsmith.nn.methods.csm import BuiltinCSM
 from flawsmith.nn.trainer import Trainer
 from flawsmith.nn.weights import fresh_layers, load_tensors, save_tensors
 from flawsmith.recipes.backbone_data import prompt
+from flawsmith.recipes.training import train_until
 from flawsmith.run.progress import progress
 
 
@@ -48,15 +49,15 @@ class Recipe(Settings):
     picture_size: Annotated[int, Field(ge=64)] = 192
     """Their side in pixels."""
     views: Annotated[int, Field(ge=1)] = 2
-    """Windows of each."""
+    """Windows per picture."""
     portion: Annotated[int, Field(ge=1)] = 50
-    """Pictures a file in OUT/state: the most that a killed run loses."""
+    """Pictures per file in OUT/state: the most that a killed run loses."""
     steps: Annotated[int, Field(ge=1)] = 400
     """Training steps."""
     batch: Annotated[int, Field(ge=4)] = 32
-    """Windows a step."""
+    """Windows per step."""
     cells: Annotated[int, Field(ge=16, le=256)] = 128
-    """Cells of each window, of 256, that a step sees: another random half each time (as Li et al., "FLIP", 2023)."""
+    """Cells of each window, of 256, that a step uses: another random half each time (as Li et al., "FLIP", 2023)."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate."""
     temperature: Annotated[float, Field(gt=0)] = 0.07
@@ -66,21 +67,21 @@ class Recipe(Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """What is said truly of one window: the defect type, on what, and everything."""
+class Caption:
+    """What is true of one window: the defect type, on what, and everything."""
 
     defect: str
     product: str
     whole: str
 
     def texts(self) -> tuple[str, str, str]:
-        """Return three phrases that are true of the window, from the least to the most said."""
+        """Return three phrases that are true of the window, from the shortest to the longest."""
         defect = self.defect or None
         return prompt(defect), prompt(defect, self.product), self.whole
 
 
 class Heads(nn.Module):
-    """What training needs and reading does not: the projections of the contrast, and the judge of a match."""
+    """What training alone needs: the projections of the contrast, and the classifier of a match."""
 
     def __init__(self, width: int, shared: int = 64) -> None:
         super().__init__()
@@ -103,13 +104,13 @@ def make_csm(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> dic
     encoder = Backbone.load("builtin", device="cpu", dtype="float32").text_encoder
     csm = BuiltinCSM(encoder.models[0], encoder.tokenizers[0])
     cells, masks, shown = [], [], []
-    with progress("look", recipe.pictures, "pictures") as advance:
+    with progress("encode", recipe.pictures, "pictures") as advance:
         for first in range(0, recipe.pictures, recipe.portion):
             seeds = range(first, min(first + recipe.portion, recipe.pictures))
             tensors, told = _portion(state, csm, recipe, seeds)
             cells.append(tensors["cells"])
             masks.append(tensors["masks"])
-            shown += [Shown(*one) for one in told]
+            shown += [Caption(*one) for one in told]
             advance(len(seeds))
             if time.monotonic() > until:
                 return None
@@ -131,7 +132,7 @@ def make_csm(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> dic
         heard = csm.hear(states[chosen]), spelled[chosen]
         return _loss(csm, heads, seen[rows].float(), heard, _true(facts[rows], facts[rows], level), recipe, rng)
 
-    fit = Trainer(
+    trainer = Trainer(
         {"reader": csm, "heads": heads},
         loss_of,
         steps=recipe.steps,
@@ -144,21 +145,13 @@ def make_csm(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> dic
         save_every=recipe.save_every,
         identity=digest(recipe.model_dump(mode="json", exclude={"save_every", "portion"})),
     )
-    rows: list[dict[str, Any]] = []
-    with progress("train the CSM", recipe.steps, "steps") as advance:
-        for step in fit.run():
-            advance(1, f"loss {step.loss:.4f}")
-            rows.append({"step": step.index, "loss": round(step.loss, 5), "seconds": round(step.seconds, 3)})
-            if step.saved:
-                append_lines(out / "training.jsonl", rows)
-                rows = []
-                if time.monotonic() > until and step.index + 1 < recipe.steps:
-                    return None
+    if not train_until(trainer, out, "train CSM", recipe.steps, until):
+        return None
     measured = {
         "recipe": recipe.model_dump(mode="json"),
         "windows": {"trained": kept, "held_out": len(seen) - kept},
         "samples_seen": recipe.steps * recipe.batch,
-        "loss": {"first_20": float(np.mean(fit.losses[:20])), "last_20": float(np.mean(fit.losses[-20:]))},
+        "loss": {"first_20": float(np.mean(trainer.losses[:20])), "last_20": float(np.mean(trainer.losses[-20:]))},
         "held_out": _measure(csm, heads, seen[kept:], where[kept:], shown[kept:]),
     }
     csm.save(out)
@@ -166,9 +159,7 @@ def make_csm(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> dic
     return measured
 
 
-def _portion(
-    state: Path, csm: BuiltinCSM, recipe: Recipe, seeds: range
-) -> tuple[dict[str, Tensor], list[list[str]]]:
+def _portion(state: Path, csm: BuiltinCSM, recipe: Recipe, seeds: range) -> tuple[dict[str, Tensor], list[list[str]]]:
     """Return a portion's cells float16 (N,g*g,496), pooled masks float16 (N,g,g) and facts; made once."""
     path, notes = state / f"seen-{seeds[0]:05d}.safetensors", state / f"seen-{seeds[0]:05d}.json"
     mark = digest([recipe.seed, recipe.picture_size, recipe.views, [seeds.start, seeds.stop]])
@@ -176,7 +167,7 @@ def _portion(
         return load_tensors(path)[0], kept["facts"]
     cells, masks, facts = [], [], []
     for seed in seeds:
-        for view, fact in seen_views(
+        for view, fact in captioned_views(
             seed + recipe.seed * 1_000_003, recipe.picture_size, recipe.views, (recipe.seed, seed)
         ):
             image = torch.from_numpy(view.image).permute(2, 0, 1)[None].contiguous()
@@ -189,9 +180,9 @@ def _portion(
     return tensors, facts
 
 
-def seen_views(
+def captioned_views(
     number: int, picture_size: int, count: int, stream: tuple[int, int], *, size: int = 0
-) -> Iterator[tuple[View, Shown]]:
+) -> Iterator[tuple[View, Caption]]:
     """Yield windows of one factory picture: round its damage, near and far, or anywhere when it is normal.
 
     Args:
@@ -211,20 +202,20 @@ def seen_views(
         window = Window(int(rows[pick]) - near // 2, int(columns[pick]) - near // 2, near)
         view = damage_view(picture, damage, [window], size or picture_size, rng, tone=0.1)
         if piece.defect is None:
-            yield View(view.image, np.zeros_like(view.mask)), Shown("", piece.surface, piece.caption)
+            yield View(view.image, np.zeros_like(view.mask)), Caption("", piece.surface, piece.caption)
             continue
         ys, xs = np.nonzero(view.mask)
         side = view.mask.shape[0]
         extent = (max(np.ptp(xs), np.ptp(ys)) + 1) / side
         facts = {
             **piece.facts,
-            "size": spoken_of.size(extent),
-            "place": spoken_of.place(xs.mean() / side, ys.mean() / side),
+            "size": factory_words.size(extent),
+            "place": factory_words.place(xs.mean() / side, ys.mean() / side),
         }
-        yield view, Shown(piece.defect, piece.surface, spoken_of.caption(piece.surface, facts))
+        yield view, Caption(piece.defect, piece.surface, factory_words.caption(piece.surface, facts))
 
 
-def _numbers(shown: list[Shown]) -> Tensor:
+def _numbers(shown: list[Caption]) -> Tensor:
     """Return int64 (N,3): the defect type, defect type with product, and the whole caption, as numbers."""
     columns: list[list[Any]] = [
         [one.defect for one in shown],
@@ -239,13 +230,13 @@ def _numbers(shown: list[Shown]) -> Tensor:
 
 
 def _true(pictures: Tensor, texts: Tensor, level: Tensor) -> Tensor:
-    """Return bool (P,T): whether text j, said at its level, is true of picture i."""
+    """Return bool (P,T): whether text j, at its level of detail, is true of picture i."""
     picked = torch.stack([pictures[:, one] for one in level.tolist()], 1)
     return picked == texts[torch.arange(len(texts)), level][None]
 
 
 def _mean_query(csm: BuiltinCSM, tokens: Tensor, words: Any) -> Tensor:
-    """Return the mean query float32 (B,D) of the Q-Former."""
+    """Return the mean of the Q-Former's queries, float32 (B,D)."""
     return csm.query_picture(tokens, words)[0].mean(1)
 
 
@@ -277,16 +268,16 @@ def _loss(
         other = torch.multinomial(chance, 1, generator=rng)[:, 0]
     right = torch.rand(len(cells), generator=rng) < 0.5
     shown = torch.where(right, torch.arange(len(cells)), other)
-    judged = heads.match(_mean_query(csm, tokens, (words[0][shown], words[1][shown])))
-    match = F.cross_entropy(judged, right.long(), reduction="none")
+    matches = heads.match(_mean_query(csm, tokens, (words[0][shown], words[1][shown])))
+    match = F.cross_entropy(matches, right.long(), reduction="none")
     return contrast + match
 
 
 @torch.no_grad()
 def _measure(
-    csm: BuiltinCSM, heads: Heads, cells: Tensor, where: Tensor, shown: list[Shown]
+    csm: BuiltinCSM, heads: Heads, cells: Tensor, where: Tensor, shown: list[Caption]
 ) -> dict[str, float | int | None]:
-    """Return how well defect types and captions are told on pictures never seen, each beside what chance gives."""
+    """Return how well defect types and captions are recognised on held-out pictures, each beside chance."""
     defects = sorted({one.defect for one in shown})
     tokens = csm.lifted(cells.float())
     pictures = F.normalize(heads.picture(_mean_query(csm, tokens, None)), dim=-1)

@@ -100,7 +100,7 @@ class DualUNet:
     def hidden_of(
         self, noisy: Tensor, t: Tensor, text: Text, pair: Sequence[int], *, folded: bool = False
     ) -> dict[str, Tensor]:
-        """Return what enters each self-attention when the whole pictures' branch runs on noisy backgrounds (B,C,h,w)."""
+        """Return what enters each self-attention when the first branch runs on noisy backgrounds (B,C,h,w)."""
         kept: dict[str, Tensor] = {}
         now = Pass(Rows.of([2 * number for number in pair]), saim=False, keep=kept)
         self._run(noisy, t, text, now, folded=folded)
@@ -187,7 +187,7 @@ class DualUNet:
     def _background_at(
         self, latent: Tensor, text: Text, tokens: Tensor, pair: list[int], seeds: Sequence[int]
     ) -> Callable[[Tensor], Hidden] | None:
-        """Return what gives BCM's hidden states of the photographs at a timestep; text and pair are a guided batch's."""
+        """Return what gives BCM's hidden states at a timestep; `text` and `pair` are a guided batch's."""
         if self.bcm == "off":
             return None
         run, noise, shown = partial(self.hidden_of, folded=True), self.backbone.noise, self.bcm_latent(latent)
