@@ -96,11 +96,11 @@ class Generator(ABC):
         """Do all frozen work of a training step for each view, once, without gradients."""
         raise NotImplementedError(f"{type(self).__name__} trains nothing, so it encodes nothing")
 
-    def loss(self, seen: Encoded, rng: torch.Generator) -> Tensor:
+    def loss(self, views: Encoded, rng: torch.Generator) -> Tensor:
         """Return the training loss of each sample: float32 (B,), not averaged; all randomness comes from `rng`."""
         raise NotImplementedError(f"{type(self).__name__} trains nothing, so it has no loss")
 
-    def calibrate(self, seen: Encoded) -> Iterator[float]:
+    def calibrate(self, views: Encoded) -> Iterator[float]:
         """Set what no gradient teaches, such as a threshold; run once, after training.
 
         What it sets is to be saved: a buffer of one of the networks that `trainable` returns. It yields the share that

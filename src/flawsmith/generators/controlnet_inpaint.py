@@ -101,15 +101,15 @@ class ControlNetInpaint(Generator):
         text = self.backbone.embed([self.prompt(d, p) for d, p in zip(shots.defect, shots.product, strict=True)])
         return Encoded({**known.tensors(), "mask": shots.mask.cpu().to(torch.uint8), **text.tensors()})
 
-    def loss(self, seen: Encoded, rng: torch.Generator) -> Tensor:
-        back, count, device = self.backbone, len(seen), self.backbone.device
-        latent, masked, cells = (seen[name].to(device) for name in ("latent", "masked", "cells"))
+    def loss(self, views: Encoded, rng: torch.Generator) -> Tensor:
+        back, count, device = self.backbone, len(views), self.backbone.device
+        latent, masked, cells = (views[name].to(device) for name in ("latent", "masked", "cells"))
         dropped = torch.rand(count, generator=rng) < self.settings.text_dropout
-        text = Text.of(seen.tensors).to(device).replaced(dropped.to(device), back.embed([None]))
+        text = Text.of(views.tensors).to(device).replaced(dropped.to(device), back.embed([None]))
         t = torch.randint(len(back.noise), (count,), generator=rng).to(device)
         noise = torch.randn(latent.shape, generator=rng).to(device)
         noisy = back.noise.add(latent, noise, t)
-        hint = seen["mask"].to(device).float().expand(-1, 3, -1, -1)
+        hint = views["mask"].to(device).float().expand(-1, 3, -1, -1)
         residuals = back.residuals(self.control, noisy, t, text, hint)
         prediction = back.predict(noisy, t, text, mask=cells, masked=masked, residuals=residuals)
         weight = self.settings.outside_weight + (1 - self.settings.outside_weight) * cells

@@ -160,17 +160,17 @@ class CrossModal(Generator):
             raise ConfigError("cross_modal needs a backbone")
         super().__init__(backbone, settings)
         self.backbone: Backbone = backbone
-        told = self.settings
-        self.csm = load_csm(told.csm, offline=told.offline, device=str(backbone.device))
+        chosen = self.settings
+        self.csm = load_csm(chosen.csm, offline=chosen.offline, device=str(backbone.device))
         self._features = FeatureMemory(self.csm)
-        self.sga = SGA(backbone.unet, self.csm.width, tokens=told.tokens, hidden=told.hidden)
+        self.sga = SGA(backbone.unet, self.csm.width, tokens=chosen.tokens, hidden=chosen.hidden)
         # The buffer's name is that of weights on disk.
         self.sga.register_buffer("reader", torch.tensor(list(self.csm.fingerprint.encode()), dtype=torch.uint8))
         self.sga.to(backbone.device)
-        if told.ip_adapter == "builtin":
+        if chosen.ip_adapter == "builtin":
             fill_from_builtin(self.sga, backbone.fingerprint, self.csm.fingerprint)
-        elif told.ip_adapter:
-            fill_from_ip_adapter(self.sga, Path(told.ip_adapter), backbone.unet)
+        elif chosen.ip_adapter:
+            fill_from_ip_adapter(self.sga, Path(chosen.ip_adapter), backbone.unet)
         self.conditioned_backbone = backbone.fork()
         """The backbone whose cross-attention attends to SGA's tokens; outside of `conditioned` it is the backbone."""
         attach(self.sga, self.conditioned_backbone.unet)
@@ -227,18 +227,18 @@ class CrossModal(Generator):
             }
         )
 
-    def loss(self, seen: Encoded, rng: torch.Generator) -> Tensor:
-        back, settings, count, device = self.conditioned_backbone, self.settings, len(seen), self.backbone.device
-        latent, masked, cells = (seen[name].to(device) for name in ("latent", "masked", "cells"))
-        same_type = (seen["defect"][:, None] == seen["defect"][None]).float()
+    def loss(self, views: Encoded, rng: torch.Generator) -> Tensor:
+        back, settings, count, device = self.conditioned_backbone, self.settings, len(views), self.backbone.device
+        latent, masked, cells = (views[name].to(device) for name in ("latent", "masked", "cells"))
+        same_type = (views["defect"][:, None] == views["defect"][None]).float()
         other = torch.multinomial(same_type, 1, generator=rng)[:, 0]
         swapped = torch.rand(count, 1, generator=rng) < settings.other_view
-        vector = torch.where(swapped, seen["feature"][other], seen["feature"])
+        vector = torch.where(swapped, views["feature"][other], views["feature"])
         draw = torch.rand(count, generator=rng)
         neither = draw < settings.both_dropout
         no_reference = neither | ((draw - settings.both_dropout) % 1.0 < settings.image_dropout)
         no_text = neither | ((draw - settings.both_dropout - settings.image_dropout) % 1.0 < settings.text_dropout)
-        text = Text.of(seen.tensors).to(device).replaced(no_text.to(device), back.embed([None]))
+        text = Text.of(views.tensors).to(device).replaced(no_text.to(device), back.embed([None]))
         t = torch.randint(len(back.noise), (count,), generator=rng).to(device)
         noise = torch.randn(latent.shape, generator=rng).to(device)
         noisy = back.noise.add(latent, noise, t)
@@ -287,5 +287,5 @@ class CrossModal(Generator):
             yield
 
     def _asea(self) -> ASEA:
-        told = self.settings
-        return ASEA(told.asea_steps, told.asea_rate, told.asea_alpha, told.parity)
+        settings = self.settings
+        return ASEA(settings.asea_steps, settings.asea_rate, settings.asea_alpha, settings.parity)

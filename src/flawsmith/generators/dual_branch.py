@@ -188,16 +188,16 @@ class DualBranch(Generator):
         if backbone is None:
             raise ConfigError("dual_branch needs a backbone")
         super().__init__(backbone, settings)
-        told = self.settings
-        self.pairs = [SHARED, *told.adapters]
+        chosen = self.settings
+        self.pairs = [SHARED, *chosen.adapters]
         self.unet = DualUNet(
             backbone,
             self.pairs,
-            rank=told.rank,
-            text_rank=told.text_rank,
-            saim={"full": 0, "narrow": told.saim_rank, "off": None}[told.saim],
-            zero_start=told.zero_start,
-            bcm=told.bcm,
+            rank=chosen.rank,
+            text_rank=chosen.text_rank,
+            saim={"full": 0, "narrow": chosen.saim_rank, "off": None}[chosen.saim],
+            zero_start=chosen.zero_start,
+            bcm=chosen.bcm,
         )
         self.backbone: Backbone = self.unet.backbone
         self.mask_threshold = MaskThreshold()
@@ -239,59 +239,59 @@ class DualBranch(Generator):
             encoded["background"] = back.encode(filled(image, mask))
         return Encoded({name: value.cpu() for name, value in encoded.items()})
 
-    def loss(self, seen: Encoded, rng: torch.Generator) -> Tensor:
-        back, count, device = self.backbone, len(seen), self.backbone.device
-        tokens, pair = seen["tokens"].clone(), seen["pair"].tolist()
+    def loss(self, views: Encoded, rng: torch.Generator) -> Tensor:
+        back, count, device = self.backbone, len(views), self.backbone.device
+        tokens, pair = views["tokens"].clone(), views["pair"].tolist()
         tokens[torch.rand(count, generator=rng) < self.settings.text_dropout] = back.tokens([None])
         t = torch.randint(len(back.noise), (count,), generator=rng).to(device)
-        clean = torch.cat([seen["whole"], seen["alone"]]).to(device)
+        clean = torch.cat([views["whole"], views["alone"]]).to(device)
         noise = torch.randn(clean.shape, generator=rng).to(device)
         text, twice, hidden = self.unet.read(tokens), torch.cat([t, t]), None
         if self.settings.bcm != "off":
-            background = self.unet.bcm_latent(seen["background"].to(device))
+            background = self.unet.bcm_latent(views["background"].to(device))
             drawn = torch.randn(background.shape, generator=rng).to(device)
             hidden = self.unet.hidden_of(back.noise.add(background, drawn, t), t, text[:count], pair)
         prediction = self.unet.predict(back.noise.add(clean, noise, twice), twice, text, pair, background=hidden)
-        weight = 1 + (self.settings.damage_weight - 1) * seen["cells"].to(device)
+        weight = 1 + (self.settings.damage_weight - 1) * views["cells"].to(device)
         target = back.noise.target_of(clean, noise, twice)
         return weighted_loss(prediction, target, torch.cat([weight, weight])).view(2, count).mean(0)
 
     @torch.no_grad()
-    def calibrate(self, seen: Encoded) -> Iterator[float]:
+    def calibrate(self, views: Encoded) -> Iterator[float]:
         # A sampler's grey is not as grey as an encoder's: a threshold learned from clean shots draws too much.
-        back, damaged = self.backbone, (seen["damaged"] > 0).nonzero().flatten()
+        back, damaged = self.backbone, (views["damaged"] > 0).nonzero().flatten()
         count = min(_CALIBRATION_VIEWS, len(damaged))
         chosen = damaged[torch.linspace(0, len(damaged) - 1, count).long()]
         measured: dict[str, list[Tensor]] = {"pixel": [], "cell": []}
         for first in range(0, count, _CALIBRATION_BATCH):
-            views = seen.rows(chosen[first : first + _CALIBRATION_BATCH])
-            start = torch.cat([views["whole"], views["alone"]], 1).to(back.device)
-            background = (views["background"] if self.settings.bcm != "off" else views["whole"]).to(back.device)
-            seeds = range(first, first + len(views))
-            predict = self.unet.predictor(views["tokens"], views["pair"].tolist(), background, seeds, None, guided=True)
+            batch = views.rows(chosen[first : first + _CALIBRATION_BATCH])
+            start = torch.cat([batch["whole"], batch["alone"]], 1).to(back.device)
+            background = (batch["background"] if self.settings.bcm != "off" else batch["whole"]).to(back.device)
+            seeds = range(first, first + len(batch))
+            predict = self.unet.predictor(batch["tokens"], batch["pair"].tolist(), background, seeds, None, guided=True)
             predict = guided(predict, _CALIBRATION_GUIDANCE)
             _, alone = self.unet.denoised(predict, seeds, background.shape, start=start, **_CALIBRATION)
             grey, grey_image = self.unet.grey(back.pixels(alone))
-            measured["cell"].append(overlaps(cell_distance(alone, grey).cpu(), views["cells"], "cell"))
+            measured["cell"].append(overlaps(cell_distance(alone, grey).cpu(), batch["cells"], "cell"))
             distance = pixel_distance(back.decode(alone), grey_image).cpu()
-            masks = unpacked(views["mask"], (distance.shape[2], distance.shape[3]))
+            masks = unpacked(batch["mask"], (distance.shape[2], distance.shape[3]))
             measured["pixel"].append(overlaps(distance, masks, "pixel"))
-            done = first + len(views)
+            done = first + len(batch)
             for scale, rows in measured.items() if done == count else ():
                 self.mask_threshold.learn(scale, torch.cat(rows))
             yield done / count
 
     @torch.no_grad()
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Generated:
-        back, told, request = self.backbone, self.settings, self._request(asked)
-        against = told.normal_prompt if told.against == "normal" else None
+        back, settings, request = self.backbone, self.settings, self._request(asked)
+        against = settings.normal_prompt if settings.against == "normal" else None
         predict = self.unet.predictor(
             request.tokens, request.pair, request.latent, seeds, against, guided=guidance != 1.0
         )
         predict = guided(predict, guidance)
         if request.transplant is not None:
             predict = request.transplant.holding(predict, back.noise)
-        how: dict[str, Any] = {"strength": told.strength, "steps": steps, "sampler": told.sampler}
+        how: dict[str, Any] = {"strength": settings.strength, "steps": steps, "sampler": settings.sampler}
         whole, alone = self.unet.denoised(predict, seeds, request.latent.shape, start=request.start, **how)
         mask, refused = self._mask(alone, request)
         if request.transplant is None:
@@ -300,24 +300,24 @@ class DualBranch(Generator):
         return Generated(image.cpu(), mask.cpu(), base.cpu(), refused)
 
     def _request(self, asked: Condition) -> _Request:
-        back, told = self.backbone, self.settings
+        back, settings = self.backbone, self.settings
         normal, allowed = asked.normal.to(back.device), asked.mask.to(back.device)
         is_control = torch.tensor([not defect for defect in asked.defect], device=back.device).view(-1, 1, 1, 1)
         grey = self.unet.grey(normal.shape[2:])[0]
-        transplanted = told.out == "transplant" or bool(is_control.any())
-        read = transplanted or told.bcm != "off"
+        transplanted = settings.out == "transplant" or bool(is_control.any())
+        read = transplanted or settings.bcm != "off"
         latent = back.encode(normal) if read else grey.expand(len(normal), -1, -1, -1)
         start = sketch = transplant = None
-        if told.start == "shot":
+        if settings.start == "shot":
             if asked.sketch is None:
                 raise ConfigError(NO_SHOT)
             picture = asked.sketch.to(back.device)
             # Nobody says here which part of it is damage, but where it differs from the normal window it is.
             changed = tidy(pixel_distance(picture, normal) > _CHANGED, 1)
             whole, alone = back.encode(torch.cat([picture, picture * changed])).chunk(2)
-            start, sketch = torch.cat([whole, alone], 1), Sketch(normal, picture, whole, told.detail)
+            start, sketch = torch.cat([whole, alone], 1), Sketch(normal, picture, whole, settings.detail)
         if transplanted:
-            cells, hold = back.latent_mask(allowed), told.hold if start is None else 1.0
+            cells, hold = back.latent_mask(allowed), settings.hold if start is None else 1.0
             transplant = Transplant(latent, grey, cells, is_control, self._shows_damage, sketch, hold)
         pair = [self.pair_of(*names) for names in zip(asked.defect, asked.product, strict=True)]
         return _Request(allowed, is_control, latent, self._tokens(asked.named()), pair, start, transplant)
@@ -332,13 +332,13 @@ class DualBranch(Generator):
 
     def _mask(self, alone: Tensor, request: _Request) -> tuple[Tensor, tuple[str, ...]]:
         """Return where the damage was drawn, (B,1,H,W) in {0,1}, and why a row must not be used."""
-        told, image = self.settings, self.backbone.decode(alone)
+        settings, image = self.settings, self.backbone.decode(alone)
         distance = pixel_distance(image, self.unet.grey(image.shape[2:])[1])
-        drawn, refused = self.mask_threshold(distance, request.allowed, told.smallest, told.largest)
-        if told.saliency:
+        drawn, refused = self.mask_threshold(distance, request.allowed, settings.smallest, settings.largest)
+        if settings.saliency:
             # Read when it is needed: settings that only sampling reads may change after the weights were loaded.
-            if self._saliency is None or self._saliency[0] != told.saliency:
-                self._saliency = told.saliency, Saliency(told.saliency)
+            if self._saliency is None or self._saliency[0] != settings.saliency:
+                self._saliency = settings.saliency, Saliency(settings.saliency)
             drawn = refined(drawn, self._saliency[1](image))
         is_control = request.is_control
         reasons = [word if damaged else "" for word, damaged in zip(refused, ~is_control.flatten(), strict=True)]

@@ -77,8 +77,8 @@ class Hybrid(Generator):
     def affecting(cls, settings: config.Settings, output: str) -> dict[str, Any]:
         assert isinstance(settings, HybridSettings)
         made = super().affecting(settings, output)
-        for part, told in _settings_of_parts(settings).items():
-            made |= {f"{part}.{name}": value for name, value in _class_of(part).affecting(told, output).items()}
+        for part, chosen in _settings_of_parts(settings).items():
+            made |= {f"{part}.{name}": value for name, value in _class_of(part).affecting(chosen, output).items()}
         return made
 
     def trainable(self) -> dict[str, nn.Module]:
@@ -101,12 +101,12 @@ class Hybrid(Generator):
             {f"{part}.{name}": tensor for part, tensors in encoded.items() for name, tensor in tensors.items()}
         )
 
-    def loss(self, seen: Encoded, rng: torch.Generator) -> Tensor:
-        total = torch.zeros(len(seen), device=self._semantic.backbone.device)
+    def loss(self, views: Encoded, rng: torch.Generator) -> Tensor:
+        total = torch.zeros(len(views), device=self._semantic.backbone.device)
         for part in _PARTS:
             tensors = {
                 name.removeprefix(f"{part}."): tensor
-                for name, tensor in seen.tensors.items()
+                for name, tensor in views.tensors.items()
                 if name.startswith(f"{part}.")
             }
             total = total + self._part(part).loss(Encoded(tensors), rng)
@@ -114,8 +114,8 @@ class Hybrid(Generator):
 
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Generated:
         # Settings that only sampling reads may have changed since the weights were saved.
-        for part, told in _settings_of_parts(self.settings).items():
-            self._part(part).settings = told
+        for part, chosen in _settings_of_parts(self.settings).items():
+            self._part(part).settings = chosen
         with self._semantic.conditioned(asked, guidance):
             generated: Generated = self._spatial.sample(asked, seeds, steps=steps, guidance=guidance)
         return generated

@@ -59,8 +59,8 @@ def folder() -> Path:
 def autoencoder(width: int = 128) -> Any:
     """Return an untrained autoencoder, `width` wide at a quarter of the resolution; a multiple of 16.
 
-    It shrinks by moving pixels into channels: a linear start needs that (`nn/pca_init.py`), and it spares layers at
-    full resolution, where width is dear.
+    It shrinks by moving pixels into channels: a start from principal components needs that (`nn/pca_init.py`), and it
+    spares layers at full resolution, where width is dear.
     """
     from diffusers import AutoencoderDC
 

@@ -1,7 +1,7 @@
-"""Noise, targets, loss weights, THE denoising loop and guidance: the theory of diffusion as the methods share it.
+"""Noise, targets, loss weights, the only denoising loop, and guidance: the theory of diffusion as the methods share it.
 
 The schedule is diffusers' own: a scheduler's config gives the cumulative alphas, its `step` does the arithmetic of
-a sampler. Everything else of a pipeline (what to feed, how to guide, what to keep) is the 60 lines of `denoise`.
+a sampler. Everything else of a pipeline (what to feed, how to guide, what to keep) is in `denoise`.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def denoise(
     known_mask: Tensor | None = None,
     device: str | torch.device = "cpu",
 ) -> Tensor:
-    """Run the one denoising loop; return latents float32 (B,C,h,w).
+    """Run the denoising loop; return latents float32 (B,C,h,w).
 
     Args:
         predict: The network with text, guidance and conditions already bound.

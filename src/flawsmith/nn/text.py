@@ -158,11 +158,11 @@ class SdxlText(TextEncoder):
 
     @classmethod
     def load(cls, place: str, options: dict[str, Any]) -> Self:
-        made, index = super().load(place, options), Path(place) / "model_index.json"
+        loaded, index = super().load(place, options), Path(place) / "model_index.json"
         if index.is_file():
-            told = json.loads(index.read_text(encoding="utf-8"))
-            made.drops_to_zeros = bool(told.get("force_zeros_for_empty_prompt", True))
-        return made
+            written = json.loads(index.read_text(encoding="utf-8"))
+            loaded.drops_to_zeros = bool(written.get("force_zeros_for_empty_prompt", True))
+        return loaded
 
     def tokens(self, texts: Sequence[str | None]) -> Tensor:
         ids = super().tokens(texts)

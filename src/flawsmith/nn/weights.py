@@ -28,13 +28,13 @@ def fresh_layers(seed: int = 0) -> Iterator[None]:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:
     """Write named tensors to one safetensors file, atomically; `notes` (text only) travel in its header."""
-    flat, places = {}, set()
+    flat, storages = {}, set()
     for name, tensor in tensors.items():
         value = tensor.detach().to("cpu").contiguous()
         # Tied weights and views share a storage, which safetensors refuses: each is written with its own.
-        place = value.untyped_storage().data_ptr()
-        flat[name] = value.clone() if place in places else value
-        places.add(place)
+        storage = value.untyped_storage().data_ptr()
+        flat[name] = value.clone() if storage in storages else value
+        storages.add(storage)
     write_bytes(path, save(flat, metadata=dict(notes or {})))
 
 
@@ -70,8 +70,8 @@ def load_modules(folder: Path, modules: Mapping[str, nn.Module]) -> None:
     for name, module in modules.items():
         path = folder / f"{name}.safetensors"
         tensors, _ = load_tensors(path)
-        own = module.state_dict()
-        wrong = sorted(set(own) ^ set(tensors)) or sorted(k for k in own if own[k].shape != tensors[k].shape)
+        state = module.state_dict()
+        wrong = sorted(set(state) ^ set(tensors)) or sorted(k for k in state if state[k].shape != tensors[k].shape)
         if wrong:
             raise RunError(
                 f"{path}: does not fit this network ({len(wrong)} tensors differ, e.g. {wrong[0]}); "

@@ -4,9 +4,9 @@
 this recipe with its defaults. It is resumable: each half keeps a checkpoint in OUT/state.
 
 Objective of the second half: v-prediction (Salimans & Ho 2022) of the window's latent given the window with the mask
-greyed out, the mask and words; masks are the damage's own, loosened, or rough, so that words have to tell the shape, or
-borrowed from another damage and laid on a normal part with the word for normal; a share of windows has the mask
-everywhere, so that whole windows can be made too. With `start` the second half goes on from another backbone.
+greyed out, the mask and a prompt. Masks are the damage's own, loosened, or rough, so that the prompt has to tell the
+shape; or borrowed from another damage and laid on a normal part with the prompt for normal; a share of windows has the
+mask everywhere, so that whole windows can be made too. With `start` the second half goes on from another backbone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from flawsmith.nn.attention import use_small_attention
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.device import pick_device, pick_dtype
 from flawsmith.nn.diffusion import Noise, weighted_loss
-from flawsmith.nn.pca_init import can_start, start_linear
+from flawsmith.nn.pca_init import can_start, start_from_components
 from flawsmith.nn.text import ClipText
 from flawsmith.nn.trainer import LossOf, Trainer
 from flawsmith.recipes.backbone_data import (
@@ -61,7 +61,7 @@ class Recipe(Settings):
     autoencoder_steps: Annotated[int, Field(ge=1)] = 500
     """Steps of the first half."""
     autoencoder_batch: Annotated[int, Field(ge=1)] = 16
-    """Crops a step."""
+    """Crops per step."""
     crop: Annotated[int, Field(ge=32)] = 96
     """Side of a crop in pixels."""
     steps: Annotated[int, Field(ge=1)] = 2400
@@ -69,9 +69,9 @@ class Recipe(Settings):
     turns: Annotated[int, Field(ge=1)] = 2
     """How often the second half gets new pictures; the next ones are made while it trains."""
     views: Annotated[int, Field(ge=8)] = 12000
-    """Windows a turn: encoded once, kept in memory."""
+    """Windows per turn: encoded once, kept in memory."""
     batch: Annotated[int, Field(ge=1)] = 48
-    """Windows a step."""
+    """Windows per step."""
     autoencoder_rate: Annotated[float, Field(gt=0)] = 1e-4
     """Peak learning rate of the first half, which begins near a good place."""
     learning_rate: Annotated[float, Field(gt=0)] = 4e-4
@@ -111,7 +111,7 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
     def teach(
         name: str, modules: dict[str, Any], loss_of: LossOf, steps: int, rate: float, seed: int, average: float
     ) -> None:
-        fit = Trainer(
+        trainer = Trainer(
             modules,
             loss_of,
             steps=steps,
@@ -124,7 +124,7 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
             identity=identity,
         )
         rows, begun = [], time.time()
-        for step in fit.run():
+        for step in trainer.run():
             if show is not None:
                 show(name, step.index + 1, steps, step.loss)
             rows.append({"half": name, "step": step.index, "loss": step.loss, "seconds": round(step.seconds, 3)})
@@ -133,7 +133,7 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
                 rows = []
         write_json(
             out / "state" / f"{name}.json",
-            {"steps": steps, "seconds": round(time.time() - begun, 1), "losses": fit.losses},
+            {"steps": steps, "seconds": round(time.time() - begun, 1), "losses": trainer.losses},
         )
 
     (out / "state").mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
         unet = builtin.unet(recipe.widths, window=recipe.window).to(device, memory_format=torch.channels_last)
         use_small_attention(unet)
         if can_start(vae):
-            start_linear(vae, _some_crops(sources, recipe, 40))
+            start_from_components(vae, _some_crops(sources, recipe, 40))
         vae = vae.to(device, memory_format=torch.channels_last)
         teach(
             "autoencoder",
@@ -170,12 +170,12 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
     # Copies, because a backbone keeps its networks in the precision that it works in.
     first, second, third = (copy.deepcopy(part) for part in (vae, text_encoder, unet))
     frozen = Backbone(first, ClipText([second], [tokens]), third, scheduler, name=str(out))
-    seen = _Turns(frozen, recipe, material, show)
+    turns = _Turns(frozen, recipe, material, show)
     text_encoder, unet = (m.float().requires_grad_(True).to(device) for m in (text_encoder, unet))
     teach(
         "unet",
         {"text_encoder": text_encoder, "unet": unet},
-        lambda step, rng: _inpainting_loss(unet, text_encoder, frozen.noise, seen.at(step), recipe, rng, device),
+        lambda step, rng: _inpainting_loss(unet, text_encoder, frozen.noise, turns.at(step), recipe, rng, device),
         recipe.steps,
         recipe.learning_rate,
         recipe.seed + 1,
@@ -262,9 +262,9 @@ class _Turns:
             done += len(portion.image)
             if self._show is not None:
                 self._show(f"encode {turn + 1}", done, recipe.views, float("nan"))
-        place = back.device
-        return {name: torch.cat(values).to(place) for name, values in parts.items()} | {
-            "dropped": self.dropped.to(place)
+        device = back.device
+        return {name: torch.cat(values).to(device) for name, values in parts.items()} | {
+            "dropped": self.dropped.to(device)
         }
 
 

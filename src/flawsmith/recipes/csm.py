@@ -103,34 +103,34 @@ def make_csm(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> dic
     state.mkdir(parents=True, exist_ok=True)
     encoder = Backbone.load("builtin", device="cpu", dtype="float32").text_encoder
     csm = BuiltinCSM(encoder.models[0], encoder.tokenizers[0])
-    cells, masks, shown = [], [], []
+    cells, masks, captions = [], [], []
     with progress("encode", recipe.pictures, "pictures") as advance:
         for first in range(0, recipe.pictures, recipe.portion):
             seeds = range(first, min(first + recipe.portion, recipe.pictures))
-            tensors, told = _portion(state, csm, recipe, seeds)
+            tensors, rows = _portion(state, csm, recipe, seeds)
             cells.append(tensors["cells"])
             masks.append(tensors["masks"])
-            shown += [Caption(*one) for one in told]
+            captions += [Caption(*one) for one in rows]
             advance(len(seeds))
             if time.monotonic() > until:
                 return None
-    seen, where = torch.cat(cells), torch.cat(masks)
-    kept = len(seen) - round(len(seen) / recipe.pictures * (recipe.pictures // 10))
-    csm.mean.copy_(seen[:kept].float().mean((0, 1)))
-    csm.std.copy_(seen[:kept].float().std((0, 1)).clamp_min(1e-3))
+    windows, damage = torch.cat(cells), torch.cat(masks)
+    kept = len(windows) - round(len(windows) / recipe.pictures * (recipe.pictures // 10))
+    csm.mean.copy_(windows[:kept].float().mean((0, 1)))
+    csm.std.copy_(windows[:kept].float().std((0, 1)).clamp_min(1e-3))
     heads = Heads(csm.width)
-    texts = [one.texts() for one in shown]
+    texts = [one.texts() for one in captions]
     spell = {text: number for number, text in enumerate(sorted({text for three in texts for text in three}))}
     states, spelled = csm.states(list(spell))
     ids = torch.tensor([[spell[text] for text in three] for three in texts])
-    facts = _numbers(shown)
+    facts = _numbers(captions)
 
     def loss_of(_: int, rng: torch.Generator) -> Tensor:
         rows = torch.randint(kept, (recipe.batch,), generator=rng)
         level = torch.randint(3, (recipe.batch,), generator=rng)
         chosen = ids[rows, level]
         heard = csm.hear(states[chosen]), spelled[chosen]
-        return _loss(csm, heads, seen[rows].float(), heard, _true(facts[rows], facts[rows], level), recipe, rng)
+        return _loss(csm, heads, windows[rows].float(), heard, _true(facts[rows], facts[rows], level), recipe, rng)
 
     trainer = Trainer(
         {"reader": csm, "heads": heads},
@@ -149,10 +149,10 @@ def make_csm(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> dic
         return None
     measured = {
         "recipe": recipe.model_dump(mode="json"),
-        "windows": {"trained": kept, "held_out": len(seen) - kept},
+        "windows": {"trained": kept, "held_out": len(windows) - kept},
         "samples_seen": recipe.steps * recipe.batch,
         "loss": {"first_20": float(np.mean(trainer.losses[:20])), "last_20": float(np.mean(trainer.losses[-20:]))},
-        "held_out": _measure(csm, heads, seen[kept:], where[kept:], shown[kept:]),
+        "held_out": _measure(csm, heads, windows[kept:], damage[kept:], captions[kept:]),
     }
     csm.save(out)
     write_json(out / "measured.json", measured)
@@ -167,13 +167,13 @@ def _portion(state: Path, csm: BuiltinCSM, recipe: Recipe, seeds: range) -> tupl
         return load_tensors(path)[0], kept["facts"]
     cells, masks, facts = [], [], []
     for seed in seeds:
-        for view, fact in captioned_views(
+        for view, caption in captioned_views(
             seed + recipe.seed * 1_000_003, recipe.picture_size, recipe.views, (recipe.seed, seed)
         ):
             image = torch.from_numpy(view.image).permute(2, 0, 1)[None].contiguous()
             cells.append(csm.cells(image).half())
             masks.append(pooled(torch.from_numpy(view.mask)[None, None].float(), csm.grid).half())
-            facts.append([fact.defect, fact.product, fact.whole])
+            facts.append([caption.defect, caption.product, caption.whole])
     tensors = {"cells": torch.cat(cells), "masks": torch.cat(masks)}
     save_tensors(path, tensors)
     write_json(notes, {"mark": mark, "facts": facts})
@@ -192,35 +192,35 @@ def captioned_views(
         stream: Two numbers from which the windows' randomness follows.
         size: Side of the windows in pixels; 0 = the picture's.
     """
-    piece = factory.make_random(number + 500_000, size=picture_size, sound_share=0.1)
+    part = factory.make_random(number + 500_000, size=picture_size, sound_share=0.1)
     rng = np.random.default_rng((stream[0], 41, stream[1]))
-    picture = images.to_model(piece.image)
+    picture = images.to_model(part.image)
     for _ in range(count):
-        damage = piece.mask if piece.mask.any() else np.ones_like(piece.mask)
+        damage = part.mask if part.mask.any() else np.ones_like(part.mask)
         rows, columns = np.nonzero(damage)
         pick, near = int(rng.integers(len(rows))), round(picture_size * float(np.exp(rng.uniform(np.log(0.35), 0))))
         window = Window(int(rows[pick]) - near // 2, int(columns[pick]) - near // 2, near)
         view = damage_view(picture, damage, [window], size or picture_size, rng, tone=0.1)
-        if piece.defect is None:
-            yield View(view.image, np.zeros_like(view.mask)), Caption("", piece.surface, piece.caption)
+        if part.defect is None:
+            yield View(view.image, np.zeros_like(view.mask)), Caption("", part.surface, part.caption)
             continue
         ys, xs = np.nonzero(view.mask)
         side = view.mask.shape[0]
         extent = (max(np.ptp(xs), np.ptp(ys)) + 1) / side
         facts = {
-            **piece.facts,
+            **part.facts,
             "size": factory_words.size(extent),
             "place": factory_words.place(xs.mean() / side, ys.mean() / side),
         }
-        yield view, Caption(piece.defect, piece.surface, factory_words.caption(piece.surface, facts))
+        yield view, Caption(part.defect, part.surface, factory_words.caption(part.surface, facts))
 
 
-def _numbers(shown: list[Caption]) -> Tensor:
+def _numbers(captions: list[Caption]) -> Tensor:
     """Return int64 (N,3): the defect type, defect type with product, and the whole caption, as numbers."""
     columns: list[list[Any]] = [
-        [one.defect for one in shown],
-        [(one.defect, one.product) for one in shown],
-        [one.whole for one in shown],
+        [one.defect for one in captions],
+        [(one.defect, one.product) for one in captions],
+        [one.whole for one in captions],
     ]
     known: list[dict[Any, int]] = [{}, {}, {}]
     for names, column in zip(known, columns, strict=True):
@@ -267,49 +267,49 @@ def _loss(
         chance = alike.softmax(1).masked_fill(true, 0) + 1e-6 * ~true
         other = torch.multinomial(chance, 1, generator=rng)[:, 0]
     right = torch.rand(len(cells), generator=rng) < 0.5
-    shown = torch.where(right, torch.arange(len(cells)), other)
-    matches = heads.match(_mean_query(csm, tokens, (words[0][shown], words[1][shown])))
+    chosen = torch.where(right, torch.arange(len(cells)), other)
+    matches = heads.match(_mean_query(csm, tokens, (words[0][chosen], words[1][chosen])))
     match = F.cross_entropy(matches, right.long(), reduction="none")
     return contrast + match
 
 
 @torch.no_grad()
 def _measure(
-    csm: BuiltinCSM, heads: Heads, cells: Tensor, where: Tensor, shown: list[Caption]
+    csm: BuiltinCSM, heads: Heads, cells: Tensor, damage: Tensor, captions: list[Caption]
 ) -> dict[str, float | int | None]:
     """Return how well defect types and captions are recognised on held-out pictures, each beside chance."""
-    defects = sorted({one.defect for one in shown})
+    defects = sorted({one.defect for one in captions})
     tokens = csm.lifted(cells.float())
     pictures = F.normalize(heads.picture(_mean_query(csm, tokens, None)), dim=-1)
 
     def embedded(texts: list[str]) -> Tensor:
         return F.normalize(heads.words(_embedded(csm, csm.words(texts))), dim=-1)
 
-    told = (pictures @ embedded([prompt(defect or None) for defect in defects]).T).argmax(1)
-    answers = torch.tensor([defects.index(one.defect) for one in shown])
-    whole = sorted({one.whole for one in shown})
+    recognised = (pictures @ embedded([prompt(defect or None) for defect in defects]).T).argmax(1)
+    answers = torch.tensor([defects.index(one.defect) for one in captions])
+    whole = sorted({one.whole for one in captions})
     guessed = (pictures @ embedded(whole).T).argmax(1)
-    captions = torch.tensor([whole.index(one.whole) for one in shown])
-    words = csm.words([prompt(one.defect or None) for one in shown])
-    wrong = torch.arange(len(shown)).roll(1 + len(shown) // 3)
+    whole_numbers = torch.tensor([whole.index(one.whole) for one in captions])
+    words = csm.words([prompt(one.defect or None) for one in captions])
+    wrong = torch.arange(len(captions)).roll(1 + len(captions) // 3)
     apart = answers != answers[wrong]
     fits = heads.match(_mean_query(csm, tokens, words))[:, 1]
     misfits = heads.match(_mean_query(csm, tokens, (words[0][wrong], words[1][wrong])))[:, 1]
-    damaged = where.float().flatten(1).sum(1) > 0
+    damaged = damage.float().flatten(1).sum(1) > 0
     attention = csm.query_picture(tokens, words)[1]
-    most = max(int((answers == number).sum()) for number in range(len(defects))) / len(shown)
+    most = max(int((answers == number).sum()) for number in range(len(defects))) / len(captions)
     return {
-        "windows": len(shown),
+        "windows": len(captions),
         "defects": len(defects),
-        "kind_told": round(float((told == answers).float().mean()), 4),
+        "kind_told": round(float((recognised == answers).float().mean()), 4),
         "kind_chance": round(1 / len(defects), 4),
         "kind_always_the_commonest": round(most, 4),
-        "caption_told": round(float((guessed == captions).float().mean()), 4),
+        "caption_told": round(float((guessed == whole_numbers).float().mean()), 4),
         "caption_chance": round(1 / len(whole), 4),
         "right_words_beat_wrong": _mean((fits > misfits)[apart].float()),
         "right_words_beat_wrong_chance": 0.5,
-        "attention_on_mask": _mean(share(attention, where.float())[damaged]),
-        "mask_area": _mean(where.float().mean((1, 2))[damaged]),
+        "attention_on_mask": _mean(share(attention, damage.float())[damaged]),
+        "mask_area": _mean(damage.float().mean((1, 2))[damaged]),
     }
 
 

@@ -14,6 +14,7 @@ Q-Former of the same class (4 layers of width 128), trained contrastively on fac
 
 from __future__ import annotations
 
+import copy
 import json
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -181,8 +182,7 @@ class BuiltinCSM(CSM):
         save_tensors(folder / "model.safetensors", own)
         (folder / "reader.json").write_text(json.dumps(self.made_of) + "\n", encoding="utf-8")
         with quiet():
-            self.text_encoder.half().save_pretrained(folder / "text_encoder")
-            self.text_encoder.float()
+            copy.deepcopy(self.text_encoder).half().save_pretrained(folder / "text_encoder")
             self.tokenizer.save_pretrained(folder / "tokenizer")
 
     @classmethod

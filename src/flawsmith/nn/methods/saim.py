@@ -1,7 +1,7 @@
 """SAIM, the self-attention interaction module of DualAnoDiff (CVPR 2025): two branches exchange what they know.
 
-At each position, after the output projection of an attention layer, it attends over two tokens, one per branch,
-with one head, and adds the result. A softmax over two tokens is a sigmoid of the difference of their scores, so its five
+At each position, after the output projection of an attention layer, it attends over two tokens, one per branch, with
+one head, and adds the result. A softmax over two tokens is a sigmoid of the difference of their scores, so its five
 matrices fold into two (`SAIM.folded`): 1.5 products of the layer's width per token instead of 5, exactly. Folding is
 done in training too, where gradients pass through it. The key's bias cancels, so there is none.
 

@@ -31,13 +31,13 @@ class Extractor(nn.Module):
 
     @abstractmethod
     def vector(self, image: Tensor) -> Tensor:
-        """Return float32 (B,D): one embedding a picture, scaled to the extractor's own side."""
+        """Return float32 (B,D): one embedding per picture, scaled to the extractor's own side."""
 
     def perceptual(self, image: Tensor) -> list[Tensor]:
         """Return maps to compare: LPIPS is the sum over depths of the mean over places of their squared differences.
 
         Zhang et al., "The Unreasonable Effectiveness of Deep Features", CVPR 2018, equation 1; channels have unit
-        length at each place. Depths weigh alike unless the extractor has learned weights (lpips-vgg).
+        length at each position. Depths weigh alike unless the extractor has learned weights (lpips-vgg).
         """
         return [F.normalize(depth, dim=1) for depth in self.maps(image)]
 
