@@ -30,14 +30,6 @@ if TYPE_CHECKING:
     from flawsmith.nn.networks.extractor import Extractor
 
 
-class _SamplingOnly:
-    """Until synthesis/ asks `affecting`: the names of the settings that training never reads."""
-
-    def __get__(self, instance: Any, owner: type[Generator]) -> frozenset[str]:
-        late = owner.affecting(owner.Settings(), "generate")
-        return frozenset(late.keys() - owner.affecting(owner.Settings(), "train").keys())
-
-
 class Generator(ABC):
     """A way to paint damage, learned from a few shots.
 
@@ -60,8 +52,6 @@ class Generator(ABC):
     """True: it works on windows at the camera's own scale, of any size, one at a time."""
     sweep: ClassVar[tuple[str, tuple[float, ...]]] = ("", ())
     """A number that affects "generate" alone (`part.name`: in the table `part`), and values to show side by side."""
-    sampling_only: ClassVar[Any] = _SamplingOnly()
-    """Deprecated: what `affecting` says, as names alone."""
     paper: ClassVar[dict[str, Any]] = {}
     """What the method's paper states of other sections' settings, by dotted name, e.g. {"train.learning_rate": 2e-5}.
 

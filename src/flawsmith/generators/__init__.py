@@ -1,1 +1,1 @@
-"""Ways to damage pictures, one method a file; found by name through `flawsmith.registry`, never imported from here."""
+"""Ways to paint damage, one method per file."""
