@@ -50,13 +50,6 @@ def test_a_hybrid_asks_its_parts() -> None:
     assert not set(trained) & late
 
 
-@pytest.mark.parametrize("name", ["perlin", "crop_paste"])
-def test_what_learns_nothing_is_not_trained_anew(name: str) -> None:
-    plugin = registry.get("generators", name)
-    assert plugin.affecting(plugin.Settings(), "train") == {}
-    assert set(plugin.affecting(plugin.Settings(), "generate")) == set(plugin.Settings.model_fields)
-
-
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
@@ -82,5 +75,5 @@ def test_weights_saved_under_old_names_are_loaded(name: str, backbone: Any, tmp_
     written = json.loads(path.read_text())
     written["sound_prompt"] = written.pop("normal_prompt")
     path.write_text(json.dumps(written))
-    with pytest.warns(RenamedSetting, match="sound_prompt: is called normal_prompt now"):
+    with pytest.warns(RenamedSetting, match="sound_prompt.* is called normal_prompt now"):
         assert plugin.load(tmp_path, backbone).settings == plugin.Settings()

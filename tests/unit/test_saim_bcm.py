@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.functional import layer_norm
 
 from flawsmith.nn.backbone import Backbone
+from flawsmith.nn.methods.branches import Branches, Pass
 from flawsmith.nn.methods.lora import LowRank, Rows, adapted_words
 from flawsmith.nn.methods.saim import SAIM
-from flawsmith.nn.methods.branches import Branches, Pass
 from flawsmith.nn.weights import load_modules, save_modules
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -26,8 +26,6 @@ from flawsmith.types import Condition, Generated
 class CropPasteSettings(config.Settings):
     """How the pasted damage is fitted to its new place."""
 
-    affects = ("generate",)
-
     blend: Literal["poisson", "mixed", "feather", "none"] = "poisson"
     """How the border is hidden: poisson, mixed (Poisson with the stronger gradients), feather, or none."""
     match: bool = True

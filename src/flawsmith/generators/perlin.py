@@ -31,8 +31,6 @@ _POOL = 6
 class PerlinSettings(config.Settings):
     """What the noise is filled with, and how strongly."""
 
-    affects = ("generate",)
-
     textures: Path | None = None
     """A folder of texture photographs to fill with; empty = the window itself, augmented, and rendered surfaces."""
     opacity: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = (0.1, 0.9)
