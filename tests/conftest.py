@@ -33,6 +33,7 @@ def make_backbone() -> Callable[..., Any]:
 
         from flawsmith.nn import builtin
         from flawsmith.nn.backbone import Backbone
+        from flawsmith.nn.text import ClipText
 
         torch.manual_seed(0)
         tokens = builtin.tokenizer(["a photo of a scratch on steel", "a photo of sound surface", "crack hole dent"])
@@ -69,9 +70,8 @@ def make_backbone() -> Callable[..., Any]:
         scheduler = {**builtin.SCHEDULER, "prediction_type": target}
         if target == "epsilon":
             scheduler["rescale_betas_zero_snr"] = False
-        return Backbone(
-            vae, builtin.text_encoder(tokens, 32), tokens, unet, scheduler, name="tiny", device="cpu", dtype=dtype
-        )
+        text = ClipText([builtin.text_encoder(tokens, 32)], [tokens])
+        return Backbone(vae, text, unet, scheduler, name="tiny", device="cpu", dtype=dtype)
 
     return make
 
@@ -90,6 +90,105 @@ def backbone_folder(backbone: Any, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("backbone")
     backbone.save(folder, dtype=torch.float32)
     return folder
+
+
+SDXL_FORMS = {"plain": 4, "inpainting": 9}
+"""Stable Diffusion XL's two forms, by the UNet's channels."""
+
+
+@pytest.fixture(scope="session")
+def sdxl_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Diffusers folders of Stable Diffusion XL's shape, {form: folder}: real classes, random weights, small widths.
+
+    Widths are the real ones divided: 768 + 1280 = 2048 for cross-attention is 24 + 40 = 64 here, and the added
+    embedding's 1280 + 6 x 256 = 2816 is 40 + 6 x 8 = 88.
+    """
+    import json
+
+    import torch
+    from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    from flawsmith.nn import builtin
+    from flawsmith.nn.backbone import quiet
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    tokenizers = [builtin.tokenizer(["a photo of a crack on tile", "a photo of sound surface"]) for _ in range(2)]
+    tokenizers[1].pad_token = "."  # as in the real folder, the second one pads with a mark and not with the end of text
+    encoders = []
+    for tokens, width, plugin in zip(tokenizers, (24, 40), (CLIPTextModel, CLIPTextModelWithProjection), strict=True):
+        told = CLIPTextConfig(
+            vocab_size=len(tokens),
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=builtin.TEXT_LENGTH,
+            projection_dim=width,
+            bos_token_id=tokens.bos_token_id,
+            eos_token_id=tokens.eos_token_id,
+            pad_token_id=tokens.pad_token_id,
+        )
+        encoders.append(plugin(told))
+    vae = AutoencoderKL(
+        block_out_channels=(16, 16, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=8,
+        sample_size=64,
+        scaling_factor=0.13025,
+        force_upcast=True,
+    )
+    with torch.no_grad():
+        vae.decoder.conv_out.weight.mul_(20)
+    scheduler = EulerDiscreteScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="epsilon",
+        steps_offset=1,
+        timestep_spacing="leading",
+    )
+    folders = {}
+    for form, channels in SDXL_FORMS.items():
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            in_channels=channels,
+            out_channels=4,
+            block_out_channels=(16, 32, 32),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 2, 3),
+            attention_head_dim=(2, 4, 4),
+            use_linear_projection=True,
+            cross_attention_dim=64,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=88,
+            norm_num_groups=8,
+        )
+        folder = folders[form] = tmp_path_factory.mktemp(f"sdxl-{form}")
+        parts = {"vae": vae, "unet": unet, "scheduler": scheduler}
+        parts |= {"text_encoder": encoders[0], "text_encoder_2": encoders[1]}
+        parts |= {"tokenizer": tokenizers[0], "tokenizer_2": tokenizers[1]}
+        with quiet():
+            for name, part in parts.items():
+                part.save_pretrained(folder / name)
+        index = {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": True}
+        (folder / "model_index.json").write_text(json.dumps(index))
+    return folders
+
+
+@pytest.fixture(scope="session", params=SDXL_FORMS)
+def sdxl(request: pytest.FixtureRequest, sdxl_folders: dict[str, Path]) -> Any:
+    """A small backbone of Stable Diffusion XL's shape, 64-pixel windows, plain and inpainting."""
+    from flawsmith.nn.backbone import Backbone
+
+    return Backbone.load(sdxl_folders[request.param], device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="session")

@@ -60,7 +60,7 @@ from flawsmith.nn import builtin
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
-from flawsmith.run.dataset import make_split
+from flawsmith.run.dataset import divide
 from flawsmith.run.folder import Run, machine
 from flawsmith.synthesis.paint import Painter
 from flawsmith.synthesis.plan import make_plan
@@ -76,7 +76,7 @@ class Studio:
     def __init__(self, run: Run) -> None:
         self.run, self.config = run, run.config
         train(run)
-        self.split = make_split(run.config)
+        self.split = divide(run.config)
         self.pictures = Photographs(self.split.normals)
         self.defect = generator_class(run.config)
         self.backbone = load_backbone(run.config)
@@ -222,7 +222,7 @@ def defects(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, An
     """Return how often a classifier taught by factory defects names the type that was asked for, by the reference."""
     back = Backbone.load("builtin")
     judge, known = factory_judge(150, 0, extractor)
-    views = sound_windows(make_split(configuration(args.data, name)), builtin.WINDOW, args.count, 0)
+    views = sound_windows(divide(configuration(args.data, name)), builtin.WINDOW, args.count, 0)
     shapes = factory_regions(args.count, builtin.WINDOW, 0)
     found: dict[str, Any] = {"factory defects that it was not taught": known}
     looks = {defect: shown(defect, args.count) for defect in WORDS}
@@ -283,7 +283,7 @@ def hybrid(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, Any
     """Return, for each of two generators and for both together, how types are told and how much of the masks shows."""
     spatial = studio_of(name, args.out / f"{name}-spatial", args, {})
     semantic = studio_of(f"{name}-csm", args.out / f"{name}-semantic", args, {})
-    weights = {"controlnet": spatial, "adapter": semantic}
+    weights = {"controlnet": spatial, "sga": semantic}
     told = {
         "generator.name": "hybrid",
         "generator.settings": {

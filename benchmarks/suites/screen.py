@@ -43,7 +43,7 @@ from flawsmith.evaluation.arms import OURS
 from flawsmith.evaluation.statistics import MEAN
 from flawsmith.files import write_json
 from flawsmith.nn.features import load_extractor
-from flawsmith.run.dataset import make_split
+from flawsmith.run.dataset import divide
 from flawsmith.run.folder import Run, machine
 from flawsmith.screening.describe import Describer, Shown, screening_set
 from flawsmith.screening.gate import Gate, Row, fit_gate
@@ -87,7 +87,7 @@ class Bench:
     """The gate of one set, fitted to its shots, and what it judges by."""
 
     def __init__(self, config: Config, describer: Portion) -> None:
-        self.split, self._describer = make_split(config), describer
+        self.split, self._describer = divide(config), describer
         self._product, self.pictures = self.split.shots[0].product, Photographs(self.split.normals)
         self.fitted = fit_product(config.screen, self.split, self._product, describer, self.pictures)
         extractor, fitted_gates = describer.extractor, {self._product: self.fitted}

@@ -48,15 +48,30 @@ def _root(
 @app.command()
 def new(
     generator: Annotated[str, typer.Option(help="Use this generator, and list its own settings too.")] = "",
+    paper: Annotated[
+        bool, typer.Option("--paper", help="With --generator: the values that its method's paper states.")
+    ] = False,
 ) -> None:
     """Print a commented starting file: flawsmith new > my.toml"""
     from flawsmith import registry
-    from flawsmith.config import Config, GeneratorConfig, commented_toml
+    from flawsmith.config import Config, GeneratorConfig, _set, commented_toml, validate
+    from flawsmith.errors import ConfigError
 
     if not generator:
+        if paper:
+            raise ConfigError("--paper: name the method too, e.g. --generator dual_branch")
         typer.echo(commented_toml(Config()), nl=False)
         return
     plugin = registry.get("generators", generator)
+    if paper:
+        if not hasattr(plugin.Settings, "paper"):
+            raise ConfigError(f"--paper: {generator} follows no paper, so it has no paper's values")
+        tree: dict[str, Any] = {"generator": {"name": generator}}
+        for key, value in plugin.paper.items():
+            _set(tree, key, value)
+        note = "the values of the method's paper where it states them; all others are the defaults."
+        typer.echo(commented_toml(validate(Config, tree), plugin.Settings.paper(), note=note), nl=False)
+        return
     typer.echo(commented_toml(Config(generator=GeneratorConfig(name=generator)), plugin.Settings()), nl=False)
 
 

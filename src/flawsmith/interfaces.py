@@ -4,7 +4,7 @@ A method is one class in one file of its family's folder, named in `registry.py`
 package). `flawsmith.testing` holds the checks that every plug-in must pass.
 
     image  float32 (B,3,H,W) RGB in [-1,1]     mask float32 (B,1,H,W) in {0,1}, 1 = damaged
-    latent float32 (B,C,h,w), scaled           text float32 (B,T,D)
+    latent float32 (B,C,h,w), scaled           text: a `nn.text.Text` of B rows, opened by the backbone alone
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from flawsmith.config import Settings as BaseSettings
+from flawsmith.config import affecting, validate
 from flawsmith.errors import ConfigError
 from flawsmith.types import (
     Advance,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class Generator(ABC):
-    """A way to damage pictures, learned from a few shots.
+    """A way to paint damage, learned from a few shots.
 
     The backbone is frozen and shared; a generator owns only what `trainable` returns, and saves only that.
     """
@@ -61,10 +62,13 @@ class Generator(ABC):
     """False: it cannot repaint a place as *normal*, so no controls can be made with it."""
     native: ClassVar[bool] = False
     """True: it works on windows at the camera's own scale, of any size, one at a time."""
-    sampling_only: ClassVar[frozenset[str]] = frozenset()
-    """Settings that training never reads (`part.name`: in the table `part`): weights stay good when they change."""
     sweep: ClassVar[tuple[str, tuple[float, ...]]] = ("", ())
-    """A number among them (`part.name`: in the table `part`), and its values that the report shows side by side."""
+    """A number that affects "generate" alone (`part.name`: in the table `part`), and values to show side by side."""
+    paper: ClassVar[dict[str, Any]] = {}
+    """What the method's paper states of other sections' settings, by dotted name, e.g. {"train.learning_rate": 2e-5}.
+
+    Its own settings' values are `Settings.paper()`; a method without one has no recipe to be printed by `new --paper`.
+    """
 
     def __init__(self, backbone: Backbone | None, settings: BaseSettings) -> None:
         self.backbone = backbone
@@ -72,19 +76,11 @@ class Generator(ABC):
 
     @classmethod
     def affecting(cls, settings: BaseSettings, output: str) -> dict[str, Any]:
-        """Return {name: JSON value} of the settings that `train` or `generate` (`output`) reads; see `config.Affects`.
+        """Return {name: JSON value} of the settings that change an output, "train" or "generate".
 
-        A setting that says nothing is read by `train`.
+        A field says so with `Annotated[..., Affects("generate")]`; one that says nothing is read by training.
         """
-        found: dict[str, Any] = {}
-        for name, value in settings.model_dump(mode="json").items():
-            inner = {key.partition(".")[2] for key in cls.sampling_only if key.startswith(f"{name}.")}
-            if inner:
-                parts = {f"{name}.{key}": item for key, item in value.items()}
-                found |= {k: v for k, v in parts.items() if (k in cls.sampling_only) == (output == "generate")}
-            elif (name in cls.sampling_only) == (output == "generate"):
-                found[name] = value
-        return found
+        return affecting(settings, output, default=("train",))
 
     @classmethod
     def starts_from(cls, settings: BaseSettings) -> tuple[Path, ...]:
@@ -102,12 +98,12 @@ class Generator(ABC):
         """Do all frozen work of a training step for each view, once, without gradients."""
         raise NotImplementedError(f"{type(self).__name__} trains nothing, so it encodes nothing")
 
-    def loss(self, seen: Encoded, rng: torch.Generator) -> Tensor:
+    def loss(self, views: Encoded, rng: torch.Generator) -> Tensor:
         """Return the training loss of each sample: float32 (B,), not averaged; all randomness comes from `rng`."""
         raise NotImplementedError(f"{type(self).__name__} trains nothing, so it has no loss")
 
-    def calibrate(self, seen: Encoded) -> Iterator[float]:
-        """Set what the trained networks tell and no gradient does, a threshold say; run once, after training.
+    def calibrate(self, views: Encoded) -> Iterator[float]:
+        """Set what no gradient teaches, such as a threshold; run once, after training.
 
         What it sets is to be saved: a buffer of one of the networks that `trainable` returns. It yields the share that
         is done, in (0,1]; the last is 1.0. Nothing to set = nothing is yielded.
@@ -122,7 +118,7 @@ class Generator(ABC):
             asked: B requests.
             seeds: B seeds; the same seeds and the same batch give the same bytes.
             steps: Denoising steps (ignored by methods that do not denoise).
-            guidance: Weight of the words: 1 = as trained, more = stronger (ignored by methods without words).
+            guidance: Weight of the text: 1 = as trained, more = stronger (ignored by methods without text).
         """
 
     def save(self, folder: Path) -> None:
@@ -136,7 +132,8 @@ class Generator(ABC):
         """Read what `save` wrote."""
         from flawsmith.nn.weights import load_modules, read_settings
 
-        generator = cls(backbone, cls.Settings.model_validate(read_settings(folder)))
+        settings = validate(cls.Settings, read_settings(folder), where=f"{folder}/settings.json")
+        generator = cls(backbone, settings)
         load_modules(folder, generator.trainable())
         return generator
 

@@ -3,7 +3,7 @@
     image   float32 (B,3,H,W), RGB, in [-1,1]
     mask    float32 (B,1,H,W), in {0,1}; 1 = damaged
     latent  float32 (B,C,h,w), scaled to about unit variance
-    text    float32 (B,T,D), the text encoder's hidden states
+    text    a `nn.text.Text` of B rows, which the backbone alone opens
 
 Outside the networks a picture is a numpy array as the camera gave it: (H,W) or (H,W,3), uint8, uint16 or float32, RGB
 order; a native mask is bool (H,W). `flawsmith.data.images` is the only place that turns one into the other.
@@ -48,7 +48,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Windows of real photographs with their masks and words, ready for a network."""
+    """Windows of real photographs with their masks, products and defect types, ready for a network."""
 
     image: Tensor
     """float32 (B,3,H,W), RGB, [-1,1]."""
@@ -79,18 +79,18 @@ class Condition:
     sketch: Tensor | None = None
     """float32 (B,3,H,W): the normal with that damage blended in: something to start from."""
     reference: Batch | None = None
-    """Windows with their masks and words whose damage looks as wanted; may be of another product than is painted on."""
+    """Windows whose damage looks as wanted; they may be of another product than is painted on."""
     look: tuple[str, ...] = ()
-    """Words that go before the defect type's name, "small faint" say, a row each; () = none."""
+    """Words that go before the defect type's name, such as "small faint", one entry per row; () = none."""
 
     def __len__(self) -> int:
         return len(self.product)
 
     def named(self) -> list[tuple[str, str]]:
-        """Return (type with the words of its look, product) of each row, for prompts; the type is "" for normal."""
-        looks = self.look or ("",) * len(self)
+        """Return (defect type with its words, product) of each row, for prompts; the type is "" for normal."""
+        words = self.look or ("",) * len(self)
         defects = [
-            f"{look} {defect}".strip() if defect else "" for look, defect in zip(looks, self.defect, strict=True)
+            f"{word} {defect}".strip() if defect else "" for word, defect in zip(words, self.defect, strict=True)
         ]
         return list(zip(defects, self.product, strict=True))
 
@@ -106,14 +106,14 @@ class Generated:
     base: Tensor | None = None
     """float32 (B,3,H,W): the normal window after the same decoder, for residual paint; None = the normal itself."""
     refused: tuple[str, ...] = ()
-    """A word a row why it must not be used, "" = it may be; () = all may. `mask` and `image` are there all the same."""
+    """Per row a word why it must not be used, "" = it may be; () = all may. `mask` and `image` are there anyway."""
     whole: bool = False
     """True: the whole window is synthetic and replaces the photograph's; `mask` only says what of it is damage."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """The frozen half of a training step, computed once a view: named tensors of equal first dimension N."""
+    """The frozen half of a training step, computed once per view: named tensors of equal first dimension N."""
 
     tensors: dict[str, Tensor]
 

@@ -34,6 +34,12 @@ def test_every_backbone_kind(kl: bool, inpaints: bool, target: str, make_backbon
             GENERATOR_CHECKS["loss_is_per_sample"](plugin, backbone)
 
 
+@pytest.mark.parametrize("name", [name for name in GENERATORS if registry.get("generators", name).needs_backbone])
+def test_stable_diffusion_xl(name: str, sdxl: Any) -> None:
+    """Another family, read from its folder: two text encoders, added conditions, several transformer layers a block."""
+    check_generator(registry.get("generators", name), sdxl)
+
+
 def test_bfloat16(make_backbone: Callable[..., Any]) -> None:
     backbone = make_backbone(dtype="bfloat16")
     for name in GENERATORS:

@@ -83,7 +83,7 @@ def test_borrowed_pairs_keep_the_exact_background(borrowed: Run) -> None:
 
 
 def test_a_run_that_was_killed_goes_on_alike(borrowed: Run, tmp_path: Path) -> None:
-    """The reader remembers what it read in one process and not in the next: the bytes are the same all the same."""
+    """The CSM's features are remembered in one process and not in the next: the bytes are the same all the same."""
     twin = tmp_path / "r"
     shutil.copytree(borrowed.folder, twin)
     rows = twin / "samples.jsonl"
@@ -136,7 +136,7 @@ def test_the_file_that_training_starts_from_is_part_of_it(borrowed: Run, backbon
     (adapter := tmp_path / "adapter").mkdir()
     shutil.copy(borrowed.path("weights/all/adapter.safetensors"), adapter)
     table = borrowed.config.model_dump(mode="json")
-    table["generator"] = {"name": "hybrid", "settings": {"adapter": str(adapter)}}
+    table["generator"] = {"name": "hybrid", "settings": {"sga": str(adapter)}}
     table["train"] |= {"steps": 1}
     run = Run.create(tmp_path / "run", load_config(None, table))
     back = Backbone.load(str(backbone_folder), dtype="float32")
@@ -160,8 +160,14 @@ def test_the_file_that_training_starts_from_is_part_of_it(borrowed: Run, backbon
 
 @pytest.mark.parametrize("part, name", [("spatial", "controlnet_inpaint"), ("semantic", "cross_modal")])
 def test_a_hybrid_knows_what_its_parts_only_sample_with(part: str, name: str) -> None:
-    told = {key.removeprefix(f"{part}.") for key in get("generators", "hybrid").sampling_only if key.startswith(part)}
-    assert told == get("generators", name).sampling_only
+    hybrid, plugin = get("generators", "hybrid"), get("generators", name)
+    for output in ("train", "generate"):
+        of_part = {
+            key.removeprefix(f"{part}."): value
+            for key, value in hybrid.affecting(hybrid.Settings(), output).items()
+            if key.startswith(f"{part}.")
+        }
+        assert of_part == plugin.affecting(plugin.Settings(), output) != {}
 
 
 def plan_of(run: Run, **changes: Any) -> list[PlanLine]:

@@ -72,7 +72,7 @@ class Literal(nn.Module):
         for path, attn in unet.named_modules():
             if type(attn).__name__ == "Attention":
                 name = path.replace(".", "_")
-                parts = [own[name] if name in own else None for own in (branches.exchanges, branches.backdrops)]
+                parts = [own[name] if name in own else None for own in (branches.saims, branches.bcms)]
                 self.layers[name] = LiteralLayer(branches.changes[name], *parts)
                 attn.set_processor(LiteralProcessor(name, self))
 

@@ -19,8 +19,10 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from flawsmith.errors import BackboneError
 from flawsmith.nn import backbone as module
 from flawsmith.nn import builtin, inpaint
+from flawsmith.nn import device as devices
 from flawsmith.nn.attention import SmallAttention
-from flawsmith.nn.backbone import Backbone, pick_device, pick_dtype
+from flawsmith.nn.backbone import Backbone
+from flawsmith.nn.device import pick_device, pick_dtype
 
 WORDS = ["a photo of a scratch", "a photo of a hole"]
 DEFECTS = {
@@ -53,24 +55,26 @@ def test_every_kind_encodes_decodes_embeds_and_predicts(make_backbone, defect):
     assert back.inpaints == told.get("inpaints", True) and back.noise.target == told.get("target", "v_prediction")
     image = normal(2, 3, 64, 64).clamp(-1, 1)
     latent, text = back.encode(image), back.embed(WORDS)
-    assert latent.shape == (2, channels, 8, 8) and text.shape == (2, builtin.TEXT_LENGTH, 32)
+    assert latent.shape == (2, channels, 8, 8) and text.states.shape == (2, builtin.TEXT_LENGTH, 32)
     decoded = back.decode(latent)
     assert decoded.shape == image.shape and decoded.min() >= -1 and decoded.max() <= 1
     said = back.predict(latent, torch.tensor([3, 900]), text, **(conditions(back) if back.inpaints else {}))
     assert said.shape == latent.shape
-    assert {x.dtype for x in (latent, text, decoded, said)} == {torch.float32}
-    assert not any(x.requires_grad for x in (latent, text, decoded, said))
+    assert {x.dtype for x in (latent, text.states, decoded, said)} == {torch.float32}
+    assert not any(x.requires_grad for x in (latent, text.states, decoded, said))
 
 
 def test_half_precision_gives_float32_out_and_nearly_the_same(make_backbone):
     fine, rough = make_backbone(), make_backbone(dtype="bfloat16")
-    assert {p.dtype for m in (rough.vae, rough.unet, rough.text_encoder) for p in m.parameters()} == {torch.bfloat16}
+    assert {p.dtype for m in (rough.vae, rough.unet, *rough.text_encoder.models) for p in m.parameters()} == {
+        torch.bfloat16
+    }
     image, t = normal(1, 3, 64, 64).clamp(-1, 1), torch.tensor([500])
     latents = [b.encode(image) for b in (fine, rough)]
     texts = [b.embed(WORDS[:1]) for b in (fine, rough)]
     given = conditions(fine, 1)
     said = [b.predict(latents[0], t, texts[0], **given) for b in (fine, rough)]
-    for a, b in (latents, texts, said):
+    for a, b in (latents, [text.states for text in texts], said):
         assert b.dtype == torch.float32 and 0 < (a - b).abs().max() < 0.1 * a.abs().max()
 
 
@@ -93,7 +97,7 @@ def test_a_plain_unet_ignores_the_conditions(make_backbone):
 
 
 def test_nothing_of_it_is_trained(backbone):
-    for part in (backbone.vae, backbone.unet, backbone.text_encoder):
+    for part in (backbone.vae, backbone.unet, *backbone.text_encoder.models):
         assert not part.training and not any(p.requires_grad for p in part.parameters())
 
 
@@ -110,7 +114,7 @@ def test_predict_is_the_unets_own_answer(backbone, backbone_folder):
         wanted = unet(
             torch.cat([latent, given["mask"], given["masked"]], 1),
             t,
-            encoder_hidden_states=text,
+            encoder_hidden_states=text.states,
             down_block_additional_residuals=down,
             mid_block_additional_residual=middle,
         ).sample
@@ -131,17 +135,18 @@ def test_gradients_reach_the_residuals_and_nothing_else(backbone):
 
 def test_embed_is_the_encoders_hidden_states_and_each_text_is_encoded_once(make_backbone, monkeypatch):
     back = make_backbone()
-    tokens = back.tokenizer(WORDS, padding="max_length", max_length=builtin.TEXT_LENGTH, return_tensors="pt")
+    (encoder,), (tokenizer,) = back.text_encoder.models, back.text_encoder.tokenizers
+    tokens = tokenizer(WORDS, padding="max_length", max_length=builtin.TEXT_LENGTH, return_tensors="pt")
     with torch.no_grad():
-        wanted = back.text_encoder(tokens.input_ids).last_hidden_state
+        wanted = encoder(tokens.input_ids).last_hidden_state
     calls: list[int] = []
-    back.text_encoder.register_forward_pre_hook(lambda m, args: calls.append(len(args[0])))
-    torch.testing.assert_close(back.embed(WORDS), wanted)
-    repeated = back.embed([WORDS[1], WORDS[0], WORDS[1], ""])
+    encoder.register_forward_pre_hook(lambda m, args: calls.append(len(args[0])))
+    torch.testing.assert_close(back.embed(WORDS).states, wanted)
+    repeated = back.embed([WORDS[1], WORDS[0], WORDS[1], ""]).states
     assert calls == [2, 1]
-    assert torch.equal(repeated[0], repeated[2]) and torch.equal(repeated[1], back.embed(WORDS)[0])
+    assert torch.equal(repeated[0], repeated[2]) and torch.equal(repeated[1], back.embed(WORDS).states[0])
     assert not torch.equal(repeated[3], repeated[0])
-    long = back.embed(["scratch " * 200])
+    long = back.embed(["scratch " * 200]).states
     assert long.shape == (1, builtin.TEXT_LENGTH, 32) and long.isfinite().all()
 
 
@@ -202,7 +207,7 @@ def test_saved_and_loaded_it_is_the_same(backbone, backbone_folder):
     assert again.fingerprint == backbone.fingerprint and again.name == str(backbone_folder)
     assert again.noise.config["prediction_type"] == "v_prediction"
     assert torch.equal(again.noise.alphas, backbone.noise.alphas)
-    assert torch.equal(again.embed(WORDS), backbone.embed(WORDS))
+    assert torch.equal(again.embed(WORDS).states, backbone.embed(WORDS).states)
     image, latent = normal(1, 3, 64, 64).clamp(-1, 1), normal(1, 16, 8, 8)
     assert torch.equal(again.encode(image), backbone.encode(image))
     assert torch.equal(again.decode(latent), backbone.decode(latent))
@@ -231,7 +236,7 @@ def test_the_fingerprint_is_the_hash_of_the_files_whoever_reads_them(backbone, b
         for file in (backbone_folder / part).glob("*.safetensors"):
             found |= {f"{part}.{name}": value for name, value in load_file(file).items()}
     # transformers leaves its wrapper's prefix out of the file
-    state = {f"text_encoder.{n}" for n in backbone.text_encoder.state_dict()}
+    state = {f"text_encoder.{n}" for n in backbone.text_encoder.models[0].state_dict()}
     if not state <= set(found):
         found = {n.replace("text_encoder.text_model.", "text_encoder."): v for n, v in found.items()}
     digest = hashlib.sha256()
@@ -254,9 +259,9 @@ def test_the_fingerprint_names_the_weights_not_their_storage(backbone, backbone_
 def test_the_fingerprint_of_changed_weights_is_another(make_backbone, part):
     back = make_backbone()
     with torch.no_grad():
-        first = next(getattr(back, part).parameters())
+        first = next(back._parts()[part].parameters())
         first[(0,) * first.ndim] += 1e-3
-    changed = Backbone(back.vae, back.text_encoder, back.tokenizer, back.unet, back.noise.config, device="cpu")
+    changed = Backbone(back.vae, back.text_encoder, back.unet, back.noise.config, device="cpu")
     assert changed.fingerprint != back.fingerprint
 
 
@@ -316,7 +321,8 @@ def same_weights(make_backbone: Callable[..., Any]) -> tuple[Backbone, Any]:
     """A 9-channel KL backbone with a woken ControlNet, and diffusers' pipeline of fresh modules with its weights."""
     from diffusers import ControlNetModel, StableDiffusionControlNetInpaintPipeline
 
-    from flawsmith.generators.controlnet_inpaint import ControlNetInpaint, Settings
+    from flawsmith.generators.controlnet_inpaint import ControlNetInpaint
+    from flawsmith.generators.controlnet_inpaint import ControlNetInpaintSettings as Settings
 
     back = make_backbone(kl=True)
     with torch.no_grad():  # the pipeline samples the posterior; without variance that is its mean
@@ -336,8 +342,8 @@ def same_weights(make_backbone: Callable[..., Any]) -> tuple[Backbone, Any]:
     with module.quiet():
         pipeline = StableDiffusionControlNetInpaintPipeline(
             vae=fresh(AutoencoderKL, back.vae),
-            text_encoder=copy.deepcopy(back.text_encoder),
-            tokenizer=back.tokenizer,
+            text_encoder=copy.deepcopy(back.text_encoder.models[0]),
+            tokenizer=back.text_encoder.tokenizers[0],
             unet=fresh(UNet2DConditionModel, back.unet),
             controlnet=fresh(ControlNetModel, generator.control.net),
             scheduler=DDIMScheduler.from_config({**back.noise.config, "timestep_spacing": "trailing"}),
@@ -362,7 +368,7 @@ def cells_only(count: int) -> Tensor:
 def test_sampling_equals_diffusers_pipeline(same_weights, monkeypatch, guidance, sampler):
     from diffusers import DPMSolverMultistepScheduler
 
-    from flawsmith.generators.controlnet_inpaint import Settings
+    from flawsmith.generators.controlnet_inpaint import ControlNetInpaintSettings as Settings
     from flawsmith.nn.diffusion import stacked_noise
     from flawsmith.types import Condition
 
@@ -490,7 +496,7 @@ def test_an_autoencoder_of_another_class(backbone_folder, tmp_path):
 def test_channels_that_fit_neither_form(make_backbone):
     plain, deep = make_backbone(kl=True), make_backbone()
     with pytest.raises(BackboneError, match=r"takes 9 channels; with 16 latent channels it should be 16 .* or 33"):
-        Backbone(deep.vae, deep.text_encoder, deep.tokenizer, plain.unet, builtin.SCHEDULER, name="mixed", device="cpu")
+        Backbone(deep.vae, deep.text_encoder, plain.unet, builtin.SCHEDULER, name="mixed", device="cpu")
 
 
 def test_a_missing_built_in_says_how_to_make_one(monkeypatch, tmp_path):
@@ -510,7 +516,7 @@ def test_devices_and_precisions_that_are_there(monkeypatch):
     assert pick_device("cpu") == cpu and pick_device("auto").type in ("cpu", "cuda", "mps")
     assert pick_dtype("float16", cpu) == torch.float16 and pick_dtype("bfloat16", cpu) == torch.bfloat16
     for gains, wanted in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(module, "gains_from_bfloat16", lambda gains=gains: gains)
+        monkeypatch.setattr(devices, "gains_from_bfloat16", lambda gains=gains: gains)
         assert pick_dtype("auto", cpu) == wanted
     assert pick_dtype("auto", torch.device("mps")) == torch.float32
 

@@ -172,7 +172,7 @@ def test_it_goes_on_from_a_backbone_whose_autoencoder_and_words_stay(trained, tm
     assert then.keys() == now.keys() and str(trained[0]).encode() not in b"".join(now.values())
     changed = {name for name in now if name.endswith(".safetensors") and now[name] != then[name]}
     assert changed == {"unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"}
-    assert made.tokenizer.get_vocab() == begun.tokenizer.get_vocab()
+    assert made.text_encoder.tokenizers[0].get_vocab() == begun.text_encoder.tokenizers[0].get_vocab()
     for name, value in made.unet.state_dict().items():
         # A rate of 1e-5 moves no weight far in three steps; a fresh start would be somewhere else.
         torch.testing.assert_close(value.float(), begun.unet.state_dict()[name].float(), rtol=0.02, atol=2e-3)
@@ -235,7 +235,7 @@ def test_each_turn_has_windows_of_its_own_and_the_same_on_any_number_of_processe
     for alone, pooled in ((made[0], made[2]), (made[1], made[3])):
         assert sum(len(part.image) for part in alone) == 8
         for a, b in zip(alone, pooled, strict=True):
-            assert np.array_equal(a.image, b.image) and np.array_equal(a.mask, b.mask) and a.words == b.words
+            assert np.array_equal(a.image, b.image) and np.array_equal(a.mask, b.mask) and a.captions == b.captions
     assert not np.array_equal(made[0][0].image, made[1][0].image)
 
 
@@ -244,7 +244,7 @@ def test_windows_show_damage_under_its_mask_whole_windows_and_sound_under_borrow
     seen = windows_of(sources, 200, 64, (3,))
     assert seen.image.shape == (200, 64, 64, 3) and seen.image.dtype == np.uint8 and seen.mask.dtype == bool
     share = seen.mask.mean((1, 2))
-    normal = np.array([" normal " in words for words in seen.words])
+    normal = np.array([" sound " in words for words in seen.captions])
     assert seen.mask.any((1, 2)).all() and 0.15 < normal.mean() < 0.35 and 0.03 < (share == 1).mean() < 0.2
     assert not (share[normal] == 1).any()
 

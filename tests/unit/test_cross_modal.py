@@ -68,7 +68,7 @@ def test_it_needs_no_reference(backbone: Any) -> None:
 
 
 def test_dropout_silences_reference_words_or_both(backbone: Any) -> None:
-    """With every sample's reference dropped, what the reader saw cannot change the loss; likewise the words."""
+    """With every sample's reference dropped, what the CSM read cannot change the loss; likewise the words."""
     seen = CrossModal(backbone, CrossModal.Settings()).encode(example_batch(backbone.size))
 
     def loss(name: str, **settings: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,7 +77,7 @@ def test_dropout_silences_reference_words_or_both(backbone: Any) -> None:
         return tuple(generator.loss(x, torch.Generator().manual_seed(0)).detach() for x in (seen, changed))  # type: ignore[return-value]
 
     none = {"image_dropout": 0.0, "text_dropout": 0.0, "both_dropout": 0.0}
-    for name, own in (("seen", "image_dropout"), ("text", "text_dropout")):
+    for name, own in (("feature", "image_dropout"), ("text", "text_dropout")):
         assert not torch.equal(*loss(name, **none))
         assert torch.equal(*loss(name, **{**none, own: 1.0}))
         assert torch.equal(*loss(name, **{**none, "both_dropout": 1.0}))
@@ -86,14 +86,14 @@ def test_dropout_silences_reference_words_or_both(backbone: Any) -> None:
 def test_the_empty_mask_is_read_too(backbone: Any) -> None:
     batch = example_batch(backbone.size)
     seen = CrossModal(backbone, CrossModal.Settings()).encode(replace(batch, mask=torch.zeros_like(batch.mask)))
-    assert torch.isfinite(seen["seen"]).all()
+    assert torch.isfinite(seen["feature"]).all()
 
 
-def test_weights_of_another_reader_are_refused(backbone: Any, tmp_path: Path) -> None:
+def test_weights_of_another_csm_are_refused(backbone: Any, tmp_path: Path) -> None:
     generator = CrossModal(backbone, CrossModal.Settings())
-    generator.adapter.reader[0] += 1
+    generator.sga.reader[0] += 1
     generator.save(tmp_path)
-    with pytest.raises(RunError, match="was trained with the reader"):
+    with pytest.raises(RunError, match="was trained with the CSM"):
         CrossModal.load(tmp_path, backbone)
 
 
@@ -131,7 +131,7 @@ def test_the_parts_of_hybrid_are_trained_apart(backbone: Any) -> None:
 
 def test_hybrid_takes_parts_that_were_trained_before(backbone: Any, tmp_path: Path) -> None:
     settings = {}
-    for name, key in (("controlnet_inpaint", "controlnet"), ("cross_modal", "adapter")):
+    for name, key in (("controlnet_inpaint", "controlnet"), ("cross_modal", "sga")):
         plugin = registry.get("generators", name)
         part = plugin(backbone, plugin.Settings())
         seen = part.encode(example_batch(backbone.size))

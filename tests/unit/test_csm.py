@@ -1,4 +1,4 @@
-"""The readers: BLIP-2's token path against transformers' own, ASEA against a plain loop, what is cached."""
+"""The CSMs: BLIP-2's token path against transformers' own, ASEA against a plain loop, what is cached."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from flawsmith.errors import BackboneError
-from flawsmith.nn.methods.asea import ASEA, ReadOnce, pooled, read, share
-from flawsmith.nn.methods.csm import CSM, BuiltinCSM, load_reader
+from flawsmith.nn.methods.asea import ASEA, FeatureMemory, features, pooled, share
+from flawsmith.nn.methods.csm import CSM, BuiltinCSM, load_csm
 
 TEXTS = ["a photo of a crack", "a photo of a dark hole on steel", "a photo of a crack"]
 
@@ -50,8 +50,8 @@ def blip2(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
 
 
 @pytest.fixture(scope="module")
-def reader(blip2: tuple[Any, Path]) -> CSM:
-    return load_reader(str(blip2[1]))
+def csm(blip2: tuple[Any, Path]) -> CSM:
+    return load_csm(str(blip2[1]))
 
 
 def pictures(side: int = 56) -> tuple[Tensor, Tensor]:
@@ -64,7 +64,7 @@ def pictures(side: int = 56) -> tuple[Tensor, Tensor]:
     return image, mask
 
 
-def test_the_token_path_is_transformers_own(blip2: tuple[Any, Path], reader: CSM) -> None:
+def test_the_token_path_is_transformers_own(blip2: tuple[Any, Path], csm: CSM) -> None:
     """The image-text matching head, fed with our queries, says what transformers' own forward pass says."""
     from transformers import BertTokenizer
 
@@ -80,52 +80,52 @@ def test_the_token_path_is_transformers_own(blip2: tuple[Any, Path], reader: CSM
             attention_mask=coded.attention_mask,
             use_image_text_matching_head=True,
         ).logits_per_image
-        queries, attention = reader.look(reader.tokens(image), reader.words(TEXTS))
+        queries, attention = csm.query_picture(csm.tokens(image), csm.words(TEXTS))
         ours = model.itm_head(queries).mean(1)
-    assert queries.shape == (3, 6, 32) and attention.shape == (3, 16) and reader.grid == 4
+    assert queries.shape == (3, 6, 32) and attention.shape == (3, 16) and csm.grid == 4
     assert torch.allclose(ours, theirs, atol=1e-5)
     # The class token has a share of the attention, which is left out: what remains is less than all of it.
     assert bool((attention.sum(1) < 1).all()) and float(attention.min()) >= 0
-    other = reader.look(reader.tokens(image), reader.words([TEXTS[1], TEXTS[0], TEXTS[2]]))[0]
+    other = csm.query_picture(csm.tokens(image), csm.words([TEXTS[1], TEXTS[0], TEXTS[2]]))[0]
     assert not torch.allclose(other[0], queries[0], atol=1e-3), "the words do not reach the queries"
 
 
-def test_asea_moves_the_attention_onto_the_damage(reader: CSM) -> None:
+def test_asea_moves_the_attention_onto_the_damage(csm: CSM) -> None:
     image, mask = pictures()
     stream = torch.get_rng_state()
-    plain, moved = (read(reader, image, TEXTS, mask, ASEA(steps=steps)) for steps in (0, 5))
+    plain, moved = (features(csm, image, TEXTS, mask, ASEA(steps=steps)) for steps in (0, 5))
     assert torch.equal(moved.before, plain.after)
     assert bool((moved.after[:2] > moved.before[:2] + 0.01).all())
     assert bool(torch.isfinite(moved.queries).all())
     assert torch.equal(moved.queries[2], plain.queries[2]), "an empty mask: the feature without ASEA"
-    nothing = read(reader, image, TEXTS, torch.zeros_like(mask), ASEA())
+    nothing = features(csm, image, TEXTS, torch.zeros_like(mask), ASEA())
     assert torch.equal(nothing.queries, plain.queries)
     assert torch.equal(torch.get_rng_state(), stream)
     assert moved.vector.shape == (3, 32) and not moved.vector.requires_grad
 
 
-def test_asea_is_adam_on_the_papers_loss(reader: CSM) -> None:
+def test_asea_is_adam_on_the_papers_loss(csm: CSM) -> None:
     """Written out for one picture, with Adam's formulas, from the paper's constants."""
     image, mask = pictures()
     image, mask, text = image[1:2], mask[1:2], TEXTS[1:2]
-    words, tokens = reader.words(text), reader.tokens(image)
-    where = pooled(mask, reader.grid).flatten(1)
+    words, tokens = csm.words(text), csm.tokens(image)
+    where = pooled(mask, csm.grid).flatten(1)
     prompt, first, second = (torch.zeros_like(tokens) for _ in range(3))
     for step in range(1, 6):
         prompt = prompt.detach().requires_grad_(True)
-        paid = reader.look(tokens + prompt, words)[1]
+        paid = csm.query_picture(tokens + prompt, words)[1]
         (gradient,) = torch.autograd.grad((1 - (paid * where).sum() / paid.sum()) ** 2, prompt)
         first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
         prompt = prompt.detach() - 0.1 * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
-    expected = reader.look(tokens + prompt, words)[0].mean(1)
-    assert torch.allclose(read(reader, image, text, mask, ASEA()).vector, expected, atol=1e-4)
+    expected = csm.query_picture(tokens + prompt, words)[0].mean(1)
+    assert torch.allclose(features(csm, image, text, mask, ASEA()).vector, expected, atol=1e-4)
 
 
-def test_parity_reads_before_the_last_update(reader: CSM) -> None:
+def test_parity_reads_before_the_last_update(csm: CSM) -> None:
     image, mask = pictures()
-    early = read(reader, image, TEXTS, mask, ASEA(steps=5, parity=True))
-    assert torch.equal(early.queries, read(reader, image, TEXTS, mask, ASEA(steps=4)).queries)
-    assert not torch.equal(early.queries, read(reader, image, TEXTS, mask, ASEA(steps=5)).queries)
+    early = features(csm, image, TEXTS, mask, ASEA(steps=5, parity=True))
+    assert torch.equal(early.queries, features(csm, image, TEXTS, mask, ASEA(steps=4)).queries)
+    assert not torch.equal(early.queries, features(csm, image, TEXTS, mask, ASEA(steps=5)).queries)
 
 
 def test_a_hairline_does_not_vanish() -> None:
@@ -138,12 +138,12 @@ def test_a_hairline_does_not_vanish() -> None:
     assert torch.allclose(share(torch.full((1, 256), 1 / 256), where), where.mean((1, 2)))
 
 
-def test_each_reference_is_read_once(reader: CSM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_reference_is_read_once(csm: CSM, monkeypatch: pytest.MonkeyPatch) -> None:
     image, mask = pictures()
     calls: list[int] = []
-    look = reader.tokens
-    monkeypatch.setattr(reader, "tokens", lambda x: (calls.append(len(x)), look(x))[1])
-    once = ReadOnce(reader)
+    look = csm.tokens
+    monkeypatch.setattr(csm, "tokens", lambda x: (calls.append(len(x)), look(x))[1])
+    once = FeatureMemory(csm)
     first = once.vectors(image, TEXTS, mask, ASEA())
     assert calls == [1, 1, 1] and torch.equal(once.vectors(image, TEXTS, mask, ASEA()), first) and len(calls) == 3
     assert torch.equal(once.vectors(image[1:2], TEXTS[1:2], mask[1:2], ASEA())[0], first[1]), "company does not matter"
@@ -159,18 +159,18 @@ def test_each_reference_is_read_once(reader: CSM, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("source", ["no/such/folder", "Salesforce/blip2-itm-vit-g"])
-def test_no_reader_there(source: str) -> None:
+def test_no_csm_there(source: str) -> None:
     with pytest.raises(BackboneError, match="no such folder, and asking a hub is off"):
-        load_reader(source)
+        load_csm(source)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(BackboneError, match="cannot be loaded"):
-        load_reader(str(tmp_path))
+        load_csm(str(tmp_path))
     (tmp_path / "reader.json").write_text("{}")
-    with pytest.raises(BackboneError, match="holds no reader"):
-        load_reader(str(tmp_path))
+    with pytest.raises(BackboneError, match="holds no CSM"):
+        load_csm(str(tmp_path))
 
 
 def test_a_blip2_that_takes_no_words_is_refused(blip2: tuple[Any, Path]) -> None:
@@ -183,28 +183,32 @@ def test_a_blip2_that_takes_no_words_is_refused(blip2: tuple[Any, Path]) -> None
         Blip2CSM(deaf, None)
 
 
-def test_the_builtin_reader_survives_saving(backbone: Any, tmp_path: Path) -> None:
+def test_the_builtin_csm_survives_saving(backbone: Any, tmp_path: Path) -> None:
     """Whatever the text encoder's width: this one is 32 wide."""
-    made = BuiltinCSM(backbone.text_encoder, backbone.tokenizer, width=32, layers=2, queries=4)
+    made = BuiltinCSM(
+        backbone.text_encoder.models[0], backbone.text_encoder.tokenizers[0], width=32, layers=2, queries=4
+    )
     made.save(tmp_path)
     one, two = (BuiltinCSM.load(tmp_path).eval() for _ in range(2))
     assert one.fingerprint == two.fingerprint and len(one.fingerprint) == 12
     image, mask = pictures(64)
-    first, second = (read(r, image, TEXTS, mask, ASEA()) for r in (one, two))
+    first, second = (features(r, image, TEXTS, mask, ASEA()) for r in (one, two))
     assert torch.equal(first.queries, second.queries) and first.queries.shape == (3, 4, 32)
-    assert not [name for name, _ in one.named_parameters() if "network" in name], "the extractor is not the reader's"
+    assert not [name for name, _ in one.named_parameters() if "network" in name], "the extractor is not the CSM's"
 
 
 def test_padding_is_not_read(backbone: Any) -> None:
-    reader = BuiltinCSM(backbone.text_encoder, backbone.tokenizer, width=32, layers=2, queries=4)
-    _, mask = reader.states(["crack", "a photo of a crack"])
+    csm = BuiltinCSM(
+        backbone.text_encoder.models[0], backbone.text_encoder.tokenizers[0], width=32, layers=2, queries=4
+    )
+    _, mask = csm.states(["crack", "a photo of a crack"])
     assert mask[0].sum() == 3 and mask[1].sum() == 7, "start, words and one end"
 
 
-def test_the_shipped_reader_is_there() -> None:
-    reader = load_reader()
-    assert isinstance(reader, BuiltinCSM) and reader.width == 128 and reader is load_reader()
-    assert not any(parameter.requires_grad for parameter in reader.parameters())
+def test_the_shipped_csm_is_there() -> None:
+    csm = load_csm()
+    assert isinstance(csm, BuiltinCSM) and csm.width == 128 and csm is load_csm()
+    assert not any(parameter.requires_grad for parameter in csm.parameters())
     image, mask = pictures(64)
-    moved = read(reader, image, TEXTS, mask, ASEA())
+    moved = features(csm, image, TEXTS, mask, ASEA())
     assert bool((moved.after[:2] > moved.before[:2]).all()) and bool(torch.isfinite(moved.queries).all())

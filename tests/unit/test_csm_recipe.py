@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flawsmith.nn.methods.csm import BuiltinCSM
-from flawsmith.recipes.csm import Recipe, Shown, _numbers, _true, make_reader
+from flawsmith.recipes.csm import Caption, Recipe, _numbers, _true, make_csm
 
 RECIPE = Recipe(pictures=10, picture_size=64, views=1, portion=5, steps=3, batch=6, cells=32, save_every=1)
 
@@ -17,10 +17,10 @@ RECIPE = Recipe(pictures=10, picture_size=64, views=1, portion=5, steps=3, batch
 def test_stopped_and_gone_on_it_is_the_same(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     whole, halved = tmp_path / "whole", tmp_path / "halved"
-    measured = make_reader(whole, RECIPE)
+    measured = make_csm(whole, RECIPE)
     assert measured is not None
-    assert make_reader(halved, RECIPE, seconds=0) is None, "it stops at the first chance"
-    assert make_reader(halved, RECIPE) == measured
+    assert make_csm(halved, RECIPE, seconds=0) is None, "it stops at the first chance"
+    assert make_csm(halved, RECIPE) == measured
     assert BuiltinCSM.load(whole).fingerprint == BuiltinCSM.load(halved).fingerprint
     assert measured["held_out"]["windows"] == 1
     assert json.loads((whole / "measured.json").read_text()) == measured
@@ -31,9 +31,9 @@ def test_stopped_and_gone_on_it_is_the_same(tmp_path: Path) -> None:
 def test_a_text_is_true_of_all_that_it_describes() -> None:
     """A short phrase is true of every picture of its defect type; a whole caption of those that it describes."""
     shown = [
-        Shown("crack", "steel", "a small crack on steel"),
-        Shown("crack", "wood", "a large crack on wood"),
-        Shown("hole", "wood", "a hole in wood"),
+        Caption("crack", "steel", "a small crack on steel"),
+        Caption("crack", "wood", "a large crack on wood"),
+        Caption("hole", "wood", "a hole in wood"),
     ]
     facts = _numbers(shown)
     expected = {0: [[1, 1, 0], [1, 1, 0], [0, 0, 1]], 1: [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}
@@ -45,5 +45,5 @@ def test_a_text_is_true_of_all_that_it_describes() -> None:
 
 @pytest.mark.parametrize("defect", ["", "crack"])
 def test_what_is_said_of_a_window(defect: str) -> None:
-    texts = Shown(defect, "steel", "the whole").texts()
-    assert texts[2] == "the whole" and "steel" in texts[1] and ("crack" if defect else "normal") in texts[0]
+    texts = Caption(defect, "steel", "the whole").texts()
+    assert texts[2] == "the whole" and "steel" in texts[1] and ("crack" if defect else "sound") in texts[0]

@@ -51,7 +51,7 @@ def test_truth_is_what_diffusers_trains_on(config):
     ours, theirs = Noise(config), DDIMScheduler(**config)
     latent, fresh, t = normal(4, *SHAPE), normal(4, *SHAPE, seed=1), torch.tensor([0, 1, 500, 999])
     wanted = {"epsilon": fresh, "sample": latent, "v_prediction": theirs.get_velocity(latent, fresh, t)}
-    torch.testing.assert_close(ours.truth(latent, fresh, t), wanted[ours.target], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(ours.target_of(latent, fresh, t), wanted[ours.target], rtol=1e-6, atol=1e-6)
 
 
 def test_clean_undoes_add_and_agrees_with_diffusers(config):
@@ -61,7 +61,7 @@ def test_clean_undoes_add_and_agrees_with_diffusers(config):
     for step in (1, 400, 900):
         t = torch.tensor([step])
         noisy = ours.add(latent, fresh, t)
-        found = ours.clean(noisy, ours.truth(latent, fresh, t), t)
+        found = ours.clean(noisy, ours.target_of(latent, fresh, t), t)
         torch.testing.assert_close(found, latent, rtol=1e-3, atol=1e-4)
         said = mixer(noisy, t)
         origin = theirs.step(said, step, noisy).pred_original_sample
@@ -72,7 +72,7 @@ def test_zero_terminal_snr_ends_in_pure_noise_and_is_still_clean():
     noise = Noise(SCHEDULES["zero terminal snr"])
     latent, fresh, last = normal(1, *SHAPE), normal(1, *SHAPE, seed=1), torch.tensor([999])
     torch.testing.assert_close(noise.add(latent, fresh, last), fresh, atol=1e-5, rtol=0)
-    torch.testing.assert_close(noise.truth(latent, fresh, last), -latent, atol=1e-5, rtol=0)
+    torch.testing.assert_close(noise.target_of(latent, fresh, last), -latent, atol=1e-5, rtol=0)
     torch.testing.assert_close(noise.clean(fresh, -latent, last), latent, atol=1e-5, rtol=0)
     plain = Noise(SCHEDULES["v_prediction"])
     assert plain.alphas[-1] > 1e-3 > noise.alphas[-1] >= 0
@@ -136,7 +136,7 @@ def test_a_network_that_knows_the_answer_reaches_it(defect, name):
     def oracle(latent: Tensor, t: Tensor) -> Tensor:
         alpha = noise.alphas[t].view(-1, 1, 1, 1)
         fresh = (latent - alpha.sqrt() * answer) / (1 - alpha).sqrt()
-        return noise.truth(answer, fresh, t)
+        return noise.target_of(answer, fresh, t)
 
     # Five steps divide the schedule: otherwise diffusers' DDIM, for which the step before is t - 1000 // steps, may
     # stop at t = 0 instead of at the clean latent.

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from flawsmith.errors import ConfigError, RunError
-from flawsmith.generators.dual_branch import DualBranch, Settings
+from flawsmith.generators.dual_branch import DualBranch
+from flawsmith.generators.dual_branch import DualBranchSettings as Settings
 from flawsmith.nn.diffusion import Noise
 from flawsmith.nn.inpaint import filled
 from flawsmith.nn.weights import load_tensors
@@ -90,11 +91,11 @@ def test_the_loss_is_the_formula(backbone: Any) -> None:
         said = backbone.predict(
             backbone.noise.add(clean, eps, t),
             t,
-            backbone.embed([word]).expand(4, -1, -1),
+            backbone.embed([word] * 4),
             mask=torch.ones(4, 1, *clean.shape[2:]),
             masked=grey,
         )
-        total += (said - backbone.noise.truth(clean, eps, t)).square().flatten(1).mean(1) / 2
+        total += (said - backbone.noise.target_of(clean, eps, t)).square().flatten(1).mean(1) / 2
     torch.testing.assert_close(generator.loss(seen, torch.Generator().manual_seed(3)), total, rtol=1e-4, atol=1e-5)
 
 
@@ -105,26 +106,26 @@ def test_sound_views_teach_grey_and_the_threshold_ignores_them(backbone: Any) ->
     seen, grey = generator.encode(mixed), backbone.encode(torch.zeros(1, 3, backbone.size, backbone.size))
     torch.testing.assert_close(seen["alone"][2:], grey.expand(2, -1, -1, -1))
     assert float((seen["alone"][:2] - grey).abs().max()) > 1e-3
-    before = float(generator.drawn.cell)
+    before = float(generator.mask_threshold.cell)
     list(generator.calibrate(seen))
     alone = DualBranch(backbone, Settings())
     list(alone.calibrate(seen.rows(torch.tensor([0, 1]))))
-    assert float(generator.drawn.cell) == float(alone.drawn.cell) != before
+    assert float(generator.mask_threshold.cell) == float(alone.mask_threshold.cell) != before
     list(generator.calibrate(generator.encode(replace(shots, defect=("",) * 4))))  # no damage at all: it stays
-    assert float(generator.drawn.cell) == float(alone.drawn.cell)
+    assert float(generator.mask_threshold.cell) == float(alone.mask_threshold.cell)
 
 
 def test_a_sample_is_the_same_on_the_slow_path(backbone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Folding, merging and reuse of the words' keys change the result by rounding alone."""
     generator = shaken(DualBranch(backbone, Settings(bcm="scaled", out="whole")))
     fast = generator.sample(ask(backbone), [1, 2, 3], steps=3, guidance=2.0)
-    honest = generator._predict
+    honest = generator.unet._run
 
-    def slow(noisy: Tensor, t: Tensor, text: Tensor, now: Any, *, folded: bool) -> Tensor:
-        now.words = None
+    def slow(noisy: Tensor, t: Tensor, text: Any, now: Any, *, folded: bool) -> Tensor:
+        now.text = None
         return honest(noisy, t, text, now, folded=False)
 
-    monkeypatch.setattr(generator, "_predict", slow)
+    monkeypatch.setattr(generator.unet, "_run", slow)
     plain = generator.sample(ask(backbone), [1, 2, 3], steps=3, guidance=2.0)
     assert float((fast.image - plain.image).abs().mean()) < 1e-3 and fast.whole and fast.base is None
     assert float((fast.image - ask(backbone).normal).abs().mean()) > 1e-2
@@ -139,19 +140,19 @@ def test_training_changes_what_is_sampled(backbone: Any) -> None:
 
 
 def test_one_background_is_passed_once(backbone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows with the same photograph share BCM's pass, the wordless half too; the paper's form has a row each."""
+    """Rows with one photograph share BCM's pass, those with dropped text too; the paper's form has a row each."""
     asked = ask(backbone, 4)
     asked = replace(asked, normal=asked.normal[[0, 0, 0, 1]])
     counts: dict[str, list[int]] = {}
     for bcm in ("scaled", "paper"):
         generator = shaken(DualBranch(backbone, Settings(bcm=bcm)))
-        honest = generator._background
+        honest = generator.unet.hidden_of
 
         def counted(veiled: Tensor, *args: Any, _honest: Any = honest, _bcm: str = bcm, **named: Any) -> Any:
             counts.setdefault(_bcm, []).append(len(veiled))
             return _honest(veiled, *args, **named)
 
-        monkeypatch.setattr(generator, "_background", counted)
+        monkeypatch.setattr(generator.unet, "hidden_of", counted)
         made = generator.sample(asked, [1, 2, 3, 4], steps=2, guidance=2.0)
         # The background matters: another photograph in the same place gives another whole picture.
         other = generator.sample(replace(asked, normal=asked.normal.flip(0)), [1, 2, 3, 4], steps=2, guidance=2.0)
@@ -175,10 +176,10 @@ def test_background_reaches_the_first_branch(backbone: Any) -> None:
 def test_the_unscaled_latent_is_the_papers(backbone: Any) -> None:
     latent = torch.randn(1, 8, 2, 2)
     scale = float(backbone.vae.config.scaling_factor)
-    assert torch.equal(DualBranch(backbone, Settings(bcm="paper"))._ground_latent(latent), latent / scale)
-    assert torch.equal(DualBranch(backbone, Settings(bcm="scaled"))._ground_latent(latent), latent)
+    assert torch.equal(DualBranch(backbone, Settings(bcm="paper")).unet.bcm_latent(latent), latent / scale)
+    assert torch.equal(DualBranch(backbone, Settings(bcm="scaled")).unet.bcm_latent(latent), latent)
     starts = {
-        bcm: {float(b.share.detach()) for b in DualBranch(backbone, Settings(bcm=bcm)).branches.backdrops.values()}
+        bcm: {float(b.share.detach()) for b in DualBranch(backbone, Settings(bcm=bcm)).unet.branches.bcms.values()}
         for bcm in ("paper", "scaled")
     }
     assert starts["paper"] == {0.0} and 0.0 not in starts["scaled"]
@@ -212,7 +213,7 @@ def test_kinds_with_adapters_of_their_own(backbone: Any, tmp_path: Path) -> None
     asked = replace(ask(backbone), defect=("crack", "hole", "hole"), product=("tile",) * 3)
     before = generator.sample(asked, [1, 2, 3], steps=2, guidance=2.0)
     with torch.no_grad():
-        for layer in generator.branches.changes.values():
+        for layer in generator.unet.branches.changes.values():
             layer.query.up[2:4] += 1.0  # the pair of hole
     after = generator.sample(asked, [1, 2, 3], steps=2, guidance=1.0)
     same = DualBranch(backbone, Settings(adapters=["hole", "tile/crack"])).sample(
@@ -253,14 +254,14 @@ def test_filled_knows_nothing_of_the_damage() -> None:
 
 
 @pytest.mark.parametrize("target", ["epsilon", "v_prediction", "sample"])
-def test_saying_undoes_clean(target: str) -> None:
+def test_prediction_of_undoes_clean(target: str) -> None:
     from flawsmith.nn import builtin
 
     noise = Noise({**builtin.SCHEDULER, "prediction_type": target, "rescale_betas_zero_snr": target != "epsilon"})
     rng = torch.Generator().manual_seed(0)
     noisy, said = torch.randn(3, 4, 2, 2, generator=rng), torch.randn(3, 4, 2, 2, generator=rng)
     t = torch.tensor([5, 500, 990])
-    torch.testing.assert_close(noise.saying(noisy, noise.clean(noisy, said, t), t), said, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(noise.prediction_of(noisy, noise.clean(noisy, said, t), t), said, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("wrong", [["crack", "crack"], ["shared"], [""], ["a.b"]])

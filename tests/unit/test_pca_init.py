@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 
 from flawsmith.data import factory
 from flawsmith.nn import builtin
-from flawsmith.nn.pca_init import can_start, start_linear
+from flawsmith.nn.pca_init import can_start, start_from_components
 
 
 def pictures(first: int, count: int) -> torch.Tensor:
@@ -31,7 +31,7 @@ def started() -> tuple[torch.nn.Module, torch.Tensor]:
     vae = builtin.autoencoder(96)
     assert can_start(vae)
     seen = pictures(0, 24)
-    start_linear(vae, seen)
+    start_from_components(vae, seen)
     return vae.eval(), seen
 
 

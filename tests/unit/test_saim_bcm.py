@@ -1,4 +1,4 @@
-"""nn/methods: saim_bcm.py and lora.py: what the fast attention says is what the literal one says, gradients included."""
+"""nn/methods: branches, saim, bcm and lora: the fast attention gives what the literal one gives, gradients included."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn.functional import layer_norm
 
 from flawsmith.nn.backbone import Backbone
+from flawsmith.nn.methods.branches import Branches, Pass
 from flawsmith.nn.methods.lora import LowRank, Rows, adapted_words
-from flawsmith.nn.methods.saim_bcm import SAIM, Branches, Pass
+from flawsmith.nn.methods.saim import SAIM
 from flawsmith.nn.weights import load_modules, save_modules
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -47,7 +48,7 @@ def both(backbone: Backbone, **changes: Any) -> tuple[Backbone, Branches, Any, L
     own = backbone.fork()
     own.unet = copy.deepcopy(backbone.unet).double()
     own.unet.time_proj = RowWise(own.unet.time_proj)
-    settings: dict[str, Any] = {"rank": 4, "exchange": 0, "zero_start": False, "backdrop": 0.3} | changes
+    settings: dict[str, Any] = {"rank": 4, "saim": 0, "zero_start": False, "bcm": 0.3} | changes
     branches = Branches(own.unet, ["a/whole", "a/alone"], **settings)
     randomise(branches)
     branches.double()
@@ -64,7 +65,7 @@ def inputs(backbone: Backbone) -> tuple[Tensor, Tensor, Tensor]:
     """Return a noisy pair latent (2,PAIRS,C,8,8), timesteps (PAIRS,) and words (2,PAIRS,T,D)."""
     rng = torch.Generator().manual_seed(4)
     channels = backbone.unet.config.in_channels
-    words = (2, PAIRS, backbone.text_encoder.config.max_position_embeddings, 32)
+    words = (2, PAIRS, backbone.text_encoder.models[0].config.max_position_embeddings, 32)
     latent, text = torch.randn(2, PAIRS, channels, 8, 8, generator=rng), torch.randn(words, generator=rng)
     precision = next(backbone.unet.parameters()).dtype
     return latent.to(precision), torch.tensor([10, 400, 900]), text.to(precision)
@@ -75,9 +76,9 @@ def ours(own: Backbone, branches: Branches, *, ground: bool, folded: bool = Fals
     seen = None
     if ground:
         seen = {}
-        with branches.passing(Pass(Rows.of([0] * PAIRS), exchange=False, keep=seen), folded=folded):
+        with branches.passing(Pass(Rows.of([0] * PAIRS), saim=False, keep=seen), folded=folded):
             own.unet(latent[0] * 0.5, t, text[0])
-    with branches.passing(Pass(Rows.of([0] * PAIRS + [1] * PAIRS), ground=seen, words={}), folded=folded):
+    with branches.passing(Pass(Rows.of([0] * PAIRS + [1] * PAIRS), background=seen, text={}), folded=folded):
         return own.unet(latent.flatten(0, 1), torch.cat([t, t]), text.flatten(0, 1)).sample.unflatten(0, (2, PAIRS))
 
 
@@ -95,7 +96,7 @@ def theirs(own: Backbone, unet: Any, literal: Literal, *, ground: bool) -> Tenso
 @pytest.mark.parametrize("exchange", [0, 8, None], ids=["full", "narrow", "none"])
 @pytest.mark.parametrize("ground", [False, True], ids=["pair", "background"])
 def test_outputs_and_gradients_are_the_literal_ones(backbone: Backbone, exchange: int | None, ground: bool) -> None:
-    own, branches, unet, literal = both(backbone, exchange=exchange)
+    own, branches, unet, literal = both(backbone, saim=exchange)
     said, told = ours(own, branches, ground=ground), theirs(own, unet, literal, ground=ground)
     torch.testing.assert_close(said, told, rtol=1e-6, atol=1e-8)
     goal = torch.randn(said.shape, generator=torch.Generator().manual_seed(5))
@@ -110,7 +111,7 @@ def test_outputs_and_gradients_are_the_literal_ones(backbone: Backbone, exchange
                 matching.append((mine.down.grad[branch], layer.down[f"{part}{branch}"].grad))
                 matching.append((mine.up.grad[branch], layer.up[f"{part}{branch}"].grad))
         if layer.has_saim:
-            mine = branches.exchanges[name]
+            mine = branches.saims[name]
             pairs = zip(
                 (mine.norm, mine.inner, mine.query, mine.value, mine.out),
                 (layer.norm, layer.t_i, layer.t_q, layer.t_v, layer.t_o),
@@ -122,7 +123,7 @@ def test_outputs_and_gradients_are_the_literal_ones(backbone: Backbone, exchange
             matching.append((mine.key.weight.grad, layer.t_k.weight.grad))
             assert layer.t_k.bias.grad.abs().max() < 1e-6, "the key's bias should cancel"
         if layer.has_bcm and ground:
-            mine = branches.backdrops[name]
+            mine = branches.bcms[name]
             matching.append((mine.share.grad, layer.a.grad))
             layers = zip((mine.inner, mine.outer), layer.mlp, strict=True)
             matching += [
@@ -138,7 +139,7 @@ def test_outputs_and_gradients_are_the_literal_ones(backbone: Backbone, exchange
 
 @pytest.mark.parametrize("exchange", [0, 8, None], ids=["full", "narrow", "none"])
 def test_folded_and_merged_say_the_same(backbone: Backbone, exchange: int | None) -> None:
-    own, branches, *_ = both(backbone, exchange=exchange)
+    own, branches, *_ = both(backbone, saim=exchange)
     with torch.no_grad():
         plain = ours(own, branches, ground=True)
         for merge in (False, True):
@@ -170,7 +171,7 @@ def test_zero_start_is_no_exchange(backbone: Backbone) -> None:
     said = {}
     for exchange in (8, None):
         own = backbone.fork()
-        branches = Branches(own.unet, ["x", "y"], rank=2, exchange=exchange, zero_start=True, backdrop=None)
+        branches = Branches(own.unet, ["x", "y"], rank=2, saim=exchange, zero_start=True, bcm=None)
         said[exchange] = ours(own, branches, ground=False).detach()
     latent, t, text = inputs(backbone)
     plain = backbone.unet(latent.flatten(0, 1), torch.cat([t, t]), text.flatten(0, 1)).sample.unflatten(0, (2, PAIRS))
@@ -181,7 +182,7 @@ def test_zero_start_is_no_exchange(backbone: Backbone) -> None:
 def test_the_branches_hear_each_other(backbone: Backbone) -> None:
     """With SAIM a change of the damage's row changes the picture's; without it, it does not."""
     for exchange in (8, None):
-        own, branches, *_ = both(backbone, exchange=exchange)
+        own, branches, *_ = both(backbone, saim=exchange)
         latent, t, text = inputs(own)
         other = latent.clone()
         other[1] += 1
@@ -221,25 +222,23 @@ def test_adapters_lie_on_disk_by_name(tmp_path: Path) -> None:
 
 
 def test_words_are_adapted_on_shared_storage(backbone: Backbone) -> None:
-    twin, changes = adapted_words(backbone.text_encoder, 2)
+    twin, changes = adapted_words(backbone.text_encoder.models[0], 2)
     ids = backbone.tokens(["a crack", "a hole"])
-    plain = backbone.text_encoder(ids).last_hidden_state
+    plain = backbone.text_encoder.models[0](ids).last_hidden_state
     assert torch.equal(twin(ids).last_hidden_state, plain), "adapters that are zero change nothing"
-    assert len(changes) == 4 * backbone.text_encoder.config.num_hidden_layers
-    storages = {p.data_ptr() for p in backbone.text_encoder.parameters()}
+    assert len(changes) == 4 * backbone.text_encoder.models[0].config.num_hidden_layers
+    storages = {p.data_ptr() for p in backbone.text_encoder.models[0].parameters()}
     assert {p.data_ptr() for p in twin.parameters()} == storages
     randomise(changes)
     said = twin(ids).last_hidden_state
     assert float((said - plain).detach().abs().max()) > 1e-2
     said.sum().backward()
     assert all(p.grad is not None for p in changes.parameters())
-    assert torch.equal(backbone.text_encoder(ids).last_hidden_state, plain)
+    assert torch.equal(backbone.text_encoder.models[0](ids).last_hidden_state, plain)
 
 
 def test_the_global_stream_stays_and_weights_repeat(make_backbone: Callable[..., Any], backbone: Backbone) -> None:
     before = torch.get_rng_state()
-    made = [
-        Branches(backbone.fork().unet, ["x", "y"], rank=2, exchange=4, zero_start=False, backdrop=0.1) for _ in range(2)
-    ]
+    made = [Branches(backbone.fork().unet, ["x", "y"], rank=2, saim=4, zero_start=False, bcm=0.1) for _ in range(2)]
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(a, b) for a, b in zip(*(m.parameters() for m in made), strict=True))

@@ -165,14 +165,20 @@ def parse_overrides(overrides: list[str]) -> dict[str, Any]:
     return table
 
 
-def commented_toml(config: Settings, generator: Settings | None = None) -> str:
+def commented_toml(
+    config: Settings,
+    generator: Settings | None = None,
+    *,
+    note: str = "every key may be left out; what stands here is the default.",
+) -> str:
     """Return a starting file: every field with its help above it and its default as value.
 
     Args:
         config: What to write down.
         generator: The generator's own settings, to be listed too; None = `settings` is left as it is.
+        note: What the first line says of the values.
     """
-    lines = ["# flawsmith: every key may be left out; what stands here is the default.", ""]
+    lines = [f"# flawsmith: {note}", ""]
     plain = [(name, value) for name, value in config if not isinstance(value, Settings)]
     sections = [(name, value) for name, value in config if isinstance(value, Settings)]
     lines += list(_field_lines(config, plain))

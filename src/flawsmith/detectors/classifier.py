@@ -21,7 +21,8 @@ from flawsmith import config
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import DataError
 from flawsmith.interfaces import Detector
-from flawsmith.nn.backbone import cast, gains_from_bfloat16
+from flawsmith.nn.backbone import cast
+from flawsmith.nn.device import gains_from_bfloat16
 from flawsmith.nn.networks.resnet import ResNet34, check_folder
 from flawsmith.types import Prediction
 

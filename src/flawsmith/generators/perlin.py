@@ -1,6 +1,6 @@
 """DRAEM's artificial damage: a Perlin-noise mask filled with foreign texture, half transparent. It needs no shot.
 
-Zavrtanik, Kristan, Skocaj: DRAEM (ICCV 2021). Perlin noise with a random scale a axis (2^0 .. 2^6 cells), turned at
+Zavrtanik, Kristan, Skocaj: DRAEM (ICCV 2021). Perlin noise with a random scale per axis (2^0 .. 2^6 cells), turned at
 random, over 0.5 is the mask; a texture, strongly augmented, shows through it with a random opacity. What differs: the
 mask stays inside the asked mask and is never empty (the threshold sinks until there is something); the paper's texture
 photographs (DTD) are replaced, unless a folder is given, by the window itself, augmented, and by rendered surfaces.
@@ -25,7 +25,7 @@ from flawsmith.interfaces import Generator
 from flawsmith.types import Condition, Generated
 
 _POOL = 6
-"""Renderings a surface: they are kept, since drawing one takes longer than all the rest."""
+"""Renderings per surface: they are kept, since drawing one takes longer than all the rest."""
 
 
 class PerlinSettings(config.Settings):
@@ -138,10 +138,10 @@ def _rendered(surface: str, seed: int) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _files(folder: Path) -> tuple[Path, ...]:
-    found = tuple(sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in images.SUFFIXES))
-    if not found:
+    files = tuple(sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in images.SUFFIXES))
+    if not files:
         raise DataError(f"{folder}: no texture pictures there; give a folder of photographs, or leave `textures` empty")
-    return found
+    return files
 
 
 def _shuffled(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:

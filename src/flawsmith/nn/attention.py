@@ -38,15 +38,25 @@ class SmallAttention:
 def projected(attn: Any, hidden: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return a layer's queries of `hidden` (B,T,C) and keys and values of `context`, each (B,heads,tokens,d)."""
     query, key, value = (
-        project(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+        split_heads(project(x), attn.heads)
         for project, x in ((attn.to_q, hidden), (attn.to_k, context), (attn.to_v, context))
     )
     return query, key, value
 
 
 def gathered(attn: Any, mixed: Tensor) -> Tensor:
-    """Return a layer's output (B,T,C) from what its heads found, (B,heads,T,d)."""
-    return attn.to_out[1](attn.to_out[0](mixed.transpose(1, 2).flatten(2)))
+    """Return a layer's output (B,T,C) of its heads' results (B,heads,T,d)."""
+    return attn.to_out[1](attn.to_out[0](join_heads(mixed)))
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """Return (B,T,C) as (B,heads,T,C/heads)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """Return (B,heads,T,d) as (B,T,heads*d)."""
+    return x.transpose(1, 2).flatten(2)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

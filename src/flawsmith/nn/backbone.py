@@ -1,7 +1,7 @@
 """One frozen diffusion model, from one diffusers folder: encode, decode, embed, predict, fork.
 
-Stable Diffusion 1.x (C-channel UNet), its inpainting form ((2C+1)-channel UNet) and the built-in backbone are told
-apart only in `predict`. Only diffusers' models and schedulers are used, never its pipelines.
+Stable Diffusion 1.x and XL, plain (a UNet of C channels) or inpainting (2C+1 channels), and the built-in backbone are
+told apart here and in `text.py` only. diffusers' models and schedulers are used, never its pipelines.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from flawsmith.errors import BackboneError
 from flawsmith.nn import builtin
 from flawsmith.nn.attention import use_small_attention
 from flawsmith.nn.cpu_kernels import use_plane_norms, use_split_gates
+from flawsmith.nn.device import pick_device, pick_dtype
 from flawsmith.nn.diffusion import Noise
+from flawsmith.nn.text import Text, TextEncoder, family_of, load_whole
 from flawsmith.nn.weights import tensor_hash
 
-_AUTOENCODERS: dict[str, Any] = {defect.__name__: defect for defect in (AutoencoderDC, AutoencoderKL, AutoencoderTiny)}
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_AUTOENCODERS: dict[str, Any] = {one.__name__: one for one in (AutoencoderDC, AutoencoderKL, AutoencoderTiny)}
+_FINGERPRINTS: dict[tuple[tuple[str, int, int], ...], str] = {}
+"""(path, size, time of change) of a folder's weights -> their fingerprint: hashed once in a process."""
 
 
 class Backbone:
@@ -38,37 +40,38 @@ class Backbone:
     def __init__(
         self,
         vae: Any,
-        text_encoder: Any,
-        tokenizer: Any,
+        text_encoder: TextEncoder,
         unet: Any,
         scheduler: dict[str, Any],
         *,
         name: str = "unnamed",
         device: str = "auto",
         dtype: str = "auto",
+        fingerprint: str = "",
     ) -> None:
         self.name = name
         self.device = pick_device(device)
         self.dtype = pick_dtype(dtype, self.device)
-        self.vae, self.text_encoder, self.unet = (_frozen(m, self.device) for m in (vae, text_encoder, unet))
-        self.tokenizer = tokenizer
+        self.vae, self.unet = (_frozen(network, self.device) for network in (vae, unet))
+        self.text_encoder = text_encoder
+        for model in text_encoder.models:
+            _frozen(model, self.device)
         self.noise = Noise(scheduler)
         self.latent_channels = int(vae.config.latent_channels)
         self.inpaints = _inpaints(unet.config.in_channels, self.latent_channels, name)
         self.factor = 2 ** (len(_widths(vae)) - 1)
         self.size = int(unet.config.sample_size) * self.factor
-        self.fingerprint = tensor_hash(
-            {
-                f"{part}.{key}": value
-                for part in ("vae", "text_encoder", "unet")
-                for key, value in getattr(self, part).state_dict().items()
-            }
+        self.fingerprint = fingerprint or tensor_hash(
+            {f"{part}.{key}": tensor for part, net in self._parts().items() for key, tensor in net.state_dict().items()}
         )
-        self._texts: dict[str, Tensor] = {}
+        self._texts: dict[str | None, Text] = {}
+        self._read: dict[tuple[int, ...], Text] = {}
         # Weights are stored in the working precision only after the fingerprint is taken, so that it names the model
         # and not the precision it happens to run in.
-        for module in (self.vae, self.text_encoder, self.unet):
-            cast(module, self.dtype)
+        for network in self._parts().values():
+            cast(network, self.dtype)
+        if self.dtype == torch.float16 and text_encoder.vae_overflows and vae.config.get("force_upcast"):
+            cast(self.vae, torch.float32)
 
     @classmethod
     def load(
@@ -77,7 +80,8 @@ class Backbone:
         """Read a backbone.
 
         Args:
-            source: "builtin", a diffusers folder (vae/, text_encoder/, tokenizer/, unet/, scheduler/), or a hub id.
+            source: "builtin", a diffusers folder (vae/, text_encoder/, tokenizer/, unet/, scheduler/, and for Stable
+                Diffusion XL text_encoder_2/ and tokenizer_2/), or a hub id.
             offline: True = a hub is never asked, also not for a file that is missing.
             device: "auto", "cpu", "cuda", "cuda:1", "mps".
             dtype: "auto", "float32", "bfloat16", "float16".
@@ -92,82 +96,99 @@ class Backbone:
                     f"backbone {str(source)!r}: no such folder, and asking a hub is off; "
                     'name a diffusers folder, "builtin", or set backbone.offline = false'
                 )
-            place: str = str(source)
+            place, fingerprint, stamp = str(source), "", None
         else:
-            place = str(folder)
-            missing = [
-                part
-                for part in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
-                if not (folder / part).is_dir()
-            ]
-            if missing:
-                raise BackboneError(f"{folder}: not a whole diffusers folder; {', '.join(missing)} is missing")
+            place, stamp = str(folder), _weights_of(folder)
+            fingerprint = _FINGERPRINTS.get(stamp, "")
+            _require(folder, ("vae", "text_encoder", "tokenizer", "unet", "scheduler"))
         options: dict[str, Any] = {"local_files_only": offline}
         try:
             with quiet():
                 vae = _autoencoder(place, options)
-                unet = _whole(UNet2DConditionModel, place, "unet", options)
-                text_encoder = _whole(CLIPTextModel, place, "text_encoder", options)
-                tokenizer = CLIPTokenizer.from_pretrained(place, subfolder="tokenizer", **options)
-                from diffusers import DDIMScheduler
-
-                scheduler = DDIMScheduler.load_config(place, subfolder="scheduler", **options)
+                unet = load_whole(UNet2DConditionModel, place, "unet", options)
+                family = family_of(unet.config, str(source))
+                if stamp is not None:
+                    _require(folder, [name for *names, _ in family.parts for name in names])
+                text_encoder = family.load(place, options)
+                scheduler = dict(DDIMScheduler.load_config(place, subfolder="scheduler", **options))
         except BackboneError:
             raise
-        except Exception as error:  # every library below raises its own defect type for a broken file
+        except Exception as error:  # every library below raises its own kind of error for a broken file
             raise BackboneError(f"backbone {str(source)!r}: cannot be loaded: {_first_line(error)}") from error
-        return cls(vae, text_encoder, tokenizer, unet, dict(scheduler), name=str(source), device=device, dtype=dtype)
+        told: dict[str, Any] = {"name": str(source), "device": device, "dtype": dtype, "fingerprint": fingerprint}
+        loaded = cls(vae, text_encoder, unet, scheduler, **told)
+        if stamp is not None:
+            _FINGERPRINTS[stamp] = loaded.fingerprint
+        return loaded
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float16, shard: str = "16MB") -> None:
         """Write a diffusers folder: config.json and safetensors in `dtype` for each part."""
-        with quiet():
-            for part in ("vae", "unet", "text_encoder"):
-                module = copy.deepcopy(getattr(self, part)).cpu()
-                cast(module, dtype, torch.contiguous_format)
-                if part != "text_encoder" and "_name_or_path" in module.config:
-                    module.register_to_config(_name_or_path="")  # else where it was read from is told to the world
-                module.save_pretrained(folder / part, max_shard_size=shard)
-            self.tokenizer.save_pretrained(folder / "tokenizer")
-            self.noise.schedule.save_pretrained(folder / "scheduler")
-        index = {
+        index: dict[str, Any] = {
             "_class_name": "StableDiffusionInpaintPipeline",
-            "vae": ["diffusers", type(self.vae).__name__],
-            "text_encoder": ["transformers", "CLIPTextModel"],
-            "tokenizer": ["transformers", "CLIPTokenizer"],
-            "unet": ["diffusers", "UNet2DConditionModel"],
             "scheduler": ["diffusers", "DDIMScheduler"],
             "safety_checker": [None, None],
             "feature_extractor": [None, None],
             "image_encoder": [None, None],
         }
+        if len(self.text_encoder.parts) > 1:
+            index["_class_name"] = "StableDiffusionXLInpaintPipeline"
+            index["force_zeros_for_empty_prompt"] = getattr(self.text_encoder, "drops_to_zeros", True)
+        with quiet():
+            for part, network in self._parts().items():
+                copied = cast(copy.deepcopy(network).cpu(), dtype, torch.contiguous_format)
+                library = "diffusers" if part in ("vae", "unet") else "transformers"
+                if library == "diffusers" and "_name_or_path" in copied.config:
+                    copied.register_to_config(_name_or_path="")  # else where it was read from is told to the world
+                copied.save_pretrained(folder / part, max_shard_size=shard)
+                index[part] = [library, type(network).__name__]
+            for (_, part, _), tokenizer in zip(self.text_encoder.parts, self.text_encoder.tokenizers, strict=True):
+                tokenizer.save_pretrained(folder / part)
+                index[part] = ["transformers", "CLIPTokenizer"]
+            self.noise.schedule.save_pretrained(folder / "scheduler")
         (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
         """Return latents float32 (B,C,h,w), the posterior's mean, of images float32 (B,3,H,W) RGB in [-1,1]."""
-        seen = self.vae.encode(self._in(image))
-        latent = next((seen[name] for name in ("latent", "latents") if name in seen), None)
-        latent = seen.latent_dist.mean if latent is None else latent
+        out = self.vae.encode(self._in(image, self.vae))
+        latent = next((out[name] for name in ("latent", "latents") if name in out), None)
+        latent = out.latent_dist.mean if latent is None else latent
         return (latent.float() - self._shift()) * float(self.vae.config.scaling_factor)
 
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
         """Return images float32 (B,3,H,W) RGB in [-1,1] of latents (B,C,h,w)."""
         plain = latent.float() / float(self.vae.config.scaling_factor) + self._shift()
-        return self.vae.decode(self._in(plain)).sample.float().clamp(-1, 1)
+        return self.vae.decode(self._in(plain, self.vae)).sample.float().clamp(-1, 1)
 
     @torch.no_grad()
-    def embed(self, texts: Sequence[str]) -> Tensor:
-        """Return text float32 (B,T,D); each distinct text is encoded once in the backbone's life."""
-        fresh = [text for text in dict.fromkeys(texts) if text not in self._texts]
-        if fresh:
-            states = self.text_encoder(self.tokens(fresh).to(self.device)).last_hidden_state.float()
-            self._texts.update(zip(fresh, states, strict=True))
-        return torch.stack([self._texts[text] for text in texts])
+    def embed(self, texts: Sequence[str | None]) -> Text:
+        """Return the text of B phrases, None = dropped text; each distinct one is encoded once."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        if new:
+            text = self.text_encoder.read(self.tokens(new))
+            self._texts.update((phrase, text[row : row + 1]) for row, phrase in enumerate(new))
+        return Text.cat([self._texts[text] for text in texts])
 
-    def tokens(self, texts: Sequence[str]) -> Tensor:
-        """Return the texts' token numbers, int64 (B,T), on the CPU."""
-        return token_numbers(self.tokenizer, self.text_encoder, texts)
+    def tokens(self, texts: Sequence[str | None]) -> Tensor:
+        """Return the phrases as token rows int64 (B,N) on the CPU, for `read`; None = dropped text."""
+        return self.text_encoder.tokens(texts)
+
+    def read(self, tokens: Tensor) -> Text:
+        """Return the text of token rows int64 (B,N), each distinct one encoded once.
+
+        While low-rank changes of the text encoder are trained, nothing is kept, and gradients pass to them.
+        """
+        distinct, rows = tokens.unique(dim=0, return_inverse=True)
+        rows = rows.to(self.device)
+        if self.text_encoder.trained:
+            return self.text_encoder.read(distinct)[rows]
+        keys = [tuple(row.tolist()) for row in distinct]
+        for key, row in zip(keys, distinct, strict=True):
+            if key not in self._read:
+                with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                    self._read[key] = self.text_encoder.read(row[None])
+        return Text.cat([self._read[key] for key in keys])[rows]
 
     def latent_mask(self, mask: Tensor) -> Tensor:
         """Return float32 (B,1,h,w) in {0,1}: a cell is 1 when any of its pixels is.
@@ -176,11 +197,15 @@ class Backbone:
         """
         return nn.functional.max_pool2d(mask.float(), self.factor)
 
+    def pixels(self, latent: Tensor) -> tuple[int, int]:
+        """Return height and width in pixels of the window that a latent (B,C,h,w) stands for."""
+        return latent.shape[-2] * self.factor, latent.shape[-1] * self.factor
+
     def predict(
         self,
         latent: Tensor,
         t: Tensor,
-        text: Tensor,
+        text: Text,
         *,
         mask: Tensor | None = None,
         masked: Tensor | None = None,
@@ -191,86 +216,62 @@ class Backbone:
         Args:
             latent: Noisy latent (B,C,h,w).
             t: int64 (B,).
-            text: (B,T,D).
+            text: B rows.
             mask: (B,1,h,w), 1 = to paint; needed by an inpainting UNet, ignored by a plain one.
             masked: (B,C,h,w), the latent of the picture with the mask greyed out; likewise.
             residuals: A ControlNet's (down blocks, middle block).
         """
-        seen = latent
+        given = latent
         if self.inpaints:
             if mask is None or masked is None:
                 raise ValueError(f"{self.name} is an inpainting backbone: predict needs mask and masked")
-            seen = torch.cat([latent, mask, masked], dim=1)
+            given = torch.cat([latent, mask, masked], dim=1)
         down, middle = residuals if residuals is not None else (None, None)
         return self.unet(
-            self._in(seen),
+            self._in(given, self.unet),
             t,
-            encoder_hidden_states=text.to(self.dtype),
+            **self.text_encoder.arguments(text, self.pixels(latent), self.dtype),
             down_block_additional_residuals=None if down is None else [x.to(self.dtype) for x in down],
             mid_block_additional_residual=None if middle is None else middle.to(self.dtype),
             return_dict=False,
         )[0].float()
+
+    def residuals(
+        self, control: Any, latent: Tensor, t: Tensor, text: Text, hint: Tensor, *, scale: float = 1.0
+    ) -> tuple[Sequence[Tensor], Tensor]:
+        """Return what a ControlNet adds to the UNet's (down blocks, middle block), for `predict`.
+
+        Args:
+            control: A `methods.control.Control` of this backbone's UNet, in whatever precision.
+            latent: Noisy latent (B,C,h,w).
+            t: int64 (B,).
+            text: B rows.
+            hint: float32 (B,3,H,W) in {0,1}, or what `control.embed_hint` returned.
+            scale: Strength of the control.
+        """
+        dtype = next(control.parameters()).dtype
+        given = self.text_encoder.arguments(text, self.pixels(latent), dtype)
+        steered: tuple[Sequence[Tensor], Tensor] = control(latent.to(dtype), t, hint=hint, scale=scale, **given)
+        return steered
 
     def fork(self) -> Backbone:
         """Return a backbone with its own UNet on the same parameter storage, whose attention may be replaced freely."""
         twin = copy.copy(self)
         shared = {id(tensor): tensor for tensor in (*self.unet.parameters(), *self.unet.buffers())}
         twin.unet = copy.deepcopy(self.unet, memo=shared)
-        twin._texts = dict(self._texts)
+        twin._texts, twin._read = dict(self._texts), dict(self._read)
         return twin
 
-    def _in(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
+    def _parts(self) -> dict[str, Any]:
+        """Return the networks by their folders' names."""
+        return {"vae": self.vae, "unet": self.unet, **self.text_encoder.named()}
+
+    def _in(self, tensor: Tensor, network: Any) -> Tensor:
+        dtype = next(network.parameters()).dtype
+        return tensor.to(self.device, dtype).contiguous(memory_format=torch.channels_last)
 
     def _shift(self) -> float:
         return float(getattr(self.vae.config, "shift_factor", None) or 0.0)
-
-
-def token_numbers(tokenizer: Any, text_encoder: Any, texts: Sequence[str]) -> Tensor:
-    """Return int64 (B,T) on the CPU: texts padded and cut to what a text encoder reads."""
-    length = min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings)
-    seen = tokenizer(list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
-    ids: Tensor = seen.input_ids
-    return ids
-
-
-def pick_device(name: str) -> torch.device:
-    """Turn "auto" into the best device there is; refuse one that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda", "mps", "xpu"):
-        raise BackboneError(f"backbone.device {name!r}: unknown; use auto, cpu, cuda, cuda:1 or mps") from None
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise BackboneError(
-            f"backbone.device {name!r}: no such GPU here ({torch.cuda.device_count()} found); use auto or cpu"
-        )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise BackboneError(f"backbone.device {name!r}: not available here; use auto or cpu")
-    return device
-
-
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Turn "auto" into bfloat16 where the hardware gains from it (GPUs; CPUs with AMX or AVX512-bf16), else float32."""
-    if name != "auto":
-        return _DTYPES[name]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if device.type == "cpu" and gains_from_bfloat16():
-        return torch.bfloat16
-    return torch.float32
-
-
-def gains_from_bfloat16() -> bool:
-    """Return whether this CPU multiplies bfloat16 matrices in hardware; without that, float32 is faster."""
-    for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
-        check = getattr(torch.cpu, probe, None)
-        if check is not None and check():
-            return True
-    return False
 
 
 def _frozen(module: Any, device: torch.device) -> Any:
@@ -307,20 +308,22 @@ def quiet() -> Iterator[None]:
 
 
 def _autoencoder(place: str, options: dict[str, Any]) -> Any:
-    config = AutoencoderKL.load_config(place, subfolder="vae", **options)
-    defect = config.get("_class_name")
-    if defect not in _AUTOENCODERS:
-        raise BackboneError(f"{place}/vae: class {defect} is not supported; known: {', '.join(_AUTOENCODERS)}")
-    return _whole(_AUTOENCODERS[defect], place, "vae", options)
+    name = AutoencoderKL.load_config(place, subfolder="vae", **options).get("_class_name")
+    if name not in _AUTOENCODERS:
+        raise BackboneError(f"{place}/vae: class {name} is not supported; known: {', '.join(_AUTOENCODERS)}")
+    return load_whole(_AUTOENCODERS[name], place, "vae", options)
 
 
-def _whole(plugin: Any, place: str, part: str, options: dict[str, Any]) -> Any:
-    # What a file lacks would be left empty by diffusers and filled with random numbers by transformers.
-    model, found = plugin.from_pretrained(place, subfolder=part, output_loading_info=True, **options)
-    missing = sorted(found["missing_keys"])
+def _require(folder: Path, parts: Sequence[str]) -> None:
+    missing = [part for part in parts if not (folder / part).is_dir()]
     if missing:
-        raise BackboneError(f"{place}/{part}: {len(missing)} tensors missing from its weights, e.g. {missing[0]}")
-    return model
+        raise BackboneError(f"{folder}: not a whole diffusers folder; {', '.join(missing)} is missing")
+
+
+def _weights_of(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return (path, size, time of change) of every weights file of a folder."""
+    files = sorted(path for path in folder.resolve().glob("*/*") if path.suffix in (".safetensors", ".bin"))
+    return tuple((str(path), facts.st_size, facts.st_mtime_ns) for path in files for facts in (path.stat(),))
 
 
 def _widths(vae: Any) -> Sequence[int]:

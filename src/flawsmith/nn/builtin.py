@@ -19,6 +19,8 @@ from typing import Any
 
 from flawsmith.errors import BackboneError
 
+WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
+"""The folder of all weights that came with the package."""
 LATENT_CHANNELS = 16
 TEXT_WIDTH = 128
 TEXT_LENGTH = 24
@@ -57,8 +59,8 @@ def folder() -> Path:
 def autoencoder(width: int = 128) -> Any:
     """Return an untrained autoencoder, `width` wide at a quarter of the resolution; a multiple of 16.
 
-    It shrinks by moving pixels into channels: a linear start needs that (`nn/pca_init.py`), and it spares layers at
-    full resolution, where width is dear.
+    It shrinks by moving pixels into channels: a start from principal components needs that (`nn/pca_init.py`), and it
+    spares layers at full resolution, where width is dear.
     """
     from diffusers import AutoencoderDC
 

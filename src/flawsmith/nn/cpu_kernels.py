@@ -35,8 +35,8 @@ class PlaneGroupNorm(nn.GroupNorm):
         inside = input.contiguous(memory_format=torch.channels_last)
         if not (torch.is_grad_enabled() and input.requires_grad):
             return super().forward(inside)
-        said: Tensor = _Norm.apply(inside, self.weight, self.bias, self.num_groups, self.eps)
-        return said
+        normed: Tensor = _Norm.apply(inside, self.weight, self.bias, self.num_groups, self.eps)
+        return normed
 
 
 class _Norm(torch.autograd.Function):
@@ -46,9 +46,9 @@ class _Norm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         count, channels = x.shape[:2]
         ctx.sizes = count, channels, x.shape[2] * x.shape[3], groups
-        said, mean, scale = torch.ops.aten.native_group_norm(x, weight, bias, *ctx.sizes, eps)
+        normed, mean, scale = torch.ops.aten.native_group_norm(x, weight, bias, *ctx.sizes, eps)
         ctx.save_for_backward(x, weight, mean, scale)
-        return said
+        return normed
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -73,12 +73,12 @@ class SplitGEGLU(GEGLU):
             whole: Tensor = super().forward(hidden_states, *args, **named)
             return whole
         value, gate = self.proj.weight.chunk(2)
-        shift, lean = (None, None) if self.proj.bias is None else self.proj.bias.chunk(2)
-        return linear(hidden_states, value, shift) * gelu(linear(hidden_states, gate, lean))
+        value_bias, gate_bias = (None, None) if self.proj.bias is None else self.proj.bias.chunk(2)
+        return linear(hidden_states, value, value_bias) * gelu(linear(hidden_states, gate, gate_bias))
 
 
 def use_split_gates(network: nn.Module) -> None:
-    """Let every GEGLU of a network work so."""
+    """Let every GEGLU of a network work as above."""
     for module in network.modules():
         if type(module) is GEGLU:
             module.__class__ = SplitGEGLU

@@ -1,7 +1,7 @@
-"""Noise, targets, loss weights, THE denoising loop and guidance: the theory of diffusion as the methods share it.
+"""Noise, targets, loss weights, the only denoising loop, and guidance: the theory of diffusion as the methods share it.
 
 The schedule is diffusers' own: a scheduler's config gives the cumulative alphas, its `step` does the arithmetic of
-a sampler. Everything else of a pipeline (what to feed, how to guide, what to keep) is the 60 lines of `denoise`.
+a sampler. Everything else of a pipeline (what to feed, how to guide, what to keep) is in `denoise`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Noise:
         signal, spread = self._levels(t, latent)
         return signal * latent + spread * noise
 
-    def truth(self, latent: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """Return what the network should have said: noise, latent, or v = sqrt(a) noise - sqrt(1-a) latent."""
+    def target_of(self, latent: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Return what the network is to predict: noise, latent, or v = sqrt(a) noise - sqrt(1-a) latent."""
         if self.target == "epsilon":
             return noise
         if self.target == "sample":
@@ -47,17 +47,17 @@ class Noise:
         signal, spread = self._levels(t, latent)
         return signal * noise - spread * latent
 
-    def clean(self, noisy: Tensor, said: Tensor, t: Tensor) -> Tensor:
-        """Return the latent that a network's output implies."""
+    def clean(self, noisy: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+        """Return the clean latent that a network's output implies."""
         if self.target == "sample":
-            return said
+            return prediction
         signal, spread = self._levels(t, noisy)
         if self.target == "epsilon":
-            return (noisy - spread * said) / signal.clamp_min(1e-4)
-        return signal * noisy - spread * said
+            return (noisy - spread * prediction) / signal.clamp_min(1e-4)
+        return signal * noisy - spread * prediction
 
-    def saying(self, noisy: Tensor, clean: Tensor, t: Tensor) -> Tensor:
-        """Return the output that implies a clean latent: what `clean` undoes."""
+    def prediction_of(self, noisy: Tensor, clean: Tensor, t: Tensor) -> Tensor:
+        """Return the network's output that implies a clean latent; `clean` undoes it."""
         if self.target == "sample":
             return clean
         signal, spread = self._levels(t, noisy)
@@ -92,9 +92,9 @@ def stacked_noise(seeds: Sequence[int], shape: tuple[int, ...], *, stream: int =
     return torch.stack(rows)
 
 
-def weighted_loss(said: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:
+def weighted_loss(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Return the squared error of each sample, float32 (B,), weighted by (B,1,h,w) and normalised by its sum."""
-    error = (said.float() - truth.float()).square()
+    error = (prediction.float() - target.float()).square()
     if weight is None:
         return error.flatten(1).mean(1)
     return (error * weight).flatten(1).sum(1) / (weight.flatten(1).sum(1) * error.shape[1]).clamp_min(1e-8)
@@ -115,14 +115,14 @@ def denoise(
     known_mask: Tensor | None = None,
     device: str | torch.device = "cpu",
 ) -> Tensor:
-    """Run the one denoising loop; return latents float32 (B,C,h,w).
+    """Run the denoising loop; return latents float32 (B,C,h,w).
 
     Args:
-        predict: The network with words, guidance and conditions already bound.
+        predict: The network with text, guidance and conditions already bound.
         noise: The schedule.
-        seeds: One a sample.
+        seeds: One per sample.
         shape: (C,h,w).
-        steps: Steps of the whole schedule; with strength < 1 only the last `round(steps * strength)` are walked.
+        steps: Steps of the whole schedule; with strength < 1 only the last `round(steps * strength)` are taken.
         sampler: "dpm" or "ddim".
         start: Latents to start from (SDEdit, Meng et al. 2022); None = pure noise.
         strength: 1 = `start` is forgotten, 0 = it is returned as it is.
@@ -132,7 +132,7 @@ def denoise(
     """
     solver = noise.sampler(sampler, steps)
     skip = 0
-    fresh = stacked_noise(seeds, shape).to(device)
+    drawn = stacked_noise(seeds, shape).to(device)
     if start is not None and strength < 1.0:
         skip = steps - max(0, min(steps, round(steps * strength)))
         if skip == steps:
@@ -140,16 +140,16 @@ def denoise(
     timesteps = solver.timesteps[skip:].to(device)
     if hasattr(solver, "set_begin_index"):
         solver.set_begin_index(skip)
-    latent = fresh
+    latent = drawn
     if start is not None and skip > 0:
-        latent = noise.add(start.float(), fresh, timesteps[0].repeat(len(seeds)))
+        latent = noise.add(start.float(), drawn, timesteps[0].repeat(len(seeds)))
     for index, t in enumerate(timesteps):
-        said = predict(latent, t.repeat(len(seeds)))
-        latent = solver.step(said.float(), t, latent, return_dict=False)[0]
+        prediction = predict(latent, t.repeat(len(seeds)))
+        latent = solver.step(prediction.float(), t, latent, return_dict=False)[0]
         if known is not None and known_mask is not None:
             last = index + 1 == len(timesteps)
-            there = known.float() if last else noise.add(known.float(), fresh, timesteps[index + 1].repeat(len(seeds)))
-            latent = known_mask * latent + (1 - known_mask) * there
+            held = known.float() if last else noise.add(known.float(), drawn, timesteps[index + 1].repeat(len(seeds)))
+            latent = known_mask * latent + (1 - known_mask) * held
     return latent
 
 
@@ -157,14 +157,14 @@ def guided(predict: Callable[[Tensor, Tensor], Tensor], guidance: float) -> Pred
     """Classifier-free guidance (Ho & Salimans 2022) in one batch.
 
     Args:
-        predict: Takes a doubled batch, wordless half first.
-        guidance: 1 = words as trained; then the wordless half is not computed at all and `predict` gets B rows.
+        predict: Takes a doubled batch, the half with dropped text first.
+        guidance: 1 = text as trained; then that half is not computed at all and `predict` gets B rows.
     """
     if guidance == 1.0:
         return predict
 
     def both(latent: Tensor, t: Tensor) -> Tensor:
-        plain, worded = predict(torch.cat([latent, latent]), torch.cat([t, t])).chunk(2)
-        return plain + guidance * (worded - plain)
+        dropped, prompted = predict(torch.cat([latent, latent]), torch.cat([t, t])).chunk(2)
+        return dropped + guidance * (prompted - dropped)
 
     return both

@@ -1,39 +1,69 @@
-"""Painting in the mask of a window with a diffusion model: what the methods that inpaint share.
+"""Painting in a window with a diffusion model: what is ours and no paper's, and the same for every method.
 
-A method brings its own predictor; the window's latents, where to start from, the denoising loop, the unmasked latent
-put back, and the fine detail that an autoencoder loses are the same for all.
+A method brings its own predictor. Shared are the latents of a window, where to start from (noise, the normal window, a
+re-posed shot), the unmasked latent put back, the fine detail that an autoencoder loses, and the transplant: damage of a
+method that draws its own mask, grown into a real background.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, max_pool2d
 
 from flawsmith.errors import ConfigError
 from flawsmith.nn.backbone import Backbone
-from flawsmith.nn.diffusion import Predict, denoise
+from flawsmith.nn.diffusion import Noise, Predict, denoise
+from flawsmith.nn.text import Text
 from flawsmith.types import Condition, Generated
 
 Start = Literal["noise", "normal", "shot"]
-Known = tuple[Tensor, Tensor, Tensor]
-"""Latents (B,C,h,w) of the window, and of the window with the mask greyed out; the latent mask (B,1,h,w)."""
+NO_SHOT = 'generator.settings.start = "shot" needs masks from shots; set generate.masks = "shots"'
 
 
-def conditions(backbone: Backbone, image: Tensor, mask: Tensor) -> Known:
-    """Return what an inpainting model is told of windows float32 (B,3,H,W) in [-1,1] and masks (B,1,H,W) in {0,1}."""
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What an inpainting model is given of B windows, on the backbone's device."""
+
+    latent: Tensor
+    """float32 (B,C,h,w): the window."""
+    masked: Tensor
+    """float32 (B,C,h,w): the window with the mask greyed out."""
+    cells: Tensor
+    """float32 (B,1,h,w) in {0,1}: the latent mask."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors by name, on the CPU, as `Encoded` keeps them."""
+        return {"latent": self.latent.cpu().float(), "masked": self.masked.cpu().float(), "cells": self.cells.cpu()}
+
+    def guided(self, guidance: float) -> Known:
+        """Return the same for a guided batch: twice as many rows unless guidance is 1."""
+        if guidance == 1.0:
+            return self
+        return Known(*(torch.cat([part, part]) for part in (self.latent, self.masked, self.cells)))
+
+
+def known_of(backbone: Backbone, image: Tensor, mask: Tensor) -> Known:
+    """Encode windows float32 (B,3,H,W) in [-1,1] under masks float32 (B,1,H,W) in {0,1}."""
     image, mask = image.to(backbone.device), mask.to(backbone.device)
-    known, masked = backbone.encode(torch.cat([image, image * (1 - mask)])).chunk(2)
-    return known, masked, backbone.latent_mask(mask)
+    latent, masked = backbone.encode(torch.cat([image, image * (1 - mask)])).chunk(2)
+    return Known(latent, masked, backbone.latent_mask(mask))
+
+
+def guided_text(backbone: Backbone, prompts: Sequence[str], guidance: float) -> Text:
+    """Return the text for a guided batch: dropped text first, then the prompts; the prompts alone at 1."""
+    text = backbone.embed(prompts)
+    return text if guidance == 1.0 else Text.cat([backbone.embed([None] * len(prompts)), text])
 
 
 def paint(
     backbone: Backbone,
     asked: Condition,
-    told: Known,
+    known: Known,
     predict: Predict,
     seeds: Sequence[int],
     *,
@@ -48,10 +78,10 @@ def paint(
     Args:
         backbone: The frozen model.
         asked: B requests.
-        told: What `conditions` returned for them.
-        predict: The network with words, guidance and conditions bound.
-        seeds: One a sample.
-        steps: Of the whole schedule; from a start, only the last share `strength` of them is walked.
+        known: What `known_of` returned for them.
+        predict: The network with text, guidance and conditions bound.
+        seeds: One per sample.
+        steps: Of the whole schedule; from a start, only the last share `strength` of them is taken.
         sampler: "dpm" or "ddim".
         start: "noise", "normal" (the window itself) or "shot" (the re-posed shot blended in).
         strength: How much of the start is made anew; 1 = everything.
@@ -61,38 +91,122 @@ def paint(
         ConfigError: start is "shot" and there is none.
     """
     normal, mask = asked.normal.to(backbone.device), asked.mask.to(backbone.device)
-    known, _, cells = told
-    first = pasted = None
+    latent, cells = known.latent, known.cells
+    first = sketch = None
     if start == "shot":
         if asked.shot is None:
-            raise ConfigError('generator.settings.start = "shot" needs masks from shots; set generate.masks = "shots"')
-        pasted = paste_matched(normal, asked.shot.image.to(backbone.device), mask)
+            raise ConfigError(NO_SHOT)
+        picture = paste_matched(normal, asked.shot.image.to(backbone.device), mask)
         if asked.sketch is not None:
-            pasted = normal * (1 - mask) + asked.sketch.to(backbone.device) * mask
-        first = cells * backbone.encode(pasted) + (1 - cells) * known
+            picture = normal * (1 - mask) + asked.sketch.to(backbone.device) * mask
+        first = cells * backbone.encode(picture) + (1 - cells) * latent
+        sketch = Sketch(normal, picture, first, detail)
     elif start == "normal":
-        first = known
-    latent = denoise(
+        first = latent
+    painted = denoise(
         predict,
         backbone.noise,
         seeds,
-        tuple(known.shape[1:]),
+        tuple(latent.shape[1:]),
         steps=steps,
         sampler=sampler,
         start=first,
         strength=strength if first is not None else 1.0,
-        known=None if backbone.inpaints else known,
+        known=None if backbone.inpaints else latent,
         known_mask=None if backbone.inpaints else cells,
         device=backbone.device,
     )
-    latent = cells * latent + (1 - cells) * known
-    image, base = backbone.decode(torch.cat([latent, known])).chunk(2)
-    if first is not None and pasted is not None and detail > 0:
-        # What a round trip through the autoencoder takes from the sketch and from the normal window is known:
-        # given back to both, the paint is the sketch as the camera saw it plus what the model changed in it.
-        image = (image + detail * (pasted - backbone.decode(first))).clamp(-1, 1)
-        base = base + detail * (normal - base)
+    image, base = decoded_over(backbone, painted, latent, cells)
+    if sketch is not None:
+        image, base = sketch.give_back(backbone, image, base)
     return Generated(image.cpu(), asked.mask.cpu(), base.cpu())
+
+
+def decoded_over(backbone: Backbone, painted: Tensor, latent: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+    """Decode what was painted over the window's own latent, and the window's latent alone.
+
+    Args:
+        backbone: The frozen model.
+        painted: float32 (B,C,h,w); what lies outside of `cells` is replaced by the window's own.
+        latent: float32 (B,C,h,w): the window's.
+        cells: float32 (B,1,h,w) in {0,1}.
+
+    Returns:
+        Image and base, float32 (B,3,H,W) in [-1,1].
+    """
+    image, base = backbone.decode(torch.cat([cells * painted + (1 - cells) * latent, latent])).chunk(2)
+    return image, base
+
+
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """The normal window with a re-posed shot blended in, from which painting starts."""
+
+    normal: Tensor
+    """float32 (B,3,H,W) in [-1,1]: the normal window."""
+    image: Tensor
+    """float32 (B,3,H,W) in [-1,1]."""
+    latent: Tensor
+    """float32 (B,C,h,w)."""
+    detail: float
+    """The share of what the autoencoder loses that is given back, 0..1."""
+
+    def give_back(self, backbone: Backbone, image: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a decoded picture and its base with what a round trip takes from the sketch and the normal window.
+
+        Both losses are known. The paint is then the sketch as the camera saw it plus what the model changed in it.
+        """
+        if self.detail <= 0:
+            return image, base
+        image = (image + self.detail * (self.image - backbone.decode(self.latent))).clamp(-1, 1)
+        return image, base + self.detail * (self.normal - base)
+
+
+@dataclass(frozen=True, slots=True)
+class Transplant:
+    """Damage on a real background, for a method of two branches (whole picture, damage alone) that draws its own mask.
+
+    The clean picture that each step implies is taken from the photograph wherever the second branch shows no damage.
+    """
+
+    latent: Tensor
+    """float32 (B,C,h,w): the photograph's windows."""
+    grey: Tensor
+    """float32 (1,C,h,w): mid-grey, which the second branch shows where there is no damage."""
+    allowed: Tensor
+    """float32 (B,1,h,w) in {0,1}: the cells where damage may lie."""
+    is_control: Tensor
+    """bool (B,1,1,1): rows repainted as normal: all that is allowed is painted, and the second branch stays grey."""
+    shows: Callable[[Tensor], Tensor]
+    """(second branch's clean latent (B,C,h,w)) -> bool (B,1,h,w): the cells that show damage."""
+    sketch: Sketch | None
+    """What painting started from; None = noise."""
+    hold: float
+    """The noise level, as a share of the schedule, from which down the photograph is held."""
+
+    def holding(self, predict: Predict, noise: Noise) -> Predict:
+        """Return a predictor of latent pairs (B,2C,h,w) that holds grey and photograph where they are known."""
+
+        def held(latent: Tensor, t: Tensor) -> Tensor:
+            whole, alone = noise.clean(latent, predict(latent, t), t).chunk(2, dim=1)
+            alone = torch.where((self.allowed > 0) & ~self.is_control, alone, self.grey)
+            damage = _grown(self.shows(alone).float()) * self.allowed
+            early = t.view(-1, 1, 1, 1) > self.hold * len(noise)
+            cells = torch.where(early | self.is_control, self.allowed, damage)
+            clean = torch.cat([cells * whole + (1 - cells) * self.latent, alone], 1)
+            return noise.prediction_of(latent, clean, t)
+
+        return held
+
+    def decoded(self, backbone: Backbone, whole: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return image and base (B,3,H,W) in [-1,1]: the damage under a mask (B,1,H,W), and a cell round it."""
+        image, base = decoded_over(backbone, whole, self.latent, _grown(backbone.latent_mask(mask)))
+        return (image, base) if self.sketch is None else self.sketch.give_back(backbone, image, base)
+
+
+def _grown(cells: Tensor) -> Tensor:
+    """Return a latent mask (B,1,h,w) grown by one cell."""
+    return max_pool2d(cells, 3, stride=1, padding=1)
 
 
 def paste_matched(normal: Tensor, shot: Tensor, mask: Tensor) -> Tensor:
@@ -109,24 +223,8 @@ def paste_matched(normal: Tensor, shot: Tensor, mask: Tensor) -> Tensor:
     return (normal * (1 - mask) + (shot + shift) * mask).clamp(-1, 1)
 
 
-def worded(prompt: str, defect: str, product: str) -> str:
-    """Return a prompt with its fields filled in, names in words."""
-    return prompt.format(defect=defect.replace("_", " "), product=product.replace("_", " "))
-
-
-def prompt_fields(value: str) -> str:
-    """Return a prompt unchanged when {defect} and {product} are all that it leaves open; ValueError otherwise."""
-    try:
-        value.format(defect="x", product="y")
-    except (KeyError, IndexError, ValueError) as error:
-        raise ValueError(f"only {{defect}} and {{product}} can be filled in ({error})") from None
-    return value
-
-
 def filled(image: Tensor, mask: Tensor) -> Tensor:
     """Return windows with what lies under the mask made of what surrounds it, float32 (B,3,H,W) in [-1,1].
-
-    A hole would tell BCM where the damage is, and when sampling there is none.
 
     Args:
         image: float32 (B,3,H,W) in [-1,1].

@@ -5,7 +5,7 @@ needs thousands of steps to get there; here its convolutions pass pixels through
 nothing yet, and only its innermost layers, fitted in closed form, choose the k numbers. Training goes on from there.
 
 Components with more variance keep more of it (the fourth root, not unit variance): while noise is taken away, tone and
-shape are then calibrated before grain.
+shape are then settled before grain.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _CONSTANT = 100.0
 
 def can_start(vae: Any) -> bool:
     """Return whether the autoencoder is wide enough to pass every pixel of a patch through its layers."""
-    told = vae.config
-    widths = told.encoder_block_out_channels
+    config = vae.config
+    widths = config.encoder_block_out_channels
     return (
         vae.spatial_compression_ratio == 8
-        and list(widths) == list(told.decoder_block_out_channels)
+        and list(widths) == list(config.decoder_block_out_channels)
         and widths[1] >= 25
         and widths[2] >= 48
         and widths[3] >= 192
@@ -33,7 +33,7 @@ def can_start(vae: Any) -> bool:
 
 
 @torch.no_grad()
-def start_linear(vae: Any, pictures: Tensor) -> None:
+def start_from_components(vae: Any, pictures: Tensor) -> None:
     """Set the weights of an `AutoencoderDC` of factor 8 so that it codes patches by their principal components.
 
     Args:
@@ -62,11 +62,11 @@ def start_linear(vae: Any, pictures: Tensor) -> None:
 
     encoder.conv_out.weight.zero_()
     encoder.conv_out.bias.zero_()
-    seen = _before(encoder, pictures).double()
-    seen = torch.cat([seen, torch.ones(len(seen), 1, dtype=seen.dtype)], 1)
-    gram = seen.T @ seen
+    inputs = _before(encoder, pictures).double()
+    inputs = torch.cat([inputs, torch.ones(len(inputs), 1, dtype=inputs.dtype)], 1)
+    gram = inputs.T @ inputs
     gram += torch.eye(len(gram), dtype=gram.dtype) * 1e-8 * gram.diagonal().mean()
-    solved = torch.linalg.solve(gram, seen.T @ code)
+    solved = torch.linalg.solve(gram, inputs.T @ code)
     encoder.conv_out.weight[:, :, 1, 1] = solved[:-1].T.float()
     encoder.conv_out.bias.copy_(solved[-1])
 
@@ -109,7 +109,7 @@ def _patches(pictures: Tensor) -> Tensor:
 
 
 def _before(encoder: Any, pictures: Tensor) -> Tensor:
-    """Return what the encoder's last layer sees, (N,width), in the order of the latent's cells."""
+    """Return the inputs of the encoder's last layer, (N,width), in the order of the latent's cells."""
     kept: list[Tensor] = []
     hook = encoder.conv_out.register_forward_pre_hook(lambda _, given: kept.append(given[0]))
     encoder(pictures)

@@ -19,7 +19,7 @@ from flawsmith.errors import RunError
 from flawsmith.nn.weights import load_tensors, save_tensors
 
 LossOf = Callable[[int, torch.Generator], Tensor]
-"""(step, rng) -> loss of each sample (B,) float32; every random number comes from rng."""
+"""(step, rng) -> loss of each sample, float32 (B,); every random number comes from rng."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +117,7 @@ class Trainer:
         self._optimiser.step()
         self._scheduler.step()
         if self._shadow:
+            # diffusers' EMAModel has decay 0 in the first step and rounds otherwise: the bytes would be others.
             # Early on a long memory would keep the random start alive: the decay grows into its value.
             decay = min(self._average, (1 + index) / (10 + index))
             with torch.no_grad():
@@ -131,7 +132,7 @@ class Trainer:
             tensors[f"weight/{name}"] = parameter
             moments = self._optimiser.state.get(parameter)
             if not moments:
-                continue  # the loss has never reached it
+                continue  # no gradient has ever reached it
             tensors |= {f"first/{name}": moments["exp_avg"], f"second/{name}": moments["exp_avg_sq"]}
             if int(moments["step"]) != done:
                 tensors[f"count/{name}"] = moments["step"]
@@ -143,7 +144,7 @@ class Trainer:
             return 0
         tensors, notes = load_tensors(self._state, self._device)
         if notes.get("identity", "") != self._identity or f"weight/{next(iter(self._named))}" not in tensors:
-            return 0  # another training left it here; ours begins anew and overwrites it
+            return 0  # it is of another training: this one begins anew and overwrites it
         try:
             done = int(notes["done"])
             self._fill(tensors, done)
@@ -171,6 +172,7 @@ class Trainer:
 
 
 def _rate(step: int, steps: int) -> float:
+    """Return the share of the peak learning rate; diffusers' cosine ends at zero, this one at a tenth."""
     warm = max(1, steps // 20)
     if step < warm:
         return (step + 1) / warm

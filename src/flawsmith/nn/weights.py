@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,23 @@ from flawsmith.errors import RunError
 from flawsmith.files import write_bytes, write_json
 
 
+@contextmanager
+def fresh_layers(seed: int = 0) -> Iterator[None]:
+    """Draw the weights of new layers from a stream of their own: the same each time, and the global one stays."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:
     """Write named tensors to one safetensors file, atomically; `notes` (text only) travel in its header."""
-    flat, places = {}, set()
+    flat, storages = {}, set()
     for name, tensor in tensors.items():
         value = tensor.detach().to("cpu").contiguous()
         # Tied weights and views share a storage, which safetensors refuses: each is written with its own.
-        place = value.untyped_storage().data_ptr()
-        flat[name] = value.clone() if place in places else value
-        places.add(place)
+        storage = value.untyped_storage().data_ptr()
+        flat[name] = value.clone() if storage in storages else value
+        storages.add(storage)
     write_bytes(path, save(flat, metadata=dict(notes or {})))
 
 
@@ -61,8 +70,8 @@ def load_modules(folder: Path, modules: Mapping[str, nn.Module]) -> None:
     for name, module in modules.items():
         path = folder / f"{name}.safetensors"
         tensors, _ = load_tensors(path)
-        own = module.state_dict()
-        wrong = sorted(set(own) ^ set(tensors)) or sorted(k for k in own if own[k].shape != tensors[k].shape)
+        state = module.state_dict()
+        wrong = sorted(set(state) ^ set(tensors)) or sorted(k for k in state if state[k].shape != tensors[k].shape)
         if wrong:
             raise RunError(
                 f"{path}: does not fit this network ({len(wrong)} tensors differ, e.g. {wrong[0]}); "

@@ -118,7 +118,7 @@ def _machine(device: str) -> str:
         flags = set(CPUINFO.read_text(encoding="utf-8").split())
     except OSError:  # not Linux: the slower of the two, until somebody measures
         return PLAIN
-    # What `nn.backbone.gains_from_bfloat16` asks torch, which is not loaded here.
+    # What `nn.device.gains_from_bfloat16` asks torch, which is not loaded here.
     return "processor" if flags & {"amx_tile", "avx512_bf16"} else PLAIN
 
 

@@ -4,9 +4,9 @@
 this recipe with its defaults. It is resumable: each half keeps a checkpoint in OUT/state.
 
 Objective of the second half: v-prediction (Salimans & Ho 2022) of the window's latent given the window with the mask
-greyed out, the mask and words; masks are the damage's own, loosened, or rough, so that words have to tell the shape, or
-borrowed from another damage and laid on a normal part with the word for normal; a share of windows has the mask
-everywhere, so that whole windows can be made too. With `start` the second half goes on from another backbone.
+greyed out, the mask and a prompt. Masks are the damage's own, loosened, or rough, so that the prompt has to tell the
+shape; or borrowed from another damage and laid on a normal part with the prompt for normal; a share of windows has the
+mask everywhere, so that whole windows can be made too. With `start` the second half goes on from another backbone.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ from flawsmith.errors import ConfigError, RunError
 from flawsmith.files import append_lines, digest, write_json
 from flawsmith.nn import builtin
 from flawsmith.nn.attention import use_small_attention
-from flawsmith.nn.backbone import Backbone, pick_device, pick_dtype
+from flawsmith.nn.backbone import Backbone
+from flawsmith.nn.device import pick_device, pick_dtype
 from flawsmith.nn.diffusion import Noise, weighted_loss
-from flawsmith.nn.pca_init import can_start, start_linear
+from flawsmith.nn.pca_init import can_start, start_from_components
+from flawsmith.nn.text import ClipText
 from flawsmith.nn.trainer import LossOf, Trainer
 from flawsmith.recipes.backbone_data import (
     FactoryMaterial,
@@ -60,7 +62,7 @@ class Recipe(Settings):
     autoencoder_steps: Annotated[int, Field(ge=1)] = 500
     """Steps of the first half."""
     autoencoder_batch: Annotated[int, Field(ge=1)] = 16
-    """Crops a step."""
+    """Crops per step."""
     crop: Annotated[int, Field(ge=32)] = 96
     """Side of a crop in pixels."""
     steps: Annotated[int, Field(ge=1)] = 2400
@@ -68,9 +70,9 @@ class Recipe(Settings):
     turns: Annotated[int, Field(ge=1)] = 2
     """How often the second half gets new pictures; the next ones are made while it trains."""
     views: Annotated[int, Field(ge=8)] = 12000
-    """Windows a turn: encoded once, kept in memory."""
+    """Windows per turn: encoded once, kept in memory."""
     batch: Annotated[int, Field(ge=1)] = 48
-    """Windows a step."""
+    """Windows per step."""
     autoencoder_rate: Annotated[float, Field(gt=0)] = 1e-4
     """Peak learning rate of the first half, which begins near a good place."""
     learning_rate: Annotated[float, Field(gt=0)] = 4e-4
@@ -82,7 +84,7 @@ class Recipe(Settings):
     window: Annotated[int, Field(ge=32)] = builtin.WINDOW
     """Side of the windows in pixels, a multiple of 8."""
     wordless: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Share of steps without words, for guidance."""
+    """Share of windows without text, for guidance."""
     workers: Annotated[int, Field(ge=1)] = 2
     """Processes that make pictures."""
     save_every: Annotated[int, Field(ge=1)] = 200
@@ -110,7 +112,7 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
     def teach(
         name: str, modules: dict[str, Any], loss_of: LossOf, steps: int, rate: float, seed: int, average: float
     ) -> None:
-        fit = Trainer(
+        trainer = Trainer(
             modules,
             loss_of,
             steps=steps,
@@ -123,7 +125,7 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
             identity=identity,
         )
         rows, begun = [], time.time()
-        for step in fit.run():
+        for step in trainer.run():
             if show is not None:
                 show(name, step.index + 1, steps, step.loss)
             rows.append({"half": name, "step": step.index, "loss": step.loss, "seconds": round(step.seconds, 3)})
@@ -132,15 +134,14 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
                 rows = []
         write_json(
             out / "state" / f"{name}.json",
-            {"steps": steps, "seconds": round(time.time() - begun, 1), "losses": fit.losses},
+            {"steps": steps, "seconds": round(time.time() - begun, 1), "losses": trainer.losses},
         )
 
     (out / "state").mkdir(parents=True, exist_ok=True)
     write_json(out / "recipe.json", recipe.model_dump(mode="json"))
     if begun_from is not None:
-        vae, text_encoder, tokens, unet = (
-            getattr(begun_from, part) for part in ("vae", "text_encoder", "tokenizer", "unet")
-        )
+        vae, unet = begun_from.vae, begun_from.unet
+        (text_encoder,), (tokens,) = begun_from.text_encoder.models, begun_from.text_encoder.tokenizers
         scheduler = dict(begun_from.noise.config)
     else:
         sources, scheduler = material.pictures(), builtin.SCHEDULER
@@ -152,7 +153,7 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
         unet = builtin.unet(recipe.widths, window=recipe.window).to(device, memory_format=torch.channels_last)
         use_small_attention(unet)
         if can_start(vae):
-            start_linear(vae, _some_crops(sources, recipe, 40))
+            start_from_components(vae, _some_crops(sources, recipe, 40))
         vae = vae.to(device, memory_format=torch.channels_last)
         teach(
             "autoencoder",
@@ -169,20 +170,19 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
 
     # Copies, because a backbone keeps its networks in the precision that it works in.
     first, second, third = (copy.deepcopy(part) for part in (vae, text_encoder, unet))
-    frozen = Backbone(first, second, tokens, third, scheduler, name=str(out))
-    seen = _Turns(frozen, recipe, material, show)
-    noise = frozen.noise
+    frozen = Backbone(first, ClipText([second], [tokens]), third, scheduler, name=str(out))
+    turns = _Turns(frozen, recipe, material, show)
     text_encoder, unet = (m.float().requires_grad_(True).to(device) for m in (text_encoder, unet))
     teach(
         "unet",
         {"text_encoder": text_encoder, "unet": unet},
-        lambda step, rng: _inpainting_loss(unet, text_encoder, noise, seen.at(step), recipe, rng, device),
+        lambda step, rng: _inpainting_loss(unet, text_encoder, frozen.noise, turns.at(step), recipe, rng, device),
         recipe.steps,
         recipe.learning_rate,
         recipe.seed + 1,
         0.997,
     )
-    trained = Backbone(vae, text_encoder, tokens, unet, scheduler, name=str(out), dtype="float32")
+    trained = Backbone(vae, ClipText([text_encoder], [tokens]), unet, scheduler, name=str(out), dtype="float32")
     trained.save(out)
     return Backbone.load(out)
 
@@ -190,7 +190,9 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
 def _check_start(back: Backbone, recipe: Recipe) -> None:
     """Raise ConfigError unless the second half can go on from a backbone."""
     if not back.inpaints:
-        raise ConfigError(f"start: {back.name} is not an inpainting model; this recipe trains one that hears a mask")
+        raise ConfigError(f"start: {back.name} is not an inpainting model; this recipe trains one that is given a mask")
+    if not isinstance(back.text_encoder, ClipText):
+        raise ConfigError(f"start: {back.name} has two text encoders; this recipe trains models with one")
     if back.size != recipe.window:
         raise ConfigError(f"window: {recipe.window} px, and {back.name} was made for {back.size}; set window to that")
 
@@ -230,7 +232,7 @@ class _Turns:
         self._backbone, self._recipe, self._material, self._show = backbone, recipe, material, show
         self._turn = -1
         self._kept: dict[str, Tensor] = {}
-        self.empty = backbone.tokens([""])
+        self.dropped = backbone.tokens([None])
 
     def at(self, step: int) -> dict[str, Tensor]:
         """Return latents and masked latents float16 (N,C,h,w), masks uint8 (N,1,h,w), token numbers int64 (N,T)."""
@@ -251,7 +253,7 @@ class _Turns:
         parts: dict[str, list[Tensor]] = {"latent": [], "masked": [], "mask": [], "tokens": []}
         done = 0
         for portion in self._material.windows(turn, recipe.views, recipe.window):
-            parts["tokens"].append(back.tokens(portion.words))
+            parts["tokens"].append(back.tokens(portion.captions))
             for first in range(0, len(portion.image), 32):
                 image = image_tensor(portion.image[first : first + 32])
                 mask = mask_tensor(portion.mask[first : first + 32])
@@ -261,14 +263,16 @@ class _Turns:
             done += len(portion.image)
             if self._show is not None:
                 self._show(f"encode {turn + 1}", done, recipe.views, float("nan"))
-        place = back.device
-        return {name: torch.cat(values).to(place) for name, values in parts.items()} | {"empty": self.empty.to(place)}
+        device = back.device
+        return {name: torch.cat(values).to(device) for name, values in parts.items()} | {
+            "dropped": self.dropped.to(device)
+        }
 
 
 def _inpainting_loss(
     unet: Any,
     text_encoder: Any,
-    noise: Noise,
+    schedule: Noise,
     seen: dict[str, Tensor],
     recipe: Recipe,
     rng: torch.Generator,
@@ -276,15 +280,15 @@ def _inpainting_loss(
 ) -> Tensor:
     rows = torch.randint(len(seen["tokens"]), (recipe.batch,), generator=rng).to(device)
     latent, masked, mask = (seen[name][rows].float() for name in ("latent", "masked", "mask"))
-    silent = torch.rand(recipe.batch, 1, generator=rng).to(device) < recipe.wordless
-    tokens = torch.where(silent, seen["empty"], seen["tokens"][rows])
-    t = torch.randint(len(noise), (recipe.batch,), generator=rng).to(device)
-    fresh = torch.randn(latent.shape, generator=rng).to(device)
-    noisy = noise.add(latent, fresh, t)
+    dropped = torch.rand(recipe.batch, 1, generator=rng).to(device) < recipe.wordless
+    tokens = torch.where(dropped, seen["dropped"], seen["tokens"][rows])
+    t = torch.randint(len(schedule), (recipe.batch,), generator=rng).to(device)
+    noise = torch.randn(latent.shape, generator=rng).to(device)
+    noisy = schedule.add(latent, noise, t)
     given = torch.cat([noisy, mask, masked], 1).contiguous(memory_format=torch.channels_last)
     text = text_encoder(tokens).last_hidden_state
-    said = unet(given, t, encoder_hidden_states=text, return_dict=False)[0]
-    return weighted_loss(said, noise.truth(latent, fresh, t), 0.2 + 0.8 * mask)
+    prediction = unet(given, t, encoder_hidden_states=text, return_dict=False)[0]
+    return weighted_loss(prediction, schedule.target_of(latent, noise, t), 0.2 + 0.8 * mask)
 
 
 def make_backbone(out: Path, recipe: Recipe, config: Config | None = None) -> Backbone:

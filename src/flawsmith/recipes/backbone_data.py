@@ -19,14 +19,11 @@ from flawsmith.data.augmentation import View, damage_view, loosened, normal_view
 from flawsmith.data.photographs import Photographs
 from flawsmith.data.tensors import image_tensor
 from flawsmith.data.tiling import Window
+from flawsmith.nn import prompts
 from flawsmith.run.dataset import divide
 
-SOUND = "sound"
-"""The word that stands where a defect's name would, for a part without damage."""
-
-
 ROUGH = 0.3
-"""Share of windows whose mask does not tell the damage's shape: the words have to."""
+"""Share of windows whose mask does not tell the damage's shape: the caption has to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,32 +44,31 @@ class Source:
 
 
 def prompt(defect: str | None, product: str | None = None) -> str:
-    """Return the words for a defect type, or for normal when it is None; the same for training and for sampling."""
-    named = (defect or SOUND).replace("_", " ")
+    """Return the prompt for a defect type, or for normal when it is None; the same for training and for sampling."""
     if defect is None:
-        return f"a photo of {SOUND} {(product or 'surface').replace('_', ' ')}"
-    return f"a photo of a {named}" + (f" on {product.replace('_', ' ')}" if product else "")
+        return prompts.filled_in(prompts.NORMAL_PROMPT_ON_PRODUCT, "", product or "surface")
+    return prompts.filled_in(prompts.PROMPT_ON_PRODUCT if product else prompts.PROMPT, defect, product or "")
 
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Windows with their masks and words."""
+    """Windows with their masks and captions."""
 
     image: np.ndarray
     """uint8 (N,size,size,3) RGB."""
     mask: np.ndarray
     """bool (N,size,size)."""
-    words: list[str]
+    captions: list[str]
 
 
 class Material(Protocol):
     """Where pictures and windows come from."""
 
     def pictures(self) -> list[Source]:
-        """Return pictures for the autoencoder and the words of the tokenizer."""
+        """Return pictures for the autoencoder, and captions for the tokenizer."""
 
     def ahead(self, turn: int, count: int, size: int) -> None:
-        """Begin to make the windows of a turn, if that can be done beside other work."""
+        """Begin to make the windows of a turn, where other processes can do that."""
 
     def windows(self, turn: int, count: int, size: int) -> Iterator[Windows]:
         """Yield a turn's windows, in portions; the same turn gives the same windows."""
@@ -143,12 +139,12 @@ def _make(seeds: list[int], size: int) -> list[Source]:
     cv2.setNumThreads(1)
     sources = []
     for seed in seeds:
-        piece = factory.make_random(seed, size=size, sound_share=0.1)
+        part = factory.make_random(seed, size=size, sound_share=0.1)
         image, normal = (
             np.ascontiguousarray(np.broadcast_to(x[:, :, None], (*x.shape[:2], 3)) if x.ndim == 2 else x)
-            for x in (piece.image, piece.normal)
+            for x in (part.image, part.normal)
         )
-        sources.append(Source(image, normal, piece.mask, piece.part, piece.surface, piece.defect, piece.caption))
+        sources.append(Source(image, normal, part.mask, part.part, part.surface, part.defect, part.caption))
     return sources
 
 
@@ -162,16 +158,12 @@ def user_sources(config: Config) -> list[Source]:
     pictures = Photographs(split.normals)
     sources = []
     for example in (*split.shots, *split.normals):
-        seen = pictures.read(example)
-        pixels = np.round((seen.model() + 1) * 127.5).astype(np.uint8)
-        mask = np.zeros(pixels.shape[:2], bool) if seen.mask is None else seen.mask
-        part = pictures.part(example)
-        words = prompt(example.defect, example.product)
-        sources.append(
-            Source(
-                pixels, pixels if example.defect is None else None, mask, part, example.product, example.defect, words
-            )
-        )
+        photograph, part = pictures.read(example), pictures.part(example)
+        pixels = np.round((photograph.model() + 1) * 127.5).astype(np.uint8)
+        mask = np.zeros(pixels.shape[:2], bool) if photograph.mask is None else photograph.mask
+        normal = pixels if example.defect is None else None
+        caption = prompt(example.defect, example.product)
+        sources.append(Source(pixels, normal, mask, part, example.product, example.defect, caption))
     return sources
 
 
@@ -184,14 +176,14 @@ def crops(sources: list[Source], size: int, count: int, seed: tuple[int, ...]) -
         picture = source.damaged
         side = min(int(size * rng.choice([0.5, 0.75, 1.0, 1.0, 1.5, 2.0])), *picture.shape[:2])
         top, left = (int(rng.integers(0, n - side + 1)) for n in picture.shape[:2])
-        seen = images.to_model(picture[top : top + side, left : left + side])
+        crop = images.to_model(picture[top : top + side, left : left + side])
         if side != size:
-            seen = cv2.resize(seen, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
-        seen = np.rot90(seen, int(rng.integers(4)))
-        seen = (seen + 1) * np.float32(rng.uniform(0.6, 1.4)) - 1 + np.float32(rng.uniform(-0.25, 0.25))
+            crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
+        crop = np.rot90(crop, int(rng.integers(4)))
+        crop = (crop + 1) * np.float32(rng.uniform(0.6, 1.4)) - 1 + np.float32(rng.uniform(-0.25, 0.25))
         if rng.random() < 0.35:
-            seen = np.repeat(seen.mean(2, keepdims=True), 3, axis=2)
-        views.append(np.clip(seen, -1, 1).astype(np.float32))
+            crop = np.repeat(crop.mean(2, keepdims=True), 3, axis=2)
+        views.append(np.clip(crop, -1, 1).astype(np.float32))
     return image_tensor(views).contiguous(memory_format=torch.channels_last)
 
 
@@ -201,19 +193,19 @@ def windows_of(sources: list[Source], count: int, size: int, seed: tuple[int, ..
     damaged = [source for source in sources if source.mask.any()]
     normal = [(source, source.normal) for source in sources if source.normal is not None]
     last: View | None = None
-    shown, masks, words = [], [], []
+    pixels, masks, captions = [], [], []
     for _ in range(count):
         source = damaged[int(rng.integers(len(damaged)))]
         window = window_at(source.mask, size, rng)
         view = damage_view(images.to_model(source.damaged), source.mask, [window], size, rng, tone=0.1)
-        said = source.caption
+        caption = source.caption
         if rng.random() >= 0.2:
-            said = prompt(source.defect, source.product if rng.random() < 0.4 else None)
+            caption = prompt(source.defect, source.product if rng.random() < 0.4 else None)
         draw = rng.random()
         if draw < 0.25 and last is not None and normal:
             other, picture = normal[int(rng.integers(len(normal)))]
             view = normal_view(images.to_model(picture), other.part, last.mask, window.side, size, rng, tone=0.1)
-            said = prompt(None, other.product if rng.random() < 0.5 else None)
+            caption = prompt(None, other.product if rng.random() < 0.5 else None)
         elif draw < 0.35:
             view = View(view.image, np.ones_like(view.mask))
         elif draw < 0.35 + ROUGH:
@@ -222,10 +214,10 @@ def windows_of(sources: list[Source], count: int, size: int, seed: tuple[int, ..
             view = View(view.image, loosened(view.mask, rng, 6))
         if draw >= 0.35:
             last = view
-        shown.append(np.rint((view.image + 1) * 127.5).astype(np.uint8))
+        pixels.append(np.rint((view.image + 1) * 127.5).astype(np.uint8))
         masks.append(view.mask)
-        words.append(said)
-    return Windows(np.stack(shown), np.stack(masks), words)
+        captions.append(caption)
+    return Windows(np.stack(pixels), np.stack(masks), captions)
 
 
 def window_at(mask: np.ndarray, size: int, rng: np.random.Generator) -> Window:

@@ -1,4 +1,4 @@
-"""Train the built-in reader (`nn/methods/csm.py`) on factory pictures and captions, contrastively, as BLIP-2's stage 1.
+"""Train the built-in CSM (`nn/methods/csm.py`) on factory pictures and captions, contrastively, as BLIP-2's stage 1.
 
 Two losses (Li et al., "BLIP-2", ICML 2023). Contrast: the queries that saw a picture alone against words read alone,
 within a batch. Match: the queries that saw picture and words together say whether they belong together; the wrong words
@@ -25,20 +25,22 @@ from torch.nn import functional as F
 from flawsmith.config import Settings
 from flawsmith.data import factory, images
 from flawsmith.data.augmentation import View, damage_view
-from flawsmith.data.factory import words as spoken_of
+from flawsmith.data.factory import words as factory_words
 from flawsmith.data.tiling import Window
-from flawsmith.files import append_lines, digest, read_json, write_json
-from flawsmith.nn.backbone import Backbone, pick_device, pick_dtype
+from flawsmith.files import digest, read_json, write_json
+from flawsmith.nn.backbone import Backbone
+from flawsmith.nn.device import pick_device, pick_dtype
 from flawsmith.nn.methods.asea import pooled, share
 from flawsmith.nn.methods.csm import BuiltinCSM
 from flawsmith.nn.trainer import Trainer
-from flawsmith.nn.weights import load_tensors, save_tensors
+from flawsmith.nn.weights import fresh_layers, load_tensors, save_tensors
 from flawsmith.recipes.backbone_data import prompt
+from flawsmith.recipes.training import train_until
 from flawsmith.run.progress import progress
 
 
 class Recipe(Settings):
-    """How to train a reader."""
+    """How to train a CSM."""
 
     seed: int = 0
     """One number from which all randomness follows."""
@@ -47,15 +49,15 @@ class Recipe(Settings):
     picture_size: Annotated[int, Field(ge=64)] = 192
     """Their side in pixels."""
     views: Annotated[int, Field(ge=1)] = 2
-    """Windows of each."""
+    """Windows per picture."""
     portion: Annotated[int, Field(ge=1)] = 50
-    """Pictures a file in OUT/state: the most that a killed run loses."""
+    """Pictures per file in OUT/state: the most that a killed run loses."""
     steps: Annotated[int, Field(ge=1)] = 400
     """Training steps."""
     batch: Annotated[int, Field(ge=4)] = 32
-    """Windows a step."""
+    """Windows per step."""
     cells: Annotated[int, Field(ge=16, le=256)] = 128
-    """Cells of each window, of 256, that a step sees: another random half each time (as Li et al., "FLIP", 2023)."""
+    """Cells of each window, of 256, that a step uses: another random half each time (as Li et al., "FLIP", 2023)."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate."""
     temperature: Annotated[float, Field(gt=0)] = 0.07
@@ -65,32 +67,31 @@ class Recipe(Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """What is said truly of one window: the defect type, on what, and everything."""
+class Caption:
+    """What is true of one window: the defect type, on what, and everything."""
 
     defect: str
     product: str
     whole: str
 
     def texts(self) -> tuple[str, str, str]:
-        """Return three phrases that are true of the window, from the least to the most said."""
+        """Return three phrases that are true of the window, from the shortest to the longest."""
         defect = self.defect or None
         return prompt(defect), prompt(defect, self.product), self.whole
 
 
 class Heads(nn.Module):
-    """What training needs and reading does not: the projections of the contrast, and the judge of a match."""
+    """What training alone needs: the projections of the contrast, and the classifier of a match."""
 
     def __init__(self, width: int, shared: int = 64) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(1)
+        with fresh_layers(1):
             self.picture, self.words = nn.Linear(width, shared), nn.Linear(width, shared)
             self.match = nn.Linear(width, 2)
 
 
-def make_reader(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> dict[str, Any] | None:
-    """Train a reader; write it to `out` and return what was measured, or None when the time ran out before the end.
+def make_csm(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> dict[str, Any] | None:
+    """Train a CSM; write it to `out` and return what was measured, or None when the time ran out before the end.
 
     Args:
         out: Folder to write; OUT/state holds pictures and checkpoint, OUT/training.jsonl the losses.
@@ -100,39 +101,39 @@ def make_reader(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> 
     until = time.monotonic() + seconds
     state = out / "state"
     state.mkdir(parents=True, exist_ok=True)
-    spoken = Backbone.load("builtin", device="cpu", dtype="float32")
-    reader = BuiltinCSM(spoken.text_encoder, spoken.tokenizer)
-    cells, masks, shown = [], [], []
-    with progress("look", recipe.pictures, "pictures") as advance:
+    encoder = Backbone.load("builtin", device="cpu", dtype="float32").text_encoder
+    csm = BuiltinCSM(encoder.models[0], encoder.tokenizers[0])
+    cells, masks, captions = [], [], []
+    with progress("encode", recipe.pictures, "pictures") as advance:
         for first in range(0, recipe.pictures, recipe.portion):
             seeds = range(first, min(first + recipe.portion, recipe.pictures))
-            tensors, told = _portion(state, reader, recipe, seeds)
+            tensors, rows = _portion(state, csm, recipe, seeds)
             cells.append(tensors["cells"])
             masks.append(tensors["masks"])
-            shown += [Shown(*one) for one in told]
+            captions += [Caption(*one) for one in rows]
             advance(len(seeds))
             if time.monotonic() > until:
                 return None
-    seen, where = torch.cat(cells), torch.cat(masks)
-    kept = len(seen) - round(len(seen) / recipe.pictures * (recipe.pictures // 10))
-    reader.mean.copy_(seen[:kept].float().mean((0, 1)))
-    reader.std.copy_(seen[:kept].float().std((0, 1)).clamp_min(1e-3))
-    heads = Heads(reader.width)
-    texts = [one.texts() for one in shown]
+    windows, damage = torch.cat(cells), torch.cat(masks)
+    kept = len(windows) - round(len(windows) / recipe.pictures * (recipe.pictures // 10))
+    csm.mean.copy_(windows[:kept].float().mean((0, 1)))
+    csm.std.copy_(windows[:kept].float().std((0, 1)).clamp_min(1e-3))
+    heads = Heads(csm.width)
+    texts = [one.texts() for one in captions]
     spell = {text: number for number, text in enumerate(sorted({text for three in texts for text in three}))}
-    states, spelled = reader.states(list(spell))
+    states, spelled = csm.states(list(spell))
     ids = torch.tensor([[spell[text] for text in three] for three in texts])
-    facts = _numbers(shown)
+    facts = _numbers(captions)
 
     def loss_of(_: int, rng: torch.Generator) -> Tensor:
         rows = torch.randint(kept, (recipe.batch,), generator=rng)
         level = torch.randint(3, (recipe.batch,), generator=rng)
         chosen = ids[rows, level]
-        heard = reader.hear(states[chosen]), spelled[chosen]
-        return _loss(reader, heads, seen[rows].float(), heard, _true(facts[rows], facts[rows], level), recipe, rng)
+        heard = csm.hear(states[chosen]), spelled[chosen]
+        return _loss(csm, heads, windows[rows].float(), heard, _true(facts[rows], facts[rows], level), recipe, rng)
 
-    fit = Trainer(
-        {"reader": reader, "heads": heads},
+    trainer = Trainer(
+        {"reader": csm, "heads": heads},
         loss_of,
         steps=recipe.steps,
         learning_rate=recipe.learning_rate,
@@ -144,31 +145,21 @@ def make_reader(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> 
         save_every=recipe.save_every,
         identity=digest(recipe.model_dump(mode="json", exclude={"save_every", "portion"})),
     )
-    rows: list[dict[str, Any]] = []
-    with progress("train the reader", recipe.steps, "steps") as advance:
-        for step in fit.run():
-            advance(1, f"loss {step.loss:.4f}")
-            rows.append({"step": step.index, "loss": round(step.loss, 5), "seconds": round(step.seconds, 3)})
-            if step.saved:
-                append_lines(out / "training.jsonl", rows)
-                rows = []
-                if time.monotonic() > until and step.index + 1 < recipe.steps:
-                    return None
+    if not train_until(trainer, out, "train CSM", recipe.steps, until):
+        return None
     measured = {
         "recipe": recipe.model_dump(mode="json"),
-        "windows": {"trained": kept, "held_out": len(seen) - kept},
+        "windows": {"trained": kept, "held_out": len(windows) - kept},
         "samples_seen": recipe.steps * recipe.batch,
-        "loss": {"first_20": float(np.mean(fit.losses[:20])), "last_20": float(np.mean(fit.losses[-20:]))},
-        "held_out": _measure(reader, heads, seen[kept:], where[kept:], shown[kept:]),
+        "loss": {"first_20": float(np.mean(trainer.losses[:20])), "last_20": float(np.mean(trainer.losses[-20:]))},
+        "held_out": _measure(csm, heads, windows[kept:], damage[kept:], captions[kept:]),
     }
-    reader.save(out)
+    csm.save(out)
     write_json(out / "measured.json", measured)
     return measured
 
 
-def _portion(
-    state: Path, reader: BuiltinCSM, recipe: Recipe, seeds: range
-) -> tuple[dict[str, Tensor], list[list[str]]]:
+def _portion(state: Path, csm: BuiltinCSM, recipe: Recipe, seeds: range) -> tuple[dict[str, Tensor], list[list[str]]]:
     """Return a portion's cells float16 (N,g*g,496), pooled masks float16 (N,g,g) and facts; made once."""
     path, notes = state / f"seen-{seeds[0]:05d}.safetensors", state / f"seen-{seeds[0]:05d}.json"
     mark = digest([recipe.seed, recipe.picture_size, recipe.views, [seeds.start, seeds.stop]])
@@ -176,22 +167,22 @@ def _portion(
         return load_tensors(path)[0], kept["facts"]
     cells, masks, facts = [], [], []
     for seed in seeds:
-        for view, fact in seen_views(
+        for view, caption in captioned_views(
             seed + recipe.seed * 1_000_003, recipe.picture_size, recipe.views, (recipe.seed, seed)
         ):
             image = torch.from_numpy(view.image).permute(2, 0, 1)[None].contiguous()
-            cells.append(reader.cells(image).half())
-            masks.append(pooled(torch.from_numpy(view.mask)[None, None].float(), reader.grid).half())
-            facts.append([fact.defect, fact.product, fact.whole])
+            cells.append(csm.cells(image).half())
+            masks.append(pooled(torch.from_numpy(view.mask)[None, None].float(), csm.grid).half())
+            facts.append([caption.defect, caption.product, caption.whole])
     tensors = {"cells": torch.cat(cells), "masks": torch.cat(masks)}
     save_tensors(path, tensors)
     write_json(notes, {"mark": mark, "facts": facts})
     return tensors, facts
 
 
-def seen_views(
+def captioned_views(
     number: int, picture_size: int, count: int, stream: tuple[int, int], *, size: int = 0
-) -> Iterator[tuple[View, Shown]]:
+) -> Iterator[tuple[View, Caption]]:
     """Yield windows of one factory picture: round its damage, near and far, or anywhere when it is normal.
 
     Args:
@@ -201,35 +192,35 @@ def seen_views(
         stream: Two numbers from which the windows' randomness follows.
         size: Side of the windows in pixels; 0 = the picture's.
     """
-    piece = factory.make_random(number + 500_000, size=picture_size, sound_share=0.1)
+    part = factory.make_random(number + 500_000, size=picture_size, sound_share=0.1)
     rng = np.random.default_rng((stream[0], 41, stream[1]))
-    picture = images.to_model(piece.image)
+    picture = images.to_model(part.image)
     for _ in range(count):
-        damage = piece.mask if piece.mask.any() else np.ones_like(piece.mask)
+        damage = part.mask if part.mask.any() else np.ones_like(part.mask)
         rows, columns = np.nonzero(damage)
         pick, near = int(rng.integers(len(rows))), round(picture_size * float(np.exp(rng.uniform(np.log(0.35), 0))))
         window = Window(int(rows[pick]) - near // 2, int(columns[pick]) - near // 2, near)
         view = damage_view(picture, damage, [window], size or picture_size, rng, tone=0.1)
-        if piece.defect is None:
-            yield View(view.image, np.zeros_like(view.mask)), Shown("", piece.surface, piece.caption)
+        if part.defect is None:
+            yield View(view.image, np.zeros_like(view.mask)), Caption("", part.surface, part.caption)
             continue
         ys, xs = np.nonzero(view.mask)
         side = view.mask.shape[0]
         extent = (max(np.ptp(xs), np.ptp(ys)) + 1) / side
         facts = {
-            **piece.facts,
-            "size": spoken_of.size(extent),
-            "place": spoken_of.place(xs.mean() / side, ys.mean() / side),
+            **part.facts,
+            "size": factory_words.size(extent),
+            "place": factory_words.place(xs.mean() / side, ys.mean() / side),
         }
-        yield view, Shown(piece.defect, piece.surface, spoken_of.caption(piece.surface, facts))
+        yield view, Caption(part.defect, part.surface, factory_words.caption(part.surface, facts))
 
 
-def _numbers(shown: list[Shown]) -> Tensor:
+def _numbers(captions: list[Caption]) -> Tensor:
     """Return int64 (N,3): the defect type, defect type with product, and the whole caption, as numbers."""
     columns: list[list[Any]] = [
-        [one.defect for one in shown],
-        [(one.defect, one.product) for one in shown],
-        [one.whole for one in shown],
+        [one.defect for one in captions],
+        [(one.defect, one.product) for one in captions],
+        [one.whole for one in captions],
     ]
     known: list[dict[Any, int]] = [{}, {}, {}]
     for names, column in zip(known, columns, strict=True):
@@ -239,25 +230,25 @@ def _numbers(shown: list[Shown]) -> Tensor:
 
 
 def _true(pictures: Tensor, texts: Tensor, level: Tensor) -> Tensor:
-    """Return bool (P,T): whether text j, said at its level, is true of picture i."""
+    """Return bool (P,T): whether text j, at its level of detail, is true of picture i."""
     picked = torch.stack([pictures[:, one] for one in level.tolist()], 1)
     return picked == texts[torch.arange(len(texts)), level][None]
 
 
-def _look(reader: BuiltinCSM, tokens: Tensor, words: Any) -> Tensor:
-    """Return the mean query float32 (B,D) of the Q-Former."""
-    return reader.look(tokens, words)[0].mean(1)
+def _mean_query(csm: BuiltinCSM, tokens: Tensor, words: Any) -> Tensor:
+    """Return the mean of the Q-Former's queries, float32 (B,D)."""
+    return csm.query_picture(tokens, words)[0].mean(1)
 
 
-def _heard(reader: BuiltinCSM, words: Any) -> Tensor:
+def _embedded(csm: BuiltinCSM, words: Any) -> Tensor:
     """Return float32 (B,D): words read alone, without any picture."""
-    out = reader.qformer(query_embeds=words[0], query_length=0, attention_mask=words[1]).last_hidden_state
+    out = csm.qformer(query_embeds=words[0], query_length=0, attention_mask=words[1]).last_hidden_state
     weight = words[1][..., None].float()
     return (out * weight).sum(1) / weight.sum(1)
 
 
 def _loss(
-    reader: BuiltinCSM,
+    csm: BuiltinCSM,
     heads: Heads,
     cells: Tensor,
     words: Any,
@@ -265,9 +256,9 @@ def _loss(
     recipe: Recipe,
     rng: torch.Generator,
 ) -> Tensor:
-    tokens = reader.lifted(cells, torch.randperm(reader.grid**2, generator=rng)[: recipe.cells])
-    picture = F.normalize(heads.picture(_look(reader, tokens, None)), dim=-1)
-    heard = F.normalize(heads.words(_heard(reader, words)), dim=-1)
+    tokens = csm.lifted(cells, torch.randperm(csm.grid**2, generator=rng)[: recipe.cells])
+    picture = F.normalize(heads.picture(_mean_query(csm, tokens, None)), dim=-1)
+    heard = F.normalize(heads.words(_embedded(csm, words)), dim=-1)
     alike = picture @ heard.T / recipe.temperature
     wanted = true.float()
     contrast = -(wanted / wanted.sum(1, keepdim=True) * alike.log_softmax(1)).sum(1)
@@ -276,49 +267,49 @@ def _loss(
         chance = alike.softmax(1).masked_fill(true, 0) + 1e-6 * ~true
         other = torch.multinomial(chance, 1, generator=rng)[:, 0]
     right = torch.rand(len(cells), generator=rng) < 0.5
-    shown = torch.where(right, torch.arange(len(cells)), other)
-    judged = heads.match(_look(reader, tokens, (words[0][shown], words[1][shown])))
-    match = F.cross_entropy(judged, right.long(), reduction="none")
+    chosen = torch.where(right, torch.arange(len(cells)), other)
+    matches = heads.match(_mean_query(csm, tokens, (words[0][chosen], words[1][chosen])))
+    match = F.cross_entropy(matches, right.long(), reduction="none")
     return contrast + match
 
 
 @torch.no_grad()
 def _measure(
-    reader: BuiltinCSM, heads: Heads, cells: Tensor, where: Tensor, shown: list[Shown]
+    csm: BuiltinCSM, heads: Heads, cells: Tensor, damage: Tensor, captions: list[Caption]
 ) -> dict[str, float | int | None]:
-    """Return how well defect types and captions are told on pictures never seen, each beside what chance gives."""
-    defects = sorted({one.defect for one in shown})
-    tokens = reader.lifted(cells.float())
-    pictures = F.normalize(heads.picture(_look(reader, tokens, None)), dim=-1)
+    """Return how well defect types and captions are recognised on held-out pictures, each beside chance."""
+    defects = sorted({one.defect for one in captions})
+    tokens = csm.lifted(cells.float())
+    pictures = F.normalize(heads.picture(_mean_query(csm, tokens, None)), dim=-1)
 
-    def heard(texts: list[str]) -> Tensor:
-        return F.normalize(heads.words(_heard(reader, reader.words(texts))), dim=-1)
+    def embedded(texts: list[str]) -> Tensor:
+        return F.normalize(heads.words(_embedded(csm, csm.words(texts))), dim=-1)
 
-    told = (pictures @ heard([prompt(defect or None) for defect in defects]).T).argmax(1)
-    answers = torch.tensor([defects.index(one.defect) for one in shown])
-    whole = sorted({one.whole for one in shown})
-    guessed = (pictures @ heard(whole).T).argmax(1)
-    captions = torch.tensor([whole.index(one.whole) for one in shown])
-    words = reader.words([prompt(one.defect or None) for one in shown])
-    wrong = torch.arange(len(shown)).roll(1 + len(shown) // 3)
+    recognised = (pictures @ embedded([prompt(defect or None) for defect in defects]).T).argmax(1)
+    answers = torch.tensor([defects.index(one.defect) for one in captions])
+    whole = sorted({one.whole for one in captions})
+    guessed = (pictures @ embedded(whole).T).argmax(1)
+    whole_numbers = torch.tensor([whole.index(one.whole) for one in captions])
+    words = csm.words([prompt(one.defect or None) for one in captions])
+    wrong = torch.arange(len(captions)).roll(1 + len(captions) // 3)
     apart = answers != answers[wrong]
-    fits = heads.match(_look(reader, tokens, words))[:, 1]
-    misfits = heads.match(_look(reader, tokens, (words[0][wrong], words[1][wrong])))[:, 1]
-    damaged = where.float().flatten(1).sum(1) > 0
-    attention = reader.look(tokens, words)[1]
-    most = max(int((answers == number).sum()) for number in range(len(defects))) / len(shown)
+    fits = heads.match(_mean_query(csm, tokens, words))[:, 1]
+    misfits = heads.match(_mean_query(csm, tokens, (words[0][wrong], words[1][wrong])))[:, 1]
+    damaged = damage.float().flatten(1).sum(1) > 0
+    attention = csm.query_picture(tokens, words)[1]
+    most = max(int((answers == number).sum()) for number in range(len(defects))) / len(captions)
     return {
-        "windows": len(shown),
+        "windows": len(captions),
         "defects": len(defects),
-        "kind_told": round(float((told == answers).float().mean()), 4),
+        "kind_told": round(float((recognised == answers).float().mean()), 4),
         "kind_chance": round(1 / len(defects), 4),
         "kind_always_the_commonest": round(most, 4),
-        "caption_told": round(float((guessed == captions).float().mean()), 4),
+        "caption_told": round(float((guessed == whole_numbers).float().mean()), 4),
         "caption_chance": round(1 / len(whole), 4),
         "right_words_beat_wrong": _mean((fits > misfits)[apart].float()),
         "right_words_beat_wrong_chance": 0.5,
-        "attention_on_mask": _mean(share(attention, where.float())[damaged]),
-        "mask_area": _mean(where.float().mean((1, 2))[damaged]),
+        "attention_on_mask": _mean(share(attention, damage.float())[damaged]),
+        "mask_area": _mean(damage.float().mean((1, 2))[damaged]),
     }
 
 

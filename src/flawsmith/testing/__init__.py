@@ -8,7 +8,7 @@
     check_exporter(MyExporter)
 
 Each check is a function that raises AssertionError with a sentence; `GENERATOR_CHECKS`, `FILTER_CHECKS`,
-`METRIC_CHECKS`, `DETECTOR_CHECKS` and `EXPORTER_CHECKS` list them by name, so that a test suite can show them one by one.
+`METRIC_CHECKS`, `DETECTOR_CHECKS` and `EXPORTER_CHECKS` list them by name, so that a suite can show them one by one.
 """
 
 from flawsmith.testing.detectors import DETECTOR_CHECKS, check_detector, example_training, tiny_extractor

@@ -49,9 +49,9 @@ def loss_is_per_sample(plugin: type[Generator], backbone: Backbone) -> None:
     if not generator.trainable():
         return
     before, stream = _hash(backbone), torch.get_rng_state()
-    seen = generator.encode(example_batch(backbone.size))
-    losses = [generator.loss(seen, torch.Generator().manual_seed(1)) for _ in range(2)]
-    other = generator.loss(seen, torch.Generator().manual_seed(2))
+    views = generator.encode(example_batch(backbone.size))
+    losses = [generator.loss(views, torch.Generator().manual_seed(1)) for _ in range(2)]
+    other = generator.loss(views, torch.Generator().manual_seed(2))
     assert losses[0].shape == (4,) and losses[0].dtype == torch.float32, (
         f"loss is {tuple(losses[0].shape)} {losses[0].dtype}"
     )
@@ -70,15 +70,15 @@ def training_lowers_the_loss(plugin: type[Generator], backbone: Backbone) -> Non
     if not generator.trainable():
         return
     before = _hash(backbone)
-    seen = generator.encode(example_batch(backbone.size))
+    views = generator.encode(example_batch(backbone.size))
 
     def mean_loss() -> float:
         with torch.no_grad():
-            return sum(float(generator.loss(seen, torch.Generator().manual_seed(k)).mean()) for k in range(16)) / 16
+            return sum(float(generator.loss(views, torch.Generator().manual_seed(k)).mean()) for k in range(16)) / 16
 
     first = mean_loss()
-    fit = Trainer(generator.trainable(), lambda _, rng: generator.loss(seen, rng), steps=20, learning_rate=2e-3)
-    for _ in fit.run():
+    trainer = Trainer(generator.trainable(), lambda _, rng: generator.loss(views, rng), steps=20, learning_rate=2e-3)
+    for _ in trainer.run():
         pass
     last = mean_loss()
     assert last < first, f"twenty steps did not lower the loss: {first:.4f} -> {last:.4f}"
@@ -119,11 +119,11 @@ def save_and_load(plugin: type[Generator], backbone: Backbone) -> None:
         for module in generator.trainable().values():
             for parameter in module.parameters():
                 parameter.add_(0.01)
-    with TemporaryDirectory() as place:
-        generator.save(Path(place))
-        defects = {path.suffix for path in Path(place).rglob("*") if path.is_file()}
-        assert defects <= {".json", ".safetensors"}, f"saved as {sorted(defects)}"
-        loaded = plugin.load(Path(place), backbone if plugin.needs_backbone else None)
+    with TemporaryDirectory() as folder:
+        generator.save(Path(folder))
+        suffixes = {path.suffix for path in Path(folder).rglob("*") if path.is_file()}
+        assert suffixes <= {".json", ".safetensors"}, f"saved as {sorted(suffixes)}"
+        loaded = plugin.load(Path(folder), backbone if plugin.needs_backbone else None)
     assert loaded.settings == generator.settings
     first, again = (_sample(g, asked, range(len(asked))) for g in (generator, loaded))
     assert torch.equal(first.image, again.image), "after save and load it paints other bytes"
@@ -136,8 +136,8 @@ def two_on_one_backbone(plugin: type[Generator], backbone: Backbone) -> None:
     before = _sample(first, asked, range(len(asked)))
     second = _new(plugin, backbone)
     if second.trainable():
-        seen = second.encode(example_batch(backbone.size))
-        for _ in Trainer(second.trainable(), lambda _, rng: second.loss(seen, rng), steps=2, learning_rate=1e-2).run():
+        views = second.encode(example_batch(backbone.size))
+        for _ in Trainer(second.trainable(), lambda _, rng: second.loss(views, rng), steps=2, learning_rate=1e-2).run():
             pass
     _sample(second, asked, range(len(asked)))
     after = _sample(first, asked, range(len(asked)))
@@ -145,12 +145,14 @@ def two_on_one_backbone(plugin: type[Generator], backbone: Backbone) -> None:
 
 
 def training_reads_no_sampling_settings(plugin: type[Generator], backbone: Backbone) -> None:
-    """`sampling_only` names settings that training never reads, and `sweep` is a number among them."""
-    unknown = {name for name in plugin.sampling_only if name.partition(".")[0] not in plugin.Settings.model_fields}
-    assert not unknown, f"sampling_only names {sorted(unknown)}, which are no settings"
+    """What does not affect "train" is never read by training, and `sweep` is a number that affects "generate" alone."""
+    trained, sampled = (plugin.affecting(plugin.Settings(), output) for output in ("train", "generate"))
+    known = plugin.Settings.model_fields
+    unknown = {name for name in (*trained, *sampled) if name.partition(".")[0] not in known}
+    assert not unknown, f"affecting names {sorted(unknown)}, which are no settings"
     name, values = plugin.sweep
     if name:
-        assert name.partition(".")[0] in plugin.Settings.model_fields, f"sweep names {name}, which is no setting"
+        assert name in sampled and name not in trained, f"sweep names {name}, which does not affect generate alone"
         assert len(values) > 1, "a sweep needs two values or more"
     generator, read = _new(plugin, backbone), set[str]()
     if not generator.trainable():
@@ -162,10 +164,11 @@ def training_reads_no_sampling_settings(plugin: type[Generator], backbone: Backb
             return super().__getattribute__(key)
 
     generator.settings = Watched.model_construct(**dict(generator.settings))
-    seen = generator.encode(example_batch(backbone.size))
-    generator.loss(seen, torch.Generator().manual_seed(1))
-    list(generator.calibrate(seen))
-    assert not read & plugin.sampling_only, f"training reads {sorted(read & plugin.sampling_only)}"
+    views = generator.encode(example_batch(backbone.size))
+    generator.loss(views, torch.Generator().manual_seed(1))
+    list(generator.calibrate(views))
+    late = read & (sampled.keys() - trained.keys())
+    assert not late, f"training reads {sorted(late)}, which are said not to affect it"
 
 
 GENERATOR_CHECKS: dict[str, Check] = {
@@ -188,7 +191,7 @@ def check_generator(plugin: type[Generator], backbone: Backbone) -> None:
     """Run every check on a generator class.
 
     Args:
-        defect type: The class.
+        plugin: The class.
         backbone: A backbone; small and random is enough.
 
     Raises:

@@ -1,7 +1,7 @@
-"""ASEA: a reader's attention is moved onto the damage, for each reference, before what it says is used.
+"""ASEA: a CSM's attention is moved onto the damage, for each reference, before its features are used.
 
 Part of AnomalyControl-CSM (arXiv 2412.06510): a visual prompt is added to the image tokens and optimised for some
-steps, with the reader frozen, so that more of the queries' attention A lies on the mask M: (1 - sum(A M) / sum(A))^2.
+steps, with the CSM frozen, so that more of the queries' attention A lies on the mask M: (1 - sum(A M) / sum(A))^2.
 
     picture (B,3,H,W) RGB in [-1,1], words, mask (B,1,H,W) in {0,1}  ->  queries (B,Q,D), attention (B,g*g)
 
@@ -41,8 +41,8 @@ class ASEA:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What a reader made of B references."""
+class Features:
+    """What a CSM made of B references."""
 
     queries: Tensor
     """float32 (B,Q,D)."""
@@ -59,38 +59,38 @@ class Reading:
         return self.queries.mean(1)
 
 
-def read(reader: CSM, image: Tensor, texts: Sequence[str], mask: Tensor, asea: ASEA) -> Reading:
-    """Look at references. Rows are optimised side by side and do not influence one another, save by rounding.
+def features(csm: CSM, image: Tensor, texts: Sequence[str], mask: Tensor, asea: ASEA) -> Features:
+    """Read B references. Rows are optimised side by side and do not influence one another, save by rounding.
 
     Args:
-        reader: A frozen reader.
+        csm: A frozen CSM.
         image: float32 (B,3,H,W), RGB, [-1,1].
         texts: B phrases.
         mask: float32 (B,1,H,W), {0,1}; a row without damage is read without ASEA.
         asea: How the attention is moved.
     """
-    place = reader.query.device
+    device = csm.query.device
     with torch.no_grad():
-        tokens, words = reader.tokens(image.to(place)), reader.words(texts)
-        where = pooled(mask.to(place), reader.grid)
-        queries, attention = reader.look(tokens, words)
-        before = share(attention, where)
-    damaged = (where.flatten(1).sum(1) > 0).float()
+        tokens, words = csm.tokens(image.to(device)), csm.words(texts)
+        damage = pooled(mask.to(device), csm.grid)
+        queries, attention = csm.query_picture(tokens, words)
+        before = share(attention, damage)
+    damaged = (damage.flatten(1).sum(1) > 0).float()
     if not asea.steps or not bool(damaged.any()):
-        return Reading(queries, attention, before, before)
+        return Features(queries, attention, before, before)
     updates = asea.steps - 1 if asea.parity else asea.steps
     with torch.enable_grad():
         prompt = torch.zeros_like(tokens, requires_grad=True)
         optimiser = torch.optim.Adam([prompt], lr=asea.rate)
         for _ in range(updates):
-            _, attention = reader.look(tokens + prompt, words)
+            _, attention = csm.query_picture(tokens + prompt, words)
             # A row without damage has no gradient, and Adam leaves what has none where it is.
-            loss = asea.alpha * (damaged * (1 - share(attention, where)).square()).sum()
+            loss = asea.alpha * (damaged * (1 - share(attention, damage)).square()).sum()
             prompt.grad = torch.autograd.grad(loss, prompt)[0]
             optimiser.step()
     with torch.no_grad():
-        queries, attention = reader.look(tokens + prompt, words)
-        return Reading(queries, attention, before, share(attention, where))
+        queries, attention = csm.query_picture(tokens + prompt, words)
+        return Features(queries, attention, before, share(attention, damage))
 
 
 def pooled(mask: Tensor, grid: int) -> Tensor:
@@ -100,34 +100,34 @@ def pooled(mask: Tensor, grid: int) -> Tensor:
     return area / torch.where(most > 0, most, torch.ones_like(most))
 
 
-def share(attention: Tensor, where: Tensor) -> Tensor:
+def share(attention: Tensor, damage: Tensor) -> Tensor:
     """Return float32 (B,): the share of the attention (B,g*g) that lies on a pooled mask (B,g,g)."""
-    return (attention * where.flatten(1)).flatten(1).sum(1) / attention.flatten(1).sum(1).clamp_min(1e-12)
+    return (attention * damage.flatten(1)).flatten(1).sum(1) / attention.flatten(1).sum(1).clamp_min(1e-12)
 
 
-class ReadOnce:
-    """Reads each reference once: kept in memory by the hash of picture, mask, words, settings and reader.
+class FeatureMemory:
+    """Reads each reference once: kept in memory by the hash of picture, mask, words, settings and CSM.
 
     Each is read alone. Read in company it would differ in its last bits, and a run that goes on after a kill meets
     other company than one that was never killed.
     """
 
-    def __init__(self, reader: CSM) -> None:
-        self.reader = reader
+    def __init__(self, csm: CSM) -> None:
+        self.csm = csm
         self._kept: dict[str, Tensor] = {}
 
     def vectors(self, image: Tensor, texts: Sequence[str], mask: Tensor, asea: ASEA) -> Tensor:
-        """Return float32 (B,D) on the CPU; arguments as for `read`."""
+        """Return float32 (B,D) on the CPU; arguments as for `features`."""
         rows = []
         for number, text in enumerate(texts):
             one = slice(number, number + 1)
-            key = hashlib.blake2b(f"{self.reader.fingerprint} {asea} {text} {tuple(image.shape)}".encode())
+            key = hashlib.blake2b(f"{self.csm.fingerprint} {asea} {text} {tuple(image.shape)}".encode())
             for tensor in (image[one], mask[one]):
                 key.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
             name = key.hexdigest()
             if name not in self._kept:
                 if len(self._kept) >= _REMEMBERED:
                     self._kept.pop(next(iter(self._kept)))
-                self._kept[name] = read(self.reader, image[one], [text], mask[one], asea).vector[0].cpu()
+                self._kept[name] = features(self.csm, image[one], [text], mask[one], asea).vector[0].cpu()
             rows.append(self._kept[name])
         return torch.stack(rows)

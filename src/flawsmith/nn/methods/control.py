@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from flawsmith.nn.attention import use_small_attention
 from flawsmith.nn.cpu_kernels import use_plane_norms, use_split_gates
+from flawsmith.nn.weights import fresh_layers
 
 
 class Control(nn.Module):
@@ -24,26 +25,36 @@ class Control(nn.Module):
         return self.net.controlnet_cond_embedding(hint)
 
     def forward(
-        self, latent: Tensor, t: Tensor, text: Tensor, hint: Tensor, *, scale: float = 1.0, return_dict: bool = False
+        self,
+        latent: Tensor,
+        t: Tensor,
+        encoder_hidden_states: Tensor,
+        hint: Tensor,
+        *,
+        scale: float = 1.0,
+        added_cond_kwargs: dict[str, Tensor] | None = None,
     ) -> tuple[list[Tensor], Tensor]:
-        """Return (down blocks' residuals, middle block's), for `Backbone.predict`.
+        """Return (down blocks' residuals, middle block's); `Backbone.residuals` calls it with a text.
 
         Args:
             latent: Noisy latent (B,C,h,w).
             t: int64 (B,).
-            text: (B,T,D).
+            encoder_hidden_states: (B,T,D).
             hint: (B,3,H,W) in {0,1}, or what `embed_hint` returned.
             scale: Strength of the control.
+            added_cond_kwargs: What a UNet of the family gets beside the hidden states; None = nothing.
         """
+        given = latent, t, encoder_hidden_states, hint
+        named = {"conditioning_scale": scale, "added_cond_kwargs": added_cond_kwargs, "return_dict": False}
         if hint.shape[-2:] == latent.shape[-2:]:
             if hint.shape[1] != self.net.conv_in.out_channels:
                 raise ValueError(f"a hint of the latent's size must be embed_hint's, not {tuple(hint.shape)}")
             embedding, self.net.controlnet_cond_embedding = self.net.controlnet_cond_embedding, nn.Identity()
             try:
-                return self.net(latent, t, text, hint, conditioning_scale=scale, return_dict=False)
+                return self.net(*given, **named)
             finally:
                 self.net.controlnet_cond_embedding = embedding
-        return self.net(latent, t, text, hint, conditioning_scale=scale, return_dict=False)
+        return self.net(*given, **named)
 
 
 def control_from_unet(unet: Any, latent_channels: int, factor: int) -> Control:
@@ -59,9 +70,8 @@ def control_from_unet(unet: Any, latent_channels: int, factor: int) -> Control:
     """
     halvings = factor.bit_length() - 1
     widths = (16, 32, 96, 256, 256)[: halvings + 1]
-    # The copy draws random numbers for layers that it then overwrites or zeroes; the global stream is not ours to move.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
+    # The copy draws random numbers for layers that it then overwrites or zeroes.
+    with fresh_layers():
         net = ControlNetModel.from_unet(unet, conditioning_channels=3, conditioning_embedding_out_channels=widths)
         if net.conv_in.in_channels != latent_channels:
             whole, kernel = net.conv_in, net.conv_in.kernel_size

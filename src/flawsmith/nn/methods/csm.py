@@ -1,21 +1,20 @@
-"""The reader: a frozen vision-language encoder that looks at a reference picture with its words.
+"""CSM, cross-modal semantic modelling: a frozen vision-language encoder reads a reference picture with its words.
 
-It is the CSM of AnomalyControl-CSM (arXiv 2412.06510): learned queries attend to the tokens of a picture and, through
-shared self-attention, to words; what they become says what the picture shows *of what the words name*. `asea.py`
-moves that attention onto the damage.
+Part of AnomalyControl-CSM (arXiv 2412.06510): learned queries attend to the tokens of a picture and, through shared
+self-attention, to words; what they become says what the picture shows *of what the words name*. `asea.py` moves that
+attention onto the damage.
 
     picture (B,3,H,W) RGB in [-1,1], words  ->  queries (B,Q,D), attention (B,g*g)
 
-Two readers stand behind it. `Blip2CSM` is BLIP-2's first stage through transformers: the paper's. `BuiltinCSM`
-needs no hub: EfficientNet-Lite0's maps for tokens, the built-in text encoder for words, and between them a small
-Q-Former of the same class (4 layers of 128), trained contrastively on factory pictures and captions by
+There are two. `Blip2CSM` is BLIP-2's first stage through transformers: the paper's. `BuiltinCSM` is ours and needs no
+hub: EfficientNet-Lite0's maps as picture tokens, the built-in text encoder for words, and between them a small
+Q-Former of the same class (4 layers of width 128), trained contrastively on factory pictures and captions by
 `recipes/csm.py`.
-
-Ours, not the paper's: the built-in reader.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -28,10 +27,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flawsmith.errors import BackboneError
-from flawsmith.nn.backbone import quiet, token_numbers
+from flawsmith.nn import builtin
+from flawsmith.nn.backbone import quiet
 from flawsmith.nn.features import load_extractor, tensors_fingerprint
 from flawsmith.nn.networks.extractor import scaled
-from flawsmith.nn.weights import load_tensors, save_tensors
+from flawsmith.nn.text import token_numbers
+from flawsmith.nn.weights import fresh_layers, load_tensors, save_tensors
 
 Words = tuple[Tensor, Tensor]
 """(embeddings (B,T,D), int64 mask (B,T) with 1 where there is a word)."""
@@ -39,7 +40,7 @@ _BLIP_MEAN, _BLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.2613
 
 
 class CSM(nn.Module):
-    """What both readers share: queries through a Q-Former, and the attention that they pay to the picture."""
+    """What both have in common: queries through a Q-Former, and the attention that they pay to the picture."""
 
     qformer: Any
     """A transformers Blip2QFormerModel."""
@@ -52,7 +53,7 @@ class CSM(nn.Module):
     extra: int
     """Tokens before those of the cells (a class token)."""
     fingerprint: str
-    """First 12 hex digits of the SHA-256 of the weights that are the reader's own."""
+    """First 12 hex digits of the SHA-256 of the CSM's own weights."""
 
     @abstractmethod
     def tokens(self, image: Tensor) -> Tensor:
@@ -62,20 +63,20 @@ class CSM(nn.Module):
     def words(self, texts: Sequence[str]) -> Words:
         """Return word embeddings and their mask."""
 
-    def look(self, tokens: Tensor, words: Words | None) -> tuple[Tensor, Tensor]:
+    def query_picture(self, tokens: Tensor, words: Words | None) -> tuple[Tensor, Tensor]:
         """Return (queries float32 (B,Q,D), attention float32 (B,g*g)); gradients pass to the tokens.
 
         Attention is the mean over cross-attention layers, heads and queries, without the class token's share.
         """
         count, length = len(tokens), self.query.shape[1]
         query = self.query.expand(count, -1, -1)
-        seen = torch.ones(query.shape[:2], dtype=torch.int64, device=query.device)
+        visible = torch.ones(query.shape[:2], dtype=torch.int64, device=query.device)
         if words is not None:
-            query, seen = torch.cat([query, words[0]], 1), torch.cat([seen, words[1]], 1)
+            query, visible = torch.cat([query, words[0]], 1), torch.cat([visible, words[1]], 1)
         out = self.qformer(
             query_embeds=query,
             query_length=length,
-            attention_mask=seen,
+            attention_mask=visible,
             encoder_hidden_states=tokens,
             encoder_attention_mask=torch.ones(tokens.shape[:2], dtype=torch.int64, device=tokens.device),
             output_attentions=True,
@@ -123,10 +124,8 @@ class BuiltinCSM(CSM):
             attention_probs_dropout_prob=0.0,
             use_qformer_text_input=True,
         )
-        config._attn_implementation = "eager"  # the only one that tells its attention
-        # New layers draw random numbers; the global stream is not ours to move.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
+        config._attn_implementation = "eager"  # the only one that returns its attention
+        with fresh_layers():
             self.qformer = Blip2QFormerModel(config)
             self.query = nn.Parameter(torch.randn(1, queries, width) * 0.02)
             self.lift = nn.Linear(self.channels, width)
@@ -136,23 +135,23 @@ class BuiltinCSM(CSM):
         self.register_buffer("mean", torch.zeros(self.channels))
         self.register_buffer("std", torch.ones(self.channels))
         self.text_encoder, self.tokenizer = text_encoder.eval().requires_grad_(False), tokenizer
-        self._eyes: Any = None
+        self._extractor: Any = None
         self.fingerprint = ""
 
     @torch.no_grad()
     def cells(self, image: Tensor) -> Tensor:
         """Return float32 (B,g*g,496): the four depths of the extractor, each brought to g x g cells."""
-        if self._eyes is None:
-            self._eyes = (load_extractor("efficientnet-lite0", device=str(self.query.device)),)  # in a tuple: not ours
-        maps = self._eyes[0].maps(scaled(image, self.side))
+        if self._extractor is None:  # in a tuple, so that its weights do not count among the CSM's own
+            self._extractor = (load_extractor("efficientnet-lite0", device=str(self.query.device)),)
+        maps = self._extractor[0].maps(scaled(image, self.side))
         size = (self.grid, self.grid)
-        laid = [
+        cells = [
             F.adaptive_avg_pool2d(depth, size)
             if depth.shape[-1] >= self.grid
             else F.interpolate(depth, size, mode="bilinear", align_corners=False)
             for depth in maps
         ]
-        return torch.cat(laid, 1).flatten(2).transpose(1, 2).clone()
+        return torch.cat(cells, 1).flatten(2).transpose(1, 2).clone()
 
     def lifted(self, cells: Tensor, kept: Tensor | None = None) -> Tensor:
         """Return image tokens float32 (B,g*g,D) of cells, or of those alone that `kept` (int64) names."""
@@ -183,8 +182,7 @@ class BuiltinCSM(CSM):
         save_tensors(folder / "model.safetensors", own)
         (folder / "reader.json").write_text(json.dumps(self.made_of) + "\n", encoding="utf-8")
         with quiet():
-            self.text_encoder.half().save_pretrained(folder / "text_encoder")
-            self.text_encoder.float()
+            copy.deepcopy(self.text_encoder).half().save_pretrained(folder / "text_encoder")
             self.tokenizer.save_pretrained(folder / "tokenizer")
 
     @classmethod
@@ -200,23 +198,24 @@ class BuiltinCSM(CSM):
             with quiet():
                 text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", local_files_only=True)
                 tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
-            reader = cls(text_encoder.float(), tokenizer, **json.loads((folder / "reader.json").read_text()))
+            csm = cls(text_encoder.float(), tokenizer, **json.loads((folder / "reader.json").read_text()))
             tensors, _ = load_tensors(folder / "model.safetensors")
-            found = reader.load_state_dict({name: value.float() for name, value in tensors.items()}, strict=False)
+            report = csm.load_state_dict({name: value.float() for name, value in tensors.items()}, strict=False)
         except (OSError, ValueError, TypeError, RuntimeError) as error:
-            raise BackboneError(f"{folder}: holds no reader of flawsmith's ({str(error).splitlines()[0]})") from error
-        lost = [key for key in found.missing_keys if not key.startswith("text_encoder.")]
-        if lost or found.unexpected_keys:
-            raise BackboneError(f"{folder}/model.safetensors: does not fit this reader, e.g. {(lost or ['?'])[0]}")
-        reader.fingerprint = tensors_fingerprint(reader)
-        return reader
+            raise BackboneError(f"{folder}: holds no CSM of flawsmith's ({str(error).splitlines()[0]})") from error
+        missing = [key for key in report.missing_keys if not key.startswith("text_encoder.")]
+        if missing or report.unexpected_keys:
+            wrong = (missing or report.unexpected_keys)[0]
+            raise BackboneError(f"{folder}/model.safetensors: does not fit this CSM, e.g. {wrong}")
+        csm.fingerprint = tensors_fingerprint(csm)
+        return csm
 
 
 class Blip2CSM(CSM):
-    """BLIP-2's first stage: EVA-CLIP-g and its Q-Former, the paper's reader.
+    """BLIP-2's first stage, as in the paper: EVA-CLIP-g and its Q-Former.
 
     Args:
-        model: A transformers Blip2ForImageTextRetrieval whose Q-Former tells its attention ("eager").
+        model: A transformers Blip2ForImageTextRetrieval whose Q-Former returns its attention ("eager").
         tokenizer: Its BERT tokenizer.
     """
 
@@ -231,9 +230,9 @@ class Blip2CSM(CSM):
             )
         self.vision, self.embeddings, self.qformer = model.vision_model, model.embeddings, model.qformer
         self.query, self.tokenizer = model.query_tokens, tokenizer
-        seen = model.config.vision_config
-        self.width, self.side = int(self.query.shape[-1]), int(seen.image_size)
-        self.grid = self.side // int(seen.patch_size)
+        vision = model.config.vision_config
+        self.width, self.side = int(self.query.shape[-1]), int(vision.image_size)
+        self.grid = self.side // int(vision.patch_size)
         self.longest = int(model.config.qformer_config.max_position_embeddings)
         self.register_buffer("mean", torch.tensor(_BLIP_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_BLIP_STD).view(1, 3, 1, 1), persistent=False)
@@ -242,9 +241,9 @@ class Blip2CSM(CSM):
     @torch.no_grad()
     def tokens(self, image: Tensor) -> Tensor:
         side = (self.side, self.side)
-        seen = F.interpolate(image, side, mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)
-        seen = ((seen + 1) / 2 - self.mean) / self.std  # type: ignore[operator]
-        return self.vision(seen).last_hidden_state.float()
+        small = F.interpolate(image, side, mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)
+        normalised = ((small + 1) / 2 - self.mean) / self.std  # type: ignore[operator]
+        return self.vision(normalised).last_hidden_state.float()
 
     def words(self, texts: Sequence[str]) -> Words:
         coded = self.tokenizer(
@@ -254,20 +253,20 @@ class Blip2CSM(CSM):
 
 
 def builtin_folder() -> Path:
-    """Return the folder of the reader that came with the package.
+    """Return the folder of the CSM that came with the package.
 
     Raises:
         BackboneError: this installation has none.
     """
-    place = Path(__file__).resolve().parents[2] / "weights" / "reader"
+    place = builtin.WEIGHTS / "reader"
     if not (place / "model.safetensors").is_file():
-        raise BackboneError(f"the built-in reader is not at {place}; name a BLIP-2 folder in its place")
+        raise BackboneError(f"the built-in CSM is not at {place}; name a BLIP-2 folder in its place")
     return place
 
 
 @lru_cache(maxsize=4)
-def load_reader(source: str = "builtin", *, offline: bool = True, device: str = "cpu") -> CSM:
-    """Return a frozen reader; the same arguments give the same object.
+def load_csm(source: str = "builtin", *, offline: bool = True, device: str = "cpu") -> CSM:
+    """Return a frozen CSM; the same arguments give the same object.
 
     Args:
         source: "builtin", a folder that `BuiltinCSM.save` or transformers (BLIP-2) wrote, or a hub id of a BLIP-2.
@@ -275,14 +274,14 @@ def load_reader(source: str = "builtin", *, offline: bool = True, device: str = 
         device: Where it computes, in float32.
 
     Raises:
-        BackboneError: nothing of the defect type is there.
+        BackboneError: there is no such thing.
     """
     folder = builtin_folder() if source == "builtin" else Path(source)
     if (folder / "reader.json").is_file():
-        reader: CSM = BuiltinCSM.load(folder)
+        csm: CSM = BuiltinCSM.load(folder)
     else:
-        reader = _blip2(source, offline)
-    return reader.float().eval().requires_grad_(False).to(device)
+        csm = _blip2(source, offline)
+    return csm.float().eval().requires_grad_(False).to(device)
 
 
 def _blip2(source: str, offline: bool) -> Blip2CSM:
@@ -291,21 +290,21 @@ def _blip2(source: str, offline: bool) -> Blip2CSM:
     plugin: Any = Blip2ForImageTextRetrieval  # its types do not know output_loading_info
     if offline and not Path(source).is_dir():
         raise BackboneError(
-            f"reader {source!r}: no such folder, and asking a hub is off; name a folder of BLIP-2 for image-text "
+            f"CSM {source!r}: no such folder, and asking a hub is off; name a folder of BLIP-2 for image-text "
             'retrieval, "builtin", or set generator.settings.offline = false'
         )
     try:
         with quiet():
-            model, found = plugin.from_pretrained(
+            model, report = plugin.from_pretrained(
                 source, local_files_only=offline, attn_implementation="eager", output_loading_info=True
             )
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline)
-    except Exception as error:  # every library below raises its own defect type for a broken file
-        raise BackboneError(f"reader {source!r}: cannot be loaded ({str(error).splitlines()[0][:200]})") from error
+    except Exception as error:  # every library below raises its own kind of error for a broken file
+        raise BackboneError(f"CSM {source!r}: cannot be loaded ({str(error).splitlines()[0][:200]})") from error
     # A generation model's folder has no words' embeddings; transformers would fill them with random numbers.
-    if missing := sorted(found["missing_keys"]):
+    if missing := sorted(report["missing_keys"]):
         raise BackboneError(
-            f"reader {source!r}: {len(missing)} tensors are missing, e.g. {missing[0]}; it must be a BLIP-2 for "
+            f"CSM {source!r}: {len(missing)} tensors are missing, e.g. {missing[0]}; it must be a BLIP-2 for "
             "image-text retrieval, e.g. Salesforce/blip2-itm-vit-g"
         )
     return Blip2CSM(model, tokenizer)

@@ -18,7 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_WORD_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj")
+from flawsmith.nn.text import TextEncoder
+
+_TEXT_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj")
 """Linear layers of a CLIP text encoder's attention."""
 
 
@@ -126,11 +128,28 @@ class AdaptedLinear(nn.Module):
         return self.base(x) + change
 
 
-def adapted_words(encoder: Any, rank: int, name: str = "shared") -> tuple[Any, nn.ModuleDict]:
-    """Return a text encoder on the same parameter storage with adapters in its attention, and the adapters.
+def adapted_text(encoder: TextEncoder, rank: int, name: str = "shared") -> tuple[TextEncoder, nn.ModuleDict]:
+    """Return a text encoder on the same parameter storage with low-rank changes in its attention, and the changes.
 
     Args:
-        encoder: A transformers CLIPTextModel; it is left as it is.
+        encoder: A backbone's; it is left as it is.
+        rank: Rank of each change.
+        name: What the adapter is called on disk.
+    """
+    models, changes = [], nn.ModuleDict()
+    for (part, _, _), model in zip(encoder.parts, encoder.models, strict=True):
+        twin, own = adapted_words(model, rank, name)
+        models.append(twin)
+        first = part == encoder.parts[0][0]
+        changes.update({layer if first else f"{part}_{layer}": change for layer, change in own.items()})
+    return encoder.with_models(models), changes
+
+
+def adapted_words(encoder: Any, rank: int, name: str = "shared") -> tuple[Any, nn.ModuleDict]:
+    """Return one CLIP text encoder on the same parameter storage with adapters in its attention, and the adapters.
+
+    Args:
+        encoder: A transformers CLIPTextModel, with projection or without; it is left as it is.
         rank: Rank of each change.
         name: What the adapter is called on disk.
     """
@@ -139,7 +158,7 @@ def adapted_words(encoder: Any, rank: int, name: str = "shared") -> tuple[Any, n
     changes = nn.ModuleDict()
     for path, module in list(twin.named_modules()):
         parent, _, leaf = path.rpartition(".")
-        if leaf in _WORD_LAYERS and isinstance(module, nn.Linear):
+        if leaf in _TEXT_LAYERS and isinstance(module, nn.Linear):
             changes[path.replace(".", "_")] = change = LowRank(module.in_features, module.out_features, rank, [name])
             setattr(twin.get_submodule(parent), leaf, AdaptedLinear(module, change))
     return twin, changes

@@ -1,9 +1,9 @@
 """The mask that a generator draws itself: where the picture of the damage alone leaves mid-grey.
 
 In that picture everything normal is exactly mid-grey by construction, so the distance to grey says where the damage is.
-How far is far enough is learned from shots made half anew, whose masks are known: the threshold with the best mean
-overlap (IoU), once for pixels and once for cells of the latent. A network that tells salient from plain (U^2-Net, as
-the paper's authors use) would look for the same thing without having been told what grey means.
+The threshold is learned from shots made half anew, whose masks are known: it is the one with the best mean overlap
+(IoU), once for pixels and once for cells of the latent. Ours: DualAnoDiff's authors take the mask from a saliency
+network (U^2-Net, see `saliency.py`), which does not know what grey means.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LEVELS = 64
 _RANGES = {"pixel": (0.01, 1.0), "cell": (0.02, 4.0)}
 """Distances between which they lie, evenly in the logarithm."""
 _STARTS = {"pixel": 0.15, "cell": 0.5}
-"""Thresholds before anything was learned."""
+"""Thresholds before anything is learned."""
 
 
 def pixel_distance(image: Tensor, grey: Tensor) -> Tensor:
@@ -37,21 +37,21 @@ def cell_distance(latent: Tensor, grey: Tensor) -> Tensor:
     return (latent - grey).square().mean(1, keepdim=True).sqrt()
 
 
-def overlaps(distance: Tensor, mask: Tensor, defect: str) -> Tensor:
+def overlaps(distance: Tensor, mask: Tensor, scale: str) -> Tensor:
     """Return the overlap (IoU) of each view's mask with its thresholded distance, float32 (B,LEVELS).
 
     Args:
         distance: float32 (B,1,H,W).
         mask: float32 (B,1,H,W) in {0,1}.
-        defect type: "pixel" or "cell".
+        scale: "pixel" or "cell".
     """
-    flat, truth = distance.flatten(1), mask.flatten(1)
-    found = []
-    for level in _levels(defect):
-        seen = (flat > level).float()
-        both = (seen * truth).sum(1)
-        found.append(both / (seen.sum(1) + truth.sum(1) - both).clamp_min(1))
-    return torch.stack(found, 1)
+    flat, damage = distance.flatten(1), mask.flatten(1)
+    rows = []
+    for level in _levels(scale):
+        drawn = (flat > level).float()
+        both = (drawn * damage).sum(1)
+        rows.append(both / (drawn.sum(1) + damage.sum(1) - both).clamp_min(1))
+    return torch.stack(rows, 1)
 
 
 class MaskThreshold(nn.Module):
@@ -62,25 +62,27 @@ class MaskThreshold(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        for defect, value in _STARTS.items():
-            self.register_buffer(defect, torch.tensor(value))
+        for scale, value in _STARTS.items():
+            self.register_buffer(scale, torch.tensor(value))
 
-    def learn(self, defect: str, found: Tensor) -> float:
+    def learn(self, scale: str, iou: Tensor) -> float:
         """Take the threshold with the best mean overlap, and return that overlap.
 
         Args:
-            defect type: "pixel" or "cell".
-            found: float32 (N,LEVELS) from `overlaps`.
+            scale: "pixel" or "cell".
+            iou: float32 (N,LEVELS) from `overlaps`.
         """
-        mean = found.float().mean(0)
+        mean = iou.float().mean(0)
         best = int(mean.argmax())
-        getattr(self, defect).fill_(_levels(defect)[best])
+        getattr(self, scale).fill_(_levels(scale)[best])
         return float(mean[best])
 
     def forward(
         self, distance: Tensor, allowed: Tensor, smallest: float, largest: float
     ) -> tuple[Tensor, tuple[str, ...]]:
-        """Return masks float32 (B,1,H,W) in {0,1}, never empty where something is allowed, and what is wrong with them.
+        """Return masks float32 (B,1,H,W) in {0,1}, and per row a word for what is wrong with it, "" = nothing.
+
+        A mask is never empty where something is allowed.
 
         Args:
             distance: float32 (B,1,H,W) from `pixel_distance`.
@@ -89,13 +91,13 @@ class MaskThreshold(nn.Module):
             largest: Above this share of the window the word is "overflow".
         """
         area = distance[0].numel()
-        found = tidy((distance > self.pixel) * allowed, round(smallest * area)) * allowed
+        masks = tidy((distance > self.pixel) * allowed, round(smallest * area)) * allowed
         words = []
-        for row, share in enumerate((found.flatten(1).sum(1) / area).tolist()):
+        for row, share in enumerate((masks.flatten(1).sum(1) / area).tolist()):
             words.append("empty" if share == 0 else "overflow" if share > largest else "")
-            if share == 0:  # something to look at all the same
-                found[row] = strongest(distance[row : row + 1], allowed[row : row + 1], smallest)[0]
-        return found, tuple(words)
+            if share == 0:  # a refused row has a mask all the same
+                masks[row] = strongest(distance[row : row + 1], allowed[row : row + 1], smallest)[0]
+        return masks, tuple(words)
 
 
 def packed(mask: Tensor) -> Tensor:
@@ -109,16 +111,16 @@ def unpacked(bits: Tensor, shape: tuple[int, int]) -> Tensor:
     return torch.from_numpy(flat).float().view(-1, 1, *shape)
 
 
-def tidy(found: Tensor, smallest: int) -> Tensor:
+def tidy(masks: Tensor, smallest: int) -> Tensor:
     """Return masks (B,1,H,W) in {0,1} without pieces below `smallest` pixels and with their pinholes closed."""
     kept = []
-    for mask in found[:, 0].cpu().numpy().astype(np.uint8):
+    for mask in masks[:, 0].cpu().numpy().astype(np.uint8):
         closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
         count, labels, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
         large = stats[:, cv2.CC_STAT_AREA] >= smallest
         large[0] = False
         kept.append(large[labels] if count > 1 else np.zeros_like(mask, bool))
-    return torch.from_numpy(np.stack(kept))[:, None].float().to(found.device)
+    return torch.from_numpy(np.stack(kept))[:, None].float().to(masks.device)
 
 
 def strongest(distance: Tensor, allowed: Tensor, share: float) -> Tensor:
@@ -137,6 +139,6 @@ def strongest(distance: Tensor, allowed: Tensor, share: float) -> Tensor:
     return out * (allowed > 0)
 
 
-def _levels(defect: str) -> list[float]:
-    low, high = _RANGES[defect]
+def _levels(scale: str) -> list[float]:
+    low, high = _RANGES[scale]
     return [float(level) for level in np.geomspace(low, high, LEVELS)]

@@ -1,4 +1,4 @@
-"""A saliency network from an ONNX file: what DualAnoDiff's authors read the mask with.
+"""A saliency network from an ONNX file, from which DualAnoDiff's authors take the mask.
 
 Any network of U^2-Net's form will do (Qin et al. 2020): RGB float32 (1,3,320,320), scaled by ImageNet's mean and
 deviation, in; a map in [0,1] of the same size out, the first of its outputs. OpenCV runs it, so nothing more has to be
@@ -22,7 +22,7 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Saliency:
-    """A network that tells what stands out.
+    """A network that finds what stands out.
 
     Args:
         path: The ONNX file.
@@ -43,37 +43,38 @@ class Saliency:
     def __call__(self, image: Tensor) -> Tensor:
         """Return float32 (B,1,H,W) in [0,1] of pictures float32 (B,3,H,W) RGB in [-1,1]."""
         mean, deviation = (torch.tensor(values).view(1, 3, 1, 1) for values in (_MEAN, _DEVIATION))
-        seen = interpolate(image.float().cpu(), (_SIDE, _SIDE), mode="bilinear", antialias=True)
-        seen = ((seen + 1) / 2 - mean) / deviation
+        small = interpolate(image.float().cpu(), (_SIDE, _SIDE), mode="bilinear", antialias=True)
         maps = []
-        for row in seen:
+        for row in ((small + 1) / 2 - mean) / deviation:
             self._network.setInput(row[None].numpy())
             try:
-                told = np.asarray(self._network.forward())
+                output = np.asarray(self._network.forward())
             except cv2.error as error:
                 raise self._unfit(error) from None
-            if told.size != _SIDE * _SIDE:
-                raise ConfigError(f"saliency: {self._path}: gives {told.shape}, where 1x1x{_SIDE}x{_SIDE} is expected")
-            maps.append(torch.from_numpy(told.reshape(1, _SIDE, _SIDE).astype(np.float32)))
-        found = interpolate(torch.stack(maps), tuple(image.shape[2:]), mode="bilinear", antialias=True)
-        return found.clamp(0, 1).to(image.device)
+            if output.size != _SIDE * _SIDE:
+                raise ConfigError(
+                    f"saliency: {self._path}: gives {output.shape}, where 1x1x{_SIDE}x{_SIDE} is expected"
+                )
+            maps.append(torch.from_numpy(output.reshape(1, _SIDE, _SIDE).astype(np.float32)))
+        whole = interpolate(torch.stack(maps), tuple(image.shape[2:]), mode="bilinear", antialias=True)
+        return whole.clamp(0, 1).to(image.device)
 
     def _unfit(self, error: Exception) -> ConfigError:
         why = (str(error).strip().splitlines() or ["unknown"])[-1][:200]
         return ConfigError(f"saliency: {self._path}: is no network for pictures 1x3x{_SIDE}x{_SIDE} ({why})")
 
 
-def refined(found: Tensor, salient: Tensor) -> Tensor:
+def refined(mask: Tensor, salient: Tensor) -> Tensor:
     """Return masks (B,1,H,W) in {0,1} trimmed to what is salient, and grown to it by up to two pixels.
 
-    Salient is what reaches half of the most that is seen under the mask. A mask of which nothing is salient stays as it
-    is: then the network has looked at something else.
+    Salient is what reaches half of the map's largest value under the mask. A mask under which nothing is salient stays
+    as it is: the network has then found something else.
 
     Args:
-        found: float32 (B,1,H,W) in {0,1}.
+        mask: float32 (B,1,H,W) in {0,1}.
         salient: float32 (B,1,H,W) in [0,1].
     """
-    most = (found * salient).amax((2, 3), keepdim=True)
-    kept = max_pool2d(found, 5, stride=1, padding=2) * (salient >= most / 2)
-    seen = (most > 0.1) & (kept.sum((2, 3), keepdim=True) > 0)
-    return torch.where(seen, kept, found)
+    most = (mask * salient).amax((2, 3), keepdim=True)
+    kept = max_pool2d(mask, 5, stride=1, padding=2) * (salient >= most / 2)
+    is_salient = (most > 0.1) & (kept.sum((2, 3), keepdim=True) > 0)
+    return torch.where(is_salient, kept, mask)

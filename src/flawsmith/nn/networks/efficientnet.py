@@ -79,7 +79,7 @@ class EfficientNetLite0(nn.Module):
         self.skips: list[bool] = []
         incoming = 32
         for widening, _, stride, channels, count in STAGES:
-            for place in range(count):
+            for position in range(count):
                 name = f"_blocks.{len(self.blocks)}."
                 wide = incoming * widening
                 parts = [_Conv(state, f"{name}_expand_conv", f"{name}_bn0")] if widening > 1 else []
@@ -88,13 +88,13 @@ class EfficientNetLite0(nn.Module):
                         state,
                         f"{name}_depthwise_conv",
                         f"{name}_bn1",
-                        stride=stride if place == 0 else 1,
+                        stride=stride if position == 0 else 1,
                         groups=wide,
                     )
                 )
                 parts.append(_Conv(state, f"{name}_project_conv", f"{name}_bn2", linear=True))
                 self.blocks.append(nn.Sequential(*parts))
-                self.skips.append(place > 0)
+                self.skips.append(position > 0)
                 incoming = channels
         self.head = _Conv(state, "_conv_head", "_bn1")
 
@@ -102,12 +102,12 @@ class EfficientNetLite0(nn.Module):
         """Return the maps of four depths (strides 4, 8, 16, 32) for float32 (B,3,H,W) in [-1,1]."""
         x = ((image + 1) * 127.5 - 127) / 128
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
-        found = []
+        maps = []
         for number, (block, skip) in enumerate(zip(self.blocks, self.skips, strict=True)):
             x = block(x) + x if skip else block(x)
             if number in TAPS:
-                found.append(x)
-        return found
+                maps.append(x)
+        return maps
 
     def embed(self, deepest: Tensor) -> Tensor:
         """Return float32 (B,1280): the head's mean over the picture, from the deepest map."""

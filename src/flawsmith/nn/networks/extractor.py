@@ -41,7 +41,7 @@ class Extractor(nn.Module):
         """Return maps to compare: LPIPS is the sum over depths of the mean over places of their squared differences.
 
         Zhang et al., "The Unreasonable Effectiveness of Deep Features", CVPR 2018, equation 1; channels have unit
-        length at each place. Depths weigh alike unless the extractor has learned weights (lpips-vgg).
+        length at each position. Depths weigh alike unless the extractor has learned weights (lpips-vgg).
         """
         return [F.normalize(depth, dim=1) for depth in maps]
 

@@ -60,14 +60,14 @@ class InceptionExtractor(Extractor):
     def maps(self, image: Tensor) -> list[Tensor]:
         x = self._conv(image, "Conv2d_1a_3x3", stride=2)
         x = self._conv(self._conv(x, "Conv2d_2a_3x3"), "Conv2d_2b_3x3", padding=1)
-        found = [x := F.max_pool2d(x, 3, 2)]
+        maps = [x := F.max_pool2d(x, 3, 2)]
         x = self._conv(self._conv(x, "Conv2d_3b_1x1"), "Conv2d_4a_3x3")
-        found.append(x := F.max_pool2d(x, 3, 2))
+        maps.append(x := F.max_pool2d(x, 3, 2))
         for block, defect in _BLOCKS.items():
             x = getattr(self, f"_{defect}")(x, block)
             if block == "Mixed_6e":
-                found.append(x)
-        return [*found, x]
+                maps.append(x)
+        return [*maps, x]
 
     @torch.inference_mode()
     def vector(self, image: Tensor) -> Tensor:

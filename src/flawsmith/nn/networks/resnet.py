@@ -79,10 +79,10 @@ def _read(folder: Path, classes: int) -> nn.Module:
     network: Any
     with _readable(folder):
         # A head for ImageNet's thousand classes does not fit and is left out on purpose.
-        network, found = _from_pretrained(
+        network, report = _from_pretrained(
             folder, config=config, local_files_only=True, ignore_mismatched_sizes=True, output_loading_info=True
         )
-    names = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
+    names = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
     if wrong := sorted(name for name in names if not name.startswith("classifier.")):
         raise ConfigError(f"{folder}: {len(wrong)} tensors of its weights are missing or misshapen, e.g. {wrong[0]}")
     # The head is always new, also where the folder's own has as many classes by chance.
@@ -94,6 +94,6 @@ def _read(folder: Path, classes: int) -> nn.Module:
 def _readable(folder: Path) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # transformers raises its own defect type for each broken file
+    except Exception as error:  # transformers raises its own kind of error for each broken file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise ConfigError(f"{folder}: cannot be read as a ResNet-34 of transformers: {reason}") from error

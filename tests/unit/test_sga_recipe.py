@@ -11,9 +11,9 @@ import torch
 from flawsmith.errors import ConfigError
 from flawsmith.generators.cross_modal import CrossModal, CrossModalSettings
 from flawsmith.nn.backbone import Backbone
-from flawsmith.nn.methods.ip_adapter import fill_from_builtin
+from flawsmith.nn.methods.sga import fill_from_builtin
 from flawsmith.nn.weights import load_tensors
-from flawsmith.recipes.ip_adapter import Recipe, make_adapter
+from flawsmith.recipes.sga import Recipe, make_sga
 
 RECIPE = Recipe(pictures=20, picture_size=64, views=1, portion=10, steps=2, batch=4, save_every=1)
 
@@ -22,14 +22,14 @@ RECIPE = Recipe(pictures=20, picture_size=64, views=1, portion=10, steps=2, batc
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("adapter")
-    assert make_adapter(folder / "whole", RECIPE) is not None
+    assert make_sga(folder / "whole", RECIPE) is not None
     return folder / "whole"
 
 
 def test_stopped_and_gone_on_it_is_the_same(made: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    assert make_adapter(tmp_path, RECIPE, seconds=0) is None, "it stops at the first chance"
-    measured = make_adapter(tmp_path, RECIPE)
+    assert make_sga(tmp_path, RECIPE, seconds=0) is None, "it stops at the first chance"
+    measured = make_sga(tmp_path, RECIPE)
     before = json.loads((made / "measured.json").read_text())
     assert measured is not None and measured.keys() == before.keys() and measured["windows"] == before["windows"]
     for said, losses in before["held_out_loss"].items():
@@ -47,28 +47,28 @@ def test_stopped_and_gone_on_it_is_the_same(made: Path, tmp_path: Path) -> None:
 def test_it_fills_what_it_was_made_for(made: Path) -> None:
     backbone = Backbone.load("builtin", device="cpu")
     generator = CrossModal(backbone, CrossModalSettings(ip_adapter=""))
-    path, whose = made / "adapter.safetensors", (backbone.fingerprint, generator.reader.fingerprint)
-    before = {name: value.clone() for name, value in generator.adapter.named_parameters()}
-    assert not fill_from_builtin(generator.adapter, "another", whose[1], path)
-    assert not fill_from_builtin(generator.adapter, whose[0], "another", path)
-    assert not fill_from_builtin(generator.adapter, *whose, made / "none.safetensors")
+    path, whose = made / "adapter.safetensors", (backbone.fingerprint, generator.csm.fingerprint)
+    before = {name: value.clone() for name, value in generator.sga.named_parameters()}
+    assert not fill_from_builtin(generator.sga, "another", whose[1], path)
+    assert not fill_from_builtin(generator.sga, whose[0], "another", path)
+    assert not fill_from_builtin(generator.sga, *whose, made / "none.safetensors")
     other = CrossModal(backbone, CrossModalSettings(ip_adapter="", tokens=2))
-    assert not fill_from_builtin(other.adapter, *whose, path)
-    assert all(torch.equal(value, before[name]) for name, value in generator.adapter.named_parameters())
-    assert fill_from_builtin(generator.adapter, *whose, path)
+    assert not fill_from_builtin(other.sga, *whose, path)
+    assert all(torch.equal(value, before[name]) for name, value in generator.sga.named_parameters())
+    assert fill_from_builtin(generator.sga, *whose, path)
     for name, value in load_tensors(path)[0].items():
-        assert torch.equal(generator.adapter.get_parameter(name), value.float())
-    assert any(not torch.equal(value, before[name]) for name, value in generator.adapter.named_parameters())
+        assert torch.equal(generator.sga.get_parameter(name), value.float())
+    assert any(not torch.equal(value, before[name]) for name, value in generator.sga.named_parameters())
 
 
 def test_it_goes_on_from_an_adapter_of_another_backbone(made: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     start = made / "adapter.safetensors"
     recipe = RECIPE.model_copy(update={"start": str(start), "learning_rate": 1e-6, "steps": 1})
-    assert make_adapter(tmp_path, recipe) is not None
+    assert make_sga(tmp_path, recipe) is not None
     before, after = (load_tensors(folder / "adapter.safetensors")[0] for folder in (made, tmp_path))
     for name in before:
         # A rate of 1e-6 moves nothing that float16 keeps; the words' own keys and values would be elsewhere.
         torch.testing.assert_close(after[name].float(), before[name].float(), rtol=2e-3, atol=1e-5)
     with pytest.raises(ConfigError, match="nowhere.safetensors is not there"):
-        make_adapter(tmp_path / "b", RECIPE.model_copy(update={"start": str(tmp_path / "nowhere.safetensors")}))
+        make_sga(tmp_path / "b", RECIPE.model_copy(update={"start": str(tmp_path / "nowhere.safetensors")}))
