@@ -1,9 +1,9 @@
 """ASEA on real shots: the share of the reader's attention that lies on the damage, before and after.
 
-    python benchmarks/suites/asea.py --data ../shared/data [--reader builtin] [--per-defect type 5] [--out FILE]
+    python benchmarks/suites/asea.py --data ../shared/data [--reader builtin] [--per-defect 5] [--out FILE]
 
-The first shots of every sort of both sets (see the head of each example for where to get them), each read in the window
-that shows most of its damage, as `generate` does. Minutes; nothing is trained.
+The first shots of every defect type of both sets (see the head of each example for where to get them), each read in
+the window that shows most of its damage, as `generate` does. Minutes; nothing is trained.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from sets import FOLDERS, RESULTS, configuration
 
-from flawsmith.data.photographs import Pictures
+from flawsmith.data.photographs import Photographs
 from flawsmith.data.windows import cut, cut_mask, plan_windows
 from flawsmith.files import write_json
 from flawsmith.nn.methods.asea import ASEA, pooled, read
 from flawsmith.nn.methods.csm import load_reader
-from flawsmith.run.dataset import make_split
+from flawsmith.run.dataset import divide
 from flawsmith.run.folder import machine
 
 SIZE = 128
@@ -35,14 +35,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the sets")
     parser.add_argument("--reader", default="builtin", help="the built-in reader, or a folder of BLIP-2")
-    parser.add_argument("--per-defect type", type=int, default=5, help="shots of each defect type")
+    parser.add_argument("--per-defect", type=int, default=5, help="shots of each defect type")
     parser.add_argument("--out", type=Path, default=RESULTS / "asea.json")
     args = parser.parse_args()
     reader = load_reader(args.reader)
     shots: list[dict[str, Any]] = []
     for name in FOLDERS:
-        split = make_split(configuration(args.data, name))
-        pictures, seen = Pictures(split.normals), defaultdict(int)
+        split = divide(configuration(args.data, name))
+        pictures, seen = Photographs(split.normals), defaultdict(int)
         for shot in split.shots:
             seen[shot.defect] += 1
             if seen[shot.defect] > args.per_defect:

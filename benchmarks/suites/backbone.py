@@ -43,9 +43,10 @@ from flawsmith import registry
 from flawsmith.config import parse_overrides
 from flawsmith.data import factory, images
 from flawsmith.data.augmentation import roughed
+from flawsmith.data.feature_windows import feature_window, window_of
 from flawsmith.data.tiling import Window
 from flawsmith.data.windows import cut, paste
-from flawsmith.evaluation.measure import close_up, feature_set, window
+from flawsmith.evaluation.measure import feature_set
 from flawsmith.files import write_json
 from flawsmith.nn import builtin
 from flawsmith.nn.backbone import Backbone
@@ -53,7 +54,7 @@ from flawsmith.nn.diffusion import guided
 from flawsmith.nn.features import load_extractor
 from flawsmith.nn.inpaint import conditions, paint
 from flawsmith.recipes.backbone_data import prompt
-from flawsmith.run.dataset import make_split
+from flawsmith.run.dataset import divide
 from flawsmith.run.folder import Run, machine
 from flawsmith.synthesis.generate import generate
 from flawsmith.synthesis.train import train
@@ -66,7 +67,7 @@ Floats = np.ndarray
 def splits(args: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     """Yield each set's name and its shots, normal parts and test pictures."""
     for name in [args.only] if args.only else sorted(FOLDERS):
-        yield name, make_split(configuration(args.data, name))
+        yield name, divide(configuration(args.data, name))
 
 
 def tensor(views: Sequence[Floats]) -> Tensor:
@@ -162,13 +163,13 @@ def laid_in(view: Floats, made: Floats, base: Floats, mask: np.ndarray, corner: 
     whole = np.zeros(view.shape[:2], bool)
     whole[corner : corner + side, corner : corner + side] = mask
     eight = np.rint((view + 1) * 127.5).astype(np.uint8)
-    return images.to_model(paste(eight, made, base, whole, Window(corner, corner, side)))
+    return images.to_model(paste(eight, made, base, whole, Window(corner, corner, side), paint="residual", feather=4.0))
 
 
 def close_ups(extractor: Any, views: Sequence[Floats], masks: Sequence[np.ndarray]) -> Floats:
     """Return the features of squares round the masks, float32 (N,D)."""
-    looks = [(*window(view, mask), None) for view, mask in zip(views, masks, strict=True)]
-    return feature_set(looks, extractor).vector.numpy()  # type: ignore[arg-type]
+    windows = [feature_window(view, mask) for view, mask in zip(views, masks, strict=True)]
+    return feature_set(windows, extractor).vector.numpy()
 
 
 def autoencoder(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
@@ -339,7 +340,7 @@ def adapt(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str,
     for name, split in splits(args):
         defects = {str(e.defect) for e in split.shots}
         real = with_damage(e for e in split.test_defects if e.defect in defects)
-        theirs = feature_set([close_up(e) for e in real], extractor)
+        theirs = feature_set([window_of(e) for e in real], extractor)
         ways = [(args.backbone, steps) for steps in args.few] + [(str(blank), steps) for steps in args.many]
         for seed in range(args.seeds):
             for source, steps in ways:
@@ -359,12 +360,12 @@ def adapt(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str,
                 train(run)
                 generate(run)
                 made = [
-                    Example(row["image"], run.path(row["image"]), "", row["defect"], run.path(row["mask"]))
-                    for row in run.kept()
+                    Example(sample.image, run.path(sample.image), "", sample.defect, run.path(sample.mask))
+                    for sample in run.kept()
                 ]
                 row: dict[str, Any] = {"made": len(made)}
                 if len(made) > 10:
-                    ours = feature_set([close_up(e) for e in made], extractor)
+                    ours = feature_set([window_of(e) for e in made], extractor)
                     for metric in metrics.values():
                         values = metric(theirs, ours, np.random.default_rng(0), 0)
                         row |= {key: figure.value for key, figure in values.items()}

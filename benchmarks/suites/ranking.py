@@ -1,4 +1,4 @@
-"""Parity and speed of `flawsmith.metrics.ranking` against scikit-learn and the usual PRO loops.
+"""Parity and speed of `flawsmith.arithmetic.ranking` against scikit-learn and the usual PRO loops.
 
     python benchmarks/suites/ranking.py            # 83 and 1725 maps of 256x256; about 8 minutes and 10 GB of memory
     python benchmarks/suites/ranking.py --quick    # 83 maps alone, about a minute
@@ -18,7 +18,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -32,8 +31,8 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
+from flawsmith.arithmetic.ranking import Ranked, Ranking
 from flawsmith.files import write_json
-from flawsmith.metrics.ranking import Ranked, Ranking
 
 SIDE, THRESHOLDS, LIMIT = 256, 200, 0.3
 CORNERS = np.ones((3, 3), int)
@@ -218,8 +217,8 @@ import json, re, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from ranking import LIMIT, Ranking, pictures
-count, spill, memory = int(sys.argv[2]), sys.argv[3] or None, int(sys.argv[4])
-ranking, seconds = Ranking(regions=True, spill=spill, memory=memory), 0.0
+count = int(sys.argv[2])
+ranking, seconds = Ranking(regions=True), 0.0
 def peak():
     status = Path("/proc/self/status")
     return int(re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1]) / 1024 if status.exists() else float("nan")
@@ -229,24 +228,18 @@ for scores, mask in pictures(count):
     ranking.add(scores, mask)
     seconds += time.perf_counter() - begun
 begun = time.perf_counter()
-found = ranking.result()
-aupro = found.aupro(LIMIT)
+ranking.result().aupro(LIMIT)
 seconds += time.perf_counter() - begun
-print(json.dumps([seconds, peak() - before, found.auroc, found.ap, found.f1_max, found.threshold, aupro]))
+print(json.dumps([seconds, peak() - before]))
 """
 
 
 def streamed(count: int) -> dict[str, Any]:
-    """Add map by map in processes of their own, in memory and over the disk: seconds, peak memory, same bits."""
-    rows: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, spill, memory in (("in memory", "", 1 << 30), ("spilt at 64 MiB", folder, 64 << 20)):
-            command = [sys.executable, "-c", STREAM, str(Path(__file__).parent), str(count), spill, str(memory)]
-            said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            rows[name] = {"seconds": round(said[0], 2), "peak_mib_above_start": round(said[1]), "figures": said[2:]}
-            print(f"streamed {name}: {said[0]:.1f} s, {said[1]:.0f} MiB", file=sys.stderr, flush=True)
-    first, second = (row.pop("figures") for row in rows.values())
-    return {"maps": count, **rows, "same_to_the_bit": first == second}
+    """Add map by map in a process of its own: seconds and peak memory."""
+    command = [sys.executable, "-c", STREAM, str(Path(__file__).parent), str(count)]
+    seconds, peak = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    print(f"streamed: {seconds:.1f} s, {peak:.0f} MiB", file=sys.stderr, flush=True)
+    return {"maps": count, "seconds": round(seconds, 2), "peak_mib_above_start": round(peak)}
 
 
 def versions() -> dict[str, str]:
