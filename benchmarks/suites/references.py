@@ -351,7 +351,7 @@ def transfer(args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
     if not root.is_dir():
         every = [e for name in FOLDERS for e in scan(configuration(args.data, name).data)]
         write(Mvtec(Mvtec.Settings()), [e for e in every if not e.mask] + with_damage(every), root)
-    transfers = [{"from": "magnetic-tile", "defect": args.tile_kind}, {"from": "screw", "defect": args.screw_kind}]
+    transfers = [{"from": "magnetic-tile", "defect": args.tile_defect}, {"from": "screw", "defect": args.screw_defect}]
     overrides = {
         "data.root": str(root),
         "data.layout": "mvtec",
@@ -359,7 +359,7 @@ def transfer(args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
         "data.product": "",
         "train.scope": "all",
         "generate.transfer": transfers,
-        "generate.count": {args.tile_kind: args.count, args.screw_kind: args.count},
+        "generate.count": {args.tile_defect: args.count, args.screw_defect: args.count},
         "generate.reference": "random",
         **parse_overrides(args.set),
     }
@@ -397,8 +397,8 @@ def main() -> None:
     parser.add_argument("--only", choices=sorted(FOLDERS), help="one set")
     parser.add_argument("--count", type=int, default=20, help="pairs a defect type")
     parser.add_argument("--scale", type=float, default=1.0, help="defect types: weight of the reference")
-    parser.add_argument("--tile-defect type", default="crack")
-    parser.add_argument("--screw-defect type", default="scratch_neck")
+    parser.add_argument("--tile-defect", default="crack")
+    parser.add_argument("--screw-defect", default="scratch_neck")
     parser.add_argument("--set", action="append", default=[], help="override a key of the example")
     parser.add_argument("--results", type=Path, default=RESULTS / "references.json")
     args = parser.parse_args()
