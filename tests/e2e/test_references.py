@@ -1,4 +1,4 @@
-"""Whole runs: references are planned, a type is transferred, a sentence is obeyed, and a killed run goes on alike."""
+"""Whole runs: references are planned, a type is borrowed, a sentence is obeyed, and a killed run goes on alike."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from flawsmith.synthesis.train import is_trained, train, train_inputs
 
 
 @pytest.fixture(scope="module")
-def transferred(tmp_path_factory: pytest.TempPathFactory, backbone_folder: Path, factory_root: Path) -> Run:
+def borrowed(tmp_path_factory: pytest.TempPathFactory, backbone_folder: Path, factory_root: Path) -> Run:
     """A run of cross_modal over two products, of which one lends its crack to the other."""
     overrides: dict[str, Any] = {
         "data.root": str(factory_root),
@@ -57,35 +57,35 @@ def transferred(tmp_path_factory: pytest.TempPathFactory, backbone_folder: Path,
     return run
 
 
-def test_a_defect_type_is_transferred(transferred: Run) -> None:
-    plan = transferred.plan()
+def test_a_kind_is_borrowed(borrowed: Run) -> None:
+    plan = borrowed.plan()
     lent = [line for line in plan if line.transferred_from]
     assert [(line.product, line.defect, line.transferred_from) for line in lent] == [("screw", "crack", "magnet")] * 2
     for line in lent:
         assert line.normal.startswith("screw") and line.shot.startswith("magnet")
         assert line.reference.startswith("magnet/test/crack")
     assert all(line.reference.split("/")[2] == line.defect for line in plan)
-    controls = transferred.controls()
+    controls = borrowed.controls()
     assert controls and not any(plan[row.control_of].transferred_from for row in controls)
 
 
-def test_transferred_samples_keep_the_exact_background(transferred: Run) -> None:
-    rows = [row for row in transferred.samples() if row.made]
-    normals = {example.id: example for example in load_split(transferred).normals}
+def test_borrowed_pairs_keep_the_exact_background(borrowed: Run) -> None:
+    rows = [row for row in borrowed.samples() if row.made]
+    normals = {example.id: example for example in load_split(borrowed).normals}
     pictures = Pictures(tuple(normals.values()))
     assert [row for row in rows if row.transferred_from == "magnet"]
     for row in rows:
-        made, normal = images.read(transferred.path(row.image)), images.read(normals[row.normal].image)
-        mask = images.read_mask(transferred.path(row.mask), made.shape)
+        made, normal = images.read(borrowed.path(row.image)), images.read(normals[row.normal].image)
+        mask = images.read_mask(borrowed.path(row.mask), made.shape)
         assert mask.any() and np.array_equal(made[~mask], normal[~mask])
         if row.transferred_from:  # a magnet fills its picture; a crack beside the screw would be no crack of the screw
             assert not (mask & ~pictures.part(normals[row.normal])).any()
 
 
-def test_a_run_that_was_killed_goes_on_alike(transferred: Run, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_goes_on_alike(borrowed: Run, tmp_path: Path) -> None:
     """The reader remembers what it read in one process and not in the next: the bytes are the same all the same."""
     twin = tmp_path / "r"
-    shutil.copytree(transferred.folder, twin)
+    shutil.copytree(borrowed.folder, twin)
     rows = twin / "samples.jsonl"
     kept = [line for line in rows.read_text().splitlines(keepends=True) if json.loads(line)["index"] >= 3]
     rows.write_text("".join(kept))
@@ -93,24 +93,24 @@ def test_a_run_that_was_killed_goes_on_alike(transferred: Run, tmp_path: Path) -
         (twin / "samples" / f"{index:06d}.png").unlink(missing_ok=True)
     again = Run.open(twin)
     generate(again)
-    for row in transferred.samples():
+    for row in borrowed.samples():
         if row.made:
-            assert (twin / row.image).read_bytes() == transferred.path(row.image).read_bytes()
+            assert (twin / row.image).read_bytes() == borrowed.path(row.image).read_bytes()
 
 
-def test_measure_and_report_take_transferred_samples(transferred: Run) -> None:
-    measure(transferred)
-    page = report(transferred).read_text()
+def test_measure_and_report_take_borrowed_pairs(borrowed: Run) -> None:
+    measure(borrowed)
+    page = report(borrowed).read_text()
     assert "crack" in page
     # The row of pictures: what the reference's weight does, all else equal.
     assert "generator.settings.scale" in page and "scale = 0.5" in page
-    assert len(list(transferred.path("report").glob("sweep-*.jpg"))) == 4
-    assert "report/sweep-00-" in transferred.path("report.md").read_text()
+    assert len(list(borrowed.path("report").glob("sweep-*.jpg"))) == 4
+    assert "report/sweep-00-" in borrowed.path("report.md").read_text()
 
 
-def test_the_sweep_changes_one_setting_and_is_painted_once(transferred: Run, tmp_path: Path) -> None:
+def test_the_sweep_changes_one_setting_and_is_painted_once(borrowed: Run, tmp_path: Path) -> None:
     twin = tmp_path / "r"
-    shutil.copytree(transferred.folder, twin)
+    shutil.copytree(borrowed.folder, twin)
     run = Run.open(twin)
     tree = json.loads(run.path("sweep.json").read_text())
     plan = run.plan()
@@ -128,16 +128,14 @@ def test_the_sweep_changes_one_setting_and_is_painted_once(transferred: Run, tmp
     generate(Run.open(twin))
     assert json.loads(run.path("sweep.json").read_text()) == tree
     for path in before:
-        assert path.read_bytes() == transferred.path("sweep", path.name).read_bytes()
+        assert path.read_bytes() == borrowed.path("sweep", path.name).read_bytes()
 
 
-def test_the_file_that_training_starts_from_is_part_of_it(
-    transferred: Run, backbone_folder: Path, tmp_path: Path
-) -> None:
+def test_the_file_that_training_starts_from_is_part_of_it(borrowed: Run, backbone_folder: Path, tmp_path: Path) -> None:
     """Other contents train anew; a file that is gone, and settings that only sampling reads, do not."""
     (adapter := tmp_path / "adapter").mkdir()
-    shutil.copy(transferred.path("weights/all/adapter.safetensors"), adapter)
-    table = transferred.config.model_dump(mode="json")
+    shutil.copy(borrowed.path("weights/all/adapter.safetensors"), adapter)
+    table = borrowed.config.model_dump(mode="json")
     table["generator"] = {"name": "hybrid", "settings": {"adapter": str(adapter)}}
     table["train"] |= {"steps": 1}
     run = Run.create(tmp_path / "run", load_config(None, table))
@@ -171,19 +169,19 @@ def plan_of(run: Run, **changes: Any) -> list[PlanLine]:
     return make_plan(config, open_dataset(run), get("generators", "cross_modal"))
 
 
-def test_whose_appearance_a_sample_gets(transferred: Run) -> None:
+def test_whose_look_a_pair_gets(borrowed: Run) -> None:
     some = {"transfer": [], "count": 6}
-    for line in plan_of(transferred, reference="shot", **some):
+    for line in plan_of(borrowed, reference="shot", **some):
         assert line.reference == line.shot
-    drawn = {line.reference for line in plan_of(transferred, reference="random", **some)}
+    drawn = {line.reference for line in plan_of(borrowed, reference="random", **some)}
     assert len(drawn) == 6, "both shots of each of the three defect types are drawn"
     one = "magnet/test/chip/000.png"
-    assert {line.reference for line in plan_of(transferred, reference=one, **some)} == {one}
-    wrong = plan_of(transferred, reference={"crack": "chip", "bend": one}, **some)
+    assert {line.reference for line in plan_of(borrowed, reference=one, **some)} == {one}
+    wrong = plan_of(borrowed, reference={"crack": "chip", "bend": one}, **some)
     for line in wrong:
         defect = {"crack": "chip", "bend": "chip", "chip": "chip"}[line.defect]
         assert line.reference.split("/")[2] == defect
-    plain = plan_of(transferred, reference="shot", **some)
+    plain = plan_of(borrowed, reference="shot", **some)
     for name in ("shot", "pose", "normal", "seed"):
         assert [getattr(a, name) for a in wrong] == [getattr(b, name) for b in plain], (
             "another reference changes nothing else"
@@ -207,24 +205,24 @@ def test_whose_appearance_a_sample_gets(transferred: Run) -> None:
         ({"prompt": "a purple crack"}, "unknown: purple"),
     ],
 )
-def test_what_cannot_be_planned_is_said(transferred: Run, changes: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_planned_is_said(borrowed: Run, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        plan_of(transferred, **changes)
+        plan_of(borrowed, **changes)
     assert said in str(caught.value)
 
 
 @pytest.mark.parametrize("loan", [{"from": "a"}, {"defect": "b"}, {"from": "a", "defect": "b", "to": "c"}])
-def test_a_transfer_is_written_whole(loan: dict[str, str]) -> None:
+def test_a_loan_is_written_whole(loan: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="generate.transfer"):
         load_config(None, {"generate.transfer": loan})
 
 
-def test_a_sentence_decides_type_place_and_size(transferred: Run) -> None:
+def test_a_sentence_decides_kind_place_and_size(borrowed: Run) -> None:
     from flawsmith.data.masks.poses import apply_pose_mask
 
-    lines = plan_of(transferred, prompt="a small crack on the magnet, near the top left", count=5, transfer=[])
+    lines = plan_of(borrowed, prompt="a small crack on the magnet, near the top left", count=5, transfer=[])
     assert [(line.product, line.defect, line.appearance) for line in lines] == [("magnet", "crack", "small")] * 5
-    shots = {example.id: example for example in load_split(transferred).shots}
+    shots = {example.id: example for example in load_split(borrowed).shots}
     for line in lines:
         assert line.pose is not None
         mask = images.read_mask(shots[line.shot].mask, (128, 128))  # type: ignore[arg-type]
@@ -232,7 +230,7 @@ def test_a_sentence_decides_type_place_and_size(transferred: Run) -> None:
         box = (xs.min() + xs.max()) / 2, (ys.min() + ys.max()) / 2
         assert max(box) < 0.5 * 128, "not near the top left"
         assert 0.05 * 128 < max(np.ptp(xs), np.ptp(ys)) + 1 < 0.19 * 128, "not small"
-    config = transferred.config.model_copy(
-        update={"generate": transferred.config.generate.model_copy(update={"prompt": "균열"})}
+    config = borrowed.config.model_copy(
+        update={"generate": borrowed.config.generate.model_copy(update={"prompt": "균열"})}
     )
-    assert set(counts(config, load_split(transferred))) == {("magnet", "crack"), ("screw", "crack")}
+    assert set(counts(config, load_split(borrowed))) == {("magnet", "crack"), ("screw", "crack")}
