@@ -355,8 +355,8 @@ def adapt(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str,
                 train(run)
                 generate(run)
                 made = [
-                    Example(row["image"], run.path(row["image"]), "", row["defect"], run.path(row["mask"]))
-                    for row in run.kept()
+                    Example(sample.image, run.path(sample.image), "", sample.defect, run.path(sample.mask))
+                    for sample in run.kept()
                 ]
                 row: dict[str, Any] = {"made": len(made)}
                 if len(made) > 10:

@@ -4,9 +4,9 @@ and without.
     python benchmarks/suites/dual_agreement.py --config examples/magnetic-tile-dual.toml --data FOLDER --out FOLDER
 
 Two runs are trained from one configuration, OUT/with and OUT/without, which differ in `saim` alone; a training that was
-killed goes on. Then both make the same windows (`out = "whole"`, the same seeds and defect types), in two ways. Both pictures
-are synthetic throughout and nothing but SAIM ties one to the other. Chance is the overlap with the damage of another
-window of the same defect type.
+killed goes on. Then both make the same windows (`out = "whole"`, the same seeds and defect types), in two ways. Both
+pictures are synthetic throughout and nothing but SAIM ties one to the other. Chance is the overlap with the damage of
+another window of the same defect type.
 
 change  The whole picture starts from a normal window, made anew by --anew, and the second from grey: neither is
 damaged.
@@ -39,7 +39,7 @@ from flawsmith.data.windows import cut
 from flawsmith.files import write_json
 from flawsmith.generators.dual_branch import DualBranch
 from flawsmith.nn.methods.mask_threshold import overlaps, tidy
-from flawsmith.run.dataset import split_data
+from flawsmith.run.dataset import load_split
 from flawsmith.run.folder import Run, machine
 from flawsmith.synthesis.train import Job, jobs_of, load_backbone, views, working_size
 from flawsmith.types import Condition
@@ -57,7 +57,7 @@ def off_tone(image: np.ndarray) -> np.ndarray:
 
 def ruler(run: Run, job: Job, pictures: Photographs, size: int) -> tuple[float, float]:
     """Return the threshold of `off_tone` that finds the shots' masks best, and its mean overlap with them."""
-    seen = [view for view, _, defect in views(run.config, job, pictures, size) if defect]
+    seen = [one.view for one in views(run.config, job, pictures, size) if one.defect]
     distance = torch.from_numpy(np.stack([off_tone(view.image) for view in seen]))[:, None]
     mask = torch.from_numpy(np.stack([view.mask for view in seen]))[:, None].float()
     mean = overlaps(distance, mask, "pixel").mean(0)
@@ -80,7 +80,7 @@ def agreement(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     """Train what is not trained, make windows of every defect type in both ways and compare the two branches."""
     fs.train(run)
     config = run.config
-    split, backbone = split_data(run), load_backbone(config)
+    split, backbone = load_split(run), load_backbone(config)
     size, pictures, found = working_size(config, backbone), Photographs(split.normals), {}
     for job in jobs_of(config, split):
         generator = DualBranch.load(run.path("weights", *job.name.split("/")), backbone)

@@ -34,12 +34,12 @@ def measure(name: str, data: Path, out: Path) -> dict[str, Any]:
     log = [json.loads(line) for line in run.path("log.jsonl").read_text().splitlines()]
     stage = {row["stage"]: row["seconds"] for row in log if "seconds" in row}
     rows = run.samples()
-    made = [row for row in rows if row["status"] == "made"]
+    made = [row for row in rows if row.made]
     normals = {example.id: example for example in load_split(run).normals}
     outside = empty = 0
     for row in made:
-        picture, source = images.read(run.path(row["image"])), images.read(normals[row["normal"]].image)
-        mask = images.read_mask(run.path(row["mask"]), picture.shape)
+        picture, source = images.read(run.path(row.image)), images.read(normals[row.normal].image)
+        mask = images.read_mask(run.path(row.mask), picture.shape)
         same = picture.shape == source.shape and picture.dtype == source.dtype
         outside += int((picture != source)[~mask].sum()) if same else picture.size
         empty += not mask.any()
@@ -52,10 +52,10 @@ def measure(name: str, data: Path, out: Path) -> dict[str, Any]:
         "shots_a_kind": config.data.shots,
         "minutes": round(seconds / 60, 2),
         "stage_seconds": stage,
-        "pairs": dict(collections.Counter(row["defect"] for row in made)),
-        "given_up": dict(collections.Counter(row["defect"] for row in rows if row["status"] != "made")),
-        "windows_a_pair": round(float(np.mean([len(row["windows"]) for row in made])), 2),
-        "paint": dict(collections.Counter(row["paint"] for row in made)),
+        "pairs": dict(collections.Counter(row.defect for row in made)),
+        "given_up": dict(collections.Counter(row.defect for row in rows if not row.made)),
+        "windows_a_pair": round(float(np.mean([len(row.windows) for row in made])), 2),
+        "paint": dict(collections.Counter(row.paint for row in made)),
         "differing_pixels_outside_masks": outside,
         "empty_masks": empty,
     }

@@ -1,4 +1,4 @@
-"""Does the reference matter, does a borrowed defect type land, do what and where add up? cross_modal and hybrid on real sets.
+"""Does the reference matter, does a transferred defect type land, do what and where add up? On real sets.
 
     python benchmarks/suites/references.py matters  --data ../shared/data --out /tmp/refs --only magnetic-tile
     python benchmarks/suites/references.py defect types    --data ../shared/data --out /tmp/refs
@@ -32,6 +32,7 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,26 +49,25 @@ from flawsmith.config import parse_overrides, validate
 from flawsmith.data import factory, images
 from flawsmith.data.feature_windows import feature_window, window_of
 from flawsmith.data.layouts import scan
-from flawsmith.data.photographs import Photographs
 from flawsmith.data.training_set import TrainingSet, read_square
 from flawsmith.evaluation.evaluator import predicted
 from flawsmith.evaluation.measure import feature_set
 from flawsmith.evaluation.prove import proof_size
-from flawsmith.exports.mvtec import write as write_mvtec
+from flawsmith.exports.export import write
+from flawsmith.exports.mvtec import Mvtec
 from flawsmith.files import write_json
 from flawsmith.generators.cross_modal import CrossModal, CrossModalSettings
 from flawsmith.nn import builtin
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
-from flawsmith.run.dataset import divide
+from flawsmith.run.dataset import divide, open_dataset
 from flawsmith.run.folder import Run, machine
+from flawsmith.run.records import PlanLine
 from flawsmith.synthesis.paint import Painter
 from flawsmith.synthesis.plan import make_plan
 from flawsmith.synthesis.train import generator_class, load_backbone, train, working_size
 from flawsmith.types import Batch, Condition, Example
-
-Line = dict[str, Any]
 
 
 class Studio:
@@ -76,71 +76,71 @@ class Studio:
     def __init__(self, run: Run) -> None:
         self.run, self.config = run, run.config
         train(run)
-        self.split = divide(run.config)
-        self.pictures = Photographs(self.split.normals)
-        self.defect = generator_class(run.config)
+        self.data = open_dataset(run)
+        self.split, self.pictures = self.data.split, self.data.photographs
+        self.plugin = generator_class(run.config)
         self.backbone = load_backbone(run.config)
         self.generators: dict[str, Any] = {}
 
-    def plan(self) -> list[Line]:
+    def plan(self) -> list[PlanLine]:
         """Return the plan's lines."""
-        return make_plan(self.config, self.split, self.defect, self.pictures)
+        return make_plan(self.config, self.data, self.plugin)
 
-    def paint(self, lines: Sequence[Line], folder: Path, scale: float | None) -> list[Path]:
+    def paint(self, lines: Sequence[PlanLine], folder: Path, scale: float | None) -> list[Path]:
         """Paint lines that are not in the folder yet; return a picture's path each, its mask beside it.
 
         `scale` is the reference's weight; None = what the configuration says, which any generator knows.
         """
-        for job in sorted({line["job"] for line in lines}):
+        for job in sorted({line.job for line in lines}):
             if job not in self.generators:
-                self.generators[job] = self.defect.load(self.run.path("weights", *job.split("/")), self.backbone)
+                self.generators[job] = self.plugin.load(self.run.path("weights", *job.split("/")), self.backbone)
             generator = self.generators[job]
             # Weights may be older than the settings that only sampling reads.
-            generator.settings = validate(self.defect.Settings, self.config.generator.settings, where="--set")
+            generator.settings = validate(self.plugin.Settings, self.config.generator.settings, where="--set")
             if scale is not None:
                 generator.settings = generator.settings.model_copy(update={"scale": scale})
             painter = Painter(
                 self.config, generator, working_size(self.config, self.backbone), self.split, self.pictures
             )
-            own = [line for line in lines if line["job"] == job]
-            for batch in sorted({line["batch"] for line in own}):
-                group = [line for line in own if line["batch"] == batch]
-                if all((folder / f"{line['index']:06d}.json").is_file() for line in group):
+            own = [line for line in lines if line.job == job]
+            for batch in sorted({line.batch for line in own}):
+                group = [line for line in own if line.batch == batch]
+                if all((folder / f"{line.index:06d}.json").is_file() for line in group):
                     continue
-                for line, pair in zip(group, painter.paint(group), strict=True):
-                    if pair.picture is not None and pair.mask is not None:
-                        images.write(folder / f"{line['index']:06d}.png", pair.picture)
-                        images.write_mask(folder / f"{line['index']:06d}.mask.png", pair.mask)
-                    write_json(folder / f"{line['index']:06d}.json", pair.row)
+                for line, made in zip(group, painter.paint(group), strict=True):
+                    if made.picture is not None and made.mask is not None:
+                        images.write(folder / f"{line.index:06d}.png", made.picture)
+                        images.write_mask(folder / f"{line.index:06d}.mask.png", made.mask)
+                    write_json(folder / f"{line.index:06d}.json", made.sample.to_json())
                 print(folder.name, batch, flush=True)
-        return [folder / f"{line['index']:06d}.png" for line in lines]
+        return [folder / f"{line.index:06d}.png" for line in lines]
 
 
-def wrong(lines: Sequence[Line], studio: Studio) -> list[Line]:
+def wrong(lines: Sequence[PlanLine], studio: Studio) -> list[PlanLine]:
     """Return the lines with references of the next defect type in the alphabet."""
     shots = studio.split.shots
     defects = sorted({str(e.defect) for e in shots})
     following = dict(zip(defects, [*defects[1:], defects[0]], strict=True))
     changed = []
     for line in lines:
-        others = [e.id for e in shots if e.defect == following[line["defect"]]]
-        changed.append(line | {"reference": others[line["index"] % len(others)]})
+        others = [e.id for e in shots if e.defect == following[line.defect]]
+        changed.append(replace(line, reference=others[line.index % len(others)]))
     return changed
 
 
-def misplaced(lines: Sequence[Line], studio: Studio) -> list[Line]:
+def misplaced(lines: Sequence[PlanLine], studio: Studio) -> list[PlanLine]:
     """Return the lines with photograph, mask and place of the defect type after the next in the alphabet."""
     defects = sorted({str(e.defect) for e in studio.split.shots})
-    queues = {defect: [line for line in lines if line["defect"] == defect] for defect in defects}
+    queues = {defect: [line for line in lines if line.defect == defect] for defect in defects}
     other = {defect: defects[(number + 2) % len(defects)] for number, defect in enumerate(defects)}
     taken = dict.fromkeys(defects, 0)
     changed = []
     for line in lines:
-        queue = queues[other[line["defect"]]]
-        place = queue[taken[line["defect"]] % len(queue)]
-        taken[line["defect"]] += 1
-        own = {key: line[key] for key in ("index", "batch", "job", "seed", "defect", "reference")}
-        changed.append(place | own)
+        queue = queues[other[line.defect]]
+        place = queue[taken[line.defect] % len(queue)]
+        taken[line.defect] += 1
+        own = {key: getattr(line, key) for key in ("index", "batch", "job", "seed", "defect", "reference")}
+        changed.append(replace(place, **own))
     return changed
 
 
@@ -172,7 +172,7 @@ class Judges:
     def __call__(self, examples: Sequence[Example]) -> dict[str, float]:
         """Return the share of pictures whose defect type each judge names as it was asked for."""
         seen = torch.from_numpy(np.stack([read_square(e, self._training.size)[0] for e in examples]))
-        guess = predicted(self._probe, seen).defect
+        guess = predicted(self._probe, seen).probabilities
         assert guess is not None
         answers = [str(e.defect) for e in examples]
         whole = [self.defects[int(k)] == answer for k, answer in zip(guess.argmax(1), answers, strict=True)]
@@ -184,10 +184,10 @@ class Judges:
         }
 
 
-def painted(lines: Sequence[Line], paths: Sequence[Path]) -> list[Example]:
+def painted(lines: Sequence[PlanLine], paths: Sequence[Path]) -> list[Example]:
     """Return the pictures that came to be, as examples of the defect type that was asked for."""
     return [
-        Example(path.name, path, line["product"], line["defect"], path.with_suffix(".mask.png"))
+        Example(path.name, path, line.product, line.defect, path.with_suffix(".mask.png"))
         for line, path in zip(lines, paths, strict=True)
         if path.is_file()
     ]
@@ -322,15 +322,15 @@ def studio_of(example: str, folder: Path, args: argparse.Namespace, told: dict[s
     return Studio(Run.create(folder, configuration(args.data, example, overrides)))
 
 
-def scale_row(studio: Studio, lines: Sequence[Line], path: Path) -> None:
+def scale_row(studio: Studio, lines: Sequence[PlanLine], path: Path) -> None:
     """Write rows of windows: normal, then the reference's weight at 0, 0.5 and 1; one row a defect type."""
-    chosen = list({line["defect"]: line for line in reversed(lines)}.values())
-    chosen = [line | {"batch": 0} for line in chosen]
+    chosen = list({line.defect: line for line in reversed(lines)}.values())
+    chosen = [replace(line, batch=0) for line in chosen]
     normals = {e.id: e for e in studio.split.normals}
     painted = [studio.paint(chosen, path.with_suffix("") / str(scale), scale) for scale in (0.0, 0.5, 1.0)]
     rows = []
     for number, line in enumerate(chosen):
-        normal = images.read(normals[line["normal"]].image)
+        normal = images.read(normals[line.normal].image)
         tiles = []
         for column in range(4):
             file = painted[max(column - 1, 0)][number]
@@ -350,26 +350,26 @@ def transfer(args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
     root = args.out / "both"
     if not root.is_dir():
         every = [e for name in FOLDERS for e in scan(configuration(args.data, name).data)]
-        write_mvtec([e for e in every if not e.mask] + with_damage(every), root)
-    transfers = [{"from": "magnetic-tile", "defect": args.tile_kind}, {"from": "screw", "defect": args.screw_kind}]
+        write(Mvtec(Mvtec.Settings()), [e for e in every if not e.mask] + with_damage(every), root)
+    transfers = [{"from": "magnetic-tile", "defect": args.tile_defect}, {"from": "screw", "defect": args.screw_defect}]
     overrides = {
         "data.root": str(root),
         "data.layout": "mvtec",
         "data.normal": [],
         "data.product": "",
         "train.scope": "all",
-        "generate.borrow": transfers,
-        "generate.count": {args.tile_kind: args.count, args.screw_kind: args.count},
+        "generate.transfer": transfers,
+        "generate.count": {args.tile_defect: args.count, args.screw_defect: args.count},
         "generate.reference": "random",
         **parse_overrides(args.set),
     }
     config = configuration(args.data, "magnetic-tile-csm", overrides)
     studio = Studio(Run.create(args.out / "transfer", config))
-    lines = [line for line in studio.plan() if "borrowed" in line]
+    lines = [line for line in studio.plan() if line.transferred_from]
     found: dict[str, Any] = {}
     metrics = {name: registry.get("metrics", name) for name in ("kid", "frechet")}
     for loan in transfers:
-        own = [line for line in lines if line["defect"] == loan["defect"]]
+        own = [line for line in lines if line.defect == loan["defect"]]
         real = with_damage(
             e for e in studio.split.test_defects if (e.product, e.defect) == (loan["from"], loan["defect"])
         )
@@ -383,7 +383,7 @@ def transfer(args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
             for metric in metrics.values():
                 figures |= metric(theirs, ours, np.random.default_rng(0), 200)
             rows[way] = {"made": len(made), **{k: [v.value, v.low, v.high] for k, v in figures.items()}}
-        rows["painted_on"] = sorted({line["product"] for line in own})
+        rows["painted_on"] = sorted({line.product for line in own})
         found[f"{loan['defect']} of {loan['from']}"] = rows
     return found
 
@@ -397,8 +397,8 @@ def main() -> None:
     parser.add_argument("--only", choices=sorted(FOLDERS), help="one set")
     parser.add_argument("--count", type=int, default=20, help="pairs a defect type")
     parser.add_argument("--scale", type=float, default=1.0, help="defect types: weight of the reference")
-    parser.add_argument("--tile-defect type", default="crack")
-    parser.add_argument("--screw-defect type", default="scratch_neck")
+    parser.add_argument("--tile-defect", default="crack")
+    parser.add_argument("--screw-defect", default="scratch_neck")
     parser.add_argument("--set", action="append", default=[], help="override a key of the example")
     parser.add_argument("--results", type=Path, default=RESULTS / "references.json")
     args = parser.parse_args()

@@ -42,18 +42,20 @@ from flawsmith.data.split import Split, near_duplicates
 from flawsmith.evaluation.arms import OURS
 from flawsmith.evaluation.statistics import MEAN
 from flawsmith.files import write_json
+from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
-from flawsmith.run.dataset import divide
+from flawsmith.run.dataset import Dataset, divide
 from flawsmith.run.folder import Run, machine
+from flawsmith.run.records import Verdict
 from flawsmith.screening.describe import Describer, Shown, screening_set
-from flawsmith.screening.gate import Gate, Row, fit_gate
+from flawsmith.screening.gate import Gate, fit_gate
 from flawsmith.screening.replay import replay
 from flawsmith.screening.screen import fit_product
 from flawsmith.types import Example
 
 RIGHT = {
     "untouched": ("visible",),
-    "untouched, photograph unknown": ("visible", "realism", "defect"),
+    "untouched, photograph unknown": ("visible", "realism", "defect_type"),
     "shifted mask": ("alignment",),
     "noise": ("realism", "outlier"),
     "noise, photograph unknown": ("realism", "outlier"),
@@ -89,11 +91,12 @@ class Bench:
     def __init__(self, config: Config, describer: Portion) -> None:
         self.split, self._describer = divide(config), describer
         self._product, self.pictures = self.split.shots[0].product, Photographs(self.split.normals)
-        self.fitted = fit_product(config.screen, self.split, self._product, describer, self.pictures)
+        data = Dataset(self.split, self.pictures, {}, "")
+        self.fitted = fit_product(config.screen, data, self._product, describer)
         extractor, fitted_gates = describer.extractor, {self._product: self.fitted}
         self._gate = Gate(config.screen, extractor.name, extractor.fingerprint, describer.visible, fitted_gates)
 
-    def judge(self, shown: Iterable[Shown]) -> list[Row]:
+    def judge(self, shown: Iterable[Shown]) -> list[Verdict]:
         """Return the verdicts on pictures that were made together."""
         rows = [self._describer.row(one) for one in shown]
         return self._gate.judge(self._product, screening_set(rows, self._describer.extractor.name))
@@ -103,7 +106,7 @@ def made(config: Config, run: Run, describer: Portion, count: int) -> dict[str, 
     """Return the figures of one run's made pairs."""
     bench = Bench(config, describer)
     figures = _figures(bench.judge(_made(run, bench.split, bench.pictures, count, shift=False)), ())
-    given_up = sum(row["status"] != "made" for row in run.samples())
+    given_up = sum(not row.made for row in run.samples())
     return {"generator": config.generator.name, "planned": len(run.samples()), "given_up": given_up, **figures}
 
 
@@ -125,7 +128,7 @@ def planted(name: str, config: Config, run: Run, describer: Portion, count: int)
     for group, shown in groups.items():
         found[group] = _figures(bench.judge(shown), RIGHT.get(group, ()))
         print(name, group, {key: value for key, value in found[group].items() if key != "median_scores"}, flush=True)
-    real: dict[str, list[Row]] = {"held-out real defects": [], "second photographs of a shot": []}
+    real: dict[str, list[Verdict]] = {"held-out real defects": [], "second photographs of a shot": []}
     for example in split.test_defects:
         photograph = _damaged(example, pictures)
         if photograph is None or example.defect not in fitted.defects:
@@ -136,23 +139,23 @@ def planted(name: str, config: Config, run: Run, describer: Portion, count: int)
         if judged:
             found[group] = _figures(judged, ())
             print(name, group, {k: v for k, v in found[group].items() if k != "median_scores"}, flush=True)
-    return {"groups": found, "limits": fitted.limits, "left_out": fitted.left_out, "said": fitted.said}
+    return {"groups": found, "limits": fitted.limits, "left_out": fitted.left_out, "notes": fitted.notes}
 
 
-def _figures(rows: list[Row], right: tuple[str, ...]) -> dict[str, Any]:
-    failed = Counter(reason["score"] for row in rows for reason in row["reasons"])
-    filters = Counter(name for row in rows for name in {r["score"].partition(".")[0] for r in row["reasons"]})
-    names = list(rows[0]["scores"]) if rows else []
-    told = {name: [row["scores"][name] for row in rows if row["scores"][name] is not None] for name in names}
+def _figures(rows: list[Verdict], right: tuple[str, ...]) -> dict[str, Any]:
+    failed = Counter(reason.score for row in rows for reason in row.reasons)
+    filters = Counter(name for row in rows for name in {reason.score.partition(".")[0] for reason in row.reasons})
+    names = list(rows[0].scores) if rows else []
+    told = {name: [score for row in rows if (score := row.scores[name]) is not None] for name in names}
     figures: dict[str, Any] = {
         "pictures": len(rows),
-        "rejected": round(sum(not row["kept"] for row in rows) / max(1, len(rows)), 4),
+        "rejected": round(sum(not row.kept for row in rows) / max(1, len(rows)), 4),
         "by_filter": {name: round(number / len(rows), 4) for name, number in sorted(filters.items())},
         "by_score": {name: round(number / len(rows), 4) for name, number in sorted(failed.items())},
         "median_scores": {name: round(float(np.median(values)), 4) for name, values in told.items() if values},
     }
     if right:
-        named = [any(r["score"].partition(".")[0] in right for r in row["reasons"]) for row in rows]
+        named = [any(reason.score.partition(".")[0] in right for reason in row.reasons) for row in rows]
         figures["for_the_right_reason"] = round(sum(named) / max(1, len(rows)), 4)
     return figures
 
@@ -205,19 +208,19 @@ def _copies(split: Split, pictures: Photographs, count: int) -> Iterator[Shown]:
 
 
 def _made(run: Run, split: Split, pictures: Photographs, count: int, *, shift: bool) -> Iterator[Shown]:
-    rows = [row for row in run.samples() if row["status"] == "made"]
+    rows = [row for row in run.samples() if row.made]
     normals = {example.id: example for example in split.normals}
     given = 0
     for place in np.linspace(0, len(rows) - 1, min(len(rows), 2 * count)).astype(int):
         row = rows[place]
-        native = images.read(run.path(row["image"]))
-        mask = images.read_mask(run.path(row["mask"]), native.shape)
+        native = images.read(run.path(row.image))
+        mask = images.read_mask(run.path(row.mask), native.shape)
         label = _shifted(mask) if shift else mask
         if label is None or given == count:
             continue  # so large that it does not fit beside itself
         given += 1
-        below = pictures.read(normals[row["normal"]]).native
-        yield Shown(f"{row['index']:06d}", row["defect"], native, label, below, row["normal"])
+        below = pictures.read(normals[row.normal]).native
+        yield Shown(f"{row.index:06d}", row.defect, native, label, below, row.normal)
 
 
 def _shifted(mask: np.ndarray) -> np.ndarray | None:
@@ -265,14 +268,14 @@ def speed(folder: Path, extractor: str, source: str, count: int = 1000) -> dict[
     fitted = fit_gate(Config().screen, ("dent", "pit"), screening_set(shots, name), screening_set(seen, name))
     gate = Gate(Config().screen, name, describer.extractor.fingerprint, describer.visible, {"plate": fitted})
     gate.save(place / "gate")
-    fitted = time.monotonic()
+    ready = time.monotonic()
     told = replay(place / "gate", place / "pictures", source=source)
     done = time.monotonic()
     return {
         "pictures": count,
         "size": 256,
-        "fit_seconds": round(fitted - begun, 1),
-        "screen_seconds": round(done - fitted, 1),
+        "fit_seconds": round(ready - begun, 1),
+        "screen_seconds": round(done - ready, 1),
         "load": os.getloadavg(),
         "told": told.partition(";")[0],
     }
@@ -292,7 +295,7 @@ def compared(plain: Path, screened: Path) -> dict[str, Any]:
             for row in own["comparisons"]
             if row["arm"] == OURS and row["defect"] == MEAN
         ]
-        kept = Counter(row["defect"] for row in run.kept())
+        kept = Counter(row.defect for row in run.kept())
         found[name] = {"pairs": dict(kept), "planned": len(run.samples()), "seeds": tree["seeds"], "comparisons": rows}
     return found
 
@@ -338,18 +341,16 @@ def main() -> None:
         config = configuration(args.data, name, parse_overrides(args.set))
         run = Run.open(args.runs / name)
         extractor = load_extractor(args.extractor, args.source)
-        describer = Portion(extractor, 2 * config.generate.visible, until=time.monotonic() + args.seconds)
-        describer.remember(args.out / f"{name}-{args.extractor}.safetensors")
+        cached = FeatureCache(extractor, args.out / f"{name}-{args.extractor}")
+        describer = Portion(cached, 2 * config.generate.visible, until=time.monotonic() + args.seconds)
         try:
             if args.part == "made":
                 found = made(config, run, describer, args.count)
             else:
                 found = planted(name, config, run, describer, args.count)
         except Enough:
-            describer.keep()
             print(f"{name}: the portion is over; the same command goes on", file=sys.stderr)
             sys.exit(3)
-        describer.keep()
         keep(f"{name}, {describer.extractor.name}", {"fingerprint": describer.extractor.fingerprint, **found})
 
 

@@ -1,4 +1,4 @@
-"""Pictures a second of sampling and steps a second of training, ours against plain diffusers on the same weights.
+"""Photographs a second of sampling and steps a second of training, ours against plain diffusers on the same weights.
 
     python benchmarks/suites/speed.py                      # the built-in backbone, about 10 minutes on two quiet cores
     python benchmarks/suites/speed.py --quick              # a look, about 2 minutes

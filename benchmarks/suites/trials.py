@@ -1,18 +1,19 @@
-"""Train the probe on pairs of finished runs, in any mixture, and compare: which change to the pairs is worth what?
+"""Train the probe on samples of finished runs, in any mixture, and compare: which change to the samples is worth what?
 
     python benchmarks/suites/trials.py --base RUN --out FOLDER NAME=RUN [NAME=RUN+RUN ...] [--name screw]
 
-Each NAME is an arm; RUN is a run folder whose pairs and controls it learns from beside the shots, `real` stands for
-none, and `NAME=RUN:real=0.75` sets a setting of the probe. The first arm is what the others are compared with. Shots, normal
-parts and test pictures are those of --base; a test picture still cannot be learned from. Unlike `prove`, no controls
-are held out, so the figures differ a little from a proof's. Answers are kept in --out, so a trial can be made in
-portions.
+Each NAME is an arm; RUN is a run folder whose samples and controls it learns from beside the shots, `real` stands for
+none, and `NAME=RUN:real=0.75` sets a setting of the probe. The first arm is what the others are compared with. Shots,
+normal parts and test pictures are those of --base; a test picture still cannot be learned from. Unlike `prove`, no
+controls are held out, so the figures differ a little from a proof's. Answers are kept in --out, so a trial can be made
+in portions.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 
 from flawsmith.detectors.probe import Probe
-from flawsmith.evaluation.arms import Arm, common_set, pieces, training_set
+from flawsmith.evaluation.arms import Arm, common_set, made_of, training_set
 from flawsmith.evaluation.evaluator import Evaluator
 from flawsmith.evaluation.proof import figures
 from flawsmith.evaluation.prove import proof_size
@@ -29,7 +30,7 @@ from flawsmith.files import write_json
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.reporting.collect import changed_settings
-from flawsmith.run.dataset import split_data
+from flawsmith.run.dataset import load_split
 from flawsmith.run.folder import Run, machine
 
 HOME = Path(__file__).resolve().parents[2]
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=HOME / "benchmarks" / "results" / "trials.json")
     args = parser.parse_args()
     base = Run.open(args.base)
-    split = split_data(base)
+    split = load_split(base)
     product = split.shots[0].product
     defects = tuple(sorted({str(example.defect) for example in split.shots}))
     size = proof_size(base.config, split.normals)
@@ -73,9 +74,12 @@ def main() -> None:
         name, _, told = text.partition("=")
         sources, _, setting = told.partition(":")
         runs = [] if sources == REAL else [Run.open(folder) for folder in sources.split("+")]
-        found = [pieces(run, product) for run in runs]
+        found = [made_of(run, product) for run in runs]
         arm = Arm(
-            name, "", tuple(p.example for own, _ in found for p in own), tuple(s for _, own in found for s in own)
+            name,
+            "",
+            tuple(made.example for samples, _ in found for made in samples),
+            tuple(made for _, controls in found for made in controls),
         )
         given = {"controls": base.config.prove.controls} | dict([_setting(setting)] if setting else [])
         training = None
@@ -89,7 +93,7 @@ def main() -> None:
                 evaluator.evaluate(probe, {"localization", "detection", "classification"}).save(kept)
             tried.setdefault(name, []).append(Outcome.load(kept))
         entry["arms"][name] = {
-            **{key: value for key, value in arm.facts().items() if key != "says"},
+            **{key: value for key, value in arm.facts().items() if key != "text"},
             "probe": given,
             "runs": [
                 {key: value for key, value, _ in changed_settings(run.config) if key != "data.root"} for run in runs
@@ -104,7 +108,7 @@ def main() -> None:
     }
     first = next(iter(tried))
     entry["comparisons"] = [
-        {"arm": name, "against": first, **row}
+        {"arm": name, "against": first, **asdict(row)}
         for name in list(tried)[1:]
         for row in compare(
             drawn[name],

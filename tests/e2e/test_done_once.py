@@ -323,6 +323,7 @@ def test_a_generators_new_setting(name: str, monkeypatch: pytest.MonkeyPatch) ->
     place = f"generator.settings.{LATER}"
     changes = {stage: one.changes(before[other, stage]) for (other, stage), one in inputs().items()}
     assert changes == {"train": [place], "generate": []}, "what says nothing is read by training"
-    monkeypatch.setattr(plugin, "sampling_only", plugin.sampling_only | {LATER})
+    monkeypatch.undo()
+    monkeypatch.setattr(plugin, "Settings", later(plugin.Settings, Affects("generate")))
     changes = {stage: one.changes(before[other, stage]) for (other, stage), one in inputs().items()}
     assert changes == {"train": [], "generate": [place]}

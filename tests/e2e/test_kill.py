@@ -279,7 +279,9 @@ def trained(undisturbed: tuple[Path, float]) -> Path:
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["in-turn", "together"])
-def test_shards_make_the_same_pairs(together: bool, trained: Path, settings: list[str], server: Server, tmp_path: Path):
+def test_shards_make_the_same_samples(
+    together: bool, trained: Path, settings: list[str], server: Server, tmp_path: Path
+):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     for name in ("samples", "export", "report", "state"):

@@ -221,7 +221,7 @@ def test_balance_fills_up_to_the_largest(small_config: dict[str, Any], factory_r
     hold_the_rules(run)
 
 
-def test_counts_a_kind(small_config: dict[str, Any], tmp_path: Path):
+def test_counts_per_defect_type(small_config: dict[str, Any], tmp_path: Path):
     run = run_with(tmp_path / "run", quick(small_config), generate__count={"chip": 3, "crack": 1})
     assert by_defect(run) == {("magnet", "chip"): 3, ("magnet", "crack"): 1}
     hold_the_rules(run)
@@ -264,7 +264,7 @@ def test_paints(paint: Any, small_config: dict[str, Any], tmp_path: Path):
 
 
 def test_other_settings_change_what_they_should(small_config: dict[str, Any], tmp_path: Path):
-    """Another seed gives other weights and pairs; another prompt other weights; another checkpoint pace neither."""
+    """Another seed gives other weights and samples; another prompt other weights; another checkpoint pace neither."""
     base = small_config | {"data.products": ["screw"], "train.steps": 2, "generate.count": 1}
 
     def weights(run: fs.Run) -> bytes:

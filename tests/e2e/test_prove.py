@@ -41,7 +41,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def made_run(folder: Path, parts: Path, **changes: Any) -> fs.Run:
-    """A run with its pairs made, ready to be proven."""
+    """A run with its samples made, ready to be proven."""
     table: dict[str, Any] = {
         "data.root": str(parts),
         "data.shots": 3,
@@ -78,7 +78,7 @@ def verdicts(run: fs.Run, against: str = REAL) -> dict[tuple[str, str], dict[str
     return {(row["task"], row["defect"]): row for row in rows if (row["arm"], row["against"]) == (OURS, against)}
 
 
-def test_every_kind_gets_a_verdict_in_every_task(proven: fs.Run):
+def test_every_defect_type_gets_a_verdict_in_every_task(proven: fs.Run):
     rows = verdicts(proven)
     assert set(rows) == {
         (task, defect) for task in ("localization", "detection", "classification") for defect in (*DEFECTS, MEAN, ALL)

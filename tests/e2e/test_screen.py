@@ -68,7 +68,7 @@ HALF = {"realism.tokens": {"keep": 0.5}, "seam": "off"}
 """Half of every defect type is rejected, whatever it looks like."""
 
 
-def test_screened_pairs_alone_go_on(settings: dict[str, Any], tmp_path: Path):
+def test_screened_samples_alone_go_on(settings: dict[str, Any], tmp_path: Path):
     run = opened(tmp_path / "run", settings, screen__thresholds=HALF, screen__rounds=0)
     fs.run_all(run)
     rows = verdicts(run.path("scores.jsonl"))
@@ -265,7 +265,7 @@ def test_a_gate_that_rejects_everything(
 
 
 def as_folder(run: fs.Run, folder: Path, *, normals: bool = True) -> Path:
-    """The pairs as somebody else might lay them out: defect type folders, the mask and the photograph beside each."""
+    """The samples as somebody else might lay them out: defect type folders, the mask and the photograph beside each."""
     sources = {row["id"]: Path(row["image"]) for row in json.loads(run.path("data.json").read_text())["normals"]}
     for row in run.samples():
         if row.made:
@@ -324,7 +324,7 @@ def test_replay_refuses_what_it_cannot_judge(settings: dict[str, Any], tmp_path:
 
 
 def test_a_label_that_does_not_fit_is_repaired(settings: dict[str, Any], tmp_path: Path):
-    """The label of a made pair is moved away: dropped as a rule; with repair it is fitted to the change again."""
+    """The label of a sample is moved away: dropped as a rule; with repair it is fitted to the change again."""
     run = opened(tmp_path / "run", settings, screen__rounds=0, screen__filters=["alignment", "visible"])
     fs.train(run)
     generate(run)
