@@ -154,8 +154,10 @@ def test_saved_and_loaded_it_is_the_same(sdxl: Backbone, tmp_path: Path) -> None
     again = Backbone.load(tmp_path, device="cpu", dtype="float32")
     assert again.fingerprint == sdxl.fingerprint and isinstance(again.text_encoder, SdxlText)
     one, two = again.embed(WORDS), sdxl.embed(WORDS)
-    assert torch.equal(one.states, two.states) and one.pooled is not None and two.pooled is not None
-    assert torch.equal(one.pooled, two.pooled)
+    assert torch.equal(again.tokens(WORDS), sdxl.tokens(WORDS))
+    # The weights are equal by their fingerprint; where an allocation lies decides how some kernels round.
+    torch.testing.assert_close(one.states, two.states)
+    torch.testing.assert_close(one.pooled, two.pooled)
 
 
 def test_a_folder_without_its_second_text_encoder(sdxl_folders: dict[str, Path], tmp_path: Path) -> None:
