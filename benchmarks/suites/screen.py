@@ -74,7 +74,7 @@ class Portion(Describer):
 
     until: float = float("inf")
 
-    def row(self, shown: Shown) -> dict[str, Any]:
+    def describe(self, shown: Shown) -> dict[str, Any]:
         """Describe one picture.
 
         Raises:
@@ -82,7 +82,7 @@ class Portion(Describer):
         """
         if time.monotonic() > self.until:
             raise Enough
-        return super().row(shown)
+        return super().describe(shown)
 
 
 class Bench:
@@ -98,7 +98,7 @@ class Bench:
 
     def judge(self, shown: Iterable[Shown]) -> list[Verdict]:
         """Return the verdicts on pictures that were made together."""
-        rows = [self._describer.row(one) for one in shown]
+        rows = [self._describer.describe(one) for one in shown]
         return self._gate.judge(self._product, screening_set(rows, self._describer.extractor.name))
 
 
@@ -261,9 +261,10 @@ def speed(folder: Path, extractor: str, source: str, count: int = 1000) -> dict[
     describer = Describer(load_extractor(extractor, source), 2 * Config().generate.visible)
     begun = time.monotonic()
     shots = [
-        describer.row(Shown(str(n), ("pit", "dent")[n % 2], *damaged(n)[:2], stand_ins=normal[:3])) for n in range(20)
+        describer.describe(Shown(str(n), ("pit", "dent")[n % 2], *damaged(n)[:2], stand_ins=normal[:3]))
+        for n in range(20)
     ]
-    seen = [describer.row(Shown(str(n), "", normal[n], damaged(n)[1])) for n in range(40)]
+    seen = [describer.describe(Shown(str(n), "", normal[n], damaged(n)[1])) for n in range(40)]
     name = describer.extractor.name
     fitted = fit_gate(Config().screen, ("dent", "pit"), screening_set(shots, name), screening_set(seen, name))
     gate = Gate(Config().screen, name, describer.extractor.fingerprint, describer.visible, {"plate": fitted})

@@ -262,12 +262,12 @@ def test_a_picture_is_described_by_itself(tmp_path: Path):
 def test_the_change_is_seen_outside_the_label():
     describer = Describer(tiny_extractor(), 0.048)
     picture, mask, below = pair()
-    row = describer.row(Shown("a", "bar", picture, np.roll(mask, 30, axis=0), below))
-    assert row["changed"].any() and not (row["changed"] & row["mask"]).any()
+    row = describer.describe(Shown("a", "bar", picture, np.roll(mask, 30, axis=0), below))
+    assert row.changed.any() and not (row.changed & row.mask).any()
     fixed, label = describer.repaired(Shown("a", "bar", picture, mask, below))
     assert (label & mask).sum() / (label | mask).sum() > 0.9 and np.array_equal(fixed[~label], below[~label])
-    untouched = describer.row(Shown("b", "bar", below, mask, below))
-    assert not untouched["changed"].any() and float(untouched["moved"]) == 0
+    untouched = describer.describe(Shown("b", "bar", below, mask, below))
+    assert not untouched.changed.any() and float(untouched.moved) == 0
 
 
 def test_grain_tells_noise_from_a_smooth_hole():
@@ -276,7 +276,7 @@ def test_grain_tells_noise_from_a_smooth_hole():
     smooth, noisy = below.copy(), below.copy()
     smooth[mask] = 40
     noisy[mask] = np.random.default_rng(1).normal(128, 40, (int(mask.sum()), 1)).clip(0, 255).astype(np.uint8)
-    one, other = (float(describer.row(Shown("a", "bar", p, mask, below))["grain"]) for p in (smooth, noisy))
+    one, other = (float(describer.describe(Shown("a", "bar", p, mask, below)).grain) for p in (smooth, noisy))
     assert one == 0 and other == pytest.approx(40 / 127.5, rel=0.15)
 
 
@@ -284,17 +284,17 @@ def test_a_stand_in_makes_real_damage_look_slight():
     """Of the ways to fill the damage, the one that changes least; without any, there is nothing to compare with."""
     describer = Describer(tiny_extractor(), 0.048)
     picture, mask, below = pair()
-    filled = describer.row(Shown("a", "bar", picture, mask, stand_ins=[below, np.full_like(below, 255)]))
-    assert bool(filled["compared"]) and not bool(filled["own"]) and float(filled["moved"]) > 0
-    window = filled["below"].mean(0)[filled["mask"]]
+    filled = describer.describe(Shown("a", "bar", picture, mask, stand_ins=[below, np.full_like(below, 255)]))
+    assert bool(filled.compared) and not bool(filled.own) and float(filled.moved) > 0
+    window = filled.below.mean(0)[filled.mask]
     assert float(window.mean()) == pytest.approx(125 / 127.5 - 1, abs=0.1)  # as bright as the surface round it
-    assert not bool(describer.row(Shown("a", "bar", picture, mask))["compared"])
+    assert not bool(describer.describe(Shown("a", "bar", picture, mask)).compared)
 
 
 def test_what_cannot_be_described_is_said():
     describer = Describer(tiny_extractor(), 0.048)
     picture, mask, below = pair()
     with pytest.raises(DataError, match="its mask is empty"):
-        describer.row(Shown("a", "bar", picture, np.zeros_like(mask)))
+        describer.describe(Shown("a", "bar", picture, np.zeros_like(mask)))
     with pytest.raises(DataError, match="they must be alike"):
-        describer.row(Shown("a", "bar", picture, mask, below[:90]))
+        describer.describe(Shown("a", "bar", picture, mask, below[:90]))

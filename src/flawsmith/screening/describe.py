@@ -6,7 +6,7 @@ screened again, in another run or on its own, it has the same scores to the last
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ from flawsmith.types import ScreeningSet
 
 LEVELS = ("whole", "window", "tokens")
 _REMEMBERED = 256
-"""Sound photographs whose embedding is kept, since many pairs stand on each."""
+"""Normal photographs whose embedding is kept, since many samples stand on each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,35 @@ class Shown:
     source: str = ""
     """Its name: the same name, the same photograph."""
     stand_ins: Sequence[np.ndarray] = ()
-    """Sound photographs of the size of `image`, from which the damage may be filled where `below` is unknown."""
+    """Normal photographs of the size of `image`, from which the damage may be filled where `below` is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """One picture's part of a ScreeningSet; the fields are that set's, without its first dimension."""
+
+    name: str
+    defect: str
+    image: Tensor
+    """float32 (3,SIDE,SIDE), RGB, [-1,1]: the window round label and change."""
+    mask: Tensor
+    """bool (SIDE,SIDE)."""
+    below: Tensor
+    """float32 (3,SIDE,SIDE); zeros where there is none."""
+    changed: Tensor
+    """bool (SIDE,SIDE)."""
+    own: Tensor
+    """bool (): `below` is the photograph that was painted on."""
+    compared: Tensor
+    """bool (): `below` is that, or a stand-in."""
+    vector: Mapping[str, Tensor]
+    """float32 (D,) per level."""
+    beneath: Mapping[str, Tensor]
+    """float32 (D,) per level; NaN where there is none."""
+    moved: Tensor
+    """float32 ()."""
+    grain: Tensor
+    """float32 ()."""
 
 
 @dataclass
@@ -66,11 +94,14 @@ class Describer:
         Raises:
             DataError: a picture and the one beneath are of different sizes, or a mask is empty.
         """
-        rows = [self.row(picture) for picture in pictures]
-        return screening_set(rows, self.extractor.name)
+        return screening_set([self.describe(picture) for picture in pictures], self.extractor.name)
 
-    def row(self, shown: Shown) -> dict[str, Any]:
-        """Return what `screening_set` stacks: one picture's part of a ScreeningSet."""
+    def describe(self, shown: Shown) -> Described:
+        """Return what filters read of one picture.
+
+        Raises:
+            DataError: the picture and the one beneath are of different sizes, or the mask is empty.
+        """
         if not shown.mask.any():
             raise DataError(f"{shown.name}: its mask is empty; draw the damage, or take the picture out")
         changed = self.change(shown) if shown.below is not None else np.zeros_like(shown.mask)
@@ -95,20 +126,20 @@ class Describer:
             beneath |= {"window": windows[1], "tokens": tokens[1]}
         if beneath_model is not None:
             beneath["whole"] = self._whole(beneath_model, shown.source)
-        return {
-            "name": shown.name,
-            "defect": shown.defect,
-            "image": pair[0],
-            "mask": torch.from_numpy(label),
-            "below": torch.zeros_like(pair[0]) if below is None else pair[1],
-            "changed": torch.from_numpy(fitted),
-            "own": torch.tensor(shown.below is not None),
-            "compared": torch.tensor(below is not None),
-            "vector": vector,
-            "beneath": beneath,
-            "moved": moved,
-            "grain": torch.tensor(_grain(model, shown.mask)),
-        }
+        return Described(
+            name=shown.name,
+            defect=shown.defect,
+            image=pair[0],
+            mask=torch.from_numpy(label),
+            below=torch.zeros_like(pair[0]) if below is None else pair[1],
+            changed=torch.from_numpy(fitted),
+            own=torch.tensor(shown.below is not None),
+            compared=torch.tensor(below is not None),
+            vector=vector,
+            beneath=beneath,
+            moved=moved,
+            grain=torch.tensor(_grain(model, shown.mask)),
+        )
 
     def change(self, shown: Shown) -> np.ndarray:
         """Return the label re-fitted to what visibly changed anywhere in the picture, bool (H,W).
@@ -148,9 +179,9 @@ class Describer:
         return self._wholes[name]
 
 
-def screening_set(rows: Sequence[dict[str, Any]], extractor: str) -> ScreeningSet:
-    """Stack what `Describer.row` returned."""
-    empty: dict[str, Tensor] = {
+def screening_set(pictures: Sequence[Described], extractor: str) -> ScreeningSet:
+    """Stack described pictures; no picture gives a set of length 0."""
+    stacked: dict[str, Any] = {
         "image": torch.zeros(0, 3, SIDE, SIDE),
         "below": torch.zeros(0, 3, SIDE, SIDE),
         "mask": torch.zeros(0, SIDE, SIDE, dtype=torch.bool),
@@ -159,17 +190,18 @@ def screening_set(rows: Sequence[dict[str, Any]], extractor: str) -> ScreeningSe
         "compared": torch.zeros(0, dtype=torch.bool),
         "moved": torch.zeros(0),
         "grain": torch.zeros(0),
+        "vector": {level: torch.zeros(0, 1) for level in LEVELS},
+        "beneath": {level: torch.zeros(0, 1) for level in LEVELS},
     }
-    parts: dict[str, Any] = empty | {name: torch.stack([row[name] for row in rows]) for name in empty if rows}
-    for part in ("vector", "beneath"):
-        levels = {level: [row[part][level] for row in rows] for level in LEVELS}
-        parts[part] = {level: torch.stack(own) if own else torch.zeros(0, 1) for level, own in levels.items()}
-    return ScreeningSet(
-        name=tuple(row["name"] for row in rows),
-        defect=tuple(row["defect"] for row in rows),
-        extractor=extractor,
-        **parts,
-    )
+    if pictures:
+        for name, value in stacked.items():
+            parts = [getattr(picture, name) for picture in pictures]
+            if isinstance(value, dict):
+                stacked[name] = {level: torch.stack([part[level] for part in parts]) for level in LEVELS}
+            else:
+                stacked[name] = torch.stack(parts)
+    names, defects = (tuple(getattr(picture, name) for picture in pictures) for name in ("name", "defect"))
+    return ScreeningSet(name=names, defect=defects, extractor=extractor, **stacked)
 
 
 def _grain(picture: np.ndarray, mask: np.ndarray) -> float:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -27,10 +26,10 @@ from flawsmith.run.progress import progress
 from flawsmith.run.records import Repair, Sample, Verdict, write_records
 from flawsmith.run.stage import Inputs, stage
 from flawsmith.run.verdicts import commonest
-from flawsmith.screening.describe import Describer, Shown, screening_set
+from flawsmith.screening.describe import Described, Describer, Shown, screening_set
 from flawsmith.screening.gate import FittedGate, Gate, fit_gate, known_filters
 from flawsmith.screening.rounds import discard, plan_more
-from flawsmith.types import Example
+from flawsmith.types import Advance, Example
 
 _STAND_INS = 3
 """Sound photographs from which a shot's damage may be filled in."""
@@ -106,7 +105,12 @@ def sentence(run: Run, more: int) -> str:
 
 
 def judge(
-    gate: Gate, product: str, pictures: Iterable[Shown], describer: Describer, folder: Path, advance: Any = None
+    gate: Gate,
+    product: str,
+    pictures: Iterable[Shown],
+    describer: Describer,
+    folder: Path,
+    advance: Advance | None = None,
 ) -> list[Verdict]:
     """Return a verdict per picture, in their order; labels that are repaired go to repaired/ below a folder.
 
@@ -115,19 +119,19 @@ def judge(
         ConfigError: the gate does not know the product, or a defect type.
     """
     fitted = gate.fitted(product)
-    rows: list[dict[str, Any]] = []
+    described: list[Described] = []
     repairs: dict[str, Repair] = {}
     for shown in pictures:
-        row = describer.row(shown)
-        if gate.settings.repair and shown.below is not None and _misfits(fitted, row, describer):
+        one = describer.describe(shown)
+        if gate.settings.repair and shown.below is not None and _misfits(fitted, one, describer):
             picture, mask = describer.repaired(shown)
             if mask.any():
                 repairs[shown.name] = _write_repaired(folder, shown.name, picture, mask)
-                row = describer.row(replace(shown, image=picture, mask=mask))
-        rows.append(row)
+                one = describer.describe(replace(shown, image=picture, mask=mask))
+        described.append(one)
         if advance is not None:
             advance()
-    verdicts = gate.judge(product, screening_set(rows, gate.extractor))
+    verdicts = gate.judge(product, screening_set(described, gate.extractor))
     return [replace(verdict, repair=repairs.get(verdict.name)) for verdict in verdicts]
 
 
@@ -149,13 +153,13 @@ def fit_product(part: ScreenConfig, data: Dataset, product: str, describer: Desc
         masks.append(photograph.mask)
         others = [_like(photograph.native, native) for native in stand_ins]
         of_shots.append(
-            describer.row(Shown(shot.id, shot.defect, photograph.native, photograph.mask, stand_ins=others))
+            describer.describe(Shown(shot.id, shot.defect, photograph.native, photograph.mask, stand_ins=others))
         )
     of_normals = []
     for number, normal in enumerate(_evenly(normals, part.normals)):
         native = data.photographs.read(normal).native
         mask = _laid(masks[number % len(masks)], native.shape[:2])
-        of_normals.append(describer.row(Shown(normal.id, "", native, mask)))
+        of_normals.append(describer.describe(Shown(normal.id, "", native, mask)))
     defects = sorted({str(shot.defect) for shot in shots})
     name = describer.extractor.name
     return fit_gate(part, defects, screening_set(of_shots, name), screening_set(of_normals, name))
@@ -168,9 +172,9 @@ def _shown(run: Run, sample: Sample, data: Dataset, normals: Mapping[str, Exampl
     return Shown(f"{sample.index:06d}", sample.defect, native, mask, below, sample.normal)
 
 
-def _misfits(fitted: FittedGate, row: dict[str, Any], describer: Describer) -> bool:
+def _misfits(fitted: FittedGate, described: Described, describer: Describer) -> bool:
     """Return whether the label alone is reason enough to reject."""
-    scores = fitted.filters["alignment"].score(screening_set([row], describer.extractor.name))
+    scores = fitted.filters["alignment"].score(screening_set([described], describer.extractor.name))
     limits = {name: fitted.limits.get(name) for name in scores}
     return any(float(scores[name]) < limit for name, limit in limits.items() if limit is not None)
 
