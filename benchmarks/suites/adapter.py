@@ -1,4 +1,4 @@
-"""Train the built-in adapter and write down how, from the recipe's own log.
+"""Train the built-in SGA and write down how, from the recipe's own log.
 
     python benchmarks/suites/adapter.py --out FOLDER [--seconds 500] [--set KEY=VALUE]
 
@@ -19,7 +19,7 @@ from sets import RESULTS
 from flawsmith.config import parse_overrides, validate
 from flawsmith.files import write_json
 from flawsmith.nn.weights import load_tensors
-from flawsmith.recipes.ip_adapter import Recipe, make_adapter
+from flawsmith.recipes.sga import Recipe, make_sga
 from flawsmith.run.folder import machine
 
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS / "adapter.json")
     args = parser.parse_args()
     recipe = validate(Recipe, parse_overrides(args.set), where="--set")
-    measured = make_adapter(args.out, recipe, seconds=args.seconds)
+    measured = make_sga(args.out, recipe, seconds=args.seconds)
     if measured is None:
         print("not done yet: the same command goes on")
         return

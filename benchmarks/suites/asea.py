@@ -1,6 +1,6 @@
-"""ASEA on real shots: the share of the reader's attention that lies on the damage, before and after.
+"""ASEA on real shots: the share of the CSM's attention that lies on the damage, before and after.
 
-    python benchmarks/suites/asea.py --data ../shared/data [--reader builtin] [--per-defect 5] [--out FILE]
+    python benchmarks/suites/asea.py --data ../shared/data [--csm builtin] [--per-defect 5] [--out FILE]
 
 The first shots of every defect type of both sets (see the head of each example for where to get them), each read in
 the window that shows most of its damage, as `generate` does. Minutes; nothing is trained.
@@ -19,10 +19,11 @@ import torch
 from sets import FOLDERS, RESULTS, configuration
 
 from flawsmith.data.photographs import Photographs
-from flawsmith.data.windows import cut, cut_mask, plan_windows
+from flawsmith.data.tiling import plan_windows
+from flawsmith.data.windows import cut, cut_mask
 from flawsmith.files import write_json
-from flawsmith.nn.methods.asea import ASEA, pooled, read
-from flawsmith.nn.methods.csm import load_reader
+from flawsmith.nn.methods.asea import ASEA, features, pooled
+from flawsmith.nn.methods.csm import load_csm
 from flawsmith.run.dataset import divide
 from flawsmith.run.folder import machine
 
@@ -34,11 +35,11 @@ def main() -> None:
     """Parse, read every shot, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the sets")
-    parser.add_argument("--reader", default="builtin", help="the built-in reader, or a folder of BLIP-2")
+    parser.add_argument("--csm", default="builtin", help="the built-in CSM, or a folder of BLIP-2")
     parser.add_argument("--per-defect", type=int, default=5, help="shots of each defect type")
     parser.add_argument("--out", type=Path, default=RESULTS / "asea.json")
     args = parser.parse_args()
-    reader = load_reader(args.reader)
+    csm = load_csm(args.csm)
     shots: list[dict[str, Any]] = []
     for name in FOLDERS:
         split = divide(configuration(args.data, name))
@@ -56,15 +57,15 @@ def main() -> None:
             mask = torch.from_numpy(cut_mask(damage, best, SIZE))[None, None].float()
             words = [f"a photo of a {str(shot.defect).replace('_', ' ')} on {name.replace('-', ' ')}"]
             begun = time.perf_counter()
-            found = read(reader, image, words, mask, ASEA())
+            found = features(csm, image, words, mask, ASEA())
             row = {
                 "set": name,
                 "defect": shot.defect,
                 "id": shot.id,
-                "area": round(float(pooled(mask, reader.grid).mean()), 5),
+                "area": round(float(pooled(mask, csm.grid).mean()), 5),
                 "before": round(float(found.before), 5),
                 "after": round(float(found.after), 5),
-                "parity": round(float(read(reader, image, words, mask, ASEA(parity=True)).after), 5),
+                "parity": round(float(features(csm, image, words, mask, ASEA(parity=True)).after), 5),
                 "finite": bool(torch.isfinite(found.queries).all()),
                 "seconds": round(time.perf_counter() - begun, 3),
             }
@@ -84,7 +85,7 @@ def main() -> None:
         for name, rows in groups.items()
     }
     print(means)
-    told = {"name": args.reader, "fingerprint": reader.fingerprint}
+    told = {"name": args.csm, "fingerprint": csm.fingerprint}
     write_json(args.out, {"machine": machine(), "reader": told, "window": SIZE, "mean": means, "shots": shots})
 
 

@@ -52,7 +52,8 @@ from flawsmith.nn import builtin
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.diffusion import guided
 from flawsmith.nn.features import load_extractor
-from flawsmith.nn.inpaint import conditions, paint
+from flawsmith.nn.inpaint import Known, guided_text, known_of, paint
+from flawsmith.nn.text import Text
 from flawsmith.recipes.backbone_data import prompt
 from flawsmith.run.dataset import divide
 from flawsmith.run.folder import Run, machine
@@ -130,26 +131,20 @@ def repainted(
     """Paint words from noise under masks; return the decoded windows, painted and as they were."""
     made, bases = list[Floats](), list[Floats]()
     for first in range(0, len(views), 8):
-        rows = slice(first, first + 8)
-        image = tensor(views[rows])
-        mask = torch.from_numpy(np.stack(masks[rows]))[:, None].float()
-        told = conditions(back, image, mask)
-        words = back.embed([text] * len(image))
-        _, masked, cells = told
-        if args.guidance != 1:
-            words = torch.cat([back.embed([""] * len(image)), words])
-            cells, masked = torch.cat([cells, cells]), torch.cat([masked, masked])
+        some = slice(first, first + 8)
+        image = tensor(views[some])
+        mask = torch.from_numpy(np.stack(masks[some]))[:, None].float()
+        known, embedded = known_of(back, image, mask), guided_text(back, [text] * len(image), args.guidance)
+        rows = known.guided(args.guidance)
 
-        def predict(
-            latent: Tensor, t: Tensor, words: Tensor = words, cells: Tensor = cells, masked: Tensor = masked
-        ) -> Tensor:
-            return back.predict(latent, t, words, mask=cells, masked=masked)
+        def predict(latent: Tensor, t: Tensor, embedded: Text = embedded, rows: Known = rows) -> Tensor:
+            return back.predict(latent, t, embedded, mask=rows.cells, masked=rows.masked)
 
         asked = Condition(image, mask, ("",) * len(image), ("",) * len(image))
         walk = guided(predict, args.guidance)
         seeds = [args.seed * 1000 + first + i for i in range(len(image))]
         out = paint(
-            back, asked, told, walk, seeds, steps=args.steps, sampler="dpm", start="noise", strength=1.0, detail=0.0
+            back, asked, known, walk, seeds, steps=args.steps, sampler="dpm", start="noise", strength=1.0, detail=0.0
         )
         assert out.base is not None
         made += list(out.image.permute(0, 2, 3, 1).numpy())
@@ -335,7 +330,7 @@ def adapt(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str,
     if not (blank / "unet").is_dir():
         torch.manual_seed(0)
         unet = type(back.unet).from_config(back.unet.config)
-        Backbone(back.vae, back.text_encoder, back.tokenizer, unet, back.noise.config, dtype="float32").save(blank)
+        Backbone(back.vae, back.text_encoder, unet, back.noise.config, dtype="float32").save(blank)
     metrics = {name: registry.get("metrics", name) for name in ("kid", "frechet")}
     for name, split in splits(args):
         defects = {str(e.defect) for e in split.shots}

@@ -1,4 +1,4 @@
-"""Train the built-in reader and write down how, from the recipe's own log.
+"""Train the built-in CSM and write down how, from the recipe's own log.
 
     python benchmarks/suites/crossmodal.py --out FOLDER [--seconds 160] [--set KEY=VALUE]
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from flawsmith.config import parse_overrides, validate
 from flawsmith.files import write_json
 from flawsmith.nn.methods.csm import BuiltinCSM
-from flawsmith.recipes.csm import Recipe, make_reader
+from flawsmith.recipes.csm import Recipe, make_csm
 from flawsmith.run.folder import machine
 
 HOME = Path(__file__).resolve().parents[2]
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=HOME / "benchmarks" / "results" / "crossmodal_v0.json")
     args = parser.parse_args()
     recipe = validate(Recipe, parse_overrides(args.set), where="--set")
-    measured = make_reader(args.out, recipe, seconds=args.seconds)
+    measured = make_csm(args.out, recipe, seconds=args.seconds)
     if measured is None:
         print("not done yet: the same command goes on")
         return

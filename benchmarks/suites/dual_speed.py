@@ -39,10 +39,11 @@ from speed import processor  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from flawsmith.files import write_json  # noqa: E402
-from flawsmith.generators.dual_branch import DualBranch, Settings  # noqa: E402
+from flawsmith.generators.dual_branch import DualBranch, DualBranchSettings  # noqa: E402
 from flawsmith.nn import builtin  # noqa: E402
 from flawsmith.nn.backbone import Backbone  # noqa: E402
 from flawsmith.nn.cpu_kernels import PlaneGroupNorm, SplitGEGLU  # noqa: E402
+from flawsmith.nn.text import ClipText  # noqa: E402
 from flawsmith.nn.trainer import Trainer  # noqa: E402
 from flawsmith.run.folder import machine  # noqa: E402
 from flawsmith.testing import example_batch, example_condition  # noqa: E402
@@ -109,16 +110,16 @@ def backbone(size: str, device: str, dtype: str) -> Backbone:
         "set_alpha_to_one": False,
         "steps_offset": 1,
     }
-    return Backbone(vae, text, tokens, unet, scheduler, name=f"random {size}", device=device, dtype=dtype)
+    return Backbone(vae, ClipText([text], [tokens]), unet, scheduler, name=f"random {size}", device=device, dtype=dtype)
 
 
 def ours(args: argparse.Namespace, dtype: str, saim: str = "full") -> DualBranch:
     """Our generator, its adapters off their zeros, the same at every call."""
-    settings = Settings(out="whole", saim=saim, zero_start=False, text_dropout=0.0)
+    settings = DualBranchSettings(out="whole", saim=saim, zero_start=False, text_dropout=0.0)
     generator = DualBranch(backbone(args.size, args.device, dtype), settings)
     rng = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        for parameter in generator.branches.parameters():
+        for parameter in generator.unet.branches.parameters():
             parameter += 0.01 * torch.randn(parameter.shape, generator=rng).to(parameter.device)
     return generator
 
@@ -132,12 +133,12 @@ class Authors:
         back = donor.backbone
         self.args, self.device = args, back.device
         self.dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
-        self.vae, self.text = _plain(back.vae), _plain(back.text_encoder)
+        self.vae, self.text = _plain(back.vae), _plain(back.text_encoder.models[0])
         self.unet = _plain(back.unet)
-        self.literal = Literal(self.unet, donor.branches)
+        self.literal = Literal(self.unet, donor.unet.branches)
         for module in (self.vae, self.text, self.unet, self.literal):
             nn.Module.to(module, dtype=self.dtype)
-        self.tokens, self.noise, self.texts = back.tokens, back.noise, donor.texts("crack", "tile")
+        self.tokens, self.noise, self.texts = back.tokens, back.noise, donor.prompts_of("crack", "tile")
         self.scale = float(back.vae.config.scaling_factor)
 
     def read(self, texts: list[str]) -> Tensor:
@@ -366,7 +367,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=HERE.parent / "results" / "dual_speed.json")
     args = parser.parse_args(argv)
     if args.dtype == "auto":
-        from flawsmith.nn.backbone import pick_dtype
+        from flawsmith.nn.device import pick_dtype
 
         args.dtype = str(pick_dtype("auto", torch.device(args.device))).removeprefix("torch.")
     return args

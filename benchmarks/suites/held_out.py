@@ -74,7 +74,7 @@ def losses(back: Backbone, rows: list[Row]) -> dict[str, Any]:
                 t = torch.full((len(latent),), level)
                 fresh = torch.randn(latent.shape, generator=draw)
                 out = back.predict(back.noise.add(latent, fresh, t), t, text, mask=cells, masked=masked)
-                loss = weighted_loss(out, back.noise.truth(latent, fresh, t), cells).tolist()
+                loss = weighted_loss(out, back.noise.target_of(latent, fresh, t), cells).tolist()
                 found[f"t = {level}" if said[0] else "without words"] += loss
     worded = [float(np.mean(found[f"t = {level}"])) for level in LEVELS]
     told = {f"t = {level}": round(value, 4) for level, value in zip(LEVELS, worded, strict=True)}

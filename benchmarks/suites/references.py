@@ -283,7 +283,7 @@ def hybrid(name: str, args: argparse.Namespace, extractor: Any) -> dict[str, Any
     """Return, for each of two generators and for both together, how types are told and how much of the masks shows."""
     spatial = studio_of(name, args.out / f"{name}-spatial", args, {})
     semantic = studio_of(f"{name}-csm", args.out / f"{name}-semantic", args, {})
-    weights = {"controlnet": spatial, "adapter": semantic}
+    weights = {"controlnet": spatial, "sga": semantic}
     told = {
         "generator.name": "hybrid",
         "generator.settings": {

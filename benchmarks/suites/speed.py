@@ -31,7 +31,7 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from flawsmith.files import write_json  # noqa: E402
-from flawsmith.generators.controlnet_inpaint import ControlNetInpaint, Settings  # noqa: E402
+from flawsmith.generators.controlnet_inpaint import ControlNetInpaint, ControlNetInpaintSettings  # noqa: E402
 from flawsmith.nn.backbone import Backbone, quiet  # noqa: E402
 from flawsmith.nn.trainer import Trainer  # noqa: E402
 from flawsmith.nn.weights import tensor_hash  # noqa: E402
@@ -46,7 +46,9 @@ Work = Callable[[], None]
 
 def ours(source: str, dtype: str) -> ControlNetInpaint:
     """A generator whose ControlNet has left its zeros, the same at every call."""
-    generator = ControlNetInpaint(Backbone.load(source, device="cpu", dtype=dtype), Settings(start="noise"))
+    generator = ControlNetInpaint(
+        Backbone.load(source, device="cpu", dtype=dtype), ControlNetInpaintSettings(start="noise")
+    )
     rng = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in generator.control.parameters():
@@ -111,11 +113,11 @@ class Plain:
         self.vae = _for_pipelines(_fresh(type(back.vae), back.vae))
         self.unet = _fresh(UNet2DConditionModel, back.unet)
         self.control = _fresh(ControlNetModel, generator.control.net)
-        self.text_encoder = copy.deepcopy(back.text_encoder)
-        self.tokenizer = back.tokenizer
+        self.text_encoder = copy.deepcopy(back.text_encoder.models[0])
+        self.tokenizer = back.text_encoder.tokenizers[0]
         self.config = {**back.noise.config, "timestep_spacing": "trailing"}
         self.scheduler = DPMSolverMultistepScheduler.from_config(self.config)
-        self.words = generator.words
+        self.prompt = generator.prompt
         self.channels = self.unet.config.in_channels
         # The pipeline asks the config, not the weights, whether a UNet inpaints, and knows 9 as the only answer.
         self.unet.register_to_config(in_channels=9)
@@ -137,7 +139,7 @@ class Plain:
             )
         pipeline.set_progress_bar_config(disable=True)
         asked = example_condition(args.size, args.batch)
-        prompts = [self.words(d, p) for d, p in zip(asked.defect, asked.product, strict=True)]
+        prompts = [self.prompt(d, p) for d, p in zip(asked.defect, asked.product, strict=True)]
 
         def work() -> None:
             pipeline(
@@ -161,7 +163,7 @@ class Plain:
         schedule = DDIMScheduler.from_config(self.config)
         control = copy.deepcopy(self.control).train().requires_grad_(True)
         optimiser = torch.optim.AdamW(control.parameters(), lr=1e-6, weight_decay=1e-2)
-        prompts = [self.words(d, p) for d, p in zip(views.defect, views.product, strict=True)]
+        prompts = [self.prompt(d, p) for d, p in zip(views.defect, views.product, strict=True)]
 
         def encode(image: Tensor) -> Tensor:
             seen = self.vae.encode(image)
