@@ -17,6 +17,7 @@ import flawsmith as fs
 from flawsmith import files, registry
 from flawsmith.config import Affects, Config, Settings, load_config
 from flawsmith.data import images, layouts
+from flawsmith.nn.features import load_extractor
 from flawsmith.pipeline import prove, run_all
 from flawsmith.run.folder import Run
 from flawsmith.run.stage import FOLLOWS, Inputs
@@ -34,6 +35,7 @@ STAGES: dict[str, Callable[[Run], Any]] = {
     "export": fs.export,
 }
 """All but the report, which `run_all` alone may leave as it is."""
+EXTRACTOR = lru_cache(maxsize=None)(load_extractor)
 
 
 def patched(patch: pytest.MonkeyPatch, old: Any, new: Any) -> None:
@@ -201,6 +203,12 @@ def test_settings_of_plugins_that_come_later_undo_nothing(
     nothing_is_done(folder)
 
 
+@pytest.fixture(autouse=True)
+def one_extractor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read the extractor's weights once for all tests, which takes longer than all else that a finished run does."""
+    patched(monkeypatch, load_extractor, EXTRACTOR)
+
+
 class Begun(Exception):
     """A stage was about to be done again."""
 
@@ -312,17 +320,16 @@ def test_a_generators_new_setting(name: str, monkeypatch: pytest.MonkeyPatch) ->
     """At its default it changes no input of any generator, hybrids of it included; at another, those that say so."""
     configs = {one: load_config(None, {"generator.name": one}) for one in registry._OURS["generators"]}
 
-    def inputs() -> dict[tuple[str, str], Inputs]:
-        return {(o, s): generator_inputs(c, s) for o, c in configs.items() for s in ("train", "generate")}
+    def inputs(of: dict[str, Config]) -> dict[tuple[str, str], Inputs]:
+        return {(one, s): generator_inputs(config, s) for one, config in of.items() for s in ("train", "generate")}
 
-    before = {key: {"inputs": {"settings": dict(one.settings), "content": {}}} for key, one in inputs().items()}
-    plugin = registry.get("generators", name)
-    monkeypatch.setattr(plugin, "Settings", later(plugin.Settings))
-    assert {key: one.changes(before[key]) for key, one in inputs().items()} == dict.fromkeys(before, [])
-    configs = {name: load_config(None, {"generator.name": name, f"generator.settings.{LATER}": 4})}
+    before = {key: {"inputs": {"settings": dict(one.settings), "content": {}}} for key, one in inputs(configs).items()}
+    plugin, settings = registry.get("generators", name), registry.get("generators", name).Settings
     place = f"generator.settings.{LATER}"
-    changes = {stage: one.changes(before[other, stage]) for (other, stage), one in inputs().items()}
-    assert changes == {"train": [place], "generate": []}, "what says nothing is read by training"
-    monkeypatch.setattr(plugin, "sampling_only", plugin.sampling_only | {LATER})
-    changes = {stage: one.changes(before[other, stage]) for (other, stage), one in inputs().items()}
-    assert changes == {"train": [], "generate": [place]}
+    for outputs in ((), ("train",), ("generate",), ("train", "generate")):
+        # What says nothing is read by training.
+        monkeypatch.setattr(plugin, "Settings", later(settings, Affects(*outputs)) if outputs else later(settings))
+        assert {key: one.changes(before[key]) for key, one in inputs(configs).items()} == dict.fromkeys(before, [])
+        changed = inputs({name: load_config(None, {"generator.name": name, place: 4})})
+        found = {stage: one.changes(before[other, stage]) for (other, stage), one in changed.items()}
+        assert found == {stage: [place] if stage in (outputs or ("train",)) else [] for stage in found}
