@@ -143,6 +143,7 @@ def test_every_mask_is_decoded_at_most_once(finished: tuple[Run, Counts]) -> Non
 # --- settings of a later release ----------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=None)
 def later(section: type[Settings], *marks: Any) -> type[Settings]:
     """Return a settings class as a later release may have it: with one more setting."""
     annotation: Any = Annotated[(int, *marks)] if marks else int
