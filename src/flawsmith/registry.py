@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -115,9 +116,7 @@ def entries(family: str) -> dict[str, Entry]:
     """Return every known member of a family by name: ours, then installed packages', then FLAWSMITH_PLUGINS'."""
     if family not in _OURS:
         raise ConfigError(f"{family}: no such family of plug-ins{nearest(family, _OURS)}")
-    found = dict(_OURS[family])
-    for point in entry_points(group=f"flawsmith.{family}"):
-        found[point.name] = Entry(point.value, f"from the package {point.dist.name if point.dist else '?'}")
+    found = _OURS[family] | _installed(family)
     for item in filter(None, (part.strip() for part in os.environ.get("FLAWSMITH_PLUGINS", "").split(","))):
         place, equals, target = item.partition("=")
         owner, dot, name = place.partition(".")
@@ -126,6 +125,15 @@ def entries(family: str) -> dict[str, Entry]:
         if owner == family:
             found[name.strip()] = Entry(target.strip(), "from FLAWSMITH_PLUGINS")
     return found
+
+
+@cache
+def _installed(family: str) -> dict[str, Entry]:
+    """Return the plug-ins of installed packages, which are looked for once: it takes a look into every package."""
+    points = entry_points(group=f"flawsmith.{family}")
+    return {
+        point.name: Entry(point.value, f"from the package {point.dist.name if point.dist else '?'}") for point in points
+    }
 
 
 def require(family: str, name: str, where: str = "") -> None:

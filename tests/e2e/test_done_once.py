@@ -17,6 +17,7 @@ import flawsmith as fs
 from flawsmith import files, registry
 from flawsmith.config import Affects, Config, Settings, load_config
 from flawsmith.data import images, layouts
+from flawsmith.nn.features import load_extractor
 from flawsmith.pipeline import prove, run_all
 from flawsmith.run.folder import Run
 from flawsmith.run.stage import FOLLOWS, Inputs
@@ -34,6 +35,7 @@ STAGES: dict[str, Callable[[Run], Any]] = {
     "export": fs.export,
 }
 """All but the report, which `run_all` alone may leave as it is."""
+EXTRACTOR = lru_cache(maxsize=None)(load_extractor)
 
 
 def patched(patch: pytest.MonkeyPatch, old: Any, new: Any) -> None:
@@ -141,6 +143,7 @@ def test_every_mask_is_decoded_at_most_once(finished: tuple[Run, Counts]) -> Non
 # --- settings of a later release ----------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=None)
 def later(section: type[Settings], *marks: Any) -> type[Settings]:
     """Return a settings class as a later release may have it: with one more setting."""
     annotation: Any = Annotated[(int, *marks)] if marks else int
@@ -199,6 +202,12 @@ def test_settings_of_plugins_that_come_later_undo_nothing(
         plugin = registry.get(family, name)
         monkeypatch.setattr(plugin, "Settings", later(plugin.Settings))
     nothing_is_done(folder)
+
+
+@pytest.fixture(autouse=True)
+def one_extractor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read the extractor's weights once for all tests, which takes longer than all else that a finished run does."""
+    patched(monkeypatch, load_extractor, EXTRACTOR)
 
 
 class Begun(Exception):
@@ -312,18 +321,16 @@ def test_a_generators_new_setting(name: str, monkeypatch: pytest.MonkeyPatch) ->
     """At its default it changes no input of any generator, hybrids of it included; at another, those that say so."""
     configs = {one: load_config(None, {"generator.name": one}) for one in registry._OURS["generators"]}
 
-    def inputs() -> dict[tuple[str, str], Inputs]:
-        return {(o, s): generator_inputs(c, s) for o, c in configs.items() for s in ("train", "generate")}
+    def inputs(of: dict[str, Config]) -> dict[tuple[str, str], Inputs]:
+        return {(one, s): generator_inputs(config, s) for one, config in of.items() for s in ("train", "generate")}
 
-    before = {key: {"inputs": {"settings": dict(one.settings), "content": {}}} for key, one in inputs().items()}
-    plugin = registry.get("generators", name)
-    monkeypatch.setattr(plugin, "Settings", later(plugin.Settings))
-    assert {key: one.changes(before[key]) for key, one in inputs().items()} == dict.fromkeys(before, [])
-    configs = {name: load_config(None, {"generator.name": name, f"generator.settings.{LATER}": 4})}
+    before = {key: {"inputs": {"settings": dict(one.settings), "content": {}}} for key, one in inputs(configs).items()}
+    plugin, settings = registry.get("generators", name), registry.get("generators", name).Settings
     place = f"generator.settings.{LATER}"
-    changes = {stage: one.changes(before[other, stage]) for (other, stage), one in inputs().items()}
-    assert changes == {"train": [place], "generate": []}, "what says nothing is read by training"
-    monkeypatch.undo()
-    monkeypatch.setattr(plugin, "Settings", later(plugin.Settings, Affects("generate")))
-    changes = {stage: one.changes(before[other, stage]) for (other, stage), one in inputs().items()}
-    assert changes == {"train": [], "generate": [place]}
+    for outputs in ((), ("train",), ("generate",), ("train", "generate")):
+        # What says nothing is read by training.
+        monkeypatch.setattr(plugin, "Settings", later(settings, Affects(*outputs)) if outputs else later(settings))
+        assert {key: one.changes(before[key]) for key, one in inputs(configs).items()} == dict.fromkeys(before, [])
+        changed = inputs({name: load_config(None, {"generator.name": name, place: 4})})
+        found = {stage: one.changes(before[other, stage]) for (other, stage), one in changed.items()}
+        assert found == {stage: [place] if stage in (outputs or ("train",)) else [] for stage in found}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,15 @@ def test_a_plugin_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch, target:
         registry.get("generators", "mine")
 
 
-def test_an_installed_packages_own(monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def looked_for_anew() -> Iterator[None]:
+    """Installed packages are looked for once in a process: what is known before and after this test does not count."""
+    registry._installed.cache_clear()
+    yield
+    registry._installed.cache_clear()
+
+
+def test_an_installed_packages_own(monkeypatch: pytest.MonkeyPatch, looked_for_anew: None):
     point = importlib.metadata.EntryPoint("theirs", "json:JSONDecoder", "flawsmith.filters")
     monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "flawsmith.filters" else [])
     entry = registry.entries("filters")["theirs"]
