@@ -178,3 +178,13 @@ def test_example_training_plants_what_it_says() -> None:
     )
     other = example_training(8, seed=2)
     assert not (other.pictures[0].image == training.pictures[0].image).all()
+
+
+@pytest.mark.parametrize("steps", [2, 10, 11])
+def test_a_probe_of_few_steps_trains(steps: int) -> None:
+    """torch's one-cycle schedule divides by zero where its rise is one step long."""
+    plugin = registry.get("detectors", "probe")
+    training = example_training()
+    detector = plugin(plugin.Settings(steps=steps, places=256, views=1), training.defects, extractor=tiny_extractor())
+    shares = list(detector.fit(training, torch.Generator().manual_seed(0)))
+    assert shares[-1] == 1.0

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from flawsmith import registry
+from flawsmith.cli import app
 from flawsmith.config import Config, _set, load_config, validate
+from flawsmith.errors import FlawsmithError
 from flawsmith.testing import example_batch, example_condition
 
 STATED: dict[str, dict[str, tuple[Any, str]]] = {
@@ -112,11 +113,14 @@ def test_a_recipe_runs(name: str, backbone: Any) -> None:
     assert made.image.isfinite().all() and made.whole == (name == "dual_branch")
 
 
+def new(*options: str) -> str:
+    """Run `flawsmith new` in this process, and return what it prints."""
+    return CliRunner().invoke(app, ["new", *options], catch_exceptions=False).stdout
+
+
 @pytest.mark.parametrize("name", STATED)
 def test_new_prints_a_recipe(name: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "flawsmith", "new", "--generator", name, "--paper"]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    (tmp_path / "paper.toml").write_text(told)
+    (tmp_path / "paper.toml").write_text(new("--generator", name, "--paper"))
     config = load_config(tmp_path / "paper.toml")
     plugin = registry.get("generators", name)
     assert validate(plugin.Settings, config.generator.settings) == plugin.Settings.paper()
@@ -131,5 +135,5 @@ def test_new_prints_a_recipe(name: str, tmp_path: Path) -> None:
     [(["--paper"], "name the method too"), (["--generator", "hybrid", "--paper"], "hybrid follows no paper")],
 )
 def test_a_recipe_that_is_not_there(options: list[str], sentence: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "flawsmith", "new", *options], capture_output=True, text=True)
-    assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
+    with pytest.raises(FlawsmithError, match=sentence):
+        new(*options)

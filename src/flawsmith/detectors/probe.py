@@ -99,8 +99,9 @@ class Probe(Detector):
         head = _Head(first.mean(0), first.std(0), part.width, len(self.defects) + 1, rng).to(self.device)
         self._head = head
         optimizer = torch.optim.AdamW(head.parameters(), part.learning_rate, weight_decay=part.weight_decay)
+        warm_up = max(0.1, 1.5 / steps)  # the rise takes more than a step, else torch divides by zero
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, part.learning_rate, total_steps=steps, pct_start=0.1, cycle_momentum=False
+            optimizer, part.learning_rate, total_steps=steps, pct_start=warm_up, cycle_momentum=False
         )
         shares = self._shares(training, pools)
         for step in range(steps):

@@ -57,7 +57,7 @@ class Run:
             leftovers = [p for p in folder.iterdir() if not p.name.endswith(".part")]
             if leftovers:
                 raise RunError(f"{folder}: not empty and not a flawsmith run; name another folder with --out")
-        _refuse_older(folder)
+        _refuse_other_formats(folder)
         remove_leftovers(folder)
         tree = config.model_dump(mode="json")
         if _json_or_none(folder / "config.json") != tree:
@@ -79,7 +79,7 @@ class Run:
                 f"{folder}: not a flawsmith run (config.json is missing); "
                 f"start one with `flawsmith run CONFIG --out {folder}`"
             )
-        _refuse_older(folder)
+        _refuse_other_formats(folder)
         try:
             config = validate(Config, read_json(folder / "config.json"), where=str(folder / "config.json"))
         except FlawsmithError as error:
@@ -217,16 +217,18 @@ def _new_manifest() -> dict[str, Any]:
     return {"format": FORMAT, **machine(), "started": _now(), "stages": {}}
 
 
-def _refuse_older(folder: Path) -> None:
-    """Refuse a run of release 0.1, whose lines have other names: to go on with it would make all of it anew.
+def _refuse_other_formats(folder: Path) -> None:
+    """Refuse a run whose lines have other names: to go on with it would make all of it anew.
 
     Raises:
         RunError: says what to do.
     """
     manifest = _json_or_none(folder / "manifest.json")
     if isinstance(manifest, dict) and "stages" in manifest and manifest.get("format") != FORMAT:
+        later = isinstance(manifest.get("format"), int) and manifest["format"] > FORMAT
+        which = "a later" if later else "an earlier"
         raise RunError(
-            f"{folder}: is a run of an earlier release of flawsmith, whose files this one does not read; its pictures, "
+            f"{folder}: is a run of {which} release of flawsmith, whose files this one does not read; its pictures, "
             "export and report stay as they are: start a new run with --out ANOTHER-FOLDER"
         )
 
