@@ -116,15 +116,15 @@ def entries(family: str) -> dict[str, Entry]:
     """Return every known member of a family by name: ours, then installed packages', then FLAWSMITH_PLUGINS'."""
     if family not in _OURS:
         raise ConfigError(f"{family}: no such family of plug-ins{nearest(family, _OURS)}")
-    found = _OURS[family] | _installed(family)
+    known = _OURS[family] | _installed(family)
     for item in filter(None, (part.strip() for part in os.environ.get("FLAWSMITH_PLUGINS", "").split(","))):
-        place, equals, target = item.partition("=")
-        owner, dot, name = place.partition(".")
+        plugin, equals, target = item.partition("=")
+        owner, dot, name = plugin.partition(".")
         if not (equals and dot and ":" in target):
             raise ConfigError(f"FLAWSMITH_PLUGINS: {item!r} should read family.name=module:object")
         if owner == family:
-            found[name.strip()] = Entry(target.strip(), "from FLAWSMITH_PLUGINS")
-    return found
+            known[name.strip()] = Entry(target.strip(), "from FLAWSMITH_PLUGINS")
+    return known
 
 
 @cache
@@ -160,13 +160,13 @@ def misnamed(config: Config) -> list[str]:
         (True, "exports", config.export.formats, "export.formats"),
     ):
         used += [(family, name, where) for name in names if wanted]
-    found = []
+    sentences = []
     for family, name, where in used:
         try:
             require(family, name, where)
         except ConfigError as error:
-            found.append(str(error))
-    return found
+            sentences.append(str(error))
+    return sentences
 
 
 def known_rivals(config: Config) -> None:

@@ -71,17 +71,17 @@ def affecting(settings: Settings, output: str = "", *, default: tuple[str, ...] 
         output: See `Affects`; "" = every setting, whatever it changes.
         default: What a field affects where neither it nor its section says so.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     plain = settings.model_dump(mode="json")
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
         if isinstance(value, Settings):
-            found |= {f"{name}.{key}": item for key, item in affecting(value, output, default=default).items()}
+            values |= {f"{name}.{key}": item for key, item in affecting(value, output, default=default).items()}
             continue
         marks = [mark.outputs for mark in field.metadata if isinstance(mark, Affects)]
         if not output or output in (marks[0] if marks else type(settings).affects or default):
-            found[name] = plain[name]
-    return found
+            values[name] = plain[name]
+    return values
 
 
 def differing(before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:

@@ -41,8 +41,8 @@ def export(run: Run) -> None:
             return
         counts = {name: write(exporter, examples, run.path("export", name)) for name, exporter in exporters.items()}
         work.facts["counts"] = counts
-        told = (f"{name}: {sum(count.values())} pictures" for name, count in counts.items())
-        work.what = ", ".join(told) or "no format asked for"
+        written = (f"{name}: {sum(count.values())} pictures" for name, count in counts.items())
+        work.what = ", ".join(written) or "no format asked for"
 
 
 def load_exporter(config: Config, name: str) -> Exporter:
