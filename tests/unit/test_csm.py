@@ -80,13 +80,13 @@ def test_the_token_path_is_transformers_own(blip2: tuple[Any, Path], csm: CSM) -
             attention_mask=coded.attention_mask,
             use_image_text_matching_head=True,
         ).logits_per_image
-        queries, attention = csm.query_picture(csm.tokens(image), csm.words(TEXTS))
+        queries, attention = csm.query_picture(csm.tokens(image), csm.phrases(TEXTS))
         ours = model.itm_head(queries).mean(1)
     assert queries.shape == (3, 6, 32) and attention.shape == (3, 16) and csm.grid == 4
     assert torch.allclose(ours, theirs, atol=1e-5)
     # The class token has a share of the attention, which is left out: what remains is less than all of it.
     assert bool((attention.sum(1) < 1).all()) and float(attention.min()) >= 0
-    other = csm.query_picture(csm.tokens(image), csm.words([TEXTS[1], TEXTS[0], TEXTS[2]]))[0]
+    other = csm.query_picture(csm.tokens(image), csm.phrases([TEXTS[1], TEXTS[0], TEXTS[2]]))[0]
     assert not torch.allclose(other[0], queries[0], atol=1e-3), "the words do not reach the queries"
 
 
@@ -108,7 +108,7 @@ def test_asea_is_adam_on_the_papers_loss(csm: CSM) -> None:
     """Written out for one picture, with Adam's formulas, from the paper's constants."""
     image, mask = pictures()
     image, mask, text = image[1:2], mask[1:2], TEXTS[1:2]
-    words, tokens = csm.words(text), csm.tokens(image)
+    words, tokens = csm.phrases(text), csm.tokens(image)
     where = pooled(mask, csm.grid).flatten(1)
     prompt, first, second = (torch.zeros_like(tokens) for _ in range(3))
     for step in range(1, 6):

@@ -31,7 +31,7 @@ from flawsmith.files import digest, read_json, write_json
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.device import pick_device, pick_dtype
 from flawsmith.nn.methods.asea import pooled, share
-from flawsmith.nn.methods.csm import BuiltinCSM
+from flawsmith.nn.methods.csm import BuiltinCSM, Phrases
 from flawsmith.nn.trainer import Trainer
 from flawsmith.nn.weights import fresh_layers, load_tensors, save_tensors
 from flawsmith.recipes.backbone_data import prompt
@@ -129,7 +129,7 @@ def make_csm(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> dic
         rows = torch.randint(kept, (recipe.batch,), generator=rng)
         level = torch.randint(3, (recipe.batch,), generator=rng)
         chosen = ids[rows, level]
-        heard = csm.hear(states[chosen]), spelled[chosen]
+        heard = Phrases(csm.hear(states[chosen]), spelled[chosen])
         return _loss(csm, heads, windows[rows].float(), heard, _true(facts[rows], facts[rows], level), recipe, rng)
 
     trainer = Trainer(
@@ -235,15 +235,15 @@ def _true(pictures: Tensor, texts: Tensor, level: Tensor) -> Tensor:
     return picked == texts[torch.arange(len(texts)), level][None]
 
 
-def _mean_query(csm: BuiltinCSM, tokens: Tensor, words: Any) -> Tensor:
+def _mean_query(csm: BuiltinCSM, tokens: Tensor, phrases: Phrases | None) -> Tensor:
     """Return the mean of the Q-Former's queries, float32 (B,D)."""
-    return csm.query_picture(tokens, words)[0].mean(1)
+    return csm.query_picture(tokens, phrases)[0].mean(1)
 
 
-def _embedded(csm: BuiltinCSM, words: Any) -> Tensor:
+def _embedded(csm: BuiltinCSM, phrases: Phrases) -> Tensor:
     """Return float32 (B,D): words read alone, without any picture."""
-    out = csm.qformer(query_embeds=words[0], query_length=0, attention_mask=words[1]).last_hidden_state
-    weight = words[1][..., None].float()
+    out = csm.qformer(query_embeds=phrases.states, query_length=0, attention_mask=phrases.mask).last_hidden_state
+    weight = phrases.mask[..., None].float()
     return (out * weight).sum(1) / weight.sum(1)
 
 
@@ -251,14 +251,14 @@ def _loss(
     csm: BuiltinCSM,
     heads: Heads,
     cells: Tensor,
-    words: Any,
+    phrases: Phrases,
     true: Tensor,
     recipe: Recipe,
     rng: torch.Generator,
 ) -> Tensor:
     tokens = csm.lifted(cells, torch.randperm(csm.grid**2, generator=rng)[: recipe.cells])
     picture = F.normalize(heads.picture(_mean_query(csm, tokens, None)), dim=-1)
-    heard = F.normalize(heads.words(_embedded(csm, words)), dim=-1)
+    heard = F.normalize(heads.words(_embedded(csm, phrases)), dim=-1)
     alike = picture @ heard.T / recipe.temperature
     wanted = true.float()
     contrast = -(wanted / wanted.sum(1, keepdim=True) * alike.log_softmax(1)).sum(1)
@@ -268,7 +268,7 @@ def _loss(
         other = torch.multinomial(chance, 1, generator=rng)[:, 0]
     right = torch.rand(len(cells), generator=rng) < 0.5
     chosen = torch.where(right, torch.arange(len(cells)), other)
-    matches = heads.match(_mean_query(csm, tokens, (words[0][chosen], words[1][chosen])))
+    matches = heads.match(_mean_query(csm, tokens, phrases.rows(chosen)))
     match = F.cross_entropy(matches, right.long(), reduction="none")
     return contrast + match
 
@@ -283,20 +283,20 @@ def _measure(
     pictures = F.normalize(heads.picture(_mean_query(csm, tokens, None)), dim=-1)
 
     def embedded(texts: list[str]) -> Tensor:
-        return F.normalize(heads.words(_embedded(csm, csm.words(texts))), dim=-1)
+        return F.normalize(heads.words(_embedded(csm, csm.phrases(texts))), dim=-1)
 
     recognised = (pictures @ embedded([prompt(defect or None) for defect in defects]).T).argmax(1)
     answers = torch.tensor([defects.index(one.defect) for one in captions])
     whole = sorted({one.whole for one in captions})
     guessed = (pictures @ embedded(whole).T).argmax(1)
     whole_numbers = torch.tensor([whole.index(one.whole) for one in captions])
-    words = csm.words([prompt(one.defect or None) for one in captions])
+    phrases = csm.phrases([prompt(one.defect or None) for one in captions])
     wrong = torch.arange(len(captions)).roll(1 + len(captions) // 3)
     apart = answers != answers[wrong]
-    fits = heads.match(_mean_query(csm, tokens, words))[:, 1]
-    misfits = heads.match(_mean_query(csm, tokens, (words[0][wrong], words[1][wrong])))[:, 1]
+    fits = heads.match(_mean_query(csm, tokens, phrases))[:, 1]
+    misfits = heads.match(_mean_query(csm, tokens, phrases.rows(wrong)))[:, 1]
     damaged = damage.float().flatten(1).sum(1) > 0
-    attention = csm.query_picture(tokens, words)[1]
+    attention = csm.query_picture(tokens, phrases)[1]
     most = max(int((answers == number).sum()) for number in range(len(defects))) / len(captions)
     return {
         "windows": len(captions),

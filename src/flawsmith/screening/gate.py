@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,17 @@ LEAST_SHOTS = 5
 _VERSION = 2
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What the shots score when each is left out of the fit."""
+
+    shots: int
+    """Shots for which the filter could tell."""
+    least: float
+    median: float
+    greatest: float
+
+
 @dataclass(frozen=True)
 class FittedGate:
     """The filters fitted on one product's shots, and their thresholds."""
@@ -44,8 +55,8 @@ class FittedGate:
     """Least value of each score; None = not judged, or by its rank ({keep})."""
     notes: list[str]
     """What a reader must know: which filter is off and why."""
-    left_out: dict[str, dict[str, Any]]
-    """What the shots score when each is left out: count, least, median and greatest per score."""
+    left_out: dict[str, LeftOut]
+    """By score."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +145,7 @@ class Gate:
                 "filters": {name: one.settings.model_dump(mode="json") for name, one in fitted.filters.items()},
                 "limits": fitted.limits,
                 "notes": fitted.notes,
-                "left_out": fitted.left_out,
+                "left_out": {score: asdict(one) for score, one in fitted.left_out.items()},
             }
         write_json(folder / "gate.json", tree)
 
@@ -160,9 +171,8 @@ class Gate:
                 filters[name] = plugin(validate(plugin.Settings, settings, where=f"{path}: {name}"), own["defects"])
                 prefix = f"{name}/"
                 filters[name].restore({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-            fitted_gates[product] = FittedGate(
-                tuple(own["defects"]), filters, own["limits"], own["notes"], own["left_out"]
-            )
+            left_out = {score: LeftOut(**one) for score, one in own["left_out"].items()}
+            fitted_gates[product] = FittedGate(tuple(own["defects"]), filters, own["limits"], own["notes"], left_out)
         settings = validate(ScreenConfig, tree["settings"], where=str(path))
         return cls(settings, tree["extractor"]["name"], tree["extractor"]["fingerprint"], tree["visible"], fitted_gates)
 
@@ -211,7 +221,7 @@ def fit_gate(settings: ScreenConfig, defects: Sequence[str], shots: ScreeningSet
     """Fit every filter on one product's shots, and set the thresholds."""
     filters: dict[str, Filter] = {}
     limits: dict[str, float | None] = {}
-    left_out: dict[str, dict[str, Any]] = {}
+    left_out: dict[str, LeftOut] = {}
     notes = []
     for name in settings.filters:
         plugin = registry.get("filters", name)
@@ -228,8 +238,10 @@ def fit_gate(settings: ScreenConfig, defects: Sequence[str], shots: ScreeningSet
                 low, middle = float(np.quantile(values, rule["quantile"])), float(np.median(values))
                 limits[score] = round(low - settings.slack * (middle - low), DIGITS)
             if len(values):
-                facts = {"least": values.min(), "median": np.median(values), "greatest": values.max()}
-                left_out[score] = {"shots": len(values), **{k: round(float(v), DIGITS) for k, v in facts.items()}}
+                least, median, greatest = (
+                    round(float(value), DIGITS) for value in (values.min(), np.median(values), values.max())
+                )
+                left_out[score] = LeftOut(len(values), least, median, greatest)
         if words := filters[name].said():
             notes.append(words)
     return FittedGate(tuple(defects), filters, limits, notes, left_out)

@@ -71,9 +71,9 @@ def features(csm: CSM, image: Tensor, texts: Sequence[str], mask: Tensor, asea: 
     """
     device = csm.query.device
     with torch.no_grad():
-        tokens, words = csm.tokens(image.to(device)), csm.words(texts)
+        tokens, phrases = csm.tokens(image.to(device)), csm.phrases(texts)
         damage = pooled(mask.to(device), csm.grid)
-        queries, attention = csm.query_picture(tokens, words)
+        queries, attention = csm.query_picture(tokens, phrases)
         before = share(attention, damage)
     damaged = (damage.flatten(1).sum(1) > 0).float()
     if not asea.steps or not bool(damaged.any()):
@@ -83,13 +83,13 @@ def features(csm: CSM, image: Tensor, texts: Sequence[str], mask: Tensor, asea: 
         prompt = torch.zeros_like(tokens, requires_grad=True)
         optimiser = torch.optim.Adam([prompt], lr=asea.rate)
         for _ in range(updates):
-            _, attention = csm.query_picture(tokens + prompt, words)
+            _, attention = csm.query_picture(tokens + prompt, phrases)
             # A row without damage has no gradient, and Adam leaves what has none where it is.
             loss = asea.alpha * (damaged * (1 - share(attention, damage)).square()).sum()
             prompt.grad = torch.autograd.grad(loss, prompt)[0]
             optimiser.step()
     with torch.no_grad():
-        queries, attention = csm.query_picture(tokens + prompt, words)
+        queries, attention = csm.query_picture(tokens + prompt, phrases)
         return Features(queries, attention, before, share(attention, damage))
 
 

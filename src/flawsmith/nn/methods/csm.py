@@ -20,7 +20,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,9 +34,20 @@ from flawsmith.nn.networks.extractor import scaled
 from flawsmith.nn.text import token_numbers
 from flawsmith.nn.weights import fresh_layers, load_tensors, save_tensors
 
-Words = tuple[Tensor, Tensor]
-"""(embeddings (B,T,D), int64 mask (B,T) with 1 where there is a word)."""
 _BLIP_MEAN, _BLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+class Phrases(NamedTuple):
+    """Embedded phrases, as a CSM's queries meet them."""
+
+    states: Tensor
+    """float32 (B,T,D)."""
+    mask: Tensor
+    """int64 (B,T): 1 where there is a token, 0 where the phrase is over."""
+
+    def rows(self, index: Tensor) -> Phrases:
+        """Return some phrases; `index` is int64 (K,)."""
+        return Phrases(self.states[index], self.mask[index])
 
 
 class CSM(nn.Module):
@@ -60,10 +71,10 @@ class CSM(nn.Module):
         """Return the image tokens float32 (B, extra + g*g, V), without gradients."""
 
     @abstractmethod
-    def words(self, texts: Sequence[str]) -> Words:
+    def phrases(self, texts: Sequence[str]) -> Phrases:
         """Return word embeddings and their mask."""
 
-    def query_picture(self, tokens: Tensor, words: Words | None) -> tuple[Tensor, Tensor]:
+    def query_picture(self, tokens: Tensor, words: Phrases | None) -> tuple[Tensor, Tensor]:
         """Return (queries float32 (B,Q,D), attention float32 (B,g*g)); gradients pass to the tokens.
 
         Attention is the mean over cross-attention layers, heads and queries, without the class token's share.
@@ -162,18 +173,18 @@ class BuiltinCSM(CSM):
     def tokens(self, image: Tensor) -> Tensor:
         return self.lifted(self.cells(image))
 
-    def words(self, texts: Sequence[str]) -> Words:
+    def phrases(self, texts: Sequence[str]) -> Phrases:
         states, mask = self.states(texts)
-        return self.hear(states), mask
+        return Phrases(self.hear(states), mask)
 
     @torch.no_grad()
-    def states(self, texts: Sequence[str]) -> Words:
+    def states(self, texts: Sequence[str]) -> Phrases:
         """Return the frozen text encoder's last states (B,T,W), and the mask of what is not padding."""
         ids = token_numbers(self.tokenizer, self.text_encoder, texts).to(self.query.device)
         # The end of text is also what pads: the first one is the last word.
         ended = (ids == self.tokenizer.eos_token_id).int().cumsum(1)
         mask = ((ended == 0) | ((ended == 1) & (ids == self.tokenizer.eos_token_id))).long()
-        return self.text_encoder(ids).last_hidden_state.float(), mask
+        return Phrases(self.text_encoder(ids).last_hidden_state.float(), mask)
 
     def save(self, folder: Path) -> None:
         """Write reader.json, model.safetensors (float16), text_encoder/ and tokenizer/."""
@@ -245,11 +256,11 @@ class Blip2CSM(CSM):
         normalised = ((small + 1) / 2 - self.mean) / self.std  # type: ignore[operator]
         return self.vision(normalised).last_hidden_state.float()
 
-    def words(self, texts: Sequence[str]) -> Words:
+    def phrases(self, texts: Sequence[str]) -> Phrases:
         coded = self.tokenizer(
             list(texts), padding=True, truncation=True, max_length=self.longest, return_tensors="pt"
         ).to(self.query.device)
-        return self.embeddings(input_ids=coded.input_ids), coded.attention_mask.long()
+        return Phrases(self.embeddings(input_ids=coded.input_ids), coded.attention_mask.long())
 
 
 def builtin_folder() -> Path:
