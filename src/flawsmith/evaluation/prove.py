@@ -112,7 +112,7 @@ class _Trainer:
 
     def reduced(self) -> list[str]:
         """Say what a budget below 1 leaves out."""
-        names = [*self._part.detectors, REFERENCE]
+        names = dict.fromkeys([*self._part.detectors, REFERENCE])
         return [text for name in names if (text := self._detector(name, ("x",)).reduced(self._part.budget))]
 
     def prove(self, product: str, split: Split, rivals: dict[str, Run]) -> dict[str, Any]:
