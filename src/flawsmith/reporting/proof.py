@@ -99,7 +99,8 @@ def _setup(proof: Tree, product: Tree) -> str:
     return (
         f"Protocol {proof['protocol']}; {', '.join(proof['detectors'])} on {proof['extractor']['name']} "
         f"({proof['extractor']['fingerprint']}), {product['size']} x {product['size']} pixels, "
-        f"{number_of(proof['seeds'], 'seed')}; {tests} damaged and {product['test']['normal']} normal test pictures; {proof['confidence']:.0%} intervals "
+        f"{number_of(proof['seeds'], 'seed')}; {tests} damaged and {product['test']['normal']} normal test pictures; "
+        f"{proof['confidence']:.0%} intervals "
         f"from {proof['resamples']} paired resamples of test pictures and seeds. Differences are in points of 100."
     )
 
