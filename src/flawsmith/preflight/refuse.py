@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from flawsmith import registry
 from flawsmith.config import Config, FeaturesConfig, ProveConfig, validate
 from flawsmith.data.split import Split, provable
-from flawsmith.errors import FlawsmithError
+from flawsmith.errors import BackboneError, FlawsmithError
 from flawsmith.exports.export import load_exporter
+from flawsmith.preflight.backbone import look_over
 from flawsmith.synthesis.transfer import known_references
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def preflight(config: Config, split: Split | None, *, near_duplicates: bool = Tr
     checks: list[Callable[[], Any]] = []
     if generator.settings:
         checks.append(partial(_generator, config))
+    checks.append(partial(_backbone, config))
     if screen.enabled:
         checks.append(partial(_gate, config))
     if prove.enabled:
@@ -65,6 +67,14 @@ def preflight(config: Config, split: Split | None, *, near_duplicates: bool = Tr
 def _generator(config: Config) -> None:
     part = config.generator
     validate(registry.get("generators", part.name).Settings, part.settings, where="generator.settings")
+
+
+def _backbone(config: Config) -> None:
+    try:
+        look_over(config.backbone.source, offline=config.backbone.offline)
+    except BackboneError:
+        if registry.get("generators", config.generator.name).needs_backbone:
+            raise
 
 
 def _detector(config: Config, name: str) -> None:
