@@ -26,6 +26,7 @@ from flawsmith.errors import DataError
 from flawsmith.interfaces import Detector
 from flawsmith.nn.backbone import cast
 from flawsmith.nn.device import gains_from_bfloat16
+from flawsmith.nn.weights import fresh_layers
 from flawsmith.types import Prediction
 
 _MOST = 500
@@ -186,8 +187,7 @@ class _Network(nn.Module):
         super().__init__()
         depths = [width * factor for factor in (1, 2, 4, 8, 8, 8)]
         risen = [width * factor for factor in (8, 4, 2, 1, 1)]
-        with torch.random.fork_rng([]):
-            torch.manual_seed(int(torch.randint(2**31, (1,), generator=rng)))
+        with fresh_layers(int(torch.randint(2**31, (1,), generator=rng))):
             self.down = nn.ModuleList(_double(a, b) for a, b in zip([3, *depths], depths, strict=False))
             self.rise = nn.ModuleList(_single(a, b) for a, b in zip([depths[-1], *risen], risen, strict=False))
             self.up = nn.ModuleList(_double(a + b, a) for a, b in zip(risen, depths[-2::-1], strict=True))

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from flawsmith import config
 from flawsmith.data.poisson import blended, grown
+from flawsmith.data.tensors import image_tensor
 from flawsmith.data.windows import feathered
 from flawsmith.errors import DataError
 from flawsmith.interfaces import Generator
@@ -59,10 +60,8 @@ class CropPaste(Generator):
         for row, seed in enumerate(seeds):
             normal, shot = (_pixels(tensor[row]) for tensor in (asked.normal, asked.shot.image))
             mask = asked.mask[row, 0].cpu().numpy() > 0.5
-            made.append(
-                torch.from_numpy(self._paste(normal, shot, mask, np.random.default_rng(seed)).transpose(2, 0, 1))
-            )
-        image = torch.stack(made).to(asked.normal)
+            made.append(self._paste(normal, shot, mask, np.random.default_rng(seed)))
+        image = image_tensor(made).to(asked.normal)
         return Generated(torch.where(asked.mask > 0.5, image, asked.normal), asked.mask.clone())
 
     def _paste(self, normal: np.ndarray, shot: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:

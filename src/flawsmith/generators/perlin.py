@@ -20,6 +20,7 @@ from pydantic import Field
 
 from flawsmith import config
 from flawsmith.data import factory, images
+from flawsmith.data.tensors import image_tensor, mask_tensor
 from flawsmith.errors import DataError
 from flawsmith.interfaces import Generator
 from flawsmith.types import Condition, Generated
@@ -68,10 +69,10 @@ class Perlin(Generator):
             texture = self._texture(normal, rng)
             beta = np.float32(rng.uniform(min(self.settings.opacity), max(self.settings.opacity)))
             image = np.where(mask[:, :, None], normal + beta * (texture - normal), normal)
-            made.append(torch.from_numpy(np.clip(image, -1.0, 1.0).astype(np.float32).transpose(2, 0, 1)))
-            masks.append(torch.from_numpy(mask[None]))
-        where = torch.stack(masks).to(asked.mask)
-        return Generated(torch.where(where > 0.5, torch.stack(made).to(asked.normal), asked.normal), where)
+            made.append(np.clip(image, -1.0, 1.0).astype(np.float32))
+            masks.append(mask)
+        damage, pictures = mask_tensor(masks).to(asked.mask), image_tensor(made).to(asked.normal)
+        return Generated(torch.where(damage > 0.5, pictures, asked.normal), damage)
 
     def _mask(self, allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         room = int(allowed.sum())

@@ -26,6 +26,7 @@ from flawsmith.config import Settings
 from flawsmith.data import factory, images
 from flawsmith.data.augmentation import View, damage_view
 from flawsmith.data.factory import words as factory_words
+from flawsmith.data.tensors import image_tensor, mask_tensor
 from flawsmith.data.tiling import Window
 from flawsmith.files import digest, read_json, write_json
 from flawsmith.nn.backbone import Backbone
@@ -170,9 +171,8 @@ def _portion(state: Path, csm: BuiltinCSM, recipe: Recipe, seeds: range) -> tupl
         for view, caption in captioned_views(
             seed + recipe.seed * 1_000_003, recipe.picture_size, recipe.views, (recipe.seed, seed)
         ):
-            image = torch.from_numpy(view.image).permute(2, 0, 1)[None].contiguous()
-            cells.append(csm.cells(image).half())
-            masks.append(pooled(torch.from_numpy(view.mask)[None, None].float(), csm.grid).half())
+            cells.append(csm.cells(image_tensor([view.image])).half())
+            masks.append(pooled(mask_tensor([view.mask]), csm.grid).half())
             facts.append([caption.defect, caption.product, caption.whole])
     tensors = {"cells": torch.cat(cells), "masks": torch.cat(masks)}
     save_tensors(path, tensors)

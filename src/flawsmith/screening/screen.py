@@ -16,6 +16,7 @@ import numpy as np
 
 from flawsmith.config import ScreenConfig
 from flawsmith.data import images
+from flawsmith.data.scaling import scaled_mask
 from flawsmith.errors import RunError
 from flawsmith.files import digest
 from flawsmith.nn.feature_cache import FeatureCache
@@ -158,7 +159,7 @@ def fit_product(part: ScreenConfig, data: Dataset, product: str, describer: Desc
     of_normals = []
     for number, normal in enumerate(_evenly(normals, part.normals)):
         native = data.photographs.read(normal).native
-        mask = _laid(masks[number % len(masks)], native.shape[:2])
+        mask = scaled_mask(masks[number % len(masks)], native.shape[:2])
         of_normals.append(describer.describe(Shown(normal.id, "", native, mask)))
     defects = sorted({str(shot.defect) for shot in shots})
     name = describer.extractor.name
@@ -198,9 +199,3 @@ def _like(native: np.ndarray, other: np.ndarray) -> np.ndarray:
         other = np.repeat(other[..., None], 3, axis=2) if native.ndim == 3 else other.mean(axis=2).astype(other.dtype)
     size = native.shape[1::-1]
     return np.asarray(cv2.resize(other, size, interpolation=cv2.INTER_AREA).astype(native.dtype, copy=False))
-
-
-def _laid(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a mask in another size, never empty."""
-    area = cv2.resize(mask.astype(np.float32), (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
-    return np.asarray((area >= min(0.5, float(area.max()))) & (area > 0))

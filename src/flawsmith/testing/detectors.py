@@ -18,6 +18,7 @@ from flawsmith.errors import DataError, FlawsmithError
 from flawsmith.interfaces import Detector
 from flawsmith.nn.features import tensors_fingerprint
 from flawsmith.nn.networks.extractor import Extractor, scaled
+from flawsmith.nn.weights import fresh_layers
 from flawsmith.testing.settings import settings_hold
 from flawsmith.types import Example, Prediction
 
@@ -35,8 +36,7 @@ class _TinyExtractor(Extractor):
     def __init__(self) -> None:
         super().__init__()
         depths = zip((3, *self.channels), self.channels, (4, 2, 2), strict=False)
-        with torch.random.fork_rng([]):
-            torch.manual_seed(7)
+        with fresh_layers(7):
             self.network = torch.nn.ModuleList(torch.nn.Conv2d(a, b, s + 1, s, s // 2) for a, b, s in depths)
         self.fingerprint = tensors_fingerprint(self)
 

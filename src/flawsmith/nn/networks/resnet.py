@@ -13,6 +13,7 @@ from transformers import ResNetConfig, ResNetForImageClassification
 
 from flawsmith.errors import ConfigError
 from flawsmith.nn.backbone import quiet
+from flawsmith.nn.weights import fresh_layers
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's, of pictures in [0,1]."""
@@ -38,8 +39,7 @@ class ResNet34(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1))
-        with torch.random.fork_rng([]), quiet():
-            torch.manual_seed(int(torch.randint(2**31, (1,), generator=rng)))
+        with fresh_layers(int(torch.randint(2**31, (1,), generator=rng))), quiet():
             self.network = _read(Path(folder), classes) if str(folder) else _new(classes)
 
     def forward(self, image: Tensor) -> Tensor:
