@@ -55,6 +55,8 @@ class DataConfig(Settings):
     """Only these products; empty = all."""
     defects: list[str] = []
     """Only these defect types; empty = all."""
+    exclude: list[str] = []
+    """Pictures and masks to leave out, as globs of paths below the root such as `test/**/*_preview.png`."""
     product: str = ""
     """The product's name where the layout does not say it (pairs); empty = the root folder's name."""
     patterns: list[Pattern] = []
@@ -62,7 +64,7 @@ class DataConfig(Settings):
     shots: Annotated[int, Field(ge=1)] | Literal["third"] = 10
     """Real pictures per defect type to learn from, or "third" (the papers' protocol); the rest are test."""
 
-    @field_validator("normal", "products", "defects", mode="before")
+    @field_validator("normal", "products", "defects", "exclude", mode="before")
     @classmethod
     def _one_name_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value

@@ -18,6 +18,7 @@ from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.data.fingerprints import fingerprints_of
 from flawsmith.data.layouts import find, gaps
+from flawsmith.data.patterns import exclusions
 from flawsmith.data.photographs import windows_over
 from flawsmith.data.split import Split, leaks, near_duplicate_warnings, split
 from flawsmith.errors import FlawsmithError
@@ -52,6 +53,7 @@ def check(config: Config) -> Findings:
     findings = Findings(data.root, data.layout)
     try:
         examples = find(data)
+        findings.notes += exclusions(data)
     except FlawsmithError as error:
         findings.errors += [*preflight(config, None), *str(error).splitlines()]
         return findings

@@ -10,6 +10,7 @@ from typing import Any
 from flawsmith.config import Config
 from flawsmith.data import images, layouts
 from flawsmith.data.fingerprints import fingerprints_of
+from flawsmith.data.patterns import exclusions
 from flawsmith.data.photographs import Photographs
 from flawsmith.data.split import Split, leaks, near_duplicate_warnings, split
 from flawsmith.errors import ConfigError, DataError, nearest
@@ -77,6 +78,7 @@ def open_dataset(run: Run) -> Dataset:
 def divide(config: Config) -> Split:
     """Scan and divide, without writing anything; a shot whose mask is empty is left out, with a note."""
     examples = layouts.scan(config.data)
+    excluded = exclusions(config.data)
     notes: list[str] = []
     while True:
         if notes and not any(example.defect for example in examples):
@@ -86,7 +88,7 @@ def divide(config: Config) -> Split:
         made = split(examples, shots=config.data.shots)
         empty = {shot.id for shot in made.shots if not _has_damage(shot)}
         if not empty:
-            return replace(made, notes=(*made.notes, *notes))
+            return replace(made, notes=(*excluded, *made.notes, *notes))
         notes += [f"{name}: its mask is empty, so it is left out" for name in sorted(empty)]
         examples = [example for example in examples if example.id not in empty]
 
