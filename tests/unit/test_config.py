@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,24 @@ def test_utf_16_is_refused_in_one_sentence(tmp_path: Path, encoding: str) -> Non
     with pytest.raises(ConfigError) as told:
         load_config(path)
     assert str(told.value) == f"{path}: not a text file in UTF-8 but in UTF-16; save it again with the encoding UTF-8"
+
+
+def test_names_of_defects_are_read_in_composed_form() -> None:
+    name = unicodedata.normalize("NFD", "찍힘")
+    config = load_config(
+        None,
+        {
+            "generate.count": {name: 3},
+            "generate.paint": {name: "replace"},
+            "generate.reference": {name: name},
+            "generate.transfer": {"from": "tile", "defect": name},
+            "data.root": name,
+        },
+    )
+    assert (config.generate.count, config.generate.paint) == ({"찍힘": 3}, {"찍힘": "replace"})
+    assert config.generate.transfer == [{"from": "tile", "defect": "찍힘"}]
+    assert config.generate.reference == {"찍힘": name}  # a shot's id, which is as the disk has it
+    assert str(config.data.root) == name
 
 
 def complaint(overrides: dict[str, Any]) -> str:
