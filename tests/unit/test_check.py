@@ -14,9 +14,14 @@ from rich.console import Console
 
 from flawsmith.config import Config, DataConfig, validate
 from flawsmith.data import images
+from flawsmith.errors import DataError
+from flawsmith.files import read_json
 from flawsmith.preflight import cost
 from flawsmith.preflight.check import check
 from flawsmith.preflight.findings import Findings
+from flawsmith.run import dataset
+from flawsmith.run.dataset import load_split, open_dataset
+from flawsmith.run.folder import Run
 
 SIZE = (48, 64)
 
@@ -137,7 +142,7 @@ ERRORS = {
     _missing_mask: "1 defect has no mask: nut/test/scratch/4.png",
     _empty_mask_of_a_shot: "nut/test/scratch/0.png: a shot whose mask is empty teaches nothing",
     _copy: "the test picture nut/test/scratch/5.bmp is the same as the shot nut/test/scratch/0.png",
-    _many_copies: "and 1 more picture is on both sides",
+    _many_copies: "the test picture nut/test/dent/1.png is the same as the normal part nut/train/good/0.png",
     _defect_also_sound: "the shot nut/test/scratch/0.png is the same picture as the normal part nut/train/good/0.png",
     _no_sound: "no normal parts found",
 }
@@ -150,6 +155,63 @@ def test_what_would_stop_a_run_is_an_error(tmp_path: Path, damage):
     found = check(config)
     assert not found.ok and any(ERRORS[damage] in error for error in found.errors), found.errors
     assert "not ready" in rendered(found)
+
+
+def test_all_leaks_are_said_at_once(tmp_path: Path):
+    config = make(tmp_path)
+    _many_copies(tmp_path)
+    images.write(tmp_path / "nut/test/scratch/2.png", photograph(101))
+    images.write(tmp_path / "nut/test/scratch/3.png", photograph(100))
+    said = [error for error in check(config).errors if "remove one" in error]
+    assert len(said) == 5 and "scratch/2.png is the same as the shot nut/test/scratch/1.png" in said[-1]
+    with pytest.raises(DataError) as told:
+        open_dataset(Run.create(tmp_path / "run", config))
+    assert str(told.value).splitlines() == ["5 pictures are in the set twice:", *said]
+
+
+def test_copies_of_normal_parts_leave_the_test_and_the_run_goes_on(tmp_path: Path, monkeypatch):
+    config = make(tmp_path / "data", good=11)
+    run = Run.create(tmp_path / "run", config)
+    plain = open_dataset(run)
+    assert [e.id for e in plain.split.test_normals] == ["nut/train/good/2.png", "nut/train/good/8.png"]
+    assert read_json(run.path("data.json"))["duplicates"] == []
+    # A copy saved in another format: the one to learn from stays.
+    images.write(tmp_path / "data/nut/train/good/8.png", np.repeat(photograph(0)[..., None], 3, axis=2))
+    found = check(config)
+    note = (
+        "1 normal test picture is the same picture as a normal part to learn from, so it is left out: "
+        "nut/train/good/8.png"
+    )
+    assert found.ok and note in found.notes
+    assert [(row.shots, row.test) for row in found.defects if not row.defect] == [(9, 1)]
+    data = open_dataset(run)
+    assert data.split.normals == plain.split.normals and data.hash != plain.hash
+    assert [e.id for e in data.split.test_normals] == ["nut/train/good/2.png"] and note in data.split.notes
+    tree = read_json(run.path("data.json"))
+    assert note in tree["notes"] and [row["id"] for row in tree["duplicates"]] == ["nut/train/good/8.png"]
+    assert load_split(run) == data.split
+    monkeypatch.setattr(dataset, "duplicates", lambda split: pytest.fail("looked at again"))
+    assert open_dataset(run).hash == data.hash and read_json(run.path("data.json")) == tree
+    monkeypatch.undo()
+    images.write(tmp_path / "data/nut/train/good/8.png", photograph(8))
+    assert open_dataset(run).split == plain.split and open_dataset(run).hash == plain.hash
+
+
+def test_what_is_excluded_is_noted_and_what_fits_nothing_is_an_error(tmp_path: Path):
+    config = make(tmp_path / "data")
+    _cut_pictures(tmp_path / "data")
+    assert not check(config).ok
+    broken = ["nut/test/scratch/[01].png", "nut/test/scratch/0.png", "nut/*/scratch/1*.png"]
+    wrong = Config(data=config.data.model_copy(update={"exclude": broken}))
+    (error,) = check(wrong).errors
+    assert error.startswith("data.exclude: 'nut/test/scratch/[01].png' fits no picture") and "the nearest is" in error
+    with pytest.raises(DataError, match="fits no picture"):
+        open_dataset(Run.create(tmp_path / "wrong", wrong))
+    right = Config(data=config.data.model_copy(update={"exclude": broken[1:]}))
+    note = "data.exclude: 3 pictures and masks are left out"
+    assert check(right).ok and note in check(right).notes
+    run = Run.create(tmp_path / "run", right)
+    assert len(open_dataset(run).split.test_defects) == 3 and note in read_json(run.path("data.json"))["notes"]
 
 
 def _soft_mask(root: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,41 @@ def toml(tmp_path: Path) -> Path:
     path = tmp_path / "my.toml"
     path.write_text(FULL)
     return path
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path, ends: str) -> None:
+    (tmp_path / "plain.toml").write_bytes(FULL.replace("\n", ends).encode("utf-8"))
+    (tmp_path / "marked.toml").write_bytes(FULL.lstrip().replace("\n", ends).encode("utf-8-sig"))
+    assert load_config(tmp_path / "marked.toml") == load_config(tmp_path / "plain.toml")
+    assert load_config(tmp_path / "marked.toml").seed == 7
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf_16_is_refused_in_one_sentence(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "my.toml"
+    path.write_bytes(FULL.encode(encoding))
+    with pytest.raises(ConfigError) as told:
+        load_config(path)
+    assert str(told.value) == f"{path}: not a text file in UTF-8 but in UTF-16; save it again with the encoding UTF-8"
+
+
+def test_names_of_defects_are_read_in_composed_form() -> None:
+    name = unicodedata.normalize("NFD", "찍힘")
+    config = load_config(
+        None,
+        {
+            "generate.count": {name: 3},
+            "generate.paint": {name: "replace"},
+            "generate.reference": {name: name},
+            "generate.transfer": {"from": "tile", "defect": name},
+            "data.root": name,
+        },
+    )
+    assert (config.generate.count, config.generate.paint) == ({"찍힘": 3}, {"찍힘": "replace"})
+    assert config.generate.transfer == [{"from": "tile", "defect": "찍힘"}]
+    assert config.generate.reference == {"찍힘": name}  # a shot's id, which is as the disk has it
+    assert str(config.data.root) == name
 
 
 def complaint(overrides: dict[str, Any]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from flawsmith.config import DataConfig, Pattern
 from flawsmith.data import layouts
+from flawsmith.data.patterns import exclusions
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.types import Example
 
@@ -389,3 +391,123 @@ def test_the_order_does_not_depend_on_the_file_system(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(os, "walk", backwards)
     assert layouts.scan(data) == before
+
+
+# --- data.exclude -------------------------------------------------------------------------------------------------
+
+PAIRS = {"layout": "pairs", "normal": "MT_Free"}
+EXCLUDED = {
+    "a photograph of mvtec": (mvtec, {}, "screw/test/scratch/000.png", {"screw/test/scratch/000.png"}),
+    "a glob in one folder": (mvtec, {}, "screw/train/good/*1.png", {"screw/train/good/001.png"}),
+    "any depth": (mvtec, {}, "**/good/000.png", {"screw/train/good/000.png", "screw/test/good/000.png"}),
+    "visa": (visa, {"layout": "visa"}, "candle/Data/Images/Anomaly/002.*", {"candle/Data/Images/Anomaly/002.JPG"}),
+    "one photograph of pairs, not its mask": (pairs, PAIRS, "MT_Blowhole/Imgs/x2.jpg", {"MT_Blowhole/Imgs/x2.jpg"}),
+    "brackets stand for themselves": (pairs, PAIRS, "MT_[BC]*/**", None),
+    "a photograph with a mask of another stem": (pairs, PAIRS, "MT_Crack/y.bmp", {"MT_Crack/y.bmp"}),
+    "a normal part of pairs": (pairs, PAIRS, "**/a.jpg", {"MT_Free/Imgs/a.jpg"}),
+}
+
+
+@pytest.mark.parametrize("name", EXCLUDED)
+def test_what_is_excluded_is_left_out_and_nothing_else(tmp_path: Path, name):
+    make, settings, glob, gone = EXCLUDED[name]
+    make(tmp_path)
+    before = layouts.scan(DataConfig(root=tmp_path, **settings))
+    data = DataConfig(root=tmp_path, exclude=glob, **settings)
+    if gone is None:
+        with pytest.raises(DataError, match="fits no picture"):
+            layouts.scan(data)
+        return
+    files = sorted(tmp_path.rglob("*"))
+    kept = layouts.scan(data)
+    assert kept == [example for example in before if example.id not in gone] and len(before) == len(kept) + len(gone)
+    assert sorted(tmp_path.rglob("*")) == files
+
+
+def test_a_preview_beside_photograph_and_mask_can_be_excluded(tmp_path: Path):
+    touch(pairs(tmp_path), "MT_Crack/y.jpg", "MT_Docs/1.png", "MT_Docs/2.png")
+    with pytest.raises(DataError, match="cannot tell photograph and mask among y.jpg"):
+        layouts.scan(DataConfig(root=tmp_path, **PAIRS))
+    data = DataConfig(root=tmp_path, exclude=["MT_Crack/*.jpg", "MT_Docs/**"], **PAIRS)
+    assert ("MT_Crack/y.bmp", tmp_path.name, "crack", "y_mask.png", "") in rows(layouts.scan(data))
+    assert {example.defect for example in layouts.scan(data)} == {None, "blowhole", "crack"}
+    assert exclusions(data) == ["data.exclude: 3 pictures and masks are left out"]
+
+
+def test_an_excluded_mask_leaves_a_gap(tmp_path: Path):
+    data = DataConfig(root=mvtec(tmp_path), exclude="**/000_mask.png")
+    assert [example.id for example in layouts.find(data) if example.defect and not example.mask] == [
+        "screw/test/scratch/000.png"
+    ]
+    assert exclusions(data) == ["data.exclude: 1 picture or mask is left out"]
+    with pytest.raises(DataError, match="1 defect has no mask: screw/test/scratch/000.png"):
+        layouts.scan(data)
+
+
+def test_patterns_do_not_see_what_is_excluded(tmp_path: Path):
+    touch(tmp_path, "a/1.png", "a/1_mask.png", "a/2.png", "a/2_mask.png", "a/2_mask.bmp", "ok/1.png", "ok/2.png")
+    patterns = [Pattern(image="a/{stem}.*", mask="a/{stem}_mask.*", defect="dent")]
+    patterns.append(Pattern(image="ok/{stem}.png", normal=True))
+    with pytest.raises(DataError, match="2 masks fit"):
+        layouts.scan(DataConfig(root=tmp_path, layout="pattern", patterns=patterns))
+    for glob, left in (("a/2_mask.bmp", ["a/1.png", "a/2.png"]), ("a/2.png", ["a/1.png"])):
+        data = DataConfig(root=tmp_path, layout="pattern", patterns=patterns, exclude=[glob, "ok/2.png"])
+        assert [example.id for example in layouts.scan(data)] == [*left, "ok/1.png"]
+
+
+def test_globs_that_fit_nothing_are_all_said_with_the_nearest_picture(tmp_path: Path):
+    mvtec(tmp_path)
+    with pytest.raises(DataError) as told:
+        layouts.find(DataConfig(root=tmp_path, exclude=["screw/test/scrach/000.png", "**/*.png", "screw/test/good"]))
+    assert str(told.value).splitlines() == [
+        f"data.exclude: 'screw/test/scrach/000.png' fits no picture below {tmp_path}; the nearest is "
+        "'screw/test/scratch/000.png'",
+        f"data.exclude: 'screw/test/good' fits no picture below {tmp_path}; a whole folder is 'screw/test/good/**'",
+    ]
+
+
+# --- names in NFC -------------------------------------------------------------------------------------------------
+
+
+def nfd(name: str) -> str:
+    return unicodedata.normalize("NFD", name)
+
+
+@pytest.mark.parametrize(("folder", "labels"), [("찍힘", nfd("찍힘")), (nfd("찍힘"), "찍힘"), (nfd("Öl"), nfd("Öl"))])
+def test_decomposed_names_are_the_same_names(tmp_path: Path, folder, labels):
+    touch(tmp_path, f"판/train/{nfd('양품')}/1.png", f"판/test/{folder}/{nfd('가')}.png")
+    touch(tmp_path, f"판/ground_truth/{labels}/가_mask.png", "판/test/기타/1.png", "판/ground_truth/기타/1_mask.png")
+    name = unicodedata.normalize("NFC", folder)
+    data = DataConfig(root=tmp_path, normal="양품", products=nfd("판"), defects=nfd(folder))
+    part, defect = sorted(layouts.scan(data), key=lambda example: example.defect or "")
+    assert (part.product, part.defect, part.id) == ("판", None, f"판/train/{nfd('양품')}/1.png")
+    assert (defect.defect, defect.id) == (name, f"판/test/{folder}/{nfd('가')}.png")  # ids stay as the disk has them
+    assert defect.mask == tmp_path / f"판/ground_truth/{labels}/가_mask.png" and defect.image.exists()
+    assert len(layouts.scan(data.model_copy(update={"exclude": ["판/test/기타/*"], "defects": []}))) == 2
+
+
+def test_decomposed_names_in_pairs_visa_and_patterns(tmp_path: Path):
+    touch(tmp_path / "p", f"{nfd('정상')}/1.jpg", f"찍힘/{nfd('가')}.jpg", "찍힘/가.png", f"{nfd('찍힘')}/2.jpg")
+    touch(tmp_path / "p", f"{nfd('찍힘')}/2_mask.png")
+    found = layouts.scan(DataConfig(root=tmp_path / "p", layout="pairs", normal="정상"))
+    assert sorted((e.defect or "", e.mask.name if e.mask else "") for e in found) == [
+        ("", ""),
+        ("찍힘", "2_mask.png"),
+        ("찍힘", "가.png"),
+    ]
+    home = touch(tmp_path / "v", "초/Data/Images/Normal/1.JPG", f"초/Data/Images/Anomaly/{nfd('가')}.JPG") / "초"
+    touch(home, "Data/Masks/Anomaly/가.png")
+    (home / "image_anno.csv").write_text("image,label\n초/Data/Images/Anomaly/가.JPG,녹음\n", "utf-8")
+    (defect,) = [e for e in layouts.scan(DataConfig(root=tmp_path / "v", layout="visa")) if e.defect]
+    assert (defect.defect, defect.mask) == ("녹음", home / "Data/Masks/Anomaly/가.png")
+    touch(tmp_path / "t", f"사진/{nfd('찍힘')}/{nfd('가')}.jpg", f"{nfd('라벨')}/찍힘/가.png", "사진/양품/1.jpg")
+    templates = [Pattern(image=nfd("사진/{defect}/{stem}.jpg"), mask="라벨/{defect}/{stem}.png")]
+    found = layouts.scan(DataConfig(root=tmp_path / "t", layout="pattern", patterns=templates, normal=nfd("양품")))
+    assert [(e.defect, e.mask is not None) for e in found if e.defect] == [("찍힘", True)] and len(found) == 2
+
+
+def test_the_order_of_names_does_not_depend_on_their_form():
+    names = ["나2", "가10", "가2", "나1"]
+    mixed = [nfd(name) if index % 2 else name for index, name in enumerate(names)]
+    ordered = [unicodedata.normalize("NFC", name) for name in sorted(mixed, key=layouts.natural_key)]
+    assert ordered == ["가2", "가10", "나1", "나2"]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import unicodedata
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.errors import ConfigError, DataError, RunError
 from flawsmith.exports.export import export, write
-from flawsmith.exports.mvtec import Mvtec
+from flawsmith.exports.mvtec import Mvtec, folder_names, safe_name
 from flawsmith.files import write_json
 from flawsmith.run.folder import Run
 from flawsmith.run.records import PlanLine, Sample, append_records
@@ -154,11 +157,69 @@ def test_odd_names_clash_and_stay_ascii(tmp_path: Path) -> None:
     counts = exported(examples, tmp_path / "out")
     names = [home.split("/")[-1] for home in counts if "/test/" in home]
     assert len(names) == len(defects) == len({name.lower() for name in names})
-    assert {"Ol", "ol-2", "good-2", "a_b", "a_b-2", "con_", "crack", "unnamed", "unnamed-2"} <= set(names)
+    assert {"Ol", "ol-2", "good-2", "a_b", "a_b-2", "con_", "crack", "unnamed", "Aomi"} <= set(names)
     for path in files_below(tmp_path / "out"):
         assert path.isascii() and path.isprintable() and " " not in path and len(path) < 200
     lines = [json.loads(line) for line in (tmp_path / "out/provenance.jsonl").read_text().splitlines()]
     assert {line["defect"] for line in lines} == {None, *defects}
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("찍힘", "JjigHim"),
+        ("긁힘 2", "GeulgHim_2"),
+        ("划痕", "HuaHen"),
+        ("царапина", "tsarapina"),
+        ("キズ/小", "kizu_Xiao"),
+        ("dent-凹み", "dent-Aomi"),
+        (unicodedata.normalize("NFD", "찍힘"), "JjigHim"),
+        # Latin names are what they were.
+        ("größe/5 mm", "groe_5_mm"),
+        ("Öl/Fett fleck", "Ol_Fett_fleck"),
+        ("ﬁlm ½", "film_12"),
+        ("scratch head", "scratch_head"),
+        ("…", "unnamed"),
+        ("ß", "ss"),
+    ],
+)
+def test_names_are_readable(name: str, folder: str) -> None:
+    assert safe_name(name) == folder
+
+
+def test_names_of_other_scripts_are_the_same_whatever_else_is_selected(tmp_path: Path) -> None:
+    good = normal(tmp_path, "s.png", grain(0), product="판")
+    kinds = [damaged(tmp_path, f"{n}.png", grain(n), name, "판") for n, name in enumerate(["찍힘", "긁힘", "hole"], 1)]
+    folders: dict[str, set[str]] = defaultdict(set)
+    for number, chosen in enumerate((kinds, kinds[::-1], kinds[:1], kinds[1:2], kinds[2:], kinds[1:])):
+        out = tmp_path / f"out{number}"
+        exported([good, *chosen], out)
+        for line in map(json.loads, (out / "provenance.jsonl").read_text("utf-8").splitlines()):
+            folders[line["defect"] or "good"].add("/".join(line["file"].split("/")[:-1]))
+    assert folders == {
+        "good": {"Pan/train/good"},
+        "찍힘": {"Pan/test/JjigHim"},
+        "긁힘": {"Pan/test/GeulgHim"},
+        "hole": {"Pan/test/hole"},
+    }
+    lines = map(json.loads, (tmp_path / "out0/provenance.jsonl").read_text("utf-8").splitlines())
+    assert {(line["product"], line["defect"], line["category"], line["label"]) for line in lines} == {
+        ("판", None, "Pan", "good"),
+        ("판", "찍힘", "Pan", "JjigHim"),
+        ("판", "긁힘", "Pan", "GeulgHim"),
+        ("판", "hole", "Pan", "hole"),
+    }
+    assert len(as_anomalib_reads(tmp_path / "out0/Pan")) == 4
+
+
+def test_names_that_read_alike_do_not_depend_on_the_order() -> None:
+    names = ["나사", "낫아", "NaSa", "划痕"]
+    made = folder_names(names, ["good"])
+    assert made == folder_names(names[::-1], ["good"]) and made["NaSa"] == "NaSa" and made["划痕"] == "HuaHen"
+    assert len({folder.lower() for folder in made.values()}) == 4
+    assert all(re.fullmatch(r"Na-?[sS]-?[aA]-[0-9a-f]{4}", made[name]) for name in names[:2])
+    assert folder_names(["굳", "good"], ["good"])["good"] == "good-2"
+    assert folder_names(["Crack", "crack"], []) == {"Crack": "Crack", "crack": "crack-2"}
 
 
 def test_again_replaces_what_was_there(tmp_path: Path) -> None:

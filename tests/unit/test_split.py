@@ -154,8 +154,70 @@ def test_leaks(tmp_path: Path):
     assert shots.leaks(got) == [
         "the shot both.png is the same picture as the normal part sound2.bmp; remove one",
         "the test picture copy.bmp is the same as the shot shot.png; remove one",
-        "the test picture copy3.tif is the same as the normal part normal.png; remove one",
     ]
+    assert shots.duplicates(got) == ["copy3.tif"]
+
+
+def test_a_picture_filed_as_normal_and_as_a_defect_is_a_leak_on_every_side(tmp_path: Path):
+    one, two, three, four = (surface(seed) for seed in range(4))
+    got = shots.Split(
+        shots=(picture(tmp_path, "s1.png", one, "dent"), picture(tmp_path, "s2.png", two, "dent")),
+        normals=(picture(tmp_path, "n3.png", three), picture(tmp_path, "n4.bmp", four)),
+        test_defects=(picture(tmp_path, "t2.bmp", two, "dent"), picture(tmp_path, "t3.png", three, "crack")),
+        test_normals=(picture(tmp_path, "m1.tif", one), picture(tmp_path, "m2.tif", two)),
+    )
+    assert shots.leaks(got) == [
+        "the shot s1.png is the same picture as the normal part m1.tif; remove one",
+        "the shot s2.png is the same picture as the normal part m2.tif; remove one",
+        "the test picture t2.bmp is the same as the shot s2.png; remove one",
+        "the test picture t2.bmp is the same as the normal part m2.tif; remove one",
+        "the test picture t3.png is the same as the normal part n3.png; remove one",
+    ]
+    assert shots.duplicates(got) == []
+
+
+def test_defects_that_are_twice_on_one_side_are_said_only_along_with_a_leak(tmp_path: Path):
+    one, two = surface(1), surface(2)
+    tests = (picture(tmp_path, "t1.png", one, "dent"), picture(tmp_path, "t2.bmp", one, "dent"))
+    learned = (picture(tmp_path, "s1.png", two, "dent"), picture(tmp_path, "s2.tif", two, "dent"))
+    assert shots.leaks(shots.Split(learned, (), tests, ())) == []
+    more = (*tests, picture(tmp_path, "t3.tif", two, "dent"))
+    assert shots.leaks(shots.Split(learned, (), more, ())) == [
+        "the test picture t3.tif is the same as the shot s1.png; remove one",
+        "the shot s2.tif is the same as the shot s1.png; remove one",
+        "the test picture t2.bmp is the same as the test picture t1.png; remove one",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("copies", "end"),
+    [
+        (0, None),
+        (1, "so it is left out: t0.bmp"),
+        (3, "so they are left out: t0.bmp, t1.bmp, t2.bmp"),
+        (5, "so they are left out: t0.bmp, t1.bmp, t2.bmp and 2 more"),
+    ],
+)
+def test_copies_of_normal_parts_leave_the_test(tmp_path: Path, copies, end):
+    surfaces = [surface(seed) for seed in range(6)]
+    normals = [picture(tmp_path, f"n{i}.png", pixels) for i, pixels in enumerate(surfaces)]
+    # Twice in the test alone, or twice among those to learn from, is on one side: both stay.
+    normals.append(picture(tmp_path, "n9.bmp", surfaces[0]))
+    own = [picture(tmp_path, f"own{i}.{ending}", surface(50)) for i, ending in enumerate(("png", "bmp"))]
+    tests = [picture(tmp_path, f"t{i}.bmp", surfaces[i]) for i in range(copies)]
+    shot = picture(tmp_path, "shot.png", surface(70), "dent")
+    got = shots.Split((shot,), tuple(normals), (), (*own, *tests), ("before",))
+    ids = shots.duplicates(got)
+    assert ids == [f"t{i}.bmp" for i in range(copies)]
+    left = shots.without_duplicates(got, ids)
+    assert left.test_normals == tuple(own) and left.normals == tuple(normals) and left.shots == (shot,)
+    if end is None:
+        assert left is got
+    else:
+        assert (
+            left.notes[0] == "before" and left.notes[1].endswith(end) and left.notes[1].startswith(f"{copies} normal")
+        )
+    assert shots.leaks(left) == []
 
 
 def test_broken_files_are_no_copies_of_each_other(tmp_path: Path):
@@ -163,6 +225,7 @@ def test_broken_files_are_no_copies_of_each_other(tmp_path: Path):
         (tmp_path / name).write_bytes(b"")
     a, b = (Example(name, tmp_path / name, "nut", "dent") for name in ("a.png", "b.png"))
     assert shots.leaks(shots.Split((a,), (), (b,), ())) == []
+    assert shots.duplicates(shots.Split((), (a,), (), (b,))) == []
     assert "empty" in fingerprints.fingerprint(tmp_path / "a.png").problem
     with pytest.raises(DataError, match="was it moved"):
         shots.content_hash(tmp_path / "gone.png")

@@ -6,12 +6,17 @@ The line of text under each field is its help: `flawsmith new` prints it as a co
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from flawsmith.config.settings import Affects, Settings, warn_renamed
+
+
+def _composed(name: Any) -> Any:
+    return unicodedata.normalize("NFC", name) if isinstance(name, str) else name
 
 
 class Pattern(Settings):
@@ -55,6 +60,8 @@ class DataConfig(Settings):
     """Only these products; empty = all."""
     defects: list[str] = []
     """Only these defect types; empty = all."""
+    exclude: list[str] = []
+    """Pictures and masks to leave out, as globs of paths below the root such as `test/**/*_preview.png`."""
     product: str = ""
     """The product's name where the layout does not say it (pairs); empty = the root folder's name."""
     patterns: list[Pattern] = []
@@ -62,7 +69,7 @@ class DataConfig(Settings):
     shots: Annotated[int, Field(ge=1)] | Literal["third"] = 10
     """Real pictures per defect type to learn from, or "third" (the papers' protocol); the rest are test."""
 
-    @field_validator("normal", "products", "defects", mode="before")
+    @field_validator("normal", "products", "defects", "exclude", mode="before")
     @classmethod
     def _one_name_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
@@ -178,6 +185,12 @@ class GenerateConfig(Settings):
     prompt: str = ""
     """A plain sentence that decides type, place, size and appearance of every sample, as `run --prompt` does."""
 
+    @field_validator("count", "paint", "reference", mode="before")
+    @classmethod
+    def _defects_in_composed_form(cls, value: Any) -> Any:
+        # As the layouts give them: a name that was copied from a folder on macOS is in decomposed Unicode.
+        return {_composed(key): item for key, item in value.items()} if isinstance(value, dict) else value
+
     @field_validator("transfer", mode="before")
     @classmethod
     def _one_transfer_is_a_list(cls, value: Any) -> Any:
@@ -194,4 +207,4 @@ class GenerateConfig(Settings):
         for item in value:
             if missing := {"from", "defect"} - item.keys():
                 raise ValueError(f'{" and ".join(sorted(missing))} missing; write {{from = "...", defect = "..."}}')
-        return value
+        return [{key: _composed(name) for key, name in item.items()} for item in value]

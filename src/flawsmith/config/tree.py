@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,7 +61,7 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | N
     if path is not None:
         path = Path(path)
         try:
-            tree = tomllib.loads(path.read_text(encoding="utf-8"))
+            tree = tomllib.loads(_text(path))
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such configuration file; `flawsmith new > {path.name}` writes one") from None
         except UnicodeDecodeError:
@@ -74,3 +75,11 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | N
     for key, value in (overrides or {}).items():
         _set(tree, key, value)
     return validate(Config, tree, where=str(path) if path else "")
+
+
+def _text(path: Path) -> str:
+    """Read a text file in UTF-8, with or without the byte-order mark that Windows editors put first."""
+    raw = path.read_bytes()
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 0 in raw[:2]:
+        raise ConfigError(f"{path}: not a text file in UTF-8 but in UTF-16; save it again with the encoding UTF-8")
+    return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")

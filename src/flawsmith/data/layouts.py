@@ -16,11 +16,20 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from flawsmith.config import DataConfig
-from flawsmith.data.images import SUFFIXES
-from flawsmith.data.patterns import matches
+from flawsmith.data.patterns import (
+    excluded,
+    exclusions,
+    folders_in,
+    matches,
+    nfc,
+    pictures_below,
+    pictures_in,
+    same_named,
+)
 from flawsmith.errors import ConfigError, DataError, nearest
 from flawsmith.types import Example
 
@@ -54,20 +63,25 @@ def find(data: DataConfig) -> list[Example]:
         raise DataError(f"{root}: there is no such folder (looked in {Path.cwd()}); set data.root to your photographs")
     if not root.is_dir():
         raise DataError(f"{root}: data.root is a file; it must be the folder of photographs")
-    examples = LAYOUTS[data.layout](data, root)
+    exclusions(data)
+    examples = [
+        replace(example, product=nfc(example.product), defect=None if example.defect is None else nfc(example.defect))
+        for example in LAYOUTS[data.layout](data, root)
+    ]
     examples.sort(key=lambda example: natural_key(example.id))
+    products, defects = {nfc(name) for name in data.products}, {nfc(name) for name in data.defects}
     for name, wanted, known in (
-        ("data.products", data.products, {example.product for example in examples}),
-        ("data.defects", data.defects, {example.defect for example in examples if example.defect is not None}),
+        ("data.products", products, {example.product for example in examples}),
+        ("data.defects", defects, {example.defect for example in examples if example.defect is not None}),
     ):
-        for word in wanted:
+        for word in sorted(wanted):
             if known and word not in known:
                 raise DataError(f"{name}: {root} holds no {word!r}{nearest(word, known)}")
     return [
         example
         for example in examples
-        if (not data.products or example.product in data.products)
-        and (not data.defects or example.defect is None or example.defect in data.defects)
+        if (not products or example.product in products)
+        and (not defects or example.defect is None or example.defect in defects)
     ]
 
 
@@ -97,7 +111,7 @@ def natural_key(text: str) -> tuple[list[tuple[int, int, str]], str]:
     >>> sorted(["a10", "a2", "a02", "b", "a"], key=natural_key)
     ['a', 'a02', 'a2', 'a10', 'b']
     """
-    parts = [part for part in re.split(r"(\d+)", text) if part]
+    parts = [part for part in re.split(r"(\d+)", nfc(text)) if part]
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts], text
 
 
@@ -106,24 +120,26 @@ def _mvtec(data: DataConfig, root: Path) -> list[Example]:
         products = [(data.product or _own_name(root), root)]
     else:
         products = [
-            (item.name, item) for item in _folders(root) if (item / "train").is_dir() or (item / "test").is_dir()
+            (item.name, item) for item in folders_in(root) if (item / "train").is_dir() or (item / "test").is_dir()
         ]
     if not products:
         raise DataError(f"{root}: no product folder with train/ and test/ found; {_EXPECTED['mvtec']}")
-    normals = set(data.normal or ["good"])
+    normals = {nfc(name) for name in data.normal or ["good"]}
     names: set[str] = set()
     examples = []
     for product, home in products:
         for split in ("train", "test"):
-            for folder in _folders(home / split):
-                names.add(folder.name)
-                normal = folder.name in normals
+            for folder in folders_in(home / split):
+                name = nfc(folder.name)
+                names.add(name)
+                normal = name in normals
                 if split == "train" and not normal:
                     continue  # MVTec's train/ holds normal parts only, and masks exist for test/ only
-                masks = {} if normal else _masks_by_stem(home / "ground_truth" / folder.name, ("_mask",))
-                for image in _pictures(folder):
-                    mask = None if normal else masks.get(image.stem)
-                    defect = None if normal else folder.name
+                labels = [] if normal else same_named(home / "ground_truth", folder.name)
+                masks = _masks_by_stem(pictures_in(data, *labels), ("_mask",))
+                for image in pictures_in(data, folder):
+                    mask = None if normal else masks.get(nfc(image.stem))
+                    defect = None if normal else name
                     examples.append(Example(_id(image, root), image, product, defect, mask, split))
     _require_known("data.normal", data.normal, names, root)
     return examples
@@ -137,28 +153,33 @@ def _visa(data: DataConfig, root: Path) -> list[Example]:
     if (root / "Data" / "Images").is_dir():
         products, top = [(data.product or _own_name(root), root)], root.resolve().parent
     else:
-        products, top = [(item.name, item) for item in _folders(root) if (item / "Data" / "Images").is_dir()], root
+        products, top = [(item.name, item) for item in folders_in(root) if (item / "Data" / "Images").is_dir()], root
     if not products:
         raise DataError(f"{root}: no product folder with Data/Images found; {_EXPECTED['visa']}")
     own_names = {home: home.name if home != root else _own_name(root) for _, home in products}  # as the tables say
-    splits = {row["image"]: row["split"] for row in _table(top / "split_csv" / "1cls.csv", ("image", "split"))}
+    table = _table(top / "split_csv" / "1cls.csv", ("image", "split"))
+    splits = {nfc(row["image"] or ""): row["split"] for row in table}
     examples = []
     for product, home in products:
-        labels = {row["image"]: row["label"] for row in _table(home / "image_anno.csv", ("image", "label"))}
-        masks = _masks_by_stem(home / "Data" / "Masks" / "Anomaly", ())
+        labels = {nfc(row["image"] or ""): row["label"] for row in _table(home / "image_anno.csv", ("image", "label"))}
+        masks = _masks_by_stem(pictures_in(data, home / "Data" / "Masks" / "Anomaly"), ())
         for folder, normal in (("Normal", True), ("Anomaly", False)):
-            for image in _pictures(home / "Data" / "Images" / folder):
-                listed = f"{own_names[home]}/{image.relative_to(home).as_posix()}"
+            for image in pictures_in(data, home / "Data" / "Images" / folder):
+                listed = nfc(f"{own_names[home]}/{image.relative_to(home).as_posix()}")
                 defect = labels.get(listed, "").split(",")[0].strip().replace("/", "-") or "anomaly"
                 split = splits.get(listed, "")
-                mask = None if normal else masks.get(image.stem)
+                mask = None if normal else masks.get(nfc(image.stem))
                 examples.append(Example(_id(image, root), image, product, None if normal else defect, mask, split))
     return examples
 
 
 def _pairs(data: DataConfig, root: Path) -> list[Example]:
     """Defect types are the folders' names, in lower case, without the prefix they share: MT_Blowhole -> blowhole."""
-    folders = {folder.name: groups for folder in _folders(root) if (groups := _by_stem(_walk(folder)))}
+    folders: dict[str, list[Path]] = defaultdict(list)
+    for folder in folders_in(root):
+        pictures = pictures_below(folder)
+        if any(not excluded(data, path) for path in pictures):
+            folders[nfc(folder.name)] += pictures
     if not folders:
         raise DataError(f"{root}: no folder of pictures found; {_EXPECTED['pairs']}")
     if not data.normal:
@@ -167,9 +188,10 @@ def _pairs(data: DataConfig, root: Path) -> list[Example]:
     prefix = _shared_prefix(folders)
     product = data.product or _own_name(root)
     examples = []
-    for name, groups in folders.items():
-        defect = None if name in data.normal else name[len(prefix) :].lower()
-        for photograph, mask in _photographs(groups):
+    normals = {nfc(name) for name in data.normal}
+    for name, pictures in folders.items():
+        defect = None if name in normals else name[len(prefix) :].lower()
+        for photograph, mask in _photographs(data, pictures):
             examples.append(Example(_id(photograph, root), photograph, product, defect, mask if defect else None))
     return examples
 
@@ -179,21 +201,24 @@ def _pattern(data: DataConfig, root: Path) -> list[Example]:
         raise ConfigError(
             'data.patterns: the layout "pattern" needs at least one, e.g. {image = "{defect}/{stem}.png"}'
         )
-    files = {_id(path, root): path for path in _walk(root)}
+    files = {_id(path, root): path for path in pictures_below(root)}
+    out = {name for name, path in files.items() if excluded(data, path)}
+    normals = {nfc(name) for name in data.normal}
     examples: dict[str, Example] = {}
     defects: set[str] = set()
     for index, pattern in enumerate(data.patterns):
         where = f"data.patterns[{index}]"
-        pictures, masks = matches(where, pattern, files)
+        pictures, masks = matches(where, pattern, files, out)
         if not pictures:
-            shown = f"e.g. {min(files)}" if files else "there is none"
+            known = files.keys() - out
+            shown = f"e.g. {min(known)}" if known else "there is none"
             raise DataError(
-                f"{where}.image: {pattern.image!r} fits none of the {len(files)} pictures below {root}; {shown}"
+                f"{where}.image: {pattern.image!r} fits none of the {len(known)} pictures below {root}; {shown}"
             )
         for path_id, fields in pictures.items():
-            defect = fields.get("defect", pattern.defect)
+            defect = fields.get("defect", nfc(pattern.defect))
             defects.add(defect)
-            normal = pattern.normal or defect in data.normal
+            normal = pattern.normal or defect in normals
             if not normal and not defect:
                 raise ConfigError(
                     f"{where}: say what is damaged: a {{defect}} in the template, defect = ..., or normal = true"
@@ -235,36 +260,35 @@ _MASKS = {
 }
 
 
-def _photographs(groups: dict[str, list[Path]]) -> Iterable[tuple[Path, Path | None]]:
-    """Tell photographs from masks among files grouped by folder and stem."""
+def _photographs(data: DataConfig, pictures: Iterable[Path]) -> Iterable[tuple[Path, Path | None]]:
+    """Tell photographs from masks among the files of a folder, by their stems; what is excluded is left out."""
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for path in pictures:
+        groups[nfc(path.with_suffix("").as_posix())].append(path)
     endings = {key: ending for key in groups for ending in MASK_ENDINGS if key.lower().endswith(ending)}
     for key, files in groups.items():
         if key in endings and key[: -len(endings[key])] in groups:
             continue
+        first, *rest = sorted(files, key=lambda path: _PHOTOGRAPH_FIRST.index(path.suffix.lower()))
+        ranked = [path for path in (first, *rest) if not excluded(data, path)]
+        if not ranked or ranked[0] != first and ranked[0].suffix.lower() == ".png":
+            continue  # the mask of a photograph that is excluded is no photograph
         beside = [groups[name][0] for name, ending in endings.items() if name[: -len(ending)] == key]
-        ranked = sorted(files, key=lambda path: _PHOTOGRAPH_FIRST.index(path.suffix.lower()))
-        masks = beside + ranked[1:]
+        masks = [path for path in beside if not excluded(data, path)] + ranked[1:]
         if len(masks) > 1:
             names = ", ".join(path.name for path in [ranked[0], *masks])
             raise DataError(f"{ranked[0].parent}: cannot tell photograph and mask among {names}; keep one of each")
         yield ranked[0], masks[0] if masks else None
 
 
-def _by_stem(files: Iterable[Path]) -> dict[str, list[Path]]:
-    groups: dict[str, list[Path]] = defaultdict(list)
-    for path in files:
-        groups[path.with_suffix("").as_posix()].append(path)
-    return groups
-
-
-def _masks_by_stem(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
+def _masks_by_stem(files: Iterable[Path], endings: tuple[str, ...]) -> dict[str, Path]:
     """Map the photograph's stem to its mask; an exact name wins over one with an ending, .png over the rest."""
     masks: dict[str, Path] = {}
-    files = sorted(_pictures(folder), key=lambda path: path.suffix.lower() != ".png")
+    files = sorted(files, key=lambda path: path.suffix.lower() != ".png")
     for ending in ("", *endings):
         for path in files:
             if path.stem.lower().endswith(ending):
-                masks.setdefault(path.stem[: len(path.stem) - len(ending)], path)
+                masks.setdefault(nfc(path.stem[: len(path.stem) - len(ending)]), path)
     return masks
 
 
@@ -276,7 +300,7 @@ def _shared_prefix(names: Iterable[str]) -> str:
 
 
 def _require_known(where: str, names: Iterable[str], known: Iterable[str], root: Path) -> None:
-    for name in names:
+    for name in map(nfc, names):
         if name not in known:
             raise DataError(f"{where}: {root} holds no {name!r}{nearest(name, known)}")
 
@@ -301,32 +325,3 @@ def _own_name(root: Path) -> str:
 
 def _id(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
-
-
-def _folders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(item for item in folder.iterdir() if item.is_dir() and not item.name.startswith("."))
-
-
-def _pictures(folder: Path) -> list[Path]:
-    """Pictures directly in a folder. Names that begin with a dot are the work of file browsers."""
-    if not folder.is_dir():
-        return []
-    return sorted(item for item in folder.iterdir() if _is_picture(item.name) and item.is_file())
-
-
-def _walk(folder: Path) -> list[Path]:
-    """Pictures below a folder at any depth, through linked folders too, each real folder once."""
-    pictures, walked = [], set()
-    for here, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(here)
-        folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in walked else []
-        if real not in walked:
-            pictures += [Path(here, name) for name in sorted(names) if _is_picture(name)]
-        walked.add(real)
-    return pictures
-
-
-def _is_picture(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(SUFFIXES)

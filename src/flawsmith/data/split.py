@@ -2,8 +2,9 @@
 
 The rule is the same on every machine and draws nothing at random: of each product and defect type, in natural order of
 the ids, the first k are shots and the rest are test. Normal parts follow the folder layout's own split; where it has
-none, every fifth is held out. A test picture that is also a shot makes every later number worthless. So `leaks`
-compares what pictures show, not what they are called, and `near_duplicates` finds second photographs of one piece.
+none, every fifth is held out. A test picture that is also learned from makes every later number worthless. So pictures
+are compared by what they show, not by what they are called: `duplicates` leave the test, `leaks` stop a run, and
+`near_duplicates` finds second photographs of one piece.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ On magnetic-tile, whose tiles were photographed up to six times, 136 of 198 seco
 more are named that the file numbers do not show); of 69 test screws, all different pieces, 5 are named: a warning."""
 NEAR_OVERLAP = 0.4
 """Least intersection over union of their masks, at 32 x 32 and widened by one cell: the damage is in the same place."""
+
+_NAMED = 3
+"""As many pictures are named in a note; the rest are counted."""
 
 
 @dataclass(frozen=True)
@@ -109,29 +113,53 @@ def content_hash(path: Path) -> str:
     return fingerprint(path).pixels
 
 
+def duplicates(split: Split) -> list[str]:
+    """Return the ids of normal test pictures that are exact copies of normal parts to learn from, in natural order."""
+    shown = _shown((*split.normals, *split.test_normals))
+    learned = {shown[example.id] for example in split.normals}
+    return [example.id for example in split.test_normals if shown[example.id] in learned]
+
+
+def without_duplicates(split: Split, ids: Sequence[str]) -> Split:
+    """Return the split without the test pictures of `duplicates`, with a note that counts and names them."""
+    if not ids:
+        return split
+    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+    one = "1 normal test picture is the same picture as a normal part to learn from, so it is left out"
+    many = f"{len(ids)} normal test pictures are the same pictures as normal parts to learn from, so they are left out"
+    note = f"{one if len(ids) == 1 else many}: {', '.join(ids[:_NAMED])}{more}"
+    gone = set(ids)
+    kept = tuple(example for example in split.test_normals if example.id not in gone)
+    return replace(split, test_normals=kept, notes=(*split.notes, note))
+
+
 def leaks(split: Split) -> list[str]:
     """Return a sentence per picture that stands where it may not; [] = clean. Callers raise.
 
-    That is a test picture that is also a shot or a normal part to learn from, or a shot that is also filed as normal.
+    That is a test defect that is also a shot, or a picture that is filed both as normal and as a defect. Where there is
+    one, two defects that are one picture on the same side are said as well: when a picture is removed, the division
+    moves, and they may come to lie on both sides.
     """
-    pictures = [*split.shots, *split.normals, *split.test_defects, *split.test_normals]
-    prints = fingerprints_of([example.image for example in pictures])
-    # What cannot be decoded is reported elsewhere; two empty files are not one picture.
-    hashes = {
-        example.id: example.id if one.problem else one.pixels for example, one in zip(pictures, prints, strict=True)
-    }
-    sentences = []
-    known: dict[str, tuple[str, str]] = {}
-    for example in split.normals:
-        known.setdefault(hashes[example.id], ("normal part", example.id))
+    shown = _shown((*split.normals, *split.test_normals, *split.shots, *split.test_defects))
+    normal: dict[str, str] = {}
+    for example in (*split.normals, *split.test_normals):
+        normal.setdefault(shown[example.id], example.id)
+    sentences, same_side = [], []
+    shots: dict[str, str] = {}
+    tests: dict[str, str] = {}
     for example in split.shots:
-        if (other := known.get(hashes[example.id])) and other[0] == "normal part":
-            sentences.append(f"the shot {example.id} is the same picture as the normal part {other[1]}; remove one")
-        known.setdefault(hashes[example.id], ("shot", example.id))
-    for example in (*split.test_defects, *split.test_normals):
-        if other := known.get(hashes[example.id]):
-            sentences.append(f"the test picture {example.id} is the same as the {other[0]} {other[1]}; remove one")
-    return sentences
+        if other := normal.get(shown[example.id]):
+            sentences.append(f"the shot {example.id} is the same picture as the normal part {other}; remove one")
+        if (first := shots.setdefault(shown[example.id], example.id)) != example.id:
+            same_side.append(f"the shot {example.id} is the same as the shot {first}; remove one")
+    for example in split.test_defects:
+        if other := shots.get(shown[example.id]):
+            sentences.append(f"the test picture {example.id} is the same as the shot {other}; remove one")
+        if other := normal.get(shown[example.id]):
+            sentences.append(f"the test picture {example.id} is the same as the normal part {other}; remove one")
+        if (first := tests.setdefault(shown[example.id], example.id)) != example.id:
+            same_side.append(f"the test picture {example.id} is the same as the test picture {first}; remove one")
+    return sentences + same_side if sentences else []
 
 
 def near_duplicates(split: Split) -> list[tuple[Example, Example]]:
@@ -208,6 +236,15 @@ def provable(split: Split, *, drop_near_duplicates: bool) -> Split:
             "prove.enabled = false"
         )
     return kept
+
+
+def _shown(examples: Sequence[Example]) -> dict[str, str]:
+    """Return {id: hash of the pixels}. What cannot be decoded is reported elsewhere; two empty files are no copies."""
+    prints = fingerprints_of([example.image for example in examples])
+    return {
+        example.id: f"broken: {example.id}" if one.problem else one.pixels
+        for example, one in zip(examples, prints, strict=True)
+    }
 
 
 def _shots_of(have: int, asked: int | Literal["third"]) -> tuple[int, str]:

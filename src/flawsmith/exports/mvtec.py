@@ -20,18 +20,19 @@ import re
 import shutil
 import struct
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from anyascii import anyascii
 
 from flawsmith.config import Settings
 from flawsmith.data import images
 from flawsmith.errors import DataError, RunError
-from flawsmith.files import write_lines
+from flawsmith.files import digest, write_lines
 from flawsmith.interfaces import Exporter
 from flawsmith.types import Advance, Example
 
@@ -65,7 +66,8 @@ class Mvtec(Exporter):
     def write(
         self, examples: Sequence[Example], folder: Path, *, destination: Path, advance: Advance
     ) -> dict[str, int]:
-        placed = _place(examples, destination)
+        names = _names(examples)
+        placed = _place(examples, destination, names)
         write_lines(folder / _PROVENANCE, _fill(folder, placed, self.settings.bits, advance))
         return {home: len(members) for home, members in placed.items()}
 
@@ -73,13 +75,17 @@ class Mvtec(Exporter):
 def safe_name(name: str, taken: Iterable[str] = ()) -> str:
     """Return a folder name of printable ASCII that every file system takes and none of `taken` equals.
 
+    Latin letters lose their accents; a name with letters of another script is transliterated.
+
     >>> safe_name("Öl/Fett fleck")
     'Ol_Fett_fleck'
+    >>> safe_name("찍힘")
+    'JjigHim'
     >>> safe_name("Crack", ["crack"])
     'Crack-2'
     """
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    plain = re.sub(r"[^A-Za-z0-9.-]+", "_", plain).strip("._-")[:_LONGEST_NAME] or "unnamed"
+    latin = "" if _other_script(name) else _plain(unicodedata.normalize("NFKD", name))
+    plain = latin or _plain(anyascii(unicodedata.normalize("NFC", name))) or "unnamed"
     if plain.lower().split(".")[0] in _RESERVED:
         plain += "_"
     used = {other.lower() for other in taken}  # some file systems do not tell upper case from lower
@@ -89,27 +95,67 @@ def safe_name(name: str, taken: Iterable[str] = ()) -> str:
     return unique
 
 
-def _place(examples: Iterable[Example], folder: Path) -> dict[str, list[Example]]:
+def folder_names(names: Iterable[str], reserved: Iterable[str]) -> dict[str, str]:
+    """Return the folder name of each name, so that no two are equal and none is reserved.
+
+    A transliterated name does not depend on the order: two that read alike both end with letters drawn from the name.
+    """
+    names, reserved = list(dict.fromkeys(names)), list(reserved)
+    made: dict[str, str] = {}
+    for name in names:
+        if not _other_script(name):
+            made[name] = safe_name(name, [*made.values(), *reserved])
+    others = {name: safe_name(name) for name in sorted(names) if name not in made}
+    alike = Counter(plain.lower() for plain in (*others.values(), *made.values(), *reserved))
+    for name, plain in others.items():
+        ending = f"-{digest(unicodedata.normalize('NFC', name))[:4]}" if alike[plain.lower()] > 1 else ""
+        made[name] = safe_name(plain + ending, [*made.values(), *reserved])
+    return made
+
+
+def _plain(text: str) -> str:
+    """Drop what is not ASCII, and what some file system does not take."""
+    text = text.encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("._-")[:_LONGEST_NAME]
+
+
+def _other_script(name: str) -> bool:
+    """Tell whether a name has a letter or digit that is not Latin and stands for no ASCII character."""
+    return any(
+        letter.isalnum()
+        and not unicodedata.normalize("NFKD", letter).encode("ascii", "ignore")
+        and "LATIN" not in unicodedata.name(letter, "")
+        for letter in unicodedata.normalize("NFC", name)
+    )
+
+
+def _names(examples: Sequence[Example]) -> dict[tuple[str, str | None], str]:
+    """Return {(product, None): its folder, (product, defect): the folder of a defect type}."""
+    made: dict[tuple[str, str | None], str] = {}
+    for product, home in folder_names((one.product for one in examples), [_PROVENANCE]).items():
+        made[product, None] = home
+        types = (one.defect for one in examples if one.product == product and one.defect is not None)
+        made |= {(product, defect): name for defect, name in folder_names(types, ["good"]).items()}
+    return made
+
+
+def _place(
+    examples: Sequence[Example], folder: Path, names: dict[tuple[str, str | None], str]
+) -> dict[str, list[Example]]:
     """Sort the examples into folders below the export, such as "product/test/scratch", and look for what is wrong."""
-    products: dict[str, str] = {}
-    defects: dict[str, dict[str, str]] = defaultdict(dict)
     placed: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
-        if example.product not in products:
-            products[example.product] = safe_name(example.product, [*products.values(), _PROVENANCE])
-        home = products[example.product]
+        home = names[example.product, None]
         if example.defect is None:
             placed[f"{home}/{'test' if example.split == 'test' else 'train'}/good"].append(example)
             continue
         if example.mask is None:
             raise DataError(f"{example.image}: a defect without a mask cannot be exported; draw one, or leave it out")
-        known = defects[home]
-        if example.defect not in known:
-            known[example.defect] = safe_name(example.defect, [*known.values(), "good"])
-        placed[f"{home}/test/{known[example.defect]}"].append(example)
+        placed[f"{home}/test/{names[example.product, example.defect]}"].append(example)
     if not placed:
         raise DataError("nothing to export: there are neither normal parts nor defects")
-    for product, home in products.items():
+    for product in dict.fromkeys(example.product for example in examples):
+        home = names[product, None]
         if not placed.get(f"{home}/train/good"):
             raise DataError(
                 f"{product}: no normal parts to learn from, so no tool could train on this export; add some"
@@ -151,6 +197,7 @@ def _pair(root: Path, home: str, name: str, example: Example, span: images.Range
     how = _picture(example.image, target, facts, span, bits)
     line = {"file": target.relative_to(root).as_posix(), "mask": None, "how": how, "id": example.id}
     line |= {"source": str(example.image), "product": example.product, "defect": example.defect}
+    line |= {"category": product, "label": defect}  # what Anomalib calls them: the names of their folders
     if example.defect is not None and example.mask is not None:
         label = root / product / "ground_truth" / defect / f"{name}_mask.png"
         mask = images.read_mask(example.mask, facts.shape)

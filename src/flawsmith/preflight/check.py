@@ -18,8 +18,9 @@ from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.data.fingerprints import fingerprints_of
 from flawsmith.data.layouts import find, gaps
+from flawsmith.data.patterns import exclusions
 from flawsmith.data.photographs import windows_over
-from flawsmith.data.split import Split, leaks, near_duplicate_warnings, split
+from flawsmith.data.split import Split, duplicates, leaks, near_duplicate_warnings, split, without_duplicates
 from flawsmith.errors import FlawsmithError
 from flawsmith.preflight.cost import estimate
 from flawsmith.preflight.findings import DefectFacts, Findings, PictureFacts
@@ -52,6 +53,7 @@ def check(config: Config) -> Findings:
     findings = Findings(data.root, data.layout)
     try:
         examples = find(data)
+        findings.notes += exclusions(data)
     except FlawsmithError as error:
         findings.errors += [*preflight(config, None), *str(error).splitlines()]
         return findings
@@ -198,12 +200,9 @@ def _divide(examples: Sequence[Example], config: Config, findings: Findings) -> 
         if not findings.errors:  # `gaps` has said it better
             findings.errors.append(str(error))
         return None
+    divided = without_duplicates(divided, duplicates(divided))
     findings.notes += divided.notes
-    double = leaks(divided)
-    findings.errors += double[:_SHOWN]
-    if (more := len(double) - _SHOWN) > 0:
-        rest = "1 more picture is" if more == 1 else f"{more} more pictures are"
-        findings.errors.append(f"and {rest} on both sides of the split; remove one of each")
+    findings.errors += leaks(divided)
     findings.warnings += near_duplicate_warnings(divided)
     return divided
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,17 @@ from typing import Any
 from flawsmith.config import Config
 from flawsmith.data import images, layouts
 from flawsmith.data.fingerprints import fingerprints_of
+from flawsmith.data.patterns import exclusions
 from flawsmith.data.photographs import Photographs
-from flawsmith.data.split import Split, leaks, near_duplicate_warnings, split
+from flawsmith.data.split import Split, duplicates, leaks, near_duplicate_warnings, split, without_duplicates
 from flawsmith.errors import ConfigError, DataError, nearest
 from flawsmith.files import digest, file_digest, read_json, write_json
 from flawsmith.run.folder import Run
 from flawsmith.types import Example
 
 _GROUPS = ("shots", "normals", "test_defects", "test_normals")
+_DUPLICATES = "duplicates"
+"""Rows of data.json beside the groups: test pictures that were left out as copies of normal parts to learn from."""
 LEAST_SIDE = 16
 """Fewer rows or columns than this hold no part that a window could show."""
 _SHOWN = 5
@@ -44,30 +47,38 @@ class Dataset:
 
 
 def open_dataset(run: Run) -> Dataset:
-    """Scan the photographs, divide them, refuse a leak, and write data.json.
+    """Scan the photographs, divide them, leave out copies of normal parts, refuse a leak, and write data.json.
 
     A file whose size and time are those of the last time is not read again, and pictures that are the same as the last
     time are not looked at again.
 
     Raises:
-        DataError: nothing usable is there, a picture cannot be read, or a test picture is also a shot or a normal.
+        DataError: nothing usable is there, a picture cannot be read, a test defect is also a shot, or a picture
+            is filed both as normal and as a defect.
         ConfigError: a defect type that the configuration names does not exist.
     """
     made = divide(run.config)
     _require_defects(run.config, made)
     path = run.path("data.json")
     before: dict[str, Any] = read_json(path) if path.exists() else {}
-    known = {row["id"]: row for name in _GROUPS for row in before.get(name, [])}
+    known = {row["id"]: row for name in (*_GROUPS, _DUPLICATES) for row in before.get(name, [])}
     rows = {name: [_row(example, known.get(example.id)) for example in getattr(made, name)] for name in _GROUPS}
-    identity = [[row[key] for key in ("id", "product", "defect", "hash")] for group in rows.values() for row in group]
-    stamp = digest([len(group) for group in rows.values()], identity)
-    if before.get("hash") != stamp:
-        if broken := _unusable(made):
-            raise DataError(_listed("1 picture cannot be used", f"{len(broken)} pictures cannot be used", broken))
-        if double := leaks(made):
-            raise DataError(_listed("a picture is on both sides", f"{len(double)} pictures are on both sides", double))
-    warnings = before["warnings"] if before.get("hash") == stamp else near_duplicate_warnings(made)
-    tree: dict[str, Any] = {"hash": stamp, "notes": list(made.notes), "warnings": warnings, **rows}
+    scanned = _stamp(rows)
+    unchanged = before.get("scanned", before.get("hash")) == scanned
+    if not unchanged and (broken := _unusable(made)):
+        raise DataError(_listed("1 picture cannot be used", f"{len(broken)} pictures cannot be used", broken))
+    copies = [row["id"] for row in before.get(_DUPLICATES, [])] if unchanged else duplicates(made)
+    made = without_duplicates(made, copies)
+    if not unchanged and (double := leaks(made)):
+        head = "a picture is in the set twice:" if len(double) == 1 else f"{len(double)} pictures are in the set twice:"
+        raise DataError("\n".join([head, *double]))  # all at once, for whoever removes one would be told of the next
+    gone = set(copies)
+    doubled = [row for row in rows["test_normals"] if row["id"] in gone]
+    rows["test_normals"] = [row for row in rows["test_normals"] if row["id"] not in gone]
+    stamp = _stamp(rows)
+    warnings = before["warnings"] if unchanged else near_duplicate_warnings(made)
+    tree: dict[str, Any] = {"hash": stamp, "scanned": scanned, "notes": list(made.notes), "warnings": warnings}
+    tree |= {**rows, _DUPLICATES: doubled}
     if tree != before:
         write_json(path, tree)
     hashes = {row["id"]: row["hash"] for group in rows.values() for row in group}
@@ -75,8 +86,9 @@ def open_dataset(run: Run) -> Dataset:
 
 
 def divide(config: Config) -> Split:
-    """Scan and divide, without writing anything; a shot whose mask is empty is left out, with a note."""
+    """Scan and divide, without writing anything or comparing pictures; a shot with an empty mask is left out."""
     examples = layouts.scan(config.data)
+    excluded = exclusions(config.data)
     notes: list[str] = []
     while True:
         if notes and not any(example.defect for example in examples):
@@ -86,7 +98,7 @@ def divide(config: Config) -> Split:
         made = split(examples, shots=config.data.shots)
         empty = {shot.id for shot in made.shots if not _has_damage(shot)}
         if not empty:
-            return replace(made, notes=(*made.notes, *notes))
+            return replace(made, notes=(*excluded, *made.notes, *notes))
         notes += [f"{name}: its mask is empty, so it is left out" for name in sorted(empty)]
         examples = [example for example in examples if example.id not in empty]
 
@@ -160,6 +172,12 @@ def _row(example: Example, known: Mapping[str, Any] | None) -> dict[str, Any]:
         "hash": known["hash"] if same and known else digest([file_digest(path) for path in files]),
         "files": state,
     }
+
+
+def _stamp(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Return what identifies a division: who is in which group, with what content."""
+    identity = [[row[key] for key in ("id", "product", "defect", "hash")] for group in rows.values() for row in group]
+    return digest([len(group) for group in rows.values()], identity)
 
 
 def _state(path: Path) -> list[int]:
