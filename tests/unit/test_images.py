@@ -14,7 +14,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from flawsmith.data import codecs, images
+from flawsmith.data import images
+from flawsmith.data.codecs import coding
 from flawsmith.errors import DataError, RunError
 
 SHAPES = [(1, 1), (1, 7), (13, 17), (64, 3)]
@@ -251,7 +252,7 @@ def _good(suffix: str, dtype: type = np.uint8) -> bytes:
     if suffix in (".jpg", ".webp"):
         Image.fromarray(noise((40, 40, 3))).save(stream, {".jpg": "JPEG", ".webp": "WEBP"}[suffix])
         return stream.getvalue()
-    return codecs.encode(noise((40, 40, 3), dtype), suffix)
+    return coding.encode(noise((40, 40, 3), dtype), suffix)
 
 
 def _lzw() -> bytes:

@@ -17,7 +17,8 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 
-from flawsmith.data.codecs import MAX_PIXELS, SUFFIXES, Header, Unreadable, decode, encode, header
+from flawsmith.data.codecs.coding import SUFFIXES, decode, encode, header
+from flawsmith.data.codecs.table import MAX_PIXELS, Header, Unreadable
 from flawsmith.errors import DataError
 from flawsmith.files import write_bytes
 
@@ -64,16 +65,17 @@ def read(path: Path) -> np.ndarray:
     Returns:
         (H,W) or (H,W,3) in RGB order; uint8, uint16 or float32; upright (the EXIF orientation of JPEG, PNG, TIFF and
         WebP is applied). A palette becomes RGB, one bit becomes 0/255. Alpha is left out and the colours below it are
-        returned as stored. Of a file with many pictures, the first.
+        returned as stored. Of a file with many pictures, the first; `describe` counts them.
 
     Raises:
-        DataError: missing, empty, cut short, damaged, not a picture, absurdly large, or of samples we do not take.
+        DataError: missing, empty, cut short, damaged, not a picture, absurdly large, or stored in a way that
+            `codecs.table.READABLE` does not hold.
     """
     return _with_reasons(path, lambda stream: decode(stream.read()))
 
 
 def describe(path: Path) -> Header:
-    """Read only the header: size, depth, mode and codec of what `read` would return.
+    """Read only the header: size, depth, mode and codec of what `read` would return, and the number of pictures.
 
     Raises:
         DataError: as `read`, as far as a header can tell; damaged pixels are found by `read` alone.

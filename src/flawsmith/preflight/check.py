@@ -95,6 +95,12 @@ def _describe(examples: Sequence[Example], findings: Findings) -> dict[str, imag
             facts[example.id] = images.describe(example.image)
         except FlawsmithError:
             pass  # named by _look_at_pictures, which decodes it
+    many = [(example.id, facts[example.id].pages) for example in examples if example.id in facts]
+    for count in sorted({pages for _, pages in many if pages > 1}):
+        names = [name for name, pages in many if pages == count]
+        shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+        hold = "the file holds" if len(names) == 1 else f"each of {len(names)} files holds"
+        findings.notes.append(f"{shown}: {hold} {count} pictures; only the first is read")
     by_product: dict[str, list[images.Header]] = defaultdict(list)
     for example in examples:
         if example.id in facts:

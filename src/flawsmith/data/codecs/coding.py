@@ -4,21 +4,18 @@ No one library reads everything right, so each format goes to the one that does:
 
     PNG up to 8 bits, JPEG, BMP, WebP   Pillow      (it cuts 16-bit RGB down to 8 bits without a word)
     PNG with 16 bits                    OpenCV      (the only one that reads 16-bit RGB)
-    TIFF, stored plain or deflated      tifffile    (any depth; it knows the tags)
-    TIFF, any other compression         OpenCV      (tifffile would need imagecodecs, which we do not ask for)
+    TIFF                                `tiff.py`   (strip by strip: whole-file decoders convert on the way)
 
-The header is read first, by us, so a picture that claims a million rows is refused before anything is allocated.
-Only `flawsmith.data.images` imports this file.
+The header is read first, by us: what `table.READABLE` does not hold is refused by its name, and a picture that claims
+a million rows is refused before anything is allocated.
 """
 
 from __future__ import annotations
 
 import io
-import logging
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import cv2
@@ -26,11 +23,12 @@ import numpy as np
 import tifffile
 from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
+from flawsmith.data.codecs.jpeg import jpeg_parts, jpeg_storage
+from flawsmith.data.codecs.table import MAX_PIXELS, Header, Storage, Unreadable, require_readable
+from flawsmith.data.codecs.tiff import decode_tiff, tiff_header
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 """What `read` accepts, in lower case; upper case is the same."""
-MAX_PIXELS = 2**28
-"""16384 x 16384. More is a broken header or a picture to be cut in tiles first."""
-
 _PILLOW: dict[str, Any] = {
     "PNG": PngImagePlugin.PngImageFile,
     "JPEG": JpegImagePlugin.JpegImageFile,
@@ -46,53 +44,26 @@ _MAGIC = {
     b"II+\0": "TIFF",
     b"MM\0+": "TIFF",
 }
-_PLAIN_TIFF = {1, 8, 32946}  # none and the two numbers of deflate: what tifffile decodes with the standard library
-_WHITE_IS_ZERO, _GREY, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
-
-# tifffile reports broken files through logging as well as by raising; the raised sentence is the one we show.
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
-
-
-class Unreadable(Exception):
-    """Why these bytes are no picture for us, as the second half of a sentence."""
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a picture's header says, in the words of what `read` will return."""
-
-    width: int
-    """Columns, after the EXIF orientation was applied."""
-    height: int
-    """Rows, after the EXIF orientation was applied."""
-    depth: int
-    """Bits per sample as read: 8, 16 or 32 (float)."""
-    mode: str
-    """`grey` or `RGB`."""
-    codec: str
-    """PNG, JPEG, TIFF, BMP or WebP."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(rows, columns)."""
-        return self.height, self.width
 
 
 def header(stream: BinaryIO) -> tuple[Header, int]:
     """Return what the header says and the EXIF orientation (1-8), reading as little as the format allows.
 
     Raises:
-        Unreadable: it is none of our formats, claims an absurd size, or holds samples of a type that we do not take.
+        Unreadable: it is none of our formats, claims an absurd size, or `table.READABLE` does not hold it.
     """
     stream.seek(0)
-    codec = _codec(stream.read(64))
+    head = stream.read(64)
+    codec = _codec(head)
     stream.seek(0)
     if codec == "PNG":
-        width, height, depth, mode, orientation = _png_header(stream)
+        width, height, depth, mode, orientation, pages = _png_header(stream)
     elif codec == "TIFF":
-        with tifffile.TiffFile(stream) as tif:
-            width, height, depth, mode, orientation = _tiff_header(tif.pages.first)
+        width, height, depth, mode, orientation, pages = tiff_header(stream)
     else:
+        if codec == "JPEG":
+            _require_jpeg(stream)
+            stream.seek(0)
         # The class, not Image.open: that one warns about large pictures through a setting that all threads share.
         with _PILLOW[codec](stream) as picture:
             if picture.mode == "CMYK":
@@ -100,6 +71,12 @@ def header(stream: BinaryIO) -> tuple[Header, int]:
             width, height = picture.size
             depth, mode = 8, "grey" if picture.mode in ("1", "L", "LA") else "RGB"
             orientation = _orientation(picture.info.get("exif", b""))
+            pages = getattr(picture, "n_frames", 1)
+            alpha = "straight" if picture.mode == "RGBA" else "none"
+            if codec == "BMP":
+                require_readable(_bmp_storage(head, alpha))
+            elif codec == "WebP":
+                require_readable(_webp_storage(head, stream, alpha))
     if width < 1 or height < 1:
         raise Unreadable(f"its header claims {width} x {height} pixels; a picture has at least one")
     if width * height > MAX_PIXELS:
@@ -109,7 +86,7 @@ def header(stream: BinaryIO) -> tuple[Header, int]:
         )
     if orientation >= 5:
         width, height = height, width
-    return Header(width, height, depth, mode, codec), orientation
+    return Header(width, height, depth, mode, codec, pages), orientation
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -120,7 +97,7 @@ def decode(data: bytes) -> np.ndarray:
     """
     facts, orientation = header(io.BytesIO(data))
     if facts.codec == "TIFF":
-        pixels = _decode_tiff(data)
+        pixels = decode_tiff(data)
     elif facts.depth == 16:
         pixels = _decode_cv2(_essential_png(data))
     else:
@@ -198,22 +175,52 @@ def _orientation(exif: bytes) -> int:
     return 1
 
 
-def _png_header(stream: BinaryIO) -> tuple[int, int, int, str, int]:
+def _require_jpeg(stream: BinaryIO) -> None:
+    for mark, part in jpeg_parts(stream):
+        if (storage := jpeg_storage(mark, part)) is not None:
+            require_readable(storage)
+            return
+
+
+def _bmp_storage(head: bytes, alpha: str) -> Storage:
+    bits, number = struct.unpack_from("<HI", head, 28)
+    if struct.unpack_from("<I", head, 14)[0] == 12:  # the header of OS/2 knows no compression
+        bits, number = struct.unpack_from("<H", head, 24)[0], 0
+    names = {0: "none", 1: "RLE", 2: "RLE", 3: "bit fields", 4: "JPEG", 5: "PNG"}
+    return Storage("BMP", names.get(number, f"number {number}"), bits, alpha=alpha)
+
+
+def _webp_storage(head: bytes, stream: BinaryIO, alpha: str) -> Storage:
+    """Walk over the parts of the RIFF file, and into the first frame of an animation, to the first coded pixels."""
+    place, name = 12, head[12:16]
+    while name not in (b"VP8 ", b"VP8L"):
+        stream.seek(place)
+        name, length = struct.unpack("<4sI", stream.read(8))
+        place += 24 if name == b"ANMF" else 8 + length + length % 2
+    return Storage("WebP", {b"VP8 ": "VP8 (lossy)", b"VP8L": "VP8L (lossless)"}[name], 8, alpha=alpha)
+
+
+def _png_header(stream: BinaryIO) -> tuple[int, int, int, str, int, int]:
+    """Return width, height, depth, mode, EXIF orientation and number of pictures (APNG)."""
     head = stream.read(33)
     if len(head) < 33 or head[12:16] != b"IHDR":
         raise Unreadable("the PNG header is cut short or damaged; copy it again from its source")
-    width, height, bits, colour = struct.unpack_from(">IIBB", head, 16)
-    orientation = 1
+    width, height, bits, colour, method = struct.unpack_from(">IIBBB", head, 16)
+    compression = "Deflate" if method == 0 else f"number {method}"
+    require_readable(Storage("PNG", compression, bits, alpha="straight" if colour in (4, 6) else "none"))
+    orientation, pages = 1, 1
     while True:  # eXIf may stand before or after the pixels, so step over every chunk without reading it
         chunk = stream.read(8)
         if len(chunk) < 8 or chunk[4:] == b"IEND":
             break
         (length,) = struct.unpack(">I", chunk[:4])
+        body = stream.read(length) if chunk[4:] in (b"eXIf", b"acTL") else b""
         if chunk[4:] == b"eXIf":
-            orientation = _orientation(stream.read(length))
-            break
-        stream.seek(length + 4, io.SEEK_CUR)
-    return width, height, 16 if bits == 16 else 8, "grey" if colour in (0, 4) else "RGB", orientation
+            orientation = _orientation(body)
+        elif len(body) == 8:
+            pages = max(1, struct.unpack_from(">I", body)[0])
+        stream.seek(length - len(body) + 4, io.SEEK_CUR)
+    return width, height, 16 if bits == 16 else 8, "grey" if colour in (0, 4) else "RGB", orientation, pages
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -259,50 +266,3 @@ def _decode_cv2(data: bytes) -> np.ndarray:
     if bgr is None:
         raise Unreadable("its pixels cannot be decoded; copy it again from its source")
     return bgr if bgr.ndim == 2 else np.concatenate([bgr[..., 2::-1], bgr[..., 3:]], axis=2)
-
-
-def _tiff_header(page: Any) -> tuple[int, int, int, str, int]:
-    samples = {1: "uint", 3: "float"}.get(int(page.sampleformat), "signed or complex")
-    bits, photometric = page.bitspersample, int(page.photometric)
-    if (samples, bits) not in {("uint", 1), ("uint", 8), ("uint", 16), ("float", 32)}:
-        raise Unreadable(f"its samples are {bits}-bit {samples}; save it with 8 or 16 bits, or as 32-bit float")
-    if photometric not in (_WHITE_IS_ZERO, _GREY, _RGB, _PALETTE, _YCBCR):
-        raise Unreadable(f"its colours are {page.photometric.name}; save it as RGB or grey")
-    colours = 3 if photometric in (_RGB, _YCBCR) else 1
-    if page.samplesperpixel - colours not in (0, 1) or page.imagedepth != 1:
-        raise Unreadable(
-            f"it has {page.samplesperpixel} samples per pixel; save it as grey or RGB, one picture per file"
-        )
-    tag = page.tags.get(274)
-    orientation = tag.value if tag is not None and tag.value in range(1, 9) else 1
-    depth = 8 if photometric == _PALETTE or bits == 1 else bits
-    mode = "grey" if colours == 1 and photometric != _PALETTE else "RGB"
-    return page.imagewidth, page.imagelength, depth, mode, orientation
-
-
-def _decode_tiff(data: bytes) -> np.ndarray:
-    with tifffile.TiffFile(io.BytesIO(data)) as tif:
-        page: Any = tif.pages.first
-        photometric = int(page.photometric)
-        pixels: np.ndarray
-        if int(page.compression) in _PLAIN_TIFF and int(page.predictor) in (1, 2) and photometric != _YCBCR:
-            pixels = page.asarray()
-            if page.axes.startswith("S"):
-                pixels = np.moveaxis(pixels, 0, -1)
-            if page.bitspersample == 1:
-                pixels = np.where(pixels, 255, 0).astype(np.uint8)
-            if photometric == _PALETTE:
-                colours = (np.asarray(page.colormap).T >> 8).astype(np.uint8)
-                pixels = colours[pixels.reshape(pixels.shape[:2] + (-1,))[..., 0]]
-        else:
-            # OpenCV turns a TIFF even when told not to, and inverts white-is-zero in 8 bits but not in 16. So tell it
-            # that this one is upright and black is zero, and do both here.
-            plain = bytearray(data)
-            for number, value in ((274, 1), (262, _GREY if photometric == _WHITE_IS_ZERO else photometric)):
-                tag = page.tags.get(number)
-                if tag is not None:
-                    struct.pack_into("<H" if data[:2] == b"II" else ">H", plain, tag.valueoffset, value)
-            pixels = _decode_cv2(bytes(plain))
-    if photometric == _WHITE_IS_ZERO and pixels.dtype.kind == "u":
-        pixels = np.iinfo(pixels.dtype).max - pixels
-    return pixels
