@@ -123,9 +123,16 @@ def entries(family: str) -> dict[str, Entry]:
         owner, dot, name = place.partition(".")
         if not (equals and dot and ":" in target):
             raise ConfigError(f"FLAWSMITH_PLUGINS: {item!r} should read family.name=module:object")
+        if owner not in _OURS:
+            raise ConfigError(f"FLAWSMITH_PLUGINS: {item!r}: no such family of plug-ins{nearest(owner, _OURS)}")
         if owner == family:
             found[name.strip()] = Entry(target.strip(), "from FLAWSMITH_PLUGINS")
     return found
+
+
+def is_ours(family: str, name: str) -> bool:
+    """Return whether a name stands for a plug-in of this package."""
+    return name in _OURS[family] and entries(family)[name] == _OURS[family][name]
 
 
 def require(family: str, name: str, where: str = "") -> None:
@@ -150,6 +157,7 @@ def misnamed(config: Config) -> list[str]:
         (config.prove.enabled, "detectors", [*config.prove.settings], "prove.settings"),
         (config.prove.enabled, "generators", config.prove.against, "prove.against"),
         (True, "exports", config.export.formats, "export.formats"),
+        (True, "exports", [*config.export.settings], "export.settings"),
     ):
         used += [(family, name, where) for name in names if wanted]
     found = []
@@ -158,7 +166,7 @@ def misnamed(config: Config) -> list[str]:
             require(family, name, where)
         except ConfigError as error:
             found.append(str(error))
-    return found
+    return list(dict.fromkeys(found))
 
 
 def known_rivals(config: Config) -> None:
