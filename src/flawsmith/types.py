@@ -80,7 +80,7 @@ class Condition:
     """float32 (B,3,H,W): the normal with that damage blended in: something to start from."""
     reference: Batch | None = None
     """Windows whose damage looks as wanted; they may be of another product than is painted on."""
-    look: tuple[str, ...] = ()
+    appearance: tuple[str, ...] = ()
     """Words that go before the defect type's name, such as "small faint", one entry per row; () = none."""
 
     def __len__(self) -> int:
@@ -88,7 +88,7 @@ class Condition:
 
     def named(self) -> list[tuple[str, str]]:
         """Return (defect type with its words, product) of each row, for prompts; the type is "" for normal."""
-        words = self.look or ("",) * len(self)
+        words = self.appearance or ("",) * len(self)
         defects = [
             f"{word} {defect}".strip() if defect else "" for word, defect in zip(words, self.defect, strict=True)
         ]

@@ -131,9 +131,9 @@ def test_size_and_severity_go_into_the_prompt_and_the_rest_does_not() -> None:
     assert {words: parse(words, PLAIN, PRODUCTS).appearance for words in said} == said
 
 
-def test_a_request_names_its_kind_with_its_look_and_sound_without() -> None:
+def test_a_request_names_its_defect_type_with_its_appearance_and_normal_without() -> None:
     blank = torch.zeros(3, 3, 8, 8)
-    asked = Condition(blank, blank[:, :1], ("tile",) * 3, ("crack", "hole", ""), look=("tiny faint", "", "large"))
+    asked = Condition(blank, blank[:, :1], ("tile",) * 3, ("crack", "hole", ""), appearance=("tiny faint", "", "large"))
     assert asked.named() == [("tiny faint crack", "tile"), ("hole", "tile"), ("", "tile")]
     assert Condition(blank, blank[:, :1], ("tile",) * 3, ("crack", "hole", "")).named()[0] == ("crack", "tile")
 
@@ -142,7 +142,7 @@ def test_the_words_reach_every_generator_that_reads_words(backbone: Any) -> None
     from dataclasses import replace
 
     plain = example_condition(backbone.size, 2)
-    told = replace(plain, look=("small", "small"))
+    told = replace(plain, appearance=("small", "small"))
     for name in ("controlnet_inpaint", "cross_modal", "dual_branch"):
         plugin = registry.get("generators", name)
         made = [
