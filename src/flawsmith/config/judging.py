@@ -95,7 +95,7 @@ class ScreenConfig(Settings):
 
 
 class MeasureConfig(Settings):
-    """Rulers of the pictures themselves, beside real ones."""
+    """Metrics of the samples, measured beside real pictures."""
 
     affects = ("measure",)
 

@@ -95,11 +95,11 @@ def _headline(proof: Tree, name: str) -> str:
 
 def _setup(proof: Tree, product: Tree) -> str:
     """Return what was measured with what, as a sentence."""
-    seeds = "1 seed" if proof["seeds"] == 1 else f"{proof['seeds']} seeds"
     tests = sum(count for defect, count in product["test"].items() if defect != "normal")
     return (
         f"Protocol {proof['protocol']}; {', '.join(proof['detectors'])} on {proof['extractor']['name']} "
-        f"({proof['extractor']['fingerprint']}), {product['size']} x {product['size']} pixels, {seeds}; "
+        f"({proof['extractor']['fingerprint']}), {product['size']} x {product['size']} pixels, "
+        f"{number_of(proof['seeds'], 'seed')}; "
         f"{tests} damaged and {product['test']['normal']} normal test pictures; {proof['confidence']:.0%} intervals "
         f"from {proof['resamples']} paired resamples of test pictures and seeds. Differences are in points of 100."
     )
@@ -192,7 +192,7 @@ def _curves(product: Tree, number: int) -> tuple[Drawing, ...]:
 def _artefact_sentence(product: Tree) -> str:
     held = product["held_out_controls"]
     return (
-        f"{held} normal {'part was' if held == 1 else 'parts were'} repainted as normal and kept from all training. "
+        f"{number_of(held, 'normal part')} {'was' if held == 1 else 'were'} repainted as normal and kept from all training. "
         "The artefact score is the share of them whose repainted place has a higher value than the same one untouched: "
         '0.5 = repainting cannot be seen, 1 = the detector has learned "repainted = damaged". '
         f"'{NO_CONTROLS}' was trained without controls."
