@@ -65,7 +65,7 @@ def new(
     plugin = registry.get("generators", generator)
     if paper:
         if not hasattr(plugin.Settings, "paper"):
-            raise ConfigError(f"--paper: {generator} follows no paper, so it has no paper's values")
+            raise ConfigError(f"--paper: {generator} follows no paper, so it has no paper's values; leave --paper out")
         tree: dict[str, Any] = {"generator": {"name": generator}}
         for key, value in plugin.paper.items():
             _set(tree, key, value)
@@ -80,9 +80,9 @@ def check(config: ConfigPath, set_: Sets = []) -> None:  # noqa: B006
     """Say what is in the folder, what is wrong with it, and what a run will cost."""
     from rich.console import Console
 
-    from flawsmith.preflight.check import check as look
+    from flawsmith.preflight.check import check as inspect
 
-    findings = look(_config(config, set_))
+    findings = inspect(_config(config, set_))
     findings.render(Console())
     if not findings.ok:
         raise typer.Exit(1)

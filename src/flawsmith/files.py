@@ -27,8 +27,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         RunError: the disk is full or the folder cannot be written; nothing half-written stays.
     """
-    # One temporary name a process: two shards, maybe on two machines, may write the same file at the same time.
-    part = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.part")
+    part = temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as file:
@@ -42,28 +41,37 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise RunError(_why(path, error)) from None
 
 
+def temporary(path: Path) -> Path:
+    """Return the name beside a file under which this process writes it; `remove_leftovers` knows it by that."""
+    # One name per process: two shards, maybe on two machines, may write the same file at the same time.
+    return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.part")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, keys as given, one value a line so that two runs can be compared with `diff`."""
+    """Write JSON atomically, keys as given, one value per line so that two runs can be compared with `diff`."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON.
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
 
     Raises:
-        RunError: the file is missing or not JSON.
+        RunError: the file is missing, not JSON, or holds something else than an object.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(f"{path}: no such file; the stage that writes it has not run") from None
     except (ValueError, UnicodeDecodeError) as error:
         raise RunError(f"{path}: not valid JSON ({error}); delete it and run again") from None
+    if not isinstance(tree, dict):
+        raise RunError(f"{path}: not a JSON object, as it should be; delete it and run again")
+    return tree
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -122,6 +122,8 @@ def entries(family: str) -> dict[str, Entry]:
         owner, dot, name = plugin.partition(".")
         if not (equals and dot and ":" in target):
             raise ConfigError(f"FLAWSMITH_PLUGINS: {item!r} should read family.name=module:object")
+        if owner not in _OURS:
+            raise ConfigError(f"FLAWSMITH_PLUGINS: {item!r}: no such family of plug-ins{nearest(owner, _OURS)}")
         if owner == family:
             known[name.strip()] = Entry(target.strip(), "from FLAWSMITH_PLUGINS")
     return known
@@ -134,6 +136,11 @@ def _installed(family: str) -> dict[str, Entry]:
     return {
         point.name: Entry(point.value, f"from the package {point.dist.name if point.dist else '?'}") for point in points
     }
+
+
+def is_ours(family: str, name: str) -> bool:
+    """Return whether a name stands for a plug-in of this package."""
+    return name in _OURS[family] and entries(family)[name] == _OURS[family][name]
 
 
 def require(family: str, name: str, where: str = "") -> None:
@@ -158,6 +165,7 @@ def misnamed(config: Config) -> list[str]:
         (config.prove.enabled, "detectors", [*config.prove.settings], "prove.settings"),
         (config.prove.enabled, "generators", config.prove.against, "prove.against"),
         (True, "exports", config.export.formats, "export.formats"),
+        (True, "exports", [*config.export.settings], "export.settings"),
     ):
         used += [(family, name, where) for name in names if wanted]
     sentences = []
@@ -166,7 +174,7 @@ def misnamed(config: Config) -> list[str]:
             require(family, name, where)
         except ConfigError as error:
             sentences.append(str(error))
-    return sentences
+    return list(dict.fromkeys(sentences))
 
 
 def known_rivals(config: Config) -> None:

@@ -214,7 +214,7 @@ def test_wrong_input_is_said_before_anything_is_trained(parts: Path, tmp_path: P
         ({"detectors": ["prob"]}, "prove.detectors: detector 'prob' is unknown; did you mean"),
         ({"against": ["crop_paste"]}, "prove.against: 'crop_paste' is this run's own generator"),
         ({"against": ["crop_past"]}, "prove.against: generator 'crop_past' is unknown"),
-        ({"size": 8}, "prove.size: 8 pixels show nothing"),
+        ({"size": 8}, "prove.size: should be 0, or 32 pixels or more, not 8"),
         ({"settings": {"probe": {"stepps": 3}}}, "prove.settings.probe: stepps: unknown key"),
     ):
         with pytest.raises(ConfigError, match=said):

@@ -98,6 +98,20 @@ def test_screened_samples_alone_go_on(settings: dict[str, Any], tmp_path: Path):
     assert all(before[p] == p.stat().st_mtime_ns for p in before if p.parts[-2] in ("samples", "gate", "controls"))
 
 
+def test_a_verdict_that_was_deleted_is_given_again(settings: dict[str, Any], tmp_path: Path):
+    """A damaged line is to be deleted, says its sentence: that may not take a sample out of the export."""
+    run = opened(tmp_path / "run", settings, screen__rounds=0, measure__enabled=False, prove__enabled=False)
+    fs.run_all(run)
+    before = everything(run.folder)
+    lines = run.path("scores.jsonl").read_text().splitlines(keepends=True)
+    run.path("scores.jsonl").write_text("".join([lines[0], '{"name": 3}\n', *lines[2:]]))
+    with pytest.raises(RunError, match=r"scores\.jsonl: line 2 is no Verdict .*; delete that line and run again"):
+        fs.run_all(run)
+    run.path("scores.jsonl").write_text("".join([lines[0], *lines[2:]]))
+    fs.run_all(run)
+    assert everything(run.folder) == before
+
+
 def test_screening_leaves_generating_alone(settings: dict[str, Any], tmp_path: Path):
     plain = opened(tmp_path / "run", settings, screen__enabled=False)
     fs.run_all(plain)

@@ -250,7 +250,7 @@ WARNINGS = {
     _full_mask: "1 mask deserves a look: the mask covers the whole picture",
     _empty_mask_in_test: "1 mask deserves a look: the mask is empty",
     _hairlines: "nut/scratch: 100 % of the damage is thinner than the model can draw",
-    _other_sort: "several kinds (13 8-bit grey, 1 8-bit RGB)",
+    _other_sort: "several formats (13 8-bit grey, 1 8-bit RGB)",
     _twelve_bits: "the 16-bit pictures use only 12 bits (largest value 4080)",
 }
 
@@ -366,7 +366,20 @@ def test_the_estimate_knows_processors_without_bfloat16(tmp_path: Path, monkeypa
 def test_a_balanced_set_asks_for_nothing(tmp_path: Path):
     make(tmp_path, scratch=4, dent=4)
     found = check(validate(Config, {"data": {"root": tmp_path, "shots": 2}, "generate": {"count": "balance"}}))
-    assert any("asks for nothing" in warning for warning in found.warnings)
+    assert any("asks for no sample at all, as every defect type has as many" in error for error in found.errors)
+    transfer = {"count": "balance", "prompt": "a long dint"}
+    found = check(validate(Config, {"data": {"root": tmp_path, "shots": 2}, "generate": transfer}))
+    assert any("dint" in error for error in found.errors), "what a run refuses at once, `check` says too"
+
+
+def test_a_plugin_of_others_that_cannot_be_loaded_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Else a run would train for hours and fail at its export."""
+    make(tmp_path)
+    monkeypatch.setenv("FLAWSMITH_PLUGINS", "exports.csv=json:Nothing,metrics.mine=no_such_module:x")
+    told = {"data": {"root": tmp_path}, "export": {"formats": ["csv"]}, "measure": {"metrics": ["kid", "mine"]}}
+    errors = check(validate(Config, told)).errors
+    assert any("export 'csv' (json:Nothing) cannot be loaded" in error for error in errors), errors
+    assert any("metric 'mine' (no_such_module:x) cannot be loaded" in error for error in errors), errors
 
 
 def test_no_torch_and_no_diffusers():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from flawsmith.data import factory, images
 from flawsmith.data.feature_windows import feature_window
 from flawsmith.errors import ConfigError
 from flawsmith.evaluation.measure import feature_set
+from flawsmith.files import remove_leftovers
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import EXTRACTORS, load_extractor
 from flawsmith.nn.networks.extractor import Extractor, scaled
@@ -320,6 +322,21 @@ def test_the_cache_goes_on_where_nothing_can_be_written(lite: Extractor, passed:
     (tmp_path / "file").write_text("in the way")
     cache, image = FeatureCache(lite, tmp_path / "file" / "below"), pictures(1)
     assert torch.equal(cache.maps(image)[0], cache.maps(image)[0]) and passed == [1]
+
+
+def test_what_a_killed_process_left_behind_is_swept(lite: Extractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its temporary files have the name that `remove_leftovers` knows."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "getpid", lambda: 4194304)  # above the kernel's largest
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        FeatureCache(lite, tmp_path).vector(pictures(1))
+    assert [path.suffix for path in tmp_path.rglob("*.part")] == [".part"]
+    remove_leftovers(tmp_path)
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_what_a_stage_alone_asked_for_is_forgotten(lite: Extractor, passed: list[int], tmp_path: Path):

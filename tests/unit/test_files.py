@@ -165,6 +165,13 @@ def test_json_that_is_broken(tmp_path: Path, content: bytes):
         read_json(tmp_path / "x.json")
 
 
+@pytest.mark.parametrize("content", ["[]", "3", '"x"', "null"])
+def test_json_that_is_no_object(tmp_path: Path, content: str):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(RunError, match=r"x\.json: not a JSON object, as it should be; delete it and run again"):
+        read_json(tmp_path / "x.json")
+
+
 def test_json_that_is_not_there(tmp_path: Path):
     with pytest.raises(RunError, match=r"gone\.json: no such file; the stage that writes it has not run"):
         read_json(tmp_path / "gone.json")

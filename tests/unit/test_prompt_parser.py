@@ -131,7 +131,7 @@ def test_size_and_severity_go_into_the_prompt_and_the_rest_does_not() -> None:
     assert {words: parse(words, PLAIN, PRODUCTS).appearance for words in said} == said
 
 
-def test_a_request_names_its_kind_with_its_look_and_sound_without() -> None:
+def test_a_request_names_its_defect_type_with_its_appearance_and_normal_without() -> None:
     blank = torch.zeros(3, 3, 8, 8)
     asked = Condition(blank, blank[:, :1], ("tile",) * 3, ("crack", "hole", ""), appearance=("tiny faint", "", "large"))
     assert asked.named() == [("tiny faint crack", "tile"), ("hole", "tile"), ("", "tile")]

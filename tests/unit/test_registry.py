@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from flawsmith import registry
+from flawsmith.config import Config
 from flawsmith.errors import ConfigError
 from flawsmith.interfaces import Generator
 
@@ -83,6 +84,13 @@ def test_a_developers_slip(monkeypatch: pytest.MonkeyPatch, item: str):
     monkeypatch.setenv("FLAWSMITH_PLUGINS", item)
     with pytest.raises(ConfigError, match=r"FLAWSMITH_PLUGINS: '.*' should read family\.name=module:object"):
         registry.entries("generators")
+
+
+def test_a_developers_wrong_family(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FLAWSMITH_PLUGINS", "export.mine=module:Mine")
+    with pytest.raises(ConfigError, match=r"'export\.mine=module:Mine': no such family .* did you mean 'exports'"):
+        registry.entries("generators")
+    assert len(registry.misnamed(Config())) == 1, "one slip, one sentence"
 
 
 @pytest.mark.parametrize(

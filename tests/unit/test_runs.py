@@ -138,6 +138,19 @@ def test_temporary_files_of_killed_writers_go_and_others_stay(tmp_path: Path):
         assert not dead.exists() and alive.exists()
 
 
+def test_a_run_whose_configuration_was_deleted_goes_on(tmp_path: Path):
+    run = Run.create(tmp_path, OTHER)
+    run.finish("train", "abc", {})
+    run.path("config.json").unlink()
+    with pytest.raises(RunError, match=r"flawsmith run CONFIG --out"):
+        Run.open(tmp_path)
+    assert Run.create(tmp_path, OTHER).stage_hash("train") == "abc", "what the sentence says to do works"
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "manifest.json").write_text('{"name": "a web page"}')
+    with pytest.raises(RunError, match="not empty and not a flawsmith run"):
+        Run.create(tmp_path / "page", OTHER)
+
+
 def test_a_folder_that_is_no_run(tmp_path: Path):
     for folder in (tmp_path, tmp_path / "gone"):
         with pytest.raises(RunError, match=r"not a flawsmith run \(config\.json is missing\); start one with"):
@@ -177,6 +190,7 @@ def test_a_damaged_manifest(tmp_path: Path, content: str):
         ({"prove.against": ["crop"]}, r"prove\.against: generator 'crop' is unknown"),
         ({"screen.enabled": True, "screen.filters": ["sem"]}, r"screen\.filters: filter 'sem' .* mean 'seam'"),
         ({"export.formats": ["mvtec", "mvtek"]}, r"export\.formats: export 'mvtek' is unknown; did you mean 'mvtec'"),
+        ({"export.settings": {"mvtek": {}}}, r"export\.settings: export 'mvtek' is unknown; did you mean 'mvtec'"),
     ],
 )
 def test_an_unknown_plugin_is_said_before_anything_is_written(tmp_path: Path, overrides: dict, wanted: str):

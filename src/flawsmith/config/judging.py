@@ -79,8 +79,8 @@ class ScreenConfig(Settings):
                 continue
             if len(rule) != 1:
                 raise ValueError(f"{name} needs exactly one of absolute, quantile and keep")
-            kind, number = next(iter(rule.items()))
-            if (kind == "keep" and not 0 < number <= 1) or (kind == "quantile" and not 0 <= number < 0.5):
+            how, number = next(iter(rule.items()))
+            if (how == "keep" and not 0 < number <= 1) or (how == "quantile" and not 0 <= number < 0.5):
                 raise ValueError(f"{name}: keep lies above 0 and up to 1, quantile from 0 to below 0.5")
         return value
 
@@ -95,7 +95,7 @@ class ScreenConfig(Settings):
 
 
 class MeasureConfig(Settings):
-    """Rulers of the pictures themselves, beside real ones."""
+    """Metrics of the samples, measured beside real pictures."""
 
     affects = ("measure",)
 
@@ -146,7 +146,7 @@ class ProveConfig(Settings):
     @classmethod
     def _large_enough(cls, value: int) -> int:
         if 0 < value < 32:
-            raise ValueError(f"{value} pixels show nothing; use 32 or more, or 0")
+            raise ValueError("should be 0, or 32 pixels or more")
         return value
 
 

@@ -139,7 +139,7 @@ class TrainConfig(Settings):
     views: Annotated[int, Field(ge=1)] = 24
     """Augmented views (flips, turns, shifts, scales) of each shot, encoded once and kept."""
     normal_views: Annotated[float, Field(ge=0, le=4)] = 0.5
-    """Views of sound parts with the word for sound, as a share of the views of shots."""
+    """Views of normal parts with the prompt for normal, as a share of the views of shots."""
     turn: bool = True
     """Also learn from mirrored views and views turned by right angles."""
     save_every: Annotated[int, Field(ge=1), Affects()] = 50

@@ -258,5 +258,7 @@ def _sentence(section: type[BaseModel], place: str, items: list[dict[str, Any]])
     value = items[0]["input"]
     if len(items) > 1 and field is not None and field.description:
         return f"{place}: {value!r} does not fit; it is: {field.description}"
-    message = items[0]["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if items[0]["type"] == "model_type":
+        return f"{place}: should be a section of settings, not {value!r}"
+    message = items[0]["msg"].removeprefix("Value error, ").removeprefix("Input ").partition(", unable to parse")[0]
     return f"{place}: {message[0].lower() + message[1:]}, not {value!r}"

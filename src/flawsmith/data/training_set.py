@@ -21,7 +21,7 @@ from flawsmith.errors import DataError
 from flawsmith.types import Batch, Example
 
 Origin = Literal["real", "made", "control"]
-"""A photograph (shot or normal part), a made pair, or a normal part repainted as normal."""
+"""A photograph (shot or normal part), a sample, or a negative control."""
 
 
 @dataclass(frozen=True, slots=True)

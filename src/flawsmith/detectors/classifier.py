@@ -27,7 +27,7 @@ from flawsmith.nn.networks.resnet import ResNet34, check_folder
 from flawsmith.types import Prediction
 
 _MOST = 500
-"""Pictures of a defect type that are learned from."""
+"""Most pictures per defect type that are learned from."""
 _FALLS, _FALL = (0.8, 0.9), 0.2
 """Shares of the epochs after which the learning rate falls, and to how much of itself."""
 _CHUNK = 16

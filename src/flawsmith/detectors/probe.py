@@ -54,7 +54,7 @@ class ProbeSettings(config.Settings):
     views: Annotated[int, Field(ge=1, le=8)] = 8
     """Mirrored and turned views of each real shot."""
     real: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Share of the damaged places that come from real shots, where there are made pairs too."""
+    """Share of the damaged places that come from real shots, where there are samples too."""
     normal: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of the places that come from normal pictures."""
     controls: Annotated[float, Field(ge=0, le=1)] = 0.5

@@ -30,7 +30,7 @@ from flawsmith.nn.weights import fresh_layers
 from flawsmith.types import Prediction
 
 _MOST = 500
-"""Pictures of a defect type that are learned from."""
+"""Most pictures per defect type that are learned from."""
 _GAMMA, _SMOOTH = 2, 1e-5
 _STEPS, _DROP = (0.8, 0.9), 0.2
 """Shares of the epochs after which the learning rate falls, and to how much of itself."""
@@ -149,7 +149,7 @@ class Unet(Detector):
         return logits.float().softmax(1)
 
     def _draw(self, training: TrainingSet, count: int, rng: torch.Generator) -> list[int]:
-        """Draw an epoch: p = .5 a normal picture, else a type and one of its first 500 pictures, shots before pairs."""
+        """Draw an epoch: p = .5 a normal picture, else a type and one of its first 500 (shots before samples)."""
         plain, controls = training.normal("real", "made"), training.normal("control")
         defects = [own[:_MOST] for defect in training.defects if (own := training.damaged(defect))]
         share = self.settings.controls if controls and plain else float(bool(controls))

@@ -1,1 +1,1 @@
-"""Rulers of the pictures, and the proof: does it help a detector?"""
+"""Metrics of the samples, and the proof: do they help a detector?"""

@@ -186,7 +186,8 @@ def training_set(common: TrainingSet, arm: Arm, split: Split) -> TrainingSet:
 
 
 def _arm(name: str, text: str, samples: Sequence[Made], controls: Sequence[Made]) -> Arm:
-    beside = f", with {len(controls)} controls" if controls else ""
+    number = "1 control" if len(controls) == 1 else f"{len(controls)} controls"
+    beside = f", with {number}" if controls else ""
     return Arm(name, text + beside, tuple(one.example for one in samples), tuple(controls))
 
 

@@ -66,7 +66,7 @@ class Evaluator:
         )
 
     def artefact(self, detector: Detector, held: Sequence[Made]) -> dict[str, float]:
-        """Return how much louder a detector fires where a normal part was repainted than on the same place untouched.
+        """Return how a detector's anomaly map differs where a normal part was repainted from the same place untouched.
 
         `louder` is the share of controls whose repainted place has the higher maximum of the anomaly map (a tie counts
         half): 0.5 = a repainted place looks like any other, 1 = the detector has learned "repainted = damaged". The

@@ -1,4 +1,4 @@
-"""Rulers of the pictures themselves: windows round real and made damage, features once, every metric a defect type.
+"""Metrics of the samples: windows round real and made damage, features once, every metric per defect type.
 
 In the clean protocol samples are compared with the shots alone, so the test set stays unseen; in the field protocol
 with the test defects, as papers do.

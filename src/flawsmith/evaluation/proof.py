@@ -120,9 +120,10 @@ def _comparisons(config: Config, evaluation_set: EvaluationSet, tried: Tried) ->
 def _notes(config: Config, evaluator: Evaluator, counts: Counter[str | None]) -> list[str]:
     part, notes = config.prove, []
     if evaluator.left_out:
-        notes.append(
-            f"{evaluator.left_out} test pictures were left out: they seem to be second photographs of a shot's damage"
-        )
+        one = evaluator.left_out == 1
+        pictures, seem = ("picture was", "it seems") if one else ("pictures were", "they seem")
+        second = "a second photograph" if one else "second photographs"
+        notes.append(f"{evaluator.left_out} test {pictures} left out: {seem} to be {second} of a shot's damage")
     for defect in evaluator.evaluation_set.defects:
         if not counts[defect]:
             notes.append(f"{defect}: no test picture is left, so nothing can be said of it")

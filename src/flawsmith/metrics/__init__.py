@@ -1,1 +1,1 @@
-"""Rulers of made pictures beside real ones."""
+"""Metrics: samples measured beside real pictures."""

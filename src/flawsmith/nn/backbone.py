@@ -256,11 +256,11 @@ class Backbone:
 
     def fork(self) -> Backbone:
         """Return a backbone with its own UNet on the same parameter storage, whose attention may be replaced freely."""
-        twin = copy.copy(self)
+        fork = copy.copy(self)
         shared = {id(tensor): tensor for tensor in (*self.unet.parameters(), *self.unet.buffers())}
-        twin.unet = copy.deepcopy(self.unet, memo=shared)
-        twin._texts, twin._read = dict(self._texts), dict(self._read)
-        return twin
+        fork.unet = copy.deepcopy(self.unet, memo=shared)
+        fork._texts, fork._read = dict(self._texts), dict(self._read)
+        return fork
 
     def _parts(self) -> dict[str, Any]:
         """Return the networks by their folders' names."""

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flawsmith.files import temporary
 from flawsmith.nn.networks.extractor import Extractor
 
 Row = list[np.ndarray]
@@ -127,7 +128,7 @@ class FeatureCache(Extractor):
             return
         path, content = self._folder / key, BytesIO()
         np.savez(content, *row)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        part = temporary(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             part.write_bytes(content.getvalue())

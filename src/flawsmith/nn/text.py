@@ -104,9 +104,9 @@ class TextEncoder(ABC):
 
     def with_models(self, models: Sequence[Any]) -> Self:
         """Return the same with other encoders, whose low-rank changes are being trained."""
-        twin = copy.copy(self)
-        twin.models, twin.trained = tuple(models), True
-        return twin
+        other = copy.copy(self)
+        other.models, other.trained = tuple(models), True
+        return other
 
     def named(self) -> dict[str, Any]:
         """Return {folder: encoder}."""

@@ -26,7 +26,7 @@ from flawsmith.preflight.cost import estimate
 from flawsmith.preflight.findings import DefectFacts, Findings, PictureFacts
 from flawsmith.preflight.refuse import preflight
 from flawsmith.run.dataset import unknown_defects
-from flawsmith.synthesis.counts import wanted
+from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.transfer import transfers
 from flawsmith.types import Example
 
@@ -117,11 +117,11 @@ def _describe(examples: Sequence[Example], findings: Findings) -> dict[str, imag
                 dict(formats.most_common()),
             )
         )
-        kinds = Counter(f"{fact.depth}-bit {fact.mode}" for fact in mine)
-        if len(kinds) > 1:
-            shown = ", ".join(f"{number} {name}" for name, number in kinds.most_common())
+        modes = Counter(f"{fact.depth}-bit {fact.mode}" for fact in mine)
+        if len(modes) > 1:
+            shown = ", ".join(f"{number} {name}" for name, number in modes.most_common())
             findings.warnings.append(
-                f"{product}: the photographs are of several kinds ({shown}); one camera gives one kind"
+                f"{product}: the photographs are of several formats ({shown}); one camera gives one format"
             )
     return facts
 
@@ -251,20 +251,18 @@ def _transferred(config: Config, divided: Split | None, findings: Findings) -> l
     if divided is None:
         return []
     try:
-        return list(transfers(config, divided))
+        counts(config, divided)  # also refuses a sentence that cannot be read, and a count that asks for nothing
     except FlawsmithError as error:
-        findings.errors.append(str(error))
+        findings.errors += [line for line in str(error).splitlines() if line not in findings.errors]
+    try:
+        return list(transfers(config, divided))
+    except FlawsmithError:  # `counts` has said it
         return []
 
 
 def _check_defects(defects: dict[tuple[str, str], int], config: Config, findings: Findings) -> None:
     names = {defect for _, defect in defects}
     findings.errors += unknown_defects(config, names, "count", "paint") if names else []
-    if names and not any(wanted(config, defects).values()):
-        findings.warnings.append(
-            f"generate.count = {config.generate.count!r} asks for nothing, as every defect type has as many pictures "
-            "as the largest; set a number"
-        )
     by_product: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for (product, defect), number in defects.items():
         by_product[product].append((number, defect))

@@ -100,7 +100,7 @@ def estimate(
     if disk > free:
         warnings.append(f"the run needs about {_bytes(disk)} and {_bytes(free)} are free here; give --out another disk")
     if train + draw > 24 * 3600:
-        warnings.append(f"the run takes about {_time(train + draw)}; use a GPU, fewer steps or fewer samples")
+        warnings.append(f"the run takes {_time(train + draw)}; use a GPU, fewer steps or fewer samples")
     return table, warnings
 
 

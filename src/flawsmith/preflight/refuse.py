@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def preflight(config: Config, split: Split | None, *, near_duplicates: bool = True) -> list[str]:
     """Return a sentence for each thing that a stage of `flawsmith run` would refuse, be it the last; [] = none.
 
-    A plug-in is imported only where it is told something, so that `flawsmith check` stays quick.
+    A plug-in of ours is imported only where it is told something, so that `flawsmith check` stays quick.
 
     Args:
         config: What the run is told.
@@ -31,7 +31,7 @@ def preflight(config: Config, split: Split | None, *, near_duplicates: bool = Tr
     if unknown := registry.misnamed(config):
         return unknown  # what nobody knows cannot be asked
     generator, screen, prove = config.generator, config.screen, config.prove
-    checks: list[Callable[[], Any]] = []
+    checks: list[Callable[[], Any]] = [partial(registry.get, *plugin) for plugin in _of_others(config)]
     if generator.settings:
         checks.append(partial(_generator, config))
     checks.append(partial(_backbone, config))
@@ -62,6 +62,16 @@ def preflight(config: Config, split: Split | None, *, near_duplicates: bool = Tr
         except FlawsmithError as error:
             sentences += str(error).splitlines()
     return list(dict.fromkeys(sentences))
+
+
+def _of_others(config: Config) -> list[tuple[str, str]]:
+    """Return (family, name) of the plug-ins that a run uses and that are not ours: they may not be there to import."""
+    used = [("generators", config.generator.name), *(("exports", name) for name in config.export.formats)]
+    if config.measure.enabled:
+        used += [("metrics", name) for name in config.measure.metrics]
+    if config.prove.enabled:
+        used += [("generators", name) for name in config.prove.against]
+    return [plugin for plugin in used if not registry.is_ours(*plugin)]
 
 
 def _generator(config: Config) -> None:

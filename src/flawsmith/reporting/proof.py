@@ -190,10 +190,11 @@ def _curves(product: Tree, number: int) -> tuple[Drawing, ...]:
 
 
 def _artefact_sentence(product: Tree) -> str:
+    held = product["held_out_controls"]
     return (
-        f"{product['held_out_controls']} normal parts were repainted as normal and kept from all training. The "
-        "artefact score is the share of them whose repainted place fires louder than the same place untouched: 0.5 = "
-        "repainting cannot be seen, 1 = the detector has learned the brush. "
+        f"{number_of(held, 'normal part')} {'was' if held == 1 else 'were'} repainted as normal and kept from all "
+        "training. The artefact score is the share of them whose repainted place has a higher value than the same one "
+        'untouched: 0.5 = repainting cannot be seen, 1 = the detector has learned "repainted = damaged". '
         f"'{NO_CONTROLS}' was trained without controls."
     )
 

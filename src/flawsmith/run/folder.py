@@ -53,7 +53,7 @@ class Run:
             raise ConfigError("\n".join(unknown))
         if folder.exists() and not folder.is_dir():
             raise RunError(f"{folder}: a file stands there; name another folder with --out")
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").exists():
+        if folder.is_dir() and any(folder.iterdir()) and not _is_run(folder):
             leftovers = [p for p in folder.iterdir() if not p.name.endswith(".part")]
             if leftovers:
                 raise RunError(f"{folder}: not empty and not a flawsmith run; name another folder with --out")
@@ -127,10 +127,8 @@ class Run:
         if not path.exists():
             return _new_manifest()
         manifest = read_json(path)
-        if not isinstance(manifest, dict) or not isinstance(manifest.get("stages"), dict):
-            raise RunError(
-                f"{path}: not a manifest of a run; delete it and run again, stages that are done are found so"
-            )
+        if not isinstance(manifest.get("stages"), dict):
+            raise RunError(f"{path}: not the manifest of a run; delete it and run again, what is made is used again")
         return manifest
 
     def log(self, **facts: Any) -> None:
@@ -217,6 +215,12 @@ def _new_manifest() -> dict[str, Any]:
     return {"format": FORMAT, **machine(), "started": _now(), "stages": {}}
 
 
+def _is_run(folder: Path) -> bool:
+    """Return whether a folder is a run, be it that its configuration or its manifest was deleted."""
+    manifest = _json_or_none(folder / "manifest.json") or {}
+    return (folder / "config.json").exists() or {"format", "stages"} <= manifest.keys()
+
+
 def _refuse_other_formats(folder: Path) -> None:
     """Refuse a run whose lines have other names: to go on with it would make all of it anew.
 
@@ -224,7 +228,7 @@ def _refuse_other_formats(folder: Path) -> None:
         RunError: says what to do.
     """
     manifest = _json_or_none(folder / "manifest.json")
-    if isinstance(manifest, dict) and "stages" in manifest and manifest.get("format") != FORMAT:
+    if manifest and "stages" in manifest and manifest.get("format") != FORMAT:
         later = isinstance(manifest.get("format"), int) and manifest["format"] > FORMAT
         which = "a later" if later else "an earlier"
         raise RunError(
@@ -249,7 +253,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _json_or_none(path: Path) -> Any:
+def _json_or_none(path: Path) -> dict[str, Any] | None:
     try:
         return read_json(path)
     except RunError:

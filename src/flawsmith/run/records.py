@@ -272,12 +272,12 @@ def _value(name: str, value: Any, wanted: Any, convert: Callable[[Any], Any] | N
 
 def _fits(value: Any, wanted: Any) -> bool:
     """Return whether a JSON value is of a field's type."""
-    kind, inner = get_origin(wanted), get_args(wanted)
-    if kind is Literal:
+    origin, inner = get_origin(wanted), get_args(wanted)
+    if origin is Literal:
         return value in inner
-    if kind is UnionType:
+    if origin is UnionType:
         return any(_fits(value, one) for one in inner)
-    if kind is Mapping:
+    if origin is Mapping:
         return isinstance(value, dict) and all(_fits(item, inner[1]) for item in value.values())
     if wanted is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -24,7 +24,7 @@ from flawsmith.nn.features import load_extractor
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
-from flawsmith.run.records import Repair, Sample, Verdict, write_records
+from flawsmith.run.records import Repair, Sample, Verdict, read_records, write_records
 from flawsmith.run.stage import Inputs, stage
 from flawsmith.run.verdicts import commonest
 from flawsmith.screening.describe import Described, Describer, Shown, screening_set
@@ -33,7 +33,7 @@ from flawsmith.screening.rounds import discard, plan_more
 from flawsmith.types import Advance, Example
 
 _STAND_INS = 3
-"""Sound photographs from which a shot's damage may be filled in."""
+"""Normal photographs from which a shot's damage may be filled in."""
 
 
 def screen(run: Run, data: Dataset | None = None) -> Path:
@@ -63,7 +63,10 @@ def screen(run: Run, data: Dataset | None = None) -> Path:
         shots=data.content(data.split.shots),
         extractor=extractor.fingerprint,
     )
-    with stage(run, "screen", inputs, outputs=[path, run.path("gate", "gate.json")]) as work:
+    # A verdict that a user deleted would silently take its sample out of the export: then all are judged again.
+    judged = {verdict.name for verdict in read_records(path, Verdict)} if run.stage_hash("screen") else set()
+    outputs, there = [path, run.path("gate", "gate.json")], judged == {_name(sample) for sample in samples}
+    with stage(run, "screen", inputs, outputs=outputs, there=there) as work:
         if work.done:
             return path
         cached = FeatureCache(extractor, run.path("state", "features"))
@@ -170,7 +173,12 @@ def _shown(run: Run, sample: Sample, data: Dataset, normals: Mapping[str, Exampl
     native = images.read(run.path(sample.image))
     mask = images.read_mask(run.path(sample.mask), native.shape)
     below = data.photographs.read(normals[sample.normal]).native
-    return Shown(f"{sample.index:06d}", sample.defect, native, mask, below, sample.normal)
+    return Shown(_name(sample), sample.defect, native, mask, below, sample.normal)
+
+
+def _name(sample: Sample) -> str:
+    """Return the name of a sample's verdict."""
+    return f"{sample.index:06d}"
 
 
 def _misfits(fitted: FittedGate, described: Described, describer: Describer) -> bool:

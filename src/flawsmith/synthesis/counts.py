@@ -27,9 +27,9 @@ def counts(config: Config, split: Split) -> dict[tuple[str, str], int]:
     if config.generate.prompt:
         asked = prompted_counts(config, split, asked)
     if not any(asked.values()):
-        raise ConfigError(
-            f"generate.count: {config.generate.count!r} asks for no sample at all; name a number per defect type"
-        )
+        count = config.generate.count
+        why = ", as every defect type has as many pictures as the largest" if count == "balance" else ""
+        raise ConfigError(f"generate.count: {count!r} asks for no sample at all{why}; set a number")
     return asked
 
 

@@ -1,4 +1,4 @@
-"""Decide every sample before any is made: plan.jsonl, one line a sample.
+"""Decide every sample before any is made: plan.jsonl, one line per sample.
 
 The plan is a function of configuration and data alone, so shards and resumed runs agree on it without talking.
 """

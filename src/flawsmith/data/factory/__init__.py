@@ -1,4 +1,4 @@
-"""A procedural factory: photographs of sound surfaces and parts, and the same with known damage, masks and captions.
+"""A procedural factory: photographs of normal surfaces and parts, and the same with known damage, masks and captions.
 
     piece = make("steel", "scratch", seed=7)
     piece.image, piece.mask, piece.normal, piece.caption

@@ -29,7 +29,7 @@ class Camera:
     quality: int | None
     """JPEG quality, or None for a lossless file."""
     grain: Field
-    """float32 (n,n,3) or (n,n): this exposure's unit noise, the same for the sound and the damaged picture."""
+    """float32 (n,n,3) or (n,n): this exposure's unit noise, the same for the normal and the damaged picture."""
 
 
 def camera(look: Rng, own: Rng, n: int, grey: bool, *, vignette: float = 0.0) -> Camera:

@@ -53,7 +53,7 @@ STRIKES: dict[str, Callable[[Matter, Hit], Field]] = {
 """Name of a defect, and what strikes the matter with it."""
 
 _METAL = ("scratch", "dent", "stain", "contamination", "rust", "discolouration", "abrasion")
-_KINDS: dict[str, tuple[str, ...]] = {
+_TYPES: dict[str, tuple[str, ...]] = {
     "steel": (*_METAL, "hole", "crack", "pores", "burr", "uneven"),
     "milled": (*_METAL, "hole", "crack", "pores", "burr", "chip", "uneven"),
     "cast": ("crack", "pores", "hole", "chip", "scratch", "dent", "rust", "stain", "contamination", "burr"),
@@ -75,15 +75,15 @@ _KINDS: dict[str, tuple[str, ...]] = {
 SURFACES: tuple[str, ...] = tuple(MAKERS)
 """Names of all surfaces and parts."""
 DEFECTS: tuple[str, ...] = tuple(STRIKES)
-"""Names of all defect kinds."""
+"""Names of all defect types."""
 SMALLEST = 32
 """Least side of a picture, px."""
 
 
 def defects_of(surface: str) -> tuple[str, ...]:
-    """Return the defect kinds that make sense on a surface; DataError for an unknown surface."""
+    """Return the defect types that make sense on a surface; DataError for an unknown surface."""
     check(surface, None)
-    return _KINDS[surface]
+    return _TYPES[surface]
 
 
 def check(surface: str, defect: str | None, size: int = SMALLEST) -> None:
@@ -96,6 +96,6 @@ def check(surface: str, defect: str | None, size: int = SMALLEST) -> None:
         return
     if defect not in STRIKES:
         raise DataError(f"the factory makes no defect {defect!r}{nearest(defect, DEFECTS)}")
-    if defect not in _KINDS[surface]:
-        sensible = ", ".join(_KINDS[surface])
+    if defect not in _TYPES[surface]:
+        sensible = ", ".join(_TYPES[surface])
         raise DataError(f"a defect {defect!r} makes no sense on {surface!r}; these do: {sensible}")

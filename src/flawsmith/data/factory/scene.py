@@ -1,4 +1,4 @@
-"""The piece: matter built, struck, lit and photographed twice with one camera, sound and damaged."""
+"""The piece: matter built, struck, lit and photographed twice with one camera, normal and damaged."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class Piece:
     image: np.ndarray
     """uint8 (size,size,3) RGB, or (size,size) when grey."""
     mask: np.ndarray
-    """bool (size,size): where the defect changed the picture, before noise; all False for a sound piece."""
+    """bool (size,size): where the defect changed the picture, before noise; all False for a normal piece."""
     part: np.ndarray
-    """bool (size,size): where the sound part lies; all True for a surface."""
+    """bool (size,size): where the part lies; all True for a surface."""
     normal: np.ndarray
     """uint8, shape of `image`: the same piece, light and noise without the defect; equal to `image` outside `mask`."""
     surface: str
@@ -70,11 +70,11 @@ def make(
     line: int | None = None,
     zoom: float | None = None,
 ) -> Piece:
-    """Make one piece of a surface (see SURFACES), with a defect of one kind or sound (None); equal seeds, equal bytes.
+    """Make one piece of a surface (see SURFACES), with a defect or without (None); equal seeds, equal bytes.
 
     `line` names a production line: its pieces share material, colours, scale, light and camera, and `seed` makes only
     the natural differences from piece to piece; without it, `seed` decides the look too. `zoom` (default: drawn from
-    the look) is the scale of the texture. DataError for unknown names, a kind that makes no sense, or size < 32.
+    the look) is the scale of the texture. DataError for unknown names, a defect type that makes no sense, or size < 32.
     """
     check(surface, defect, size)
     tag = zlib.crc32(surface.encode())
@@ -107,11 +107,11 @@ def make(
 
 
 def make_random(seed: int, *, size: int = 256, sound_share: float = 0.2) -> Piece:
-    """Make a piece of a random surface, kind, look, zoom and greyness; a `sound_share` of them without a defect."""
+    """Make a piece of a random surface, defect type, look, zoom, greyness; a `sound_share` of them without a defect."""
     rng = np.random.default_rng([7, abs(seed)])
     surface = str(SURFACES[int(rng.integers(len(SURFACES)))])
-    kinds = defects_of(surface)
-    defect = None if rng.random() < sound_share else kinds[int(rng.integers(len(kinds)))]
+    defects = defects_of(surface)
+    defect = None if rng.random() < sound_share else defects[int(rng.integers(len(defects)))]
     zoom = float(np.exp(rng.uniform(math.log(0.6), math.log(1.9))))
     grey = bool(rng.random() < 0.5)
     return make(surface, defect, seed=int(rng.integers(2**31)), size=size, grey=grey, zoom=zoom)

@@ -138,8 +138,8 @@ def adapted_text(encoder: TextEncoder, rank: int, name: str = "shared") -> tuple
     """
     models, changes = [], nn.ModuleDict()
     for (part, _, _), model in zip(encoder.parts, encoder.models, strict=True):
-        twin, own = adapted_words(model, rank, name)
-        models.append(twin)
+        adapted, own = adapted_words(model, rank, name)
+        models.append(adapted)
         first = part == encoder.parts[0][0]
         changes.update({layer if first else f"{part}_{layer}": change for layer, change in own.items()})
     return encoder.with_models(models), changes
@@ -154,11 +154,11 @@ def adapted_words(encoder: Any, rank: int, name: str = "shared") -> tuple[Any, n
         name: What the adapter is called on disk.
     """
     shared = {id(tensor): tensor for tensor in (*encoder.parameters(), *encoder.buffers())}
-    twin = copy.deepcopy(encoder, memo=shared)
+    adapted = copy.deepcopy(encoder, memo=shared)
     changes = nn.ModuleDict()
-    for path, module in list(twin.named_modules()):
+    for path, module in list(adapted.named_modules()):
         parent, _, leaf = path.rpartition(".")
         if leaf in _TEXT_LAYERS and isinstance(module, nn.Linear):
             changes[path.replace(".", "_")] = change = LowRank(module.in_features, module.out_features, rank, [name])
-            setattr(twin.get_submodule(parent), leaf, AdaptedLinear(module, change))
-    return twin, changes
+            setattr(adapted.get_submodule(parent), leaf, AdaptedLinear(module, change))
+    return adapted, changes
