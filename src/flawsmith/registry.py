@@ -27,6 +27,8 @@ class Entry:
     """"module:object"."""
     summary: str
     """One line for `flawsmith list`."""
+    pixels: bool = False
+    """A generator that is made of pixels alone: it needs no backbone and trains nothing."""
 
 
 _OURS: dict[str, dict[str, Entry]] = {
@@ -38,6 +40,7 @@ _OURS: dict[str, dict[str, Entry]] = {
         "crop_paste": Entry(
             "flawsmith.generators.crop_paste:CropPaste",
             "a real shot re-posed and pasted, with or without Poisson blending",
+            pixels=True,
         ),
         "dual_branch": Entry(
             "flawsmith.generators.dual_branch:DualBranch",
@@ -51,7 +54,9 @@ _OURS: dict[str, dict[str, Entry]] = {
             "flawsmith.generators.hybrid:Hybrid",
             "cross_modal says what, controlnet_inpaint says where, on one backbone",
         ),
-        "perlin": Entry("flawsmith.generators.perlin:Perlin", "DRAEM's noise masks filled with foreign texture"),
+        "perlin": Entry(
+            "flawsmith.generators.perlin:Perlin", "DRAEM's noise masks filled with foreign texture", pixels=True
+        ),
     },
     "filters": {
         "realism": Entry(

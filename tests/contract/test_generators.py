@@ -34,6 +34,11 @@ def test_every_backbone_kind(kl: bool, inpaints: bool, target: str, make_backbon
             GENERATOR_CHECKS["loss_is_per_sample"](plugin, backbone)
 
 
+@pytest.mark.parametrize("name", GENERATORS)
+def test_the_estimate_knows_what_needs_no_backbone(name: str) -> None:
+    assert registry.entries("generators")[name].pixels is not registry.get("generators", name).needs_backbone
+
+
 @pytest.mark.parametrize("name", [name for name in GENERATORS if registry.get("generators", name).needs_backbone])
 def test_stable_diffusion_xl(name: str, sdxl: Any) -> None:
     """Another family, read from its folder: two text encoders, added conditions, several transformer layers a block."""

@@ -183,6 +183,24 @@ def nothing_is_done(folder: Path) -> None:
     assert files_of(folder) == before
 
 
+@pytest.mark.parametrize("part", ["provenance.jsonl", "*/train/good/*", "*/ground_truth/*/*"])
+def test_an_export_that_lost_a_file_is_made_again(part: str, finished: tuple[Run, Counts], tmp_path: Path) -> None:
+    folder = copied(finished[0], tmp_path)
+    before = {name: content for name, (_, content) in files_of(folder / "export").items()}
+    next((folder / "export/mvtec").glob(part)).unlink()
+    fs.export(Run.open(folder))
+    after = {name: content for name, (_, content) in files_of(folder / "export").items()}
+    assert after.keys() == before.keys()
+    assert all(after[name] == before[name] for name in after if name.endswith(".png"))
+
+
+def test_an_export_with_more_beside_it_stays(finished: tuple[Run, Counts], tmp_path: Path) -> None:
+    folder = copied(finished[0], tmp_path)
+    (folder / "export/mvtec/results").mkdir()
+    (folder / "export/mvtec/results/model.ckpt").write_bytes(b"trained for a week")
+    nothing_is_done(folder)
+
+
 @pytest.mark.parametrize("section", SECTIONS)
 def test_a_setting_that_comes_later_undoes_nothing(
     section: str, finished: tuple[Run, Counts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

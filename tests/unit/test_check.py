@@ -327,6 +327,16 @@ def test_the_estimate_counts_samples(tmp_path: Path, count, samples):
     assert sum(cost.wanted(config, {("nut", "dent"): 2, ("nut", "scratch"): 6}).values()) == 100
 
 
+@pytest.mark.parametrize("name", ["crop_paste", "perlin"])
+def test_the_estimate_of_what_works_on_pixels(tmp_path: Path, name: str):
+    make(tmp_path)
+    tree = {"data": {"root": tmp_path, "shots": 3}, "generator": {"name": name}, "generate": {"count": 500}}
+    found = check(validate(Config, tree))
+    assert found.estimate["training"] == "none"
+    assert found.estimate["generating"] == f"about 2 min ({name} works on pixels)"
+    assert not any("the run takes" in warning for warning in found.warnings)
+
+
 def test_the_estimate_counts_what_the_gate_and_transfers_ask_for(tmp_path: Path):
     make(tmp_path)
     for index in range(4):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flawsmith import registry
@@ -36,13 +36,22 @@ def export(run: Run) -> None:
     examples = exported(run)
     content = digest([(one.id, one.product, one.defect, one.split) for one in examples])
     inputs = Inputs.of(run.config, "export", data=run.data_hash(), samples=run.samples_hash(), examples=content)
-    with stage(run, "export", inputs, outputs=[run.path("export", name) for name in exporters]) as work:
+    folders = {name: run.path("export", name) for name in exporters}
+    before: Mapping[str, int] = run.record("export").get("files") or {}
+    # Fewer, not other: a tool that writes its results beside the pictures takes none away.
+    whole = all(number >= before.get(name, 0) for name, number in _files(folders).items())
+    with stage(run, "export", inputs, outputs=folders.values(), there=whole) as work:
         if work.done:
             return
-        counts = {name: write(exporter, examples, run.path("export", name)) for name, exporter in exporters.items()}
-        work.facts["counts"] = counts
+        counts = {name: write(exporter, examples, folders[name]) for name, exporter in exporters.items()}
+        work.facts |= {"counts": counts, "files": _files(folders)}
         written = (f"{name}: {sum(count.values())} pictures" for name, count in counts.items())
         work.what = ", ".join(written) or "no format asked for"
+
+
+def _files(folders: Mapping[str, Path]) -> dict[str, int]:
+    """Return how many files each export holds, to see whether somebody removed one."""
+    return {name: sum(path.is_file() for path in folder.rglob("*")) for name, folder in folders.items()}
 
 
 def load_exporter(config: Config, name: str) -> Exporter:
@@ -64,6 +73,8 @@ def write(exporter: Exporter, examples: Sequence[Example], folder: Path) -> dict
     """
     part, old = (folder.with_name(f".{folder.name}.{ending}.part") for ending in ("new", "old"))
     try:
+        if old.exists() and not folder.exists():  # a kill between the two renames below
+            old.rename(folder)
         for leftover in (part, old):
             shutil.rmtree(leftover, ignore_errors=True)
         part.mkdir(parents=True)

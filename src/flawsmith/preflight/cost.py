@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from flawsmith import registry
 from flawsmith.config import Config
 from flawsmith.synthesis.counts import wanted
 
@@ -46,6 +47,10 @@ RATES = {
 }
 PROBE_SECONDS = {"processor": 60.0, PLAIN: 95.0, "GPU": 10.0}
 """A training of the default detector at 384 px with its share of the features, on two cores; the GPU's is a guess."""
+PIXELS_SECONDS = 0.06
+"""A sample of `crop_paste` or `perlin`, with its files written: 18 took 1.0 s on two cores."""
+PIXELS_MEMORY = 0.6
+"""GB of a process that has loaded everything and no network."""
 CPUINFO = Path("/proc/cpuinfo")
 PNG_SHARE = 0.6  # photographs of parts as PNG over their raw bytes; magnetic-tile 0.5, mvtec screw 0.4 to 0.6
 
@@ -80,21 +85,31 @@ def estimate(
     passes = config.generate.steps * (2 if config.generate.guidance > 1 else 1)
     painted = samples * (1 + config.generate.controls)
     draw = painted * windows * passes * rate.draw * area
+    training = f"{_time(train)} ({_count(models, 'model')}, {config.train.steps} steps of {config.train.batch})"
+    generating = f"{_time(draw)} ({config.generate.steps} steps, guidance {config.generate.guidance:g})"
+    network = rate.memory * max(0.4, config.train.batch / 16 * area)
+    saved = models * rate.weights * 1e6
+    by = f"{size} px windows, {config.backbone.source} backbone"
+    plugin = registry.entries("generators").get(config.generator.name)  # None: `check` has said that nobody knows it
+    if plugin and plugin.pixels:
+        train, draw, network, saved = 0.0, painted * PIXELS_SECONDS, PIXELS_MEMORY, 0.0
+        training, generating = "none", f"{_time(draw)} ({config.generator.name} works on pixels)"
+        by = f"{size} px windows, no backbone"
     trainings = products * config.prove.seeds * _arms(config) if config.prove.enabled else 0
     proof = trainings * PROBE_SECONDS[machine] * config.prove.budget * ((config.prove.size or 384) / 384) ** 2
-    memory = rate.memory * max(0.4, config.train.batch / 16 * area) + 12 * picture_bytes / 1e9
-    disk = (samples + painted) * picture_bytes * PNG_SHARE + models * rate.weights * 1e6
+    memory = network + 12 * picture_bytes / 1e9
+    disk = (samples + painted) * picture_bytes * PNG_SHARE + saved
     disk += max(0, len(config.export.formats) - 1) * samples * picture_bytes * PNG_SHARE
     free = shutil.disk_usage(Path.cwd()).free
     table = {
         "samples": f"{samples} ({windows:.1f} windows each)"
         + (f"; what the gate rejects is made again in up to {config.screen.rounds} rounds" if screened else ""),
-        "training": f"{_time(train)} ({_count(models, 'model')}, {config.train.steps} steps of {config.train.batch})",
-        "generating": f"{_time(draw)} ({config.generate.steps} steps, guidance {config.generate.guidance:g})",
+        "training": training,
+        "generating": generating,
         "proof": f"{_time(proof)} ({_count(trainings, 'training')} of the probe)" if trainings else "left out",
         "memory": f"about {memory:.1f} GB",
         "disk": f"about {_bytes(disk)}; {_bytes(free)} are free here",
-        "assumes": f"{size} px windows, {config.backbone.source} backbone, one {machine}",
+        "assumes": f"{by}, one {machine}",
     }
     warnings = []
     if disk > free:

@@ -143,12 +143,14 @@ def train(run: Run, data: Dataset | None = None) -> None:
             return
         plugin, settings = generator_class(config), generator_settings(config)
         weights: list[Path] = []
+        learned = 0
         for job in jobs_of(config, data.split):
             folder = run.path("weights", *job.name.split("/"))
             generator = plugin(backbone, settings)
             if generator.trainable() and config.train.steps:
                 size = working_size(config, backbone)
                 losses = _fit(run, generator, job, data.photographs, size, work.stamp)
+                learned = len(losses)
                 write_json(folder / "losses.json", {"steps": len(losses), "losses": losses})
             generator.save(folder)
             weights += [folder / "settings.json", *(folder / f"{name}.safetensors" for name in generator.trainable())]
@@ -157,7 +159,7 @@ def train(run: Run, data: Dataset | None = None) -> None:
         if backbone:
             dtype = str(backbone.dtype)
             work.facts["backbone"] = {"name": backbone.name, "fingerprint": backbone.fingerprint, "dtype": dtype}
-        work.what = f"{config.train.steps} steps"
+        work.what = f"{learned} steps" if learned else "nothing to train"
 
 
 @dataclass(frozen=True, slots=True)
