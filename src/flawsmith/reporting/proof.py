@@ -240,7 +240,7 @@ def _anomaly_row(row: Tree, product: str, maps: Sequence[np.ndarray]) -> Picture
         return None
     outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     marked = cv2.drawContours(image.copy(), outline, -1, _OUTLINE, 1)
-    caption = f"{row['defect']}, {row['id']}: pixel AP in this picture {100 * row['change']:+.1f}"
+    caption = f"{row['defect']}, {row['id']}: pixel AP in this picture {_signed(row['change'])}"
     return PictureRow(caption, (np.asarray(marked), *(_overlaid(image, one) for one in maps)))
 
 
@@ -257,4 +257,8 @@ def _mean(figure: Tree | None) -> str:
 
 
 def _points(row: Tree) -> str:
-    return f"{100 * row['difference']:+.1f} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
+    return f"{_signed(row['difference'])} [{_signed(row['low'])}, {_signed(row['high'])}]"
+
+
+def _signed(share: float) -> str:
+    return f"{round(100 * share, 1) + 0.0:+.1f}"  # + 0.0, so that no -0.0 is left

@@ -69,9 +69,8 @@ def summary(facts: Facts) -> str:
     """Return the report's first paragraph."""
     config, exact = facts.run.config, facts.exact
     defects = number_of(sum(1 for defect in facts.defects if defect.kept), "defect type")
-    products = (
-        f"of {' and '.join(facts.products)}" if len(facts.products) <= 3 else f"on {len(facts.products)} products"
-    )
+    named = " and ".join(filter(None, (", ".join(facts.products[:-1]), *facts.products[-1:])))
+    products = f"of {named}" if len(facts.products) <= 3 else f"on {len(facts.products)} products"
     shots = number_of(len(facts.split.shots), "real defect photograph")
     backbone = f" on the backbone {facts.backbone.name}" if facts.backbone else ""
     kept, rejected, given_up, waiting = (facts.total(name) for name in ("kept", "rejected", "given_up", "open"))
