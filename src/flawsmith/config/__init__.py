@@ -22,6 +22,7 @@ from flawsmith.config.making import (
     Pattern,
     TrainConfig,
     WindowsConfig,
+    nfc,
 )
 from flawsmith.config.settings import (
     Affects,
@@ -59,6 +60,7 @@ __all__ = [
     "commented_toml",
     "differing",
     "load_config",
+    "nfc",
     "parse_overrides",
     "validate",
     "_set",

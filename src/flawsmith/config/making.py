@@ -15,8 +15,9 @@ from pydantic import Field, field_validator
 from flawsmith.config.settings import Affects, Settings, warn_renamed
 
 
-def _composed(name: Any) -> Any:
-    return unicodedata.normalize("NFC", name) if isinstance(name, str) else name
+def nfc(name: str) -> str:
+    """Return a name in Unicode's composed form, in which names are compared; macOS writes the decomposed one."""
+    return unicodedata.normalize("NFC", name)
 
 
 class Pattern(Settings):
@@ -189,7 +190,9 @@ class GenerateConfig(Settings):
     @classmethod
     def _defects_in_composed_form(cls, value: Any) -> Any:
         # As the layouts give them: a name that was copied from a folder on macOS is in decomposed Unicode.
-        return {_composed(key): item for key, item in value.items()} if isinstance(value, dict) else value
+        if not isinstance(value, dict):
+            return value
+        return {nfc(key) if isinstance(key, str) else key: item for key, item in value.items()}
 
     @field_validator("transfer", mode="before")
     @classmethod
@@ -207,4 +210,4 @@ class GenerateConfig(Settings):
         for item in value:
             if missing := {"from", "defect"} - item.keys():
                 raise ValueError(f'{" and ".join(sorted(missing))} missing; write {{from = "...", defect = "..."}}')
-        return [{key: _composed(name) for key, name in item.items()} for item in value]
+        return [{key: nfc(name) if isinstance(name, str) else name for key, name in item.items()} for item in value]

@@ -19,13 +19,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from flawsmith.config import DataConfig
+from flawsmith.config import DataConfig, nfc
 from flawsmith.data.patterns import (
     excluded,
     exclusions,
     folders_in,
     matches,
-    nfc,
     pictures_below,
     pictures_in,
     same_named,

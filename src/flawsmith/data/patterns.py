@@ -10,24 +10,18 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 
-from flawsmith.config import DataConfig, Pattern
+from flawsmith.config import DataConfig, Pattern, nfc
 from flawsmith.data.images import SUFFIXES
 from flawsmith.errors import ConfigError, DataError, nearest
 
 FIELDS = ("product", "defect", "stem", "split")
 """The names that may stand in braces in a template."""
 _WILD = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-
-
-def nfc(name: str) -> str:
-    """Return a name in Unicode's composed form, in which names are compared."""
-    return unicodedata.normalize("NFC", name)
 
 
 def excluded(data: DataConfig, path: Path) -> bool:

@@ -73,8 +73,7 @@ def write(exporter: Exporter, examples: Sequence[Example], folder: Path) -> dict
     """
     part, old = (folder.with_name(f".{folder.name}.{ending}.part") for ending in ("new", "old"))
     try:
-        if old.exists() and not folder.exists():  # a kill between the two renames below
-            old.rename(folder)
+        _put_back(old, folder)  # a kill came between the two renames below
         for leftover in (part, old):
             shutil.rmtree(leftover, ignore_errors=True)
         part.mkdir(parents=True)
@@ -89,10 +88,15 @@ def write(exporter: Exporter, examples: Sequence[Example], folder: Path) -> dict
             f"{folder}: the export cannot be written ({error.strerror}); nothing was changed there"
         ) from None
     finally:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
+        _put_back(old, folder)
         shutil.rmtree(part, ignore_errors=True)
     return counts
+
+
+def _put_back(old: Path, folder: Path) -> None:
+    """Give the old export its name again where no new one took it."""
+    if old.exists() and not folder.exists():
+        old.rename(folder)
 
 
 def exported(run: Run) -> list[Example]:

@@ -29,7 +29,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from anyascii import anyascii
 
-from flawsmith.config import Settings
+from flawsmith.config import Settings, nfc
 from flawsmith.data import images
 from flawsmith.errors import DataError, RunError
 from flawsmith.files import digest, write_lines
@@ -85,7 +85,7 @@ def safe_name(name: str, taken: Iterable[str] = ()) -> str:
     'Crack-2'
     """
     latin = "" if _other_script(name) else _plain(unicodedata.normalize("NFKD", name))
-    plain = latin or _plain(anyascii(unicodedata.normalize("NFC", name))) or "unnamed"
+    plain = latin or _plain(anyascii(nfc(name))) or "unnamed"
     if plain.lower().split(".")[0] in _RESERVED:
         plain += "_"
     used = {other.lower() for other in taken}  # some file systems do not tell upper case from lower
@@ -108,7 +108,7 @@ def folder_names(names: Iterable[str], reserved: Iterable[str]) -> dict[str, str
     others = {name: safe_name(name) for name in sorted(names) if name not in made}
     alike = Counter(plain.lower() for plain in (*others.values(), *made.values(), *reserved))
     for name, plain in others.items():
-        ending = f"-{digest(unicodedata.normalize('NFC', name))[:4]}" if alike[plain.lower()] > 1 else ""
+        ending = f"-{digest(nfc(name))[:4]}" if alike[plain.lower()] > 1 else ""
         made[name] = safe_name(plain + ending, [*made.values(), *reserved])
     return made
 
@@ -125,7 +125,7 @@ def _other_script(name: str) -> bool:
         letter.isalnum()
         and not unicodedata.normalize("NFKD", letter).encode("ascii", "ignore")
         and "LATIN" not in unicodedata.name(letter, "")
-        for letter in unicodedata.normalize("NFC", name)
+        for letter in nfc(name)
     )
 
 

@@ -53,38 +53,38 @@ class FeatureCache(Extractor):
         self._dtype = torch.float16 if half else torch.float32
         self._rows: OrderedDict[str, Row] = OrderedDict()
         self._bytes = 0
-        self._places: set[Path] = set()
+        self._folders: set[Path] = set()
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        found = self._each("maps", image, self.inner.maps)
-        assert found is not None
-        return found
+        features = self._each("maps", image, self.inner.maps)
+        assert features is not None
+        return features
 
     def vector(self, image: Tensor) -> Tensor:
-        found = self._each("vector", image, lambda one: [self.inner.vector(one)])
-        assert found is not None
-        return found[0]
+        features = self._each("vector", image, lambda one: [self.inner.vector(one)])
+        assert features is not None
+        return features[0]
 
     def perceptual_of(self, maps: list[Tensor]) -> list[Tensor]:
-        places = range(len(maps[0]) if maps else 0)
-        rows = [self.inner.perceptual_of([depth[place : place + 1] for depth in maps]) for place in places]
+        pictures = range(len(maps[0]) if maps else 0)
+        rows = [self.inner.perceptual_of([depth[index : index + 1] for depth in maps]) for index in pictures]
         return [torch.cat(part) for part in zip(*rows, strict=True)]
 
     def probabilities(self, image: Tensor) -> Tensor | None:
         def work(one: Tensor) -> list[Tensor] | None:
-            told = self.inner.probabilities(one)
-            return None if told is None else [told]
+            shares = self.inner.probabilities(one)
+            return None if shares is None else [shares]
 
-        found = self._each("probabilities", image, work)
-        return None if found is None else found[0]
+        features = self._each("probabilities", image, work)
+        return None if features is None else features[0]
 
     def forget(self) -> None:
         """Remove from the folder whatever is kept there of pictures as large as those that this object was asked about.
 
         For a stage whose pictures no other stage sees: a proof's are many and large.
         """
-        for place in self._places:
-            shutil.rmtree(place, ignore_errors=True)
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _each(self, method: str, image: Tensor, work: Callable[[Tensor], list[Tensor] | None]) -> list[Tensor] | None:
         rows = []
@@ -116,7 +116,7 @@ class FeatureCache(Extractor):
             return self._rows[key]
         if self._folder is None:
             return None
-        self._places.add((self._folder / key).parent)
+        self._folders.add((self._folder / key).parent)
         try:
             with np.load(BytesIO((self._folder / key).read_bytes())) as stored:
                 return [stored[name] for name in stored.files]

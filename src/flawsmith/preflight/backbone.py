@@ -33,27 +33,27 @@ def look_over(source: str, *, offline: bool) -> None:
     Raises:
         BackboneError: says what stands there, and what to write.
     """
-    place = Path(source)
-    if source == "builtin" or (not place.exists() and not offline):
+    path = Path(source)
+    if source == "builtin" or (not path.exists() and not offline):
         return
-    if place.is_file():
+    if path.is_file():
         raise BackboneError(
-            f"backbone.source: {source} is a file{_kind_of(place)}; a backbone is a diffusers folder: make one with "
-            f'diffusers\' StableDiffusionPipeline.from_single_file("{place.name}").save_pretrained("FOLDER")'
+            f"backbone.source: {source} is a file{_kind_of(path)}; a backbone is a diffusers folder: make one with "
+            f'diffusers\' StableDiffusionPipeline.from_single_file("{path.name}").save_pretrained("FOLDER")'
         )
-    if not place.is_dir():
+    if not path.is_dir():
         raise BackboneError(
             f"backbone.source: {source!r}: no such folder, and asking a hub is off; "
             'name a diffusers folder, "builtin", or set backbone.offline = false'
         )
-    if inner := _inside(place):
+    if inner := _inside(path):
         raise BackboneError(f"backbone.source: {source} is the folder above; write {_listed(inner)}")
-    missing = [part for part in _parts_of(place) if not (place / part).is_dir()]
+    missing = [part for part in _parts_of(path) if not (path / part).is_dir()]
     if missing:
         raise BackboneError(f"backbone.source: {source} is no whole diffusers folder; {', '.join(missing)} is missing")
-    for part in _parts_of(place):
+    for part in _parts_of(path):
         if part in _WEIGHTS:
-            _require_weights(place / part)
+            _require_weights(path / part)
 
 
 def _require_weights(part: Path) -> None:

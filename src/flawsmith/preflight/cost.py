@@ -81,20 +81,20 @@ def estimate(
     samples = sum(wanted(config, {**dict.fromkeys(transferred, 0), **have}).values())
     screened = config.screen.enabled
     samples = math.ceil(samples * config.screen.times) if screened else samples
-    train = models * config.train.steps * config.train.batch * rate.train * area
-    passes = config.generate.steps * (2 if config.generate.guidance > 1 else 1)
     painted = samples * (1 + config.generate.controls)
-    draw = painted * windows * passes * rate.draw * area
-    training = f"{_time(train)} ({_count(models, 'model')}, {config.train.steps} steps of {config.train.batch})"
-    generating = f"{_time(draw)} ({config.generate.steps} steps, guidance {config.generate.guidance:g})"
-    network = rate.memory * max(0.4, config.train.batch / 16 * area)
-    saved = models * rate.weights * 1e6
-    by = f"{size} px windows, {config.backbone.source} backbone"
     plugin = registry.entries("generators").get(config.generator.name)  # None: `check` has said that nobody knows it
     if plugin and plugin.pixels:
         train, draw, network, saved = 0.0, painted * PIXELS_SECONDS, PIXELS_MEMORY, 0.0
         training, generating = "none", f"{_time(draw)} ({config.generator.name} works on pixels)"
-        by = f"{size} px windows, no backbone"
+        by = "no backbone"
+    else:
+        train = models * config.train.steps * config.train.batch * rate.train * area
+        passes = config.generate.steps * (2 if config.generate.guidance > 1 else 1)
+        draw = painted * windows * passes * rate.draw * area
+        network, saved = rate.memory * max(0.4, config.train.batch / 16 * area), models * rate.weights * 1e6
+        training = f"{_time(train)} ({_count(models, 'model')}, {config.train.steps} steps of {config.train.batch})"
+        generating = f"{_time(draw)} ({config.generate.steps} steps, guidance {config.generate.guidance:g})"
+        by = f"{config.backbone.source} backbone"
     trainings = products * config.prove.seeds * _arms(config) if config.prove.enabled else 0
     proof = trainings * PROBE_SECONDS[machine] * config.prove.budget * ((config.prove.size or 384) / 384) ** 2
     memory = network + 12 * picture_bytes / 1e9
@@ -109,7 +109,7 @@ def estimate(
         "proof": f"{_time(proof)} ({_count(trainings, 'training')} of the probe)" if trainings else "left out",
         "memory": f"about {memory:.1f} GB",
         "disk": f"about {_bytes(disk)}; {_bytes(free)} are free here",
-        "assumes": f"{by}, one {machine}",
+        "assumes": f"{size} px windows, {by}, one {machine}",
     }
     warnings = []
     if disk > free:

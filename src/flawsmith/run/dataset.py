@@ -64,7 +64,7 @@ def open_dataset(run: Run) -> Dataset:
     known = {row["id"]: row for name in (*_GROUPS, _DUPLICATES) for row in before.get(name, [])}
     rows = {name: [_row(example, known.get(example.id)) for example in getattr(made, name)] for name in _GROUPS}
     scanned = _stamp(rows)
-    unchanged = before.get("scanned", before.get("hash")) == scanned
+    unchanged = before.get("scanned") == scanned
     if not unchanged and (broken := _unusable(made)):
         raise DataError(_listed("1 picture cannot be used", f"{len(broken)} pictures cannot be used", broken))
     copies = [row["id"] for row in before.get(_DUPLICATES, [])] if unchanged else duplicates(made)
@@ -130,9 +130,9 @@ def _unusable(made: Split) -> list[str]:
     """Return a sentence for each picture that would stop a later stage, or spoil what is proven on it."""
     examples = [example for name in _GROUPS for example in getattr(made, name)]
     wrong = []
-    for example, seen in zip(examples, fingerprints_of([example.image for example in examples]), strict=True):
-        if seen.problem:
-            wrong.append(f"{example.image}: {seen.problem}")
+    for example, fingerprint in zip(examples, fingerprints_of([example.image for example in examples]), strict=True):
+        if fingerprint.problem:
+            wrong.append(f"{example.image}: {fingerprint.problem}")
         elif min(shape := images.describe(example.image).shape) < LEAST_SIDE:
             size = f"{shape[1]} x {shape[0]}"
             wrong.append(

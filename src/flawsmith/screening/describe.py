@@ -105,16 +105,16 @@ class Describer:
         if not shown.mask.any():
             raise DataError(f"{shown.name}: its mask is empty; draw the damage, or take the picture out")
         changed = self.change(shown) if shown.below is not None else np.zeros_like(shown.mask)
-        seen = shown.mask | changed
+        region = shown.mask | changed
         span = images.range_of(shown.image if shown.below is None else shown.below)
         model = images.to_model(shown.image, span)
         beneath_model = None if shown.below is None else images.to_model(shown.below, span)
-        cut, square = feature_window(model, seen, beneath_model), square_round(seen)
+        cut, square = feature_window(model, region, beneath_model), square_round(region)
         label, fitted = (scaled_mask(part[square], (SIDE, SIDE)) for part in (shown.mask, changed))
         image, below = cut.image, cut.below
         if below is None and shown.stand_ins:
             others = [images.to_model(normal, span) for normal in shown.stand_ins]
-            below = _filled(image, label, [feature_window(other, seen).image for other in others])
+            below = _filled(image, label, [feature_window(other, region).image for other in others])
         pair = image_tensor([image] if below is None else [image, below])
         depths = [[F.normalize(depth, dim=1) for depth in self.extractor.maps(one[None])] for one in pair]
         windows = [self.extractor.vector(one[None])[0] for one in pair]

@@ -168,8 +168,8 @@ def _orientation(exif: bytes) -> int:
     if start + 2 > len(block):
         return 1
     (count,) = struct.unpack_from(order + "H", block, start)
-    for place in range(start + 2, min(start + 2 + 12 * count, len(block) - 11), 12):
-        tag, field_type, _, value = struct.unpack_from(order + "HHIH", block, place)
+    for offset in range(start + 2, min(start + 2 + 12 * count, len(block) - 11), 12):
+        tag, field_type, _, value = struct.unpack_from(order + "HHIH", block, offset)
         if tag == 274 and field_type == 3:
             return value if 1 <= value <= 8 else 1
     return 1
@@ -192,11 +192,11 @@ def _bmp_storage(head: bytes, alpha: str) -> Storage:
 
 def _webp_storage(head: bytes, stream: BinaryIO, alpha: str) -> Storage:
     """Walk over the parts of the RIFF file, and into the first frame of an animation, to the first coded pixels."""
-    place, name = 12, head[12:16]
+    offset, name = 12, head[12:16]
     while name not in (b"VP8 ", b"VP8L"):
-        stream.seek(place)
+        stream.seek(offset)
         name, length = struct.unpack("<4sI", stream.read(8))
-        place += 24 if name == b"ANMF" else 8 + length + length % 2
+        offset += 24 if name == b"ANMF" else 8 + length + length % 2
     return Storage("WebP", {b"VP8 ": "VP8 (lossy)", b"VP8L": "VP8L (lossless)"}[name], 8, alpha=alpha)
 
 
@@ -224,19 +224,19 @@ def _png_header(stream: BinaryIO) -> tuple[int, int, int, str, int, int]:
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    place = 8
-    while place + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, place)
-        end = place + 12 + length
+    offset = 8
+    while offset + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, offset)
+        end = offset + 12 + length
         if end > len(data):
             break
-        name = data[place + 4 : place + 8]
-        if struct.unpack_from(">I", data, end - 4)[0] != zlib.crc32(data[place + 4 : end - 4]):
+        name = data[offset + 4 : offset + 8]
+        if struct.unpack_from(">I", data, end - 4)[0] != zlib.crc32(data[offset + 4 : end - 4]):
             raise Unreadable(f"its {name!r} part is damaged (checksum); copy it again from its source")
-        yield name, data[place:end]
+        yield name, data[offset:end]
         if name == b"IEND":
             return
-        place = end
+        offset = end
     raise Unreadable("the PNG file ends too early; copy it again from its source")
 
 

@@ -174,8 +174,8 @@ def _assemble(page: Any, data: bytes) -> np.ndarray:
     dtype = np.dtype(np.float32 if page.bitspersample == 32 else np.uint16 if page.bitspersample == 16 else np.uint8)
     pixels = np.empty((height, width, samples), dtype)
     for number in range(count):
-        plane, place = divmod(number, across * down)
-        top, left = place // across * high, place % across * wide
+        plane, block_number = divmod(number, across * down)
+        top, left = block_number // across * high, block_number % across * wide
         rows = high if page.is_tiled else min(high, height - top)
         start, length = page.dataoffsets[number], page.databytecounts[number]
         block = _block(page, data[start : start + length], rows, wide, samples // planes)

@@ -46,15 +46,15 @@ class LpipsExtractor(Extractor):
     @torch.inference_mode()
     def maps(self, image: Tensor) -> list[Tensor]:
         x = (image - self.get_buffer("shift")) / self.get_buffer("scale")
-        found = []
+        depths = []
         for depth, group in enumerate(_CONVS):
             if depth:
                 x = F.max_pool2d(x, 2)
             for number in group:
                 weight, bias = (self.get_buffer(f"features_{number}_{part}") for part in ("weight", "bias"))
                 x = F.relu(F.conv2d(x, weight, bias, padding=1))
-            found.append(x)
-        return found
+            depths.append(x)
+        return depths
 
     @torch.inference_mode()
     def vector(self, image: Tensor) -> Tensor:
@@ -62,8 +62,8 @@ class LpipsExtractor(Extractor):
 
     @torch.inference_mode()
     def perceptual_of(self, maps: list[Tensor]) -> list[Tensor]:
-        found = []
+        weighted = []
         for depth, x in enumerate(maps):
             unit = x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10)
-            found.append(unit * self.get_buffer(f"lin{depth}_model_1_weight").clamp_min(0).sqrt())
-        return found
+            weighted.append(unit * self.get_buffer(f"lin{depth}_model_1_weight").clamp_min(0).sqrt())
+        return weighted
