@@ -190,7 +190,7 @@ def autoencoder(back: Backbone, args: argparse.Namespace, extractor: Any) -> dic
         views, masks = [], []
         for example in [e for e in (*split.shots, *split.test_defects) if e.mask][: args.count]:
             native = images.read(example.image)
-            mask = images.read_mask(example.mask, native.shape)  # type: ignore[arg-type]
+            mask = images.read_label(example, native.shape)
             ys, xs = np.nonzero(mask)
             if not len(ys):
                 continue
@@ -355,7 +355,7 @@ def adapt(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str,
                 train(run)
                 generate(run)
                 made = [
-                    Example(sample.image, run.path(sample.image), "", sample.defect, run.path(sample.mask))
+                    Example(sample.image, run.path(sample.image), "", sample.defect, (run.path(sample.mask),))
                     for sample in run.kept()
                 ]
                 row: dict[str, Any] = {"made": len(made)}

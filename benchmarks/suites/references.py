@@ -187,7 +187,7 @@ class Judges:
 def painted(lines: Sequence[PlanLine], paths: Sequence[Path]) -> list[Example]:
     """Return the pictures that came to be, as examples of the defect type that was asked for."""
     return [
-        Example(path.name, path, line.product, line.defect, path.with_suffix(".mask.png"))
+        Example(path.name, path, line.product, line.defect, (path.with_suffix(".mask.png"),))
         for line, path in zip(lines, paths, strict=True)
         if path.is_file()
     ]
@@ -377,7 +377,7 @@ def transfer(args: argparse.Namespace, extractor: Any) -> dict[str, Any]:
         rows: dict[str, Any] = {"real": len(real)}
         for way, scale in (("reference", 1.0), ("words alone", 0.0)):
             paths = studio.paint(own, args.out / f"transfer-{way.replace(' ', '-')}", scale)
-            made = [Example(p.name, p, "", loan["defect"], p.with_suffix(".mask.png")) for p in paths if p.is_file()]
+            made = [Example(p.name, p, "", loan["defect"], (p.with_suffix(".mask.png"),)) for p in paths if p.is_file()]
             ours = feature_set([window_of(e) for e in made], extractor)
             figures = {}
             for metric in metrics.values():

@@ -162,7 +162,7 @@ def _figures(rows: list[Verdict], right: tuple[str, ...]) -> dict[str, Any]:
 
 def _damaged(example: Example, pictures: Photographs) -> Shown | None:
     native = images.read(example.image)
-    mask = images.read_mask(example.mask, native.shape) if example.mask else None
+    mask = images.read_label(example, native.shape) if example.masks else None
     return Shown(example.id, str(example.defect), native, mask) if mask is not None and mask.any() else None
 
 

@@ -32,5 +32,5 @@ def with_damage(examples: Iterable[Example]) -> list[Example]:
     return [
         example
         for example in examples
-        if example.mask and images.read_mask(example.mask, images.read(example.image).shape).any()
+        if example.masks and images.read_label(example, images.read(example.image).shape).any()
     ]

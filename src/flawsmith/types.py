@@ -40,8 +40,8 @@ class Example:
     """The part or surface, e.g. `screw`."""
     defect: str | None = None
     """The defect type, e.g. `scratch`; None = a normal part."""
-    mask: Path | None = None
-    """The label, of the photograph's size; None for a normal part."""
+    masks: tuple[Path, ...] = ()
+    """The files of its label, each of the photograph's size; their union is the damage. () for a normal part."""
     split: str = ""
     """`train` or `test` where the folder layout says so, else ``."""
 

@@ -46,7 +46,7 @@ class _Copies(Exporter):
             raise DataError("nothing to export")
         rows = []
         for number, example in enumerate(examples):
-            if example.defect is not None and example.mask is None:
+            if example.defect is not None and not example.masks:
                 raise DataError(f"{example.image}: has no mask")
             rows.append([example.product, example.defect])
             self.put(example, folder / self.name(number, example))
@@ -141,14 +141,14 @@ class _Unlabelled(_Copies):
     """Takes damage without a mask."""
 
     def write(self, examples: Sequence[Example], folder: Path, **more: object) -> dict[str, int]:
-        return super().write([Example(e.id, e.image, e.product, None, None, e.split) for e in examples], folder, **more)  # type: ignore[arg-type]
+        return super().write([Example(e.id, e.image, e.product, None, (), e.split) for e in examples], folder, **more)  # type: ignore[arg-type]
 
 
 class _Nameless(_Copies):
     """Refuses, and does not say what."""
 
     def write(self, examples: Sequence[Example], folder: Path, **more: object) -> dict[str, int]:
-        if any(example.defect and not example.mask for example in examples):
+        if any(example.defect and not example.masks for example in examples):
             raise DataError("a mask is missing")
         return super().write(examples, folder, **more)  # type: ignore[arg-type]
 
@@ -250,5 +250,5 @@ def test_example_pictures_are_what_an_export_gets(tmp_path: Path) -> None:
     assert len(examples) == 12 and len({example.id for example in examples}) == 12
     assert Counter(example.split for example in examples) == {"train": 4, "test": 8}
     for example in examples:
-        assert example.image.is_file() and (example.defect is None) == (example.mask is None)
-        assert example.mask is None or example.mask.is_file()
+        assert example.image.is_file() and (example.defect is None) == (not example.masks)
+        assert all(path.is_file() for path in example.masks)

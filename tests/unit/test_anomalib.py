@@ -59,7 +59,7 @@ def test_it_reads_our_export_as_mvtec_ad(tmp_path: Path) -> None:
         image, label = tmp_path / f"{number}.png", tmp_path / f"{number}.mask.png"
         images.write(image, picture)
         images.write_mask(label, mask)
-        examples.append(Example(str(number), image, "bolt", defect, label if defect else None))
+        examples.append(Example(str(number), image, "bolt", defect, (label,) if defect else ()))
     mvtec.write(examples, tmp_path / "export")
     data = MVTecAD(root=tmp_path / "export", category="bolt", train_batch_size=2, eval_batch_size=2, num_workers=0)
     data.setup()

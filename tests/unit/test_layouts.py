@@ -25,7 +25,7 @@ def touch(root: Path, *names: str) -> Path:
 
 
 def rows(examples: list[Example]) -> list[tuple[str, str, str | None, str | None, str]]:
-    return [(e.id, e.product, e.defect, e.mask.name if e.mask else None, e.split) for e in examples]
+    return [(e.id, e.product, e.defect, e.masks[0].name if e.masks else None, e.split) for e in examples]
 
 
 def mvtec(root: Path, product: str = "screw") -> Path:
@@ -375,7 +375,7 @@ def test_wrong_folders_get_a_clear_sentence(tmp_path: Path, name):
 
 def test_find_lets_gaps_pass(tmp_path: Path):
     found = layouts.find(DataConfig(root=_no_masks(tmp_path)))
-    assert sum(e.defect is not None and e.mask is None for e in found) == 5
+    assert sum(e.defect is not None and not e.masks for e in found) == 5
 
 
 def test_the_order_does_not_depend_on_the_file_system(tmp_path: Path, monkeypatch):
@@ -436,7 +436,7 @@ def test_a_preview_beside_photograph_and_mask_can_be_excluded(tmp_path: Path):
 
 def test_an_excluded_mask_leaves_a_gap(tmp_path: Path):
     data = DataConfig(root=mvtec(tmp_path), exclude="**/000_mask.png")
-    assert [example.id for example in layouts.find(data) if example.defect and not example.mask] == [
+    assert [example.id for example in layouts.find(data) if example.defect and not example.masks] == [
         "screw/test/scratch/000.png"
     ]
     assert exclusions(data) == ["data.exclude: 1 picture or mask is left out"]
@@ -482,7 +482,7 @@ def test_decomposed_names_are_the_same_names(tmp_path: Path, folder, labels):
     part, defect = sorted(layouts.scan(data), key=lambda example: example.defect or "")
     assert (part.product, part.defect, part.id) == ("판", None, f"판/train/{nfd('양품')}/1.png")
     assert (defect.defect, defect.id) == (name, f"판/test/{folder}/{nfd('가')}.png")  # ids stay as the disk has them
-    assert defect.mask == tmp_path / f"판/ground_truth/{labels}/가_mask.png" and defect.image.exists()
+    assert defect.masks == (tmp_path / f"판/ground_truth/{labels}/가_mask.png",) and defect.image.exists()
     assert len(layouts.scan(data.model_copy(update={"exclude": ["판/test/기타/*"], "defects": []}))) == 2
 
 
@@ -490,7 +490,7 @@ def test_decomposed_names_in_pairs_visa_and_patterns(tmp_path: Path):
     touch(tmp_path / "p", f"{nfd('정상')}/1.jpg", f"찍힘/{nfd('가')}.jpg", "찍힘/가.png", f"{nfd('찍힘')}/2.jpg")
     touch(tmp_path / "p", f"{nfd('찍힘')}/2_mask.png")
     found = layouts.scan(DataConfig(root=tmp_path / "p", layout="pairs", normal="정상"))
-    assert sorted((e.defect or "", e.mask.name if e.mask else "") for e in found) == [
+    assert sorted((e.defect or "", e.masks[0].name if e.masks else "") for e in found) == [
         ("", ""),
         ("찍힘", "2_mask.png"),
         ("찍힘", "가.png"),
@@ -499,11 +499,11 @@ def test_decomposed_names_in_pairs_visa_and_patterns(tmp_path: Path):
     touch(home, "Data/Masks/Anomaly/가.png")
     (home / "image_anno.csv").write_text("image,label\n초/Data/Images/Anomaly/가.JPG,녹음\n", "utf-8")
     (defect,) = [e for e in layouts.scan(DataConfig(root=tmp_path / "v", layout="visa")) if e.defect]
-    assert (defect.defect, defect.mask) == ("녹음", home / "Data/Masks/Anomaly/가.png")
+    assert (defect.defect, defect.masks) == ("녹음", (home / "Data/Masks/Anomaly/가.png",))
     touch(tmp_path / "t", f"사진/{nfd('찍힘')}/{nfd('가')}.jpg", f"{nfd('라벨')}/찍힘/가.png", "사진/양품/1.jpg")
     templates = [Pattern(image=nfd("사진/{defect}/{stem}.jpg"), mask="라벨/{defect}/{stem}.png")]
     found = layouts.scan(DataConfig(root=tmp_path / "t", layout="pattern", patterns=templates, normal=nfd("양품")))
-    assert [(e.defect, e.mask is not None) for e in found if e.defect] == [("찍힘", True)] and len(found) == 2
+    assert [(e.defect, bool(e.masks)) for e in found if e.defect] == [("찍힘", True)] and len(found) == 2
 
 
 def test_the_order_of_names_does_not_depend_on_their_form():

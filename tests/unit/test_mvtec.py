@@ -33,7 +33,7 @@ def grain(seed: int, shape: tuple[int, ...] = (20, 30), top: int = 256, dtype: t
 
 def normal(folder: Path, name: str, pixels: np.ndarray, split: str = "train", product: str = "screw") -> Example:
     images.write(folder / name, pixels)
-    return Example(f"good/{name}", folder / name, product, None, None, split)
+    return Example(f"good/{name}", folder / name, product, None, (), split)
 
 
 def damaged(folder: Path, name: str, pixels: np.ndarray, defect: str = "dent", product: str = "screw") -> Example:
@@ -41,7 +41,7 @@ def damaged(folder: Path, name: str, pixels: np.ndarray, defect: str = "dent", p
     mask[3:7, 4:9] = True
     images.write(folder / name, pixels)
     images.write_mask(folder / f"{name}.mask.png", mask)
-    return Example(f"made/{name}", folder / name, product, defect, folder / f"{name}.mask.png", "test")
+    return Example(f"made/{name}", folder / name, product, defect, (folder / f"{name}.mask.png",), "test")
 
 
 def exported(examples: list[Example], folder: Path, **settings: object) -> dict[str, int]:
@@ -113,7 +113,7 @@ def test_a_turned_png_and_a_jpeg_are_written_upright(tmp_path: Path) -> None:
     exif[274] = 6
     Image.fromarray(grain(1)).save(tmp_path / "a.png", exif=exif)
     Image.fromarray(grain(2)).save(tmp_path / "b.jpg", exif=exif)
-    examples = [Example(name, tmp_path / name, "p", None, None, "train") for name in ("a.png", "b.jpg")]
+    examples = [Example(name, tmp_path / name, "p", None, (), "train") for name in ("a.png", "b.jpg")]
     exported(examples, tmp_path / "out")
     for number, example in enumerate(examples):
         with Image.open(tmp_path / "out" / "p" / "train" / "good" / f"{number:03d}.png") as picture:
@@ -235,7 +235,7 @@ def test_a_failure_leaves_the_old_export_and_no_rest(tmp_path: Path) -> None:
     good = normal(tmp_path, "0.png", grain(0))
     exported([good], out)
     before = files_below(out)
-    broken = Example("x", tmp_path / "missing.png", "screw", None, None, "train")
+    broken = Example("x", tmp_path / "missing.png", "screw", None, (), "train")
     with pytest.raises(DataError, match="missing.png: there is no such file"):
         exported([good, broken], out)
     assert files_below(out) == before
@@ -264,7 +264,7 @@ def test_refusals_say_what_would_be_right(tmp_path: Path) -> None:
 def row(example: Example) -> dict[str, object]:
     return {
         "id": example.id, "image": str(example.image), "product": example.product, "defect": example.defect,
-        "mask": str(example.mask) if example.mask else None, "split": example.split,
+        "masks": [str(path) for path in example.masks], "split": example.split,
     }  # fmt: skip
 
 

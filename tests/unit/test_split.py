@@ -17,7 +17,7 @@ from flawsmith.types import Example
 
 def named(count: int, defect: str | None, product: str = "nut", split: str = "") -> list[Example]:
     folder = f"{product}/{split}/{defect or 'good'}"
-    return [Example(f"{folder}/{i}.png", Path(f"{i}.png"), product, defect, None, split) for i in range(count)]
+    return [Example(f"{folder}/{i}.png", Path(f"{i}.png"), product, defect, (), split) for i in range(count)]
 
 
 def numbers(examples: tuple[Example, ...]) -> list[int]:
@@ -111,10 +111,10 @@ def surface(seed: int, height: int = 40, width: int = 50) -> np.ndarray:
 
 def picture(root: Path, name: str, pixels: np.ndarray, defect: str | None = None, mask=None) -> Example:
     images.write(root / name, pixels)
-    where = None
+    where: tuple[Path, ...] = ()
     if mask is not None:
-        where = root / f"{Path(name).stem}_m.png"
-        images.write_mask(where, mask)
+        where = (root / f"{Path(name).stem}_m.png",)
+        images.write_mask(where[0], mask)
     return Example(name, root / name, "nut", defect, where)
 
 

@@ -24,7 +24,7 @@ def crack(tmp_path: Path) -> Example:
     mask = np.zeros((40, 60), bool)
     mask[10:20, 30:45] = True
     images.write_mask(tmp_path / "crack_mask.png", mask)
-    return Example("crack.png", tmp_path / "crack.png", "tile", "crack", tmp_path / "crack_mask.png")
+    return Example("crack.png", tmp_path / "crack.png", "tile", "crack", (tmp_path / "crack_mask.png",))
 
 
 def test_a_test_picture_cannot_enter_under_any_name(crack: Example, tmp_path: Path):
@@ -68,7 +68,7 @@ def test_what_does_not_fit_is_said(crack: Example, tmp_path: Path):
     with pytest.raises(DataError, match="its defect type 'crack' is none of chip"):
         TrainingSet(32, ["chip"]).add(crack, "real")
     images.write_mask(tmp_path / "empty.png", np.zeros((40, 60), bool))
-    empty = Example("crack.png", crack.image, "tile", "crack", tmp_path / "empty.png")
+    empty = Example("crack.png", crack.image, "tile", "crack", (tmp_path / "empty.png",))
     with pytest.raises(DataError, match="has no marked damage"):
         TrainingSet(32, ["crack"]).add(empty, "real")
 
@@ -80,7 +80,7 @@ def test_scaling_keeps_the_label_over_the_damage(tmp_path: Path):
     picture[mask] = 220
     images.write(tmp_path / "a.png", picture)
     images.write_mask(tmp_path / "m.png", mask)
-    image, label = read_square(Example("a", tmp_path / "a.png", "x", "hole", tmp_path / "m.png"), 50)
+    image, label = read_square(Example("a", tmp_path / "a.png", "x", "hole", (tmp_path / "m.png",)), 50)
     bright = image[..., 0] > 130
     assert (bright & label).sum() / (bright | label).sum() > 0.95
 

@@ -55,5 +55,5 @@ def square_round(mask: np.ndarray) -> tuple[slice, slice]:
 def window_of(example: Example) -> FeatureWindow:
     """Read a labelled photograph and return the window round its damage; `below` is None."""
     native = images.read(example.image)
-    assert example.mask is not None
-    return feature_window(images.to_model(native), images.read_mask(example.mask, native.shape))
+    assert example.masks
+    return feature_window(images.to_model(native), images.read_label(example, native.shape))

@@ -21,6 +21,7 @@ from flawsmith.data.codecs.coding import SUFFIXES, decode, encode, header
 from flawsmith.data.codecs.table import MAX_PIXELS, Header, Unreadable
 from flawsmith.errors import DataError
 from flawsmith.files import write_bytes
+from flawsmith.types import Example
 
 __all__ = [
     "MAX_PIXELS",
@@ -33,6 +34,7 @@ __all__ = [
     "lossless_suffix",
     "range_of",
     "read",
+    "read_label",
     "read_mask",
     "to_model",
     "write",
@@ -101,6 +103,18 @@ def read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     if wrong:
         raise DataError(f"{path}: {wrong}")
     return mask
+
+
+def read_label(example: Example, shape: tuple[int, ...]) -> np.ndarray:
+    """Read what the masks of a photograph call damaged, together: bool (H,W); all False when it has none.
+
+    Raises:
+        DataError: as `read_mask`.
+    """
+    damage = np.zeros(shape[:2], bool)
+    for path in example.masks:
+        damage |= read_mask(path, shape)
+    return damage
 
 
 def inspect_mask(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray | None, list[str]]:

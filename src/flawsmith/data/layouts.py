@@ -97,7 +97,7 @@ def gaps(examples: list[Example], data: DataConfig) -> list[str]:
         wrong.append(f"{data.root}: no defects found; {_EXPECTED[data.layout]}")
     elif lone := sorted(damaged - normal):
         wrong.append(f"{data.root}: no normal parts of {', '.join(map(repr, lone))}; add some, or set data.products")
-    if bare := [example.id for example in examples if example.defect is not None and example.mask is None]:
+    if bare := [example.id for example in examples if example.defect is not None and not example.masks]:
         shown = ", ".join(bare[:3]) + (", ..." if len(bare) > 3 else "")
         one = "1 defect has" if len(bare) == 1 else f"{len(bare)} defects have"
         wrong.append(f"{data.root}: {one} no mask: {shown}; {_MASKS[data.layout]}")
@@ -137,9 +137,9 @@ def _mvtec(data: DataConfig, root: Path) -> list[Example]:
                 labels = [] if normal else same_named(home / "ground_truth", folder.name)
                 masks = _masks_by_stem(pictures_in(data, *labels), ("_mask",))
                 for image in pictures_in(data, folder):
-                    mask = None if normal else masks.get(nfc(image.stem))
+                    label = () if normal else masks.get(nfc(image.stem), ())
                     defect = None if normal else name
-                    examples.append(Example(_id(image, root), image, product, defect, mask, split))
+                    examples.append(Example(_id(image, root), image, product, defect, label, split))
     _require_known("data.normal", data.normal, names, root)
     return examples
 
@@ -167,8 +167,8 @@ def _visa(data: DataConfig, root: Path) -> list[Example]:
                 listed = nfc(f"{own_names[home]}/{image.relative_to(home).as_posix()}")
                 defect = labels.get(listed, "").split(",")[0].strip().replace("/", "-") or "anomaly"
                 split = splits.get(listed, "")
-                mask = None if normal else masks.get(nfc(image.stem))
-                examples.append(Example(_id(image, root), image, product, None if normal else defect, mask, split))
+                label = () if normal else masks.get(nfc(image.stem), ())
+                examples.append(Example(_id(image, root), image, product, None if normal else defect, label, split))
     return examples
 
 
@@ -191,7 +191,8 @@ def _pairs(data: DataConfig, root: Path) -> list[Example]:
     for name, pictures in folders.items():
         defect = None if name in normals else name[len(prefix) :].lower()
         for photograph, mask in _photographs(data, pictures):
-            examples.append(Example(_id(photograph, root), photograph, product, defect, mask if defect else None))
+            label = (mask,) if defect and mask else ()
+            examples.append(Example(_id(photograph, root), photograph, product, defect, label))
     return examples
 
 
@@ -229,7 +230,7 @@ def _pattern(data: DataConfig, root: Path) -> list[Example]:
                 files[path_id],
                 product,
                 None if normal else defect,
-                None if normal or path_id not in masks else files[masks[path_id]],
+                () if normal or path_id not in masks else (files[masks[path_id]],),
                 split if split in ("train", "test") else "",
             )
             examples.setdefault(path_id, example)  # the first template that fits a picture has it
@@ -280,14 +281,14 @@ def _photographs(data: DataConfig, pictures: Iterable[Path]) -> Iterable[tuple[P
         yield ranked[0], masks[0] if masks else None
 
 
-def _masks_by_stem(files: Iterable[Path], endings: tuple[str, ...]) -> dict[str, Path]:
-    """Map the photograph's stem to its mask; an exact name wins over one with an ending, .png over the rest."""
-    masks: dict[str, Path] = {}
+def _masks_by_stem(files: Iterable[Path], endings: tuple[str, ...]) -> dict[str, tuple[Path, ...]]:
+    """Map the photograph's stem to its masks; an exact name wins over one with an ending, .png over the rest."""
+    masks: dict[str, tuple[Path, ...]] = {}
     files = sorted(files, key=lambda path: path.suffix.lower() != ".png")
     for ending in ("", *endings):
         for path in files:
             if path.stem.lower().endswith(ending):
-                masks.setdefault(nfc(path.stem[: len(path.stem) - len(ending)]), path)
+                masks.setdefault(nfc(path.stem[: len(path.stem) - len(ending)]), (path,))
     return masks
 
 

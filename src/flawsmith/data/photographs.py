@@ -70,9 +70,9 @@ class Photographs:
 
     def _read(self, example: Example) -> Photograph:
         native = images.read(example.image)
-        mask = images.read_mask(example.mask, native.shape) if example.mask is not None else None
+        mask = images.read_label(example, native.shape) if example.masks else None
         if mask is not None and not mask.any():
-            raise DataError(f"{example.mask}: the mask is empty; mark the damage, or take the pair out of the set")
+            raise DataError(f"{example.masks[0]}: the mask is empty; mark the damage, or take the pair out of the set")
         return Photograph(native, images.range_of(native), mask)
 
     def _part(self, example: Example) -> np.ndarray:

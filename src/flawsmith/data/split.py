@@ -306,10 +306,10 @@ def _overlap(left: Example, right: Example, masks: dict[str, np.ndarray | None])
 
 
 def _small_mask(example: Example) -> np.ndarray | None:
-    if example.mask is None:
+    if not example.masks:
         return None
     try:
-        mask = images.read_mask(example.mask, images.describe(example.image).shape)
+        mask = images.read_label(example, images.describe(example.image).shape)
     except DataError:
         return None
     small = cv2.resize(mask.astype(np.float32), (32, 32), interpolation=cv2.INTER_AREA)

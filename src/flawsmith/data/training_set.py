@@ -53,7 +53,7 @@ class TrainingSet:
         self.size = size
         self.defects = tuple(defects)
         self._forbidden = frozenset(forbidden)
-        self._read: dict[tuple[Path, Path | None, Origin, Path | None], TrainingPicture] = {}
+        self._read: dict[tuple[Path, tuple[Path, ...], Origin, Path | None], TrainingPicture] = {}
         self.pictures: list[TrainingPicture] = []
 
     def __len__(self) -> int:
@@ -65,7 +65,7 @@ class TrainingSet:
         Raises:
             DataError: it is a test picture, of an unknown defect type, damaged without a mask, or cannot be read.
         """
-        key = example.image, example.mask, origin, painted
+        key = example.image, example.masks, origin, painted
         if key not in self._read:
             self._read[key] = self._picture(example, origin, painted)
         self.pictures.append(self._read[key])
@@ -133,6 +133,6 @@ def read_square(example: Example, size: int) -> tuple[np.ndarray, np.ndarray]:
     native = images.read(example.image)
     model = scaled(images.to_model(native), (size, size))
     image = np.rint((np.clip(model, -1, 1) + 1) * 127.5).astype(np.uint8)
-    if example.mask is None:
+    if not example.masks:
         return image, np.zeros((size, size), bool)
-    return image, scaled_mask(images.read_mask(example.mask, native.shape), (size, size))
+    return image, scaled_mask(images.read_label(example, native.shape), (size, size))

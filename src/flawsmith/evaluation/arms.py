@@ -99,7 +99,7 @@ def made_of(run: Run, product: str) -> tuple[list[Made], list[Made]]:
         count[sample.defect] += sample.index in kept or not screened
         if stands := kept.get(sample.index):
             mask = run.path(stands.mask)
-            example = Example(stands.image, run.path(stands.image), product, sample.defect, mask)
+            example = Example(stands.image, run.path(stands.image), product, sample.defect, (mask,))
             samples.append(Made(example, mask, sample.normal, rank[sample.index]))
     for control in run.controls():
         if control.product == product and control.made:

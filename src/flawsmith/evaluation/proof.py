@@ -166,7 +166,7 @@ def _telling(evaluator: Evaluator, tried: Tried) -> list[dict[str, Any]]:
                     "change": round(float(gain[index]), 4),
                     "index": int(index),
                     "image": example.image.as_posix(),
-                    "mask": example.mask.as_posix() if example.mask else None,
+                    "masks": [path.as_posix() for path in example.masks],
                 }
             )
     return chosen

@@ -111,10 +111,10 @@ def exported(run: Run) -> list[Example]:
     if not kept:
         require_kept(run)
         raise RunError(f"{run.folder}: nothing to export, {_why_none(run, samples)}")
-    normals = [Example(one.id, one.image, one.product, None, None, "train") for one in split.normals]
-    normals += [Example(one.id, one.image, one.product, None, None, "test") for one in split.test_normals]
+    normals = [Example(one.id, one.image, one.product, None, (), "train") for one in split.normals]
+    normals += [Example(one.id, one.image, one.product, None, (), "test") for one in split.test_normals]
     return normals + [
-        Example(one.image, run.path(one.image), one.product, one.defect, run.path(one.mask), "test") for one in kept
+        Example(one.image, run.path(one.image), one.product, one.defect, (run.path(one.mask),), "test") for one in kept
     ]
 
 

@@ -149,7 +149,7 @@ def _place(
         if example.defect is None:
             placed[f"{home}/{'test' if example.split == 'test' else 'train'}/good"].append(example)
             continue
-        if example.mask is None:
+        if not example.masks:
             raise DataError(f"{example.image}: a defect without a mask cannot be exported; draw one, or leave it out")
         placed[f"{home}/test/{names[example.product, example.defect]}"].append(example)
     if not placed:
@@ -198,11 +198,11 @@ def _pair(root: Path, home: str, name: str, example: Example, span: images.Range
     line = {"file": target.relative_to(root).as_posix(), "mask": None, "how": how, "id": example.id}
     line |= {"source": str(example.image), "product": example.product, "defect": example.defect}
     line |= {"category": product, "label": defect}  # what Anomalib calls them: the names of their folders
-    if example.defect is not None and example.mask is not None:
+    if example.defect is not None and example.masks:
         label = root / product / "ground_truth" / defect / f"{name}_mask.png"
-        mask = images.read_mask(example.mask, facts.shape)
+        mask = images.read_label(example, facts.shape)
         if not mask.any():
-            raise DataError(f"{example.mask}: the mask is empty, so {example.image} is no defect; leave it out")
+            raise DataError(f"{example.masks[0]}: the mask is empty, so {example.image} is no defect; leave it out")
         images.write_mask(label, mask)
         line["mask"] = label.relative_to(root).as_posix()
     return line

@@ -155,16 +155,19 @@ def _look_at_masks(
     damage: dict[tuple[str, str], _Damage] = defaultdict(_Damage)
     broken: list[tuple[str, str]] = []
     doubtful: list[tuple[str, str]] = []
-    defects = [example for example in examples if example.mask is not None and example.id in facts]
+    defects = [example for example in examples if example.masks and example.id in facts]
     every = max(1, -(-len(defects) // PLANNED))
     turn: Counter[tuple[str, str]] = Counter()
     for example in defects:
-        assert example.mask is not None and example.defect is not None
-        mask, problems = images.inspect_mask(example.mask, facts[example.id].shape)
-        if mask is None:
-            broken += [(example.id, problem) for problem in problems]
+        assert example.defect is not None
+        inspected = [images.inspect_mask(path, facts[example.id].shape) for path in example.masks]
+        problems = [(example.id, problem) for _, sentences in inspected for problem in sentences]
+        parts = [part for part, _ in inspected if part is not None]
+        if len(parts) < len(inspected):
+            broken += problems
             continue
-        doubtful += [(example.id, problem) for problem in problems]
+        doubtful += problems
+        mask = np.logical_or.reduce(parts)
         if not mask.any():
             blank.add(example.id)
             continue

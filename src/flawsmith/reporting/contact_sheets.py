@@ -188,7 +188,7 @@ def _contact_sheet(
     for example in [shots[index] for index in spread(len(shots), MOST_SHOTS)]:
         try:
             native = images.read(example.image)
-            mask = images.read_mask(example.mask, native.shape) if example.mask else np.ones(native.shape[:2], bool)
+            mask = images.read_label(example, native.shape) if example.masks else np.ones(native.shape[:2], bool)
         except DataError:
             continue  # gone since the run began: the sheet shows what is left
         real.append((example.id, native, mask))

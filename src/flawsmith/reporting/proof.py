@@ -233,7 +233,7 @@ def _anomaly_row(row: Tree, product: str, maps: Sequence[np.ndarray]) -> Picture
     """Return a test picture with its label's outline, and maps (uint8 (t,t)) over it; None = it cannot be read."""
     from flawsmith.data.training_set import read_square  # torch loads with it
 
-    example = Example(row["id"], Path(row["image"]), product, row["defect"], Path(row["mask"]))
+    example = Example(row["id"], Path(row["image"]), product, row["defect"], tuple(map(Path, row["masks"])))
     try:
         image, mask = read_square(example, _SIDE)
     except FlawsmithError:

@@ -104,9 +104,9 @@ def divide(config: Config) -> Split:
 
 
 def _has_damage(example: Example) -> bool:
-    if example.mask is None:
+    if not example.masks:
         raise DataError(f"{example.id}: has no mask, so it cannot be learned from; add one or take the picture out")
-    return bool(images.read_mask(example.mask, images.describe(example.image).shape).any())
+    return bool(images.read_label(example, images.describe(example.image).shape).any())
 
 
 def _require_defects(config: Config, made: Split) -> None:
@@ -159,7 +159,7 @@ def load_split(run: Run) -> Split:
 
 def _row(example: Example, known: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return an example's row of data.json; the hash of unchanged files is taken from the row before."""
-    files = [example.image, *([example.mask] if example.mask else [])]
+    files = [example.image, *example.masks]
     state = [_state(path) for path in files]
     same = known is not None and known.get("files") == state
     return {
@@ -167,7 +167,7 @@ def _row(example: Example, known: Mapping[str, Any] | None) -> dict[str, Any]:
         "image": example.image.as_posix(),
         "product": example.product,
         "defect": example.defect,
-        "mask": example.mask.as_posix() if example.mask else None,
+        "masks": [path.as_posix() for path in example.masks],
         "split": example.split,
         "hash": known["hash"] if same and known else digest([file_digest(path) for path in files]),
         "files": state,
@@ -190,5 +190,5 @@ def _state(path: Path) -> list[int]:
 
 
 def _example(row: Mapping[str, Any]) -> Example:
-    mask = Path(row["mask"]) if row["mask"] else None
-    return Example(row["id"], Path(row["image"]), row["product"], row["defect"], mask, row["split"])
+    masks = tuple(Path(file) for file in row["masks"])
+    return Example(row["id"], Path(row["image"]), row["product"], row["defect"], masks, row["split"])

@@ -27,6 +27,7 @@ from flawsmith.run.verdicts import commonest
 from flawsmith.screening.describe import Describer, Shown
 from flawsmith.screening.gate import Gate
 from flawsmith.screening.screen import judge, write_scores
+from flawsmith.types import Example
 
 LAYOUTS = ("beside", "mvtec", "visa", "pairs")
 _MASK, _NORMAL = ".mask", ".normal"
@@ -39,7 +40,7 @@ class Picture:
     product: str
     defect: str
     image: Path
-    mask: Path
+    masks: tuple[Path, ...]
     normal: Path | None
     """The photograph that was painted on; None = unknown."""
 
@@ -104,7 +105,7 @@ def _pictures(folder: Path, layout: str, gate: Gate) -> list[Picture]:
     else:
         only = next(iter(gate.fitted_gates)) if len(gate.fitted_gates) == 1 else ""
         scanned = layouts.scan(DataConfig(root=folder, layout=layout, product=only if layout == "pairs" else ""))
-        pictures = [Picture(e.product, e.defect, e.image, e.mask, None) for e in scanned if e.defect and e.mask]
+        pictures = [Picture(e.product, e.defect, e.image, e.masks, None) for e in scanned if e.defect and e.masks]
     if not pictures:
         raise DataError(f"{folder}: holds no picture with a mask; put x.mask.png beside x.png, or name a --layout")
     return sorted(pictures, key=lambda picture: layouts.natural_key(picture.image.name))
@@ -115,7 +116,7 @@ def _of_run(run: Run) -> Iterator[Picture]:
     for sample in run.samples():
         image, mask = run.path(sample.image), run.path(sample.mask)
         if sample.made and image.is_file():
-            yield Picture(sample.product, sample.defect, image, mask, normals.get(sample.normal))
+            yield Picture(sample.product, sample.defect, image, (mask,), normals.get(sample.normal))
 
 
 def _beside(folder: Path, gate: Gate) -> Iterator[Picture]:
@@ -138,14 +139,15 @@ def _beside(folder: Path, gate: Gate) -> Iterator[Picture]:
             raise DataError(f"{path}: which defect type is it? Put it below a folder with the name of the type")
         normals = sorted(path.parent.glob(f"{_escaped(stem)}{_NORMAL}.*"))
         product = product or next(iter(gate.fitted_gates))
-        yield Picture(product, rest[0], path, mask, normals[0] if normals else None)
+        yield Picture(product, rest[0], path, (mask,), normals[0] if normals else None)
 
 
 def _shown(picture: Picture, folder: Path, *, full: bool) -> Shown:
     native = images.read(picture.image)
     name = picture.image.relative_to(folder).with_suffix("").as_posix() if full else picture.image.stem
     below = images.read(picture.normal) if picture.normal is not None else None
-    return Shown(name, picture.defect, native, images.read_mask(picture.mask, native.shape), below)
+    example = Example(name, picture.image, picture.product, picture.defect, picture.masks)
+    return Shown(name, picture.defect, native, images.read_label(example, native.shape), below)
 
 
 def _escaped(text: str) -> str:

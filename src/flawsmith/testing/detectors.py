@@ -76,7 +76,7 @@ def example_training(count: int = 12, *, side: int = 64, seed: int = 1, damaged:
             example = Example(f"{number}.png", Path(place, f"{number}.png"), "steel")
             if defect is not None and damaged:
                 pixels[mask] = 250
-                example = replace(example, defect=defect, mask=Path(place, f"{number}_mask.png"))
+                example = replace(example, defect=defect, masks=(Path(place, f"{number}_mask.png"),))
                 images.write_mask(Path(place, f"{number}_mask.png"), mask)
             images.write(example.image, pixels)
             if defect is None or damaged:

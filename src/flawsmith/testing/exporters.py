@@ -39,7 +39,7 @@ def example_pictures(folder: Path, names: Sequence[tuple[str, Sequence[str]]] = 
         for part, split in enumerate(("train", "train", "test")):
             path = folder / str(number) / split / f"{part:03d}.png"
             images.write(path, rng.integers(60, 200, shape).astype(np.uint8))
-            normals.append(Example(path.relative_to(folder).as_posix(), path, product, None, None, split))
+            normals.append(Example(path.relative_to(folder).as_posix(), path, product, None, (), split))
         for place, defect in enumerate(defects):
             path = folder / str(number) / str(place) / "000.png"
             mask = np.zeros(_SHAPE, bool)
@@ -47,7 +47,7 @@ def example_pictures(folder: Path, names: Sequence[tuple[str, Sequence[str]]] = 
             images.write(path, rng.integers(0, 256, shape).astype(np.uint8))
             images.write_mask(path.with_name("000.mask.png"), mask)
             name = path.relative_to(folder).as_posix()
-            damaged.append(Example(name, path, product, defect, path.with_name("000.mask.png"), "test"))
+            damaged.append(Example(name, path, product, defect, (path.with_name("000.mask.png"),), "test"))
     return normals + damaged
 
 
@@ -101,7 +101,7 @@ def nothing_is_written_elsewhere(plugin: type[Exporter]) -> None:
 def damage_without_a_mask_is_refused(plugin: type[Exporter]) -> None:
     """A damaged example without a mask is a DataError that names the picture."""
     with _place() as place:
-        wrong = replace(place.examples[-1], mask=None)
+        wrong = replace(place.examples[-1], masks=())
         try:
             _write(plugin, [*place.examples[:-1], wrong], place.folder, place)
         except DataError as error:
