@@ -112,9 +112,11 @@ def sets(*pairs: str, command: list[str] | None = None) -> list[str]:
 
 def one_shot(place: Place) -> None:
     """Leave one damaged picture, which is learned from."""
-    shutil.rmtree(place.root / "magnet/test/chip")
+    for folder in ("test", "ground_truth"):
+        shutil.rmtree(place.root / "magnet" / folder / "chip")
     for number in (1, 2, 3):
         place.shot(number).unlink()
+        place.mask(number).unlink()
 
 
 def flip(path: Path, place: float = 0.5) -> None:

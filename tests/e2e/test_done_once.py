@@ -55,7 +55,7 @@ class Counts:
         self.decoded: Counter[Path] = Counter()
 
     def watch(self, patch: pytest.MonkeyPatch) -> None:
-        scan, read, digest = layouts.scan, images.read, files._file_digest.__wrapped__
+        scan, read, digest = layouts.survey, images.read, files._file_digest.__wrapped__
 
         def counted_scan(*words: Any, **more: Any) -> Any:
             self.scans += 1

@@ -204,11 +204,11 @@ def test_what_is_excluded_is_noted_and_what_fits_nothing_is_an_error(tmp_path: P
     broken = ["nut/test/scratch/[01].png", "nut/test/scratch/0.png", "nut/*/scratch/1*.png"]
     wrong = Config(data=config.data.model_copy(update={"exclude": broken}))
     (error,) = check(wrong).errors
-    assert error.startswith("data.exclude: 'nut/test/scratch/[01].png' fits no picture") and "the nearest is" in error
-    with pytest.raises(DataError, match="fits no picture"):
+    assert error.startswith("data.exclude: 'nut/test/scratch/[01].png' fits no file") and "the nearest is" in error
+    with pytest.raises(DataError, match="fits no file"):
         open_dataset(Run.create(tmp_path / "wrong", wrong))
     right = Config(data=config.data.model_copy(update={"exclude": broken[1:]}))
-    note = "data.exclude: 3 pictures and masks are left out"
+    note = "data.exclude: 3 files are left out"
     assert check(right).ok and note in check(right).notes
     run = Run.create(tmp_path / "run", right)
     assert len(open_dataset(run).split.test_defects) == 3 and note in read_json(run.path("data.json"))["notes"]

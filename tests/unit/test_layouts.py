@@ -10,7 +10,7 @@ import pytest
 
 from flawsmith.config import DataConfig, Pattern
 from flawsmith.data import layouts
-from flawsmith.data.patterns import exclusions
+from flawsmith.data.layouts.pairs import shared_prefix
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.types import Example
 
@@ -194,7 +194,7 @@ def test_pairs_follow_links_once(tmp_path: Path):
     ],
 )
 def test_shared_prefix(names, prefix):
-    assert layouts._shared_prefix(names) == prefix
+    assert shared_prefix(names) == prefix
 
 
 # --- pattern ------------------------------------------------------------------------------------------------------
@@ -315,7 +315,11 @@ BAD = {
     "normal misspelt, mvtec": (mvtec, {"normal": "goood"}, "did you mean 'good'?"),
     "defect type misspelt": (mvtec, {"defects": ["scrach"]}, "did you mean 'scratch'?"),
     "product misspelt": (mvtec, {"products": ["skrew"]}, "did you mean 'screw'?"),
-    "two masks": (_three, {"layout": "pairs", "normal": "MT_Free"}, "cannot tell photograph and mask among y.bmp"),
+    "two masks": (
+        _three,
+        {"layout": "pairs", "normal": "MT_Free"},
+        "2 pictures are left out: each could be the mask of MT_Crack/y.bmp; keep one",
+    ),
     "table without column": (_bad_table, {"layout": "visa"}, "there is no column 'image'; it has picture, label"),
     "table of rubbish": (_no_table, {"layout": "visa"}, "cannot be read as a table"),
     "no patterns": (lines, {"layout": "pattern"}, "needs at least one"),
@@ -374,7 +378,7 @@ def test_wrong_folders_get_a_clear_sentence(tmp_path: Path, name):
 
 
 def test_find_lets_gaps_pass(tmp_path: Path):
-    found = layouts.find(DataConfig(root=_no_masks(tmp_path)))
+    found = layouts.survey(DataConfig(root=_no_masks(tmp_path))).examples
     assert sum(e.defect is not None and not e.masks for e in found) == 5
 
 
@@ -415,7 +419,7 @@ def test_what_is_excluded_is_left_out_and_nothing_else(tmp_path: Path, name):
     before = layouts.scan(DataConfig(root=tmp_path, **settings))
     data = DataConfig(root=tmp_path, exclude=glob, **settings)
     if gone is None:
-        with pytest.raises(DataError, match="fits no picture"):
+        with pytest.raises(DataError, match="fits no file"):
             layouts.scan(data)
         return
     files = sorted(tmp_path.rglob("*"))
@@ -426,20 +430,23 @@ def test_what_is_excluded_is_left_out_and_nothing_else(tmp_path: Path, name):
 
 def test_a_preview_beside_photograph_and_mask_can_be_excluded(tmp_path: Path):
     touch(pairs(tmp_path), "MT_Crack/y.jpg", "MT_Docs/1.png", "MT_Docs/2.png")
-    with pytest.raises(DataError, match="cannot tell photograph and mask among y.jpg"):
+    with pytest.raises(
+        DataError,
+        match="2 pictures are left out: each could be the mask of MT_Crack/y.jpg",
+    ):
         layouts.scan(DataConfig(root=tmp_path, **PAIRS))
     data = DataConfig(root=tmp_path, exclude=["MT_Crack/*.jpg", "MT_Docs/**"], **PAIRS)
     assert ("MT_Crack/y.bmp", tmp_path.name, "crack", "y_mask.png", "") in rows(layouts.scan(data))
     assert {example.defect for example in layouts.scan(data)} == {None, "blowhole", "crack"}
-    assert exclusions(data) == ["data.exclude: 3 pictures and masks are left out"]
+    assert layouts.survey(data).notes == ["data.exclude: 3 files are left out"]
 
 
 def test_an_excluded_mask_leaves_a_gap(tmp_path: Path):
     data = DataConfig(root=mvtec(tmp_path), exclude="**/000_mask.png")
-    assert [example.id for example in layouts.find(data) if example.defect and not example.masks] == [
+    assert [example.id for example in layouts.survey(data).examples if example.defect and not example.masks] == [
         "screw/test/scratch/000.png"
     ]
-    assert exclusions(data) == ["data.exclude: 1 picture or mask is left out"]
+    assert layouts.survey(data).notes == ["data.exclude: 1 file is left out"]
     with pytest.raises(DataError, match="1 defect has no mask: screw/test/scratch/000.png"):
         layouts.scan(data)
 
@@ -448,8 +455,8 @@ def test_patterns_do_not_see_what_is_excluded(tmp_path: Path):
     touch(tmp_path, "a/1.png", "a/1_mask.png", "a/2.png", "a/2_mask.png", "a/2_mask.bmp", "ok/1.png", "ok/2.png")
     patterns = [Pattern(image="a/{stem}.*", mask="a/{stem}_mask.*", defect="dent")]
     patterns.append(Pattern(image="ok/{stem}.png", normal=True))
-    with pytest.raises(DataError, match="2 masks fit"):
-        layouts.scan(DataConfig(root=tmp_path, layout="pattern", patterns=patterns))
+    both = layouts.scan(DataConfig(root=tmp_path, layout="pattern", patterns=patterns))[1]
+    assert [path.name for path in both.masks] == ["2_mask.bmp", "2_mask.png"]
     for glob, left in (("a/2_mask.bmp", ["a/1.png", "a/2.png"]), ("a/2.png", ["a/1.png"])):
         data = DataConfig(root=tmp_path, layout="pattern", patterns=patterns, exclude=[glob, "ok/2.png"])
         assert [example.id for example in layouts.scan(data)] == [*left, "ok/1.png"]
@@ -458,11 +465,11 @@ def test_patterns_do_not_see_what_is_excluded(tmp_path: Path):
 def test_globs_that_fit_nothing_are_all_said_with_the_nearest_picture(tmp_path: Path):
     mvtec(tmp_path)
     with pytest.raises(DataError) as told:
-        layouts.find(DataConfig(root=tmp_path, exclude=["screw/test/scrach/000.png", "**/*.png", "screw/test/good"]))
+        layouts.survey(DataConfig(root=tmp_path, exclude=["screw/test/scrach/000.png", "**/*.png", "screw/test/good"]))
     assert str(told.value).splitlines() == [
-        f"data.exclude: 'screw/test/scrach/000.png' fits no picture below {tmp_path}; the nearest is "
+        f"data.exclude: 'screw/test/scrach/000.png' fits no file below {tmp_path}; the nearest is "
         "'screw/test/scratch/000.png'",
-        f"data.exclude: 'screw/test/good' fits no picture below {tmp_path}; a whole folder is 'screw/test/good/**'",
+        f"data.exclude: 'screw/test/good' fits no file below {tmp_path}; a whole folder is 'screw/test/good/**'",
     ]
 
 

@@ -17,8 +17,8 @@ import numpy as np
 from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.data.fingerprints import fingerprints_of
-from flawsmith.data.layouts import find, gaps
-from flawsmith.data.patterns import exclusions
+from flawsmith.data.layouts import survey
+from flawsmith.data.masks.of_normals import marked_normals
 from flawsmith.data.photographs import windows_over
 from flawsmith.data.split import Split, duplicates, leaks, near_duplicate_warnings, split, without_duplicates
 from flawsmith.errors import FlawsmithError
@@ -52,12 +52,15 @@ def check(config: Config) -> Findings:
     data = config.data
     findings = Findings(data.root, data.layout)
     try:
-        examples = find(data)
-        findings.notes += exclusions(data)
+        surveyed = survey(data)
     except FlawsmithError as error:
         findings.errors += [*preflight(config, None), *str(error).splitlines()]
         return findings
-    findings.errors += gaps(examples, data)
+    examples = surveyed.examples
+    findings.files = surveyed.ledger.uses
+    findings.errors += [*surveyed.errors, *marked_normals(data.root, surveyed.normal_masks)]
+    findings.warnings += surveyed.warnings
+    findings.notes += surveyed.notes
     facts = _describe(examples, findings)
     _look_at_pictures(examples, facts, findings)
     damage, blank = _look_at_masks(examples, facts, config, findings)
@@ -206,7 +209,7 @@ def _divide(examples: Sequence[Example], config: Config, findings: Findings) -> 
     try:
         divided = split(examples, shots=config.data.shots)
     except FlawsmithError as error:
-        if not findings.errors:  # `gaps` has said it better
+        if not findings.errors:  # the survey has said it better
             findings.errors.append(str(error))
         return None
     divided = without_duplicates(divided, duplicates(divided))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,6 +51,8 @@ class Findings:
     layout: str
     defects: list[DefectFacts] = field(default_factory=list)
     pictures: list[PictureFacts] = field(default_factory=list)
+    files: Mapping[str, int] = field(default_factory=dict)
+    """What became of every file below the root: use, or the reason why not -> number of files."""
     estimate: dict[str, str] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     """What would stop a run, or make its numbers worthless."""
@@ -67,6 +69,13 @@ class Findings:
     def render(self, console: Console) -> None:
         """Print tables and sentences."""
         console.print(f"{self.root} (layout {self.layout})", markup=False, highlight=False)
+        if self.files:
+            table = Table(title="files", title_justify="left", show_header=False, show_footer=True)
+            table.add_column(footer=Text("all"))
+            table.add_column(justify="right", footer=str(sum(self.files.values())))
+            for use, number in self.files.items():
+                table.add_row(Text(use), str(number))
+            console.print(table)
         if self.defects:
             console.print(_defect_table(self.defects))
         if self.pictures:

@@ -10,7 +10,7 @@ from typing import Any
 from flawsmith.config import Config
 from flawsmith.data import images, layouts
 from flawsmith.data.fingerprints import fingerprints_of
-from flawsmith.data.patterns import exclusions
+from flawsmith.data.masks.of_normals import marked_normals
 from flawsmith.data.photographs import Photographs
 from flawsmith.data.split import Split, duplicates, leaks, near_duplicate_warnings, split, without_duplicates
 from flawsmith.errors import ConfigError, DataError, nearest
@@ -57,7 +57,8 @@ def open_dataset(run: Run) -> Dataset:
             is filed both as normal and as a defect.
         ConfigError: a defect type that the configuration names does not exist.
     """
-    made = divide(run.config)
+    surveyed = layouts.survey(run.config.data)
+    made = _divided(surveyed, run.config)
     _require_defects(run.config, made)
     path = run.path("data.json")
     before: dict[str, Any] = read_json(path) if path.exists() else {}
@@ -67,6 +68,8 @@ def open_dataset(run: Run) -> Dataset:
     unchanged = before.get("scanned") == scanned
     if not unchanged and (broken := _unusable(made)):
         raise DataError(_listed("1 picture cannot be used", f"{len(broken)} pictures cannot be used", broken))
+    if not unchanged and (marked := marked_normals(run.config.data.root, surveyed.normal_masks)):
+        raise DataError("\n".join(marked))
     copies = [row["id"] for row in before.get(_DUPLICATES, [])] if unchanged else duplicates(made)
     made = without_duplicates(made, copies)
     if not unchanged and (double := leaks(made)):
@@ -76,9 +79,10 @@ def open_dataset(run: Run) -> Dataset:
     doubled = [row for row in rows["test_normals"] if row["id"] in gone]
     rows["test_normals"] = [row for row in rows["test_normals"] if row["id"] not in gone]
     stamp = _stamp(rows)
-    warnings = before["warnings"] if unchanged else near_duplicate_warnings(made)
+    alike = before["near_duplicates"] if unchanged else near_duplicate_warnings(made)
+    warnings = [*surveyed.warnings, *alike]
     tree: dict[str, Any] = {"hash": stamp, "scanned": scanned, "notes": list(made.notes), "warnings": warnings}
-    tree |= {**rows, _DUPLICATES: doubled}
+    tree |= {"near_duplicates": alike, "ledger": surveyed.ledger.to_json(), **rows, _DUPLICATES: doubled}
     if tree != before:
         write_json(path, tree)
     hashes = {row["id"]: row["hash"] for group in rows.values() for row in group}
@@ -87,8 +91,13 @@ def open_dataset(run: Run) -> Dataset:
 
 def divide(config: Config) -> Split:
     """Scan and divide, without writing anything or comparing pictures; a shot with an empty mask is left out."""
-    examples = layouts.scan(config.data)
-    excluded = exclusions(config.data)
+    return _divided(layouts.survey(config.data), config)
+
+
+def _divided(surveyed: layouts.Survey, config: Config) -> Split:
+    if wrong := surveyed.errors:
+        raise DataError("\n".join(wrong))
+    examples = list(surveyed.examples)
     notes: list[str] = []
     while True:
         if notes and not any(example.defect for example in examples):
@@ -98,7 +107,7 @@ def divide(config: Config) -> Split:
         made = split(examples, shots=config.data.shots)
         empty = {shot.id for shot in made.shots if not _has_damage(shot)}
         if not empty:
-            return replace(made, notes=(*excluded, *made.notes, *notes))
+            return replace(made, notes=(*surveyed.notes, *made.notes, *notes))
         notes += [f"{name}: its mask is empty, so it is left out" for name in sorted(empty)]
         examples = [example for example in examples if example.id not in empty]
 

@@ -27,7 +27,7 @@ from flawsmith.data.codecs.jpeg import jpeg_parts, jpeg_storage
 from flawsmith.data.codecs.table import MAX_PIXELS, Header, Storage, Unreadable, require_readable
 from flawsmith.data.codecs.tiff import decode_tiff, tiff_header
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp")
 """What `read` accepts, in lower case; upper case is the same."""
 _PILLOW: dict[str, Any] = {
     "PNG": PngImagePlugin.PngImageFile,
@@ -44,6 +44,18 @@ _MAGIC = {
     b"II+\0": "TIFF",
     b"MM\0+": "TIFF",
 }
+_NOT_READ = {
+    b"GIF8": "GIF",
+    b"P5": "PGM",
+    b"P6": "PPM",
+    b"P4": "PBM",
+    b"Pf": "PFM",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"\x76\x2f\x31\x01": "OpenEXR",
+    b"8BPS": "PSD",
+}
+"""How pictures begin that `read` refuses."""
 
 
 def header(stream: BinaryIO) -> tuple[Header, int]:
@@ -130,6 +142,23 @@ def encode(pixels: np.ndarray, suffix: str) -> bytes:
     if not done:
         raise Unreadable(f"OpenCV could not encode {pixels.shape} {pixels.dtype} as {suffix}")
     return coded.tobytes()
+
+
+def format_of(head: bytes) -> str:
+    """Return the format of a picture by the first 64 bytes of its file, also of those not read; "" = no picture."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP"
+    if head[4:12] in (b"ftypheic", b"ftypmif1", b"ftypavif"):
+        return "HEIC or AVIF"
+    for magic, name in {**_MAGIC, **_NOT_READ}.items():
+        # Two letters are not enough: text begins with them as well.
+        if head.startswith(magic) and (len(magic) > 2 or _is_binary(head)):
+            return name
+    return ""
+
+
+def _is_binary(head: bytes) -> bool:
+    return head[:2] == b"BM" and head[6:10] == b"\0\0\0\0" or head[:1] == b"P" and head[2:3] in b"\n\r\t "
 
 
 def _codec(head: bytes) -> str:

@@ -1,0 +1,125 @@
+"""Which photograph a mask belongs to, by its name: the ways in which people and labelling tools name masks.
+
+x.png                 as the photograph itself, in another folder or with another suffix
+x_mask.png, x_gt_2    what it is (`ENDINGS`) behind the photograph's name, and a number where there are several
+mask_x.png            the same before it
+x.bmp.png             the photograph's whole file name
+x/0.png, x/1.png      a folder with the photograph's name, a file per region
+task-3-annotation-3-by-1-tag-scratch-0.png    Label Studio: tells the task and not the photograph
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from flawsmith.config import nfc
+from flawsmith.data.images import SUFFIXES
+from flawsmith.data.layouts.tree import below, last_part, without_suffix
+
+ENDINGS = ("mask", "masks", "label", "labels", "gt", "groundtruth", "ground_truth", "seg", "segmentation")
+"""What may follow or precede a photograph's name in the name of its mask, behind `_`, `-` or a dot; case is free."""
+FOLDERS = (*ENDINGS, "annotation", "annotations", "segmentationclass", "segmentationobject")
+"""Names of folders that hold masks and no photographs; case is free."""
+
+_ENDINGS = "|".join(sorted(ENDINGS, key=len, reverse=True))
+_BEHIND = re.compile(rf"(?P<base>.+?)[_.\- ](?:{_ENDINGS})(?:[_.\- ]?\d+)?", re.IGNORECASE | re.DOTALL)
+_BEFORE = re.compile(rf"(?:{_ENDINGS})[_.\- ](?P<base>.+)", re.IGNORECASE | re.DOTALL)
+_LABEL_STUDIO = re.compile(r"task-\d+-annotation-\d+-by-.+-tag-.+-\d+", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Which masks belong to which photographs."""
+
+    masks: Mapping[str, tuple[str, ...]]
+    """Photograph -> its masks, in order."""
+    orphans: tuple[str, ...]
+    """Masks that belong to no photograph."""
+    unclear: Mapping[str, tuple[str, ...]]
+    """Photograph -> files of different ways of naming, of which only one can be its mask; no key of `masks`."""
+
+
+def match(photographs: Mapping[str, str], masks: Iterable[tuple[str, str]]) -> Matches:
+    """Find each mask's photograph; several masks of one photograph are all its own.
+
+    Args:
+        photographs: Path of each without its suffix, in composed Unicode, below the folder of photographs -> its id.
+        masks: (path below the folder of masks, id) of each.
+    """
+    by_last: defaultdict[str, list[str]] = defaultdict(list)
+    for name in photographs:
+        by_last[last_part(name).casefold()].append(name)
+    ways: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    orphans = []
+    for path, mask in masks:
+        named = bases(path)
+        exact = [(way, name) for way, name in named if name in photographs]
+        close = [(way, _alike(name, by_last[last_part(name).casefold()])) for way, name in named] if not exact else []
+        alone = [(way, names[0]) for way, names in close if len(names) == 1]
+        for way, name in (exact or alone)[:1]:
+            ways[photographs[name]][way].append(mask)
+        if not exact and not alone:
+            orphans.append(mask)
+    single = {photograph: next(iter(found.values())) for photograph, found in ways.items() if len(found) == 1}
+    several = {photograph: sum(found.values(), []) for photograph, found in ways.items() if len(found) > 1}
+    return Matches(
+        {photograph: tuple(sorted(files)) for photograph, files in single.items()},
+        tuple(orphans),
+        {photograph: tuple(sorted(files)) for photograph, files in several.items()},
+    )
+
+
+def _alike(name: str, candidates: Iterable[str]) -> list[str]:
+    """Return the photographs that may be meant where only the last part agrees: one lies flat, the other in folders."""
+    folders = {part for part in name.split("/")[:-1] if part.casefold() not in FOLDERS}
+    return [
+        candidate
+        for candidate in candidates
+        if folders <= (others := set(candidate.split("/")[:-1])) or others <= folders
+    ]
+
+
+def bases(path: str) -> list[tuple[str, str]]:
+    """Return what a mask's photograph may be called, the likeliest first: (way of naming, path without suffix)."""
+    stem = without_suffix(path)
+    folder, slash, name = stem.rpartition("/")
+    found = [("same", stem)]
+    found += [("marked", folder + slash + base) for base in (behind(name), before(name)) if base]
+    found += [("whole", whole) for _, other in tuple(found) if (whole := _without_picture_suffix(other))]
+    if folder:
+        found.append(("folder", folder))
+    return found
+
+
+def behind(name: str) -> str:
+    """Return a name without an ending that says mask, and a number behind that: `x_mask_2` -> `x`; "" = none."""
+    fit = _BEHIND.fullmatch(name)
+    return fit["base"] if fit else ""
+
+
+def before(name: str) -> str:
+    """Return a name without a word before it that says mask: `mask_x` -> `x`; "" = none."""
+    fit = _BEFORE.fullmatch(name)
+    return fit["base"] if fit else ""
+
+
+def of_a_tool(name: str) -> bool:
+    """Tell a name that no photograph has: Label Studio's export of brush strokes."""
+    return bool(_LABEL_STUDIO.fullmatch(without_suffix(last_part(name))))
+
+
+def in_mask_folder(path: str) -> bool:
+    """Tell whether a folder on the way to a file says that it holds masks."""
+    return any(part.casefold() in FOLDERS for part in path.split("/")[:-1])
+
+
+def names_below(folder: str, files: Iterable[str]) -> dict[str, str]:
+    """Return {path below a folder, without suffix, in composed Unicode: id}."""
+    return {without_suffix(below(folder, file)): file for file in files}
+
+
+def _without_picture_suffix(stem: str) -> str:
+    return without_suffix(stem) if nfc(stem).lower().endswith(SUFFIXES) else ""

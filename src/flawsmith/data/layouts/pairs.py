@@ -1,0 +1,112 @@
+"""pairs: root/<defect type>/**/x.jpg with its mask x.png (or x_mask.png) beside it.
+
+`data.normal` names the folders of normal parts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from flawsmith.config import DataConfig, nfc
+from flawsmith.data.layouts.mask_names import behind, in_mask_folder, match, names_below, of_a_tool
+from flawsmith.data.layouts.reading import LeftOut, Reading, orphans, unclear
+from flawsmith.data.layouts.tree import Tree, below, without_suffix
+from flawsmith.errors import DataError
+from flawsmith.types import Example
+
+EXPECTED = "pairs expects root/<defect type>/ with masks beside the pictures, and data.normal naming normal parts"
+MASKS = "put <name>.png or <name>_mask.png beside each, or name its folder in data.normal"
+_LABELS = "name it like its photograph, as <name>.png or <name>_mask.png"
+
+# Of two files with one stem, the one further left is the photograph: nobody stores a label as JPEG by choice.
+_PHOTOGRAPH_FIRST = (".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".tif", ".tiff", ".bmp", ".png")
+
+
+def read_pairs(data: DataConfig, tree: Tree) -> Reading:
+    """Read folders of pictures with their masks among them.
+
+    Defect types are the folders' names, in lower case, without the prefix they share: MT_Blowhole -> blowhole.
+    """
+    folders: dict[str, list[str]] = defaultdict(list)
+    for folder in tree.folders[""]:
+        pictures = tree.pictures_below(folder)
+        if tree.here(pictures):
+            folders[nfc(folder)] += pictures
+    if not folders:
+        raise DataError(f"{data.root}: no folder of pictures found; {EXPECTED}")
+    if not data.normal:
+        raise DataError(
+            f"data.normal: say which folders of {data.root} hold normal parts: {', '.join(sorted(folders))}"
+        )
+    tree.require_known("data.normal", data.normal, folders)
+    prefix = shared_prefix(folders)
+    product = data.product or tree.name
+    normals = {nfc(name) for name in data.normal}
+    examples: list[Example] = []
+    normal_masks: dict[str, tuple[str, ...]] = {}
+    left_out: list[LeftOut] = []
+    of_the_absent: set[str] = set()
+    for name, pictures in folders.items():
+        defect = None if name in normals else name[len(prefix) :].lower()
+        photographs, masks = _told_apart(name, pictures, tree.gone)
+        matches = match(photographs, [(below(name, file), file) for file in masks])
+        left_out += [*orphans(tree.here(matches.orphans), _LABELS), *unclear(tree, matches)]
+        for file in photographs.values():
+            label = tree.here(matches.masks.get(file, ()))
+            if file in tree.gone:
+                of_the_absent.update(label)
+                continue
+            if len({without_suffix(mask) for mask in label}) < len(label):
+                left_out.append(LeftOut(f"each could be the mask of {file}", label, "error", "keep one of them"))
+                label = ()
+            if defect is None and label:
+                normal_masks[file] = label
+            paths = tuple(map(tree.path, label)) if defect else ()
+            examples.append(Example(file, tree.path(file), product, defect, paths))
+    return Reading(tuple(examples), normal_masks, (), frozenset(of_the_absent), tuple(left_out))
+
+
+def _told_apart(folder: str, pictures: Sequence[str], gone: frozenset[str]) -> tuple[dict[str, str], list[str]]:
+    """Tell photographs, {path below their folder without suffix: id}, from masks among the files of a folder."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for file in pictures:
+        groups[without_suffix(file)].append(file)
+    bases = {stem: _base(stem) for stem in groups}
+    files = set(map(nfc, pictures))
+    # An ending makes a mask where it does so for another picture beside it: "bottle_label.jpg" may be a photograph.
+    endings = {_ending(stem, base) for stem, base in bases.items() if base and base in groups}
+    photographs_apart = any(not in_mask_folder(below(folder, file)) for file in pictures)
+    photographs: list[str] = []
+    masks: list[str] = []
+    for stem, same in groups.items():
+        in_folder = photographs_apart and in_mask_folder(below(folder, same[0]))
+        if in_folder or stem in files or of_a_tool(stem) or (bases[stem] and _ending(stem, bases[stem]) in endings):
+            masks += same
+            continue
+        ranked = sorted(same, key=lambda file: _PHOTOGRAPH_FIRST.index(os.path.splitext(file)[1].lower()))
+        here = [file for file in ranked if file not in gone]
+        if here and ranked[0] in gone and not here[0].lower().endswith(".png"):
+            ranked = here  # a preview was excluded; but the mask of an excluded photograph is no photograph
+        photographs.append(ranked[0])
+        masks += ranked[1:]
+    return names_below(folder, photographs), masks
+
+
+def _ending(stem: str, base: str) -> str:
+    return stem[len(base) :].rstrip("0123456789").lower()
+
+
+def _base(stem: str) -> str:
+    folder, slash, name = stem.rpartition("/")
+    base = behind(name)
+    return folder + slash + base if base else ""
+
+
+def shared_prefix(names: Iterable[str]) -> str:
+    """Return what all names begin with, up to a separator; "" when there is but one name or one would vanish."""
+    names = list(names)
+    prefix = re.sub(r"[^ _.-]*$", "", os.path.commonprefix(names)) if len(names) > 1 else ""
+    return "" if prefix in names else prefix

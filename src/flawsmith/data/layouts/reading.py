@@ -1,0 +1,59 @@
+"""What a layout makes of the files below the root: the record that every layout returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from flawsmith.data.layouts.mask_names import Matches
+from flawsmith.data.layouts.tree import Tree
+from flawsmith.types import Example
+
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Files, or rows of a table, that are left out for one reason."""
+
+    reason: str
+    """Why, as what stands behind "3 pictures are left out:"."""
+    names: tuple[str, ...]
+    """Ids of the files; for rows, what each says."""
+    severity: Severity
+    remedy: str = ""
+    """What would be right; a sentence's second half."""
+    noun: str = "picture"
+    """What one of them is called; rows of a table are not counted as files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a layout makes of the files below the root."""
+
+    examples: tuple[Example, ...]
+    normal_masks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Photograph of a normal part -> masks that lie where a defect's would: they should mark nothing."""
+    tables: tuple[str, ...] = ()
+    """Tables that were read."""
+    of_the_absent: frozenset[str] = frozenset()
+    """Masks of photographs that `data.exclude` leaves out, or that are links to nothing."""
+    left_out: tuple[LeftOut, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What was read in a way that a user may not have meant, as sentences."""
+
+
+def orphans(masks: Iterable[str], remedy: str) -> tuple[LeftOut, ...]:
+    """Return masks of no photograph as what is left out; () when there is none."""
+    names = tuple(masks)
+    return (LeftOut("no photograph has such a name", names, "error", remedy, "mask"),) if names else ()
+
+
+def unclear(tree: Tree, matches: Matches) -> tuple[LeftOut, ...]:
+    """Return files of which only one can be the mask of a photograph, a record for each photograph."""
+    return tuple(
+        LeftOut(f"each could be the mask of {photograph}", files, "error", "keep one of them")
+        for photograph, masks in matches.unclear.items()
+        if photograph not in tree.gone and len(files := tree.here(masks)) > 1
+    )

@@ -1,0 +1,148 @@
+"""visa: root/<product>/Data/{Images/Normal, Images/Anomaly, Masks/Anomaly}, image_anno.csv for the defect types."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from flawsmith.config import DataConfig, nfc
+from flawsmith.data.layouts.mask_names import match, names_below
+from flawsmith.data.layouts.reading import LeftOut, Reading, Severity, orphans, unclear
+from flawsmith.data.layouts.tree import Tree, below, join, last_part, without_suffix
+from flawsmith.errors import DataError
+from flawsmith.types import Example
+
+EXPECTED = "visa expects root/<product>/Data/Images/Normal, Data/Images/Anomaly and Data/Masks/Anomaly"
+MASKS = "draw Data/Masks/Anomaly/<name>.png for each, or move it away"
+_NO_PICTURE = "correct the paths in its column image, or take the rows out"
+_LABELS = "give each the name of its photograph, as Data/Masks/Anomaly/<name>.png"
+
+
+def read_visa(data: DataConfig, tree: Tree) -> Reading:
+    """Read VisA's layout; defect types come from image_anno.csv ("anomaly" without it).
+
+    Where the table lists several defect types for a picture, the first counts. Its paths may be written in another way
+    (backslashes, other folders before the product's, another suffix) as long as one picture alone can be meant.
+    """
+    if tree.is_folder("Data/Images"):
+        homes, top = [""], data.root.resolve().parent
+    else:
+        homes, top = [folder for folder in tree.folders[""] if tree.is_folder(join(folder, "Data/Images"))], data.root
+    if not homes:
+        raise DataError(f"{data.root}: no product folder with Data/Images found; {EXPECTED}")
+    examples: list[Example] = []
+    normal_masks: dict[str, tuple[str, ...]] = {}
+    left_out: list[LeftOut] = []
+    tables: list[str] = []
+    of_the_absent: set[str] = set()
+    warnings: list[str] = []
+    division = _rows(top / "split_csv" / "1cls.csv", ("image", "split"))
+    tables += ["split_csv/1cls.csv"] if top == data.root else []
+    for home in homes:
+        product, written = home or data.product or tree.name, home or tree.name
+        normal = {below(home, file): file for file in tree.pictures_below(join(home, "Data/Images/Normal"))}
+        damaged = {below(home, file): file for file in tree.pictures_below(join(home, "Data/Images/Anomaly"))}
+        pictures = _Pictures(written, [*normal, *damaged])
+        tables.append(join(home, "image_anno.csv"))
+        types: dict[str, str] = {}
+        lost: dict[Severity, list[str]] = {"error": [], "warning": []}
+        annotations = _rows(data.root / tables[-1], ("image", "label"))
+        for row in annotations:
+            image, written_type = row["image"] or "", row["label"] or ""
+            named = pictures.named(image, own_table=True)
+            types |= dict.fromkeys(named, written_type)
+            if not named:
+                lost["warning" if written_type.strip().lower() == "normal" else "error"].append(
+                    f"{tables[-1]}: {image}"
+                )
+        for severity, rows in lost.items():
+            left_out.append(LeftOut("no picture has such a name", tuple(rows), severity, _NO_PICTURE, "row"))
+        splits = {
+            name: row["split"] or "" for row in division for name in pictures.named(row["image"] or "", own_table=False)
+        }
+        if annotations:
+            bare = tree.here(file for name, file in damaged.items() if not types.get(name))
+            warnings += [_unlisted(bare)] if bare else []
+        masks: dict[str, tuple[str, ...]] = {}
+        for side, group in (("Normal", normal), ("Anomaly", damaged)):
+            folder = join(home, "Data/Masks", side)
+            found = names_below(join(home, "Data/Images", side), group.values())
+            matches = match(found, [(below(folder, file), file) for file in tree.pictures_below(folder)])
+            masks |= matches.masks
+            left_out += [*orphans(tree.here(matches.orphans), _LABELS), *unclear(tree, matches)]
+        for name, file in {**normal, **damaged}.items():
+            label = tree.here(masks.get(file, ()))
+            if file in tree.gone:
+                of_the_absent.update(label)
+                continue
+            split = splits.get(name, "")
+            if name in damaged:
+                defect = types.get(name, "").split(",")[0].strip().replace("/", "-") or "anomaly"
+                paths = tuple(map(tree.path, label))
+                examples.append(Example(file, tree.path(file), product, defect, paths, split))
+            else:
+                normal_masks |= {file: label} if label else {}
+                examples.append(Example(file, tree.path(file), product, None, (), split))
+    return Reading(
+        tuple(examples), normal_masks, tuple(tables), frozenset(of_the_absent), tuple(left_out), tuple(warnings)
+    )
+
+
+def _unlisted(files: Sequence[str]) -> str:
+    shown = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
+    count = "1 defect is" if len(files) == 1 else f"{len(files)} defects are"
+    return f"{shown}: {count} not in image_anno.csv, so the type is 'anomaly'; add a row for each, with its defect type"
+
+
+class _Pictures:
+    """One product's pictures by the names that tables give them.
+
+    Args:
+        product: As the tables write it.
+        pictures: Path of each below the product's folder.
+    """
+
+    def __init__(self, product: str, pictures: Iterable[str]) -> None:
+        self._product = nfc(product)
+        self._exact: dict[str, list[str]] = {}
+        self._by_stem: dict[str, list[str]] = {}
+        for picture in pictures:
+            self._exact.setdefault(nfc(f"{product}/{picture}"), []).append(picture)
+            self._by_stem.setdefault(_stem(picture), []).append(picture)
+
+    def named(self, written: str, *, own_table: bool) -> list[str]:
+        """Return the picture that a row means; [] = it means none of this product's, or more than one.
+
+        Args:
+            written: The row's path.
+            own_table: The table is this product's, so that the folder before Data/ says nothing new.
+        """
+        name = nfc(written.strip().replace("\\", "/").removeprefix("./"))
+        if name in self._exact:
+            return self._exact[name]
+        if not own_table and self._product not in name.split("/")[:-1]:
+            return []
+        like = self._by_stem.get(_stem(name), [])
+        return like if len(like) == 1 else []
+
+
+def _stem(name: str) -> str:
+    """Return `anomaly/000` for any way to write Data/Images/Anomaly/000.JPG."""
+    folder, _, file = without_suffix(name).casefold().rpartition("/")
+    return f"{last_part(folder)}/{file}"
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str | None]]:
+    """Return the rows of a table that has these columns; [] = there is no such file."""
+    if not path.is_file():
+        return []
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            rows: list[dict[str, str | None]] = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as a table ({error}); copy it again from its source") from None
+    for column in columns:
+        if rows and rows[0].get(column) is None:
+            raise DataError(f"{path}: there is no column {column!r}; it has {', '.join(map(str, rows[0]))}")
+    return rows

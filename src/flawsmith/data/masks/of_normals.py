@@ -1,0 +1,55 @@
+"""Masks that lie beside normal parts: some labelling tools write an empty one for each; one that marks something is
+damage that is filed as normal."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from flawsmith.data import images
+from flawsmith.errors import DataError
+
+_NOISE = 8
+"""Levels of 255 by which JPEG may blur an empty mask."""
+_SHOWN = 3
+
+
+def marked_normals(root: Path, masks: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Return a sentence about the normal parts whose masks mark something; [] = there is none.
+
+    Args:
+        root: The folder of photographs.
+        masks: Photograph of a normal part -> its masks, all paths below the root.
+
+    A mask of one value throughout marks nothing, and one that cannot be read says nothing.
+    """
+    files = [(photograph, mask) for photograph, own in masks.items() for mask in own]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        marks = list(pool.map(lambda file: _marks_something(root / file[1]), files))
+    marked = [file for file, found in zip(files, marks, strict=True) if found]
+    if not marked:
+        return []
+    shown = ", ".join(f"{photograph} ({mask})" for photograph, mask in marked[:_SHOWN])
+    count = "1 normal part has a mask that marks"
+    if len(marked) > 1:
+        count = f"{len(marked)} normal parts have masks that mark"
+    more = ", ..." if len(marked) > _SHOWN else ""
+    return [
+        f"{shown}{more}: {count} something; move damaged parts to a folder of their type, or name the masks in "
+        "data.exclude"
+    ]
+
+
+def _marks_something(path: Path) -> bool:
+    try:
+        pixels = images.read(path)
+    except DataError:
+        return False
+    spread = float(pixels.max()) - float(pixels.min())
+    if np.ndim(pixels) == 3:
+        spread = float(np.ptp(pixels.reshape(-1, 3).astype(np.float64), axis=0).max())
+    return spread > (_NOISE if images.describe(path).codec == "JPEG" else 0)
