@@ -81,6 +81,7 @@ def test_layout_counts_and_provenance(tmp_path: Path) -> None:
         "screw/test/dent": 2, "screw/test/good": 1, "screw/test/scratch_head": 1, "screw/train/good": 3
     }  # fmt: skip
     assert files_below(out) == [
+        "names.csv",
         "provenance.jsonl",
         "screw/ground_truth/dent/000_mask.png",
         "screw/ground_truth/dent/001_mask.png",
@@ -210,6 +211,13 @@ def test_names_of_other_scripts_are_the_same_whatever_else_is_selected(tmp_path:
         ("판", "hole", "Pan", "hole"),
     }
     assert len(as_anomalib_reads(tmp_path / "out0/Pan")) == 4
+    assert (tmp_path / "out0/names.csv").read_text("utf-8-sig").splitlines() == [
+        "folder,product,defect",
+        "Pan,판,",
+        "Pan/test/hole,판,hole",
+        "Pan/test/GeulgHim,판,긁힘",
+        "Pan/test/JjigHim,판,찍힘",
+    ]
 
 
 def test_names_that_read_alike_do_not_depend_on_the_order() -> None:
@@ -226,7 +234,7 @@ def test_again_replaces_what_was_there(tmp_path: Path) -> None:
     out = tmp_path / "out"
     exported([normal(tmp_path, f"{n}.png", grain(n)) for n in range(3)], out)
     exported([normal(tmp_path, "0.png", grain(0))], out)
-    assert files_below(out) == ["provenance.jsonl", "screw/train/good/000.png"]
+    assert files_below(out) == ["names.csv", "provenance.jsonl", "screw/train/good/000.png"]
     assert not list(tmp_path.glob(".*"))
 
 

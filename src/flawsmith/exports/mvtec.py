@@ -1,6 +1,7 @@
 """MVTec AD's folder layout, which Anomalib (`MVTecAD`, `Folder`) and most research code load as it is.
 
     FOLDER/provenance.jsonl                         one line per file: which photograph it came from, and how
+    FOLDER/names.csv                                which folder is which product and defect type
     FOLDER/<product>/train/good/000.png             normal parts to learn from
     FOLDER/<product>/test/good/000.png              normal parts held out
     FOLDER/<product>/test/<defect>/000.png         defects
@@ -15,6 +16,8 @@ that nearly every pixel becomes white; `bits = "native"` keeps the depth for rea
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import re
 import shutil
@@ -32,14 +35,14 @@ from anyascii import anyascii
 from flawsmith.config import Settings, nfc
 from flawsmith.data import images
 from flawsmith.errors import DataError, RunError
-from flawsmith.files import digest, write_lines
+from flawsmith.files import digest, write_bytes, write_lines
 from flawsmith.interfaces import Exporter
 from flawsmith.types import Advance, Example
 
 LONGEST_PATH = 511
 """Anomalib refuses paths of 512 characters and more."""
 _LONGEST_NAME = 60
-_PROVENANCE = "provenance.jsonl"
+_PROVENANCE, _NAMES = "provenance.jsonl", "names.csv"
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
 
 
@@ -69,6 +72,7 @@ class Mvtec(Exporter):
         names = _names(examples)
         placed = _place(examples, destination, names)
         write_lines(folder / _PROVENANCE, _fill(folder, placed, self.settings.bits, advance))
+        write_bytes(folder / _NAMES, _table(names))
         return {home: len(members) for home, members in placed.items()}
 
 
@@ -132,11 +136,22 @@ def _other_script(name: str) -> bool:
 def _names(examples: Sequence[Example]) -> dict[tuple[str, str | None], str]:
     """Return {(product, None): its folder, (product, defect): the folder of a defect type}."""
     made: dict[tuple[str, str | None], str] = {}
-    for product, home in folder_names((one.product for one in examples), [_PROVENANCE]).items():
+    for product, home in folder_names((one.product for one in examples), [_PROVENANCE, _NAMES]).items():
         made[product, None] = home
         types = (one.defect for one in examples if one.product == product and one.defect is not None)
         made |= {(product, defect): name for defect, name in folder_names(types, ["good"]).items()}
     return made
+
+
+def _table(names: dict[tuple[str, str | None], str]) -> bytes:
+    """Return names.csv; with a byte-order mark, without which Excel garbles all but ASCII."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("folder", "product", "defect"))
+    for (product, defect), folder in sorted(names.items(), key=lambda item: (item[0][0], item[0][1] or "")):
+        home = names[product, None]
+        rows.writerow((home if defect is None else f"{home}/test/{folder}", product, defect or ""))
+    return text.getvalue().encode("utf-8-sig")
 
 
 def _place(

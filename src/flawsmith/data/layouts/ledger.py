@@ -80,7 +80,8 @@ def account(tree: Tree, reading: Reading, chosen: Collection[str], layout: str) 
         folders[asked].update(file.rpartition("/")[0] for file in (example.id, *masks))
     use |= {mask: NORMAL_MASKS for masks in reading.normal_masks.values() for mask in masks}
     files = set(tree.everything())
-    unasked = {file for file in files if file.rpartition("/")[0] in folders[False] - folders[True]}
+    elsewhere = folders[False] - folders[True]
+    unasked = {file for file in files if file.rpartition("/")[0] in elsewhere}
     use |= {file: UNSELECTED for file in unasked - use.keys()}
     left_out = [
         replace(one, names=tuple(name for name in one.names if name not in unasked)) for one in reading.left_out
@@ -159,7 +160,7 @@ def _by_content(tree: Tree, rest: Iterable[str], places: _Places) -> Iterable[Le
             groups[reason, "error" if places.may_be_damage(file) else "warning"].append(file)
     for (reason, severity), names in groups.items():
         remedy = "rename or convert them to PNG, JPEG, TIFF, BMP or WebP, or name them in data.exclude"
-        yield LeftOut(reason, tuple(names), severity, remedy, "file")
+        yield LeftOut(reason, tuple(names), severity, remedy)
 
 
 def _merged(left_out: Sequence[LeftOut]) -> list[LeftOut]:
