@@ -158,9 +158,9 @@ def test_shuffled_labels_teach_nothing(parts: Path, tmp_path: Path):
     """With labels dealt at random, image AUROC is .5 within its interval; with the right ones it is far above."""
     run = made_run(tmp_path / "run", parts)
     split = load_split(run)
-    evaluator = Evaluator(split, DEFECTS, 96, drop_near_duplicates=False)
+    evaluator = Evaluator(split, DEFECTS, (96, 96), drop_near_duplicates=False)
     extractor = FeatureCache(load_extractor("efficientnet-lite0"))
-    right = training_set(common_set(split, [], 96, DEFECTS, evaluator.forbidden), Arm(REAL, ""), split)
+    right = training_set(common_set(split, [], (96, 96), DEFECTS, evaluator.forbidden), Arm(REAL, ""), split)
 
     def areas(training_of_seed: Any) -> np.ndarray:
         weights = draws(evaluator.evaluation_set, 400, np.random.default_rng(0))
