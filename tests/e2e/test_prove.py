@@ -13,7 +13,7 @@ import torch
 
 import flawsmith as fs
 from flawsmith.config import load_config
-from flawsmith.data import factory
+from flawsmith.data import factory, images
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.detectors.probe import Probe
 from flawsmith.errors import ConfigError, DataError, RunError
@@ -133,6 +133,24 @@ def test_a_generator_that_paints_nothing_has_no_effect(parts: Path, tmp_path: Pa
     assert not [row for row in run.samples() if row.made]
     rows = verdicts(run)
     assert {row["verdict"] for row in rows.values()} == {"no effect"}
+
+
+def test_oblong_photographs_are_proven_at_their_own_shape(parts: Path, tmp_path: Path):
+    """Each photograph has another normal one at its right side, so that it is twice as wide as high."""
+    root = tmp_path / "oblong"
+    beside = images.read(parts / "magnet/test/good/000.png")
+    for path in parts.rglob("*.png"):
+        right = np.zeros((96, 96), np.uint8) if "ground_truth" in path.parts else beside
+        images.write(root / path.relative_to(parts), np.hstack([images.read(path), right]))
+    run = made_run(tmp_path / "run", root, prove__seeds=1)
+    prove(run)
+    product = tree_of(run)["products"]["magnet"]
+    assert product["shape"] == [64, 128] and not [note for note in product["notes"] if "stretches" in note]
+    assert product["arms"][OURS]["figures"]["detection"][MEAN]["auroc"]["mean"] > 0.5
+    report(run)
+    assert "64 x 128 pixels" in run.path("report.md").read_text()
+    shown = [image for image in run.path("report").glob("proof-*gained*") if image.suffix != ".svg"]
+    assert shown
 
 
 def test_noise_does_not_help(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

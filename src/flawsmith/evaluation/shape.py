@@ -48,15 +48,15 @@ def shapes_of(examples: Iterable[Example]) -> list[Shape]:
 
 
 def distorted(shape: Shape, photographs: Sequence[Shape]) -> str:
-    """Return a sentence about the photographs whose own shape is far from that of the proof; "" = there are none."""
+    """Return a sentence about the photographs that the shape of the proof stretches far; "" = there are none."""
     rows, columns = shape
     stretches = [(own_rows * columns) / (own_columns * rows) for own_rows, own_columns in photographs]
     far = [max(stretch, 1 / stretch) for stretch in stretches if max(stretch, 1 / stretch) > NEARLY_SQUARE]
     if not far:
         return ""
     return (
-        f"{len(far)} of {len(photographs)} photographs are far from the shape in which the proof shows all of them, "
-        f"{rows} x {columns} pixels: they are distorted by up to {max(far):.1f}"
+        f"{len(far)} of {len(photographs)} photographs have other proportions than the {rows} x {columns} pixels "
+        f"at which the proof shows all of them, so it stretches them, up to {max(far):.1f} times"
     )
 
 

@@ -142,8 +142,8 @@ def planted_damage_is_found(plugin: type[Detector]) -> None:
 
     The pictures are wider than high, for not every product fills a square: who confuses rows and columns fails.
     """
-    training = example_training(side=96, oblong=True)
-    batch = example_training(24, side=96, oblong=True, seed=2).batch(range(24))
+    training = example_training(oblong=True)
+    batch = example_training(24, oblong=True, seed=2).batch(range(24))
     labels = {"anomaly_map": batch.mask, "score": batch.mask.flatten(1).amax(1)}
     for budget in (0.006, 0.06, 0.3):
         detector = _detector(plugin)
