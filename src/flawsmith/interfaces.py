@@ -224,7 +224,7 @@ class Detector(ABC):
         `predict` works from the first yield on. All randomness comes from `rng` (a CPU generator).
 
         Args:
-            training: Pictures of one shape (`training.shape`, seldom square), with masks and defect types.
+            training: Pictures of one shape (`training.shape`, not always square), with masks and defect types.
             rng: Decides initial weights, order and augmentation.
             budget: Share of the full training; `reduced` says what less than 1 leaves out.
 

@@ -108,7 +108,7 @@ def _setup(proof: Tree, product: Tree) -> str:
 
 def _shape(product: Tree) -> tuple[int, int]:
     """Return rows and columns of what the detectors saw."""
-    rows, columns = product.get("shape") or [product["size"]] * 2  # a proof of release 0.1 names the side of a square
+    rows, columns = product["shape"]
     return rows, columns
 
 
