@@ -44,7 +44,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "results" / "oblong.json"
 ROWS, COLUMNS = NATIVE = 500, 1250
 ZOOM = 0.3
 """Scale of texture and damage: a scratch is some 100 px long and a few px wide."""
-PRODUCTS = {"steel": ("scratch", "dent"), "leather": ("cut", "scratch"), "wood": ("scratch", "crack")}
+PRODUCTS = {"leather": ("cut", "scratch"), "steel": ("scratch", "dent")}
 NORMALS, TEST_NORMALS, SHOTS, TESTS = 40, 30, 10, 20
 
 
