@@ -76,7 +76,6 @@ WAYS = {
     "own shape": Way(NATIVE, OWN),
     "tiles": Way((ROWS, ROWS), (OWN[0], OWN[0])),
     "own shape, full resolution": Way(NATIVE, LARGE),
-    "tiles, full resolution": Way((ROWS, ROWS), (LARGE[0], LARGE[0])),
 }
 
 
@@ -193,7 +192,7 @@ def main() -> None:
                 "tile": list(way.tile),
                 "shape": list(way.shape),
                 "pieces": len(way.corners()),
-                "cost": way.cost(),
+                "cost": round(way.cost(), 2),
             }
             folder = args.out / f"tiles-{way.tile[1]}"
             training = learned(way, groups, defects, folder)
