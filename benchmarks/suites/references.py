@@ -49,10 +49,10 @@ from flawsmith.config import parse_overrides, validate
 from flawsmith.data import factory, images
 from flawsmith.data.feature_windows import feature_window, window_of
 from flawsmith.data.layouts import scan
-from flawsmith.data.training_set import TrainingSet, read_square
+from flawsmith.data.training_set import TrainingSet, read_scaled
 from flawsmith.evaluation.evaluator import predicted
 from flawsmith.evaluation.measure import feature_set
-from flawsmith.evaluation.prove import proof_size
+from flawsmith.evaluation.shape import proof_shape, shapes_of
 from flawsmith.exports.export import write
 from flawsmith.exports.mvtec import Mvtec
 from flawsmith.files import write_json
@@ -156,7 +156,7 @@ class Judges:
         split, config = studio.split, studio.config
         self._extractor = extractor
         self.defects = sorted({str(e.defect) for e in split.shots})
-        self._training = TrainingSet(proof_size(config, split.normals), self.defects)
+        self._training = TrainingSet(proof_shape(config.prove, shapes_of(split.normals)), self.defects)
         for example in (*split.shots, *split.normals):
             self._training.add(example, "real")
         probe = registry.get("detectors", "probe")
@@ -171,7 +171,7 @@ class Judges:
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, float]:
         """Return the share of pictures whose defect type each judge names as it was asked for."""
-        seen = torch.from_numpy(np.stack([read_square(e, self._training.size)[0] for e in examples]))
+        seen = torch.from_numpy(np.stack([read_scaled(e, self._training.shape)[0] for e in examples]))
         guess = predicted(self._probe, seen).probabilities
         assert guess is not None
         answers = [str(e.defect) for e in examples]

@@ -24,7 +24,7 @@ from flawsmith.detectors.probe import Probe
 from flawsmith.evaluation.arms import Arm, common_set, made_of, training_set
 from flawsmith.evaluation.evaluator import Evaluator
 from flawsmith.evaluation.proof import figures
-from flawsmith.evaluation.prove import proof_size
+from flawsmith.evaluation.shape import proof_shape, shapes_of
 from flawsmith.evaluation.statistics import MEAN, Outcome, compare, draws, resampled
 from flawsmith.files import write_json
 from flawsmith.nn.feature_cache import FeatureCache
@@ -51,10 +51,10 @@ def main() -> None:
     split = load_split(base)
     product = split.shots[0].product
     defects = tuple(sorted({str(example.defect) for example in split.shots}))
-    size = proof_size(base.config, split.normals)
-    evaluator = Evaluator(split, defects, size, drop_near_duplicates=True)
+    shape = proof_shape(base.config.prove, shapes_of(split.normals))
+    evaluator = Evaluator(split, defects, shape, drop_near_duplicates=True)
     extractor = FeatureCache(load_extractor("efficientnet-lite0"), args.out / "features")
-    common = common_set(split, [], size, defects, evaluator.forbidden)
+    common = common_set(split, [], shape, defects, evaluator.forbidden)
     weights = draws(evaluator.evaluation_set, RESAMPLES, np.random.default_rng(0))
     tried: dict[str, list[Outcome]] = {}
     entry: dict[str, Any] = {
@@ -62,7 +62,7 @@ def main() -> None:
         "detector": "probe",
         "extractor": {"name": extractor.name, "fingerprint": extractor.fingerprint},
         "protocol": "clean",
-        "size": size,
+        "shape": list(shape),
         "seeds": SEEDS,
         "test": {
             "normal": int((evaluator.evaluation_set.defect < 0).sum()),

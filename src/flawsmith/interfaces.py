@@ -224,7 +224,7 @@ class Detector(ABC):
         `predict` works from the first yield on. All randomness comes from `rng` (a CPU generator).
 
         Args:
-            training: Pictures of one size, with masks and defect types.
+            training: Pictures of one shape (`training.shape`, not always square), with masks and defect types.
             rng: Decides initial weights, order and augmentation.
             budget: Share of the full training; `reduced` says what less than 1 leaves out.
 
@@ -234,7 +234,7 @@ class Detector(ABC):
 
     @abstractmethod
     def predict(self, image: Tensor) -> Prediction:
-        """Look at pictures: float32 (B,3,H,W), RGB, [-1,1], of the training set's size."""
+        """Look at pictures: float32 (B,3,H,W), RGB, [-1,1], of the training set's shape."""
 
     def reduced(self, budget: float) -> str:
         """Return a sentence for the report about what a budget below 1 leaves out; "" = nothing."""

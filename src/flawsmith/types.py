@@ -140,7 +140,7 @@ class Prediction:
     """What a detector says of B pictures; a task that it does not tell is None."""
 
     anomaly_map: Tensor | None = None
-    """Localization: float32 (B,1,H,W) of the pictures' size; higher = more likely damaged."""
+    """Localization: float32 (B,1,H,W) of the pictures' shape; higher = more likely damaged."""
     score: Tensor | None = None
     """Detection: float32 (B,); higher = more likely damaged."""
     probabilities: Tensor | None = None

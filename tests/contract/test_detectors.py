@@ -99,6 +99,19 @@ class _Backwards(_Honest):
         return Prediction(-found.anomaly_map, -found.score)
 
 
+class _SquareMinded(_Honest):
+    def predict(self, image: torch.Tensor) -> Prediction:
+        told = super().predict(image)
+        side = image.shape[-1]
+        return Prediction(torch.nn.functional.interpolate(told.anomaly_map, (side, side)), told.score)
+
+
+class _Turned(_Honest):
+    def predict(self, image: torch.Tensor) -> Prediction:
+        told = super().predict(image)
+        return Prediction(told.anomaly_map.transpose(-1, -2).reshape(told.anomaly_map.shape), told.score)
+
+
 class _Talkative(_Honest):
     tells = frozenset({"localization"})
 
@@ -151,6 +164,8 @@ def test_the_checks_can_pass() -> None:
         (_Unfinished, "predictions_are_well_formed", "shares done"),
         (_Random, "same_rng_same_predictions", "the same rng gave other"),
         (_Backwards, "planted_damage_is_found", "planted damage is not found"),
+        (_SquareMinded, "planted_damage_is_found", r"anomaly_map is \(24, 1, 64, 64\), not \(24, 1, 32, 64\)"),
+        (_Turned, "planted_damage_is_found", "planted damage is not found"),
         (_Greedy, "normal_alone_is_enough_or_refused", "yet damage counts"),
         (_Careless, "normal_alone_is_enough_or_refused", "yet it trains without"),
     ],
@@ -175,6 +190,11 @@ def test_example_training_plants_what_it_says() -> None:
     assert [one.id for one in normal.pictures] == [training.pictures[i].id for i in training.normal()]
     assert all(
         (a.image == training.pictures[i].image).all() for a, i in zip(normal.pictures, training.normal(), strict=True)
+    )
+    oblong = example_training(8, oblong=True)
+    assert oblong.shape == (32, 64) and all(
+        (a.image == b.image[16:48]).all() and (a.mask == b.mask[16:48]).all()
+        for a, b in zip(oblong.pictures, training.pictures, strict=True)
     )
     other = example_training(8, seed=2)
     assert not (other.pictures[0].image == training.pictures[0].image).all()

@@ -13,7 +13,7 @@ import torch
 
 import flawsmith as fs
 from flawsmith.config import load_config
-from flawsmith.data import factory
+from flawsmith.data import factory, images
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.detectors.probe import Probe
 from flawsmith.errors import ConfigError, DataError, RunError
@@ -135,6 +135,24 @@ def test_a_generator_that_paints_nothing_has_no_effect(parts: Path, tmp_path: Pa
     assert {row["verdict"] for row in rows.values()} == {"no effect"}
 
 
+def test_oblong_photographs_are_proven_at_their_own_shape(parts: Path, tmp_path: Path):
+    """Each photograph has another normal one at its right side, so that it is twice as wide as high."""
+    root = tmp_path / "oblong"
+    beside = images.read(parts / "magnet/test/good/000.png")
+    for path in parts.rglob("*.png"):
+        right = np.zeros((96, 96), np.uint8) if "ground_truth" in path.parts else beside
+        images.write(root / path.relative_to(parts), np.hstack([images.read(path), right]))
+    run = made_run(tmp_path / "run", root, prove__seeds=1)
+    prove(run)
+    product = tree_of(run)["products"]["magnet"]
+    assert product["shape"] == [64, 128] and not [note for note in product["notes"] if "stretches" in note]
+    assert product["arms"][OURS]["figures"]["detection"][MEAN]["auroc"]["mean"] > 0.5
+    report(run)
+    assert "64 x 128 pixels" in run.path("report.md").read_text()
+    shown = [image for image in run.path("report").glob("proof-*gained*") if image.suffix != ".svg"]
+    assert shown
+
+
 def test_noise_does_not_help(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(HERE))
     monkeypatch.setenv("FLAWSMITH_PLUGINS", "generators.noise=planted:Noise")
@@ -158,9 +176,9 @@ def test_shuffled_labels_teach_nothing(parts: Path, tmp_path: Path):
     """With labels dealt at random, image AUROC is .5 within its interval; with the right ones it is far above."""
     run = made_run(tmp_path / "run", parts)
     split = load_split(run)
-    evaluator = Evaluator(split, DEFECTS, 96, drop_near_duplicates=False)
+    evaluator = Evaluator(split, DEFECTS, (96, 96), drop_near_duplicates=False)
     extractor = FeatureCache(load_extractor("efficientnet-lite0"))
-    right = training_set(common_set(split, [], 96, DEFECTS, evaluator.forbidden), Arm(REAL, ""), split)
+    right = training_set(common_set(split, [], (96, 96), DEFECTS, evaluator.forbidden), Arm(REAL, ""), split)
 
     def areas(training_of_seed: Any) -> np.ndarray:
         weights = draws(evaluator.evaluation_set, 400, np.random.default_rng(0))

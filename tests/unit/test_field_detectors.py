@@ -156,7 +156,7 @@ def test_what_the_unet_cannot_learn_from(training: TrainingSet) -> None:
         with pytest.raises(DataError, match=said):
             next(iter(unet.fit(one, seeded())))
     tiny = example_training(4, side=32)
-    tiny.size = 31
+    tiny.shape = (31, 64)
     with pytest.raises(DataError, match="31 pixels are too few"):
         next(iter(unet.fit(tiny, seeded())))
 
@@ -193,7 +193,7 @@ def test_what_the_classifier_cannot_learn_from(training: TrainingSet) -> None:
 
 
 def test_one_kind_is_always_that_kind(training: TrainingSet) -> None:
-    one = TrainingSet(32, ("disc",))
+    one = TrainingSet((32, 32), ("disc",))
     one.pictures = [training.pictures[k] for k in (0, 1, 5)]
     found = fitted(Classifier(ClassifierSettings(epochs=1, repeats=1), ("disc",)), one).predict(one.batch([0, 1]).image)
     assert found.probabilities.tolist() == [[1.0], [1.0]]

@@ -133,7 +133,7 @@ def prove(run: Run, product: str, defect: str) -> None:
     ]
     rows = [(arm, task, name) for arm in (OURS, NO_CONTROLS) for task in TASKS for name in (defect, MEAN)]
     one = {
-        "size": 64, "defects": [defect], "test": {"normal": 1, defect: 1},
+        "shape": [64, 64], "defects": [defect], "test": {"normal": 1, defect: 1},
         "notes": [f"{defect}: only 1 test pictures, so its interval is rough"],
         "arms": {name: {"text": f"and 5 samples of {product}", "figures": figures} for name in (REAL, OURS)},
         "confusion": {OURS: [[1]], REAL: []}, "best_on_test": {REAL: figures},

@@ -12,7 +12,7 @@ from flawsmith.data import images
 from flawsmith.data.scaling import scaled_mask
 from flawsmith.data.split import content_hash
 from flawsmith.data.tensors import image_tensor
-from flawsmith.data.training_set import TrainingSet, read_square
+from flawsmith.data.training_set import TrainingSet, read_scaled
 from flawsmith.errors import DataError
 from flawsmith.types import Example
 
@@ -29,7 +29,7 @@ def crack(tmp_path: Path) -> Example:
 
 def test_a_test_picture_cannot_enter_under_any_name(crack: Example, tmp_path: Path):
     forbidden = {content_hash(crack.image)}
-    training = TrainingSet(32, ["crack"], forbidden)
+    training = TrainingSet((32, 32), ["crack"], forbidden)
     # Saved again, as colour, under another name, and called normal: still the same picture.
     copy = tmp_path / "innocent.png"
     images.write(copy, np.repeat(images.read(crack.image)[..., None], 3, axis=2))
@@ -43,7 +43,7 @@ def test_a_test_picture_cannot_enter_under_any_name(crack: Example, tmp_path: Pa
 
 
 def test_pictures_come_out_as_they_went_in(crack: Example):
-    training = TrainingSet(32, ["chip", "crack"])
+    training = TrainingSet((32, 32), ["chip", "crack"])
     training.add(crack, "real")
     training.add(Example("normal.png", crack.image, "tile"), "control")
     batch = training.batch([0, 1])
@@ -57,7 +57,7 @@ def test_pictures_come_out_as_they_went_in(crack: Example):
 
 
 def test_a_clone_grows_alone(crack: Example):
-    training = TrainingSet(32, ["crack"])
+    training = TrainingSet((32, 32), ["crack"])
     training.add(crack, "real")
     clone = training.clone()
     clone.add(crack, "made")
@@ -66,21 +66,23 @@ def test_a_clone_grows_alone(crack: Example):
 
 def test_what_does_not_fit_is_said(crack: Example, tmp_path: Path):
     with pytest.raises(DataError, match="its defect type 'crack' is none of chip"):
-        TrainingSet(32, ["chip"]).add(crack, "real")
+        TrainingSet((32, 32), ["chip"]).add(crack, "real")
     images.write_mask(tmp_path / "empty.png", np.zeros((40, 60), bool))
     empty = Example("crack.png", crack.image, "tile", "crack", (tmp_path / "empty.png",))
     with pytest.raises(DataError, match="has no marked damage"):
-        TrainingSet(32, ["crack"]).add(empty, "real")
+        TrainingSet((32, 32), ["crack"]).add(empty, "real")
 
 
-def test_scaling_keeps_the_label_over_the_damage(tmp_path: Path):
+@pytest.mark.parametrize("shape", [(50, 50), (64, 192)])
+def test_scaling_keeps_the_label_over_the_damage(tmp_path: Path, shape: tuple[int, int]):
     picture = np.full((100, 300), 40, np.uint8)
     mask = np.zeros((100, 300), bool)
     mask[40:60, 120:180] = True
     picture[mask] = 220
     images.write(tmp_path / "a.png", picture)
     images.write_mask(tmp_path / "m.png", mask)
-    image, label = read_square(Example("a", tmp_path / "a.png", "x", "hole", (tmp_path / "m.png",)), 50)
+    image, label = read_scaled(Example("a", tmp_path / "a.png", "x", "hole", (tmp_path / "m.png",)), shape)
+    assert image.shape == (*shape, 3) and label.shape == shape
     bright = image[..., 0] > 130
     assert (bright & label).sum() / (bright | label).sum() > 0.95
 

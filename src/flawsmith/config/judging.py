@@ -124,7 +124,7 @@ class ProveConfig(Settings):
     budget: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of each detector's full training; the report says what less than 1 leaves out."""
     size: Annotated[int, Field(ge=0, le=2048)] = 0
-    """Side of the pictures that detectors see; 0 = 256 in the field protocol, else the median photograph's, to 384."""
+    """Side of the square that detectors see, or as many pixels; 0 = the median photograph's, to 384 (field: 256)."""
     seeds: Annotated[int, Field(ge=1, le=100)] = 3
     """Trainings per arm; below 3 the report calls the verdict unsafe."""
     against: list[str] = ["crop_paste"]

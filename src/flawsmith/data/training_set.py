@@ -1,4 +1,4 @@
-"""What a detector may learn from: pictures of one size with masks and defect types, and no test picture among them.
+"""What a detector may learn from: pictures of one shape with masks and defect types, and no test picture among them.
 
 The guard is not a rule to be kept but a door: a `TrainingSet` is made with the content hashes of all test pictures, and
 `add` raises on a picture that looks like one of them, whatever its name. Detectors accept nothing else.
@@ -29,28 +29,28 @@ class TrainingPicture:
     """One picture to learn from."""
 
     image: np.ndarray
-    """uint8 (S,S,3), RGB."""
+    """uint8 (R,C,3), RGB."""
     mask: np.ndarray
-    """bool (S,S); all False for a normal part or a control."""
+    """bool (R,C); all False for a normal part or a control."""
     product: str
     defect: str | None
     origin: Origin
     id: str
     painted: np.ndarray | None = None
-    """bool (S,S): where a control was repainted, which is where a detector should look; None for everything else."""
+    """bool (R,C): where a control was repainted, which is where a detector should look; None for everything else."""
 
 
 class TrainingSet:
-    """Pictures to learn from, all of one size, kept in memory as 8 bits.
+    """Pictures to learn from, all of one shape, kept in memory as 8 bits.
 
     Args:
-        size: Side of the square that every picture is scaled to.
+        shape: Rows and columns that every picture is scaled to.
         defects: All defect types, in the order in which detectors count them.
         forbidden: Content hashes (`shots.content_hash`) of the test pictures.
     """
 
-    def __init__(self, size: int, defects: Sequence[str], forbidden: Iterable[str] = ()) -> None:
-        self.size = size
+    def __init__(self, shape: tuple[int, int], defects: Sequence[str], forbidden: Iterable[str] = ()) -> None:
+        self.shape = shape
         self.defects = tuple(defects)
         self._forbidden = frozenset(forbidden)
         self._read: dict[tuple[Path, tuple[Path, ...], Origin, Path | None], TrainingPicture] = {}
@@ -78,13 +78,13 @@ class TrainingSet:
             )
         if example.defect is not None and example.defect not in self.defects:
             raise DataError(f"{example.id}: its defect type {example.defect!r} is none of {', '.join(self.defects)}")
-        image, mask = read_square(example, self.size)
+        image, mask = read_scaled(example, self.shape)
         if example.defect is not None and not mask.any():
             raise DataError(f"{example.id}: is filed as {example.defect} but has no marked damage")
         where = None
         if painted is not None:
             native = images.read_mask(painted, images.describe(example.image).shape)
-            where = scaled_mask(native, (self.size, self.size))
+            where = scaled_mask(native, self.shape)
         return TrainingPicture(image, mask, example.product, example.defect, origin, example.id, where)
 
     def clone(self) -> TrainingSet:
@@ -92,7 +92,7 @@ class TrainingSet:
 
         What one of the two reads, the other need not read again: the arms of a proof share most of their pictures.
         """
-        other = TrainingSet(self.size, self.defects, self._forbidden)
+        other = TrainingSet(self.shape, self.defects, self._forbidden)
         other._read = self._read
         other.pictures = list(self.pictures)
         return other
@@ -124,15 +124,15 @@ class TrainingSet:
 _ALL: tuple[Origin, ...] = ("real", "made", "control")
 
 
-def read_square(example: Example, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Read a picture with its mask and scale both to a square.
+def read_scaled(example: Example, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Read a picture with its mask and scale both to a shape (rows, columns).
 
     Returns:
-        uint8 (size,size,3) RGB, and bool (size,size), scaled as `scaling.scaled_mask` does; all False without a mask.
+        uint8 (R,C,3) RGB, and bool (R,C), scaled as `scaling.scaled_mask` does; all False without a mask.
     """
     native = images.read(example.image)
-    model = scaled(images.to_model(native), (size, size))
+    model = scaled(images.to_model(native), shape)
     image = np.rint((np.clip(model, -1, 1) + 1) * 127.5).astype(np.uint8)
     if not example.masks:
-        return image, np.zeros((size, size), bool)
-    return image, scaled_mask(images.read_label(example, native.shape), (size, size))
+        return image, np.zeros(shape, bool)
+    return image, scaled_mask(images.read_label(example, native.shape), shape)

@@ -1,9 +1,10 @@
 """Any model of Anomalib, trained and asked through Anomalib's own API. Needs `pip install "flawsmith[anomalib]"`.
 
-The model learns from the same squares as every other detector and its raw map and score enter the same exact metrics:
+The model learns from the same pictures as every other detector and its raw map and score enter the same exact metrics:
 Anomalib's own normalisation, thresholds and evaluation are left out, for they look at a validation set. Models that
 learn from normal parts alone get those alone; models that learn from damage too (`arguments = {supervised = true}` of
-SuperSimpleNet) get every picture with its mask.
+SuperSimpleNet) get every picture with its mask. A model scales squares to its own size, as Anomalib does; what is not
+square it takes as it is, unless its network has one size alone.
 
 Akcay et al., "Anomalib: A Deep Learning Library for Anomaly Detection", ICIP 2022.
 """
@@ -83,7 +84,7 @@ class Anomalib(Detector):
         seed = int(torch.randint(2**31 - 1, (1,), generator=rng))
         epochs = {"max_epochs": self._epochs(budget)} if self.settings.epochs else {}
         with _quiet(), _streams(seed), tempfile.TemporaryDirectory() as folder:
-            model = self._made()
+            model = self._made(training.shape)
             pictures = _Pictures(training, damaged=bool(getattr(model, "supervised", False)))
             order = torch.Generator().manual_seed(seed)
             loader = DataLoader(
@@ -121,10 +122,13 @@ class Anomalib(Detector):
     def _epochs(self, budget: float) -> int:
         return max(1, round(self.settings.epochs * budget))
 
-    def _made(self) -> Any:
+    def _made(self, shape: tuple[int, int]) -> Any:
         assert self._class is not None
+        given = dict(self.settings.arguments)
+        if shape[0] != shape[1]:  # left to itself it would squash them to its square
+            given = {"pre_processor": self._class.configure_pre_processor(shape)} | given
         try:
-            return self._class(post_processor=False, evaluator=False, visualizer=False, **self.settings.arguments)
+            return self._class(post_processor=False, evaluator=False, visualizer=False, **given)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"anomalib.arguments: {self.settings.model} does not take them: {error}") from error
         except OSError as error:

@@ -12,6 +12,7 @@ shares of the defect types in the cells that fire loudest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -127,7 +128,7 @@ class Probe(Detector):
             raise DataError("probe was asked before it was trained; call fit first")
         anomaly_maps, scores, defects = [], [], []
         for chunk in image.split(_CHUNK):
-            logits = self._logits(self._maps(chunk), -(-chunk.shape[-1] // CELL))
+            logits = self._logits(self._maps(chunk), _grid(chunk.shape[-2:], CELL))
             probability = logits.softmax(1)
             anomaly_map = 1 - probability[:, :1]
             smooth = F.avg_pool2d(anomaly_map, 3, 1, 1, count_include_pad=False)
@@ -194,7 +195,7 @@ class Probe(Detector):
                         own = torch.from_numpy(painted)[None, None].float()
                         asked = F.avg_pool2d(_turned(own, view), CELL, ceil_mode=True).flatten()
                     places = _places(asked, each, rng)
-                    features.append(_described(maps, row, places, cover.shape[-1]))
+                    features.append(_described(maps, row, places, cover.shape[-2:]))
                     target = torch.zeros(len(places), len(self.defects) + 1)
                     target[:, 0] = 1 - flat[places]
                     if (label := training.label(index)) >= 0:
@@ -211,10 +212,10 @@ class Probe(Detector):
         features = []
         for start in range(0, len(drawn), _CHUNK):
             image = training.batch(indices[place] for place in drawn[start : start + _CHUNK]).image
-            maps, side = self._maps(image), -(-training.size // (2 * CELL))
-            anomaly_map = 1 - self._logits(maps, side).softmax(1)[:, 0].cpu()
-            worst = anomaly_map.flatten(1).topk(min(64, side * side), dim=1).indices
-            features += [_described(maps, row, worst[row], side) for row in range(len(image))]
+            maps, grid = self._maps(image), _grid(training.shape, 2 * CELL)
+            anomaly_map = 1 - self._logits(maps, grid).softmax(1)[:, 0].cpu()
+            worst = anomaly_map.flatten(1).topk(min(64, math.prod(grid)), dim=1).indices
+            features += [_described(maps, row, worst[row], grid) for row in range(len(image))]
         found = torch.cat(features)
         target = torch.zeros(len(found), len(self.defects) + 1)
         target[:, 0] = 1
@@ -224,10 +225,10 @@ class Probe(Detector):
         assert self.extractor is not None
         return [m.float().cpu() for m in self.extractor.maps(image.to(self.device))]
 
-    def _logits(self, maps: Sequence[Tensor], side: int) -> Tensor:
-        """Return float32 (B,1+K,side,side)."""
+    def _logits(self, maps: Sequence[Tensor], grid: Sequence[int]) -> Tensor:
+        """Return float32 (B,1+K,rows,columns) for every place of a grid (rows, columns)."""
         assert self._head is not None
-        return self._head.dense([m.to(self.device) for m in maps], side)
+        return self._head.dense([m.to(self.device) for m in maps], grid)
 
 
 class _Head(nn.Module):
@@ -251,8 +252,8 @@ class _Head(nn.Module):
         hidden = F.gelu(self.first(((places - self.mean) * self.scale).clamp(-_FAR, _FAR)))
         return self.second(hidden if kept is None else hidden * kept)
 
-    def dense(self, maps: Sequence[Tensor], side: int) -> Tensor:
-        """Answer for every place of a grid, from maps (B,D_i,h_i,w_i) of all depths.
+    def dense(self, maps: Sequence[Tensor], grid: Sequence[int]) -> Tensor:
+        """Answer for every place of a grid (rows, columns), from maps (B,D_i,h_i,w_i) of all depths.
 
         The first layer is linear and so is interpolation, so each depth goes through its own columns at its own
         resolution first: several times less work than describing every place, and the same up to rounding but where a
@@ -260,30 +261,37 @@ class _Head(nn.Module):
         """
         if len(maps[0]) > 1:
             # One picture's maps stay in the processor's cache.
-            return torch.cat([self.dense([m[row : row + 1] for m in maps], side) for row in range(len(maps[0]))])
+            return torch.cat([self.dense([m[row : row + 1] for m in maps], grid) for row in range(len(maps[0]))])
         hidden, start = self.first.bias[None, :, None, None], 0
         for depth in maps:
             own = slice(start, start := start + depth.shape[1])
             mean, scale = self.mean[own].view(-1, 1, 1), self.scale[own].view(-1, 1, 1)
             plain = ((depth - mean) * scale).clamp(-_FAR, _FAR)
             part = F.conv2d(plain, self.first.weight[:, own, None, None])
-            if part.shape[-2:] != (side, side):
+            if part.shape[-2:] != tuple(grid):
                 # Many times faster than on rows of channels.
                 part = part.contiguous(memory_format=torch.channels_last)
-                part = F.interpolate(part, (side, side), mode="bilinear", align_corners=False)
+                part = F.interpolate(part, tuple(grid), mode="bilinear", align_corners=False)
             hidden = hidden + part
         return F.conv2d(F.gelu(hidden), self.second.weight[:, :, None, None], self.second.bias)
 
 
 def _turned(pictures: Tensor, view: int) -> Tensor:
-    """One of the eight mirrored and turned views of square pictures."""
+    """One of the eight mirrored and turned views; a quarter turn exchanges rows and columns."""
     return torch.rot90(pictures.flip(-1) if view % 2 else pictures, view // 2, (-2, -1))
 
 
-def _described(maps: Sequence[Tensor], row: int, places: Tensor, side: int) -> Tensor:
-    """Return float16 (N,D): what all depths show at places of a side x side grid on one picture."""
-    grid = torch.stack([places % side, places // side], 1).add(0.5).mul(2 / side).sub(1)[None, None]
-    parts = [F.grid_sample(m[row : row + 1], grid, padding_mode="border", align_corners=False) for m in maps]
+def _grid(shape: Sequence[int], cell: int) -> tuple[int, int]:
+    """Return rows and columns of the cells that cover a picture."""
+    return -(-shape[0] // cell), -(-shape[1] // cell)
+
+
+def _described(maps: Sequence[Tensor], row: int, places: Tensor, grid: Sequence[int]) -> Tensor:
+    """Return float16 (N,D): what all depths show at places of a grid (rows, columns) on one picture."""
+    rows, columns = grid
+    scale = torch.tensor([2 / columns, 2 / rows])
+    at = torch.stack([places % columns, places // columns], 1).add(0.5).mul(scale).sub(1)[None, None]
+    parts = [F.grid_sample(m[row : row + 1], at, padding_mode="border", align_corners=False) for m in maps]
     return torch.cat(parts, 1)[0, :, 0].T.half()
 
 

@@ -98,8 +98,8 @@ class Unet(Detector):
             raise DataError("unet learns the damage from labelled pictures, and the training set holds none")
         if not training.normal():
             raise DataError("unet needs normal pictures beside the damaged ones, and the training set holds none")
-        if training.size < _SMALLEST:
-            raise DataError(f"unet halves pictures five times: {training.size} pixels are too few, use {_SMALLEST}")
+        if (least := min(training.shape)) < _SMALLEST:
+            raise DataError(f"unet halves pictures five times: {least} pixels are too few, use {_SMALLEST}")
         plan, part = self._plan(budget), self.settings
         network = _Network(plan.width, rng).to(self.device)
         # In float32, channels_last makes these convolutions slower on a CPU, so the two come together.

@@ -16,6 +16,7 @@ from typing import Any
 from flawsmith.config import GeneratorConfig
 from flawsmith.data.split import Split
 from flawsmith.data.training_set import TrainingSet
+from flawsmith.evaluation.shape import Shape
 from flawsmith.files import read_json, write_json
 from flawsmith.run.dataset import Dataset
 from flawsmith.run.folder import Run
@@ -154,19 +155,19 @@ def make_arms(run: Run, rivals: dict[str, Run], product: str, split: Split, held
 
 
 def common_set(
-    split: Split, held: Sequence[Made], size: int, defects: Sequence[str], forbidden: frozenset[str]
+    split: Split, held: Sequence[Made], shape: Shape, defects: Sequence[str], forbidden: frozenset[str]
 ) -> TrainingSet:
     """Return what every arm learns from: the normal parts but those under held-out controls.
 
     Args:
         split: One product's photographs.
         held: Controls that no arm may learn from.
-        size: Side of the squares that detectors see.
+        shape: Rows and columns of the pictures that detectors see.
         defects: The defect types, in the order in which detectors count them.
         forbidden: Content hashes of all test pictures: none of them can enter.
     """
     away = {control.normal for control in held}
-    training = TrainingSet(size, defects, forbidden)
+    training = TrainingSet(shape, defects, forbidden)
     for example in split.normals:
         if example.id not in away:
             training.add(example, "real")

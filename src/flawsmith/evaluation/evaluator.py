@@ -11,8 +11,9 @@ from flawsmith.data import images
 from flawsmith.data.scaling import scaled_mask
 from flawsmith.data.split import Split, content_hash, provable
 from flawsmith.data.tensors import image_tensor
-from flawsmith.data.training_set import read_square
+from flawsmith.data.training_set import read_scaled
 from flawsmith.evaluation.arms import Made
+from flawsmith.evaluation.shape import Shape
 from flawsmith.evaluation.statistics import EvaluationSet, Outcome, outcome
 from flawsmith.interfaces import Detector
 from flawsmith.types import Prediction
@@ -27,16 +28,16 @@ class Evaluator:
     Args:
         split: One product's pictures.
         defects: Its defect types, in the order in which detectors count them.
-        size: Side of the squares that detectors see.
+        shape: Rows and columns of the pictures that detectors see.
         drop_near_duplicates: Leave out what seems to be a second photograph of a shot.
 
     Raises:
         DataError: the test set lacks normal or damaged pictures.
     """
 
-    def __init__(self, split: Split, defects: Sequence[str], size: int, *, drop_near_duplicates: bool) -> None:
+    def __init__(self, split: Split, defects: Sequence[str], shape: Shape, *, drop_near_duplicates: bool) -> None:
         kept = provable(split, drop_near_duplicates=drop_near_duplicates)
-        self.size = size
+        self.shape = shape
         self.left_out = len(split.test_defects) - len(kept.test_defects)
         self.tests = [*(e for e in kept.test_defects if e.defect in defects), *kept.test_normals]
         # Photographs left out as near-duplicates are test pictures still: no detector may learn from them either.
@@ -46,14 +47,14 @@ class Evaluator:
         numbers = [number_of[e.defect] if e.defect is not None else -1 for e in self.tests]
         self.evaluation_set = EvaluationSet(tuple(e.id for e in self.tests), np.array(numbers), tuple(defects))
         self._normals = {example.id: example for example in split.normals}
-        self._squares: tuple[torch.Tensor, list[np.ndarray]] | None = None
+        self._read: tuple[torch.Tensor, list[np.ndarray]] | None = None
 
     def evaluate(self, detector: Detector, tasks: set[str]) -> Outcome:
         """Let a detector look at every test picture, once, and compute its figures for the tasks."""
-        if self._squares is None:
-            read = [read_square(example, self.size) for example in self.tests]
-            self._squares = torch.from_numpy(np.stack([image for image, _ in read])), [mask for _, mask in read]
-        pictures, masks = self._squares
+        if self._read is None:
+            read = [read_scaled(example, self.shape) for example in self.tests]
+            self._read = torch.from_numpy(np.stack([image for image, _ in read])), [mask for _, mask in read]
+        pictures, masks = self._read
         prediction = predicted(detector, pictures)
         answers = {task: getattr(prediction, _PART[task]) for task in tasks}
         anomaly_map, score, probabilities = (answers.get(task) for task in _PART)
@@ -74,10 +75,10 @@ class Evaluator:
         """
         values = []
         for control in held:
-            repainted, _ = read_square(control.example, self.size)
-            untouched, _ = read_square(self._normals[control.normal], self.size)
+            repainted, _ = read_scaled(control.example, self.shape)
+            untouched, _ = read_scaled(self._normals[control.normal], self.shape)
             native = images.read_mask(control.mask, images.describe(control.example.image).shape)
-            region = scaled_mask(native, (self.size, self.size))
+            region = scaled_mask(native, self.shape)
             anomaly_map = predicted(detector, torch.from_numpy(np.stack([repainted, untouched]))).anomaly_map
             assert anomaly_map is not None
             values.append([float(anomaly_map[row, 0].numpy()[region].max()) for row in range(2)])
@@ -91,7 +92,7 @@ class Evaluator:
 
 
 def predicted(detector: Detector, pictures: torch.Tensor) -> Prediction:
-    """Look at uint8 (P,S,S,3) pictures, a few at a time."""
+    """Look at uint8 (P,R,C,3) pictures, a few at a time."""
     parts = [detector.predict(image_tensor(chunk.numpy())) for chunk in pictures.split(_CHUNK)]
 
     def joined(name: str) -> torch.Tensor | None:

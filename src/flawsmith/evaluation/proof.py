@@ -15,6 +15,7 @@ from flawsmith.config import Config
 from flawsmith.data.split import Split
 from flawsmith.evaluation.arms import NO_CONTROLS, NONE, OURS, REAL, Arm, mixed
 from flawsmith.evaluation.evaluator import Evaluator
+from flawsmith.evaluation.shape import distorted, shapes_of
 from flawsmith.evaluation.statistics import MEAN, TASKS, EvaluationSet, Outcome, compare, draws, resampled
 
 _DECIDES = {"localization": "ap", "detection": "auroc", "classification": "recall"}
@@ -41,12 +42,12 @@ def proof_tree(config: Config, split: Split, evaluator: Evaluator, tried: Tried,
     evaluation_set = evaluator.evaluation_set
     counts = Counter(example.defect for example in evaluator.tests)
     return {
-        "size": evaluator.size,
+        "shape": list(evaluator.shape),
         "defects": list(evaluation_set.defects),
         "shots": dict(sorted(Counter(str(e.defect) for e in split.shots).items())),
         "test": {"normal": counts[None], **{defect: counts[defect] for defect in evaluation_set.defects}},
         "near_duplicates_left_out": evaluator.left_out,
-        "notes": _notes(config, evaluator, counts),
+        "notes": _notes(config, split, evaluator, counts),
         "arms": {arm.name: arm.facts() | {"figures": figures(tried.outcomes[arm.name])} for arm in tried.arms},
         "confusion": {
             name: _confusion(evaluation_set, tried.outcomes[name]) for name in (REAL, OURS) if name in tried.outcomes
@@ -117,13 +118,15 @@ def _comparisons(config: Config, evaluation_set: EvaluationSet, tried: Tried) ->
     return rows
 
 
-def _notes(config: Config, evaluator: Evaluator, counts: Counter[str | None]) -> list[str]:
+def _notes(config: Config, split: Split, evaluator: Evaluator, counts: Counter[str | None]) -> list[str]:
     part, notes = config.prove, []
     if evaluator.left_out:
         one = evaluator.left_out == 1
         pictures, seem = ("picture was", "it seems") if one else ("pictures were", "they seem")
         second = "a second photograph" if one else "second photographs"
         notes.append(f"{evaluator.left_out} test {pictures} left out: {seem} to be {second} of a shot's damage")
+    if far := distorted(evaluator.shape, shapes_of([*split.shots, *split.normals, *evaluator.tests])):
+        notes.append(far)
     for defect in evaluator.evaluation_set.defects:
         if not counts[defect]:
             notes.append(f"{defect}: no test picture is left, so nothing can be said of it")

@@ -12,12 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from flawsmith import registry
 from flawsmith.config import Config, validate
-from flawsmith.data import images
 from flawsmith.data.split import Split
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import RunError
@@ -35,6 +33,7 @@ from flawsmith.evaluation.arms import (
 )
 from flawsmith.evaluation.evaluator import Evaluator
 from flawsmith.evaluation.proof import Tried, proof_tree
+from flawsmith.evaluation.shape import proof_shape, shapes_of
 from flawsmith.evaluation.statistics import ALL, Outcome
 from flawsmith.files import write_json
 from flawsmith.interfaces import Detector
@@ -44,11 +43,10 @@ from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
 from flawsmith.run.stage import Inputs, stage
-from flawsmith.types import Advance, Example
+from flawsmith.types import Advance
 
 REFERENCE = "patchcore"
 """What stands for "no defects at all"."""
-_FIELD_SIZE, _LARGEST, _STEP = 256, 384, 32
 _DECIDES = (("localization", "ap"), ("detection", "auroc"), ("classification", "accuracy"))
 """By which figure the field protocol calls an epoch the best."""
 
@@ -118,11 +116,11 @@ class _Trainer:
     def prove(self, product: str, split: Split, rivals: dict[str, Run]) -> dict[str, Any]:
         """Return one product's part of proof.json."""
         defects = tuple(sorted({str(example.defect) for example in split.shots}))
-        size = proof_size(self._config, split.normals)
-        evaluator = Evaluator(split, defects, size, drop_near_duplicates=self._part.near_duplicates == "drop")
+        shape = proof_shape(self._part, shapes_of(split.normals))
+        evaluator = Evaluator(split, defects, shape, drop_near_duplicates=self._part.near_duplicates == "drop")
         held = held_out(made_of(self._run, product)[1], split.normals)
         arms = [*make_arms(self._run, rivals, product, split, held), Arm(NONE, f"normal parts alone ({REFERENCE})")]
-        common = common_set(split, held, size, defects, evaluator.forbidden)
+        common = common_set(split, held, shape, defects, evaluator.forbidden)
         tried = Tried(arms, {}, {}, {}, {})
         name = f"prove {product}"
         with progress(name, len(arms) * self._part.seeds, "trainings") as advance:
@@ -196,16 +194,6 @@ class _Trainer:
         return plugin(
             settings, defects, extractor=self._extractor if plugin.needs_extractor else None, device=self._device
         )
-
-
-def proof_size(config: Config, normals: Sequence[Example]) -> int:
-    """Return the side of the pictures that detectors see."""
-    if config.prove.size:
-        return config.prove.size
-    if config.prove.protocol == "field":
-        return _FIELD_SIZE
-    sides = [max(images.describe(example.image).shape) for example in normals]
-    return int(np.clip(round(float(np.median(sides)) / _STEP) * _STEP, 64, _LARGEST))
 
 
 def _better(top: Outcome | None, one: Outcome) -> Outcome:

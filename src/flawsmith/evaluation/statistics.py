@@ -124,8 +124,8 @@ def outcome(
 
     Args:
         evaluation_set: The test pictures.
-        masks: bool (S,S) each.
-        anomaly_map: float32 (S,S) each; None = not told.
+        masks: bool (R,C) each.
+        anomaly_map: float32 (R,C) each; None = not told.
         score: float32 (P,).
         probabilities: float32 (P,K), over the defect types.
     """

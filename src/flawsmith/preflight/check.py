@@ -22,6 +22,7 @@ from flawsmith.data.masks.of_normals import marked_normals
 from flawsmith.data.photographs import windows_over
 from flawsmith.data.split import Split, duplicates, leaks, near_duplicate_warnings, split, without_duplicates
 from flawsmith.errors import FlawsmithError
+from flawsmith.evaluation.shape import distorted, proof_shape
 from flawsmith.preflight.cost import estimate
 from flawsmith.preflight.findings import DefectFacts, Findings, PictureFacts
 from flawsmith.preflight.refuse import preflight
@@ -66,6 +67,8 @@ def check(config: Config) -> Findings:
     damage, blank = _look_at_masks(examples, facts, config, findings)
     divided = _divide(examples, config, findings)
     findings.errors += preflight(config, divided)
+    if divided and config.prove.enabled:
+        findings.warnings += _stretched(divided, facts, config)
     if divided and (unseen := [shot.id for shot in divided.shots if shot.id in blank]):
         findings.errors.append(
             f"{', '.join(unseen)}: a shot whose mask is empty teaches nothing; draw its damage first"
@@ -217,6 +220,20 @@ def _divide(examples: Sequence[Example], config: Config, findings: Findings) -> 
     findings.errors += leaks(divided)
     findings.warnings += near_duplicate_warnings(divided)
     return divided
+
+
+def _stretched(divided: Split, facts: dict[str, images.Header], config: Config) -> list[str]:
+    """Name the products whose photographs are too unlike in shape to be proven at one."""
+    sentences = []
+    for product in sorted({shot.product for shot in divided.shots}):
+        part = divided.of(product)
+        normals, others = (
+            [facts[example.id].shape for example in group if example.id in facts]
+            for group in (part.normals, (*part.shots, *part.test_defects, *part.test_normals))
+        )
+        if normals and (sentence := distorted(proof_shape(config.prove, normals), [*normals, *others])):
+            sentences.append(f"{product}: {sentence}; photographs of one shape prove best as a product of their own")
+    return sentences
 
 
 def _tabulate(

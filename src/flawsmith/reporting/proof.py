@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ REAL, OURS, NO_CONTROLS = "real-only", "ours", "ours, no controls"
 """Arms with a meaning of their own, as proof.json names them; `evaluation.arms`, which makes them, needs torch."""
 ANOMALY_COLUMNS = ("test photograph", f"anomaly map, {REAL}", f"anomaly map, {OURS}")
 _SIDE = 256
-"""Of the pictures that anomaly maps are shown on, in px."""
+"""Of the square pictures that anomaly maps are shown on, in px; oblong ones have as many pixels."""
 _OUTLINE = (255, 64, 32)
 
 
@@ -98,11 +99,17 @@ def _setup(proof: Tree, product: Tree) -> str:
     tests = sum(count for defect, count in product["test"].items() if defect != "normal")
     return (
         f"Protocol {proof['protocol']}; {', '.join(proof['detectors'])} on {proof['extractor']['name']} "
-        f"({proof['extractor']['fingerprint']}), {product['size']} x {product['size']} pixels, "
+        f"({proof['extractor']['fingerprint']}), {' x '.join(map(str, _shape(product)))} pixels, "
         f"{number_of(proof['seeds'], 'seed')}; {tests} damaged and {product['test']['normal']} normal test pictures; "
         f"{proof['confidence']:.0%} intervals "
         f"from {proof['resamples']} paired resamples of test pictures and seeds. Differences are in points of 100."
     )
+
+
+def _shape(product: Tree) -> tuple[int, int]:
+    """Return rows and columns of what the detectors saw."""
+    rows, columns = product["shape"]
+    return rows, columns
 
 
 def _rows(product: Tree, arm: str, against: str) -> list[Tree]:
@@ -216,11 +223,14 @@ def _anomaly_maps(run: Run, product: Tree, name: str, number: int) -> list[Secti
         path = run.path("state", "prove", product["thumbs"].get(arm, ""))
         if path.is_file() and (thumbs := Outcome.load(path).thumbs) is not None:
             maps[arm] = thumbs
+    shape = _shape(product)
+    scale = _SIDE / math.sqrt(math.prod(shape))
+    shown = round(shape[0] * scale), round(shape[1] * scale)
     parts = []
     for what in ("gained", "lost"):
         chosen = [row for row in product["telling"] if row["what"] == what]
         pictures = [
-            _anomaly_row(row, name, [maps[arm][row["index"]] for arm in maps]) for row in chosen if len(maps) > 1
+            _anomaly_row(row, name, shown, [maps[arm][row["index"]] for arm in maps]) for row in chosen if len(maps) > 1
         ]
         if rows := tuple(picture for picture in pictures if picture):
             title = f"Where the detector {what} most with our samples ({number_of(len(rows), 'picture')})"
@@ -229,13 +239,13 @@ def _anomaly_maps(run: Run, product: Tree, name: str, number: int) -> list[Secti
     return parts
 
 
-def _anomaly_row(row: Tree, product: str, maps: Sequence[np.ndarray]) -> PictureRow | None:
+def _anomaly_row(row: Tree, product: str, shape: tuple[int, int], maps: Sequence[np.ndarray]) -> PictureRow | None:
     """Return a test picture with its label's outline, and maps (uint8 (t,t)) over it; None = it cannot be read."""
-    from flawsmith.data.training_set import read_square  # torch loads with it
+    from flawsmith.data.training_set import read_scaled  # torch loads with it
 
     example = Example(row["id"], Path(row["image"]), product, row["defect"], tuple(map(Path, row["masks"])))
     try:
-        image, mask = read_square(example, _SIDE)
+        image, mask = read_scaled(example, shape)
     except FlawsmithError:
         return None
     outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
