@@ -10,7 +10,8 @@ import torch
 
 from flawsmith.data import images
 from flawsmith.errors import ConfigError
-from flawsmith.exports import mvtec
+from flawsmith.exports.export import write
+from flawsmith.exports.mvtec import Mvtec
 from flawsmith.testing import example_training
 from flawsmith.types import Example
 
@@ -60,7 +61,7 @@ def test_it_reads_our_export_as_mvtec_ad(tmp_path: Path) -> None:
         images.write(image, picture)
         images.write_mask(label, mask)
         examples.append(Example(str(number), image, "bolt", defect, (label,) if defect else ()))
-    mvtec.write(examples, tmp_path / "export")
+    write(Mvtec(Mvtec.Settings()), examples, tmp_path / "export")
     data = MVTecAD(root=tmp_path / "export", category="bolt", train_batch_size=2, eval_batch_size=2, num_workers=0)
     data.setup()
     assert len(data.train_data) == 3
