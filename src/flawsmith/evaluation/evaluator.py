@@ -11,7 +11,7 @@ from flawsmith.data import images
 from flawsmith.data.scaling import scaled_mask
 from flawsmith.data.split import Split, content_hash, provable
 from flawsmith.data.tensors import image_tensor
-from flawsmith.data.training_set import read_square
+from flawsmith.data.training_set import Square, read_square
 from flawsmith.evaluation.arms import Made
 from flawsmith.evaluation.statistics import EvaluationSet, Outcome, outcome
 from flawsmith.interfaces import Detector
@@ -46,20 +46,18 @@ class Evaluator:
         numbers = [number_of[e.defect] if e.defect is not None else -1 for e in self.tests]
         self.evaluation_set = EvaluationSet(tuple(e.id for e in self.tests), np.array(numbers), tuple(defects))
         self._normals = {example.id: example for example in split.normals}
-        self._squares: tuple[torch.Tensor, list[np.ndarray]] | None = None
+        self._squares: list[Square] = []
 
     def evaluate(self, detector: Detector, tasks: set[str]) -> Outcome:
         """Let a detector look at every test picture, once, and compute its figures for the tasks."""
-        if self._squares is None:
-            read = [read_square(example, self.size) for example in self.tests]
-            self._squares = torch.from_numpy(np.stack([image for image, _ in read])), [mask for _, mask in read]
-        pictures, masks = self._squares
-        prediction = predicted(detector, pictures)
+        self._squares = self._squares or [read_square(example, self.size) for example in self.tests]
+        prediction = predicted(detector, torch.from_numpy(np.stack([square.image for square in self._squares])))
         answers = {task: getattr(prediction, _PART[task]) for task in tasks}
         anomaly_map, score, probabilities = (answers.get(task) for task in _PART)
         return outcome(
             self.evaluation_set,
-            masks,
+            [square.mask for square in self._squares],
+            [square.ignored for square in self._squares],
             None if anomaly_map is None else [one[0].numpy() for one in anomaly_map],
             None if score is None else score.numpy(),
             None if probabilities is None else probabilities.numpy(),
@@ -74,8 +72,8 @@ class Evaluator:
         """
         values = []
         for control in held:
-            repainted, _ = read_square(control.example, self.size)
-            untouched, _ = read_square(self._normals[control.normal], self.size)
+            repainted = read_square(control.example, self.size).image
+            untouched = read_square(self._normals[control.normal], self.size).image
             native = images.read_mask(control.mask, images.describe(control.example.image).shape)
             region = scaled_mask(native, (self.size, self.size))
             anomaly_map = predicted(detector, torch.from_numpy(np.stack([repainted, untouched]))).anomaly_map

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from flawsmith.data import images
+from flawsmith.data.masks.reading import read_label
 from flawsmith.data.split import Split
 from flawsmith.errors import DataError
 from flawsmith.reporting.document import PictureRow, Sheet, Shot
@@ -188,7 +189,7 @@ def _contact_sheet(
     for example in [shots[index] for index in spread(len(shots), MOST_SHOTS)]:
         try:
             native = images.read(example.image)
-            mask = images.read_label(example, native.shape) if example.masks else np.ones(native.shape[:2], bool)
+            mask = read_label(example, native.shape) if example.masks else np.ones(native.shape[:2], bool)
         except DataError:
             continue  # gone since the run began: the sheet shows what is left
         real.append((example.id, native, mask))

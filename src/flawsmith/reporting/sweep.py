@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from flawsmith.data import images
+from flawsmith.data.masks.reading import read_label
 from flawsmith.errors import DataError
 from flawsmith.files import read_json
 from flawsmith.reporting.contact_sheets import closeup, closeup_side, tone_of
@@ -72,7 +73,7 @@ def _row(run: Run, setting: str, row: Mapping[str, Any], examples: Mapping[str, 
         tiles.append(closeup(images.read(path) if path else normal, tone, widest, side))
     reference = examples[row["reference"]]
     native = images.read(reference.image)
-    mask = images.read_label(reference, native.shape) if reference.masks else np.ones(native.shape[:2], bool)
+    mask = read_label(reference, native.shape) if reference.masks else np.ones(native.shape[:2], bool)
     heads.append(f"reference: {reference.id}")
     tiles.append(closeup(native, tone_of(native), mask, closeup_side([mask])))
     return SweepRow(row["product"], row["defect"], tuple(heads), tuple(tiles))

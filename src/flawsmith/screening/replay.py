@@ -16,6 +16,7 @@ from pathlib import Path
 
 from flawsmith.config import DataConfig
 from flawsmith.data import images, layouts
+from flawsmith.data.masks.reading import read_label
 from flawsmith.errors import ConfigError, DataError, nearest
 from flawsmith.nn.features import load_extractor
 from flawsmith.nn.networks.extractor import Extractor
@@ -147,7 +148,7 @@ def _shown(picture: Picture, folder: Path, *, full: bool) -> Shown:
     name = picture.image.relative_to(folder).with_suffix("").as_posix() if full else picture.image.stem
     below = images.read(picture.normal) if picture.normal is not None else None
     example = Example(name, picture.image, picture.product, picture.defect, picture.masks)
-    return Shown(name, picture.defect, native, images.read_label(example, native.shape), below)
+    return Shown(name, picture.defect, native, read_label(example, native.shape), below)
 
 
 def _escaped(text: str) -> str:
