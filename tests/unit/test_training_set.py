@@ -80,7 +80,7 @@ def test_scaling_keeps_the_label_over_the_damage(tmp_path: Path):
     picture[mask] = 220
     images.write(tmp_path / "a.png", picture)
     images.write_mask(tmp_path / "m.png", mask)
-    image, label = read_square(Example("a", tmp_path / "a.png", "x", "hole", (tmp_path / "m.png",)), 50)
+    image, label, _ = read_square(Example("a", tmp_path / "a.png", "x", "hole", (tmp_path / "m.png",)), 50)
     bright = image[..., 0] > 130
     assert (bright & label).sum() / (bright | label).sum() > 0.95
 

@@ -57,10 +57,10 @@ class Evaluator:
         return outcome(
             self.evaluation_set,
             [square.mask for square in self._squares],
-            [square.ignored for square in self._squares],
             None if anomaly_map is None else [one[0].numpy() for one in anomaly_map],
             None if score is None else score.numpy(),
             None if probabilities is None else probabilities.numpy(),
+            [square.ignored for square in self._squares],
         )
 
     def artefact(self, detector: Detector, held: Sequence[Made]) -> dict[str, float]:

@@ -116,22 +116,23 @@ class Comparison:
 def outcome(
     evaluation_set: EvaluationSet,
     masks: Sequence[np.ndarray],
-    ignored: Sequence[np.ndarray | None],
     anomaly_map: Sequence[np.ndarray] | None,
     score: np.ndarray | None,
     probabilities: np.ndarray | None,
+    ignored: Sequence[np.ndarray | None] = (),
 ) -> Outcome:
     """Compute exact figures and what resampling needs.
 
     Args:
         evaluation_set: The test pictures.
         masks: bool (S,S) each.
-        ignored: bool (S,S) each: pixels that are neither damaged nor normal and count in no figure; None = there are
-            none.
         anomaly_map: float32 (S,S) each; None = not told.
         score: float32 (P,).
         probabilities: float32 (P,K), over the defect types.
+        ignored: bool (S,S) each: pixels that are neither damaged nor normal and count in no pixel figure; None = a
+            picture has none, () = no picture has any.
     """
+    ignored = ignored or [None] * len(masks)
     made = Outcome(score=score, probabilities=probabilities)
     normal, *defects = evaluation_set.groups()
     if anomaly_map is not None:

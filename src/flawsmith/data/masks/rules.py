@@ -29,13 +29,18 @@ def rules_of(
     settings = data.mask
     defects = sorted({example.defect or "" for example, _, _ in members})
     masks = tuple(mask for _, _, mask in members)
-    named_values = settings.values if isinstance(settings.values, dict) else {}
-    explicit = {defect: _listed(named_values[defect]) for defect in defects if defect in named_values}
+    explicit = (
+        {name: _listed(values) for name, values in settings.values.items()} if isinstance(settings.values, dict) else {}
+    )
+    if not explicit.keys() & set(defects):
+        explicit = {}  # it speaks of other products
     levels = Levels(masks, _source(masks, settings, [value for values in explicit.values() for value in values]))
     if not len(levels.values):
         return dict.fromkeys(defects, MaskRule(levels.source)), []
     rule = MaskRule(levels.source, inverted=settings.inverted is True, alpha=settings.alpha is not False)
     ignore = None if settings.ignore == "auto" else _numbers(settings.ignore)
+    if levels.source == "grey" and any(mask.storage == "colour" for mask in masks):
+        _require_black(levels)
     soft = _is_soft(levels, ignore)
     notes = []
     if soft:
@@ -43,14 +48,13 @@ def rules_of(
             raise Undecided(
                 "data.mask.values names values, but its masks have soft edges or are JPEG; save them as PNG"
             )
-        if levels.source == "grey" and any(mask.storage == "colour" for mask in masks):
-            _require_black(levels)
         return dict.fromkeys(defects, replace(rule, soft=levels.top, ignore=ignore or ())), [
             f"its masks have {len(levels.values)} levels with soft edges; more than half of the largest is damage"
         ]
     numbers = {defect: _numbers(values) for defect, values in explicit.items()}
     named = {value for values in numbers.values() for value in values}
-    if missing := sorted(named - set(levels.values.tolist())):
+    own = {value for defect in defects for value in numbers.get(defect, ())}
+    if missing := sorted(own - set(levels.values.tolist())):
         raise Undecided(
             f"data.mask.values names {_shown(levels.source, missing)}, but its masks hold "
             f"{_shown(levels.source, levels.values.tolist())}"
@@ -71,7 +75,7 @@ def rules_of(
     return dict.fromkeys(defects, rule), notes
 
 
-def _source(masks: Sequence[StoredMask], settings: MaskConfig, named: Sequence[int | str]) -> MaskSource:
+def _source(masks: tuple[StoredMask, ...], settings: MaskConfig, named: Sequence[int | str]) -> MaskSource:
     """Return what of the files counts; see `MaskRule`."""
     clear = [mask for mask in masks if mask.alpha is not None]
     if settings.alpha is True:
@@ -91,7 +95,7 @@ def _source(masks: Sequence[StoredMask], settings: MaskConfig, named: Sequence[i
     if any(mask.storage == "colour" for mask in masks):
         blurred = any(mask.lossy for mask in masks) or len(every) > MANY
         return "grey" if blurred and not named else "colour"
-    if not palettes or not named and all(_is_grey(mask) for mask in palettes):
+    if not palettes or not named and all(_is_grey(mask) for mask in palettes) and _shows_brightness(masks):
         return "grey"
     meaning: dict[int, int] = {}
     for mask in palettes:
@@ -99,6 +103,12 @@ def _source(masks: Sequence[StoredMask], settings: MaskConfig, named: Sequence[i
             if meaning.setdefault(index, colour) != colour:
                 return "colour"  # another palette in every file: only the colours stay the same
     return "index"
+
+
+def _shows_brightness(masks: tuple[StoredMask, ...]) -> bool:
+    """Return whether greys behind indices are a picture, of two greys or with soft edges, and not a list of classes."""
+    greys = Levels(masks, "grey")
+    return len(greys.values) <= 2 or greys.is_soft() is True
 
 
 def _is_grey(mask: StoredMask) -> bool:
