@@ -467,8 +467,8 @@ def test_unreadable_masks_and_masks_of_another_size(tmp_path: Path):
     small = save(tmp_path / "small.png", np.zeros((10, 10), np.uint8))
     given = examples(tmp_path, [tmp_path / "empty.png", small, save(tmp_path / "m.png", BLOBS[2])])
     assert judged(given).broken == [
-        ("0.png", "the file is empty (0 bytes); copy it again from its source"),
-        ("1.png", "the mask has 10 x 10 pixels, but its photograph 64 x 48; they must be the same"),
+        ("0.png", tmp_path / "empty.png", "the file is empty (0 bytes); copy it again from its source"),
+        ("1.png", small, "the mask has 10 x 10 pixels, but its photograph 64 x 48; they must be the same"),
     ]
 
 

@@ -60,10 +60,11 @@ def look_at_masks(
     """Decide how the masks are read, and measure them all; return the examples with their rules, and what was seen."""
     judgement = judge(examples, config.data)
     examples = with_rules(examples, judgement.rules)
-    findings.errors += [*judgement.errors, *grouped(judgement.broken, "mask", "cannot be used")]
+    unreadable = [(name, why) for name, _, why in judgement.broken]
+    findings.errors += [*judgement.errors, *grouped(unreadable, "mask", "cannot be used")]
     findings.warnings += judgement.warnings
     findings.notes += judgement.notes
-    broken = {name for name, _ in judgement.broken}
+    broken = {name for name, _ in unreadable}
     labels = Labels(defaultdict(Damage), list(judgement.doubts))
     defects = [one for one in examples if one.mask_rule is not None and one.id in facts and one.id not in broken]
     every = max(1, -(-len(defects) // PLANNED))

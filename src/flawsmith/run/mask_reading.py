@@ -76,7 +76,7 @@ def read_masks(examples: Sequence[Example], data: DataConfig, known: Mapping[str
     judgement = judge(examples, data)
     if judgement.errors:
         raise DataError("\n".join(judgement.errors))
-    _require_none("mask cannot be used", [f"{name}: {why}" for name, why in judgement.broken])
+    _require_none("mask cannot be used", [f"{path}: {why}" for _, path, why in judgement.broken])
     changed = sorted(key for key, rule in judgement.rules.items() if key in before and before[key] != rule)
     notes = [
         f"{product}/{defect}: its masks are read in another way than when this run began, so what was made of them "

@@ -6,7 +6,7 @@ stops a shot, which would teach it, and is a warning for a test picture.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,8 +36,8 @@ class Judgement:
     rules: dict[tuple[str, str], MaskRule] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     """What stops a run whatever is learned from."""
-    broken: list[tuple[str, str]] = field(default_factory=list)
-    """(id, problem) of masks that cannot be read."""
+    broken: list[tuple[str, Path, str]] = field(default_factory=list)
+    """(id of the photograph, mask, problem) of masks that cannot be read."""
     doubts: list[tuple[str, str]] = field(default_factory=list)
     """(id, problem) of labels that must not be learned from as they are."""
     warnings: list[str] = field(default_factory=list)
@@ -58,7 +58,7 @@ def judge(examples: Sequence[Example], data: DataConfig) -> Judgement:
             try:
                 masks[example.product].append((example, path, stored_mask(path)))
             except DataError as error:
-                judgement.broken.append((example.id, _without_path(error, [path])))
+                judgement.broken.append((example.id, path, _without(path, error)))
     judgement.errors += _unknown(examples, data.mask)
     for product, members in sorted(masks.items()):
         try:
@@ -92,72 +92,72 @@ def _unknown(examples: Sequence[Example], settings: MaskConfig) -> list[str]:
 def _look_at_labels(examples: Sequence[Example], settings: MaskConfig, judgement: Judgement) -> None:
     """Read every label by its rule, and list what is doubtful about it."""
     large: dict[str, list[tuple[str, float]]] = defaultdict(list)
-    labels: dict[str, int] = defaultdict(int)
-    bad = {name for name, _ in judgement.broken}
-    turned: list[str] = []
-    unsure: list[str] = []
+    labels: Counter[str] = Counter()
+    bad = {name for name, _, _ in judgement.broken}
+    turns: dict[str, list[str]] = defaultdict(list)
     for example in with_rules(examples, judgement.rules):
         if example.mask_rule is None or example.id in bad:
             continue
         try:
-            shape = images.describe(example.image).shape
+            photograph = images.describe(example.image).shape
         except DataError:
             continue  # said of the photograph
-        try:
-            damage = read_label(example, shape)
-            way = _turns(example, shape)
-        except DataError as error:
-            judgement.broken.append((example.id, _without_path(error, example.masks)))
+        if not _fits(example, photograph, turns, judgement):
             continue
-        turned += [example.id] if way == "turned" else []
-        unsure += [example.id] if way == "unsure" else []
+        damage = read_label(example, photograph)
         labels[example.product] += 1
-        share = float(damage.mean())
         if damage.all() and settings.inverted != "auto":
             judgement.warnings.append(f"{example.id}: the mask covers the whole picture; nothing of it is background")
-        elif share > _LARGE and settings.inverted == "auto":
+        elif (share := float(damage.mean())) > _LARGE and settings.inverted == "auto":
             large[example.product].append((example.id, share))
         elif _is_framed(damage):
             judgement.doubts.append(
                 (example.id, "a line round the whole picture counts as damage; erase the frame from the mask")
             )
     for product, members in sorted(large.items()):
-        if 2 * len(members) > labels[product] and len(members) > 1:
-            judgement.errors.append(
-                f"{product}: {len(members)} of {labels[product]} masks call more than half of the picture damaged "
-                f"({_names([name for name, _ in members])}): inverted? Set data.mask.inverted = true, or = false when "
-                "it really is damage"
-            )
-            continue
-        for name, share in members:
-            covers = "the whole picture" if share == 1 else f"{100 * share:.0f} % of the picture"
-            judgement.doubts.append(
-                (
-                    name,
-                    f"the mask calls {covers} damaged: inverted? Draw it again, or set data.mask.inverted = false when "
-                    "it really is damage",
-                )
-            )
-    if turned:
-        judgement.notes.append(f"{_names(turned)}: the mask is turned as its photograph's EXIF orientation says")
-    if unsure:
+        _say_large(product, members, labels[product], judgement)
+    if ids := turns["turned"]:
+        judgement.notes.append(f"{_names(ids)}: the mask is turned as its photograph's EXIF orientation says")
+    if ids := turns["unsure"]:
         judgement.warnings.append(
-            f"{_names(unsure)}: only one of photograph and mask says by EXIF that it is turned, and sizes cannot tell "
-            "whether the mask is too; look at the outline that `flawsmith check --picture` draws"
+            f"{_names(ids)}: only one of photograph and mask says by EXIF that it is turned, and sizes cannot tell "
+            "whether the mask is too; look at the outlines that `flawsmith check` draws"
         )
 
 
-def _turns(example: Example, shape: tuple[int, int]) -> str:
-    """Return "turned" where a mask is turned against its own EXIF orientation, "unsure" where it perhaps should be."""
-    ways = {""}
+def _fits(example: Example, photograph: tuple[int, int], turns: dict[str, list[str]], judgement: Judgement) -> bool:
+    """Return whether the masks have the photograph's size; note which are turned to have it, and which perhaps are."""
+    fits = True
     for path in example.masks:
         stored = stored_mask(path)
-        if turn_of(path, stored, example, shape) != stored.orientation:
-            ways.add("turned")
-        elif stored.orientation != (photograph := images.orientation(example.image)):
-            sizes_tell = max(photograph, stored.orientation) >= ON_ITS_SIDE and shape[0] != shape[1]
-            ways |= set() if sizes_tell else {"unsure"}
-    return max(ways, key=["", "turned", "unsure"].index)
+        try:
+            turn = turn_of(path, stored, example, photograph)
+        except DataError as error:
+            judgement.broken.append((example.id, path, _without(path, error)))
+            fits = False
+            continue
+        said = images.orientation(example.image)
+        sizes_tell = max(said, stored.orientation) >= ON_ITS_SIDE and photograph[0] != photograph[1]
+        if turn != stored.orientation:
+            turns["turned"].append(example.id)
+        elif said != stored.orientation and not sizes_tell:
+            turns["unsure"].append(example.id)
+    return fits
+
+
+def _say_large(product: str, members: Sequence[tuple[str, float]], labels: int, judgement: Judgement) -> None:
+    """Ask whether masks are inverted: an error when most of a product's are large, else a doubt about each."""
+    if 2 * len(members) > labels and len(members) > 1:
+        judgement.errors.append(
+            f"{product}: {len(members)} of {labels} masks call more than half of the picture damaged "
+            f"({_names([name for name, _ in members])}): inverted? Set data.mask.inverted = true, or = false when it "
+            "really is damage"
+        )
+        return
+    for name, share in members:
+        covers = "the whole picture" if share == 1 else f"{100 * share:.0f} % of the picture"
+        doubt = f"the mask calls {covers} damaged: inverted? Draw it again, or set data.mask.inverted = false when it "
+        judgement.doubts.append((name, f"{doubt}really is damage"))
 
 
 def _is_framed(damage: np.ndarray) -> bool:
@@ -170,9 +170,8 @@ def _is_framed(damage: np.ndarray) -> bool:
     return bool(rim.all() and within.mean() < 0.5)
 
 
-def _without_path(error: DataError, paths: Sequence[Path]) -> str:
-    """Return what an error says of one of these files, without its name."""
-    path = next((path for path in paths if str(error).startswith(f"{path}: ")), None)
+def _without(path: Path, error: DataError) -> str:
+    """Return what an error says of a file, without the file's name."""
     return str(error).removeprefix(f"{path}: ")
 
 
