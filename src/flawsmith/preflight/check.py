@@ -1,13 +1,14 @@
 """What is in the folder, what is wrong with it, and what a run will cost: `flawsmith check`.
 
-Reads the set and writes nothing. Whatever would stop a run later is an error here, with the files' names; whatever
-would only make it worse is a warning. Needs no network and imports none.
+Reads the set and writes nothing but the page that is asked for. Whatever would stop a run later is an error here, with
+the files' names; whatever would only make it worse is a warning. Needs no network and imports none.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from statistics import mean, median
 
 from flawsmith.config import Config
@@ -20,6 +21,7 @@ from flawsmith.errors import FlawsmithError
 from flawsmith.preflight.cost import estimate
 from flawsmith.preflight.findings import DefectFacts, Findings, PictureFacts
 from flawsmith.preflight.masks import Damage, grouped, look_at_masks
+from flawsmith.preflight.outlines import write_page
 from flawsmith.preflight.refuse import preflight
 from flawsmith.run.dataset import unknown_defects
 from flawsmith.synthesis.counts import counts
@@ -29,8 +31,13 @@ from flawsmith.types import Example
 _SHOWN = 3
 
 
-def check(config: Config) -> Findings:
-    """Fingerprint a set over without changing anything; problems are listed, never raised."""
+def check(config: Config, page: Path | None = None) -> Findings:
+    """Look a set over without changing anything; problems are listed, never raised.
+
+    Args:
+        config: The whole configuration.
+        page: Where to write a page of photographs with the outline of what was understood as damage; None = nowhere.
+    """
     data = config.data
     findings = Findings(data.root, data.layout)
     try:
@@ -47,6 +54,8 @@ def check(config: Config) -> Findings:
     divided = _divide(examples, config, findings)
     findings.errors += preflight(config, divided)
     labels.say(divided, findings)
+    if page is not None:
+        findings.notes.append(_drawn(page, examples, divided, data.root))
     have = Counter((example.product, example.defect) for example in examples if example.defect is not None)
     defects = {key: number for key, number in sorted(have.items(), key=str) if key[1] is not None}
     _tabulate(examples, divided, defects, damage, findings)
@@ -65,6 +74,17 @@ def check(config: Config) -> Findings:
         )
         findings.warnings += costly
     return findings
+
+
+def _drawn(page: Path, examples: Sequence[Example], divided: Split | None, root: Path) -> str:
+    """Write the page of outlines; return a sentence that says where it is, or why it is not."""
+    if page.resolve().is_relative_to(root.resolve()):
+        return f"{page} would lie among the photographs, so no outlines are drawn; name another place with --page"
+    try:
+        number = write_page(page, examples, divided)
+    except FlawsmithError as error:
+        return f"no outlines are drawn: {error}"
+    return f"{page} shows what was understood as damage, on {number} photographs; open it in a browser"
 
 
 def _describe(examples: Sequence[Example], findings: Findings) -> dict[str, images.Header]:

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from flawsmith.arithmetic.previews import tone_of
 from flawsmith.data import images
 from flawsmith.data.masks.reading import read_label
 from flawsmith.errors import DataError
 from flawsmith.files import read_json
-from flawsmith.reporting.contact_sheets import closeup, closeup_side, tone_of
+from flawsmith.reporting.contact_sheets import closeup, closeup_side
 from flawsmith.run.folder import Run
 from flawsmith.synthesis.sweep import has_sweep
 from flawsmith.types import Example

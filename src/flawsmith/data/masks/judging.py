@@ -121,7 +121,7 @@ def _look_at_labels(examples: Sequence[Example], settings: MaskConfig, judgement
     if ids := turns["unsure"]:
         judgement.warnings.append(
             f"{_names(ids)}: only one of photograph and mask says by EXIF that it is turned, and sizes cannot tell "
-            "whether the mask is too; look at the outlines that `flawsmith check` draws"
+            "whether the mask is too; look at the page that `flawsmith check` writes"
         )
 
 
