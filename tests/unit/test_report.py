@@ -75,10 +75,10 @@ def make_run(
         images.write(data / f"{name}{suffix}", photograph(seed, dtype))
         if defect:
             images.write_mask(data / f"{name}_mask.png", mask)
-        label = str(data / f"{name}_mask.png") if defect else None
+        masks = [str(data / f"{name}_mask.png")] if defect else []
         return {
             "id": f"{prefix}{name}{suffix}", "image": str(data / f"{name}{suffix}"), "product": product,
-            "defect": defect, "mask": label, "split": "",
+            "defect": defect, "masks": masks, "mask_rule": None, "split": "",
         }  # fmt: skip
 
     groups = {

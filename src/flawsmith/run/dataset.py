@@ -10,7 +10,7 @@ from typing import Any
 from flawsmith.config import Config
 from flawsmith.data import images, layouts
 from flawsmith.data.fingerprints import fingerprints_of
-from flawsmith.data.masks.judging import judge, with_rules
+from flawsmith.data.masks.judging import with_rules
 from flawsmith.data.masks.reading import read_label
 from flawsmith.data.patterns import exclusions
 from flawsmith.data.photographs import Photographs
@@ -165,9 +165,6 @@ def load_split(run: Run) -> Split:
     """
     rows = read_json(run.path("data.json"))
     groups = {name: tuple(_example(row) for row in rows[name]) for name in _GROUPS}
-    if "masks" not in rows:  # of a release that had one way for all masks
-        rules = judge([example for group in groups.values() for example in group], run.config.data).rules
-        groups = {name: tuple(with_rules(group, rules)) for name, group in groups.items()}
     return Split(**groups, notes=tuple(rows["notes"]))
 
 
@@ -206,7 +203,7 @@ def _identity(row: Mapping[str, Any]) -> str:
 
 
 def _rule(row: Mapping[str, Any]) -> MaskRule | None:
-    stored = row.get("mask_rule")
+    stored = row["mask_rule"]
     return None if stored is None else rule_from(stored)
 
 
