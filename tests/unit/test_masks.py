@@ -320,6 +320,14 @@ def test_the_largest_number_beside_small_ones_is_an_ignore_rim(tmp_path: Path, t
     assert_read(given, [mask | rim for mask, rim in zip(BLOBS, rims, strict=True)], ignore=[], values="all")
 
 
+def test_a_rim_that_would_leave_other_masks_empty_asks(tmp_path: Path):
+    values = [mask * np.uint8(255) for mask in BLOBS]
+    values[3] = np.where(BLOBS[3], np.uint8(1), blob(10, 10, 4) * np.uint8(255))
+    given = examples(tmp_path, [save(tmp_path / f"m/{i}.png", one) for i, one in enumerate(values)])
+    assert "255 stands beside small numbers in 1 of its masks and alone in 3" in asks(given)
+    assert_read(given, [np.zeros(SIZE, bool)] * 3 + [BLOBS[3]], ignore=[255])
+
+
 def test_any_value_may_be_ignored(tmp_path: Path):
     other = blob(40, 52, 4)
     given = examples(tmp_path, [save(tmp_path / f"m/{i}.png", numbered(mask, other)) for i, mask in enumerate(BLOBS)])

@@ -15,8 +15,9 @@ import numpy as np
 
 from flawsmith.config import DataConfig, MaskConfig
 from flawsmith.data import images
+from flawsmith.data.masks.levels import Undecided
 from flawsmith.data.masks.reading import ON_ITS_SIDE, read_label, turn_of
-from flawsmith.data.masks.rules import Undecided, rules_of
+from flawsmith.data.masks.rules import rules_of
 from flawsmith.data.masks.stored import StoredMask, stored_mask
 from flawsmith.errors import DataError, nearest
 from flawsmith.types import Example, MaskRule

@@ -7,7 +7,7 @@ Whatever the set leaves open is a sentence to the user, never a guess.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -31,8 +31,12 @@ _FEWEST = 3
 """Most values in one mask, at least, before values that count up from 1 are instances."""
 _PIECE = 0.9
 """Least share of values that are one piece each, of instances."""
-_RIMS = (255, 65535)
+RIMS = (255, 65535)
 """What tools write for pixels that shall count for nothing."""
+
+
+class Undecided(Exception):
+    """What the masks of a product leave open, as a sentence that does not name the product."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,6 @@ class Levels:
 
     def is_soft(self) -> bool | None:
         """Return whether the values between 0 and the largest are soft edges; None = neither that nor classes."""
-        if any(mask.lossy for mask in self.masks):
-            return True
         whole = not (self.values != np.floor(self.values)).any()
         if len(self.values) <= 2 or self.top <= 0 or whole and (self.top < MANY or self.source == "index"):
             return False
@@ -85,13 +87,24 @@ class Levels:
             return True
         return False if self.are_instances(()) else None
 
-    def rims(self, background: Sequence[float]) -> tuple[float, ...]:
-        """Return 255 or 65535 where some mask holds it beside small numbers, with nothing between."""
-        for rim in _RIMS:
-            others = [value for value in self.values if value not in (*background, rim)]
+    def rims(self) -> tuple[float, ...]:
+        """Return 255 or 65535 where some mask holds it beside small numbers, with nothing between.
+
+        Raises:
+            Undecided: others hold it alone, so that it would leave them without damage.
+        """
+        for rim in RIMS:
+            others = [value for value in self.values if value not in (0, rim)]
             whole = not any(value % 1 for value in others)
             if rim == self.top and whole and others and (max(others) < MANY or self.source == "index"):
-                if any(rim in one and np.isin(others, one).any() for one in self.each):
+                beside = [bool(np.isin(others, one).any()) for one in self.each if rim in one]
+                if any(beside) and not all(beside):
+                    raise Undecided(
+                        f"{rim} stands beside small numbers in {sum(beside)} of its masks and alone in "
+                        f"{len(beside) - sum(beside)}: set data.mask.ignore = [{rim}] when it shall count for nothing, "
+                        "or = [] when it is damage"
+                    )
+                if any(beside):
                     return (float(rim),)
         return ()
 

@@ -13,66 +13,70 @@ from pathlib import Path
 import numpy as np
 
 from flawsmith.config import DataConfig, MaskConfig
-from flawsmith.data.masks.levels import MANY, Levels
+from flawsmith.data.masks.levels import MANY, RIMS, Levels, Undecided
 from flawsmith.data.masks.stored import StoredMask
 from flawsmith.types import Example, MaskRule, MaskSource
-
-
-class Undecided(Exception):
-    """What the masks of a product leave open, as a sentence that does not name the product."""
 
 
 def rules_of(
     members: Sequence[tuple[Example, Path, StoredMask]], data: DataConfig
 ) -> tuple[dict[str, MaskRule], list[str]]:
-    """Return {defect type: rule} of one product, and notes."""
+    """Decide how the masks of one product are read.
+
+    Args:
+        members: Every mask of the product with its photograph.
+        data: The settings of the set.
+
+    Returns:
+        {defect type: rule}, and notes that do not name the product.
+
+    Raises:
+        Undecided: two readings fit.
+    """
     settings = data.mask
     defects = sorted({example.defect or "" for example, _, _ in members})
     masks = tuple(mask for _, _, mask in members)
-    explicit = (
-        {name: _listed(values) for name, values in settings.values.items()} if isinstance(settings.values, dict) else {}
-    )
-    if not explicit.keys() & set(defects):
-        explicit = {}  # it speaks of other products
+    explicit = _explicit(settings, defects)
     levels = Levels(masks, _source(masks, settings, [value for values in explicit.values() for value in values]))
-    if not len(levels.values):
-        return dict.fromkeys(defects, MaskRule(levels.source)), []
     rule = MaskRule(levels.source, inverted=settings.inverted is True, alpha=settings.alpha is not False)
-    ignore = None if settings.ignore == "auto" else _numbers(settings.ignore)
-    if levels.source == "grey" and any(mask.storage == "colour" for mask in masks):
-        _require_black(levels)
-    soft = _is_soft(levels, ignore)
-    notes = []
-    if soft:
-        if explicit:
-            raise Undecided(
-                "data.mask.values names values, but its masks have soft edges or are JPEG; save them as PNG"
-            )
-        return dict.fromkeys(defects, replace(rule, soft=levels.top, ignore=ignore or ())), [
-            f"its masks have {len(levels.values)} levels with soft edges; more than half of the largest is damage"
-        ]
+    if not len(levels.values):
+        return dict.fromkeys(defects, rule), []
     numbers = {defect: _numbers(values) for defect, values in explicit.items()}
     named = {value for values in numbers.values() for value in values}
-    own = {value for defect in defects for value in numbers.get(defect, ())}
-    if missing := sorted(own - set(levels.values.tolist())):
-        raise Undecided(
-            f"data.mask.values names {_shown(levels.source, missing)}, but its masks hold "
-            f"{_shown(levels.source, levels.values.tolist())}"
-        )
-    background = _background(levels, named, settings)
-    if background and background[0] != 0:
-        notes.append(f"the background of its masks is {_shown(levels.source, background)}, not 0")
-    if ignore is None:
-        ignore = tuple(value for value in levels.rims(background) if value not in named)
-        if ignore:
-            notes.append(
-                f"{ignore[0]:g} in its masks is neither damage nor background; data.mask.ignore = [] ends that"
-            )
-    rule = replace(rule, background=background, ignore=ignore)
+    ignore, notes = _ignored(levels, settings, named)
+    rule = replace(rule, ignore=ignore)
+    if _is_soft(levels, settings, rim=bool(notes)):
+        if explicit:
+            raise Undecided("data.mask.values names values, but JPEG keeps none exactly; save its masks as PNG")
+        return dict.fromkeys(defects, replace(rule, soft=levels.top)), [
+            f"its masks have {len(levels.values)} levels with soft edges; more than half of the largest is damage"
+        ]
+    rule = replace(rule, background=_background(levels, named, settings))
+    if rule.background and rule.background[0] != 0:
+        notes.append(f"the background of its masks is {_shown(levels.source, rule.background)}, not 0")
     if explicit:
         return _by_values(defects, levels, rule, numbers), notes
     notes += _require_one_meaning(members, levels, rule, data)
     return dict.fromkeys(defects, rule), notes
+
+
+def _explicit(settings: MaskConfig, defects: Sequence[str]) -> dict[str, Sequence[int | str]]:
+    """Return what `data.mask.values` names, other types included; {} when it speaks of other products alone."""
+    if not isinstance(settings.values, dict) or not settings.values.keys() & set(defects):
+        return {}
+    return {name: _listed(values) for name, values in settings.values.items()}
+
+
+def _ignored(levels: Levels, settings: MaskConfig, named: set[float]) -> tuple[tuple[float, ...], list[str]]:
+    """Return the values that count for nothing, and a note where that was found out."""
+    if settings.ignore != "auto":
+        return _numbers(settings.ignore), []
+    if levels.source == "colour" or named & set(RIMS):
+        return (), []
+    rims = levels.rims()
+    return rims, [
+        f"{rim:g} in its masks is neither damage nor background; data.mask.ignore = [] ends that" for rim in rims
+    ]
 
 
 def _source(masks: tuple[StoredMask, ...], settings: MaskConfig, named: Sequence[int | str]) -> MaskSource:
@@ -119,8 +123,15 @@ def _is_grey(mask: StoredMask) -> bool:
     return grey and len(np.unique(mask.levels("grey"))) == len(mask.values.levels)
 
 
-def _is_soft(levels: Levels, ignore: Sequence[float] | None) -> bool:
-    if levels.source == "colour" or ignore is None and levels.rims((0,)):
+def _is_soft(levels: Levels, settings: MaskConfig, *, rim: bool) -> bool:
+    """Return whether edges are soft; what the user says of the values is taken at its word, except of JPEG."""
+    if levels.source == "colour":
+        return False
+    if levels.source == "grey" and any(mask.storage == "colour" for mask in levels.masks):
+        _require_black(levels)
+    if any(mask.lossy for mask in levels.masks):
+        return True
+    if rim or settings.values:
         return False
     soft = levels.is_soft()
     if soft is None:
@@ -177,6 +188,11 @@ def _by_values(
 ) -> dict[str, MaskRule]:
     """Return the rules where `data.mask.values` names values: those of other types are ignored."""
     named = {value for values in explicit.values() for value in values}
+    held = levels.values.tolist()
+    if missing := sorted({value for defect in defects for value in explicit.get(defect, ())} - set(held)):
+        raise Undecided(
+            f"data.mask.values names {_shown(levels.source, missing)}, but its masks hold {_shown(levels.source, held)}"
+        )
     rules = {}
     for defect in defects:
         if defect not in explicit:
@@ -184,7 +200,7 @@ def _by_values(
         other = tuple(sorted(named - set(explicit[defect])))
         rules[defect] = replace(rule, damage=explicit[defect], ignore=(*rule.ignore, *other))
     known = {*named, *rule.background, *rule.ignore}
-    if rest := [value for value in levels.values.tolist() if value not in known]:
+    if rest := [value for value in held if value not in known]:
         raise Undecided(
             f"data.mask.values names no type for {_shown(levels.source, rest)} in its masks; add the type, or add the "
             "value to data.mask.ignore"
