@@ -324,8 +324,16 @@ def test_a_rim_that_would_leave_other_masks_empty_asks(tmp_path: Path):
     values = [mask * np.uint8(255) for mask in BLOBS]
     values[3] = np.where(BLOBS[3], np.uint8(1), blob(10, 10, 4) * np.uint8(255))
     given = examples(tmp_path, [save(tmp_path / f"m/{i}.png", one) for i, one in enumerate(values)])
-    assert "255 stands beside small numbers in 1 of its masks and alone in 3" in asks(given)
+    assert "255 stands beside small numbers in 1 of its masks and alone in 3 others" in asks(given)
     assert_read(given, [np.zeros(SIZE, bool)] * 3 + [BLOBS[3]], ignore=[255])
+
+
+def test_specks_beside_255_are_no_classes_with_a_rim(tmp_path: Path):
+    values = [mask * np.uint8(255) for mask in BLOBS]
+    for one in values:
+        one[40, [3, 9, 30]] = 1
+    given = examples(tmp_path, [save(tmp_path / f"m/{i}.png", one) for i, one in enumerate(values)])
+    assert "255 stands beside small numbers in 4 of its masks and covers far more" in asks(given)
 
 
 def test_any_value_may_be_ignored(tmp_path: Path):
@@ -401,6 +409,13 @@ def test_coloured_outlines_with_soft_edges_lie_on_black_or_ask(tmp_path: Path):
         assert (mask ^ wanted).mean() < 0.005
     paths = [save(tmp_path / f"g/{i}.png", drawn(mask, 120)) for i, mask in enumerate(BLOBS)]
     assert "no black background" in asks(examples(tmp_path, paths))
+
+
+def test_masks_of_another_scale_among_soft_ones_ask(tmp_path: Path):
+    paths = [
+        save(tmp_path / f"m/{i}.png", smooth(mask) if i else mask.astype(np.uint8)) for i, mask in enumerate(BLOBS)
+    ]
+    assert "the largest value of 1 of its masks is 1 or less, but others" in asks(examples(tmp_path, paths))
 
 
 def test_a_photograph_is_no_mask(tmp_path: Path):

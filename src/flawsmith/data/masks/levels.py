@@ -31,6 +31,8 @@ _FEWEST = 3
 """Most values in one mask, at least, before values that count up from 1 are instances."""
 _PIECE = 0.9
 """Least share of values that are one piece each, of instances."""
+_SPECKS = 0.1
+"""Least area of small numbers, as a share of that of the rim beside them."""
 RIMS = (255, 65535)
 """What tools write for pixels that shall count for nothing."""
 
@@ -88,25 +90,29 @@ class Levels:
         return False if self.are_instances(()) else None
 
     def rims(self) -> tuple[float, ...]:
-        """Return 255 or 65535 where some mask holds it beside small numbers, with nothing between.
+        """Return 255 or 65535 where masks hold it beside small numbers, with nothing between.
 
         Raises:
-            Undecided: others hold it alone, so that it would leave them without damage.
+            Undecided: some masks hold it alone, so that it would leave them without damage; or the small numbers are
+                so few pixels beside it that they may be specks.
         """
-        for rim in RIMS:
-            others = [value for value in self.values if value not in (0, rim)]
-            whole = not any(value % 1 for value in others)
-            if rim == self.top and whole and others and (max(others) < MANY or self.source == "index"):
-                beside = [bool(np.isin(others, one).any()) for one in self.each if rim in one]
-                if any(beside) and not all(beside):
-                    raise Undecided(
-                        f"{rim} stands beside small numbers in {sum(beside)} of its masks and alone in "
-                        f"{len(beside) - sum(beside)}: set data.mask.ignore = [{rim}] when it shall count for nothing, "
-                        "or = [] when it is damage"
-                    )
-                if any(beside):
-                    return (float(rim),)
-        return ()
+        rest = self.values[(self.values != 0) & (self.values != self.top)]
+        if self.top not in RIMS or not len(rest) or (rest % 1).any():
+            return ()
+        if rest[-1] >= MANY and self.source != "index":
+            return ()
+        beside = [bool(np.isin(rest, one).any()) for one in self.each if self.top in one]
+        if not any(beside):
+            return ()
+        alone, area = len(beside) - sum(beside), self.total("count")
+        few = area[np.isin(self.values, rest)].sum() < _SPECKS * area[-1]
+        if alone or few:
+            where = f"alone in {alone} others" if alone else "covers far more than they do"
+            raise Undecided(
+                f"{self.top:g} stands beside small numbers in {sum(beside)} of its masks and {where}: set "
+                f"data.mask.ignore = [{self.top:g}] when it shall count for nothing, or = [] when it is damage"
+            )
+        return (self.top,)
 
     def are_instances(self, beside: Iterable[float]) -> bool:
         """Return whether the values beside these are numbers of single pieces: they differ from mask to mask in how
@@ -120,7 +126,7 @@ class Levels:
             return False
         pieces = [
             cv2.connectedComponents((mask.layer(self.source).indices() == index).astype(np.uint8), connectivity=8)[0]
-            for mask, values in zip(self.masks, own, strict=True)
+            for mask, values in zip(self.masks[:MANY], own, strict=False)
             for index in np.flatnonzero(np.isin(mask.levels(self.source), values))[:MANY]
         ]
         return bool(np.mean(np.array(pieces) == 2) >= _PIECE)  # the background is counted as one

@@ -48,6 +48,7 @@ def rules_of(
     if _is_soft(levels, settings, rim=bool(notes)):
         if explicit:
             raise Undecided("data.mask.values names values, but JPEG keeps none exactly; save its masks as PNG")
+        _require_one_scale(levels)
         return dict.fromkeys(defects, replace(rule, soft=levels.top)), [
             f"its masks have {len(levels.values)} levels with soft edges; more than half of the largest is damage"
         ]
@@ -140,6 +141,16 @@ def _is_soft(levels: Levels, settings: MaskConfig, *, rim: bool) -> bool:
             "with 0 for the background and 255 for damage"
         )
     return soft
+
+
+def _require_one_scale(levels: Levels) -> None:
+    """Raise where a mask with exact values has only small ones, which soft edges would take for nothing."""
+    held = [float(one[-1]) for one, mask in zip(levels.each, levels.masks, strict=True) if len(one) and not mask.lossy]
+    if dim := [top for top in held if 0 < top < levels.top / 4]:
+        raise Undecided(
+            f"the largest value of {len(dim)} of its masks is {max(dim):g} or less, but others with soft edges reach "
+            f"{levels.top:g}; save all with 0 for the background and {levels.top:g} for damage"
+        )
 
 
 def _require_black(levels: Levels) -> None:

@@ -168,7 +168,7 @@ def decode_mask(path: Path) -> StoredMask:
     full = 1.0 if label.values.dtype.kind == "f" else float(np.iinfo(label.values.dtype).max)
     if alpha is not None and len(alpha.levels) == 1 and alpha.levels[0] == full:
         alpha = None
-    opaque = None if alpha is None or label.alpha is None else label.alpha == max(alpha.levels[-1], 1)
+    opaque = None if alpha is None or label.alpha is None else (label.alpha == alpha.levels[-1]) & (label.alpha > 0)
     values = label.values
     if values.ndim == 3 and (values[..., 1:] == values[..., :1]).all():
         values = values[..., 0]
