@@ -149,6 +149,19 @@ def test_a_palette_of_greys_is_a_grey_picture_however_its_entries_are_ordered(tm
     assert_read(examples(tmp_path, paths), BLOBS)
 
 
+def test_soft_edges_behind_a_palette_in_any_order(tmp_path: Path):
+    """Tools that shrink PNG files turn greys into a palette, the most frequent first."""
+    paths, wanted = [], []
+    for i, mask in enumerate(BLOBS):
+        grey = smooth(mask) // 24 * 24
+        levels = np.unique(grey)
+        order = np.random.default_rng(3).permutation(levels)
+        indices = np.argsort(order)[np.searchsorted(levels, grey)]
+        paths.append(palette(tmp_path / f"m/{i}.png", indices, [(int(value),) * 3 for value in order]))
+        wanted.append(grey > grey.max() / 2)
+    assert_read(examples(tmp_path, paths), wanted)
+
+
 def test_where_every_file_orders_its_palette_anew_the_colours_are_the_classes(tmp_path: Path):
     orders = [[(0, 0, 0), (200, 0, 0)], [(200, 0, 0), (0, 0, 0)]]
     paths = [
@@ -441,6 +454,10 @@ def test_a_set_whose_background_is_not_zero_asks(tmp_path: Path):
     given = examples(tmp_path, paths)
     assert "no mask holds 0" in asks(given) and "are they inverted?" in asks(given)
     assert_read(given, BLOBS, values={"dent": 2})
+    outlined = [np.where(blob(40, 52, 4), 0, np.where(mask, 2, 1)).astype(np.uint8) for mask in BLOBS]
+    given = examples(tmp_path, [save(tmp_path / f"o/{i}.png", values) for i, values in enumerate(outlined)])
+    assert "masks call more than half" in "".join(judged(given, values="all").errors)
+    assert_read(given, [mask & ~blob(40, 52, 4) for mask in BLOBS], values={"dent": 2})
 
 
 def test_one_large_mask_is_a_doubt_that_the_user_can_end(tmp_path: Path):

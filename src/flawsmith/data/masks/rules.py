@@ -45,7 +45,7 @@ def rules_of(
     named = {value for values in numbers.values() for value in values}
     ignore, notes = _ignored(levels, settings, named)
     rule = replace(rule, ignore=ignore)
-    if _is_soft(levels, settings, rim=bool(notes)):
+    if _is_soft(levels, exact=bool(notes or explicit) or settings.values == "all"):
         if explicit:
             raise Undecided("data.mask.values names values, but JPEG keeps none exactly; save its masks as PNG")
         _require_one_scale(levels)
@@ -53,8 +53,8 @@ def rules_of(
             f"its masks have {len(levels.values)} levels with soft edges; more than half of the largest is damage"
         ]
     rule = replace(rule, background=_background(levels, named, settings))
-    if rule.background and rule.background[0] != 0:
-        notes.append(f"the background of its masks is {_shown(levels.source, rule.background)}, not 0")
+    if other := [value for value in rule.background if value != 0]:
+        notes.append(f"the background of its masks is {_shown(levels.source, other)}, not 0")
     if explicit:
         return _by_values(defects, levels, rule, numbers), notes
     notes += _require_one_meaning(members, levels, rule, data)
@@ -72,7 +72,7 @@ def _ignored(levels: Levels, settings: MaskConfig, named: set[float]) -> tuple[t
     """Return the values that count for nothing, and a note where that was found out."""
     if settings.ignore != "auto":
         return _numbers(settings.ignore), []
-    if levels.source == "colour" or named & set(RIMS):
+    if levels.source in ("colour", "alpha") or named & set(RIMS) or any(mask.lossy for mask in levels.masks):
         return (), []
     rims = levels.rims()
     return rims, [
@@ -124,15 +124,15 @@ def _is_grey(mask: StoredMask) -> bool:
     return grey and len(np.unique(mask.levels("grey"))) == len(mask.values.levels)
 
 
-def _is_soft(levels: Levels, settings: MaskConfig, *, rim: bool) -> bool:
-    """Return whether edges are soft; what the user says of the values is taken at its word, except of JPEG."""
+def _is_soft(levels: Levels, *, exact: bool) -> bool:
+    """Return whether edges are soft; `exact`: it is known already that every value counts as it is, but for JPEG."""
     if levels.source == "colour":
         return False
     if levels.source == "grey" and any(mask.storage == "colour" for mask in levels.masks):
         _require_black(levels)
     if any(mask.lossy for mask in levels.masks):
         return True
-    if rim or settings.values:
+    if exact:
         return False
     soft = levels.is_soft()
     if soft is None:
@@ -170,13 +170,12 @@ def _background(levels: Levels, named: set[float], settings: MaskConfig) -> tupl
     widest = float(levels.values[area.argmax()])
     agree = area.argmax() == border.argmax() and all(widest in one for one in levels.each)
     zero = 0 in levels.values and 0 not in named
-    if zero and (levels.source != "colour" or widest == 0 or clear):
+    if zero and not named and (levels.source != "colour" or widest == 0 or clear) or widest == 0:
         return (0,)
     if clear and not zero:
         return ()
-    if levels.source == "colour" and not zero or named:
-        if agree and widest not in named:
-            return (widest,)
+    if agree and widest not in named and (named or levels.source == "colour" and not zero):
+        return (0, widest) if zero else (widest,)
     if zero and named:
         return (0,)
     shown = _shown(levels.source, [widest])

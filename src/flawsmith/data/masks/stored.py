@@ -169,7 +169,7 @@ def decode_mask(path: Path) -> StoredMask:
     if alpha is not None and len(alpha.levels) == 1 and alpha.levels[0] == full:
         alpha = None
     opaque = None if alpha is None or label.alpha is None else (label.alpha == alpha.levels[-1]) & (label.alpha > 0)
-    values = label.values
+    values, brightness = label.values, None
     if values.ndim == 3 and (values[..., 1:] == values[..., :1]).all():
         values = values[..., 0]
     storage: Literal["grey", "palette", "colour"] = "grey" if label.palette is None else "palette"
@@ -177,11 +177,14 @@ def decode_mask(path: Path) -> StoredMask:
         if values.dtype.kind == "f":  # nobody tells classes by float colours
             values = values.max(axis=2)
         else:
-            storage, values = "colour", packed(values)
-    return StoredMask(storage, _layer(values, opaque), label.palette, alpha, label.orientation, label.lossy)
+            storage, values, brightness = "colour", packed(values), values.max(axis=2)
+    if label.palette is not None:
+        brightness = label.palette.max(axis=1)[np.minimum(values, len(label.palette) - 1)]
+    return StoredMask(storage, _layer(values, opaque, brightness), label.palette, alpha, label.orientation, label.lossy)
 
 
-def _layer(values: np.ndarray, opaque: np.ndarray | None) -> Layer:
+def _layer(values: np.ndarray, opaque: np.ndarray | None, brightness: np.ndarray | None = None) -> Layer:
+    """Count the values (H,W); `opaque` and `brightness`, of the same shape: what counts, and how bright it looks."""
     if values.dtype in (np.uint8, np.uint16):
         present = np.zeros(np.iinfo(values.dtype).max + 1, bool)
         present[values.ravel()] = True
@@ -201,7 +204,7 @@ def _layer(values: np.ndarray, opaque: np.ndarray | None) -> Layer:
     if number > 2:
         smallest = indices.astype(np.float32)
         same = cv2.erode(smallest, np.ones((3, 3))) == cv2.dilate(smallest, np.ones((3, 3)))
-        height = values.astype(np.float32)
+        height = (values if brightness is None else brightness).astype(np.float32)
         near = np.ones((5, 5))
         top = float(height.max())
         between = (cv2.erode(height, near) < top / 4) & (cv2.dilate(height, near) > 3 * top / 4)
