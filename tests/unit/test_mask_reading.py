@@ -17,6 +17,7 @@ from flawsmith.data import images
 from flawsmith.data.masks import stored
 from flawsmith.data.masks.reading import read_label
 from flawsmith.data.training_set import TrainingSet, read_square
+from flawsmith.detectors import probe
 from flawsmith.detectors.unet import focal_loss
 from flawsmith.errors import DataError
 from flawsmith.files import read_json
@@ -178,3 +179,10 @@ def test_a_page_shows_the_outlines_of_shots_first(tmp_path: Path):
     assert (top, left, bottom, right) == pytest.approx((8, 10, 20, 22), abs=1)
     assert "would lie among the photographs" in check(made, tmp_path / "data/my-check.html").notes[-1]
     assert not (tmp_path / "data/my-check.html").exists()
+
+
+def test_the_probe_draws_no_place_that_is_ignored():
+    cover, ignored = torch.zeros(100), torch.zeros(100)
+    cover[:10], ignored[10:40] = 0.5, 1.0
+    drawn = probe._places(cover, 1000, torch.Generator().manual_seed(0), ignored)
+    assert sorted(drawn.tolist()) == [*range(10), *range(40, 100)]

@@ -187,15 +187,17 @@ class Probe(Detector):
                 image, mask = _turned(batch.image, view), _turned(batch.mask, view)
                 maps = self._maps(image)
                 cover = F.avg_pool2d(mask, CELL, ceil_mode=True)
-                counted = training.counted(chosen)
-                open_ = None if counted is None else F.avg_pool2d(1 - _turned(counted, view), CELL, ceil_mode=True)
+                left_out: Tensor | None = None
+                if (counted := training.counted(chosen)) is not None:  # what is neither damage nor normal has no say
+                    share = F.avg_pool2d(_turned(counted, view), CELL, ceil_mode=True)
+                    cover, left_out = (cover / share.clamp_min(1e-6)).clamp_max(1), 1 - share
                 for row, index in enumerate(chosen):
                     flat = cover[row].flatten()
                     asked = flat
                     if (painted := training.pictures[index].painted) is not None:
                         own = torch.from_numpy(painted)[None, None].float()
                         asked = F.avg_pool2d(_turned(own, view), CELL, ceil_mode=True).flatten()
-                    places = _places(asked, each, rng, None if open_ is None else open_[row].flatten())
+                    places = _places(asked, each, rng, None if left_out is None else left_out[row].flatten())
                     features.append(_described(maps, row, places, cover.shape[-1]))
                     target = torch.zeros(len(places), len(self.defects) + 1)
                     target[:, 0] = 1 - flat[places]
