@@ -137,11 +137,11 @@ def _fits(example: Example, photograph: tuple[int, int], turns: dict[str, list[s
             judgement.broken.append((example.id, path, _without(path, error)))
             fits = False
             continue
-        said = images.orientation(example.image)
-        sizes_tell = max(said, stored.orientation) >= ON_ITS_SIDE and photograph[0] != photograph[1]
+        photograph_turn = images.orientation(example.image)
+        sizes_tell = max(photograph_turn, stored.orientation) >= ON_ITS_SIDE and photograph[0] != photograph[1]
         if turn != stored.orientation:
             turns["turned"].append(example.id)
-        elif said != stored.orientation and not sizes_tell:
+        elif photograph_turn != stored.orientation and not sizes_tell:
             turns["unsure"].append(example.id)
     return fits
 

@@ -77,12 +77,12 @@ class Levels:
         whole = not (self.values != np.floor(self.values)).any()
         if len(self.values) <= 2 or self.top <= 0 or whole and (self.top < MANY or self.source == "index"):
             return False
-        asked = self._between(0.25)
-        asked = asked if asked.any() else self._between(_NOISE)
-        if not asked.any():  # all lie close to one of the two ends
-            asked = self._between(0)
-            return len(self.values) > _FEW or self._share("flat", asked) < _FLAT
-        flat, edge = self._share("flat", asked), self._share("edge", asked)
+        middle = self._between(0.25)
+        middle = middle if middle.any() else self._between(_NOISE)
+        if not middle.any():  # all lie close to one of the two ends
+            middle = self._between(0)
+            return len(self.values) > _FEW or self._share("flat", middle) < _FLAT
+        flat, edge = self._share("flat", middle), self._share("edge", middle)
         if len(self.values) <= MANY and whole:
             return flat < _FLAT and edge >= _AT_EDGES
         if flat < _FLAT and edge >= _AT_EDGES / 2:
@@ -117,16 +117,16 @@ class Levels:
     def are_instances(self, beside: Iterable[float]) -> bool:
         """Return whether the values beside these are numbers of single pieces: they differ from mask to mask in how
         many there are and count up from 1, or there are more of them than classes; and each is one piece."""
-        own = [np.setdiff1d(one, [0, *beside]) for one in self.each]
-        counts = [len(one) for one in own if len(one)]
+        numbers = [np.setdiff1d(one, [0, *beside]) for one in self.each]
+        counts = [len(one) for one in numbers if len(one)]
         if not counts or max(counts) < _FEWEST:
             return False
-        counted = all(np.array_equal(one, np.arange(1, len(one) + 1)) for one in own) and len(set(counts)) > 1
-        if not counted and len(np.unique(np.concatenate(own))) <= MANY:
+        counted = all(np.array_equal(one, np.arange(1, len(one) + 1)) for one in numbers) and len(set(counts)) > 1
+        if not counted and len(np.unique(np.concatenate(numbers))) <= MANY:
             return False
         pieces = [
             cv2.connectedComponents((mask.layer(self.source).indices() == index).astype(np.uint8), connectivity=8)[0]
-            for mask, values in zip(self.masks[:MANY], own, strict=False)
+            for mask, values in zip(self.masks[:MANY], numbers, strict=False)
             for index in np.flatnonzero(np.isin(mask.levels(self.source), values))[:MANY]
         ]
         return bool(np.mean(np.array(pieces) == 2) >= _PIECE)  # the background is counted as one
@@ -135,6 +135,6 @@ class Levels:
         """Return which values lie between the ends, further from them than a share of the largest: bool (values,)."""
         return np.asarray((self.values > margin * self.top) & (self.values < (1 - margin) * self.top))
 
-    def _share(self, name: str, asked: np.ndarray) -> float:
+    def _share(self, name: str, middle: np.ndarray) -> float:
         """Return the share of a count of `stored.Layer` among the pixels of some values."""
-        return float(self.total(name)[asked].sum() / max(1.0, self.total("count")[asked].sum()))
+        return float(self.total(name)[middle].sum() / max(1.0, self.total("count")[middle].sum()))

@@ -82,19 +82,19 @@ def _ignored(levels: Levels, settings: MaskConfig, named: set[float]) -> tuple[t
 
 def _source(masks: tuple[StoredMask, ...], settings: MaskConfig, named: Sequence[int | str]) -> MaskSource:
     """Return what of the files counts; see `MaskRule`."""
-    clear = [mask for mask in masks if mask.alpha is not None]
+    see_through = [mask for mask in masks if mask.alpha is not None]
     if settings.alpha is True:
-        if len(clear) < len(masks):
+        if len(see_through) < len(masks):
             raise Undecided(
-                f"data.mask.alpha = true, but {len(masks) - len(clear)} of its {len(masks)} masks are opaque"
+                f"data.mask.alpha = true, but {len(masks) - len(see_through)} of its {len(masks)} masks are opaque"
             )
         return "alpha"
     if any(isinstance(value, str) for value in named):
         return "colour"
     colours = [mask.levels("colour")[mask.values.count > 0] for mask in masks]
     every = np.unique(np.concatenate(colours))
-    if settings.alpha == "auto" and clear and not named:
-        if all(len(one) <= 1 for one in colours) or len(every) > MANY and len(clear) == len(masks):
+    if settings.alpha == "auto" and see_through and not named:
+        if all(len(one) <= 1 for one in colours) or len(every) > MANY and len(see_through) == len(masks):
             return "alpha"
     palettes = [mask for mask in masks if mask.storage == "palette"]
     if any(mask.storage == "colour" for mask in masks):
@@ -166,13 +166,13 @@ def _require_black(levels: Levels) -> None:
 def _background(levels: Levels, named: set[float], settings: MaskConfig) -> tuple[float, ...]:
     """Return the value of the background; () = what is transparent."""
     area, border = levels.total("count"), levels.total("border")
-    clear = levels.source != "alpha" and settings.alpha is not False and any(mask.alpha for mask in levels.masks)
+    see_through = levels.source != "alpha" and settings.alpha is not False and any(mask.alpha for mask in levels.masks)
     widest = float(levels.values[area.argmax()])
     agree = area.argmax() == border.argmax() and all(widest in one for one in levels.each)
     zero = 0 in levels.values and 0 not in named
-    if zero and not named and (levels.source != "colour" or widest == 0 or clear) or widest == 0:
+    if zero and (widest == 0 or not named and (levels.source != "colour" or see_through)):
         return (0,)
-    if clear and not zero:
+    if see_through and not zero:
         return ()
     if agree and widest not in named and (named or levels.source == "colour" and not zero):
         return (0, widest) if zero else (widest,)
