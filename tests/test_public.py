@@ -225,14 +225,15 @@ def _fields() -> str:
     """Return a table for each section of the configuration, and for each of our generators' settings."""
     from flawsmith import registry
     from flawsmith.config import Config, Settings
+    from flawsmith.config.settings import sections
 
     config = Config()
     plain = [name for name, value in config if not isinstance(value, Settings)]
     parts = ["\n## At the top\n", *_table(config, plain)]
-    for name, section in config:
-        if isinstance(section, Settings):
-            first = (type(section).__doc__ or "").strip().splitlines()[0]
-            parts += [f"\n## [{name}]\n", f"{first}\n", *_table(section, list(type(section).model_fields))]
+    for name, section in sections(config):
+        first = (type(section).__doc__ or "").strip().splitlines()[0]
+        fields = [field for field, value in section if not isinstance(value, Settings)]
+        parts += [f"\n## [{name}]\n", f"{first}\n", *_table(section, fields)]
     for name in sorted(registry._OURS["generators"]):
         settings = registry.get("generators", name).Settings()
         parts += [f"\n## [generator.settings] of {name}\n", *_table(settings, list(type(settings).model_fields))]

@@ -44,6 +44,7 @@ from flawsmith.config import parse_overrides
 from flawsmith.data import factory, images
 from flawsmith.data.augmentation import roughed
 from flawsmith.data.feature_windows import feature_window, window_of
+from flawsmith.data.masks.reading import read_label
 from flawsmith.data.tiling import Window
 from flawsmith.data.windows import cut, paste
 from flawsmith.evaluation.measure import feature_set
@@ -190,7 +191,7 @@ def autoencoder(back: Backbone, args: argparse.Namespace, extractor: Any) -> dic
         views, masks = [], []
         for example in [e for e in (*split.shots, *split.test_defects) if e.mask][: args.count]:
             native = images.read(example.image)
-            mask = images.read_label(example, native.shape)
+            mask = read_label(example, native.shape)
             ys, xs = np.nonzero(mask)
             if not len(ys):
                 continue

@@ -30,6 +30,7 @@ from flawsmith import registry
 from flawsmith.arithmetic.ranking import Ranking
 from flawsmith.config import ProveConfig
 from flawsmith.data import factory, images
+from flawsmith.data.masks.reading import read_label
 from flawsmith.data.tensors import image_tensor
 from flawsmith.data.training_set import TrainingSet, read_scaled
 from flawsmith.evaluation.shape import Shape, proof_shape
@@ -119,7 +120,7 @@ def pieces(way: Way, example: Example, folder: Path) -> list[tuple[slice, Exampl
     if way.tile == NATIVE:
         return [(everywhere, example)]
     native, cut = images.read(example.image), []
-    label = images.read_label(example, NATIVE) if example.masks else np.zeros(NATIVE, bool)
+    label = read_label(example, NATIVE) if example.masks else np.zeros(NATIVE, bool)
     for left in way.corners():
         columns = slice(left, left + way.tile[1])
         path = folder / example.product / f"{example.image.stem}-{left:04d}.png"
@@ -162,7 +163,7 @@ def figures(detector: Detector, way: Way, tests: list[Example], defects: tuple[s
     """Return pixel AP and image AUROC: the means over defect types, each against all normal photographs."""
     pixels, pictures = ([Ranking() for _ in defects] for _ in range(2))
     for example, (whole, score) in zip(tests, answers(detector, way, tests, folder), strict=True):
-        label = images.read_label(example, NATIVE) if example.masks else np.zeros(NATIVE, bool)
+        label = read_label(example, NATIVE) if example.masks else np.zeros(NATIVE, bool)
         for number, defect in enumerate(defects):
             if example.defect in (None, defect):
                 pixels[number].add(whole, label)

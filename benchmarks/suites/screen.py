@@ -37,6 +37,7 @@ from sets import EXAMPLES, FOLDERS, RESULTS, configuration
 
 from flawsmith.config import Config, parse_overrides
 from flawsmith.data import factory, images
+from flawsmith.data.masks.reading import read_label
 from flawsmith.data.photographs import Photographs
 from flawsmith.data.split import Split, near_duplicates
 from flawsmith.evaluation.arms import OURS
@@ -162,7 +163,7 @@ def _figures(rows: list[Verdict], right: tuple[str, ...]) -> dict[str, Any]:
 
 def _damaged(example: Example, pictures: Photographs) -> Shown | None:
     native = images.read(example.image)
-    mask = images.read_label(example, native.shape) if example.masks else None
+    mask = read_label(example, native.shape) if example.masks else None
     return Shown(example.id, str(example.defect), native, mask) if mask is not None and mask.any() else None
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from flawsmith.config import Config, load_config
 from flawsmith.data import images
+from flawsmith.data.masks.reading import read_label
 from flawsmith.types import Example
 
 HOME = Path(__file__).resolve().parents[2]
@@ -30,7 +31,5 @@ def configuration(data: Path, example: str, told: dict[str, Any] | None = None) 
 def with_damage(examples: Iterable[Example]) -> list[Example]:
     """Return the examples whose mask marks anything; one of the tiles' is empty."""
     return [
-        example
-        for example in examples
-        if example.masks and images.read_label(example, images.read(example.image).shape).any()
+        example for example in examples if example.masks and read_label(example, images.read(example.image).shape).any()
     ]

@@ -76,13 +76,20 @@ def new(
 
 
 @app.command()
-def check(config: ConfigPath, set_: Sets = []) -> None:  # noqa: B006
+def check(
+    config: ConfigPath,
+    page: Annotated[
+        Optional[Path],
+        typer.Option(help="Where to show what was understood as damage; else CONFIG-check.html beside CONFIG."),
+    ] = None,
+    set_: Sets = [],  # noqa: B006
+) -> None:
     """Say what is in the folder, what is wrong with it, and what a run will cost."""
     from rich.console import Console
 
     from flawsmith.preflight.check import check as inspect
 
-    findings = inspect(_config(config, set_))
+    findings = inspect(_config(config, set_), page or config.with_name(f"{config.stem}-check.html"))
     findings.render(Console())
     if not findings.ok:
         raise typer.Exit(1)

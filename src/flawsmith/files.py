@@ -142,6 +142,15 @@ def remove_leftovers(folder: Path) -> None:
                 part.unlink()
 
 
+def file_state(path: Path) -> list[int]:
+    """Return size and time of a file, by which it is known to be unchanged; [] = there is none behind the name."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return []
+    return [facts.st_size, facts.st_mtime_ns]
+
+
 def file_digest(path: Path) -> str:
     """Return a 16-digit hash of a file's bytes, "absent" when there is none; read once while size and time stay."""
     try:

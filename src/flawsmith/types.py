@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from typing import Self
@@ -26,6 +26,34 @@ class Advance(Protocol):
     """Tell that `count` more are done; `note` stands beside the bar."""
 
     def __call__(self, count: int = 1, note: str = "") -> None: ...
+
+
+MaskSource = Literal["grey", "index", "colour", "alpha"]
+"""What of a mask file counts."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class MaskRule:
+    """How the users' masks of one product and defect type are read, decided once from all masks of the product.
+
+    A value is a grey level, a palette index, a colour 0xRRGGBB (16 bits: 0xRRRRGGGGBBBB) or alpha, as `source` says.
+    """
+
+    source: MaskSource = "grey"
+    """What of the file counts. `grey` of a coloured file is its brightest channel."""
+    background: tuple[float, ...] = (0,)
+    """Values that are not damage."""
+    damage: tuple[float, ...] = ()
+    """Values that are damage; () = all that are neither background nor ignored."""
+    ignore: tuple[float, ...] = ()
+    """Values that are neither: such pixels count for nothing."""
+    soft: float = 0.0
+    """The largest value of all masks where edges are soft: damage is then more than half of a file's largest, and of a
+    quarter of this. 0 = every value counts as it is."""
+    inverted: bool = False
+    """True: damage and background change places."""
+    alpha: bool = True
+    """True: what is transparent is not damage, whatever its colour."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -44,6 +72,8 @@ class Example:
     """The files of its label, each of the photograph's size; their union is the damage. () for a normal part."""
     split: str = ""
     """`train` or `test` where the folder layout says so, else ``."""
+    mask_rule: MaskRule | None = None
+    """How `masks` are read; None = they are flawsmith's own (0 and 255), or not judged yet."""
 
 
 @dataclass(frozen=True, slots=True)

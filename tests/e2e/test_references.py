@@ -12,6 +12,7 @@ import pytest
 
 from flawsmith.config import load_config
 from flawsmith.data import images
+from flawsmith.data.masks.reading import read_label
 from flawsmith.data.photographs import Photographs
 from flawsmith.errors import ConfigError
 from flawsmith.evaluation.measure import measure
@@ -231,7 +232,7 @@ def test_a_sentence_decides_kind_place_and_size(borrowed: Run) -> None:
     shots = {example.id: example for example in load_split(borrowed).shots}
     for line in lines:
         assert line.pose is not None
-        mask = images.read_label(shots[line.shot], (128, 128))
+        mask = read_label(shots[line.shot], (128, 128))
         ys, xs = np.nonzero(apply_pose_mask(mask, line.pose, (128, 128)))
         box = (xs.min() + xs.max()) / 2, (ys.min() + ys.max()) / 2
         assert max(box) < 0.5 * 128, "not near the top left"

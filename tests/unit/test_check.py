@@ -109,6 +109,16 @@ def _missing_mask(root: Path) -> None:
     (root / "nut/ground_truth/scratch/4_mask.png").unlink()
 
 
+def _two_areas_in_one_mask(root: Path) -> None:
+    images.write(
+        root / "nut/ground_truth/scratch/4_mask.png", np.where(square(6), np.uint8(127), square() * np.uint8(255))
+    )
+
+
+def _full_mask_of_a_shot(root: Path) -> None:
+    images.write_mask(root / "nut/ground_truth/scratch/0_mask.png", np.ones(SIZE, bool))
+
+
 def _empty_mask_of_a_shot(root: Path) -> None:
     images.write_mask(root / "nut/ground_truth/scratch/0_mask.png", np.zeros(SIZE, bool))
 
@@ -140,7 +150,9 @@ ERRORS = {
     _mask_on_its_side: "lies on its side",
     _broken_mask: "nut/test/scratch/4.png: 1 mask cannot be used: the PNG header is cut short",
     _missing_mask: "1 defect has no mask: nut/test/scratch/4.png",
-    _empty_mask_of_a_shot: "nut/test/scratch/0.png: a shot whose mask is empty teaches nothing",
+    _empty_mask_of_a_shot: "nut/test/scratch/0.png: 1 shot cannot be learned from: the mask is empty; draw the damage",
+    _full_mask_of_a_shot: "nut/test/scratch/0.png: 1 shot cannot be learned from: the mask calls the whole picture",
+    _two_areas_in_one_mask: "nut: 1 mask holds several values in one picture (nut/test/scratch/4.png: 127, 255)",
     _copy: "the test picture nut/test/scratch/5.bmp is the same as the shot nut/test/scratch/0.png",
     _many_copies: "the test picture nut/test/dent/1.png is the same as the normal part nut/train/good/0.png",
     _defect_also_sound: "the shot nut/test/scratch/0.png is the same picture as the normal part nut/train/good/0.png",
@@ -214,12 +226,6 @@ def test_what_is_excluded_is_noted_and_what_fits_nothing_is_an_error(tmp_path: P
     assert len(open_dataset(run).split.test_defects) == 3 and note in read_json(run.path("data.json"))["notes"]
 
 
-def _soft_mask(root: Path) -> None:
-    images.write(
-        root / "nut/ground_truth/scratch/4_mask.png", np.where(square(6), np.uint8(127), square() * np.uint8(255))
-    )
-
-
 def _full_mask(root: Path) -> None:
     images.write_mask(root / "nut/ground_truth/scratch/4_mask.png", np.ones(SIZE, bool))
 
@@ -246,8 +252,7 @@ def _twelve_bits(root: Path) -> None:
 
 
 WARNINGS = {
-    _soft_mask: "1 mask deserves a look: the mask is not binary: 3 levels (0, 127, 255)",
-    _full_mask: "1 mask deserves a look: the mask covers the whole picture",
+    _full_mask: "1 mask deserves a look: the mask calls the whole picture damaged: inverted?",
     _empty_mask_in_test: "1 mask deserves a look: the mask is empty",
     _hairlines: "nut/scratch: 100 % of the damage is thinner than the model can draw",
     _other_sort: "several formats (13 8-bit grey, 1 8-bit RGB)",

@@ -16,6 +16,7 @@ from flawsmith.data import images
 from flawsmith.data.layouts import Survey, scan, survey
 from flawsmith.data.layouts.mask_names import bases, match
 from flawsmith.data.masks.of_normals import marked_normals
+from flawsmith.data.masks.reading import read_label
 from flawsmith.errors import DataError
 from flawsmith.files import read_json
 from flawsmith.preflight.check import check
@@ -109,7 +110,7 @@ def test_the_union_is_the_damage(tmp_path: Path) -> None:
         part[top : top + 4, left : left + 5] = True
         images.write_mask(tmp_path / f"dent/0_mask{number}.png", part)
     (example,) = [one for one in scan(DataConfig(root=tmp_path, layout="pairs", normal="ok")) if one.defect]
-    damage = images.read_label(example, (32, 32))
+    damage = read_label(example, (32, 32))
     assert damage.sum() == 40 and damage[2:6, 3:8].all() and damage[20:24, 9:14].all()
 
 

@@ -273,6 +273,7 @@ def row(example: Example) -> dict[str, object]:
     return {
         "id": example.id, "image": str(example.image), "product": example.product, "defect": example.defect,
         "masks": [str(path) for path in example.masks], "split": example.split,
+        "mask_rule": None,
     }  # fmt: skip
 
 

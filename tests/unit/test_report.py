@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 
+from flawsmith.arithmetic import previews
 from flawsmith.config import Config, commented_toml
 from flawsmith.data import images
 from flawsmith.data.tiling import Window
@@ -74,10 +75,10 @@ def make_run(
         images.write(data / f"{name}{suffix}", photograph(seed, dtype))
         if defect:
             images.write_mask(data / f"{name}_mask.png", mask)
-        label = str(data / f"{name}_mask.png") if defect else None
+        masks = [str(data / f"{name}_mask.png")] if defect else []
         return {
             "id": f"{prefix}{name}{suffix}", "image": str(data / f"{name}{suffix}"), "product": product,
-            "defect": defect, "mask": label, "split": "",
+            "defect": defect, "masks": masks, "mask_rule": None, "split": "",
         }  # fmt: skip
 
     groups = {
@@ -239,7 +240,7 @@ def test_deep_pictures_are_compared_and_shown(tmp_path: Path, dtype: type) -> No
     path = report(run)
     assert "0 pixels of" in words_of(path)
     native = photograph(10, dtype)
-    seen = sheets.shown(native, sheets.tone_of(native))
+    seen = previews.shown(native, previews.tone_of(native))
     assert seen.dtype == np.uint8 and seen.min() == 0 and seen.max() == 255
 
 
@@ -310,8 +311,8 @@ def test_a_run_without_samples_still_has_a_report(tmp_path: Path) -> None:
 def test_the_page_stays_small(tmp_path: Path) -> None:
     """Noise is the worst case for JPEG; pictures are made coarser, then smaller, until the page fits."""
     noisy = np.random.default_rng(0).integers(0, 256, (320, 320, 3)).astype(np.uint8)
-    assert len(sheets.jpeg(noisy)) > 60_000
-    assert len(sheets.jpeg(noisy, 9_000)) <= 9_000
+    assert len(previews.jpeg(noisy)) > 60_000
+    assert len(previews.jpeg(noisy, 9_000)) <= 9_000
 
 
 def test_picks_are_spread_and_limited(tmp_path: Path) -> None:

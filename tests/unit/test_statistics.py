@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -164,3 +165,51 @@ def test_where_the_lines_are():
         "no effect",
         "no effect",
     ]
+
+
+def test_ignored_pixels_count_in_no_figure(evaluation_set: EvaluationSet):
+    """The reference never sees them; their scores, the highest of all, would ruin every figure as normal ones."""
+    rng = np.random.default_rng(4)
+    masks = masks_of(evaluation_set)
+    rims: list[np.ndarray | None] = [np.roll(mask, 3, 1) & ~mask if mask.any() else None for mask in masks]
+    anomaly_map = [
+        np.where(False if rim is None else rim, np.float32(9), (rng.random(mask.shape) + 0.6 * mask).astype(np.float32))
+        for mask, rim in zip(masks, rims, strict=True)
+    ]
+    made = outcome(evaluation_set, masks, anomaly_map, None, None, rims)
+    counted = [np.ones(mask.shape, bool) if rim is None else ~rim for mask, rim in zip(masks, rims, strict=True)]
+    once = resampled(evaluation_set, made, np.ones((1, len(masks)), np.float32))
+    for number, defect in enumerate(DEFECTS):
+        own = [place for place in range(len(masks)) if evaluation_set.defect[place] in (number, -1)]
+        truth = np.concatenate([masks[place][counted[place]] for place in own])
+        seen = np.concatenate([anomaly_map[place][counted[place]] for place in own])
+        figures = made.figures["localization"][defect]
+        assert figures["ap"] == pytest.approx(average_precision_score(truth, seen), abs=1e-9)
+        assert figures["auroc"] == pytest.approx(roc_auc_score(truth, seen), abs=1e-9)
+        assert once["localization", defect][0] == pytest.approx(figures["ap"], abs=2e-3)
+        assert figures["aupro"] == pytest.approx(overlap_area(masks, anomaly_map, counted, own, 0.3), abs=1e-6)
+    ruined = outcome(evaluation_set, masks, anomaly_map, None, None).figures["localization"]
+    assert ruined[MEAN]["ap"] < made.figures["localization"][MEAN]["ap"] - 0.05
+    assert made.damaged is not None and made.normal is not None
+    assert made.damaged.sum() + made.normal.sum() == sum(int(where.sum()) for where in counted)
+
+
+def overlap_area(
+    masks: list[np.ndarray],
+    anomaly_map: list[np.ndarray],
+    counted: list[np.ndarray],
+    own: list[int],
+    limit: float,
+) -> float:
+    """Per-region overlap by its definition, threshold by threshold, over the counted pixels alone."""
+    normal = np.concatenate([anomaly_map[place][counted[place] & ~masks[place]] for place in own])
+    regions = []
+    for place in own:
+        count, names = cv2.connectedComponents(masks[place].astype(np.uint8), connectivity=8)
+        regions += [anomaly_map[place][names == name] for name in range(1, count)]
+    thresholds = np.unique(np.concatenate([normal, *regions]))[::-1]
+    shares = [1 - np.sort(scores).searchsorted(thresholds) / len(scores) for scores in (normal, *regions)]
+    x, y = np.append(0.0, shares[0]), np.append(0.0, np.mean(shares[1:], axis=0))
+    inside = x <= limit
+    x, y = np.append(x[inside], limit), np.append(y[inside], np.interp(limit, x, y))
+    return float(np.trapezoid(y, x) / limit)

@@ -81,7 +81,7 @@ def test_scaling_keeps_the_label_over_the_damage(tmp_path: Path, shape: tuple[in
     picture[mask] = 220
     images.write(tmp_path / "a.png", picture)
     images.write_mask(tmp_path / "m.png", mask)
-    image, label = read_scaled(Example("a", tmp_path / "a.png", "x", "hole", (tmp_path / "m.png",)), shape)
+    image, label, _ = read_scaled(Example("a", tmp_path / "a.png", "x", "hole", (tmp_path / "m.png",)), shape)
     assert image.shape == (*shape, 3) and label.shape == shape
     bright = image[..., 0] > 130
     assert (bright & label).sum() / (bright | label).sum() > 0.95

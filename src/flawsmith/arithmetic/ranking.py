@@ -100,13 +100,14 @@ class Ranking:
         # Of float16 scores, by key: normal, defects, and the defects' shares of their regions in two limbs of 31 bits.
         self._counts = np.zeros((4, 1 << 16), np.int64)
 
-    def add(self, scores: np.ndarray, labels: np.ndarray) -> None:
+    def add(self, scores: np.ndarray, labels: np.ndarray, ignored: np.ndarray | None = None) -> None:
         """Add one picture's scores, or any array of scores.
 
         Args:
             scores: Float16 or float32, any shape, higher = more of a defect; infinities are scores like others, -0
                 equals 0. Other numbers are taken where float32 holds them exactly.
             labels: Bool or integers of the same shape; not 0 = defect. With regions the last two axes are a picture.
+            ignored: Bool of the same shape: what counts neither as defect nor as normal; None = nothing.
 
         Raises:
             DataError: the shapes differ; a score is NaN or has more digits than float32; labels are fractions; there is
@@ -115,10 +116,13 @@ class Ranking:
         scores, labels = _checked(np.asarray(scores), np.asarray(labels), self._regions)
         if self._dtype not in (None, scores.dtype):
             raise DataError(f"Ranking: {scores.dtype} scores after {self._dtype} ones; give all pictures as one type")
+        if ignored is not None and ignored.shape != scores.shape:
+            raise DataError(f"Ranking: {ignored.shape} ignored, {scores.shape} scores; give arrays of one shape")
+        labels = labels if ignored is None else labels & ~ignored
         keys, flat = _keys(scores.ravel()), labels.ravel()
         self._dtype = scores.dtype
         areas = self._areas(labels)
-        hit, rest = keys[flat], keys[~flat]
+        hit, rest = keys[flat], keys[~flat if ignored is None else ~(flat | ignored.ravel())]
         self._positives += len(hit)
         self._negatives += len(rest)
         if scores.dtype == np.float16:

@@ -20,6 +20,10 @@ def nfc(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+MaskValue = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]
+"""A value in a mask: a grey level or palette index, or a colour as "#rrggbb"."""
+
+
 class Pattern(Settings):
     """One of the user's own globs: templates with the fields {product}, {defect} and {stem}."""
 
@@ -43,6 +47,21 @@ class Pattern(Settings):
             warn_renamed("data.patterns: {kind}", "{defect}")
             return value.replace("{kind}", "{defect}")
         return value
+
+
+class MaskConfig(Settings):
+    """How your masks are read, where they do not say it themselves; see docs/data.md."""
+
+    affects = ("data",)
+
+    values: dict[str, MaskValue | list[MaskValue]] | Literal["", "all"] = ""
+    """Which value is which defect type, e.g. {scratch = 1, dent = [2, "#ff0000"]}; "all" = all but the background."""
+    inverted: bool | Literal["auto"] = "auto"
+    """True: damage is 0; false: it may cover most of a picture; "auto": such a mask stops the run."""
+    alpha: bool | Literal["auto"] = "auto"
+    """True: alpha is the mask; false: alpha is left out; "auto": alpha, where the colours say nothing."""
+    ignore: list[MaskValue] | Literal["auto"] = "auto"
+    """Values that are neither damage nor background; "auto": 255 (65535) beside small numbers in one mask."""
 
 
 class DataConfig(Settings):
@@ -69,6 +88,7 @@ class DataConfig(Settings):
     """For layout pattern: templates such as {image = "{defect}/{stem}.png", mask = "masks/{defect}/{stem}.png"}."""
     shots: Annotated[int, Field(ge=1)] | Literal["third"] = 10
     """Real pictures per defect type to learn from, or "third" (the papers' protocol); the rest are test."""
+    mask: MaskConfig = MaskConfig()
 
     @field_validator("normal", "products", "defects", "exclude", mode="before")
     @classmethod

@@ -180,17 +180,25 @@ def commented_toml(
     """
     lines = [f"# flawsmith: {note}", ""]
     plain = [(name, value) for name, value in config if not isinstance(value, Settings)]
-    sections = [(name, value) for name, value in config if isinstance(value, Settings)]
     lines += list(_field_lines(config, plain))
-    for name, section in sections:
+    for name, section in sections(config):
         first = (type(section).__doc__ or "").strip().splitlines()[0]
         listed = name == "generator" and generator is not None
-        items = [item for item in section if not (listed and item[0] == "settings")]
+        items = [item for item in section if not isinstance(item[1], Settings)]
+        items = [item for item in items if not (listed and item[0] == "settings")]
         lines += ["", f"# {first}", f"[{name}]", *_field_lines(section, items)]
         if listed and generator is not None:
             lines += ["", "# The generator's own settings.", "[generator.settings]"]
             lines += _field_lines(generator, list(generator))
     return "\n".join(lines) + "\n"
+
+
+def sections(settings: Settings, above: str = "") -> Iterator[tuple[str, Settings]]:
+    """Yield (dotted name, section) of all sections in a tree of settings, a section before those inside it."""
+    for name, value in settings:
+        if isinstance(value, Settings):
+            yield f"{above}{name}", value
+            yield from sections(value, f"{above}{name}.")
 
 
 def _field_lines(owner: Settings, items: list[tuple[str, Any]]) -> Iterator[str]:

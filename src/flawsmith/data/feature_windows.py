@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flawsmith.data import images
+from flawsmith.data.masks.reading import read_label
 from flawsmith.data.scaling import scaled, scaled_mask
 from flawsmith.types import Example
 
@@ -56,4 +57,4 @@ def window_of(example: Example) -> FeatureWindow:
     """Read a labelled photograph and return the window round its damage; `below` is None."""
     native = images.read(example.image)
     assert example.masks
-    return feature_window(images.to_model(native), images.read_label(example, native.shape))
+    return feature_window(images.to_model(native), read_label(example, native.shape))

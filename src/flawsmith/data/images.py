@@ -7,12 +7,9 @@ array as the camera gave it, (H,W) grey or (H,W,3) RGB, uint8, uint16 or float32
 
 from __future__ import annotations
 
-import os
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import BinaryIO, TypeVar
 
 import numpy as np
@@ -21,7 +18,6 @@ from flawsmith.data.codecs.coding import SUFFIXES, decode, encode, header
 from flawsmith.data.codecs.table import MAX_PIXELS, Header, Unreadable
 from flawsmith.errors import DataError
 from flawsmith.files import write_bytes
-from flawsmith.types import Example
 
 __all__ = [
     "MAX_PIXELS",
@@ -30,19 +26,19 @@ __all__ = [
     "Range",
     "apply_delta",
     "describe",
-    "inspect_mask",
     "lossless_suffix",
+    "orientation",
+    "other_size",
     "range_of",
     "read",
-    "read_label",
     "read_mask",
     "to_model",
+    "with_reasons",
     "write",
     "write_mask",
 ]
 
 T = TypeVar("T")
-_INDEX_MASK = 32  # a mask whose largest value is below this holds class numbers (VisA: 1, 2, ...), not brightness
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +69,7 @@ def read(path: Path) -> np.ndarray:
         DataError: missing, empty, cut short, damaged, not a picture, absurdly large, or stored in a way that
             `codecs.table.READABLE` does not hold.
     """
-    return _with_reasons(path, lambda stream: decode(stream.read()))
+    return with_reasons(path, lambda stream: decode(stream.read()))
 
 
 def describe(path: Path) -> Header:
@@ -82,64 +78,44 @@ def describe(path: Path) -> Header:
     Raises:
         DataError: as `read`, as far as a header can tell; damaged pixels are found by `read` alone.
     """
-    return _with_reasons(path, lambda stream: header(stream)[0])
+    return with_reasons(path, lambda stream: header(stream)[0])
+
+
+def orientation(path: Path) -> int:
+    """Return the EXIF orientation (1-8) by which `read` turns a picture; 1 = it says none.
+
+    Raises:
+        DataError: as `describe`.
+    """
+    return with_reasons(path, lambda stream: header(stream)[1])
 
 
 def read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Read a label as bool (H,W), True = damaged.
-
-    The largest channel counts, so coloured labels are accepted. Which values are damage:
-    two levels, one of them 0 (0/1, 0/255, 0/65535): all but 0; largest value below 32 (class numbers, as VisA writes
-    them): all but 0; otherwise (soft edges, JPEG): more than half of the largest value.
+    """Read a mask that `write_mask` wrote: bool (H,W), True = damaged. Those of users are read by `data.masks.reading`.
 
     Args:
-        path: The mask file.
-        shape: Shape of its photograph; only rows and columns are compared.
+        path: The mask file: 0 and 255, one channel.
+        shape: Shape of its picture; only rows and columns are compared.
 
     Raises:
-        DataError: unreadable, or of another size than its photograph.
+        DataError: unreadable, of another size than its picture, or with other values.
     """
-    mask, _, wrong = _mask(path, shape)
-    if wrong:
-        raise DataError(f"{path}: {wrong}")
-    return mask
+    values = read(path)
+    if values.shape[:2] != tuple(shape[:2]):
+        raise DataError(f"{path}: {other_size(values.shape, shape)}")
+    mask = values == 255
+    if values.ndim != 2 or values.dtype != np.uint8 or not (mask | (values == 0)).all():
+        raise DataError(f"{path}: is no mask of flawsmith's own, which holds 0 and 255 in one channel of 8 bits")
+    return np.asarray(mask)
 
 
-def read_label(example: Example, shape: tuple[int, ...]) -> np.ndarray:
-    """Read what the masks of a photograph call damaged, together: bool (H,W); all False when it has none.
-
-    Raises:
-        DataError: as `read_mask`.
-    """
-    damage = np.zeros(shape[:2], bool)
-    for path in example.masks:
-        damage |= read_mask(path, shape)
-    return damage
-
-
-def inspect_mask(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray | None, list[str]]:
-    """Read a mask for `flawsmith check`.
-
-    Returns:
-        The mask as `read_mask` gives it, None where that would raise; and what is doubtful about it: ends of sentences
-        that begin with its path, [] = nothing.
-    """
-    try:
-        mask, levels, wrong = _mask(path, shape)
-    except DataError as error:
-        return None, [str(error).removeprefix(f"{path}: ")]
-    if wrong:
-        return None, [wrong]
-    problems = []
-    if not mask.any():
-        problems.append("the mask is empty; draw the damage, or move the photograph to the normal parts")
-    elif mask.all():
-        problems.append("the mask covers the whole picture; mark only the damage")
-    if len(levels) > 2 and float(levels[-1]) >= _INDEX_MASK:
-        shown = ", ".join(f"{level:g}" for level in levels[:4]) + (", ..." if len(levels) > 4 else "")
-        half = float(levels[-1]) / 2
-        problems.append(f"the mask is not binary: {len(levels)} levels ({shown}); more than {half:g} counts as damage")
-    return mask, problems
+def other_size(mask: tuple[int, ...], photograph: tuple[int, ...]) -> str:
+    """Return the end of a sentence about a mask whose rows and columns are not those of its photograph."""
+    text = f"the mask has {mask[1]} x {mask[0]} pixels, but its photograph {photograph[1]} x {photograph[0]}"
+    text += "; they must be the same"
+    if tuple(mask[:2]) == tuple(photograph[1::-1]):
+        text += " (one of them lies on its side: is an EXIF orientation missing?)"
+    return text
 
 
 def range_of(pixels: np.ndarray) -> Range:
@@ -242,74 +218,7 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
     write(path, mask.astype(np.uint8) * np.uint8(255))
 
 
-def _mask(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, str]:
-    """Return the mask, its sorted levels, and what is wrong with its size ("" = nothing)."""
-    mask, levels = _DECODED.get(Path(path))
-    wrong = ""
-    if mask.shape != shape[:2]:
-        wrong = (
-            f"the mask has {mask.shape[1]} x {mask.shape[0]} pixels, but its photograph {shape[1]} x {shape[0]}; "
-            "they must be the same"
-        )
-        if mask.shape == shape[1::-1]:
-            wrong += " (one of them lies on its side: is an EXIF orientation missing?)"
-    return mask, levels, wrong
-
-
-def decode_mask(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Decode a mask file: bool (H,W), and the sorted levels that it holds."""
-    values = read(path)
-    if values.ndim == 3:
-        values = values.max(axis=2)
-    if values.dtype == np.uint8:
-        present = np.zeros(256, bool)
-        present[values.ravel()] = True
-        levels = np.flatnonzero(present)
-    else:
-        levels = np.unique(values)
-    top = levels[-1]
-    every = len(levels) <= 2 and levels[0] == 0 or values.dtype.kind == "u" and top < _INDEX_MASK
-    return (values > 0 if every or len(levels) == 1 else values > top / 2), levels
-
-
-class _DecodedMasks:
-    """Masks decoded before, a bit per pixel; a file is decoded again when its size or time changes.
-
-    Every stage reads the masks of shots and samples: decoding each once per process is enough. The masks used last are
-    kept, as many as fit into `limit` bytes.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit, self._bytes = limit, 0
-        self._kept: OrderedDict[tuple[str, int, int], tuple[np.ndarray, tuple[int, int], np.ndarray]] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
-        """Return what `decode_mask` does; the mask is the caller's to change."""
-        try:
-            facts = path.stat()
-        except OSError:
-            return decode_mask(path)  # says what is wrong
-        key = (os.path.abspath(path), facts.st_size, facts.st_mtime_ns)
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                packed, shape, levels = self._kept[key]
-                return np.unpackbits(packed, count=shape[0] * shape[1]).reshape(shape).view(bool), levels
-        mask, levels = decode_mask(path)
-        packed = np.packbits(mask)
-        with self._lock:
-            self._kept[key] = packed, mask.shape, levels
-            self._bytes += packed.nbytes
-            while self._bytes > self._limit:
-                self._bytes -= self._kept.popitem(last=False)[1][0].nbytes
-        return mask, levels
-
-
-_DECODED = _DecodedMasks(128 << 20)
-
-
-def _with_reasons(path: Path, work: Callable[[BinaryIO], T]) -> T:
+def with_reasons(path: Path, work: Callable[[BinaryIO], T]) -> T:
     """Open, do the work, and turn whatever goes wrong into one sentence that names the file."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:

@@ -12,6 +12,7 @@ import numpy as np
 from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.data.masks.parts import part_mask
+from flawsmith.data.masks.reading import read_label
 from flawsmith.data.tiling import Window, plan_windows, thickness
 from flawsmith.errors import DataError
 from flawsmith.types import Example
@@ -70,7 +71,7 @@ class Photographs:
 
     def _read(self, example: Example) -> Photograph:
         native = images.read(example.image)
-        mask = images.read_label(example, native.shape) if example.masks else None
+        mask = read_label(example, native.shape) if example.masks else None
         if mask is not None and not mask.any():
             raise DataError(f"{example.masks[0]}: the mask is empty; mark the damage, or take the pair out of the set")
         return Photograph(native, images.range_of(native), mask)

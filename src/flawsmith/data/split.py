@@ -21,6 +21,7 @@ import numpy as np
 from flawsmith.data import images
 from flawsmith.data.fingerprints import fingerprint, fingerprints_of
 from flawsmith.data.layouts import natural_key
+from flawsmith.data.masks.reading import read_label
 from flawsmith.errors import DataError
 from flawsmith.types import Example
 
@@ -309,7 +310,7 @@ def _small_mask(example: Example) -> np.ndarray | None:
     if not example.masks:
         return None
     try:
-        mask = images.read_label(example, images.describe(example.image).shape)
+        mask = read_label(example, images.describe(example.image).shape)
     except DataError:
         return None
     small = cv2.resize(mask.astype(np.float32), (32, 32), interpolation=cv2.INTER_AREA)

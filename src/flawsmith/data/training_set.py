@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from flawsmith.data import images
 from flawsmith.data.fingerprints import fingerprint
+from flawsmith.data.masks.reading import read_ignored, read_label
 from flawsmith.data.scaling import scaled, scaled_mask
 from flawsmith.data.tensors import image_tensor, mask_tensor
 from flawsmith.errors import DataError
 from flawsmith.types import Batch, Example
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Origin = Literal["real", "made", "control"]
 """A photograph (shot or normal part), a sample, or a negative control."""
@@ -36,6 +40,8 @@ class TrainingPicture:
     defect: str | None
     origin: Origin
     id: str
+    ignored: np.ndarray | None = None
+    """bool (R,C): what is neither damage nor normal and shall teach nothing; None = nothing is."""
     painted: np.ndarray | None = None
     """bool (R,C): where a control was repainted, which is where a detector should look; None for everything else."""
 
@@ -78,14 +84,16 @@ class TrainingSet:
             )
         if example.defect is not None and example.defect not in self.defects:
             raise DataError(f"{example.id}: its defect type {example.defect!r} is none of {', '.join(self.defects)}")
-        image, mask = read_scaled(example, self.shape)
-        if example.defect is not None and not mask.any():
+        scaled = read_scaled(example, self.shape)
+        if example.defect is not None and not scaled.mask.any():
             raise DataError(f"{example.id}: is filed as {example.defect} but has no marked damage")
         where = None
         if painted is not None:
             native = images.read_mask(painted, images.describe(example.image).shape)
             where = scaled_mask(native, self.shape)
-        return TrainingPicture(image, mask, example.product, example.defect, origin, example.id, where)
+        return TrainingPicture(
+            scaled.image, scaled.mask, example.product, example.defect, origin, example.id, scaled.ignored, where
+        )
 
     def clone(self) -> TrainingSet:
         """Return a set with the same pictures and the same door, to which others can be added.
@@ -120,19 +128,43 @@ class TrainingSet:
         image, mask = image_tensor([one.image for one in chosen]), mask_tensor([one.mask for one in chosen])
         return Batch(image, mask, tuple(one.product for one in chosen), tuple(one.defect or "" for one in chosen))
 
+    def counted(self, indices: Iterable[int]) -> Tensor | None:
+        """Return float32 (B,1,R,C): 0 where a pixel is neither damage nor normal and shall teach nothing, else 1.
+
+        None = every pixel of these pictures counts.
+        """
+        ignored = [self.pictures[index].ignored for index in indices]
+        if all(one is None for one in ignored):
+            return None
+        nothing = np.zeros(self.shape, bool)
+        return 1 - mask_tensor([nothing if one is None else one for one in ignored])
+
 
 _ALL: tuple[Origin, ...] = ("real", "made", "control")
 
 
-def read_scaled(example: Example, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Read a picture with its mask and scale both to a shape (rows, columns).
+class Scaled(NamedTuple):
+    """A picture with its label, scaled to one shape."""
 
-    Returns:
-        uint8 (R,C,3) RGB, and bool (R,C), scaled as `scaling.scaled_mask` does; all False without a mask.
+    image: np.ndarray
+    """uint8 (R,C,3), RGB."""
+    mask: np.ndarray
+    """bool (R,C), scaled as `scaling.scaled_mask` does; all False without a mask."""
+    ignored: np.ndarray | None
+    """bool (R,C): what is neither damage nor normal; None = nothing is."""
+
+
+def read_scaled(example: Example, shape: tuple[int, int]) -> Scaled:
+    """Read a picture with its label and scale both to a shape (rows, columns).
+
+    Raises:
+        DataError: the picture or a mask cannot be read.
     """
     native = images.read(example.image)
     model = scaled(images.to_model(native), shape)
     image = np.rint((np.clip(model, -1, 1) + 1) * 127.5).astype(np.uint8)
     if not example.masks:
-        return image, np.zeros(shape, bool)
-    return image, scaled_mask(images.read_label(example, native.shape), shape)
+        return Scaled(image, np.zeros(shape, bool), None)
+    mask = scaled_mask(read_label(example, native.shape), shape)
+    ignored = read_ignored(example, native.shape)
+    return Scaled(image, mask, None if ignored is None else scaled_mask(ignored, shape) & ~mask)

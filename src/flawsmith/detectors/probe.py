@@ -188,13 +188,17 @@ class Probe(Detector):
                 image, mask = _turned(batch.image, view), _turned(batch.mask, view)
                 maps = self._maps(image)
                 cover = F.avg_pool2d(mask, CELL, ceil_mode=True)
+                left_out: Tensor | None = None
+                if (counted := training.counted(chosen)) is not None:  # what is neither damage nor normal has no say
+                    share = F.avg_pool2d(_turned(counted, view), CELL, ceil_mode=True)
+                    cover, left_out = (cover / share.clamp_min(1e-6)).clamp_max(1), 1 - share
                 for row, index in enumerate(chosen):
                     flat = cover[row].flatten()
                     asked = flat
                     if (painted := training.pictures[index].painted) is not None:
                         own = torch.from_numpy(painted)[None, None].float()
                         asked = F.avg_pool2d(_turned(own, view), CELL, ceil_mode=True).flatten()
-                    places = _places(asked, each, rng)
+                    places = _places(asked, each, rng, None if left_out is None else left_out[row].flatten())
                     features.append(_described(maps, row, places, cover.shape[-2:]))
                     target = torch.zeros(len(places), len(self.defects) + 1)
                     target[:, 0] = 1 - flat[places]
@@ -295,11 +299,11 @@ def _described(maps: Sequence[Tensor], row: int, places: Tensor, grid: Sequence[
     return torch.cat(parts, 1)[0, :, 0].T.half()
 
 
-def _places(cover: Tensor, each: int, rng: torch.Generator) -> Tensor:
-    """Draw places: up to half of them touched by what was marked or painted, the rest anywhere else."""
+def _places(cover: Tensor, each: int, rng: torch.Generator, ignored: Tensor | None) -> Tensor:
+    """Draw places: up to half of them touched by what was marked or painted, the rest elsewhere but in `ignored`."""
     touched = (cover > 0).nonzero()[:, 0]
     inside = touched[torch.randperm(len(touched), generator=rng)[: each // 2]]
-    clear = (cover == 0).nonzero()[:, 0]
+    clear = ((cover == 0) if ignored is None else (cover == 0) & (ignored == 0)).nonzero()[:, 0]
     outside = clear[torch.randperm(len(clear), generator=rng)[: each - len(inside)]]
     return torch.cat([inside, outside])
 

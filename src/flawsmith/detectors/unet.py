@@ -116,7 +116,12 @@ class Unet(Detector):
                 # Batch norm over the one cell that 32 pixels leave at the bottom needs two pictures.
                 chosen = drawn[min(start, len(drawn) - 2) : start + part.batch]
                 batch = training.batch(chosen)
-                loss = focal_loss(self._probabilities(batch.image), batch.mask.to(self.device))
+                counted = training.counted(chosen)
+                loss = focal_loss(
+                    self._probabilities(batch.image),
+                    batch.mask.to(self.device),
+                    None if counted is None else counted.to(self.device),
+                )
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -160,7 +165,7 @@ class Unet(Detector):
         return drawn
 
 
-def focal_loss(probability: Tensor, mask: Tensor) -> Tensor:
+def focal_loss(probability: Tensor, mask: Tensor, counted: Tensor | None = None) -> Tensor:
     """Return the mean of -(1 - p)^2 log p over pixels, p the probability of the right answer.
 
     Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, with DRAEM's smoothing: the right answer counts
@@ -169,10 +174,12 @@ def focal_loss(probability: Tensor, mask: Tensor) -> Tensor:
     Args:
         probability: float32 (B,2,H,W): normal, damaged; sums to 1.
         mask: float32 (B,1,H,W), {0,1}.
+        counted: float32 (B,1,H,W), {0,1}: 0 = the pixel is neither and is left out; None = all count.
     """
     damaged = (mask > 0.5).float().clamp(_SMOOTH, 1 - _SMOOTH)
     right = probability[:, :1] * (1 - damaged) + probability[:, 1:] * damaged + _SMOOTH
-    return -((1 - right) ** _GAMMA * right.log()).mean()
+    loss = -((1 - right) ** _GAMMA * right.log())
+    return loss.mean() if counted is None else (loss * counted).sum() / counted.sum().clamp_min(1)
 
 
 class _Network(nn.Module):

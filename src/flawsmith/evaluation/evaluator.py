@@ -11,7 +11,7 @@ from flawsmith.data import images
 from flawsmith.data.scaling import scaled_mask
 from flawsmith.data.split import Split, content_hash, provable
 from flawsmith.data.tensors import image_tensor
-from flawsmith.data.training_set import read_scaled
+from flawsmith.data.training_set import Scaled, read_scaled
 from flawsmith.evaluation.arms import Made
 from flawsmith.evaluation.shape import Shape
 from flawsmith.evaluation.statistics import EvaluationSet, Outcome, outcome
@@ -47,23 +47,21 @@ class Evaluator:
         numbers = [number_of[e.defect] if e.defect is not None else -1 for e in self.tests]
         self.evaluation_set = EvaluationSet(tuple(e.id for e in self.tests), np.array(numbers), tuple(defects))
         self._normals = {example.id: example for example in split.normals}
-        self._read: tuple[torch.Tensor, list[np.ndarray]] | None = None
+        self._read: list[Scaled] = []
 
     def evaluate(self, detector: Detector, tasks: set[str]) -> Outcome:
         """Let a detector look at every test picture, once, and compute its figures for the tasks."""
-        if self._read is None:
-            read = [read_scaled(example, self.shape) for example in self.tests]
-            self._read = torch.from_numpy(np.stack([image for image, _ in read])), [mask for _, mask in read]
-        pictures, masks = self._read
-        prediction = predicted(detector, pictures)
+        self._read = self._read or [read_scaled(example, self.shape) for example in self.tests]
+        prediction = predicted(detector, torch.from_numpy(np.stack([one.image for one in self._read])))
         answers = {task: getattr(prediction, _PART[task]) for task in tasks}
         anomaly_map, score, probabilities = (answers.get(task) for task in _PART)
         return outcome(
             self.evaluation_set,
-            masks,
+            [one.mask for one in self._read],
             None if anomaly_map is None else [one[0].numpy() for one in anomaly_map],
             None if score is None else score.numpy(),
             None if probabilities is None else probabilities.numpy(),
+            [one.ignored for one in self._read],
         )
 
     def artefact(self, detector: Detector, held: Sequence[Made]) -> dict[str, float]:
@@ -75,8 +73,8 @@ class Evaluator:
         """
         values = []
         for control in held:
-            repainted, _ = read_scaled(control.example, self.shape)
-            untouched, _ = read_scaled(self._normals[control.normal], self.shape)
+            repainted = read_scaled(control.example, self.shape).image
+            untouched = read_scaled(self._normals[control.normal], self.shape).image
             native = images.read_mask(control.mask, images.describe(control.example.image).shape)
             region = scaled_mask(native, self.shape)
             anomaly_map = predicted(detector, torch.from_numpy(np.stack([repainted, untouched]))).anomaly_map

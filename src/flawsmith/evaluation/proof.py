@@ -17,6 +17,7 @@ from flawsmith.evaluation.arms import NO_CONTROLS, NONE, OURS, REAL, Arm, mixed
 from flawsmith.evaluation.evaluator import Evaluator
 from flawsmith.evaluation.shape import distorted, shapes_of
 from flawsmith.evaluation.statistics import MEAN, TASKS, EvaluationSet, Outcome, compare, draws, resampled
+from flawsmith.run.mask_reading import rule_tree
 
 _DECIDES = {"localization": "ap", "detection": "auroc", "classification": "recall"}
 FEW_TESTS = 10
@@ -170,6 +171,7 @@ def _telling(evaluator: Evaluator, tried: Tried) -> list[dict[str, Any]]:
                     "index": int(index),
                     "image": example.image.as_posix(),
                     "masks": [path.as_posix() for path in example.masks],
+                    "mask_rule": None if example.mask_rule is None else rule_tree(example.mask_rule),
                 }
             )
     return chosen

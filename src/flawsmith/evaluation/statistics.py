@@ -119,6 +119,7 @@ def outcome(
     anomaly_map: Sequence[np.ndarray] | None,
     score: np.ndarray | None,
     probabilities: np.ndarray | None,
+    ignored: Sequence[np.ndarray | None] = (),
 ) -> Outcome:
     """Compute exact figures and what resampling needs.
 
@@ -128,18 +129,24 @@ def outcome(
         anomaly_map: float32 (R,C) each; None = not told.
         score: float32 (P,).
         probabilities: float32 (P,K), over the defect types.
+        ignored: bool (R,C) each: pixels that are neither damaged nor normal and count in no pixel figure; None = a
+            picture has none, () = no picture has any.
     """
+    ignored = ignored or [None] * len(masks)
     made = Outcome(score=score, probabilities=probabilities)
     normal, *defects = evaluation_set.groups()
     if anomaly_map is not None:
-        made.figures["localization"] = _localization(evaluation_set, masks, anomaly_map)
-        pooled = np.concatenate([one.ravel()[:: max(1, one.size // 4096)] for one in anomaly_map])
-        damaged = np.concatenate([one[mask] for one, mask in zip(anomaly_map, masks, strict=True)])
+        made.figures["localization"] = _localization(evaluation_set, masks, ignored, anomaly_map)
+        counted = [np.ones(mask.shape, bool) if one is None else ~one for mask, one in zip(masks, ignored, strict=True)]
+        scores = [one[where] for one, where in zip(anomaly_map, counted, strict=True)]
+        labels = [one[where] for one, where in zip(masks, counted, strict=True)]
+        pooled = np.concatenate([one[:: max(1, one.size // 4096)] for one in scores])
+        damaged = np.concatenate([one[mask] for one, mask in zip(scores, labels, strict=True)])
         # Half of the edges among the damaged pixels' scores: there the curve bends.
         edges = np.unique(
             np.concatenate([np.quantile(part, np.linspace(0, 1, BINS // 2)) for part in (pooled, damaged)])
         ).astype(np.float32)
-        made.damaged, made.normal = histograms(anomaly_map, masks, edges)
+        made.damaged, made.normal = histograms(scores, labels, edges)
         made.thumbs = np.stack([_thumb(one) for one in anomaly_map])
     if score is not None:
         table = {}
@@ -252,7 +259,10 @@ def _figure(one: Outcome, task: Task, defect: str) -> float:
 
 
 def _localization(
-    evaluation_set: EvaluationSet, masks: Sequence[np.ndarray], anomaly_map: Sequence[np.ndarray]
+    evaluation_set: EvaluationSet,
+    masks: Sequence[np.ndarray],
+    ignored: Sequence[np.ndarray | None],
+    anomaly_map: Sequence[np.ndarray],
 ) -> dict[str, dict[str, float]]:
     normal, *defects = evaluation_set.groups()
     table = {}
@@ -262,7 +272,7 @@ def _localization(
     ]:
         ranking = Ranking(regions=True)
         for index in (*members, *normal):
-            ranking.add(anomaly_map[index], masks[index])
+            ranking.add(anomaly_map[index], masks[index], ignored[index])
         table[name] = ranking.result().figures()
     return table | {MEAN: _mean({k: v for k, v in table.items() if k != ALL}, evaluation_set)}
 

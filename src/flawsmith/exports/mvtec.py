@@ -34,6 +34,7 @@ from anyascii import anyascii
 
 from flawsmith.config import Settings, nfc
 from flawsmith.data import images
+from flawsmith.data.masks.reading import read_label
 from flawsmith.errors import DataError, RunError
 from flawsmith.files import digest, write_bytes, write_lines
 from flawsmith.interfaces import Exporter
@@ -215,7 +216,7 @@ def _pair(root: Path, home: str, name: str, example: Example, span: images.Range
     line |= {"category": product, "label": defect}  # what Anomalib calls them: the names of their folders
     if example.defect is not None and example.masks:
         label = root / product / "ground_truth" / defect / f"{name}_mask.png"
-        mask = images.read_label(example, facts.shape)
+        mask = read_label(example, facts.shape)
         if not mask.any():
             raise DataError(f"{example.masks[0]}: the mask is empty, so {example.image} is no defect; leave it out")
         images.write_mask(label, mask)

@@ -1,55 +1,44 @@
 """What is in the folder, what is wrong with it, and what a run will cost: `flawsmith check`.
 
-Reads the set and writes nothing. Whatever would stop a run later is an error here, with the files' names; whatever
-would only make it worse is a warning. Needs no network and imports none.
+Reads the set and writes nothing but the page that is asked for. Whatever would stop a run later is an error here, with
+the files' names; whatever would only make it worse is a warning. Needs no network and imports none.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import mean, median
-
-import cv2
-import numpy as np
 
 from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.data.fingerprints import fingerprints_of
 from flawsmith.data.layouts import survey
 from flawsmith.data.masks.of_normals import marked_normals
-from flawsmith.data.photographs import windows_over
 from flawsmith.data.split import Split, duplicates, leaks, near_duplicate_warnings, split, without_duplicates
 from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation.shape import distorted, proof_shape
 from flawsmith.preflight.cost import estimate
 from flawsmith.preflight.findings import DefectFacts, Findings, PictureFacts
+from flawsmith.preflight.masks import Damage, grouped, look_at_masks
+from flawsmith.preflight.outlines import write_page
 from flawsmith.preflight.refuse import preflight
 from flawsmith.run.dataset import unknown_defects
 from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.transfer import transfers
 from flawsmith.types import Example
 
-CELL = 8.0
-"""Working pixels to a latent cell: what is thinner, the model can only smear."""
-PLANNED = 100
-"""Windows are planned for so many masks in all, spread evenly over the types: planning is slow, a median is asked."""
 _SHOWN = 3
 
 
-@dataclass(slots=True)
-class _Damage:
-    """What the masks of one type measured."""
+def check(config: Config, page: Path | None = None) -> Findings:
+    """Look a set over without changing anything; problems are listed, never raised.
 
-    share: list[float] = field(default_factory=list)
-    thickness: list[float] = field(default_factory=list)
-    windows: list[int] = field(default_factory=list)
-    drawn: list[float] = field(default_factory=list)
-
-
-def check(config: Config) -> Findings:
-    """Fingerprint a set over without changing anything; problems are listed, never raised."""
+    Args:
+        config: The whole configuration.
+        page: Where to write a page of photographs with the outline of what was understood as damage; None = nowhere.
+    """
     data = config.data
     findings = Findings(data.root, data.layout)
     try:
@@ -57,22 +46,22 @@ def check(config: Config) -> Findings:
     except FlawsmithError as error:
         findings.errors += [*preflight(config, None), *str(error).splitlines()]
         return findings
-    examples = surveyed.examples
+    examples: Sequence[Example] = surveyed.examples
     findings.files = surveyed.ledger.uses
     findings.errors += [*surveyed.errors, *marked_normals(data.root, surveyed.normal_masks)]
     findings.warnings += surveyed.warnings
     findings.notes += surveyed.notes
     facts = _describe(examples, findings)
     _look_at_pictures(examples, facts, findings)
-    damage, blank = _look_at_masks(examples, facts, config, findings)
+    examples, labels = look_at_masks(examples, facts, config, findings)
+    damage = labels.damage
     divided = _divide(examples, config, findings)
     findings.errors += preflight(config, divided)
     if divided and config.prove.enabled:
         findings.warnings += _stretched(divided, facts, config)
-    if divided and (unseen := [shot.id for shot in divided.shots if shot.id in blank]):
-        findings.errors.append(
-            f"{', '.join(unseen)}: a shot whose mask is empty teaches nothing; draw its damage first"
-        )
+    labels.say(divided, findings)
+    if page is not None:
+        findings.notes.append(_drawn(page, examples, divided, data.root))
     have = Counter((example.product, example.defect) for example in examples if example.defect is not None)
     defects = {key: number for key, number in sorted(have.items(), key=str) if key[1] is not None}
     _tabulate(examples, divided, defects, damage, findings)
@@ -91,6 +80,17 @@ def check(config: Config) -> Findings:
         )
         findings.warnings += costly
     return findings
+
+
+def _drawn(page: Path, examples: Sequence[Example], divided: Split | None, root: Path) -> str:
+    """Write the page of outlines; return a sentence that says where it is, or why it is not."""
+    if page.resolve().is_relative_to(root.resolve()):
+        return f"{page} would lie among the photographs, so no outlines are drawn; name another place with --page"
+    try:
+        number = write_page(page, examples, divided)
+    except FlawsmithError as error:
+        return f"no outlines are drawn: {error}"
+    return f"{page} shows what was understood as damage, on {number} photographs; open it in a browser"
 
 
 def _describe(examples: Sequence[Example], findings: Findings) -> dict[str, images.Header]:
@@ -137,7 +137,7 @@ def _look_at_pictures(examples: Sequence[Example], facts: dict[str, images.Heade
     fingerprints = dict(
         zip((example.id for example in examples), fingerprints_of([e.image for e in examples]), strict=True)
     )
-    findings.errors += _grouped(
+    findings.errors += grouped(
         ((name, one.problem) for name, one in fingerprints.items() if one.problem), "picture", "cannot be used"
     )
     tops: dict[str, float] = defaultdict(float)
@@ -151,61 +151,6 @@ def _look_at_pictures(examples: Sequence[Example], facts: dict[str, images.Heade
                 f"{product}: the 16-bit pictures use only {bits} bits (largest value {top:g}), so the model sees them "
                 "nearly black; stretch them to 0..65535 when you save them"
             )
-
-
-def _look_at_masks(
-    examples: Sequence[Example], facts: dict[str, images.Header], config: Config, findings: Findings
-) -> tuple[dict[tuple[str, str], _Damage], set[str]]:
-    """Measure every mask; also return the ids of those that are empty."""
-    blank: set[str] = set()
-    damage: dict[tuple[str, str], _Damage] = defaultdict(_Damage)
-    broken: list[tuple[str, str]] = []
-    doubtful: list[tuple[str, str]] = []
-    defects = [example for example in examples if example.masks and example.id in facts]
-    every = max(1, -(-len(defects) // PLANNED))
-    turn: Counter[tuple[str, str]] = Counter()
-    for example in defects:
-        assert example.defect is not None
-        inspected = [images.inspect_mask(path, facts[example.id].shape) for path in example.masks]
-        problems = [(example.id, problem) for _, sentences in inspected for problem in sentences]
-        parts = [part for part, _ in inspected if part is not None]
-        if len(parts) < len(inspected):
-            broken += problems
-            continue
-        doubtful += problems
-        mask = np.logical_or.reduce(parts)
-        if not mask.any():
-            blank.add(example.id)
-            continue
-        key = example.product, example.defect
-        one = damage[key]
-        one.share.append(float(mask.mean()))
-        one.thickness.append(_thickness(mask))
-        if turn[key] % every == 0:
-            size = config.windows.size or 128
-            windows = windows_over(config, mask, size)
-            one.windows.append(len(windows))
-            one.drawn.append(one.thickness[-1] * size / median(window.side for window in windows))
-        turn[key] += 1
-    findings.errors += _grouped(broken, "mask", "cannot be used")
-    findings.warnings += _grouped(doubtful, "mask", "deserves a look")
-    for (product, defect), one in sorted(damage.items()):
-        thin = [value for value in one.drawn if value < CELL]
-        if len(thin) > len(one.drawn) / 5:
-            findings.warnings.append(
-                f"{product}/{defect}: {100 * len(thin) / len(one.drawn):.0f} % of the damage is thinner than the model "
-                f"can draw (median {median(thin):.1f} px at its working size, {CELL:g} are needed); raise "
-                "windows.max_zoom, or use a generator that works in pixels"
-            )
-    return damage, blank
-
-
-def _thickness(mask: np.ndarray) -> float:
-    """Twice the greatest distance of a damaged pixel from normal ones; beyond the picture's edge all is normal."""
-    left, top, wide, high = cv2.boundingRect(mask.view(np.uint8))
-    padded = np.zeros((high + 2, wide + 2), np.uint8)
-    padded[1:-1, 1:-1] = mask[top : top + high, left : left + wide]
-    return 2 * float(cv2.distanceTransform(padded, cv2.DIST_L2, 5).max())
 
 
 def _divide(examples: Sequence[Example], config: Config, findings: Findings) -> Split | None:
@@ -240,7 +185,7 @@ def _tabulate(
     examples: Sequence[Example],
     divided: Split | None,
     defects: dict[tuple[str, str], int],
-    damage: dict[tuple[str, str], _Damage],
+    damage: dict[tuple[str, str], Damage],
     findings: Findings,
 ) -> None:
     def count(group: Iterable[Example]) -> Counter[tuple[str, str | None]]:
@@ -295,19 +240,3 @@ def _check_defects(defects: dict[tuple[str, str], int], config: Config, findings
             findings.warnings.append(
                 f'{product}: {rare} has {least} pictures, {common} {most}; generate.count = "balance" fills the gap'
             )
-
-
-def _grouped(problems: Iterable[tuple[str, str]], noun: str, verdict: str) -> list[str]:
-    """Return one sentence per sort of problem, with the first names and the count, instead of one per file."""
-    groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for name, problem in problems:
-        groups["".join(letter for letter in problem if not letter.isdigit())[:40]].append((name, problem))
-    sentences = []
-    for members in groups.values():
-        name, problem = members[0]
-        if len(members) == 1:
-            sentences.append(f"{name}: 1 {noun} {verdict}: {problem}")
-        else:
-            names = ", ".join(name for name, _ in members[:_SHOWN]) + (", ..." if len(members) > _SHOWN else "")
-            sentences.append(f"{names}: {len(members)} {noun}s {verdict.replace('deserves', 'deserve')}: {problem}")
-    return sentences

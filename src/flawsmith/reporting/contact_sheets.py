@@ -14,7 +14,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from flawsmith.arithmetic.previews import OUTLINE, Tone, fit, outlined, shown, tone_of
 from flawsmith.data import images
+from flawsmith.data.masks.reading import read_label
 from flawsmith.data.split import Split
 from flawsmith.errors import DataError
 from flawsmith.reporting.document import PictureRow, Sheet, Shot
@@ -30,14 +32,7 @@ _CELL, _GAP = 200, 6
 """Of a composed sheet, in px."""
 _NEAR = 16
 """Pieces of damage nearer than this, in px, count as one."""
-_OUTLINE, _FRAME = (255, 64, 32), (0, 132, 255)
-
-
-class Tone(NamedTuple):
-    """Native values shown as black and white."""
-
-    low: float
-    high: float
+_FRAME = (0, 132, 255)
 
 
 class Box(NamedTuple):
@@ -135,43 +130,10 @@ def compose(sheet: Sheet) -> np.ndarray:
 
 
 def _strip(tiles: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    cells = [_centred(_fit(tile, _CELL), _CELL) for tile in tiles]
+    cells = [_centred(fit(tile, _CELL), _CELL) for tile in tiles]
     cells += [np.full((_CELL, _CELL, 3), 255, np.uint8)] * (columns - len(cells))
     spaced = [np.pad(cell, ((_GAP, _GAP), (_GAP, _GAP), (0, 0)), constant_values=255) for cell in cells]
     return np.concatenate(spaced, axis=1)
-
-
-def jpeg(tile: np.ndarray, budget: int | None = None) -> bytes:
-    """Return uint8 (h,w,3) RGB as JPEG, coarser and at last smaller until it needs at most `budget` bytes."""
-    while True:
-        for quality in (90, 82, 72):
-            _, data = cv2.imencode(".jpg", tile[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-            if budget is None or len(data) <= budget:
-                return bytes(data.tobytes())
-        if max(tile.shape[:2]) <= 96:
-            return bytes(data.tobytes())
-        tile = _fit(tile, int(max(tile.shape[:2]) * 0.8))
-
-
-def tone_of(native: np.ndarray) -> Tone:
-    """Return what is shown as black and white: 8 bits as they are, deeper ones between their outermost 0.1 %.
-
-    A 12-bit camera fills a sixteenth of 16 bits: shown as stored, its pictures would be black.
-    """
-    if native.dtype == np.uint8:
-        return Tone(0.0, 255.0)
-    low, high = (float(value) for value in np.percentile(native[::2, ::2], (0.1, 99.9)))
-    return Tone(low, high) if high > low else Tone(low - 0.5, low + 0.5)
-
-
-def shown(native: np.ndarray, tone: Tone) -> np.ndarray:
-    """Return a native picture as uint8 (H,W,3) RGB for a screen."""
-    if native.dtype == np.uint8:
-        level = native
-    else:
-        scaled = (native.astype(np.float32) - tone.low) / (tone.high - tone.low)
-        level = np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
-    return level if level.ndim == 3 else np.repeat(level[..., None], 3, axis=2)
 
 
 def _contact_sheet(
@@ -188,7 +150,7 @@ def _contact_sheet(
     for example in [shots[index] for index in spread(len(shots), MOST_SHOTS)]:
         try:
             native = images.read(example.image)
-            mask = images.read_label(example, native.shape) if example.masks else np.ones(native.shape[:2], bool)
+            mask = read_label(example, native.shape) if example.masks else np.ones(native.shape[:2], bool)
         except DataError:
             continue  # gone since the run began: the sheet shows what is left
         real.append((example.id, native, mask))
@@ -222,13 +184,13 @@ def closeup_side(masks: Sequence[np.ndarray]) -> int:
 
 def _row(one: _Painted, side: int) -> PictureRow:
     tone = tone_of(one.normal)
-    small = _fit(shown(one.normal, tone), TILE)
+    small = fit(shown(one.normal, tone), TILE)
     return PictureRow(
         one.caption,
         (
             small,
             _outlined(small, one.mask, side),
-            _fit(shown(one.sample, tone), TILE),
+            fit(shown(one.sample, tone), TILE),
             closeup(one.normal, tone, one.mask, side),
             closeup(one.sample, tone, one.mask, side),
         ),
@@ -238,20 +200,13 @@ def _row(one: _Painted, side: int) -> PictureRow:
 def _outlined(small: np.ndarray, mask: np.ndarray, side: int) -> np.ndarray:
     """Draw the mask's outline just outside it, and the frame of the close-up, on a small picture."""
     height, width = small.shape[:2]
-    area = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-    if area.max() <= 0:  # enlarging by area may step over a speck
-        area = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    # Two px wider than the damage, so that the line stands round it and not on it.
-    wide = cv2.dilate((area > 0).astype(np.uint8), np.ones((5, 5), np.uint8))
-    drawn = small.copy()
+    drawn = outlined(small, mask, OUTLINE)
     if mask.any():
         across = width / mask.shape[1]
         top, left = _corner(mask, side)
         start = round(left * across), round(top * across)
         end = round((left + side) * across) - 1, round((top + side) * across) - 1
         cv2.rectangle(drawn, start, end, _FRAME, 1, cv2.LINE_AA)
-    outlines, _ = cv2.findContours(wide, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(drawn, outlines, -1, _OUTLINE, 1)
     return drawn
 
 
@@ -286,15 +241,6 @@ def _box(mask: np.ndarray) -> Box:
     largest = labels == 1 + np.bincount(labels.ravel())[1:].argmax()
     rows, columns = np.flatnonzero(largest.any(axis=1)), np.flatnonzero(largest.any(axis=0))
     return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
-
-
-def _fit(picture: np.ndarray, most: int) -> np.ndarray:
-    """Scale a picture so that its longer side is `most` px."""
-    height, width = picture.shape[:2]
-    scale = most / max(height, width)
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(cv2.resize(picture, size, interpolation=way))
 
 
 def _centred(picture: np.ndarray, side: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from flawsmith.files import read_json
 from flawsmith.reporting.charts import CurvePoint, Interval, gain_curve, interval_chart
 from flawsmith.reporting.document import Drawing, PictureRow, Section, Sheet, Table, number_of, table
 from flawsmith.run.folder import Run
+from flawsmith.run.mask_reading import rule_from
 from flawsmith.types import Example
 
 REAL, OURS, NO_CONTROLS = "real-only", "ours", "ours, no controls"
@@ -243,9 +244,11 @@ def _anomaly_row(row: Tree, product: str, shape: tuple[int, int], maps: Sequence
     """Return a test picture with its label's outline, and maps (uint8 (t,t)) over it; None = it cannot be read."""
     from flawsmith.data.training_set import read_scaled  # torch loads with it
 
-    example = Example(row["id"], Path(row["image"]), product, row["defect"], tuple(map(Path, row["masks"])))
+    rule = rule_from(row["mask_rule"]) if row.get("mask_rule") else None  # missing in a proof of an earlier release
+    masks = tuple(map(Path, row["masks"]))
+    example = Example(row["id"], Path(row["image"]), product, row["defect"], masks, mask_rule=rule)
     try:
-        image, mask = read_scaled(example, shape)
+        image, mask, _ = read_scaled(example, shape)
     except FlawsmithError:
         return None
     outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from flawsmith.arithmetic.previews import tone_of
 from flawsmith.data import images
+from flawsmith.data.masks.reading import read_label
 from flawsmith.errors import DataError
 from flawsmith.files import read_json
-from flawsmith.reporting.contact_sheets import closeup, closeup_side, tone_of
+from flawsmith.reporting.contact_sheets import closeup, closeup_side
 from flawsmith.run.folder import Run
 from flawsmith.synthesis.sweep import has_sweep
 from flawsmith.types import Example
@@ -72,7 +74,7 @@ def _row(run: Run, setting: str, row: Mapping[str, Any], examples: Mapping[str, 
         tiles.append(closeup(images.read(path) if path else normal, tone, widest, side))
     reference = examples[row["reference"]]
     native = images.read(reference.image)
-    mask = images.read_label(reference, native.shape) if reference.masks else np.ones(native.shape[:2], bool)
+    mask = read_label(reference, native.shape) if reference.masks else np.ones(native.shape[:2], bool)
     heads.append(f"reference: {reference.id}")
     tiles.append(closeup(native, tone_of(native), mask, closeup_side([mask])))
     return SweepRow(row["product"], row["defect"], tuple(heads), tuple(tiles))

@@ -10,13 +10,16 @@ from typing import Any
 from flawsmith.config import Config
 from flawsmith.data import images, layouts
 from flawsmith.data.fingerprints import fingerprints_of
+from flawsmith.data.masks.judging import with_rules
 from flawsmith.data.masks.of_normals import marked_normals
+from flawsmith.data.masks.reading import read_label
 from flawsmith.data.photographs import Photographs
 from flawsmith.data.split import Split, duplicates, leaks, near_duplicate_warnings, split, without_duplicates
 from flawsmith.errors import ConfigError, DataError, nearest
-from flawsmith.files import digest, file_digest, read_json, write_json
+from flawsmith.files import digest, file_digest, file_state, read_json, write_json
 from flawsmith.run.folder import Run
-from flawsmith.types import Example
+from flawsmith.run.mask_reading import MaskReading, read_masks, rule_from, rule_tree
+from flawsmith.types import Example, MaskRule
 
 _GROUPS = ("shots", "normals", "test_defects", "test_normals")
 _DUPLICATES = "duplicates"
@@ -57,11 +60,11 @@ def open_dataset(run: Run) -> Dataset:
             is filed both as normal and as a defect.
         ConfigError: a defect type that the configuration names does not exist.
     """
-    surveyed = layouts.survey(run.config.data)
-    made = _divided(surveyed, run.config)
-    _require_defects(run.config, made)
     path = run.path("data.json")
     before: dict[str, Any] = read_json(path) if path.exists() else {}
+    surveyed = layouts.survey(run.config.data)
+    made, reading = _divide(surveyed, run.config, before.get("masks"))
+    _require_defects(run.config, made)
     known = {row["id"]: row for name in (*_GROUPS, _DUPLICATES) for row in before.get(name, [])}
     rows = {name: [_row(example, known.get(example.id)) for example in getattr(made, name)] for name in _GROUPS}
     scanned = _stamp(rows)
@@ -79,25 +82,27 @@ def open_dataset(run: Run) -> Dataset:
     doubled = [row for row in rows["test_normals"] if row["id"] in gone]
     rows["test_normals"] = [row for row in rows["test_normals"] if row["id"] not in gone]
     stamp = _stamp(rows)
-    alike = before["near_duplicates"] if unchanged else near_duplicate_warnings(made)
-    warnings = [*surveyed.warnings, *alike]
-    tree: dict[str, Any] = {"hash": stamp, "scanned": scanned, "notes": list(made.notes), "warnings": warnings}
-    tree |= {"near_duplicates": alike, "ledger": surveyed.ledger.to_json(), **rows, _DUPLICATES: doubled}
+    near = before["near_duplicates"] if unchanged else near_duplicate_warnings(made)
+    tree: dict[str, Any] = {"hash": stamp, "scanned": scanned, "notes": list(made.notes), "near_duplicates": near}
+    tree |= {"warnings": [*surveyed.warnings, *near, *reading.warnings(made)], "ledger": surveyed.ledger.to_json()}
+    tree |= {**rows, _DUPLICATES: doubled, "masks": reading.tree()}
     if tree != before:
         write_json(path, tree)
-    hashes = {row["id"]: row["hash"] for group in rows.values() for row in group}
+    hashes = {row["id"]: _identity(row) for group in rows.values() for row in group}
     return Dataset(made, Photographs(made.normals), hashes, stamp)
 
 
 def divide(config: Config) -> Split:
     """Scan and divide, without writing anything or comparing pictures; a shot with an empty mask is left out."""
-    return _divided(layouts.survey(config.data), config)
+    return _divide(layouts.survey(config.data), config, None)[0]
 
 
-def _divided(surveyed: layouts.Survey, config: Config) -> Split:
+def _divide(surveyed: layouts.Survey, config: Config, known: Mapping[str, Any] | None) -> tuple[Split, MaskReading]:
+    """Decide how the masks are read, and divide; `known` is what data.json keeps of the masks."""
     if wrong := surveyed.errors:
         raise DataError("\n".join(wrong))
-    examples = list(surveyed.examples)
+    reading = read_masks(surveyed.examples, config.data, known)
+    examples = with_rules(surveyed.examples, reading.rules)
     notes: list[str] = []
     while True:
         if notes and not any(example.defect for example in examples):
@@ -105,9 +110,10 @@ def _divided(surveyed: layouts.Survey, config: Config) -> Split:
                 f"{config.data.root}: every mask is empty, so there is nothing to learn; draw the damage in them"
             )
         made = split(examples, shots=config.data.shots)
+        reading.require_clear(made.shots)
         empty = {shot.id for shot in made.shots if not _has_damage(shot)}
         if not empty:
-            return replace(made, notes=(*surveyed.notes, *made.notes, *notes))
+            return replace(made, notes=(*surveyed.notes, *reading.notes, *made.notes, *notes)), reading
         notes += [f"{name}: its mask is empty, so it is left out" for name in sorted(empty)]
         examples = [example for example in examples if example.id not in empty]
 
@@ -115,7 +121,7 @@ def _divided(surveyed: layouts.Survey, config: Config) -> Split:
 def _has_damage(example: Example) -> bool:
     if not example.masks:
         raise DataError(f"{example.id}: has no mask, so it cannot be learned from; add one or take the picture out")
-    return bool(images.read_label(example, images.describe(example.image).shape).any())
+    return bool(read_label(example, images.describe(example.image).shape).any())
 
 
 def _require_defects(config: Config, made: Split) -> None:
@@ -169,7 +175,7 @@ def load_split(run: Run) -> Split:
 def _row(example: Example, known: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return an example's row of data.json; the hash of unchanged files is taken from the row before."""
     files = [example.image, *example.masks]
-    state = [_state(path) for path in files]
+    state = [file_state(path) for path in files]
     same = known is not None and known.get("files") == state
     return {
         "id": example.id,
@@ -178,6 +184,7 @@ def _row(example: Example, known: Mapping[str, Any] | None) -> dict[str, Any]:
         "defect": example.defect,
         "masks": [path.as_posix() for path in example.masks],
         "split": example.split,
+        "mask_rule": None if example.mask_rule is None else rule_tree(example.mask_rule),
         "hash": known["hash"] if same and known else digest([file_digest(path) for path in files]),
         "files": state,
     }
@@ -185,19 +192,25 @@ def _row(example: Example, known: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _stamp(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Return what identifies a division: who is in which group, with what content."""
-    identity = [[row[key] for key in ("id", "product", "defect", "hash")] for group in rows.values() for row in group]
+    identity = [
+        [*(row[key] for key in ("id", "product", "defect")), _identity(row)] for group in rows.values() for row in group
+    ]
     return digest([len(group) for group in rows.values()], identity)
 
 
-def _state(path: Path) -> list[int]:
-    """Return size and time of a file; [] = a link to nowhere, which `_unusable` names."""
-    try:
-        facts = path.stat()
-    except OSError:
-        return []
-    return [facts.st_size, facts.st_mtime_ns]
+def _identity(row: Mapping[str, Any]) -> str:
+    """Return the hash of a row's bytes; and of how its masks are read, where that is not what any mask says itself."""
+    rule = _rule(row)
+    return (
+        row["hash"] if rule is None or replace(rule, soft=0) == MaskRule() else digest([row["hash"], rule_tree(rule)])
+    )
+
+
+def _rule(row: Mapping[str, Any]) -> MaskRule | None:
+    stored = row["mask_rule"]
+    return None if stored is None else rule_from(stored)
 
 
 def _example(row: Mapping[str, Any]) -> Example:
     masks = tuple(Path(file) for file in row["masks"])
-    return Example(row["id"], Path(row["image"]), row["product"], row["defect"], masks, row["split"])
+    return Example(row["id"], Path(row["image"]), row["product"], row["defect"], masks, row["split"], _rule(row))

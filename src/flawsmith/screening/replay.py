@@ -11,23 +11,25 @@ abstains: its score is null.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flawsmith.config import DataConfig
 from flawsmith.data import images, layouts
+from flawsmith.data.masks.reading import read_label
 from flawsmith.errors import ConfigError, DataError, nearest
 from flawsmith.nn.features import load_extractor
 from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.run.dataset import load_split
 from flawsmith.run.folder import Run
+from flawsmith.run.mask_reading import read_masks
 from flawsmith.run.progress import progress
 from flawsmith.run.records import Verdict
 from flawsmith.run.verdicts import commonest
 from flawsmith.screening.describe import Describer, Shown
 from flawsmith.screening.gate import Gate
 from flawsmith.screening.screen import judge, write_scores
-from flawsmith.types import Example
+from flawsmith.types import Example, MaskRule
 
 LAYOUTS = ("beside", "mvtec", "visa", "pairs")
 _MASK, _NORMAL = ".mask", ".normal"
@@ -43,6 +45,8 @@ class Picture:
     masks: tuple[Path, ...]
     normal: Path | None
     """The photograph that was painted on; None = unknown."""
+    mask_rule: MaskRule | None = None
+    """How the masks are read; None = they are flawsmith's own."""
 
 
 def replay(
@@ -98,7 +102,8 @@ def _pictures(folder: Path, layout: str, gate: Gate) -> list[Picture]:
         raise ConfigError(f"--layout {layout}: unknown{nearest(layout, LAYOUTS)}")
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    if (folder / "config.json").is_file() and layout == "beside":
+    own = (folder / "config.json").is_file() and layout == "beside"
+    if own:
         pictures = list(_of_run(Run.open(folder)))
     elif layout == "beside":
         pictures = list(_beside(folder, gate))
@@ -108,6 +113,10 @@ def _pictures(folder: Path, layout: str, gate: Gate) -> list[Picture]:
         pictures = [Picture(e.product, e.defect, e.image, e.masks, None) for e in scanned if e.defect and e.masks]
     if not pictures:
         raise DataError(f"{folder}: holds no picture with a mask; put x.mask.png beside x.png, or name a --layout")
+    if not own:
+        examples = [Example(p.image.name, p.image, p.product, p.defect, p.masks) for p in pictures]
+        rules = read_masks(examples, DataConfig(layout="visa" if layout == "visa" else "mvtec"), None).rules
+        pictures = [replace(p, mask_rule=rules.get((p.product, p.defect))) for p in pictures]
     return sorted(pictures, key=lambda picture: layouts.natural_key(picture.image.name))
 
 
@@ -146,8 +155,8 @@ def _shown(picture: Picture, folder: Path, *, full: bool) -> Shown:
     native = images.read(picture.image)
     name = picture.image.relative_to(folder).with_suffix("").as_posix() if full else picture.image.stem
     below = images.read(picture.normal) if picture.normal is not None else None
-    example = Example(name, picture.image, picture.product, picture.defect, picture.masks)
-    return Shown(name, picture.defect, native, images.read_label(example, native.shape), below)
+    example = Example(name, picture.image, picture.product, picture.defect, picture.masks, mask_rule=picture.mask_rule)
+    return Shown(name, picture.defect, native, read_label(example, native.shape), below)
 
 
 def _escaped(text: str) -> str:

@@ -29,7 +29,7 @@ from flawsmith.data.codecs.tiff import decode_tiff, tiff_header
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp")
 """What `read` accepts, in lower case; upper case is the same."""
-_PILLOW: dict[str, Any] = {
+PILLOW: dict[str, Any] = {
     "PNG": PngImagePlugin.PngImageFile,
     "JPEG": JpegImagePlugin.JpegImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
@@ -77,7 +77,7 @@ def header(stream: BinaryIO) -> tuple[Header, int]:
             _require_jpeg(stream)
             stream.seek(0)
         # The class, not Image.open: that one warns about large pictures through a setting that all threads share.
-        with _PILLOW[codec](stream) as picture:
+        with PILLOW[codec](stream) as picture:
             if picture.mode == "CMYK":
                 raise Unreadable("its colours are CMYK; save it as RGB or grey")
             width, height = picture.size
@@ -111,15 +111,15 @@ def decode(data: bytes) -> np.ndarray:
     if facts.codec == "TIFF":
         pixels = decode_tiff(data)
     elif facts.depth == 16:
-        pixels = _decode_cv2(_essential_png(data))
+        pixels = decode_deep_png(essential_png(data))
     else:
-        pixels = _decode_pillow(_essential_png(data) if facts.codec == "PNG" else data, facts.codec)
+        pixels = _decode_pillow(essential_png(data) if facts.codec == "PNG" else data, facts.codec)
     channels = 1 if facts.mode == "grey" else 3
     if pixels.ndim == 3 and channels == 1:
         pixels = pixels[..., 0]
     elif pixels.ndim == 3:
         pixels = pixels[..., :3]
-    pixels = _upright(pixels, orientation)
+    pixels = upright(pixels, orientation)
     dtype = {8: np.uint8, 16: np.uint16, 32: np.float32}[facts.depth]
     if pixels.dtype != dtype or pixels.shape != facts.shape + ((3,) if channels == 3 else ()):
         raise Unreadable(f"its pixels ({pixels.shape}, {pixels.dtype}) are not what its header says ({facts})")
@@ -176,7 +176,7 @@ def _codec(head: bytes) -> str:
     )
 
 
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Turn stored rows and columns to the way the camera's owner sees them (EXIF tag 274)."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
@@ -269,14 +269,14 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     raise Unreadable("the PNG file ends too early; copy it again from its source")
 
 
-def _essential_png(data: bytes) -> bytes:
+def essential_png(data: bytes) -> bytes:
     """Keep what makes pixels, checksums proven: profiles, texts and animation only make the decoders talk."""
     keep = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
     return data[:8] + b"".join(chunk for name, chunk in _png_chunks(data) if name in keep)
 
 
 def _decode_pillow(data: bytes, codec: str) -> np.ndarray:
-    with _PILLOW[codec](io.BytesIO(data)) as picture:
+    with PILLOW[codec](io.BytesIO(data)) as picture:
         picture.load()
         if picture.mode in ("1", "LA"):
             return np.array(picture.convert("L"))
@@ -285,7 +285,8 @@ def _decode_pillow(data: bytes, codec: str) -> np.ndarray:
         return np.array(picture.convert("RGB"))
 
 
-def _decode_cv2(data: bytes) -> np.ndarray:
+def decode_deep_png(data: bytes) -> np.ndarray:
+    """Return (H,W) or (H,W,C) of a PNG with 16 bits, RGB order, alpha last."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(0)
     try:

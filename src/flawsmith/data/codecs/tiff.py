@@ -80,6 +80,16 @@ def decode_tiff(data: bytes) -> np.ndarray:
     Raises:
         Unreadable: as `tiff_header`, cut short, or with colours that were multiplied by alpha.
     """
+    pixels, palette = decode_tiff_indices(data)
+    return pixels if palette is None else palette[pixels[..., 0]]
+
+
+def decode_tiff_indices(data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return what `decode_tiff` does, but of a palette picture its indices (H,W,1), and its palette, uint8 (N,3) RGB.
+
+    Raises:
+        Unreadable: as `decode_tiff`.
+    """
     with tifffile.TiffFile(io.BytesIO(data)) as tif:
         page: Any = tif.pages.first
         photometric = _colours(page)
@@ -88,7 +98,7 @@ def decode_tiff(data: bytes) -> np.ndarray:
             colours = np.asarray(page.colormap).T
             if pixels[..., 0].max() >= len(colours):
                 raise Unreadable("its pixels name colours that its palette lacks; copy it again from its source")
-            return (colours >> 8).astype(np.uint8)[pixels[..., 0]]
+            return pixels, (colours >> 8).astype(np.uint8)
         if page.bitspersample == 1:
             pixels = np.where(pixels, np.uint8(255), np.uint8(0))
         if _storage(page).alpha == "premultiplied":
@@ -98,7 +108,7 @@ def decode_tiff(data: bytes) -> np.ndarray:
                     f"its colours are multiplied by alpha (premultiplied) and {clear} pixels are not opaque; save it "
                     "without alpha"
                 )
-        return np.iinfo(pixels.dtype).max - pixels if photometric == _WHITE_IS_ZERO else pixels
+        return np.iinfo(pixels.dtype).max - pixels if photometric == _WHITE_IS_ZERO else pixels, None
 
 
 def _pictures(tif: tifffile.TiffFile, page: Any) -> int:

@@ -1,0 +1,83 @@
+"""A page for people who would rather look: some photographs of each type with the outline of what was understood."""
+
+from __future__ import annotations
+
+import base64
+from collections import defaultdict
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from flawsmith.arithmetic.previews import OUTLINE, fit, jpeg, outlined, shown, tone_of
+from flawsmith.data import images
+from flawsmith.data.masks.reading import read_ignored, read_label
+from flawsmith.data.split import Split
+from flawsmith.errors import DataError
+from flawsmith.files import write_text
+from flawsmith.types import Example
+
+PER_TYPE = 4
+"""Photographs of each defect type."""
+_SIDE = 480
+"""Longest side of a picture in px."""
+_BYTES = 60_000
+"""Most bytes of a picture."""
+_IGNORED = (0, 132, 255)
+_HEAD = """<!doctype html>
+<meta charset="utf-8">
+<title>flawsmith check</title>
+<style>
+body { font: 15px sans-serif; margin: 24px; color: #222 }
+figure { display: inline-block; margin: 0 16px 16px 0; max-width: 480px; vertical-align: top }
+figcaption { color: #666; overflow-wrap: anywhere }
+img { max-width: 100%; min-width: 160px; image-rendering: auto }
+</style>
+<h1>What flawsmith understood as damage</h1>
+<p>Red runs round the damage, blue round what counts neither as damage nor as background. Shots come first.</p>
+"""
+
+
+def write_page(path: Path, examples: Sequence[Example], divided: Split | None) -> int:
+    """Write the page, as one HTML file with its pictures inside; return how many photographs it shows.
+
+    Args:
+        path: Where to; replaced when it exists.
+        examples: The photographs, with the rules by which their masks are read.
+        divided: Which of them are shots; None = unknown.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    shots = {shot.id for shot in divided.shots} if divided else set()
+    types: dict[tuple[str, str], list[Example]] = defaultdict(list)
+    for example in examples:
+        if example.defect is not None and example.masks and example.mask_rule is not None:
+            types[example.product, example.defect].append(example)
+    parts, number = [_HEAD], 0
+    for (product, defect), members in sorted(types.items()):
+        parts.append(f"<h2>{escape(product)}: {escape(defect)}</h2>\n")
+        for example in sorted(members, key=lambda one: one.id not in shots)[:PER_TYPE]:
+            try:
+                picture, caption = _drawn(example)
+            except DataError:
+                continue  # `check` names it
+            kind = "shot" if example.id in shots else "test" if divided else ""
+            text = ", ".join(part for part in (example.id, kind, caption) if part)
+            data = base64.b64encode(jpeg(picture, _BYTES)).decode()
+            image = f'<img alt="{escape(example.id)}" src="data:image/jpeg;base64,{data}">'
+            parts.append(f"<figure>{image}<figcaption>{escape(text)}</figcaption></figure>\n")
+            number += 1
+    write_text(path, "".join(parts))
+    return number
+
+
+def _drawn(example: Example) -> tuple[np.ndarray, str]:
+    """Return a photograph with its outlines, uint8 (h,w,3), and how much of it is damage."""
+    native = images.read(example.image)
+    mask, ignored = read_label(example, native.shape), read_ignored(example, native.shape)
+    drawn = fit(shown(native, tone_of(native)), _SIDE)
+    if ignored is not None:
+        drawn = outlined(drawn, ignored, _IGNORED)
+    return outlined(drawn, mask, OUTLINE), f"{100 * mask.mean():.2g} % damaged"
