@@ -288,6 +288,8 @@ BAD = {
     "text.jpg": (b"hello, this is no picture", "does not begin like"),
     "gif.png": (b"GIF89a" + bytes(30), "does not begin like"),
     "lfs.png": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
+    "link.png": (b"../../../../blobs/0006", "a link that was stored as text"),
+    "annex.png": (b"/annex/objects/SHA256E-s1--0.png\n", "a link that was stored as text"),
     "cut.png": (_good(".png")[:-300], "ends too early"),
     "cut16.png": (_good(".png", np.uint16)[:-300], "ends too early"),
     "no_end.png": (_good(".png")[:-12], "ends too early"),

@@ -61,7 +61,7 @@ def check(config: Config, page: Path | None = None) -> Findings:
         findings.warnings += _stretched(divided, facts, config)
     labels.say(divided, findings)
     if page is not None:
-        findings.notes.append(_drawn(page, examples, divided, data.root))
+        findings.notes += _drawn(page, examples, divided, data.root)
     have = Counter((example.product, example.defect) for example in examples if example.defect is not None)
     defects = {key: number for key, number in sorted(have.items(), key=str) if key[1] is not None}
     _tabulate(examples, divided, defects, damage, findings)
@@ -82,15 +82,17 @@ def check(config: Config, page: Path | None = None) -> Findings:
     return findings
 
 
-def _drawn(page: Path, examples: Sequence[Example], divided: Split | None, root: Path) -> str:
-    """Write the page of outlines; return a sentence that says where it is, or why it is not."""
+def _drawn(page: Path, examples: Sequence[Example], divided: Split | None, root: Path) -> list[str]:
+    """Write the page of outlines; return a sentence that says where it is, or why it is not; [] = nothing to show."""
     if page.resolve().is_relative_to(root.resolve()):
-        return f"{page} would lie among the photographs, so no outlines are drawn; name another place with --page"
+        return [f"{page} would lie among the photographs, so no outlines are drawn; name another place with --page"]
     try:
         number = write_page(page, examples, divided)
     except FlawsmithError as error:
-        return f"no outlines are drawn: {error}"
-    return f"{page} shows what was understood as damage, on {number} photographs; open it in a browser"
+        return [f"no outlines are drawn: {error}"]
+    photographs = "1 photograph" if number == 1 else f"{number} photographs"
+    shown = f"{page} shows what was understood as damage, on {photographs}; open it in a browser"
+    return [shown] if number else []
 
 
 def _describe(examples: Sequence[Example], findings: Findings) -> dict[str, images.Header]:

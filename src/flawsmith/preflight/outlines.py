@@ -42,6 +42,8 @@ img { max-width: 100%; min-width: 160px; image-rendering: auto }
 def write_page(path: Path, examples: Sequence[Example], divided: Split | None) -> int:
     """Write the page, as one HTML file with its pictures inside; return how many photographs it shows.
 
+    Where it would show none, nothing is written.
+
     Args:
         path: Where to; replaced when it exists.
         examples: The photographs, with the rules by which their masks are read.
@@ -69,7 +71,8 @@ def write_page(path: Path, examples: Sequence[Example], divided: Split | None) -
             image = f'<img alt="{escape(example.id)}" src="data:image/jpeg;base64,{data}">'
             parts.append(f"<figure>{image}<figcaption>{escape(text)}</figcaption></figure>\n")
             number += 1
-    write_text(path, "".join(parts))
+    if number:
+        write_text(path, "".join(parts))
     return number
 
 

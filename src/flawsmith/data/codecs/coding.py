@@ -13,6 +13,7 @@ a million rows is refused before anything is allocated.
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -144,6 +145,10 @@ def encode(pixels: np.ndarray, suffix: str) -> bytes:
     return coded.tobytes()
 
 
+_STORED_LINK = re.compile(rb"(\.\.?/|/annex/objects/)[!-~]+\n?$|(\.\./)+[!-~]{8,}")
+"""What git writes in place of a link where there are none, or git-annex in place of a file: a path and nothing else."""
+
+
 def format_of(head: bytes) -> str:
     """Return the format of a picture by the first 64 bytes of its file, also of those not read; "" = no picture."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
@@ -171,6 +176,8 @@ def _codec(head: bytes) -> str:
         raise Unreadable("the file is empty (0 bytes); copy it again from its source")
     if head.startswith(b"version https://git-lfs"):
         raise Unreadable("it is only a Git LFS pointer; fetch the picture with `git lfs pull`")
+    if _STORED_LINK.match(head):
+        raise Unreadable("it is a link that was stored as text; copy the file that it names here")
     raise Unreadable(
         "the file does not begin like a PNG, JPEG, TIFF, BMP or WebP picture; save it in one of these formats"
     )
