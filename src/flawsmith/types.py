@@ -29,6 +29,34 @@ class Advance(Protocol):
 
 
 @dataclass(frozen=True, slots=True, order=True)
+class Range:
+    """A product's value range: the native values that become -1 and +1, and those that mean "not measured"."""
+
+    low: float
+    high: float
+    sentinels: tuple[float, ...] = ()
+    """Finite values that mean "not measured", such as -99999 in a height map; NaN and the infinities always do."""
+    fill: float | None = None
+    """What a network sees in their place: the median of the normal pictures; None = the middle of the range."""
+    step: int = 1
+    """All values are multiples of it: 16 where a 12-bit camera fills the upper end of 16 bits."""
+    depth: int = 0
+    """Bits per sample of the pictures that it holds for: 8, 16 or 32 (float); 0 = any."""
+    rule: str = ""
+    """How it was decided, in a few words: "12 bits in 16"."""
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Range:
+        """Return what `dataclasses.asdict` made a table of, read back from JSON."""
+        return cls(**{**row, "sentinels": tuple(row["sentinels"])})
+
+    @property
+    def half(self) -> float:
+        """Native units per model unit."""
+        return (self.high - self.low) / 2
+
+
+@dataclass(frozen=True, slots=True, order=True)
 class Example:
     """One photograph on disk, and what is known of it."""
 
@@ -44,6 +72,8 @@ class Example:
     """The files of its label, each of the photograph's size; their union is the damage. () for a normal part."""
     split: str = ""
     """`train` or `test` where the folder layout says so, else ``."""
+    span: Range | None = None
+    """The value range of its product (`data.ranges`); None = not decided yet: the picture is read by its own values."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ class Fingerprint:
     bits: np.ndarray
     """bool (64,): the signs of the steps between neighbours in a row of the picture shrunk to 9 x 8."""
     top: float
-    """The largest value."""
+    """The largest value; of float32, the largest finite one."""
     problem: str
     """Why it cannot be decoded, as the end of a sentence that begins with its path; "" = it can."""
 
@@ -51,7 +51,7 @@ def fingerprint(path: Path) -> Fingerprint:
     if key not in _FINGERPRINTS:
         try:
             pixels = images.read(path)
-            _FINGERPRINTS[key] = Fingerprint(_pixel_hash(pixels), _difference_bits(pixels), float(pixels.max()), "")
+            _FINGERPRINTS[key] = Fingerprint(_pixel_hash(pixels), _difference_bits(pixels), _top(pixels), "")
         except DataError as error:
             digest = hashlib.sha256(Path(path).read_bytes()).hexdigest() if os.access(path, os.R_OK) else str(path)
             _FINGERPRINTS[key] = Fingerprint(digest, np.zeros(64, bool), 0.0, str(error).removeprefix(f"{path}: "))
@@ -76,7 +76,14 @@ def _pixel_hash(pixels: np.ndarray) -> str:
     return digest.hexdigest()
 
 
+def _top(pixels: np.ndarray) -> float:
+    finite = pixels if pixels.dtype.kind == "u" else pixels[np.isfinite(pixels)]
+    return float(finite.max()) if finite.size else 0.0
+
+
 def _difference_bits(pixels: np.ndarray) -> np.ndarray:
+    if pixels.dtype.kind == "f":  # one NaN would spread over a whole cell
+        pixels = images.filled(pixels, images.range_of(pixels))
     small: np.ndarray = cv2.resize(pixels, (9, 8), interpolation=cv2.INTER_AREA).astype(np.float32)
     if small.ndim == 3:
         small = small.mean(axis=2)

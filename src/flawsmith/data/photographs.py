@@ -64,7 +64,7 @@ class Photographs:
         if product not in self._surface:
             own = [example for example in self._normals if example.product == product]
             asked = own[:: max(1, len(own) // 9)][:9]
-            votes = [bool(part_mask(self.read(example).native).all()) for example in asked]
+            votes = [bool(part_mask(one.native, one.span).all()) for one in map(self.read, asked)]
             self._surface[product] = sum(votes) * 2 >= len(votes)
         return self._surface[product]
 
@@ -73,21 +73,26 @@ class Photographs:
         mask = images.read_label(example, native.shape) if example.masks else None
         if mask is not None and not mask.any():
             raise DataError(f"{example.masks[0]}: the mask is empty; mark the damage, or take the pair out of the set")
-        return Photograph(native, images.range_of(native), mask)
+        return Photograph(native, images.range_of(native, example.span), mask)
 
     def _part(self, example: Example) -> np.ndarray:
-        native = self.read(example).native
-        if self.is_surface(example.product):
-            return np.ones(native.shape[:2], bool)
-        return part_mask(native)
+        photograph = self.read(example)
+        native = photograph.native
+        whole = self.is_surface(example.product)
+        part = np.ones(native.shape[:2], bool) if whole else part_mask(native, photograph.span)
+        gone = images.missing(native, photograph.span)
+        # Nothing is painted where nothing was measured, unless that is all there is.
+        return part if gone is None or not (part & ~gone).any() else part & ~gone
 
     def _appearance(self, example: Example) -> Appearance:
         photograph = self.read(example)
         assert photograph.mask is not None
         width = max(thickness(photograph.mask, 0.5), 1.0)
         grey = photograph.model().mean(axis=2)
-        inside, outside = grey[photograph.mask], grey[~photograph.mask]
-        contrast = abs(float(inside.mean()) - float(outside.mean())) if len(outside) else 0.0
+        gone = images.missing(photograph.native, photograph.span)
+        measured = np.ones_like(photograph.mask) if gone is None else ~gone
+        inside, outside = grey[photograph.mask & measured], grey[~photograph.mask & measured]
+        contrast = abs(float(inside.mean()) - float(outside.mean())) if len(inside) and len(outside) else 0.0
         return Appearance(float(photograph.mask.sum()) / width**2, width, contrast)
 
 

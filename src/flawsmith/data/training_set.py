@@ -131,7 +131,7 @@ def read_square(example: Example, size: int) -> tuple[np.ndarray, np.ndarray]:
         uint8 (size,size,3) RGB, and bool (size,size), scaled as `scaling.scaled_mask` does; all False without a mask.
     """
     native = images.read(example.image)
-    model = scaled(images.to_model(native), (size, size))
+    model = scaled(images.to_model(native, images.range_of(native, example.span)), (size, size))
     image = np.rint((np.clip(model, -1, 1) + 1) * 127.5).astype(np.uint8)
     if not example.masks:
         return image, np.zeros((size, size), bool)

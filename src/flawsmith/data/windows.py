@@ -19,6 +19,7 @@ import numpy as np
 from flawsmith.data import images
 from flawsmith.data.tiling import EDGE, Window, box_of, disc, thick
 from flawsmith.errors import DataError
+from flawsmith.types import Range
 
 Mask = np.ndarray
 Floats = np.ndarray
@@ -90,7 +91,7 @@ def paste(
     *,
     paint: Literal["replace", "residual"],
     feather: float,
-    span: images.Range | None = None,
+    span: Range | None = None,
 ) -> Native:
     """Return the photograph with a window's paint in it; outside the mask every byte is as it was.
 
@@ -156,7 +157,7 @@ class Refit(NamedTuple):
     """How much of the asked area is visibly painted, 0..1."""
 
 
-def refit(before: Native, after: Native, mask: Mask, *, threshold: float, span: images.Range | None = None) -> Refit:
+def refit(before: Native, after: Native, mask: Mask, *, threshold: float, span: Range | None = None) -> Refit:
     """Fit the label to what visibly changed, and give back the bytes of everything else.
 
     A pixel counts as changed where the difference, smoothed inside the mask, is above the threshold and above the

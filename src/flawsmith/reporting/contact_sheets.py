@@ -20,7 +20,7 @@ from flawsmith.errors import DataError
 from flawsmith.reporting.document import PictureRow, Sheet, Shot
 from flawsmith.run.folder import Run
 from flawsmith.run.records import Sample
-from flawsmith.types import Example
+from flawsmith.types import Example, Range
 
 TILE = 320
 """Longest side of a picture on a sheet in px, and the largest close-up: none is shown smaller than it is."""
@@ -31,13 +31,6 @@ _CELL, _GAP = 200, 6
 _NEAR = 16
 """Pieces of damage nearer than this, in px, count as one."""
 _OUTLINE, _FRAME = (255, 64, 32), (0, 132, 255)
-
-
-class Tone(NamedTuple):
-    """Native values shown as black and white."""
-
-    low: float
-    high: float
 
 
 class Box(NamedTuple):
@@ -74,6 +67,7 @@ class _Painted:
     sample: np.ndarray
     mask: np.ndarray
     """bool (H,W)."""
+    span: Range | None
 
 
 def contact_sheets(run: Run, split: Split, most_rows: int) -> tuple[ContactSheet, ...]:
@@ -153,24 +147,9 @@ def jpeg(tile: np.ndarray, budget: int | None = None) -> bytes:
         tile = _fit(tile, int(max(tile.shape[:2]) * 0.8))
 
 
-def tone_of(native: np.ndarray) -> Tone:
-    """Return what is shown as black and white: 8 bits as they are, deeper ones between their outermost 0.1 %.
-
-    A 12-bit camera fills a sixteenth of 16 bits: shown as stored, its pictures would be black.
-    """
-    if native.dtype == np.uint8:
-        return Tone(0.0, 255.0)
-    low, high = (float(value) for value in np.percentile(native[::2, ::2], (0.1, 99.9)))
-    return Tone(low, high) if high > low else Tone(low - 0.5, low + 0.5)
-
-
-def shown(native: np.ndarray, tone: Tone) -> np.ndarray:
-    """Return a native picture as uint8 (H,W,3) RGB for a screen."""
-    if native.dtype == np.uint8:
-        level = native
-    else:
-        scaled = (native.astype(np.float32) - tone.low) / (tone.high - tone.low)
-        level = np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+def shown(native: np.ndarray, span: Range | None) -> np.ndarray:
+    """Return a native picture as uint8 (H,W,3) RGB for a screen, in its product's value range."""
+    level = images.to_bytes(native, span)
     return level if level.ndim == 3 else np.repeat(level[..., None], 3, axis=2)
 
 
@@ -191,7 +170,7 @@ def _contact_sheet(
             mask = images.read_label(example, native.shape) if example.masks else np.ones(native.shape[:2], bool)
         except DataError:
             continue  # gone since the run began: the sheet shows what is left
-        real.append((example.id, native, mask))
+        real.append((example, native, mask))
     painted = []
     for sample, why in [samples[index] for index in spread(len(samples), most_rows)]:
         try:
@@ -203,9 +182,9 @@ def _contact_sheet(
         if normal.shape == picture.shape:
             name = sample.image.removeprefix("samples/")
             caption = f"{name} on {sample.normal}, {sample.area} px, mask from {sample.shot}{why}"
-            painted.append(_Painted(caption, normal, picture, mask))
+            painted.append(_Painted(caption, normal, picture, mask, normals[sample.normal].span))
     side = closeup_side([mask for _, _, mask in real] + [one.mask for one in painted])
-    closeups = tuple(Shot(name, closeup(native, tone_of(native), mask, side)) for name, native, mask in real)
+    closeups = tuple(Shot(one.id, closeup(native, one.span, mask, side)) for one, native, mask in real)
     return ContactSheet(product, title, side, closeups, tuple(_row(one, side) for one in painted), len(samples))
 
 
@@ -221,16 +200,16 @@ def closeup_side(masks: Sequence[np.ndarray]) -> int:
 
 
 def _row(one: _Painted, side: int) -> PictureRow:
-    tone = tone_of(one.normal)
-    small = _fit(shown(one.normal, tone), TILE)
+    span = one.span
+    small = _fit(shown(one.normal, span), TILE)
     return PictureRow(
         one.caption,
         (
             small,
             _outlined(small, one.mask, side),
-            _fit(shown(one.sample, tone), TILE),
-            closeup(one.normal, tone, one.mask, side),
-            closeup(one.sample, tone, one.mask, side),
+            _fit(shown(one.sample, span), TILE),
+            closeup(one.normal, span, one.mask, side),
+            closeup(one.sample, span, one.mask, side),
         ),
     )
 
@@ -255,10 +234,10 @@ def _outlined(small: np.ndarray, mask: np.ndarray, side: int) -> np.ndarray:
     return drawn
 
 
-def closeup(native: np.ndarray, tone: Tone, mask: np.ndarray, side: int) -> np.ndarray:
+def closeup(native: np.ndarray, span: Range | None, mask: np.ndarray, side: int) -> np.ndarray:
     """Return a square round the damage, `side` camera pixels wide, enlarged to TILE."""
     top, left = _corner(mask, side)
-    window = shown(native[top : top + side, left : left + side], tone)
+    window = shown(native[top : top + side, left : left + side], span)
     return cv2.resize(_centred(window, side), (TILE, TILE), interpolation=cv2.INTER_CUBIC)
 
 

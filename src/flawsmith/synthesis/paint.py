@@ -291,7 +291,8 @@ class Painter:
         return Painted(sample, fitted.image, fitted.mask) if shown else Painted(sample, None, None)
 
     def _refit(self, canvas: _Canvas, painted: np.ndarray) -> Refit:
-        return refit(canvas.normal.native, painted, _union(canvas), threshold=2 * self._config.generate.visible)
+        visible, span = 2 * self._config.generate.visible, canvas.normal.span
+        return refit(canvas.normal.native, painted, _union(canvas), threshold=visible, span=span)
 
     def _paste(self, canvas: _Canvas, onto: np.ndarray, stroke: Stroke, paint: Paint) -> np.ndarray:
         return paste(
