@@ -160,12 +160,12 @@ def missing(pixels: np.ndarray, span: Range) -> np.ndarray | None:
     """
     if pixels.dtype == np.uint8 or pixels.dtype.kind == "u" and not span.sentinels:
         return None
-    none: np.ndarray = ~np.isfinite(pixels) if pixels.dtype.kind == "f" else np.zeros(pixels.shape, bool)
-    none = none if none.ndim == 2 else none.any(axis=2)
+    none = np.asarray(~np.isfinite(pixels) if pixels.dtype.kind == "f" else np.zeros(pixels.shape, bool))
+    none = np.asarray(none if none.ndim == 2 else none.any(axis=2))
     for value in span.sentinels:
-        same = pixels == pixels.dtype.type(value)
-        none = np.logical_or(none, same if same.ndim == 2 else same.all(axis=2))
-    return none if bool(none.any()) else None
+        same = np.asarray(pixels == pixels.dtype.type(value))
+        none |= same if same.ndim == 2 else same.all(axis=2)
+    return none if none.any() else None
 
 
 def filled(pixels: np.ndarray, span: Range) -> np.ndarray:

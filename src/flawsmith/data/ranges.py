@@ -38,6 +38,8 @@ OFTEN = 0.001
 FAR, APART, EXTREME = 4.0, 1.0, 1 / 16
 """Gap between a sentinel and all other values, over their width: of a value that occurs twice, of one that occurs
 often, and of 0 or the type's largest value where that occurs often."""
+OTHER_SCALE = 12.0
+"""Ratio of the spreads of two pictures that no damage and no light explains; 12 bits fill a sixteenth of 16."""
 _PIXELS = 1 << 16
 """So many values of a float32 picture are looked at, evenly spread, and its least and largest ones."""
 _STEP = 257
@@ -66,6 +68,8 @@ class Survey:
     missing: tuple[Missing, ...] = ()
     empty: tuple[str, ...] = ()
     """Ids of normal pictures in which nothing is measured."""
+    strange: tuple[str, ...] = ()
+    """Ids of shots whose values are not on the scale of the normal pictures."""
 
 
 @dataclass
@@ -96,23 +100,32 @@ def ranges_of(split: Split) -> dict[str, Range]:
     """Return each product's value range, decided by the rules above.
 
     Raises:
-        DataError: in a normal picture, or in all of a product, nothing is measured.
+        DataError: in a normal picture nothing is measured, or shots are on another scale than the normal pictures.
     """
     surveys = {product: survey(normals, shots) for product, normals, shots in by_product(split)}
-    if wrong := [sentence for product, one in surveys.items() for sentence in unmeasured(product, one)]:
+    if wrong := [sentence for product, one in surveys.items() for sentence in mistakes(product, one)]:
         raise DataError("\n".join(wrong))
     return {product: one.span for product, one in surveys.items()}
 
 
-def unmeasured(product: str, one: Survey) -> list[str]:
-    """Return a sentence where normal pictures hold nothing but sentinels."""
-    if not one.empty:
-        return []
-    more = f" and {len(one.empty) - 1} more" if len(one.empty) > 1 else ""
-    return [
-        f"{product}: in the normal picture {one.empty[0]}{more} no pixel is measured (all are NaN, infinite or a value "
-        "that stands for it); take it out, or name it in data.exclude"
-    ]
+def mistakes(product: str, one: Survey) -> list[str]:
+    """Return a sentence for each thing in a product's values that makes it useless."""
+    sentences = []
+    for names, problem in (
+        (
+            one.empty,
+            "no pixel of the normal picture is measured (all are NaN, infinite or a sentinel); take it out of the "
+            "folder, or name it in data.exclude",
+        ),
+        (
+            one.strange,
+            f"the values of the defect are on another scale than those of the normal pictures ({one.span.low:g} to "
+            f"{one.span.high:g}); save all pictures of a product in the same units",
+        ),
+    ):
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        sentences += [f"{product}: {names[0]}{more}: {problem}"] if names else []
+    return sentences
 
 
 def by_product(split: Split) -> list[tuple[str, list[Example], list[Example]]]:
@@ -166,7 +179,22 @@ def survey(normals: Sequence[Example], shots: Sequence[Example] = ()) -> Survey:
     else:
         span = _floats(pool, _pooled(damaged))
     median = float(_quantile(pool, 0.5))
-    return Survey(replace(span, sentinels=sentinels, fill=median, depth=depth), len(chosen), missing, empty)
+    strange = tuple(one.id for one in damaged if _strange(one, pool, span))
+    span = replace(span, sentinels=sentinels, fill=median, depth=depth)
+    return Survey(span, len(chosen), missing, empty, strange)
+
+
+def _strange(one: _Values, pool: _Values, span: Range) -> bool:
+    """Tell whether most of a shot would be cut off, or lies beside all normal values and on another scale."""
+    if not len(one.values):
+        return False
+    cut_off = (one.values < span.low) | (one.values > span.high)
+    beside = (one.values < pool.values[0]) | (one.values > pool.values[-1])
+    half = one.counts.sum() / 2
+    if one.counts[cut_off].sum() > half:
+        return True
+    spread, usual = (float(_quantile(part, 0.95) - _quantile(part, 0.05)) for part in (one, pool))
+    return bool(one.counts[beside].sum() > half and max(spread, usual) > OTHER_SCALE * min(spread, usual) > 0)
 
 
 def _integers(pool: _Values, damaged: _Values, is_map: bool) -> Range:

@@ -16,14 +16,14 @@ import numpy as np
 
 from flawsmith.config import Config
 from flawsmith.data import images
-from flawsmith.data.fingerprints import fingerprints_of
 from flawsmith.data.layouts import find, gaps
 from flawsmith.data.patterns import exclusions
 from flawsmith.data.photographs import windows_over
 from flawsmith.data.split import Split, duplicates, leaks, near_duplicate_warnings, split, without_duplicates
 from flawsmith.errors import FlawsmithError
+from flawsmith.preflight import pictures
 from flawsmith.preflight.cost import estimate
-from flawsmith.preflight.findings import DefectFacts, Findings, PictureFacts
+from flawsmith.preflight.findings import DefectFacts, Findings, grouped
 from flawsmith.preflight.refuse import preflight
 from flawsmith.run.dataset import unknown_defects
 from flawsmith.synthesis.counts import counts
@@ -34,7 +34,6 @@ CELL = 8.0
 """Working pixels to a latent cell: what is thinner, the model can only smear."""
 PLANNED = 100
 """Windows are planned for so many masks in all, spread evenly over the types: planning is slow, a median is asked."""
-_SHOWN = 3
 
 
 @dataclass(slots=True)
@@ -58,10 +57,10 @@ def check(config: Config) -> Findings:
         findings.errors += [*preflight(config, None), *str(error).splitlines()]
         return findings
     findings.errors += gaps(examples, data)
-    facts = _describe(examples, findings)
-    _look_at_pictures(examples, facts, findings)
+    facts = pictures.describe(examples, findings)
+    decoded = pictures.look_at(examples, facts, findings)
     damage, blank = _look_at_masks(examples, facts, config, findings)
-    divided = _divide(examples, config, findings)
+    divided = _divide(examples, config, findings, decoded)
     findings.errors += preflight(config, divided)
     if divided and (unseen := [shot.id for shot in divided.shots if shot.id in blank]):
         findings.errors.append(
@@ -85,66 +84,6 @@ def check(config: Config) -> Findings:
         )
         findings.warnings += costly
     return findings
-
-
-def _describe(examples: Sequence[Example], findings: Findings) -> dict[str, images.Header]:
-    """Read all headers: {id: facts} of those that can be read."""
-    facts = {}
-    for example in examples:
-        try:
-            facts[example.id] = images.describe(example.image)
-        except FlawsmithError:
-            pass  # named by _look_at_pictures, which decodes it
-    many = [(example.id, facts[example.id].pages) for example in examples if example.id in facts]
-    for count in sorted({pages for _, pages in many if pages > 1}):
-        names = [name for name, pages in many if pages == count]
-        shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-        hold = "the file holds" if len(names) == 1 else f"each of {len(names)} files holds"
-        findings.notes.append(f"{shown}: {hold} {count} pictures; only the first is read")
-    by_product: dict[str, list[images.Header]] = defaultdict(list)
-    for example in examples:
-        if example.id in facts:
-            by_product[example.product].append(facts[example.id])
-    for product, mine in sorted(by_product.items()):
-        formats = Counter(f"{fact.depth}-bit {fact.mode} {fact.codec}" for fact in mine)
-        widths, heights = [fact.width for fact in mine], [fact.height for fact in mine]
-        findings.pictures.append(
-            PictureFacts(
-                product,
-                len(mine),
-                (min(widths), median(widths), max(widths)),
-                (min(heights), median(heights), max(heights)),
-                dict(formats.most_common()),
-            )
-        )
-        modes = Counter(f"{fact.depth}-bit {fact.mode}" for fact in mine)
-        if len(modes) > 1:
-            shown = ", ".join(f"{number} {name}" for name, number in modes.most_common())
-            findings.warnings.append(
-                f"{product}: the photographs are of several formats ({shown}); one camera gives one format"
-            )
-    return facts
-
-
-def _look_at_pictures(examples: Sequence[Example], facts: dict[str, images.Header], findings: Findings) -> None:
-    """Decode every picture once: list what is broken, and cameras that fill only part of 16 bits."""
-    fingerprints = dict(
-        zip((example.id for example in examples), fingerprints_of([e.image for e in examples]), strict=True)
-    )
-    findings.errors += _grouped(
-        ((name, one.problem) for name, one in fingerprints.items() if one.problem), "picture", "cannot be used"
-    )
-    tops: dict[str, float] = defaultdict(float)
-    for example in examples:
-        if example.id in facts and facts[example.id].depth == 16:
-            tops[example.product] = max(tops[example.product], fingerprints[example.id].top)
-    for product, top in sorted(tops.items()):
-        if 0 < top < 2**15:
-            bits = int(top).bit_length()
-            findings.warnings.append(
-                f"{product}: the 16-bit pictures use only {bits} bits (largest value {top:g}), so the model sees them "
-                "nearly black; stretch them to 0..65535 when you save them"
-            )
 
 
 def _look_at_masks(
@@ -181,8 +120,8 @@ def _look_at_masks(
             one.windows.append(len(windows))
             one.drawn.append(one.thickness[-1] * size / median(window.side for window in windows))
         turn[key] += 1
-    findings.errors += _grouped(broken, "mask", "cannot be used")
-    findings.warnings += _grouped(doubtful, "mask", "deserves a look")
+    findings.errors += grouped(broken, "mask", "cannot be used")
+    findings.warnings += grouped(doubtful, "mask", "deserves a look")
     for (product, defect), one in sorted(damage.items()):
         thin = [value for value in one.drawn if value < CELL]
         if len(thin) > len(one.drawn) / 5:
@@ -202,16 +141,17 @@ def _thickness(mask: np.ndarray) -> float:
     return 2 * float(cv2.distanceTransform(padded, cv2.DIST_L2, 5).max())
 
 
-def _divide(examples: Sequence[Example], config: Config, findings: Findings) -> Split | None:
+def _divide(examples: Sequence[Example], config: Config, findings: Findings, decoded: frozenset[str]) -> Split | None:
     try:
         divided = split(examples, shots=config.data.shots)
     except FlawsmithError as error:
         if not findings.errors:  # `gaps` has said it better
             findings.errors.append(str(error))
         return None
-    divided = without_duplicates(divided, duplicates(divided))
+    divided = without_duplicates(divided, duplicates(divided, decoded))
     findings.notes += divided.notes
-    findings.errors += leaks(divided)
+    findings.errors += leaks(divided, decoded)
+    pictures.look_at_ranges(divided, findings)
     findings.warnings += near_duplicate_warnings(divided)
     return divided
 
@@ -275,19 +215,3 @@ def _check_defects(defects: dict[tuple[str, str], int], config: Config, findings
             findings.warnings.append(
                 f'{product}: {rare} has {least} pictures, {common} {most}; generate.count = "balance" fills the gap'
             )
-
-
-def _grouped(problems: Iterable[tuple[str, str]], noun: str, verdict: str) -> list[str]:
-    """Return one sentence per sort of problem, with the first names and the count, instead of one per file."""
-    groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for name, problem in problems:
-        groups["".join(letter for letter in problem if not letter.isdigit())[:40]].append((name, problem))
-    sentences = []
-    for members in groups.values():
-        name, problem = members[0]
-        if len(members) == 1:
-            sentences.append(f"{name}: 1 {noun} {verdict}: {problem}")
-        else:
-            names = ", ".join(name for name, _ in members[:_SHOWN]) + (", ..." if len(members) > _SHOWN else "")
-            sentences.append(f"{names}: {len(members)} {noun}s {verdict.replace('deserves', 'deserve')}: {problem}")
-    return sentences

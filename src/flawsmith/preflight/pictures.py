@@ -1,0 +1,102 @@
+"""The photographs of a set: their formats, which cannot be used, and the value range in which each product is read."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from statistics import median
+
+from flawsmith.data import images
+from flawsmith.data.fingerprints import fingerprints_of
+from flawsmith.data.ranges import Survey, by_product, mistakes, survey
+from flawsmith.data.split import Split
+from flawsmith.errors import FlawsmithError
+from flawsmith.preflight.findings import SHOWN, Findings, PictureFacts, grouped
+from flawsmith.types import Example
+
+DECODED = 2000
+"""Of more normal pictures than this, so many are decoded, evenly spread; a run decodes all of them."""
+
+
+def describe(examples: Sequence[Example], findings: Findings) -> dict[str, images.Header]:
+    """Read all headers: {id: facts} of those that can be read."""
+    facts = {}
+    for example in examples:
+        try:
+            facts[example.id] = images.describe(example.image)
+        except FlawsmithError:
+            pass  # named by `look_at`, which decodes it
+    many = [(example.id, facts[example.id].pages) for example in examples if example.id in facts]
+    for count in sorted({pages for _, pages in many if pages > 1}):
+        names = [name for name, pages in many if pages == count]
+        shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+        hold = "the file holds" if len(names) == 1 else f"each of {len(names)} files holds"
+        findings.notes.append(f"{shown}: {hold} {count} pictures; only the first is read")
+    members: dict[str, list[images.Header]] = defaultdict(list)
+    for example in examples:
+        if example.id in facts:
+            members[example.product].append(facts[example.id])
+    for product, headers in sorted(members.items()):
+        formats = Counter(f"{fact.depth}-bit {fact.mode} {fact.codec}" for fact in headers)
+        widths, heights = [fact.width for fact in headers], [fact.height for fact in headers]
+        findings.pictures.append(
+            PictureFacts(
+                product,
+                len(headers),
+                (min(widths), median(widths), max(widths)),
+                (min(heights), median(heights), max(heights)),
+                dict(formats.most_common()),
+            )
+        )
+        modes = Counter(f"{fact.depth}-bit {fact.mode}" for fact in headers)
+        if len(modes) > 1:
+            shown = ", ".join(f"{number} {name}" for name, number in modes.most_common())
+            findings.warnings.append(
+                f"{product}: the photographs are of several formats ({shown}); one camera gives one format"
+            )
+    return facts
+
+
+def look_at(examples: Sequence[Example], facts: dict[str, images.Header], findings: Findings) -> frozenset[str]:
+    """Decode pictures and list those that cannot be used; return the ids of those that were decoded.
+
+    All defects are decoded, and whatever has no readable header; of the normal pictures at most DECODED.
+    """
+    normals = [example for example in examples if example.defect is None and example.id in facts]
+    count = min(DECODED, len(normals))
+    chosen = {normals[int((number + 0.5) * len(normals) / count)].id for number in range(count)}
+    if count < len(normals):
+        findings.notes.append(
+            f"{count} of {len(normals)} normal pictures, evenly spread, and all others were decoded; of the rest the "
+            "headers were read, and exact copies were looked for by their bytes. `flawsmith run` decodes all"
+        )
+    chosen |= {example.id for example in examples if example.defect is not None or example.id not in facts}
+    decoded = [example for example in examples if example.id in chosen]
+    prints = fingerprints_of([example.image for example in decoded])
+    broken = [(example.id, one.problem) for example, one in zip(decoded, prints, strict=True) if one.problem]
+    findings.errors += grouped(broken, "picture", "cannot be used")
+    return frozenset(chosen)
+
+
+def look_at_ranges(divided: Split, findings: Findings) -> None:
+    """Say in which value range each product is read, which values mean "not measured", and what is wrong with them."""
+    for product, normals, shots in by_product(divided):
+        try:
+            one = survey(normals, shots)
+        except FlawsmithError:
+            continue  # a normal picture that cannot be read, which is named already
+        findings.errors += mistakes(product, one)
+        if one.span.depth > 8:
+            findings.notes += _range_notes(product, one)
+
+
+def _range_notes(product: str, one: Survey) -> list[str]:
+    span = one.span
+    notes = [f"{product}: {span.rule}: {span.low:g}..{span.high:g} is black..white in all its pictures"]
+    for missing in one.missing:
+        pixels = "1 pixel" if missing.pixels == 1 else f"about {missing.pixels} pixels"
+        notes.append(
+            f"{product}: {missing.value:g} means that nothing was measured there ({pixels} in {missing.pictures} of "
+            f"{one.pictures} normal pictures, e.g. {missing.example}); such pixels are left as they are"
+        )
+    return notes
