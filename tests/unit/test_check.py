@@ -239,19 +239,12 @@ def _other_sort(root: Path) -> None:
     images.write(root / "nut/train/good/1.png", np.zeros((*SIZE, 3), np.uint8) + photograph(1)[..., None])
 
 
-def _twelve_bits(root: Path) -> None:
-    for path in (root / "nut").rglob("*.png"):
-        if "ground_truth" not in path.parts:
-            images.write(path, images.read(path).astype(np.uint16) * 16)
-
-
 WARNINGS = {
     _soft_mask: "1 mask deserves a look: the mask is not binary: 3 levels (0, 127, 255)",
     _full_mask: "1 mask deserves a look: the mask covers the whole picture",
     _empty_mask_in_test: "1 mask deserves a look: the mask is empty",
     _hairlines: "nut/scratch: 100 % of the damage is thinner than the model can draw",
     _other_sort: "several formats (13 8-bit grey, 1 8-bit RGB)",
-    _twelve_bits: "the 16-bit pictures use only 12 bits (largest value 4080)",
 }
 
 

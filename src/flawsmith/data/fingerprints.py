@@ -51,6 +51,8 @@ def fingerprint(path: Path) -> Fingerprint:
     if key not in _FINGERPRINTS:
         try:
             pixels = images.read(path)
+            if pixels.dtype.kind == "f" and not np.isfinite(pixels).any():
+                raise DataError(f"{path}: not one of its pixels is a finite number, so it shows nothing; take it out")
             _FINGERPRINTS[key] = Fingerprint(_pixel_hash(pixels), _difference_bits(pixels), "")
         except DataError as error:
             digest = hashlib.sha256(Path(path).read_bytes()).hexdigest() if os.access(path, os.R_OK) else str(path)

@@ -237,9 +237,11 @@ def apply_delta(native: np.ndarray, delta: np.ndarray, inside: np.ndarray, span:
     if native.ndim == 2:
         change = change.mean(axis=1)
     change = change * span.half
+    low, high = span.low, span.high
     if span.step > 1:
         change = np.rint(change / span.step) * span.step
-    after = np.clip(before + change, np.minimum(before, span.low), np.maximum(before, span.high))
+        low, high = -(-low // span.step) * span.step, high // span.step * span.step
+    after = np.clip(before + change, np.minimum(before, low), np.maximum(before, high))
     changed[inside] = np.rint(after) if native.dtype.kind == "u" else after
     return changed
 

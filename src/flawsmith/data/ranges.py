@@ -199,8 +199,7 @@ def _strange(one: _Values, pool: _Values, span: Range) -> bool:
 
 def _integers(pool: _Values, damaged: _Values, is_map: bool) -> Range:
     both = np.concatenate([pool.values, damaged.values]).astype(np.int64)
-    top = int(both.max())
-    bits = next(bits for bits in SENSORS if top < 2**bits)
+    bits = next(bits for bits in SENSORS if both.max() < 2**bits)
     step = int(np.gcd.reduce(both)) or 1
     step = step if step <= _STEP else 1
     spread = float(_quantile(pool, 1 - OUTSIDE) - _quantile(pool, OUTSIDE))
@@ -210,9 +209,10 @@ def _integers(pool: _Values, damaged: _Values, is_map: bool) -> Range:
         low, high = float(np.floor(span.low)), float(np.ceil(span.high))
         return replace(span, low=low, high=high, step=step)
     rule = f"{bits} bits" if bits == 16 else f"{bits} bits in 16"
+    top = 2**bits - 1
     if bits == 16 and step in (4, 16, 64, 256):
-        rule = f"{16 - step.bit_length() + 1} bits, left-aligned in 16"
-    return Range(0.0, float((2**bits - 1) // step * step), rule=rule, step=step)
+        rule, top = f"{17 - step.bit_length()} bits, left-aligned in 16", top // step * step
+    return Range(0.0, float(top), rule=rule, step=step)
 
 
 def _floats(pool: _Values, damaged: _Values) -> Range:

@@ -51,9 +51,10 @@ def describe(examples: Sequence[Example], findings: Findings) -> dict[str, image
         modes = Counter(f"{fact.depth}-bit {fact.mode}" for fact in headers)
         if len(modes) > 1:
             shown = ", ".join(f"{number} {name}" for name, number in modes.most_common())
-            findings.warnings.append(
-                f"{product}: the photographs are of several formats ({shown}); one camera gives one format"
-            )
+            depths = len({fact.depth for fact in headers}) > 1
+            advice = "pictures of several depths are not on one scale: save all with one" if depths else ""
+            advice = advice or "one camera gives one format"
+            findings.warnings.append(f"{product}: the photographs are of several formats ({shown}); {advice}")
     return facts
 
 
