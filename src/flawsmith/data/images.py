@@ -33,6 +33,7 @@ __all__ = [
     "filled",
     "inspect_mask",
     "is_grey",
+    "levels",
     "lossless_suffix",
     "missing",
     "range_of",
@@ -185,12 +186,16 @@ def to_model(pixels: np.ndarray, span: Range | None = None) -> np.ndarray:
         pixels: A native picture, or a window of one.
         span: What becomes -1 and +1; None = `range_of(pixels)`. A camera with 12 bits in 16 wants Range(0, 4095).
     """
-    span = span or range_of(pixels)
+    scaled = levels(pixels, span or range_of(pixels))
+    return scaled if scaled.ndim == 3 else np.repeat(scaled[..., None], 3, axis=2)
+
+
+def levels(pixels: np.ndarray, span: Range) -> np.ndarray:
+    """Return what `to_model` does, float32 in [-1,1], in the shape of the picture: (H,W) stays (H,W)."""
     # Sensor counts may be large and close together, so float pictures take their difference in float64.
     exact: type[np.floating] = np.float32 if pixels.dtype.kind == "u" else np.float64
     values = filled(pixels, span).astype(exact)
-    scaled = ((values - span.low) / span.half - 1).astype(np.float32, copy=False).clip(-1.0, 1.0)
-    return scaled if scaled.ndim == 3 else np.repeat(scaled[..., None], 3, axis=2)
+    return ((values - span.low) / span.half - 1).astype(np.float32, copy=False).clip(-1.0, 1.0)
 
 
 def to_bytes(pixels: np.ndarray, span: Range | None = None) -> np.ndarray:

@@ -7,7 +7,7 @@ pixels, so that real and synthetic damage can be compared as they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -163,16 +163,17 @@ def _contact_sheet(
     most_rows: int,
 ) -> ContactSheet:
     """Cut a sheet of shots and of samples, each with what its caption ends with."""
-    real = []
-    for example in [shots[index] for index in spread(len(shots), MOST_SHOTS)]:
+    chosen_shots = [shots[index] for index in spread(len(shots), MOST_SHOTS)]
+    chosen = [samples[index] for index in spread(len(samples), most_rows)]
+    side = closeup_side(_masks(run, chosen_shots, [sample for sample, _ in chosen]))
+    closeups, rows = [], []
+    for example in chosen_shots:
         try:
             native = images.read(example.image)
-            mask = images.read_label(example, native.shape) if example.masks else np.ones(native.shape[:2], bool)
+            closeups.append(Shot(example.id, closeup(native, example.span, _label(example, native.shape), side)))
         except DataError:
             continue  # gone since the run began: the sheet shows what is left
-        real.append((example, native, mask))
-    painted = []
-    for sample, why in [samples[index] for index in spread(len(samples), most_rows)]:
+    for sample, why in chosen:
         try:
             picture = images.read(run.path(sample.image))
             mask = images.read_mask(run.path(sample.mask), picture.shape)
@@ -182,13 +183,27 @@ def _contact_sheet(
         if normal.shape == picture.shape:
             name = sample.image.removeprefix("samples/")
             caption = f"{name} on {sample.normal}, {sample.area} px, mask from {sample.shot}{why}"
-            painted.append(_Painted(caption, normal, picture, mask, normals[sample.normal].span))
-    side = closeup_side([mask for _, _, mask in real] + [one.mask for one in painted])
-    closeups = tuple(Shot(one.id, closeup(native, one.span, mask, side)) for one, native, mask in real)
-    return ContactSheet(product, title, side, closeups, tuple(_row(one, side) for one in painted), len(samples))
+            rows.append(_row(_Painted(caption, normal, picture, mask, normals[sample.normal].span), side))
+    return ContactSheet(product, title, side, tuple(closeups), tuple(rows), len(samples))
 
 
-def closeup_side(masks: Sequence[np.ndarray]) -> int:
+def _masks(run: Run, shots: Sequence[Example], samples: Sequence[Sample]) -> Iterator[np.ndarray]:
+    """Yield the masks on a sheet one by one, for pictures may be large; those that cannot be read are left out."""
+    painted = [
+        Example(one.image, run.path(one.image), one.product, one.defect, (run.path(one.mask),)) for one in samples
+    ]
+    for example in [*shots, *painted]:
+        try:
+            yield _label(example, images.describe(example.image).shape)
+        except DataError:
+            continue
+
+
+def _label(example: Example, shape: tuple[int, ...]) -> np.ndarray:
+    return images.read_label(example, shape) if example.masks else np.ones(shape[:2], bool)
+
+
+def closeup_side(masks: Iterable[np.ndarray]) -> int:
     """Return the side of a defect type's close-ups in px: most damage fits, and none is shown smaller than it is."""
     sides = []
     for mask in masks:
