@@ -73,13 +73,16 @@ def check(config: Config) -> Findings:
     if defects and facts:
         windows = [number for one in damage.values() for number in one.windows]
         sizes = [
-            fact.width * fact.height * (fact.depth // 8) * (3 if fact.mode == "RGB" else 1) for fact in facts.values()
+            (fact.width * fact.height * (fact.depth // 8) * (3 if fact.mode == "RGB" else 1), fact.width * fact.height)
+            for fact in facts.values()
         ]
         findings.estimate, costly = estimate(
             config,
             defects,
             windows=mean(windows) if windows else 1.0,
-            picture_bytes=median(sizes),
+            picture_bytes=median(size for size, _ in sizes),
+            largest=max(sizes),
+            photographs=len(divided.shots) + len(divided.normals) if divided else len(facts),
             transferred=_transferred(config, divided, findings),
         )
         findings.warnings += costly
