@@ -195,7 +195,11 @@ def levels(pixels: np.ndarray, span: Range) -> np.ndarray:
     # Sensor counts may be large and close together, so float pictures take their difference in float64.
     exact: type[np.floating] = np.float32 if pixels.dtype.kind == "u" else np.float64
     values = filled(pixels, span).astype(exact)
-    return ((values - span.low) / span.half - 1).astype(np.float32, copy=False).clip(-1.0, 1.0)
+    values -= span.low  # in place: each copy of a line-scan picture is a hundred megabytes
+    values /= span.half
+    values -= 1
+    scaled = values.astype(np.float32, copy=False)
+    return np.clip(scaled, -1.0, 1.0, out=scaled)
 
 
 def to_bytes(pixels: np.ndarray, span: Range | None = None) -> np.ndarray:

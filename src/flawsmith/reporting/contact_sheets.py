@@ -16,6 +16,7 @@ import numpy as np
 
 from flawsmith.data import images
 from flawsmith.data.split import Split
+from flawsmith.data.windows import spot_of
 from flawsmith.errors import DataError
 from flawsmith.reporting.document import PictureRow, Sheet, Shot
 from flawsmith.run.folder import Run
@@ -274,12 +275,15 @@ def _corner(mask: np.ndarray, side: int) -> tuple[int, int]:
 
 def _box(mask: np.ndarray) -> Box:
     """Return the box of the largest piece of damage."""
-    near = cv2.dilate(mask.astype(np.uint8), np.ones((_NEAR + 1, _NEAR + 1), np.uint8))
+    spot = spot_of([], mask, _NEAR)
+    damage = mask[spot]
+    near = cv2.dilate(damage.astype(np.uint8), np.ones((_NEAR + 1, _NEAR + 1), np.uint8))
     _, labels = cv2.connectedComponents(near, connectivity=8)
-    labels = np.where(mask, labels, 0)
+    labels = np.where(damage, labels, 0)
     largest = labels == 1 + np.bincount(labels.ravel())[1:].argmax()
     rows, columns = np.flatnonzero(largest.any(axis=1)), np.flatnonzero(largest.any(axis=0))
-    return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    top, left = spot[0].start, spot[1].start
+    return Box(top + int(rows[0]), left + int(columns[0]), top + int(rows[-1]) + 1, left + int(columns[-1]) + 1)
 
 
 def _fit(picture: np.ndarray, most: int) -> np.ndarray:
