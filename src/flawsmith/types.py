@@ -12,7 +12,7 @@ order; a native mask is bool (H,W). `flawsmith.data.images` is the only place th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -46,9 +46,13 @@ class Range:
     """How it was decided, in a few words: "12 bits in 16"."""
 
     @classmethod
-    def of(cls, row: dict[str, Any]) -> Range:
-        """Return what `dataclasses.asdict` made a table of, read back from JSON."""
+    def from_json(cls, row: dict[str, Any]) -> Range:
+        """Read what `to_json` wrote."""
         return cls(**{**row, "sentinels": tuple(row["sentinels"])})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields by name, with lists for tuples."""
+        return {**asdict(self), "sentinels": list(self.sentinels)}
 
     @property
     def half(self) -> float:

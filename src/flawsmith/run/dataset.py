@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def open_dataset(run: Run) -> Dataset:
     stamp = _stamp(rows, ranges)
     warnings = before["warnings"] if unchanged else near_duplicate_warnings(made)
     tree: dict[str, Any] = {"hash": stamp, "scanned": scanned, "notes": list(made.notes), "warnings": warnings}
-    tree |= {_RANGES: {product: asdict(span) for product, span in ranges.items()}, **rows, _DUPLICATES: doubled}
+    tree |= {_RANGES: {product: span.to_json() for product, span in ranges.items()}, **rows, _DUPLICATES: doubled}
     if tree != before:
         write_json(path, tree)
     hashes = {row["id"]: row["hash"] for group in rows.values() for row in group}
@@ -173,7 +173,7 @@ def load_ranges(run: Run) -> dict[str, Range]:
 
 
 def _ranges(tree: Mapping[str, Any]) -> dict[str, Range]:
-    return {product: Range.of(row) for product, row in tree.get(_RANGES, {}).items()}
+    return {product: Range.from_json(row) for product, row in tree.get(_RANGES, {}).items()}
 
 
 def _row(example: Example, known: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def _row(example: Example, known: Mapping[str, Any] | None) -> dict[str, Any]:
 def _stamp(rows: Mapping[str, Sequence[Mapping[str, Any]]], ranges: Mapping[str, Range] | None = None) -> str:
     """Return what identifies a division: who is in which group, with what content, and how deep pictures are read."""
     identity = [[row[key] for key in ("id", "product", "defect", "hash")] for group in rows.values() for row in group]
-    deep = {product: asdict(span) for product, span in (ranges or {}).items() if span.depth > 8}
+    deep = {product: span.to_json() for product, span in (ranges or {}).items() if span.depth > 8}
     return digest([len(group) for group in rows.values()], identity, *([deep] if deep else []))
 
 

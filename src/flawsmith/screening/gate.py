@@ -150,7 +150,7 @@ class Gate:
                 "left_out": {score: asdict(one) for score, one in fitted.left_out.items()},
             }
             if fitted.span is not None and fitted.span.depth > 8:
-                tree["products"][product]["range"] = asdict(fitted.span)
+                tree["products"][product]["range"] = fitted.span.to_json()
         write_json(folder / "gate.json", tree)
 
     @classmethod
@@ -176,7 +176,7 @@ class Gate:
                 prefix = f"{name}/"
                 filters[name].restore({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
             left_out = {score: LeftOut(**one) for score, one in own["left_out"].items()}
-            span = Range.of(own["range"]) if own.get("range") else None
+            span = Range.from_json(own["range"]) if own.get("range") else None
             fitted_gates[product] = FittedGate(
                 tuple(own["defects"]), filters, own["limits"], own["notes"], left_out, span
             )
