@@ -243,6 +243,21 @@ def test_sentinels_are_never_painted_nor_spread(value: float) -> None:
     assert not part_mask(before, span).any() or part_mask(before, span).all()
 
 
+def test_damage_of_a_surface_lands_where_something_was_measured(tmp_path: Path) -> None:
+    half = [heights(seed) for seed in range(3)]
+    for picture in half:
+        picture[:, 20:] = np.nan
+    speck = heights(3)
+    speck[0, 0] = np.nan
+    normals = saved(tmp_path, [*half, speck])
+    spread = with_ranges(Split((), tuple(normals), (), ()), {"plate": survey(normals).span}).normals
+    photographs = Photographs(spread)
+    assert photographs.is_surface("plate")
+    assert photographs.part(spread[0])[:, :20].all() and not photographs.part(spread[0])[:, 20:].any()
+    assert photographs.part(spread[3]).all()
+    assert photographs.part(replace(spread[0], defect="dent")).all()  # where a shot was measured says nothing
+
+
 def test_a_float_file_keeps_every_bit(tmp_path: Path) -> None:
     pixels = with_hole(heights(0), np.nan)
     pixels[0, :3] = np.inf, -np.inf, -0.0

@@ -58,6 +58,8 @@ class Appearance(NamedTuple):
     """Mean brightness inside against that outside, on the scale -1..1; >= 0."""
 
 
+GAPS = 0.02
+"""Share of a surface's picture that was not measured, up to which it counts as measured throughout."""
 KEPT = 512 << 20
 """Bytes of photographs that are kept, with their masks and parts; the one read last is kept whatever its size."""
 T = TypeVar("T")
@@ -120,11 +122,13 @@ class Photographs:
     def _part(self, example: Example) -> np.ndarray:
         photograph = self.read(example)
         native = photograph.native
-        whole = self.is_surface(example.product)
-        part = np.ones(native.shape[:2], bool) if whole else part_mask(native, photograph.span)
-        gone = images.missing(native, photograph.span)
-        # Nothing is painted where nothing was measured, unless that is all there is.
-        return part if gone is None or not (part & ~gone).any() else part & ~gone
+        if not self.is_surface(example.product):
+            return part_mask(native, photograph.span)
+        gone = images.missing(native, photograph.span) if example.defect is None else None
+        # Damage is thrown where something was measured; a few gaps would only keep it from the picture's borders.
+        if gone is None or not GAPS < gone.mean() < 1:
+            return np.ones(native.shape[:2], bool)
+        return ~gone
 
     def _appearance(self, example: Example) -> Appearance:
         photograph = self.read(example)

@@ -12,7 +12,7 @@ from flawsmith.data.ranges import Survey, by_product, mistakes, survey
 from flawsmith.data.split import Split
 from flawsmith.errors import FlawsmithError
 from flawsmith.preflight.findings import SHOWN, Findings, PictureFacts, grouped
-from flawsmith.types import Example
+from flawsmith.types import Example, Range
 
 DECODED = 2000
 """Of more normal pictures than this, so many are decoded, evenly spread; a run decodes all of them."""
@@ -89,6 +89,19 @@ def look_at_ranges(divided: Split, findings: Findings) -> None:
         findings.errors += mistakes(product, one)
         if one.span.depth > 8:
             findings.notes += _range_notes(product, one)
+            if not findings.errors and (flat := [shot.id for shot in shots if _is_cut_off(shot, one.span)]):
+                shown = ", ".join(flat[:SHOWN]) + (", ..." if len(flat) > SHOWN else "")
+                findings.warnings.append(
+                    f"{product}: most of the damage in {len(flat)} of {len(shots)} shots ({shown}) lies outside that "
+                    "range, so it is seen as plain black or white; is the scale that of the normal pictures?"
+                )
+
+
+def _is_cut_off(shot: Example, span: Range) -> bool:
+    native = images.read(shot.image)
+    damage = native[images.read_label(shot, native.shape)]
+    span = images.range_of(native, span)
+    return bool(((damage < span.low) | (damage > span.high)).mean() > 0.5) if damage.size else False
 
 
 def _range_notes(product: str, one: Survey) -> list[str]:
