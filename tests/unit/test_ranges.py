@@ -278,3 +278,9 @@ def test_what_is_kept_of_photographs_is_bounded_by_bytes(tmp_path: Path) -> None
     assert photographs.read(examples[5]) is last
     tiny = Photographs(examples, keep=1)
     assert tiny.read(examples[0]) is tiny.read(examples[0])  # the last one stays, whatever its size
+
+
+def test_a_mask_holds_finite_values(tmp_path: Path) -> None:
+    images.write(tmp_path / "m.tif", with_hole(np.zeros(SHAPE, np.float32), np.nan))
+    with pytest.raises(DataError, match="infinite or not a number"):
+        images.read_mask(tmp_path / "m.tif", SHAPE)

@@ -314,6 +314,10 @@ def _mask(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, s
 def decode_mask(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Decode a mask file: bool (H,W), and the sorted levels that it holds."""
     values = read(path)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise DataError(
+            f"{path}: some values of the mask are infinite or not a number; damage is a finite value above 0"
+        )
     if values.ndim == 3:
         values = values.max(axis=2)
     if values.dtype == np.uint8:
