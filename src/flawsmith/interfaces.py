@@ -280,7 +280,8 @@ class Exporter(ABC):
 
         Args:
             examples: Normal parts (`defect` None; `split` "test" = held out, else to learn from) and damaged pictures
-                with their masks. The files are only read.
+                with their masks. The files are only read. `span` is the value range of their product: for a format of
+                8 bits, `data.images.to_bytes(pixels, example.span)` makes all of its pictures alike.
             folder: Empty; it becomes `destination`.
             destination: Where the folder will lie, for paths that are too long and for what a file says of itself.
             advance: To be called once per example that is written.

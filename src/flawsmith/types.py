@@ -12,7 +12,7 @@ order; a native mask is bool (H,W). `flawsmith.data.images` is the only place th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -57,6 +57,38 @@ class MaskRule:
 
 
 @dataclass(frozen=True, slots=True, order=True)
+class Range:
+    """A product's value range: the native values that become -1 and +1, and those that mean "not measured"."""
+
+    low: float
+    high: float
+    sentinels: tuple[float, ...] = ()
+    """Finite values that mean "not measured", such as -99999 in a height map; NaN and the infinities always do."""
+    fill: float | None = None
+    """What a network sees in their place: the median of the normal pictures; None = the middle of the range."""
+    step: int = 1
+    """All values are multiples of it: 16 where a 12-bit camera fills the upper end of 16 bits."""
+    depth: int = 0
+    """Bits per sample of the pictures that it holds for: 8, 16 or 32 (float); 0 = any."""
+    rule: str = ""
+    """How it was decided, in a few words: "12 bits in 16"."""
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Range:
+        """Read what `to_json` wrote."""
+        return cls(**{**row, "sentinels": tuple(row["sentinels"])})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields by name, with lists for tuples."""
+        return {**asdict(self), "sentinels": list(self.sentinels)}
+
+    @property
+    def half(self) -> float:
+        """Native units per model unit."""
+        return (self.high - self.low) / 2
+
+
+@dataclass(frozen=True, slots=True, order=True)
 class Example:
     """One photograph on disk, and what is known of it."""
 
@@ -74,6 +106,8 @@ class Example:
     """`train` or `test` where the folder layout says so, else ``."""
     mask_rule: MaskRule | None = None
     """How `masks` are read; None = they are flawsmith's own (0 and 255), or not judged yet."""
+    span: Range | None = None
+    """The value range of its product (`data.ranges`); None = not decided yet: the picture is read by its own values."""
 
 
 @dataclass(frozen=True, slots=True)

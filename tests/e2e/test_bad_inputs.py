@@ -156,8 +156,7 @@ def empty_masks(place: Place) -> None:
 
 
 def no_number(place: Place) -> None:
-    pixels = np.full((128, 128), 0.5, np.float32)
-    pixels[3, 3] = np.nan
+    pixels = np.full((128, 128), np.nan, np.float32)
     images.write(place.normal().with_suffix(".tif"), pixels)
     place.normal().unlink()
 
@@ -380,7 +379,7 @@ DATA = [
         lambda p: images.write(p.normal(), np.zeros((1, 1, 3), np.uint8)),
     ),
     Bad("bomb", ("good/000.png", "100000 x 100000", "tiles"), lambda p: bomb(p.normal())),
-    Bad("tiff-nan", ("good/000.tif", "not a number", "finite"), no_number),
+    Bad("tiff-nan", ("good/000.tif", "not one of its pixels", "finite"), no_number),
     Bad(
         "leak",
         ("test picture", "crack/003.png", "is the same as the shot", "crack/000.png", "remove one"),

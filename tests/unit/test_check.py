@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -13,10 +14,10 @@ import pytest
 from rich.console import Console
 
 from flawsmith.config import Config, DataConfig, validate
-from flawsmith.data import images
+from flawsmith.data import fingerprints, images, split
 from flawsmith.errors import DataError
 from flawsmith.files import read_json
-from flawsmith.preflight import cost
+from flawsmith.preflight import cost, pictures
 from flawsmith.preflight.check import check
 from flawsmith.preflight.findings import Findings
 from flawsmith.run import dataset
@@ -245,10 +246,15 @@ def _other_sort(root: Path) -> None:
     images.write(root / "nut/train/good/1.png", np.zeros((*SIZE, 3), np.uint8) + photograph(1)[..., None])
 
 
-def _twelve_bits(root: Path) -> None:
+def _bright_damage(root: Path) -> None:
+    """Heights whose damage lies far above the normal ones."""
     for path in (root / "nut").rglob("*.png"):
         if "ground_truth" not in path.parts:
-            images.write(path, images.read(path).astype(np.uint16) * 16)
+            pixels = images.read(path).astype(np.float32)
+            if "test" in path.parts:
+                pixels[8:20, 10:22] = 5000
+            images.write(path.with_suffix(".tif"), pixels)
+            path.unlink()
 
 
 WARNINGS = {
@@ -256,7 +262,7 @@ WARNINGS = {
     _empty_mask_in_test: "1 mask deserves a look: the mask is empty",
     _hairlines: "nut/scratch: 100 % of the damage is thinner than the model can draw",
     _other_sort: "several formats (13 8-bit grey, 1 8-bit RGB)",
-    _twelve_bits: "the 16-bit pictures use only 12 bits (largest value 4080)",
+    _bright_damage: "nut: most of the damage in 4 of 4 shots (nut/test/dent/0.tif",
 }
 
 
@@ -267,6 +273,38 @@ def test_what_makes_a_run_worse_is_a_warning(tmp_path: Path, damage):
     found = check(config)
     assert found.ok, found.errors
     assert any(WARNINGS[damage] in warning for warning in found.warnings), found.warnings
+
+
+def test_the_value_range_of_deep_pictures_is_a_note(tmp_path: Path):
+    config = make(tmp_path)
+    for path in (tmp_path / "nut").rglob("*.png"):
+        if "ground_truth" not in path.parts:
+            pixels = images.read(path).astype(np.uint16) * 10 + 1000
+            pixels[:4, :6] = 65535 if "train" in path.parts else pixels[:4, :6]
+            images.write(path, pixels)
+    found = check(config)
+    assert found.ok, found.errors
+    assert not any("bits" in warning for warning in found.warnings)
+    text = "\n".join(found.notes)
+    assert "nut: range of the measured values: 1000..3550 is black..white in all its pictures" in text
+    assert "nut: 65535 means that nothing was measured there (about 120 pixels in 5 of 5 normal pictures" in text
+
+
+def test_of_very_many_normal_pictures_a_sample_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Headers of all; pixels of defects and of a stated sample; copies by bytes among the rest."""
+    config = make(tmp_path, good=20)
+    shutil.copy(tmp_path / "nut/train/good/3.png", tmp_path / "nut/test/dent/0.png")
+    (tmp_path / "nut/train/good/17.png").write_bytes(b"nothing")  # no header: decoded whatever the sample is
+    monkeypatch.setattr(pictures, "DECODED", 5)
+    monkeypatch.setattr(split, "NEAR_NORMALS", 5)
+    monkeypatch.setattr(fingerprints, "_FINGERPRINTS", {})
+    found = check(config)
+    assert "5 of 19 normal pictures, evenly spread, and all others were decoded" in "\n".join(found.notes)
+    text = "\n".join(found.errors)
+    assert "nut/train/good/17.png: 1 picture cannot be used" in text
+    assert "nut/test/dent/0.png is the same picture as the normal part nut/train/good/3.png" in text
+    looked_at = {Path(name).relative_to(tmp_path) for name, _, _ in fingerprints._FINGERPRINTS}
+    assert len([path for path in looked_at if "train" in path.parts]) <= 10 and len(found.errors) == 2
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from flawsmith.data import images
 from flawsmith.data.masks import parts, poses, shapes
 from flawsmith.data.masks.parts import PartFrame
 from flawsmith.data.masks.poses import Pose
@@ -164,17 +165,27 @@ def test_a_hairline_survives_turning():
     assert posed.sum() == pytest.approx(80 * 0.85**2, rel=0.25)
 
 
-def test_a_picture_is_laid_with_its_mask():
+@pytest.mark.parametrize("shape", [(90, 80), (90, 80, 3)])
+def test_a_picture_is_laid_over_another(shape: tuple[int, ...]):
     rng = np.random.default_rng(0)
-    picture = cv2.GaussianBlur(rng.uniform(-1, 1, (90, 80, 3)), (0, 0), 2).astype(np.float32)
-    laid, valid = poses.apply_pose_image(picture, Pose.identity(), (90, 80))
-    np.testing.assert_allclose(laid, picture, atol=1e-6)
-    assert valid.all()
+    native = cv2.GaussianBlur(rng.uniform(0, 255, shape), (0, 0), 2).astype(np.uint8)
+    span = images.range_of(native)
+    picture = images.to_model(native, span)
+    np.testing.assert_allclose(poses.apply_pose_image(native, span, Pose.identity(), (90, 80)), picture, atol=1e-6)
     shift = Pose(((1.0, 0.0, 10.0), (0.0, 1.0, 5.0)))
-    laid, valid = poses.apply_pose_image(picture, shift, (70, 100))
+    laid = poses.apply_pose_image(native, span, shift, (70, 100))
     np.testing.assert_allclose(laid[5:70, 10:90], picture[:65], atol=1e-6)
-    assert valid.sum() == 65 * 80 and laid.shape == (70, 100, 3) and laid.dtype == np.float32
+    assert laid.shape == (70, 100, 3) and laid.dtype == np.float32
     assert laid.max() <= picture.max() and laid.min() >= picture.min()
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.2])
+def test_a_part_of_a_laid_picture_is_cut_from_the_whole(scale: float):
+    native = np.random.default_rng(0).integers(0, 255, (90, 80, 3), dtype=np.uint8)
+    span, pose = images.range_of(native), Pose.of(cv2.getRotationMatrix2D((40, 45), 33, scale))
+    spot = slice(11, 60), slice(7, 95)
+    whole = poses.apply_pose_image(native, span, pose, (70, 100))
+    assert (poses.apply_pose_image(native, span, pose, (70, 100), spot) == whole[spot]).all()
 
 
 def test_a_broken_tip_takes_the_sound_tip_away():

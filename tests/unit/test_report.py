@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 
-from flawsmith.arithmetic import previews
 from flawsmith.config import Config, commented_toml
-from flawsmith.data import images
+from flawsmith.data import images, previews
+from flawsmith.data.ranges import survey_values
 from flawsmith.data.tiling import Window
 from flawsmith.errors import RunError
 from flawsmith.evaluation import arms
@@ -33,6 +33,7 @@ from flawsmith.reporting.report import report
 from flawsmith.reporting.sections import document_of
 from flawsmith.run.folder import Run
 from flawsmith.run.records import PlanLine, Sample, append_records
+from flawsmith.types import Example
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -240,7 +241,9 @@ def test_deep_pictures_are_compared_and_shown(tmp_path: Path, dtype: type) -> No
     path = report(run)
     assert "0 pixels of" in words_of(path)
     native = photograph(10, dtype)
-    seen = previews.shown(native, previews.tone_of(native))
+    name = "a" + images.lossless_suffix(native)
+    images.write(tmp_path / name, native)
+    seen = previews.shown(native, survey_values([Example("a", tmp_path / name, "nut")]).span)
     assert seen.dtype == np.uint8 and seen.min() == 0 and seen.max() == 255
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from flawsmith.data.tiling import Window
 from flawsmith.data.windows import cut, cut_mask
+from flawsmith.types import Range
 
 Rng = np.random.Generator
 
@@ -36,17 +37,19 @@ def damage_view(
     *,
     turn: bool = True,
     tone: float = 0.06,
+    span: Range | None = None,
 ) -> View:
     """Return a varied view of one of the windows that cover a damage; the damage never leaves the view.
 
     Args:
-        picture: float32 (H,W,3) in [-1,1].
+        picture: float32 (H,W,3) in [-1,1]; with `span` a native picture.
         mask: bool (H,W), not empty.
         windows: What covers the damage (`plan_windows`).
         size: Working size in px.
         rng: All randomness.
         turn: Also mirror and turn by right angles.
         tone: Standard deviation of the random gain and offset of brightness.
+        span: As for `windows.cut`.
     """
     first = windows[int(rng.integers(len(windows)))]
     for shrink in (1.0, 0.5, 0.25, 0.0):
@@ -57,7 +60,7 @@ def damage_view(
         cut_out = cut_mask(mask, window, size)
         if cut_out.any():
             break
-    image = _tone(cut(picture, window, size), rng, tone)
+    image = _tone(cut(picture, window, size, span), rng, tone)
     return _turned(image, cut_out, rng) if turn else View(image, cut_out)
 
 
@@ -71,11 +74,12 @@ def normal_view(
     *,
     turn: bool = True,
     tone: float = 0.06,
+    span: Range | None = None,
 ) -> View:
     """Return a view of a normal part with the mask of some damage: from it the word for normal is learned.
 
     Args:
-        picture: float32 (H,W,3) in [-1,1].
+        picture: float32 (H,W,3) in [-1,1]; with `span` a native picture.
         part: bool (H,W): the view is centred on it.
         mask: bool (size,size): the mask of some damage view.
         side: Side of the window in native px.
@@ -83,13 +87,12 @@ def normal_view(
         rng: All randomness.
         turn: Also mirror and turn.
         tone: As for `damage_view`.
+        span: As for `windows.cut`.
     """
-    rows, columns = np.nonzero(part)
-    pick = int(rng.integers(len(rows))) if len(rows) else 0
-    row, column = (rows[pick], columns[pick]) if len(rows) else (picture.shape[0] // 2, picture.shape[1] // 2)
+    row, column = _somewhere(part, rng)
     side = max(8, round(side * np.exp(rng.normal(0, 0.2))))
     window = Window(_within(row, side, picture.shape[0]), _within(column, side, picture.shape[1]), side)
-    image = _tone(cut(picture, window, size), rng, tone)
+    image = _tone(cut(picture, window, size, span), rng, tone)
     return _turned(image, mask, rng) if turn else View(image, mask)
 
 
@@ -134,6 +137,16 @@ def roughed(mask: np.ndarray, rng: Rng) -> np.ndarray:
         return parts ** (1 / power)
 
     return reach(*np.mgrid[: mask.shape[0], : mask.shape[1]]) <= max(1.0, float(reach(rows, columns).max()))
+
+
+def _somewhere(part: np.ndarray, rng: Rng) -> tuple[int, int]:
+    """Draw one of a part's pixels; the middle of the picture where there is none."""
+    reached = np.cumsum(np.count_nonzero(part, axis=1))
+    if not reached[-1]:
+        return part.shape[0] // 2, part.shape[1] // 2
+    pick = int(rng.integers(reached[-1]))
+    row = int(np.searchsorted(reached, pick, side="right"))
+    return row, int(np.flatnonzero(part[row])[pick - (reached[row - 1] if row else 0)])
 
 
 def _within(centre: int, side: int, length: int) -> int:

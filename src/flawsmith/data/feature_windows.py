@@ -57,4 +57,5 @@ def window_of(example: Example) -> FeatureWindow:
     """Read a labelled photograph and return the window round its damage; `below` is None."""
     native = images.read(example.image)
     assert example.masks
-    return feature_window(images.to_model(native), read_label(example, native.shape))
+    picture = images.to_model(native, images.range_of(native, example.span))
+    return feature_window(picture, read_label(example, native.shape))

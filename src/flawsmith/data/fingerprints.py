@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 
 from flawsmith.data import images
 from flawsmith.errors import DataError
+from flawsmith.files import file_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +30,6 @@ class Fingerprint:
     """SHA-256 of the upright pixels; of the file's bytes where they cannot be decoded."""
     bits: np.ndarray
     """bool (64,): the signs of the steps between neighbours in a row of the picture shrunk to 9 x 8."""
-    top: float
-    """The largest value."""
     problem: str
     """Why it cannot be decoded, as the end of a sentence that begins with its path; "" = it can."""
 
@@ -51,10 +51,12 @@ def fingerprint(path: Path) -> Fingerprint:
     if key not in _FINGERPRINTS:
         try:
             pixels = images.read(path)
-            _FINGERPRINTS[key] = Fingerprint(_pixel_hash(pixels), _difference_bits(pixels), float(pixels.max()), "")
+            if pixels.dtype.kind == "f" and not np.isfinite(pixels).any():
+                raise DataError(f"{path}: not one of its pixels is a finite number, so it shows nothing; take it out")
+            _FINGERPRINTS[key] = Fingerprint(_pixel_hash(pixels), _difference_bits(pixels), "")
         except DataError as error:
             digest = hashlib.sha256(Path(path).read_bytes()).hexdigest() if os.access(path, os.R_OK) else str(path)
-            _FINGERPRINTS[key] = Fingerprint(digest, np.zeros(64, bool), 0.0, str(error).removeprefix(f"{path}: "))
+            _FINGERPRINTS[key] = Fingerprint(digest, np.zeros(64, bool), str(error).removeprefix(f"{path}: "))
     return _FINGERPRINTS[key]
 
 
@@ -63,6 +65,27 @@ def fingerprints_of(paths: Sequence[Path]) -> list[Fingerprint]:
     # Decoding and hashing leave Python's lock, so threads help; more than eight only fight over the disk.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return list(pool.map(fingerprint, paths))
+
+
+def identities(paths: Sequence[Path], decoded: Collection[Path]) -> list[str]:
+    """Return what is equal for equal pictures, decoding only some of them.
+
+    A picture that is not decoded equals another one only if their files are the same byte for byte; what is decoded,
+    also if their pixels are the same.
+    """
+    sizes = [path.stat().st_size if path.exists() else -1 for path in paths]
+    of_size = Counter(sizes)
+    names = [
+        f"bytes: {file_digest(path)}" if of_size[size] > 1 and size >= 0 else f"alone: {path}"
+        for path, size in zip(paths, sizes, strict=True)
+    ]
+    inside = [(name, path) for name, path in zip(names, paths, strict=True) if path in decoded]
+    prints = fingerprints_of([path for _, path in inside])
+    # Two empty or broken files are no copies of each other.
+    pixels = {
+        name: f"broken: {path}" if one.problem else one.pixels for (name, path), one in zip(inside, prints, strict=True)
+    }
+    return [pixels.get(name, name) for name in names]
 
 
 def _pixel_hash(pixels: np.ndarray) -> str:
@@ -77,6 +100,8 @@ def _pixel_hash(pixels: np.ndarray) -> str:
 
 
 def _difference_bits(pixels: np.ndarray) -> np.ndarray:
+    if pixels.dtype.kind == "f":  # one NaN would spread over a whole cell
+        pixels = images.filled(pixels, images.range_of(pixels))
     small: np.ndarray = cv2.resize(pixels, (9, 8), interpolation=cv2.INTER_AREA).astype(np.float32)
     if small.ndim == 3:
         small = small.mean(axis=2)

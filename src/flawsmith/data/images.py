@@ -8,7 +8,6 @@ array as the camera gave it, (H,W) grey or (H,W,3) RGB, uint8, uint16 or float32
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -18,6 +17,7 @@ from flawsmith.data.codecs.coding import SUFFIXES, decode, encode, header
 from flawsmith.data.codecs.table import MAX_PIXELS, Header, Unreadable
 from flawsmith.errors import DataError
 from flawsmith.files import write_bytes
+from flawsmith.types import Range
 
 __all__ = [
     "MAX_PIXELS",
@@ -26,12 +26,18 @@ __all__ = [
     "Range",
     "apply_delta",
     "describe",
+    "differs",
+    "filled",
+    "is_grey",
+    "levels",
     "lossless_suffix",
+    "missing",
     "orientation",
     "other_size",
     "range_of",
     "read",
     "read_mask",
+    "to_bytes",
     "to_model",
     "with_reasons",
     "write",
@@ -39,19 +45,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """The native values that become -1 and +1."""
-
-    low: float
-    high: float
-
-    @property
-    def half(self) -> float:
-        """Native units per model unit."""
-        return (self.high - self.low) / 2
 
 
 def read(path: Path) -> np.ndarray:
@@ -118,38 +111,93 @@ def other_size(mask: tuple[int, ...], photograph: tuple[int, ...]) -> str:
     return text
 
 
-def range_of(pixels: np.ndarray) -> Range:
-    """Return the values that stand for black and white.
+def range_of(pixels: np.ndarray, span: Range | None = None) -> Range:
+    """Return the values that stand for black and white in a picture.
 
-    uint8 and uint16: the whole type. float32: 0..1 when the picture lies within, else its own least and largest
-    value; so take it of the whole photograph and hand it on when only a window is converted.
+    Args:
+        pixels: Native.
+        span: Its product's range (`Example.span`), which holds where the picture has that depth. Where there is none:
+            the whole type of uint8 and uint16; of float32 0..1 when the picture lies within, else its own least and
+            largest finite value, so take it of the whole photograph and hand it on when a window alone is converted.
     """
+    if span is not None and span.depth in (0, pixels.dtype.itemsize * 8):
+        return span
     if pixels.dtype.kind == "u":
         return Range(0.0, float(np.iinfo(pixels.dtype).max))
-    low, high = float(pixels.min()), float(pixels.max())
+    finite = pixels[np.isfinite(pixels)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     if 0.0 <= low and high <= 1.0:
         return Range(0.0, 1.0)
     return Range(low, high) if low < high else Range(low - 0.5, high + 0.5)
 
 
+def missing(pixels: np.ndarray, span: Range) -> np.ndarray | None:
+    """Return which pixels of a native picture were not measured, bool (H,W); None = all were.
+
+    Those are NaN and infinite ones (in any channel), and the product's sentinels (in all channels).
+    """
+    if pixels.dtype == np.uint8 or pixels.dtype.kind == "u" and not span.sentinels:
+        return None
+    none = np.asarray(~np.isfinite(pixels) if pixels.dtype.kind == "f" else np.zeros(pixels.shape, bool))
+    none = np.asarray(none if none.ndim == 2 else none.any(axis=2))
+    for value in span.sentinels:
+        same = np.asarray(pixels == pixels.dtype.type(value))
+        none |= same if same.ndim == 2 else same.all(axis=2)
+    return none if none.any() else None
+
+
+def filled(pixels: np.ndarray, span: Range) -> np.ndarray:
+    """Return a native picture with the product's median where nothing was measured; itself where all was."""
+    gone = missing(pixels, span)
+    if gone is None:
+        return pixels
+    whole = pixels.copy()
+    whole[gone] = (span.low + span.high) / 2 if span.fill is None else span.fill
+    return whole
+
+
 def to_model(pixels: np.ndarray, span: Range | None = None) -> np.ndarray:
-    """Return float32 (H,W,3) RGB in [-1,1]; grey is repeated in three channels.
+    """Return float32 (H,W,3) RGB in [-1,1]; grey is repeated in three channels, and what was not measured is `filled`.
 
     Args:
         pixels: A native picture, or a window of one.
         span: What becomes -1 and +1; None = `range_of(pixels)`. A camera with 12 bits in 16 wants Range(0, 4095).
     """
-    span = span or range_of(pixels)
+    scaled = levels(pixels, span or range_of(pixels))
+    return scaled if scaled.ndim == 3 else np.repeat(scaled[..., None], 3, axis=2)
+
+
+def levels(pixels: np.ndarray, span: Range) -> np.ndarray:
+    """Return what `to_model` does, float32 in [-1,1], in the shape of the picture: (H,W) stays (H,W)."""
     # Sensor counts may be large and close together, so float pictures take their difference in float64.
     exact: type[np.floating] = np.float32 if pixels.dtype.kind == "u" else np.float64
-    values = pixels.astype(exact)
-    scaled = ((values - span.low) / span.half - 1).astype(np.float32, copy=False).clip(-1.0, 1.0)
-    return scaled if scaled.ndim == 3 else np.repeat(scaled[..., None], 3, axis=2)
+    values = filled(pixels, span).astype(exact)
+    values -= span.low  # in place: each copy of a line-scan picture is a hundred megabytes
+    values /= span.half
+    values -= 1
+    scaled = values.astype(np.float32, copy=False)
+    return np.clip(scaled, -1.0, 1.0, out=scaled)
+
+
+def to_bytes(pixels: np.ndarray, span: Range | None = None) -> np.ndarray:
+    """Return the 8-bit view of a native picture, uint8 of its shape: 8 bits as they are, deeper ones in their range."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    span = range_of(pixels, span)
+    level = (filled(pixels, span).astype(np.float64) - span.low) / (span.high - span.low)
+    return np.asarray(np.rint(np.clip(level, 0.0, 1.0) * 255), np.uint8)
+
+
+def differs(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return where two native pictures of one shape and depth differ in any bit, bool (H,W); NaN equals itself."""
+    bits = {4: np.uint32, 2: np.uint16, 1: np.uint8}[one.dtype.itemsize]
+    different = one.view(bits) != other.view(bits)
+    return different if different.ndim == 2 else different.any(axis=2)
 
 
 def is_grey(native: np.ndarray) -> bool:
     """Return whether a picture (H,W,3) has three equal channels throughout; (H,W) has one and needs no care: False."""
-    return native.ndim == 3 and not (native[:, :, 1:] != native[:, :, :1]).any()
+    return native.ndim == 3 and not any(differs(native[:, :, 0], native[:, :, channel]).any() for channel in (1, 2))
 
 
 def apply_delta(native: np.ndarray, delta: np.ndarray, inside: np.ndarray, span: Range | None = None) -> np.ndarray:
@@ -161,17 +209,25 @@ def apply_delta(native: np.ndarray, delta: np.ndarray, inside: np.ndarray, span:
         inside: bool (H,W); only these pixels are read, changed and rounded.
         span: As in `to_model`; None = `range_of(native)`.
 
-    A change of zero changes nothing, whatever the value; results are clipped to the range.
+    A change of zero changes nothing, whatever the value; results are clipped to the range, and are multiples of its
+    step. What was not measured stays as it is, inside the mask as well.
     """
     if delta.shape != (*native.shape[:2], 3) or inside.shape != native.shape[:2] or inside.dtype != np.bool_:
         raise ValueError(f"native {native.shape}, delta {delta.shape}, inside {inside.shape} {inside.dtype} do not fit")
     span = span or range_of(native)
+    if (gone := missing(native, span)) is not None:
+        inside = inside & ~gone
     changed = native.copy()
     before = native[inside].astype(np.float64)
-    step = delta[inside].astype(np.float64)
+    change = delta[inside].astype(np.float64)
     if native.ndim == 2:
-        step = step.mean(axis=1)
-    after = np.clip(before + step * span.half, np.minimum(before, span.low), np.maximum(before, span.high))
+        change = change.mean(axis=1)
+    change = change * span.half
+    low, high = span.low, span.high
+    if span.step > 1:
+        change = np.rint(change / span.step) * span.step
+        low, high = -(-low // span.step) * span.step, high // span.step * span.step
+    after = np.clip(before + change, np.minimum(before, low), np.maximum(before, high))
     changed[inside] = np.rint(after) if native.dtype.kind == "u" else after
     return changed
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import NamedTuple
+from threading import Lock
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -13,9 +14,12 @@ from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.data.masks.parts import part_mask
 from flawsmith.data.masks.reading import read_label
-from flawsmith.data.tiling import Window, plan_windows, thickness
+from flawsmith.data.tiling import Spot, Window, plan_windows, thickness
 from flawsmith.errors import DataError
 from flawsmith.types import Example
+
+_STRIP = 128
+"""Rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +33,19 @@ class Photograph:
     mask: np.ndarray | None
     """bool (H,W), for a defect."""
 
-    def model(self) -> np.ndarray:
-        """Return float32 (H,W,3) RGB in [-1,1]."""
-        return images.to_model(self.native, self.span)
+    def bytes(self) -> int:
+        """Return how much memory it takes."""
+        return self.native.nbytes + (0 if self.mask is None else self.mask.nbytes)
+
+    def model(self, spot: Spot | None = None) -> np.ndarray:
+        """Return float32 (H,W,3) RGB in [-1,1], of the whole picture or a part of it."""
+        return images.to_model(self.native if spot is None else self.native[spot], self.span)
+
+    def brightness(self, spot: Spot | None = None) -> np.ndarray:
+        """Return the mean of the channels of `model`, float32 (H,W); a few rows at a time become three channels."""
+        native = self.native if spot is None else self.native[spot]
+        strips = [native[row : row + _STRIP] for row in range(0, len(native), _STRIP)]
+        return np.concatenate([images.to_model(strip, self.span).mean(axis=2) for strip in strips])
 
 
 class Appearance(NamedTuple):
@@ -45,19 +59,49 @@ class Appearance(NamedTuple):
     """Mean brightness inside against that outside, on the scale -1..1; >= 0."""
 
 
+GAPS = 0.02
+"""Share of a surface's picture that was not measured, up to which it counts as measured throughout."""
+KEPT = 512 << 20
+"""Bytes of photographs that are kept, with their masks and parts; the one read last is kept whatever its size."""
+T = TypeVar("T")
+
+
+class _Kept(Generic[T]):
+    """What was computed of the examples used last, as much as fits into `limit` bytes."""
+
+    def __init__(self, compute: Callable[[Example], T], size: Callable[[T], int], limit: int) -> None:
+        self._compute, self._size, self._limit, self._bytes = compute, size, limit, 0
+        self._kept: OrderedDict[Example, T] = OrderedDict()
+        self._lock = Lock()
+
+    def __call__(self, example: Example) -> T:
+        with self._lock:
+            if example in self._kept:
+                self._kept.move_to_end(example)
+                return self._kept[example]
+        value = self._compute(example)
+        with self._lock:
+            if example not in self._kept:
+                self._kept[example] = value
+                self._bytes += self._size(value)
+            while self._bytes > self._limit and len(self._kept) > 1:
+                self._bytes -= self._size(self._kept.popitem(last=False)[1])
+        return value
+
+
 class Photographs:
-    """Reads examples, and keeps the last few hundred in memory.
+    """Reads examples, and keeps those used last in memory.
 
     Args:
         normals: Normal parts, by which it is known which products are surfaces.
-        keep: How many photographs, and how many parts, are kept.
+        keep: How many bytes of them are kept; a quarter of it for the parts in them.
     """
 
-    def __init__(self, normals: Sequence[Example], keep: int = 256) -> None:
+    def __init__(self, normals: Sequence[Example], keep: int = KEPT) -> None:
         self._normals = normals
-        self.read = lru_cache(maxsize=keep)(self._read)
-        self.part = lru_cache(maxsize=keep)(self._part)
-        self.appearance = lru_cache(maxsize=keep)(self._appearance)
+        self.read = _Kept(self._read, Photograph.bytes, keep * 3 // 4)
+        self.part = _Kept(self._part, lambda part: part.nbytes, keep // 4)
+        self.appearance = _Kept(self._appearance, lambda _: 100, keep)
         self._surface: dict[str, bool] = {}
 
     def is_surface(self, product: str) -> bool:
@@ -65,7 +109,7 @@ class Photographs:
         if product not in self._surface:
             own = [example for example in self._normals if example.product == product]
             asked = own[:: max(1, len(own) // 9)][:9]
-            votes = [bool(part_mask(self.read(example).native).all()) for example in asked]
+            votes = [bool(part_mask(one.native, one.span).all()) for one in map(self.read, asked)]
             self._surface[product] = sum(votes) * 2 >= len(votes)
         return self._surface[product]
 
@@ -74,21 +118,28 @@ class Photographs:
         mask = read_label(example, native.shape) if example.masks else None
         if mask is not None and not mask.any():
             raise DataError(f"{example.masks[0]}: the mask is empty; mark the damage, or take the pair out of the set")
-        return Photograph(native, images.range_of(native), mask)
+        return Photograph(native, images.range_of(native, example.span), mask)
 
     def _part(self, example: Example) -> np.ndarray:
-        native = self.read(example).native
-        if self.is_surface(example.product):
+        photograph = self.read(example)
+        native = photograph.native
+        if not self.is_surface(example.product):
+            return part_mask(native, photograph.span)
+        gone = images.missing(native, photograph.span) if example.defect is None else None
+        # Damage is thrown where something was measured; a few gaps would only keep it from the picture's borders.
+        if gone is None or not GAPS < gone.mean() < 1:
             return np.ones(native.shape[:2], bool)
-        return part_mask(native)
+        return ~gone
 
     def _appearance(self, example: Example) -> Appearance:
         photograph = self.read(example)
         assert photograph.mask is not None
         width = max(thickness(photograph.mask, 0.5), 1.0)
-        grey = photograph.model().mean(axis=2)
-        inside, outside = grey[photograph.mask], grey[~photograph.mask]
-        contrast = abs(float(inside.mean()) - float(outside.mean())) if len(outside) else 0.0
+        grey = photograph.brightness()
+        gone = images.missing(photograph.native, photograph.span)
+        measured = np.ones_like(photograph.mask) if gone is None else ~gone
+        inside, outside = grey[photograph.mask & measured], grey[~photograph.mask & measured]
+        contrast = abs(float(inside.mean()) - float(outside.mean())) if len(inside) and len(outside) else 0.0
         return Appearance(float(photograph.mask.sum()) / width**2, width, contrast)
 
 

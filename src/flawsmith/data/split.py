@@ -10,7 +10,7 @@ are compared by what they show, not by what they are called: `duplicates` leave 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from flawsmith.data import images
-from flawsmith.data.fingerprints import fingerprint, fingerprints_of
+from flawsmith.data.fingerprints import fingerprint, fingerprints_of, identities
 from flawsmith.data.layouts import natural_key
 from flawsmith.data.masks.reading import read_label
 from flawsmith.errors import DataError
@@ -33,6 +33,8 @@ NEAR_CHANCE = 0.02
 """A shot and a normal part are never near-duplicates: at most this share of such pairs may lie within the limit.
 On magnetic-tile, whose tiles were photographed up to six times, 136 of 198 second photographs are found this way (12
 more are named that the file numbers do not show); of 69 test screws, all different pieces, 5 are named: a warning."""
+NEAR_NORMALS = 2000
+"""Of more normal parts of a product than this, every second (third, ...) one tells how alike parts are by chance."""
 NEAR_OVERLAP = 0.4
 """Least intersection over union of their masks, at 32 x 32 and widened by one cell: the damage is in the same place."""
 
@@ -114,9 +116,15 @@ def content_hash(path: Path) -> str:
     return fingerprint(path).pixels
 
 
-def duplicates(split: Split) -> list[str]:
-    """Return the ids of normal test pictures that are exact copies of normal parts to learn from, in natural order."""
-    shown = _shown((*split.normals, *split.test_normals))
+def duplicates(split: Split, decoded: Collection[str] | None = None) -> list[str]:
+    """Return the ids of normal test pictures that are exact copies of normal parts to learn from, in natural order.
+
+    Args:
+        split: A whole set.
+        decoded: Ids of the pictures that are compared by their pixels; the others by the bytes of their files. None =
+            all by their pixels.
+    """
+    shown = _shown((*split.normals, *split.test_normals), decoded)
     learned = {shown[example.id] for example in split.normals}
     return [example.id for example in split.test_normals if shown[example.id] in learned]
 
@@ -134,14 +142,14 @@ def without_duplicates(split: Split, ids: Sequence[str]) -> Split:
     return replace(split, test_normals=kept, notes=(*split.notes, note))
 
 
-def leaks(split: Split) -> list[str]:
+def leaks(split: Split, decoded: Collection[str] | None = None) -> list[str]:
     """Return a sentence per picture that stands where it may not; [] = clean. Callers raise.
 
     That is a test defect that is also a shot, or a picture that is filed both as normal and as a defect. Where there is
     one, two defects that are one picture on the same side are said as well: when a picture is removed, the division
-    moves, and they may come to lie on both sides.
+    moves, and they may come to lie on both sides. `decoded` is that of `duplicates`.
     """
-    shown = _shown((*split.normals, *split.test_normals, *split.shots, *split.test_defects))
+    shown = _shown((*split.normals, *split.test_normals, *split.shots, *split.test_defects), decoded)
     normal: dict[str, str] = {}
     for example in (*split.normals, *split.test_normals):
         normal.setdefault(shown[example.id], example.id)
@@ -176,10 +184,16 @@ def near_duplicates(split: Split) -> list[tuple[Example, Example]]:
         rows[example.product, example.defect].append(example)
     for example in split.test_defects:
         columns[example.product, example.defect].append(example)
-    fingerprints_of([example.image for example in (*split.shots, *split.test_defects, *split.normals)])
+    normals: dict[str, list[Example]] = defaultdict(list)
+    for example in split.normals:
+        normals[example.product].append(example)
+    for product, members in normals.items():
+        normals[product] = members[:: -(-len(members) // NEAR_NORMALS)]
+    chosen = [example for members in normals.values() for example in members]
+    fingerprints_of([example.image for example in (*split.shots, *split.test_defects, *chosen)])
     masks: dict[str, np.ndarray | None] = {}
     for key, shots in rows.items():
-        tests, normal = columns[key], [example for example in split.normals if example.product == key[0]]
+        tests, normal = columns[key], normals[key[0]]
         by_chance = _distances([shot for shot in split.shots if shot.product == key[0]], normal)
         limit = min(NEAR_BITS, int(np.quantile(by_chance, NEAR_CHANCE))) if by_chance.size else NEAR_BITS
         for shot, near in zip(shots, _distances(shots, tests) <= limit, strict=True):
@@ -239,12 +253,15 @@ def provable(split: Split, *, drop_near_duplicates: bool) -> Split:
     return kept
 
 
-def _shown(examples: Sequence[Example]) -> dict[str, str]:
-    """Return {id: hash of the pixels}. What cannot be decoded is reported elsewhere; two empty files are no copies."""
-    prints = fingerprints_of([example.image for example in examples])
+def _shown(examples: Sequence[Example], decoded: Collection[str] | None) -> dict[str, str]:
+    """Return {id: what is equal for equal pictures}; what cannot be decoded, which is reported elsewhere, is unique."""
+    paths = [example.image for example in examples]
+    if decoded is not None and len(decoded) < len(examples):
+        chosen = {example.image for example in examples if example.id in decoded}
+        return dict(zip((example.id for example in examples), identities(paths, chosen), strict=True))
     return {
         example.id: f"broken: {example.id}" if one.problem else one.pixels
-        for example, one in zip(examples, prints, strict=True)
+        for example, one in zip(examples, fingerprints_of(paths), strict=True)
     }
 
 

@@ -24,6 +24,10 @@ MOST = 24
 """No damage is covered by more windows than this; the windows grow instead."""
 
 
+Spot = tuple[slice, slice]
+"""Rows and columns: a part of a picture."""
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """A square of native pixels. It may overhang the picture: what is outside is reflected when cut, never pasted."""
@@ -36,6 +40,10 @@ class Window:
         """Return the rows and columns of a picture of `shape` (H,W[,C]) that the window sees."""
         rows = slice(max(self.top, 0), max(min(self.top + self.side, shape[0]), 0))
         return rows, slice(max(self.left, 0), max(min(self.left + self.side, shape[1]), 0))
+
+    def seen_from(self, spot: Spot) -> Window:
+        """Return the same window with its place counted from a spot's corner."""
+        return Window(self.top - spot[0].start, self.left - spot[1].start, self.side)
 
     def inner(self, shape: Sequence[int], margin: float) -> tuple[int, int, int, int]:
         """Return (top, left, bottom, right) of the part that is fully painted: `margin` px in from every window edge

@@ -161,7 +161,7 @@ def read_scaled(example: Example, shape: tuple[int, int]) -> Scaled:
         DataError: the picture or a mask cannot be read.
     """
     native = images.read(example.image)
-    model = scaled(images.to_model(native), shape)
+    model = scaled(images.to_model(native, images.range_of(native, example.span)), shape)
     image = np.rint((np.clip(model, -1, 1) + 1) * 127.5).astype(np.uint8)
     if not example.masks:
         return Scaled(image, np.zeros(shape, bool), None)

@@ -17,27 +17,47 @@ import cv2
 import numpy as np
 
 from flawsmith.data import images
-from flawsmith.data.tiling import EDGE, Window, box_of, disc, thick
+from flawsmith.data.tiling import EDGE, Spot, Window, box_of, disc, thick
 from flawsmith.errors import DataError
+from flawsmith.types import Range
 
 Mask = np.ndarray
 Floats = np.ndarray
 Native = np.ndarray
 
 
-def cut(picture: Floats, window: Window, size: int | None = None) -> Floats:
+def cut(picture: np.ndarray, window: Window, size: int | None = None, span: Range | None = None) -> Floats:
     """Return what a window sees, float32 (size,size,C), clipped to [-1,1] where it was enlarged.
 
     Args:
-        picture: float32 (H,W,C) in [-1,1].
+        picture: float32 (H,W,C) in [-1,1]; with `span` a native picture, of which the window alone becomes float32.
         window: What overhangs the picture is filled by reflection, repeatedly if need be.
         size: Working size in px: by area when shrinking, bicubic when enlarging; None = native scale.
+        span: What is -1 and +1 in a native picture.
     """
     rows, columns = _reflected(window, picture.shape)
     inside = picture[rows[:, None], columns[None, :]]
+    if span is not None:
+        inside = images.to_model(inside, span)
     if size is None or size == window.side:
         return np.ascontiguousarray(inside, dtype=np.float32)
     return np.asarray(np.clip(_resize(inside, size), -1.0, 1.0))
+
+
+def spot_of(windows: Sequence[Window], mask: Mask, margin: int) -> Spot:
+    """Return the part of a picture that windows see, reflection included, and a mask covers with a margin in px.
+
+    What is cut from it is what would be cut from the picture: its edges are the picture's where a window overhangs.
+    """
+    reached = [_reflected(window, mask.shape) for window in windows]
+    ends = []
+    for axis, covered in enumerate((mask.any(axis=1), mask.any(axis=0))):
+        places = np.concatenate([np.flatnonzero(covered), *(both[axis] for both in reached)])
+        if not len(places):
+            return slice(0, mask.shape[0]), slice(0, mask.shape[1])
+        low, high = int(places.min()) - margin, int(places.max()) + 1 + margin
+        ends.append(slice(max(low, 0), min(high, mask.shape[axis])))
+    return ends[0], ends[1]
 
 
 def cut_mask(mask: Mask, window: Window, size: int | None = None) -> Mask:
@@ -90,7 +110,7 @@ def paste(
     *,
     paint: Literal["replace", "residual"],
     feather: float,
-    span: images.Range | None = None,
+    span: Range | None = None,
 ) -> Native:
     """Return the photograph with a window's paint in it; outside the mask every byte is as it was.
 
@@ -156,7 +176,7 @@ class Refit(NamedTuple):
     """How much of the asked area is visibly painted, 0..1."""
 
 
-def refit(before: Native, after: Native, mask: Mask, *, threshold: float, span: images.Range | None = None) -> Refit:
+def refit(before: Native, after: Native, mask: Mask, *, threshold: float, span: Range | None = None) -> Refit:
     """Fit the label to what visibly changed, and give back the bytes of everything else.
 
     A pixel counts as changed where the difference, smoothed inside the mask, is above the threshold and above the

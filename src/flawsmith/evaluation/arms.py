@@ -18,7 +18,7 @@ from flawsmith.data.split import Split
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.evaluation.shape import Shape
 from flawsmith.files import read_json, write_json
-from flawsmith.run.dataset import Dataset
+from flawsmith.run.dataset import Dataset, load_ranges
 from flawsmith.run.folder import Run
 from flawsmith.types import Example
 
@@ -90,6 +90,7 @@ def made_of(run: Run, product: str) -> tuple[list[Made], list[Made]]:
     count: Counter[str] = Counter()
     rank: dict[int, int] = {}
     samples, controls = [], []
+    span = load_ranges(run).get(product)
     kept = {sample.index: sample for sample in run.kept()}
     screened = run.verdicts() is not None
     for sample in run.samples():
@@ -100,11 +101,11 @@ def made_of(run: Run, product: str) -> tuple[list[Made], list[Made]]:
         count[sample.defect] += sample.index in kept or not screened
         if stands := kept.get(sample.index):
             mask = run.path(stands.mask)
-            example = Example(stands.image, run.path(stands.image), product, sample.defect, (mask,))
+            example = Example(stands.image, run.path(stands.image), product, sample.defect, (mask,), span=span)
             samples.append(Made(example, mask, sample.normal, rank[sample.index]))
     for control in run.controls():
         if control.product == product and control.made:
-            example = Example(control.image, run.path(control.image), product)
+            example = Example(control.image, run.path(control.image), product, span=span)
             controls.append(Made(example, run.path(control.mask), control.normal, rank[control.control_of]))
     return samples, controls
 

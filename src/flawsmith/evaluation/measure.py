@@ -117,7 +117,7 @@ def feature_set(windows: Sequence[FeatureWindow], extractor: Extractor) -> Featu
 
 def _made(run: Run, sample: Sample, normals: dict[str, Example]) -> FeatureWindow:
     normal = images.read(normals[sample.normal].image)
-    span = images.range_of(normal)
+    span = images.range_of(normal, normals[sample.normal].span)
     native = images.read(run.path(sample.image))
     mask = images.read_mask(run.path(sample.mask), native.shape)
     return feature_window(images.to_model(native, span), mask, images.to_model(normal, span))

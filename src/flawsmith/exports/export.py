@@ -106,15 +106,25 @@ def exported(run: Run) -> list[Example]:
         RunError: there is no kept sample.
     """
     split = load_split(run)
+    spans = {one.product: one.span for one in split.normals}
     samples = run.samples()
     kept = run.kept() if samples else []
     if not kept:
         require_kept(run)
         raise RunError(f"{run.folder}: nothing to export, {_why_none(run, samples)}")
-    normals = [Example(one.id, one.image, one.product, None, (), "train") for one in split.normals]
-    normals += [Example(one.id, one.image, one.product, None, (), "test") for one in split.test_normals]
+    normals = [Example(one.id, one.image, one.product, None, (), "train", span=one.span) for one in split.normals]
+    normals += [Example(one.id, one.image, one.product, None, (), "test", span=one.span) for one in split.test_normals]
     return normals + [
-        Example(one.image, run.path(one.image), one.product, one.defect, (run.path(one.mask),), "test") for one in kept
+        Example(
+            one.image,
+            run.path(one.image),
+            one.product,
+            one.defect,
+            (run.path(one.mask),),
+            "test",
+            span=spans.get(one.product),
+        )
+        for one in kept
     ]
 
 

@@ -35,10 +35,11 @@ from anyascii import anyascii
 from flawsmith.config import Settings, nfc
 from flawsmith.data import images
 from flawsmith.data.masks.reading import read_label
+from flawsmith.data.ranges import survey_values
 from flawsmith.errors import DataError, RunError
 from flawsmith.files import digest, write_bytes, write_lines
 from flawsmith.interfaces import Exporter
-from flawsmith.types import Advance, Example
+from flawsmith.types import Advance, Example, Range
 
 LONGEST_PATH = 511
 """Anomalib refuses paths of 512 characters and more."""
@@ -59,7 +60,7 @@ class Mvtec(Exporter):
 
     A file that already is what is wanted (PNG, 8 bits, upright) is copied byte for byte; everything else is encoded
     again without loss, but for the depth with `bits = "8"`: 16-bit and float pictures of a product are then scaled
-    alike, from the range of its normal parts, so that a defect is no brighter than the part it lies on.
+    alike, in its value range (`data.ranges`), so that a defect is no brighter than the part it lies on.
 
     Files are copied, never linked: a tool that writes into an export must not reach the photographs themselves.
     """
@@ -186,7 +187,7 @@ def _place(
 
 def _fill(root: Path, placed: dict[str, list[Example]], bits: str, advance: Advance) -> list[dict[str, Any]]:
     """Write every picture and mask below `root`; return the lines of provenance."""
-    spans = _common_ranges(placed) if bits == "8" else {}
+    spans = _ranges(placed) if bits == "8" else {}
     jobs = []
     for home, members in placed.items():
         digits = max(3, len(str(len(members) - 1)))  # of equal width, for Anomalib pairs masks by sorted names
@@ -205,7 +206,7 @@ def _fill(root: Path, placed: dict[str, list[Example]], bits: str, advance: Adva
         return lines
 
 
-def _pair(root: Path, home: str, name: str, example: Example, span: images.Range | None, bits: str) -> dict[str, Any]:
+def _pair(root: Path, home: str, name: str, example: Example, span: Range | None, bits: str) -> dict[str, Any]:
     """Write one picture, with its mask when it has one; return its line of provenance."""
     product, side, defect = home.split("/")
     facts = images.describe(example.image)
@@ -224,7 +225,7 @@ def _pair(root: Path, home: str, name: str, example: Example, span: images.Range
     return line
 
 
-def _picture(source: Path, target: Path, facts: images.Header, span: images.Range | None, bits: str) -> str:
+def _picture(source: Path, target: Path, facts: images.Header, span: Range | None, bits: str) -> str:
     """Write one picture and return how: "copied", "encoded again", or from which range it was scaled to 8 bits."""
     wanted = facts.depth == 8 or bits == "native" and facts.depth == 16
     if facts.codec == "PNG" and wanted and _upright_png(source):
@@ -235,33 +236,21 @@ def _picture(source: Path, target: Path, facts: images.Header, span: images.Rang
     if bits == "native" or pixels.dtype == np.uint8:
         images.write(target, pixels)
         return "encoded again"
-    span = span or images.range_of(pixels)
-    level = (pixels.astype(np.float64) - span.low) / (span.high - span.low)
-    images.write(target, np.rint(np.clip(level, 0.0, 1.0) * 255).astype(np.uint8))
+    span = images.range_of(pixels, span)
+    images.write(target, images.to_bytes(pixels, span))
     return f"{span.low:g}..{span.high:g} scaled to 8 bits"
 
 
-def _common_ranges(placed: dict[str, list[Example]]) -> dict[str, images.Range]:
-    """Return what becomes black and white in each product that has pictures deeper than 8 bits.
+def _ranges(placed: dict[str, list[Example]]) -> dict[str, Range]:
+    """Return what is black and white in each product that has pictures deeper than 8 bits.
 
-    16-bit: from 0 to the end of the bits that the normal parts use, for a 12-bit camera fills a sixteenth of the type
-    and would come out black. float32: from the least to the largest value of the normal parts, or 0..1 when they lie
-    within.
+    That is the range with which the run was made; of pictures that come from elsewhere, it is decided here alike.
     """
-    ends: dict[str, list[images.Range]] = defaultdict(list)
+    normals: dict[str, list[Example]] = defaultdict(list)
     for home, members in placed.items():
         product, _, defect = home.split("/")
-        for example in members if defect == "good" else ():
-            depth = images.describe(example.image).depth
-            if depth == 8:
-                continue
-            pixels = images.read(example.image)
-            top = float(2 ** max(8, int(pixels.max()).bit_length()) - 1) if depth == 16 else 0.0
-            ends[product].append(images.Range(0.0, top) if depth == 16 else images.range_of(pixels))
-    return {
-        product: images.Range(min(one.low for one in found), max(one.high for one in found))
-        for product, found in ends.items()
-    }
+        normals[product] += members if defect == "good" else []
+    return {product: members[0].span or survey_values(members).span for product, members in normals.items()}
 
 
 def _upright_png(path: Path) -> bool:

@@ -13,23 +13,22 @@ from statistics import mean, median
 
 from flawsmith.config import Config
 from flawsmith.data import images
-from flawsmith.data.fingerprints import fingerprints_of
 from flawsmith.data.layouts import survey
 from flawsmith.data.masks.of_normals import marked_normals
+from flawsmith.data.ranges import with_ranges
 from flawsmith.data.split import Split, duplicates, leaks, near_duplicate_warnings, split, without_duplicates
 from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation.shape import distorted, proof_shape
+from flawsmith.preflight import pictures
 from flawsmith.preflight.cost import estimate
-from flawsmith.preflight.findings import DefectFacts, Findings, PictureFacts
-from flawsmith.preflight.masks import Damage, grouped, look_at_masks
+from flawsmith.preflight.findings import DefectFacts, Findings
+from flawsmith.preflight.masks import Damage, look_at_masks
 from flawsmith.preflight.outlines import write_page
 from flawsmith.preflight.refuse import preflight
 from flawsmith.run.dataset import unknown_defects
 from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.transfer import transfers
 from flawsmith.types import Example
-
-_SHOWN = 3
 
 
 def check(config: Config, page: Path | None = None) -> Findings:
@@ -51,17 +50,18 @@ def check(config: Config, page: Path | None = None) -> Findings:
     findings.errors += [*surveyed.errors, *marked_normals(data.root, surveyed.normal_masks)]
     findings.warnings += surveyed.warnings
     findings.notes += surveyed.notes
-    facts = _describe(examples, findings)
-    _look_at_pictures(examples, facts, findings)
+    facts = pictures.describe(examples, findings)
+    decoded = pictures.look_at(examples, facts, findings)
     examples, labels = look_at_masks(examples, facts, config, findings)
     damage = labels.damage
-    divided = _divide(examples, config, findings)
+    divided = _divide(examples, config, findings, decoded)
     findings.errors += preflight(config, divided)
     if divided and config.prove.enabled:
         findings.warnings += _stretched(divided, facts, config)
     labels.say(divided, findings)
     if page is not None:
-        findings.notes += _drawn(page, examples, divided, data.root)
+        labelled = [*divided.shots, *divided.test_defects] if divided else examples
+        findings.notes += _drawn(page, labelled, divided, data.root)
     have = Counter((example.product, example.defect) for example in examples if example.defect is not None)
     defects = {key: number for key, number in sorted(have.items(), key=str) if key[1] is not None}
     _tabulate(examples, divided, defects, damage, findings)
@@ -69,13 +69,16 @@ def check(config: Config, page: Path | None = None) -> Findings:
     if defects and facts:
         windows = [number for one in damage.values() for number in one.windows]
         sizes = [
-            fact.width * fact.height * (fact.depth // 8) * (3 if fact.mode == "RGB" else 1) for fact in facts.values()
+            (fact.width * fact.height * (fact.depth // 8) * (3 if fact.mode == "RGB" else 1), fact.width * fact.height)
+            for fact in facts.values()
         ]
         findings.estimate, costly = estimate(
             config,
             defects,
             windows=mean(windows) if windows else 1.0,
-            picture_bytes=median(sizes),
+            picture_bytes=median(size for size, _ in sizes),
+            largest=max(sizes),
+            photographs=len(divided.shots) + len(divided.normals) if divided else len(facts),
             transferred=_transferred(config, divided, findings),
         )
         findings.warnings += costly
@@ -95,76 +98,17 @@ def _drawn(page: Path, examples: Sequence[Example], divided: Split | None, root:
     return [shown] if number else []
 
 
-def _describe(examples: Sequence[Example], findings: Findings) -> dict[str, images.Header]:
-    """Read all headers: {id: facts} of those that can be read."""
-    facts = {}
-    for example in examples:
-        try:
-            facts[example.id] = images.describe(example.image)
-        except FlawsmithError:
-            pass  # named by _look_at_pictures, which decodes it
-    many = [(example.id, facts[example.id].pages) for example in examples if example.id in facts]
-    for count in sorted({pages for _, pages in many if pages > 1}):
-        names = [name for name, pages in many if pages == count]
-        shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-        hold = "the file holds" if len(names) == 1 else f"each of {len(names)} files holds"
-        findings.notes.append(f"{shown}: {hold} {count} pictures; only the first is read")
-    by_product: dict[str, list[images.Header]] = defaultdict(list)
-    for example in examples:
-        if example.id in facts:
-            by_product[example.product].append(facts[example.id])
-    for product, mine in sorted(by_product.items()):
-        formats = Counter(f"{fact.depth}-bit {fact.mode} {fact.codec}" for fact in mine)
-        widths, heights = [fact.width for fact in mine], [fact.height for fact in mine]
-        findings.pictures.append(
-            PictureFacts(
-                product,
-                len(mine),
-                (min(widths), median(widths), max(widths)),
-                (min(heights), median(heights), max(heights)),
-                dict(formats.most_common()),
-            )
-        )
-        modes = Counter(f"{fact.depth}-bit {fact.mode}" for fact in mine)
-        if len(modes) > 1:
-            shown = ", ".join(f"{number} {name}" for name, number in modes.most_common())
-            findings.warnings.append(
-                f"{product}: the photographs are of several formats ({shown}); one camera gives one format"
-            )
-    return facts
-
-
-def _look_at_pictures(examples: Sequence[Example], facts: dict[str, images.Header], findings: Findings) -> None:
-    """Decode every picture once: list what is broken, and cameras that fill only part of 16 bits."""
-    fingerprints = dict(
-        zip((example.id for example in examples), fingerprints_of([e.image for e in examples]), strict=True)
-    )
-    findings.errors += grouped(
-        ((name, one.problem) for name, one in fingerprints.items() if one.problem), "picture", "cannot be used"
-    )
-    tops: dict[str, float] = defaultdict(float)
-    for example in examples:
-        if example.id in facts and facts[example.id].depth == 16:
-            tops[example.product] = max(tops[example.product], fingerprints[example.id].top)
-    for product, top in sorted(tops.items()):
-        if 0 < top < 2**15:
-            bits = int(top).bit_length()
-            findings.warnings.append(
-                f"{product}: the 16-bit pictures use only {bits} bits (largest value {top:g}), so the model sees them "
-                "nearly black; stretch them to 0..65535 when you save them"
-            )
-
-
-def _divide(examples: Sequence[Example], config: Config, findings: Findings) -> Split | None:
+def _divide(examples: Sequence[Example], config: Config, findings: Findings, decoded: frozenset[str]) -> Split | None:
     try:
         divided = split(examples, shots=config.data.shots)
     except FlawsmithError as error:
         if not findings.errors:  # the survey has said it better
             findings.errors.append(str(error))
         return None
-    divided = without_duplicates(divided, duplicates(divided))
+    divided = without_duplicates(divided, duplicates(divided, decoded))
     findings.notes += divided.notes
-    findings.errors += leaks(divided)
+    findings.errors += leaks(divided, decoded)
+    divided = with_ranges(divided, pictures.look_at_ranges(divided, findings))
     findings.warnings += near_duplicate_warnings(divided)
     return divided
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+SHOWN = 3
+"""As many names stand in a sentence; the rest are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,3 +138,19 @@ def _picture_table(pictures: Sequence[PictureFacts]) -> Table:
 def _span(values: tuple[int, float, int]) -> str:
     least, middle, most = values
     return str(least) if least == most else f"{least} .. {middle:.0f} .. {most}"
+
+
+def grouped(problems: Iterable[tuple[str, str]], noun: str, verdict: str) -> list[str]:
+    """Return one sentence per sort of problem, with the first names and the count, instead of one per file."""
+    groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for name, problem in problems:
+        groups["".join(letter for letter in problem if not letter.isdigit())[:40]].append((name, problem))
+    sentences = []
+    for members in groups.values():
+        name, problem = members[0]
+        if len(members) == 1:
+            sentences.append(f"{name}: 1 {noun} {verdict}: {problem}")
+        else:
+            names = ", ".join(name for name, _ in members[:SHOWN]) + (", ..." if len(members) > SHOWN else "")
+            sentences.append(f"{names}: {len(members)} {noun}s {verdict.replace('deserves', 'deserve')}: {problem}")
+    return sentences

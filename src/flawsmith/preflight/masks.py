@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -17,14 +17,13 @@ from flawsmith.data.masks.reading import read_label
 from flawsmith.data.photographs import windows_over
 from flawsmith.data.split import Split
 from flawsmith.errors import DataError
-from flawsmith.preflight.findings import Findings
+from flawsmith.preflight.findings import Findings, grouped
 from flawsmith.types import Example
 
 CELL = 8.0
 """Working pixels to a latent cell: what is thinner, the model can only smear."""
 PLANNED = 100
 """Windows are planned for so many masks in all, spread evenly over the types: planning is slow, a median is asked."""
-_SHOWN = 3
 
 
 @dataclass(slots=True)
@@ -107,19 +106,3 @@ def _thickness(mask: np.ndarray) -> float:
     padded = np.zeros((high + 2, wide + 2), np.uint8)
     padded[1:-1, 1:-1] = mask[top : top + high, left : left + wide]
     return 2 * float(cv2.distanceTransform(padded, cv2.DIST_L2, 5).max())
-
-
-def grouped(problems: Iterable[tuple[str, str]], noun: str, verdict: str) -> list[str]:
-    """Return one sentence per sort of problem, with the first names and the count, instead of one per file."""
-    groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for name, problem in problems:
-        groups["".join(letter for letter in problem if not letter.isdigit())[:40]].append((name, problem))
-    sentences = []
-    for members in groups.values():
-        name, problem = members[0]
-        if len(members) == 1:
-            sentences.append(f"{name}: 1 {noun} {verdict}: {problem}")
-        else:
-            names = ", ".join(name for name, _ in members[:_SHOWN]) + (", ..." if len(members) > _SHOWN else "")
-            sentences.append(f"{names}: {len(members)} {noun}s {verdict.replace('deserves', 'deserve')}: {problem}")
-    return sentences

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from flawsmith.arithmetic.previews import OUTLINE, fit, jpeg, outlined, shown, tone_of
 from flawsmith.data import images
 from flawsmith.data.masks.reading import read_ignored, read_label
+from flawsmith.data.previews import OUTLINE, fit, jpeg, outlined, shown
 from flawsmith.data.split import Split
 from flawsmith.errors import DataError
 from flawsmith.files import write_text
@@ -80,7 +80,7 @@ def _drawn(example: Example) -> tuple[np.ndarray, str]:
     """Return a photograph with its outlines, uint8 (h,w,3), and how much of it is damage."""
     native = images.read(example.image)
     mask, ignored = read_label(example, native.shape), read_ignored(example, native.shape)
-    drawn = fit(shown(native, tone_of(native)), _SIDE)
+    drawn = fit(shown(native, example.span), _SIDE)
     if ignored is not None:
         drawn = outlined(drawn, ignored, _IGNORED)
     return outlined(drawn, mask, OUTLINE), f"{100 * mask.mean():.2g} % damaged"

@@ -17,6 +17,7 @@ from flawsmith.config import Config
 from flawsmith.data import factory, images
 from flawsmith.data.augmentation import View, damage_view, loosened, normal_view, roughed
 from flawsmith.data.photographs import Photographs
+from flawsmith.data.ranges import ranges_of, with_ranges
 from flawsmith.data.tensors import image_tensor
 from flawsmith.data.tiling import Window
 from flawsmith.nn import prompts
@@ -155,6 +156,7 @@ def _cut(seeds: list[int], picture_size: int, size: int, count: int, seed: tuple
 def user_sources(config: Config) -> list[Source]:
     """Read the shots and normal parts of a configuration; test pictures are not touched."""
     split = divide(config)
+    split = with_ranges(split, ranges_of(split))
     pictures = Photographs(split.normals)
     sources = []
     for example in (*split.shots, *split.normals):

@@ -7,22 +7,23 @@ pixels, so that real and synthetic damage can be compared as they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from flawsmith.arithmetic.previews import OUTLINE, Tone, fit, outlined, shown, tone_of
 from flawsmith.data import images
 from flawsmith.data.masks.reading import read_label
+from flawsmith.data.previews import OUTLINE, fit, outlined, shown
 from flawsmith.data.split import Split
+from flawsmith.data.windows import spot_of
 from flawsmith.errors import DataError
 from flawsmith.reporting.document import PictureRow, Sheet, Shot
 from flawsmith.run.folder import Run
 from flawsmith.run.records import Sample
-from flawsmith.types import Example
+from flawsmith.types import Example, Range
 
 TILE = 320
 """Longest side of a picture on a sheet in px, and the largest close-up: none is shown smaller than it is."""
@@ -69,6 +70,7 @@ class _Painted:
     sample: np.ndarray
     mask: np.ndarray
     """bool (H,W)."""
+    span: Range | None
 
 
 def contact_sheets(run: Run, split: Split, most_rows: int) -> tuple[ContactSheet, ...]:
@@ -146,16 +148,17 @@ def _contact_sheet(
     most_rows: int,
 ) -> ContactSheet:
     """Cut a sheet of shots and of samples, each with what its caption ends with."""
-    real = []
-    for example in [shots[index] for index in spread(len(shots), MOST_SHOTS)]:
+    chosen_shots = [shots[index] for index in spread(len(shots), MOST_SHOTS)]
+    chosen = [samples[index] for index in spread(len(samples), most_rows)]
+    side = closeup_side(_masks(run, chosen_shots, [sample for sample, _ in chosen]))
+    closeups, rows = [], []
+    for example in chosen_shots:
         try:
             native = images.read(example.image)
-            mask = read_label(example, native.shape) if example.masks else np.ones(native.shape[:2], bool)
+            closeups.append(Shot(example.id, closeup(native, example.span, _label(example, native.shape), side)))
         except DataError:
             continue  # gone since the run began: the sheet shows what is left
-        real.append((example.id, native, mask))
-    painted = []
-    for sample, why in [samples[index] for index in spread(len(samples), most_rows)]:
+    for sample, why in chosen:
         try:
             picture = images.read(run.path(sample.image))
             mask = images.read_mask(run.path(sample.mask), picture.shape)
@@ -165,13 +168,27 @@ def _contact_sheet(
         if normal.shape == picture.shape:
             name = sample.image.removeprefix("samples/")
             caption = f"{name} on {sample.normal}, {sample.area} px, mask from {sample.shot}{why}"
-            painted.append(_Painted(caption, normal, picture, mask))
-    side = closeup_side([mask for _, _, mask in real] + [one.mask for one in painted])
-    closeups = tuple(Shot(name, closeup(native, tone_of(native), mask, side)) for name, native, mask in real)
-    return ContactSheet(product, title, side, closeups, tuple(_row(one, side) for one in painted), len(samples))
+            rows.append(_row(_Painted(caption, normal, picture, mask, normals[sample.normal].span), side))
+    return ContactSheet(product, title, side, tuple(closeups), tuple(rows), len(samples))
 
 
-def closeup_side(masks: Sequence[np.ndarray]) -> int:
+def _masks(run: Run, shots: Sequence[Example], samples: Sequence[Sample]) -> Iterator[np.ndarray]:
+    """Yield the masks on a sheet one by one, for pictures may be large; those that cannot be read are left out."""
+    painted = [
+        Example(one.image, run.path(one.image), one.product, one.defect, (run.path(one.mask),)) for one in samples
+    ]
+    for example in [*shots, *painted]:
+        try:
+            yield _label(example, images.describe(example.image).shape)
+        except DataError:
+            continue
+
+
+def _label(example: Example, shape: tuple[int, ...]) -> np.ndarray:
+    return read_label(example, shape) if example.masks else np.ones(shape[:2], bool)
+
+
+def closeup_side(masks: Iterable[np.ndarray]) -> int:
     """Return the side of a defect type's close-ups in px: most damage fits, and none is shown smaller than it is."""
     sides = []
     for mask in masks:
@@ -183,16 +200,16 @@ def closeup_side(masks: Sequence[np.ndarray]) -> int:
 
 
 def _row(one: _Painted, side: int) -> PictureRow:
-    tone = tone_of(one.normal)
-    small = fit(shown(one.normal, tone), TILE)
+    span = one.span
+    small = fit(shown(one.normal, span), TILE)
     return PictureRow(
         one.caption,
         (
             small,
             _outlined(small, one.mask, side),
-            fit(shown(one.sample, tone), TILE),
-            closeup(one.normal, tone, one.mask, side),
-            closeup(one.sample, tone, one.mask, side),
+            fit(shown(one.sample, span), TILE),
+            closeup(one.normal, span, one.mask, side),
+            closeup(one.sample, span, one.mask, side),
         ),
     )
 
@@ -210,10 +227,10 @@ def _outlined(small: np.ndarray, mask: np.ndarray, side: int) -> np.ndarray:
     return drawn
 
 
-def closeup(native: np.ndarray, tone: Tone, mask: np.ndarray, side: int) -> np.ndarray:
+def closeup(native: np.ndarray, span: Range | None, mask: np.ndarray, side: int) -> np.ndarray:
     """Return a square round the damage, `side` camera pixels wide, enlarged to TILE."""
     top, left = _corner(mask, side)
-    window = shown(native[top : top + side, left : left + side], tone)
+    window = shown(native[top : top + side, left : left + side], span)
     return cv2.resize(_centred(window, side), (TILE, TILE), interpolation=cv2.INTER_CUBIC)
 
 
@@ -235,12 +252,15 @@ def _corner(mask: np.ndarray, side: int) -> tuple[int, int]:
 
 def _box(mask: np.ndarray) -> Box:
     """Return the box of the largest piece of damage."""
-    near = cv2.dilate(mask.astype(np.uint8), np.ones((_NEAR + 1, _NEAR + 1), np.uint8))
+    spot = spot_of([], mask, _NEAR)
+    damage = mask[spot]
+    near = cv2.dilate(damage.astype(np.uint8), np.ones((_NEAR + 1, _NEAR + 1), np.uint8))
     _, labels = cv2.connectedComponents(near, connectivity=8)
-    labels = np.where(mask, labels, 0)
+    labels = np.where(damage, labels, 0)
     largest = labels == 1 + np.bincount(labels.ravel())[1:].argmax()
     rows, columns = np.flatnonzero(largest.any(axis=1)), np.flatnonzero(largest.any(axis=0))
-    return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    top, left = spot[0].start, spot[1].start
+    return Box(top + int(rows[0]), left + int(columns[0]), top + int(rows[-1]) + 1, left + int(columns[-1]) + 1)
 
 
 def _centred(picture: np.ndarray, side: int) -> np.ndarray:

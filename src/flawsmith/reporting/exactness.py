@@ -97,7 +97,7 @@ def _compare(run: Run, sample: Sample, normals: Mapping[str, Example]) -> _Compa
     if sample.paint == "whole":
         for window in sample.windows:
             outside[window.inside(outside.shape)] = False
-    changed = picture != photograph if picture.ndim == 2 else (picture != photograph).any(axis=2)
+    changed = images.differs(picture, photograph)
     differing = int(np.count_nonzero(changed & outside))
     wrong = ""
     if differing:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from flawsmith.arithmetic.previews import jpeg
+from flawsmith.data.previews import jpeg
 from flawsmith.reporting.document import Document, Section
 
 PICTURE_BYTES = 10_000_000

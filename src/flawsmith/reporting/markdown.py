@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from flawsmith.arithmetic.previews import jpeg
+from flawsmith.data.previews import jpeg
 from flawsmith.files import write_bytes, write_text
 from flawsmith.reporting.contact_sheets import compose
 from flawsmith.reporting.document import Document, Drawing, Section, Sheet, Table

@@ -16,9 +16,10 @@ from flawsmith.evaluation.statistics import ALL, MEAN, TASKS, Outcome
 from flawsmith.files import read_json
 from flawsmith.reporting.charts import CurvePoint, Interval, gain_curve, interval_chart
 from flawsmith.reporting.document import Drawing, PictureRow, Section, Sheet, Table, number_of, table
+from flawsmith.run.dataset import load_ranges
 from flawsmith.run.folder import Run
 from flawsmith.run.mask_reading import rule_from
-from flawsmith.types import Example
+from flawsmith.types import Example, Range
 
 REAL, OURS, NO_CONTROLS = "real-only", "ours", "ours, no controls"
 """Arms with a meaning of their own, as proof.json names them; `evaluation.arms`, which makes them, needs torch."""
@@ -228,10 +229,13 @@ def _anomaly_maps(run: Run, product: Tree, name: str, number: int) -> list[Secti
     scale = _SIDE / math.sqrt(math.prod(shape))
     shown = round(shape[0] * scale), round(shape[1] * scale)
     parts = []
+    span = load_ranges(run).get(name)
     for what in ("gained", "lost"):
         chosen = [row for row in product["telling"] if row["what"] == what]
         pictures = [
-            _anomaly_row(row, name, shown, [maps[arm][row["index"]] for arm in maps]) for row in chosen if len(maps) > 1
+            _anomaly_row(row, name, shown, span, [maps[arm][row["index"]] for arm in maps])
+            for row in chosen
+            if len(maps) > 1
         ]
         if rows := tuple(picture for picture in pictures if picture):
             title = f"Where the detector {what} most with our samples ({number_of(len(rows), 'picture')})"
@@ -240,13 +244,15 @@ def _anomaly_maps(run: Run, product: Tree, name: str, number: int) -> list[Secti
     return parts
 
 
-def _anomaly_row(row: Tree, product: str, shape: tuple[int, int], maps: Sequence[np.ndarray]) -> PictureRow | None:
+def _anomaly_row(
+    row: Tree, product: str, shape: tuple[int, int], span: Range | None, maps: Sequence[np.ndarray]
+) -> PictureRow | None:
     """Return a test picture with its label's outline, and maps (uint8 (t,t)) over it; None = it cannot be read."""
     from flawsmith.data.training_set import read_scaled  # torch loads with it
 
     rule = rule_from(row["mask_rule"]) if row.get("mask_rule") else None  # missing in a proof of an earlier release
     masks = tuple(map(Path, row["masks"]))
-    example = Example(row["id"], Path(row["image"]), product, row["defect"], masks, mask_rule=rule)
+    example = Example(row["id"], Path(row["image"]), product, row["defect"], masks, mask_rule=rule, span=span)
     try:
         image, mask, _ = read_scaled(example, shape)
     except FlawsmithError:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from flawsmith.arithmetic.previews import tone_of
 from flawsmith.data import images
 from flawsmith.data.masks.reading import read_label
 from flawsmith.errors import DataError
@@ -66,15 +65,15 @@ def _row(run: Run, setting: str, row: Mapping[str, Any], examples: Mapping[str, 
         return None
     normal = images.read(examples[row["normal"]].image)
     masks = [images.read_mask(path.with_suffix(".mask.png"), normal.shape) for path in painted.values()]
-    side, widest, tone = closeup_side(masks), max(masks, key=np.count_nonzero), tone_of(normal)
-    heads, tiles = ["normal photograph"], [closeup(normal, tone, widest, side)]
+    side, widest, span = closeup_side(masks), max(masks, key=np.count_nonzero), examples[row["normal"]].span
+    heads, tiles = ["normal photograph"], [closeup(normal, span, widest, side)]
     for one in row["pictures"]:
         path = painted.get(one["value"])
         heads.append(f"{setting} = {one['value']:g}" + ("" if path else ", too faint to keep"))
-        tiles.append(closeup(images.read(path) if path else normal, tone, widest, side))
+        tiles.append(closeup(images.read(path) if path else normal, span, widest, side))
     reference = examples[row["reference"]]
     native = images.read(reference.image)
     mask = read_label(reference, native.shape) if reference.masks else np.ones(native.shape[:2], bool)
     heads.append(f"reference: {reference.id}")
-    tiles.append(closeup(native, tone_of(native), mask, closeup_side([mask])))
+    tiles.append(closeup(native, reference.span, mask, closeup_side([mask])))
     return SweepRow(row["product"], row["defect"], tuple(heads), tuple(tiles))

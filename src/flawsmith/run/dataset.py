@@ -14,16 +14,19 @@ from flawsmith.data.masks.judging import with_rules
 from flawsmith.data.masks.of_normals import marked_normals
 from flawsmith.data.masks.reading import read_label
 from flawsmith.data.photographs import Photographs
+from flawsmith.data.ranges import ranges_of, with_ranges
 from flawsmith.data.split import Split, duplicates, leaks, near_duplicate_warnings, split, without_duplicates
 from flawsmith.errors import ConfigError, DataError, nearest
 from flawsmith.files import digest, file_digest, file_state, read_json, write_json
 from flawsmith.run.folder import Run
 from flawsmith.run.mask_reading import MaskReading, read_masks, rule_from, rule_tree
-from flawsmith.types import Example, MaskRule
+from flawsmith.types import Example, MaskRule, Range
 
 _GROUPS = ("shots", "normals", "test_defects", "test_normals")
 _DUPLICATES = "duplicates"
 """Rows of data.json beside the groups: test pictures that were left out as copies of normal parts to learn from."""
+_RANGES = "ranges"
+"""In data.json: the value range of each product."""
 LEAST_SIDE = 16
 """Fewer rows or columns than this hold no part that a window could show."""
 _SHOWN = 5
@@ -81,10 +84,14 @@ def open_dataset(run: Run) -> Dataset:
     gone = set(copies)
     doubled = [row for row in rows["test_normals"] if row["id"] in gone]
     rows["test_normals"] = [row for row in rows["test_normals"] if row["id"] not in gone]
-    stamp = _stamp(rows)
+    known_ranges = _ranges(before) if unchanged else {}
+    ranges = known_ranges or ranges_of(made)
+    made = with_ranges(made, ranges)
+    stamp = _stamp(rows, ranges)
     near = before["near_duplicates"] if unchanged else near_duplicate_warnings(made)
     tree: dict[str, Any] = {"hash": stamp, "scanned": scanned, "notes": list(made.notes), "near_duplicates": near}
     tree |= {"warnings": [*surveyed.warnings, *near, *reading.warnings(made)], "ledger": surveyed.ledger.to_json()}
+    tree |= {_RANGES: {product: span.to_json() for product, span in ranges.items()}}
     tree |= {**rows, _DUPLICATES: doubled, "masks": reading.tree()}
     if tree != before:
         write_json(path, tree)
@@ -169,7 +176,20 @@ def load_split(run: Run) -> Split:
     """
     rows = read_json(run.path("data.json"))
     groups = {name: tuple(_example(row) for row in rows[name]) for name in _GROUPS}
-    return Split(**groups, notes=tuple(rows["notes"]))
+    return with_ranges(Split(**groups, notes=tuple(rows["notes"])), _ranges(rows))
+
+
+def load_ranges(run: Run) -> dict[str, Range]:
+    """Read each product's value range from data.json.
+
+    Raises:
+        RunError: no stage has written it yet.
+    """
+    return _ranges(read_json(run.path("data.json")))
+
+
+def _ranges(tree: Mapping[str, Any]) -> dict[str, Range]:
+    return {product: Range.from_json(row) for product, row in tree.get(_RANGES, {}).items()}
 
 
 def _row(example: Example, known: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -190,12 +210,13 @@ def _row(example: Example, known: Mapping[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _stamp(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Return what identifies a division: who is in which group, with what content."""
+def _stamp(rows: Mapping[str, Sequence[Mapping[str, Any]]], ranges: Mapping[str, Range] | None = None) -> str:
+    """Return what identifies a division: who is in which group, with what content, and how deep pictures are read."""
     identity = [
         [*(row[key] for key in ("id", "product", "defect")), _identity(row)] for group in rows.values() for row in group
     ]
-    return digest([len(group) for group in rows.values()], identity)
+    deep = {product: span.to_json() for product, span in (ranges or {}).items() if span.depth > 8}
+    return digest([len(group) for group in rows.values()], identity, *([deep] if deep else []))
 
 
 def _identity(row: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from flawsmith.data.tensors import image_tensor
 from flawsmith.data.windows import grain_map, refit
 from flawsmith.errors import DataError
 from flawsmith.nn.networks.extractor import Extractor
-from flawsmith.types import ScreeningSet
+from flawsmith.types import Range, ScreeningSet
 
 LEVELS = ("whole", "window", "tokens")
 _REMEMBERED = 256
@@ -48,6 +48,8 @@ class Shown:
     """Its name: the same name, the same photograph."""
     stand_ins: Sequence[np.ndarray] = ()
     """Normal photographs of the size of `image`, from which the damage may be filled where `below` is unknown."""
+    span: Range | None = None
+    """The value range of its product; None = that of the photograph beneath, or of the picture itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class Describer:
             raise DataError(f"{shown.name}: its mask is empty; draw the damage, or take the picture out")
         changed = self.change(shown) if shown.below is not None else np.zeros_like(shown.mask)
         region = shown.mask | changed
-        span = images.range_of(shown.image if shown.below is None else shown.below)
+        span = _span(shown)
         model = images.to_model(shown.image, span)
         beneath_model = None if shown.below is None else images.to_model(shown.below, span)
         cut, square = feature_window(model, region, beneath_model), square_round(region)
@@ -158,11 +160,11 @@ class Describer:
                 f"{shown.name}: the picture is {after.shape} {after.dtype}, its normal photograph {before.shape} "
                 f"{before.dtype}: they must be alike"
             )
-        differs = before != after if before.ndim == 2 else (before != after).any(axis=2)
+        differs = images.differs(before, after)
         if not differs.any():
             return after, differs
         # Where it differs only: specks are judged against the area in which a label is looked for.
-        fitted = refit(before, after, grown(differs, 1), threshold=self.visible)
+        fitted = refit(before, after, grown(differs, 1), threshold=self.visible, span=_span(shown))
         return fitted.image, fitted.mask
 
     def _whole(self, model: np.ndarray, name: str = "") -> Tensor:
@@ -177,6 +179,10 @@ class Describer:
                 self._wholes.clear()
             self._wholes[name] = vector
         return self._wholes[name]
+
+
+def _span(shown: Shown) -> Range:
+    return images.range_of(shown.image if shown.below is None else shown.below, shown.span)
 
 
 def screening_set(pictures: Sequence[Described], extractor: str) -> ScreeningSet:

@@ -26,7 +26,7 @@ from flawsmith.interfaces import Filter
 from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.nn.weights import load_tensors, save_tensors
 from flawsmith.run.records import Reason, Verdict
-from flawsmith.types import ScreeningSet
+from flawsmith.types import Range, ScreeningSet
 
 DIGITS = 5
 LEAST_SHOTS = 5
@@ -57,6 +57,8 @@ class FittedGate:
     """What a reader must know: which filter is off and why."""
     left_out: dict[str, LeftOut]
     """By score."""
+    span: Range | None = None
+    """The product's value range, in which pictures that are judged must be read as well."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,8 @@ class Gate:
                 "notes": fitted.notes,
                 "left_out": {score: asdict(one) for score, one in fitted.left_out.items()},
             }
+            if fitted.span is not None and fitted.span.depth > 8:
+                tree["products"][product]["range"] = fitted.span.to_json()
         write_json(folder / "gate.json", tree)
 
     @classmethod
@@ -172,7 +176,10 @@ class Gate:
                 prefix = f"{name}/"
                 filters[name].restore({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
             left_out = {score: LeftOut(**one) for score, one in own["left_out"].items()}
-            fitted_gates[product] = FittedGate(tuple(own["defects"]), filters, own["limits"], own["notes"], left_out)
+            span = Range.from_json(own["range"]) if own.get("range") else None
+            fitted_gates[product] = FittedGate(
+                tuple(own["defects"]), filters, own["limits"], own["notes"], left_out, span
+            )
         settings = validate(ScreenConfig, tree["settings"], where=str(path))
         return cls(settings, tree["extractor"]["name"], tree["extractor"]["fingerprint"], tree["visible"], fitted_gates)
 

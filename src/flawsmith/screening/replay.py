@@ -29,7 +29,7 @@ from flawsmith.run.verdicts import commonest
 from flawsmith.screening.describe import Describer, Shown
 from flawsmith.screening.gate import Gate
 from flawsmith.screening.screen import judge, write_scores
-from flawsmith.types import Example, MaskRule
+from flawsmith.types import Example, MaskRule, Range
 
 LAYOUTS = ("beside", "mvtec", "visa", "pairs")
 _MASK, _NORMAL = ".mask", ".normal"
@@ -85,10 +85,10 @@ def replay(
     with progress("replay", len(pictures), "pictures") as advance:
         for product in sorted({picture.product for picture in pictures}):
             ours = [picture for picture in pictures if picture.product == product]
-            loaded.fitted(product)
+            span = loaded.fitted(product).span
             names = [picture.image.stem for picture in ours]
             twice = len(set(names)) < len(names)
-            shown = (_shown(picture, folder, full=twice) for picture in ours)
+            shown = (_shown(picture, folder, span, full=twice) for picture in ours)
             verdicts += judge(loaded, product, shown, describer, path.parent, advance)
     write_scores(path, verdicts)
     rejected = [verdict for verdict in verdicts if not verdict.kept]
@@ -151,12 +151,12 @@ def _beside(folder: Path, gate: Gate) -> Iterator[Picture]:
         yield Picture(product, rest[0], path, (mask,), normals[0] if normals else None)
 
 
-def _shown(picture: Picture, folder: Path, *, full: bool) -> Shown:
+def _shown(picture: Picture, folder: Path, span: Range | None, *, full: bool) -> Shown:
     native = images.read(picture.image)
     name = picture.image.relative_to(folder).with_suffix("").as_posix() if full else picture.image.stem
     below = images.read(picture.normal) if picture.normal is not None else None
     example = Example(name, picture.image, picture.product, picture.defect, picture.masks, mask_rule=picture.mask_rule)
-    return Shown(name, picture.defect, native, read_label(example, native.shape), below)
+    return Shown(name, picture.defect, native, read_label(example, native.shape), below, span=span)
 
 
 def _escaped(text: str) -> str:

@@ -149,31 +149,32 @@ def fit_product(part: ScreenConfig, data: Dataset, product: str, describer: Desc
     """Fit the filters on one product's shots and normal parts."""
     shots = [example for example in data.split.shots if example.product == product]
     normals = [example for example in data.split.normals if example.product == product]
-    stand_ins = [data.photographs.read(example).native for example in _evenly(normals, _STAND_INS)]
+    stand_ins = [data.photographs.read(example) for example in _evenly(normals, _STAND_INS)]
     of_shots, masks = [], []
     for shot in shots:
         photograph = data.photographs.read(shot)
         assert photograph.mask is not None and shot.defect is not None
         masks.append(photograph.mask)
-        others = [_like(photograph.native, native) for native in stand_ins]
-        of_shots.append(
-            describer.describe(Shown(shot.id, shot.defect, photograph.native, photograph.mask, stand_ins=others))
-        )
+        others = [_like(photograph.native, images.filled(one.native, one.span)) for one in stand_ins]
+        native, mask = photograph.native, photograph.mask
+        shown = Shown(shot.id, shot.defect, native, mask, stand_ins=others, span=photograph.span)
+        of_shots.append(describer.describe(shown))
     of_normals = []
     for number, normal in enumerate(_evenly(normals, part.normals)):
-        native = data.photographs.read(normal).native
-        mask = scaled_mask(masks[number % len(masks)], native.shape[:2])
-        of_normals.append(describer.describe(Shown(normal.id, "", native, mask)))
+        photograph = data.photographs.read(normal)
+        mask = scaled_mask(masks[number % len(masks)], photograph.native.shape[:2])
+        of_normals.append(describer.describe(Shown(normal.id, "", photograph.native, mask, span=photograph.span)))
     defects = sorted({str(shot.defect) for shot in shots})
     name = describer.extractor.name
-    return fit_gate(part, defects, screening_set(of_shots, name), screening_set(of_normals, name))
+    fitted = fit_gate(part, defects, screening_set(of_shots, name), screening_set(of_normals, name))
+    return replace(fitted, span=normals[0].span)
 
 
 def _shown(run: Run, sample: Sample, data: Dataset, normals: Mapping[str, Example]) -> Shown:
     native = images.read(run.path(sample.image))
     mask = images.read_mask(run.path(sample.mask), native.shape)
-    below = data.photographs.read(normals[sample.normal]).native
-    return Shown(_name(sample), sample.defect, native, mask, below, sample.normal)
+    below = data.photographs.read(normals[sample.normal])
+    return Shown(_name(sample), sample.defect, native, mask, below.native, sample.normal, span=below.span)
 
 
 def _name(sample: Sample) -> str:

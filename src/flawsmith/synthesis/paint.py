@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import cv2
@@ -16,10 +16,11 @@ from flawsmith.data.photographs import Photograph, Photographs, fullest, windows
 from flawsmith.data.poisson import blended
 from flawsmith.data.split import Split
 from flawsmith.data.tensors import image_tensor, mask_tensor
-from flawsmith.data.tiling import Window, one_window
-from flawsmith.data.windows import Refit, cut, cut_mask, paste, refit, uncut
+from flawsmith.data.tiling import Spot, Window, one_window
+from flawsmith.data.windows import Refit, cut, cut_mask, paste, refit, spot_of, uncut
 from flawsmith.interfaces import Generator
 from flawsmith.run.records import MADE, PlanLine, Sample
+from flawsmith.synthesis.canvas import Canvas, Reference, Stroke
 from flawsmith.synthesis.plan import asked_mask
 from flawsmith.types import Batch, Condition, Example
 
@@ -28,33 +29,10 @@ FAINT = 0.5
 """With paint = auto: when residual paint shows in less of the mask than this, replacing paint is tried as well."""
 _LEAST_MATTER = 0.05
 """Share of what is asked for that the shot's part must cover for the rest to be taken for backdrop."""
+_RIM = 8
+"""Pixels round what is asked for that blending reads: its own rim of 3, and a border."""
 NATIVE_CONTEXT = 1.5
 """Side of the one window of a generator at native scale, over the side of the damage's box."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stroke:
-    """One window that a generator painted."""
-
-    window: Window
-    image: np.ndarray
-    """float32 (size,size,3) in [-1,1]: the window with the damage."""
-    base: np.ndarray | None
-    """float32 (size,size,3): the normal window after the same decoder; None = the normal window itself."""
-    mask: np.ndarray
-    """bool (H,W) of the photograph's size: where damage is meant."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """A window of a real shot whose appearance is asked for."""
-
-    image: np.ndarray
-    """float32 (size,size,3) in [-1,1]."""
-    mask: np.ndarray
-    """bool (size,size)."""
-    product: str
-    defect: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,44 +45,6 @@ class Painted:
     """Native, like the normal photograph: same size, depth and mode."""
     mask: np.ndarray | None
     """bool (H,W)."""
-
-
-@dataclass
-class _Canvas:
-    """A sample while it is being painted."""
-
-    line: PlanLine
-    normal: Photograph
-    """What is painted on, (H,W) pixels."""
-    asked: np.ndarray
-    """bool (H,W): where damage is to be painted."""
-    part: np.ndarray
-    """bool (H,W): where the part lies; all True for a surface."""
-    shot: np.ndarray | None
-    """float32 (H,W,3) in [-1,1]: the shot re-posed, its damage under `asked`."""
-    sketch: np.ndarray | None
-    """float32 (H,W,3) in [-1,1]: the photograph with the shot's damage blended in."""
-    windows: list[Window]
-    ground: np.ndarray
-    """Native: what the paint is laid on; the photograph itself, or see `_taken_over`."""
-    taken: np.ndarray | None = None
-    """bool (H,W): where `ground` shows damage already, which no generator paints."""
-    reference: Reference | None = None
-    attempt: int = 0
-    current: np.ndarray = field(init=False)
-    """Native: the picture so far."""
-    strokes: list[Stroke] = field(default_factory=list)
-    refused: str = ""
-    """Why the generator took back what it had made of a window; that window stays unpainted."""
-    whole: bool = False
-    """True: its windows are synthetic throughout; the strokes' masks only say what of them is damage."""
-
-    def __post_init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget all paint."""
-        self.current, self.strokes, self.refused = self.ground, [], ""
 
 
 class Painter:
@@ -138,29 +78,38 @@ class Painter:
                 break
         return [finished[line.index] for line in lines]
 
-    def _canvas(self, line: PlanLine) -> _Canvas:
+    def _canvas(self, line: PlanLine) -> Canvas:
         normal, shot = self._by_id[line.normal], self._by_id[line.shot]
         asked = asked_mask(line, normal, shot, self._shots, self._photographs, self._config.generate.turn)
         photograph = self._photographs.read(normal)
-        posed = sketch = None
-        if line.is_control:
-            # A patch of normal matter from the same place of another photograph, so that its seam is like a sample's.
-            donor = self._photographs.read(self._by_id[line.donor]).model()
-            posed = cv2.resize(donor, asked.shape[::-1], interpolation=cv2.INTER_AREA)
-        elif line.pose is not None:
-            posed, _ = apply_pose_image(self._photographs.read(shot).model(), line.pose, asked.shape)
-        if posed is not None and not self.generator.native:
-            sketch = blended(photograph.model(), posed, asked)
-        ground, taken = photograph.native, None
-        if sketch is not None and line.outline and not line.is_control and self.generator.needs_mask:
-            asked, ground, taken = self._taken_over(line, shot, photograph, asked, sketch)
+        damage, ground, taken = asked, photograph.native, None
+        sketched = (line.is_control or line.pose is not None) and not self.generator.native
+        if sketched and line.outline and not line.is_control and self.generator.needs_mask:
+            asked, ground, taken = self._taken_over(line, shot, photograph, asked)
         asked, windows = self._windows(asked)
+        spot = spot_of(windows, damage, _RIM)
+        posed = self._posed(line, shot, asked.shape, spot)
+        sketch = blended(photograph.model(spot), posed, damage[spot]) if sketched and posed is not None else None
         part_of = self._photographs.part(normal)
         reference = self._reference(line.reference) if line.reference and not line.is_control else None
-        return _Canvas(line, photograph, asked, part_of, posed, sketch, windows, ground, taken, reference)
+        return Canvas(line, photograph, asked, part_of, spot, posed, sketch, windows, ground, taken, reference)
+
+    def _posed(self, line: PlanLine, shot: Example, shape: Sequence[int], spot: Spot) -> np.ndarray | None:
+        """Return what lies under a spot of the photograph when the shot, or a control's donor, is laid over it."""
+        if line.is_control:
+            # A patch of normal matter from the same place of another photograph, so that its seam is like a sample's.
+            donor = self._photographs.read(self._by_id[line.donor])
+            if donor.native.shape[:2] == tuple(shape[:2]):
+                return donor.model(spot)
+            size = int(shape[1]), int(shape[0])
+            return np.asarray(cv2.resize(donor.model(), size, interpolation=cv2.INTER_AREA)[spot])
+        if line.pose is None:
+            return None
+        photograph = self._photographs.read(shot)
+        return apply_pose_image(photograph.native, photograph.span, line.pose, shape, spot)
 
     def _taken_over(
-        self, line: PlanLine, shot: Example, photograph: Photograph, asked: np.ndarray, sketch: np.ndarray
+        self, line: PlanLine, shot: Example, photograph: Photograph, asked: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Return what the model is to paint, what it paints on, and what of that stays: where the shot shows backdrop.
 
@@ -173,7 +122,12 @@ class Painter:
         taken = asked & ~matter
         if not taken.any() or matter.sum() < _LEAST_MATTER * asked.sum():
             return asked, photograph.native, None
-        ground = images.apply_delta(photograph.native, sketch - photograph.model(), asked, photograph.span)
+        spot = spot_of([], asked, _RIM)
+        posed, normal = self._posed(line, shot, asked.shape, spot), photograph.model(spot)
+        assert posed is not None
+        change = blended(normal, posed, asked[spot]) - normal
+        ground = photograph.native.copy()
+        ground[spot] = images.apply_delta(photograph.native[spot], change, asked[spot], photograph.span)
         return matter, ground, taken
 
     def _windows(self, asked: np.ndarray) -> tuple[np.ndarray, list[Window]]:
@@ -198,11 +152,11 @@ class Painter:
             damage = photograph.mask
             assert damage is not None
             best = fullest(windows_over(self._config, damage, self._size), damage)
-            image, mask = cut(photograph.model(), best, self._size), cut_mask(damage, best, self._size)
+            image, mask = cut(photograph.native, best, self._size, photograph.span), cut_mask(damage, best, self._size)
             self._references[name] = Reference(image, mask, example.product, str(example.defect))
         return self._references[name]
 
-    def _rounds(self, canvases: list[_Canvas]) -> None:
+    def _rounds(self, canvases: list[Canvas]) -> None:
         """Paint window after window; the n-th windows of all samples go through the network together."""
         for number in range(max((len(canvas.windows) for canvas in canvases), default=0)):
             active = [canvas for canvas in canvases if number < len(canvas.windows)]
@@ -210,7 +164,7 @@ class Painter:
             for group in groups:
                 self._paint_windows(group, number)
 
-    def _paint_windows(self, group: list[_Canvas], number: int) -> None:
+    def _paint_windows(self, group: list[Canvas], number: int) -> None:
         """Paint the n-th window of each canvas, all in one batch."""
         part = self._config.generate
         # A control is repainted where its sample was, also by a generator that draws the masks of damage itself.
@@ -237,16 +191,16 @@ class Painter:
             first: Paint = "replace" if self._paint_of(canvas) == "replace" else "residual"
             canvas.current = self._paste(canvas, canvas.current, canvas.strokes[-1], first)
 
-    def _condition(self, group: list[_Canvas], number: int, *, draws: bool) -> Condition:
+    def _condition(self, group: list[Canvas], number: int, *, draws: bool) -> Condition:
         """Return the request for the n-th windows of a group, as far as it is painted by now."""
         size = None if self.generator.native else self._size
         both = [(canvas, canvas.windows[number]) for canvas in group]
-        normals = [cut(images.to_model(canvas.current, canvas.normal.span), window, size) for canvas, window in both]
+        normals = [cut(canvas.current, window, size, canvas.normal.span) for canvas, window in both]
         masks = mask_tensor([cut_mask(canvas.part if draws else canvas.asked, window, size) for canvas, window in both])
         products = tuple(canvas.line.product for canvas in group)
         defects = tuple("" if canvas.line.is_control else canvas.line.defect for canvas in group)
-        sketches = [cut(canvas.sketch, window, size) for canvas, window in both if canvas.sketch is not None]
-        shots = [cut(canvas.shot, window, size) for canvas, window in both if canvas.shot is not None]
+        sketches = [canvas.seen(canvas.sketch, window, size) for canvas, window in both if canvas.sketch is not None]
+        shots = [canvas.seen(canvas.shot, window, size) for canvas, window in both if canvas.shot is not None]
         references = [canvas.reference for canvas in group if canvas.reference is not None]
         shot = sketch = reference = None
         if len(sketches) == len(group):
@@ -263,16 +217,16 @@ class Painter:
         appearance = tuple(canvas.line.appearance for canvas in group)
         return Condition(image_tensor(normals), masks, products, defects, shot, sketch, reference, appearance)
 
-    def _finish(self, canvas: _Canvas, *, last: bool) -> Painted | None:
+    def _finish(self, canvas: Canvas, *, last: bool) -> Painted | None:
         """Return the sample; None = too little shows, try another seed."""
         if canvas.line.is_control:
             # However little shows of it is right, and its mask is all that was repainted.
             used = "replace" if self._paint_of(canvas) == "replace" else "residual"
-            return Painted(_sample(canvas, MADE, used, 1.0, int(canvas.asked.sum())), canvas.current, canvas.asked)
+            return Painted(canvas.sample(MADE, used, 1.0, int(canvas.asked.sum())), canvas.current, canvas.asked)
         paint = "whole" if canvas.whole else self._paint_of(canvas)
         if canvas.whole:
             # The photograph lies under nothing of the window: there is no change to fit a label to.
-            drawn = _union(canvas)
+            drawn = canvas.damage()
             fitted, used = Refit(canvas.current, drawn, float(drawn.any())), paint
         else:
             fitted, used = self._refit(canvas, canvas.current), "residual" if paint == "auto" else paint
@@ -287,13 +241,14 @@ class Painter:
         if not shown and not last:
             return None
         status = MADE if shown else "invisible" if canvas.strokes else canvas.refused
-        sample = _sample(canvas, status, used, fitted.share, int(fitted.mask.sum()) if shown else 0)
+        sample = canvas.sample(status, used, fitted.share, int(fitted.mask.sum()) if shown else 0)
         return Painted(sample, fitted.image, fitted.mask) if shown else Painted(sample, None, None)
 
-    def _refit(self, canvas: _Canvas, painted: np.ndarray) -> Refit:
-        return refit(canvas.normal.native, painted, _union(canvas), threshold=2 * self._config.generate.visible)
+    def _refit(self, canvas: Canvas, painted: np.ndarray) -> Refit:
+        visible, span = 2 * self._config.generate.visible, canvas.normal.span
+        return refit(canvas.normal.native, painted, canvas.damage(), threshold=visible, span=span)
 
-    def _paste(self, canvas: _Canvas, onto: np.ndarray, stroke: Stroke, paint: Paint) -> np.ndarray:
+    def _paste(self, canvas: Canvas, onto: np.ndarray, stroke: Stroke, paint: Paint) -> np.ndarray:
         return paste(
             onto,
             stroke.image,
@@ -305,36 +260,6 @@ class Painter:
             span=canvas.normal.span,
         )
 
-    def _paint_of(self, canvas: _Canvas) -> str:
+    def _paint_of(self, canvas: Canvas) -> str:
         paint = self._config.generate.paint
         return paint.get(canvas.line.defect, "auto") if isinstance(paint, dict) else paint
-
-
-def _union(canvas: _Canvas) -> np.ndarray:
-    """Return where any stroke of a sample means damage, bool (H,W)."""
-    masks = [np.zeros(canvas.asked.shape, bool), *(stroke.mask for stroke in canvas.strokes)]
-    masks += [canvas.taken] if canvas.taken is not None and canvas.strokes else []
-    return np.asarray(np.logical_or.reduce(masks))
-
-
-def _sample(canvas: _Canvas, status: str, paint: str, share: float, area: int) -> Sample:
-    line = canvas.line
-    return Sample(
-        index=line.index,
-        role=line.role,
-        status=status,
-        generator=line.generator,
-        product=line.product,
-        defect=line.defect,
-        normal=line.normal,
-        shot=line.shot,
-        seed=line.seed,
-        attempt=canvas.attempt,
-        paint=paint,
-        windows=tuple(canvas.windows),
-        painted_share=round(share, 4),
-        area=area,
-        reference=line.reference if not line.is_control else "",
-        transferred_from=line.transferred_from,
-        control_of=line.control_of,
-    )

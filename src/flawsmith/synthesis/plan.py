@@ -19,9 +19,10 @@ from flawsmith.data import images
 from flawsmith.data.masks.parts import with_outline
 from flawsmith.data.masks.poses import Pose, Turn, apply_pose_mask, pose_mask
 from flawsmith.data.masks.shapes import procedural
-from flawsmith.data.photographs import Photographs
+from flawsmith.data.photographs import Photograph, Photographs
 from flawsmith.data.poisson import grown
 from flawsmith.data.split import Split
+from flawsmith.data.windows import spot_of
 from flawsmith.errors import DataError
 from flawsmith.interfaces import Generator
 from flawsmith.run.dataset import Dataset
@@ -169,18 +170,23 @@ def _donor(config: Config, data: Dataset, line: PlanLine, rng: np.random.Generat
     normal, shot = by_id[line.normal], by_id[line.shot]
     mask = asked_mask(line, normal, shot, split.shots, photographs, config.generate.turn)
     near = grown(mask, _SHADE)
-    here = _shading(photographs.read(normal).model(), mask.shape)[near]
+    here = _shading(photographs.read(normal), near)
     gaps = {}
     for number in rng.choice(len(others), min(_DONORS, len(others)), replace=False):
-        there = _shading(photographs.read(others[number]).model(), mask.shape)[near]
+        there = _shading(photographs.read(others[number]), near)
         gaps[others[number].id] = float((there - here).std())
     return min(gaps, key=lambda name: gaps[name])
 
 
-def _shading(picture: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a picture's brightness without its grain, float32 (H,W), scaled to a shape."""
-    scaled = cv2.resize(picture.mean(axis=2), shape[::-1], interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.GaussianBlur(scaled, (0, 0), _SHADE))
+def _shading(photograph: Photograph, near: np.ndarray) -> np.ndarray:
+    """Return a photograph's brightness without its grain, float32 (N,), where a mask of another one's size is True."""
+    spot = slice(0, near.shape[0]), slice(0, near.shape[1])
+    if photograph.native.shape[:2] == near.shape:
+        spot = spot_of([], near, 8 * _SHADE)  # farther than the blur reaches
+        grey = photograph.brightness(spot)
+    else:
+        grey = cv2.resize(photograph.brightness(), near.shape[::-1], interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.GaussianBlur(grey, (0, 0), _SHADE)[near[spot]])
 
 
 def _choose(

@@ -234,19 +234,18 @@ def views(config: Config, job: Job, photographs: Photographs, size: int) -> Iter
     for shot in job.shots:
         photograph = photographs.read(shot)
         assert photograph.mask is not None and shot.defect is not None
-        picture = photograph.model()
         windows = windows_over(config, photograph.mask, size, lone=lone)
         normals = [normal for normal in job.normals if normal.product == shot.product]
         for _ in range(config.train.views):
-            view = damage_view(picture, photograph.mask, windows, size, rng, turn=turn)
+            view = damage_view(photograph.native, photograph.mask, windows, size, rng, turn=turn, span=photograph.span)
             yield LabelledView(View(view.image, loosened(view.mask, rng, 2)), shot.product, shot.defect)
             owed += config.train.normal_views
             while owed >= 1 and normals:
                 owed -= 1
                 normal = normals[int(rng.integers(len(normals)))]
                 side = windows[int(rng.integers(len(windows)))].side
-                image, part = photographs.read(normal).model(), photographs.part(normal)
-                of_normal = normal_view(image, part, view.mask, side, size, rng, turn=turn)
+                base, part = photographs.read(normal), photographs.part(normal)
+                of_normal = normal_view(base.native, part, view.mask, side, size, rng, turn=turn, span=base.span)
                 yield LabelledView(of_normal, normal.product, "")
 
 

@@ -8,8 +8,10 @@ import numpy as np
 
 from flawsmith.config import Config
 from flawsmith.data.masks.poses import apply_pose_mask
+from flawsmith.data.photographs import Photograph
 from flawsmith.data.poisson import grown
 from flawsmith.data.split import Split
+from flawsmith.data.windows import spot_of
 from flawsmith.errors import ConfigError, nearest
 from flawsmith.run.dataset import Dataset, unknown_defects
 from flawsmith.run.records import PlanLine
@@ -94,17 +96,19 @@ def _nearest(data: Dataset, line: PlanLine, kin: Sequence[Example]) -> str:
     mask = photographs.read(next(shot for shot in data.split.shots if shot.id == line.shot)).mask
     assert mask is not None
     where = apply_pose_mask(mask, line.pose, shape) if line.pose else np.ones(shape, bool)
-    here = _surroundings(photographs.read(normal).model(), where)
+    here = _surroundings(photographs.read(normal), where)
     gaps = {}
     for shot in kin:
         photograph = photographs.read(shot)
         assert photograph.mask is not None
-        gaps[shot.id] = float(np.abs(_surroundings(photograph.model(), photograph.mask) - here).sum())
+        gaps[shot.id] = float(np.abs(_surroundings(photograph, photograph.mask) - here).sum())
     return min(gaps, key=lambda name: gaps[name])
 
 
-def _surroundings(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _surroundings(photograph: Photograph, mask: np.ndarray) -> np.ndarray:
     """Return mean and spread of the brightness round a mask, float64 (2,)."""
     ring = grown(mask, _ROUND) & ~mask
-    values = picture.mean(axis=2)[ring if ring.any() else np.ones_like(mask)]
+    ring = ring if ring.any() else np.ones_like(mask)
+    spot = spot_of([], ring, 0)
+    values = photograph.brightness(spot)[ring[spot]]
     return np.array([values.mean(), values.std()])

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from flawsmith.data import images
+from flawsmith.types import Range
 
 Mask = np.ndarray
 
@@ -24,7 +25,7 @@ _CLEAR = 12.0  # a part departs from its backdrop by this many standard deviatio
 _LEAST = 0.02  # share of the picture below which a departure is a defect or dirt, not the part
 
 
-def part_mask(picture: np.ndarray) -> Mask:
+def part_mask(picture: np.ndarray, span: Range | None = None) -> Mask:
     """Return where the part is, bool (H,W): all True for a surface that fills the picture.
 
     A large defect on a very even surface can look like a small part; whether a product is a surface is better asked of
@@ -32,6 +33,7 @@ def part_mask(picture: np.ndarray) -> Mask:
 
     Args:
         picture: Native: (H,W) or (H,W,3), uint8, uint16 or float32.
+        span: Its product's value range; None = that of the picture itself.
     """
     height, width = picture.shape[:2]
     whole = np.ones((height, width), bool)
@@ -39,9 +41,9 @@ def part_mask(picture: np.ndarray) -> Mask:
         return whole
     by = min(1.0, _WORK / max(height, width))
     small = max(round(width * by), 8), max(round(height * by), 8)
-    span = images.range_of(picture)
+    span = images.range_of(picture, span)
     # the mean of a picture in native units, then the range: a 12-megapixel picture need not become float32 first
-    shrunk = cv2.resize(picture, small, interpolation=cv2.INTER_AREA)
+    shrunk = cv2.resize(images.filled(picture, span), small, interpolation=cv2.INTER_AREA)
     model = images.to_model(shrunk, span)[:, :, : 1 if picture.ndim == 2 else 3]
     soft = np.atleast_3d(cv2.GaussianBlur(np.ascontiguousarray(model), (0, 0), 0.7))
     away, noise, ring = _departure(soft)

@@ -14,8 +14,11 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from flawsmith.data import images
 from flawsmith.data.masks.parts import PartFrame, fit_outline
+from flawsmith.data.tiling import Spot
 from flawsmith.errors import DataError
+from flawsmith.types import Range
 
 Mask = np.ndarray
 Turn = Literal["free", "right", "none"]
@@ -254,23 +257,31 @@ def apply_pose_mask(mask: Mask, pose: Pose, shape: Sequence[int]) -> Mask:
     return np.asarray(posed)
 
 
-def apply_pose_image(picture: np.ndarray, pose: Pose, shape: Sequence[int]) -> tuple[np.ndarray, Mask]:
-    """Return a shot's picture laid over the normal's, and where it is the shot itself.
+def apply_pose_image(
+    native: np.ndarray, span: Range, pose: Pose, shape: Sequence[int], spot: Spot = (slice(None), slice(None))
+) -> np.ndarray:
+    """Return a shot's picture laid over the normal's, float32 (h,w,3) in [-1,1], or a part of it.
+
+    Reflected where the shot does not reach, within the picture's own range. One channel at a time becomes float32: a
+    line-scan picture takes gigabytes of them.
 
     Args:
-        picture: float32 (H,W,C), any range.
+        native: The shot, (H,W) or (H,W,3).
+        span: What is -1 and +1 in it.
         pose: From the shot to the normal.
         shape: (H',W') of the normal.
-
-    Returns:
-        float32 (H',W',C), reflected where the shot does not reach, within the picture's own range; bool (H',W').
+        spot: The part of the normal's picture that is wanted.
     """
+    whole, plain = images.filled(native, span), replace(span, sentinels=())
     size = (int(shape[1]), int(shape[0]))
-    matrix = pose.array
-    source: np.ndarray = np.ascontiguousarray(picture, dtype=np.float32)
-    if pose.scale < 0.7:  # bilinear sampling would skip pixels
-        source = cv2.GaussianBlur(source, (0, 0), 0.4 / pose.scale)
-    laid = cv2.warpAffine(source, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
-    within = np.clip(laid, source.min(), source.max()).reshape(size[1], size[0], -1)
-    valid = cv2.warpAffine(np.ones(picture.shape[:2], np.uint8), matrix, size, flags=cv2.INTER_NEAREST, borderValue=0)
-    return within.astype(np.float32, copy=False), np.asarray(valid > 0)
+    parts, ends = [], []
+    for channel in [whole] if whole.ndim == 2 else [whole[:, :, number] for number in range(3)]:
+        source = images.levels(channel, plain)
+        if pose.scale < 0.7:  # bilinear sampling would skip pixels
+            source = cv2.GaussianBlur(source, (0, 0), 0.4 / pose.scale)
+        laid = cv2.warpAffine(source, pose.array, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+        parts.append(laid[spot].copy())
+        ends += [source.min(), source.max()]
+        del source, laid
+    within = np.clip(np.stack(parts, axis=2), min(ends), max(ends))
+    return np.asarray(within if within.shape[2] == 3 else np.repeat(within, 3, axis=2), np.float32)

@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import cv2
 import numpy as np
+
+from flawsmith.data import images
+from flawsmith.types import Range
 
 OUTLINE = (255, 64, 32)
 """The colour of a label's outline."""
 
 
-class Tone(NamedTuple):
-    """Native values shown as black and white."""
-
-    low: float
-    high: float
-
-
-def tone_of(native: np.ndarray) -> Tone:
-    """Return what is shown as black and white: 8 bits as they are, deeper ones between their outermost 0.1 %.
-
-    A 12-bit camera fills a sixteenth of 16 bits: shown as stored, its pictures would be black.
-    """
-    if native.dtype == np.uint8:
-        return Tone(0.0, 255.0)
-    low, high = (float(value) for value in np.percentile(native[::2, ::2], (0.1, 99.9)))
-    return Tone(low, high) if high > low else Tone(low - 0.5, low + 0.5)
-
-
-def shown(native: np.ndarray, tone: Tone) -> np.ndarray:
-    """Return a native picture as uint8 (H,W,3) RGB for a screen."""
-    if native.dtype == np.uint8:
-        level = native
-    else:
-        scaled = (native.astype(np.float32) - tone.low) / (tone.high - tone.low)
-        level = np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+def shown(native: np.ndarray, span: Range | None) -> np.ndarray:
+    """Return a native picture as uint8 (H,W,3) RGB for a screen, in its product's value range."""
+    level = images.to_bytes(native, span)
     return level if level.ndim == 3 else np.repeat(level[..., None], 3, axis=2)
 
 
