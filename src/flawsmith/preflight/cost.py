@@ -129,8 +129,7 @@ def _held(native: float, pixels: float, photographs: int, batch: int) -> float:
 
     Photographs with mask and part, as many as are kept; of each sample in a batch the picture before and after its
     label is fitted, and the mask that is asked for; and of one photograph three copies of one channel as float32, while
-    it is posed. Measured with 16384 x 2000 px grey, two shots, two normal parts and batch 4: crop_paste took 1.7 GB
-    (estimated 1.7), controlnet_inpaint 2.0 (2.1).
+    it is posed. Suite `large.py` measures it.
     """
     kept = min(KEPT, photographs * (native + 2 * pixels))
     return kept + batch * (2 * native + pixels) + 3 * 4 * pixels
