@@ -216,6 +216,7 @@ def test_balance_fills_up_to_the_largest(small_config: dict[str, Any], factory_r
     shutil.copytree(factory_root / "magnet", root / "magnet")
     for number in (2, 3):
         (root / f"magnet/test/crack/00{number}.png").unlink()
+        (root / f"magnet/ground_truth/crack/00{number}_mask.png").unlink()
     run = run_with(tmp_path / "run", quick(small_config), data__root=str(root), generate__count="balance")
     assert by_defect(run) == {("magnet", "crack"): 2}
     hold_the_rules(run)

@@ -30,9 +30,9 @@ _HEAD = """<!doctype html>
 <title>flawsmith check</title>
 <style>
 body { font: 15px sans-serif; margin: 24px; color: #222 }
-figure { display: inline-block; margin: 0 16px 16px 0; max-width: 480px; vertical-align: top }
+figure { display: inline-block; margin: 0 16px 16px 0; max-width: 290px; vertical-align: top }
 figcaption { color: #666; overflow-wrap: anywhere }
-img { max-width: 100%; min-width: 160px; image-rendering: auto }
+img { max-width: 290px; max-height: 290px }
 </style>
 <h1>What flawsmith understood as damage</h1>
 <p>Red runs round the damage, blue round what counts neither as damage nor as background. Shots come first.</p>
