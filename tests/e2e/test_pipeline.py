@@ -295,6 +295,22 @@ def test_what_only_sampling_reads_trains_nothing_anew(small_config: dict[str, An
     assert weights.stat().st_mtime_ns != before
 
 
+def test_no_more_windows_are_encoded_at_once_than_a_step_takes(small_config, tmp_path: Path, monkeypatch):
+    plugin = registry.get("generators", "controlnet_inpaint")
+    encode, at_once = plugin.encode, []
+
+    def counting(self: Any, shots: Any) -> Any:
+        at_once.append(len(shots))
+        return encode(self, shots)
+
+    monkeypatch.setattr(plugin, "encode", counting)
+    for batch, most in ((2, 2), (40, 16)):
+        at_once.clear()
+        settings = {"train.batch": batch, "train.steps": 1, "train.views": 8, "data.products": ["screw"]}
+        fs.train(fs.Run.create(tmp_path / str(batch), load_config(None, small_config | settings)))
+        assert max(at_once) == most and sum(at_once) >= 16
+
+
 def test_a_shot_drawn_anew_is_learned_anew(small_config: dict[str, Any], factory_root: Path, tmp_path: Path):
     root = tmp_path / "data"
     shutil.copytree(factory_root / "screw", root / "screw")

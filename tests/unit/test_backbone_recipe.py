@@ -159,6 +159,17 @@ def test_another_recipe_in_the_same_folder_begins_anew(trained, tmp_path):
     assert [s for s in steps if not s[0].startswith("encode")] == [("autoencoder", 1), ("unet", 1)]
 
 
+def test_each_turns_windows_join_those_before_also_when_it_goes_on_late(trained):
+    back = Backbone.load(trained[0], device="cpu", dtype="float32")
+    turns = stage._Turns(back, SMALL, material(), None)
+    first, both = dict(turns.at(0)), turns.at(SMALL.steps - 1)
+    assert len(first["latent"]) == SMALL.views and len(both["latent"]) == SMALL.turns * SMALL.views
+    late = stage._Turns(back, SMALL, material(), None).at(SMALL.steps - 1)
+    for name in ("latent", "masked", "mask", "tokens"):
+        assert torch.equal(both[name][: SMALL.views], first[name]) and torch.equal(late[name], both[name])
+    assert not torch.equal(both["latent"][: SMALL.views], both["latent"][SMALL.views :])
+
+
 # ---- going on from a backbone -------------------------------------------------------------------
 
 

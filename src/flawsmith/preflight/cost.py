@@ -36,7 +36,9 @@ class Rate:
 # `built-in` on a processor: what `make demo` and benchmarks/suites/real_data.py took on two cores with bfloat16 units,
 # and without them half of what benchmarks/suites/proof.py took on one (entry `magnetic-tile, random weights`); its GPU
 # row is a guess from the size of the network. `large` is Stable Diffusion 1.5's published 0.8 TFLOP per step at
-# 512 px, on two cores at 40 GFLOP/s or a GPU of which 40 TFLOP/s are used: not measured.
+# 512 px, on two cores at 40 GFLOP/s or a GPU of which 40 TFLOP/s are used. An H100 was measured
+# (benchmarks/results/memory.json): a tenth of that time for training with 16 windows per step, three quarters of it for
+# drawing one window, and the memory, which is that of `controlnet_inpaint`.
 PLAIN = "processor without bfloat16"
 RATES = {
     ("built-in", "processor"): Rate(128, train=0.06, draw=0.03, memory=2.5, weights=41),
@@ -44,7 +46,7 @@ RATES = {
     ("built-in", "GPU"): Rate(128, train=0.003, draw=0.001, memory=2.5, weights=41),
     ("large", "processor"): Rate(512, train=60.0, draw=20.0, memory=16.0, weights=1500),
     ("large", PLAIN): Rate(512, train=60.0, draw=20.0, memory=16.0, weights=1500),
-    ("large", "GPU"): Rate(512, train=0.15, draw=0.04, memory=20.0, weights=1500),
+    ("large", "GPU"): Rate(512, train=0.15, draw=0.04, memory=30.0, weights=1500),
 }
 PROBE_SECONDS = {"processor": 60.0, PLAIN: 95.0, "GPU": 10.0}
 """A training of the default detector at 384 px with its share of the features, on two cores; the GPU's is a guess."""

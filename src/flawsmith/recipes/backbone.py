@@ -68,9 +68,9 @@ class Recipe(Settings):
     steps: Annotated[int, Field(ge=1)] = 2400
     """Steps of the second half."""
     turns: Annotated[int, Field(ge=1)] = 2
-    """How often the second half gets new pictures; the next ones are made while it trains."""
+    """How often the second half gets new pictures, beside those it has; the next ones are made while it trains."""
     views: Annotated[int, Field(ge=8)] = 12000
-    """Windows per turn: encoded once, kept in memory."""
+    """Windows per turn: encoded once, kept in memory (17 kB each at 128 px)."""
     batch: Annotated[int, Field(ge=1)] = 48
     """Windows per step."""
     autoencoder_rate: Annotated[float, Field(gt=0)] = 1e-4
@@ -226,47 +226,48 @@ def _scale_latents(vae: Any, image: Tensor) -> None:
 
 
 class _Turns:
-    """The encoded windows of the turn that a step belongs to; the next turn's pictures are made meanwhile."""
+    """The encoded windows of all turns up to the one that a step belongs to; the next turn's are made meanwhile."""
 
     def __init__(self, backbone: Backbone, recipe: Recipe, material: Material, show: Any) -> None:
         self._backbone, self._recipe, self._material, self._show = backbone, recipe, material, show
         self._turn = -1
         self._kept: dict[str, Tensor] = {}
-        self.dropped = backbone.tokens([None])
+        self._dropped = backbone.tokens([None]).to(backbone.device)
 
     def at(self, step: int) -> dict[str, Tensor]:
-        """Return latents and masked latents float16 (N,C,h,w), masks uint8 (N,1,h,w), token numbers int64 (N,T)."""
+        """Return the windows by name, on the backbone's device.
+
+        `latent` and `masked` float16 (N,C,h,w), `mask` uint8 (N,1,h,w), `tokens` int64 (N,T), `dropped` int64 (1,T).
+        """
         recipe = self._recipe
-        turn = step * recipe.turns // recipe.steps
-        if turn != self._turn:
+        while self._turn < step * recipe.turns // recipe.steps:
+            self._turn += 1
             # Called from within a training step, whose choice of precisions is not the backbone's.
             with torch.autocast(self._backbone.device.type, enabled=False):
-                self._kept = self._encoded(turn)
-            self._turn = turn
-            if turn + 1 < recipe.turns:
-                self._material.ahead(turn + 1, recipe.views, recipe.window)
-        return self._kept
+                encoded, kept = self._encoded(self._turn), self._kept
+                self._kept = {name: torch.cat([kept[name], new]) if kept else new for name, new in encoded.items()}
+            if self._turn + 1 < recipe.turns:
+                self._material.ahead(self._turn + 1, recipe.views, recipe.window)
+        return self._kept | {"dropped": self._dropped}
 
     @torch.no_grad()
     def _encoded(self, turn: int) -> dict[str, Tensor]:
-        back, recipe = self._backbone, self._recipe
+        back, recipe, device = self._backbone, self._recipe, self._backbone.device
+        batch = 32 if device.type == "cpu" else 256
         parts: dict[str, list[Tensor]] = {"latent": [], "masked": [], "mask": [], "tokens": []}
         done = 0
         for portion in self._material.windows(turn, recipe.views, recipe.window):
-            parts["tokens"].append(back.tokens(portion.captions))
-            for first in range(0, len(portion.image), 32):
-                image = image_tensor(portion.image[first : first + 32])
-                mask = mask_tensor(portion.mask[first : first + 32])
-                parts["latent"].append(back.encode(image).half().cpu())
-                parts["masked"].append(back.encode(image * (1 - mask)).half().cpu())
+            parts["tokens"].append(back.tokens(portion.captions).to(device))
+            for first in range(0, len(portion.image), batch):
+                image = image_tensor(portion.image[first : first + batch], device)
+                mask = mask_tensor(portion.mask[first : first + batch], device)
+                parts["latent"].append(back.encode(image).half())
+                parts["masked"].append(back.encode(image * (1 - mask)).half())
                 parts["mask"].append(back.latent_mask(mask).to(torch.uint8))
             done += len(portion.image)
             if self._show is not None:
                 self._show(f"encode {turn + 1}", done, recipe.views, float("nan"))
-        device = back.device
-        return {name: torch.cat(values).to(device) for name, values in parts.items()} | {
-            "dropped": self.dropped.to(device)
-        }
+        return {name: torch.cat(values) for name, values in parts.items()}
 
 
 def _inpainting_loss(
@@ -283,12 +284,19 @@ def _inpainting_loss(
     dropped = torch.rand(recipe.batch, 1, generator=rng).to(device) < recipe.wordless
     tokens = torch.where(dropped, seen["dropped"], seen["tokens"][rows])
     t = torch.randint(len(schedule), (recipe.batch,), generator=rng).to(device)
-    noise = torch.randn(latent.shape, generator=rng).to(device)
+    noise = torch.randn(latent.shape, generator=_drawing_on(device, rng), device=device)
     noisy = schedule.add(latent, noise, t)
     given = torch.cat([noisy, mask, masked], 1).contiguous(memory_format=torch.channels_last)
     text = text_encoder(tokens).last_hidden_state
     prediction = unet(given, t, encoder_hidden_states=text, return_dict=False)[0]
     return weighted_loss(prediction, schedule.target_of(latent, noise, t), 0.2 + 0.8 * mask)
+
+
+def _drawing_on(device: torch.device, rng: torch.Generator) -> torch.Generator:
+    """Return a generator of a device that follows from one of the CPU, where large batches of noise take too long."""
+    if device.type == "cpu":
+        return rng
+    return torch.Generator(device).manual_seed(int(torch.randint(2**62, (1,), generator=rng)))
 
 
 def make_backbone(out: Path, recipe: Recipe, config: Config | None = None) -> Backbone:

@@ -31,6 +31,7 @@ from flawsmith.run.stage import Inputs, is_done, stage
 from flawsmith.types import Advance, Batch, Encoded, Example
 
 ENCODE_BATCH = 16
+"""The most windows that are encoded at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +220,9 @@ def _encoded(run: Run, generator: Generator, job: Job, photographs: Photographs,
     count = round(len(job.shots) * run.config.train.views * (1 + run.config.train.normal_views))
     parts = []
     with progress(f"encode {job.name}", count, "views") as advance:
-        for batch in _batches(views(run.config, job, photographs, size)):
+        # A small batch is chosen where memory is short, and at 512 px the autoencoder takes more than a small step.
+        at_once = min(ENCODE_BATCH, run.config.train.batch)
+        for batch in _batches(views(run.config, job, photographs, size), at_once):
             parts.append(generator.encode(batch))
             advance(len(batch))
     encoded = Encoded.cat(parts)
@@ -249,9 +252,9 @@ def views(config: Config, job: Job, photographs: Photographs, size: int) -> Iter
                 yield LabelledView(of_normal, normal.product, "")
 
 
-def _batches(items: Iterable[LabelledView]) -> Iterator[Batch]:
+def _batches(items: Iterable[LabelledView], size: int) -> Iterator[Batch]:
     rest = iter(items)
-    while chunk := list(islice(rest, ENCODE_BATCH)):
+    while chunk := list(islice(rest, size)):
         yield Batch(
             image_tensor([item.view.image for item in chunk]),
             mask_tensor([item.view.mask for item in chunk]),
