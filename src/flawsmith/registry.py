@@ -100,6 +100,9 @@ _OURS: dict[str, dict[str, Entry]] = {
         "probe": Entry(
             "flawsmith.detectors.probe:Probe", "frozen features and a small trained head: quick, the default"
         ),
+        "memory_probe": Entry(
+            "flawsmith.detectors.memory_probe:MemoryProbe", "the probe, told also what a memory of normal patches says"
+        ),
         "unet": Entry("flawsmith.detectors.unet:Unet", "the field's localiser: DRAEM's U-Net, made for GPUs"),
         "classifier": Entry(
             "flawsmith.detectors.classifier:Classifier", "the field's classifier of defect types: ResNet-34"

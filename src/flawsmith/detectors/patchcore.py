@@ -21,10 +21,10 @@ from flawsmith import config
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.interfaces import Detector
+from flawsmith.nn.methods.patch_memory import PatchMemory, described
 from flawsmith.types import Prediction
 
 _CHUNK = 16
-_PROJECTED = 64
 
 
 class PatchcoreSettings(config.Settings):
@@ -49,7 +49,7 @@ class Patchcore(Detector):
     needs_extractor: ClassVar[bool] = True
     settings: PatchcoreSettings
 
-    _memory: Tensor | None = None
+    _memory: PatchMemory | None = None
 
     def prepare(self) -> None:
         assert self.extractor is not None
@@ -64,25 +64,23 @@ class Patchcore(Detector):
         own = training.normal("real") or training.normal()
         if not own:
             raise DataError("patchcore remembers normal parts, and the training set holds none")
-        each, drawn = max(1, self.settings.draw // len(own)), []
-        for start in range(0, len(own), _CHUNK):
-            patches = self._patches(training.batch(own[start : start + _CHUNK]).image)
-            for row in patches.flatten(2):
-                drawn.append(row[:, torch.randperm(row.shape[1], generator=rng)[:each]].T)
-        pool = torch.cat(drawn)
-        self._memory = pool[_k_centre(pool, min(self._size(budget), len(pool)), rng)].to(self.device)
+        extractor, depths = self.extractor, self.settings.depths
+        assert extractor is not None
+        batches = (training.batch(own[start : start + _CHUNK]).image for start in range(0, len(own), _CHUNK))
+        maps = (extractor.maps(image.to(self.device)) for image in batches)
+        each = max(1, self.settings.draw // len(own))
+        self._memory = PatchMemory.of(maps, depths, size=self._size(budget), each=each, rng=rng).to(self.device)
         yield 1.0
 
     @torch.inference_mode()
     def predict(self, image: Tensor) -> Prediction:
-        if self._memory is None:
+        if self._memory is None or self.extractor is None:
             raise DataError("patchcore was asked before it was trained; call fit first")
         anomaly_maps, scores = [], []
         for chunk in image.split(_CHUNK):
-            patches = self._patches(chunk).to(self.device)
-            rows = patches.permute(0, 2, 3, 1).reshape(-1, patches.shape[1])
-            nearest = torch.cat([torch.cdist(part, self._memory).amin(1) for part in rows.split(4096)])
-            anomaly_map = nearest.view(len(chunk), 1, *patches.shape[-2:]).float().cpu()
+            patches = described(self.extractor.maps(chunk.to(self.device)), self.settings.depths)
+            distance, _ = self._memory.nearest(patches.permute(0, 2, 3, 1).reshape(-1, patches.shape[1]))
+            anomaly_map = distance.view(len(chunk), 1, *patches.shape[-2:]).cpu()
             scores.append(anomaly_map.amax((1, 2, 3)))
             anomaly_maps.append(
                 _blurred(F.interpolate(anomaly_map, image.shape[-2:], mode="bilinear"), self.settings.blur)
@@ -91,27 +89,6 @@ class Patchcore(Detector):
 
     def _size(self, budget: float) -> int:
         return max(16, round(self.settings.memory * budget))
-
-    def _patches(self, image: Tensor) -> Tensor:
-        """Return float32 (B,D,h,w): the chosen depths, averaged over 3 x 3 neighbours, on the finest one's grid."""
-        assert self.extractor is not None
-        maps = self.extractor.maps(image.to(self.device))
-        chosen = [F.avg_pool2d(maps[depth].float().cpu(), 3, 1, 1) for depth in self.settings.depths]
-        side = chosen[0].shape[-2:]
-        return torch.cat([F.interpolate(m, side, mode="bilinear", align_corners=False) for m in chosen], 1)
-
-
-def _k_centre(pool: Tensor, count: int, rng: torch.Generator) -> Tensor:
-    """Choose `count` rows so that no row is far from a chosen one: greedy, on a random projection (section 3.2)."""
-    projection = torch.randn(pool.shape[1], min(_PROJECTED, pool.shape[1]), generator=rng)
-    seen = pool @ projection
-    chosen = torch.empty(count, dtype=torch.long)
-    chosen[0] = int(torch.randint(len(seen), (1,), generator=rng))
-    distance = torch.full((len(seen),), torch.inf)
-    for place in range(1, count):
-        distance = torch.minimum(distance, (seen - seen[chosen[place - 1]]).square().sum(1))
-        chosen[place] = distance.argmax()
-    return chosen
 
 
 def _blurred(anomaly_map: Tensor, sigma: float) -> Tensor:

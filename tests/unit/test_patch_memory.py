@@ -1,0 +1,109 @@
+"""nn/methods/patch_memory.py: the nearest normal patch, against a reference in numpy, and the maps made of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from flawsmith.detectors.memory_probe import MemoryProbe, MemoryProbeSettings
+from flawsmith.errors import ConfigError, DataError
+from flawsmith.nn.methods import patch_memory
+from flawsmith.nn.methods.patch_memory import MemoryMaps, PatchMemory, described
+from flawsmith.nn.networks.extractor import Extractor
+
+
+class Pooled(Extractor):
+    """Colours at two scales: a real extractor, small enough to check by hand."""
+
+    name, fingerprint, strides, channels = "pooled", "0" * 12, (2, 4), (3, 3)
+    asked = 0
+
+    def maps(self, image: Tensor) -> list[Tensor]:
+        self.asked += 1
+        return [F.avg_pool2d(image, 2), F.avg_pool2d(image, 4)]
+
+    def vector(self, image: Tensor) -> Tensor:
+        return image.mean((2, 3))
+
+
+def pictures(count: int, seed: int) -> Tensor:
+    return torch.rand((count, 3, 16, 24), generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def memory_of(images: Tensor, size: int = 40, seed: int = 0) -> PatchMemory:
+    rng = torch.Generator().manual_seed(seed)
+    return PatchMemory.of([Pooled().maps(images)], (0, 1), size=size, each=96, rng=rng)
+
+
+def test_the_nearest_patch_is_that_of_a_reference() -> None:
+    memory = memory_of(pictures(4, 0))
+    patches = torch.rand((50, 6), generator=torch.Generator().manual_seed(1)) * 2 - 1
+    distance, number = memory.nearest(patches)
+    table = np.linalg.norm(patches.numpy()[:, None].astype(np.float64) - memory.patches.numpy()[None], axis=2)
+    assert np.allclose(distance, table.min(1), atol=1e-5)
+    assert np.allclose(table[np.arange(50), number], table.min(1), atol=1e-5)
+
+
+def test_the_maps_are_residual_distance_and_surroundings() -> None:
+    memory, image = memory_of(pictures(4, 0)), pictures(2, 5)
+    maps = MemoryMaps(Pooled(), memory).maps(image)
+    assert [one.shape for one in maps] == [(2, 3, 8, 12), (2, 3, 4, 6), (2, 8, 8, 12)]
+    assert torch.equal(maps[0], Pooled().maps(image)[0])
+    patches = described(Pooled().maps(image), (0, 1))[1].flatten(1).T.numpy()
+    nearest = np.linalg.norm(patches[:, None] - memory.patches.numpy()[None], axis=2).argmin(1)
+    residual = np.abs(patches - memory.patches.numpy()[nearest])
+    assert np.allclose(maps[2][1, :6].flatten(1).T, residual, atol=1e-5)
+    far = np.log(np.linalg.norm(residual, axis=1) + 1e-3).reshape(8, 12)
+    assert np.allclose(maps[2][1, 6], far, atol=1e-4)
+    for row, column in ((0, 0), (4, 6), (7, 11)):
+        around = far[max(0, row - 4) : row + 5, max(0, column - 4) : column + 5].max()
+        assert abs(float(maps[2][1, 7, row, column]) - around) < 1e-4
+
+
+def test_what_is_remembered_lies_at_no_distance() -> None:
+    image = pictures(1, 3)
+    maps = MemoryMaps(Pooled(), memory_of(image, size=10_000))
+    assert maps.memory.patches.shape == (96, 6)
+    assert float(maps.distances(image).max()) < 1e-2 and float(maps.distances(pictures(1, 4)).mean()) > 0.05
+
+
+def test_the_nearest_patches_are_kept_per_memory_and_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patch_memory, "_NEAREST", patch_memory._Nearest(1 << 20))
+    image = pictures(2, 9)
+    asked: list[int] = []
+    nearest = PatchMemory.nearest
+
+    def counted(self: PatchMemory, patches: Tensor) -> tuple[Tensor, Tensor]:
+        asked.append(len(patches))
+        return nearest(self, patches)
+
+    monkeypatch.setattr(PatchMemory, "nearest", counted)
+    first = MemoryMaps(Pooled(), memory_of(pictures(4, 0))).maps(image)
+    assert asked == [96, 96]
+    again = MemoryMaps(Pooled(), memory_of(pictures(4, 0))).maps(image)
+    assert asked == [96, 96] and all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    other = MemoryMaps(Pooled(), memory_of(pictures(4, 1))).maps(image)
+    assert len(asked) == 4 and not torch.equal(first[2], other[2])
+
+
+def test_little_room_costs_time_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, maps = pictures(3, 9), MemoryMaps(Pooled(), memory_of(pictures(4, 0)))
+    roomy = maps.maps(image)
+    monkeypatch.setattr(patch_memory, "_NEAREST", patch_memory._Nearest(1))
+    assert all(torch.equal(a, b) for a, b in zip(roomy, maps.maps(image), strict=True))
+
+
+def test_settings_that_cannot_work_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"memory_probe.depths: pooled has no depth 7"):
+        MemoryProbe(MemoryProbeSettings(depths=(1, 7)), ["crack"], extractor=Pooled())
+    with pytest.raises(ConfigError, match=r"memory_probe.head"):
+        MemoryProbe(MemoryProbeSettings(head={"stepps": 3}, depths=(0, 1)), ["crack"], extractor=Pooled())
+    detector = MemoryProbe(MemoryProbeSettings(head={"steps": 100}, depths=(0, 1)), ["crack"], extractor=Pooled())
+    assert detector.reduced(1) == ""
+    text = "memory_probe remembers 2000 patches, not 4000; the probe's head trains 50 steps, not 100"
+    assert detector.reduced(0.5) == text
+    with pytest.raises(DataError, match="call fit first"):
+        detector.predict(pictures(1, 0))
