@@ -349,6 +349,15 @@ def test_specks_beside_255_are_no_classes_with_a_rim(tmp_path: Path):
     assert "255 stands beside small numbers in 4 of its masks and covers far more" in asks(given)
 
 
+def test_specks_beside_255_that_lie_anywhere_ask(tmp_path: Path):
+    """A paint program's stray pixels of value 1 are many, and not within a rim."""
+    paths = []
+    for i, mask in enumerate(BLOBS):
+        specks = (np.random.default_rng(i).random(SIZE) < 0.03) & ~mask
+        paths.append(save(tmp_path / f"m/{i}.png", np.where(mask, 255, specks).astype(np.uint8)))
+    assert "255 stands beside small numbers in 4 of its masks and is not round them" in asks(examples(tmp_path, paths))
+
+
 def test_any_value_may_be_ignored(tmp_path: Path):
     other = blob(40, 52, 4)
     given = examples(tmp_path, [save(tmp_path / f"m/{i}.png", numbered(mask, other)) for i, mask in enumerate(BLOBS)])
@@ -389,6 +398,29 @@ def test_an_empty_jpeg_among_full_ones_stays_empty(tmp_path: Path):
     paths.append(save(tmp_path / "m/4.jpg", noise, quality=95))
     assert images.read(paths[-1]).max() > 0
     assert [bool(mask.any()) for mask in labels(examples(tmp_path, paths))] == [True] * 4 + [False]
+
+
+def test_masks_of_one_value_each_on_several_scales_have_no_soft_edges(tmp_path: Path):
+    paths = []
+    for i, (mask, top) in enumerate(zip(BLOBS, (1, 65535, 1, 65535), strict=True)):
+        paths.append(save(tmp_path / f"m/{i}.png", mask.astype(np.uint16) * np.uint16(top)))
+    assert_read(examples(tmp_path, paths), BLOBS)
+
+
+@pytest.mark.parametrize("container", ["jpg", "webp"])
+def test_numbers_that_jpeg_does_not_keep_ask(tmp_path: Path, container: str):
+    small = [save(tmp_path / f"s/{i}.{container}", mask.astype(np.uint8)) for i, mask in enumerate(BLOBS)]
+    assert "keeps no such small numbers" in asks(examples(tmp_path, small))
+    classes = [np.where(mask, 255, blob(40, 52, 6) * 128).astype(np.uint8) for mask in BLOBS]
+    paths = [save(tmp_path / f"c/{i}.{container}", one, quality=90) for i, one in enumerate(classes)]
+    assert "areas of several values" in asks(examples(tmp_path, paths))
+
+
+def test_wide_soft_edges_in_jpeg_are_no_classes(tmp_path: Path):
+    paths = [save(tmp_path / f"m/{i}.jpg", smooth(mask, 3.0), quality=90) for i, mask in enumerate(BLOBS)]
+    for mask, path in zip(labels(examples(tmp_path, paths)), paths, strict=True):
+        stored = images.read(path)
+        assert np.array_equal(mask, stored > stored.max() / 2)
 
 
 def test_a_few_values_at_edges_are_soft_and_the_same_values_as_areas_are_classes(tmp_path: Path):
@@ -510,6 +542,25 @@ def test_unreadable_masks_and_masks_of_another_size(tmp_path: Path):
         ("0.png", tmp_path / "empty.png", "the file is empty (0 bytes); copy it again from its source"),
         ("1.png", small, "the mask has 10 x 10 pixels, but its photograph 64 x 48; they must be the same"),
     ]
+
+
+def test_a_product_of_which_no_mask_can_be_read_asks_nothing_more(tmp_path: Path):
+    (tmp_path / "m").mkdir()
+    for i, mask in enumerate(BLOBS):
+        tifffile.imwrite(tmp_path / f"m/{i}.tif", mask.astype(np.int32))  # as skimage.measure.label returns it
+    judgement = judged(examples(tmp_path, [tmp_path / f"m/{i}.tif" for i in range(4)]))
+    assert judgement.errors == [] and len(judgement.broken) == 4
+    assert "32-bit signed" in judgement.broken[0][2]
+
+
+def test_a_mask_of_several_pages_is_refused(tmp_path: Path):
+    """Each page may be a region, or a channel, or a preview."""
+    tifffile.imwrite(
+        tmp_path / "pages.tif", np.stack([mask * np.uint8(255) for mask in BLOBS]), photometric="minisblack"
+    )
+    given = examples(tmp_path, [tmp_path / "pages.tif", save(tmp_path / "m.png", BLOBS[2])])
+    ((name, _, problem),) = judged(given).broken
+    assert name == "0.png" and "holds 4 pictures" in problem
 
 
 def test_masks_that_nobody_judged_must_be_our_own(tmp_path: Path):

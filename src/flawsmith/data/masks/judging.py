@@ -25,6 +25,7 @@ from flawsmith.types import Example, MaskRule
 _LARGE = 0.5
 """Damage over more than this share of a picture asks whether the mask is inverted."""
 _SHOWN = 3
+_MANY = "the file holds {} pictures, and which of them are damage is not known; save each as a file of its own"
 
 Rules = Mapping[tuple[str, str], MaskRule]
 """(product, defect type) -> how its masks are read."""
@@ -57,7 +58,11 @@ def judge(examples: Sequence[Example], data: DataConfig) -> Judgement:
     for example in examples:
         for path in example.masks if example.defect is not None else ():
             try:
-                masks[example.product].append((example, path, stored_mask(path)))
+                stored = stored_mask(path)
+                if stored.pages > 1:
+                    judgement.broken.append((example.id, path, _MANY.format(stored.pages)))
+                else:
+                    masks[example.product].append((example, path, stored))
             except DataError as error:
                 judgement.broken.append((example.id, path, _without(path, error)))
     judgement.errors += _unknown(examples, data.mask)
