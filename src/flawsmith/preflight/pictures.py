@@ -8,6 +8,7 @@ from statistics import median
 
 from flawsmith.data import images
 from flawsmith.data.fingerprints import fingerprints_of
+from flawsmith.data.masks.of_normals import masks_among_normals
 from flawsmith.data.masks.reading import read_label
 from flawsmith.data.ranges import ValueSurvey, by_product, mistakes, survey_values
 from flawsmith.data.split import Split
@@ -76,7 +77,7 @@ def look_at(examples: Sequence[Example], facts: dict[str, images.Header], findin
     decoded = [example for example in examples if example.id in chosen]
     prints = fingerprints_of([example.image for example in decoded])
     broken = [(example.id, one.problem) for example, one in zip(decoded, prints, strict=True) if one.problem]
-    findings.errors += grouped(broken, "picture", "cannot be used")
+    findings.errors += [*grouped(broken, "picture", "cannot be used"), *masks_among_normals(decoded)]
     return frozenset(chosen)
 
 

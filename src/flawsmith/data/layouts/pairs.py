@@ -52,7 +52,7 @@ def read_pairs(data: DataConfig, tree: Tree) -> Reading:
     for name, pictures in folders.items():
         defect = None if name in normals else name[len(prefix) :].lower()
         photographs, masks = _told_apart(name, pictures, tree.gone)
-        matches = match(photographs, [(below(name, file), file) for file in masks])
+        matches = match(photographs, [(below(name, file), file) for file in masks], tree.gone)
         left_out += [*orphans(tree.here(matches.orphans), _LABELS), *unclear(tree, matches)]
         for file in photographs.values():
             label = tree.here(matches.masks.get(file, ()))

@@ -68,7 +68,7 @@ def read_visa(data: DataConfig, tree: Tree) -> Reading:
         for side, group in (("Normal", normal), ("Anomaly", damaged)):
             folder = join(home, "Data/Masks", side)
             found = names_below(join(home, "Data/Images", side), group.values())
-            matches = match(found, [(below(folder, file), file) for file in tree.pictures_below(folder)])
+            matches = match(found, [(below(folder, file), file) for file in tree.pictures_below(folder)], tree.gone)
             masks |= matches.masks
             left_out += [*orphans(tree.here(matches.orphans), _LABELS), *unclear(tree, matches)]
         for name, file in {**normal, **damaged}.items():
