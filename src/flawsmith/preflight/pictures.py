@@ -93,6 +93,11 @@ def look_at_ranges(divided: Split, findings: Findings) -> dict[str, Range]:
         findings.errors += mistakes(product, one)
         if one.span.depth > 8:
             findings.notes += _range_notes(product, one)
+            if one.holes:
+                findings.warnings.append(
+                    f"{product}: {', '.join(f'{value:g}' for value in one.holes)} stands in shots alone, far from all "
+                    "other values; where it means that nothing was measured, write NaN instead"
+                )
             if not findings.errors and (flat := [shot.id for shot in shots if _is_cut_off(shot, one.span)]):
                 shown = ", ".join(flat[:SHOWN]) + (", ..." if len(flat) > SHOWN else "")
                 findings.warnings.append(
