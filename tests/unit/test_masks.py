@@ -500,6 +500,13 @@ def test_one_large_mask_is_a_doubt_that_the_user_can_end(tmp_path: Path):
     assert_read(given, masks, inverted=False)
 
 
+def test_a_product_that_is_not_inverted_among_those_that_are(tmp_path: Path):
+    paths = [save(tmp_path / f"m/{i}.png", mask) for i, mask in enumerate(BLOBS)]
+    assert "data.mask.inverted = true makes more than half of the picture damage in 4 of 4 masks" in asks(
+        examples(tmp_path, paths), inverted=True
+    )
+
+
 def test_a_full_mask_among_others(tmp_path: Path):
     masks = [*BLOBS[:3], np.ones(SIZE, bool)]
     given = examples(tmp_path, [save(tmp_path / f"m/{i}.png", mask * np.uint8(255)) for i, mask in enumerate(masks)])

@@ -105,6 +105,23 @@ def test_one_mask_of_one_part_under_several_lights_is_a_warning(tmp_path: Path):
     assert "m/1.png: 1 mask serves several photographs each (light1/1.jpg, light2/1.jpg)" in warning
 
 
+def test_splits_in_any_case_and_words_that_are_none(tmp_path: Path):
+    for split in ("Train", "TESTING", "validation"):
+        touch(tmp_path, f"{split}/ok/1.jpg", f"{split}/dent/2.jpg", f"{split}/dent/2_m.png")
+    data = DataConfig(
+        root=tmp_path,
+        layout="pattern",
+        patterns=[
+            Pattern(image="{split}/ok/{stem}.jpg", normal=True),
+            Pattern(image="{split}/dent/{stem}.jpg", mask="{split}/dent/{stem}_m.png", defect="dent"),
+        ],
+    )
+    splits = {example.id.partition("/")[0]: example.split for example in scan(data)}
+    assert splits == {"Train": "train", "TESTING": "test", "validation": ""}
+    (warning,) = survey(data).warnings
+    assert "{split} stands for 'validation', which is neither train nor test" in warning
+
+
 # --- mvtec and its relatives --------------------------------------------------------------------------------------
 
 
@@ -141,6 +158,44 @@ def test_masks_in_both_places_ask(tmp_path: Path):
         "nut/test/dent/masks/0.png, nut/ground_truth/dent/0_mask.png: 2 pictures are left out: each could"
         in refusal(DataConfig(root=tmp_path))
     )
+
+
+def test_two_versions_of_a_mask_are_not_united(tmp_path: Path):
+    touch(mvtec(tmp_path), "nut/ground_truth/dent/0_mask.bmp")
+    assert "2 pictures are left out: each could be the mask of nut/test/dent/0.png; keep one" in refusal(
+        DataConfig(root=tmp_path)
+    )
+    assert masks(DataConfig(root=tmp_path, exclude=["**/*.bmp"]))["nut/test/dent/0.png"] == [
+        "nut/ground_truth/dent/0_mask.png"
+    ]
+
+
+def test_empty_masks_of_normal_parts_in_train(tmp_path: Path):
+    touch(mvtec(tmp_path), "nut/train/good/7.png", *(f"nut/ground_truth/good/{index}_mask.png" for index in (0, 7)))
+    marked = survey(DataConfig(root=tmp_path)).normal_masks
+    assert marked == {
+        "nut/test/good/0.png": ("nut/ground_truth/good/0_mask.png",),
+        "nut/train/good/7.png": ("nut/ground_truth/good/7_mask.png",),
+    }
+
+
+@pytest.mark.parametrize(("top", "warns"), [("NG", True), ("crack", False)])
+def test_types_below_a_folder_of_all_defects_are_a_warning(tmp_path: Path, top: str, warns: bool):
+    touch(tmp_path, "OK/1.jpg", *(f"{top}/{inner}/1{end}" for inner in ("a", "b") for end in (".jpg", ".png")))
+    data = DataConfig(root=tmp_path, layout="pairs", normal=["OK"])
+    assert len(masks(data)) == 2
+    assert [warning.partition(";")[0] for warning in survey(data).warnings] == (
+        ["NG: its folders (a, b) are read as one defect type"] if warns else []
+    )
+
+
+def test_supervisely(tmp_path: Path):
+    """masks_machine holds numbers, masks_human the same as colours over the photograph."""
+    touch(tmp_path, "ok/1.jpg", "dent/img/1.jpg", "dent/masks_machine/1.jpg.png", "dent/masks_human/1.jpg.png")
+    data = DataConfig(root=tmp_path, layout="pairs", normal=["ok"])
+    assert "no mask: dent/img/1.jpg" in refusal(data)
+    data = data.model_copy(update={"exclude": ["**/masks_human/**"]})
+    assert masks(data) == {"dent/img/1.jpg": ["dent/masks_machine/1.jpg.png"]}
 
 
 @pytest.mark.parametrize(

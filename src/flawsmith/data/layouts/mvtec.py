@@ -59,8 +59,8 @@ def read_mvtec(data: DataConfig, tree: Tree) -> Reading:
                     masks |= matches.masks
                     left_out += [*orphans(tree.here(matches.orphans), _LABELS), *unclear(tree, matches)]
                 split_of |= dict.fromkeys(pictures, split)
-                if split == "test":
-                    photographs.setdefault(name, {}).update(names_below(folder, pictures))
+                # Of normal parts in train, some sets hold empty masks too; those in test come later and count.
+                photographs.setdefault(name, {}).update(names_below(folder, pictures))
         labels: dict[str, list[tuple[str, str]]] = {}
         for folder in tree.folders.get(join(home, "ground_truth"), ()):
             files = [(below(folder, file), file) for file in tree.pictures_below(folder)]

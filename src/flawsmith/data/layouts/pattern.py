@@ -20,6 +20,8 @@ EXPECTED = "check data.patterns, and mark normal parts by normal = true or data.
 MASKS = "check the `mask` template, or draw them"
 FIELDS = ("product", "defect", "stem", "split")
 """The names that may stand in braces in a template."""
+_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+"""What {split} may stand for, in any case."""
 _Folders: TypeAlias = tuple[str, ...]
 _LABELS = "correct the templates of data.patterns, or the names"
 
@@ -36,6 +38,7 @@ def read_pattern(data: DataConfig, tree: Tree) -> Reading:
     normal_masks: dict[str, tuple[str, ...]] = {}
     of_the_absent: set[str] = set()
     lone: set[str] = set()
+    other_splits: set[str] = set()
     defects: set[str] = set()
     for index, pattern in enumerate(data.patterns):
         where = f"data.patterns[{index}]"
@@ -61,8 +64,10 @@ def read_pattern(data: DataConfig, tree: Tree) -> Reading:
             if file in examples:
                 continue
             product = fields.get("product") or pattern.product or data.product or tree.name
-            split = fields.get("split", "")
-            split = split if split in ("train", "test") else ""
+            written = fields.get("split", "").casefold()
+            split = _SPLITS.get(written, "")
+            if written and not split:
+                other_splits.add(fields["split"])
             label = tree.here(masks.get(file, ()))
             if normal and label:
                 normal_masks[file] = label
@@ -76,8 +81,14 @@ def read_pattern(data: DataConfig, tree: Tree) -> Reading:
     for example in examples.values():
         for path in example.masks:
             shared[path.relative_to(tree.root).as_posix()].append(example.id)
-    warnings = _shared({mask: names for mask, names in shared.items() if len(names) > 1})
-    return Reading(tuple(examples.values()), normal_masks, (), frozenset(of_the_absent), left_out, warnings)
+    warnings = [*_shared({mask: names for mask, names in shared.items() if len(names) > 1})]
+    if other_splits:
+        words = ", ".join(map(repr, sorted(other_splits)))
+        warnings.append(
+            f"data.patterns: {{split}} stands for {words}, which is neither train nor test, so these "
+            "pictures are divided as if they had no split; call the folders train and test"
+        )
+    return Reading(tuple(examples.values()), normal_masks, (), frozenset(of_the_absent), left_out, tuple(warnings))
 
 
 def _shared(masks: dict[str, list[str]]) -> tuple[str, ...]:

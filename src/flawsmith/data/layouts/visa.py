@@ -140,7 +140,9 @@ def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str | None]]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:
             rows: list[dict[str, str | None]] = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: cannot be read as a table, as it is not in UTF-8; save it as CSV in UTF-8") from None
+    except (OSError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as a table ({error}); copy it again from its source") from None
     for column in columns:
         if rows and rows[0].get(column) is None:

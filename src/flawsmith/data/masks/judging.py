@@ -114,14 +114,21 @@ def _look_at_labels(examples: Sequence[Example], settings: MaskConfig, judgement
         labels[example.product] += 1
         if damage.all() and settings.inverted != "auto":
             judgement.warnings.append(f"{example.id}: the mask covers the whole picture; nothing of it is background")
-        elif (share := float(damage.mean())) > _LARGE and settings.inverted == "auto":
+        elif (share := float(damage.mean())) > _LARGE and settings.inverted is not False:
             large[example.product].append((example.id, share))
         elif _is_framed(damage):
             judgement.doubts.append(
                 (example.id, "a line round the whole picture counts as damage; erase the frame from the mask")
             )
     for product, members in sorted(large.items()):
-        _say_large(product, members, labels[product], judgement)
+        if settings.inverted == "auto":
+            _say_large(product, members, labels[product], judgement)
+        elif 2 * len(members) > labels[product] and len(members) > 1:
+            judgement.errors.append(
+                f"{product}: data.mask.inverted = true makes more than half of the picture damage in {len(members)} of "
+                f"{labels[product]} masks ({_names([name for name, _ in members])}), so they are not inverted; run it "
+                "apart from the others, with data.products"
+            )
     if ids := turns["turned"]:
         judgement.notes.append(f"{_names(ids)}: the mask is turned as its photograph's EXIF orientation says")
     if ids := turns["unsure"]:
