@@ -524,6 +524,27 @@ def test_a_frame_round_the_mask_is_a_doubt(tmp_path: Path):
     ]
 
 
+def test_a_legend_in_every_mask_is_a_warning(tmp_path: Path):
+    legend = np.zeros(SIZE, bool)
+    legend[2:6, 2:12] = legend[9:12, 3:6] = True
+    drawn = [save(tmp_path / f"l/{i}.png", mask | legend) for i, mask in enumerate(BLOBS)]
+    of_product, of_type = judged(examples(tmp_path, drawn)).warnings
+    assert "nut: the same 49 pixels are damage in all 4 masks; is a legend" in of_product
+    assert of_type.startswith("nut/dent: the same 49 pixels")
+    (of_product,) = judged(examples(tmp_path, drawn, ["dent", "dent", "crack", "crack"])).warnings
+    assert of_product.startswith("nut: the same 49 pixels")
+    three = [*drawn[:3], save(tmp_path / "l/clean.png", BLOBS[3])]
+    assert judged(examples(tmp_path, three)).warnings == []
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_damage_at_one_place_is_no_legend(tmp_path: Path, same: bool):
+    """One region of interest for all, and damage about one place."""
+    masks = [blob(20, 30, 8 if same else 5 + i) for i in range(5)]
+    paths = [save(tmp_path / f"m/{i}.png", mask) for i, mask in enumerate(masks)]
+    assert judged(examples(tmp_path, paths)).warnings == []
+
+
 def test_empty_masks_among_full_ones_say_nothing_of_the_rule(tmp_path: Path):
     nothing = np.zeros(SIZE, bool)
     paths = [save(tmp_path / f"m/{i}.png", mask) for i, mask in enumerate([nothing, *BLOBS, nothing])]
