@@ -152,6 +152,13 @@ def test_defects_in_validation_stay_an_error(tmp_path: Path):
     assert "does not look there" in refusal(DataConfig(root=touch(mvtec(tmp_path), "nut/validation/dent/0.png")))
 
 
+def test_a_lot_that_is_called_label_holds_photographs(tmp_path: Path):
+    touch(
+        mvtec(tmp_path), *(f"nut/train/good/{lot}/{lot}{index}.png" for lot in ("label", "cap") for index in range(2))
+    )
+    assert len(scan(DataConfig(root=tmp_path))) == 10
+
+
 def test_masks_in_both_places_ask(tmp_path: Path):
     touch(mvtec(tmp_path), "nut/test/dent/masks/0.png")
     assert (

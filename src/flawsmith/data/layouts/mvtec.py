@@ -53,9 +53,10 @@ def read_mvtec(data: DataConfig, tree: Tree) -> Reading:
                 if split == "train" and name not in normals:
                     left_out.append(LeftOut("train/ holds normal parts only", tree.here(pictures), "error", _TRAIN))
                     continue
-                pictures, inside = _told_apart(folder, pictures)
-                if inside:  # MVTec 3D-AD has them so
-                    matches = match(names_below(folder, pictures), inside, tree.gone)
+                apart, inside = _told_apart(folder, pictures)
+                matches = match(names_below(folder, apart), inside, tree.gone)
+                if len(matches.orphans) < len(inside):  # MVTec 3D-AD has them so; else it is a lot called `label`
+                    pictures = apart
                     masks |= matches.masks
                     left_out += [*orphans(tree.here(matches.orphans), _LABELS), *unclear(tree, matches)]
                 split_of |= dict.fromkeys(pictures, split)
