@@ -139,12 +139,15 @@ def matches(
     masks: dict[str, tuple[str, ...]] = {}
     users: dict[str, list[str]] = defaultdict(list)
     for named, labels in same.values():
+        at: dict[_Folders, list[str]] = defaultdict(list)
+        for mask, place in labels.items():
+            at[place if correspond else ()].append(mask)
         for name, folders in named.items():
-            fitting = [mask for mask in labels if mask != name]
-            if correspond:
-                fitting = [mask for mask in fitting if labels[mask] == folders] or [
-                    mask for mask in fitting if set(labels[mask]) <= set(folders) or set(folders) <= set(labels[mask])
-                ]
+            place = folders if correspond else ()
+            places = [place]
+            if place not in at:
+                places = [other for other in at if set(other) <= set(place) or set(place) <= set(other)]
+            fitting = [mask for place in places for mask in at[place] if mask != name]
             if fitting:
                 masks[name] = tuple(fitting)
             for mask in fitting:
