@@ -240,6 +240,14 @@ def test_previews_are_no_photographs(tmp_path: Path, name: str):
     assert len(scan(data.model_copy(update={"exclude": [name]}))) == 6
 
 
+@pytest.mark.parametrize("folder", ["@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX"])
+def test_folders_of_network_drives_and_systems_are_hidden(tmp_path: Path, folder: str):
+    """A Synology keeps @eaDir/0.png/SYNOPHOTO_THUMB_M.jpg beside 0.png."""
+    data = DataConfig(root=touch(mvtec(tmp_path), f"nut/train/good/{folder}/0.png/SYNOPHOTO_THUMB_M.jpg"))
+    assert len(scan(data)) == 6
+    assert survey(data).ledger.uses["hidden files"] == 1
+
+
 def test_words_of_previews_that_name_something_else(tmp_path: Path):
     """A product, a defect type, and a picture that shows no other."""
     mvtec(mvtec(tmp_path, "overlay"), "thumb")
