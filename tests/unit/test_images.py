@@ -280,7 +280,8 @@ def _flipped(data: bytes, place: int) -> bytes:
 BAD = {
     "empty.png": (b"", "the file is empty"),
     "text.jpg": (b"hello, this is no picture", "does not begin like"),
-    "gif.png": (b"GIF89a" + bytes(30), "does not begin like"),
+    "gif.png": (b"GIF89a" + bytes(30), "it is a picture of the format GIF, which is not read; save it as PNG"),
+    "jp2.png": (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(30), "it is a picture of the format JPEG 2000, which is not read"),
     "lfs.png": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
     "link.png": (b"../../../../blobs/0006", "a link that was stored as text"),
     "annex.png": (b"/annex/objects/SHA256E-s1--0.png\n", "a link that was stored as text"),

@@ -349,6 +349,15 @@ def test_specks_beside_255_are_no_classes_with_a_rim(tmp_path: Path):
     assert "255 stands beside small numbers in 4 of its masks and covers far more" in asks(given)
 
 
+def test_specks_beside_255_that_lie_anywhere_ask(tmp_path: Path):
+    """A paint program's stray pixels of value 1 are many, and not within a rim."""
+    paths = []
+    for i, mask in enumerate(BLOBS):
+        specks = (np.random.default_rng(i).random(SIZE) < 0.03) & ~mask
+        paths.append(save(tmp_path / f"m/{i}.png", np.where(mask, 255, specks).astype(np.uint8)))
+    assert "255 stands beside small numbers in 4 of its masks and is not round them" in asks(examples(tmp_path, paths))
+
+
 def test_any_value_may_be_ignored(tmp_path: Path):
     other = blob(40, 52, 4)
     given = examples(tmp_path, [save(tmp_path / f"m/{i}.png", numbered(mask, other)) for i, mask in enumerate(BLOBS)])
@@ -389,6 +398,29 @@ def test_an_empty_jpeg_among_full_ones_stays_empty(tmp_path: Path):
     paths.append(save(tmp_path / "m/4.jpg", noise, quality=95))
     assert images.read(paths[-1]).max() > 0
     assert [bool(mask.any()) for mask in labels(examples(tmp_path, paths))] == [True] * 4 + [False]
+
+
+def test_masks_of_one_value_each_on_several_scales_have_no_soft_edges(tmp_path: Path):
+    paths = []
+    for i, (mask, top) in enumerate(zip(BLOBS, (1, 65535, 1, 65535), strict=True)):
+        paths.append(save(tmp_path / f"m/{i}.png", mask.astype(np.uint16) * np.uint16(top)))
+    assert_read(examples(tmp_path, paths), BLOBS)
+
+
+@pytest.mark.parametrize("container", ["jpg", "webp"])
+def test_numbers_that_jpeg_does_not_keep_ask(tmp_path: Path, container: str):
+    small = [save(tmp_path / f"s/{i}.{container}", mask.astype(np.uint8)) for i, mask in enumerate(BLOBS)]
+    assert "keeps no such small numbers" in asks(examples(tmp_path, small))
+    classes = [np.where(mask, 255, blob(40, 52, 6) * 128).astype(np.uint8) for mask in BLOBS]
+    paths = [save(tmp_path / f"c/{i}.{container}", one, quality=90) for i, one in enumerate(classes)]
+    assert "areas of several values" in asks(examples(tmp_path, paths))
+
+
+def test_wide_soft_edges_in_jpeg_are_no_classes(tmp_path: Path):
+    paths = [save(tmp_path / f"m/{i}.jpg", smooth(mask, 3.0), quality=90) for i, mask in enumerate(BLOBS)]
+    for mask, path in zip(labels(examples(tmp_path, paths)), paths, strict=True):
+        stored = images.read(path)
+        assert np.array_equal(mask, stored > stored.max() / 2)
 
 
 def test_a_few_values_at_edges_are_soft_and_the_same_values_as_areas_are_classes(tmp_path: Path):
@@ -468,6 +500,13 @@ def test_one_large_mask_is_a_doubt_that_the_user_can_end(tmp_path: Path):
     assert_read(given, masks, inverted=False)
 
 
+def test_a_product_that_is_not_inverted_among_those_that_are(tmp_path: Path):
+    paths = [save(tmp_path / f"m/{i}.png", mask) for i, mask in enumerate(BLOBS)]
+    assert "data.mask.inverted = true makes more than half of the picture damage in 4 of 4 masks" in asks(
+        examples(tmp_path, paths), inverted=True
+    )
+
+
 def test_a_full_mask_among_others(tmp_path: Path):
     masks = [*BLOBS[:3], np.ones(SIZE, bool)]
     given = examples(tmp_path, [save(tmp_path / f"m/{i}.png", mask * np.uint8(255)) for i, mask in enumerate(masks)])
@@ -483,6 +522,27 @@ def test_a_frame_round_the_mask_is_a_doubt(tmp_path: Path):
     assert judged(given).doubts == [
         ("0.png", "a line round the whole picture counts as damage; erase the frame from the mask")
     ]
+
+
+def test_a_legend_in_every_mask_is_a_warning(tmp_path: Path):
+    legend = np.zeros(SIZE, bool)
+    legend[2:6, 2:12] = legend[9:12, 3:6] = True
+    drawn = [save(tmp_path / f"l/{i}.png", mask | legend) for i, mask in enumerate(BLOBS)]
+    of_product, of_type = judged(examples(tmp_path, drawn)).warnings
+    assert "nut: the same 49 pixels are damage in all 4 masks; is a legend" in of_product
+    assert of_type.startswith("nut/dent: the same 49 pixels")
+    (of_product,) = judged(examples(tmp_path, drawn, ["dent", "dent", "crack", "crack"])).warnings
+    assert of_product.startswith("nut: the same 49 pixels")
+    three = [*drawn[:3], save(tmp_path / "l/clean.png", BLOBS[3])]
+    assert judged(examples(tmp_path, three)).warnings == []
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_damage_at_one_place_is_no_legend(tmp_path: Path, same: bool):
+    """One region of interest for all, and damage about one place."""
+    masks = [blob(20, 30, 8 if same else 5 + i) for i in range(5)]
+    paths = [save(tmp_path / f"m/{i}.png", mask) for i, mask in enumerate(masks)]
+    assert judged(examples(tmp_path, paths)).warnings == []
 
 
 def test_empty_masks_among_full_ones_say_nothing_of_the_rule(tmp_path: Path):
@@ -510,6 +570,25 @@ def test_unreadable_masks_and_masks_of_another_size(tmp_path: Path):
         ("0.png", tmp_path / "empty.png", "the file is empty (0 bytes); copy it again from its source"),
         ("1.png", small, "the mask has 10 x 10 pixels, but its photograph 64 x 48; they must be the same"),
     ]
+
+
+def test_a_product_of_which_no_mask_can_be_read_asks_nothing_more(tmp_path: Path):
+    (tmp_path / "m").mkdir()
+    for i, mask in enumerate(BLOBS):
+        tifffile.imwrite(tmp_path / f"m/{i}.tif", mask.astype(np.int32))  # as skimage.measure.label returns it
+    judgement = judged(examples(tmp_path, [tmp_path / f"m/{i}.tif" for i in range(4)]))
+    assert judgement.errors == [] and len(judgement.broken) == 4
+    assert "32-bit signed" in judgement.broken[0][2]
+
+
+def test_a_mask_of_several_pages_is_refused(tmp_path: Path):
+    """Each page may be a region, or a channel, or a preview."""
+    tifffile.imwrite(
+        tmp_path / "pages.tif", np.stack([mask * np.uint8(255) for mask in BLOBS]), photometric="minisblack"
+    )
+    given = examples(tmp_path, [tmp_path / "pages.tif", save(tmp_path / "m.png", BLOBS[2])])
+    ((name, _, problem),) = judged(given).broken
+    assert name == "0.png" and "holds 4 pictures" in problem
 
 
 def test_masks_that_nobody_judged_must_be_our_own(tmp_path: Path):

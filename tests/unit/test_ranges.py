@@ -137,6 +137,17 @@ def test_dark_and_saturated_pixels_are_no_sentinels(tmp_path: Path) -> None:
         assert span.sentinels == () and span.low == 0
 
 
+def test_holes_that_shots_alone_have_are_named(tmp_path: Path) -> None:
+    """The value far below all others may be the bottom of the damage; that is for the user to say."""
+    normals = [heights(seed) for seed in range(3)]
+    one = of(tmp_path / "0", normals, [with_hole(heights(7), -9999.0), heights(8)])
+    assert one.span.sentinels == () and one.holes == (-9999.0,)
+    deep = heights(7)
+    deep[2:8, 3:9] = heights(9, -5.0)[2:8, 3:9]
+    assert of(tmp_path / "1", normals, [deep]).holes == ()
+    assert of(tmp_path / "2", [with_hole(one, -9999.0) for one in normals], [with_hole(deep, -9999.0)]).holes == ()
+
+
 def test_damage_widens_a_map_by_its_width_at_most(tmp_path: Path) -> None:
     normals = [heights(seed) for seed in range(3)]
     alone = of(tmp_path / "0", normals).span

@@ -32,6 +32,8 @@ class Fingerprint:
     """bool (64,): the signs of the steps between neighbours in a row of the picture shrunk to 9 x 8."""
     problem: str
     """Why it cannot be decoded, as the end of a sentence that begins with its path; "" = it can."""
+    two_values: bool = False
+    """True: its samples have one or two values in all, as those of a mask."""
 
 
 _FINGERPRINTS: dict[tuple[str, int, int], Fingerprint] = {}
@@ -53,7 +55,7 @@ def fingerprint(path: Path) -> Fingerprint:
             pixels = images.read(path)
             if pixels.dtype.kind == "f" and not np.isfinite(pixels).any():
                 raise DataError(f"{path}: not one of its pixels is a finite number, so it shows nothing; take it out")
-            _FINGERPRINTS[key] = Fingerprint(_pixel_hash(pixels), _difference_bits(pixels), "")
+            _FINGERPRINTS[key] = Fingerprint(_pixel_hash(pixels), _difference_bits(pixels), "", _has_two_values(pixels))
         except DataError as error:
             digest = hashlib.sha256(Path(path).read_bytes()).hexdigest() if os.access(path, os.R_OK) else str(path)
             _FINGERPRINTS[key] = Fingerprint(digest, np.zeros(64, bool), str(error).removeprefix(f"{path}: "))
@@ -97,6 +99,12 @@ def _pixel_hash(pixels: np.ndarray) -> str:
     digest = hashlib.sha256(f"{pixels.shape} {pixels.dtype}".encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
+
+
+def _has_two_values(pixels: np.ndarray) -> bool:
+    if len(np.unique(pixels[:: max(1, len(pixels) // 16)])) > 2:  # a few rows of nearly every photograph
+        return False
+    return bool(((pixels == pixels.min()) | (pixels == pixels.max())).all())
 
 
 def _difference_bits(pixels: np.ndarray) -> np.ndarray:

@@ -70,6 +70,8 @@ class ValueSurvey:
     """Ids of normal pictures in which nothing is measured."""
     strange: tuple[str, ...] = ()
     """Ids of shots whose values are not on the scale of the normal pictures."""
+    holes: tuple[float, ...] = ()
+    """Values of float32 shots alone that stand far from all others: not measured, or the bottom of the damage."""
 
 
 @dataclass
@@ -178,10 +180,11 @@ def survey_values(normals: Sequence[Example], shots: Sequence[Example] = ()) -> 
         span = _integers(pool, _pooled([one.without([65535.0]) for one in damaged]), bool(sentinels))
     else:
         span = _floats(pool, _pooled(damaged))
+    holes = _holes(measured, damaged) if depth == 32 else ()
     median = float(_quantile(pool, 0.5))
     strange = tuple(one.id for one in damaged if _strange(one, pool, span))
     span = replace(span, sentinels=sentinels, fill=median, depth=depth)
-    return ValueSurvey(span, len(chosen), missing, empty, strange)
+    return ValueSurvey(span, len(chosen), missing, empty, strange, holes)
 
 
 def _strange(one: _Values, pool: _Values, span: Range) -> bool:
@@ -304,6 +307,16 @@ def _sentinels(pictures: Sequence[_Values], depth: int) -> tuple[float, ...]:
         found += new
         pool = pool.without(new)
     return tuple(sorted(found))
+
+
+def _holes(normals: Sequence[_Values], shots: Sequence[_Values]) -> tuple[float, ...]:
+    """Return the values that would be sentinels if the shots were normal pictures too, at the greatest distance."""
+    alone = _sentinels([*normals, *shots], 32)
+    pool = _pooled([one.without(alone) for one in (*normals, *shots)])
+    if not len(pool.values):
+        return ()
+    low, high = float(pool.values[0]), float(pool.values[-1])
+    return tuple(value for value in alone if max(low - value, value - high) > FAR * (high - low))
 
 
 def _missing(pictures: Sequence[_Values], sentinels: Sequence[float]) -> tuple[Missing, ...]:

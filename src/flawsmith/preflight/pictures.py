@@ -8,6 +8,7 @@ from statistics import median
 
 from flawsmith.data import images
 from flawsmith.data.fingerprints import fingerprints_of
+from flawsmith.data.masks.of_normals import masks_among_normals
 from flawsmith.data.masks.reading import read_label
 from flawsmith.data.ranges import ValueSurvey, by_product, mistakes, survey_values
 from flawsmith.data.split import Split
@@ -76,7 +77,7 @@ def look_at(examples: Sequence[Example], facts: dict[str, images.Header], findin
     decoded = [example for example in examples if example.id in chosen]
     prints = fingerprints_of([example.image for example in decoded])
     broken = [(example.id, one.problem) for example, one in zip(decoded, prints, strict=True) if one.problem]
-    findings.errors += grouped(broken, "picture", "cannot be used")
+    findings.errors += [*grouped(broken, "picture", "cannot be used"), *masks_among_normals(decoded)]
     return frozenset(chosen)
 
 
@@ -92,6 +93,11 @@ def look_at_ranges(divided: Split, findings: Findings) -> dict[str, Range]:
         findings.errors += mistakes(product, one)
         if one.span.depth > 8:
             findings.notes += _range_notes(product, one)
+            if one.holes:
+                findings.warnings.append(
+                    f"{product}: {', '.join(f'{value:g}' for value in one.holes)} stands in shots alone, far from all "
+                    "other values; where it means that nothing was measured, write NaN instead"
+                )
             if not findings.errors and (flat := [shot.id for shot in shots if _is_cut_off(shot, one.span)]):
                 shown = ", ".join(flat[:SHOWN]) + (", ..." if len(flat) > SHOWN else "")
                 findings.warnings.append(

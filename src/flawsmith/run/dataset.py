@@ -11,7 +11,7 @@ from flawsmith.config import Config
 from flawsmith.data import images, layouts
 from flawsmith.data.fingerprints import fingerprints_of
 from flawsmith.data.masks.judging import with_rules
-from flawsmith.data.masks.of_normals import marked_normals
+from flawsmith.data.masks.of_normals import marked_normals, masks_among_normals
 from flawsmith.data.masks.reading import read_label
 from flawsmith.data.photographs import Photographs
 from flawsmith.data.ranges import ranges_of, with_ranges
@@ -74,8 +74,11 @@ def open_dataset(run: Run) -> Dataset:
     unchanged = before.get("scanned") == scanned
     if not unchanged and (broken := _unusable(made)):
         raise DataError(_listed("1 picture cannot be used", f"{len(broken)} pictures cannot be used", broken))
-    if not unchanged and (marked := marked_normals(run.config.data.root, surveyed.normal_masks)):
-        raise DataError("\n".join(marked))
+    if not unchanged:
+        everyone = [example for name in _GROUPS for example in getattr(made, name)]
+        marked = [*marked_normals(run.config.data.root, surveyed.normal_masks), *masks_among_normals(everyone)]
+        if marked:
+            raise DataError("\n".join(marked))
     copies = [row["id"] for row in before.get(_DUPLICATES, [])] if unchanged else duplicates(made)
     made = without_duplicates(made, copies)
     if not unchanged and (double := leaks(made)):

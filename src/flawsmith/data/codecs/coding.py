@@ -175,6 +175,8 @@ def _codec(head: bytes) -> str:
         raise Unreadable("it is only a Git LFS pointer; fetch the picture with `git lfs pull`")
     if _STORED_LINK.match(head):
         raise Unreadable("it is a link that was stored as text; copy the file that it names here")
+    if name := format_of(head):
+        raise Unreadable(f"it is a picture of the format {name}, which is not read; save it as PNG or TIFF")
     raise Unreadable(
         "the file does not begin like a PNG, JPEG, TIFF, BMP or WebP picture; save it in one of these formats"
     )

@@ -30,6 +30,8 @@ class StoredLabel:
     """The EXIF orientation, 1 to 8; 1 where the file has none."""
     lossy: bool
     """True for JPEG and lossy WebP, whose values are not exact."""
+    pages: int = 1
+    """Pictures in the file; these are the samples of the first."""
 
 
 def decode_label(data: bytes) -> StoredLabel:
@@ -60,4 +62,4 @@ def decode_label(data: bytes) -> StoredLabel:
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         raise Unreadable("some of its samples are infinite or not a number; replace them by finite values")
     values = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0]
-    return StoredLabel(values, palette, alpha, orientation, lossy)
+    return StoredLabel(values, palette, alpha, orientation, lossy, facts.pages)

@@ -23,9 +23,9 @@ PHOTOGRAPHS, MASKS, NORMAL_MASKS = "photographs", "masks", "masks of normal part
 EXCLUDED, OF_EXCLUDED = "left out by data.exclude", "masks of pictures left out"
 UNSELECTED, TABLES = "of products or types not asked for", "tables"
 HIDDEN, OTHER = "hidden files", "other files"
-_DAMAGE = frozenset(
+DAMAGE = frozenset(
     "test val valid validation ground_truth anomaly anomalies anomalous defect defects defective ng nok bad damaged "
-    "broken".split()
+    "broken ko 불량 결함".split()
 )
 """Names of folders that hold defects or their masks, in lower case, besides those of the defect types."""
 _TEXT = frozenset(".txt .md .csv .json .xml .yaml .yml .toml .pdf .html .ini .log .py .zip .doc .docx .xlsx".split())
@@ -116,7 +116,7 @@ class _Places:
         """Return whether a picture may show a defect, or be the mask of one, by the folders that it lies in."""
         parts = nfc(file).split("/")[:-1]
         words = {part.casefold() for part in parts}
-        if words & _DAMAGE or words & set(FOLDERS) or words & self._types:
+        if words & DAMAGE or words & set(FOLDERS) or words & self._types:
             return True
         return any("/".join(parts[:depth]) in self._folders for depth in range(1, len(parts) + 1)) or (
             not parts and "." in self._folders

@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from flawsmith.config import nfc
 from flawsmith.data.images import SUFFIXES
 from flawsmith.data.layouts.tree import below, last_part, without_suffix
 
-ENDINGS = ("mask", "masks", "label", "labels", "gt", "groundtruth", "ground_truth", "seg", "segmentation")
+ENDINGS = (
+    *("mask", "masks", "label", "labels", "gt", "groundtruth", "ground_truth", "seg", "segmentation"),
+    *("마스크", "라벨", "레이블", "정답"),
+)
 """What may follow or precede a photograph's name in the name of its mask, behind `_`, `-` or a dot; case is free."""
-FOLDERS = (*ENDINGS, "annotation", "annotations", "segmentationclass", "segmentationobject")
+FOLDERS = (*ENDINGS, "masks_machine", "annotation", "annotations", "segmentationclass", "segmentationobject")
 """Names of folders that hold masks and no photographs; case is free."""
 
 _ENDINGS = "|".join(sorted(ENDINGS, key=len, reverse=True))
@@ -39,36 +42,51 @@ class Matches:
     orphans: tuple[str, ...]
     """Masks that belong to no photograph."""
     unclear: Mapping[str, tuple[str, ...]]
-    """Photograph -> files of different ways of naming, of which only one can be its mask; no key of `masks`."""
+    """Photograph -> files of which only one can be its mask, as they are named in different ways, or alike but for the
+    suffix; no key of `masks`."""
+    of_several: tuple[str, ...]
+    """Masks that may as well belong to one photograph as to another."""
 
 
-def match(photographs: Mapping[str, str], masks: Iterable[tuple[str, str]]) -> Matches:
+def match(
+    photographs: Mapping[str, str], masks: Iterable[tuple[str, str]], gone: Collection[str] = frozenset()
+) -> Matches:
     """Find each mask's photograph; several masks of one photograph are all its own.
 
     Args:
         photographs: Path of each without its suffix, in composed Unicode, below the folder of photographs -> its id.
         masks: (path below the folder of masks, id) of each.
+        gone: Ids that are not to be read. A photograph of them has a mask where no other photograph may have it.
     """
     by_last: defaultdict[str, list[str]] = defaultdict(list)
     for name in photographs:
         by_last[last_part(name).casefold()].append(name)
     ways: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    orphans = []
+    orphans: list[str] = []
+    of_several: list[str] = []
     for path, mask in masks:
         named = bases(path)
         exact = [(way, name) for way, name in named if name in photographs]
         close = [(way, _alike(name, by_last[last_part(name).casefold()])) for way, name in named] if not exact else []
+        close = [(way, [name for name in names if photographs[name] not in gone] or names) for way, names in close]
         alone = [(way, names[0]) for way, names in close if len(names) == 1]
-        for way, name in (exact or alone)[:1]:
+        present = [(way, name) for way, name in alone if photographs[name] not in gone]
+        for way, name in (exact or present or alone)[:1]:
             ways[photographs[name]][way].append(mask)
         if not exact and not alone:
-            orphans.append(mask)
-    single = {photograph: next(iter(found.values())) for photograph, found in ways.items() if len(found) == 1}
-    several = {photograph: sum(found.values(), []) for photograph, found in ways.items() if len(found) > 1}
+            (of_several if any(names for _, names in close) else orphans).append(mask)
+    single: dict[str, list[str]] = {}
+    several: dict[str, list[str]] = {}
+    for photograph, named_so in ways.items():
+        kept = [[file for file in files if file not in gone] for files in named_so.values()]
+        here = [file for files in kept for file in files]
+        twice = len({without_suffix(file) for file in here}) < len(here)
+        (several if twice or sum(map(bool, kept)) > 1 else single)[photograph] = sum(named_so.values(), [])
     return Matches(
         {photograph: tuple(sorted(files)) for photograph, files in single.items()},
         tuple(orphans),
         {photograph: tuple(sorted(files)) for photograph, files in several.items()},
+        tuple(of_several),
     )
 
 

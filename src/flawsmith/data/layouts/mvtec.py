@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flawsmith.config import DataConfig, nfc
-from flawsmith.data.layouts.mask_names import match, names_below
+from flawsmith.data.layouts.mask_names import in_mask_folder, match, names_below
 from flawsmith.data.layouts.reading import LeftOut, Reading, orphans, unclear
-from flawsmith.data.layouts.tree import Tree, below, join, last_part
+from flawsmith.data.layouts.tree import Tree, below, is_picture, join, last_part
 from flawsmith.errors import DataError
 from flawsmith.types import Example
 
 EXPECTED = "mvtec expects root/<product>/train/good, test/<defect type> and ground_truth/<defect type>"
-MASKS = "draw ground_truth/<defect type>/<name>_mask.png for each, or move it away"
-_TRAIN = "move defects to test/<defect type> and their masks to ground_truth/<defect type>"
+MASKS = (
+    "draw ground_truth/<defect type>/<name>_mask.png for each, move it away, or name its folder in data.normal where "
+    "its parts are normal"
+)
+_SPLITS = ("train", "test")
+_VALIDATION = "move them to train/good to learn from them"
+_FLAT = "move normal parts to train/good"
+_TRAIN = (
+    "move defects to test/<defect type> and their masks to ground_truth/<defect type>, or name the folder in "
+    "data.normal where its parts are normal"
+)
 _LABELS = "give each the name of its photograph, as ground_truth/<defect type>/<name>_mask.png"
 
 
@@ -20,7 +31,7 @@ def read_mvtec(data: DataConfig, tree: Tree) -> Reading:
     homes = [""] if any(tree.is_folder(name) for name in ("train", "test")) else list(tree.folders[""])
     homes = [home for home in homes if any(tree.is_folder(join(home, split)) for split in ("train", "test"))]
     if not homes:
-        raise DataError(f"{data.root}: no product folder with train/ and test/ found; {EXPECTED}")
+        raise DataError(f"{data.root}: no product folder with train/ and test/ found; {EXPECTED}{_nearly(tree)}")
     normals = {nfc(name) for name in data.normal or ["good"]}
     names: set[str] = set()
     examples: list[Example] = []
@@ -29,9 +40,12 @@ def read_mvtec(data: DataConfig, tree: Tree) -> Reading:
     of_the_absent: set[str] = set()
     for home in homes:
         product = home or data.product or tree.name
+        flat = [file for file in tree.files.get(join(home, "train"), ()) if is_picture(file)]
+        left_out.append(LeftOut("they lie in train/ itself", tree.here(flat), "error", _FLAT))
         photographs: dict[str, dict[str, str]] = {}  # type -> {path below its folder, without suffix: id}
         split_of: dict[str, str] = {}
-        for split in ("train", "test"):
+        masks: dict[str, tuple[str, ...]] = {}
+        for split in _SPLITS:
             for folder in tree.folders.get(join(home, split), ()):
                 name = nfc(last_part(folder))
                 names.add(name)
@@ -39,18 +53,30 @@ def read_mvtec(data: DataConfig, tree: Tree) -> Reading:
                 if split == "train" and name not in normals:
                     left_out.append(LeftOut("train/ holds normal parts only", tree.here(pictures), "error", _TRAIN))
                     continue
+                apart, inside = _told_apart(folder, pictures)
+                matches = match(names_below(folder, apart), inside, tree.gone)
+                if len(matches.orphans) < len(inside):  # MVTec 3D-AD has them so; else it is a lot called `label`
+                    pictures = apart
+                    masks |= matches.masks
+                    left_out += [*orphans(tree.here(matches.orphans), _LABELS), *unclear(tree, matches)]
                 split_of |= dict.fromkeys(pictures, split)
-                if split == "test":
-                    photographs.setdefault(name, {}).update(names_below(folder, pictures))
-        masks: dict[str, tuple[str, ...]] = {}
+                # Of normal parts in train, some sets hold empty masks too; those in test come later and count.
+                photographs.setdefault(name, {}).update(names_below(folder, pictures))
         labels: dict[str, list[tuple[str, str]]] = {}
         for folder in tree.folders.get(join(home, "ground_truth"), ()):
             files = [(below(folder, file), file) for file in tree.pictures_below(folder)]
             labels.setdefault(nfc(last_part(folder)), []).extend(files)
         for name, files in labels.items():
-            matches = match(photographs.get(name, {}), files)
+            matches = match(photographs.get(name, {}), files, tree.gone)
+            for photograph in sorted(masks.keys() & matches.masks.keys()):
+                both = (*masks[photograph], *matches.masks[photograph])
+                left_out.append(LeftOut(f"each could be the mask of {photograph}", both, "error", "keep one of them"))
             masks |= matches.masks
             left_out += [*orphans(tree.here(matches.orphans), _LABELS), *unclear(tree, matches)]
+        for folder in tree.folders.get(join(home, "validation"), ()):
+            if nfc(last_part(folder)) in normals:
+                unused = tree.here(tree.pictures_below(folder))
+                left_out.append(LeftOut("validation/ is not used", unused, "warning", _VALIDATION))
         for file, split in split_of.items():
             label = tree.here(masks.get(file, ()))
             if file in tree.gone:
@@ -64,3 +90,23 @@ def read_mvtec(data: DataConfig, tree: Tree) -> Reading:
             examples.append(Example(file, tree.path(file), product, None if normal else name, paths, split))
     tree.require_known("data.normal", data.normal, names)
     return Reading(tuple(examples), normal_masks, (), frozenset(of_the_absent), tuple(left_out))
+
+
+def _told_apart(folder: str, pictures: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Tell photographs from masks in a folder `gt` or `masks` among them: (photographs, (path below, mask))."""
+    inside = [file for file in pictures if in_mask_folder(below(folder, file))]
+    if len(inside) == len(pictures):
+        return list(pictures), []
+    apart = set(inside)
+    return [file for file in pictures if file not in apart], [(below(folder, file), file) for file in inside]
+
+
+def _nearly(tree: Tree) -> str:
+    """Return a hint where folders of these names lie deeper, or are written in another case; "" = there are none."""
+    for folder in sorted(tree.folders, key=lambda folder: (folder.count("/"), folder)):
+        home, _, name = folder.rpartition("/")
+        if name in _SPLITS:
+            return f" (there is {folder}: set data.root to {tree.path(home).parent})"
+        if name.lower() in _SPLITS:
+            return f" (there is {folder}: write the names in lower case, or use the layout pattern)"
+    return ""

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from flawsmith.config import DataConfig, nfc
+from flawsmith.data.layouts.ledger import DAMAGE
 from flawsmith.data.layouts.mask_names import behind, in_mask_folder, match, names_below, of_a_tool
 from flawsmith.data.layouts.reading import LeftOut, Reading, orphans, unclear
 from flawsmith.data.layouts.tree import Tree, below, without_suffix
@@ -52,21 +53,35 @@ def read_pairs(data: DataConfig, tree: Tree) -> Reading:
     for name, pictures in folders.items():
         defect = None if name in normals else name[len(prefix) :].lower()
         photographs, masks = _told_apart(name, pictures, tree.gone)
-        matches = match(photographs, [(below(name, file), file) for file in masks])
+        matches = match(photographs, [(below(name, file), file) for file in masks], tree.gone)
         left_out += [*orphans(tree.here(matches.orphans), _LABELS), *unclear(tree, matches)]
         for file in photographs.values():
             label = tree.here(matches.masks.get(file, ()))
             if file in tree.gone:
                 of_the_absent.update(label)
                 continue
-            if len({without_suffix(mask) for mask in label}) < len(label):
-                left_out.append(LeftOut(f"each could be the mask of {file}", label, "error", "keep one of them"))
-                label = ()
             if defect is None and label:
                 normal_masks[file] = label
             paths = tuple(map(tree.path, label)) if defect else ()
             examples.append(Example(file, tree.path(file), product, defect, paths))
-    return Reading(tuple(examples), normal_masks, (), frozenset(of_the_absent), tuple(left_out))
+    warnings = tuple(_types_within(examples, normals))
+    return Reading(tuple(examples), normal_masks, (), frozenset(of_the_absent), tuple(left_out), warnings)
+
+
+def _types_within(examples: Sequence[Example], normals: Collection[str]) -> Iterator[str]:
+    """Say where a folder that is called after all defects holds folders that may be the types."""
+    inner: dict[str, set[str]] = defaultdict(set)
+    for example in examples:
+        top, *parts, _ = nfc(example.id).split("/")
+        if top.casefold() in DAMAGE and top not in normals:
+            inner[top].add(parts[0] if parts else "")
+    for top, names in sorted(inner.items()):
+        if len(names) > 1 and "" not in names:
+            shown = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+            yield (
+                f"{top}: its folders ({shown}) are read as one defect type; where they are the types, use the layout "
+                f'pattern, with image = "{top}/{{defect}}/..."'
+            )
 
 
 def _told_apart(folder: str, pictures: Sequence[str], gone: frozenset[str]) -> tuple[dict[str, str], list[str]]:

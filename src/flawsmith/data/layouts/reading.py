@@ -51,9 +51,15 @@ def orphans(masks: Iterable[str], remedy: str) -> tuple[LeftOut, ...]:
 
 
 def unclear(tree: Tree, matches: Matches) -> tuple[LeftOut, ...]:
-    """Return files of which only one can be the mask of a photograph, a record for each photograph."""
-    return tuple(
-        LeftOut(f"each could be the mask of {photograph}", files, "error", "keep one of them")
-        for photograph, masks in matches.unclear.items()
-        if photograph not in tree.gone and len(files := tree.here(masks)) > 1
+    """Return files of which only one can be the mask of a photograph, a record for each photograph, and masks that may
+    belong to several photographs."""
+    names = tree.here(matches.of_several)
+    remedy = "give each a name that one photograph alone has, or name the other photographs in data.exclude"
+    return (
+        *(
+            LeftOut(f"each could be the mask of {photograph}", files, "error", "keep one of them")
+            for photograph, masks in matches.unclear.items()
+            if photograph not in tree.gone and len(files := tree.here(masks)) > 1
+        ),
+        *([LeftOut("more than one photograph has such a name", names, "error", remedy, "mask")] if names else []),
     )

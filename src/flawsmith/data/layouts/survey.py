@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from flawsmith.config import DataConfig, nfc
 from flawsmith.data.layouts import mvtec, pairs, pattern, visa
+from flawsmith.data.layouts.doubles import previews_among
 from flawsmith.data.layouts.ledger import EXCLUDED, Ledger, account
-from flawsmith.data.layouts.reading import Reading
+from flawsmith.data.layouts.reading import LeftOut, Reading
 from flawsmith.data.layouts.tree import Tree, list_tree, natural_key, without_suffix
 from flawsmith.errors import ConfigError, DataError, nearest
 from flawsmith.types import Example
@@ -77,7 +78,7 @@ def survey(data: DataConfig) -> Survey:
     if data.layout not in LAYOUTS:
         raise ConfigError(f"data.layout: {data.layout!r} is unknown{nearest(data.layout, LAYOUTS)}")
     tree = list_tree(data)
-    reading = LAYOUTS[data.layout](data, tree)
+    reading = _without_previews(LAYOUTS[data.layout](data, tree))
     examples = [
         replace(example, product=nfc(example.product), defect=None if example.defect is None else nfc(example.defect))
         for example in reading.examples
@@ -102,6 +103,17 @@ def survey(data: DataConfig) -> Survey:
     ledger = account(tree, reading, ids, data.layout)
     warnings = (*ledger.sentences("warning"), *reading.warnings)
     return Survey(chosen, masks, ledger, tuple(_gaps(chosen, data, tree)), warnings)
+
+
+def _without_previews(reading: Reading) -> Reading:
+    """Leave out what is called as a preview of another photograph, as an error."""
+    previews = previews_among(reading.examples)
+    if not previews:
+        return reading
+    kept = tuple(example for example in reading.examples if example.id not in previews)
+    reason = "they are called as previews of other photographs"
+    left_out = LeftOut(reason, tuple(sorted(previews, key=natural_key)), "error", "name them in data.exclude")
+    return replace(reading, examples=kept, left_out=(*reading.left_out, left_out))
 
 
 def _gaps(examples: tuple[Example, ...], data: DataConfig, tree: Tree) -> list[str]:

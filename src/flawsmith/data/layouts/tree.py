@@ -23,17 +23,23 @@ WILDCARDS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 """What stands for more than itself in a glob or a template, as a regular expression."""
 
 
+_OF_SYSTEMS = frozenset(
+    ("@eadir", "#recycle", "$recycle.bin", "__macosx", "system volume information", "lost+found", "thumbs.db")
+)
+"""Folders and files of network drives and operating systems, which hold previews and what was thrown away."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tree:
     """The files below a root. A folder is named by its id; "" is the root."""
 
     root: Path
     files: dict[str, tuple[str, ...]]
-    """Folder -> the ids of the files directly in it, sorted; names that begin with a dot are not among them."""
+    """Folder -> the ids of the files directly in it, sorted; hidden ones are not among them."""
     folders: dict[str, tuple[str, ...]]
-    """Folder -> the ids of the folders directly in it, sorted; names that begin with a dot are not among them."""
+    """Folder -> the ids of the folders directly in it, sorted; hidden ones are not among them."""
     hidden: int
-    """Files whose name, or a folder's, begins with a dot: the work of other programs."""
+    """Files that are not shown, or lie in such folders: a name with a dot before it, or an operating system's."""
     dangling: frozenset[str]
     """Links that lead to nothing; they are among `files`."""
     loops: tuple[str, ...]
@@ -111,10 +117,10 @@ def list_tree(data: DataConfig) -> Tree:
             inner.clear()
             continue
         above[folder] = led | {real}
-        for name in [name for name in inner if name.startswith(".")]:
+        for name in filter(_is_hidden, inner):
             hidden += sum(len(names_below) for _, _, names_below in os.walk(os.path.join(here, name)))
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        shown = sorted(name for name in names if not name.startswith("."))
+        inner[:] = sorted(name for name in inner if not _is_hidden(name))
+        shown = sorted(name for name in names if not _is_hidden(name))
         hidden += len(names) - len(shown)
         files[folder] = tuple(join(folder, name) for name in shown)
         folders[folder] = tuple(join(folder, name) for name in inner)
@@ -209,6 +215,10 @@ def _nearest(name: str, names: Iterable[str]) -> list[str]:
 def _rule_of(glob: str) -> re.Pattern[str]:
     pieces = re.split(r"(\*\*/|\*\*|\*|\?)", posix(glob))
     return re.compile("".join(WILDCARDS.get(piece, re.escape(piece)) for piece in pieces), re.DOTALL)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in _OF_SYSTEMS
 
 
 def _leads_nowhere(path: str) -> bool:

@@ -68,7 +68,7 @@ def read_visa(data: DataConfig, tree: Tree) -> Reading:
         for side, group in (("Normal", normal), ("Anomaly", damaged)):
             folder = join(home, "Data/Masks", side)
             found = names_below(join(home, "Data/Images", side), group.values())
-            matches = match(found, [(below(folder, file), file) for file in tree.pictures_below(folder)])
+            matches = match(found, [(below(folder, file), file) for file in tree.pictures_below(folder)], tree.gone)
             masks |= matches.masks
             left_out += [*orphans(tree.here(matches.orphans), _LABELS), *unclear(tree, matches)]
         for name, file in {**normal, **damaged}.items():
@@ -140,7 +140,9 @@ def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str | None]]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:
             rows: list[dict[str, str | None]] = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: cannot be read as a table, as it is not in UTF-8; save it as CSV in UTF-8") from None
+    except (OSError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as a table ({error}); copy it again from its source") from None
     for column in columns:
         if rows and rows[0].get(column) is None:

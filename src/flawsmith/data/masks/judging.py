@@ -18,6 +18,7 @@ from flawsmith.data import images
 from flawsmith.data.masks.levels import Undecided
 from flawsmith.data.masks.reading import ON_ITS_SIDE, read_label, turn_of
 from flawsmith.data.masks.rules import rules_of
+from flawsmith.data.masks.stamps import Stamps
 from flawsmith.data.masks.stored import StoredMask, stored_mask
 from flawsmith.errors import DataError, nearest
 from flawsmith.types import Example, MaskRule
@@ -25,6 +26,7 @@ from flawsmith.types import Example, MaskRule
 _LARGE = 0.5
 """Damage over more than this share of a picture asks whether the mask is inverted."""
 _SHOWN = 3
+_MANY = "the file holds {} pictures, and which of them are damage is not known; save each as a file of its own"
 
 Rules = Mapping[tuple[str, str], MaskRule]
 """(product, defect type) -> how its masks are read."""
@@ -57,7 +59,11 @@ def judge(examples: Sequence[Example], data: DataConfig) -> Judgement:
     for example in examples:
         for path in example.masks if example.defect is not None else ():
             try:
-                masks[example.product].append((example, path, stored_mask(path)))
+                stored = stored_mask(path)
+                if stored.pages > 1:
+                    judgement.broken.append((example.id, path, _MANY.format(stored.pages)))
+                else:
+                    masks[example.product].append((example, path, stored))
             except DataError as error:
                 judgement.broken.append((example.id, path, _without(path, error)))
     judgement.errors += _unknown(examples, data.mask)
@@ -94,6 +100,7 @@ def _look_at_labels(examples: Sequence[Example], settings: MaskConfig, judgement
     """Read every label by its rule, and list what is doubtful about it."""
     large: dict[str, list[tuple[str, float]]] = defaultdict(list)
     labels: Counter[str] = Counter()
+    stamps: dict[str, Stamps] = defaultdict(Stamps)  # of types as product/type, and of products
     bad = {name for name, _, _ in judgement.broken}
     turns: dict[str, list[str]] = defaultdict(list)
     for example in with_rules(examples, judgement.rules):
@@ -107,16 +114,31 @@ def _look_at_labels(examples: Sequence[Example], settings: MaskConfig, judgement
             continue
         damage = read_label(example, photograph)
         labels[example.product] += 1
+        for name in (f"{example.product}/{example.defect}", example.product):
+            stamps[name].add(damage)
         if damage.all() and settings.inverted != "auto":
             judgement.warnings.append(f"{example.id}: the mask covers the whole picture; nothing of it is background")
-        elif (share := float(damage.mean())) > _LARGE and settings.inverted == "auto":
+        elif (share := float(damage.mean())) > _LARGE and settings.inverted is not False:
             large[example.product].append((example.id, share))
         elif _is_framed(damage):
             judgement.doubts.append(
                 (example.id, "a line round the whole picture counts as damage; erase the frame from the mask")
             )
     for product, members in sorted(large.items()):
-        _say_large(product, members, labels[product], judgement)
+        if settings.inverted == "auto":
+            _say_large(product, members, labels[product], judgement)
+        elif 2 * len(members) > labels[product] and len(members) > 1:
+            judgement.errors.append(
+                f"{product}: data.mask.inverted = true makes more than half of the picture damage in {len(members)} of "
+                f"{labels[product]} masks ({_names([name for name, _ in members])}), so they are not inverted; run it "
+                "apart from the others, with data.products"
+            )
+    for name, one in sorted(stamps.items()):
+        if area := one.area():
+            judgement.warnings.append(
+                f"{name}: the same {area} pixels are damage in all {one.count} masks; is a legend, a time or a logo "
+                "drawn into them? Erase it, or name its colour in data.mask.ignore"
+            )
     if ids := turns["turned"]:
         judgement.notes.append(f"{_names(ids)}: the mask is turned as its photograph's EXIF orientation says")
     if ids := turns["unsure"]:

@@ -33,6 +33,8 @@ _PIECE = 0.9
 """Least share of values that are one piece each, of instances."""
 _SPECKS = 0.1
 """Least area of small numbers, as a share of that of the rim beside them."""
+_STEPS, _PEAK = 5, 0.4
+"""Steps into which the middle half of the values is divided; more than this share in one of them is a class."""
 RIMS = (255, 65535)
 """What tools write for pixels that shall count for nothing."""
 
@@ -74,6 +76,11 @@ class Levels:
 
     def is_soft(self) -> bool | None:
         """Return whether the values between 0 and the largest are soft edges; None = neither that nor classes."""
+        many = tuple(mask for mask, one in zip(self.masks, self.each, strict=True) if len(one) > 2)
+        if not many:
+            return False
+        if len(many) < len(self.masks):  # 0 and one other value, on whichever scale, say nothing of edges
+            return Levels(many, self.source).is_soft()
         whole = not (self.values != np.floor(self.values)).any()
         if len(self.values) <= 2 or self.top <= 0 or whole and (self.top < MANY or self.source == "index"):
             return False
@@ -89,6 +96,21 @@ class Levels:
             return True
         return False if self.are_instances(()) else None
 
+    def has_middle_areas(self) -> bool:
+        """Return whether values in the middle of each mask's own scale are those of classes: they lie away from edges,
+        and most of them close to one value; wide soft edges hold all of them alike."""
+        middle, edge = np.zeros(_STEPS), 0
+        for mask, each in zip(self.masks, self.each, strict=True):
+            top = float(each[-1]) if len(each) else 0.0
+            if top < self.top / 4:
+                continue  # the noise of an empty mask
+            levels, layer = mask.levels(self.source).astype(np.float64), mask.layer(self.source)
+            between = (levels > top / 4) & (levels < 3 * top / 4)
+            steps = (2 * _STEPS * (levels[between] / top - 0.25)).astype(int)
+            middle += np.bincount(steps, layer.count[between], _STEPS)
+            edge += int(layer.edge[between].sum())
+        return bool(edge < _AT_EDGES / 2 * middle.sum() and middle.max() > _PEAK * middle.sum())
+
     def rims(self) -> tuple[float, ...]:
         """Return 255 or 65535 where masks hold it beside small numbers, with nothing between.
 
@@ -101,13 +123,17 @@ class Levels:
             return ()
         if rest[-1] >= MANY and self.source != "index":
             return ()
+        with_rim = [mask for mask, one in zip(self.masks, self.each, strict=True) if self.top in one]
         beside = [bool(np.isin(rest, one).any()) for one in self.each if self.top in one]
         if not any(beside):
             return ()
-        alone, area = len(beside) - sum(beside), self.total("count")
-        few = area[np.isin(self.values, rest)].sum() < _SPECKS * area[-1]
-        if alone or few:
-            where = f"alone in {alone} others" if alone else "covers far more than they do"
+        alone, area, small = len(beside) - sum(beside), self.total("count"), np.isin(self.values, rest)
+        few = area[small].sum() < _SPECKS * area[-1]
+        strewn = Levels(tuple(with_rim), self.source)._are_strewn(rest)
+        if alone or few or strewn:
+            where = (
+                f"alone in {alone} others" if alone else "covers far more than they do" if few else "is not round them"
+            )
             raise Undecided(
                 f"{self.top:g} stands beside small numbers in {sum(beside)} of its masks and {where}: set "
                 f"data.mask.ignore = [{self.top:g}] when it shall count for nothing, or = [] when it is damage"
@@ -130,6 +156,12 @@ class Levels:
             for index in np.flatnonzero(np.isin(mask.levels(self.source), values))[:MANY]
         ]
         return bool(np.mean(np.array(pieces) == 2) >= _PIECE)  # the background is counted as one
+
+    def _are_strewn(self, values: np.ndarray) -> bool:
+        """Return whether most pixels of some values are specks: neither areas nor within two pixels of the largest."""
+        these = np.isin(self.values, values)
+        placed = (self.total("flat") + self.total("edge"))[these].sum()
+        return bool(placed < self.total("count")[these].sum() / 2)
 
     def _between(self, margin: float) -> np.ndarray:
         """Return which values lie between the ends, further from them than a share of the largest: bool (values,)."""

@@ -4,14 +4,17 @@ damage that is filed as normal."""
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from flawsmith.data import images
+from flawsmith.data.fingerprints import fingerprints_of
 from flawsmith.errors import DataError
+from flawsmith.types import Example
 
 _NOISE = 8
 """Levels of 255 by which JPEG may blur an empty mask."""
@@ -41,6 +44,33 @@ def marked_normals(root: Path, masks: Mapping[str, tuple[str, ...]]) -> list[str
     return [
         f"{shown}{more}: {count} something; move damaged parts to a folder of their type, or name the masks in "
         "data.exclude"
+    ]
+
+
+def masks_among_normals(examples: Sequence[Example]) -> list[str]:
+    """Return a sentence about normal parts that look like masks; [] = there is none.
+
+    A mask whose name says nothing is taken for a photograph. It holds one or two values, which photographs of a camera
+    never do; where the product's defects do so too, they are scans in black and white.
+
+    Args:
+        examples: Photographs that are decoded, or may be, of all products.
+    """
+    flat: dict[str, list[str]] = defaultdict(list)
+    scans: set[str] = set()
+    for example, one in zip(examples, fingerprints_of([example.image for example in examples]), strict=True):
+        if one.two_values and example.defect is None:
+            flat[example.product].append(example.id)
+        elif one.two_values:
+            scans.add(example.product)
+    names = [name for product, members in flat.items() if product not in scans for name in members]
+    if not names:
+        return []
+    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    count = "1 normal part holds" if len(names) == 1 else f"{len(names)} normal parts hold"
+    return [
+        f"{shown}: {count} only one or two values, as a mask does; name such masks, and photographs that "
+        "show nothing, in data.exclude"
     ]
 
 

@@ -131,6 +131,7 @@ def _is_soft(levels: Levels, *, exact: bool) -> bool:
     if levels.source == "grey" and any(mask.storage == "colour" for mask in levels.masks):
         _require_black(levels)
     if any(mask.lossy for mask in levels.masks):
+        _require_exact_enough(levels)
         return True
     if exact:
         return False
@@ -141,6 +142,23 @@ def _is_soft(levels: Levels, *, exact: bool) -> bool:
             "with 0 for the background and 255 for damage"
         )
     return soft
+
+
+def _require_exact_enough(levels: Levels) -> None:
+    """Raise where JPEG keeps too little to tell damage: small numbers, or areas of several values."""
+    lossy = [
+        (mask, float(one[-1])) for mask, one in zip(levels.masks, levels.each, strict=True) if mask.lossy and len(one)
+    ]
+    if max((top for _, top in lossy), default=255.0) < MANY:
+        raise Undecided(
+            f"its masks are JPEG and hold nothing above {max(top for _, top in lossy):g}, and JPEG keeps no such small "
+            "numbers; save them again as PNG, from their source"
+        )
+    if Levels(tuple(mask for mask, _ in lossy), levels.source).has_middle_areas():
+        raise Undecided(
+            "its masks are JPEG and hold areas of several values, which JPEG does not keep apart; save them again as "
+            "PNG, from their source"
+        )
 
 
 def _require_one_scale(levels: Levels) -> None:
@@ -239,7 +257,7 @@ def _require_one_meaning(
     raise Undecided(
         f"{one} several values in one picture ({example.id}: {_shown(levels.source, values)}); say which value is "
         f'which defect type, data.mask.values = {{{sentence}}}, or data.mask.values = "all" where all of them are '
-        "damage of their picture's type"
+        "damage of their picture's type; a value that counts for nothing goes into data.mask.ignore"
     )
 
 

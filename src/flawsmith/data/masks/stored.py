@@ -61,6 +61,8 @@ class StoredMask:
     orientation: int
     """The EXIF orientation of the file, 1 to 8."""
     lossy: bool
+    pages: int = 1
+    """Pictures in the file; this is the first."""
 
     def levels(self, source: str) -> np.ndarray:
         """Return the levels of the layer that `source` names (see `MaskRule`), as numbers of that source."""
@@ -180,7 +182,8 @@ def decode_mask(path: Path) -> StoredMask:
             storage, values, brightness = "colour", packed(values), values.max(axis=2)
     if label.palette is not None:
         brightness = label.palette.max(axis=1)[np.minimum(values, len(label.palette) - 1)]
-    return StoredMask(storage, _layer(values, opaque, brightness), label.palette, alpha, label.orientation, label.lossy)
+    layer = _layer(values, opaque, brightness)
+    return StoredMask(storage, layer, label.palette, alpha, label.orientation, label.lossy, label.pages)
 
 
 def _layer(values: np.ndarray, opaque: np.ndarray | None, brightness: np.ndarray | None = None) -> Layer:
