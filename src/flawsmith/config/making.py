@@ -57,7 +57,7 @@ class MaskConfig(Settings):
     values: dict[str, MaskValue | list[MaskValue]] | Literal["", "all"] = ""
     """Which value is which defect type, e.g. {scratch = 1, dent = [2, "#ff0000"]}; "all" = all but the background."""
     inverted: bool | Literal["auto"] = "auto"
-    """True: damage is 0; false: it may cover most of a picture; "auto": such a mask stops the run."""
+    """True: what would be background is damage; false: damage may cover most of a picture; "auto": `check` asks."""
     alpha: bool | Literal["auto"] = "auto"
     """True: alpha is the mask; false: alpha is left out; "auto": alpha, where the colours say nothing."""
     ignore: list[MaskValue] | Literal["auto"] = "auto"
