@@ -171,9 +171,11 @@ def natural_key(text: str) -> tuple[list[tuple[int, int, str]], str]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts], text
 
 
+@lru_cache
 def rule_of(glob: str) -> re.Pattern[str]:
     """Turn a glob into a rule for whole ids in composed Unicode; braces and brackets stand for themselves."""
-    return _rule_of(glob)
+    pieces = re.split(r"(\*\*/|\*\*|\*|\?)", posix(glob))
+    return re.compile("".join(WILDCARDS.get(piece, re.escape(piece)) for piece in pieces), re.DOTALL)
 
 
 def posix(template: str) -> str:
@@ -209,12 +211,6 @@ def _excluded(data: DataConfig, tree: Tree) -> frozenset[str]:
 
 def _nearest(name: str, names: Iterable[str]) -> list[str]:
     return difflib.get_close_matches(name, names, 1, 0.0)
-
-
-@lru_cache
-def _rule_of(glob: str) -> re.Pattern[str]:
-    pieces = re.split(r"(\*\*/|\*\*|\*|\?)", posix(glob))
-    return re.compile("".join(WILDCARDS.get(piece, re.escape(piece)) for piece in pieces), re.DOTALL)
 
 
 def _is_hidden(name: str) -> bool:

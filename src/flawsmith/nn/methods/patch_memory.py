@@ -74,14 +74,12 @@ class PatchMemory:
 
     def to(self, device: str) -> PatchMemory:
         """Return the memory on a device."""
-        moved = PatchMemory.__new__(PatchMemory)
-        moved.patches, moved.depths, moved.fingerprint = self.patches.to(device), self.depths, self.fingerprint
-        return moved
+        return PatchMemory(self.patches.to(device), self.depths)
 
     def nearest(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Return the distance to the nearest remembered patch, float32 (N,), and its number, int64 (N,)."""
-        found = [torch.cdist(part, self.patches).min(1) for part in patches.to(self.patches.device).split(_ROWS)]
-        return torch.cat([one.values for one in found]).float(), torch.cat([one.indices for one in found])
+        parts = [torch.cdist(part, self.patches).min(1) for part in patches.to(self.patches.device).split(_ROWS)]
+        return torch.cat([part.values for part in parts]).float(), torch.cat([part.indices for part in parts])
 
 
 class MemoryMaps(Extractor):
@@ -101,7 +99,7 @@ class MemoryMaps(Extractor):
 
     def maps(self, image: Tensor) -> list[Tensor]:
         maps = self.inner.maps(image)
-        patches = described([depth.float().cpu() for depth in maps], self.memory.depths)
+        patches = described(maps, self.memory.depths)
         distance, number = self._nearest(image, patches)
         remembered = self.memory.patches.cpu()[number].permute(0, 3, 1, 2)
         far = torch.log(distance[:, None] + _LEAST)
@@ -111,17 +109,12 @@ class MemoryMaps(Extractor):
     def vector(self, image: Tensor) -> Tensor:
         return self.inner.vector(image)
 
-    def distances(self, image: Tensor) -> Tensor:
-        """Return float32 (B,h,w): how far each cell lies from the nearest normal patch."""
-        patches = described([depth.float().cpu() for depth in self.inner.maps(image)], self.memory.depths)
-        return self._nearest(image, patches)[0]
-
     def _nearest(self, image: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Return distances, float32 (B,h,w), and numbers, int64 (B,h,w), of the nearest patches."""
         grid, rows = patches.shape[-2:], []
-        for picture, own in zip(image, patches, strict=True):
+        for picture, cells in zip(image, patches, strict=True):
             key = self.fingerprint, hashlib.sha256(picture.cpu().numpy().tobytes()).digest()
-            rows.append(_NEAREST.get(key) or _NEAREST.put(key, self.memory.nearest(own.flatten(1).T)))
+            rows.append(_NEAREST.get(key) or _NEAREST.put(key, self.memory.nearest(cells.flatten(1).T)))
         return (
             torch.stack([distance for distance, _ in rows]).view(-1, *grid),
             torch.stack([number.long() for _, number in rows]).view(-1, *grid),
@@ -140,8 +133,8 @@ class _Nearest:
             self._kept.move_to_end(key)
         return self._kept.get(key)
 
-    def put(self, key: tuple[str, bytes], found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        row = found[0].cpu(), found[1].to("cpu", torch.int32)
+    def put(self, key: tuple[str, bytes], nearest: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        row = nearest[0].cpu(), nearest[1].to("cpu", torch.int32)
         self._kept[key] = row
         self._bytes += _size(row)
         while self._bytes > self._limit and len(self._kept) > 1:
