@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-SHOWN = 3
-"""As many names stand in a sentence; the rest are counted."""
+from flawsmith.errors import first_few
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +150,6 @@ def grouped(problems: Iterable[tuple[str, str]], noun: str, verdict: str) -> lis
         if len(members) == 1:
             sentences.append(f"{name}: 1 {noun} {verdict}: {problem}")
         else:
-            names = ", ".join(name for name, _ in members[:SHOWN]) + (", ..." if len(members) > SHOWN else "")
+            names = first_few([name for name, _ in members])
             sentences.append(f"{names}: {len(members)} {noun}s {verdict.replace('deserves', 'deserve')}: {problem}")
     return sentences

@@ -12,8 +12,8 @@ from flawsmith.data.masks.of_normals import masks_among_normals
 from flawsmith.data.masks.reading import read_label
 from flawsmith.data.ranges import ValueSurvey, by_product, mistakes, survey_values
 from flawsmith.data.split import Split
-from flawsmith.errors import FlawsmithError
-from flawsmith.preflight.findings import SHOWN, Findings, PictureFacts, grouped
+from flawsmith.errors import FlawsmithError, first_few
+from flawsmith.preflight.findings import Findings, PictureFacts, grouped
 from flawsmith.types import Example, Range
 
 DECODED = 2000
@@ -31,7 +31,7 @@ def describe(examples: Sequence[Example], findings: Findings) -> dict[str, image
     many = [(example.id, facts[example.id].pages) for example in examples if example.id in facts]
     for count in sorted({pages for _, pages in many if pages > 1}):
         names = [name for name, pages in many if pages == count]
-        shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+        shown = first_few(names)
         hold = "the file holds" if len(names) == 1 else f"each of {len(names)} files holds"
         findings.notes.append(f"{shown}: {hold} {count} pictures; only the first is read")
     members: dict[str, list[images.Header]] = defaultdict(list)
@@ -99,7 +99,7 @@ def look_at_ranges(divided: Split, findings: Findings) -> dict[str, Range]:
                     "other values; where it means that nothing was measured, write NaN instead"
                 )
             if not findings.errors and (flat := [shot.id for shot in shots if _is_cut_off(shot, one.span)]):
-                shown = ", ".join(flat[:SHOWN]) + (", ..." if len(flat) > SHOWN else "")
+                shown = first_few(flat)
                 findings.warnings.append(
                     f"{product}: most of the damage in {len(flat)} of {len(shots)} shots ({shown}) lies outside that "
                     "range, so it is seen as plain black or white; is the scale that of the normal pictures?"

@@ -17,6 +17,7 @@ from flawsmith.data.codecs.coding import format_of
 from flawsmith.data.layouts.mask_names import FOLDERS
 from flawsmith.data.layouts.reading import LeftOut, Reading, Severity
 from flawsmith.data.layouts.tree import Tree, is_picture
+from flawsmith.errors import first_few
 from flawsmith.types import Example
 
 PHOTOGRAPHS, MASKS, NORMAL_MASKS = "photographs", "masks", "masks of normal parts"
@@ -30,7 +31,6 @@ DAMAGE = frozenset(
 """Names of folders that hold defects or their masks, in lower case, besides those of the defect types."""
 _TEXT = frozenset(".txt .md .csv .json .xml .yaml .yml .toml .pdf .html .ini .log .py .zip .doc .docx .xlsx".split())
 """What is not opened to see whether it is a picture."""
-_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +176,6 @@ def _merged(left_out: Sequence[LeftOut]) -> list[LeftOut]:
 
 
 def _sentence(one: LeftOut) -> str:
-    shown = ", ".join(one.names[:_SHOWN]) + (", ..." if len(one.names) > _SHOWN else "")
+    shown = first_few(one.names)
     count = f"1 {one.noun} is" if len(one.names) == 1 else f"{len(one.names)} {one.noun}s are"
     return f"{shown}: {count} left out: {one.reason}" + (f"; {one.remedy}" if one.remedy else "")

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from flawsmith.config import DataConfig, nfc
 from flawsmith.data.layouts.mask_names import in_mask_folder, match, names_below
-from flawsmith.data.layouts.reading import LeftOut, Reading, orphans, unclear
+from flawsmith.data.layouts.reading import Gathering, Reading
 from flawsmith.data.layouts.tree import Tree, below, is_picture, join, last_part
 from flawsmith.errors import DataError
-from flawsmith.types import Example
 
 EXPECTED = "mvtec expects root/<product>/train/good, test/<defect type> and ground_truth/<defect type>"
 MASKS = (
@@ -34,14 +33,11 @@ def read_mvtec(data: DataConfig, tree: Tree) -> Reading:
         raise DataError(f"{data.root}: no product folder with train/ and test/ found; {EXPECTED}{_nearly(tree)}")
     normals = {nfc(name) for name in data.normal or ["good"]}
     names: set[str] = set()
-    examples: list[Example] = []
-    normal_masks: dict[str, tuple[str, ...]] = {}
-    left_out: list[LeftOut] = []
-    of_the_absent: set[str] = set()
+    gathering = Gathering(tree, _LABELS)
     for home in homes:
         product = home or data.product or tree.name
         flat = [file for file in tree.files.get(join(home, "train"), ()) if is_picture(file)]
-        left_out.append(LeftOut("they lie in train/ itself", tree.here(flat), "error", _FLAT))
+        gathering.leave_out("they lie in train/ itself", tree.here(flat), "error", _FLAT)
         photographs: dict[str, dict[str, str]] = {}  # type -> {path below its folder, without suffix: id}
         split_of: dict[str, str] = {}
         masks: dict[str, tuple[str, ...]] = {}
@@ -51,14 +47,14 @@ def read_mvtec(data: DataConfig, tree: Tree) -> Reading:
                 names.add(name)
                 pictures = tree.pictures_below(folder)
                 if split == "train" and name not in normals:
-                    left_out.append(LeftOut("train/ holds normal parts only", tree.here(pictures), "error", _TRAIN))
+                    gathering.leave_out("train/ holds normal parts only", tree.here(pictures), "error", _TRAIN)
                     continue
                 apart, inside = _told_apart(folder, pictures)
                 matches = match(names_below(folder, apart), inside, tree.gone)
                 if len(matches.orphans) < len(inside):  # MVTec 3D-AD has them so; else it is a lot called `label`
                     pictures = apart
                     masks |= matches.masks
-                    left_out += [*orphans(tree.here(matches.orphans), _LABELS), *unclear(tree, matches)]
+                    gathering.leave(matches)
                 split_of |= dict.fromkeys(pictures, split)
                 # Of normal parts in train, some sets hold empty masks too; those in test come later and count.
                 photographs.setdefault(name, {}).update(names_below(folder, pictures))
@@ -70,26 +66,18 @@ def read_mvtec(data: DataConfig, tree: Tree) -> Reading:
             matches = match(photographs.get(name, {}), files, tree.gone)
             for photograph in sorted(masks.keys() & matches.masks.keys()):
                 both = (*masks[photograph], *matches.masks[photograph])
-                left_out.append(LeftOut(f"each could be the mask of {photograph}", both, "error", "keep one of them"))
+                gathering.leave_out(f"each could be the mask of {photograph}", both, "error", "keep one of them")
             masks |= matches.masks
-            left_out += [*orphans(tree.here(matches.orphans), _LABELS), *unclear(tree, matches)]
+            gathering.leave(matches)
         for folder in tree.folders.get(join(home, "validation"), ()):
             if nfc(last_part(folder)) in normals:
                 unused = tree.here(tree.pictures_below(folder))
-                left_out.append(LeftOut("validation/ is not used", unused, "warning", _VALIDATION))
+                gathering.leave_out("validation/ is not used", unused, "warning", _VALIDATION)
         for file, split in split_of.items():
-            label = tree.here(masks.get(file, ()))
-            if file in tree.gone:
-                of_the_absent.update(label)
-                continue
             name = nfc(below(join(home, split), file).partition("/")[0])
-            normal = name in normals
-            if normal and label:
-                normal_masks[file] = label
-            paths = () if normal else tuple(map(tree.path, label))
-            examples.append(Example(file, tree.path(file), product, None if normal else name, paths, split))
+            gathering.take(file, masks.get(file, ()), product, None if name in normals else name, split)
     tree.require_known("data.normal", data.normal, names)
-    return Reading(tuple(examples), normal_masks, (), frozenset(of_the_absent), tuple(left_out))
+    return gathering.reading()
 
 
 def _told_apart(folder: str, pictures: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:

@@ -13,10 +13,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from flawsmith.config import DataConfig, nfc
 from flawsmith.data.layouts.ledger import DAMAGE
 from flawsmith.data.layouts.mask_names import behind, in_mask_folder, match, names_below, of_a_tool
-from flawsmith.data.layouts.reading import LeftOut, Reading, orphans, unclear
+from flawsmith.data.layouts.reading import Gathering, Reading
 from flawsmith.data.layouts.tree import Tree, below, without_suffix
-from flawsmith.errors import DataError
-from flawsmith.types import Example
+from flawsmith.errors import DataError, first_few
 
 EXPECTED = "pairs expects root/<defect type>/ with masks beside the pictures, and data.normal naming normal parts"
 MASKS = "put <name>.png or <name>_mask.png beside each, or name its folder in data.normal"
@@ -46,38 +45,28 @@ def read_pairs(data: DataConfig, tree: Tree) -> Reading:
     prefix = shared_prefix(folders)
     product = data.product or tree.name
     normals = {nfc(name) for name in data.normal}
-    examples: list[Example] = []
-    normal_masks: dict[str, tuple[str, ...]] = {}
-    left_out: list[LeftOut] = []
-    of_the_absent: set[str] = set()
+    gathering = Gathering(tree, _LABELS)
     for name, pictures in folders.items():
         defect = None if name in normals else name[len(prefix) :].lower()
         photographs, masks = _told_apart(name, pictures, tree.gone)
         matches = match(photographs, [(below(name, file), file) for file in masks], tree.gone)
-        left_out += [*orphans(tree.here(matches.orphans), _LABELS), *unclear(tree, matches)]
+        gathering.leave(matches)
         for file in photographs.values():
-            label = tree.here(matches.masks.get(file, ()))
-            if file in tree.gone:
-                of_the_absent.update(label)
-                continue
-            if defect is None and label:
-                normal_masks[file] = label
-            paths = tuple(map(tree.path, label)) if defect else ()
-            examples.append(Example(file, tree.path(file), product, defect, paths))
-    warnings = tuple(_types_within(examples, normals))
-    return Reading(tuple(examples), normal_masks, (), frozenset(of_the_absent), tuple(left_out), warnings)
+            gathering.take(file, matches.masks.get(file, ()), product, defect)
+    gathering.warnings += _types_within(gathering.examples, normals)
+    return gathering.reading()
 
 
-def _types_within(examples: Sequence[Example], normals: Collection[str]) -> Iterator[str]:
+def _types_within(files: Iterable[str], normals: Collection[str]) -> Iterator[str]:
     """Say where a folder that is called after all defects holds folders that may be the types."""
     inner: dict[str, set[str]] = defaultdict(set)
-    for example in examples:
-        top, *parts, _ = nfc(example.id).split("/")
+    for file in files:
+        top, *parts, _ = nfc(file).split("/")
         if top.casefold() in DAMAGE and top not in normals:
             inner[top].add(parts[0] if parts else "")
     for top, names in sorted(inner.items()):
         if len(names) > 1 and "" not in names:
-            shown = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+            shown = first_few(sorted(names))
             yield (
                 f"{top}: its folders ({shown}) are read as one defect type; where they are the types, use the layout "
                 f'pattern, with image = "{top}/{{defect}}/..."'

@@ -11,10 +11,9 @@ from collections.abc import Collection
 from typing import TypeAlias
 
 from flawsmith.config import DataConfig, Pattern, nfc
-from flawsmith.data.layouts.reading import Reading, orphans
+from flawsmith.data.layouts.reading import Gathering, Reading, orphans
 from flawsmith.data.layouts.tree import WILDCARDS, Tree, is_picture, posix
 from flawsmith.errors import ConfigError, DataError, nearest
-from flawsmith.types import Example
 
 EXPECTED = "check data.patterns, and mark normal parts by normal = true or data.normal"
 MASKS = "check the `mask` template, or draw them"
@@ -34,9 +33,7 @@ def read_pattern(data: DataConfig, tree: Tree) -> Reading:
         )
     files = [file for file in tree.everything() if is_picture(file)]
     normals = {nfc(name) for name in data.normal}
-    examples: dict[str, Example] = {}
-    normal_masks: dict[str, tuple[str, ...]] = {}
-    of_the_absent: set[str] = set()
+    gathering = Gathering(tree, _LABELS)
     lone: set[str] = set()
     other_splits: set[str] = set()
     defects: set[str] = set()
@@ -45,7 +42,7 @@ def read_pattern(data: DataConfig, tree: Tree) -> Reading:
         pictures, masks, unmatched = matches(where, pattern, files, tree.gone)
         lone |= unmatched
         for file in tree.gone & masks.keys():
-            of_the_absent.update(tree.here(masks[file]))
+            gathering.of_the_absent.update(tree.here(masks[file]))
         here = {file: fields for file, fields in pictures.items() if file not in tree.gone}
         if not here:
             known = tree.here(files)
@@ -61,34 +58,31 @@ def read_pattern(data: DataConfig, tree: Tree) -> Reading:
                 raise ConfigError(
                     f"{where}: say what is damaged: a {{defect}} in the template, defect = ..., or normal = true"
                 )
-            if file in examples:
+            if file in gathering.examples:
                 continue
             product = fields.get("product") or pattern.product or data.product or tree.name
             written = fields.get("split", "").casefold()
             split = _SPLITS.get(written, "")
             if written and not split:
                 other_splits.add(fields["split"])
-            label = tree.here(masks.get(file, ()))
-            if normal and label:
-                normal_masks[file] = label
-            paths = () if normal else tuple(map(tree.path, label))
-            examples[file] = Example(file, tree.path(file), product, None if normal else defect, paths, split)
+            gathering.take(file, masks.get(file, ()), product, None if normal else defect, split)
     tree.require_known("data.normal", data.normal, defects - {""})
-    claimed = {path for example in examples.values() for path in (example.image, *example.masks)}
-    lost = [file for file in sorted(lone) if tree.path(file) not in claimed and file not in of_the_absent]
-    left_out = orphans(tree.here(lost), _LABELS)
+    examples = gathering.examples.values()
+    claimed = {path for example in examples for path in (example.image, *example.masks)}
+    lost = [file for file in sorted(lone) if tree.path(file) not in claimed and file not in gathering.of_the_absent]
+    gathering.left_out += orphans(tree.here(lost), _LABELS)
     shared: dict[str, list[str]] = defaultdict(list)
-    for example in examples.values():
+    for example in examples:
         for path in example.masks:
             shared[path.relative_to(tree.root).as_posix()].append(example.id)
-    warnings = [*_shared({mask: names for mask, names in shared.items() if len(names) > 1})]
+    gathering.warnings += _shared({mask: names for mask, names in shared.items() if len(names) > 1})
     if other_splits:
         words = ", ".join(map(repr, sorted(other_splits)))
-        warnings.append(
+        gathering.warnings.append(
             f"data.patterns: {{split}} stands for {words}, which is neither train nor test, so these "
             "pictures are divided as if they had no split; call the folders train and test"
         )
-    return Reading(tuple(examples.values()), normal_masks, (), frozenset(of_the_absent), left_out, tuple(warnings))
+    return gathering.reading()
 
 
 def _shared(masks: dict[str, list[str]]) -> tuple[str, ...]:

@@ -44,6 +44,57 @@ class Reading:
     """What was read in a way that a user may not have meant, as sentences."""
 
 
+class Gathering:
+    """What a layout has read so far.
+
+    Args:
+        tree: The files below the root.
+        labels: How masks should be named; a sentence's second half.
+    """
+
+    def __init__(self, tree: Tree, labels: str) -> None:
+        self._tree, self._labels = tree, labels
+        self.examples: dict[str, Example] = {}
+        self.normal_masks: dict[str, tuple[str, ...]] = {}
+        self.tables: list[str] = []
+        self.of_the_absent: set[str] = set()
+        self.left_out: list[LeftOut] = []
+        self.warnings: list[str] = []
+
+    def take(self, file: str, masks: Iterable[str], product: str, defect: str | None, split: str = "") -> None:
+        """Take in a photograph with its masks; `defect` None = a normal part. One that is not to be read stays out."""
+        tree, label = self._tree, self._tree.here(masks)
+        if file in tree.gone:
+            self.of_the_absent.update(label)
+            return
+        if defect is None and label:
+            self.normal_masks[file] = label
+        paths = () if defect is None else tuple(map(tree.path, label))
+        self.examples[file] = Example(file, tree.path(file), product, defect, paths, split)
+
+    def leave_out(
+        self, reason: str, names: Iterable[str], severity: Severity, remedy: str, noun: str = "picture"
+    ) -> None:
+        """Leave out files, or rows of a table, for one reason; see `LeftOut`."""
+        self.left_out.append(LeftOut(reason, tuple(names), severity, remedy, noun))
+
+    def leave(self, matches: Matches) -> None:
+        """Leave out the masks whose photograph cannot be told."""
+        orphaned = self._tree.here(matches.orphans)
+        self.left_out += [*orphans(orphaned, self._labels), *unclear(self._tree, matches)]
+
+    def reading(self) -> Reading:
+        """Return all of it."""
+        return Reading(
+            tuple(self.examples.values()),
+            self.normal_masks,
+            tuple(self.tables),
+            frozenset(self.of_the_absent),
+            tuple(self.left_out),
+            tuple(self.warnings),
+        )
+
+
 def orphans(masks: Iterable[str], remedy: str) -> tuple[LeftOut, ...]:
     """Return masks of no photograph as what is left out; () when there is none."""
     names = tuple(masks)

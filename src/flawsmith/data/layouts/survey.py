@@ -11,7 +11,7 @@ from flawsmith.data.layouts.doubles import previews_among
 from flawsmith.data.layouts.ledger import EXCLUDED, Ledger, account
 from flawsmith.data.layouts.reading import LeftOut, Reading
 from flawsmith.data.layouts.tree import Tree, list_tree, natural_key, without_suffix
-from flawsmith.errors import ConfigError, DataError, nearest
+from flawsmith.errors import ConfigError, DataError, first_few, nearest
 from flawsmith.types import Example
 
 LAYOUTS: dict[str, Callable[[DataConfig, Tree], Reading]] = {
@@ -131,7 +131,7 @@ def _gaps(examples: tuple[Example, ...], data: DataConfig, tree: Tree) -> list[s
     elif lone := sorted(damaged - normal):
         wrong.append(f"{data.root}: no normal parts of {', '.join(map(repr, lone))}; add some, or set data.products")
     if bare := [example.id for example in examples if example.defect is not None and not example.masks]:
-        shown = ", ".join(bare[:3]) + (", ..." if len(bare) > 3 else "")
+        shown = first_few(bare)
         one = "1 defect has" if len(bare) == 1 else f"{len(bare)} defects have"
         wrong.append(f"{data.root}: {one} no mask: {shown}; {layout.MASKS}{_outlines(bare, tree)}")
     return wrong

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from flawsmith.config import DataConfig, nfc
 from flawsmith.data.layouts.mask_names import match, names_below
-from flawsmith.data.layouts.reading import LeftOut, Reading, Severity, orphans, unclear
+from flawsmith.data.layouts.reading import Gathering, Reading, Severity
 from flawsmith.data.layouts.tree import Tree, below, join, last_part, without_suffix
-from flawsmith.errors import DataError
-from flawsmith.types import Example
+from flawsmith.errors import DataError, first_few
 
 EXPECTED = "visa expects root/<product>/Data/Images/Normal, Data/Images/Anomaly and Data/Masks/Anomaly"
 MASKS = "draw Data/Masks/Anomaly/<name>.png for each, or move it away"
@@ -31,66 +30,51 @@ def read_visa(data: DataConfig, tree: Tree) -> Reading:
         homes, top = [folder for folder in tree.folders[""] if tree.is_folder(join(folder, "Data/Images"))], data.root
     if not homes:
         raise DataError(f"{data.root}: no product folder with Data/Images found; {EXPECTED}")
-    examples: list[Example] = []
-    normal_masks: dict[str, tuple[str, ...]] = {}
-    left_out: list[LeftOut] = []
-    tables: list[str] = []
-    of_the_absent: set[str] = set()
-    warnings: list[str] = []
+    gathering = Gathering(tree, _LABELS)
     division = _rows(top / "split_csv" / "1cls.csv", ("image", "split"))
-    tables += ["split_csv/1cls.csv"] if top == data.root else []
+    gathering.tables += ["split_csv/1cls.csv"] if top == data.root else []
     for home in homes:
         product, written = home or data.product or tree.name, home or tree.name
         normal = {below(home, file): file for file in tree.pictures_below(join(home, "Data/Images/Normal"))}
         damaged = {below(home, file): file for file in tree.pictures_below(join(home, "Data/Images/Anomaly"))}
         pictures = _Pictures(written, [*normal, *damaged])
-        tables.append(join(home, "image_anno.csv"))
+        table = join(home, "image_anno.csv")
+        gathering.tables.append(table)
         types: dict[str, str] = {}
         lost: dict[Severity, list[str]] = {"error": [], "warning": []}
-        annotations = _rows(data.root / tables[-1], ("image", "label"))
+        annotations = _rows(data.root / table, ("image", "label"))
         for row in annotations:
             image, written_type = row["image"] or "", row["label"] or ""
             named = pictures.named(image, own_table=True)
             types |= dict.fromkeys(named, written_type)
             if not named:
-                lost["warning" if written_type.strip().lower() == "normal" else "error"].append(
-                    f"{tables[-1]}: {image}"
-                )
+                lost["warning" if written_type.strip().lower() == "normal" else "error"].append(f"{table}: {image}")
         for severity, rows in lost.items():
-            left_out.append(LeftOut("no picture has such a name", tuple(rows), severity, _NO_PICTURE, "row"))
+            gathering.leave_out("no picture has such a name", rows, severity, _NO_PICTURE, "row")
         splits = {
             name: row["split"] or "" for row in division for name in pictures.named(row["image"] or "", own_table=False)
         }
         if annotations:
             bare = tree.here(file for name, file in damaged.items() if not types.get(name))
-            warnings += [_unlisted(bare)] if bare else []
+            gathering.warnings += [_unlisted(bare)] if bare else []
         masks: dict[str, tuple[str, ...]] = {}
         for side, group in (("Normal", normal), ("Anomaly", damaged)):
             folder = join(home, "Data/Masks", side)
-            found = names_below(join(home, "Data/Images", side), group.values())
-            matches = match(found, [(below(folder, file), file) for file in tree.pictures_below(folder)], tree.gone)
+            photographs = names_below(join(home, "Data/Images", side), group.values())
+            labels = [(below(folder, file), file) for file in tree.pictures_below(folder)]
+            matches = match(photographs, labels, tree.gone)
             masks |= matches.masks
-            left_out += [*orphans(tree.here(matches.orphans), _LABELS), *unclear(tree, matches)]
+            gathering.leave(matches)
         for name, file in {**normal, **damaged}.items():
-            label = tree.here(masks.get(file, ()))
-            if file in tree.gone:
-                of_the_absent.update(label)
-                continue
-            split = splits.get(name, "")
-            if name in damaged:
-                defect = types.get(name, "").split(",")[0].strip().replace("/", "-") or "anomaly"
-                paths = tuple(map(tree.path, label))
-                examples.append(Example(file, tree.path(file), product, defect, paths, split))
-            else:
-                normal_masks |= {file: label} if label else {}
-                examples.append(Example(file, tree.path(file), product, None, (), split))
-    return Reading(
-        tuple(examples), normal_masks, tuple(tables), frozenset(of_the_absent), tuple(left_out), tuple(warnings)
-    )
+            defect = types.get(name, "").split(",")[0].strip().replace("/", "-") or "anomaly"
+            gathering.take(
+                file, masks.get(file, ()), product, defect if name in damaged else None, splits.get(name, "")
+            )
+    return gathering.reading()
 
 
 def _unlisted(files: Sequence[str]) -> str:
-    shown = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
+    shown = first_few(files)
     count = "1 defect is" if len(files) == 1 else f"{len(files)} defects are"
     return f"{shown}: {count} not in image_anno.csv, so the type is 'anomaly'; add a row for each, with its defect type"
 

@@ -13,12 +13,11 @@ import numpy as np
 
 from flawsmith.data import images
 from flawsmith.data.fingerprints import fingerprints_of
-from flawsmith.errors import DataError
+from flawsmith.errors import DataError, first_few
 from flawsmith.types import Example
 
 _NOISE = 8
 """Levels of 255 by which JPEG may blur an empty mask."""
-_SHOWN = 3
 
 
 def marked_normals(root: Path, masks: Mapping[str, tuple[str, ...]]) -> list[str]:
@@ -36,14 +35,12 @@ def marked_normals(root: Path, masks: Mapping[str, tuple[str, ...]]) -> list[str
     marked = [file for file, found in zip(files, marks, strict=True) if found]
     if not marked:
         return []
-    shown = ", ".join(f"{photograph} ({mask})" for photograph, mask in marked[:_SHOWN])
+    shown = first_few([f"{photograph} ({mask})" for photograph, mask in marked])
     count = "1 normal part has a mask that marks"
     if len(marked) > 1:
         count = f"{len(marked)} normal parts have masks that mark"
-    more = ", ..." if len(marked) > _SHOWN else ""
     return [
-        f"{shown}{more}: {count} something; move damaged parts to a folder of their type, or name the masks in "
-        "data.exclude"
+        f"{shown}: {count} something; move damaged parts to a folder of their type, or name the masks in data.exclude"
     ]
 
 
@@ -66,7 +63,7 @@ def masks_among_normals(examples: Sequence[Example]) -> list[str]:
     names = [name for product, members in flat.items() if product not in scans for name in members]
     if not names:
         return []
-    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    shown = first_few(names)
     count = "1 normal part holds" if len(names) == 1 else f"{len(names)} normal parts hold"
     return [
         f"{shown}: {count} only one or two values, as a mask does; name such masks, and photographs that "
