@@ -290,7 +290,7 @@ def _sentinels(pictures: Sequence[_Values], depth: int) -> tuple[float, ...]:
     pool = _pooled(pictures)
     extremes = {0.0, 65535.0} if depth == 16 else {0.0}
     saturated = {float(2**bits - 1) for bits in SENSORS if bits < 16} if depth == 16 else set()
-    found: list[float] = []
+    sentinels: list[float] = []
     while len(pool.values) > 3:
         width = float(pool.values[-2] - pool.values[1])
         gaps = ((0, pool.values[1] - pool.values[0]), (-1, pool.values[-1] - pool.values[-2]))
@@ -304,9 +304,9 @@ def _sentinels(pictures: Sequence[_Values], depth: int) -> tuple[float, ...]:
                 new.append(value)
         if not new:
             break
-        found += new
+        sentinels += new
         pool = pool.without(new)
-    return tuple(sorted(found))
+    return tuple(sorted(sentinels))
 
 
 def _holes(normals: Sequence[_Values], shots: Sequence[_Values]) -> tuple[float, ...]:

@@ -61,14 +61,14 @@ class Patchcore(Detector):
 
     @torch.inference_mode()
     def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
-        own = training.normal("real") or training.normal()
-        if not own:
+        normals = training.normal("real") or training.normal()
+        if not normals:
             raise DataError("patchcore remembers normal parts, and the training set holds none")
         extractor, depths = self.extractor, self.settings.depths
         assert extractor is not None
-        batches = (training.batch(own[start : start + _CHUNK]).image for start in range(0, len(own), _CHUNK))
+        batches = (training.batch(normals[start : start + _CHUNK]).image for start in range(0, len(normals), _CHUNK))
         maps = (extractor.maps(image.to(self.device)) for image in batches)
-        each = max(1, self.settings.draw // len(own))
+        each = max(1, self.settings.draw // len(normals))
         self._memory = PatchMemory.of(maps, depths, size=self._size(budget), each=each, rng=rng).to(self.device)
         yield 1.0
 

@@ -102,8 +102,8 @@ def _pictures(folder: Path, layout: str, gate: Gate) -> list[Picture]:
         raise ConfigError(f"--layout {layout}: unknown{nearest(layout, LAYOUTS)}")
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    own = (folder / "config.json").is_file() and layout == "beside"
-    if own:
+    of_a_run = (folder / "config.json").is_file() and layout == "beside"
+    if of_a_run:
         pictures = list(_of_run(Run.open(folder)))
     elif layout == "beside":
         pictures = list(_beside(folder, gate))
@@ -113,7 +113,7 @@ def _pictures(folder: Path, layout: str, gate: Gate) -> list[Picture]:
         pictures = [Picture(e.product, e.defect, e.image, e.masks, None) for e in scanned if e.defect and e.masks]
     if not pictures:
         raise DataError(f"{folder}: holds no picture with a mask; put x.mask.png beside x.png, or name a --layout")
-    if not own:
+    if not of_a_run:
         examples = [Example(p.image.name, p.image, p.product, p.defect, p.masks) for p in pictures]
         rules = read_masks(examples, DataConfig(layout="visa" if layout == "visa" else "mvtec"), None).rules
         pictures = [replace(p, mask_rule=rules.get((p.product, p.defect))) for p in pictures]

@@ -90,10 +90,10 @@ def account(tree: Tree, reading: Reading, chosen: Collection[str], layout: str) 
         use |= {name: f"left out: {one.reason}" for name in one.names if name in files}
     rest = sorted(files - use.keys())
     places = _Places(tree, reading.examples)
-    for found in (_dangling(tree, rest), *_unclaimed(rest, places, layout), *_by_content(tree, rest, places)):
-        named = [name for name in found.names if name not in use]
-        use |= dict.fromkeys(named, f"left out: {found.reason}")
-        left_out += [LeftOut(found.reason, tuple(named), found.severity, found.remedy)] if named else []
+    for group in (_dangling(tree, rest), *_unclaimed(rest, places, layout), *_by_content(tree, rest, places)):
+        named = [name for name in group.names if name not in use]
+        use |= dict.fromkeys(named, f"left out: {group.reason}")
+        left_out += [LeftOut(group.reason, tuple(named), group.severity, group.remedy)] if named else []
     for loop in tree.loops:
         left_out.append(LeftOut("a link to a folder above it", (loop,), "note", noun="folder"))
     uses = Counter({PHOTOGRAPHS: 0, MASKS: 0})

@@ -104,12 +104,12 @@ def bases(path: str) -> list[tuple[str, str]]:
     """Return what a mask's photograph may be called, the likeliest first: (way of naming, path without suffix)."""
     stem = without_suffix(path)
     folder, slash, name = stem.rpartition("/")
-    found = [("same", stem)]
-    found += [("marked", folder + slash + base) for base in (behind(name), before(name)) if base]
-    found += [("whole", whole) for _, other in tuple(found) if (whole := _without_picture_suffix(other))]
+    likely = [("same", stem)]
+    likely += [("marked", folder + slash + base) for base in (behind(name), before(name)) if base]
+    likely += [("whole", whole) for _, other in tuple(likely) if (whole := _without_picture_suffix(other))]
     if folder:
-        found.append(("folder", folder))
-    return found
+        likely.append(("folder", folder))
+    return likely
 
 
 def behind(name: str) -> str:

@@ -29,10 +29,10 @@ def marked_normals(root: Path, masks: Mapping[str, tuple[str, ...]]) -> list[str
 
     A mask of one value throughout marks nothing, and one that cannot be read says nothing.
     """
-    files = [(photograph, mask) for photograph, own in masks.items() for mask in own]
+    files = [(photograph, mask) for photograph, labels in masks.items() for mask in labels]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         marks = list(pool.map(lambda file: _marks_something(root / file[1]), files))
-    marked = [file for file, found in zip(files, marks, strict=True) if found]
+    marked = [file for file, marks_something in zip(files, marks, strict=True) if marks_something]
     if not marked:
         return []
     shown = first_few([f"{photograph} ({mask})" for photograph, mask in marked])

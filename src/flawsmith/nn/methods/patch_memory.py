@@ -159,11 +159,11 @@ def _size(row: tuple[Tensor, Tensor]) -> int:
 def _k_centre(pool: Tensor, count: int, rng: torch.Generator) -> Tensor:
     """Choose `count` rows so that no row is far from a chosen one: greedy, on a random projection (section 3.2)."""
     projection = torch.randn(pool.shape[1], min(_PROJECTED, pool.shape[1]), generator=rng)
-    seen = pool @ projection
+    projected = pool @ projection
     chosen = torch.empty(count, dtype=torch.long)
-    chosen[0] = int(torch.randint(len(seen), (1,), generator=rng))
-    distance = torch.full((len(seen),), torch.inf)
-    for place in range(1, count):
-        distance = torch.minimum(distance, (seen - seen[chosen[place - 1]]).square().sum(1))
-        chosen[place] = distance.argmax()
+    chosen[0] = int(torch.randint(len(projected), (1,), generator=rng))
+    distance = torch.full((len(projected),), torch.inf)
+    for number in range(1, count):
+        distance = torch.minimum(distance, (projected - projected[chosen[number - 1]]).square().sum(1))
+        chosen[number] = distance.argmax()
     return chosen
