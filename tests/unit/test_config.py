@@ -7,6 +7,7 @@ import sys
 import tomllib
 import unicodedata
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -224,12 +225,15 @@ def test_a_value_that_does_not_fit(key: str, value: Any, wanted: list[str]):
         ("data.shots", "half"),
         ("data.shots", 0),
         ("generate.paint", 7),
+        ("data.mask.ignore", "x"),
+        ("data.mask.values", "some"),
+        ("data.mask.inverted", "maybe"),
     ],
 )
 def test_a_value_of_several_kinds_is_explained_in_the_fields_own_words(key: str, value: Any):
     said = complaint({key: value})
-    section, name = key.split(".")
-    field = type(getattr(Config(), section)).model_fields[name]
+    section, _, name = key.rpartition(".")
+    field = type(attrgetter(section)(Config())).model_fields[name]
     assert said == f"{key}: {value!r} does not fit; it is: {field.description}"
 
 

@@ -251,7 +251,8 @@ def _field_at(section: type[BaseModel], place: list[str]) -> tuple[type[BaseMode
 
 def _place(location: tuple[Any, ...]) -> str:
     # A union's branches each complain; pydantic appends the branch's name to the place, which no user wrote.
-    plain, composed = {"int", "str", "float", "bool", "[key]"}, ("constrained-", "literal[", "dict[", "function-")
+    plain = {"int", "str", "float", "bool", "[key]"}
+    composed = ("constrained-", "literal[", "dict[", "list[", "function-")
     return ".".join(str(step) for step in location if step not in plain and not str(step).startswith(composed))
 
 

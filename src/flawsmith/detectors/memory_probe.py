@@ -89,5 +89,5 @@ class MemoryProbe(Detector):
         """Return a probe that stands on an extractor."""
         plugin: type[Detector] = registry.get("detectors", "probe")
         given = {"controls": self.settings.controls, **self.settings.head}
-        settings = config.validate(plugin.Settings, given, where="memory_probe.head")
+        settings = config.validate(plugin.Settings, given, where="prove.settings.memory_probe.head")
         return plugin(settings, self.defects, extractor=extractor, device=self.device)
