@@ -15,6 +15,7 @@ from flawsmith.config import Config
 from flawsmith.data.split import Split
 from flawsmith.evaluation.arms import NO_CONTROLS, NONE, OURS, REAL, Arm, mixed
 from flawsmith.evaluation.evaluator import Evaluator
+from flawsmith.evaluation.operating_point import operating_point, threshold_note
 from flawsmith.evaluation.shape import distorted, shapes_of
 from flawsmith.evaluation.statistics import MEAN, TASKS, EvaluationSet, Outcome, compare, draws, resampled
 from flawsmith.run.mask_reading import rule_tree
@@ -48,7 +49,7 @@ def proof_tree(config: Config, split: Split, evaluator: Evaluator, tried: Tried,
         "shots": dict(sorted(Counter(str(e.defect) for e in split.shots).items())),
         "test": {"normal": counts[None], **{defect: counts[defect] for defect in evaluation_set.defects}},
         "near_duplicates_left_out": evaluator.left_out,
-        "notes": _notes(config, split, evaluator, counts),
+        "notes": _notes(config, split, evaluator, tried, counts),
         "arms": {arm.name: arm.facts() | {"figures": figures(tried.outcomes[arm.name])} for arm in tried.arms},
         "confusion": {
             name: _confusion(evaluation_set, tried.outcomes[name]) for name in (REAL, OURS) if name in tried.outcomes
@@ -57,6 +58,7 @@ def proof_tree(config: Config, split: Split, evaluator: Evaluator, tried: Tried,
         "comparisons": _comparisons(config, evaluation_set, tried),
         "artefact": {name: _spread(rows) for name, rows in tried.artefacts.items()},
         "held_out_controls": held,
+        "operating_point": operating_point(config, evaluation_set, evaluator.shown, tried.outcomes),
         "curve": _curve(tried, len(split.shots)),
         "telling": _telling(evaluator, tried),
         "thumbs": tried.thumbs,
@@ -119,7 +121,7 @@ def _comparisons(config: Config, evaluation_set: EvaluationSet, tried: Tried) ->
     return rows
 
 
-def _notes(config: Config, split: Split, evaluator: Evaluator, counts: Counter[str | None]) -> list[str]:
+def _notes(config: Config, split: Split, evaluator: Evaluator, tried: Tried, counts: Counter[str | None]) -> list[str]:
     part, notes = config.prove, []
     if evaluator.left_out:
         one = evaluator.left_out == 1
@@ -133,6 +135,9 @@ def _notes(config: Config, split: Split, evaluator: Evaluator, counts: Counter[s
             notes.append(f"{defect}: no test picture is left, so nothing can be said of it")
         elif counts[defect] < FEW_TESTS:
             notes.append(f"{defect}: only {counts[defect]} test pictures, so its interval is rough")
+    told = any(one.score is not None for seeds in tried.outcomes.values() for one in seeds)
+    if note := threshold_note(part.false_alarm_rate, len(split.normals), len(evaluator.calibration)) if told else "":
+        notes.append(note)
     if part.seeds < 3:
         notes.append(f"trained with {part.seeds} seed{'s' if part.seeds > 1 else ''}: a verdict needs at least 3")
     if part.protocol == "field":
