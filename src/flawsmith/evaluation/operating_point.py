@@ -25,6 +25,7 @@ AS_PHOTOGRAPHED = "as photographed"
 def operating_point(
     config: Config,
     evaluation_set: EvaluationSet,
+    calibration: Sequence[str],
     shown: Sequence[int],
     outcomes: Mapping[str, Sequence[Outcome]],
 ) -> dict[str, Any] | None:
@@ -32,7 +33,7 @@ def operating_point(
 
         false_alarm_rate        what was asked for
         kept_rate               what so many calibration normals can keep, no lower than that
-        calibration_normals     how many photographs set each threshold
+        calibration_normals     ids of the photographs that set each threshold
         test_normals, shifted_normals, test_defects {defect type or ALL: count}
         shifts                  {name: how it is rendered}
         arms                    {name: threshold [per seed], false_alarms, misses {defect type or ALL}, shifts {name}}
@@ -43,20 +44,19 @@ def operating_point(
     Args:
         config: The run's configuration.
         evaluation_set: The test pictures.
+        calibration: Ids of the calibration normals, whose scores the outcomes hold.
         shown: Places of the normal test pictures that shifts are rendered on.
         outcomes: The answers of every arm, one per seed.
     """
     part = config.prove
     alarms: dict[str, np.ndarray] = {}
     thresholds: dict[str, np.ndarray] = {}
-    calibration = 0
     for name, seeds in outcomes.items():
         normals = [one.calibration for one in seeds if one.calibration is not None]
         answers = [one.score for one in seeds if one.score is not None]
         if answers and len(normals) == len(answers) == len(seeds):
             thresholds[name] = np.array([conformal_threshold(scores, part.false_alarm_rate) for scores in normals])
             alarms[name] = np.stack(answers) > thresholds[name][:, None]
-            calibration = len(normals[0])
     if not alarms:
         return None
     normal, *groups = evaluation_set.groups()
@@ -90,8 +90,8 @@ def operating_point(
         }
     return {
         "false_alarm_rate": part.false_alarm_rate,
-        "kept_rate": round(max(part.false_alarm_rate, least_rate(calibration)), 6),
-        "calibration_normals": calibration,
+        "kept_rate": round(max(part.false_alarm_rate, least_rate(len(calibration))), 6),
+        "calibration_normals": list(calibration),
         "test_normals": len(normal),
         "test_defects": {defect: len(members) for defect, members in defects.items()},
         "shifted_normals": len(shown),

@@ -58,7 +58,9 @@ def proof_tree(config: Config, split: Split, evaluator: Evaluator, tried: Tried,
         "comparisons": _comparisons(config, evaluation_set, tried),
         "artefact": {name: _spread(rows) for name, rows in tried.artefacts.items()},
         "held_out_controls": held,
-        "operating_point": operating_point(config, evaluation_set, evaluator.shown, tried.outcomes),
+        "operating_point": operating_point(
+            config, evaluation_set, [e.id for e in evaluator.calibration], evaluator.shown, tried.outcomes
+        ),
         "curve": _curve(tried, len(split.shots)),
         "telling": _telling(evaluator, tried),
         "thumbs": tried.thumbs,

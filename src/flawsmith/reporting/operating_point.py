@@ -23,7 +23,7 @@ def operating_sections(product: Tree, confidence: float, seeds: int) -> list[Sec
     if not point:
         return []
     rate, kept = (f"{100 * point[name]:.3g}%" for name in ("false_alarm_rate", "kept_rate"))
-    learned = number_of(point["calibration_normals"], "normal photograph")
+    learned = number_of(len(point["calibration_normals"]), "normal photograph")
     sentences = (
         f"Each detector raises an alarm above a threshold of its own. {learned} that no detector learns from set it, "
         f"so that a new normal part of the same kind raises an alarm in at most {kept} of cases (split-conformal "

@@ -117,22 +117,22 @@ def _correction(proof: Tree) -> tuple[str, ...]:
         return ()
     given = [row for row in rows if row["verdict"] != "no effect"]
     stand = sum(row["corrected_verdict"] != "no effect" for row in given)
-    coarse = 2 / (proof["resamples"] + 1)
-    hidden = any(row["p_value"] <= coarse + 1e-6 for row in given if row["corrected_verdict"] == "no effect")
-    enough = math.ceil(2 * len(rows) / (1 - proof["confidence"]))
-    return (
-        f"This proof makes {number_of(len(rows), 'comparison')}, so some differ by chance alone. "
-        f'{number_of(len(given), "verdict")} {"is" if len(given) == 1 else "are"} "helps" or "harms"; '
-        f"{stand or 'none'} of them {'stands' if stand < 2 else 'stand'} after the correction of Benjamini and Hochberg, "
-        f"which lets {1 - proof['confidence']:.0%} of those that stand be wrong. The sentence above uses corrected "
-        "verdicts; the tables give the verdict of each comparison by itself, and say where it does not stand."
-        + (
-            f" With {proof['resamples']} resamples the correction is coarse: prove.resamples = {enough} may let more "
-            "of them stand."
-            if hidden
-            else ""
-        ),
+    counted = f"{number_of(len(given), 'verdict')} {'says' if len(given) == 1 else 'say'} helps or harms"
+    standing = f"{stand or 'none'} of them {'stands' if stand < 2 else 'stand'}"
+    sentence = (
+        f"This proof makes {number_of(len(rows), 'comparison')}, so some differ by chance alone. {counted}; {standing} "
+        f"after the correction of Benjamini and Hochberg, which lets {1 - proof['confidence']:.0%} of those that stand "
+        "be wrong. The sentence above uses corrected verdicts; the tables give the verdict of each comparison by "
+        "itself, and say where it does not stand."
     )
+    least = 2 / (proof["resamples"] + 1)
+    if any(row["p_value"] <= least + 1e-6 for row in given if row["corrected_verdict"] == "no effect"):
+        enough = math.ceil(2 * len(rows) / (1 - proof["confidence"]))
+        sentence += (
+            f" With {proof['resamples']} resamples the correction is coarse: with prove.resamples = {enough} more of "
+            "them may stand."
+        )
+    return (sentence,)
 
 
 def _stands(row: Tree) -> str:
