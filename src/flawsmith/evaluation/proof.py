@@ -49,7 +49,7 @@ def proof_tree(config: Config, split: Split, evaluator: Evaluator, tried: Tried,
         "shots": dict(sorted(Counter(str(e.defect) for e in split.shots).items())),
         "test": {"normal": counts[None], **{defect: counts[defect] for defect in evaluation_set.defects}},
         "near_duplicates_left_out": evaluator.left_out,
-        "notes": _notes(config, split, evaluator, tried, counts),
+        "notes": _notes(config, split, evaluator, counts),
         "arms": {arm.name: arm.facts() | {"figures": figures(tried.outcomes[arm.name])} for arm in tried.arms},
         "confusion": {
             name: _confusion(evaluation_set, tried.outcomes[name]) for name in (REAL, OURS) if name in tried.outcomes
@@ -123,7 +123,7 @@ def _comparisons(config: Config, evaluation_set: EvaluationSet, tried: Tried) ->
     return rows
 
 
-def _notes(config: Config, split: Split, evaluator: Evaluator, tried: Tried, counts: Counter[str | None]) -> list[str]:
+def _notes(config: Config, split: Split, evaluator: Evaluator, counts: Counter[str | None]) -> list[str]:
     part, notes = config.prove, []
     if evaluator.left_out:
         one = evaluator.left_out == 1
@@ -137,8 +137,7 @@ def _notes(config: Config, split: Split, evaluator: Evaluator, tried: Tried, cou
             notes.append(f"{defect}: no test picture is left, so nothing can be said of it")
         elif counts[defect] < FEW_TESTS:
             notes.append(f"{defect}: only {counts[defect]} test pictures, so its interval is rough")
-    told = any(one.score is not None for seeds in tried.outcomes.values() for one in seeds)
-    if note := threshold_note(part.false_alarm_rate, len(split.normals), len(evaluator.calibration)) if told else "":
+    if note := threshold_note(part.false_alarm_rate, len(split.normals), len(evaluator.calibration)):
         notes.append(note)
     if part.seeds < 3:
         notes.append(f"trained with {part.seeds} seed{'s' if part.seeds > 1 else ''}: a verdict needs at least 3")

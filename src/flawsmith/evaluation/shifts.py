@@ -2,8 +2,8 @@
 
 The kinds are those of studies of robustness (Hendrycks, Dietterich: "Benchmarking Neural Network Robustness to Common
 Corruptions and Perturbations", 2019; Cao, Zhu, Pang: "Anomaly Detection under Distribution Shift", 2023), with uneven
-light beside them. The sizes are ours: what a lamp, a lens or a camera does on a line before anybody notices, so far
-smaller than in those studies. A part stays free of damage under all of them.
+light beside them. The sizes are ours, with less blur and noise than there: what a lamp, a lens or a camera does on a
+line before anybody notices. A part stays free of damage under all of them.
 """
 
 from __future__ import annotations
