@@ -127,11 +127,9 @@ def test_made_only_says_of_which_defect_type_it_learned_nothing(
     )
     prove(run)
     own = tree_of(run)["products"]["magnet"]
-    assert "made-only: no sample shows crack, so this arm learned nothing of it" in own["notes"]
+    assert "made-only: no sample shows crack, so this arm has never seen such damage" in own["notes"]
     recall = own["arms"][MADE_ONLY]["figures"]["classification"]
     assert recall["crack"]["recall"]["mean"] == 0 < recall["chip"]["recall"]["mean"]
-    report(run)
-    assert "no sample shows crack" in run.path("report.md").read_text()
 
 
 def test_the_arms_differ_in_the_paint_alone(proven: fs.Run):
@@ -169,7 +167,7 @@ def test_a_generator_that_paints_nothing_has_no_effect(parts: Path, tmp_path: Pa
     """Without controls both arms learn from the same pictures, so that every difference is exactly nothing."""
     monkeypatch.syspath_prepend(str(HERE))
     monkeypatch.setenv("FLAWSMITH_PLUGINS", "generators.blank=planted:Blank")
-    changes = {"generate__attempts": 1, "generate__controls": 0.0, "prove__seeds": 1}
+    changes = {"generate__attempts": 1, "generate__controls": 0.0, "prove__seeds": 1, "prove__size": 64}
     run = made_run(tmp_path / "run", parts, generator__name="blank", **changes)
     assert run.samples() and not [row for row in run.samples() if row.made]
     for detector in JUDGES:
@@ -230,9 +228,11 @@ def test_a_leaked_test_picture_stops_the_proof(parts: Path, tmp_path: Path):
 
 
 def trained(name: str, training: TrainingSet, extractor: Any, seed: int) -> Detector:
-    """Return one of the detectors after a short training."""
+    """Return one of the detectors after a short training, but long enough for its right labels to be learned."""
     plugin: type[Detector] = registry.get("detectors", name)
-    detector = plugin(validate(plugin.Settings, SETTINGS[name]), DEFECTS, extractor=extractor)
+    head = {"steps": 100, "places": 512, "views": 2}
+    settings = {"probe": head, "memory_probe": MEMORY | {"head": head}, "patchcore": MEMORY}[name]
+    detector = plugin(validate(plugin.Settings, settings), DEFECTS, extractor=extractor)
     for _ in detector.fit(training, torch.Generator().manual_seed(seed)):
         pass
     return detector

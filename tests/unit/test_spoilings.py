@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -13,8 +14,15 @@ from scipy import ndimage
 
 from flawsmith.data.training_set import TrainingPicture, TrainingSet
 
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "suites"))
-from spoilings import SPOILINGS, misplaced, overlap, resized, shifted, spoiled
+SPEC = importlib.util.spec_from_file_location(
+    "spoilings", Path(__file__).parents[2] / "benchmarks" / "suites" / "spoilings.py"
+)
+assert SPEC is not None and SPEC.loader is not None
+spoilings = importlib.util.module_from_spec(SPEC)
+sys.modules["spoilings"] = spoilings  # where dataclasses look up the names of types
+SPEC.loader.exec_module(spoilings)
+SPOILINGS, overlap, spoiled = spoilings.SPOILINGS, spoilings.overlap, spoilings.spoiled
+shifted, resized, misplaced = spoilings.shifted, spoilings.resized, spoilings.misplaced
 
 SHAPE = 60, 80
 

@@ -145,7 +145,7 @@ def _notes(config: Config, split: Split, evaluator: Evaluator, counts: Counter[s
 def _unseen(arms: Sequence[Arm], defects: Sequence[str]) -> list[str]:
     """Return a note per arm that learned nothing of some defect types: its figures there are no verdict on samples."""
     return [
-        f"{arm.name}: no sample shows {', '.join(unseen)}, so this arm learned nothing of it"
+        f"{arm.name}: no sample shows {', '.join(unseen)}, so this arm has never seen such damage"
         for arm in arms
         if (unseen := arm.unseen(defects))
     ]

@@ -176,7 +176,7 @@ def normal_alone_is_enough_or_refused(plugin: type[Detector]) -> None:
 
 def made_damage_alone_is_enough(plugin: type[Detector]) -> None:
     """It trains where no damaged picture is a photograph and a defect type has none: the arm `made-only` of a proof."""
-    training, detector = example_training(), _detector(plugin)
+    training, detector = example_training(6), _detector(plugin)
     image = training.batch(range(3)).image
     shown = [one for one in training.pictures if one.defect in (None, _DEFECTS[0])]
     training.pictures = [replace(one, origin="real" if one.defect is None else "made") for one in shown]
