@@ -84,7 +84,7 @@ class Trial:
         drop = self._part.near_duplicates == "drop"
         self._evaluator = Evaluator(split, self._defects, shape, drop_near_duplicates=drop)
         samples, controls = made_of(run, self._product)
-        self._arm = Arm(AS_MADE, "shots, samples and controls", tuple(one.example for one in samples), tuple(controls))
+        self._arm = Arm(AS_MADE, "shots, samples and controls", tuple(samples), tuple(controls))
         common = common_set(split, [], shape, self._defects, self._evaluator.forbidden)
         self._real = training_set(common, Arm(REAL, ""), split)
         self._made = training_set(common, self._arm, split)

@@ -78,7 +78,7 @@ def main() -> None:
         arm = Arm(
             name,
             "",
-            tuple(made.example for samples, _ in found for made in samples),
+            tuple(made for samples, _ in found for made in samples),
             tuple(made for _, controls in found for made in controls),
         )
         given = {"controls": base.config.prove.controls} | dict([_setting(setting)] if setting else [])

@@ -237,6 +237,21 @@ class Detector(ABC):
     def predict(self, image: Tensor) -> Prediction:
         """Look at pictures: float32 (B,3,H,W), RGB, [-1,1], of the training set's shape."""
 
+    def out_of_fold(self, training: TrainingSet) -> tuple[list[int], Prediction] | None:
+        """Return what it says of the pictures that it was trained on, each by a part that has not learned from it.
+
+        Args:
+            training: The set that `fit` was given.
+
+        Returns:
+            Numbers of the pictures, and the predictions in the same order; None = it has no such parts.
+        """
+        return None
+
+    def facts(self) -> dict[str, float]:
+        """Return what it learned about itself and the report should say, as named figures; {} = nothing."""
+        return {}
+
     def reduced(self, budget: float) -> str:
         """Return a sentence for the report about what a budget below 1 leaves out; "" = nothing."""
         return ""

@@ -210,6 +210,21 @@ class Prediction:
     probabilities: Tensor | None = None
     """Classification: float32 (B,K), over the defect types of the training set, in their order; each row sums to 1."""
 
+    @classmethod
+    def joined(cls, parts: Sequence[Prediction]) -> Prediction:
+        """Return what is said of the pictures of all parts; a task that one of them does not tell is None."""
+        from torch import cat
+
+        def each(values: Sequence[Tensor | None]) -> Tensor | None:
+            told = [value for value in values if value is not None]
+            return cat(told) if told and len(told) == len(values) else None
+
+        return cls(
+            each([one.anomaly_map for one in parts]),
+            each([one.score for one in parts]),
+            each([one.probabilities for one in parts]),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureSet:

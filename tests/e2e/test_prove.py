@@ -169,7 +169,7 @@ def test_made_only_learns_what_ours_does_but_for_the_shots(proven: fs.Run):
     assert "no shots" in made_only["text"] and not [note for note in own["notes"] if MADE_ONLY in note]
     compared = {row["task"] for row in own["comparisons"] if (row["arm"], row["against"]) == (MADE_ONLY, REAL)}
     assert compared == {"localization", "detection", "classification"}
-    split, samples = load_split(proven), [one.example for one in made_of(proven, "magnet")[0]]
+    split, samples = load_split(proven), made_of(proven, "magnet")[0]
     common = common_set(split, [], (96, 96), DEFECTS, frozenset())
     sets = [training_set(common, Arm("", "", tuple(samples), shots=shots), split) for shots in (True, False)]
     assert [len(one.damaged(None, "real")) for one in sets] == [6, 0]

@@ -6,7 +6,7 @@ The guard is not a rule to be kept but a door: a `TrainingSet` is made with the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -44,6 +44,8 @@ class TrainingPicture:
     """bool (R,C): what is neither damage nor normal and shall teach nothing; None = nothing is."""
     painted: np.ndarray | None = None
     """bool (R,C): where a control was repainted, which is where a detector should look; None for everything else."""
+    photograph: str = ""
+    """Id of the normal photograph that it is, or that a sample or control was made from; "" = none is known."""
 
 
 class TrainingSet:
@@ -65,18 +67,27 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def add(self, example: Example, origin: Origin, *, painted: Path | None = None) -> None:
-        """Read a picture and take it in; `painted` is the mask picture of where a control was repainted.
+    def add(
+        self, example: Example, origin: Origin, *, painted: Path | None = None, photograph: str | None = None
+    ) -> None:
+        """Read a picture and take it in.
+
+        Args:
+            example: The picture, with its labels if it is damaged.
+            origin: Where it comes from.
+            painted: The mask picture of where a control was repainted.
+            photograph: Id of the normal photograph that a sample or control was made from.
 
         Raises:
             DataError: it is a test picture, of an unknown defect type, damaged without a mask, or cannot be read.
         """
         key = example.image, example.masks, origin, painted
         if key not in self._read:
-            self._read[key] = self._picture(example, origin, painted)
+            own = example.id if origin == "real" and example.defect is None else ""
+            self._read[key] = self._picture(example, origin, painted, photograph or own)
         self.pictures.append(self._read[key])
 
-    def _picture(self, example: Example, origin: Origin, painted: Path | None) -> TrainingPicture:
+    def _picture(self, example: Example, origin: Origin, painted: Path | None, photograph: str) -> TrainingPicture:
         if fingerprint(example.image).pixels in self._forbidden:
             raise DataError(
                 f"{example.image}: is a picture of the test set, so no detector may learn from it; "
@@ -92,7 +103,15 @@ class TrainingSet:
             native = images.read_mask(painted, images.describe(example.image).shape)
             where = scaled_mask(native, self.shape)
         return TrainingPicture(
-            scaled.image, scaled.mask, example.product, example.defect, origin, example.id, scaled.ignored, where
+            scaled.image,
+            scaled.mask,
+            example.product,
+            example.defect,
+            origin,
+            example.id,
+            scaled.ignored,
+            where,
+            photograph,
         )
 
     def clone(self) -> TrainingSet:
@@ -127,6 +146,11 @@ class TrainingSet:
         chosen = [self.pictures[index] for index in indices]
         image, mask = image_tensor([one.image for one in chosen]), mask_tensor([one.mask for one in chosen])
         return Batch(image, mask, tuple(one.product for one in chosen), tuple(one.defect or "" for one in chosen))
+
+    def batches(self, indices: Sequence[int], size: int = 16) -> Iterator[Batch]:
+        """Return these pictures a few at a time."""
+        for start in range(0, len(indices), size):
+            yield self.batch(indices[start : start + size])
 
     def counted(self, indices: Iterable[int]) -> Tensor | None:
         """Return float32 (B,1,R,C): 0 where a pixel is neither damage nor normal and shall teach nothing, else 1.

@@ -2,13 +2,19 @@
 
 The probe knows the damage that it was shown, PatchCore what is not normal; each misses what the other sees. Here a
 memory of normal patches (`nn.methods.patch_memory`) is one more depth of the frozen features: the residual to the
-nearest normal patch, its distance, and the greatest distance in the surroundings. The probe's head learns how much to
-believe of it. Localization, detection and classification are read off the head, as the probe does.
+nearest normal patch, its distance, and the greatest distance in the surroundings. The probe's heads learn how much to
+believe of it. No photograph is compared with itself, nor is what was made from it: its cells would lie nearer to the
+memory than those of any picture to come. Localization and classification are read off the heads, as the probe does.
+
+Detection weighs two voices: the heads' score, and the greatest distance from the memory. Both are standardized by what
+they say of normal pictures that they have not learned from (out of fold for the heads), and weighed by how well each
+tells shots that it has not learned from. Few shots say little about that, so the weight starts from equal voices.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -19,14 +25,18 @@ from flawsmith import config, registry
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.interfaces import Detector
-from flawsmith.nn.methods.patch_memory import MemoryMaps, PatchMemory
+from flawsmith.nn.methods.patch_memory import MemoryMaps, PatchMemory, digest
 from flawsmith.types import Prediction
 
 _CHUNK = 16
+_SURE = 1e-6
+"""A probability is cut so far from 0 and 1 before its logit is taken."""
+_PRIOR_SHOTS = 20
+"""Shots that told both scores alike well, with which the weighing starts: fewer real ones move it little."""
 
 
 class MemoryProbeSettings(config.Settings):
-    """The memory's size, and the probe's head."""
+    """The memory's size, and the probe's heads."""
 
     memory: Annotated[int, Field(ge=16)] = 4000
     """Patches in the memory."""
@@ -36,12 +46,30 @@ class MemoryProbeSettings(config.Settings):
     """Which of the extractor's depths (0 = the finest) describe a patch of the memory."""
     controls: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the normal pictures' places that come from controls, where there are some."""
+    heads: Annotated[int, Field(ge=2, le=20)] = 3
+    """Heads of the probe; each learns from all pictures but its share, and their mean answers."""
     head: dict[str, Any] = {}
-    """Other settings of the probe, whose head is trained."""
+    """Other settings of the probe, whose heads are trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fusion:
+    """How the scores of heads and memory become one: each is standardized, then weighed."""
+
+    mean: Tensor
+    """float32 (2,): of both scores over normal pictures."""
+    deviation: Tensor
+    """float32 (2,): their standard deviations over normal pictures."""
+    weight: Tensor
+    """float32 (2,), sum 1."""
+
+    def score(self, scores: Tensor) -> Tensor:
+        """Return float32 (B,) from the scores of heads and memory, float32 (B,2)."""
+        return ((scores - self.mean) / self.deviation) @ self.weight
 
 
 class MemoryProbe(Detector):
-    """Frozen features, a memory of normal patches, a small head; tells localization, detection and classification."""
+    """Frozen features, a memory of normal patches, small heads; tells localization, detection and classification."""
 
     Settings: ClassVar[type[config.Settings]] = MemoryProbeSettings
     tells: ClassVar[frozenset[str]] = frozenset({"localization", "detection", "classification"})
@@ -49,38 +77,92 @@ class MemoryProbe(Detector):
     settings: MemoryProbeSettings
 
     _probe: Detector | None = None
+    _maps: MemoryMaps | None = None
+    _fusion: _Fusion | None = None
 
     def prepare(self) -> None:
         assert self.extractor is not None
         if missing := [depth for depth in self.settings.depths if depth >= len(self.extractor.channels)]:
             raise ConfigError(f"memory_probe.depths: {self.extractor.name} has no depth {missing[0]}")
-        self._part(self.extractor)  # refuses settings of the head that cannot work
+        self._part(self.extractor)  # refuses settings of the heads that cannot work
 
     def reduced(self, budget: float) -> str:
         if budget >= 1:
             return ""
         assert self.extractor is not None
-        head = self._part(self.extractor).reduced(budget)
-        return f"memory_probe remembers {self._size(budget)} patches, not {self.settings.memory}; {head}"
+        heads = self._part(self.extractor).reduced(budget)
+        return f"memory_probe remembers {self._size(budget)} patches, not {self.settings.memory}; {heads}"
+
+    def facts(self) -> dict[str, float]:
+        return {} if self._fusion is None else {"weight of the memory": float(self._fusion.weight[1])}
 
     def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
         normals = training.normal("real") or training.normal()
         if not normals:
             raise DataError("memory_probe remembers normal parts, and the training set holds none")
-        extractor, depths = self.extractor, self.settings.depths
+        extractor, settings = self.extractor, self.settings
         assert extractor is not None
-        batches = (training.batch(normals[start : start + _CHUNK]).image for start in range(0, len(normals), _CHUNK))
-        maps = (extractor.maps(image.to(self.device)) for image in batches)
-        each = max(1, self.settings.draw // len(normals))
-        with torch.inference_mode():
-            memory = PatchMemory.of(maps, depths, size=self._size(budget), each=each, rng=rng).to(self.device)
-        self._probe = self._part(MemoryMaps(extractor, memory))
-        yield from self._probe.fit(training, rng, budget=budget)
 
+        def batches() -> Iterator[Tensor]:
+            return (batch.image.to(self.device) for batch in training.batches(normals, _CHUNK))
+
+        names = [training.pictures[index].photograph or str(index) for index in normals]
+        number = {name: place for place, name in enumerate(dict.fromkeys(names))}
+        memory = PatchMemory.of(
+            extractor,
+            batches,
+            settings.depths,
+            photographs=[number[name] for name in names],
+            size=self._size(budget),
+            draw=settings.draw,
+        )
+        shown = {
+            digest(training.batch([index]).image[0]): number[picture.photograph]
+            for index, picture in enumerate(training.pictures)
+            if picture.photograph in number
+        }
+        self._maps = MemoryMaps(extractor, memory.to(self.device), shown)
+        self._probe, self._fusion = self._part(self._maps), None
+        for share in self._probe.fit(training, rng, budget=budget):
+            if share < 1:
+                yield share
+        self._fusion = self._weighed(training)
+        yield 1.0
+
+    @torch.inference_mode()
     def predict(self, image: Tensor) -> Prediction:
         if self._probe is None:
             raise DataError("memory_probe was asked before it was trained; call fit first")
-        return self._probe.predict(image)
+        found = self._probe.predict(image)
+        if self._fusion is None:  # half-trained
+            return found
+        assert found.score is not None
+        return replace(found, score=self._fusion.score(self._scores(image, found.score)))
+
+    def _scores(self, image: Tensor, score: Tensor) -> Tensor:
+        """Return float32 (B,2): what heads and memory say of each picture, unbounded."""
+        assert self._maps is not None
+        chunks = [self._maps.farthest(chunk.to(self.device)) for chunk in image.split(_CHUNK)]
+        return torch.stack([score.clamp(_SURE, 1 - _SURE).logit(), torch.cat(chunks).cpu()], 1)
+
+    @torch.inference_mode()
+    def _weighed(self, training: TrainingSet) -> _Fusion | None:
+        """Learn from real normal pictures and shots how to join the scores; None = too few to tell."""
+        assert self._probe is not None
+        answer = self._probe.out_of_fold(training)
+        if answer is None or answer[1].score is None:
+            return None
+        real = [at for at, index in enumerate(answer[0]) if training.pictures[index].origin == "real"]
+        labels = torch.tensor([training.label(answer[0][at]) for at in real])
+        if int((labels < 0).sum()) < 2:
+            return None
+        score, rows = answer[1].score[real], []
+        for start in range(0, len(real), _CHUNK):
+            chosen = [answer[0][at] for at in real[start : start + _CHUNK]]
+            rows.append(self._scores(training.batch(chosen).image, score[start : start + _CHUNK]))
+        scores, normal = torch.cat(rows), labels < 0
+        mean, deviation = scores[normal].mean(0), scores[normal].std(0) + 1e-6
+        return _Fusion(mean, deviation, _weights((scores - mean) / deviation, labels))
 
     def _size(self, budget: float) -> int:
         return max(16, round(self.settings.memory * budget))
@@ -88,6 +170,35 @@ class MemoryProbe(Detector):
     def _part(self, extractor: Any) -> Detector:
         """Return a probe that stands on an extractor."""
         plugin: type[Detector] = registry.get("detectors", "probe")
-        given = {"controls": self.settings.controls, **self.settings.head}
+        given = {"controls": self.settings.controls, "heads": self.settings.heads, **self.settings.head}
         settings = config.validate(plugin.Settings, given, where="prove.settings.memory_probe.head")
         return plugin(settings, self.defects, extractor=extractor, device=self.device)
+
+
+def _weights(scores: Tensor, labels: Tensor) -> Tensor:
+    """Weigh standardized scores of normal pictures and shots by how well each tells them apart.
+
+    Of two independent scores that are normally distributed the best linear sum weighs each by its d' (Fisher's linear
+    discriminant), here taken from the mean over the defect types of the AUROC.
+
+    Args:
+        scores: float32 (N,2), standardized by the normal pictures.
+        labels: int64 (N,): number of the defect type, -1 = normal.
+    """
+    shots = int((labels >= 0).sum())
+    if not shots:
+        return torch.full((2,), 0.5)
+    sure = 1 - 0.5 / (shots + 1)  # nothing is known to be told better than that
+    area = torch.tensor([_mean_auroc(one, labels) for one in scores.T]).clamp(0.5 + 1e-3, sure)
+    separation = torch.special.ndtri(area)
+    return (shots * separation / separation.sum() + _PRIOR_SHOTS * 0.5) / (shots + _PRIOR_SHOTS)
+
+
+def _mean_auroc(score: Tensor, labels: Tensor) -> float:
+    """Return the mean over the defect types of the image AUROC against all normal pictures."""
+    normal = score[labels < 0]
+    areas = []
+    for label in labels[labels >= 0].unique():
+        gap = score[labels == label][:, None] - normal
+        areas.append((gap.sign() * 0.5 + 0.5).mean())
+    return float(torch.stack(areas).mean())

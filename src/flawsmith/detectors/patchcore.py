@@ -66,10 +66,19 @@ class Patchcore(Detector):
             raise DataError("patchcore remembers normal parts, and the training set holds none")
         extractor, depths = self.extractor, self.settings.depths
         assert extractor is not None
-        batches = (training.batch(normals[start : start + _CHUNK]).image for start in range(0, len(normals), _CHUNK))
-        maps = (extractor.maps(image.to(self.device)) for image in batches)
-        each = max(1, self.settings.draw // len(normals))
-        self._memory = PatchMemory.of(maps, depths, size=self._size(budget), each=each, rng=rng).to(self.device)
+
+        def batches() -> Iterator[Tensor]:
+            return (batch.image.to(self.device) for batch in training.batches(normals, _CHUNK))
+
+        memory = PatchMemory.of(
+            extractor,
+            batches,
+            depths,
+            photographs=range(len(normals)),
+            size=self._size(budget),
+            draw=self.settings.draw,
+        )
+        self._memory = memory.to(self.device)
         yield 1.0
 
     @torch.inference_mode()

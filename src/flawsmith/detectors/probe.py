@@ -6,6 +6,10 @@ shows; the features stay what they were, so ten shots do not over-train it. Half
 cells of normal pictures that the half-trained head takes for damage are shown again and again (hard negative mining:
 Sung & Poggio, "Example-Based Learning for View-Based Human Face Detection", PAMI 1998). Ours.
 
+With several `heads` each learns from all pictures but its share, and the geometric mean of what they say answers
+(Breiman, "Bagging Predictors", Machine Learning 1996, with the shares of a cross-validation instead of draws with
+replacement). What a head says of the pictures that it has not learned from is as honest as what it says of a test.
+
 Localization: 1 - P(normal) of each cell. Detection: the maximum of that after a small average. Classification: the
 shares of the defect types in the cells that fire loudest.
 """
@@ -19,20 +23,20 @@ from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from flawsmith import config
 from flawsmith.data.training_set import Origin, TrainingSet
 from flawsmith.errors import DataError
 from flawsmith.interfaces import Detector
+from flawsmith.nn.methods.place_head import PlaceHead, described_places
 from flawsmith.types import Prediction
 
 CELL = 4
 """Pixels a place of the grid covers along each side."""
 _CHUNK = 16
-_FAR = 10.0
-"""Standard deviations at which a feature is cut."""
+_ORIGINS: tuple[Origin, ...] = ("real", "made", "control")
 _MINED = 200
 """Normal pictures that are searched for hard places, at every second place along each side."""
 
@@ -40,6 +44,8 @@ _MINED = 200
 class ProbeSettings(config.Settings):
     """The head and its training."""
 
+    heads: Annotated[int, Field(ge=1, le=20)] = 1
+    """Heads; each of several learns from all pictures but its share, and their mean answers."""
     width: Annotated[int, Field(ge=8)] = 256
     """Units of the hidden layer."""
     steps: Annotated[int, Field(ge=2)] = 300
@@ -72,6 +78,8 @@ class _Pool:
     """float16 (N,D)."""
     target: Tensor
     """float32 (N,1+K): the share of the place that is normal, and of each defect type."""
+    picture: Tensor
+    """int64 (N,): number of the training picture."""
 
 
 class Probe(Detector):
@@ -82,35 +90,50 @@ class Probe(Detector):
     needs_extractor: ClassVar[bool] = True
     settings: ProbeSettings
 
-    _head: _Head | None = None
+    _heads: tuple[PlaceHead, ...] = ()
+    _without: Tensor | None = None
+    """int64 (P,): the head that has not learned from a training picture; -1 = all have."""
 
     def reduced(self, budget: float) -> str:
         if budget >= 1:
             return ""
-        return f"the probe's head trains {self._steps(budget)} steps, not {self.settings.steps}"
+        head = "the probe's head trains" if self.settings.heads == 1 else "each of the probe's heads trains"
+        return f"{head} {self._steps(budget)} steps, not {self.settings.steps}"
 
     def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
         if not training.damaged():
             raise DataError("probe learns the damage from labelled pictures, and the training set holds none")
         if not training.normal():
             raise DataError("probe needs normal pictures beside the damaged ones, and the training set holds none")
-        steps, part = self._steps(budget), self.settings
         pools = self._pools(training, rng)
+        self._heads, self._without = (), _dealt(training, self.settings.heads, rng)
+        for number in range(self.settings.heads):
+            for share in self._train(training, pools, number, rng, self._steps(budget)):
+                yield (number + share) / self.settings.heads
+
+    def _train(
+        self, training: TrainingSet, pools: dict[str, _Pool], number: int, rng: torch.Generator, steps: int
+    ) -> Iterator[float]:
+        """Train a head on the places of all pictures but its share; yield the share of its training that is done."""
+        assert self._without is not None
+        part, learned = self.settings, self._without != number
+        rows = {name: learned[pool.picture].nonzero()[:, 0] for name, pool in pools.items()}
         first = next(pools[name] for name in ("normal", "controls") if name in pools).features[:20_000].float()
-        head = _Head(first.mean(0), first.std(0), part.width, len(self.defects) + 1, rng).to(self.device)
-        self._head = head
+        head = PlaceHead(first.mean(0), first.std(0), part.width, len(self.defects) + 1, rng).to(self.device)
+        self._heads = (*self._heads, head)
         optimizer = torch.optim.AdamW(head.parameters(), part.learning_rate, weight_decay=part.weight_decay)
         warm_up = max(0.1, 1.5 / steps)  # the rise takes more than a step, else torch divides by zero
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, part.learning_rate, total_steps=steps, pct_start=warm_up, cycle_momentum=False
         )
-        shares = self._shares(training, pools)
+        shares, pools = self._shares(training, pools), dict(pools)
         for step in range(steps):
             if step == steps // 2 and part.hard:
-                pools["hard"] = self._hard(training, rng)
+                pools["hard"] = self._hard(training, head, learned, rng)
+                rows["hard"] = torch.arange(len(pools["hard"].features))
                 shares["hard"] = part.hard * sum(shares[name] for name in ("normal", "controls") if name in shares)
                 shares |= {name: shares[name] * (1 - part.hard) for name in ("normal", "controls") if name in shares}
-            features, target = _draw(pools, shares, part.places, rng)
+            features, target = _draw(pools, rows, shares, part.places, rng)
             kept = torch.rand(len(features), part.width, generator=rng) >= part.dropout
             logits = head(features.to(self.device).float(), kept.to(self.device) / (1 - part.dropout))
             loss = -(target.to(self.device) * logits.log_softmax(1)).sum(1).mean()
@@ -124,12 +147,29 @@ class Probe(Detector):
 
     @torch.inference_mode()
     def predict(self, image: Tensor) -> Prediction:
-        if self._head is None:
+        if not self._heads:
             raise DataError("probe was asked before it was trained; call fit first")
+        return self._answer(image, self._heads)
+
+    @torch.inference_mode()
+    def out_of_fold(self, training: TrainingSet) -> tuple[list[int], Prediction] | None:
+        if self._without is None or len(self._heads) < 2:
+            return None
+        indices, parts = [], []
+        for number, head in enumerate(self._heads):
+            unseen = (self._without == number).nonzero()[:, 0].tolist()
+            for batch in training.batches(unseen, _CHUNK):
+                parts.append(self._answer(batch.image, (head,)))
+            indices += unseen
+        return indices, Prediction.joined(parts)
+
+    def _answer(self, image: Tensor, heads: Sequence[PlaceHead]) -> Prediction:
         anomaly_maps, scores, defects = [], [], []
         for chunk in image.split(_CHUNK):
-            logits = self._logits(self._maps(chunk), _grid(chunk.shape[-2:], CELL))
-            probability = logits.softmax(1)
+            maps, grid = self._maps(chunk), _grid(chunk.shape[-2:], CELL)
+            probability = (
+                torch.stack([self._logits(head, maps, grid).log_softmax(1) for head in heads]).mean(0).softmax(1)
+            )
             anomaly_map = 1 - probability[:, :1]
             smooth = F.avg_pool2d(anomaly_map, 3, 1, 1, count_include_pad=False)
             scores.append(smooth.amax((1, 2, 3)))
@@ -180,7 +220,7 @@ class Probe(Detector):
         self, training: TrainingSet, indices: list[int], rng: torch.Generator, *, each: int, views: int = 1
     ) -> _Pool:
         """Describe `each` places per picture: half inside the label, or where a control was painted, if they fit."""
-        features, targets = [], []
+        features, targets, pictures = [], [], []
         for start in range(0, len(indices), _CHUNK):
             chosen = indices[start : start + _CHUNK]
             batch = training.batch(chosen)
@@ -199,85 +239,40 @@ class Probe(Detector):
                         own = torch.from_numpy(painted)[None, None].float()
                         asked = F.avg_pool2d(_turned(own, view), CELL, ceil_mode=True).flatten()
                     places = _places(asked, each, rng, None if left_out is None else left_out[row].flatten())
-                    features.append(_described(maps, row, places, cover.shape[-2:]))
+                    features.append(described_places(maps, row, places, cover.shape[-2:]))
                     target = torch.zeros(len(places), len(self.defects) + 1)
                     target[:, 0] = 1 - flat[places]
                     if (label := training.label(index)) >= 0:
                         target[:, 1 + label] = flat[places]
                     targets.append(target)
-        return _Pool(torch.cat(features), torch.cat(targets))
+                    pictures.append(torch.full((len(places),), index))
+        return _Pool(torch.cat(features), torch.cat(targets), torch.cat(pictures))
 
     @torch.inference_mode()
-    def _hard(self, training: TrainingSet, rng: torch.Generator) -> _Pool:
+    def _hard(self, training: TrainingSet, head: PlaceHead, learned: Tensor, rng: torch.Generator) -> _Pool:
         """Return the places of normal pictures that look most like damage to the half-trained head."""
-        assert self._head is not None
         indices = training.normal() if self.settings.controls else training.normal("real", "made")
+        indices = [index for index in indices if learned[index]]
         drawn = torch.randperm(len(indices), generator=rng)[:_MINED].tolist()
         features = []
         for start in range(0, len(drawn), _CHUNK):
             image = training.batch(indices[place] for place in drawn[start : start + _CHUNK]).image
             maps, grid = self._maps(image), _grid(training.shape, 2 * CELL)
-            anomaly_map = 1 - self._logits(maps, grid).softmax(1)[:, 0].cpu()
+            anomaly_map = 1 - self._logits(head, maps, grid).softmax(1)[:, 0].cpu()
             worst = anomaly_map.flatten(1).topk(min(64, math.prod(grid)), dim=1).indices
-            features += [_described(maps, row, worst[row], grid) for row in range(len(image))]
+            features += [described_places(maps, row, worst[row], grid) for row in range(len(image))]
         found = torch.cat(features)
         target = torch.zeros(len(found), len(self.defects) + 1)
         target[:, 0] = 1
-        return _Pool(found, target)
+        return _Pool(found, target, torch.zeros(len(found), dtype=torch.long))
 
     def _maps(self, image: Tensor) -> list[Tensor]:
         assert self.extractor is not None
         return [m.float().cpu() for m in self.extractor.maps(image.to(self.device))]
 
-    def _logits(self, maps: Sequence[Tensor], grid: Sequence[int]) -> Tensor:
+    def _logits(self, head: PlaceHead, maps: Sequence[Tensor], grid: Sequence[int]) -> Tensor:
         """Return float32 (B,1+K,rows,columns) for every place of a grid (rows, columns)."""
-        assert self._head is not None
-        return self._head.dense([m.to(self.device) for m in maps], grid)
-
-
-class _Head(nn.Module):
-    """Standardise, then two layers; on places (N,D) or, as 1 x 1 convolutions, on maps (B,D,h,w)."""
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, mean: Tensor, std: Tensor, width: int, outputs: int, rng: torch.Generator) -> None:
-        super().__init__()
-        self.register_buffer("mean", mean.clone())
-        self.register_buffer("scale", 1 / (std + 1e-3))
-        # MaskThreshold from `rng` below: torch's own start would move the global stream.
-        self.first = nn.utils.skip_init(nn.Linear, len(mean), width)
-        self.second = nn.utils.skip_init(nn.Linear, width, outputs)
-        for layer in (self.first, self.second):
-            nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=rng)
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, places: Tensor, kept: Tensor | None = None) -> Tensor:
-        hidden = F.gelu(self.first(((places - self.mean) * self.scale).clamp(-_FAR, _FAR)))
-        return self.second(hidden if kept is None else hidden * kept)
-
-    def dense(self, maps: Sequence[Tensor], grid: Sequence[int]) -> Tensor:
-        """Answer for every place of a grid (rows, columns), from maps (B,D_i,h_i,w_i) of all depths.
-
-        The first layer is linear and so is interpolation, so each depth goes through its own columns at its own
-        resolution first: several times less work than describing every place, and the same up to rounding but where a
-        value was cut at `_FAR`.
-        """
-        if len(maps[0]) > 1:
-            # One picture's maps stay in the processor's cache.
-            return torch.cat([self.dense([m[row : row + 1] for m in maps], grid) for row in range(len(maps[0]))])
-        hidden, start = self.first.bias[None, :, None, None], 0
-        for depth in maps:
-            own = slice(start, start := start + depth.shape[1])
-            mean, scale = self.mean[own].view(-1, 1, 1), self.scale[own].view(-1, 1, 1)
-            plain = ((depth - mean) * scale).clamp(-_FAR, _FAR)
-            part = F.conv2d(plain, self.first.weight[:, own, None, None])
-            if part.shape[-2:] != tuple(grid):
-                # Many times faster than on rows of channels.
-                part = part.contiguous(memory_format=torch.channels_last)
-                part = F.interpolate(part, tuple(grid), mode="bilinear", align_corners=False)
-            hidden = hidden + part
-        return F.conv2d(F.gelu(hidden), self.second.weight[:, :, None, None], self.second.bias)
+        return head.dense([m.to(self.device) for m in maps], grid)
 
 
 def _turned(pictures: Tensor, view: int) -> Tensor:
@@ -290,15 +285,6 @@ def _grid(shape: Sequence[int], cell: int) -> tuple[int, int]:
     return -(-shape[0] // cell), -(-shape[1] // cell)
 
 
-def _described(maps: Sequence[Tensor], row: int, places: Tensor, grid: Sequence[int]) -> Tensor:
-    """Return float16 (N,D): what all depths show at places of a grid (rows, columns) on one picture."""
-    rows, columns = grid
-    scale = torch.tensor([2 / columns, 2 / rows])
-    at = torch.stack([places % columns, places // columns], 1).add(0.5).mul(scale).sub(1)[None, None]
-    parts = [F.grid_sample(m[row : row + 1], at, padding_mode="border", align_corners=False) for m in maps]
-    return torch.cat(parts, 1)[0, :, 0].T.half()
-
-
 def _places(cover: Tensor, each: int, rng: torch.Generator, ignored: Tensor | None) -> Tensor:
     """Draw places: up to half of them touched by what was marked or painted, the rest elsewhere but in `ignored`."""
     touched = (cover > 0).nonzero()[:, 0]
@@ -308,11 +294,38 @@ def _places(cover: Tensor, each: int, rng: torch.Generator, ignored: Tensor | No
     return torch.cat([inside, outside])
 
 
-def _draw(pools: dict[str, _Pool], shares: dict[str, float], count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+def _dealt(training: TrainingSet, heads: int, rng: torch.Generator) -> Tensor:
+    """Deal the pictures to the heads that shall not learn from them: int64 (P,); -1 = all heads learn from it.
+
+    Dealt are the pictures of one origin and defect type, alike many to each head. What was made from a normal
+    photograph goes where the photograph goes, so that a head has seen nothing of what it has not learned from.
+    Pictures that are too few for every head to keep some of their kind are dealt to none.
+    """
+    dealt = torch.full((len(training.pictures),), -1)
+    if heads == 1:
+        return dealt
+    place: dict[str, int] = {}
+    for origin in _ORIGINS:
+        for defect in (None, *training.defects):
+            group = training.normal(origin) if defect is None else training.damaged(defect, origin)
+            order = torch.randperm(len(group), generator=rng).tolist()
+            heads_of = {group[at]: turn % heads for turn, at in enumerate(order)}
+            for index in group:
+                photograph = training.pictures[index].photograph
+                heads_of[index] = place.setdefault(photograph, heads_of[index]) if photograph else heads_of[index]
+            if all(any(other != head for other in heads_of.values()) for head in range(heads)) and len(group) >= heads:
+                dealt[list(heads_of)] = torch.tensor(list(heads_of.values()))
+    return dealt
+
+
+def _draw(
+    pools: dict[str, _Pool], rows: dict[str, Tensor], shares: dict[str, float], count: int, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw places for a step: from each pool its share of them, among its rows."""
     features, targets = [], []
     for name, share in shares.items():
         pool = pools[name]
-        chosen = torch.randint(len(pool.features), (max(1, round(count * share)),), generator=rng)
+        chosen = rows[name][torch.randint(len(rows[name]), (max(1, round(count * share)),), generator=rng)]
         features.append(pool.features[chosen])
         targets.append(pool.target[chosen])
     return torch.cat(features), torch.cat(targets)

@@ -53,21 +53,21 @@ class Arm:
     name: str
     text: str
     """What it learns from, in words."""
-    samples: tuple[Example, ...] = ()
+    samples: tuple[Made, ...] = ()
     controls: tuple[Made, ...] = ()
     shots: bool = True
     """Whether it learns from the real shots too."""
 
     def unseen(self, defects: Sequence[str]) -> list[str]:
         """Return which of these defect types no picture shows that it learns from; every type has shots."""
-        shown = {example.defect for example in self.samples}
+        shown = {one.example.defect for one in self.samples}
         return [] if self.shots else [defect for defect in defects if defect not in shown]
 
     def facts(self) -> dict[str, Any]:
         """Return what the report says of it."""
         return {
             "text": self.text,
-            "samples": dict(sorted(Counter(str(example.defect) for example in self.samples).items())),
+            "samples": dict(sorted(Counter(str(one.example.defect) for one in self.samples).items())),
             "controls": len(self.controls),
         }
 
@@ -193,17 +193,17 @@ def training_set(common: TrainingSet, arm: Arm, split: Split) -> TrainingSet:
     training = common.clone()
     for example in split.shots if arm.shots else ():
         training.add(example, "real")
-    for example in arm.samples:
-        training.add(example, "made")
+    for sample in arm.samples:
+        training.add(sample.example, "made", photograph=sample.normal)
     for control in arm.controls:
-        training.add(control.example, "control", painted=control.mask)
+        training.add(control.example, "control", painted=control.mask, photograph=control.normal)
     return training
 
 
 def _arm(name: str, text: str, samples: Sequence[Made], controls: Sequence[Made]) -> Arm:
     number = "1 control" if len(controls) == 1 else f"{len(controls)} controls"
     beside = f", with {number}" if controls else ""
-    return Arm(name, text + beside, tuple(one.example for one in samples), tuple(controls))
+    return Arm(name, text + beside, tuple(samples), tuple(controls))
 
 
 def _without(away: Collection[str], *groups: Sequence[Made]) -> tuple[list[Made], ...]:

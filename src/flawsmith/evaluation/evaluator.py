@@ -135,10 +135,4 @@ def _scores(detector: Detector, pictures: Sequence[np.ndarray]) -> np.ndarray:
 
 def predicted(detector: Detector, pictures: torch.Tensor) -> Prediction:
     """Look at uint8 (P,R,C,3) pictures, a few at a time."""
-    parts = [detector.predict(image_tensor(chunk.numpy())) for chunk in pictures.split(_CHUNK)]
-
-    def joined(name: str) -> torch.Tensor | None:
-        values = [getattr(one, name) for one in parts]
-        return None if any(value is None for value in values) else torch.cat(values)
-
-    return Prediction(joined("anomaly_map"), joined("score"), joined("probabilities"))
+    return Prediction.joined([detector.predict(image_tensor(chunk.numpy())) for chunk in pictures.split(_CHUNK)])

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -31,6 +31,8 @@ _AROUND = 9
 """Side, in cells, of the surroundings whose greatest distance a cell is told."""
 _KEPT = 256 << 20
 """Bytes of nearest patches that are kept between trainings."""
+_MEMORIES = 4
+"""Memories that are kept between trainings: the arms of a proof share their normal pictures."""
 
 
 class PatchMemory:
@@ -38,48 +40,82 @@ class PatchMemory:
 
     Args:
         patches: float32 (M,D).
+        photographs: int64 (M,): the number of the photograph that each patch comes from.
         depths: Which of the extractor's depths (0 = the finest) describe a patch.
     """
 
-    def __init__(self, patches: Tensor, depths: Sequence[int]) -> None:
-        self.patches = patches
-        self.depths = tuple(depths)
+    def __init__(self, patches: Tensor, photographs: Tensor, depths: Sequence[int]) -> None:
+        self.patches, self.photographs, self.depths = patches, photographs, tuple(depths)
         self.fingerprint = hashlib.sha256(patches.cpu().numpy().tobytes()).hexdigest()[:16]
+        self._squares = patches.square().sum(1)
 
     @classmethod
     def of(
         cls,
-        batches: Iterable[Sequence[Tensor]],
+        extractor: Extractor,
+        batches: Callable[[], Iterable[Tensor]],
         depths: Sequence[int],
         *,
+        photographs: Sequence[int],
         size: int,
-        each: int,
-        rng: torch.Generator,
+        draw: int,
     ) -> PatchMemory:
-        """Choose the patches to remember.
+        """Choose the patches of normal pictures to remember; of equal pictures it is the same memory every time.
 
         Args:
-            batches: An extractor's maps of normal pictures, float32 (B,C_i,h_i,w_i) per depth.
-            depths: Those that describe a patch.
+            extractor: What describes them.
+            batches: Gives the pictures anew, in their order: float32 (B,3,H,W), RGB, [-1,1].
+            depths: Those of the extractor's depths that describe a patch.
+            photographs: The number of the photograph that each picture shows; tiles of one share it.
             size: Patches to keep.
-            each: Patches drawn at random per picture, from which those are chosen.
-            rng: Draws.
+            draw: Patches drawn at random, as many from every picture, from which those are chosen.
         """
-        drawn = []
-        for maps in batches:
-            for row in described(maps, depths).flatten(2):
-                drawn.append(row[:, torch.randperm(row.shape[1], generator=rng)[:each]].T)
-        pool = torch.cat(drawn)
-        return cls(pool[_k_centre(pool, min(size, len(pool)), rng)], depths)
+        asked = f"{extractor.name} {extractor.fingerprint} {tuple(depths)} {size} {draw} {list(photographs)}"
+        digests = [digest(picture) for batch in batches() for picture in batch]
+        key = hashlib.blake2b(asked.encode() + b"".join(digests), digest_size=16).digest()
+        if key not in _REMEMBERED:
+            rng = torch.Generator().manual_seed(0)
+            each = max(1, draw // len(digests))
+            drawn: list[Tensor] = []
+            with torch.inference_mode():
+                for batch in batches():
+                    for patches in described(extractor.maps(batch), depths).flatten(2):
+                        drawn.append(patches[:, torch.randperm(patches.shape[1], generator=rng)[:each]].T)
+                pool = torch.cat(drawn)
+                shown = torch.tensor(photographs).repeat_interleave(torch.tensor([len(one) for one in drawn]))
+                chosen = _k_centre(pool, min(size, len(pool)), rng)
+                _REMEMBERED[key] = cls(pool[chosen], shown[chosen], depths)
+            while len(_REMEMBERED) > _MEMORIES:
+                _REMEMBERED.popitem(last=False)
+        _REMEMBERED.move_to_end(key)
+        return _REMEMBERED[key]
 
     def to(self, device: str) -> PatchMemory:
         """Return the memory on a device."""
-        return PatchMemory(self.patches.to(device), self.depths)
+        if device == str(self.patches.device):
+            return self
+        return PatchMemory(self.patches.to(device), self.photographs.to(device), self.depths)
 
-    def nearest(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the distance to the nearest remembered patch, float32 (N,), and its number, int64 (N,)."""
-        parts = [torch.cdist(part, self.patches).min(1) for part in patches.to(self.patches.device).split(_ROWS)]
-        return torch.cat([part.values for part in parts]).float(), torch.cat([part.indices for part in parts])
+    @torch.inference_mode()
+    def nearest(self, patches: Tensor, without: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return the distance to the nearest remembered patch, float32 (N,), and its number, int64 (N,).
+
+        Args:
+            patches: float32 (N,D).
+            without: Number of a photograph whose patches are not looked at: the one that is shown, or from which a
+                sample or control was made. Compared with itself, all that is learned from would lie nearer than what
+                is tested.
+        """
+        squares = self._squares
+        if without is not None and not bool((alone := self.photographs == without).all()):
+            squares = squares.masked_fill(alone, torch.inf)
+        distances, numbers = [], []
+        for part in patches.to(squares.device).split(_ROWS):
+            # The square of the asked patch is left out of the search: it moves all distances of a row alike.
+            least = torch.addmm(squares[None], part, self.patches.T, alpha=-2).min(1)
+            distances.append((least.values + part.square().sum(1)).clamp_min(0).sqrt())
+            numbers.append(least.indices)
+        return torch.cat(distances), torch.cat(numbers)
 
 
 class MemoryMaps(Extractor):
@@ -87,11 +123,17 @@ class MemoryMaps(Extractor):
 
     Of D + 2 channels: the absolute residual to the nearest normal patch, the logarithm of its distance, and the
     greatest logarithm in the surroundings. Which patch is nearest is kept between trainings, per picture.
+
+    Args:
+        inner: The extractor whose maps come first.
+        memory: Of its patches.
+        photographs: Which remembered photograph a picture shows or was made from, by the picture's `digest`; what is
+            not in it is compared with the whole memory.
     """
 
-    def __init__(self, inner: Extractor, memory: PatchMemory) -> None:
+    def __init__(self, inner: Extractor, memory: PatchMemory, photographs: Mapping[bytes, int] | None = None) -> None:
         super().__init__()
-        self.inner, self.memory = inner, memory
+        self.inner, self.memory, self._photographs = inner, memory, photographs or {}
         self.name, self.fingerprint = inner.name, f"{inner.fingerprint}-{memory.fingerprint}"
         finest = min(memory.depths)
         self.strides = (*inner.strides, inner.strides[finest])
@@ -109,16 +151,27 @@ class MemoryMaps(Extractor):
     def vector(self, image: Tensor) -> Tensor:
         return self.inner.vector(image)
 
+    def farthest(self, image: Tensor) -> Tensor:
+        """Return float32 (B,): the logarithm of the greatest distance in each picture, of means over 3 x 3 cells."""
+        distance, _ = self._nearest(image, described(self.inner.maps(image), self.memory.depths))
+        smooth = F.avg_pool2d(torch.log(distance[:, None] + _LEAST), 3, 1, 1, count_include_pad=False)
+        return smooth.amax((1, 2, 3))
+
     def _nearest(self, image: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Return distances, float32 (B,h,w), and numbers, int64 (B,h,w), of the nearest patches."""
         grid, rows = patches.shape[-2:], []
         for picture, cells in zip(image, patches, strict=True):
-            key = self.fingerprint, hashlib.sha256(picture.cpu().numpy().tobytes()).digest()
-            rows.append(_NEAREST.get(key) or _NEAREST.put(key, self.memory.nearest(cells.flatten(1).T)))
+            without = self._photographs.get(shown := digest(picture))
+            key = self.fingerprint, shown, without
+            rows.append(_NEAREST.get(key) or _NEAREST.put(key, self.memory.nearest(cells.flatten(1).T, without)))
         return (
             torch.stack([distance for distance, _ in rows]).view(-1, *grid),
             torch.stack([number.long() for _, number in rows]).view(-1, *grid),
         )
+
+
+_Key = tuple[str, bytes, int | None]
+"""A memory, a picture, and the remembered photograph that it was not compared with."""
 
 
 class _Nearest:
@@ -126,14 +179,14 @@ class _Nearest:
 
     def __init__(self, limit: int) -> None:
         self._limit, self._bytes = limit, 0
-        self._kept: OrderedDict[tuple[str, bytes], tuple[Tensor, Tensor]] = OrderedDict()
+        self._kept: OrderedDict[_Key, tuple[Tensor, Tensor]] = OrderedDict()
 
-    def get(self, key: tuple[str, bytes]) -> tuple[Tensor, Tensor] | None:
+    def get(self, key: _Key) -> tuple[Tensor, Tensor] | None:
         if key in self._kept:
             self._kept.move_to_end(key)
         return self._kept.get(key)
 
-    def put(self, key: tuple[str, bytes], nearest: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def put(self, key: _Key, nearest: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         row = nearest[0].cpu(), nearest[1].to("cpu", torch.int32)
         self._kept[key] = row
         self._bytes += _size(row)
@@ -143,6 +196,12 @@ class _Nearest:
 
 
 _NEAREST = _Nearest(_KEPT)
+_REMEMBERED: OrderedDict[bytes, PatchMemory] = OrderedDict()
+
+
+def digest(picture: Tensor) -> bytes:
+    """Return a hash of a picture's bytes, by which it is known again."""
+    return hashlib.blake2b(picture.cpu().numpy().tobytes(), digest_size=16).digest()
 
 
 def described(maps: Sequence[Tensor], depths: Sequence[int]) -> Tensor:
@@ -162,8 +221,12 @@ def _k_centre(pool: Tensor, count: int, rng: torch.Generator) -> Tensor:
     projected = pool @ projection
     chosen = torch.empty(count, dtype=torch.long)
     chosen[0] = int(torch.randint(len(projected), (1,), generator=rng))
+    squares = projected.square().sum(1)
     distance = torch.full((len(projected),), torch.inf)
     for number in range(1, count):
-        distance = torch.minimum(distance, (projected - projected[chosen[number - 1]]).square().sum(1))
+        latest = chosen[number - 1]
+        distance = torch.minimum(
+            distance, torch.addmv(squares, projected, projected[latest], alpha=-2) + squares[latest]
+        )
         chosen[number] = distance.argmax()
     return chosen
