@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from flawsmith.data import images
+from flawsmith.data.inspection_tiles import Tiles
 from flawsmith.data.scaling import scaled_mask
 from flawsmith.data.split import Split, content_hash, provable
 from flawsmith.data.tensors import image_tensor
@@ -16,7 +19,7 @@ from flawsmith.evaluation.arms import Made
 from flawsmith.evaluation.shape import Shape
 from flawsmith.evaluation.statistics import EvaluationSet, Outcome, outcome
 from flawsmith.interfaces import Detector
-from flawsmith.types import Prediction
+from flawsmith.types import Example
 
 _CHUNK = 16
 _PART = {"localization": "anomaly_map", "detection": "score", "classification": "probabilities"}
@@ -30,14 +33,24 @@ class Evaluator:
         defects: Its defect types, in the order in which detectors count them.
         shape: Rows and columns of the pictures that detectors see.
         drop_near_duplicates: Leave out what seems to be a second photograph of a shot.
+        tiles: How photographs are cut into tiles of that shape; each is then asked about at its own size. None =
+            detectors see them whole.
 
     Raises:
         DataError: the test set lacks normal or damaged pictures.
     """
 
-    def __init__(self, split: Split, defects: Sequence[str], shape: Shape, *, drop_near_duplicates: bool) -> None:
+    def __init__(
+        self,
+        split: Split,
+        defects: Sequence[str],
+        shape: Shape,
+        *,
+        drop_near_duplicates: bool,
+        tiles: Tiles | None = None,
+    ) -> None:
         kept = provable(split, drop_near_duplicates=drop_near_duplicates)
-        self.shape = shape
+        self.shape, self.tiles = shape, tiles
         self.left_out = len(split.test_defects) - len(kept.test_defects)
         self.tests = [*(e for e in kept.test_defects if e.defect in defects), *kept.test_normals]
         # Photographs left out as near-duplicates are test pictures still: no detector may learn from them either.
@@ -49,10 +62,18 @@ class Evaluator:
         self._normals = {example.id: example for example in split.normals}
         self._read: list[Scaled] = []
 
+    def size_of(self, example: Example) -> Shape:
+        """Return the rows and columns at which a photograph is asked about."""
+        return self.shape if self.tiles is None else self.tiles.size_of(images.describe(example.image).shape)
+
+    def read(self, example: Example) -> Scaled:
+        """Read a photograph with its label as `predicted` takes it: at `size_of`."""
+        return read_scaled(example, self.size_of(example))
+
     def evaluate(self, detector: Detector, tasks: set[str]) -> Outcome:
         """Let a detector look at every test picture, once, and compute its figures for the tasks."""
-        self._read = self._read or [read_scaled(example, self.shape) for example in self.tests]
-        prediction = predicted(detector, torch.from_numpy(np.stack([one.image for one in self._read])))
+        self._read = self._read or [self.read(example) for example in self.tests]
+        prediction = predicted(detector, [one.image for one in self._read])
         answers = {task: getattr(prediction, _PART[task]) for task in tasks}
         anomaly_map, score, probabilities = (answers.get(task) for task in _PART)
         return outcome(
@@ -73,13 +94,13 @@ class Evaluator:
         """
         values = []
         for control in held:
-            repainted = read_scaled(control.example, self.shape).image
-            untouched = read_scaled(self._normals[control.normal], self.shape).image
+            repainted = self.read(control.example).image
+            untouched = self.read(self._normals[control.normal]).image
             native = images.read_mask(control.mask, images.describe(control.example.image).shape)
-            region = scaled_mask(native, self.shape)
-            anomaly_map = predicted(detector, torch.from_numpy(np.stack([repainted, untouched]))).anomaly_map
-            assert anomaly_map is not None
-            values.append([float(anomaly_map[row, 0].numpy()[region].max()) for row in range(2)])
+            region = scaled_mask(native, self.size_of(control.example))
+            anomaly_maps = predicted(detector, [repainted, untouched]).anomaly_map
+            assert anomaly_maps is not None
+            values.append([float(one[0].numpy()[region].max()) for one in anomaly_maps])
         both = np.array(values)
         louder = np.sign(both[:, 0] - both[:, 1]) * 0.5 + 0.5
         return {
@@ -89,12 +110,32 @@ class Evaluator:
         }
 
 
-def predicted(detector: Detector, pictures: torch.Tensor) -> Prediction:
-    """Look at uint8 (P,R,C,3) pictures, a few at a time."""
-    parts = [detector.predict(image_tensor(chunk.numpy())) for chunk in pictures.split(_CHUNK)]
+class Answers(NamedTuple):
+    """What a detector says of P pictures; a task that it does not tell is None."""
 
-    def joined(name: str) -> torch.Tensor | None:
+    anomaly_map: list[torch.Tensor] | None
+    """float32 (1,R,C) each, of the picture's own rows and columns."""
+    score: torch.Tensor | None
+    """float32 (P,)."""
+    probabilities: torch.Tensor | None
+    """float32 (P,K)."""
+
+
+def predicted(detector: Detector, pictures: Iterable[np.ndarray]) -> Answers:
+    """Look at uint8 (R,C,3) pictures, a few of one shape at a time."""
+    parts = []
+    for _, alike in groupby(pictures, key=lambda picture: tuple(picture.shape)):
+        group = list(alike)
+        for start in range(0, len(group), _CHUNK):
+            parts.append(detector.predict(image_tensor([np.asarray(one) for one in group[start : start + _CHUNK]])))
+
+    def of_all(name: str) -> list[torch.Tensor] | None:
         values = [getattr(one, name) for one in parts]
-        return None if any(value is None for value in values) else torch.cat(values)
+        return None if any(value is None for value in values) else values
 
-    return Prediction(joined("anomaly_map"), joined("score"), joined("probabilities"))
+    anomaly_maps, scores, probabilities = (of_all(name) for name in ("anomaly_map", "score", "probabilities"))
+    return Answers(
+        None if anomaly_maps is None else [one for chunk in anomaly_maps for one in chunk],
+        None if scores is None else torch.cat(scores),
+        None if probabilities is None else torch.cat(probabilities),
+    )

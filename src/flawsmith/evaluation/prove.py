@@ -33,8 +33,9 @@ from flawsmith.evaluation.arms import (
 )
 from flawsmith.evaluation.evaluator import Evaluator
 from flawsmith.evaluation.proof import Tried, proof_tree
-from flawsmith.evaluation.shape import proof_shape, shapes_of
+from flawsmith.evaluation.shape import proof_shape, proof_tiles, shapes_of
 from flawsmith.evaluation.statistics import ALL, Outcome
+from flawsmith.evaluation.tiled import Tiled
 from flawsmith.files import write_json
 from flawsmith.interfaces import Detector
 from flawsmith.nn.feature_cache import FeatureCache
@@ -116,11 +117,14 @@ class _Trainer:
     def prove(self, product: str, split: Split, rivals: dict[str, Run]) -> dict[str, Any]:
         """Return one product's part of proof.json."""
         defects = tuple(sorted({str(example.defect) for example in split.shots}))
-        shape = proof_shape(self._part, shapes_of(split.normals))
-        evaluator = Evaluator(split, defects, shape, drop_near_duplicates=self._part.near_duplicates == "drop")
+        photographs = shapes_of(split.normals)
+        shape = proof_shape(self._part, photographs)
+        tiles = proof_tiles(self._part, photographs)
+        drop = self._part.near_duplicates == "drop"
+        evaluator = Evaluator(split, defects, shape, drop_near_duplicates=drop, tiles=tiles)
         held = held_out(made_of(self._run, product)[1], split.normals)
         arms = [*make_arms(self._run, rivals, product, split, held), Arm(NONE, f"normal parts alone ({REFERENCE})")]
-        common = common_set(split, held, shape, defects, evaluator.forbidden)
+        common = common_set(split, held, shape, defects, evaluator.forbidden, tiles)
         tried = Tried(arms, {}, {}, {}, {})
         name = f"prove {product}"
         with progress(name, len(arms) * self._part.seeds, "trainings") as advance:
@@ -169,6 +173,8 @@ class _Trainer:
         open_tasks = {"localization", "detection", "classification"}
         for name in [REFERENCE] if arm.name == NONE else self._part.detectors:
             detector = self._detector(name, training.defects)
+            if training.tiles is not None:
+                detector = Tiled(detector, training.tiles)
             tasks = open_tasks & detector.tells
             if not tasks:
                 continue
