@@ -2,8 +2,8 @@
 
     python benchmarks/suites/tiling.py --out FOLDER
 
-Procedural steel (scratches, dents) and leather (cuts, scratches), damage 4 to 7 px wide and some 70 long: per surface
-16 normal photographs and 5 shots of each defect type to learn from, 12 normal and 16 damaged ones to be tested on.
+Procedural steel with scratches and dents, 4 to 7 px wide and some 70 long: 12 normal photographs and 4 shots of each
+defect type to learn from, 10 normal and 14 damaged ones to be tested on.
 `patchcore` learns the normal ones alone, `probe` the shots too, with 2 seeds; EfficientNet-Lite0, default settings, no
 samples. The same photographs are shown whole at 384 x 384, whole at 1024 x 1024, and at 1024 x 1024 in tiles of 384
 that overlap, all by the code of `prove` (TrainingSet, Tiled, predicted). Maps of whole photographs are brought back to
@@ -12,7 +12,7 @@ proof does, by the mean weighted by the distance to the tile's edge, and with th
 
 `seconds` is processor time of one thread, which other work on the machine disturbs least, from reading the photographs
 to the figures, all trainings of a detector together; features are computed once per detector and way, and kept in
-memory. The ways of a surface run in turn in one process.
+memory. The ways run in turn in one process.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from flawsmith.evaluation.arms import common_set
 from flawsmith.evaluation.evaluator import predicted
 from flawsmith.evaluation.shape import proof_shape, proof_tiles
 from flawsmith.evaluation.tiled import Tiled
-from flawsmith.files import read_json, write_json
+from flawsmith.files import write_json
 from flawsmith.interfaces import Detector
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
@@ -52,8 +52,8 @@ from flawsmith.types import Example
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "tiling.json"
 SIDE, ZOOM = 1024, 0.1
 NATIVE = (SIDE, SIDE)
-PRODUCTS = {"steel": ("scratch", "dent"), "leather": ("cut", "scratch")}
-NORMALS, TEST_NORMALS, SHOTS, TESTS = 16, 12, 5, 8
+SURFACE, DEFECTS = "steel", ("scratch", "dent")
+NORMALS, TEST_NORMALS, SHOTS, TESTS = 12, 10, 4, 7
 WAYS = {
     "whole, 384": ProveConfig(size=384),
     "whole, 1024": ProveConfig(size=SIDE),
@@ -61,22 +61,22 @@ WAYS = {
 }
 
 
-def photographs(folder: Path, surface: str) -> Split:
-    """Write a product's photographs where they are missing."""
+def photographs(folder: Path) -> Split:
+    """Write the photographs where they are missing."""
     groups: dict[str, list[Example]] = {"normals": [], "test_normals": [], "shots": [], "test_defects": []}
     wanted: list[tuple[str, str | None, int]] = [("normals", None, NORMALS), ("test_normals", None, TEST_NORMALS)]
-    for defect in PRODUCTS[surface]:
+    for defect in DEFECTS:
         wanted += [("shots", defect, SHOTS), ("test_defects", defect, TESTS)]
     files = [(group, defect, number) for group, defect, count in wanted for number in range(count)]
     for seed, (group, defect, number) in enumerate(files):
-        path = folder / surface / f"{group}-{defect or 'normal'}-{number:03d}.png"
+        path = folder / f"{group}-{defect or 'normal'}-{number:03d}.png"
         masks = (path.with_suffix(".mask.png"),) if defect else ()
         if not path.is_file():
-            piece = factory.make(surface, defect, seed=seed, size=SIDE, line=5, zoom=ZOOM, grey=True)
+            piece = factory.make(SURFACE, defect, seed=seed, size=SIDE, line=5, zoom=ZOOM, grey=True)
             for mask in masks:
                 images.write_mask(mask, piece.mask)
             images.write(path, piece.image)
-        groups[group].append(Example(path.name, path, surface, defect, masks))
+        groups[group].append(Example(path.name, path, SURFACE, defect, masks))
     return Split(**{name: tuple(group) for name, group in groups.items()})
 
 
@@ -90,10 +90,10 @@ class Answer:
     """float32 (P,)."""
 
 
-def learned(part: ProveConfig, split: Split, defects: Sequence[str]) -> TrainingSet:
+def learned(part: ProveConfig, split: Split) -> TrainingSet:
     """Return the normal photographs and the shots as `prove` would take them in."""
     shapes = [NATIVE] * len(split.normals)
-    training = common_set(split, [], proof_shape(part, shapes), defects, frozenset(), proof_tiles(part, shapes))
+    training = common_set(split, [], proof_shape(part, shapes), DEFECTS, frozenset(), proof_tiles(part, shapes))
     for shot in split.shots:
         training.add(shot, "real")
     return training
@@ -128,9 +128,9 @@ def largest(detector: Detector, training: TrainingSet, tests: Sequence[Example])
     return joined
 
 
-def pixel_ap(maps: Sequence[np.ndarray], tests: Sequence[Example], defects: Sequence[str]) -> float:
+def pixel_ap(maps: Sequence[np.ndarray], tests: Sequence[Example]) -> float:
     """Return the mean over defect types, each against all normal photographs, in points."""
-    rankings = {defect: Ranking() for defect in defects}
+    rankings = {defect: Ranking() for defect in DEFECTS}
     for anomaly_map, example in zip(maps, tests, strict=True):
         label = read_label(example, NATIVE) if example.masks else np.zeros(NATIVE, bool)
         for defect, ranking in rankings.items():
@@ -139,10 +139,10 @@ def pixel_ap(maps: Sequence[np.ndarray], tests: Sequence[Example], defects: Sequ
     return round(100 * float(np.mean([ranking.result().ap for ranking in rankings.values()])), 2)
 
 
-def image_auroc(scores: np.ndarray, tests: Sequence[Example], defects: Sequence[str]) -> float:
+def image_auroc(scores: np.ndarray, tests: Sequence[Example]) -> float:
     """Return the mean over defect types, each against all normal photographs, in points."""
     values = []
-    for defect in defects:
+    for defect in DEFECTS:
         ranking = Ranking()
         members = np.array([example.defect in (None, defect) for example in tests])
         damaged = np.array([example.defect is not None for example in tests])
@@ -151,7 +151,7 @@ def image_auroc(scores: np.ndarray, tests: Sequence[Example], defects: Sequence[
     return round(100 * float(np.mean(values)), 2)
 
 
-def measured(name: str, plugin: str, split: Split, defects: tuple[str, ...], seeds: int) -> dict[str, Any]:
+def measured(name: str, plugin: str, split: Split, seeds: int) -> dict[str, Any]:
     """Train a detector with every seed and return its figures and seconds."""
     extractor = FeatureCache(load_extractor("efficientnet-lite0"), half=True, memory=3 << 30)
     tests = (*split.test_defects, *split.test_normals)
@@ -165,21 +165,21 @@ def measured(name: str, plugin: str, split: Split, defects: tuple[str, ...], see
         seconds[what] += now - started
         started = now
 
-    training = learned(WAYS[name], split, defects)
+    training = learned(WAYS[name], split)
     lap("reading")
     for seed in range(seeds):
         made = registry.get("detectors", plugin)
-        detector = made(made.Settings(), defects, extractor=extractor)
+        detector = made(made.Settings(), DEFECTS, extractor=extractor)
         for _ in detector.fit(training, torch.Generator().manual_seed(seed)):
             pass
         lap("training")
         answer = asked(detector, training, tests)
         lap("asking")
-        figures["pixel AP"].append(pixel_ap(answer.maps, tests, defects))
-        figures["image AUROC"].append(image_auroc(answer.scores, tests, defects))
+        figures["pixel AP"].append(pixel_ap(answer.maps, tests))
+        figures["image AUROC"].append(image_auroc(answer.scores, tests))
         lap("figures")
         if training.tiles is not None and not seed:
-            maximum = pixel_ap(largest(detector, training, tests), tests, defects)
+            maximum = pixel_ap(largest(detector, training, tests), tests)
             figures.setdefault("pixel AP, joined by the maximum", []).append(maximum)
             started = time.process_time()  # the comparison costs the proof nothing
     pictures = {"normal": len(training.normal()), "damaged": len(training.damaged())}
@@ -198,26 +198,24 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2, help="trainings of the probe")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
-    results: dict[str, Any] = read_json(args.results) if args.results.exists() else {}
     extractor = load_extractor("efficientnet-lite0")
-    results |= {
+    results: dict[str, Any] = {
         "machine": machine(),
         "extractor": {"name": extractor.name, "fingerprint": extractor.fingerprint},
         "seeds": args.seeds,
         "counts": {"normals": NORMALS, "shots": SHOTS, "test normals": TEST_NORMALS, "tests per type": TESTS},
         "threads": torch.get_num_threads(),
     }
-    for surface, defects in PRODUCTS.items():
-        split = photographs(args.out, surface)
-        entry = results[surface] = {}
-        for plugin, seeds in (("patchcore", 1), ("probe", args.seeds)):
-            for name in WAYS:
-                found = entry.setdefault(name, {})[plugin] = measured(name, plugin, split, defects, seeds)
-                first = entry[next(iter(WAYS))][plugin]["seconds in all"]
-                found["seconds, over the first way"] = round(found["seconds in all"] / first, 2)
-                print(surface, name, plugin, found, flush=True)
-        results["load"] = [round(value, 2) for value in os.getloadavg()]
-        write_json(args.results, results)
+    split = photographs(args.out)
+    for plugin, seeds in (("patchcore", 1), ("probe", args.seeds)):
+        first = None
+        for name in WAYS:
+            found = results.setdefault(name, {})[plugin] = measured(name, plugin, split, seeds)
+            first = first or found["seconds in all"]
+            found["seconds, over the first way"] = round(found["seconds in all"] / first, 2)
+            results["load"] = [round(value, 2) for value in os.getloadavg()]
+            write_json(args.results, results)
+            print(name, plugin, found, flush=True)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from flawsmith.evaluation.statistics import EvaluationSet, Outcome, outcome
 from flawsmith.interfaces import Detector
 from flawsmith.types import Example
 
-_CHUNK = 16
+_CHUNK, _CHUNK_PIXELS = 16, 1 << 24
+"""Pictures, and pixels, that are handed to a detector together: photographs at their own resolution may be large."""
 _PART = {"localization": "anomaly_map", "detection": "score", "classification": "probabilities"}
 
 
@@ -126,8 +127,9 @@ def predicted(detector: Detector, pictures: Iterable[np.ndarray]) -> Answers:
     parts = []
     for _, alike in groupby(pictures, key=lambda picture: tuple(picture.shape)):
         group = list(alike)
-        for start in range(0, len(group), _CHUNK):
-            parts.append(detector.predict(image_tensor([np.asarray(one) for one in group[start : start + _CHUNK]])))
+        count = max(1, min(_CHUNK, _CHUNK_PIXELS // (group[0].shape[0] * group[0].shape[1])))
+        for start in range(0, len(group), count):
+            parts.append(detector.predict(image_tensor([np.asarray(one) for one in group[start : start + count]])))
 
     def of_all(name: str) -> list[torch.Tensor] | None:
         values = [getattr(one, name) for one in parts]

@@ -24,7 +24,7 @@ NEARLY_SQUARE = 1.5
 _FIELD_SIDE = 256
 _LEAST, _LARGEST, _STEP = 64, 384, 32
 _NORMAL_PIXELS = 1 << 27
-"""Pixels of normal tiles that are learned from, at most: 910 tiles of 384 pixels, 400 MB in memory and 1.6 GB of
+"""Pixels of normal tiles that are learned from, at most: 910 tiles of 384 pixels, 540 MB in memory and 1.6 GB of
 features on disk; but always one tile of every normal photograph."""
 
 
