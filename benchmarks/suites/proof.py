@@ -75,7 +75,8 @@ def main() -> None:
             for row in own["comparisons"]:
                 if row["arm"] == OURS and row["defect"] == MEAN:
                     interval = [row["low"], row["high"]]
-                    print(entry, row["against"], row["task"], row["verdict"], row["difference"], interval)
+                    verdicts = row["verdict"], f"corrected: {row['corrected_verdict']}"
+                    print(entry, row["against"], row["task"], *verdicts, row["difference"], interval)
 
 
 if __name__ == "__main__":

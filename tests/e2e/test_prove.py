@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import false_discovery_control
 
 import flawsmith as fs
 from flawsmith.config import load_config
@@ -17,9 +19,10 @@ from flawsmith.data import factory, images
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.detectors.probe import Probe
 from flawsmith.errors import ConfigError, DataError, RunError
-from flawsmith.evaluation.arms import OURS, REAL, Arm, common_set, training_set
+from flawsmith.evaluation.arms import OURS, REAL, Arm, common_set, held_out, made_of, training_set
 from flawsmith.evaluation.evaluator import Evaluator
-from flawsmith.evaluation.statistics import ALL, MEAN, draws, resampled
+from flawsmith.evaluation.statistics import ALL, MEAN, Outcome, draws, resampled
+from flawsmith.files import read_lines
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.pipeline import prove
@@ -62,8 +65,11 @@ def made_run(folder: Path, parts: Path, **changes: Any) -> fs.Run:
 
 
 @pytest.fixture(scope="module")
-def proven(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> fs.Run:
-    run = made_run(tmp_path_factory.mktemp("proven") / "run", parts, prove__against=["perlin"], prove__curve=[1])
+def proven(tmp_path_factory: pytest.TempPathFactory) -> fs.Run:
+    """A proof with just enough normal parts to set thresholds."""
+    root = tmp_path_factory.mktemp("more")
+    factory.write_dataset(root, "magnet", ("crack", "chip"), normals=25, per_defect=9, seed=1, size=96, test_normals=8)
+    run = made_run(tmp_path_factory.mktemp("proven") / "run", root, prove__against=["perlin"], prove__curve=[1])
     prove(run)
     return run
 
@@ -94,6 +100,59 @@ def test_every_defect_type_gets_a_verdict_in_every_task(proven: fs.Run):
     assert [row["arm"] for row in own["curve"]] == [REAL, "ours 1x", OURS]
 
 
+def test_misses_and_false_alarms_are_told_at_the_users_rate(proven: fs.Run):
+    own = tree_of(proven)["products"]["magnet"]
+    point = own["operating_point"]
+    assert list(point["arms"]) == list(own["arms"])
+    calibration = set(point["calibration_normals"])
+    assert len(calibration) == 5 and calibration <= {example.id for example in load_split(proven).normals}
+    # What is painted on a calibration normal, or takes matter from one, is learned from by no arm.
+    held = {control.normal for control in held_out(made_of(proven, "magnet")[1], load_split(proven).normals)}
+    away = calibration | held
+    assert held < calibration and len(held) == own["held_out_controls"] == 2
+    left = [row.defect for row in proven.samples() if row.normal not in away]
+    assert own["arms"][OURS]["samples"] == dict(Counter(left)) and len(left) < len(proven.samples())
+    controls = [row for row in proven.controls() if not away & {row.normal, row.donor}]
+    assert own["arms"][OURS]["controls"] == len(controls) and all(row.donor for row in proven.controls())
+    for name, arm in point["arms"].items():
+        assert len(arm["threshold"]) == 2 and set(arm["misses"]) == {*DEFECTS, ALL}
+        assert ("shifts" in arm) == (name in (REAL, "perlin", OURS, "none"))
+        for share in (arm["false_alarms"], *arm["misses"].values(), *arm.get("shifts", {}).values()):
+            assert 0 <= share["low"] <= share["mean"] <= share["high"] <= 1
+            assert share["mean"] == pytest.approx(np.mean(share["each"]), abs=1e-5)
+        # All eight normal test pictures are shown shifted too, so that both ways count the same.
+        assert arm.get("shifts", {}).get("as photographed", arm["false_alarms"]) == arm["false_alarms"]
+    folder = proven.path("state", "prove", own["thumbs"][OURS]).parent
+    outcome = Outcome.load(folder / "magnet-ours-1.npz")
+    assert outcome.calibration is not None and outcome.score is not None and outcome.shifted is not None
+    # Five normals allow no rate below one in six, so the threshold is the greatest of their scores.
+    assert point["arms"][OURS]["threshold"][1] == pytest.approx(outcome.calibration.max(), abs=1e-6)
+    assert point["arms"][OURS]["false_alarms"]["each"][1] == (outcome.score[-8:] > outcome.calibration.max()).mean()
+    assert any("5% cannot be kept with 5 calibration normals, which allow 16.7%" in note for note in own["notes"])
+    assert len(outcome.shifted) == 5 and not (outcome.shifted == outcome.score[-8:]).all(axis=1).any()
+
+
+def test_another_rate_trains_nothing_again(proven: fs.Run, tmp_path: Path):
+    shutil.copytree(proven.folder, tmp_path / "run")
+    table = proven.config.model_dump(mode="json")
+    table["prove"] |= {"false_alarm_rate": 0.34, "resamples": 300}
+    run = fs.Run.create(tmp_path / "run", load_config(None, table))
+    prove(run)
+    assert [row["what"] for row in read_lines(run.path("log.jsonl")) if row["stage"] == "prove"][-1] == "0 trainings"
+    before, after = (tree_of(one)["products"]["magnet"]["operating_point"]["arms"][OURS] for one in (proven, run))
+    assert before["misses"][ALL]["mean"] >= after["misses"][ALL]["mean"] and after["threshold"] < before["threshold"]
+
+
+def test_verdicts_are_corrected_over_the_whole_proof(proven: fs.Run):
+    rows = tree_of(proven)["products"]["magnet"]["comparisons"]
+    adjusted = false_discovery_control([row["p_value"] for row in rows])
+    assert [row["adjusted_p_value"] for row in rows] == pytest.approx(list(adjusted), abs=1e-5)
+    for row in rows:
+        stands = row["adjusted_p_value"] <= 0.05
+        assert row["corrected_verdict"] == (row["verdict"] if stands else "no effect")
+        assert 2 / 201 - 1e-6 <= row["p_value"] <= 1
+
+
 def test_the_arms_differ_in_the_paint_alone(proven: fs.Run):
     ours, other = proven.plan(), fs.Run.open(proven.path("arms", "perlin")).plan()
     for key in ("index", "normal", "defect", "seed", "pose"):
@@ -106,6 +165,8 @@ def test_the_report_tells_the_verdict(proven: fs.Run):
     for content in (page, text):
         assert "do the samples help?" in content and "ours against real-only" in content
         assert "artefact score" in content.lower() and "efficientnet-lite0" in content
+        assert "At a false-alarm rate of 5%" in content and "False alarms when photographs change" in content
+        assert "the correction of Benjamini and Hochberg" in content and "ours less real-only, points" in content
     assert f"{100 * verdicts(proven)['localization', MEAN]['difference']:+.1f} [" in text
 
 

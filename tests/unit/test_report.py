@@ -23,7 +23,7 @@ from flawsmith.data.tiling import Window
 from flawsmith.errors import RunError
 from flawsmith.evaluation import arms
 from flawsmith.evaluation.statistics import ALL, MEAN, TASKS
-from flawsmith.files import write_json
+from flawsmith.files import read_json, write_json
 from flawsmith.reporting import charts
 from flawsmith.reporting import contact_sheets as sheets
 from flawsmith.reporting.collect import collect
@@ -128,7 +128,18 @@ def prove(run: Run, product: str, defect: str) -> None:
         "detection": {name: dict.fromkeys(("auroc", "ap"), figure) for name in (defect, MEAN, ALL)},
         "classification": {name: {"recall": figure} for name in (defect, MEAN, ALL)},
     }
-    interval = {"difference": 0.1, "low": 0.05, "high": 0.15, "verdict": "helps"}
+    interval = {
+        "difference": 0.1, "low": 0.05, "high": 0.15, "verdict": "helps", "p_value": 2 / 101, "adjusted_p_value": 0.04,
+        "corrected_verdict": "helps",
+    }  # fmt: skip
+    share = {"mean": 0.25, "low": 0.1, "high": 0.4, "each": [0.2, 0.3]}
+    counted = {"threshold": [0.5, 0.6], "false_alarms": share, "misses": {defect: share, ALL: share}}
+    point = {
+        "false_alarm_rate": 0.05, "kept_rate": 0.125, "calibration_normals": [f"{product}/{n}.png" for n in range(7)],
+        "test_normals": 9, "test_defects": {defect: 4, ALL: 4}, "shifted_normals": 9, "shifts": {"darker": "dim"},
+        "arms": {REAL: counted | {"shifts": {"as photographed": share, "darker": share}}, OURS: counted},
+        "difference": {"false_alarms": interval, "misses": {defect: interval, ALL: interval}},
+    }  # fmt: skip
     curve = [
         {"arm": f"ours {times}x", "samples_per_shot": times, "localization": [0.4, 0.5], "detection": [0.6, 0.7]}
         for times in (1, 3, 10)
@@ -143,7 +154,7 @@ def prove(run: Run, product: str, defect: str) -> None:
             {"arm": arm, "against": REAL, "task": task, "defect": name, **interval} for arm, task, name in rows
         ],
         "artefact": {REAL: {key: figure for key in ("louder", "control", "untouched")}},
-        "held_out_controls": 2, "curve": curve, "telling": [], "thumbs": {},
+        "held_out_controls": 2, "curve": curve, "telling": [], "thumbs": {}, "operating_point": point,
     }  # fmt: skip
     tree = {
         "protocol": "clean", "detectors": ["probe"], "reduced": [], "generator": "controlnet_inpaint",
@@ -444,6 +455,43 @@ def test_both_reports_hold_the_same_sections(tmp_path: Path) -> None:
             assert " ".join(text.split()) in words, text
         assert all(f"{figure.value} {figure.label}" in words for figure in document.figures)
     assert commented_toml(run.config).strip() in "".join(page.words) and "[generator]" in "".join(marks.words)
+
+
+def test_the_proof_tells_misses_false_alarms_and_corrected_verdicts(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    prove(run, "screw", "dent")
+    proof = read_json(run.path("proof.json"))
+    rows = proof["products"]["screw"]["comparisons"]
+    rows[0]["corrected_verdict"] = "no effect"  # ours, localization of dent
+    rows[1]["corrected_verdict"] = "no effect"  # ours, localization, mean over defect types
+    write_json(run.path("proof.json"), proof)
+    report(run)
+    text = run.path("report.md").read_text(encoding="utf-8")
+    assert "localization: no effect after correction (+10.0 [+5.0, +15.0]); detection: helps (+10.0" in text
+    assert "| dent | helps (no effect after correction): +10.0 [+5.0, +15.0] | helps: +10.0" in text
+    assert f"{len(rows)} verdicts say helps or harms; {len(rows) - 2} of them stand" in text
+    assert f"with prove.resamples = {len(rows) * 40} more of them may stand" in text
+    assert "### At a false-alarm rate of 5%" in text and "raises an alarm in at most 12.5% of cases" in text
+    assert "| Trained on | False alarms, of 9 normal | Missed, of 4 damaged | Missed dent, of 4 |" in text
+    assert "| real-only | 25.0 [10.0, 40.0] | 25.0 [10.0, 40.0] | 25.0 [10.0, 40.0] |" in text
+    assert "| ours less real-only, points | +10.0 [+5.0, +15.0] |" in text
+    assert "| Trained on | As photographed | Darker |" in text and "(darker: dim)" in text
+
+
+def test_a_proof_of_an_earlier_release_is_shown_as_it_was(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    prove(run, "screw", "dent")
+    proof = read_json(run.path("proof.json"))
+    product = proof["products"]["screw"]
+    del product["operating_point"]
+    for row in product["comparisons"]:
+        for name in ("p_value", "adjusted_p_value", "corrected_verdict"):
+            del row[name]
+    write_json(run.path("proof.json"), proof)
+    report(run)
+    text = run.path("report.md").read_text(encoding="utf-8")
+    assert "localization: helps (+10.0 [+5.0, +15.0])" in text and "| dent | helps: +10.0 [+5.0, +15.0] |" in text
+    assert "correction" not in text and "false-alarm" not in text
 
 
 def test_the_report_needs_no_torch(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from flawsmith.evaluation.statistics import (
     compare,
     draws,
     outcome,
+    p_value,
     resampled,
     verdict,
 )
@@ -127,7 +128,7 @@ def test_a_better_arm_helps_a_worse_one_harms_and_the_same_one_does_nothing(eval
         for row in rows.values():
             assert row.low <= row.high and 0 <= row.chance_of_gain <= 1 and len(row.seeds) == 3
     same = compared(evaluation_set, good, good)["localization", MEAN]
-    assert (same.difference, same.low, same.high, same.chance_of_gain) == (0, 0, 0, 0.5)
+    assert (same.difference, same.low, same.high, same.chance_of_gain, same.p_value) == (0, 0, 0, 0.5, 1)
 
 
 def test_a_gain_in_one_kind_is_not_told_of_the_other(evaluation_set: EvaluationSet):
@@ -148,12 +149,37 @@ def test_equal_detectors_are_seldom_told_apart(evaluation_set: EvaluationSet):
     assert wrong <= 1
 
 
+def test_the_p_value_agrees_with_the_interval():
+    """A difference whose p-value is at most 5 % has a 95 % interval on one side of zero; no p-value is 0."""
+    assert p_value(np.full(199, 0.3)) == p_value(np.full(199, -0.3)) == 0.01
+    assert p_value(np.array([-1.0] * 3 + [0.0] * 2 + [1.0] * 94)) == pytest.approx(2 * 6 / 100)
+    rng = np.random.default_rng(0)
+    for shift in np.linspace(-3.5, 3.5, 57):
+        gap = rng.standard_normal(400) + shift
+        low, high = np.quantile(gap, (0.025, 0.975))
+        if p_value(gap) <= 0.05:
+            assert verdict(low, high) == ("helps" if shift > 0 else "harms")
+        elif p_value(gap) > 0.06:
+            assert verdict(low, high) == "no effect"
+
+
+def test_equal_detectors_have_p_values_of_any_size():
+    """Without an effect one difference in ten has a p-value of at most 0.1: a mean of 100 pictures, resampled."""
+    rng = np.random.default_rng(6)
+    small = 0
+    for _ in range(400):
+        gains = rng.standard_normal(100)
+        small += p_value(rng.multinomial(100, np.full(100, 0.01), size=300) @ gains / 100) <= 0.1
+    assert 20 <= small <= 64
+
+
 def test_outcomes_survive_the_disk(evaluation_set: EvaluationSet, tmp_path: Path):
     made = answers(evaluation_set, 0.4, 0)
+    made.calibration, made.shifted = np.arange(3, dtype=np.float32), np.ones((5, 4), np.float32)
     made.save(tmp_path / "deep" / "one.npz")
     back = Outcome.load(tmp_path / "deep" / "one.npz")
     assert back.figures == made.figures
-    for name in ("damaged", "normal", "score", "probabilities", "thumbs"):
+    for name in ("damaged", "normal", "score", "probabilities", "thumbs", "calibration", "shifted"):
         assert np.array_equal(getattr(back, name), getattr(made, name))
 
 

@@ -143,6 +143,8 @@ class ProveConfig(Settings):
     """Bootstrap resamples of test pictures and seeds behind each interval."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Of the intervals that decide a verdict."""
+    false_alarm_rate: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """Share of normal parts that may raise a false alarm: it sets the threshold at which missed defects are counted."""
 
     @field_validator("size", "tile")
     @classmethod

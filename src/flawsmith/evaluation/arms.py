@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ class Made:
     """Id of the normal photograph beneath."""
     rank: int
     """Its number among the samples of its defect type, in the order of the plan."""
+    donor: str = ""
+    """Id of the photograph whose normal matter a control started from; "" = none, or a run that did not say it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,9 @@ def made_of(run: Run, product: str) -> tuple[list[Made], list[Made]]:
     for control in run.controls():
         if control.product == product and control.made:
             example = Example(control.image, run.path(control.image), product, span=span)
-            controls.append(Made(example, run.path(control.mask), control.normal, rank[control.control_of]))
+            controls.append(
+                Made(example, run.path(control.mask), control.normal, rank[control.control_of], control.donor)
+            )
     return samples, controls
 
 
@@ -120,7 +124,7 @@ def held_out(controls: Sequence[Made], normals: Sequence[Example]) -> list[Made]
     return [controls[int(step * (number + 0.5))] for number in range(count)]
 
 
-def make_arms(run: Run, rivals: dict[str, Run], product: str, split: Split, held: Sequence[Made]) -> list[Arm]:
+def make_arms(run: Run, rivals: dict[str, Run], product: str, split: Split, away: Collection[str]) -> list[Arm]:
     """Return every arm that the configuration asks for, `real-only` first.
 
     Args:
@@ -128,10 +132,9 @@ def make_arms(run: Run, rivals: dict[str, Run], product: str, split: Split, held
         rivals: Runs of other generators, by name.
         product: The product that is proven.
         split: Its photographs.
-        held: Controls that no arm may learn from, nor from the photographs beneath them.
+        away: Ids of normal photographs that no arm may learn from, nor from what is painted on them.
     """
     part, name = run.config.prove, run.config.generator.name
-    away = {control.normal for control in held}
     shots = Counter(str(shot.defect) for shot in split.shots)
     samples, controls = _without(away, *made_of(run, product))
     of_rivals = {rival: _without(away, *made_of(folder, product)) for rival, folder in rivals.items()}
@@ -158,23 +161,22 @@ def make_arms(run: Run, rivals: dict[str, Run], product: str, split: Split, held
 
 def common_set(
     split: Split,
-    held: Sequence[Made],
+    away: Collection[str],
     shape: Shape,
     defects: Sequence[str],
     forbidden: frozenset[str],
     tiles: Tiles | None = None,
 ) -> TrainingSet:
-    """Return what every arm learns from: the normal parts but those under held-out controls.
+    """Return what every arm learns from: the normal parts but those that are kept away.
 
     Args:
         split: One product's photographs.
-        held: Controls that no arm may learn from.
+        away: Ids of normal photographs that no arm may learn from: beneath held-out controls, and calibration normals.
         shape: Rows and columns of the pictures that detectors see.
         defects: The defect types, in the order in which detectors count them.
         forbidden: Content hashes of all test pictures: none of them can enter.
         tiles: How photographs are cut into tiles of that shape; None = detectors see them whole.
     """
-    away = {control.normal for control in held}
     training = TrainingSet(shape, defects, forbidden, tiles=tiles)
     for example in split.normals:
         if example.id not in away:
@@ -200,6 +202,6 @@ def _arm(name: str, text: str, samples: Sequence[Made], controls: Sequence[Made]
     return Arm(name, text + beside, tuple(one.example for one in samples), tuple(controls))
 
 
-def _without(normals: set[str], *groups: Sequence[Made]) -> tuple[list[Made], ...]:
-    """Return groups without what was painted on these photographs."""
-    return tuple([one for one in group if one.normal not in normals] for group in groups)
+def _without(away: Collection[str], *groups: Sequence[Made]) -> tuple[list[Made], ...]:
+    """Return groups without what shows a part of these photographs."""
+    return tuple([one for one in group if one.normal not in away and one.donor not in away] for group in groups)

@@ -16,13 +16,17 @@ from flawsmith.data.split import Split, content_hash, provable
 from flawsmith.data.tensors import image_tensor
 from flawsmith.data.training_set import Scaled, read_scaled
 from flawsmith.evaluation.arms import Made
+from flawsmith.evaluation.calibration import evenly_spaced
 from flawsmith.evaluation.shape import Shape
+from flawsmith.evaluation.shifts import SHIFTS, shifted
 from flawsmith.evaluation.statistics import EvaluationSet, Outcome, outcome
 from flawsmith.interfaces import Detector
 from flawsmith.types import Example
 
 _CHUNK, _CHUNK_PIXELS = 16, 1 << 24
 """Pictures, and pixels, that are handed to a detector together: photographs at their own resolution may be large."""
+SHIFTED = 40
+"""Normal test pictures that shifts are rendered on, at most."""
 _PART = {"localization": "anomaly_map", "detection": "score", "classification": "probabilities"}
 
 
@@ -34,6 +38,7 @@ class Evaluator:
         defects: Its defect types, in the order in which detectors count them.
         shape: Rows and columns of the pictures that detectors see.
         drop_near_duplicates: Leave out what seems to be a second photograph of a shot.
+        calibration: Normal photographs that no detector learns from; () = no threshold is set.
         tiles: How photographs are cut into tiles of that shape; each is then asked about at its own size. None =
             detectors see them whole.
 
@@ -48,6 +53,7 @@ class Evaluator:
         shape: Shape,
         *,
         drop_near_duplicates: bool,
+        calibration: Sequence[Example] = (),
         tiles: Tiles | None = None,
     ) -> None:
         kept = provable(split, drop_near_duplicates=drop_near_duplicates)
@@ -62,6 +68,9 @@ class Evaluator:
         self.evaluation_set = EvaluationSet(tuple(e.id for e in self.tests), np.array(numbers), tuple(defects))
         self._normals = {example.id: example for example in split.normals}
         self._read: list[Scaled] = []
+        self.calibration = tuple(calibration)
+        self.shown = evenly_spaced(self.evaluation_set.groups()[0].tolist(), SHIFTED) if calibration else []
+        """Places of the normal test pictures that shifts are rendered on."""
 
     def size_of(self, example: Example) -> Shape:
         """Return the rows and columns at which a photograph is asked about."""
@@ -73,18 +82,37 @@ class Evaluator:
 
     def evaluate(self, detector: Detector, tasks: set[str]) -> Outcome:
         """Let a detector look at every test picture, once, and compute its figures for the tasks."""
-        self._read = self._read or [self.read(example) for example in self.tests]
-        prediction = predicted(detector, [one.image for one in self._read])
+        tests = self._tests()
+        prediction = predicted(detector, [one.image for one in tests])
         answers = {task: getattr(prediction, _PART[task]) for task in tasks}
         anomaly_map, score, probabilities = (answers.get(task) for task in _PART)
         return outcome(
             self.evaluation_set,
-            [one.mask for one in self._read],
+            [one.mask for one in tests],
             None if anomaly_map is None else [one[0].numpy() for one in anomaly_map],
             None if score is None else score.numpy(),
             None if probabilities is None else probabilities.numpy(),
-            [one.ignored for one in self._read],
+            [one.ignored for one in tests],
         )
+
+    def operate(self, detector: Detector, *, shifts: bool) -> Outcome:
+        """Return a detector's scores of the calibration normals, and with `shifts` of shifted normal test pictures.
+
+        Args:
+            detector: One that tells detection.
+            shifts: Whether it also looks at some normal test pictures under each of `shifts.SHIFTS`.
+        """
+        answers = Outcome(calibration=_scores(detector, [self.read(example).image for example in self.calibration]))
+        if shifts:
+            images = [(place, self._tests()[place].image) for place in self.shown]
+            answers.shifted = np.stack(
+                [_scores(detector, [shifted(image, shift, place) for place, image in images]) for shift in SHIFTS]
+            )
+        return answers
+
+    def _tests(self) -> list[Scaled]:
+        self._read = self._read or [self.read(example) for example in self.tests]
+        return self._read
 
     def artefact(self, detector: Detector, held: Sequence[Made]) -> dict[str, float]:
         """Return how a detector's anomaly map differs where a normal part was repainted from the same place untouched.
@@ -109,6 +137,13 @@ class Evaluator:
             "control": float(both[:, 0].mean()),
             "untouched": float(both[:, 1].mean()),
         }
+
+
+def _scores(detector: Detector, pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Return float32 (N,): what a detector says of uint8 (R,C,3) pictures, one score each."""
+    score = predicted(detector, pictures).score
+    assert score is not None
+    return np.asarray(score.numpy())
 
 
 class Answers(NamedTuple):

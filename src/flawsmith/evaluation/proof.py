@@ -15,6 +15,7 @@ from flawsmith.config import Config
 from flawsmith.data.split import Split
 from flawsmith.evaluation.arms import NO_CONTROLS, NONE, OURS, REAL, Arm, mixed
 from flawsmith.evaluation.evaluator import Evaluator
+from flawsmith.evaluation.operating_point import operating_point, threshold_note
 from flawsmith.evaluation.shape import distorted, shapes_of
 from flawsmith.evaluation.statistics import MEAN, TASKS, EvaluationSet, Outcome, compare, draws, resampled
 from flawsmith.run.mask_reading import rule_tree
@@ -58,6 +59,9 @@ def proof_tree(config: Config, split: Split, evaluator: Evaluator, tried: Tried,
         "comparisons": _comparisons(config, evaluation_set, tried),
         "artefact": {name: _spread(rows) for name, rows in tried.artefacts.items()},
         "held_out_controls": held,
+        "operating_point": operating_point(
+            config, evaluation_set, [e.id for e in evaluator.calibration], evaluator.shown, tried.outcomes
+        ),
         "curve": _curve(tried, len(split.shots)),
         "telling": _telling(evaluator, tried),
         "thumbs": tried.thumbs,
@@ -145,6 +149,8 @@ def _notes(config: Config, split: Split, evaluator: Evaluator, counts: Counter[s
             notes.append(f"{defect}: no test picture is left, so nothing can be said of it")
         elif counts[defect] < FEW_TESTS:
             notes.append(f"{defect}: only {counts[defect]} test pictures, so its interval is rough")
+    if note := threshold_note(part.false_alarm_rate, len(split.normals), len(evaluator.calibration)):
+        notes.append(note)
     if part.seeds < 3:
         notes.append(f"trained with {part.seeds} seed{'s' if part.seeds > 1 else ''}: a verdict needs at least 3")
     if part.protocol == "field":

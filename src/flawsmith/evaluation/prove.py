@@ -21,6 +21,8 @@ from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import RunError
 from flawsmith.evaluation.arms import (
     NONE,
+    OURS,
+    REAL,
     Arm,
     Made,
     Synthesize,
@@ -31,12 +33,14 @@ from flawsmith.evaluation.arms import (
     rival_run,
     training_set,
 )
+from flawsmith.evaluation.calibration import calibration_normals, kept_away
 from flawsmith.evaluation.evaluator import Evaluator
+from flawsmith.evaluation.false_discovery import correct
 from flawsmith.evaluation.proof import Tried, proof_tree
 from flawsmith.evaluation.shape import proof_shape, proof_tiles, shapes_of
 from flawsmith.evaluation.statistics import ALL, Outcome
 from flawsmith.evaluation.tiled import Tiled
-from flawsmith.files import write_json
+from flawsmith.files import digest, write_json
 from flawsmith.interfaces import Detector
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
@@ -50,6 +54,8 @@ REFERENCE = "patchcore"
 """What stands for "no defects at all"."""
 _DECIDES = (("localization", "ap"), ("detection", "auroc"), ("classification", "accuracy"))
 """By which figure the field protocol calls an epoch the best."""
+_READ_AFTERWARDS = {"prove.false_alarm_rate", "prove.resamples", "prove.confidence"}
+"""Settings that are read when all detectors have answered: another value trains none of them again."""
 
 
 def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None) -> Path:
@@ -81,8 +87,10 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None) -> Path
             return path
         rivals = {name: rival_run(run, name, data, synthesize) for name in config.prove.against}
         cached = FeatureCache(extractor, run.path("state", "features"), half=True)
-        trainer = _Trainer(run, cached, device, run.path("state", "prove", work.stamp[:12]))
-        products = sorted({example.product for example in split.shots})
+        trainer = _Trainer(run, cached, device, run.path("state", "prove", _learned_from(inputs)[:12]))
+        names = sorted({example.product for example in split.shots})
+        products = {name: trainer.prove(name, split.of(name), rivals) for name in names}
+        correct(products, 1 - config.prove.confidence)
         tree = {
             "protocol": config.prove.protocol,
             "detectors": config.prove.detectors,
@@ -93,7 +101,7 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None) -> Path
             "resamples": config.prove.resamples,
             "confidence": config.prove.confidence,
             "generator": config.generator.name,
-            "products": {product: trainer.prove(product, split.of(product), rivals) for product in products},
+            "products": products,
         }
         write_json(path, tree)
         cached.forget()
@@ -118,13 +126,24 @@ class _Trainer:
         """Return one product's part of proof.json."""
         defects = tuple(sorted({str(example.defect) for example in split.shots}))
         photographs = shapes_of(split.normals)
-        shape = proof_shape(self._part, photographs)
-        tiles = proof_tiles(self._part, photographs)
-        drop = self._part.near_duplicates == "drop"
-        evaluator = Evaluator(split, defects, shape, drop_near_duplicates=drop, tiles=tiles)
+        shape, tiles = proof_shape(self._part, photographs), proof_tiles(self._part, photographs)
+        made = [one for run in (self._run, *rivals.values()) for group in made_of(run, product) for one in group]
         held = held_out(made_of(self._run, product)[1], split.normals)
-        arms = [*make_arms(self._run, rivals, product, split, held), Arm(NONE, f"normal parts alone ({REFERENCE})")]
-        common = common_set(split, held, shape, defects, evaluator.forbidden, tiles)
+        beneath = {control.normal for control in held}
+        calibration = calibration_normals(
+            split.normals, beneath, [name for one in made for name in {one.normal, one.donor}]
+        )
+        evaluator = Evaluator(
+            split,
+            defects,
+            shape,
+            drop_near_duplicates=self._part.near_duplicates == "drop",
+            calibration=calibration,
+            tiles=tiles,
+        )
+        away = kept_away(split.normals, beneath | {example.id for example in calibration})
+        arms = [*make_arms(self._run, rivals, product, split, away), Arm(NONE, f"normal parts alone ({REFERENCE})")]
+        common = common_set(split, away, shape, defects, evaluator.forbidden, tiles)
         tried = Tried(arms, {}, {}, {}, {})
         name = f"prove {product}"
         with progress(name, len(arms) * self._part.seeds, "trainings") as advance:
@@ -187,6 +206,9 @@ class _Trainer:
             last.take(evaluator.evaluate(detector, tasks))
             if best is not None and top is not None:
                 best.take(top)
+            if "detection" in tasks and evaluator.calibration:
+                shifts = arm.name in (REAL, OURS, NONE, *self._part.against)
+                last.take(evaluator.operate(detector, shifts=shifts))
             if "localization" in tasks and held:
                 last.figures["artefact"] = {ALL: evaluator.artefact(detector, held)}
         return last, best
@@ -200,6 +222,12 @@ class _Trainer:
         return plugin(
             settings, defects, extractor=self._extractor if plugin.needs_extractor else None, device=self._device
         )
+
+
+def _learned_from(inputs: Inputs) -> str:
+    """Identify what detectors learn from; arms of releases without calibration normals have other names."""
+    settings = {name: value for name, value in inputs.settings.items() if name not in _READ_AFTERWARDS}
+    return digest(settings, dict(inputs.content), "calibration normals are kept away")
 
 
 def _better(top: Outcome | None, one: Outcome) -> Outcome:

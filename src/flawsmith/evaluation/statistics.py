@@ -31,6 +31,7 @@ TASKS: dict[Task, tuple[str, str]] = {
 """What is asked, and the figure that decides."""
 MEAN, ALL = "mean over defect types", "all pictures"
 BINS = 4096
+_ARRAYS = ("damaged", "normal", "score", "probabilities", "thumbs", "calibration", "shifted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +66,23 @@ class Outcome:
     """float32 (P,K)."""
     thumbs: np.ndarray | None = None
     """uint8 (P,t,t): the anomaly maps, small, for the report."""
+    calibration: np.ndarray | None = None
+    """float32 (N,): scores of the calibration normals, which set the threshold."""
+    shifted: np.ndarray | None = None
+    """float32 (S,M): scores of normal test pictures under each of `shifts.SHIFTS`."""
     figures: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     """task -> defect type, MEAN or ALL -> name -> exact figure."""
 
     def take(self, other: Outcome) -> None:
         """Add another detector's answers to tasks that this one leaves open."""
-        for name in ("damaged", "normal", "score", "probabilities", "thumbs"):
+        for name in _ARRAYS:
             if getattr(other, name) is not None:
                 setattr(self, name, getattr(other, name))
         self.figures |= other.figures
 
     def save(self, path: Path) -> None:
         """Write everything to one .npz, whole or not at all."""
-        arrays = {name: getattr(self, name) for name in ("damaged", "normal", "score", "probabilities", "thumbs")}
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
         file = BytesIO()
         np.savez_compressed(
             file,
@@ -109,6 +114,8 @@ class Comparison:
     verdict: str
     chance_of_gain: float
     """Share of the resamples in which the arm is better."""
+    p_value: float
+    """Two-sided, of the paired bootstrap; see `p_value`."""
     seeds: tuple[float, ...]
     """The difference of each seed."""
 
@@ -240,6 +247,7 @@ def compare(
                 verdict=verdict(float(low), float(high)),
                 # A tie counts half, so that no change at all is as likely up as down.
                 chance_of_gain=round(float((gap > 0).mean() + (gap == 0).mean() / 2), 4),
+                p_value=round(p_value(gap), 6),
                 seeds=tuple(round(float(one), 5) for one in each),
             )
         )
@@ -249,6 +257,16 @@ def compare(
 def verdict(low: float, high: float) -> str:
     """Return "helps" (the interval lies above zero), "harms" (below) or "no effect" (it holds zero)."""
     return "helps" if low > 0 else "harms" if high < 0 else "no effect"
+
+
+def p_value(gap: np.ndarray) -> float:
+    """Return the two-sided p-value of no difference, from resampled differences float64 (R,).
+
+    Twice the smaller share of resamples on one side of zero, those at zero included; with 1 added to count and number
+    (Davison, Hinkley: "Bootstrap Methods and their Application", 1997, section 4.2), so it is never 0.
+    """
+    below, above = (int((side * gap <= 0).sum()) for side in (1, -1))
+    return min(1.0, 2 * (1 + min(below, above)) / (len(gap) + 1))
 
 
 def _figure(one: Outcome, task: Task, defect: str) -> float:

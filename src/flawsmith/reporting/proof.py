@@ -17,6 +17,7 @@ from flawsmith.evaluation.statistics import ALL, MEAN, TASKS, Outcome
 from flawsmith.files import read_json
 from flawsmith.reporting.charts import CurvePoint, Interval, gain_curve, interval_chart
 from flawsmith.reporting.document import Drawing, PictureRow, Section, Sheet, Table, number_of, table
+from flawsmith.reporting.operating_point import operating_sections
 from flawsmith.run.dataset import load_ranges
 from flawsmith.run.folder import Run
 from flawsmith.run.mask_reading import rule_from
@@ -66,6 +67,7 @@ def proof_section(run: Run) -> Section | None:
 def _product(run: Run, proof: Tree, name: str, number: int) -> Section:
     product = proof["products"][name]
     parts = [_comparison(product, arm, against, number) for arm, against in _compared(product)]
+    parts[1:1] = operating_sections(product, proof["confidence"], proof["seeds"])
     parts.append(Section("All arms, mean over defect types", tables=(_arm_table(product),)))
     if product["best_on_test"]:
         title = "Best on test (the papers' way: the epoch was chosen by the test set)"
@@ -83,16 +85,16 @@ def _product(run: Run, proof: Tree, name: str, number: int) -> Section:
     return Section(
         name,
         lead=_headline(proof, name),
-        sentences=(_setup(proof, product),),
+        sentences=(_setup(proof, product), *_correction(proof)),
         notes=(*proof["reduced"], *product["notes"]),
         subsections=(*parts, *_anomaly_maps(run, product, name, number)),
     )
 
 
 def _headline(proof: Tree, name: str) -> str:
-    """Return the verdicts over all defect types as one sentence."""
+    """Return the verdicts over all defect types as one sentence, corrected where the proof has corrected ones."""
     rows = {row["task"]: row for row in _rows(proof["products"][name], OURS, REAL) if row["defect"] == MEAN}
-    verdicts = [f"{TASKS[task][0]}: {rows[task]['verdict']} ({_points(rows[task])})" for task in TASKS if task in rows]
+    verdicts = [f"{TASKS[task][0]}: {_stands(rows[task])} ({_points(rows[task])})" for task in TASKS if task in rows]
     prefix = f"{name}, " if len(proof["products"]) > 1 else ""
     return f"{prefix}{proof['generator']} beside the real shots, mean over defect types. {'; '.join(verdicts)}."
 
@@ -119,6 +121,43 @@ def _shown(product: Tree) -> str:
     return f"photographs at {scale} in overlapping tiles of {pixels} ({tiles['per_picture']:.1f} per test picture)"
 
 
+def _correction(proof: Tree) -> tuple[str, ...]:
+    """Return what the correction of verdicts is, as a sentence; () = a proof of an earlier release has none."""
+    rows = [row for product in proof["products"].values() for row in product["comparisons"]]
+    if not all("corrected_verdict" in row for row in rows):
+        return ()
+    given = [row for row in rows if row["verdict"] != "no effect"]
+    stand = sum(row["corrected_verdict"] != "no effect" for row in given)
+    counted = f"{number_of(len(given), 'verdict')} {'says' if len(given) == 1 else 'say'} helps or harms"
+    standing = f"{stand or 'none'} of them {'stands' if stand < 2 else 'stand'}"
+    sentence = (
+        f"This proof makes {number_of(len(rows), 'comparison')}, so some differ by chance alone. {counted}; {standing} "
+        f"after the correction of Benjamini and Hochberg, which lets {1 - proof['confidence']:.0%} of those that stand "
+        "be wrong. The sentence above uses corrected verdicts; the tables give the verdict of each comparison by "
+        "itself, and say where it does not stand."
+    )
+    least = 2 / (proof["resamples"] + 1)
+    if any(row["p_value"] <= least + 1e-6 for row in given if row["corrected_verdict"] == "no effect"):
+        enough = math.ceil(2 * len(rows) / (1 - proof["confidence"]))
+        sentence += (
+            f" With {proof['resamples']} resamples the correction is coarse: with prove.resamples = {enough} more of "
+            "them may stand."
+        )
+    return (sentence,)
+
+
+def _stands(row: Tree) -> str:
+    """Return the corrected verdict and whether it is another than the plain one; of an older proof the plain one."""
+    corrected = row.get("corrected_verdict", row["verdict"])
+    return f"{corrected} after correction" if corrected != row["verdict"] else str(corrected)
+
+
+def _both_verdicts(row: Tree) -> str:
+    """Return the plain verdict, and the corrected one where it is another."""
+    plain, corrected = row["verdict"], _stands(row)
+    return plain if plain == corrected else f"{plain} ({corrected})"
+
+
 def _shape(product: Tree) -> tuple[int, int]:
     """Return rows and columns of what the detectors saw."""
     rows, columns = product["shape"]
@@ -139,7 +178,7 @@ def _compared(product: Tree) -> list[tuple[str, str]]:
 def _comparison(product: Tree, arm: str, against: str, number: int) -> Section:
     """Return a comparison's verdicts; ours against real-only also as diagrams, and open."""
     rows = _rows(product, arm, against)
-    verdicts = {(row["task"], row["defect"]): f"{row['verdict']}: {_points(row)}" for row in rows}
+    verdicts = {(row["task"], row["defect"]): f"{_both_verdicts(row)}: {_points(row)}" for row in rows}
     cells = [
         [defect, *(verdicts.get((task, defect), "") for task in TASKS)]
         for defect in dict.fromkeys(row["defect"] for row in rows)

@@ -118,6 +118,8 @@ class Sample:
     reference: str = ""
     transferred_from: str = ""
     control_of: int = -1
+    donor: str = ""
+    """Id of the photograph whose normal matter a control started from; it may be `normal` itself."""
 
     @property
     def made(self) -> bool:

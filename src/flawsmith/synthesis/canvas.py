@@ -110,4 +110,5 @@ class Canvas:
             reference=line.reference if not line.is_control else "",
             transferred_from=line.transferred_from,
             control_of=line.control_of,
+            donor=line.donor,
         )

@@ -1,0 +1,83 @@
+"""The threshold of a detector: which normal photographs set it, and how it follows from their scores.
+
+Split-conformal prediction (Vovk, Gammerman, Shafer: "Algorithmic Learning in a Random World", 2005; Angelopoulos,
+Bates: "A Gentle Introduction to Conformal Prediction", 2021, section 1): when a new normal picture is like the
+calibration normals, it scores above their conformal quantile in at most the asked share of cases, whatever the detector
+is. A photograph that the detector has learned from will not do: it scores lower than a new one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from flawsmith.data.split import content_hash
+from flawsmith.types import Example
+
+FIFTH = 5
+"""One in so many normal photographs of the training split is a calibration normal."""
+MOST, LEAST = 100, 5
+"""More calibration normals cost time and tell little more; fewer allow no rate below 17 %."""
+
+Item = TypeVar("Item")
+
+
+def calibration_normals(
+    normals: Sequence[Example], held: Collection[str], painted: Iterable[str]
+) -> tuple[Example, ...]:
+    """Choose the normal photographs that set thresholds; () = there are too few.
+
+    First come those that are kept from training anyway, then those on which the fewest samples and controls are
+    painted, since those samples cannot be learned from either; evenly spaced among their equals.
+
+    Args:
+        normals: Of one product, in the order of the list.
+        held: Ids of those that no detector learns from anyway, beneath held-out controls.
+        painted: Ids of the photographs that samples and controls are painted on or take matter from, one per use.
+    """
+    count = min(MOST, len(normals) // FIFTH)
+    if count < LEAST:
+        return ()
+    uses = Counter(painted)
+    cost = {example.id: -1 if example.id in held else uses[example.id] for example in normals}
+    chosen: set[str] = set()
+    for level in sorted(set(cost.values())):
+        equals = [example.id for example in normals if cost[example.id] == level]
+        chosen.update(evenly_spaced(equals, count - len(chosen)))
+    return tuple(example for example in normals if example.id in chosen)
+
+
+def kept_away(normals: Iterable[Example], ids: Collection[str]) -> frozenset[str]:
+    """Return ids together with those of exact copies: all that no detector may learn from."""
+    shown = {example.id: content_hash(example.image) for example in normals}
+    hashes = {shown[name] for name in ids}
+    return frozenset(name for name, content in shown.items() if content in hashes)
+
+
+def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
+    """Return at most so many items, in their order, with equal distances between them."""
+    count = min(count, len(items))
+    return [items[int((number + 0.5) * len(items) / count)] for number in range(count)]
+
+
+def conformal_threshold(scores: np.ndarray, rate: float) -> float:
+    """Return the threshold above which a score raises an alarm: the ceil((n+1)(1-rate))-th smallest of n scores.
+
+    With fewer than 1/rate - 1 scores there is no such score; then it is the greatest.
+
+    Args:
+        scores: float (n,) of calibration normals, n >= 1.
+        rate: The false-alarm rate to be kept, above 0 and below 1.
+    """
+    # The product is a whole number for many rates; rounding must not lift it to the next rank.
+    rank = math.ceil((len(scores) + 1) * (1 - rate) - 1e-9)
+    return float(np.sort(scores)[min(rank, len(scores)) - 1])
+
+
+def least_rate(count: int) -> float:
+    """Return the lowest false-alarm rate that so many calibration normals can keep."""
+    return 1 / (count + 1)
