@@ -126,8 +126,7 @@ def _stretched(divided: Split, facts: dict[str, images.Header], config: Config) 
             for group in (part.normals, (*part.shots, *part.test_defects, *part.test_normals))
         )
         if normals and (sentence := distorted(proof_shape(config.prove, normals), [*normals, *others])):
-            remedy = "photographs of one shape prove best as a product of their own, others in tiles (prove.tile)"
-            sentences.append(f"{product}: {sentence}; {remedy}")
+            sentences.append(f"{product}: {sentence}; photographs of one shape prove best as a product of their own")
     return sentences
 
 
