@@ -224,7 +224,8 @@ class Detector(ABC):
         `predict` works from the first yield on. All randomness comes from `rng` (a CPU generator).
 
         Args:
-            training: Pictures of one shape (`training.shape`, not always square), with masks and defect types.
+            training: Pictures of one shape (`training.shape`, not always square), with masks and defect types. All
+                damage may be made, and not every defect type need be shown.
             rng: Decides initial weights, order and augmentation.
             budget: Share of the full training; `reduced` says what less than 1 leaves out.
 

@@ -132,6 +132,13 @@ class _Careless(_Honest):
     needs_damage = True
 
 
+class _Particular(_Honest):
+    def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
+        if any(not training.damaged(defect, "real") for defect in training.defects):
+            raise DataError("every defect type needs a shot")
+        yield from super().fit(training, rng, budget=budget)
+
+
 class _Late(_Honest):
     def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
         yield 0.5
@@ -168,6 +175,7 @@ def test_the_checks_can_pass() -> None:
         (_Turned, "planted_damage_is_found", "planted damage is not found"),
         (_Greedy, "normal_alone_is_enough_or_refused", "yet damage counts"),
         (_Careless, "normal_alone_is_enough_or_refused", "yet it trains without"),
+        (_Particular, "made_damage_alone_is_enough", "disc alone is not enough for it: every defect type needs a shot"),
     ],
 )
 def test_the_checks_can_fail(cheat: type[Detector], check: str, said: str) -> None:

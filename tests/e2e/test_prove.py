@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,17 @@ import torch
 from scipy.stats import false_discovery_control
 
 import flawsmith as fs
-from flawsmith.config import load_config
+from flawsmith import registry
+from flawsmith.config import load_config, validate
 from flawsmith.data import factory, images
+from flawsmith.data.split import Split
 from flawsmith.data.training_set import TrainingSet
-from flawsmith.detectors.probe import Probe
 from flawsmith.errors import ConfigError, DataError, RunError
-from flawsmith.evaluation.arms import OURS, REAL, Arm, common_set, held_out, made_of, training_set
+from flawsmith.evaluation.arms import MADE_ONLY, NONE, OURS, REAL, Arm, common_set, held_out, made_of, training_set
 from flawsmith.evaluation.evaluator import Evaluator
-from flawsmith.evaluation.statistics import ALL, MEAN, Outcome, draws, resampled
+from flawsmith.evaluation.statistics import ALL, MEAN, Outcome
 from flawsmith.files import read_lines
+from flawsmith.interfaces import Detector
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.pipeline import prove
@@ -33,7 +36,12 @@ from flawsmith.synthesis.train import train
 
 HERE = Path(__file__).parent
 DEFECTS = ("chip", "crack")
-PROBE = {"probe": {"steps": 40, "places": 768, "views": 2}, "patchcore": {"memory": 200, "draw": 2000}}
+SHUFFLES = 4
+HEAD = {"steps": 40, "places": 768, "views": 2}
+MEMORY = {"memory": 200, "draw": 2000}
+SETTINGS = {"probe": HEAD, "patchcore": MEMORY, "memory_probe": {"head": HEAD, **MEMORY}}
+JUDGES = ("probe", "memory_probe", "patchcore")
+"""The detectors that a proof stands on: what is planted must come out the same with each."""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +63,7 @@ def made_run(folder: Path, parts: Path, **changes: Any) -> fs.Run:
         "prove.curve": [],
         "prove.seeds": 2,
         "prove.size": 96,
-        "prove.settings": PROBE,
+        "prove.settings": SETTINGS,
         "prove.resamples": 200,
     }
     run = fs.Run.create(folder, load_config(None, table | {key.replace("__", "."): v for key, v in changes.items()}))
@@ -93,7 +101,8 @@ def test_every_defect_type_gets_a_verdict_in_every_task(proven: fs.Run):
         assert row["verdict"] in ("helps", "no effect", "harms")
         assert row["low"] <= row["difference"] + 0.05 and row["difference"] - 0.05 <= row["high"]
     own = tree_of(proven)["products"]["magnet"]
-    assert list(own["arms"]) == [REAL, "perlin", OURS, "ours, no controls", "ours + perlin", "ours 1x", "none"]
+    names = [REAL, "perlin", OURS, "ours, no controls", MADE_ONLY, "ours + perlin", "ours 1x", NONE]
+    assert list(own["arms"]) == names
     assert own["test"] == {"normal": 8, "chip": 6, "crack": 6} and own["shots"] == {"chip": 3, "crack": 3}
     assert own["arms"]["none"]["figures"]["localization"][MEAN]["ap"]["mean"] > 0.1
     assert own["arms"][OURS]["controls"] > 0 == own["arms"]["ours, no controls"]["controls"]
@@ -153,6 +162,35 @@ def test_verdicts_are_corrected_over_the_whole_proof(proven: fs.Run):
         assert 2 / 201 - 1e-6 <= row["p_value"] <= 1
 
 
+def test_made_only_learns_what_ours_does_but_for_the_shots(proven: fs.Run):
+    own = tree_of(proven)["products"]["magnet"]
+    ours, made_only = own["arms"][OURS], own["arms"][MADE_ONLY]
+    assert {key: made_only[key] for key in ("samples", "controls")} == {k: ours[k] for k in ("samples", "controls")}
+    assert "no shots" in made_only["text"] and not [note for note in own["notes"] if MADE_ONLY in note]
+    compared = {row["task"] for row in own["comparisons"] if (row["arm"], row["against"]) == (MADE_ONLY, REAL)}
+    assert compared == {"localization", "detection", "classification"}
+    split, samples = load_split(proven), [one.example for one in made_of(proven, "magnet")[0]]
+    common = common_set(split, [], (96, 96), DEFECTS, frozenset())
+    sets = [training_set(common, Arm("", "", tuple(samples), shots=shots), split) for shots in (True, False)]
+    assert [len(one.damaged(None, "real")) for one in sets] == [6, 0]
+    assert [len(one.damaged(None, "made")) for one in sets] == [len(samples)] * 2
+
+
+def test_made_only_says_of_which_defect_type_it_learned_nothing(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.setenv("FLAWSMITH_PLUGINS", "generators.chips=planted:ChipsAlone")
+    run = made_run(
+        tmp_path / "run", parts, generator__name="chips", generate__attempts=1, prove__seeds=1, prove__size=64
+    )
+    prove(run)
+    own = tree_of(run)["products"]["magnet"]
+    assert "made-only: no sample shows crack, so this arm has never seen such damage" in own["notes"]
+    recall = own["arms"][MADE_ONLY]["figures"]["classification"]
+    assert recall["crack"]["recall"]["mean"] == 0 < recall["chip"]["recall"]["mean"]
+
+
 def test_the_arms_differ_in_the_paint_alone(proven: fs.Run):
     ours, other = proven.plan(), fs.Run.open(proven.path("arms", "perlin")).plan()
     for key in ("index", "normal", "defect", "seed", "pose"):
@@ -177,7 +215,7 @@ def test_a_proof_is_not_done_twice_and_goes_on_where_it_was_killed(proven: fs.Ru
     assert path.stat().st_mtime_ns == changed
     # As if killed in the middle: some arms are on disk, the proof is not.
     kept = sorted(proven.path("state", "prove").rglob("*.npz"))
-    assert len(kept) == 14
+    assert len(kept) == 16
     for gone in kept[::5]:
         gone.unlink()
     path.unlink()
@@ -187,13 +225,30 @@ def test_a_proof_is_not_done_twice_and_goes_on_where_it_was_killed(proven: fs.Ru
 
 
 def test_a_generator_that_paints_nothing_has_no_effect(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Without controls both arms learn from the same pictures, so that every difference is exactly nothing."""
     monkeypatch.syspath_prepend(str(HERE))
     monkeypatch.setenv("FLAWSMITH_PLUGINS", "generators.blank=planted:Blank")
-    run = made_run(tmp_path / "run", parts, generator__name="blank", generate__attempts=1)
-    prove(run)
-    assert not [row for row in run.samples() if row.made]
-    rows = verdicts(run)
-    assert {row["verdict"] for row in rows.values()} == {"no effect"}
+    changes = {"generate__attempts": 1, "generate__controls": 0.0, "prove__seeds": 1, "prove__size": 64}
+    run = made_run(tmp_path / "run", parts, generator__name="blank", **changes)
+    assert run.samples() and not [row for row in run.samples() if row.made]
+    for detector in JUDGES:
+        judged = run.config.prove.model_copy(update={"detectors": [detector]})
+        run = fs.Run.create(run.folder, run.config.model_copy(update={"prove": judged}))
+        prove(run)
+        assert tree_of(run)["detectors"] == [detector]
+        assert {(row["verdict"], row["difference"]) for row in verdicts(run).values()} == {("no effect", 0.0)}
+        assert MADE_ONLY not in tree_of(run)["products"]["magnet"]["arms"]  # it would be `none`
+
+
+def test_a_generator_that_copies_test_pictures_is_refused(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.setenv("FLAWSMITH_PLUGINS", "generators.copier=planted:Copier")
+    monkeypatch.setenv("COPIED", str(parts / "magnet" / "test"))
+    run = made_run(tmp_path / "run", parts, generator__name="copier", windows__context=8.0, generate__controls=0.0)
+    assert [row for row in run.samples() if row.made]
+    with pytest.raises(DataError, match="is a picture of the test set, so no detector may learn from it"):
+        prove(run)
+    assert not run.path("proof.json").exists()
 
 
 def test_oblong_photographs_are_proven_at_their_own_shape(parts: Path, tmp_path: Path):
@@ -261,39 +316,52 @@ def test_a_leaked_test_picture_stops_the_proof(parts: Path, tmp_path: Path):
     assert not run.path("proof.json").exists()
 
 
-def test_shuffled_labels_teach_nothing(parts: Path, tmp_path: Path):
-    """With labels dealt at random, image AUROC is .5 within its interval; with the right ones it is far above."""
-    run = made_run(tmp_path / "run", parts)
-    split = load_split(run)
-    evaluator = Evaluator(split, DEFECTS, (96, 96), drop_near_duplicates=False)
+def trained(name: str, training: TrainingSet, extractor: Any, seed: int) -> Detector:
+    """Return one of the detectors after a short training, but long enough for its right labels to be learned."""
+    plugin: type[Detector] = registry.get("detectors", name)
+    head = {"steps": 100, "places": 512, "views": 2}
+    settings = {"probe": head, "memory_probe": MEMORY | {"head": head}, "patchcore": MEMORY}[name]
+    detector = plugin(validate(plugin.Settings, settings), DEFECTS, extractor=extractor)
+    for _ in detector.fit(training, torch.Generator().manual_seed(seed)):
+        pass
+    return detector
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_shuffled_labels_teach_nothing(parts: Path, tmp_path: Path, name: str):
+    """All labels are dealt anew, those of the test pictures too, so that pictures say nothing: mean image AUROC is .5.
+
+    Shuffled training labels alone would leave a memory of normal parts most of the normal parts.
+    """
+    split = load_split(made_run(tmp_path / "run", parts))
     extractor = FeatureCache(load_extractor("efficientnet-lite0"))
-    right = training_set(common_set(split, [], (96, 96), DEFECTS, evaluator.forbidden), Arm(REAL, ""), split)
 
-    def areas(training_of_seed: Any) -> np.ndarray:
-        weights = draws(evaluator.evaluation_set, 400, np.random.default_rng(0))
-        found = []
-        for seed in range(4):
-            probe = Probe(Probe.Settings(steps=120, places=1024, views=4), DEFECTS, extractor=extractor)
-            for _ in probe.fit(training_of_seed(seed), torch.Generator().manual_seed(seed)):
-                pass
-            found.append(
-                resampled(evaluator.evaluation_set, evaluator.evaluate(probe, {"detection"}), weights)["detection", ALL]
-            )
-        chosen = np.random.default_rng(1).integers(4, size=(4, 400))
-        return np.take_along_axis(np.stack(found), chosen, axis=0).mean(0)
+    def area(split: Split, seed: int) -> float:
+        evaluator = Evaluator(split, DEFECTS, (96, 96), drop_near_duplicates=False)
+        common = common_set(split, [], (96, 96), DEFECTS, evaluator.forbidden)
+        detector = trained(name, training_set(common, Arm(REAL, ""), split), extractor, seed)
+        return evaluator.evaluate(detector, {"detection"}).figures["detection"][ALL]["auroc"]
 
-    def shuffled(seed: int) -> TrainingSet:
-        rng = np.random.default_rng(seed)
-        dealt = right.clone()
-        order = rng.permutation(len(right.pictures))
-        for place, source in enumerate(order):
-            mine, other = right.pictures[place], right.pictures[source]
-            dealt.pictures[place] = type(mine)(mine.image, other.mask, mine.product, other.defect, "real", mine.id)
-        return dealt
+    def dealt(seed: int) -> Split:
+        groups = ("shots", "normals", "test_defects", "test_normals")
+        labelled = [example for group in groups for example in getattr(split, group)]
+        order = iter(np.random.default_rng(seed).permutation(len(labelled)))
+        return replace(
+            split,
+            **{
+                group: [
+                    replace(labelled[next(order)], defect=example.defect, masks=example.masks)
+                    for example in getattr(split, group)
+                ]
+                for group in groups
+            },
+        )
 
-    low, high = np.quantile(areas(shuffled), (0.025, 0.975))
-    assert low < 0.5 < high
-    assert np.quantile(areas(lambda seed: right), 0.025) > 0.55
+    areas = [area(dealt(seed), seed) for seed in range(SHUFFLES)]
+    damaged, normal = len(split.test_defects), len(split.test_normals)
+    deviation = ((damaged + normal + 1) / (12 * damaged * normal * SHUFFLES)) ** 0.5  # of the mean: Mann and Whitney
+    assert abs(np.mean(areas) - 0.5) < 2.6 * deviation
+    assert area(split, 0) > 0.5 + 2.6 * deviation
 
 
 def test_the_field_protocol_shows_best_on_test_beside_last(parts: Path, tmp_path: Path):

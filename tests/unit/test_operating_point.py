@@ -21,6 +21,7 @@ from flawsmith.evaluation.calibration import (
     evenly_spaced,
     kept_away,
     least_rate,
+    rate_range,
 )
 from flawsmith.evaluation.false_discovery import correct
 from flawsmith.evaluation.operating_point import (
@@ -63,6 +64,16 @@ def test_new_normals_raise_no_more_alarms_than_asked(count: int, rate: float):
     alarms = np.mean([row[-1] > conformal_threshold(row[:-1], rate) for row in scores])
     exact = 1 - math.ceil((count + 1) * (1 - Fraction(str(rate)))) / (count + 1)
     assert exact < rate + 1e-9 and abs(alarms - exact) < 4 * math.sqrt(rate / len(scores))
+
+
+@pytest.mark.parametrize(("count", "rate"), [(5, 0.05), (24, 0.05), (100, 0.05), (100, 0.2)])
+def test_the_rate_of_one_threshold_lies_in_its_range(count: int, rate: float):
+    """Scores are uniform, so a threshold of t has the true rate 1 - t."""
+    rng = np.random.default_rng(count)
+    true = [1 - conformal_threshold(rng.random(count), rate) for _ in range(4000)]
+    low, high = rate_range(count, rate, 0.95)
+    assert (np.array(true) < low).mean() == pytest.approx(0.025, abs=0.01)
+    assert (np.array(true) > high).mean() == pytest.approx(0.025, abs=0.01)
 
 
 def test_what_cannot_be_kept_is_said():

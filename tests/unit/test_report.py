@@ -135,7 +135,8 @@ def prove(run: Run, product: str, defect: str) -> None:
     share = {"mean": 0.25, "low": 0.1, "high": 0.4, "each": [0.2, 0.3]}
     counted = {"threshold": [0.5, 0.6], "false_alarms": share, "misses": {defect: share, ALL: share}}
     point = {
-        "false_alarm_rate": 0.05, "kept_rate": 0.125, "calibration_normals": [f"{product}/{n}.png" for n in range(7)],
+        "false_alarm_rate": 0.05, "kept_rate": 0.125, "rate_range": [0.003, 0.41],
+        "calibration_normals": [f"{product}/{n}.png" for n in range(7)],
         "test_normals": 9, "test_defects": {defect: 4, ALL: 4}, "shifted_normals": 9, "shifts": {"darker": "dim"},
         "arms": {REAL: counted | {"shifts": {"as photographed": share, "darker": share}}, OURS: counted},
         "difference": {"false_alarms": interval, "misses": {defect: interval, ALL: interval}},
@@ -472,6 +473,7 @@ def test_the_proof_tells_misses_false_alarms_and_corrected_verdicts(tmp_path: Pa
     assert f"{len(rows)} verdicts say helps or harms; {len(rows) - 2} of them stand" in text
     assert f"with prove.resamples = {len(rows) * 40} more of them may stand" in text
     assert "### At a false-alarm rate of 5%" in text and "raises an alarm in at most 12.5% of cases" in text
+    assert "lies between 0.3 and 41.0%" in text
     assert "| Trained on | False alarms, of 9 normal | Missed, of 4 damaged | Missed dent, of 4 |" in text
     assert "| real-only | 25.0 [10.0, 40.0] | 25.0 [10.0, 40.0] | 25.0 [10.0, 40.0] |" in text
     assert "| ours less real-only, points | +10.0 [+5.0, +15.0] |" in text

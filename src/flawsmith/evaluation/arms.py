@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ Synthesize = Callable[[Run, Dataset], None]
 """Trains and generates a run; handed in, for evaluation knows no generator's way of being made."""
 REAL, OURS, NONE = "real-only", "ours", "none"
 NO_CONTROLS = f"{OURS}, no controls"
+MADE_ONLY = "made-only"
 HELD_CONTROLS = 40
 """Controls a run keeps for the artefact score, at most; they and their normal parts are never learned from."""
 
@@ -55,6 +56,13 @@ class Arm:
     """What it learns from, in words."""
     samples: tuple[Example, ...] = ()
     controls: tuple[Made, ...] = ()
+    shots: bool = True
+    """Whether it learns from the real shots too."""
+
+    def unseen(self, defects: Sequence[str]) -> list[str]:
+        """Return which of these defect types no picture shows that it learns from; every type has shots."""
+        shown = {example.defect for example in self.samples}
+        return [] if self.shots else [defect for defect in defects if defect not in shown]
 
     def facts(self) -> dict[str, Any]:
         """Return what the report says of it."""
@@ -144,6 +152,9 @@ def make_arms(run: Run, rivals: dict[str, Run], product: str, split: Split, away
     arms.append(_arm(OURS, f"and {len(samples)} samples of {name}", samples, controls))
     if controls:
         arms.append(_arm(NO_CONTROLS, f"and {len(samples)} samples of {name} alone", samples, []))
+    if samples:  # normal parts alone would be `none`
+        text = f"normal parts and {len(samples)} samples of {name}, no shots"
+        arms.append(replace(_arm(MADE_ONLY, text, samples, controls), shots=False))
     if part.mix and rivals:
         first = next(iter(rivals))
         more, more_controls = of_rivals[first]
@@ -185,9 +196,9 @@ def common_set(
 
 
 def training_set(common: TrainingSet, arm: Arm, split: Split) -> TrainingSet:
-    """Return what an arm's detectors learn from: normal parts, shots, its samples and controls."""
+    """Return what an arm's detectors learn from: normal parts, its samples and controls, and mostly the shots."""
     training = common.clone()
-    for example in split.shots:
+    for example in split.shots if arm.shots else ():
         training.add(example, "real")
     for example in arm.samples:
         training.add(example, "made")

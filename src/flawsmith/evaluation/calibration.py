@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TypeVar
 
 import numpy as np
+from scipy.special import betaincinv
 
 from flawsmith.data.split import content_hash
 from flawsmith.types import Example
@@ -73,11 +74,31 @@ def conformal_threshold(scores: np.ndarray, rate: float) -> float:
         scores: float (n,) of calibration normals, n >= 1.
         rate: The false-alarm rate to be kept, above 0 and below 1.
     """
-    # The product is a whole number for many rates; rounding must not lift it to the next rank.
-    rank = math.ceil((len(scores) + 1) * (1 - rate) - 1e-9)
-    return float(np.sort(scores)[min(rank, len(scores)) - 1])
+    return float(np.sort(scores)[_rank(len(scores), rate) - 1])
 
 
 def least_rate(count: int) -> float:
     """Return the lowest false-alarm rate that so many calibration normals can keep."""
     return 1 / (count + 1)
+
+
+def rate_range(count: int, rate: float, confidence: float) -> tuple[float, float]:
+    """Return between which ends the true rate of one threshold lies, with so much confidence.
+
+    The asked rate holds on average over calibration sets. That of one set is distributed as Beta(n + 1 - rank, rank)
+    (Vovk: "Conditional Validity of Inductive Conformal Predictors", 2012; Angelopoulos and Bates, section 3.2), so few
+    calibration normals may miss it by far.
+
+    Args:
+        count: Calibration normals, n >= 1.
+        rate: As for `conformal_threshold`.
+        confidence: Above 0 and below 1, e.g. 0.95.
+    """
+    rank = _rank(count, rate)
+    low, high = (float(betaincinv(count + 1 - rank, rank, (1 + side * confidence) / 2)) for side in (-1, 1))
+    return low, high
+
+
+def _rank(count: int, rate: float) -> int:
+    # The product is a whole number for many rates; rounding must not lift it to the next rank.
+    return min(math.ceil((count + 1) * (1 - rate) - 1e-9), count)

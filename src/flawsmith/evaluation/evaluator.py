@@ -110,10 +110,6 @@ class Evaluator:
             )
         return answers
 
-    def _tests(self) -> list[Scaled]:
-        self._read = self._read or [self.read(example) for example in self.tests]
-        return self._read
-
     def artefact(self, detector: Detector, held: Sequence[Made]) -> dict[str, float]:
         """Return how a detector's anomaly map differs where a normal part was repainted from the same place untouched.
 
@@ -137,6 +133,10 @@ class Evaluator:
             "control": float(both[:, 0].mean()),
             "untouched": float(both[:, 1].mean()),
         }
+
+    def _tests(self) -> list[Scaled]:
+        self._read = self._read or [self.read(example) for example in self.tests]
+        return self._read
 
 
 def _scores(detector: Detector, pictures: Sequence[np.ndarray]) -> np.ndarray:

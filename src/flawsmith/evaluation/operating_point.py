@@ -14,7 +14,7 @@ from scipy.special import betaincinv
 
 from flawsmith.config import Config
 from flawsmith.evaluation.arms import OURS, REAL
-from flawsmith.evaluation.calibration import FIFTH, LEAST, conformal_threshold, least_rate
+from flawsmith.evaluation.calibration import FIFTH, LEAST, conformal_threshold, least_rate, rate_range
 from flawsmith.evaluation.shifts import SHIFTS
 from flawsmith.evaluation.statistics import ALL, EvaluationSet, Outcome
 
@@ -33,6 +33,7 @@ def operating_point(
 
         false_alarm_rate        what was asked for
         kept_rate               what so many calibration normals can keep, no lower than that
+        rate_range              [low, high] of the true rate of one threshold, for chance chose the calibration normals
         calibration_normals     ids of the photographs that set each threshold
         test_normals, shifted_normals, test_defects {defect type or ALL: count}
         shifts                  {name: how it is rendered}
@@ -91,6 +92,7 @@ def operating_point(
     return {
         "false_alarm_rate": part.false_alarm_rate,
         "kept_rate": round(max(part.false_alarm_rate, least_rate(len(calibration))), 6),
+        "rate_range": [round(end, 6) for end in rate_range(len(calibration), part.false_alarm_rate, part.confidence)],
         "calibration_normals": list(calibration),
         "test_normals": len(normal),
         "test_defects": {defect: len(members) for defect, members in defects.items()},

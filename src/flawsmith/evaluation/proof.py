@@ -50,7 +50,7 @@ def proof_tree(config: Config, split: Split, evaluator: Evaluator, tried: Tried,
         "shots": dict(sorted(Counter(str(e.defect) for e in split.shots).items())),
         "test": {"normal": counts[None], **{defect: counts[defect] for defect in evaluation_set.defects}},
         "near_duplicates_left_out": evaluator.left_out,
-        "notes": _notes(config, split, evaluator, counts),
+        "notes": [*_notes(config, split, evaluator, counts), *_unseen(tried.arms, evaluation_set.defects)],
         "arms": {arm.name: arm.facts() | {"figures": figures(tried.outcomes[arm.name])} for arm in tried.arms},
         "confusion": {
             name: _confusion(evaluation_set, tried.outcomes[name]) for name in (REAL, OURS) if name in tried.outcomes
@@ -158,6 +158,15 @@ def _notes(config: Config, split: Split, evaluator: Evaluator, counts: Counter[s
         if config.data.shots != "third":
             notes.append(f"the papers learn from a third of each defect type; here data.shots is {config.data.shots}")
     return notes
+
+
+def _unseen(arms: Sequence[Arm], defects: Sequence[str]) -> list[str]:
+    """Return a note per arm that learned nothing of some defect types: its figures there are no verdict on samples."""
+    return [
+        f"{arm.name}: no sample shows {', '.join(unseen)}, so this arm has never seen such damage"
+        for arm in arms
+        if (unseen := arm.unseen(defects))
+    ]
 
 
 def _telling(evaluator: Evaluator, tried: Tried) -> list[dict[str, Any]]:

@@ -144,7 +144,7 @@ def _held(native: float, pixels: float, photographs: int, batch: int) -> float:
 def _arms(config: Config) -> int:
     part = config.prove
     mixed = bool(part.mix and part.against)
-    return 3 + len(part.against) + bool(config.generate.controls) + mixed + len(part.curve)
+    return 4 + len(part.against) + bool(config.generate.controls) + mixed + len(part.curve)
 
 
 def _machine(device: str) -> str:

@@ -23,11 +23,14 @@ def operating_sections(product: Tree, confidence: float, seeds: int) -> list[Sec
     if not point:
         return []
     rate, kept = (f"{100 * point[name]:.3g}%" for name in ("false_alarm_rate", "kept_rate"))
+    low, high = (f"{100 * end:.1f}" for end in point["rate_range"])
     learned = number_of(len(point["calibration_normals"]), "normal photograph")
     sentences = (
         f"Each detector raises an alarm above a threshold of its own. {learned} that no detector learns from set it, "
-        f"so that a new normal part of the same kind raises an alarm in at most {kept} of cases (split-conformal "
-        "quantile). The test pictures set no threshold: they show what comes of it.",
+        f"so that a new normal part of the same kind raises an alarm in at most {kept} of cases on average "
+        f"(split-conformal quantile). With so many photographs the true rate of one threshold lies between {low} and "
+        f"{high}% ({confidence:.0%} interval); more normal photographs bring it nearer. The test pictures set no "
+        "threshold: they show what comes of it.",
         f"Shares in %, mean over {number_of(seeds, 'seed')}, with {confidence:.0%} intervals; 0 is best.",
     )
     sections = [Section(f"At a false-alarm rate of {rate}", sentences=sentences, tables=(_alarm_table(point),))]

@@ -174,6 +174,18 @@ def normal_alone_is_enough_or_refused(plugin: type[Detector]) -> None:
         raise AssertionError("needs_damage is True, yet it trains without; set it to False or raise DataError")
 
 
+def made_damage_alone_is_enough(plugin: type[Detector]) -> None:
+    """It trains where no damaged picture is a photograph and a defect type has none: the arm `made-only` of a proof."""
+    training, detector = example_training(6), _detector(plugin)
+    image = training.batch(range(3)).image
+    shown = [one for one in training.pictures if one.defect in (None, _DEFECTS[0])]
+    training.pictures = [replace(one, origin="real" if one.defect is None else "made") for one in shown]
+    try:
+        _well_formed(detector, _fitted(detector, training).predict(image), image)
+    except FlawsmithError as error:
+        raise AssertionError(f"made damage of {_DEFECTS[0]} alone is not enough for it: {error}") from error
+
+
 DETECTOR_CHECKS: dict[str, DetectorCheck] = {
     check.__name__: check
     for check in (
@@ -183,6 +195,7 @@ DETECTOR_CHECKS: dict[str, DetectorCheck] = {
         same_rng_same_predictions,
         planted_damage_is_found,
         normal_alone_is_enough_or_refused,
+        made_damage_alone_is_enough,
     )
 }
 """Every check, by name."""
