@@ -269,6 +269,34 @@ def test_oblong_photographs_are_proven_at_their_own_shape(parts: Path, tmp_path:
     assert shown
 
 
+def test_photographs_of_any_shape_are_proven_in_tiles(parts: Path, tmp_path: Path):
+    """Every third photograph lies, every third stands, and every third is smaller than a tile."""
+    root = tmp_path / "mixed"
+    normal = images.read(parts / "magnet/test/good/000.png")
+    for path in parts.rglob("*.png"):
+        if (number := int(path.stem[:3])) < 6:
+            picture = images.read(path)
+            beside = np.zeros_like(picture) if "ground_truth" in path.parts else normal
+            mixed = [np.hstack([picture, beside]), np.vstack([picture, beside]), picture][number % 3]
+            images.write(root / path.relative_to(parts), mixed)
+    run = made_run(tmp_path / "run", root, prove__seeds=1, prove__size=0, prove__tile=128)
+    prove(run)
+    product = tree_of(run)["products"]["magnet"]
+    assert product["shape"] == [128, 128] and product["tiles"] == {
+        "side": 128,
+        "scale": 1.0,
+        "per_normal": (1 << 27) // (128 * 128 * 6),
+        "per_picture": 1.67,
+    }
+    assert not [note for note in product["notes"] if "stretches" in note]
+    figures = product["arms"][OURS]["figures"]
+    assert figures["detection"][MEAN]["auroc"]["mean"] > 0.5 and product["artefact"][OURS]["louder"]["mean"] >= 0
+    report(run)
+    said = "photographs at their own resolution in overlapping tiles of 128 x 128 pixels (1.7 per test picture)"
+    assert said in run.path("report.md").read_text()
+    assert [image for image in run.path("report").glob("proof-*gained*") if image.suffix != ".svg"]
+
+
 def test_noise_does_not_help(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(HERE))
     monkeypatch.setenv("FLAWSMITH_PLUGINS", "generators.noise=planted:Noise")

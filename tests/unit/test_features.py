@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from flawsmith import registry
 from flawsmith.data import factory, images
 from flawsmith.data.feature_windows import feature_window
 from flawsmith.errors import ConfigError
@@ -24,6 +27,7 @@ from flawsmith.nn.features import EXTRACTORS, load_extractor
 from flawsmith.nn.networks.extractor import Extractor, scaled
 from flawsmith.screening.describe import Describer, Shown
 from flawsmith.testing import tiny_extractor
+from flawsmith.testing.detectors import example_training
 
 
 @pytest.fixture(scope="module")
@@ -104,12 +108,20 @@ def inception_file(path: Path) -> Path:
     return path
 
 
-def dinov2_folder(folder: Path) -> Path:
-    from transformers import Dinov2Config, Dinov2Model
+def dino_folder(folder: Path, kind: str = "Dinov2") -> Path:
+    """A DINO of transformers' own class with random weights, saved as the published ones are."""
+    import transformers
 
     torch.manual_seed(0)
-    config = Dinov2Config(hidden_size=32, num_hidden_layers=4, num_attention_heads=2, image_size=56, patch_size=14)
-    Dinov2Model(config).save_pretrained(folder)
+    plain: dict[str, Any] = {"num_hidden_layers": 4, "num_attention_heads": 2, "hidden_size": 32}
+    given: dict[str, Any] = {
+        "Dinov2": plain | {"image_size": 56, "patch_size": 14},
+        "Dinov2WithRegisters": plain | {"image_size": 56, "patch_size": 14, "num_register_tokens": 4},
+        "DINOv3ViT": plain | {"intermediate_size": 64, "num_register_tokens": 4},
+        "DINOv3ConvNext": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
+    }[kind]
+    config = getattr(transformers, f"{kind}Config")(**given)
+    getattr(transformers, f"{kind}Model")(config).eval().save_pretrained(folder)
     return folder
 
 
@@ -118,7 +130,8 @@ def loaded(tmp_path_factory: pytest.TempPathFactory, lite: Extractor) -> dict[st
     folder = tmp_path_factory.mktemp("extractors")
     return {
         "efficientnet-lite0": lite,
-        "dinov2": load_extractor("dinov2", dinov2_folder(folder / "dinov2")),
+        "dinov2": load_extractor("dinov2", dino_folder(folder / "dinov2")),
+        "dinov3": load_extractor("dinov3", dino_folder(folder / "dinov3", "DINOv3ViT")),
         "inception": load_extractor("inception", inception_file(folder / "inception.pth")),
         "lpips-vgg": load_extractor("lpips-vgg", vgg_folder(folder / "lpips")),
     }
@@ -228,10 +241,73 @@ def test_lpips_is_its_formula(tmp_path: Path):
     assert float(sum((x - y).square().sum(1).mean() for x, y in pairs)) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "prefix", "strides"),
+    [
+        ("dinov2", "Dinov2", 1, (14,) * 4),
+        ("dinov2", "Dinov2WithRegisters", 5, (14,) * 4),
+        ("dinov3", "DINOv3ViT", 5, (16,) * 4),
+        ("dinov3", "DINOv3ConvNext", 1, (4, 8, 16, 32)),
+    ],
+)
+def test_every_dino_gives_the_published_models_last_tokens(
+    name: str, kind: str, prefix: int, strides: tuple[int, ...], tmp_path: Path
+):
+    """Its deepest map is `last_hidden_state` of the model class without class and register tokens."""
+    import transformers
+
+    folder = dino_folder(tmp_path, kind)
+    extractor = load_extractor(name, folder)
+    assert (extractor.name, extractor.strides) == (name, strides)
+    image = surface("steel", 1, 4 * strides[-1])[..., : 2 * strides[-1]]
+    maps = extractor.maps(image)
+    assert [tuple(depth.shape[1:]) for depth in maps] == [
+        (channels, 4 * strides[-1] // stride, 2 * strides[-1] // stride)
+        for channels, stride in zip(extractor.channels, strides, strict=True)
+    ]
+    pixels = (image + 1) / 2
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    with torch.inference_mode():
+        model = getattr(transformers, f"{kind}Model").from_pretrained(folder).eval()
+        tokens = model((pixels - mean) / std).last_hidden_state[:, prefix:]
+    deepest = maps[-1].flatten(2).transpose(1, 2)
+    if kind == "DINOv3ConvNext":  # the model class ends in a norm that no map has
+        tokens, deepest = (F.layer_norm(one, one.shape[-1:]) for one in (tokens, deepest))
+    torch.testing.assert_close(deepest, tokens, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("detector", ["probe", "memory_probe", "patchcore"])
+def test_detectors_learn_on_a_vision_transformer(detector: str, loaded: dict[str, Extractor]):
+    """Four depths of one stride: trained, asked, and damage of the training set ranked above normal matter."""
+    plugin = registry.get("detectors", detector)
+    head = {"steps": 40, "places": 512, "views": 1}
+    given = {"probe": head, "memory_probe": {"memory": 64, "draw": 512, "head": head}, "patchcore": {"memory": 64}}
+    training = example_training(8)
+    trained = plugin(plugin.Settings(**given[detector]), training.defects, extractor=loaded["dinov3"])
+    for _ in trained.fit(training, torch.Generator().manual_seed(0)):
+        pass
+    batch = training.batch(range(8))
+    told = trained.predict(batch.image)
+    assert told.anomaly_map.shape == (8, 1, 64, 64) and told.score.isfinite().all()
+    inside, outside = told.anomaly_map[batch.mask > 0], told.anomaly_map[batch.mask == 0]
+    assert inside.mean() > outside.mean()
+
+
 # --- what can go wrong ----------------------------------------------------------------------------------------------
 
 
 def test_missing_and_foreign_weights_are_named(tmp_path: Path):
+    dino_folder(tmp_path / "v3", "DINOv3ViT")
+    for name in ("unweighted", "torn", "lacking", "wider"):
+        shutil.copytree(tmp_path / "v3", tmp_path / name)
+    weights = "model.safetensors"
+    (tmp_path / "unweighted" / weights).unlink()
+    (tmp_path / "torn" / weights).write_bytes((tmp_path / "v3" / weights).read_bytes()[:100])
+    state = load_file(tmp_path / "v3" / weights)
+    save_file({key: one for key, one in state.items() if key != "layer.0.norm1.bias"}, tmp_path / "lacking" / weights)
+    save_file(state | {"norm.bias": torch.zeros(64)}, tmp_path / "wider" / weights)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "bert"}')
     torch.save({"a": torch.zeros(1)}, tmp_path / "foreign.pth")
     (tmp_path / "torn.pth").write_bytes(b"not weights")
     (tmp_path / "empty").mkdir()
@@ -243,7 +319,14 @@ def test_missing_and_foreign_weights_are_named(tmp_path: Path):
         ("efficientnet-lite0", tmp_path / "foreign.pth", "is not EfficientNet-Lite0's state_dict"),
         ("efficientnet-lite0", tmp_path / "torn.pth", "torn.pth: cannot be read as weights"),
         ("dinov2", "", "dinov2 needs a transformers folder"),
-        ("dinov2", tmp_path / "empty", "holds no DINOv2"),
+        ("dinov2", tmp_path / "empty", "holds no dinov2 .*; name a transformers folder"),
+        ("dinov2", tmp_path / "v3", 'holds dinov3_vit and not dinov2; set features.extractor = "dinov3"'),
+        ("dinov3", "", "dinov3 needs a transformers folder"),
+        ("dinov3", tmp_path / "other", "holds bert and not dinov3; name a transformers folder"),
+        ("dinov3", tmp_path / "unweighted", "holds no dinov3 .*; name a transformers folder"),
+        ("dinov3", tmp_path / "torn", "holds no dinov3 .*; name a transformers folder"),
+        ("dinov3", tmp_path / "lacking", "dinov3's weights lack model.layer.0.norm1.bias"),
+        ("dinov3", tmp_path / "wider", "holds no dinov3 .*; name a transformers folder"),
         ("inception", "", "inception needs the file of its weights"),
         ("inception", tmp_path / "foreign.pth", "inception's weights lack Conv2d_1a_3x3"),
         ("lpips-vgg", "", "needs a folder with VGG-16's weights"),
@@ -251,8 +334,9 @@ def test_missing_and_foreign_weights_are_named(tmp_path: Path):
         ("lpips-vgg", tmp_path / "heads", "lpips-vgg's weights lack features.0.weight"),
     ]
     for name, source, said in cases:
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=said) as refused:
             load_extractor(name, source)
+        assert "\n" not in str(refused.value)
 
 
 # --- the cache ------------------------------------------------------------------------------------------------------

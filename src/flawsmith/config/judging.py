@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from flawsmith.config.settings import Affects, Settings
 
@@ -15,7 +15,7 @@ class FeaturesConfig(Settings):
     affects = ("screen", "measure", "prove")
 
     extractor: str = "efficientnet-lite0"
-    """efficientnet-lite0 (lies beside this package), dinov2, inception or lpips-vgg."""
+    """efficientnet-lite0 (lies beside this package), dinov2, dinov3, inception or lpips-vgg."""
     # What measure and prove compare is the weights themselves; a round of screening holds for one place of them.
     source: Annotated[str, Affects("screen")] = ""
     """A folder or file with its weights, or (with backbone.offline = false) a hub id; empty = the usual place."""
@@ -125,6 +125,8 @@ class ProveConfig(Settings):
     """Share of each detector's full training; the report says what less than 1 leaves out."""
     size: Annotated[int, Field(ge=0, le=2048)] = 0
     """Side of the square that detectors see, or as many pixels; 0 = the median photograph's, to 384 (field: 256)."""
+    tile: Annotated[int, Field(ge=0, le=2048)] = 0
+    """Side of overlapping tiles that detectors see instead: of photographs of `size`, or 0 = their own resolution."""
     seeds: Annotated[int, Field(ge=1, le=100)] = 3
     """Trainings per arm; below 3 the report calls the verdict unsafe."""
     against: list[str] = ["crop_paste"]
@@ -144,11 +146,18 @@ class ProveConfig(Settings):
     false_alarm_rate: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """Share of normal parts that may raise a false alarm: it sets the threshold at which missed defects are counted."""
 
-    @field_validator("size")
+    @field_validator("size", "tile")
     @classmethod
     def _large_enough(cls, value: int) -> int:
         if 0 < value < 32:
             raise ValueError("should be 0, or 32 pixels or more")
+        return value
+
+    @field_validator("tile")
+    @classmethod
+    def _no_papers_way(cls, value: int, given: ValidationInfo) -> int:
+        if value and given.data.get("protocol") == "field":
+            raise ValueError("should be 0 with protocol = 'field', for the papers show photographs whole")
         return value
 
 

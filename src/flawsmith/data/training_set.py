@@ -7,7 +7,7 @@ The guard is not a rule to be kept but a door: a `TrainingSet` is made with the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from flawsmith.data import images
 from flawsmith.data.fingerprints import fingerprint
+from flawsmith.data.inspection_tiles import Tiles
 from flawsmith.data.masks.reading import read_ignored, read_label
 from flawsmith.data.scaling import scaled, scaled_mask
 from flawsmith.data.tensors import image_tensor, mask_tensor
@@ -52,16 +53,25 @@ class TrainingSet:
     """Pictures to learn from, all of one shape, kept in memory as 8 bits.
 
     Args:
-        shape: Rows and columns that every picture is scaled to.
+        shape: Rows and columns that every picture is scaled to; with `tiles`, of a tile.
         defects: All defect types, in the order in which detectors count them.
         forbidden: Content hashes (`shots.content_hash`) of the test pictures.
+        tiles: How pictures are cut into tiles, each of which is then a picture to learn from; None = taken in whole.
     """
 
-    def __init__(self, shape: tuple[int, int], defects: Sequence[str], forbidden: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        defects: Sequence[str],
+        forbidden: Iterable[str] = (),
+        *,
+        tiles: Tiles | None = None,
+    ) -> None:
         self.shape = shape
         self.defects = tuple(defects)
+        self.tiles = tiles
         self._forbidden = frozenset(forbidden)
-        self._read: dict[tuple[Path, tuple[Path, ...], Origin, Path | None], TrainingPicture] = {}
+        self._read: dict[tuple[Path, tuple[Path, ...], Origin, Path | None], list[TrainingPicture]] = {}
         self.pictures: list[TrainingPicture] = []
 
     def __len__(self) -> int:
@@ -71,6 +81,12 @@ class TrainingSet:
         self, example: Example, origin: Origin, *, painted: Path | None = None, photograph: str | None = None
     ) -> None:
         """Read a picture and take it in.
+
+        In tiles, a damaged picture is learned from where it shows its marked damage, and a control where it was
+        repainted. Their other tiles are left out: of a sample and a control they are the normal photograph's own
+        pixels, and of a shot nobody can say that they would pass as normal. Of a normal picture the tiles are taken,
+        all or as many as `Tiles.per_normal` says; which ones is drawn from its own pixels, so every arm learns from
+        the same.
 
         Args:
             example: The picture, with its labels if it is damaged.
@@ -84,25 +100,29 @@ class TrainingSet:
         key = example.image, example.masks, origin, painted
         if key not in self._read:
             own = example.id if origin == "real" and example.defect is None else ""
-            self._read[key] = self._picture(example, origin, painted, photograph or own)
-        self.pictures.append(self._read[key])
+            self._read[key] = self._pictures(example, origin, painted, photograph or own)
+        self.pictures += self._read[key]
 
-    def _picture(self, example: Example, origin: Origin, painted: Path | None, photograph: str) -> TrainingPicture:
-        if fingerprint(example.image).pixels in self._forbidden:
+    def _pictures(
+        self, example: Example, origin: Origin, painted: Path | None, photograph: str
+    ) -> list[TrainingPicture]:
+        content = fingerprint(example.image).pixels
+        if content in self._forbidden:
             raise DataError(
                 f"{example.image}: is a picture of the test set, so no detector may learn from it; "
                 "take it out of one of the two"
             )
         if example.defect is not None and example.defect not in self.defects:
             raise DataError(f"{example.id}: its defect type {example.defect!r} is none of {', '.join(self.defects)}")
-        scaled = read_scaled(example, self.shape)
+        native = images.describe(example.image).shape
+        size = self.shape if self.tiles is None else self.tiles.size_of(native)
+        scaled = read_scaled(example, size)
         if example.defect is not None and not scaled.mask.any():
             raise DataError(f"{example.id}: is filed as {example.defect} but has no marked damage")
         where = None
         if painted is not None:
-            native = images.read_mask(painted, images.describe(example.image).shape)
-            where = scaled_mask(native, self.shape)
-        return TrainingPicture(
+            where = scaled_mask(images.read_mask(painted, native), size)
+        whole = TrainingPicture(
             scaled.image,
             scaled.mask,
             example.product,
@@ -113,13 +133,14 @@ class TrainingSet:
             where,
             photograph,
         )
+        return [whole] if self.tiles is None else _cut(whole, self.tiles, int(content[:16], 16))
 
     def clone(self) -> TrainingSet:
         """Return a set with the same pictures and the same door, to which others can be added.
 
         What one of the two reads, the other need not read again: the arms of a proof share most of their pictures.
         """
-        other = TrainingSet(self.shape, self.defects, self._forbidden)
+        other = TrainingSet(self.shape, self.defects, self._forbidden, tiles=self.tiles)
         other._read = self._read
         other.pictures = list(self.pictures)
         return other
@@ -165,6 +186,23 @@ class TrainingSet:
 
 
 _ALL: tuple[Origin, ...] = ("real", "made", "control")
+
+
+def _cut(whole: TrainingPicture, tiles: Tiles, seed: int) -> list[TrainingPicture]:
+    """Return the tiles of a picture that are learned from; `seed` draws those of a normal one."""
+    grid = tiles.grid(whole.mask.shape)
+    if whole.defect is not None or whole.painted is not None:
+        chosen = grid.best_seen(whole.mask if whole.painted is None else whole.painted)
+    else:
+        count = min(len(grid), tiles.per_normal or len(grid))
+        chosen = sorted(np.random.default_rng(seed).choice(len(grid), count, replace=False).tolist())
+    cut = []
+    for window in (grid.windows[number] for number in chosen):
+        ignored, painted = (None if one is None else grid.seen(one, window) for one in (whole.ignored, whole.painted))
+        image, mask = grid.seen(whole.image, window), grid.seen(whole.mask, window)
+        name = f"{whole.id} at {window.top}, {window.left}"
+        cut.append(replace(whole, image=image, mask=mask, ignored=ignored, painted=painted, id=name))
+    return cut
 
 
 class Scaled(NamedTuple):

@@ -35,7 +35,7 @@ def cut(picture: np.ndarray, window: Window, size: int | None = None, span: Rang
         size: Working size in px: by area when shrinking, bicubic when enlarging; None = native scale.
         span: What is -1 and +1 in a native picture.
     """
-    rows, columns = _reflected(window, picture.shape)
+    rows, columns = reflected(window, picture.shape)
     inside = picture[rows[:, None], columns[None, :]]
     if span is not None:
         inside = images.to_model(inside, span)
@@ -49,7 +49,7 @@ def spot_of(windows: Sequence[Window], mask: Mask, margin: int) -> Spot:
 
     What is cut from it is what would be cut from the picture: its edges are the picture's where a window overhangs.
     """
-    reached = [_reflected(window, mask.shape) for window in windows]
+    reached = [reflected(window, mask.shape) for window in windows]
     ends = []
     for axis, covered in enumerate((mask.any(axis=1), mask.any(axis=0))):
         places = np.concatenate([np.flatnonzero(covered), *(both[axis] for both in reached)])
@@ -71,7 +71,7 @@ def cut_mask(mask: Mask, window: Window, size: int | None = None) -> Mask:
         window: As for `cut`; overhang is reflected.
         size: Working size in px; None = native scale.
     """
-    rows, columns = _reflected(window, mask.shape)
+    rows, columns = reflected(window, mask.shape)
     inside = np.ascontiguousarray(mask[rows[:, None], columns[None, :]])
     if size is None or size == window.side:
         return inside
@@ -303,7 +303,11 @@ def _own(part: slice, start: int) -> slice:
     return slice(part.start - start, part.stop - start)
 
 
-def _reflected(window: Window, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def reflected(window: Window, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows and the columns of a picture of `shape` (H,W[,C]) that a window sees, int64 (side,) each.
+
+    What overhangs is filled by reflection, repeatedly if need be.
+    """
     if window.side < 1:
         raise DataError(f"a window's side must be at least 1 px, not {window.side}")
 

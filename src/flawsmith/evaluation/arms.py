@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flawsmith.config import GeneratorConfig
+from flawsmith.data.inspection_tiles import Tiles
 from flawsmith.data.split import Split
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.evaluation.shape import Shape
@@ -170,7 +171,12 @@ def make_arms(run: Run, rivals: dict[str, Run], product: str, split: Split, away
 
 
 def common_set(
-    split: Split, away: Collection[str], shape: Shape, defects: Sequence[str], forbidden: frozenset[str]
+    split: Split,
+    away: Collection[str],
+    shape: Shape,
+    defects: Sequence[str],
+    forbidden: frozenset[str],
+    tiles: Tiles | None = None,
 ) -> TrainingSet:
     """Return what every arm learns from: the normal parts but those that are kept away.
 
@@ -180,8 +186,9 @@ def common_set(
         shape: Rows and columns of the pictures that detectors see.
         defects: The defect types, in the order in which detectors count them.
         forbidden: Content hashes of all test pictures: none of them can enter.
+        tiles: How photographs are cut into tiles of that shape; None = detectors see them whole.
     """
-    training = TrainingSet(shape, defects, forbidden)
+    training = TrainingSet(shape, defects, forbidden, tiles=tiles)
     for example in split.normals:
         if example.id not in away:
             training.add(example, "real")

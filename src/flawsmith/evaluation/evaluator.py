@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from flawsmith.data import images
+from flawsmith.data.inspection_tiles import Tiles
 from flawsmith.data.scaling import scaled_mask
 from flawsmith.data.split import Split, content_hash, provable
 from flawsmith.data.tensors import image_tensor
@@ -18,9 +21,10 @@ from flawsmith.evaluation.shape import Shape
 from flawsmith.evaluation.shifts import SHIFTS, shifted
 from flawsmith.evaluation.statistics import EvaluationSet, Outcome, outcome
 from flawsmith.interfaces import Detector
-from flawsmith.types import Example, Prediction
+from flawsmith.types import Example
 
-_CHUNK = 16
+_CHUNK, _CHUNK_PIXELS = 16, 1 << 24
+"""Pictures, and pixels, that are handed to a detector together: photographs at their own resolution may be large."""
 SHIFTED = 40
 """Normal test pictures that shifts are rendered on, at most."""
 _PART = {"localization": "anomaly_map", "detection": "score", "classification": "probabilities"}
@@ -35,6 +39,8 @@ class Evaluator:
         shape: Rows and columns of the pictures that detectors see.
         drop_near_duplicates: Leave out what seems to be a second photograph of a shot.
         calibration: Normal photographs that no detector learns from; () = no threshold is set.
+        tiles: How photographs are cut into tiles of that shape; each is then asked about at its own size. None =
+            detectors see them whole.
 
     Raises:
         DataError: the test set lacks normal or damaged pictures.
@@ -48,9 +54,10 @@ class Evaluator:
         *,
         drop_near_duplicates: bool,
         calibration: Sequence[Example] = (),
+        tiles: Tiles | None = None,
     ) -> None:
         kept = provable(split, drop_near_duplicates=drop_near_duplicates)
-        self.shape = shape
+        self.shape, self.tiles = shape, tiles
         self.left_out = len(split.test_defects) - len(kept.test_defects)
         self.tests = [*(e for e in kept.test_defects if e.defect in defects), *kept.test_normals]
         # Photographs left out as near-duplicates are test pictures still: no detector may learn from them either.
@@ -65,10 +72,18 @@ class Evaluator:
         self.shown = evenly_spaced(self.evaluation_set.groups()[0].tolist(), SHIFTED) if calibration else []
         """Places of the normal test pictures that shifts are rendered on."""
 
+    def size_of(self, example: Example) -> Shape:
+        """Return the rows and columns at which a photograph is asked about."""
+        return self.shape if self.tiles is None else self.tiles.size_of(images.describe(example.image).shape)
+
+    def read(self, example: Example) -> Scaled:
+        """Read a photograph with its label as `predicted` takes it: at `size_of`."""
+        return read_scaled(example, self.size_of(example))
+
     def evaluate(self, detector: Detector, tasks: set[str]) -> Outcome:
         """Let a detector look at every test picture, once, and compute its figures for the tasks."""
         tests = self._tests()
-        prediction = predicted(detector, torch.from_numpy(np.stack([one.image for one in tests])))
+        prediction = predicted(detector, [one.image for one in tests])
         answers = {task: getattr(prediction, _PART[task]) for task in tasks}
         anomaly_map, score, probabilities = (answers.get(task) for task in _PART)
         return outcome(
@@ -87,9 +102,7 @@ class Evaluator:
             detector: One that tells detection.
             shifts: Whether it also looks at some normal test pictures under each of `shifts.SHIFTS`.
         """
-        answers = Outcome(
-            calibration=_scores(detector, [read_scaled(example, self.shape).image for example in self.calibration])
-        )
+        answers = Outcome(calibration=_scores(detector, [self.read(example).image for example in self.calibration]))
         if shifts:
             images = [(place, self._tests()[place].image) for place in self.shown]
             answers.shifted = np.stack(
@@ -106,13 +119,13 @@ class Evaluator:
         """
         values = []
         for control in held:
-            repainted = read_scaled(control.example, self.shape).image
-            untouched = read_scaled(self._normals[control.normal], self.shape).image
+            repainted = self.read(control.example).image
+            untouched = self.read(self._normals[control.normal]).image
             native = images.read_mask(control.mask, images.describe(control.example.image).shape)
-            region = scaled_mask(native, self.shape)
-            anomaly_map = predicted(detector, torch.from_numpy(np.stack([repainted, untouched]))).anomaly_map
-            assert anomaly_map is not None
-            values.append([float(anomaly_map[row, 0].numpy()[region].max()) for row in range(2)])
+            region = scaled_mask(native, self.size_of(control.example))
+            anomaly_maps = predicted(detector, [repainted, untouched]).anomaly_map
+            assert anomaly_maps is not None
+            values.append([float(one[0].numpy()[region].max()) for one in anomaly_maps])
         both = np.array(values)
         louder = np.sign(both[:, 0] - both[:, 1]) * 0.5 + 0.5
         return {
@@ -122,17 +135,44 @@ class Evaluator:
         }
 
     def _tests(self) -> list[Scaled]:
-        self._read = self._read or [read_scaled(example, self.shape) for example in self.tests]
+        self._read = self._read or [self.read(example) for example in self.tests]
         return self._read
 
 
 def _scores(detector: Detector, pictures: Sequence[np.ndarray]) -> np.ndarray:
     """Return float32 (N,): what a detector says of uint8 (R,C,3) pictures, one score each."""
-    score = predicted(detector, torch.from_numpy(np.stack(pictures))).score
+    score = predicted(detector, pictures).score
     assert score is not None
     return np.asarray(score.numpy())
 
 
-def predicted(detector: Detector, pictures: torch.Tensor) -> Prediction:
-    """Look at uint8 (P,R,C,3) pictures, a few at a time."""
-    return Prediction.joined([detector.predict(image_tensor(chunk.numpy())) for chunk in pictures.split(_CHUNK)])
+class Answers(NamedTuple):
+    """What a detector says of P pictures; a task that it does not tell is None."""
+
+    anomaly_map: list[torch.Tensor] | None
+    """float32 (1,R,C) each, of the picture's own rows and columns."""
+    score: torch.Tensor | None
+    """float32 (P,)."""
+    probabilities: torch.Tensor | None
+    """float32 (P,K)."""
+
+
+def predicted(detector: Detector, pictures: Iterable[np.ndarray]) -> Answers:
+    """Look at uint8 (R,C,3) pictures, a few of one shape at a time."""
+    parts = []
+    for _, alike in groupby(pictures, key=lambda picture: tuple(picture.shape)):
+        group = list(alike)
+        count = max(1, min(_CHUNK, _CHUNK_PIXELS // (group[0].shape[0] * group[0].shape[1])))
+        for start in range(0, len(group), count):
+            parts.append(detector.predict(image_tensor([np.asarray(one) for one in group[start : start + count]])))
+
+    def of_all(name: str) -> list[torch.Tensor] | None:
+        values = [getattr(one, name) for one in parts]
+        return None if any(value is None for value in values) else values
+
+    anomaly_maps, scores, probabilities = (of_all(name) for name in ("anomaly_map", "score", "probabilities"))
+    return Answers(
+        None if anomaly_maps is None else [one for chunk in anomaly_maps for one in chunk],
+        None if scores is None else torch.cat(scores),
+        None if probabilities is None else torch.cat(probabilities),
+    )

@@ -45,6 +45,7 @@ def proof_tree(config: Config, split: Split, evaluator: Evaluator, tried: Tried,
     counts = Counter(example.defect for example in evaluator.tests)
     return {
         "shape": list(evaluator.shape),
+        "tiles": _tiles(evaluator),
         "defects": list(evaluation_set.defects),
         "shots": dict(sorted(Counter(str(e.defect) for e in split.shots).items())),
         "test": {"normal": counts[None], **{defect: counts[defect] for defect in evaluation_set.defects}},
@@ -74,6 +75,15 @@ def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         for defect in outcomes[0].figures.get(task, {}):
             merged.setdefault(task, {})[defect] = _spread([one.figures[task][defect] for one in outcomes])
     return merged
+
+
+def _tiles(evaluator: Evaluator) -> dict[str, Any] | None:
+    """Return how photographs are cut, and how many tiles a test picture has in the mean; None = they are seen whole."""
+    tiles = evaluator.tiles
+    if tiles is None:
+        return None
+    counts = [len(tiles.grid(evaluator.size_of(example))) for example in evaluator.tests]
+    return {**asdict(tiles), "per_picture": round(float(np.mean(counts)), 2)}
 
 
 def _spread(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
@@ -130,7 +140,9 @@ def _notes(config: Config, split: Split, evaluator: Evaluator, counts: Counter[s
         pictures, seem = ("picture was", "it seems") if one else ("pictures were", "they seem")
         second = "a second photograph" if one else "second photographs"
         notes.append(f"{evaluator.left_out} test {pictures} left out: {seem} to be {second} of a shot's damage")
-    if far := distorted(evaluator.shape, shapes_of([*split.shots, *split.normals, *evaluator.tests])):
+    if evaluator.tiles is None and (
+        far := distorted(evaluator.shape, shapes_of([*split.shots, *split.normals, *evaluator.tests]))
+    ):
         notes.append(far)
     for defect in evaluator.evaluation_set.defects:
         if not counts[defect]:

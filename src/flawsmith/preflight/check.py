@@ -18,7 +18,7 @@ from flawsmith.data.masks.of_normals import marked_normals
 from flawsmith.data.ranges import with_ranges
 from flawsmith.data.split import Split, duplicates, leaks, near_duplicate_warnings, split, without_duplicates
 from flawsmith.errors import FlawsmithError
-from flawsmith.evaluation.shape import distorted, proof_shape
+from flawsmith.evaluation.shape import distorted, proof_shape, proof_tiles
 from flawsmith.preflight import pictures
 from flawsmith.preflight.cost import estimate
 from flawsmith.preflight.findings import DefectFacts, Findings
@@ -80,6 +80,7 @@ def check(config: Config, page: Path | None = None) -> Findings:
             largest=max(sizes),
             photographs=len(divided.shots) + len(divided.normals) if divided else len(facts),
             transferred=_transferred(config, divided, findings),
+            tiles=_tiles(divided, facts, config),
         )
         findings.warnings += costly
     return findings
@@ -114,8 +115,10 @@ def _divide(examples: Sequence[Example], config: Config, findings: Findings, dec
 
 
 def _stretched(divided: Split, facts: dict[str, images.Header], config: Config) -> list[str]:
-    """Name the products whose photographs are too unlike in shape to be proven at one."""
-    sentences = []
+    """Name the products whose photographs are too unlike in shape to be proven at one; in tiles none is stretched."""
+    sentences: list[str] = []
+    if config.prove.tile:
+        return sentences
     for product in sorted({shot.product for shot in divided.shots}):
         part = divided.of(product)
         normals, others = (
@@ -125,6 +128,18 @@ def _stretched(divided: Split, facts: dict[str, images.Header], config: Config) 
         if normals and (sentence := distorted(proof_shape(config.prove, normals), [*normals, *others])):
             sentences.append(f"{product}: {sentence}; photographs of one shape prove best as a product of their own")
     return sentences
+
+
+def _tiles(divided: Split | None, facts: dict[str, images.Header], config: Config) -> float:
+    """Return into how many tiles a photograph is cut for the proof, in the mean; 1 = detectors see it whole."""
+    counts: list[int] = []
+    if divided is None:
+        return 1.0
+    for product in sorted({shot.product for shot in divided.shots}):
+        shapes = [facts[example.id].shape for example in divided.of(product).normals if example.id in facts]
+        if shapes and (tiles := proof_tiles(config.prove, shapes)):
+            counts += [len(tiles.grid(tiles.size_of(shape))) for shape in shapes]
+    return mean(counts) if counts else 1.0
 
 
 def _tabulate(

@@ -67,6 +67,7 @@ def estimate(
     largest: tuple[float, float],
     photographs: int,
     transferred: Iterable[tuple[str, str]] = (),
+    tiles: float = 1.0,
 ) -> tuple[dict[str, str], list[str]]:
     """Return {what: how much} for a reader, and warnings.
 
@@ -78,6 +79,7 @@ def estimate(
         largest: Raw bytes and pixels of the largest photograph.
         photographs: How many are learned from.
         transferred: Each (product, defect type) that is painted and was never seen on the product.
+        tiles: Tiles into which the proof cuts a photograph, in the mean (`prove.tile`); 1 = it sees them whole.
     """
     size = config.windows.size or (128 if config.backbone.source == "builtin" else 512)
     machine = _machine(config.backbone.device)
@@ -103,7 +105,9 @@ def estimate(
         generating = f"{_time(draw)} ({config.generate.steps} steps, guidance {config.generate.guidance:g})"
         by = f"{config.backbone.source} backbone"
     trainings = products * config.prove.seeds * _arms(config) if config.prove.enabled else 0
-    proof = trainings * PROBE_SECONDS[machine] * config.prove.budget * ((config.prove.size or 384) / 384) ** 2
+    side = config.prove.tile or config.prove.size or 384
+    proof = trainings * PROBE_SECONDS[machine] * config.prove.budget * (side / 384) ** 2 * tiles
+    cut = f", {tiles:.1f} tiles of {side} px per photograph" if config.prove.tile else ""
     memory = network + _held(*largest, photographs, config.generate.batch) / 1e9
     disk = (samples + painted) * picture_bytes * PNG_SHARE + saved
     disk += max(0, len(config.export.formats) - 1) * samples * picture_bytes * PNG_SHARE
@@ -113,7 +117,7 @@ def estimate(
         + (f"; what the gate rejects is made again in up to {config.screen.rounds} rounds" if screened else ""),
         "training": training,
         "generating": generating,
-        "proof": f"{_time(proof)} ({_count(trainings, 'training')} of the probe)" if trainings else "left out",
+        "proof": f"{_time(proof)} ({_count(trainings, 'training')} of the probe{cut})" if trainings else "left out",
         "memory": f"about {memory:.1f} GB",
         "disk": f"about {_bytes(disk)}; {_bytes(free)} are free here",
         "assumes": f"{size} px windows, {by}, one {machine}",

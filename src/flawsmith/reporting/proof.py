@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from flawsmith.data import images
 from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation.statistics import ALL, MEAN, TASKS, Outcome
 from flawsmith.files import read_json
@@ -103,11 +104,21 @@ def _setup(proof: Tree, product: Tree) -> str:
     tests = sum(count for defect, count in product["test"].items() if defect != "normal")
     return (
         f"Protocol {proof['protocol']}; {', '.join(proof['detectors'])} on {proof['extractor']['name']} "
-        f"({proof['extractor']['fingerprint']}), {' x '.join(map(str, _shape(product)))} pixels, "
+        f"({proof['extractor']['fingerprint']}), {_shown(product)}, "
         f"{number_of(proof['seeds'], 'seed')}; {tests} damaged and {product['test']['normal']} normal test pictures; "
         f"{proof['confidence']:.0%} intervals "
         f"from {proof['resamples']} paired resamples of test pictures and seeds. Differences are in points of 100."
     )
+
+
+def _shown(product: Tree) -> str:
+    """Return at which size detectors saw photographs, whole or in tiles."""
+    pixels = f"{' x '.join(map(str, _shape(product)))} pixels"
+    tiles = product.get("tiles")  # missing in a proof of an earlier release
+    if not tiles:
+        return pixels
+    scale = "their own resolution" if tiles["scale"] == 1 else f"{tiles['scale']:.2f} times their own resolution"
+    return f"photographs at {scale} in overlapping tiles of {pixels} ({tiles['per_picture']:.1f} per test picture)"
 
 
 def _correction(proof: Tree) -> tuple[str, ...]:
@@ -264,15 +275,13 @@ def _anomaly_maps(run: Run, product: Tree, name: str, number: int) -> list[Secti
         path = run.path("state", "prove", product["thumbs"].get(arm, ""))
         if path.is_file() and (thumbs := Outcome.load(path).thumbs) is not None:
             maps[arm] = thumbs
-    shape = _shape(product)
-    scale = _SIDE / math.sqrt(math.prod(shape))
-    shown = round(shape[0] * scale), round(shape[1] * scale)
+    shape = None if product.get("tiles") else _shape(product)
     parts = []
     span = load_ranges(run).get(name)
     for what in ("gained", "lost"):
         chosen = [row for row in product["telling"] if row["what"] == what]
         pictures = [
-            _anomaly_row(row, name, shown, span, [maps[arm][row["index"]] for arm in maps])
+            _anomaly_row(row, name, shape, span, [maps[arm][row["index"]] for arm in maps])
             for row in chosen
             if len(maps) > 1
         ]
@@ -284,16 +293,21 @@ def _anomaly_maps(run: Run, product: Tree, name: str, number: int) -> list[Secti
 
 
 def _anomaly_row(
-    row: Tree, product: str, shape: tuple[int, int], span: Range | None, maps: Sequence[np.ndarray]
+    row: Tree, product: str, shape: tuple[int, int] | None, span: Range | None, maps: Sequence[np.ndarray]
 ) -> PictureRow | None:
-    """Return a test picture with its label's outline, and maps (uint8 (t,t)) over it; None = it cannot be read."""
+    """Return a test picture with its label's outline, and maps (uint8 (t,t)) over it; None = it cannot be read.
+
+    It has the proportions of `shape`, or with None its own.
+    """
     from flawsmith.data.training_set import read_scaled  # torch loads with it
 
     rule = rule_from(row["mask_rule"]) if row.get("mask_rule") else None  # missing in a proof of an earlier release
     masks = tuple(map(Path, row["masks"]))
     example = Example(row["id"], Path(row["image"]), product, row["defect"], masks, mask_rule=rule, span=span)
     try:
-        image, mask, _ = read_scaled(example, shape)
+        shape = shape or images.describe(example.image).shape
+        scale = _SIDE / math.sqrt(math.prod(shape))
+        image, mask, _ = read_scaled(example, (round(shape[0] * scale), round(shape[1] * scale)))
     except FlawsmithError:
         return None
     outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
