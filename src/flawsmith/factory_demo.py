@@ -44,10 +44,10 @@ size = 128
 curve = []
 mix = false
 resamples = 500
-[prove.settings.probe]
-steps = 100
-places = 2048
-views = 4
+[prove.settings.memory_probe]
+memory = 500
+draw = 8000
+head = {{steps = 100, places = 2048, views = 4}}
 [prove.settings.patchcore]
 memory = 500
 draw = 8000

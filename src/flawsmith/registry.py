@@ -97,11 +97,10 @@ _OURS: dict[str, dict[str, Entry]] = {
         "copies": Entry("flawsmith.metrics.labels:copies", "share of made pictures that repeat a shot; 0 = none"),
     },
     "detectors": {
-        "probe": Entry(
-            "flawsmith.detectors.probe:Probe", "frozen features and a small trained head: quick, the default"
-        ),
+        "probe": Entry("flawsmith.detectors.probe:Probe", "frozen features and a small trained head: quick"),
         "memory_probe": Entry(
-            "flawsmith.detectors.memory_probe:MemoryProbe", "the probe, told also what a memory of normal patches says"
+            "flawsmith.detectors.memory_probe:MemoryProbe",
+            "the probe, told also what a memory of normal patches says: the default",
         ),
         "unet": Entry("flawsmith.detectors.unet:Unet", "the field's localiser: DRAEM's U-Net, made for GPUs"),
         "classifier": Entry(

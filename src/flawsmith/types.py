@@ -11,7 +11,7 @@ order; a native mask is bool (H,W). `flawsmith.data.images` is the only place th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -211,18 +211,20 @@ class Prediction:
     """Classification: float32 (B,K), over the defect types of the training set, in their order; each row sums to 1."""
 
     @classmethod
-    def joined(cls, parts: Sequence[Prediction]) -> Prediction:
-        """Return what is said of the pictures of all parts; a task that one of them does not tell is None."""
-        from torch import cat
+    def joined(cls, parts: Sequence[Prediction], way: Callable[[list[Tensor]], Tensor]) -> Prediction:
+        """Return what is said of all parts, put together by `torch.cat` or `torch.stack`.
+
+        A task that one of them does not tell is None.
+        """
 
         def each(values: Sequence[Tensor | None]) -> Tensor | None:
             told = [value for value in values if value is not None]
-            return cat(told) if told and len(told) == len(values) else None
+            return way(told) if told and len(told) == len(values) else None
 
         return cls(
-            each([one.anomaly_map for one in parts]),
-            each([one.score for one in parts]),
-            each([one.probabilities for one in parts]),
+            each([part.anomaly_map for part in parts]),
+            each([part.score for part in parts]),
+            each([part.probabilities for part in parts]),
         )
 
 

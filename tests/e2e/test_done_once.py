@@ -103,6 +103,7 @@ def finished(factory_root: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         "prove.seeds": 1,
         "prove.size": 64,
         "prove.resamples": 100,
+        "prove.detectors": ["probe"],
         "prove.settings": {"probe": {"steps": 40, "places": 256, "views": 1}, "patchcore": {"memory": 50, "draw": 500}},
     }
     run = Run.create(tmp_path_factory.mktemp("finished") / "run", load_config(None, table))

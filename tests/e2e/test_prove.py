@@ -39,7 +39,7 @@ DEFECTS = ("chip", "crack")
 SHUFFLES = 4
 HEAD = {"steps": 40, "places": 768, "views": 2}
 MEMORY = {"memory": 200, "draw": 2000}
-SETTINGS = {"probe": HEAD, "patchcore": MEMORY, "memory_probe": {"head": HEAD, **MEMORY}}
+SETTINGS = {"probe": HEAD, "patchcore": MEMORY, "memory_probe": {"heads": 2, "head": HEAD, **MEMORY}}
 JUDGES = ("probe", "memory_probe", "patchcore")
 """The detectors that a proof stands on: what is planted must come out the same with each."""
 
@@ -63,6 +63,7 @@ def made_run(folder: Path, parts: Path, **changes: Any) -> fs.Run:
         "prove.curve": [],
         "prove.seeds": 2,
         "prove.size": 96,
+        "prove.detectors": ["probe"],
         "prove.settings": SETTINGS,
         "prove.resamples": 200,
     }
@@ -77,7 +78,8 @@ def proven(tmp_path_factory: pytest.TempPathFactory) -> fs.Run:
     """A proof with just enough normal parts to set thresholds."""
     root = tmp_path_factory.mktemp("more")
     factory.write_dataset(root, "magnet", ("crack", "chip"), normals=25, per_defect=9, seed=1, size=96, test_normals=8)
-    run = made_run(tmp_path_factory.mktemp("proven") / "run", root, prove__against=["perlin"], prove__curve=[1])
+    told: dict[str, Any] = {"prove__against": ["perlin"], "prove__curve": [1], "prove__detectors": ["memory_probe"]}
+    run = made_run(tmp_path_factory.mktemp("proven") / "run", root, **told)
     prove(run)
     return run
 

@@ -117,10 +117,10 @@ class ProveConfig(Settings):
     """False: `flawsmith run` leaves it out; `flawsmith prove RUN` does it all the same."""
     protocol: Annotated[Literal["clean", "field"], Affects("measure", "prove")] = "clean"
     """clean (the test set is seen once, at the end) or field (the papers' way: best-on-test and last, side by side)."""
-    detectors: list[str] = ["probe"]
+    detectors: list[str] = ["memory_probe"]
     """Which are trained; the first that does localization, detection or classification answers for it."""
     settings: dict[str, dict[str, Any]] = {}
-    """Their own settings: {probe = {steps = 400}}."""
+    """Their own settings: {memory_probe = {heads = 5}}."""
     budget: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of each detector's full training; the report says what less than 1 leaves out."""
     size: Annotated[int, Field(ge=0, le=2048)] = 0

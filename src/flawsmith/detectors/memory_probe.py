@@ -46,10 +46,10 @@ class MemoryProbeSettings(config.Settings):
     """Which of the extractor's depths (0 = the finest) describe a patch of the memory."""
     controls: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the normal pictures' places that come from controls, where there are some."""
-    heads: Annotated[int, Field(ge=2, le=20)] = 3
+    heads: Annotated[int, Field(ge=2, le=20)] = 5
     """Heads of the probe; each learns from all pictures but its share, and their mean answers."""
-    head: dict[str, Any] = {}
-    """Other settings of the probe, whose heads are trained."""
+    head: dict[str, Any] = {"width": 128, "places": 2048}
+    """Other settings of the probe's heads; several need fewer units and places each than one alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,9 @@ class MemoryProbe(Detector):
         return f"memory_probe remembers {self._size(budget)} patches, not {self.settings.memory}; {heads}"
 
     def facts(self) -> dict[str, float]:
-        return {} if self._fusion is None else {"weight of the memory": float(self._fusion.weight[1])}
+        return (
+            {} if self._fusion is None else {"Weight of the memory in the image score": float(self._fusion.weight[1])}
+        )
 
     def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
         normals = training.normal("real") or training.normal()

@@ -6,12 +6,12 @@ shows; the features stay what they were, so ten shots do not over-train it. Half
 cells of normal pictures that the half-trained head takes for damage are shown again and again (hard negative mining:
 Sung & Poggio, "Example-Based Learning for View-Based Human Face Detection", PAMI 1998). Ours.
 
-With several `heads` each learns from all pictures but its share, and the geometric mean of what they say answers
-(Breiman, "Bagging Predictors", Machine Learning 1996, with the shares of a cross-validation instead of draws with
-replacement). What a head says of the pictures that it has not learned from is as honest as what it says of a test.
+With several `heads` each learns from all pictures but its share, and the mean of their log odds answers (Breiman,
+"Bagging Predictors", Machine Learning 1996, with the shares of a cross-validation instead of draws with replacement).
+What a head says of the pictures that it has not learned from is as honest as what it says of a test.
 
-Localization: 1 - P(normal) of each cell. Detection: the maximum of that after a small average. Classification: the
-shares of the defect types in the cells that fire loudest.
+Localization: 1 - P(normal) of each cell. Detection: the mean of its log odds over the cells that fire loudest.
+Classification: the shares of the defect types in those cells.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from flawsmith.types import Prediction
 CELL = 4
 """Pixels a place of the grid covers along each side."""
 _CHUNK = 16
+_LOUDEST = 0.003
+"""Share of a picture's places that say whether it is damaged and which defect type it shows."""
 _ORIGINS: tuple[Origin, ...] = ("real", "made", "control")
 _MINED = 200
 """Normal pictures that are searched for hard places, at every second place along each side."""
@@ -161,23 +163,22 @@ class Probe(Detector):
             for batch in training.batches(unseen, _CHUNK):
                 parts.append(self._answer(batch.image, (head,)))
             indices += unseen
-        return indices, Prediction.joined(parts)
+        return indices, Prediction.joined(parts, torch.cat)
 
     def _answer(self, image: Tensor, heads: Sequence[PlaceHead]) -> Prediction:
         anomaly_maps, scores, defects = [], [], []
         for chunk in image.split(_CHUNK):
             maps, grid = self._maps(chunk), _grid(chunk.shape[-2:], CELL)
-            probability = (
-                torch.stack([self._logits(head, maps, grid).log_softmax(1) for head in heads]).mean(0).softmax(1)
-            )
-            anomaly_map = 1 - probability[:, :1]
-            smooth = F.avg_pool2d(anomaly_map, 3, 1, 1, count_include_pad=False)
-            scores.append(smooth.amax((1, 2, 3)))
-            # The places that fire loudest say which defect type it is.
-            flat = probability[:, 1:].flatten(2)
-            few = max(1, flat.shape[2] // 500)
-            best = anomaly_map.flatten(2).topk(few, dim=2).indices.expand(-1, flat.shape[1], -1)
-            share = flat.gather(2, best).sum(2).clamp_min(1e-12)
+            said = [self._logits(head, maps, grid) for head in heads]
+            # Heads that disagree on the defect type may agree that it is damage, so the two are averaged apart.
+            odds = torch.stack([one[:, 1:].logsumexp(1, keepdim=True) - one[:, :1] for one in said]).mean(0)
+            types = torch.stack([one[:, 1:].softmax(1) for one in said]).mean(0)
+            anomaly_map = odds.sigmoid()
+            few = max(1, round(odds[0].numel() * _LOUDEST))
+            loudest = odds.flatten(2).topk(few, dim=2)
+            scores.append(loudest.values.mean((1, 2)).sigmoid())
+            flat = (anomaly_map * types).flatten(2)
+            share = flat.gather(2, loudest.indices.expand(-1, flat.shape[1], -1)).sum(2).clamp_min(1e-12)
             defects.append(share / share.sum(1, keepdim=True))
             anomaly_maps.append(F.interpolate(anomaly_map, image.shape[-2:], mode="bilinear", align_corners=False))
         return Prediction(

@@ -35,6 +35,8 @@ class Tried:
     best: dict[str, list[Outcome]]
     """In the field protocol: the answers of the epoch that was best on the test set."""
     artefacts: dict[str, list[dict[str, float]]]
+    facts: dict[str, list[dict[str, float]]]
+    """What detectors learned about themselves (`Detector.facts`)."""
     thumbs: dict[str, str]
     """Where below state/prove/ the first seed's anomaly maps lie."""
 
@@ -59,6 +61,7 @@ def proof_tree(config: Config, split: Split, evaluator: Evaluator, tried: Tried,
         "comparisons": _comparisons(config, evaluation_set, tried),
         "artefact": {name: _spread(rows) for name, rows in tried.artefacts.items()},
         "held_out_controls": held,
+        "detector_facts": {name: _spread(rows) for name, rows in tried.facts.items()},
         "operating_point": operating_point(
             config, evaluation_set, [e.id for e in evaluator.calibration], evaluator.shown, tried.outcomes
         ),

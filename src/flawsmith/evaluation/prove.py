@@ -144,7 +144,7 @@ class _Trainer:
         away = kept_away(split.normals, beneath | {example.id for example in calibration})
         arms = [*make_arms(self._run, rivals, product, split, away), Arm(NONE, f"normal parts alone ({REFERENCE})")]
         common = common_set(split, away, shape, defects, evaluator.forbidden, tiles)
-        tried = Tried(arms, {}, {}, {}, {})
+        tried = Tried(arms, {}, {}, {}, {}, {})
         name = f"prove {product}"
         with progress(name, len(arms) * self._part.seeds, "trainings") as advance:
             for arm in arms:
@@ -178,8 +178,9 @@ class _Trainer:
             outcome = Outcome.load(path)
             tried.thumbs.setdefault(arm.name, path.relative_to(self._run.path("state", "prove")).as_posix())
             tried.outcomes.setdefault(arm.name, []).append(outcome)
-            if artefact := outcome.figures.pop("artefact", None):
-                tried.artefacts.setdefault(arm.name, []).append(artefact[ALL])
+            for name, rows in (("artefact", tried.artefacts), ("facts", tried.facts)):
+                if figures := outcome.figures.pop(name, None):
+                    rows.setdefault(arm.name, []).append(figures[ALL])
             if best_path.is_file():
                 tried.best.setdefault(arm.name, []).append(Outcome.load(best_path))
             advance(1, f"{arm.name}, seed {seed}")
@@ -204,6 +205,8 @@ class _Trainer:
                 if best is not None:
                     top = _better(top, evaluator.evaluate(detector, tasks))
             last.take(evaluator.evaluate(detector, tasks))
+            if facts := detector.facts():
+                last.figures.setdefault("facts", {}).setdefault(ALL, {}).update(facts)
             if best is not None and top is not None:
                 best.take(top)
             if "detection" in tasks and evaluator.calibration:

@@ -7,7 +7,7 @@ the whole photograph, and the detector itself knows nothing of tiles.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -38,12 +38,15 @@ class Tiled(Detector):
     def reduced(self, budget: float) -> str:
         return self._detector.reduced(budget)
 
+    def facts(self) -> dict[str, float]:
+        return self._detector.facts()
+
     def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
         return self._detector.fit(training, rng, budget=budget)
 
     def predict(self, image: Tensor) -> Prediction:
         """Look at pictures of one size, float32 (B,3,H,W), RGB, [-1,1]; H and W of any length."""
-        return _merged([self._predict_one(picture) for picture in image], torch.stack)
+        return Prediction.joined([self._predict_one(picture) for picture in image], torch.stack)
 
     def _predict_one(self, picture: Tensor) -> Prediction:
         """Return what is said of one picture (3,H,W), without the first dimension."""
@@ -51,23 +54,13 @@ class Tiled(Detector):
         pixels, windows = picture.permute(1, 2, 0).numpy(), grid.windows
         chunks = (windows[start : start + _CHUNK] for start in range(0, len(windows), _CHUNK))
         tiles = (image_tensor([grid.seen(pixels, window) for window in chunk]) for chunk in chunks)
-        told = _merged([self._detector.predict(chunk) for chunk in tiles], torch.cat)
+        told = Prediction.joined([self._detector.predict(chunk) for chunk in tiles], torch.cat)
         anomaly_map = None
         if told.anomaly_map is not None:
             anomaly_map = torch.from_numpy(grid.joined(list(told.anomaly_map[:, 0].numpy())))[None]
         score = None if told.score is None else told.score.max()
         probabilities = None if told.probabilities is None else told.probabilities[int(_loudness(told).argmax())]
         return Prediction(anomaly_map, score, probabilities)
-
-
-def _merged(told: Sequence[Prediction], way: Callable[[list[Tensor]], Tensor]) -> Prediction:
-    """Return predictions as one, their parts put together by `torch.cat` or `torch.stack`."""
-
-    def part(name: str) -> Tensor | None:
-        values = [getattr(one, name) for one in told]
-        return None if any(value is None for value in values) else way(values)
-
-    return Prediction(part("anomaly_map"), part("score"), part("probabilities"))
 
 
 def _loudness(told: Prediction) -> Tensor:

@@ -82,6 +82,8 @@ def _product(run: Run, proof: Tree, name: str, number: int) -> Section:
     if product["artefact"]:
         sentences = (_artefact_sentence(product),)
         parts.append(Section("Negative controls", sentences=sentences, tables=(_artefact_table(product),)))
+    if facts := product.get("detector_facts"):  # missing in a proof of an earlier release
+        parts.append(Section("What the detectors learned about themselves", tables=(_fact_table(facts),), folded=True))
     return Section(
         name,
         lead=_headline(proof, name),
@@ -266,6 +268,13 @@ def _artefact_table(product: Tree) -> Table:
     ]
     heads = ("Trained on", "Artefact score", "Anomaly map, repainted", "Anomaly map, untouched")
     return table(heads, rows, numbers=range(1, 4))
+
+
+def _fact_table(facts: Tree) -> Table:
+    """Return a row per arm: each fact as its mean over seeds."""
+    names = sorted({name for row in facts.values() for name in row})
+    rows = [[arm, *(f"{row[name]['mean']:.2f}" if name in row else "" for name in names)] for arm, row in facts.items()]
+    return table(("Trained on", *names), rows, numbers=range(1, len(names) + 1))
 
 
 def _anomaly_maps(run: Run, product: Tree, name: str, number: int) -> list[Section]:

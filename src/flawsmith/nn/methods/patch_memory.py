@@ -29,6 +29,8 @@ _LEAST = 1e-3
 """Added to a distance before its logarithm is taken."""
 _AROUND = 9
 """Side, in cells, of the surroundings whose greatest distance a cell is told."""
+_LOUDEST = 0.003
+"""Share of a picture's cells that say how far it lies from the memory."""
 _KEPT = 256 << 20
 """Bytes of nearest patches that are kept between trainings."""
 _MEMORIES = 4
@@ -152,10 +154,14 @@ class MemoryMaps(Extractor):
         return self.inner.vector(image)
 
     def farthest(self, image: Tensor) -> Tensor:
-        """Return float32 (B,): the logarithm of the greatest distance in each picture, of means over 3 x 3 cells."""
+        """Return float32 (B,): how far a picture lies from the memory, where it lies farthest.
+
+        The mean over `_LOUDEST` of its cells of the logarithm of their distance, each averaged over 3 x 3 cells: one
+        cell by itself is often noise.
+        """
         distance, _ = self._nearest(image, described(self.inner.maps(image), self.memory.depths))
-        smooth = F.avg_pool2d(torch.log(distance[:, None] + _LEAST), 3, 1, 1, count_include_pad=False)
-        return smooth.amax((1, 2, 3))
+        smooth = F.avg_pool2d(torch.log(distance[:, None] + _LEAST), 3, 1, 1, count_include_pad=False).flatten(1)
+        return smooth.topk(max(1, round(smooth.shape[1] * _LOUDEST)), 1).values.mean(1)
 
     def _nearest(self, image: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Return distances, float32 (B,h,w), and numbers, int64 (B,h,w), of the nearest patches."""

@@ -1,0 +1,146 @@
+"""detectors/probe.py with several heads, detectors/memory_probe.py: folds, what heads say together, weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import expit, softmax
+from scipy.stats import norm
+from sklearn.metrics import roc_auc_score
+
+from flawsmith.data.training_set import TrainingSet
+from flawsmith.detectors.memory_probe import MemoryProbe, MemoryProbeSettings, _Fusion, _weights
+from flawsmith.detectors.probe import Probe, ProbeSettings, _dealt
+from flawsmith.testing.detectors import example_training, tiny_extractor
+
+QUICK = {"steps": 40, "places": 256, "width": 32}
+
+
+def trained(training: TrainingSet, heads: int) -> Probe:
+    probe = Probe(ProbeSettings(heads=heads, **QUICK), training.defects, extractor=tiny_extractor())
+    for _ in probe.fit(training, torch.Generator().manual_seed(0)):
+        pass
+    return probe
+
+
+def test_pictures_are_dealt_by_kind_and_with_their_photograph() -> None:
+    training = example_training(24)
+    samples = [
+        replace(training.pictures[index], origin="made", photograph=f"{2 * number}.png")
+        for number, index in enumerate(training.damaged())
+    ]
+    training.pictures += samples
+    dealt = _dealt(training, 3, torch.Generator().manual_seed(0)).tolist()
+    for group in (training.normal("real"), training.damaged("disc", "real"), training.damaged("bar", "real")):
+        counts = [sum(dealt[index] == head for index in group) for head in range(3)]
+        assert sum(counts) == len(group) and max(counts) - min(counts) <= 1
+    place = {training.pictures[index].photograph: dealt[index] for index in training.normal("real")}
+    made = [index for index, one in enumerate(training.pictures) if one.origin == "made"]
+    assert all(dealt[index] == place[training.pictures[index].photograph] for index in made)
+    assert (_dealt(training, 1, torch.Generator()) == -1).all()
+
+
+def test_what_is_too_rare_to_be_dealt_is_learned_by_every_head() -> None:
+    training = example_training(8)  # two shots of each type
+    dealt = _dealt(training, 3, torch.Generator().manual_seed(0))
+    assert (dealt[training.damaged()] == -1).all() and set(dealt[training.normal()].tolist()) == {0, 1, 2}
+    # Samples on one photograph would all go to one head.
+    shots = training.damaged("disc")
+    training.pictures += [replace(training.pictures[shots[0]], origin="made", photograph="0.png") for _ in range(6)]
+    dealt = _dealt(training, 3, torch.Generator().manual_seed(0))
+    assert (dealt[8:] == -1).all()
+
+
+def test_several_heads_answer_by_the_mean_of_their_log_odds() -> None:
+    training = example_training(12)
+    probe, image = trained(training, 3), example_training(4, seed=2).batch(range(4)).image
+    maps = probe._maps(image)
+    shares = [softmax(head.dense(maps, (16, 16)).numpy(force=True), axis=1) for head in probe._heads]
+    assert not np.allclose(shares[0], shares[1], atol=1e-2)
+    odds = np.mean([np.log((1 - one[:, 0]) / one[:, 0]) for one in shares], axis=0)
+    types = np.mean([one[:, 1:] / one[:, 1:].sum(1, keepdims=True) for one in shares], axis=0)
+    together = probe.predict(image)
+    assert together.anomaly_map is not None and together.score is not None and together.probabilities is not None
+    # 0.3 % of 256 places is one.
+    loudest = odds.reshape(4, -1).argmax(1)
+    assert np.allclose(together.score, expit(odds.reshape(4, -1).max(1)), atol=1e-4)
+    assert np.allclose(together.probabilities, types.reshape(4, 2, -1)[np.arange(4), :, loudest], atol=1e-4)
+    on_places = torch.nn.functional.avg_pool2d(together.anomaly_map, 4)[:, 0].numpy()
+    assert np.corrcoef(on_places.ravel(), expit(odds).ravel())[0, 1] > 0.97
+
+
+def test_heads_that_disagree_on_the_type_agree_that_it_is_damage() -> None:
+    training = example_training(12)
+    probe, image = trained(training, 2), training.batch(training.damaged("disc")[:1]).image
+    for head, logits in zip(probe._heads, ([0.0, 9.0, 0.0], [0.0, 0.0, 9.0]), strict=True):
+        torch.nn.init.zeros_(head.second.weight)
+        head.second.bias.data = torch.tensor(logits)
+    answer = probe.predict(image)
+    assert answer.score is not None and float(answer.score) > 0.999
+    assert answer.probabilities is not None and torch.allclose(answer.probabilities, torch.tensor([[0.5, 0.5]]))
+
+
+def test_out_of_fold_each_picture_is_judged_by_the_head_that_has_not_seen_it() -> None:
+    training = example_training(12)
+    probe = trained(training, 3)
+    answer = probe.out_of_fold(training)
+    assert answer is not None and probe._without is not None
+    indices, prediction = answer
+    assert sorted(indices) == list(range(12)) and prediction.score is not None
+    for at, index in enumerate(indices):
+        head = probe._heads[int(probe._without[index])]
+        own = probe._answer(training.batch([index]).image, (head,)).score
+        assert torch.allclose(prediction.score[at], own, atol=1e-5)
+    assert trained(training, 1).out_of_fold(training) is None
+
+
+def test_scores_are_weighed_by_how_well_each_tells_shots() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat([-1, 0, 1], [200, 300, 300])
+    scores = rng.normal(size=(800, 2)) + np.where(labels[:, None] < 0, 0.0, [2.4, 1.0])
+    weight = _weights(torch.from_numpy(scores).float(), torch.from_numpy(labels))
+    assert float(weight.sum()) == pytest.approx(1, abs=1e-6)
+    areas = [
+        np.mean([roc_auc_score(labels[labels != 1 - one] >= 0, scores[labels != 1 - one, k]) for one in (0, 1)])
+        for k in (0, 1)
+    ]
+    separation = norm.ppf(areas)
+    expected = (600 * separation / separation.sum() + 20 * 0.5) / 620
+    assert np.allclose(weight, expected, atol=1e-4) and weight[0] > 0.65
+
+
+def test_few_shots_move_the_weights_little_and_none_not_at_all() -> None:
+    normal = torch.randn((50, 2), generator=torch.Generator().manual_seed(1))
+    perfect = torch.tensor([[9.0, 0.0]]).repeat(3, 1)
+    labels = torch.tensor([-1] * 50 + [0] * 3)
+    weight = _weights(torch.cat([normal, perfect]), labels)
+    assert 0.5 < float(weight[0]) < 0.57
+    assert _weights(normal, labels[:50]).tolist() == [0.5, 0.5]
+    many = _weights(torch.cat([normal, perfect.repeat(100, 1)]), torch.tensor([-1] * 50 + [0] * 300))
+    assert float(many[0]) > 0.85
+
+
+def test_joined_scores_are_standardized_first() -> None:
+    fusion = _Fusion(torch.tensor([1.0, -2.0]), torch.tensor([2.0, 0.5]), torch.tensor([0.75, 0.25]))
+    joined = fusion.score(torch.tensor([[3.0, -1.0], [1.0, -2.0]]))
+    assert joined.tolist() == pytest.approx([0.75 * 1 + 0.25 * 2, 0.0])
+
+
+def test_it_says_what_the_memory_weighs() -> None:
+    training = example_training(24)
+    detector = MemoryProbe(
+        MemoryProbeSettings(depths=(0, 1), memory=200, head=QUICK), training.defects, extractor=tiny_extractor()
+    )
+    assert detector.facts() == {}
+    for _ in detector.fit(training, torch.Generator().manual_seed(0)):
+        pass
+    assert 0 < detector.facts()["Weight of the memory in the image score"] < 1
+    unseen = example_training(16, seed=5)
+    score = detector.predict(unseen.batch(range(16)).image).score
+    assert score is not None
+    damaged = [unseen.label(index) >= 0 for index in range(16)]
+    assert roc_auc_score(damaged, score) == 1
+    assert abs(float(score[[not one for one in damaged]].mean())) < 3  # standardized by normal pictures
