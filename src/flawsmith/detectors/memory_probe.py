@@ -29,6 +29,7 @@ from flawsmith.nn.methods.patch_memory import MemoryMaps, PatchMemory, digest
 from flawsmith.types import Prediction
 
 _CHUNK = 16
+_HEAD = {"width": 128, "places": 2048}
 _SURE = 1e-6
 """A probability is cut so far from 0 and 1 before its logit is taken."""
 _PRIOR_SHOTS = 20
@@ -48,8 +49,8 @@ class MemoryProbeSettings(config.Settings):
     """Share of the normal pictures' places that come from controls, where there are some."""
     heads: Annotated[int, Field(ge=2, le=20)] = 5
     """Heads of the probe; each learns from all pictures but its share, and their mean answers."""
-    head: dict[str, Any] = {"width": 128, "places": 2048}
-    """Other settings of the probe's heads; several need fewer units and places each than one alone."""
+    head: dict[str, Any] = {}
+    """Other settings of the probe's heads; several are half as wide as one alone, and look at half as many places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,8 @@ class MemoryProbe(Detector):
     def _part(self, extractor: Any) -> Detector:
         """Return a probe that stands on an extractor."""
         plugin: type[Detector] = registry.get("detectors", "probe")
-        given = {"controls": self.settings.controls, "heads": self.settings.heads, **self.settings.head}
+        shared = {"controls": self.settings.controls, "heads": self.settings.heads}
+        given = _HEAD | shared | self.settings.head
         settings = config.validate(plugin.Settings, given, where="prove.settings.memory_probe.head")
         return plugin(settings, self.defects, extractor=extractor, device=self.device)
 
