@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from flawsmith.nn.networks.extractor import Extractor
 
 _PROJECTED = 64
-_ROWS = 4096
+_ROWS = 1024
 """Patches that are compared with the memory at once."""
 _LEAST = 1e-3
 """Added to a distance before its logarithm is taken."""
@@ -50,6 +50,8 @@ class PatchMemory:
         self.patches, self.photographs, self.depths = patches, photographs, tuple(depths)
         self.fingerprint = hashlib.sha256(patches.cpu().numpy().tobytes()).hexdigest()[:16]
         self._squares = patches.square().sum(1)
+        # One place for all comparisons: taken anew for each picture, what is kept between them would tear the heap.
+        self._compared = torch.empty((_ROWS, len(patches)), device=patches.device)
 
     @classmethod
     def of(
@@ -114,7 +116,8 @@ class PatchMemory:
         distances, numbers = [], []
         for part in patches.to(squares.device).split(_ROWS):
             # The square of the asked patch is left out of the search: it moves all distances of a row alike.
-            least = torch.addmm(squares[None], part, self.patches.T, alpha=-2).min(1)
+            compared = self._compared[: len(part)]
+            least = torch.addmm(squares[None], part, self.patches.T, alpha=-2, out=compared).min(1)
             distances.append((least.values + part.square().sum(1)).clamp_min(0).sqrt())
             numbers.append(least.indices)
         return torch.cat(distances), torch.cat(numbers)
