@@ -48,7 +48,7 @@ RATES = {
     ("large", PLAIN): Rate(512, train=60.0, draw=20.0, memory=16.0, weights=1500),
     ("large", "GPU"): Rate(512, train=0.15, draw=0.04, memory=30.0, weights=1500),
 }
-PROBE_SECONDS = {"processor": 60.0, PLAIN: 95.0, "GPU": 10.0}
+JUDGE_SECONDS = {"processor": 60.0, PLAIN: 95.0, "GPU": 10.0}
 """A training of the default detector at 384 px with its share of the features, on two cores; the GPU's is a guess."""
 PIXELS_SECONDS = 0.06
 """A sample of `crop_paste` or `perlin`, with its files written: 18 took 1.0 s on two cores."""
@@ -106,7 +106,7 @@ def estimate(
         by = f"{config.backbone.source} backbone"
     trainings = products * config.prove.seeds * _arms(config) if config.prove.enabled else 0
     side = config.prove.tile or config.prove.size or 384
-    proof = trainings * PROBE_SECONDS[machine] * config.prove.budget * (side / 384) ** 2 * tiles
+    proof = trainings * JUDGE_SECONDS[machine] * config.prove.budget * (side / 384) ** 2 * tiles
     cut = f", {tiles:.1f} tiles of {side} px per photograph" if config.prove.tile else ""
     memory = network + _held(*largest, photographs, config.generate.batch) / 1e9
     disk = (samples + painted) * picture_bytes * PNG_SHARE + saved
@@ -117,7 +117,7 @@ def estimate(
         + (f"; what the gate rejects is made again in up to {config.screen.rounds} rounds" if screened else ""),
         "training": training,
         "generating": generating,
-        "proof": f"{_time(proof)} ({_count(trainings, 'training')} of the probe{cut})" if trainings else "left out",
+        "proof": f"{_time(proof)} ({_count(trainings, 'training')} of {', '.join(config.prove.detectors)}{cut})" if trainings else "left out",
         "memory": f"about {memory:.1f} GB",
         "disk": f"about {_bytes(disk)}; {_bytes(free)} are free here",
         "assumes": f"{size} px windows, {by}, one {machine}",

@@ -109,7 +109,10 @@ def detector_says_what_it_tells(plugin: type[Detector]) -> None:
 
 
 def predictions_are_well_formed(plugin: type[Detector]) -> None:
-    """The share done rises to 1; from the first epoch on `predict` fills what it tells and nothing else, in shape."""
+    """The share done rises to 1; from the first epoch on `predict` fills what it tells and nothing else, in shape.
+
+    So does `out_of_fold`, where a detector has it, and `facts` are figures.
+    """
     training, detector = example_training(), _detector(plugin)
     image = training.batch(range(5)).image
     shares: list[float] = []
@@ -123,6 +126,12 @@ def predictions_are_well_formed(plugin: type[Detector]) -> None:
     _well_formed(detector, predicted, image)
     for whole, one in zip(_told(detector, predicted), _told(detector, alone), strict=True):
         assert torch.allclose(whole[2:3], one, rtol=1e-2, atol=1e-3), "what it says depends on the pictures beside it"
+    facts = detector.facts()
+    assert all(np.isfinite(value) for value in facts.values()), f"facts are figures, not {facts}"
+    if (unseen := detector.out_of_fold(training)) is not None:
+        indices, answer = unseen
+        assert len(set(indices)) == len(indices) and set(indices) <= set(range(len(training))), f"out of fold: {indices}"
+        _well_formed(detector, answer, training.batch(indices).image)
 
 
 def same_rng_same_predictions(plugin: type[Detector]) -> None:
