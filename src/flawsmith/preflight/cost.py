@@ -108,6 +108,7 @@ def estimate(
     side = config.prove.tile or config.prove.size or 384
     proof = trainings * JUDGE_SECONDS[machine] * config.prove.budget * (side / 384) ** 2 * tiles
     cut = f", {tiles:.1f} tiles of {side} px per photograph" if config.prove.tile else ""
+    judges = ", ".join(config.prove.detectors)
     memory = network + _held(*largest, photographs, config.generate.batch) / 1e9
     disk = (samples + painted) * picture_bytes * PNG_SHARE + saved
     disk += max(0, len(config.export.formats) - 1) * samples * picture_bytes * PNG_SHARE
@@ -117,7 +118,7 @@ def estimate(
         + (f"; what the gate rejects is made again in up to {config.screen.rounds} rounds" if screened else ""),
         "training": training,
         "generating": generating,
-        "proof": f"{_time(proof)} ({_count(trainings, 'training')} of {', '.join(config.prove.detectors)}{cut})" if trainings else "left out",
+        "proof": f"{_time(proof)} ({_count(trainings, 'training')} of {judges}{cut})" if trainings else "left out",
         "memory": f"about {memory:.1f} GB",
         "disk": f"about {_bytes(disk)}; {_bytes(free)} are free here",
         "assumes": f"{size} px windows, {by}, one {machine}",
