@@ -238,13 +238,14 @@ class Detector(ABC):
         """Look at pictures: float32 (B,3,H,W), RGB, [-1,1], of the training set's shape."""
 
     def out_of_fold(self, training: TrainingSet) -> tuple[list[int], Prediction] | None:
-        """Return what it says of the pictures that it was trained on, each by a part that has not learned from it.
+        """Return what it says of photographs that it was trained on, each by a part that has not learned from it.
 
         Args:
             training: The set that `fit` was given.
 
         Returns:
-            Numbers of the pictures, and the predictions in the same order; None = it has no such parts.
+            Numbers of the photographs (pictures of origin "real"; not all of them need be told), and the predictions
+            in the same order; None = it has no such parts.
         """
         return None
 

@@ -155,15 +155,11 @@ class MemoryProbe(Detector):
         answer = self._probe.out_of_fold(training)
         if answer is None or answer[1].score is None:
             return None
-        real = [at for at, index in enumerate(answer[0]) if training.pictures[index].origin == "real"]
-        labels = torch.tensor([training.label(answer[0][at]) for at in real])
+        labels = torch.tensor([training.label(index) for index in answer[0]])
         if int((labels < 0).sum()) < 2:
             return None
-        score, rows = answer[1].score[real], []
-        for start in range(0, len(real), _CHUNK):
-            chosen = [answer[0][at] for at in real[start : start + _CHUNK]]
-            rows.append(self._scores(training.batch(chosen).image, score[start : start + _CHUNK]))
-        scores, normal = torch.cat(rows), labels < 0
+        parts = zip(training.batches(answer[0], _CHUNK), answer[1].score.split(_CHUNK), strict=True)
+        scores, normal = torch.cat([self._scores(batch.image, score) for batch, score in parts]), labels < 0
         mean, deviation = scores[normal].mean(0), scores[normal].std(0) + 1e-6
         return _Fusion(mean, deviation, _weights((scores - mean) / deviation, labels))
 

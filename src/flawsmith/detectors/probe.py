@@ -158,12 +158,13 @@ class Probe(Detector):
         if self._without is None or len(self._heads) < 2:
             return None
         indices, parts = [], []
+        photographs = {*training.normal("real"), *training.damaged(None, "real")}
         for number, head in enumerate(self._heads):
-            unseen = (self._without == number).nonzero()[:, 0].tolist()
+            unseen = [index for index in (self._without == number).nonzero()[:, 0].tolist() if index in photographs]
             for batch in training.batches(unseen, _CHUNK):
                 parts.append(self._answer(batch.image, (head,)))
             indices += unseen
-        return indices, Prediction.joined(parts, torch.cat)
+        return (indices, Prediction.joined(parts, torch.cat)) if indices else None
 
     def _answer(self, image: Tensor, heads: Sequence[PlaceHead]) -> Prediction:
         anomaly_maps, scores, defects = [], [], []
