@@ -143,6 +143,14 @@ def test_misses_and_false_alarms_are_told_at_the_users_rate(proven: fs.Run):
     assert len(outcome.shifted) == 5 and not (outcome.shifted == outcome.score[-8:]).all(axis=1).any()
 
 
+def test_detectors_say_how_they_weigh_the_memory(proven: fs.Run):
+    facts = tree_of(proven)["products"]["magnet"]["detector_facts"]
+    assert set(facts) == set(tree_of(proven)["products"]["magnet"]["arms"]) - {NONE}
+    weights = {arm: row["Weight of the memory in the image score"]["each"] for arm, row in facts.items()}
+    assert all(len(each) == 2 and 0 < min(each) and max(each) < 1 for each in weights.values())
+    assert weights[MADE_ONLY] == [0.5, 0.5]  # no shot tells how well either does
+
+
 def test_another_rate_trains_nothing_again(proven: fs.Run, tmp_path: Path):
     shutil.copytree(proven.folder, tmp_path / "run")
     table = proven.config.model_dump(mode="json")

@@ -156,6 +156,7 @@ def prove(run: Run, product: str, defect: str) -> None:
         ],
         "artefact": {REAL: {key: figure for key in ("louder", "control", "untouched")}},
         "held_out_controls": 2, "curve": curve, "telling": [], "thumbs": {}, "operating_point": point,
+        "detector_facts": {REAL: {"Weight of the memory": {"mean": 0.4375, "each": [0.4, 0.475]}}},
     }  # fmt: skip
     tree = {
         "protocol": "clean", "detectors": ["probe"], "reduced": [], "generator": "controlnet_inpaint",
@@ -478,6 +479,7 @@ def test_the_proof_tells_misses_false_alarms_and_corrected_verdicts(tmp_path: Pa
     assert "| real-only | 25.0 [10.0, 40.0] | 25.0 [10.0, 40.0] | 25.0 [10.0, 40.0] |" in text
     assert "| ours less real-only, points | +10.0 [+5.0, +15.0] |" in text
     assert "| Trained on | As photographed | Darker |" in text and "(darker: dim)" in text
+    assert "| Trained on | Weight of the memory |" in text and "| real-only | 0.44 |" in text
 
 
 def test_a_proof_of_an_earlier_release_is_shown_as_it_was(tmp_path: Path) -> None:
@@ -485,7 +487,7 @@ def test_a_proof_of_an_earlier_release_is_shown_as_it_was(tmp_path: Path) -> Non
     prove(run, "screw", "dent")
     proof = read_json(run.path("proof.json"))
     product = proof["products"]["screw"]
-    del product["operating_point"]
+    del product["operating_point"], product["detector_facts"]
     for row in product["comparisons"]:
         for name in ("p_value", "adjusted_p_value", "corrected_verdict"):
             del row[name]
