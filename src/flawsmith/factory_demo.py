@@ -47,7 +47,8 @@ resamples = 500
 [prove.settings.memory_probe]
 memory = 500
 draw = 8000
-head = {{steps = 100, places = 2048, views = 4}}
+heads = 3
+head = {{steps = 80, places = 1024, views = 4}}
 [prove.settings.patchcore]
 memory = 500
 draw = 8000
