@@ -38,17 +38,17 @@ count = 8
 controls = 0.5
 [measure]
 resamples = 100
-# Small, so that the demo takes minutes: a proof worth believing has more test pictures and the default sizes.
+# Small, so that the demo takes minutes: a proof worth believing has more test pictures, the default judge and sizes.
 [prove]
+detectors = ["probe"]
 size = 128
 curve = []
 mix = false
 resamples = 500
-[prove.settings.memory_probe]
-memory = 500
-draw = 8000
-heads = 3
-head = {{steps = 80, places = 1024, views = 4}}
+[prove.settings.probe]
+steps = 100
+places = 2048
+views = 4
 [prove.settings.patchcore]
 memory = 500
 draw = 8000
