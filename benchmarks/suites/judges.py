@@ -44,6 +44,8 @@ from flawsmith.run.folder import Run, machine
 
 JUDGES = ("patchcore", "probe", "memory_probe")
 SEEDS = 3
+_LEADS = {"localization": "ap", "detection": "auroc"}
+"""Task -> the figure that is printed."""
 SIDE, NORMALS, TEST_NORMALS, SHOTS, TESTS = 256, 80, 60, 10, 20
 SURFACES: dict[str, tuple[str, tuple[str, ...], int | None, float]] = {
     "faint": ("steel", ("scratch",), 5, 0.3),
@@ -163,9 +165,6 @@ def answers(
         learned.append(beside["facts"])
     facts = {key: round(float(np.mean([row[key] for row in learned])), 3) for key in learned[0]}
     return outcomes, {"cpu_seconds": round(float(np.mean(seconds)), 1), "facts": facts}
-
-
-_LEADS = {"localization": "ap", "detection": "auroc"}
 
 
 def _mean(outcomes: list[Outcome], task: str) -> float:

@@ -218,8 +218,8 @@ class Prediction:
         """
 
         def each(values: Sequence[Tensor | None]) -> Tensor | None:
-            told = [value for value in values if value is not None]
-            return way(told) if told and len(told) == len(values) else None
+            filled = [value for value in values if value is not None]
+            return way(filled) if filled and len(filled) == len(values) else None
 
         return cls(
             each([part.anomaly_map for part in parts]),

@@ -99,8 +99,8 @@ class TrainingSet:
         """
         key = example.image, example.masks, origin, painted
         if key not in self._read:
-            own = example.id if origin == "real" and example.defect is None else ""
-            self._read[key] = self._pictures(example, origin, painted, photograph or own)
+            itself = example.id if origin == "real" and example.defect is None else ""
+            self._read[key] = self._pictures(example, origin, painted, photograph or itself)
         self.pictures += self._read[key]
 
     def _pictures(

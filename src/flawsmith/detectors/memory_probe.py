@@ -6,9 +6,9 @@ nearest normal patch, its distance, and the greatest distance in the surrounding
 believe of it. No photograph is compared with itself, nor is what was made from it: its cells would lie nearer to the
 memory than those of any picture to come. Localization and classification are read off the heads, as the probe does.
 
-Detection weighs two voices: the heads' score, and the greatest distance from the memory. Both are standardized by what
+Detection weighs two scores: the heads', and the greatest distance from the memory. Both are standardized by what
 they say of normal pictures that they have not learned from (out of fold for the heads), and weighed by how well each
-tells shots that it has not learned from. Few shots say little about that, so the weight starts from equal voices.
+tells shots that it has not learned from. Few shots say little about that, so the weighing starts from equal weights.
 """
 
 from __future__ import annotations
@@ -95,9 +95,9 @@ class MemoryProbe(Detector):
         return f"memory_probe remembers {self._size(budget)} patches, not {self.settings.memory}; {heads}"
 
     def facts(self) -> dict[str, float]:
-        return (
-            {} if self._fusion is None else {"Weight of the memory in the image score": float(self._fusion.weight[1])}
-        )
+        if self._fusion is None:
+            return {}
+        return {"Weight of the memory in the image score": float(self._fusion.weight[1])}
 
     def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
         normals = training.normal("real") or training.normal()
@@ -136,11 +136,11 @@ class MemoryProbe(Detector):
     def predict(self, image: Tensor) -> Prediction:
         if self._probe is None:
             raise DataError("memory_probe was asked before it was trained; call fit first")
-        found = self._probe.predict(image)
+        prediction = self._probe.predict(image)
         if self._fusion is None:  # half-trained
-            return found
-        assert found.score is not None
-        return replace(found, score=self._fusion.score(self._scores(image, found.score)))
+            return prediction
+        assert prediction.score is not None
+        return replace(prediction, score=self._fusion.score(self._scores(image, prediction.score)))
 
     def _scores(self, image: Tensor, score: Tensor) -> Tensor:
         """Return float32 (B,2): what heads and memory say of each picture, unbounded."""

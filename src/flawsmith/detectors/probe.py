@@ -170,10 +170,10 @@ class Probe(Detector):
         anomaly_maps, scores, defects = [], [], []
         for chunk in image.split(_CHUNK):
             maps, grid = self._maps(chunk), _grid(chunk.shape[-2:], CELL)
-            said = [self._logits(head, maps, grid) for head in heads]
+            logits = [self._logits(head, maps, grid) for head in heads]
             # Heads that disagree on the defect type may agree that it is damage, so the two are averaged apart.
-            odds = torch.stack([one[:, 1:].logsumexp(1, keepdim=True) - one[:, :1] for one in said]).mean(0)
-            types = torch.stack([one[:, 1:].softmax(1) for one in said]).mean(0)
+            odds = torch.stack([one[:, 1:].logsumexp(1, keepdim=True) - one[:, :1] for one in logits]).mean(0)
+            types = torch.stack([one[:, 1:].softmax(1) for one in logits]).mean(0)
             anomaly_map = odds.sigmoid()
             few = max(1, round(odds[0].numel() * _LOUDEST))
             loudest = odds.flatten(2).topk(few, dim=2)

@@ -147,7 +147,7 @@ class MemoryMaps(Extractor):
     def maps(self, image: Tensor) -> list[Tensor]:
         maps = self.inner.maps(image)
         patches = described(maps, self.memory.depths)
-        distance, number = self._nearest(image, patches)
+        distance, number = self._nearest(image, lambda: patches)
         remembered = self.memory.patches.cpu()[number].permute(0, 3, 1, 2)
         far = torch.log(distance[:, None] + _LEAST)
         around = F.max_pool2d(far, _AROUND, 1, _AROUND // 2)
@@ -162,21 +162,28 @@ class MemoryMaps(Extractor):
         The mean over `_LOUDEST` of its cells of the logarithm of their distance, each averaged over 3 x 3 cells: one
         cell by itself is often noise.
         """
-        distance, _ = self._nearest(image, described(self.inner.maps(image), self.memory.depths))
+        distance, _ = self._nearest(image, lambda: described(self.inner.maps(image), self.memory.depths))
         smooth = F.avg_pool2d(torch.log(distance[:, None] + _LEAST), 3, 1, 1, count_include_pad=False).flatten(1)
         return smooth.topk(max(1, round(smooth.shape[1] * _LOUDEST)), 1).values.mean(1)
 
-    def _nearest(self, image: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Return distances, float32 (B,h,w), and numbers, int64 (B,h,w), of the nearest patches."""
-        grid, rows = patches.shape[-2:], []
-        for picture, cells in zip(image, patches, strict=True):
-            without = self._photographs.get(shown := digest(picture))
-            key = self.fingerprint, shown, without
-            rows.append(_NEAREST.get(key) or _NEAREST.put(key, self.memory.nearest(cells.flatten(1).T, without)))
-        return (
-            torch.stack([distance for distance, _ in rows]).view(-1, *grid),
-            torch.stack([number.long() for _, number in rows]).view(-1, *grid),
-        )
+    def _nearest(self, image: Tensor, patches: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+        """Return distances, float32 (B,h,w), and numbers, int64 (B,h,w), of the nearest patches.
+
+        Args:
+            image: The pictures.
+            patches: Describes them, float32 (B,D,h,w); called only where the nearest of one are not kept.
+        """
+        digests = [digest(picture) for picture in image]
+        keys = [(self.fingerprint, one, self._photographs.get(one)) for one in digests]
+        rows = [_NEAREST.get(key) for key in keys]
+        if any(row is None for row in rows):
+            for at, cells in enumerate(patches()):
+                if rows[at] is None:
+                    distance, number = self.memory.nearest(cells.flatten(1).T, keys[at][2])
+                    grid = cells.shape[1:]
+                    rows[at] = _NEAREST.put(keys[at], (distance.view(grid), number.view(grid)))
+        kept = [row for row in rows if row is not None]
+        return torch.stack([distance for distance, _ in kept]), torch.stack([number.long() for _, number in kept])
 
 
 _Key = tuple[str, bytes, int | None]
