@@ -20,7 +20,7 @@ from flawsmith.data.split import Split
 from flawsmith.data.tensors import image_tensor, mask_tensor
 from flawsmith.errors import ConfigError
 from flawsmith.files import file_digest, write_json
-from flawsmith.interfaces import Generator
+from flawsmith.interfaces import LEARNED, Generator
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.trainer import Trainer
 from flawsmith.nn.weights import load_tensors, save_tensors
@@ -28,6 +28,7 @@ from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
 from flawsmith.run.stage import Inputs, is_done, stage
+from flawsmith.synthesis.crops import crops
 from flawsmith.types import Advance, Batch, Encoded, Example
 
 ENCODE_BATCH = 16
@@ -148,6 +149,8 @@ def train(run: Run, data: Dataset | None = None) -> None:
         for job in jobs_of(config, data.split):
             folder = run.path("weights", *job.name.split("/"))
             generator = plugin(backbone, settings)
+            if plugin.learn is not Generator.learn:
+                generator.learn(crops(config, job.shots, job.normals, data.photographs))
             if generator.trainable() and config.train.steps:
                 size = working_size(config, backbone)
                 losses = _fit(run, generator, job, data.photographs, size, work.stamp)
@@ -155,6 +158,7 @@ def train(run: Run, data: Dataset | None = None) -> None:
                 write_json(folder / "losses.json", {"steps": len(losses), "losses": losses})
             generator.save(folder)
             weights += [folder / "settings.json", *(folder / f"{name}.safetensors" for name in generator.trainable())]
+            weights += [folder / LEARNED] if generator.learned() else []
         work.facts["generator"] = config.generator.name
         work.facts["weights"] = [path.relative_to(run.folder).as_posix() for path in weights]
         if backbone:

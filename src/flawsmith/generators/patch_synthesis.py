@@ -1,0 +1,192 @@
+"""Patch synthesis: the damage of a type re-synthesised from patches of several shots, inside a mask of any shape.
+
+Image analogies (Hertzmann et al., SIGGRAPH 2001) with patch nearest neighbours (Granot et al., CVPR 2022); how patches
+are found and voted for is in `data.patches.analogy`. Ours: damage is the logarithm of a ratio to a membrane spanned from
+the normal surroundings; the guide is how deep in the mask a pixel lies, so that each depth looks as it does in the
+shots; shots are drawn per sample and turned to run as the mask does; and how much is changed at which depth, which is how
+annotators fill a mask, is kept as the shots have it. Of a part, structure comes from the re-posed shot and patches only
+change the texture. Nothing is trained; all work is done at the camera's own scale.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from flawsmith import config
+from flawsmith.data.patches.analogy import Layer, filled
+from flawsmith.data.patches.damage_profile import mean_profile, profile_of, with_profile
+from flawsmith.data.patches.ratios import RIM, from_logs, logs, signed_distance, undamaged
+from flawsmith.data.patches.sources import Source, chosen, course_of, depth_of, grain_of, guide_of, place_of
+from flawsmith.data.poisson import grown
+from flawsmith.data.tensors import image_tensor
+from flawsmith.errors import DataError
+from flawsmith.interfaces import Generator
+from flawsmith.types import Condition, Crop, Generated
+
+_REACH = 12
+"""Px round the mask that are looked at."""
+_NEAR = 3.0
+"""Px beyond a label from which patches are still taken."""
+_GRAIN_GAINS = (0.7, 1.6)
+
+
+class PatchSynthesisSettings(config.Settings):
+    """How many shots a sample is made of, and how far it may differ from them."""
+
+    shots: Annotated[int, Field(ge=1, le=8), config.Affects("generate")] = 3
+    """Shots whose patches one sample is made of, drawn anew for each."""
+    turns: Annotated[int, Field(ge=1, le=8), config.Affects("generate")] = 2
+    """Directions in which each of these shots is laid, so that patches suit a bent mask; more take longer."""
+    strength: Annotated[float, Field(ge=0, le=0.9), config.Affects("generate")] = 0.15
+    """The damage's contrast is varied by up to this share, from sample to sample."""
+
+
+class PatchSynthesis(Generator):
+    """See the module's text. It reads the shots in `learn`; `Condition.shot` alone, where it has learned nothing."""
+
+    Settings: ClassVar[type[config.Settings]] = PatchSynthesisSettings
+    needs_backbone: ClassVar[bool] = False
+    native: ClassVar[bool] = True
+    settings: PatchSynthesisSettings
+
+    def __init__(self, backbone: None, settings: config.Settings) -> None:
+        super().__init__(backbone, settings)
+        self._crops: dict[tuple[str, str], list[Crop]] = {}
+        self._sources: dict[tuple[str, str], list[Source]] = {}
+
+    def learn(self, crops: Iterable[Crop]) -> None:
+        self._crops, self._sources = {}, {}
+        for crop in crops:
+            self._crops.setdefault((crop.product, crop.defect), []).append(crop)
+
+    def learned(self) -> dict[str, Tensor]:
+        """Return a picture and a mask for each crop; the names say number, product, type and whether a surface."""
+        tensors = {}
+        numbered = [crop for crops in self._crops.values() for crop in crops]
+        for number, crop in enumerate(numbered):
+            key = json.dumps([number, crop.product, crop.defect, crop.surface])
+            image = crop.image[:, :, :1] if _is_grey(crop.image) else crop.image
+            tensors[f"image {key}"] = torch.from_numpy(np.ascontiguousarray(image, np.float32))
+            tensors[f"mask {key}"] = torch.from_numpy(np.ascontiguousarray(crop.mask, np.uint8))
+        return tensors
+
+    def restore(self, learned: Mapping[str, Tensor]) -> None:
+        keys = sorted((json.loads(name[6:]) for name in learned if name.startswith("image ")), key=lambda key: key[0])
+        crops = []
+        for number, product, defect, surface in keys:
+            key = json.dumps([number, product, defect, surface])
+            image = np.repeat(learned[f"image {key}"].numpy(), 3 if learned[f"image {key}"].shape[2] == 1 else 1, axis=2)
+            crops.append(Crop(image, learned[f"mask {key}"].numpy() > 0, product, defect, surface))
+        self.learn(crops)
+
+    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int = 1, guidance: float = 1.0) -> Generated:
+        """Paint each row; `steps` and `guidance` mean nothing here.
+
+        Raises:
+            DataError: nothing is known of a row's defect type, and it brings no shot.
+        """
+        made = []
+        for row, seed in enumerate(seeds):
+            normal = _pixels(asked.normal[row])
+            mask = asked.mask[row, 0].cpu().numpy() > 0.5
+            made.append(self._paint(normal, mask, self._known(asked, row), np.random.default_rng(seed)))
+        image = image_tensor(made).to(asked.normal)
+        return Generated(torch.where(asked.mask > 0.5, image, asked.normal), asked.mask.clone())
+
+    def _known(self, asked: Condition, row: int) -> list[Source]:
+        """Return what patches may be taken from: of this product's type, else of another product's, else of the shot."""
+        product, defect = asked.product[row], asked.defect[row]
+        key = (product, defect)
+        if key not in self._crops:
+            key = next((other for other in self._crops if other[1] == defect), key)
+        if key in self._crops:
+            if key not in self._sources:
+                self._sources[key] = [Source.of(_channels(crop.image), crop.mask) for crop in self._crops[key]]
+            return self._sources[key]
+        if asked.shot is None:
+            known = ", ".join(sorted({name or "normal parts" for _, name in self._crops})) or "none"
+            raise DataError(
+                f"patch_synthesis knows no shot of {defect or 'normal parts'!r} (known: {known}); "
+                "train it on shots of that type, or give one with the request"
+            )
+        return [Source.of(_channels(_pixels(asked.shot.image[row])), asked.shot.mask[row, 0].cpu().numpy() > 0.5)]
+
+    def _paint(self, normal: np.ndarray, mask: np.ndarray, known: list[Source], rng: np.random.Generator) -> np.ndarray:
+        if not mask.any():
+            return normal
+        spot = _spot(mask)
+        crop, inside = _channels(normal[spot]), mask[spot]
+        logarithms = logs(crop)
+        smooth = undamaged(logarithms, inside)
+        context, distance = logarithms - smooth, signed_distance(inside)
+        course = course_of(context, distance)
+        drawn = chosen(known, distance, course, rng, shots=self.settings.shots, turns=self.settings.turns)
+        channels = crop.shape[2]
+        reach = grown(inside, RIM)
+        target = Layer(context, guide_of(distance, depth_of(distance)), place_of(distance), reach)
+        layers = [
+            Layer(
+                _with_channels(source.ratio, channels),
+                source.guide(),
+                place_of(source.distance),
+                source.usable & (source.distance > -_NEAR),
+            )
+            for source in drawn
+        ]
+        ratio = filled(target, [layer for layer in layers if layer.mask.any()], rng)
+        ratio = self._fitted(ratio, context, inside, distance, drawn)
+        gain = float(np.exp(rng.uniform(-1, 1) * np.log1p(self.settings.strength)))
+        painted = normal.copy()
+        part = painted[spot]
+        part[inside] = _with_channels(from_logs(smooth + np.float32(gain) * ratio), 3)[inside]
+        return painted
+
+    def _fitted(
+        self, ratio: np.ndarray, context: np.ndarray, inside: np.ndarray, distance: np.ndarray, drawn: list[Source]
+    ) -> np.ndarray:
+        """Return a ratio that changes as much at each depth as the drawn shots do, with their grain."""
+        wanted = mean_profile([profile_of(source.ratio, source.distance, source.depth) for source in drawn])
+        ratio = with_profile(ratio, distance, depth_of(distance), wanted)
+        here, there = grain_of(ratio, inside), float(np.mean([source.grain for source in drawn]))
+        if min(here, there) <= 0:
+            return ratio
+        from flawsmith.data.patches.damage_profile import coarse_of
+
+        coarse = coarse_of(ratio)
+        return np.asarray(coarse + np.float32(np.clip(there / here, *_GRAIN_GAINS)) * (ratio - coarse), np.float32)
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    """(3,H,W) in any place and precision to float32 (H,W,3)."""
+    return np.ascontiguousarray(image.detach().float().cpu().numpy().transpose(1, 2, 0))
+
+
+def _is_grey(picture: np.ndarray) -> bool:
+    return bool((picture == picture[:, :, :1]).all())
+
+
+def _channels(picture: np.ndarray) -> np.ndarray:
+    """A picture (h,w,3) with one channel where all are equal."""
+    return picture[:, :, :1] if _is_grey(picture) else picture
+
+
+def _with_channels(values: np.ndarray, count: int) -> np.ndarray:
+    """Values (h,w,1 or 3) with another number of channels."""
+    if values.shape[2] == count:
+        return values
+    return np.repeat(values, count, axis=2) if count == 3 else values.mean(axis=2, keepdims=True)
+
+
+def _spot(mask: np.ndarray) -> tuple[slice, slice]:
+    ends = []
+    for axis, length in ((1, mask.shape[0]), (0, mask.shape[1])):
+        covered = np.flatnonzero(mask.any(axis=axis))
+        ends.append(slice(max(int(covered[0]) - _REACH, 0), min(int(covered[-1]) + 1 + _REACH, length)))
+    return ends[0], ends[1]
