@@ -1,30 +1,43 @@
 """Patch synthesis: the damage of a type re-synthesised from patches of several shots, inside a mask of any shape.
 
 Image analogies (Hertzmann et al., SIGGRAPH 2001) with patch nearest neighbours (Granot et al., CVPR 2022); how patches
-are found and voted for is in `data.patches.analogy`. Ours: damage is the logarithm of a ratio to a membrane spanned from
-the normal surroundings; the guide is how deep in the mask a pixel lies, so that each depth looks as it does in the
-shots; shots are drawn per sample and turned to run as the mask does; and how much is changed at which depth, which is how
-annotators fill a mask, is kept as the shots have it. Of a part, structure comes from the re-posed shot and patches only
-change the texture. Nothing is trained; all work is done at the camera's own scale.
+are found and voted for stands in `data.patches.analogy`. Ours: damage is the logarithm of a ratio to a membrane spanned
+from the normal surroundings; the guide is how deep in the mask a pixel lies, so that each depth looks as it does in the
+shots; shots are drawn per sample and turned to run as the mask does; and how much is changed at which depth, which is
+how annotators fill a mask, is kept as the shots have it. Where a part has structure under the mask, that comes from the
+re-posed shot, and patches only change its texture. Nothing is trained; all work is done at the camera's own scale.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
+import cv2
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from flawsmith import config
-from flawsmith.data.patches.analogy import Layer, filled
-from flawsmith.data.patches.damage_profile import mean_profile, profile_of, with_profile
+from flawsmith.data.patches.analogy import filled, retextured
+from flawsmith.data.patches.damage_profile import coarse_of, mean_profile, profile_of, with_profile
+from flawsmith.data.patches.layers import PATCH, Layer
 from flawsmith.data.patches.ratios import RIM, from_logs, logs, signed_distance, undamaged
-from flawsmith.data.patches.sources import Source, chosen, course_of, depth_of, grain_of, guide_of, place_of
-from flawsmith.data.poisson import grown
+from flawsmith.data.patches.sources import (
+    Source,
+    chosen,
+    course_of,
+    depth_of,
+    grain_of,
+    guide_of,
+    on_ground,
+    place_of,
+    shine_through,
+)
+from flawsmith.data.poisson import blended, grown
 from flawsmith.data.tensors import image_tensor
 from flawsmith.errors import DataError
 from flawsmith.interfaces import Generator
@@ -34,7 +47,9 @@ _REACH = 12
 """Px round the mask that are looked at."""
 _NEAR = 3.0
 """Px beyond a label from which patches are still taken."""
-_GRAIN_GAINS = (0.7, 1.6)
+_STRUCTURED = 0.75
+"""Of the damage's change: above this a part's own structure under the mask counts as structure."""
+_GRAIN_GAINS = (0.4, 2.0)
 
 
 class PatchSynthesisSettings(config.Settings):
@@ -48,6 +63,15 @@ class PatchSynthesisSettings(config.Settings):
     """The damage's contrast is varied by up to this share, from sample to sample."""
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What patches of one product and type may be taken from."""
+
+    sources: list[Source]
+    surface: bool
+    """See `Crop.surface`."""
+
+
 class PatchSynthesis(Generator):
     """See the module's text. It reads the shots in `learn`; `Condition.shot` alone, where it has learned nothing."""
 
@@ -59,10 +83,11 @@ class PatchSynthesis(Generator):
     def __init__(self, backbone: None, settings: config.Settings) -> None:
         super().__init__(backbone, settings)
         self._crops: dict[tuple[str, str], list[Crop]] = {}
-        self._sources: dict[tuple[str, str], list[Source]] = {}
+        self._sources: dict[tuple[tuple[str, str], int], list[Source]] = {}
+        self._grey: bool | None = None
 
     def learn(self, crops: Iterable[Crop]) -> None:
-        self._crops, self._sources = {}, {}
+        self._crops, self._sources, self._grey = {}, {}, None
         for crop in crops:
             self._crops.setdefault((crop.product, crop.defect), []).append(crop)
 
@@ -82,7 +107,9 @@ class PatchSynthesis(Generator):
         crops = []
         for number, product, defect, surface in keys:
             key = json.dumps([number, product, defect, surface])
-            image = np.repeat(learned[f"image {key}"].numpy(), 3 if learned[f"image {key}"].shape[2] == 1 else 1, axis=2)
+            image = np.repeat(
+                learned[f"image {key}"].numpy(), 3 if learned[f"image {key}"].shape[2] == 1 else 1, axis=2
+            )
             crops.append(Crop(image, learned[f"mask {key}"].numpy() > 0, product, defect, surface))
         self.learn(crops)
 
@@ -96,71 +123,99 @@ class PatchSynthesis(Generator):
         for row, seed in enumerate(seeds):
             normal = _pixels(asked.normal[row])
             mask = asked.mask[row, 0].cpu().numpy() > 0.5
-            made.append(self._paint(normal, mask, self._known(asked, row), np.random.default_rng(seed)))
+            known = self._known(asked, row, self._channels(normal))
+            posed = None if asked.shot is None else _pixels(asked.shot.image[row])
+            made.append(self._paint(normal, mask, posed, known, np.random.default_rng(seed)))
         image = image_tensor(made).to(asked.normal)
         return Generated(torch.where(asked.mask > 0.5, image, asked.normal), asked.mask.clone())
 
-    def _known(self, asked: Condition, row: int) -> list[Source]:
-        """Return what patches may be taken from: of this product's type, else of another product's, else of the shot."""
+    def _channels(self, normal: np.ndarray) -> int:
+        """Return 1 where the photograph and all crops are grey, else 3."""
+        if self._grey is None:
+            self._grey = all(_is_grey(crop.image) for crops in self._crops.values() for crop in crops)
+        return 1 if self._grey and _is_grey(normal) else 3
+
+    def _known(self, asked: Condition, row: int, channels: int) -> Known:
+        """Return what patches are taken from: this product's type, else another product's, else the row's shot."""
         product, defect = asked.product[row], asked.defect[row]
         key = (product, defect)
         if key not in self._crops:
             key = next((other for other in self._crops if other[1] == defect), key)
         if key in self._crops:
-            if key not in self._sources:
-                self._sources[key] = [Source.of(_channels(crop.image), crop.mask) for crop in self._crops[key]]
-            return self._sources[key]
+            if (key, channels) not in self._sources:
+                crops = self._crops[key]
+                self._sources[key, channels] = [Source.of(_with_channels(c.image, channels), c.mask) for c in crops]
+            return Known(self._sources[key, channels], self._crops[key][0].surface)
         if asked.shot is None:
             known = ", ".join(sorted({name or "normal parts" for _, name in self._crops})) or "none"
             raise DataError(
                 f"patch_synthesis knows no shot of {defect or 'normal parts'!r} (known: {known}); "
                 "train it on shots of that type, or give one with the request"
             )
-        return [Source.of(_channels(_pixels(asked.shot.image[row])), asked.shot.mask[row, 0].cpu().numpy() > 0.5)]
+        shot = _with_channels(_pixels(asked.shot.image[row]), channels)
+        return Known([Source.of(shot, asked.shot.mask[row, 0].cpu().numpy() > 0.5)], surface=True)
 
-    def _paint(self, normal: np.ndarray, mask: np.ndarray, known: list[Source], rng: np.random.Generator) -> np.ndarray:
+    def _paint(
+        self,
+        normal: np.ndarray,
+        mask: np.ndarray,
+        posed: np.ndarray | None,
+        known: Known,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """Return the normal picture (H,W,3) with damage under the mask; `posed` is the re-posed shot or None."""
         if not mask.any():
             return normal
         spot = _spot(mask)
-        crop, inside = _channels(normal[spot]), mask[spot]
-        logarithms = logs(crop)
+        inside, channels = mask[spot], known.sources[0].ratio.shape[2]
+        logarithms = logs(_with_channels(normal[spot], channels))
         smooth = undamaged(logarithms, inside)
         context, distance = logarithms - smooth, signed_distance(inside)
         course = course_of(context, distance)
-        drawn = chosen(known, distance, course, rng, shots=self.settings.shots, turns=self.settings.turns)
-        channels = crop.shape[2]
-        reach = grown(inside, RIM)
-        target = Layer(context, guide_of(distance, depth_of(distance)), place_of(distance), reach)
-        layers = [
-            Layer(
-                _with_channels(source.ratio, channels),
-                source.guide(),
-                place_of(source.distance),
-                source.usable & (source.distance > -_NEAR),
-            )
-            for source in drawn
-        ]
-        ratio = filled(target, [layer for layer in layers if layer.mask.any()], rng)
-        ratio = self._fitted(ratio, context, inside, distance, drawn)
+        drawn = chosen(known.sources, distance, course, rng, shots=self.settings.shots, turns=self.settings.turns)
+        through, ground = shine_through(known.sources), smooth[inside].mean(axis=0)
+        drawn = [on_ground(source, ground, through) for source in drawn]
+        layers = [layer for layer in map(_layer, drawn) if layer.mask.any()]
         gain = float(np.exp(rng.uniform(-1, 1) * np.log1p(self.settings.strength)))
+        target = Layer(context, guide_of(distance, depth_of(distance)), place_of(distance), grown(inside, RIM))
+        structured = not known.surface and _structure(context, inside) > _STRUCTURED * _change(drawn)
+        if structured and posed is not None:
+            sketch = logs(_with_channels(blended(normal[spot], posed[spot], inside, gain=gain), channels))
+            ratio = retextured(replace(target, values=sketch - smooth), layers, rng)
+        else:
+            ratio = np.float32(gain) * self._fitted(filled(target, layers, rng), inside, distance, drawn)
+            if structured:  # the part's own structure goes on beneath
+                ratio = ratio + coarse_of(context)
         painted = normal.copy()
-        part = painted[spot]
-        part[inside] = _with_channels(from_logs(smooth + np.float32(gain) * ratio), 3)[inside]
+        painted[spot][inside] = _with_channels(from_logs(smooth + ratio), 3)[inside]
         return painted
 
-    def _fitted(
-        self, ratio: np.ndarray, context: np.ndarray, inside: np.ndarray, distance: np.ndarray, drawn: list[Source]
-    ) -> np.ndarray:
+    def _fitted(self, ratio: np.ndarray, inside: np.ndarray, distance: np.ndarray, drawn: list[Source]) -> np.ndarray:
         """Return a ratio that changes as much at each depth as the drawn shots do, with their grain."""
         wanted = mean_profile([profile_of(source.ratio, source.distance, source.depth) for source in drawn])
         ratio = with_profile(ratio, distance, depth_of(distance), wanted)
         here, there = grain_of(ratio, inside), float(np.mean([source.grain for source in drawn]))
         if min(here, there) <= 0:
             return ratio
-        from flawsmith.data.patches.damage_profile import coarse_of
-
         coarse = coarse_of(ratio)
         return np.asarray(coarse + np.float32(np.clip(there / here, *_GRAIN_GAINS)) * (ratio - coarse), np.float32)
+
+
+def _structure(context: np.ndarray, inside: np.ndarray) -> float:
+    """How much the normal picture itself changes under the mask: an outline or a thread, not grain."""
+    return float(np.sqrt((coarse_of(context)[inside] ** 2).mean()))
+
+
+def _change(drawn: Sequence[Source]) -> float:
+    """How much the damage changes, in the mean."""
+    return float(np.mean([np.abs(coarse_of(source.ratio)[source.distance > 0]).mean() for source in drawn]))
+
+
+def _layer(source: Source) -> Layer:
+    """What patches are taken from: the damage and a little of what is round it."""
+    whole = cv2.erode(source.usable.astype(np.uint8), np.ones((PATCH, PATCH), np.uint8)) > 0
+    near = whole & (source.distance > -_NEAR)
+    return Layer(source.ratio, source.guide(), place_of(source.distance), near)
 
 
 def _pixels(image: Tensor) -> np.ndarray:
@@ -170,11 +225,6 @@ def _pixels(image: Tensor) -> np.ndarray:
 
 def _is_grey(picture: np.ndarray) -> bool:
     return bool((picture == picture[:, :, :1]).all())
-
-
-def _channels(picture: np.ndarray) -> np.ndarray:
-    """A picture (h,w,3) with one channel where all are equal."""
-    return picture[:, :, :1] if _is_grey(picture) else picture
 
 
 def _with_channels(values: np.ndarray, count: int) -> np.ndarray:

@@ -22,7 +22,7 @@ RIM = 2
 _SMOOTH = 4.0
 """Sigma in px of the local mean."""
 _MOST = 12_000
-"""Pixels under a mask up to which the membrane is solved at full size; it is smooth, so a wide one is solved smaller."""
+"""Pixels under a mask up to which the membrane is solved at full size; a wider one is smooth, so half the size does."""
 
 
 def logs(picture: Floats) -> Floats:

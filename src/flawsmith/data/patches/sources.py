@@ -28,6 +28,10 @@ _RIGHT_ANGLE = np.deg2rad(8)
 _SAME_SIZE = 1.25
 """A scale within this factor is left out, for the same reason."""
 _SCALES = (0.6, 1.6)
+_DOUBT = 0.05
+"""Sum of squared differences of the shots' grounds from which on they say what shines through."""
+_COVERS = 0.7
+"""Of the change in the middle of a label: so much hides the ground wholly, as far as it does not shine through."""
 _EDGE = 3.0
 """Px from a label's border over which its rim is told from its inside."""
 
@@ -53,6 +57,8 @@ class Source:
     """bool (h,w): pixels that were photographed, not filled in by turning."""
     depth: float
     """Greatest distance inside the label, px; at least 1."""
+    ground: Floats
+    """float32 (C,): mean logarithm of what the label covers, were it undamaged."""
     contrast: float
     """Mean ratio inside the label: below 0 is darker than the surroundings."""
     grain: float
@@ -66,13 +72,15 @@ class Source:
     def of(cls, picture: Floats, mask: Mask) -> Source:
         """Make a source of a picture at native scale, float32 (h,w,C) in [-1,1], and its label, bool (h,w)."""
         logarithms = logs(picture)
-        ratio = logarithms - undamaged(logarithms, mask)
+        smooth = undamaged(logarithms, mask)
+        ratio = logarithms - smooth
         distance = signed_distance(mask)
         return cls(
             ratio=ratio,
             distance=distance,
             usable=np.ones(mask.shape, bool),
             depth=depth_of(distance),
+            ground=smooth[mask].mean(axis=0) if mask.any() else smooth.mean(axis=(0, 1)),
             contrast=float(ratio[mask].mean()) if mask.any() else 0.0,
             grain=grain_of(ratio, mask),
             tangent=tangent_of(distance),
@@ -97,7 +105,7 @@ class Source:
         return replace(
             self,
             ratio=np.ascontiguousarray(moved[:, :, : self.ratio.shape[2]]),
-            distance=np.ascontiguousarray(moved[:, :, -2]) * np.float32(scale),
+            distance=np.ascontiguousarray(moved[:, :, self.ratio.shape[2]]) * np.float32(scale),
             usable=usable,
             depth=self.depth * scale,
         )
@@ -149,6 +157,37 @@ def chosen(
         for number in order[:shots]
         for angle in (angles if sources[number].tangent.strength > _RUNS else angles[: max(1, turns - 1)])
     ]
+
+
+def shine_through(sources: Sequence[Source]) -> float:
+    """Return how much of the ground's tone a type of damage lets through: 1 = all, as a shadow; 0 = none, as a chip.
+
+    The slope, over the shots, of the damage's tone against the ground's. Shots on like grounds say nothing of it, and
+    then it is 1.
+    """
+    grounds = np.stack([source.ground for source in sources]).astype(np.float64)
+    tones = grounds + np.stack([_strongest(source) for source in sources])
+    grounds, tones = grounds - grounds.mean(axis=0), tones - tones.mean(axis=0)
+    return float(np.clip(((grounds * tones).sum() + _DOUBT) / ((grounds**2).sum() + _DOUBT), 0, 1))
+
+
+def on_ground(source: Source, ground: Floats, through: float) -> Source:
+    """Return a source as it would look on another ground, float32 (C,), of which so much shines through."""
+    shift = ((1 - through) * (source.ground - ground)).astype(np.float32)
+    if not shift.any():
+        return source
+    # Where nothing is changed nothing of the ground that it came from is to be seen.
+    size = cv2.GaussianBlur(np.sqrt((source.ratio**2).sum(axis=2)), (0, 0), 2.0)
+    inner = source.distance > source.depth / 2
+    usual = max(float(size[inner].mean()) if inner.any() else 0.0, 1e-3)
+    cover = np.clip(size / (_COVERS * usual), 0, 1) * (source.distance > -RIM)
+    return replace(source, ratio=source.ratio + cover[:, :, None] * shift)
+
+
+def _strongest(source: Source) -> Floats:
+    """The mean ratio of the inner half of a label, float32 (C,)."""
+    inner = source.distance > source.depth / 2
+    return np.asarray(source.ratio[inner].mean(axis=0) if inner.any() else source.ratio.mean(axis=(0, 1)))
 
 
 def _odds(unlike: Floats) -> Floats:
@@ -203,7 +242,7 @@ def guide_of(distance: Floats, depth: float) -> Floats:
 
 
 def place_of(distance: Floats) -> Floats:
-    """Return where in the whole damage each pixel lies, float32 (h,w,2): from its middle, in its standard deviations."""
+    """Return where in the damage each pixel lies, float32 (h,w,2): from its middle, in its standard deviations."""
     rows, columns = np.nonzero(distance > 0)
     height, width = distance.shape
     points = np.stack([columns, rows], axis=1) if len(rows) else np.array([[width / 2, height / 2]])
