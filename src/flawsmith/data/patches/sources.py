@@ -28,6 +28,8 @@ _RIGHT_ANGLE = np.deg2rad(8)
 _SAME_SIZE = 1.25
 """A scale within this factor is left out, for the same reason."""
 _SCALES = (0.6, 1.6)
+_ALIKE = 1.0
+"""Deviations of the shots' contrast within which two of them look alike: a blue stain is not mixed with a brown one."""
 _DOUBT = 0.05
 """Sum of squared differences of the shots' grounds from which on they say what shines through."""
 _COVERS = 0.7
@@ -59,8 +61,8 @@ class Source:
     """Greatest distance inside the label, px; at least 1."""
     ground: Floats
     """float32 (C,): mean logarithm of what the label covers, were it undamaged."""
-    contrast: float
-    """Mean ratio inside the label: below 0 is darker than the surroundings."""
+    contrast: Floats
+    """float32 (C,): mean ratio of the inner half of the label: below 0 is darker than the surroundings."""
     grain: float
     """Standard deviation of the grain inside the label, see `grain_of`."""
     tangent: Direction
@@ -75,13 +77,15 @@ class Source:
         smooth = undamaged(logarithms, mask)
         ratio = logarithms - smooth
         distance = signed_distance(mask)
+        depth = depth_of(distance)
+        inner = distance > depth / 2 if mask.any() else np.ones(mask.shape, bool)
         return cls(
             ratio=ratio,
             distance=distance,
             usable=np.ones(mask.shape, bool),
-            depth=depth_of(distance),
+            depth=depth,
             ground=smooth[mask].mean(axis=0) if mask.any() else smooth.mean(axis=(0, 1)),
-            contrast=float(ratio[mask].mean()) if mask.any() else 0.0,
+            contrast=ratio[inner].mean(axis=0),
             grain=grain_of(ratio, mask),
             tangent=tangent_of(distance),
             course=course_of(ratio, distance),
@@ -147,10 +151,11 @@ def chosen(
     depth = depth_of(distance)
     unlike = np.array([abs(np.log(source.depth / depth)) for source in sources])
     first = int(rng.choice(len(sources), p=_odds(unlike / 0.5)))
-    spread = float(np.std([source.contrast for source in sources])) + 1e-3
-    contrast = np.array([abs(source.contrast - sources[first].contrast) / spread for source in sources])
-    odds = _odds(unlike / 0.5 + contrast / 0.5)
-    order = [first, *(int(n) for n in rng.choice(len(sources), len(sources), replace=False, p=odds) if n != first)]
+    contrast = np.stack([source.contrast for source in sources])
+    spread = float(np.sqrt(contrast.var(axis=0).sum())) + 1e-3
+    apart = np.sqrt(((contrast - contrast[first]) ** 2).sum(axis=1)) / spread
+    drawn = rng.choice(len(sources), len(sources), replace=False, p=_odds(unlike / 0.5 + apart / 0.5))
+    order = [first, *(int(number) for number in drawn if number != first and apart[number] < _ALIKE)]
     angles = _tangents(distance, rng, turns)
     return [
         _laid(sources[number], depth, angle, course, rng)
@@ -166,7 +171,7 @@ def shine_through(sources: Sequence[Source]) -> float:
     then it is 1.
     """
     grounds = np.stack([source.ground for source in sources]).astype(np.float64)
-    tones = grounds + np.stack([_strongest(source) for source in sources])
+    tones = grounds + np.stack([source.contrast for source in sources])
     grounds, tones = grounds - grounds.mean(axis=0), tones - tones.mean(axis=0)
     return float(np.clip(((grounds * tones).sum() + _DOUBT) / ((grounds**2).sum() + _DOUBT), 0, 1))
 
@@ -182,12 +187,6 @@ def on_ground(source: Source, ground: Floats, through: float) -> Source:
     usual = max(float(size[inner].mean()) if inner.any() else 0.0, 1e-3)
     cover = np.clip(size / (_COVERS * usual), 0, 1) * (source.distance > -RIM)
     return replace(source, ratio=source.ratio + cover[:, :, None] * shift)
-
-
-def _strongest(source: Source) -> Floats:
-    """The mean ratio of the inner half of a label, float32 (C,)."""
-    inner = source.distance > source.depth / 2
-    return np.asarray(source.ratio[inner].mean(axis=0) if inner.any() else source.ratio.mean(axis=(0, 1)))
 
 
 def _odds(unlike: Floats) -> Floats:
