@@ -70,6 +70,8 @@ class Known:
     sources: list[Source]
     surface: bool
     """See `Crop.surface`."""
+    damaged: bool
+    """False: normal parts, for negative controls."""
 
 
 class PatchSynthesis(Generator):
@@ -145,7 +147,7 @@ class PatchSynthesis(Generator):
             if (key, channels) not in self._sources:
                 crops = self._crops[key]
                 self._sources[key, channels] = [Source.of(_with_channels(c.image, channels), c.mask) for c in crops]
-            return Known(self._sources[key, channels], self._crops[key][0].surface)
+            return Known(self._sources[key, channels], self._crops[key][0].surface, bool(defect))
         if asked.shot is None:
             known = ", ".join(sorted({name or "normal parts" for _, name in self._crops})) or "none"
             raise DataError(
@@ -153,7 +155,7 @@ class PatchSynthesis(Generator):
                 "train it on shots of that type, or give one with the request"
             )
         shot = _with_channels(_pixels(asked.shot.image[row]), channels)
-        return Known([Source.of(shot, asked.shot.mask[row, 0].cpu().numpy() > 0.5)], surface=True)
+        return Known([Source.of(shot, asked.shot.mask[row, 0].cpu().numpy() > 0.5)], True, bool(defect))
 
     def _paint(
         self,
@@ -178,7 +180,9 @@ class PatchSynthesis(Generator):
         layers = [layer for layer in map(_layer, drawn) if layer.mask.any()]
         gain = float(np.exp(rng.uniform(-1, 1) * np.log1p(self.settings.strength)))
         target = Layer(context, guide_of(distance, depth_of(distance)), place_of(distance), grown(inside, RIM))
-        structured = not known.surface and _structure(context, inside) > _STRUCTURED * _change(drawn)
+        # Normal matter of a part is its structure; of damage, what is under the mask says whether there is any.
+        least = _STRUCTURED * _change(drawn) if known.damaged else 0.0
+        structured = not known.surface and _structure(context, inside) > least
         if structured and posed is not None:
             sketch = logs(_with_channels(blended(normal[spot], posed[spot], inside, gain=gain), channels))
             ratio = retextured(replace(target, values=sketch - smooth), layers, rng)

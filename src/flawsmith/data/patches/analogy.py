@@ -35,7 +35,7 @@ _FAVOUR = 0.5
 """How much one source is preferred to another in what a search begins with, over the guide's own deviation."""
 _ALPHA = 0.7
 """Completeness: the smaller, the more a patch is preferred that nothing resembles yet (Granot et al., section 3.2)."""
-_LIKE = 0.12
+_LIKE = 0.06
 """Difference, as the logarithm of a ratio, at which a patch is hardly exchanged for another one."""
 _ROUNDS = (5, 3, 2)
 """Rounds of search at the coarsest scale, between, and at the finest that is searched."""
