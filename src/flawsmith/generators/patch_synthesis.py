@@ -178,7 +178,7 @@ class PatchSynthesis(Generator):
         through, ground = shine_through(known.sources), smooth[inside].mean(axis=0)
         drawn = [on_ground(source, ground, through) for source in drawn]
         layers = [layer for layer in map(_layer, drawn) if layer.mask.any()]
-        gain = float(np.exp(rng.uniform(-1, 1) * np.log1p(self.settings.strength)))
+        gain = float(np.exp(rng.uniform(-1, 1) * np.log1p(self.settings.strength))) if known.damaged else 1.0
         target = Layer(context, guide_of(distance, depth_of(distance)), place_of(distance), grown(inside, RIM))
         # Normal matter of a part is its structure; of damage, what is under the mask says whether there is any.
         least = _STRUCTURED * _change(drawn) if known.damaged else 0.0
@@ -187,22 +187,25 @@ class PatchSynthesis(Generator):
             sketch = logs(_with_channels(blended(normal[spot], posed[spot], inside, gain=gain), channels))
             ratio = retextured(replace(target, values=sketch - smooth), layers, rng)
         else:
-            ratio = np.float32(gain) * self._fitted(filled(target, layers, rng), inside, distance, drawn)
+            ratio = _fitted(filled(target, layers, rng), inside, distance, drawn, gain)
             if structured:  # the part's own structure goes on beneath
                 ratio = ratio + coarse_of(context)
         painted = normal.copy()
         painted[spot][inside] = _with_channels(from_logs(smooth + ratio), 3)[inside]
         return painted
 
-    def _fitted(self, ratio: np.ndarray, inside: np.ndarray, distance: np.ndarray, drawn: list[Source]) -> np.ndarray:
-        """Return a ratio that changes as much at each depth as the drawn shots do, with their grain."""
-        wanted = mean_profile([profile_of(source.ratio, source.distance, source.depth) for source in drawn])
-        ratio = with_profile(ratio, distance, depth_of(distance), wanted)
-        here, there = grain_of(ratio, inside), float(np.mean([source.grain for source in drawn]))
-        if min(here, there) <= 0:
-            return ratio
-        coarse = coarse_of(ratio)
-        return np.asarray(coarse + np.float32(np.clip(there / here, *_GRAIN_GAINS)) * (ratio - coarse), np.float32)
+
+def _fitted(
+    ratio: np.ndarray, inside: np.ndarray, distance: np.ndarray, drawn: Sequence[Source], gain: float
+) -> np.ndarray:
+    """A ratio that changes as much at each depth as the drawn shots do, times a gain, and has their grain."""
+    wanted = mean_profile([profile_of(source.ratio, source.distance, source.depth) for source in drawn])
+    ratio = with_profile(ratio, distance, depth_of(distance), gain * wanted)
+    here, there = grain_of(ratio, inside), float(np.mean([source.grain for source in drawn]))
+    if min(here, there) <= 0:
+        return ratio
+    coarse = coarse_of(ratio)
+    return np.asarray(coarse + np.float32(np.clip(there / here, *_GRAIN_GAINS)) * (ratio - coarse), np.float32)
 
 
 def _structure(context: np.ndarray, inside: np.ndarray) -> float:
@@ -219,7 +222,7 @@ def _layer(source: Source) -> Layer:
     """What patches are taken from: the damage and a little of what is round it."""
     whole = cv2.erode(source.usable.astype(np.uint8), np.ones((PATCH, PATCH), np.uint8)) > 0
     near = whole & (source.distance > -_NEAR)
-    return Layer(source.ratio, source.guide(), place_of(source.distance), near)
+    return Layer(source.ratio, source.guide(), place_of(np.where(source.usable, source.distance, -1)), near)
 
 
 def _pixels(image: Tensor) -> np.ndarray:

@@ -12,11 +12,11 @@ from flawsmith.data.photographs import Photographs
 from flawsmith.data.tiling import Spot
 from flawsmith.types import Crop, Example
 
-MOST = 32
+MOST = 24
 """Shots of one product and defect type that are cut, and normal places of one product; more say little that is new."""
 _MARGIN = 24
 """Px of surroundings on each side."""
-_LARGEST = 512
+_LARGEST = 384
 """Px: the longest side. Of wider damage a random part is cut."""
 
 

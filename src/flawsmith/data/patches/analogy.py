@@ -11,6 +11,7 @@ the end what is coarse is voted for by whole patches and grain by their middles,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -27,6 +28,8 @@ _SEARCHED = 3000
 _PAIRS = 30_000_000
 """Pairs of patches that are compared in one round."""
 _KEYS = 12_000
+_WORTH = 15_000
+"""Pixels of one source, at most, from which patches are taken at one scale."""
 _COARSEST = 60
 """Pixels that a mask has at the coarsest scale, at least."""
 _PLACE = np.float32(0.5)
@@ -60,7 +63,7 @@ def filled(target: Layer, sources: Sequence[Layer], rng: np.random.Generator) ->
     origin = np.zeros(0, np.int64)
     for number, scale in enumerate(scales):
         here = target.at(scale, 0.4)
-        stack = Stack.of([source.at(scale, 0.6) for source in sources])
+        stack = Stack.of([_bounded(source.at(scale, 0.6), rng) for source in sources])
         rounds = _ROUNDS[0] if number == 0 else _ROUNDS[2] if number == len(scales) - 1 else _ROUNDS[1]
         filling, origin = _searched(here, stack, filling, rounds, rng)
     if scales[-1] == 1:
@@ -75,7 +78,7 @@ def retextured(target: Layer, sources: Sequence[Layer], rng: np.random.Generator
     """
     if not target.mask.any() or target.mask.sum() > 4 * _SEARCHED:
         return target.values
-    stack = Stack.of(sources)
+    stack = Stack.of([_bounded(source, rng) for source in sources])
     found = _finished(target, stack, _searched(target, stack, target.values, 1, rng)[1])
     apart = cv2.GaussianBlur(np.sqrt(((found - target.values) ** 2).mean(axis=2)), (0, 0), 2.0)
     likeness = np.exp(-((apart / _LIKE) ** 2)).astype(np.float32)[:, :, None]
@@ -88,6 +91,20 @@ def _scales(area: int) -> list[float]:
     while area * scales[-1] ** 2 > 4 * _COARSEST:
         scales.append(scales[-1] / 2)
     return scales[::-1]
+
+
+def _bounded(source: Layer, rng: np.random.Generator) -> Layer:
+    """Return a source of no more pixels than are worth comparing: of a wide one a square on the damage's border."""
+    if source.mask.sum() <= _WORTH:
+        return source
+    border = source.mask & (np.abs(source.guide[:, :, 0]) < 0.9)
+    places = np.argwhere(border if border.any() else source.mask)
+    low = np.maximum(places[int(rng.integers(len(places)))] - int(np.sqrt(_WORTH)) // 2, 0)
+    high = low + int(np.sqrt(_WORTH))
+    kept = np.zeros_like(source.mask)
+    square = slice(low[0], high[0]), slice(low[1], high[1])
+    kept[square] = source.mask[square]
+    return replace(source, mask=kept)
 
 
 def _searched(
