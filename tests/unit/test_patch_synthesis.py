@@ -11,14 +11,20 @@ import numpy as np
 import pytest
 import torch
 
+import flawsmith as fs
+from flawsmith.config import load_config
 from flawsmith.data import factory, images
 from flawsmith.data.patches.damage_profile import mean_profile, profile_of
 from flawsmith.data.patches.sources import Source, depth_of, grain_of
+from flawsmith.data.photographs import Photographs
 from flawsmith.data.tensors import image_tensor, mask_tensor
 from flawsmith.errors import DataError
 from flawsmith.generators.patch_synthesis import PatchSynthesis
 from flawsmith.interfaces import LEARNED
-from flawsmith.types import Batch, Condition, Crop
+from flawsmith.run.dataset import open_dataset
+from flawsmith.synthesis.crops import crops
+from flawsmith.synthesis.generate import Shard, generate
+from flawsmith.types import Batch, Condition, Crop, Example
 
 SIZE = 96
 
@@ -123,7 +129,7 @@ def test_grain_is_that_of_the_shots(channels: int, area: int):
     generator = painter(crops)
     there = np.mean([grain_of(Source.of(crop.image, crop.mask).ratio, crop.mask) for crop in crops])
     here = []
-    for seed in range(3):
+    for seed in range(2):
         mask = blob(size, area, seed)
         picture = painted(generator, asked(normal, mask, "plate", "stain"), seed)
         here.append(grain_of(Source.of(picture, mask).ratio, mask))
@@ -192,6 +198,43 @@ def test_controls_look_normal():
     made = painted(generator, asked(plates[3], mask, "plate", "", plates[0]))
     assert not np.array_equal(made, plates[3])
     assert made[mask].mean() == pytest.approx(0.2, abs=0.02) and made[mask].std() == pytest.approx(0.05, rel=0.25)
+
+
+def test_a_run_keeps_what_was_learned(small_config: dict[str, Any], tmp_path: Path):
+    """The crops are an output of `train`: made again when they are gone; shards in any order paint the same bytes."""
+    settings = {"generator.name": "patch_synthesis", "generate.batch": 2, "generate.controls": 0.5}
+    config = load_config(None, small_config | settings)
+    whole, halves = (fs.Run.create(tmp_path / name, config) for name in ("whole", "halves"))
+    for run in (whole, halves):
+        data = open_dataset(run)
+        fs.train(run, data)
+        generate(run, data=data) if run is whole else [generate(run, Shard(k, 2), data) for k in (1, 0)]
+    files = sorted(path.relative_to(whole.folder) for path in whole.folder.glob("[sc]*s/*.png"))
+    assert len(files) == 2 * (6 + 3), "three types, two samples and a control each"
+    for file in files:
+        assert (whole.folder / file).read_bytes() == (halves.folder / file).read_bytes(), file
+    saved = [whole.path("weights", product, LEARNED) for product in ("magnet", "screw")]
+    before = [path.read_bytes() for path in saved]
+    saved[0].unlink()
+    fs.train(whole)
+    assert [path.read_bytes() for path in saved] == before
+
+
+def test_crops_are_the_damage_and_places_like_it(factory_root: Path):
+    shots_of, normals = [], []
+    for path in sorted((factory_root / "magnet/test/crack").glob("*.png")):
+        mask = factory_root / "magnet/ground_truth/crack" / f"{path.stem}_mask.png"
+        shots_of.append(Example(path.name, path, "magnet", "crack", (mask,)))
+    for path in sorted((factory_root / "magnet/train/good").glob("*.png")):
+        normals.append(Example(path.name, path, "magnet"))
+    made = list(crops(shots_of, normals, Photographs(normals), 0))
+    assert [crop.defect for crop in made] == ["crack"] * len(shots_of) + [""] * len(shots_of)
+    for crop, shot in zip(made, shots_of, strict=False):
+        whole = images.read_mask(shot.masks[0], images.read(shot.image).shape)
+        assert crop.mask.sum() == whole.sum() and crop.image.shape == (*crop.mask.shape, 3)
+        assert max(crop.mask.shape) <= np.ptp(np.argwhere(whole), axis=0).max() + 1 + 2 * 24
+    for crop in made[len(shots_of) :]:
+        assert crop.mask.any() and crop.image.shape[:2] == crop.mask.shape and crop.surface
 
 
 def test_rows_do_not_depend_on_one_another():

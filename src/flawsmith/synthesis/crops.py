@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from flawsmith.config import Config
 from flawsmith.data.masks.poses import apply_pose_mask, pose_mask
 from flawsmith.data.photographs import Photographs
 from flawsmith.data.tiling import Spot
@@ -20,18 +19,16 @@ _LARGEST = 384
 """Px: the longest side. Of wider damage a random part is cut."""
 
 
-def crops(
-    config: Config, shots: Sequence[Example], normals: Sequence[Example], photographs: Photographs
-) -> Iterator[Crop]:
+def crops(shots: Sequence[Example], normals: Sequence[Example], photographs: Photographs, seed: int) -> Iterator[Crop]:
     """Yield the damage of shots, evenly over each type, and for each product normal places under masks of its shots.
 
     Args:
-        config: Its seed decides the places; `generate.turn` how masks may be laid on normal parts.
         shots: Defects with their masks, of any products and types.
         normals: Normal parts of the same products.
         photographs: Reads them.
+        seed: Decides the places.
     """
-    rng = np.random.default_rng((config.seed, 22))
+    rng = np.random.default_rng((seed, 22))
     groups: dict[tuple[str, str], list[Example]] = {}
     for shot in shots:
         groups.setdefault((shot.product, str(shot.defect)), []).append(shot)
@@ -51,7 +48,7 @@ def crops(
             photograph, damage = photographs.read(normal), photographs.read(shot).mask
             assert damage is not None
             part = photographs.part(normal)
-            pose = pose_mask(damage, photographs.part(shot), part, rng, turn=config.generate.turn)
+            pose = pose_mask(damage, photographs.part(shot), part, rng)
             mask = apply_pose_mask(damage, pose, part.shape)
             if mask.any():
                 spot = _spot(mask, rng)

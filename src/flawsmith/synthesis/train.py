@@ -150,7 +150,7 @@ def train(run: Run, data: Dataset | None = None) -> None:
             folder = run.path("weights", *job.name.split("/"))
             generator = plugin(backbone, settings)
             if plugin.learn is not Generator.learn:
-                generator.learn(crops(config, job.shots, job.normals, data.photographs))
+                generator.learn(crops(job.shots, job.normals, data.photographs, config.seed))
             if generator.trainable() and config.train.steps:
                 size = working_size(config, backbone)
                 losses = _fit(run, generator, job, data.photographs, size, work.stamp)
