@@ -19,7 +19,7 @@ from flawsmith.data.patches.sources import (
     depth_of,
     guide_of,
     on_ground,
-    place_of,
+    position_of,
     shine_through,
 )
 
@@ -33,7 +33,7 @@ def disc(size: int, radius: float, at: tuple[float, float] | None = None) -> np.
 def layer(values: np.ndarray, label: np.ndarray, mask: np.ndarray | None = None) -> Layer:
     distance = signed_distance(label)
     use = distance > -3 if mask is None else mask
-    return Layer(values.astype(np.float32), guide_of(distance, depth_of(distance)), place_of(distance), use)
+    return Layer(values.astype(np.float32), guide_of(distance, depth_of(distance)), position_of(distance), use)
 
 
 def test_the_undamaged_is_a_membrane_through_the_surroundings():
@@ -88,7 +88,7 @@ def test_a_stack_gives_back_patches_and_places():
     stack = Stack.of(layers)
     source, row, column = np.array([0, 1, 1]), np.array([4, 7, 0]), np.array([6, 3, 7])
     pixels = stack.pixels(source, row, column)
-    assert all(np.array_equal(a, b) for a, b in zip(stack.places(pixels), (source, row, column), strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(stack.locate(pixels), (source, row, column), strict=True))
     taken = stack.patches(stack.values, pixels)
     for number in range(3):
         around = np.pad(pictures[source[number]], ((HALF, HALF), (HALF, HALF), (0, 0)), mode="edge")

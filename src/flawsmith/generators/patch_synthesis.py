@@ -34,7 +34,7 @@ from flawsmith.data.patches.sources import (
     grain_of,
     guide_of,
     on_ground,
-    place_of,
+    position_of,
     shine_through,
 )
 from flawsmith.data.poisson import blended, grown
@@ -177,9 +177,10 @@ class PatchSynthesis(Generator):
         drawn = chosen(known.sources, distance, course, rng, shots=self.settings.shots, turns=self.settings.turns)
         through, ground = shine_through(known.sources), smooth[inside].mean(axis=0)
         drawn = [on_ground(source, ground, through) for source in drawn]
-        layers = [layer for layer in map(_layer, drawn) if layer.mask.any()]
+        # Turning leaves nothing whole of a crop that is smaller than a patch.
+        layers = [layer for layer in map(_layer, drawn) if layer.mask.any()] or [_layer(known.sources[0])]
         gain = float(np.exp(rng.uniform(-1, 1) * np.log1p(self.settings.strength))) if known.damaged else 1.0
-        target = Layer(context, guide_of(distance, depth_of(distance)), place_of(distance), grown(inside, RIM))
+        target = Layer(context, guide_of(distance, depth_of(distance)), position_of(distance), grown(inside, RIM))
         # Normal matter of a part is its structure; of damage, what is under the mask says whether there is any.
         least = _STRUCTURED * _change(drawn) if known.damaged else 0.0
         structured = not known.surface and _structure(context, inside) > least
@@ -201,11 +202,12 @@ def _fitted(
     """A ratio that changes as much at each depth as the drawn shots do, times a gain, and has their grain."""
     wanted = mean_profile([profile_of(source.ratio, source.distance, source.depth) for source in drawn])
     ratio = with_profile(ratio, distance, depth_of(distance), gain * wanted)
-    here, there = grain_of(ratio, inside), float(np.mean([source.grain for source in drawn]))
-    if min(here, there) <= 0:
+    grain, grain_wanted = grain_of(ratio, inside), float(np.mean([source.grain for source in drawn]))
+    if min(grain, grain_wanted) <= 0:
         return ratio
     coarse = coarse_of(ratio)
-    return np.asarray(coarse + np.float32(np.clip(there / here, *_GRAIN_GAINS)) * (ratio - coarse), np.float32)
+    sharper = np.float32(np.clip(grain_wanted / grain, *_GRAIN_GAINS))
+    return np.asarray(coarse + sharper * (ratio - coarse), np.float32)
 
 
 def _structure(context: np.ndarray, inside: np.ndarray) -> float:
@@ -222,7 +224,7 @@ def _layer(source: Source) -> Layer:
     """What patches are taken from: the damage and a little of what is round it."""
     whole = cv2.erode(source.usable.astype(np.uint8), np.ones((PATCH, PATCH), np.uint8)) > 0
     near = whole & (source.distance > -_NEAR)
-    return Layer(source.ratio, source.guide(), place_of(np.where(source.usable, source.distance, -1)), near)
+    return Layer(source.ratio, source.guide(), position_of(np.where(source.usable, source.distance, -1)), near)
 
 
 def _pixels(image: Tensor) -> np.ndarray:

@@ -28,11 +28,11 @@ _SEARCHED = 3000
 _PAIRS = 30_000_000
 """Pairs of patches that are compared in one round."""
 _KEYS = 12_000
-_WORTH = 15_000
+_WORTH = 8_000
 """Pixels of one source, at most, from which patches are taken at one scale."""
 _COARSEST = 60
 """Pixels that a mask has at the coarsest scale, at least."""
-_PLACE = np.float32(0.5)
+_POSITION = np.float32(0.5)
 """Weight of the place in the whole damage, beside the guide, in what a search begins with."""
 _FAVOUR = 0.5
 """How much one source is preferred to another in what a search begins with, over the guide's own deviation."""
@@ -79,10 +79,10 @@ def retextured(target: Layer, sources: Sequence[Layer], rng: np.random.Generator
     if not target.mask.any() or target.mask.sum() > 4 * _SEARCHED:
         return target.values
     stack = Stack.of([_bounded(source, rng) for source in sources])
-    found = _finished(target, stack, _searched(target, stack, target.values, 1, rng)[1])
-    apart = cv2.GaussianBlur(np.sqrt(((found - target.values) ** 2).mean(axis=2)), (0, 0), 2.0)
+    exchanged = _finished(target, stack, _searched(target, stack, target.values, 1, rng)[1])
+    apart = cv2.GaussianBlur(np.sqrt(((exchanged - target.values) ** 2).mean(axis=2)), (0, 0), 2.0)
     likeness = np.exp(-((apart / _LIKE) ** 2)).astype(np.float32)[:, :, None]
-    return np.asarray(target.values + likeness * (found - target.values), np.float32)
+    return np.asarray(target.values + likeness * (exchanged - target.values), np.float32)
 
 
 def _scales(area: int) -> list[float]:
@@ -98,8 +98,8 @@ def _bounded(source: Layer, rng: np.random.Generator) -> Layer:
     if source.mask.sum() <= _WORTH:
         return source
     border = source.mask & (np.abs(source.guide[:, :, 0]) < 0.9)
-    places = np.argwhere(border if border.any() else source.mask)
-    low = np.maximum(places[int(rng.integers(len(places)))] - int(np.sqrt(_WORTH)) // 2, 0)
+    pixels = np.argwhere(border if border.any() else source.mask)
+    low = np.maximum(pixels[int(rng.integers(len(pixels)))] - int(np.sqrt(_WORTH)) // 2, 0)
     high = low + int(np.sqrt(_WORTH))
     kept = np.zeros_like(source.mask)
     square = slice(low[0], high[0]), slice(low[1], high[1])
@@ -124,9 +124,9 @@ def _searched(
     if filling is None:
         # Nothing is there yet: the guide decides, and where in the damage a pixel lies; chance says which source leads.
         favour = rng.random(len(stack.corners)).astype(np.float32) * np.float32(_FAVOUR * GUIDE**2)
-        wanted = np.concatenate([guide, _PLACE * here.place.reshape(-1, 2)[asked]], axis=1)
-        offered = np.concatenate([keys.guide[compared], _PLACE * stack.place[centres]], axis=1)
-        nearest = nearest_of(wanted, offered, noise=favour[stack.places(centres)[0]])
+        wanted = np.concatenate([guide, _POSITION * here.position.reshape(-1, 2)[asked]], axis=1)
+        offered = np.concatenate([keys.guide[compared], _POSITION * stack.position[centres]], axis=1)
+        nearest = nearest_of(wanted, offered, noise=favour[stack.locate(centres)[0]])
         values = _voted(here, stack, centres[nearest], _WIDE)
     else:
         size = here.mask.shape[::-1]
@@ -177,7 +177,7 @@ def _followed(target: Layer, sources: Sequence[Layer], coarse: Layer, stack: Sta
     cell_row = np.minimum(((row + 0.5) * scale[0]).astype(int), coarse.mask.shape[0] - 1)
     cell_column = np.minimum(((column + 0.5) * scale[1]).astype(int), coarse.mask.shape[1] - 1)
     cell_row, cell_column = near[:, cell_row, cell_column]
-    source, from_row, from_column = stack.places(origin[number[cell_row, cell_column]])
+    source, from_row, from_column = stack.locate(origin[number[cell_row, cell_column]])
     sizes = full.shapes[source] / stack.shapes[source]
     # A pixel lies as far from the middle of its cell as its origin does from the middle of the origin's cell.
     from_row = (from_row + 0.5) * sizes[:, 0] + row - (cell_row + 0.5) / scale[0]

@@ -24,7 +24,7 @@ class Layer:
     """float32 (h,w,C)."""
     guide: Floats
     """float32 (h,w,G): leads every search."""
-    place: Floats
+    position: Floats
     """float32 (h,w,2): where in the whole damage a pixel lies; says only what to begin with."""
     mask: Mask
     """bool (h,w): where a patch may be taken from; of the target, where it is to be filled."""
@@ -36,10 +36,10 @@ class Layer:
         size = max(round(self.mask.shape[1] * scale), 1), max(round(self.mask.shape[0] * scale), 1)
         cover, *planes = (
             cv2.resize(np.ascontiguousarray(plane, np.float32), size, interpolation=cv2.INTER_AREA)
-            for plane in (self.mask, self.values, self.guide, self.place)
+            for plane in (self.mask, self.values, self.guide, self.position)
         )
-        values, guide, place = (np.reshape(plane, (*cover.shape, -1)) for plane in planes)
-        return Layer(values, guide, place, cover >= min(share, float(cover.max())))
+        values, guide, position = (np.reshape(plane, (*cover.shape, -1)) for plane in planes)
+        return Layer(values, guide, position, cover >= min(share, float(cover.max())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Stack:
     """float32 (N,C)."""
     guide: Floats
     """float32 (N,G)."""
-    place: Floats
+    position: Floats
     """float32 (N,2)."""
     centres: np.ndarray
     """int64 (K,): where patches may be taken."""
@@ -64,7 +64,7 @@ class Stack:
     @classmethod
     def of(cls, layers: Sequence[Layer]) -> Stack:
         around = ((HALF, HALF), (HALF, HALF), (0, 0))
-        values, guides, places, centres, widths, corners = [], [], [], [], [], []
+        values, guides, positions, centres, widths, corners = [], [], [], [], [], []
         start = 0
         for layer in layers:
             height, width = layer.mask.shape
@@ -74,14 +74,14 @@ class Stack:
             centres.append(start + (rows + HALF) * wide + columns + HALF)
             values.append(np.pad(layer.values, around, mode="edge").reshape(-1, layer.values.shape[2]))
             guides.append(np.pad(layer.guide, around, mode="edge").reshape(-1, layer.guide.shape[2]))
-            places.append(np.pad(layer.place, around, mode="edge").reshape(-1, layer.place.shape[2]))
+            positions.append(np.pad(layer.position, around, mode="edge").reshape(-1, layer.position.shape[2]))
             widths.append(np.full(len(values[-1]), wide))
             start += (height + 2 * HALF) * wide
         shapes = np.array([layer.mask.shape for layer in layers])
         return cls(
             values=np.concatenate(values),
             guide=np.concatenate(guides),
-            place=np.concatenate(places),
+            position=np.concatenate(positions),
             centres=np.concatenate(centres),
             width=np.concatenate(widths),
             corners=np.array(corners),
@@ -93,14 +93,14 @@ class Stack:
         rows, columns = offsets()
         return np.asarray(plane[centres[:, None] + rows * self.width[centres][:, None] + columns])
 
-    def places(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def locate(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the source, the row and the column of pixels, int64 (K,) each."""
         source = np.searchsorted(self.corners, pixels, side="right") - 1
         row, column = np.divmod(pixels - self.corners[source], self.width[pixels])
         return source, row - HALF, column - HALF
 
     def pixels(self, source: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-        """Undo `places`; what lies outside of a source becomes its nearest pixel."""
+        """Undo `locate`; what lies outside of a source becomes its nearest pixel."""
         row = np.clip(row, 0, self.shapes[source, 0] - 1)
         column = np.clip(column, 0, self.shapes[source, 1] - 1)
         wide = self.shapes[source, 1] + 2 * HALF

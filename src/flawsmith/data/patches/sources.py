@@ -225,8 +225,8 @@ def _tangents(distance: Floats, rng: np.random.Generator, count: int) -> list[fl
     mean = np.angle(smooth[inside].sum()) / 2 + np.pi / 2
     apart = np.sort((runs - mean + np.pi / 2) % np.pi - np.pi / 2)
     # Not from the ends, where the border of a line's mask runs across it.
-    places = (0.15 + 0.7 * (np.arange(count) + rng.random(count)) / count) * len(apart)
-    return [float(mean + apart[min(int(place), len(apart) - 1)]) for place in places]
+    ranks = (0.15 + 0.7 * (np.arange(count) + rng.random(count)) / count) * len(apart)
+    return [float(mean + apart[min(int(rank), len(apart) - 1)]) for rank in ranks]
 
 
 def depth_of(distance: Floats) -> float:
@@ -241,7 +241,7 @@ def guide_of(distance: Floats, depth: float) -> Floats:
     return np.stack([rim, inside], axis=2).astype(np.float32)
 
 
-def place_of(distance: Floats) -> Floats:
+def position_of(distance: Floats) -> Floats:
     """Return where in the damage each pixel lies, float32 (h,w,2): from its middle, in its standard deviations."""
     rows, columns = np.nonzero(distance > 0)
     height, width = distance.shape
