@@ -33,7 +33,6 @@ from flawsmith.synthesis.painted import Painted, Provenance, require_free
 from flawsmith.synthesis.painters import Painters
 from flawsmith.synthesis.train import (
     generator_class,
-    generator_inputs,
     generator_settings,
     is_trained,
     jobs_of,
@@ -45,6 +44,8 @@ from flawsmith.types import Example, Range
 
 DEFAULT_GENERATOR = "crop_paste"
 """What paints where no run and no configuration says so; it must need no training."""
+_READ = ("steps", "guidance", "paint", "feather", "visible", "min_painted", "attempts")
+"""What painting one picture reads of `generate`; the rest decides which pictures are made."""
 Source = Run | str | Path
 """A run or its folder, a folder of photographs, or a configuration file (TOML) that names one."""
 
@@ -87,8 +88,10 @@ class Brush:
                 f"paint from that, or name a generator that needs no training, such as {DEFAULT_GENERATOR}"
             )
         known = run is not None and run.data_hash() is not None
-        if run is not None and learns and not (known and run.stage_hash("train")):
-            raise _untrained(run, config)
+        if run is not None and learns:  # said before a backbone is loaded
+            trained_one = run.record("train").get("generator") if known and run.stage_hash("train") else ""
+            if trained_one != config.generator.name:
+                raise _untrained(run, config)
         backbone = load_backbone(config)
         data = open_dataset(run) if run is not None and known else scanned_dataset(config)
         weights, trained = None, ""
@@ -250,12 +253,11 @@ class Brush:
         return self._masks[shot.id]
 
     def _inputs(self, kin: list[Example]) -> str:
-        settings = {
-            **generator_inputs(self.config, "train").settings,
-            **generator_inputs(self.config, "generate").settings,
-        }
-        files = [[shot.id, *map(file_digest, (shot.image, *shot.masks))] for shot in kin]
-        return digest(settings, files, self._trained)
+        """Return what identifies all that decides a picture beside photograph, mask and seed."""
+        generate = {name: getattr(self.config.generate, name) for name in _READ}
+        settings = self.config.generator.name, generator_settings(self.config).model_dump(mode="json")
+        shots = [[shot.id, shot.mask_rule, shot.span, *map(file_digest, (shot.image, *shot.masks))] for shot in kin]
+        return digest(generate, self.config.windows.model_dump(mode="json"), settings, shots, self._trained)
 
 
 def paint(

@@ -35,7 +35,9 @@ def fitted_pose(shot_mask: Mask, drawn: Mask) -> tuple[Pose, float]:
         DataError: a mask is empty.
     """
     (of_shot, here, axes, length), (of_drawn, there, asked_axes, asked_length) = map(_moments, (shot_mask, drawn))
-    looked_at = of_drawn[:: max(1, len(of_drawn) // _MOST)]
+    looked_at = of_drawn
+    if len(of_drawn) > _MOST:  # at random, as every n-th pixel would lie in a few columns
+        looked_at = of_drawn[np.random.default_rng(0).choice(len(of_drawn), _MOST, replace=False)]
     best, most = Pose.identity(), -1.0
     for size in (np.sqrt(len(of_drawn) / len(of_shot)), asked_length / length):
         scale = float(np.clip(size, *SCALES))
