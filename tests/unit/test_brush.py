@@ -17,8 +17,8 @@ from flawsmith import cli
 from flawsmith.data import images
 from flawsmith.errors import ConfigError, DataError, RunError
 from flawsmith.run.records import PlanLine
-from flawsmith.synthesis.brush import DEFAULT_GENERATOR
 from flawsmith.synthesis.plan import asked_mask
+from flawsmith.synthesis.source import DEFAULT_GENERATOR
 
 SMALL = {"data.shots": 2, "generator.name": "crop_paste", "generate.count": 2, "generate.controls": 0}
 
@@ -282,6 +282,9 @@ def test_the_command_line(
     assert paint(monkeypatch, *words[:-4], "--seed", 5, "--out", out, "--overwrite") == 0
     assert capsys.readouterr().out.endswith("; overwritten: a.png, a.mask.png\n") and out.read_bytes() != before
 
+    kept = mask.read_bytes()
+    assert paint(monkeypatch, *words[:-1], mask, "--overwrite") == 2
+    assert "is the photograph or the mask that you paint with" in capsys.readouterr().err and mask.read_bytes() == kept
     assert paint(monkeypatch, *words[:-1], tmp_path / "b.jpg") == 2
     assert (
         paint(monkeypatch, *words[:-1], tmp_path / "b.png", "--generator", "perlin", "--set", "generate.steps=0") == 2

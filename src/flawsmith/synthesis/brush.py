@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from flawsmith.config import Config, _set, load_config, validate
+from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.data.masks.fitting import fitted_pose
 from flawsmith.data.masks.poses import Pose
@@ -31,6 +31,7 @@ from flawsmith.run.records import PlanLine
 from flawsmith.synthesis.drawn import Picture, asked_area, photograph_of
 from flawsmith.synthesis.painted import Painted, Provenance, require_free
 from flawsmith.synthesis.painters import Painters
+from flawsmith.synthesis.source import DEFAULT_GENERATOR, Source, config_of, run_at
 from flawsmith.synthesis.train import (
     generator_class,
     generator_settings,
@@ -42,12 +43,8 @@ from flawsmith.synthesis.train import (
 from flawsmith.synthesis.transfer import shots_for
 from flawsmith.types import Example, Range
 
-DEFAULT_GENERATOR = "crop_paste"
-"""What paints where no run and no configuration says so; it must need no training."""
 _READ = ("steps", "guidance", "paint", "feather", "visible", "min_painted", "attempts")
 """What painting one picture reads of `generate`; the rest decides which pictures are made."""
-Source = Run | str | Path
-"""A run or its folder, a folder of photographs, or a configuration file (TOML) that names one."""
 
 
 class Brush:
@@ -78,8 +75,8 @@ class Brush:
             RunError: the run's generator is not trained.
             DataError: there is no such folder, or nothing usable in it.
         """
-        run = source if isinstance(source, Run) else _run_at(Path(source))
-        config = _config_of(run or Path(str(source)), generator, settings or {})
+        run = source if isinstance(source, Run) else run_at(Path(source))
+        config = config_of(run or Path(str(source)), generator, settings or {})
         plugin, own = generator_class(config), generator_settings(config)
         learns = plugin.needs_backbone or bool(plugin(None, own).trainable())
         if run is None and learns:
@@ -282,45 +279,33 @@ def paint(
     return source.paint(photograph, mask, defect, seed, product=product)
 
 
-def paint_file(out: Path, *asked: Any, overwrite: bool, **how: Any) -> str:
+def paint_file(
+    source: Source,
+    photograph: Path,
+    mask: Path,
+    defect: str,
+    seed: int,
+    generator: str,
+    product: str,
+    settings: Mapping[str, Any],
+    out: Path,
+    overwrite: bool,
+) -> str:
     """Do what `flawsmith paint` does: `paint`, and write the three files; return a sentence that says so.
 
     Raises:
-        RunError: a file is there already; said before anything is opened.
+        RunError: a file is there already, or is what is painted with; said before anything is opened.
     """
-    there = [file.name for file in require_free(out, overwrite=overwrite) if file.exists()]
-    painted = paint(*asked, **how)
+    there = [file for file in require_free(out, overwrite=overwrite) if file.exists()]
+    for file in there:
+        if any(given.exists() and file.samefile(given) for given in (photograph, mask)):
+            raise RunError(f"{file}: is the photograph or the mask that you paint with; name another file with --out")
+    painted = paint(source, photograph, mask, defect, seed, generator=generator, product=product, settings=settings)
     picture, mask, record = painted.write(out, overwrite=overwrite)
     made = painted.provenance
     sentence = f"{picture}: {made.defect} by {made.generator}{f' from {made.shot}' if made.shot else ''}, "
     sentence += f"{made.area} of {made.asked_area} px of the mask; {mask.name} and {record.name} beside it"
-    return f"{sentence}; overwritten: {', '.join(there)}" if there else sentence
-
-
-def _run_at(path: Path) -> Run | None:
-    """Return the run in a folder; None = it is a folder of photographs or a configuration file."""
-    if not path.exists():
-        raise DataError(f"{path}: there is nothing; name a run folder, a folder of photographs or a TOML file")
-    return Run.open(path) if (path / "config.json").is_file() else None
-
-
-def _config_of(source: Run | Path, generator: str, settings: Mapping[str, Any]) -> Config:
-    """Return the configuration of a source, with another generator where one is named, and settings on top."""
-    if isinstance(source, Run):
-        if of_data := [name for name in settings if name.partition(".")[0] == "data"]:
-            raise ConfigError(f"{of_data[0]}: a run keeps its photographs; leave it out, or paint from their folder")
-        where, tree = str(source.folder), source.config.model_dump(mode="json")
-    elif source.is_dir():
-        where, tree = "", {"data": {"root": str(source)}}
-    else:
-        where, tree = str(source), load_config(source).model_dump(mode="json", exclude_unset=True)
-    own = tree.get("generator", {}).get("name", "")
-    name = generator or own or DEFAULT_GENERATOR
-    if name != own:
-        tree["generator"] = {"name": name}
-    for key, value in settings.items():
-        _set(tree, key, value)
-    return validate(Config, tree, where=where)
+    return f"{sentence}; overwritten: {', '.join(file.name for file in there)}" if there else sentence
 
 
 def _untrained(run: Run, config: Config) -> RunError:

@@ -201,6 +201,8 @@ class Painter:
             if draws:
                 drawn, _ = uncut(generated.mask[row].permute(1, 2, 0).numpy(), window, canvas.asked.shape)
                 mask = drawn[:, :, 0] >= 0.5
+                if canvas.line.mask_source == "file" and not generated.whole:
+                    mask &= canvas.part  # scaled to native size, it spills over what somebody drew
             canvas.strokes.append(Stroke(window, image, base, mask))
             if generated.whole:
                 everywhere = Stroke(window, image, None, np.ones(mask.shape, bool))

@@ -33,12 +33,11 @@ class Provenance:
     photograph: str
     """Path of what was painted on; "" = it was handed over as an array."""
     shot: str
-    """Id of the shot that lent its damage; "" = the generator needs none."""
+    """Id of the shot that was laid on the mask for the generator to start from; "" = none was."""
     pose: Pose | None
-    """How that damage was laid on the photograph."""
+    """How its damage was laid."""
     overlap: float | None
-    """Intersection over union of that damage, laid on the drawn mask as well as it fits, and the mask, 0 to 1; None =
-    nothing was fitted."""
+    """Intersection over union of that damage and the drawn mask, 0 to 1; None = nothing was fitted."""
     paint: str
     """`residual`, `replace` or `whole`: how the window came back into the photograph."""
     asked_area: int
@@ -58,7 +57,8 @@ class Painted:
     picture: np.ndarray
     """Native, like the photograph: same size, depth and mode; outside the mask every pixel is the photograph's."""
     mask: np.ndarray
-    """bool (H,W): what visibly changed; it lies inside the drawn mask."""
+    """bool (H,W): what visibly changed; it lies inside the drawn mask, but for a generator that replaces
+    whole windows (DualAnoDiff as published)."""
     provenance: Provenance
 
     def write(self, path: str | Path, *, overwrite: bool = False) -> tuple[Path, Path, Path]:
