@@ -9,14 +9,14 @@ from flawsmith.config import Config
 from flawsmith.interfaces import Generator
 from flawsmith.run.dataset import Dataset
 from flawsmith.synthesis.paint import Painter
-from flawsmith.synthesis.train import generator_class, generator_settings, working_size
+from flawsmith.synthesis.train import generator_class, generator_settings, untrained_generator, working_size
 
 if TYPE_CHECKING:
     from flawsmith.nn.backbone import Backbone
 
 
 class Painters:
-    """Loads what paints a job; the weights of one job at a time, for a product has many, and memory is one.
+    """Loads what paints a job. Of trained weights those of one job at a time: a product has many, and memory is one.
 
     Args:
         config: Names the generator and its settings.
@@ -27,23 +27,20 @@ class Painters:
 
     def __init__(self, config: Config, data: Dataset, backbone: Backbone | None, weights: Path | None) -> None:
         self._config, self._data, self._backbone, self._weights = config, data, backbone, weights
-        self._job: str | None = None
-        self._generator: Generator | None = None
+        self._generators: dict[str, Generator] = {}
 
     def of(self, job: str) -> Painter:
-        """Return a painter with the weights of a job, a folder below `weights`."""
-        config = self._config
-        if self._generator is None or job != self._job and self._weights is not None:
-            self._generator = None
-            self._generator = self._loaded(job)
-            self._job = job
-        size = working_size(config, self._backbone)
-        return Painter(config, self._generator, size, self._data.split, self._data.photographs)
+        """Return a painter of a job, a folder below `weights`."""
+        if job not in self._generators:
+            if self._weights is not None:
+                self._generators.clear()
+            self._generators[job] = self._loaded(job)
+        size, data = working_size(self._config, self._backbone), self._data
+        return Painter(self._config, self._generators[job], size, data.split, data.photographs)
 
     def _loaded(self, job: str) -> Generator:
-        plugin, settings = generator_class(self._config), generator_settings(self._config)
         if self._weights is None:
-            return plugin(self._backbone, settings)
-        generator = plugin.load(self._weights.joinpath(*job.split("/")), self._backbone)
-        generator.settings = settings
+            return untrained_generator(self._config, self._backbone)
+        generator = generator_class(self._config).load(self._weights.joinpath(*job.split("/")), self._backbone)
+        generator.settings = generator_settings(self._config)
         return generator

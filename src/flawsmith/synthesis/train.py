@@ -92,6 +92,11 @@ def generator_settings(config: Config) -> Settings:
     return validate(generator_class(config).Settings, config.generator.settings, where="generator.settings")
 
 
+def untrained_generator(config: Config, backbone: Backbone | None) -> Generator:
+    """Return a job's generator as it is before any training: all that a generator needs that learns nothing."""
+    return generator_class(config)(backbone, generator_settings(config))
+
+
 def generator_inputs(config: Config, output: str, **content: Any) -> Inputs:
     """Return the inputs of `train` or `generate`: those of the configuration and of the generator's own settings."""
     plugin = generator_class(config)
@@ -146,12 +151,11 @@ def train(run: Run, data: Dataset | None = None) -> None:
     with stage(run, "train", inputs, outputs=_weights(run)) as work:
         if work.done:
             return
-        plugin, settings = generator_class(config), generator_settings(config)
         weights: list[Path] = []
         learned = 0
         for job in jobs_of(config, data.split):
             folder = run.path("weights", *job.name.split("/"))
-            generator = plugin(backbone, settings)
+            generator = untrained_generator(config, backbone)
             if generator.trainable() and config.train.steps:
                 size = working_size(config, backbone)
                 losses = _fit(run, generator, job, data.photographs, size, work.stamp)
