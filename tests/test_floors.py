@@ -201,7 +201,7 @@ def test_painting_with_pixels_loads_no_backbone() -> None:
 
     modules = modules_of(SOURCE)
     pixels = [entry.target.partition(":")[0] for entry in registry._OURS["generators"].values() if entry.pixels]
-    todo, loaded = ["flawsmith.synthesis.painted_dataset", "flawsmith.synthesis.brush", *pixels], set()
+    todo, loaded = ["flawsmith.synthesis.painted_dataset", "flawsmith.synthesis.by_hand.brush", *pixels], set()
     assert len(pixels) > 1
     while todo:
         name = todo.pop()

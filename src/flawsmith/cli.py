@@ -166,7 +166,7 @@ def paint(
 ) -> None:
     """Paint a defect into a mask that you drew, on one photograph."""
     from flawsmith.config import parse_overrides
-    from flawsmith.synthesis.brush import paint_file
+    from flawsmith.synthesis.by_hand.brush import paint_file
 
     settings = parse_overrides(set_)
     typer.echo(paint_file(source, photograph, mask, defect, seed, generator, product, settings, out, overwrite))

@@ -1,4 +1,4 @@
-"""synthesis/brush.py: one defect into a drawn mask, as `generate` would make it; what a user may get wrong."""
+"""synthesis/by_hand/brush.py: one defect into a drawn mask, as `generate` would make it; what a user may get wrong."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from flawsmith import cli
 from flawsmith.data import images
 from flawsmith.errors import ConfigError, DataError, RunError
 from flawsmith.run.records import PlanLine
+from flawsmith.synthesis.by_hand.source import DEFAULT_GENERATOR
 from flawsmith.synthesis.plan import asked_mask
-from flawsmith.synthesis.source import DEFAULT_GENERATOR
 
 SMALL = {"data.shots": 2, "generator.name": "crop_paste", "generate.count": 2, "generate.controls": 0}
 

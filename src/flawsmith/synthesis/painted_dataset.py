@@ -14,9 +14,9 @@ from flawsmith.data import images
 from flawsmith.data.scaling import scaled, scaled_mask
 from flawsmith.data.tensors import image_tensor, mask_tensor
 from flawsmith.errors import ConfigError, DataError, nearest
-from flawsmith.synthesis.brush import Brush
+from flawsmith.synthesis.by_hand.brush import Brush
+from flawsmith.synthesis.by_hand.source import Source
 from flawsmith.synthesis.plan import plan_line
-from flawsmith.synthesis.source import Source
 
 _TRIES = 8
 """Lines that are tried for one picture; a line is given up when nothing of its paint shows."""

@@ -28,10 +28,10 @@ from flawsmith.files import digest, file_digest
 from flawsmith.run.dataset import Dataset, open_dataset, scanned_dataset
 from flawsmith.run.folder import Run, machine
 from flawsmith.run.records import PlanLine
-from flawsmith.synthesis.drawn import Picture, asked_area, photograph_of
-from flawsmith.synthesis.painted import Painted, Provenance, require_free
+from flawsmith.synthesis.by_hand.drawn import Picture, asked_area, photograph_of
+from flawsmith.synthesis.by_hand.painted import Painted, Provenance, require_free
+from flawsmith.synthesis.by_hand.source import DEFAULT_GENERATOR, Source, config_of, run_at
 from flawsmith.synthesis.painters import Painters
-from flawsmith.synthesis.source import DEFAULT_GENERATOR, Source, config_of, run_at
 from flawsmith.synthesis.train import (
     generator_class,
     generator_settings,
