@@ -43,7 +43,7 @@ class Dataset:
     photographs: Photographs
     """Reads the photographs; each picture and mask once, as long as there is room."""
     hashes: Mapping[str, str]
-    """Id of a photograph -> hash of its bytes and of its mask's."""
+    """Id of a photograph -> hash of its bytes and of its mask's; {} = the files were not hashed."""
     hash: str
     """Of the whole division: who is in which group, with what content."""
 
@@ -100,6 +100,21 @@ def open_dataset(run: Run) -> Dataset:
         write_json(path, tree)
     hashes = {row["id"]: _identity(row) for group in rows.values() for row in group}
     return Dataset(made, Photographs(made.normals), hashes, stamp)
+
+
+def scanned_dataset(config: Config) -> Dataset:
+    """Scan and divide a folder that belongs to no run: what `open_dataset` does, as far as painting needs it.
+
+    Nothing is written, and no pictures are compared, so copies and leaks are not found. The files are not hashed.
+
+    Raises:
+        DataError: nothing usable is there, or a mask cannot be read.
+        ConfigError: a defect type that the configuration names does not exist.
+    """
+    made = divide(config)
+    _require_defects(config, made)
+    made = with_ranges(made, ranges_of(made))
+    return Dataset(made, Photographs(made.normals), {}, "")
 
 
 def divide(config: Config) -> Split:

@@ -87,34 +87,68 @@ def plan_lines(
             if job != last or size == config.generate.batch:
                 batch, size, last = batch + 1, 0, job
             size += 1
-            owner = lent.get((product, defect), "")
-            kin = shots_for(owner or product, defect, split.shots)
-            line = _choose(
-                config,
-                data,
-                plugin,
-                kin,
-                PlanLine(
+            lines.append(
+                plan_line(
+                    config,
+                    data,
+                    plugin,
                     index=index,
-                    role="sample",
                     batch=batch,
                     job=job,
-                    generator=config.generator.name,
                     product=product,
                     defect=defect,
-                    seed=0,
-                    normal="",
-                    shot="",
-                    mask_source="shots",
-                    transferred_from=owner,
+                    owner=lent.get((product, defect), ""),
                     round=round,
-                ),
+                )
             )
-            if plugin.reads_reference:
-                line = replace(line, reference=reference_of(config, data, line))
-            lines.append(line)
             advance()
     return lines
+
+
+def plan_line(
+    config: Config,
+    data: Dataset,
+    plugin: type[Generator],
+    *,
+    index: int,
+    batch: int,
+    job: str,
+    product: str,
+    defect: str,
+    owner: str = "",
+    round: int = 0,
+) -> PlanLine:
+    """Return the line of this number: seed, photograph, shot, mask and pose all follow from `config.seed` and `index`.
+
+    Args:
+        config: What is asked for.
+        data: The photographs; there is a shot of this type.
+        plugin: The generator's class.
+        index: Its number, 0 or more; another number makes another sample.
+        batch: The lines that it is painted with.
+        job: What paints it, a folder below weights/.
+        product: What is painted on.
+        defect: The defect type.
+        owner: The product that lends the type to this one; "" = this one has shots of it.
+        round: See `PlanLine.round`.
+    """
+    line = PlanLine(
+        index=index,
+        role="sample",
+        batch=batch,
+        job=job,
+        generator=config.generator.name,
+        product=product,
+        defect=defect,
+        seed=0,
+        normal="",
+        shot="",
+        mask_source="shots",
+        transferred_from=owner,
+        round=round,
+    )
+    line = _choose(config, data, plugin, shots_for(owner or product, defect, data.split.shots), line)
+    return replace(line, reference=reference_of(config, data, line)) if plugin.reads_reference else line
 
 
 def make_controls(config: Config, data: Dataset, plugin: type[Generator], lines: Sequence[PlanLine]) -> list[PlanLine]:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from flawsmith.data.tensors import image_tensor, mask_tensor
 from flawsmith.errors import ConfigError
 from flawsmith.files import file_digest, write_json
 from flawsmith.interfaces import Generator
-from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.trainer import Trainer
 from flawsmith.nn.weights import load_tensors, save_tensors
 from flawsmith.run.dataset import Dataset, open_dataset
@@ -29,6 +28,9 @@ from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
 from flawsmith.run.stage import Inputs, is_done, stage
 from flawsmith.types import Advance, Batch, Encoded, Example
+
+if TYPE_CHECKING:
+    from flawsmith.nn.backbone import Backbone
 
 ENCODE_BATCH = 16
 """The most windows that are encoded at once."""
@@ -53,6 +55,8 @@ def load_backbone(config: Config) -> Backbone | None:
     """Return the backbone, or None when the generator needs none."""
     if not generator_class(config).needs_backbone:
         return None
+    from flawsmith.nn.backbone import Backbone  # diffusers takes seconds, and generators of pixels do without it
+
     part = config.backbone
     return Backbone.load(part.source, offline=part.offline, device=part.device, dtype=part.dtype)
 
@@ -86,6 +90,11 @@ def working_size(config: Config, backbone: Backbone | None) -> int:
 def generator_settings(config: Config) -> Settings:
     """Return the generator's own settings, checked."""
     return validate(generator_class(config).Settings, config.generator.settings, where="generator.settings")
+
+
+def untrained_generator(config: Config, backbone: Backbone | None) -> Generator:
+    """Return a job's generator as it is before any training: all that a generator needs that learns nothing."""
+    return generator_class(config)(backbone, generator_settings(config))
 
 
 def generator_inputs(config: Config, output: str, **content: Any) -> Inputs:
@@ -142,12 +151,11 @@ def train(run: Run, data: Dataset | None = None) -> None:
     with stage(run, "train", inputs, outputs=_weights(run)) as work:
         if work.done:
             return
-        plugin, settings = generator_class(config), generator_settings(config)
         weights: list[Path] = []
         learned = 0
         for job in jobs_of(config, data.split):
             folder = run.path("weights", *job.name.split("/"))
-            generator = plugin(backbone, settings)
+            generator = untrained_generator(config, backbone)
             if generator.trainable() and config.train.steps:
                 size = working_size(config, backbone)
                 losses = _fit(run, generator, job, data.photographs, size, work.stamp)
