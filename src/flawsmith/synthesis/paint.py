@@ -106,7 +106,7 @@ class Painter:
         if line.pose is None:
             return None
         photograph = self._photographs.read(shot)
-        part = self._photographs.part(shot) if line.pose.bend else None
+        part = self._photographs.part(shot)
         return apply_pose_image(photograph.native, photograph.span, line.pose, shape, spot, part)
 
     def _taken_over(
@@ -118,8 +118,7 @@ class Painter:
         the shot's camera saw it; a model asked for damage there would paint flakes on the backdrop.
         """
         assert line.pose is not None
-        part = self._photographs.part(shot)
-        shot_part = apply_pose_mask(part, line.pose, asked.shape, part)
+        shot_part = apply_pose_mask(self._photographs.part(shot), line.pose.unbent, asked.shape)
         matter = asked & shot_part
         taken = asked & ~matter
         if not taken.any() or matter.sum() < _LEAST_MATTER * asked.sum():

@@ -273,14 +273,15 @@ def asked_mask(
     if line.pose is not None:
         mask = photographs.read(shot).mask
         assert mask is not None
-        shot_part = photographs.part(shot) if line.outline or line.pose.bend else None
+        shot_part = photographs.part(shot)
         posed = apply_pose_mask(mask, line.pose, shape, shot_part)
         if line.transferred_from:  # what another product's damage would do to the backdrop is no damage of this one
             on_part = posed & photographs.part(normal)
             return on_part if on_part.any() else posed
-        if not line.outline or shot_part is None:
+        if not line.outline:
             return posed
-        laid_part = apply_pose_mask(shot_part, line.pose, shape, shot_part)
+        # No bend moves the outline of a part.
+        laid_part = apply_pose_mask(shot_part, line.pose.unbent, shape)
         return with_outline(posed, laid_part, photographs.part(normal))
     rng = np.random.default_rng((line.seed, 32))
     kin = shots_for(line.transferred_from or line.product, line.defect, shots)

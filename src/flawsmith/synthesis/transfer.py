@@ -96,9 +96,7 @@ def _nearest(data: Dataset, line: PlanLine, kin: Sequence[Example]) -> str:
     lender = next(shot for shot in data.split.shots if shot.id == line.shot)
     mask = photographs.read(lender).mask
     assert mask is not None
-    where = np.ones(shape, bool)
-    if line.pose:
-        where = apply_pose_mask(mask, line.pose, shape, photographs.part(lender) if line.pose.bend else None)
+    where = apply_pose_mask(mask, line.pose, shape, photographs.part(lender)) if line.pose else np.ones(shape, bool)
     here = _surroundings(photographs.read(normal), where)
     gaps = {}
     for shot in kin:

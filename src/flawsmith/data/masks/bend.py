@@ -25,7 +25,7 @@ from flawsmith.data.tiling import Spot, box_of
 
 Mask = np.ndarray
 
-_FINE = 1.5
+_FINE = 1.25
 """Spacing of the finer lattice over the damage's thickness."""
 _COARSE = 2.5
 """Spacing of the coarser lattice over the geometric mean of the damage's thickness and length."""
@@ -142,8 +142,12 @@ class Bent:
         np.copyto(laid[self.spot], shown, where=self.inside)
 
 
-def bent(bend: Bend, matrix: np.ndarray, shot: Sequence[int], shape: Sequence[int], part: Mask | None) -> Bent | None:
-    """Return where the pixels of a posed and bent shot come from; None = none of them are in the normal's picture.
+def bent(
+    bend: Bend, matrix: np.ndarray, shot: Sequence[int], shape: Sequence[int], part: Mask | None, spot: Spot | None
+) -> Bent | None:
+    """Return where pixels of a posed and bent shot come from; None = the field reaches none of the wanted ones.
+
+    What is said of a pixel does not depend on the spot.
 
     Args:
         bend: How it is bent.
@@ -151,45 +155,72 @@ def bent(bend: Bend, matrix: np.ndarray, shot: Sequence[int], shape: Sequence[in
         shot: (H,W) of the shot.
         shape: (H',W') of the normal's picture.
         part: bool (H,W): the part in the shot; read where `bend.on_part`.
+        spot: The wanted part of the normal's picture; None = where the damage lies, bent or not.
 
     Raises:
         ValueError: the part is needed, and was not given.
     """
     if bend.on_part and part is None:
         raise ValueError("a shot of a part is bent only where its part is known: give the part's mask")
-    rows, columns = reach = bend.reach(shot)
-    first, last = np.array([columns.start, rows.start], float), np.array([columns.stop, rows.stop], float) - 1
-    corners = np.array([[x, y] for x in (first[0], last[0]) for y in (first[1], last[1])]) @ matrix[:, :2].T
-    low = np.maximum(np.floor((corners + matrix[:, 2]).min(axis=0)).astype(int), 0)
-    high = np.minimum(np.ceil((corners + matrix[:, 2]).max(axis=0)).astype(int) + 1, (int(shape[1]), int(shape[0])))
-    if (high <= low).any() or max(*(high - low), *(last - first + 1)) > _MOST:
+    reach = bend.reach(shot)
+    reached = _carried(reach, matrix, shape)
+    if max(ends.stop - ends.start for ends in (*reach, *reached)) > _MOST:
         return None
-    field = _field(bend, _room(reach, matrix, shape, part if bend.on_part else None))
+    if spot is None:
+        farthest = int(np.ceil(sum(bend.lengths)))
+        top, left, bottom, right = bend.box
+        damage = slice(top - farthest, bottom + farthest), slice(left - farthest, right + farthest)
+        spot = _carried(damage, matrix, shape)
+    spot = _both(reached, (slice(*spot[0].indices(int(shape[0]))), slice(*spot[1].indices(int(shape[1])))))
     back = cv2.invertAffineTransform(matrix)
-    x, y = np.arange(low[0], high[0])[None, :], np.arange(low[1], high[1])[:, None]
-    at = np.stack([by_x * x + by_y * y + shift for by_x, by_y, shift in back]) - first[:, None, None]
-    inside = ((at >= 0) & (at <= (last - first)[:, None, None])).all(axis=0)
+    needed = _both(_carried(spot, back, shot), reach)
+    if any(ends.stop <= ends.start for ends in (*spot, *needed)):
+        return None
+    field = _field(bend, reach, needed, _room(reach, needed, matrix, shape, part if bend.on_part else None))
+    x, y = np.arange(spot[1].start, spot[1].stop)[None, :], np.arange(spot[0].start, spot[0].stop)[:, None]
+    at = np.stack([by_x * x + by_y * y + shift for by_x, by_y, shift in back]) - _corner(reach)
+    last = np.array([ends.stop - ends.start - 1 for ends in reach[::-1]])[:, None, None]
+    inside = ((at >= 0) & (at <= last)).all(axis=0)
     at = at.astype(np.float32)
-    moved = cv2.remap(field, at[0], at[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
-    at += np.moveaxis(moved, 2, 0)
+    # A smaller number less a whole one is exact, so the field is read alike whatever part of it is needed.
+    read = at - (_corner(needed) - _corner(reach))
+    moved = cv2.remap(field, read[0], read[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
     # Interpolation reads a few pixels more than lie in reach.
-    source = _grown(rows, shot[0]), _grown(columns, shot[1])
-    at += np.array([columns.start - source[1].start, rows.start - source[0].start], np.float32)[:, None, None]
-    spot = slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
+    source = _grown(reach[0], shot[0]), _grown(reach[1], shot[1])
+    at += np.moveaxis(moved, 2, 0) + (_corner(reach) - _corner(source))
     return Bent(spot, source, at, inside)
+
+
+def _corner(spot: Spot) -> np.ndarray:
+    """Return x and y of a spot's first pixel, float32 (2,1,1)."""
+    return np.array([spot[1].start, spot[0].start], np.float32)[:, None, None]
+
+
+def _carried(spot: Spot, matrix: np.ndarray, shape: Sequence[int]) -> Spot:
+    """Return the part of a picture of `shape` in which a matrix (2,3) of x, y puts part of another one, and a rim."""
+    corners = np.array([[x, y, 1.0] for x in (spot[1].start, spot[1].stop) for y in (spot[0].start, spot[0].stop)])
+    places = corners @ matrix.T
+    low, high = np.floor(places.min(axis=0)).astype(int) - 2, np.ceil(places.max(axis=0)).astype(int) + 2
+    return slice(max(low[1], 0), min(high[1], int(shape[0]))), slice(max(low[0], 0), min(high[0], int(shape[1])))
+
+
+def _both(one: Spot, other: Spot) -> Spot:
+    """Return the rows and columns that two parts of a picture share."""
+    rows, columns = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
+    return rows, columns
 
 
 def _grown(ends: slice, size: int) -> slice:
     return slice(max(ends.start - _RIM, 0), min(ends.stop + _RIM, int(size)))
 
 
-def _room(reach: Spot, matrix: np.ndarray, shape: Sequence[int], part: Mask | None) -> np.ndarray:
-    """Return how far each pixel of a shot's reach is from all that must not move, float32 (h,w) in shot px.
+def _room(reach: Spot, needed: Spot, matrix: np.ndarray, shape: Sequence[int], part: Mask | None) -> np.ndarray:
+    """Return how far each pixel of a part of a shot's reach is from all that must not move, float32 (h,w) in shot px.
 
     At most 0 at such places themselves, and at their neighbours where they lie between pixels.
     """
-    y, x = (np.arange(ends.start, ends.stop, dtype=np.float32) for ends in reach)
-    down, along = (np.minimum(ends - ends[0], ends[-1] - ends) for ends in (y, x))
+    y, x = (np.arange(ends.start, ends.stop, dtype=np.float32) for ends in needed)
+    down, along = (np.minimum(at - ends.start, ends.stop - 1 - at) for at, ends in zip((y, x), reach, strict=True))
     room = np.minimum(down[:, None], along[None, :])
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     for (by_x, by_y, shift), size in zip(matrix, (shape[1], shape[0]), strict=True):
@@ -197,26 +228,27 @@ def _room(reach: Spot, matrix: np.ndarray, shape: Sequence[int], part: Mask | No
         room = np.minimum(room, np.minimum(place, int(size) - 1 - place) / np.float32(scale) - 1.5)
     if part is not None and not part[reach].all():
         depth = cv2.distanceTransform(part[reach].astype(np.uint8), cv2.DIST_L2, 5)
-        room = np.minimum(room, depth - np.float32(1 + _OUTLINE * max(part.shape)))
+        rows, columns = (slice(s.start - r.start, s.stop - r.start) for s, r in zip(needed, reach, strict=True))
+        room = np.minimum(room, depth[rows, columns] - np.float32(1 + _OUTLINE * max(part.shape)))
     return np.asarray(room, np.float32)
 
 
-def _field(bend: Bend, room: np.ndarray) -> np.ndarray:
-    """Return by how much each pixel of a shot's reach is displaced, float32 (h,w,2) as x, y in shot px."""
+def _field(bend: Bend, reach: Spot, needed: Spot, room: np.ndarray) -> np.ndarray:
+    """Return by how much each pixel of a part of a shot's reach is displaced, float32 (h,w,2) as x, y in shot px."""
     rng = np.random.default_rng((bend.seed, 35))
     field = np.zeros((*room.shape, 2), np.float32)
     for spacing, length in zip(bend.spacings, bend.lengths, strict=True):
-        rows, columns = (_splines(count, spacing) for count in room.shape)
+        rows, columns = (_splines(*ends, spacing) for ends in zip(reach, needed, strict=True))
         angles = rng.uniform(0, 2 * np.pi, (rows.shape[1], columns.shape[1]))
         share = np.clip(room / np.float32(_FADE * spacing), 0, 1)
-        weight = length * share * share * (3 - 2 * share)
+        weight = np.float32(length) * share * share * (3 - 2 * share)
         for axis, component in enumerate((np.cos(angles), np.sin(angles))):
             field[:, :, axis] += weight * (columns @ (rows @ component).T).T
     return field
 
 
-def _splines(count: int, spacing: float) -> csr_array:
-    """Return the cubic B-splines of a lattice at `count` pixels in a row, sparse (count, lattice points)."""
-    cells = int(np.ceil((count - 1) / spacing)) + 1
+def _splines(reach: slice, needed: slice, spacing: float) -> csr_array:
+    """Return the cubic B-splines of a lattice over one side of a reach, sparse (needed pixels, lattice points)."""
+    cells = int(np.ceil((reach.stop - reach.start - 1) / spacing)) + 1
     knots = spacing * np.arange(-3, cells + 4, dtype=np.float64)
-    return BSpline.design_matrix(np.arange(count, dtype=np.float64), knots, 3)
+    return BSpline.design_matrix(np.arange(needed.start, needed.stop, dtype=np.float64) - reach.start, knots, 3)

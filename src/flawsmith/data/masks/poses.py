@@ -75,9 +75,14 @@ class Pose:
         bend = Bend.from_json(value["bend"]) if "bend" in value else None
         return replace(cls.of(np.array(value["matrix"], np.float64)), bend=bend)
 
-    def bent(self, shot: Sequence[int], shape: Sequence[int], part: Mask | None) -> Bent | None:
-        """Return where the bent pixels of a shot of `shot` (H,W) come from; None = nothing is bent."""
-        return None if self.bend is None else bent(self.bend, self.array, shot, shape, part)
+    @property
+    def unbent(self) -> Pose:
+        """The pose without its bend."""
+        return replace(self, bend=None)
+
+    def bent(self, shot: Sequence[int], shape: Sequence[int], part: Mask | None, spot: Spot | None) -> Bent | None:
+        """Return where the pixels of a spot come from in a shot of `shot` (H,W), see `bend.bent`; None = not bent."""
+        return None if self.bend is None else bent(self.bend, self.array, shot, shape, part, spot)
 
 
 def pose_mask(
@@ -245,14 +250,14 @@ def apply_pose_mask(mask: Mask, pose: Pose, shape: Sequence[int], part: Mask | N
     Where turning would make a hairline break up, more of it is kept, so that its area follows the pose's scale.
 
     Args:
-        mask: bool (H,W) of the shot.
+        mask: bool (H,W) of the shot: its damage. What else is posed, its part say, takes `pose.unbent`.
         pose: From the shot to the normal.
         shape: (H',W') of the normal.
         part: bool (H,W): the part in the shot; needed where the pose's bend says so.
     """
     size, source = (int(shape[1]), int(shape[0])), mask.astype(np.float32)
     soft = cv2.warpAffine(source, pose.array, size, flags=cv2.INTER_LINEAR, borderValue=0)
-    if (bending := pose.bent(mask.shape, shape, part)) is not None:
+    if (bending := pose.bent(mask.shape, shape, part, None)) is not None:
         bending.bend(soft, source, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
     posed = soft >= 0.5
     points = np.argwhere(mask)[:, ::-1]
@@ -292,7 +297,7 @@ def apply_pose_image(
         part: bool (H,W): the part in the shot; needed where the pose's bend says so.
     """
     whole, plain = images.filled(native, span), replace(span, sentinels=())
-    bending = pose.bent(native.shape, shape, part)
+    bending = pose.bent(native.shape, shape, part, spot)
     size = (int(shape[1]), int(shape[0]))
     parts, ends = [], []
     for channel in [whole] if whole.ndim == 2 else [whole[:, :, number] for number in range(3)]:
