@@ -188,7 +188,7 @@ class GenerateConfig(Settings):
     turn: Literal["free", "right", "none"] = "free"
     """How re-posed damage may be turned on a surface: any angle, right angles, or not at all (a brushed surface)."""
     bend: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
-    """How far re-posed damage is bent, mask and picture together; 0 = not, 1 = by about its own thickness."""
+    """How far re-posed damage is bent, its mask alike: 0 = not, 1 = clearly; from 1.5 on the picture may fold."""
     outline: bool = True
     """On parts: damage that changes the part's outline (a broken tip) takes the normal outline beside it away too."""
     feather: Annotated[float, Field(ge=0.0, le=64.0)] = 1.0

@@ -3,7 +3,7 @@
 The field is a free-form deformation (Rueckert et al., IEEE TMI 1999): cubic B-splines over a lattice of random
 displacements. There are two lattices, one in the scale of the damage's thickness and one between thickness and length,
 so a hairline wriggles finely along its whole length and a blob changes its outline. Their spacings and amplitudes are
-ours: at amplitude 1 both stretch matter by about the same share, whatever the damage's size, and hardly ever fold it.
+ours: both stretch matter by the same share, whatever the damage's size, and do not fold it up to amplitude 1.5 or so.
 
 The field is fixed in the shot's own coordinates and reaches a little farther than the damage, so it is the same
 wherever a part of it is computed. It fades to nothing, and is exactly nothing, where bending would tell a lie: at the
