@@ -15,7 +15,15 @@ from flawsmith.data.masks.of_normals import marked_normals, masks_among_normals
 from flawsmith.data.masks.reading import read_label
 from flawsmith.data.photographs import Photographs
 from flawsmith.data.ranges import ranges_of, with_ranges
-from flawsmith.data.split import Split, duplicates, leaks, near_duplicate_warnings, split, without_duplicates
+from flawsmith.data.split import (
+    Split,
+    duplicates,
+    keeps_test,
+    leaks,
+    near_duplicate_warnings,
+    split,
+    without_duplicates,
+)
 from flawsmith.errors import ConfigError, DataError, nearest
 from flawsmith.files import digest, file_digest, file_state, read_json, write_json
 from flawsmith.run.folder import Run
@@ -134,7 +142,7 @@ def _divide(surveyed: layouts.Survey, config: Config, known: Mapping[str, Any] |
             raise DataError(
                 f"{config.data.root}: every mask is empty, so there is nothing to learn; draw the damage in them"
             )
-        made = split(examples, shots=config.data.shots)
+        made = split(examples, shots=config.data.shots, test=keeps_test(config))
         reading.require_clear(made.shots)
         empty = {shot.id for shot in made.shots if not _has_damage(shot)}
         if not empty:

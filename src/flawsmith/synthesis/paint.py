@@ -124,7 +124,8 @@ class Painter:
         if line.pose is None or shot is None:
             return None
         photograph = self._photographs.read(shot)
-        return apply_pose_image(photograph.native, photograph.span, line.pose, shape, spot)
+        part = self._photographs.part(shot)
+        return apply_pose_image(photograph.native, photograph.span, line.pose, shape, spot, part)
 
     def _taken_over(
         self, line: PlanLine, shot: Example, photograph: Photograph, asked: np.ndarray
@@ -135,7 +136,7 @@ class Painter:
         the shot's camera saw it; a model asked for damage there would paint flakes on the backdrop.
         """
         assert line.pose is not None
-        shot_part = apply_pose_mask(self._photographs.part(shot), line.pose, asked.shape)
+        shot_part = apply_pose_mask(self._photographs.part(shot), line.pose.unbent, asked.shape)
         matter = asked & shot_part
         taken = asked & ~matter
         if not taken.any() or matter.sum() < _LEAST_MATTER * asked.sum():
