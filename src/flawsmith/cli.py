@@ -152,6 +152,27 @@ def generate(run: RunPath, shard: ShardText = "0/1") -> None:
 
 
 @app.command()
+def paint(
+    source: Annotated[Path, typer.Argument(help="A run, a folder of photographs, a TOML file.", metavar="RUN|FOLDER")],
+    photograph: Annotated[Path, typer.Option(help="What is painted on.")],
+    mask: Annotated[Path, typer.Option(help="Where: a mask that you drew, of the photograph's size.")],
+    defect: Annotated[str, typer.Option(help="The defect type.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The picture; x.mask.png and x.json are written beside it.")],
+    seed: Annotated[int, typer.Option(help="Another seed, another damage.")] = 0,
+    generator: Annotated[str, typer.Option(help="What paints, as `flawsmith list` names it; else the run's own.")] = "",
+    product: Annotated[str, typer.Option(help="What the photograph shows, where several products have the type.")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Files that are there may be written over.")] = False,
+    set_: Sets = [],  # noqa: B006
+) -> None:
+    """Paint a defect into a mask that you drew, on one photograph."""
+    from flawsmith.config import parse_overrides
+    from flawsmith.synthesis.by_hand.brush import paint_file
+
+    settings = parse_overrides(set_)
+    typer.echo(paint_file(source, photograph, mask, defect, seed, generator, product, settings, out, overwrite))
+
+
+@app.command()
 def screen(
     run: Annotated[
         Path, typer.Argument(help="A run folder; with --replay, any folder of pictures.", metavar="RUN|FOLDER")

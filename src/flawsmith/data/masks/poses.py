@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from flawsmith.data import images
+from flawsmith.data.masks.bend import Bend, Bent, bent, touched
 from flawsmith.data.masks.parts import PartFrame, fit_outline
 from flawsmith.data.tiling import Spot
 from flawsmith.errors import DataError
@@ -39,6 +40,8 @@ class Pose:
 
     matrix: tuple[tuple[float, float, float], tuple[float, float, float]]
     """2x3: x' = m00 x + m01 y + m02, y' = m10 x + m11 y + m12."""
+    bend: Bend | None = None
+    """How the shot is bent before; None = not at all."""
 
     @property
     def array(self) -> np.ndarray:
@@ -62,13 +65,24 @@ class Pose:
         return cls(((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)))
 
     def to_json(self) -> dict[str, Any]:
-        """Return {"matrix": [[m00, m01, m02], [m10, m11, m12]]}."""
-        return {"matrix": [list(row) for row in self.matrix]}
+        """Return {"matrix": [[m00, m01, m02], [m10, m11, m12]]}, and "bend" where there is one."""
+        matrix = {"matrix": [list(row) for row in self.matrix]}
+        return matrix if self.bend is None else {**matrix, "bend": self.bend.to_json()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Pose:
         """Read what `to_json` wrote."""
-        return cls.of(np.array(value["matrix"], np.float64))
+        bend = Bend.from_json(value["bend"]) if "bend" in value else None
+        return replace(cls.of(np.array(value["matrix"], np.float64)), bend=bend)
+
+    @property
+    def unbent(self) -> Pose:
+        """The pose without its bend."""
+        return replace(self, bend=None)
+
+    def bent(self, shot: Sequence[int], shape: Sequence[int], part: Mask | None, spot: Spot | None) -> Bent | None:
+        """Return where the pixels of a spot come from in a shot of `shot` (H,W), see `bend.bent`; None = not bent."""
+        return None if self.bend is None else bent(self.bend, self.array, shot, shape, part, spot)
 
 
 def pose_mask(
@@ -191,8 +205,7 @@ def _surface_pose(
 ) -> np.ndarray:
     """Return a random similarity (2,3) that keeps the damage inside a picture of `shape`, at the border it touches."""
     height, width = mask.shape
-    # (low side, high side) along x and y where the damage runs out of the picture
-    touches = ((mask[:, 0].sum() >= 2, mask[:, -1].sum() >= 2), (mask[0].sum() >= 2, mask[-1].sum() >= 2))
+    touches = touched(mask)
     size = float(np.exp(rng.uniform(np.log(_SCALE[0]), np.log(_SCALE[1]))))
     sizes = np.array([size, size])
     linear = np.eye(2)
@@ -231,23 +244,28 @@ def _surface_pose(
     return np.column_stack([linear, shift])
 
 
-def apply_pose_mask(mask: Mask, pose: Pose, shape: Sequence[int]) -> Mask:
+def apply_pose_mask(mask: Mask, pose: Pose, shape: Sequence[int], part: Mask | None = None) -> Mask:
     """Return a shot's mask in the normal's picture, bool (H',W').
 
     Where turning would make a hairline break up, more of it is kept, so that its area follows the pose's scale.
 
     Args:
-        mask: bool (H,W) of the shot.
+        mask: bool (H,W) of the shot: its damage. What else is posed, its part say, takes `pose.unbent`.
         pose: From the shot to the normal.
         shape: (H',W') of the normal.
+        part: bool (H,W): the part in the shot; needed where the pose's bend says so.
     """
-    size = (int(shape[1]), int(shape[0]))
-    soft = cv2.warpAffine(mask.astype(np.float32), pose.array, size, flags=cv2.INTER_LINEAR, borderValue=0)
+    size, source = (int(shape[1]), int(shape[0])), mask.astype(np.float32)
+    soft = cv2.warpAffine(source, pose.array, size, flags=cv2.INTER_LINEAR, borderValue=0)
+    if (bending := pose.bent(mask.shape, shape, part, None)) is not None:
+        bending.bend(soft, source, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
     posed = soft >= 0.5
     points = np.argwhere(mask)[:, ::-1]
     if not len(points):
         return np.asarray(posed)
     want = _landed(points.astype(np.float64), pose.array, np.ones(tuple(shape[:2]), bool)) * len(points) * pose.scale**2
+    if bending is not None:  # it makes some damage larger and some smaller
+        want = float(soft.sum(dtype=np.float64))
     if want >= 1 and posed.sum() < 0.9 * want:
         levels = np.sort(soft[soft > 0])[::-1]
         level = levels[min(int(want), len(levels)) - 1] if len(levels) else 1.0
@@ -258,7 +276,12 @@ def apply_pose_mask(mask: Mask, pose: Pose, shape: Sequence[int]) -> Mask:
 
 
 def apply_pose_image(
-    native: np.ndarray, span: Range, pose: Pose, shape: Sequence[int], spot: Spot = (slice(None), slice(None))
+    native: np.ndarray,
+    span: Range,
+    pose: Pose,
+    shape: Sequence[int],
+    spot: Spot = (slice(None), slice(None)),
+    part: Mask | None = None,
 ) -> np.ndarray:
     """Return a shot's picture laid over the normal's, float32 (h,w,3) in [-1,1], or a part of it.
 
@@ -271,8 +294,10 @@ def apply_pose_image(
         pose: From the shot to the normal.
         shape: (H',W') of the normal.
         spot: The part of the normal's picture that is wanted.
+        part: bool (H,W): the part in the shot; needed where the pose's bend says so.
     """
     whole, plain = images.filled(native, span), replace(span, sentinels=())
+    bending = pose.bent(native.shape, shape, part, spot)
     size = (int(shape[1]), int(shape[0]))
     parts, ends = [], []
     for channel in [whole] if whole.ndim == 2 else [whole[:, :, number] for number in range(3)]:
@@ -280,6 +305,8 @@ def apply_pose_image(
         if pose.scale < 0.7:  # bilinear sampling would skip pixels
             source = cv2.GaussianBlur(source, (0, 0), 0.4 / pose.scale)
         laid = cv2.warpAffine(source, pose.array, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+        if bending is not None:
+            bending.bend(laid, source, cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101)
         parts.append(laid[spot].copy())
         ends += [source.min(), source.max()]
         del source, laid
