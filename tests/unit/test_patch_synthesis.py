@@ -15,7 +15,7 @@ import flawsmith as fs
 from flawsmith.config import load_config
 from flawsmith.data import factory, images
 from flawsmith.data.patches.damage_profile import mean_profile, profile_of
-from flawsmith.data.patches.sources import Source, depth_of, grain_of
+from flawsmith.data.patches.sources import Source, grain_of
 from flawsmith.data.photographs import Photographs
 from flawsmith.data.tensors import image_tensor, mask_tensor
 from flawsmith.errors import DataError
@@ -57,6 +57,11 @@ def blob(size: int, area: int, seed: int) -> np.ndarray:
     return np.asarray(height >= np.sort(height, axis=None)[-area])
 
 
+def ellipse(long: int, short: int, angle: float) -> np.ndarray:
+    """A mask of 64 x 64 px with an ellipse, its half axes in px."""
+    return cv2.ellipse(np.zeros((64, 64), np.uint8), (32, 32), (long, short), angle, 0, 360, 1, -1) > 0
+
+
 def painted(generator: PatchSynthesis, request: Condition, seed: int = 0) -> np.ndarray:
     return generator.sample(request, [seed]).image[0].numpy().transpose(1, 2, 0)
 
@@ -75,7 +80,7 @@ def stained() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
 
 def profile(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     sources = [Source.of(picture, mask) for picture, mask in pairs]
-    return mean_profile([profile_of(one.ratio, one.distance, one.depth) for one in sources])
+    return mean_profile([profile_of(one.ratio, one.depth) for one in sources])
 
 
 def test_masks_are_filled_as_annotators_fill_them(stained):
@@ -94,12 +99,12 @@ def test_tight_and_generous_labels_stay_so(share: float):
     normal = (0.2 + rng.normal(0, 0.01, (64, 64, 1))).repeat(3, 2).astype(np.float32)
     crops = []
     for seed in range(3):
-        mask, image = blob(64, 600, 30 + seed), np.roll(normal, seed, axis=0).copy()
+        mask, image = ellipse(13, 9 + 2 * seed, 40 * seed), np.roll(normal, seed, axis=0).copy()
         distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
         image[distance > (1 - share) * distance.max()] -= 0.4
         crops.append(Crop(image, mask, "plate", "pit"))
     generator = painter(crops, strength=0.0)
-    masks = [blob(64, 500, seed) for seed in range(3)]
+    masks = [ellipse(15 - 2 * seed, 11, 20 + 50 * seed) for seed in range(3)]
     made = profile([(painted(generator, asked(normal, mask, "plate", "pit")), mask) for mask in masks])
     wanted = profile([(crop.image, crop.mask) for crop in crops])
     assert np.abs(made - wanted).mean() < 0.15 * wanted.mean(), f"{made.round(2)} against {wanted.round(2)}"
@@ -125,15 +130,15 @@ def test_grain_is_that_of_the_shots(channels: int, area: int):
         mask = blob(size, area, 20 + seed)
         image[mask] = (image[mask] - 0.3) * 1.5 - 0.3
         crops.append(Crop(image.astype(np.float32), mask, "plate", "stain"))
-    normal = np.full((size, size, 3), 0.1, np.float32)
+    normal = (0.1 + rng.normal(0, 0.03, (size, size, 1))).repeat(3, 2).astype(np.float32)
     generator = painter(crops)
-    there = np.mean([grain_of(Source.of(crop.image, crop.mask).ratio, crop.mask) for crop in crops])
-    here = []
+    wanted = np.mean([grain_of(Source.of(crop.image, crop.mask).ratio, crop.mask) for crop in crops])
+    made = []
     for seed in range(2):
         mask = blob(size, area, seed)
         picture = painted(generator, asked(normal, mask, "plate", "stain"), seed)
-        here.append(grain_of(Source.of(picture, mask).ratio, mask))
-    assert np.mean(here) == pytest.approx(there, rel=0.15)
+        made.append(grain_of(Source.of(picture, mask).ratio, mask))
+    assert np.mean(made) == pytest.approx(wanted, rel=0.15)
 
 
 def test_values_stay_inside_the_range():
@@ -244,4 +249,3 @@ def test_rows_do_not_depend_on_one_another():
     both = Condition(normals, masks, ("tile",) * 2, ("hole",) * 2)
     one = Condition(normals[1:], masks[1:], ("tile",), ("hole",))
     assert torch.equal(generator.sample(both, [3, 4]).image[1], generator.sample(one, [4]).image[0])
-    assert depth_of(np.float32([[0.2]])) == 1

@@ -9,14 +9,13 @@ import pytest
 from flawsmith.data.patches import analogy
 from flawsmith.data.patches.damage_profile import BINS, mean_profile, profile_of, with_profile
 from flawsmith.data.patches.layers import HALF, PATCH, Layer, Stack, patches_of, weights_of
-from flawsmith.data.patches.ratios import from_logs, logs, signed_distance, undamaged
+from flawsmith.data.patches.ratios import from_logs, logs, relative_depth, signed_distance, undamaged
 from flawsmith.data.patches.search import coherent, nearest_of
 from flawsmith.data.patches.sources import (
     Direction,
     Source,
     chosen,
     course_of,
-    depth_of,
     guide_of,
     on_ground,
     position_of,
@@ -33,7 +32,7 @@ def disc(size: int, radius: float, at: tuple[float, float] | None = None) -> np.
 def layer(values: np.ndarray, label: np.ndarray, mask: np.ndarray | None = None) -> Layer:
     distance = signed_distance(label)
     use = distance > -3 if mask is None else mask
-    return Layer(values.astype(np.float32), guide_of(distance, depth_of(distance)), position_of(distance), use)
+    return Layer(values.astype(np.float32), guide_of(distance, relative_depth(distance)), position_of(distance), use)
 
 
 def test_the_undamaged_is_a_membrane_through_the_surroundings():
@@ -68,6 +67,15 @@ def test_distances_do_not_end_at_the_pictures_edge():
     distance = signed_distance(mask)
     assert (np.abs(distance - (9.5 - np.arange(30))[None]) < 0.6).all()
     assert (signed_distance(np.ones((4, 4), bool)) > 100).all() and (signed_distance(np.zeros((4, 4), bool)) < 0).all()
+
+
+def test_the_middle_of_a_line_is_as_deep_as_that_of_a_blob():
+    label = disc(80, 15, at=(40, 20))
+    label[37:44, 40:76] = True
+    distance = signed_distance(label)
+    depth = relative_depth(distance)
+    assert depth[40, 60] == pytest.approx(1) and depth[40, 20] == pytest.approx(1) and (depth[~label] <= 0).all()
+    assert depth[38, 60] == pytest.approx(1.5 / 3.5) and depth[40, 9] == pytest.approx(distance[40, 9] / 15, abs=0.1)
 
 
 def test_the_nearest_is_that_of_brute_force():
@@ -161,7 +169,7 @@ def test_turned_sources_run_where_they_are_asked_to():
     picture = np.where(label, -0.4, 0.1)[:, :, None].astype(np.float32)
     source = Source.of(picture, label)
     assert source.tangent.strength > 0.5 and abs(np.sin(source.tangent.angle)) < 0.05
-    assert source.contrast[0] < -0.5 and source.depth == pytest.approx(2.5, abs=0.6)
+    assert source.contrast[0] < -0.5 and source.width == pytest.approx(2.5, abs=0.6)
     quarter = source.turned(np.pi / 2, mirrored=False, scale=1.0)
     assert np.array_equal(quarter.ratio, np.rot90(source.ratio, -1)), "a right angle moves whole pixels"
     for angle in (0.5, -1.1):
@@ -171,7 +179,7 @@ def test_turned_sources_run_where_they_are_asked_to():
         assert abs(axis @ [np.cos(angle), np.sin(angle)]) > 0.99
         assert len(points) == pytest.approx(1.3**2 * label.sum(), rel=0.15)
     tall = label.T
-    drawn = chosen([source], signed_distance(tall), Direction(0, 0), np.random.default_rng(0), shots=3, turns=2)
+    drawn = chosen([source], signed_distance(tall), 2.5, Direction(0, 0), np.random.default_rng(0), shots=3, turns=2)
     for one in drawn:
         rows, columns = np.nonzero(one.usable & (one.distance > 0))
         assert np.ptp(rows) > 3 * np.ptp(columns), "it runs as the mask does"
@@ -184,7 +192,7 @@ def test_surroundings_with_a_direction_decide_the_turn():
     source = Source.of(brushed, label)
     assert source.course.strength > 0.5 and abs(np.sin(source.course.angle)) < 0.1
     upright = course_of(logs(brushed.transpose(1, 0, 2)), signed_distance(label))
-    for one in chosen([source], signed_distance(label), upright, rng, shots=1, turns=3):
+    for one in chosen([source], signed_distance(label), 8.0, upright, rng, shots=1, turns=3):
         across, along = np.abs(np.diff(one.ratio, axis=1)).mean(), np.abs(np.diff(one.ratio, axis=0)).mean()
         assert across > 3 * along, "the lines run upright now"
 
@@ -198,7 +206,7 @@ def test_unlike_shots_are_not_mixed():
     distance, nowhere = signed_distance(label), Direction(0, 0)
     first = set()
     for seed in range(8):
-        drawn = chosen(sources, distance, nowhere, np.random.default_rng(seed), shots=3, turns=1)
+        drawn = chosen(sources, distance, 8.0, nowhere, np.random.default_rng(seed), shots=3, turns=1)
         reds = {bool(source.contrast[0] < source.contrast[2]) for source in drawn}
         assert len(reds) == 1 and len(drawn) == 3
         first |= reds
@@ -224,17 +232,16 @@ def test_what_shines_through_is_learned_from_grounds_that_differ():
 def test_the_profile_is_the_mean_change_at_each_depth():
     rng = np.random.default_rng(8)
     label = disc(50, 18)
-    distance = signed_distance(label)
-    depth = depth_of(distance)
-    ratio = (-0.8 * np.clip(distance / depth, 0, 1))[:, :, None].astype(np.float32)
-    values, count = profile_of(ratio, distance, depth)
+    depth = relative_depth(signed_distance(label))
+    ratio = (-0.8 * np.clip(depth, 0, 1))[:, :, None].astype(np.float32)
+    values, count = profile_of(ratio, depth)
     assert count.sum() == label.sum() and (np.diff(values) > 0).all()
-    part = (distance > depth * 0.5) & (distance < depth * 4 / 6)
-    assert values[3] == pytest.approx(0.8 * (distance[part] / depth).mean(), abs=0.02)
+    part = (depth > 0.5) & (depth < 4 / 6)
+    assert values[3] == pytest.approx(0.8 * depth[part].mean(), abs=0.02)
     grain = rng.normal(size=ratio.shape).astype(np.float32) * 0.02
     wanted = np.linspace(0.7, 0.1, BINS)
-    made = with_profile(0.4 + 0 * ratio + grain, distance, depth, wanted)
-    followed = mean_profile([profile_of(made, distance, depth)])
+    made = with_profile(0.4 + 0 * ratio + grain, depth, wanted)
+    followed = mean_profile([profile_of(made, depth)])
     assert np.abs(followed / np.clip(wanted, 0.2, 0.8) - 1).max() < 0.2, "within its limits of a half and twice"
     fine = made - cv2.GaussianBlur(made, (0, 0), 1.0)[:, :, None]
     assert fine[label].std() == pytest.approx(

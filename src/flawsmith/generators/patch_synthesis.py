@@ -25,17 +25,17 @@ from flawsmith import config
 from flawsmith.data.patches.analogy import filled, retextured
 from flawsmith.data.patches.damage_profile import coarse_of, mean_profile, profile_of, with_profile
 from flawsmith.data.patches.layers import PATCH, Layer
-from flawsmith.data.patches.ratios import RIM, from_logs, logs, signed_distance, undamaged
+from flawsmith.data.patches.ratios import RIM, from_logs, logs, relative_depth, signed_distance, undamaged
 from flawsmith.data.patches.sources import (
     Source,
     chosen,
     course_of,
-    depth_of,
     grain_of,
     guide_of,
     on_ground,
     position_of,
     shine_through,
+    width_of,
 )
 from flawsmith.data.poisson import blended, grown
 from flawsmith.data.tensors import image_tensor
@@ -173,14 +173,17 @@ class PatchSynthesis(Generator):
         logarithms = logs(_with_channels(normal[spot], channels))
         smooth = undamaged(logarithms, inside)
         context, distance = logarithms - smooth, signed_distance(inside)
-        course = course_of(context, distance)
-        drawn = chosen(known.sources, distance, course, rng, shots=self.settings.shots, turns=self.settings.turns)
+        depth, course = relative_depth(distance), course_of(context, distance)
+        width = width_of(distance, depth)
+        drawn = chosen(
+            known.sources, distance, width, course, rng, shots=self.settings.shots, turns=self.settings.turns
+        )
         through, ground = shine_through(known.sources), smooth[inside].mean(axis=0)
         drawn = [on_ground(source, ground, through) for source in drawn]
         # Turning leaves nothing whole of a crop that is smaller than a patch.
         layers = [layer for layer in map(_layer, drawn) if layer.mask.any()] or [_layer(known.sources[0])]
         gain = float(np.exp(rng.uniform(-1, 1) * np.log1p(self.settings.strength))) if known.damaged else 1.0
-        target = Layer(context, guide_of(distance, depth_of(distance)), position_of(distance), grown(inside, RIM))
+        target = Layer(context, guide_of(distance, depth), position_of(distance), grown(inside, RIM))
         # Normal matter of a part is its structure; of damage, what is under the mask says whether there is any.
         least = _STRUCTURED * _change(drawn) if known.damaged else 0.0
         structured = not known.surface and _structure(context, inside) > least
@@ -188,7 +191,7 @@ class PatchSynthesis(Generator):
             sketch = logs(_with_channels(blended(normal[spot], posed[spot], inside, gain=gain), channels))
             ratio = retextured(replace(target, values=sketch - smooth), layers, rng)
         else:
-            ratio = _fitted(filled(target, layers, rng), inside, distance, drawn, gain)
+            ratio = _fitted(filled(target, layers, rng), inside, depth, drawn, gain)
             if structured:  # the part's own structure goes on beneath
                 ratio = ratio + coarse_of(context)
         painted = normal.copy()
@@ -197,17 +200,19 @@ class PatchSynthesis(Generator):
 
 
 def _fitted(
-    ratio: np.ndarray, inside: np.ndarray, distance: np.ndarray, drawn: Sequence[Source], gain: float
+    ratio: np.ndarray, inside: np.ndarray, depth: np.ndarray, drawn: Sequence[Source], gain: float
 ) -> np.ndarray:
     """A ratio that changes as much at each depth as the drawn shots do, times a gain, and has their grain."""
-    wanted = mean_profile([profile_of(source.ratio, source.distance, source.depth) for source in drawn])
-    ratio = with_profile(ratio, distance, depth_of(distance), gain * wanted)
-    grain, grain_wanted = grain_of(ratio, inside), float(np.mean([source.grain for source in drawn]))
-    if min(grain, grain_wanted) <= 0:
-        return ratio
+    wanted = mean_profile([profile_of(source.ratio, source.depth) for source in drawn])
+    ratio = with_profile(ratio, depth, gain * wanted)
+    grain = float(np.mean([source.grain for source in drawn]))
     coarse = coarse_of(ratio)
-    sharper = np.float32(np.clip(grain_wanted / grain, *_GRAIN_GAINS))
-    return np.asarray(coarse + sharper * (ratio - coarse), np.float32)
+    fine, gain = ratio - coarse, 1.0
+    for _ in range(2):  # grain is not linear in what is fine: some of it counts as coarse
+        gain = float(
+            np.clip(gain * grain / max(grain_of(coarse + np.float32(gain) * fine, inside), 1e-6), *_GRAIN_GAINS)
+        )
+    return np.asarray(coarse + np.float32(gain) * fine, np.float32)
 
 
 def _structure(context: np.ndarray, inside: np.ndarray) -> float:

@@ -20,20 +20,19 @@ _SIGMA = 1.0
 _GAINS = (0.5, 2.0)
 
 
-def profile_of(ratio: Floats, distance: Floats, depth: float) -> tuple[Floats, Floats]:
+def profile_of(ratio: Floats, depth: Floats) -> tuple[Floats, Floats]:
     """Return the mean size of the change in each part of a label's depth, and how many px each part has.
 
     Args:
         ratio: float32 (h,w,C): logarithm of the picture over what it would be undamaged.
-        distance: float32 (h,w): px from the label's border, positive inside.
-        depth: The greatest distance; the parts are equal shares of it, from the border inwards.
+        depth: float32 (h,w), see `ratios.relative_depth`; the parts are equal shares of 0..1, from the border inwards.
 
     Returns:
         float64 (BINS,) twice; 0 where a part has no pixel.
     """
     change = np.abs(coarse_of(ratio)).mean(axis=2)
-    inside = distance > 0
-    part = np.minimum((distance[inside] / depth * BINS).astype(int), BINS - 1)
+    inside = depth > 0
+    part = np.minimum((depth[inside] * BINS).astype(int), BINS - 1)
     count = np.bincount(part, minlength=BINS).astype(np.float64)
     total = np.bincount(part, weights=change[inside].astype(np.float64), minlength=BINS)
     return total / np.maximum(count, 1), count
@@ -49,12 +48,12 @@ def mean_profile(profiles: Sequence[tuple[Floats, Floats]]) -> Floats:
     return np.interp(np.arange(BINS), known, total[known] / count[known])
 
 
-def with_profile(ratio: Floats, distance: Floats, depth: float, wanted: Floats) -> Floats:
+def with_profile(ratio: Floats, depth: Floats, wanted: Floats) -> Floats:
     """Return a ratio (h,w,C) whose change follows a profile (BINS,) within limits; its grain stays as it is."""
-    made = mean_profile([profile_of(ratio, distance, depth)])
+    made = mean_profile([profile_of(ratio, depth)])
     gain = np.clip(np.maximum(wanted, 1e-3) / np.maximum(made, 1e-3), *_GAINS)
     middle = (np.arange(BINS) + 0.5) / BINS
-    field = np.interp(np.clip(distance / depth, 0, 1), middle, gain).astype(np.float32)[:, :, None]
+    field = np.interp(np.clip(depth, 0, 1), middle, gain).astype(np.float32)[:, :, None]
     coarse = coarse_of(ratio)
     return np.asarray(ratio + (field - 1) * coarse, np.float32)
 

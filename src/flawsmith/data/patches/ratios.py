@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from scipy import ndimage
 
 from flawsmith.data.poisson import grown, poisson
 
@@ -69,6 +70,21 @@ def _spanned(smooth: Floats, inside: Mask) -> Floats:
 
 def _blurred(values: Floats, sigma: float) -> Floats:
     return np.atleast_3d(cv2.GaussianBlur(np.ascontiguousarray(values, np.float32), (0, 0), sigma))
+
+
+def relative_depth(distance: Floats) -> Floats:
+    """Return how deep in a label each pixel lies, float32 (H,W): 0 at its border, 1 in its middle, else below 0.
+
+    A share of the depth of the piece that the pixel belongs to, so that the middle of a thin line counts as deep as
+    that of the blob beside it.
+    """
+    inside = distance > 0
+    if not inside.any() or inside.all():
+        return np.full(distance.shape, 1.0 if inside.any() else -0.5, np.float32)
+    count, piece = cv2.connectedComponents(inside.astype(np.uint8), connectivity=8)
+    deepest = np.maximum(ndimage.maximum(distance, piece, np.arange(count)), 1.0)
+    usual = np.median(deepest[piece[inside]])  # what lies outside belongs to no piece
+    return np.clip(distance / np.where(inside, deepest[piece], usual), -0.5, 1.0).astype(np.float32)
 
 
 def signed_distance(mask: Mask) -> Floats:

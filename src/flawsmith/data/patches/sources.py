@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from flawsmith.data.patches.ratios import RIM, logs, signed_distance, undamaged
+from flawsmith.data.patches.ratios import RIM, logs, relative_depth, signed_distance, undamaged
 from flawsmith.data.windows import grain_map
 
 Floats = np.ndarray
@@ -32,6 +32,10 @@ _ALIKE = 1.0
 """Deviations of the shots' contrast within which two of them look alike: a blue stain is not mixed with a brown one."""
 _DOUBT = 0.05
 """Sum of squared differences of the shots' grounds from which on they say what shines through."""
+_MIDDLE = 0.85
+"""Relative depth from which on a pixel lies on the middle line of a label."""
+_ENOUGH = 30
+"""Pixels that tell a median."""
 _COVERS = 0.7
 """Of the change in the middle of a label: so much hides the ground wholly, as far as it does not shine through."""
 _EDGE = 3.0
@@ -55,10 +59,12 @@ class Source:
     """float32 (h,w,C): logarithm of the picture over what it would be undamaged."""
     distance: Floats
     """float32 (h,w): px from the label's border, positive inside."""
+    depth: Floats
+    """float32 (h,w), see `ratios.relative_depth`."""
     usable: Mask
     """bool (h,w): pixels that were photographed, not filled in by turning."""
-    depth: float
-    """Greatest distance inside the label, px; at least 1."""
+    width: float
+    """Usual distance of the label's middle line from its border, px; at least 1."""
     ground: Floats
     """float32 (C,): mean logarithm of what the label covers, were it undamaged."""
     contrast: Floats
@@ -77,13 +83,14 @@ class Source:
         smooth = undamaged(logarithms, mask)
         ratio = logarithms - smooth
         distance = signed_distance(mask)
-        depth = depth_of(distance)
-        inner = distance > depth / 2 if mask.any() else np.ones(mask.shape, bool)
+        depth = relative_depth(distance)
+        inner = depth > 0.5 if mask.any() else np.ones(mask.shape, bool)
         return cls(
             ratio=ratio,
             distance=distance,
-            usable=np.ones(mask.shape, bool),
             depth=depth,
+            usable=np.ones(mask.shape, bool),
+            width=width_of(distance, depth),
             ground=smooth[mask].mean(axis=0) if mask.any() else smooth.mean(axis=(0, 1)),
             contrast=ratio[inner].mean(axis=0),
             grain=grain_of(ratio, mask),
@@ -97,7 +104,12 @@ class Source:
 
     def turned(self, angle: float, *, mirrored: bool, scale: float) -> Source:
         """Return it mirrored (left to right) or not, then turned by an angle in radians, then scaled."""
-        planes = [self.ratio, self.distance[:, :, None], self.usable[:, :, None].astype(np.float32)]
+        planes = [
+            self.ratio,
+            self.distance[:, :, None],
+            self.depth[:, :, None],
+            self.usable[:, :, None].astype(np.float32),
+        ]
         stacked = np.concatenate(planes, axis=2).astype(np.float32)
         stacked = stacked[:, ::-1] if mirrored else stacked
         quarter = round(angle / (np.pi / 2))
@@ -110,8 +122,9 @@ class Source:
             self,
             ratio=np.ascontiguousarray(moved[:, :, : self.ratio.shape[2]]),
             distance=np.ascontiguousarray(moved[:, :, self.ratio.shape[2]]) * np.float32(scale),
+            depth=np.ascontiguousarray(moved[:, :, self.ratio.shape[2] + 1]),
             usable=usable,
-            depth=self.depth * scale,
+            width=self.width * scale,
         )
 
 
@@ -134,7 +147,14 @@ def _warped(stacked: Floats, angle: float, scale: float) -> tuple[Floats, Mask]:
 
 
 def chosen(
-    sources: Sequence[Source], distance: Floats, course: Direction, rng: np.random.Generator, *, shots: int, turns: int
+    sources: Sequence[Source],
+    distance: Floats,
+    width: float,
+    course: Direction,
+    rng: np.random.Generator,
+    *,
+    shots: int,
+    turns: int,
 ) -> list[Source]:
     """Return a random few of a defect type's sources, each turned several times to run as the asked mask does.
 
@@ -143,13 +163,13 @@ def chosen(
     Args:
         sources: All that there are.
         distance: float32 (H,W): of the asked mask, see `signed_distance`.
+        width: Of the asked mask, see `width_of`.
         course: How the surroundings of the asked mask run.
         rng: All randomness.
         shots: How many are drawn, at most.
         turns: How often each is turned.
     """
-    depth = depth_of(distance)
-    unlike = np.array([abs(np.log(source.depth / depth)) for source in sources])
+    unlike = np.array([abs(np.log(source.width / width)) for source in sources])
     first = int(rng.choice(len(sources), p=_odds(unlike / 0.5)))
     contrast = np.stack([source.contrast for source in sources])
     spread = float(np.sqrt(contrast.var(axis=0).sum())) + 1e-3
@@ -158,7 +178,7 @@ def chosen(
     order = [first, *(int(number) for number in drawn if number != first and apart[number] < _ALIKE)]
     angles = _tangents(distance, rng, turns)
     return [
-        _laid(sources[number], depth, angle, course, rng)
+        _laid(sources[number], width, angle, course, rng)
         for number in order[:shots]
         for angle in (angles if sources[number].tangent.strength > _RUNS else angles[: max(1, turns - 1)])
     ]
@@ -183,7 +203,7 @@ def on_ground(source: Source, ground: Floats, through: float) -> Source:
         return source
     # Where nothing is changed nothing of the ground that it came from is to be seen.
     size = cv2.GaussianBlur(np.sqrt((source.ratio**2).sum(axis=2)), (0, 0), 2.0)
-    inner = source.distance > source.depth / 2
+    inner = source.depth > 0.5
     usual = max(float(size[inner].mean()) if inner.any() else 0.0, 1e-3)
     cover = np.clip(size / (_COVERS * usual), 0, 1) * (source.distance > -RIM)
     return replace(source, ratio=source.ratio + cover[:, :, None] * shift)
@@ -194,8 +214,8 @@ def _odds(unlike: Floats) -> Floats:
     return np.asarray(weights / weights.sum())
 
 
-def _laid(source: Source, depth: float, tangent: float, course: Direction, rng: np.random.Generator) -> Source:
-    """Return a source turned to a tangent, or to the surroundings where these run one way, and scaled to a depth."""
+def _laid(source: Source, width: float, tangent: float, course: Direction, rng: np.random.Generator) -> Source:
+    """Return a source turned to a tangent, or to the surroundings where these run one way, and scaled to a width."""
     mirrored = bool(rng.random() < 0.5)
     sense = np.pi * float(rng.integers(2))  # a line looks the same from both ends
     free = float(rng.uniform(-np.pi, np.pi))
@@ -206,7 +226,7 @@ def _laid(source: Source, depth: float, tangent: float, course: Direction, rng: 
     else:
         runs, goal, sense = 0.0, free, 0.0
     angle = goal - (np.pi - runs if mirrored else runs) + sense
-    scale = float(np.clip(depth / source.depth, *_SCALES))
+    scale = float(np.clip(width / source.width, *_SCALES))
     scale = 1.0 if max(scale, 1 / scale) < _SAME_SIZE else scale
     return source.turned(float((angle + np.pi) % (2 * np.pi) - np.pi), mirrored=mirrored, scale=scale)
 
@@ -229,16 +249,15 @@ def _tangents(distance: Floats, rng: np.random.Generator, count: int) -> list[fl
     return [float(mean + apart[min(int(rank), len(apart) - 1)]) for rank in ranks]
 
 
-def depth_of(distance: Floats) -> float:
-    """Return the greatest distance inside a mask, px; at least 1."""
-    return max(float(min(distance.max(), max(distance.shape))), 1.0)
+def width_of(distance: Floats, depth: Floats) -> float:
+    """Return the usual distance of a mask's middle line from its border, px; at least 1."""
+    middle = distance[depth > _MIDDLE]
+    return max(float(min(np.median(middle), max(distance.shape))) if len(middle) else 1.0, 1.0)
 
 
-def guide_of(distance: Floats, depth: float) -> Floats:
+def guide_of(distance: Floats, depth: Floats) -> Floats:
     """Return what leads the search, float32 (h,w,2): how near the label's border is in px, and how deep inside it."""
-    rim = np.tanh(distance / _EDGE)
-    inside = np.clip(distance / depth, -0.5, 1.0)
-    return np.stack([rim, inside], axis=2).astype(np.float32)
+    return np.stack([np.tanh(distance / _EDGE), depth], axis=2).astype(np.float32)
 
 
 def position_of(distance: Floats) -> Floats:
@@ -255,7 +274,8 @@ def grain_of(ratio: Floats, mask: Mask) -> float:
     """Return the standard deviation of the grain under a mask, after Immerkaer (1996) with a median."""
     if min(ratio.shape[:2]) < 3 or not mask.any():
         return 0.0
-    return float(np.median(grain_map(ratio)[mask]) / 0.6745 / 6)
+    inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0  # at the border it would see the edge
+    return float(np.median(grain_map(ratio)[inner if inner.sum() >= _ENOUGH else mask]) / 0.6745 / 6)
 
 
 def tangent_of(distance: Floats) -> Direction:
