@@ -17,6 +17,7 @@ from flawsmith.data.patches.sources import (
     chosen,
     course_of,
     guide_of,
+    laid,
     on_ground,
     position_of,
     shine_through,
@@ -179,7 +180,8 @@ def test_turned_sources_run_where_they_are_asked_to():
         assert abs(axis @ [np.cos(angle), np.sin(angle)]) > 0.99
         assert len(points) == pytest.approx(1.3**2 * label.sum(), rel=0.15)
     tall = label.T
-    drawn = chosen([source], signed_distance(tall), 2.5, Direction(0, 0), np.random.default_rng(0), shots=3, turns=2)
+    drawn = laid([source], signed_distance(tall), 2.5, Direction(0, 0), np.random.default_rng(0), 2)
+    assert len(drawn) == 2
     for one in drawn:
         rows, columns = np.nonzero(one.usable & (one.distance > 0))
         assert np.ptp(rows) > 3 * np.ptp(columns), "it runs as the mask does"
@@ -192,7 +194,7 @@ def test_surroundings_with_a_direction_decide_the_turn():
     source = Source.of(brushed, label)
     assert source.course.strength > 0.5 and abs(np.sin(source.course.angle)) < 0.1
     upright = course_of(logs(brushed.transpose(1, 0, 2)), signed_distance(label))
-    for one in chosen([source], signed_distance(label), 8.0, upright, rng, shots=1, turns=3):
+    for one in laid([source], signed_distance(label), 8.0, upright, rng, 3):
         across, along = np.abs(np.diff(one.ratio, axis=1)).mean(), np.abs(np.diff(one.ratio, axis=0)).mean()
         assert across > 3 * along, "the lines run upright now"
 
@@ -203,13 +205,14 @@ def test_unlike_shots_are_not_mixed():
     for number, picture in enumerate(pictures):
         picture[label] = (-0.5, 0.2, 0.2) if number % 2 else (0.2, 0.2, -0.5)
     sources = [Source.of(picture, label) for picture in pictures]
-    distance, nowhere = signed_distance(label), Direction(0, 0)
     first = set()
     for seed in range(8):
-        drawn = chosen(sources, distance, 8.0, nowhere, np.random.default_rng(seed), shots=3, turns=1)
+        drawn = chosen(sources, 8.0, np.random.default_rng(seed), most=3)
         reds = {bool(source.contrast[0] < source.contrast[2]) for source in drawn}
         assert len(reds) == 1 and len(drawn) == 3
         first |= reds
+        (likely,) = chosen(sources, 8.0, np.random.default_rng(seed), most=1, like=sources[1].contrast)
+        assert likely.contrast[0] < likely.contrast[2], "the first looks as the mask's own shot does"
     assert len(first) == 2, "both looks are drawn"
 
 

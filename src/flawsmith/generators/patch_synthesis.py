@@ -25,13 +25,14 @@ from flawsmith import config
 from flawsmith.data.patches.analogy import filled, retextured
 from flawsmith.data.patches.damage_profile import coarse_of, mean_profile, profile_of, with_profile
 from flawsmith.data.patches.layers import PATCH, Layer
-from flawsmith.data.patches.ratios import RIM, from_logs, logs, relative_depth, signed_distance, undamaged
+from flawsmith.data.patches.ratios import RIM, from_logs, joined, logs, relative_depth, signed_distance, undamaged
 from flawsmith.data.patches.sources import (
     Source,
     chosen,
     course_of,
     grain_of,
     guide_of,
+    laid,
     on_ground,
     position_of,
     shine_through,
@@ -175,9 +176,9 @@ class PatchSynthesis(Generator):
         context, distance = logarithms - smooth, signed_distance(inside)
         depth, course = relative_depth(distance), course_of(context, distance)
         width = width_of(distance, depth)
-        drawn = chosen(
-            known.sources, distance, width, course, rng, shots=self.settings.shots, turns=self.settings.turns
-        )
+        like = None if posed is None else Source.of(_with_channels(posed[spot], channels), inside).contrast
+        drawn = chosen(known.sources, width, rng, most=self.settings.shots, like=like)
+        drawn = laid(drawn, distance, width, course, rng, self.settings.turns)
         through, ground = shine_through(known.sources), smooth[inside].mean(axis=0)
         drawn = [on_ground(source, ground, through) for source in drawn]
         # Turning leaves nothing whole of a crop that is smaller than a patch.
@@ -192,6 +193,7 @@ class PatchSynthesis(Generator):
             ratio = retextured(replace(target, values=sketch - smooth), layers, rng)
         else:
             ratio = _fitted(filled(target, layers, rng), inside, depth, drawn, gain)
+            ratio = joined(ratio, context, distance, width)
             if structured:  # the part's own structure goes on beneath
                 ratio = ratio + coarse_of(context)
         painted = normal.copy()

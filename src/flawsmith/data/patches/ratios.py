@@ -22,6 +22,9 @@ RIM = 2
 """Pixels beyond a label that do not count as normal surroundings: labels are tight, and edges are soft."""
 _SMOOTH = 4.0
 """Sigma in px of the local mean."""
+_STEP = 1.0
+"""Sigma in px of the mean of what a made ratio misses beyond its mask."""
+_JOINED = 2.0
 _MOST = 12_000
 """Pixels under a mask up to which the membrane is solved at full size; a wider one is smooth, so half the size does."""
 
@@ -70,6 +73,25 @@ def _spanned(smooth: Floats, inside: Mask) -> Floats:
 
 def _blurred(values: Floats, sigma: float) -> Floats:
     return np.atleast_3d(cv2.GaussianBlur(np.ascontiguousarray(values, np.float32), (0, 0), sigma))
+
+
+def joined(ratio: Floats, surroundings: Floats, distance: Floats, width: float) -> Floats:
+    """Return a ratio (H,W,C) under a mask that meets the surroundings without a step.
+
+    Damage goes a little beyond its label, and so does what was made after it; but outside the mask nothing may change.
+    What is missing there is taken off inside, less and less over two pixels, and over less where the damage is thinner.
+
+    Args:
+        ratio: float32 (H,W,C), made under the mask grown by `RIM`.
+        surroundings: float32 (H,W,C): what is there outside of the mask.
+        distance: float32 (H,W), see `signed_distance`.
+        width: Usual distance of the mask's middle line from its border, px.
+    """
+    rim = ((distance <= 0) & (distance > -RIM)).astype(np.float32)
+    total = cv2.GaussianBlur(rim, (0, 0), _STEP)[:, :, None]
+    step = _blurred((ratio - surroundings) * rim[:, :, None], _STEP) / np.maximum(total, 1e-3)
+    near = np.clip(1 - distance / min(_JOINED, width), 0, 1)[:, :, None]
+    return np.where(distance[:, :, None] > 0, ratio - near * step, ratio).astype(np.float32)
 
 
 def relative_depth(distance: Floats) -> Floats:

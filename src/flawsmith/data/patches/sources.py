@@ -147,40 +147,49 @@ def _warped(stacked: Floats, angle: float, scale: float) -> tuple[Floats, Mask]:
 
 
 def chosen(
-    sources: Sequence[Source],
-    distance: Floats,
-    width: float,
-    course: Direction,
-    rng: np.random.Generator,
-    *,
-    shots: int,
-    turns: int,
+    sources: Sequence[Source], width: float, rng: np.random.Generator, *, most: int, like: Floats | None = None
 ) -> list[Source]:
-    """Return a random few of a defect type's sources, each turned several times to run as the asked mask does.
-
-    The first is drawn among those of about the asked thickness; the others also look like it: as dark or as bright.
+    """Return a random few of a defect type's sources that look alike: as dark or as bright as the first of them.
 
     Args:
         sources: All that there are.
+        width: Of the asked mask, see `width_of`; sources of about this width are likelier.
+        rng: All randomness.
+        most: How many are drawn, at most.
+        like: float32 (C,): the contrast of the shot that the mask comes from, which the first resembles; None = any.
+    """
+    contrast = np.stack([source.contrast for source in sources])
+    spread = float(np.sqrt(contrast.var(axis=0).sum())) + 1e-3
+
+    def apart_from(one: Floats) -> Floats:
+        return np.asarray(np.sqrt(((contrast - one) ** 2).sum(axis=1)) / spread)
+
+    unlike = np.array([abs(np.log(source.width / width)) for source in sources]) / 0.5
+    first = int(rng.choice(len(sources), p=_odds(unlike if like is None else unlike + apart_from(like) / 0.2)))
+    apart = apart_from(contrast[first])
+    drawn = rng.choice(len(sources), len(sources), replace=False, p=_odds(unlike + apart / 0.5))
+    order = [first, *(int(number) for number in drawn if number != first and apart[number] < _ALIKE)]
+    return [sources[number] for number in order[:most]]
+
+
+def laid(
+    sources: Sequence[Source], distance: Floats, width: float, course: Direction, rng: np.random.Generator, turns: int
+) -> list[Source]:
+    """Return sources turned several times each to run as the asked mask does, and scaled to its width within limits.
+
+    Args:
+        sources: What to turn.
         distance: float32 (H,W): of the asked mask, see `signed_distance`.
         width: Of the asked mask, see `width_of`.
         course: How the surroundings of the asked mask run.
         rng: All randomness.
-        shots: How many are drawn, at most.
         turns: How often each is turned.
     """
-    unlike = np.array([abs(np.log(source.width / width)) for source in sources])
-    first = int(rng.choice(len(sources), p=_odds(unlike / 0.5)))
-    contrast = np.stack([source.contrast for source in sources])
-    spread = float(np.sqrt(contrast.var(axis=0).sum())) + 1e-3
-    apart = np.sqrt(((contrast - contrast[first]) ** 2).sum(axis=1)) / spread
-    drawn = rng.choice(len(sources), len(sources), replace=False, p=_odds(unlike / 0.5 + apart / 0.5))
-    order = [first, *(int(number) for number in drawn if number != first and apart[number] < _ALIKE)]
     angles = _tangents(distance, rng, turns)
     return [
-        _laid(sources[number], width, angle, course, rng)
-        for number in order[:shots]
-        for angle in (angles if sources[number].tangent.strength > _RUNS else angles[: max(1, turns - 1)])
+        _laid(source, width, angle, course, rng)
+        for source in sources
+        for angle in (angles if source.tangent.strength > _RUNS else angles[: max(1, turns - 1)])
     ]
 
 
