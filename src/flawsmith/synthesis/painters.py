@@ -9,7 +9,7 @@ from flawsmith.config import Config
 from flawsmith.interfaces import Generator
 from flawsmith.run.dataset import Dataset
 from flawsmith.synthesis.paint import Painter
-from flawsmith.synthesis.train import generator_class, generator_settings, untrained_generator, working_size
+from flawsmith.synthesis.train import generator_class, generator_settings, jobs_of, untrained_generator, working_size
 
 if TYPE_CHECKING:
     from flawsmith.nn.backbone import Backbone
@@ -40,7 +40,8 @@ class Painters:
 
     def _loaded(self, job: str) -> Generator:
         if self._weights is None:
-            return untrained_generator(self._config, self._backbone)
+            asked = next(one for one in jobs_of(self._config, self._data.split) if one.name == job)
+            return untrained_generator(self._config, self._backbone, asked, self._data.photographs)
         generator = generator_class(self._config).load(self._weights.joinpath(*job.split("/")), self._backbone)
         generator.settings = generator_settings(self._config)
         return generator

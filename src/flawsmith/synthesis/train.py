@@ -20,13 +20,14 @@ from flawsmith.data.split import Split
 from flawsmith.data.tensors import image_tensor, mask_tensor
 from flawsmith.errors import ConfigError
 from flawsmith.files import file_digest, write_json
-from flawsmith.interfaces import Generator
+from flawsmith.interfaces import LEARNED, Generator
 from flawsmith.nn.trainer import Trainer
 from flawsmith.nn.weights import load_tensors, save_tensors
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
 from flawsmith.run.stage import Inputs, is_done, stage
+from flawsmith.synthesis.crops import crops
 from flawsmith.types import Advance, Batch, Encoded, Example
 
 if TYPE_CHECKING:
@@ -92,9 +93,13 @@ def generator_settings(config: Config) -> Settings:
     return validate(generator_class(config).Settings, config.generator.settings, where="generator.settings")
 
 
-def untrained_generator(config: Config, backbone: Backbone | None) -> Generator:
-    """Return a job's generator as it is before any training: all that a generator needs that learns nothing."""
-    return generator_class(config)(backbone, generator_settings(config))
+def untrained_generator(config: Config, backbone: Backbone | None, job: Job, photographs: Photographs) -> Generator:
+    """Return a job's generator as it is before any training: all that a generator of pixels needs."""
+    plugin = generator_class(config)
+    generator = plugin(backbone, generator_settings(config))
+    if plugin.learn is not Generator.learn:
+        generator.learn(crops(job.shots, job.normals, photographs, config.seed))
+    return generator
 
 
 def generator_inputs(config: Config, output: str, **content: Any) -> Inputs:
@@ -155,7 +160,7 @@ def train(run: Run, data: Dataset | None = None) -> None:
         learned = 0
         for job in jobs_of(config, data.split):
             folder = run.path("weights", *job.name.split("/"))
-            generator = untrained_generator(config, backbone)
+            generator = untrained_generator(config, backbone, job, data.photographs)
             if generator.trainable() and config.train.steps:
                 size = working_size(config, backbone)
                 losses = _fit(run, generator, job, data.photographs, size, work.stamp)
@@ -163,6 +168,7 @@ def train(run: Run, data: Dataset | None = None) -> None:
                 write_json(folder / "losses.json", {"steps": len(losses), "losses": losses})
             generator.save(folder)
             weights += [folder / "settings.json", *(folder / f"{name}.safetensors" for name in generator.trainable())]
+            weights += [folder / LEARNED] if generator.learned() else []
         work.facts["generator"] = config.generator.name
         work.facts["weights"] = [path.relative_to(run.folder).as_posix() for path in weights]
         if backbone:
