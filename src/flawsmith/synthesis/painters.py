@@ -22,7 +22,7 @@ class Painters:
         config: Names the generator and its settings.
         data: The photographs.
         backbone: What the generator stands on; None = it needs none.
-        weights: The folder that holds a folder for each job; None = the generator trains nothing, and none is read.
+        weights: The folder that holds a folder for each job; None = the generator learns nothing, and none is read.
     """
 
     def __init__(self, config: Config, data: Dataset, backbone: Backbone | None, weights: Path | None) -> None:
@@ -40,8 +40,8 @@ class Painters:
 
     def _loaded(self, job: str) -> Generator:
         if self._weights is None:
-            jobs = {asked.name: asked for asked in jobs_of(self._config, self._data.split)}
-            return untrained_generator(self._config, self._backbone, jobs[job], self._data.photographs)
+            asked = next(one for one in jobs_of(self._config, self._data.split) if one.name == job)
+            return untrained_generator(self._config, self._backbone, asked, self._data.photographs)
         generator = generator_class(self._config).load(self._weights.joinpath(*job.split("/")), self._backbone)
         generator.settings = generator_settings(self._config)
         return generator

@@ -94,7 +94,7 @@ def generator_settings(config: Config) -> Settings:
 
 
 def untrained_generator(config: Config, backbone: Backbone | None, job: Job, photographs: Photographs) -> Generator:
-    """Return a job's generator as it is before any training: all that a generator needs that trains nothing."""
+    """Return a job's generator as it is before any training: all that a generator of pixels needs."""
     plugin = generator_class(config)
     generator = plugin(backbone, generator_settings(config))
     if plugin.learn is not Generator.learn:
