@@ -15,6 +15,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from flawsmith.data import images
+from flawsmith.data.windows import spot_of
 from flawsmith.types import Range
 
 Mask = np.ndarray
@@ -22,6 +23,7 @@ Mask = np.ndarray
 _WORK = 256  # px of the longer side at which parts are found: outlines to about 1/256 of the picture
 _PLAIN = 0.05  # model units: a border that varies more than this after the fit is texture, not backdrop
 _CLEAR = 12.0  # a part departs from its backdrop by this many standard deviations of the backdrop
+_EMPTY = 8  # px round parts and damage that count in, for distances are measured from outside and soft edges widened
 _LEAST = 0.02  # share of the picture below which a departure is a defect or dirt, not the part
 
 
@@ -236,13 +238,22 @@ def with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, *, reach: floa
     """
     if not posed.any():
         return posed
+    # All is empty outside this box, so nothing below can tell it from the whole picture; large ones are slow.
+    box = spot_of([], posed | shot_part | normal_part, _EMPTY)
+    whole = posed.copy()
+    whole[box] = _with_outline(posed[box], shot_part[box], normal_part[box], reach, sliver * max(posed.shape))
+    return whole
+
+
+def _with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, reach: float, sliver: float) -> Mask:
+    """`with_outline` in its box; `sliver` in px."""
     far = cv2.distanceTransform((~posed).astype(np.uint8), cv2.DIST_L2, 5)
     within = max(3.0, reach * float(np.sqrt(posed.sum())))
     near = far <= within
     differs = (shot_part ^ normal_part).astype(np.uint8)
     deep = cv2.distanceTransform(differs, cv2.DIST_L2, 5)[(far > within) & (far <= 3 * within)]
     misfit = 2 * float(deep.max()) if deep.size else 0.0
-    width = max(3, round(sliver * max(posed.shape)), round(misfit) + 1)
+    width = max(3, round(sliver), round(misfit) + 1)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
     apart = cv2.morphologyEx(differs, cv2.MORPH_OPEN, disc) > 0
     labels = cv2.connectedComponents((posed | (apart & near)).astype(np.uint8), connectivity=8)[1]

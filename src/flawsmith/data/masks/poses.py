@@ -17,6 +17,7 @@ import numpy as np
 from flawsmith.data import images
 from flawsmith.data.masks.parts import PartFrame, fit_outline
 from flawsmith.data.tiling import Spot
+from flawsmith.data.windows import spot_of
 from flawsmith.errors import DataError
 from flawsmith.types import Range
 
@@ -138,9 +139,10 @@ def _moved_onto(matrix: np.ndarray, points: np.ndarray, places: np.ndarray, rng:
 
 def _points(mask: Mask, most: int = 4000) -> np.ndarray:
     """Some of a mask's pixel centres, float64 (N,2) as x, y, its extremes among them."""
-    points = np.argwhere(mask)[:, ::-1].astype(np.float64)
-    if not len(points):
+    if not mask.any():
         raise DataError("the mask is empty: there is no damage to lay on another picture")
+    rows, columns = box = spot_of([], mask, 0)
+    points = np.argwhere(mask[box])[:, ::-1].astype(np.float64) + (columns.start, rows.start)
     if len(points) > most:
         ends = np.concatenate([points.argmin(axis=0), points.argmax(axis=0)])
         points = np.concatenate([points[:: len(points) // most], points[ends]])
@@ -241,20 +243,39 @@ def apply_pose_mask(mask: Mask, pose: Pose, shape: Sequence[int]) -> Mask:
         pose: From the shot to the normal.
         shape: (H',W') of the normal.
     """
-    size = (int(shape[1]), int(shape[0]))
-    soft = cv2.warpAffine(mask.astype(np.float32), pose.array, size, flags=cv2.INTER_LINEAR, borderValue=0)
+    if not mask.any():
+        return np.zeros(tuple(shape[:2]), bool)
+    box = spot_of([], mask, 0)
+    soft = _laid_softly(mask, box, pose.array, shape)
     posed = soft >= 0.5
-    points = np.argwhere(mask)[:, ::-1]
-    if not len(points):
-        return np.asarray(posed)
+    points = np.argwhere(mask[box])[:, ::-1] + (box[1].start, box[0].start)
     want = _landed(points.astype(np.float64), pose.array, np.ones(tuple(shape[:2]), bool)) * len(points) * pose.scale**2
-    if want >= 1 and posed.sum() < 0.9 * want:
+    if want >= 1 and np.count_nonzero(posed) < 0.9 * want:
         levels = np.sort(soft[soft > 0])[::-1]
         level = levels[min(int(want), len(levels)) - 1] if len(levels) else 1.0
         posed = soft >= np.clip(level, 0.2, 0.5)
         if not posed.any() and len(levels):
             posed = soft >= levels[0]
     return np.asarray(posed)
+
+
+def _laid_softly(mask: Mask, box: Spot, matrix: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Return how much of each pixel (H',W') a posed mask covers, float32 in [0,1]; `box` holds all of the mask.
+
+    Outside the posed box all is 0. Behind it nothing is warped; before it everything is, for OpenCV computes places
+    from the picture's corner, and from another corner they would be rounded differently.
+    """
+    rows, columns = box
+    ends = np.array([(x, y, 1) for x in (columns.start, columns.stop) for y in (rows.start, rows.stop)], np.float64)
+    corners = ends @ matrix.T
+    low = np.maximum(np.floor(corners.min(axis=0)).astype(int) - 2, 0)
+    width, height = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + 3, (shape[1], shape[0]))
+    soft = np.zeros(tuple(shape[:2]), np.float32)
+    if width > low[0] and height > low[1]:
+        size = int(width), int(height)
+        laid = cv2.warpAffine(mask.astype(np.float32), matrix, size, flags=cv2.INTER_LINEAR, borderValue=0)
+        soft[low[1] : height, low[0] : width] = laid[low[1] :, low[0] :]
+    return soft
 
 
 def apply_pose_image(
@@ -273,15 +294,15 @@ def apply_pose_image(
         spot: The part of the normal's picture that is wanted.
     """
     whole, plain = images.filled(native, span), replace(span, sentinels=())
-    size = (int(shape[1]), int(shape[0]))
-    parts, ends = [], []
+    # Behind the spot nothing is warped; before it everything is, see `_laid_softly`.
+    size = tuple(len(range(part.stop or length)[:length]) for part, length in zip(spot, shape, strict=False))[::-1]
+    parts, ends = [], images.levels(np.array([whole.min(), whole.max()], whole.dtype), plain)
     for channel in [whole] if whole.ndim == 2 else [whole[:, :, number] for number in range(3)]:
         source = images.levels(channel, plain)
         if pose.scale < 0.7:  # bilinear sampling would skip pixels
             source = cv2.GaussianBlur(source, (0, 0), 0.4 / pose.scale)
         laid = cv2.warpAffine(source, pose.array, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
         parts.append(laid[spot].copy())
-        ends += [source.min(), source.max()]
         del source, laid
-    within = np.clip(np.stack(parts, axis=2), min(ends), max(ends))
+    within = np.clip(np.stack(parts, axis=2), ends[0], ends[1])
     return np.asarray(within if within.shape[2] == 3 else np.repeat(within, 3, axis=2), np.float32)
