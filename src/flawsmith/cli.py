@@ -125,7 +125,8 @@ def run(
     opened = Run.create(out, _config(config, settings))  # a typo is said at once: torch takes seconds to load
     from flawsmith.pipeline import run_all
 
-    typer.echo(f"report: {run_all(opened)}")
+    run_all(opened)
+    _ended(opened)
 
 
 @app.command()
@@ -275,8 +276,18 @@ def demo(
 ) -> None:
     """The main job on factory parts with the built-in backbone, in minutes; ends with a report to open."""
     from flawsmith.factory_demo import demo as show
+    from flawsmith.run.folder import Run
 
-    typer.echo(f"report: {show(out)}")
+    _ended(Run.open(show(out).parent))
+
+
+def _ended(run):  # type: ignore[no-untyped-def]
+    """Say what the samples are worth, where that is proven, and where the report is."""
+    from flawsmith.reporting.verdict import verdict_of
+
+    if verdict := verdict_of(run):
+        typer.echo(verdict)
+    typer.echo(f"report: {run.path('report.html')}")
 
 
 def _config(path: Path, settings: list[str]):  # type: ignore[no-untyped-def]

@@ -29,6 +29,8 @@ _SCALE = (0.8, 1.25)
 _ON_PART = 0.85
 """Share of the damage (of what lies on the part in the shot) that must land on the other part."""
 _TRIES = 24
+_TOGETHER = 1 << 24
+"""Values of a picture up to which its channels are posed together, which is quicker and takes 64 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +107,11 @@ def pose_mask(
     surface = bool(normal_part.all()) or bool(shot_part.all()) or not shot_part.any() or not normal_part.any()
     best, most = Pose.identity(), -1.0
     base = None if surface else _laid(shot_part, normal_part, shot_mask, rng, turn)
-    grown = cv2.dilate(shot_part.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-    rows, columns = points[:, 1].astype(int), points[:, 0].astype(int)
-    on = grown[rows, columns] if base is not None else np.ones(len(points), bool)
+    on = np.ones(len(points), bool)
+    if base is not None:
+        near = spot_of([], shot_mask, 2)
+        grown = cv2.dilate(shot_part[near].astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        on = grown[points[:, 1].astype(int) - near[0].start, points[:, 0].astype(int) - near[1].start]
     asked, hangs = points[on], not on.any()  # damage that hangs outside the part in the shot may do so here
     anywhere = surface and not normal_part.any()
     onto = np.argwhere(normal_part)[:, ::-1] if surface and not anywhere and not normal_part.all() else None
@@ -248,6 +252,8 @@ def apply_pose_mask(mask: Mask, pose: Pose, shape: Sequence[int]) -> Mask:
     box = spot_of([], mask, 0)
     soft = _laid_softly(mask, box, pose.array, shape)
     posed = soft >= 0.5
+    if np.count_nonzero(posed) >= 0.9 * np.count_nonzero(mask) * pose.scale**2:
+        return np.asarray(posed)
     points = np.argwhere(mask[box])[:, ::-1] + (box[1].start, box[0].start)
     want = _landed(points.astype(np.float64), pose.array, np.ones(tuple(shape[:2]), bool)) * len(points) * pose.scale**2
     if want >= 1 and np.count_nonzero(posed) < 0.9 * want:
@@ -273,7 +279,8 @@ def _laid_softly(mask: Mask, box: Spot, matrix: np.ndarray, shape: Sequence[int]
     soft = np.zeros(tuple(shape[:2]), np.float32)
     if width > low[0] and height > low[1]:
         size = int(width), int(height)
-        laid = cv2.warpAffine(mask.astype(np.float32), matrix, size, flags=cv2.INTER_LINEAR, borderValue=0)
+        source = mask[: rows.stop, : columns.stop].astype(np.float32)  # behind it all is 0, as beyond the border
+        laid = cv2.warpAffine(source, matrix, size, flags=cv2.INTER_LINEAR, borderValue=0)
         soft[low[1] : height, low[0] : width] = laid[low[1] :, low[0] :]
     return soft
 
@@ -283,8 +290,8 @@ def apply_pose_image(
 ) -> np.ndarray:
     """Return a shot's picture laid over the normal's, float32 (h,w,3) in [-1,1], or a part of it.
 
-    Reflected where the shot does not reach, within the picture's own range. One channel at a time becomes float32: a
-    line-scan picture takes gigabytes of them.
+    Reflected where the shot does not reach, within the picture's own range. Of large pictures one channel at a time
+    becomes float32: a line-scan picture takes gigabytes of them.
 
     Args:
         native: The shot, (H,W) or (H,W,3).
@@ -297,12 +304,13 @@ def apply_pose_image(
     # Behind the spot nothing is warped; before it everything is, see `_laid_softly`.
     size = tuple(len(range(part.stop or length)[:length]) for part, length in zip(spot, shape, strict=False))[::-1]
     parts, ends = [], images.levels(np.array([whole.min(), whole.max()], whole.dtype), plain)
-    for channel in [whole] if whole.ndim == 2 else [whole[:, :, number] for number in range(3)]:
-        source = images.levels(channel, plain)
+    together = whole.ndim == 2 or whole.size <= _TOGETHER
+    for layer in [whole] if together else [whole[:, :, number] for number in range(3)]:
+        source = images.levels(layer, plain)
         if pose.scale < 0.7:  # bilinear sampling would skip pixels
             source = cv2.GaussianBlur(source, (0, 0), 0.4 / pose.scale)
         laid = cv2.warpAffine(source, pose.array, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
-        parts.append(laid[spot].copy())
+        parts.append(np.atleast_3d(laid[spot]).copy())
         del source, laid
-    within = np.clip(np.stack(parts, axis=2), ends[0], ends[1])
+    within = np.clip(np.concatenate(parts, axis=2), ends[0], ends[1])
     return np.asarray(within if within.shape[2] == 3 else np.repeat(within, 3, axis=2), np.float32)
