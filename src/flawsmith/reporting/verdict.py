@@ -37,8 +37,8 @@ def verdict_sentence(proof: Tree) -> str:
         parts = [f"{_SAID[verdict]} {_listed(products)}" for verdict, products in said.items() if products]
         if parts:
             return (
-                f"Beside the real shots, samples of {proof['generator']} {_listed(parts)}: {name}, {figure} in points "
-                f"of 100, mean over defect types, with its {proof['confidence']:.0%} interval."
+                f"Samples of {proof['generator']} beside the real shots {_listed(parts)} in {name} ({figure} in points "
+                f"of 100, mean over defect types, {proof['confidence']:.0%} intervals)."
             )
     return ""
 
