@@ -211,13 +211,15 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     results = json.loads(args.results.read_text()) if args.results.exists() else {}
-    results["machine"] = {**machine(), "threads": os.environ.get("OMP_NUM_THREADS", "")}
+    used = {**machine(), "threads": os.environ.get("OMP_NUM_THREADS", ""), "load": round(os.getloadavg()[0], 1)}
+    if args.only != "pasting":
+        results["machine"] = used
     if args.only in (None, "check"):
         results["check"] = check(args.out, args.files)
     if args.only in (None, "painting"):
         results["painting"] = painting(args.out)
     if args.only in (None, "pasting"):
-        results["pasting"] = pasting(args.out)
+        results["pasting"] = {"machine": used, "rows": pasting(args.out)}
     write_json(args.results, results)
     print(json.dumps(results, indent=1))
 
