@@ -195,6 +195,24 @@ def test_the_house_holds() -> None:
     assert not wrong, "\n" + "\n".join(wrong)
 
 
+def test_painting_with_pixels_loads_no_backbone() -> None:
+    """diffusers takes seconds to load; `flawsmith paint` answers in four, and a training has many workers."""
+    from flawsmith import registry
+
+    modules = modules_of(SOURCE)
+    pixels = [entry.target.partition(":")[0] for entry in registry._OURS["generators"].values() if entry.pixels]
+    todo, loaded = ["flawsmith.synthesis.painted_dataset", "flawsmith.synthesis.by_hand.brush", *pixels], set()
+    assert len(pixels) > 1
+    while todo:
+        name = todo.pop()
+        loaded.add(name)
+        if name in modules:
+            todo += [one.module for one in imports_of(modules[name], name, set(modules)) if one.on_load]
+            todo = [one for one in todo if one not in loaded]
+    assert "flawsmith.synthesis.plan" in loaded and "torch" in loaded
+    assert not {name for name in loaded if name.partition(".")[0] in ("diffusers", "transformers", "tokenizers")}
+
+
 def test_every_room_is_seen() -> None:
     """Guards the guard: a renamed folder must not make the test pass for want of files."""
     rooms = {room_of(name) for name in modules_of(SOURCE)}

@@ -180,12 +180,17 @@ def test_the_worked_example_keeps_the_contract(stain: Any, backbone: Any) -> Non
 
 def test_the_worked_example_runs(stain: Any, small_config: dict[str, Any], tmp_path: Path) -> None:
     import flawsmith as fs
+    from flawsmith.data import images
 
     settings = {"generator.name": "stain", "generator.settings": {"grain": 0.4}, "train.steps": 20, "windows.size": 64}
     run = fs.Run.create(tmp_path / "run", fs.load_config(None, {**small_config, **settings}))
     path = fs.run_all(run)
     made = [sample for sample in run.samples() if sample.made]
     assert made and path.exists() and run.path("export", "mvtec").is_dir()
+    asked = images.read_mask(run.path(made[0].mask), (128, 128))
+    photograph = Path(small_config["data.root"]) / made[0].normal
+    painted = fs.paint(run, photograph, asked, made[0].defect)  # with the tone that it learned
+    assert painted.mask.any() and painted.provenance.generator == "stain"
 
 
 def test_the_worked_metric_keeps_the_contract_and_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,12 @@ from typing import Any
 
 _HOMES = {
     "Backbone": "flawsmith.nn.backbone",
+    "Brush": "flawsmith.synthesis.by_hand.brush",
     "Config": "flawsmith.config",
     "FlawsmithError": "flawsmith.errors",
+    "Painted": "flawsmith.synthesis.by_hand.painted",
+    "PaintedDataset": "flawsmith.synthesis.painted_dataset",
+    "Provenance": "flawsmith.synthesis.by_hand.painted",
     "Run": "flawsmith.run.folder",
     "check": "flawsmith.preflight.check",
     "demo": "flawsmith.factory_demo",
@@ -20,6 +24,7 @@ _HOMES = {
     "generate": "flawsmith.synthesis.generate",
     "load_config": "flawsmith.config",
     "measure": "flawsmith.evaluation.measure",
+    "paint": "flawsmith.synthesis.by_hand.brush",
     "prove": "flawsmith.pipeline",
     "report": "flawsmith.reporting.report",
     "run_all": "flawsmith.pipeline",
@@ -29,8 +34,12 @@ _HOMES = {
 
 __all__ = [
     "Backbone",
+    "Brush",
     "Config",
     "FlawsmithError",
+    "Painted",
+    "PaintedDataset",
+    "Provenance",
     "Run",
     "check",
     "demo",
@@ -38,6 +47,7 @@ __all__ = [
     "generate",
     "load_config",
     "measure",
+    "paint",
     "prove",
     "report",
     "run_all",

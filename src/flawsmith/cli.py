@@ -124,9 +124,9 @@ def run(
         settings.append(f"generate.prompt={json.dumps(prompt or say, ensure_ascii=False)}")
     opened = Run.create(out, _config(config, settings))  # a typo is said at once: torch takes seconds to load
     from flawsmith.pipeline import run_all
+    from flawsmith.reporting.verdict import closing_words
 
-    run_all(opened)
-    _ended(opened)
+    typer.echo(closing_words(run_all(opened)))
 
 
 @app.command()
@@ -150,6 +150,27 @@ def generate(run: RunPath, shard: ShardText = "0/1") -> None:
     from flawsmith.synthesis.generate import generate as stage
 
     stage(opened, Shard.parse(shard))
+
+
+@app.command()
+def paint(
+    source: Annotated[Path, typer.Argument(help="A run, a folder of photographs, a TOML file.", metavar="RUN|FOLDER")],
+    photograph: Annotated[Path, typer.Option(help="What is painted on.")],
+    mask: Annotated[Path, typer.Option(help="Where: a mask that you drew, of the photograph's size.")],
+    defect: Annotated[str, typer.Option(help="The defect type.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The picture; x.mask.png and x.json are written beside it.")],
+    seed: Annotated[int, typer.Option(help="Another seed, another damage.")] = 0,
+    generator: Annotated[str, typer.Option(help="What paints, as `flawsmith list` names it; else the run's own.")] = "",
+    product: Annotated[str, typer.Option(help="What the photograph shows, where several products have the type.")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Files that are there may be written over.")] = False,
+    set_: Sets = [],  # noqa: B006
+) -> None:
+    """Paint a defect into a mask that you drew, on one photograph."""
+    from flawsmith.config import parse_overrides
+    from flawsmith.synthesis.by_hand.brush import paint_file
+
+    settings = parse_overrides(set_)
+    typer.echo(paint_file(source, photograph, mask, defect, seed, generator, product, settings, out, overwrite))
 
 
 @app.command()
@@ -276,18 +297,9 @@ def demo(
 ) -> None:
     """The main job on factory parts with the built-in backbone, in minutes; ends with a report to open."""
     from flawsmith.factory_demo import demo as show
-    from flawsmith.run.folder import Run
+    from flawsmith.reporting.verdict import closing_words
 
-    _ended(Run.open(show(out).parent))
-
-
-def _ended(run):  # type: ignore[no-untyped-def]
-    """Say what the samples are worth, where that is proven, and where the report is."""
-    from flawsmith.reporting.verdict import verdict_of
-
-    if verdict := verdict_of(run):
-        typer.echo(verdict)
-    typer.echo(f"report: {run.path('report.html')}")
+    typer.echo(closing_words(show(out)))
 
 
 def _config(path: Path, settings: list[str]):  # type: ignore[no-untyped-def]

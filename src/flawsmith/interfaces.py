@@ -10,7 +10,7 @@ package). `flawsmith.testing` holds the checks that every plug-in must pass.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -21,6 +21,7 @@ from flawsmith.types import (
     Advance,
     Batch,
     Condition,
+    Crop,
     Encoded,
     Example,
     FeatureSet,
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from flawsmith.data.training_set import TrainingSet
     from flawsmith.nn.backbone import Backbone
     from flawsmith.nn.networks.extractor import Extractor
+
+LEARNED = "learned.safetensors"
+"""In a generator's folder: what `Generator.learn` took."""
 
 
 class Generator(ABC):
@@ -110,6 +114,24 @@ class Generator(ABC):
         """
         yield from ()
 
+    def learn(self, crops: Iterable[Crop]) -> None:
+        """Take from real photographs at the camera's own scale what painting needs; run once, before any training.
+
+        A method that reads no such crops leaves this as it is, and then none are cut.
+
+        Args:
+            crops: The damage of the job's shots, all types and products, and normal parts under masks of these shots.
+        """
+        return None
+
+    def learned(self) -> dict[str, Tensor]:
+        """Return all that `learn` took, as tensors: what is saved beside the networks; {} = nothing."""
+        return {}
+
+    def restore(self, learned: Mapping[str, Tensor]) -> None:
+        """Take what `learned` returned; then `sample` gives the same bytes as there."""
+        return None
+
     @abstractmethod
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Generated:
         """Paint the damage that is asked for.
@@ -122,19 +144,23 @@ class Generator(ABC):
         """
 
     def save(self, folder: Path) -> None:
-        """Write settings.json and a safetensors file for each trainable network; never a pickle."""
-        from flawsmith.nn.weights import save_modules
+        """Write settings.json, a safetensors file for each trainable network and one for `learned`; never a pickle."""
+        from flawsmith.nn.weights import save_modules, save_tensors
 
         save_modules(folder, self.trainable(), self.settings.model_dump(mode="json"))
+        if learned := self.learned():
+            save_tensors(folder / LEARNED, learned)
 
     @classmethod
     def load(cls, folder: Path, backbone: Backbone | None) -> Self:
         """Read what `save` wrote."""
-        from flawsmith.nn.weights import load_modules, read_settings
+        from flawsmith.nn.weights import load_modules, load_tensors, read_settings
 
         settings = validate(cls.Settings, read_settings(folder), where=f"{folder}/settings.json")
         generator = cls(backbone, settings)
         load_modules(folder, generator.trainable())
+        if (folder / LEARNED).exists():
+            generator.restore(load_tensors(folder / LEARNED)[0])
         return generator
 
 

@@ -54,6 +54,11 @@ _OURS: dict[str, dict[str, Entry]] = {
             "flawsmith.generators.hybrid:Hybrid",
             "cross_modal says what, controlnet_inpaint says where, on one backbone",
         ),
+        "patch_synthesis": Entry(
+            "flawsmith.generators.patch_synthesis:PatchSynthesis",
+            "damage of a type made anew from patches of several shots, in a mask of any shape",
+            pixels=True,
+        ),
         "perlin": Entry(
             "flawsmith.generators.perlin:Perlin", "DRAEM's noise masks filled with foreign texture", pixels=True
         ),

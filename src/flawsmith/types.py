@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     from typing import Self
 
+    import numpy as np
     from torch import Tensor
 
 
@@ -108,6 +109,21 @@ class Example:
     """How `masks` are read; None = they are flawsmith's own (0 and 255), or not judged yet."""
     span: Range | None = None
     """The value range of its product (`data.ranges`); None = not decided yet: the picture is read by its own values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A place of a real photograph at the camera's own scale: what a generator that works on pixels learns from."""
+
+    image: np.ndarray
+    """float32 (h,w,3), RGB, [-1,1]."""
+    mask: np.ndarray
+    """bool (h,w): the damage; of a normal part, where a shot's damage might lie."""
+    product: str
+    defect: str
+    """"" = a normal part."""
+    surface: bool = True
+    """Whether the product fills its pictures; False: it is a part before a backdrop."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,22 @@ def hold_the_rules(run: fs.Run) -> None:
         assert (after[mask] != before[mask]).any()
 
 
+def hold_a_drawn_mask(run: fs.Run) -> None:
+    """One photograph, one drawn mask, and the run's own generator: the same rules, and the same bytes again."""
+    brush = fs.Brush.open(run)
+    photograph = next(normal.image for normal in brush.data.split.normals if normal.product == "magnet")
+    native = images.read(photograph)
+    row, column = np.mgrid[: native.shape[0], : native.shape[1]]
+    drawn = ((row - 60) / 14) ** 2 + ((column - 70) / 25) ** 2 < 1
+    painted, again = (brush.paint(photograph, drawn, "chip", seed=3) for _ in range(2))
+    assert painted.picture.dtype == native.dtype and painted.picture.shape == native.shape
+    assert painted.mask.any() and not (painted.mask & ~drawn).any()
+    assert np.array_equal(painted.picture[~painted.mask], native[~painted.mask])
+    assert (painted.picture[painted.mask] != native[painted.mask]).any()
+    assert painted.picture.tobytes() == again.picture.tobytes() and painted.provenance == again.provenance
+    assert bool(painted.provenance.shot) == (brush.plugin.needs_shot or not brush.plugin.native)
+
+
 def times(folder: Path) -> dict[str, int]:
     return {
         path.relative_to(folder).as_posix(): path.stat().st_mtime_ns
@@ -71,6 +87,7 @@ def test_the_whole_job(name: str, small_config: dict[str, Any], tmp_path: Path):
     small_config |= {"generator.settings": LIMITS.get(name, {})}
     run = run_with(tmp_path / "run", small_config, generator__name=name)
     hold_the_rules(run)
+    hold_a_drawn_mask(run)
     assert by_defect(run) == {("magnet", "chip"): 2, ("magnet", "crack"): 2, ("screw", "bend"): 2}
     assert len(run.samples()) == 6
     for product, defects in (("magnet", ("chip", "crack")), ("screw", ("bend",))):

@@ -6,6 +6,7 @@ import io
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -351,6 +352,17 @@ def test_a_set_on_which_nothing_can_be_proven_is_not_ready(tmp_path: Path):
     assert "nut: nothing can be proven, as the test set holds 1 normal and 0 damaged pictures" in said
     config = validate(Config, {**config.model_dump(mode="json"), "prove": {"enabled": False}})
     assert check(config).ok
+
+
+def test_without_a_proof_every_real_defect_is_a_shot(tmp_path: Path):
+    """For `check` and for the run alike; three pictures give two shots where one is needed for the test."""
+    config = make(tmp_path / "data", scratch=3, dent=5)
+    unproven = validate(Config, {**config.model_dump(mode="json"), "prove": {"enabled": False}})
+    for asked, shots in ((config, {"dent": 2, "scratch": 2}), (unproven, {"dent": 3, "scratch": 3})):
+        assert {row.defect: row.shots for row in check(asked).defects if row.defect} == shots
+        divided = open_dataset(Run.create(tmp_path / str(asked.prove.enabled), asked)).split
+        assert Counter(example.defect for example in divided.shots) == shots
+        assert len(divided.test_defects) == 8 - sum(shots.values())
 
 
 def test_names_with_brackets_survive_the_console(tmp_path: Path):

@@ -7,6 +7,7 @@ import torch
 from flawsmith.data import images
 from flawsmith.errors import DataError
 from flawsmith.generators.crop_paste import CropPaste
+from flawsmith.generators.patch_synthesis import PatchSynthesis
 from flawsmith.generators.perlin import Perlin, perlin_noise
 from flawsmith.types import Batch, Condition
 
@@ -26,10 +27,10 @@ def asked(seed=0, batch=2, grey=False, mask=None):
 
 
 MAKERS = [CropPaste(None, CropPaste.Settings(blend=blend)) for blend in ("poisson", "mixed", "feather", "none")]
-MAKERS.append(Perlin(None, Perlin.Settings()))
+MAKERS += [Perlin(None, Perlin.Settings()), PatchSynthesis(None, PatchSynthesis.Settings())]
 
 
-@pytest.mark.parametrize("maker", MAKERS, ids=lambda maker: getattr(maker.settings, "blend", "perlin"))
+@pytest.mark.parametrize("maker", MAKERS, ids=lambda maker: getattr(maker.settings, "blend", type(maker).__name__))
 def test_what_every_generator_owes(maker):
     request = asked()
     made = maker.sample(request, [1, 2], steps=1, guidance=1.0)

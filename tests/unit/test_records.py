@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flawsmith.data.masks.bend import Bend
 from flawsmith.data.masks.poses import Pose
 from flawsmith.data.tiling import Window
 from flawsmith.errors import RunError
@@ -70,8 +71,13 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_siz
 COUNTS = st.integers(0, 2**31 - 1)
 SHARES = st.floats(0, 1)
 NUMBERS = st.floats(-1e6, 1e6)
+BENDS = st.builds(
+    Bend, SHARES, COUNTS, NUMBERS, st.tuples(*(st.integers(0, 99) for _ in range(4))), on_part=st.booleans()
+)
 POSES = st.builds(
-    lambda a, b, c, d, x, y: Pose.of(np.array([[a, b, x], [c, d, y]])), *(st.floats(-9, 9) for _ in range(6))
+    lambda a, b, c, d, x, y, bend: replace(Pose.of(np.array([[a, b, x], [c, d, y]])), bend=bend),
+    *(st.floats(-9, 9) for _ in range(6)),
+    st.none() | BENDS,
 )
 WINDOWS = st.builds(Window, st.integers(-99, 999), st.integers(-99, 999), st.integers(1, 999))
 PLANS = st.builds(

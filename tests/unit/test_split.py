@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flawsmith.config import Config, ProveConfig
 from flawsmith.data import fingerprints, images
 from flawsmith.data import split as shots
 from flawsmith.errors import DataError
@@ -50,6 +51,23 @@ def test_never_more_than_half_and_it_says_so(have, count):
         assert "nothing of this defect type is left to test on" in got.notes[0]
     elif have < 20:
         assert got.notes[0].startswith(f"nut/dent: {count} of {have} pictures are shots, not 10")
+
+
+@pytest.mark.parametrize(("have", "count"), [(1, 1), (3, 3), (10, 10), (11, 10), (21, 10)])
+def test_without_a_test_every_defect_is_a_shot(have, count):
+    got = shots.split(named(have, "dent") + named(5, None), shots=10, test=False)
+    assert numbers(got.shots) == list(range(count)) and numbers(got.test_defects) == list(range(count, have))
+    assert got.notes == (() if have > 10 else (f"nut/dent: all {have} pictures are shots, for no proof is asked for",))
+    third = [shots.split(named(have, "dent") + named(5, None), shots="third", test=test) for test in (True, False)]
+    assert third[0] == third[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [({}, True), ({"enabled": False}, False), ({"enabled": False, "protocol": "field"}, True)],
+)
+def test_who_keeps_a_test(changes, kept):
+    assert shots.keeps_test(Config(prove=ProveConfig(**changes))) == kept
 
 
 def test_every_product_and_kind_has_its_own_shots():

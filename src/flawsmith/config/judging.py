@@ -114,7 +114,7 @@ class ProveConfig(Settings):
     renamed = {"shams": "controls", "twins": "near_duplicates"}
 
     enabled: Annotated[bool, Affects()] = True
-    """False: `flawsmith run` leaves it out; `flawsmith prove RUN` does it all the same."""
+    """False: `flawsmith run` leaves it out, and real defects up to `data.shots` are all shots, none kept to test."""
     protocol: Annotated[Literal["clean", "field"], Affects("measure", "prove")] = "clean"
     """clean (the test set is seen once, at the end) or field (the papers' way: best-on-test and last, side by side)."""
     detectors: list[str] = ["memory_probe"]

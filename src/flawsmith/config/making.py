@@ -187,6 +187,8 @@ class GenerateConfig(Settings):
     """Where masks come from: real masks re-posed, shapes of their statistics, or half and half."""
     turn: Literal["free", "right", "none"] = "free"
     """How re-posed damage may be turned on a surface: any angle, right angles, or not at all (a brushed surface)."""
+    bend: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
+    """How far re-posed damage is bent, its mask alike: 0 = not, 1 = clearly; from 1.5 on the picture may fold."""
     outline: bool = True
     """On parts: damage that changes the part's outline (a broken tip) takes the normal outline beside it away too."""
     feather: Annotated[float, Field(ge=0.0, le=64.0)] = 1.0

@@ -18,6 +18,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.data.fingerprints import fingerprint, fingerprints_of, identities
 from flawsmith.data.layouts import natural_key
@@ -61,7 +62,15 @@ class Split:
         return replace(self, **{name: tuple(e for e in getattr(self, name) if e.product == product) for name in names})
 
 
-def split(examples: Iterable[Example], *, shots: int | Literal["third"]) -> Split:
+def keeps_test(config: Config) -> bool:
+    """Return whether a run keeps damaged pictures for the test: it proves, or measures against them (the papers' way).
+
+    `flawsmith prove` can be called without either; it then has the pictures that are no shots.
+    """
+    return config.prove.enabled or config.prove.protocol == "field"
+
+
+def split(examples: Iterable[Example], *, shots: int | Literal["third"], test: bool = True) -> Split:
     """Divide a set by the house rule.
 
     Args:
@@ -69,6 +78,7 @@ def split(examples: Iterable[Example], *, shots: int | Literal["third"]) -> Spli
         shots: Shots per product and defect type, or "third" (the first floor(n/3), the papers' protocol). Never more
             than half of a defect type, so that something is left to test on; of two or three pictures all but one, of a
             single one that.
+        test: False: nothing is tested, so as many are shots as `shots` says; "third" stays a third. See `keeps_test`.
 
     Raises:
         DataError: there is nothing to learn from, or nothing normal to paint on.
@@ -91,7 +101,7 @@ def split(examples: Iterable[Example], *, shots: int | Literal["third"]) -> Spli
     learned: list[Example] = []
     tested: list[Example] = []
     for (product, defect), members in sorted(defects.items()):
-        count, note = _shots_of(len(members), shots)
+        count, note = _shots_of(len(members), shots, test=test)
         if note:
             notes.append(f"{product}/{defect}: {note}")
         learned += members[:count]
@@ -248,7 +258,7 @@ def provable(split: Split, *, drop_near_duplicates: bool) -> Split:
         raise DataError(
             f"{product}: nothing can be proven, as the test set holds {len(kept.test_normals)} normal and "
             f"{len(kept.test_defects)} damaged pictures; add some, lower data.shots, or leave the proof out with "
-            "prove.enabled = false"
+            "prove.enabled = false (true keeps up to half of a defect type for the test)"
         )
     return kept
 
@@ -265,9 +275,11 @@ def _shown(examples: Sequence[Example], decoded: Collection[str] | None) -> dict
     }
 
 
-def _shots_of(have: int, asked: int | Literal["third"]) -> tuple[int, str]:
+def _shots_of(have: int, asked: int | Literal["third"], *, test: bool) -> tuple[int, str]:
     most = have // 2 if have >= 4 else max(1, have - 1)
     want = max(1, have // 3) if asked == "third" else asked
+    if not test and asked != "third":
+        return min(want, have), "" if have > want else f"all {have} pictures are shots, for no proof is asked for"
     count = min(want, most)
     if have == 1:
         return 1, "its only picture is a shot, so nothing of this defect type is left to test on"

@@ -40,7 +40,7 @@ _LOUDEST = 0.003
 """Share of a picture's places that say whether it is damaged and which defect type it shows."""
 _ORIGINS: tuple[Origin, ...] = ("real", "made", "control")
 _MINED = 200
-"""Normal pictures that are searched for hard places, at every second place along each side."""
+"""Normal pictures that are searched for hard places, at every second place along each side; the heads share them."""
 
 
 class ProbeSettings(config.Settings):
@@ -255,7 +255,7 @@ class Probe(Detector):
         """Return the places of normal pictures that look most like damage to the half-trained head."""
         indices = training.normal() if self.settings.controls else training.normal("real", "made")
         indices = [index for index in indices if learned[index]]
-        drawn = torch.randperm(len(indices), generator=rng)[:_MINED].tolist()
+        drawn = torch.randperm(len(indices), generator=rng)[: math.ceil(_MINED / self.settings.heads)].tolist()
         features = []
         for start in range(0, len(drawn), _CHUNK):
             image = training.batch(indices[place] for place in drawn[start : start + _CHUNK]).image

@@ -16,7 +16,15 @@ from flawsmith.data import images
 from flawsmith.data.layouts import survey
 from flawsmith.data.masks.of_normals import marked_normals
 from flawsmith.data.ranges import with_ranges
-from flawsmith.data.split import Split, duplicates, leaks, near_duplicate_warnings, split, without_duplicates
+from flawsmith.data.split import (
+    Split,
+    duplicates,
+    keeps_test,
+    leaks,
+    near_duplicate_warnings,
+    split,
+    without_duplicates,
+)
 from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation.shape import distorted, proof_shape, proof_tiles
 from flawsmith.preflight import pictures
@@ -101,7 +109,7 @@ def _drawn(page: Path, examples: Sequence[Example], divided: Split | None, root:
 
 def _divide(examples: Sequence[Example], config: Config, findings: Findings, decoded: frozenset[str]) -> Split | None:
     try:
-        divided = split(examples, shots=config.data.shots)
+        divided = split(examples, shots=config.data.shots, test=keeps_test(config))
     except FlawsmithError as error:
         if not findings.errors:  # the survey has said it better
             findings.errors.append(str(error))

@@ -15,7 +15,15 @@ from flawsmith.data.masks.of_normals import marked_normals, masks_among_normals
 from flawsmith.data.masks.reading import read_label
 from flawsmith.data.photographs import Photographs
 from flawsmith.data.ranges import ranges_of, with_ranges
-from flawsmith.data.split import Split, duplicates, leaks, near_duplicate_warnings, split, without_duplicates
+from flawsmith.data.split import (
+    Split,
+    duplicates,
+    keeps_test,
+    leaks,
+    near_duplicate_warnings,
+    split,
+    without_duplicates,
+)
 from flawsmith.errors import ConfigError, DataError, nearest
 from flawsmith.files import digest, file_digest, file_state, read_json, write_json
 from flawsmith.run.folder import Run
@@ -43,7 +51,7 @@ class Dataset:
     photographs: Photographs
     """Reads the photographs; each picture and mask once, as long as there is room."""
     hashes: Mapping[str, str]
-    """Id of a photograph -> hash of its bytes and of its mask's."""
+    """Id of a photograph -> hash of its bytes and of its mask's; {} = the files were not hashed."""
     hash: str
     """Of the whole division: who is in which group, with what content."""
 
@@ -102,6 +110,21 @@ def open_dataset(run: Run) -> Dataset:
     return Dataset(made, Photographs(made.normals), hashes, stamp)
 
 
+def scanned_dataset(config: Config) -> Dataset:
+    """Scan and divide a folder that belongs to no run: what `open_dataset` does, as far as painting needs it.
+
+    Nothing is written, and no pictures are compared, so copies and leaks are not found. The files are not hashed.
+
+    Raises:
+        DataError: nothing usable is there, or a mask cannot be read.
+        ConfigError: a defect type that the configuration names does not exist.
+    """
+    made = divide(config)
+    _require_defects(config, made)
+    made = with_ranges(made, ranges_of(made))
+    return Dataset(made, Photographs(made.normals), {}, "")
+
+
 def divide(config: Config) -> Split:
     """Scan and divide, without writing anything or comparing pictures; a shot with an empty mask is left out."""
     return _divide(layouts.survey(config.data), config, None)[0]
@@ -119,7 +142,7 @@ def _divide(surveyed: layouts.Survey, config: Config, known: Mapping[str, Any] |
             raise DataError(
                 f"{config.data.root}: every mask is empty, so there is nothing to learn; draw the damage in them"
             )
-        made = split(examples, shots=config.data.shots)
+        made = split(examples, shots=config.data.shots, test=keeps_test(config))
         reading.require_clear(made.shots)
         empty = {shot.id for shot in made.shots if not _has_damage(shot)}
         if not empty:

@@ -21,7 +21,6 @@ from flawsmith.data import images
 from flawsmith.errors import ConfigError, RunError
 from flawsmith.files import mend_lines, read_json, write_json
 from flawsmith.interfaces import Generator
-from flawsmith.nn.backbone import Backbone
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
@@ -29,17 +28,16 @@ from flawsmith.run.records import PlanLine, Role, Sample, append_records, read_r
 from flawsmith.run.rounds import forget_discarded, forget_rounds, read_discarded, read_rounds
 from flawsmith.run.stage import Inputs, stage, stamp_of
 from flawsmith.synthesis.counts import counts
-from flawsmith.synthesis.paint import Painted, Painter
+from flawsmith.synthesis.paint import PaintedLine
+from flawsmith.synthesis.painters import Painters
 from flawsmith.synthesis.plan import make_controls, make_plan, plan_lines
 from flawsmith.synthesis.sweep import has_sweep, paint_sweep
 from flawsmith.synthesis.train import (
     generator_class,
     generator_inputs,
-    generator_settings,
     is_trained,
     load_backbone,
     train_inputs,
-    working_size,
 )
 
 FOLDER: dict[Role, str] = {"sample": "samples", "control": "controls"}
@@ -93,7 +91,7 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
         settings={**samples.settings, **affecting(config, "controls")},
         defaults={**samples.defaults, **affecting(Config(), "controls")},
     )
-    painters = _Painters(run, data, plugin, backbone)
+    painters = Painters(config, data, backbone, run.path("weights"))
     with stage(run, "generate", both, there=_all_there(run)) as work:
         if not work.done:
             lines, controls = _plan(run, data, plugin, samples, both)
@@ -115,26 +113,6 @@ def _inputs(config: Config, trained: str) -> Inputs:
     unread = "screen.times"
     settings, defaults = ({k: v for k, v in tree.items() if k != unread} for tree in (inputs.settings, inputs.defaults))
     return replace(inputs, settings=settings, defaults=defaults)
-
-
-class _Painters:
-    """Loads what paints a job; the weights of one job at a time, for a product has many, and memory is one."""
-
-    def __init__(self, run: Run, data: Dataset, plugin: type[Generator], backbone: Backbone | None) -> None:
-        self._run, self._data, self._plugin, self._backbone = run, data, plugin, backbone
-        self._job = ""
-        self._generator: Generator | None = None
-
-    def of(self, job: str) -> Painter:
-        """Return a painter with the weights of a job."""
-        config = self._run.config
-        if self._generator is None or job != self._job:
-            self._generator = None
-            self._generator = self._plugin.load(self._run.path("weights", *job.split("/")), self._backbone)
-            self._generator.settings = generator_settings(config)
-            self._job = job
-        size = working_size(config, self._backbone)
-        return Painter(config, self._generator, size, self._data.split, self._data.photographs)
 
 
 def _plan(
@@ -199,7 +177,7 @@ def _with_rounds(
     return whole
 
 
-def _make(run: Run, lines: Sequence[PlanLine], shard: Shard, painters: _Painters) -> int:
+def _make(run: Run, lines: Sequence[PlanLine], shard: Shard, painters: Painters) -> int:
     """Make this shard's batches of samples or controls that are not on disk yet; return how many were made."""
     if not lines:
         return 0
@@ -295,7 +273,7 @@ def _clear(run: Run, role: Role) -> None:
         lines.unlink()
 
 
-def _write(run: Run, folder: str, painted: Painted) -> Sample:
+def _write(run: Run, folder: str, painted: PaintedLine) -> Sample:
     """Write a sample's picture and mask, and return its line with the names of the files."""
     sample = painted.sample
     if painted.picture is None or painted.mask is None:

@@ -36,7 +36,7 @@ NATIVE_CONTEXT = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class Painted:
+class PaintedLine:
     """A finished sample or control: its line, and the picture with its mask unless it was given up."""
 
     sample: Sample
@@ -57,10 +57,24 @@ class Painter:
         self._shots = split.shots
         self._references: dict[str, Reference] = {}
 
-    def paint(self, lines: Sequence[PlanLine]) -> list[Painted]:
+    def paint(self, lines: Sequence[PlanLine]) -> list[PaintedLine]:
         """Return what became of each line, in order; the same lines give the same bytes."""
-        finished: dict[int, Painted] = {}
-        todo = [self._canvas(line) for line in lines]
+        return self._painted([self._canvas(line) for line in lines])
+
+    def paint_on(self, line: PlanLine, photograph: Photograph, asked: np.ndarray) -> PaintedLine:
+        """Return what became of a line on a photograph that need not be one of the run's, in a mask that was drawn.
+
+        Args:
+            line: With `mask_source = "file"`; the names of its photograph and its mask file are not followed.
+            photograph: What is painted on, (H,W) pixels.
+            asked: bool (H,W), not empty: where damage is to be, and nowhere else.
+        """
+        return self._painted([self._canvas_on(line, photograph, asked, asked)])[0]
+
+    def _painted(self, canvases: Sequence[Canvas]) -> list[PaintedLine]:
+        """Return what became of each canvas, in order."""
+        finished: dict[int, PaintedLine] = {}
+        todo = list(canvases)
         for attempt in range(self._config.generate.attempts):
             for canvas in todo:
                 canvas.attempt = attempt
@@ -76,25 +90,29 @@ class Painter:
             todo = again
             if not todo:
                 break
-        return [finished[line.index] for line in lines]
+        return [finished[canvas.line.index] for canvas in canvases]
 
     def _canvas(self, line: PlanLine) -> Canvas:
         normal, shot = self._by_id[line.normal], self._by_id[line.shot]
         asked = asked_mask(line, normal, shot, self._shots, self._photographs, self._config.generate.turn)
-        photograph = self._photographs.read(normal)
+        # A mask that somebody drew says where damage may lie, also to generators that draw their own inside it.
+        part = asked if line.mask_source == "file" else self._photographs.part(normal)
+        return self._canvas_on(line, self._photographs.read(normal), asked, part)
+
+    def _canvas_on(self, line: PlanLine, photograph: Photograph, asked: np.ndarray, part: np.ndarray) -> Canvas:
+        shot = self._by_id.get(line.shot)
         damage, ground, taken = asked, photograph.native, None
         sketched = (line.is_control or line.pose is not None) and not self.generator.native
-        if sketched and line.outline and not line.is_control and self.generator.needs_mask:
+        if sketched and line.outline and shot and not line.is_control and self.generator.needs_mask:
             asked, ground, taken = self._taken_over(line, shot, photograph, asked)
         asked, windows = self._windows(asked)
         spot = spot_of(windows, damage, _RIM)
         posed = self._posed(line, shot, asked.shape, spot)
         sketch = blended(photograph.model(spot), posed, damage[spot]) if sketched and posed is not None else None
-        part_of = self._photographs.part(normal)
         reference = self._reference(line.reference) if line.reference and not line.is_control else None
-        return Canvas(line, photograph, asked, part_of, spot, posed, sketch, windows, ground, taken, reference)
+        return Canvas(line, photograph, asked, part, spot, posed, sketch, windows, ground, taken, reference)
 
-    def _posed(self, line: PlanLine, shot: Example, shape: Sequence[int], spot: Spot) -> np.ndarray | None:
+    def _posed(self, line: PlanLine, shot: Example | None, shape: Sequence[int], spot: Spot) -> np.ndarray | None:
         """Return what lies under a spot of the photograph when the shot, or a control's donor, is laid over it."""
         if line.is_control:
             # A patch of normal matter from the same place of another photograph, so that its seam is like a sample's.
@@ -103,10 +121,11 @@ class Painter:
                 return donor.model(spot)
             size = int(shape[1]), int(shape[0])
             return np.asarray(cv2.resize(donor.model(), size, interpolation=cv2.INTER_AREA)[spot])
-        if line.pose is None:
+        if line.pose is None or shot is None:
             return None
         photograph = self._photographs.read(shot)
-        return apply_pose_image(photograph.native, photograph.span, line.pose, shape, spot)
+        part = self._photographs.part(shot)
+        return apply_pose_image(photograph.native, photograph.span, line.pose, shape, spot, part)
 
     def _taken_over(
         self, line: PlanLine, shot: Example, photograph: Photograph, asked: np.ndarray
@@ -117,7 +136,7 @@ class Painter:
         the shot's camera saw it; a model asked for damage there would paint flakes on the backdrop.
         """
         assert line.pose is not None
-        shot_part = apply_pose_mask(self._photographs.part(shot), line.pose, asked.shape)
+        shot_part = apply_pose_mask(self._photographs.part(shot), line.pose.unbent, asked.shape)
         matter = asked & shot_part
         taken = asked & ~matter
         if not taken.any() or matter.sum() < _LEAST_MATTER * asked.sum():
@@ -183,6 +202,8 @@ class Painter:
             if draws:
                 drawn, _ = uncut(generated.mask[row].permute(1, 2, 0).numpy(), window, canvas.asked.shape)
                 mask = drawn[:, :, 0] >= 0.5
+                if canvas.line.mask_source == "file" and not generated.whole:
+                    mask &= canvas.part  # scaled to native size, it spills over what somebody drew
             canvas.strokes.append(Stroke(window, image, base, mask))
             if generated.whole:
                 everywhere = Stroke(window, image, None, np.ones(mask.shape, bool))
@@ -217,12 +238,12 @@ class Painter:
         appearance = tuple(canvas.line.appearance for canvas in group)
         return Condition(image_tensor(normals), masks, products, defects, shot, sketch, reference, appearance)
 
-    def _finish(self, canvas: Canvas, *, last: bool) -> Painted | None:
+    def _finish(self, canvas: Canvas, *, last: bool) -> PaintedLine | None:
         """Return the sample; None = too little shows, try another seed."""
         if canvas.line.is_control:
             # However little shows of it is right, and its mask is all that was repainted.
             used = "replace" if self._paint_of(canvas) == "replace" else "residual"
-            return Painted(canvas.sample(MADE, used, 1.0, int(canvas.asked.sum())), canvas.current, canvas.asked)
+            return PaintedLine(canvas.sample(MADE, used, 1.0, int(canvas.asked.sum())), canvas.current, canvas.asked)
         paint = "whole" if canvas.whole else self._paint_of(canvas)
         if canvas.whole:
             # The photograph lies under nothing of the window: there is no change to fit a label to.
@@ -242,7 +263,7 @@ class Painter:
             return None
         status = MADE if shown else "invisible" if canvas.strokes else canvas.refused
         sample = canvas.sample(status, used, fitted.share, int(fitted.mask.sum()) if shown else 0)
-        return Painted(sample, fitted.image, fitted.mask) if shown else Painted(sample, None, None)
+        return PaintedLine(sample, fitted.image, fitted.mask) if shown else PaintedLine(sample, None, None)
 
     def _refit(self, canvas: Canvas, painted: np.ndarray) -> Refit:
         visible, span = 2 * self._config.generate.visible, canvas.normal.span

@@ -16,6 +16,7 @@ import numpy as np
 
 from flawsmith.config import Config
 from flawsmith.data import images
+from flawsmith.data.masks.bend import Bend
 from flawsmith.data.masks.parts import with_outline
 from flawsmith.data.masks.poses import Pose, Turn, apply_pose_mask, pose_mask
 from flawsmith.data.masks.shapes import procedural
@@ -87,34 +88,68 @@ def plan_lines(
             if job != last or size == config.generate.batch:
                 batch, size, last = batch + 1, 0, job
             size += 1
-            owner = lent.get((product, defect), "")
-            kin = shots_for(owner or product, defect, split.shots)
-            line = _choose(
-                config,
-                data,
-                plugin,
-                kin,
-                PlanLine(
+            lines.append(
+                plan_line(
+                    config,
+                    data,
+                    plugin,
                     index=index,
-                    role="sample",
                     batch=batch,
                     job=job,
-                    generator=config.generator.name,
                     product=product,
                     defect=defect,
-                    seed=0,
-                    normal="",
-                    shot="",
-                    mask_source="shots",
-                    transferred_from=owner,
+                    owner=lent.get((product, defect), ""),
                     round=round,
-                ),
+                )
             )
-            if plugin.reads_reference:
-                line = replace(line, reference=reference_of(config, data, line))
-            lines.append(line)
             advance()
     return lines
+
+
+def plan_line(
+    config: Config,
+    data: Dataset,
+    plugin: type[Generator],
+    *,
+    index: int,
+    batch: int,
+    job: str,
+    product: str,
+    defect: str,
+    owner: str = "",
+    round: int = 0,
+) -> PlanLine:
+    """Return the line of this number: seed, photograph, shot, mask and pose all follow from `config.seed` and `index`.
+
+    Args:
+        config: What is asked for.
+        data: The photographs; there is a shot of this type.
+        plugin: The generator's class.
+        index: Its number, 0 or more; another number makes another sample.
+        batch: The lines that it is painted with.
+        job: What paints it, a folder below weights/.
+        product: What is painted on.
+        defect: The defect type.
+        owner: The product that lends the type to this one; "" = this one has shots of it.
+        round: See `PlanLine.round`.
+    """
+    line = PlanLine(
+        index=index,
+        role="sample",
+        batch=batch,
+        job=job,
+        generator=config.generator.name,
+        product=product,
+        defect=defect,
+        seed=0,
+        normal="",
+        shot="",
+        mask_source="shots",
+        transferred_from=owner,
+        round=round,
+    )
+    line = _choose(config, data, plugin, shots_for(owner or product, defect, data.split.shots), line)
+    return replace(line, reference=reference_of(config, data, line)) if plugin.reads_reference else line
 
 
 def make_controls(config: Config, data: Dataset, plugin: type[Generator], lines: Sequence[PlanLine]) -> list[PlanLine]:
@@ -211,6 +246,8 @@ def _choose(
         appearance = parsed.appearance
     elif source == "shots":
         pose = _pose(config, shot, normal, data.photographs, rng)
+    if pose is not None and config.generate.bend:
+        pose = replace(pose, bend=_bend(config, shot, data.photographs, seed))
     # Another product's outline says nothing of this one's.
     outlined = shot.product == line.product and not data.photographs.is_surface(line.product)
     return replace(
@@ -243,6 +280,14 @@ def _pose(config: Config, shot: Example, normal: Example, photographs: Photograp
     return best
 
 
+def _bend(config: Config, shot: Example, photographs: Photographs, seed: int) -> Bend | None:
+    """Return how a shot is bent before it is posed."""
+    mask, width = photographs.read(shot).mask, photographs.appearance(shot).thickness
+    assert mask is not None
+    on_part = not photographs.is_surface(shot.product)
+    return Bend.of(mask, config.generate.bend, seed, thickness=width, on_part=on_part)
+
+
 def asked_mask(
     line: PlanLine, normal: Example, shot: Example, shots: Sequence[Example], photographs: Photographs, turn: Turn
 ) -> np.ndarray:
@@ -262,13 +307,16 @@ def asked_mask(
     if line.pose is not None:
         mask = photographs.read(shot).mask
         assert mask is not None
-        posed = apply_pose_mask(mask, line.pose, shape)
+        shot_part = photographs.part(shot)
+        posed = apply_pose_mask(mask, line.pose, shape, shot_part)
         if line.transferred_from:  # what another product's damage would do to the backdrop is no damage of this one
             on_part = posed & photographs.part(normal)
             return on_part if on_part.any() else posed
         if not line.outline:
             return posed
-        return with_outline(posed, apply_pose_mask(photographs.part(shot), line.pose, shape), photographs.part(normal))
+        # No bend moves the outline of a part.
+        laid_part = apply_pose_mask(shot_part, line.pose.unbent, shape)
+        return with_outline(posed, laid_part, photographs.part(normal))
     rng = np.random.default_rng((line.seed, 32))
     kin = shots_for(line.transferred_from or line.product, line.defect, shots)
     real = [mask for mask in (photographs.read(example).mask for example in kin) if mask is not None]

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,15 +20,18 @@ from flawsmith.data.split import Split
 from flawsmith.data.tensors import image_tensor, mask_tensor
 from flawsmith.errors import ConfigError
 from flawsmith.files import file_digest, write_json
-from flawsmith.interfaces import Generator
-from flawsmith.nn.backbone import Backbone
+from flawsmith.interfaces import LEARNED, Generator
 from flawsmith.nn.trainer import Trainer
 from flawsmith.nn.weights import load_tensors, save_tensors
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
 from flawsmith.run.stage import Inputs, is_done, stage
+from flawsmith.synthesis.crops import crops
 from flawsmith.types import Advance, Batch, Encoded, Example
+
+if TYPE_CHECKING:
+    from flawsmith.nn.backbone import Backbone
 
 ENCODE_BATCH = 16
 """The most windows that are encoded at once."""
@@ -53,6 +56,8 @@ def load_backbone(config: Config) -> Backbone | None:
     """Return the backbone, or None when the generator needs none."""
     if not generator_class(config).needs_backbone:
         return None
+    from flawsmith.nn.backbone import Backbone  # diffusers takes seconds, and generators of pixels do without it
+
     part = config.backbone
     return Backbone.load(part.source, offline=part.offline, device=part.device, dtype=part.dtype)
 
@@ -86,6 +91,15 @@ def working_size(config: Config, backbone: Backbone | None) -> int:
 def generator_settings(config: Config) -> Settings:
     """Return the generator's own settings, checked."""
     return validate(generator_class(config).Settings, config.generator.settings, where="generator.settings")
+
+
+def untrained_generator(config: Config, backbone: Backbone | None, job: Job, photographs: Photographs) -> Generator:
+    """Return a job's generator as it is before any training: all that a generator of pixels needs."""
+    plugin = generator_class(config)
+    generator = plugin(backbone, generator_settings(config))
+    if plugin.learn is not Generator.learn:
+        generator.learn(crops(job.shots, job.normals, photographs, config.seed))
+    return generator
 
 
 def generator_inputs(config: Config, output: str, **content: Any) -> Inputs:
@@ -142,12 +156,11 @@ def train(run: Run, data: Dataset | None = None) -> None:
     with stage(run, "train", inputs, outputs=_weights(run)) as work:
         if work.done:
             return
-        plugin, settings = generator_class(config), generator_settings(config)
         weights: list[Path] = []
         learned = 0
         for job in jobs_of(config, data.split):
             folder = run.path("weights", *job.name.split("/"))
-            generator = plugin(backbone, settings)
+            generator = untrained_generator(config, backbone, job, data.photographs)
             if generator.trainable() and config.train.steps:
                 size = working_size(config, backbone)
                 losses = _fit(run, generator, job, data.photographs, size, work.stamp)
@@ -155,6 +168,7 @@ def train(run: Run, data: Dataset | None = None) -> None:
                 write_json(folder / "losses.json", {"steps": len(losses), "losses": losses})
             generator.save(folder)
             weights += [folder / "settings.json", *(folder / f"{name}.safetensors" for name in generator.trainable())]
+            weights += [folder / LEARNED] if generator.learned() else []
         work.facts["generator"] = config.generator.name
         work.facts["weights"] = [path.relative_to(run.folder).as_posix() for path in weights]
         if backbone:

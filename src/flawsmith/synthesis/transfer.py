@@ -93,9 +93,10 @@ def _nearest(data: Dataset, line: PlanLine, kin: Sequence[Example]) -> str:
     photographs = data.photographs
     normal = next(example for example in data.split.normals if example.id == line.normal)
     shape = photographs.read(normal).native.shape[:2]
-    mask = photographs.read(next(shot for shot in data.split.shots if shot.id == line.shot)).mask
+    lender = next(shot for shot in data.split.shots if shot.id == line.shot)
+    mask = photographs.read(lender).mask
     assert mask is not None
-    where = apply_pose_mask(mask, line.pose, shape) if line.pose else np.ones(shape, bool)
+    where = apply_pose_mask(mask, line.pose, shape, photographs.part(lender)) if line.pose else np.ones(shape, bool)
     here = _surroundings(photographs.read(normal), where)
     gaps = {}
     for shot in kin:

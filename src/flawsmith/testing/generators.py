@@ -13,7 +13,7 @@ from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.trainer import Trainer
 from flawsmith.nn.weights import tensor_hash
 from flawsmith.testing.settings import settings_hold
-from flawsmith.types import Batch, Condition, Generated
+from flawsmith.types import Batch, Condition, Crop, Generated
 
 Check = Callable[[type[Generator], Backbone], None]
 
@@ -36,6 +36,18 @@ def example_condition(size: int, count: int = 4) -> Condition:
     rng = torch.Generator().manual_seed(6)
     normal = (0.2 + 0.1 * torch.randn(count, 3, size, size, generator=rng)).clamp(-1, 1)
     return Condition(normal, shot.mask, shot.product, shot.defect, shot)
+
+
+def example_crops(size: int, count: int = 3) -> list[Crop]:
+    """Return what a generator learns at native scale: shots of `example_batch`, and as many normal parts."""
+    shots = example_batch(size, count)
+    normals = example_condition(size, count).normal
+    crops = []
+    for row in range(count):
+        mask = shots.mask[row, 0].numpy() > 0.5
+        for image, defect in ((shots.image, shots.defect[row]), (normals, "")):
+            crops.append(Crop(image[row].permute(1, 2, 0).numpy().copy(), mask, shots.product[row], defect))
+    return crops
 
 
 def settings_round_trip(plugin: type[Generator], backbone: Backbone) -> None:
@@ -112,7 +124,7 @@ def mask_is_respected(plugin: type[Generator], backbone: Backbone) -> None:
 
 
 def save_and_load(plugin: type[Generator], backbone: Backbone) -> None:
-    """Saved and loaded, it paints the same bytes; what is saved is safetensors and JSON."""
+    """Saved and loaded, it paints the same bytes and has learned the same; saved are safetensors and JSON."""
     generator = _new(plugin, backbone)
     asked = example_condition(backbone.size, 1 if plugin.native else 2)
     with torch.no_grad():
@@ -125,6 +137,7 @@ def save_and_load(plugin: type[Generator], backbone: Backbone) -> None:
         assert suffixes <= {".json", ".safetensors"}, f"saved as {sorted(suffixes)}"
         loaded = plugin.load(Path(folder), backbone if plugin.needs_backbone else None)
     assert loaded.settings == generator.settings
+    assert tensor_hash(loaded.learned()) == tensor_hash(generator.learned()), "what it learned is not what was saved"
     first, again = (_sample(g, asked, range(len(asked))) for g in (generator, loaded))
     assert torch.equal(first.image, again.image), "after save and load it paints other bytes"
 
@@ -202,7 +215,9 @@ def check_generator(plugin: type[Generator], backbone: Backbone) -> None:
 
 
 def _new(plugin: type[Generator], backbone: Backbone) -> Generator:
-    return plugin(backbone if plugin.needs_backbone else None, plugin.Settings())
+    generator = plugin(backbone if plugin.needs_backbone else None, plugin.Settings())
+    generator.learn(example_crops(backbone.size))
+    return generator
 
 
 def _sample(generator: Generator, asked: Condition, seeds: range) -> Generated:

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from flawsmith.data import images
+from flawsmith.data.masks.bend import Bend, Bent, bent, touched
 from flawsmith.data.masks.parts import PartFrame, fit_outline
 from flawsmith.data.tiling import Spot
 from flawsmith.data.windows import spot_of
@@ -42,6 +43,8 @@ class Pose:
 
     matrix: tuple[tuple[float, float, float], tuple[float, float, float]]
     """2x3: x' = m00 x + m01 y + m02, y' = m10 x + m11 y + m12."""
+    bend: Bend | None = None
+    """How the shot is bent before; None = not at all."""
 
     @property
     def array(self) -> np.ndarray:
@@ -65,13 +68,24 @@ class Pose:
         return cls(((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)))
 
     def to_json(self) -> dict[str, Any]:
-        """Return {"matrix": [[m00, m01, m02], [m10, m11, m12]]}."""
-        return {"matrix": [list(row) for row in self.matrix]}
+        """Return {"matrix": [[m00, m01, m02], [m10, m11, m12]]}, and "bend" where there is one."""
+        matrix = {"matrix": [list(row) for row in self.matrix]}
+        return matrix if self.bend is None else {**matrix, "bend": self.bend.to_json()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Pose:
         """Read what `to_json` wrote."""
-        return cls.of(np.array(value["matrix"], np.float64))
+        bend = Bend.from_json(value["bend"]) if "bend" in value else None
+        return replace(cls.of(np.array(value["matrix"], np.float64)), bend=bend)
+
+    @property
+    def unbent(self) -> Pose:
+        """The pose without its bend."""
+        return replace(self, bend=None)
+
+    def bent(self, shot: Sequence[int], shape: Sequence[int], part: Mask | None, spot: Spot | None) -> Bent | None:
+        """Return where the pixels of a spot come from in a shot of `shot` (H,W), see `bend.bent`; None = not bent."""
+        return None if self.bend is None else bent(self.bend, self.array, shot, shape, part, spot)
 
 
 def pose_mask(
@@ -197,8 +211,7 @@ def _surface_pose(
 ) -> np.ndarray:
     """Return a random similarity (2,3) that keeps the damage inside a picture of `shape`, at the border it touches."""
     height, width = mask.shape
-    # (low side, high side) along x and y where the damage runs out of the picture
-    touches = ((mask[:, 0].sum() >= 2, mask[:, -1].sum() >= 2), (mask[0].sum() >= 2, mask[-1].sum() >= 2))
+    touches = touched(mask)
     size = float(np.exp(rng.uniform(np.log(_SCALE[0]), np.log(_SCALE[1]))))
     sizes = np.array([size, size])
     linear = np.eye(2)
@@ -237,25 +250,30 @@ def _surface_pose(
     return np.column_stack([linear, shift])
 
 
-def apply_pose_mask(mask: Mask, pose: Pose, shape: Sequence[int]) -> Mask:
+def apply_pose_mask(mask: Mask, pose: Pose, shape: Sequence[int], part: Mask | None = None) -> Mask:
     """Return a shot's mask in the normal's picture, bool (H',W').
 
     Where turning would make a hairline break up, more of it is kept, so that its area follows the pose's scale.
 
     Args:
-        mask: bool (H,W) of the shot.
+        mask: bool (H,W) of the shot: its damage. What else is posed, its part say, takes `pose.unbent`.
         pose: From the shot to the normal.
         shape: (H',W') of the normal.
+        part: bool (H,W): the part in the shot; needed where the pose's bend says so.
     """
+    size, box = (int(shape[1]), int(shape[0])), spot_of([], mask, 0)
     if not mask.any():
-        return np.zeros(tuple(shape[:2]), bool)
-    box = spot_of([], mask, 0)
+        return np.zeros(size[::-1], bool)
     soft = _laid_softly(mask, box, pose.array, shape)
+    if (bending := pose.bent(mask.shape, shape, part, None)) is not None:
+        bending.bend(soft, mask.astype(np.float32), cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
     posed = soft >= 0.5
-    if np.count_nonzero(posed) >= 0.9 * np.count_nonzero(mask) * pose.scale**2:
+    if bending is None and np.count_nonzero(posed) >= 0.9 * np.count_nonzero(mask) * pose.scale**2:
         return np.asarray(posed)
     points = np.argwhere(mask[box])[:, ::-1] + (box[1].start, box[0].start)
     want = _landed(points.astype(np.float64), pose.array, np.ones(tuple(shape[:2]), bool)) * len(points) * pose.scale**2
+    if bending is not None:  # it makes some damage larger and some smaller
+        want = float(soft.sum(dtype=np.float64))
     if want >= 1 and np.count_nonzero(posed) < 0.9 * want:
         levels = np.sort(soft[soft > 0])[::-1]
         level = levels[min(int(want), len(levels)) - 1] if len(levels) else 1.0
@@ -286,7 +304,12 @@ def _laid_softly(mask: Mask, box: Spot, matrix: np.ndarray, shape: Sequence[int]
 
 
 def apply_pose_image(
-    native: np.ndarray, span: Range, pose: Pose, shape: Sequence[int], spot: Spot = (slice(None), slice(None))
+    native: np.ndarray,
+    span: Range,
+    pose: Pose,
+    shape: Sequence[int],
+    spot: Spot = (slice(None), slice(None)),
+    part: Mask | None = None,
 ) -> np.ndarray:
     """Return a shot's picture laid over the normal's, float32 (h,w,3) in [-1,1], or a part of it.
 
@@ -299,17 +322,22 @@ def apply_pose_image(
         pose: From the shot to the normal.
         shape: (H',W') of the normal.
         spot: The part of the normal's picture that is wanted.
+        part: bool (H,W): the part in the shot; needed where the pose's bend says so.
     """
     whole, plain = images.filled(native, span), replace(span, sentinels=())
-    # Behind the spot nothing is warped; before it everything is, see `_laid_softly`.
-    size = tuple(len(range(part.stop or length)[:length]) for part, length in zip(spot, shape, strict=False))[::-1]
-    parts, ends = [], images.levels(np.array([whole.min(), whole.max()], whole.dtype), plain)
-    together = whole.ndim == 2 or whole.size <= _TOGETHER
+    bending = pose.bent(native.shape, shape, part, spot)
+    # Behind the spot nothing is warped that no bend writes into; before it everything is, see `_laid_softly`.
+    ends_at = [None if bending else side.stop for side in spot]
+    size = tuple(min(end or length, length) for end, length in zip(ends_at, shape[:2], strict=True))[::-1]
+    parts, ends = [], images.levels(np.array([[whole.min(), whole.max()]], whole.dtype), plain)[0]
+    together = whole.ndim == 2 or (bending is None and whole.size <= _TOGETHER)
     for layer in [whole] if together else [whole[:, :, number] for number in range(3)]:
         source = images.levels(layer, plain)
         if pose.scale < 0.7:  # bilinear sampling would skip pixels
             source = cv2.GaussianBlur(source, (0, 0), 0.4 / pose.scale)
         laid = cv2.warpAffine(source, pose.array, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+        if bending is not None:
+            bending.bend(laid, source, cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101)
         parts.append(np.atleast_3d(laid[spot]).copy())
         del source, laid
     within = np.clip(np.concatenate(parts, axis=2), ends[0], ends[1])

@@ -1,0 +1,286 @@
+"""What patches are taken from: a shot's damage as a ratio, with how deep in its label each pixel lies, and how it runs.
+
+A source is turned so that its damage runs as the asked mask does, or, where the surroundings have a direction of their
+own (a brushed surface, a thread), so that they agree; and it is scaled to the asked thickness, within limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from flawsmith.data.patches.ratios import RIM, logs, signed_distance, undamaged
+from flawsmith.data.windows import grain_map
+
+Floats = np.ndarray
+Mask = np.ndarray
+
+_SURROUNDINGS = 12.0
+"""Px beyond the label that are surroundings."""
+_RUNS = 0.35
+"""Strength of a direction, 0..1, above which surroundings or damage are said to run one way."""
+_RIGHT_ANGLE = np.deg2rad(8)
+"""A turn this near a multiple of a right angle becomes one: then no pixel is interpolated, and grain stays as it is."""
+_SAME_SIZE = 1.25
+"""A scale within this factor is left out, for the same reason."""
+_SCALES = (0.6, 1.6)
+_ALIKE = 1.0
+"""Deviations of the shots' contrast within which two of them look alike: a blue stain is not mixed with a brown one."""
+_DOUBT = 0.05
+"""Sum of squared differences of the shots' grounds from which on they say what shines through."""
+_COVERS = 0.7
+"""Of the change in the middle of a label: so much hides the ground wholly, as far as it does not shine through."""
+_EDGE = 3.0
+"""Px from a label's border over which its rim is told from its inside."""
+
+
+class Direction(NamedTuple):
+    """Which way something runs."""
+
+    angle: float
+    """Radians, x to the right and y down; lines have no sense, so it holds modulo pi."""
+    strength: float
+    """0 = no direction at all, 1 = all lines are parallel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A place to take patches from."""
+
+    ratio: Floats
+    """float32 (h,w,C): logarithm of the picture over what it would be undamaged."""
+    distance: Floats
+    """float32 (h,w): px from the label's border, positive inside."""
+    usable: Mask
+    """bool (h,w): pixels that were photographed, not filled in by turning."""
+    depth: float
+    """Greatest distance inside the label, px; at least 1."""
+    ground: Floats
+    """float32 (C,): mean logarithm of what the label covers, were it undamaged."""
+    contrast: Floats
+    """float32 (C,): mean ratio of the inner half of the label: below 0 is darker than the surroundings."""
+    grain: float
+    """Standard deviation of the grain inside the label, see `grain_of`."""
+    tangent: Direction
+    """How the label runs."""
+    course: Direction
+    """How the surroundings run."""
+
+    @classmethod
+    def of(cls, picture: Floats, mask: Mask) -> Source:
+        """Make a source of a picture at native scale, float32 (h,w,C) in [-1,1], and its label, bool (h,w)."""
+        logarithms = logs(picture)
+        smooth = undamaged(logarithms, mask)
+        ratio = logarithms - smooth
+        distance = signed_distance(mask)
+        depth = depth_of(distance)
+        inner = distance > depth / 2 if mask.any() else np.ones(mask.shape, bool)
+        return cls(
+            ratio=ratio,
+            distance=distance,
+            usable=np.ones(mask.shape, bool),
+            depth=depth,
+            ground=smooth[mask].mean(axis=0) if mask.any() else smooth.mean(axis=(0, 1)),
+            contrast=ratio[inner].mean(axis=0),
+            grain=grain_of(ratio, mask),
+            tangent=tangent_of(distance),
+            course=course_of(ratio, distance),
+        )
+
+    def guide(self) -> Floats:
+        """Return `guide_of` this source."""
+        return guide_of(self.distance, self.depth)
+
+    def turned(self, angle: float, *, mirrored: bool, scale: float) -> Source:
+        """Return it mirrored (left to right) or not, then turned by an angle in radians, then scaled."""
+        planes = [self.ratio, self.distance[:, :, None], self.usable[:, :, None].astype(np.float32)]
+        stacked = np.concatenate(planes, axis=2).astype(np.float32)
+        stacked = stacked[:, ::-1] if mirrored else stacked
+        quarter = round(angle / (np.pi / 2))
+        if abs(angle - quarter * np.pi / 2) < _RIGHT_ANGLE and scale == 1:
+            moved = np.rot90(stacked, -quarter)  # y runs down, so a positive angle turns clockwise
+            usable = moved[:, :, -1] > 0.5
+        else:
+            moved, usable = _warped(stacked, angle, scale)
+        return replace(
+            self,
+            ratio=np.ascontiguousarray(moved[:, :, : self.ratio.shape[2]]),
+            distance=np.ascontiguousarray(moved[:, :, self.ratio.shape[2]]) * np.float32(scale),
+            usable=usable,
+            depth=self.depth * scale,
+        )
+
+
+def _warped(stacked: Floats, angle: float, scale: float) -> tuple[Floats, Mask]:
+    """Turn and scale planes (h,w,K) on a canvas that holds them; the last one says which pixels are real."""
+    height, width = stacked.shape[:2]
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    size = int(np.ceil(abs(cos) * width + abs(sin) * height)), int(np.ceil(abs(sin) * width + abs(cos) * height))
+    linear = np.array([[cos, -sin], [sin, cos]])
+    shift = (np.array(size) - 1) / 2 - linear @ (np.array([width, height]) - 1) / 2
+    matrix = np.column_stack([linear, shift])
+    if scale < 1:
+        stacked = cv2.GaussianBlur(np.ascontiguousarray(stacked), (0, 0), 0.3 / scale)
+    planes = [
+        cv2.warpAffine(np.ascontiguousarray(plane), matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+        for plane in np.moveaxis(stacked[:, :, :-1], 2, 0)
+    ]
+    real = cv2.warpAffine(np.ascontiguousarray(stacked[:, :, -1]), matrix, size, flags=cv2.INTER_LINEAR, borderValue=0)
+    return np.stack(planes, axis=2), real > 0.99
+
+
+def chosen(
+    sources: Sequence[Source], distance: Floats, course: Direction, rng: np.random.Generator, *, shots: int, turns: int
+) -> list[Source]:
+    """Return a random few of a defect type's sources, each turned several times to run as the asked mask does.
+
+    The first is drawn among those of about the asked thickness; the others also look like it: as dark or as bright.
+
+    Args:
+        sources: All that there are.
+        distance: float32 (H,W): of the asked mask, see `signed_distance`.
+        course: How the surroundings of the asked mask run.
+        rng: All randomness.
+        shots: How many are drawn, at most.
+        turns: How often each is turned.
+    """
+    depth = depth_of(distance)
+    unlike = np.array([abs(np.log(source.depth / depth)) for source in sources])
+    first = int(rng.choice(len(sources), p=_odds(unlike / 0.5)))
+    contrast = np.stack([source.contrast for source in sources])
+    spread = float(np.sqrt(contrast.var(axis=0).sum())) + 1e-3
+    apart = np.sqrt(((contrast - contrast[first]) ** 2).sum(axis=1)) / spread
+    drawn = rng.choice(len(sources), len(sources), replace=False, p=_odds(unlike / 0.5 + apart / 0.5))
+    order = [first, *(int(number) for number in drawn if number != first and apart[number] < _ALIKE)]
+    angles = _tangents(distance, rng, turns)
+    return [
+        _laid(sources[number], depth, angle, course, rng)
+        for number in order[:shots]
+        for angle in (angles if sources[number].tangent.strength > _RUNS else angles[: max(1, turns - 1)])
+    ]
+
+
+def shine_through(sources: Sequence[Source]) -> float:
+    """Return how much of the ground's tone a type of damage lets through: 1 = all, as a shadow; 0 = none, as a chip.
+
+    The slope, over the shots, of the damage's tone against the ground's. Shots on like grounds say nothing of it, and
+    then it is 1.
+    """
+    grounds = np.stack([source.ground for source in sources]).astype(np.float64)
+    tones = grounds + np.stack([source.contrast for source in sources])
+    grounds, tones = grounds - grounds.mean(axis=0), tones - tones.mean(axis=0)
+    return float(np.clip(((grounds * tones).sum() + _DOUBT) / ((grounds**2).sum() + _DOUBT), 0, 1))
+
+
+def on_ground(source: Source, ground: Floats, through: float) -> Source:
+    """Return a source as it would look on another ground, float32 (C,), of which so much shines through."""
+    shift = ((1 - through) * (source.ground - ground)).astype(np.float32)
+    if not shift.any():
+        return source
+    # Where nothing is changed nothing of the ground that it came from is to be seen.
+    size = cv2.GaussianBlur(np.sqrt((source.ratio**2).sum(axis=2)), (0, 0), 2.0)
+    inner = source.distance > source.depth / 2
+    usual = max(float(size[inner].mean()) if inner.any() else 0.0, 1e-3)
+    cover = np.clip(size / (_COVERS * usual), 0, 1) * (source.distance > -RIM)
+    return replace(source, ratio=source.ratio + cover[:, :, None] * shift)
+
+
+def _odds(unlike: Floats) -> Floats:
+    weights = np.exp(-np.minimum(unlike - unlike.min(), 12))
+    return np.asarray(weights / weights.sum())
+
+
+def _laid(source: Source, depth: float, tangent: float, course: Direction, rng: np.random.Generator) -> Source:
+    """Return a source turned to a tangent, or to the surroundings where these run one way, and scaled to a depth."""
+    mirrored = bool(rng.random() < 0.5)
+    sense = np.pi * float(rng.integers(2))  # a line looks the same from both ends
+    free = float(rng.uniform(-np.pi, np.pi))
+    if min(course.strength, source.course.strength) > _RUNS:
+        runs, goal = source.course.angle, course.angle
+    elif source.tangent.strength > _RUNS:
+        runs, goal = source.tangent.angle, tangent
+    else:
+        runs, goal, sense = 0.0, free, 0.0
+    angle = goal - (np.pi - runs if mirrored else runs) + sense
+    scale = float(np.clip(depth / source.depth, *_SCALES))
+    scale = 1.0 if max(scale, 1 / scale) < _SAME_SIZE else scale
+    return source.turned(float((angle + np.pi) % (2 * np.pi) - np.pi), mirrored=mirrored, scale=scale)
+
+
+def _tangents(distance: Floats, rng: np.random.Generator, count: int) -> list[float]:
+    """Return how the mask runs at a few random places of it, radians, one from each part of the range they cover."""
+    across, down = _gradient(distance)
+    # The distance climbs across the run. On the ridge itself it has no slope, so neighbours are asked too.
+    doubled = (across.astype(np.float64) + 1j * down) ** 2
+    parts = (cv2.GaussianBlur(np.ascontiguousarray(part), (0, 0), 2.0) for part in (doubled.real, doubled.imag))
+    smooth = next(parts) + 1j * next(parts)
+    inside = distance > 0
+    if not inside.any():
+        return [0.0] * count
+    runs = np.angle(smooth[inside]) / 2 + np.pi / 2
+    mean = np.angle(smooth[inside].sum()) / 2 + np.pi / 2
+    apart = np.sort((runs - mean + np.pi / 2) % np.pi - np.pi / 2)
+    # Not from the ends, where the border of a line's mask runs across it.
+    ranks = (0.15 + 0.7 * (np.arange(count) + rng.random(count)) / count) * len(apart)
+    return [float(mean + apart[min(int(rank), len(apart) - 1)]) for rank in ranks]
+
+
+def depth_of(distance: Floats) -> float:
+    """Return the greatest distance inside a mask, px; at least 1."""
+    return max(float(min(distance.max(), max(distance.shape))), 1.0)
+
+
+def guide_of(distance: Floats, depth: float) -> Floats:
+    """Return what leads the search, float32 (h,w,2): how near the label's border is in px, and how deep inside it."""
+    rim = np.tanh(distance / _EDGE)
+    inside = np.clip(distance / depth, -0.5, 1.0)
+    return np.stack([rim, inside], axis=2).astype(np.float32)
+
+
+def position_of(distance: Floats) -> Floats:
+    """Return where in the damage each pixel lies, float32 (h,w,2): from its middle, in its standard deviations."""
+    rows, columns = np.nonzero(distance > 0)
+    height, width = distance.shape
+    points = np.stack([columns, rows], axis=1) if len(rows) else np.array([[width / 2, height / 2]])
+    spread = max(float(np.sqrt(points.var(axis=0).sum())), 1.0)
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    return ((np.stack([x, y], axis=2) - points.mean(axis=0)) / spread).astype(np.float32)
+
+
+def grain_of(ratio: Floats, mask: Mask) -> float:
+    """Return the standard deviation of the grain under a mask, after Immerkaer (1996) with a median."""
+    if min(ratio.shape[:2]) < 3 or not mask.any():
+        return 0.0
+    return float(np.median(grain_map(ratio)[mask]) / 0.6745 / 6)
+
+
+def tangent_of(distance: Floats) -> Direction:
+    """Return how a mask runs: across the slope of its distance."""
+    across, down = _gradient(distance)
+    return _direction(across, down, (distance > -RIM) & (distance < 1e2))
+
+
+def course_of(ratio: Floats, distance: Floats) -> Direction:
+    """Return how the surroundings of a label run, by the structure tensor of their brightness."""
+    grey = cv2.GaussianBlur(np.ascontiguousarray(ratio.mean(axis=2)), (0, 0), 1.0)
+    across, down = _gradient(grey)
+    return _direction(across, down, (distance < -(RIM + 2)) & (distance > -_SURROUNDINGS))
+
+
+def _gradient(values: Floats) -> tuple[Floats, Floats]:
+    field = np.ascontiguousarray(values, np.float32)
+    return tuple(cv2.Sobel(field, cv2.CV_32F, *way, ksize=3, scale=0.125) for way in ((1, 0), (0, 1)))  # type: ignore[return-value]
+
+
+def _direction(across: Floats, down: Floats, where: Mask) -> Direction:
+    """Return the direction of least change, by the structure tensor over a region."""
+    x, y = across[where].astype(np.float64), down[where].astype(np.float64)
+    total = float((x * x + y * y).sum())
+    if total <= 1e-12:
+        return Direction(0.0, 0.0)
+    doubled = complex((x * x - y * y).sum(), 2 * (x * y).sum()) / total
+    return Direction(float(np.angle(doubled) / 2 + np.pi / 2), float(abs(doubled)))

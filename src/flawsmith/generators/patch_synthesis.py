@@ -1,0 +1,251 @@
+"""Patch synthesis: the damage of a type re-synthesised from patches of several shots, inside a mask of any shape.
+
+Image analogies (Hertzmann et al., SIGGRAPH 2001) with patch nearest neighbours (Granot et al., CVPR 2022); how patches
+are found and voted for stands in `data.patches.analogy`. Ours: damage is the logarithm of a ratio to a membrane spanned
+from the normal surroundings; the guide is how deep in the mask a pixel lies, so that each depth looks as it does in the
+shots; shots are drawn per sample and turned to run as the mask does; and how much is changed at which depth, which is
+how annotators fill a mask, is kept as the shots have it. Where a part has structure under the mask, that comes from the
+re-posed shot, and patches only change its texture. Nothing is trained; all work is done at the camera's own scale.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
+
+import cv2
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from flawsmith import config
+from flawsmith.data.patches.analogy import filled, retextured
+from flawsmith.data.patches.damage_profile import coarse_of, mean_profile, profile_of, with_profile
+from flawsmith.data.patches.layers import PATCH, Layer
+from flawsmith.data.patches.ratios import RIM, from_logs, logs, signed_distance, undamaged
+from flawsmith.data.patches.sources import (
+    Source,
+    chosen,
+    course_of,
+    depth_of,
+    grain_of,
+    guide_of,
+    on_ground,
+    position_of,
+    shine_through,
+)
+from flawsmith.data.poisson import blended, grown
+from flawsmith.data.tensors import image_tensor
+from flawsmith.errors import DataError
+from flawsmith.interfaces import Generator
+from flawsmith.types import Condition, Crop, Generated
+
+_REACH = 12
+"""Px round the mask that are looked at."""
+_NEAR = 3.0
+"""Px beyond a label from which patches are still taken."""
+_STRUCTURED = 0.75
+"""Of the damage's change: above this a part's own structure under the mask counts as structure."""
+_GRAIN_GAINS = (0.4, 2.0)
+
+
+class PatchSynthesisSettings(config.Settings):
+    """How many shots a sample is made of, and how far it may differ from them."""
+
+    shots: Annotated[int, Field(ge=1, le=8), config.Affects("generate")] = 3
+    """Shots whose patches one sample is made of, drawn anew for each."""
+    turns: Annotated[int, Field(ge=1, le=8), config.Affects("generate")] = 2
+    """Directions in which each of these shots is laid, so that patches suit a bent mask; more take longer."""
+    strength: Annotated[float, Field(ge=0, le=0.9), config.Affects("generate")] = 0.15
+    """The damage's contrast is varied by up to this share, from sample to sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What patches of one product and type may be taken from."""
+
+    sources: list[Source]
+    surface: bool
+    """See `Crop.surface`."""
+    damaged: bool
+    """False: normal parts, for negative controls."""
+
+
+class PatchSynthesis(Generator):
+    """See the module's text. It reads the shots in `learn`; `Condition.shot` alone, where it has learned nothing."""
+
+    Settings: ClassVar[type[config.Settings]] = PatchSynthesisSettings
+    needs_backbone: ClassVar[bool] = False
+    native: ClassVar[bool] = True
+    settings: PatchSynthesisSettings
+
+    def __init__(self, backbone: None, settings: config.Settings) -> None:
+        super().__init__(backbone, settings)
+        self._crops: dict[tuple[str, str], list[Crop]] = {}
+        self._sources: dict[tuple[tuple[str, str], int], list[Source]] = {}
+        self._grey: bool | None = None
+
+    def learn(self, crops: Iterable[Crop]) -> None:
+        self._crops, self._sources, self._grey = {}, {}, None
+        for crop in crops:
+            self._crops.setdefault((crop.product, crop.defect), []).append(crop)
+
+    def learned(self) -> dict[str, Tensor]:
+        """Return a picture and a mask for each crop; the names say number, product, type and whether a surface."""
+        tensors = {}
+        numbered = [crop for crops in self._crops.values() for crop in crops]
+        for number, crop in enumerate(numbered):
+            key = json.dumps([number, crop.product, crop.defect, crop.surface])
+            image = crop.image[:, :, :1] if _is_grey(crop.image) else crop.image
+            tensors[f"image {key}"] = torch.from_numpy(np.ascontiguousarray(image, np.float32))
+            tensors[f"mask {key}"] = torch.from_numpy(np.ascontiguousarray(crop.mask, np.uint8))
+        return tensors
+
+    def restore(self, learned: Mapping[str, Tensor]) -> None:
+        keys = sorted((json.loads(name[6:]) for name in learned if name.startswith("image ")), key=lambda key: key[0])
+        crops = []
+        for number, product, defect, surface in keys:
+            key = json.dumps([number, product, defect, surface])
+            image = np.repeat(
+                learned[f"image {key}"].numpy(), 3 if learned[f"image {key}"].shape[2] == 1 else 1, axis=2
+            )
+            crops.append(Crop(image, learned[f"mask {key}"].numpy() > 0, product, defect, surface))
+        self.learn(crops)
+
+    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int = 1, guidance: float = 1.0) -> Generated:
+        """Paint each row; `steps` and `guidance` mean nothing here.
+
+        Raises:
+            DataError: nothing is known of a row's defect type, and it brings no shot.
+        """
+        made = []
+        for row, seed in enumerate(seeds):
+            normal = _pixels(asked.normal[row])
+            mask = asked.mask[row, 0].cpu().numpy() > 0.5
+            known = self._known(asked, row, self._channels(normal))
+            posed = None if asked.shot is None else _pixels(asked.shot.image[row])
+            made.append(self._paint(normal, mask, posed, known, np.random.default_rng(seed)))
+        image = image_tensor(made).to(asked.normal)
+        return Generated(torch.where(asked.mask > 0.5, image, asked.normal), asked.mask.clone())
+
+    def _channels(self, normal: np.ndarray) -> int:
+        """Return 1 where the photograph and all crops are grey, else 3."""
+        if self._grey is None:
+            self._grey = all(_is_grey(crop.image) for crops in self._crops.values() for crop in crops)
+        return 1 if self._grey and _is_grey(normal) else 3
+
+    def _known(self, asked: Condition, row: int, channels: int) -> Known:
+        """Return what patches are taken from: this product's type, else another product's, else the row's shot."""
+        product, defect = asked.product[row], asked.defect[row]
+        key = (product, defect)
+        if key not in self._crops:
+            key = next((other for other in self._crops if other[1] == defect), key)
+        if key in self._crops:
+            if (key, channels) not in self._sources:
+                crops = self._crops[key]
+                self._sources[key, channels] = [Source.of(_with_channels(c.image, channels), c.mask) for c in crops]
+            return Known(self._sources[key, channels], self._crops[key][0].surface, bool(defect))
+        if asked.shot is None:
+            known = ", ".join(sorted({name or "normal parts" for _, name in self._crops})) or "none"
+            raise DataError(
+                f"patch_synthesis knows no shot of {defect or 'normal parts'!r} (known: {known}); "
+                "train it on shots of that type, or give one with the request"
+            )
+        shot = _with_channels(_pixels(asked.shot.image[row]), channels)
+        return Known([Source.of(shot, asked.shot.mask[row, 0].cpu().numpy() > 0.5)], True, bool(defect))
+
+    def _paint(
+        self,
+        normal: np.ndarray,
+        mask: np.ndarray,
+        posed: np.ndarray | None,
+        known: Known,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """Return the normal picture (H,W,3) with damage under the mask; `posed` is the re-posed shot or None."""
+        if not mask.any():
+            return normal
+        spot = _spot(mask)
+        inside, channels = mask[spot], known.sources[0].ratio.shape[2]
+        logarithms = logs(_with_channels(normal[spot], channels))
+        smooth = undamaged(logarithms, inside)
+        context, distance = logarithms - smooth, signed_distance(inside)
+        course = course_of(context, distance)
+        drawn = chosen(known.sources, distance, course, rng, shots=self.settings.shots, turns=self.settings.turns)
+        through, ground = shine_through(known.sources), smooth[inside].mean(axis=0)
+        drawn = [on_ground(source, ground, through) for source in drawn]
+        # Turning leaves nothing whole of a crop that is smaller than a patch.
+        layers = [layer for layer in map(_layer, drawn) if layer.mask.any()] or [_layer(known.sources[0])]
+        gain = float(np.exp(rng.uniform(-1, 1) * np.log1p(self.settings.strength))) if known.damaged else 1.0
+        target = Layer(context, guide_of(distance, depth_of(distance)), position_of(distance), grown(inside, RIM))
+        # Normal matter of a part is its structure; of damage, what is under the mask says whether there is any.
+        least = _STRUCTURED * _change(drawn) if known.damaged else 0.0
+        structured = not known.surface and _structure(context, inside) > least
+        if structured and posed is not None:
+            sketch = logs(_with_channels(blended(normal[spot], posed[spot], inside, gain=gain), channels))
+            ratio = retextured(replace(target, values=sketch - smooth), layers, rng)
+        else:
+            ratio = _fitted(filled(target, layers, rng), inside, distance, drawn, gain)
+            if structured:  # the part's own structure goes on beneath
+                ratio = ratio + coarse_of(context)
+        painted = normal.copy()
+        painted[spot][inside] = _with_channels(from_logs(smooth + ratio), 3)[inside]
+        return painted
+
+
+def _fitted(
+    ratio: np.ndarray, inside: np.ndarray, distance: np.ndarray, drawn: Sequence[Source], gain: float
+) -> np.ndarray:
+    """A ratio that changes as much at each depth as the drawn shots do, times a gain, and has their grain."""
+    wanted = mean_profile([profile_of(source.ratio, source.distance, source.depth) for source in drawn])
+    ratio = with_profile(ratio, distance, depth_of(distance), gain * wanted)
+    grain, grain_wanted = grain_of(ratio, inside), float(np.mean([source.grain for source in drawn]))
+    if min(grain, grain_wanted) <= 0:
+        return ratio
+    coarse = coarse_of(ratio)
+    sharper = np.float32(np.clip(grain_wanted / grain, *_GRAIN_GAINS))
+    return np.asarray(coarse + sharper * (ratio - coarse), np.float32)
+
+
+def _structure(context: np.ndarray, inside: np.ndarray) -> float:
+    """How much the normal picture itself changes under the mask: an outline or a thread, not grain."""
+    return float(np.sqrt((coarse_of(context)[inside] ** 2).mean()))
+
+
+def _change(drawn: Sequence[Source]) -> float:
+    """How much the damage changes, in the mean."""
+    return float(np.mean([np.abs(coarse_of(source.ratio)[source.distance > 0]).mean() for source in drawn]))
+
+
+def _layer(source: Source) -> Layer:
+    """What patches are taken from: the damage and a little of what is round it."""
+    whole = cv2.erode(source.usable.astype(np.uint8), np.ones((PATCH, PATCH), np.uint8)) > 0
+    near = whole & (source.distance > -_NEAR)
+    return Layer(source.ratio, source.guide(), position_of(np.where(source.usable, source.distance, -1)), near)
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    """(3,H,W) in any place and precision to float32 (H,W,3)."""
+    return np.ascontiguousarray(image.detach().float().cpu().numpy().transpose(1, 2, 0))
+
+
+def _is_grey(picture: np.ndarray) -> bool:
+    return bool((picture == picture[:, :, :1]).all())
+
+
+def _with_channels(values: np.ndarray, count: int) -> np.ndarray:
+    """Values (h,w,1 or 3) with another number of channels."""
+    if values.shape[2] == count:
+        return values
+    return np.repeat(values, count, axis=2) if count == 3 else values.mean(axis=2, keepdims=True)
+
+
+def _spot(mask: np.ndarray) -> tuple[slice, slice]:
+    ends = []
+    for axis, length in ((1, mask.shape[0]), (0, mask.shape[1])):
+        covered = np.flatnonzero(mask.any(axis=axis))
+        ends.append(slice(max(int(covered[0]) - _REACH, 0), min(int(covered[-1]) + 1 + _REACH, length)))
+    return ends[0], ends[1]

@@ -1,0 +1,1 @@
+"""Painting by hand: one defect into a mask that somebody drew, on one photograph."""

@@ -1,0 +1,47 @@
+"""What paints: a painter for each job, with the weights that the job learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flawsmith.config import Config
+from flawsmith.interfaces import Generator
+from flawsmith.run.dataset import Dataset
+from flawsmith.synthesis.paint import Painter
+from flawsmith.synthesis.train import generator_class, generator_settings, jobs_of, untrained_generator, working_size
+
+if TYPE_CHECKING:
+    from flawsmith.nn.backbone import Backbone
+
+
+class Painters:
+    """Loads what paints a job. Of trained weights those of one job at a time: a product has many, and memory is one.
+
+    Args:
+        config: Names the generator and its settings.
+        data: The photographs.
+        backbone: What the generator stands on; None = it needs none.
+        weights: The folder that holds a folder for each job; None = the generator learns nothing, and none is read.
+    """
+
+    def __init__(self, config: Config, data: Dataset, backbone: Backbone | None, weights: Path | None) -> None:
+        self._config, self._data, self._backbone, self._weights = config, data, backbone, weights
+        self._generators: dict[str, Generator] = {}
+
+    def of(self, job: str) -> Painter:
+        """Return a painter of a job, a folder below `weights`."""
+        if job not in self._generators:
+            if self._weights is not None:
+                self._generators.clear()
+            self._generators[job] = self._loaded(job)
+        size, data = working_size(self._config, self._backbone), self._data
+        return Painter(self._config, self._generators[job], size, data.split, data.photographs)
+
+    def _loaded(self, job: str) -> Generator:
+        if self._weights is None:
+            asked = next(one for one in jobs_of(self._config, self._data.split) if one.name == job)
+            return untrained_generator(self._config, self._backbone, asked, self._data.photographs)
+        generator = generator_class(self._config).load(self._weights.joinpath(*job.split("/")), self._backbone)
+        generator.settings = generator_settings(self._config)
+        return generator

@@ -1,0 +1,242 @@
+"""Patches: ratios to the undamaged, sources turned and chosen, the search and the votes, the profile of a label."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from flawsmith.data.patches import analogy
+from flawsmith.data.patches.damage_profile import BINS, mean_profile, profile_of, with_profile
+from flawsmith.data.patches.layers import HALF, PATCH, Layer, Stack, patches_of, weights_of
+from flawsmith.data.patches.ratios import from_logs, logs, signed_distance, undamaged
+from flawsmith.data.patches.search import coherent, nearest_of
+from flawsmith.data.patches.sources import (
+    Direction,
+    Source,
+    chosen,
+    course_of,
+    depth_of,
+    guide_of,
+    on_ground,
+    position_of,
+    shine_through,
+)
+
+
+def disc(size: int, radius: float, at: tuple[float, float] | None = None) -> np.ndarray:
+    row, column = np.mgrid[:size, :size]
+    middle = at or ((size - 1) / 2, (size - 1) / 2)
+    return (row - middle[0]) ** 2 + (column - middle[1]) ** 2 <= radius**2
+
+
+def layer(values: np.ndarray, label: np.ndarray, mask: np.ndarray | None = None) -> Layer:
+    distance = signed_distance(label)
+    use = distance > -3 if mask is None else mask
+    return Layer(values.astype(np.float32), guide_of(distance, depth_of(distance)), position_of(distance), use)
+
+
+def test_the_undamaged_is_a_membrane_through_the_surroundings():
+    """Of a slope, which is its own membrane, damage and grain are taken away; depth comes back to the last digit."""
+    row, column = np.mgrid[:48, :60].astype(np.float32)
+    slope = (0.004 * row - 0.003 * column - 0.2)[:, :, None]
+    mask = np.zeros((48, 60), bool)
+    mask[16:30, 20:40] = True
+    damaged = slope - 0.5 * mask[:, :, None]
+    smooth = undamaged(damaged.astype(np.float32), mask)
+    inner = np.s_[8:-8, 8:-8]  # a mean at the picture's own edge sees one side only
+    assert np.abs(smooth - slope)[inner].max() < 0.02
+    picture = from_logs(damaged)
+    assert (
+        np.allclose(logs(picture), damaged, atol=1e-5) and np.abs(from_logs(np.float32([[[9.0], [-9.0]]]))).max() <= 1
+    )
+
+
+def test_a_wide_membrane_is_solved_smaller_and_comes_out_alike(monkeypatch):
+    rng = np.random.default_rng(0)
+    field = cv2.GaussianBlur(rng.normal(size=(120, 120)).astype(np.float32), (0, 0), 12)[:, :, None] * 5
+    mask = disc(120, 40)
+    whole = undamaged(field, mask)
+    monkeypatch.setattr("flawsmith.data.patches.ratios._MOST", 800)
+    small = undamaged(field, mask)
+    assert not np.array_equal(whole, small) and np.abs(whole - small).max() < 0.1 * np.ptp(field)
+
+
+def test_distances_do_not_end_at_the_pictures_edge():
+    mask = np.zeros((20, 30), bool)
+    mask[:, :10] = True  # touches three edges
+    distance = signed_distance(mask)
+    assert (np.abs(distance - (9.5 - np.arange(30))[None]) < 0.6).all()
+    assert (signed_distance(np.ones((4, 4), bool)) > 100).all() and (signed_distance(np.zeros((4, 4), bool)) < 0).all()
+
+
+def test_the_nearest_is_that_of_brute_force():
+    rng = np.random.default_rng(1)
+    wanted, keys = (rng.normal(size=(count, 5)).astype(np.float32) for count in (40, 70))
+    apart = ((wanted[:, None] - keys[None]) ** 2).sum(axis=2)
+    assert np.array_equal(nearest_of(wanted, keys), apart.argmin(axis=1))
+    noise = rng.random(70).astype(np.float32) * 9
+    assert np.array_equal(nearest_of(wanted, keys, noise=noise), (apart + noise).argmin(axis=1))
+    complete = nearest_of(wanted, keys, alpha=0.05)
+    assert len(set(complete)) > len(set(apart.argmin(axis=1))), "completeness uses more of the keys"
+
+
+def test_a_stack_gives_back_patches_and_places():
+    rng = np.random.default_rng(2)
+    pictures = [rng.random((9, 12, 2)).astype(np.float32), rng.random((15, 8, 2)).astype(np.float32)]
+    layers = [layer(picture, disc(20, 3)[: picture.shape[0], : picture.shape[1]]) for picture in pictures]
+    stack = Stack.of(layers)
+    source, row, column = np.array([0, 1, 1]), np.array([4, 7, 0]), np.array([6, 3, 7])
+    pixels = stack.pixels(source, row, column)
+    assert all(np.array_equal(a, b) for a, b in zip(stack.locate(pixels), (source, row, column), strict=True))
+    taken = stack.patches(stack.values, pixels)
+    for number in range(3):
+        around = np.pad(pictures[source[number]], ((HALF, HALF), (HALF, HALF), (0, 0)), mode="edge")
+        expected = around[row[number] : row[number] + PATCH, column[number] : column[number] + PATCH]
+        assert np.array_equal(taken[number], expected.reshape(-1, 2))
+    assert np.array_equal(patches_of(pictures[0], np.array([4 * 12 + 6]))[0], taken[0])
+
+
+def test_votes_are_weighted_means_of_the_patches_that_cover_a_pixel():
+    rng = np.random.default_rng(3)
+    source = rng.random((16, 16, 1)).astype(np.float32)
+    stack = Stack.of([layer(source, disc(16, 6))])
+    mask = disc(14, 4)
+    here = layer(rng.random((14, 14, 1)), mask, mask)
+    origin = stack.pixels(np.zeros(mask.sum(), int), *rng.integers(3, 13, (2, mask.sum())))
+    voted = analogy._voted(here, stack, origin, 2.0)
+    patches = dict(zip(map(tuple, np.argwhere(mask)), stack.patches(stack.values, origin)[:, :, 0], strict=True))
+    weights = weights_of(2.0).reshape(PATCH, PATCH)
+    for row, column in np.argwhere(mask):
+        total = weight = 0.0
+        for (top, left), patch in patches.items():
+            down, across = row - top + HALF, column - left + HALF
+            if 0 <= down < PATCH and 0 <= across < PATCH and weights[down, across] >= 1e-3:
+                total += weights[down, across] * patch.reshape(PATCH, PATCH)[down, across]
+                weight += weights[down, across]
+        assert voted[row, column, 0] == pytest.approx(total / weight, abs=1e-5)
+    assert np.array_equal(voted[~mask], here.values[~mask])
+
+
+def test_coherence_mends_a_stray_patch():
+    """In a piece that was copied whole, one patch that is nearly as good elsewhere goes back to its place."""
+    source = np.random.default_rng(4).random((20, 20, 1)).astype(np.float32)
+    stack = Stack.of([layer(source, disc(20, 8), np.ones((20, 20), bool))])
+    vectors = stack.patches(stack.values, stack.centres)[:, :, 0]
+    mask = np.zeros((12, 12), bool)
+    mask[3:9, 3:9] = True
+    row, column = np.nonzero(mask)
+    right = (row + 4) * 20 + column + 4
+    wrong = right.copy()
+    wrong[14] = 399
+    mended = coherent(vectors[right] + 0.01, vectors, wrong, mask, stack)
+    assert np.array_equal(mended, right)
+
+
+def test_a_source_fills_its_own_mask_with_itself():
+    """The only source laid in the mask that it came from: every patch finds itself, and nothing is averaged away."""
+    rng = np.random.default_rng(5)
+    values = cv2.GaussianBlur(rng.normal(size=(40, 40, 1)).astype(np.float32), (0, 0), 1.5).reshape(40, 40, 1)
+    label = disc(40, 12)
+    target = layer(np.where(label[:, :, None], 0, values), label, label)
+    made = analogy.filled(target, [layer(values, label)], np.random.default_rng(0))
+    assert np.array_equal(made[~label], values[~label])
+    assert np.corrcoef(made[label][:, 0], values[label][:, 0])[0, 1] > 0.9
+    assert 0.9 < made[label].std() / values[label].std() < 1.1
+
+
+def test_wide_masks_are_searched_smaller_and_keep_their_grain(monkeypatch):
+    monkeypatch.setattr(analogy, "_SEARCHED", 300)
+    rng = np.random.default_rng(6)
+    values = rng.normal(size=(64, 64, 1)).astype(np.float32) * 0.1 - 0.5
+    label = disc(64, 24)
+    target = layer(np.zeros((70, 70, 1)), disc(70, 26), disc(70, 26))
+    made = analogy.filled(target, [layer(values, label)], np.random.default_rng(0))[disc(70, 22)]
+    assert made.mean() == pytest.approx(-0.5, abs=0.05) and 0.06 < made.std() < 0.11
+
+
+def test_turned_sources_run_where_they_are_asked_to():
+    label = np.zeros((50, 50), bool)
+    label[22:27, 8:42] = True
+    picture = np.where(label, -0.4, 0.1)[:, :, None].astype(np.float32)
+    source = Source.of(picture, label)
+    assert source.tangent.strength > 0.5 and abs(np.sin(source.tangent.angle)) < 0.05
+    assert source.contrast[0] < -0.5 and source.depth == pytest.approx(2.5, abs=0.6)
+    quarter = source.turned(np.pi / 2, mirrored=False, scale=1.0)
+    assert np.array_equal(quarter.ratio, np.rot90(source.ratio, -1)), "a right angle moves whole pixels"
+    for angle in (0.5, -1.1):
+        moved = source.turned(angle, mirrored=False, scale=1.3)
+        points = np.argwhere(moved.usable & (moved.distance > 0))[:, ::-1].astype(float)
+        axis = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)[2][0]
+        assert abs(axis @ [np.cos(angle), np.sin(angle)]) > 0.99
+        assert len(points) == pytest.approx(1.3**2 * label.sum(), rel=0.15)
+    tall = label.T
+    drawn = chosen([source], signed_distance(tall), Direction(0, 0), np.random.default_rng(0), shots=3, turns=2)
+    for one in drawn:
+        rows, columns = np.nonzero(one.usable & (one.distance > 0))
+        assert np.ptp(rows) > 3 * np.ptp(columns), "it runs as the mask does"
+
+
+def test_surroundings_with_a_direction_decide_the_turn():
+    rng = np.random.default_rng(7)
+    brushed = np.repeat(rng.normal(size=(60, 1, 1)) * 0.1, 60, axis=1).astype(np.float32)  # lines along the rows
+    label = disc(60, 8)
+    source = Source.of(brushed, label)
+    assert source.course.strength > 0.5 and abs(np.sin(source.course.angle)) < 0.1
+    upright = course_of(logs(brushed.transpose(1, 0, 2)), signed_distance(label))
+    for one in chosen([source], signed_distance(label), upright, rng, shots=1, turns=3):
+        across, along = np.abs(np.diff(one.ratio, axis=1)).mean(), np.abs(np.diff(one.ratio, axis=0)).mean()
+        assert across > 3 * along, "the lines run upright now"
+
+
+def test_unlike_shots_are_not_mixed():
+    label = disc(40, 8)
+    pictures = [np.full((40, 40, 3), 0.2, np.float32) for _ in range(6)]
+    for number, picture in enumerate(pictures):
+        picture[label] = (-0.5, 0.2, 0.2) if number % 2 else (0.2, 0.2, -0.5)
+    sources = [Source.of(picture, label) for picture in pictures]
+    distance, nowhere = signed_distance(label), Direction(0, 0)
+    first = set()
+    for seed in range(8):
+        drawn = chosen(sources, distance, nowhere, np.random.default_rng(seed), shots=3, turns=1)
+        reds = {bool(source.contrast[0] < source.contrast[2]) for source in drawn}
+        assert len(reds) == 1 and len(drawn) == 3
+        first |= reds
+    assert len(first) == 2, "both looks are drawn"
+
+
+def test_what_shines_through_is_learned_from_grounds_that_differ():
+    label = disc(40, 9)
+    grounds = np.linspace(-0.6, 0.6, 5)
+    shadow, chip = [], []
+    for ground in grounds:
+        picture = np.full((40, 40, 1), ground, np.float32)
+        shadow.append(Source.of(from_logs(logs(picture) - 0.6 * label[:, :, None].astype(np.float32)), label))
+        chip.append(Source.of(np.where(label[:, :, None], np.float32(0.9), picture), label))
+    assert shine_through(shadow) > 0.9 and shine_through(chip) < 0.15
+    assert shine_through(chip[:1]) == 1.0
+    asked = logs(np.full((1, 1, 1), 0.3, np.float32))[0, 0]
+    laid = on_ground(chip[0], asked, 0.0)
+    painted = from_logs(asked + laid.ratio)[disc(40, 5)]
+    assert painted == pytest.approx(0.9, abs=0.03), "a chip has its own tone on any ground"
+
+
+def test_the_profile_is_the_mean_change_at_each_depth():
+    rng = np.random.default_rng(8)
+    label = disc(50, 18)
+    distance = signed_distance(label)
+    depth = depth_of(distance)
+    ratio = (-0.8 * np.clip(distance / depth, 0, 1))[:, :, None].astype(np.float32)
+    values, count = profile_of(ratio, distance, depth)
+    assert count.sum() == label.sum() and (np.diff(values) > 0).all()
+    part = (distance > depth * 0.5) & (distance < depth * 4 / 6)
+    assert values[3] == pytest.approx(0.8 * (distance[part] / depth).mean(), abs=0.02)
+    grain = rng.normal(size=ratio.shape).astype(np.float32) * 0.02
+    wanted = np.linspace(0.7, 0.1, BINS)
+    made = with_profile(0.4 + 0 * ratio + grain, distance, depth, wanted)
+    followed = mean_profile([profile_of(made, distance, depth)])
+    assert np.abs(followed / np.clip(wanted, 0.2, 0.8) - 1).max() < 0.2, "within its limits of a half and twice"
+    fine = made - cv2.GaussianBlur(made, (0, 0), 1.0)[:, :, None]
+    assert fine[label].std() == pytest.approx(
+        (grain - cv2.GaussianBlur(grain, (0, 0), 1.0)[:, :, None])[label].std(), rel=0.1
+    )
