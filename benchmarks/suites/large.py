@@ -1,22 +1,26 @@
 """What large sets and large photographs cost: `flawsmith check` on many files, and painting on line-scan photographs.
 
-    python benchmarks/suites/large.py --out /tmp/large [--files 100000] [--only check|painting|pasting]
+    python benchmarks/suites/large.py --out /tmp/large [--files 100000] [--only check|painting|pasting|patches]
 
 check      seconds and peak memory of `flawsmith check` on so many files of 64 x 64 px (24 normal parts per defect).
 painting   peak memory of a run on grey photographs of 16384 x 2000 px (two normal parts, two shots, batch 4),
            beside what `flawsmith check` estimated for it.
 pasting    pairs per processor second of `generate` with crop_paste: 60 samples on eight photographs each of a surface
            and a part, of 256 and 2048 px, grey and in colour, with damage of up to 2000 px; reading and writing count.
+patches    the same for crop_paste and patch_synthesis in turn on a surface, with damage of about 2,000 px on 256 px,
+           10,000 px on 1024 px and 400 x 400 px on 4096 px: processor seconds per pair, their ratio, peak memory.
 
-Every measurement of `check` and `painting` is a process of its own; its peak is what the system says (ru_maxrss).
+Every measurement but `pasting` is a process of its own; its peak is what the system says (ru_maxrss).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import re
+import resource
 import sys
 import time
 from pathlib import Path
@@ -40,6 +44,8 @@ _DAMAGE = 12
 _SIDES = (256, 2048)
 _PASTED = 30
 """Samples of each product."""
+_DAMAGES = ((256, (50, 40), 32, 8), (1024, (110, 90), 16, 8), (4096, (400, 400), 4, 8), (4096, (400, 400), 4, 1))
+"""Side of the photographs, height and width of the damage in px, samples, `generate.batch`."""
 _GENERATORS = ("crop_paste", "controlnet_inpaint")
 
 
@@ -201,18 +207,87 @@ def pasting(out: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def plates(root: Path, side: int, box: tuple[int, int], grey: bool) -> None:
+    """Write eight normal photographs of a surface, and three with a dark rectangle of this height and width each."""
+    piece_side = min(side, 1024)
+    for number in range(11):
+        picture = factory.make("magnet", None, seed=number, size=piece_side, line=3, grey=grey).image
+        picture = picture if grey else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        more = side - piece_side  # a surface is larger by being continued, for rendering one takes minutes
+        picture = cv2.copyMakeBorder(picture, 0, more, 0, more, cv2.BORDER_REFLECT)
+        if number < 8:
+            _save(root / "magnet/train/good" / f"{number}.png", picture)
+            continue
+        mask, top, left = np.zeros((side, side), np.uint8), side // 4 + number, side // 4 + 2 * number
+        spot = np.s_[top : top + box[0], left : left + box[1]]
+        mask[spot] = 255
+        picture[spot] //= 3
+        _save(root / "magnet/test/spot" / f"{number}.png", picture)
+        _save(root / "magnet/ground_truth/spot" / f"{number}_mask.png", mask)
+
+
+def generated(config: Path, folder: Path) -> dict[str, Any]:
+    """Train and generate a run; return what it cost. Called in a process of its own."""
+    run = Run.create(folder, load_config(config))
+    opened = open_dataset(run)
+    train(run, opened)
+    before = time.process_time()
+    generate(run, data=opened)
+    seconds = time.process_time() - before
+    samples = [sample for sample in run.samples() if sample.made]
+    return {
+        "pairs": len(samples),
+        "mean_mask": round(float(np.mean([one.area for one in samples]))),
+        "seconds_per_pair": round(seconds / len(samples), 4),
+        "pairs_per_second": round(len(samples) / seconds, 2),
+        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
+    }
+
+
+def patches(out: Path) -> list[dict[str, Any]]:
+    """Measure the processor time and memory of `generate` with crop_paste and patch_synthesis."""
+    rows = []
+    for (side, box, count, batch), grey in ((damage, grey) for damage in _DAMAGES for grey in (True, False)):
+        root = out / f"plates-{side}-{'grey' if grey else 'colour'}"
+        if not root.is_dir():
+            plates(root, side, box, grey)
+        figures = {}
+        for name in ("crop_paste", "patch_synthesis"):
+            config = out / f"{root.name}-{name}-{batch}.toml"
+            config.write_text(
+                f'[data]\nroot = "{root}"\nshots = 3\n[generator]\nname = "{name}"\n'
+                f"[generate]\ncount = {count}\nbatch = {batch}\ncontrols = 0\n[prove]\nenabled = false\n"
+            )
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                folder = out / f"run-{config.stem}-{os.getpid()}"
+                figures[name] = pool.apply(generated, (config, folder))
+        times = [figures[name]["seconds_per_pair"] for name in figures]
+        rows.append(
+            {
+                "pixels": [side, side],
+                "colours": "grey" if grey else "RGB",
+                "damage": list(box),
+                "batch": batch,
+                **figures,
+                "times_crop_paste": round(times[1] / times[0], 1),
+            }
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
 def main() -> None:
     """Parse, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="where the sets and runs go")
     parser.add_argument("--files", type=int, default=100_000)
-    parser.add_argument("--only", choices=["check", "painting", "pasting"])
+    parser.add_argument("--only", choices=["check", "painting", "pasting", "patches"])
     parser.add_argument("--results", type=Path, default=RESULTS / "large.json")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     results = json.loads(args.results.read_text()) if args.results.exists() else {}
     used = {**machine(), "threads": os.environ.get("OMP_NUM_THREADS", ""), "load": round(os.getloadavg()[0], 1)}
-    if args.only != "pasting":
+    if args.only not in ("pasting", "patches"):
         results["machine"] = used
     if args.only in (None, "check"):
         results["check"] = check(args.out, args.files)
@@ -220,6 +295,8 @@ def main() -> None:
         results["painting"] = painting(args.out)
     if args.only in (None, "pasting"):
         results["pasting"] = {"machine": used, "rows": pasting(args.out)}
+    if args.only in (None, "patches"):
+        results["patches"] = {"machine": used, "rows": patches(args.out)}
     write_json(args.results, results)
     print(json.dumps(results, indent=1))
 
