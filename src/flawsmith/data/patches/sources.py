@@ -23,6 +23,10 @@ _SURROUNDINGS = 12.0
 """Px beyond the label that are surroundings."""
 _RUNS = 0.35
 """Strength of a direction, 0..1, above which surroundings or damage are said to run one way."""
+_IS_LINE = 0.5
+"""Strength of a label's direction above which it is a line."""
+_LINE = 4.0
+"""A mask is a line where its area is that of so many discs of its width."""
 _RIGHT_ANGLE = np.deg2rad(8)
 """A turn this near a multiple of a right angle becomes one: then no pixel is interpolated, and grain stays as it is."""
 _SAME_SIZE = 1.25
@@ -186,8 +190,9 @@ def laid(
         turns: How often each is turned.
     """
     angles = _tangents(distance, rng, turns)
+    line = (distance > 0).sum() > _LINE * np.pi * width**2
     return [
-        _laid(source, width, angle, course, rng)
+        _laid(source, width, angle, course, line, rng)
         for source in sources
         for angle in (angles if source.tangent.strength > _RUNS else angles[: max(1, turns - 1)])
     ]
@@ -223,12 +228,16 @@ def _odds(unlike: Floats) -> Floats:
     return np.asarray(weights / weights.sum())
 
 
-def _laid(source: Source, width: float, tangent: float, course: Direction, rng: np.random.Generator) -> Source:
-    """Return a source turned to a tangent, or to the surroundings where these run one way, and scaled to a width."""
+def _laid(
+    source: Source, width: float, tangent: float, course: Direction, line: bool, rng: np.random.Generator
+) -> Source:
+    """Return a source turned to a tangent if both are lines, else to surroundings that run one way, and scaled."""
     mirrored = bool(rng.random() < 0.5)
     sense = np.pi * float(rng.integers(2))  # a line looks the same from both ends
     free = float(rng.uniform(-np.pi, np.pi))
-    if min(course.strength, source.course.strength) > _RUNS:
+    if line and source.tangent.strength > _IS_LINE:
+        runs, goal = source.tangent.angle, tangent  # across a brushed surface too, a scratch is a scratch
+    elif min(course.strength, source.course.strength) > _RUNS:
         runs, goal = source.course.angle, course.angle
     elif source.tangent.strength > _RUNS:
         runs, goal = source.tangent.angle, tangent
