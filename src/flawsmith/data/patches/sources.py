@@ -34,8 +34,8 @@ _SAME_SIZE = 1.25
 _SCALES = (0.6, 1.6)
 _ALIKE = 1.0
 """Deviations of the shots' contrast within which two of them look alike: a blue stain is not mixed with a brown one."""
-_DOUBT = 0.05
-"""Sum of squared differences of the shots' grounds from which on they say what shines through."""
+_UNSURE = 0.5
+"""Standard error of that slope at which it is drawn half the way to 1."""
 _MIDDLE = 0.85
 """Relative depth from which on a pixel lies on the middle line of a label."""
 _ENOUGH = 30
@@ -201,13 +201,19 @@ def laid(
 def shine_through(sources: Sequence[Source]) -> float:
     """Return how much of the ground's tone a type of damage lets through: 1 = all, as a shadow; 0 = none, as a chip.
 
-    The slope, over the shots, of the damage's tone against the ground's. Shots on like grounds say nothing of it, and
-    then it is 1.
+    The slope, over the shots, of the damage's tone against the ground's, drawn towards 1 by as much as it is unsure:
+    few shots, or shots on like grounds, say nothing of it.
     """
     grounds = np.stack([source.ground for source in sources]).astype(np.float64)
     tones = grounds + np.stack([source.contrast for source in sources])
     grounds, tones = grounds - grounds.mean(axis=0), tones - tones.mean(axis=0)
-    return float(np.clip(((grounds * tones).sum() + _DOUBT) / ((grounds**2).sum() + _DOUBT), 0, 1))
+    spread, freedom = float((grounds**2).sum()), len(sources) - 2
+    if freedom < 1 or spread < 1e-6:
+        return 1.0
+    slope = float((grounds * tones).sum()) / spread
+    # Channels move together, so they count as one: the mean square is over the shots alone.
+    error = float(((tones - slope * grounds) ** 2).sum()) / freedom / spread
+    return float(np.clip(1 + (slope - 1) * _UNSURE**2 / (_UNSURE**2 + error), 0, 1))
 
 
 def on_ground(source: Source, ground: Floats, through: float) -> Source:
