@@ -1,12 +1,14 @@
 """What large sets and large photographs cost: `flawsmith check` on many files, and painting on line-scan photographs.
 
-    python benchmarks/suites/large.py --out /tmp/large [--files 100000] [--only check|painting]
+    python benchmarks/suites/large.py --out /tmp/large [--files 100000] [--only check|painting|pasting]
 
 check      seconds and peak memory of `flawsmith check` on so many files of 64 x 64 px (24 normal parts per defect).
 painting   peak memory of a run on grey photographs of 16384 x 2000 px (two normal parts, two shots, batch 4),
            beside what `flawsmith check` estimated for it.
+pasting    pairs per processor second of `generate` with crop_paste: 60 samples on eight photographs each of a surface
+           and a part, of 256 and 2048 px, grey and in colour, with damage of up to 2000 px; reading and writing count.
 
-Every measurement is a process of its own; its peak is what the system says (ru_maxrss).
+Every measurement of `check` and `painting` is a process of its own; its peak is what the system says (ru_maxrss).
 """
 
 from __future__ import annotations
@@ -24,12 +26,20 @@ import cv2
 import numpy as np
 from sets import RESULTS
 
+from flawsmith.config import load_config
+from flawsmith.data import factory
 from flawsmith.files import write_json
-from flawsmith.run.folder import machine
+from flawsmith.run.dataset import open_dataset
+from flawsmith.run.folder import Run, machine
+from flawsmith.synthesis.generate import generate
+from flawsmith.synthesis.train import train
 
 _SIDE, _PER_DEFECT = 64, 24
 _LINE = (2000, 16384)
 _DAMAGE = 12
+_SIDES = (256, 2048)
+_PASTED = 30
+"""Samples of each product."""
 _GENERATORS = ("crop_paste", "controlnet_inpaint")
 
 
@@ -136,21 +146,80 @@ def painting(out: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def spots(root: Path, side: int, grey: bool) -> None:
+    """Write eight normal photographs of a surface and of a part, and three with a dark spot of up to 2000 px each."""
+    long, short = (30, 20) if side > 512 else (12, 8)
+    for product in ("magnet", "screw"):
+        for number in range(12):
+            piece = factory.make(product, None, seed=number, size=side, line=3, grey=grey)
+            picture = piece.image if grey else cv2.cvtColor(piece.image, cv2.COLOR_RGB2BGR)
+            folder = "test/good" if number == 8 else "train/good"
+            if number < 9:
+                _save(root / product / folder / f"{number}.png", picture)
+                continue
+            inner = cv2.distanceTransform(np.pad(piece.part, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+            places = np.argwhere(inner > 0.7 * inner.max())
+            row, column = places[len(places) * (number - 8) // 4]
+            mask = np.zeros((side, side), np.uint8)
+            cv2.ellipse(mask, (int(column), int(row)), (long, short), 40.0 * number, 0, 360, 255, -1)
+            picture[mask > 0] //= 3
+            _save(root / product / "test/spot" / f"{number}.png", picture)
+            _save(root / product / "ground_truth/spot" / f"{number}_mask.png", mask)
+
+
+def pasting(out: Path) -> list[dict[str, Any]]:
+    """Measure the processor time of crop_paste in `generate`."""
+    rows = []
+    for side, grey in ((side, grey) for side in _SIDES for grey in (True, False)):
+        root = out / f"spots-{side}-{'grey' if grey else 'colour'}"
+        if not root.is_dir():
+            spots(root, side, grey)
+        config = out / f"{root.name}.toml"
+        config.write_text(
+            f'[data]\nroot = "{root}"\nshots = 1\n[generator]\nname = "crop_paste"\n'
+            f"[generate]\ncount = {_PASTED}\ncontrols = 0\n"
+        )
+        run = Run.create(out / f"run-{root.name}-{os.getpid()}", load_config(config))
+        opened = open_dataset(run)
+        train(run, opened)
+        before = time.process_time()
+        generate(run, data=opened)
+        seconds = time.process_time() - before
+        samples = [sample for sample in run.samples() if sample.made]
+        size = sum(run.path(name).stat().st_size for one in samples for name in (one.image, one.mask))
+        rows.append(
+            {
+                "pixels": [side, side],
+                "colours": "grey" if grey else "RGB",
+                "pairs": len(samples),
+                "mean_mask": round(float(np.mean([one.area for one in samples]))),
+                "processor_seconds": round(seconds, 2),
+                "pairs_per_processor_second": round(len(samples) / seconds, 2),
+                "mb_per_pair": round(size / len(samples) / 1e6, 2),
+            }
+        )
+    return rows
+
+
 def main() -> None:
     """Parse, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="where the sets and runs go")
     parser.add_argument("--files", type=int, default=100_000)
-    parser.add_argument("--only", choices=["check", "painting"])
+    parser.add_argument("--only", choices=["check", "painting", "pasting"])
     parser.add_argument("--results", type=Path, default=RESULTS / "large.json")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     results = json.loads(args.results.read_text()) if args.results.exists() else {}
-    results["machine"] = {**machine(), "threads": os.environ.get("OMP_NUM_THREADS", "")}
+    used = {**machine(), "threads": os.environ.get("OMP_NUM_THREADS", ""), "load": round(os.getloadavg()[0], 1)}
+    if args.only != "pasting":
+        results["machine"] = used
     if args.only in (None, "check"):
         results["check"] = check(args.out, args.files)
     if args.only in (None, "painting"):
         results["painting"] = painting(args.out)
+    if args.only in (None, "pasting"):
+        results["pasting"] = {"machine": used, "rows": pasting(args.out)}
     write_json(args.results, results)
     print(json.dumps(results, indent=1))
 

@@ -124,8 +124,9 @@ def run(
         settings.append(f"generate.prompt={json.dumps(prompt or say, ensure_ascii=False)}")
     opened = Run.create(out, _config(config, settings))  # a typo is said at once: torch takes seconds to load
     from flawsmith.pipeline import run_all
+    from flawsmith.reporting.verdict import closing_words
 
-    typer.echo(f"report: {run_all(opened)}")
+    typer.echo(closing_words(run_all(opened)))
 
 
 @app.command()
@@ -296,8 +297,9 @@ def demo(
 ) -> None:
     """The main job on factory parts with the built-in backbone, in minutes; ends with a report to open."""
     from flawsmith.factory_demo import demo as show
+    from flawsmith.reporting.verdict import closing_words
 
-    typer.echo(f"report: {show(out)}")
+    typer.echo(closing_words(show(out)))
 
 
 def _config(path: Path, settings: list[str]):  # type: ignore[no-untyped-def]

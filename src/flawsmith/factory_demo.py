@@ -13,17 +13,24 @@ from flawsmith.run.progress import progress
 
 PRODUCTS: dict[str, tuple[str, ...]] = {
     "magnet": ("crack", "pores", "chip"),
-    "steel": ("scratch", "dent", "stain"),
-    "screw": ("scratch", "rust"),
+    "screw": ("rust", "chip", "contamination"),
 }
-"""What the demo's production line makes, and what goes wrong there."""
+"""What the demo's production line makes, a surface and a part, and what goes wrong there."""
+SHOTS = 8
+"""Photographs of a defect type to learn from."""
+TESTS = 48
+"""Photographs of a defect type to test on; the proof drops a few that look like second photographs of a shot."""
+NORMALS = 100
+"""Normal photographs to learn from and paint on: a fifth of them can set a threshold for 5 % false alarms."""
+TEST_NORMALS = 40
+"""Normal photographs to test on."""
 
 CONFIG = """# The demo's configuration: run it again with `flawsmith run demo/demo.toml --out demo/run`.
 seed = 0
 [data]
 root = "{root}"
 layout = "mvtec"
-shots = 8
+shots = {shots}
 [generator]
 name = "controlnet_inpaint"
 [generator.settings]
@@ -32,22 +39,26 @@ strength = 0.4
 [train]
 scope = "all"
 steps = 160
-views = 10
+batch = 8
+views = 8
 [generate]
-count = 8
+count = 16
 controls = 0.5
 [measure]
 resamples = 100
-# Small, so that the demo takes minutes: a proof worth believing has more test pictures, the default judge and sizes.
+# The default judge, smaller, so that the demo takes minutes: your own proof takes the default sizes.
 [prove]
-detectors = ["probe"]
-size = 128
+against = ["crop_paste"]
+size = 160
 curve = []
 mix = false
-resamples = 500
-[prove.settings.probe]
+[prove.settings.memory_probe]
+memory = 500
+draw = 8000
+heads = 2
+[prove.settings.memory_probe.head]
 steps = 100
-places = 2048
+places = 1024
 views = 4
 [prove.settings.patchcore]
 memory = 500
@@ -58,14 +69,23 @@ per_defect = 8
 
 
 def demo(out: Path) -> Path:
-    """Make the data set below OUT/data, run every stage in OUT/run, and return the report's path."""
-    data = out / "data"
-    missing = [product for product in PRODUCTS if not (data / product).is_dir()]
+    """Make the data set below OUT/photographs, run every stage in OUT/run, and return the report's path."""
+    data = out / "photographs"
+    # As many files as there will be: what a killed demo left is made again.
+    whole = {product: NORMALS + TEST_NORMALS + 2 * len(PRODUCTS[product]) * (SHOTS + TESTS) for product in PRODUCTS}
+    missing = [product for product in PRODUCTS if len([*(data / product).rglob("*.png")]) < whole[product]]
     with progress("photograph", len(missing), "products") as advance:
         for product in missing:
             factory.write_dataset(
-                data, product, PRODUCTS[product], normals=24, per_defect=12, seed=7, size=256, test_normals=8
+                data,
+                product,
+                PRODUCTS[product],
+                normals=NORMALS,
+                per_defect=SHOTS + TESTS,
+                seed=7,
+                size=256,
+                test_normals=TEST_NORMALS,
             )
             advance()
-    write_text(out / "demo.toml", CONFIG.format(root=data.as_posix()))
+    write_text(out / "demo.toml", CONFIG.format(root=data.as_posix(), shots=SHOTS))
     return run_all(Run.create(out / "run", load_config(out / "demo.toml")))

@@ -503,3 +503,13 @@ def test_folders_are_made(tmp_path: Path):
 
 def test_lossless_suffix():
     assert [images.lossless_suffix(np.zeros((1, 1), dtype)) for dtype in DTYPES] == [".png", ".png", ".tif"]
+
+
+def test_pictures_of_8_bits_are_looked_up_as_they_are_computed() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    span = images.Range(10.0, 200.0)
+    looked_up = images.levels(picture, span)
+    computed = np.stack([images.levels(row, span) for row in picture])  # few values, which no table is made for
+    assert picture[0].size < images._MANY < picture.size and looked_up.dtype == np.float32
+    np.testing.assert_array_equal(looked_up, computed)
+    np.testing.assert_array_equal(images.levels(picture[:, :, 1], span), computed[:, :, 1])

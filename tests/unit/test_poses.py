@@ -270,3 +270,40 @@ def test_damage_of_a_surface_is_thrown_onto_a_thin_part():
         posed = poses.apply_pose_mask(spot, pose, part.shape)
         share.append((posed & part).sum() / posed.sum())
     assert np.mean(share) > 0.85 and min(share) > 0.6
+
+
+def test_only_the_box_that_can_change_is_posed_and_nothing_else_comes_out() -> None:
+    """The same masks and pictures, to the bit, as warping the whole picture gives."""
+    rng = np.random.default_rng(3)
+    picture = rng.integers(0, 256, (90, 120, 3), np.uint8)
+    mask = np.zeros((90, 120), bool)
+    mask[30:52, 40:47] = True
+    span = images.range_of(picture)
+    for _ in range(12):
+        angle, size = rng.uniform(-3, 3), rng.uniform(0.75, 1.3)
+        turn = size * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        pose = Pose.of(np.column_stack([turn, rng.uniform(-20, 120, 2) - turn @ (43, 41)]))
+        soft = cv2.warpAffine(mask.astype(np.float32), pose.array, (150, 100), flags=cv2.INTER_LINEAR, borderValue=0)
+        np.testing.assert_array_equal(poses.apply_pose_mask(mask, pose, (100, 150)) & (soft >= 0.5), soft >= 0.5)
+        assert not poses.apply_pose_mask(mask, pose, (100, 150))[soft == 0].any()
+        model = picture.astype(np.float32) / np.float32(127.5) - np.float32(1)
+        warp = {"flags": cv2.INTER_CUBIC, "borderMode": cv2.BORDER_REFLECT_101}
+        whole = np.clip(cv2.warpAffine(model, pose.array, (150, 100), **warp), model.min(), model.max())
+        spot = slice(20, 61), slice(35, 90)
+        np.testing.assert_allclose(
+            poses.apply_pose_image(picture, span, pose, (100, 150), spot), whole[spot], atol=1e-6
+        )
+
+
+def test_the_outline_beside_damage_does_not_depend_on_the_backdrop_round_the_part() -> None:
+    normal, damage = np.zeros((120, 200), bool), np.zeros((120, 200), bool)
+    normal[40:80, 30:150] = True
+    broken = normal.copy()
+    broken[40:80, 140:] = False
+    damage[40:80, 133:140] = True
+    alone = parts.with_outline(damage, broken, normal)
+    assert alone[60, 145]  # the tip beyond the break goes with it
+    wide = [np.pad(one, ((70, 30), (0, 90))) for one in (damage, broken, normal)]
+    sliver = 0.014 * 200 / 290  # of the longer side, so that it is as many pixels
+    np.testing.assert_array_equal(parts.with_outline(*wide, sliver=sliver)[70:190, :200], alone)
+    assert parts.with_outline(*wide, sliver=sliver).sum() == alone.sum()

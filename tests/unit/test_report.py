@@ -28,14 +28,18 @@ from flawsmith.reporting import charts
 from flawsmith.reporting import contact_sheets as sheets
 from flawsmith.reporting.collect import collect
 from flawsmith.reporting.document import Section
-from flawsmith.reporting.proof import NO_CONTROLS, OURS, REAL
+from flawsmith.reporting.proof import NO_CONTROLS
 from flawsmith.reporting.report import report
 from flawsmith.reporting.sections import document_of
+from flawsmith.reporting.verdict import OURS, REAL, verdict_of, verdict_sentence
+from flawsmith.run.dataset import load_split
 from flawsmith.run.folder import Run
 from flawsmith.run.records import PlanLine, Sample, append_records
 from flawsmith.types import Example
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
+_OPENING = 6
+"""Pictures of the row that opens the report of `make_run`."""
 
 
 def photograph(seed: int, dtype: type = np.uint8, shape: tuple[int, ...] = (48, 64)) -> np.ndarray:
@@ -218,7 +222,7 @@ def test_the_page_stands_alone_and_counts_right(tmp_path: Path) -> None:
     for one in re.findall(r"https?://[^\s\"'<]+", text):
         assert one == "http://www.w3.org/2000/svg"
     assert "<script" not in text and "@import" not in text and "url(" not in text
-    assert page.images == 3 + 5 * len(sheets.COLUMNS)
+    assert page.images == _OPENING + 3 + 5 * len(sheets.COLUMNS)
     words = words_of(path)
     assert "5 labelled samples of 1 defect type of screw were generated from 3 real defect photographs" in words
     assert "5 samples were read again" in words
@@ -241,7 +245,8 @@ def test_the_markdown_has_its_pictures_beside_it(tmp_path: Path) -> None:
     names = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
     sheets_of = [f"report/{number}-screw-{defect}.jpg" for number, defect in (("00", "dent"), ("01", "scratch"))]
     shares_of = [name.replace("report/", "report/painted-").replace(".jpg", ".svg") for name in sheets_of]
-    assert sorted(names) == sorted([*sheets_of, *shares_of, "report/loss-00-screw.svg"]) and not stale.exists()
+    expected = ["report/opening.jpg", *sheets_of, *shares_of, "report/loss-00-screw.svg"]
+    assert sorted(names) == sorted(expected) and names[0] == expected[0] and not stale.exists()
     assert {run.path(name) for name in names} == set(run.path("report").iterdir())
     assert "| screw | dent | 2 | 1 | 5 | 5 | 0 |" in text
     picture = images.read(run.path(sheets_of[0]))
@@ -335,7 +340,7 @@ def test_picks_are_spread_and_limited(tmp_path: Path) -> None:
     assert sheets.spread(100, 4) == [12, 37, 62, 87]
     assert sheets.spread(3, 12) == [0, 1, 2] and sheets.spread(0, 5) == []
     run = make_run(tmp_path, made=9, settings={"report": {"per_defect": 2}})
-    assert Page(report(run).read_text()).images == 3 + 2 * len(sheets.COLUMNS)
+    assert Page(report(run).read_text()).images == _OPENING + 3 + 2 * len(sheets.COLUMNS)
 
 
 def test_close_ups_of_a_defect_type_share_one_side_and_hold_the_damage() -> None:
@@ -457,6 +462,63 @@ def test_both_reports_hold_the_same_sections(tmp_path: Path) -> None:
             assert " ".join(text.split()) in words, text
         assert all(f"{figure.value} {figure.label}" in words for figure in document.figures)
     assert commented_toml(run.config).strip() in "".join(page.words) and "[generator]" in "".join(marks.words)
+
+
+def test_a_report_opens_with_pictures_then_says_the_verdict_then_shows_tables(tmp_path: Path) -> None:
+    run = make_run(tmp_path, made=3)
+    assert verdict_of(run) == ""
+    report(run)
+    assert "verdict proof" not in run.path("report.html").read_text(encoding="utf-8")
+    prove(run, "screw", "dent")
+    sentence = verdict_of(run)
+    assert sentence.count(". ") == 0 and sentence.startswith("Samples of controlnet_inpaint beside the real shots help")
+    assert "help on screw (+10.0 [+5.0, +15.0]) in localization (pixel AP" in sentence and "95% intervals" in sentence
+    path = report(run)
+    for text, picture, table in (
+        (path.read_text(encoding="utf-8"), "<img", "<table"),
+        (run.path("report.md").read_text(encoding="utf-8"), "![Real shots beside samples]", "| --- |"),
+    ):
+        places = [text.index(picture), text.index(sentence), text.index("Exact background:"), text.index(table)]
+        assert places == sorted(places)
+    opening = sheets.opening_sheet(sheets.contact_sheets(run, load_split(run), 12))
+    assert opening is not None and [row.caption for row in opening.rows] == ["screw: dent, 64 x 64 px"]
+    real, made = opening.rows[0].tiles[:3], opening.rows[0].tiles[3:]
+    assert (real[2] == real[2][0, 0]).all() and not (real[1] == real[1][0, 0]).all()  # two shots, and an empty place
+    assert len(made) == 3 and not any((tile == tile[0, 0]).all() for tile in made)
+
+
+def test_what_is_not_exact_is_said_before_all_else(tmp_path: Path) -> None:
+    run = make_run(tmp_path, made=1)
+    spoiled = images.read(run.path("samples/000000.png"))
+    spoiled[-1, -1] ^= 1
+    images.write(run.path("samples/000000.png"), spoiled)
+    with pytest.raises(RunError, match="exact-background check failed"):
+        report(run)
+    for name, picture in (("report.html", "<img"), ("report.md", "![")):
+        text = run.path(name).read_text(encoding="utf-8")
+        assert text.index("exact-background check failed") < text.index(picture)
+
+
+def test_the_verdict_names_each_product_and_takes_the_corrected_verdict(tmp_path: Path) -> None:
+    def row(difference: float, verdict: str, corrected: str, task: str = "localization") -> dict[str, Any]:
+        ends = {"difference": difference, "low": difference - 0.02, "high": difference + 0.02}
+        arms = {"arm": "ours", "against": "real-only", "task": task, "defect": "mean over defect types"}
+        return {**ends, **arms, "verdict": verdict, "corrected_verdict": corrected}
+
+    rows = {
+        "cap": row(0.05, "helps", "helps"), "nut": row(0.03, "helps", "no effect"),
+        "rod": row(-0.05, "harms", "harms"), "tube": row(0.01, "no effect", "no effect"),
+    }  # fmt: skip
+    proof = {"generator": "crop_paste", "confidence": 0.9}
+    proof["products"] = {name: {"comparisons": [one]} for name, one in rows.items()}
+    assert verdict_sentence(proof) == (
+        "Samples of crop_paste beside the real shots help on cap (+5.0 [+3.0, +7.0]), show no effect on nut (+3.0 "
+        "[+1.0, +5.0]) and tube (+1.0 [-1.0, +3.0]) and harm on rod (-5.0 [-7.0, -3.0]) in localization (pixel AP in "
+        "points of 100, mean over defect types, 90% intervals)."
+    )
+    proof["products"] = {"cap": {"comparisons": [row(0.05, "helps", "helps", "detection")]}}
+    assert "in detection (image AUROC" in verdict_sentence(proof)
+    assert verdict_sentence(proof | {"products": {"cap": {"comparisons": []}}}) == ""
 
 
 def test_the_proof_tells_misses_false_alarms_and_corrected_verdicts(tmp_path: Path) -> None:

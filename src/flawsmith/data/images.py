@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+import cv2
 import numpy as np
 
 from flawsmith.data.codecs.coding import SUFFIXES, decode, encode, header
@@ -45,6 +46,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+_MANY = 1024
+"""Values from which a table is worth its making."""
 
 
 def read(path: Path) -> np.ndarray:
@@ -169,6 +172,9 @@ def to_model(pixels: np.ndarray, span: Range | None = None) -> np.ndarray:
 
 def levels(pixels: np.ndarray, span: Range) -> np.ndarray:
     """Return what `to_model` does, float32 in [-1,1], in the shape of the picture: (H,W) stays (H,W)."""
+    if pixels.dtype == np.uint8 and pixels.size > _MANY:
+        # Each of the 256 values once: a picture of 8 bits is then looked up in one pass instead of five.
+        return np.asarray(cv2.LUT(pixels, levels(np.arange(256, dtype=np.uint8), span)))
     # Sensor counts may be large and close together, so float pictures take their difference in float64.
     exact: type[np.floating] = np.float32 if pixels.dtype.kind == "u" else np.float64
     values = filled(pixels, span).astype(exact)
@@ -197,7 +203,10 @@ def differs(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def is_grey(native: np.ndarray) -> bool:
     """Return whether a picture (H,W,3) has three equal channels throughout; (H,W) has one and needs no care: False."""
-    return native.ndim == 3 and not any(differs(native[:, :, 0], native[:, :, channel]).any() for channel in (1, 2))
+    # Few pictures of colour are grey in their first rows.
+    return native.ndim == 3 and not any(
+        differs(part[:, :, 0], part[:, :, channel]).any() for part in (native[:8], native[8:]) for channel in (1, 2)
+    )
 
 
 def apply_delta(native: np.ndarray, delta: np.ndarray, inside: np.ndarray, span: Range | None = None) -> np.ndarray:

@@ -118,7 +118,9 @@ def one_window(mask: Mask, *, context: float, least: int = 32) -> Window:
         context: As for `plan_windows`.
         least: The smallest side in px.
     """
-    return _Plan(mask.shape[:2], least, context, 0.0, 1.0, 2 * EDGE).one(box_of(np.argwhere(mask)))
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+    return _Plan(mask.shape[:2], least, context, 0.0, 1.0, 2 * EDGE).one(box)
 
 
 @dataclass(slots=True)

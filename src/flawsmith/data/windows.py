@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from flawsmith.data import images
-from flawsmith.data.tiling import EDGE, Spot, Window, box_of, disc, thick
+from flawsmith.data.tiling import EDGE, Spot, Window, disc, thick
 from flawsmith.errors import DataError
 from flawsmith.types import Range
 
@@ -193,9 +193,7 @@ def refit(before: Native, after: Native, mask: Mask, *, threshold: float, span: 
     fitted = np.zeros_like(mask)
     if not mask.any():
         return Refit(before.copy(), fitted, 0.0)
-    top, left, bottom, right = box_of(np.argwhere(mask))
-    pad = 8
-    spot = slice(max(top - pad, 0), bottom + pad), slice(max(left - pad, 0), right + pad)
+    spot = spot_of([], mask, 8)
     span = span or images.range_of(before)
     was, asked = images.to_model(before[spot], span), mask[spot]
     change = images.to_model(after[spot], span) - was
@@ -218,11 +216,11 @@ def refit(before: Native, after: Native, mask: Mask, *, threshold: float, span: 
     strong[0] = False
     kept = strong[labels]
     if kept.any():
-        kept = _tidy(kept, asked, int(mask.sum()))
+        kept = _tidy(kept, asked, int(asked.sum()))
     fitted[spot] = kept
     image = before.copy()
-    image[fitted] = after[fitted]
-    return Refit(image, fitted, float(fitted.sum() / mask.sum()))
+    image[spot][kept] = after[spot][kept]
+    return Refit(image, fitted, float(kept.sum() / asked.sum()))
 
 
 def _tidy(kept: Mask, asked: Mask, area: int) -> Mask:

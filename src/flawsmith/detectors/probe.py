@@ -41,6 +41,8 @@ _LOUDEST = 0.003
 _ORIGINS: tuple[Origin, ...] = ("real", "made", "control")
 _MINED = 200
 """Normal pictures that are searched for hard places, at every second place along each side; the heads share them."""
+_NORMALS_OUT_OF_FOLD = 200
+"""Normal pictures that are answered out of fold, at most: more hardly change mean and deviation of a score."""
 
 
 class ProbeSettings(config.Settings):
@@ -158,7 +160,8 @@ class Probe(Detector):
         if self._without is None or len(self._heads) < 2:
             return None
         indices, parts = [], []
-        photographs = {*training.normal("real"), *training.damaged(None, "real")}
+        dealt = [index for index in training.normal("real") if self._without[index] >= 0]
+        photographs = {*dealt[:: math.ceil(len(dealt) / _NORMALS_OUT_OF_FOLD) or 1], *training.damaged(None, "real")}
         for number, head in enumerate(self._heads):
             unseen = [index for index in (self._without == number).nonzero()[:, 0].tolist() if index in photographs]
             for batch in training.batches(unseen, _CHUNK):

@@ -29,6 +29,8 @@ TILE = 320
 """Longest side of a picture on a sheet in px, and the largest close-up: none is shown smaller than it is."""
 COLUMNS = ("normal photograph", "asked mask", "sample", "close-up, normal", "close-up, sample")
 MOST_SHOTS = 10
+_OPENING_ROWS, _BESIDE = 8, 3
+"""Of the sheet that opens a report: defect types, and pictures of each kind."""
 _CELL, _GAP = 200, 6
 """Of a composed sheet, in px."""
 _NEAR = 16
@@ -106,6 +108,23 @@ def reject_sheets(run: Run, split: Split, most_rows: int) -> tuple[ContactSheet,
         groups.setdefault((sample.product, verdict.reasons[0].text), []).append((sample, why))
     normals = {example.id: example for example in split.normals}
     return tuple(_contact_sheet(run, *key, [], groups[key], normals, most_rows) for key in sorted(groups))
+
+
+def opening_sheet(sheets: Sequence[ContactSheet]) -> Sheet | None:
+    """Return a sheet with a row per defect type, of real shots beside samples; None = there is not one sample.
+
+    The side of the close-ups differs from row to row; each caption says it.
+    """
+    shown = [sheet for sheet in sheets if sheet.rows]
+    rows = []
+    for sheet in (shown[index] for index in spread(len(shown), _OPENING_ROWS)):
+        real = [sheet.shots[index].tile for index in spread(len(sheet.shots), _BESIDE)]
+        made = [sheet.rows[index].tiles[-1] for index in spread(len(sheet.rows), _BESIDE)]
+        blank = np.full((TILE, TILE, 3), 240, np.uint8)
+        tiles = [*real, *[blank] * (_BESIDE - len(real)), *made, *[blank] * (_BESIDE - len(made))]
+        rows.append(PictureRow(f"{sheet.product}: {sheet.title}, {sheet.side} x {sheet.side} px", tuple(tiles)))
+    heads = ("real shot",) * _BESIDE + ("sample",) * _BESIDE
+    return Sheet("Real shots beside samples", "opening", heads, tuple(rows)) if rows else None
 
 
 def spread(count: int, most: int) -> list[int]:

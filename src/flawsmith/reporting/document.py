@@ -112,6 +112,10 @@ class Document:
     """A whole report."""
 
     title: str
+    opening: Sheet | None
+    """Real shots beside samples, which are seen before anything is read; None = there are no samples."""
+    proof: str
+    """What the samples are worth, as a sentence; "" = that is not proven."""
     summary: str
     exact: bool
     """Whether every pixel outside the masks is the photograph's own."""

@@ -17,7 +17,8 @@ PICTURE_BYTES = 10_000_000
 
 def html_page(document: Document) -> str:
     """Return the whole page."""
-    tiles = sum(_tiles(section) for section in document.sections)
+    opening = (document.opening,) if document.opening else ()
+    tiles = sum(_tiles(section) for section in (Section("", sheets=opening), *document.sections))
     budget = PICTURE_BYTES // max(1, tiles)
 
     def data_uri(tile: np.ndarray) -> str:

@@ -25,8 +25,12 @@ def write_markdown(document: Document, path: Path) -> None:
     """
     folder = path.with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)
-    blocks = [f"# {_text(document.title)}", _paragraph(document.summary), f"**{_text(document.verdict)}**"]
-    blocks += _list(document.problems)
+    blocks = [f"# {_text(document.title)}"]
+    exactness = [f"**{_text(document.verdict)}**", *_list(document.problems)]
+    opening = [*_sheet(document.opening, folder)] if document.opening else []
+    opening += [f"**{_text(document.proof)}**"] if document.proof else []
+    blocks += [*opening, *exactness] if document.exact else [*exactness, *opening]
+    blocks.append(_paragraph(document.summary))
     blocks += _list([f"{figure.value} {figure.label}" for figure in document.figures])
     for section in document.sections:
         blocks += _section(section, 2, folder)
@@ -45,13 +49,18 @@ def _section(section: Section, level: int, folder: Path) -> Iterator[str]:
         write_text(folder / f"{drawing.name}.svg", drawing.svg)
         yield _image(drawing, folder, "svg")
     for sheet in section.sheets:
-        write_bytes(folder / f"{sheet.name}.jpg", jpeg(compose(sheet)))
-        yield _paragraph(_shown_on(sheet))
-        yield _image(sheet, folder, "jpg")
+        yield from _sheet(sheet, folder)
     if section.code:
         yield f"```toml\n{section.code.rstrip()}\n```"
     for part in section.subsections:
         yield from _section(part, level + 1, folder)
+
+
+def _sheet(sheet: Sheet, folder: Path) -> Iterator[str]:
+    """Write a sheet as one picture; return what it shows, and the picture."""
+    write_bytes(folder / f"{sheet.name}.jpg", jpeg(compose(sheet)))
+    yield _paragraph(_shown_on(sheet))
+    yield _image(sheet, folder, "jpg")
 
 
 def _shown_on(sheet: Sheet) -> str:
@@ -62,6 +71,8 @@ def _shown_on(sheet: Sheet) -> str:
     if sheet.rows:
         title = f"{sheet.rows_title}{' below' if sheet.shots else ''}; columns" if sheet.rows_title else "Columns"
         sentences.append(f"{title}: {'; '.join(sheet.heads)}.")
+        if not sheet.rows_title:
+            sentences.append(f"From above: {'; '.join(row.caption for row in sheet.rows)}.")
     return " ".join(sentences)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -18,13 +18,14 @@ from flawsmith.files import read_json
 from flawsmith.reporting.charts import CurvePoint, Interval, gain_curve, interval_chart
 from flawsmith.reporting.document import Drawing, PictureRow, Section, Sheet, Table, number_of, table
 from flawsmith.reporting.operating_point import operating_sections
+from flawsmith.reporting.verdict import OURS, REAL, Tree, points, rows_of, signed, stands
 from flawsmith.run.dataset import load_ranges
 from flawsmith.run.folder import Run
 from flawsmith.run.mask_reading import rule_from
 from flawsmith.types import Example, Range
 
-REAL, OURS, NO_CONTROLS = "real-only", "ours", "ours, no controls"
-"""Arms with a meaning of their own, as proof.json names them; `evaluation.arms`, which makes them, needs torch."""
+NO_CONTROLS = "ours, no controls"
+"""An arm of its own meaning, as OURS and REAL."""
 ANOMALY_COLUMNS = ("test photograph", f"anomaly map, {REAL}", f"anomaly map, {OURS}")
 _SIDE = 256
 """Of the square pictures that anomaly maps are shown on, in px; oblong ones have as many pixels."""
@@ -48,9 +49,6 @@ _COLUMNS = (
     _Column("detection", "ap", "Image AP"),
     _Column("classification", "recall", "Mean recall"),
 )
-
-Tree = Mapping[str, Any]
-"""proof.json, or a part of it."""
 
 
 def proof_section(run: Run) -> Section | None:
@@ -95,8 +93,8 @@ def _product(run: Run, proof: Tree, name: str, number: int) -> Section:
 
 def _headline(proof: Tree, name: str) -> str:
     """Return the verdicts over all defect types as one sentence, corrected where the proof has corrected ones."""
-    rows = {row["task"]: row for row in _rows(proof["products"][name], OURS, REAL) if row["defect"] == MEAN}
-    verdicts = [f"{TASKS[task][0]}: {_stands(rows[task])} ({_points(rows[task])})" for task in TASKS if task in rows]
+    rows = {row["task"]: row for row in rows_of(proof["products"][name], OURS, REAL) if row["defect"] == MEAN}
+    verdicts = [f"{TASKS[task][0]}: {stands(rows[task])} ({points(rows[task])})" for task in TASKS if task in rows]
     prefix = f"{name}, " if len(proof["products"]) > 1 else ""
     return f"{prefix}{proof['generator']} beside the real shots, mean over defect types. {'; '.join(verdicts)}."
 
@@ -148,15 +146,9 @@ def _correction(proof: Tree) -> tuple[str, ...]:
     return (sentence,)
 
 
-def _stands(row: Tree) -> str:
-    """Return the corrected verdict and whether it is another than the plain one; of an older proof the plain one."""
-    corrected = row.get("corrected_verdict", row["verdict"])
-    return f"{corrected} after correction" if corrected != row["verdict"] else str(corrected)
-
-
 def _both_verdicts(row: Tree) -> str:
     """Return the plain verdict, and the corrected one where it is another."""
-    plain, corrected = row["verdict"], _stands(row)
+    plain, corrected = row["verdict"], stands(row)
     return plain if plain == corrected else f"{plain} ({corrected})"
 
 
@@ -164,11 +156,6 @@ def _shape(product: Tree) -> tuple[int, int]:
     """Return rows and columns of what the detectors saw."""
     rows, columns = product["shape"]
     return rows, columns
-
-
-def _rows(product: Tree, arm: str, against: str) -> list[Tree]:
-    """Return the rows of one comparison, one per task and defect type."""
-    return [row for row in product["comparisons"] if (row["arm"], row["against"]) == (arm, against)]
 
 
 def _compared(product: Tree) -> list[tuple[str, str]]:
@@ -179,8 +166,8 @@ def _compared(product: Tree) -> list[tuple[str, str]]:
 
 def _comparison(product: Tree, arm: str, against: str, number: int) -> Section:
     """Return a comparison's verdicts; ours against real-only also as diagrams, and open."""
-    rows = _rows(product, arm, against)
-    verdicts = {(row["task"], row["defect"]): f"{_both_verdicts(row)}: {_points(row)}" for row in rows}
+    rows = rows_of(product, arm, against)
+    verdicts = {(row["task"], row["defect"]): f"{_both_verdicts(row)}: {points(row)}" for row in rows}
     cells = [
         [defect, *(verdicts.get((task, defect), "") for task in TASKS)]
         for defect in dict.fromkeys(row["defect"] for row in rows)
@@ -321,7 +308,7 @@ def _anomaly_row(
         return None
     outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     marked = cv2.drawContours(image.copy(), outline, -1, _OUTLINE, 1)
-    caption = f"{row['defect']}, {row['id']}: pixel AP in this picture {_signed(row['change'])}"
+    caption = f"{row['defect']}, {row['id']}: pixel AP in this picture {signed(row['change'])}"
     return PictureRow(caption, (np.asarray(marked), *(_overlaid(image, one) for one in maps)))
 
 
@@ -335,11 +322,3 @@ def _overlaid(image: np.ndarray, anomaly_map: np.ndarray) -> np.ndarray:
 
 def _mean(figure: Tree | None) -> str:
     return "" if figure is None else f"{100 * figure['mean']:.1f}"
-
-
-def _points(row: Tree) -> str:
-    return f"{_signed(row['difference'])} [{_signed(row['low'])}, {_signed(row['high'])}]"
-
-
-def _signed(share: float) -> str:
-    return f"{round(100 * share, 1) + 0.0:+.1f}"  # + 0.0, so that no -0.0 is left

@@ -8,7 +8,7 @@ from flawsmith.config import Config, commented_toml
 from flawsmith.files import read_json, read_lines
 from flawsmith.reporting.charts import loss_curve, share_histogram
 from flawsmith.reporting.collect import DefectCounts, Facts, changed_settings
-from flawsmith.reporting.contact_sheets import COLUMNS, ContactSheet
+from flawsmith.reporting.contact_sheets import COLUMNS, ContactSheet, opening_sheet
 from flawsmith.reporting.document import (
     Document,
     Drawing,
@@ -25,6 +25,7 @@ from flawsmith.reporting.exactness import Exactness
 from flawsmith.reporting.proof import proof_section
 from flawsmith.reporting.screening import screening_section
 from flawsmith.reporting.sweep import Sweep
+from flawsmith.reporting.verdict import verdict_of
 from flawsmith.run.folder import Run
 
 _MOST_PROBLEMS = 12
@@ -54,6 +55,8 @@ def document_of(facts: Facts) -> Document:
     more = len(wrong) - _MOST_PROBLEMS
     return Document(
         title=f"{', '.join(facts.products[:3]) or 'run'}: synthesised defects",
+        opening=opening_sheet(facts.sheets),
+        proof=verdict_of(facts.run),
         summary=summary(facts),
         exact=facts.exact.holds,
         verdict=verdict(facts.exact),

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from flawsmith.data import images
+from flawsmith.data.windows import spot_of
 from flawsmith.types import Range
 
 Mask = np.ndarray
@@ -22,6 +23,7 @@ Mask = np.ndarray
 _WORK = 256  # px of the longer side at which parts are found: outlines to about 1/256 of the picture
 _PLAIN = 0.05  # model units: a border that varies more than this after the fit is texture, not backdrop
 _CLEAR = 12.0  # a part departs from its backdrop by this many standard deviations of the backdrop
+_EMPTY = 8  # px round parts and damage that count in, for distances are measured from outside and soft edges widened
 _LEAST = 0.02  # share of the picture below which a departure is a defect or dirt, not the part
 
 
@@ -208,7 +210,8 @@ def fit_outline(shot: Mask, normal: Mask, damage: Mask, start: np.ndarray) -> np
         float64 (3,3); `start` itself where the outlines do not come nearer.
     """
     reach = int(0.05 * np.sqrt(shot.sum())) * 2 + 5
-    around = cv2.dilate(damage.astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
+    around, near = np.zeros_like(damage), spot_of([], damage, reach)
+    around[near] = cv2.dilate(damage[near].astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
     points, goal = _edge_points(shot), _edge_points(normal)
     points = points[~around[points[:, 1].astype(int), points[:, 0].astype(int)]]
     if len(points) < 20 or len(goal) < 20:
@@ -236,25 +239,39 @@ def with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, *, reach: floa
     """
     if not posed.any():
         return posed
-    far = cv2.distanceTransform((~posed).astype(np.uint8), cv2.DIST_L2, 5)
+    # All is empty outside this box, so nothing below can tell it from the whole picture; large ones are slow.
+    box = spot_of([], posed | shot_part | normal_part, _EMPTY)
+    whole = posed.copy()
+    whole[box] = _with_outline(posed[box], shot_part[box], normal_part[box], reach, sliver * max(posed.shape))
+    return whole
+
+
+def _with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, reach: float, sliver: float) -> Mask:
+    """`with_outline` in its box; `sliver` in px."""
     within = max(3.0, reach * float(np.sqrt(posed.sum())))
-    near = far <= within
+    around = spot_of([], posed, int(3 * within) + 2)
+    far = cv2.distanceTransform((~posed[around]).astype(np.uint8), cv2.DIST_L2, 5)
     differs = (shot_part ^ normal_part).astype(np.uint8)
-    deep = cv2.distanceTransform(differs, cv2.DIST_L2, 5)[(far > within) & (far <= 3 * within)]
+    deep = cv2.distanceTransform(differs, cv2.DIST_L2, 5)[around][(far > within) & (far <= 3 * within)]
     misfit = 2 * float(deep.max()) if deep.size else 0.0
-    width = max(3, round(sliver * max(posed.shape)), round(misfit) + 1)
+    width = max(3, round(sliver), round(misfit) + 1)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
-    apart = cv2.morphologyEx(differs, cv2.MORPH_OPEN, disc) > 0
-    labels = cv2.connectedComponents((posed | (apart & near)).astype(np.uint8), connectivity=8)[1]
-    joined = np.isin(labels, np.unique(labels[posed])) & (labels > 0)
+    near = np.zeros_like(posed)
+    near[around] = far <= within
+    reached = spot_of([], near, 2 * width)
+    apart = cv2.morphologyEx(differs[reached], cv2.MORPH_OPEN, disc) > 0
+    labels = cv2.connectedComponents((posed[reached] | (apart & near[reached])).astype(np.uint8), connectivity=8)[1]
+    joined = np.zeros_like(posed)
+    joined[reached] = np.isin(labels, np.unique(labels[posed[reached]])) & (labels > 0)
     # What the damage cuts off the normal part, a tip beyond a break, goes with it if the shot has nothing there: first
     # what hangs by no more than a sliver, then what hangs by nothing.
     for by in (disc, np.ones((1, 1), np.uint8)):
         left = cv2.morphologyEx((normal_part & ~joined).astype(np.uint8), cv2.MORPH_OPEN, by)
         _, pieces, stats, _ = cv2.connectedComponentsWithStats(left, connectivity=4)
         sizes = stats[:, cv2.CC_STAT_AREA]
-        beside = cv2.dilate(joined.astype(np.uint8), disc) > 0
-        for piece in np.unique(pieces[beside & (pieces > 0)]):
+        round_it = spot_of([], joined, width)
+        beside = pieces[round_it][cv2.dilate(joined[round_it].astype(np.uint8), disc) > 0]
+        for piece in np.unique(beside[beside > 0]):
             loose = pieces == piece
             small = sizes[piece] < min(sizes[1:].max(), 2 * posed.sum())
             if small and (loose & ~shot_part).sum() > 0.5 * loose.sum():

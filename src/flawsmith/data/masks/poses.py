@@ -18,6 +18,7 @@ from flawsmith.data import images
 from flawsmith.data.masks.bend import Bend, Bent, bent, touched
 from flawsmith.data.masks.parts import PartFrame, fit_outline
 from flawsmith.data.tiling import Spot
+from flawsmith.data.windows import spot_of
 from flawsmith.errors import DataError
 from flawsmith.types import Range
 
@@ -29,6 +30,8 @@ _SCALE = (0.8, 1.25)
 _ON_PART = 0.85
 """Share of the damage (of what lies on the part in the shot) that must land on the other part."""
 _TRIES = 24
+_TOGETHER = 1 << 24
+"""Values of a picture up to which its channels are posed together, which is quicker and takes 64 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +121,11 @@ def pose_mask(
     surface = bool(normal_part.all()) or bool(shot_part.all()) or not shot_part.any() or not normal_part.any()
     best, most = Pose.identity(), -1.0
     base = None if surface else _laid(shot_part, normal_part, shot_mask, rng, turn)
-    grown = cv2.dilate(shot_part.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-    rows, columns = points[:, 1].astype(int), points[:, 0].astype(int)
-    on = grown[rows, columns] if base is not None else np.ones(len(points), bool)
+    on = np.ones(len(points), bool)
+    if base is not None:
+        near = spot_of([], shot_mask, 2)
+        grown = cv2.dilate(shot_part[near].astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        on = grown[points[:, 1].astype(int) - near[0].start, points[:, 0].astype(int) - near[1].start]
     asked, hangs = points[on], not on.any()  # damage that hangs outside the part in the shot may do so here
     anywhere = surface and not normal_part.any()
     onto = np.argwhere(normal_part)[:, ::-1] if surface and not anywhere and not normal_part.all() else None
@@ -152,9 +157,10 @@ def _moved_onto(matrix: np.ndarray, points: np.ndarray, places: np.ndarray, rng:
 
 def _points(mask: Mask, most: int = 4000) -> np.ndarray:
     """Some of a mask's pixel centres, float64 (N,2) as x, y, its extremes among them."""
-    points = np.argwhere(mask)[:, ::-1].astype(np.float64)
-    if not len(points):
+    if not mask.any():
         raise DataError("the mask is empty: there is no damage to lay on another picture")
+    rows, columns = box = spot_of([], mask, 0)
+    points = np.argwhere(mask[box])[:, ::-1].astype(np.float64) + (columns.start, rows.start)
     if len(points) > most:
         ends = np.concatenate([points.argmin(axis=0), points.argmax(axis=0)])
         points = np.concatenate([points[:: len(points) // most], points[ends]])
@@ -255,24 +261,46 @@ def apply_pose_mask(mask: Mask, pose: Pose, shape: Sequence[int], part: Mask | N
         shape: (H',W') of the normal.
         part: bool (H,W): the part in the shot; needed where the pose's bend says so.
     """
-    size, source = (int(shape[1]), int(shape[0])), mask.astype(np.float32)
-    soft = cv2.warpAffine(source, pose.array, size, flags=cv2.INTER_LINEAR, borderValue=0)
+    size, box = (int(shape[1]), int(shape[0])), spot_of([], mask, 0)
+    if not mask.any():
+        return np.zeros(size[::-1], bool)
+    soft = _laid_softly(mask, box, pose.array, shape)
     if (bending := pose.bent(mask.shape, shape, part, None)) is not None:
-        bending.bend(soft, source, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
+        bending.bend(soft, mask.astype(np.float32), cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
     posed = soft >= 0.5
-    points = np.argwhere(mask)[:, ::-1]
-    if not len(points):
+    if bending is None and np.count_nonzero(posed) >= 0.9 * np.count_nonzero(mask) * pose.scale**2:
         return np.asarray(posed)
+    points = np.argwhere(mask[box])[:, ::-1] + (box[1].start, box[0].start)
     want = _landed(points.astype(np.float64), pose.array, np.ones(tuple(shape[:2]), bool)) * len(points) * pose.scale**2
     if bending is not None:  # it makes some damage larger and some smaller
         want = float(soft.sum(dtype=np.float64))
-    if want >= 1 and posed.sum() < 0.9 * want:
+    if want >= 1 and np.count_nonzero(posed) < 0.9 * want:
         levels = np.sort(soft[soft > 0])[::-1]
         level = levels[min(int(want), len(levels)) - 1] if len(levels) else 1.0
         posed = soft >= np.clip(level, 0.2, 0.5)
         if not posed.any() and len(levels):
             posed = soft >= levels[0]
     return np.asarray(posed)
+
+
+def _laid_softly(mask: Mask, box: Spot, matrix: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Return how much of each pixel (H',W') a posed mask covers, float32 in [0,1]; `box` holds all of the mask.
+
+    Outside the posed box all is 0. Behind it nothing is warped; before it everything is, for OpenCV computes places
+    from the picture's corner, and from another corner they would be rounded differently.
+    """
+    rows, columns = box
+    ends = np.array([(x, y, 1) for x in (columns.start, columns.stop) for y in (rows.start, rows.stop)], np.float64)
+    corners = ends @ matrix.T
+    low = np.maximum(np.floor(corners.min(axis=0)).astype(int) - 2, 0)
+    width, height = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + 3, (shape[1], shape[0]))
+    soft = np.zeros(tuple(shape[:2]), np.float32)
+    if width > low[0] and height > low[1]:
+        size = int(width), int(height)
+        source = mask[: rows.stop, : columns.stop].astype(np.float32)  # behind it all is 0, as beyond the border
+        laid = cv2.warpAffine(source, matrix, size, flags=cv2.INTER_LINEAR, borderValue=0)
+        soft[low[1] : height, low[0] : width] = laid[low[1] :, low[0] :]
+    return soft
 
 
 def apply_pose_image(
@@ -285,8 +313,8 @@ def apply_pose_image(
 ) -> np.ndarray:
     """Return a shot's picture laid over the normal's, float32 (h,w,3) in [-1,1], or a part of it.
 
-    Reflected where the shot does not reach, within the picture's own range. One channel at a time becomes float32: a
-    line-scan picture takes gigabytes of them.
+    Reflected where the shot does not reach, within the picture's own range. Of large pictures one channel at a time
+    becomes float32: a line-scan picture takes gigabytes of them.
 
     Args:
         native: The shot, (H,W) or (H,W,3).
@@ -298,17 +326,19 @@ def apply_pose_image(
     """
     whole, plain = images.filled(native, span), replace(span, sentinels=())
     bending = pose.bent(native.shape, shape, part, spot)
-    size = (int(shape[1]), int(shape[0]))
-    parts, ends = [], []
-    for channel in [whole] if whole.ndim == 2 else [whole[:, :, number] for number in range(3)]:
-        source = images.levels(channel, plain)
+    # Behind the spot nothing is warped that no bend writes into; before it everything is, see `_laid_softly`.
+    ends_at = [None if bending else side.stop for side in spot]
+    size = tuple(min(end or length, length) for end, length in zip(ends_at, shape[:2], strict=True))[::-1]
+    parts, ends = [], images.levels(np.array([[whole.min(), whole.max()]], whole.dtype), plain)[0]
+    together = whole.ndim == 2 or (bending is None and whole.size <= _TOGETHER)
+    for layer in [whole] if together else [whole[:, :, number] for number in range(3)]:
+        source = images.levels(layer, plain)
         if pose.scale < 0.7:  # bilinear sampling would skip pixels
             source = cv2.GaussianBlur(source, (0, 0), 0.4 / pose.scale)
         laid = cv2.warpAffine(source, pose.array, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
         if bending is not None:
             bending.bend(laid, source, cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101)
-        parts.append(laid[spot].copy())
-        ends += [source.min(), source.max()]
+        parts.append(np.atleast_3d(laid[spot]).copy())
         del source, laid
-    within = np.clip(np.stack(parts, axis=2), min(ends), max(ends))
+    within = np.clip(np.concatenate(parts, axis=2), ends[0], ends[1])
     return np.asarray(within if within.shape[2] == 3 else np.repeat(within, 3, axis=2), np.float32)
