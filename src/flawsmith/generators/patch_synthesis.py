@@ -224,7 +224,7 @@ def _structure(context: np.ndarray, inside: np.ndarray) -> float:
 
 def _change(drawn: Sequence[Source]) -> float:
     """How much the damage changes, in the mean."""
-    return float(np.mean([np.abs(coarse_of(source.ratio)[source.distance > 0]).mean() for source in drawn]))
+    return float(np.mean([mean_profile([profile_of(source.ratio, source.depth)]).mean() for source in drawn]))
 
 
 def _layer(source: Source) -> Layer:

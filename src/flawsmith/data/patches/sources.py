@@ -88,7 +88,7 @@ class Source:
         ratio = logarithms - smooth
         distance = signed_distance(mask)
         depth = relative_depth(distance)
-        inner = depth > 0.5 if mask.any() else np.ones(mask.shape, bool)
+        inner = _inner(depth)
         return cls(
             ratio=ratio,
             distance=distance,
@@ -223,10 +223,15 @@ def on_ground(source: Source, ground: Floats, through: float) -> Source:
         return source
     # Where nothing is changed nothing of the ground that it came from is to be seen.
     size = cv2.GaussianBlur(np.sqrt((source.ratio**2).sum(axis=2)), (0, 0), 2.0)
-    inner = source.depth > 0.5
+    inner = _inner(source.depth)
     usual = max(float(size[inner].mean()) if inner.any() else 0.0, 1e-3)
     cover = np.clip(size / (_COVERS * usual), 0, 1) * (source.distance > -RIM)
     return replace(source, ratio=source.ratio + cover[:, :, None] * shift)
+
+
+def _inner(depth: Floats) -> Mask:
+    """The inner half of a label; all of one that is too thin to have one."""
+    return np.asarray(depth > min(0.5, float(depth.max()) - 0.05))
 
 
 def _odds(unlike: Floats) -> Floats:
