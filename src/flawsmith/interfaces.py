@@ -78,6 +78,14 @@ class Generator(ABC):
         self.backbone = backbone
         self.settings = settings
 
+    @property
+    def starts_with(self) -> str:
+        """Return what sampling starts from; "shot" and "patches" (of shots) need `Condition.sketch`.
+
+        A mask that comes from no shot is sketched with patches in either case.
+        """
+        return str(getattr(self.settings, "start", ""))
+
     @classmethod
     def affecting(cls, settings: BaseSettings, output: str) -> dict[str, Any]:
         """Return {name: JSON value} of the settings that change an output, "train" or "generate".

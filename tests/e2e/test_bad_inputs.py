@@ -269,11 +269,6 @@ CONFIGS = [
         command=sets("generator.name=perlin", "generator.settings.textures=nowhere"),
     ),
     Bad(
-        "shot-without-shots",
-        ("generator.settings.start", "generate.masks"),
-        command=sets("generator.settings.start=shot", "generate.masks=procedural"),
-    ),
-    Bad(
         "diverged",
         ("diverged at step", "train.learning_rate"),
         command=sets("train.learning_rate=1e30", "train.steps=6"),

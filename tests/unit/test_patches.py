@@ -187,6 +187,16 @@ def test_turned_sources_run_where_they_are_asked_to():
         assert np.ptp(rows) > 3 * np.ptp(columns), "it runs as the mask does"
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 12), (2, 2)])
+def test_labels_of_a_pixel_or_a_line_are_sources_too(shape: tuple[int, int]):
+    label = np.zeros((24, 24), bool)
+    label[10 : 10 + shape[0], 6 : 6 + shape[1]] = True
+    source = Source.of(np.where(label, -0.5, 0.2)[:, :, None].astype(np.float32), label)
+    assert source.contrast[0] < -0.3 and source.width == 1
+    for one in laid([source], signed_distance(label), 1.0, Direction(0, 0), np.random.default_rng(0), 2):
+        assert np.isfinite(one.ratio).all() and one.usable.any()
+
+
 def test_surroundings_with_a_direction_decide_the_turn():
     rng = np.random.default_rng(7)
     brushed = np.repeat(rng.normal(size=(60, 1, 1)) * 0.1, 60, axis=1).astype(np.float32)  # lines along the rows

@@ -54,12 +54,12 @@ class ControlNetInpaintSettings(config.Settings):
     """Loss weight outside the mask; 1 = plain squared error, 0 = the mask alone."""
     control_scale: Annotated[float, Field(ge=0, le=4), Affects("generate")] = 1.0
     """Strength of the ControlNet when sampling."""
-    start: Annotated[Literal["noise", "shot"], Affects("generate")] = "noise"
-    """Sample from noise (the paper's), or from a re-posed shot blended in, whose fine structure then survives."""
+    start: Annotated[Literal["noise", "shot", "patches"], Affects("generate")] = "noise"
+    """Sample from noise (the paper's), from a re-posed shot blended in, or from damage made of patches of shots."""
     strength: Annotated[float, Field(gt=0, le=1), Affects("generate")] = 0.7
-    """With start = shot: how much is made anew; 1 = everything."""
+    """With start = shot or patches: how much is made anew; 1 = everything."""
     detail: Annotated[float, Field(ge=0, le=1), Affects("generate")] = 1.0
-    """With start = shot: how much of what the autoencoder loses (grain, colour, hairlines) is given back."""
+    """With start = shot or patches: how much of what the autoencoder loses (grain, colour, hairlines) is given back."""
     sampler: Annotated[Literal["dpm", "ddim"], Affects("generate")] = "dpm"
     """DPM-Solver++ 2M, or DDIM."""
 

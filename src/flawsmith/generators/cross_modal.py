@@ -98,12 +98,12 @@ class CrossModalSettings(config.Settings):
     """Loss weight outside the mask; 1 = plain squared error (the paper's), 0 = the mask alone."""
     scale: Annotated[float, Field(ge=0, le=4), Affects("generate")] = 1.0
     """Weight of the reference beside the text when sampling; 0 = text alone."""
-    start: Annotated[Literal["normal", "noise", "shot"], Affects("generate")] = "normal"
-    """Sample from the noised normal window (the paper's), from noise, or from a re-posed shot blended in."""
+    start: Annotated[Literal["normal", "noise", "shot", "patches"], Affects("generate")] = "normal"
+    """Sample from the normal window (the paper's), noise, a re-posed shot, or damage made of patches of shots."""
     strength: Annotated[float, Field(gt=0, le=1), Affects("generate")] = 0.7
-    """With start = normal or shot: how much is made anew; 1 = everything."""
+    """With start = normal, shot or patches: how much is made anew; 1 = everything."""
     detail: Annotated[float, Field(ge=0, le=1), Affects("generate")] = 1.0
-    """With start = shot: how much of what the autoencoder loses (grain, colour, hairlines) is given back."""
+    """With start = shot or patches: how much of what the autoencoder loses (grain, colour, hairlines) is given back."""
     sampler: Annotated[Literal["dpm", "ddim"], Affects("generate")] = "dpm"
     """DPM-Solver++ 2M, or DDIM."""
 

@@ -36,7 +36,7 @@ from flawsmith.interfaces import Generator
 from flawsmith.nn import prompts
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.diffusion import guided, weighted_loss
-from flawsmith.nn.inpaint import NO_SHOT, Sketch, Transplant, filled
+from flawsmith.nn.inpaint import NO_SKETCH, Sketch, Transplant, filled
 from flawsmith.nn.methods.dual_unet import DualUNet
 from flawsmith.nn.methods.mask_threshold import (
     MaskThreshold,
@@ -96,12 +96,12 @@ class DualBranchSettings(config.Settings):
     """Loss weight of damaged cells; 1 = plain squared error (the paper's)."""
     hold: Annotated[float, Field(ge=0, le=1), Affects("generate")] = 0.8
     """With out = transplant: from which noise level down the real background is held; 1 = all the way."""
-    start: Annotated[Literal["noise", "shot"], Affects("generate")] = "noise"
-    """Make both branches from noise (the paper's), or from a re-posed shot, whose structure then survives."""
+    start: Annotated[Literal["noise", "shot", "patches"], Affects("generate")] = "noise"
+    """Make both branches from noise (the paper's), or from a re-posed shot or patches of shots, which then survive."""
     strength: Annotated[float, Field(gt=0, le=1), Affects("generate")] = 0.7
-    """With start = shot: how much is made anew; 1 = everything."""
+    """With start = shot or patches: how much is made anew; 1 = everything."""
     detail: Annotated[float, Field(ge=0, le=1), Affects("generate")] = 1.0
-    """With start = shot: how much of what the autoencoder loses (grain, colour, hairlines) is given back."""
+    """With start = shot or patches: how much of what the autoencoder loses (grain, colour, hairlines) is given back."""
     smallest: Annotated[float, Field(ge=0, lt=1), Affects("generate")] = 0.001
     """Pieces of the drawn mask below this share of the window are dropped; nothing left = refused as empty."""
     largest: Annotated[float, Field(gt=0, le=1), Affects("generate")] = 0.5
@@ -308,9 +308,9 @@ class DualBranch(Generator):
         read = transplanted or settings.bcm != "off"
         latent = back.encode(normal) if read else grey.expand(len(normal), -1, -1, -1)
         start = sketch = transplant = None
-        if settings.start == "shot":
+        if settings.start in ("shot", "patches"):
             if asked.sketch is None:
-                raise ConfigError(NO_SHOT)
+                raise ConfigError(NO_SKETCH)
             picture = asked.sketch.to(back.device)
             # Nobody says here which part of it is damage, but where it differs from the normal window it is.
             changed = tidy(pixel_distance(picture, normal) > _CHANGED, 1)

@@ -81,6 +81,10 @@ class Hybrid(Generator):
             made |= {f"{part}.{name}": value for name, value in _class_of(part).affecting(chosen, output).items()}
         return made
 
+    @property
+    def starts_with(self) -> str:
+        return str(_settings_of_parts(self.settings)["spatial"].start)  # type: ignore[attr-defined]
+
     def trainable(self) -> dict[str, nn.Module]:
         return {**self._spatial.trainable(), **self._semantic.trainable()}
 

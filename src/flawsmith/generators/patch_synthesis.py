@@ -192,7 +192,7 @@ class PatchSynthesis(Generator):
             sketch = logs(_with_channels(blended(normal[spot], posed[spot], inside, gain=gain), channels))
             ratio = retextured(replace(target, values=sketch - smooth), layers, rng)
         else:
-            ratio = _fitted(filled(target, layers, rng), inside, depth, drawn, gain)
+            ratio = _fitted(filled(target, layers, rng), inside, depth, drawn, gain, through)
             ratio = joined(ratio, context, distance, width)
             if structured:  # the part's own structure goes on beneath
                 ratio = ratio + coarse_of(context)
@@ -202,11 +202,11 @@ class PatchSynthesis(Generator):
 
 
 def _fitted(
-    ratio: np.ndarray, inside: np.ndarray, depth: np.ndarray, drawn: Sequence[Source], gain: float
+    ratio: np.ndarray, inside: np.ndarray, depth: np.ndarray, drawn: Sequence[Source], gain: float, through: float
 ) -> np.ndarray:
     """A ratio that changes as much at each depth as the drawn shots do, times a gain, and has their grain."""
     wanted = mean_profile([profile_of(source.ratio, source.depth) for source in drawn])
-    ratio = with_profile(ratio, depth, gain * wanted)
+    ratio = with_profile(ratio, depth, gain * wanted, through)
     grain = float(np.mean([source.grain for source in drawn]))
     coarse = coarse_of(ratio)
     fine, gain = ratio - coarse, 1.0
@@ -224,7 +224,7 @@ def _structure(context: np.ndarray, inside: np.ndarray) -> float:
 
 def _change(drawn: Sequence[Source]) -> float:
     """How much the damage changes, in the mean."""
-    return float(np.mean([np.abs(coarse_of(source.ratio)[source.distance > 0]).mean() for source in drawn]))
+    return float(np.mean([mean_profile([profile_of(source.ratio, source.depth)]).mean() for source in drawn]))
 
 
 def _layer(source: Source) -> Layer:

@@ -21,8 +21,8 @@ from flawsmith.nn.diffusion import Noise, Predict, denoise
 from flawsmith.nn.text import Text
 from flawsmith.types import Condition, Generated
 
-Start = Literal["noise", "normal", "shot"]
-NO_SHOT = 'generator.settings.start = "shot" needs masks from shots; set generate.masks = "shots"'
+Start = Literal["noise", "normal", "shot", "patches"]
+NO_SKETCH = "generator.settings.start: it is to start from damage, and the request brings neither sketch nor shot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +83,23 @@ def paint(
         seeds: One per sample.
         steps: Of the whole schedule; from a start, only the last share `strength` of them is taken.
         sampler: "dpm" or "ddim".
-        start: "noise", "normal" (the window itself) or "shot" (the re-posed shot blended in).
+        start: "noise", "normal" (the window itself), "shot" or "patches" (the sketch, or else the re-posed shot).
         strength: How much of the start is made anew; 1 = everything.
-        detail: With start = shot, how much of what the autoencoder loses is given back.
+        detail: With start = shot or patches, how much of what the autoencoder loses is given back.
 
     Raises:
-        ConfigError: start is "shot" and there is none.
+        ConfigError: start is "shot" or "patches" and there is neither sketch nor shot.
     """
     normal, mask = asked.normal.to(backbone.device), asked.mask.to(backbone.device)
     latent, cells = known.latent, known.cells
     first = sketch = None
-    if start == "shot":
-        if asked.shot is None:
-            raise ConfigError(NO_SHOT)
-        picture = paste_matched(normal, asked.shot.image.to(backbone.device), mask)
+    if start in ("shot", "patches"):
         if asked.sketch is not None:
             picture = normal * (1 - mask) + asked.sketch.to(backbone.device) * mask
+        elif asked.shot is not None:
+            picture = paste_matched(normal, asked.shot.image.to(backbone.device), mask)
+        else:
+            raise ConfigError(NO_SKETCH)
         first = cells * backbone.encode(picture) + (1 - cells) * latent
         sketch = Sketch(normal, picture, first, detail)
     elif start == "normal":

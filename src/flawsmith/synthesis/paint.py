@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,8 +50,17 @@ class PaintedLine:
 class Painter:
     """Paints batches of plan lines with one generator."""
 
-    def __init__(self, config: Config, generator: Generator, size: int, split: Split, photographs: Photographs) -> None:
+    def __init__(
+        self,
+        config: Config,
+        generator: Generator,
+        size: int,
+        split: Split,
+        photographs: Photographs,
+        sketcher: Callable[[], Generator],
+    ) -> None:
         self.generator = generator
+        self._sketcher = sketcher
         self._config, self._size, self._photographs = config, size, photographs
         self._by_id = {example.id: example for example in (*split.normals, *split.shots)}
         self._shots = split.shots
@@ -103,14 +112,30 @@ class Painter:
         shot = self._by_id.get(line.shot)
         damage, ground, taken = asked, photograph.native, None
         sketched = (line.is_control or line.pose is not None) and not self.generator.native
+        starts = "" if self.generator.native else self.generator.starts_with
         if sketched and line.outline and shot and not line.is_control and self.generator.needs_mask:
             asked, ground, taken = self._taken_over(line, shot, photograph, asked)
         asked, windows = self._windows(asked)
         spot = spot_of(windows, damage, _RIM)
         posed = self._posed(line, shot, asked.shape, spot)
-        sketch = blended(photograph.model(spot), posed, damage[spot]) if sketched and posed is not None else None
+        sketch = None
+        if starts == "patches" or (starts == "shot" and posed is None):
+            sketch = self._of_patches(line, photograph.model(spot), damage[spot], posed)
+        elif sketched and posed is not None:
+            sketch = blended(photograph.model(spot), posed, damage[spot])
         reference = self._reference(line.reference) if line.reference and not line.is_control else None
         return Canvas(line, photograph, asked, part, spot, posed, sketch, windows, ground, taken, reference)
+
+    def _of_patches(
+        self, line: PlanLine, normal: np.ndarray, damage: np.ndarray, posed: np.ndarray | None
+    ) -> np.ndarray:
+        """Return a normal picture (h,w,3) with damage made of patches of shots, or with normal matter of a control."""
+        words, masks = ((line.product,), ("" if line.is_control else line.defect,)), mask_tensor([damage])
+        shot = None if posed is None else Batch(image_tensor([posed]), masks, *words)
+        asked = Condition(image_tensor([normal]), masks, *words, shot)
+        # The seed that the sketcher itself would be given for this line.
+        made = self._sketcher().sample(asked, [line.seed * 64 * 64], steps=1, guidance=1.0)
+        return np.ascontiguousarray(made.image[0].permute(1, 2, 0).numpy())
 
     def _posed(self, line: PlanLine, shot: Example | None, shape: Sequence[int], spot: Spot) -> np.ndarray | None:
         """Return what lies under a spot of the photograph when the shot, or a control's donor, is laid over it."""

@@ -5,14 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flawsmith import registry
 from flawsmith.config import Config
 from flawsmith.interfaces import Generator
 from flawsmith.run.dataset import Dataset
+from flawsmith.synthesis.crops import crops
 from flawsmith.synthesis.paint import Painter
 from flawsmith.synthesis.train import generator_class, generator_settings, jobs_of, untrained_generator, working_size
 
 if TYPE_CHECKING:
     from flawsmith.nn.backbone import Backbone
+
+
+SKETCHER = "patch_synthesis"
+"""The generator that paints what others start from, where that is not a shot."""
 
 
 class Painters:
@@ -28,6 +34,7 @@ class Painters:
     def __init__(self, config: Config, data: Dataset, backbone: Backbone | None, weights: Path | None) -> None:
         self._config, self._data, self._backbone, self._weights = config, data, backbone, weights
         self._generators: dict[str, Generator] = {}
+        self._sketchers: dict[str, Generator] = {}
 
     def of(self, job: str) -> Painter:
         """Return a painter of a job, a folder below `weights`."""
@@ -36,7 +43,18 @@ class Painters:
                 self._generators.clear()
             self._generators[job] = self._loaded(job)
         size, data = working_size(self._config, self._backbone), self._data
-        return Painter(self._config, self._generators[job], size, data.split, data.photographs)
+        generator = self._generators[job]
+        return Painter(self._config, generator, size, data.split, data.photographs, lambda: self._sketcher(job))
+
+    def _sketcher(self, job: str) -> Generator:
+        """Return what sketches damage of patches for generators that start from it; it learns from the job's shots."""
+        if job not in self._sketchers:
+            asked = next(one for one in jobs_of(self._config, self._data.split) if one.name == job)
+            plugin = registry.get("generators", SKETCHER)
+            sketcher = plugin(None, plugin.Settings())
+            sketcher.learn(crops(asked.shots, asked.normals, self._data.photographs, self._config.seed))
+            self._sketchers[job] = sketcher
+        return self._sketchers[job]
 
     def _loaded(self, job: str) -> Generator:
         if self._weights is None:

@@ -48,10 +48,18 @@ def mean_profile(profiles: Sequence[tuple[Floats, Floats]]) -> Floats:
     return np.interp(np.arange(BINS), known, total[known] / count[known])
 
 
-def with_profile(ratio: Floats, depth: Floats, wanted: Floats) -> Floats:
-    """Return a ratio (h,w,C) whose change follows a profile (BINS,) within limits; its grain stays as it is."""
+def with_profile(ratio: Floats, depth: Floats, wanted: Floats, through: float = 1.0) -> Floats:
+    """Return a ratio (h,w,C) whose change follows a profile (BINS,) within limits; its grain stays as it is.
+
+    Args:
+        ratio: float32 (h,w,C).
+        depth: float32 (h,w), see `ratios.relative_depth`.
+        wanted: float64 (BINS,).
+        through: How much of the ground shines through (`sources.shine_through`): what hides it has a tone of its own,
+            and a larger ratio would be another colour.
+    """
     made = mean_profile([profile_of(ratio, depth)])
-    gain = np.clip(np.maximum(wanted, 1e-3) / np.maximum(made, 1e-3), *_GAINS)
+    gain = np.clip(np.maximum(wanted, 1e-3) / np.maximum(made, 1e-3), *_GAINS) ** through
     middle = (np.arange(BINS) + 0.5) / BINS
     field = np.interp(np.clip(depth, 0, 1), middle, gain).astype(np.float32)[:, :, None]
     coarse = coarse_of(ratio)

@@ -23,6 +23,10 @@ _SURROUNDINGS = 12.0
 """Px beyond the label that are surroundings."""
 _RUNS = 0.35
 """Strength of a direction, 0..1, above which surroundings or damage are said to run one way."""
+_IS_LINE = 0.5
+"""Strength of a label's direction above which it is a line."""
+_LINE = 4.0
+"""A mask is a line where its area is that of so many discs of its width."""
 _RIGHT_ANGLE = np.deg2rad(8)
 """A turn this near a multiple of a right angle becomes one: then no pixel is interpolated, and grain stays as it is."""
 _SAME_SIZE = 1.25
@@ -30,8 +34,8 @@ _SAME_SIZE = 1.25
 _SCALES = (0.6, 1.6)
 _ALIKE = 1.0
 """Deviations of the shots' contrast within which two of them look alike: a blue stain is not mixed with a brown one."""
-_DOUBT = 0.05
-"""Sum of squared differences of the shots' grounds from which on they say what shines through."""
+_UNSURE = 0.5
+"""Standard error of that slope at which it is drawn half the way to 1."""
 _MIDDLE = 0.85
 """Relative depth from which on a pixel lies on the middle line of a label."""
 _ENOUGH = 30
@@ -84,7 +88,7 @@ class Source:
         ratio = logarithms - smooth
         distance = signed_distance(mask)
         depth = relative_depth(distance)
-        inner = depth > 0.5 if mask.any() else np.ones(mask.shape, bool)
+        inner = _inner(depth)
         return cls(
             ratio=ratio,
             distance=distance,
@@ -186,8 +190,9 @@ def laid(
         turns: How often each is turned.
     """
     angles = _tangents(distance, rng, turns)
+    line = (distance > 0).sum() > _LINE * np.pi * width**2
     return [
-        _laid(source, width, angle, course, rng)
+        _laid(source, width, angle, course, line, rng)
         for source in sources
         for angle in (angles if source.tangent.strength > _RUNS else angles[: max(1, turns - 1)])
     ]
@@ -196,13 +201,19 @@ def laid(
 def shine_through(sources: Sequence[Source]) -> float:
     """Return how much of the ground's tone a type of damage lets through: 1 = all, as a shadow; 0 = none, as a chip.
 
-    The slope, over the shots, of the damage's tone against the ground's. Shots on like grounds say nothing of it, and
-    then it is 1.
+    The slope, over the shots, of the damage's tone against the ground's, drawn towards 1 by as much as it is unsure:
+    few shots, or shots on like grounds, say nothing of it.
     """
     grounds = np.stack([source.ground for source in sources]).astype(np.float64)
     tones = grounds + np.stack([source.contrast for source in sources])
     grounds, tones = grounds - grounds.mean(axis=0), tones - tones.mean(axis=0)
-    return float(np.clip(((grounds * tones).sum() + _DOUBT) / ((grounds**2).sum() + _DOUBT), 0, 1))
+    spread, freedom = float((grounds**2).sum()), len(sources) - 2
+    if freedom < 1 or spread < 1e-6:
+        return 1.0
+    slope = float((grounds * tones).sum()) / spread
+    # Channels move together, so they count as one: the mean square is over the shots alone.
+    error = float(((tones - slope * grounds) ** 2).sum()) / freedom / spread
+    return float(np.clip(1 + (slope - 1) * _UNSURE**2 / (_UNSURE**2 + error), 0, 1))
 
 
 def on_ground(source: Source, ground: Floats, through: float) -> Source:
@@ -212,10 +223,15 @@ def on_ground(source: Source, ground: Floats, through: float) -> Source:
         return source
     # Where nothing is changed nothing of the ground that it came from is to be seen.
     size = cv2.GaussianBlur(np.sqrt((source.ratio**2).sum(axis=2)), (0, 0), 2.0)
-    inner = source.depth > 0.5
+    inner = _inner(source.depth)
     usual = max(float(size[inner].mean()) if inner.any() else 0.0, 1e-3)
     cover = np.clip(size / (_COVERS * usual), 0, 1) * (source.distance > -RIM)
     return replace(source, ratio=source.ratio + cover[:, :, None] * shift)
+
+
+def _inner(depth: Floats) -> Mask:
+    """The inner half of a label; all of one that is too thin to have one."""
+    return np.asarray(depth > min(0.5, float(depth.max()) - 0.05))
 
 
 def _odds(unlike: Floats) -> Floats:
@@ -223,12 +239,16 @@ def _odds(unlike: Floats) -> Floats:
     return np.asarray(weights / weights.sum())
 
 
-def _laid(source: Source, width: float, tangent: float, course: Direction, rng: np.random.Generator) -> Source:
-    """Return a source turned to a tangent, or to the surroundings where these run one way, and scaled to a width."""
+def _laid(
+    source: Source, width: float, tangent: float, course: Direction, line: bool, rng: np.random.Generator
+) -> Source:
+    """Return a source turned to a tangent if both are lines, else to surroundings that run one way, and scaled."""
     mirrored = bool(rng.random() < 0.5)
     sense = np.pi * float(rng.integers(2))  # a line looks the same from both ends
     free = float(rng.uniform(-np.pi, np.pi))
-    if min(course.strength, source.course.strength) > _RUNS:
+    if line and source.tangent.strength > _IS_LINE:
+        runs, goal = source.tangent.angle, tangent  # across a brushed surface too, a scratch is a scratch
+    elif min(course.strength, source.course.strength) > _RUNS:
         runs, goal = source.course.angle, course.angle
     elif source.tangent.strength > _RUNS:
         runs, goal = source.tangent.angle, tangent
