@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import binary_erosion, convolve
 
 import flawsmith as fs
 from flawsmith.config import load_config
@@ -139,6 +140,54 @@ def test_grain_is_that_of_the_shots(channels: int, area: int):
         picture = painted(generator, asked(normal, mask, "plate", "stain"), seed)
         made.append(grain_of(Source.of(picture, mask).ratio, mask))
     assert np.mean(made) == pytest.approx(wanted, rel=0.15)
+
+
+DEPTHS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "12 bits in 16": lambda light: np.rint(light * 4095).astype(np.uint16),
+    "16 bits": lambda light: np.rint(light * 65535).astype(np.uint16),
+    "float": lambda light: (light * 3 - 1.7).astype(np.float32),
+}
+"""Depth -> what a camera or a height sensor of it makes of light in 0..1."""
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_deep_photographs_keep_range_and_grain(tmp_path: Path, depth: str):
+    """In the file's own values: inside the product's range, and in the mask the grain of the shots within 15 %."""
+    rng = np.random.default_rng(3)
+    for number in range(7):
+        damaged, mask = number < 3, np.pad(ellipse(20, 14 + number, 60.0 * number), 16)
+        cover = cv2.GaussianBlur(mask.astype(np.float64), (0, 0), 1.0) * damaged
+        light = np.linspace(0.3, 0.7, SIZE) * (1 - 0.3 * cover)  # slanting light: a camera's whole range
+        light = light + rng.normal(0, 0.01, (SIZE, SIZE)) * (1 + cover)
+        photograph = DEPTHS[depth](light)
+        name = f"{number}{images.lossless_suffix(photograph)}"
+        images.write(tmp_path / f"data/plate/{'test/pit' if damaged else 'train/good'}" / name, photograph)
+        if damaged:
+            images.write_mask(tmp_path / f"data/plate/ground_truth/pit/{number}_mask.png", mask)
+    settings = {"generator.name": "patch_synthesis", "generate.count": 4, "generate.controls": 0}
+    settings |= {"data.root": str(tmp_path / "data"), "prove.enabled": False}
+    run = fs.Run.create(tmp_path / "run", load_config(None, settings))
+    opened = open_dataset(run)
+    fs.train(run, opened)
+    generate(run, data=opened)
+
+    def grain(photograph: np.ndarray, mask: np.ndarray) -> float:
+        """Standard deviation of the grain in the file's own values: Immerkaer, 1996, equation 3, with squares."""
+        second = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])
+        inner = binary_erosion(mask, np.ones((7, 7)))
+        return float(np.sqrt((convolve(photograph.astype(np.float64), second)[inner] ** 2).mean()) / 6)
+
+    wanted = [
+        grain(images.read(shot.image), images.read_mask(shot.masks[0], (SIZE, SIZE))) for shot in opened.split.shots
+    ]
+    span, made = opened.split.shots[0].span, []
+    assert span is not None
+    for sample in run.kept():
+        picture, mask = images.read(run.path(sample.image)), images.read_mask(run.path(sample.mask), (SIZE, SIZE))
+        assert picture.dtype == images.read(opened.split.shots[0].image).dtype
+        assert picture.min() >= span.low and picture.max() <= span.high
+        made.append(grain(picture, mask))
+    assert len(made) == 4 and np.mean(made) == pytest.approx(np.mean(wanted), rel=0.15)
 
 
 def test_values_stay_inside_the_range():
