@@ -46,7 +46,7 @@ from flawsmith.config import Config, load_config
 from flawsmith.data import factory, images
 from flawsmith.data.feature_windows import SIDE, FeatureWindow, window_of
 from flawsmith.data.masks.reading import read_label
-from flawsmith.data.previews import jpeg
+from flawsmith.data.previews import fit, jpeg
 from flawsmith.data.split import Split, near_duplicates, without_near_duplicates
 from flawsmith.data.tensors import image_tensor
 from flawsmith.evaluation.arms import made_of
@@ -79,8 +79,8 @@ FACTORY = {
 }
 """Procedural parts of the sheet in the docs, and what goes wrong there."""
 _BYTES = 200_000
-_NAMES = 90
-"""Px beside a row, for the type's name."""
+_CELL, _NAMES = 208, 130
+"""Px of a picture on that sheet, and beside a row for the type's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,15 +377,12 @@ def factory_sheet(out: Path) -> np.ndarray:
             made = run.samples()[number]
             seen.append((images.read(run.path(made.image)), images.read_mask(run.path(made.mask), (256, 256))))
         side = closeup_side(mask for _, mask in seen)
-        cells = [closeup(picture, spans[sample.product], mask, side) for picture, mask in seen]
-        title = (
-            _text(f"{sample.product}", _NAMES, cells[0].shape[0] // 2),
-            _text(sample.defect, _NAMES, cells[0].shape[0] - cells[0].shape[0] // 2),
-        )
-        rows.append(np.concatenate([np.concatenate(title), *cells], axis=1))
+        cells = [fit(closeup(picture, spans[sample.product], mask, side), _CELL) for picture, mask in seen]
+        name = np.concatenate([_text("", _NAMES, _CELL // 2), _text(f"{sample.product}, {sample.defect}", _NAMES)])
+        name = np.pad(name, ((0, _CELL - len(name)), (0, 0), (0, 0)), constant_values=255)
+        rows.append(np.concatenate([name, *cells], axis=1))
     heads = ("", "real shot", *(name for name in SHEET[1:]))
-    cell = (rows[0].shape[1] - _NAMES) // len(SHEET)
-    head = np.concatenate([_text(text, cell if text else _NAMES) for text in heads], axis=1)
+    head = np.concatenate([_text(text, _CELL if text else _NAMES) for text in heads], axis=1)
     return np.concatenate([head, *rows])
 
 
