@@ -25,6 +25,8 @@ from flawsmith.errors import DataError
 Mask = np.ndarray
 
 _TRIES = 8
+_GROWN = 2.0
+"""Most that damage grows or shrinks towards another one's area."""
 _PIECES = 24
 """Pieces that are made anew one by one; of more, those that are near each other count as one."""
 _SIDES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])
@@ -68,7 +70,7 @@ def procedural(
     like_part = np.ones_like(like) if shot_part is None else shot_part(number)
     hangs = (like & like_part).sum() < 0.5 * like.sum()  # off the part in the shot, so it may be so here
     best, most = np.zeros(tuple(shape[:2]), bool), 0.0
-    for _ in range(_TRIES):
+    for _ in range(_TRIES // 2):
         new = vary(like, others, rng)
         pose = pose_mask(new, like_part, part, rng, turn=turn, sizes=(1.0, 1.0))
         posed = apply_pose_mask(new, pose, shape)
@@ -110,7 +112,8 @@ def _alone(mask: Mask) -> Mask:
 
 def _varied(mask: Mask, other: Mask | None, rng: np.random.Generator) -> Mask:
     """`vary` in the damage's surroundings."""
-    areas = sorted((float(mask.sum()), float((mask if other is None else other).sum())))
+    area = float(mask.sum())
+    areas = sorted((area, area if other is None else float(np.clip(other.sum(), area / _GROWN, area * _GROWN))))
     line, borders = read_line(mask), touched(mask)
     lines = [] if line is None else [line]
     if line is not None and other is not None and (second := read_line(other)) is not None:
@@ -176,11 +179,15 @@ def _new_line(mask: Mask, lines: Sequence[Line], areas: Sequence[float], rng: np
                 path = np.concatenate([path, path[-1] + outwards])
                 across = np.concatenate([across, np.full(len(outwards), across[-1])])
     new = swept(path, across, mask.shape)
-    if new.sum() < 0.8 * wanted:  # it crosses itself or leaves the picture
+    if new.sum() < 0.8 * wanted or _holes(new) > _holes(mask):  # it leaves the picture or crosses itself
         return np.zeros_like(mask)
     if not areas[0] <= new.sum() <= areas[1]:
         new = swept(path, across, mask.shape, float(np.clip(new.sum(), *areas)))
     return new
+
+
+def _holes(mask: Mask) -> int:
+    return int(cv2.connectedComponents(1 - np.pad(mask, 1).astype(np.uint8), connectivity=4)[0]) - 2
 
 
 def _along(border: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -267,11 +274,11 @@ def between(mask: Mask, other: Mask | None, area: float, rng: np.random.Generato
     low, high = np.array([columns.start, rows.start]), np.array([columns.stop, rows.stop])
     wide = max(4 * float(cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5).sum() / mask.sum()), 2)
     step = coarseness(float(mask.sum()), wide)
-    margin = int(0.35 * (high - low).max() + 4)
-    corner = low - margin
-    size = tuple(int(side) for side in np.ceil((high - low + 2 * margin) / step))
     through = np.array([all(axis) for axis in touched(mask)])
     by = np.where(through, 1.0, np.sqrt(area / mask.sum()))
+    margin = int((max(float(by.max()), 1.0) - 0.65) * (high - low).max() + 4)
+    corner = low - margin
+    size = tuple(int(side) for side in np.ceil((high - low + 2 * margin) / step))
     centre = _anchor(mask)
     grow = np.column_stack([np.diag(by), centre - by * centre])
     fitted = np.column_stack([by[:, None] * fits[:, :2], by * fits[:, 2] + centre - by * centre])
