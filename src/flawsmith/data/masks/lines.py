@@ -27,6 +27,8 @@ _PIECES = 8
 """Most pieces of a broken line."""
 _GAPS = 0.35
 """Largest share of a broken line that its gaps are."""
+_DASH = 2.5
+"""Mean length of a broken line's pieces over their thickness, at least."""
 _ALONG = 0.75
 """Share of the damage that lies along its longest path; less is a net or a blob with a tail."""
 _PIXELS = 6000
@@ -82,6 +84,8 @@ def read_line(mask: Mask) -> Line | None:
     Args:
         mask: bool (H,W), not empty.
     """
+    if mask.all():
+        return None
     spot = spot_of([], mask, 1)
     crop = mask[spot].astype(np.uint8)
     area = int(crop.sum())
@@ -115,7 +119,10 @@ def read_line(mask: Mask) -> Line | None:
     width[width < 0.3 * typical] = 0.0
     line = Line(path + (spot[1].start, spot[0].start), width)
     along, gaps = float(near.mean()), float((width == 0).mean())
-    slender = line.length > SLENDER * typical
+    pieces = cv2.connectedComponents(crop, connectivity=8)[0] - 1
+    # A row of dots is no broken line.
+    dashes = pieces == 1 or np.count_nonzero(counts) / pieces > _DASH * wide
+    slender = line.length > SLENDER * typical and dashes
     return line if slender and along >= _ALONG and gaps <= _GAPS else None
 
 
@@ -135,7 +142,8 @@ def _joined(crop: Mask) -> Mask | None:
         piece = min(range(len(points)), key=lambda number: nearest[number][0].min())
         here = int(nearest[piece][0].argmin())
         ends = points[piece][here], reached[nearest[piece][1][here]]
-        cv2.line(joined, *(tuple(int(axis) for axis in end[::-1]) for end in ends), 1, 1)
+        (row, column), (to_row, to_column) = (map(int, end) for end in ends)
+        cv2.line(joined, (column, row), (to_column, to_row), 1, 1)
         reached = np.concatenate([reached, points.pop(piece)])
     return joined > 0
 

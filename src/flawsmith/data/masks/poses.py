@@ -209,7 +209,7 @@ def _jittered(part: Mask, rng: np.random.Generator, jitter: float) -> np.ndarray
 
 
 def _surface_pose(
-    points: np.ndarray, mask: Mask, shape: Sequence[int], rng: np.random.Generator, turn: Turn, scales: tuple[float, float]
+    points: np.ndarray, mask: Mask, shape: Sequence[int], rng: np.random.Generator, turn: Turn, scales: Sequence[float]
 ) -> np.ndarray:
     """Return a random similarity (2,3) that keeps the damage inside a picture of `shape`, at the border it touches."""
     height, width = mask.shape

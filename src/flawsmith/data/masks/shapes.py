@@ -1,15 +1,13 @@
 """New damage shapes with the character of a defect type's real ones.
 
-Line-like damage gets a new path (`lines`). Other damage becomes a shape between two real ones: their signed distances
-are interpolated (Raya and Udupa, IEEE TMI 1990) after their centroids, axes and sizes are laid on each other. Damage
-of several pieces gets each piece anew, at the distances that the pieces have. What touches the picture's border does so
+Line-like damage gets a new path (`lines`), other damage becomes a shape between two real ones (`blobs`). Damage of
+several pieces gets each piece anew, at the distances that the pieces have. What touches the picture's border does so
 at the same side, and what runs from border to border does so again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import product
 
 import cv2
 import numpy as np
@@ -17,7 +15,8 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from scipy.spatial.distance import cdist
 
 from flawsmith.data.masks.bend import touched
-from flawsmith.data.masks.lines import Line, coarseness, laid_between, new_path, new_width, read_line, swept
+from flawsmith.data.masks.blobs import SIDES, between
+from flawsmith.data.masks.lines import Line, laid_between, new_path, new_width, read_line, swept
 from flawsmith.data.masks.poses import Turn, apply_pose_mask, pose_mask
 from flawsmith.data.windows import spot_of
 from flawsmith.errors import DataError
@@ -29,8 +28,6 @@ _GROWN = 2.0
 """Most that damage grows or shrinks towards another one's area."""
 _PIECES = 24
 """Pieces that are made anew one by one; of more, those that are near each other count as one."""
-_SIDES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])
-"""Outwards at the left, right, top and bottom border, x and y."""
 _TURNED = 0.12
 """Radians (standard deviation) by which a new line leads elsewhere than the real one."""
 
@@ -113,7 +110,8 @@ def _alone(mask: Mask) -> Mask:
 def _varied(mask: Mask, other: Mask | None, rng: np.random.Generator) -> Mask:
     """`vary` in the damage's surroundings."""
     area = float(mask.sum())
-    areas = sorted((area, area if other is None else float(np.clip(other.sum(), area / _GROWN, area * _GROWN))))
+    aim = area if other is None else min(max(float(other.sum()), area / _GROWN), area * _GROWN)
+    areas = sorted((area, aim))
     line, borders = read_line(mask), touched(mask)
     lines = [] if line is None else [line]
     if line is not None and other is not None and (second := read_line(other)) is not None:
@@ -150,8 +148,8 @@ def _new_line(mask: Mask, lines: Sequence[Line], areas: Sequence[float], rng: np
     anchored = at_border.any(axis=1)
     mean_width = float(line.width.mean())
     lengths = [one.length for one in lines]
-    length = np.clip(float(np.exp(rng.uniform(*np.log(areas)))) / mean_width, min(lengths), max(lengths))
-    path = new_path(lines, float(length), rng)
+    length = float(np.exp(rng.uniform(*np.log(areas)))) / mean_width
+    path = new_path(lines, min(max(length, min(lengths)), max(lengths)), rng)
     start, chord = line.path[0], line.chord
     if anchored.all():
         shifts = [_along(border, rng) * 0.1 * float(np.hypot(*chord)) for border in at_border]
@@ -171,7 +169,7 @@ def _new_line(mask: Mask, lines: Sequence[Line], areas: Sequence[float], rng: np
     wanted = float(across.sum())
     for border, first in zip(at_border, (True, False), strict=True):
         if border.any():  # it goes on beyond the border
-            outwards = _SIDES[border].sum(axis=0) * np.arange(1, int(reach + across.max()) + 2)[:, None]
+            outwards = SIDES[border].sum(axis=0) * np.arange(1, int(reach + across.max()) + 2)[:, None]
             if first:
                 path = np.concatenate([path[0] + outwards[::-1], path])
                 across = np.concatenate([np.full(len(outwards), across[0]), across])
@@ -182,7 +180,7 @@ def _new_line(mask: Mask, lines: Sequence[Line], areas: Sequence[float], rng: np
     if new.sum() < 0.8 * wanted or _holes(new) > _holes(mask):  # it leaves the picture or crosses itself
         return np.zeros_like(mask)
     if not areas[0] <= new.sum() <= areas[1]:
-        new = swept(path, across, mask.shape, float(np.clip(new.sum(), *areas)))
+        new = swept(path, across, mask.shape, min(max(float(new.sum()), areas[0]), areas[1]))
     return new
 
 
@@ -192,7 +190,7 @@ def _holes(mask: Mask) -> int:
 
 def _along(border: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A random step along the sides (4,) bool that an end of a line touches, x and y, at most 1 px; none at corners."""
-    free = 1.0 - np.abs(_SIDES[border]).max(axis=0)
+    free = 1.0 - np.abs(SIDES[border]).max(axis=0)
     return np.asarray(free * rng.uniform(-1, 1))
 
 
@@ -254,152 +252,3 @@ def _piece(piece: Mask, kin: Mask | None, rng: np.random.Generator) -> Mask:
         if new.any() and touched(new) == borders:
             return new
     return piece
-
-
-def between(mask: Mask, other: Mask | None, area: float, rng: np.random.Generator) -> Mask:
-    """Return a shape between two masks, at the place of the first, bool (H,W), not empty, of as many components.
-
-    Args:
-        mask: bool (H,W), not empty.
-        other: bool of any size, not empty. One that touches other borders of its picture, in whatever direction and
-            mirrored, counts for nothing: the mask's own mirror image is taken, as it is for None.
-        area: px that are wanted.
-        rng: All randomness.
-    """
-    fits = None if other is None else _onto(other, mask, rng)
-    if other is None or fits is None:
-        other, fits = mask, _onto(mask, mask, rng)
-    assert fits is not None
-    (rows, columns), (height, width) = spot_of([], mask, 0), mask.shape
-    low, high = np.array([columns.start, rows.start]), np.array([columns.stop, rows.stop])
-    wide = max(4 * float(cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5).sum() / mask.sum()), 2)
-    step = coarseness(float(mask.sum()), wide)
-    through = np.array([all(axis) for axis in touched(mask)])
-    by = np.where(through, 1.0, np.sqrt(area / mask.sum()))
-    margin = int((max(float(by.max()), 1.0) - 0.65) * (high - low).max() + 4)
-    corner = low - margin
-    size = tuple(int(side) for side in np.ceil((high - low + 2 * margin) / step))
-    centre = _anchor(mask)
-    grow = np.column_stack([np.diag(by), centre - by * centre])
-    fitted = np.column_stack([by[:, None] * fits[:, :2], by * fits[:, 2] + centre - by * centre])
-    share = rng.uniform(0.2, 0.5)
-    depth = np.float32(1 - share) * _signed(mask, grow, corner, step, size)
-    depth += np.float32(share) * _signed(other, fitted, corner, step, size)
-    depth = _wobbled(depth, mask, corner, step, wide, rng)
-    # back from the grid to the picture's pixels
-    spot = tuple(slice(max(int(a), 0), min(int(b), end)) for a, b, end in
-                 zip((low - margin)[::-1], (high + margin)[::-1], (height, width), strict=True))
-    start = np.array([spot[1].start, spot[0].start])
-    offset = (start + 0.5 - corner) / step - 0.5
-    back = np.column_stack([np.eye(2) / step, offset])
-    shape = spot[1].stop - spot[1].start, spot[0].stop - spot[0].start
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    level = cv2.warpAffine(depth, back, shape, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    out = np.zeros_like(mask)
-    out[spot] = _largest(_at_area(level, area), cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0] - 1)
-    return out
-
-
-def _onto(other: Mask, mask: Mask, rng: np.random.Generator) -> np.ndarray | None:
-    """A matrix (2,3) that lays another mask on a mask at its size; None where they touch borders that do not agree."""
-    sides = np.ravel(touched(mask))
-    size = float(np.sqrt(mask.sum() / other.sum()))
-    if not sides.any() and not any(map(any, touched(other))):
-        linears = [_axes(mask) @ np.diag(signs) @ _axes(other).T for signs in product((1.0, -1.0), repeat=2)]
-        sizes = np.array([size, size])
-    else:
-        linears = []
-        asked, here = set(map(tuple, _SIDES[sides])), _SIDES[np.ravel(touched(other))]
-        for first, second, swap in product((1, -1), (1, -1), (False, True)):
-            linear = np.diag([first, second])[:: -1 if swap else 1]
-            if set(map(tuple, here @ linear.T)) == asked:
-                linears.append(linear.astype(np.float64))
-        if not linears:
-            return None
-        sizes = np.array([size, size])
-    linear = linears[int(rng.integers(len(linears)))]
-    for axis, through in enumerate(all(one) for one in touched(mask)):
-        if through:  # from border to border there as well
-            along = float(np.abs(linear[axis]) @ other.shape[::-1])
-            sizes[axis] = mask.shape[1 - axis] / along
-    linear = sizes[:, None] * linear
-    return np.column_stack([linear, _anchor(mask) - linear @ _anchor(other)])
-
-
-def _anchor(mask: Mask) -> np.ndarray:
-    """The point of a mask that others are laid on by, x and y: its centroid; at borders the middle of the contact."""
-    (left, right), (top, bottom) = touched(mask)
-    height, width = mask.shape
-    contact = np.zeros_like(mask)
-    for touches, line in ((left, np.s_[:, 0]), (right, np.s_[:, -1]), (top, np.s_[0]), (bottom, np.s_[-1])):
-        if touches:
-            contact[line] = mask[line]
-    centre = np.argwhere(contact if contact.any() else mask).mean(axis=0)[::-1]
-    for axis, low, high, last in ((0, left, right, width - 1), (1, top, bottom, height - 1)):
-        if low or high:
-            centre[axis] = last / 2 if low and high else (last + 0.5) * high - 0.5 * low
-    return np.asarray(centre, np.float64)
-
-
-def _axes(mask: Mask) -> np.ndarray:
-    """The principal axes of a mask as columns (2,2), the long one first."""
-    points = np.argwhere(mask)[:, ::-1].astype(np.float64)
-    return np.asarray(np.linalg.eigh(np.cov(points.T, bias=True) + np.eye(2) / 12)[1][:, ::-1])
-
-
-def _signed(mask: Mask, matrix: np.ndarray, corner: np.ndarray, step: float, size: tuple[int, ...]) -> np.ndarray:
-    """Signed distance to a moved mask's outline on a grid, float32 (h,w), px of the grid, > 0 inside.
-
-    Damage that touches the picture's border goes on beyond it.
-    """
-    rows, columns = spot_of([], mask, 1)
-    crop = mask[rows, columns].astype(np.float32)
-    origin = matrix[:, :2] @ (columns.start, rows.start) + matrix[:, 2]
-    onto = np.column_stack([matrix[:, :2], origin + 0.5 - corner]) / step
-    onto[:, 2] -= 0.5
-    laid = cv2.warpAffine(crop, onto, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    inside = (laid >= min(0.5, 0.9 * float(laid.max()))).astype(np.uint8)
-    return np.asarray(cv2.distanceTransform(inside, cv2.DIST_L2, 5) - cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5))
-
-
-def _wobbled(
-    depth: np.ndarray, mask: Mask, corner: np.ndarray, step: float, wide: float, rng: np.random.Generator
-) -> np.ndarray:
-    """A field bent by a smooth random one (Simard et al., ICDAR 2003), not across borders that the damage touches."""
-    height, width = depth.shape
-    length = float(np.sqrt(mask.sum())) / step
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    # Across a border that the damage touches nothing moves: pulled in, it would trail a straight-sided strip.
-    places = [((x + 0.5) * step + corner[0], mask.shape[1]), ((y + 0.5) * step + corner[1], mask.shape[0])]
-    at = []
-    for here, (from_border, last), (low, high) in zip((x, y), places, touched(mask), strict=True):
-        shift = _smooth(height, width, max(length / 2, 1.5), rng) * np.float32(0.08 * length)
-        shift += _smooth(height, width, max(0.6 * wide / step, 1.0), rng) * np.float32(0.07 * wide / step)
-        for touches, away in ((low, from_border), (high, last - from_border)):
-            if touches:
-                shift *= np.clip(away / step / length * 2, 0, 1).astype(np.float32)
-        at.append(here + shift)
-    return np.asarray(cv2.remap(depth, at[0], at[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
-
-
-def _at_area(level: np.ndarray, area: float) -> Mask:
-    """Where a field is highest, over so many pixels, bool."""
-    rank = min(max(round(area), 1), level.size)
-    return np.asarray(level >= np.partition(level.ravel(), level.size - rank)[level.size - rank])
-
-
-def _largest(mask: Mask, count: int) -> Mask:
-    """The largest components of a mask, at most so many."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    order = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable")
-    return np.asarray(np.isin(labels, order[:count]))
-
-
-def _smooth(height: int, width: int, grain: float, rng: np.random.Generator) -> np.ndarray:
-    """Smoothed noise (H,W) of unit deviation; `grain` is its scale in px."""
-    coarse = max(int(grain / 4), 1)  # smooth noise needs few samples
-    rows, columns = height // coarse + 3, width // coarse + 3
-    noise = rng.normal(size=(rows, columns)).astype(np.float32)
-    soft = cv2.GaussianBlur(noise, (0, 0), grain / coarse, borderType=cv2.BORDER_REFLECT_101)
-    full = cv2.resize(soft, (columns * coarse, rows * coarse), interpolation=cv2.INTER_CUBIC)[:height, :width]
-    return np.asarray(full / max(float(full.std()), 1e-6), np.float32)
