@@ -185,7 +185,8 @@ def _new_line(mask: Mask, lines: Sequence[Line], areas: Sequence[float], rng: np
 
 
 def _holes(mask: Mask) -> int:
-    return int(cv2.connectedComponents(1 - np.pad(mask, 1).astype(np.uint8), connectivity=4)[0]) - 2
+    damage = np.pad(mask[spot_of([], mask, 0)], 1)
+    return int(cv2.connectedComponents(1 - damage.astype(np.uint8), connectivity=4)[0]) - 2
 
 
 def _along(border: np.ndarray, rng: np.random.Generator) -> np.ndarray:
