@@ -32,10 +32,7 @@ root = "{root}"
 layout = "mvtec"
 shots = {shots}
 [generator]
-name = "controlnet_inpaint"
-[generator.settings]
-start = "shot"
-strength = 0.4
+name = "patch_synthesis"
 [train]
 scope = "all"
 steps = 160
@@ -46,9 +43,10 @@ count = 16
 controls = 0.5
 [measure]
 resamples = 100
-# The default judge, smaller, so that the demo takes minutes: your own proof takes the default sizes.
+# The default judge, smaller, so that the demo takes minutes: your own proof takes the default sizes. A diffusion method
+# stands beside it, made from the same plan with its default settings; the steps below [train] are for it.
 [prove]
-against = ["crop_paste"]
+against = ["crop_paste", "controlnet_inpaint"]
 size = 160
 curve = []
 mix = false

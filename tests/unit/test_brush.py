@@ -17,7 +17,6 @@ from flawsmith import cli
 from flawsmith.data import images
 from flawsmith.errors import ConfigError, DataError, RunError
 from flawsmith.run.records import PlanLine
-from flawsmith.synthesis.by_hand.source import DEFAULT_GENERATOR
 from flawsmith.synthesis.plan import asked_mask
 
 SMALL = {"data.shots": 2, "generator.name": "crop_paste", "generate.count": 2, "generate.controls": 0}
@@ -105,7 +104,7 @@ def test_a_plan_line_that_names_a_mask_file_gives_the_same(
     assert not (painted.mask & ~drawn()).any(), "a mask that was drawn says where damage may lie"
 
 
-@pytest.mark.parametrize("generator", ["", "perlin"])
+@pytest.mark.parametrize("generator", ["crop_paste", "patch_synthesis", "perlin"])
 def test_run_prepared_run_and_folder_paint_alike_and_leave_no_trace(
     generator: str, run: fs.Run, factory_root: Path, part: Path, tmp_path: Path
 ) -> None:
@@ -124,7 +123,7 @@ def test_run_prepared_run_and_folder_paint_alike_and_leave_no_trace(
     assert len({one.provenance.inputs for one in pictures}) == 1
     other = fs.paint(toml, part, drawn(), "crack", 1, generator=generator, settings={"generate.feather": 2.0})
     assert other.provenance.inputs != pictures[0].provenance.inputs
-    assert {one.provenance.generator for one in pictures} == {generator or DEFAULT_GENERATOR}
+    assert {one.provenance.generator for one in pictures} == {generator}
     assert pictures[0].provenance.source == str(run.folder) and pictures[2].provenance.source == str(factory_root)
     assert before == sorted(path for folder in (factory_root, tmp_path) for path in folder.rglob("*"))
 
@@ -234,7 +233,9 @@ def test_a_product_that_is_not_clear_is_asked_for(factory_root: Path, part: Path
 
 
 def test_what_cannot_be_opened(run: fs.Run, factory_root: Path, tmp_path: Path) -> None:
-    untrained = fs.Run.create(tmp_path / "run", fs.load_config(None, {"data.root": str(factory_root)}))
+    untrained = fs.Run.create(
+        tmp_path / "run", fs.load_config(None, {"data.root": str(factory_root), "generator.name": "controlnet_inpaint"})
+    )
     for source, how, error, sentence in (
         (tmp_path / "no", {}, DataError, "there is nothing; name a run folder, a folder of photographs or a TOML file"),
         (untrained, {}, RunError, "controlnet_inpaint is not trained with this configuration, or its weights are gone"),

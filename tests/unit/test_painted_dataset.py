@@ -121,7 +121,7 @@ def test_only_what_is_asked_for(factory_root: Path) -> None:
     with pytest.raises(ConfigError, match="epoch: -1"):
         everything.set_epoch(-1)
     blind = fs.PaintedDataset(factory_root, 2, settings=shots | {"generate.min_painted": 1.0, "generate.visible": 1.0})
-    with pytest.raises(DataError, match="of 8 samples of crop_paste none shows any damage"):
+    with pytest.raises(DataError, match="of 8 samples of patch_synthesis none shows any damage"):
         blind[0]
 
 

@@ -251,15 +251,6 @@ def test_procedural_asks_for_a_mask():
         shapes.procedural([np.zeros((5, 5), bool)], (5, 5), np.ones((5, 5), bool), np.random.default_rng(0))
 
 
-def test_shapes_are_never_empty():
-    rng = np.random.default_rng(0)
-    for length in (1, 5, 60):
-        for wide in (1, 4):
-            assert shapes.curve(length, wide, rng).any()
-    for area in (1, 7, 400):
-        assert shapes.blob(area, 1.0 + area % 3, rng).any()
-
-
 def test_damage_of_a_surface_is_thrown_onto_a_thin_part():
     part, _ = nail(angle=0.4)
     spot = np.zeros((200, 200), bool)

@@ -133,7 +133,7 @@ class GeneratorConfig(Settings):
 
     affects = ("train",)
 
-    name: str = "controlnet_inpaint"
+    name: str = "patch_synthesis"
     """Which generator: see `flawsmith list`."""
     # Its class says of each of these what it affects.
     settings: Annotated[dict[str, Any], Affects()] = {}

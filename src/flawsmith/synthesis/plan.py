@@ -318,6 +318,7 @@ def asked_mask(
         laid_part = apply_pose_mask(shot_part, line.pose.unbent, shape)
         return with_outline(posed, laid_part, photographs.part(normal))
     rng = np.random.default_rng((line.seed, 32))
-    kin = shots_for(line.transferred_from or line.product, line.defect, shots)
+    kin = [shot for shot in shots_for(line.transferred_from or line.product, line.defect, shots) if shot.masks]
     real = [mask for mask in (photographs.read(example).mask for example in kin) if mask is not None]
-    return procedural(real, shape, photographs.part(normal), rng, turn=turn)
+    part = photographs.part(normal)
+    return procedural(real, shape, part, rng, turn=turn, shot_part=lambda number: photographs.part(kin[number]))

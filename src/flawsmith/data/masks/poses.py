@@ -96,6 +96,7 @@ def pose_mask(
     *,
     turn: Turn = "free",
     jitter: float = 1.0,
+    sizes: tuple[float, float] = _SCALE,
 ) -> Pose:
     """Return how to lay a shot's damage on a normal picture.
 
@@ -113,6 +114,7 @@ def pose_mask(
         rng: All randomness.
         turn: For surfaces and round parts: any angle, right angles, or none (a brushed surface has a direction).
         jitter: For parts: 1 = up to 4 degrees, 4 % along, 1.5 % across, 4 % in size; 0 = none.
+        sizes: For surfaces: least and largest scale.
 
     Raises:
         DataError: the shot's mask is empty.
@@ -131,7 +133,7 @@ def pose_mask(
     onto = np.argwhere(normal_part)[:, ::-1] if surface and not anywhere and not normal_part.all() else None
     for attempt in range(_TRIES):
         if base is None:
-            matrix = _surface_pose(points, shot_mask, normal_part.shape, rng, turn)
+            matrix = _surface_pose(points, shot_mask, normal_part.shape, rng, turn, sizes)
             if onto is not None:  # the picture's borders are not the part's, and thin parts are seldom met by chance
                 matrix = _moved_onto(matrix, points, onto, rng)
         else:
@@ -207,12 +209,12 @@ def _jittered(part: Mask, rng: np.random.Generator, jitter: float) -> np.ndarray
 
 
 def _surface_pose(
-    points: np.ndarray, mask: Mask, shape: Sequence[int], rng: np.random.Generator, turn: Turn
+    points: np.ndarray, mask: Mask, shape: Sequence[int], rng: np.random.Generator, turn: Turn, scales: Sequence[float]
 ) -> np.ndarray:
     """Return a random similarity (2,3) that keeps the damage inside a picture of `shape`, at the border it touches."""
     height, width = mask.shape
     touches = touched(mask)
-    size = float(np.exp(rng.uniform(np.log(_SCALE[0]), np.log(_SCALE[1]))))
+    size = float(np.exp(rng.uniform(*np.log(scales))))
     sizes = np.array([size, size])
     linear = np.eye(2)
     if any(touches[0]) or any(touches[1]):

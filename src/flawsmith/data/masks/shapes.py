@@ -1,53 +1,50 @@
-"""New damage shapes after a real one: bent elastically, walked as a curve, or grown as a blob.
+"""New damage shapes with the character of a defect type's real ones.
 
-The shapes keep what makes a defect type recognisable: how large it is, how long for its width, how ragged.
+Line-like damage gets a new path (`lines`), other damage becomes a shape between two real ones (`blobs`). Damage of
+several pieces gets each piece anew, at the distances that the pieces have. What touches the picture's border does so
+at the same side, and what runs from border to border does so again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
+from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
+from scipy.spatial.distance import cdist
 
+from flawsmith.data.masks.bend import touched
+from flawsmith.data.masks.blobs import SIDES, between
+from flawsmith.data.masks.lines import Line, laid_between, new_path, new_width, read_line, swept
 from flawsmith.data.masks.poses import Turn, apply_pose_mask, pose_mask
-from flawsmith.data.tiling import thickness
+from flawsmith.data.windows import spot_of
 from flawsmith.errors import DataError
 
 Mask = np.ndarray
 
-
-def vary(mask: Mask, rng: np.random.Generator) -> Mask:
-    """Return a new shape in the statistics of a real mask, bool of the mask's own size, not empty.
-
-    Damage that touches the picture's border is only bent, since its place is part of what it is.
-
-    Args:
-        mask: bool (H,W), not empty.
-        rng: All randomness.
-    """
-    border = mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any()
-    if border or rng.random() < 0.4:
-        return elastic(mask, rng)
-    wide = max(thickness(mask, 0.5), 1.0)
-    area = float(mask.sum())
-    length = area / wide
-    if length > 5 * wide:
-        return _framed(curve(length, wide, rng), mask)
-    rows, columns = np.nonzero(mask)
-    spread = np.cov(np.stack([columns, rows])) + np.eye(2) / 12 if area > 1 else np.eye(2) / 12
-    low, high = np.linalg.eigvalsh(spread)
-    return _framed(blob(area, float(np.sqrt(high / low)), rng), mask)
+_TRIES = 8
+_GROWN = 2.0
+"""Most that damage grows or shrinks towards another one's area."""
+_PIECES = 24
+"""Pieces that are made anew one by one; of more, those that are near each other count as one."""
+_TURNED = 0.12
+"""Radians (standard deviation) by which a new line leads elsewhere than the real one."""
 
 
 def procedural(
-    real_masks: Sequence[Mask], shape: Sequence[int], part: Mask, rng: np.random.Generator, *, turn: Turn = "free"
+    real_masks: Sequence[Mask],
+    shape: Sequence[int],
+    part: Mask,
+    rng: np.random.Generator,
+    *,
+    turn: Turn = "free",
+    shot_part: Callable[[int], Mask] | None = None,
 ) -> Mask:
-    """Return a new damage shape in the statistics of a defect type's real masks, on the part; bool (H,W), never empty.
+    """Return a new damage shape with the character of a defect type's real masks, on the part; bool (H,W), never empty.
 
-    One real mask is drawn for its area, elongation and thickness. The new shape is that mask bent elastically, or for a
-    thin defect type a random walk of the same length and thickness, or for a compact defect type a blob of smoothed
-    noise.
+    One real mask is drawn; the new shape lies where that one could be re-posed to, at the scale of the shot on
+    surfaces.
 
     Args:
         real_masks: bool masks of any sizes, at the normal's own scale; empty ones are left out.
@@ -55,131 +52,204 @@ def procedural(
         part: bool (H,W): where damage may lie; all False counts as everywhere.
         rng: All randomness.
         turn: As for `pose_mask`.
+        shot_part: Returns the part in the shot of the mask with this number, bool of the mask's size. None = unknown:
+            the damage may lie anywhere on the part.
 
     Raises:
         DataError: no mask has damage.
     """
-    drawn = [mask for mask in real_masks if mask.any()]
+    drawn = [number for number, mask in enumerate(real_masks) if mask.any()]
     if not drawn:
         raise DataError("no real mask to take new shapes after: give at least one mask that is not empty")
     part = part if part.any() else np.ones(tuple(shape[:2]), bool)
-    like = drawn[int(rng.integers(len(drawn)))]
-    for _ in range(8):
-        new = vary(like, rng)
-        pose = pose_mask(new, np.ones_like(new), part, rng, turn=turn)
+    number = drawn[int(rng.integers(len(drawn)))]
+    like, others = real_masks[number], [real_masks[other] for other in drawn if other != number]
+    like_part = np.ones_like(like) if shot_part is None else shot_part(number)
+    hangs = (like & like_part).sum() < 0.5 * like.sum()  # off the part in the shot, so it may be so here
+    best, most = np.zeros(tuple(shape[:2]), bool), 0.0
+    for _ in range(_TRIES // 2):
+        new = vary(like, others, rng)
+        pose = pose_mask(new, like_part, part, rng, turn=turn, sizes=(1.0, 1.0))
         posed = apply_pose_mask(new, pose, shape)
-        if (posed & part).sum() >= 0.5 * posed.sum() > 0:
-            return np.asarray(posed & part)
-    kept = np.asarray(posed & part)
-    if kept.any():
-        return kept
-    inside = np.argwhere(part)
-    row, column = inside[int(rng.integers(len(inside)))]
-    kept[row, column] = True
-    return kept
+        kept = posed if hangs else posed & part
+        share = float(kept.sum() / (new.sum() * pose.scale**2))
+        if share > most:
+            best, most = kept, share
+        if share > 0.8:
+            break
+    if not best.any():
+        inside = np.argwhere(part)
+        row, column = inside[int(rng.integers(len(inside)))]
+        best[row, column] = True
+    return best
 
 
-def elastic(mask: Mask, rng: np.random.Generator, strength: float = 1.0) -> Mask:
-    """Return a mask bent by a smooth random field (Simard et al., ICDAR 2003), bool (H,W), not empty.
+def vary(mask: Mask, others: Sequence[Mask], rng: np.random.Generator) -> Mask:
+    """Return a new shape at the place of a real mask, bool (H,W), not empty, that touches the same borders.
 
     Args:
         mask: bool (H,W), not empty.
+        others: Other masks of the same defect type, of any sizes, not empty; its area lies between those of the mask
+            and of one of them.
         rng: All randomness.
-        strength: 1 = by about a sixth of the damage's size.
     """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    size = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
-    pad = int(size / 3) + 4
-    top, left = max(rows[0] - pad, 0), max(columns[0] - pad, 0)
-    spot = slice(top, rows[-1] + 1 + pad), slice(left, columns[-1] + 1 + pad)
-    crop = mask[spot].astype(np.float32)
-    height, width = crop.shape
-    bend = [_smooth(height, width, max(size / 3, 2), rng) * np.float32(size / 6 * strength) for _ in range(2)]
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    # Across a picture's edge that the damage touches, nothing moves: pulled in, it would trail a straight-sided strip.
-    for field, at, last, low, high in (
-        (bend[0], x, width - 1, mask[:, 0].any(), mask[:, -1].any()),
-        (bend[1], y, height - 1, mask[0].any(), mask[-1].any()),
-    ):
-        if low:
-            field *= np.clip(at / size * 3, 0, 1)
-        if high:
-            field *= np.clip((last - at) / size * 3, 0, 1)
-    # the border row repeats, so that damage at the picture's edge stays attached to it
-    bent = cv2.remap(crop, x + bend[0], y + bend[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) >= 0.5
-    if not bent.any():
-        return mask.copy()
+    spot = spot_of([], mask, 0)
+    margin = max(side.stop - side.start for side in spot) // 2 + 16
+    spot = spot_of([], mask, margin)
+    other = _alone(others[int(rng.integers(len(others)))]) if others else None
     out = np.zeros_like(mask)
-    out[spot] = bent
+    out[spot] = _varied(mask[spot], other, rng)
     return out
 
 
-def curve(length: float, wide: float, rng: np.random.Generator) -> Mask:
-    """Return a wandering line, bool of the size that it needs.
-
-    Args:
-        length: px along the line.
-        wide: px across, which varies a little and tapers to the ends.
-        rng: All randomness.
-    """
-    steps = max(int(length), 2)
-    # The heading wavers about a slow bend, coarsely and finely, so the line wanders as cracks do without curling up.
-    heading = rng.uniform(0, 2 * np.pi) + rng.uniform(-0.8, 0.8) * np.linspace(-0.5, 0.5, steps)
-    for share, weight in ((4, 0.35), (16, 0.25)):
-        heading = heading + weight * _smooth(1, steps, max(length / share, 2), rng)[0]
-    line = np.cumsum(np.stack([np.cos(heading), np.sin(heading)], axis=1), axis=0)
-    width = wide * (1 + 0.25 * _smooth(1, steps, max(length / 12, 2), rng)[0])
-    width *= np.clip(np.minimum(np.arange(steps), np.arange(steps)[::-1]) / (0.1 * steps) + 0.4, 0, 1)
-    pad = wide + 2
-    line = np.asarray(line - line.min(axis=0) + pad)
-    extent = np.ceil(line.max(axis=0) + pad).astype(int)
-    fine = 4  # drawn at four times the size, so that fractions of a pixel count
-    canvas = np.zeros((extent[1] * fine, extent[0] * fine), np.uint8)
-    for (x, y), across in zip(line, width, strict=True):
-        radius = max(int(round(across * fine / 2)), 1)
-        cv2.circle(canvas, (int(x * fine), int(y * fine)), radius, 255, -1)
-    small = cv2.resize(canvas, (int(extent[0]), int(extent[1])), interpolation=cv2.INTER_AREA)
-    return np.asarray(small >= min(127, int(small.max())))
+def _alone(mask: Mask) -> Mask:
+    """A mask without most of what is empty around it."""
+    return np.asarray(mask[spot_of([], mask, 2)])
 
 
-def blob(area: float, slim: float, rng: np.random.Generator) -> Mask:
-    """Return a compact ragged shape of about the given area, bool of the size that it needs.
+def _varied(mask: Mask, other: Mask | None, rng: np.random.Generator) -> Mask:
+    """`vary` in the damage's surroundings."""
+    area = float(mask.sum())
+    aim = area if other is None else min(max(float(other.sum()), area / _GROWN), area * _GROWN)
+    areas = sorted((area, aim))
+    line, borders = read_line(mask), touched(mask)
+    lines = [] if line is None else [line]
+    if line is not None and other is not None and (second := read_line(other)) is not None:
+        lines.append(second)
+    pieces = [] if line is not None else _pieces(mask)
+    for _ in range(_TRIES):
+        if lines:
+            new = _new_line(mask, lines, areas, rng)
+        elif len(pieces) > 1:
+            new = _scattered(mask, pieces, [] if other is None else _pieces(other), rng)
+        else:
+            new = between(mask, other, float(np.exp(rng.uniform(*np.log(areas)))), rng)
+        if new is not None and new.any() and touched(new) == borders:
+            return new
+        if new is None:
+            lines = []  # it runs along the border, not into it
+    new = between(mask, None, float(mask.sum()), rng)
+    return new if touched(new) == borders else mask
 
-    Args:
-        area: px.
-        slim: Length over width, >= 1.
-        rng: All randomness.
-    """
-    radius = np.sqrt(max(area, 1.0) / np.pi)
-    half = int(np.ceil(radius * np.sqrt(slim) * 1.7)) + 2
-    y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float64)
-    angle = rng.uniform(0, np.pi)
-    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-    dome = np.sqrt(along**2 / slim + across**2 * slim) / radius
-    side = 2 * half + 1
-    lumps, ragged = (_smooth(side, side, max(radius * grain, 0.7), rng) for grain in (0.7, 0.2))
-    height = np.asarray(dome + 0.25 * lumps + 0.1 * ragged)
-    level = np.partition(height.ravel(), int(area))[int(area)] if area < height.size else height.max()
-    below = (height < level).astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(below, connectivity=8)
-    if count < 2:
-        return np.asarray(height <= height.min())
-    return np.asarray(labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax()))
+
+def _new_line(mask: Mask, lines: Sequence[Line], areas: Sequence[float], rng: np.random.Generator) -> Mask | None:
+    """A new line of the first one's thickness; None where that one touches a border with more than its ends."""
+    line, (height, width) = lines[0], mask.shape
+    reach = 1.5 * line.typical_width + 2
+    ends = line.path[[0, -1]]
+    away = np.stack([ends[:, 0], width - 1 - ends[:, 0], ends[:, 1], height - 1 - ends[:, 1]], axis=1)
+    sides = np.ravel(touched(mask))
+    at_border = (away <= reach) & sides
+    if (at_border.any(axis=0) != sides).any():
+        return None
+    if at_border[1].any() and not at_border[0].any():
+        at_border = at_border[::-1]
+        line = Line(line.path[::-1], line.width[::-1])
+    anchored = at_border.any(axis=1)
+    mean_width = float(line.width.mean())
+    lengths = [one.length for one in lines]
+    length = float(np.exp(rng.uniform(*np.log(areas)))) / mean_width
+    path = new_path(lines, min(max(length, min(lengths)), max(lengths)), rng)
+    start, chord = line.path[0], line.chord
+    if anchored.all():
+        shifts = [_along(border, rng) * 0.1 * float(np.hypot(*chord)) for border in at_border]
+        path = laid_between(path, start + shifts[0], line.path[-1] + shifts[1])
+    else:
+        facing = np.arctan2(chord[1], chord[0]) + rng.normal() * _TURNED
+        if not anchored.any() and rng.random() < 0.5:
+            facing += np.pi
+        span = float(np.hypot(*(path[-1] - path[0])))
+        path = laid_between(path, start, start + span * np.array([np.cos(facing), np.sin(facing)]))
+        if not anchored.any():
+            path = path + line.path.mean(axis=0) - path.mean(axis=0)
+            room = line.typical_width / 2 + 1.5
+            path += np.maximum(room - path.min(axis=0), 0)
+            path -= np.maximum(path.max(axis=0) - (width - 1 - room, height - 1 - room), 0)
+    across = new_width(line, len(path), rng, may_turn=bool(anchored.all() or not anchored.any()))
+    wanted = float(across.sum())
+    for border, first in zip(at_border, (True, False), strict=True):
+        if border.any():  # it goes on beyond the border
+            outwards = SIDES[border].sum(axis=0) * np.arange(1, int(reach + across.max()) + 2)[:, None]
+            if first:
+                path = np.concatenate([path[0] + outwards[::-1], path])
+                across = np.concatenate([np.full(len(outwards), across[0]), across])
+            else:
+                path = np.concatenate([path, path[-1] + outwards])
+                across = np.concatenate([across, np.full(len(outwards), across[-1])])
+    new = swept(path, across, mask.shape)
+    if new.sum() < 0.8 * wanted or _holes(new) > _holes(mask):  # it leaves the picture or crosses itself
+        return np.zeros_like(mask)
+    if not areas[0] <= new.sum() <= areas[1]:
+        new = swept(path, across, mask.shape, min(max(float(new.sum()), areas[0]), areas[1]))
+    return new
 
 
-def _framed(shape: Mask, like: Mask) -> Mask:
-    """A shape alone in a picture that holds it with a margin, so that it touches no border."""
-    height, width = max(shape.shape[0] + 2, like.shape[0]), max(shape.shape[1] + 2, like.shape[1])
-    out = np.zeros((height, width), bool)
-    out[1 : 1 + shape.shape[0], 1 : 1 + shape.shape[1]] = shape
+def _holes(mask: Mask) -> int:
+    damage = np.pad(mask[spot_of([], mask, 0)], 1)
+    return int(cv2.connectedComponents(1 - damage.astype(np.uint8), connectivity=4)[0]) - 2
+
+
+def _along(border: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random step along the sides (4,) bool that an end of a line touches, x and y, at most 1 px; none at corners."""
+    free = 1.0 - np.abs(SIDES[border]).max(axis=0)
+    return np.asarray(free * rng.uniform(-1, 1))
+
+
+def _pieces(mask: Mask) -> list[Mask]:
+    """The pieces of a mask, each bool (H,W): its components, or groups of them where they are many."""
+    gap, count = 1, _PIECES + 2
+    while count - 1 > _PIECES:
+        count, labels = cv2.connectedComponents(cv2.dilate(mask.astype(np.uint8), np.ones((gap, gap))), connectivity=8)
+        gap = 2 * gap + 1
+    return [mask & (labels == number) for number in range(1, count)]
+
+
+def _scattered(mask: Mask, pieces: Sequence[Mask], pool: Sequence[Mask], rng: np.random.Generator) -> Mask:
+    """Each piece anew, at the distances that neighbouring pieces have, in somewhat other directions."""
+    height, width = mask.shape
+    centres = np.array([np.argwhere(piece).mean(axis=0)[::-1] for piece in pieces])
+    radii = np.sqrt([piece.sum() / np.pi for piece in pieces])
+    apart = np.maximum(cdist(centres, centres) - radii[:, None] - radii, 0.1)
+    fixed = [any(map(any, touched(piece))) for piece in pieces]
+    root = fixed.index(True) if any(fixed) else int(((centres - centres.mean(axis=0)) ** 2).sum(axis=1).argmin())
+    order, parents = breadth_first_order(minimum_spanning_tree(apart), root, directed=False)
+    gap = float(np.min(apart[~np.eye(len(pieces), dtype=bool)]))
+    guard = np.ones((2 * int(0.3 * gap) + 3,) * 2, np.uint8)
+    moved, out, taken = centres.copy(), np.zeros_like(mask), np.zeros_like(mask)
+    alike = [_alone(one) for one in (*pieces, *pool) if not any(map(any, touched(one)))]
+    for number in order:
+        piece, parent = pieces[number], int(parents[number])
+        kin = sorted(alike, key=lambda one: abs(np.log(one.sum() / piece.sum())))[:4]
+        spot = spot_of([], piece, 8 + int(radii[number]))
+        new = _piece(piece[spot], kin[int(rng.integers(len(kin)))] if kin else None, rng)
+        corner = np.array([spot[1].start, spot[0].start])
+        points = np.argwhere(new)[:, ::-1] + corner
+        for attempt in range(_TRIES):
+            shift = np.zeros(2)
+            if parent >= 0 and not fixed[number] and attempt < _TRIES - 1:
+                offset = complex(*(centres[number] - centres[parent]))
+                offset *= rng.uniform(0.85, 1.15) * np.exp(1j * rng.uniform(-1, 1) * 0.6 * (1 - attempt / _TRIES))
+                shift = moved[parent] + (offset.real, offset.imag) - centres[number]
+            laid = points + np.rint(shift).astype(int)
+            inside = bool((laid >= 1).all() and (laid < (width - 1, height - 1)).all()) or fixed[number]
+            if inside and not taken[laid[:, 1], laid[:, 0]].any():
+                break
+        else:
+            laid = points  # there is no room elsewhere
+        moved[number] = laid.mean(axis=0)
+        one = np.zeros(mask.shape, np.uint8)
+        one[laid[:, 1], laid[:, 0]] = 1
+        out |= one > 0
+        taken |= cv2.dilate(one, guard) > 0
     return out
 
 
-def _smooth(height: int, width: int, grain: float, rng: np.random.Generator) -> np.ndarray:
-    """Smoothed noise (H,W) of unit deviation; `grain` is its scale in px."""
-    coarse = max(int(grain / 4), 1)  # smooth noise needs few samples
-    rows, columns = height // coarse + 3, width // coarse + 3
-    noise = rng.normal(size=(rows, columns)).astype(np.float32)
-    soft = cv2.GaussianBlur(noise, (0, 0), grain / coarse, borderType=cv2.BORDER_REFLECT_101)
-    full = cv2.resize(soft, (columns * coarse, rows * coarse), interpolation=cv2.INTER_CUBIC)[:height, :width]
-    return np.asarray(full / max(float(full.std()), 1e-6), np.float32)
+def _piece(piece: Mask, kin: Mask | None, rng: np.random.Generator) -> Mask:
+    """One piece of several anew, as large as it is."""
+    line, area, borders = read_line(piece), float(piece.sum()), touched(piece)
+    for _ in range(_TRIES // 2):
+        new = None if line is None else _new_line(piece, [line], [area, area], rng)
+        new = between(piece, kin, area, rng) if new is None else new
+        if new.any() and touched(new) == borders:
+            return new
+    return piece

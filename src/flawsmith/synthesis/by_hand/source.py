@@ -10,7 +10,7 @@ from flawsmith.config import Config, _set, load_config, validate
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.run.folder import Run
 
-DEFAULT_GENERATOR = "crop_paste"
+DEFAULT_GENERATOR = "patch_synthesis"
 """What paints where no run and no configuration says so; it must need no training."""
 Source = Run | str | Path
 """A run or its folder, a folder of photographs, or a configuration file (TOML) that names one."""
