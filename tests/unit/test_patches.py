@@ -187,6 +187,14 @@ def test_turned_sources_run_where_they_are_asked_to():
         assert np.ptp(rows) > 3 * np.ptp(columns), "it runs as the mask does"
 
 
+@pytest.mark.parametrize("angle", [0.4, 1.1, 2.5])
+def test_turning_a_hard_dark_edge_makes_no_bright_pixels(angle: float):
+    mask = disc(40, 8)
+    source = Source.of(np.repeat(np.where(mask, -0.95, 0.1)[:, :, None], 3, axis=2).astype(np.float32), mask)
+    turned = source.turned(angle, mirrored=False, scale=1.2).ratio
+    assert source.ratio.min() - 1e-6 <= turned.min() and turned.max() <= source.ratio.max() + 1e-6
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 12), (2, 2)])
 def test_labels_of_a_pixel_or_a_line_are_sources_too(shape: tuple[int, int]):
     label = np.zeros((24, 24), bool)

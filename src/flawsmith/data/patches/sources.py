@@ -142,10 +142,12 @@ def _warped(stacked: Floats, angle: float, scale: float) -> tuple[Floats, Mask]:
     matrix = np.column_stack([linear, shift])
     if scale < 1:
         stacked = cv2.GaussianBlur(np.ascontiguousarray(stacked), (0, 0), 0.3 / scale)
-    planes = [
-        cv2.warpAffine(np.ascontiguousarray(plane), matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
-        for plane in np.moveaxis(stacked[:, :, :-1], 2, 0)
-    ]
+    planes = []
+    for plane in np.moveaxis(stacked[:, :, :-1], 2, 0):
+        plane = np.ascontiguousarray(plane)
+        moved = cv2.warpAffine(plane, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+        # Beside a hard dark edge cubic sampling overshoots: in logarithms of ratios that is a row of white pixels.
+        planes.append(np.clip(moved, plane.min(), plane.max()))
     real = cv2.warpAffine(np.ascontiguousarray(stacked[:, :, -1]), matrix, size, flags=cv2.INTER_LINEAR, borderValue=0)
     return np.stack(planes, axis=2), real > 0.99
 
