@@ -208,6 +208,7 @@ def small_config(backbone_folder: Path, factory_root: Path) -> dict[str, Any]:
     return {
         "data.root": str(factory_root),
         "data.shots": 2,
+        "generator.name": "controlnet_inpaint",
         "backbone.source": str(backbone_folder),
         "backbone.dtype": "float32",
         "train.steps": 4,

@@ -28,6 +28,8 @@ CONFIG = """seed = 0
 root = {root}
 products = ["magnet"]
 shots = 2
+[generator]
+name = "controlnet_inpaint"
 [backbone]
 source = {backbone}
 dtype = "float32"
