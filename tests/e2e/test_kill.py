@@ -126,6 +126,7 @@ def settings(backbone_folder: Path, factory_root: Path) -> list[str]:
     table = {
         "data.root": factory_root,
         "data.shots": 2,
+        "generator.name": "controlnet_inpaint",
         "backbone.source": backbone_folder,
         "backbone.dtype": "float32",
         "train.steps": 6,

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from flawsmith.config import Config, DataConfig, validate
+from flawsmith.config import Config, DataConfig, GeneratorConfig, validate
 from flawsmith.data import fingerprints, images, split
 from flawsmith.errors import DataError
 from flawsmith.files import read_json
@@ -46,7 +46,7 @@ def make(root: Path, *, scratch: int = 6, dent: int = 2, good: int = 6) -> Confi
         for index in range(count):
             images.write(root / f"nut/test/{defect}/{index}.png", photograph(first + index))
             images.write_mask(root / f"nut/ground_truth/{defect}/{index}_mask.png", square())
-    return Config(data=DataConfig(root=root, shots=3))
+    return Config(data=DataConfig(root=root, shots=3), generator=GeneratorConfig(name="controlnet_inpaint"))
 
 
 def rendered(found: Findings) -> str:
@@ -323,7 +323,7 @@ def test_of_very_many_normal_pictures_a_sample_is_decoded(tmp_path: Path, monkey
             {"data": {"defects": ["dent"]}, "measure": {"metrics": ["kidd"]}},
             "measure.metrics: metric 'kidd' is unknown",
         ),
-        ({"generator": {"settings": {"promt": "x"}}}, "generator.settings: promt: unknown key; did you mean 'prompt'"),
+        ({"generator": {"settings": {"shot": 2}}}, "generator.settings: shot: unknown key; did you mean 'shots'"),
         ({"prove": {"settings": {"probe": {"stepz": 3}}}}, "prove.settings.probe: stepz: unknown key"),
         (
             {"prove": {"detectors": ["patchcore"], "settings": {"patchcore": {"depths": [9]}}}},
@@ -334,7 +334,7 @@ def test_of_very_many_normal_pictures_a_sample_is_decoded(tmp_path: Path, monkey
             "the detector anomalib needs its package, which is absent",
             marks=pytest.mark.skipif(find_spec("anomalib") is not None, reason="anomalib is installed"),
         ),
-        ({"prove": {"against": ["controlnet_inpaint"]}}, "is this run's own generator; name another, or [] for none"),
+        ({"prove": {"against": ["patch_synthesis"]}}, "is this run's own generator; name another, or [] for none"),
         ({"features": {"extractor": "dinov2"}}, "features.source: dinov2 needs a transformers folder"),
         ({"screen": {"enabled": True, "thresholds": {"seem": "off"}}}, "screen.thresholds: 'seem' is no filter"),
     ],
