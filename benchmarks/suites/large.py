@@ -35,6 +35,7 @@ from flawsmith.data import factory
 from flawsmith.files import write_json
 from flawsmith.run.dataset import open_dataset
 from flawsmith.run.folder import Run, machine
+from flawsmith.run.records import Sample
 from flawsmith.synthesis.generate import generate
 from flawsmith.synthesis.train import train
 
@@ -185,13 +186,7 @@ def pasting(out: Path) -> list[dict[str, Any]]:
             f'[data]\nroot = "{root}"\nshots = 1\n[generator]\nname = "crop_paste"\n'
             f"[generate]\ncount = {_PASTED}\ncontrols = 0\n"
         )
-        run = Run.create(out / f"run-{root.name}-{os.getpid()}", load_config(config))
-        opened = open_dataset(run)
-        train(run, opened)
-        before = time.process_time()
-        generate(run, data=opened)
-        seconds = time.process_time() - before
-        samples = [sample for sample in run.samples() if sample.made]
+        run, samples, seconds = _sampled(config, out / f"run-{root.name}-{os.getpid()}")
         size = sum(run.path(name).stat().st_size for one in samples for name in (one.image, one.mask))
         rows.append(
             {
@@ -228,13 +223,7 @@ def plates(root: Path, side: int, box: tuple[int, int], grey: bool) -> None:
 
 def generated(config: Path, folder: Path) -> dict[str, Any]:
     """Train and generate a run; return what it cost. Called in a process of its own."""
-    run = Run.create(folder, load_config(config))
-    opened = open_dataset(run)
-    train(run, opened)
-    before = time.process_time()
-    generate(run, data=opened)
-    seconds = time.process_time() - before
-    samples = [sample for sample in run.samples() if sample.made]
+    _, samples, seconds = _sampled(config, folder)
     return {
         "pairs": len(samples),
         "mean_mask": round(float(np.mean([one.area for one in samples]))),
@@ -242,6 +231,17 @@ def generated(config: Path, folder: Path) -> dict[str, Any]:
         "pairs_per_second": round(len(samples) / seconds, 2),
         "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
     }
+
+
+def _sampled(config: Path, folder: Path) -> tuple[Run, list[Sample], float]:
+    """Train and generate a run; return it, its samples and the processor seconds of `generate`."""
+    run = Run.create(folder, load_config(config))
+    opened = open_dataset(run)
+    train(run, opened)
+    before = time.process_time()
+    generate(run, data=opened)
+    seconds = time.process_time() - before
+    return run, [sample for sample in run.samples() if sample.made], seconds
 
 
 def patches(out: Path) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ _DIRECT = 150_000
 """Unknowns up to which one factorisation takes about a second."""
 
 
-_DARK = 0.1
+DARK = 0.1
 """Added to a brightness of 0..2 before its logarithm: about 12 of 255, so that grain in the dark stays small."""
 
 
@@ -84,13 +84,13 @@ def blended(
         # Scaling the source scales its gradients, and gradients are all that the solution takes from it.
         pasted = poisson(normal, shot * np.float32(gain), where, mixed=mixed)
     else:
-        lit = np.exp(poisson(_logs(normal), _logs(shot), where, mixed=mixed)) - (1 + _DARK)
+        lit = np.exp(poisson(_logs(normal), _logs(shot), where, mixed=mixed)) - (1 + DARK)
         pasted = np.where(where[:, :, None], lit, normal)
     return np.asarray(np.clip(pasted, -1.0, 1.0), np.float32)
 
 
 def _logs(picture: Floats) -> Floats:
-    return np.asarray(np.log(picture + np.float32(1 + _DARK)), np.float32)
+    return np.asarray(np.log(picture + np.float32(1 + DARK)), np.float32)
 
 
 def grown(mask: Mask, by: int) -> Mask:

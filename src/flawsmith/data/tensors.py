@@ -1,4 +1,4 @@
-"""Pictures to tensors: the one place where axes change from (H,W,3) to (3,H,W)."""
+"""Pictures to tensors and back: the one place where axes change between (H,W,3) and (3,H,W)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ def image_tensor(pictures: Iterable[np.ndarray], device: torch.device | str = "c
     # A device gets uint8 as it is: a quarter of the bytes of float32.
     stacked = torch.from_numpy(np.stack(list(pictures))).to(device).permute(0, 3, 1, 2).contiguous()
     return stacked.float() / 127.5 - 1 if stacked.dtype == torch.uint8 else stacked.float()
+
+
+def picture_of(image: Tensor) -> np.ndarray:
+    """Return a picture (3,H,W), in any place and precision, as float32 (H,W,3)."""
+    return np.ascontiguousarray(image.detach().float().cpu().numpy().transpose(1, 2, 0))
 
 
 def mask_tensor(masks: Iterable[np.ndarray], device: torch.device | str = "cpu") -> Tensor:

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from flawsmith import config
 from flawsmith.data.poisson import blended, grown
-from flawsmith.data.tensors import image_tensor
+from flawsmith.data.tensors import image_tensor, picture_of
 from flawsmith.data.windows import feathered
 from flawsmith.errors import DataError
 from flawsmith.interfaces import Generator
@@ -58,7 +58,7 @@ class CropPaste(Generator):
             raise DataError("crop_paste pastes real damage, so the request needs a shot beside the normal picture")
         made = []
         for row, seed in enumerate(seeds):
-            normal, shot = (_pixels(tensor[row]) for tensor in (asked.normal, asked.shot.image))
+            normal, shot = (picture_of(tensor[row]) for tensor in (asked.normal, asked.shot.image))
             mask = asked.mask[row, 0].cpu().numpy() > 0.5
             made.append(self._paste(normal, shot, mask, np.random.default_rng(seed)))
         image = image_tensor(made).to(asked.normal)
@@ -81,11 +81,6 @@ class CropPaste(Generator):
                 shot = (shot - tone) * gain + tone
         alpha = feathered(mask, self.settings.feather if self.settings.blend == "feather" else 0.0)[:, :, None]
         return np.asarray(np.clip(normal + alpha * (shot - normal), -1.0, 1.0), np.float32)
-
-
-def _pixels(image: torch.Tensor) -> np.ndarray:
-    """(3,H,W) in any place and precision to float32 (H,W,3)."""
-    return np.ascontiguousarray(image.detach().float().cpu().numpy().transpose(1, 2, 0))
 
 
 def _ring(mask: np.ndarray) -> np.ndarray:

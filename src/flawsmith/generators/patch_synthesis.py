@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from flawsmith import config
+from flawsmith.data.images import is_grey
 from flawsmith.data.patches.analogy import filled, retextured
 from flawsmith.data.patches.damage_profile import coarse_of, mean_profile, profile_of, with_profile
 from flawsmith.data.patches.layers import PATCH, Layer
@@ -39,7 +40,8 @@ from flawsmith.data.patches.sources import (
     width_of,
 )
 from flawsmith.data.poisson import blended, grown
-from flawsmith.data.tensors import image_tensor
+from flawsmith.data.tensors import image_tensor, picture_of
+from flawsmith.data.windows import spot_of
 from flawsmith.errors import DataError
 from flawsmith.interfaces import Generator
 from flawsmith.types import Condition, Crop, Generated
@@ -100,7 +102,7 @@ class PatchSynthesis(Generator):
         numbered = [crop for crops in self._crops.values() for crop in crops]
         for number, crop in enumerate(numbered):
             key = json.dumps([number, crop.product, crop.defect, crop.surface])
-            image = crop.image[:, :, :1] if _is_grey(crop.image) else crop.image
+            image = crop.image[:, :, :1] if is_grey(crop.image) else crop.image
             tensors[f"image {key}"] = torch.from_numpy(np.ascontiguousarray(image, np.float32))
             tensors[f"mask {key}"] = torch.from_numpy(np.ascontiguousarray(crop.mask, np.uint8))
         return tensors
@@ -110,9 +112,7 @@ class PatchSynthesis(Generator):
         crops = []
         for number, product, defect, surface in keys:
             key = json.dumps([number, product, defect, surface])
-            image = np.repeat(
-                learned[f"image {key}"].numpy(), 3 if learned[f"image {key}"].shape[2] == 1 else 1, axis=2
-            )
+            image = _with_channels(learned[f"image {key}"].numpy(), 3)
             crops.append(Crop(image, learned[f"mask {key}"].numpy() > 0, product, defect, surface))
         self.learn(crops)
 
@@ -124,10 +124,10 @@ class PatchSynthesis(Generator):
         """
         made = []
         for row, seed in enumerate(seeds):
-            normal = _pixels(asked.normal[row])
+            normal = picture_of(asked.normal[row])
             mask = asked.mask[row, 0].cpu().numpy() > 0.5
             known = self._known(asked, row, self._channels(normal))
-            posed = None if asked.shot is None else _pixels(asked.shot.image[row])
+            posed = None if asked.shot is None else picture_of(asked.shot.image[row])
             made.append(self._paint(normal, mask, posed, known, np.random.default_rng(seed)))
         image = image_tensor(made).to(asked.normal)
         return Generated(torch.where(asked.mask > 0.5, image, asked.normal), asked.mask.clone())
@@ -135,8 +135,8 @@ class PatchSynthesis(Generator):
     def _channels(self, normal: np.ndarray) -> int:
         """Return 1 where the photograph and all crops are grey, else 3."""
         if self._grey is None:
-            self._grey = all(_is_grey(crop.image) for crops in self._crops.values() for crop in crops)
-        return 1 if self._grey and _is_grey(normal) else 3
+            self._grey = all(is_grey(crop.image) for crops in self._crops.values() for crop in crops)
+        return 1 if self._grey and is_grey(normal) else 3
 
     def _known(self, asked: Condition, row: int, channels: int) -> Known:
         """Return what patches are taken from: this product's type, else another product's, else the row's shot."""
@@ -155,7 +155,7 @@ class PatchSynthesis(Generator):
                 f"patch_synthesis knows no shot of {defect or 'normal parts'!r} (known: {known}); "
                 "train it on shots of that type, or give one with the request"
             )
-        shot = _with_channels(_pixels(asked.shot.image[row]), channels)
+        shot = _with_channels(picture_of(asked.shot.image[row]), channels)
         return Known([Source.of(shot, asked.shot.mask[row, 0].cpu().numpy() > 0.5)], True, bool(defect))
 
     def _paint(
@@ -169,7 +169,7 @@ class PatchSynthesis(Generator):
         """Return the normal picture (H,W,3) with damage under the mask; `posed` is the re-posed shot or None."""
         if not mask.any():
             return normal
-        spot = _spot(mask)
+        spot = spot_of([], mask, _REACH)
         inside, channels = mask[spot], known.sources[0].ratio.shape[2]
         logarithms = logs(_with_channels(normal[spot], channels))
         smooth = undamaged(logarithms, inside)
@@ -186,13 +186,15 @@ class PatchSynthesis(Generator):
         gain = float(np.exp(rng.uniform(-1, 1) * np.log1p(self.settings.strength))) if known.damaged else 1.0
         target = Layer(context, guide_of(distance, depth), position_of(distance), grown(inside, RIM))
         # Normal matter of a part is its structure; of damage, what is under the mask says whether there is any.
-        least = _STRUCTURED * _change(drawn) if known.damaged else 0.0
+        profiles = [profile_of(source.ratio, source.depth) for source in drawn]
+        least = _STRUCTURED * _change(profiles) if known.damaged else 0.0
         structured = not known.surface and _structure(context, inside) > least
         if structured and posed is not None:
             sketch = logs(_with_channels(blended(normal[spot], posed[spot], inside, gain=gain), channels))
             ratio = retextured(replace(target, values=sketch - smooth), layers, rng)
         else:
-            ratio = _fitted(filled(target, layers, rng), inside, depth, drawn, gain, through)
+            wanted, grain = gain * mean_profile(profiles), float(np.mean([source.grain for source in drawn]))
+            ratio = _fitted(filled(target, layers, rng), inside, depth, wanted, grain, through)
             ratio = joined(ratio, context, distance, width)
             if structured:  # the part's own structure goes on beneath
                 ratio = ratio + coarse_of(context)
@@ -202,12 +204,10 @@ class PatchSynthesis(Generator):
 
 
 def _fitted(
-    ratio: np.ndarray, inside: np.ndarray, depth: np.ndarray, drawn: Sequence[Source], gain: float, through: float
+    ratio: np.ndarray, inside: np.ndarray, depth: np.ndarray, wanted: np.ndarray, grain: float, through: float
 ) -> np.ndarray:
-    """A ratio that changes as much at each depth as the drawn shots do, times a gain, and has their grain."""
-    wanted = mean_profile([profile_of(source.ratio, source.depth) for source in drawn])
-    ratio = with_profile(ratio, depth, gain * wanted, through)
-    grain = float(np.mean([source.grain for source in drawn]))
+    """A ratio that changes as much at each depth as a profile (BINS,) says, and has this much grain."""
+    ratio = with_profile(ratio, depth, wanted, through)
     coarse = coarse_of(ratio)
     fine, gain = ratio - coarse, 1.0
     for _ in range(2):  # grain is not linear in what is fine: some of it counts as coarse
@@ -222,9 +222,9 @@ def _structure(context: np.ndarray, inside: np.ndarray) -> float:
     return float(np.sqrt((coarse_of(context)[inside] ** 2).mean()))
 
 
-def _change(drawn: Sequence[Source]) -> float:
-    """How much the damage changes, in the mean."""
-    return float(np.mean([mean_profile([profile_of(source.ratio, source.depth)]).mean() for source in drawn]))
+def _change(profiles: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+    """How much the damage changes, in the mean over shots."""
+    return float(np.mean([mean_profile([profile]).mean() for profile in profiles]))
 
 
 def _layer(source: Source) -> Layer:
@@ -234,25 +234,8 @@ def _layer(source: Source) -> Layer:
     return Layer(source.ratio, source.guide(), position_of(np.where(source.usable, source.distance, -1)), near)
 
 
-def _pixels(image: Tensor) -> np.ndarray:
-    """(3,H,W) in any place and precision to float32 (H,W,3)."""
-    return np.ascontiguousarray(image.detach().float().cpu().numpy().transpose(1, 2, 0))
-
-
-def _is_grey(picture: np.ndarray) -> bool:
-    return bool((picture == picture[:, :, :1]).all())
-
-
 def _with_channels(values: np.ndarray, count: int) -> np.ndarray:
     """Values (h,w,1 or 3) with another number of channels."""
     if values.shape[2] == count:
         return values
     return np.repeat(values, count, axis=2) if count == 3 else values.mean(axis=2, keepdims=True)
-
-
-def _spot(mask: np.ndarray) -> tuple[slice, slice]:
-    ends = []
-    for axis, length in ((1, mask.shape[0]), (0, mask.shape[1])):
-        covered = np.flatnonzero(mask.any(axis=axis))
-        ends.append(slice(max(int(covered[0]) - _REACH, 0), min(int(covered[-1]) + 1 + _REACH, length)))
-    return ends[0], ends[1]

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from flawsmith import config
 from flawsmith.data import factory, images
-from flawsmith.data.tensors import image_tensor, mask_tensor
+from flawsmith.data.tensors import image_tensor, mask_tensor, picture_of
 from flawsmith.errors import DataError
 from flawsmith.interfaces import Generator
 from flawsmith.types import Condition, Generated
@@ -63,7 +63,7 @@ class Perlin(Generator):
         made, masks = [], []
         for row, seed in enumerate(seeds):
             rng = np.random.default_rng(seed)
-            normal = np.ascontiguousarray(asked.normal[row].detach().float().cpu().numpy().transpose(1, 2, 0))
+            normal = picture_of(asked.normal[row])
             allowed = asked.mask[row, 0].cpu().numpy() > 0.5
             mask = self._mask(allowed if allowed.any() else np.ones_like(allowed), rng)
             texture = self._texture(normal, rng)

@@ -14,7 +14,7 @@ Tree = Mapping[str, Any]
 """proof.json, or a part of it."""
 REAL, OURS = "real-only", "ours"
 """Arms with a meaning of their own, as proof.json names them; `evaluation.arms`, which makes them, needs torch."""
-_SAID = {"helps": "help on", "no effect": "show no effect on", "harms": "harm on"}
+_VERBS = {"helps": "help on", "no effect": "show no effect on", "harms": "harm on"}
 
 
 def closing_words(report: Path) -> str:
@@ -34,13 +34,13 @@ def verdict_sentence(proof: Tree) -> str:
     Of each product it says the mean over defect types with its interval, and the verdict after correction.
     """
     for task, (name, figure) in TASKS.items():
-        said: dict[str, list[str]] = {verdict: [] for verdict in _SAID}
+        judged: dict[str, list[str]] = {verdict: [] for verdict in _VERBS}
         for product, tree in proof["products"].items():
             for row in rows_of(tree, OURS, REAL):
                 if (row["task"], row["defect"]) == (task, MEAN):
                     verdict = row.get("corrected_verdict", row["verdict"])  # missing in a proof of an earlier release
-                    said[verdict].append(f"{product} ({points(row)})")
-        parts = [f"{_SAID[verdict]} {_listed(products)}" for verdict, products in said.items() if products]
+                    judged[verdict].append(f"{product} ({points(row)})")
+        parts = [f"{_VERBS[verdict]} {_listed(products)}" for verdict, products in judged.items() if products]
         if parts:
             return (
                 f"Samples of {proof['generator']} beside the real shots {_listed(parts)} in {name} ({figure} in points "

@@ -15,7 +15,7 @@ from flawsmith.data.masks.poses import apply_pose_image, apply_pose_mask
 from flawsmith.data.photographs import Photograph, Photographs, fullest, windows_over
 from flawsmith.data.poisson import blended
 from flawsmith.data.split import Split
-from flawsmith.data.tensors import image_tensor, mask_tensor
+from flawsmith.data.tensors import image_tensor, mask_tensor, picture_of
 from flawsmith.data.tiling import Spot, Window, one_window
 from flawsmith.data.windows import Refit, cut, cut_mask, paste, refit, spot_of, uncut
 from flawsmith.interfaces import Generator
@@ -135,7 +135,7 @@ class Painter:
         asked = Condition(image_tensor([normal]), masks, *words, shot)
         # The seed that the sketcher itself would be given for this line.
         made = self._sketcher().sample(asked, [line.seed * 64 * 64], steps=1, guidance=1.0)
-        return np.ascontiguousarray(made.image[0].permute(1, 2, 0).numpy())
+        return picture_of(made.image[0])
 
     def _posed(self, line: PlanLine, shot: Example | None, shape: Sequence[int], spot: Spot) -> np.ndarray | None:
         """Return what lies under a spot of the photograph when the shot, or a control's donor, is laid over it."""

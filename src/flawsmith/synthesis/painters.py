@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flawsmith import registry
-from flawsmith.config import Config
+from flawsmith.config import Config, GeneratorConfig
 from flawsmith.interfaces import Generator
 from flawsmith.run.dataset import Dataset
-from flawsmith.synthesis.crops import crops
 from flawsmith.synthesis.paint import Painter
 from flawsmith.synthesis.train import generator_class, generator_settings, jobs_of, untrained_generator, working_size
 
@@ -49,17 +47,17 @@ class Painters:
     def _sketcher(self, job: str) -> Generator:
         """Return what sketches damage of patches for generators that start from it; it learns from the job's shots."""
         if job not in self._sketchers:
-            asked = next(one for one in jobs_of(self._config, self._data.split) if one.name == job)
-            plugin = registry.get("generators", SKETCHER)
-            sketcher = plugin(None, plugin.Settings())
-            sketcher.learn(crops(asked.shots, asked.normals, self._data.photographs, self._config.seed))
-            self._sketchers[job] = sketcher
+            sketching = self._config.model_copy(update={"generator": GeneratorConfig(name=SKETCHER)})
+            self._sketchers[job] = self._untrained(sketching, None, job)
         return self._sketchers[job]
 
     def _loaded(self, job: str) -> Generator:
         if self._weights is None:
-            asked = next(one for one in jobs_of(self._config, self._data.split) if one.name == job)
-            return untrained_generator(self._config, self._backbone, asked, self._data.photographs)
+            return self._untrained(self._config, self._backbone, job)
         generator = generator_class(self._config).load(self._weights.joinpath(*job.split("/")), self._backbone)
         generator.settings = generator_settings(self._config)
         return generator
+
+    def _untrained(self, config: Config, backbone: Backbone | None, job: str) -> Generator:
+        asked = next(one for one in jobs_of(config, self._data.split) if one.name == job)
+        return untrained_generator(config, backbone, asked, self._data.photographs)

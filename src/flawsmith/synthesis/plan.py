@@ -32,7 +32,7 @@ from flawsmith.run.records import PlanLine
 from flawsmith.run.rounds import Counts
 from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.prompt import parsed_prompt, prompted_pose
-from flawsmith.synthesis.train import jobs_of
+from flawsmith.synthesis.train import job_names
 from flawsmith.synthesis.transfer import known_references, reference_of, shots_for, transfers
 from flawsmith.types import Example
 
@@ -67,7 +67,7 @@ def plan_lines(
     A line's choices and seed follow from its index, so no two rounds ask for the same.
     """
     split = data.split
-    job_of = {shot: job.name for job in jobs_of(config, split) for shot in job.shots}
+    job_of = job_names(config, split)
     lent = transfers(config, split)
     order: list[tuple[str, str, str]] = []
     for (product, defect), count in count_of.items():

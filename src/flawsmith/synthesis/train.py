@@ -80,6 +80,11 @@ def jobs_of(config: Config, split: Split) -> list[Job]:
     return jobs
 
 
+def job_names(config: Config, split: Split) -> dict[Example, str]:
+    """Return the name of the model that learns from each shot."""
+    return {shot: job.name for job in jobs_of(config, split) for shot in job.shots}
+
+
 def working_size(config: Config, backbone: Backbone | None) -> int:
     """Return the side of the windows in pixels."""
     size = config.windows.size or (backbone.size if backbone else 128)

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from flawsmith.data.masks.bend import touched
+from flawsmith.data.masks.fitting import moments
 from flawsmith.data.masks.lines import coarseness
 from flawsmith.data.windows import spot_of
 
@@ -67,10 +68,9 @@ def between(mask: Mask, other: Mask | None, area: float, rng: np.random.Generato
 def _onto(other: Mask, mask: Mask, rng: np.random.Generator) -> np.ndarray | None:
     """A matrix (2,3) that lays another mask on a mask at its size; None where they touch borders that do not agree."""
     sides = np.ravel(touched(mask))
-    size = float(np.sqrt(mask.sum() / other.sum()))
+    sizes = np.full(2, np.sqrt(mask.sum() / other.sum()))
     if not sides.any() and not any(map(any, touched(other))):
-        linears = [_axes(mask) @ np.diag(signs) @ _axes(other).T for signs in product((1.0, -1.0), repeat=2)]
-        sizes = np.array([size, size])
+        linears = [moments(mask)[2] @ np.diag(signs) @ moments(other)[2].T for signs in product((1.0, -1.0), repeat=2)]
     else:
         linears = []
         asked, here = set(map(tuple, SIDES[sides])), SIDES[np.ravel(touched(other))]
@@ -80,7 +80,6 @@ def _onto(other: Mask, mask: Mask, rng: np.random.Generator) -> np.ndarray | Non
                 linears.append(linear.astype(np.float64))
         if not linears:
             return None
-        sizes = np.array([size, size])
     linear = linears[int(rng.integers(len(linears)))]
     for axis, through in enumerate(all(one) for one in touched(mask)):
         if through:  # from border to border there as well
@@ -103,12 +102,6 @@ def _anchor(mask: Mask) -> np.ndarray:
         if low or high:
             centre[axis] = last / 2 if low and high else (last + 0.5) * high - 0.5 * low
     return np.asarray(centre, np.float64)
-
-
-def _axes(mask: Mask) -> np.ndarray:
-    """The principal axes of a mask as columns (2,2), the long one first."""
-    points = np.argwhere(mask)[:, ::-1].astype(np.float64)
-    return np.asarray(np.linalg.eigh(np.cov(points.T, bias=True) + np.eye(2) / 12)[1][:, ::-1])
 
 
 def _signed(mask: Mask, matrix: np.ndarray, corner: np.ndarray, step: float, size: tuple[int, ...]) -> np.ndarray:

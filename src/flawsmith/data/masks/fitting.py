@@ -34,7 +34,7 @@ def fitted_pose(shot_mask: Mask, drawn: Mask) -> tuple[Pose, float]:
     Raises:
         DataError: a mask is empty.
     """
-    (of_shot, here, axes, length), (of_drawn, there, asked_axes, asked_length) = map(_moments, (shot_mask, drawn))
+    (of_shot, here, axes, length), (of_drawn, there, asked_axes, asked_length) = map(moments, (shot_mask, drawn))
     looked_at = of_drawn
     if len(of_drawn) > _MOST:  # at random, as every n-th pixel would lie in a few columns
         looked_at = of_drawn[np.random.default_rng(0).choice(len(of_drawn), _MOST, replace=False)]
@@ -52,7 +52,7 @@ def fitted_pose(shot_mask: Mask, drawn: Mask) -> tuple[Pose, float]:
     return best, min(most, 1.0)
 
 
-def _moments(mask: Mask) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+def moments(mask: Mask) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Return a mask's pixel centres (N,2) as x, y, their centroid (2,), axes (2,2) as columns, long one first, and the
     standard deviation along that one."""
     points = np.argwhere(mask)[:, ::-1].astype(np.float64)

@@ -11,13 +11,11 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from flawsmith.data.poisson import grown, poisson
+from flawsmith.data.poisson import DARK, grown, poisson
 
 Floats = np.ndarray
 Mask = np.ndarray
 
-_DARK = 0.1
-"""Added to a brightness of 0..2 before its logarithm, so that grain in the dark stays small."""
 RIM = 2
 """Pixels beyond a label that do not count as normal surroundings: labels are tight, and edges are soft."""
 _SMOOTH = 4.0
@@ -25,18 +23,19 @@ _SMOOTH = 4.0
 _STEP = 1.0
 """Sigma in px of the mean of what a made ratio misses beyond its mask."""
 _JOINED = 2.0
+"""Px inside a mask over which a made ratio is joined to its surroundings."""
 _MOST = 12_000
 """Pixels under a mask up to which the membrane is solved at full size; a wider one is smooth, so half the size does."""
 
 
 def logs(picture: Floats) -> Floats:
     """Return the logarithm of brightness, float32 (H,W,C), of a picture in [-1,1]."""
-    return np.asarray(np.log(np.clip(picture, -1, 1) + np.float32(1 + _DARK)), np.float32)
+    return np.asarray(np.log(np.clip(picture, -1, 1) + np.float32(1 + DARK)), np.float32)
 
 
 def from_logs(values: Floats) -> Floats:
     """Undo `logs`, clipped to [-1,1]."""
-    return np.asarray(np.clip(np.exp(values) - (1 + _DARK), -1, 1), np.float32)
+    return np.asarray(np.clip(np.exp(values) - (1 + DARK), -1, 1), np.float32)
 
 
 def undamaged(logarithms: Floats, mask: Mask) -> Floats:

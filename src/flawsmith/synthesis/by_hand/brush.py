@@ -36,7 +36,7 @@ from flawsmith.synthesis.train import (
     generator_class,
     generator_settings,
     is_trained,
-    jobs_of,
+    job_names,
     load_backbone,
     train_inputs,
 )
@@ -57,7 +57,7 @@ class Brush:
         self.source = source
         self.plugin = generator_class(config)
         self._trained, self._version = trained, machine()["packages"]["flawsmith"]
-        self._jobs = {shot: job.name for job in jobs_of(config, data.split) for shot in job.shots}
+        self._jobs = job_names(config, data.split)
         self._masks: dict[str, tuple[np.ndarray, tuple[int, int]]] = {}
 
     @classmethod
@@ -77,8 +77,8 @@ class Brush:
         """
         run = source if isinstance(source, Run) else run_at(Path(source))
         config = config_of(run or Path(str(source)), generator, settings or {})
-        plugin, own = generator_class(config), generator_settings(config)
-        learns = plugin.needs_backbone or bool(plugin(None, own).trainable())
+        plugin, chosen = generator_class(config), generator_settings(config)
+        learns = plugin.needs_backbone or bool(plugin(None, chosen).trainable())
         if run is None and learns:
             raise ConfigError(
                 f"{config.generator.name} learns from the shots before it paints; start a run with `flawsmith run` and "
@@ -172,8 +172,8 @@ class Brush:
             pose=pose,
             reference=lender.id if lender and self.plugin.reads_reference else "",
         )
-        seen = Photograph(native, images.range_of(native, self.range_of(product)), None)
-        painted = self.painters.of(line.job).paint_on(line, seen, asked)
+        ground = Photograph(native, images.range_of(native, self.range_of(product)), None)
+        painted = self.painters.of(line.job).paint_on(line, ground, asked)
         if painted.picture is None or painted.mask is None:
             raise DataError(_nothing_shows(line, painted.sample.status, overlap, self.config.generate.attempts))
         sample = painted.sample
@@ -212,8 +212,8 @@ class Brush:
                 f"shots of {defect!r}; name the product"
             )
         if shown and shown not in having:
-            own = ", ".join(known.get(shown, ())) or "none"
-            raise ConfigError(f"defect: {shown!r} has no shots of {defect!r}; those that it has: {own}")
+            types_there = ", ".join(known.get(shown, ())) or "none"
+            raise ConfigError(f"defect: {shown!r} has no shots of {defect!r}; those that it has: {types_there}")
         return shown or having[0]
 
     def _product_on_file(self, photograph: str) -> str:

@@ -33,9 +33,9 @@ def config_of(source: Run | Path, generator: str, settings: Mapping[str, Any]) -
         where, tree = "", {"data": {"root": str(source)}}
     else:
         where, tree = str(source), load_config(source).model_dump(mode="json", exclude_unset=True)
-    own = tree.get("generator", {}).get("name", "")
-    name = generator or own or DEFAULT_GENERATOR
-    if name != own:
+    configured = tree.get("generator", {}).get("name", "")
+    name = generator or configured or DEFAULT_GENERATOR
+    if name != configured:
         tree["generator"] = {"name": name}
     for key, value in settings.items():
         _set(tree, key, value)
