@@ -142,7 +142,7 @@ def make_arms(run: Run, rivals: dict[str, Run], product: str, split: Split, away
         split: Its photographs.
         away: Ids of normal photographs that no arm may learn from, nor from what is painted on them.
     """
-    part, name = run.config.prove, run.config.generator.name
+    part, name = run.config.prove, run.config.generator.label
     shots = Counter(str(shot.defect) for shot in split.shots)
     samples, controls = _without(away, *made_of(run, product))
     of_rivals = {rival: _without(away, *made_of(folder, product)) for rival, folder in rivals.items()}

@@ -100,7 +100,7 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None) -> Path
             "seeds": config.prove.seeds,
             "resamples": config.prove.resamples,
             "confidence": config.prove.confidence,
-            "generator": config.generator.name,
+            "generator": config.generator.label,
             "products": products,
         }
         write_json(path, tree)

@@ -33,7 +33,7 @@ from flawsmith.preflight.findings import DefectFacts, Findings
 from flawsmith.preflight.masks import Damage, look_at_masks
 from flawsmith.preflight.outlines import write_page
 from flawsmith.preflight.refuse import preflight
-from flawsmith.run.dataset import unknown_defects
+from flawsmith.run.dataset import wrong_tables
 from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.transfer import transfers
 from flawsmith.types import Example
@@ -199,7 +199,7 @@ def _transferred(config: Config, divided: Split | None, findings: Findings) -> l
 
 def _check_defects(defects: dict[tuple[str, str], int], config: Config, findings: Findings) -> None:
     names = {defect for _, defect in defects}
-    findings.errors += unknown_defects(config, names, "count", "paint") if names else []
+    findings.errors += wrong_tables(config, names) if names else []
     by_product: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for (product, defect), number in defects.items():
         by_product[product].append((number, defect))
