@@ -45,6 +45,8 @@ class Made:
     """Its number among the samples of its defect type, in the order of the plan."""
     donor: str = ""
     """Id of the photograph whose normal matter a control started from; "" = none, or a run that did not say it."""
+    defect: str = ""
+    """The sample's defect type; of a control that of the sample whose place it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +115,19 @@ def made_of(run: Run, product: str) -> tuple[list[Made], list[Made]]:
         if stands := kept.get(sample.index):
             mask = run.path(stands.mask)
             example = Example(stands.image, run.path(stands.image), product, sample.defect, (mask,), span=span)
-            samples.append(Made(example, mask, sample.normal, rank[sample.index]))
+            samples.append(Made(example, mask, sample.normal, rank[sample.index], defect=sample.defect))
     for control in run.controls():
         if control.product == product and control.made:
             example = Example(control.image, run.path(control.image), product, span=span)
             controls.append(
-                Made(example, run.path(control.mask), control.normal, rank[control.control_of], control.donor)
+                Made(
+                    example,
+                    run.path(control.mask),
+                    control.normal,
+                    rank[control.control_of],
+                    control.donor,
+                    control.defect,
+                )
             )
     return samples, controls
 

@@ -78,7 +78,7 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None) -> Path
     if not made:
         raise RunError(f"{run.folder}: no samples are made yet; run `flawsmith generate {run.folder}` first")
     data = data or open_dataset(run)
-    split, part, device = data.split, config.features, _device(config)
+    split, part, device = data.split, config.features, device_of(config)
     extractor = load_extractor(part.extractor, part.source, offline=config.backbone.offline, device=device)
     tests = data.content((*split.test_defects, *split.test_normals))
     inputs = Inputs.of(config, "prove", samples=made, tests=tests, extractor=extractor.fingerprint)
@@ -217,14 +217,19 @@ class _Trainer:
         return last, best
 
     def _detector(self, name: str, defects: Sequence[str]) -> Detector:
-        plugin: type[Detector] = registry.get("detectors", name)
-        given = dict(self._part.settings.get(name, {}))
-        if "controls" in plugin.Settings.model_fields:
-            given = {"controls": self._part.controls} | given
-        settings = validate(plugin.Settings, given, where=f"prove.settings.{name}")
-        return plugin(
-            settings, defects, extractor=self._extractor if plugin.needs_extractor else None, device=self._device
-        )
+        return detector_of(self._config, name, defects, self._extractor, self._device)
+
+
+def detector_of(
+    config: Config, name: str, defects: Sequence[str], extractor: FeatureCache, device: str = "cpu"
+) -> Detector:
+    """Return an untrained detector with the settings that the configuration gives it."""
+    plugin: type[Detector] = registry.get("detectors", name)
+    given = dict(config.prove.settings.get(name, {}))
+    if "controls" in plugin.Settings.model_fields:
+        given = {"controls": config.prove.controls} | given
+    settings = validate(plugin.Settings, given, where=f"prove.settings.{name}")
+    return plugin(settings, defects, extractor=extractor if plugin.needs_extractor else None, device=device)
 
 
 def _learned_from(inputs: Inputs) -> str:
@@ -240,7 +245,8 @@ def _better(top: Outcome | None, one: Outcome) -> Outcome:
     return top
 
 
-def _device(config: Config) -> str:
+def device_of(config: Config) -> str:
+    """Return the device that detectors learn on."""
     if config.backbone.device != "auto":
         return config.backbone.device
     return "cuda" if torch.cuda.is_available() else "cpu"
