@@ -1,1 +1,1 @@
-"""The choice made for the user: which generator, masks and number of samples serve each defect type."""
+"""Which generator, masks and number of samples serve each defect type: `choose`."""

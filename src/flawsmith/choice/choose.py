@@ -21,10 +21,10 @@ from flawsmith.choice.candidates import Candidate, Samples, candidates
 from flawsmith.choice.folds import folds_of
 from flawsmith.choice.judge import Judge
 from flawsmith.choice.records import Choice, DefectChoice, Figures, Trial, mean_figures
-from flawsmith.choice.words import write_choice
-from flawsmith.config import Config, GeneratorConfig, affecting
+from flawsmith.choice.words import WORDS, write_choice
+from flawsmith.config import AUTO, Config, GeneratorConfig, affecting
 from flawsmith.data.split import content_hash
-from flawsmith.errors import ConfigError, DataError
+from flawsmith.errors import ConfigError, DataError, RunError
 from flawsmith.evaluation.arms import Made
 from flawsmith.files import digest, read_json
 from flawsmith.nn.feature_cache import FeatureCache
@@ -103,6 +103,27 @@ def choose(config: Config, folder: str | Path, *, folds: int = FOLDS, also: Sequ
     cached.forget()
     write_choice(run.folder, choice)
     return choice
+
+
+def chosen_config(config: Config, out: Path) -> Config:
+    """Return a configuration of generator "auto" with its generators named: what `choose` chooses in `out`/choice.
+
+    Args:
+        config: What `flawsmith run` was given.
+        out: The run's folder.
+
+    Raises:
+        RunError: nothing that was tried helps any defect type, or the folder is no run's.
+    """
+    Run.create(out, config.model_copy(update={"generator": GeneratorConfig()}))  # a folder that is no run's is refused
+    folder = out / "choice"
+    choice = choose(config, folder)
+    if not any(one.candidate for one in choice.defects):
+        raise RunError(
+            f"none of what was tried helps beyond its error, so nothing is made; see {folder / WORDS}, and name a "
+            "generator in generator.name to make samples all the same"
+        )
+    return choice.config
 
 
 def _judges(run: Run, data: Dataset, config: Config, work: Path, extractor: FeatureCache, folds: int) -> list[Judge]:
@@ -185,7 +206,8 @@ def _configured(config: Config, choices: Sequence[DefectChoice], controls: bool,
     masks = {one.defect: one.candidate.masks for one in taken if one.candidate}
     alone = len(set(names.values())) == 1 and len(taken) == len(choices)
     given = config.generator
-    settings = {name: given.alone(name).settings for name in sorted(set(names.values())) if name in given.names}
+    known = () if given.name == AUTO else given.names
+    settings = {name: given.alone(name).settings for name in sorted(set(names.values())) if name in known}
     generator = GeneratorConfig(name=names, settings={name: one for name, one in settings.items() if one})
     if alone:
         (name,) = set(names.values())

@@ -129,13 +129,17 @@ class WindowsConfig(Settings):
     """How much neighbouring windows of one long damage share."""
 
 
+AUTO = "auto"
+"""In place of a generator: `flawsmith run` chooses, by folds inside the shots."""
+
+
 class GeneratorConfig(Settings):
     """The method, and what it is told."""
 
     affects = ("train",)
 
     name: str | Annotated[dict[str, str], Field(min_length=1)] = "patch_synthesis"
-    """Which generator: see `flawsmith list`; or a table {type = generator}, one for each defect type."""
+    """Which generator: see `flawsmith list`; a table {type = generator}; or "auto", what `flawsmith choose` chooses."""
     # Its class says of each of these what it affects.
     settings: Annotated[dict[str, Any], Affects()] = {}
     """Its own settings: see `flawsmith new --generator NAME`; where `name` is a table, {generator = {its settings}}."""
@@ -147,7 +151,16 @@ class GeneratorConfig(Settings):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The generators, each once."""
+        """The generators, each once.
+
+        Raises:
+            ConfigError: nothing is chosen yet.
+        """
+        if self.name == AUTO:
+            raise ConfigError(
+                'generator.name: "auto" is chosen by `flawsmith run CONFIG --out RUN`; elsewhere name a generator, or '
+                "use what `flawsmith choose CONFIG --out FOLDER` writes"
+            )
         return (self.name,) if isinstance(self.name, str) else tuple(sorted(set(self.name.values())))
 
     @property
@@ -163,8 +176,11 @@ class GeneratorConfig(Settings):
         """Return the generator of a defect type.
 
         Raises:
-            ConfigError: the table names none.
+            ConfigError: the table names none, or nothing is chosen yet.
         """
+        if not defect or self.name == AUTO:
+            (name,) = self.names
+            return name
         if isinstance(self.name, str):
             return self.name
         if defect not in self.name:

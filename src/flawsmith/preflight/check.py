@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean, median
 
-from flawsmith.config import Config
+from flawsmith.config import AUTO, Config, GeneratorConfig
 from flawsmith.data import images
 from flawsmith.data.layouts import survey
 from flawsmith.data.masks.of_normals import marked_normals
@@ -48,6 +48,12 @@ def check(config: Config, page: Path | None = None) -> Findings:
     """
     data = config.data
     findings = Findings(data.root, data.layout)
+    if config.generator.name == AUTO:
+        config = config.model_copy(update={"generator": GeneratorConfig()})
+        findings.notes.append(
+            "generators are chosen first, by folds inside the shots, which takes up to an hour; the estimate below "
+            "leaves it out"
+        )
     try:
         surveyed = survey(data)
     except FlawsmithError as error:

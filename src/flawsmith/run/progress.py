@@ -13,7 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from flawsmith.types import Advance
 
-
 _SHOWN: ContextVar[bool] = ContextVar("shown", default=False)
 """Whether a bar is on the screen."""
 
