@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from flawsmith import __version__
+from flawsmith import __version__, cli_inspection
 from flawsmith.errors import FlawsmithError, RenamedSetting
 
 app = typer.Typer(
@@ -302,6 +302,9 @@ def demo(
     typer.echo(closing_words(show(out)))
 
 
+cli_inspection.add_to(app)
+
+
 def _config(path: Path, settings: list[str]):  # type: ignore[no-untyped-def]
     from flawsmith.config import load_config, parse_overrides
 
@@ -343,7 +346,3 @@ def _show_warning(message: Warning | str, category: type[Warning], *place: Any, 
 def _stopped() -> None:
     print("flawsmith: stopped; the same command goes on from here", file=sys.stderr)
     sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

@@ -282,7 +282,7 @@ class Detector(ABC):
         return None
 
     def graph(self) -> nn.Module:
-        """Return what was learned as a network that `torch.export` can trace, from pictures to a tuple of what it tells.
+        """Return what was learned as a network for `torch.export`, from pictures to a tuple of what it tells.
 
         One that has none raises ConfigError, one that was not trained yet DataError.
         """

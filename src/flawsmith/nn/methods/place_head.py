@@ -7,6 +7,7 @@ surrounds it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -93,8 +94,8 @@ class PlaceGraph(nn.Module):
 
     def answer(self, maps: Sequence[Tensor], shape: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Return anomaly map, score and probabilities of pictures of this shape from their maps."""
-        grid = cells_of(shape)
-        return answer([head.every_place(maps, grid) for head in self.heads], shape)
+        heads, grid = cast("Sequence[PlaceHead]", self.heads), cells_of(shape)
+        return answer([head.every_place(maps, grid) for head in heads], shape)
 
 
 def cells_of(shape: Sequence[int], cell: int = CELL) -> tuple[int, int]:
