@@ -1,1 +1,1 @@
-"""What a user takes to the line: a chosen recipe, a delivered model, the inspection of pictures, new thresholds."""
+"""What a user takes to the line: a model, the inspection of pictures, new thresholds."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from flawsmith.data import images
 from flawsmith.data.fingerprints import fingerprint
-from flawsmith.errors import DataError
+from flawsmith.errors import DataError, first_few
 from flawsmith.evaluation.calibration import LEAST, clopper_pearson
 from flawsmith.inspection.inspect import in_order, pictures_below
 from flawsmith.inspection.inspector import Inspector, Runtime
@@ -43,10 +43,13 @@ class Line:
     before: int | None
     """None = there was no threshold."""
     after: int
+    fitted: bool = False
+    """These pictures set the new threshold, so `after` is no measurement."""
 
     def cells(self) -> tuple[str, str, str, str]:
         """Return the line as text: what, pictures, before, after; counts with their exact 95 % intervals."""
-        return self.what, str(self.pictures), self._share(self.before), self._share(self.after)
+        after = f"{self.after} (set by them)" if self.fitted else self._share(self.after)
+        return self.what, str(self.pictures), self._share(self.before), after
 
     def _share(self, count: int | None) -> str:
         if count is None:
@@ -64,7 +67,7 @@ class Calibration:
     after: Threshold
     table: tuple[Line, ...]
     left_out: tuple[str, ...]
-    """A sentence per picture that could not be used."""
+    """Sentences about the pictures that could not be used."""
     source: str
     """Whose scores of damage the table counts; "" = the model holds none."""
 
@@ -125,22 +128,28 @@ def calibrate(
         _line(f"{defect}: missed", values, before, after, above=False) for defect, values in held_out.defects.items()
     ]
     if held_out.normals:
-        lines.append(_line("false alarms, normal pictures as before", held_out.normals, before, after, above=True))
-    lines.append(_line("false alarms, these normal pictures", scores, before, after, above=True))
+        lines.append(_line("false alarms: held-out normal pictures", held_out.normals, before, after, above=True))
+    lines.append(replace(_line("false alarms: these pictures", scores, before, after, above=True), fitted=True))
     return Calibration(before, after, tuple(lines), tuple(left_out), held_out.source)
 
 
 def _usable(paths: Sequence[Path], learned: frozenset[str]) -> tuple[list[Path], list[str]]:
-    """Return the pictures that can set a threshold, and a sentence for each that cannot."""
-    kept, left_out = [], []
+    """Return the pictures that can set a threshold, and sentences about those that cannot."""
+    kept, left_out, known = [], [], []
     for path in paths:
         one = fingerprint(path)
         if one.problem:
             left_out.append(f"{path}: {one.problem}")
         elif one.pixels in learned:
-            left_out.append(f"{path}: the model has learned from it, so it scores lower than a new part would")
+            known.append(path.name)
         else:
             kept.append(path)
+    if known:
+        what = "picture is" if len(known) == 1 else "pictures are"
+        left_out.append(
+            f"{len(known)} {what} left out: the model has learned from them, so they score lower than a new part "
+            f"would ({first_few(known)})"
+        )
     return kept, left_out
 
 

@@ -60,7 +60,6 @@ def example_script(model: Model) -> str:
     """Return example.py: one picture through the network, with onnxruntime, numpy and OpenCV alone."""
     rows, columns = model.shape
     low, high = model.span.low, model.span.high
-    limit = "model['threshold']['value']"
     head = [
         f'"""python example.py PICTURE: score and verdict of one photograph by {NETWORK}, without flawsmith."""',
         "import json, pathlib, sys",
@@ -85,7 +84,7 @@ def example_script(model: Model) -> str:
             f"size = [max(1, round(length * {scale!r})) for length in level.shape[:2]]",
             f"level = np.rint(255 * cv2.resize(level, size[::-1], interpolation={way})).astype(np.uint8)",
             f"short = [max(0, {side} - length) for length in size]",
-            "edges = [end for lack in short for end in ((lack + 0) // 2, lack - lack // 2)]",
+            "edges = [end for lack in short for end in (lack // 2, lack - lack // 2)]",
             "level = cv2.copyMakeBorder(level, *edges, cv2.BORDER_REFLECT_101)",
             "def starts(length):",
             f"    count = 1 if length <= {side} else 1 + int(np.ceil((length - {side}) / ({side} * 7 / 8)))",
@@ -97,7 +96,8 @@ def example_script(model: Model) -> str:
     tail = [
         f'answers = dict(zip(model["outputs"], network.run(model["outputs"], {{"{INPUT}": pictures}})))',
         'score = float(answers["score"].max())',
-        f'print(score, "no threshold" if not model["threshold"] else "defect" if score > {limit} else "ok")',
+        'limit = (model["threshold"] or {"value": float("nan")})["value"]  # NaN: none is set',
+        'print(f"score {score:.4f}, threshold {limit:.4f}:", "defect" if score > limit else "ok")',
     ]
     return "\n".join([*head, *body, *tail]) + "\n"
 

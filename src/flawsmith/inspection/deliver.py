@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from flawsmith import __version__, registry
+from flawsmith import registry
 from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.data.scaling import as_detectors_see
@@ -49,7 +49,7 @@ from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.run.dataset import Dataset, open_dataset
-from flawsmith.run.folder import Run
+from flawsmith.run.folder import Run, machine
 from flawsmith.run.progress import progress
 from flawsmith.run.verdicts import require_kept
 from flawsmith.types import Example
@@ -174,7 +174,7 @@ class _Delivery:
     def _model(self, folder: Path, detector: Detector, learned: Sequence[dict[str, str]]) -> Model:
         return Model(
             format=FORMAT,
-            flawsmith=__version__,
+            flawsmith=machine()["packages"]["flawsmith"],
             stamp=self._stamp,
             network=file_digest(folder / NETWORK),
             opset=OPSET,

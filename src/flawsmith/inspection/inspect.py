@@ -125,7 +125,7 @@ def inspect(
     out = Path(out) if out is not None else folder.resolve().parent / f"{folder.resolve().stem}-inspection"
     paths = pictures_below(folder, without=out)
     root = folder if folder.is_dir() else folder.parent
-    begun = time.monotonic()
+    names, begun = _overlay_names(paths, root), time.monotonic()
 
     def look(path: Path) -> _Row:
         try:
@@ -134,10 +134,8 @@ def inspect(
         except DataError as error:
             return _Row(path, None, " ".join(str(error).split()))
         if overlays == "all" or overlays == "defects" and inspection.verdict == "defect":
-            name = path.relative_to(root).as_posix() + ".png"
-            images.write(out / OVERLAYS / name, overlay(picture, inspection, inspector.model))
-        row = _Row(path, inspection, other_depth=inspector.other_depth(picture))
-        return row
+            images.write(out / OVERLAYS / names[path], overlay(picture, inspection, inspector.model))
+        return _Row(path, inspection, other_depth=inspector.other_depth(picture))
 
     rows = []
     with progress("inspect", len(paths), "pictures") as advance:
@@ -214,6 +212,16 @@ def overlay(picture: np.ndarray, inspection: Inspection, model: Model) -> np.nda
     colours = cv2.applyColorMap(np.rint(128 + 127 * level).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
     share = (_STRENGTH * np.sqrt(level))[..., None]
     return np.asarray(np.rint(base * (1 - share) + colours * share), np.uint8)
+
+
+def _overlay_names(paths: Iterable[Path], root: Path) -> dict[Path, Path]:
+    """Return under which name below overlays/ each picture's overlay is written; no two share one."""
+    relative = {path: path.relative_to(root) for path in paths}
+    count = Counter(str(name.with_suffix("")).lower() for name in relative.values())
+    return {
+        path: name.with_suffix(".png") if count[str(name.with_suffix("")).lower()] == 1 else Path(f"{name}.png")
+        for path, name in relative.items()
+    }
 
 
 def _table(rows: Iterable[_Row], root: Path) -> str:
