@@ -59,7 +59,7 @@ def inspect(
 
         server = InspectionServer(inspector, host, port, megabytes=max_megabytes, seconds=max_seconds)
         typer.echo(f"inspect: http://{host}:{server.server_port}/inspect answers until Ctrl-C")
-        typer.echo(f"inspect: stopped, {answer(server)} pictures inspected")
+        typer.echo(f"inspect: stopped; pictures inspected: {answer(server)}")
         return
     from flawsmith.inspection.inspect import inspect as look
 
@@ -81,14 +81,14 @@ def calibrate(
 
     from flawsmith.inspection.calibrate import calibrate as again
 
-    made = again(model, normals, rate=rate, runtime=runtime)  # type: ignore[arg-type]
-    for sentence in made.left_out:
+    calibration = again(model, normals, rate=rate, runtime=runtime)  # type: ignore[arg-type]
+    for sentence in calibration.left_out:
         typer.echo(f"flawsmith: {sentence}", err=True)
     table = Table("", "pictures", "old threshold", "new threshold")
-    for line in made.table:
+    for line in calibration.table:
         table.add_row(*line.cells())
     Console().print(table)
-    for sentence in made.sentences():
+    for sentence in calibration.sentences():
         typer.echo(f"calibrate: {sentence}")
 
 

@@ -10,6 +10,7 @@ import base64
 import csv
 import http.client
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -115,15 +116,15 @@ def spotted(level: int = 60, spot: tuple[int, int, int] = (255, 250, 240), side:
 
 def test_a_picture_gets_score_verdict_type_and_map(model: Path) -> None:
     inspector, picture = fs.Inspector(model), spotted()
-    found = inspector.inspect(picture)
-    assert np.allclose(found.anomaly_map, picture.mean(2) / 255, atol=1e-6)
-    assert found.score == pytest.approx((255 + 250 + 240) / 3 / 255, abs=1e-6)
+    inspection = inspector.inspect(picture)
+    assert np.allclose(inspection.anomaly_map, picture.mean(2) / 255, atol=1e-6)
+    assert inspection.score == pytest.approx((255 + 250 + 240) / 3 / 255, abs=1e-6)
     red, blue = (picture[..., channel].mean() / 255 for channel in (0, 2))
-    assert (found.verdict, found.defect) == ("defect", "red")
-    assert found.probability == pytest.approx(np.exp(red) / (np.exp(red) + np.exp(blue)), abs=1e-6)
+    assert (inspection.verdict, inspection.defect) == ("defect", "red")
+    assert inspection.probability == pytest.approx(np.exp(red) / (np.exp(red) + np.exp(blue)), abs=1e-6)
     assert inspector.inspect(spotted(spot=(0, 60, 255))).defect == "blue"
     assert inspector.inspect(picture, threshold=0.99).verdict == "ok"
-    assert found.map_of((32, 48)).shape == (32, 48)
+    assert inspection.map_of((32, 48)).shape == (32, 48)
 
 
 def test_every_depth_is_read_in_the_products_range(tmp_path: Path) -> None:
@@ -136,21 +137,21 @@ def test_every_depth_is_read_in_the_products_range(tmp_path: Path) -> None:
     span = Range(-10.0, 20.0, sentinels=(-99999.0,), fill=5.0, depth=32)
     heights = grey.astype(np.float32) / 255 * 30 - 10
     heights[0, 0], heights[0, 1] = np.nan, -99999
-    found = fs.Inspector(handmade(tmp_path / "map", span=span)).inspect(heights).anomaly_map
-    assert np.allclose(found[1:], grey[1:] / 255, atol=0.5 / 255 + 1e-6)
-    assert np.allclose(found[0, :2], 0.5, atol=0.5 / 255 + 1e-6)
+    inspection = fs.Inspector(handmade(tmp_path / "map", span=span)).inspect(heights).anomaly_map
+    assert np.allclose(inspection[1:], grey[1:] / 255, atol=0.5 / 255 + 1e-6)
+    assert np.allclose(inspection[0, :2], 0.5, atol=0.5 / 255 + 1e-6)
 
 
 def test_tiles_are_joined_as_the_proof_joins_them(tmp_path: Path) -> None:
     tiles = Tiles(SIDE, scale=0.5)
     picture = np.random.default_rng(0).integers(0, 200, (60, 81, 3)).astype(np.uint8)
     picture[40:46, 60:66] = 250
-    found = fs.Inspector(handmade(tmp_path / "tiled", tiles=tiles)).inspect(picture)
+    inspection = fs.Inspector(handmade(tmp_path / "tiled", tiles=tiles)).inspect(picture)
     small = cv2.resize(picture.astype(np.float32), (round(81 * 0.5), 30), interpolation=cv2.INTER_AREA)
     level = np.rint(small).mean(2) / 255  # the map of a pixel is its own brightness, so joining changes nothing
-    assert found.anomaly_map.shape == level.shape
-    assert np.abs(found.anomaly_map - level).max() < 1.5 / 255
-    assert found.score == pytest.approx(found.anomaly_map.max(), abs=1e-6)
+    assert inspection.anomaly_map.shape == level.shape
+    assert np.abs(inspection.anomaly_map - level).max() < 1.5 / 255
+    assert inspection.score == pytest.approx(inspection.anomaly_map.max(), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -209,15 +210,15 @@ def test_the_example_beside_a_model_says_what_the_inspector_says(tmp_path: Path)
         (folder / "example.py").write_text(script)
         command = [sys.executable, folder / "example.py", tmp_path / "picture.png"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        found = fs.Inspector(folder).inspect(picture)
-        assert done.stdout == f"score {found.score:.4f}, threshold 0.8000: {found.verdict}\n", done.stderr
+        inspection = fs.Inspector(folder).inspect(picture)
+        assert done.stdout == f"score {inspection.score:.4f}, threshold 0.8000: {inspection.verdict}\n", done.stderr
 
 
 def test_the_card_says_what_the_record_holds(model: Path) -> None:
     text = card(read_model(model), read_held_out(model), None)
     for said in (
         "1 normal part",
-        "A score above 0.8 is called a defect",
+        "a score above 0.8 was called a defect",
         "| red, missed | 1 | 2 |",
         "Nothing was proven",
     ):
@@ -353,7 +354,7 @@ def test_the_command_line_refuses_in_a_sentence(
         (["inspect", str(model), str(line), "--serve"], "name the FOLDER of pictures, or say --serve"),
         (["inspect", str(line), str(line)], "holds no delivered model"),
         (["calibrate", str(model), str(line), "--rate", "2"], "a false-alarm rate lies above 0 and below 0.5"),
-        (["calibrate", str(model), str(line / "ok2.png")], "1 normal pictures can be used, and a threshold takes at"),
+        (["calibrate", str(model), str(line / "ok2.png")], "1 of these pictures can be used, and a threshold takes at"),
         (["deliver", str(line)], "not a flawsmith run"),
     ):
         monkeypatch.setattr("sys.argv", ["flawsmith", *words])
@@ -372,27 +373,31 @@ def test_calibrate_sets_the_conformal_quantile_and_keeps_the_old_threshold(tmp_p
         images.write(normals / f"{level}.png", np.full((SIDE, SIDE), level, np.uint8))
     images.write(normals / "learned.png", spotted())
     (normals / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    learned = {"pixels": fs_fingerprint(normals / "learned.png")}
+    learned = {"pixels": pixel_hash(normals / "learned.png")}
     write_json(folder / "learned_from.json", {"pictures": [learned]})
-    made = calibrate(folder, normals, rate=0.1)
+    calibration = calibrate(folder, normals, rate=0.1)
     # 20 scores: the ceil(21 x 0.9) = 19th smallest, by hand.
-    assert made.after.value == pytest.approx(118 / 255, abs=1e-6) and made.after.normals == 20
-    assert made.after.anomaly_map == pytest.approx(np.quantile(np.repeat(levels, SIDE * SIDE) / 255, 0.999), abs=1e-6)
-    counts = {line.what: (line.pictures, line.before, line.after) for line in made.table}
+    assert calibration.after.value == pytest.approx(118 / 255, abs=1e-6) and calibration.after.normals == 20
+    assert calibration.after.anomaly_map == pytest.approx(
+        np.quantile(np.repeat(levels, SIDE * SIDE) / 255, 0.999), abs=1e-6
+    )
+    counts = {line.what: (line.pictures, line.before, line.after) for line in calibration.table}
     assert counts == {
         "red: missed": (2, 1, 0),
         "false alarms: held-out normal pictures": (2, 1, 1),
         "false alarms: these pictures": (20, 0, 1),
     }
-    assert made.table[0].cells()[2] == "1 (50.0 %) [1.3, 98.7]" and "set by them" in made.table[2].cells()[3]
-    assert len(made.left_out) == 2 and any("has learned from" in one for one in made.left_out)
+    assert (
+        calibration.table[0].cells()[2] == "1 (50.0 %) [1.3, 98.7]" and "set by them" in calibration.table[2].cells()[3]
+    )
+    assert len(calibration.left_out) == 2 and any("has learned from" in one for one in calibration.left_out)
     after = read_model(folder)
-    assert after.threshold == made.after and [one.value for one in after.history] == [0.8]
+    assert after.threshold == calibration.after and [one.value for one in after.history] == [0.8]
     calibrate(folder, normals)  # the rate stays as it was
     assert [one.false_alarm_rate for one in read_model(folder).history] == [0.05, 0.1]
 
 
-def fs_fingerprint(path: Path) -> str:
+def pixel_hash(path: Path) -> str:
     from flawsmith.data.fingerprints import fingerprint
 
     return fingerprint(path).pixels
@@ -432,8 +437,8 @@ def test_a_picture_is_answered_over_http(served: InspectionServer) -> None:
     assert tree["score"] == pytest.approx(served.inspector.inspect(picture).score) and "map" not in tree
     _, tree = ask(served, "POST", "/inspect?map=1", png(picture))
     level = cv2.imdecode(np.frombuffer(base64.b64decode(tree["map"]), np.uint8), cv2.IMREAD_UNCHANGED)
-    found = tree["map_low"] + level / 255 * (tree["map_high"] - tree["map_low"])
-    assert np.abs(found - picture.mean(2) / 255).max() < 1 / 255
+    inspection = tree["map_low"] + level / 255 * (tree["map_high"] - tree["map_low"])
+    assert np.abs(inspection - picture.mean(2) / 255).max() < 1 / 255
     status, tree = ask(served, "GET", "/health")
     assert (status, tree["status"], tree["product"], tree["inspected"]) == (200, "ok", "plate", 2)
 
@@ -446,7 +451,8 @@ def test_what_cannot_be_answered_gets_a_sentence_and_a_status(served: Inspection
         (400, "the request: ", ("POST", "/inspect", b"no picture at all")),
         (400, "the request: ", ("POST", "/inspect", b"")),
         (400, "more than the 20000 that are taken here", ("POST", "/inspect", bomb)),
-        (413, "are more than the 10485 that are taken", ("POST", "/inspect", b"x" * 20_000)),
+        (413, "are more than the 10485 that are taken", ("POST", "/inspect", b"x" * 3_000_000)),
+        (501, "Unsupported method", ("PUT", "/inspect", b"")),
         (404, "POST /inspect and GET /health", ("POST", "/", b"")),
         (404, "POST /inspect and GET /health", ("GET", "/../model.json", None)),
         (405, "POST the bytes", ("GET", "/inspect", None)),
@@ -472,6 +478,21 @@ def test_limits_of_time_and_number(served: InspectionServer) -> None:
     assert b"411" in lacking.recv(4096).split(b"\r\n")[0]
     for one in (*slow, third, lacking):
         one.close()
+
+
+def test_serve_ends_cleanly(model: Path) -> None:
+    """From the command line, as a service is run: one line when it is ready, and exit code 0 when it is stopped."""
+    command = [sys.executable, "-m", "flawsmith", "inspect", str(model), "--serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        ready = process.stdout.readline()
+        port = int(ready.split(":")[3].partition("/")[0])
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\n\r\n")
+            assert b'"status": "ok"' in connection.recv(4096) + connection.recv(4096)
+        process.send_signal(signal.SIGINT)
+        said, errors = process.communicate(timeout=20)
+    assert process.returncode == 0 and "stopped; pictures inspected: 0" in said and not errors
 
 
 def test_an_address_that_is_taken_gets_a_sentence(served: InspectionServer) -> None:

@@ -175,8 +175,8 @@ class Probe(Detector):
         parts = []
         for chunk in image.split(_CHUNK):
             maps, grid = self._maps(chunk), cells_of(chunk.shape[-2:])
-            told = answer([self._logits(head, maps, grid) for head in heads], image.shape[-2:])
-            parts.append(Prediction(*(one.float().cpu() for one in told)))
+            answers = answer([self._logits(head, maps, grid) for head in heads], image.shape[-2:])
+            parts.append(Prediction(*(one.float().cpu() for one in answers)))
         return Prediction.joined(parts, torch.cat)
 
     def _steps(self, budget: float) -> int:

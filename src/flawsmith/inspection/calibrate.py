@@ -107,7 +107,7 @@ def calibrate(
     require_rate(rate, "--rate")
     paths, left_out = _usable(pictures_below(Path(normals)), learned_hashes(inspector.folder))
     if len(paths) < LEAST:
-        few = f"{len(paths)} normal pictures can be used, and a threshold takes at least {LEAST}"
+        few = f"{len(paths)} of these pictures can be used, and a threshold takes at least {LEAST} normal ones"
         raise DataError("\n".join([f"{normals}: {few}", *left_out[:3]]))
 
     def look(path: Path) -> tuple[float, np.ndarray]:
@@ -147,8 +147,8 @@ def _usable(paths: Sequence[Path], learned: frozenset[str]) -> tuple[list[Path],
     if known:
         what = "picture is" if len(known) == 1 else "pictures are"
         left_out.append(
-            f"{len(known)} {what} left out: the model has learned from them, so they score lower than a new part "
-            f"would ({first_few(known)})"
+            f"{len(known)} {what} left out ({first_few(known)}): "
+            "what a model has learned from scores lower than a new part"
         )
     return kept, left_out
 

@@ -109,7 +109,8 @@ def _threshold_text(threshold: Threshold | None) -> str:
             "`flawsmith calibrate MODEL NORMALS` sets one."
         )
     text = (
-        f"A score above {threshold.value:.6g} is called a defect. It was set by {threshold.normals} normal photographs "
+        f"When this card was written, a score above {threshold.value:.6g} was called a defect (model.json holds the "
+        f"threshold of today, and those before). It was set by {threshold.normals} normal photographs "
         f"({threshold.source}) for a false-alarm rate of {100 * threshold.false_alarm_rate:.3g} %; the true rate lies "
         f"between {100 * threshold.rate_low:.2g} and {100 * threshold.rate_high:.2g} % (95 %, chance chose the "
         "photographs)."

@@ -20,7 +20,7 @@ from flawsmith import registry
 from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.data.scaling import as_detectors_see
-from flawsmith.data.split import Split, content_hash, provable
+from flawsmith.data.split import Split, content_hash, without_near_duplicates
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import ConfigError, DataError, RunError
 from flawsmith.evaluation.arms import Arm, common_set, made_of, training_set, without
@@ -94,9 +94,9 @@ def deliver(run: Run, out: Path | None = None, *, rate: float | None = None, dat
     stamp = _stamp(run, data, name, extractor, rate)
     if all(_stamp_of(one) == stamp for one in folders.values()):
         return folder
-    with whole_folder(folder, "the model") as new:
+    with whole_folder(folder, "the model") as empty:
         for product in products:
-            inner = new / folders[product].relative_to(folder)
+            inner = empty / folders[product].relative_to(folder)
             inner.mkdir(exist_ok=True)
             cached = FeatureCache(extractor, run.path("state", "features"))
             _Delivery(run, product, data.split.of(product), name, cached, rate, stamp).write(inner)
@@ -114,7 +114,9 @@ class _Delivery:
         self._run, self._config, self._product = run, run.config, product
         self._name, self._extractor, self._rate, self._stamp = name, extractor, rate, stamp
         self._tested = keeps_tests_out(run)
-        self._tests = provable(split, drop_near_duplicates=False) if self._tested else None
+        self._forbidden = (*split.test_defects, *split.test_normals) if self._tested else ()
+        drop = run.config.prove.near_duplicates == "drop"
+        self._tests = without_near_duplicates(split) if drop else split
         self._split = split if self._tested else _with_tests(split)
         photographs = shapes_of(self._split.normals)
         part = self._config.prove
@@ -131,13 +133,12 @@ class _Delivery:
     def write(self, folder: Path) -> None:
         """Train, and write all files of the model into an empty folder."""
         with progress(f"deliver {self._product}", 100, "%") as advance:
-            forbidden = [] if self._tests is None else [*self._tests.test_defects, *self._tests.test_normals]
             common = common_set(
                 self._split,
                 self._away,
                 self._shape,
                 self._defects,
-                frozenset(content_hash(example.image) for example in forbidden),
+                frozenset(content_hash(example.image) for example in self._forbidden),
                 self._tiles,
             )
             training = training_set(common, self._arm, self._split)
@@ -230,7 +231,7 @@ class _Delivery:
     def _held_out(self, inspector: Inspector, detector: Detector, training: TrainingSet) -> HeldOut:
         """Return the scores of damage that was not learned from: of test pictures, or of shots out of fold."""
         scores: dict[str, list[float]] = {}
-        if self._tests is not None:
+        if self._tested:
             tests = [one for one in self._tests.test_defects if one.defect in self._defects]
             for example, (score, _) in zip(tests, self._asked(inspector, tests), strict=True):
                 scores.setdefault(str(example.defect), []).append(score)

@@ -72,11 +72,12 @@ class InspectedFolder:
         if unreadable := self.verdicts.get("unreadable", 0):
             called += [f"{unreadable} unreadable"]
         rate = self.pictures / max(self.seconds, 1e-6)
-        text = f"{self.pictures} pictures inspected ({rate:.1f}/s): {', '.join(called)}; {self.table}"
+        pictures = "1 picture" if self.pictures == 1 else f"{self.pictures} pictures"
+        text = f"{pictures} inspected ({rate:.1f}/s): {', '.join(called)}; {self.table}"
         if self.other_depth:
             text += (
-                f"\n{self.other_depth} pictures have another bit depth than those that the model learned from: "
-                "their scores mean little"
+                f"\n{self.other_depth} of them of another bit depth than those that the model learned from: "
+                "such scores mean little"
             )
         return text
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import json
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -132,6 +133,8 @@ class _Refused(Exception):
 class _Handler(BaseHTTPRequestHandler):
     """One request per connection."""
 
+    protocol_version = "HTTP/1.1"
+    """Clients that ask whether to send a large picture at all (curl) are told at once."""
     server: InspectionServer
 
     def setup(self) -> None:
@@ -144,6 +147,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Keep the terminal for what matters; a controller logs what it asked."""
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer what is no request that this server knows, as `http.server` finds it."""
+        self._send(HTTPStatus(code), {"error": message or HTTPStatus(code).phrase})
 
     def do_GET(self) -> None:
         self._answer(self._get)
@@ -165,6 +172,8 @@ class _Handler(BaseHTTPRequestHandler):
         except Exception as error:  # one bad picture must not end the service without a word
             status, tree = HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"cannot be inspected ({type(error).__name__})"}
         self._send(status, tree)
+        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            self._discard()
 
     def _get(self) -> dict[str, Any]:
         path = urlsplit(self.path).path
@@ -223,6 +232,17 @@ class _Handler(BaseHTTPRequestHandler):
                 raise _Refused(HTTPStatus.BAD_REQUEST, f"{len(body)} of {length} bytes came; send the whole file")
             body += piece
         return bytes(body)
+
+    def _discard(self) -> None:
+        """Read what a client still sends: when the connection is cut before, many lose the answer."""
+        try:
+            self.connection.shutdown(socket.SHUT_WR)
+            while (left := self._until - time.monotonic()) > 0:
+                self.connection.settimeout(left)
+                if not self.connection.recv(_PIECE):
+                    return
+        except OSError:  # it hung up, or is too slow
+            pass
 
     def _send(self, status: HTTPStatus, tree: dict[str, Any]) -> None:
         body = json.dumps(tree, ensure_ascii=False).encode()

@@ -149,7 +149,7 @@ class MemoryMaps(Extractor):
         patches = described(maps, self.memory.depths)
         distance, number = self._nearest(image, lambda: patches)
         remembered = self.memory.patches.cpu()[number]
-        return [*maps, _told(patches, remembered, distance).to(maps[0].device)]
+        return [*maps, _said_by_memory(patches, remembered, distance).to(maps[0].device)]
 
     def vector(self, image: Tensor) -> Tensor:
         return self.inner.vector(image)
@@ -223,7 +223,7 @@ class MemoryGraph(nn.Module):
     def forward(self, image: Tensor) -> list[Tensor]:
         maps: list[Tensor] = self.inner(image)
         cells, distance, remembered = self.nearest(maps)
-        return [*maps, _told(cells, remembered, distance)]
+        return [*maps, _said_by_memory(cells, remembered, distance)]
 
 
 def log_distance(maps: Sequence[Tensor]) -> Tensor:
@@ -244,7 +244,7 @@ def farthest_of(far: Tensor) -> Tensor:
     return smooth.topk(max(1, round(smooth.shape[1] * _LOUDEST)), 1).values.mean(1)
 
 
-def _told(cells: Tensor, remembered: Tensor, distance: Tensor) -> Tensor:
+def _said_by_memory(cells: Tensor, remembered: Tensor, distance: Tensor) -> Tensor:
     """Return float32 (B,D+2,h,w): what the memory says of cells (B,D,h,w), from their nearest patches (B,h,w,D)."""
     far = torch.log(distance[:, None] + _LEAST)
     around = F.max_pool2d(far, _AROUND, 1, _AROUND // 2)
