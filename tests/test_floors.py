@@ -21,12 +21,12 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("contract", ("interfaces",)),
     ("families", ("generators", "filters", "metrics", "detectors", "exports")),
     ("chapters", ("synthesis", "screening", "evaluation", "export", "recipes")),
-    ("overview", ("preflight", "choice", "reporting", "testing")),
+    ("overview", ("preflight", "choice", "reporting", "inspection", "testing")),
     ("doors", ("doors",)),
 )
 """The floors from the ground up, and the rooms on each. An arrow goes to a lower floor, never to a room beside."""
 WORDS = {"errors", "types", "config", "registry", "files"}
-DOORS = {"cli", "cli_choice", "__main__", "__init__", "pipeline", "factory_demo"}
+DOORS = {"cli", "cli_choice", "cli_inspection", "__main__", "__init__", "pipeline", "factory_demo"}
 FAMILIES = {"generators", "filters", "metrics", "detectors", "exports"}
 CHAPTERS = {"synthesis", "screening", "evaluation", "export", "recipes"}
 SINGLE = {"exports.export": "export"}
@@ -49,17 +49,21 @@ BELOW: dict[str, set[str]] = {
     "preflight": {"words", "data", "nn", "run", "interfaces", "arithmetic", "preflight", *CHAPTERS},
     "choice": {"words", "data", "nn", "run", "interfaces", "choice", *CHAPTERS},
     "reporting": {"words", "data", "nn", "run", "interfaces", "arithmetic", "reporting", *CHAPTERS},
+    "inspection": {"words", "data", "nn", "run", "interfaces", "arithmetic", "inspection", *CHAPTERS},
     "doors": {
-        "words",
-        "data",
-        "nn",
-        "run",
-        "interfaces",
-        "testing",
-        "preflight",
-        "choice",
-        "reporting",
-        "doors",
+        *(
+            "words",
+            "data",
+            "nn",
+            "run",
+            "interfaces",
+            "testing",
+            "preflight",
+            "choice",
+            "reporting",
+            "inspection",
+            "doors",
+        ),
         *CHAPTERS,
     },
 }
@@ -73,6 +77,8 @@ ROOM_OF_LIBRARY = {
     "tifffile": "data",
     "jinja2": "reporting",
     "anyascii": "exports",
+    "onnxruntime": "inspection",
+    "openvino": "inspection",
     "torchvision": "nowhere",
 }
 """Libraries that one room alone may import. torchvision is no dependency: its wheels tie a CPU machine to CUDA."""

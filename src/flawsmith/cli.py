@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from flawsmith import __version__, cli_choice
+from flawsmith import __version__, cli_choice, cli_inspection
 from flawsmith.errors import FlawsmithError, RenamedSetting
 
 app = typer.Typer(
@@ -304,6 +304,7 @@ def demo(
 
 
 cli_choice.add_to(app)
+cli_inspection.add_to(app)
 
 
 def _config(path: Path, settings: list[str]):  # type: ignore[no-untyped-def]

@@ -17,7 +17,7 @@ from flawsmith.data.inspection_tiles import Tiles
 from flawsmith.data.photographs import Photographs
 from flawsmith.evaluation.arms import Arm, common_set, made_of, training_set
 from flawsmith.evaluation.evaluator import Evaluator
-from flawsmith.evaluation.prove import detector_of, device_of
+from flawsmith.evaluation.prove import device_of, load_detector
 from flawsmith.evaluation.shape import Shape, proof_shape, proof_tiles, shapes_of
 from flawsmith.evaluation.statistics import TASKS, Task
 from flawsmith.evaluation.tiled import Tiled
@@ -92,7 +92,7 @@ class Judge:
             training = training_set(self._common, Arm(name, "", made.samples, made.controls), self.fold.split)
             figures: dict[Task, dict[str, float]] = {}
             for detector_name in self._config.prove.detectors:
-                detector = detector_of(
+                detector = load_detector(
                     self._config, detector_name, self.defects, self._extractor, device_of(self._config)
                 )
                 if training.tiles is not None:

@@ -153,8 +153,8 @@ def make_arms(run: Run, rivals: dict[str, Run], product: str, split: Split, away
     """
     part, name = run.config.prove, run.config.generator.label
     shots = Counter(str(shot.defect) for shot in split.shots)
-    samples, controls = _without(away, *made_of(run, product))
-    of_rivals = {rival: _without(away, *made_of(folder, product)) for rival, folder in rivals.items()}
+    samples, controls = without(away, *made_of(run, product))
+    of_rivals = {rival: without(away, *made_of(folder, product)) for rival, folder in rivals.items()}
     arms = [Arm(REAL, "shots and normal parts")]
     for rival, (theirs, their_controls) in of_rivals.items():
         arms.append(_arm(rival, f"and {len(theirs)} samples of {rival}", theirs, their_controls))
@@ -222,6 +222,6 @@ def _arm(name: str, text: str, samples: Sequence[Made], controls: Sequence[Made]
     return Arm(name, text + beside, tuple(samples), tuple(controls))
 
 
-def _without(away: Collection[str], *groups: Sequence[Made]) -> tuple[list[Made], ...]:
+def without(away: Collection[str], *groups: Sequence[Made]) -> tuple[list[Made], ...]:
     """Return groups without what shows a part of these photographs."""
     return tuple([one for one in group if one.normal not in away and one.donor not in away] for group in groups)

@@ -44,6 +44,7 @@ from flawsmith.files import digest, write_json
 from flawsmith.interfaces import Detector
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
+from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
@@ -217,19 +218,24 @@ class _Trainer:
         return last, best
 
     def _detector(self, name: str, defects: Sequence[str]) -> Detector:
-        return detector_of(self._config, name, defects, self._extractor, self._device)
+        return load_detector(self._config, name, defects, self._extractor, self._device)
 
 
-def detector_of(
-    config: Config, name: str, defects: Sequence[str], extractor: FeatureCache, device: str = "cpu"
-) -> Detector:
-    """Return an untrained detector with the settings that the configuration gives it."""
-    plugin: type[Detector] = registry.get("detectors", name)
-    given = dict(config.prove.settings.get(name, {}))
+def load_detector(config: Config, name: str, defects: Sequence[str], extractor: Extractor, device: str) -> Detector:
+    """Return an untrained detector with the settings of `prove`.
+
+    Raises:
+        ConfigError: it is unknown, or one of its settings.
+    """
+    part, plugin = config.prove, registry.get("detectors", name)
+    given = dict(part.settings.get(name, {}))
     if "controls" in plugin.Settings.model_fields:
-        given = {"controls": config.prove.controls} | given
+        given = {"controls": part.controls} | given
     settings = validate(plugin.Settings, given, where=f"prove.settings.{name}")
-    return plugin(settings, defects, extractor=extractor if plugin.needs_extractor else None, device=device)
+    detector: Detector = plugin(
+        settings, defects, extractor=extractor if plugin.needs_extractor else None, device=device
+    )
+    return detector
 
 
 def _learned_from(inputs: Inputs) -> str:
@@ -246,7 +252,7 @@ def _better(top: Outcome | None, one: Outcome) -> Outcome:
 
 
 def device_of(config: Config) -> str:
-    """Return the device that detectors learn on."""
+    """Return where detectors compute."""
     if config.backbone.device != "auto":
         return config.backbone.device
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -51,7 +51,7 @@ def check(config: Config, page: Path | None = None) -> Findings:
     if config.generator.name == AUTO:
         config = config.model_copy(update={"generator": GeneratorConfig()})
         findings.notes.append(
-            "generators are chosen first, by folds inside the shots, which takes up to an hour; the estimate below "
+            "generators are chosen first, by folds inside the shots, which takes up to an hour; the estimate "
             "leaves it out"
         )
     try:
