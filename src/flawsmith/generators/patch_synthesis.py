@@ -25,13 +25,13 @@ from flawsmith import config
 from flawsmith.data.images import is_grey
 from flawsmith.data.patches.analogy import filled, retextured
 from flawsmith.data.patches.damage_profile import coarse_of, mean_profile, profile_of, with_profile
+from flawsmith.data.patches.grain import grain_in
 from flawsmith.data.patches.layers import PATCH, Layer
 from flawsmith.data.patches.ratios import RIM, from_logs, joined, logs, relative_depth, signed_distance, undamaged
 from flawsmith.data.patches.sources import (
     Source,
     chosen,
     course_of,
-    grain_of,
     guide_of,
     laid,
     on_ground,
@@ -52,7 +52,6 @@ _NEAR = 3.0
 """Px beyond a label from which patches are still taken."""
 _STRUCTURED = 0.75
 """Of the damage's change: above this a part's own structure under the mask counts as structure."""
-_GRAIN_GAINS = (0.4, 2.0)
 
 
 class PatchSynthesisSettings(config.Settings):
@@ -184,37 +183,24 @@ class PatchSynthesis(Generator):
         # Turning leaves nothing whole of a crop that is smaller than a patch.
         layers = [layer for layer in map(_layer, drawn) if layer.mask.any()] or [_layer(known.sources[0])]
         gain = float(np.exp(rng.uniform(-1, 1) * np.log1p(self.settings.strength))) if known.damaged else 1.0
-        target = Layer(context, guide_of(distance, depth), position_of(distance), grown(inside, RIM))
+        grain = grain_in(context, distance)
+        target = Layer(context - grain, grain, guide_of(distance, depth), position_of(distance), grown(inside, RIM))
         # Normal matter of a part is its structure; of damage, what is under the mask says whether there is any.
         profiles = [profile_of(source.ratio, source.depth) for source in drawn]
         least = _STRUCTURED * _change(profiles) if known.damaged else 0.0
         structured = not known.surface and _structure(context, inside) > least
         if structured and posed is not None:
             sketch = logs(_with_channels(blended(normal[spot], posed[spot], inside, gain=gain), channels))
-            ratio = retextured(replace(target, values=sketch - smooth), layers, rng)
+            grain = grain_in(sketch - smooth, distance)
+            ratio = retextured(replace(target, values=sketch - smooth - grain, grain=grain), layers, rng)
         else:
-            wanted, grain = gain * mean_profile(profiles), float(np.mean([source.grain for source in drawn]))
-            ratio = _fitted(filled(target, layers, rng), inside, depth, wanted, grain, through)
+            ratio = with_profile(filled(target, layers, rng), depth, gain * mean_profile(profiles), through)
             ratio = joined(ratio, context, distance, width)
             if structured:  # the part's own structure goes on beneath
                 ratio = ratio + coarse_of(context)
         painted = normal.copy()
         painted[spot][inside] = _with_channels(from_logs(smooth + ratio), 3)[inside]
         return painted
-
-
-def _fitted(
-    ratio: np.ndarray, inside: np.ndarray, depth: np.ndarray, wanted: np.ndarray, grain: float, through: float
-) -> np.ndarray:
-    """A ratio that changes as much at each depth as a profile (BINS,) says, and has this much grain."""
-    ratio = with_profile(ratio, depth, wanted, through)
-    coarse = coarse_of(ratio)
-    fine, gain = ratio - coarse, 1.0
-    for _ in range(2):  # grain is not linear in what is fine: some of it counts as coarse
-        gain = float(
-            np.clip(gain * grain / max(grain_of(coarse + np.float32(gain) * fine, inside), 1e-6), *_GRAIN_GAINS)
-        )
-    return np.asarray(coarse + np.float32(gain) * fine, np.float32)
 
 
 def _structure(context: np.ndarray, inside: np.ndarray) -> float:
@@ -231,7 +217,8 @@ def _layer(source: Source) -> Layer:
     """What patches are taken from: the damage and a little of what is round it."""
     whole = cv2.erode(source.usable.astype(np.uint8), np.ones((PATCH, PATCH), np.uint8)) > 0
     near = whole & (source.distance > -_NEAR)
-    return Layer(source.ratio, source.guide(), position_of(np.where(source.usable, source.distance, -1)), near)
+    values = source.ratio - source.grain
+    return Layer(values, source.grain, source.guide(), position_of(np.where(source.usable, source.distance, -1)), near)
 
 
 def _with_channels(values: np.ndarray, count: int) -> np.ndarray:
