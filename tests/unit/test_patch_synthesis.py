@@ -60,7 +60,9 @@ def blob(size: int, area: int, seed: int) -> np.ndarray:
 
 def ellipse(long: int, short: int, angle: float, size: int = 64) -> np.ndarray:
     """A square mask with an ellipse in its middle, its half axes in px."""
-    return cv2.ellipse(np.zeros((size, size), np.uint8), (size // 2, size // 2), (long, short), angle, 0, 360, 1, -1) > 0
+    return (
+        cv2.ellipse(np.zeros((size, size), np.uint8), (size // 2, size // 2), (long, short), angle, 0, 360, 1, -1) > 0
+    )
 
 
 def painted(generator: PatchSynthesis, request: Condition, seed: int = 0) -> np.ndarray:
@@ -147,7 +149,7 @@ def test_grain_is_that_of_the_shots(channels: int, times: float, sigma: float):
     made = []
     for seed in range(2):
         mask = ellipse(round(25 * times), round(19 * times), 40.0 * seed, size=120)
-        normal = (0.3 + noise(120, 1)).astype(np.float32)
+        normal = (0.3 + noise(120, channels)).astype(np.float32)
         made.append(strength(painted(generator, asked(normal, mask, "plate", "stain"), seed), mask))
     assert np.mean(made) == pytest.approx(wanted, rel=0.15)
 

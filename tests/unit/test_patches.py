@@ -8,7 +8,7 @@ import pytest
 
 from flawsmith.data.patches import analogy
 from flawsmith.data.patches.damage_profile import BINS, mean_profile, profile_of, with_profile
-from flawsmith.data.patches.grain import grain_in, laid_unscaled
+from flawsmith.data.patches.grain import grain_in, laid_unscaled, regrained
 from flawsmith.data.patches.layers import HALF, PATCH, Layer, Stack, patches_of, weights_of
 from flawsmith.data.patches.ratios import from_logs, logs, relative_depth, signed_distance, undamaged
 from flawsmith.data.patches.search import coherent, nearest_of
@@ -299,3 +299,30 @@ def test_the_profile_is_the_mean_change_at_each_depth():
     assert fine[label].std() == pytest.approx(
         (grain - cv2.GaussianBlur(grain, (0, 0), 1.0)[:, :, None])[label].std(), rel=0.1
     )
+
+
+@pytest.mark.parametrize("scale", [0.7, 1.0, 1.4])
+@pytest.mark.parametrize("target", [0.02, 0.05])
+def test_a_reposed_shot_has_its_grain_at_the_strength_of_the_normal_photograph(scale: float, target: float):
+    """Damage with 1.5 times the grain of its surroundings keeps that, turned, mirrored, scaled, on noisier pictures."""
+    rng = np.random.default_rng(8)
+    label = disc(90, 26)
+    shot = (0.2 - 0.3 * label + rng.normal(0, 0.02, label.shape) * (1 + 0.5 * label)).astype(np.float32)[:, :, None]
+    normal = (0.2 + rng.normal(0, target, (120, 120, 1))).astype(np.float32)
+    cos, sin = scale * np.cos(0.3), scale * np.sin(0.3)
+    matrix = np.array([[-cos, -sin, 0.0], [-sin, cos, 0.0]])
+    matrix[:, 2] = np.array([60.0, 60.0]) - matrix[:, :2] @ [45.0, 45.0]
+    part = slice(10, 110), slice(5, 115)
+    laid = cv2.warpAffine(shot, matrix, (120, 120), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+    asked = cv2.warpAffine(label.astype(np.float32), matrix, (120, 120)) >= 0.5
+    crop = slice(3, 90), slice(4, 88)
+    corners = (4, 3), (5, 10)
+    made = regrained(
+        laid[part][:, :, None], shot[crop], label[crop], matrix, normal[part], asked[part], corners=corners
+    )
+    deep = disc(120, int(26 * scale) - 4)[part]
+    fine = made - cv2.blur(made, (5, 5))[:, :, None]
+    wanted = 1.5 * target * np.sqrt(24 / 25)
+    assert fine[deep].std() == pytest.approx(wanted, rel=0.15)
+    plain = laid[part] - cv2.blur(laid[part], (5, 5))
+    assert plain[deep].std() < 0.85 * wanted or target == 0.02, "noisier than the shot"

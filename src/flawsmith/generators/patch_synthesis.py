@@ -25,7 +25,7 @@ from flawsmith import config
 from flawsmith.data.images import is_grey
 from flawsmith.data.patches.analogy import filled, retextured
 from flawsmith.data.patches.damage_profile import coarse_of, mean_profile, profile_of, with_profile
-from flawsmith.data.patches.grain import grain_in
+from flawsmith.data.patches.grain import gain_between, grain_in, grain_round, grain_under
 from flawsmith.data.patches.layers import PATCH, Layer
 from flawsmith.data.patches.ratios import RIM, from_logs, joined, logs, relative_depth, signed_distance, undamaged
 from flawsmith.data.patches.sources import (
@@ -50,6 +50,7 @@ _REACH = 12
 """Px round the mask that are looked at."""
 _NEAR = 3.0
 """Px beyond a label from which patches are still taken."""
+_GRAIN_GAINS = (0.4, 2.0)
 _STRUCTURED = 0.75
 """Of the damage's change: above this a part's own structure under the mask counts as structure."""
 
@@ -146,7 +147,9 @@ class PatchSynthesis(Generator):
         if key in self._crops:
             if (key, channels) not in self._sources:
                 crops = self._crops[key]
-                self._sources[key, channels] = [Source.of(_with_channels(c.image, channels), c.mask) for c in crops]
+                self._sources[key, channels] = [
+                    Source.of(_with_channels(crop.image, channels), crop.mask, surface=crop.surface) for crop in crops
+                ]
             return Known(self._sources[key, channels], self._crops[key][0].surface, bool(defect))
         if asked.shot is None:
             known = ", ".join(sorted({name or "normal parts" for _, name in self._crops})) or "none"
@@ -181,9 +184,11 @@ class PatchSynthesis(Generator):
         through, ground = shine_through(known.sources), smooth[inside].mean(axis=0)
         drawn = [on_ground(source, ground, through) for source in drawn]
         # Turning leaves nothing whole of a crop that is smaller than a patch.
-        layers = [layer for layer in map(_layer, drawn) if layer.mask.any()] or [_layer(known.sources[0])]
+        around = grain_round(context, distance)
+        layers = [_layer(source, around) for source in drawn]
+        layers = [layer for layer in layers if layer.mask.any()] or [_layer(known.sources[0], around)]
         gain = float(np.exp(rng.uniform(-1, 1) * np.log1p(self.settings.strength))) if known.damaged else 1.0
-        grain = grain_in(context, distance)
+        grain = grain_in(context, distance) if known.surface else np.zeros_like(context)
         target = Layer(context - grain, grain, guide_of(distance, depth), position_of(distance), grown(inside, RIM))
         # Normal matter of a part is its structure; of damage, what is under the mask says whether there is any.
         profiles = [profile_of(source.ratio, source.depth) for source in drawn]
@@ -191,16 +196,27 @@ class PatchSynthesis(Generator):
         structured = not known.surface and _structure(context, inside) > least
         if structured and posed is not None:
             sketch = logs(_with_channels(blended(normal[spot], posed[spot], inside, gain=gain), channels))
-            grain = grain_in(sketch - smooth, distance)
-            ratio = retextured(replace(target, values=sketch - smooth - grain, grain=grain), layers, rng)
+            ratio = retextured(replace(target, values=sketch - smooth), layers, rng)
         else:
             ratio = with_profile(filled(target, layers, rng), depth, gain * mean_profile(profiles), through)
+            if not known.surface:
+                ratio = _with_grain(ratio, inside, float(np.mean([source.grain_under for source in drawn])))
             ratio = joined(ratio, context, distance, width)
             if structured:  # the part's own structure goes on beneath
                 ratio = ratio + coarse_of(context)
         painted = normal.copy()
         painted[spot][inside] = _with_channels(from_logs(smooth + ratio), 3)[inside]
         return painted
+
+
+def _with_grain(ratio: np.ndarray, inside: np.ndarray, wanted: float) -> np.ndarray:
+    """A ratio with this much grain inside, within limits: on parts, where grain cannot be parted, votes took some."""
+    coarse = coarse_of(ratio)
+    fine, gain = ratio - coarse, 1.0
+    for _ in range(2):  # grain is not linear in what is fine: some of it counts as coarse
+        made = grain_under(coarse + np.float32(gain) * fine, inside)
+        gain = float(np.clip(gain * wanted / max(made, 1e-6), *_GRAIN_GAINS))
+    return np.asarray(coarse + np.float32(gain) * fine, np.float32)
 
 
 def _structure(context: np.ndarray, inside: np.ndarray) -> float:
@@ -213,12 +229,12 @@ def _change(profiles: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
     return float(np.mean([mean_profile([profile]).mean() for profile in profiles]))
 
 
-def _layer(source: Source) -> Layer:
-    """What patches are taken from: the damage and a little of what is round it."""
+def _layer(source: Source, around: float) -> Layer:
+    """What patches are taken from: the damage and a little of what is round it, with grain to suit what is `around`."""
     whole = cv2.erode(source.usable.astype(np.uint8), np.ones((PATCH, PATCH), np.uint8)) > 0
     near = whole & (source.distance > -_NEAR)
-    values = source.ratio - source.grain
-    return Layer(values, source.grain, source.guide(), position_of(np.where(source.usable, source.distance, -1)), near)
+    values, grain = source.ratio - source.grain, np.float32(gain_between(source.grain_round, around)) * source.grain
+    return Layer(values, grain, source.guide(), position_of(np.where(source.usable, source.distance, -1)), near)
 
 
 def _with_channels(values: np.ndarray, count: int) -> np.ndarray:

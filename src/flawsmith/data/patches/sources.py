@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from flawsmith.data.patches.grain import grain_in, laid_unscaled
+from flawsmith.data.patches.grain import grain_in, grain_round, grain_under, laid_unscaled
 from flawsmith.data.patches.ratios import RIM, logs, relative_depth, signed_distance, undamaged
 
 Floats = np.ndarray
@@ -60,7 +60,11 @@ class Source:
     ratio: Floats
     """float32 (h,w,C): logarithm of the picture over what it would be undamaged."""
     grain: Floats
-    """float32 (h,w,C): the part of it that is grain, see `grain.grain_in`."""
+    """float32 (h,w,C): the part of it that is grain, see `grain.grain_in`; 0 of parts."""
+    grain_under: float
+    """Standard deviation of the grain inside the label, see `grain.grain_under`."""
+    grain_round: float
+    """Standard deviation of the surroundings' grain, see `grain.grain_round`."""
     distance: Floats
     """float32 (h,w): px from the label's border, positive inside."""
     depth: Floats
@@ -79,8 +83,11 @@ class Source:
     """How the surroundings run."""
 
     @classmethod
-    def of(cls, picture: Floats, mask: Mask) -> Source:
-        """Make a source of a picture at native scale, float32 (h,w,C) in [-1,1], and its label, bool (h,w)."""
+    def of(cls, picture: Floats, mask: Mask, *, surface: bool = True) -> Source:
+        """Make a source of a picture at native scale, float32 (h,w,C) in [-1,1], and its label, bool (h,w).
+
+        Without `surface`, nothing of it is parted as grain.
+        """
         logarithms = logs(picture)
         smooth = undamaged(logarithms, mask)
         ratio = logarithms - smooth
@@ -89,7 +96,9 @@ class Source:
         inner = _inner(depth)
         return cls(
             ratio=ratio,
-            grain=grain_in(ratio, distance),
+            grain=grain_in(ratio, distance) if surface else np.zeros_like(ratio),
+            grain_under=grain_under(ratio, mask),
+            grain_round=grain_round(ratio, distance),
             distance=distance,
             depth=depth,
             usable=np.ones(mask.shape, bool),
