@@ -162,8 +162,9 @@ def _warped(stacked: Floats, count: int, angle: float, scale: float) -> Floats:
     for number in range(count):
         plane = np.ascontiguousarray(smooth[:, :, number])
         moved = cv2.warpAffine(plane, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
-        moved = moved + laid[:, :, number] if number < channels else moved
         # Beside a hard dark edge cubic sampling overshoots: in logarithms of ratios that is a row of white pixels.
+        moved = np.clip(moved, plane.min(), plane.max())
+        moved = moved + laid[:, :, number] if number < channels else moved
         planes.append(np.clip(moved, stacked[:, :, number].min(), stacked[:, :, number].max()))
     real = cv2.warpAffine(np.ascontiguousarray(stacked[:, :, -1]), matrix, size, flags=cv2.INTER_LINEAR, borderValue=0)
     return np.concatenate([np.stack(planes, axis=2), laid, real[:, :, None]], axis=2)
