@@ -59,6 +59,7 @@ USUAL = "shot, strength 0.35, guidance 3"
 """What the examples told before this was measured: others are compared with it."""
 SHARED = {
     "data.shots": 5,
+    "train.steps": 240,
     "generate.count": SAMPLES,
     "generate.controls": 0,
     "measure.enabled": False,

@@ -46,7 +46,7 @@ from flawsmith.run.dataset import load_split
 from flawsmith.run.folder import Run, machine
 
 PASTE = "crop_paste"
-_VARIED = {"generate.guidance": 1.0}
+_VARIED = {"generate.guidance": 1.0, "train.steps": 240}
 
 
 def _started(start: str) -> dict[str, Any]:
