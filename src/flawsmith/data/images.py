@@ -28,6 +28,7 @@ __all__ = [
     "apply_delta",
     "describe",
     "differs",
+    "extremes",
     "filled",
     "is_grey",
     "levels",
@@ -46,6 +47,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+STRIP = 128
+"""Rows of a picture that are converted at once where the result is smaller than its input."""
 _MANY = 1024
 """Values from which a table is worth its making."""
 
@@ -157,6 +160,15 @@ def filled(pixels: np.ndarray, span: Range) -> np.ndarray:
     whole = pixels.copy()
     whole[gone] = (span.low + span.high) / 2 if span.fill is None else span.fill
     return whole
+
+
+def extremes(pixels: np.ndarray, span: Range) -> np.ndarray:
+    """Return the least and the largest value of a native picture, `filled`: (1,2) of its type."""
+    ends = [
+        (strip.min(), strip.max())
+        for strip in (filled(pixels[row : row + STRIP], span) for row in range(0, len(pixels), STRIP))
+    ]
+    return np.array([[min(low for low, _ in ends), max(high for _, high in ends)]], pixels.dtype)
 
 
 def to_model(pixels: np.ndarray, span: Range | None = None) -> np.ndarray:
