@@ -292,7 +292,7 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
     """Write a bool (H,W) mask as an 8-bit grey picture of 0 and 255; atomic, as `write`."""
     if mask.dtype != np.bool_ or mask.ndim != 2:
         raise DataError(f"{path}: a mask is bool (H,W), not {mask.dtype} {mask.shape}")
-    write(path, mask.astype(np.uint8) * np.uint8(255))
+    write(path, mask.view(np.uint8) * np.uint8(255))
 
 
 def with_reasons(path: Path, work: Callable[[BinaryIO], T]) -> T:

@@ -1,8 +1,11 @@
-"""Paint one batch of samples or controls at native resolution: cut windows, generate, paste back, re-fit labels."""
+"""Paint one batch of samples or controls at native resolution: cut windows, generate, paste back, re-fit labels.
+
+Of a sample that is being painted only the part round its damage is held; whole pictures are made one after another.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,9 +69,11 @@ class Painter:
         self._shots = split.shots
         self._references: dict[str, Reference] = {}
 
-    def paint(self, lines: Sequence[PlanLine]) -> list[PaintedLine]:
-        """Return what became of each line, in order; the same lines give the same bytes."""
-        return self._painted([self._canvas(line) for line in lines])
+    def paint(self, lines: Sequence[PlanLine]) -> Iterator[PaintedLine]:
+        """Yield what became of each line, in order; the same lines give the same bytes."""
+        # A network takes the windows of all lines together; to a generator of pixels each line is alone.
+        for group in ([line] for line in lines) if self.generator.native else [lines]:
+            yield from self._painted([self._canvas(line) for line in group])
 
     def paint_on(self, line: PlanLine, photograph: Photograph, asked: np.ndarray) -> PaintedLine:
         """Return what became of a line on a photograph that need not be one of the run's, in a mask that was drawn.
@@ -78,10 +83,10 @@ class Painter:
             photograph: What is painted on, (H,W) pixels.
             asked: bool (H,W), not empty: where damage is to be, and nowhere else.
         """
-        return self._painted([self._canvas_on(line, photograph, asked, asked)])[0]
+        return next(self._painted([self._canvas_on(line, lambda: photograph, asked, asked)]))
 
-    def _painted(self, canvases: Sequence[Canvas]) -> list[PaintedLine]:
-        """Return what became of each canvas, in order."""
+    def _painted(self, canvases: Sequence[Canvas]) -> Iterator[PaintedLine]:
+        """Yield what became of each canvas, in order."""
         finished: dict[int, PaintedLine] = {}
         todo = list(canvases)
         for attempt in range(self._config.generate.attempts):
@@ -99,32 +104,59 @@ class Painter:
             todo = again
             if not todo:
                 break
-        return [finished[canvas.line.index] for canvas in canvases]
+        for canvas in canvases:
+            one = finished.pop(canvas.line.index)
+            if one.picture is None or one.mask is None:
+                yield one
+            else:
+                yield PaintedLine(one.sample, canvas.laid(one.picture), canvas.laid_mask(one.mask))
 
     def _canvas(self, line: PlanLine) -> Canvas:
         normal, shot = self._by_id[line.normal], self._by_id[line.shot]
         asked = asked_mask(line, normal, shot, self._shots, self._photographs, self._config.generate.turn)
         # A mask that somebody drew says where damage may lie, also to generators that draw their own inside it.
         part = asked if line.mask_source == "file" else self._photographs.part(normal)
-        return self._canvas_on(line, self._photographs.read(normal), asked, part)
+        return self._canvas_on(line, lambda: self._photographs.read(normal), asked, part)
 
-    def _canvas_on(self, line: PlanLine, photograph: Photograph, asked: np.ndarray, part: np.ndarray) -> Canvas:
+    def _canvas_on(
+        self, line: PlanLine, photograph: Callable[[], Photograph], asked: np.ndarray, part: np.ndarray
+    ) -> Canvas:
         shot = self._by_id.get(line.shot)
-        damage, ground, taken = asked, photograph.native, None
+        damage, shape, taken = asked, asked.shape, None
         sketched = (line.is_control or line.pose is not None) and not self.generator.native
         starts = "" if self.generator.native else self.generator.starts_with
         if sketched and line.outline and shot and not line.is_control and self.generator.needs_mask:
-            asked, ground, taken = self._taken_over(line, shot, photograph, asked)
+            asked, taken = self._taken_over(line, shot, asked)
         asked, windows = self._windows(asked)
         spot = spot_of(windows, damage, _RIM)
-        posed = self._posed(line, shot, asked.shape, spot)
-        sketch = None
-        if starts == "patches" or (starts == "shot" and posed is None):
-            sketch = self._of_patches(line, photograph.model(spot), damage[spot], posed)
-        elif sketched and posed is not None:
-            sketch = blended(photograph.model(spot), posed, damage[spot])
+        posed = self._posed(line, shot, shape, spot)
         reference = self._reference(line.reference) if line.reference and not line.is_control else None
-        return Canvas(line, photograph, asked, part, spot, posed, sketch, windows, ground, taken, reference)
+        whole = photograph()
+        normal, span, grey = whole.native[spot].copy(), whole.span, images.is_grey(whole.native)
+        damage, ground, sketch = damage[spot], normal, None
+        if sketched and posed is not None:
+            sketch = blended(whole.model(spot), posed, damage)
+            if taken is not None:
+                change, taken = sketch - whole.model(spot), taken[spot].copy()
+                ground = images.apply_delta(normal, change, damage, span)
+        if starts == "patches" or (starts == "shot" and posed is None):
+            sketch = self._of_patches(line, whole.model(spot), damage, posed)
+        return Canvas(
+            line,
+            photograph,
+            spot,
+            normal,
+            span,
+            grey,
+            asked[spot].copy(),
+            part[spot].copy(),
+            posed,
+            sketch,
+            windows,
+            ground,
+            taken,
+            reference,
+        )
 
     def _of_patches(
         self, line: PlanLine, normal: np.ndarray, damage: np.ndarray, posed: np.ndarray | None
@@ -152,10 +184,8 @@ class Painter:
         part = self._photographs.part(shot)
         return apply_pose_image(photograph.native, photograph.span, line.pose, shape, spot, part)
 
-    def _taken_over(
-        self, line: PlanLine, shot: Example, photograph: Photograph, asked: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Return what the model is to paint, what it paints on, and what of that stays: where the shot shows backdrop.
+    def _taken_over(self, line: PlanLine, shot: Example, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return what the model is to paint, and what the sketch has painted already: where the shot shows backdrop.
 
         Of a broken tip the label and the outline cover the air where the normal part went on. The sketch shows it as
         the shot's camera saw it; a model asked for damage there would paint flakes on the backdrop.
@@ -165,14 +195,8 @@ class Painter:
         matter = asked & shot_part
         taken = asked & ~matter
         if not taken.any() or matter.sum() < _LEAST_MATTER * asked.sum():
-            return asked, photograph.native, None
-        spot = spot_of([], asked, _RIM)
-        posed, normal = self._posed(line, shot, asked.shape, spot), photograph.model(spot)
-        assert posed is not None
-        change = blended(normal, posed, asked[spot]) - normal
-        ground = photograph.native.copy()
-        ground[spot] = images.apply_delta(photograph.native[spot], change, asked[spot], photograph.span)
-        return matter, ground, taken
+            return asked, None
+        return matter, taken
 
     def _windows(self, asked: np.ndarray) -> tuple[np.ndarray, list[Window]]:
         """Return what is asked for within reach, and the windows to paint."""
@@ -217,7 +241,7 @@ class Painter:
         seeds = [(canvas.line.seed * 64 + canvas.attempt) * 64 + number for canvas in group]
         generated = self.generator.sample(asked, seeds, steps=part.steps, guidance=part.guidance)
         for row, canvas in enumerate(group):
-            window, mask = canvas.windows[number], canvas.asked
+            window, mask = canvas.window(number), canvas.asked
             image = generated.image[row].permute(1, 2, 0).numpy()
             base = None if generated.base is None else generated.base[row].permute(1, 2, 0).numpy()
             canvas.whole = generated.whole
@@ -240,13 +264,13 @@ class Painter:
     def _condition(self, group: list[Canvas], number: int, *, draws: bool) -> Condition:
         """Return the request for the n-th windows of a group, as far as it is painted by now."""
         size = None if self.generator.native else self._size
-        both = [(canvas, canvas.windows[number]) for canvas in group]
-        normals = [cut(canvas.current, window, size, canvas.normal.span) for canvas, window in both]
+        both = [(canvas, canvas.window(number)) for canvas in group]
+        normals = [cut(canvas.current, window, size, canvas.span) for canvas, window in both]
         masks = mask_tensor([cut_mask(canvas.part if draws else canvas.asked, window, size) for canvas, window in both])
         products = tuple(canvas.line.product for canvas in group)
         defects = tuple("" if canvas.line.is_control else canvas.line.defect for canvas in group)
-        sketches = [canvas.seen(canvas.sketch, window, size) for canvas, window in both if canvas.sketch is not None]
-        shots = [canvas.seen(canvas.shot, window, size) for canvas, window in both if canvas.shot is not None]
+        sketches = [cut(canvas.sketch, window, size) for canvas, window in both if canvas.sketch is not None]
+        shots = [cut(canvas.shot, window, size) for canvas, window in both if canvas.shot is not None]
         references = [canvas.reference for canvas in group if canvas.reference is not None]
         shot = sketch = reference = None
         if len(sketches) == len(group):
@@ -264,7 +288,7 @@ class Painter:
         return Condition(image_tensor(normals), masks, products, defects, shot, sketch, reference, appearance)
 
     def _finish(self, canvas: Canvas, *, last: bool) -> PaintedLine | None:
-        """Return the sample; None = too little shows, try another seed."""
+        """Return the sample, its picture and mask of the canvas's size; None = too little shows, try another seed."""
         if canvas.line.is_control:
             # However little shows of it is right, and its mask is all that was repainted.
             used = "replace" if self._paint_of(canvas) == "replace" else "residual"
@@ -291,8 +315,8 @@ class Painter:
         return PaintedLine(sample, fitted.image, fitted.mask) if shown else PaintedLine(sample, None, None)
 
     def _refit(self, canvas: Canvas, painted: np.ndarray) -> Refit:
-        visible, span = 2 * self._config.generate.visible, canvas.normal.span
-        return refit(canvas.normal.native, painted, canvas.damage(), threshold=visible, span=span)
+        visible = 2 * self._config.generate.visible
+        return refit(canvas.normal, painted, canvas.damage(), threshold=visible, span=canvas.span)
 
     def _paste(self, canvas: Canvas, onto: np.ndarray, stroke: Stroke, paint: Paint) -> np.ndarray:
         return paste(
@@ -303,7 +327,8 @@ class Painter:
             stroke.window,
             paint=paint,
             feather=self._config.generate.feather,
-            span=canvas.normal.span,
+            span=canvas.span,
+            grey=canvas.grey,
         )
 
     def _paint_of(self, canvas: Canvas) -> str:
