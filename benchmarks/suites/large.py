@@ -10,7 +10,7 @@ pasting    pairs per processor second of `generate` with crop_paste: 60 samples 
 patches    the same for crop_paste and patch_synthesis in turn on a surface, with damage of about 2,000 px on 256 px,
            10,000 px on 1024 px and 400 x 400 px on 4096 px: processor seconds per pair, their ratio, peak memory.
 sizes      peak memory of `generate` with both on photographs of 2048 and 4096 px with damage of 200 x 200 px, at
-           `generate.batch` 1 and 8, beside what `flawsmith check` estimated and beside 6 times the photograph and 500 MB.
+           `generate.batch` 1 and 4, beside what `flawsmith check` estimated, and 6 times the photograph and 500 MB.
 
 Every measurement but `pasting` is a process of its own; its peak is what the system says (ru_maxrss).
 """
@@ -285,11 +285,11 @@ def sizes(out: Path) -> list[dict[str, Any]]:
         root = out / f"sizes-{side}-{'grey' if grey else 'colour'}"
         if not root.is_dir():
             plates(root, side, (200, 200), grey)
-        for name, batch in (("crop_paste", 1), ("crop_paste", 8), ("patch_synthesis", 8)):
+        for name, batch in (("crop_paste", 1), ("crop_paste", 4), ("patch_synthesis", 4)):
             config = out / f"{root.name}-{name}-{batch}.toml"
             config.write_text(
                 f'[data]\nroot = "{root}"\nshots = 3\n[generator]\nname = "{name}"\n'
-                f"[generate]\ncount = 8\nbatch = {batch}\ncontrols = 0\n[prove]\nenabled = false\n"
+                f"[generate]\ncount = 4\nbatch = {batch}\ncontrols = 0\n[prove]\nenabled = false\n"
             )
             output, _, _ = measured(["check", str(config)])
             estimate = re.search(r"memory\s*│ about ([\d.]+) GB", output)

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from flawsmith.arithmetic.warping import Source, places, reach_of
 from flawsmith.config import load_config
+from flawsmith.data.patches.warping import Source, places, reach_of
 from flawsmith.run.dataset import open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.synthesis.generate import generate

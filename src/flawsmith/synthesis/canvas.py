@@ -1,4 +1,4 @@
-"""A sample while it is being painted: the part of the photograph round the damage, what is asked for, the strokes so far.
+"""A sample while it is being painted: the photograph round the damage, what is asked for, the strokes so far.
 
 A batch of samples is painted at once, so of each only this part is held, not its photograph.
 """

@@ -21,7 +21,7 @@ import numpy as np
 from scipy.interpolate import BSpline
 from scipy.sparse import csr_array
 
-from flawsmith.arithmetic.warping import Source
+from flawsmith.data.patches.warping import Source
 from flawsmith.data.tiling import Spot, box_of
 
 Mask = np.ndarray

@@ -14,10 +14,10 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from flawsmith.arithmetic.warping import Source, around, places, reach_of, widened
 from flawsmith.data import images
 from flawsmith.data.masks.bend import Bend, Bent, bent, touched
 from flawsmith.data.masks.parts import PartFrame, fit_outline
+from flawsmith.data.patches.warping import Source, around, places, reach_of, widened
 from flawsmith.data.tiling import Spot
 from flawsmith.data.windows import spot_of
 from flawsmith.errors import DataError
@@ -292,7 +292,7 @@ def apply_pose_mask(mask: Mask, pose: Pose, shape: Sequence[int], part: Mask | N
 
 
 def _laid_box(box: Spot, matrix: np.ndarray, shape: Sequence[int]) -> Spot:
-    """Return the part of a picture of `shape` (H',W') that the box of a damage is laid on, a pixel more on each side."""
+    """Return the part of a picture of `shape` (H',W') that the box of a damage is laid on, and a rim."""
     ends = np.array([(x, y, 1) for x in (box[1].start, box[1].stop) for y in (box[0].start, box[0].stop)], np.float64)
     corners = ends @ matrix.T
     low = np.maximum(np.floor(corners.min(axis=0)).astype(int) - 2, 0)

@@ -1,8 +1,8 @@
 """Affine warps of a part of a picture: the values that warping all of it would give, in the memory of that part.
 
-OpenCV's `warpAffine` begins at the picture's corner, so a damage far from it takes a whole float picture before the warp
-and one after. Here places are computed for the wanted pixels alone, in the float32 steps of OpenCV 5, and `remap` reads
-them from the part of the source that they reach.
+OpenCV's `warpAffine` begins at the picture's corner, so a damage far from it takes a whole float picture before the
+warp and one after. Here places are computed for the wanted pixels alone, in the float32 steps of OpenCV 5, and `remap`
+reads them from the part of the source that they reach.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-Spot = tuple[slice, slice]
+from flawsmith.data.tiling import Spot
+
 _TOGETHER = 16
 """Columns that OpenCV's linear warp does at once, on processors with AVX2; what remains it does one by one."""
 _TAPS = 3
