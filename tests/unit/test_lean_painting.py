@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import tracemalloc
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from flawsmith.config import load_config
 from flawsmith.data.patches.warping import Source, places, reach_of
+from flawsmith.preflight.cost import PIXELS_MEMORY, held
 from flawsmith.run.dataset import open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.synthesis.generate import generate
@@ -76,3 +78,12 @@ def test_a_part_is_warped_as_it_is_within_the_whole(channels: int) -> None:
         source = Source(np.ascontiguousarray(picture[reach]), (reach[0].start, reach[1].start))
         # the same place to a thousandth of a px, whichever steps the installed OpenCV rounds in
         np.testing.assert_allclose(source.at(at, cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101), whole[spot], atol=2e-3)
+
+
+def test_the_estimate_of_memory_is_that_of_the_measured_runs() -> None:
+    rows = json.loads((Path(__file__).parents[2] / "benchmarks/results/large.json").read_text())["sizes"]["rows"]
+    assert rows
+    for row in rows:  # eight normal photographs and three shots with damage of 200 x 200 px
+        pixels, native = row["pixels"][0] * row["pixels"][1], row["photograph_mb"] * 1e6
+        estimate = PIXELS_MEMORY + held(native, pixels, 200 * 200, 11) / 1e9
+        assert abs(estimate - row["peak_gb"]) <= 0.25 * row["peak_gb"], row

@@ -113,7 +113,7 @@ def estimate(
     proof = trainings * JUDGE_SECONDS[machine] * config.prove.budget * (side / 384) ** 2 * tiles
     cut = f", {tiles:.1f} tiles of {side} px per photograph" if config.prove.tile else ""
     judges = ", ".join(config.prove.detectors)
-    memory = network + _held(*largest, damaged, photographs) / 1e9
+    memory = network + held(*largest, damaged, photographs) / 1e9
     disk = (samples + painted) * picture_bytes * PNG_SHARE + saved
     disk += max(0, len(config.export.formats) - 1) * samples * picture_bytes * PNG_SHARE
     free = shutil.disk_usage(Path.cwd()).free
@@ -135,7 +135,7 @@ def estimate(
     return table, warnings
 
 
-def _held(native: float, pixels: float, damaged: float, photographs: int) -> float:
+def held(native: float, pixels: float, damaged: float, photographs: int) -> float:
     """Return the bytes of pictures that painting holds at once, at any batch.
 
     Photographs with mask and part, as many as are kept; and either one sample while it is written, in the file's order
