@@ -22,7 +22,7 @@ from typing import Any
 from flawsmith.errors import RunError
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that it is there whole or not at all.
 
     Raises:

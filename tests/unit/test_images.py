@@ -252,7 +252,7 @@ def _good(suffix: str, dtype: type = np.uint8) -> bytes:
     if suffix in (".jpg", ".webp"):
         Image.fromarray(noise((40, 40, 3))).save(stream, {".jpg": "JPEG", ".webp": "WEBP"}[suffix])
         return stream.getvalue()
-    return coding.encode(noise((40, 40, 3), dtype), suffix)
+    return bytes(coding.encode(noise((40, 40, 3), dtype), suffix))
 
 
 def _lzw() -> bytes:

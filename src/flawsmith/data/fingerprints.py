@@ -36,6 +36,8 @@ class Fingerprint:
     """True: its samples have one or two values in all, as those of a mask."""
 
 
+_ROOM = 48 << 20
+"""Bytes of pictures that are decoded side by side."""
 _FINGERPRINTS: dict[tuple[str, int, int], Fingerprint] = {}
 
 
@@ -64,9 +66,21 @@ def fingerprint(path: Path) -> Fingerprint:
 
 def fingerprints_of(paths: Sequence[Path]) -> list[Fingerprint]:
     """Return the fingerprints of many pictures, in their order; they are decoded side by side."""
-    # Decoding and hashing leave Python's lock, so threads help; more than eight only fight over the disk.
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(_side_by_side(paths)) as pool:
         return list(pool.map(fingerprint, paths))
+
+
+def _side_by_side(paths: Sequence[Path]) -> int:
+    """Return how many pictures are decoded at once: fewer of large ones, which take memory.
+
+    Decoding and hashing leave Python's lock, so threads help; more than eight only fight over the disk.
+    """
+    largest = max(paths, key=lambda path: path.stat().st_size if path.exists() else 0, default=None)
+    try:
+        size = images.describe(largest).bytes if largest else 0
+    except DataError:  # the fingerprint will say it
+        size = 0
+    return max(1, min(8, os.cpu_count() or 1, _ROOM // max(size, 1)))
 
 
 def identities(paths: Sequence[Path], decoded: Collection[Path]) -> list[str]:

@@ -29,6 +29,7 @@ __all__ = [
     "apply_delta",
     "describe",
     "differs",
+    "extremes",
     "filled",
     "is_grey",
     "levels",
@@ -48,6 +49,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+STRIP = 128
+"""Rows of a picture that are converted at once where the result is smaller than its input."""
 _MANY = 1024
 """Values from which a table is worth its making."""
 
@@ -182,6 +185,15 @@ def filled(pixels: np.ndarray, span: Range) -> np.ndarray:
     return whole
 
 
+def extremes(pixels: np.ndarray, span: Range) -> np.ndarray:
+    """Return the least and the largest value of a native picture, `filled`: (1,2) of its type."""
+    ends = [
+        (strip.min(), strip.max())
+        for strip in (filled(pixels[row : row + STRIP], span) for row in range(0, len(pixels), STRIP))
+    ]
+    return np.array([[min(low for low, _ in ends), max(high for _, high in ends)]], pixels.dtype)
+
+
 def to_model(pixels: np.ndarray, span: Range | None = None) -> np.ndarray:
     """Return float32 (H,W,3) RGB in [-1,1]; grey is repeated in three channels, and what was not measured is `filled`.
 
@@ -303,7 +315,7 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
     """Write a bool (H,W) mask as an 8-bit grey picture of 0 and 255; atomic, as `write`."""
     if mask.dtype != np.bool_ or mask.ndim != 2:
         raise DataError(f"{path}: a mask is bool (H,W), not {mask.dtype} {mask.shape}")
-    write(path, mask.astype(np.uint8) * np.uint8(255))
+    write(path, mask.view(np.uint8) * np.uint8(255))
 
 
 def with_reasons(path: Path, work: Callable[[BinaryIO], T]) -> T:

@@ -18,9 +18,6 @@ from flawsmith.data.tiling import Spot, Window, plan_windows, thickness
 from flawsmith.errors import DataError
 from flawsmith.types import Example
 
-_STRIP = 128
-"""Rows."""
-
 
 @dataclass(frozen=True, slots=True)
 class Photograph:
@@ -44,7 +41,7 @@ class Photograph:
     def brightness(self, spot: Spot | None = None) -> np.ndarray:
         """Return the mean of the channels of `model`, float32 (H,W); a few rows at a time become three channels."""
         native = self.native if spot is None else self.native[spot]
-        strips = [native[row : row + _STRIP] for row in range(0, len(native), _STRIP)]
+        strips = [native[row : row + images.STRIP] for row in range(0, len(native), images.STRIP)]
         return np.concatenate([images.to_model(strip, self.span).mean(axis=2) for strip in strips])
 
 
@@ -61,7 +58,7 @@ class Appearance(NamedTuple):
 
 GAPS = 0.02
 """Share of a surface's picture that was not measured, up to which it counts as measured throughout."""
-KEPT = 512 << 20
+KEPT = 160 << 20
 """Bytes of photographs that are kept, with their masks and parts; the one read last is kept whatever its size."""
 T = TypeVar("T")
 
@@ -70,7 +67,7 @@ class _Kept(Generic[T]):
     """What was computed of the examples used last, as much as fits into `limit` bytes."""
 
     def __init__(self, compute: Callable[[Example], T], size: Callable[[T], int], limit: int) -> None:
-        self._compute, self._size, self._limit, self._bytes = compute, size, limit, 0
+        self._compute, self._size, self._limit, self._bytes, self._last = compute, size, limit, 0, 0
         self._kept: OrderedDict[Example, T] = OrderedDict()
         self._lock = Lock()
 
@@ -79,14 +76,20 @@ class _Kept(Generic[T]):
             if example in self._kept:
                 self._kept.move_to_end(example)
                 return self._kept[example]
+            # Room for one like the last: reading a large photograph beside one that must go soon takes both.
+            self._make_room(self._last)
         value = self._compute(example)
         with self._lock:
             if example not in self._kept:
+                self._last = self._size(value)
+                self._make_room(self._last)
                 self._kept[example] = value
-                self._bytes += self._size(value)
-            while self._bytes > self._limit and len(self._kept) > 1:
-                self._bytes -= self._size(self._kept.popitem(last=False)[1])
+                self._bytes += self._last
         return value
+
+    def _make_room(self, size: int) -> None:
+        while self._kept and self._bytes + size > self._limit:
+            self._bytes -= self._size(self._kept.popitem(last=False)[1])
 
 
 class Photographs:
@@ -100,7 +103,7 @@ class Photographs:
     def __init__(self, normals: Sequence[Example], keep: int = KEPT) -> None:
         self._normals = normals
         self.read = _Kept(self._read, Photograph.bytes, keep * 3 // 4)
-        self.part = _Kept(self._part, lambda part: part.nbytes, keep // 4)
+        self.part = _Kept(self._part, lambda part: 0 if part.strides == (0, 0) else part.nbytes, keep // 4)
         self.appearance = _Kept(self._appearance, lambda _: 100, keep)
         self._surface: dict[str, bool] = {}
 
@@ -128,7 +131,7 @@ class Photographs:
         gone = images.missing(native, photograph.span) if example.defect is None else None
         # Damage is thrown where something was measured; a few gaps would only keep it from the picture's borders.
         if gone is None or not GAPS < gone.mean() < 1:
-            return np.ones(native.shape[:2], bool)
+            return np.broadcast_to(True, native.shape[:2])  # one byte; a whole mask of them would be a picture's size
         return ~gone
 
     def _appearance(self, example: Example) -> Appearance:

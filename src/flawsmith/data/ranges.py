@@ -42,6 +42,8 @@ OTHER_SCALE = 12.0
 """Ratio of the spreads of two pictures that no damage and no light explains; 12 bits fill a sixteenth of 16."""
 _PIXELS = 1 << 16
 """So many values of a float32 picture are looked at, evenly spread, and its least and largest ones."""
+_AT_ONCE = 1 << 20
+"""Values of a 16-bit picture that are counted at once."""
 _STEP = 257
 """8 bits spread over 16; a larger common divisor is chance."""
 
@@ -249,7 +251,9 @@ def _values(example: Example, depth: int) -> _Values | None:
         return None
     flat = pixels.ravel()
     if depth == 16:
-        counts = np.bincount(flat, minlength=1 << 16)
+        counts = np.zeros(1 << 16, np.int64)
+        for first in range(0, flat.size, _AT_ONCE):  # NumPy counts in 64 bits: four times the picture
+            counts += np.bincount(flat[first : first + _AT_ONCE], minlength=1 << 16)
         values = np.flatnonzero(counts)
         return _Values(example.id, values.astype(np.float64), counts[values])
     finite = np.isfinite(flat)

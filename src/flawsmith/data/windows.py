@@ -111,6 +111,7 @@ def paste(
     paint: Literal["replace", "residual"],
     feather: float,
     span: Range | None = None,
+    grey: bool | None = None,
 ) -> Native:
     """Return the photograph with a window's paint in it; outside the mask every byte is as it was.
 
@@ -129,6 +130,7 @@ def paste(
         paint: How to put it in.
         feather: Width of the soft border in native px; 0 = none.
         span: What is -1 and +1, as in `images.to_model`; None = that of the whole photograph.
+        grey: Whether its channels are all equal; None = look. Of a part of a photograph it is not to be seen.
 
     Raises:
         DataError: the mask is not of the photograph's size, or `paint` is neither.
@@ -158,7 +160,7 @@ def paste(
         else:
             full = _resize(made, window.side)[_own(rows, window.top), _own(columns, window.left)]
             change = np.clip(full, -1.0, 1.0) - now
-    if images.is_grey(native):
+    if images.is_grey(native) if grey is None else grey:
         # A grey camera's picture in a colour file: a model's faint tints would give the paint away.
         change = np.broadcast_to(change.mean(axis=2, keepdims=True), change.shape)
     out[rows, columns] = images.apply_delta(here, np.ascontiguousarray(alpha * change, dtype=np.float32), inside, span)

@@ -82,16 +82,14 @@ def check(config: Config, page: Path | None = None) -> Findings:
     _check_defects(defects, config, findings)
     if defects and facts:
         windows = [number for one in damage.values() for number in one.windows]
-        sizes = [
-            (fact.width * fact.height * (fact.depth // 8) * (3 if fact.mode == "RGB" else 1), fact.width * fact.height)
-            for fact in facts.values()
-        ]
+        sizes = [(fact.bytes, fact.width * fact.height) for fact in facts.values()]
         findings.estimate, costly = estimate(
             config,
             defects,
             windows=mean(windows) if windows else 1.0,
             picture_bytes=median(size for size, _ in sizes),
             largest=max(sizes),
+            damaged=max((share for one in damage.values() for share in one.share), default=0.0) * max(sizes)[1],
             photographs=len(divided.shots) + len(divided.normals) if divided else len(facts),
             transferred=_transferred(config, divided, findings),
             tiles=_tiles(divided, facts, config),

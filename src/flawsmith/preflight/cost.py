@@ -52,8 +52,10 @@ JUDGE_SECONDS = {"processor": 60.0, PLAIN: 95.0, "GPU": 10.0}
 """A training of the default detector at 384 px with its share of the features, on two cores; the GPU's is a guess."""
 PIXELS_SECONDS = 0.06
 """A sample of `crop_paste` or `perlin`, with its files written: 18 took 1.0 s on two cores."""
-PIXELS_MEMORY = 0.6
-"""GB of a process that has loaded everything and no network."""
+PIXELS_MEMORY = 0.36
+"""GB of a process that has loaded everything and no network: torch and SciPy, and the windows."""
+_SOLVED = 1400
+"""Bytes per pixel of the largest damage while it is blended in (`data.poisson`)."""
 CPUINFO = Path("/proc/cpuinfo")
 PNG_SHARE = 0.6  # photographs of parts as PNG over their raw bytes; magnetic-tile 0.5, mvtec screw 0.4 to 0.6
 
@@ -65,6 +67,7 @@ def estimate(
     windows: float,
     picture_bytes: float,
     largest: tuple[float, float],
+    damaged: float,
     photographs: int,
     transferred: Iterable[tuple[str, str]] = (),
     tiles: float = 1.0,
@@ -77,6 +80,7 @@ def estimate(
         windows: Windows that a damage takes, on average.
         picture_bytes: Raw bytes of a typical photograph.
         largest: Raw bytes and pixels of the largest photograph.
+        damaged: Pixels of the largest damage.
         photographs: How many are learned from.
         transferred: Each (product, defect type) that is painted and was never seen on the product.
         tiles: Tiles into which the proof cuts a photograph, in the mean (`prove.tile`); 1 = it sees them whole.
@@ -111,7 +115,7 @@ def estimate(
     proof = trainings * JUDGE_SECONDS[machine] * config.prove.budget * (side / 384) ** 2 * tiles
     cut = f", {tiles:.1f} tiles of {side} px per photograph" if config.prove.tile else ""
     judges = ", ".join(config.prove.detectors)
-    memory = network + _held(*largest, photographs, config.generate.batch) / 1e9
+    memory = network + held(*largest, damaged, photographs) / 1e9
     disk = (samples + painted) * picture_bytes * PNG_SHARE + saved
     disk += max(0, len(config.export.formats) - 1) * samples * picture_bytes * PNG_SHARE
     free = shutil.disk_usage(Path.cwd()).free
@@ -133,15 +137,14 @@ def estimate(
     return table, warnings
 
 
-def _held(native: float, pixels: float, photographs: int, batch: int) -> float:
-    """Return the bytes of full-size pictures that painting holds at once.
+def held(native: float, pixels: float, damaged: float, photographs: int) -> float:
+    """Return the bytes of pictures that painting holds at once, at any batch.
 
-    Photographs with mask and part, as many as are kept; of each sample in a batch the picture before and after its
-    label is fitted, and the mask that is asked for; and of one photograph three copies of one channel as float32, while
-    it is posed. Suite `large.py` measures it.
+    Photographs with mask and part, as many as are kept; and either one sample while it is written, in the file's order
+    of colours and coded, with its mask, or a damage while it is blended in. Suite `large.py` measures it.
     """
-    kept = min(KEPT, photographs * (native + 2 * pixels))
-    return kept + batch * (2 * native + pixels) + 3 * 4 * pixels
+    kept = max(min(KEPT, photographs * (native + 2 * pixels)), native + 2 * pixels)
+    return kept + max(2.6 * native + 2 * pixels, _SOLVED * damaged)
 
 
 def _arms(config: Config) -> int:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,9 @@ def _make(run: Run, lines: Sequence[PlanLine], shard: Shard, painters: Painters)
     left = sum(len(group) for group in todo)
     with progress("generate" if role == "sample" else name, total, name, done=total - left) as advance:
         for group in todo:
-            rows = [_write(run, name, painted) for painted in painters.of(group[0].job).paint(group)]
+            rows = list(
+                map(partial(_write, run, name), painters.of(group[0].job).paint(group))
+            )  # one at a time in memory
             append_records(path, rows)
             advance(len(rows))
     _sort_lines(path)

@@ -1,8 +1,11 @@
-"""Paint one batch of samples or controls at native resolution: cut windows, generate, paste back, re-fit labels."""
+"""Paint one batch of samples or controls at native resolution: cut windows, generate, paste back, re-fit labels.
+
+Of a sample that is being painted only the part round its damage is held; whole pictures are made one after another.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,9 +70,11 @@ class Painter:
         self._shots = split.shots
         self._references: dict[str, Reference] = {}
 
-    def paint(self, lines: Sequence[PlanLine]) -> list[PaintedLine]:
-        """Return what became of each line, in order; the same lines give the same bytes."""
-        return self._painted([self._canvas(line) for line in lines])
+    def paint(self, lines: Sequence[PlanLine]) -> Iterator[PaintedLine]:
+        """Yield what became of each line, in order; the same lines give the same bytes."""
+        # A network takes the windows of all lines together; to a generator of pixels each line is alone.
+        for group in ([line] for line in lines) if self.generator.native else [lines]:
+            yield from self._painted([self._canvas(line) for line in group])
 
     def paint_on(self, line: PlanLine, photograph: Photograph, asked: np.ndarray) -> PaintedLine:
         """Return what became of a line on a photograph that need not be one of the run's, in a mask that was drawn.
@@ -79,10 +84,10 @@ class Painter:
             photograph: What is painted on, (H,W) pixels.
             asked: bool (H,W), not empty: where damage is to be, and nowhere else.
         """
-        return self._painted([self._canvas_on(line, photograph, asked, asked)])[0]
+        return next(self._painted([self._canvas_on(line, lambda: photograph, asked, asked)]))
 
-    def _painted(self, canvases: Sequence[Canvas]) -> list[PaintedLine]:
-        """Return what became of each canvas, in order."""
+    def _painted(self, canvases: Sequence[Canvas]) -> Iterator[PaintedLine]:
+        """Yield what became of each canvas, in order."""
         finished: dict[int, PaintedLine] = {}
         todo = list(canvases)
         for attempt in range(self._config.generate.attempts):
@@ -100,32 +105,65 @@ class Painter:
             todo = again
             if not todo:
                 break
-        return [finished[canvas.line.index] for canvas in canvases]
+        for canvas in canvases:
+            one = finished.pop(canvas.line.index)
+            if one.picture is None or one.mask is None:
+                yield one
+            else:
+                yield PaintedLine(one.sample, canvas.laid(one.picture), canvas.laid_mask(one.mask))
 
     def _canvas(self, line: PlanLine) -> Canvas:
         normal, shot = self._by_id[line.normal], self._by_id[line.shot]
         asked = asked_mask(line, normal, shot, self._shots, self._photographs, self._config.generate.turn)
         # A mask that somebody drew says where damage may lie, also to generators that draw their own inside it.
         part = asked if line.mask_source == "file" else self._photographs.part(normal)
-        return self._canvas_on(line, self._photographs.read(normal), asked, part)
+        return self._canvas_on(line, lambda: self._photographs.read(normal), asked, part)
 
-    def _canvas_on(self, line: PlanLine, photograph: Photograph, asked: np.ndarray, part: np.ndarray) -> Canvas:
+    def _canvas_on(
+        self, line: PlanLine, photograph: Callable[[], Photograph], asked: np.ndarray, part: np.ndarray
+    ) -> Canvas:
         shot = self._by_id.get(line.shot)
-        damage, ground, taken = asked, photograph.native, None
+        damage, taken = asked, None
         sketched = (line.is_control or line.pose is not None) and not self.generator.native
         starts = "" if self.generator.native else self.generator.starts_with
         if sketched and line.outline and shot and not line.is_control and self.generator.needs_mask:
-            asked, ground, taken = self._taken_over(line, shot, photograph, asked)
+            asked, taken = self._taken_over(line, shot, asked)
         asked, windows = self._windows(asked)
         spot = spot_of(windows, damage, _RIM)
-        posed = self._posed(line, shot, photograph, damage, spot)
-        sketch = None
-        if starts == "patches" or (starts == "shot" and posed is None):
-            sketch = self._of_patches(line, photograph.model(spot), damage[spot], posed)
-        elif sketched and posed is not None:
-            sketch = blended(photograph.model(spot), posed, damage[spot])
+        whole = photograph()
+        normal, below, span, grey = (
+            whole.native[spot].copy(),
+            whole.model(spot),
+            whole.span,
+            images.is_grey(whole.native),
+        )
+        del whole  # room for the shot's photograph
+        posed = self._posed(line, shot, below, damage, spot)
         reference = self._reference(line.reference) if line.reference and not line.is_control else None
-        return Canvas(line, photograph, asked, part, spot, posed, sketch, windows, ground, taken, reference)
+        damage, ground, sketch = damage[spot], normal, None
+        if sketched and posed is not None:
+            sketch = blended(below, posed, damage)
+            if taken is not None:
+                change, taken = sketch - below, taken[spot].copy()
+                ground = images.apply_delta(normal, change, damage, span)
+        if starts == "patches" or (starts == "shot" and posed is None):
+            sketch = self._of_patches(line, below, damage, posed)
+        return Canvas(
+            line,
+            photograph,
+            spot,
+            normal,
+            span,
+            grey,
+            asked[spot].copy(),
+            part[spot].copy(),
+            posed,
+            sketch,
+            windows,
+            ground,
+            taken,
+            reference,
+        )
 
     def _of_patches(
         self, line: PlanLine, normal: np.ndarray, damage: np.ndarray, posed: np.ndarray | None
@@ -139,10 +177,13 @@ class Painter:
         return picture_of(made.image[0])
 
     def _posed(
-        self, line: PlanLine, shot: Example | None, normal: Photograph, asked: np.ndarray, spot: Spot
+        self, line: PlanLine, shot: Example | None, normal: np.ndarray, damage: np.ndarray, spot: Spot
     ) -> np.ndarray | None:
-        """Return what lies under a spot of the photograph when the shot, or a control's donor, is laid over it."""
-        shape = asked.shape
+        """Return what lies under a spot of the photograph when the shot, or a control's donor, is laid over it.
+
+        On surfaces the shot's grain is laid unscaled, as strong as the normal picture (h,w,3) of that spot has it.
+        """
+        shape = damage.shape
         if line.is_control:
             # A patch of normal matter from the same place of another photograph, so that its seam is like a sample's.
             donor = self._photographs.read(self._by_id[line.donor])
@@ -159,13 +200,11 @@ class Painter:
             return posed  # of a part, threads and outlines would count as grain
         box = spot_of([], lender.mask, 2 * PIECE)
         corners = (box[1].start, box[0].start), (spot[1].start, spot[0].start)
-        seen = lender.model(box), lender.mask[box]
-        return regrained(posed, *seen, line.pose.array, normal.model(spot), asked[spot], corners=corners)
+        lent = lender.model(box), lender.mask[box]
+        return regrained(posed, *lent, line.pose.array, normal, damage[spot], corners=corners)
 
-    def _taken_over(
-        self, line: PlanLine, shot: Example, photograph: Photograph, asked: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Return what the model is to paint, what it paints on, and what of that stays: where the shot shows backdrop.
+    def _taken_over(self, line: PlanLine, shot: Example, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return what the model is to paint, and what the sketch has painted already: where the shot shows backdrop.
 
         Of a broken tip the label and the outline cover the air where the normal part went on. The sketch shows it as
         the shot's camera saw it; a model asked for damage there would paint flakes on the backdrop.
@@ -175,14 +214,8 @@ class Painter:
         matter = asked & shot_part
         taken = asked & ~matter
         if not taken.any() or matter.sum() < _LEAST_MATTER * asked.sum():
-            return asked, photograph.native, None
-        spot = spot_of([], asked, _RIM)
-        posed, normal = self._posed(line, shot, photograph, asked, spot), photograph.model(spot)
-        assert posed is not None
-        change = blended(normal, posed, asked[spot]) - normal
-        ground = photograph.native.copy()
-        ground[spot] = images.apply_delta(photograph.native[spot], change, asked[spot], photograph.span)
-        return matter, ground, taken
+            return asked, None
+        return matter, taken
 
     def _windows(self, asked: np.ndarray) -> tuple[np.ndarray, list[Window]]:
         """Return what is asked for within reach, and the windows to paint."""
@@ -227,7 +260,7 @@ class Painter:
         seeds = [(canvas.line.seed * 64 + canvas.attempt) * 64 + number for canvas in group]
         generated = self.generator.sample(asked, seeds, steps=part.steps, guidance=part.guidance)
         for row, canvas in enumerate(group):
-            window, mask = canvas.windows[number], canvas.asked
+            window, mask = canvas.window(number), canvas.asked
             image = generated.image[row].permute(1, 2, 0).numpy()
             base = None if generated.base is None else generated.base[row].permute(1, 2, 0).numpy()
             canvas.whole = generated.whole
@@ -250,13 +283,13 @@ class Painter:
     def _condition(self, group: list[Canvas], number: int, *, draws: bool) -> Condition:
         """Return the request for the n-th windows of a group, as far as it is painted by now."""
         size = None if self.generator.native else self._size
-        both = [(canvas, canvas.windows[number]) for canvas in group]
-        normals = [cut(canvas.current, window, size, canvas.normal.span) for canvas, window in both]
+        both = [(canvas, canvas.window(number)) for canvas in group]
+        normals = [cut(canvas.current, window, size, canvas.span) for canvas, window in both]
         masks = mask_tensor([cut_mask(canvas.part if draws else canvas.asked, window, size) for canvas, window in both])
         products = tuple(canvas.line.product for canvas in group)
         defects = tuple("" if canvas.line.is_control else canvas.line.defect for canvas in group)
-        sketches = [canvas.seen(canvas.sketch, window, size) for canvas, window in both if canvas.sketch is not None]
-        shots = [canvas.seen(canvas.shot, window, size) for canvas, window in both if canvas.shot is not None]
+        sketches = [cut(canvas.sketch, window, size) for canvas, window in both if canvas.sketch is not None]
+        shots = [cut(canvas.shot, window, size) for canvas, window in both if canvas.shot is not None]
         references = [canvas.reference for canvas in group if canvas.reference is not None]
         shot = sketch = reference = None
         if len(sketches) == len(group):
@@ -274,7 +307,7 @@ class Painter:
         return Condition(image_tensor(normals), masks, products, defects, shot, sketch, reference, appearance)
 
     def _finish(self, canvas: Canvas, *, last: bool) -> PaintedLine | None:
-        """Return the sample; None = too little shows, try another seed."""
+        """Return the sample, its picture and mask of the canvas's size; None = too little shows, try another seed."""
         if canvas.line.is_control:
             # However little shows of it is right, and its mask is all that was repainted.
             used = "replace" if self._paint_of(canvas) == "replace" else "residual"
@@ -301,8 +334,8 @@ class Painter:
         return PaintedLine(sample, fitted.image, fitted.mask) if shown else PaintedLine(sample, None, None)
 
     def _refit(self, canvas: Canvas, painted: np.ndarray) -> Refit:
-        visible, span = 2 * self._config.generate.visible, canvas.normal.span
-        return refit(canvas.normal.native, painted, canvas.damage(), threshold=visible, span=span)
+        visible = 2 * self._config.generate.visible
+        return refit(canvas.normal, painted, canvas.damage(), threshold=visible, span=canvas.span)
 
     def _paste(self, canvas: Canvas, onto: np.ndarray, stroke: Stroke, paint: Paint) -> np.ndarray:
         return paste(
@@ -313,7 +346,8 @@ class Painter:
             stroke.window,
             paint=paint,
             feather=self._config.generate.feather,
-            span=canvas.normal.span,
+            span=canvas.span,
+            grey=canvas.grey,
         )
 
     def _paint_of(self, canvas: Canvas) -> str:

@@ -36,6 +36,8 @@ PILLOW: dict[str, Any] = {
     "BMP": BmpImagePlugin.BmpImageFile,
     "WebP": WebPImagePlugin.WebPImageFile,
 }
+_STRIP = 128
+"""Rows of a picture that are converted at once."""
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
@@ -112,9 +114,13 @@ def decode(data: bytes) -> np.ndarray:
     if facts.codec == "TIFF":
         pixels = decode_tiff(data)
     elif facts.depth == 16:
-        pixels = decode_deep_png(essential_png(data))
+        data = essential_png(data)
+        pixels = decode_deep_png(data)
     else:
-        pixels = _decode_pillow(essential_png(data) if facts.codec == "PNG" else data, facts.codec)
+        if facts.codec == "PNG":
+            data = essential_png(data)
+        pixels = _decode_pillow(data, facts.codec)
+    del data
     channels = 1 if facts.mode == "grey" else 3
     if pixels.ndim == 3 and channels == 1:
         pixels = pixels[..., 0]
@@ -127,20 +133,20 @@ def decode(data: bytes) -> np.ndarray:
     return np.require(pixels, requirements=["C", "W"])
 
 
-def encode(pixels: np.ndarray, suffix: str) -> bytes:
+def encode(pixels: np.ndarray, suffix: str) -> bytes | memoryview:
     """Return the bytes of a PNG, TIFF or BMP file; the caller has checked that the format can hold the pixels."""
     if suffix in (".tif", ".tiff"):
         stream = io.BytesIO()
         photometric = "rgb" if pixels.ndim == 3 else "minisblack"
         tifffile.imwrite(stream, pixels, photometric=photometric, compression="zlib", metadata=None, software=False)
-        return stream.getvalue()
+        return stream.getbuffer()
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
     # Without options a PNG is written with one filter, run lengths and Huffman codes: of photographs, whose grain no
     # search for repeats can pack, the files are as small as those of level 4, and are written in a quarter of the time.
     done, coded = cv2.imencode(suffix, np.ascontiguousarray(bgr))
     if not done:
         raise Unreadable(f"OpenCV could not encode {pixels.shape} {pixels.dtype} as {suffix}")
-    return coded.tobytes()
+    return coded.data
 
 
 _STORED_LINK = re.compile(rb"(\.\.?/|/annex/objects/)[!-~]+\n?$|(\.\./)+[!-~]{8,}")
@@ -285,11 +291,21 @@ def essential_png(data: bytes) -> bytes:
 def _decode_pillow(data: bytes, codec: str) -> np.ndarray:
     with PILLOW[codec](io.BytesIO(data)) as picture:
         picture.load()
-        if picture.mode in ("1", "LA"):
-            return np.array(picture.convert("L"))
-        if picture.mode in ("L", "RGB"):
-            return np.array(picture)
-        return np.array(picture.convert("RGB"))
+        return pixels_of(picture, "L" if picture.mode in ("1", "L", "LA") else "RGB")
+
+
+def pixels_of(picture: Any, mode: str) -> np.ndarray:
+    """Return the pixels of a Pillow picture in a mode of 8 bits per sample: uint8 (H,W) or (H,W,C).
+
+    Some rows at a time: of a whole picture Pillow would make three copies on the way.
+    """
+    width, height = picture.size
+    samples = len(mode.removeprefix("P")) or 1
+    pixels = np.empty((height, width, samples)[: 2 if samples == 1 else 3], np.uint8)
+    for top in range(0, height, _STRIP):
+        strip = picture.crop((0, top, width, min(top + _STRIP, height)))
+        pixels[top : top + _STRIP] = np.asarray(strip if strip.mode == mode else strip.convert(mode))
+    return pixels
 
 
 def decode_deep_png(data: bytes) -> np.ndarray:
@@ -302,4 +318,8 @@ def decode_deep_png(data: bytes) -> np.ndarray:
         cv2.utils.logging.setLogLevel(level)
     if bgr is None:
         raise Unreadable("its pixels cannot be decoded; copy it again from its source")
-    return bgr if bgr.ndim == 2 else np.concatenate([bgr[..., 2::-1], bgr[..., 3:]], axis=2)
+    if bgr.ndim == 3:
+        swap = cv2.COLOR_BGR2RGB if bgr.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
+        for top in range(0, len(bgr), _STRIP):
+            bgr[top : top + _STRIP] = cv2.cvtColor(bgr[top : top + _STRIP], swap)
+    return np.asarray(bgr)

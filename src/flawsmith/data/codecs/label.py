@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flawsmith.data.codecs.coding import PILLOW, decode_deep_png, essential_png, header
+from flawsmith.data.codecs.coding import PILLOW, decode_deep_png, essential_png, header, pixels_of
 from flawsmith.data.codecs.table import Unreadable
 from flawsmith.data.codecs.tiff import decode_tiff_indices
 
@@ -53,7 +53,7 @@ def decode_label(data: bytes) -> StoredLabel:
             picture.load()
             if picture.mode == "P":
                 palette = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
-            pixels = np.array(picture.convert("L") if picture.mode == "1" else picture)
+            pixels = pixels_of(picture, "L" if picture.mode == "1" else picture.mode)
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     samples = pixels.shape[2]
     alpha = pixels[..., -1] if samples in (2, 4) else None

@@ -40,6 +40,11 @@ class Header:
         """(rows, columns)."""
         return self.height, self.width
 
+    @property
+    def bytes(self) -> int:
+        """Raw bytes of the pixels as read."""
+        return self.width * self.height * (self.depth // 8) * (3 if self.mode == "RGB" else 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Storage:

@@ -21,6 +21,7 @@ import numpy as np
 from scipy.interpolate import BSpline
 from scipy.sparse import csr_array
 
+from flawsmith.data.patches.warping import Source
 from flawsmith.data.tiling import Spot, box_of
 
 Mask = np.ndarray
@@ -129,17 +130,19 @@ class Bent:
     inside: Mask
     """bool (h,w): whether the field reaches it; elsewhere the pose alone says where it comes from."""
 
-    def bend(self, laid: np.ndarray, shot: np.ndarray, interpolation: int, border: int) -> None:
+    def bend(self, laid: Source, shot: Source, interpolation: int, border: int) -> None:
         """Write what is bent into what was laid without bending.
 
         Args:
-            laid: float32 (H',W'): a channel of the shot, posed; changed.
-            shot: float32 (H,W): the channel itself.
+            laid: The shot, posed: a part of the normal's picture with `spot` in it; changed.
+            shot: The shot itself, with `source` in it.
             interpolation: OpenCV's; as `laid` was made.
             border: OpenCV's border mode; as `laid` was made.
         """
-        shown = cv2.remap(shot[self.source], self.at[0], self.at[1], interpolation, borderMode=border, borderValue=0)
-        np.copyto(laid[self.spot], shown, where=self.inside)
+        source = shot.part(self.source)
+        shown = cv2.remap(source, self.at[0], self.at[1], interpolation, borderMode=border, borderValue=0)
+        inside = self.inside if shown.ndim == 2 else self.inside[:, :, None]
+        np.copyto(laid.part(self.spot), shown, where=inside)
 
 
 def bent(

@@ -17,6 +17,7 @@ import numpy as np
 from flawsmith.data import images
 from flawsmith.data.masks.bend import Bend, Bent, bent, touched
 from flawsmith.data.masks.parts import PartFrame, fit_outline
+from flawsmith.data.patches.warping import Source, around, places, reach_of, widened
 from flawsmith.data.tiling import Spot
 from flawsmith.data.windows import spot_of
 from flawsmith.errors import DataError
@@ -30,8 +31,6 @@ _SCALE = (0.8, 1.25)
 _ON_PART = 0.85
 """Share of the damage (of what lies on the part in the shot) that must land on the other part."""
 _TRIES = 24
-_TOGETHER = 1 << 24
-"""Values of a picture up to which its channels are posed together, which is quicker and takes 64 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,46 +262,43 @@ def apply_pose_mask(mask: Mask, pose: Pose, shape: Sequence[int], part: Mask | N
         shape: (H',W') of the normal.
         part: bool (H,W): the part in the shot; needed where the pose's bend says so.
     """
-    size, box = (int(shape[1]), int(shape[0])), spot_of([], mask, 0)
+    box, out = spot_of([], mask, 0), np.zeros((int(shape[0]), int(shape[1])), bool)
     if not mask.any():
-        return np.zeros(size[::-1], bool)
-    soft = _laid_softly(mask, box, pose.array, shape)
-    if (bending := pose.bent(mask.shape, shape, part, None)) is not None:
-        bending.bend(soft, mask.astype(np.float32), cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
+        return out
+    bending = pose.bent(mask.shape, shape, part, None)
+    laid = _laid_box(box, pose.array, shape)
+    spot = laid if bending is None else around(laid, bending.spot)
+    damage = Source(mask[box].astype(np.float32), (box[0].start, box[1].start))  # beyond it all is 0
+    at = places(pose.array, spot)
+    soft = damage.at(at, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
+    if bending is not None:
+        whole = Source(mask[bending.source].astype(np.float32), (bending.source[0].start, bending.source[1].start))
+        bending.bend(Source(soft, (spot[0].start, spot[1].start)), whole, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
     posed = soft >= 0.5
-    if bending is None and np.count_nonzero(posed) >= 0.9 * np.count_nonzero(mask) * pose.scale**2:
-        return np.asarray(posed)
-    points = np.argwhere(mask[box])[:, ::-1] + (box[1].start, box[0].start)
-    want = _landed(points.astype(np.float64), pose.array, np.ones(tuple(shape[:2]), bool)) * len(points) * pose.scale**2
-    if bending is not None:  # it makes some damage larger and some smaller
-        want = float(soft.sum(dtype=np.float64))
-    if want >= 1 and np.count_nonzero(posed) < 0.9 * want:
-        levels = np.sort(soft[soft > 0])[::-1]
-        level = levels[min(int(want), len(levels)) - 1] if len(levels) else 1.0
-        posed = soft >= np.clip(level, 0.2, 0.5)
-        if not posed.any() and len(levels):
-            posed = soft >= levels[0]
-    return np.asarray(posed)
+    area = np.count_nonzero(mask[box])
+    if bending is not None or np.count_nonzero(posed) < 0.9 * area * pose.scale**2:
+        points = np.argwhere(mask[box])[:, ::-1] + (box[1].start, box[0].start)
+        landed = _landed(points.astype(np.float64), pose.array, np.broadcast_to(True, out.shape))
+        # A bend makes some damage larger and some smaller.
+        want = landed * len(points) * pose.scale**2 if bending is None else float(soft.sum(dtype=np.float64))
+        if want >= 1 and np.count_nonzero(posed) < 0.9 * want:
+            levels = np.sort(soft[soft > 0])[::-1]
+            level = levels[min(int(want), len(levels)) - 1] if len(levels) else 1.0
+            posed = soft >= np.clip(level, 0.2, 0.5)
+            if not posed.any() and len(levels):
+                posed = soft >= levels[0]
+    out[spot] = posed
+    return out
 
 
-def _laid_softly(mask: Mask, box: Spot, matrix: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Return how much of each pixel (H',W') a posed mask covers, float32 in [0,1]; `box` holds all of the mask.
-
-    Outside the posed box all is 0. Behind it nothing is warped; before it everything is, for OpenCV computes places
-    from the picture's corner, and from another corner they would be rounded differently.
-    """
-    rows, columns = box
-    ends = np.array([(x, y, 1) for x in (columns.start, columns.stop) for y in (rows.start, rows.stop)], np.float64)
+def _laid_box(box: Spot, matrix: np.ndarray, shape: Sequence[int]) -> Spot:
+    """Return the part of a picture of `shape` (H',W') that the box of a damage is laid on, and a rim."""
+    ends = np.array([(x, y, 1) for x in (box[1].start, box[1].stop) for y in (box[0].start, box[0].stop)], np.float64)
     corners = ends @ matrix.T
     low = np.maximum(np.floor(corners.min(axis=0)).astype(int) - 2, 0)
-    width, height = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + 3, (shape[1], shape[0]))
-    soft = np.zeros(tuple(shape[:2]), np.float32)
-    if width > low[0] and height > low[1]:
-        size = int(width), int(height)
-        source = mask[: rows.stop, : columns.stop].astype(np.float32)  # behind it all is 0, as beyond the border
-        laid = cv2.warpAffine(source, matrix, size, flags=cv2.INTER_LINEAR, borderValue=0)
-        soft[low[1] : height, low[0] : width] = laid[low[1] :, low[0] :]
-    return soft
+    high = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + 3, (shape[1], shape[0]))
+    rows, columns = (slice(int(low[axis]), max(int(high[axis]), int(low[axis]))) for axis in (1, 0))
+    return rows, columns
 
 
 def apply_pose_image(
@@ -315,8 +311,8 @@ def apply_pose_image(
 ) -> np.ndarray:
     """Return a shot's picture laid over the normal's, float32 (h,w,3) in [-1,1], or a part of it.
 
-    Reflected where the shot does not reach, within the picture's own range. Of large pictures one channel at a time
-    becomes float32: a line-scan picture takes gigabytes of them.
+    Reflected where the shot does not reach, within the picture's own range. Only the part of the shot that comes to lie
+    in the spot becomes float32.
 
     Args:
         native: The shot, (H,W) or (H,W,3).
@@ -326,21 +322,20 @@ def apply_pose_image(
         spot: The part of the normal's picture that is wanted.
         part: bool (H,W): the part in the shot; needed where the pose's bend says so.
     """
-    whole, plain = images.filled(native, span), replace(span, sentinels=())
-    bending = pose.bent(native.shape, shape, part, spot)
-    # Behind the spot nothing is warped that no bend writes into; before it everything is, see `_laid_softly`.
-    ends_at = [None if bending else side.stop for side in spot]
-    size = tuple(min(end or length, length) for end, length in zip(ends_at, shape[:2], strict=True))[::-1]
-    parts, ends = [], images.levels(np.array([[whole.min(), whole.max()]], whole.dtype), plain)[0]
-    together = whole.ndim == 2 or (bending is None and whole.size <= _TOGETHER)
-    for layer in [whole] if together else [whole[:, :, number] for number in range(3)]:
-        source = images.levels(layer, plain)
-        if pose.scale < 0.7:  # bilinear sampling would skip pixels
-            source = cv2.GaussianBlur(source, (0, 0), 0.4 / pose.scale)
-        laid = cv2.warpAffine(source, pose.array, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
-        if bending is not None:
-            bending.bend(laid, source, cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101)
-        parts.append(np.atleast_3d(laid[spot]).copy())
-        del source, laid
-    within = np.clip(np.concatenate(parts, axis=2), ends[0], ends[1])
-    return np.asarray(within if within.shape[2] == 3 else np.repeat(within, 3, axis=2), np.float32)
+    rows, columns = (slice(*side.indices(int(length))) for side, length in zip(spot, shape[:2], strict=True))
+    bending = pose.bent(native.shape, shape, part, (rows, columns))
+    at = places(pose.array, (rows, columns))
+    reach = reach_of(at, native.shape) if bending is None else around(reach_of(at, native.shape), bending.source)
+    blur = 0.4 / pose.scale if pose.scale < 0.7 else 0.0  # bilinear sampling would skip pixels
+    near = widened(reach, int(np.ceil(4 * blur)) + 1 if blur else 0, native.shape)
+    values = images.levels(images.filled(native[near], span), replace(span, sentinels=()))
+    if blur:
+        values = cv2.GaussianBlur(values, (0, 0), blur)
+    source = Source(values, (near[0].start, near[1].start))
+    source = Source(np.ascontiguousarray(source.part(reach)), (reach[0].start, reach[1].start))
+    laid = source.at(at, cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101)
+    if bending is not None:
+        bending.bend(Source(laid, (rows.start, columns.start)), source, cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101)
+    low, high = images.levels(images.extremes(native, span), replace(span, sentinels=()))[0]
+    within = np.atleast_3d(np.clip(laid, low, high, out=laid))
+    return within if within.shape[2] == 3 else np.repeat(within, 3, axis=2)

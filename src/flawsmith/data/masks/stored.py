@@ -192,28 +192,41 @@ def _layer(values: np.ndarray, opaque: np.ndarray | None, brightness: np.ndarray
         present = np.zeros(np.iinfo(values.dtype).max + 1, bool)
         present[values.ravel()] = True
         levels = np.flatnonzero(present).astype(values.dtype)
-        places = np.zeros(len(present), np.uint32)
-        places[levels] = np.arange(len(levels))
-        indices = places[values]
+        positions = np.zeros(len(present), _index_type(len(levels)))
+        positions[levels] = np.arange(len(levels))
+        indices = positions[values]
     else:
         levels, flat = np.unique(values, return_inverse=True)
-        indices = flat.reshape(values.shape).astype(np.uint32)
+        indices = flat.reshape(values.shape).astype(_index_type(len(levels)))
     number = len(levels)
-    counted = np.ones(values.shape, bool) if opaque is None else opaque
+    count = _counted(indices, opaque, number)
     rim = np.zeros(values.shape, bool)
     rim[[0, -1]] = rim[:, [0, -1]] = True
-    count, border = (np.bincount(indices[where], minlength=number) for where in (counted, rim & counted))
+    border = _counted(indices, rim if opaque is None else rim & opaque, number)
     solid, edge = np.zeros(number, np.int64), np.zeros(number, np.int64)
     if number > 2:
-        smallest = indices.astype(np.float32)
+        smallest = indices.astype(np.float32) if indices.dtype == np.uint32 else indices
         same = cv2.erode(smallest, np.ones((3, 3))) == cv2.dilate(smallest, np.ones((3, 3)))
-        height = (values if brightness is None else brightness).astype(np.float32)
+        height = values if brightness is None else brightness
+        height = height if height.dtype in (np.uint8, np.uint16) else height.astype(np.float32)
         near = np.ones((5, 5))
         top = float(height.max())
         between = (cv2.erode(height, near) < top / 4) & (cv2.dilate(height, near) > 3 * top / 4)
-        solid, edge = (np.bincount(indices[where & counted], minlength=number) for where in (same, between))
-    coded = zlib.compress(indices.astype(_index_type(number)).tobytes(), 1)
+        solid, edge = (
+            _counted(indices, where if opaque is None else where & opaque, number) for where in (same, between)
+        )
+    coded = zlib.compress(np.ascontiguousarray(indices).data, 1)
     return Layer(levels, count, border, solid, edge, (values.shape[0], values.shape[1]), coded)
+
+
+def _counted(indices: np.ndarray, where: np.ndarray | None, number: int) -> np.ndarray:
+    """Return how often each of so many indices occurs where a mask is True, int64; some rows at a time."""
+    count = np.zeros(number, np.int64)
+    for row in range(0, len(indices), images.STRIP):
+        strip = indices[row : row + images.STRIP]
+        chosen = strip.ravel() if where is None else strip[where[row : row + images.STRIP]]
+        count += np.bincount(chosen, minlength=number)
+    return count
 
 
 def _index_type(levels: int) -> type[np.unsignedinteger]:

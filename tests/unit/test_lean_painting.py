@@ -1,0 +1,89 @@
+"""Memory of painting follows the window, not the photograph times the batch; warps of a part are those of the whole."""
+
+from __future__ import annotations
+
+import gc
+import json
+import tracemalloc
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from flawsmith.config import load_config
+from flawsmith.data.patches.warping import Source, places, reach_of
+from flawsmith.preflight.cost import PIXELS_MEMORY, held
+from flawsmith.run.dataset import open_dataset
+from flawsmith.run.folder import Run
+from flawsmith.synthesis.generate import generate
+from flawsmith.synthesis.train import train
+
+SIDE = 1024
+MOST = 12.0
+"""Bytes at once per byte of one photograph, the three that are kept included; whole copies for a batch of 8 take 38."""
+
+
+def plates(root: Path) -> None:
+    """Write two normal photographs of a grey surface, and one with a dark spot."""
+    rng = np.random.default_rng(0)
+    for number, folder in enumerate(("train/good", "train/good", "test/spot")):
+        picture = rng.integers(90, 130, (SIDE, SIDE), np.uint8)
+        path = root / "plate" / folder / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if folder == "test/spot":
+            mask = np.zeros((SIDE, SIDE), np.uint8)
+            cv2.circle(mask, (600, 500), 10, 255, -1)
+            picture[mask > 0] //= 3
+            path.parent.joinpath("../../ground_truth/spot").mkdir(parents=True)
+            cv2.imwrite(str(root / f"plate/ground_truth/spot/{number}_mask.png"), mask)
+        cv2.imwrite(str(path), picture)
+
+
+def test_a_batch_of_eight_takes_no_eight_photographs(tmp_path: Path) -> None:
+    plates(tmp_path / "set")
+    file = tmp_path / "run.toml"
+    file.write_text(
+        f'[data]\nroot = "{tmp_path}/set"\nshots = 1\n[generator]\nname = "crop_paste"\n'
+        "[generate]\ncount = 8\nbatch = 8\ncontrols = 0\n[screen]\nenabled = false\n[prove]\nenabled = false\n"
+    )
+    run = Run.create(tmp_path / "run", load_config(file))
+    opened = open_dataset(run)
+    train(run, opened)
+    gc.collect()
+    tracemalloc.start()
+    generate(run, data=opened)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(run.samples()) == 8
+    assert peak < MOST * SIDE * SIDE, f"{peak / SIDE**2:.1f} bytes per pixel"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_part_is_warped_as_it_is_within_the_whole(channels: int) -> None:
+    rng = np.random.default_rng(channels)
+    for _ in range(20):
+        height, width = (int(side) for side in rng.integers(40, 160, 2))
+        picture = rng.uniform(-1, 1, (height, width, channels)).astype(np.float32)
+        picture = picture[:, :, 0] if channels == 1 else picture
+        angle, scale = rng.uniform(-3, 3), rng.uniform(0.5, 1.6)
+        cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+        # far enough that the picture is mirrored, and mirrored again
+        matrix = np.array([[cos, -sin, rng.uniform(-150, 250)], [sin, cos, rng.uniform(-150, 250)]])
+        (top, bottom), (left, right) = (np.sort(rng.integers(0, 120, 2)) for _ in range(2))
+        spot = slice(int(top), int(bottom) + 1), slice(int(left), int(right) + 1)
+        whole = cv2.warpAffine(picture, matrix, (121, 121), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+        at = places(matrix, spot)
+        reach = reach_of(at, picture.shape)
+        source = Source(np.ascontiguousarray(picture[reach]), (reach[0].start, reach[1].start))
+        # the same place to a thousandth of a px, whichever steps the installed OpenCV rounds in
+        np.testing.assert_allclose(source.at(at, cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101), whole[spot], atol=2e-3)
+
+
+def test_the_estimate_of_memory_is_that_of_the_measured_runs() -> None:
+    rows = json.loads((Path(__file__).parents[2] / "benchmarks/results/large.json").read_text())["sizes"]["rows"]
+    assert rows
+    for row in rows:  # eight normal photographs and three shots with damage of 200 x 200 px
+        pixels, native = row["pixels"][0] * row["pixels"][1], row["photograph_mb"] * 1e6
+        estimate = PIXELS_MEMORY + held(native, pixels, 200 * 200, 11) / 1e9
+        assert abs(estimate - row["peak_gb"]) <= 0.25 * row["peak_gb"], row
