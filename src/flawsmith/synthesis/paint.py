@@ -148,21 +148,9 @@ class Painter:
                 ground = images.apply_delta(normal, change, damage, span)
         if starts == "patches" or (starts == "shot" and posed is None):
             sketch = self._of_patches(line, below, damage, posed)
+        mine = asked[spot].copy(), part[spot].copy()
         return Canvas(
-            line,
-            photograph,
-            spot,
-            normal,
-            span,
-            grey,
-            asked[spot].copy(),
-            part[spot].copy(),
-            posed,
-            sketch,
-            windows,
-            ground,
-            taken,
-            reference,
+            line, photograph, spot, normal, span, grey, *mine, posed, sketch, windows, ground, taken, reference
         )
 
     def _of_patches(
