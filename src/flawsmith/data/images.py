@@ -266,8 +266,7 @@ def apply_delta(native: np.ndarray, delta: np.ndarray, inside: np.ndarray, span:
     change = delta[inside].astype(np.float64)
     if native.ndim == 2:
         change = change.mean(axis=1)
-    change = change * span.half
-    low, high = span.low, span.high
+    change, low, high = change * span.half, span.low, span.high
     if span.step > 1:
         change = np.rint(change / span.step) * span.step
         low, high = -(-low // span.step) * span.step, high // span.step * span.step
