@@ -59,7 +59,7 @@ ROOM_OF_LIBRARY = {
     "PIL": "data",
     "tifffile": "data",
     "jinja2": "reporting",
-    "anyascii": "exports",
+    "anyascii": "data",
     "torchvision": "nowhere",
 }
 """Libraries that one room alone may import. torchvision is no dependency: its wheels tie a CPU machine to CUDA."""

@@ -18,9 +18,10 @@ from PIL import Image
 
 from flawsmith.config import Config
 from flawsmith.data import images
+from flawsmith.data.exported.names import folder_names, safe_name
 from flawsmith.errors import ConfigError, DataError, RunError
 from flawsmith.exports.export import export, write
-from flawsmith.exports.mvtec import Mvtec, folder_names, safe_name
+from flawsmith.exports.mvtec import Mvtec
 from flawsmith.files import write_json
 from flawsmith.run.folder import Run
 from flawsmith.run.records import PlanLine, Sample, append_records

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from flawsmith import registry
@@ -25,8 +26,8 @@ def export(run: Run) -> None:
     """Run the stage; does nothing when every format is there already with the same input.
 
     Exported are the normal parts to learn from (train), those held out (test) and the samples that stand (test, with
-    masks): made, and not rejected where the run is screened. Real defects are left out: the shots would flatter
-    whatever is trained here, and the test pictures must stay unseen.
+    masks): made, and not rejected where the run is screened. With `export.real = "shots"` the real shots go along
+    (train, with masks). Test pictures never do: they must stay unseen.
 
     Raises:
         RunError: no sample was made, or every one was rejected; counts the reasons.
@@ -102,6 +103,8 @@ def _put_back(old: Path, folder: Path) -> None:
 def exported(run: Run) -> list[Example]:
     """Return what goes out: normal parts with split "train" or "test", then the kept samples by index.
 
+    With `export.real = "shots"`, the shots follow them.
+
     Raises:
         RunError: there is no kept sample.
     """
@@ -114,7 +117,7 @@ def exported(run: Run) -> list[Example]:
         raise RunError(f"{run.folder}: nothing to export, {_why_none(run, samples)}")
     normals = [Example(one.id, one.image, one.product, None, (), "train", span=one.span) for one in split.normals]
     normals += [Example(one.id, one.image, one.product, None, (), "test", span=one.span) for one in split.test_normals]
-    return normals + [
+    made = [
         Example(
             one.image,
             run.path(one.image),
@@ -123,9 +126,12 @@ def exported(run: Run) -> list[Example]:
             (run.path(one.mask),),
             "test",
             span=spans.get(one.product),
+            painted_on=one.normal,
         )
         for one in kept
     ]
+    shots = split.shots if run.config.export.real == "shots" else ()
+    return [*normals, *made, *(replace(shot, split="train") for shot in shots)]
 
 
 def _why_none(run: Run, samples: Sequence[Sample]) -> str:

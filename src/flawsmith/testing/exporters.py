@@ -47,7 +47,9 @@ def example_pictures(folder: Path, names: Sequence[tuple[str, Sequence[str]]] = 
             images.write(path, rng.integers(0, 256, shape).astype(np.uint8))
             images.write_mask(path.with_name("000.mask.png"), mask)
             name = path.relative_to(folder).as_posix()
-            damaged.append(Example(name, path, product, defect, (path.with_name("000.mask.png"),), "test"))
+            below = normals[-3 + place % 2].id
+            label = path.with_name("000.mask.png")
+            damaged.append(Example(name, path, product, defect, (label,), "test", painted_on=below))
     return normals + damaged
 
 
