@@ -134,7 +134,7 @@ def test_label_studio_and_labelme_hold_every_mask(tmp_path: Path) -> None:
         (defect,) = one["value"]["brushlabels"]
         assert (unpacked(one["value"]["rle"], (one["original_height"], one["original_width"])) == wanted[defect]).all()
     folder = export("labelme", examples, tmp_path / "out")
-    assert not (folder / "screw/screw-normal-0000.json").exists()
+    assert json.loads((folder / "screw/screw-normal-0000.json").read_text())["shapes"] == []
     for defect, mask in wanted.items():
         tree = json.loads((folder / f"screw/screw-{defect}-0000.json").read_text())
         parts = [[value for point in shape["points"] for value in point] for shape in tree["shapes"]]

@@ -50,7 +50,7 @@ class LabelStudio(Exporter):
             name = written.file.relative_to(folder).as_posix()
             address = {"image": self.settings.prefix + quote(name)}
             result = [_strokes(written, number, defect) for number, defect in enumerate(written.labels)]
-            made = [{"model_version": "flawsmith", "score": 1.0, "result": result}] if result else []
+            made = [{"model_version": "flawsmith", "score": 1.0, "result": result}]
             return {"data": address, "meta": written.of.provenance(written.how), "predictions": made}
 
         rows = write_pictures(

@@ -1,4 +1,4 @@
-"""labelme's files: a JSON beside each damaged picture, so that people can correct the outlines there.
+"""labelme's files: a JSON beside each picture, so that people can correct the outlines there.
 
     FOLDER/<product>/<product>-<defect>-0000.png
     FOLDER/<product>/<product>-<defect>-0000.json       shapes; a normal part has none
@@ -45,8 +45,7 @@ class Labelme(Exporter):
         homes = folder_names((one.product for one in pictures), ["provenance.jsonl"])
 
         def outlined(written: Written) -> dict[str, Any]:
-            if written.labels:
-                write_json(written.file.with_suffix(".json"), _annotation(written))
+            write_json(written.file.with_suffix(".json"), _annotation(written))
             return {"file": written.file.relative_to(folder).as_posix(), **written.of.provenance(written.how)}
 
         rows = write_pictures(
