@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from flawsmith import registry
-from flawsmith.config import Config, validate
-from flawsmith.errors import RunError
+from flawsmith.config import Config, overridden, parse_overrides, validate
+from flawsmith.errors import ConfigError, RunError
 from flawsmith.files import digest
 from flawsmith.interfaces import Exporter
 from flawsmith.run.dataset import load_split
@@ -20,6 +20,30 @@ from flawsmith.run.records import Sample
 from flawsmith.run.stage import Inputs, stage
 from flawsmith.run.verdicts import require_kept
 from flawsmith.types import Example
+
+
+def opened(folder: Path, overrides: Sequence[str] = ()) -> Run:
+    """Open a run, and change what it exports: ["export.formats=[\"coco\"]"]; the run keeps that.
+
+    Raises:
+        RunError: there is no run.
+        ConfigError: a setting of another section, which would change what was made; a wrong key, value or format.
+    """
+    run = Run.open(folder)
+    settings = parse_overrides(list(overrides))
+    for key in settings:
+        if not key.startswith("export."):
+            raise ConfigError(
+                f"--set {key}: `flawsmith export` changes export.* alone; `flawsmith run` takes the others"
+            )
+    if not settings:
+        return run
+    config = overridden(run.config, settings)
+    if unknown := registry.misnamed(config):
+        raise ConfigError("\n".join(unknown))
+    for name in {*config.export.formats, *config.export.settings}:
+        load_exporter(config, name)  # before the run keeps it
+    return Run.create(folder, config)
 
 
 def export(run: Run) -> None:
