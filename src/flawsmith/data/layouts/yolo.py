@@ -27,10 +27,12 @@ def read_yolo(data: DataConfig, tree: Tree) -> Reading:
     product = data.product or tree.name
     bare: list[str] = []
     for picture in tree.everything():
-        if not is_picture(picture) or picture in tree.gone:
+        if not is_picture(picture):
             continue
-        stem = without_suffix(picture)
-        label = labels.pop(_label_of(stem), "")
+        label = labels.pop(_label_of(without_suffix(picture)), "")
+        if picture in tree.gone:
+            gathering.of_the_absent.update([label] if label else [])
+            continue
         split = split_of(picture.split("/")[:-1])
         if not label or label in tree.gone:
             bare.append(picture)
