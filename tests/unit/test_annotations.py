@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
-from test_exports import HEIGHT, WIDTH, examples_of, export, odd_masks
+from test_export_formats import HEIGHT, WIDTH, examples_of, export, odd_masks
 
 from flawsmith.config import Config, DataConfig
 from flawsmith.data import images

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from test_exports import HEIGHT, WIDTH, examples_of, export, odd_masks
+from test_export_formats import HEIGHT, WIDTH, examples_of, export, odd_masks
 
 pytestmark = pytest.mark.filterwarnings("default")  # they have warnings of their own
 _WHY = "needs the extra formats: pip install 'flawsmith[formats]'"

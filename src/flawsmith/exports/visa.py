@@ -1,4 +1,4 @@
-"""VisA's folder layout, as Anomalib's `Visa` and VisA's own tools read it.
+"""VisA's folder layout, with its tables of annotations and of the split.
 
 FOLDER/<product>/Data/Images/Normal/0000.png
 FOLDER/<product>/Data/Images/Anomaly/000.png

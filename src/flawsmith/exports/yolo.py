@@ -84,10 +84,20 @@ class Yolo(Exporter):
 
 
 def _polygons(mask: np.ndarray) -> list[list[float]]:
-    """Return each piece as x, y, x, y, ... in shares; a piece of one or two pixels repeats its last corner."""
+    """Return each piece as x, y, x, y, ... in shares.
+
+    A straight line of one pixel's width is a rectangle a quarter of a pixel round its centres: the same pixels, and a
+    box with an area, without which Ultralytics leaves a piece out.
+    """
     size = np.array(mask.shape[::-1])
     rows = []
     for corners in centre_polygons(mask):
+        (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
+        if left == right or top == bottom:
+            low_x, low_y, high_x, high_y = left + 0.25, top + 0.25, right + 0.75, bottom + 0.75
+            line = np.array([[low_x, low_y], [high_x, low_y], [high_x, high_y], [low_x, high_y]])
+            rows.append((line / size).ravel().tolist())
+            continue
         missing = max(_LEAST_CORNERS - len(corners), 0)
         whole = np.concatenate([corners, np.repeat(corners[-1:], missing, axis=0)])
         rows.append(((whole + 0.5) / size).ravel().tolist())

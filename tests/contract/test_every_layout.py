@@ -161,3 +161,31 @@ def test_a_lost_picture_of_a_mask_is_an_error(laid: Laid) -> None:
     gone.image.unlink()
     with pytest.raises(DataError, match="left out|has no mask"):
         scan(laid.data)
+
+
+@pytest.mark.parametrize("year", ["LOCO", "AD 2"])
+def test_mvtecs_later_sets_are_read(tmp_path: Path, year: str) -> None:
+    """LOCO has a folder of masks for each picture; AD 2 has its masks below test_public, and a test without any."""
+    examples = photographs(tmp_path / "sources")
+    for one in examples:
+        number = one.image.stem
+        test = tmp_path / "can" / ("test" if year == "LOCO" else "test_public")
+        truth = test.parent / "ground_truth" if year == "LOCO" else test / "ground_truth"
+        place = test / (one.defect or "good") if one.defect else test.parent / "train" / "good"
+        images.write(place / f"{number}_regular.png", images.read(one.image))
+        if one.defect and year == "LOCO":
+            mask = mask_of(int(number))
+            parts = np.zeros_like(mask), np.zeros_like(mask)
+            parts[0][:9], parts[1][9:] = mask[:9], mask[9:]
+            for place, part in enumerate(parts):
+                images.write_mask(truth / one.defect / f"{number}_regular" / f"{place:03d}.png", part)
+        elif one.defect:
+            images.write_mask(truth / one.defect / f"{number}_regular_mask.png", mask_of(int(number)))
+    if year == "AD 2":
+        images.write(tmp_path / "can" / "test_private" / "000_regular.png", images.read(examples[0].image))
+    found = survey(DataConfig(root=tmp_path, layout="mvtec", exclude=["sources/**"]))
+    assert not found.errors and sum("test_private" in text for text in found.warnings) == (year == "AD 2")
+    damaged = [one for one in found.examples if one.defect]
+    assert Counter(one.defect for one in found.examples) == {None: 3, "dent": 2, "stain": 2}
+    for one in damaged:
+        assert one.split == "test" and (read_label(one, SHAPE) == mask_of(int(one.image.stem.split("_")[0]))).all()
