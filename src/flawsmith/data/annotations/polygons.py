@@ -68,8 +68,12 @@ def filled(corners: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         corners: float (N,2) as (x, y), in pixels from the upper left corner of the picture; they may lie outside.
         shape: (H,W).
     """
-    height, width = shape
-    first = np.asarray(corners, np.float64)
+    # Only the rows and columns that the polygon reaches are filled: pictures are large, and polygons many.
+    whole = np.asarray(corners, np.float64)
+    top_left = np.clip(np.floor(whole.min(axis=0)), 0, shape[::-1]).astype(np.int64)
+    bottom_right = np.clip(np.ceil(whole.max(axis=0)), 0, shape[::-1]).astype(np.int64)
+    width, height = (bottom_right - top_left).tolist()
+    first = whole - top_left
     second = np.roll(first, -1, axis=0)
     top, bottom = np.minimum(first[:, 1], second[:, 1]), np.maximum(first[:, 1], second[:, 1])
     # An edge crosses the rows whose centre lies at or below its upper end and above its lower end.
@@ -81,10 +85,14 @@ def filled(corners: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     height_of_edge = second[edge, 1] - first[edge, 1]
     x = first[edge, 0] + (row + 0.5 - first[edge, 1]) * (second[edge, 0] - first[edge, 0]) / height_of_edge
     column = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
-    turns = np.zeros((height, width + 1), np.int64)
+    turns = np.zeros((height, width + 1), np.int32)
     np.add.at(turns, (row, column), 1)
     inside = np.cumsum(turns, axis=1)[:, :width] % 2 == 1
-    return inside if inside.any() else outlined(first, shape)
+    if not inside.any():
+        return outlined(whole, shape)
+    mask = np.zeros(shape, bool)
+    mask[top_left[1] : bottom_right[1], top_left[0] : bottom_right[0]] = inside
+    return mask
 
 
 def outlined(corners: np.ndarray, shape: tuple[int, int], *, closed: bool = True) -> np.ndarray:
