@@ -107,7 +107,7 @@ def unpacked(packed_bytes: Sequence[int], shape: tuple[int, int]) -> np.ndarray:
         raise ValueError(f"its brush strokes are of {total // _CHANNELS} pixels, not of {shape[1]} x {shape[0]}")
     word = stream.number(5) + 1
     sizes = [stream.number(4) + 1 for _ in _SIZES]
-    values = np.zeros(total, np.uint8 if word <= 8 else np.uint32)
+    values: np.ndarray = np.zeros(total, np.uint8 if word <= 8 else np.uint32)
     at = 0
     while at < total:
         repeated = stream.number(1)
