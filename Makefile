@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml $(wildcard constraints/cpu.txt)
 	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV) || { \
 	  echo "the virtual environment cannot be made; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "installing flawsmith into $(VENV) (some minutes the first time) ..."
-	@$(RUN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[dev]"
+	@$(RUN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[dev,deliver]"
 	@echo "$(CONSTRAINTS)" > $(SAVED)
 	@touch $@
 	@$(RUN)/python -m flawsmith --version

@@ -21,12 +21,12 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("contract", ("interfaces",)),
     ("families", ("generators", "filters", "metrics", "detectors", "exports")),
     ("chapters", ("synthesis", "screening", "evaluation", "export", "recipes")),
-    ("overview", ("preflight", "reporting", "testing")),
+    ("overview", ("preflight", "choice", "reporting", "inspection", "testing")),
     ("doors", ("doors",)),
 )
 """The floors from the ground up, and the rooms on each. An arrow goes to a lower floor, never to a room beside."""
 WORDS = {"errors", "types", "config", "registry", "files"}
-DOORS = {"cli", "__main__", "__init__", "pipeline", "factory_demo"}
+DOORS = {"cli", "cli_choice", "cli_inspection", "__main__", "__init__", "pipeline", "factory_demo"}
 FAMILIES = {"generators", "filters", "metrics", "detectors", "exports"}
 CHAPTERS = {"synthesis", "screening", "evaluation", "export", "recipes"}
 SINGLE = {"exports.export": "export"}
@@ -47,8 +47,25 @@ BELOW: dict[str, set[str]] = {
     "export": {"words", "data", "run", "interfaces"},
     "recipes": {"words", "data", "nn", "run", "interfaces", "recipes"},
     "preflight": {"words", "data", "nn", "run", "interfaces", "arithmetic", "preflight", *CHAPTERS},
+    "choice": {"words", "data", "nn", "run", "interfaces", "choice", *CHAPTERS},
     "reporting": {"words", "data", "nn", "run", "interfaces", "arithmetic", "reporting", *CHAPTERS},
-    "doors": {"words", "data", "nn", "run", "interfaces", "testing", "preflight", "reporting", "doors", *CHAPTERS},
+    "inspection": {"words", "data", "nn", "run", "interfaces", "arithmetic", "inspection", *CHAPTERS},
+    "doors": {
+        *(
+            "words",
+            "data",
+            "nn",
+            "run",
+            "interfaces",
+            "testing",
+            "preflight",
+            "choice",
+            "reporting",
+            "inspection",
+            "doors",
+        ),
+        *CHAPTERS,
+    },
 }
 """What each room may import. A family is not in its own list: files inside a family do not know one another, and the
 chapters (synthesis, screening, evaluation) meet only through records on disk."""
@@ -60,6 +77,8 @@ ROOM_OF_LIBRARY = {
     "tifffile": "data",
     "jinja2": "reporting",
     "anyascii": "data",
+    "onnxruntime": "inspection",
+    "openvino": "inspection",
     "torchvision": "nowhere",
 }
 """Libraries that one room alone may import. torchvision is no dependency: its wheels tie a CPU machine to CUDA."""

@@ -352,7 +352,7 @@ def adapt(back: Backbone, args: argparse.Namespace, extractor: Any) -> dict[str,
                 }
                 of = "random" if source == str(blank) else "these"
                 place = args.out / f"{name}-{of}-{steps}-{seed}"
-                run = Run.create(place, configuration(args.data, name, told))
+                run = Run.create(place, configuration(args.data, f"{name}-inpaint", told))
                 train(run)
                 generate(run)
                 made = [

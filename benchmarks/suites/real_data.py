@@ -26,7 +26,7 @@ from flawsmith.run.folder import Run, machine
 
 def measure(name: str, data: Path, out: Path) -> dict[str, Any]:
     """Run one example and return what a reader wants to know of it."""
-    config = configuration(data, name)
+    config = configuration(data, f"{name}-inpaint")
     run = Run.create(out / name, config)
     begun = time.time()
     run_all(run)

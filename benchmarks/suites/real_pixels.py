@@ -46,6 +46,14 @@ from flawsmith.run.dataset import load_split
 from flawsmith.run.folder import Run, machine
 
 PASTE = "crop_paste"
+_VARIED = {"generate.guidance": 1.0, "train.steps": 240}
+
+
+def _started(start: str) -> dict[str, Any]:
+    """Return how strongly a diffusion method varies its sketch: what `guidance.py` measured best on both sets."""
+    return {"generator.settings": {"start": start, "strength": 0.2}}
+
+
 ARMS: dict[str, dict[str, Any]] = {
     PASTE: {"generator.name": "crop_paste"},
     "crop_paste, bent": {"generator.name": "crop_paste", "generate.bend": 1.0},
@@ -53,6 +61,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "patch_synthesis": {"generator.name": "patch_synthesis"},
     "patch_synthesis, bent": {"generator.name": "patch_synthesis", "generate.bend": 1.0},
     "patch_synthesis, new shapes": {"generator.name": "patch_synthesis", "generate.masks": "procedural"},
+    "controlnet_inpaint from shots": {"generator.name": "controlnet_inpaint", **_VARIED, **_started("shot")},
+    "controlnet_inpaint from patches": {"generator.name": "controlnet_inpaint", **_VARIED, **_started("patches")},
 }
 """Arm -> what its generator is told beside the example's settings."""
 MIXTURES = {
@@ -60,6 +70,8 @@ MIXTURES = {
     "crop_paste, plain + bent": (PASTE, "crop_paste, bent"),
 }
 """Arm -> the two arms that it takes every second sample of."""
+BARE = {f"{name}, no controls": name for name in (PASTE, "patch_synthesis")}
+"""Arm -> the arm whose samples it takes, without negative controls."""
 SHARED = {
     "generator.settings": {},
     "measure.enabled": False,
@@ -110,6 +122,8 @@ class Trial:
                 controls = [one for one in controls if one.rank % 2 == 0] + [
                     one for one in other_controls if one.rank % 2
                 ]
+            elif name in BARE:
+                samples, controls = made_of(self._made(BARE[name]), self.product)[0], []
             else:
                 samples, controls = made_of(self._made(name), self.product)
             yield Arm(name, f"and {len(samples)} samples", tuple(samples), tuple(controls))
@@ -243,7 +257,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=0, help="judge inside the shots, in so many folds")
     parser.add_argument("--seeds", type=int, default=5, help="trainings per arm of the test")
     parser.add_argument("--detector", default="memory_probe", help="the judge")
-    parser.add_argument("--arms", nargs="+", choices=[*ARMS, *MIXTURES], default=[*ARMS, *MIXTURES])
+    parser.add_argument("--arms", nargs="+", choices=[*ARMS, *MIXTURES, *BARE], default=[*ARMS, *MIXTURES, *BARE])
     parser.add_argument("--results", type=Path, default=RESULTS / "real_pixels.json")
     args = parser.parse_args()
     names = list(dict.fromkeys([PASTE, *args.arms]))
@@ -260,7 +274,7 @@ def main() -> None:
         results[entry] = {
             "machine": {**machine(), "threads": os.environ["OMP_NUM_THREADS"]},
             "protocol": "clean",
-            "told": {arm: ARMS.get(arm, MIXTURES.get(arm)) for arm in names},
+            "told": {arm: ARMS.get(arm, MIXTURES.get(arm, BARE.get(arm))) for arm in names},
             **figures_of,
         }
         write_json(args.results, results)

@@ -84,7 +84,7 @@ class Studio:
 
     def plan(self) -> list[PlanLine]:
         """Return the plan's lines."""
-        return make_plan(self.config, self.data, self.plugin)
+        return make_plan(self.config, self.data)
 
     def paint(self, lines: Sequence[PlanLine], folder: Path, scale: float | None) -> list[Path]:
         """Paint lines that are not in the folder yet; return a picture's path each, its mask beside it.

@@ -18,8 +18,8 @@ HOME = Path(__file__).resolve().parents[2]
 RESULTS = HOME / "benchmarks" / "results"
 FOLDERS = {"magnetic-tile": "magnetic-tile", "screw": "mvtec-screw-512"}
 """Set -> its folder below --data."""
-EXAMPLES = {f"{name}{way}": name for name in FOLDERS for way in ("", "-dual", "-csm")}
-"""Example -> its set; a set has one a generator."""
+EXAMPLES = {f"{name}{way}": name for name in FOLDERS for way in ("", "-inpaint", "-dual", "-csm")}
+"""Example -> its set; a set has one per generator."""
 
 
 def configuration(data: Path, example: str, told: dict[str, Any] | None = None) -> Config:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from flawsmith import __version__
+from flawsmith import __version__, cli_choice, cli_inspection
 from flawsmith.errors import FlawsmithError, RenamedSetting
 
 app = typer.Typer(
@@ -122,7 +122,8 @@ def run(
         warn_renamed("--say", "--prompt")
     if prompt or say:
         settings.append(f"generate.prompt={json.dumps(prompt or say, ensure_ascii=False)}")
-    opened = Run.create(out, _config(config, settings))  # a typo is said at once: torch takes seconds to load
+    asked = cli_choice.settled(_config(config, settings), out)
+    opened = Run.create(out, asked)  # a typo is said at once: torch takes seconds to load
     from flawsmith.pipeline import run_all
     from flawsmith.reporting.verdict import closing_words
 
@@ -302,6 +303,10 @@ def demo(
     typer.echo(closing_words(show(out)))
 
 
+cli_choice.add_to(app)
+cli_inspection.add_to(app)
+
+
 def _config(path: Path, settings: list[str]):  # type: ignore[no-untyped-def]
     from flawsmith.config import load_config, parse_overrides
 
@@ -343,7 +348,3 @@ def _show_warning(message: Warning | str, category: type[Warning], *place: Any, 
 def _stopped() -> None:
     print("flawsmith: stopped; the same command goes on from here", file=sys.stderr)
     sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

@@ -12,8 +12,9 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,41 @@ def temporary(path: Path) -> Path:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     write_bytes(path, text.encode("utf-8"))
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path, what: str) -> Iterator[Path]:
+    """Give an empty folder that takes the place of `folder` when the block ends; after an error nothing has changed.
+
+    Args:
+        folder: What stands there is replaced.
+        what: What is written, for an error: "the export".
+
+    Raises:
+        RunError: the place cannot be written.
+    """
+    part, old = (folder.with_name(f".{folder.name}.{ending}.part") for ending in ("new", "old"))
+    try:
+        _put_back(old, folder)  # a kill came between the two renames below
+        for leftover in (part, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        part.mkdir(parents=True)
+        yield part
+        if folder.exists():
+            folder.rename(old)
+        part.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise RunError(f"{folder}: {what} cannot be written ({error.strerror}); nothing was changed there") from None
+    finally:
+        _put_back(old, folder)
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _put_back(old: Path, folder: Path) -> None:
+    """Give an old folder its name again where no new one took it."""
+    if old.exists() and not folder.exists():
+        old.rename(folder)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -220,7 +220,7 @@ class Filter(ABC):
 class Detector(ABC):
     """A model that finds damage; `prove` trains it on several sets and compares what it learned.
 
-    It learns from a `TrainingSet` only, and no test picture can enter one.
+    It learns from a `TrainingSet`, and no test picture can enter one.
     """
 
     Settings: ClassVar[type[BaseSettings]]
@@ -258,8 +258,7 @@ class Detector(ABC):
         `predict` works from the first yield on. All randomness comes from `rng` (a CPU generator).
 
         Args:
-            training: Pictures of one shape (`training.shape`, not always square), with masks and defect types. All
-                damage may be made, and not every defect type need be shown.
+            training: Pictures of one shape (not always square). All damage may be made, and a type may lack pictures.
             rng: Decides initial weights, order and augmentation.
             budget: Share of the full training; `reduced` says what less than 1 leaves out.
 
@@ -278,10 +277,16 @@ class Detector(ABC):
             training: The set that `fit` was given.
 
         Returns:
-            Numbers of the photographs (pictures of origin "real"; not all of them need be told), and the predictions
-            in the same order; None = it has no such parts.
+            Numbers of photographs (of origin "real", not all of them), and what it says; None = it has no such parts.
         """
         return None
+
+    def graph(self) -> nn.Module:
+        """Return what was learned as a network for `torch.export`, from pictures to a tuple of what it tells.
+
+        One that has none raises ConfigError, one that was not trained yet DataError.
+        """
+        raise ConfigError(f"{type(self).__name__} cannot be delivered, for it has no graph; memory_probe has one")
 
     def facts(self) -> dict[str, float]:
         """Return what it learned about itself and the report should say, as named figures; {} = nothing."""

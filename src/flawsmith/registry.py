@@ -181,7 +181,7 @@ def require(family: str, name: str, where: str = "") -> None:
 
 def misnamed(config: Config) -> list[str]:
     """Return a sentence for each plug-in that a run of a configuration uses and nobody knows; imports none."""
-    used = [("generators", config.generator.name, "generator.name")]
+    used = [("generators", name, "generator.name") for name in config.generator.names]
     for wanted, family, names, where in (
         (config.screen.enabled, "filters", config.screen.filters, "screen.filters"),
         (config.measure.enabled, "metrics", config.measure.metrics, "measure.metrics"),
@@ -209,7 +209,7 @@ def known_rivals(config: Config) -> None:
     """
     for name in config.prove.against:
         require("generators", name, "prove.against")
-        if name == config.generator.name:
+        if (name,) == config.generator.names:
             raise ConfigError(f"prove.against: {name!r} is this run's own generator; name another, or [] for none")
 
 

@@ -11,7 +11,6 @@ import pytest
 
 from flawsmith.config import Config, load_config
 from flawsmith.data import images
-from flawsmith.registry import get
 from flawsmith.run.dataset import load_split, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.records import read_records
@@ -44,12 +43,12 @@ def bent(tmp_path_factory: pytest.TempPathFactory, factory_root: Path) -> Run:
 def test_the_plan_says_how_each_shot_is_bent(bent: Run, factory_root: Path) -> None:
     """The same plan as without bending, but for the bends; and the same for another generator."""
     data, lines = open_dataset(bent), bent.plan()
-    straight = make_plan(configured(factory_root, **{"generate.bend": 0.0}), data, get("generators", "crop_paste"))
+    straight = make_plan(configured(factory_root, **{"generate.bend": 0.0}), data)
     assert [replace(one, pose=replace(one.pose, bend=None)) for one in lines] == straight  # type: ignore[type-var]
     assert not any("bend" in line.to_json()["pose"] for line in straight)
     bends = [line.pose.bend for line in lines if line.pose is not None and line.pose.bend is not None]
     assert len(bends) > len(lines) / 2 and len({bend.seed for bend in bends}) == len(bends)
-    rival = make_plan(bent.config, data, get("generators", "perlin"))
+    rival = make_plan(bent.config, data)
     assert [line.pose for line in rival] == [line.pose for line in lines]
 
 

@@ -173,7 +173,7 @@ def test_a_hybrid_knows_what_its_parts_only_sample_with(part: str, name: str) ->
 
 def plan_of(run: Run, **changes: Any) -> list[PlanLine]:
     config = run.config.model_copy(update={"generate": run.config.generate.model_copy(update=changes)})
-    return make_plan(config, open_dataset(run), get("generators", "cross_modal"))
+    return make_plan(config, open_dataset(run))
 
 
 def test_whose_look_a_pair_gets(borrowed: Run) -> None:

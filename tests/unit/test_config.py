@@ -201,7 +201,7 @@ def test_an_unknown_key_is_named_with_its_nearest(key: str, wanted: str):
         ("train.learning_rate", 0, ["train.learning_rate: ", "greater than 0", "not 0"]),
         ("train.learning_rate", float("nan"), ["train.learning_rate: ", "finite number", "not nan"]),
         ("generate.guidance", 0.5, ["generate.guidance: ", "greater than or equal to 1", "not 0.5"]),
-        ("generate.masks", "drawn", ["generate.masks: ", "'shots', 'procedural' or 'mixed'", "not 'drawn'"]),
+        ("generate.masks", "drawn", ["generate.masks: ", "half and half", "'drawn' does not fit"]),
         ("backbone.dtype", "fp8", ["backbone.dtype: ", "'float32'", "not 'fp8'"]),
         ("backbone.offline", "perhaps", ["backbone.offline: ", "boolean", "not 'perhaps'"]),
         ("seed", 2**31, ["seed: ", "less than 2147483648"]),

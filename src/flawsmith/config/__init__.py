@@ -15,6 +15,7 @@ from flawsmith.config.judging import (
     ScreenConfig,
 )
 from flawsmith.config.making import (
+    AUTO,
     BackboneConfig,
     DataConfig,
     GenerateConfig,
@@ -39,6 +40,7 @@ from flawsmith.config.settings import (
 from flawsmith.config.tree import Config, load_config, overridden
 
 __all__ = [
+    "AUTO",
     "Affects",
     "BackboneConfig",
     "Config",

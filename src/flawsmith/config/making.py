@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from flawsmith.config.settings import Affects, Settings, warn_renamed
+from flawsmith.errors import ConfigError
 
 
 def nfc(name: str) -> str:
@@ -128,16 +129,67 @@ class WindowsConfig(Settings):
     """How much neighbouring windows of one long damage share."""
 
 
+AUTO = "auto"
+"""In place of a generator: `flawsmith run` chooses, by folds inside the shots."""
+
+
 class GeneratorConfig(Settings):
     """The method, and what it is told."""
 
     affects = ("train",)
 
-    name: str = "patch_synthesis"
-    """Which generator: see `flawsmith list`."""
+    name: str | Annotated[dict[str, str], Field(min_length=1)] = "patch_synthesis"
+    """Which generator: see `flawsmith list`; a table {type = generator}; or "auto", what `flawsmith choose` chooses."""
     # Its class says of each of these what it affects.
     settings: Annotated[dict[str, Any], Affects()] = {}
-    """Its own settings: see `flawsmith new --generator NAME`."""
+    """Its own settings: see `flawsmith new --generator NAME`; where `name` is a table, {generator = {its settings}}."""
+
+    @field_validator("name")
+    @classmethod
+    def _defects_in_composed_form(cls, value: str | dict[str, str]) -> str | dict[str, str]:
+        return {nfc(defect): name for defect, name in value.items()} if isinstance(value, dict) else value
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The generators, each once.
+
+        Raises:
+            ConfigError: nothing is chosen yet.
+        """
+        if self.name == AUTO:
+            raise ConfigError(
+                'generator.name: "auto" is chosen by `flawsmith run CONFIG --out RUN`; elsewhere name a generator, or '
+                "use what `flawsmith choose CONFIG --out FOLDER` writes"
+            )
+        return (self.name,) if isinstance(self.name, str) else tuple(sorted(set(self.name.values())))
+
+    @property
+    def label(self) -> str:
+        """The generators in words: "crop_paste (chip, dent) and patch_synthesis (crack)"."""
+        if isinstance(self.name, str):
+            return self.name
+        by_name = {name: [defect for defect, its in self.name.items() if its == name] for name in self.names}
+        parts = [f"{name} ({', '.join(defects)})" for name, defects in by_name.items()]
+        return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
+
+    def of(self, defect: str) -> str:
+        """Return the generator of a defect type.
+
+        Raises:
+            ConfigError: the table names none, or nothing is chosen yet.
+        """
+        if not defect or self.name == AUTO:
+            (name,) = self.names
+            return name
+        if isinstance(self.name, str):
+            return self.name
+        if defect not in self.name:
+            raise ConfigError(f'generator.name: no generator for the defect type {defect!r}; add {defect} = "..."')
+        return self.name[defect]
+
+    def alone(self, name: str) -> GeneratorConfig:
+        """Return one of the generators with its settings."""
+        return self if isinstance(self.name, str) else GeneratorConfig(name=name, settings=self.settings.get(name, {}))
 
 
 class TrainConfig(Settings):
@@ -183,8 +235,8 @@ class GenerateConfig(Settings):
     """Samples made together; part of a sample's identity: another batch size gives other rounding."""
     paint: Literal["auto", "replace", "residual"] | dict[str, Literal["auto", "replace", "residual"]] = "auto"
     """residual (keeps the camera's grain), replace, auto (residual unless little shows), or a table {type = paint}."""
-    masks: Literal["shots", "procedural", "mixed"] = "shots"
-    """Where masks come from: real masks re-posed, shapes of their statistics, or half and half."""
+    masks: Literal["shots", "procedural", "mixed"] | dict[str, Literal["shots", "procedural", "mixed"]] = "shots"
+    """Where masks come from: real masks re-posed, shapes of their statistics, half and half; or {type = masks}."""
     turn: Literal["free", "right", "none"] = "free"
     """How re-posed damage may be turned on a surface: any angle, right angles, or not at all (a brushed surface)."""
     bend: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0

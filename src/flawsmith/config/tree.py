@@ -48,6 +48,10 @@ class Config(Settings):
     export: ExportConfig = ExportConfig()
     report: ReportConfig = ReportConfig()
 
+    def with_generator(self, name: str) -> Config:
+        """Return the configuration in which one of its generators paints everything."""
+        return self.model_copy(update={"generator": self.generator.alone(name)})
+
 
 def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
     """Read a TOML file and lay overrides such as {"train.steps": 300} on top.

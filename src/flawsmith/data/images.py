@@ -7,6 +7,7 @@ array as the camera gave it, (H,W) grey or (H,W,3) RGB, uint8, uint16 or float32
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -37,6 +38,7 @@ __all__ = [
     "other_size",
     "range_of",
     "read",
+    "read_bytes",
     "read_mask",
     "to_bytes",
     "to_model",
@@ -66,6 +68,27 @@ def read(path: Path) -> np.ndarray:
             `codecs.table.READABLE` does not hold.
     """
     return with_reasons(path, lambda stream: decode(stream.read()))
+
+
+def read_bytes(content: bytes, name: str, most: int = MAX_PIXELS) -> np.ndarray:
+    """Read a picture from the bytes of its file, as `read` does.
+
+    Args:
+        content: All bytes of the file; its format is told from them.
+        name: What the picture is called in an error.
+        most: Pixels that it may have.
+
+    Raises:
+        DataError: as `read`; a picture that is too large is not decoded.
+    """
+
+    def work() -> np.ndarray:
+        height, width = header(io.BytesIO(content))[0].shape
+        if width * height > most:
+            raise Unreadable(f"it has {width} x {height} pixels, more than the {most} that are taken here")
+        return decode(content)
+
+    return _explained(name, work)
 
 
 def describe(path: Path) -> Header:
@@ -288,20 +311,29 @@ def with_reasons(path: Path, work: Callable[[BinaryIO], T]) -> T:
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise DataError(f"{path}: {path.suffix or 'no suffix'} is not a picture format; known: {', '.join(SUFFIXES)}")
-    try:
+
+    def opened() -> T:
         with open(path, "rb") as stream:
             return work(stream)
+
+    return _explained(path, opened)
+
+
+def _explained(name: Path | str, work: Callable[[], T]) -> T:
+    """Do the work, and turn whatever goes wrong into one sentence that begins with a name."""
+    try:
+        return work()
     except Unreadable as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{name}: {error}") from None
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file; check the path and its case") from None
+        raise DataError(f"{name}: there is no such file; check the path and its case") from None
     except IsADirectoryError:
-        raise DataError(f"{path}: this is a folder, not a picture") from None
+        raise DataError(f"{name}: this is a folder, not a picture") from None
     except PermissionError:
-        raise DataError(f"{path}: may not be read; give this user the right to read it") from None
+        raise DataError(f"{name}: may not be read; give this user the right to read it") from None
     except MemoryError:
-        raise DataError(f"{path}: there is not enough memory to decode it; cut it in tiles") from None
+        raise DataError(f"{name}: there is not enough memory to decode it; cut it in tiles") from None
     except Exception as error:
         # Decoders raise nearly anything on damaged bytes: SyntaxError, struct.error, IndexError, TiffFileError, ...
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise DataError(f"{path}: cannot be decoded ({reason}); copy it again from its source") from None
+        raise DataError(f"{name}: cannot be decoded ({reason}); copy it again from its source") from None

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from flawsmith.data import images
+from flawsmith.types import Range
+
 
 def scaled(picture: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Return a picture in another size: by area where a side shrinks, else bilinear.
@@ -18,6 +21,18 @@ def scaled(picture: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     shrinks = picture.shape[0] > shape[0] or picture.shape[1] > shape[1]
     way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(np.ascontiguousarray(picture), (shape[1], shape[0]), interpolation=way))
+
+
+def as_detectors_see(native: np.ndarray, span: Range | None, shape: Sequence[int]) -> np.ndarray:
+    """Return a native picture as detectors learn from it, in training and on the line: uint8 (R,C,3) RGB.
+
+    Args:
+        native: (H,W) or (H,W,3), uint8, uint16 or float32.
+        span: The value range of its product; None = `images.range_of(native)`.
+        shape: (rows, columns) of the result.
+    """
+    model = scaled(images.to_model(native, images.range_of(native, span)), shape)
+    return np.asarray(np.rint((np.clip(model, -1, 1) + 1) * 127.5), np.uint8)
 
 
 def scaled_mask(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:

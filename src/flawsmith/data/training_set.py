@@ -17,7 +17,7 @@ from flawsmith.data import images
 from flawsmith.data.fingerprints import fingerprint
 from flawsmith.data.inspection_tiles import Tiles
 from flawsmith.data.masks.reading import read_ignored, read_label
-from flawsmith.data.scaling import scaled, scaled_mask
+from flawsmith.data.scaling import as_detectors_see, scaled_mask
 from flawsmith.data.tensors import image_tensor, mask_tensor
 from flawsmith.errors import DataError
 from flawsmith.types import Batch, Example
@@ -223,8 +223,7 @@ def read_scaled(example: Example, shape: tuple[int, int]) -> Scaled:
         DataError: the picture or a mask cannot be read.
     """
     native = images.read(example.image)
-    model = scaled(images.to_model(native, images.range_of(native, example.span)), shape)
-    image = np.rint((np.clip(model, -1, 1) + 1) * 127.5).astype(np.uint8)
+    image = as_detectors_see(native, example.span, shape)
     if not example.masks:
         return Scaled(image, np.zeros(shape, bool), None)
     mask = scaled_mask(read_label(example, native.shape), shape)

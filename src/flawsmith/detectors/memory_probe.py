@@ -19,13 +19,14 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from flawsmith import config, registry
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.interfaces import Detector
-from flawsmith.nn.methods.patch_memory import MemoryMaps, PatchMemory, digest
+from flawsmith.nn.methods.patch_memory import MemoryMaps, PatchMemory, digest, farthest_of, log_distance
+from flawsmith.nn.methods.place_head import PlaceGraph
 from flawsmith.types import Prediction
 
 _CHUNK = 16
@@ -142,11 +143,32 @@ class MemoryProbe(Detector):
         assert prediction.score is not None
         return replace(prediction, score=self._fusion.score(self._scores(image, prediction.score)))
 
+    @torch.inference_mode()
+    def out_of_fold(self, training: TrainingSet) -> tuple[list[int], Prediction] | None:
+        unseen = None if self._probe is None else self._probe.out_of_fold(training)
+        if unseen is None or self._fusion is None:
+            return unseen
+        indices, prediction = unseen
+        return indices, replace(prediction, score=self._fusion.score(self._unseen_scores(training, unseen)))
+
+    def graph(self) -> nn.Module:
+        if self._probe is None:
+            raise DataError("memory_probe was asked for its graph before it was trained; call fit first")
+        heads = self._probe.graph()
+        assert isinstance(heads, PlaceGraph)
+        return heads if self._fusion is None else _FusedGraph(heads, self._fusion)
+
     def _scores(self, image: Tensor, score: Tensor) -> Tensor:
         """Return float32 (B,2): what heads and memory say of each picture, unbounded."""
         assert self._maps is not None
         chunks = [self._maps.farthest(chunk.to(self.device)) for chunk in image.split(_CHUNK)]
-        return torch.stack([score.clamp(_SURE, 1 - _SURE).logit(), torch.cat(chunks).cpu()], 1)
+        return _side_by_side(score, torch.cat(chunks).cpu())
+
+    def _unseen_scores(self, training: TrainingSet, unseen: tuple[list[int], Prediction]) -> Tensor:
+        """Return float32 (B,2): what heads and memory say of pictures that they have not learned from."""
+        assert unseen[1].score is not None
+        parts = zip(training.batches(unseen[0], _CHUNK), unseen[1].score.split(_CHUNK), strict=True)
+        return torch.cat([self._scores(batch.image, score) for batch, score in parts])
 
     @torch.inference_mode()
     def _weighed(self, training: TrainingSet) -> _Fusion | None:
@@ -158,8 +180,7 @@ class MemoryProbe(Detector):
         labels = torch.tensor([training.label(index) for index in answer[0]])
         if int((labels < 0).sum()) < 2:
             return None
-        parts = zip(training.batches(answer[0], _CHUNK), answer[1].score.split(_CHUNK), strict=True)
-        scores, normal = torch.cat([self._scores(batch.image, score) for batch, score in parts]), labels < 0
+        scores, normal = self._unseen_scores(training, answer), labels < 0
         mean, deviation = scores[normal].mean(0), scores[normal].std(0) + 1e-6
         return _Fusion(mean, deviation, _weights((scores - mean) / deviation, labels))
 
@@ -173,6 +194,31 @@ class MemoryProbe(Detector):
         given = _HEAD | shared | self.settings.head
         settings = config.validate(plugin.Settings, given, where="prove.settings.memory_probe.head")
         return plugin(settings, self.defects, extractor=extractor, device=self.device)
+
+
+class _FusedGraph(nn.Module):
+    """The graph of the heads, whose score is joined with that of the memory."""
+
+    mean: Tensor
+    deviation: Tensor
+    weight: Tensor
+
+    def __init__(self, heads: PlaceGraph, fusion: _Fusion) -> None:
+        super().__init__()
+        self.heads = heads
+        for name in ("mean", "deviation", "weight"):
+            self.register_buffer(name, getattr(fusion, name).clone())
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        maps = self.heads.maps(image)
+        anomaly_map, score, probabilities = self.heads.answer(maps, image.shape[-2:])
+        scores = _side_by_side(score, farthest_of(log_distance(maps)))
+        return anomaly_map, _Fusion(self.mean, self.deviation, self.weight).score(scores), probabilities
+
+
+def _side_by_side(score: Tensor, farthest: Tensor) -> Tensor:
+    """Return float32 (B,2): the scores of heads (0..1) and memory, unbounded."""
+    return torch.stack([score.clamp(_SURE, 1 - _SURE).logit(), farthest], 1)
 
 
 def _weights(scores: Tensor, labels: Tensor) -> Tensor:

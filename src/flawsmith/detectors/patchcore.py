@@ -9,19 +9,19 @@ greatest distance, without the paper's re-weighting.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flawsmith import config
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.interfaces import Detector
-from flawsmith.nn.methods.patch_memory import PatchMemory, described
+from flawsmith.nn.methods.patch_memory import NearestGraph, PatchMemory, described
 from flawsmith.types import Prediction
 
 _CHUNK = 16
@@ -89,15 +89,37 @@ class Patchcore(Detector):
         for chunk in image.split(_CHUNK):
             patches = described(self.extractor.maps(chunk.to(self.device)), self.settings.depths)
             distance, _ = self._memory.nearest(patches.permute(0, 2, 3, 1).reshape(-1, patches.shape[1]))
-            anomaly_map = distance.view(len(chunk), 1, *patches.shape[-2:]).cpu()
-            scores.append(anomaly_map.amax((1, 2, 3)))
-            anomaly_maps.append(
-                _blurred(F.interpolate(anomaly_map, image.shape[-2:], mode="bilinear"), self.settings.blur)
-            )
+            grid = distance.view(len(chunk), 1, *patches.shape[-2:]).cpu()
+            anomaly_map, score = _answer(grid, image.shape[-2:], self.settings.blur)
+            anomaly_maps.append(anomaly_map)
+            scores.append(score)
         return Prediction(torch.cat(anomaly_maps), torch.cat(scores), None)
+
+    def graph(self) -> nn.Module:
+        if self._memory is None or self.extractor is None:
+            raise DataError("patchcore was asked for its graph before it was trained; call fit first")
+        return _Graph(self.extractor.graph(), self._memory, self.settings.blur)
 
     def _size(self, budget: float) -> int:
         return max(16, round(self.settings.memory * budget))
+
+
+class _Graph(nn.Module):
+    """Extractor, search and blur as one network."""
+
+    def __init__(self, maps: nn.Module, memory: PatchMemory, blur: float) -> None:
+        super().__init__()
+        self.maps, self.nearest, self._blur = maps, NearestGraph(memory), blur
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        _, distance, _ = self.nearest(self.maps(image))
+        return _answer(distance[:, None], image.shape[-2:], self._blur)
+
+
+def _answer(distance: Tensor, shape: Sequence[int], blur: float) -> tuple[Tensor, Tensor]:
+    """Return anomaly map float32 (B,1,R,C) and score (B,) from the distances of all cells (B,1,h,w)."""
+    whole = F.interpolate(distance, tuple(shape), mode="bilinear")
+    return _blurred(whole, blur), distance.amax((1, 2, 3))
 
 
 def _blurred(anomaly_map: Tensor, sigma: float) -> Tensor:

@@ -23,21 +23,17 @@ from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flawsmith import config
 from flawsmith.data.training_set import Origin, TrainingSet
 from flawsmith.errors import DataError
 from flawsmith.interfaces import Detector
-from flawsmith.nn.methods.place_head import PlaceHead, described_places
+from flawsmith.nn.methods.place_head import CELL, PlaceGraph, PlaceHead, answer, cells_of, described_places
 from flawsmith.types import Prediction
 
-CELL = 4
-"""Pixels a place of the grid covers along each side."""
 _CHUNK = 16
-_LOUDEST = 0.003
-"""Share of a picture's places that say whether it is damaged and which defect type it shows."""
 _ORIGINS: tuple[Origin, ...] = ("real", "made", "control")
 _MINED = 200
 """Normal pictures that are searched for hard places, at every second place along each side; the heads share them."""
@@ -169,25 +165,19 @@ class Probe(Detector):
             indices += unseen
         return (indices, Prediction.joined(parts, torch.cat)) if indices else None
 
+    def graph(self) -> nn.Module:
+        if not self._heads:
+            raise DataError("probe was asked for its graph before it was trained; call fit first")
+        assert self.extractor is not None
+        return PlaceGraph(self.extractor.graph(), self._heads)
+
     def _answer(self, image: Tensor, heads: Sequence[PlaceHead]) -> Prediction:
-        anomaly_maps, scores, defects = [], [], []
+        parts = []
         for chunk in image.split(_CHUNK):
-            maps, grid = self._maps(chunk), _grid(chunk.shape[-2:], CELL)
-            logits = [self._logits(head, maps, grid) for head in heads]
-            # Heads that disagree on the defect type may agree that it is damage, so the two are averaged apart.
-            odds = torch.stack([one[:, 1:].logsumexp(1, keepdim=True) - one[:, :1] for one in logits]).mean(0)
-            types = torch.stack([one[:, 1:].softmax(1) for one in logits]).mean(0)
-            anomaly_map = odds.sigmoid()
-            few = max(1, round(odds[0].numel() * _LOUDEST))
-            loudest = odds.flatten(2).topk(few, dim=2)
-            scores.append(loudest.values.mean((1, 2)).sigmoid())
-            flat = (anomaly_map * types).flatten(2)
-            share = flat.gather(2, loudest.indices.expand(-1, flat.shape[1], -1)).sum(2).clamp_min(1e-12)
-            defects.append(share / share.sum(1, keepdim=True))
-            anomaly_maps.append(F.interpolate(anomaly_map, image.shape[-2:], mode="bilinear", align_corners=False))
-        return Prediction(
-            torch.cat(anomaly_maps).float().cpu(), torch.cat(scores).float().cpu(), torch.cat(defects).float().cpu()
-        )
+            maps, grid = self._maps(chunk), cells_of(chunk.shape[-2:])
+            answers = answer([self._logits(head, maps, grid) for head in heads], image.shape[-2:])
+            parts.append(Prediction(*(one.float().cpu() for one in answers)))
+        return Prediction.joined(parts, torch.cat)
 
     def _steps(self, budget: float) -> int:
         return max(2, round(self.settings.steps * budget))
@@ -262,7 +252,7 @@ class Probe(Detector):
         features = []
         for start in range(0, len(drawn), _CHUNK):
             image = training.batch(indices[place] for place in drawn[start : start + _CHUNK]).image
-            maps, grid = self._maps(image), _grid(training.shape, 2 * CELL)
+            maps, grid = self._maps(image), cells_of(training.shape, 2 * CELL)
             anomaly_map = 1 - self._logits(head, maps, grid).softmax(1)[:, 0].cpu()
             worst = anomaly_map.flatten(1).topk(min(64, math.prod(grid)), dim=1).indices
             features += [described_places(maps, row, worst[row], grid) for row in range(len(image))]
@@ -283,11 +273,6 @@ class Probe(Detector):
 def _turned(pictures: Tensor, view: int) -> Tensor:
     """One of the eight mirrored and turned views; a quarter turn exchanges rows and columns."""
     return torch.rot90(pictures.flip(-1) if view % 2 else pictures, view // 2, (-2, -1))
-
-
-def _grid(shape: Sequence[int], cell: int) -> tuple[int, int]:
-    """Return rows and columns of the cells that cover a picture."""
-    return -(-shape[0] // cell), -(-shape[1] // cell)
 
 
 def _places(cover: Tensor, each: int, rng: torch.Generator, ignored: Tensor | None) -> Tensor:

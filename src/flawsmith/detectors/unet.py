@@ -134,8 +134,12 @@ class Unet(Detector):
             raise DataError("unet was asked before it was trained; call fit first")
         self._network.eval()
         anomaly_map = torch.cat([self._probabilities(chunk)[:, 1:].cpu() for chunk in image.split(_CHUNK)])
-        score = F.avg_pool2d(anomaly_map, _POOL, stride=1, padding=_POOL // 2).amax((1, 2, 3))
-        return Prediction(anomaly_map, score, None)
+        return Prediction(anomaly_map, _score(anomaly_map), None)
+
+    def graph(self) -> nn.Module:
+        if self._network is None:
+            raise DataError("unet was asked for its graph before it was trained; call fit first")
+        return _Graph(self._network).eval()
 
     def _plan(self, budget: float) -> _Plan:
         """Divide a budget evenly among epochs and pictures; what a CPU computes shrinks with the width besides."""
@@ -216,6 +220,23 @@ class _Network(nn.Module):
             x = rise(F.interpolate(x, skip.shape[-2:], mode="bilinear", align_corners=True))
             x = up(torch.cat([x, skip], 1))
         return self.out(x)
+
+
+class _Graph(nn.Module):
+    """The network from pictures in [-1,1] to anomaly map and score, in float32."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        anomaly_map = self.network(image.add(1).div(2)).softmax(1)[:, 1:]
+        return anomaly_map, _score(anomaly_map)
+
+
+def _score(anomaly_map: Tensor) -> Tensor:
+    """Return float32 (B,) from anomaly maps (B,1,R,C)."""
+    return F.avg_pool2d(anomaly_map, _POOL, stride=1, padding=_POOL // 2).amax((1, 2, 3))
 
 
 def _single(inside: int, outside: int) -> nn.Sequential:

@@ -45,6 +45,8 @@ class Made:
     """Its number among the samples of its defect type, in the order of the plan."""
     donor: str = ""
     """Id of the photograph whose normal matter a control started from; "" = none, or a run that did not say it."""
+    defect: str = ""
+    """The sample's defect type; of a control that of the sample whose place it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +115,19 @@ def made_of(run: Run, product: str) -> tuple[list[Made], list[Made]]:
         if stands := kept.get(sample.index):
             mask = run.path(stands.mask)
             example = Example(stands.image, run.path(stands.image), product, sample.defect, (mask,), span=span)
-            samples.append(Made(example, mask, sample.normal, rank[sample.index]))
+            samples.append(Made(example, mask, sample.normal, rank[sample.index], defect=sample.defect))
     for control in run.controls():
         if control.product == product and control.made:
             example = Example(control.image, run.path(control.image), product, span=span)
             controls.append(
-                Made(example, run.path(control.mask), control.normal, rank[control.control_of], control.donor)
+                Made(
+                    example,
+                    run.path(control.mask),
+                    control.normal,
+                    rank[control.control_of],
+                    control.donor,
+                    control.defect,
+                )
             )
     return samples, controls
 
@@ -142,10 +151,10 @@ def make_arms(run: Run, rivals: dict[str, Run], product: str, split: Split, away
         split: Its photographs.
         away: Ids of normal photographs that no arm may learn from, nor from what is painted on them.
     """
-    part, name = run.config.prove, run.config.generator.name
+    part, name = run.config.prove, run.config.generator.label
     shots = Counter(str(shot.defect) for shot in split.shots)
-    samples, controls = _without(away, *made_of(run, product))
-    of_rivals = {rival: _without(away, *made_of(folder, product)) for rival, folder in rivals.items()}
+    samples, controls = without(away, *made_of(run, product))
+    of_rivals = {rival: without(away, *made_of(folder, product)) for rival, folder in rivals.items()}
     arms = [Arm(REAL, "shots and normal parts")]
     for rival, (theirs, their_controls) in of_rivals.items():
         arms.append(_arm(rival, f"and {len(theirs)} samples of {rival}", theirs, their_controls))
@@ -213,6 +222,6 @@ def _arm(name: str, text: str, samples: Sequence[Made], controls: Sequence[Made]
     return Arm(name, text + beside, tuple(samples), tuple(controls))
 
 
-def _without(away: Collection[str], *groups: Sequence[Made]) -> tuple[list[Made], ...]:
+def without(away: Collection[str], *groups: Sequence[Made]) -> tuple[list[Made], ...]:
     """Return groups without what shows a part of these photographs."""
     return tuple([one for one in group if one.normal not in away and one.donor not in away] for group in groups)

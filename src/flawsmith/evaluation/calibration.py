@@ -99,6 +99,14 @@ def rate_range(count: int, rate: float, confidence: float) -> tuple[float, float
     return low, high
 
 
+def clopper_pearson(count: float, pictures: int, confidence: float) -> tuple[float, float]:
+    """Return the exact interval of a share; `count` may be a mean over seeds, so not a whole number."""
+    tail = (1 - confidence) / 2
+    low = float(betaincinv(count, pictures - count + 1, tail)) if count > 0 else 0.0
+    high = float(betaincinv(count + 1, pictures - count, 1 - tail)) if count < pictures else 1.0
+    return low, high
+
+
 def _rank(count: int, rate: float) -> int:
     # The product is a whole number for many rates; rounding must not lift it to the next rank.
     return min(math.ceil((count + 1) * (1 - rate) - 1e-9), count)

@@ -10,11 +10,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import betaincinv
 
 from flawsmith.config import Config
 from flawsmith.evaluation.arms import OURS, REAL
-from flawsmith.evaluation.calibration import FIFTH, LEAST, conformal_threshold, least_rate, rate_range
+from flawsmith.evaluation.calibration import (
+    FIFTH,
+    LEAST,
+    clopper_pearson,
+    conformal_threshold,
+    least_rate,
+    rate_range,
+)
 from flawsmith.evaluation.shifts import SHIFTS
 from flawsmith.evaluation.statistics import ALL, EvaluationSet, Outcome
 
@@ -148,14 +154,6 @@ def share_of(events: np.ndarray, *, resamples: int, confidence: float, rng: np.r
         "high": round(max(float(high), exact_high), 6),
         "each": [round(float(one), 6) for one in each],
     }
-
-
-def clopper_pearson(count: float, pictures: int, confidence: float) -> tuple[float, float]:
-    """Return the exact interval of a share; `count` may be a mean over seeds, so not a whole number."""
-    tail = (1 - confidence) / 2
-    low = float(betaincinv(count, pictures - count + 1, tail)) if count > 0 else 0.0
-    high = float(betaincinv(count + 1, pictures - count, 1 - tail)) if count < pictures else 1.0
-    return low, high
 
 
 def _difference(config: Config, gap: np.ndarray) -> dict[str, float]:

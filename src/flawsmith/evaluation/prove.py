@@ -44,6 +44,7 @@ from flawsmith.files import digest, write_json
 from flawsmith.interfaces import Detector
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
+from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
@@ -78,7 +79,7 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None) -> Path
     if not made:
         raise RunError(f"{run.folder}: no samples are made yet; run `flawsmith generate {run.folder}` first")
     data = data or open_dataset(run)
-    split, part, device = data.split, config.features, _device(config)
+    split, part, device = data.split, config.features, device_of(config)
     extractor = load_extractor(part.extractor, part.source, offline=config.backbone.offline, device=device)
     tests = data.content((*split.test_defects, *split.test_normals))
     inputs = Inputs.of(config, "prove", samples=made, tests=tests, extractor=extractor.fingerprint)
@@ -100,7 +101,7 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None) -> Path
             "seeds": config.prove.seeds,
             "resamples": config.prove.resamples,
             "confidence": config.prove.confidence,
-            "generator": config.generator.name,
+            "generator": config.generator.label,
             "products": products,
         }
         write_json(path, tree)
@@ -217,14 +218,24 @@ class _Trainer:
         return last, best
 
     def _detector(self, name: str, defects: Sequence[str]) -> Detector:
-        plugin: type[Detector] = registry.get("detectors", name)
-        given = dict(self._part.settings.get(name, {}))
-        if "controls" in plugin.Settings.model_fields:
-            given = {"controls": self._part.controls} | given
-        settings = validate(plugin.Settings, given, where=f"prove.settings.{name}")
-        return plugin(
-            settings, defects, extractor=self._extractor if plugin.needs_extractor else None, device=self._device
-        )
+        return load_detector(self._config, name, defects, self._extractor, self._device)
+
+
+def load_detector(config: Config, name: str, defects: Sequence[str], extractor: Extractor, device: str) -> Detector:
+    """Return an untrained detector with the settings of `prove`.
+
+    Raises:
+        ConfigError: it is unknown, or one of its settings.
+    """
+    part, plugin = config.prove, registry.get("detectors", name)
+    given = dict(part.settings.get(name, {}))
+    if "controls" in plugin.Settings.model_fields:
+        given = {"controls": part.controls} | given
+    settings = validate(plugin.Settings, given, where=f"prove.settings.{name}")
+    detector: Detector = plugin(
+        settings, defects, extractor=extractor if plugin.needs_extractor else None, device=device
+    )
+    return detector
 
 
 def _learned_from(inputs: Inputs) -> str:
@@ -240,7 +251,8 @@ def _better(top: Outcome | None, one: Outcome) -> Outcome:
     return top
 
 
-def _device(config: Config) -> str:
+def device_of(config: Config) -> str:
+    """Return where detectors compute."""
     if config.backbone.device != "auto":
         return config.backbone.device
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 from flawsmith import registry
 from flawsmith.config import Config, overridden, parse_overrides, validate
 from flawsmith.errors import ConfigError, RunError
-from flawsmith.files import digest
+from flawsmith.files import digest, whole_folder
 from flawsmith.interfaces import Exporter
 from flawsmith.run.dataset import load_split
 from flawsmith.run.folder import Run
@@ -96,32 +95,9 @@ def write(exporter: Exporter, examples: Sequence[Example], folder: Path) -> dict
         DataError: an example does not suit the layout.
         RunError: the place cannot be written; nothing was changed there.
     """
-    part, old = (folder.with_name(f".{folder.name}.{ending}.part") for ending in ("new", "old"))
-    try:
-        _put_back(old, folder)  # a kill came between the two renames below
-        for leftover in (part, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        part.mkdir(parents=True)
+    with whole_folder(folder, "the export") as part:
         with progress(f"export {folder.name}", len(examples), "pictures") as advance:
-            counts = exporter.write(examples, part, destination=folder, advance=advance)
-        if folder.exists():
-            folder.rename(old)
-        part.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise RunError(
-            f"{folder}: the export cannot be written ({error.strerror}); nothing was changed there"
-        ) from None
-    finally:
-        _put_back(old, folder)
-        shutil.rmtree(part, ignore_errors=True)
-    return counts
-
-
-def _put_back(old: Path, folder: Path) -> None:
-    """Give the old export its name again where no new one took it."""
-    if old.exists() and not folder.exists():
-        old.rename(folder)
+            return exporter.write(examples, part, destination=folder, advance=advance)
 
 
 def exported(run: Run) -> list[Example]:

@@ -25,13 +25,13 @@ from flawsmith import config
 from flawsmith.data.images import is_grey
 from flawsmith.data.patches.analogy import filled, retextured
 from flawsmith.data.patches.damage_profile import coarse_of, mean_profile, profile_of, with_profile
+from flawsmith.data.patches.grain import gain_between, grain_in, grain_round, grain_under
 from flawsmith.data.patches.layers import PATCH, Layer
 from flawsmith.data.patches.ratios import RIM, from_logs, joined, logs, relative_depth, signed_distance, undamaged
 from flawsmith.data.patches.sources import (
     Source,
     chosen,
     course_of,
-    grain_of,
     guide_of,
     laid,
     on_ground,
@@ -50,9 +50,9 @@ _REACH = 12
 """Px round the mask that are looked at."""
 _NEAR = 3.0
 """Px beyond a label from which patches are still taken."""
+_GRAIN_GAINS = (0.4, 2.0)
 _STRUCTURED = 0.75
 """Of the damage's change: above this a part's own structure under the mask counts as structure."""
-_GRAIN_GAINS = (0.4, 2.0)
 
 
 class PatchSynthesisSettings(config.Settings):
@@ -147,7 +147,9 @@ class PatchSynthesis(Generator):
         if key in self._crops:
             if (key, channels) not in self._sources:
                 crops = self._crops[key]
-                self._sources[key, channels] = [Source.of(_with_channels(c.image, channels), c.mask) for c in crops]
+                self._sources[key, channels] = [
+                    Source.of(_with_channels(crop.image, channels), crop.mask, surface=crop.surface) for crop in crops
+                ]
             return Known(self._sources[key, channels], self._crops[key][0].surface, bool(defect))
         if asked.shot is None:
             known = ", ".join(sorted({name or "normal parts" for _, name in self._crops})) or "none"
@@ -182,9 +184,12 @@ class PatchSynthesis(Generator):
         through, ground = shine_through(known.sources), smooth[inside].mean(axis=0)
         drawn = [on_ground(source, ground, through) for source in drawn]
         # Turning leaves nothing whole of a crop that is smaller than a patch.
-        layers = [layer for layer in map(_layer, drawn) if layer.mask.any()] or [_layer(known.sources[0])]
+        around = grain_round(context, distance)
+        layers = [_layer(source, around) for source in drawn]
+        layers = [layer for layer in layers if layer.mask.any()] or [_layer(known.sources[0], around)]
         gain = float(np.exp(rng.uniform(-1, 1) * np.log1p(self.settings.strength))) if known.damaged else 1.0
-        target = Layer(context, guide_of(distance, depth), position_of(distance), grown(inside, RIM))
+        grain = grain_in(context, distance) if known.surface else np.zeros_like(context)
+        target = Layer(context - grain, grain, guide_of(distance, depth), position_of(distance), grown(inside, RIM))
         # Normal matter of a part is its structure; of damage, what is under the mask says whether there is any.
         profiles = [profile_of(source.ratio, source.depth) for source in drawn]
         least = _STRUCTURED * _change(profiles) if known.damaged else 0.0
@@ -193,8 +198,9 @@ class PatchSynthesis(Generator):
             sketch = logs(_with_channels(blended(normal[spot], posed[spot], inside, gain=gain), channels))
             ratio = retextured(replace(target, values=sketch - smooth), layers, rng)
         else:
-            wanted, grain = gain * mean_profile(profiles), float(np.mean([source.grain for source in drawn]))
-            ratio = _fitted(filled(target, layers, rng), inside, depth, wanted, grain, through)
+            ratio = with_profile(filled(target, layers, rng), depth, gain * mean_profile(profiles), through)
+            if not known.surface:
+                ratio = _with_grain(ratio, inside, float(np.mean([source.grain_under for source in drawn])))
             ratio = joined(ratio, context, distance, width)
             if structured:  # the part's own structure goes on beneath
                 ratio = ratio + coarse_of(context)
@@ -203,17 +209,13 @@ class PatchSynthesis(Generator):
         return painted
 
 
-def _fitted(
-    ratio: np.ndarray, inside: np.ndarray, depth: np.ndarray, wanted: np.ndarray, grain: float, through: float
-) -> np.ndarray:
-    """A ratio that changes as much at each depth as a profile (BINS,) says, and has this much grain."""
-    ratio = with_profile(ratio, depth, wanted, through)
+def _with_grain(ratio: np.ndarray, inside: np.ndarray, wanted: float) -> np.ndarray:
+    """A ratio with this much grain inside, within limits: on parts, where grain cannot be parted, votes took some."""
     coarse = coarse_of(ratio)
     fine, gain = ratio - coarse, 1.0
     for _ in range(2):  # grain is not linear in what is fine: some of it counts as coarse
-        gain = float(
-            np.clip(gain * grain / max(grain_of(coarse + np.float32(gain) * fine, inside), 1e-6), *_GRAIN_GAINS)
-        )
+        made = grain_under(coarse + np.float32(gain) * fine, inside)
+        gain = float(np.clip(gain * wanted / max(made, 1e-6), *_GRAIN_GAINS))
     return np.asarray(coarse + np.float32(gain) * fine, np.float32)
 
 
@@ -227,11 +229,12 @@ def _change(profiles: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
     return float(np.mean([mean_profile([profile]).mean() for profile in profiles]))
 
 
-def _layer(source: Source) -> Layer:
-    """What patches are taken from: the damage and a little of what is round it."""
+def _layer(source: Source, around: float) -> Layer:
+    """What patches are taken from: the damage and a little of what is round it, with grain to suit what is `around`."""
     whole = cv2.erode(source.usable.astype(np.uint8), np.ones((PATCH, PATCH), np.uint8)) > 0
     near = whole & (source.distance > -_NEAR)
-    return Layer(source.ratio, source.guide(), position_of(np.where(source.usable, source.distance, -1)), near)
+    values, grain = source.ratio - source.grain, np.float32(gain_between(source.grain_round, around)) * source.grain
+    return Layer(values, grain, source.guide(), position_of(np.where(source.usable, source.distance, -1)), near)
 
 
 def _with_channels(values: np.ndarray, count: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flawsmith.files import temporary
 from flawsmith.nn.networks.extractor import Extractor
@@ -64,6 +64,9 @@ class FeatureCache(Extractor):
         features = self._each("vector", image, lambda one: [self.inner.vector(one)])
         assert features is not None
         return features[0]
+
+    def graph(self) -> nn.Module:
+        return self.inner.graph()
 
     def perceptual_of(self, maps: list[Tensor]) -> list[Tensor]:
         pictures = range(len(maps[0]) if maps else 0)

@@ -56,6 +56,9 @@ class EfficientNetExtractor(Extractor):
         depths: list[Tensor] = self.network(image)
         return depths
 
+    def graph(self) -> nn.Module:
+        return self.network
+
     @torch.inference_mode()
     def vector(self, image: Tensor) -> Tensor:
         embedding: Tensor = self.network.embed(self.network(scaled(image, self.side))[-1])

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean, median
 
-from flawsmith.config import Config
+from flawsmith.config import AUTO, Config, GeneratorConfig
 from flawsmith.data import images
 from flawsmith.data.layouts import survey
 from flawsmith.data.masks.of_normals import marked_normals
@@ -33,7 +33,7 @@ from flawsmith.preflight.findings import DefectFacts, Findings
 from flawsmith.preflight.masks import Damage, look_at_masks
 from flawsmith.preflight.outlines import write_page
 from flawsmith.preflight.refuse import preflight
-from flawsmith.run.dataset import unknown_defects
+from flawsmith.run.dataset import wrong_tables
 from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.transfer import transfers
 from flawsmith.types import Example
@@ -48,6 +48,12 @@ def check(config: Config, page: Path | None = None) -> Findings:
     """
     data = config.data
     findings = Findings(data.root, data.layout)
+    if config.generator.name == AUTO:
+        config = config.model_copy(update={"generator": GeneratorConfig()})
+        findings.notes.append(
+            "generators are chosen first, by folds inside the shots, which takes up to an hour; the estimate "
+            "leaves it out"
+        )
     try:
         surveyed = survey(data)
     except FlawsmithError as error:
@@ -199,7 +205,7 @@ def _transferred(config: Config, divided: Split | None, findings: Findings) -> l
 
 def _check_defects(defects: dict[tuple[str, str], int], config: Config, findings: Findings) -> None:
     names = {defect for _, defect in defects}
-    findings.errors += unknown_defects(config, names, "count", "paint") if names else []
+    findings.errors += wrong_tables(config, names) if names else []
     by_product: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for (product, defect), number in defects.items():
         by_product[product].append((number, defect))

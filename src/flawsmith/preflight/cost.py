@@ -91,10 +91,12 @@ def estimate(
     screened = config.screen.enabled
     samples = math.ceil(samples * config.screen.times) if screened else samples
     painted = samples * (1 + config.generate.controls)
-    plugin = registry.entries("generators").get(config.generator.name)  # None: `check` has said that nobody knows it
-    if plugin and plugin.pixels:
+    known = registry.entries("generators")
+    plugins = [known.get(name) for name in config.generator.names]  # None: `check` has said that nobody knows it
+    if all(plugin and plugin.pixels for plugin in plugins):
         train, draw, network, saved = 0.0, painted * PIXELS_SECONDS, PIXELS_MEMORY, 0.0
-        training, generating = "none", f"{_time(draw)} ({config.generator.name} works on pixels)"
+        names = " and ".join(config.generator.names)
+        training, generating = "none", f"{_time(draw)} ({names} works on pixels)"
         by = "no backbone"
     else:
         train = models * config.train.steps * config.train.batch * rate.train * area

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flawsmith import registry
 from flawsmith.config import Config, FeaturesConfig, ProveConfig, validate
 from flawsmith.data.split import Split, provable
-from flawsmith.errors import BackboneError, FlawsmithError
+from flawsmith.errors import BackboneError, ConfigError, FlawsmithError, nearest
 from flawsmith.exports.export import load_exporter
 from flawsmith.preflight.backbone import look_over
 from flawsmith.synthesis.transfer import known_references
@@ -66,7 +66,8 @@ def preflight(config: Config, split: Split | None, *, near_duplicates: bool = Tr
 
 def _of_others(config: Config) -> list[tuple[str, str]]:
     """Return (family, name) of the plug-ins that a run uses and that are not ours: they may not be there to import."""
-    used = [("generators", config.generator.name), *(("exports", name) for name in config.export.formats)]
+    used = [("generators", name) for name in config.generator.names]
+    used += [("exports", name) for name in config.export.formats]
     if config.measure.enabled:
         used += [("metrics", name) for name in config.measure.metrics]
     if config.prove.enabled:
@@ -76,14 +77,21 @@ def _of_others(config: Config) -> list[tuple[str, str]]:
 
 def _generator(config: Config) -> None:
     part = config.generator
-    validate(registry.get("generators", part.name).Settings, part.settings, where="generator.settings")
+    for name in part.names:
+        where = "generator.settings" if isinstance(part.name, str) else f"generator.settings.{name}"
+        validate(registry.get("generators", name).Settings, part.alone(name).settings, where=where)
+    if isinstance(part.name, dict) and (others := [name for name in part.settings if name not in part.names]):
+        raise ConfigError(
+            f"generator.settings.{others[0]}: generator.name names no such generator{nearest(others[0], part.names)}; "
+            "where it is a table, settings are given as {generator = {its settings}}"
+        )
 
 
 def _backbone(config: Config) -> None:
     try:
         look_over(config.backbone.source, offline=config.backbone.offline)
     except BackboneError:
-        if registry.get("generators", config.generator.name).needs_backbone:
+        if any(registry.get("generators", name).needs_backbone for name in config.generator.names):
             raise
 
 

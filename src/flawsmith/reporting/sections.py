@@ -79,7 +79,7 @@ def summary(facts: Facts) -> str:
     kept, rejected, given_up, waiting = (facts.total(name) for name in ("kept", "rejected", "given_up", "open"))
     text = (
         f"{number_of(kept, 'labelled sample')} of {defects} {products} {'was' if kept == 1 else 'were'} generated from "
-        f"{shots} (shots) by {config.generator.name}{backbone}. Each sample is a photograph of a normal part with "
+        f"{shots} (shots) by {config.generator.label}{backbone}. Each sample is a photograph of a normal part with "
         "painted damage, and a mask"
     )
     text += " that marks every changed pixel." if exact.holds and not exact.whole else "."
@@ -296,7 +296,7 @@ def _provenance(facts: Facts) -> Section:
     run = facts.run
     manifest = read_json(run.path("manifest.json"))
     rows: list[list[object]] = [
-        ["Generator", run.config.generator.name],
+        ["Generator", run.config.generator.label],
         ["Backbone", facts.backbone.name if facts.backbone else "none"],
         ["Backbone fingerprint", facts.backbone.fingerprint if facts.backbone else "none"],
         ["Data fingerprint", run.data_hash()],

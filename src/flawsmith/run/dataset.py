@@ -159,8 +159,28 @@ def _has_damage(example: Example) -> bool:
 
 def _require_defects(config: Config, made: Split) -> None:
     names = {example.defect for example in made.shots if example.defect}
-    if wrong := unknown_defects(config, names, "count", "paint"):
+    if wrong := wrong_tables(config, names):
         raise ConfigError(wrong[0])
+
+
+def wrong_tables(config: Config, defects: Collection[str]) -> list[str]:
+    """Return a sentence for each type that a table by type names and that is none of these, or leaves out wrongly."""
+    sentences = unknown_defects(config, defects, "count", "paint", "masks")
+    name, count = config.generator.name, config.generate.count
+    if isinstance(name, dict):
+        sentences += [
+            f"generator.name: there is no defect type {defect!r}{nearest(defect, defects)}"
+            for defect in name
+            if defect not in defects
+        ]
+        made = [defect for defect in sorted(defects) if not isinstance(count, dict) or count.get(defect)]
+        sentences += [
+            f'generator.name: no generator for the defect type {defect!r}; add {defect} = "...", or make none of it '
+            f"with generate.count = {{{defect} = 0, ...}}"
+            for defect in made
+            if defect not in name
+        ]
+    return sentences
 
 
 def unknown_defects(config: Config, defects: Collection[str], *fields: str) -> list[str]:

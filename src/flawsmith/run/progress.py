@@ -6,16 +6,20 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from flawsmith.types import Advance
 
+_SHOWN: ContextVar[bool] = ContextVar("shown", default=False)
+"""Whether a bar is on the screen."""
+
 
 @contextmanager
 def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
-    """Show progress on stderr.
+    """Show progress on stderr; inside work that shows its own, nothing is shown.
 
     Args:
         what: Short name of the work.
@@ -23,6 +27,19 @@ def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Advanc
         unit: What is counted, e.g. "samples".
         done: How many were done before (a resumed run); they do not count for the rate.
     """
+    if _SHOWN.get():
+        yield lambda count=1, note="": None
+        return
+    mark = _SHOWN.set(True)
+    try:
+        with _shown(what, total, unit, done) as advance:
+            yield advance
+    finally:
+        _SHOWN.reset(mark)
+
+
+@contextmanager
+def _shown(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
     console = Console(stderr=True)
     begun, state = time.monotonic(), {"done": done, "told": time.monotonic()}
 

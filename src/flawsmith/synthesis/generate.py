@@ -20,7 +20,6 @@ from flawsmith.config import Config, affecting
 from flawsmith.data import images
 from flawsmith.errors import ConfigError, RunError
 from flawsmith.files import mend_lines, read_json, write_json
-from flawsmith.interfaces import Generator
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
@@ -33,7 +32,7 @@ from flawsmith.synthesis.painters import Painters
 from flawsmith.synthesis.plan import make_controls, make_plan, plan_lines
 from flawsmith.synthesis.sweep import has_sweep, paint_sweep
 from flawsmith.synthesis.train import (
-    generator_class,
+    generator_classes,
     generator_inputs,
     is_trained,
     load_backbone,
@@ -77,7 +76,7 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
     """
     config = run.config
     data = data or open_dataset(run)
-    plugin, backbone = generator_class(config), load_backbone(config)
+    backbone = load_backbone(config)
     training = train_inputs(run, data, backbone)
     if not is_trained(run, training):
         raise RunError(
@@ -94,15 +93,16 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
     painters = Painters(config, data, backbone, run.path("weights"))
     with stage(run, "generate", both, there=_all_there(run)) as work:
         if not work.done:
-            lines, controls = _plan(run, data, plugin, samples, both)
+            lines, controls = _plan(run, data, samples, both)
             made = sum(_make(run, planned, shard, painters) for planned in (lines, controls))
             work.what = f"{made} samples and controls, shard {shard.number}/{shard.count}"
             rows = run.samples()
             work.finished = len(rows) == len(lines) and len(run.controls()) == len(controls)
             good = sum(row.made for row in rows)
             work.facts |= {"samples": good, "given_up": len(rows) - good, "controls": len(controls)}
-    if plugin.sweep[0] and run.stage_hash("generate") and not has_sweep(run):
-        paint_sweep(run, run.plan(), *plugin.sweep, painters.of)
+    swept = next((plugin for plugin in generator_classes(config).items() if plugin[1].sweep[0]), None)
+    if swept and run.stage_hash("generate") and not has_sweep(run):
+        paint_sweep(run, [line for line in run.plan() if line.generator == swept[0]], *swept[1].sweep, painters.of)
 
 
 def _inputs(config: Config, trained: str) -> Inputs:
@@ -115,19 +115,15 @@ def _inputs(config: Config, trained: str) -> Inputs:
     return replace(inputs, settings=settings, defaults=defaults)
 
 
-def _plan(
-    run: Run, data: Dataset, plugin: type[Generator], samples: Inputs, both: Inputs
-) -> tuple[list[PlanLine], list[PlanLine]]:
+def _plan(run: Run, data: Dataset, samples: Inputs, both: Inputs) -> tuple[list[PlanLine], list[PlanLine]]:
     """Return the lines of samples and controls; what another input left is taken away first."""
     config = run.config
     with _locked(run.path("state", "lock")):
         forget_discarded(run)  # something is missing, so whatever is not there is made again
-        base = _first_plan(run, samples, lambda: make_plan(config, data, plugin), data)
-        lines = _with_rounds(
-            run, base, lambda asked, before, number: plan_lines(config, data, plugin, asked, before, number)
-        )
+        base = _first_plan(run, samples, lambda: make_plan(config, data), data)
+        lines = _with_rounds(run, base, lambda asked, before, number: plan_lines(config, data, asked, before, number))
         # Rounds after the first replace samples; the controls of the first are as many as were asked for.
-        controls = make_controls(config, data, plugin, [line for line in lines if not line.round])
+        controls = make_controls(config, data, [line for line in lines if not line.round])
         _clear_controls(run, both)
     return lines, controls
 

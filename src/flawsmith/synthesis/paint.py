@@ -12,6 +12,7 @@ import numpy as np
 from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.data.masks.poses import apply_pose_image, apply_pose_mask
+from flawsmith.data.patches.grain import PIECE, regrained
 from flawsmith.data.photographs import Photograph, Photographs, fullest, windows_over
 from flawsmith.data.poisson import blended
 from flawsmith.data.split import Split
@@ -117,7 +118,7 @@ class Painter:
             asked, ground, taken = self._taken_over(line, shot, photograph, asked)
         asked, windows = self._windows(asked)
         spot = spot_of(windows, damage, _RIM)
-        posed = self._posed(line, shot, asked.shape, spot)
+        posed = self._posed(line, shot, photograph, damage, spot)
         sketch = None
         if starts == "patches" or (starts == "shot" and posed is None):
             sketch = self._of_patches(line, photograph.model(spot), damage[spot], posed)
@@ -137,8 +138,11 @@ class Painter:
         made = self._sketcher().sample(asked, [line.seed * 64 * 64], steps=1, guidance=1.0)
         return picture_of(made.image[0])
 
-    def _posed(self, line: PlanLine, shot: Example | None, shape: Sequence[int], spot: Spot) -> np.ndarray | None:
+    def _posed(
+        self, line: PlanLine, shot: Example | None, normal: Photograph, asked: np.ndarray, spot: Spot
+    ) -> np.ndarray | None:
         """Return what lies under a spot of the photograph when the shot, or a control's donor, is laid over it."""
+        shape = asked.shape
         if line.is_control:
             # A patch of normal matter from the same place of another photograph, so that its seam is like a sample's.
             donor = self._photographs.read(self._by_id[line.donor])
@@ -148,9 +152,15 @@ class Painter:
             return np.asarray(cv2.resize(donor.model(), size, interpolation=cv2.INTER_AREA)[spot])
         if line.pose is None or shot is None:
             return None
-        photograph = self._photographs.read(shot)
-        part = self._photographs.part(shot)
-        return apply_pose_image(photograph.native, photograph.span, line.pose, shape, spot, part)
+        lender, part = self._photographs.read(shot), self._photographs.part(shot)
+        posed = apply_pose_image(lender.native, lender.span, line.pose, shape, spot, part)
+        assert lender.mask is not None
+        if not (self._photographs.is_surface(line.product) and self._photographs.is_surface(shot.product)):
+            return posed  # of a part, threads and outlines would count as grain
+        box = spot_of([], lender.mask, 2 * PIECE)
+        corners = (box[1].start, box[0].start), (spot[1].start, spot[0].start)
+        seen = lender.model(box), lender.mask[box]
+        return regrained(posed, *seen, line.pose.array, normal.model(spot), asked[spot], corners=corners)
 
     def _taken_over(
         self, line: PlanLine, shot: Example, photograph: Photograph, asked: np.ndarray
@@ -167,7 +177,7 @@ class Painter:
         if not taken.any() or matter.sum() < _LEAST_MATTER * asked.sum():
             return asked, photograph.native, None
         spot = spot_of([], asked, _RIM)
-        posed, normal = self._posed(line, shot, asked.shape, spot), photograph.model(spot)
+        posed, normal = self._posed(line, shot, photograph, asked, spot), photograph.model(spot)
         assert posed is not None
         change = blended(normal, posed, asked[spot]) - normal
         ground = photograph.native.copy()

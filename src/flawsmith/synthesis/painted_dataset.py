@@ -135,7 +135,6 @@ class PaintedDataset(Dataset[dict[str, Tensor]]):
             line = plan_line(
                 config,
                 brush.data,
-                brush.plugin,
                 index=number + attempt * _APART,
                 batch=0,
                 job=job,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,14 @@ from flawsmith.config import Config, GeneratorConfig
 from flawsmith.interfaces import Generator
 from flawsmith.run.dataset import Dataset
 from flawsmith.synthesis.paint import Painter
-from flawsmith.synthesis.train import generator_class, generator_settings, jobs_of, untrained_generator, working_size
+from flawsmith.synthesis.train import (
+    Job,
+    generator_class,
+    generator_settings,
+    jobs_of,
+    untrained_generator,
+    working_size,
+)
 
 if TYPE_CHECKING:
     from flawsmith.nn.backbone import Backbone
@@ -40,24 +48,29 @@ class Painters:
             if self._weights is not None:
                 self._generators.clear()
             self._generators[job] = self._loaded(job)
-        size, data = working_size(self._config, self._backbone), self._data
+        data, backbone = self._data, self._backbone
         generator = self._generators[job]
+        size = working_size(self._config, backbone if generator.needs_backbone else None)
         return Painter(self._config, generator, size, data.split, data.photographs, lambda: self._sketcher(job))
 
     def _sketcher(self, job: str) -> Generator:
         """Return what sketches damage of patches for generators that start from it; it learns from the job's shots."""
         if job not in self._sketchers:
+            asked = replace(self._job(job), generator=SKETCHER)
             sketching = self._config.model_copy(update={"generator": GeneratorConfig(name=SKETCHER)})
-            self._sketchers[job] = self._untrained(sketching, None, job)
+            self._sketchers[job] = untrained_generator(sketching, None, asked, self._data.photographs)
         return self._sketchers[job]
 
     def _loaded(self, job: str) -> Generator:
+        asked = self._job(job)
         if self._weights is None:
-            return self._untrained(self._config, self._backbone, job)
-        generator = generator_class(self._config).load(self._weights.joinpath(*job.split("/")), self._backbone)
-        generator.settings = generator_settings(self._config)
+            return untrained_generator(self._config, self._backbone, asked, self._data.photographs)
+        config = self._config.with_generator(asked.generator)
+        plugin = generator_class(config)
+        backbone = self._backbone if plugin.needs_backbone else None
+        generator = plugin.load(self._weights.joinpath(*job.split("/")), backbone)
+        generator.settings = generator_settings(config)
         return generator
 
-    def _untrained(self, config: Config, backbone: Backbone | None, job: str) -> Generator:
-        asked = next(one for one in jobs_of(config, self._data.split) if one.name == job)
-        return untrained_generator(config, backbone, asked, self._data.photographs)
+    def _job(self, name: str) -> Job:
+        return next(job for job in jobs_of(self._config, self._data.split) if job.name == name)

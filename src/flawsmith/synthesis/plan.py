@@ -32,7 +32,7 @@ from flawsmith.run.records import PlanLine
 from flawsmith.run.rounds import Counts
 from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.prompt import parsed_prompt, prompted_pose
-from flawsmith.synthesis.train import job_names
+from flawsmith.synthesis.train import generator_class, job_names
 from flawsmith.synthesis.transfer import known_references, reference_of, shots_for, transfers
 from flawsmith.types import Example
 
@@ -42,10 +42,10 @@ _SHADE = 4
 """Sigma in pixels of what counts as shading, and how far round the mask it is compared."""
 
 
-def make_plan(config: Config, data: Dataset, plugin: type[Generator]) -> list[PlanLine]:
+def make_plan(config: Config, data: Dataset) -> list[PlanLine]:
     """Return the plan's lines, in the order in which they are made."""
     known_references(config, data.split)
-    return plan_lines(config, data, plugin, asked_counts(config, data.split))
+    return plan_lines(config, data, asked_counts(config, data.split))
 
 
 def asked_counts(config: Config, split: Split) -> Counts:
@@ -57,7 +57,6 @@ def asked_counts(config: Config, split: Split) -> Counts:
 def plan_lines(
     config: Config,
     data: Dataset,
-    plugin: type[Generator],
     count_of: Counts,
     before: Sequence[PlanLine] = (),
     round: int = 0,
@@ -92,7 +91,6 @@ def plan_lines(
                 plan_line(
                     config,
                     data,
-                    plugin,
                     index=index,
                     batch=batch,
                     job=job,
@@ -109,7 +107,6 @@ def plan_lines(
 def plan_line(
     config: Config,
     data: Dataset,
-    plugin: type[Generator],
     *,
     index: int,
     batch: int,
@@ -124,7 +121,6 @@ def plan_line(
     Args:
         config: What is asked for.
         data: The photographs; there is a shot of this type.
-        plugin: The generator's class.
         index: Its number, 0 or more; another number makes another sample.
         batch: The lines that it is painted with.
         job: What paints it, a folder below weights/.
@@ -133,12 +129,13 @@ def plan_line(
         owner: The product that lends the type to this one; "" = this one has shots of it.
         round: See `PlanLine.round`.
     """
+    plugin = generator_class(config, defect)
     line = PlanLine(
         index=index,
         role="sample",
         batch=batch,
         job=job,
-        generator=config.generator.name,
+        generator=config.generator.of(defect),
         product=product,
         defect=defect,
         seed=0,
@@ -152,14 +149,14 @@ def plan_line(
     return replace(line, reference=reference_of(config, data, line)) if plugin.reads_reference else line
 
 
-def make_controls(config: Config, data: Dataset, plugin: type[Generator], lines: Sequence[PlanLine]) -> list[PlanLine]:
+def make_controls(config: Config, data: Dataset, lines: Sequence[PlanLine]) -> list[PlanLine]:
     """Return the negative controls' lines: places of some of the samples, evenly over the types, repainted as normal.
 
     A control is painted on its sample's photograph, in its sample's mask. The normal matter to start from comes from
     the same place of another photograph where the product fills its pictures; a part that lies in any direction has no
     same place, so there it is the photograph's own.
     """
-    if not plugin.paints_controls or not config.generate.controls:
+    if not config.generate.controls:
         return []
     share, count = config.generate.controls, Counter[tuple[str, str]]()
     controls: list[PlanLine] = []
@@ -167,6 +164,8 @@ def make_controls(config: Config, data: Dataset, plugin: type[Generator], lines:
     for line in lines:
         key = (line.product, line.defect)
         if line.transferred_from:  # controls serve the proof, and what a product never had is not proved on it
+            continue
+        if not generator_class(config, line.defect).paints_controls:
             continue
         count[key] += 1
         if int(count[key] * share) == int((count[key] - 1) * share):
@@ -235,6 +234,7 @@ def _choose(
         raise DataError(f"product {line.product!r} has no normal part to paint on; add photographs of good parts")
     shot, normal = shots[int(rng.integers(len(shots)))], normals[int(rng.integers(len(normals)))]
     masks = config.generate.masks
+    masks = masks.get(line.defect, "shots") if isinstance(masks, dict) else masks
     source = masks if masks != "mixed" else ("shots" if rng.random() < 0.5 else "procedural")
     if plugin.needs_shot:
         source = "shots"

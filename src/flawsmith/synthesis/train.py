@@ -39,22 +39,28 @@ ENCODE_BATCH = 16
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One model to train: its name below weights/, and the shots that it learns."""
+    """One model to train: its name below weights/, its generator, and the shots that it learns."""
 
     name: str
+    generator: str
     shots: tuple[Example, ...]
     normals: tuple[Example, ...]
 
 
-def generator_class(config: Config) -> type[Generator]:
-    """Return the class that the configuration names."""
-    plugin: type[Generator] = registry.get("generators", config.generator.name)
+def generator_classes(config: Config) -> dict[str, type[Generator]]:
+    """Return the classes that the configuration names, by name."""
+    return {name: registry.get("generators", name) for name in config.generator.names}
+
+
+def generator_class(config: Config, defect: str = "") -> type[Generator]:
+    """Return the class that paints a defect type; "" = the only one."""
+    plugin: type[Generator] = registry.get("generators", config.generator.of(defect))
     return plugin
 
 
 def load_backbone(config: Config) -> Backbone | None:
-    """Return the backbone, or None when the generator needs none."""
-    if not generator_class(config).needs_backbone:
+    """Return the backbone, or None when no generator needs one."""
+    if not any(plugin.needs_backbone for plugin in generator_classes(config).values()):
         return None
     from flawsmith.nn.backbone import Backbone  # diffusers takes seconds, and generators of pixels do without it
 
@@ -63,20 +69,26 @@ def load_backbone(config: Config) -> Backbone | None:
 
 
 def jobs_of(config: Config, split: Split) -> list[Job]:
-    """Return the models that `train.scope` asks for."""
+    """Return the models that `train.scope` asks for; where there are several generators, each learns its own types.
+
+    Types that a table of generators leaves out are learned by none: nothing is made of them.
+    """
+    table = config.generator.name
+    painted = [shot for shot in split.shots if isinstance(table, str) or shot.defect in table]
 
     def name(example: Example) -> str:
-        if config.train.scope == "all":
-            return "all"
-        return example.product if config.train.scope == "product" else f"{example.product}/{example.defect}"
+        scope = {"all": "all", "product": example.product, "defect": f"{example.product}/{example.defect}"}
+        several = f"{config.generator.of(str(example.defect))}/" if len(config.generator.names) > 1 else ""
+        return several + scope[config.train.scope]
 
     jobs = []
-    for job in sorted({name(example) for example in split.shots}):
-        own = tuple(example for example in split.shots if name(example) == job)
+    for job in sorted({name(example) for example in painted}):
+        own = tuple(example for example in painted if name(example) == job)
         if any(part in ("", ".", "..") for part in job.split("/")):
             raise ConfigError(f"data.product: {job!r} cannot name a folder of weights; use a plain name")
         products = {example.product for example in own}
-        jobs.append(Job(job, own, tuple(e for e in split.normals if e.product in products)))
+        generator = config.generator.of(str(own[0].defect))
+        jobs.append(Job(job, generator, own, tuple(e for e in split.normals if e.product in products)))
     return jobs
 
 
@@ -94,28 +106,29 @@ def working_size(config: Config, backbone: Backbone | None) -> int:
 
 
 def generator_settings(config: Config) -> Settings:
-    """Return the generator's own settings, checked."""
+    """Return the own settings of the only generator, checked."""
     return validate(generator_class(config).Settings, config.generator.settings, where="generator.settings")
 
 
 def untrained_generator(config: Config, backbone: Backbone | None, job: Job, photographs: Photographs) -> Generator:
     """Return a job's generator as it is before any training: all that a generator of pixels needs."""
+    config = config.with_generator(job.generator)
     plugin = generator_class(config)
-    generator = plugin(backbone, generator_settings(config))
+    generator = plugin(backbone if plugin.needs_backbone else None, generator_settings(config))
     if plugin.learn is not Generator.learn:
         generator.learn(crops(job.shots, job.normals, photographs, config.seed))
     return generator
 
 
 def generator_inputs(config: Config, output: str, **content: Any) -> Inputs:
-    """Return the inputs of `train` or `generate`: those of the configuration and of the generator's own settings."""
-    plugin = generator_class(config)
+    """Return the inputs of `train` or `generate`: those of the configuration and of the generators' own settings."""
     inputs = Inputs.of(config, output, **content)
-    given, plain = (
-        {f"generator.settings.{name}": value for name, value in plugin.affecting(settings, output).items()}
-        for settings in (generator_settings(config), plugin.Settings())
-    )
-    return Inputs({**inputs.settings, **given}, {**inputs.defaults, **plain}, inputs.content)
+    given, plain = dict(inputs.settings), dict(inputs.defaults)
+    for name, plugin in generator_classes(config).items():
+        prefix = f"generator.settings.{name}." if isinstance(config.generator.name, dict) else "generator.settings."
+        for tree, settings in ((given, generator_settings(config.with_generator(name))), (plain, plugin.Settings())):
+            tree |= {f"{prefix}{key}": value for key, value in plugin.affecting(settings, output).items()}
+    return Inputs(given, plain, inputs.content)
 
 
 def train_inputs(run: Run, data: Dataset, backbone: Backbone | None) -> Inputs:
@@ -134,7 +147,11 @@ def train_inputs(run: Run, data: Dataset, backbone: Backbone | None) -> Inputs:
 def _starting_files(run: Run) -> dict[str, str]:
     """Return the files that training starts from -> a hash of their contents, remembered when they are gone."""
     known = run.record("train").get("inputs", {}).get("content", {}).get("starts_from", {})
-    paths = generator_class(run.config).starts_from(generator_settings(run.config))
+    paths = [
+        path
+        for name, plugin in generator_classes(run.config).items()
+        for path in plugin.starts_from(generator_settings(run.config.with_generator(name)))
+    ]
     return {str(path): file_digest(path) if path.is_file() else known.get(str(path), "") for path in paths}
 
 
@@ -167,14 +184,13 @@ def train(run: Run, data: Dataset | None = None) -> None:
             folder = run.path("weights", *job.name.split("/"))
             generator = untrained_generator(config, backbone, job, data.photographs)
             if generator.trainable() and config.train.steps:
-                size = working_size(config, backbone)
-                losses = _fit(run, generator, job, data.photographs, size, work.stamp)
+                losses = _fit(run, generator, job, data.photographs, working_size(config, backbone), work.stamp)
                 learned = len(losses)
                 write_json(folder / "losses.json", {"steps": len(losses), "losses": losses})
             generator.save(folder)
             weights += [folder / "settings.json", *(folder / f"{name}.safetensors" for name in generator.trainable())]
             weights += [folder / LEARNED] if generator.learned() else []
-        work.facts["generator"] = config.generator.name
+        work.facts["generator"] = config.generator.label
         work.facts["weights"] = [path.relative_to(run.folder).as_posix() for path in weights]
         if backbone:
             dtype = str(backbone.dtype)
@@ -252,7 +268,8 @@ def _encoded(run: Run, generator: Generator, job: Job, photographs: Photographs,
 def views(config: Config, job: Job, photographs: Photographs, size: int) -> Iterator[LabelledView]:
     """Yield augmented views of every shot in turn and, in between, views of normal parts."""
     rng = np.random.default_rng((config.seed, 21))
-    owed, lone, turn = 0.0, not generator_class(config).needs_mask, config.train.turn
+    plugin: type[Generator] = registry.get("generators", job.generator)
+    owed, lone, turn = 0.0, not plugin.needs_mask, config.train.turn
     for shot in job.shots:
         photograph = photographs.read(shot)
         assert photograph.mask is not None and shot.defect is not None

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flawsmith.data import factory, images
 from flawsmith.data.training_set import TrainingSet
-from flawsmith.errors import DataError, FlawsmithError
+from flawsmith.errors import ConfigError, DataError, FlawsmithError
 from flawsmith.interfaces import Detector
 from flawsmith.nn.features import tensors_fingerprint
 from flawsmith.nn.networks.extractor import Extractor, scaled
@@ -25,6 +25,8 @@ from flawsmith.types import Example, Prediction
 DetectorCheck = Callable[[type[Detector]], None]
 _DEFECTS = ("disc", "bar")
 _PARTS = {"localization": "anomaly_map", "detection": "score", "classification": "probabilities"}
+AGREE, AGREE_SHARE = 1e-4, 0.999
+"""At least this share of what a graph says lies so near to what `predict` says."""
 _LEAST = 0.0005
 """A budget that shows how a detector behaves, not what it can learn."""
 
@@ -42,10 +44,16 @@ class _TinyExtractor(Extractor):
 
     @torch.inference_mode()
     def maps(self, image: Tensor) -> list[Tensor]:
+        return self(image)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
         depths = [image]
         for layer in self.network:
             depths.append(layer(depths[-1]).relu())
         return depths[1:]
+
+    def graph(self) -> torch.nn.Module:
+        return self
 
     @torch.inference_mode()
     def vector(self, image: Tensor) -> Tensor:
@@ -197,6 +205,35 @@ def made_damage_alone_is_enough(plugin: type[Detector]) -> None:
         raise AssertionError(f"made damage of {_DEFECTS[0]} alone is not enough for it: {error}") from error
 
 
+def graph_answers_as_predict_does(plugin: type[Detector]) -> None:
+    """`graph` returns a network that says what `predict` says, alone or with others; or one sentence that it has none.
+
+    Asked before it was trained, a detector that has one raises a sentence too.
+    """
+    try:
+        _detector(plugin).graph()
+    except ConfigError as error:
+        assert "delivered" in str(error) and "\n" not in str(error), f"that it has no graph, it says so: {error}"
+        return
+    except DataError as error:
+        assert "fit" in str(error) or "train" in str(error), f"not trained yet, it says: {error}"
+    else:
+        raise AssertionError("it has a graph before it was trained")
+    training = example_training(oblong=True)
+    detector = _fitted(_detector(plugin), training)
+    image = example_training(6, oblong=True, seed=2).batch(range(6)).image
+    graph, predicted = detector.graph(), _told(detector, detector.predict(image))
+    with torch.inference_mode():
+        answers = (graph(image), tuple(map(torch.cat, zip(graph(image[:1]), graph(image[1:]), strict=True))))
+    for answer in answers:
+        assert len(answer) == len(predicted), f"its graph has {len(answer)} outputs, and it tells {len(predicted)}"
+        for one, other in zip(answer, predicted, strict=True):
+            assert one.shape == other.shape, f"its graph says {tuple(one.shape)}, and predict {tuple(other.shape)}"
+            # Where two remembered patches lie equally near, rounding decides which one is the nearest.
+            near = ((one - other).abs() <= AGREE * (1 + other.abs())).float().mean()
+            assert near >= AGREE_SHARE, f"its graph differs from predict in {100 * float(1 - near):.1f} % of the values"
+
+
 DETECTOR_CHECKS: dict[str, DetectorCheck] = {
     check.__name__: check
     for check in (
@@ -207,6 +244,7 @@ DETECTOR_CHECKS: dict[str, DetectorCheck] = {
         planted_damage_is_found,
         normal_alone_is_enough_or_refused,
         made_damage_alone_is_enough,
+        graph_answers_as_predict_does,
     )
 }
 """Every check, by name."""

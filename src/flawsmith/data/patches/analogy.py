@@ -5,7 +5,8 @@ they lie, and the guide leads the search. Patches, their exact nearest neighbour
 makes every patch of the sources be used (completeness, alpha) are those of Granot et al., "Drop the GAN" (CVPR 2022);
 overlapping patches vote for each pixel (Wexler et al., PAMI 2007). Ours: keys are principal components of pixels and
 guide; where a mask is wide, the search ends at a bounded scale, and full scale follows where the patches came from; in
-the end what is coarse is voted for by whole patches and grain by their middles, for voting averages grain away.
+the end what is coarse is voted for by whole patches and details by their middles; grain, which votes would average
+away, is parted before and laid on top in whole pieces.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
+from flawsmith.data.patches.grain import PIECE
 from flawsmith.data.patches.layers import HALF, Layer, Stack, offsets, patches_of, weights_of
 from flawsmith.data.patches.search import GUIDE, Keys, coherent, nearest_of
 
@@ -42,14 +44,14 @@ _LIKE = 0.06
 """Difference, as the logarithm of a ratio, at which a patch is hardly exchanged for another one."""
 _ROUNDS = (5, 3, 2)
 """Rounds of search at the coarsest scale, between, and at the finest that is searched."""
-_GRAIN = 1.0
-"""Sigma in px of what is coarse, and voted for by whole patches; the rest is voted for by their middles."""
+_DETAIL = 1.0
+"""Sigma in px of what is coarse, and voted for by whole patches; details are voted for by their middles."""
 _WIDE, _NARROW = 2.0, 0.7
 """Sigma in px of the weights of such votes."""
 
 
 def filled(target: Layer, sources: Sequence[Layer], rng: np.random.Generator) -> Floats:
-    """Return the target's values, float32 (H,W,C), with those under its mask made of patches of the sources.
+    """Return the target's values with its grain, float32 (H,W,C), those under its mask made of patches of the sources.
 
     Args:
         target: What to fill; its values outside the mask are the surroundings, which the patches must suit.
@@ -57,7 +59,7 @@ def filled(target: Layer, sources: Sequence[Layer], rng: np.random.Generator) ->
         rng: All randomness.
     """
     if not target.mask.any():
-        return target.values
+        return np.asarray(target.values + target.grain)
     scales = _scales(int(target.mask.sum()))
     filling: Floats | None = None
     origin = np.zeros(0, np.int64)
@@ -72,17 +74,18 @@ def filled(target: Layer, sources: Sequence[Layer], rng: np.random.Generator) ->
 
 
 def retextured(target: Layer, sources: Sequence[Layer], rng: np.random.Generator) -> Floats:
-    """Return the target's values, float32 (H,W,C), with what is under its mask exchanged for the nearest patches.
+    """Return the target's values with its grain, float32 (H,W,C), under its mask exchanged for the nearest patches.
 
     Only where these come close: what no source has a like of stays. So structure is kept, and texture changes.
     """
+    whole = target.values + target.grain
     if not target.mask.any() or target.mask.sum() > 4 * _SEARCHED:
-        return target.values
+        return whole
     stack = Stack.of([_bounded(source, rng) for source in sources])
     exchanged = _finished(target, stack, _searched(target, stack, target.values, 1, rng)[1])
-    apart = cv2.GaussianBlur(np.sqrt(((exchanged - target.values) ** 2).mean(axis=2)), (0, 0), 2.0)
+    apart = cv2.GaussianBlur(np.sqrt(((exchanged - whole) ** 2).mean(axis=2)), (0, 0), 2.0)
     likeness = np.exp(-((apart / _LIKE) ** 2)).astype(np.float32)[:, :, None]
-    return np.asarray(target.values + likeness * (exchanged - target.values), np.float32)
+    return np.asarray(whole + likeness * (exchanged - whole), np.float32)
 
 
 def _scales(area: int) -> list[float]:
@@ -159,10 +162,31 @@ def _voted(here: Layer, stack: Stack, origin: np.ndarray, sigma: float) -> Float
 
 
 def _finished(here: Layer, stack: Stack, origin: np.ndarray) -> Floats:
-    """Return the values (h,w,C): what is coarse voted for by whole patches, grain by their middles."""
+    """Return values with grain (h,w,C): what is coarse voted for by whole patches, details by their middles."""
     wide, narrow = _voted(here, stack, origin, _WIDE), _voted(here, stack, origin, _NARROW)
-    coarse = cv2.GaussianBlur(np.ascontiguousarray(narrow - wide), (0, 0), _GRAIN).reshape(narrow.shape)
-    return np.where(here.mask[:, :, None], narrow - coarse, here.values).astype(np.float32)
+    coarse = cv2.GaussianBlur(np.ascontiguousarray(narrow - wide), (0, 0), _DETAIL).reshape(narrow.shape)
+    grain = here.grain.copy()
+    grain[here.mask] = _grain(here, stack, origin)
+    return np.where(here.mask[:, :, None], narrow - coarse, here.values) + grain
+
+
+def _grain(here: Layer, stack: Stack, origin: np.ndarray) -> Floats:
+    """Return the grain of the pixels under the mask, float32 (Q,C): whole pieces from where their middles come from.
+
+    Votes would average grain away, and single pixels side by side would agree less than those of a photograph do.
+    """
+    row, column = np.nonzero(here.mask)
+    piece = row // PIECE * here.mask.shape[1] + column // PIECE
+    off_middle = (row % PIECE - PIECE // 2) ** 2 + (column % PIECE - PIECE // 2) ** 2
+    order = np.lexsort((off_middle, piece))
+    _, first, member = np.unique(piece[order], return_index=True, return_inverse=True)
+    middle = np.empty(len(row), np.int64)
+    middle[order] = order[first][member]
+    source, from_row, from_column = stack.locate(origin[middle])
+    laid = stack.pixels(source, from_row + row - row[middle], from_column + column - column[middle])
+    # Damage may have other grain than its surroundings, so a piece gives none across the border of its label.
+    inside = here.guide[here.mask][:, 0] > 0
+    return stack.grain[np.where((stack.guide[laid, 0] > 0) == inside, laid, origin)]
 
 
 def _followed(target: Layer, sources: Sequence[Layer], coarse: Layer, stack: Stack, origin: np.ndarray) -> Floats:

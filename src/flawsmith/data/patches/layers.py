@@ -21,7 +21,9 @@ class Layer:
     """A picture with its guide at one scale."""
 
     values: Floats
-    """float32 (h,w,C)."""
+    """float32 (h,w,C), without grain."""
+    grain: Floats
+    """float32 (h,w,C): what belongs on top, at full scale; what is smaller shows none."""
     guide: Floats
     """float32 (h,w,G): leads every search."""
     position: Floats
@@ -39,7 +41,7 @@ class Layer:
             for plane in (self.mask, self.values, self.guide, self.position)
         )
         values, guide, position = (np.reshape(plane, (*cover.shape, -1)) for plane in planes)
-        return Layer(values, guide, position, cover >= min(share, float(cover.max())))
+        return Layer(values, np.zeros_like(values), guide, position, cover >= min(share, float(cover.max())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class Stack:
     """Sources side by side in flat arrays, each with a border of half a patch, so that a patch is a set of offsets."""
 
     values: Floats
+    """float32 (N,C), without grain."""
+    grain: Floats
     """float32 (N,C)."""
     guide: Floats
     """float32 (N,G)."""
@@ -64,7 +68,7 @@ class Stack:
     @classmethod
     def of(cls, layers: Sequence[Layer]) -> Stack:
         around = ((HALF, HALF), (HALF, HALF), (0, 0))
-        values, guides, positions, centres, widths, corners = [], [], [], [], [], []
+        values, grains, guides, positions, centres, widths, corners = [], [], [], [], [], [], []
         start = 0
         for layer in layers:
             height, width = layer.mask.shape
@@ -73,6 +77,7 @@ class Stack:
             rows, columns = np.nonzero(layer.mask)
             centres.append(start + (rows + HALF) * wide + columns + HALF)
             values.append(np.pad(layer.values, around, mode="edge").reshape(-1, layer.values.shape[2]))
+            grains.append(np.pad(layer.grain, around, mode="edge").reshape(-1, layer.grain.shape[2]))
             guides.append(np.pad(layer.guide, around, mode="edge").reshape(-1, layer.guide.shape[2]))
             positions.append(np.pad(layer.position, around, mode="edge").reshape(-1, layer.position.shape[2]))
             widths.append(np.full(len(values[-1]), wide))
@@ -80,6 +85,7 @@ class Stack:
         shapes = np.array([layer.mask.shape for layer in layers])
         return cls(
             values=np.concatenate(values),
+            grain=np.concatenate(grains),
             guide=np.concatenate(guides),
             position=np.concatenate(positions),
             centres=np.concatenate(centres),

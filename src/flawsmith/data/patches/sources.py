@@ -13,8 +13,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from flawsmith.data.patches.grain import grain_in, grain_round, grain_under, laid_unscaled
 from flawsmith.data.patches.ratios import RIM, logs, relative_depth, signed_distance, undamaged
-from flawsmith.data.windows import grain_map
 
 Floats = np.ndarray
 Mask = np.ndarray
@@ -38,8 +38,6 @@ _UNSURE = 0.5
 """Standard error of that slope at which it is drawn half the way to 1."""
 _MIDDLE = 0.85
 """Relative depth from which on a pixel lies on the middle line of a label."""
-_ENOUGH = 30
-"""Pixels that tell a median."""
 _COVERS = 0.7
 """Of the change in the middle of a label: so much hides the ground wholly, as far as it does not shine through."""
 _EDGE = 3.0
@@ -61,6 +59,12 @@ class Source:
 
     ratio: Floats
     """float32 (h,w,C): logarithm of the picture over what it would be undamaged."""
+    grain: Floats
+    """float32 (h,w,C): the part of it that is grain, see `grain.grain_in`; 0 of parts."""
+    grain_under: float
+    """Standard deviation of the grain inside the label, see `grain.grain_under`."""
+    grain_round: float
+    """Standard deviation of the surroundings' grain, see `grain.grain_round`."""
     distance: Floats
     """float32 (h,w): px from the label's border, positive inside."""
     depth: Floats
@@ -73,16 +77,17 @@ class Source:
     """float32 (C,): mean logarithm of what the label covers, were it undamaged."""
     contrast: Floats
     """float32 (C,): mean ratio of the inner half of the label: below 0 is darker than the surroundings."""
-    grain: float
-    """Standard deviation of the grain inside the label, see `grain_of`."""
     tangent: Direction
     """How the label runs."""
     course: Direction
     """How the surroundings run."""
 
     @classmethod
-    def of(cls, picture: Floats, mask: Mask) -> Source:
-        """Make a source of a picture at native scale, float32 (h,w,C) in [-1,1], and its label, bool (h,w)."""
+    def of(cls, picture: Floats, mask: Mask, *, surface: bool = True) -> Source:
+        """Make a source of a picture at native scale, float32 (h,w,C) in [-1,1], and its label, bool (h,w).
+
+        Without `surface`, nothing of it is parted as grain.
+        """
         logarithms = logs(picture)
         smooth = undamaged(logarithms, mask)
         ratio = logarithms - smooth
@@ -91,13 +96,15 @@ class Source:
         inner = _inner(depth)
         return cls(
             ratio=ratio,
+            grain=grain_in(ratio, distance) if surface else np.zeros_like(ratio),
+            grain_under=grain_under(ratio, mask),
+            grain_round=grain_round(ratio, distance),
             distance=distance,
             depth=depth,
             usable=np.ones(mask.shape, bool),
             width=width_of(distance, depth),
             ground=smooth[mask].mean(axis=0) if mask.any() else smooth.mean(axis=(0, 1)),
             contrast=ratio[inner].mean(axis=0),
-            grain=grain_of(ratio, mask),
             tangent=tangent_of(distance),
             course=course_of(ratio, distance),
         )
@@ -112,44 +119,55 @@ class Source:
             self.ratio,
             self.distance[:, :, None],
             self.depth[:, :, None],
+            self.grain,
             self.usable[:, :, None].astype(np.float32),
         ]
         stacked = np.concatenate(planes, axis=2).astype(np.float32)
         stacked = stacked[:, ::-1] if mirrored else stacked
-        quarter = round(angle / (np.pi / 2))
+        quarter, channels = round(angle / (np.pi / 2)), self.ratio.shape[2]
         if abs(angle - quarter * np.pi / 2) < _RIGHT_ANGLE and scale == 1:
             moved = np.rot90(stacked, -quarter)  # y runs down, so a positive angle turns clockwise
-            usable = moved[:, :, -1] > 0.5
         else:
-            moved, usable = _warped(stacked, angle, scale)
+            moved = _warped(stacked, channels + 2, angle, scale)
         return replace(
             self,
-            ratio=np.ascontiguousarray(moved[:, :, : self.ratio.shape[2]]),
-            distance=np.ascontiguousarray(moved[:, :, self.ratio.shape[2]]) * np.float32(scale),
-            depth=np.ascontiguousarray(moved[:, :, self.ratio.shape[2] + 1]),
-            usable=usable,
+            ratio=np.ascontiguousarray(moved[:, :, :channels]),
+            grain=np.ascontiguousarray(moved[:, :, channels + 2 : -1]),
+            distance=np.ascontiguousarray(moved[:, :, channels]) * np.float32(scale),
+            depth=np.ascontiguousarray(moved[:, :, channels + 1]),
+            usable=moved[:, :, -1] > 0.99,
             width=self.width * scale,
         )
 
 
-def _warped(stacked: Floats, angle: float, scale: float) -> tuple[Floats, Mask]:
-    """Turn and scale planes (h,w,K) on a canvas that holds them; the last one says which pixels are real."""
+def _warped(stacked: Floats, count: int, angle: float, scale: float) -> Floats:
+    """Turn and scale planes (h,w,K) on a canvas that holds them.
+
+    After `count` planes comes the grain that is in the first of them, which is turned but not scaled; the last one says
+    which pixels are real.
+    """
     height, width = stacked.shape[:2]
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     size = int(np.ceil(abs(cos) * width + abs(sin) * height)), int(np.ceil(abs(sin) * width + abs(cos) * height))
     linear = np.array([[cos, -sin], [sin, cos]])
     shift = (np.array(size) - 1) / 2 - linear @ (np.array([width, height]) - 1) / 2
     matrix = np.column_stack([linear, shift])
+    grain = stacked[:, :, count:-1]
+    laid, channels = laid_unscaled(grain, matrix, size), grain.shape[2]
+    smooth = stacked[:, :, :count].copy()
+    smooth[:, :, :channels] -= grain
     if scale < 1:
-        stacked = cv2.GaussianBlur(np.ascontiguousarray(stacked), (0, 0), 0.3 / scale)
+        smooth = cv2.GaussianBlur(smooth, (0, 0), 0.3 / scale)
     planes = []
-    for plane in np.moveaxis(stacked[:, :, :-1], 2, 0):
-        plane = np.ascontiguousarray(plane)
+    for number in range(count):
+        plane = np.ascontiguousarray(smooth[:, :, number])
         moved = cv2.warpAffine(plane, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
         # Beside a hard dark edge cubic sampling overshoots: in logarithms of ratios that is a row of white pixels.
-        planes.append(np.clip(moved, plane.min(), plane.max()))
+        moved = np.clip(moved, plane.min(), plane.max())
+        moved = moved + laid[:, :, number] if number < channels else moved
+        planes.append(np.clip(moved, stacked[:, :, number].min(), stacked[:, :, number].max()))
     real = cv2.warpAffine(np.ascontiguousarray(stacked[:, :, -1]), matrix, size, flags=cv2.INTER_LINEAR, borderValue=0)
-    return np.stack(planes, axis=2), real > 0.99
+    return np.concatenate([np.stack(planes, axis=2), laid, real[:, :, None]], axis=2)
 
 
 def chosen(
@@ -299,14 +317,6 @@ def position_of(distance: Floats) -> Floats:
     spread = max(float(np.sqrt(points.var(axis=0).sum())), 1.0)
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     return ((np.stack([x, y], axis=2) - points.mean(axis=0)) / spread).astype(np.float32)
-
-
-def grain_of(ratio: Floats, mask: Mask) -> float:
-    """Return the standard deviation of the grain under a mask, after Immerkaer (1996) with a median."""
-    if min(ratio.shape[:2]) < 3 or not mask.any():
-        return 0.0
-    inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0  # at the border it would see the edge
-    return float(np.median(grain_map(ratio)[inner if inner.sum() >= _ENOUGH else mask]) / 0.6745 / 6)
 
 
 def tangent_of(distance: Floats) -> Direction:

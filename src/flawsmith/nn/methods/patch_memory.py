@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flawsmith.nn.networks.extractor import Extractor
@@ -148,23 +148,19 @@ class MemoryMaps(Extractor):
         maps = self.inner.maps(image)
         patches = described(maps, self.memory.depths)
         distance, number = self._nearest(image, lambda: patches)
-        remembered = self.memory.patches.cpu()[number].permute(0, 3, 1, 2)
-        far = torch.log(distance[:, None] + _LEAST)
-        around = F.max_pool2d(far, _AROUND, 1, _AROUND // 2)
-        return [*maps, torch.cat([(patches - remembered).abs(), far, around], 1).to(maps[0].device)]
+        remembered = self.memory.patches.cpu()[number]
+        return [*maps, _said_by_memory(patches, remembered, distance).to(maps[0].device)]
 
     def vector(self, image: Tensor) -> Tensor:
         return self.inner.vector(image)
 
-    def farthest(self, image: Tensor) -> Tensor:
-        """Return float32 (B,): how far a picture lies from the memory, where it lies farthest.
+    def graph(self) -> nn.Module:
+        return MemoryGraph(self.inner.graph(), self.memory)
 
-        The mean over `_LOUDEST` of its cells of the logarithm of their distance, each averaged over 3 x 3 cells: one
-        cell by itself is often noise.
-        """
+    def farthest(self, image: Tensor) -> Tensor:
+        """Return float32 (B,): how far pictures lie from the memory; see `farthest_of`."""
         distance, _ = self._nearest(image, lambda: described(self.inner.maps(image), self.memory.depths))
-        smooth = F.avg_pool2d(torch.log(distance[:, None] + _LEAST), 3, 1, 1, count_include_pad=False).flatten(1)
-        return smooth.topk(max(1, round(smooth.shape[1] * _LOUDEST)), 1).values.mean(1)
+        return farthest_of(torch.log(distance[:, None] + _LEAST))
 
     def _nearest(self, image: Tensor, patches: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
         """Return distances, float32 (B,h,w), and numbers, int64 (B,h,w), of the nearest patches.
@@ -184,6 +180,75 @@ class MemoryMaps(Extractor):
                     rows[at] = _NEAREST.put(keys[at], (distance.view(grid), number.view(grid)))
         kept = [row for row in rows if row is not None]
         return torch.stack([distance for distance, _ in kept]), torch.stack([number.long() for _, number in kept])
+
+
+class NearestGraph(nn.Module):
+    """The search for the nearest remembered patch as a network: what `PatchMemory.nearest` does, for every cell.
+
+    Args:
+        memory: A copy of its patches becomes part of the network.
+    """
+
+    patches: Tensor
+    squares: Tensor
+
+    def __init__(self, memory: PatchMemory) -> None:
+        super().__init__()
+        self.depths = memory.depths
+        self.register_buffer("patches", memory.patches.cpu().clone())
+        self.register_buffer("squares", self.patches.square().sum(1))
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return cells float32 (B,D,h,w), their distances (B,h,w), and the nearest patches (B,h,w,D)."""
+        cells = described(maps, self.depths)
+        rows = cells.permute(0, 2, 3, 1).flatten(0, 2)
+        least = torch.addmm(self.squares[None], rows, self.patches.T, alpha=-2).min(1)
+        distance = (least.values + rows.square().sum(1)).clamp_min(0).sqrt()
+        grid = cells.shape[-2:]
+        return cells, distance.unflatten(0, (-1, *grid)), self.patches[least.indices].unflatten(0, (-1, *grid))
+
+
+class MemoryGraph(nn.Module):
+    """The maps of `MemoryMaps` as a network; every picture is compared with the whole memory.
+
+    Args:
+        inner: The graph of the extractor within.
+        memory: Of its patches.
+    """
+
+    def __init__(self, inner: nn.Module, memory: PatchMemory) -> None:
+        super().__init__()
+        self.inner, self.nearest = inner, NearestGraph(memory)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = self.inner(image)
+        cells, distance, remembered = self.nearest(maps)
+        return [*maps, _said_by_memory(cells, remembered, distance)]
+
+
+def log_distance(maps: Sequence[Tensor]) -> Tensor:
+    """Return float32 (B,1,h,w): the logarithm of the distances, from the maps of `MemoryMaps`."""
+    return maps[-1][:, -2:-1]
+
+
+def farthest_of(far: Tensor) -> Tensor:
+    """Return float32 (B,): how far pictures lie from the memory, where they lie farthest.
+
+    The mean over `_LOUDEST` of the cells of the logarithm of their distance, each averaged over 3 x 3 cells: one cell
+    by itself is often noise.
+
+    Args:
+        far: float32 (B,1,h,w): the logarithm of the distances.
+    """
+    smooth = F.avg_pool2d(far, 3, 1, 1, count_include_pad=False).flatten(1)
+    return smooth.topk(max(1, round(smooth.shape[1] * _LOUDEST)), 1).values.mean(1)
+
+
+def _said_by_memory(cells: Tensor, remembered: Tensor, distance: Tensor) -> Tensor:
+    """Return float32 (B,D+2,h,w): what the memory says of cells (B,D,h,w), from their nearest patches (B,h,w,D)."""
+    far = torch.log(distance[:, None] + _LEAST)
+    around = F.max_pool2d(far, _AROUND, 1, _AROUND // 2)
+    return torch.cat([(cells - remembered.permute(0, 3, 1, 2)).abs(), far, around], 1)
 
 
 _Key = tuple[str, bytes, int | None]

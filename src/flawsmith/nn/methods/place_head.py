@@ -7,11 +7,16 @@ surrounds it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+CELL = 4
+"""Pixels a place of the grid covers along each side."""
+_LOUDEST = 0.003
+"""Share of a picture's places that say whether it is damaged and which defect type it shows."""
 _FAR = 10.0
 """Standard deviations at which a feature is cut."""
 
@@ -52,9 +57,12 @@ class PlaceHead(nn.Module):
         resolution first: several times less work than describing every place, and the same up to rounding but where a
         value was cut at `_FAR`.
         """
-        if len(maps[0]) > 1:
-            # One picture's maps stay in the processor's cache.
-            return torch.cat([self.dense([m[row : row + 1] for m in maps], grid) for row in range(len(maps[0]))])
+        # One picture's maps stay in the processor's cache.
+        rows = range(len(maps[0]))
+        return torch.cat([self.every_place([m[row : row + 1] for m in maps], grid) for row in rows])
+
+    def every_place(self, maps: Sequence[Tensor], grid: Sequence[int]) -> Tensor:
+        """Do the work of `dense` for all pictures at once."""
         hidden, start = self.first.bias[None, :, None, None], 0
         for depth in maps:
             own = slice(start, start := start + depth.shape[1])
@@ -67,6 +75,55 @@ class PlaceHead(nn.Module):
                 part = F.interpolate(part, tuple(grid), mode="bilinear", align_corners=False)
             hidden = part.add_(hidden)  # in place: new memory costs more than the sum
         return F.conv2d(F.gelu(hidden), self.second.weight[:, :, None, None], self.second.bias)
+
+
+class PlaceGraph(nn.Module):
+    """Heads on the maps of a frozen network, as one network.
+
+    Args:
+        maps: From pictures float32 (B,3,R,C) to maps of all depths.
+        heads: Their mean answers.
+    """
+
+    def __init__(self, maps: nn.Module, heads: Sequence[PlaceHead]) -> None:
+        super().__init__()
+        self.maps, self.heads = maps, nn.ModuleList(heads)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.answer(self.maps(image), image.shape[-2:])
+
+    def answer(self, maps: Sequence[Tensor], shape: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return anomaly map, score and probabilities of pictures of this shape from their maps."""
+        heads, grid = cast("Sequence[PlaceHead]", self.heads), cells_of(shape)
+        return answer([head.every_place(maps, grid) for head in heads], shape)
+
+
+def cells_of(shape: Sequence[int], cell: int = CELL) -> tuple[int, int]:
+    """Return rows and columns of the cells that cover a picture."""
+    return -(-shape[0] // cell), -(-shape[1] // cell)
+
+
+def answer(logits: Sequence[Tensor], shape: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Join what heads say of every cell.
+
+    Args:
+        logits: float32 (B,1+K,rows,columns) of each head: normal, then the defect types.
+        shape: Rows and columns of the pictures.
+
+    Returns:
+        Anomaly map float32 (B,1,R,C) in 0..1, score (B,) in 0..1, probabilities (B,K).
+    """
+    # Heads that disagree on the defect type may agree that it is damage, so the two are averaged apart.
+    odds = torch.stack([one[:, 1:].logsumexp(1, keepdim=True) - one[:, :1] for one in logits]).mean(0)
+    types = torch.stack([one[:, 1:].softmax(1) for one in logits]).mean(0)
+    anomaly_map = odds.sigmoid()
+    few = max(1, round(odds.shape[-2] * odds.shape[-1] * _LOUDEST))
+    loudest = odds.flatten(2).topk(few, dim=2)
+    score = loudest.values.mean((1, 2)).sigmoid()
+    flat = (anomaly_map * types).flatten(2)
+    share = flat.gather(2, loudest.indices.expand(-1, flat.shape[1], -1)).sum(2).clamp_min(1e-12)
+    whole = F.interpolate(anomaly_map, tuple(shape), mode="bilinear", align_corners=False)
+    return whole, score, share / share.sum(1, keepdim=True)
 
 
 def described_places(maps: Sequence[Tensor], row: int, places: Tensor, grid: Sequence[int]) -> Tensor:

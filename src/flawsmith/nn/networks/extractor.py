@@ -11,6 +11,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flawsmith.errors import ConfigError
+
 
 class Extractor(nn.Module):
     """A frozen network that describes pictures."""
@@ -32,6 +34,17 @@ class Extractor(nn.Module):
     @abstractmethod
     def vector(self, image: Tensor) -> Tensor:
         """Return float32 (B,D): one embedding per picture, scaled to the extractor's own side."""
+
+    def graph(self) -> nn.Module:
+        """Return a network that answers as `maps` does, for any number of pictures, and that `torch.export` can trace.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        raise ConfigError(
+            f"features.extractor: a detector that stands on {self.name} cannot be delivered; "
+            'use "efficientnet-lite0", and prove again'
+        )
 
     def perceptual(self, image: Tensor) -> list[Tensor]:
         """Return `perceptual_of` the pictures' maps."""

@@ -161,7 +161,7 @@ class Brush:
             role="sample",
             batch=0,
             job=self.job_of(product, defect),
-            generator=self.config.generator.name,
+            generator=self.config.generator.of(defect),
             product=product,
             defect=defect,
             seed=seed,
@@ -274,7 +274,7 @@ def paint(
     """
     if not isinstance(source, Brush):
         source = Brush.open(source, generator=generator, settings=settings)
-    elif settings or generator not in ("", source.config.generator.name):
+    elif settings or generator not in ("", *source.config.generator.names):
         raise ConfigError("generator, settings: this brush is open already; name them to `Brush.open`")
     return source.paint(photograph, mask, defect, seed, product=product)
 

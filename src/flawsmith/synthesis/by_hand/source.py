@@ -34,6 +34,9 @@ def config_of(source: Run | Path, generator: str, settings: Mapping[str, Any]) -
     else:
         where, tree = str(source), load_config(source).model_dump(mode="json", exclude_unset=True)
     configured = tree.get("generator", {}).get("name", "")
+    if isinstance(configured, dict) and not generator:
+        names = ", ".join(sorted(set(configured.values())))
+        raise ConfigError(f"{source}: paints each defect type with a generator of its own; name one of them: {names}")
     name = generator or configured or DEFAULT_GENERATOR
     if name != configured:
         tree["generator"] = {"name": name}

@@ -1,0 +1,1 @@
+"""Which generator, masks and number of samples serve each defect type: `choose`."""

@@ -1,0 +1,124 @@
+"""One fold's work: samples are made without its left-out photographs, detectors learn, and those photographs judge."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flawsmith.choice.candidates import Candidate, Samples
+from flawsmith.choice.folds import Fold
+from flawsmith.choice.records import Figures
+from flawsmith.config import Config
+from flawsmith.data.inspection_tiles import Tiles
+from flawsmith.data.photographs import Photographs
+from flawsmith.evaluation.arms import Arm, common_set, made_of, training_set
+from flawsmith.evaluation.evaluator import Evaluator
+from flawsmith.evaluation.prove import device_of, load_detector
+from flawsmith.evaluation.shape import Shape, proof_shape, proof_tiles, shapes_of
+from flawsmith.evaluation.statistics import TASKS, Task
+from flawsmith.evaluation.tiled import Tiled
+from flawsmith.files import digest, read_json, write_json
+from flawsmith.nn.feature_cache import FeatureCache
+from flawsmith.run.dataset import Dataset
+from flawsmith.run.folder import Run
+from flawsmith.synthesis.generate import generate
+from flawsmith.synthesis.train import train
+
+LEADS: dict[Task, str] = {"localization": "ap", "detection": "auroc", "classification": "recall"}
+"""Task -> the figure of it that is compared; 0..1, higher is better."""
+
+
+class Judge:
+    """Makes samples in one fold of one product, trains on them, and asks about what was left out.
+
+    Args:
+        fold: The fold.
+        data: All photographs of the run, hashed.
+        rows: data.json of the run.
+        config: The run's configuration.
+        folder: Where this fold's runs and answers are kept.
+        extractor: Shared by all folds; it remembers the features of photographs.
+        forbidden: Content hashes of the run's test pictures: none of them can enter.
+    """
+
+    def __init__(
+        self,
+        fold: Fold,
+        data: Dataset,
+        rows: dict[str, Any],
+        config: Config,
+        folder: Path,
+        extractor: FeatureCache,
+        forbidden: Collection[str],
+    ) -> None:
+        split = fold.split
+        self.fold, self._config, self._folder, self._extractor = fold, config, folder, extractor
+        self.product = split.shots[0].product
+        self.shots = dict(Counter(str(shot.defect) for shot in split.shots))
+        """Defect type -> shots that are learned from in this fold."""
+        everyone = (*split.shots, *split.test_defects)
+        self.all_shots = dict(Counter(str(shot.defect) for shot in everyone))
+        """Defect type -> the product's shots, with those that are left out."""
+        self._rows = _of_fold(rows, fold)
+        content = data.content((*split.shots, *split.normals))
+        self._data = Dataset(split, Photographs(split.normals), data.hashes, content)
+        self.defects = tuple(sorted(self.shots))
+        photographs = shapes_of(split.normals)
+        shape: Shape = proof_shape(config.prove, photographs)
+        tiles: Tiles | None = proof_tiles(config.prove, photographs)
+        self._evaluator = Evaluator(split, self.defects, shape, drop_near_duplicates=False, tiles=tiles)
+        shut = frozenset({*forbidden, *self._evaluator.forbidden})
+        self._common = common_set(split, (), shape, self.defects, shut, tiles)
+
+    def made(self, candidate: Candidate, per_shot: int) -> Samples:
+        """Return what a candidate makes of this fold's shots."""
+        config = candidate.configured(self._config, per_shot, self.shots)
+        run = Run.create(self._folder / candidate.name, config)
+        write_json(run.path("data.json"), self._rows)
+        train(run, self._data)
+        generate(run, data=self._data)
+        return Samples(*(tuple(group) for group in made_of(run, self.product)))
+
+    def figures(self, name: str, made: Samples) -> Figures:
+        """Return what is found of the left-out shots after learning from samples beside the shots; kept by name."""
+        files = [one.example.image.relative_to(self._folder) for one in (*made.samples, *made.controls)]
+        identity = digest(name, [file.as_posix() for file in files])
+        path = self._folder / "answers" / f"{identity[:16]}.json"
+        if not path.is_file():
+            training = training_set(self._common, Arm(name, "", made.samples, made.controls), self.fold.split)
+            figures: dict[Task, dict[str, float]] = {}
+            for detector_name in self._config.prove.detectors:
+                detector = load_detector(
+                    self._config, detector_name, self.defects, self._extractor, device_of(self._config)
+                )
+                if training.tiles is not None:
+                    detector = Tiled(detector, training.tiles)
+                tasks = set(detector.tells) - figures.keys()
+                if not tasks:
+                    continue
+                rng = torch.Generator().manual_seed(self._config.seed * 1000 + self.fold.number)
+                for _ in detector.fit(training, rng, budget=self._config.prove.budget):
+                    pass
+                outcome = self._evaluator.evaluate(detector, tasks)
+                for task in TASKS:
+                    if task in tasks:
+                        figures[task] = {
+                            defect: outcome.figures[task][defect][LEADS[task]] for defect in self.fold.judged
+                        }
+            write_json(path, {"arm": name, "figures": figures})
+        figures_of: Figures = read_json(path)["figures"]
+        return figures_of
+
+
+def _of_fold(rows: dict[str, Any], fold: Fold) -> dict[str, Any]:
+    """Return what data.json says of a fold's pictures: what is left out stands where test pictures stand."""
+    known = {row["id"]: row for name in ("shots", "normals") for row in rows[name]}
+    groups = {
+        name: [known[example.id] for example in getattr(fold.split, name)]
+        for name in ("shots", "normals", "test_defects", "test_normals")
+    }
+    return {**rows, **groups, "duplicates": [], "notes": []}
