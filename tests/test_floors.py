@@ -76,7 +76,7 @@ ROOM_OF_LIBRARY = {
     "PIL": "data",
     "tifffile": "data",
     "jinja2": "reporting",
-    "anyascii": "exports",
+    "anyascii": "data",
     "onnxruntime": "inspection",
     "openvino": "inspection",
     "torchvision": "nowhere",

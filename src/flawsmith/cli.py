@@ -236,12 +236,12 @@ def prove(run: RunPath) -> None:
 
 
 @app.command()
-def export(run: RunPath) -> None:
-    """Write the samples in the layouts of other tools."""
+def export(run: RunPath, set_: Sets = []) -> None:  # noqa: B006
+    """Write the samples in the layouts of other tools; --set takes export.* and is kept in the run."""
     from flawsmith.exports.export import export as stage
-    from flawsmith.run.folder import Run
+    from flawsmith.exports.export import opened
 
-    stage(Run.open(run))
+    stage(opened(run, set_))
     typer.echo(f"export: {run / 'export'}")
 
 

@@ -178,10 +178,21 @@ def remove_leftovers(folder: Path) -> None:
                 part.unlink()
 
 
+PART = "#"
+"""What stands before each name of a part, as in `labels.json#coco#7#scratch`; see `data.annotations.parts`."""
+_PART_OF = re.compile(r"(?P<file>.+\.(?:json|txt))#[a-z_]+#[^#/]*#[^#/]*", re.IGNORECASE | re.DOTALL)
+
+
+def whole_file(path: Path) -> Path:
+    """Return the file of which a path names a part; another path is returned as it is."""
+    fit = _PART_OF.fullmatch(path.name)
+    return path.with_name(fit["file"]) if fit else path
+
+
 def file_state(path: Path) -> list[int]:
     """Return size and time of a file, by which it is known to be unchanged; [] = there is none behind the name."""
     try:
-        facts = path.stat()
+        facts = whole_file(path).stat()
     except OSError:
         return []
     return [facts.st_size, facts.st_mtime_ns]
@@ -189,6 +200,7 @@ def file_state(path: Path) -> list[int]:
 
 def file_digest(path: Path) -> str:
     """Return a 16-digit hash of a file's bytes, "absent" when there is none; read once while size and time stay."""
+    path = whole_file(path)
     try:
         facts = path.stat()
     except OSError:

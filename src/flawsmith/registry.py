@@ -118,6 +118,18 @@ _OURS: dict[str, dict[str, Entry]] = {
     },
     "exports": {
         "mvtec": Entry("flawsmith.exports.mvtec:Mvtec", "MVTec AD's folder layout, which Anomalib loads"),
+        "coco": Entry("flawsmith.exports.coco:Coco", "COCO's annotations, with run lengths or polygons"),
+        "yolo": Entry("flawsmith.exports.yolo:Yolo", "YOLO's text files for Ultralytics, with polygons or boxes"),
+        "huggingface": Entry(
+            "flawsmith.exports.huggingface:Huggingface", "an image folder that Hugging Face's `datasets` loads"
+        ),
+        "labelme": Entry("flawsmith.exports.labelme:Labelme", "labelme's polygons, to be corrected there"),
+        "label_studio": Entry(
+            "flawsmith.exports.label_studio:LabelStudio",
+            "Label Studio's tasks with brush strokes",
+        ),
+        "visa": Entry("flawsmith.exports.visa:Visa", "VisA's folder layout"),
+        "webdataset": Entry("flawsmith.exports.webdataset:Webdataset", "shards (tar) for large sets"),
     },
 }
 

@@ -109,6 +109,8 @@ class Example:
     """How `masks` are read; None = they are flawsmith's own (0 and 255), or not judged yet."""
     span: Range | None = None
     """The value range of its product (`data.ranges`); None = not decided yet: the picture is read by its own values."""
+    painted_on: str = ""
+    """Of a made picture, the id of the photograph that it was painted on; "" = it is a photograph itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,6 +175,14 @@ class _Verbatim(_Copies):
         return f"{example.image.parts[-3]}-{(example.defect or '').replace('/', '_')}-{example.image.name}"
 
 
+class _Once(_Copies):
+    """Takes a photograph's first defect type for all of them."""
+
+    def write(self, examples: Sequence[Example], folder: Path, **more: object) -> dict[str, int]:
+        first = {example.image: example for example in reversed(examples)}
+        return super().write(list(first.values())[::-1], folder, **more)  # type: ignore[arg-type]
+
+
 class _Deaf(_Copies):
     """Goes on when it is stopped."""
 
@@ -229,6 +237,7 @@ FAULTS: list[tuple[type[Exporter], str, str]] = [
     (_Obliging, "nothing_to_export_is_refused", "an export of no pictures was written"),
     (_Folding, "odd_names_are_survived", "odd names give"),
     (_Verbatim, "odd_names_are_survived", "differ in case alone"),
+    (_Once, "a_photograph_with_two_types_is_written", "`advance` counted 11 of 12 examples"),
     (_Deaf, "a_crash_leaves_the_old_export", "it swallows what `advance` raises"),
     (_Adding, "a_crash_leaves_the_old_export", "in place of an older one is another"),
     (_Clearing, "a_crash_leaves_the_old_export", "the old export is not what it was"),

@@ -66,6 +66,17 @@ def test_second_photographs_of_a_piece_share_a_fold(whole: Split, tmp_path: Path
         assert len(ids(fold.split.shots) & {first.id, double.id}) in (0, 2)
 
 
+def test_a_photograph_with_two_types_is_in_one_fold(whole: Split):
+    chips = [shot for shot in whole.shots if shot.defect == "chip"]
+    both = [replace(shot, id=f"{shot.id}#crack", defect="crack") for shot in chips[:2]]
+    split = replace(whole, shots=(*whole.shots, *both))
+    folds = folds_of(split, 3)
+    for fold in folds:
+        learned = {shot.image for shot in fold.split.shots}
+        assert not learned & {shot.image for shot in fold.split.test_defects}
+    assert ids(*(fold.split.test_defects for fold in folds)) == ids(split.shots)
+
+
 def test_a_type_of_one_piece_is_always_learned_from_and_never_judged(whole: Split):
     lone = next(shot for shot in whole.shots if shot.defect == "chip")
     split = replace(whole, shots=(lone, *(shot for shot in whole.shots if shot.defect == "crack")))

@@ -15,8 +15,9 @@ from torch import Tensor
 from flawsmith import config
 from flawsmith.config import Config, DataConfig, ProveConfig, load_config
 from flawsmith.data import images
+from flawsmith.data.fingerprints import content_hash
 from flawsmith.data.inspection_tiles import OVERLAP, Tiles
-from flawsmith.data.split import Split, content_hash
+from flawsmith.data.split import Split
 from flawsmith.data.tensors import image_tensor
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.detectors.patchcore import Patchcore, PatchcoreSettings

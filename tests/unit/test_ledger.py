@@ -210,7 +210,7 @@ def test_rows_with_another_style_of_path(tmp_path: Path, written: str) -> None:
 def test_outlines_of_a_labelling_tool_are_pointed_out(tmp_path: Path) -> None:
     touch(tmp_path, "ok/0.bmp", "scratch/0.bmp", "scratch/0.json", "scratch/1.bmp")
     (error,) = looked_at(tmp_path, layout="pairs", normal="ok").errors
-    assert "2 defects have no mask" in error and "scratch/0.json is a labelling tool's file, which is not read" in error
+    assert "2 defects have no mask" in error and "scratch/0.json is a labelling tool's file" in error
 
 
 # --- what is left out ---------------------------------------------------------------------------------------------

@@ -18,9 +18,10 @@ from PIL import Image
 
 from flawsmith.config import Config
 from flawsmith.data import images
+from flawsmith.data.exported.names import folder_names, safe_name
 from flawsmith.errors import ConfigError, DataError, RunError
-from flawsmith.exports.export import export, write
-from flawsmith.exports.mvtec import Mvtec, folder_names, safe_name
+from flawsmith.exports.export import export, opened, write
+from flawsmith.exports.mvtec import Mvtec
 from flawsmith.files import write_json
 from flawsmith.run.folder import Run
 from flawsmith.run.records import PlanLine, Sample, append_records
@@ -358,6 +359,38 @@ def test_an_exporters_own_setting_exports_anew(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="export.settings.mvtec: depth: unknown key"):
         export(wrong)
     assert wrong.stage_hash("export") == other.stage_hash("export")
+
+
+def test_real_shots_go_along_marked_when_asked_for(tmp_path: Path) -> None:
+    run, _ = finished(tmp_path, export={"real": "shots", "formats": ["mvtec", "coco"]})
+    export(run)
+    folder = run.path("export")
+    rows = [json.loads(line) for line in (folder / "mvtec/provenance.jsonl").read_text().splitlines()]
+    assert [(row["file"], row["id"]) for row in rows if "origin" in row] == [
+        ("screw/test/dent/002.png", "made/shot.png")
+    ]
+    trees = [json.loads(path.read_text()) for path in sorted(folder.glob("coco/annotations/*.json"))]
+    origins = {one["source"]: one["origin"] for tree in trees for one in tree["images"]}
+    assert origins["made/shot.png"] == "real" and origins["samples/000000.png"] == "made"
+    sides = [{one["photograph"] for one in tree["images"]} for tree in trees]
+    assert not sides[0] & sides[1]
+
+
+def test_the_command_changes_what_a_run_exports_and_nothing_else(tmp_path: Path) -> None:
+    run, _ = finished(tmp_path)
+    changed = opened(run.folder, ['export.formats=["yolo"]', "export.settings={yolo={task='detect'}}"])
+    export(changed)
+    assert run.path("export", "yolo", "data.yaml").is_file() and not run.path("export", "mvtec").exists()
+    assert opened(run.folder).config == changed.config
+    for wrong, said in (
+        ("data.root=elsewhere", "changes export.\\* alone"),
+        ('export.formats=["yoolo"]', "'yoolo' is unknown; did you mean 'yolo'"),
+        ("export.settings={yolo={task='boxes'}}", "export.settings.yolo: task: should be 'segment' or 'detect'"),
+        ("export.reel=shots", "export.reel: unknown key; did you mean 'real'"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            opened(run.folder, [wrong])
+        assert opened(run.folder).config == changed.config
 
 
 def test_nothing_made_is_said_with_its_reasons(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from flawsmith.config import Config, ProveConfig
 from flawsmith.data import fingerprints, images
 from flawsmith.data import split as shots
+from flawsmith.data.fingerprints import content_hash
 from flawsmith.errors import DataError
 from flawsmith.types import Example
 
@@ -145,20 +146,20 @@ def test_copies_have_one_hash_however_they_were_saved(tmp_path: Path):
     turn = Image.Exif()
     turn[274] = 6
     Image.fromarray(np.rot90(grey).copy()).save(tmp_path / "turned.png", exif=turn)
-    hashes = {shots.content_hash(path) for path in tmp_path.iterdir()}
+    hashes = {content_hash(path) for path in tmp_path.iterdir()}
     assert len(hashes) == 1
     grey[3, 4] ^= 1
     images.write(tmp_path / "b.png", grey)
-    assert shots.content_hash(tmp_path / "b.png") not in hashes
+    assert content_hash(tmp_path / "b.png") not in hashes
     images.write(tmp_path / "a.png", grey)  # the same name, other pixels: not cached
-    assert shots.content_hash(tmp_path / "a.png") == shots.content_hash(tmp_path / "b.png")
+    assert content_hash(tmp_path / "a.png") == content_hash(tmp_path / "b.png")
 
 
 def test_hashes_are_remembered(tmp_path: Path, monkeypatch):
     images.write(tmp_path / "a.png", surface(1))
-    first = shots.content_hash(tmp_path / "a.png")
+    first = content_hash(tmp_path / "a.png")
     monkeypatch.setattr(fingerprints.images, "read", lambda path: pytest.fail("read again"))
-    assert shots.content_hash(tmp_path / "a.png") == first
+    assert content_hash(tmp_path / "a.png") == first
 
 
 def test_leaks(tmp_path: Path):
@@ -246,7 +247,7 @@ def test_broken_files_are_no_copies_of_each_other(tmp_path: Path):
     assert shots.duplicates(shots.Split((), (a,), (), (b,))) == []
     assert "empty" in fingerprints.fingerprint(tmp_path / "a.png").problem
     with pytest.raises(DataError, match="was it moved"):
-        shots.content_hash(tmp_path / "gone.png")
+        content_hash(tmp_path / "gone.png")
 
 
 def test_near_duplicates(tmp_path: Path):

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from flawsmith.data import images
+from flawsmith.data.fingerprints import content_hash
 from flawsmith.data.scaling import scaled_mask
-from flawsmith.data.split import content_hash
 from flawsmith.data.tensors import image_tensor
 from flawsmith.data.training_set import TrainingSet, read_scaled
 from flawsmith.errors import DataError

@@ -23,7 +23,7 @@ from flawsmith.choice.judge import Judge
 from flawsmith.choice.records import Choice, DefectChoice, Figures, Trial, mean_figures
 from flawsmith.choice.words import WORDS, write_choice
 from flawsmith.config import AUTO, Config, GeneratorConfig, affecting
-from flawsmith.data.split import content_hash
+from flawsmith.data.fingerprints import content_hash
 from flawsmith.errors import ConfigError, DataError, RunError
 from flawsmith.evaluation.arms import Made
 from flawsmith.files import digest, read_json

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from flawsmith.data.split import Split, near_duplicates
 from flawsmith.types import Example
@@ -59,8 +60,12 @@ def folds_of(split: Split, count: int) -> list[Fold]:
 
 
 def pieces(split: Split) -> dict[str, str]:
-    """Return the id of each shot -> the first id of those that seem to show the same damage of the same piece."""
-    first = {shot.id: shot.id for shot in split.shots}
+    """Return the id of each shot -> the first id of those that seem to show the same damage of the same piece.
+
+    A photograph that shows several defect types is one piece.
+    """
+    of_photograph: dict[Path, str] = {}
+    first = {shot.id: of_photograph.setdefault(shot.image, shot.id) for shot in split.shots}
 
     def root(name: str) -> str:
         while first[name] != name:
@@ -89,8 +94,10 @@ def _dealt(piece_of: dict[str, str], shots: Sequence[Example], count: int) -> di
             continue
         held = [0] * count
         for piece in sorted(members, key=lambda name: -len(members[name])):
-            number = min(range(count), key=lambda one: (held[one], total[one]))
+            number = place[piece]
+            if number < 0:  # else it shows another type too, and was dealt with that one
+                number = min(range(count), key=lambda one: (held[one], total[one]))
+                place |= {name: number for name, one in piece_of.items() if one == piece}
             held[number] += len(members[piece])
             total[number] += len(members[piece])
-            place |= dict.fromkeys(members[piece], number)
     return place

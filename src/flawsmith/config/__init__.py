@@ -37,7 +37,7 @@ from flawsmith.config.settings import (
     parse_overrides,
     validate,
 )
-from flawsmith.config.tree import Config, load_config
+from flawsmith.config.tree import Config, load_config, overridden
 
 __all__ = [
     "AUTO",
@@ -65,6 +65,7 @@ __all__ = [
     "differing",
     "load_config",
     "nfc",
+    "overridden",
     "parse_overrides",
     "validate",
     "_set",

@@ -170,6 +170,8 @@ class ExportConfig(Settings):
     """See `flawsmith list`."""
     settings: dict[str, dict[str, Any]] = {}
     """Their own settings: {mvtec = {bits = "native"}}."""
+    real: Literal["shots", "none"] = "none"
+    """Which real defects go along, marked as real: the shots (mvtec and visa hold them in their test), or none."""
 
 
 class ReportConfig(Settings):

@@ -74,9 +74,9 @@ class DataConfig(Settings):
     root: Path = Path("data")
     """The folder of photographs; it is only read."""
     layout: str = "mvtec"
-    """How it is laid out: mvtec, visa, pairs (the mask beside the picture) or pattern (your own globs)."""
+    """mvtec, visa, pairs (the mask beside the picture), pattern (your globs), coco, labelme, yolo or label_studio."""
     normal: list[str] = []
-    """Names of the folders that hold normal parts (pairs, pattern)."""
+    """Names of the folders that hold normal parts (pairs, pattern, labelme)."""
     products: list[str] = []
     """Only these products; empty = all."""
     defects: list[str] = []

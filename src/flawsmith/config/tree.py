@@ -81,6 +81,18 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | N
     return validate(Config, tree, where=str(path) if path else "")
 
 
+def overridden(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """Return a configuration with overrides such as {"export.formats": ["coco"]} on top.
+
+    Raises:
+        ConfigError: a key is unknown, or a value does not fit.
+    """
+    tree = config.model_dump(mode="json")
+    for key, value in overrides.items():
+        _set(tree, key, value)
+    return validate(Config, tree)
+
+
 def _text(path: Path) -> str:
     """Read a text file in UTF-8, with or without the byte-order mark that Windows editors put first."""
     raw = path.read_bytes()

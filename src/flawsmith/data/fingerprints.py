@@ -64,6 +64,15 @@ def fingerprint(path: Path) -> Fingerprint:
     return _FINGERPRINTS[key]
 
 
+def content_hash(path: Path) -> str:
+    """Return the SHA-256 of the picture's upright pixels, the same for a copy saved again without loss.
+
+    Grey saved as RGB, 8 bits saved as 16, another codec or an EXIF turn instead of turned pixels make no difference. A
+    file that cannot be decoded has the hash of its bytes. Kept in memory while size and time of the file stay.
+    """
+    return fingerprint(path).pixels
+
+
 def fingerprints_of(paths: Sequence[Path]) -> list[Fingerprint]:
     """Return the fingerprints of many pictures, in their order; they are decoded side by side."""
     with ThreadPoolExecutor(_side_by_side(paths)) as pool:
@@ -102,6 +111,14 @@ def identities(paths: Sequence[Path], decoded: Collection[Path]) -> list[str]:
         name: f"broken: {path}" if one.problem else one.pixels for (name, path), one in zip(inside, prints, strict=True)
     }
     return [pixels.get(name, name) for name in names]
+
+
+def differing_bits(rows: Sequence[Path], columns: Sequence[Path]) -> np.ndarray:
+    """Return int (rows, columns): in how many of 64 bits the difference hashes of two pictures differ."""
+    if not columns:
+        return np.zeros((len(rows), 0), int)
+    left, right = (np.stack([fingerprint(path).bits for path in paths]) for paths in (rows, columns))
+    return np.asarray((left[:, None] != right[None]).sum(axis=2))
 
 
 def _pixel_hash(pixels: np.ndarray) -> str:

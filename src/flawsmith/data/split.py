@@ -9,10 +9,9 @@ are compared by what they show, not by what they are called: `duplicates` leave 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import cv2
@@ -20,7 +19,7 @@ import numpy as np
 
 from flawsmith.config import Config
 from flawsmith.data import images
-from flawsmith.data.fingerprints import fingerprint, fingerprints_of, identities
+from flawsmith.data.fingerprints import differing_bits, fingerprints_of, identities
 from flawsmith.data.layouts import natural_key
 from flawsmith.data.masks.reading import read_label
 from flawsmith.errors import DataError
@@ -106,6 +105,8 @@ def split(examples: Iterable[Example], *, shots: int | Literal["third"], test: b
             notes.append(f"{product}/{defect}: {note}")
         learned += members[:count]
         tested += members[count:]
+    learned, tested, moved = _together(learned, tested)
+    notes += moved
     normals: list[Example] = []
     test_normals: list[Example] = []
     for product, members in sorted(normal.items()):
@@ -115,15 +116,6 @@ def split(examples: Iterable[Example], *, shots: int | Literal["third"], test: b
         normals += kept
         test_normals += held
     return Split(_in_order(learned), _in_order(normals), _in_order(tested), _in_order(test_normals), tuple(notes))
-
-
-def content_hash(path: Path) -> str:
-    """Return the SHA-256 of the picture's upright pixels, the same for a copy saved again without loss.
-
-    Grey saved as RGB, 8 bits saved as 16, another codec or an EXIF turn instead of turned pixels make no difference. A
-    file that cannot be decoded has the hash of its bytes. Kept in memory while size and time of the file stay.
-    """
-    return fingerprint(path).pixels
 
 
 def duplicates(split: Split, decoded: Collection[str] | None = None) -> list[str]:
@@ -164,20 +156,20 @@ def leaks(split: Split, decoded: Collection[str] | None = None) -> list[str]:
     for example in (*split.normals, *split.test_normals):
         normal.setdefault(shown[example.id], example.id)
     sentences, same_side = [], []
-    shots: dict[str, str] = {}
-    tests: dict[str, str] = {}
+    shots: dict[str, Example] = {}
+    tests: dict[str, Example] = {}
     for example in split.shots:
         if other := normal.get(shown[example.id]):
             sentences.append(f"the shot {example.id} is the same picture as the normal part {other}; remove one")
-        if (first := shots.setdefault(shown[example.id], example.id)) != example.id:
-            same_side.append(f"the shot {example.id} is the same as the shot {first}; remove one")
+        if (first := shots.setdefault(shown[example.id], example)).image != example.image:
+            same_side.append(f"the shot {example.id} is the same as the shot {first.id}; remove one")
     for example in split.test_defects:
-        if other := shots.get(shown[example.id]):
-            sentences.append(f"the test picture {example.id} is the same as the shot {other}; remove one")
+        if shot := shots.get(shown[example.id]):
+            sentences.append(f"the test picture {example.id} is the same as the shot {shot.id}; remove one")
         if other := normal.get(shown[example.id]):
             sentences.append(f"the test picture {example.id} is the same as the normal part {other}; remove one")
-        if (first := tests.setdefault(shown[example.id], example.id)) != example.id:
-            same_side.append(f"the test picture {example.id} is the same as the test picture {first}; remove one")
+        if (first := tests.setdefault(shown[example.id], example)).image != example.image:
+            same_side.append(f"the test picture {example.id} is the same as the test picture {first.id}; remove one")
     return sentences + same_side if sentences else []
 
 
@@ -204,9 +196,12 @@ def near_duplicates(split: Split) -> list[tuple[Example, Example]]:
     masks: dict[str, np.ndarray | None] = {}
     for key, shots in rows.items():
         tests, normal = columns[key], normals[key[0]]
-        by_chance = _distances([shot for shot in split.shots if shot.product == key[0]], normal)
+        by_chance = differing_bits(
+            [shot.image for shot in split.shots if shot.product == key[0]], [one.image for one in normal]
+        )
         limit = min(NEAR_BITS, int(np.quantile(by_chance, NEAR_CHANCE))) if by_chance.size else NEAR_BITS
-        for shot, near in zip(shots, _distances(shots, tests) <= limit, strict=True):
+        distances = differing_bits([shot.image for shot in shots], [test.image for test in tests])
+        for shot, near in zip(shots, distances <= limit, strict=True):
             for index in np.flatnonzero(near):
                 if _overlap(shot, tests[index], masks) >= NEAR_OVERLAP:
                     pairs.append((shot, tests[index]))
@@ -289,6 +284,24 @@ def _shots_of(have: int, asked: int | Literal["third"], *, test: bool) -> tuple[
     return count, ""
 
 
+def _together(learned: list[Example], tested: list[Example]) -> tuple[list[Example], list[Example], list[str]]:
+    """Keep a photograph that shows several defect types on one side: a shot of one type is a shot of all.
+
+    Returns the shots, the test defects, and a note for each type that gets more shots so.
+    """
+    photographs = {example.image for example in learned}
+    moved = [example for example in tested if example.image in photographs]
+    kept = [example for example in tested if example.image not in photographs]
+    more = Counter(f"{example.product}/{example.defect}" for example in moved)
+    left = Counter(f"{example.product}/{example.defect}" for example in kept)
+    notes = [
+        f"{name}: {count} more of its pictures {_are(count)} shots, as another defect type on the same photograph is "
+        f"learned from; {left[name]} {_are(left[name])} left to test on"
+        for name, count in sorted(more.items())
+    ]
+    return [*learned, *moved], kept, notes
+
+
 def _are(count: int) -> str:
     return "is" if count == 1 else "are"
 
@@ -313,15 +326,6 @@ def _hold_out(members: Sequence[Example]) -> tuple[list[Example], list[Example],
 
 def _in_order(examples: Iterable[Example]) -> tuple[Example, ...]:
     return tuple(sorted(examples, key=lambda example: natural_key(example.id)))
-
-
-def _distances(rows: Sequence[Example], columns: Sequence[Example]) -> np.ndarray:
-    """Return int (rows, columns): how many of 64 bits differ."""
-    if not columns:
-        return np.zeros((len(rows), 0), int)
-    left = np.stack([fingerprint(example.image).bits for example in rows])
-    right = np.stack([fingerprint(example.image).bits for example in columns])
-    return np.asarray((left[:, None] != right[None]).sum(axis=2))
 
 
 def _overlap(left: Example, right: Example, masks: dict[str, np.ndarray | None]) -> float:

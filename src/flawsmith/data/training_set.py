@@ -55,7 +55,7 @@ class TrainingSet:
     Args:
         shape: Rows and columns that every picture is scaled to; with `tiles`, of a tile.
         defects: All defect types, in the order in which detectors count them.
-        forbidden: Content hashes (`shots.content_hash`) of the test pictures.
+        forbidden: Content hashes (`fingerprints.content_hash`) of the test pictures.
         tiles: How pictures are cut into tiles, each of which is then a picture to learn from; None = taken in whole.
     """
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from scipy.special import betaincinv
 
-from flawsmith.data.split import content_hash
+from flawsmith.data.fingerprints import content_hash
 from flawsmith.types import Example
 
 FIFTH = 5

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from flawsmith.data import images
+from flawsmith.data.fingerprints import content_hash
 from flawsmith.data.inspection_tiles import Tiles
 from flawsmith.data.scaling import scaled_mask
-from flawsmith.data.split import Split, content_hash, provable
+from flawsmith.data.split import Split, provable
 from flawsmith.data.tensors import image_tensor
 from flawsmith.data.training_set import Scaled, read_scaled
 from flawsmith.evaluation.arms import Made

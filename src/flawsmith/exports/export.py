@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from flawsmith import registry
-from flawsmith.config import Config, validate
-from flawsmith.errors import RunError
+from flawsmith.config import Config, overridden, parse_overrides, validate
+from flawsmith.errors import ConfigError, RunError
 from flawsmith.files import digest, whole_folder
 from flawsmith.interfaces import Exporter
 from flawsmith.run.dataset import load_split
@@ -20,12 +21,36 @@ from flawsmith.run.verdicts import require_kept
 from flawsmith.types import Example
 
 
+def opened(folder: Path, overrides: Sequence[str] = ()) -> Run:
+    """Open a run, and change what it exports: ["export.formats=[\"coco\"]"]; the run keeps that.
+
+    Raises:
+        RunError: there is no run.
+        ConfigError: a setting of another section, which would change what was made; a wrong key, value or format.
+    """
+    run = Run.open(folder)
+    settings = parse_overrides(list(overrides))
+    for key in settings:
+        if not key.startswith("export."):
+            raise ConfigError(
+                f"--set {key}: `flawsmith export` changes export.* alone; `flawsmith run` takes the others"
+            )
+    if not settings:
+        return run
+    config = overridden(run.config, settings)
+    if unknown := registry.misnamed(config):
+        raise ConfigError("\n".join(unknown))
+    for name in {*config.export.formats, *config.export.settings}:
+        load_exporter(config, name)  # before the run keeps it
+    return Run.create(folder, config)
+
+
 def export(run: Run) -> None:
     """Run the stage; does nothing when every format is there already with the same input.
 
     Exported are the normal parts to learn from (train), those held out (test) and the samples that stand (test, with
-    masks): made, and not rejected where the run is screened. Real defects are left out: the shots would flatter
-    whatever is trained here, and the test pictures must stay unseen.
+    masks): made, and not rejected where the run is screened. With `export.real = "shots"` the real shots go along
+    (train, with masks). Test pictures never do: they must stay unseen.
 
     Raises:
         RunError: no sample was made, or every one was rejected; counts the reasons.
@@ -78,6 +103,8 @@ def write(exporter: Exporter, examples: Sequence[Example], folder: Path) -> dict
 def exported(run: Run) -> list[Example]:
     """Return what goes out: normal parts with split "train" or "test", then the kept samples by index.
 
+    With `export.real = "shots"`, the shots follow them.
+
     Raises:
         RunError: there is no kept sample.
     """
@@ -90,7 +117,7 @@ def exported(run: Run) -> list[Example]:
         raise RunError(f"{run.folder}: nothing to export, {_why_none(run, samples)}")
     normals = [Example(one.id, one.image, one.product, None, (), "train", span=one.span) for one in split.normals]
     normals += [Example(one.id, one.image, one.product, None, (), "test", span=one.span) for one in split.test_normals]
-    return normals + [
+    made = [
         Example(
             one.image,
             run.path(one.image),
@@ -99,9 +126,12 @@ def exported(run: Run) -> list[Example]:
             (run.path(one.mask),),
             "test",
             span=spans.get(one.product),
+            painted_on=one.normal,
         )
         for one in kept
     ]
+    shots = split.shots if run.config.export.real == "shots" else ()
+    return [*normals, *made, *(replace(shot, split="train") for shot in shots)]
 
 
 def _why_none(run: Run, samples: Sequence[Sample]) -> str:

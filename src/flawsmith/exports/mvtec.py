@@ -19,39 +19,31 @@ from __future__ import annotations
 import csv
 import io
 import os
-import re
-import shutil
-import struct
-import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-import numpy as np
-from anyascii import anyascii
-
-from flawsmith.config import Settings, nfc
+from flawsmith.config import Settings
 from flawsmith.data import images
+from flawsmith.data.exported.names import folder_names
+from flawsmith.data.exported.pictures import Depth, ranges_of, suffix_of, write_picture
 from flawsmith.data.masks.reading import read_label
-from flawsmith.data.ranges import survey_values
 from flawsmith.errors import DataError, RunError
-from flawsmith.files import digest, write_bytes, write_lines
+from flawsmith.files import write_bytes, write_lines
 from flawsmith.interfaces import Exporter
 from flawsmith.types import Advance, Example, Range
 
 LONGEST_PATH = 511
 """Anomalib refuses paths of 512 characters and more."""
-_LONGEST_NAME = 60
 _PROVENANCE, _NAMES = "provenance.jsonl", "names.csv"
-_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
 
 
 class MvtecSettings(Settings):
     """What the export can be told."""
 
-    bits: Literal["8", "native"] = "8"
+    bits: Depth = "8"
     """Depth of the pictures: "8", or "native" as the photograph has it (float becomes .tif, not read by MVTecAD)."""
 
 
@@ -76,63 +68,6 @@ class Mvtec(Exporter):
         write_lines(folder / _PROVENANCE, _fill(folder, placed, self.settings.bits, advance))
         write_bytes(folder / _NAMES, _table(names))
         return {home: len(members) for home, members in placed.items()}
-
-
-def safe_name(name: str, taken: Iterable[str] = ()) -> str:
-    """Return a folder name of printable ASCII that every file system takes and none of `taken` equals.
-
-    Latin letters lose their accents; a name with letters of another script is transliterated.
-
-    >>> safe_name("Öl/Fett fleck")
-    'Ol_Fett_fleck'
-    >>> safe_name("찍힘")
-    'JjigHim'
-    >>> safe_name("Crack", ["crack"])
-    'Crack-2'
-    """
-    latin = "" if _other_script(name) else _plain(unicodedata.normalize("NFKD", name))
-    plain = latin or _plain(anyascii(nfc(name))) or "unnamed"
-    if plain.lower().split(".")[0] in _RESERVED:
-        plain += "_"
-    used = {other.lower() for other in taken}  # some file systems do not tell upper case from lower
-    unique, number = plain, 2
-    while unique.lower() in used:
-        unique, number = f"{plain}-{number}", number + 1
-    return unique
-
-
-def folder_names(names: Iterable[str], reserved: Iterable[str]) -> dict[str, str]:
-    """Return the folder name of each name, so that no two are equal and none is reserved.
-
-    A transliterated name does not depend on the order: two that read alike both end with letters drawn from the name.
-    """
-    names, reserved = list(dict.fromkeys(names)), list(reserved)
-    made: dict[str, str] = {}
-    for name in names:
-        if not _other_script(name):
-            made[name] = safe_name(name, [*made.values(), *reserved])
-    others = {name: safe_name(name) for name in sorted(names) if name not in made}
-    alike = Counter(plain.lower() for plain in (*others.values(), *made.values(), *reserved))
-    for name, plain in others.items():
-        ending = f"-{digest(nfc(name))[:4]}" if alike[plain.lower()] > 1 else ""
-        made[name] = safe_name(plain + ending, [*made.values(), *reserved])
-    return made
-
-
-def _plain(text: str) -> str:
-    """Drop what is not ASCII, and what some file system does not take."""
-    text = text.encode("ascii", "ignore").decode()
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("._-")[:_LONGEST_NAME]
-
-
-def _other_script(name: str) -> bool:
-    """Tell whether a name has a letter or digit that is not Latin and stands for no ASCII character."""
-    return any(
-        letter.isalnum()
-        and not unicodedata.normalize("NFKD", letter).encode("ascii", "ignore")
-        and "LATIN" not in unicodedata.name(letter, "")
-        for letter in nfc(name)
-    )
 
 
 def _names(examples: Sequence[Example]) -> dict[tuple[str, str | None], str]:
@@ -185,17 +120,20 @@ def _place(
     return dict(sorted(placed.items()))
 
 
-def _fill(root: Path, placed: dict[str, list[Example]], bits: str, advance: Advance) -> list[dict[str, Any]]:
+def _fill(root: Path, placed: dict[str, list[Example]], bits: Depth, advance: Advance) -> list[dict[str, Any]]:
     """Write every picture and mask below `root`; return the lines of provenance."""
-    spans = _ranges(placed) if bits == "8" else {}
+    placed_examples = (example for members in placed.values() for example in members)
+    spans = ranges_of(placed_examples) if bits == "8" else {}
     jobs = []
     for home, members in placed.items():
         digits = max(3, len(str(len(members) - 1)))  # of equal width, for Anomalib pairs masks by sorted names
         jobs += [(home, f"{number:0{digits}d}", example) for number, example in enumerate(members)]
 
+    spans_of = {home.split("/")[0]: spans.get(members[0].product) for home, members in placed.items()}
+
     def one(job: tuple[str, str, Example]) -> dict[str, Any]:
         home, name, example = job
-        return _pair(root, home, name, example, spans.get(home.split("/")[0]), bits)
+        return _pair(root, home, name, example, spans_of[home.split("/")[0]], bits)
 
     # Codecs leave Python's lock; a picture may be large, so only a few are held at once.
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
@@ -206,14 +144,16 @@ def _fill(root: Path, placed: dict[str, list[Example]], bits: str, advance: Adva
         return lines
 
 
-def _pair(root: Path, home: str, name: str, example: Example, span: Range | None, bits: str) -> dict[str, Any]:
+def _pair(root: Path, home: str, name: str, example: Example, span: Range | None, bits: Depth) -> dict[str, Any]:
     """Write one picture, with its mask when it has one; return its line of provenance."""
     product, side, defect = home.split("/")
     facts = images.describe(example.image)
-    target = root / product / side / defect / f"{name}{'.tif' if bits == 'native' and facts.depth == 32 else '.png'}"
-    how = _picture(example.image, target, facts, span, bits)
+    target = root / product / side / defect / f"{name}{suffix_of(facts, bits)}"
+    how = write_picture(example.image, target, facts, span, bits)
     line = {"file": target.relative_to(root).as_posix(), "mask": None, "how": how, "id": example.id}
     line |= {"source": str(example.image), "product": example.product, "defect": example.defect}
+    if example.defect is not None and example.split == "train":
+        line["origin"] = "real shot"
     line |= {"category": product, "label": defect}  # what Anomalib calls them: the names of their folders
     if example.defect is not None and example.masks:
         label = root / product / "ground_truth" / defect / f"{name}_mask.png"
@@ -223,43 +163,3 @@ def _pair(root: Path, home: str, name: str, example: Example, span: Range | None
         images.write_mask(label, mask)
         line["mask"] = label.relative_to(root).as_posix()
     return line
-
-
-def _picture(source: Path, target: Path, facts: images.Header, span: Range | None, bits: str) -> str:
-    """Write one picture and return how: "copied", "encoded again", or from which range it was scaled to 8 bits."""
-    wanted = facts.depth == 8 or bits == "native" and facts.depth == 16
-    if facts.codec == "PNG" and wanted and _upright_png(source):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-        return "copied"
-    pixels = images.read(source)
-    if bits == "native" or pixels.dtype == np.uint8:
-        images.write(target, pixels)
-        return "encoded again"
-    span = images.range_of(pixels, span)
-    images.write(target, images.to_bytes(pixels, span))
-    return f"{span.low:g}..{span.high:g} scaled to 8 bits"
-
-
-def _ranges(placed: dict[str, list[Example]]) -> dict[str, Range]:
-    """Return what is black and white in each product that has pictures deeper than 8 bits.
-
-    That is the range with which the run was made; of pictures that come from elsewhere, it is decided here alike.
-    """
-    normals: dict[str, list[Example]] = defaultdict(list)
-    for home, members in placed.items():
-        product, _, defect = home.split("/")
-        normals[product] += members if defect == "good" else []
-    return {product: members[0].span or survey_values(members).span for product, members in normals.items()}
-
-
-def _upright_png(path: Path) -> bool:
-    """Tell whether a PNG says nothing of a rotation: readers differ in whether they obey one, so it is carried out."""
-    with open(path, "rb") as stream:
-        stream.seek(8)
-        while len(head := stream.read(8)) == 8:
-            length, name = struct.unpack(">I4s", head)
-            if name == b"eXIf":
-                return False
-            stream.seek(length + 4, 1)
-    return True

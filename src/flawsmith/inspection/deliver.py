@@ -19,8 +19,9 @@ import torch
 from flawsmith import registry
 from flawsmith.config import Config
 from flawsmith.data import images
+from flawsmith.data.fingerprints import content_hash
 from flawsmith.data.scaling import as_detectors_see
-from flawsmith.data.split import Split, content_hash, without_near_duplicates
+from flawsmith.data.split import Split, without_near_duplicates
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import ConfigError, DataError, RunError
 from flawsmith.evaluation.arms import Arm, common_set, made_of, training_set, without

@@ -35,7 +35,7 @@ def describe(examples: Sequence[Example], findings: Findings) -> dict[str, image
         hold = "the file holds" if len(names) == 1 else f"each of {len(names)} files holds"
         findings.notes.append(f"{shown}: {hold} {count} pictures; only the first is read")
     members: dict[str, list[images.Header]] = defaultdict(list)
-    for example in examples:
+    for example in {example.image: example for example in examples}.values():  # with several types it comes often
         if example.id in facts:
             members[example.product].append(facts[example.id])
     for product, headers in sorted(members.items()):

@@ -47,7 +47,9 @@ def example_pictures(folder: Path, names: Sequence[tuple[str, Sequence[str]]] = 
             images.write(path, rng.integers(0, 256, shape).astype(np.uint8))
             images.write_mask(path.with_name("000.mask.png"), mask)
             name = path.relative_to(folder).as_posix()
-            damaged.append(Example(name, path, product, defect, (path.with_name("000.mask.png"),), "test"))
+            below = normals[-3 + place % 2].id
+            label = path.with_name("000.mask.png")
+            damaged.append(Example(name, path, product, defect, (label,), "test", painted_on=below))
     return normals + damaged
 
 
@@ -131,6 +133,16 @@ def odd_names_are_survived(plugin: type[Exporter]) -> None:
         assert len(folded) == len(other), "names that differ in case alone are one file on some systems"
 
 
+def a_photograph_with_two_types_is_written(plugin: type[Exporter]) -> None:
+    """A real shot that shows two defect types is two examples of one picture; both are counted, and neither is lost."""
+    with _place() as place:
+        first, second = (replace(one, painted_on="", split="train") for one in place.examples[-2:])
+        shots = [first, replace(second, image=first.image)]
+        counts = _write(plugin, [*place.examples[:-2], *shots], place.folder, place)
+        total, most = sum(counts.values()), len(place.examples)
+        assert most - 1 <= total <= most, f"it counts {total} pictures; there are {most - 1}, one of them twice"
+
+
 def a_crash_leaves_the_old_export(plugin: type[Exporter]) -> None:
     """Stopped in the middle, the export that was there stays as it was; written again, it is wholly the new one."""
     with _place() as place:
@@ -161,6 +173,7 @@ EXPORTER_CHECKS: dict[str, ExporterCheck] = {
         damage_without_a_mask_is_refused,
         nothing_to_export_is_refused,
         odd_names_are_survived,
+        a_photograph_with_two_types_is_written,
         a_crash_leaves_the_old_export,
     )
 }

@@ -2,6 +2,7 @@
 
     tree        every file below the root, listed once; `data.exclude`
     mvtec, visa, pairs, pattern     a layout each
+    coco, labelme, yolo, label_studio       the layouts of labelling tools; annotated: what these share
     mask_names  which photograph a mask belongs to
     ledger      what became of every file
     survey      all of it together

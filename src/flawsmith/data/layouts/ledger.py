@@ -18,11 +18,12 @@ from flawsmith.data.layouts.mask_names import FOLDERS
 from flawsmith.data.layouts.reading import LeftOut, Reading, Severity
 from flawsmith.data.layouts.tree import Tree, is_picture
 from flawsmith.errors import first_few
+from flawsmith.files import whole_file
 from flawsmith.types import Example
 
 PHOTOGRAPHS, MASKS, NORMAL_MASKS = "photographs", "masks", "masks of normal parts"
 EXCLUDED, OF_EXCLUDED = "left out by data.exclude", "masks of pictures left out"
-UNSELECTED, TABLES = "of products or types not asked for", "tables"
+UNSELECTED, TABLES, ANNOTATIONS = "of products or types not asked for", "tables", "annotation files"
 HIDDEN, OTHER = "hidden files", "other files"
 DAMAGE = frozenset(
     "test val valid validation ground_truth anomaly anomalies anomalous defect defects defective ng nok bad damaged "
@@ -70,15 +71,17 @@ def account(tree: Tree, reading: Reading, chosen: Collection[str], layout: str) 
         layout: The layout's name, for sentences.
     """
     use = dict.fromkeys(reading.of_the_absent, OF_EXCLUDED) | dict.fromkeys(tree.excluded, EXCLUDED)
-    use |= dict.fromkeys(reading.tables, TABLES)
     folders: dict[bool, set[str]] = {True: set(), False: set()}  # of what is asked for, and of what is not
     for example in reading.examples:
         asked = example.id in chosen
-        use[example.id] = PHOTOGRAPHS if asked else UNSELECTED
-        masks = [path.relative_to(tree.root).as_posix() for path in example.masks]
+        photograph = example.image.relative_to(tree.root).as_posix()
+        if use.get(photograph) != PHOTOGRAPHS:
+            use[photograph] = PHOTOGRAPHS if asked else UNSELECTED
+        masks = [whole_file(path).relative_to(tree.root).as_posix() for path in example.masks]
         use |= dict.fromkeys(masks, MASKS if asked else UNSELECTED)
-        folders[asked].update(file.rpartition("/")[0] for file in (example.id, *masks))
+        folders[asked].update(file.rpartition("/")[0] for file in (photograph, *masks))
     use |= {mask: NORMAL_MASKS for masks in reading.normal_masks.values() for mask in masks}
+    use |= {file: ANNOTATIONS if file.lower().endswith((".json", ".txt")) else TABLES for file in reading.tables}
     files = set(tree.everything())
     elsewhere = folders[False] - folders[True]
     unasked = {file for file in files if file.rpartition("/")[0] in elsewhere}

@@ -16,6 +16,8 @@ MASKS = (
     "its parts are normal"
 )
 _SPLITS = ("train", "test")
+_FOLDERS = {"train": "train", "test": "test", "test_public": "test"}
+"""Folder of a product -> its split; MVTec AD 2 calls the test test_public, and has ground_truth in it."""
 _VALIDATION = "move them to train/good to learn from them"
 _FLAT = "move normal parts to train/good"
 _TRAIN = (
@@ -27,8 +29,8 @@ _LABELS = "give each the name of its photograph, as ground_truth/<defect type>/<
 
 def read_mvtec(data: DataConfig, tree: Tree) -> Reading:
     """Read MVTec AD's layout; the folders of a type may hold folders, and several masks of one picture are united."""
-    homes = [""] if any(tree.is_folder(name) for name in ("train", "test")) else list(tree.folders[""])
-    homes = [home for home in homes if any(tree.is_folder(join(home, split)) for split in ("train", "test"))]
+    homes = [""] if any(tree.is_folder(name) for name in _SPLITS) else list(tree.folders[""])
+    homes = [home for home in homes if any(tree.is_folder(join(home, split)) for split in _SPLITS)]
     if not homes:
         raise DataError(f"{data.root}: no product folder with train/ and test/ found; {EXPECTED}{_nearly(tree)}")
     normals = {nfc(name) for name in data.normal or ["good"]}
@@ -39,14 +41,16 @@ def read_mvtec(data: DataConfig, tree: Tree) -> Reading:
         flat = [file for file in tree.files.get(join(home, "train"), ()) if is_picture(file)]
         gathering.leave_out("they lie in train/ itself", tree.here(flat), "error", _FLAT)
         photographs: dict[str, dict[str, str]] = {}  # type -> {path below its folder, without suffix: id}
-        split_of: dict[str, str] = {}
+        folder_of: dict[str, str] = {}
         masks: dict[str, tuple[str, ...]] = {}
-        for split in _SPLITS:
+        for split, kind in _FOLDERS.items():
             for folder in tree.folders.get(join(home, split), ()):
                 name = nfc(last_part(folder))
+                if split == "test_public" and name == "ground_truth":
+                    continue
                 names.add(name)
                 pictures = tree.pictures_below(folder)
-                if split == "train" and name not in normals:
+                if kind == "train" and name not in normals:
                     gathering.leave_out("train/ holds normal parts only", tree.here(pictures), "error", _TRAIN)
                     continue
                 apart, inside = _told_apart(folder, pictures)
@@ -55,11 +59,12 @@ def read_mvtec(data: DataConfig, tree: Tree) -> Reading:
                     pictures = apart
                     masks |= matches.masks
                     gathering.leave(matches)
-                split_of |= dict.fromkeys(pictures, split)
+                folder_of |= dict.fromkeys(pictures, split)
                 # Of normal parts in train, some sets hold empty masks too; those in test come later and count.
                 photographs.setdefault(name, {}).update(names_below(folder, pictures))
         labels: dict[str, list[tuple[str, str]]] = {}
-        for folder in tree.folders.get(join(home, "ground_truth"), ()):
+        truths = join(home, "ground_truth"), join(home, "test_public", "ground_truth")
+        for folder in (one for truth in truths for one in tree.folders.get(truth, ())):
             files = [(below(folder, file), file) for file in tree.pictures_below(folder)]
             labels.setdefault(nfc(last_part(folder)), []).extend(files)
         for name, files in labels.items():
@@ -73,9 +78,9 @@ def read_mvtec(data: DataConfig, tree: Tree) -> Reading:
             if nfc(last_part(folder)) in normals:
                 unused = tree.here(tree.pictures_below(folder))
                 gathering.leave_out("validation/ is not used", unused, "warning", _VALIDATION)
-        for file, split in split_of.items():
+        for file, split in folder_of.items():
             name = nfc(below(join(home, split), file).partition("/")[0])
-            gathering.take(file, masks.get(file, ()), product, None if name in normals else name, split)
+            gathering.take(file, masks.get(file, ()), product, None if name in normals else name, _FOLDERS[split])
     tree.require_known("data.normal", data.normal, names)
     return gathering.reading()
 

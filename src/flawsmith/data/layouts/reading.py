@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from flawsmith.data.layouts.mask_names import Matches
@@ -71,6 +72,20 @@ class Gathering:
             self.normal_masks[file] = label
         paths = () if defect is None else tuple(map(tree.path, label))
         self.examples[file] = Example(file, tree.path(file), product, defect, paths, split)
+
+    def take_marked(self, file: str, masks: Mapping[str, Path], product: str, split: str = "") -> None:
+        """Take in a photograph once for each defect type that is marked on it: {type: its mask}; {} = a normal part.
+
+        Where there are several, an example's id is the photograph's with its type behind: `line1/7.png#scratch`.
+        """
+        if file in self._tree.gone:
+            return
+        image = self._tree.path(file)
+        if not masks:
+            self.examples[file] = Example(file, image, product, None, (), split)
+        for defect, mask in masks.items():
+            name = file if len(masks) == 1 else f"{file}#{defect}"
+            self.examples[name] = Example(name, image, product, defect, (mask,), split)
 
     def leave_out(
         self, reason: str, names: Iterable[str], severity: Severity, remedy: str, noun: str = "picture"

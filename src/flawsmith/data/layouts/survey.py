@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from flawsmith.config import DataConfig, nfc
-from flawsmith.data.layouts import mvtec, pairs, pattern, visa
+from flawsmith.data.layouts import coco, label_studio, labelme, mvtec, pairs, pattern, visa, yolo
 from flawsmith.data.layouts.doubles import previews_among
 from flawsmith.data.layouts.ledger import EXCLUDED, Ledger, account
 from flawsmith.data.layouts.reading import LeftOut, Reading
@@ -19,11 +19,24 @@ LAYOUTS: dict[str, Callable[[DataConfig, Tree], Reading]] = {
     "visa": visa.read_visa,
     "pairs": pairs.read_pairs,
     "pattern": pattern.read_pattern,
+    "coco": coco.read_coco,
+    "labelme": labelme.read_labelme,
+    "yolo": yolo.read_yolo,
+    "label_studio": label_studio.read_label_studio,
 }
 """Name in the configuration -> the function that reads such a folder."""
 _OUTLINES = (".json", ".xml", ".txt")
 """How the files of outlines end that labelling tools write beside a photograph."""
-_MODULES = {"mvtec": mvtec, "visa": visa, "pairs": pairs, "pattern": pattern}
+_MODULES = {
+    "mvtec": mvtec,
+    "visa": visa,
+    "pairs": pairs,
+    "pattern": pattern,
+    "coco": coco,
+    "labelme": labelme,
+    "yolo": yolo,
+    "label_studio": label_studio,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,5 +155,5 @@ def _outlines(bare: list[str], tree: Tree) -> str:
     stems = {without_suffix(file) for file in bare}
     for file in tree.everything():
         if file.lower().endswith(_OUTLINES) and without_suffix(file) in stems:
-            return f" ({file} is a labelling tool's file, which is not read: let the tool export masks as PNG)"
+            return f" ({file} is a labelling tool's file, which other layouts read: labelme, coco, yolo, label_studio)"
     return ""

@@ -15,6 +15,7 @@ import numpy as np
 
 from flawsmith.config import DataConfig, MaskConfig
 from flawsmith.data import images
+from flawsmith.data.annotations.parts import part_of
 from flawsmith.data.masks.levels import Undecided
 from flawsmith.data.masks.reading import ON_ITS_SIDE, read_label, turn_of
 from flawsmith.data.masks.rules import rules_of
@@ -55,10 +56,15 @@ def judge(examples: Sequence[Example], data: DataConfig) -> Judgement:
         data: Its settings; of them `mask` and `layout` count.
     """
     judgement = Judgement()
+    annotated: set[tuple[str, str]] = set()
     masks: dict[str, list[tuple[Example, Path, StoredMask]]] = defaultdict(list)
     for example in examples:
         for path in example.masks if example.defect is not None else ():
             try:
+                if (part := part_of(path)) is not None:
+                    part.marked()
+                    annotated.add((example.product, example.defect or ""))
+                    continue
                 stored = stored_mask(path)
                 if stored.pages > 1:
                     judgement.broken.append((example.id, path, _MANY.format(stored.pages)))
@@ -75,6 +81,8 @@ def judge(examples: Sequence[Example], data: DataConfig) -> Judgement:
             continue
         judgement.rules |= {(product, defect): rule for defect, rule in rules.items()}
         judgement.notes += [f"{product}: {note}" for note in notes]
+    # What an annotation file marks needs no rule; it is read by the plainest.
+    judgement.rules |= {key: MaskRule() for key in annotated if key not in judgement.rules}
     _look_at_labels(examples, data.mask, judgement)
     return judgement
 
@@ -152,6 +160,13 @@ def _fits(example: Example, photograph: tuple[int, int], turns: dict[str, list[s
     """Return whether the masks have the photograph's size; note which are turned to have it, and which perhaps are."""
     fits = True
     for path in example.masks:
+        if (part := part_of(path)) is not None:
+            try:
+                part.drawn(example.image, photograph)
+            except DataError as error:
+                judgement.broken.append((example.id, path, _without(path, error)))
+                fits = False
+            continue
         stored = stored_mask(path)
         try:
             turn = turn_of(path, stored, example, photograph)

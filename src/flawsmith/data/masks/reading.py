@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from flawsmith.data import images
+from flawsmith.data.annotations.parts import part_of
 from flawsmith.data.codecs.coding import upright
 from flawsmith.data.masks.stored import StoredMask, stored_mask
 from flawsmith.errors import DataError
@@ -28,7 +29,9 @@ def read_label(example: Example, shape: tuple[int, ...]) -> np.ndarray:
     """
     damage = np.zeros(shape[:2], bool)
     for path in example.masks:
-        if example.mask_rule is None:
+        if (part := part_of(path)) is not None:
+            damage |= part.drawn(example.image, shape)[0]
+        elif example.mask_rule is None:
             damage |= images.read_mask(path, shape)
         else:
             stored = stored_mask(path)
@@ -42,12 +45,17 @@ def read_ignored(example: Example, shape: tuple[int, ...]) -> np.ndarray | None:
     Raises:
         DataError: as `read_label`.
     """
-    if example.mask_rule is None or not example.mask_rule.ignore:
-        return None
     ignored = np.zeros(shape[:2], bool)
     for path in example.masks:
+        if (part := part_of(path)) is not None:
+            ignored |= part.drawn(example.image, shape)[1]
+            continue
+        if example.mask_rule is None or not example.mask_rule.ignore:
+            return None
         stored = stored_mask(path)
         ignored |= upright(stored.ignored(example.mask_rule), turn_of(path, stored, example, shape))
+    if not ignored.any():
+        return None
     ignored &= ~read_label(example, shape)
     return ignored if ignored.any() else None
 

@@ -1,0 +1,64 @@
+"""What every annotation format is read into: pictures, and what is marked on each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flawsmith.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """One marked object."""
+
+    defect: str
+    """The defect type as the file names it; of YOLO, the number of the class."""
+    draw: Callable[[tuple[int, int]], np.ndarray]
+    """(H,W) of the picture -> its pixels, bool (H,W); raises ValueError with what is wrong as the end of a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedPicture:
+    """A picture that an annotation file tells of."""
+
+    name: str
+    """Its file as the annotation file names it; "" = the picture lies beside, under the same name."""
+    marked: tuple[Marked, ...]
+    size: tuple[int, int] | None = None
+    """(H,W); None = the file does not say it."""
+    product: str = ""
+    """Where the file says it, as our own do."""
+    looked_at: bool = True
+    """False: nobody has annotated it yet, so nothing marked does not mean that it is normal."""
+
+    @property
+    def defects(self) -> list[str]:
+        """The defect types that are marked on it, sorted."""
+        return sorted({one.defect for one in self.marked})
+
+
+def read_tree(file: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        DataError: missing, not JSON, or not in UTF-8.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}); check the path and its rights") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: is no JSON ({error}); export it again from its tool") from None
+
+
+def size_of(height: Any, width: Any) -> tuple[int, int] | None:
+    """Return (H,W) where both are whole numbers above 0, else None."""
+    if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
+        return height, width
+    return None
