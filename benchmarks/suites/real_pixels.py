@@ -161,8 +161,15 @@ def _told(config: Config, overrides: dict[str, Any]) -> Config:
     return Config.model_validate(tree)
 
 
-def tested(config: Config, folder: Path, names: Sequence[str], detector: str, seeds: int) -> dict[str, Any]:
-    """Read the test set: return every arm's figures and comparisons."""
+def tested(
+    config: Config,
+    folder: Path,
+    names: Sequence[str],
+    detector: str,
+    seeds: int,
+    pairs: Sequence[tuple[str, str]] | None = None,
+) -> dict[str, Any]:
+    """Read the test set: return every arm's figures, and the comparisons of `pairs`; None = with the usual two."""
     trial, tried = Trial(config, folder, detector, seeds), {}
     shots, numbers = len(trial.split.shots), trial.evaluator.evaluation_set.defect
     arms: dict[str, Any] = {}
@@ -173,18 +180,13 @@ def tested(config: Config, folder: Path, names: Sequence[str], detector: str, se
     weights = draws(trial.evaluator.evaluation_set, config.prove.resamples, np.random.default_rng((0, 81)))
     drawn = {name: [resampled(trial.evaluator.evaluation_set, one, weights) for one in tried[name]] for name in tried}
     comparisons = []
-    for name in names:
-        for other in (REAL, PASTE):
-            if name == other:
-                continue
-            rng = np.random.default_rng((0, 82))
-            pairs, exact = (drawn[name], drawn[other]), (tried[name], tried[other])
-            for row in compare(*pairs, exact, confidence=config.prove.confidence, rng=rng):
-                comparisons.append({"arm": name, "against": other, **asdict(row)})
-                if row.defect == MEAN and row.task in _LEADS:
-                    print(
-                        trial.product, name, "against", other, row.task, row.difference, [row.low, row.high], flush=True
-                    )
+    usual = [(name, other) for name in names for other in (REAL, PASTE) if name != other]
+    for name, other in usual if pairs is None else pairs:
+        rng, exact = np.random.default_rng((0, 82)), (tried[name], tried[other])
+        for row in compare(drawn[name], drawn[other], exact, confidence=config.prove.confidence, rng=rng):
+            comparisons.append({"arm": name, "against": other, **asdict(row)})
+            if row.defect == MEAN and row.task in _LEADS:
+                print(trial.product, name, "against", other, row.task, row.difference, [row.low, row.high], flush=True)
     trial.extractor.forget()
     return {
         "shape": list(trial.shape),
