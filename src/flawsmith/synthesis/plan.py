@@ -70,6 +70,8 @@ def plan_lines(
     lent = transfers(config, split)
     order: list[tuple[str, str, str]] = []
     for (product, defect), count in count_of.items():
+        if not count:
+            continue  # no generator need be named for it
         owner = lent.get((product, defect), product)
         job = next(job_of[shot] for shot in split.shots if (shot.product, shot.defect) == (owner, defect))
         order += [(job, product, defect)] * count
