@@ -170,6 +170,14 @@ def test_a_picture_with_two_types_is_an_example_of_each(tmp_path: Path) -> None:
     assert ledger.files == 3 and ledger.uses == {"photographs": 2, "annotation files": 1}
 
 
+def test_pictures_that_no_file_lists_are_said(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    images.write(tmp_path / "images" / "c.png", np.full((20, 30), 70, np.uint8))
+    found = survey(DataConfig(root=tmp_path, layout="coco"))
+    assert not found.errors and len(found.examples) == 3
+    assert any("images/c.png: 1 picture is left out: no annotation file lists them" in text for text in found.warnings)
+
+
 def test_a_picture_with_two_types_is_on_one_side(tmp_path: Path) -> None:
     def of(name: str, *defects: str) -> list[Example]:
         return [Example(f"{name}#{defect}", tmp_path / name, "screw", defect, (tmp_path / "m",)) for defect in defects]

@@ -122,6 +122,9 @@ def gather_listed(
     gathering.leave_out("no picture has such a name", lost, "error", "correct its file name, or take it out", "row")
     remedy = "write the folders that tell them apart"
     gathering.leave_out("more than one picture has such a name", unclear, "error", remedy, "row")
+    unlisted = [file for file in tree.everything() if is_picture(file) and file not in lister and file not in tree.gone]
+    remedy = "list them, those without damage too, or name them in data.exclude"
+    gathering.leave_out("no annotation file lists them", unlisted, "warning", remedy)
     gathering.leave_out("nobody has annotated them yet", idle, "warning", "annotate them, also where nothing is wrong")
 
 
