@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,24 @@ def test_a_record_comes_back_as_it_was_written(model: Path) -> None:
     read = read_model(model)
     assert read.outputs == ("anomaly_map", "score", "probabilities") and read.span == BYTES and read.threshold
     assert read_held_out(model).defects == {"red": (0.95, 0.6)}
+
+
+def test_openvino_says_what_onnxruntime_says(tmp_path: Path) -> None:
+    folder = handmade(tmp_path / "m")
+    if find_spec("openvino") is None:
+        with pytest.raises(ConfigError, match=r"pip install 'flawsmith\[openvino\]'` brings it"):
+            fs.Inspector(folder, "openvino")
+        return
+    import openvino
+
+    with pytest.raises(ConfigError, match="there is no IR; deliver again where the extra openvino is installed"):
+        fs.Inspector(folder, "openvino")
+    (folder / "openvino").mkdir()
+    converted = openvino.convert_model(folder / "model.onnx")
+    openvino.save_model(converted, folder / "openvino" / "model.xml", compress_to_fp16=False)
+    one, other = (fs.Inspector(folder, runtime).inspect(spotted()) for runtime in ("onnxruntime", "openvino"))
+    assert np.allclose(one.anomaly_map, other.anomaly_map, atol=1e-5) and one.defect == other.defect
+    assert one.score == pytest.approx(other.score, abs=1e-5)
 
 
 def test_the_example_beside_a_model_says_what_the_inspector_says(tmp_path: Path) -> None:
