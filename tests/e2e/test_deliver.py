@@ -20,11 +20,14 @@ from flawsmith.data.fingerprints import fingerprint
 from flawsmith.data.training_set import read_scaled
 from flawsmith.detectors.memory_probe import MemoryProbe, MemoryProbeSettings
 from flawsmith.errors import ConfigError, DataError, RunError
+from flawsmith.evaluation.arms import common_set, training_set
+from flawsmith.evaluation.prove import load_detector
 from flawsmith.inspection import deliver as stage
 from flawsmith.inspection.deliver import deliver
 from flawsmith.inspection.model import Model, read_held_out, read_model, write_model
 from flawsmith.inspection.network import network_of, outputs_of, write_network
 from flawsmith.nn import features
+from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.run.dataset import load_split
 from flawsmith.synthesis.generate import generate
 from flawsmith.synthesis.train import train
@@ -175,6 +178,14 @@ def test_what_cannot_be_delivered_is_refused(run: fs.Run, tmp_path: Path, monkey
     for name in ("classifier", "anomalib"):
         with pytest.raises(ConfigError, match=f"{name} comes first and cannot be delivered"):
             deliver(of(detectors=[name]), tmp_path / "new")
+    bare = tiny_extractor()
+    bare.graph = lambda: Extractor.graph(bare)  # type: ignore[method-assign]
+    monkeypatch.setitem(features.EXTRACTORS, "bare", lambda source, offline: bare)
+    other = run.config.features.model_copy(update={"extractor": "bare"})
+    with pytest.raises(
+        ConfigError, match='a detector that stands on tiny cannot be delivered; use "efficientnet-lite0'
+    ):
+        deliver(replace(run, config=run.config.model_copy(update={"features": other})), tmp_path / "new")
     with pytest.raises(ConfigError, match="names no detector"):
         deliver(of(detectors=[]), tmp_path / "new")
     with pytest.raises(DataError, match="--rate: a false-alarm rate lies above 0 and below 0.5"):
@@ -194,6 +205,27 @@ def test_without_a_proof_the_test_pictures_are_learned_from(run: fs.Run) -> None
     assert stage.keeps_tests_out(run)
     unproven = run.config.prove.model_copy(update={"enabled": False})
     assert not stage.keeps_tests_out(replace(run, config=run.config.model_copy(update={"prove": unproven})))
+
+
+def test_without_tests_the_shots_are_scored_out_of_fold(run: fs.Run) -> None:
+    """Each damaged picture by the head of a probe that has not learned from it."""
+    head = {"heads": 2, "steps": 20, "places": 256, "width": 16, "views": 1}
+    part = run.config.prove.model_copy(update={"enabled": False, "settings": {"probe": head}})
+    unproven = replace(run, config=run.config.model_copy(update={"prove": part}))
+    split, extractor = load_split(run).of("magnet"), tiny_extractor()
+    work = stage._Delivery(unproven, "magnet", split, "probe", extractor, 0.05, "")
+    common = common_set(work._split, work._away, (64, 64), ("crack",), frozenset())
+    training = training_set(common, work._arm, work._split)
+    detector = load_detector(unproven.config, "probe", ("crack",), extractor, "cpu")
+    for _ in detector.fit(training, torch.Generator().manual_seed(0)):
+        pass
+    held_out = work._held_out(None, detector, training)  # type: ignore[arg-type]
+    indices, prediction = detector.out_of_fold(training)  # type: ignore[misc]
+    assert prediction.score is not None and "has not learned from it" in held_out.source
+    damaged = [
+        score for index, score in zip(indices, prediction.score.tolist(), strict=True) if training.label(index) >= 0
+    ]
+    assert sorted(held_out.defects["crack"]) == sorted(damaged) and len(damaged) == 4 and held_out.normals == ()
 
 
 def test_inspecting_the_test_pictures_agrees_with_what_was_held_out(run: fs.Run, delivered: Path) -> None:

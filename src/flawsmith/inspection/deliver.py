@@ -88,7 +88,8 @@ def deliver(run: Run, out: Path | None = None, *, rate: float | None = None, dat
     data = data or open_dataset(run)
     part, device = config.features, device_of(config)
     extractor = load_extractor(part.extractor, part.source, offline=config.backbone.offline, device=device)
-    load_detector(config, name, ("x",), extractor, device)  # refuses its settings before anything is read
+    if load_detector(config, name, ("x",), extractor, device).needs_extractor:
+        extractor.graph()  # refused before anything is trained, as are the detector's settings
     products = sorted({shot.product for shot in data.split.shots})
     folders = {product: folder / (product.replace("/", "-") if len(products) > 1 else "") for product in products}
     stamp = _stamp(run, data, name, extractor, rate)
