@@ -313,6 +313,10 @@ def test_overlays_leave_quiet_pixels_alone(model: Path) -> None:
     shown = overlay(picture, inspector.inspect(picture), inspector.model)
     quiet = picture.mean(2) / 255 < 0.3  # the fixture's normal parts reach 0.3
     assert (shown[quiet] == picture[quiet]).all() and (shown[4, 10] != picture[4, 10]).any()
+    faint = spotted(10, (20, 20, 20))
+    assert (overlay(faint, inspector.inspect(faint), inspector.model) == faint).all()
+    alarmed = overlay(faint, inspector.inspect(faint, threshold=0.01), inspector.model)
+    assert (alarmed[4, 10] != 20).any() and (alarmed[0, 0] == 10).all()
     large = np.zeros((1500, 3000), np.uint16)
     assert overlay(large, inspector.inspect(large), inspector.model).shape == (512, 1024, 3)
 
