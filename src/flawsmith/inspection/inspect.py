@@ -212,9 +212,10 @@ def overlay(picture: np.ndarray, inspection: Inspection, model: Model) -> np.nda
         base = fit(base, _LARGEST)
     anomaly_map = scaled(inspection.anomaly_map, base.shape[:2])
     least = model.threshold.anomaly_map if model.threshold is not None else float(np.median(anomaly_map))
+    top = float(anomaly_map.max())
     if inspection.verdict == "defect":
-        least = min(least, float(np.quantile(anomaly_map, _LOUDEST)))
-    level = np.clip((anomaly_map - least) / max(float(anomaly_map.max()) - least, 1e-9), 0, 1)
+        least = min(least, float(np.quantile(anomaly_map, _LOUDEST)), top - 1e-6)
+    level = np.clip((anomaly_map - least) / max(top - least, 1e-9), 0, 1)
     colours = cv2.applyColorMap(np.rint(128 + 127 * level).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
     share = (_STRENGTH * np.sqrt(level))[..., None]
     return np.asarray(np.rint(base * (1 - share) + colours * share), np.uint8)
