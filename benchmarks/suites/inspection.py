@@ -8,8 +8,8 @@ once for each detector that has a graph, at its defaults (unet with a tiny budge
 agreement  share of the anomaly map's pixels that differ by at most 0.0001 from torch's under onnxruntime, and the
            greatest differences, on up to 8 normal pictures and 8 shots; `flawsmith deliver` refuses below 99.9 %.
 inspect    pictures per second of `flawsmith inspect` on 200 PNG files, reading them and writing the table and the
-           overlays of what is called defective included, with two workers; processor seconds per picture, which busy
-           neighbours do not change; peak memory of that process. Each in a process of its own, torch not loaded.
+           overlays of what is called defective included, with two workers; pictures per second of processor time,
+           which busy neighbours change little (two free cores manage twice that); peak memory of that process. Each in a process of its own, torch not loaded.
 serve      median milliseconds of a request over HTTP, one after another, on one connection each.
 """
 
@@ -73,7 +73,7 @@ def inspected(model: Path, folder: Path, out: Path, runtime: Any) -> dict[str, A
         "pictures": report.pictures,
         "called_defective": report.verdicts.get("defect", 0),
         "pictures_per_second": round(report.pictures / report.seconds, 1),
-        "processor_seconds_per_picture": round(spent / report.pictures, 4),
+        "pictures_per_processor_second": round(report.pictures / spent, 1),
         "peak_megabytes": _peak(),
     }
 
