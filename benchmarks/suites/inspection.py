@@ -9,7 +9,8 @@ agreement  share of the anomaly map's pixels that differ by at most 0.0001 from 
            greatest differences, on up to 8 normal pictures and 8 shots; `flawsmith deliver` refuses below 99.9 %.
 inspect    pictures per second of `flawsmith inspect` on 200 PNG files, reading them and writing the table and the
            overlays of what is called defective included, with two workers; pictures per second of processor time,
-           which busy neighbours change little (two free cores manage twice that); peak memory of that process. Each in a process of its own, torch not loaded.
+           which busy neighbours change little (two free cores manage twice that); peak memory. Each in a process of its
+           own, torch not loaded.
 serve      median milliseconds of a request over HTTP, one after another, on one connection each.
 """
 
