@@ -3,7 +3,7 @@
     python benchmarks/suites/inspection.py --out /tmp/inspection
 
 A factory surface of 256 x 256 px with two defect types (60 normal parts, 8 shots and 20 samples per type) is delivered
-once for each detector that has a graph, at its defaults (unet with a tiny budget: what it learns does not matter here).
+once for each detector that has a graph, at its defaults (unet with a budget of 0.005, for it is made for GPUs).
 
 agreement  share of the anomaly map's pixels that differ by at most 0.0001 from torch's under onnxruntime, and the
            greatest differences, on up to 8 normal pictures and 8 shots; `flawsmith deliver` refuses below 99.9 %.
@@ -40,7 +40,7 @@ from flawsmith.interfaces import Detector
 from flawsmith.run.folder import Run, machine
 
 _SIDE, _PICTURES, _REQUESTS, _WORKERS = 256, 200, 50, 2
-_BUDGET = {"unet": 0.0005}
+_BUDGET = {"unet": 0.005}
 
 
 def delivered(out: Path, name: str) -> Path:
