@@ -3,13 +3,14 @@
     python benchmarks/suites/inspection.py --out /tmp/inspection
 
 A factory surface of 256 x 256 px with two defect types (60 normal parts, 8 shots and 20 samples per type) is delivered
-once for each detector that has a graph, at its defaults (unet with a tiny budget: what it learns does not matter here).
+once for each detector that has a graph, at its defaults (unet with a budget of 0.005, for it is made for GPUs).
 
 agreement  share of the anomaly map's pixels that differ by at most 0.0001 from torch's under onnxruntime, and the
            greatest differences, on up to 8 normal pictures and 8 shots; `flawsmith deliver` refuses below 99.9 %.
 inspect    pictures per second of `flawsmith inspect` on 200 PNG files, reading them and writing the table and the
-           overlays of what is called defective included, with two workers; processor seconds per picture, which busy
-           neighbours do not change; peak memory of that process. Each in a process of its own, torch not loaded.
+           overlays of what is called defective included, with two workers; pictures per second of processor time,
+           which busy neighbours change little (two free cores manage twice that); peak memory. Each in a process of its
+           own, torch not loaded.
 serve      median milliseconds of a request over HTTP, one after another, on one connection each.
 """
 
@@ -39,7 +40,7 @@ from flawsmith.interfaces import Detector
 from flawsmith.run.folder import Run, machine
 
 _SIDE, _PICTURES, _REQUESTS, _WORKERS = 256, 200, 50, 2
-_BUDGET = {"unet": 0.0005}
+_BUDGET = {"unet": 0.005}
 
 
 def delivered(out: Path, name: str) -> Path:
@@ -73,7 +74,7 @@ def inspected(model: Path, folder: Path, out: Path, runtime: Any) -> dict[str, A
         "pictures": report.pictures,
         "called_defective": report.verdicts.get("defect", 0),
         "pictures_per_second": round(report.pictures / report.seconds, 1),
-        "processor_seconds_per_picture": round(spent / report.pictures, 4),
+        "pictures_per_processor_second": round(report.pictures / spent, 1),
         "peak_megabytes": _peak(),
     }
 

@@ -151,6 +151,53 @@ class _Unfinished(_Honest):
             yield 0.9
 
 
+class _Brightness(torch.nn.Module):
+    """What `_Honest` says, as a network."""
+
+    def __init__(self, level: torch.Tensor) -> None:
+        super().__init__()
+        self.level = level
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        anomaly_map = image.mean(1, keepdim=True) - self.level
+        return anomaly_map, anomaly_map.amax((1, 2, 3))
+
+
+class _Delivered(_Honest):
+    def graph(self) -> torch.nn.Module:
+        if self.level is None:
+            raise DataError("call fit first")
+        return _Brightness(self.level)
+
+
+class _Eager(_Honest):
+    def graph(self) -> torch.nn.Module:
+        return _Brightness(torch.zeros(()))
+
+
+class _Rude(_Honest):
+    def graph(self) -> torch.nn.Module:
+        raise ConfigError("no")
+
+
+class _Other(_Delivered):
+    def graph(self) -> torch.nn.Module:
+        super().graph()
+        assert self.level is not None
+        return _Brightness(self.level + 0.01)
+
+
+class _Half(_Delivered):
+    def graph(self) -> torch.nn.Module:
+        whole = super().graph()
+
+        class MapAlone(torch.nn.Module):
+            def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+                return (whole(image)[0],)
+
+        return MapAlone()
+
+
 class _Undescribed(_Honest):
     class Settings(Settings):
         width: int = 3
@@ -158,6 +205,7 @@ class _Undescribed(_Honest):
 
 def test_the_checks_can_pass() -> None:
     check_detector(_Honest)
+    DETECTOR_CHECKS["graph_answers_as_predict_does"](_Delivered)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +224,10 @@ def test_the_checks_can_pass() -> None:
         (_Greedy, "normal_alone_is_enough_or_refused", "yet damage counts"),
         (_Careless, "normal_alone_is_enough_or_refused", "yet it trains without"),
         (_Particular, "made_damage_alone_is_enough", "disc alone is not enough for it: every defect type needs a shot"),
+        (_Eager, "graph_answers_as_predict_does", "it has a graph before it was trained"),
+        (_Rude, "graph_answers_as_predict_does", "that it has no graph, it says so: no"),
+        (_Other, "graph_answers_as_predict_does", r"differs from predict in 100.0 % of the values"),
+        (_Half, "graph_answers_as_predict_does", "its graph has 1 outputs, and it tells 2"),
     ],
 )
 def test_the_checks_can_fail(cheat: type[Detector], check: str, said: str) -> None:

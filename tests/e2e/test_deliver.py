@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,71 +15,38 @@ import torch
 import flawsmith as fs
 from flawsmith.config import load_config
 from flawsmith.data import factory, images
-from flawsmith.data.fingerprints import fingerprint
 from flawsmith.data.training_set import read_scaled
-from flawsmith.detectors.memory_probe import MemoryProbe, MemoryProbeSettings
 from flawsmith.errors import ConfigError, DataError, RunError
+from flawsmith.evaluation.arms import common_set, training_set
+from flawsmith.evaluation.prove import load_detector
 from flawsmith.inspection import deliver as stage
-from flawsmith.inspection.deliver import deliver
+from flawsmith.inspection.deliver import deliver, folders_of
 from flawsmith.inspection.model import Model, read_held_out, read_model, write_model
-from flawsmith.inspection.network import network_of, outputs_of, write_network
+from flawsmith.interfaces import Detector
 from flawsmith.nn import features
+from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.run.dataset import load_split
 from flawsmith.synthesis.generate import generate
 from flawsmith.synthesis.train import train
-from flawsmith.testing import example_training, tiny_extractor
+from flawsmith.testing import tiny_extractor
 
 pytest.importorskip("onnxscript", reason="needs the extra deliver")
 pytest.importorskip("onnxruntime", reason="needs the extra deliver")
 
 
-def test_the_default_detector_as_onnx_says_what_torch_says(tmp_path: Path) -> None:
-    """Extractor, memory, heads and joined score in one network, for one picture as for several; 99.9 % within 1e-4."""
-    import onnxruntime
-
-    training = example_training(16, oblong=True, side=128)
-    settings = MemoryProbeSettings(heads=2, memory=100, draw=800, head={"steps": 30, "places": 256, "views": 1})
-    detector = MemoryProbe(settings, training.defects, extractor=features.load_extractor("efficientnet-lite0"))
-    for _ in detector.fit(training, torch.Generator().manual_seed(0)):
-        pass
-    assert detector.facts(), "the score of the memory is to be part of the network"
-    write_network(network_of(detector), outputs_of(detector), training.shape, tmp_path)
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    pictures = np.stack([one.image for one in example_training(6, oblong=True, side=128, seed=2).pictures])
-    rows = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
-    told = detector.predict(torch.from_numpy(rows).float() / 127.5 - 1)
-    for count in (1, 6):
-        anomaly_map, score, probabilities = session.run(None, {"picture": rows[:count]})
-        assert anomaly_map.shape == (count, 1, 64, 128)
-        near = np.abs(anomaly_map - told.anomaly_map.numpy()[:count]) <= 1e-4
-        assert near.mean() >= 0.999
-        assert np.allclose(score, told.score.numpy()[:count], rtol=1e-4, atol=1e-3)
-        assert np.allclose(probabilities, told.probabilities.numpy()[:count], atol=1e-3)
-
-
 @pytest.fixture(scope="module")
-def small_extractor() -> Iterator[None]:
-    """features.extractor = "tiny": a real one, whose export takes a third of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(features.EXTRACTORS, "tiny", lambda source, offline: tiny_extractor())
-        yield
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, small_extractor: None) -> fs.Run:
-    """Two products, with samples and controls, and enough normal parts to keep some for the threshold."""
+def run(tmp_path_factory: pytest.TempPathFactory) -> fs.Run:
+    """A run with samples and controls, judged by the default, with enough normal parts to set a threshold."""
     root = tmp_path_factory.mktemp("parts")
-    factory.write_dataset(root, "magnet", ("crack",), normals=26, per_defect=4, seed=1, size=64, test_normals=2)
-    factory.write_dataset(root, "screw", ("bend",), normals=4, per_defect=4, seed=1, size=64, test_normals=2)
+    factory.write_dataset(root, "magnet", ("crack", "chip"), normals=26, per_defect=4, seed=1, size=64, test_normals=2)
+    head = {"steps": 30, "places": 256, "views": 1}
     table: dict[str, Any] = {
         "data.root": str(root),
         "data.shots": 2,
         "generator.name": "crop_paste",
         "generate.count": 8,
-        "features.extractor": "tiny",
         "prove.size": 64,
-        "prove.detectors": ["patchcore"],
-        "prove.settings": {"patchcore": {"memory": 50, "draw": 500}},
+        "prove.settings": {"memory_probe": {"memory": 60, "draw": 600, "heads": 2, "head": head}},
     }
     made = fs.Run.create(tmp_path_factory.mktemp("run") / "run", load_config(None, table))
     train(made)
@@ -89,28 +55,59 @@ def run(tmp_path_factory: pytest.TempPathFactory, small_extractor: None) -> fs.R
 
 
 @pytest.fixture(scope="module")
-def delivered(run: fs.Run) -> Path:
-    """The magnet's model. Read it, do not write it."""
-    assert deliver(run) == run.path("model")
-    return run.path("model", "magnet")
+def trained() -> list[Detector]:
+    """The detector that was delivered, as torch has it."""
+    return []
 
 
-def test_each_product_gets_a_folder_with_all_that_is_promised(run: fs.Run, delivered: Path) -> None:
-    assert sorted(path.name for path in run.path("model").iterdir()) == ["magnet", "screw"]
+@pytest.fixture(scope="module")
+def delivered(run: fs.Run, trained: list[Detector]) -> Path:
+    """The model, delivered once, for tracing it takes seconds. Read it, do not write it."""
+    with pytest.MonkeyPatch.context() as patch:
+        whole = stage.network_of
+        patch.setattr(stage, "network_of", lambda detector: (trained.append(detector), whole(detector))[1])
+        assert deliver(run) == run.path("model")
+    return run.path("model")
+
+
+def test_the_network_says_what_torch_says(run: fs.Run, delivered: Path, trained: list[Detector]) -> None:
+    """Extractor, memory, heads and joined score in one network, for one picture as for several; 99.9 % within 1e-4."""
+    import onnxruntime
+
+    (detector,) = trained
+    assert detector.facts(), "the score of the memory is to be part of the network"
+    session = onnxruntime.InferenceSession(delivered / "model.onnx", providers=["CPUExecutionProvider"])
+    split = load_split(run)
+    pictures = [read_scaled(one, (64, 64)).image for one in (*split.test_defects, *split.test_normals)]
+    rows = np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2))
+    answer = detector.predict(torch.from_numpy(rows).float() / 127.5 - 1)
+    assert answer.anomaly_map is not None and answer.score is not None and answer.probabilities is not None
+    for count in (1, len(rows)):
+        anomaly_map, score, probabilities = session.run(None, {"picture": rows[:count]})
+        near = np.abs(anomaly_map - answer.anomaly_map.numpy()[:count]) <= 1e-4
+        assert anomaly_map.shape == (count, 1, 64, 64) and near.mean() >= 0.999
+        assert np.allclose(score, answer.score.numpy()[:count], rtol=1e-4, atol=1e-3)
+        assert np.allclose(probabilities, answer.probabilities.numpy()[:count], atol=1e-3)
+
+
+def test_the_folder_holds_all_that_is_promised(run: fs.Run, delivered: Path) -> None:
     files = {path.name for path in delivered.iterdir()} - {"openvino"}
     names = {"model.onnx", "model.json", "held_out.json", "learned_from.json", "MODEL_CARD.md", "example.py"}
     assert files == names
     model = read_model(delivered)
-    assert (model.product, model.defects, model.shape) == ("magnet", ("crack",), (64, 64))
-    assert model.outputs == ("anomaly_map", "score") and model.agreement["pixels_within_1e-4"] >= 0.999
-    assert model.span == load_split(run).shots[0].span
-    assert "Apache" not in (delivered / "MODEL_CARD.md").read_text()  # of other weights than those that are in it
-    # Four normal parts are too few to keep some for a threshold.
-    assert read_model(run.path("model", "screw")).threshold is None
+    assert (model.product, model.defects, model.shape) == ("magnet", ("chip", "crack"), (64, 64))
+    assert model.outputs == ("anomaly_map", "score", "probabilities") and model.agreement["pixels_within_1e-4"] >= 0.999
+    assert model.span == load_split(run).shots[0].span and model.extractor == "efficientnet-lite0"
+    assert "Apache License 2.0" in (delivered / "MODEL_CARD.md").read_text()
+
+
+def test_several_products_get_a_folder_each() -> None:
+    assert folders_of(Path("m"), ["screw"]) == {"screw": Path("m")}
+    assert folders_of(Path("m"), ["a/b", "c"]) == {"a/b": Path("m/a-b"), "c": Path("m/c")}
 
 
 def test_nothing_that_sets_the_threshold_or_tests_is_learned_from(run: fs.Run, delivered: Path) -> None:
-    split = load_split(run).of("magnet")
+    split = load_split(run)
     rows = json.loads((delivered / "learned_from.json").read_text())["pictures"]
     learned = {row["id"] for row in rows}
     kept = [example for example in split.normals if example.id not in learned]
@@ -118,7 +115,7 @@ def test_nothing_that_sets_the_threshold_or_tests_is_learned_from(run: fs.Run, d
     assert not learned & {example.id for example in (*split.test_defects, *split.test_normals)}
     beneath = {one.normal for one in (*run.kept(), *run.controls()) if one.image in learned}
     assert beneath and not beneath & {example.id for example in kept}
-    assert all(row["pixels"] for row in rows) and read_model(delivered).learned_from["shot"] == 2
+    assert all(row["pixels"] for row in rows) and read_model(delivered).learned_from["shot"] == 4
     # The threshold by hand: of 5 scores the greatest, for a rate of 5 % would take 19.
     inspector = fs.Inspector(delivered)
     scores = [inspector.inspect(images.read(example.image)).score for example in kept]
@@ -127,8 +124,10 @@ def test_nothing_that_sets_the_threshold_or_tests_is_learned_from(run: fs.Run, d
     assert threshold.kept_rate == pytest.approx(1 / 6, abs=1e-6)
     held_out = read_held_out(delivered)
     assert "test pictures" in held_out.source and len(held_out.normals) == 2
-    tests = [inspector.inspect(images.read(example.image)).score for example in split.test_defects]
-    assert held_out.defects == {"crack": pytest.approx(tests, rel=1e-5)}
+    tests: dict[str, list[float]] = {"chip": [], "crack": []}
+    for example in split.test_defects:
+        tests[str(example.defect)].append(inspector.inspect(images.read(example.image)).score)
+    assert held_out.defects == {defect: pytest.approx(scores, rel=1e-5) for defect, scores in tests.items()}
 
 
 def test_the_same_again_does_nothing_and_keeps_new_thresholds(run: fs.Run, delivered: Path) -> None:
@@ -146,7 +145,7 @@ def test_the_same_again_does_nothing_and_keeps_new_thresholds(run: fs.Run, deliv
 def test_a_delivered_model_sees_a_picture_as_training_did(run: fs.Run, delivered: Path) -> None:
     from flawsmith.data.scaling import as_detectors_see
 
-    shot, model = load_split(run).of("magnet").shots[0], read_model(delivered)
+    shot, model = load_split(run).shots[0], read_model(delivered)
     assert (
         as_detectors_see(images.read(shot.image), model.span, model.shape) == read_scaled(shot, (64, 64)).image
     ).all()
@@ -175,6 +174,14 @@ def test_what_cannot_be_delivered_is_refused(run: fs.Run, tmp_path: Path, monkey
     for name in ("classifier", "anomalib"):
         with pytest.raises(ConfigError, match=f"{name} comes first and cannot be delivered"):
             deliver(of(detectors=[name]), tmp_path / "new")
+    bare = tiny_extractor()
+    bare.graph = lambda: Extractor.graph(bare)  # type: ignore[method-assign]
+    monkeypatch.setitem(features.EXTRACTORS, "bare", lambda source, offline: bare)
+    other = run.config.features.model_copy(update={"extractor": "bare"})
+    with pytest.raises(
+        ConfigError, match='a detector that stands on tiny cannot be delivered; use "efficientnet-lite0'
+    ):
+        deliver(replace(run, config=run.config.model_copy(update={"features": other})), tmp_path / "new")
     with pytest.raises(ConfigError, match="names no detector"):
         deliver(of(detectors=[]), tmp_path / "new")
     with pytest.raises(DataError, match="--rate: a false-alarm rate lies above 0 and below 0.5"):
@@ -187,13 +194,38 @@ def test_what_cannot_be_delivered_is_refused(run: fs.Run, tmp_path: Path, monkey
 
 
 def test_without_a_proof_the_test_pictures_are_learned_from(run: fs.Run) -> None:
-    split = load_split(run).of("magnet")
+    split = load_split(run)
     everything = stage._with_tests(split)
     assert len(everything.shots) == len(split.shots) + len(split.test_defects)
     assert len(everything.normals) == len(split.normals) + 2 and not everything.test_defects
     assert stage.keeps_tests_out(run)
     unproven = run.config.prove.model_copy(update={"enabled": False})
     assert not stage.keeps_tests_out(replace(run, config=run.config.model_copy(update={"prove": unproven})))
+
+
+def test_without_tests_the_shots_are_scored_out_of_fold(run: fs.Run) -> None:
+    """Each damaged picture by the head of a probe that has not learned from it."""
+    head = {"heads": 2, "steps": 20, "places": 256, "width": 16, "views": 1}
+    part = run.config.prove.model_copy(update={"enabled": False, "settings": {"probe": head}})
+    unproven = replace(run, config=run.config.model_copy(update={"prove": part}))
+    split, extractor = load_split(run), tiny_extractor()
+    work = stage._Delivery(unproven, "magnet", split, "probe", extractor, 0.05, "")
+    common = common_set(work._split, work._away, (64, 64), work._defects, frozenset())
+    training = training_set(common, work._arm, work._split)
+    detector = load_detector(unproven.config, "probe", work._defects, extractor, "cpu")
+    for _ in detector.fit(training, torch.Generator().manual_seed(0)):
+        pass
+    held_out = work._held_out(None, detector, training)  # type: ignore[arg-type]
+    indices, prediction = detector.out_of_fold(training)  # type: ignore[misc]
+    assert prediction.score is not None and "has not learned from it" in held_out.source
+    damaged: dict[str, list[float]] = {"chip": [], "crack": []}
+    for index, score in zip(indices, prediction.score.tolist(), strict=True):
+        if (label := training.label(index)) >= 0:
+            damaged[training.defects[label]].append(score)
+    assert {defect: sorted(scores) for defect, scores in held_out.defects.items()} == {
+        defect: sorted(scores) for defect, scores in damaged.items()
+    }
+    assert [len(scores) for scores in damaged.values()] == [4, 4] and held_out.normals == ()
 
 
 def test_inspecting_the_test_pictures_agrees_with_what_was_held_out(run: fs.Run, delivered: Path) -> None:
@@ -203,9 +235,8 @@ def test_inspecting_the_test_pictures_agrees_with_what_was_held_out(run: fs.Run,
     with open(report.table, encoding="utf-8", newline="") as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}
     model: Model = read_model(delivered)
-    assert model.threshold is not None and len(rows) == 6
-    for example in load_split(run).of("magnet").test_defects:
+    assert model.threshold is not None and len(rows) == 10
+    for example in load_split(run).test_defects:
         row = rows[Path(example.id).relative_to("magnet/test").as_posix()]
         called = float(row["score"]) > model.threshold.value
         assert row["verdict"] == ("defect" if called else "ok")
-        assert fingerprint(example.image).pixels

@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,24 @@ def test_a_record_comes_back_as_it_was_written(model: Path) -> None:
     assert read_held_out(model).defects == {"red": (0.95, 0.6)}
 
 
+def test_openvino_says_what_onnxruntime_says(tmp_path: Path) -> None:
+    folder = handmade(tmp_path / "m")
+    if find_spec("openvino") is None:
+        with pytest.raises(ConfigError, match=r"pip install 'flawsmith\[openvino\]'` brings it"):
+            fs.Inspector(folder, "openvino")
+        return
+    import openvino
+
+    with pytest.raises(ConfigError, match="there is no IR; deliver again where the extra openvino is installed"):
+        fs.Inspector(folder, "openvino")
+    (folder / "openvino").mkdir()
+    converted = openvino.convert_model(folder / "model.onnx")
+    openvino.save_model(converted, folder / "openvino" / "model.xml", compress_to_fp16=False)
+    one, other = (fs.Inspector(folder, runtime).inspect(spotted()) for runtime in ("onnxruntime", "openvino"))
+    assert np.allclose(one.anomaly_map, other.anomaly_map, atol=1e-5) and one.defect == other.defect
+    assert one.score == pytest.approx(other.score, abs=1e-5)
+
+
 def test_the_example_beside_a_model_says_what_the_inspector_says(tmp_path: Path) -> None:
     """It knows nothing of flawsmith; the picture is larger than the model's shape, or is cut in tiles."""
     picture = np.random.default_rng(1).integers(0, 220, (41, 50, 3)).astype(np.uint8)
@@ -294,6 +313,10 @@ def test_overlays_leave_quiet_pixels_alone(model: Path) -> None:
     shown = overlay(picture, inspector.inspect(picture), inspector.model)
     quiet = picture.mean(2) / 255 < 0.3  # the fixture's normal parts reach 0.3
     assert (shown[quiet] == picture[quiet]).all() and (shown[4, 10] != picture[4, 10]).any()
+    faint = spotted(10, (20, 20, 20))
+    assert (overlay(faint, inspector.inspect(faint), inspector.model) == faint).all()
+    alarmed = overlay(faint, inspector.inspect(faint, threshold=0.01), inspector.model)
+    assert (alarmed[4, 10] != 20).any() and (alarmed[0, 0] == 10).all()
     large = np.zeros((1500, 3000), np.uint16)
     assert overlay(large, inspector.inspect(large), inspector.model).shape == (512, 1024, 3)
 

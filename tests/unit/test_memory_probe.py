@@ -144,3 +144,21 @@ def test_it_says_what_the_memory_weighs() -> None:
     damaged = [unseen.label(index) >= 0 for index in range(16)]
     assert roc_auc_score(damaged, score) == 1
     assert abs(float(score[[not one for one in damaged]].mean())) < 3  # standardized by normal pictures
+
+
+def test_out_of_fold_the_score_is_the_joined_one() -> None:
+    """What the heads and the memory say of a photograph that they have not learned from, weighed as in `predict`."""
+    training = example_training(24)
+    settings = MemoryProbeSettings(heads=3, memory=60, draw=600, head=QUICK)
+    detector = MemoryProbe(settings, training.defects, extractor=tiny_extractor())
+    assert detector.out_of_fold(training) is None
+    for _ in detector.fit(training, torch.Generator().manual_seed(0)):
+        pass
+    indices, answer = detector.out_of_fold(training)
+    unseen, heads = detector._probe.out_of_fold(training)
+    assert indices == unseen and torch.equal(answer.anomaly_map, heads.anomaly_map)
+    far = detector._maps.farthest(training.batch(indices).image)
+    logit = torch.log(heads.score / (1 - heads.score)).clamp(-13.8, 13.8)
+    fusion = detector._fusion
+    scores = (torch.stack([logit, far], 1) - fusion.mean) / fusion.deviation
+    assert torch.allclose(answer.score, (scores * fusion.weight).sum(1), atol=1e-3)

@@ -89,9 +89,10 @@ def deliver(run: Run, out: Path | None = None, *, rate: float | None = None, dat
     data = data or open_dataset(run)
     part, device = config.features, device_of(config)
     extractor = load_extractor(part.extractor, part.source, offline=config.backbone.offline, device=device)
-    load_detector(config, name, ("x",), extractor, device)  # refuses its settings before anything is read
+    if load_detector(config, name, ("x",), extractor, device).needs_extractor:
+        extractor.graph()  # refused before anything is trained, as are the detector's settings
     products = sorted({shot.product for shot in data.split.shots})
-    folders = {product: folder / (product.replace("/", "-") if len(products) > 1 else "") for product in products}
+    folders = folders_of(folder, products)
     stamp = _stamp(run, data, name, extractor, rate)
     if all(_stamp_of(one) == stamp for one in folders.values()):
         return folder
@@ -104,6 +105,13 @@ def deliver(run: Run, out: Path | None = None, *, rate: float | None = None, dat
             cached.forget()
     run.log(stage="deliver", what=f"{', '.join(products)} to {folder}")
     return folder
+
+
+def folders_of(folder: Path, products: Sequence[str]) -> dict[str, Path]:
+    """Return where the model of each product lies: in a sub-folder, or of one product in the folder itself."""
+    if len(products) == 1:
+        return {products[0]: folder}
+    return {product: folder / product.replace("/", "-") for product in products}
 
 
 class _Delivery:

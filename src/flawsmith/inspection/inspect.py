@@ -35,6 +35,8 @@ TABLE, OVERLAYS = "inspection.csv", "overlays"
 _COLUMNS = ("path", "score", "threshold", "verdict", "type", "type_score", "problem")
 _LARGEST = 1024
 """Longer side of an overlay, px, at most."""
+_LOUDEST = 0.995
+"""Share of its pixels that the overlay of a defective picture may leave without colour, at most."""
 _STRENGTH = 0.6
 """How opaque the colours of an overlay are, at most."""
 _AHEAD = 2
@@ -202,14 +204,18 @@ def overlay(picture: np.ndarray, inspection: Inspection, model: Model) -> np.nda
     """Return a picture with its anomaly map in colour: uint8 (H,W,3) RGB, its longer side 1024 px at most.
 
     Colour begins where the map is louder than it is in all but one in a thousand pixels of normal parts, and is fullest
-    at the map's greatest value.
+    at the map's greatest value. Where a picture is called defective and its map is nowhere that loud, the loudest
+    pixels are shown all the same.
     """
     base = shown(picture, model.span)
     if max(base.shape[:2]) > _LARGEST:
         base = fit(base, _LARGEST)
     anomaly_map = scaled(inspection.anomaly_map, base.shape[:2])
     least = model.threshold.anomaly_map if model.threshold is not None else float(np.median(anomaly_map))
-    level = np.clip((anomaly_map - least) / max(float(anomaly_map.max()) - least, 1e-9), 0, 1)
+    top = float(anomaly_map.max())
+    if inspection.verdict == "defect":
+        least = min(least, float(np.quantile(anomaly_map, _LOUDEST)), top - 1e-6)
+    level = np.clip((anomaly_map - least) / max(top - least, 1e-9), 0, 1)
     colours = cv2.applyColorMap(np.rint(128 + 127 * level).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
     share = (_STRENGTH * np.sqrt(level))[..., None]
     return np.asarray(np.rint(base * (1 - share) + colours * share), np.uint8)
