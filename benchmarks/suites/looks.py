@@ -42,12 +42,13 @@ from sets import HOME, RESULTS, with_damage
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from flawsmith.choice.folds import pieces
 from flawsmith.config import Config, load_config
 from flawsmith.data import factory, images
 from flawsmith.data.feature_windows import SIDE, FeatureWindow, window_of
 from flawsmith.data.masks.reading import read_label
 from flawsmith.data.previews import fit, jpeg
-from flawsmith.data.split import Split, near_duplicates, without_near_duplicates
+from flawsmith.data.split import without_near_duplicates
 from flawsmith.data.tensors import image_tensor
 from flawsmith.evaluation.arms import made_of
 from flawsmith.files import read_json, write_bytes, write_json
@@ -121,21 +122,6 @@ def looks_of(
         np.stack([one.image for one in windows]),
         np.stack([one.mask for one in windows]),
     )
-
-
-def pieces(split: Split) -> list[str]:
-    """Return for each test defect the first one that shows the same piece."""
-    first = {one.id: one.id for one in split.test_defects}
-
-    def root(name: str) -> str:
-        while first[name] != name:
-            name = first[name]
-        return name
-
-    for one, other in near_duplicates(replace(split, shots=split.test_defects)):
-        ends = sorted((root(one.id), root(other.id)))
-        first[ends[1]] = ends[0]
-    return [root(one.id) for one in split.test_defects]
 
 
 def dealt(looks: Looks, rng: np.random.Generator) -> np.ndarray:
@@ -272,7 +258,8 @@ def judged(folder: Path, out: Path) -> dict[str, Any]:
     split = replace(split, test_defects=tuple(with_damage(split.test_defects)))
     extractor = FeatureCache(load_extractor("efficientnet-lite0"), out / "features", memory=1 << 20)
     names = [one.id for one in split.test_defects]
-    real = looks_of(split.test_defects, pieces(split), names, extractor)
+    piece = pieces(replace(split, shots=split.test_defects))
+    real = looks_of(split.test_defects, [piece[name] for name in names], names, extractor)
     ids = [one.id for one in split.shots]
     shots = looks_of(split.shots, ids, ids, extractor)
     arms = {SHOTS: shots} | {name: arm_looks(run, extractor) for name, run in runs.items()}
