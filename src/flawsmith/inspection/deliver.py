@@ -48,6 +48,7 @@ from flawsmith.interfaces import Detector
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.nn.networks.extractor import Extractor
+from flawsmith.paths import confined
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run, machine
 from flawsmith.run.progress import progress
@@ -90,7 +91,8 @@ def deliver(run: Run, out: Path | None = None, *, rate: float | None = None, dat
     extractor = load_extractor(part.extractor, part.source, offline=config.backbone.offline, device=device)
     load_detector(config, name, ("x",), extractor, device)  # refuses its settings before anything is read
     products = sorted({shot.product for shot in data.split.shots})
-    folders = {product: folder / (product.replace("/", "-") if len(products) > 1 else "") for product in products}
+    names = {product: product.replace("/", "-") if len(products) > 1 else "" for product in products}
+    folders = {product: confined(folder, name) for product, name in names.items()}
     stamp = _stamp(run, data, name, extractor, rate)
     if all(_stamp_of(one) == stamp for one in folders.values()):
         return folder

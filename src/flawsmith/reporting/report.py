@@ -30,6 +30,7 @@ def report(run: Run) -> Path:
         facts = collect(run)
         document = document_of(facts)
         write_text(path, html_page(document))
+        run.path("report")  # its pictures' folder: a link that leads elsewhere is refused
         write_markdown(document, run.path("report.md"))
         exact = facts.exact
         work.what = f"{exact.samples} samples compared"

@@ -21,6 +21,7 @@ from flawsmith.errors import RunError
 from flawsmith.files import digest
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
+from flawsmith.paths import confined
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
@@ -192,8 +193,8 @@ def _misfits(fitted: FittedGate, described: Described, describer: Describer) -> 
 def _write_repaired(folder: Path, name: str, picture: np.ndarray, mask: np.ndarray) -> Repair:
     stem = f"repaired/{name}"
     suffix = images.lossless_suffix(picture)
-    images.write(folder / f"{stem}{suffix}", picture)
-    images.write_mask(folder / f"{stem}.mask.png", mask)
+    images.write(confined(folder, f"{stem}{suffix}"), picture)
+    images.write_mask(confined(folder, f"{stem}.mask.png"), mask)
     return Repair(f"{stem}{suffix}", f"{stem}.mask.png", int(mask.sum()))
 
 

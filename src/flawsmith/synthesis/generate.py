@@ -8,7 +8,6 @@ their own lines.
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from flawsmith.data import images
 from flawsmith.errors import ConfigError, RunError
 from flawsmith.files import mend_lines, read_json, write_json
 from flawsmith.run.dataset import Dataset, open_dataset
-from flawsmith.run.folder import Run
+from flawsmith.run.folder import FOLDER, Run
 from flawsmith.run.progress import progress
 from flawsmith.run.records import PlanLine, Role, Sample, append_records, read_records, write_records
 from flawsmith.run.rounds import forget_discarded, forget_rounds, read_discarded, read_rounds
@@ -36,12 +35,12 @@ from flawsmith.synthesis.train import (
     generator_classes,
     generator_inputs,
     is_trained,
+    jobs_of,
     load_backbone,
     train_inputs,
 )
 
-FOLDER: dict[Role, str] = {"sample": "samples", "control": "controls"}
-"""Role -> folder of its pictures, and name of the files that hold its lines."""
+_REPLAN = "delete the file and run again: it is planned alike, and samples that are made stay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +121,26 @@ def _plan(run: Run, data: Dataset, samples: Inputs, both: Inputs) -> tuple[list[
     with _locked(run.path("state", "lock")):
         forget_discarded(run)  # something is missing, so whatever is not there is made again
         base = _first_plan(run, samples, lambda: make_plan(config, data), data)
+        _require_known(run, base, data)
         lines = _with_rounds(run, base, lambda asked, before, number: plan_lines(config, data, asked, before, number))
         # Rounds after the first replace samples; the controls of the first are as many as were asked for.
         controls = make_controls(config, data, [line for line in lines if not line.round])
         _clear_controls(run, both)
     return lines, controls
+
+
+def _require_known(run: Run, lines: Sequence[PlanLine], data: Dataset) -> None:
+    """Refuse a plan that somebody edited so that it names what the run does not have."""
+    jobs = {job.name: job.generator for job in jobs_of(run.config, data.split)}
+    ids = {example.id for example in (*data.split.normals, *data.split.shots)}
+    for line in lines:
+        if jobs.get(line.job) != line.generator:
+            wrong = f"{line.generator!r} with weights {line.job!r} is no generator"
+        elif unknown := sorted({line.normal, line.shot, line.reference} - ids - {""}):
+            wrong = f"{unknown[0]!r} is no photograph"
+        else:
+            continue
+        raise RunError(f"{run.path('plan.jsonl')}: sample {line.index}: {wrong} of this run; {_REPLAN}")
 
 
 def _first_plan(run: Run, inputs: Inputs, make: Callable[[], list[PlanLine]], data: Dataset) -> list[PlanLine]:
@@ -164,13 +178,12 @@ def _with_rounds(
         whole += planned
     if whole != lines:
         write_records(run.path("plan.jsonl"), whole)
-    for path in sorted(run.folder.glob("samples*.jsonl")):
+    for path in run.line_files("sample"):
         rows = read_records(path, Sample)
         gone = [row for row in rows if row.index >= len(whole)]
         if gone:
             write_records(path, [row for row in rows if row.index < len(whole)])
-            for name in (name for row in gone for name in (row.image, row.mask) if name):
-                run.path(name).unlink(missing_ok=True)
+            run.remove_pictures("sample", (row.index for row in gone))
     return whole
 
 
@@ -198,15 +211,14 @@ def _make(run: Run, lines: Sequence[PlanLine], shard: Shard, painters: Painters)
 
 
 def _read_plan(run: Run, count: int | None) -> list[PlanLine]:
-    advice = "delete the file and run again: it is planned alike, and samples that are made stay"
     try:
         lines = run.plan()
     except RunError as error:
-        raise RunError(f"{str(error).partition(';')[0]}; {advice}") from None
+        raise RunError(f"{str(error).partition(';')[0]}; {_REPLAN}") from None
     first = [line.index for line in lines if not line.round]
     if count is not None and first != list(range(count)):
         path = run.path("plan.jsonl")
-        raise RunError(f"{path}: {len(first)} lines are not the {count} lines that were planned; {advice}")
+        raise RunError(f"{path}: {len(first)} lines are not the {count} lines that were planned; {_REPLAN}")
     return lines
 
 
@@ -267,8 +279,8 @@ def _clear_controls(run: Run, inputs: Inputs) -> None:
 
 
 def _clear(run: Run, role: Role) -> None:
-    shutil.rmtree(run.path(FOLDER[role]), ignore_errors=True)
-    for lines in run.folder.glob(f"{FOLDER[role]}*.jsonl"):
+    run.remove_all_pictures(role)
+    for lines in run.line_files(role):
         lines.unlink()
 
 

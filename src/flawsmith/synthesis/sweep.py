@@ -7,7 +7,7 @@ shows the rows.
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MOST = 8
 """Defect types that get a row."""
+_NAME = re.compile(r"\d{6,}-[^/]+\.(png|tif)")
+"""A picture or a mask of a sweep."""
 
 
 def with_value(settings: Settings, name: str, value: float) -> Settings:
@@ -48,7 +50,7 @@ def paint_sweep(
     first: dict[tuple[str, str], PlanLine] = {}
     for line in lines:
         first.setdefault((line.product, line.defect), line)
-    shutil.rmtree(run.path("sweep"), ignore_errors=True)
+    run.remove_made("sweep", _NAME)
     rows: list[dict[str, Any]] = []
     for line in list(first.values())[:MOST]:
         painter = painter_of(line.job)
