@@ -18,7 +18,7 @@ from typing import Any
 
 from flawsmith.config import Config, affecting
 from flawsmith.data import images
-from flawsmith.errors import ConfigError, RunError
+from flawsmith.errors import ConfigError, FlawsmithError, RunError
 from flawsmith.files import mend_lines, read_json, write_json
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import FOLDER, Run
@@ -201,9 +201,11 @@ def _make(run: Run, lines: Sequence[PlanLine], shard: Shard, painters: Painters)
     left = sum(len(group) for group in todo)
     with progress("generate" if role == "sample" else name, total, name, done=total - left) as advance:
         for group in todo:
-            rows = list(
-                map(partial(_write, run, name), painters.of(group[0].job).paint(group))
-            )  # one at a time in memory
+            try:  # one at a time in memory
+                rows = list(map(partial(_write, run, name), painters.of(group[0].job).paint(group)))
+            except FlawsmithError:
+                run.remove_pictures(role, (line.index for line in group))
+                raise
             append_records(path, rows)
             advance(len(rows))
     _sort_lines(path)
