@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -64,11 +65,13 @@ def whole_folder(folder: Path, what: str) -> Iterator[Path]:
     Raises:
         RunError: the place cannot be written.
     """
-    part, old = (folder.with_name(f".{folder.name}.{ending}.part") for ending in ("new", "old"))
+    part, old = temporary(folder), folder.with_name(f".{folder.name}.old.part")
     try:
         _put_back(old, folder)  # a kill came between the two renames below
         for leftover in (part, old):
             shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
+            _remove_if_left(leftover)
         part.mkdir(parents=True)
         yield part
         if folder.exists():
@@ -170,10 +173,18 @@ def mend_lines(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files below a folder whose writers were killed; those of other machines stay."""
-    for part in folder.rglob(".*.part"):
-        named = _PART.search(part.name)
-        if named and named["host"] == _HOST and not _lives(int(named["pid"])):
+    """Delete the temporary files and folders below a folder whose writers were killed; those of other machines stay."""
+    for part in list(folder.rglob(".*.part")):
+        _remove_if_left(part)
+
+
+def _remove_if_left(part: Path) -> None:
+    """Delete a temporary file or folder whose writer is gone; the name says who that was."""
+    named = _PART.search(part.name)
+    if named and named["host"] == _HOST and not _lives(int(named["pid"])):
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
             with contextlib.suppress(OSError):
                 part.unlink()
 

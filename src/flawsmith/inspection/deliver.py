@@ -96,7 +96,7 @@ def deliver(run: Run, out: Path | None = None, *, rate: float | None = None, dat
     stamp = _stamp(run, data, name, extractor, rate)
     if all(_stamp_of(one) == stamp for one in folders.values()):
         return folder
-    with whole_folder(folder, "the model") as empty:
+    with run.alone("deliver"), whole_folder(folder, "the model") as empty:
         for product in products:
             inner = empty / folders[product].relative_to(folder)
             inner.mkdir(exist_ok=True)

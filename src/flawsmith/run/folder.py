@@ -14,8 +14,8 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +26,7 @@ from flawsmith import registry
 from flawsmith.config import Config, validate
 from flawsmith.errors import ConfigError, FlawsmithError, RunError
 from flawsmith.files import append_lines, digest, read_json, remove_leftovers, write_json
+from flawsmith.locks import locked
 from flawsmith.paths import confined
 from flawsmith.run.records import PlanLine, Role, Sample, Verdict, read_records
 
@@ -69,9 +70,10 @@ class Run:
         tree = config.model_dump(mode="json")
         if _json_or_none(folder / "config.json") != tree:
             write_json(folder / "config.json", tree)
-        if not (folder / "manifest.json").exists():
-            write_json(folder / "manifest.json", _new_manifest())
-        return cls(folder, config)
+        run = cls(folder, config)
+        if not run.path("manifest.json").exists():
+            write_json(run.path("manifest.json"), _new_manifest())
+        return run
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
@@ -114,24 +116,50 @@ class Run:
 
     def begin(self, stage: str, stamp: str, inputs: Mapping[str, Any]) -> None:
         """Record that a stage is being done, so that it keeps its stamp when it goes on after a kill."""
-        manifest = self._manifest()
-        manifest["stages"][stage] = {"hash": stamp, "inputs": inputs}
-        write_json(self.path("manifest.json"), manifest)
+        with self._changed_stages() as stages:
+            stages[stage] = {"hash": stamp, "inputs": inputs}
 
     def finish(self, stage: str, stamp: str, inputs: Mapping[str, Any], **facts: Any) -> None:
         """Record that a stage is done, with what it depended on and what is worth knowing."""
-        manifest = self._manifest()
-        manifest["stages"][stage] = {"hash": stamp, "inputs": inputs, "finished": _now(), **facts}
-        write_json(self.path("manifest.json"), manifest)
+        with self._changed_stages() as stages:
+            stages[stage] = {"hash": stamp, "inputs": inputs, "finished": _now(), **facts}
 
     def forget(self, *stages: str, why: str = "") -> None:
         """Take back what is recorded of stages: what they read is about to change."""
-        manifest = self._manifest()
-        dropped = {stage: record for stage in stages if (record := manifest["stages"].pop(stage, None))}
-        if dropped:
-            write_json(self.path("manifest.json"), manifest)
+        with self._changed_stages() as recorded:
+            dropped = {stage: record for stage in stages if (record := recorded.pop(stage, None))}
         if again := [stage for stage, record in dropped.items() if "finished" in record]:
             self.log(stage=", ".join(again), what=f"to be done again{f': {why}' if why else ''}")
+
+    @contextmanager
+    def alone(self, stage: str, shard: str = "") -> Iterator[None]:
+        """Keep other processes from a stage while the block runs.
+
+        Args:
+            stage: Its name; other stages may be done at the same time.
+            shard: Name of the part that this process does: others may do other parts. "" = all of it.
+
+        Raises:
+            RunError: another process is at it.
+        """
+        what = f"{stage}, shard {shard}" if shard else stage
+        busy = f"{self.folder}: another process is at {{}} of this run; let it end or stop it, then run this again"
+        with locked(self.path("state", f"{stage}.lock"), busy.format(stage), shared=bool(shard)):
+            if not shard:
+                yield
+                return
+            with locked(self.path("state", f"{stage}.{shard}.lock"), busy.format(what)):
+                yield
+
+    @contextmanager
+    def _changed_stages(self) -> Iterator[dict[str, Any]]:
+        """Give what the manifest says of the stages, to be changed; nobody else changes it meanwhile."""
+        with locked(self.path("state", "manifest.lock")):
+            manifest = self._manifest()
+            before = dict(manifest["stages"])
+            yield manifest["stages"]
+            if manifest["stages"] != before:
+                write_json(self.path("manifest.json"), manifest)
 
     def _manifest(self) -> dict[str, Any]:
         path = self.path("manifest.json")

@@ -64,9 +64,12 @@ def screen(run: Run, data: Dataset | None = None) -> Path:
         shots=data.content(data.split.shots),
         extractor=extractor.fingerprint,
     )
-    # A verdict that a user deleted would silently take its sample out of the export: then all are judged again.
-    judged = {verdict.name for verdict in read_records(path, Verdict)} if run.stage_hash("screen") else set()
-    outputs, there = [path, run.path("gate", "gate.json")], judged == {_name(sample) for sample in samples}
+
+    def all_judged() -> bool:
+        """A verdict that a user deleted would silently take its sample out of the export: then all are judged again."""
+        return {verdict.name for verdict in read_records(path, Verdict)} == {_name(sample) for sample in samples}
+
+    outputs, there = [path, run.path("gate", "gate.json")], all_judged
     with stage(run, "screen", inputs, outputs=outputs, there=there) as work:
         if work.done:
             return path

@@ -9,8 +9,7 @@ their own lines.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from flawsmith.config import Config, affecting
 from flawsmith.data import images
 from flawsmith.errors import ConfigError, FlawsmithError, RunError
 from flawsmith.files import mend_lines, read_json, write_json
+from flawsmith.locks import locked
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import FOLDER, Run
 from flawsmith.run.progress import progress
@@ -49,6 +49,11 @@ class Shard:
 
     number: int = 0
     count: int = 1
+
+    @property
+    def name(self) -> str:
+        """As in the names of its files; "" = all in one."""
+        return f"{self.number}-of-{self.count}" if self.count > 1 else ""
 
     @classmethod
     def parse(cls, text: str) -> Shard:
@@ -91,7 +96,7 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
         defaults={**samples.defaults, **affecting(Config(), "controls")},
     )
     painters = Painters(config, data, backbone, run.path("weights"))
-    with stage(run, "generate", both, there=_all_there(run)) as work:
+    with stage(run, "generate", both, there=partial(_all_there, run), shard=shard.name) as work:
         if not work.done:
             lines, controls = _plan(run, data, samples, both)
             made = sum(_make(run, planned, shard, painters) for planned in (lines, controls))
@@ -102,7 +107,8 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
             work.facts |= {"samples": good, "given_up": len(rows) - good, "controls": len(controls)}
     swept = next((plugin for plugin in generator_classes(config).items() if plugin[1].sweep[0]), None)
     if swept and run.stage_hash("generate") and not has_sweep(run):
-        paint_sweep(run, [line for line in run.plan() if line.generator == swept[0]], *swept[1].sweep, painters.of)
+        with run.alone("sweep"):
+            paint_sweep(run, [line for line in run.plan() if line.generator == swept[0]], *swept[1].sweep, painters.of)
 
 
 def _inputs(config: Config, trained: str) -> Inputs:
@@ -118,7 +124,7 @@ def _inputs(config: Config, trained: str) -> Inputs:
 def _plan(run: Run, data: Dataset, samples: Inputs, both: Inputs) -> tuple[list[PlanLine], list[PlanLine]]:
     """Return the lines of samples and controls; what another input left is taken away first."""
     config = run.config
-    with _locked(run.path("state", "lock")):
+    with locked(run.path("state", "lock")):  # shards plan one after another
         forget_discarded(run)  # something is missing, so whatever is not there is made again
         base = _first_plan(run, samples, lambda: make_plan(config, data), data)
         _require_known(run, base, data)
@@ -193,7 +199,7 @@ def _make(run: Run, lines: Sequence[PlanLine], shard: Shard, painters: Painters)
         return 0
     role = lines[0].role
     name = FOLDER[role]
-    path = run.path(f"{name}.jsonl" if shard.count == 1 else f"{name}.{shard.number}-of-{shard.count}.jsonl")
+    path = run.path(f"{name}.{shard.name}.jsonl" if shard.name else f"{name}.jsonl")
     batches = [group for number, group in sorted(_by_batch(lines).items()) if number % shard.count == shard.number]
     done = _whole_batches(run, path, batches, run.samples() if role == "sample" else run.controls())
     todo = [group for group in batches if group[0].batch not in done]
@@ -296,17 +302,3 @@ def _write(run: Run, folder: str, painted: PaintedLine) -> Sample:
     images.write(run.path(f"{name}{suffix}"), painted.picture)
     images.write_mask(run.path(f"{name}.mask.png"), painted.mask)
     return replace(sample, image=f"{name}{suffix}", mask=f"{name}.mask.png")
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Let one process at a time plan; where the system has no file locks, shards must be started one after another."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except (ImportError, OSError):
-            pass
-        yield
