@@ -99,10 +99,10 @@ def choose(config: Config, folder: str | Path, *, folds: int = FOLDS, also: Sequ
             "more pieces, or name a generator yourself"
         )
     count = len(judges) * (1 + len(tried) + len(FEWER) + 2)
-    with progress("choose", count, "trainings") as advance:
+    with run.alone("choose"), progress("choose", count, "trainings") as advance:
         choice = _chosen(config, judges, tried, advance, extractor.name)
-    cached.forget()
-    write_choice(run.folder, choice)
+        cached.forget()
+        write_choice(run.folder, choice)
     return choice
 
 

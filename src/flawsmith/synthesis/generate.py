@@ -107,7 +107,7 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
             work.facts |= {"samples": good, "given_up": len(rows) - good, "controls": len(controls)}
     swept = next((plugin for plugin in generator_classes(config).items() if plugin[1].sweep[0]), None)
     if swept and run.stage_hash("generate") and not has_sweep(run):
-        with run.alone("sweep"):
+        with locked(run.path("state", "sweep.lock")):  # of several shards the first that gets here
             paint_sweep(run, [line for line in run.plan() if line.generator == swept[0]], *swept[1].sweep, painters.of)
 
 

@@ -59,11 +59,12 @@ def paint_sweep(
         for value in values:
             painter.generator.settings = with_value(settings, name, value)
             (painted,) = painter.paint([line])
-            file = f"sweep/{line.index:06d}-{value:g}.png"
+            file = ""
             if painted.picture is not None and painted.mask is not None:
+                file = f"sweep/{line.index:06d}-{value:g}{images.lossless_suffix(painted.picture)}"
                 images.write(run.path(file), painted.picture)
                 images.write_mask(run.path(file).with_suffix(".mask.png"), painted.mask)
-            pictures.append({"value": value, "image": file if painted.picture is not None else ""})
+            pictures.append({"value": value, "image": file})
         painter.generator.settings = settings
         row = {part: getattr(line, part) for part in ("product", "defect", "normal", "shot")}
         rows.append({**row, "reference": line.reference or line.shot, "pictures": pictures})
