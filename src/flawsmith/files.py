@@ -15,12 +15,14 @@ import os
 import re
 import shutil
 import socket
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from flawsmith.errors import RunError
+from flawsmith.paths import open_file
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
@@ -103,14 +105,29 @@ def read_json(path: Path) -> dict[str, Any]:
         RunError: the file is missing, not JSON, or holds something else than an object.
     """
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(_content(path).decode("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(f"{path}: no such file; the stage that writes it has not run") from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: not valid JSON ({error}); delete it and run again") from None
     if not isinstance(tree, dict):
         raise RunError(f"{path}: not a JSON object, as it should be; delete it and run again")
     return tree
+
+
+def _content(path: Path) -> bytes:
+    """Return the bytes of a run's file.
+
+    Raises:
+        RunError: it cannot be read, or is no file.
+    """
+    try:
+        with open_file(path) as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror}); delete it and run again") from None
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -136,13 +153,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows: list[dict[str, Any]] = []
-    raw = path.read_bytes().split(b"\n")
+    raw = _content(path).split(b"\n")
     for number, line in enumerate(raw, start=1):
         if not line.strip():
             continue
         try:
             rows.append(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             if number < len(raw):
                 raise RunError(f"{path}: line {number} is not valid JSON; delete that line and run again") from None
     return rows
@@ -156,7 +173,7 @@ def mend_lines(path: Path) -> None:
     """Cut a torn last line off the file itself (or end a whole one), so that the next append starts on a fresh line."""
     if not path.exists():
         return
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         file.seek(0, os.SEEK_END)
         if not file.tell():
             return
@@ -203,6 +220,8 @@ def file_digest(path: Path) -> str:
     try:
         facts = path.stat()
     except OSError:
+        return "absent"
+    if not stat.S_ISREG(facts.st_mode):
         return "absent"
     return _file_digest(path, facts.st_size, facts.st_mtime_ns)
 
