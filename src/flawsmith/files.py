@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
 import re
 import shutil
 import socket
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from flawsmith.errors import RunError
+from flawsmith.paths import open_file
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
@@ -64,11 +67,13 @@ def whole_folder(folder: Path, what: str) -> Iterator[Path]:
     Raises:
         RunError: the place cannot be written.
     """
-    part, old = (folder.with_name(f".{folder.name}.{ending}.part") for ending in ("new", "old"))
+    part, old = temporary(folder), folder.with_name(f".{folder.name}.old.part")
     try:
         _put_back(old, folder)  # a kill came between the two renames below
         for leftover in (part, old):
             shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
+            _remove_if_left(leftover)
         part.mkdir(parents=True)
         yield part
         if folder.exists():
@@ -100,14 +105,29 @@ def read_json(path: Path) -> dict[str, Any]:
         RunError: the file is missing, not JSON, or holds something else than an object.
     """
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(_content(path).decode("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(f"{path}: no such file; the stage that writes it has not run") from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: not valid JSON ({error}); delete it and run again") from None
     if not isinstance(tree, dict):
         raise RunError(f"{path}: not a JSON object, as it should be; delete it and run again")
     return tree
+
+
+def _content(path: Path) -> bytes:
+    """Return the bytes of a run's file.
+
+    Raises:
+        RunError: it cannot be read, or is no file.
+    """
+    try:
+        with open_file(path) as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror}); delete it and run again") from None
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -133,13 +153,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows: list[dict[str, Any]] = []
-    raw = path.read_bytes().split(b"\n")
+    raw = _content(path).split(b"\n")
     for number, line in enumerate(raw, start=1):
         if not line.strip():
             continue
         try:
             rows.append(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             if number < len(raw):
                 raise RunError(f"{path}: line {number} is not valid JSON; delete that line and run again") from None
     return rows
@@ -153,7 +173,7 @@ def mend_lines(path: Path) -> None:
     """Cut a torn last line off the file itself (or end a whole one), so that the next append starts on a fresh line."""
     if not path.exists():
         return
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         file.seek(0, os.SEEK_END)
         if not file.tell():
             return
@@ -170,10 +190,18 @@ def mend_lines(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files below a folder whose writers were killed; those of other machines stay."""
-    for part in folder.rglob(".*.part"):
-        named = _PART.search(part.name)
-        if named and named["host"] == _HOST and not _lives(int(named["pid"])):
+    """Delete the temporary files and folders below a folder whose writers were killed; those of other machines stay."""
+    for part in list(folder.rglob(".*.part")):
+        _remove_if_left(part)
+
+
+def _remove_if_left(part: Path) -> None:
+    """Delete a temporary file or folder whose writer is gone; the name says who that was."""
+    named = _PART.search(part.name)
+    if named and named["host"] == _HOST and not _lives(int(named["pid"])):
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
             with contextlib.suppress(OSError):
                 part.unlink()
 
@@ -204,6 +232,8 @@ def file_digest(path: Path) -> str:
     try:
         facts = path.stat()
     except OSError:
+        return "absent"
+    if not stat.S_ISREG(facts.st_mode):
         return "absent"
     return _file_digest(path, facts.st_size, facts.st_mtime_ns)
 

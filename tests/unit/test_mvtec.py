@@ -286,7 +286,7 @@ def planned(index: int) -> PlanLine:
 
 def run_with(tmp_path: Path, samples: list[Sample], plan: int = 0, **changes: object) -> Run:
     data = tmp_path / "data"
-    run = Run.create(tmp_path / "run", Config.model_validate(changes))
+    run = Run.create(tmp_path / "run", Config.model_validate({**changes, "data": {"root": data}}))
     normals = [normal(data, f"{n}.png", grain(n), "") for n in range(2)]
     held = [normal(data, "h.png", grain(5), "")]
     groups = {
@@ -350,12 +350,15 @@ def test_the_stage_exports_what_was_made(tmp_path: Path) -> None:
 
 def test_an_exporters_own_setting_exports_anew(tmp_path: Path) -> None:
     run, _ = finished(tmp_path)
+    data = {"data": {"root": tmp_path / "data"}}
     export(run)
     first = run.stage_hash("export")
-    other = Run.create(run.folder, Config.model_validate({"export": {"settings": {"mvtec": {"bits": "native"}}}}))
+    other = Run.create(
+        run.folder, Config.model_validate({**data, "export": {"settings": {"mvtec": {"bits": "native"}}}})
+    )
     export(other)
     assert other.stage_hash("export") not in (None, first)
-    wrong = Run.create(run.folder, Config.model_validate({"export": {"settings": {"mvtec": {"depth": 8}}}}))
+    wrong = Run.create(run.folder, Config.model_validate({**data, "export": {"settings": {"mvtec": {"depth": 8}}}}))
     with pytest.raises(ConfigError, match="export.settings.mvtec: depth: unknown key"):
         export(wrong)
     assert wrong.stage_hash("export") == other.stage_hash("export")

@@ -71,7 +71,7 @@ def make_run(
         prefix: What every photograph's id begins with.
     """
     data = tmp_path / "data"
-    run = Run.create(tmp_path / "run", Config.model_validate(settings or {}))
+    run = Run.create(tmp_path / "run", Config.model_validate({**(settings or {}), "data": {"root": data}}))
     suffix = ".tif" if dtype is np.float32 else ".png"
     mask = np.zeros((48, 64), bool)
     mask[10:18, 20:32] = True

@@ -84,7 +84,7 @@ def test_a_change_does_it_again_and_takes_back_what_follows(name: str, what: str
     elif what == "output":
         output.unlink()
     run.path("log.jsonl").unlink()
-    with done(run, name, inputs, outputs=[output], there=what != "itself") as work:
+    with done(run, name, inputs, outputs=[output], there=lambda: what != "itself") as work:
         assert not work.done
         # What follows is taken back before anything changes, so a kill in here leaves nothing that is out of date.
         finished = {other for other in FOLLOWS if run.stage_hash(other)}

@@ -29,6 +29,7 @@ from flawsmith.evaluation.arms import Made
 from flawsmith.files import digest, read_json
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
+from flawsmith.paths import confined
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
@@ -98,10 +99,10 @@ def choose(config: Config, folder: str | Path, *, folds: int = FOLDS, also: Sequ
             "more pieces, or name a generator yourself"
         )
     count = len(judges) * (1 + len(tried) + len(FEWER) + 2)
-    with progress("choose", count, "trainings") as advance:
+    with run.alone("choose"), progress("choose", count, "trainings") as advance:
         choice = _chosen(config, judges, tried, advance, extractor.name)
-    cached.forget()
-    write_choice(run.folder, choice)
+        cached.forget()
+        write_choice(run.folder, choice)
     return choice
 
 
@@ -130,7 +131,7 @@ def _judges(run: Run, data: Dataset, config: Config, work: Path, extractor: Feat
     rows = read_json(run.path("data.json"))
     tests = frozenset(content_hash(one.image) for one in (*data.split.test_defects, *data.split.test_normals))
     return [
-        Judge(fold, data, rows, config, work / product / f"fold {fold.number}", extractor, tests)
+        Judge(fold, data, rows, config, confined(work, product, f"fold {fold.number}"), extractor, tests)
         for product in sorted({shot.product for shot in data.split.shots})
         for fold in folds_of(data.split.of(product), folds)
     ]

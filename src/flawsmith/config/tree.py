@@ -28,6 +28,7 @@ from flawsmith.config.making import (
 )
 from flawsmith.config.settings import Affects, Settings, _set, validate
 from flawsmith.errors import ConfigError
+from flawsmith.paths import open_file
 
 
 class Config(Settings):
@@ -95,7 +96,8 @@ def overridden(config: Config, overrides: Mapping[str, Any]) -> Config:
 
 def _text(path: Path) -> str:
     """Read a text file in UTF-8, with or without the byte-order mark that Windows editors put first."""
-    raw = path.read_bytes()
+    with open_file(path) as file:
+        raw = file.read()
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 0 in raw[:2]:
         raise ConfigError(f"{path}: not a text file in UTF-8 but in UTF-16; save it again with the encoding UTF-8")
     return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")

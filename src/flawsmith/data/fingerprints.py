@@ -20,6 +20,7 @@ import numpy as np
 from flawsmith.data import images
 from flawsmith.errors import DataError
 from flawsmith.files import file_digest
+from flawsmith.paths import open_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,11 @@ def fingerprint(path: Path) -> Fingerprint:
                 raise DataError(f"{path}: not one of its pixels is a finite number, so it shows nothing; take it out")
             _FINGERPRINTS[key] = Fingerprint(_pixel_hash(pixels), _difference_bits(pixels), "", _has_two_values(pixels))
         except DataError as error:
-            digest = hashlib.sha256(Path(path).read_bytes()).hexdigest() if os.access(path, os.R_OK) else str(path)
+            try:
+                with open_file(path) as file:
+                    digest = hashlib.sha256(file.read()).hexdigest()
+            except OSError:
+                digest = str(path)
             _FINGERPRINTS[key] = Fingerprint(digest, np.zeros(64, bool), str(error).removeprefix(f"{path}: "))
     return _FINGERPRINTS[key]
 

@@ -19,6 +19,7 @@ from flawsmith.data.codecs.coding import SUFFIXES, decode, encode, header
 from flawsmith.data.codecs.table import MAX_PIXELS, Header, Unreadable
 from flawsmith.errors import DataError
 from flawsmith.files import write_bytes
+from flawsmith.paths import NoFileError, open_file
 from flawsmith.types import Range
 
 __all__ = [
@@ -97,18 +98,13 @@ def read_bytes(content: bytes, name: str, most: int = MAX_PIXELS) -> np.ndarray:
 def describe(path: Path) -> Header:
     """Read only the header: size, depth, mode and codec of what `read` would return, and the number of pictures.
 
-    Raises:
-        DataError: as `read`, as far as a header can tell; damaged pixels are found by `read` alone.
+    Raises DataError as `read`, as far as a header can tell; damaged pixels are found by `read` alone.
     """
     return with_reasons(path, lambda stream: header(stream)[0])
 
 
 def orientation(path: Path) -> int:
-    """Return the EXIF orientation (1-8) by which `read` turns a picture; 1 = it says none.
-
-    Raises:
-        DataError: as `describe`.
-    """
+    """Return the EXIF orientation (1-8) by which `read` turns a picture; 1 = it says none. Raises as `describe`."""
     return with_reasons(path, lambda stream: header(stream)[1])
 
 
@@ -133,8 +129,8 @@ def read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 def other_size(mask: tuple[int, ...], photograph: tuple[int, ...]) -> str:
     """Return the end of a sentence about a mask whose rows and columns are not those of its photograph."""
-    text = f"the mask has {mask[1]} x {mask[0]} pixels, but its photograph {photograph[1]} x {photograph[0]}"
-    text += "; they must be the same"
+    sizes = f"{mask[1]} x {mask[0]} pixels, but its photograph {photograph[1]} x {photograph[0]}"
+    text = f"the mask has {sizes}; they must be the same"
     if tuple(mask[:2]) == tuple(photograph[1::-1]):
         text += " (one of them lies on its side: is an EXIF orientation missing?)"
     return text
@@ -324,7 +320,7 @@ def with_reasons(path: Path, work: Callable[[BinaryIO], T]) -> T:
         raise DataError(f"{path}: {path.suffix or 'no suffix'} is not a picture format; known: {', '.join(SUFFIXES)}")
 
     def opened() -> T:
-        with open(path, "rb") as stream:
+        with open_file(path) as stream:
             return work(stream)
 
     return _explained(path, opened)
@@ -340,6 +336,8 @@ def _explained(name: Path | str, work: Callable[[], T]) -> T:
         raise DataError(f"{name}: there is no such file; check the path and its case") from None
     except IsADirectoryError:
         raise DataError(f"{name}: this is a folder, not a picture") from None
+    except NoFileError as error:
+        raise DataError(f"{name}: {error.strerror}; put the picture itself there") from None
     except PermissionError:
         raise DataError(f"{name}: may not be read; give this user the right to read it") from None
     except MemoryError:

@@ -10,7 +10,7 @@ from pathlib import Path
 from flawsmith import registry
 from flawsmith.config import Config, overridden, parse_overrides, validate
 from flawsmith.errors import ConfigError, RunError
-from flawsmith.files import digest, whole_folder
+from flawsmith.files import digest, read_json, whole_folder, write_json
 from flawsmith.interfaces import Exporter
 from flawsmith.run.dataset import load_split
 from flawsmith.run.folder import Run
@@ -19,6 +19,9 @@ from flawsmith.run.records import Sample
 from flawsmith.run.stage import Inputs, stage
 from flawsmith.run.verdicts import require_kept
 from flawsmith.types import Example
+
+_SIZES = ("state", "export.json")
+"""The file that says what each export holds."""
 
 
 def opened(folder: Path, overrides: Sequence[str] = ()) -> Run:
@@ -61,21 +64,35 @@ def export(run: Run) -> None:
     content = digest([(one.id, one.product, one.defect, one.split) for one in examples])
     inputs = Inputs.of(run.config, "export", data=run.data_hash(), samples=run.samples_hash(), examples=content)
     folders = {name: run.path("export", name) for name in exporters}
-    before: Mapping[str, int] = run.record("export").get("files") or {}
-    # Fewer, not other: a tool that writes its results beside the pictures takes none away.
-    whole = all(number >= before.get(name, 0) for name, number in _files(folders).items())
-    with stage(run, "export", inputs, outputs=folders.values(), there=whole) as work:
+    with stage(run, "export", inputs, outputs=folders.values(), there=lambda: _whole(run, folders)) as work:
         if work.done:
             return
         counts = {name: write(exporter, examples, folders[name]) for name, exporter in exporters.items()}
-        work.facts |= {"counts": counts, "files": _files(folders)}
+        sizes = {name: _sizes(folder) for name, folder in folders.items()}
+        write_json(run.path(*_SIZES), sizes)
+        work.facts |= {"counts": counts, "files": {name: len(files) for name, files in sizes.items()}}
         written = (f"{name}: {sum(count.values())} pictures" for name, count in counts.items())
         work.what = ", ".join(written) or "no format asked for"
 
 
-def _files(folders: Mapping[str, Path]) -> dict[str, int]:
-    """Return how many files each export holds, to see whether somebody removed one."""
-    return {name: sum(path.is_file() for path in folder.rglob("*")) for name, folder in folders.items()}
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the size of each file below a folder in bytes, by its path below it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+
+
+def _whole(run: Run, folders: Mapping[str, Path]) -> bool:
+    """Return whether nothing that was written is missing or cut; what a tool wrote beside it does not count."""
+    path = run.path(*_SIZES)
+    written: Mapping[str, Mapping[str, int]] = read_json(path) if path.is_file() else {}
+    counts: Mapping[str, int] = run.record("export").get("files") or {}
+    for name, folder in folders.items():
+        there = _sizes(folder)
+        if len(there) < counts.get(name, 0):
+            return False
+        if any(there.get(file, -1) < size for file, size in written.get(name, {}).items()):
+            return False
+    return True
 
 
 def load_exporter(config: Config, name: str) -> Exporter:

@@ -49,6 +49,7 @@ from flawsmith.interfaces import Detector
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.nn.networks.extractor import Extractor
+from flawsmith.paths import confined
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run, machine
 from flawsmith.run.progress import progress
@@ -96,7 +97,7 @@ def deliver(run: Run, out: Path | None = None, *, rate: float | None = None, dat
     stamp = _stamp(run, data, name, extractor, rate)
     if all(_stamp_of(one) == stamp for one in folders.values()):
         return folder
-    with whole_folder(folder, "the model") as empty:
+    with run.alone("deliver"), whole_folder(folder, "the model") as empty:
         for product in products:
             inner = empty / folders[product].relative_to(folder)
             inner.mkdir(exist_ok=True)
@@ -111,7 +112,7 @@ def folders_of(folder: Path, products: Sequence[str]) -> dict[str, Path]:
     """Return where the model of each product lies: in a sub-folder, or of one product in the folder itself."""
     if len(products) == 1:
         return {products[0]: folder}
-    return {product: folder / product.replace("/", "-") for product in products}
+    return {product: confined(folder, product.replace("/", "-")) for product in products}
 
 
 class _Delivery:

@@ -168,7 +168,7 @@ def pictures_below(folder: Path, without: Path | None = None) -> list[Path]:
     Raises:
         DataError: there are none.
     """
-    if folder.is_file():
+    if folder.exists() and not folder.is_dir():
         return [folder]
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder; check the path and its case")
@@ -176,7 +176,7 @@ def pictures_below(folder: Path, without: Path | None = None) -> list[Path]:
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in images.SUFFIXES
-        and path.is_file()
+        and not path.is_dir()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and not (without is not None and path.resolve().is_relative_to(without.resolve()))
     ]

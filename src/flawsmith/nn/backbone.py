@@ -30,6 +30,7 @@ from flawsmith.nn.text import Text, TextEncoder, family_of, load_whole
 from flawsmith.nn.weights import tensor_hash
 
 _AUTOENCODERS: dict[str, Any] = {one.__name__: one for one in (AutoencoderDC, AutoencoderKL, AutoencoderTiny)}
+_FAR = 1e3  # Latents vary by about 1 and pictures lie in [-1,1]: beyond this, numbers have overflowed.
 _FINGERPRINTS: dict[tuple[tuple[str, int, int], ...], str] = {}
 """(path, size, time of change) of a folder's weights -> their fingerprint: hashed once in a process."""
 
@@ -157,9 +158,12 @@ class Backbone:
 
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
-        """Return images float32 (B,3,H,W) RGB in [-1,1] of latents (B,C,h,w)."""
+        """Return images float32 (B,3,H,W) RGB in [-1,1] of latents (B,C,h,w); NaN where numbers overflowed."""
         plain = latent.float() / float(self.vae.config.scaling_factor) + self._shift()
-        return self.vae.decode(self._in(plain, self.vae)).sample.float().clamp(-1, 1)
+        image = self.vae.decode(self._in(plain, self.vae)).sample.float()
+        # Clamped, an overflow would be plain white or black; as NaN it is refused where a result is painted.
+        sane = (latent.float().abs() <= _FAR).flatten(1).all(1).view(-1, 1, 1, 1) & (image.abs() <= _FAR)
+        return torch.where(sane, image, torch.nan).clamp(-1, 1)
 
     @torch.no_grad()
     def embed(self, texts: Sequence[str | None]) -> Text:

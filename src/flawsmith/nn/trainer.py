@@ -49,6 +49,7 @@ class Trainer:
         state: Checkpoint file; None = none.
         save_every: Steps between checkpoints.
         identity: Text that must agree between a checkpoint and this training, else the checkpoint is refused.
+        name: What is trained, for an error.
     """
 
     def __init__(
@@ -65,10 +66,12 @@ class Trainer:
         state: Path | None = None,
         save_every: int = 100,
         identity: str = "",
+        name: str = "training",
     ) -> None:
         self.losses: list[float] = []
         self._loss_of, self._steps, self._seed, self._average = loss_of, steps, seed, average
         self._state, self._save_every, self._identity = state, save_every, identity
+        self._name = name
         self._named = {
             f"{name}.{key}": parameter
             for name, module in modules.items()
@@ -86,7 +89,12 @@ class Trainer:
         self._shadow = {name: p.detach().clone() for name, p in self._named.items()} if average else {}
 
     def run(self) -> Iterator[Step]:
-        """Train from the last checkpoint on; yield after each step. At the end the averaged weights are in place."""
+        """Train from the last checkpoint on; yield after each step. At the end the averaged weights are in place.
+
+        Raises:
+            RunError: a loss or a gradient is no finite number, or the checkpoint is damaged. A checkpoint is never
+                written after such a step.
+        """
         first = self._resume()
         for module in self._modules:
             module.train()
@@ -110,10 +118,12 @@ class Trainer:
         with torch.autocast(self._device.type, self._autocast or torch.bfloat16, enabled=enabled):
             loss = self._loss_of(index, rng).mean()
         if not torch.isfinite(loss):
-            raise RunError(f"training diverged at step {index} (loss {loss.item()}); lower train.learning_rate")
+            raise self._diverged(index, f"loss {loss.item()}")
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(list(self._named.values()), 1.0)
+        norm = nn.utils.clip_grad_norm_(list(self._named.values()), 1.0)
+        if not torch.isfinite(norm):  # the step would make every weight no number
+            raise self._diverged(index, f"gradient {norm.item()}")
         self._optimiser.step()
         self._scheduler.step()
         if self._shadow:
@@ -124,6 +134,9 @@ class Trainer:
                 # One call for all: on a GPU, hundreds of calls of a few microseconds each would be a tenth of a step.
                 torch._foreach_lerp_(list(self._shadow.values()), list(self._named.values()), 1 - decay)
         return float(loss.detach())
+
+    def _diverged(self, index: int, what: str) -> RunError:
+        return RunError(f"{self._name} diverged at step {index} ({what}); lower train.learning_rate")
 
     def _save(self, done: int) -> None:
         assert self._state is not None
@@ -159,6 +172,9 @@ class Trainer:
 
     @torch.no_grad()
     def _fill(self, tensors: Mapping[str, Tensor], done: int) -> None:
+        for name, value in tensors.items():
+            if not torch.isfinite(value).all():
+                raise ValueError(f"{name} holds values that are no numbers")
         for name, parameter in self._named.items():
             parameter.copy_(tensors[f"weight/{name}"])
             if f"first/{name}" in tensors:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from flawsmith.errors import RunError
 from flawsmith.files import write_bytes, write_json
+from flawsmith.paths import open_file
 
 
 @contextmanager
@@ -45,6 +46,7 @@ def load_tensors(path: Path, device: str | torch.device = "cpu") -> tuple[dict[s
         RunError: the file is missing or damaged.
     """
     try:
+        open_file(path).close()  # a pipe would never end
         with safe_open(path, framework="pt", device=str(device)) as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
     except FileNotFoundError:

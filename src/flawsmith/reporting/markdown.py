@@ -6,7 +6,6 @@ Of a sheet, HTML alone shows the caption of each row.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +13,9 @@ from flawsmith.data.previews import jpeg
 from flawsmith.files import write_bytes, write_text
 from flawsmith.reporting.contact_sheets import compose
 from flawsmith.reporting.document import Document, Drawing, Section, Sheet, Table
+
+_SUFFIXES = (".jpg", ".svg")
+"""Of the files in a report's folder."""
 
 
 def write_markdown(document: Document, path: Path) -> None:
@@ -24,7 +26,10 @@ def write_markdown(document: Document, path: Path) -> None:
         path: The Markdown file; `report.md` has its pictures in `report/`.
     """
     folder = path.with_suffix("")
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.is_dir():
+        for file in folder.iterdir():
+            if file.suffix in _SUFFIXES:
+                file.unlink()
     blocks = [f"# {_text(document.title)}"]
     exactness = [f"**{_text(document.verdict)}**", *_list(document.problems)]
     opening = [*_sheet(document.opening, folder)] if document.opening else []

@@ -15,6 +15,7 @@ from flawsmith.data import images
 from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation.statistics import ALL, MEAN, TASKS, Outcome
 from flawsmith.files import read_json
+from flawsmith.paths import lies_below
 from flawsmith.reporting.charts import CurvePoint, Interval, gain_curve, interval_chart
 from flawsmith.reporting.document import Drawing, PictureRow, Section, Sheet, Table, number_of, table
 from flawsmith.reporting.operating_point import operating_sections
@@ -277,7 +278,7 @@ def _anomaly_maps(run: Run, product: Tree, name: str, number: int) -> list[Secti
     for what in ("gained", "lost"):
         chosen = [row for row in product["telling"] if row["what"] == what]
         pictures = [
-            _anomaly_row(row, name, shape, span, [maps[arm][row["index"]] for arm in maps])
+            _anomaly_row(row, run.config.data.root, name, shape, span, [maps[arm][row["index"]] for arm in maps])
             for row in chosen
             if len(maps) > 1
         ]
@@ -289,17 +290,19 @@ def _anomaly_maps(run: Run, product: Tree, name: str, number: int) -> list[Secti
 
 
 def _anomaly_row(
-    row: Tree, product: str, shape: tuple[int, int] | None, span: Range | None, maps: Sequence[np.ndarray]
+    row: Tree, root: Path, product: str, shape: tuple[int, int] | None, span: Range | None, maps: Sequence[np.ndarray]
 ) -> PictureRow | None:
     """Return a test picture with its label's outline, and maps (uint8 (t,t)) over it; None = it cannot be read.
 
-    It has the proportions of `shape`, or with None its own.
+    It has the proportions of `shape`, or with None its own. What does not lie below `root`, the data's, is not read.
     """
     from flawsmith.data.training_set import read_scaled  # torch loads with it
 
     rule = rule_from(row["mask_rule"]) if row.get("mask_rule") else None  # missing in a proof of an earlier release
     masks = tuple(map(Path, row["masks"]))
     example = Example(row["id"], Path(row["image"]), product, row["defect"], masks, mask_rule=rule, span=span)
+    if not all(lies_below(file, root) for file in (example.image, *masks)):
+        return None
     try:
         shape = shape or images.describe(example.image).shape
         scale = _SIDE / math.sqrt(math.prod(shape))

@@ -26,10 +26,11 @@ def report(run: Run) -> Path:
             mask or cannot be read; names the first.
     """
     path = run.path("report.html")
-    with stage(run, "report", _inputs(run), there=False) as work:
+    with stage(run, "report", _inputs(run), there=lambda: False) as work:
         facts = collect(run)
         document = document_of(facts)
         write_text(path, html_page(document))
+        run.path("report")  # its pictures' folder: a link that leads elsewhere is refused
         write_markdown(document, run.path("report.md"))
         exact = facts.exact
         work.what = f"{exact.samples} samples compared"

@@ -24,8 +24,9 @@ from flawsmith.data.split import (
     split,
     without_duplicates,
 )
-from flawsmith.errors import ConfigError, DataError, nearest
+from flawsmith.errors import ConfigError, DataError, RunError, nearest
 from flawsmith.files import digest, file_digest, file_state, read_json, write_json
+from flawsmith.paths import lies_below
 from flawsmith.run.folder import Run
 from flawsmith.run.mask_reading import MaskReading, read_masks, rule_from, rule_tree
 from flawsmith.types import Example, MaskRule, Range
@@ -218,10 +219,17 @@ def load_split(run: Run) -> Split:
     """Read data.json, without looking at the photographs.
 
     Raises:
-        RunError: no stage has written it yet.
+        RunError: no stage has written it yet, or it names a file outside `data.root`.
     """
-    rows = read_json(run.path("data.json"))
+    path = run.path("data.json")
+    rows = read_json(path)
     groups = {name: tuple(_example(row) for row in rows[name]) for name in _GROUPS}
+    root = run.config.data.root
+    for example in (example for group in groups.values() for example in group):
+        for file in (example.image, *example.masks):
+            if not lies_below(file, root):
+                again = "delete it, and `flawsmith run CONFIG --out` writes it anew"
+                raise RunError(f"{path}: {file} does not lie below data.root ({root}); {again}")
     return with_ranges(Split(**groups, notes=tuple(rows["notes"])), _ranges(rows))
 
 

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -24,10 +26,16 @@ from flawsmith import registry
 from flawsmith.config import Config, validate
 from flawsmith.errors import ConfigError, FlawsmithError, RunError
 from flawsmith.files import append_lines, digest, read_json, remove_leftovers, write_json
-from flawsmith.run.records import PlanLine, Sample, Verdict, read_records
+from flawsmith.locks import locked
+from flawsmith.paths import confined
+from flawsmith.run.records import PlanLine, Role, Sample, Verdict, read_records
 
 FORMAT = 2
 """Of the files in a run folder; release 0.1 wrote none, which is 1."""
+FOLDER: dict[Role, str] = {"sample": "samples", "control": "controls"}
+"""Role -> folder of its pictures, and name of the files that hold its lines."""
+_SUFFIXES = (".png", ".tif", ".mask.png")
+"""How a picture and its mask end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +70,10 @@ class Run:
         tree = config.model_dump(mode="json")
         if _json_or_none(folder / "config.json") != tree:
             write_json(folder / "config.json", tree)
-        if not (folder / "manifest.json").exists():
-            write_json(folder / "manifest.json", _new_manifest())
-        return cls(folder, config)
+        run = cls(folder, config)
+        if not run.path("manifest.json").exists():
+            write_json(run.path("manifest.json"), _new_manifest())
+        return run
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
@@ -89,8 +98,12 @@ class Run:
         return cls(folder, config)
 
     def path(self, *names: str) -> Path:
-        """Return a path inside the run."""
-        return self.folder.joinpath(*names)
+        """Return a path inside the run: every name that is read from a file of the run goes through here.
+
+        Raises:
+            RunError: it would lead out of the run, be it through a link.
+        """
+        return confined(self.folder, *names)
 
     def stage_hash(self, stage: str) -> str | None:
         """Return what identifies the result of a finished stage; None = it is not finished."""
@@ -103,24 +116,50 @@ class Run:
 
     def begin(self, stage: str, stamp: str, inputs: Mapping[str, Any]) -> None:
         """Record that a stage is being done, so that it keeps its stamp when it goes on after a kill."""
-        manifest = self._manifest()
-        manifest["stages"][stage] = {"hash": stamp, "inputs": inputs}
-        write_json(self.path("manifest.json"), manifest)
+        with self._changed_stages() as stages:
+            stages[stage] = {"hash": stamp, "inputs": inputs}
 
     def finish(self, stage: str, stamp: str, inputs: Mapping[str, Any], **facts: Any) -> None:
         """Record that a stage is done, with what it depended on and what is worth knowing."""
-        manifest = self._manifest()
-        manifest["stages"][stage] = {"hash": stamp, "inputs": inputs, "finished": _now(), **facts}
-        write_json(self.path("manifest.json"), manifest)
+        with self._changed_stages() as stages:
+            stages[stage] = {"hash": stamp, "inputs": inputs, "finished": _now(), **facts}
 
     def forget(self, *stages: str, why: str = "") -> None:
         """Take back what is recorded of stages: what they read is about to change."""
-        manifest = self._manifest()
-        dropped = {stage: record for stage in stages if (record := manifest["stages"].pop(stage, None))}
-        if dropped:
-            write_json(self.path("manifest.json"), manifest)
+        with self._changed_stages() as recorded:
+            dropped = {stage: record for stage in stages if (record := recorded.pop(stage, None))}
         if again := [stage for stage, record in dropped.items() if "finished" in record]:
             self.log(stage=", ".join(again), what=f"to be done again{f': {why}' if why else ''}")
+
+    @contextmanager
+    def alone(self, stage: str, shard: str = "") -> Iterator[None]:
+        """Keep other processes from a stage while the block runs.
+
+        Args:
+            stage: Its name; other stages may be done at the same time.
+            shard: Name of the part that this process does: others may do other parts. "" = all of it.
+
+        Raises:
+            RunError: another process is at it.
+        """
+        what = f"{stage}, shard {shard}" if shard else stage
+        busy = f"{self.folder}: another process is at {{}} of this run; let it end or stop it, then run this again"
+        with locked(self.path("state", f"{stage}.lock"), busy.format(stage), shared=bool(shard)):
+            if not shard:
+                yield
+                return
+            with locked(self.path("state", f"{stage}.{shard}.lock"), busy.format(what)):
+                yield
+
+    @contextmanager
+    def _changed_stages(self) -> Iterator[dict[str, Any]]:
+        """Give what the manifest says of the stages, to be changed; nobody else changes it meanwhile."""
+        with locked(self.path("state", "manifest.lock")):
+            manifest = self._manifest()
+            before = dict(manifest["stages"])
+            yield manifest["stages"]
+            if manifest["stages"] != before:
+                write_json(self.path("manifest.json"), manifest)
 
     def _manifest(self) -> dict[str, Any]:
         path = self.path("manifest.json")
@@ -152,11 +191,11 @@ class Run:
 
     def samples(self) -> list[Sample]:
         """Return what became of every sample tried so far, by index, of all shards."""
-        return self._rows("samples*.jsonl")
+        return self._rows("sample")
 
     def controls(self) -> list[Sample]:
         """Return what became of every negative control, by index, of all shards."""
-        return self._rows("controls*.jsonl")
+        return self._rows("control")
 
     def kept(self, *, partly: bool = False) -> list[Sample]:
         """Return the samples that stand: those made, without those that the gate rejected, by index.
@@ -197,16 +236,47 @@ class Run:
         """Return the gate's verdicts by the samples' index, or None when today's samples are not screened."""
         if not self.stage_hash("screen"):
             return None
-        return {int(verdict.name): verdict for verdict in read_records(self.path("scores.jsonl"), Verdict)}
+        path = self.path("scores.jsonl")
+        verdicts = read_records(path, Verdict)
+        if wrong := [one.name for one in verdicts if not one.name.isdecimal()]:
+            raise RunError(f"{path}: {wrong[0]!r} is not the number of a sample; delete the file and screen again")
+        return {int(one.name): one for one in verdicts}
 
     def samples_hash(self) -> str | None:
         """Return what identifies the samples that `kept` returns; None = none were generated."""
         made, screened = self.stage_hash("generate"), self.stage_hash("screen")
         return digest(made, screened) if made and screened else made
 
-    def _rows(self, pattern: str) -> list[Sample]:
+    def line_files(self, role: Role) -> list[Path]:
+        """Return the files that hold lines of samples or controls, those of shards too; others' files do not count."""
+        name = re.compile(rf"{FOLDER[role]}(\.\d+-of-\d+)?\.jsonl")
+        return [self.path(path.name) for path in sorted(self.folder.iterdir()) if name.fullmatch(path.name)]
+
+    def remove_pictures(self, role: Role, indices: Iterable[int]) -> None:
+        """Delete pictures and masks of samples or controls, under the names that the run gives; what lines say of
+        their files is not followed."""
+        for index in indices:
+            for suffix in _SUFFIXES:
+                self.path(FOLDER[role], f"{index:06d}{suffix}").unlink(missing_ok=True)
+
+    def remove_all_pictures(self, role: Role) -> None:
+        """Delete all pictures and masks of samples or controls; files that are not the run's stay."""
+        self.remove_made(FOLDER[role], re.compile(r"\d{6,}(\.mask\.png|\.png|\.tif)"))
+
+    def remove_made(self, folder: str, name: re.Pattern[str]) -> None:
+        """Delete what the run made in one of its folders, by the pattern of the names; then the folder, if empty."""
+        path = self.path(folder)
+        if not path.is_dir():
+            return
+        for file in path.iterdir():
+            if name.fullmatch(file.name):
+                file.unlink()
+        with suppress(OSError):  # something else lies there
+            path.rmdir()
+
+    def _rows(self, role: Role) -> list[Sample]:
         rows: dict[int, Sample] = {}
-        for path in sorted(self.folder.glob(pattern)):
+        for path in self.line_files(role):
             rows.update({row.index: row for row in read_records(path, Sample)})
         return [rows[index] for index in sorted(rows)]
 

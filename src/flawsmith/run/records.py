@@ -22,6 +22,7 @@ from flawsmith.data.masks.poses import Pose
 from flawsmith.data.tiling import Window
 from flawsmith.errors import RunError
 from flawsmith.files import append_lines, read_lines, write_lines
+from flawsmith.paths import why_outside
 
 Role = Literal["sample", "control"]
 """A sample has damage. A control (negative control) is a normal part repainted as normal, in a sample's place."""
@@ -83,7 +84,7 @@ class PlanLine:
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> PlanLine:
         """Read what `to_json` returned."""
-        return _record(cls, tree, pose=lambda value: Pose.from_json(value))
+        return _record(cls, tree, ("job",), pose=lambda value: Pose.from_json(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,8 @@ class Sample:
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> Sample:
         """Read what `to_json` returned."""
-        return _record(cls, tree, windows=lambda value: tuple(Window.from_json(one) for one in value))
+        windows = {"windows": lambda value: tuple(Window.from_json(one) for one in value)}
+        return _record(cls, tree, ("image", "mask"), **windows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,7 @@ class Verdict:
             cls,
             tree,
             reasons=lambda value: tuple(_record(Reason, one) for one in value),
-            repair=lambda value: _record(Repair, value),
+            repair=lambda value: _record(Repair, value, ("image", "mask")),
         )
 
 
@@ -236,11 +238,17 @@ def _plain(record: Any, **converted: Any) -> dict[str, Any]:
     return tree
 
 
-def _record(of: type[R], tree: Any, **converters: Callable[[Any], Any]) -> R:
+def _record(of: type[R], tree: Any, files: tuple[str, ...] = (), /, **converters: Callable[[Any], Any]) -> R:
     """Make a record of JSON values; fields that are not there have their default.
 
+    Args:
+        of: The record's class.
+        tree: The JSON values.
+        files: Fields that name a file below the run folder.
+        converters: Field -> what makes its value of JSON values.
+
     Raises:
-        ValueError: a field is missing, unknown or of another type; names it.
+        ValueError: a field is missing, unknown, of another type, or names a file elsewhere; names it.
     """
     if not isinstance(tree, Mapping):
         raise ValueError(f"{tree!r} is no object")
@@ -251,6 +259,8 @@ def _record(of: type[R], tree: Any, **converters: Callable[[Any], Any]) -> R:
     for name, one in known.items():
         if name in tree:
             values[name] = _value(name, tree[name], types[name], converters.get(name))
+            if name in files and (why := why_outside(values[name])):
+                raise ValueError(f"{name} is {values[name]!r}, which {why}, and must name a file in the run folder")
         elif one.default is MISSING and one.default_factory is MISSING:
             raise ValueError(f"{name} is missing")
     return of(**values)

@@ -13,7 +13,7 @@ what later stages recorded is taken back first. A killed stage, or one that rais
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,7 +95,15 @@ def is_done(run: Run, name: str, inputs: Inputs, outputs: Iterable[Path] = ()) -
 
 
 @contextmanager
-def stage(run: Run, name: str, inputs: Inputs, *, outputs: Iterable[Path] = (), there: bool = True) -> Iterator[Work]:
+def stage(
+    run: Run,
+    name: str,
+    inputs: Inputs,
+    *,
+    outputs: Iterable[Path] = (),
+    there: Callable[[], bool] = lambda: True,
+    shard: str = "",
+) -> Iterator[Work]:
     """Do a stage unless it is done; see the module's text.
 
     Args:
@@ -103,10 +111,20 @@ def stage(run: Run, name: str, inputs: Inputs, *, outputs: Iterable[Path] = (), 
         name: One of FOLLOWS.
         inputs: What it depends on.
         outputs: Files and folders that it makes.
-        there: False: something that only the stage itself can know of is missing, so it is not done.
+        there: Tells False when something that only the stage itself can know of is missing, so that it is not done.
+        shard: Name of the part that this process does, beside others; "" = all of it.
+
+    Raises:
+        RunError: another process is at this stage.
     """
-    paths = tuple(outputs)
-    work = Work(stamp_of(run, name, inputs), there and is_done(run, name, inputs, paths))
+    with run.alone(name, shard):
+        yield from _worked(run, name, inputs, tuple(outputs), there)
+
+
+def _worked(
+    run: Run, name: str, inputs: Inputs, paths: tuple[Path, ...], there: Callable[[], bool]
+) -> Generator[Work, None, None]:
+    work = Work(stamp_of(run, name, inputs), is_done(run, name, inputs, paths) and there())
     if work.done:
         yield work
         return

@@ -25,6 +25,7 @@ from flawsmith.files import read_json, write_json
 from flawsmith.interfaces import Filter
 from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.nn.weights import load_tensors, save_tensors
+from flawsmith.paths import confined
 from flawsmith.run.records import Reason, Verdict
 from flawsmith.types import Range, ScreeningSet
 
@@ -168,7 +169,7 @@ class Gate:
             raise RunError(f"{path}: not a gate of this version; screen its run again")
         fitted_gates = {}
         for product, own in tree["products"].items():
-            tensors, _ = load_tensors(folder / own["file"])
+            tensors, _ = load_tensors(confined(folder, own["file"]))
             filters = {}
             for name, settings in own["filters"].items():
                 plugin = registry.get("filters", name)

@@ -41,6 +41,4 @@ def discard(run: Run) -> None:
         return
     rejected = [sample for sample, _ in run.rejected()]
     add_discarded(run, {sample.index for sample in rejected})
-    for sample in rejected:
-        for name in (sample.image, sample.mask):
-            run.path(name).unlink(missing_ok=True)
+    run.remove_pictures("sample", (sample.index for sample in rejected))

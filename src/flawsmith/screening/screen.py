@@ -21,6 +21,7 @@ from flawsmith.errors import RunError
 from flawsmith.files import digest
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
+from flawsmith.paths import confined
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
@@ -63,9 +64,12 @@ def screen(run: Run, data: Dataset | None = None) -> Path:
         shots=data.content(data.split.shots),
         extractor=extractor.fingerprint,
     )
-    # A verdict that a user deleted would silently take its sample out of the export: then all are judged again.
-    judged = {verdict.name for verdict in read_records(path, Verdict)} if run.stage_hash("screen") else set()
-    outputs, there = [path, run.path("gate", "gate.json")], judged == {_name(sample) for sample in samples}
+
+    def all_judged() -> bool:
+        """A verdict that a user deleted would silently take its sample out of the export: then all are judged again."""
+        return {verdict.name for verdict in read_records(path, Verdict)} == {_name(sample) for sample in samples}
+
+    outputs, there = [path, run.path("gate", "gate.json")], all_judged
     with stage(run, "screen", inputs, outputs=outputs, there=there) as work:
         if work.done:
             return path
@@ -192,8 +196,8 @@ def _misfits(fitted: FittedGate, described: Described, describer: Describer) -> 
 def _write_repaired(folder: Path, name: str, picture: np.ndarray, mask: np.ndarray) -> Repair:
     stem = f"repaired/{name}"
     suffix = images.lossless_suffix(picture)
-    images.write(folder / f"{stem}{suffix}", picture)
-    images.write_mask(folder / f"{stem}.mask.png", mask)
+    images.write(confined(folder, f"{stem}{suffix}"), picture)
+    images.write_mask(confined(folder, f"{stem}.mask.png"), mask)
     return Repair(f"{stem}{suffix}", f"{stem}.mask.png", int(mask.sum()))
 
 

@@ -8,10 +8,8 @@ their own lines.
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,10 +17,11 @@ from typing import Any
 
 from flawsmith.config import Config, affecting
 from flawsmith.data import images
-from flawsmith.errors import ConfigError, RunError
+from flawsmith.errors import ConfigError, FlawsmithError, RunError
 from flawsmith.files import mend_lines, read_json, write_json
+from flawsmith.locks import locked
 from flawsmith.run.dataset import Dataset, open_dataset
-from flawsmith.run.folder import Run
+from flawsmith.run.folder import FOLDER, Run
 from flawsmith.run.progress import progress
 from flawsmith.run.records import PlanLine, Role, Sample, append_records, read_records, write_records
 from flawsmith.run.rounds import forget_discarded, forget_rounds, read_discarded, read_rounds
@@ -36,12 +35,12 @@ from flawsmith.synthesis.train import (
     generator_classes,
     generator_inputs,
     is_trained,
+    jobs_of,
     load_backbone,
     train_inputs,
 )
 
-FOLDER: dict[Role, str] = {"sample": "samples", "control": "controls"}
-"""Role -> folder of its pictures, and name of the files that hold its lines."""
+_REPLAN = "delete the file and run again: it is planned alike, and samples that are made stay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +49,11 @@ class Shard:
 
     number: int = 0
     count: int = 1
+
+    @property
+    def name(self) -> str:
+        """As in the names of its files; "" = all in one."""
+        return f"{self.number}-of-{self.count}" if self.count > 1 else ""
 
     @classmethod
     def parse(cls, text: str) -> Shard:
@@ -92,7 +96,7 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
         defaults={**samples.defaults, **affecting(Config(), "controls")},
     )
     painters = Painters(config, data, backbone, run.path("weights"))
-    with stage(run, "generate", both, there=_all_there(run)) as work:
+    with stage(run, "generate", both, there=partial(_all_there, run), shard=shard.name) as work:
         if not work.done:
             lines, controls = _plan(run, data, samples, both)
             made = sum(_make(run, planned, shard, painters) for planned in (lines, controls))
@@ -103,7 +107,8 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
             work.facts |= {"samples": good, "given_up": len(rows) - good, "controls": len(controls)}
     swept = next((plugin for plugin in generator_classes(config).items() if plugin[1].sweep[0]), None)
     if swept and run.stage_hash("generate") and not has_sweep(run):
-        paint_sweep(run, [line for line in run.plan() if line.generator == swept[0]], *swept[1].sweep, painters.of)
+        with locked(run.path("state", "sweep.lock")):  # of several shards the first that gets here
+            paint_sweep(run, [line for line in run.plan() if line.generator == swept[0]], *swept[1].sweep, painters.of)
 
 
 def _inputs(config: Config, trained: str) -> Inputs:
@@ -119,14 +124,29 @@ def _inputs(config: Config, trained: str) -> Inputs:
 def _plan(run: Run, data: Dataset, samples: Inputs, both: Inputs) -> tuple[list[PlanLine], list[PlanLine]]:
     """Return the lines of samples and controls; what another input left is taken away first."""
     config = run.config
-    with _locked(run.path("state", "lock")):
+    with locked(run.path("state", "lock")):  # shards plan one after another
         forget_discarded(run)  # something is missing, so whatever is not there is made again
         base = _first_plan(run, samples, lambda: make_plan(config, data), data)
+        _require_known(run, base, data)
         lines = _with_rounds(run, base, lambda asked, before, number: plan_lines(config, data, asked, before, number))
         # Rounds after the first replace samples; the controls of the first are as many as were asked for.
         controls = make_controls(config, data, [line for line in lines if not line.round])
         _clear_controls(run, both)
     return lines, controls
+
+
+def _require_known(run: Run, lines: Sequence[PlanLine], data: Dataset) -> None:
+    """Refuse a plan that somebody edited so that it names what the run does not have."""
+    jobs = {job.name: job.generator for job in jobs_of(run.config, data.split)}
+    ids = {example.id for example in (*data.split.normals, *data.split.shots)}
+    for line in lines:
+        if jobs.get(line.job) != line.generator:
+            wrong = f"{line.generator!r} with weights {line.job!r} is no generator"
+        elif unknown := sorted({line.normal, line.shot, line.reference} - ids - {""}):
+            wrong = f"{unknown[0]!r} is no photograph"
+        else:
+            continue
+        raise RunError(f"{run.path('plan.jsonl')}: sample {line.index}: {wrong} of this run; {_REPLAN}")
 
 
 def _first_plan(run: Run, inputs: Inputs, make: Callable[[], list[PlanLine]], data: Dataset) -> list[PlanLine]:
@@ -164,13 +184,12 @@ def _with_rounds(
         whole += planned
     if whole != lines:
         write_records(run.path("plan.jsonl"), whole)
-    for path in sorted(run.folder.glob("samples*.jsonl")):
+    for path in run.line_files("sample"):
         rows = read_records(path, Sample)
         gone = [row for row in rows if row.index >= len(whole)]
         if gone:
             write_records(path, [row for row in rows if row.index < len(whole)])
-            for name in (name for row in gone for name in (row.image, row.mask) if name):
-                run.path(name).unlink(missing_ok=True)
+            run.remove_pictures("sample", (row.index for row in gone))
     return whole
 
 
@@ -180,7 +199,7 @@ def _make(run: Run, lines: Sequence[PlanLine], shard: Shard, painters: Painters)
         return 0
     role = lines[0].role
     name = FOLDER[role]
-    path = run.path(f"{name}.jsonl" if shard.count == 1 else f"{name}.{shard.number}-of-{shard.count}.jsonl")
+    path = run.path(f"{name}.{shard.name}.jsonl" if shard.name else f"{name}.jsonl")
     batches = [group for number, group in sorted(_by_batch(lines).items()) if number % shard.count == shard.number]
     done = _whole_batches(run, path, batches, run.samples() if role == "sample" else run.controls())
     todo = [group for group in batches if group[0].batch not in done]
@@ -188,9 +207,11 @@ def _make(run: Run, lines: Sequence[PlanLine], shard: Shard, painters: Painters)
     left = sum(len(group) for group in todo)
     with progress("generate" if role == "sample" else name, total, name, done=total - left) as advance:
         for group in todo:
-            rows = list(
-                map(partial(_write, run, name), painters.of(group[0].job).paint(group))
-            )  # one at a time in memory
+            try:  # one at a time in memory
+                rows = list(map(partial(_write, run, name), painters.of(group[0].job).paint(group)))
+            except FlawsmithError:
+                run.remove_pictures(role, (line.index for line in group))
+                raise
             append_records(path, rows)
             advance(len(rows))
     _sort_lines(path)
@@ -198,15 +219,14 @@ def _make(run: Run, lines: Sequence[PlanLine], shard: Shard, painters: Painters)
 
 
 def _read_plan(run: Run, count: int | None) -> list[PlanLine]:
-    advice = "delete the file and run again: it is planned alike, and samples that are made stay"
     try:
         lines = run.plan()
     except RunError as error:
-        raise RunError(f"{str(error).partition(';')[0]}; {advice}") from None
+        raise RunError(f"{str(error).partition(';')[0]}; {_REPLAN}") from None
     first = [line.index for line in lines if not line.round]
     if count is not None and first != list(range(count)):
         path = run.path("plan.jsonl")
-        raise RunError(f"{path}: {len(first)} lines are not the {count} lines that were planned; {advice}")
+        raise RunError(f"{path}: {len(first)} lines are not the {count} lines that were planned; {_REPLAN}")
     return lines
 
 
@@ -267,8 +287,8 @@ def _clear_controls(run: Run, inputs: Inputs) -> None:
 
 
 def _clear(run: Run, role: Role) -> None:
-    shutil.rmtree(run.path(FOLDER[role]), ignore_errors=True)
-    for lines in run.folder.glob(f"{FOLDER[role]}*.jsonl"):
+    run.remove_all_pictures(role)
+    for lines in run.line_files(role):
         lines.unlink()
 
 
@@ -282,17 +302,3 @@ def _write(run: Run, folder: str, painted: PaintedLine) -> Sample:
     images.write(run.path(f"{name}{suffix}"), painted.picture)
     images.write_mask(run.path(f"{name}.mask.png"), painted.mask)
     return replace(sample, image=f"{name}{suffix}", mask=f"{name}.mask.png")
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Let one process at a time plan; where the system has no file locks, shards must be started one after another."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except (ImportError, OSError):
-            pass
-        yield

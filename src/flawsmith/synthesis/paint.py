@@ -25,6 +25,7 @@ from flawsmith.data.windows import Refit, cut, cut_mask, paste, refit, spot_of, 
 from flawsmith.interfaces import Generator
 from flawsmith.run.records import MADE, PlanLine, Sample
 from flawsmith.synthesis.canvas import Canvas, Reference, Stroke
+from flawsmith.synthesis.finite import require_finite
 from flawsmith.synthesis.plan import asked_mask
 from flawsmith.types import Batch, Condition, Example
 
@@ -247,6 +248,7 @@ class Painter:
         asked = self._condition(group, number, draws=draws)
         seeds = [(canvas.line.seed * 64 + canvas.attempt) * 64 + number for canvas in group]
         generated = self.generator.sample(asked, seeds, steps=part.steps, guidance=part.guidance)
+        require_finite(self.generator, generated, [canvas.line for canvas in group], number)
         for row, canvas in enumerate(group):
             window, mask = canvas.window(number), canvas.asked
             image = generated.image[row].permute(1, 2, 0).numpy()

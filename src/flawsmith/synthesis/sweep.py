@@ -7,7 +7,7 @@ shows the rows.
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MOST = 8
 """Defect types that get a row."""
+_NAME = re.compile(r"\d{6,}-[^/]+\.(png|tif)")
+"""A picture or a mask of a sweep."""
 
 
 def with_value(settings: Settings, name: str, value: float) -> Settings:
@@ -48,7 +50,7 @@ def paint_sweep(
     first: dict[tuple[str, str], PlanLine] = {}
     for line in lines:
         first.setdefault((line.product, line.defect), line)
-    shutil.rmtree(run.path("sweep"), ignore_errors=True)
+    run.remove_made("sweep", _NAME)
     rows: list[dict[str, Any]] = []
     for line in list(first.values())[:MOST]:
         painter = painter_of(line.job)
@@ -57,11 +59,12 @@ def paint_sweep(
         for value in values:
             painter.generator.settings = with_value(settings, name, value)
             (painted,) = painter.paint([line])
-            file = f"sweep/{line.index:06d}-{value:g}.png"
+            file = ""
             if painted.picture is not None and painted.mask is not None:
+                file = f"sweep/{line.index:06d}-{value:g}{images.lossless_suffix(painted.picture)}"
                 images.write(run.path(file), painted.picture)
                 images.write_mask(run.path(file).with_suffix(".mask.png"), painted.mask)
-            pictures.append({"value": value, "image": file if painted.picture is not None else ""})
+            pictures.append({"value": value, "image": file})
         painter.generator.settings = settings
         row = {part: getattr(line, part) for part in ("product", "defect", "normal", "shot")}
         rows.append({**row, "reference": line.reference or line.shot, "pictures": pictures})

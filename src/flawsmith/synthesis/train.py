@@ -28,6 +28,7 @@ from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
 from flawsmith.run.stage import Inputs, is_done, stage
 from flawsmith.synthesis.crops import crops
+from flawsmith.synthesis.finite import require_finite_weights
 from flawsmith.types import Advance, Batch, Encoded, Example
 
 if TYPE_CHECKING:
@@ -187,6 +188,7 @@ def train(run: Run, data: Dataset | None = None) -> None:
                 losses = _fit(run, generator, job, data.photographs, working_size(config, backbone), work.stamp)
                 learned = len(losses)
                 write_json(folder / "losses.json", {"steps": len(losses), "losses": losses})
+            require_finite_weights(generator, _name(job))
             generator.save(folder)
             weights += [folder / "settings.json", *(folder / f"{name}.safetensors" for name in generator.trainable())]
             weights += [folder / LEARNED] if generator.learned() else []
@@ -206,6 +208,11 @@ class LabelledView:
     product: str
     defect: str
     """"" = a normal part."""
+
+
+def _name(job: Job) -> str:
+    """Return the generator and what it learns, for a sentence."""
+    return f"{job.generator} ({job.name})"
 
 
 def _fit(run: Run, generator: Generator, job: Job, photographs: Photographs, size: int, stamp: str) -> list[float]:
@@ -228,6 +235,7 @@ def _fit(run: Run, generator: Generator, job: Job, photographs: Photographs, siz
         state=run.path("state", *job.name.split("/"), "checkpoint.safetensors"),
         save_every=config.train.save_every,
         identity=f"{stamp}/{job.name}",
+        name=f"{_name(job)}: training",
     )
     with ExitStack() as shown:
         advance: Advance | None = None

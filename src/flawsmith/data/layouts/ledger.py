@@ -19,6 +19,7 @@ from flawsmith.data.layouts.reading import LeftOut, Reading, Severity
 from flawsmith.data.layouts.tree import Tree, is_picture
 from flawsmith.errors import first_few
 from flawsmith.files import whole_file
+from flawsmith.paths import open_file
 from flawsmith.types import Example
 
 PHOTOGRAPHS, MASKS, NORMAL_MASKS = "photographs", "masks", "masks of normal parts"
@@ -154,7 +155,7 @@ def _by_content(tree: Tree, rest: Iterable[str], places: _Places) -> Iterable[Le
         if suffix in _TEXT or is_picture(file) or file in tree.dangling:
             continue
         try:
-            with open(tree.path(file), "rb") as stream:
+            with open_file(tree.path(file)) as stream:
                 name = format_of(stream.read(64))
         except OSError:
             continue

@@ -10,14 +10,14 @@ import difflib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from flawsmith.config import DataConfig, nfc
 from flawsmith.data.images import SUFFIXES
-from flawsmith.errors import DataError, nearest
+from flawsmith.errors import DataError, first_few, nearest
 
 WILDCARDS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 """What stands for more than itself in a glob or a template, as a regular expression."""
@@ -95,7 +95,7 @@ def list_tree(data: DataConfig) -> Tree:
     """List the files below `data.root`, through linked folders too.
 
     Raises:
-        DataError: the root is missing or a file; a glob of `data.exclude` fits nothing.
+        DataError: the root is missing or a file; a name is not in UTF-8; a glob of `data.exclude` fits nothing.
     """
     root = data.root
     if not root.exists():
@@ -125,6 +125,7 @@ def list_tree(data: DataConfig) -> Tree:
         files[folder] = tuple(join(folder, name) for name in shown)
         folders[folder] = tuple(join(folder, name) for name in inner)
         dangling.update(join(folder, name) for name in shown if _leads_nowhere(os.path.join(here, name)))
+    _require_names(root, files)
     folders = {folder: tuple(one for one in inner if one in files) for folder, inner in folders.items()}
     gone = frozenset(dangling)
     tree = Tree(root, files, folders, hidden, gone, tuple(loops), frozenset(), gone)
@@ -132,6 +133,23 @@ def list_tree(data: DataConfig) -> Tree:
         return tree
     excluded = _excluded(data, tree)
     return replace(tree, excluded=excluded, gone=gone | excluded)
+
+
+def _require_names(root: Path, files: Mapping[str, Sequence[str]]) -> None:
+    """Refuse names that are not in UTF-8: no record could hold them.
+
+    Raises:
+        DataError: lists the first few.
+    """
+    wrong = [file.encode("utf-8", "surrogateescape") for names in files.values() for file in names if _is_odd(file)]
+    if wrong:
+        shown = first_few([str(name)[2:-1] for name in wrong])
+        count = "1 name is" if len(wrong) == 1 else f"{len(wrong)} names are"
+        raise DataError(f"{root}: {count} not in UTF-8: {shown}; rename, for instance with `convmv`")
+
+
+def _is_odd(name: str) -> bool:
+    return any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def is_picture(file: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from flawsmith.data.layouts.mask_names import match, names_below
 from flawsmith.data.layouts.reading import Gathering, Reading, Severity
 from flawsmith.data.layouts.tree import Tree, below, join, last_part, without_suffix
 from flawsmith.errors import DataError, first_few
+from flawsmith.paths import open_file
 
 EXPECTED = "visa expects root/<product>/Data/Images/Normal, Data/Images/Anomaly and Data/Masks/Anomaly"
 MASKS = "draw Data/Masks/Anomaly/<name>.png for each, or move it away"
@@ -122,7 +124,7 @@ def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str | None]]:
     if not path.is_file():
         return []
     try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
+        with io.TextIOWrapper(open_file(path), encoding="utf-8-sig", newline="") as stream:
             rows: list[dict[str, str | None]] = list(csv.DictReader(stream))
     except UnicodeDecodeError:
         raise DataError(f"{path}: cannot be read as a table, as it is not in UTF-8; save it as CSV in UTF-8") from None

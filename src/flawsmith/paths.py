@@ -1,0 +1,94 @@
+"""Names that come from a file, confined to the folder that they belong to; and files that are files.
+
+A record of a run, a gate or a choice names files below its own folder. Whatever is read from, written to or deleted in
+that folder by such a name goes through `confined`, so an edited record reaches nothing outside. `open_file` opens what
+anyone names: reading a pipe would wait for ever, and a device has no end.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from flawsmith.errors import RunError
+
+_DRIVE = re.compile(r"[A-Za-z]:" if os.name == "nt" else r"[A-Za-z]:(?:[\\/]|$)")
+
+_SPECIAL = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class NoFileError(OSError):
+    """What stands there is no file with a content of its own; `strerror` says what it is."""
+
+
+def open_file(path: Path | str) -> BinaryIO:
+    """Open a file to read its bytes, at once or not at all.
+
+    Raises:
+        NoFileError: it is a pipe, a socket, a device or a file of the system below /proc or /sys, be it through a link.
+        OSError: as `open`.
+    """
+    _require_file(path, os.stat(path))
+    # Another process may put a pipe there between the two: to open it must not wait either.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    file = open(descriptor, "rb")
+    try:
+        _require_file(path, os.fstat(descriptor))
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _require_file(path: Path | str, facts: os.stat_result) -> None:
+    if stat.S_ISDIR(facts.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    special = _SPECIAL.get(stat.S_IFMT(facts.st_mode), "")
+    if os.path.realpath(path).startswith(("/proc/", "/sys/")):
+        special = "a file of the system"
+    if special:
+        raise NoFileError(errno.EINVAL, f"it is {special}, not a file with a content of its own", str(path))
+
+
+def why_outside(name: str) -> str:
+    """Return why a name from a record may lead out of the record's folder, as the end of a sentence; "" = it stays.
+
+    >>> why_outside("samples/000001.png"), why_outside("../a.png"), why_outside("/etc/passwd")
+    ('', 'leads upwards', 'is no relative path')
+    """
+    if "\0" in name:
+        return "holds the character NUL"
+    if name.startswith(("/", "\\")) or _DRIVE.match(name):
+        return "is no relative path"
+    if ".." in re.split(r"[\\/]", name):
+        return "leads upwards"
+    return ""
+
+
+def confined(folder: Path, *names: str) -> Path:
+    """Return a path below a folder; each name may be several folders deep.
+
+    Raises:
+        RunError: a name is absolute, has a drive letter, `..` or NUL in it, or leads out of the folder through a link.
+    """
+    for name in names:
+        if why := why_outside(name):
+            raise RunError(f"{folder}: {name!r} {why}, but must name something in this folder; undo what was edited")
+    path = folder.joinpath(*names)
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise RunError(f"{path}: leads out of {folder} through a link; put the files there in place of the link")
+    return path
+
+
+def lies_below(path: Path, root: Path) -> bool:
+    """Return whether a path begins with a folder's and nothing after that leads upwards; links are not followed."""
+    return path.is_relative_to(root) and not why_outside(path.relative_to(root).as_posix())
