@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -13,13 +14,14 @@ import numpy as np
 import pytest
 
 from flawsmith import registry
-from flawsmith.config import DataConfig
+from flawsmith.config import Config, DataConfig
 from flawsmith.data import images
 from flawsmith.data.layouts import LAYOUTS, scan, survey
 from flawsmith.data.masks.judging import judge, with_rules
 from flawsmith.data.masks.reading import read_label
 from flawsmith.errors import DataError
 from flawsmith.exports.export import write
+from flawsmith.preflight.check import check
 from flawsmith.types import Example
 
 SHAPE = (24, 40)
@@ -189,3 +191,11 @@ def test_mvtecs_later_sets_are_read(tmp_path: Path, year: str) -> None:
     assert Counter(one.defect for one in found.examples) == {None: 3, "dent": 2, "stain": 2}
     for one in damaged:
         assert one.split == "test" and (read_label(one, SHAPE) == mask_of(int(one.image.stem.split("_")[0]))).all()
+
+
+def test_a_photograph_that_is_a_pipe_is_refused_at_once(laid: Laid):
+    shot = next(one.image for one in scan(laid.data) if one.defect)
+    shot.unlink()
+    os.mkfifo(shot)
+    found = check(Config(data=laid.data))
+    assert any("it is a pipe" in error and shot.name in error for error in found.errors), found.errors
