@@ -39,10 +39,9 @@ def open_file(path: Path | str) -> BinaryIO:
     """
     _require_file(path, os.stat(path))
     # Another process may put a pipe there between the two: to open it must not wait either.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    file = open(descriptor, "rb")
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
     try:
-        _require_file(path, os.fstat(descriptor))
+        _require_file(path, os.fstat(file.fileno()))
     except OSError:
         file.close()
         raise
