@@ -130,6 +130,24 @@ def _content(path: Path) -> bytes:
         raise RunError(f"{path}: cannot be read ({error.strerror}); delete it and run again") from None
 
 
+@contextlib.contextmanager
+def reading(path: Path, remedy: str = "delete it and run again") -> Iterator[None]:
+    """Turn what is stumbled over while the content of a JSON file is read into one sentence: it is of another shape.
+
+    Args:
+        path: The file. Only what reads its content belongs into the block.
+        remedy: What would be right.
+
+    Raises:
+        RunError: a list stands where a table is expected, a number where text is, or a key is missing.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else (str(error).splitlines() or [""])[0]
+        raise RunError(f"{path}: does not hold what flawsmith writes there ({what[:120]}); {remedy}") from None
+
+
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write JSON lines atomically, in place of what is there."""
     write_text(path, _json_lines(rows))

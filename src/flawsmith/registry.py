@@ -7,13 +7,15 @@ variable FLAWSMITH_PLUGINS="generators.mine=my_module:MyGenerator, …" does the
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from flawsmith.errors import ConfigError, nearest
+from flawsmith.errors import ConfigError, FlawsmithError, nearest
 
 if TYPE_CHECKING:
     from flawsmith.config import Config
@@ -222,7 +224,33 @@ def get(family: str, name: str) -> Any:
     require(family, name)
     known = entries(family)
     module, _, attribute = known[name].target.partition(":")
+    head = f"{family[:-1]} {name!r} ({known[name].target})"
     try:
-        return getattr(import_module(module), attribute)
+        plugin = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{family[:-1]} {name!r} ({known[name].target}) cannot be loaded: {error}") from error
+        raise ConfigError(f"{head} cannot be loaded: {error}") from error
+    except Exception as error:  # a module runs whatever it holds
+        raise ConfigError(f"{head} cannot be loaded: {_said(error)}") from error
+    if family != "metrics" and not hasattr(plugin, "Settings"):
+        raise ConfigError(f"{head} has no Settings, so it is no {family[:-1]}; name the class of one")
+    return plugin
+
+
+@contextmanager
+def making(family: str, name: str) -> Iterator[None]:
+    """Name the plug-in in whatever its construction raises.
+
+    Raises:
+        ConfigError: says which plug-in, and what it raised.
+    """
+    try:
+        yield
+    except FlawsmithError:
+        raise
+    except Exception as error:
+        target = entries(family)[name].target
+        raise ConfigError(f"{family[:-1]} {name!r} ({target}) cannot be made: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

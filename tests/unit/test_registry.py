@@ -63,7 +63,7 @@ def test_an_unknown_family():
 
 
 def test_the_developers_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "my_own_plugin.py").write_text("class Mine: pass\nclass Paste: pass\n")
+    (tmp_path / "my_own_plugin.py").write_text("class Mine: Settings = dict\nclass Paste: Settings = dict\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv(
         "FLAWSMITH_PLUGINS",
@@ -111,11 +111,11 @@ def looked_for_anew() -> Iterator[None]:
 
 
 def test_an_installed_packages_own(monkeypatch: pytest.MonkeyPatch, looked_for_anew: None):
-    point = importlib.metadata.EntryPoint("theirs", "json:JSONDecoder", "flawsmith.filters")
+    point = importlib.metadata.EntryPoint("theirs", "flawsmith.filters.seam:Seam", "flawsmith.filters")
     monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "flawsmith.filters" else [])
     entry = registry.entries("filters")["theirs"]
-    assert entry.target == "json:JSONDecoder" and entry.summary.startswith("from the package")
-    assert registry.get("filters", "theirs").__name__ == "JSONDecoder"
+    assert entry.target == "flawsmith.filters.seam:Seam" and entry.summary.startswith("from the package")
+    assert registry.get("filters", "theirs").__name__ == "Seam"
     assert "theirs" not in registry.entries("generators")
 
 

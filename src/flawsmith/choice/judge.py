@@ -21,7 +21,7 @@ from flawsmith.evaluation.prove import device_of, load_detector
 from flawsmith.evaluation.shape import Shape, proof_shape, proof_tiles, shapes_of
 from flawsmith.evaluation.statistics import TASKS, Task
 from flawsmith.evaluation.tiled import Tiled
-from flawsmith.files import digest, read_json, write_json
+from flawsmith.files import digest, read_json, reading, write_json
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.run.dataset import Dataset
 from flawsmith.run.folder import Run
@@ -110,8 +110,11 @@ class Judge:
                             defect: outcome.figures[task][defect][LEADS[task]] for defect in self.fold.judged
                         }
             write_json(path, {"arm": name, "figures": figures})
-        figures_of: Figures = read_json(path)["figures"]
-        return figures_of
+        answers = read_json(path)
+        with reading(path):
+            return {
+                task: {str(d): float(figure) for d, figure in row.items()} for task, row in answers["figures"].items()
+            }
 
 
 def _of_fold(rows: dict[str, Any], fold: Fold) -> dict[str, Any]:

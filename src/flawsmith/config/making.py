@@ -24,6 +24,9 @@ def nfc(name: str) -> str:
 MaskValue = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]
 """A value in a mask: a grey level or palette index, or a colour as "#rrggbb"."""
 
+MOST = 999_999
+"""Samples of a type: their files are named by six digits."""
+
 
 class Pattern(Settings):
     """One of the user's own globs: templates with the fields {product}, {defect} and {stem}."""
@@ -225,7 +228,9 @@ class GenerateConfig(Settings):
     affects = ("generate",)
     renamed = {"shams": "controls", "borrow": "transfer", "say": "prompt"}
 
-    count: Annotated[int, Field(ge=1)] | Literal["balance"] | dict[str, Annotated[int, Field(ge=0)]] = 50
+    count: (
+        Annotated[int, Field(ge=1, le=MOST)] | Literal["balance"] | dict[str, Annotated[int, Field(ge=0, le=MOST)]]
+    ) = 50
     """Samples per defect type: a number, a table {type = number}, or "balance" (fill every type up to the largest)."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 12
     """Denoising steps."""

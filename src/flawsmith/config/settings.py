@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeGuard, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from flawsmith.errors import ConfigError, RenamedSetting, nearest
 
@@ -48,6 +48,14 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
     )
+
+    @field_validator("*")
+    @classmethod
+    def _without_nul(cls, value: Any) -> Any:
+        """Refuse the character NUL, which no file and no folder can be called by."""
+        if isinstance(value, (str, Path)) and "\0" in str(value):
+            raise ValueError("holds the character NUL; leave it out")
+        return value
 
 
 def validate(section: type[T], tree: Any, *, where: str = "") -> T:

@@ -232,9 +232,10 @@ def load_detector(config: Config, name: str, defects: Sequence[str], extractor: 
     if "controls" in plugin.Settings.model_fields:
         given = {"controls": part.controls} | given
     settings = validate(plugin.Settings, given, where=f"prove.settings.{name}")
-    detector: Detector = plugin(
-        settings, defects, extractor=extractor if plugin.needs_extractor else None, device=device
-    )
+    with registry.making("detectors", name):
+        detector: Detector = plugin(
+            settings, defects, extractor=extractor if plugin.needs_extractor else None, device=device
+        )
     return detector
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from flawsmith import registry
 from flawsmith.config import Config, overridden, parse_overrides, validate
 from flawsmith.errors import ConfigError, RunError
-from flawsmith.files import digest, read_json, whole_folder, write_json
+from flawsmith.files import digest, read_json, reading, whole_folder, write_json
 from flawsmith.interfaces import Exporter
 from flawsmith.run.dataset import load_split
 from flawsmith.run.folder import Run
@@ -86,12 +86,13 @@ def _whole(run: Run, folders: Mapping[str, Path]) -> bool:
     path = run.path(*_SIZES)
     written: Mapping[str, Mapping[str, int]] = read_json(path) if path.is_file() else {}
     counts: Mapping[str, int] = run.record("export").get("files") or {}
-    for name, folder in folders.items():
-        there = _sizes(folder)
-        if len(there) < counts.get(name, 0):
-            return False
-        if any(there.get(file, -1) < size for file, size in written.get(name, {}).items()):
-            return False
+    with reading(path):
+        for name, folder in folders.items():
+            there = _sizes(folder)
+            if len(there) < counts.get(name, 0):
+                return False
+            if any(there.get(file, -1) < size for file, size in written.get(name, {}).items()):
+                return False
     return True
 
 
@@ -102,7 +103,9 @@ def load_exporter(config: Config, name: str) -> Exporter:
         ConfigError: the format is unknown, or one of its settings.
     """
     plugin: type[Exporter] = registry.get("exports", name)
-    return plugin(validate(plugin.Settings, config.export.settings.get(name, {}), where=f"export.settings.{name}"))
+    settings = validate(plugin.Settings, config.export.settings.get(name, {}), where=f"export.settings.{name}")
+    with registry.making("exports", name):
+        return plugin(settings)
 
 
 def write(exporter: Exporter, examples: Sequence[Example], folder: Path) -> dict[str, int]:

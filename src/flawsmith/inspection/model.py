@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from flawsmith.data.inspection_tiles import Tiles
 from flawsmith.errors import DataError, RunError
 from flawsmith.evaluation.calibration import conformal_threshold, least_rate, rate_range
-from flawsmith.files import file_digest, read_json, write_json
+from flawsmith.files import file_digest, read_json, reading, write_json
 from flawsmith.types import Range
 
 FORMAT = 1
@@ -147,7 +147,10 @@ def read_held_out(folder: Path) -> HeldOut:
 
 def learned_hashes(folder: Path) -> frozenset[str]:
     """Return the pixel hashes of all pictures that a delivered model has learned from."""
-    return frozenset(row["pixels"] for row in _json(folder / LEARNED_FROM)["pictures"])
+    path = folder / LEARNED_FROM
+    tree = _json(path)
+    with reading(path, "copy the model again, or deliver it anew"):
+        return frozenset(str(row["pixels"]) for row in tree["pictures"])
 
 
 def threshold_of(scores: Sequence[float], maps: Sequence[np.ndarray], rate: float, source: str) -> Threshold:

@@ -31,7 +31,10 @@ def preflight(config: Config, split: Split | None, *, near_duplicates: bool = Tr
     if unknown := registry.misnamed(config):
         return unknown  # what nobody knows cannot be asked
     generator, screen, prove = config.generator, config.screen, config.prove
-    checks: list[Callable[[], Any]] = [partial(registry.get, *plugin) for plugin in _of_others(config)]
+    others = _of_others(config)
+    checks: list[Callable[[], Any]] = [partial(registry.get, *plugin) for plugin in others]
+    checks += [partial(load_exporter, config, name) for family, name in others if family == "exports"]
+    checks += [partial(_made, config, name) for family, name in others if family == "generators"]
     if generator.settings:
         checks.append(partial(_generator, config))
     checks.append(partial(_backbone, config))
@@ -87,6 +90,16 @@ def _generator(config: Config) -> None:
         )
 
 
+def _made(config: Config, name: str) -> None:
+    """Make a generator of another package once, where that takes no backbone."""
+    plugin = registry.get("generators", name)
+    if name in config.generator.names and not plugin.needs_backbone:
+        where = "generator.settings"
+        settings = validate(plugin.Settings, config.generator.alone(name).settings, where=where)
+        with registry.making("generators", name):
+            plugin(None, settings)
+
+
 def _backbone(config: Config) -> None:
     try:
         look_over(config.backbone.source, offline=config.backbone.offline)
@@ -99,7 +112,9 @@ def _detector(config: Config, name: str) -> None:
     plugin = registry.get("detectors", name)
     settings = validate(plugin.Settings, config.prove.settings.get(name, {}), where=f"prove.settings.{name}")
     if name in config.prove.detectors:  # its package may be missing
-        plugin(settings, ("any",), extractor=_extractor(config) if plugin.needs_extractor else None)
+        extractor = _extractor(config) if plugin.needs_extractor else None
+        with registry.making("detectors", name):
+            plugin(settings, ("any",), extractor=extractor)
 
 
 def _gate(config: Config) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from flawsmith.config import Config, affecting
 from flawsmith.data.split import Split
-from flawsmith.files import read_json
+from flawsmith.files import read_json, reading
 from flawsmith.reporting.contact_sheets import ContactSheet, contact_sheets, reject_sheets
 from flawsmith.reporting.exactness import Exactness, compare_all
 from flawsmith.reporting.sweep import Sweep, read_sweep
@@ -112,7 +112,7 @@ def collect(run: Run) -> Facts:
     return Facts(
         run,
         split,
-        BackboneFacts(backbone["name"], backbone["fingerprint"]) if backbone else None,
+        BackboneFacts(str(backbone["name"]), str(backbone["fingerprint"])) if backbone else None,
         defects,
         compare_all(run, {example.id: example for example in split.normals}),
         contact_sheets(run, split, rows),
@@ -158,7 +158,9 @@ def _count(run: Run, split: Split) -> tuple[DefectCounts, ...]:
 
 def _losses(run: Run) -> dict[str, list[float]]:
     root = run.path("weights")
-    return {
-        path.parent.relative_to(root).as_posix(): [float(value) for value in read_json(path)["losses"]]
-        for path in sorted(root.glob("**/losses.json"))
-    }
+    losses = {}
+    for path in sorted(root.glob("**/losses.json")):
+        tree = read_json(path)
+        with reading(path, "delete it"):
+            losses[path.parent.relative_to(root).as_posix()] = [float(value) for value in tree["losses"]]
+    return losses

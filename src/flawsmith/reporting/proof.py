@@ -14,7 +14,7 @@ import numpy as np
 from flawsmith.data import images
 from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation.statistics import ALL, MEAN, TASKS, Outcome
-from flawsmith.files import read_json
+from flawsmith.files import read_json, reading
 from flawsmith.paths import lies_below
 from flawsmith.reporting.charts import CurvePoint, Interval, gain_curve, interval_chart
 from flawsmith.reporting.document import Drawing, PictureRow, Section, Sheet, Table, number_of, table
@@ -59,7 +59,8 @@ def proof_section(run: Run) -> Section | None:
         return None
     proof = read_json(path)
     title = "Proof: do the samples help?"
-    products = tuple(_product(run, proof, name, number) for number, name in enumerate(proof["products"]))
+    with reading(path, "delete it and prove again"):
+        products = tuple(_product(run, proof, name, number) for number, name in enumerate(proof["products"]))
     return replace(products[0], title=title) if len(products) == 1 else Section(title, subsections=products)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flawsmith.config import Config
-from flawsmith.files import read_json
+from flawsmith.files import read_json, reading
 from flawsmith.reporting.contact_sheets import COLUMNS, ContactSheet
 from flawsmith.reporting.document import Section, Sheet, Table, number_of, plain_name, table
 from flawsmith.run.folder import Run
@@ -26,10 +26,12 @@ def screening_section(run: Run, rejects: Sequence[ContactSheet]) -> Section | No
     if run.verdicts() is None or not path.is_file():
         return None
     gate = read_json(path)
+    with reading(path, "screen again"):
+        sentences, thresholds = _sentences(run, gate), _threshold_table(run, gate)
     return Section(
         "Screening",
-        sentences=_sentences(run, gate),
-        tables=(_yield_table(run), _threshold_table(run, gate), _reason_table(run)),
+        sentences=sentences,
+        tables=(_yield_table(run), thresholds, _reason_table(run)),
         subsections=tuple(_rejected(sheet, number) for number, sheet in enumerate(rejects)),
     )
 

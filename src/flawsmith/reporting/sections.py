@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flawsmith.config import Config, commented_toml
-from flawsmith.files import read_json, read_lines
+from flawsmith.files import read_json, read_lines, reading
 from flawsmith.reporting.charts import loss_curve, share_histogram
 from flawsmith.reporting.collect import DefectCounts, Facts, changed_settings
 from flawsmith.reporting.contact_sheets import COLUMNS, ContactSheet, opening_sheet
@@ -221,6 +221,11 @@ def _metrics(run: Run) -> Section | None:
     if not run.stage_hash("measure") or not path.is_file():
         return None
     tree = read_json(path)
+    with reading(path, "delete it and measure again"):
+        return _measured(tree)
+
+
+def _measured(tree: dict[str, Any]) -> Section:
     text = (
         f"Windows round the damage, {tree['window']} x {tree['window']} pixels, samples against {tree['real']}; "
         f"features of {tree['extractor']['name']} ({tree['extractor']['fingerprint']}); 95 % intervals from "
@@ -276,9 +281,16 @@ def _data(facts: Facts) -> Section:
         ["Test normal parts (kept apart)", len(split.test_normals)],
         ["Leak check", "passed by content when the set was divided: no test picture is also learned from"],
     ]
-    lists = (("Notes on the split", split.notes), ("Warnings", read_json(facts.run.path("data.json"))["warnings"]))
+    lists = (("Notes on the split", split.notes), ("Warnings", _warnings(facts.run)))
     parts = tuple(Section(title, notes=tuple(lines)) for title, lines in lists if lines)
     return Section("Data", tables=(table((), rows),), subsections=parts)
+
+
+def _warnings(run: Run) -> list[str]:
+    path = run.path("data.json")
+    tree = read_json(path)
+    with reading(path):
+        return [str(line) for line in tree["warnings"]]
 
 
 def _settings(config: Config) -> Section:
@@ -309,6 +321,7 @@ def _provenance(facts: Facts) -> Section:
     log = [
         [line.get("at", ""), line.get("stage", ""), line.get("what", ""), _time(line.get("seconds"))]
         for line in read_lines(run.path("log.jsonl"))
+        if isinstance(line, dict)
     ]
     title = "Times" if len(log) <= _MOST_TIMES else f"Times, the last {_MOST_TIMES} of {len(log)} lines of log.jsonl"
     last = table(("When", "Stage", "What", "Took"), log[-_MOST_TIMES:], numbers=range(3, 4))

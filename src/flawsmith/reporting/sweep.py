@@ -11,7 +11,7 @@ import numpy as np
 from flawsmith.data import images
 from flawsmith.data.masks.reading import read_label
 from flawsmith.errors import DataError
-from flawsmith.files import read_json
+from flawsmith.files import read_json, reading
 from flawsmith.reporting.contact_sheets import closeup, closeup_side
 from flawsmith.run.folder import Run
 from flawsmith.synthesis.sweep import has_sweep
@@ -49,13 +49,14 @@ def read_sweep(run: Run, examples: Mapping[str, Example]) -> Sweep | None:
         return None
     tree = read_json(run.path("sweep.json"))
     rows = []
-    for row in tree["rows"]:
-        try:
-            rows.append(_row(run, tree["setting"], row, examples))
-        except DataError:
-            continue  # a photograph has gone since; the report shows what is left
-    kept = tuple(row for row in rows if row)
-    return Sweep(tree["setting"], kept) if kept else None
+    with reading(run.path("sweep.json")):
+        for row in tree["rows"]:
+            try:
+                rows.append(_row(run, str(tree["setting"]), row, examples))
+            except DataError:
+                continue  # a photograph has gone since; the report shows what is left
+        kept = tuple(row for row in rows if row)
+        return Sweep(str(tree["setting"]), kept) if kept else None
 
 
 def _row(run: Run, setting: str, row: Mapping[str, Any], examples: Mapping[str, Example]) -> SweepRow | None:

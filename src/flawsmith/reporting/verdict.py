@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flawsmith.evaluation.statistics import MEAN, TASKS
-from flawsmith.files import read_json
+from flawsmith.files import read_json, reading
 from flawsmith.run.folder import Run
 
 Tree = Mapping[str, Any]
@@ -25,7 +25,11 @@ def closing_words(report: Path) -> str:
 def verdict_of(run: Run) -> str:
     """Return the proof's verdict on the samples that the run has now, as one sentence; "" = they are not proven."""
     path = run.path("proof.json")
-    return verdict_sentence(read_json(path)) if run.stage_hash("prove") and path.is_file() else ""
+    if not run.stage_hash("prove") or not path.is_file():
+        return ""
+    proof = read_json(path)
+    with reading(path, "delete it and prove again"):
+        return verdict_sentence(proof)
 
 
 def verdict_sentence(proof: Tree) -> str:

@@ -25,7 +25,7 @@ from flawsmith.data.split import (
     without_duplicates,
 )
 from flawsmith.errors import ConfigError, DataError, RunError, nearest
-from flawsmith.files import digest, file_digest, file_state, read_json, write_json
+from flawsmith.files import digest, file_digest, file_state, read_json, reading, write_json
 from flawsmith.paths import lies_below
 from flawsmith.run.folder import Run
 from flawsmith.run.mask_reading import MaskReading, read_masks, rule_from, rule_tree
@@ -73,7 +73,7 @@ def open_dataset(run: Run) -> Dataset:
         ConfigError: a defect type that the configuration names does not exist.
     """
     path = run.path("data.json")
-    before: dict[str, Any] = read_json(path) if path.exists() else {}
+    before = _before(path) if path.exists() else {}
     surveyed = layouts.survey(run.config.data)
     made, reading = _divide(surveyed, run.config, before.get("masks"))
     _require_defects(run.config, made)
@@ -223,14 +223,16 @@ def load_split(run: Run) -> Split:
     """
     path = run.path("data.json")
     rows = read_json(path)
-    groups = {name: tuple(_example(row) for row in rows[name]) for name in _GROUPS}
+    with reading(path):
+        groups = {name: tuple(_example(row) for row in rows[name]) for name in _GROUPS}
+        made = with_ranges(Split(**groups, notes=tuple(rows["notes"])), _ranges(rows))
     root = run.config.data.root
     for example in (example for group in groups.values() for example in group):
         for file in (example.image, *example.masks):
             if not lies_below(file, root):
                 again = "delete it, and `flawsmith run CONFIG --out` writes it anew"
                 raise RunError(f"{path}: {file} does not lie below data.root ({root}); {again}")
-    return with_ranges(Split(**groups, notes=tuple(rows["notes"])), _ranges(rows))
+    return made
 
 
 def load_ranges(run: Run) -> dict[str, Range]:
@@ -239,7 +241,40 @@ def load_ranges(run: Run) -> dict[str, Range]:
     Raises:
         RunError: no stage has written it yet.
     """
-    return _ranges(read_json(run.path("data.json")))
+    path = run.path("data.json")
+    rows = read_json(path)
+    with reading(path):
+        return _ranges(rows)
+
+
+def _before(path: Path) -> dict[str, Any]:
+    """Read data.json as `open_dataset` left it the last time.
+
+    Raises:
+        RunError: it holds something else.
+    """
+    rows = read_json(path)
+    with reading(path):
+        for name in (*_GROUPS, _DUPLICATES):
+            for row in rows.get(name, []):
+                _example(row)
+                _require_text(row["hash"])
+        _ranges(rows)
+        if (masks := rows.get("masks")) is not None:
+            for rule in masks["rules"]:
+                rule_from(rule)
+                _require_text(rule["product"], rule["defect"])
+            doubts = [words for name, why in masks["doubts"] for words in (name, why)]
+            _require_text(masks["stamp"], *doubts, *masks["notes"], *masks["warnings"])
+        if "scanned" in rows:
+            _require_text(*rows["near_duplicates"])
+    return rows
+
+
+def _require_text(*values: Any) -> None:
+    for value in values:
+        if not isinstance(value, str):
+            raise TypeError(f"{value!r} is no text")
 
 
 def _ranges(tree: Mapping[str, Any]) -> dict[str, Range]:
@@ -288,4 +323,5 @@ def _rule(row: Mapping[str, Any]) -> MaskRule | None:
 
 def _example(row: Mapping[str, Any]) -> Example:
     masks = tuple(Path(file) for file in row["masks"])
+    _require_text(row["id"], row["product"], row["defect"] or "", row["split"])
     return Example(row["id"], Path(row["image"]), row["product"], row["defect"], masks, row["split"], _rule(row))

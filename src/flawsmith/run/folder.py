@@ -25,7 +25,7 @@ from typing import Any
 from flawsmith import registry
 from flawsmith.config import Config, validate
 from flawsmith.errors import ConfigError, FlawsmithError, RunError
-from flawsmith.files import append_lines, digest, read_json, remove_leftovers, write_json
+from flawsmith.files import append_lines, digest, read_json, reading, remove_leftovers, write_json
 from flawsmith.locks import locked
 from flawsmith.paths import confined
 from flawsmith.run.records import PlanLine, Role, Sample, Verdict, read_records
@@ -166,7 +166,7 @@ class Run:
         if not path.exists():
             return _new_manifest()
         manifest = read_json(path)
-        if not isinstance(manifest.get("stages"), dict):
+        if not _holds_stages(manifest):
             raise RunError(f"{path}: not the manifest of a run; delete it and run again, what is made is used again")
         return manifest
 
@@ -177,7 +177,8 @@ class Run:
     def data_hash(self) -> str | None:
         """Return what identifies the photographs and how they are divided; None = no stage has looked at them yet."""
         path = self.path("data.json")
-        return read_json(path).get("hash") if path.exists() else None
+        stamp = read_json(path).get("hash") if path.exists() else None
+        return None if stamp is None else str(stamp)
 
     def plan(self) -> list[PlanLine]:
         """Return the plan's lines in their order; [] = nothing is planned yet."""
@@ -187,7 +188,8 @@ class Run:
         """Return how many samples of each (product, defect type) were asked for when the run was planned."""
         path = self.path("state", "generate.json")
         rows = read_json(path).get("asked", []) if path.exists() else []
-        return {(product, defect): number for product, defect, number in rows}
+        with reading(path):
+            return {(str(product), str(defect)): int(number) for product, defect, number in rows}
 
     def samples(self) -> list[Sample]:
         """Return what became of every sample tried so far, by index, of all shards."""
@@ -283,6 +285,20 @@ class Run:
 
 def _new_manifest() -> dict[str, Any]:
     return {"format": FORMAT, **machine(), "started": _now(), "stages": {}}
+
+
+def _holds_stages(manifest: Mapping[str, Any]) -> bool:
+    """Return whether a manifest has a table of stages, and of each what `begin` writes."""
+    stages = manifest.get("stages")
+    if not isinstance(stages, dict) or not all(isinstance(record, dict) for record in stages.values()):
+        return False
+    for record in stages.values():
+        inputs = record.get("inputs") or {}
+        if not isinstance(record.get("hash", ""), str) or not isinstance(inputs, dict):
+            return False
+        if not all(isinstance(inputs.get(part) or {}, dict) for part in ("settings", "content")):
+            return False
+    return True
 
 
 def _is_run(folder: Path) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flawsmith.config import Config, affecting, differing
-from flawsmith.files import read_json, write_json
+from flawsmith.files import read_json, reading, write_json
 from flawsmith.run.folder import Run
 
 Counts = Mapping[tuple[str, str], int]
@@ -61,6 +61,9 @@ def _read(run: Run) -> dict[str, Any]:
     path, gate = run.path("rounds.json"), affecting(run.config, "screen")
     if path.is_file():
         tree: dict[str, Any] = read_json(path)
+        with reading(path):
+            tree["rounds"] = [[(str(p), str(d), int(number)) for p, d, number in row] for row in tree["rounds"]]
+            tree["discarded"] = [int(index) for index in tree["discarded"]]
         if isinstance(tree.get("gate"), dict) and not differing(tree["gate"], gate, affecting(Config(), "screen")):
             return tree
     return {"gate": gate, "rounds": [], "discarded": []}

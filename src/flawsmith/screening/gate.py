@@ -21,7 +21,7 @@ from torch import Tensor
 from flawsmith import registry
 from flawsmith.config import ScreenConfig, validate
 from flawsmith.errors import ConfigError, RunError, nearest
-from flawsmith.files import read_json, write_json
+from flawsmith.files import read_json, reading, write_json
 from flawsmith.interfaces import Filter
 from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.nn.weights import load_tensors, save_tensors
@@ -167,13 +167,21 @@ class Gate:
         tree = read_json(path)
         if not isinstance(tree, dict) or tree.get("version") != _VERSION:
             raise RunError(f"{path}: not a gate of this version; screen its run again")
-        fitted_gates = {}
+        with reading(path, "screen its run again"):
+            return cls._of(tree, folder)
+
+    @classmethod
+    def _of(cls, tree: dict[str, Any], folder: Path) -> Gate:
+        """Return what gate.json says, with what the filters learned beside it."""
+        path, fitted_gates = folder / "gate.json", {}
         for product, own in tree["products"].items():
             tensors, _ = load_tensors(confined(folder, own["file"]))
             filters = {}
             for name, settings in own["filters"].items():
                 plugin = registry.get("filters", name)
-                filters[name] = plugin(validate(plugin.Settings, settings, where=f"{path}: {name}"), own["defects"])
+                chosen = validate(plugin.Settings, settings, where=f"{path}: {name}")
+                with registry.making("filters", name):
+                    filters[name] = plugin(chosen, own["defects"])
                 prefix = f"{name}/"
                 filters[name].restore({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
             left_out = {score: LeftOut(**one) for score, one in own["left_out"].items()}
@@ -212,7 +220,8 @@ def known_filters(settings: ScreenConfig) -> None:
     for name in settings.filters:
         plugin = registry.get("filters", name)
         its_settings = validate(plugin.Settings, settings.settings.get(name, {}), where=f"screen.settings.{name}")
-        plugin(its_settings, ("any",))  # its package may be missing
+        with registry.making("filters", name):
+            plugin(its_settings, ("any",))  # its package may be missing
     for name in settings.settings:
         if name not in known:
             raise ConfigError(f"screen.settings: filter {name!r} is unknown{nearest(name, known)}")
@@ -234,7 +243,8 @@ def fit_gate(settings: ScreenConfig, defects: Sequence[str], shots: ScreeningSet
     for name in settings.filters:
         plugin = registry.get("filters", name)
         its_settings = validate(plugin.Settings, settings.settings.get(name, {}), where=f"screen.settings.{name}")
-        filters[name] = plugin(its_settings, defects)
+        with registry.making("filters", name):
+            filters[name] = plugin(its_settings, defects)
         scores = filters[name].fit(shots, normals)
         for score in filters[name].scores:
             values = np.array([value for value in _plain(scores[score]) if value is not None])

@@ -18,7 +18,7 @@ from typing import Any
 from flawsmith.config import Config, affecting
 from flawsmith.data import images
 from flawsmith.errors import ConfigError, FlawsmithError, RunError
-from flawsmith.files import mend_lines, read_json, write_json
+from flawsmith.files import mend_lines, read_json, reading, write_json
 from flawsmith.locks import locked
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import FOLDER, Run
@@ -152,7 +152,10 @@ def _require_known(run: Run, lines: Sequence[PlanLine], data: Dataset) -> None:
 def _first_plan(run: Run, inputs: Inputs, make: Callable[[], list[PlanLine]], data: Dataset) -> list[PlanLine]:
     """Return the plan on disk when it is of this input; else clear what another input left, and plan."""
     mark, path = run.path("state", "generate.json"), run.path("plan.jsonl")
-    if mark.exists() and not inputs.changes(planned := read_json(mark)):
+    planned = read_json(mark) if mark.exists() else {}
+    with reading(mark):
+        same = bool(planned) and not inputs.changes(planned)
+    if same:
         if not path.exists():  # deleted: samples that are made stay, the plan comes out alike
             write_records(path, make())
         return _read_plan(run, planned.get("lines"))
@@ -280,8 +283,10 @@ def _sort_lines(path: Path) -> None:
 def _clear_controls(run: Run, inputs: Inputs) -> None:
     """Take away the controls of another input; what a killed run made of this one stays."""
     mark = run.path("state", "controls.json")
-    if mark.exists() and not inputs.changes(read_json(mark)):
-        return
+    marked = read_json(mark) if mark.exists() else {}
+    with reading(mark):
+        if marked and not inputs.changes(marked):
+            return
     _clear(run, "control")
     write_json(mark, _mark(inputs))
 

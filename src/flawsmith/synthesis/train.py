@@ -19,7 +19,7 @@ from flawsmith.data.photographs import Photographs, windows_over
 from flawsmith.data.split import Split
 from flawsmith.data.tensors import image_tensor, mask_tensor
 from flawsmith.errors import ConfigError
-from flawsmith.files import file_digest, write_json
+from flawsmith.files import file_digest, reading, write_json
 from flawsmith.interfaces import LEARNED, Generator
 from flawsmith.nn.trainer import Trainer
 from flawsmith.nn.weights import load_tensors, save_tensors
@@ -115,7 +115,9 @@ def untrained_generator(config: Config, backbone: Backbone | None, job: Job, pho
     """Return a job's generator as it is before any training: all that a generator of pixels needs."""
     config = config.with_generator(job.generator)
     plugin = generator_class(config)
-    generator = plugin(backbone if plugin.needs_backbone else None, generator_settings(config))
+    settings = generator_settings(config)
+    with registry.making("generators", job.generator):
+        generator = plugin(backbone if plugin.needs_backbone else None, settings)
     if plugin.learn is not Generator.learn:
         generator.learn(crops(job.shots, job.normals, photographs, config.seed))
     return generator
@@ -148,6 +150,7 @@ def train_inputs(run: Run, data: Dataset, backbone: Backbone | None) -> Inputs:
 def _starting_files(run: Run) -> dict[str, str]:
     """Return the files that training starts from -> a hash of their contents, remembered when they are gone."""
     known = run.record("train").get("inputs", {}).get("content", {}).get("starts_from", {})
+    known = known if isinstance(known, dict) else {}
     paths = [
         path
         for name, plugin in generator_classes(run.config).items()
@@ -162,7 +165,8 @@ def is_trained(run: Run, inputs: Inputs) -> bool:
 
 
 def _weights(run: Run) -> list[Path]:
-    return [run.path(name) for name in run.record("train").get("weights", ())]
+    with reading(run.path("manifest.json")):
+        return [run.path(name) for name in run.record("train").get("weights", ())]
 
 
 def train(run: Run, data: Dataset | None = None) -> None:

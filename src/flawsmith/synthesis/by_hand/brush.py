@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from flawsmith import registry
 from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.data.masks.fitting import fitted_pose
@@ -78,7 +79,8 @@ class Brush:
         run = source if isinstance(source, Run) else run_at(Path(source))
         config = config_of(run or Path(str(source)), generator, settings or {})
         plugin, chosen = generator_class(config), generator_settings(config)
-        learns = plugin.needs_backbone or bool(plugin(None, chosen).trainable())
+        with registry.making("generators", config.generator.names[0]):
+            learns = plugin.needs_backbone or bool(plugin(None, chosen).trainable())
         if run is None and learns:
             raise ConfigError(
                 f"{config.generator.name} learns from the shots before it paints; start a run with `flawsmith run` and "
