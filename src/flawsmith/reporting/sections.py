@@ -40,7 +40,7 @@ _REFUSED = {
 def document_of(facts: Facts) -> Document:
     """Return the whole report."""
     sections = [
-        proof_section(facts.run),
+        proof_section(facts.run, facts.split),
         _counts(facts),
         *(_defect(facts, sheet, number) for number, sheet in enumerate(facts.sheets)),
         _sweep(facts.sweep) if facts.sweep else None,
