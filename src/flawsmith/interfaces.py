@@ -149,8 +149,8 @@ class Generator(ABC):
             guidance: Weight of the text: 1 = as trained, more = stronger (ignored by methods without text).
         """
 
-    def attention(self, defect: str, product: str) -> tuple[nn.Module, str] | None:
-        """Return the UNet whose cross-attention reads the prompt of a defect type, and the prompt; None = no words."""
+    def attention(self, defect: str, product: str) -> tuple[Backbone, str] | None:
+        """Return the backbone whose cross-attention reads the prompt of a type, and the prompt; None = reads none."""
         return None
 
     def save(self, folder: Path) -> None:

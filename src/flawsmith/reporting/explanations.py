@@ -1,4 +1,4 @@
-"""What a detector looked at in a few test pictures, shown: the anomaly map, its loudest patch, and what is nearest.
+"""What a detector looked at in a few test pictures, and where the words of a prompt acted in a few samples.
 
 proof.json names photographs and boxes (`evaluation.explain`); the pictures are cut from the photographs themselves.
 """
@@ -20,6 +20,7 @@ from flawsmith.reporting.contact_sheets import TILE
 from flawsmith.reporting.document import PictureRow, Section, Sheet
 from flawsmith.reporting.verdict import OURS, Tree
 from flawsmith.run.folder import Run
+from flawsmith.synthesis.attention import word_maps
 from flawsmith.types import Example
 
 PATCH = (0, 132, 255)
@@ -69,6 +70,38 @@ def explanation_section(run: Run, product: Tree, number: int, split: Split) -> S
     )
     title = "What the detector looked at"
     return Section(title, sentences=sentences, sheets=(Sheet(title, f"proof-{number:02d}-looked-at", heads, kept),))
+
+
+def attention_section(run: Run) -> Section | None:
+    """Return where the words of each defect type acted; None = nothing of that is recorded for the samples."""
+    rows = []
+    for one in word_maps(run):
+        files = one.files(run)
+        try:
+            normal, image, heat = (images.read(files[what]) for what in ("normal", "image", "map"))
+            mask = images.read_mask(files["mask"], image.shape)
+        except DataError:
+            continue  # deleted since: the report shows what is left
+        pictures = [fit(picture, _CLOSEUP) for picture in (normal, image)]
+        marked = outlined(overlaid(pictures[1], heat), mask, PATCH)
+        times = "" if one.ratio is None else f", in the mean {one.ratio:.2f} times as much inside the mask as outside"
+        caption = (
+            f'{one.product}: {one.defect}, sample {one.index:06d}, "{one.words}" in "{one.prompt}": it gets '
+            f"{one.weakest:.1%} to {one.strongest:.1%} of the attention of a place{times}"
+        )
+        rows.append(PictureRow(caption, (pictures[0], pictures[1], marked)))
+    if not rows:
+        return None
+    sentence = (
+        "The first sample of each defect type: the window before and after painting, and where the words of its prompt "
+        "that name the defect acted. That is the share of cross-attention which each place gives to these words, in "
+        "the mean over heads, layers and steps (Tang et al. 2023): red where it is greatest in this window, grey where "
+        "it is least, however little they differ. Blue is the outline of the mask. The mask tells the network where "
+        "to paint too, so the words need not act inside it; a map shows where words were read, not what they caused."
+    )
+    heads = ("normal window", "sample", "where the words acted")
+    title = "Where the defect's words acted"
+    return Section(title, sentences=(sentence,), sheets=(Sheet(title, "attention", heads, tuple(rows)),))
 
 
 def anomaly_maps(run: Run, below: str) -> np.ndarray | None:
