@@ -20,7 +20,7 @@ from flawsmith.data.split import Split
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.detectors.patchcore import Patchcore, PatchcoreSettings
 from flawsmith.evaluation.evaluator import Evaluator
-from flawsmith.evaluation.explain import Explainer
+from flawsmith.evaluation.explain import Box, Explained, Explainer
 from flawsmith.evaluation.tiled import Tiled
 from flawsmith.interfaces import Detector
 from flawsmith.nn.networks.extractor import Extractor
@@ -96,7 +96,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
     return Split(shots, normals, tests, (example("good"), example("fine")))
 
 
-def explained(split: Split, detector: Detector, extractor: Extractor, tiles: Tiles | None = None) -> dict[str, Any]:
+def explained(split: Split, detector: Detector, extractor: Extractor, tiles: Tiles | None = None) -> Explained:
     shape = (SIDE, SIDE) if tiles is None else (tiles.side, tiles.side)
     defects = ("dent", "rust")
     evaluator = Evaluator(split, defects, shape, drop_near_duplicates=False, tiles=tiles)
@@ -105,7 +105,7 @@ def explained(split: Split, detector: Detector, extractor: Extractor, tiles: Til
         training.add(one, "real")
     detector = detector if tiles is None else Tiled(detector, tiles)
     assert list(detector.fit(training, torch.Generator().manual_seed(0)))[-1] == 1.0
-    return Explainer(split, evaluator, training, extractor, "cpu").explain(detector)
+    return Explainer(split, evaluator, training, extractor, "cpu").explain(detector, "patchcore")
 
 
 def patchcore(extractor: Extractor, **changes: Any) -> Patchcore:
@@ -120,7 +120,7 @@ def features(example: Example) -> np.ndarray:
     return np.stack([uniform_filter(cells[..., one], 3, mode="constant") for one in range(3)], -1)
 
 
-def cell_of(patch: list[int]) -> tuple[int, int]:
+def cell_of(patch: Box) -> tuple[int, int]:
     """The cell in the middle of a box of 3 x 3 cells, each 2 px as detectors see it; none lies at the border here."""
     assert (patch[2] - patch[0], patch[3] - patch[1]) == (6 * ENLARGED, 6 * ENLARGED)
     return patch[0] // (2 * ENLARGED) + 1, patch[1] // (2 * ENLARGED) + 1
@@ -128,44 +128,49 @@ def cell_of(patch: list[int]) -> tuple[int, int]:
 
 def test_the_nearest_are_those_of_a_brute_force_search(split: Split) -> None:
     told = explained(split, patchcore(Pooled()), Pooled())
-    assert told["found"] == {"dent": [1, 1], "rust": [2, 3]}
-    assert [(one["id"], one["found"]) for one in told["faults"]] == [
-        ("missed", False),
-        ("first", True),
+    assert told.found == {"dent": (1, 1), "rust": (2, 3)}
+    assert [(one.id, one.found) for one in told.faults] == [
         ("dented", True),
+        ("first", True),
+        ("missed", False),
     ], "of each type the first that was found and the first that was missed"
     maps = {one.id: features(one) for one in (*split.normals, *split.shots, *split.test_defects)}
-    for fault in told["faults"]:
-        assert fault["above"] == 1.0
-        patch = maps[fault["id"]][cell_of(fault["patch"])]
+    for fault in told.faults:
+        assert fault.above == 1.0
+        patch = maps[fault.id][cell_of(fault.patch)]
         far = {one.id: np.linalg.norm(maps[one.id] - patch, axis=2) for one in (*split.normals, *split.shots)}
         nearest = sorted((far[one.id].min(), one.id) for one in split.normals)[:3]
-        assert [one["id"] for one in fault["normals"]] == [name for _, name in nearest]
-        for one, (distance, _) in zip(fault["normals"], nearest, strict=True):
-            assert one["distance"] == pytest.approx(distance, abs=1e-3) and one["defect"] is None
-        shot = fault["shot"]
-        assert shot["defect"] == fault["defect"] and shot["id"] == f"shot-{fault['defect']}"
-        assert far[shot["id"]][cell_of(shot["patch"])] == pytest.approx(shot["distance"], abs=1e-3)
+        assert [one.id for one in fault.normals] == [name for _, name in nearest]
+        for one, (distance, _) in zip(fault.normals, nearest, strict=True):
+            assert one.distance == pytest.approx(distance, abs=1e-3) and one.defect is None
+        shot = fault.shot
+        assert shot.defect == fault.defect and shot.id == f"shot-{fault.defect}"
+        assert far[shot.id][cell_of(shot.patch)] == pytest.approx(shot.distance, abs=1e-3)
+        # The small map is highest where the loudest patch lies.
+        small = told.maps[told.faults.index(fault)] == 255
+        rows, columns = (np.flatnonzero(small.any(axis)) * SIDE * ENLARGED / 96 for axis in (1, 0))
+        assert fault.patch[0] - 2 <= rows.min() and rows.max() <= fault.patch[2] + 2
+        assert fault.patch[1] - 2 <= columns.min() and columns.max() <= fault.patch[3] + 2
         # The loudest place is what no normal patch comes near, over all cells of the picture.
         every = np.concatenate([maps[one.id].reshape(-1, 3) for one in split.normals])
-        distances = cdist(maps[fault["id"]].reshape(-1, 3), every).min(1)
+        distances = cdist(maps[fault.id].reshape(-1, 3), every).min(1)
         assert distances.max() == pytest.approx(nearest[0][0], abs=1e-3)
 
 
 @pytest.mark.parametrize("tiles", [None, Tiles(40, 1 / ENLARGED)])
 def test_the_same_damage_is_named_at_its_own_place(split: Split, tiles: Tiles | None) -> None:
     """The test pictures show the shots' very damage elsewhere, so nothing but the place differs."""
-    for fault in explained(split, patchcore(Pooled()), Pooled(), tiles)["faults"]:
-        assert fault["shot"]["distance"] == pytest.approx(0, abs=1e-3)
-        moved = [ENLARGED * (here - there) for here, there in zip(AT, SPOTS[fault["defect"]], strict=True)]
-        shifts = [a - b for a, b in zip(fault["patch"], fault["shot"]["patch"], strict=True)]
+    for fault in explained(split, patchcore(Pooled()), Pooled(), tiles).faults:
+        assert fault.shot.distance == pytest.approx(0, abs=1e-3)
+        moved = [ENLARGED * (here - there) for here, there in zip(AT, SPOTS[fault.defect], strict=True)]
+        shifts = [a - b for a, b in zip(fault.patch, fault.shot.patch, strict=True)]
         assert shifts == [*moved, *moved]
-        assert len({one["id"] for one in fault["normals"]}) == len(fault["normals"]) > 0
+        assert len({one.id for one in fault.normals}) == len(fault.normals) > 0
 
 
 def test_a_detector_without_memory_names_the_nearest_shot_alone(split: Split) -> None:
     told = explained(split, Loud(PatchcoreSettings(), ("dent", "rust")), Pooled())
-    assert told["found"] == {"dent": [1, 1], "rust": [2, 3]}
-    for fault in told["faults"]:
-        assert fault["normals"] == () and fault["above"] is None
-        assert fault["shot"]["defect"] == fault["defect"]
+    assert told.found == {"dent": (1, 1), "rust": (2, 3)}
+    for fault in told.faults:
+        assert fault.normals == () and fault.above is None
+        assert fault.shot.defect == fault.defect

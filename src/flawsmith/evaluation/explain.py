@@ -4,7 +4,8 @@ Of each defect type the first test picture that was found and the first that was
 so nobody chose them. A fault counts as found when the patch where the anomaly map is highest touches the label: the
 pointing game of Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016, with a patch as tolerance.
 The nearest remembered normal patches are those that a memory compares with (Roth et al., CVPR 2022); the nearest shot
-is the one with the nearest damaged patch, by the same features. Only names, places and distances are kept.
+is the one with the nearest damaged patch, by the same features. proof.json keeps names, places and distances; a small
+anomaly map of each picture lies in state/prove/.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,10 +28,13 @@ from flawsmith.data.split import Split
 from flawsmith.data.tensors import image_tensor
 from flawsmith.data.training_set import TrainingPicture, TrainingSet
 from flawsmith.evaluation.evaluator import Evaluator, predicted
+from flawsmith.files import write_json
 from flawsmith.interfaces import Detector
 from flawsmith.nn.methods.patch_memory import PatchMemory, described, digest
 from flawsmith.nn.networks.extractor import Extractor
 
+MAP_SIDE = 96
+"""Rows and columns of the small anomaly maps."""
 NORMALS = 3
 """Normal photographs whose nearest patch is named."""
 _DEPTHS = (1, 2)
@@ -57,8 +63,6 @@ class Explanation:
 
     id: str
     defect: str
-    index: int
-    """Its place among the test pictures."""
     found: bool
     """Whether the loudest patch touches the label."""
     patch: Box
@@ -68,6 +72,24 @@ class Explanation:
     normals: tuple[Neighbour, ...]
     """The nearest remembered patches, each of another photograph, nearest first; () = the detector has no memory."""
     shot: Neighbour
+
+
+class Explained(NamedTuple):
+    """What a detector looked at in a few test pictures of one product."""
+
+    detector: str
+    found: dict[str, tuple[int, int]]
+    """Defect type -> faults that were found, and test pictures."""
+    faults: tuple[Explanation, ...]
+    """Per defect type at most one that was found and one that was missed."""
+    maps: np.ndarray
+    """uint8 (F,MAP_SIDE,MAP_SIDE): their anomaly maps, each from its own least value (0) to its greatest (255)."""
+
+    def save(self, path: Path) -> None:
+        """Write a JSON file, and beside it the maps one below the other, as a PNG file of the same name."""
+        images.write(path.with_suffix(".png"), self.maps.reshape(-1, MAP_SIDE))
+        faults = [asdict(fault) for fault in self.faults]
+        write_json(path, {"detector": self.detector, "found": self.found, "faults": faults})
 
 
 class _View(NamedTuple):
@@ -109,14 +131,12 @@ class Explainer:
         self._extractor, self._device = extractor, device
 
     @torch.inference_mode()
-    def explain(self, detector: Detector) -> dict[str, Any]:
-        """Return for proof.json how many faults of each type were found, and a few of them explained.
+    def explain(self, detector: Detector, name: str) -> Explained:
+        """Return how many faults of each type were found, and a few of them explained.
 
         Args:
             detector: A trained one that tells localization.
-
-        Returns:
-            `found`: {defect type: [found, test pictures]}; `faults`: a list of `Explanation`s as JSON.
+            name: The registry's name of it.
         """
         memory = detector.remembered()
         depths = tuple(depth for depth in _DEPTHS if depth < len(self._extractor.channels)) or (0,)
@@ -124,8 +144,8 @@ class Explainer:
         shots, pictures = self._shot_patches(depths), self._remembered_pictures(memory)
         tests = self._evaluator.tests
         scores = predicted(detector, [self._evaluator.read(one).image for one in tests if not one.defect]).score
-        counts, faults = Counter[tuple[str, bool]](), list[Explanation]()
-        for index, example in enumerate(tests):
+        counts, faults = Counter[tuple[str, bool]](), list[tuple[Explanation, np.ndarray]]()
+        for example in tests:
             if example.defect is None:
                 continue
             scaled = self._evaluator.read(example)
@@ -148,10 +168,13 @@ class Explainer:
                 above = round(float((scores < told.score[0]).float().mean()), 4)
             shot = self._nearest_shot(patch, shots, grid)
             box = _box(cell, grid, view, images.describe(example.image).shape)
-            faults.append(Explanation(example.id, example.defect, index, found, box, above, normals, shot))
+            fault = Explanation(example.id, example.defect, found, box, above, normals, shot)
+            faults.append((fault, _small(told.anomaly_map[0][0].numpy())))
         defects = sorted({defect for defect, _ in counts})
-        found_of = {name: [counts[name, True], counts[name, True] + counts[name, False]] for name in defects}
-        return {"found": found_of, "faults": [asdict(fault) for fault in faults]}
+        found_of = {one: (counts[one, True], counts[one, True] + counts[one, False]) for one in defects}
+        faults.sort(key=lambda both: (both[0].defect, not both[0].found))
+        maps = np.stack([small for _, small in faults]) if faults else np.zeros((0, MAP_SIDE, MAP_SIDE), np.uint8)
+        return Explained(name, found_of, tuple(fault for fault, _ in faults), maps)
 
     def _cells(self, image: np.ndarray, depths: Sequence[int]) -> Tensor:
         """Return the patches of a picture uint8 (R,C,3): float32 (D,h,w), on the CPU."""
@@ -213,6 +236,13 @@ class Explainer:
         view = _View(picture.image, picture.corner or (0, 0), self._evaluator.size_of(example))
         box = _box(cell, grid, view, images.describe(example.image).shape)
         return Neighbour(example.id, picture.defect, box, round(distance, 4))
+
+
+def _small(anomaly_map: np.ndarray) -> np.ndarray:
+    """Return an anomaly map float32 (R,C) as uint8 (MAP_SIDE,MAP_SIDE), from its least to its greatest value."""
+    small = cv2.resize(anomaly_map, (MAP_SIDE, MAP_SIDE), interpolation=cv2.INTER_AREA)
+    least, most = float(small.min()), float(small.max())
+    return np.asarray(np.rint((small - least) / max(most - least, 1e-12) * 255), np.uint8)
 
 
 def _cell_of(place: tuple[int, int], grid: tuple[int, int], view: _View) -> tuple[int, int]:

@@ -35,7 +35,7 @@ from flawsmith.evaluation.arms import (
 )
 from flawsmith.evaluation.calibration import calibration_normals, kept_away
 from flawsmith.evaluation.evaluator import Evaluator
-from flawsmith.evaluation.explain import Explainer
+from flawsmith.evaluation.explain import Explained, Explainer
 from flawsmith.evaluation.false_discovery import correct
 from flawsmith.evaluation.proof import Tried, proof_tree
 from flawsmith.evaluation.shape import proof_shape, proof_tiles, shapes_of
@@ -176,17 +176,18 @@ class _Trainer:
                     training = common if arm.name == NONE else training_set(common, arm, split)
                 explainer = Explainer(split, evaluator, training, self._extractor, self._device) if explains else None
                 last, best, explained = self._learn(arm, training, seed, evaluator, held, explainer)
-                if explained:
-                    write_json(explained_path, explained)
+                if explained is not None and explained.faults:
+                    explained.save(explained_path)
                 if best is not None:
                     best.save(best_path)
                 last.save(path)
                 self.trained += 1
             outcome = Outcome.load(path)
-            below = path.relative_to(self._run.path("state", "prove")).as_posix()
-            tried.thumbs.setdefault(arm.name, below)
+            root = self._run.path("state", "prove")
+            tried.thumbs.setdefault(arm.name, path.relative_to(root).as_posix())
             if explains and explained_path.is_file():  # not there where an earlier release trained it
-                tried.explanations = {"seed": seed, "maps": below, **read_json(explained_path)}
+                maps = explained_path.with_suffix(".png").relative_to(root).as_posix()
+                tried.explanations = {"seed": seed, "maps": maps, **read_json(explained_path)}
             tried.outcomes.setdefault(arm.name, []).append(outcome)
             for name, rows in (("artefact", tried.artefacts), ("facts", tried.facts)):
                 if figures := outcome.figures.pop(name, None):
@@ -203,15 +204,15 @@ class _Trainer:
         evaluator: Evaluator,
         held: Sequence[Made],
         explainer: Explainer | None,
-    ) -> tuple[Outcome, Outcome | None, dict[str, Any]]:
+    ) -> tuple[Outcome, Outcome | None, Explained | None]:
         """Train one seed's detectors.
 
         Returns:
             Their answers; in the field protocol those of the best epochs; and what the explainer says of the one that
-            told localization, {} = it was not asked.
+            told localization, None = it was not asked.
         """
         last, best = Outcome(), Outcome() if self._part.protocol == "field" else None
-        explained: dict[str, Any] = {}
+        explained = None
         open_tasks = {"localization", "detection", "classification"}
         for name in [REFERENCE] if arm.name == NONE else self._part.detectors:
             detector = self._detector(name, training.defects)
@@ -237,7 +238,7 @@ class _Trainer:
             if "localization" in tasks and held:
                 last.figures["artefact"] = {ALL: evaluator.artefact(detector, held)}
             if "localization" in tasks and explainer is not None:
-                explained = {"detector": name, **explainer.explain(detector)}
+                explained = explainer.explain(detector, name)
         return last, best, explained
 
     def _detector(self, name: str, defects: Sequence[str]) -> Detector:

@@ -45,8 +45,11 @@ def explanation_section(run: Run, product: Tree, number: int, split: Split) -> S
     if not explained:
         return None
     examples = _by_name(split)
-    maps = anomaly_maps(run, explained["maps"])
-    rows = [_row(fault, examples, maps) for fault in explained["faults"]]
+    maps = _maps(run, explained)
+    rows = [
+        _row(fault, examples, None if maps is None else maps[number])
+        for number, fault in enumerate(explained["faults"])
+    ]
     kept = tuple(row for row in rows if row)
     if not kept:
         return None
@@ -64,7 +67,8 @@ def explanation_section(run: Run, product: Tree, number: int, split: Split) -> S
         "counts as found when the patch where the anomaly map is highest touches the label, whatever the image score. "
         f"Found: {counted}. Of each defect type the first test picture that was found and the first that was missed "
         "are shown, in the order of the test set.",
-        "Red is the outline of the label, blue the frame of the patch: 3 x 3 cells, whose averaged features are "
+        "The anomaly map is red where it is highest in this picture, however high that is. Red is the outline of the "
+        "label, blue the frame of the patch: 3 x 3 cells, whose averaged features are "
         f"compared; the network sees more than the frame. {memory} The nearest shot is the one with the nearest "
         "damaged patch, of whichever defect type.",
     )
@@ -104,6 +108,16 @@ def attention_section(run: Run) -> Section | None:
     return Section(title, sentences=(sentence,), sheets=(Sheet(title, "attention", heads, tuple(rows)),))
 
 
+def _maps(run: Run, explained: Tree) -> np.ndarray | None:
+    """Return the small anomaly maps uint8 (F,t,t) of what is explained; None = they were deleted or are damaged."""
+    try:
+        strip = images.read(run.path("state", "prove", explained["maps"]))
+    except DataError:
+        return None
+    count = len(explained["faults"])
+    return strip.reshape(count, -1, strip.shape[1]) if strip.ndim == 2 and len(strip) % count == 0 else None
+
+
 def anomaly_maps(run: Run, below: str) -> np.ndarray | None:
     """Return the small anomaly maps uint8 (P,t,t) that lie so far below state/prove/; None = they were deleted."""
     path = run.path("state", "prove", below)
@@ -127,8 +141,8 @@ def _by_name(split: Split) -> _Examples:
     return {(example.id, example.defect): example for example in groups}
 
 
-def _row(fault: Tree, examples: _Examples, maps: np.ndarray | None) -> PictureRow | None:
-    """Return one fault's pictures; None = a photograph is gone or cannot be read."""
+def _row(fault: Tree, examples: _Examples, anomaly_map: np.ndarray | None) -> PictureRow | None:
+    """Return one fault's pictures, with its map uint8 (t,t); None = a photograph is gone or cannot be read."""
     near = [*fault["normals"], fault["shot"]]
     try:
         example = examples[fault["id"], fault["defect"]]
@@ -136,8 +150,8 @@ def _row(fault: Tree, examples: _Examples, maps: np.ndarray | None) -> PictureRo
         small = fit(shown(native, example.span), TILE)
         label = read_label(example, native.shape)
         tiles = [_framed(outlined(small, label, OUTLINE), fault["patch"], native.shape)]
-        if maps is not None:
-            tiles.append(overlaid(small, maps[fault["index"]]))
+        if anomaly_map is not None:
+            tiles.append(overlaid(small, anomaly_map))
         tiles.append(_around(native, example, fault["patch"]))
         for one in near:
             neighbour = examples[one["id"], one["defect"]]
