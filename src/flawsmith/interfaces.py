@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from flawsmith.data.training_set import TrainingSet
     from flawsmith.nn.backbone import Backbone
+    from flawsmith.nn.methods.patch_memory import PatchMemory
     from flawsmith.nn.networks.extractor import Extractor
 
 LEARNED = "learned.safetensors"
@@ -96,10 +97,7 @@ class Generator(ABC):
 
     @classmethod
     def starts_from(cls, settings: BaseSettings) -> tuple[Path, ...]:
-        """Return the files, beside the backbone, that training starts from; with other contents it is done again.
-
-        The same names for the same settings, be the files there or not: once trained, they need not be.
-        """
+        """Return the files beside the backbone that training starts from, there or not; other contents train anew."""
         return ()
 
     def trainable(self) -> dict[str, nn.Module]:
@@ -150,6 +148,10 @@ class Generator(ABC):
             steps: Denoising steps (ignored by methods that do not denoise).
             guidance: Weight of the text: 1 = as trained, more = stronger (ignored by methods without text).
         """
+
+    def attention(self, defect: str, product: str) -> tuple[Backbone, str] | None:
+        """Return the backbone whose cross-attention reads the prompt of a type, and the prompt; None = reads none."""
+        return None
 
     def save(self, folder: Path) -> None:
         """Write settings.json, a safetensors file for each trainable network and one for `learned`; never a pickle."""
@@ -218,10 +220,7 @@ class Filter(ABC):
 
 
 class Detector(ABC):
-    """A model that finds damage; `prove` trains it on several sets and compares what it learned.
-
-    It learns from a `TrainingSet`, and no test picture can enter one.
-    """
+    """A model that finds damage; `prove` trains it on several `TrainingSet`s, which no test picture can enter."""
 
     Settings: ClassVar[type[BaseSettings]]
     """A frozen settings class; every field has a default and one line of help."""
@@ -288,6 +287,10 @@ class Detector(ABC):
         """
         raise ConfigError(f"{type(self).__name__} cannot be delivered, for it has no graph; memory_probe has one")
 
+    def remembered(self) -> PatchMemory | None:
+        """Return the normal patches that it compares pictures with; None = it has no such memory."""
+        return None
+
     def facts(self) -> dict[str, float]:
         """Return what it learned about itself and the report should say, as named figures; {} = nothing."""
         return {}
@@ -317,10 +320,7 @@ class Metric(Protocol):
 
 
 class Exporter(ABC):
-    """Writes pictures with their masks in the layout that another tool reads.
-
-    `exports.export` gives it an empty folder and puts that in place when it is full: whole or not at all.
-    """
+    """Writes pictures with their masks in another tool's layout; `exports.export` keeps them whole or not at all."""
 
     Settings: ClassVar[type[BaseSettings]]
     """A frozen settings class (`export.settings.NAME`); every field has a default and one line of help."""

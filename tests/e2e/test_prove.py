@@ -29,6 +29,7 @@ from flawsmith.interfaces import Detector
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.pipeline import prove
+from flawsmith.reporting.explanations import explanation_section
 from flawsmith.reporting.report import report
 from flawsmith.run.dataset import load_split
 from flawsmith.synthesis.generate import generate
@@ -214,8 +215,35 @@ def test_the_report_tells_the_verdict(proven: fs.Run):
         assert "do the samples help?" in content and "ours against real-only" in content
         assert "artefact score" in content.lower() and "efficientnet-lite0" in content
         assert "At a false-alarm rate of 5%" in content and "False alarms when photographs change" in content
+        assert "What the detector looked at" in content
         assert "the correction of Benjamini and Hochberg" in content and "ours less real-only, points" in content
     assert f"{100 * verdicts(proven)['localization', MEAN]['difference']:+.1f} [" in text
+
+
+def test_the_report_shows_what_the_detector_looked_at(proven: fs.Run):
+    own, split = tree_of(proven)["products"]["magnet"], load_split(proven)
+    told = own["explanations"]
+    assert (
+        told["detector"] == "memory_probe"
+        and told["seed"] == 1
+        and told["maps"].endswith("magnet-ours-1.explained.png")
+    )
+    assert {defect: tests for defect, (_, tests) in told["found"].items()} == {"chip": 6, "crack": 6}
+    assert 2 <= len(told["faults"]) <= 4 and "image" not in told["faults"][0]
+    learned = {example.id for example in split.normals} - set(own["operating_point"]["calibration_normals"])
+    for fault in told["faults"]:
+        assert fault["id"] in {example.id for example in split.test_defects} and len(fault["normals"]) == 3
+        assert {one["id"] for one in fault["normals"]} <= learned
+        assert fault["shot"]["id"] in {example.id for example in split.shots}
+    section = explanation_section(proven, own, 0, split)
+    assert section is not None and len(section.sheets[0].heads) == 7
+    assert all(len(row.tiles) == 7 for row in section.sheets[0].rows)
+    # Without state/, which may be deleted, the maps are gone; a proof of an earlier release says nothing at all.
+    gone = own | {"explanations": told | {"maps": "gone.png"}}
+    section = explanation_section(proven, gone, 0, split)
+    assert section is not None and "anomaly map" not in section.sheets[0].heads
+    assert explanation_section(proven, {k: v for k, v in own.items() if k != "explanations"}, 0, split) is None
+    assert explanation_section(proven, own, 0, replace(split, shots=())) is None  # the photographs are gone
 
 
 def test_a_proof_is_not_done_twice_and_goes_on_where_it_was_killed(proven: fs.Run):

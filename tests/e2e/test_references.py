@@ -18,10 +18,12 @@ from flawsmith.errors import ConfigError
 from flawsmith.evaluation.measure import measure
 from flawsmith.nn.backbone import Backbone
 from flawsmith.registry import get
+from flawsmith.reporting.explanations import attention_section
 from flawsmith.reporting.report import report
 from flawsmith.run.dataset import load_split, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.records import PlanLine
+from flawsmith.synthesis.attention import word_maps
 from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.generate import generate
 from flawsmith.synthesis.plan import make_plan
@@ -106,6 +108,8 @@ def test_measure_and_report_take_borrowed_pairs(borrowed: Run) -> None:
     # The row of pictures: what the reference's weight does, all else equal.
     assert "generator.settings.scale" in page and "scale = 0.5" in page
     assert len(list(borrowed.path("report").glob("sweep-*.jpg"))) == 4
+    assert "Where the defect&#39;s words acted" in page and "&#34;crack&#34; in &#34;a photo of a crack&#34;" in page
+    assert borrowed.path("report", "attention.jpg").is_file()
     assert "report/sweep-00-" in borrowed.path("report.md").read_text()
 
 
@@ -130,6 +134,39 @@ def test_the_sweep_changes_one_setting_and_is_painted_once(borrowed: Run, tmp_pa
     assert json.loads(run.path("sweep.json").read_text()) == tree
     for path in before:
         assert path.read_bytes() == borrowed.path("sweep", path.name).read_bytes()
+
+
+def test_where_words_acted_is_recorded_once_for_each_type(borrowed: Run, tmp_path: Path) -> None:
+    twin = tmp_path / "r"
+    shutil.copytree(borrowed.folder, twin)
+    run = Run.open(twin)
+    rows, plan = word_maps(run), run.plan()
+    made = {row.index for row in run.samples() if row.made}
+    first: dict[tuple[str, str], int] = {}
+    for line in plan:
+        if line.index in made:
+            first.setdefault((line.product, line.defect), line.index)
+    assert {(row.product, row.defect): row.index for row in rows} == first
+    for row in rows:
+        normal, image, heat = (images.read(row.files(run)[what]) for what in ("normal", "image", "map"))
+        mask = images.read_mask(row.files(run)["mask"], image.shape)
+        assert row.words == row.defect and row.words in row.prompt and 0 <= row.weakest < row.strongest <= 1
+        assert normal.shape == image.shape and mask.any() and (normal != image)[mask].any()
+        assert heat.shape == (8, 8) and {heat.min(), heat.max()} == {0, 255}
+    before = {path.name: path.read_bytes() for path in run.path("attention").iterdir()}
+    stamps = {path: path.stat().st_mtime_ns for path in run.path("attention").iterdir()}
+    samples = {path.name: path.read_bytes() for path in run.path("samples").iterdir()}
+    generate(run)
+    assert {path: path.stat().st_mtime_ns for path in run.path("attention").iterdir()} == stamps
+    run.path("attention.json").unlink()  # killed before it was written
+    assert word_maps(run) == []
+    generate(Run.open(twin))
+    assert word_maps(run) == rows
+    assert {path.name: path.read_bytes() for path in run.path("attention").iterdir()} == before
+    assert {path.name: path.read_bytes() for path in run.path("samples").iterdir()} == samples
+    run.path("attention", f"{rows[0].index:06d}.map.png").unlink()
+    section = attention_section(run)
+    assert section is not None and len(section.sheets[0].rows) == len(rows) - 1  # what is left is shown
 
 
 def test_the_file_that_training_starts_from_is_part_of_it(borrowed: Run, backbone_folder: Path, tmp_path: Path) -> None:

@@ -47,6 +47,13 @@ class TrainingPicture:
     """bool (R,C): where a control was repainted, which is where a detector should look; None for everything else."""
     photograph: str = ""
     """Id of the normal photograph that it is, or that a sample or control was made from; "" = none is known."""
+    corner: tuple[int, int] | None = None
+    """Row and column of a tile in its picture, scaled by `Tiles.size_of`; None = the picture is whole."""
+
+    @property
+    def example_id(self) -> str:
+        """Return the id of the example that it shows, whole or a tile of it."""
+        return self.id if self.corner is None else self.id.rpartition(" at ")[0]
 
 
 class TrainingSet:
@@ -201,7 +208,8 @@ def _cut(whole: TrainingPicture, tiles: Tiles, seed: int) -> list[TrainingPictur
         ignored, painted = (None if one is None else grid.seen(one, window) for one in (whole.ignored, whole.painted))
         image, mask = grid.seen(whole.image, window), grid.seen(whole.mask, window)
         name = f"{whole.id} at {window.top}, {window.left}"
-        cut.append(replace(whole, image=image, mask=mask, ignored=ignored, painted=painted, id=name))
+        corner = window.top, window.left
+        cut.append(replace(whole, image=image, mask=mask, ignored=ignored, painted=painted, id=name, corner=corner))
     return cut
 
 

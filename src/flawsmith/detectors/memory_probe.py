@@ -151,6 +151,9 @@ class MemoryProbe(Detector):
         indices, prediction = unseen
         return indices, replace(prediction, score=self._fusion.score(self._unseen_scores(training, unseen)))
 
+    def remembered(self) -> PatchMemory | None:
+        return None if self._maps is None else self._maps.memory
+
     def graph(self) -> nn.Module:
         if self._probe is None:
             raise DataError("memory_probe was asked for its graph before it was trained; call fit first")

@@ -95,6 +95,9 @@ class Patchcore(Detector):
             scores.append(score)
         return Prediction(torch.cat(anomaly_maps), torch.cat(scores), None)
 
+    def remembered(self) -> PatchMemory | None:
+        return self._memory
+
     def graph(self) -> nn.Module:
         if self._memory is None or self.extractor is None:
             raise DataError("patchcore was asked for its graph before it was trained; call fit first")

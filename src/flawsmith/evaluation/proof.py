@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,8 @@ class Tried:
     """What detectors learned about themselves (`Detector.facts`)."""
     thumbs: dict[str, str]
     """Where below state/prove/ the first seed's anomaly maps lie."""
+    explanations: dict[str, Any] = field(default_factory=dict)
+    """What the detector of `ours` looked at (`evaluation.explain`); {} = nothing was recorded."""
 
 
 def proof_tree(config: Config, split: Split, evaluator: Evaluator, tried: Tried, held: int) -> dict[str, Any]:
@@ -68,6 +70,7 @@ def proof_tree(config: Config, split: Split, evaluator: Evaluator, tried: Tried,
         "curve": _curve(tried, len(split.shots)),
         "telling": _telling(evaluator, tried),
         "thumbs": tried.thumbs,
+        "explanations": tried.explanations,
     }
 
 

@@ -35,12 +35,13 @@ from flawsmith.evaluation.arms import (
 )
 from flawsmith.evaluation.calibration import calibration_normals, kept_away
 from flawsmith.evaluation.evaluator import Evaluator
+from flawsmith.evaluation.explain import Explained, Explainer
 from flawsmith.evaluation.false_discovery import correct
 from flawsmith.evaluation.proof import Tried, proof_tree
 from flawsmith.evaluation.shape import proof_shape, proof_tiles, shapes_of
 from flawsmith.evaluation.statistics import ALL, Outcome
 from flawsmith.evaluation.tiled import Tiled
-from flawsmith.files import digest, write_json
+from flawsmith.files import digest, read_json, write_json
 from flawsmith.interfaces import Detector
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
@@ -167,17 +168,26 @@ class _Trainer:
         for seed in range(self._part.seeds):
             plain = re.sub(r"[^A-Za-z0-9.]+", "-", f"{split.shots[0].product} {arm.name} {seed}")
             path = self._folder / f"{plain}.npz"
-            best_path = path.with_suffix(".best.npz")
+            best_path, explained_path = path.with_suffix(".best.npz"), path.with_suffix(".explained.json")
+            # The last seed of ours says what it looked at: the report shows a few faults with it.
+            explains = arm.name == OURS and seed == self._part.seeds - 1
             if not path.is_file():
                 if training is None:
                     training = common if arm.name == NONE else training_set(common, arm, split)
-                last, best = self._learn(arm, training, seed, evaluator, held)
+                explainer = Explainer(split, evaluator, training, self._extractor, self._device) if explains else None
+                last, best, explained = self._learn(arm, training, seed, evaluator, held, explainer)
+                if explained is not None and explained.faults:
+                    explained.save(explained_path)
                 if best is not None:
                     best.save(best_path)
                 last.save(path)
                 self.trained += 1
             outcome = Outcome.load(path)
-            tried.thumbs.setdefault(arm.name, path.relative_to(self._run.path("state", "prove")).as_posix())
+            root = self._run.path("state", "prove")
+            tried.thumbs.setdefault(arm.name, path.relative_to(root).as_posix())
+            if explains and explained_path.is_file():  # not there where an earlier release trained it
+                maps = explained_path.with_suffix(".png").relative_to(root).as_posix()
+                tried.explanations = {"seed": seed, "maps": maps, **read_json(explained_path)}
             tried.outcomes.setdefault(arm.name, []).append(outcome)
             for name, rows in (("artefact", tried.artefacts), ("facts", tried.facts)):
                 if figures := outcome.figures.pop(name, None):
@@ -187,10 +197,22 @@ class _Trainer:
             advance(1, f"{arm.name}, seed {seed}")
 
     def _learn(
-        self, arm: Arm, training: TrainingSet, seed: int, evaluator: Evaluator, held: Sequence[Made]
-    ) -> tuple[Outcome, Outcome | None]:
-        """Train one seed's detectors; return their answers, and in the field protocol those of the best epochs."""
+        self,
+        arm: Arm,
+        training: TrainingSet,
+        seed: int,
+        evaluator: Evaluator,
+        held: Sequence[Made],
+        explainer: Explainer | None,
+    ) -> tuple[Outcome, Outcome | None, Explained | None]:
+        """Train one seed's detectors.
+
+        Returns:
+            Their answers; in the field protocol those of the best epochs; and what the explainer says of the one that
+            told localization, None = it was not asked.
+        """
         last, best = Outcome(), Outcome() if self._part.protocol == "field" else None
+        explained = None
         open_tasks = {"localization", "detection", "classification"}
         for name in [REFERENCE] if arm.name == NONE else self._part.detectors:
             detector = self._detector(name, training.defects)
@@ -215,7 +237,9 @@ class _Trainer:
                 last.take(evaluator.operate(detector, shifts=shifts))
             if "localization" in tasks and held:
                 last.figures["artefact"] = {ALL: evaluator.artefact(detector, held)}
-        return last, best
+            if "localization" in tasks and explainer is not None:
+                explained = explainer.explain(detector, name)
+        return last, best, explained
 
     def _detector(self, name: str, defects: Sequence[str]) -> Detector:
         return load_detector(self._config, name, defects, self._extractor, self._device)

@@ -16,6 +16,7 @@ from flawsmith.data.inspection_tiles import Tiles
 from flawsmith.data.tensors import image_tensor
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.interfaces import Detector
+from flawsmith.nn.methods.patch_memory import PatchMemory
 from flawsmith.types import Prediction
 
 _CHUNK = 16
@@ -43,6 +44,9 @@ class Tiled(Detector):
 
     def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
         return self._detector.fit(training, rng, budget=budget)
+
+    def remembered(self) -> PatchMemory | None:
+        return self._detector.remembered()
 
     def predict(self, image: Tensor) -> Prediction:
         """Look at pictures of one size, float32 (B,3,H,W), RGB, [-1,1]; H and W of any length."""

@@ -96,6 +96,9 @@ class ControlNetInpaint(Generator):
         """Return the prompt of a defect type; an empty one means normal."""
         return prompts.filled_in(self.settings.prompt if defect else self.settings.normal_prompt, defect, product)
 
+    def attention(self, defect: str, product: str) -> tuple[Backbone, str]:
+        return self.backbone, self.prompt(defect, product)
+
     def encode(self, shots: Batch) -> Encoded:
         known = known_of(self.backbone, shots.image, shots.mask)
         text = self.backbone.embed([self.prompt(d, p) for d, p in zip(shots.defect, shots.product, strict=True)])

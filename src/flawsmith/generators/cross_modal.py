@@ -212,6 +212,9 @@ class CrossModal(Generator):
         damaged = self.settings.reference_prompt if reference else self.settings.prompt
         return prompts.filled_in(damaged if defect else self.settings.normal_prompt, defect, product)
 
+    def attention(self, defect: str, product: str) -> tuple[Backbone, str]:
+        return self.conditioned_backbone, self.prompt(defect, product)
+
     def encode(self, shots: Batch) -> Encoded:
         known = known_of(self.backbone, shots.image, shots.mask)
         names = list(zip(shots.defect, shots.product, strict=True))

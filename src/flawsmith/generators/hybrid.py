@@ -99,6 +99,10 @@ class Hybrid(Generator):
         generator._semantic.check_csm(folder)
         return generator
 
+    def attention(self, defect: str, product: str) -> tuple[Backbone, str]:
+        read: tuple[Backbone, str] = self._spatial.attention(defect, product)
+        return read
+
     def encode(self, shots: Batch) -> Encoded:
         encoded = {part: self._part(part).encode(shots).tensors for part in _PARTS}
         return Encoded(

@@ -255,8 +255,7 @@ class _Delivery:
         for index, score in zip(answer[0], answer[1].score.tolist(), strict=True):
             picture = training.pictures[index]
             if picture.defect is not None:
-                name = picture.id if training.tiles is None else picture.id.rpartition(" at ")[0]
-                key = picture.defect, name  # a photograph scores as its loudest tile
+                key = picture.defect, picture.example_id  # a photograph scores as its loudest tile
                 highest[key] = max(score, highest.get(key, score))
         for (defect, _), score in sorted(highest.items()):
             scores.setdefault(defect, []).append(score)

@@ -118,6 +118,17 @@ class TextEncoder(ABC):
         pairs = zip(self.tokenizers, self.models, strict=True)
         return torch.cat([token_numbers(tokenizer, model, words) for tokenizer, model in pairs], 1)
 
+    def positions(self, prompt: str, words: str) -> list[int]:
+        """Return the places of some words' tokens among those of a prompt, where they first stand; [] = nowhere.
+
+        Every family here has one row of places for all of its encoders, counted as by the first tokenizer.
+        """
+        row = token_numbers(self.tokenizers[0], self.models[0], [prompt])[0].tolist()
+        wanted = list(self.tokenizers[0](words, add_special_tokens=False).input_ids)
+        starts = (at for at in range(len(row) - len(wanted) + 1) if wanted and row[at : at + len(wanted)] == wanted)
+        first = next(starts, None)
+        return [] if first is None else list(range(first, first + len(wanted)))
+
     @abstractmethod
     def read(self, tokens: Tensor) -> Text:
         """Return the text of token rows int64 (B,N); gradients pass to the encoders' low-rank changes."""

@@ -12,12 +12,14 @@ import cv2
 import numpy as np
 
 from flawsmith.data import images
+from flawsmith.data.split import Split
 from flawsmith.errors import FlawsmithError
-from flawsmith.evaluation.statistics import ALL, MEAN, TASKS, Outcome
+from flawsmith.evaluation.statistics import ALL, MEAN, TASKS
 from flawsmith.files import read_json, reading
 from flawsmith.paths import lies_below
 from flawsmith.reporting.charts import CurvePoint, Interval, gain_curve, interval_chart
 from flawsmith.reporting.document import Drawing, PictureRow, Section, Sheet, Table, number_of, table
+from flawsmith.reporting.explanations import anomaly_maps, explanation_section, overlaid
 from flawsmith.reporting.operating_point import operating_sections
 from flawsmith.reporting.verdict import OURS, REAL, Tree, points, rows_of, signed, stands
 from flawsmith.run.dataset import load_ranges
@@ -52,7 +54,7 @@ _COLUMNS = (
 )
 
 
-def proof_section(run: Run) -> Section | None:
+def proof_section(run: Run, split: Split) -> Section | None:
     """Return the section, a part per product; None when the samples that the run has now are not proven."""
     path = run.path("proof.json")
     if not run.stage_hash("prove") or not path.is_file():
@@ -60,11 +62,11 @@ def proof_section(run: Run) -> Section | None:
     proof = read_json(path)
     title = "Proof: do the samples help?"
     with reading(path, "delete it and prove again"):
-        products = tuple(_product(run, proof, name, number) for number, name in enumerate(proof["products"]))
+        products = tuple(_product(run, split, proof, name, number) for number, name in enumerate(proof["products"]))
     return replace(products[0], title=title) if len(products) == 1 else Section(title, subsections=products)
 
 
-def _product(run: Run, proof: Tree, name: str, number: int) -> Section:
+def _product(run: Run, split: Split, proof: Tree, name: str, number: int) -> Section:
     product = proof["products"][name]
     parts = [_comparison(product, arm, against, number) for arm, against in _compared(product)]
     parts[1:1] = operating_sections(product, proof["confidence"], proof["seeds"])
@@ -84,6 +86,8 @@ def _product(run: Run, proof: Tree, name: str, number: int) -> Section:
         parts.append(Section("Negative controls", sentences=sentences, tables=(_artefact_table(product),)))
     if facts := product.get("detector_facts"):  # missing in a proof of an earlier release
         parts.append(Section("What the detectors learned about themselves", tables=(_fact_table(facts),), folded=True))
+    if looked := explanation_section(run, product, number, split):
+        parts.append(looked)
     return Section(
         name,
         lead=_headline(proof, name),
@@ -270,8 +274,7 @@ def _anomaly_maps(run: Run, product: Tree, name: str, number: int) -> list[Secti
     """Return the test pictures that differ most between ours and real-only, with both anomaly maps (seed 0)."""
     maps = {}
     for arm in (REAL, OURS):
-        path = run.path("state", "prove", product["thumbs"].get(arm, ""))
-        if path.is_file() and (thumbs := Outcome.load(path).thumbs) is not None:
+        if (thumbs := anomaly_maps(run, product["thumbs"].get(arm, ""))) is not None:
             maps[arm] = thumbs
     shape = None if product.get("tiles") else _shape(product)
     parts = []
@@ -313,15 +316,7 @@ def _anomaly_row(
     outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     marked = cv2.drawContours(image.copy(), outline, -1, _OUTLINE, 1)
     caption = f"{row['defect']}, {row['id']}: pixel AP in this picture {signed(row['change'])}"
-    return PictureRow(caption, (np.asarray(marked), *(_overlaid(image, one) for one in maps)))
-
-
-def _overlaid(image: np.ndarray, anomaly_map: np.ndarray) -> np.ndarray:
-    """Lay an anomaly map (uint8, 0 to 255) over its picture, red where it is high."""
-    scaled = cv2.resize(anomaly_map, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    weight = scaled.astype(np.float32)[..., None] / 255
-    grey = image.mean(axis=2, keepdims=True) * 0.75
-    return np.asarray(np.clip(grey * (1 - weight) + np.array([255.0, 40.0, 20.0]) * weight, 0, 255), np.uint8)
+    return PictureRow(caption, (np.asarray(marked), *(overlaid(image, one) for one in maps)))
 
 
 def _mean(figure: Tree | None) -> str:

@@ -22,6 +22,7 @@ from flawsmith.reporting.document import (
     table,
 )
 from flawsmith.reporting.exactness import Exactness
+from flawsmith.reporting.explanations import attention_section
 from flawsmith.reporting.proof import proof_section
 from flawsmith.reporting.screening import screening_section
 from flawsmith.reporting.sweep import Sweep
@@ -40,10 +41,11 @@ _REFUSED = {
 def document_of(facts: Facts) -> Document:
     """Return the whole report."""
     sections = [
-        proof_section(facts.run),
+        proof_section(facts.run, facts.split),
         _counts(facts),
         *(_defect(facts, sheet, number) for number, sheet in enumerate(facts.sheets)),
         _sweep(facts.sweep) if facts.sweep else None,
+        attention_section(facts.run),
         screening_section(facts.run, facts.rejects),
         _metrics(facts.run),
         _training(facts) if facts.losses else None,

@@ -19,6 +19,7 @@ from flawsmith.config import Config, affecting
 from flawsmith.data import images
 from flawsmith.errors import ConfigError, FlawsmithError, RunError
 from flawsmith.files import mend_lines, read_json, reading, write_json
+from flawsmith.interfaces import Generator
 from flawsmith.locks import locked
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import FOLDER, Run
@@ -26,6 +27,7 @@ from flawsmith.run.progress import progress
 from flawsmith.run.records import PlanLine, Role, Sample, append_records, read_records, write_records
 from flawsmith.run.rounds import forget_discarded, forget_rounds, read_discarded, read_rounds
 from flawsmith.run.stage import Inputs, stage, stamp_of
+from flawsmith.synthesis.attention import has_attention, paint_attention
 from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.paint import PaintedLine
 from flawsmith.synthesis.painters import Painters
@@ -105,10 +107,16 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
             work.finished = len(rows) == len(lines) and len(run.controls()) == len(controls)
             good = sum(row.made for row in rows)
             work.facts |= {"samples": good, "given_up": len(rows) - good, "controls": len(controls)}
-    swept = next((plugin for plugin in generator_classes(config).items() if plugin[1].sweep[0]), None)
+    classes = generator_classes(config)
+    swept = next((plugin for plugin in classes.items() if plugin[1].sweep[0]), None)
     if swept and run.stage_hash("generate") and not has_sweep(run):
         with locked(run.path("state", "sweep.lock")):  # of several shards the first that gets here
             paint_sweep(run, [line for line in run.plan() if line.generator == swept[0]], *swept[1].sweep, painters.of)
+    worded = {name for name, plugin in classes.items() if plugin.attention is not Generator.attention}
+    if worded and run.stage_hash("generate") and not has_attention(run):
+        there = {row.index for row in run.samples() if row.made}
+        listened = [line for line in run.plan() if line.generator in worded and line.index in there]
+        paint_attention(run, listened, painters.of)
 
 
 def _inputs(config: Config, trained: str) -> Inputs:

@@ -27,7 +27,7 @@ from flawsmith.run.records import MADE, PlanLine, Sample
 from flawsmith.synthesis.canvas import Canvas, Reference, Stroke
 from flawsmith.synthesis.finite import require_finite
 from flawsmith.synthesis.plan import asked_mask
-from flawsmith.types import Batch, Condition, Example
+from flawsmith.types import Batch, Condition, Example, Generated
 
 Paint = Literal["replace", "residual"]
 FAINT = 0.5
@@ -70,6 +70,8 @@ class Painter:
         self._by_id = {example.id: example for example in (*split.normals, *split.shots)}
         self._shots = split.shots
         self._references: dict[str, Reference] = {}
+        self.listener: Callable[[Condition, Generated], None] | None = None
+        """Is told of every batch of windows, once it is painted."""
 
     def paint(self, lines: Sequence[PlanLine]) -> Iterator[PaintedLine]:
         """Yield what became of each line, in order; the same lines give the same bytes."""
@@ -249,6 +251,8 @@ class Painter:
         seeds = [(canvas.line.seed * 64 + canvas.attempt) * 64 + number for canvas in group]
         generated = self.generator.sample(asked, seeds, steps=part.steps, guidance=part.guidance)
         require_finite(self.generator, generated, [canvas.line for canvas in group], number)
+        if self.listener:
+            self.listener(asked, generated)
         for row, canvas in enumerate(group):
             window, mask = canvas.window(number), canvas.asked
             image = generated.image[row].permute(1, 2, 0).numpy()

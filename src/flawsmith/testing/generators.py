@@ -10,6 +10,7 @@ import torch
 
 from flawsmith.interfaces import Generator
 from flawsmith.nn.backbone import Backbone
+from flawsmith.nn.methods.attention_maps import AttentionMaps
 from flawsmith.nn.trainer import Trainer
 from flawsmith.nn.weights import tensor_hash
 from flawsmith.testing.settings import settings_hold
@@ -184,6 +185,21 @@ def training_reads_no_sampling_settings(plugin: type[Generator], backbone: Backb
     assert not late, f"training reads {sorted(late)}, which are said not to affect it"
 
 
+def listening_changes_nothing(plugin: type[Generator], backbone: Backbone) -> None:
+    """Who reads words says the prompt and the backbone that reads it; listening to that changes no byte of a sample."""
+    generator, asked = _new(plugin, backbone), example_condition(backbone.size, 1)
+    read = generator.attention(asked.defect[0], asked.product[0])
+    if read is None:
+        return
+    assert asked.defect[0] in read[1], f"the prompt of {asked.defect[0]!r} is {read[1]!r}, which does not name it"
+    quiet, maps = _sample(generator, asked, range(1)), AttentionMaps(read[0].unet)
+    with maps.listening():
+        heard = _sample(generator, asked, range(1))
+    assert torch.equal(quiet.image, heard.image), "listening changed the sample"
+    size = asked.mask.shape[-2] // read[0].factor, asked.mask.shape[-1] // read[0].factor
+    assert maps.take(size) is not None, "the backbone that attention() names was never asked"
+
+
 GENERATOR_CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (
@@ -195,6 +211,7 @@ GENERATOR_CHECKS: dict[str, Check] = {
         save_and_load,
         two_on_one_backbone,
         training_reads_no_sampling_settings,
+        listening_changes_nothing,
     )
 }
 """Every check, by name. The exact-background guarantee is checked on whole runs: see tests/e2e/test_pipeline.py."""

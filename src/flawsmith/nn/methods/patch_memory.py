@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,16 @@ _MEMORIES = 4
 """Memories that are kept between trainings: the arms of a proof share their normal pictures."""
 
 
+class Place(NamedTuple):
+    """Where a remembered patch was taken."""
+
+    picture: bytes
+    """`digest` of the picture."""
+    row: int
+    """On the grid of the finest of the memory's depths, as is `column`."""
+    column: int
+
+
 class PatchMemory:
     """Normal patches, and the nearest of them to any patch.
 
@@ -44,10 +55,12 @@ class PatchMemory:
         patches: float32 (M,D).
         photographs: int64 (M,): the number of the photograph that each patch comes from.
         depths: Which of the extractor's depths (0 = the finest) describe a patch.
+        places: Where each patch was taken.
     """
 
-    def __init__(self, patches: Tensor, photographs: Tensor, depths: Sequence[int]) -> None:
+    def __init__(self, patches: Tensor, photographs: Tensor, depths: Sequence[int], places: Sequence[Place]) -> None:
         self.patches, self.photographs, self.depths = patches, photographs, tuple(depths)
+        self.places = tuple(places)
         self.fingerprint = hashlib.sha256(patches.cpu().numpy().tobytes()).hexdigest()[:16]
         self._squares = patches.square().sum(1)
         # One place for all comparisons: taken anew for each picture, what is kept between them would tear the heap.
@@ -81,14 +94,19 @@ class PatchMemory:
             rng = torch.Generator().manual_seed(0)
             each = max(1, draw // len(digests))
             drawn: list[Tensor] = []
+            places: list[Place] = []
             with torch.inference_mode():
                 for batch in batches():
-                    for patches in described(extractor.maps(batch), depths).flatten(2):
-                        drawn.append(patches[:, torch.randperm(patches.shape[1], generator=rng)[:each]].T)
+                    for cells in described(extractor.maps(batch), depths):
+                        patches, picture = cells.flatten(1), digests[len(drawn)]
+                        numbers = torch.randperm(patches.shape[1], generator=rng)[:each]
+                        drawn.append(patches[:, numbers].T)
+                        places += [Place(picture, *divmod(one, cells.shape[2])) for one in numbers.tolist()]
                 pool = torch.cat(drawn)
                 shown = torch.tensor(photographs).repeat_interleave(torch.tensor([len(one) for one in drawn]))
                 chosen = _k_centre(pool, min(size, len(pool)), rng)
-                _REMEMBERED[key] = cls(pool[chosen], shown[chosen], depths)
+                taken = [places[number] for number in chosen.tolist()]
+                _REMEMBERED[key] = cls(pool[chosen], shown[chosen], depths, taken)
             while len(_REMEMBERED) > _MEMORIES:
                 _REMEMBERED.popitem(last=False)
         _REMEMBERED.move_to_end(key)
@@ -98,7 +116,7 @@ class PatchMemory:
         """Return the memory on a device."""
         if device == str(self.patches.device):
             return self
-        return PatchMemory(self.patches.to(device), self.photographs.to(device), self.depths)
+        return PatchMemory(self.patches.to(device), self.photographs.to(device), self.depths, self.places)
 
     @torch.inference_mode()
     def nearest(self, patches: Tensor, without: int | None = None) -> tuple[Tensor, Tensor]:
@@ -121,6 +139,17 @@ class PatchMemory:
             distances.append((least.values + part.square().sum(1)).clamp_min(0).sqrt())
             numbers.append(least.indices)
         return torch.cat(distances), torch.cat(numbers)
+
+    @torch.inference_mode()
+    def nearest_first(self, patch: Tensor) -> Iterator[tuple[float, Place]]:
+        """Yield the distance to each remembered patch and its place, the nearest first.
+
+        Args:
+            patch: float32 (D,).
+        """
+        distances = (self.patches - patch.to(self.patches.device)).norm(dim=1).cpu()
+        for number in distances.argsort(stable=True).tolist():
+            yield float(distances[number]), self.places[number]
 
 
 class MemoryMaps(Extractor):

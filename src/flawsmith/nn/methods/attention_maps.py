@@ -1,0 +1,88 @@
+"""Where in a window the words of a prompt acted: the cross-attention of a UNet, averaged over all of its denoising.
+
+Tang et al., "What the DAAM: Interpreting Stable Diffusion Using Cross Attention", ACL 2023, section 3: the share of
+attention that each place gives to a token, averaged over heads, scaled bicubically to the latent's size, and averaged
+over layers and steps; of a word of several tokens the mean. With guidance only the prompted half of a batch is looked
+at, as there.
+
+It listens in front of the layers and computes their scores once more, so what a UNet returns does not change by a bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from flawsmith.nn.attention import split_heads
+
+
+class AttentionMaps:
+    """Collects the cross-attention of a UNet for the last row of every batch, which with guidance is a prompted one.
+
+    Args:
+        unet: A diffusers UNet, whatever its attention processors are.
+    """
+
+    def __init__(self, unet: Any) -> None:
+        self._layers = [layer for layer in unet.modules() if getattr(layer, "is_cross_attention", False)]
+        self._totals: dict[int, Tensor] = {}
+        self._counts: dict[int, int] = {}
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Listen while the UNet works."""
+        handles = [layer.register_forward_pre_hook(self._hear, with_kwargs=True) for layer in self._layers]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def take(self, size: tuple[int, int]) -> Tensor | None:
+        """Return what was heard since the last time, and forget it.
+
+        Args:
+            size: Rows and columns of the latent.
+
+        Returns:
+            float32 (T,h,w): for each of the text's T tokens the mean share, 0..1, of the attention of each place;
+            None = nothing was heard.
+        """
+        total, count = None, 0
+        for places, shares in self._totals.items():
+            grid = _grid(places, size)
+            scaled = F.interpolate(shares.unflatten(-1, grid)[None], size, mode="bicubic", align_corners=False)[0]
+            total, count = scaled if total is None else total + scaled, count + self._counts[places]
+        self._totals, self._counts = {}, {}
+        return None if total is None else (total / count).clamp(0, 1)
+
+    @torch.no_grad()
+    def _hear(self, layer: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Add up what a layer is about to attend to: its places x tokens, averaged over heads."""
+        hidden = given[0] if given else named["hidden_states"]
+        context = named.get("encoder_hidden_states")
+        if context is None or hidden.dim() != 3:
+            return
+        query, key = (
+            split_heads(project(x[-1:]), layer.heads).float()
+            for project, x in ((layer.to_q, hidden), (layer.to_k, context))
+        )
+        shares = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)[0].mean(0).T.cpu()
+        places = shares.shape[-1]
+        self._totals[places] = self._totals.get(places, 0) + shares
+        self._counts[places] = self._counts.get(places, 0) + 1
+
+
+def _grid(places: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Return rows and columns of a layer of so many places: the latent's, halved as often as fits."""
+    rows, columns = size
+    while rows * columns > places:
+        rows, columns = (rows + 1) // 2, (columns + 1) // 2
+    if rows * columns != places:
+        raise ValueError(f"{places} places are no halving of a latent of {size[0]} x {size[1]}")
+    return rows, columns

@@ -1,0 +1,143 @@
+"""Show where a defect's words acted: the cross-attention of the first sample of each defect type, over its window.
+
+The samples are made when this begins. The first of each type is painted once more from the same line and seed while
+somebody listens (`nn.methods.attention_maps`), and nothing of it is kept but what `attention/` holds: the window before
+and after, its mask and the map. attention.json says what they are; the report shows them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flawsmith.data import images
+from flawsmith.files import read_json, write_json
+from flawsmith.run.folder import Run
+from flawsmith.run.records import PlanLine
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from flawsmith.interfaces import Generator
+    from flawsmith.nn.backbone import Backbone
+    from flawsmith.synthesis.paint import Painter
+    from flawsmith.types import Condition, Generated
+
+MOST = 8
+"""Defect types that get a picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class WordMap:
+    """Where the words of one defect type acted in one sample's window."""
+
+    product: str
+    defect: str
+    words: str
+    """As the prompt has them."""
+    prompt: str
+    index: int
+    """The sample's."""
+    ratio: float | None
+    """Mean of the map inside the mask over its mean outside, on cells of the latent; None = the mask fills the window.
+    """
+    strongest: float
+    """Greatest share, 0..1, of a place's attention that the words get; the map's 255."""
+    weakest: float
+    """The map's 0."""
+
+    def files(self, run: Run) -> dict[str, Path]:
+        """Return where the window before ("normal") and after ("image") lies, its mask and its map."""
+        name = f"{self.index:06d}"
+        suffixes = {"normal": ".normal.png", "image": ".png", "mask": ".mask.png", "map": ".map.png"}
+        return {what: run.path("attention", f"{name}{suffix}") for what, suffix in suffixes.items()}
+
+
+def paint_attention(run: Run, lines: Sequence[PlanLine], painter_of: Callable[[str], Painter]) -> None:
+    """Record the words of a run whose samples are all made; nothing is done when that is there for these samples.
+
+    Args:
+        run: Its folder gets attention.json and attention/.
+        lines: Lines of the plan whose samples were made, by generators that read words.
+        painter_of: Job -> what paints it.
+    """
+    if has_attention(run):
+        return
+    first: dict[tuple[str, str], PlanLine] = {}
+    for line in lines:
+        first.setdefault((line.product, line.defect), line)
+    shutil.rmtree(run.path("attention"), ignore_errors=True)
+    rows = [row for line in list(first.values())[:MOST] if (row := _recorded(run, line, painter_of(line.job)))]
+    write_json(run.path("attention.json"), {"hash": run.stage_hash("generate"), "rows": [asdict(row) for row in rows]})
+
+
+def has_attention(run: Run) -> bool:
+    """Return whether attention.json is there and belongs to the run's samples."""
+    mark = run.path("attention.json")
+    return mark.is_file() and read_json(mark).get("hash") == run.stage_hash("generate")
+
+
+def word_maps(run: Run) -> list[WordMap]:
+    """Return what `paint_attention` recorded of the samples that the run has now; [] = nothing."""
+    return [WordMap(**row) for row in read_json(run.path("attention.json"))["rows"]] if has_attention(run) else []
+
+
+class _Heard:
+    """The window of a sample that shows most of its mask, with the map of its words; of several tries the last."""
+
+    def __init__(self, generator: Generator, backbone: Backbone) -> None:
+        from flawsmith.nn.methods.attention_maps import AttentionMaps
+
+        self._generator, self._backbone = generator, backbone
+        self.maps = AttentionMaps(backbone.unet)
+        self.prompt = ""
+        self.window: tuple[Condition, Generated, Tensor] | None = None
+
+    def take(self, asked: Condition, generated: Generated) -> None:
+        """Look at a window that was painted just now."""
+        size = asked.mask.shape[-2] // self._backbone.factor, asked.mask.shape[-1] // self._backbone.factor
+        heard, words = self.maps.take(size), asked.defect[0].replace("_", " ")
+        read = self._generator.attention(*asked.named()[0])
+        if heard is None or read is None or generated.image.shape[-2:] != asked.mask.shape[-2:]:
+            return
+        tokens = self._backbone.text_encoder.positions(read[1], words)
+        if tokens and (self.window is None or asked.mask.sum() >= self.window[0].mask.sum()):
+            self.prompt, self.window = read[1], (asked, generated, heard[tokens].mean(0))
+
+
+def _recorded(run: Run, line: PlanLine, painter: Painter) -> WordMap | None:
+    """Paint a line once more, listening, and write what was heard; None = its prompt does not have the words."""
+    read = painter.generator.attention(line.defect, line.product)
+    if read is None:
+        return None
+    heard = _Heard(painter.generator, read[0])
+    painter.listener = heard.take
+    with heard.maps.listening():
+        for _ in painter.paint([line]):
+            pass
+    if heard.window is None:
+        return None
+    asked, generated, where = heard.window
+    cells = read[0].latent_mask(asked.mask)[0, 0].bool()
+    ratio = None if bool(cells.all()) else float(where[cells].mean() / where[~cells].mean().clamp_min(1e-12))
+    least, most = float(where.min()), float(where.max())
+    words = line.defect.replace("_", " ")
+    row = WordMap(line.product, line.defect, words, heard.prompt, line.index, ratio, most, least)
+    level = ((where - least) / max(most - least, 1e-12) * 255).round().byte().numpy()
+    files = row.files(run)
+    images.write(files["normal"], _bytes(asked.normal))
+    images.write(files["image"], _bytes(generated.image))
+    images.write_mask(files["mask"], asked.mask[0, 0].numpy() > 0.5)
+    images.write(files["map"], level)
+    return row
+
+
+def _bytes(image: Tensor) -> np.ndarray[Any, Any]:
+    """Return the first of pictures float32 (B,3,H,W) in [-1,1] as uint8 (H,W,3)."""
+    level = ((image[0].float().clamp(-1, 1) + 1) * 127.5).round().byte()
+    return np.ascontiguousarray(level.permute(1, 2, 0).cpu().numpy())
