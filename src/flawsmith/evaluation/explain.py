@@ -194,7 +194,7 @@ class Explainer:
         """Return the normal pictures by the digest under which a memory knows them."""
         if memory is None:
             return {}
-        normals = self._training.normal()
+        normals = self._training.normal("real")  # a control may show what a photograph shows, byte for byte
         digests = [digest(picture) for batch in self._training.batches(normals) for picture in batch.image]
         return {one: self._training.pictures[number] for one, number in zip(digests, normals, strict=True)}
 
