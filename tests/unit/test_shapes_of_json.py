@@ -102,7 +102,7 @@ READERS: dict[str, Callable[[Run], Any]] = {
     "sweep.json": lambda run: read_sweep(run, {one.id: one for one in load_split(run).normals}),
     "gate/gate.json": lambda run: (screening_section(run, ()), Gate.load(run.path("gate"))),
     "metrics.json": _metrics,
-    "proof.json": proof_section,
+    "proof.json": lambda run: proof_section(run, load_split(run)),
     "plan.jsonl": lambda run: run.plan(),
     "samples.jsonl": lambda run: run.samples(),
     "scores.jsonl": lambda run: run.kept(),

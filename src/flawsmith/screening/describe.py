@@ -118,7 +118,8 @@ class Describer:
             others = [images.to_model(normal, span) for normal in shown.stand_ins]
             below = _filled(image, label, [feature_window(other, region).image for other in others])
         pair = image_tensor([image] if below is None else [image, below])
-        depths = [[F.normalize(depth, dim=1) for depth in self.extractor.maps(one[None])] for one in pair]
+        # Sums depend on how a map lies in memory, and one that was remembered lies otherwise than one just computed.
+        depths = [[F.normalize(depth.contiguous(), dim=1) for depth in self.extractor.maps(one[None])] for one in pair]
         windows = [self.extractor.vector(one[None])[0] for one in pair]
         tokens, moved = _inside(depths, torch.from_numpy(label))
         whole = self._whole(model)
