@@ -27,8 +27,8 @@ import numpy as np
 import real_pixels
 from sets import FOLDERS, RESULTS, configuration, with_damage
 
-from flawsmith.choice.candidates import candidates
-from flawsmith.choice.choose import FOLDS, MOST, choose
+from flawsmith.choice.candidates import MOST, candidates
+from flawsmith.choice.choose import FOLDS, choose
 from flawsmith.choice.records import Choice
 from flawsmith.config import Config
 from flawsmith.data.layouts import survey

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from flawsmith import registry
-from flawsmith.config import Config, GeneratorConfig
+from flawsmith.config import AUTO, Config, GeneratorConfig
 from flawsmith.evaluation.arms import Made
 
 USUAL = ("patch_synthesis", "crop_paste")
 """Generators that are always tried: they need no backbone, train nothing and paint in a fraction of a second."""
+MOST = 10
+"""Samples per shot that every candidate makes."""
 Masks = Literal["shots", "procedural"]
 
 
@@ -27,16 +29,21 @@ class Candidate:
         """Its name, also that of its folder: "patch_synthesis", "patch_synthesis, new shapes"."""
         return self.generator if self.masks == "shots" else f"{self.generator}, new shapes"
 
-    def configured(self, config: Config, per_shot: int, shots: dict[str, int]) -> Config:
-        """Return the configuration of a run that makes so many samples per shot in this way, and nothing else.
+    def settings_in(self, config: Config) -> dict[str, Any]:
+        """Return what a configuration says of its generator; {} = it does not name it."""
+        part = config.generator
+        known = part.name != AUTO and self.generator in part.names
+        return part.alone(self.generator).settings if known else {}
+
+    def configured(self, config: Config, shots: dict[str, int]) -> Config:
+        """Return the configuration of a run that makes MOST samples per shot in this way, and nothing else.
 
         Args:
             config: What is said of the photographs, windows, training and generation.
-            per_shot: Samples per shot.
             shots: Defect type -> its number of shots.
         """
-        settings = config.generator.settings if config.generator.name == self.generator else {}
-        count = {defect: per_shot * number for defect, number in shots.items()}
+        settings = self.settings_in(config)
+        count = {defect: MOST * number for defect, number in shots.items()}
         return config.model_copy(
             update={
                 "generator": GeneratorConfig(name=self.generator, settings=settings),
@@ -68,10 +75,10 @@ class Samples:
     samples: tuple[Made, ...]
     controls: tuple[Made, ...]
 
-    def of(self, defects: Sequence[str], per_shot: int, shots: dict[str, int]) -> Samples:
-        """Return those of some defect types, so many per shot."""
+    def of(self, defect: str, count: int) -> Samples:
+        """Return the first so many of a defect type, with the controls that take their places."""
 
         def kept(one: Made) -> bool:
-            return one.defect in defects and one.rank < per_shot * shots[one.defect]
+            return one.defect == defect and one.rank < count
 
         return Samples(tuple(filter(kept, self.samples)), tuple(filter(kept, self.controls)))

@@ -17,15 +17,16 @@ from functools import partial
 from pathlib import Path
 
 from flawsmith import registry
-from flawsmith.choice.candidates import Candidate, Samples, candidates
+from flawsmith.choice.candidates import MOST, Candidate, Samples, candidates
 from flawsmith.choice.folds import folds_of
 from flawsmith.choice.judge import Judge
 from flawsmith.choice.records import Choice, DefectChoice, Figures, Trial, mean_figures
 from flawsmith.choice.words import WORDS, write_choice
-from flawsmith.config import AUTO, Config, GeneratorConfig, affecting
+from flawsmith.config import Config, GeneratorConfig, affecting
 from flawsmith.data.fingerprints import content_hash
 from flawsmith.errors import ConfigError, DataError, RunError
-from flawsmith.evaluation.arms import Made
+from flawsmith.evaluation.arms import REAL, Made
+from flawsmith.evaluation.prove import device_of
 from flawsmith.files import digest, read_json
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
@@ -35,10 +36,9 @@ from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
 from flawsmith.types import Advance
 
-MOST, FEWER = 10, (3, 1)
-"""Samples per shot: of every candidate, and what is tried afterwards with the mixture."""
+FEWER = (3, 1)
+"""Samples per shot that are tried with the mixture, beside MOST."""
 FOLDS = 5
-REAL = "real-only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Mixture:
         samples: list[Made] = []
         controls: list[Made] = []
         for defect in sorted(self.of.keys() & judge.shots.keys()):
-            made = judge.made(self.of[defect], MOST).of((defect,), self.per_shot, judge.shots)
+            made = judge.made(self.of[defect]).of(defect, self.per_shot * judge.shots[defect])
             samples += made.samples
             controls += made.controls if self.controls else ()
         return Samples(tuple(samples), tuple(controls))
@@ -87,7 +87,9 @@ def choose(config: Config, folder: str | Path, *, folds: int = FOLDS, also: Sequ
     # The folder's run scans and compares the photographs; nothing is made with its generator.
     run = Run.create(folder, config.model_copy(update={"generator": GeneratorConfig()}))
     data, features = open_dataset(run), config.features
-    extractor = load_extractor(features.extractor, features.source, offline=config.backbone.offline)
+    extractor = load_extractor(
+        features.extractor, features.source, offline=config.backbone.offline, device=device_of(config)
+    )
     settings = [affecting(config, output) for output in ("train", "generate", "controls", "prove")]
     identity = digest(settings, dict(config.generator.settings), data.hash, extractor.fingerprint, folds)
     work = run.path("state", "choice", identity[:12])
@@ -150,10 +152,7 @@ def _chosen(
         return figures
 
     real = answers(REAL, lambda judge: Samples((), ()))
-    trials = [
-        Trial.of(one.name, answers(one.name, partial(Judge.made, candidate=one, per_shot=MOST)), real, one)
-        for one in tried
-    ]
+    trials = [Trial.of(one.name, answers(one.name, partial(Judge.made, candidate=one)), real, one) for one in tried]
     defects = sorted({defect for judge in judges for defect in judge.shots})
     taken = {defect: best for defect in defects if (best := _best(trials, defect))}
     mixture = Mixture({defect: trial.candidate for defect, trial in taken.items() if trial.candidate})
@@ -200,19 +199,18 @@ def _best(trials: Sequence[Trial], defect: str) -> Trial | None:
 def _configured(config: Config, choices: Sequence[DefectChoice], controls: bool, judges: Sequence[Judge]) -> Config:
     """Return the configuration that makes what was chosen."""
     shots = {one.defect: max(judge.all_shots.get(one.defect, 0) for judge in judges) for one in choices}
-    taken = [one for one in choices if one.candidate is not None]
+    taken = {one.defect: one.candidate for one in choices if one.candidate}
     if not taken:
         return config
-    names = {one.defect: one.candidate.generator for one in taken if one.candidate}
-    masks = {one.defect: one.candidate.masks for one in taken if one.candidate}
-    alone = len(set(names.values())) == 1 and len(taken) == len(choices)
-    given = config.generator
-    known = () if given.name == AUTO else given.names
-    settings = {name: given.alone(name).settings for name in sorted(set(names.values())) if name in known}
-    generator = GeneratorConfig(name=names, settings={name: one for name, one in settings.items() if one})
-    if alone:
-        (name,) = set(names.values())
-        generator = GeneratorConfig(name=name, settings=settings.get(name, {}))
+    masks = {defect: candidate.masks for defect, candidate in taken.items()}
+    used = {candidate.generator: candidate.settings_in(config) for candidate in taken.values()}
+    generator = GeneratorConfig(
+        name={defect: candidate.generator for defect, candidate in taken.items()},
+        settings={name: settings for name, settings in sorted(used.items()) if settings},
+    )
+    if len(used) == 1 and len(taken) == len(choices):
+        ((name, settings),) = used.items()
+        generator = GeneratorConfig(name=name, settings=settings)
     generate = {
         "count": {one.defect: one.per_shot * shots[one.defect] for one in choices},
         "masks": masks if len(set(masks.values())) > 1 else next(iter(masks.values())),

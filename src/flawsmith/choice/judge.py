@@ -13,23 +13,18 @@ from flawsmith.choice.candidates import Candidate, Samples
 from flawsmith.choice.folds import Fold
 from flawsmith.choice.records import Figures
 from flawsmith.config import Config
-from flawsmith.data.inspection_tiles import Tiles
 from flawsmith.data.photographs import Photographs
 from flawsmith.evaluation.arms import Arm, common_set, made_of, training_set
 from flawsmith.evaluation.evaluator import Evaluator
 from flawsmith.evaluation.prove import device_of, load_detector
-from flawsmith.evaluation.shape import Shape, proof_shape, proof_tiles, shapes_of
-from flawsmith.evaluation.statistics import TASKS, Task
-from flawsmith.evaluation.tiled import Tiled
+from flawsmith.evaluation.shape import proof_shape, proof_tiles, shapes_of
+from flawsmith.evaluation.statistics import LEADS, Task
 from flawsmith.files import digest, read_json, reading, write_json
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.run.dataset import Dataset
 from flawsmith.run.folder import Run
 from flawsmith.synthesis.generate import generate
 from flawsmith.synthesis.train import train
-
-LEADS: dict[Task, str] = {"localization": "ap", "detection": "auroc", "classification": "recall"}
-"""Task -> the figure of it that is compared; 0..1, higher is better."""
 
 
 class Judge:
@@ -68,15 +63,19 @@ class Judge:
         self._data = Dataset(split, Photographs(split.normals), data.hashes, content)
         self.defects = tuple(sorted(self.shots))
         photographs = shapes_of(split.normals)
-        shape: Shape = proof_shape(config.prove, photographs)
-        tiles: Tiles | None = proof_tiles(config.prove, photographs)
+        shape, tiles = proof_shape(config.prove, photographs), proof_tiles(config.prove, photographs)
         self._evaluator = Evaluator(split, self.defects, shape, drop_near_duplicates=False, tiles=tiles)
-        shut = frozenset({*forbidden, *self._evaluator.forbidden})
-        self._common = common_set(split, (), shape, self.defects, shut, tiles)
+        self._forbidden = frozenset({*forbidden, *self._evaluator.forbidden})
+        self._made: dict[Candidate, Samples] = {}
 
-    def made(self, candidate: Candidate, per_shot: int) -> Samples:
+    def made(self, candidate: Candidate) -> Samples:
         """Return what a candidate makes of this fold's shots."""
-        config = candidate.configured(self._config, per_shot, self.shots)
+        if candidate not in self._made:
+            self._made[candidate] = self._samples(candidate)
+        return self._made[candidate]
+
+    def _samples(self, candidate: Candidate) -> Samples:
+        config = candidate.configured(self._config, self.shots)
         run = Run.create(self._folder / candidate.name, config)
         write_json(run.path("data.json"), self._rows)
         train(run, self._data)
@@ -89,32 +88,33 @@ class Judge:
         identity = digest(name, [file.as_posix() for file in files])
         path = self._folder / "answers" / f"{identity[:16]}.json"
         if not path.is_file():
-            training = training_set(self._common, Arm(name, "", made.samples, made.controls), self.fold.split)
-            figures: dict[Task, dict[str, float]] = {}
-            for detector_name in self._config.prove.detectors:
-                detector = load_detector(
-                    self._config, detector_name, self.defects, self._extractor, device_of(self._config)
-                )
-                if training.tiles is not None:
-                    detector = Tiled(detector, training.tiles)
-                tasks = set(detector.tells) - figures.keys()
-                if not tasks:
-                    continue
-                rng = torch.Generator().manual_seed(self._config.seed * 1000 + self.fold.number)
-                for _ in detector.fit(training, rng, budget=self._config.prove.budget):
-                    pass
-                outcome = self._evaluator.evaluate(detector, tasks)
-                for task in TASKS:
-                    if task in tasks:
-                        figures[task] = {
-                            defect: outcome.figures[task][defect][LEADS[task]] for defect in self.fold.judged
-                        }
-            write_json(path, {"arm": name, "figures": figures})
+            write_json(path, {"arm": name, "figures": self._learned(Arm(name, "", made.samples, made.controls))})
         answers = read_json(path)
         with reading(path):
             return {
                 task: {str(d): float(figure) for d, figure in row.items()} for task, row in answers["figures"].items()
             }
+
+    def _learned(self, arm: Arm) -> Figures:
+        """Train on an arm, and ask about what was left out."""
+        config, evaluator, split = self._config, self._evaluator, self.fold.split
+        # Read anew each time: the pictures of all folds and candidates together are too many to keep.
+        common = common_set(split, (), evaluator.shape, self.defects, self._forbidden, evaluator.tiles)
+        training = training_set(common, arm, split)
+        figures: dict[Task, dict[str, float]] = {}
+        for name in config.prove.detectors:
+            detector = load_detector(config, name, self.defects, self._extractor, device_of(config), evaluator.tiles)
+            tasks = set(detector.tells) - figures.keys()
+            if not tasks:
+                continue
+            rng = torch.Generator().manual_seed(config.seed * 1000 + self.fold.number)
+            for _ in detector.fit(training, rng, budget=config.prove.budget):
+                pass
+            outcome = evaluator.evaluate(detector, tasks)
+            for task in LEADS:
+                if task in tasks:
+                    figures[task] = {defect: outcome.figures[task][defect][LEADS[task]] for defect in self.fold.judged}
+        return figures
 
 
 def _of_fold(rows: dict[str, Any], fold: Fold) -> dict[str, Any]:

@@ -31,7 +31,11 @@ def as_detectors_see(native: np.ndarray, span: Range | None, shape: Sequence[int
         span: The value range of its product; None = `images.range_of(native)`.
         shape: (rows, columns) of the result.
     """
-    model = scaled(images.to_model(native, images.range_of(native, span)), shape)
+    return eight_bits(scaled(images.to_model(native, images.range_of(native, span)), shape))
+
+
+def eight_bits(model: np.ndarray) -> np.ndarray:
+    """Return a picture of model values, float32 in [-1,1], as uint8 of the same shape; what lies outside is clipped."""
     return np.asarray(np.rint((np.clip(model, -1, 1) + 1) * 127.5), np.uint8)
 
 

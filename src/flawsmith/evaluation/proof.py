@@ -17,10 +17,9 @@ from flawsmith.evaluation.arms import NO_CONTROLS, NONE, OURS, REAL, Arm, mixed
 from flawsmith.evaluation.evaluator import Evaluator
 from flawsmith.evaluation.operating_point import operating_point, threshold_note
 from flawsmith.evaluation.shape import distorted, shapes_of
-from flawsmith.evaluation.statistics import MEAN, TASKS, EvaluationSet, Outcome, compare, draws, resampled
+from flawsmith.evaluation.statistics import LEADS, MEAN, TASKS, EvaluationSet, Outcome, compare, draws, resampled
 from flawsmith.run.mask_reading import rule_tree
 
-_DECIDES = {"localization": "ap", "detection": "auroc", "classification": "recall"}
 FEW_TESTS = 10
 """Fewer test pictures of a defect type than this are worth a note."""
 _TELLING = 3
@@ -114,7 +113,9 @@ def _curve(tried: Tried, shots: int) -> list[dict[str, Any]]:
     for arm in tried.arms:
         if arm.name == REAL or arm.name == OURS or arm.name.startswith(f"{OURS} ") and arm.name.endswith("x"):
             table = figures(tried.outcomes[arm.name])
-            means = {task: table[task][MEAN][name]["each"] for task, name in _DECIDES.items() if task in table}
+            means: dict[str, Any] = {
+                task: table[task][MEAN][name]["each"] for task, name in LEADS.items() if task in table
+            }
             rows.append({"arm": arm.name, "samples_per_shot": round(len(arm.samples) / shots, 2), **means})
     return sorted(rows, key=lambda row: row["samples_per_shot"])
 

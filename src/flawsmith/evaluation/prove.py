@@ -16,6 +16,7 @@ import torch
 
 from flawsmith import registry
 from flawsmith.config import Config, validate
+from flawsmith.data.inspection_tiles import Tiles
 from flawsmith.data.split import Split
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import RunError
@@ -215,9 +216,7 @@ class _Trainer:
         explained = None
         open_tasks = {"localization", "detection", "classification"}
         for name in [REFERENCE] if arm.name == NONE else self._part.detectors:
-            detector = self._detector(name, training.defects)
-            if training.tiles is not None:
-                detector = Tiled(detector, training.tiles)
+            detector = self._detector(name, training.defects, training.tiles)
             tasks = open_tasks & detector.tells
             if not tasks:
                 continue
@@ -241,12 +240,19 @@ class _Trainer:
                 explained = explainer.explain(detector, name)
         return last, best, explained
 
-    def _detector(self, name: str, defects: Sequence[str]) -> Detector:
-        return load_detector(self._config, name, defects, self._extractor, self._device)
+    def _detector(self, name: str, defects: Sequence[str], tiles: Tiles | None = None) -> Detector:
+        return load_detector(self._config, name, defects, self._extractor, self._device, tiles)
 
 
-def load_detector(config: Config, name: str, defects: Sequence[str], extractor: Extractor, device: str) -> Detector:
-    """Return an untrained detector with the settings of `prove`.
+def load_detector(
+    config: Config,
+    name: str,
+    defects: Sequence[str],
+    extractor: Extractor,
+    device: str,
+    tiles: Tiles | None = None,
+) -> Detector:
+    """Return an untrained detector with the settings of `prove`; where there are tiles, one that is asked in tiles.
 
     Raises:
         ConfigError: it is unknown, or one of its settings.
@@ -260,7 +266,7 @@ def load_detector(config: Config, name: str, defects: Sequence[str], extractor: 
         detector: Detector = plugin(
             settings, defects, extractor=extractor if plugin.needs_extractor else None, device=device
         )
-    return detector
+    return detector if tiles is None else Tiled(detector, tiles)
 
 
 def _learned_from(inputs: Inputs) -> str:

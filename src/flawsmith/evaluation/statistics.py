@@ -29,6 +29,8 @@ TASKS: dict[Task, tuple[str, str]] = {
     "classification": ("classification", "recall"),
 }
 """What is asked, and the figure that decides."""
+LEADS: dict[Task, str] = {"localization": "ap", "detection": "auroc", "classification": "recall"}
+"""The name of that figure, 0..1, for a defect type and in the mean; over all pictures recall is called accuracy."""
 MEAN, ALL = "mean over defect types", "all pictures"
 BINS = 4096
 _ARRAYS = ("damaged", "normal", "score", "probabilities", "thumbs", "calibration", "shifted")
@@ -270,10 +272,7 @@ def p_value(gap: np.ndarray) -> float:
 
 
 def _figure(one: Outcome, task: Task, defect: str) -> float:
-    table = one.figures[task][defect]
-    return table[
-        {"localization": "ap", "detection": "auroc", "classification": "accuracy" if defect == ALL else "recall"}[task]
-    ]
+    return one.figures[task][defect]["accuracy" if (task, defect) == ("classification", ALL) else LEADS[task]]
 
 
 def _localization(

@@ -7,18 +7,18 @@ and after, its mask and the map. attention.json says what they are; the report s
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from flawsmith.data import images
-from flawsmith.files import read_json, write_json
+from flawsmith.data.scaling import eight_bits
+from flawsmith.files import read_json, reading, write_json
 from flawsmith.run.folder import Run
 from flawsmith.run.records import PlanLine
+from flawsmith.synthesis.sweep import first_of_each, is_of_samples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from flawsmith.synthesis.paint import Painter
     from flawsmith.types import Condition, Generated
 
-MOST = 8
-"""Defect types that get a picture."""
+_NAME = re.compile(r"\d{6,}(\.normal|\.mask|\.map|)\.png")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +67,23 @@ def paint_attention(run: Run, lines: Sequence[PlanLine], painter_of: Callable[[s
     """
     if has_attention(run):
         return
-    first: dict[tuple[str, str], PlanLine] = {}
-    for line in lines:
-        first.setdefault((line.product, line.defect), line)
-    shutil.rmtree(run.path("attention"), ignore_errors=True)
-    rows = [row for line in list(first.values())[:MOST] if (row := _recorded(run, line, painter_of(line.job)))]
+    run.remove_made("attention", _NAME)
+    rows = [row for line in first_of_each(lines) if (row := _recorded(run, line, painter_of(line.job)))]
     write_json(run.path("attention.json"), {"hash": run.stage_hash("generate"), "rows": [asdict(row) for row in rows]})
 
 
 def has_attention(run: Run) -> bool:
     """Return whether attention.json is there and belongs to the run's samples."""
-    mark = run.path("attention.json")
-    return mark.is_file() and read_json(mark).get("hash") == run.stage_hash("generate")
+    return is_of_samples(run, "attention.json")
 
 
 def word_maps(run: Run) -> list[WordMap]:
     """Return what `paint_attention` recorded of the samples that the run has now; [] = nothing."""
-    return [WordMap(**row) for row in read_json(run.path("attention.json"))["rows"]] if has_attention(run) else []
+    if not has_attention(run):
+        return []
+    path = run.path("attention.json")
+    with reading(path):
+        return [WordMap(**row) for row in read_json(path)["rows"]]
 
 
 class _Heard:
@@ -115,6 +114,8 @@ def _recorded(run: Run, line: PlanLine, painter: Painter) -> WordMap | None:
     read = painter.generator.attention(line.defect, line.product)
     if read is None:
         return None
+    from flawsmith.data.tensors import picture_of  # torch, which the report does without
+
     heard = _Heard(painter.generator, read[0])
     painter.listener = heard.take
     with heard.maps.listening():
@@ -130,14 +131,8 @@ def _recorded(run: Run, line: PlanLine, painter: Painter) -> WordMap | None:
     row = WordMap(line.product, line.defect, words, heard.prompt, line.index, ratio, most, least)
     level = ((where - least) / max(most - least, 1e-12) * 255).round().byte().numpy()
     files = row.files(run)
-    images.write(files["normal"], _bytes(asked.normal))
-    images.write(files["image"], _bytes(generated.image))
+    images.write(files["normal"], eight_bits(picture_of(asked.normal[0])))
+    images.write(files["image"], eight_bits(picture_of(generated.image[0])))
     images.write_mask(files["mask"], asked.mask[0, 0].numpy() > 0.5)
     images.write(files["map"], level)
     return row
-
-
-def _bytes(image: Tensor) -> np.ndarray[Any, Any]:
-    """Return the first of pictures float32 (B,3,H,W) in [-1,1] as uint8 (H,W,3)."""
-    level = ((image[0].float().clamp(-1, 1) + 1) * 127.5).round().byte()
-    return np.ascontiguousarray(level.permute(1, 2, 0).cpu().numpy())

@@ -116,7 +116,8 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
     if worded and run.stage_hash("generate") and not has_attention(run):
         there = {row.index for row in run.samples() if row.made}
         listened = [line for line in run.plan() if line.generator in worded and line.index in there]
-        paint_attention(run, listened, painters.of)
+        with locked(run.path("state", "attention.lock")):
+            paint_attention(run, listened, painters.of)
 
 
 def _inputs(config: Config, trained: str) -> Inputs:

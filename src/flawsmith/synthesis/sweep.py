@@ -47,12 +47,9 @@ def paint_sweep(
     """
     if has_sweep(run):
         return
-    first: dict[tuple[str, str], PlanLine] = {}
-    for line in lines:
-        first.setdefault((line.product, line.defect), line)
     run.remove_made("sweep", _NAME)
     rows: list[dict[str, Any]] = []
-    for line in list(first.values())[:MOST]:
+    for line in first_of_each(lines):
         painter = painter_of(line.job)
         settings = painter.generator.settings
         pictures = []
@@ -73,5 +70,18 @@ def paint_sweep(
 
 def has_sweep(run: Run) -> bool:
     """Return whether sweep.json is there and belongs to the run's samples."""
-    mark = run.path("sweep.json")
+    return is_of_samples(run, "sweep.json")
+
+
+def first_of_each(lines: Sequence[PlanLine]) -> list[PlanLine]:
+    """Return the first line of each product and defect type, of at most MOST."""
+    first: dict[tuple[str, str], PlanLine] = {}
+    for line in lines:
+        first.setdefault((line.product, line.defect), line)
+    return list(first.values())[:MOST]
+
+
+def is_of_samples(run: Run, name: str) -> bool:
+    """Return whether a JSON file of the run is there and its "hash" is that of the samples that the run has now."""
+    mark = run.path(name)
     return mark.is_file() and read_json(mark).get("hash") == run.stage_hash("generate")

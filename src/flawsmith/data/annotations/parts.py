@@ -45,10 +45,7 @@ class Part:
     @property
     def path(self) -> Path:
         """The part as the path of a mask."""
-        named = (
-            text.replace("%", "%25").replace("/", "%2F").replace("#", "%23") for text in (self.picture, self.defect)
-        )
-        return self.file.with_name(PART.join([self.file.name, self.format, *named]))
+        return self.file.with_name(PART.join([self.file.name, self.format, _safe(self.picture), _safe(self.defect)]))
 
     def marked(self) -> MarkedPicture:
         """Return its picture with all that is marked on it.
