@@ -35,6 +35,8 @@ _MEGABYTE = 1 << 20
 _PIXELS_PER_MEGABYTE = 2_000_000
 """A picture may have so many pixels per megabyte that may be sent: a small file must not unpack to fill the memory."""
 _PIECE = 1 << 16
+_LEAVING = 0.2
+"""Seconds in which a connection that was answered gives its place free."""
 
 
 class InspectionServer(ThreadingHTTPServer):
@@ -82,7 +84,8 @@ class InspectionServer(ThreadingHTTPServer):
             raise ConfigError(f"{host}:{port}: cannot be served on ({reason}); choose another --port") from None
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._free.acquire(blocking=False):
+        # Who was just answered leaves a moment later: one client asking on and on must not be in its own way.
+        if self._free.acquire(timeout=_LEAVING):
             super().process_request(request, client_address)
             return
         body = json.dumps({"error": "too many requests at once; ask again in a moment"}).encode()
