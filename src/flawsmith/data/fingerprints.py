@@ -19,7 +19,7 @@ import numpy as np
 
 from flawsmith.data import images
 from flawsmith.errors import DataError
-from flawsmith.files import file_digest
+from flawsmith.files import file_digest, file_state
 from flawsmith.paths import open_file
 
 
@@ -39,20 +39,20 @@ class Fingerprint:
 
 _ROOM = 48 << 20
 """Bytes of pictures that are decoded side by side."""
-_FINGERPRINTS: dict[tuple[str, int, int], Fingerprint] = {}
+_FINGERPRINTS: dict[tuple[str, tuple[int, ...]], Fingerprint] = {}
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    """Return a picture's fingerprint; it is kept while path, size and time of the file stay.
+    """Return a picture's fingerprint; it is kept while path and state of the file stay.
 
     Raises:
         DataError: there is no such file; what is there but broken has a `problem` instead.
     """
     try:
-        state = os.stat(path)
+        os.stat(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); was it moved?") from None
-    key = (os.path.abspath(path), state.st_size, state.st_mtime_ns)
+    key = (os.path.abspath(path), tuple(file_state(path)))
     if key not in _FINGERPRINTS:
         try:
             pixels = images.read(path)
@@ -73,7 +73,7 @@ def content_hash(path: Path) -> str:
     """Return the SHA-256 of the picture's upright pixels, the same for a copy saved again without loss.
 
     Grey saved as RGB, 8 bits saved as 16, another codec or an EXIF turn instead of turned pixels make no difference. A
-    file that cannot be decoded has the hash of its bytes. Kept in memory while size and time of the file stay.
+    file that cannot be decoded has the hash of its bytes. Kept in memory while the file's state stays.
     """
     return fingerprint(path).pixels
 

@@ -31,7 +31,8 @@ from flawsmith.run.folder import Run
 from flawsmith.run.mask_reading import MaskReading, read_masks, rule_from, rule_tree
 from flawsmith.types import Example, MaskRule, Range
 
-_GROUPS = ("shots", "normals", "test_defects", "test_normals")
+GROUPS = ("shots", "normals", "test_defects", "test_normals")
+"""Of a division; each a list of rows in data.json."""
 _DUPLICATES = "duplicates"
 """Rows of data.json beside the groups: test pictures that were left out as copies of normal parts to learn from."""
 _RANGES = "ranges"
@@ -64,7 +65,7 @@ class Dataset:
 def open_dataset(run: Run) -> Dataset:
     """Scan the photographs, divide them, leave out copies of normal parts, refuse a leak, and write data.json.
 
-    A file whose size and time are those of the last time is not read again, and pictures that are the same as the last
+    A file whose size and times are those of the last time is not read again, and pictures that are the same as the last
     time are not looked at again.
 
     Raises:
@@ -77,14 +78,14 @@ def open_dataset(run: Run) -> Dataset:
     surveyed = layouts.survey(run.config.data)
     made, reading = _divide(surveyed, run.config, before.get("masks"))
     _require_defects(run.config, made)
-    known = {row["id"]: row for name in (*_GROUPS, _DUPLICATES) for row in before.get(name, [])}
-    rows = {name: [_row(example, known.get(example.id)) for example in getattr(made, name)] for name in _GROUPS}
+    known = {row["id"]: row for name in (*GROUPS, _DUPLICATES) for row in before.get(name, [])}
+    rows = {name: [_row(example, known.get(example.id)) for example in getattr(made, name)] for name in GROUPS}
     scanned = _stamp(rows)
     unchanged = before.get("scanned") == scanned
     if not unchanged and (broken := _unusable(made)):
         raise DataError(_listed("1 picture cannot be used", f"{len(broken)} pictures cannot be used", broken))
     if not unchanged:
-        everyone = [example for name in _GROUPS for example in getattr(made, name)]
+        everyone = [example for name in GROUPS for example in getattr(made, name)]
         marked = [*marked_normals(run.config.data.root, surveyed.normal_masks), *masks_among_normals(everyone)]
         if marked:
             raise DataError("\n".join(marked))
@@ -101,13 +102,14 @@ def open_dataset(run: Run) -> Dataset:
     made = with_ranges(made, ranges)
     stamp = _stamp(rows, ranges)
     near = before["near_duplicates"] if unchanged else near_duplicate_warnings(made)
-    tree: dict[str, Any] = {"hash": stamp, "scanned": scanned, "notes": list(made.notes), "near_duplicates": near}
+    tree: dict[str, Any] = {"root": run.config.data.root.as_posix()}
+    tree |= {"hash": stamp, "scanned": scanned, "notes": list(made.notes), "near_duplicates": near}
     tree |= {"warnings": [*surveyed.warnings, *near, *reading.warnings(made)], "ledger": surveyed.ledger.to_json()}
     tree |= {_RANGES: {product: span.to_json() for product, span in ranges.items()}}
     tree |= {**rows, _DUPLICATES: doubled, "masks": reading.tree()}
     if tree != before:
         write_json(path, tree)
-    hashes = {row["id"]: _identity(row) for group in rows.values() for row in group}
+    hashes = {row["id"]: row_identity(row) for group in rows.values() for row in group}
     return Dataset(made, Photographs(made.normals), hashes, stamp)
 
 
@@ -197,7 +199,7 @@ def unknown_defects(config: Config, defects: Collection[str], *fields: str) -> l
 
 def _unusable(made: Split) -> list[str]:
     """Return a sentence for each picture that would stop a later stage, or spoil what is proven on it."""
-    examples = [example for name in _GROUPS for example in getattr(made, name)]
+    examples = [example for name in GROUPS for example in getattr(made, name)]
     wrong = []
     for example, fingerprint in zip(examples, fingerprints_of([example.image for example in examples]), strict=True):
         if fingerprint.problem:
@@ -216,23 +218,37 @@ def _listed(one: str, many: str, sentences: list[str]) -> str:
 
 
 def load_split(run: Run) -> Split:
-    """Read data.json, without looking at the photographs.
+    """Read data.json, without looking at the photographs; where the folder was moved, they are named where it is now.
 
     Raises:
-        RunError: no stage has written it yet, or it names a file outside `data.root`.
+        RunError: no stage has written it yet, it names a file outside `data.root`, or that folder is not there.
     """
     path = run.path("data.json")
     rows = read_json(path)
+    root = run.config.data.root.absolute()
     with reading(path):
-        groups = {name: tuple(_example(row) for row in rows[name]) for name in _GROUPS}
-        made = with_ranges(Split(**groups, notes=tuple(rows["notes"])), _ranges(rows))
-    root = run.config.data.root
+        before = Path(rows.get("root", root)).absolute()
+        groups = {name: tuple(_example(row) for row in rows[name]) for name in GROUPS}
+        notes = tuple(rows["notes"])
     for example in (example for group in groups.values() for example in group):
         for file in (example.image, *example.masks):
-            if not lies_below(file, root):
+            if not lies_below(file.absolute(), before):
                 again = "delete it, and `flawsmith run CONFIG --out` writes it anew"
-                raise RunError(f"{path}: {file} does not lie below data.root ({root}); {again}")
-    return made
+                raise RunError(f"{path}: {file} does not lie below data.root ({before}); {again}")
+    if not root.is_dir():
+        raise RunError(
+            f"{root}: the photographs of {run.folder} are not there; if they were moved, say where to with "
+            "--set data.root=FOLDER"
+        )
+    if root != before:
+        groups = {name: tuple(_moved(example, before, root) for example in group) for name, group in groups.items()}
+    with reading(path):
+        return with_ranges(Split(**groups, notes=notes), _ranges(rows))
+
+
+def _moved(example: Example, before: Path, root: Path) -> Example:
+    image, *masks = (root / file.absolute().relative_to(before) for file in (example.image, *example.masks))
+    return replace(example, image=image, masks=tuple(masks))
 
 
 def load_ranges(run: Run) -> dict[str, Range]:
@@ -255,7 +271,7 @@ def _before(path: Path) -> dict[str, Any]:
     """
     rows = read_json(path)
     with reading(path):
-        for name in (*_GROUPS, _DUPLICATES):
+        for name in (*GROUPS, _DUPLICATES):
             for row in rows.get(name, []):
                 _example(row)
                 _require_text(row["hash"])
@@ -302,14 +318,16 @@ def _row(example: Example, known: Mapping[str, Any] | None) -> dict[str, Any]:
 def _stamp(rows: Mapping[str, Sequence[Mapping[str, Any]]], ranges: Mapping[str, Range] | None = None) -> str:
     """Return what identifies a division: who is in which group, with what content, and how deep pictures are read."""
     identity = [
-        [*(row[key] for key in ("id", "product", "defect")), _identity(row)] for group in rows.values() for row in group
+        [*(row[key] for key in ("id", "product", "defect")), row_identity(row)]
+        for group in rows.values()
+        for row in group
     ]
     deep = {product: span.to_json() for product, span in (ranges or {}).items() if span.depth > 8}
     return digest([len(group) for group in rows.values()], identity, *([deep] if deep else []))
 
 
-def _identity(row: Mapping[str, Any]) -> str:
-    """Return the hash of a row's bytes; and of how its masks are read, where that is not what any mask says itself."""
+def row_identity(row: Mapping[str, Any]) -> str:
+    """Return the hash of a row's bytes, and of how its masks are read where that is not what any mask says itself."""
     rule = _rule(row)
     return (
         row["hash"] if rule is None or replace(rule, soft=0) == MaskRule() else digest([row["hash"], rule_tree(rule)])

@@ -18,7 +18,7 @@ from typing import Any
 from flawsmith.config import Config, affecting
 from flawsmith.data import images
 from flawsmith.errors import ConfigError, FlawsmithError, RunError
-from flawsmith.files import mend_lines, read_json, reading, write_json
+from flawsmith.files import file_digest, mend_lines, read_json, reading, write_json
 from flawsmith.interfaces import Generator
 from flawsmith.locks import locked
 from flawsmith.run.dataset import Dataset, open_dataset
@@ -27,6 +27,7 @@ from flawsmith.run.progress import progress
 from flawsmith.run.records import PlanLine, Role, Sample, append_records, read_records, write_records
 from flawsmith.run.rounds import forget_discarded, forget_rounds, read_discarded, read_rounds
 from flawsmith.run.stage import Inputs, stage, stamp_of
+from flawsmith.run.unchanged import require_as_made
 from flawsmith.synthesis.attention import has_attention, paint_attention
 from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.paint import PaintedLine
@@ -79,7 +80,7 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
         data: Its photographs, when they are open already.
 
     Raises:
-        RunError: the generator is not trained.
+        RunError: the generator is not trained, or what is made already was changed since.
     """
     config = run.config
     data = data or open_dataset(run)
@@ -101,6 +102,7 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
     with stage(run, "generate", both, there=partial(_all_there, run), shard=shard.name) as work:
         if not work.done:
             lines, controls = _plan(run, data, samples, both)
+            require_as_made(run, [*run.samples(), *run.controls()], gone=True)
             made = sum(_make(run, planned, shard, painters) for planned in (lines, controls))
             work.what = f"{made} samples and controls, shard {shard.number}/{shard.count}"
             rows = run.samples()
@@ -245,6 +247,7 @@ def _read_plan(run: Run, count: int | None) -> list[PlanLine]:
 def _all_there(run: Run) -> bool:
     """Return whether every planned sample has its line and its files: what a user deletes is made again."""
     rows, plan, controls = run.samples(), _read_plan(run, None), run.controls()
+    require_as_made(run, [*rows, *controls], gone=True)
     whole = 0 < len(plan) == len(rows) and len(controls) == run.record("generate").get("controls")
     rounds = [sum(asked.values()) for asked in read_rounds(run)]
     of_rounds = Counter(line.round for line in plan if line.round)
@@ -313,6 +316,8 @@ def _write(run: Run, folder: str, painted: PaintedLine) -> Sample:
         return sample
     suffix = images.lossless_suffix(painted.picture)
     name = f"{folder}/{sample.index:06d}"
-    images.write(run.path(f"{name}{suffix}"), painted.picture)
-    images.write_mask(run.path(f"{name}.mask.png"), painted.mask)
-    return replace(sample, image=f"{name}{suffix}", mask=f"{name}.mask.png")
+    image, mask = f"{name}{suffix}", f"{name}.mask.png"
+    images.write(run.path(image), painted.picture)
+    images.write_mask(run.path(mask), painted.mask)
+    image_hash, mask_hash = file_digest(run.path(image)), file_digest(run.path(mask))
+    return replace(sample, image=image, mask=mask, image_hash=image_hash, mask_hash=mask_hash)
