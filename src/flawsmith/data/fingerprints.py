@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from flawsmith.data import images
+from flawsmith.data.codecs.coding import fault
 from flawsmith.errors import DataError
 from flawsmith.files import file_digest, file_state
 from flawsmith.paths import open_file
@@ -35,6 +36,8 @@ class Fingerprint:
     """Why it cannot be decoded, as the end of a sentence that begins with its path; "" = it can."""
     two_values: bool = False
     """True: its samples have one or two values in all, as those of a mask."""
+    fault: str = ""
+    """Why it may be damaged though it can be decoded, as `problem`; "" = no sign of it."""
 
 
 _ROOM = 48 << 20
@@ -58,7 +61,9 @@ def fingerprint(path: Path) -> Fingerprint:
             pixels = images.read(path)
             if pixels.dtype.kind == "f" and not np.isfinite(pixels).any():
                 raise DataError(f"{path}: not one of its pixels is a finite number, so it shows nothing; take it out")
-            _FINGERPRINTS[key] = Fingerprint(_pixel_hash(pixels), _difference_bits(pixels), "", _has_two_values(pixels))
+            _FINGERPRINTS[key] = Fingerprint(
+                _pixel_hash(pixels), _difference_bits(pixels), "", _has_two_values(pixels), _fault(path)
+            )
         except DataError as error:
             try:
                 with open_file(path) as file:
@@ -67,6 +72,10 @@ def fingerprint(path: Path) -> Fingerprint:
                 digest = str(path)
             _FINGERPRINTS[key] = Fingerprint(digest, np.zeros(64, bool), str(error).removeprefix(f"{path}: "))
     return _FINGERPRINTS[key]
+
+
+def _fault(path: Path) -> str:
+    return images.with_reasons(path, lambda stream: fault(stream.read()))
 
 
 def content_hash(path: Path) -> str:

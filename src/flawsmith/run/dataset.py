@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ from flawsmith.data.split import (
     split,
     without_duplicates,
 )
-from flawsmith.errors import ConfigError, DataError, RunError, nearest
+from flawsmith.errors import DataError, RunError
 from flawsmith.files import digest, file_digest, file_state, read_json, reading, write_json
 from flawsmith.paths import lies_below
+from flawsmith.run.defect_types import require_defects
 from flawsmith.run.folder import Run
 from flawsmith.run.mask_reading import MaskReading, read_masks, rule_from, rule_tree
 from flawsmith.types import Example, MaskRule, Range
@@ -77,7 +78,7 @@ def open_dataset(run: Run) -> Dataset:
     before = _before(path) if path.exists() else {}
     surveyed = layouts.survey(run.config.data)
     made, reading = _divide(surveyed, run.config, before.get("masks"))
-    _require_defects(run.config, made)
+    require_defects(run.config, _defects(made))
     known = {row["id"]: row for name in (*GROUPS, _DUPLICATES) for row in before.get(name, [])}
     rows = {name: [_row(example, known.get(example.id)) for example in getattr(made, name)] for name in GROUPS}
     scanned = _stamp(rows)
@@ -102,9 +103,14 @@ def open_dataset(run: Run) -> Dataset:
     made = with_ranges(made, ranges)
     stamp = _stamp(rows, ranges)
     near = before["near_duplicates"] if unchanged else near_duplicate_warnings(made)
+    faulty = before.get("faulty", []) if unchanged else _faulty(made)
     tree: dict[str, Any] = {"root": run.config.data.root.as_posix()}
     tree |= {"hash": stamp, "scanned": scanned, "notes": list(made.notes), "near_duplicates": near}
-    tree |= {"warnings": [*surveyed.warnings, *near, *reading.warnings(made)], "ledger": surveyed.ledger.to_json()}
+    tree |= {"faulty": faulty} if faulty else {}
+    tree |= {
+        "warnings": [*surveyed.warnings, *faulty, *near, *reading.warnings(made)],
+        "ledger": surveyed.ledger.to_json(),
+    }
     tree |= {_RANGES: {product: span.to_json() for product, span in ranges.items()}}
     tree |= {**rows, _DUPLICATES: doubled, "masks": reading.tree()}
     if tree != before:
@@ -123,7 +129,7 @@ def scanned_dataset(config: Config) -> Dataset:
         ConfigError: a defect type that the configuration names does not exist.
     """
     made = divide(config)
-    _require_defects(config, made)
+    require_defects(config, _defects(made))
     made = with_ranges(made, ranges_of(made))
     return Dataset(made, Photographs(made.normals), {}, "")
 
@@ -160,41 +166,8 @@ def _has_damage(example: Example) -> bool:
     return bool(read_label(example, images.describe(example.image).shape).any())
 
 
-def _require_defects(config: Config, made: Split) -> None:
-    names = {example.defect for example in made.shots if example.defect}
-    if wrong := wrong_tables(config, names):
-        raise ConfigError(wrong[0])
-
-
-def wrong_tables(config: Config, defects: Collection[str]) -> list[str]:
-    """Return a sentence for each type that a table by type names and that is none of these, or leaves out wrongly."""
-    sentences = unknown_defects(config, defects, "count", "paint", "masks")
-    name, count = config.generator.name, config.generate.count
-    if isinstance(name, dict):
-        sentences += [
-            f"generator.name: there is no defect type {defect!r}{nearest(defect, defects)}"
-            for defect in name
-            if defect not in defects
-        ]
-        made = [defect for defect in sorted(defects) if not isinstance(count, dict) or count.get(defect)]
-        sentences += [
-            f'generator.name: no generator for the defect type {defect!r}; add {defect} = "...", or make none of it '
-            f"with generate.count = {{{defect} = 0, ...}}"
-            for defect in made
-            if defect not in name
-        ]
-    return sentences
-
-
-def unknown_defects(config: Config, defects: Collection[str], *fields: str) -> list[str]:
-    """Return a sentence for each type that fields of `generate`, tables by type, name and that is none of these."""
-    tables = {field: table for field in fields if isinstance(table := getattr(config.generate, field), dict)}
-    return [
-        f"generate.{field}: there is no defect type {defect!r}{nearest(defect, defects)}"
-        for field, table in tables.items()
-        for defect in table
-        if defect not in defects
-    ]
+def _defects(made: Split) -> set[str]:
+    return {example.defect for example in made.shots if example.defect}
 
 
 def _unusable(made: Split) -> list[str]:
@@ -210,6 +183,13 @@ def _unusable(made: Split) -> list[str]:
                 f"{example.image}: {size} pixels are no photograph; it takes at least {LEAST_SIDE} x {LEAST_SIDE}"
             )
     return wrong
+
+
+def _faulty(made: Split) -> list[str]:
+    """Return a sentence for each picture that is read and may be damaged all the same."""
+    paths = {example.image for name in GROUPS for example in getattr(made, name)}
+    prints = zip(sorted(paths), fingerprints_of(sorted(paths)), strict=True)
+    return [f"{path}: may be damaged: {one.fault}" for path, one in prints if one.fault]
 
 
 def _listed(one: str, many: str, sentences: list[str]) -> str:
@@ -283,7 +263,7 @@ def _before(path: Path) -> dict[str, Any]:
             doubts = [words for name, why in masks["doubts"] for words in (name, why)]
             _require_text(masks["stamp"], *doubts, *masks["notes"], *masks["warnings"])
         if "scanned" in rows:
-            _require_text(*rows["near_duplicates"])
+            _require_text(*rows["near_duplicates"], *rows.get("faulty", []))
     return rows
 
 
