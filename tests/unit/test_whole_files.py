@@ -1,4 +1,4 @@
-"""data/codecs/whole.py: a picture of which a part is missing is refused, or said to be damaged, but never just black."""
+"""data/codecs/whole.py: a picture of which a part is missing is refused, or said to be damaged, never just black."""
 
 from __future__ import annotations
 
