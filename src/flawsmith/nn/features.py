@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from flawsmith.errors import ConfigError, nearest
 from flawsmith.files import file_state
 from flawsmith.nn.networks.extractor import Extractor, scaled
-from flawsmith.paths import open_file
+from flawsmith.paths import open_file, require_files
 
 _DINO = {
     "dinov2": {"dinov2": "Dinov2Backbone", "dinov2_with_registers": "Dinov2WithRegistersBackbone"},
@@ -87,6 +87,7 @@ class DinoExtractor(Extractor):
         super().__init__()
         import transformers
 
+        require_files(source)
         self.name = name
         hint = "name a transformers folder" + (", or a hub id with backbone.offline = false" if offline else "")
         try:
@@ -149,6 +150,7 @@ def load_extractor(name: str, source: str | Path = "", *, offline: bool = True, 
 
 def file_fingerprint(path: Path) -> str:
     """Return the first 12 hex digits of a file's SHA-256; kept while the file's state stays."""
+    require_files(path)
     return _file_fingerprint(path, *file_state(path))
 
 
@@ -173,6 +175,7 @@ def _reason(error: Exception) -> str:
 
 
 def _state(path: Path) -> dict[str, Tensor]:
+    require_files(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
