@@ -16,6 +16,7 @@ import numpy as np
 
 from flawsmith.config import ScreenConfig
 from flawsmith.data import images
+from flawsmith.data.codecs.metadata_reading import metadata_of
 from flawsmith.data.scaling import scaled_mask
 from flawsmith.errors import RunError
 from flawsmith.files import digest, file_digest
@@ -143,7 +144,7 @@ def judge(
         if gate.settings.repair and shown.below is not None and _misfits(fitted, one, describer):
             picture, mask = describer.repaired(shown)
             if mask.any():
-                repairs[shown.name] = _write_repaired(folder, shown.name, picture, mask)
+                repairs[shown.name] = _write_repaired(folder, shown, picture, mask)
                 one = describer.describe(replace(shown, image=picture, mask=mask))
         described.append(one)
         if advance is not None:
@@ -187,7 +188,8 @@ def _shown(run: Run, sample: Sample, data: Dataset, normals: Mapping[str, Exampl
     native = images.read(run.path(sample.image))
     mask = images.read_mask(run.path(sample.mask), native.shape)
     below = data.photographs.read(normals[sample.normal])
-    return Shown(_name(sample), sample.defect, native, mask, below.native, sample.normal, span=below.span)
+    file = run.path(sample.image)
+    return Shown(_name(sample), sample.defect, native, mask, below.native, sample.normal, span=below.span, file=file)
 
 
 def _name(sample: Sample) -> str:
@@ -202,10 +204,11 @@ def _misfits(fitted: FittedGate, described: Described, describer: Describer) -> 
     return any(float(scores[name]) < limit for name, limit in limits.items() if limit is not None)
 
 
-def _write_repaired(folder: Path, name: str, picture: np.ndarray, mask: np.ndarray) -> Repair:
-    stem = f"repaired/{name}"
+def _write_repaired(folder: Path, shown: Shown, picture: np.ndarray, mask: np.ndarray) -> Repair:
+    stem = f"repaired/{shown.name}"
     suffix = images.lossless_suffix(picture)
-    images.write(confined(folder, f"{stem}{suffix}"), picture)
+    metadata = images.with_reasons(shown.file, metadata_of) if shown.file else None
+    images.write(confined(folder, f"{stem}{suffix}"), picture, metadata)
     images.write_mask(confined(folder, f"{stem}.mask.png"), mask)
     hashes = [file_digest(confined(folder, name)) for name in (f"{stem}{suffix}", f"{stem}.mask.png")]
     return Repair(f"{stem}{suffix}", f"{stem}.mask.png", int(mask.sum()), *hashes)

@@ -9,7 +9,7 @@ their own lines.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 from flawsmith.config import Config, affecting
 from flawsmith.data import images
+from flawsmith.data.codecs.metadata_reading import metadata_of
 from flawsmith.errors import ConfigError, FlawsmithError, RunError
 from flawsmith.files import file_digest, mend_lines, read_json, reading, write_json
 from flawsmith.interfaces import Generator
@@ -103,7 +104,8 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
         if not work.done:
             lines, controls = _plan(run, data, samples, both)
             require_as_made(run, [*run.samples(), *run.controls()], gone=True)
-            made = sum(_make(run, planned, shard, painters) for planned in (lines, controls))
+            photographs = {example.id: example.image for example in data.split.normals}
+            made = sum(_make(run, planned, shard, painters, photographs) for planned in (lines, controls))
             work.what = f"{made} samples and controls, shard {shard.number}/{shard.count}"
             rows = run.samples()
             work.finished = len(rows) == len(lines) and len(run.controls()) == len(controls)
@@ -207,7 +209,9 @@ def _with_rounds(
     return whole
 
 
-def _make(run: Run, lines: Sequence[PlanLine], shard: Shard, painters: Painters) -> int:
+def _make(
+    run: Run, lines: Sequence[PlanLine], shard: Shard, painters: Painters, photographs: Mapping[str, Path]
+) -> int:
     """Make this shard's batches of samples or controls that are not on disk yet; return how many were made."""
     if not lines:
         return 0
@@ -222,7 +226,7 @@ def _make(run: Run, lines: Sequence[PlanLine], shard: Shard, painters: Painters)
     with progress("generate" if role == "sample" else name, total, name, done=total - left) as advance:
         for group in todo:
             try:  # one at a time in memory
-                rows = list(map(partial(_write, run, name), painters.of(group[0].job).paint(group)))
+                rows = list(map(partial(_write, run, name, photographs), painters.of(group[0].job).paint(group)))
             except FlawsmithError:
                 run.remove_pictures(role, (line.index for line in group))
                 raise
@@ -309,15 +313,23 @@ def _clear(run: Run, role: Role) -> None:
         lines.unlink()
 
 
-def _write(run: Run, folder: str, painted: PaintedLine) -> Sample:
-    """Write a sample's picture and mask, and return its line with the names of the files."""
+def _write(run: Run, folder: str, photographs: Mapping[str, Path], painted: PaintedLine) -> Sample:
+    """Write a sample's picture and mask, and return its line with the names of the files.
+
+    Args:
+        run: The run.
+        folder: Where below it.
+        photographs: Id -> file of what may be painted on: the picture keeps its profile, resolution and EXIF block.
+        painted: What was made.
+    """
     sample = painted.sample
     if painted.picture is None or painted.mask is None:
         return sample
     suffix = images.lossless_suffix(painted.picture)
     name = f"{folder}/{sample.index:06d}"
     image, mask = f"{name}{suffix}", f"{name}.mask.png"
-    images.write(run.path(image), painted.picture)
+    metadata = images.with_reasons(photographs[sample.normal], metadata_of)
+    images.write(run.path(image), painted.picture, metadata)
     images.write_mask(run.path(mask), painted.mask)
     image_hash, mask_hash = file_digest(run.path(image)), file_digest(run.path(mask))
     return replace(sample, image=image, mask=mask, image_hash=image_hash, mask_hash=mask_hash)

@@ -25,6 +25,7 @@ import tifffile
 from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from flawsmith.data.codecs.jpeg import jpeg_parts, jpeg_storage
+from flawsmith.data.codecs.metadata import Metadata, tiff_options, with_metadata
 from flawsmith.data.codecs.table import MAX_PIXELS, Header, Storage, Unreadable, require_readable
 from flawsmith.data.codecs.tiff import decode_tiff, tiff_header
 from flawsmith.data.codecs.whole import jpeg_fault, require_whole_jpeg, require_whole_png
@@ -142,12 +143,14 @@ def fault(data: bytes) -> str:
     return jpeg_fault(data) if _codec(data[:64]) == "JPEG" else ""
 
 
-def encode(pixels: np.ndarray, suffix: str) -> bytes | memoryview:
+def encode(pixels: np.ndarray, suffix: str, metadata: Metadata | None = None) -> bytes | memoryview:
     """Return the bytes of a PNG, TIFF or BMP file; the caller has checked that the format can hold the pixels."""
+    metadata = metadata or Metadata()
     if suffix in (".tif", ".tiff"):
         stream = io.BytesIO()
         photometric = "rgb" if pixels.ndim == 3 else "minisblack"
-        tifffile.imwrite(stream, pixels, photometric=photometric, compression="zlib", metadata=None, software=False)
+        plain: dict[str, Any] = {"photometric": photometric, "compression": "zlib", "metadata": None, "software": False}
+        tifffile.imwrite(stream, pixels, **plain, **tiff_options(metadata))
         return stream.getbuffer()
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
     # Without options a PNG is written with one filter, run lengths and Huffman codes: of photographs, whose grain no
@@ -155,7 +158,7 @@ def encode(pixels: np.ndarray, suffix: str) -> bytes | memoryview:
     done, coded = cv2.imencode(suffix, np.ascontiguousarray(bgr))
     if not done:
         raise Unreadable(f"OpenCV could not encode {pixels.shape} {pixels.dtype} as {suffix}")
-    return coded.data
+    return with_metadata(coded.data, metadata) if suffix == ".png" else coded.data
 
 
 _STORED_LINK = re.compile(rb"(\.\.?/|/annex/objects/)[!-~]+\n?$|(\.\./)+[!-~]{8,}")
