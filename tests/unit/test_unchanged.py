@@ -17,6 +17,7 @@ from flawsmith.errors import ConfigError, DataError, FlawsmithError, RunError
 from flawsmith.files import file_digest, read_json, read_lines, write_json, write_lines
 from flawsmith.inspection.deliver import deliver
 from flawsmith.pipeline import prove
+from flawsmith.preflight.check import check
 from flawsmith.run.dataset import load_split, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.opening import open_run
@@ -321,3 +322,21 @@ def test_an_absolute_root_stays(tmp_path: Path) -> None:
     config = Config().with_absolute_root()
     assert config.data.root == Path.cwd() / "data" and config.with_absolute_root() == config
     assert Run.create(tmp_path / "run", config).config == config
+
+
+@pytest.mark.parametrize("place", ["run", "magnet/run", "magnet/test/crack/run"])
+def test_a_run_among_its_photographs_is_no_photograph(place: str, home: Path) -> None:
+    root = home / "photographs"
+    config = load_config(None, {**settings(root), "prove.enabled": False})
+    before = check(config)
+    run = Run.create(root / place, config)
+    fs.train(run)
+    fs.generate(run)
+    fs.export(run)
+    manifest = run.path("manifest.json").read_bytes()
+    fs.train(run)
+    fs.generate(run)
+    assert run.path("manifest.json").read_bytes() == manifest, "nothing is new to it"
+    after = check(config)
+    assert (after.errors, after.warnings, after.defects) == (before.errors, before.warnings, before.defects)
+    assert any(place in note and "a run of flawsmith" in note for note in after.notes), after.notes
