@@ -10,7 +10,8 @@ from typing import Annotated, Any, Optional
 import typer
 
 from flawsmith import __version__, cli_choice, cli_inspection, cli_start
-from flawsmith.errors import FlawsmithError, RenamedSetting
+from flawsmith.errors import ConfigError, FlawsmithError, RenamedSetting
+from flawsmith.types import Stage
 
 app = typer.Typer(
     name="flawsmith",
@@ -61,6 +62,7 @@ def run(
         ),
     ] = "",
     say: Annotated[str, typer.Option(hidden=True)] = "",  # the name of --prompt in release 0.1
+    until: Annotated[Stage, typer.Option(help="The last stage; the same command without it goes on.")] = "report",
     set_: Sets = [],  # noqa: B006
 ) -> None:
     """Every stage: train, generate, screen, measure, prove, export, report; skips what is done."""
@@ -79,15 +81,24 @@ def run(
     from flawsmith.pipeline import run_all
     from flawsmith.reporting.verdict import closing_words
 
-    typer.echo(closing_words(run_all(opened)))
+    typer.echo(closing_words(run_all(opened, until=until)))
 
 
 @app.command()
-def train(run: RunPath) -> None:
+def train(
+    source: Annotated[Path, typer.Argument(help="A run folder; or a TOML file, with --out.", metavar="RUN|CONFIG")],
+    out: Annotated[Optional[Path], typer.Option("--out", "-o", help="With a TOML file: the run folder.")] = None,
+    set_: Sets = [],  # noqa: B006
+) -> None:
     """Learn the generator from the shots."""
     from flawsmith.run.folder import Run
 
-    opened = Run.open(run)
+    if out is None:
+        if set_ or source.is_file():
+            raise ConfigError(f"train {source}: a TOML file needs --out RUN, and --set a TOML file")
+        opened = Run.open(source)
+    else:
+        opened = Run.create(out, cli_choice.settled(_config(source, set_), out))
     from flawsmith.synthesis.train import train as stage
 
     stage(opened)
