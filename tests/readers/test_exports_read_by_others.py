@@ -69,7 +69,9 @@ def test_supervision_reads_the_masks(tmp_path: Path, form: str, wanted: dict[str
     folder = export(name, examples_of(tmp_path, wanted), tmp_path / "out", **settings)
     if name == "coco":
         annotations = folder / "annotations" / "instances_train.json"
-        loaded = supervision.DetectionDataset.from_coco(str(folder / "images"), str(annotations), force_masks=True)
+        loaded = supervision.DetectionDataset.from_coco(
+            str(folder / "images/train"), str(annotations), force_masks=True
+        )
     else:
         places = [str(folder / part) for part in ("images/train", "labels/train", "data.yaml")]
         loaded = supervision.DetectionDataset.from_yolo(*places, force_masks=True)
@@ -111,7 +113,7 @@ def test_pycocotools_reads_the_files_and_finds_no_crowd(
         same = {name: one[name] for name in ("image_id", "category_id")}
         found.append({**same, "segmentation": {**run, "counts": _text(run["counts"])}, "score": 1.0})
     for (picture,), pixels in zip(map(truth.loadImgs, truth.getImgIds()), pictures_of(examples), strict=True):
-        assert (images.read(folder / "images" / picture["file_name"]) == pixels).all()
+        assert (images.read(folder / "images/train" / picture["file_name"]) == pixels).all()
     result = tmp_path / "found.json"
     result.write_text(json.dumps(found))
     judged = evaluation.COCOeval(truth, truth.loadRes(str(result)), "segm")

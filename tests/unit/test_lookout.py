@@ -123,11 +123,14 @@ def test_wrong_manifests_are_said_in_a_sentence(tmp_path: Path) -> None:
         (line("absent.png", 0), "no picture has such a name"),
         (line("1.png", 0), "line1/1.png: is listed twice"),
         (bare, r"line 3 is not written as AWS writes manifests \(KeyError: 'hex-color'\)"),
+        ({**line("2.png", 1), "job-ref": "s3://a/masks/a.png"}, "line 3: job-ref has no internal-color-map beside it"),
         (same, "line 3 gives the colour #ffffff to two classes"),
         ({"picture": "a"}, r"line 3 is not written as AWS writes manifests \(KeyError: 'source-ref'\)"),
     ):
         with pytest.raises(DataError, match=message):
             scan(write(tmp_path, *good, row))
+    found = survey(write(tmp_path, *good, line("2.png", None)))
+    assert any("line1/2.png: 1 picture is left out: nobody has annotated" in text for text in found.warnings)
     (tmp_path / "train.manifest").write_text("no json")
     with pytest.raises(DataError, match="no manifest of AWS found"):
         scan(write(tmp_path, name="other.txt"))

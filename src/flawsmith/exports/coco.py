@@ -5,8 +5,9 @@
     FOLDER/images/train/<product>-<defect>-0000.png     pictures, normal ones among them
     FOLDER/images/val/...
 
-The annotations name files below images/. A category is a defect type. An annotation is all damage of one type on one
-picture, with its pieces and holes. `iscrowd` is 0 throughout, for trainers leave crowds out. Boxes are of whole pixels.
+As in COCO itself, `file_name` is the name alone: the root of the pictures is images/train or images/val. A category is
+a defect type. An annotation is all damage of one type on one picture, with its pieces and holes. `iscrowd` is 0
+throughout, for trainers leave crowds out. Boxes are of whole pixels.
 """
 
 from __future__ import annotations
@@ -60,8 +61,7 @@ class Coco(Exporter):
         annotations: dict[Side, list[dict[str, Any]]] = {side: [] for side in SIDES}
 
         def described(written: Written) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-            name = written.file.relative_to(folder / IMAGES).as_posix()
-            row = {"file_name": name, "width": written.shape[1], "height": written.shape[0]}
+            row = {"file_name": written.file.name, "width": written.shape[1], "height": written.shape[0]}
             labels = written.labels.items()
             marked = [{"category_id": number_of[defect], **self._annotation(mask)} for defect, mask in labels]
             return row | written.of.provenance(written.how), marked

@@ -82,6 +82,10 @@ def _line(text: str, where: str) -> Line:
             for key, value in described.items()
             if key == "anomaly-label" or value.get("type") == "groundtruth/image-classification"
         }
+        if bare := [key for key in tree if key.endswith("-ref") and key not in ("source-ref", *masks)]:
+            raise DataError(
+                f"{where}: {bare[0]} has no internal-color-map beside it; add {bare[0]}{_METADATA} with one"
+            )
         if len(masks) > 1 or len(labels) > 1:
             raise DataError(f"{where} has several {'masks' if len(masks) > 1 else 'labels'}; keep the one that counts")
         label = next(iter(labels.values()), None)

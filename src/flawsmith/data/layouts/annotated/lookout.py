@@ -37,6 +37,7 @@ def read_lookout(data: DataConfig, tree: Tree) -> Reading:
     listing = Listing(gathering, tree, map(_path, filter(None, addresses)))
     blank: list[str] = []
     maskless: list[str] = []
+    idle: list[str] = []
     product = data.product or tree.name
     for file, lines in manifests.items():
         gathering.tables.append(file)
@@ -59,11 +60,14 @@ def read_lookout(data: DataConfig, tree: Tree) -> Reading:
                 gathering.take_marked(photograph, marked, product, split)
             elif line.damaged and mask:
                 blank.append(photograph)
+            elif line.damaged is None and not mask:
+                idle.append(photograph)
             else:
                 gathering.take(photograph, [mask] if mask else [], product, _defect(line), split)
     gathering.leave_out(
         "they are labelled as anomalies, and their masks mark nothing", blank, "error", "draw the damage"
     )
+    gathering.leave_out("nobody has annotated them yet", idle, "warning", "annotate them, also where nothing is wrong")
     gathering.leave_out("their masks are not to be read", maskless, "error", "name them in data.exclude too")
     listing.close("list them, those without damage too, or name them in data.exclude")
     return gathering.reading()
