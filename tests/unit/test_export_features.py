@@ -70,6 +70,15 @@ def test_a_pair_of_windows_differs_where_the_sample_does_alone(tmp_path: Path) -
         assert not np.allclose(table["window"][1], table["beneath"][1])
 
 
+def test_the_page_says_how_a_new_photograph_gets_its_vector(tmp_path: Path) -> None:
+    examples = examples_of(tmp_path, {"dent": odd_masks()["hole"]})
+    page = (Path(__file__).parents[2] / "docs" / "pyod.md").read_text(encoding="utf-8")
+    names = {"path": examples[1].image}
+    exec(page.partition("```python")[2].partition("```")[0], names)
+    with np.load(export("features", examples, tmp_path / "out") / "features.npz") as table:
+        assert np.array_equal(table["whole"][1], names["vector"])
+
+
 def test_parquet_without_its_package_is_said() -> None:
     config = Config.model_validate(
         {"export": {"formats": ["features"], "settings": {"features": {"table": "parquet"}}}}
