@@ -177,6 +177,21 @@ def test_asking_for_one_type_leaves_the_other_out(laid: Laid) -> None:
         scan(laid.data.model_copy(update={"defects": ["stian"]}))
 
 
+def test_an_example_per_object_loses_no_damage(laid: Laid) -> None:
+    def damage(data: DataConfig) -> dict[tuple[str, str], bytes]:
+        masks: dict[tuple[str, str], np.ndarray] = {}
+        for one in with_rules(examples := scan(data), judge(examples, data).rules):
+            if one.defect:
+                key = one.image.name, one.defect
+                masks[key] = masks.get(key, np.zeros(SHAPE, bool)) | read_label(one, SHAPE)
+        return {key: mask.tobytes() for key, mask in masks.items()}
+
+    each = laid.data.model_copy(update={"example_per": "object"})
+    assert damage(each) == damage(laid.data)
+    count = len({one.id for one in scan(each)})
+    assert count == len(scan(each)) and (count > len(laid.wanted)) == (each.layout in ("yolo",))
+
+
 def test_a_folder_without_anything_is_said(laid: Laid, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=str(tmp_path / "empty")):
