@@ -40,7 +40,7 @@ BELOW: dict[str, set[str]] = {
     "interfaces": {"words", "data", "nn"},
     "testing": {"words", "data", "nn", "interfaces", "export", "testing"},
     **{family: {"words", "arithmetic", "data", "nn", "interfaces"} for family in FAMILIES},
-    "exports": {"words", "data", "interfaces"},
+    "exports": {"words", "data", "nn", "interfaces"},
     "synthesis": {"words", "data", "nn", "run", "interfaces", "synthesis"},
     "screening": {"words", "data", "nn", "run", "interfaces", "screening"},
     "evaluation": {"words", "data", "nn", "run", "interfaces", "evaluation", "arithmetic"},

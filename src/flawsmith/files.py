@@ -226,7 +226,9 @@ def _remove_if_left(part: Path) -> None:
 
 PART = "#"
 """What stands before each name of a part, as in `labels.json#coco#7#scratch`; see `data.annotations.parts`."""
-_PART_OF = re.compile(r"(?P<file>.+\.(?:json|txt))#[a-z_]+#[^#/]*#[^#/]*", re.IGNORECASE | re.DOTALL)
+_PART_OF = re.compile(
+    r"(?P<file>.+\.(?:json|txt|[a-z]+(?=#lookout#)))#[a-z_]+#[^#/]*#[^#/]*(?:#[1-9]\d*)?", re.IGNORECASE | re.DOTALL
+)
 
 
 def whole_file(path: Path) -> Path:
