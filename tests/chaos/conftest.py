@@ -41,7 +41,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     both = {"database": None, "deadline": None, "print_blob": True}
     checks = list(hypothesis.HealthCheck)
-    hypothesis.settings.register_profile("short", max_examples=20, derandomize=True, suppress_health_check=checks, **both)
+    hypothesis.settings.register_profile(
+        "short", max_examples=20, derandomize=True, suppress_health_check=checks, **both
+    )
     hypothesis.settings.register_profile("full", max_examples=200, suppress_health_check=checks, **both)
     hypothesis.settings.load_profile("full" if FULL else "short")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -123,3 +124,14 @@ def _tables(tree: Any) -> Iterator[dict[str, Any]]:
         yield tree
     for inner in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
         yield from _tables(inner)
+
+
+def with_checksums(raw: bytes) -> bytes:
+    """Return a PNG whose parts have right checksums again, so that decoders get to what was edited."""
+    mended, at = raw[:8], 8
+    while at + 12 <= len(raw):
+        end = min(at + 12 + int.from_bytes(raw[at : at + 4], "big"), len(raw))
+        body = raw[at + 4 : end - 4]
+        mended += raw[at : at + 4] + body + zlib.crc32(body).to_bytes(4, "big")
+        at = end
+    return mended

@@ -110,7 +110,9 @@ def annotations() -> dict[str, bytes]:
 def others() -> dict[str, bytes]:
     tensors = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.zeros(2, dtype=torch.bfloat16)}
     rows = [{"index": n, "name": "가\n", "scores": {"seam": 0.5, "none": None}, "reasons": []} for n in range(3)]
-    tables = '[data]\nroot = "photographs"\ndefects = ["crack"]\n[data.mask]\nvalues = {crack = 1, chip = [2, "#ff0000"]}\n'
+    tables = (
+        '[data]\nroot = "photographs"\ndefects = ["crack"]\n[data.mask]\nvalues = {crack = 1, chip = [2, "#ff0000"]}\n'
+    )
     tables += '[[data.patterns]]\nimage = "{defect}/{stem}.png"\n[generate]\ncount = {crack = 3}\n[screen.thresholds]\nseam = "off"\n'  # fmt: skip
     return {
         "weights.safetensors": save(tensors, {"note": "text"}),

@@ -161,10 +161,14 @@ COMMANDS = (
     ["new", "--generator", "NAME"], ["backbone", "out", "--from", "NAME"], ["backbone", "out", "--set", "NAME"],
     ["inspect", "NAME", "canary"], ["calibrate", "NAME", "canary"], ["deliver", "NAME"], ["choose", "NAME"], ["NAME"],
 )  # fmt: skip
-LINES = [[name if word == "NAME" else word.replace("NAME", name) for word in words] for words in COMMANDS for name in WORDS]
+LINES = [
+    [name if word == "NAME" else word.replace("NAME", name) for word in words] for words in COMMANDS for name in WORDS
+]
 
 
-@pytest.mark.parametrize("words", LINES if often(0, 1) else random.Random(5).sample(LINES, 10), ids=lambda w: ascii(w)[:80])
+@pytest.mark.parametrize(
+    "words", LINES if often(0, 1) else random.Random(5).sample(LINES, 10), ids=lambda w: ascii(w)[:80]
+)
 def test_a_word_of_the_command_line(words: list[str], home: Path, run: Path) -> None:
     """From a folder that holds a run and nothing else; a name may be made there, but nothing above it."""
     folder = home / "inner" / "folder"

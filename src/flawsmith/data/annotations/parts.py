@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
 
+import cv2
 import numpy as np
 
 from flawsmith.data import images
@@ -78,8 +79,9 @@ class Part:
         for one in picture.marked:
             try:
                 pixels = one.draw(size)
-            except (ValueError, TypeError, KeyError) as error:
-                raise DataError(f"{self.path}: {error}") from None
+            except _OTHER_SHAPES as error:
+                what = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:160]
+                raise DataError(f"{self.path}: {what}") from None
             if one.defect == self.defect:
                 damage |= pixels
             else:
@@ -91,6 +93,8 @@ def _safe(text: str) -> str:
     return text.replace("%", "%25").replace("/", "%2F").replace(PART, "%23")
 
 
+_OTHER_SHAPES = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, cv2.error)
+"""What is stumbled over in a file that is of the format and yet holds other values: text for numbers, 10**30 pixels."""
 _ON_ITS_SIDE = 5
 """EXIF orientations from here on exchange rows and columns."""
 
@@ -115,4 +119,8 @@ def marked_pictures(form: str, file: Path) -> dict[str, MarkedPicture]:
 
 @lru_cache(maxsize=4096)
 def _read(form: str, file: Path, *state: int) -> dict[str, MarkedPicture]:
-    return READERS[form](file)
+    try:
+        return READERS[form](file)
+    except _OTHER_SHAPES as error:
+        what = " ".join(str(error).split())[:160]
+        raise DataError(f"{file}: is not written as files of {form} are ({what}); export it again") from None
