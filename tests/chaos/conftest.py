@@ -1,7 +1,7 @@
-"""What all of the chaos suite shares: factory parts of 64 pixels, a finished run, canary trees, and the table at the end.
+"""What all of the chaos suite shares: factory parts of 64 pixels, a finished run, canary trees, and a table at the end.
 
-`make chaos` does all of it and writes benchmarks/results/chaos.json; `make chaos-short` is what `.ci/run` does. The plain
-`pytest` of the core leaves this folder out.
+`make chaos` does all of it and writes benchmarks/results/chaos.json; `make chaos-short` is what `.ci/run` does. The
+plain `pytest` of the core leaves this folder out.
 """
 
 from __future__ import annotations
@@ -39,23 +39,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    both = {"database": None, "deadline": None, "print_blob": True}
-    checks = list(hypothesis.HealthCheck)
-    hypothesis.settings.register_profile(
-        "short", max_examples=20, derandomize=True, suppress_health_check=checks, **both
-    )
-    hypothesis.settings.register_profile("full", max_examples=200, suppress_health_check=checks, **both)
+    shared: dict[str, Any] = {"database": None, "deadline": None, "print_blob": True}
+    shared["suppress_health_check"] = list(hypothesis.HealthCheck)
+    hypothesis.settings.register_profile("short", derandomize=True, **shared)
+    hypothesis.settings.register_profile("full", **shared)
     hypothesis.settings.load_profile("full" if FULL else "short")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print the table, and keep it after the full form."""
+    """Print the table, and keep it where that is asked for."""
     if not TALLY.inputs and not TALLY.signals:
         return
     terminalreporter.section("chaos")
     for line in TALLY.lines():
         terminalreporter.write_line(line)
-    outcomes = {name: len(terminalreporter.stats.get(name, [])) for name in ("passed", "failed", "error", "xfailed", "skipped")}  # fmt: skip
+    endings = ("passed", "failed", "error", "xfailed", "skipped")
+    outcomes = {name: len(terminalreporter.stats.get(name, [])) for name in endings}
     if terminalreporter.config.getoption("chaos_results"):
         RESULTS.write_text(json.dumps(TALLY.tree(outcomes), indent=1) + "\n")
 

@@ -1,4 +1,4 @@
-"""What is done to files: hypothesis strategies of edits, on the bytes of any file and on the values of JSON and TOML."""
+"""What is done to files: hypothesis strategies of edits, on the bytes of any file and on the values of JSON."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ HOSTILE_TEXT = (
 )  # fmt: skip
 """Names that were never thought of: outside, NUL, line ends, markup, too long, right to left, half a character."""
 HOSTILE_VALUES = (
-    None, True, False, 0, -1, 1, 5, 2**31, 2**63, 10**30, 10**400, -0.5, 1e308, float("nan"), float("inf"), [], {}, [[]],
-    [None], {"": 0}, [1, "a"], {"a": {"a": {}}}, [0] * 1000,
+    None, True, False, 0, -1, 1, 5, 2**31, 2**63, 10**30, 10**400, -0.5, 1e308, float("nan"), float("inf"), [], {},
+    [[]], [None], {"": 0}, [1, "a"], {"a": {"a": {}}}, [0] * 1000,
 )  # fmt: skip
 
+EXTREME = (b"\0", b"\xff", b"\xff" * 4, b"\x7f\xff\xff\xff", b"\0" * 8)
+"""Bytes that headers take for numbers at the end of their range."""
 GONE = object()
+"""Stands for a value that is taken out."""
 Edit = Callable[[bytes], bytes]
 
 
@@ -36,7 +39,7 @@ def edits_of_bytes(draw: st.DrawFn) -> Edit:
     sort = draw(st.sampled_from(["turn", "write", "cut", "insert", "double", "number", "end"]))
     place = draw(st.floats(0, 1))
     length = draw(st.integers(1, 64))
-    content = draw(st.one_of(st.binary(min_size=1, max_size=8), st.sampled_from([b"\0", b"\xff", b"\xff" * 4, b"\x7f\xff\xff\xff", b"\0" * 8])))  # fmt: skip
+    content = draw(st.one_of(st.binary(min_size=1, max_size=8), st.sampled_from(EXTREME)))
 
     def edit(raw: bytes) -> bytes:
         at = int(place * len(raw))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import platform
 import resource
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
+
+from flawsmith.run.folder import machine
 
 FULL = os.environ.get("FLAWSMITH_CHAOS", "short") == "full"
 """Whether all of it is wanted: `make chaos`; else the form of a minute that `.ci/run` does."""
@@ -62,8 +63,8 @@ class Tally:
             "refused_in_a_sentence": dict(sorted(self.refused.items())),
             "tests": outcomes,
             "processor_seconds": self.seconds(),
-            "machine": {"python": platform.python_version(), "platform": platform.platform(), "processors": os.cpu_count()},
-        }  # fmt: skip
+            "machine": machine(),
+        }
 
 
 TALLY = Tally()

@@ -18,12 +18,13 @@ from tally import TALLY, often
 
 TAGS = (b"<script>alert(1)</script>", b"<img src=x onerror=alert(1)>")
 NAMES: tuple[bytes, ...] = (
-    b"a b", b" lead", b"trail ", b"new\nline", b"tab\tbed", b"cr\rlf", b"..dots", b"dots..", b".hidden", b"-rf", b"--help",
-    b"~", b"*", b"?", b"[a-b]", b"a#coco#1#b", b"100%", b"%s%n%x", b"{{7*7}}", b"{0}", b"$(touch x)", b"`x`", b"a;b&c|d",
-    b"a'b", b'a"b', b"a\\b", b"C:", b"con", b"NUL", b"good", b"test", b"_mask", b"x.png", b"x.mask", b"\xff\xfe",
-    b"kratz\xe4r", b"\xed\xa0\x80", "찍힘".encode(), "e\u0301".encode(), "\u202egnp".encode(), "\u200b".encode(),
-    "💥".encode(), "\ufeffbom".encode(), b"\x01\x1b[31m", b"|a|b|", b"[bold]x[/bold]", b"*a*_b_", b"#h", b"x" * 240, "\u1e9e".encode() * 80,
-    b"<img src=x onerror=alert(1)>", b"<b>&amp;",
+    b"a b", b" lead", b"trail ", b"new\nline", b"tab\tbed", b"cr\rlf", b"..dots", b"dots..", b".hidden", b"-rf",
+    b"--help", b"~", b"*", b"?", b"[a-b]", b"a#coco#1#b", b"100%", b"%s%n%x", b"{{7*7}}", b"{0}", b"$(touch x)",
+    b"`x`", b"a;b&c|d", b"a'b", b'a"b', b"a\\b", b"C:", b"con", b"NUL", b"good", b"test", b"_mask", b"x.png",
+    b"x.mask", b"\xff\xfe", b"kratz\xe4r", b"\xed\xa0\x80", "찍힘".encode(), "e\u0301".encode(),
+    "\u202egnp".encode(), "\u200b".encode(), "💥".encode(), "\ufeffbom".encode(), b"\x01\x1b[31m", b"|a|b|",
+    b"[bold]x[/bold]", b"*a*_b_", b"#h", b"x" * 240, "\u1e9e".encode() * 80, b"<img src=x onerror=alert(1)>",
+    b"<b>&amp;",
 )  # fmt: skip
 """Names of files and folders as the system stores them: any bytes but / and NUL, up to 255."""
 QUICK: dict[str, Any] = {
@@ -94,10 +95,13 @@ def annotated(folder: Path, form: str, name: str) -> None:
     size = {"height": 64, "width": 64}
     if form == "coco":
         tree: Any = {
-            "images": [{"id": n, "file_name": one, **size} for n, one in enumerate(pictures)] + [{"id": 99, "file_name": name}],
+            "images": [{"id": n, "file_name": one, **size} for n, one in enumerate(pictures)]
+            + [{"id": 99, "file_name": name}],
             "categories": [{"id": 1, "name": name}],
-            "annotations": [{"id": n, "image_id": n, "category_id": 1, "segmentation": [flat]} for n in range(len(marked))],
-        }  # fmt: skip
+            "annotations": [
+                {"id": n, "image_id": n, "category_id": 1, "segmentation": [flat]} for n in range(len(marked))
+            ],
+        }
         (folder / "coco.json").write_text(json.dumps(tree))
     elif form == "labelme":
         for number, picture in enumerate(pictures):
@@ -118,7 +122,8 @@ def annotated(folder: Path, form: str, name: str) -> None:
 @pytest.mark.parametrize("form", ["coco", "labelme", "label_studio"])
 def test_a_label_of_a_tool(form: str, name: str, home: Path, parts: Path) -> None:
     (home / "photographs").mkdir()
-    for number, path in enumerate(sorted((parts / "magnet" / "test").rglob("*.png"))[:4] + sorted((parts / "magnet" / "train").rglob("*.png"))):  # fmt: skip
+    shots, normals = (sorted((parts / "magnet" / side).rglob("*.png")) for side in ("test", "train"))
+    for number, path in enumerate([*shots[:4], *normals]):
         shutil.copy(path, home / "photographs" / f"{number}.png")
     annotated(home / "photographs", form, name)
     canary = Canary(home, allowed=("run", "log", "run.toml", "run-check.html"))
@@ -152,23 +157,22 @@ def test_a_value_of_a_setting(key: str, name: str, home: Path, parts: Path) -> N
 
 WORDS = tuple(name for name in HOSTILE_TEXT if "\0" not in name and name != "\ud800")
 COMMANDS = (
-    ["run", "NAME", "--out", "run"], ["run", "run.toml", "--out", "NAME"], ["run", "run.toml", "--out", "run", "--set", "NAME"],
-    ["check", "NAME"], ["train", "NAME"], ["generate", "run", "--shard", "NAME"], ["screen", "NAME"],
-    ["screen", "run", "--replay", "NAME"], ["screen", "NAME", "--replay", "run"], ["screen", "canary", "--replay", "run", "--layout", "NAME"],
-    ["measure", "NAME"], ["prove", "NAME"], ["export", "NAME"], ["export", "run", "--set", "export.formats=NAME"], ["report", "NAME"],
+    ["run", "NAME", "--out", "run"], ["run", "run.toml", "--out", "NAME"],
+    ["run", "run.toml", "--out", "run", "--set", "NAME"], ["check", "NAME"], ["train", "NAME"],
+    ["generate", "run", "--shard", "NAME"], ["screen", "NAME"], ["screen", "run", "--replay", "NAME"],
+    ["screen", "NAME", "--replay", "run"], ["screen", "canary", "--replay", "run", "--layout", "NAME"],
+    ["measure", "NAME"], ["prove", "NAME"], ["export", "NAME"],
+    ["export", "run", "--set", "export.formats=NAME"], ["report", "NAME"],
     ["paint", "run", "--photograph", "NAME", "--mask", "NAME", "--defect", "crack", "--out", "x.png"],
     ["paint", "run", "--photograph", "canary/x.png", "--mask", "m.png", "--defect", "NAME", "--out", "NAME"],
     ["new", "--generator", "NAME"], ["backbone", "out", "--from", "NAME"], ["backbone", "out", "--set", "NAME"],
-    ["inspect", "NAME", "canary"], ["calibrate", "NAME", "canary"], ["deliver", "NAME"], ["choose", "NAME"], ["NAME"],
+    ["inspect", "NAME", "canary"], ["calibrate", "NAME", "canary"], ["deliver", "NAME"], ["choose", "NAME"],
+    ["NAME"],
 )  # fmt: skip
-LINES = [
-    [name if word == "NAME" else word.replace("NAME", name) for word in words] for words in COMMANDS for name in WORDS
-]
+LINES = [[word.replace("NAME", name) for word in words] for words in COMMANDS for name in WORDS]
 
 
-@pytest.mark.parametrize(
-    "words", LINES if often(0, 1) else random.Random(5).sample(LINES, 10), ids=lambda w: ascii(w)[:80]
-)
+@pytest.mark.parametrize("words", LINES if often(0, 1) else random.Random(5).sample(LINES, 10), ids=ascii)
 def test_a_word_of_the_command_line(words: list[str], home: Path, run: Path) -> None:
     """From a folder that holds a run and nothing else; a name may be made there, but nothing above it."""
     folder = home / "inner" / "folder"

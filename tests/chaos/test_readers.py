@@ -36,9 +36,7 @@ ANNOTATIONS = {"coco": "coco.json", "labelme": "labelme.json", "label_studio": "
 SECONDS = 20.0
 """Within which a file of a few hundred bytes is read or refused, also on a busy machine."""
 EDITS = st.lists(edits_of_bytes(), min_size=1, max_size=3)
-JSON_EDITS = st.one_of(
-    st.lists(edits_of_json(), min_size=1, max_size=2), st.lists(edits_of_bytes(), min_size=1, max_size=1)
-)
+JSON_EDITS = st.one_of(st.lists(edits_of_json(), min_size=1, max_size=2), edits_of_bytes().map(lambda edit: [edit]))
 
 
 @contextmanager
@@ -152,7 +150,13 @@ def test_toml(name: str, edits: list[Edit], folder: Path) -> None:
 
 
 FIELDS = sorted({f"{name}.{key}" for name, section in sections(Config()) for key in type(section).model_fields})
-TREES = st.recursive(values(), lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(HOSTILE_TEXT), inner, max_size=3)), max_leaves=6)  # fmt: skip
+TREES = st.recursive(
+    values(),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(HOSTILE_TEXT), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
 
 
 @settings(max_examples=often(60, 2000))

@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,16 +103,18 @@ def struck_at_a_time(here: Path, good: Undisturbed, dice: random.Random, sort: s
     pause = dice.random() * good.seconds[stage]
     command = Command(words, here / "log", Conditions())
     ended = command.wait(lambda: stage_at_work(here / "run") == stage)
-    begun = time.monotonic()
-    ended = ended or command.wait(lambda: time.monotonic() - begun > pause)
+    ended = ended or command.wait(after(pause))
     if ended is None:
         command.send(sort)
-        begun = time.monotonic()
         # A signal that falls into a callback of C code may be swallowed; a user then presses again.
-        while (ended := command.wait(lambda: time.monotonic() - begun > 20)) is None:
+        while (ended := command.wait(after(20))) is None:
             command.send(sort)
-            begun = time.monotonic()
     return ended
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() > end
 
 
 def torn(run: Path, dice: random.Random) -> None:

@@ -239,7 +239,9 @@ def test_the_report_loads_nothing_and_runs_nothing(factory_root: Path, tmp_path:
     run_all(run)
     html = run.path("report.html").read_text()
     assert "alert(1)" in html and tag not in html and tag not in run.path("report.md").read_text()
-    assert not re.search(r"""<(script|iframe|object|embed|link|base|form)\b|\bon\w+\s*=\s*["']|(src|href)\s*=\s*(?!["']?(data:|#))""", html)  # fmt: skip
+    assert not re.search(r"<(script|iframe|object|embed|link|base|form)\b", html)
+    assert not re.search(r"""\bon\w+\s*=\s*["']""", html)
+    assert not re.search(r"""(src|href)\s*=\s*(?!["']?(data:|#))""", html)
 
 
 def test_every_promise_has_a_test() -> None:
