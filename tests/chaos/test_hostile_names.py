@@ -33,6 +33,11 @@ QUICK: dict[str, Any] = {
 }  # fmt: skip
 
 
+def some(cases: list[Any], short: int, full: int) -> list[Any]:
+    """Return so many of all cases, the same each time."""
+    return random.Random(3).sample(cases, often(short, full))
+
+
 def do(home: Path, *words: str | Path, root: Path | str, **table: Any) -> Outcome:
     """Do a command that takes a configuration."""
     settings = {"data.root": str(root), **TABLE, **QUICK, **table}
@@ -70,7 +75,7 @@ SORTS = ("product", "defect", "shot", "normal")
 CASES = [(sort, name) for sort in SORTS for name in NAMES]
 
 
-@pytest.mark.parametrize("sort, name", CASES if often(0, 1) else random.Random(3).sample(CASES, 6))
+@pytest.mark.parametrize("sort, name", some(CASES, 6, 100))
 def test_a_name_in_the_set(sort: str, name: bytes, home: Path, parts: Path) -> None:
     shutil.copytree(parts, home / "photographs")
     try:
@@ -84,6 +89,9 @@ def test_a_name_in_the_set(sort: str, name: bytes, home: Path, parts: Path) -> N
         TALLY.tried(f"a name of a {sort}", refused=outcome.code != 0)
         require_plain(outcome, home / "run")
     assert canary.touched() == []
+
+
+LABELS = [(form, name) for form in ("coco", "labelme", "label_studio") for name in HOSTILE_TEXT]
 
 
 def annotated(folder: Path, form: str, name: str) -> None:
@@ -118,8 +126,7 @@ def annotated(folder: Path, form: str, name: str) -> None:
         (folder / "export.json").write_text(json.dumps(tasks))
 
 
-@pytest.mark.parametrize("name", HOSTILE_TEXT if often(0, 1) else HOSTILE_TEXT[4:16:6], ids=ascii)
-@pytest.mark.parametrize("form", ["coco", "labelme", "label_studio"])
+@pytest.mark.parametrize("form, name", some(LABELS, 5, 60), ids=ascii)
 def test_a_label_of_a_tool(form: str, name: str, home: Path, parts: Path) -> None:
     (home / "photographs").mkdir()
     shots, normals = (sorted((parts / "magnet" / side).rglob("*.png")) for side in ("test", "train"))
@@ -141,7 +148,7 @@ KEYS = ("data.root", "data.layout", "data.products", "data.defects", "data.exclu
 SETTINGS = [(key, name) for key in KEYS for name in HOSTILE_TEXT]
 
 
-@pytest.mark.parametrize("key, name", SETTINGS if often(0, 1) else random.Random(7).sample(SETTINGS, 6), ids=ascii)
+@pytest.mark.parametrize("key, name", some(SETTINGS, 6, 120), ids=ascii)
 def test_a_value_of_a_setting(key: str, name: str, home: Path, parts: Path) -> None:
     """In the file, where any text may stand."""
     canary = Canary(home, allowed=("run", "log", "run.toml", "run-check.html"))
@@ -172,7 +179,7 @@ COMMANDS = (
 LINES = [[word.replace("NAME", name) for word in words] for words in COMMANDS for name in WORDS]
 
 
-@pytest.mark.parametrize("words", LINES if often(0, 1) else random.Random(5).sample(LINES, 10), ids=ascii)
+@pytest.mark.parametrize("words", some(LINES, 10, 180), ids=ascii)
 def test_a_word_of_the_command_line(words: list[str], home: Path, run: Path) -> None:
     """From a folder that holds a run and nothing else; a name may be made there, but nothing above it."""
     folder = home / "inner" / "folder"
