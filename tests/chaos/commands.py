@@ -24,7 +24,7 @@ from typing import Any
 
 PATIENCE = 240.0
 """Seconds of wall time after which a command hangs; the slowest takes five on an idle core."""
-STOPPED = {signal.SIGKILL: {-9}, signal.SIGTERM: {-15, 130, 143}, signal.SIGINT: {130}}
+STOPPED = {signal.SIGKILL: {-9}, signal.SIGTERM: {-15, 143}, signal.SIGINT: {130}}
 """Signal -> exit codes of a command that it ends; a command may also end by itself before."""
 SIGNS = ("Traceback (most recent call last)", "Fatal Python error", "Segmentation fault", "core dumped")
 """What no user may ever see."""

@@ -133,7 +133,7 @@ def hit(here: Path, good: Undisturbed, dice: random.Random) -> bool:
     assert outcome.wrong({0} | STOPPED[sort]) == "", (strike.__name__, sort.name)
     if outcome.code == 0:
         return False
-    assert sort != signal.SIGINT or outcome.text.splitlines()[-1] == STOPPED_WORDS, outcome.text
+    assert outcome.code < 0 or outcome.text.splitlines()[-1] == STOPPED_WORDS, outcome.text
     TALLY.signals[f"{stage_at_work(here / 'run') or 'the start or between stages'}, {sort.name}"] += 1
     if sort == signal.SIGKILL and dice.random() < 0.3:
         torn(here / "run", dice)

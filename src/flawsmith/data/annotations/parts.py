@@ -120,7 +120,11 @@ def marked_pictures(form: str, file: Path) -> dict[str, MarkedPicture]:
 @lru_cache(maxsize=4096)
 def _read(form: str, file: Path, *state: int) -> dict[str, MarkedPicture]:
     try:
-        return READERS[form](file)
+        pictures = READERS[form](file)
+        for picture in pictures.values():
+            # JSON may hold half a character, which can be neither printed nor written.
+            "".join([picture.name, picture.product, *picture.defects]).encode("utf-8")
+        return pictures
     except _OTHER_SHAPES as error:
         what = " ".join(str(error).split())[:160]
         raise DataError(f"{file}: is not written as files of {form} are ({what}); export it again") from None
