@@ -6,7 +6,6 @@ plain `pytest` of the core leaves this folder out.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 import torch
 from commands import Canary
 from runs import TABLE, made_run
-from tally import FULL, TALLY
+from tally import FULL, TALLY, processor_seconds
 
 from flawsmith import registry
 from flawsmith.config import load_config
@@ -48,15 +47,25 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print the table, and keep it where that is asked for."""
-    if not TALLY.inputs and not TALLY.signals:
+    if not TALLY.parts:
         return
+    for ending in ("passed", "failed", "error", "xfailed", "skipped"):
+        for report in terminalreporter.stats.get(ending, []):
+            if (name := Path(report.nodeid.partition("::")[0]).stem) in TALLY.parts:
+                TALLY.parts[name].tests[ending] += 1
     terminalreporter.section("chaos")
     for line in TALLY.lines():
         terminalreporter.write_line(line)
-    endings = ("passed", "failed", "error", "xfailed", "skipped")
-    outcomes = {name: len(terminalreporter.stats.get(name, [])) for name in endings}
     if terminalreporter.config.getoption("chaos_results"):
-        RESULTS.write_text(json.dumps(TALLY.tree(outcomes), indent=1) + "\n")
+        TALLY.write(RESULTS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def counted(request: pytest.FixtureRequest, imported: None) -> Iterator[None]:
+    """Count what the tests of a file do."""
+    part, begun = TALLY.begin(request.node.path.stem), processor_seconds()
+    yield
+    part.seconds += processor_seconds() - begun
 
 
 @pytest.fixture(scope="session", autouse=True)

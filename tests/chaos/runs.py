@@ -15,6 +15,7 @@ TABLE: dict[str, Any] = {
     "generate.count": 2,
     "generate.batch": 2,
     "screen.enabled": True,
+    "screen.filters": ["alignment", "visible", "duplicates", "seam"],
     "measure.resamples": 100,
     "prove.against": [],
     "prove.curve": [],

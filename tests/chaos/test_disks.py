@@ -14,7 +14,7 @@ import pytest
 from commands import Outcome, flawsmith
 from results import differing, results
 from runs import TABLE, words_of
-from tally import TALLY, often
+from tally import FULL, TALLY, often
 
 ROOM = 64 << 20
 """Bytes of the disk that is large enough."""
@@ -60,7 +60,7 @@ def require_sentence(outcome: Outcome, *words: str) -> None:
     assert outcome.code == 0 or last.startswith("flawsmith: ") and any(word in last for word in words), outcome.text
 
 
-@pytest.mark.parametrize("seed", range(often(1, 6)))
+@pytest.mark.parametrize("seed", range(often(1, 4)))
 def test_files_that_may_not_grow(seed: int, home: Path, parts: Path, finished: Path) -> None:
     """RLIMIT_FSIZE, which needs no rights: every file beyond a size is refused in the middle of its writing."""
     dice = random.Random(seed)
@@ -73,7 +73,7 @@ def test_files_that_may_not_grow(seed: int, home: Path, parts: Path, finished: P
     assert differing(results(home / "disk" / "run"), results(finished)) == []
 
 
-@pytest.mark.parametrize("seed", range(often(1, 6)))
+@pytest.mark.parametrize("seed", range(often(1, 4)))
 def test_a_full_disk(seed: int, home: Path, disk: Path, parts: Path, finished: Path) -> None:
     """The disk is full at some moment, gets a little room, is full again, and is large enough in the end."""
     dice = random.Random(seed)
@@ -95,7 +95,7 @@ PLACES = ("", "samples", "state", "export", "gate", "report")
 """What may only be read; "" = the whole run."""
 
 
-@pytest.mark.parametrize("place", PLACES if often(0, 1) else PLACES[:2])
+@pytest.mark.parametrize("place", PLACES if FULL else PLACES[:2])
 def test_a_folder_that_may_only_be_read(place: str, home: Path, disk: Path, parts: Path, finished: Path) -> None:
     """Whether a stage has nothing to do or much: it ends well, or says in a sentence what may not be written."""
     shutil.copytree(finished, disk / "run")
@@ -103,7 +103,7 @@ def test_a_folder_that_may_only_be_read(place: str, home: Path, disk: Path, part
     folder = disk / "run" / place
     assert mount("--bind", folder, folder) and mount("-o", "remount,ro,bind", folder)
     try:
-        for command in COMMANDS if often(0, 1) else COMMANDS[::3]:
+        for command in COMMANDS if FULL else COMMANDS[::3]:
             outcome = do(home, parts) if command == "run" else flawsmith(home / "log", command, disk / "run")
             TALLY.tried("a folder that may only be read", refused=outcome.code == 2)
             require_sentence(outcome, "may not be written", "cannot be used", "cannot be written", "may it be read")

@@ -33,7 +33,7 @@ def names(finished: Path) -> list[str]:
     return names
 
 
-@settings(max_examples=often(25, 250))
+@settings(max_examples=often(25, 200))
 @given(
     which=st.integers(0, 10**6),
     edit=st.one_of(edits_of_json(), edits_of_json(), edits_of_bytes()),

@@ -73,7 +73,7 @@ SORTS = ("product", "defect", "shot", "normal")
 CASES = [(sort, name) for sort in SORTS for name in NAMES]
 
 
-@pytest.mark.parametrize("sort, name", some(CASES, 6, 100))
+@pytest.mark.parametrize("sort, name", some(CASES, 6, 80))
 def test_a_name_in_the_set(sort: str, name: bytes, home: Path, parts: Path) -> None:
     shutil.copytree(parts, home / "photographs")
     try:
@@ -123,7 +123,7 @@ def annotated(folder: Path, form: str, name: str) -> None:
         (folder / "export.json").write_text(json.dumps(tasks))
 
 
-@pytest.mark.parametrize("form, name", some(LABELS, 5, 60), ids=ascii)
+@pytest.mark.parametrize("form, name", some(LABELS, 5, 45), ids=ascii)
 def test_a_label_of_a_tool(form: str, name: str, home: Path, parts: Path) -> None:
     (home / "photographs").mkdir()
     shots, normals = (sorted((parts / "magnet" / side).rglob("*.png")) for side in ("test", "train"))

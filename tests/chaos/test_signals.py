@@ -134,7 +134,7 @@ def hit(here: Path, good: Undisturbed, dice: random.Random) -> bool:
     if outcome.code == 0:
         return False
     assert outcome.code < 0 or outcome.text.splitlines()[-1] == STOPPED_WORDS, outcome.text
-    TALLY.signals[f"{stage_at_work(here / 'run') or 'the start or between stages'}, {sort.name}"] += 1
+    TALLY.signal(stage_at_work(here / "run") or "the start or between stages", sort.name)
     if sort == signal.SIGKILL and dice.random() < 0.3:
         torn(here / "run", dice)
     return True
