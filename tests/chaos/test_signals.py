@@ -22,9 +22,12 @@ from tally import TALLY, often
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 STOPPED_WORDS = "flawsmith: stopped; the same command goes on from here"
-GROUPS = ("config.json", "data.json", "weights", "state", "manifest.json", "plan.jsonl", "samples", "controls", "gate",
-          "scores.jsonl", "rounds.json", "metrics.json", "proof.json", "export", "report", "log.jsonl")  # fmt: skip
-"""What a run writes, in about the order in which it does; a signal strikes at one of the files of one of these."""
+GROUPS = {
+    "config.json": 0, "data.json": 0, "weights": 0, "state": 0, "manifest.json": 0, "log.jsonl": 0, "plan.jsonl": 1,
+    "samples": 1, "controls": 1, "gate": 2, "scores.jsonl": 2, "rounds.json": 2, "metrics.json": 3, "proof.json": 4,
+    "export": 5, "report": 6,
+}  # fmt: skip
+"""What a run writes, and the number of the stage that does it first; a signal strikes at a file of one of these."""
 STAGES = ("train", "generate", "screen", "measure", "prove", "export", "report")
 TRAINED: dict[str, Any] = {
     "generator.name": "controlnet_inpaint", "backbone.dtype": "float32", "train.steps": 6, "train.views": 1,
@@ -41,23 +44,18 @@ class Undisturbed:
     folder: Path
     settings: list[str]
     events: Counter[str]
-    """How often each of GROUPS is opened, renamed or removed."""
+    """How often each of GROUPS is opened, renamed or removed, and with a dot before it its temporary file."""
     seconds: dict[str, float]
     """How long each stage took."""
 
 
 def undisturbed(run: Path, table: dict[str, Any]) -> Undisturbed:
-    paths = [Path(line) for line in run.with_name("events").read_text().splitlines()]
-    events = Counter(group for path in paths if (group := group_of(path, run)))
+    paths = run.with_name("events").read_text().splitlines()
+    names = [dot + group for group in GROUPS for dot in ("", ".")]
+    events = Counter({name: sum(path.startswith(str(run / name)) for path in paths) for name in names})
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     seconds = {stage: sum(row["seconds"] for row in rows if row["stage"] == stage) for stage in STAGES}
     return Undisturbed(run, words_of(table), events, seconds)
-
-
-def group_of(path: Path, run: Path) -> str:
-    """Return which of GROUPS a path belongs to; "" = none."""
-    names = path.relative_to(run).parts if path.is_relative_to(run) else ()
-    return next((group for group in GROUPS if names and names[0].lstrip(".").startswith(group)), "")
 
 
 @pytest.fixture(scope="module")
@@ -85,21 +83,36 @@ def stage_at_work(run: Path) -> str:
     return next((name for name, record in stages.items() if "finished" not in record), "")
 
 
-def struck_at_a_file(here: Path, good: Undisturbed, dice: random.Random, sort: signal.Signals) -> Outcome:
+@dataclass(frozen=True)
+class Strike:
+    """Where a command is hit."""
+
+    stage: int
+    """The number of the stage in which that is likely."""
+    below: str = ""
+    """When it opens, renames or removes a file whose path in the run begins so; "" = at any time of the stage."""
+
+
+def strikes(good: Undisturbed, dice: random.Random, count: int) -> list[Strike]:
+    """Return strikes in the order in which a run gets to them."""
+    at_files = [Strike(GROUPS[name.lstrip(".")], name) for name, number in good.events.items() if number]
+    at_times = [Strike(number) for number, stage in enumerate(STAGES) if good.seconds[stage]]
+    return sorted(
+        (dice.choice(dice.choice([at_files, at_files, at_times])) for _ in range(count)), key=lambda one: one.stage
+    )
+
+
+def struck_at_a_file(here: Path, good: Undisturbed, dice: random.Random, at: Strike, sort: signal.Signals) -> Outcome:
     """Let a command be hit when it opens, renames or removes one of the run's files."""
-    left = sorted(group for group in good.events if not (here / "run" / group).exists() or dice.random() < 0.2)
-    group = dice.choice(left or sorted(good.events))
-    number = dice.randint(1, good.events[group])
-    # The temporary files beside it begin with a dot: half of the signals fall between writing and renaming.
-    name = dice.choice(["", "."]) + group
-    return do(here, good.settings, at_event=number, below=str(here / "run" / name), signal=sort)
+    number = dice.randint(1, max(1, good.events[at.below] // 2))  # what is done already is not done again
+    return do(here, good.settings, at_event=number, below=str(here / "run" / at.below), signal=sort)
 
 
-def struck_at_a_time(here: Path, good: Undisturbed, dice: random.Random, sort: signal.Signals) -> Outcome:
+def struck_at_a_time(here: Path, good: Undisturbed, dice: random.Random, at: Strike, sort: signal.Signals) -> Outcome:
     """Let a command be hit at any time of one of its stages, from outside."""
     (here / "run.toml").write_text("")
     words = ["run", here / "run.toml", "--out", here / "run", *good.settings]
-    stage = dice.choice([name for name in STAGES if good.seconds[name]])
+    stage = STAGES[at.stage]
     pause = dice.random() * good.seconds[stage]
     command = Command(words, here / "log", Conditions())
     ended = command.wait(lambda: stage_at_work(here / "run") == stage)
@@ -125,12 +138,12 @@ def torn(run: Path, dice: random.Random) -> None:
         os.truncate(path, dice.randint(begin, len(raw)))
 
 
-def hit(here: Path, good: Undisturbed, dice: random.Random) -> bool:
+def hit(here: Path, good: Undisturbed, dice: random.Random, at: Strike) -> bool:
     """Strike a command once; return whether it was ended by that."""
     sort = dice.choice(SIGNALS)
-    strike = dice.choice([struck_at_a_file, struck_at_a_file, struck_at_a_time])
-    outcome = strike(here, good, dice, sort)
-    assert outcome.wrong({0} | STOPPED[sort]) == "", (strike.__name__, sort.name)
+    strike = struck_at_a_file if at.below else struck_at_a_time
+    outcome = strike(here, good, dice, at, sort)
+    assert outcome.wrong({0} | STOPPED[sort]) == "", (at, sort.name)
     if outcome.code == 0:
         return False
     assert outcome.code < 0 or outcome.text.splitlines()[-1] == STOPPED_WORDS, outcome.text
@@ -155,8 +168,10 @@ def disturbed(home: Path, good: Undisturbed, wanted: int, seed: int) -> None:
     for number in itertools.count():
         here = home / str(number)
         here.mkdir()
-        for _ in range(min(dice.randint(2, 8), wanted - hits)):
-            hits += hit(here, good, dice)
+        for at in strikes(good, dice, min(dice.randint(3, 8), wanted - hits)):
+            hits += (ended := hit(here, good, dice, at))
+            if not ended:  # it came to its end
+                break
         require_equal(here, good)
         if hits >= wanted:
             return
