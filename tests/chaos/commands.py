@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class Outcome:
     hung: bool = False
     """It did not end in PATIENCE and was killed."""
 
-    def wrong(self, codes: Sequence[int] = (0, 1, 2)) -> str:
+    def wrong(self, codes: Collection[int] = (0, 1, 2)) -> str:
         """Return what is wrong with how it ended, for the message of a failed test; "" = nothing."""
         if self.hung:
             return f"{self.words}: hangs\n{self.text[-2000:]}"
@@ -50,8 +50,7 @@ class Outcome:
             return f"{self.words}: a traceback\n{self.text[-3000:]}"
         if self.code not in codes:
             return f"{self.words}: exit code {self.code}\n{self.text[-2000:]}"
-        refused = "flawsmith: " in self.text or "Usage: " in self.text or "error" in self.text
-        if self.code == 2 and not refused:
+        if self.code == 2 and "flawsmith: " not in self.text and "Usage: " not in self.text:
             return f"{self.words}: exit code 2 without a sentence\n{self.text[-2000:]}"
         return ""
 
