@@ -12,13 +12,14 @@ CONSTRAINTS ?= $(if $(wildcard $(SAVED)),$(shell cat $(SAVED)),constraints/cpu.t
 RUN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test readers lint clean
+.PHONY: help venv demo test readers lint chaos chaos-short clean
 
 help:
 	@echo "make demo    make defects on factory parts, end to end, and name the report to open"
 	@echo "make test    lint, types and tests"
 	@echo "make readers let other tools' libraries read our exports, in $(READERS)"
 	@echo "make lint    ruff and mypy alone"
+	@echo "make chaos   signals, full disks, damaged files and hostile names, all of them; chaos-short: a minute of them"
 	@echo "make venv    only install into $(VENV)"
 	@echo "make clean   delete $(VENV), $(READERS), demo/ and caches"
 
@@ -64,6 +65,12 @@ lint: $(STAMP)
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
+
+chaos: $(STAMP)
+	FLAWSMITH_CHAOS=full $(RUN)/python -m pytest tests/chaos --chaos-results
+
+chaos-short: $(STAMP)
+	$(RUN)/python -m pytest tests/chaos
 
 clean:
 	rm -rf $(VENV) $(READERS) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

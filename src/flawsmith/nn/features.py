@@ -90,8 +90,10 @@ class DinoExtractor(Extractor):
         require_files(source)
         self.name = name
         hint = "name a transformers folder" + (", or a hub id with backbone.offline = false" if offline else "")
+        if offline and not Path(source).is_dir():  # huggingface_hub asks a server on the way, whatever it was told
+            raise ConfigError(f"features.source: {source!r}: no such folder, and asking a hub is off; {hint}")
         try:
-            config = transformers.AutoConfig.from_pretrained(source, local_files_only=offline)
+            config = transformers.AutoConfig.from_pretrained(source, local_files_only=offline, trust_remote_code=False)
         except Exception as error:  # missing and torn files fail in many ways
             raise ConfigError(f"features.source: {source!r} holds no {name} ({_reason(error)}); {hint}") from None
         if config.model_type not in _DINO[name]:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
 
+import cv2
 import numpy as np
 
 from flawsmith.data import images
@@ -87,8 +88,9 @@ class Part:
         for one in picture.marked:
             try:
                 pixels = one.draw(size)
-            except (ValueError, TypeError, KeyError) as error:
-                raise DataError(f"{self.path}: {error}") from None
+            except _OTHER_SHAPES as error:
+                what = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:160]
+                raise DataError(f"{self.path}: {what}") from None
             number += one.defect == self.defect
             if one.defect == self.defect and self.object in (0, number):
                 damage |= pixels
@@ -103,6 +105,8 @@ def _safe(text: str) -> str:
     return text.replace("%", "%25").replace("/", "%2F").replace(PART, "%23")
 
 
+_OTHER_SHAPES = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, cv2.error)
+"""What is stumbled over in a file that is of the format and yet holds other values: text for numbers, 10**30 pixels."""
 _ON_ITS_SIDE = 5
 """EXIF orientations from here on exchange rows and columns."""
 
@@ -127,7 +131,15 @@ def marked_pictures(form: str, file: Path) -> dict[str, MarkedPicture]:
 
 @lru_cache(maxsize=4096)
 def _read(form: str, file: Path, *state: int) -> dict[str, MarkedPicture]:
-    return READERS[form](file)
+    try:
+        pictures = READERS[form](file)
+        for picture in pictures.values():
+            # JSON may hold half a character, which can be neither printed nor written.
+            "".join([picture.name, picture.product, *picture.defects]).encode("utf-8")
+        return pictures
+    except _OTHER_SHAPES as error:
+        what = " ".join(str(error).split())[:160]
+        raise DataError(f"{file}: is not written as files of {form} are ({what}); export it again") from None
 
 
 @lru_cache(maxsize=4096)

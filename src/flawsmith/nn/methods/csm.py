@@ -311,7 +311,7 @@ def _blip2(source: str, offline: bool) -> Blip2CSM:
             model, report = plugin.from_pretrained(
                 source, local_files_only=offline, attn_implementation="eager", output_loading_info=True
             )
-            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline)
+            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline, trust_remote_code=False)
     except Exception as error:  # every library below raises its own kind of error for a broken file
         raise BackboneError(f"CSM {source!r}: cannot be loaded ({str(error).splitlines()[0][:200]})") from error
     # A generation model's folder has no words' embeddings; transformers would fill them with random numbers.
