@@ -14,7 +14,8 @@ from torch import Tensor
 
 from flawsmith.errors import BackboneError
 from flawsmith.nn import backbone as module
-from flawsmith.nn.backbone import Backbone, quiet
+from flawsmith.nn.backbone import Backbone
+from flawsmith.nn.loading.networks import quiet
 from flawsmith.nn.methods.control import control_from_unet
 from flawsmith.nn.methods.lora import adapted_text
 from flawsmith.nn.methods.sga import SGA, attach, cross_attentions

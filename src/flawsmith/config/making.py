@@ -106,7 +106,7 @@ class BackboneConfig(Settings):
     # Which weights these settings lead to, and in which precision, is what stages compare: no setting counts itself.
 
     source: str = "builtin"
-    """"builtin", a diffusers folder, or (with offline = false) a hub id."""
+    """"builtin", a diffusers folder, one .safetensors file, or a hub id (fetched before, or with offline = false)."""
     offline: bool = True
     """True: nothing is ever asked of the network."""
     device: str = "auto"

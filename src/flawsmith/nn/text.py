@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from flawsmith.errors import BackboneError
+from flawsmith.nn.loading.networks import load_whole
 
 if TYPE_CHECKING:
     from typing import Self
@@ -210,19 +211,6 @@ def family_of(unet_config: Any, name: str) -> type[TextEncoder]:
     if wanted not in families:
         raise BackboneError(f"{name}: its UNet has addition_embed_type {wanted!r}, which is not supported")
     return families[wanted]
-
-
-def load_whole(plugin: Any, place: str, part: str, options: dict[str, Any]) -> Any:
-    """Read one network of a diffusers folder.
-
-    Raises:
-        BackboneError: its weights lack tensors; diffusers would leave them empty, transformers fill them at random.
-    """
-    model, report = plugin.from_pretrained(place, subfolder=part, output_loading_info=True, **options)
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise BackboneError(f"{place}/{part}: {len(missing)} tensors missing from its weights, e.g. {missing[0]}")
-    return model
 
 
 def token_numbers(tokenizer: Any, text_encoder: Any, texts: Sequence[str]) -> Tensor:

@@ -28,8 +28,8 @@ from torch.nn import functional as F
 
 from flawsmith.errors import BackboneError
 from flawsmith.nn import builtin
-from flawsmith.nn.backbone import quiet
 from flawsmith.nn.features import load_extractor, tensors_fingerprint
+from flawsmith.nn.loading.networks import quiet
 from flawsmith.nn.networks.extractor import scaled
 from flawsmith.nn.text import token_numbers
 from flawsmith.nn.weights import fresh_layers, load_tensors, save_tensors

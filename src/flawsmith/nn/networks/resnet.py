@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from flawsmith.errors import ConfigError
-from flawsmith.nn.backbone import quiet
+from flawsmith.nn.loading.networks import quiet
 from flawsmith.nn.weights import fresh_layers
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
