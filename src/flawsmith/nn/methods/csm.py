@@ -307,7 +307,11 @@ def _blip2(source: str, offline: bool) -> Blip2CSM:
     try:
         with quiet():
             model, report = plugin.from_pretrained(
-                source, local_files_only=offline, attn_implementation="eager", output_loading_info=True
+                source,
+                local_files_only=offline,
+                attn_implementation="eager",
+                output_loading_info=True,
+                dtype=torch.float32,  # whatever the file holds
             )
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline)
     except Exception as error:  # every library below raises its own kind of error for a broken file
