@@ -113,6 +113,8 @@ class BackboneConfig(Settings):
     """"auto" (a GPU when there is one), "cpu", "cuda", "cuda:1", "mps"."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """"auto" = bfloat16 where the processor gains from it, else float32."""
+    clip_skip: Annotated[int, Field(ge=0, le=11)] = 0
+    """Last layers of the text encoder to leave out; some models of Stable Diffusion 1 want 1 ("clip skip 2")."""
 
 
 class WindowsConfig(Settings):

@@ -19,7 +19,7 @@ from flawsmith.errors import BackboneError
 from flawsmith.nn.attention import use_small_attention
 from flawsmith.nn.cpu_kernels import use_plane_norms, use_split_gates
 from flawsmith.nn.device import pick_device, pick_dtype
-from flawsmith.nn.diffusion import Noise
+from flawsmith.nn.diffusion import Noise, guidance_embedding
 from flawsmith.nn.loading.networks import quiet
 from flawsmith.nn.loading.parts import read_parts
 from flawsmith.nn.loading.source import locate
@@ -45,12 +45,13 @@ class Backbone:
         device: str = "auto",
         dtype: str = "auto",
         fingerprint: str = "",
+        clip_skip: int = 0,
     ) -> None:
         self.name = name
         self.device = pick_device(device)
         self.dtype = pick_dtype(dtype, self.device)
         self.vae, self.unet = (_frozen(network, self.device) for network in (vae, unet))
-        self.text_encoder = text_encoder
+        self.text_encoder = text_encoder.skipping(clip_skip)
         for model in text_encoder.models:
             _frozen(model, self.device)
         self.noise = Noise(scheduler)
@@ -61,6 +62,12 @@ class Backbone:
         self.fingerprint = fingerprint or tensor_hash(
             {f"{part}.{key}": tensor for part, net in self._parts().items() for key, tensor in net.state_dict().items()}
         )
+        self.weights = self.fingerprint
+        """The fingerprint of the weights alone."""
+        if clip_skip:
+            self.fingerprint = f"{self.fingerprint}-skip{clip_skip}"
+        self.reads_guidance = bool(unet.config.get("time_cond_proj_dim"))
+        """True: a UNet that was distilled with guidance, whose weight it is told (LCM)."""
         self._texts: dict[str | None, Text] = {}
         self._read: dict[tuple[int, ...], Text] = {}
         # Weights are stored in the working precision only after the fingerprint is taken, so that it names the model
@@ -72,7 +79,13 @@ class Backbone:
 
     @classmethod
     def load(
-        cls, source: str | Path = "builtin", *, offline: bool = True, device: str = "auto", dtype: str = "auto"
+        cls,
+        source: str | Path = "builtin",
+        *,
+        offline: bool = True,
+        device: str = "auto",
+        dtype: str = "auto",
+        clip_skip: int = 0,
     ) -> Backbone:
         """Read a backbone.
 
@@ -82,6 +95,7 @@ class Backbone:
             offline: True = a hub is never asked, also not for a file that is missing.
             device: "auto", "cpu", "cuda", "cuda:1", "mps".
             dtype: "auto", "float32", "bfloat16", "float16".
+            clip_skip: How many of the text encoder's last layers are left out.
 
         Raises:
             BackboneError: the folder is not there or incomplete, a class is not supported, or shapes do not fit.
@@ -99,9 +113,10 @@ class Backbone:
             device=device,
             dtype=dtype,
             fingerprint=fingerprint,
+            clip_skip=clip_skip,
         )
         if stamp:
-            _FINGERPRINTS[stamp] = loaded.fingerprint
+            _FINGERPRINTS[stamp] = loaded.weights
         return loaded
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float16, shard: str = "16MB") -> None:
@@ -196,6 +211,7 @@ class Backbone:
         mask: Tensor | None = None,
         masked: Tensor | None = None,
         residuals: tuple[Sequence[Tensor], Tensor] | None = None,
+        guidance: float = 1.0,
     ) -> Tensor:
         """Return the UNet's raw output float32 (B,C,h,w); gradients pass through to `residuals`.
 
@@ -206,6 +222,7 @@ class Backbone:
             mask: (B,1,h,w), 1 = to paint; needed by an inpainting UNet, ignored by a plain one.
             masked: (B,C,h,w), the latent of the picture with the mask greyed out; likewise.
             residuals: A ControlNet's (down blocks, middle block).
+            guidance: Weight of the text, for a UNet that reads it; others do not look at it.
         """
         given = latent
         if self.inpaints:
@@ -219,8 +236,19 @@ class Backbone:
             **self.text_encoder.arguments(text, self.pixels(latent), self.dtype),
             down_block_additional_residuals=None if down is None else [x.to(self.dtype) for x in down],
             mid_block_additional_residual=None if middle is None else middle.to(self.dtype),
+            timestep_cond=self._guidance_embedding(guidance, len(latent)),
             return_dict=False,
         )[0].float()
+
+    def free_guidance(self, guidance: float) -> float:
+        """Return the weight of the text that is left to a doubled batch: 1, none, where the UNet reads it itself."""
+        return 1.0 if self.reads_guidance else guidance
+
+    def _guidance_embedding(self, guidance: float, count: int) -> Tensor | None:
+        if not self.reads_guidance:
+            return None
+        width = int(self.unet.config.time_cond_proj_dim)
+        return guidance_embedding(guidance, width).to(self.device, self.dtype).expand(count, -1)
 
     def residuals(
         self, control: Any, latent: Tensor, t: Tensor, text: Text, hint: Tensor, *, scale: float = 1.0

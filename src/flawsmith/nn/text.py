@@ -88,6 +88,8 @@ class TextEncoder(ABC):
 
     def __init__(self, models: Sequence[Any], tokenizers: Sequence[Any]) -> None:
         self.models, self.tokenizers = tuple(models), tuple(tokenizers)
+        self.skip = 0
+        """How many of the encoders' last layers are left out."""
         self.trained = False
         """True: low-rank changes in the encoders are being trained, so nothing that they gave may be kept."""
 
@@ -102,6 +104,21 @@ class TextEncoder(ABC):
         return cls(
             models, [CLIPTokenizer.from_pretrained(place, subfolder=name, **options) for _, name, _ in cls.parts]
         )
+
+    def skipping(self, layers: int) -> Self:
+        """Return the same without some of the encoders' last layers ("clip skip").
+
+        Raises:
+            BackboneError: an encoder has not so many.
+        """
+        if not layers:
+            return self
+        least = min(int(model.config.num_hidden_layers) for model in self.models)
+        if layers >= least:
+            raise BackboneError(f"backbone.clip_skip: {layers}: this text encoder has {least} layers; give less")
+        other = copy.copy(self)
+        other.skip = layers
+        return other
 
     def with_models(self, models: Sequence[Any]) -> Self:
         """Return the same with other encoders, whose low-rank changes are being trained."""
@@ -152,7 +169,10 @@ class ClipText(TextEncoder):
 
     def read(self, tokens: Tensor) -> Text:
         (model,) = self.models
-        return Text(model(tokens.to(model.device)).last_hidden_state.float())
+        out = model(tokens.to(model.device), output_hidden_states=self.skip > 0)
+        if not self.skip:
+            return Text(out.last_hidden_state.float())
+        return Text(getattr(model, "text_model", model).final_layer_norm(out.hidden_states[-1 - self.skip]).float())
 
     def arguments(self, text: Text, size: tuple[int, int], dtype: torch.dtype) -> dict[str, Any]:
         return {"encoder_hidden_states": text.states.to(dtype)}
@@ -187,7 +207,7 @@ class SdxlText(TextEncoder):
         states, pooled = [], None
         for model, ids in zip(self.models, tokens.clamp_min(0).chunk(2, dim=1), strict=True):
             out = model(ids.to(model.device), output_hidden_states=True)
-            states.append(out.hidden_states[-2].float())
+            states.append(out.hidden_states[-2 - self.skip].float())
             pooled = out[0].float()  # of the last one
         assert pooled is not None
         return Text(torch.cat(states, -1) * kept[:, None, None], pooled * kept[:, None])

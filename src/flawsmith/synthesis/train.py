@@ -66,7 +66,9 @@ def load_backbone(config: Config) -> Backbone | None:
     from flawsmith.nn.backbone import Backbone  # diffusers takes seconds, and generators of pixels do without it
 
     part = config.backbone
-    return Backbone.load(part.source, offline=part.offline, device=part.device, dtype=part.dtype)
+    return Backbone.load(
+        part.source, offline=part.offline, device=part.device, dtype=part.dtype, clip_skip=part.clip_skip
+    )
 
 
 def jobs_of(config: Config, split: Split) -> list[Job]:

@@ -18,6 +18,7 @@ from flawsmith.nn import builtin
 from flawsmith.nn.loading.companions import no_words, schedule_of, words_of
 from flawsmith.nn.loading.files import fetched, listed, read_json, snapshot_of
 from flawsmith.nn.loading.original import recognise, shapes_in
+from flawsmith.nn.loading.schedules import require_known
 
 INDEX = "model_index.json"
 PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
@@ -134,6 +135,7 @@ def _whole(folder: Path) -> Path:
         raise BackboneError(
             f"backbone.source: {folder} is no whole diffusers folder; {', '.join(missing)} is missing{instead}"
         )
+    require_known(read_json(folder / "scheduler" / "scheduler_config.json"), str(folder / "scheduler"))
     for part in parts_of(folder):
         if part in NETWORKS:
             if not (folder / part / "config.json").is_file():
