@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flawsmith.errors import BackboneError
 from flawsmith.nn.attention import use_small_attention
 from flawsmith.nn.cpu_kernels import use_plane_norms, use_split_gates
 from flawsmith.nn.device import pick_device, pick_dtype
 from flawsmith.nn.diffusion import Noise, guidance_embedding
+from flawsmith.nn.loading.facts import inpaints
 from flawsmith.nn.loading.networks import quiet
 from flawsmith.nn.loading.parts import read_parts
 from flawsmith.nn.loading.source import locate
@@ -56,7 +56,7 @@ class Backbone:
             _frozen(model, self.device)
         self.noise = Noise(scheduler)
         self.latent_channels = int(vae.config.latent_channels)
-        self.inpaints = _inpaints(unet.config.in_channels, self.latent_channels, name)
+        self.inpaints = inpaints(unet.config.in_channels, self.latent_channels, name)
         self.factor = 2 ** (len(_widths(vae)) - 1)
         self.size = int(unet.config.sample_size) * self.factor
         self.fingerprint = fingerprint or tensor_hash(
@@ -308,14 +308,3 @@ def cast(module: Any, dtype: torch.dtype, layout: torch.memory_format = torch.ch
 def _widths(vae: Any) -> Sequence[int]:
     widths: Sequence[int] = getattr(vae.config, "block_out_channels", None) or vae.config.encoder_block_out_channels
     return widths
-
-
-def _inpaints(channels: int, latent: int, name: str) -> bool:
-    if channels == latent:
-        return False
-    if channels == 2 * latent + 1:
-        return True
-    raise BackboneError(
-        f"{name}: the UNet takes {channels} channels; with {latent} latent channels it should be {latent} (plain) "
-        f"or {2 * latent + 1} (inpainting)"
-    )

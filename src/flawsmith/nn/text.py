@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from flawsmith.errors import BackboneError
+from flawsmith.nn.loading.facts import require_family
 from flawsmith.nn.loading.networks import load_whole
 
 if TYPE_CHECKING:
@@ -227,10 +228,8 @@ def family_of(unet_config: Any, name: str) -> type[TextEncoder]:
         BackboneError: the UNet wants something beside its text that no class here gives.
     """
     families: dict[Any, type[TextEncoder]] = {None: ClipText, "text_time": SdxlText}
-    wanted = unet_config.get("addition_embed_type")
-    if wanted not in families:
-        raise BackboneError(f"{name}: its UNet has addition_embed_type {wanted!r}, which is not supported")
-    return families[wanted]
+    require_family(unet_config, name)
+    return families[unet_config.get("addition_embed_type")]
 
 
 def token_numbers(tokenizer: Any, text_encoder: Any, texts: Sequence[str]) -> Tensor:

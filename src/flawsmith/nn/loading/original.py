@@ -52,7 +52,10 @@ def shapes_in(path: Path) -> dict[str, list[int]]:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
+            first = file.read(8)
+            if first == b"version ":
+                raise ValueError("it is a pointer of Git LFS: `git lfs pull` fetches the file")
+            length = int.from_bytes(first, "little")
             if not 2 <= length <= min(size - 8, _LARGEST_HEADER):
                 raise ValueError("its header is torn")
             header = json.loads(file.read(length))
@@ -62,7 +65,7 @@ def shapes_in(path: Path) -> dict[str, list[int]]:
         return {name: list(one["shape"]) for name, one in header.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BackboneError(
-            f"backbone.source: {path}: not a readable safetensors file ({error}); copy it again"
+            f"backbone.source: {path}: not a readable safetensors file ({error}); fetch it again"
         ) from None
 
 

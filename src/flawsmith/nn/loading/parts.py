@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+import diffusers
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
 from flawsmith.errors import BackboneError
+from flawsmith.nn.loading.facts import require_autoencoder
 from flawsmith.nn.loading.networks import first_line, load_whole, quiet
 from flawsmith.nn.loading.single_file import read_file
 from flawsmith.nn.loading.source import Source
 from flawsmith.nn.text import TextEncoder, family_of
-
-_AUTOENCODERS: dict[str, Any] = {one.__name__: one for one in (AutoencoderDC, AutoencoderKL, AutoencoderTiny)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,8 @@ def read_parts(source: Source, *, offline: bool) -> Parts:
 
 def _folder(place: str, options: dict[str, Any]) -> Parts:
     name = AutoencoderKL.load_config(place, subfolder="vae", **options).get("_class_name")
-    if name not in _AUTOENCODERS:
-        raise BackboneError(f"{place}/vae: class {name} is not supported; known: {', '.join(_AUTOENCODERS)}")
-    vae = load_whole(_AUTOENCODERS[name], place, "vae", options)
+    require_autoencoder(name, place)
+    vae = load_whole(getattr(diffusers, name), place, "vae", options)
     unet = load_whole(UNet2DConditionModel, place, "unet", options)
     text_encoder = family_of(unet.config, place).load(place, options)
     return Parts(vae, text_encoder, unet, dict(DDIMScheduler.load_config(place, subfolder="scheduler", **options)))
