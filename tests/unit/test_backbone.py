@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -590,6 +591,25 @@ def test_devices_and_precisions_that_are_there(monkeypatch):
         monkeypatch.setattr(devices, "gains_from_bfloat16", lambda gains=gains: gains)
         assert pick_dtype("auto", cpu) == wanted
     assert pick_dtype("auto", torch.device("mps")) == torch.float32
+
+
+def test_a_card_that_only_emulates_bfloat16_works_in_float16(monkeypatch):
+    """Two cards: the first has bfloat16 (Ampere), the second emulates it (Turing); the chosen one decides."""
+    current = [torch.device("cuda", 0)]
+
+    @contextmanager
+    def chosen(device: torch.device) -> Iterator[None]:
+        current.append(device)
+        yield
+        current.pop()
+
+    def supported(including_emulation: bool = True) -> bool:
+        return including_emulation or current[-1].index == 0
+
+    monkeypatch.setattr(torch.cuda, "device", chosen)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert pick_dtype("auto", torch.device("cuda", 0)) == torch.bfloat16
+    assert pick_dtype("auto", torch.device("cuda", 1)) == torch.float16
 
 
 # ---- the hub ------------------------------------------------------------------------------------
