@@ -112,13 +112,15 @@ class BackboneConfig(Settings):
     # Which weights these settings lead to, and in which precision, is what stages compare: no setting counts itself.
 
     source: str = "builtin"
-    """"builtin", a diffusers folder, or (with offline = false) a hub id."""
+    """"builtin", a diffusers folder, one .safetensors file, or a hub id (fetched before, or with offline = false)."""
     offline: bool = True
     """True: nothing is ever asked of the network."""
     device: str = "auto"
     """"auto" (a GPU when there is one), "cpu", "cuda", "cuda:1", "mps"."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """"auto" = bfloat16 where the processor gains from it, else float32."""
+    clip_skip: Annotated[int, Field(ge=0, le=11)] = 0
+    """Last layers of the text encoder to leave out; some models of Stable Diffusion 1 want 1 ("clip skip 2")."""
 
 
 class WindowsConfig(Settings):

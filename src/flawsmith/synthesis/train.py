@@ -68,7 +68,9 @@ def load_backbone(config: Config) -> Backbone | None:
 
     part = config.backbone
     require_files(part.source)
-    return Backbone.load(part.source, offline=part.offline, device=part.device, dtype=part.dtype)
+    return Backbone.load(
+        part.source, offline=part.offline, device=part.device, dtype=part.dtype, clip_skip=part.clip_skip
+    )
 
 
 def jobs_of(config: Config, split: Split) -> list[Job]:
