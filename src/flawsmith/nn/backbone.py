@@ -26,11 +26,11 @@ from flawsmith.nn.attention import use_small_attention
 from flawsmith.nn.cpu_kernels import use_plane_norms, use_split_gates
 from flawsmith.nn.device import pick_device, pick_dtype
 from flawsmith.nn.diffusion import Noise
+from flawsmith.nn.memory.slices import decoded, encoded
 from flawsmith.nn.text import Text, TextEncoder, family_of, load_whole
 from flawsmith.nn.weights import tensor_hash
 
 _AUTOENCODERS: dict[str, Any] = {one.__name__: one for one in (AutoencoderDC, AutoencoderKL, AutoencoderTiny)}
-_FAR = 1e3  # Latents vary by about 1 and pictures lie in [-1,1]: beyond this, numbers have overflowed.
 _FINGERPRINTS: dict[tuple[tuple[str, int, int], ...], str] = {}
 """(path, size, time of change) of a folder's weights -> their fingerprint: hashed once in a process."""
 
@@ -151,19 +151,12 @@ class Backbone:
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
         """Return latents float32 (B,C,h,w), the posterior's mean, of images float32 (B,3,H,W) RGB in [-1,1]."""
-        out = self.vae.encode(self._in(image, self.vae))
-        latent = next((out[name] for name in ("latent", "latents") if name in out), None)
-        latent = out.latent_dist.mean if latent is None else latent
-        return (latent.float() - self._shift()) * float(self.vae.config.scaling_factor)
+        return encoded(self.vae, image, self.device)
 
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
         """Return images float32 (B,3,H,W) RGB in [-1,1] of latents (B,C,h,w); NaN where numbers overflowed."""
-        plain = latent.float() / float(self.vae.config.scaling_factor) + self._shift()
-        image = self.vae.decode(self._in(plain, self.vae)).sample.float()
-        # Clamped, an overflow would be plain white or black; as NaN it is refused where a result is painted.
-        sane = (latent.float().abs() <= _FAR).flatten(1).all(1).view(-1, 1, 1, 1) & (image.abs() <= _FAR)
-        return torch.where(sane, image, torch.nan).clamp(-1, 1)
+        return decoded(self.vae, latent, self.factor, self.device)
 
     @torch.no_grad()
     def embed(self, texts: Sequence[str | None]) -> Text:
@@ -273,9 +266,6 @@ class Backbone:
     def _in(self, tensor: Tensor, network: Any) -> Tensor:
         dtype = next(network.parameters()).dtype
         return tensor.to(self.device, dtype).contiguous(memory_format=torch.channels_last)
-
-    def _shift(self) -> float:
-        return float(getattr(self.vae.config, "shift_factor", None) or 0.0)
 
 
 def _frozen(module: Any, device: torch.device) -> Any:
