@@ -10,7 +10,7 @@ import copy
 import json
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from flawsmith.nn.attention import use_small_attention
 from flawsmith.nn.cpu_kernels import use_plane_norms, use_split_gates
 from flawsmith.nn.device import pick_device, pick_dtype
 from flawsmith.nn.diffusion import Noise
+from flawsmith.nn.memory.parking import at_work
 from flawsmith.nn.memory.slices import decoded, encoded
 from flawsmith.nn.text import Text, TextEncoder, family_of, load_whole
 from flawsmith.nn.weights import tensor_hash
@@ -163,7 +164,8 @@ class Backbone:
         """Return the text of B phrases, None = dropped text; each distinct one is encoded once."""
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
         if new:
-            text = self.text_encoder.read(self.tokens(new))
+            with at_work(self.text_encoder.models, self.device):
+                text = self.text_encoder.read(self.tokens(new))
             self._texts.update((phrase, text[row : row + 1]) for row, phrase in enumerate(new))
         return Text.cat([self._texts[text] for text in texts])
 
@@ -181,10 +183,9 @@ class Backbone:
         if self.text_encoder.trained:
             return self.text_encoder.read(distinct)[rows]
         keys = [tuple(row.tolist()) for row in distinct]
-        for key, row in zip(keys, distinct, strict=True):
-            if key not in self._read:
-                with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                    self._read[key] = self.text_encoder.read(row[None])
+        new = [(key, row) for key, row in zip(keys, distinct, strict=True) if key not in self._read]
+        with torch.no_grad(), self._plain(), at_work(self.text_encoder.models if new else (), self.device):
+            self._read.update((key, self.text_encoder.read(row[None])) for key, row in new)
         return Text.cat([self._read[key] for key in keys])[rows]
 
     def latent_mask(self, mask: Tensor) -> Tensor:
@@ -224,14 +225,16 @@ class Backbone:
                 raise ValueError(f"{self.name} is an inpainting backbone: predict needs mask and masked")
             given = torch.cat([latent, mask, masked], dim=1)
         down, middle = residuals if residuals is not None else (None, None)
-        return self.unet(
-            self._in(given, self.unet),
-            t,
-            **self.text_encoder.arguments(text, self.pixels(latent), self.dtype),
-            down_block_additional_residuals=None if down is None else [x.to(self.dtype) for x in down],
-            mid_block_additional_residual=None if middle is None else middle.to(self.dtype),
-            return_dict=False,
-        )[0].float()
+        # In half precision it trains as it samples: autocast would make its norms float32, and keep them so.
+        with self._plain() if next(self.unet.parameters()).dtype != torch.float32 else nullcontext():
+            return self.unet(
+                self._in(given, self.unet),
+                t,
+                **self.text_encoder.arguments(text, self.pixels(latent), self.dtype),
+                down_block_additional_residuals=None if down is None else [x.to(self.dtype) for x in down],
+                mid_block_additional_residual=None if middle is None else middle.to(self.dtype),
+                return_dict=False,
+            )[0].float()
 
     def residuals(
         self, control: Any, latent: Tensor, t: Tensor, text: Text, hint: Tensor, *, scale: float = 1.0
@@ -259,9 +262,16 @@ class Backbone:
         fork._texts, fork._read = dict(self._texts), dict(self._read)
         return fork
 
+    def encoders(self) -> list[nn.Module]:
+        """Return the frozen networks beside the UNet: the autoencoder and, unless it is being trained, the text's."""
+        return [self.vae, *(() if self.text_encoder.trained else self.text_encoder.models)]
+
     def _parts(self) -> dict[str, Any]:
         """Return the networks by their folders' names."""
         return {"vae": self.vae, "unet": self.unet, **self.text_encoder.named()}
+
+    def _plain(self) -> torch.autocast:
+        return torch.autocast(self.device.type, enabled=False)
 
     def _in(self, tensor: Tensor, network: Any) -> Tensor:
         dtype = next(network.parameters()).dtype

@@ -32,14 +32,17 @@ def parked(networks: Sequence[nn.Module], device: torch.device) -> Iterator[None
 
 
 @contextmanager
-def at_work(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """Have a network on its device for the length of the block; one that was parked goes back afterwards."""
-    first = next(network.parameters(), None)
-    if first is None or first.device.type != "cpu" or device.type == "cpu":
-        yield
-        return
-    nn.Module.to(network, device)
+def at_work(networks: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
+    """Have networks on their device for the length of the block; those that were parked go back afterwards."""
+    away = [network for network in networks if device.type != "cpu" and _device_of(network).type == "cpu"]
+    for network in away:
+        nn.Module.to(network, device)
     try:
         yield
     finally:
-        nn.Module.to(network, "cpu")
+        for network in away:
+            nn.Module.to(network, "cpu")
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device

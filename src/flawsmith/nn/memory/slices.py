@@ -30,7 +30,7 @@ def encoded(vae: Any, image: Tensor, device: torch.device) -> Tensor:
         latent = out.latent_dist.mean if latent is None else latent
         return (latent.float() - _shift(vae)) * float(vae.config.scaling_factor)
 
-    with at_work(vae, device):
+    with at_work([vae], device):
         return in_slices(work, image, image.shape[-2] * image.shape[-1])
 
 
@@ -51,7 +51,7 @@ def decoded(vae: Any, latent: Tensor, factor: int, device: torch.device) -> Tens
         sane = (latents.float().abs() <= _FAR).flatten(1).all(1).view(-1, 1, 1, 1).to(image.device)
         return torch.where(sane & (image.abs() <= _FAR), image, torch.nan).clamp(-1, 1)
 
-    with at_work(vae, device):
+    with at_work([vae], device):
         return in_slices(work, latent, latent.shape[-2] * latent.shape[-1] * factor**2)
 
 
