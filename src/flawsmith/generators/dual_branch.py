@@ -190,15 +190,9 @@ class DualBranch(Generator):
         super().__init__(backbone, settings)
         chosen = self.settings
         self.pairs = [SHARED, *chosen.adapters]
-        self.unet = DualUNet(
-            backbone,
-            self.pairs,
-            rank=chosen.rank,
-            text_rank=chosen.text_rank,
-            saim={"full": 0, "narrow": chosen.saim_rank, "off": None}[chosen.saim],
-            zero_start=chosen.zero_start,
-            bcm=chosen.bcm,
-        )
+        saim = {"full": 0, "narrow": chosen.saim_rank, "off": None}[chosen.saim]
+        ranks = {"rank": chosen.rank, "text_rank": chosen.text_rank}
+        self.unet = DualUNet(backbone, self.pairs, saim=saim, zero_start=chosen.zero_start, bcm=chosen.bcm, **ranks)
         self.backbone: Backbone = self.unet.backbone
         self.mask_threshold = MaskThreshold()
         self._saliency: tuple[str, Saliency] | None = None

@@ -101,7 +101,7 @@ class Trainer:
         self._device = parameters[0].device
         self._autocast = autocast if autocast in (torch.bfloat16, torch.float16) else None
         # What the optimiser changes: the weights themselves, or copies that the weights then follow.
-        self._stepped = dict(self._named)
+        self._stepped: dict[str, Tensor] = dict(self._named)
         if optimiser_on_host:
             self._stepped = {name: _copied(p, "cpu").requires_grad_() for name, p in self._named.items()}
         stepped = list(self._stepped.values())

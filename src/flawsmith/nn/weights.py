@@ -63,7 +63,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, 
 
 def _content(tensor: Tensor) -> memoryview:
     """Return a tensor's bytes, row after row, as the file holds them."""
-    return memoryview(tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 class StoredTensors(Mapping[str, Tensor]):

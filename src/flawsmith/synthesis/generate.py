@@ -34,11 +34,11 @@ from flawsmith.synthesis.painters import Painters
 from flawsmith.synthesis.plan import make_controls, make_plan, plan_lines
 from flawsmith.synthesis.sweep import has_sweep, paint_sweep
 from flawsmith.synthesis.train import (
+    backbone_of,
     generator_classes,
     generator_inputs,
     is_trained,
     jobs_of,
-    load_backbone,
     train_inputs,
 )
 
@@ -83,7 +83,7 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
     """
     config = run.config
     data = data or open_dataset(run)
-    backbone = load_backbone(config)
+    backbone = backbone_of(run)
     training = train_inputs(run, data, backbone)
     if not is_trained(run, training):
         raise RunError(

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from flawsmith.config import Config, GeneratorConfig
 from flawsmith.interfaces import Generator
 from flawsmith.run.dataset import Dataset
+from flawsmith.synthesis.learning import Job
 from flawsmith.synthesis.paint import Painter
 from flawsmith.synthesis.train import (
-    Job,
+    RunBackbone,
     generator_class,
     generator_settings,
     jobs_of,
@@ -33,14 +34,21 @@ class Painters:
     Args:
         config: Names the generator and its settings.
         data: The photographs.
-        backbone: What the generator stands on; None = it needs none.
+        backbone: What the generator stands on, loaded or to be loaded when something is painted; None = it needs none.
         weights: The folder that holds a folder for each job; None = the generator learns nothing, and none is read.
     """
 
-    def __init__(self, config: Config, data: Dataset, backbone: Backbone | None, weights: Path | None) -> None:
-        self._config, self._data, self._backbone, self._weights = config, data, backbone, weights
+    def __init__(
+        self, config: Config, data: Dataset, backbone: Backbone | RunBackbone | None, weights: Path | None
+    ) -> None:
+        self._config, self._data, self._weights = config, data, weights
+        self._given = backbone
         self._generators: dict[str, Generator] = {}
         self._sketchers: dict[str, Generator] = {}
+
+    @property
+    def _backbone(self) -> Backbone | None:
+        return self._given.loaded if isinstance(self._given, RunBackbone) else self._given
 
     def of(self, job: str) -> Painter:
         """Return a painter of a job, a folder below `weights`."""

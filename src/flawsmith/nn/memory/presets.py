@@ -72,9 +72,9 @@ def smaller(preset: Preset) -> str:
 
 
 def spare(networks: list[Any], preset: Preset) -> None:
-    """Let diffusers networks do what a preset asks of them."""
+    """Let those networks that have attention processors of their own, UNet and ControlNet, do what a preset asks."""
     for network in networks:
-        if preset.recomputes and getattr(network, "_supports_gradient_checkpointing", False):
+        if preset.recomputes and hasattr(network, "attn_processors"):
             recompute(network)
 
 

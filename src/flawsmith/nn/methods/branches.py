@@ -214,7 +214,7 @@ class BranchAttention:
 
     def last_query_and_key(self, attn: Any, hidden: Tensor, context: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return the query (1,T,C) and key (1,N,C) of a batch's last row; None = a pass over BCM's background alone."""
-        if self._owner.now.keep is not None:
+        if self.owner.now.keep is not None:
             return None
         bases = _bases(attn)
         query, key = (self._project(part, bases[part], x) for part, x in (("query", hidden), ("key", context)))
