@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -19,6 +20,7 @@ from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.memory import slices
 from flawsmith.nn.memory.exhausted import memory_suffices, ran_out
 from flawsmith.nn.memory.parking import at_work, parked
+from flawsmith.nn.memory.portions import _rows, in_portions
 from flawsmith.nn.memory.presets import PRESETS, Preset, preset_of, smaller, spare
 from flawsmith.nn.trainer import Trainer
 from flawsmith.nn.weights import load_tensors, save_tensors, tensor_hash
@@ -26,7 +28,7 @@ from flawsmith.run.folder import Run
 from flawsmith.synthesis import train as training
 from flawsmith.synthesis.generate import generate
 from flawsmith.synthesis.learning import loss_in_parts
-from flawsmith.testing import example_batch
+from flawsmith.testing import example_batch, example_condition
 
 TRAINED = [name for name in sorted(registry.entries("generators")) if registry.get("generators", name).needs_backbone]
 
@@ -336,3 +338,60 @@ def test_memory_that_runs_out_in_training_names_the_next_preset(
         with pytest.raises(RunError, match="controlnet_inpaint .magnet.: training: the memory ran out") as told:
             training.train(run)
         assert remedy in str(told.value) and "\n" not in str(told.value)
+
+
+def test_generation_halves_its_batch_where_memory_is_short(
+    small_config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All is made, the log says so, and a run that goes on after a kill makes the same bytes."""
+    plugin = registry.get("generators", "controlnet_inpaint")
+    honest, most, left = plugin.sample, 1, [99]
+
+    def sample(self: Any, asked: Any, seeds: Any, **told: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        if len(asked) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return honest(self, asked, seeds, **told)
+
+    monkeypatch.setattr(plugin, "sample", sample)
+    told = {"train.steps": 0, "generate.count": 3, "generate.batch": 3, "generate.attempts": 1}
+    told |= {"generate.controls": 0.0, "generate.min_painted": 0.0}
+    whole, killed = (prepared(small_config, tmp_path / name, **told) for name in ("whole", "killed"))
+    training.train(whole)
+    generate(whole)
+    logged = [json.loads(line).get("what", "") for line in whole.path("log.jsonl").read_text().splitlines()]
+    assert [line for line in logged if "ran out" in line] == [
+        "the memory ran out: 2 windows at once from batch 0 on",
+        "the memory ran out: one window at once from batch 0 on",
+    ]
+    assert len(whole.samples()) == 6
+    training.train(killed)
+    left[0] = 4  # of the first batch alone
+    with pytest.raises(KeyboardInterrupt):
+        generate(killed)
+    left[0] = 99
+    generate(killed)
+    pictures = sorted(path.name for path in whole.path("samples").iterdir())
+    assert pictures == sorted(path.name for path in killed.path("samples").iterdir()) and pictures
+    for name in pictures:
+        assert whole.path("samples", name).read_bytes() == killed.path("samples", name).read_bytes()
+    most = 0
+    whole.path("samples", "000000.png").unlink()
+    with pytest.raises(RunError, match="the memory ran out over a single window; take a smaller windows.size"):
+        generate(whole)
+
+
+THREE, REST = slice(0, 3), slice(3, 6)
+
+
+def test_a_portion_keeps_rows_and_seeds(backbone: Any) -> None:
+    plugin = registry.get("generators", "dual_branch")
+    generator, asked = plugin(backbone, plugin.Settings()), example_condition(backbone.size, 4)
+    made = in_portions(generator, asked, range(4), 3, 2, 2.0)
+    first, last = (in_portions(generator, _rows(asked, rows), range(4)[rows], 0, 2, 2.0) for rows in (THREE, REST))
+    assert torch.equal(made.image, torch.cat([first.image, last.image]))
+    assert made.base is not None and len(made.base) == len(made.mask) == 4
+    whole = in_portions(generator, asked, range(4), 0, 2, 2.0)
+    torch.testing.assert_close(made.image, whole.image, rtol=0, atol=1e-3)

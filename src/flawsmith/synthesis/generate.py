@@ -17,10 +17,11 @@ from typing import Any
 
 from flawsmith.config import Config, affecting
 from flawsmith.data import images
-from flawsmith.errors import ConfigError, FlawsmithError, RunError
+from flawsmith.errors import ConfigError, RunError
 from flawsmith.files import mend_lines, read_json, reading, write_json
 from flawsmith.interfaces import Generator
 from flawsmith.locks import locked
+from flawsmith.nn.memory.exhausted import ran_out
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import FOLDER, Run
 from flawsmith.run.progress import progress
@@ -30,7 +31,7 @@ from flawsmith.run.stage import Inputs, stage, stamp_of
 from flawsmith.synthesis.attention import has_attention, paint_attention
 from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.paint import PaintedLine
-from flawsmith.synthesis.painters import Painters
+from flawsmith.synthesis.painters import Painters, Room
 from flawsmith.synthesis.plan import make_controls, make_plan, plan_lines
 from flawsmith.synthesis.sweep import has_sweep, paint_sweep
 from flawsmith.synthesis.train import (
@@ -101,7 +102,8 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
     with stage(run, "generate", both, there=partial(_all_there, run), shard=shard.name) as work:
         if not work.done:
             lines, controls = _plan(run, data, samples, both)
-            made = sum(_make(run, planned, shard, painters) for planned in (lines, controls))
+            room = Room(run, shard.name, work.stamp, painters)
+            made = sum(_make(run, planned, shard, painters, room) for planned in (lines, controls))
             work.what = f"{made} samples and controls, shard {shard.number}/{shard.count}"
             rows = run.samples()
             work.finished = len(rows) == len(lines) and len(run.controls()) == len(controls)
@@ -205,7 +207,7 @@ def _with_rounds(
     return whole
 
 
-def _make(run: Run, lines: Sequence[PlanLine], shard: Shard, painters: Painters) -> int:
+def _make(run: Run, lines: Sequence[PlanLine], shard: Shard, painters: Painters, room: Room) -> int:
     """Make this shard's batches of samples or controls that are not on disk yet; return how many were made."""
     if not lines:
         return 0
@@ -219,15 +221,23 @@ def _make(run: Run, lines: Sequence[PlanLine], shard: Shard, painters: Painters)
     left = sum(len(group) for group in todo)
     with progress("generate" if role == "sample" else name, total, name, done=total - left) as advance:
         for group in todo:
-            try:  # one at a time in memory
-                rows = list(map(partial(_write, run, name), painters.of(group[0].job).paint(group)))
-            except FlawsmithError:
-                run.remove_pictures(role, (line.index for line in group))
-                raise
+            while (rows := _made(run, name, group, painters)) is None:
+                room.halve(group)
             append_records(path, rows)
             advance(len(rows))
     _sort_lines(path)
     return left
+
+
+def _made(run: Run, folder: str, group: Sequence[PlanLine], painters: Painters) -> list[Sample] | None:
+    """Paint and write a batch; return its lines, or None when the memory ran out and nothing of it is there."""
+    try:  # one picture at a time in memory
+        return list(map(partial(_write, run, folder), painters.of(group[0].job).paint(group)))
+    except Exception as error:
+        run.remove_pictures(group[0].role, (line.index for line in group))
+        if not ran_out(error):
+            raise
+    return None
 
 
 def _read_plan(run: Run, count: int | None) -> list[PlanLine]:
