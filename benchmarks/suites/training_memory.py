@@ -2,9 +2,9 @@
 
     python benchmarks/suites/training_memory.py                        # every generator and preset, some minutes
     python benchmarks/suites/training_memory.py --measure              # the estimate against what this machine's memory
-                                                                       # shows: about an hour on two cores, 10 GB
+                                                                       # shows: some minutes on two cores, 10 GB
 
-The product's own networks, generators and `Trainer` take three training steps on tensors without content: only sizes
+The product's own networks, generators and `Trainer` take two training steps on tensors without content: only sizes
 are worked out, operation by operation, and the bytes of all tensors that are alive are added up; the highest sum is the
 estimate. Random weights of the published sizes (UNet with 9 channels, AutoencoderKL, CLIP ViT-L/14's text encoder), 512
 px. Where the card would compute in bfloat16 by torch's autocast, the same casts are done here, by the lists in torch's
@@ -13,9 +13,9 @@ context takes half a GiB more.
 
 card       estimates for `train.memory` on a card: the tensors lie on torch's "meta" device.
 known      the same for what `memory.json` measured on an H100 before there were presets.
-measured   `--measure`: the same steps with content on this machine's processor, in a process each: the sum of the
-           tensors beside the growth of the process's memory. controlnet_inpaint and hybrid are not averaged there,
-           or they would need more than 10 GB.
+measured   `--measure`: the same steps with content on this machine's processor, in a process each, with windows of 256
+           px, which take a quarter of the time: the sum of the tensors beside the growth of the process's memory.
+           controlnet_inpaint and hybrid are not averaged there, or they would need more than 10 GB.
 """
 
 from __future__ import annotations
@@ -204,7 +204,9 @@ def _name(generator: Any) -> str:
     return next(name for name in GENERATORS if registry.get("generators", name) is type(generator))
 
 
-def train(name: str, back: Any, batch: int, preset: Preset, average: float, *, as_before: bool = False) -> None:
+def train(
+    name: str, back: Any, batch: int, preset: Preset, average: float, *, size: int = 512, as_before: bool = False
+) -> None:
     """Make a generator with its defaults and take training steps with it.
 
     Args:
@@ -213,13 +215,14 @@ def train(name: str, back: Any, batch: int, preset: Preset, average: float, *, a
         batch: Windows per step.
         preset: How memory is spared. What it keeps on the host is left out, so that the host's tensors do not count.
         average: As `Trainer`'s.
+        size: Of the windows in pixels.
         as_before: As it was when `memory.json` was measured: gradients lived on through the next forward pass.
     """
     plugin = registry.get("generators", name)
     settings = {"hybrid": {"semantic": {"ip_adapter": ""}}, "cross_modal": {"ip_adapter": ""}}.get(name, {})
     with torch.device(back.device):
         generator = plugin(back, plugin.Settings(**settings))
-    views = views_of(generator, batch, back.size)
+    views = views_of(generator, batch, size)
     spare(
         [generator.backbone.unet, *(net for part in generator.trainable().values() for net in part.modules())], preset
     )
@@ -268,7 +271,7 @@ def _text(rows: int) -> Text:
     return Text(torch.empty(rows, 77, 768, device=META))
 
 
-def measured(name: str, preset: str, batch: int) -> Row:
+def measured(name: str, size: int) -> Row:
     """Return the sum of tensors, and the growth of this process's memory, of the same steps with content."""
 
     def status(key: str) -> int:
@@ -286,12 +289,12 @@ def measured(name: str, preset: str, batch: int) -> Row:
         Path("/proc/self/clear_refs").write_text("5")
         live.peak = live.now
         begun = time.monotonic()
-        train(name, back, batch, PRESETS[preset], average)
+        train(name, back, 1, Preset(), average, size=size)
         seconds = time.monotonic() - begun
     process = status("VmHWM") - before
     return {
-        "preset": preset,
-        "batch": batch,
+        "size_px": size,
+        "batch": 1,
         "average": average,
         "tensors_gib": _gib(live.peak),
         "process_gib": _gib(process),
@@ -309,17 +312,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=GENERATORS, default=list(GENERATORS))
     parser.add_argument("--measure", action="store_true", help="take the steps on this machine's processor as well")
-    parser.add_argument("--one", nargs=3, metavar=("GENERATOR", "PRESET", "BATCH"), help=argparse.SUPPRESS)
+    parser.add_argument("--measured-size", type=int, default=256, help="windows of --measure, in pixels")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--results", type=Path, default=RESULTS / "training_memory.json")
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(measured(args.one[0], args.one[1], int(args.one[2]))))
+        print(json.dumps(measured(args.one, args.measured_size)))
         return
     results: Row = json.loads(args.results.read_text()) if args.results.exists() else {"card": {}, "known": {}}
     results |= {"machine": machine(), "backbone": "Stable Diffusion 1.5's shape, inpainting, 512 px, bfloat16"}
     if args.measure:
         for name in args.only:
-            told = [sys.executable, __file__, "--one", name, "8GB", "1"]
+            told = [sys.executable, __file__, "--one", name, "--measured-size", str(args.measured_size)]
             environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**21)}
             done = subprocess.run(told, capture_output=True, text=True, check=True, env=environment)
             results.setdefault("measured", {})[name] = json.loads(done.stdout.splitlines()[-1])

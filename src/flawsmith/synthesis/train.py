@@ -47,7 +47,7 @@ class RunBackbone:
 
     def __init__(self, run: Run) -> None:
         self._part, self._known = run.config.backbone, run.path("state", "backbone.json")
-        self._files = digest(*_files_of(self._part.source))
+        self._files = digest(self._part.model_dump(mode="json"), *_files_of(self._part.source))
 
     @cached_property
     def loaded(self) -> Backbone:
