@@ -1,6 +1,7 @@
 """What training takes of a card's memory at Stable Diffusion 1.5's size, estimated without a card; and is that right?
 
     python benchmarks/suites/training_memory.py                        # every generator and preset, some minutes
+    python benchmarks/suites/training_memory.py --folder FOLDER        # the same networks, as people have them
     python benchmarks/suites/training_memory.py --measure              # the estimate against what this machine's memory
                                                                        # shows: some minutes on two cores, 10 GB
 
@@ -12,6 +13,7 @@ documentation. What a kernel takes while it runs, and what the allocator loses b
 context takes half a GiB more.
 
 card       estimates for `train.memory` on a card: the tensors lie on torch's "meta" device.
+encode     the same for the autoencoder alone: the views that `flawsmith train` takes at once, and their masked copies.
 known      the same for what `memory.json` measured on an H100 before there were presets.
 measured   `--measure`: the same steps with content on this machine's processor, in a process each, with windows of 256
            px, which take a quarter of the time: the sum of the tensors beside the growth of the process's memory.
@@ -55,7 +57,7 @@ from flawsmith.nn.methods.csm import load_csm
 from flawsmith.nn.text import Text
 from flawsmith.nn.trainer import Trainer
 from flawsmith.run.folder import machine
-from flawsmith.synthesis.learning import loss_in_parts
+from flawsmith.synthesis.learning import ENCODE_BATCH, loss_in_parts
 from flawsmith.types import Encoded
 
 Row = dict[str, Any]
@@ -267,6 +269,16 @@ def on_card(name: str, preset: Preset, batch: int, *, as_before: bool = False) -
     return {"gib": _gib(live.peak - (encoders if preset.parks_encoders else 0))}
 
 
+def encoding(count: int) -> Row:
+    """Return the estimate for encoding some pictures, as `flawsmith train` does with a batch and its masked copies."""
+    with LiveTensors(META) as live, on_a_card(as_before=False):
+        back = backbone(META, "bfloat16", small=False)
+        gc.collect()
+        live.peak = before = live.now
+        back.encode(torch.zeros(count, 3, back.size, back.size))
+    return {"pictures": count, "networks_gib": _gib(before), "gib": _gib(live.peak)}
+
+
 def _text(rows: int) -> Text:
     return Text(torch.empty(rows, 77, 768, device=META))
 
@@ -312,10 +324,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=GENERATORS, default=list(GENERATORS))
     parser.add_argument("--measure", action="store_true", help="take the steps on this machine's processor as well")
+    parser.add_argument(
+        "--folder", type=Path, help="write these networks there, as a diffusers folder of 2 GB, and end"
+    )
     parser.add_argument("--measured-size", type=int, default=256, help="windows of --measure, in pixels")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--results", type=Path, default=RESULTS / "training_memory.json")
     args = parser.parse_args()
+    if args.folder:
+        backbone(CPU, "float32", small=False).save(args.folder, shard="10GB")
+        return
     if args.one:
         print(json.dumps(measured(args.one, args.measured_size)))
         return
@@ -330,6 +348,8 @@ def main() -> None:
             print(name, results["measured"][name], flush=True)
             write_json(args.results, results)
         return
+    results["encode"] = encoding(2 * ENCODE_BATCH)
+    print("encode", results["encode"], flush=True)
     known = json.loads((RESULTS / "memory.json").read_text())["generators"]
     for name in args.only:
         rows: Row = {}

@@ -21,7 +21,7 @@ from flawsmith.errors import ConfigError, RunError
 from flawsmith.files import mend_lines, read_json, reading, write_json
 from flawsmith.interfaces import Generator
 from flawsmith.locks import locked
-from flawsmith.nn.memory.exhausted import ran_out
+from flawsmith.nn.memory.exhausted import memory_suffices, ran_out
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import FOLDER, Run
 from flawsmith.run.progress import progress
@@ -43,6 +43,7 @@ from flawsmith.synthesis.train import (
     train_inputs,
 )
 
+_LESS = "take a smaller windows.size or backbone, or end what else uses this memory"
 _REPLAN = "delete the file and run again: it is planned alike, and samples that are made stay"
 
 
@@ -112,13 +113,14 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
     classes = generator_classes(config)
     swept = next((plugin for plugin in classes.items() if plugin[1].sweep[0]), None)
     if swept and run.stage_hash("generate") and not has_sweep(run):
-        with locked(run.path("state", "sweep.lock")):  # of several shards the first that gets here
+        # Of several shards the first that gets here.
+        with locked(run.path("state", "sweep.lock")), memory_suffices("sweep", _LESS):
             paint_sweep(run, [line for line in run.plan() if line.generator == swept[0]], *swept[1].sweep, painters.of)
     worded = {name for name, plugin in classes.items() if plugin.attention is not Generator.attention}
     if worded and run.stage_hash("generate") and not has_attention(run):
         there = {row.index for row in run.samples() if row.made}
         listened = [line for line in run.plan() if line.generator in worded and line.index in there]
-        with locked(run.path("state", "attention.lock")):
+        with locked(run.path("state", "attention.lock")), memory_suffices("attention of words", _LESS):
             paint_attention(run, listened, painters.of)
 
 
