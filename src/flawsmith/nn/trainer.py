@@ -105,8 +105,9 @@ class Trainer:
         if optimiser_on_host:
             self._stepped = {name: _copied(p, "cpu").requires_grad_() for name, p in self._named.items()}
         stepped = list(self._stepped.values())
-        # torch's fused kernel goes through host memory once, its plain one a dozen times.
-        fused = True if optimiser_on_host else None
+        # torch's fused kernel goes through memory once and needs no more of it; its plain ones a dozen times, and on a
+        # card they take as much again as the weights. On the processor the plain one is kept: its bytes are known.
+        fused = True if optimiser_on_host or self._device.type == "cuda" else None
         self._optimiser = torch.optim.AdamW(stepped, lr=learning_rate, weight_decay=weight_decay, fused=fused)
         self._scheduler = torch.optim.lr_scheduler.LambdaLR(self._optimiser, lambda step: _rate(step, steps))
         where = torch.device("cpu") if average_on_host or optimiser_on_host else self._device
@@ -245,16 +246,16 @@ class Trainer:
         for name, value in tensors.items():
             if not torch.isfinite(value).all():
                 raise ValueError(f"{name} holds values that are no numbers")
+        fused = bool(self._optimiser.param_groups[0]["fused"])
         for name, parameter in self._named.items():
             leaf = self._stepped[name]
             parameter.copy_(tensors[f"weight/{name}"])
             if leaf is not parameter:
                 leaf.copy_(parameter)
             if f"first/{name}" in tensors:
+                count = tensors[f"count/{name}"].clone() if f"count/{name}" in tensors else torch.tensor(float(done))
                 self._optimiser.state[leaf] = {
-                    "step": tensors[f"count/{name}"].clone()
-                    if f"count/{name}" in tensors
-                    else torch.tensor(float(done)),
+                    "step": count.to(leaf.device if fused else "cpu"),  # where the kernel wants it
                     "exp_avg": torch.empty_like(leaf).copy_(tensors[f"first/{name}"]),
                     "exp_avg_sq": torch.empty_like(leaf).copy_(tensors[f"second/{name}"]),
                 }
