@@ -42,7 +42,7 @@ from flawsmith.nn.loading.networks import quiet
 from flawsmith.nn.text import ClipText
 from flawsmith.nn.trainer import Trainer
 from flawsmith.run.folder import machine
-from flawsmith.synthesis.train import ENCODE_BATCH
+from flawsmith.synthesis.learning import ENCODE_BATCH
 from flawsmith.testing import example_batch, example_condition
 
 GENERATORS = ("controlnet_inpaint", "cross_modal", "dual_branch", "hybrid")

@@ -226,6 +226,8 @@ class TrainConfig(Settings):
     """Views of normal parts with the prompt for normal, as a share of the views of shots."""
     turn: bool = True
     """Also learn from mirrored views and views turned by right angles."""
+    memory: Annotated[Literal["auto", "24GB", "12GB", "8GB"], Affects()] = "auto"
+    """The card that a large backbone is to be trained on; the same is learned. "auto": the card that is there."""
     save_every: Annotated[int, Field(ge=1), Affects()] = 50
     """Steps between checkpoints: the most that a killed run loses."""
 
