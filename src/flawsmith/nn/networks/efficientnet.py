@@ -30,6 +30,13 @@ CHANNELS = (24, 40, 112, 320)
 _EPS = 1e-3
 
 
+@torch.fx.wrap  # its sums are of numbers, which torch.fx cannot follow; Anomalib cuts networks with it
+def _padded(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """Pad as TensorFlow's SAME does."""
+    down, right = (max((math.ceil(length / stride) - 1) * stride + kernel - length, 0) for length in x.shape[-2:])
+    return F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2))
+
+
 class _Conv(nn.Module):
     """A convolution with the batch norm that follows it folded in, and ReLU6 unless it is linear."""
 
@@ -56,11 +63,7 @@ class _Conv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.kernel > 1:
-            down, right = (
-                max((math.ceil(length / self.stride) - 1) * self.stride + self.kernel - length, 0)
-                for length in x.shape[-2:]
-            )
-            x = F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2))
+            x = _padded(x, self.kernel, self.stride)
         x = F.conv2d(x, self.weight, self.bias, stride=self.stride, groups=self.groups)
         return x if self.linear else F.relu6(x)
 
