@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -211,3 +212,16 @@ def test_wrong_input_is_one_sentence(finished_run: Any, tmp_path: Path) -> None:
     empty._split = type(empty._split)(empty._split.shots, empty._split.normals, (), empty._split.test_normals)
     with pytest.raises(DataError, match="kept 8 normal and 0 damaged real pictures"):
         empty.setup()
+
+
+def test_the_script_of_the_page_runs(
+    finished_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """docs/anomalib.md as it stands, but for one epoch."""
+    page = (Path(__file__).parents[2] / "docs/anomalib.md").read_text("utf-8")
+    (script,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/mine").symlink_to(finished_run.folder)
+    monkeypatch.chdir(tmp_path)
+    exec(script.replace("max_epochs=20", "max_epochs=1"), {})
+    assert "'image_AUROC'" in capsys.readouterr().out and any((tmp_path / "results").rglob("model.ckpt"))
