@@ -14,13 +14,33 @@ import pytest
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A run with 8 samples and 4 controls of a surface, screened by nobody, and 8 + 10 test pictures kept."""
-    import flawsmith as fs
-    from flawsmith.config import load_config
+    """A run with 8 samples and 4 controls of a surface, screened by nobody, exported; 8 + 10 test pictures are kept."""
     from flawsmith.data import factory
 
     root = tmp_path_factory.mktemp("parts")
     factory.write_dataset(root, "magnet", ("crack", "chip"), normals=12, per_defect=8, seed=1, size=96, test_normals=8)
+    return run_on(root, tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="session")
+def sixteen_bit_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The same of grey photographs of 12 bits in 16."""
+    import numpy as np
+
+    from flawsmith.data import factory, images
+
+    root = tmp_path_factory.mktemp("deep")
+    factory.write_dataset(root, "magnet", ("crack",), normals=6, per_defect=6, seed=2, size=64, test_normals=3)
+    for path in root.rglob("*.png"):
+        if "ground_truth" not in path.parts:
+            images.write(path, images.read(path).mean(2).astype(np.uint16) * 16)
+    return run_on(root, tmp_path_factory.mktemp("runs") / "deep")
+
+
+def run_on(root: Path, folder: Path) -> Any:
+    import flawsmith as fs
+    from flawsmith.config import load_config
+
     table: dict[str, Any] = {
         "data.root": str(root),
         "data.shots": 3,
@@ -35,7 +55,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
         "prove.size": 64,
         "prove.resamples": 200,
     }
-    run = fs.Run.create(tmp_path_factory.mktemp("runs") / "run", load_config(None, table))
+    run = fs.Run.create(folder, load_config(None, table))
     fs.train(run)
     fs.generate(run)
     fs.export(run)

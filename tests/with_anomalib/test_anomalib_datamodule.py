@@ -14,6 +14,7 @@ import torch
 from flawsmith.data import images
 from flawsmith.errors import ConfigError, DataError, RunError
 from flawsmith.run.dataset import load_split
+from flawsmith.types import Example
 
 pytest.importorskip("anomalib", reason="Anomalib is not installed: make test-anomalib has an environment with it")
 from anomalib.models import Padim, Supersimplenet
@@ -21,7 +22,8 @@ from lightning.pytorch.callbacks import Callback
 from torchvision.transforms.v2 import Compose, RandomHorizontalFlip, Resize
 
 from flawsmith.integrations.anomalib import DataModule, Draem, backbone
-from flawsmith.integrations.anomalib.pictures import PaintedBatch
+from flawsmith.integrations.anomalib.datamodule import by_picture
+from flawsmith.integrations.anomalib.pictures import PaintedBatch, PictureDataset
 
 pytestmark = pytest.mark.anomalib
 LAYERS = ["stride8", "stride16"]
@@ -130,6 +132,19 @@ def test_what_was_changed_by_hand_stays(finished_run: Any, quick_engine: Any) ->
     assert [len(epoch) for epoch in recorder.epochs] == [4]
 
 
+def test_what_stands_on_our_backbone_is_saved_and_loaded(finished_run: Any, quick_engine: Any, tmp_path: Path) -> None:
+    data = DataModule(finished_run, damaged=False)
+    engine, model = quick_engine(), Padim(backbone=backbone(), layers=LAYERS, n_features=50)
+    engine.fit(model, datamodule=data)
+    picture = data.test_data[0].image.unsqueeze(0)
+    said = model.eval()(picture).anomaly_map
+    again = Padim.load_from_checkpoint(engine.best_model_path).eval()
+    assert torch.allclose(again(picture).anomaly_map, said, atol=1e-4)
+    path = model.to_torch(tmp_path)
+    saved = torch.load(path, weights_only=False)["model"]
+    assert torch.allclose(saved(picture).anomaly_map, said, atol=1e-4)
+
+
 def test_a_model_that_takes_damage_for_normal_is_not_shown_any(finished_run: Any, quick_engine: Any) -> None:
     model = Padim(backbone=backbone(), layers=LAYERS, n_features=50)
     with pytest.raises(ConfigError, match=r"Padim takes all .* for normal, and \d+ pictures are damaged"):
@@ -151,6 +166,38 @@ def test_thin_damage_stays_in_a_smaller_mask_and_augmentation_moves_all_alike(fi
     for one, other in zip(flipped, data.train_data, strict=True):
         for name in ("image", "gt_mask", "beneath"):
             assert torch.equal(getattr(one, name).flip(-1), getattr(other, name)), name
+
+
+def test_two_types_on_one_picture_are_one_item_with_both(tmp_path: Path) -> None:
+    images.write(tmp_path / "a.png", np.full((32, 32), 90, np.uint8))
+    examples = []
+    for number, defect in enumerate(("crack", "chip")):
+        mask = np.zeros((32, 32), bool)
+        mask[4 + 10 * number : 8 + 10 * number, 5:9] = True
+        images.write_mask(tmp_path / f"{defect}.png", mask)
+        examples.append(Example(f"a.png#{defect}", tmp_path / "a.png", "bolt", defect, (tmp_path / f"{defect}.png",)))
+    dataset = PictureDataset(by_picture(examples), "train")
+    assert len(dataset) == 1 and dataset.samples.defect[0] == "crack+chip"
+    (item,) = dataset
+    assert int(item.gt_mask.sum()) == 32 and bool(item.gt_mask[4:8, 5:9].all()) and bool(item.gt_mask[14:18, 5:9].all())
+
+
+def test_sixteen_bits_are_seen_in_their_range(sixteen_bit_run: Any) -> None:
+    """12 bits in 16: Anomalib's own reader would clip all of it to white; its export has 8."""
+    from anomalib.data import MVTecAD
+
+    data = DataModule(sixteen_bit_run, num_workers=1)
+    data.setup()
+    for item in [data.train_data[0], data.test_data[0]]:
+        native = images.read(Path(item.image_path)).astype(float)
+        assert native.max() > 1000 and native.ndim == 2
+        assert np.abs(item.image.numpy() - native / 4095).max() <= 0.5 / 255 + 1e-6
+    seen = [path for batch in data.train_dataloader() for path in batch.image_path]
+    assert sorted(seen) == sorted(data.train_data.samples.image_path)
+    loaded = MVTecAD(root=sixteen_bit_run.path("export", "mvtec"), category="magnet", num_workers=0)
+    loaded.setup()
+    assert len({round(float(value), 4) for value in loaded.train_data[0].image.flatten()}) > 20
+    assert float(loaded.train_data[0].image.max()) < 1
 
 
 def test_draem_learns_damage_against_the_photograph_beneath(

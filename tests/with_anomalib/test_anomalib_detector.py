@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,12 @@ def test_unknown_names_are_refused_before_any_training() -> None:
         ConfigError, match="Stfpm cannot stand on efficientnet-lite0; Padim, Patchcore, Supersimplenet can"
     ):
         made("Stfpm", OURS)
+
+
+def test_a_torchvision_that_does_not_fit_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "anomalib.models", None)  # what `import` raises for is an ImportError here
+    with pytest.raises(ConfigError, match="cannot be imported .* a torchvision that fits torch"):
+        made("Padim")
 
 
 def test_a_value_that_does_not_fit_and_pictures_too_small_are_sentences() -> None:

@@ -186,11 +186,19 @@ class Anomalib(Detector):
 
 
 def models_of_pictures() -> dict[str, Any]:
-    """Return Anomalib's models for pictures, by the names of their classes."""
-    with _quiet():
-        everything = import_module("anomalib.models")
-        images = import_module("anomalib.models.image")
-        base = everything.AnomalibModule
+    """Return Anomalib's models for pictures, by the names of their classes.
+
+    Raises:
+        ConfigError: Anomalib cannot be imported.
+    """
+    try:
+        with _quiet():
+            base = import_module("anomalib.models").AnomalibModule
+            images = import_module("anomalib.models.image")
+    except Exception as error:  # a torchvision that does not fit torch raises RuntimeError
+        raise ConfigError(
+            f"the detector anomalib: its package cannot be imported ({error}); install a torchvision that fits torch"
+        ) from error
     classes = {name: getattr(images, name) for name in dir(images)}
     return {name: one for name, one in classes.items() if isinstance(one, type) and issubclass(one, base)}
 

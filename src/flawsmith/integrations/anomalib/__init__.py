@@ -10,11 +10,15 @@ from __future__ import annotations
 
 try:
     import anomalib.data  # noqa: F401
-except ImportError as error:
+except Exception as error:  # a torchvision that does not fit torch raises RuntimeError
     raise ImportError(
         f"flawsmith.integrations.anomalib needs Anomalib, which cannot be imported here ({error}): "
-        'pip install "flawsmith[anomalib]"'
+        'pip install "flawsmith[anomalib]", with a torchvision that fits torch'
     ) from error
+
+from typing import Any
+
+from torch.serialization import add_safe_globals
 
 from flawsmith.integrations.anomalib.datamodule import DataModule
 from flawsmith.integrations.anomalib.draem import Draem
@@ -29,4 +33,14 @@ def backbone() -> NamedMaps:
 
     `Supersimplenet(backbone=backbone(), layers=["stride8", "stride16"])`; Padim and Patchcore take it as well.
     """
-    return NamedMaps(load_extractor("efficientnet-lite0"))
+    return _Backbone(load_extractor("efficientnet-lite0"))
+
+
+class _Backbone(NamedMaps):
+    """Stands in Anomalib's checkpoints, among a model's arguments, as the call that makes it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return backbone, ()
+
+
+add_safe_globals([backbone])  # else torch loads no checkpoint that names it

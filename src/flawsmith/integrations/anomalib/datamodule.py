@@ -139,7 +139,7 @@ class DataModule(AnomalibDataModule):
             elif donors.get(one.id) not in held:
                 train.append(picture)
         if self._shots:
-            train += _by_picture(self._split.shots)
+            train += by_picture(self._split.shots)
         return train, validation
 
     def _tested(self) -> list[Shown]:
@@ -150,10 +150,10 @@ class DataModule(AnomalibDataModule):
                 f"{self.product}: the run kept {len(kept.test_normals)} normal and {len(kept.test_defects)} damaged "
                 "real pictures for its test, and it takes both; lower data.shots or add some, with prove.enabled = true"
             )
-        return _by_picture([*kept.test_defects, *kept.test_normals])
+        return by_picture([*kept.test_defects, *kept.test_normals])
 
 
-def _by_picture(examples: Sequence[Example]) -> list[Shown]:
+def by_picture(examples: Sequence[Example]) -> list[Shown]:
     """Return each picture once, with all that is marked on it; examples of one picture show several defect types."""
     types: dict[Path, list[Example]] = defaultdict(list)
     for example in examples:

@@ -1,6 +1,7 @@
-"""An extractor for libraries that take features by the names of a network's layers, as Anomalib's `backbone` does."""
+"""An extractor for libraries that take features by the names of a network's layers, as Anomalib's `backbone` does.
 
-from __future__ import annotations
+Annotations are types here and not text: torch.fx writes them into the network that it cuts, and saves that.
+"""
 
 import torch
 from torch import Tensor, nn
