@@ -11,11 +11,12 @@ CONSTRAINTS ?= $(if $(wildcard $(SAVED)),$(shell cat $(SAVED)),constraints/cpu.t
 RUN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint clean
+.PHONY: help venv demo test test-studio lint clean
 
 help:
 	@echo "make demo    make defects on factory parts, end to end, and name the report to open"
 	@echo "make test    lint, types and tests"
+	@echo "make test-studio   the studio's tests, in Chromium where it is installed"
 	@echo "make lint    ruff and mypy alone"
 	@echo "make venv    only install into $(VENV)"
 	@echo "make clean   delete $(VENV), demo/ and caches"
@@ -34,7 +35,7 @@ $(STAMP): pyproject.toml $(wildcard constraints/cpu.txt)
 	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV) || { \
 	  echo "the virtual environment cannot be made; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "installing flawsmith into $(VENV) (some minutes the first time) ..."
-	@$(RUN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[dev,deliver]"
+	@$(RUN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[dev,deliver,studio]"
 	@echo "$(CONSTRAINTS)" > $(SAVED)
 	@touch $@
 	@$(RUN)/python -m flawsmith --version
@@ -45,6 +46,10 @@ demo: $(STAMP)
 
 test: lint
 	$(RUN)/python -m pytest -n 2
+
+test-studio: $(STAMP)
+	@$(RUN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[studio,browser]"
+	$(RUN)/python -m pytest tests/studio
 
 lint: $(STAMP)
 	$(RUN)/ruff check .

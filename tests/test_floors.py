@@ -22,11 +22,12 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("families", ("generators", "filters", "metrics", "detectors", "exports")),
     ("chapters", ("synthesis", "screening", "evaluation", "export", "recipes")),
     ("overview", ("preflight", "choice", "reporting", "inspection", "testing")),
+    ("browser", ("studio",)),
     ("doors", ("doors",)),
 )
 """The floors from the ground up, and the rooms on each. An arrow goes to a lower floor, never to a room beside."""
 WORDS = {"errors", "types", "config", "registry", "files", "paths", "locks"}
-DOORS = {"cli", "cli_choice", "cli_inspection", "__main__", "__init__", "pipeline", "factory_demo"}
+DOORS = {"cli", "cli_choice", "cli_inspection", "cli_studio", "__main__", "__init__", "pipeline", "factory_demo"}
 FAMILIES = {"generators", "filters", "metrics", "detectors", "exports"}
 CHAPTERS = {"synthesis", "screening", "evaluation", "export", "recipes"}
 SINGLE = {"exports.export": "export"}
@@ -50,6 +51,7 @@ BELOW: dict[str, set[str]] = {
     "choice": {"words", "data", "nn", "run", "interfaces", "choice", *CHAPTERS},
     "reporting": {"words", "data", "nn", "run", "interfaces", "arithmetic", "reporting", *CHAPTERS},
     "inspection": {"words", "data", "nn", "run", "interfaces", "arithmetic", "inspection", *CHAPTERS},
+    "studio": {"words", "data", "run", "interfaces", "preflight", "studio", *CHAPTERS},
     "doors": {
         *(
             "words",
@@ -62,6 +64,7 @@ BELOW: dict[str, set[str]] = {
             "choice",
             "reporting",
             "inspection",
+            "studio",
             "doors",
         ),
         *CHAPTERS,
@@ -79,6 +82,9 @@ ROOM_OF_LIBRARY = {
     "anyascii": "data",
     "onnxruntime": "inspection",
     "openvino": "inspection",
+    "fastapi": "studio",
+    "starlette": "studio",
+    "uvicorn": "studio",
     "torchvision": "nowhere",
 }
 """Libraries that one room alone may import. torchvision is no dependency: its wheels tie a CPU machine to CUDA."""

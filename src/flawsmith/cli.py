@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from flawsmith import __version__, cli_choice, cli_inspection
+from flawsmith import __version__, cli_choice, cli_inspection, cli_studio
 from flawsmith.errors import FlawsmithError, RenamedSetting
 
 app = typer.Typer(
@@ -303,8 +303,8 @@ def demo(
     typer.echo(closing_words(show(out)))
 
 
-cli_choice.add_to(app)
-cli_inspection.add_to(app)
+for verbs in (cli_choice, cli_inspection, cli_studio):
+    verbs.add_to(app)
 
 
 def _config(path: Path, settings: list[str]):  # type: ignore[no-untyped-def]

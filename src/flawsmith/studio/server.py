@@ -1,0 +1,100 @@
+"""The studio's server: one application behind the guard.
+
+with Studio(Workspace.open(Path("runs/tile"))) as studio:
+    serve(studio)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException as HttpError
+
+from flawsmith.errors import DataError, FlawsmithError
+from flawsmith.studio import paint_routes, picture_routes
+from flawsmith.studio.guard import LOCAL, Guard
+from flawsmith.studio.session import Studio
+
+if TYPE_CHECKING:
+    import uvicorn
+
+PAGE = Path(__file__).parent / "page"
+_KINDS = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+}
+
+
+def guarded(studio: Studio) -> Guard:
+    """Return the application as it is served."""
+    hosts = tuple(f"{name}:{studio.port}" for name in LOCAL) if studio.local else ()
+    return Guard(application(studio), studio.token, hosts)
+
+
+def application(studio: Studio) -> FastAPI:
+    """Return the application; it stands behind a `Guard`, which takes the token off the address."""
+    app = FastAPI(title="flawsmith studio", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.exception_handler(FlawsmithError)
+    def refused(request: Request, error: FlawsmithError) -> Response:
+        return JSONResponse({"error": str(error)}, 404 if isinstance(error, DataError) else 400)
+
+    @app.exception_handler(RequestValidationError)
+    def malformed(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+        return JSONResponse({"error": f"{place or 'the request'}: {first['msg']}"}, 400)
+
+    @app.exception_handler(HttpError)
+    def unknown(request: Request, error: HttpError) -> Response:
+        return JSONResponse({"error": str(error.detail)}, error.status_code)
+
+    @app.exception_handler(Exception)
+    def failed(request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": f"this failed unexpectedly ({type(error).__name__})"}, 500)
+
+    @app.get("/")
+    def index() -> Response:
+        return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
+
+    @app.get("/page/{name}")
+    def page(name: str) -> Response:
+        path = PAGE / name
+        if path.parent != PAGE or path.suffix not in _KINDS or not path.is_file():
+            raise HTTPException(404, "there is no such file")
+        return FileResponse(path, media_type=_KINDS[path.suffix], headers={"cache-control": "no-cache"})
+
+    app.include_router(picture_routes.routes(studio))
+    app.include_router(paint_routes.routes(studio))
+    return app
+
+
+def server_of(studio: Studio) -> uvicorn.Server:
+    """Return the server; `run(sockets=[studio.socket])` answers until it is told to stop."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        guarded(studio),
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=3,
+        limit_concurrency=200,
+        ws="none",
+        lifespan="off",
+    )
+    return uvicorn.Server(config)
+
+
+def serve(studio: Studio) -> None:
+    """Answer until Ctrl-C."""
+    studio.painting.ask("warm")
+    server_of(studio).run(sockets=[studio.socket])
