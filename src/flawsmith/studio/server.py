@@ -15,7 +15,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException as HttpError
 
 from flawsmith.errors import DataError, FlawsmithError
-from flawsmith.studio import paint_routes, picture_routes
+from flawsmith.studio import data_routes, paint_routes, picture_routes, review_routes
 from flawsmith.studio.guard import LOCAL, Guard
 from flawsmith.studio.session import Studio
 
@@ -71,8 +71,8 @@ def application(studio: Studio) -> FastAPI:
             raise HTTPException(404, "there is no such file")
         return FileResponse(path, media_type=_KINDS[path.suffix], headers={"cache-control": "no-cache"})
 
-    app.include_router(picture_routes.routes(studio))
-    app.include_router(paint_routes.routes(studio))
+    for part in (data_routes, picture_routes, paint_routes, review_routes):
+        app.include_router(part.routes(studio))
     return app
 
 

@@ -1,11 +1,13 @@
 // The studio's page: parts of it, language, light or dark, and the keyboard.
 
 import { get } from "./api.js";
+import { Data } from "./data.js";
 import { make, note, translate } from "./dom.js";
 import { Paint } from "./paint.js";
+import { Review } from "./review.js";
 import { choose, chosen, load, say } from "./words.js";
 
-const PARTS = { paint: Paint };
+const PARTS = { data: Data, paint: Paint, review: Review };
 const parts = {};
 let shown = "";
 

@@ -54,7 +54,7 @@ export class Grid {
   }
 
   #arrange() {
-    this.columns = Math.max(1, Math.floor(this.holder.clientWidth / this.width));
+    this.columns = Math.max(1, Math.floor(this.sheet.clientWidth / this.width));
     this.sheet.style.height = `${Math.ceil(this.items.length / this.columns) * this.height}px`;
     for (const cell of this.cells.values()) cell.remove();
     this.cells.clear();
@@ -63,7 +63,7 @@ export class Grid {
 
   #show() {
     if (!this.columns) return;
-    const { scrollTop, clientHeight, clientWidth } = this.holder;
+    const { scrollTop, clientHeight } = this.holder;
     const first = Math.max(0, Math.floor(scrollTop / this.height) - BEYOND) * this.columns;
     const last = Math.min(this.items.length, (Math.ceil((scrollTop + clientHeight) / this.height) + BEYOND) * this.columns);
     for (const [number, cell] of this.cells) {
@@ -72,7 +72,7 @@ export class Grid {
         this.cells.delete(number);
       }
     }
-    const wide = Math.floor(clientWidth / this.columns);
+    const wide = Math.floor(this.sheet.clientWidth / this.columns);
     for (let number = first; number < last; number += 1) {
       if (this.cells.has(number)) continue;
       const cell = this.#cell(number);
