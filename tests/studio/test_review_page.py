@@ -108,7 +108,7 @@ def lines(studio: Studio) -> list[dict[str, Any]]:
 def test_decisions_over_http(few: Studio) -> None:
     client = Client(few)
     rows = {row["index"]: row for row in client.get("api/samples").json()["samples"]}
-    assert [rows[0]["kept"], rows[1]["kept"]] == [False, True] and HOSTILE in rows[0]["reasons"][0]
+    assert [rows[0]["kept"], rows[1]["kept"]] == [False, True] and HOSTILE in rows[0]["reasons"][0]["text"]
     assert client.post("api/review", {"sample": 1, "word": "reject"}).status_code == 200
     answer = client.post("api/review", {"sample": 0, "word": "keep", "defect": "crack"}).json()
     assert answer["reviews"] == {"0": {"word": "keep", "defect": "crack"}, "1": {"word": "reject", "defect": ""}}

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("fastapi", reason="the studio needs fastapi and uvicorn: pip install flawsmith[studio]")
 pytest.importorskip("httpx", reason="the studio's tests need httpx")
 
+from flawsmith import registry
 from flawsmith.studio.server import PAGE
 
 CATALOGUE: dict[str, dict[str, str]] = json.loads((PAGE / "words.json").read_text(encoding="utf-8"))
@@ -38,6 +39,13 @@ def test_every_word_has_both_languages(key: str) -> None:
     assert not re.search("[가-힣]", words["en"])
     holes = [sorted(re.findall(r"\{\w+\}", words[language])) for language in ("en", "ko")]
     assert holes[0] == holes[1], f"{key}: other values in Korean than in English"
+
+
+def test_the_gate_speaks_both_languages() -> None:
+    for name in registry.entries("filters"):
+        for score, sentence in registry.get("filters", name).scores.items():
+            assert CATALOGUE[f"reason.{score}"]["en"] == sentence
+            assert CATALOGUE[f"score.{score}"]["ko"]
 
 
 def test_every_word_that_is_said_is_there() -> None:

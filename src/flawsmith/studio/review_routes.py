@@ -137,7 +137,7 @@ def _row(sample: Sample, verdict: Verdict | None) -> dict[str, Any]:
         "area": sample.area,
         "kept": verdict is None or verdict.kept,
         "repaired": bool(verdict and verdict.repair),
-        "reasons": [reason.text for reason in verdict.reasons] if verdict else [],
+        "reasons": [{"score": one.score, "text": one.text} for one in verdict.reasons] if verdict else [],
         "scores": dict(verdict.scores) if verdict else {},
         "thresholds": dict(verdict.thresholds) if verdict else {},
     }

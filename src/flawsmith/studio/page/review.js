@@ -106,6 +106,12 @@ export class Review {
     return knows(`score.${name}`) ? say(`score.${name}`) : name;
   }
 
+  /** Return why the gate rejected a sample: in today's language where the sentence is one of ours. */
+  reasonsOf(sample) {
+    const translated = ({ score, text }) => (knows(`reason.${score}`) && say(`reason.${score}`, {}, "en") === text ? say(`reason.${score}`) : text);
+    return [...new Set(sample.reasons.map(translated))];
+  }
+
   picture(sample, values) {
     return address(`sample/${sample.index}`, values);
   }
@@ -173,7 +179,7 @@ export class Review {
     const image = make("img", { alt: "", loading: "lazy", decoding: "async", src: this.picture(sample, { side: 192, whole: this.whole.checked }) });
     const verdict = make("span", { class: stands ? "verdict-word good" : "verdict-word bad" });
     verdict.textContent = `${stands ? "✓" : "✕"} ${say(stands ? "review.stays" : "review.goes")}${byPerson ? ` · ${say("review.you")}` : ""}`;
-    let detail = sample.reasons[0] ?? "";
+    let [detail = ""] = this.reasonsOf(sample);
     if (order.startsWith("score ")) {
       const score = sample.scores[order.slice(6)];
       detail = `${this.scoreName(order.slice(6))}: ${score === null || score === undefined ? "–" : score.toPrecision(3)}`;
@@ -185,7 +191,7 @@ export class Review {
       image, make("span", { class: "name", textContent: name }), verdict, make("span", { class: "detail faint", textContent: detail }),
     );
     tile.setAttribute("aria-label", `${name}, ${verdict.textContent}${detail ? `, ${detail}` : ""}`);
-    tile.title = sample.reasons.join("\n");
+    tile.title = this.reasonsOf(sample).join("\n");
     return tile;
   }
 

@@ -77,7 +77,7 @@ export class Sheet {
     const word = review.said[sample.index]?.word ?? "";
     this.title.textContent = `${sample.index} · ${review.defectOf(sample)} · ${say(stands ? "review.stays" : "review.goes")}${byPerson ? ` (${say("review.you")})` : ""}`;
     this.facts.textContent = say("review.facts", { product: sample.product, generator: sample.generator, seed: sample.seed, area: sample.area, normal: sample.normal, shot: sample.shot || "–" });
-    this.reasons.replaceChildren(...sample.reasons.map((text) => make("li", { textContent: text })));
+    this.reasons.replaceChildren(...review.reasonsOf(sample).map((text) => make("li", { textContent: text })));
     for (const [button, value] of [[this.keep, "keep"], [this.reject, "reject"], [this.asGate, ""]]) button.setAttribute("aria-pressed", String(word === value));
     choices(this.types, review.typesOf(sample).map((name) => [name, name]));
     this.types.value = review.defectOf(sample);

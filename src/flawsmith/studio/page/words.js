@@ -19,9 +19,9 @@ export function choose(name) {
 
 export const chosen = () => language;
 
-/** Return a word or sentence; {names} in it are replaced by `values`. */
-export function say(key, values = {}) {
-  const text = catalogue[key]?.[language] ?? catalogue[key]?.en ?? key;
+/** Return a word or sentence, in today's language or another; {names} in it are replaced by `values`. */
+export function say(key, values = {}, name = language) {
+  const text = catalogue[key]?.[name] ?? catalogue[key]?.en ?? key;
   return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
 }
 
