@@ -21,6 +21,9 @@ def studio(
     ] = None,
     host: Annotated[str, typer.Option(help="Who can reach it; else this machine alone.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 = any that is free.", min=0, max=65535)] = 0,
+    set_: Annotated[
+        list[str], typer.Option("--set", help="Override one key, e.g. --set data.layout=pairs.", metavar="KEY=VALUE")
+    ] = [],  # noqa: B006
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
 ) -> None:
     """Open a local page to draw masks, paint defects and judge samples (needs flawsmith[studio])."""
@@ -33,9 +36,10 @@ def studio(
         raise ConfigError(
             f"studio: {error.name} is not installed; install what it needs with pip install 'flawsmith[studio]'"
         ) from None
+    from flawsmith.config import parse_overrides
     from flawsmith.studio.workspace import Workspace
 
-    opened = Workspace.open(source, out)
+    opened = Workspace.open(source, out, parse_overrides(set_))
     with Studio(opened, host, port) as started:
         if not started.local:
             typer.echo(

@@ -48,6 +48,11 @@ def test_the_gate_speaks_both_languages() -> None:
             assert CATALOGUE[f"score.{score}"]["ko"]
 
 
+def test_generators_are_summarized_in_both_languages() -> None:
+    for name, entry in registry.entries("generators").items():
+        assert CATALOGUE[f"generator.{name}"]["en"] == entry.summary
+
+
 def test_every_word_that_is_said_is_there() -> None:
     assert len(said()) > 60
     assert not said() - set(CATALOGUE)

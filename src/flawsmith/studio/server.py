@@ -6,8 +6,11 @@ with Studio(Workspace.open(Path("runs/tile"))) as studio:
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
@@ -80,6 +83,13 @@ def server_of(studio: Studio) -> uvicorn.Server:
     """Return the server; `run(sockets=[studio.socket])` answers until it is told to stop."""
     import uvicorn
 
+    class Server(uvicorn.Server):
+        """Leaves signals to `serve`: uvicorn would raise them again before the workers are ended."""
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
     config = uvicorn.Config(
         guarded(studio),
         log_level="error",
@@ -91,10 +101,22 @@ def server_of(studio: Studio) -> uvicorn.Server:
         ws="none",
         lifespan="off",
     )
-    return uvicorn.Server(config)
+    return Server(config)
 
 
 def serve(studio: Studio) -> None:
-    """Answer until Ctrl-C."""
-    studio.painting.ask("warm")
-    server_of(studio).run(sockets=[studio.socket])
+    """Answer until Ctrl-C, SIGTERM, or the terminal is closed."""
+    server = server_of(studio)
+
+    def stop(number: int, frame: Any) -> None:
+        server.force_exit = server.should_exit  # asked twice: open connections are not waited for
+        server.should_exit = True
+
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.signal(getattr(signal, name), stop) for name in names}
+    try:
+        studio.painting.ask("warm")
+        server.run(sockets=[studio.socket])
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)

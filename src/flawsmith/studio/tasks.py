@@ -55,7 +55,9 @@ class Bench:
         if generator not in self._brushes:
             while len(self._brushes) >= _BRUSHES:
                 del self._brushes[next(iter(self._brushes))]
-            self._brushes[generator] = Brush.open(self.workspace.run or self.workspace.source, generator=generator)
+            self._brushes[generator] = Brush.open(
+                self.workspace.run or self.workspace.source, generator=generator, settings=self.workspace.settings
+            )
         return self._brushes[generator]
 
     def warm(self, errand: Errand) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -243,13 +244,12 @@ def _worker(connection: Connection, workspace: Workspace, folder: Path, path: li
 
         try:
             answer = getattr(bench, task)(Errand(number, tell, stopped), **arguments)
+            said: tuple[int, str, Any] = (number, "done", answer)
         except FlawsmithError as error:
-            connection.send((number, "failed", str(error)))
+            said = (number, "failed", str(error))
         except MemoryError:
-            connection.send((number, "failed", "there is not enough memory for this picture"))
-        except (EOFError, BrokenPipeError):
-            return
+            said = (number, "failed", "there is not enough memory for this picture")
         except Exception as error:  # a fault of flawsmith's: the page says it, the worker goes on
-            connection.send((number, "failed", f"this failed unexpectedly ({type(error).__name__}: {error})"))
-        else:
-            connection.send((number, "done", answer))
+            said = (number, "failed", f"this failed unexpectedly ({type(error).__name__}: {error})")
+        with suppress(OSError):  # where the studio is gone, the next `recv` ends this
+            connection.send(said)

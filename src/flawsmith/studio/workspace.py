@@ -6,11 +6,13 @@ from the page, and nothing but the set and the run can be read.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from flawsmith import registry
-from flawsmith.config import AUTO, Config
+from flawsmith.config import AUTO, Config, load_config, overridden
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.run.dataset import load_split, scanned_dataset
 from flawsmith.run.folder import Run
@@ -36,6 +38,8 @@ class Workspace:
     run: Run | None
     """None = a folder of photographs or a TOML file."""
     config: Config
+    settings: Mapping[str, Any]
+    """Those that were laid on top, by dotted name."""
     normals: tuple[Example, ...]
     """Normal photographs: what may be painted on."""
     labelled: tuple[Example, ...]
@@ -49,12 +53,13 @@ class Workspace:
     _by_id: dict[str, Example] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def open(cls, source: Path, painted: Path | None = None) -> Workspace:
+    def open(cls, source: Path, painted: Path | None = None, settings: Mapping[str, Any] | None = None) -> Workspace:
         """Read which photographs there are.
 
         Args:
             source: A run folder, a folder of photographs in one of the layouts of docs/data.md, or a TOML file.
             painted: Where accepted pictures go; None = RUN/painted, or beside the folder of photographs.
+            settings: Settings by dotted name on top, such as {"data.layout": "pairs"}.
 
         Raises:
             DataError: nothing usable is there, or `painted` lies among the photographs.
@@ -62,7 +67,8 @@ class Workspace:
             ConfigError: the TOML file cannot be read, or another place is named for a run's pictures.
         """
         run = run_at(source)
-        config = run.config if run else _config_of(source)
+        settings = dict(settings or {})
+        config = _config_of(run or source, settings)
         split = load_split(run) if run and run.path("data.json").exists() else scanned_dataset(config).split
         if run and painted:
             raise ConfigError(f"--out: what is painted for a run is kept in {run.path(FOLDER)}; leave --out out")
@@ -77,6 +83,7 @@ class Workspace:
             source=source,
             run=run,
             config=config,
+            settings=settings,
             normals=split.normals,
             labelled=labelled,
             shots=frozenset(shot.id for shot in split.shots),
@@ -125,17 +132,17 @@ class Workspace:
         return str(name) if entry and entry.pixels else DEFAULT_GENERATOR
 
 
-def _config_of(source: Path) -> Config:
-    config = config_of(source, "", {}) if source.is_dir() else _loaded(source)
+def _config_of(source: Run | Path, settings: Mapping[str, Any]) -> Config:
+    """Return the configuration of a source, with settings on top."""
+    if isinstance(source, Run):
+        if not settings:
+            return source.config
+        config_of(source, DEFAULT_GENERATOR, settings)  # a run keeps its photographs: refuses settings of data
+        return overridden(source.config, settings)
+    config = config_of(source, "", settings) if source.is_dir() else load_config(source, settings)
     if not config.data.root.is_dir():
         raise DataError(f"{config.data.root}: there is no such folder of photographs; put data.root right in {source}")
     return config
-
-
-def _loaded(source: Path) -> Config:
-    from flawsmith.config import load_config
-
-    return load_config(source)
 
 
 def _beside(root: Path) -> Path:

@@ -57,6 +57,7 @@ export class Candidates {
 
   translated() {
     this.#show();
+    if (this.made.length && !this.job) this.said.textContent = this.#summary();
     this.#painted();
   }
 

@@ -7,7 +7,7 @@ import { Grid } from "./grid.js";
 import { Mask } from "./mask.js";
 import { TOOLS, TOOL_KEYS, Tools } from "./tools.js";
 import { View } from "./view.js";
-import { say } from "./words.js";
+import { knows, say } from "./words.js";
 
 const KEPT = "flawsmith.drawing";
 const MOST_KEPT = 400_000; // numbers of a mask that is kept over a reload
@@ -124,6 +124,7 @@ export class Paint {
   translated() {
     this.#status();
     this.#defects();
+    this.#summary();
     this.candidates.translated();
   }
 
@@ -302,7 +303,8 @@ export class Paint {
 
   #summary() {
     const chosen = this.source.generators.find((one) => one.name === this.generators.value);
-    this.summary.textContent = chosen?.summary ?? "";
+    const key = `generator.${chosen?.name}`;
+    this.summary.textContent = knows(key) && say(key, {}, "en") === chosen.summary ? say(key) : chosen?.summary ?? "";
   }
 
   #levels() {

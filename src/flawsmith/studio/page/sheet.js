@@ -82,8 +82,9 @@ export class Sheet {
     choices(this.types, review.typesOf(sample).map((name) => [name, name]));
     this.types.value = review.defectOf(sample);
     this.table.hidden = !Object.keys(sample.scores).length;
-    this.scores.replaceChildren(...Object.entries(sample.scores).map(([name, score]) => {
+    this.scores.replaceChildren(...Object.entries(sample.scores).flatMap(([name, score]) => {
       const least = sample.thresholds[name];
+      if (score === null && least === undefined) return []; // the filter cannot tell, and nothing hangs on it
       const below = least !== undefined && score !== null && score < least;
       const shown = (value) => (value === null || value === undefined ? "–" : Number(value).toPrecision(3));
       return make("tr", { class: below ? "below" : "" }, make("td", { textContent: review.scoreName(name) }), make("td", { textContent: shown(score) + (below ? " ✕" : "") }), make("td", { textContent: shown(least) }));

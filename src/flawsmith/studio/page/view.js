@@ -122,6 +122,9 @@ export class View {
     const { width, height } = this.#size();
     const other = this.canvas.width !== Math.round(width * ratio) || this.canvas.height !== Math.round(height * ratio);
     if (!other) return;
+    this.x += (width - (this.before?.width ?? width)) / 2; // what was in the middle stays there
+    this.y += (height - (this.before?.height ?? height)) / 2;
+    this.before = { width, height };
     for (const canvas of [this.canvas, this.layer]) {
       canvas.width = Math.round(width * ratio);
       canvas.height = Math.round(height * ratio);
