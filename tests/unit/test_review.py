@@ -12,14 +12,14 @@ import pytest
 
 from flawsmith.config import load_config
 from flawsmith.data import factory, images
-from flawsmith.errors import RunError
+from flawsmith.errors import DataError, RunError
 from flawsmith.evaluation.arms import made_of
 from flawsmith.exports.export import export, exported
 from flawsmith.run.dataset import open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.painted import painted_pairs
 from flawsmith.run.records import MADE, Reason, Repair, Sample, Verdict, append_records, write_records
-from flawsmith.run.review import FILE, decide, reviews
+from flawsmith.run.review import FILE, decide, redrawn, reviews
 
 TYPES = ("crack", "chip", "crack", "chip", "crack")
 REJECTED = (1, 4)
@@ -201,3 +201,37 @@ def test_a_label_that_the_gate_repaired_stays_repaired(run: Run) -> None:
     decide(run.folder, sample(run, 0), "keep", "chip")
     first = run.kept()[0]
     assert (first.image, first.area, first.defect) == ("repaired/000000.png", 7, "chip")
+
+
+def test_a_mask_that_is_drawn_anew(run: Run) -> None:
+    one = sample(run, 0)
+    photograph = next(e for e in open_dataset(run).split.normals if e.id == one.normal).image
+    picture, normal = images.read(run.path(one.image)), images.read(photograph)
+    mask = np.zeros((64, 64), bool)
+    mask[9:11, 5:20] = True  # a part of what was painted, and a little that was not
+    repair = redrawn(run.folder, one, mask, photograph)
+    before = run.samples_hash()
+    decide(run.folder, one, "", repair=repair)
+    stands = run.kept()[0]
+    assert (stands.image, stands.area, stands.defect) == (repair.image, 30, "crack")
+    assert run.samples_hash() != before
+    mended = images.read(run.path(stands.image))
+    assert (images.read_mask(run.path(stands.mask), (64, 64)) == mask).all()
+    assert not images.differs(mended, normal)[~mask].any() and not images.differs(mended, picture)[mask].any()
+    assert not images.differs(images.read(run.path(one.image)), picture).any()  # the sample itself stays
+    made = [e for e in exported(run) if e.painted_on]
+    assert made[0].masks == (run.path(repair.mask),)
+    decide(run.folder, one, "")
+    assert run.kept()[0].image == one.image and run.samples_hash() == before
+    with pytest.raises(DataError, match="is empty"):
+        redrawn(run.folder, one, np.zeros((64, 64), bool), photograph)
+    with pytest.raises(DataError, match="64 x 32"):
+        redrawn(run.folder, one, mask[:32], photograph)
+    with pytest.raises(DataError, match="has changed since sample 0"):
+        redrawn(run.folder, one, mask, run.path(one.mask))
+
+
+def test_a_redrawn_mask_lies_in_the_run(run: Run) -> None:
+    decide(run.folder, sample(run, 0), "", repair=Repair("../x.png", "x.mask.png", 3))
+    with pytest.raises(RunError, match="leads upwards"):
+        run.kept()

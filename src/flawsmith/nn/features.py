@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flawsmith.errors import ConfigError, nearest
+from flawsmith.files import file_state
 from flawsmith.nn.networks.extractor import Extractor, scaled
+from flawsmith.paths import open_file, require_files
 
 _DINO = {
     "dinov2": {"dinov2": "Dinov2Backbone", "dinov2_with_registers": "Dinov2WithRegistersBackbone"},
@@ -85,6 +87,7 @@ class DinoExtractor(Extractor):
         super().__init__()
         import transformers
 
+        require_files(source)
         self.name = name
         hint = "name a transformers folder" + (", or a hub id with backbone.offline = false" if offline else "")
         try:
@@ -146,14 +149,15 @@ def load_extractor(name: str, source: str | Path = "", *, offline: bool = True, 
 
 
 def file_fingerprint(path: Path) -> str:
-    """Return the first 12 hex digits of a file's SHA-256; kept while size and time of the file stay."""
-    state = path.stat()
-    return _file_fingerprint(path, state.st_size, state.st_mtime_ns)
+    """Return the first 12 hex digits of a file's SHA-256; kept while the file's state stays."""
+    require_files(path)
+    return _file_fingerprint(path, *file_state(path))
 
 
 @lru_cache(maxsize=16)
-def _file_fingerprint(path: Path, size: int, changed: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+def _file_fingerprint(path: Path, *state: int) -> str:
+    with open_file(path) as file:
+        return hashlib.sha256(file.read()).hexdigest()[:12]
 
 
 def tensors_fingerprint(network: nn.Module) -> str:
@@ -171,6 +175,7 @@ def _reason(error: Exception) -> str:
 
 
 def _state(path: Path) -> dict[str, Tensor]:
+    require_files(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -7,18 +7,22 @@ holds for the picture that was looked at: when a sample is made anew, its old de
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from flawsmith.errors import RunError, nearest
+import numpy as np
+
+from flawsmith.data import images
+from flawsmith.errors import DataError, RunError, nearest
 from flawsmith.files import append_lines, digest, file_digest, read_lines, reading
 from flawsmith.locks import locked
 from flawsmith.paths import confined
-from flawsmith.run.records import Sample, Verdict
+from flawsmith.run.records import Repair, Sample, Verdict, repair_from
 
-FILE = "review.jsonl"
+FILE, FOLDER = "review.jsonl", "reviewed"
+"""The decisions, and the folder of masks that were drawn anew, each with its picture."""
 Word = Literal["keep", "reject", ""]
 """keep = it stands whatever the gate says; reject = it does not; "" = as the gate says."""
 
@@ -34,16 +38,20 @@ class Review:
     word: Word
     defect: str = ""
     """The defect type that it is of; "" = the one that was intended."""
+    repair: Repair | None = None
+    """Its mask as somebody drew it anew, and the picture that goes with it; None = its own."""
     at: str = ""
     """When, in UTC."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the line as JSON values."""
         line = {"sample": self.sample, "content": self.content, "word": self.word, "at": self.at}
+        if self.repair:
+            line["repair"] = asdict(self.repair)
         return {**line, "defect": self.defect} if self.defect else line
 
 
-def decide(folder: Path, sample: Sample, word: Word, defect: str = "") -> Review:
+def decide(folder: Path, sample: Sample, word: Word, defect: str = "", repair: Repair | None = None) -> Review:
     """Append a decision to a run's reviews.
 
     Args:
@@ -51,12 +59,14 @@ def decide(folder: Path, sample: Sample, word: Word, defect: str = "") -> Review
         sample: What was looked at.
         word: What is decided.
         defect: The type that it is of; "" = the intended one.
+        repair: Its mask, drawn anew (`redrawn`); None = its own.
 
     Raises:
         RunError: the place cannot be written.
     """
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    review = Review(sample.index, content_of(folder, sample), word, "" if defect == sample.defect else defect, now)
+    named = "" if defect == sample.defect else defect
+    review = Review(sample.index, content_of(folder, sample), word, named, repair, now)
     with locked(folder / "state" / "review.lock"):
         append_lines(confined(folder, FILE), [review.to_json()])
     return review
@@ -84,7 +94,11 @@ def reviews(folder: Path, samples: Sequence[Sample]) -> dict[int, Review]:
     hold: dict[int, Review] = {}
     for sample in samples:
         review = last.get(sample.index)
-        if review is None or not (review.word or review.defect) or review.content != content_of(folder, sample):
+        if (
+            review is None
+            or not (review.word or review.defect or review.repair)
+            or review.content != content_of(folder, sample)
+        ):
             continue
         if review.defect and review.defect not in types[sample.product]:
             known = nearest(review.defect, types[sample.product])
@@ -105,7 +119,7 @@ def standing(samples: Sequence[Sample], verdicts: Mapping[int, Verdict]) -> list
         verdict = verdicts.get(sample.index)
         if verdict is not None and verdict.kept:
             if repair := verdict.repair:
-                sample = replace(sample, image=repair.image, mask=repair.mask, area=repair.area)
+                sample = replace(sample, **asdict(repair))
             kept.append(sample)
     return kept
 
@@ -130,15 +144,56 @@ def reviewed(folder: Path, made: Sequence[Sample], kept: Sequence[Sample]) -> li
             by_index.pop(sample.index, None)
         elif review.word == "keep":
             by_index.setdefault(sample.index, sample)
-        if review.defect and sample.index in by_index:
-            by_index[sample.index] = replace(by_index[sample.index], defect=review.defect)
+        if stands := by_index.get(sample.index):
+            by_index[sample.index] = applied(review, stands)
     return [by_index[index] for index in sorted(by_index)]
+
+
+def applied(review: Review, sample: Sample) -> Sample:
+    """Return a sample with the defect type and the mask that a person gave it."""
+    if review.defect:
+        sample = replace(sample, defect=review.defect)
+    if review.repair:
+        sample = replace(sample, **asdict(review.repair))
+    return sample
+
+
+def redrawn(folder: Path, sample: Sample, mask: np.ndarray, photograph: Path) -> Repair:
+    """Write a sample with a mask that was drawn anew; what lies outside is given back to the photograph.
+
+    Args:
+        folder: The run.
+        sample: The sample as it was made.
+        mask: bool (H,W), of its size.
+        photograph: What it was painted on.
+
+    Raises:
+        DataError: the mask is empty or of another size, or the photograph does not fit any more.
+        RunError: the place cannot be written.
+    """
+    picture, normal = images.read(confined(folder, sample.image)), images.read(photograph)
+    if normal.shape != picture.shape or normal.dtype != picture.dtype:
+        raise DataError(f"{photograph}: has changed since sample {sample.index} was painted on it; make it anew")
+    if mask.shape != picture.shape[:2]:
+        raise DataError(f"mask: {images.other_size(mask.shape, picture.shape)}")
+    if not mask.any():
+        raise DataError("the mask is empty; reject the sample where nothing of it is damage")
+    if sample.paint != "whole":  # such a picture is synthetic throughout its window, in the mask and out of it
+        picture[~mask] = normal[~mask]
+    name = f"{FOLDER}/{sample.index:06d}-{digest(content_of(folder, sample), mask.tobytes().hex())[:8]}"
+    repair = Repair(name + Path(sample.image).suffix, f"{name}.mask.png", int(mask.sum()))
+    images.write(confined(folder, repair.image), picture)
+    images.write_mask(confined(folder, repair.mask), mask)
+    return repair
 
 
 def with_reviews(folder: Path, made: Sequence[Sample], stamp: str | None) -> str | None:
     """Return what identifies the samples that stand: the stamp itself where nobody decided anything."""
     hold = reviews(folder, made) if stamp else {}
-    said = [[index, review.word, review.defect] for index, review in sorted(hold.items())]
+    said = [
+        [index, review.word, review.defect, *([review.repair.mask] if review.repair else [])]
+        for index, review in sorted(hold.items())
+    ]
     return digest(stamp, said) if said else stamp
 
 
@@ -148,4 +203,5 @@ def _read(row: Any) -> Review:
         raise ValueError(f"{word!r} is no decision")
     if not isinstance(row["sample"], int) or isinstance(row["sample"], bool):
         raise TypeError(f"{row['sample']!r} is no sample's number")
-    return Review(row["sample"], row["content"], word, defect, at)
+    repair = row.get("repair")
+    return Review(row["sample"], row["content"], word, defect, repair_from(repair) if repair else None, at)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -50,6 +51,8 @@ class Shown:
     """Normal photographs of the size of `image`, from which the damage may be filled where `below` is unknown."""
     span: Range | None = None
     """The value range of its product; None = that of the photograph beneath, or of the picture itself."""
+    file: Path | None = None
+    """Where `image` was read, for what its file says beside the pixels."""
 
 
 @dataclass(frozen=True, slots=True)

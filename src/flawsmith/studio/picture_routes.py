@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Response
 
 from flawsmith.data import images
 from flawsmith.errors import DataError
-from flawsmith.run.folder import machine
+from flawsmith.run.manifest import machine
 from flawsmith.studio.pictures import DEEPEST, PictureStore
 from flawsmith.types import Example, Range
 

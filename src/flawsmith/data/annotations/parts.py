@@ -105,7 +105,7 @@ def part_of(path: Path) -> Part | None:
 
 
 def marked_pictures(form: str, file: Path) -> dict[str, MarkedPicture]:
-    """Return the pictures of an annotation file; read once while its size and time stay.
+    """Return the pictures of an annotation file; read once while its state stays.
 
     Raises:
         DataError: it cannot be read, or is of another format.

@@ -100,6 +100,8 @@ def account(tree: Tree, reading: Reading, chosen: Collection[str], layout: str) 
         left_out += [LeftOut(group.reason, tuple(named), group.severity, group.remedy)] if named else []
     for loop in tree.loops:
         left_out.append(LeftOut("a link to a folder above it", (loop,), "note", noun="folder"))
+    for run in tree.runs:
+        left_out.append(LeftOut("a run of flawsmith", (run,), "note", noun="folder"))
     uses = Counter({PHOTOGRAPHS: 0, MASKS: 0})
     uses.update(use[file] for file in files & use.keys())
     uses[OTHER] = len(files) - sum(uses.values())

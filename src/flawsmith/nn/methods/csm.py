@@ -33,6 +33,7 @@ from flawsmith.nn.features import load_extractor, tensors_fingerprint
 from flawsmith.nn.networks.extractor import scaled
 from flawsmith.nn.text import token_numbers
 from flawsmith.nn.weights import fresh_layers, load_tensors, save_tensors
+from flawsmith.paths import require_files
 
 _BLIP_MEAN, _BLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -288,6 +289,7 @@ def load_csm(source: str = "builtin", *, offline: bool = True, device: str = "cp
         BackboneError: there is no such thing.
     """
     folder = builtin_folder() if source == "builtin" else Path(source)
+    require_files(folder)
     if (folder / "reader.json").is_file():
         csm: CSM = BuiltinCSM.load(folder)
     else:
