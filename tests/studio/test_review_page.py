@@ -21,6 +21,7 @@ from flawsmith.run.dataset import open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.records import MADE, Reason, Sample, Verdict, append_records, write_records
 from flawsmith.run.review import FILE
+from flawsmith.studio.masks import mask_of, runs_of
 from flawsmith.studio.session import Studio
 from flawsmith.studio.workspace import Workspace
 
@@ -111,7 +112,10 @@ def test_decisions_over_http(few: Studio) -> None:
     assert [rows[0]["kept"], rows[1]["kept"]] == [False, True] and HOSTILE in rows[0]["reasons"][0]["text"]
     assert client.post("api/review", {"sample": 1, "word": "reject"}).status_code == 200
     answer = client.post("api/review", {"sample": 0, "word": "keep", "defect": "crack"}).json()
-    assert answer["reviews"] == {"0": {"word": "keep", "defect": "crack"}, "1": {"word": "reject", "defect": ""}}
+    assert answer["reviews"] == {
+        "0": {"word": "keep", "defect": "crack", "mask": ""},
+        "1": {"word": "reject", "defect": "", "mask": ""},
+    }
     assert client.get("api/reviews", since=answer["version"]).json() == {"version": answer["version"]}
     run = few.workspace.run
     assert run is not None and [one.index for one in run.kept()] == [0, 2, 4, 5, 7, 8, 10, 11]
@@ -131,6 +135,31 @@ def test_decisions_over_http(few: Studio) -> None:
     assert client.get("api/sample/99").status_code == 404
     shutil.rmtree(run.path("samples"))
     assert client.get("api/sample/1").status_code == 404
+    client.http.close()
+
+
+def test_a_mask_is_redrawn_over_http(few: Studio) -> None:
+    client, run = Client(few), few.workspace.run
+    assert run is not None
+    facts = client.get("api/sample/2/facts").json()
+    assert mask_of(facts["mask"], (SIZE, SIZE))[20:40, 30:70].all()
+    assert client.get("api/sample/2/tile", level=0, column=0, row=0).content.startswith(b"\x89PNG")
+    assert client.post("api/review", {"sample": 2, "word": "keep", "defect": "crack"}).status_code == 200
+    mask = np.zeros((SIZE, SIZE), bool)
+    mask[25:30, 35:60] = True
+    answer = client.post("api/sample/2/mask", {"mask": runs_of(mask)}).json()
+    assert answer["reviews"]["2"]["word"] == "keep" and answer["reviews"]["2"]["mask"].startswith("reviewed/000002-")
+    stands = next(sample for sample in run.kept() if sample.index == 2)
+    assert (images.read_mask(run.path(stands.mask), (SIZE, SIZE)) == mask).all() and stands.defect == "crack"
+    picture = images.read(run.path(stands.image))
+    assert not images.differs(picture, images.read(few.workspace.example(stands.normal).image))[~mask].any()
+    answer = client.post("api/review", {"sample": 2, "word": "reject"}).json()  # another decision keeps the mask
+    assert answer["reviews"]["2"]["mask"]
+    answer = client.post("api/review", {"sample": 2, "word": "", "mask": "its own"}).json()
+    assert "2" not in answer["reviews"]
+    for wrong in ([], [0, SIZE * SIZE + 1], [5]):
+        assert client.post("api/sample/2/mask", {"mask": wrong}).status_code == 404
+    assert client.post("api/sample/99/mask", {"mask": [0, 1]}).status_code == 404
     client.http.close()
 
 
@@ -220,6 +249,43 @@ def test_a_sample_is_judged_large_from_the_keyboard(opened: Any, few: Studio) ->
     expect(dialog).to_contain_text("1 · crack · stands")
     page.keyboard.press("Escape")
     expect(page.locator(".bar output")).to_contain_text("9 of 12 stand · 1 decided")
+
+
+@pytest.mark.browser
+def test_a_mask_is_redrawn_with_the_mouse(opened: Any, few: Studio) -> None:
+    page = opened(few)
+    page.get_by_role("tab", name="Review").click()
+    page.locator(".sample").nth(2).click()
+    dialog = page.locator("dialog")
+    before = dialog.locator("img").get_attribute("src")
+    dialog.get_by_role("button", name="Redraw the mask").click()
+    save = dialog.get_by_role("button", name="Save this mask")
+    expect(save).to_be_disabled()  # nothing was drawn yet
+    dialog.get_by_role("button", name="Eraser").click()
+    dialog.get_by_label("Size of brush in px").fill("60")
+    box = dialog.locator("canvas").bounding_box()
+    scale = min(box["width"], box["height"]) / SIZE * 0.98
+    left, top = box["x"] + (box["width"] - SIZE * scale) / 2, box["y"] + (box["height"] - SIZE * scale) / 2
+    page.wait_for_timeout(300)
+    page.mouse.click(left + 30 * scale, top + 30 * scale)
+    expect(save).to_be_enabled()
+    save.click()
+    expect(dialog.get_by_role("button", name="Its own mask again")).to_be_visible()
+    assert dialog.locator("img").get_attribute("src") != before
+    run = few.workspace.run
+    assert run is not None
+    stands = next(sample for sample in run.kept() if sample.index == 2)
+    rows, columns = np.mgrid[:SIZE, :SIZE] + 0.5
+    expected = np.zeros((SIZE, SIZE), bool)
+    expected[20:40, 30:70] = True
+    expected &= np.hypot(columns - 30, rows - 30) > 30
+    assert (images.read_mask(run.path(stands.mask), (SIZE, SIZE)) == expected).all()
+    page.keyboard.press("e")
+    page.keyboard.press("Escape")  # gives up the drawing, not the sample
+    expect(dialog.get_by_role("button", name="Its own mask again")).to_be_visible()
+    dialog.get_by_role("button", name="Its own mask again").click()
+    expect(dialog.get_by_role("button", name="Its own mask again")).to_be_hidden()
+    assert next(sample for sample in run.kept() if sample.index == 2).image.startswith("samples/")
 
 
 @pytest.mark.browser

@@ -1,7 +1,7 @@
 """The run folder: config, manifest, plan, sample lines, resume.
 
     RUN/ config.json  manifest.json  data.json  weights/  state/  plan.jsonl  samples/  samples*.jsonl
-         controls/  controls*.jsonl  rounds.json  scores.jsonl  gate/  repaired/  review.jsonl  painted/
+         controls/  controls*.jsonl  rounds.json  scores.jsonl  gate/  repaired/  review.jsonl  reviewed/  painted/
          metrics.json  proof.json
          export/  report.html  report.md  log.jsonl
 

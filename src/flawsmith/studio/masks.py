@@ -18,6 +18,9 @@ from flawsmith.files import write_bytes
 from flawsmith.synthesis.by_hand.drawn import asked_area
 from flawsmith.types import Example
 
+MOST_RUNS = 2_000_000
+"""Of a mask that the page sends."""
+
 
 def mask_of(runs: Sequence[int], shape: tuple[int, int]) -> np.ndarray:
     """Return a mask, bool (H,W).

@@ -12,7 +12,7 @@ from flawsmith.data import images
 from flawsmith.errors import DataError
 from flawsmith.run.painted import PaintedPair, painted_pairs
 from flawsmith.studio.candidates import Candidate, accept
-from flawsmith.studio.masks import runs_of_file
+from flawsmith.studio.masks import MOST_RUNS, runs_of_file
 from flawsmith.studio.picture_routes import End, Name, window_of
 from flawsmith.studio.pictures import around, png, visible
 from flawsmith.studio.workshop import Job
@@ -20,7 +20,6 @@ from flawsmith.studio.workshop import Job
 if TYPE_CHECKING:
     from flawsmith.studio.session import Studio
 
-MOST_RUNS = 2_000_000
 Seed = Annotated[int, Field(ge=0, lt=2**31 - 64)]
 Word = Annotated[str, Field(max_length=4000)]
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, HTTPException, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from flawsmith.data import images
 from flawsmith.errors import ConfigError, DataError, nearest
 from flawsmith.files import file_state
 from flawsmith.run.folder import Run
 from flawsmith.run.records import Sample, Verdict
-from flawsmith.run.review import FILE, Word, decide, reviews
-from flawsmith.studio.picture_routes import Side
+from flawsmith.run.review import FILE, Review, Word, applied, decide, redrawn, reviews, standing
+from flawsmith.studio.masks import MOST_RUNS, mask_of, runs_of
+from flawsmith.studio.picture_routes import End, Level, Place, Side, described, tile_of
+from flawsmith.types import Example
 
 if TYPE_CHECKING:
     from flawsmith.studio.session import Studio
@@ -28,6 +33,16 @@ class ReviewAsked(BaseModel):
     sample: Annotated[int, Field(ge=0)]
     word: Word
     defect: Annotated[str, Field(max_length=4000)] = ""
+    mask: Literal["as it is", "its own"] = "as it is"
+    """Its own = a mask that was drawn anew counts no more."""
+
+
+class MaskAsked(BaseModel):
+    """A sample's mask, drawn anew."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    mask: Annotated[list[int], Field(max_length=2 * MOST_RUNS)]
 
 
 class MadeSamples:
@@ -61,17 +76,28 @@ def routes(studio: Studio) -> APIRouter:
     photographs = {example.id: example for example in workspace.normals}
     spans = {example.product: example.span for example in workspace.normals}
 
-    def one(index: int) -> Sample:
-        samples, verdicts = made()
-        if index not in samples:
+    def held() -> dict[int, Review]:
+        return reviews(run.folder, list(made()[0].values()))
+
+    def as_made(index: int) -> Sample:
+        known, _ = made()
+        if index not in known:
             raise HTTPException(404, f"there is no sample {index}, or it was given up")
-        sample = samples[index]
-        repair = verdicts[index].repair if verdicts and index in verdicts else None
-        if not run.path(sample.image).is_file():
+        if not run.path(known[index].image).is_file():
             raise HTTPException(404, f"the picture of sample {index} was deleted")
-        if repair is None:
-            return sample
-        return Sample.from_json({**sample.to_json(), "image": repair.image, "mask": repair.mask, "area": repair.area})
+        return known[index]
+
+    def below(sample: Sample) -> Path:
+        if sample.normal not in photographs:
+            raise DataError(f"{sample.normal}: is not among the photographs any more")
+        return photographs[sample.normal].image
+
+    def one(index: int) -> Sample:
+        sample, verdict = as_made(index), (made()[1] or {}).get(index)
+        if verdict is not None:  # a label that the gate repaired is shown so
+            (sample,) = standing([sample], {index: replace(verdict, kept=True)})
+        review = held().get(index)
+        return applied(review, sample) if review else sample
 
     @router.get("/samples")
     def samples() -> dict[str, Any]:
@@ -87,8 +113,10 @@ def routes(studio: Studio) -> APIRouter:
         version = str(file_state(run.path(FILE)))
         if since == version:
             return {"version": version}
-        hold = reviews(run.folder, list(made()[0].values()))
-        words = {index: {"word": review.word, "defect": review.defect} for index, review in hold.items()}
+        words = {
+            index: {"word": review.word, "defect": review.defect, "mask": review.repair.mask if review.repair else ""}
+            for index, review in held().items()
+        }
         return {"version": version, "reviews": words}
 
     @router.post("/review")
@@ -103,7 +131,34 @@ def routes(studio: Studio) -> APIRouter:
             raise ConfigError(
                 f"defect: {sample.product} has no type {asked.defect[:80]!r}{nearest(asked.defect, types)}"
             )
-        decide(run.folder, sample, asked.word, asked.defect)
+        before = held().get(asked.sample)
+        repair = before.repair if before and asked.mask == "as it is" else None
+        decide(run.folder, sample, asked.word, asked.defect, repair)
+        return said()
+
+    @router.get("/sample/{index}/facts")
+    def facts(index: int) -> dict[str, Any]:
+        """Say what the page must know to draw a sample's mask anew."""
+        sample = one(index)
+        native = studio.pictures.native(run.path(as_made(index).image))
+        mask = images.read_mask(run.path(sample.mask), native.shape)
+        return {**described(native, spans.get(sample.product)), "name": str(index), "mask": runs_of(mask)}
+
+    @router.get("/sample/{index}/tile")
+    def tile(index: int, level: Level, column: Place, row: Place, low: End = None, high: End = None) -> Response:
+        """Return a tile of a sample as it was made."""
+        sample = as_made(index)
+        example = Example(sample.image, run.path(sample.image), sample.product, span=spans.get(sample.product))
+        return tile_of(studio.pictures, example, level, column, row, low, high)
+
+    @router.post("/sample/{index}/mask")
+    def redraw(index: int, asked: Annotated[MaskAsked, Body()]) -> dict[str, Any]:
+        """Give a sample another mask; what lies outside is given back to the photograph."""
+        sample = as_made(index)
+        shape = images.describe(run.path(sample.image)).shape
+        repair = redrawn(run.folder, sample, mask_of(asked.mask, shape), below(sample))
+        before = held().get(index)
+        decide(run.folder, sample, before.word if before else "", before.defect if before else "", repair)
         return said()
 
     @router.get("/sample/{index}")
@@ -112,11 +167,7 @@ def routes(studio: Studio) -> APIRouter:
     ) -> Response:
         """Return a sample, or the photograph that it was painted on, whole or round the damage."""
         sample = one(index)
-        image = run.path(sample.image)
-        if before:
-            if sample.normal not in photographs:
-                raise DataError(f"{sample.normal}: is not among the photographs any more")
-            image = photographs[sample.normal].image
+        image = below(sample) if before else run.path(sample.image)
         span = spans.get(sample.product)
         content = studio.pictures.damage(image, run.path(sample.mask), span, side, outline=outline, whole=whole)
         return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=60"})

@@ -145,3 +145,17 @@ export class Mask {
     return runs;
   }
 }
+
+/** Return [top, left, bottom, right] of the pixels of runs. */
+export function boxOf(runs, width) {
+  let [top, left, bottom, right] = [Infinity, Infinity, 0, 0];
+  for (let number = 0; number < runs.length; number += 2) {
+    const [first, last] = [runs[number], runs[number] + runs[number + 1] - 1];
+    top = Math.min(top, Math.floor(first / width));
+    bottom = Math.max(bottom, Math.floor(last / width) + 1);
+    const several = Math.floor(first / width) !== Math.floor(last / width);
+    left = Math.min(left, several ? 0 : first % width);
+    right = Math.max(right, several ? width : (last % width) + 1);
+  }
+  return [top, left, bottom, right];
+}

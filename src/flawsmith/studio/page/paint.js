@@ -4,7 +4,8 @@ import { address, follow, get, post } from "./api.js";
 import { Candidates } from "./candidates.js";
 import { choices, field, iconButton, make, note } from "./dom.js";
 import { Grid } from "./grid.js";
-import { Mask } from "./mask.js";
+import { Levels } from "./levels.js";
+import { Mask, boxOf } from "./mask.js";
 import { TOOLS, TOOL_KEYS, Tools } from "./tools.js";
 import { View } from "./view.js";
 import { knows, say } from "./words.js";
@@ -89,7 +90,7 @@ export class Paint {
       if (runs) mask.replace(runs);
       this.canvas.dataset.label = "paint.canvas";
       this.#defects();
-      this.#levels();
+      this.levels.open(this.picture);
       this.#drawn();
       this.photos.refresh();
     } catch (error) {
@@ -163,19 +164,11 @@ export class Paint {
     );
     this.canvas = make("canvas", { tabIndex: 0, role: "application", label: "paint.canvas" });
     this.hint = make("p", { class: "status", "aria-live": "off" });
-    this.lows = make("input", { type: "range", label: "paint.black", oninput: () => this.#window() });
-    this.highs = make("input", { type: "range", label: "paint.white", oninput: () => this.#window() });
-    this.windowText = make("output", {});
-    this.window = make(
-      "div",
-      { class: "window", role: "group", label: "paint.window" },
-      field("paint.black", this.lows),
-      field("paint.white", this.highs),
-      this.windowText,
-      make("button", { type: "button", say: "paint.windowFit", onclick: () => this.#setWindow(this.picture.fit) }),
-      make("button", { type: "button", say: "paint.windowRange", onclick: () => this.#setWindow(null) }),
-    );
-    const stage = make("section", { class: "stage", label: "paint.picture" }, toolbar, this.canvas, this.window, this.hint);
+    this.levels = new Levels((window) => {
+      this.view.setWindow(window);
+      this.candidates.levelled();
+    });
+    const stage = make("section", { class: "stage", label: "paint.picture" }, toolbar, this.canvas, this.levels.root, this.hint);
 
     this.sentence = make("input", { type: "text", maxLength: 300, "data-hint": "paint.sentenceHint", label: "paint.sentence" });
     const asking = make("form", { class: "sentence", onsubmit: (event) => this.#sentence(event) }, this.sentence, make("button", { say: "paint.ask" }));
@@ -307,34 +300,6 @@ export class Paint {
     this.summary.textContent = knows(key) && say(key, {}, "en") === chosen.summary ? say(key) : chosen?.summary ?? "";
   }
 
-  #levels() {
-    const { range, depth } = this.picture;
-    this.window.hidden = depth === 8;
-    for (const input of [this.lows, this.highs]) {
-      input.min = range[0];
-      input.max = range[1];
-      input.step = depth === 32 ? (range[1] - range[0]) / 1000 : 1;
-    }
-    this.#setWindow(null);
-  }
-
-  #setWindow(window) {
-    const [low, high] = window ?? this.picture.range;
-    this.lows.value = low;
-    this.highs.value = high;
-    this.#window(window === null);
-  }
-
-  #window(whole = false) {
-    const step = Number(this.lows.step);
-    const [low, high] = [Number(this.lows.value), Number(this.highs.value)];
-    const window = [Math.min(low, high - step), Math.max(high, low + step)];
-    const digits = this.picture.depth === 32 ? 3 : 0;
-    this.windowText.textContent = `${window[0].toFixed(digits)} – ${window[1].toFixed(digits)}`;
-    this.view.setWindow(whole || window[0] >= window[1] ? null : window);
-    this.candidates.levelled();
-  }
-
   #replace(runs) {
     this.tools.abandon();
     this.mask?.replace(runs);
@@ -381,18 +346,4 @@ export class Paint {
       note(error.message, "error");
     }
   }
-}
-
-/** Return [top, left, bottom, right] of the pixels of runs. */
-function boxOf(runs, width) {
-  let [top, left, bottom, right] = [Infinity, Infinity, 0, 0];
-  for (let number = 0; number < runs.length; number += 2) {
-    const [first, last] = [runs[number], runs[number] + runs[number + 1] - 1];
-    top = Math.min(top, Math.floor(first / width));
-    bottom = Math.max(bottom, Math.floor(last / width) + 1);
-    const several = Math.floor(first / width) !== Math.floor(last / width);
-    left = Math.min(left, several ? 0 : first % width);
-    right = Math.max(right, several ? width : (last % width) + 1);
-  }
-  return [top, left, bottom, right];
 }

@@ -73,12 +73,12 @@ export class Review {
   }
 
   /** Decide on a sample; the server answers with what holds now. */
-  async decide(sample, word, defect = this.said[sample.index]?.defect ?? "") {
+  async decide(sample, word, { defect = this.said[sample.index]?.defect ?? "", mask = "as it is" } = {}) {
     const before = this.said[sample.index];
-    this.said[sample.index] = { word, defect }; // at once; taken back when it could not be written
+    this.said[sample.index] = { ...before, word, defect }; // at once; taken back when it could not be written
     this.#changed();
     try {
-      this.#heard(await post("review", { sample: sample.index, word, defect }));
+      this.#heard(await post("review", { sample: sample.index, word, defect, mask }));
     } catch (error) {
       if (before) this.said[sample.index] = before;
       else delete this.said[sample.index];
@@ -91,6 +91,22 @@ export class Review {
   standing(sample) {
     const word = this.said[sample.index]?.word;
     return { stands: word ? word === "keep" : sample.kept, byPerson: Boolean(word) };
+  }
+
+  /** Give a sample the mask that was drawn; returns whether it could be written. */
+  async redraw(sample, mask) {
+    try {
+      this.#heard(await post(`sample/${sample.index}/mask`, { mask }));
+      return true;
+    } catch (error) {
+      note(error.message, "error");
+      return false;
+    }
+  }
+
+  /** Whether somebody drew its mask anew. */
+  isRedrawn(sample) {
+    return Boolean(this.said[sample.index]?.mask);
   }
 
   defectOf(sample) {
@@ -113,7 +129,7 @@ export class Review {
   }
 
   picture(sample, values) {
-    return address(`sample/${sample.index}`, values);
+    return address(`sample/${sample.index}`, { ...values, mask: this.said[sample.index]?.mask || null }); // another mask, another picture
   }
 
   #heard({ version, reviews }) {
@@ -149,7 +165,7 @@ export class Review {
     const { value: state } = this.state;
     const items = this.samples.filter((sample) => {
       const { stands, byPerson } = this.standing(sample);
-      const wanted = { all: true, stands, fails: !stands, decided: byPerson || Boolean(this.said[sample.index]?.defect) };
+      const wanted = { all: true, stands, fails: !stands, decided: byPerson || Boolean(this.said[sample.index]?.defect) || this.isRedrawn(sample) };
       const shown = state === "undecided" ? !wanted.decided : wanted[state] ?? true;
       return shown && (!product || (sample.product === product && sample.defect === defect));
     });
@@ -169,7 +185,7 @@ export class Review {
 
   #number() {
     const stands = this.samples.filter((sample) => this.standing(sample).stands).length;
-    const decided = Object.values(this.said).filter((one) => one.word || one.defect).length;
+    const decided = Object.values(this.said).filter((one) => one.word || one.defect || one.mask).length;
     this.count.textContent = say("review.count", { shown: this.grid.items.length, all: this.samples.length, stands, decided });
   }
 

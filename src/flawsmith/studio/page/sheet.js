@@ -1,6 +1,7 @@
 // One sample, large: before and after, its scores, and the decision.
 
 import { choices, field, iconButton, make } from "./dom.js";
+import { Redraw } from "./redraw.js";
 import { say } from "./words.js";
 
 /** Keys and what they decide. */
@@ -24,16 +25,16 @@ export class Sheet {
     this.before = make("button", { type: "button", say: "review.before", "aria-pressed": "false", onclick: () => this.#press(this.before) });
     this.outline = make("button", { type: "button", say: "review.outline", "aria-pressed": "true", onclick: () => this.#press(this.outline) });
     this.wide = make("button", { type: "button", say: "review.whole", "aria-pressed": "false", onclick: () => this.#press(this.wide) });
+    this.redraw = make("button", { type: "button", say: "review.redraw", onclick: () => this.#redraw() });
+    this.ownMask = make("button", { type: "button", say: "review.ownMask", onclick: () => this.#decide(this.review.said[this.sample.index]?.word ?? "", { mask: "its own" }) });
+    this.drawing = new Redraw(review, () => this.#drawn());
+    this.pictured = make("div", { class: "pictured" }, this.image, make("div", { class: "row" }, this.before, this.outline, this.wide, this.redraw, this.ownMask));
     const turn = (step) => this.show(this.number + step);
     this.dialog = make(
       "dialog",
-      { class: "sheet-of", label: "review.one", onkeydown: (event) => this.#key(event) },
-      make(
-        "div",
-        { class: "pictured" },
-        this.image,
-        make("div", { class: "row" }, this.before, this.outline, this.wide),
-      ),
+      { class: "sheet-of", label: "review.one", onkeydown: (event) => this.#key(event), oncancel: (event) => this.#cancel(event) },
+      this.pictured,
+      this.drawing.root,
       make(
         "div",
         { class: "judged" },
@@ -58,6 +59,7 @@ export class Sheet {
     const { items } = this.review.grid;
     if (number < 0 || number >= items.length) return;
     this.number = number;
+    this.#drawn();
     this.before.setAttribute("aria-pressed", "false");
     this.changed();
     this.#picture();
@@ -81,6 +83,9 @@ export class Sheet {
     for (const [button, value] of [[this.keep, "keep"], [this.reject, "reject"], [this.asGate, ""]]) button.setAttribute("aria-pressed", String(word === value));
     choices(this.types, review.typesOf(sample).map((name) => [name, name]));
     this.types.value = review.defectOf(sample);
+    this.ownMask.hidden = !review.isRedrawn(sample);
+    const shown = review.picture(sample, {});
+    if (shown !== this.shownAs) this.#picture(); // its mask is another one
     this.table.hidden = !Object.keys(sample.scores).length;
     this.scores.replaceChildren(...Object.entries(sample.scores).flatMap(([name, score]) => {
       const least = sample.thresholds[name];
@@ -94,6 +99,7 @@ export class Sheet {
   #picture() {
     const pressed = (button) => button.getAttribute("aria-pressed") === "true";
     const values = { side: 640, outline: pressed(this.outline), whole: pressed(this.wide), before: pressed(this.before) };
+    this.shownAs = this.review.picture(this.sample, {});
     this.image.src = this.review.picture(this.sample, values);
     this.image.alt = say(values.before ? "review.altBefore" : "review.altSample", { index: this.sample.index });
   }
@@ -103,22 +109,47 @@ export class Sheet {
     this.#picture();
   }
 
-  #decide(word) {
-    this.review.decide(this.sample, word);
+  #decide(word, more) {
+    this.review.decide(this.sample, word, more);
+  }
+
+  #redraw() {
+    this.pictured.hidden = true;
+    this.drawing.open(this.sample);
+  }
+
+  /** Drawing is over. */
+  #drawn() {
+    const drew = !this.drawing.root.hidden;
+    this.drawing.close();
+    this.pictured.hidden = false;
+    if (drew) this.redraw.focus(); // what had the keyboard is gone
+  }
+
+  /** Esc gives up what is being drawn first, then closes. */
+  #cancel(event) {
+    if (this.drawing.root.hidden) return;
+    event.preventDefault();
+    this.#drawn();
   }
 
   #retype() {
     const { sample } = this;
     const defect = this.types.value === sample.defect ? "" : this.types.value;
-    this.review.decide(sample, this.review.said[sample.index]?.word ?? "", defect);
+    this.#decide(this.review.said[sample.index]?.word ?? "", { defect });
   }
 
   #key(event) {
+    if (!this.drawing.root.hidden) {
+      if (this.drawing.key(event)) event.preventDefault();
+      return;
+    }
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "SELECT") return;
     const pressed = event.key.toLowerCase();
     if (pressed in WORDS) this.#decide(WORDS[pressed]);
     else if (pressed === "v") this.#press(this.before);
     else if (pressed === "o") this.#press(this.outline);
+    else if (pressed === "e") this.#redraw();
     else if (event.key === "ArrowLeft") this.show(this.number - 1);
     else if (event.key === "ArrowRight") this.show(this.number + 1);
     else return;
