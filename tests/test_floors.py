@@ -26,7 +26,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 """The floors from the ground up, and the rooms on each. An arrow goes to a lower floor, never to a room beside."""
 WORDS = {"errors", "types", "config", "registry", "files", "paths", "locks"}
-DOORS = {"cli", "cli_choice", "cli_inspection", "__main__", "__init__", "pipeline", "factory_demo"}
+DOORS = {"cli", "cli_choice", "cli_inspection", "cli_start", "__main__", "__init__", "pipeline", "factory_demo"}
 FAMILIES = {"generators", "filters", "metrics", "detectors", "exports"}
 CHAPTERS = {"synthesis", "screening", "evaluation", "export", "recipes"}
 SINGLE = {"exports.export": "export"}

@@ -9,14 +9,13 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from flawsmith import __version__, cli_choice, cli_inspection
+from flawsmith import __version__, cli_choice, cli_inspection, cli_start
 from flawsmith.errors import FlawsmithError, RenamedSetting
 
 app = typer.Typer(
     name="flawsmith",
     help="Learn a defect from a few photographs, make realistic ones with exact masks.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -45,54 +44,7 @@ def _root(
     pass
 
 
-@app.command()
-def new(
-    generator: Annotated[str, typer.Option(help="Use this generator, and list its own settings too.")] = "",
-    paper: Annotated[
-        bool, typer.Option("--paper", help="With --generator: the values that its method's paper states.")
-    ] = False,
-) -> None:
-    """Print a commented starting file: flawsmith new > my.toml"""
-    from flawsmith import registry
-    from flawsmith.config import Config, GeneratorConfig, _set, commented_toml, validate
-    from flawsmith.errors import ConfigError
-
-    if not generator:
-        if paper:
-            raise ConfigError("--paper: name the method too, e.g. --generator dual_branch")
-        typer.echo(commented_toml(Config()), nl=False)
-        return
-    plugin = registry.get("generators", generator)
-    if paper:
-        if not hasattr(plugin.Settings, "paper"):
-            raise ConfigError(f"--paper: {generator} follows no paper, so it has no paper's values; leave --paper out")
-        tree: dict[str, Any] = {"generator": {"name": generator}}
-        for key, value in plugin.paper.items():
-            _set(tree, key, value)
-        note = "the values of the method's paper where it states them; all others are the defaults."
-        typer.echo(commented_toml(validate(Config, tree), plugin.Settings.paper(), note=note), nl=False)
-        return
-    typer.echo(commented_toml(Config(generator=GeneratorConfig(name=generator)), plugin.Settings()), nl=False)
-
-
-@app.command()
-def check(
-    config: ConfigPath,
-    page: Annotated[
-        Optional[Path],
-        typer.Option(help="Where to show what was understood as damage; else CONFIG-check.html beside CONFIG."),
-    ] = None,
-    set_: Sets = [],  # noqa: B006
-) -> None:
-    """Say what is in the folder, what is wrong with it, and what a run will cost."""
-    from rich.console import Console
-
-    from flawsmith.preflight.check import check as inspect
-
-    findings = inspect(_config(config, set_), page or config.with_name(f"{config.stem}-check.html"))
-    findings.render(Console())
-    if not findings.ok:
-        raise typer.Exit(1)
+cli_start.add_to(app)
 
 
 @app.command()

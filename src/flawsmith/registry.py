@@ -44,6 +44,11 @@ _OURS: dict[str, dict[str, Entry]] = {
             "a real shot re-posed and pasted, with or without Poisson blending",
             pixels=True,
         ),
+        "cutpaste": Entry(
+            "flawsmith.generators.cutpaste:CutPaste",
+            "a piece of the normal picture pasted elsewhere on it",
+            pixels=True,
+        ),
         "dual_branch": Entry(
             "flawsmith.generators.dual_branch:DualBranch",
             "DualAnoDiff: the whole picture and the damage alone, made together; draws its own masks",
@@ -55,6 +60,9 @@ _OURS: dict[str, dict[str, Entry]] = {
         "hybrid": Entry(
             "flawsmith.generators.hybrid:Hybrid",
             "cross_modal says what, controlnet_inpaint says where, on one backbone",
+        ),
+        "nsa": Entry(
+            "flawsmith.generators.nsa:NSA", "patches of other normal parts, blended in without a seam", pixels=True
         ),
         "patch_synthesis": Entry(
             "flawsmith.generators.patch_synthesis:PatchSynthesis",

@@ -14,8 +14,11 @@ from torch import Tensor
 from flawsmith.errors import ConfigError, RunError
 from flawsmith.generators.dual_branch import DualBranch
 from flawsmith.generators.dual_branch import DualBranchSettings as Settings
+from flawsmith.nn.attention import attend
 from flawsmith.nn.diffusion import Noise
 from flawsmith.nn.inpaint import filled
+from flawsmith.nn.methods import branches
+from flawsmith.nn.methods.attention_maps import AttentionMaps
 from flawsmith.nn.weights import load_tensors
 from flawsmith.testing import GENERATOR_CHECKS, check_generator, example_batch, example_condition
 from flawsmith.types import Condition
@@ -298,3 +301,26 @@ def test_a_saliency_network_named_after_loading_is_used(backbone: Any, tmp_path:
         loaded.sample(asked, [1, 2], steps=2, guidance=1.0)
     loaded.save(tmp_path)
     assert plugin.load(tmp_path, backbone).settings.saliency == "gone.onnx", "weights load though the file has gone"
+
+
+@pytest.mark.parametrize("settings", [{}, {"bcm": "scaled", "adapters": ["crack"]}], ids=["merged", "background"])
+def test_what_is_heard_is_the_attention_of_the_damage_alone(backbone, monkeypatch, settings):
+    generator, asked = shaken(DualBranch(backbone, Settings(**settings))), ask(backbone, 1)
+    shares = []
+
+    def recorded(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        if key.shape[2] != query.shape[2] and len(query) > 1:  # text of both branches; BCM's background has one row
+            scores = query[-1].float() @ key[-1].float().mT / query.shape[-1] ** 0.5
+            shares.append(scores.softmax(-1).mean(0))
+        return attend(query, key, value)
+
+    monkeypatch.setattr(branches, "attend", recorded)
+    maps = AttentionMaps(generator.attention("crack", "tile")[0].unet)
+    with maps.listening():
+        generator.sample(asked, [3], steps=2, guidance=2.0)
+    size = tuple(side // backbone.factor for side in asked.mask.shape[-2:])
+    heard, places = maps.take(size), {len(one) for one in shares}
+    assert heard is not None and len(places) == 1, "this network reads text at one size alone"
+    coarse = torch.stack(shares).mean(0).T.unflatten(1, [side // 2 for side in size])
+    expected = torch.nn.functional.interpolate(coarse[None], size, mode="bicubic", align_corners=False)[0].clamp(0, 1)
+    assert torch.allclose(heard, expected, atol=1e-4)

@@ -7,9 +7,11 @@ import torch
 from flawsmith.data import images
 from flawsmith.errors import DataError
 from flawsmith.generators.crop_paste import CropPaste
+from flawsmith.generators.cutpaste import CutPaste
+from flawsmith.generators.nsa import NSA
 from flawsmith.generators.patch_synthesis import PatchSynthesis
 from flawsmith.generators.perlin import Perlin, perlin_noise
-from flawsmith.types import Batch, Condition
+from flawsmith.types import Batch, Condition, Crop
 
 SIZE = (48, 64)
 
@@ -28,6 +30,7 @@ def asked(seed=0, batch=2, grey=False, mask=None):
 
 MAKERS = [CropPaste(None, CropPaste.Settings(blend=blend)) for blend in ("poisson", "mixed", "feather", "none")]
 MAKERS += [Perlin(None, Perlin.Settings()), PatchSynthesis(None, PatchSynthesis.Settings())]
+MAKERS += [CutPaste(None, CutPaste.Settings()), NSA(None, NSA.Settings())]
 
 
 @pytest.mark.parametrize("maker", MAKERS, ids=lambda maker: getattr(maker.settings, "blend", type(maker).__name__))
@@ -124,3 +127,50 @@ def test_noise_is_perlin_noise():
     assert np.abs(np.diff(noise, axis=0)).max() < 0.5  # smooth
     turned = perlin_noise((64, 96), (1, 64), np.random.default_rng(1), angle=40)
     assert np.isfinite(turned).all() and turned.std() > 0.1
+
+
+EVERYWHERE = torch.ones(1, 1, *SIZE)
+
+
+def test_a_cut_patch_is_found_again_in_the_picture_and_has_the_papers_sides():
+    request = asked(batch=1, mask=EVERYWHERE)
+    maker = CutPaste(None, CutPaste.Settings(kind="patch", jitter=0.0))
+    normal, areas = request.normal[0].permute(1, 2, 0).numpy(), []
+    for seed in range(24):
+        made = maker.sample(request, [seed], steps=1, guidance=1.0)
+        mask, image = made.mask[0, 0].numpy() > 0.5, made.image[0].permute(1, 2, 0).numpy()
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        piece = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert mask.sum() == piece.shape[0] * piece.shape[1], "it is no rectangle"
+        windows = np.lib.stride_tricks.sliding_window_view(normal, (*piece.shape[:2], 3))[:, :, 0]
+        assert np.abs(windows - piece).max(axis=(2, 3, 4)).min() < 1e-6, "it does not come from the picture"
+        if rows[0] and columns[0] and rows[-1] < SIZE[0] - 1 and columns[-1] < SIZE[1] - 1:  # not cut by an edge
+            areas.append(mask.sum() / mask.size)
+            assert 0.25 < piece.shape[0] / piece.shape[1] < 4
+    assert len(areas) > 8 and 0.015 < min(areas) and max(areas) < 0.16
+
+
+def test_scars_are_thin_and_turned():
+    request = asked(batch=1, mask=torch.ones(1, 1, 256, 256))
+    request = Condition(torch.rand(1, 3, 256, 256) * 0.6, request.mask, ("tile",), ("hole",))
+    maker, turned = CutPaste(None, CutPaste.Settings(kind="scar")), 0
+    for seed in range(12):
+        rows, columns = np.nonzero(maker.sample(request, [seed], steps=1, guidance=1.0).mask[0, 0].numpy())
+        assert len(rows) <= 16 * 25 * 1.2
+        turned += len(rows) < 0.9 * (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
+    assert turned > 6, "an upright rectangle fills its box"
+
+
+def test_nsa_blends_what_it_has_learned_without_a_seam():
+    request, maker = asked(batch=1, mask=EVERYWHERE), NSA(None, NSA.Settings(patches=1))
+    flat = Condition(torch.zeros_like(request.normal), request.mask, ("tile",), ("hole",))
+    rough = np.random.default_rng(0).uniform(-0.2, 0.2, (50, 60, 3)).astype(np.float32)
+    none = np.zeros((50, 60), bool)
+    learned = (rough + 0.6, "tile", ""), (rough - 0.6, "screw", ""), (rough, "tile", "crack")
+    maker.learn([Crop(picture, none, product, defect) for picture, product, defect in learned])
+    assert sorted(maker.learned()) == ['["screw", 0]', '["tile", 0]'], "only normal parts, by product"
+    for seed in range(8):
+        made = maker.sample(flat, [seed], steps=1, guidance=1.0)
+        change = made.image[made.mask.expand_as(made.image) > 0.5]
+        assert 0.03 < change.std() < 0.3, "its texture is there"
+        assert abs(change.mean()) < 0.25, "and its tone, 0.6 brighter, is not"

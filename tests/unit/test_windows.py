@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flawsmith.data import images, windows
-from flawsmith.data.tiling import MOST, Window, one_window, plan_windows, thickness
+from flawsmith.data.tiling import MOST, Window, native_window, plan_windows, thickness
 from flawsmith.errors import DataError
 
 
@@ -68,7 +68,7 @@ def test_a_hairline_is_walked():
         assert max(abs(one.top - other.top), abs(one.left - other.left)) < one.side
 
 
-def test_a_blob_is_one_window_with_context_inside_the_picture():
+def test_a_blob_is_native_window_with_context_inside_the_picture():
     mask = blank()
     cv2.circle(mask, (300, 200), 30, 1, -1)
     (window,) = planned(mask > 0, 128, context=2.0)
@@ -127,7 +127,7 @@ def test_any_mask_is_covered(seed, size, overlap):
     assert 1 <= len(plan) <= MOST
     assert covered(mask, plan, max(overlap, 0.125) / 2)
     assert all(window.side >= size / 4.0 for window in plan)
-    assert covered(mask, [one_window(mask, context=2.0)], 1 / 16)
+    assert covered(mask, [native_window(mask, drawn=False)], 1 / 16)
 
 
 def test_a_window_is_json():

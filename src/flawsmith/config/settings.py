@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import tomllib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeGuard, TypeVar, get_args
@@ -178,6 +178,7 @@ def commented_toml(
     generator: Settings | None = None,
     *,
     note: str = "every key may be left out; what stands here is the default.",
+    keys: Sequence[str] = (),
 ) -> str:
     """Return a starting file: every field with its help above it and its default as value.
 
@@ -185,15 +186,19 @@ def commented_toml(
         config: What to write down.
         generator: The generator's own settings, to be listed too; None = `settings` is left as it is.
         note: What the first line says of the values.
+        keys: Dotted names of what is written down; () = everything.
     """
     lines = [f"# flawsmith: {note}", ""]
     plain = [(name, value) for name, value in config if not isinstance(value, Settings)]
-    lines += list(_field_lines(config, plain))
+    lines += list(_field_lines(config, [item for item in plain if not keys or item[0] in keys]))
     for name, section in sections(config):
         first = (type(section).__doc__ or "").strip().splitlines()[0]
         listed = name == "generator" and generator is not None
         items = [item for item in section if not isinstance(item[1], Settings)]
         items = [item for item in items if not (listed and item[0] == "settings")]
+        items = [item for item in items if not keys or f"{name}.{item[0]}" in keys]
+        if keys and not items:
+            continue
         lines += ["", f"# {first}", f"[{name}]", *_field_lines(section, items)]
         if listed and generator is not None:
             lines += ["", "# The generator's own settings.", "[generator.settings]"]

@@ -22,7 +22,9 @@ EDGE = 1 / 16
 """Share of a window's side over which its paint fades out towards the window's own edge; neighbours overlap by more."""
 MOST = 24
 """No damage is covered by more windows than this; the windows grow instead."""
-
+_NATIVE_CONTEXT, _NATIVE_SIDE, _DRAWN_SIDE = 1.5, 32, 256
+"""Of the window of a generator at native scale: side over that of the damage's box, and the least side in px. Who draws
+the mask needs room for it: 256 px is the whole picture of most papers."""
 
 Spot = tuple[slice, slice]
 """Rows and columns: a part of a picture."""
@@ -110,17 +112,17 @@ def plan_windows(
     raise AssertionError("a window as large as the picture covers any mask")
 
 
-def one_window(mask: Mask, *, context: float, least: int = 32) -> Window:
+def native_window(mask: Mask, *, drawn: bool) -> Window:
     """Return the one window that holds a whole mask with context: for generators that work at the camera's own scale.
 
     Args:
         mask: bool (H,W), not empty.
-        context: As for `plan_windows`.
-        least: The smallest side in px.
+        drawn: True: the generator draws a mask of its own somewhere in the window.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
-    return _Plan(mask.shape[:2], least, context, 0.0, 1.0, 2 * EDGE).one(box)
+    least = _DRAWN_SIDE if drawn else _NATIVE_SIDE
+    return _Plan(mask.shape[:2], least, _NATIVE_CONTEXT, 0.0, 1.0, 2 * EDGE).one(box)
 
 
 @dataclass(slots=True)

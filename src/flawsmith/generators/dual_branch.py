@@ -213,6 +213,9 @@ class DualBranch(Generator):
         whole, alone = self.settings.prompt, self.settings.alone_prompt
         return prompts.filled_in(whole, defect, product), prompts.filled_in(alone, defect, product)
 
+    def attention(self, defect: str, product: str) -> tuple[Backbone, str]:
+        return self.backbone, self.prompts_of(defect, product)[1]
+
     def pair_of(self, defect: str, product: str) -> int:
         """Return the number of a defect type's pair of adapters."""
         return next((self.pairs.index(n) for n in (f"{product}/{defect}", defect) if n in self.pairs), 0)

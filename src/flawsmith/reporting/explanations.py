@@ -100,8 +100,9 @@ def attention_section(run: Run) -> Section | None:
         "The first sample of each defect type: the window before and after painting, and where the words of its prompt "
         "that name the defect acted. That is the share of cross-attention which each place gives to these words, in "
         "the mean over heads, layers and steps (Tang et al. 2023): red where it is greatest in this window, grey where "
-        "it is least, however little they differ. Blue is the outline of the mask. The mask tells the network where "
-        "to paint too, so the words need not act inside it; a map shows where words were read, not what they caused."
+        "it is least, however little they differ. Blue is the outline of the mask. Where the network is told the mask, "
+        "words need not act inside it; of dual_branch, which draws the mask itself, the branch of the damage alone is "
+        "shown. A map shows where words were read, not what they caused."
     )
     heads = ("normal window", "sample", "where the words acted")
     title = "Where the defect's words acted"

@@ -43,8 +43,7 @@ class WordMap:
     index: int
     """The sample's."""
     ratio: float | None
-    """Mean of the map inside the mask over its mean outside, on cells of the latent; None = the mask fills the window.
-    """
+    """Mean of the map inside the mask over its mean outside, on cells of the latent; None = one of the two is empty."""
     strongest: float
     """Greatest share, 0..1, of a place's attention that the words get; the map's 255."""
     weakest: float
@@ -105,7 +104,7 @@ class _Heard:
         if heard is None or read is None or generated.image.shape[-2:] != asked.mask.shape[-2:]:
             return
         tokens = self._backbone.text_encoder.positions(read[1], words)
-        if tokens and (self.window is None or asked.mask.sum() >= self.window[0].mask.sum()):
+        if tokens and (self.window is None or generated.mask.sum() >= self.window[1].mask.sum()):
             self.prompt, self.window = read[1], (asked, generated, heard[tokens].mean(0))
 
 
@@ -124,8 +123,10 @@ def _recorded(run: Run, line: PlanLine, painter: Painter) -> WordMap | None:
     if heard.window is None:
         return None
     asked, generated, where = heard.window
-    cells = read[0].latent_mask(asked.mask)[0, 0].bool()
-    ratio = None if bool(cells.all()) else float(where[cells].mean() / where[~cells].mean().clamp_min(1e-12))
+    damage = generated.mask  # what was asked for, or what the generator drew itself
+    cells, ratio = read[0].latent_mask(damage)[0, 0].bool(), None
+    if bool(cells.any()) and not bool(cells.all()):
+        ratio = float(where[cells].mean() / where[~cells].mean().clamp_min(1e-12))
     least, most = float(where.min()), float(where.max())
     words = line.defect.replace("_", " ")
     row = WordMap(line.product, line.defect, words, heard.prompt, line.index, ratio, most, least)
@@ -133,6 +134,6 @@ def _recorded(run: Run, line: PlanLine, painter: Painter) -> WordMap | None:
     files = row.files(run)
     images.write(files["normal"], eight_bits(picture_of(asked.normal[0])))
     images.write(files["image"], eight_bits(picture_of(generated.image[0])))
-    images.write_mask(files["mask"], asked.mask[0, 0].numpy() > 0.5)
+    images.write_mask(files["mask"], damage[0, 0].numpy() > 0.5)
     images.write(files["map"], level)
     return row

@@ -20,7 +20,7 @@ from flawsmith.data.photographs import Photograph, Photographs, fullest, windows
 from flawsmith.data.poisson import blended
 from flawsmith.data.split import Split
 from flawsmith.data.tensors import image_tensor, mask_tensor, picture_of
-from flawsmith.data.tiling import Spot, Window, one_window
+from flawsmith.data.tiling import Spot, Window, native_window
 from flawsmith.data.windows import Refit, cut, cut_mask, paste, refit, spot_of, uncut
 from flawsmith.interfaces import Generator
 from flawsmith.run.records import MADE, PlanLine, Sample
@@ -36,8 +36,6 @@ _LEAST_MATTER = 0.05
 """Share of what is asked for that the shot's part must cover for the rest to be taken for backdrop."""
 _RIM = 8
 """Pixels round what is asked for that blending reads: its own rim of 3, and a border."""
-NATIVE_CONTEXT = 1.5
-"""Side of the one window of a generator at native scale, over the side of the damage's box."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +209,7 @@ class Painter:
     def _windows(self, asked: np.ndarray) -> tuple[np.ndarray, list[Window]]:
         """Return what is asked for within reach, and the windows to paint."""
         if self.generator.native:
-            return asked, [one_window(asked, context=NATIVE_CONTEXT)]
+            return asked, [native_window(asked, drawn=not self.generator.needs_mask)]
         lone = not self.generator.needs_mask
         windows = windows_over(self._config, asked, self._size, lone=lone)
         if not lone:

@@ -3,7 +3,7 @@
 Tang et al., "What the DAAM: Interpreting Stable Diffusion Using Cross Attention", ACL 2023, section 3: the share of
 attention that each place gives to a token, averaged over heads, scaled bicubically to the latent's size, and averaged
 over layers and steps; of a word of several tokens the mean. With guidance only the prompted half of a batch is looked
-at, as there.
+at, as there. Of DualAnoDiff's two branches it is the one that makes the damage alone, whose rows come last.
 
 It listens in front of the layers and computes their scores once more, so what a UNet returns does not change by a bit.
 """
@@ -68,10 +68,13 @@ class AttentionMaps:
         context = named.get("encoder_hidden_states")
         if context is None or hidden.dim() != 3:
             return
-        query, key = (
-            split_heads(project(x[-1:]), layer.heads).float()
-            for project, x in ((layer.to_q, hidden), (layer.to_k, context))
-        )
+        # A processor that changes queries and keys says what they are (`branches.BranchAttention`).
+        of_processor = getattr(layer.processor, "last_query_and_key", None)
+        if of_processor is None:
+            projected = layer.to_q(hidden[-1:]), layer.to_k(context[-1:])
+        elif (projected := of_processor(layer, hidden, context)) is None:
+            return
+        query, key = (split_heads(x, layer.heads).float() for x in projected)
         shares = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)[0].mean(0).T.cpu()
         places = shares.shape[-1]
         self._totals[places] = self._totals.get(places, 0) + shares

@@ -207,6 +207,14 @@ class BranchAttention:
             out = saim(out)
         return attn.to_out[1](out)
 
+    def last_query_and_key(self, attn: Any, hidden: Tensor, context: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return the query (1,T,C) and key (1,N,C) of a batch's last row; None = a pass over BCM's background alone."""
+        if self._owner.now.keep is not None:
+            return None
+        bases = _bases(attn)
+        query, key = (self._project(part, bases[part], x) for part, x in (("query", hidden), ("key", context)))
+        return query[-1:], key[-1:]
+
     def _project(self, part: str, base: nn.Linear, x: Tensor) -> Tensor:
         """Return base(x) + the adapters' part: one product over all rows, then one over the runs of adapters."""
         plain = base(x)

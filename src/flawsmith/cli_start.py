@@ -1,0 +1,89 @@
+"""The verbs of the first hour, `new` and `check`; `cli.py` adds them to the command line."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+
+def new(
+    from_: Annotated[
+        Optional[Path],
+        typer.Option("--from", help="Look at this folder of photographs and write what fits it.", metavar="FOLDER"),
+    ] = None,
+    normal: Annotated[
+        list[str], typer.Option(help="With --from: a folder of normal parts, where its name does not say so.")
+    ] = [],  # noqa: B006
+    generator: Annotated[str, typer.Option(help="Use this generator, and list its own settings too.")] = "",
+    paper: Annotated[
+        bool, typer.Option("--paper", help="With --generator: the values that its method's paper states.")
+    ] = False,
+) -> None:
+    """Print a commented starting file: flawsmith new --from photographs > my.toml"""
+    from flawsmith import registry
+    from flawsmith.config import Config, GeneratorConfig, _set, commented_toml, validate
+    from flawsmith.errors import ConfigError
+
+    if from_ is not None:
+        if generator or paper:
+            raise ConfigError("--from writes what fits a folder; leave --generator and --paper out with it")
+        from flawsmith.preflight.recognise import recognise
+
+        typer.echo(recognise(from_, normal).toml(), nl=False)
+        return
+    if normal:
+        raise ConfigError("--normal names folders of --from; give that too")
+    if not generator:
+        if paper:
+            raise ConfigError("--paper: name the method too, e.g. --generator dual_branch")
+        typer.echo(commented_toml(Config()), nl=False)
+        return
+    plugin = registry.get("generators", generator)
+    if paper:
+        if not hasattr(plugin.Settings, "paper"):
+            raise ConfigError(f"--paper: {generator} follows no paper, so it has no paper's values; leave --paper out")
+        tree: dict[str, Any] = {"generator": {"name": generator}}
+        for key, value in plugin.paper.items():
+            _set(tree, key, value)
+        note = "the values of the method's paper where it states them; all others are the defaults."
+        typer.echo(commented_toml(validate(Config, tree), plugin.Settings.paper(), note=note), nl=False)
+        return
+    typer.echo(commented_toml(Config(generator=GeneratorConfig(name=generator)), plugin.Settings()), nl=False)
+
+
+def check(
+    config: Annotated[Path, typer.Argument(help="A TOML file; `flawsmith new` writes one.", metavar="CONFIG")],
+    page: Annotated[
+        Optional[Path],
+        typer.Option(help="Where to show what was understood as damage; else CONFIG-check.html beside CONFIG."),
+    ] = None,
+    set_: Annotated[
+        list[str],
+        typer.Option(
+            "--set", help="Override one key, e.g. --set train.steps=300 (again and again).", metavar="KEY=VALUE"
+        ),
+    ] = [],  # noqa: B006
+) -> None:
+    """Say what is in the folder, what is wrong with it, and what a run will cost."""
+    from rich.console import Console
+
+    from flawsmith.config import load_config, parse_overrides
+    from flawsmith.preflight.check import check as inspect
+
+    asked = load_config(config, parse_overrides(set_))
+    findings = inspect(asked, page or config.with_name(f"{config.stem}-check.html"))
+    findings.render(Console())
+    if not findings.ok:
+        raise typer.Exit(1)
+    settings = [part for setting in set_ for part in ("--set", setting)]
+    command = ["flawsmith", "run", str(config), "--out", f"runs/{config.stem}", *settings]
+    typer.echo(f"next: {shlex.join(command)}")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    app.command()(new)
+    app.command()(check)

@@ -1,0 +1,115 @@
+"""CutPaste: a piece of the normal picture, cut out and pasted elsewhere on it. It needs no shot.
+
+Li, Sohn, Yoon, Pfister: "CutPaste: Self-Supervised Learning for Anomaly Detection and Localization" (CVPR 2021),
+section 2. A patch is a rectangle of 2 to 15 % of the picture, up to 3.3 times as long as wide; a scar is a thin
+rectangle, turned by up to 45 degrees. Either is varied a little in brightness, contrast and saturation. `crop_paste`
+is another thing: it pastes damage of real shots.
+
+What differs: the picture is here the window round the asked mask, so that damage is as large as the masks of the shots
+make it; a scar's sides are shares of the window instead of pixels of a picture of 256; and the label stays inside where
+damage may lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
+
+import cv2
+import numpy as np
+import torch
+from pydantic import Field
+
+from flawsmith import config
+from flawsmith.data.tensors import image_tensor, mask_tensor, picture_of
+from flawsmith.interfaces import Generator
+from flawsmith.types import Condition, Generated
+
+_AREA, _LONGEST = (0.02, 0.15), 1 / 0.3
+"""A patch's share of the picture, and its sides' greatest ratio."""
+_SCAR_WIDTH, _SCAR_LENGTH, _SCAR_TURN = (2 / 256, 16 / 256), (10 / 256, 25 / 256), 45
+"""A scar's sides as shares of the picture's, and the greatest angle in degrees."""
+_TRIES = 16
+"""Places that are tried until something of a piece lies where damage may, and changes it."""
+
+
+class CutPasteSettings(config.Settings):
+    """What is cut, and how its colours are varied."""
+
+    kind: Annotated[Literal["patch", "scar", "both"], config.Affects("generate")] = "both"
+    """patch: a rectangle; scar: a thin turned one; both: one of the two, drawn for each sample (the paper's 3-way)."""
+    jitter: Annotated[float, Field(ge=0, le=1), config.Affects("generate")] = 0.1
+    """Brightness, contrast and saturation of the piece are varied by up to this share (the paper's: 0.1)."""
+
+
+class CutPaste(Generator):
+    """Paste a piece of the window elsewhere inside the asked mask. Learns nothing, needs no backbone and no shot."""
+
+    Settings: ClassVar[type[config.Settings]] = CutPasteSettings
+    needs_backbone: ClassVar[bool] = False
+    needs_mask: ClassVar[bool] = False
+    paints_controls: ClassVar[bool] = False
+    native: ClassVar[bool] = True
+    settings: CutPasteSettings
+
+    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int = 1, guidance: float = 1.0) -> Generated:
+        """Damage each row inside its mask (everywhere, when the mask is empty); `steps` and `guidance` mean nothing."""
+        made, masks = [], []
+        for row, seed in enumerate(seeds):
+            allowed = asked.mask[row, 0].cpu().numpy() > 0.5
+            allowed = allowed if allowed.any() else np.ones_like(allowed)
+            image, mask = self._pasted(picture_of(asked.normal[row]), allowed, np.random.default_rng(seed))
+            made.append(image)
+            masks.append(mask)
+        damage, pictures = mask_tensor(masks).to(asked.mask), image_tensor(made).to(asked.normal)
+        return Generated(torch.where(damage > 0.5, pictures, asked.normal), damage)
+
+    def _pasted(
+        self, normal: np.ndarray, allowed: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the damaged picture (h,w,3) and its mask (h,w)."""
+        places = np.argwhere(allowed)
+        for _ in range(_TRIES):
+            piece, angle = self._piece(normal, rng)
+            picture, cover = _laid(piece, places[int(rng.integers(len(places)))], angle, normal)
+            mask = cover & allowed
+            if (picture[mask] != normal[mask]).any():
+                return picture, mask
+        # A window without any texture, or hardly a pixel where damage may lie: the whole of it, in other tones.
+        return np.where(normal > 0, normal - 0.2, normal + 0.2).astype(np.float32), allowed
+
+    def _piece(self, normal: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+        """Return a piece of a picture, its colours varied, float32 (h,w,3), and by how many degrees it is turned."""
+        height, width = normal.shape[:2]
+        scar = self.settings.kind == "scar" or (self.settings.kind == "both" and rng.random() < 0.5)
+        angle = 0.0
+        if scar:
+            sides = np.array([rng.uniform(*_SCAR_LENGTH) * height, rng.uniform(*_SCAR_WIDTH) * width])
+            angle = float(rng.uniform(-_SCAR_TURN, _SCAR_TURN))
+        else:
+            aspect = float(np.exp(rng.uniform(-1, 1) * np.log(_LONGEST)))
+            side = np.sqrt(rng.uniform(*_AREA) * height * width)
+            sides = np.array([side * np.sqrt(aspect), side / np.sqrt(aspect)])
+        rows, columns = np.clip(np.rint(sides), 1, (height, width)).astype(int)
+        top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
+        return self._jittered(normal[top : top + rows, left : left + columns], rng), angle
+
+    def _jittered(self, piece: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        unit = (piece + 1) / 2
+        brightness, contrast, saturation = 1 + self.settings.jitter * rng.uniform(-1, 1, 3)
+        unit = unit * brightness
+        unit = (unit - unit.mean()) * contrast + unit.mean()
+        grey = unit.mean(axis=2, keepdims=True)
+        return np.asarray(np.clip(grey + (unit - grey) * saturation, 0, 1) * 2 - 1, np.float32)
+
+
+def _laid(piece: np.ndarray, centre: np.ndarray, angle: float, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lay a piece over a picture with its centre at (row, column), turned: the picture (h,w,3), and where it lies."""
+    rows, columns = piece.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((columns - 1) / 2, (rows - 1) / 2), angle, 1.0)
+    matrix[:, 2] += np.rint(centre[::-1] - np.array([columns - 1, rows - 1]) / 2)
+    size = normal.shape[1], normal.shape[0]
+    # Of a piece that is not turned every pixel keeps its value.
+    cover = cv2.warpAffine(np.ones((rows, columns), np.uint8), matrix, size, flags=cv2.INTER_NEAREST) > 0
+    laid = cv2.warpAffine(piece, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.where(cover[:, :, None], laid, normal), cover

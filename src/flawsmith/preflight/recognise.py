@@ -1,0 +1,182 @@
+"""A folder of photographs -> the configuration that fits it: `flawsmith new --from FOLDER`.
+
+Every layout is tried on the list of files; no photograph is opened. The one that understands all of it and finds the
+most defects with masks is taken. What no list can tell, as which folder holds normal parts, is asked in one sentence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flawsmith.config import Config, DataConfig, commented_toml
+from flawsmith.data.layouts import LAYOUTS, Survey, survey
+from flawsmith.data.layouts.tree import Tree, last_part, list_tree
+from flawsmith.errors import DataError, FlawsmithError, first_few
+
+_NORMAL = frozenset(
+    (
+        "good",
+        "ok",
+        "okay",
+        "normal",
+        "normals",
+        "free",
+        "pass",
+        "passed",
+        "clean",
+        "golden",
+        "sound",
+        "intact",
+        "perfect",
+    )
+    + ("defectfree", "nodefect", "nodefects", "정상", "양품", "무결함")
+)
+"""Words for normal parts in names of folders."""
+_NOT = frozenset(("no", "not", "non", "un", "without", "ng", "nok", "bad"))
+_SPLITS = frozenset(("train", "training", "test", "testing", "val", "valid", "validation"))
+"""Folders that hold both sorts of parts; none of them is taken for the normal ones by what it lacks."""
+_BY_NAME = ("pairs", "labelme")
+"""Layouts that read `data.normal`."""
+_KEYS = (
+    *("seed", "data.root", "data.layout", "data.normal", "data.product", "data.shots"),
+    *("generator.name", "generate.count", "export.formats"),
+)
+"""What the file says; all other settings keep their defaults."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """How a folder is to be read."""
+
+    data: DataConfig
+    survey: Survey
+    others: tuple[str, ...]
+    """Layouts that understand all of it too, but find less."""
+
+    def toml(self) -> str:
+        """Return a configuration file with what was understood in its first lines."""
+        keys = [key for key in _KEYS if key not in ("data.normal", "data.product") or self._reads(key)]
+        return commented_toml(Config(data=self.data), note=self._said(), keys=keys)
+
+    def _reads(self, key: str) -> bool:
+        return self.data.layout == "pairs" or (key == "data.normal" and bool(self.data.normal))
+
+    def _said(self) -> str:
+        """Return what was understood, as lines of a comment."""
+        lines = [
+            f"written by `flawsmith new --from`, which understood {self.data.root} as the layout {self.data.layout}:"
+        ]
+        products = Counter(example.product for example in self.survey.examples if example.defect is None)
+        for product, normal in products.items():
+            defects = Counter(e.defect for e in self.survey.examples if e.product == product and e.defect is not None)
+            found = ", ".join(f"{defect} {number}" for defect, number in defects.items())
+            lines.append(f"  {product}: {normal} normal; {found}")
+        lines += [f"  {sentence}" for sentence in self.survey.warnings]
+        if self.others:
+            lines.append(f"  It could also be read as {', '.join(self.others)}.")
+        lines.append("`flawsmith check` says more. Settings that are not here: `flawsmith new` prints all of them.")
+        return "\n# ".join(line for text in lines for line in text.splitlines())
+
+
+def recognise(root: Path, normal: Sequence[str] = ()) -> Recognised:
+    """Find out how a folder is laid out.
+
+    Args:
+        root: The folder of photographs.
+        normal: Names of the folders of normal parts, where somebody said so; () = to be found out.
+
+    Raises:
+        DataError: the folder is missing; no layout understands it, or it cannot be told which parts are normal.
+    """
+    tree = list_tree(DataConfig(root=root))
+    understood: list[tuple[DataConfig, Survey]] = []
+    refused: dict[str, list[str]] = {}
+    for data in _candidates(root, tree, tuple(normal)):
+        try:
+            surveyed = survey(data)
+        except FlawsmithError as error:
+            refused.setdefault(data.layout, str(error).splitlines())
+            continue
+        guessed = bool(data.normal) and not normal and not any(map(sounds_normal, data.normal))
+        if surveyed.errors:
+            refused.setdefault(data.layout, surveyed.errors)
+        elif guessed and surveyed.normal_masks:
+            refused.setdefault(data.layout, [f"{root}: no folder is called after normal parts; name it with --normal"])
+        else:
+            understood.append((data, surveyed))
+    if not understood:
+        raise DataError(_asked(root, tree, refused))
+    most = max(_masked(surveyed) for _, surveyed in understood)
+    best = [(data, surveyed) for data, surveyed in understood if _masked(surveyed) == most]
+    data, surveyed = best[0]
+    rivals = [one.normal[0] for one, _ in best if one.layout == data.layout and len(one.normal) == 1]
+    if len(rivals) > 1:
+        raise DataError(
+            f"{root}: which folder holds normal parts cannot be told from the names: {', '.join(rivals)}; say so with "
+            f"--normal {rivals[0]} (again and again for several)"
+        )
+    others = dict.fromkeys(one.layout for one, _ in understood if one.layout != data.layout)
+    return Recognised(data, surveyed, tuple(others))
+
+
+def _candidates(root: Path, tree: Tree, normal: tuple[str, ...]) -> Iterator[DataConfig]:
+    """Yield every way to read a folder that is worth a try, the likeliest of each layout first."""
+    folders = [folder for folder in tree.folders[""] if tree.pictures_below(folder)]
+    by_name = normal or tuple(folder for folder in folders if sounds_normal(folder))
+    for layout in LAYOUTS:
+        if layout == "pattern":  # its templates are the user's
+            continue
+        if layout not in _BY_NAME:
+            yield DataConfig(root=root, layout=layout)
+            continue
+        if layout == "labelme" and not normal:
+            yield DataConfig(root=root, layout=layout)
+            within = {last_part(folder) for folder in tree.folders if folder and sounds_normal(last_part(folder))}
+            if within:
+                yield DataConfig(root=root, layout=layout, normal=sorted(within))
+        elif by_name:
+            yield DataConfig(root=root, layout=layout, normal=list(by_name))
+        else:
+            mixed = [folder for folder in folders if folder.casefold() in _SPLITS]
+            yield from (DataConfig(root=root, layout=layout, normal=[one]) for one in folders if one not in mixed)
+
+
+def sounds_normal(name: str) -> bool:
+    """Tell whether a folder is called after normal parts.
+
+    >>> [name for name in ("MT_Free", "OK", "no_defect", "not_good", "NG", "book") if sounds_normal(name)]
+    ['MT_Free', 'OK', 'no_defect']
+    """
+    words = [word for word in re.split(r"[\W_\d]+", name.casefold()) if word]
+    if _NOT & set(words):
+        return any(word.startswith(("defect", "anomal", "flaw", "damage")) for word in words)
+    return bool(_NORMAL & set(words))
+
+
+def _masked(surveyed: Survey) -> int:
+    """Return how many defects have masks."""
+    return sum(example.defect is not None and bool(example.masks) for example in surveyed.examples)
+
+
+def _asked(root: Path, tree: Tree, refused: dict[str, list[str]]) -> str:
+    """Return what to say when no layout understands a folder: what each that is near it misses."""
+    pictures = tree.pictures_below("")
+    if not pictures:
+        return f"{root}: no pictures there (PNG, JPEG, TIFF, BMP, WebP); give the folder that holds your photographs"
+    # Who finds nothing of its own there has nothing to say about it.
+    near = {
+        layout: errors
+        for layout, errors in refused.items()
+        if not any(" expects " in error or "no pictures found" in error for error in errors)
+    }
+    described = "name the folders of normal parts with --normal, or describe your folders with layout = "
+    described += '"pattern" (docs/data.md)'
+    if not near:
+        return f"{root}: {len(pictures)} pictures, but it looks like no layout ({', '.join(refused)}); {described}"
+    said = "\n".join(f"  as {layout}: {first_few(errors, 2)}" for layout, errors in near.items())
+    count = f"{len(pictures)} pictures, but no layout understands all of it"
+    return f"{root}: {count}:\n{said}\n  Put right what one of them says, {described}"

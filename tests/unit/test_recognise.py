@@ -1,0 +1,104 @@
+"""preflight/recognise.py and `flawsmith new --from`: folders as people have them, and what cannot be told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flawsmith.cli import app
+from flawsmith.config import load_config
+from flawsmith.data.layouts import scan
+from flawsmith.errors import DataError
+from flawsmith.preflight.recognise import recognise, sounds_normal
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def pairs(root: Path, *normal: str, defects: tuple[str, ...] = ("crack", "dent")) -> Path:
+    touch(root, *(f"{folder}/{number}.jpg" for folder in normal for number in range(3)))
+    return touch(
+        root, *(f"{defect}/{number}.{end}" for defect in defects for number in range(2) for end in ("jpg", "png"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "normal"),
+    [("MT_Free", True), ("OK", True), ("01_good", True), ("no_defect", True), ("without-anomaly", True), ("양품", True)]
+    + [("정상 사진", True), ("not_ok", False), ("no good", False), ("NG", False), ("NOK", False), ("scratch", False)]
+    + [("okra", False), ("", False), ("defect", False), ("test", False)],
+)
+def test_what_a_folder_of_normal_parts_is_called(name: str, normal: bool) -> None:
+    assert sounds_normal(name) is normal
+
+
+@pytest.mark.parametrize("folder", ["MT_Free", "정상", "no_defect"])
+def test_pairs_with_a_folder_called_after_normal_parts(tmp_path: Path, folder: str) -> None:
+    found = recognise(pairs(tmp_path / "tile", folder))
+    assert (found.data.layout, found.data.normal) == ("pairs", [folder])
+
+
+def test_a_folder_without_masks_beside_folders_with_them_is_the_normal_one(tmp_path: Path) -> None:
+    assert recognise(pairs(tmp_path, "line1")).data.normal == ["line1"]
+
+
+def test_two_folders_without_masks_are_asked_about(tmp_path: Path) -> None:
+    root = pairs(tmp_path, "line1", "line2")
+    with pytest.raises(DataError, match=r"as pairs: .*defects have no mask: line1/0.jpg.*(?s:.*)with --normal"):
+        recognise(root)
+    assert recognise(root, ["line1", "line2"]).data.normal == ["line1", "line2"]
+    with pytest.raises(DataError, match=r"no 'line3'"):
+        recognise(root, ["line3"])
+
+
+def test_a_split_is_not_taken_for_normal_parts(tmp_path: Path) -> None:
+    """KolektorSDD2: every photograph has a mask x_GT.png, which is empty where the part is normal."""
+    names = [f"{split}/{number}{end}.png" for split in ("train", "test") for number in range(4) for end in ("", "_GT")]
+    with pytest.raises(DataError, match="it looks like no layout"):
+        recognise(touch(tmp_path, *names))
+
+
+def test_of_two_layouts_the_one_that_finds_more_masks(tmp_path: Path) -> None:
+    root = touch(
+        tmp_path / "set",
+        *(f"nut/{split}/good/{number}.png" for split in ("train", "test") for number in range(2)),
+        *(f"nut/test/dent/{number}.png" for number in range(2)),
+        *(f"nut/ground_truth/dent/{number}_mask.png" for number in range(2)),
+    )
+    found = recognise(root)
+    assert found.data.layout == "mvtec" and found.others == ()
+    assert "#   nut: 4 normal; dent 2" in found.toml()
+
+
+def test_the_file_is_read_as_it_was_understood(tmp_path: Path) -> None:
+    root = pairs(tmp_path / '사진 "A"', "good")
+    answer = CliRunner().invoke(app, ["new", "--from", str(root)])
+    assert answer.exit_code == 0, answer.output
+    (tmp_path / "my.toml").write_text(answer.stdout, encoding="utf-8")
+    config = load_config(tmp_path / "my.toml")
+    assert config.data == recognise(root).data
+    assert len(scan(config.data)) == 7
+    assert len(answer.stdout.splitlines()) < 40, "a first file is one page"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--from", "nowhere"], "nowhere: there is no such folder"),
+        (["--from", "."], "no pictures there"),
+        (["--from", ".", "--generator", "crop_paste"], "leave --generator and --paper out"),
+        (["--normal", "good"], "--normal names folders of --from"),
+    ],
+)
+def test_what_is_said_of_wrong_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = CliRunner().invoke(app, ["new", *options])
+    assert answer.exit_code != 0 and said in str(answer.exception)
