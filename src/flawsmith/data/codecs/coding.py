@@ -158,7 +158,7 @@ def encode(pixels: np.ndarray, suffix: str) -> bytes | memoryview:
 def _is_grainy(pixels: np.ndarray) -> bool:
     """Return whether most pixels differ from their left neighbours, by some rows of the picture."""
     rows = pixels[:: max(len(pixels) // 64, 1)]
-    return 2 * np.count_nonzero(rows[:, 1:] != rows[:, :-1]) > rows.size
+    return bool(2 * np.count_nonzero(rows[:, 1:] != rows[:, :-1]) > rows.size)
 
 
 _STORED_LINK = re.compile(rb"(\.\.?/|/annex/objects/)[!-~]+\n?$|(\.\./)+[!-~]{8,}")
