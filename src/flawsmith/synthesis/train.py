@@ -18,7 +18,7 @@ from flawsmith.data.augmentation import View, damage_view, loosened, normal_view
 from flawsmith.data.photographs import Photographs, windows_over
 from flawsmith.data.split import Split
 from flawsmith.data.tensors import image_tensor, mask_tensor
-from flawsmith.errors import ConfigError
+from flawsmith.errors import BackboneError, ConfigError, FlawsmithError
 from flawsmith.files import file_digest, reading, write_json
 from flawsmith.interfaces import LEARNED, Generator
 from flawsmith.nn.trainer import Trainer
@@ -61,14 +61,32 @@ def generator_class(config: Config, defect: str = "") -> type[Generator]:
 
 
 def load_backbone(config: Config) -> Backbone | None:
-    """Return the backbone, or None when no generator needs one."""
+    """Return the backbone, or None when no generator needs one.
+
+    Raises:
+        BackboneError: it cannot be loaded, or its configurations hold what does not fit.
+    """
     if not any(plugin.needs_backbone for plugin in generator_classes(config).values()):
         return None
     from flawsmith.nn.backbone import Backbone  # diffusers takes seconds, and generators of pixels do without it
 
     part = config.backbone
     require_files(part.source)
-    return Backbone.load(part.source, offline=part.offline, device=part.device, dtype=part.dtype)
+    try:
+        backbone = Backbone.load(part.source, offline=part.offline, device=part.device, dtype=part.dtype)
+        # What diffusers takes unread from a configuration is stumbled over here, not in the middle of a training.
+        backbone.read(backbone.tokens([""]))
+        if not backbone.encode(torch.zeros(1, 3, *[8 * backbone.factor] * 2)).isfinite().all():
+            raise ValueError("its autoencoder gives values that are no numbers")
+    except FlawsmithError:
+        raise
+    except Exception as error:  # every library raises its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise BackboneError(
+            f"backbone {part.source!r}: cannot be used ({reason}); one of its configurations holds what does not "
+            "belong there; copy the folder again"
+        ) from error
+    return backbone
 
 
 def jobs_of(config: Config, split: Split) -> list[Job]:
