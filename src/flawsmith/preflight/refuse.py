@@ -11,7 +11,6 @@ from flawsmith.config import Config, FeaturesConfig, ProveConfig, validate
 from flawsmith.data.split import Split, provable
 from flawsmith.errors import BackboneError, ConfigError, FlawsmithError, nearest
 from flawsmith.exports.export import load_exporter
-from flawsmith.paths import require_files
 from flawsmith.preflight.backbone import look_for_device, look_over
 from flawsmith.synthesis.transfer import known_references
 
@@ -103,7 +102,6 @@ def _made(config: Config, name: str) -> None:
 
 def _backbone(config: Config) -> None:
     try:
-        require_files(config.backbone.source)
         look_over(config.backbone.source, offline=config.backbone.offline)
     except BackboneError:
         if any(registry.get("generators", name).needs_backbone for name in config.generator.names):

@@ -15,7 +15,6 @@ from flawsmith.files import digest, file_digest, file_state, read_json, reading,
 from flawsmith.interfaces import LEARNED, Generator
 from flawsmith.nn import builtin
 from flawsmith.nn.device import pick_device, pick_dtype
-from flawsmith.paths import require_files
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.stage import Inputs, is_done, stage
@@ -88,17 +87,21 @@ def backbone_of(run: Run) -> RunBackbone | None:
 
 
 def load_backbone(config: Config) -> Backbone | None:
-    """Return the backbone, or None when no generator needs one."""
+    """Return the backbone, or None when no generator needs one.
+
+    Raises:
+        BackboneError: it cannot be loaded, or its configurations hold what does not fit.
+    """
     if not any(plugin.needs_backbone for plugin in generator_classes(config).values()):
         return None
     return _load(config.backbone)
 
 
 def _load(part: BackboneConfig) -> Backbone:
-    from flawsmith.nn.backbone import Backbone  # diffusers takes seconds, and generators of pixels do without it
+    # diffusers takes seconds, and generators of pixels do without it.
+    from flawsmith.nn.loading.usable import load_usable
 
-    require_files(part.source)
-    return Backbone.load(
+    return load_usable(
         part.source, offline=part.offline, device=part.device, dtype=part.dtype, clip_skip=part.clip_skip
     )
 
