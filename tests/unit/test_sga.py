@@ -143,6 +143,10 @@ def test_an_ip_adapter_for_another_unet_is_refused(fitted: tuple[Any, SGA], tmp_
     assert torch.equal(sga.keys[0].weight, before), "half of the file was taken"
     with pytest.raises(ConfigError, match="cannot be read as weights"):
         fill_from_ip_adapter(sga, tmp_path / "none.bin", fork.unet)
+    for other in (torch.zeros(2), [torch.zeros(2)], {}, {"image_proj": {"weight": 3}}):
+        torch.save(other, tmp_path / "b.bin")
+        with pytest.raises(ConfigError, match="b.bin: holds no table of named tensors"):
+            fill_from_ip_adapter(sga, tmp_path / "b.bin", fork.unet)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from flawsmith.files import temporary
 from flawsmith.nn.networks.extractor import Extractor
+from flawsmith.paths import open_file
 
 Row = list[np.ndarray]
 """What one method says of one picture: float32 or float16, a part per depth, without the batch's dimension."""
@@ -127,7 +128,7 @@ class FeatureCache(Extractor):
             return None
         self._folders.add((self._folder / key).parent)
         try:
-            with np.load(BytesIO((self._folder / key).read_bytes())) as stored:
+            with open_file(self._folder / key) as file, np.load(BytesIO(file.read())) as stored:
                 return [stored[name] for name in stored.files]
         except Exception:  # absent or torn: computed again
             return None

@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flawsmith.errors import ConfigError, nearest
+from flawsmith.files import file_state
 from flawsmith.nn.device import pick_device
 from flawsmith.nn.networks.extractor import Extractor, scaled
+from flawsmith.paths import open_file, require_files
 
 _DINO = {
     "dinov2": {"dinov2": "Dinov2Backbone", "dinov2_with_registers": "Dinov2WithRegistersBackbone"},
@@ -91,10 +93,13 @@ class DinoExtractor(Extractor):
 
         from flawsmith.nn.loading.networks import quiet
 
+        require_files(source)
         self.name = name
         hint = "name a transformers folder" + (", or a hub id with backbone.offline = false" if offline else "")
+        if offline and not Path(source).is_dir():  # huggingface_hub asks a server on the way, whatever it was told
+            raise ConfigError(f"features.source: {source!r}: no such folder, and asking a hub is off; {hint}")
         try:
-            config = transformers.AutoConfig.from_pretrained(source, local_files_only=offline)
+            config = transformers.AutoConfig.from_pretrained(source, local_files_only=offline, trust_remote_code=False)
         except Exception as error:  # missing and torn files fail in many ways
             raise ConfigError(f"features.source: {source!r} holds no {name} ({_reason(error)}); {hint}") from None
         if config.model_type not in _DINO[name]:
@@ -165,14 +170,15 @@ def load_extractor(name: str, source: str | Path = "", *, offline: bool = True, 
 
 
 def file_fingerprint(path: Path) -> str:
-    """Return the first 12 hex digits of a file's SHA-256; kept while size and time of the file stay."""
-    state = path.stat()
-    return _file_fingerprint(path, state.st_size, state.st_mtime_ns)
+    """Return the first 12 hex digits of a file's SHA-256; kept while the file's state stays."""
+    require_files(path)
+    return _file_fingerprint(path, *file_state(path))
 
 
 @lru_cache(maxsize=16)
-def _file_fingerprint(path: Path, size: int, changed: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+def _file_fingerprint(path: Path, *state: int) -> str:
+    with open_file(path) as file:
+        return hashlib.sha256(file.read()).hexdigest()[:12]
 
 
 def tensors_fingerprint(network: nn.Module) -> str:
@@ -190,6 +196,7 @@ def _reason(error: Exception) -> str:
 
 
 def _state(path: Path) -> dict[str, Tensor]:
+    require_files(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -35,7 +35,7 @@ from flawsmith.preflight.findings import DefectFacts, Findings
 from flawsmith.preflight.masks import Damage, look_at_masks
 from flawsmith.preflight.outlines import write_page
 from flawsmith.preflight.refuse import preflight
-from flawsmith.run.dataset import wrong_tables
+from flawsmith.run.defect_types import wrong_tables
 from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.transfer import transfers
 from flawsmith.types import Example

@@ -23,6 +23,7 @@ from flawsmith.files import file_digest, reading, write_json
 from flawsmith.interfaces import LEARNED, Generator
 from flawsmith.nn.trainer import Trainer
 from flawsmith.nn.weights import load_tensors, save_tensors
+from flawsmith.paths import require_files
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
@@ -66,6 +67,7 @@ def load_backbone(config: Config) -> Backbone | None:
     from flawsmith.nn.backbone import Backbone  # diffusers takes seconds, and generators of pixels do without it
 
     part = config.backbone
+    require_files(part.source)
     return Backbone.load(
         part.source, offline=part.offline, device=part.device, dtype=part.dtype, clip_skip=part.clip_skip
     )

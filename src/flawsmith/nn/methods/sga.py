@@ -223,9 +223,11 @@ def _ip_adapter(path: Path) -> dict[str, Tensor]:
             f"generator.settings.ip_adapter: {path}: cannot be read as weights ({reason[:120]})"
         ) from None
     flat: dict[str, Tensor] = {}
-    for name, value in tree.items():
+    for name, value in tree.items() if isinstance(tree, dict) else ():
         for key, tensor in value.items() if isinstance(value, dict) else ((None, value),):
             flat[f"{name}.{key}" if key else name] = tensor
+    if not flat or not all(isinstance(tensor, Tensor) for tensor in flat.values()):
+        raise ConfigError(f"generator.settings.ip_adapter: {path}: holds no table of named tensors")
     return {name.replace("sg_adapter.", "ip_adapter."): tensor for name, tensor in flat.items()}
 
 
