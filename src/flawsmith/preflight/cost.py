@@ -83,7 +83,8 @@ def estimate(
         train = models * config.train.steps * config.train.batch * rate.train
         passes = config.generate.steps * (2 if config.generate.guidance > 1 else 1)
         draw = painted * windows * passes * rate.draw
-        network, saved = rate.fixed + config.train.batch * rate.window, models * rate.weights * 1e6
+        network = max(PIXELS_MEMORY, rate.fixed + config.train.batch * rate.window)
+        saved = models * rate.weights * 1e6
         training = f"{_time(train)} ({_count(models, 'model')}, {config.train.steps} steps of {config.train.batch})"
         generating = f"{_time(draw)} ({config.generate.steps} steps, guidance {config.generate.guidance:g})"
         by = f"{config.backbone.source} backbone" + (f" ({backbone.sentence()})" if backbone else "")
