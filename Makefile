@@ -5,20 +5,23 @@
 
 VENV := .venv
 STAMP := $(VENV)/.installed
+READERS := .venv-readers
 SAVED := $(VENV)/.constraints
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 CONSTRAINTS ?= $(if $(wildcard $(SAVED)),$(shell cat $(SAVED)),constraints/cpu.txt)
 RUN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint clean
+.PHONY: help venv demo test readers lint chaos chaos-short clean
 
 help:
 	@echo "make demo    make defects on factory parts, end to end, and name the report to open"
 	@echo "make test    lint, types and tests"
+	@echo "make readers let other tools' libraries read our exports, in $(READERS)"
 	@echo "make lint    ruff and mypy alone"
+	@echo "make chaos   signals, full disks, damaged files and hostile names, all of them; chaos-short: a minute of them"
 	@echo "make venv    only install into $(VENV)"
-	@echo "make clean   delete $(VENV), demo/ and caches"
+	@echo "make clean   delete $(VENV), $(READERS), demo/ and caches"
 
 # Another choice of constraints than the one that was installed is a reason to install again.
 ifneq ($(shell cat $(SAVED) 2>/dev/null),$(CONSTRAINTS))
@@ -46,11 +49,29 @@ demo: $(STAMP)
 test: lint
 	$(RUN)/python -m pytest -n 2
 
+# Other tools' libraries see those of $(VENV) and add their own, so that none moves a version there.
+$(READERS)/.installed: $(STAMP)
+	@test -x $(READERS)/bin/python || $(RUN)/python -m venv $(READERS)
+	@echo "installing what reads our exports into $(READERS) ..."
+	@cd $(READERS)/lib/python*/site-packages && echo "import site; site.addsitedir('$(abspath $(VENV))/lib/$$(basename $$(dirname $$PWD))/site-packages')" > beneath.pth
+	@$(READERS)/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) \
+	  "flawsmith[readers]"
+	@touch $@
+
+readers: $(READERS)/.installed
+	$(READERS)/bin/python -m pytest tests/readers
+
 lint: $(STAMP)
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
 
+chaos: $(STAMP)
+	FLAWSMITH_CHAOS=full $(RUN)/python -m pytest tests/chaos --chaos-results
+
+chaos-short: $(STAMP)
+	$(RUN)/python -m pytest tests/chaos
+
 clean:
-	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(READERS) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

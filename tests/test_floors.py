@@ -25,8 +25,18 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("doors", ("doors",)),
 )
 """The floors from the ground up, and the rooms on each. An arrow goes to a lower floor, never to a room beside."""
-WORDS = {"errors", "types", "config", "registry", "files", "paths", "locks"}
-DOORS = {"cli", "cli_choice", "cli_inspection", "cli_start", "__main__", "__init__", "pipeline", "factory_demo"}
+WORDS = {"errors", "types", "config", "registry", "files", "paths", "locks", "interruption"}
+DOORS = {
+    "cli",
+    "cli_choice",
+    "cli_inspection",
+    "cli_start",
+    "cli_weights",
+    "__main__",
+    "__init__",
+    "pipeline",
+    "factory_demo",
+}
 FAMILIES = {"generators", "filters", "metrics", "detectors", "exports"}
 CHAPTERS = {"synthesis", "screening", "evaluation", "export", "recipes"}
 SINGLE = {"exports.export": "export"}
@@ -40,7 +50,7 @@ BELOW: dict[str, set[str]] = {
     "interfaces": {"words", "data", "nn"},
     "testing": {"words", "data", "nn", "interfaces", "export", "testing"},
     **{family: {"words", "arithmetic", "data", "nn", "interfaces"} for family in FAMILIES},
-    "exports": {"words", "data", "interfaces"},
+    "exports": {"words", "data", "nn", "interfaces"},
     "synthesis": {"words", "data", "nn", "run", "interfaces", "synthesis"},
     "screening": {"words", "data", "nn", "run", "interfaces", "screening"},
     "evaluation": {"words", "data", "nn", "run", "interfaces", "evaluation", "arithmetic"},

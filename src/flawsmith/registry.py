@@ -140,6 +140,9 @@ _OURS: dict[str, dict[str, Entry]] = {
         ),
         "visa": Entry("flawsmith.exports.visa:Visa", "VisA's folder layout"),
         "webdataset": Entry("flawsmith.exports.webdataset:Webdataset", "shards (tar) for large sets"),
+        "features": Entry(
+            "flawsmith.exports.features:Features", "embeddings by the run's extractor, for PyOD and other tables"
+        ),
     },
 }
 

@@ -225,22 +225,23 @@ def test_kill_minus_nine(server: Server, settings: list[str], undisturbed: tuple
     assert {"training", "generating"} <= set(hit)
 
 
-def test_control_c(server: Server, settings: list[str], tmp_path: Path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_control_c(number: signal.Signals, server: Server, settings: list[str], tmp_path: Path):
     # Long enough that it cannot end by itself first; a signal that falls into a callback of C code may be swallowed,
     # and a user then presses again.
     child = Child(server, command(tmp_path, [*settings, "--set", "train.steps=5000"]), tmp_path / "log")
     child.wait_for(lambda: training(tmp_path / "run"))
     for _ in range(20):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(child.process, signal.SIGINT)
+            os.kill(child.process, number)
         pressed = time.monotonic()
         child.wait_for(lambda: time.monotonic() - pressed > 1)  # noqa: B023
         if not alive(child.process):
             break
     else:
         child.kill()
-        pytest.fail("Ctrl-C was ignored for 20 seconds")
-    assert child.wait() == 130
+        pytest.fail(f"{number.name} was ignored for 20 seconds")
+    assert child.wait() == 128 + number
     assert child.told().splitlines()[-1] == "flawsmith: stopped; the same command goes on from here"
     assert "Traceback" not in child.told()
     assert not list(tmp_path.rglob("*.part"))

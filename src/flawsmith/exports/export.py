@@ -8,15 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from flawsmith import registry
-from flawsmith.config import Config, overridden, parse_overrides, validate
-from flawsmith.errors import ConfigError, RunError
+from flawsmith.config import Config, validate
+from flawsmith.data.exported.reads_features import ReadsFeatures
+from flawsmith.errors import RunError
 from flawsmith.files import digest, read_json, reading, whole_folder, write_json
 from flawsmith.interfaces import Exporter
 from flawsmith.run.dataset import load_split
 from flawsmith.run.folder import Run
+from flawsmith.run.opening import open_run
 from flawsmith.run.progress import progress
 from flawsmith.run.records import Sample
 from flawsmith.run.stage import Inputs, stage
+from flawsmith.run.unchanged import require_as_made, require_unchanged_photographs
 from flawsmith.run.verdicts import require_kept
 from flawsmith.types import Example
 
@@ -25,27 +28,18 @@ _SIZES = ("state", "export.json")
 
 
 def opened(folder: Path, overrides: Sequence[str] = ()) -> Run:
-    """Open a run, and change what it exports: ["export.formats=[\"coco\"]"]; the run keeps that.
+    """Open a run, and change what it exports: ["export.formats=[\"coco\"]"], or `data.root`; the run keeps that.
 
     Raises:
         RunError: there is no run.
         ConfigError: a setting of another section, which would change what was made; a wrong key, value or format.
     """
-    run = Run.open(folder)
-    settings = parse_overrides(list(overrides))
-    for key in settings:
-        if not key.startswith("export."):
-            raise ConfigError(
-                f"--set {key}: `flawsmith export` changes export.* alone; `flawsmith run` takes the others"
-            )
-    if not settings:
-        return run
-    config = overridden(run.config, settings)
-    if unknown := registry.misnamed(config):
-        raise ConfigError("\n".join(unknown))
-    for name in {*config.export.formats, *config.export.settings}:
-        load_exporter(config, name)  # before the run keeps it
-    return Run.create(folder, config)
+
+    def require(config: Config) -> None:
+        for name in {*config.export.formats, *config.export.settings}:
+            load_exporter(config, name)
+
+    return open_run(folder, overrides, section="export", verb="export", require=require)
 
 
 def export(run: Run) -> None:
@@ -56,13 +50,21 @@ def export(run: Run) -> None:
     (train, with masks). Test pictures never do: they must stay unseen.
 
     Raises:
-        RunError: no sample was made, or every one was rejected; counts the reasons.
+        RunError: no sample was made, or every one was rejected; counts the reasons. Or samples or photographs were
+            changed since.
         ConfigError: a format or one of its settings is unknown.
     """
     exporters = {name: load_exporter(run.config, name) for name in run.config.export.formats}
     examples = exported(run)
+    require_unchanged_photographs(run)
+    require_as_made(run, run.kept())
     content = digest([(one.id, one.product, one.defect, one.split) for one in examples])
-    inputs = Inputs.of(run.config, "export", data=run.data_hash(), samples=run.samples_hash(), examples=content)
+    hashes = {"data": run.data_hash(), "samples": run.samples_hash(), "examples": content}
+    for name, exporter in exporters.items():
+        if isinstance(exporter, ReadsFeatures):
+            cache = run.path("state", "features")
+            hashes[name] = digest(exporter.use_features(run.config.features, run.config.backbone.offline, cache))
+    inputs = Inputs.of(run.config, "export", **hashes)
     folders = {name: run.path("export", name) for name in exporters}
     with stage(run, "export", inputs, outputs=folders.values(), there=lambda: _whole(run, folders)) as work:
         if work.done:

@@ -32,7 +32,7 @@ from flawsmith.errors import ConfigError
 from flawsmith.interfaces import Generator
 from flawsmith.nn import prompts
 from flawsmith.nn.backbone import Backbone, cast
-from flawsmith.nn.diffusion import guided, weighted_loss
+from flawsmith.nn.diffusion import Sampler, guided, weighted_loss
 from flawsmith.nn.inpaint import Known, guided_text, known_of, paint
 from flawsmith.nn.methods.control import control_from_unet
 from flawsmith.types import Batch, Condition, Encoded, Generated
@@ -59,8 +59,12 @@ class ControlNetInpaintSettings(config.Settings):
     """With start = shot or patches: how much is made anew; 1 = everything."""
     detail: Annotated[float, Field(ge=0, le=1), Affects("generate")] = 1.0
     """With start = shot or patches: how much of what the autoencoder loses (grain, colour, hairlines) is given back."""
-    sampler: Annotated[Literal["dpm", "ddim"], Affects("generate")] = "dpm"
-    """DPM-Solver++ 2M, or DDIM."""
+    sampler: Annotated[Sampler, Affects("generate")] = "dpm"
+    """dpm (DPM-Solver++ 2M), ddim, euler or unipc; lcm or tcd for a backbone that was distilled for it."""
+    negative_prompt: Annotated[str, Affects("generate")] = ""
+    """What guidance leads away from; empty = no text."""
+    guidance_rescale: Annotated[float, Field(ge=0, le=1), Affects("generate")] = 0.0
+    """How far strong guidance is brought back to the spread of its text alone; 0 = not at all, 1 = wholly."""
 
     @field_validator("prompt")
     @classmethod
@@ -126,21 +130,23 @@ class ControlNetInpaint(Generator):
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Generated:
         back, settings = self.backbone, self.settings
         known = known_of(back, asked.normal, asked.mask)
-        text = guided_text(back, [self.prompt(*names) for names in asked.named()], guidance)
-        control, rows = self._sampling_copy(), known.guided(guidance)
+        free = back.free_guidance(guidance)
+        text = guided_text(back, [self.prompt(*names) for names in asked.named()], free, settings.negative_prompt)
+        control, rows = self._sampling_copy(), known.guided(free)
         # The hint does not change from step to step: embed it once.
         hint = control.embed_hint(asked.mask.to(back.device).expand(-1, 3, -1, -1).to(back.dtype))
-        hint = hint if guidance == 1.0 else torch.cat([hint, hint])
+        hint = hint if free == 1.0 else torch.cat([hint, hint])
 
         def predict(latent: Tensor, t: Tensor) -> Tensor:
             residuals = back.residuals(control, latent, t, text, hint, scale=settings.control_scale)
-            return back.predict(latent, t, text, mask=rows.cells, masked=rows.masked, residuals=residuals)
+            given: dict[str, Any] = {"mask": rows.cells, "masked": rows.masked, "guidance": guidance}
+            return back.predict(latent, t, text, **given, residuals=residuals)
 
         return paint(
             back,
             asked,
             known,
-            guided(predict, guidance),
+            guided(predict, free, settings.guidance_rescale),
             seeds,
             steps=steps,
             sampler=settings.sampler,

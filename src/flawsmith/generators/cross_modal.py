@@ -37,7 +37,7 @@ from flawsmith.errors import ConfigError, RunError
 from flawsmith.interfaces import Generator
 from flawsmith.nn import prompts
 from flawsmith.nn.backbone import Backbone
-from flawsmith.nn.diffusion import guided, weighted_loss
+from flawsmith.nn.diffusion import Sampler, guided, weighted_loss
 from flawsmith.nn.inpaint import Known, guided_text, known_of, paint
 from flawsmith.nn.methods.asea import ASEA, FeatureMemory, features
 from flawsmith.nn.methods.csm import load_csm
@@ -103,8 +103,12 @@ class CrossModalSettings(config.Settings):
     """With start = normal, shot or patches: how much is made anew; 1 = everything."""
     detail: Annotated[float, Field(ge=0, le=1), Affects("generate")] = 1.0
     """With start = shot or patches: how much of what the autoencoder loses (grain, colour, hairlines) is given back."""
-    sampler: Annotated[Literal["dpm", "ddim"], Affects("generate")] = "dpm"
-    """DPM-Solver++ 2M, or DDIM."""
+    sampler: Annotated[Sampler, Affects("generate")] = "dpm"
+    """dpm (DPM-Solver++ 2M), ddim, euler or unipc; lcm or tcd for a backbone that was distilled for it."""
+    negative_prompt: Annotated[str, Affects("generate")] = ""
+    """What guidance leads away from; empty = no text."""
+    guidance_rescale: Annotated[float, Field(ge=0, le=1), Affects("generate")] = 0.0
+    """How far strong guidance is brought back to the spread of its text alone; 0 = not at all, 1 = wholly."""
 
     @field_validator("prompt", "reference_prompt", "normal_prompt")
     @classmethod
@@ -262,18 +266,19 @@ class CrossModal(Generator):
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Generated:
         back, settings = self.backbone, self.settings
         known = known_of(back, asked.normal, asked.mask)
-        text = guided_text(back, [self.prompt(*names) for names in asked.named()], guidance)
-        rows = known.guided(guidance)
+        free = back.free_guidance(guidance)
+        text = guided_text(back, [self.prompt(*names) for names in asked.named()], free, settings.negative_prompt)
+        rows = known.guided(free)
 
         def predict(latent: Tensor, t: Tensor) -> Tensor:
-            return back.predict(latent, t, text, mask=rows.cells, masked=rows.masked)
+            return back.predict(latent, t, text, mask=rows.cells, masked=rows.masked, guidance=guidance)
 
         with self.conditioned(asked, guidance):
             return paint(
                 back,
                 asked,
                 known,
-                guided(predict, guidance),
+                guided(predict, free, settings.guidance_rescale),
                 seeds,
                 steps=steps,
                 sampler=settings.sampler,
@@ -293,7 +298,7 @@ class CrossModal(Generator):
             names = zip(reference.defect, reference.product, strict=True)
             words = [self.prompt(*pair, reference=True) for pair in names]
             vector = self._features.vectors(reference.image, words, reference.mask, self._asea())
-        tokens = guided_tokens(self.sga, vector.to(self.backbone.device), guidance)
+        tokens = guided_tokens(self.sga, vector.to(self.backbone.device), self.backbone.free_guidance(guidance))
         with self.sga.conditioned(tokens, self.settings.scale):
             yield
 

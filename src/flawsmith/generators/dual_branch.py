@@ -35,7 +35,7 @@ from flawsmith.errors import ConfigError
 from flawsmith.interfaces import Generator
 from flawsmith.nn import prompts
 from flawsmith.nn.backbone import Backbone
-from flawsmith.nn.diffusion import guided, weighted_loss
+from flawsmith.nn.diffusion import Sampler, guided, weighted_loss
 from flawsmith.nn.inpaint import NO_SKETCH, Sketch, Transplant, filled
 from flawsmith.nn.methods.dual_unet import DualUNet
 from flawsmith.nn.methods.mask_threshold import (
@@ -108,8 +108,10 @@ class DualBranchSettings(config.Settings):
     """A drawn mask above this share of the window is refused as overflow."""
     saliency: Annotated[str, Affects("generate")] = ""
     """An ONNX file of U^2-Net or its kin, to trim the drawn mask by what it finds salient; empty = none."""
-    sampler: Annotated[Literal["dpm", "ddim"], Affects("generate")] = "dpm"
-    """DPM-Solver++ 2M, or DDIM; the paper's is PLMS."""
+    sampler: Annotated[Sampler, Affects("generate")] = "dpm"
+    """dpm (DPM-Solver++ 2M), ddim, euler or unipc; lcm or tcd for a distilled backbone; the paper's is PLMS."""
+    guidance_rescale: Annotated[Share, Affects("generate")] = 0.0
+    """How far strong guidance is brought back to the spread of its text alone; 0 = not at all, 1 = wholly."""
 
     @field_validator("prompt", "alone_prompt")
     @classmethod
@@ -272,8 +274,9 @@ class DualBranch(Generator):
             start = torch.cat([batch["whole"], batch["alone"]], 1).to(back.device)
             background = (batch["background"] if self.settings.bcm != "off" else batch["whole"]).to(back.device)
             seeds = range(first, first + len(batch))
-            predict = self.unet.predictor(batch["tokens"], batch["pair"].tolist(), background, seeds, None, guided=True)
-            predict = guided(predict, _CALIBRATION_GUIDANCE)
+            asked = batch["tokens"], batch["pair"].tolist(), background, seeds, None
+            predict = self.unet.predictor(*asked, guidance=_CALIBRATION_GUIDANCE)
+            predict = guided(predict, self.backbone.free_guidance(_CALIBRATION_GUIDANCE))
             _, alone = self.unet.denoised(predict, seeds, background.shape, start=start, **_CALIBRATION)
             grey, grey_image = self.unet.grey(back.pixels(alone))
             measured["cell"].append(overlaps(cell_distance(alone, grey).cpu(), batch["cells"], "cell"))
@@ -289,10 +292,8 @@ class DualBranch(Generator):
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Generated:
         back, settings, request = self.backbone, self.settings, self._request(asked)
         against = settings.normal_prompt if settings.against == "normal" else None
-        predict = self.unet.predictor(
-            request.tokens, request.pair, request.latent, seeds, against, guided=guidance != 1.0
-        )
-        predict = guided(predict, guidance)
+        predict = self.unet.predictor(request.tokens, request.pair, request.latent, seeds, against, guidance=guidance)
+        predict = guided(predict, back.free_guidance(guidance), settings.guidance_rescale)
         if request.transplant is not None:
             predict = request.transplant.holding(predict, back.noise)
         how: dict[str, Any] = {"strength": settings.strength, "steps": steps, "sampler": settings.sampler}

@@ -142,9 +142,12 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """Return the settings that a generator was saved with."""
     path = folder / "settings.json"
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        with open_file(path) as file:
+            return dict(json.loads(file.read()))
     except FileNotFoundError:
         raise RunError(f"{folder}: holds no trained generator (settings.json is missing); train again") from None
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror}); delete it and train again") from None
     except (ValueError, TypeError) as error:
         raise RunError(f"{path}: not valid JSON ({error}); delete it and train again") from None
 

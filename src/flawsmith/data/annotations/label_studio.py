@@ -62,7 +62,7 @@ def _picture(task: dict[str, Any], where: str) -> MarkedPicture:
         for defect in value[kind]:
             marked.append(Marked(str(defect), partial(_drawn, kind, value)))
     product = str((task.get("meta") or {}).get("product", ""))
-    return MarkedPicture(_name(address), tuple(marked), size, product, looked_at=bool(layers))
+    return MarkedPicture(_name(address), tuple(marked), size, product, str(task.get("id", "")), looked_at=bool(layers))
 
 
 def _name(address: str) -> str:

@@ -25,8 +25,10 @@ import tifffile
 from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from flawsmith.data.codecs.jpeg import jpeg_parts, jpeg_storage
+from flawsmith.data.codecs.metadata import Metadata, tiff_options, with_metadata
 from flawsmith.data.codecs.table import MAX_PIXELS, Header, Storage, Unreadable, require_readable
 from flawsmith.data.codecs.tiff import decode_tiff, tiff_header
+from flawsmith.data.codecs.whole import jpeg_fault, require_whole_jpeg, require_whole_png
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp")
 """What `read` accepts, in lower case; upper case is the same."""
@@ -133,12 +135,22 @@ def decode(data: bytes) -> np.ndarray:
     return np.require(pixels, requirements=["C", "W"])
 
 
-def encode(pixels: np.ndarray, suffix: str) -> bytes | memoryview:
+def fault(data: bytes) -> str:
+    """Return why a picture that is read may show less than its file once held, as the end of a sentence; "" = no sign.
+
+    Only JPEG has such faults; in other formats what is torn is refused.
+    """
+    return jpeg_fault(data) if _codec(data[:64]) == "JPEG" else ""
+
+
+def encode(pixels: np.ndarray, suffix: str, metadata: Metadata | None = None) -> bytes | memoryview:
     """Return the bytes of a PNG, TIFF or BMP file; the caller has checked that the format can hold the pixels."""
+    metadata = metadata or Metadata()
     if suffix in (".tif", ".tiff"):
         stream = io.BytesIO()
         photometric = "rgb" if pixels.ndim == 3 else "minisblack"
-        tifffile.imwrite(stream, pixels, photometric=photometric, compression="zlib", metadata=None, software=False)
+        plain: dict[str, Any] = {"photometric": photometric, "compression": "zlib", "metadata": None, "software": False}
+        tifffile.imwrite(stream, pixels, **plain, **tiff_options(metadata))
         return stream.getbuffer()
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
     # Without options a PNG is written with one filter, run lengths and Huffman codes: of photographs, whose grain no
@@ -146,7 +158,7 @@ def encode(pixels: np.ndarray, suffix: str) -> bytes | memoryview:
     done, coded = cv2.imencode(suffix, np.ascontiguousarray(bgr))
     if not done:
         raise Unreadable(f"OpenCV could not encode {pixels.shape} {pixels.dtype} as {suffix}")
-    return coded.data
+    return with_metadata(coded.data, metadata) if suffix == ".png" else coded.data
 
 
 _STORED_LINK = re.compile(rb"(\.\.?/|/annex/objects/)[!-~]+\n?$|(\.\./)+[!-~]{8,}")
@@ -283,14 +295,20 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def essential_png(data: bytes) -> bytes:
-    """Keep what makes pixels, checksums proven: profiles, texts and animation only make the decoders talk."""
+    """Keep what makes pixels, proven to be whole: profiles, texts and animation only make the decoders talk."""
     keep = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
-    return data[:8] + b"".join(chunk for name, chunk in _png_chunks(data) if name in keep)
+    chunks = [(name, chunk) for name, chunk in _png_chunks(data) if name in keep]
+    require_whole_png(chunks)
+    return data[:8] + b"".join(chunk for _, chunk in chunks)
 
 
 def _decode_pillow(data: bytes, codec: str) -> np.ndarray:
+    if codec == "JPEG":
+        require_whole_jpeg(data)
     with PILLOW[codec](io.BytesIO(data)) as picture:
         picture.load()
+        if picture.mode == "P" and picture.getextrema()[1] >= len(picture.getpalette("RGB")) // 3:
+            raise Unreadable("its pixels name colours that its palette lacks; copy it again from its source")
         return pixels_of(picture, "L" if picture.mode in ("1", "L", "LA") else "RGB")
 
 

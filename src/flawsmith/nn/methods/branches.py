@@ -97,6 +97,7 @@ class Branches(nn.Module):
         self.now = Pass()
         self._folded: tuple[int, dict[str, Folded], dict[str, Merged]] | None = None
         self._layers: dict[str, Any] = {}
+        self._paths: dict[str, str] = {}
         with fresh_layers():
             for path, attn in unet.named_modules():
                 if type(attn).__name__ != "Attention":
@@ -105,6 +106,7 @@ class Branches(nn.Module):
                     raise BackboneError(f"unet.{path}: an attention layer with norms of its own cannot be branched")
                 name = path.replace(".", "_")
                 self._layers[name] = attn
+                self._paths[path] = name
                 self.changes[name] = Layer(attn, rank, names)
                 width = attn.to_out[0].out_features
                 if saim is not None:
@@ -156,6 +158,11 @@ class Branches(nn.Module):
         joined = torch.cat([query, key, value], 2)
         width = query.shape[2]
         return Merged(joined[:, :, :width], joined[:, :, width:], joined, out.contiguous())
+
+    def changes_by_path(self) -> Iterator[tuple[str, nn.Module]]:
+        """Return (path of an attention layer in the UNet, its low-rank changes by part)."""
+        for path, name in self._paths.items():
+            yield path, self.changes[name]
 
     def saim_of(self, name: str, dtype: torch.dtype) -> Folded | None:
         """Return a layer's SAIM: prepared when sampling, folded afresh with gradients when training."""

@@ -148,9 +148,15 @@ def fill_from_ip_adapter(sga: SGA, path: Path, unet: Any) -> None:
     Its numbers count all attention layers; those of cross-attention are taken. `lift` has no counterpart there.
 
     Raises:
-        ConfigError: the file is missing, no IP-Adapter, or made for another UNet.
+        ConfigError: the file is missing, no IP-Adapter, of another kind ("plus"), or made for another UNet.
     """
     tensors = _ip_adapter(path)
+    for kind, mark in (("plus", "image_proj.latents"), ("FaceID", "image_proj.proj.0.weight")):
+        if mark in tensors:
+            raise ConfigError(
+                f"generator.settings.ip_adapter: {path}: is of the kind {kind!r}, whose projection is another network; "
+                "take the plain one, e.g. ip-adapter_sd15"
+            )
     wanted: dict[str, Any] = {
         "image_proj.proj.weight": sga.lay.weight,
         "image_proj.proj.bias": sga.lay.bias,
@@ -228,9 +234,11 @@ def _ip_adapter(path: Path) -> dict[str, Tensor]:
             f"generator.settings.ip_adapter: {path}: cannot be read as weights ({reason[:120]})"
         ) from None
     flat: dict[str, Tensor] = {}
-    for name, value in tree.items():
+    for name, value in tree.items() if isinstance(tree, dict) else ():
         for key, tensor in value.items() if isinstance(value, dict) else ((None, value),):
             flat[f"{name}.{key}" if key else name] = tensor
+    if not flat or not all(isinstance(tensor, Tensor) for tensor in flat.values()):
+        raise ConfigError(f"generator.settings.ip_adapter: {path}: holds no table of named tensors")
     return {name.replace("sg_adapter.", "ip_adapter."): tensor for name, tensor in flat.items()}
 
 
