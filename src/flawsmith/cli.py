@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from flawsmith import __version__, cli_choice, cli_inspection, cli_start, cli_weights
+from flawsmith import __version__, cli_choice, cli_inspection, cli_start, cli_studio, cli_weights
 from flawsmith.errors import ConfigError, FlawsmithError, RenamedSetting
 from flawsmith.interruption import stopped, terminable
 from flawsmith.types import Stage
@@ -266,9 +266,8 @@ def demo(
     typer.echo(closing_words(show(out)))
 
 
-cli_choice.add_to(app)
-cli_inspection.add_to(app)
-cli_weights.add_to(app)
+for verbs in (cli_choice, cli_inspection, cli_studio, cli_weights):
+    verbs.add_to(app)
 
 
 def _config(path: Path, settings: list[str]):  # type: ignore[no-untyped-def]

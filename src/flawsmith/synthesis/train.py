@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flawsmith import registry
-from flawsmith.config import Config, Settings, validate
+from flawsmith.config import BackboneConfig, Config, Settings, validate
 from flawsmith.data.photographs import Photographs
 from flawsmith.data.split import Split
 from flawsmith.errors import ConfigError
@@ -25,7 +25,6 @@ from flawsmith.synthesis.learning import Job, fit, forget_state
 from flawsmith.types import Example
 
 if TYPE_CHECKING:
-    from flawsmith.config.making import BackboneConfig
     from flawsmith.nn.backbone import Backbone
 
 
