@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 from flawsmith.errors import ConfigError
 from flawsmith.evaluation.measure import measure
@@ -17,31 +18,38 @@ from flawsmith.screening.screen import screened
 from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.generate import generate
 from flawsmith.synthesis.train import train
+from flawsmith.types import Stage
 
 
-def run_all(run: Run) -> Path:
+def run_all(run: Run, *, until: Stage = "report") -> Path:
     """Train, generate and screen in turns, measure, prove, export, report; return the report's path.
 
     The photographs are scanned, hashed and read once for all of them.
+
+    Args:
+        run: What is done already is skipped.
+        until: The last stage before the report, which is written in any case.
 
     Raises:
         ConfigError: a later stage would refuse its settings; said before any training.
         RunError: the gate rejected every sample; the report is written, nothing is exported.
     """
+    asked = get_args(Stage)[: get_args(Stage).index(until) + 1]
     data = open_dataset(run)
     counts(run.config, data.split)
     # Before training every picture has just been decoded; a run that only goes on need not do that.
     if refused := preflight(run.config, data.split, near_duplicates=not run.stage_hash("train")):
         raise ConfigError("\n".join(refused))
     train(run, data)
-    if not _enough(run, data):
+    if "generate" in asked and not _enough(run, data, screens="screen" in asked):
         report(run)
         require_kept(run)
-    if run.config.measure.enabled:
+    if "measure" in asked and run.config.measure.enabled:
         measure(run, data)
-    if run.config.prove.enabled:
+    if "prove" in asked and run.config.prove.enabled:
         prove(run, data)
-    export(run)
+    if "export" in asked:
+        export(run)
     return run.path("report.html") if is_reported(run) else report(run)
 
 
@@ -58,9 +66,11 @@ def _synthesize(run: Run, data: Dataset) -> None:
     generate(run, data=data)
 
 
-def _enough(run: Run, data: Dataset) -> bool:
+def _enough(run: Run, data: Dataset, *, screens: bool) -> bool:
     """Generate, and screen where that is asked for, until there is enough or no round is left; False = none is kept."""
     generate(run, data=data)
+    if not screens:
+        return True
     if not run.config.screen.enabled:
         run.forget("screen")  # what `flawsmith screen` judged in between would hide samples that are asked for
         return True

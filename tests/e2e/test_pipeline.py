@@ -382,3 +382,14 @@ def test_other_backbones(
     make_backbone(**shape).save(tmp_path / "backbone", dtype=torch.float32)
     changes = {"backbone.source": str(tmp_path / "backbone"), "data.products": ["screw"], "train.steps": 1}
     hold_the_rules(run_with(tmp_path / "run", small_config | changes, generate__count=1))
+
+
+def test_a_run_up_to_a_stage_goes_on_to_the_same_bytes(small_config: dict[str, Any], tmp_path: Path) -> None:
+    small = small_config | {"generator.name": "crop_paste", "measure.enabled": False, "prove.enabled": False}
+    whole, parted = run_with(tmp_path / "whole", small), fs.Run.create(tmp_path / "parted", load_config(None, small))
+    assert not fs.run_all(parted, until="train").is_relative_to(whole.folder) and not parted.path("plan.jsonl").exists()
+    fs.run_all(parted, until="generate")
+    assert parted.samples() == whole.samples() and not parted.path("export").exists()
+    fs.run_all(parted)
+    files = sorted(path.relative_to(whole.folder) for path in whole.path("export").rglob("*.png"))
+    assert files and all((parted.folder / file).read_bytes() == (whole.folder / file).read_bytes() for file in files)

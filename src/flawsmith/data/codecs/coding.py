@@ -15,8 +15,6 @@ from __future__ import annotations
 import io
 import re
 import struct
-import zlib
-from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import cv2
@@ -25,8 +23,11 @@ import tifffile
 from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from flawsmith.data.codecs.jpeg import jpeg_parts, jpeg_storage
+from flawsmith.data.codecs.metadata import Metadata, tiff_options, with_metadata
+from flawsmith.data.codecs.png import STRIP, decode_deep_png, essential_png
 from flawsmith.data.codecs.table import MAX_PIXELS, Header, Storage, Unreadable, require_readable
 from flawsmith.data.codecs.tiff import decode_tiff, tiff_header
+from flawsmith.data.codecs.whole import jpeg_fault, require_whole_jpeg
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp")
 """What `read` accepts, in lower case; upper case is the same."""
@@ -42,10 +43,6 @@ _GRAINY = [_FILTER, _AVERAGE, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY
 """How photographs become PNG: grain holds neither repeats nor runs, and the mean of two neighbours foretells it better
 than one. That is quicker than OpenCV's own choice (the left neighbour, run lengths) and makes smaller files; what has
 wide flat areas, such as a mask, is left to that choice."""
-_IDAT = 1 << 20
-"""Bytes of coded pixels that are handed to a decoder in one piece, at least; OpenCV takes at most eight million."""
-_STRIP = 128
-"""Rows of a picture that are converted at once."""
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
@@ -141,18 +138,28 @@ def decode(data: bytes) -> np.ndarray:
     return np.require(pixels, requirements=["C", "W"])
 
 
-def encode(pixels: np.ndarray, suffix: str) -> bytes | memoryview:
+def fault(data: bytes) -> str:
+    """Return why a picture that is read may show less than its file once held, as the end of a sentence; "" = no sign.
+
+    Only JPEG has such faults; in other formats what is torn is refused.
+    """
+    return jpeg_fault(data) if _codec(data[:64]) == "JPEG" else ""
+
+
+def encode(pixels: np.ndarray, suffix: str, metadata: Metadata | None = None) -> bytes | memoryview:
     """Return the bytes of a PNG, TIFF or BMP file; the caller has checked that the format can hold the pixels."""
+    metadata = metadata or Metadata()
     if suffix in (".tif", ".tiff"):
         stream = io.BytesIO()
         photometric = "rgb" if pixels.ndim == 3 else "minisblack"
-        tifffile.imwrite(stream, pixels, photometric=photometric, compression="zlib", metadata=None, software=False)
+        plain: dict[str, Any] = {"photometric": photometric, "compression": "zlib", "metadata": None, "software": False}
+        tifffile.imwrite(stream, pixels, **plain, **tiff_options(metadata))
         return stream.getbuffer()
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else np.ascontiguousarray(pixels)
     done, coded = cv2.imencode(suffix, bgr, _GRAINY if suffix == ".png" and _is_grainy(pixels) else [])
     if not done:
         raise Unreadable(f"OpenCV could not encode {pixels.shape} {pixels.dtype} as {suffix}")
-    return coded.data
+    return with_metadata(coded.data, metadata) if suffix == ".png" else coded.data
 
 
 def _is_grainy(pixels: np.ndarray) -> bool:
@@ -277,51 +284,13 @@ def _png_header(stream: BinaryIO) -> tuple[int, int, int, str, int, int]:
     return width, height, 16 if bits == 16 else 8, "grey" if colour in (0, 4) else "RGB", orientation, pages
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """Yield name and body of every part up to the last, checksums proven."""
-    offset, view = 8, memoryview(data)
-    while offset + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, offset)
-        end = offset + 12 + length
-        if end > len(data):
-            break
-        name = data[offset + 4 : offset + 8]
-        if struct.unpack_from(">I", data, end - 4)[0] != zlib.crc32(view[offset + 4 : end - 4]):
-            raise Unreadable(f"its {name!r} part is damaged (checksum); copy it again from its source")
-        yield name, view[offset + 8 : end - 4]
-        if name == b"IEND":
-            return
-        offset = end
-    raise Unreadable("the PNG file ends too early; copy it again from its source")
-
-
-def essential_png(data: bytes) -> bytes:
-    """Keep what makes pixels: profiles, texts and animation only make the decoders talk.
-
-    Coded pixels, which some writers cut in pieces of 8 kB, come in large ones, or half the time goes into their heads.
-    """
-    parts: list[bytes | memoryview] = [data[:8]]
-    coded: list[memoryview] = []
-
-    def put(name: bytes, bodies: list[memoryview]) -> None:
-        checksum = zlib.crc32(name)
-        for body in bodies:
-            checksum = zlib.crc32(body, checksum)
-        parts.extend([struct.pack(">I", sum(map(len, bodies))), name, *bodies, struct.pack(">I", checksum)])
-
-    for name, body in _png_chunks(data):
-        coded += [body] if name == b"IDAT" else []
-        if coded and (name in (b"PLTE", b"IEND") or sum(map(len, coded)) >= _IDAT):
-            put(b"IDAT", coded)
-            coded = []
-        if name in (b"IHDR", b"PLTE", b"IEND"):
-            put(name, [body])
-    return b"".join(parts)
-
-
 def _decode_pillow(data: bytes, codec: str) -> np.ndarray:
+    if codec == "JPEG":
+        require_whole_jpeg(data)
     with PILLOW[codec](io.BytesIO(data)) as picture:
         picture.load()
+        if picture.mode == "P" and picture.getextrema()[1] >= len(picture.getpalette("RGB")) // 3:
+            raise Unreadable("its pixels name colours that its palette lacks; copy it again from its source")
         return pixels_of(picture, "L" if picture.mode in ("1", "L", "LA") else "RGB")
 
 
@@ -333,24 +302,7 @@ def pixels_of(picture: Any, mode: str) -> np.ndarray:
     width, height = picture.size
     samples = len(mode.removeprefix("P")) or 1
     pixels = np.empty((height, width, samples)[: 2 if samples == 1 else 3], np.uint8)
-    for top in range(0, height, _STRIP):
-        strip = picture.crop((0, top, width, min(top + _STRIP, height)))
-        pixels[top : top + _STRIP] = np.asarray(strip if strip.mode == mode else strip.convert(mode))
+    for top in range(0, height, STRIP):
+        strip = picture.crop((0, top, width, min(top + STRIP, height)))
+        pixels[top : top + STRIP] = np.asarray(strip if strip.mode == mode else strip.convert(mode))
     return pixels
-
-
-def decode_deep_png(data: bytes) -> np.ndarray:
-    """Return (H,W) or (H,W,C) of a PNG with 16 bits, RGB order, alpha last."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(0)
-    try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-    if bgr is None:
-        raise Unreadable("its pixels cannot be decoded; copy it again from its source")
-    if bgr.ndim == 3:
-        swap = cv2.COLOR_BGR2RGB if bgr.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
-        for top in range(0, len(bgr), _STRIP):
-            bgr[top : top + _STRIP] = cv2.cvtColor(bgr[top : top + _STRIP], swap)
-    return np.asarray(bgr)
