@@ -30,7 +30,7 @@ from flawsmith.run.manifest import machine
 
 _DAMAGE = 200
 _BATCHES = {"crop_paste": (1, 8, 32), "patch_synthesis": (8,)}
-"""`generate.batch` at 2048 px; larger photographs are painted in batches of 8, the largest of 4."""
+"""`generate.batch` at 2048 px; larger photographs are painted in batches of 8, the largest of 4 or 2."""
 _NETWORK = "controlnet_inpaint"
 
 
@@ -60,7 +60,7 @@ def rows() -> list[Row]:
     for colours in ("grey", "RGB"):
         every += [Row(2048, colours, 8, name, batch) for name, batches in _BATCHES.items() for batch in batches]
     every += [Row(4096, colours, 8, name, 8) for colours in ("grey", "RGB") for name in _BATCHES]
-    every += [Row(4096, "RGB", 16, "crop_paste", 4), *(Row(12_000, "grey", 8, name, 4) for name in _BATCHES)]
+    every += [Row(4096, "RGB", 16, "crop_paste", 4), *(Row(12_000, "grey", 8, name, 2) for name in _BATCHES)]
     every += [Row(side, "RGB", 8, _NETWORK, 8) for side in (256, 2048, 4096)]
     return [*every, *(Row(side, "RGB", 8, _NETWORK, 32) for side in (256, 2048))]
 
