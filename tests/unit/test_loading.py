@@ -23,7 +23,7 @@ from flawsmith.errors import BackboneError
 from flawsmith.nn import builtin
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.loading import companions, single_file
-from flawsmith.nn.loading.networks import quiet
+from flawsmith.nn.loading.networks import load_whole, quiet
 from flawsmith.nn.loading.original import recognise, shapes_in
 from flawsmith.nn.loading.source import locate
 
@@ -71,6 +71,20 @@ def test_a_folder_of_a_variant_or_of_bin_files(
     assert (loaded.fingerprint == plain.fingerprint) == (variant == "")
 
 
+def test_half_precision_is_read_as_it_is_stored(backbone_folder: Path, tmp_path: Path) -> None:
+    """Widened first, it would take the host three times its size; what is mixed is widened."""
+    folder = as_variant(backbone_folder, tmp_path / "half", "fp16")
+    read = load_whole(UNet2DConditionModel, str(folder), "unet", {"local_files_only": True})
+    assert {x.dtype for x in read.parameters()} == {torch.float16}
+    path = folder / "unet" / "diffusion_pytorch_model.fp16.safetensors"
+    tensors = load_file(path)
+    first = next(iter(tensors))
+    save_file(tensors | {first: tensors[first].float() + 1e-4}, path, metadata={"format": "pt"})
+    mixed = load_whole(UNet2DConditionModel, str(folder), "unet", {"local_files_only": True})
+    assert {x.dtype for x in mixed.parameters()} == {torch.float32}
+    assert torch.equal(mixed.state_dict()[first], tensors[first].float() + 1e-4)
+
+
 def test_plain_weights_come_before_a_variant_and_averaged_ones_before_those_that_are_not(
     backbone_folder: Path, tmp_path: Path
 ) -> None:
@@ -81,7 +95,7 @@ def test_plain_weights_come_before_a_variant_and_averaged_ones_before_those_that
     broken.write_bytes(b"a pickle, which is not opened")
     load(folder)
     fp16.write_bytes(b"torn")
-    with pytest.raises(BackboneError, match="cannot be loaded"):
+    with pytest.raises(BackboneError, match="not a readable safetensors file"):
         load(folder)
     shutil.copy(backbone_folder / "unet" / "diffusion_pytorch_model.safetensors", fp16.parent)
     load(folder)

@@ -98,7 +98,7 @@ def _text_tensors(part: str, encoder: Any, tensors: dict[str, Tensor], original:
 
 
 def _fill(path: Path, part: str, network: Any, converted: dict[str, Tensor]) -> None:
-    """Give a network its tensors, in float32; refuse what does not fit, and what lacks."""
+    """Give a network its tensors, as they are; refuse what does not fit, and what lacks."""
     wanted = network.state_dict()
     wrong = sorted(set(wanted) - set(converted)) or sorted(
         name for name in wanted if wanted[name].shape != converted[name].shape
@@ -107,7 +107,7 @@ def _fill(path: Path, part: str, network: Any, converted: dict[str, Tensor]) -> 
         raise BackboneError(
             f"backbone.source: {path}: {part}: {len(wrong)} tensors are missing or of another size, e.g. {wrong[0]}"
         )
-    network.load_state_dict({name: converted[name].float() for name in wanted}, assign=True)
+    network.load_state_dict({name: converted[name] for name in wanted}, assign=True)
 
 
 def _require_all_used(path: Path, part: str, network: Any, tensors: dict[str, Tensor], prefix: str) -> None:

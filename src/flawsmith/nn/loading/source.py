@@ -129,6 +129,12 @@ def weights_in(part: Path) -> tuple[str | None, str]:
     return min(kinds, key=lambda kind: (kind[1] == "bin", order.get(kind[0], 5), str(kind[0])))
 
 
+def files_of(part: Path, variant: str | None, kind: str) -> list[Path]:
+    """Return the files of the weights that `weights_in` chose."""
+    named = ((path, _WEIGHTS.fullmatch(path.name)) for path in sorted(part.iterdir()))
+    return [path for path, found in named if found and (found["variant"], found["kind"]) == (variant, kind)]
+
+
 def _whole(folder: Path) -> Path:
     """Return a diffusers folder that lacks nothing that can be seen to be lacking."""
     missing = [part for part in parts_of(folder) if not (folder / part).is_dir()]
