@@ -41,8 +41,8 @@ from flawsmith.nn.features import load_extractor
 from flawsmith.nn.loading.networks import quiet
 from flawsmith.nn.text import ClipText
 from flawsmith.nn.trainer import Trainer
-from flawsmith.run.folder import machine
-from flawsmith.synthesis.train import ENCODE_BATCH
+from flawsmith.run.manifest import machine
+from flawsmith.synthesis.learning import ENCODE_BATCH
 from flawsmith.testing import example_batch, example_condition
 
 GENERATORS = ("controlnet_inpaint", "cross_modal", "dual_branch", "hybrid")

@@ -226,16 +226,10 @@ def test_weights_are_hashed_once_in_a_process(
     assert Backbone.load(folder, device="cpu").fingerprint != first.fingerprint and len(calls) == 2
 
 
-def test_a_text_is_stacked_selected_and_replaced_as_a_whole() -> None:
+def test_a_text_is_stacked_and_selected_as_a_whole() -> None:
     one, two = Text(normal(3, 4, 5), normal(3, 6)), Text(normal(2, 4, 5, seed=1), normal(2, 6, seed=1))
     joined = Text.cat([one, two])
     assert len(joined) == 5 and len(joined[1:]) == 4 and len(joined[torch.tensor([4, 0])]) == 2
-    chosen = torch.tensor([True, False, True])
-    mixed = one.replaced(chosen, two[:1])
     for part in ("states", "pooled"):
         assert torch.equal(getattr(joined[torch.tensor([4])], part)[0], getattr(two, part)[1])
-        assert torch.equal(getattr(mixed, part)[2], getattr(two, part)[0])
-        assert torch.equal(getattr(mixed, part)[1], getattr(one, part)[1])
-        assert torch.equal(getattr(Text.of(joined.tensors()), part), getattr(joined, part))
     assert Text.cat([Text(one.states), Text(two.states)]).pooled is None
-    assert list(Text(one.states).tensors()) == ["text"]

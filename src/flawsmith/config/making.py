@@ -226,6 +226,8 @@ class TrainConfig(Settings):
     """Views of normal parts with the prompt for normal, as a share of the views of shots."""
     turn: bool = True
     """Also learn from mirrored views and views turned by right angles."""
+    memory: Annotated[Literal["auto", "24GB", "12GB", "8GB"], Affects()] = "auto"
+    """The card that a large backbone is to be trained on; the same is learned. "auto": the card that is there."""
     save_every: Annotated[int, Field(ge=1), Affects()] = 50
     """Steps between checkpoints: the most that a killed run loses."""
 
@@ -239,7 +241,7 @@ class GenerateConfig(Settings):
     count: (
         Annotated[int, Field(ge=1, le=MOST)] | Literal["balance"] | dict[str, Annotated[int, Field(ge=0, le=MOST)]]
     ) = 50
-    """Samples per defect type: a number, a table {type = number}, or "balance" (fill every type up to the largest)."""
+    """Samples per defect type: 1 to 999999, a table {type = number}, or "balance" (fill all up to the largest)."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 12
     """Denoising steps."""
     guidance: Annotated[float, Field(ge=1.0, le=30.0)] = 3.0

@@ -33,9 +33,8 @@ from flawsmith.interfaces import Generator
 from flawsmith.nn import prompts
 from flawsmith.nn.backbone import Backbone, cast
 from flawsmith.nn.diffusion import Sampler, guided, weighted_loss
-from flawsmith.nn.inpaint import guided_text, known_of, paint
+from flawsmith.nn.inpaint import Known, guided_text, known_of, paint
 from flawsmith.nn.methods.control import control_from_unet
-from flawsmith.nn.text import Text
 from flawsmith.types import Batch, Condition, Encoded, Generated
 
 
@@ -103,20 +102,25 @@ class ControlNetInpaint(Generator):
     def attention(self, defect: str, product: str) -> tuple[Backbone, str]:
         return self.backbone, self.prompt(defect, product)
 
-    def encode(self, shots: Batch) -> Encoded:
-        known = known_of(self.backbone, shots.image, shots.mask)
-        text = self.backbone.embed([self.prompt(d, p) for d, p in zip(shots.defect, shots.product, strict=True)])
-        return Encoded({**known.tensors(), "mask": shots.mask.cpu().to(torch.uint8), **text.tensors()})
+    def encode(self, shots: Batch, known: Known | None = None) -> Encoded:
+        known = known or known_of(self.backbone, shots.image, shots.mask)
+        tokens = self.backbone.tokens([self.prompt(*pair) for pair in zip(shots.defect, shots.product, strict=True)])
+        return Encoded({**known.tensors(), "mask": shots.mask.cpu().to(torch.uint8), "tokens": tokens})
 
-    def loss(self, views: Encoded, rng: torch.Generator) -> Tensor:
-        back, count, device = self.backbone, len(views), self.backbone.device
-        latent, masked, cells = (views[name].to(device) for name in ("latent", "masked", "cells"))
-        dropped = torch.rand(count, generator=rng) < self.settings.text_dropout
-        text = Text.of(views.tensors).to(device).replaced(dropped.to(device), back.embed([None]))
-        t = torch.randint(len(back.noise), (count,), generator=rng).to(device)
-        noise = torch.randn(latent.shape, generator=rng).to(device)
-        noisy = back.noise.add(latent, noise, t)
-        hint = views["mask"].to(device).float().expand(-1, 3, -1, -1)
+    def draw(self, views: Encoded, rng: torch.Generator) -> Encoded:
+        count, tokens = len(views), views["tokens"].clone()
+        tokens[torch.rand(count, generator=rng) < self.settings.text_dropout] = self.backbone.tokens([None])
+        t = torch.randint(len(self.backbone.noise), (count,), generator=rng)
+        noise = torch.randn(views["latent"].shape, generator=rng)
+        return Encoded({**views.tensors, "tokens": tokens, "t": t, "noise": noise})
+
+    def loss_of(self, drawn: Encoded) -> Tensor:
+        back, device = self.backbone, self.backbone.device
+        latent, masked, cells, t, noise = (
+            drawn[name].to(device) for name in ("latent", "masked", "cells", "t", "noise")
+        )
+        text, noisy = back.read(drawn["tokens"]), back.noise.add(latent, noise, t)
+        hint = drawn["mask"].to(device).float().expand(-1, 3, -1, -1)
         residuals = back.residuals(self.control, noisy, t, text, hint)
         prediction = back.predict(noisy, t, text, mask=cells, masked=masked, residuals=residuals)
         weight = self.settings.outside_weight + (1 - self.settings.outside_weight) * cells

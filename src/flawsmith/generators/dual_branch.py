@@ -192,15 +192,9 @@ class DualBranch(Generator):
         super().__init__(backbone, settings)
         chosen = self.settings
         self.pairs = [SHARED, *chosen.adapters]
-        self.unet = DualUNet(
-            backbone,
-            self.pairs,
-            rank=chosen.rank,
-            text_rank=chosen.text_rank,
-            saim={"full": 0, "narrow": chosen.saim_rank, "off": None}[chosen.saim],
-            zero_start=chosen.zero_start,
-            bcm=chosen.bcm,
-        )
+        saim = {"full": 0, "narrow": chosen.saim_rank, "off": None}[chosen.saim]
+        ranks = {"rank": chosen.rank, "text_rank": chosen.text_rank}
+        self.unet = DualUNet(backbone, self.pairs, saim=saim, zero_start=chosen.zero_start, bcm=chosen.bcm, **ranks)
         self.backbone: Backbone = self.unet.backbone
         self.mask_threshold = MaskThreshold()
         self._saliency: tuple[str, Saliency] | None = None
@@ -244,20 +238,27 @@ class DualBranch(Generator):
             encoded["background"] = back.encode(filled(image, mask))
         return Encoded({name: value.cpu() for name, value in encoded.items()})
 
-    def loss(self, views: Encoded, rng: torch.Generator) -> Tensor:
-        back, count, device = self.backbone, len(views), self.backbone.device
-        tokens, pair = views["tokens"].clone(), views["pair"].tolist()
-        tokens[torch.rand(count, generator=rng) < self.settings.text_dropout] = back.tokens([None])
-        t = torch.randint(len(back.noise), (count,), generator=rng).to(device)
-        clean = torch.cat([views["whole"], views["alone"]]).to(device)
-        noise = torch.randn(clean.shape, generator=rng).to(device)
-        text, twice, hidden = self.unet.read(tokens), torch.cat([t, t]), None
+    def draw(self, views: Encoded, rng: torch.Generator) -> Encoded:
+        count, tokens = len(views), views["tokens"].clone()
+        tokens[torch.rand(count, generator=rng) < self.settings.text_dropout] = self.backbone.tokens([None])
+        t = torch.randint(len(self.backbone.noise), (count,), generator=rng)
+        whole, alone = torch.randn((2 * count, *views["whole"].shape[1:]), generator=rng).chunk(2)
+        drawn = {"tokens": tokens, "t": t, "noise_whole": whole, "noise_alone": alone}
         if self.settings.bcm != "off":
-            background = self.unet.bcm_latent(views["background"].to(device))
-            drawn = torch.randn(background.shape, generator=rng).to(device)
-            hidden = self.unet.hidden_of(back.noise.add(background, drawn, t), t, text[:count], pair)
+            drawn["noise_background"] = torch.randn(views["background"].shape, generator=rng)
+        return Encoded({**views.tensors, **drawn})
+
+    def loss_of(self, drawn: Encoded) -> Tensor:
+        back, count, device, pair = self.backbone, len(drawn), self.backbone.device, drawn["pair"].tolist()
+        t = drawn["t"].to(device)
+        clean, noise = (torch.cat([drawn[f"{kind}whole"], drawn[f"{kind}alone"]]).to(device) for kind in ("", "noise_"))
+        text, twice, hidden = self.unet.read(drawn["tokens"]), torch.cat([t, t]), None
+        if self.settings.bcm != "off":
+            background = self.unet.bcm_latent(drawn["background"].to(device))
+            noisy = back.noise.add(background, drawn["noise_background"].to(device), t)
+            hidden = self.unet.hidden_of(noisy, t, text[:count], pair)
         prediction = self.unet.predict(back.noise.add(clean, noise, twice), twice, text, pair, background=hidden)
-        weight = 1 + (self.settings.damage_weight - 1) * views["cells"].to(device)
+        weight = 1 + (self.settings.damage_weight - 1) * drawn["cells"].to(device)
         target = back.noise.target_of(clean, noise, twice)
         return weighted_loss(prediction, target, torch.cat([weight, weight])).view(2, count).mean(0)
 

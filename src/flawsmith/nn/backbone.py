@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from flawsmith.nn.loading.facts import inpaints
 from flawsmith.nn.loading.networks import quiet
 from flawsmith.nn.loading.parts import read_parts
 from flawsmith.nn.loading.source import locate
+from flawsmith.nn.memory.parking import at_work
+from flawsmith.nn.memory.slices import decoded, encoded
 from flawsmith.nn.text import Text, TextEncoder
 from flawsmith.nn.weights import tensor_hash
 
-_FAR = 1e3  # Latents vary by about 1 and pictures lie in [-1,1]: beyond this, numbers have overflowed.
 _FINGERPRINTS: dict[tuple[tuple[str, int, int], ...], str] = {}
 """(path, size, time of change) of a folder's weights -> their fingerprint: hashed once in a process."""
 
@@ -86,6 +88,7 @@ class Backbone:
         device: str = "auto",
         dtype: str = "auto",
         clip_skip: int = 0,
+        weights: str = "",
     ) -> Backbone:
         """Read a backbone.
 
@@ -96,6 +99,7 @@ class Backbone:
             device: "auto", "cpu", "cuda", "cuda:1", "mps".
             dtype: "auto", "float32", "bfloat16", "float16".
             clip_skip: How many of the text encoder's last layers are left out.
+            weights: The fingerprint of its weights where that is known; hashing them takes longer than reading them.
 
         Raises:
             BackboneError: the folder is not there or incomplete, a class is not supported, or shapes do not fit.
@@ -103,7 +107,7 @@ class Backbone:
         place = locate(source, offline=offline)
         stamp = place.weights()
         parts = read_parts(place, offline=offline)
-        fingerprint = _FINGERPRINTS.get(stamp, "")
+        fingerprint = weights or _FINGERPRINTS.get(stamp, "")
         loaded = cls(
             parts.vae,
             parts.text_encoder,
@@ -148,26 +152,20 @@ class Backbone:
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
         """Return latents float32 (B,C,h,w), the posterior's mean, of images float32 (B,3,H,W) RGB in [-1,1]."""
-        out = self.vae.encode(self._in(image, self.vae))
-        latent = next((out[name] for name in ("latent", "latents") if name in out), None)
-        latent = out.latent_dist.mean if latent is None else latent
-        return (latent.float() - self._shift()) * float(self.vae.config.scaling_factor)
+        return encoded(self.vae, image, self.device)
 
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
         """Return images float32 (B,3,H,W) RGB in [-1,1] of latents (B,C,h,w); NaN where numbers overflowed."""
-        plain = latent.float() / float(self.vae.config.scaling_factor) + self._shift()
-        image = self.vae.decode(self._in(plain, self.vae)).sample.float()
-        # Clamped, an overflow would be plain white or black; as NaN it is refused where a result is painted.
-        sane = (latent.float().abs() <= _FAR).flatten(1).all(1).view(-1, 1, 1, 1) & (image.abs() <= _FAR)
-        return torch.where(sane, image, torch.nan).clamp(-1, 1)
+        return decoded(self.vae, latent, self.factor, self.device)
 
     @torch.no_grad()
     def embed(self, texts: Sequence[str | None]) -> Text:
         """Return the text of B phrases, None = dropped text; each distinct one is encoded once."""
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
         if new:
-            text = self.text_encoder.read(self.tokens(new))
+            with at_work(self.text_encoder.models, self.device):
+                text = self.text_encoder.read(self.tokens(new))
             self._texts.update((phrase, text[row : row + 1]) for row, phrase in enumerate(new))
         return Text.cat([self._texts[text] for text in texts])
 
@@ -185,10 +183,9 @@ class Backbone:
         if self.text_encoder.trained:
             return self.text_encoder.read(distinct)[rows]
         keys = [tuple(row.tolist()) for row in distinct]
-        for key, row in zip(keys, distinct, strict=True):
-            if key not in self._read:
-                with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                    self._read[key] = self.text_encoder.read(row[None])
+        new = [(key, row) for key, row in zip(keys, distinct, strict=True) if key not in self._read]
+        with torch.no_grad(), self._plain(), at_work(self.text_encoder.models if new else (), self.device):
+            self._read.update((key, self.text_encoder.read(row[None])) for key, row in new)
         return Text.cat([self._read[key] for key in keys])[rows]
 
     def latent_mask(self, mask: Tensor) -> Tensor:
@@ -230,15 +227,17 @@ class Backbone:
                 raise ValueError(f"{self.name} is an inpainting backbone: predict needs mask and masked")
             given = torch.cat([latent, mask, masked], dim=1)
         down, middle = residuals if residuals is not None else (None, None)
-        return self.unet(
-            self._in(given, self.unet),
-            t,
-            **self.text_encoder.arguments(text, self.pixels(latent), self.dtype),
-            down_block_additional_residuals=None if down is None else [x.to(self.dtype) for x in down],
-            mid_block_additional_residual=None if middle is None else middle.to(self.dtype),
-            timestep_cond=self._guidance_embedding(guidance, len(latent)),
-            return_dict=False,
-        )[0].float()
+        # In half precision it trains as it samples: autocast would make its norms float32, and keep them so.
+        with self._plain() if next(self.unet.parameters()).dtype != torch.float32 else nullcontext():
+            return self.unet(
+                self._in(given, self.unet),
+                t,
+                **self.text_encoder.arguments(text, self.pixels(latent), self.dtype),
+                down_block_additional_residuals=None if down is None else [x.to(self.dtype) for x in down],
+                mid_block_additional_residual=None if middle is None else middle.to(self.dtype),
+                timestep_cond=self._guidance_embedding(guidance, len(latent)),
+                return_dict=False,
+            )[0].float()
 
     def free_guidance(self, guidance: float) -> float:
         """Return the weight of the text that is left to a doubled batch: 1, none, where the UNet reads it itself."""
@@ -276,16 +275,20 @@ class Backbone:
         fork._texts, fork._read = dict(self._texts), dict(self._read)
         return fork
 
+    def encoders(self) -> list[nn.Module]:
+        """Return the frozen networks beside the UNet: the autoencoder and, unless it is being trained, the text's."""
+        return [self.vae, *(() if self.text_encoder.trained else self.text_encoder.models)]
+
     def _parts(self) -> dict[str, Any]:
         """Return the networks by their folders' names."""
         return {"vae": self.vae, "unet": self.unet, **self.text_encoder.named()}
 
+    def _plain(self) -> torch.autocast:
+        return torch.autocast(self.device.type, enabled=False)
+
     def _in(self, tensor: Tensor, network: Any) -> Tensor:
         dtype = next(network.parameters()).dtype
         return tensor.to(self.device, dtype).contiguous(memory_format=torch.channels_last)
-
-    def _shift(self) -> float:
-        return float(getattr(self.vae.config, "shift_factor", None) or 0.0)
 
 
 def _frozen(module: Any, device: torch.device) -> Any:

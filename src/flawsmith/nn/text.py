@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -51,26 +51,9 @@ class Text:
         pooled = [part.pooled for part in parts if part.pooled is not None]
         return Text(torch.cat([part.states for part in parts]), torch.cat(pooled) if pooled else None)
 
-    def replaced(self, chosen: Tensor, other: Text) -> Text:
-        """Return the text with the rows that bool (B,) chooses taken from `other`, of B rows or of one."""
-        pooled = None
-        if self.pooled is not None and other.pooled is not None:
-            pooled = torch.where(chosen[:, None], other.pooled, self.pooled)
-        return Text(torch.where(chosen[:, None, None], other.states, self.states), pooled)
-
     def to(self, device: torch.device | str) -> Text:
         """Return the text on a device."""
         return Text(self.states.to(device), None if self.pooled is None else self.pooled.to(device))
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return named tensors with B rows each, on the CPU, as `Encoded` keeps them."""
-        kept = {"text": self.states.cpu()}
-        return kept if self.pooled is None else kept | {"text.pooled": self.pooled.cpu()}
-
-    @staticmethod
-    def of(tensors: Mapping[str, Tensor]) -> Text:
-        """Return the text that `tensors` gave; other names beside its own are ignored."""
-        return Text(tensors["text"], tensors.get("text.pooled"))
 
 
 class TextEncoder(ABC):

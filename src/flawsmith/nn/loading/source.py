@@ -67,7 +67,7 @@ def locate(source: str | Path, *, offline: bool) -> Source:
 
     Raises:
         BackboneError: says what stands there, and what to write.
-        ConfigError: something in there is no file (a pipe, a device).
+        ConfigError: a pipe or a device stands among the files.
     """
     name, path = str(source), Path(source)
     if name == "builtin":
