@@ -126,6 +126,22 @@ def test_a_hubs_cache_and_an_id_that_was_fetched(backbone_folder: Path, no_cache
         load("someone/another-model")
 
 
+def test_a_hubs_model_with_half_precision_files_alone(backbone_folder: Path, no_cache: Path, tmp_path: Path) -> None:
+    """Asked by its id, as with `offline = false`, libraries look into the hub's cache themselves."""
+    folder = as_variant(backbone_folder, tmp_path / "half", "fp16")
+    model = no_cache / "models--someone--a-model"
+    (model / "refs").mkdir(parents=True)
+    commit = "0123456789" * 4
+    (model / "refs" / "main").write_text(commit)
+    shutil.copytree(folder, model / "snapshots" / commit)
+    options = {"local_files_only": True, "cache_dir": str(no_cache)}
+    with quiet():
+        for plugin, part in ((UNet2DConditionModel, "unet"), (CLIPTextModel, "text_encoder")):
+            read = load_whole(plugin, "someone/a-model", part, options)
+            wanted = load_whole(plugin, str(folder), part, {"local_files_only": True}).state_dict()
+            assert all(torch.equal(x.float(), wanted[name].float()) for name, x in read.state_dict().items())
+
+
 # ---- one file ------------------------------------------------------------------------------------------------------
 
 
