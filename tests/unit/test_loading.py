@@ -442,6 +442,10 @@ def test_configurations_beside_the_file_are_taken(first: Path, tmp_path: Path) -
     back = load(path)
     assert (back.size, back.vae.config.scaling_factor, back.noise.target) == (64, 0.5, "v_prediction")
     assert float(back.noise.alphas[-1]) < float(load(first).noise.alphas[-1])
+    flow = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
+    (beside / "scheduler" / "scheduler_config.json").write_text(json.dumps(flow))
+    with pytest.raises(BackboneError, match="mine/scheduler: FlowMatchEulerDiscreteScheduler is not supported"):
+        locate(path, offline=True)
 
 
 def without(*prefixes: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:

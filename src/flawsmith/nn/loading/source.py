@@ -151,8 +151,19 @@ def _whole(folder: Path) -> Path:
                 raise BackboneError(
                     f"backbone.source: {folder / part} holds no config.json; copy the whole folder again"
                 )
-            weights_in(folder / part)
+            _require_shards(files_of(folder / part, *weights_in(folder / part)))
     return folder
+
+
+def _require_shards(files: list[Path]) -> None:
+    """Refuse weights in several files of which one is not there."""
+    numbers = [found for path in files if (found := re.search(r"-(\d+)-of-(\d+)\.", path.name))]
+    there, all_ = {int(found[1]) for found in numbers}, {int(found[2]) for found in numbers}
+    if lacking := sorted(set(range(1, max(all_, default=0) + 1)) - there):
+        raise BackboneError(
+            f"backbone.source: {files[0].parent}: file {lacking[0]} of {max(all_)} of its weights is not there; "
+            "copy the whole folder again"
+        )
 
 
 def _is_diffusers(folder: Path) -> bool:
