@@ -121,17 +121,17 @@ def _require_all_used(path: Path, part: str, network: Any, tensors: dict[str, Te
 
 
 def _tokenizer(path: Path, beside: Path | None, name: str, pad: str | None, *, offline: bool) -> Any:
-    place = words_of(path)
+    words = words_of(path)
     if beside is not None and (beside / name).is_dir():
-        place = beside / name
-    if place is None and offline:
+        words = beside / name
+    if words is None and offline:
         raise BackboneError(no_words(path))
-    if place is None:
+    if words is None:
         tokenizer: Any = CLIPTokenizer.from_pretrained(CLIP_WORDS)
-    elif place.is_dir():
-        tokenizer = CLIPTokenizer.from_pretrained(str(place), local_files_only=True)
+    elif words.is_dir():
+        tokenizer = CLIPTokenizer.from_pretrained(str(words), local_files_only=True)
     else:
-        tokenizer = _from_merges(place)
+        tokenizer = _from_merges(words)
     if pad is not None and pad in tokenizer.get_vocab():
         tokenizer.pad_token = pad
     return tokenizer

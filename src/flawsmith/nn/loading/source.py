@@ -119,7 +119,7 @@ def weights_in(part: Path) -> tuple[str | None, str]:
         BackboneError: there are none.
     """
     names = [path.name for path in part.iterdir() if path.is_file()]
-    kinds = {(found["variant"], found["kind"]) for name in names if (found := _WEIGHTS.fullmatch(name))}
+    kinds = {(match["variant"], match["kind"]) for name in names if (match := _WEIGHTS.fullmatch(name))}
     if not kinds:
         raise BackboneError(
             f"backbone.source: {part} holds no weights ({part.name}/*.safetensors or *.bin); "
@@ -132,7 +132,7 @@ def weights_in(part: Path) -> tuple[str | None, str]:
 def files_of(part: Path, variant: str | None, kind: str) -> list[Path]:
     """Return the files of the weights that `weights_in` chose."""
     named = ((path, _WEIGHTS.fullmatch(path.name)) for path in sorted(part.iterdir()))
-    return [path for path, found in named if found and (found["variant"], found["kind"]) == (variant, kind)]
+    return [path for path, match in named if match and (match["variant"], match["kind"]) == (variant, kind)]
 
 
 def _whole(folder: Path) -> Path:
@@ -157,11 +157,11 @@ def _whole(folder: Path) -> Path:
 
 def _require_shards(files: list[Path]) -> None:
     """Refuse weights in several files of which one is not there."""
-    numbers = [found for path in files if (found := re.search(r"-(\d+)-of-(\d+)\.", path.name))]
-    there, all_ = {int(found[1]) for found in numbers}, {int(found[2]) for found in numbers}
-    if lacking := sorted(set(range(1, max(all_, default=0) + 1)) - there):
+    numbers = [match for path in files if (match := re.search(r"-(\d+)-of-(\d+)\.", path.name))]
+    present, totals = ({int(match[group]) for match in numbers} for group in (1, 2))
+    if lacking := sorted(set(range(1, max(totals, default=0) + 1)) - present):
         raise BackboneError(
-            f"backbone.source: {files[0].parent}: file {lacking[0]} of {max(all_)} of its weights is not there; "
+            f"backbone.source: {files[0].parent}: file {lacking[0]} of {max(totals)} of its weights is not there; "
             "copy the whole folder again"
         )
 
