@@ -15,12 +15,13 @@ ANOMALIB := $(VENV)-anomalib
 SHIM := torchvision_without_cuda
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test readers anomalib test-anomalib lint chaos chaos-short clean
+.PHONY: help venv demo test test-studio readers anomalib test-anomalib lint chaos chaos-short clean
 
 help:
 	@echo "make demo    make defects on factory parts, end to end, and name the report to open"
 	@echo "make test    lint, types and tests"
 	@echo "make readers let other tools' libraries read our exports, in $(READERS)"
+	@echo "make test-studio   the studio's tests, in Chromium where it is installed"
 	@echo "make lint    ruff and mypy alone"
 	@echo "make chaos   signals, full disks, damaged files and hostile names, all of them; chaos-short: a minute of them"
 	@echo "make venv    only install into $(VENV)"
@@ -41,7 +42,7 @@ $(STAMP): pyproject.toml $(wildcard constraints/cpu.txt)
 	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV) || { \
 	  echo "the virtual environment cannot be made; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "installing flawsmith into $(VENV) (some minutes the first time) ..."
-	@$(RUN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[dev,deliver]"
+	@$(RUN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[dev,deliver,studio]"
 	@echo "$(CONSTRAINTS)" > $(SAVED)
 	@touch $@
 	@$(RUN)/python -m flawsmith --version
@@ -64,6 +65,10 @@ $(READERS)/.installed: $(STAMP)
 
 readers: $(READERS)/.installed
 	$(READERS)/bin/python -m pytest tests/readers
+
+test-studio: $(STAMP)
+	@$(RUN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[studio,browser]"
+	$(RUN)/python -m pytest tests/studio
 
 lint: $(STAMP)
 	$(RUN)/ruff check .

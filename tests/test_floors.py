@@ -22,20 +22,13 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("families", ("generators", "filters", "metrics", "detectors", "exports")),
     ("chapters", ("synthesis", "screening", "evaluation", "export", "recipes")),
     ("overview", ("preflight", "choice", "reporting", "inspection", "integrations", "testing")),
+    ("browser", ("studio",)),
     ("doors", ("doors",)),
 )
 """The floors from the ground up, and the rooms on each. An arrow goes to a lower floor, never to a room beside."""
 WORDS = {"errors", "types", "config", "registry", "files", "paths", "locks", "interruption"}
 DOORS = {
-    "cli",
-    "cli_choice",
-    "cli_inspection",
-    "cli_start",
-    "cli_weights",
-    "__main__",
-    "__init__",
-    "pipeline",
-    "factory_demo",
+    *("cli", "__main__", "__init__", "pipeline", "factory_demo"),
 }
 FAMILIES = {"generators", "filters", "metrics", "detectors", "exports"}
 CHAPTERS = {"synthesis", "screening", "evaluation", "export", "recipes"}
@@ -61,6 +54,7 @@ BELOW: dict[str, set[str]] = {
     "reporting": {"words", "data", "nn", "run", "interfaces", "arithmetic", "reporting", *CHAPTERS},
     "inspection": {"words", "data", "nn", "run", "interfaces", "arithmetic", "inspection", *CHAPTERS},
     "integrations": {"words", "data", "nn", "run", "export", "integrations"},
+    "studio": {"words", "data", "run", "interfaces", "preflight", "studio", *CHAPTERS},
     "doors": {
         *(
             "words",
@@ -73,6 +67,7 @@ BELOW: dict[str, set[str]] = {
             "choice",
             "reporting",
             "inspection",
+            "studio",
             "doors",
         ),
         *CHAPTERS,
@@ -90,6 +85,9 @@ ROOM_OF_LIBRARY = {
     "anyascii": "data",
     "onnxruntime": "inspection",
     "openvino": "inspection",
+    "fastapi": "studio",
+    "starlette": "studio",
+    "uvicorn": "studio",
     "torchvision": "integrations",
 }
 """Libraries that one room alone may import. torchvision is no dependency, for its wheels tie a CPU machine to CUDA; it

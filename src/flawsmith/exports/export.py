@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,8 +17,10 @@ from flawsmith.interfaces import Exporter
 from flawsmith.run.dataset import load_split
 from flawsmith.run.folder import Run
 from flawsmith.run.opening import open_run
+from flawsmith.run.painted import FOLDER, painted_pairs
 from flawsmith.run.progress import progress
 from flawsmith.run.records import Sample
+from flawsmith.run.review import FILE as REVIEWS
 from flawsmith.run.stage import Inputs, stage
 from flawsmith.run.unchanged import require_as_made, require_unchanged_photographs
 from flawsmith.run.verdicts import require_kept
@@ -46,7 +49,8 @@ def export(run: Run) -> None:
     """Run the stage; does nothing when every format is there already with the same input.
 
     Exported are the normal parts to learn from (train), those held out (test) and the samples that stand (test, with
-    masks): made, and not rejected where the run is screened. With `export.real = "shots"` the real shots go along
+    masks): made, and not rejected where the run is screened, as people who reviewed them said; and what was painted by
+    hand for the run and accepted (test, with masks). With `export.real = "shots"` the real shots go along
     (train, with masks). Test pictures never do: they must stay unseen.
 
     Raises:
@@ -134,7 +138,8 @@ def exported(run: Run) -> list[Example]:
     spans = {one.product: one.span for one in split.normals}
     samples = run.samples()
     kept = run.kept() if samples else []
-    if not kept:
+    painted = _painted(run, split.normals)
+    if not kept and not painted:
         require_kept(run)
         raise RunError(f"{run.folder}: nothing to export, {_why_none(run, samples)}")
     normals = [Example(one.id, one.image, one.product, None, (), "train", span=one.span) for one in split.normals]
@@ -152,11 +157,35 @@ def exported(run: Run) -> list[Example]:
         )
         for one in kept
     ]
+    made += painted
     shots = split.shots if run.config.export.real == "shots" else ()
     return [*normals, *made, *(replace(shot, split="train") for shot in shots)]
 
 
+def _painted(run: Run, normals: Sequence[Example]) -> list[Example]:
+    """Return what was painted by hand for the run and accepted, as examples."""
+    by_path = {os.path.abspath(one.image): one for one in normals}
+    examples = []
+    for pair in painted_pairs(run.path(FOLDER)):
+        below = by_path.get(os.path.abspath(pair.photograph))
+        examples.append(
+            Example(
+                f"{FOLDER}/{pair.name}{pair.image.suffix}",
+                pair.image,
+                pair.product,
+                pair.defect,
+                (pair.mask,),
+                "test",
+                span=below.span if below else None,
+                painted_on=below.id if below else "",
+            )
+        )
+    return examples
+
+
 def _why_none(run: Run, samples: Sequence[Sample]) -> str:
+    if any(sample.made for sample in samples):
+        return f"whoever reviewed the samples rejected all that were left; see {run.path(REVIEWS)}"
     planned = len(run.plan())
     if not samples:
         text = f"none of {planned} planned samples is made yet" if planned else "no sample is planned yet"

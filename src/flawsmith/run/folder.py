@@ -1,7 +1,8 @@
 """The run folder: config, manifest, plan, sample lines, resume.
 
     RUN/ config.json  manifest.json  data.json  weights/  state/  plan.jsonl  samples/  samples*.jsonl
-         controls/  controls*.jsonl  rounds.json  scores.jsonl  gate/  repaired/  metrics.json  proof.json
+         controls/  controls*.jsonl  rounds.json  scores.jsonl  gate/  repaired/  review.jsonl  reviewed/  painted/
+         metrics.json  proof.json
          export/  report.html  report.md  log.jsonl
 
 Every file is written whole or not at all (`files.py`) and JSON lines are append-only, so a run that is killed at any
@@ -13,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from flawsmith.locks import locked
 from flawsmith.paths import confined
 from flawsmith.run.manifest import holds_stages, is_run, json_or_none, new_manifest, now, refuse_other_formats
 from flawsmith.run.records import PlanLine, Role, Sample, Verdict, read_records
+from flawsmith.run.review import reviewed, standing, with_reviews
 
 FOLDER: dict[Role, str] = {"sample": "samples", "control": "controls"}
 """Role -> folder of its pictures, and name of the files that hold its lines."""
@@ -197,7 +199,7 @@ class Run:
         return self._rows("control")
 
     def kept(self, *, partly: bool = False) -> list[Sample]:
-        """Return the samples that stand: those made, without those that the gate rejected, by index.
+        """Return the samples that stand: those made, without those that the gate rejected, and as people said.
 
         Every stage that uses samples asks here. Of a label that the gate repaired, the repaired files are named.
 
@@ -215,26 +217,13 @@ class Run:
                     f"{self.folder}: its samples are not screened yet; run `flawsmith generate {self.folder}`, then "
                     f"`flawsmith screen {self.folder}`, or set screen.enabled = false"
                 )
-            return made
-        kept = []
-        for sample in made:
-            verdict = verdicts.get(sample.index)
-            if verdict is not None and verdict.kept:
-                if repair := verdict.repair:
-                    sample = replace(
-                        sample,
-                        image=repair.image,
-                        mask=repair.mask,
-                        area=repair.area,
-                        image_hash=repair.image_hash,
-                        mask_hash=repair.mask_hash,
-                    )
-                kept.append(sample)
-        return kept
+            return reviewed(self.folder, made, made)
+        return reviewed(self.folder, made, standing(made, verdicts))
 
     def rejected(self) -> list[tuple[Sample, Verdict]]:
-        """Return the samples that the gate rejected and whose pictures are still there, by index; [] = unscreened."""
-        verdicts = self.verdicts() or {}
+        """Return the samples that the gate rejected and nobody took back, as far as their pictures are still there."""
+        kept = {sample.index for sample in self.kept(partly=True)}
+        verdicts = {index: one for index, one in (self.verdicts() or {}).items() if index not in kept}
         judged = [(sample, verdicts[sample.index]) for sample in self.samples() if sample.index in verdicts]
         return [(s, verdict) for s, verdict in judged if s.made and not verdict.kept and self.path(s.image).is_file()]
 
@@ -251,7 +240,8 @@ class Run:
     def samples_hash(self) -> str | None:
         """Return what identifies the samples that `kept` returns; None = none were generated."""
         made, screened = self.stage_hash("generate"), self.stage_hash("screen")
-        return digest(made, screened) if made and screened else made
+        stamp = digest(made, screened) if made and screened else made
+        return with_reviews(self.folder, [sample for sample in self.samples() if sample.made], stamp)
 
     def line_files(self, role: Role) -> list[Path]:
         """Return the files that hold lines of samples or controls, those of shards too; others' files do not count."""

@@ -199,8 +199,13 @@ class Verdict:
             cls,
             tree,
             reasons=lambda value: tuple(_record(Reason, one) for one in value),
-            repair=lambda value: _record(Repair, value, ("image", "mask")),
+            repair=repair_from,
         )
+
+
+def repair_from(tree: Any) -> Repair:
+    """Make a repair of its JSON values; ValueError: something is missing, unknown, or names a file elsewhere."""
+    return _record(Repair, tree, ("image", "mask"))
 
 
 Line = PlanLine | Sample | Verdict
