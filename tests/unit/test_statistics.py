@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from flawsmith.errors import RunError
 from flawsmith.evaluation.statistics import (
     ALL,
     MEAN,
@@ -181,6 +182,11 @@ def test_outcomes_survive_the_disk(evaluation_set: EvaluationSet, tmp_path: Path
     assert back.figures == made.figures
     for name in ("damaged", "normal", "score", "probabilities", "thumbs", "calibration", "shifted"):
         assert np.array_equal(getattr(back, name), getattr(made, name))
+    raw = (tmp_path / "deep" / "one.npz").read_bytes()
+    for number, damaged in enumerate((raw[: len(raw) // 2], b"", b"PK" + raw[2:200], raw[:40] + bytes(60) + raw[100:])):
+        (tmp_path / f"{number}.npz").write_bytes(damaged)
+        with pytest.raises(RunError, match=rf"{number}\.npz: is not the outcome of a training .*; delete it"):
+            Outcome.load(tmp_path / f"{number}.npz")
 
 
 def test_where_the_lines_are():

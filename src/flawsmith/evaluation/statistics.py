@@ -20,7 +20,9 @@ import numpy as np
 
 from flawsmith.arithmetic.binned import histograms, weighted_ap
 from flawsmith.arithmetic.ranking import Ranking
+from flawsmith.errors import RunError
 from flawsmith.files import write_bytes
+from flawsmith.paths import open_file
 
 Task = Literal["localization", "detection", "classification"]
 TASKS: dict[Task, tuple[str, str]] = {
@@ -95,10 +97,18 @@ class Outcome:
 
     @classmethod
     def load(cls, path: Path) -> Outcome:
-        """Read what `save` wrote."""
-        with np.load(path) as stored:
-            arrays = {name: stored[name] for name in stored.files if name != "figures"}
-            return cls(**arrays, figures=json.loads(str(stored["figures"])))
+        """Read what `save` wrote.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        try:
+            with open_file(path) as file, np.load(file) as stored:
+                arrays = {name: stored[name] for name in stored.files if name != "figures"}
+                return cls(**arrays, figures=json.loads(str(stored["figures"])))
+        except Exception as error:  # a damaged archive fails in as many ways as it has parts
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            raise RunError(f"{path}: is not the outcome of a training ({reason}); delete it and run again") from None
 
 
 @dataclass(frozen=True, slots=True)
