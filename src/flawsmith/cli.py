@@ -9,8 +9,9 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from flawsmith import __version__, cli_choice, cli_inspection, cli_start
+from flawsmith import __version__, cli_choice, cli_inspection, cli_start, cli_studio, cli_weights
 from flawsmith.errors import ConfigError, FlawsmithError, RenamedSetting
+from flawsmith.interruption import stopped, terminable
 from flawsmith.types import Stage
 
 app = typer.Typer(
@@ -26,6 +27,12 @@ RunPath = Annotated[Path, typer.Argument(help="A run folder, made by `flawsmith 
 Sets = Annotated[
     list[str],
     typer.Option("--set", help="Override one key, e.g. --set train.steps=300 (again and again).", metavar="KEY=VALUE"),
+]
+Moved = Annotated[
+    list[str],
+    typer.Option(
+        "--set", help="Only data.root=FOLDER: where the photographs are now; the run keeps it.", metavar="KEY=VALUE"
+    ),
 ]
 ShardText = Annotated[str, typer.Option("--shard", help="Make only every n-th batch: i/n, e.g. 0/4.", metavar="I/N")]
 
@@ -94,9 +101,9 @@ def train(
     from flawsmith.run.folder import Run
 
     if out is None:
-        if set_ or source.is_file():
-            raise ConfigError(f"train {source}: a TOML file needs --out RUN, and --set a TOML file")
-        opened = Run.open(source)
+        if source.is_file():
+            raise ConfigError(f"train {source}: a TOML file needs --out RUN")
+        opened = _opened("train", source, set_)
     else:
         opened = Run.create(out, cli_choice.settled(_config(source, set_), out))
     from flawsmith.synthesis.train import train as stage
@@ -105,11 +112,9 @@ def train(
 
 
 @app.command()
-def generate(run: RunPath, shard: ShardText = "0/1") -> None:
+def generate(run: RunPath, shard: ShardText = "0/1", set_: Moved = []) -> None:  # noqa: B006
     """Make the planned samples."""
-    from flawsmith.run.folder import Run
-
-    opened = Run.open(run)
+    opened = _opened("generate", run, set_)
     from flawsmith.synthesis.generate import Shard
     from flawsmith.synthesis.generate import generate as stage
 
@@ -157,6 +162,7 @@ def screen(
         str, typer.Option(help="With --replay: file, folder or hub id of the gate's extractor; else the usual place.")
     ] = "",
     online: Annotated[bool, typer.Option("--online", help="With --replay: the hub may be asked for it.")] = False,
+    set_: Moved = [],  # noqa: B006
 ) -> None:
     """Judge the samples: scores, thresholds, verdicts and reasons in scores.jsonl; plans again what is lacking."""
     if replay is not None:
@@ -164,9 +170,7 @@ def screen(
 
         typer.echo(again(replay, run, layout=layout, out=out, source=extractor, offline=not online))
         return
-    from flawsmith.run.folder import Run
-
-    opened = Run.open(run)
+    opened = _opened("screen", run, set_)
     from flawsmith.run.verdicts import require_kept
     from flawsmith.screening.screen import screened, sentence
 
@@ -177,22 +181,18 @@ def screen(
 
 
 @app.command()
-def measure(run: RunPath) -> None:
+def measure(run: RunPath, set_: Moved = []) -> None:  # noqa: B006
     """Compare the samples with real pictures: distances, diversity, labels, seams, copies."""
-    from flawsmith.run.folder import Run
-
-    opened = Run.open(run)
+    opened = _opened("measure", run, set_)
     from flawsmith.evaluation.measure import measure as stage
 
     typer.echo(f"measure: {stage(opened)}")
 
 
 @app.command()
-def prove(run: RunPath) -> None:
+def prove(run: RunPath, set_: Moved = []) -> None:  # noqa: B006
     """Train detectors with and without the samples: a verdict per defect type, helps, no effect or harms."""
-    from flawsmith.run.folder import Run
-
-    opened = Run.open(run)
+    opened = _opened("prove", run, set_)
     from flawsmith.pipeline import prove as stage
 
     typer.echo(f"prove: {stage(opened)}")
@@ -200,7 +200,7 @@ def prove(run: RunPath) -> None:
 
 @app.command()
 def export(run: RunPath, set_: Sets = []) -> None:  # noqa: B006
-    """Write the samples in the layouts of other tools; --set takes export.* and is kept in the run."""
+    """Write the samples in the layouts of other tools; --set takes export.* and data.root, and is kept in the run."""
     from flawsmith.exports.export import export as stage
     from flawsmith.exports.export import opened
 
@@ -209,12 +209,12 @@ def export(run: RunPath, set_: Sets = []) -> None:  # noqa: B006
 
 
 @app.command()
-def report(run: RunPath) -> None:
+def report(run: RunPath, set_: Moved = []) -> None:  # noqa: B006
     """Write report.html and report.md."""
+    opened = _opened("report", run, set_)
     from flawsmith.reporting.report import report as stage
-    from flawsmith.run.folder import Run
 
-    typer.echo(f"report: {stage(Run.open(run))}")
+    typer.echo(f"report: {stage(opened)}")
 
 
 @app.command("list")
@@ -266,8 +266,8 @@ def demo(
     typer.echo(closing_words(show(out)))
 
 
-cli_choice.add_to(app)
-cli_inspection.add_to(app)
+for verbs in (cli_choice, cli_inspection, cli_studio, cli_weights):
+    verbs.add_to(app)
 
 
 def _config(path: Path, settings: list[str]):  # type: ignore[no-untyped-def]
@@ -276,16 +276,23 @@ def _config(path: Path, settings: list[str]):  # type: ignore[no-untyped-def]
     return load_config(path, parse_overrides(settings))
 
 
+def _opened(verb: str, folder: Path, settings: list[str]):  # type: ignore[no-untyped-def]
+    from flawsmith.run.opening import open_run
+
+    return open_run(folder, settings, verb=verb)
+
+
 def main() -> None:
-    """Entry point: a FlawsmithError becomes its sentence and exit code 2; Ctrl-C says how to go on."""
+    """Entry point: a FlawsmithError becomes its sentence and exit code 2; Ctrl-C and SIGTERM say how to go on."""
     warnings.showwarning = _show_warning
     try:
-        app(standalone_mode=True)
+        with terminable():
+            app(standalone_mode=True)
     except FlawsmithError as error:
         print(f"flawsmith: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        _stopped()
+        stopped()
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         print(
@@ -296,7 +303,7 @@ def main() -> None:
         sys.exit(2)
     except SystemExit as end:
         if end.code == 130:  # typer turns Ctrl-C into this
-            _stopped()
+            stopped()
         raise
 
 
@@ -306,8 +313,3 @@ def _show_warning(message: Warning | str, category: type[Warning], *place: Any, 
         print(f"flawsmith: {message}", file=sys.stderr)
     else:
         print(warnings.formatwarning(message, category, *place[:2]), file=sys.stderr, end="")
-
-
-def _stopped() -> None:
-    print("flawsmith: stopped; the same command goes on from here", file=sys.stderr)
-    sys.exit(130)

@@ -21,11 +21,15 @@ def deliver(
     run: Annotated[Path, typer.Argument(help="A run folder, made by `flawsmith run`.", metavar="RUN")],
     out: Annotated[Optional[Path], typer.Option("--out", "-o", help="Where to; else RUN/model.")] = None,
     rate: Rate = None,
+    set_: Annotated[
+        list[str],
+        typer.Option("--set", help="Only data.root=FOLDER: where the photographs are now.", metavar="KEY=VALUE"),
+    ] = [],  # noqa: B006
 ) -> None:
     """Train the final detector and write it as ONNX, with threshold, model card and an example."""
-    from flawsmith.run.folder import Run
+    from flawsmith.run.opening import open_run
 
-    opened = Run.open(run)
+    opened = open_run(run, set_, verb="deliver")
     from flawsmith.inspection.deliver import deliver as write
 
     typer.echo(f"deliver: {write(opened, out, rate=rate)}")

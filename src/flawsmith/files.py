@@ -26,7 +26,12 @@ from flawsmith.paths import open_file
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that it is there whole or not at all.
+    """Write a file so that it is there whole or not at all; see `write_pieces`."""
+    write_pieces(path, [content])
+
+
+def write_pieces(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    """Write a file, piece after piece, so that it is there whole or not at all.
 
     Raises:
         RunError: the disk is full or the folder cannot be written; nothing half-written stays.
@@ -35,7 +40,8 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as file:
-            file.write(content)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -226,7 +232,9 @@ def _remove_if_left(part: Path) -> None:
 
 PART = "#"
 """What stands before each name of a part, as in `labels.json#coco#7#scratch`; see `data.annotations.parts`."""
-_PART_OF = re.compile(r"(?P<file>.+\.(?:json|txt))#[a-z_]+#[^#/]*#[^#/]*", re.IGNORECASE | re.DOTALL)
+_PART_OF = re.compile(
+    r"(?P<file>.+\.(?:json|txt|[a-z]+(?=#lookout#)))#[a-z_]+#[^#/]*#[^#/]*(?:#[1-9]\d*)?", re.IGNORECASE | re.DOTALL
+)
 
 
 def whole_file(path: Path) -> Path:
@@ -236,16 +244,23 @@ def whole_file(path: Path) -> Path:
 
 
 def file_state(path: Path) -> list[int]:
-    """Return size and time of a file, by which it is known to be unchanged; [] = there is none behind the name."""
+    """Return size and times of a file, by which it is known to be unchanged; [] = there is none behind the name.
+
+    The last is when the system noted a change (of the content, the name or the rights): a copy may take over the other
+    time from its source, but not this one.
+    """
     try:
-        facts = whole_file(path).stat()
+        return _state(whole_file(path).stat())
     except OSError:
         return []
-    return [facts.st_size, facts.st_mtime_ns]
+
+
+def _state(facts: os.stat_result) -> list[int]:
+    return [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns]
 
 
 def file_digest(path: Path) -> str:
-    """Return a 16-digit hash of a file's bytes, "absent" when there is none; read once while size and time stay."""
+    """Return a 16-digit hash of a file's bytes, "absent" when there is none; read once while its state stays."""
     path = whole_file(path)
     try:
         facts = path.stat()
@@ -253,11 +268,11 @@ def file_digest(path: Path) -> str:
         return "absent"
     if not stat.S_ISREG(facts.st_mode):
         return "absent"
-    return _file_digest(path, facts.st_size, facts.st_mtime_ns)
+    return _file_digest(path, *_state(facts))
 
 
 @lru_cache(maxsize=1 << 16)
-def _file_digest(path: Path, size: int, changed: int) -> str:
+def _file_digest(path: Path, *state: int) -> str:
     hasher = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):

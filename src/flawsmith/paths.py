@@ -7,6 +7,7 @@ anyone names: reading a pipe would wait for ever, and a device has no end.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -14,7 +15,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from flawsmith.errors import RunError
+from flawsmith.errors import ConfigError, RunError
 
 _DRIVE = re.compile(r"[A-Za-z]:" if os.name == "nt" else r"[A-Za-z]:(?:[\\/]|$)")
 
@@ -46,6 +47,24 @@ def open_file(path: Path | str) -> BinaryIO:
         file.close()
         raise
     return file
+
+
+def require_files(place: Path | str) -> None:
+    """Refuse weights of which something is no file, before a library opens them: it would wait for ever.
+
+    Args:
+        place: A file, or a folder that is looked through; what is not there is for whoever opens it to say.
+
+    Raises:
+        ConfigError: names what is no file.
+    """
+    inside = (os.path.join(folder, name) for folder, _, names in os.walk(place) for name in names)
+    for path in inside if os.path.isdir(place) else (place,):
+        with contextlib.suppress(OSError):  # whoever opens it will say so
+            try:
+                _require_file(path, os.stat(path))
+            except NoFileError as error:
+                raise ConfigError(f"{path}: {error.strerror}; put the file itself there") from None
 
 
 def _require_file(path: Path | str, facts: os.stat_result) -> None:

@@ -71,9 +71,9 @@ class Counts:
             self.decoded[Path(path)] += 1
             return decode_mask(path)
 
-        def counted_digest(path: Path, size: int, changed: int) -> str:
+        def counted_digest(path: Path, *state: int) -> str:
             self.hashed[path] += 1
-            return digest(path, size, changed)
+            return digest(path, *state)
 
         patched(patch, scan, counted_scan)
         patched(patch, read, counted_read)

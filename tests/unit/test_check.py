@@ -304,7 +304,7 @@ def test_of_very_many_normal_pictures_a_sample_is_decoded(tmp_path: Path, monkey
     text = "\n".join(found.errors)
     assert "nut/train/good/17.png: 1 picture cannot be used" in text
     assert "nut/test/dent/0.png is the same picture as the normal part nut/train/good/3.png" in text
-    looked_at = {Path(name).relative_to(tmp_path) for name, _, _ in fingerprints._FINGERPRINTS}
+    looked_at = {Path(name).relative_to(tmp_path) for name, _ in fingerprints._FINGERPRINTS}
     assert len([path for path in looked_at if "train" in path.parts]) <= 10 and len(found.errors) == 2
 
 

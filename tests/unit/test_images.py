@@ -292,7 +292,7 @@ BAD = {
     "signature_only.png": (_good(".png")[:8], "header is cut short"),
     "flipped.png": (_flipped(_good(".png"), 600), "damaged"),
     "flipped16.png": (_flipped(_good(".png", np.uint16), 600), "damaged"),
-    "cut.jpg": (_good(".jpg")[:-300], "cannot be decoded"),
+    "cut.jpg": (_good(".jpg")[:-300], "ends too early"),
     "head.jpg": (_good(".jpg")[:30], "cannot be decoded"),
     "cut.tif": (_good(".tif")[:-900], "cannot be decoded"),
     "cut_lzw.tif": (_lzw()[:2000], "cannot be decoded"),

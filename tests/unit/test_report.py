@@ -410,6 +410,9 @@ HOSTILE = (
     ("[x](http://example.com)", "](http://example.com/2)", "![x](http://example.com/x.png) "),
     ("~~~", "```", "# "),
     ("a|b", "</style></table><svg onload=alert(1)>", "{{ 7 * 7 }}{% raw %}"),
+    ("*loud* **louder**", "__under__ _line_", "~~gone~~ `code` "),
+    ("&lt;b&gt; &#42;", "![a][b] &copy;", "***"),
+    ("1. x", "2) y", "3. "),
     ("[x]: http://example.com", "\\](http://example.com/3)", "\\<b>"),
 )
 

@@ -13,10 +13,20 @@ from flawsmith import files
 from flawsmith.config import Config, load_config
 from flawsmith.errors import ConfigError, RunError
 from flawsmith.files import read_json, read_lines
-from flawsmith.run.folder import Run, machine
+from flawsmith.run.folder import Run
+from flawsmith.run.manifest import machine
 from flawsmith.run.records import Sample, append_records
 
-OTHER = load_config(None, {"seed": 5, "train.steps": 3, "data.normal": ["good"], "generate.count": {"crack": 2}})
+OTHER = load_config(
+    None,
+    {
+        "seed": 5,
+        "train.steps": 3,
+        "data.normal": ["good"],
+        "generate.count": {"crack": 2},
+        "data.root": str(Path.cwd()),
+    },
+)
 
 
 def sample(index: int, *, attempt: int = 0) -> Sample:

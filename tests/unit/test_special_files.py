@@ -16,13 +16,18 @@ from flawsmith.config import load_config
 from flawsmith.data import images
 from flawsmith.data.fingerprints import fingerprint
 from flawsmith.errors import FlawsmithError
+from flawsmith.evaluation.statistics import Outcome
 from flawsmith.files import append_lines, file_digest, read_json, read_lines
 from flawsmith.inspection.inspect import pictures_below
-from flawsmith.nn.weights import load_tensors
+from flawsmith.nn.features import load_extractor
+from flawsmith.nn.methods.csm import load_csm
+from flawsmith.nn.networks.resnet import check_folder
+from flawsmith.nn.weights import load_tensors, read_settings
 from flawsmith.paths import NoFileError, open_file
 from flawsmith.preflight.check import check
 from flawsmith.run.folder import Run
 from flawsmith.screening.gate import Gate
+from flawsmith.synthesis.train import load_backbone
 
 SPECIAL: dict[str, Callable[[Path], Any]] = {
     "a pipe": os.mkfifo,
@@ -112,6 +117,42 @@ def test_check_says_it_in_every_layout(name: str, what: str, factory_root: Path,
     shot, _, normal = files
     assert f"2 pictures cannot be used: it is {what}" in text and shot in text and normal in text
     assert f"{shot}: 1 mask cannot be used: it is {what}" in text
+
+
+def backbone_of_a_run(folder: Path) -> Any:
+    config = load_config(None, {"backbone.source": str(folder), "generator.name": "controlnet_inpaint"})
+    return load_backbone(config)
+
+
+WEIGHTS: dict[str, Callable[[Path], Any]] = {
+    "backbone": backbone_of_a_run,
+    "csm": lambda folder: load_csm(str(folder)),
+    "dinov2": lambda folder: load_extractor("dinov2", folder),
+    "lpips-vgg": lambda folder: load_extractor("lpips-vgg", folder),
+    "efficientnet-lite0": lambda folder: load_extractor("efficientnet-lite0", folder / "x.pth"),
+    "classifier": check_folder,
+    "generator": read_settings,
+    "proof": lambda folder: Outcome.load(folder / "a.npz"),
+}
+
+
+@pytest.mark.parametrize("what", SPECIAL)
+@pytest.mark.parametrize("opened", WEIGHTS)
+def test_folders_of_weights(opened: str, what: str, tmp_path: Path) -> None:
+    names = ["config.json", "vae/config.json", "x.pth", "reader.json", "settings.json", "a.npz"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        SPECIAL[what](tmp_path / name)
+    with pytest.raises(FlawsmithError) as error:
+        WEIGHTS[opened](tmp_path)
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_check_says_it_of_a_backbone(factory_root: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model_index.json")
+    settings = {"data.root": str(factory_root), "backbone.source": str(tmp_path)}
+    found = check(load_config(None, {**settings, "generator.name": "controlnet_inpaint"}))
+    assert any("model_index.json: it is a pipe" in text for text in found.errors), found.errors
 
 
 def test_other_doors(tmp_path: Path, factory_root: Path) -> None:

@@ -185,7 +185,7 @@ def test_outcomes_survive_the_disk(evaluation_set: EvaluationSet, tmp_path: Path
     raw = (tmp_path / "deep" / "one.npz").read_bytes()
     for number, damaged in enumerate((raw[: len(raw) // 2], b"", b"PK" + raw[2:200], raw[:40] + bytes(60) + raw[100:])):
         (tmp_path / f"{number}.npz").write_bytes(damaged)
-        with pytest.raises(RunError, match=rf"{number}\.npz: is not the outcome of a training .*; delete it"):
+        with pytest.raises(RunError, match=rf"{number}\.npz: cannot be read .*; delete it"):
             Outcome.load(tmp_path / f"{number}.npz")
 
 

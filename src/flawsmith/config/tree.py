@@ -49,6 +49,11 @@ class Config(Settings):
     export: ExportConfig = ExportConfig()
     report: ReportConfig = ReportConfig()
 
+    def with_absolute_root(self) -> Config:
+        """Return the configuration with `data.root` as it is named from any working directory."""
+        data = self.data.model_copy(update={"root": self.data.root.absolute()})
+        return self.model_copy(update={"data": data})
+
     def with_generator(self, name: str) -> Config:
         """Return the configuration in which one of its generators paints everything."""
         return self.model_copy(update={"generator": self.generator.alone(name)})

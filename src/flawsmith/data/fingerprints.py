@@ -18,8 +18,9 @@ import cv2
 import numpy as np
 
 from flawsmith.data import images
+from flawsmith.data.codecs.coding import fault
 from flawsmith.errors import DataError
-from flawsmith.files import file_digest
+from flawsmith.files import file_digest, file_state
 from flawsmith.paths import open_file
 
 
@@ -35,30 +36,34 @@ class Fingerprint:
     """Why it cannot be decoded, as the end of a sentence that begins with its path; "" = it can."""
     two_values: bool = False
     """True: its samples have one or two values in all, as those of a mask."""
+    fault: str = ""
+    """Why it may be damaged though it can be decoded, as `problem`; "" = no sign of it."""
 
 
 _ROOM = 48 << 20
 """Bytes of pictures that are decoded side by side."""
-_FINGERPRINTS: dict[tuple[str, int, int], Fingerprint] = {}
+_FINGERPRINTS: dict[tuple[str, tuple[int, ...]], Fingerprint] = {}
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    """Return a picture's fingerprint; it is kept while path, size and time of the file stay.
+    """Return a picture's fingerprint; it is kept while path and state of the file stay.
 
     Raises:
         DataError: there is no such file; what is there but broken has a `problem` instead.
     """
     try:
-        state = os.stat(path)
+        os.stat(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); was it moved?") from None
-    key = (os.path.abspath(path), state.st_size, state.st_mtime_ns)
+    key = (os.path.abspath(path), tuple(file_state(path)))
     if key not in _FINGERPRINTS:
         try:
             pixels = images.read(path)
             if pixels.dtype.kind == "f" and not np.isfinite(pixels).any():
                 raise DataError(f"{path}: not one of its pixels is a finite number, so it shows nothing; take it out")
-            _FINGERPRINTS[key] = Fingerprint(_pixel_hash(pixels), _difference_bits(pixels), "", _has_two_values(pixels))
+            _FINGERPRINTS[key] = Fingerprint(
+                _pixel_hash(pixels), _difference_bits(pixels), "", _has_two_values(pixels), _fault(path)
+            )
         except DataError as error:
             try:
                 with open_file(path) as file:
@@ -69,11 +74,15 @@ def fingerprint(path: Path) -> Fingerprint:
     return _FINGERPRINTS[key]
 
 
+def _fault(path: Path) -> str:
+    return images.with_reasons(path, lambda stream: fault(stream.read()))
+
+
 def content_hash(path: Path) -> str:
     """Return the SHA-256 of the picture's upright pixels, the same for a copy saved again without loss.
 
     Grey saved as RGB, 8 bits saved as 16, another codec or an EXIF turn instead of turned pixels make no difference. A
-    file that cannot be decoded has the hash of its bytes. Kept in memory while size and time of the file stay.
+    file that cannot be decoded has the hash of its bytes. Kept in memory while the file's state stays.
     """
     return fingerprint(path).pixels
 

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from flawsmith.data.codecs.coding import SUFFIXES, decode, encode, header
+from flawsmith.data.codecs.metadata import Metadata
 from flawsmith.data.codecs.table import MAX_PIXELS, Header, Unreadable
 from flawsmith.errors import DataError
 from flawsmith.files import write_bytes
@@ -276,12 +277,13 @@ def lossless_suffix(pixels: np.ndarray) -> str:
     return ".tif" if pixels.dtype == np.float32 else ".png"
 
 
-def write(path: Path, pixels: np.ndarray) -> None:
+def write(path: Path, pixels: np.ndarray, metadata: Metadata | None = None) -> None:
     """Write a native picture without loss; the file appears whole or not at all.
 
     Args:
         path: .png (uint8, uint16), .tif or .tiff (all three), .bmp (uint8); its folder is made when missing.
         pixels: (H,W) or (H,W,3) RGB, uint8, uint16 or float32.
+        metadata: What a .png or .tif says beside the pixels.
 
     Raises:
         DataError: a format that would lose something, or an array that is no picture.
@@ -300,7 +302,7 @@ def write(path: Path, pixels: np.ndarray) -> None:
     if pixels.dtype == np.float32 and suffix in (".png", ".bmp") or pixels.dtype == np.uint16 and suffix == ".bmp":
         raise DataError(f"{path}: {suffix} cannot hold {pixels.dtype} pixels; write {lossless_suffix(pixels)} instead")
     try:
-        data = encode(pixels, suffix)
+        data = encode(pixels, suffix, metadata)
     except Unreadable as error:
         raise DataError(f"{path}: {error}") from None
     write_bytes(path, data)

@@ -109,13 +109,15 @@ def made_of(run: Run, product: str) -> tuple[list[Made], list[Made]]:
     for sample in run.samples():
         if sample.product != product or sample.transferred_from:  # no test picture shows what a product never had
             continue
-        rank[sample.index] = count[sample.defect]
+        stands = kept.get(sample.index)
+        defect = stands.defect if stands else sample.defect  # whoever looked at it may have said another type
+        rank[sample.index] = count[defect]
         # Of a screened run the samples that stand are counted, so that "3 per shot" means 3 that anybody learns from.
-        count[sample.defect] += sample.index in kept or not screened
-        if stands := kept.get(sample.index):
+        count[defect] += stands is not None or not screened
+        if stands:
             mask = run.path(stands.mask)
-            example = Example(stands.image, run.path(stands.image), product, sample.defect, (mask,), span=span)
-            samples.append(Made(example, mask, sample.normal, rank[sample.index], defect=sample.defect))
+            example = Example(stands.image, run.path(stands.image), product, defect, (mask,), span=span)
+            samples.append(Made(example, mask, sample.normal, rank[sample.index], defect=defect))
     for control in run.controls():
         if control.product == product and control.made:
             example = Example(control.image, run.path(control.image), product, span=span)

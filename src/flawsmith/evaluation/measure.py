@@ -29,6 +29,7 @@ from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
 from flawsmith.run.records import Sample
 from flawsmith.run.stage import Inputs, stage
+from flawsmith.run.unchanged import require_as_learned, require_as_made
 from flawsmith.types import Example, FeatureSet, Figure
 
 _CHUNK = 16
@@ -42,7 +43,7 @@ def measure(run: Run, data: Dataset | None = None) -> Path:
         data: Its photographs, when they are open already.
 
     Raises:
-        RunError: no samples were generated yet.
+        RunError: no samples were generated yet, or they or their photographs were changed since.
         ConfigError: a metric is unknown, or the extractor's weights are missing.
     """
     config, path, part = run.config, run.path("metrics.json"), run.config.features
@@ -52,9 +53,12 @@ def measure(run: Run, data: Dataset | None = None) -> Path:
     if not made:
         raise RunError(f"{run.folder}: no samples are made yet; run `flawsmith generate {run.folder}` first")
     data = data or open_dataset(run)
+    require_as_learned(run, data)
+    require_as_made(run, run.kept())
     field = config.prove.protocol == "field"
     real = data.split.test_defects if field else data.split.shots
-    network = load_extractor(part.extractor, part.source, offline=config.backbone.offline)
+    where = config.backbone
+    network = load_extractor(part.extractor, part.source, offline=where.offline, device=where.device)
     extractor = FeatureCache(network, run.path("state", "features"))
     inputs = Inputs.of(config, "measure", samples=made, real=data.content(real), extractor=extractor.fingerprint)
     with stage(run, "measure", inputs, outputs=[path]) as work:

@@ -51,6 +51,7 @@ from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
 from flawsmith.run.stage import Inputs, stage
+from flawsmith.run.unchanged import require_as_learned, require_as_made
 from flawsmith.types import Advance
 
 REFERENCE = "patchcore"
@@ -70,7 +71,7 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None) -> Path
         data: Its photographs, when they are open already.
 
     Raises:
-        RunError: no samples were generated yet.
+        RunError: no samples were generated yet, or they or their photographs were changed since.
         DataError: there are no test pictures to prove anything on, or one of them is among what is learned from.
     """
     config, path = run.config, run.path("proof.json")
@@ -81,6 +82,8 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None) -> Path
     if not made:
         raise RunError(f"{run.folder}: no samples are made yet; run `flawsmith generate {run.folder}` first")
     data = data or open_dataset(run)
+    require_as_learned(run, data)
+    require_as_made(run, [*run.kept(), *run.controls()])
     split, part, device = data.split, config.features, device_of(config)
     extractor = load_extractor(part.extractor, part.source, offline=config.backbone.offline, device=device)
     tests = data.content((*split.test_defects, *split.test_normals))

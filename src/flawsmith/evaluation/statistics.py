@@ -100,15 +100,14 @@ class Outcome:
         """Read what `save` wrote.
 
         Raises:
-            RunError: the file is damaged.
+            RunError: the file is damaged, or holds something else.
         """
         try:
             with open_file(path) as file, np.load(file) as stored:
                 arrays = {name: stored[name] for name in stored.files if name != "figures"}
                 return cls(**arrays, figures=json.loads(str(stored["figures"])))
-        except Exception as error:  # a damaged archive fails in as many ways as it has parts
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
-            raise RunError(f"{path}: is not the outcome of a training ({reason}); delete it and run again") from None
+        except Exception as error:  # a damaged archive fails in many ways
+            raise RunError(f"{path}: cannot be read ({type(error).__name__}); delete it and prove again") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from flawsmith import registry
-from flawsmith.config import Config, overridden, parse_overrides, validate
-from flawsmith.errors import ConfigError, RunError
+from flawsmith.config import Config, validate
+from flawsmith.data.exported.reads_features import ReadsFeatures
+from flawsmith.errors import RunError
 from flawsmith.files import digest, read_json, reading, whole_folder, write_json
 from flawsmith.interfaces import Exporter
 from flawsmith.run.dataset import load_split
 from flawsmith.run.folder import Run
+from flawsmith.run.opening import open_run
+from flawsmith.run.painted import FOLDER, painted_pairs
 from flawsmith.run.progress import progress
 from flawsmith.run.records import Sample
+from flawsmith.run.review import FILE as REVIEWS
 from flawsmith.run.stage import Inputs, stage
+from flawsmith.run.unchanged import require_as_made, require_unchanged_photographs
 from flawsmith.run.verdicts import require_kept
 from flawsmith.types import Example
 
@@ -25,44 +31,44 @@ _SIZES = ("state", "export.json")
 
 
 def opened(folder: Path, overrides: Sequence[str] = ()) -> Run:
-    """Open a run, and change what it exports: ["export.formats=[\"coco\"]"]; the run keeps that.
+    """Open a run, and change what it exports: ["export.formats=[\"coco\"]"], or `data.root`; the run keeps that.
 
     Raises:
         RunError: there is no run.
         ConfigError: a setting of another section, which would change what was made; a wrong key, value or format.
     """
-    run = Run.open(folder)
-    settings = parse_overrides(list(overrides))
-    for key in settings:
-        if not key.startswith("export."):
-            raise ConfigError(
-                f"--set {key}: `flawsmith export` changes export.* alone; `flawsmith run` takes the others"
-            )
-    if not settings:
-        return run
-    config = overridden(run.config, settings)
-    if unknown := registry.misnamed(config):
-        raise ConfigError("\n".join(unknown))
-    for name in {*config.export.formats, *config.export.settings}:
-        load_exporter(config, name)  # before the run keeps it
-    return Run.create(folder, config)
+
+    def require(config: Config) -> None:
+        for name in {*config.export.formats, *config.export.settings}:
+            load_exporter(config, name)
+
+    return open_run(folder, overrides, section="export", verb="export", require=require)
 
 
 def export(run: Run) -> None:
     """Run the stage; does nothing when every format is there already with the same input.
 
     Exported are the normal parts to learn from (train), those held out (test) and the samples that stand (test, with
-    masks): made, and not rejected where the run is screened. With `export.real = "shots"` the real shots go along
+    masks): made, and not rejected where the run is screened, as people who reviewed them said; and what was painted by
+    hand for the run and accepted (test, with masks). With `export.real = "shots"` the real shots go along
     (train, with masks). Test pictures never do: they must stay unseen.
 
     Raises:
-        RunError: no sample was made, or every one was rejected; counts the reasons.
+        RunError: no sample was made, or every one was rejected; counts the reasons. Or samples or photographs were
+            changed since.
         ConfigError: a format or one of its settings is unknown.
     """
     exporters = {name: load_exporter(run.config, name) for name in run.config.export.formats}
     examples = exported(run)
+    require_unchanged_photographs(run)
+    require_as_made(run, run.kept())
     content = digest([(one.id, one.product, one.defect, one.split) for one in examples])
-    inputs = Inputs.of(run.config, "export", data=run.data_hash(), samples=run.samples_hash(), examples=content)
+    hashes = {"data": run.data_hash(), "samples": run.samples_hash(), "examples": content}
+    for name, exporter in exporters.items():
+        if isinstance(exporter, ReadsFeatures):
+            cache = run.path("state", "features")
+            hashes[name] = digest(exporter.use_features(run.config.features, run.config.backbone.offline, cache))
+    inputs = Inputs.of(run.config, "export", **hashes)
     folders = {name: run.path("export", name) for name in exporters}
     with stage(run, "export", inputs, outputs=folders.values(), there=lambda: _whole(run, folders)) as work:
         if work.done:
@@ -132,7 +138,8 @@ def exported(run: Run) -> list[Example]:
     spans = {one.product: one.span for one in split.normals}
     samples = run.samples()
     kept = run.kept() if samples else []
-    if not kept:
+    painted = _painted(run, split.normals)
+    if not kept and not painted:
         require_kept(run)
         raise RunError(f"{run.folder}: nothing to export, {_why_none(run, samples)}")
     normals = [Example(one.id, one.image, one.product, None, (), "train", span=one.span) for one in split.normals]
@@ -150,11 +157,35 @@ def exported(run: Run) -> list[Example]:
         )
         for one in kept
     ]
+    made += painted
     shots = split.shots if run.config.export.real == "shots" else ()
     return [*normals, *made, *(replace(shot, split="train") for shot in shots)]
 
 
+def _painted(run: Run, normals: Sequence[Example]) -> list[Example]:
+    """Return what was painted by hand for the run and accepted, as examples."""
+    by_path = {os.path.abspath(one.image): one for one in normals}
+    examples = []
+    for pair in painted_pairs(run.path(FOLDER)):
+        below = by_path.get(os.path.abspath(pair.photograph))
+        examples.append(
+            Example(
+                f"{FOLDER}/{pair.name}{pair.image.suffix}",
+                pair.image,
+                pair.product,
+                pair.defect,
+                (pair.mask,),
+                "test",
+                span=below.span if below else None,
+                painted_on=below.id if below else "",
+            )
+        )
+    return examples
+
+
 def _why_none(run: Run, samples: Sequence[Sample]) -> str:
+    if any(sample.made for sample in samples):
+        return f"whoever reviewed the samples rejected all that were left; see {run.path(REVIEWS)}"
     planned = len(run.plan())
     if not samples:
         text = f"none of {planned} planned samples is made yet" if planned else "no sample is planned yet"

@@ -51,8 +51,10 @@ from flawsmith.nn.features import load_extractor
 from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.paths import confined
 from flawsmith.run.dataset import Dataset, open_dataset
-from flawsmith.run.folder import Run, machine
+from flawsmith.run.folder import Run
+from flawsmith.run.manifest import machine
 from flawsmith.run.progress import progress
+from flawsmith.run.unchanged import require_as_learned, require_as_made
 from flawsmith.run.verdicts import require_kept
 from flawsmith.types import Example
 
@@ -73,7 +75,8 @@ def deliver(run: Run, out: Path | None = None, *, rate: float | None = None, dat
         The folder.
 
     Raises:
-        RunError: no samples were made, or none stands; or the folder holds something else.
+        RunError: no samples were made, none stands, or they or their photographs were changed since; or the folder
+            holds something else.
         ConfigError: a package is missing, or the detector cannot be delivered.
         DataError: the rate is none.
     """
@@ -85,9 +88,11 @@ def deliver(run: Run, out: Path | None = None, *, rate: float | None = None, dat
     _require_free(folder)
     if not run.samples_hash():
         raise RunError(f"{run.folder}: no samples are made yet; run `flawsmith generate {run.folder}` first")
-    run.kept()
+    made = [*run.kept(), *run.controls()]
     require_kept(run)
     data = data or open_dataset(run)
+    require_as_learned(run, data)
+    require_as_made(run, made)
     part, device = config.features, device_of(config)
     extractor = load_extractor(part.extractor, part.source, offline=config.backbone.offline, device=device)
     if load_detector(config, name, ("x",), extractor, device).needs_extractor:

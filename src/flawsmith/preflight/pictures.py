@@ -78,6 +78,8 @@ def look_at(examples: Sequence[Example], facts: dict[str, images.Header], findin
     prints = fingerprints_of([example.image for example in decoded])
     broken = [(example.id, one.problem) for example, one in zip(decoded, prints, strict=True) if one.problem]
     findings.errors += [*grouped(broken, "picture", "cannot be used"), *masks_among_normals(decoded)]
+    faulty = [(example.id, one.fault) for example, one in zip(decoded, prints, strict=True) if one.fault]
+    findings.warnings += grouped(faulty, "picture", "may be damaged")
     return frozenset(chosen)
 
 

@@ -11,7 +11,7 @@ from flawsmith.config import Config, FeaturesConfig, ProveConfig, validate
 from flawsmith.data.split import Split, provable
 from flawsmith.errors import BackboneError, ConfigError, FlawsmithError, nearest
 from flawsmith.exports.export import load_exporter
-from flawsmith.preflight.backbone import look_over
+from flawsmith.preflight.backbone import look_for_device, look_over
 from flawsmith.synthesis.transfer import known_references
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def preflight(config: Config, split: Split | None, *, near_duplicates: bool = Tr
     checks += [partial(_made, config, name) for family, name in others if family == "generators"]
     if generator.settings:
         checks.append(partial(_generator, config))
-    checks.append(partial(_backbone, config))
+    checks += [partial(_backbone, config), partial(look_for_device, config.backbone)]
     if screen.enabled:
         checks.append(partial(_gate, config))
     if prove.enabled:

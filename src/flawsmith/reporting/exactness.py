@@ -16,6 +16,7 @@ from flawsmith.data import images
 from flawsmith.errors import DataError
 from flawsmith.run.folder import Run
 from flawsmith.run.records import Sample
+from flawsmith.run.unchanged import changed_files
 from flawsmith.types import Example
 
 
@@ -90,6 +91,8 @@ def _compare(run: Run, sample: Sample, normals: Mapping[str, Example]) -> _Compa
         mask = images.read_mask(run.path(sample.mask), picture.shape)
     except DataError as error:
         return _Comparison(str(error))
+    if edited := changed_files(run, sample):
+        return _Comparison(f"{' and '.join(edited)}: changed since flawsmith wrote it")
     if picture.shape != photograph.shape or picture.dtype != photograph.dtype:
         shapes = f"{picture.shape} {picture.dtype}, its photograph {photograph.shape} {photograph.dtype}"
         return _Comparison(f"{name}: the picture is {shapes}")

@@ -101,11 +101,17 @@ def _list(lines: Sequence[str]) -> list[str]:
 
 def _paragraph(text: str) -> str:
     """Return a text that stays a paragraph, whatever it begins with."""
-    return re.sub(r"^(?=[#>+\-=~`|\[])", r"\\", _text(text).lstrip())
+    line = re.sub(r"^(\d+)(?=[.)](\s|$))", r"\g<1>\\", _text(text).lstrip())
+    return re.sub(r"^(?=[#>+\-=|\[])", r"\\", line)
 
 
 def _text(text: str) -> str:
-    """Return a text in one line, without HTML and without links: names of folders and files are anyone's."""
+    """Return a text in one line that is shown as it is: names of folders and files are anyone's.
+
+    Neither tags, links nor emphasis, code or entities come of it, as in report.html.
+    """
     line = re.sub(r"[\r\n]+", " ", text)
     line = re.sub(r"\\(?=[!-/:-@\[-`{-~])", r"\\\\", line)  # a backslash before punctuation would vanish
+    line = re.sub(r"&(?=#?\w+;)", "&amp;", line)
+    line = re.sub(r"\*(?=\S)|(?<=\S)\*|(?<![^\W_])_|_(?![^\W_])|`|~(?=~)|(?<=~)~", r"\\\g<0>", line)
     return line.replace("<", "&lt;").replace("](", "]\\(")

@@ -13,6 +13,7 @@ from flawsmith.reporting.markdown import write_markdown
 from flawsmith.reporting.sections import document_of
 from flawsmith.run.folder import Run
 from flawsmith.run.stage import FOLLOWS, Inputs, is_done, stage
+from flawsmith.run.unchanged import require_unchanged_photographs
 
 
 def report(run: Run) -> Path:
@@ -23,7 +24,7 @@ def report(run: Run) -> Path:
 
     Raises:
         RunError: the run has no data yet, or a sample differs from its photograph outside its mask, has an empty
-            mask or cannot be read; names the first.
+            mask, cannot be read or was changed since; names the first. Or another photograph was changed.
     """
     path = run.path("report.html")
     with stage(run, "report", _inputs(run), there=lambda: False) as work:
@@ -41,6 +42,7 @@ def report(run: Run) -> Path:
                 f"{path}: written, but the exact-background check failed; a photograph or a made file was changed "
                 f"since; put the photograph back, or delete the made pictures and run again:\n{first}"
             )
+        require_unchanged_photographs(run)
     return path
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,16 @@ from flawsmith.data.split import (
     split,
     without_duplicates,
 )
-from flawsmith.errors import ConfigError, DataError, RunError, nearest
+from flawsmith.errors import DataError, RunError
 from flawsmith.files import digest, file_digest, file_state, read_json, reading, write_json
 from flawsmith.paths import lies_below
+from flawsmith.run.defect_types import require_defects
 from flawsmith.run.folder import Run
 from flawsmith.run.mask_reading import MaskReading, read_masks, rule_from, rule_tree
 from flawsmith.types import Example, MaskRule, Range
 
-_GROUPS = ("shots", "normals", "test_defects", "test_normals")
+GROUPS = ("shots", "normals", "test_defects", "test_normals")
+"""Of a division; each a list of rows in data.json."""
 _DUPLICATES = "duplicates"
 """Rows of data.json beside the groups: test pictures that were left out as copies of normal parts to learn from."""
 _RANGES = "ranges"
@@ -64,7 +66,7 @@ class Dataset:
 def open_dataset(run: Run) -> Dataset:
     """Scan the photographs, divide them, leave out copies of normal parts, refuse a leak, and write data.json.
 
-    A file whose size and time are those of the last time is not read again, and pictures that are the same as the last
+    A file whose size and times are those of the last time is not read again, and pictures that are the same as the last
     time are not looked at again.
 
     Raises:
@@ -76,15 +78,15 @@ def open_dataset(run: Run) -> Dataset:
     before = _before(path) if path.exists() else {}
     surveyed = layouts.survey(run.config.data)
     made, reading = _divide(surveyed, run.config, before.get("masks"))
-    _require_defects(run.config, made)
-    known = {row["id"]: row for name in (*_GROUPS, _DUPLICATES) for row in before.get(name, [])}
-    rows = {name: [_row(example, known.get(example.id)) for example in getattr(made, name)] for name in _GROUPS}
+    require_defects(run.config, _defects(made))
+    known = {row["id"]: row for name in (*GROUPS, _DUPLICATES) for row in before.get(name, [])}
+    rows = {name: [_row(example, known.get(example.id)) for example in getattr(made, name)] for name in GROUPS}
     scanned = _stamp(rows)
     unchanged = before.get("scanned") == scanned
     if not unchanged and (broken := _unusable(made)):
         raise DataError(_listed("1 picture cannot be used", f"{len(broken)} pictures cannot be used", broken))
     if not unchanged:
-        everyone = [example for name in _GROUPS for example in getattr(made, name)]
+        everyone = [example for name in GROUPS for example in getattr(made, name)]
         marked = [*marked_normals(run.config.data.root, surveyed.normal_masks), *masks_among_normals(everyone)]
         if marked:
             raise DataError("\n".join(marked))
@@ -101,13 +103,19 @@ def open_dataset(run: Run) -> Dataset:
     made = with_ranges(made, ranges)
     stamp = _stamp(rows, ranges)
     near = before["near_duplicates"] if unchanged else near_duplicate_warnings(made)
-    tree: dict[str, Any] = {"hash": stamp, "scanned": scanned, "notes": list(made.notes), "near_duplicates": near}
-    tree |= {"warnings": [*surveyed.warnings, *near, *reading.warnings(made)], "ledger": surveyed.ledger.to_json()}
+    faulty = before.get("faulty", []) if unchanged else _faulty(made)
+    tree: dict[str, Any] = {"root": run.config.data.root.as_posix()}
+    tree |= {"hash": stamp, "scanned": scanned, "notes": list(made.notes), "near_duplicates": near}
+    tree |= {"faulty": faulty} if faulty else {}
+    tree |= {
+        "warnings": [*surveyed.warnings, *faulty, *near, *reading.warnings(made)],
+        "ledger": surveyed.ledger.to_json(),
+    }
     tree |= {_RANGES: {product: span.to_json() for product, span in ranges.items()}}
     tree |= {**rows, _DUPLICATES: doubled, "masks": reading.tree()}
     if tree != before:
         write_json(path, tree)
-    hashes = {row["id"]: _identity(row) for group in rows.values() for row in group}
+    hashes = {row["id"]: row_identity(row) for group in rows.values() for row in group}
     return Dataset(made, Photographs(made.normals), hashes, stamp)
 
 
@@ -121,7 +129,7 @@ def scanned_dataset(config: Config) -> Dataset:
         ConfigError: a defect type that the configuration names does not exist.
     """
     made = divide(config)
-    _require_defects(config, made)
+    require_defects(config, _defects(made))
     made = with_ranges(made, ranges_of(made))
     return Dataset(made, Photographs(made.normals), {}, "")
 
@@ -158,46 +166,13 @@ def _has_damage(example: Example) -> bool:
     return bool(read_label(example, images.describe(example.image).shape).any())
 
 
-def _require_defects(config: Config, made: Split) -> None:
-    names = {example.defect for example in made.shots if example.defect}
-    if wrong := wrong_tables(config, names):
-        raise ConfigError(wrong[0])
-
-
-def wrong_tables(config: Config, defects: Collection[str]) -> list[str]:
-    """Return a sentence for each type that a table by type names and that is none of these, or leaves out wrongly."""
-    sentences = unknown_defects(config, defects, "count", "paint", "masks")
-    name, count = config.generator.name, config.generate.count
-    if isinstance(name, dict):
-        sentences += [
-            f"generator.name: there is no defect type {defect!r}{nearest(defect, defects)}"
-            for defect in name
-            if defect not in defects
-        ]
-        made = [defect for defect in sorted(defects) if not isinstance(count, dict) or count.get(defect)]
-        sentences += [
-            f'generator.name: no generator for the defect type {defect!r}; add {defect} = "...", or make none of it '
-            f"with generate.count = {{{defect} = 0, ...}}"
-            for defect in made
-            if defect not in name
-        ]
-    return sentences
-
-
-def unknown_defects(config: Config, defects: Collection[str], *fields: str) -> list[str]:
-    """Return a sentence for each type that fields of `generate`, tables by type, name and that is none of these."""
-    tables = {field: table for field in fields if isinstance(table := getattr(config.generate, field), dict)}
-    return [
-        f"generate.{field}: there is no defect type {defect!r}{nearest(defect, defects)}"
-        for field, table in tables.items()
-        for defect in table
-        if defect not in defects
-    ]
+def _defects(made: Split) -> set[str]:
+    return {example.defect for example in made.shots if example.defect}
 
 
 def _unusable(made: Split) -> list[str]:
     """Return a sentence for each picture that would stop a later stage, or spoil what is proven on it."""
-    examples = [example for name in _GROUPS for example in getattr(made, name)]
+    examples = [example for name in GROUPS for example in getattr(made, name)]
     wrong = []
     for example, fingerprint in zip(examples, fingerprints_of([example.image for example in examples]), strict=True):
         if fingerprint.problem:
@@ -210,29 +185,50 @@ def _unusable(made: Split) -> list[str]:
     return wrong
 
 
+def _faulty(made: Split) -> list[str]:
+    """Return a sentence for each picture that is read and may be damaged all the same."""
+    paths = {example.image for name in GROUPS for example in getattr(made, name)}
+    prints = zip(sorted(paths), fingerprints_of(sorted(paths)), strict=True)
+    return [f"{path}: may be damaged: {one.fault}" for path, one in prints if one.fault]
+
+
 def _listed(one: str, many: str, sentences: list[str]) -> str:
     more = [f"and {len(sentences) - _SHOWN} more; `flawsmith check` says all"] if len(sentences) > _SHOWN else []
     return "\n".join([f"{one if len(sentences) == 1 else many}:", *sentences[:_SHOWN], *more])
 
 
 def load_split(run: Run) -> Split:
-    """Read data.json, without looking at the photographs.
+    """Read data.json, without looking at the photographs; where the folder was moved, they are named where it is now.
 
     Raises:
-        RunError: no stage has written it yet, or it names a file outside `data.root`.
+        RunError: no stage has written it yet, it names a file outside `data.root`, or that folder is not there.
     """
     path = run.path("data.json")
     rows = read_json(path)
+    root = run.config.data.root.absolute()
     with reading(path):
-        groups = {name: tuple(_example(row) for row in rows[name]) for name in _GROUPS}
-        made = with_ranges(Split(**groups, notes=tuple(rows["notes"])), _ranges(rows))
-    root = run.config.data.root
+        before = Path(rows.get("root", root)).absolute()
+        groups = {name: tuple(_example(row) for row in rows[name]) for name in GROUPS}
+        notes = tuple(rows["notes"])
     for example in (example for group in groups.values() for example in group):
         for file in (example.image, *example.masks):
-            if not lies_below(file, root):
+            if not lies_below(file.absolute(), before):
                 again = "delete it, and `flawsmith run CONFIG --out` writes it anew"
-                raise RunError(f"{path}: {file} does not lie below data.root ({root}); {again}")
-    return made
+                raise RunError(f"{path}: {file} does not lie below data.root ({before}); {again}")
+    if not root.is_dir():
+        raise RunError(
+            f"{root}: the photographs of {run.folder} are not there; if they were moved, say where to with "
+            "--set data.root=FOLDER"
+        )
+    if root != before:
+        groups = {name: tuple(_moved(example, before, root) for example in group) for name, group in groups.items()}
+    with reading(path):
+        return with_ranges(Split(**groups, notes=notes), _ranges(rows))
+
+
+def _moved(example: Example, before: Path, root: Path) -> Example:
+    image, *masks = (root / file.absolute().relative_to(before) for file in (example.image, *example.masks))
+    return replace(example, image=image, masks=tuple(masks))
 
 
 def load_ranges(run: Run) -> dict[str, Range]:
@@ -255,7 +251,7 @@ def _before(path: Path) -> dict[str, Any]:
     """
     rows = read_json(path)
     with reading(path):
-        for name in (*_GROUPS, _DUPLICATES):
+        for name in (*GROUPS, _DUPLICATES):
             for row in rows.get(name, []):
                 _example(row)
                 _require_text(row["hash"])
@@ -267,7 +263,7 @@ def _before(path: Path) -> dict[str, Any]:
             doubts = [words for name, why in masks["doubts"] for words in (name, why)]
             _require_text(masks["stamp"], *doubts, *masks["notes"], *masks["warnings"])
         if "scanned" in rows:
-            _require_text(*rows["near_duplicates"])
+            _require_text(*rows["near_duplicates"], *rows.get("faulty", []))
     return rows
 
 
@@ -302,14 +298,16 @@ def _row(example: Example, known: Mapping[str, Any] | None) -> dict[str, Any]:
 def _stamp(rows: Mapping[str, Sequence[Mapping[str, Any]]], ranges: Mapping[str, Range] | None = None) -> str:
     """Return what identifies a division: who is in which group, with what content, and how deep pictures are read."""
     identity = [
-        [*(row[key] for key in ("id", "product", "defect")), _identity(row)] for group in rows.values() for row in group
+        [*(row[key] for key in ("id", "product", "defect")), row_identity(row)]
+        for group in rows.values()
+        for row in group
     ]
     deep = {product: span.to_json() for product, span in (ranges or {}).items() if span.depth > 8}
     return digest([len(group) for group in rows.values()], identity, *([deep] if deep else []))
 
 
-def _identity(row: Mapping[str, Any]) -> str:
-    """Return the hash of a row's bytes; and of how its masks are read, where that is not what any mask says itself."""
+def row_identity(row: Mapping[str, Any]) -> str:
+    """Return the hash of a row's bytes, and of how its masks are read where that is not what any mask says itself."""
     rule = _rule(row)
     return (
         row["hash"] if rule is None or replace(rule, soft=0) == MaskRule() else digest([row["hash"], rule_tree(rule)])

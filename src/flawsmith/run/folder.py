@@ -1,7 +1,8 @@
 """The run folder: config, manifest, plan, sample lines, resume.
 
     RUN/ config.json  manifest.json  data.json  weights/  state/  plan.jsonl  samples/  samples*.jsonl
-         controls/  controls*.jsonl  rounds.json  scores.jsonl  gate/  repaired/  metrics.json  proof.json
+         controls/  controls*.jsonl  rounds.json  scores.jsonl  gate/  repaired/  review.jsonl  reviewed/  painted/
+         metrics.json  proof.json
          export/  report.html  report.md  log.jsonl
 
 Every file is written whole or not at all (`files.py`) and JSON lines are append-only, so a run that is killed at any
@@ -10,15 +11,10 @@ moment goes on from where its last whole step ended.
 
 from __future__ import annotations
 
-import os
-import platform
 import re
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +24,10 @@ from flawsmith.errors import ConfigError, FlawsmithError, RunError
 from flawsmith.files import append_lines, digest, read_json, reading, remove_leftovers, write_json
 from flawsmith.locks import locked
 from flawsmith.paths import confined
+from flawsmith.run.manifest import holds_stages, is_run, json_or_none, new_manifest, now, refuse_other_formats
 from flawsmith.run.records import PlanLine, Role, Sample, Verdict, read_records
+from flawsmith.run.review import reviewed, standing, with_reviews
 
-FORMAT = 2
-"""Of the files in a run folder; release 0.1 wrote none, which is 1."""
 FOLDER: dict[Role, str] = {"sample": "samples", "control": "controls"}
 """Role -> folder of its pictures, and name of the files that hold its lines."""
 _SUFFIXES = (".png", ".tif", ".mask.png")
@@ -50,29 +46,30 @@ class Run:
         """Start a run, or open it again with the same configuration.
 
         A second `create` with another configuration is allowed: stages whose part of it changed are done again, as
-        their input hash says.
+        their input hash says. A relative `data.root` is kept as an absolute one, so the run knows its photographs from
+        any working directory.
 
         Raises:
             RunError: the folder is something else than a run of this release, or cannot be written.
             ConfigError: a plug-in that the configuration names is unknown; said before anything is written.
         """
-        folder = Path(folder)
+        folder, config = Path(folder), config.with_absolute_root()
         if unknown := registry.misnamed(config):
             raise ConfigError("\n".join(unknown))
         if folder.exists() and not folder.is_dir():
             raise RunError(f"{folder}: a file stands there; name another folder with --out")
-        if folder.is_dir() and any(folder.iterdir()) and not _is_run(folder):
+        if folder.is_dir() and any(folder.iterdir()) and not is_run(folder):
             leftovers = [p for p in folder.iterdir() if not p.name.endswith(".part")]
             if leftovers:
                 raise RunError(f"{folder}: not empty and not a flawsmith run; name another folder with --out")
-        _refuse_other_formats(folder)
+        refuse_other_formats(folder)
         remove_leftovers(folder)
         tree = config.model_dump(mode="json")
-        if _json_or_none(folder / "config.json") != tree:
+        if json_or_none(folder / "config.json") != tree:
             write_json(folder / "config.json", tree)
         run = cls(folder, config)
         if not run.path("manifest.json").exists():
-            write_json(run.path("manifest.json"), _new_manifest())
+            write_json(run.path("manifest.json"), new_manifest())
         return run
 
     @classmethod
@@ -88,7 +85,7 @@ class Run:
                 f"{folder}: not a flawsmith run (config.json is missing); "
                 f"start one with `flawsmith run CONFIG --out {folder}`"
             )
-        _refuse_other_formats(folder)
+        refuse_other_formats(folder)
         try:
             config = validate(Config, read_json(folder / "config.json"), where=str(folder / "config.json"))
         except FlawsmithError as error:
@@ -101,8 +98,10 @@ class Run:
         """Return a path inside the run: every name that is read from a file of the run goes through here.
 
         Raises:
-            RunError: it would lead out of the run, be it through a link.
+            RunError: it would lead out of the run, be it through a link; or the run is no longer there.
         """
+        if not self.folder.is_dir():  # to write there would make a second run beside the one that was moved
+            raise RunError(f"{self.folder}: this run was moved or deleted; run the command again where it is now")
         return confined(self.folder, *names)
 
     def stage_hash(self, stage: str) -> str | None:
@@ -122,7 +121,7 @@ class Run:
     def finish(self, stage: str, stamp: str, inputs: Mapping[str, Any], **facts: Any) -> None:
         """Record that a stage is done, with what it depended on and what is worth knowing."""
         with self._changed_stages() as stages:
-            stages[stage] = {"hash": stamp, "inputs": inputs, "finished": _now(), **facts}
+            stages[stage] = {"hash": stamp, "inputs": inputs, "finished": now(), **facts}
 
     def forget(self, *stages: str, why: str = "") -> None:
         """Take back what is recorded of stages: what they read is about to change."""
@@ -164,15 +163,15 @@ class Run:
     def _manifest(self) -> dict[str, Any]:
         path = self.path("manifest.json")
         if not path.exists():
-            return _new_manifest()
+            return new_manifest()
         manifest = read_json(path)
-        if not _holds_stages(manifest):
+        if not holds_stages(manifest):
             raise RunError(f"{path}: not the manifest of a run; delete it and run again, what is made is used again")
         return manifest
 
     def log(self, **facts: Any) -> None:
         """Append one line to log.jsonl (times and rates live here, never among the results)."""
-        append_lines(self.path("log.jsonl"), [{"at": _now(), **facts}])
+        append_lines(self.path("log.jsonl"), [{"at": now(), **facts}])
 
     def data_hash(self) -> str | None:
         """Return what identifies the photographs and how they are divided; None = no stage has looked at them yet."""
@@ -200,7 +199,7 @@ class Run:
         return self._rows("control")
 
     def kept(self, *, partly: bool = False) -> list[Sample]:
-        """Return the samples that stand: those made, without those that the gate rejected, by index.
+        """Return the samples that stand: those made, without those that the gate rejected, and as people said.
 
         Every stage that uses samples asks here. Of a label that the gate repaired, the repaired files are named.
 
@@ -218,19 +217,13 @@ class Run:
                     f"{self.folder}: its samples are not screened yet; run `flawsmith generate {self.folder}`, then "
                     f"`flawsmith screen {self.folder}`, or set screen.enabled = false"
                 )
-            return made
-        kept = []
-        for sample in made:
-            verdict = verdicts.get(sample.index)
-            if verdict is not None and verdict.kept:
-                if repair := verdict.repair:
-                    sample = replace(sample, image=repair.image, mask=repair.mask, area=repair.area)
-                kept.append(sample)
-        return kept
+            return reviewed(self.folder, made, made)
+        return reviewed(self.folder, made, standing(made, verdicts))
 
     def rejected(self) -> list[tuple[Sample, Verdict]]:
-        """Return the samples that the gate rejected and whose pictures are still there, by index; [] = unscreened."""
-        verdicts = self.verdicts() or {}
+        """Return the samples that the gate rejected and nobody took back, as far as their pictures are still there."""
+        kept = {sample.index for sample in self.kept(partly=True)}
+        verdicts = {index: one for index, one in (self.verdicts() or {}).items() if index not in kept}
         judged = [(sample, verdicts[sample.index]) for sample in self.samples() if sample.index in verdicts]
         return [(s, verdict) for s, verdict in judged if s.made and not verdict.kept and self.path(s.image).is_file()]
 
@@ -247,7 +240,8 @@ class Run:
     def samples_hash(self) -> str | None:
         """Return what identifies the samples that `kept` returns; None = none were generated."""
         made, screened = self.stage_hash("generate"), self.stage_hash("screen")
-        return digest(made, screened) if made and screened else made
+        stamp = digest(made, screened) if made and screened else made
+        return with_reviews(self.folder, [sample for sample in self.samples() if sample.made], stamp)
 
     def line_files(self, role: Role) -> list[Path]:
         """Return the files that hold lines of samples or controls, those of shards too; others' files do not count."""
@@ -281,70 +275,3 @@ class Run:
         for path in self.line_files(role):
             rows.update({row.index: row for row in read_records(path, Sample)})
         return [rows[index] for index in sorted(rows)]
-
-
-def _new_manifest() -> dict[str, Any]:
-    return {"format": FORMAT, **machine(), "started": _now(), "stages": {}}
-
-
-def _holds_stages(manifest: Mapping[str, Any]) -> bool:
-    """Return whether a manifest has a table of stages, and of each what `begin` writes."""
-    stages = manifest.get("stages")
-    if not isinstance(stages, dict) or not all(isinstance(record, dict) for record in stages.values()):
-        return False
-    for record in stages.values():
-        inputs = record.get("inputs") or {}
-        if not isinstance(record.get("hash", ""), str) or not isinstance(inputs, dict):
-            return False
-        if not all(isinstance(inputs.get(part) or {}, dict) for part in ("settings", "content")):
-            return False
-    return True
-
-
-def _is_run(folder: Path) -> bool:
-    """Return whether a folder is a run, be it that its configuration or its manifest was deleted."""
-    manifest = _json_or_none(folder / "manifest.json") or {}
-    return (folder / "config.json").exists() or {"format", "stages"} <= manifest.keys()
-
-
-def _refuse_other_formats(folder: Path) -> None:
-    """Refuse a run whose lines have other names: to go on with it would make all of it anew.
-
-    Raises:
-        RunError: says what to do.
-    """
-    manifest = _json_or_none(folder / "manifest.json")
-    if manifest and "stages" in manifest and manifest.get("format") != FORMAT:
-        later = isinstance(manifest.get("format"), int) and manifest["format"] > FORMAT
-        which = "a later" if later else "an earlier"
-        raise RunError(
-            f"{folder}: is a run of {which} release of flawsmith, whose files this one does not read; its pictures, "
-            "export and report stay as they are: start a new run with --out ANOTHER-FOLDER"
-        )
-
-
-def machine() -> dict[str, Any]:
-    """Return what made a run: versions and hardware."""
-    packages = {}
-    for name in ("flawsmith", "torch", "diffusers", "transformers", "numpy", "opencv-python-headless"):
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            packages[name] = "absent"
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processors": os.cpu_count(),
-        "packages": packages,
-    }
-
-
-def _json_or_none(path: Path) -> dict[str, Any] | None:
-    try:
-        return read_json(path)
-    except RunError:
-        return None
-
-
-def _now() -> str:
-    return datetime.fromtimestamp(time.time(), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -121,6 +121,10 @@ class Sample:
     control_of: int = -1
     donor: str = ""
     """Id of the photograph whose normal matter a control started from; it may be `normal` itself."""
+    image_hash: str = ""
+    """`files.file_digest` of the picture as it was written; "" = an earlier release did not say."""
+    mask_hash: str = ""
+    """The same of the mask."""
 
     @property
     def made(self) -> bool:
@@ -157,6 +161,9 @@ class Repair:
     mask: str
     area: int
     """Pixels of the new mask."""
+    image_hash: str = ""
+    """As of `Sample`."""
+    mask_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +199,13 @@ class Verdict:
             cls,
             tree,
             reasons=lambda value: tuple(_record(Reason, one) for one in value),
-            repair=lambda value: _record(Repair, value, ("image", "mask")),
+            repair=repair_from,
         )
+
+
+def repair_from(tree: Any) -> Repair:
+    """Make a repair of its JSON values; ValueError: something is missing, unknown, or names a file elsewhere."""
+    return _record(Repair, tree, ("image", "mask"))
 
 
 Line = PlanLine | Sample | Verdict

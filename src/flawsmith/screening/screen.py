@@ -16,9 +16,10 @@ import numpy as np
 
 from flawsmith.config import ScreenConfig
 from flawsmith.data import images
+from flawsmith.data.codecs.metadata_reading import metadata_of
 from flawsmith.data.scaling import scaled_mask
 from flawsmith.errors import RunError
-from flawsmith.files import digest
+from flawsmith.files import digest, file_digest
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.paths import confined
@@ -26,7 +27,9 @@ from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
 from flawsmith.run.records import Repair, Sample, Verdict, read_records, write_records
+from flawsmith.run.rounds import read_discarded
 from flawsmith.run.stage import Inputs, stage
+from flawsmith.run.unchanged import require_as_learned, require_as_made
 from flawsmith.run.verdicts import commonest
 from flawsmith.screening.describe import Described, Describer, Shown, screening_set
 from flawsmith.screening.gate import FittedGate, Gate, fit_gate, known_filters
@@ -45,7 +48,7 @@ def screen(run: Run, data: Dataset | None = None) -> Path:
         data: Its photographs, when they are open already.
 
     Raises:
-        RunError: no samples were generated yet.
+        RunError: no samples were generated yet, or they or their photographs were changed since.
         ConfigError: a filter, score or extractor is unknown.
     """
     config, path, part = run.config, run.path("scores.jsonl"), run.config.features
@@ -54,8 +57,13 @@ def screen(run: Run, data: Dataset | None = None) -> Path:
     if not generated:
         raise RunError(f"{run.folder}: no samples are made yet; run `flawsmith generate {run.folder}` first")
     data = data or open_dataset(run)
-    extractor = load_extractor(part.extractor, part.source, offline=config.backbone.offline)
+    where = config.backbone
+    extractor = load_extractor(part.extractor, part.source, offline=where.offline, device=where.device)
     samples = [sample for sample in run.samples() if sample.made]
+    require_as_learned(run, data)
+    discarded = read_discarded(run)
+    require_as_made(run, [sample for sample in samples if sample.index not in discarded])
+    require_as_made(run, run.kept(partly=True), gone=True)  # repaired ones
     inputs = Inputs.of(
         config,
         "screen",
@@ -67,7 +75,10 @@ def screen(run: Run, data: Dataset | None = None) -> Path:
 
     def all_judged() -> bool:
         """A verdict that a user deleted would silently take its sample out of the export: then all are judged again."""
-        return {verdict.name for verdict in read_records(path, Verdict)} == {_name(sample) for sample in samples}
+        verdicts = read_records(path, Verdict)
+        repaired = [name for one in verdicts if (repair := one.repair) for name in (repair.image, repair.mask)]
+        judged = {verdict.name for verdict in verdicts} == {_name(sample) for sample in samples}
+        return judged and all(run.path(name).is_file() for name in repaired)
 
     outputs, there = [path, run.path("gate", "gate.json")], all_judged
     with stage(run, "screen", inputs, outputs=outputs, there=there) as work:
@@ -134,7 +145,7 @@ def judge(
         if gate.settings.repair and shown.below is not None and _misfits(fitted, one, describer):
             picture, mask = describer.repaired(shown)
             if mask.any():
-                repairs[shown.name] = _write_repaired(folder, shown.name, picture, mask)
+                repairs[shown.name] = _write_repaired(folder, shown, picture, mask)
                 one = describer.describe(replace(shown, image=picture, mask=mask))
         described.append(one)
         if advance is not None:
@@ -178,7 +189,8 @@ def _shown(run: Run, sample: Sample, data: Dataset, normals: Mapping[str, Exampl
     native = images.read(run.path(sample.image))
     mask = images.read_mask(run.path(sample.mask), native.shape)
     below = data.photographs.read(normals[sample.normal])
-    return Shown(_name(sample), sample.defect, native, mask, below.native, sample.normal, span=below.span)
+    file = run.path(sample.image)
+    return Shown(_name(sample), sample.defect, native, mask, below.native, sample.normal, span=below.span, file=file)
 
 
 def _name(sample: Sample) -> str:
@@ -193,12 +205,14 @@ def _misfits(fitted: FittedGate, described: Described, describer: Describer) -> 
     return any(float(scores[name]) < limit for name, limit in limits.items() if limit is not None)
 
 
-def _write_repaired(folder: Path, name: str, picture: np.ndarray, mask: np.ndarray) -> Repair:
-    stem = f"repaired/{name}"
+def _write_repaired(folder: Path, shown: Shown, picture: np.ndarray, mask: np.ndarray) -> Repair:
+    stem = f"repaired/{shown.name}"
     suffix = images.lossless_suffix(picture)
-    images.write(confined(folder, f"{stem}{suffix}"), picture)
+    metadata = images.with_reasons(shown.file, metadata_of) if shown.file else None
+    images.write(confined(folder, f"{stem}{suffix}"), picture, metadata)
     images.write_mask(confined(folder, f"{stem}.mask.png"), mask)
-    return Repair(f"{stem}{suffix}", f"{stem}.mask.png", int(mask.sum()))
+    hashes = [file_digest(confined(folder, name)) for name in (f"{stem}{suffix}", f"{stem}.mask.png")]
+    return Repair(f"{stem}{suffix}", f"{stem}.mask.png", int(mask.sum()), *hashes)
 
 
 def _evenly(examples: Sequence[Example], most: int) -> list[Example]:

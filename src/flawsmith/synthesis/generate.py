@@ -9,7 +9,7 @@ their own lines.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,31 +17,35 @@ from typing import Any
 
 from flawsmith.config import Config, affecting
 from flawsmith.data import images
-from flawsmith.errors import ConfigError, FlawsmithError, RunError
-from flawsmith.files import mend_lines, read_json, reading, write_json
+from flawsmith.data.codecs.metadata_reading import metadata_of
+from flawsmith.errors import ConfigError, RunError
+from flawsmith.files import file_digest, mend_lines, read_json, reading, write_json
 from flawsmith.interfaces import Generator
 from flawsmith.locks import locked
+from flawsmith.nn.memory.exhausted import memory_suffices, ran_out
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import FOLDER, Run
 from flawsmith.run.progress import progress
 from flawsmith.run.records import PlanLine, Role, Sample, append_records, read_records, write_records
 from flawsmith.run.rounds import forget_discarded, forget_rounds, read_discarded, read_rounds
 from flawsmith.run.stage import Inputs, stage, stamp_of
+from flawsmith.run.unchanged import require_as_made
 from flawsmith.synthesis.attention import has_attention, paint_attention
 from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.paint import PaintedLine
-from flawsmith.synthesis.painters import Painters
+from flawsmith.synthesis.painters import Painters, Room
 from flawsmith.synthesis.plan import make_controls, make_plan, plan_lines
 from flawsmith.synthesis.sweep import has_sweep, paint_sweep
 from flawsmith.synthesis.train import (
+    backbone_of,
     generator_classes,
     generator_inputs,
     is_trained,
     jobs_of,
-    load_backbone,
     train_inputs,
 )
 
+_LESS = "take a smaller windows.size or backbone, or end what else uses this memory"
 _REPLAN = "delete the file and run again: it is planned alike, and samples that are made stay"
 
 
@@ -79,11 +83,11 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
         data: Its photographs, when they are open already.
 
     Raises:
-        RunError: the generator is not trained.
+        RunError: the generator is not trained, or what is made already was changed since.
     """
     config = run.config
     data = data or open_dataset(run)
-    backbone = load_backbone(config)
+    backbone = backbone_of(run)
     training = train_inputs(run, data, backbone)
     if not is_trained(run, training):
         raise RunError(
@@ -101,7 +105,10 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
     with stage(run, "generate", both, there=partial(_all_there, run), shard=shard.name) as work:
         if not work.done:
             lines, controls = _plan(run, data, samples, both)
-            made = sum(_make(run, planned, shard, painters) for planned in (lines, controls))
+            require_as_made(run, [*run.samples(), *run.controls()], gone=True)
+            photographs = {example.id: example.image for example in data.split.normals}
+            room = Room(run, shard.name, work.stamp, painters)
+            made = sum(_make(run, planned, shard, painters, room, photographs) for planned in (lines, controls))
             work.what = f"{made} samples and controls, shard {shard.number}/{shard.count}"
             rows = run.samples()
             work.finished = len(rows) == len(lines) and len(run.controls()) == len(controls)
@@ -110,13 +117,14 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
     classes = generator_classes(config)
     swept = next((plugin for plugin in classes.items() if plugin[1].sweep[0]), None)
     if swept and run.stage_hash("generate") and not has_sweep(run):
-        with locked(run.path("state", "sweep.lock")):  # of several shards the first that gets here
+        # Of several shards the first that gets here.
+        with locked(run.path("state", "sweep.lock")), memory_suffices("sweep", _LESS):
             paint_sweep(run, [line for line in run.plan() if line.generator == swept[0]], *swept[1].sweep, painters.of)
     worded = {name for name, plugin in classes.items() if plugin.attention is not Generator.attention}
     if worded and run.stage_hash("generate") and not has_attention(run):
         there = {row.index for row in run.samples() if row.made}
         listened = [line for line in run.plan() if line.generator in worded and line.index in there]
-        with locked(run.path("state", "attention.lock")):
+        with locked(run.path("state", "attention.lock")), memory_suffices("attention of words", _LESS):
             paint_attention(run, listened, painters.of)
 
 
@@ -205,7 +213,9 @@ def _with_rounds(
     return whole
 
 
-def _make(run: Run, lines: Sequence[PlanLine], shard: Shard, painters: Painters) -> int:
+def _make(
+    run: Run, lines: Sequence[PlanLine], shard: Shard, painters: Painters, room: Room, photographs: Mapping[str, Path]
+) -> int:
     """Make this shard's batches of samples or controls that are not on disk yet; return how many were made."""
     if not lines:
         return 0
@@ -219,15 +229,25 @@ def _make(run: Run, lines: Sequence[PlanLine], shard: Shard, painters: Painters)
     left = sum(len(group) for group in todo)
     with progress("generate" if role == "sample" else name, total, name, done=total - left) as advance:
         for group in todo:
-            try:  # one at a time in memory
-                rows = list(map(partial(_write, run, name), painters.of(group[0].job).paint(group)))
-            except FlawsmithError:
-                run.remove_pictures(role, (line.index for line in group))
-                raise
+            while (rows := _made(run, name, group, painters, photographs)) is None:
+                room.halve(group)
             append_records(path, rows)
             advance(len(rows))
     _sort_lines(path)
     return left
+
+
+def _made(
+    run: Run, folder: str, group: Sequence[PlanLine], painters: Painters, photographs: Mapping[str, Path]
+) -> list[Sample] | None:
+    """Paint and write a batch; return its lines, or None when the memory ran out and nothing of it is there."""
+    try:  # one picture at a time in memory
+        return list(map(partial(_write, run, folder, photographs), painters.of(group[0].job).paint(group)))
+    except Exception as error:
+        run.remove_pictures(group[0].role, (line.index for line in group))
+        if not ran_out(error):
+            raise
+    return None
 
 
 def _read_plan(run: Run, count: int | None) -> list[PlanLine]:
@@ -245,6 +265,7 @@ def _read_plan(run: Run, count: int | None) -> list[PlanLine]:
 def _all_there(run: Run) -> bool:
     """Return whether every planned sample has its line and its files: what a user deletes is made again."""
     rows, plan, controls = run.samples(), _read_plan(run, None), run.controls()
+    require_as_made(run, [*rows, *controls], gone=True)
     whole = 0 < len(plan) == len(rows) and len(controls) == run.record("generate").get("controls")
     rounds = [sum(asked.values()) for asked in read_rounds(run)]
     of_rounds = Counter(line.round for line in plan if line.round)
@@ -306,13 +327,23 @@ def _clear(run: Run, role: Role) -> None:
         lines.unlink()
 
 
-def _write(run: Run, folder: str, painted: PaintedLine) -> Sample:
-    """Write a sample's picture and mask, and return its line with the names of the files."""
+def _write(run: Run, folder: str, photographs: Mapping[str, Path], painted: PaintedLine) -> Sample:
+    """Write a sample's picture and mask, and return its line with the names of the files.
+
+    Args:
+        run: The run.
+        folder: Where below it.
+        photographs: Id -> file of what may be painted on: the picture keeps its profile, resolution and EXIF block.
+        painted: What was made.
+    """
     sample = painted.sample
     if painted.picture is None or painted.mask is None:
         return sample
     suffix = images.lossless_suffix(painted.picture)
     name = f"{folder}/{sample.index:06d}"
-    images.write(run.path(f"{name}{suffix}"), painted.picture)
-    images.write_mask(run.path(f"{name}.mask.png"), painted.mask)
-    return replace(sample, image=f"{name}{suffix}", mask=f"{name}.mask.png")
+    image, mask = f"{name}{suffix}", f"{name}.mask.png"
+    metadata = images.with_reasons(photographs[sample.normal], metadata_of)
+    images.write(run.path(image), painted.picture, metadata)
+    images.write_mask(run.path(mask), painted.mask)
+    image_hash, mask_hash = file_digest(run.path(image)), file_digest(run.path(mask))
+    return replace(sample, image=image, mask=mask, image_hash=image_hash, mask_hash=mask_hash)

@@ -13,7 +13,8 @@ from flawsmith.data.poisson import grown
 from flawsmith.data.split import Split
 from flawsmith.data.windows import spot_of
 from flawsmith.errors import ConfigError, nearest
-from flawsmith.run.dataset import Dataset, unknown_defects
+from flawsmith.run.dataset import Dataset
+from flawsmith.run.defect_types import unknown_defects
 from flawsmith.run.records import PlanLine
 from flawsmith.types import Example
 

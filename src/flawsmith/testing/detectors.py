@@ -16,6 +16,7 @@ from flawsmith.data import factory, images
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import ConfigError, DataError, FlawsmithError
 from flawsmith.interfaces import Detector
+from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import tensors_fingerprint
 from flawsmith.nn.networks.extractor import Extractor, scaled
 from flawsmith.nn.weights import fresh_layers
@@ -156,6 +157,25 @@ def same_rng_same_predictions(plugin: type[Detector]) -> None:
     assert torch.equal(torch.get_rng_state(), stream), "the global random stream moved"
 
 
+def remembered_features_change_nothing(plugin: type[Detector]) -> None:
+    """It says the same to the last bit whether the features of some pictures are kept from before, or of none.
+
+    So a proof that was killed goes on: some pictures were described by the process that is gone.
+    """
+    if not plugin.needs_extractor:
+        return
+    training, said = example_training(6), []
+    image = training.batch(range(3)).image
+    with TemporaryDirectory() as place:
+        for kept in ([], [0, 3, 4]):
+            if kept:
+                FeatureCache(tiny_extractor(), Path(place), half=True).maps(training.batch(kept).image)
+            extractor = FeatureCache(tiny_extractor(), Path(place) if kept else None, half=True)
+            detector = plugin(plugin.Settings(), _DEFECTS, extractor=extractor)
+            said.append(_told(detector, _fitted(detector, training).predict(image)))
+    assert all(map(torch.equal, *said)), "what it says depends on which features were kept"
+
+
 def planted_damage_is_found(plugin: type[Detector]) -> None:
     """After a small share of its training it ranks bright spots on pictures that it never saw far above chance.
 
@@ -241,6 +261,7 @@ DETECTOR_CHECKS: dict[str, DetectorCheck] = {
         detector_says_what_it_tells,
         predictions_are_well_formed,
         same_rng_same_predictions,
+        remembered_features_change_nothing,
         planted_damage_is_found,
         normal_alone_is_enough_or_refused,
         made_damage_alone_is_enough,

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flawsmith.data.codecs.coding import PILLOW, decode_deep_png, essential_png, header, pixels_of
+from flawsmith.data.codecs.coding import PILLOW, header, pixels_of
+from flawsmith.data.codecs.png import decode_deep_png, essential_png
 from flawsmith.data.codecs.table import Unreadable
 from flawsmith.data.codecs.tiff import decode_tiff_indices
+from flawsmith.data.codecs.whole import require_whole_jpeg
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ def decode_label(data: bytes) -> StoredLabel:
         pixels = decode_deep_png(essential_png(data))
     else:
         plain = essential_png(data) if facts.codec == "PNG" else data
+        if facts.codec == "JPEG":
+            require_whole_jpeg(data)
         with PILLOW[facts.codec](io.BytesIO(plain)) as picture:
             picture.load()
             if picture.mode == "P":

@@ -45,6 +45,7 @@ _NAMES = {
 _WHITE_IS_ZERO, _GREY, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 _PREDICTED = ("LZW", "Deflate")  # where the specification knows predictors
 _LARGEST_TILE = 2**24  # pixels; a tile may be larger than its picture, but not so that it fills the memory
+_HEADER = 8  # bytes
 _REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 
 # tifffile reports broken files through logging as well as by raising; the raised sentence is the one we show.
@@ -181,6 +182,8 @@ def _assemble(page: Any, data: bytes) -> np.ndarray:
     count = planes * across * down
     if (listed := min(len(page.dataoffsets), len(page.databytecounts))) < count:
         raise Unreadable(f"{listed} of its {count} strips or tiles are there; copy it again from its source")
+    tag = page.tags.get(325 if page.is_tiled else 279)
+    lengths = None if tag is None else np.atleast_1d(tag.value)
     dtype = np.dtype(np.float32 if page.bitspersample == 32 else np.uint16 if page.bitspersample == 16 else np.uint8)
     pixels = np.empty((height, width, samples), dtype)
     for number in range(count):
@@ -188,7 +191,10 @@ def _assemble(page: Any, data: bytes) -> np.ndarray:
         top, left = block_number // across * high, block_number % across * wide
         rows = high if page.is_tiled else min(high, height - top)
         start, length = page.dataoffsets[number], page.databytecounts[number]
-        block = _block(page, data[start : start + length], rows, wide, samples // planes)
+        # Before the eighth byte stands the header: a place there was never filled in. tifffile guesses lengths of zero.
+        there = start >= _HEADER and (lengths is None or number >= len(lengths) or lengths[number])
+        coded = data[start : start + length] if there else b""
+        block = _block(page, coded, rows, wide, samples // planes)
         if block is None:
             raise Unreadable(
                 f"it cannot be decoded (strip or tile {number + 1} of {count} ends too early or is missing); copy it "

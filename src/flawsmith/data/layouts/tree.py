@@ -11,18 +11,20 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from flawsmith.config import DataConfig, nfc
 from flawsmith.data.images import SUFFIXES
-from flawsmith.errors import DataError, first_few, nearest
+from flawsmith.errors import DataError, RunError, first_few, nearest
+from flawsmith.files import read_json
 
 WILDCARDS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 """What stands for more than itself in a glob or a template, as a regular expression."""
-
-
+_RUN = {"config.json", "manifest.json"}
+"""Files of every run of flawsmith."""
 _OF_SYSTEMS = frozenset(
     ("@eadir", "#recycle", "$recycle.bin", "__macosx", "system volume information", "lost+found", "thumbs.db")
 )
@@ -44,6 +46,8 @@ class Tree:
     """Links that lead to nothing; they are among `files`."""
     loops: tuple[str, ...]
     """Folders that are links to a folder above them; what they hold is listed there."""
+    runs: tuple[str, ...]
+    """Folders that are runs of flawsmith; what they hold is not listed, for it is made of the other files."""
     excluded: frozenset[str]
     """Files that a glob of `data.exclude` fits."""
     gone: frozenset[str]
@@ -106,6 +110,7 @@ def list_tree(data: DataConfig) -> Tree:
     folders: dict[str, tuple[str, ...]] = {}
     dangling: set[str] = set()
     loops: list[str] = []
+    runs: list[str] = []
     hidden = 0
     above: dict[str, frozenset[str]] = {}  # folder -> the real folders that lead to it
     for here, inner, names in os.walk(root, followlinks=True):
@@ -114,6 +119,10 @@ def list_tree(data: DataConfig) -> Tree:
         led = above.get(folder.rpartition("/")[0], frozenset()) if folder else frozenset()
         if real in led:
             loops.append(folder)
+            inner.clear()
+            continue
+        if folder and _is_run(here, names):
+            runs.append(folder)
             inner.clear()
             continue
         above[folder] = led | {real}
@@ -128,7 +137,7 @@ def list_tree(data: DataConfig) -> Tree:
     _require_names(root, files)
     folders = {folder: tuple(one for one in inner if one in files) for folder, inner in folders.items()}
     gone = frozenset(dangling)
-    tree = Tree(root, files, folders, hidden, gone, tuple(loops), frozenset(), gone)
+    tree = Tree(root, files, folders, hidden, gone, tuple(loops), tuple(runs), frozenset(), gone)
     if not data.exclude:
         return tree
     excluded = _excluded(data, tree)
@@ -229,6 +238,15 @@ def _excluded(data: DataConfig, tree: Tree) -> frozenset[str]:
 
 def _nearest(name: str, names: Iterable[str]) -> list[str]:
     return difflib.get_close_matches(name, names, 1, 0.0)
+
+
+def _is_run(folder: str, names: Iterable[str]) -> bool:
+    """Return whether a folder is a run of flawsmith, by the files directly in it."""
+    if not set(names) >= _RUN:
+        return False
+    with suppress(RunError):
+        return "stages" in read_json(Path(folder, "manifest.json"))
+    return False
 
 
 def _is_hidden(name: str) -> bool:

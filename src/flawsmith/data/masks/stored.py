@@ -18,6 +18,7 @@ import numpy as np
 
 from flawsmith.data import images
 from flawsmith.data.codecs.label import StoredLabel, decode_label
+from flawsmith.files import file_state
 from flawsmith.types import MaskRule
 
 _LIMIT = 128 << 20
@@ -121,19 +122,17 @@ def packed(colours: np.ndarray) -> np.ndarray:
 
 
 class _Decoded:
-    """Masks decoded before; a file is decoded again when its size or time changes, or when room was needed."""
+    """Masks decoded before; a file is decoded again when its state changes, or when room was needed."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._bytes = limit, 0
-        self._kept: OrderedDict[tuple[str, int, int], StoredMask] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, tuple[int, ...]], StoredMask] = OrderedDict()
         self._lock = Lock()
 
     def get(self, path: Path) -> StoredMask:
-        try:
-            facts = path.stat()
-        except OSError:
+        key = (os.path.abspath(path), tuple(file_state(path)))
+        if not key[1]:
             return decode_mask(path)  # says what is wrong
-        key = (os.path.abspath(path), facts.st_size, facts.st_mtime_ns)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)

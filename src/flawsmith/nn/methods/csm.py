@@ -28,11 +28,12 @@ from torch.nn import functional as F
 
 from flawsmith.errors import BackboneError
 from flawsmith.nn import builtin
-from flawsmith.nn.backbone import quiet
 from flawsmith.nn.features import load_extractor, tensors_fingerprint
+from flawsmith.nn.loading.networks import quiet
 from flawsmith.nn.networks.extractor import scaled
 from flawsmith.nn.text import token_numbers
 from flawsmith.nn.weights import fresh_layers, load_tensors, save_tensors
+from flawsmith.paths import require_files
 
 _BLIP_MEAN, _BLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -288,6 +289,7 @@ def load_csm(source: str = "builtin", *, offline: bool = True, device: str = "cp
         BackboneError: there is no such thing.
     """
     folder = builtin_folder() if source == "builtin" else Path(source)
+    require_files(folder)
     if (folder / "reader.json").is_file():
         csm: CSM = BuiltinCSM.load(folder)
     else:
@@ -307,7 +309,11 @@ def _blip2(source: str, offline: bool) -> Blip2CSM:
     try:
         with quiet():
             model, report = plugin.from_pretrained(
-                source, local_files_only=offline, attn_implementation="eager", output_loading_info=True
+                source,
+                local_files_only=offline,
+                attn_implementation="eager",
+                output_loading_info=True,
+                dtype=torch.float32,  # whatever the file holds
             )
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline, trust_remote_code=False)
     except Exception as error:  # every library below raises its own kind of error for a broken file

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from flawsmith.errors import ConfigError
-from flawsmith.nn.backbone import quiet
+from flawsmith.nn.loading.networks import quiet
 from flawsmith.nn.weights import fresh_layers
+from flawsmith.paths import require_files
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's, of pictures in [0,1]."""
@@ -62,6 +63,7 @@ def check_folder(folder: Path) -> ResNetConfig:
     Raises:
         ConfigError: the folder is missing, cannot be read or holds another network.
     """
+    require_files(folder)
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{folder}: no transformers folder (config.json is missing); name one with a ResNet-34")
     with _readable(folder), quiet():

@@ -27,7 +27,8 @@ from flawsmith.data.tiling import box_of
 from flawsmith.errors import ConfigError, DataError, RunError, nearest
 from flawsmith.files import digest, file_digest
 from flawsmith.run.dataset import Dataset, open_dataset, scanned_dataset
-from flawsmith.run.folder import Run, machine
+from flawsmith.run.folder import Run
+from flawsmith.run.manifest import machine
 from flawsmith.run.records import PlanLine
 from flawsmith.synthesis.by_hand.drawn import Picture, asked_area, photograph_of
 from flawsmith.synthesis.by_hand.painted import Painted, Provenance, require_free

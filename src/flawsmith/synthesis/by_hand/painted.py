@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from flawsmith.data import images
+from flawsmith.data.codecs.metadata_reading import metadata_of
 from flawsmith.data.masks.poses import Pose
 from flawsmith.errors import DataError, RunError
 from flawsmith.files import write_json
@@ -73,7 +74,9 @@ class Painted:
             DataError: the format loses something.
         """
         files = require_free(path, overwrite=overwrite)
-        images.write(files[0], self.picture)
+        photograph = Path(self.provenance.photograph)
+        metadata = images.with_reasons(photograph, metadata_of) if photograph.is_file() else None
+        images.write(files[0], self.picture, metadata)
         images.write_mask(files[1], self.mask)
         write_json(files[2], self.provenance.to_json())
         return files

@@ -1,0 +1,61 @@
+"""The verb `studio`; `cli.py` adds it to the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from flawsmith.errors import ConfigError
+
+
+def studio(
+    source: Annotated[
+        Path,
+        typer.Argument(help="A run, a folder of photographs or a TOML file; else here.", metavar="RUN|FOLDER"),
+    ] = Path("."),
+    out: Annotated[
+        Optional[Path],
+        typer.Option("--out", "-o", help="Where accepted pictures go; else RUN/painted or FOLDER-painted."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Who can reach it; else this machine alone.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 = any that is free.", min=0, max=65535)] = 0,
+    set_: Annotated[
+        list[str], typer.Option("--set", help="Override one key, e.g. --set data.layout=pairs.", metavar="KEY=VALUE")
+    ] = [],  # noqa: B006
+    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+) -> None:
+    """Open a local page to draw masks, paint defects and judge samples (needs flawsmith[studio])."""
+    try:
+        from flawsmith.studio.server import serve
+        from flawsmith.studio.session import Studio
+    except ModuleNotFoundError as error:
+        if error.name not in ("fastapi", "starlette", "uvicorn"):
+            raise
+        raise ConfigError(
+            f"studio: {error.name} is not installed; install what it needs with pip install 'flawsmith[studio]'"
+        ) from None
+    from flawsmith.config import parse_overrides
+    from flawsmith.studio.workspace import Workspace
+
+    opened = Workspace.open(source, out, parse_overrides(set_))
+    with Studio(opened, host, port) as started:
+        if not started.local:
+            typer.echo(
+                f"studio: whoever can reach this machine and knows the address below can look at these photographs "
+                f"and write into {opened.painted}; the connection is not encrypted",
+                err=True,
+            )
+        typer.echo(f"studio: open {started.address} (Ctrl-C ends it)")
+        if browser and started.local:
+            import webbrowser
+
+            webbrowser.open(started.address)
+        serve(started)
+    typer.echo("studio: ended")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command()(studio)

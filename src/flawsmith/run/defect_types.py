@@ -1,0 +1,49 @@
+"""Settings that are tables by defect type: do they name those that are there?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from flawsmith.config import Config
+from flawsmith.errors import ConfigError, nearest
+
+
+def require_defects(config: Config, names: Collection[str]) -> None:
+    """Refuse a configuration that names defect types which are not these.
+
+    Raises:
+        ConfigError: names the first.
+    """
+    if wrong := wrong_tables(config, names):
+        raise ConfigError(wrong[0])
+
+
+def wrong_tables(config: Config, defects: Collection[str]) -> list[str]:
+    """Return a sentence for each type that a table by type names and that is none of these, or leaves out wrongly."""
+    sentences = unknown_defects(config, defects, "count", "paint", "masks")
+    name, count = config.generator.name, config.generate.count
+    if isinstance(name, dict):
+        sentences += [
+            f"generator.name: there is no defect type {defect!r}{nearest(defect, defects)}"
+            for defect in name
+            if defect not in defects
+        ]
+        made = [defect for defect in sorted(defects) if not isinstance(count, dict) or count.get(defect)]
+        sentences += [
+            f'generator.name: no generator for the defect type {defect!r}; add {defect} = "...", or make none of it '
+            f"with generate.count = {{{defect} = 0, ...}}"
+            for defect in made
+            if defect not in name
+        ]
+    return sentences
+
+
+def unknown_defects(config: Config, defects: Collection[str], *fields: str) -> list[str]:
+    """Return a sentence for each type that fields of `generate`, tables by type, name and that is none of these."""
+    tables = {field: table for field in fields if isinstance(table := getattr(config.generate, field), dict)}
+    return [
+        f"generate.{field}: there is no defect type {defect!r}{nearest(defect, defects)}"
+        for field, table in tables.items()
+        for defect in table
+        if defect not in defects
+    ]

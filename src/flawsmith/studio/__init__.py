@@ -1,0 +1,1 @@
+"""The studio: draw masks, paint defects and judge samples in the browser, on this machine."""

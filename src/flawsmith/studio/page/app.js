@@ -1,0 +1,104 @@
+// The studio's page: parts of it, language, light or dark, and the keyboard.
+
+import { get } from "./api.js";
+import { Data } from "./data.js";
+import { make, note, translate } from "./dom.js";
+import { Paint } from "./paint.js";
+import { Review } from "./review.js";
+import { choose, chosen, load, say } from "./words.js";
+
+const PARTS = { data: Data, paint: Paint, review: Review };
+const parts = {};
+let shown = "";
+
+function remembered(key) {
+  try {
+    return localStorage.getItem(key);
+  } catch {
+    return null;
+  }
+}
+
+function remember(key, value) {
+  try {
+    localStorage.setItem(key, value);
+  } catch { /* it holds until the page is closed */ }
+}
+
+function show(name) {
+  shown = name;
+  for (const section of document.querySelectorAll("main > .part")) section.hidden = section.id !== `part-${name}`;
+  for (const tab of document.querySelectorAll("#tabs button")) {
+    tab.setAttribute("aria-selected", String(tab.value === name));
+    tab.tabIndex = tab.value === name ? 0 : -1;
+  }
+  history.replaceState(null, "", `#${name}`);
+  parts[name]?.opened?.();
+}
+
+function tabs(names) {
+  const holder = document.getElementById("tabs");
+  holder.replaceChildren(...names.map((name) => {
+    const tab = make("button", { type: "button", role: "tab", value: name, id: `tab-${name}`, say: `nav.${name}`, onclick: () => show(name) });
+    tab.setAttribute("aria-controls", `part-${name}`);
+    return tab;
+  }));
+  holder.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!step) return;
+    show(names[(names.indexOf(shown) + step + names.length) % names.length]);
+    document.getElementById(`tab-${shown}`).focus();
+  });
+}
+
+function themed(name) {
+  document.documentElement.dataset.theme = name;
+  remember("flawsmith.theme", name);
+}
+
+function typing(target) {
+  return target.closest?.("input:not([type=range]):not([type=checkbox]), select, textarea, dialog") !== null;
+}
+
+async function begin() {
+  await load();
+  const language = document.getElementById("language");
+  const theme = document.getElementById("theme");
+  language.value = chosen();
+  language.addEventListener("change", () => {
+    choose(language.value);
+    translate(document.documentElement);
+    for (const part of Object.values(parts)) part.translated();
+  });
+  theme.value = remembered("flawsmith.theme") ?? "auto";
+  themed(theme.value);
+  theme.addEventListener("change", () => themed(theme.value));
+  translate(document.documentElement);
+  try {
+    const source = await get("source");
+    document.getElementById("source").textContent = source.source;
+    document.getElementById("source").title = source.root;
+    document.title = `${source.source} · flawsmith studio`;
+    const names = Object.keys(PARTS).filter((name) => source.run || !PARTS[name].needsRun);
+    tabs(names);
+    for (const name of names) {
+      const section = make("section", { class: `part ${name}`, id: `part-${name}`, role: "tabpanel", hidden: true });
+      section.setAttribute("aria-labelledby", `tab-${name}`);
+      document.getElementById("main").append(section);
+    }
+    const wanted = location.hash.slice(1);
+    show(names.includes(wanted) ? wanted : "paint");
+    for (const name of names) parts[name] = new PARTS[name](document.getElementById(`part-${name}`), source);
+    parts[shown].opened?.();
+  } catch (error) {
+    note(error.message, "error");
+  }
+  document.addEventListener("keydown", (event) => {
+    if (typing(event.target) || !parts[shown]) return;
+    if (parts[shown].key?.(event)) event.preventDefault();
+  });
+  document.documentElement.dataset.ready = "yes";
+}
+
+window.addEventListener("unhandledrejection", (event) => note(event.reason?.message ?? say("error.unknown"), "error"));
+begin();

@@ -1,0 +1,128 @@
+// The Data page: what `flawsmith check` understood of the photographs.
+
+import { address, follow, get, post } from "./api.js";
+import { choices, field, make, note } from "./dom.js";
+import { Grid } from "./grid.js";
+import { say } from "./words.js";
+
+export class Data {
+  constructor(root, source) {
+    this.source = source;
+    this.labelled = null;
+    this.verdict = make("p", { class: "ready" });
+    this.again = make("button", { type: "button", say: "data.again", onclick: () => this.#check(true) });
+    this.bar = make("progress", { hidden: true, label: "data.checking" });
+    this.found = make("div", { class: "found" });
+    this.types = make("select", { label: "data.type", onchange: () => this.#arrange() });
+    this.holder = make("div", { class: "labelled" });
+    root.replaceChildren(
+      make("section", { class: "findings", label: "data.findings" }, make("div", { class: "row" }, this.verdict, this.again), this.bar, this.found),
+      make("section", { class: "shown", label: "data.outlines" }, make("div", { class: "bar" }, make("h2", { say: "data.outlines" }), field("data.type", this.types)), this.holder),
+    );
+    this.grid = new Grid(this.holder, {
+      width: 200,
+      height: 224,
+      label: "data.outlines",
+      render: (example) => this.#tile(example),
+      opened: (example) => window.open(address("photograph/thumb", { name: example.id, side: 1024, outline: true }), "_blank", "noopener"),
+    });
+  }
+
+  async opened() {
+    if (this.labelled) return;
+    this.labelled = [];
+    try {
+      this.labelled = await get("labelled");
+      this.#arrangeTypes();
+    } catch (error) {
+      note(error.message, "error");
+    }
+    this.#check(false);
+  }
+
+  translated() {
+    if (this.labelled?.length) this.#arrangeTypes();
+    if (this.findings) this.#show();
+  }
+
+  key() {
+    return false;
+  }
+
+  async #check(again) {
+    this.bar.hidden = false;
+    this.again.disabled = true;
+    this.verdict.textContent = say("data.checking");
+    try {
+      this.findings = await follow(await post("check", {}, again ? { again: true } : {}));
+      this.#show();
+    } catch (error) {
+      this.verdict.textContent = "";
+      note(error.message, "error");
+    }
+    this.bar.hidden = true;
+    this.again.disabled = false;
+  }
+
+  #arrangeTypes() {
+    const types = [...new Set(this.labelled.map((one) => `${one.product}\n${one.defect}`))].sort();
+    choices(this.types, [["", say("review.all")], ...types.map((type) => [type, type.replace("\n", ": ")])]);
+    this.#arrange();
+  }
+
+  #arrange() {
+    const [product, defect] = this.types.value.split("\n");
+    this.grid.set(this.labelled.filter((one) => !product || (one.product === product && one.defect === defect)));
+  }
+
+  #tile(example) {
+    const kind = say(example.shot ? "data.shot" : "data.test");
+    const tile = make(
+      "button",
+      { type: "button", class: "sample", title: example.id },
+      make("img", { alt: "", loading: "lazy", decoding: "async", src: address("photograph/thumb", { name: example.id, side: 192, outline: true }) }),
+      make("span", { class: "name", textContent: `${example.defect} · ${kind}` }),
+      make("span", { class: "detail faint", textContent: example.id }),
+    );
+    tile.setAttribute("aria-label", `${example.defect}, ${kind}, ${example.id}`);
+    return tile;
+  }
+
+  #show() {
+    const { findings } = this;
+    this.verdict.className = findings.ok ? "ready good" : "ready bad";
+    this.verdict.textContent = findings.ok ? `✓ ${say("data.ready")}` : `✕ ${say("data.notReady", { count: findings.errors.length })}`;
+    const list = (kind, sentences) => (sentences.length ? make("section", { class: `said ${kind}` }, make("h2", { textContent: `${say(`data.${kind}`)} (${sentences.length})` }), make("ul", {}, ...sentences.map((text) => make("li", { textContent: text })))) : null);
+    const percent = (share) => (share === null ? "" : `${(100 * share).toPrecision(2)} %`);
+    const whole = (number) => (number === null ? "" : number.toFixed(0));
+    const defects = findings.defects.map((one) => [one.product, one.defect || say("data.normal"), one.pictures, one.shots, one.test, percent(one.share), whole(one.thickness)]);
+    const files = Object.entries(findings.files);
+    const sizes = findings.pictures.map((one) => [one.product, one.pictures, range(one.width), range(one.height), Object.entries(one.formats).map(([name, count]) => `${count} ${name}`).join(", ")]);
+    this.found.replaceChildren(
+      ...[
+        list("errors", findings.errors),
+        list("warnings", findings.warnings),
+        table(say("data.types"), ["product", "defect", "pictures", "learned", "tested", "damaged", "thick"], defects),
+        table(say("data.photographs"), ["product", "pictures", "width", "height", "formats"], sizes),
+        table(say("data.ledger"), null, files),
+        table(say("data.cost"), null, Object.entries(findings.estimate)),
+        list("notes", findings.notes),
+      ].filter(Boolean),
+    );
+  }
+}
+
+function range([least, middle, most]) {
+  return least === most ? String(least) : `${least} – ${Math.round(middle)} – ${most}`;
+}
+
+/** Return a table; columns of numbers stand right. */
+function table(title, columns, rows) {
+  if (!rows.length) return null;
+  const kinds = rows[0].map((_, number) => (rows.every((row) => /^[\d.,–% ]*$/.test(String(row[number]))) ? "number" : ""));
+  const names = columns?.map((name, number) => make("th", { class: kinds[number], say: `data.${name}` }));
+  const head = columns ? [make("thead", {}, make("tr", {}, ...names))] : [];
+  const cells = (row) => row.map((value, number) => make("td", { class: kinds[number], textContent: String(value) }));
+  const body = make("tbody", {}, ...rows.map((row) => make("tr", {}, ...cells(row))));
+  return make("section", {}, make("h2", { textContent: title }), make("div", { class: "wide" }, make("table", {}, ...head, body)));
+}

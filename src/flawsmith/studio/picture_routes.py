@@ -1,0 +1,111 @@
+"""What the page asks of the opened source: what there is, and its pictures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from flawsmith.data import images
+from flawsmith.errors import DataError
+from flawsmith.run.manifest import machine
+from flawsmith.studio.pictures import DEEPEST, PictureStore
+from flawsmith.types import Example, Range
+
+if TYPE_CHECKING:
+    from flawsmith.studio.session import Studio
+
+Name = Annotated[str, Query(max_length=4000)]
+Level = Annotated[int, Query(ge=0, le=DEEPEST)]
+Place = Annotated[int, Query(ge=0, le=1 << 20)]
+Side = Annotated[int, Query(ge=32, le=1024)]
+End = Annotated[float | None, Query(allow_inf_nan=False)]
+_AWHILE = {"cache-control": "private, max-age=600"}
+_PERCENT = (0.5, 99.5)
+
+
+def routes(studio: Studio) -> APIRouter:
+    """Return the addresses of this file."""
+    router, workspace, pictures = APIRouter(prefix="/api"), studio.workspace, studio.pictures
+
+    @router.get("/source")
+    def source() -> dict[str, Any]:
+        """Say what is open."""
+        return {
+            "version": machine()["packages"]["flawsmith"],
+            "source": str(workspace.source),
+            "root": str(workspace.config.data.root),
+            "run": workspace.run is not None,
+            "painted": str(workspace.painted),
+            "defects": workspace.defects,
+            "generators": [{"name": one.name, "summary": one.summary} for one in workspace.generators],
+            "photographs": [{"id": one.id, "product": one.product} for one in workspace.normals],
+        }
+
+    @router.get("/labelled")
+    def labelled() -> list[dict[str, Any]]:
+        """List the photographs with masks."""
+        return [
+            {"id": one.id, "product": one.product, "defect": one.defect, "shot": one.id in workspace.shots}
+            for one in workspace.labelled
+        ]
+
+    @router.get("/photograph")
+    def photograph(name: Name) -> dict[str, Any]:
+        """Describe a photograph: size, depth, and the native values that are shown black and white."""
+        example = workspace.example(name)
+        native = pictures.native(example.image)
+        return {"name": name, "product": example.product, **described(native, example.span)}
+
+    @router.get("/photograph/tile")
+    def tile(name: Name, level: Level, column: Place, row: Place, low: End = None, high: End = None) -> Response:
+        """Return a tile of a photograph."""
+        example = workspace.example(name)
+        return tile_of(pictures, example, level, column, row, low, high)
+
+    @router.get("/photograph/thumb")
+    def thumb(name: Name, side: Side = 160, outline: bool = False) -> Response:
+        """Return a thumbnail of a photograph."""
+        content = pictures.thumb(workspace.example(name), side, outline=outline)
+        return Response(content, media_type="image/jpeg", headers=_AWHILE)
+
+    return router
+
+
+def tile_of(
+    pictures: PictureStore, example: Example, level: int, column: int, row: int, low: float | None, high: float | None
+) -> Response:
+    """Return a tile of a picture as an answer."""
+    content = pictures.tile(example.image, level, column, row, example.span, window_of(low, high))
+    return Response(content, media_type="image/png", headers=_AWHILE)
+
+
+def window_of(low: float | None, high: float | None) -> Range | None:
+    """Return the native values that are shown black and white; None = as the product's range says.
+
+    Raises:
+        DataError: black is not below white.
+    """
+    if low is None or high is None:
+        return None
+    if not low < high:
+        raise DataError("window: black must lie below white")
+    return Range(low, high)
+
+
+def described(native: Any, span: Range | None) -> dict[str, Any]:
+    """Return what the page must know to show a picture: size, depth, and proposals for black and white."""
+    import numpy as np
+
+    shown = images.range_of(native, span)
+    few = native[:: max(1, native.shape[0] // 512), :: max(1, native.shape[1] // 512)]
+    few = few[np.isfinite(few)] if few.dtype.kind == "f" else few
+    low, high = (float(value) for value in np.percentile(few, _PERCENT)) if few.size else (shown.low, shown.high)
+    return {
+        "width": native.shape[1],
+        "height": native.shape[0],
+        "depth": native.dtype.itemsize * 8,
+        "colour": native.ndim == 3,
+        "range": [shown.low, shown.high],
+        "fit": [low, high] if low < high else [shown.low, shown.high],
+    }

@@ -1,0 +1,122 @@
+"""The studio's server: one application behind the guard.
+
+with Studio(Workspace.open(Path("runs/tile"))) as studio:
+    serve(studio)
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException as HttpError
+
+from flawsmith.errors import DataError, FlawsmithError
+from flawsmith.studio import data_routes, paint_routes, picture_routes, review_routes
+from flawsmith.studio.guard import LOCAL, Guard
+from flawsmith.studio.session import Studio
+
+if TYPE_CHECKING:
+    import uvicorn
+
+PAGE = Path(__file__).parent / "page"
+_KINDS = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+}
+
+
+def guarded(studio: Studio) -> Guard:
+    """Return the application as it is served."""
+    hosts = tuple(f"{name}:{studio.port}" for name in LOCAL) if studio.local else ()
+    return Guard(application(studio), studio.token, hosts)
+
+
+def application(studio: Studio) -> FastAPI:
+    """Return the application; it stands behind a `Guard`, which takes the token off the address."""
+    app = FastAPI(title="flawsmith studio", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.exception_handler(FlawsmithError)
+    def refused(request: Request, error: FlawsmithError) -> Response:
+        return JSONResponse({"error": str(error)}, 404 if isinstance(error, DataError) else 400)
+
+    @app.exception_handler(RequestValidationError)
+    def malformed(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+        return JSONResponse({"error": f"{place or 'the request'}: {first['msg']}"}, 400)
+
+    @app.exception_handler(HttpError)
+    def unknown(request: Request, error: HttpError) -> Response:
+        return JSONResponse({"error": str(error.detail)}, error.status_code)
+
+    @app.exception_handler(Exception)
+    def failed(request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": f"this failed unexpectedly ({type(error).__name__})"}, 500)
+
+    @app.get("/")
+    def index() -> Response:
+        return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
+
+    @app.get("/page/{name}")
+    def page(name: str) -> Response:
+        path = PAGE / name
+        if path.parent != PAGE or path.suffix not in _KINDS or not path.is_file():
+            raise HTTPException(404, "there is no such file")
+        return FileResponse(path, media_type=_KINDS[path.suffix], headers={"cache-control": "no-cache"})
+
+    for part in (data_routes, picture_routes, paint_routes, review_routes):
+        app.include_router(part.routes(studio))
+    return app
+
+
+def server_of(studio: Studio) -> uvicorn.Server:
+    """Return the server; `run(sockets=[studio.socket])` answers until it is told to stop."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        """Leaves signals to `serve`: uvicorn would raise them again before the workers are ended."""
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    config = uvicorn.Config(
+        guarded(studio),
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=3,
+        limit_concurrency=200,
+        ws="none",
+        lifespan="off",
+    )
+    return Server(config)
+
+
+def serve(studio: Studio) -> None:
+    """Answer until Ctrl-C, SIGTERM, or the terminal is closed."""
+    server = server_of(studio)
+
+    def stop(number: int, frame: Any) -> None:
+        server.force_exit = server.should_exit  # asked twice: open connections are not waited for
+        server.should_exit = True
+
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.signal(getattr(signal, name), stop) for name in names}
+    try:
+        studio.painting.ask("warm")
+        server.run(sockets=[studio.socket])
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)

@@ -1,0 +1,149 @@
+"""What the worker process does: paint candidates, propose a mask, look a set over. Nothing here knows of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from flawsmith.data import images
+from flawsmith.errors import ConfigError, DataError
+from flawsmith.run.dataset import Dataset
+from flawsmith.studio.candidates import Candidate
+from flawsmith.studio.masks import mask_of, runs_of
+from flawsmith.studio.workspace import Workspace
+from flawsmith.synthesis.by_hand.brush import Brush
+from flawsmith.synthesis.by_hand.source import DEFAULT_GENERATOR
+from flawsmith.synthesis.plan import asked_mask, plan_line
+
+_BRUSHES = 2
+"""Generators that are kept open, with the photographs that each keeps."""
+_TRIES = 8
+"""Seeds that are tried for a proposed mask."""
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """One request, as the worker sees it."""
+
+    number: int
+    """Of the job."""
+    tell: Callable[[dict[str, Any]], None]
+    """Hands the page what is done so far."""
+    stopped: Callable[[], bool]
+    """Whether the page has taken its request back."""
+
+
+class Bench:
+    """What a worker keeps between two requests.
+
+    Args:
+        workspace: What is open.
+        folder: Where candidates are left.
+    """
+
+    def __init__(self, workspace: Workspace, folder: Path) -> None:
+        self.workspace, self._folder = workspace, folder
+        self._brushes: dict[str, Brush] = {}
+
+    def brush(self, generator: str) -> Brush:
+        """Return the source, opened for painting with a generator."""
+        known = [choice.name for choice in self.workspace.generators]
+        if generator not in known:
+            raise ConfigError(f"generator: {generator[:80]!r} cannot paint here; these can: {', '.join(known)}")
+        if generator not in self._brushes:
+            while len(self._brushes) >= _BRUSHES:
+                del self._brushes[next(iter(self._brushes))]
+            self._brushes[generator] = Brush.open(
+                self.workspace.run or self.workspace.source, generator=generator, settings=self.workspace.settings
+            )
+        return self._brushes[generator]
+
+    def warm(self, errand: Errand) -> dict[str, Any]:
+        """Open the default generator, so that the first candidate need not wait for it."""
+        self.brush(self.workspace.default_generator)
+        return {}
+
+    def paint(
+        self,
+        errand: Errand,
+        *,
+        photograph: str,
+        mask: list[int],
+        defect: str,
+        generator: str,
+        seeds: list[int],
+    ) -> dict[str, Any]:
+        """Paint a candidate for each seed, and tell of each as soon as it is there."""
+        example = self.workspace.normal(photograph)
+        brush, native = self.brush(generator), images.read(example.image)
+        asked = mask_of(mask, (native.shape[0], native.shape[1]))
+        if not asked.any():
+            raise DataError("the mask is empty; draw where the damage is to be")
+        made: list[dict[str, Any]] = []
+        for number, seed in enumerate(seeds):
+            if errand.stopped():
+                break
+            try:
+                painted = brush.paint(native, asked, defect, seed, product=example.product)
+            except DataError as error:  # of this seed nothing shows; the next may do
+                made.append({"seed": seed, "problem": str(error)})
+            else:
+                candidate = Candidate.of(f"{errand.number}-{number}", example, native, painted, tuple(mask))
+                candidate.save(self._folder)
+                made.append({"seed": seed, "name": candidate.name, "box": candidate.box, **_facts(candidate)})
+            errand.tell({"candidates": made, "of": len(seeds)})
+        return {"candidates": made, "of": len(seeds)}
+
+    def propose(
+        self, errand: Errand, *, photograph: str, way: str, defect: str, seed: int, sentence: str
+    ) -> dict[str, Any]:
+        """Return a mask for a photograph: of a re-posed shot, a new shape like the shots', or as a sentence asks."""
+        example = self.workspace.normal(photograph)
+        brush = self.brush(DEFAULT_GENERATOR)
+        if way not in ("shots", "procedural", "sentence"):
+            raise ConfigError(f"way: {way[:40]!r} is unknown; shots, procedural and sentence are known")
+        if way == "sentence" and not sentence.strip():
+            raise ConfigError('say what the damage shall be like, e.g. "a long thin scratch near the top left"')
+        asked = {"masks": "procedural" if way == "procedural" else "shots", "prompt": sentence}
+        if way != "sentence":
+            asked["prompt"] = ""
+        config = brush.config.model_copy(update={"generate": brush.config.generate.model_copy(update=asked)})
+        if way == "sentence":
+            from flawsmith.synthesis.prompt import parsed_prompt
+
+            parsed = parsed_prompt(config, brush.data.split)
+            if parsed.product not in ("", example.product):
+                raise ConfigError(f"the sentence asks for {parsed.product}, and the photograph shows {example.product}")
+            defect = parsed.defect
+        if defect not in self.workspace.defects.get(example.product, ()):
+            raise ConfigError(f"defect: there are no shots of {defect[:80]!r} on {example.product}")
+        # The planner chooses among the set's normal photographs: here there is one to choose.
+        only = replace(brush.data.split, normals=(example,))
+        data = Dataset(only, brush.data.photographs, brush.data.hashes, brush.data.hash)
+        job = brush.job_of(example.product, defect)
+        for number in range(_TRIES):
+            index = seed + number
+            try:
+                line = plan_line(config, data, index=index, batch=0, job=job, product=example.product, defect=defect)
+                shot = next(one for one in only.shots if one.id == line.shot)
+                proposed = asked_mask(line, example, shot, only.shots, data.photographs, config.generate.turn)
+            except DataError:  # this shot cannot be laid here; another can
+                continue
+            if proposed.any():
+                return {"mask": runs_of(proposed), "defect": defect, "shot": line.shot, "seed": index}
+        raise DataError(f"of {_TRIES} shots and places none fits {example.id}; draw the mask by hand")
+
+    def check(self, errand: Errand) -> dict[str, Any]:
+        """Look the set over, as `flawsmith check` does."""
+        from flawsmith.preflight.check import check
+
+        findings = check(self.workspace.config)
+        tree = asdict(findings)
+        return {**tree, "root": str(findings.root), "files": dict(findings.files), "ok": findings.ok}
+
+
+def _facts(candidate: Candidate) -> dict[str, Any]:
+    made = candidate.provenance
+    return {"area": made.area, "asked_area": made.asked_area, "shot": made.shot, "overlap": made.overlap}

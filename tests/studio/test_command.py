@@ -1,0 +1,87 @@
+"""`flawsmith studio` as a process: it starts, answers, and leaves nothing behind, however it is ended."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the studio needs fastapi and uvicorn: pip install flawsmith[studio]")
+httpx = pytest.importorskip("httpx", reason="the studio's tests need httpx")
+
+
+def lives(process: int) -> bool:
+    """Whether a process is at work; one that has ended and that nobody asked about does not count."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children(process: int) -> list[int]:
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(status.read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it ended just now
+            continue
+        if parent == process:
+            found.append(int(status.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
+def test_nothing_is_left_behind(photographs: Path, tmp_path: Path, name: str) -> None:
+    command = [sys.executable, "-m", "flawsmith", "studio", str(photographs), "--no-browser"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, text=True)
+    try:
+        assert run.stdout is not None
+        line = run.stdout.readline()
+        found = re.fullmatch(r"studio: open (http://127\.0\.0\.1:\d+/\S+/) \(Ctrl-C ends it\)\n", line)
+        assert found, line
+        for _ in range(200):
+            try:
+                assert httpx.get(found[1]).status_code == 200
+                break
+            except httpx.ConnectError:
+                time.sleep(0.05)
+        workers = children(run.pid)
+        assert workers
+        run.send_signal(getattr(signal, name))
+        said, _ = run.communicate(timeout=60)
+        if name == "SIGKILL":
+            assert run.returncode == -signal.SIGKILL
+        else:
+            assert (said, run.returncode) == ("studio: ended\n", 0)
+            assert not list(tmp_path.glob("flawsmith-studio-*"))
+    finally:
+        run.kill()
+        run.communicate()
+    for _ in range(600):
+        if not any(map(lives, workers)):
+            break
+        time.sleep(0.1)
+    assert not [worker for worker in workers if lives(worker)]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["absent"], "there is nothing; name a run folder"),
+        (["{set}", "--out", "{set}/x"], "which are only read"),
+        (["{set}", "--host", "203.0.113.1"], "choose another --port or --host"),
+        (["{set}", "--set", "data.layout=pair"], "did you mean 'pairs'"),
+    ],
+)
+def test_wrong_input_is_one_sentence(photographs: Path, words: list[str], said: str) -> None:
+    named = [word.format(set=photographs) for word in words]
+    command = [sys.executable, "-m", "flawsmith", "studio", *named, "--no-browser"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
