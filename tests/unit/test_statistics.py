@@ -10,6 +10,8 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from flawsmith.errors import RunError
+from flawsmith.evaluation.arms import REAL
+from flawsmith.evaluation.prove import outcome_file
 from flawsmith.evaluation.statistics import (
     ALL,
     MEAN,
@@ -187,6 +189,14 @@ def test_outcomes_survive_the_disk(evaluation_set: EvaluationSet, tmp_path: Path
         (tmp_path / f"{number}.npz").write_bytes(damaged)
         with pytest.raises(RunError, match=rf"{number}\.npz: cannot be read .*; delete it"):
             Outcome.load(tmp_path / f"{number}.npz")
+
+
+def test_no_two_products_share_the_file_of_an_outcome():
+    products = ("magnet", "a b", "a-b", "a--b", "부품", "나사", "x" * 200, "x" * 201, "..", "a/b")
+    names = [outcome_file(product, arm, seed) for product in products for arm in ("ours", REAL) for seed in (0, 1)]
+    assert len(set(names)) == len(names) and max(map(len, names)) < 120
+    assert not any("/" in name for name in names)
+    assert outcome_file("magnet", "ours, no controls", 1) == "magnet-ours-no-controls-1.npz"  # as runs of today have it
 
 
 def test_where_the_lines_are():
