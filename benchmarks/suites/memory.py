@@ -41,7 +41,7 @@ from flawsmith.nn.features import load_extractor
 from flawsmith.nn.loading.networks import quiet
 from flawsmith.nn.text import ClipText
 from flawsmith.nn.trainer import Trainer
-from flawsmith.run.folder import machine
+from flawsmith.run.manifest import machine
 from flawsmith.synthesis.learning import ENCODE_BATCH
 from flawsmith.testing import example_batch, example_condition
 

@@ -61,8 +61,8 @@ def rows() -> list[Row]:
         every += [Row(2048, colours, 8, name, batch) for name, batches in _BATCHES.items() for batch in batches]
     every += [Row(4096, colours, 8, name, 8) for colours in ("grey", "RGB") for name in _BATCHES]
     every += [Row(4096, "RGB", 16, "crop_paste", 4), *(Row(12_000, "grey", 8, name, 4) for name in _BATCHES)]
-    every += [Row(side, "RGB", 8, _NETWORK, batch) for side in (256, 2048) for batch in (8, 32)]
-    return [*every, Row(4096, "RGB", 8, _NETWORK, 8)]
+    every += [Row(side, "RGB", 8, _NETWORK, 8) for side in (256, 2048, 4096)]
+    return [*every, *(Row(side, "RGB", 8, _NETWORK, 32) for side in (256, 2048))]
 
 
 def measure(row: Row, out: Path) -> dict[str, Any]:

@@ -56,7 +56,7 @@ from flawsmith.nn.memory.presets import PRESETS, Preset, spare
 from flawsmith.nn.methods.csm import load_csm
 from flawsmith.nn.text import Text
 from flawsmith.nn.trainer import Trainer
-from flawsmith.run.folder import machine
+from flawsmith.run.manifest import machine
 from flawsmith.synthesis.learning import ENCODE_BATCH, loss_in_parts
 from flawsmith.types import Encoded
 

@@ -18,7 +18,6 @@ JUNK = {
     "a scale in words": ("vae/config.json", {"scaling_factor": "x"}),
     "a scale that is no number": ("vae/config.json", {"scaling_factor": float("nan")}),
     "a length below nothing": ("tokenizer/tokenizer_config.json", {"model_max_length": -1}),
-    "widths that are none": ("unet/config.json", {"block_out_channels": "x"}),
 }
 
 

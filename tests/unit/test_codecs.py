@@ -22,7 +22,7 @@ from PIL import Image
 
 from flawsmith.config import Config
 from flawsmith.data import images
-from flawsmith.data.codecs import coding
+from flawsmith.data.codecs import coding, png
 from flawsmith.data.codecs.table import READABLE, Storage
 from flawsmith.errors import DataError
 from flawsmith.preflight.check import check
@@ -421,10 +421,10 @@ def test_a_png_in_small_pieces_is_read_as_one_in_large_ones(monkeypatch):
     coded, end = whole[start + 8 : start + 8 + length], start + 12 + length
     pieces = [coders.png_chunk(b"IDAT", coded[place : place + 100]) for place in range(0, length, 100)]
     small = whole[:start] + b"".join([*pieces[:5], coders.png_chunk(b"IDAT", b""), *pieces[5:]]) + whole[end:]
-    assert coding.essential_png(small) == whole
+    assert png.essential_png(small) == whole
     np.testing.assert_array_equal(coding.decode(small), samples)
-    monkeypatch.setattr(coding, "_IDAT", 250)  # a large file stays in several pieces
-    assert coding.essential_png(small).count(b"IDAT") == -(-length // 300)
+    monkeypatch.setattr(png, "_IDAT", 250)  # a large file stays in several pieces
+    assert png.essential_png(small).count(b"IDAT") == -(-length // 300)
     np.testing.assert_array_equal(coding.decode(small), samples)
 
 

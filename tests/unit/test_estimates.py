@@ -14,7 +14,7 @@ from flawsmith.config import Config, validate
 from flawsmith.data import images
 from flawsmith.preflight.backbone import look_over
 from flawsmith.preflight.check import check
-from flawsmith.preflight.rates import rate_of
+from flawsmith.preflight.rates import rate_of, spared
 
 
 def make(root: Path) -> Path:
@@ -77,10 +77,47 @@ def test_a_card_that_is_too_small_is_said(tmp_path: Path, monkeypatch: pytest.Mo
             file.truncate(859_500_000 * 4)
     config = validate(Config, diffusion(tmp_path / "set", place).model_dump() | {"backbone": {"source": str(place)}})
     config = config.model_copy(update={"windows": config.windows.model_copy(update={"size": 512})})
-    said = [warning for warning in check(config).warnings if "the GPU has" in warning]
-    assert said == ["training takes about 20 GB and the GPU has 13; set train.batch = 9"]
+
+    def said(memory: str, mib: int) -> list[str]:
+        driver.write_text(f"#!/bin/sh\necho {mib}\n")
+        asked = config.model_copy(update={"train": config.train.model_copy(update={"memory": memory})})
+        found = check(asked)
+        return [found.estimate["memory"], *(warning for warning in found.warnings if "the GPU has" in warning)]
+
+    # "auto" takes the preset for 12 GB; 1.87 + 4 x 0.24 GiB, and half of one for CUDA.
+    assert said("auto", 12288) == ["about 3.6 GB"]
+    assert said("24GB", 6144)[1:] == []
+    assert said("24GB", 4096)[1:] == ['training takes about 6 GB and the GPU has 4; set train.memory = "12GB"']
+    assert said("8GB", 2048)[1:] == [
+        "training takes about 3 GB and the GPU has 2; use a larger one, or another generator"
+    ]
+    assert said("auto", 81920) == ["about 19.8 GB"]  # batch 16, nothing is spared
+
+
+def test_presets_are_estimated_as_the_suite_found_them() -> None:
+    card = json.loads((Path(__file__).parents[2] / "benchmarks/results/training_memory.json").read_text())["card"]
+    for generator, rows in card.items():
+        for memory in ("24GB", "12GB", "8GB"):
+            gigabytes = (rows[memory]["larger batches"]["gib"] + 0.5) * 2**30 / 1e9
+            assert spared(generator, None, memory, 0.0, 512) == pytest.approx(gigabytes, rel=0.01)
+        assert spared(generator, None, "auto", 80.0, 512) is None is spared(generator, None, "auto", 0.0, 512)
+        for gibibytes, memory in ((24, "24GB"), (15.6, "12GB"), (11.7, "12GB"), (10.7, "8GB"), (7.8, "8GB")):
+            asked = spared(generator, None, "auto", gibibytes * 2**30 / 1e9, 512)
+            assert asked == spared(generator, None, memory, 0.0, 512)
 
 
 def test_a_device_that_is_not_there_is_no_readiness(tmp_path: Path):
     config = validate(Config, {"data": {"root": make(tmp_path)}, "backbone": {"device": "cuda:7"}})
     assert any("backbone.device 'cuda:7': no such GPU here" in error for error in check(config).errors)
+
+
+def test_clip_skip_is_held_against_the_text_encoder(tmp_path: Path):
+    place, root = folder(tmp_path / "sd"), make(tmp_path / "set")
+    for skipped in (11, 12):
+        tree = diffusion(root, place).model_dump() | {"backbone": {"source": str(place), "clip_skip": 11}}
+        config = validate(Config, tree)
+        if skipped == 12:
+            path = place / "text_encoder" / "config.json"
+            path.write_text(path.read_text().replace("12", "11"))
+        told = [error for error in check(config).errors if "clip_skip" in error]
+        assert told == ([] if skipped == 11 else ["backbone.clip_skip: 11: this text encoder has 11 layers; give less"])

@@ -88,6 +88,7 @@ class Backbone:
         device: str = "auto",
         dtype: str = "auto",
         clip_skip: int = 0,
+        weights: str = "",
     ) -> Backbone:
         """Read a backbone.
 
@@ -98,6 +99,7 @@ class Backbone:
             device: "auto", "cpu", "cuda", "cuda:1", "mps".
             dtype: "auto", "float32", "bfloat16", "float16".
             clip_skip: How many of the text encoder's last layers are left out.
+            weights: The fingerprint of its weights where that is known; hashing them takes longer than reading them.
 
         Raises:
             BackboneError: the folder is not there or incomplete, a class is not supported, or shapes do not fit.
@@ -105,7 +107,7 @@ class Backbone:
         place = locate(source, offline=offline)
         stamp = place.weights()
         parts = read_parts(place, offline=offline)
-        fingerprint = _FINGERPRINTS.get(stamp, "")
+        fingerprint = weights or _FINGERPRINTS.get(stamp, "")
         loaded = cls(
             parts.vae,
             parts.text_encoder,

@@ -15,7 +15,7 @@ from flawsmith import registry
 from flawsmith.config import Config
 from flawsmith.data.photographs import KEPT
 from flawsmith.nn.loading.facts import BackboneFacts
-from flawsmith.preflight.rates import PLAIN, Rate, rate_of
+from flawsmith.preflight.rates import PLAIN, Rate, rate_of, spared
 from flawsmith.synthesis.counts import wanted
 
 JUDGE_SECONDS = {"processor": 60.0, PLAIN: 95.0, "GPU": 10.0}
@@ -68,22 +68,30 @@ def estimate(
     known = registry.entries("generators")
     plugins = [known.get(name) for name in config.generator.names]  # None: `check` has said that nobody knows it
     rate: Rate | None = None
+    card, spares = _card() if machine == "GPU" else None, list[float]()
     if all(plugin and plugin.pixels for plugin in plugins):
         train, draw, network, saved = 0.0, painted * PIXELS_SECONDS, PIXELS_MEMORY, 0.0
         names = " and ".join(config.generator.names)
         training, generating = "none", f"{_time(draw)} ({names} works on pixels)"
         by = "no backbone"
     else:
-        rates = [
-            rate_of(name, backbone, machine, size)
-            for name, plugin in zip(config.generator.names, plugins, strict=True)
-            if not (plugin and plugin.pixels)
+        networks = [
+            name for name, plugin in zip(config.generator.names, plugins, strict=True) if not (plugin and plugin.pixels)
         ]
+        rates = [rate_of(name, backbone, machine, size) for name in networks]
         rate = max(rates, key=lambda one: one.train)
         train = models * config.train.steps * config.train.batch * rate.train
         passes = config.generate.steps * (2 if config.generate.guidance > 1 else 1)
         draw = painted * windows * passes * rate.draw
-        network, saved = rate.fixed + config.train.batch * rate.window, models * rate.weights * 1e6
+        network = max(PIXELS_MEMORY, rate.fixed + config.train.batch * rate.window)
+        saved = models * rate.weights * 1e6
+        if machine == "GPU":
+            spares = [
+                gigabytes
+                for name in networks
+                if (gigabytes := spared(name, backbone, config.train.memory, card or 0.0, size)) is not None
+            ]
+            network = min(network, max(spares, default=network))
         training = f"{_time(train)} ({_count(models, 'model')}, {config.train.steps} steps of {config.train.batch})"
         generating = f"{_time(draw)} ({config.generate.steps} steps, guidance {config.generate.guidance:g})"
         by = f"{config.backbone.source} backbone" + (f" ({backbone.sentence()})" if backbone else "")
@@ -111,10 +119,14 @@ def estimate(
         warnings.append(f"the run needs about {_bytes(disk)} and {_bytes(free)} are free here; give --out another disk")
     if train + draw > 24 * 3600:
         warnings.append(f"the run takes {_time(train + draw)}; use a GPU, fewer steps or fewer samples")
-    card = _card() if rate and machine == "GPU" else None
     if rate and card and card < network:
+        smaller = {"24GB": "12GB", "12GB": "8GB"}.get(config.train.memory, "")
         fitting = int((card - rate.fixed) / rate.window)
-        advice = f"set train.batch = {fitting}" if fitting >= 1 else "use a larger one, or another generator"
+        advice = "use a larger one, or another generator"
+        if smaller:
+            advice = f'set train.memory = "{smaller}"'
+        elif not spares and fitting >= 1:
+            advice = f"set train.batch = {fitting}"
         warnings.append(f"training takes about {network:.0f} GB and the GPU has {card:.0f}; {advice}")
     return table, warnings
 

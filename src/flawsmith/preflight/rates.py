@@ -67,6 +67,43 @@ _LARGE = {
     "dual_branch": Rate(512, 859.5, 0.4073 / 16, 0.334 / 8, _GIB * 2.50, _GIB * 2.459, weights=66),
     "hybrid": Rate(512, 859.5, 0.3976 / 16, 0.247 / 8, _GIB * 10.18, _GIB * 2.100, weights=1535),
 }
+_SPARED: dict[str, tuple[float, int, dict[str, tuple[float, float]]]] = {
+    "24GB": (
+        *(22.0, 4),
+        {
+            "controlnet_inpaint": (7.65, 1.41),
+            "cross_modal": (2.33, 0.76),
+            "dual_branch": (2.25, 1.78),
+            "hybrid": (7.93, 2.15),
+        },
+    ),
+    "12GB": (
+        *(11.0, 4),
+        {
+            "controlnet_inpaint": (6.77, 0.38),
+            "cross_modal": (1.87, 0.24),
+            "dual_branch": (1.77, 0.48),
+            "hybrid": (6.90, 0.58),
+        },
+    ),
+    "8GB": (
+        *(0.0, 1),
+        {
+            "controlnet_inpaint": (4.35, 0.38),
+            "cross_modal": (1.78, 0.24),
+            "dual_branch": (1.71, 0.48),
+            "hybrid": (4.50, 0.58),
+        },
+    ),
+}
+"""`train.memory` -> GiB of a card from which on "auto" takes it, windows at once (both of `nn.memory.presets`), and GiB
+while training Stable Diffusion 1.5's size at 512 px, fixed and per window (benchmarks/results/training_memory.json)."""
+_EVERYTHING = 40.0
+"""GiB of a card from which on "auto" spares nothing."""
+_CONTEXT = 0.5
+"""GiB that CUDA takes for itself."""
+_LEAST = 200.0
+"""Millions of parameters of a UNet from which on "auto" spares anything."""
 _SMALL = 100.0
 """Millions of parameters up to which a UNet is nearer to the built-in one than to Stable Diffusion's."""
 
@@ -90,3 +127,26 @@ def rate_of(generator: str, facts: BackboneFacts | None, machine: str, size: int
         # On two cores at 40 GFLOP/s, from the published 0.8 TFLOP of a step; the memory is the card's.
         rate = replace(rate, train=60.0, draw=20.0)
     return rate.at(size, parameters or 859.5)
+
+
+def spared(generator: str, facts: BackboneFacts | None, memory: str, card: float, size: int) -> float | None:
+    """Return the GB of a card that training with a large backbone takes under `train.memory`, whatever the batch.
+
+    Args:
+        generator: As for `rate_of`.
+        facts: Likewise.
+        memory: The setting.
+        card: GB of the card; 0 = unknown.
+        size: Side of the window in pixels.
+
+    Returns:
+        None where nothing is spared: a small backbone, or "auto" and a large or unknown card.
+    """
+    parameters = (0 if facts is None else facts.parameters.get("unet", 0) / 1e6) or 859.5
+    if memory == "auto" and (parameters < _LEAST or not card or card / _GIB >= _EVERYTHING):
+        return None
+    fitting = (name for name, (least, *_) in _SPARED.items() if card / _GIB >= least)
+    _, windows, by_generator = _SPARED[next(fitting) if memory == "auto" else memory]
+    fixed, window = by_generator.get(generator, by_generator["controlnet_inpaint"])
+    share, area = parameters / 859.5, (size / 512) ** 2
+    return _GIB * (fixed * share + window * windows * area * share**0.5 + _CONTEXT)

@@ -22,7 +22,7 @@ from flawsmith.errors import ConfigError, RunError
 from flawsmith.files import file_digest, mend_lines, read_json, reading, write_json
 from flawsmith.interfaces import Generator
 from flawsmith.locks import locked
-from flawsmith.nn.memory.exhausted import memory_suffices, ran_out
+from flawsmith.nn.memory.exhausted import memory_suffices
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import FOLDER, Run
 from flawsmith.run.progress import progress
@@ -108,7 +108,7 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
             require_as_made(run, [*run.samples(), *run.controls()], gone=True)
             photographs = {example.id: example.image for example in data.split.normals}
             room = Room(run, shard.name, work.stamp, painters)
-            made = sum(_make(run, planned, shard, painters, room, photographs) for planned in (lines, controls))
+            made = sum(_make(run, planned, shard, room, photographs) for planned in (lines, controls))
             work.what = f"{made} samples and controls, shard {shard.number}/{shard.count}"
             rows = run.samples()
             work.finished = len(rows) == len(lines) and len(run.controls()) == len(controls)
@@ -213,9 +213,7 @@ def _with_rounds(
     return whole
 
 
-def _make(
-    run: Run, lines: Sequence[PlanLine], shard: Shard, painters: Painters, room: Room, photographs: Mapping[str, Path]
-) -> int:
+def _make(run: Run, lines: Sequence[PlanLine], shard: Shard, room: Room, photographs: Mapping[str, Path]) -> int:
     """Make this shard's batches of samples or controls that are not on disk yet; return how many were made."""
     if not lines:
         return 0
@@ -229,25 +227,12 @@ def _make(
     left = sum(len(group) for group in todo)
     with progress("generate" if role == "sample" else name, total, name, done=total - left) as advance:
         for group in todo:
-            while (rows := _made(run, name, group, painters, photographs)) is None:
-                room.halve(group)
+            write = partial(_write, run, name, photographs)
+            rows = room.painted(group, write)
             append_records(path, rows)
             advance(len(rows))
     _sort_lines(path)
     return left
-
-
-def _made(
-    run: Run, folder: str, group: Sequence[PlanLine], painters: Painters, photographs: Mapping[str, Path]
-) -> list[Sample] | None:
-    """Paint and write a batch; return its lines, or None when the memory ran out and nothing of it is there."""
-    try:  # one picture at a time in memory
-        return list(map(partial(_write, run, folder, photographs), painters.of(group[0].job).paint(group)))
-    except Exception as error:
-        run.remove_pictures(group[0].role, (line.index for line in group))
-        if not ran_out(error):
-            raise
-    return None
 
 
 def _read_plan(run: Run, count: int | None) -> list[PlanLine]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +11,12 @@ from flawsmith.config import Config, GeneratorConfig
 from flawsmith.errors import RunError
 from flawsmith.files import read_json, reading, write_json
 from flawsmith.interfaces import Generator
-from flawsmith.nn.memory.exhausted import give_back
+from flawsmith.nn.memory.exhausted import give_back, ran_out
 from flawsmith.run.dataset import Dataset
 from flawsmith.run.folder import Run
-from flawsmith.run.records import PlanLine
+from flawsmith.run.records import PlanLine, Sample
 from flawsmith.synthesis.learning import Job
-from flawsmith.synthesis.paint import Painter
+from flawsmith.synthesis.paint import PaintedLine, Painter
 from flawsmith.synthesis.train import (
     RunBackbone,
     generator_class,
@@ -111,12 +111,24 @@ class Room:
         with reading(self._path):
             painters.at_once = int(known["windows"]) if known.get("stamp") == stamp else 0
 
-    def halve(self, group: Sequence[PlanLine]) -> None:
-        """Let half as many windows go through the network together, from this batch on, which is made anew as a whole.
+    def painted(self, group: Sequence[PlanLine], write: Callable[[PaintedLine], Sample]) -> list[Sample]:
+        """Paint and write a batch, one picture at a time in memory; return its lines.
+
+        Where memory runs out, the whole batch is painted anew, half as many windows at once.
 
         Raises:
-            RunError: it was a single one.
+            RunError: memory ran out over a single window.
         """
+        while True:
+            try:
+                return list(map(write, self._painters.of(group[0].job).paint(group)))
+            except Exception as error:
+                self._run.remove_pictures(group[0].role, (line.index for line in group))
+                if not ran_out(error):
+                    raise
+            self._halve(group)
+
+    def _halve(self, group: Sequence[PlanLine]) -> None:
         give_back()
         before = min(self._painters.at_once or len(group), len(group))
         if before == 1:

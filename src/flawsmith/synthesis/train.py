@@ -11,10 +11,10 @@ from flawsmith.config import BackboneConfig, Config, Settings, validate
 from flawsmith.data.photographs import Photographs
 from flawsmith.data.split import Split
 from flawsmith.errors import ConfigError
-from flawsmith.files import digest, file_digest, file_state, read_json, reading, write_json
+from flawsmith.files import digest, file_digest, read_json, reading, write_json
 from flawsmith.interfaces import LEARNED, Generator
-from flawsmith.nn import builtin
 from flawsmith.nn.device import pick_device, pick_dtype
+from flawsmith.nn.loading.source import locate
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.stage import Inputs, is_done, stage
@@ -43,41 +43,47 @@ class RunBackbone:
 
     Args:
         run: Its folder keeps the fingerprint, with size and time of the files that it is of.
+
+    Raises:
+        BackboneError: there is none at `backbone.source`.
     """
 
     def __init__(self, run: Run) -> None:
-        self._part, self._known = run.config.backbone, run.path("state", "backbone.json")
-        self._files = digest(self._part.model_dump(mode="json"), *_files_of(self._part.source))
+        self._part, self._path = run.config.backbone, run.path("state", "backbone.json")
+        files = locate(self._part.source, offline=self._part.offline).weights()
+        self._files = digest(self._part.model_dump(mode="json"), files) if files else ""
 
     @cached_property
     def loaded(self) -> Backbone:
-        """The backbone itself; loading takes seconds."""
-        known, backbone = self._remembered(), _load(self._part)
-        if not known:
-            write_json(self._known, {"files": self._files, "fingerprint": backbone.fingerprint})
+        """The backbone itself; loading takes seconds, and hashing what is not known longer."""
+        known = self._known()
+        backbone = _loaded(self._part, weights=known.get("weights", ""))
+        if not known and self._files:
+            told = {"weights": backbone.weights, "fingerprint": backbone.fingerprint}
+            write_json(self._path, {"files": self._files, **told})
         return backbone
 
     @property
     def fingerprint(self) -> str:
-        """The hash of its weights."""
-        return self._remembered() or self.loaded.fingerprint
+        """As `Backbone.fingerprint`."""
+        return self._known().get("fingerprint") or self.loaded.fingerprint
 
     @property
     def dtype(self) -> str:
         """The precision in which it works here."""
         return str(pick_dtype(self._part.dtype, pick_device(self._part.device)))
 
-    def _remembered(self) -> str:
-        known = read_json(self._known) if self._known.is_file() else {}
-        same = _files_of(self._part.source) and known.get("files") == self._files
-        return str(known.get("fingerprint", "")) if same else ""
+    def _known(self) -> dict[str, str]:
+        known = read_json(self._path) if self._path.is_file() else {}
+        return {name: str(value) for name, value in known.items()} if known.get("files") == self._files else {}
 
 
-def _files_of(source: str) -> list[Any]:
-    """Return path, size and time of every file that a backbone may be read from; [] = it lies on a hub."""
-    path = builtin.folder() if source == "builtin" else Path(source)
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return [[file.as_posix(), *file_state(file)] for file in files if file.is_file()]
+def _loaded(part: BackboneConfig, *, weights: str = "") -> Backbone:
+    # diffusers takes seconds, and generators of pixels do without it.
+    from flawsmith.nn.loading.usable import load_usable
+
+    told: dict[str, Any] = {"offline": part.offline, "device": part.device, "dtype": part.dtype}
+    return load_usable(part.source, clip_skip=part.clip_skip, weights=weights, **told)
 
 
 def backbone_of(run: Run) -> RunBackbone | None:
@@ -94,16 +100,7 @@ def load_backbone(config: Config) -> Backbone | None:
     """
     if not any(plugin.needs_backbone for plugin in generator_classes(config).values()):
         return None
-    return _load(config.backbone)
-
-
-def _load(part: BackboneConfig) -> Backbone:
-    # diffusers takes seconds, and generators of pixels do without it.
-    from flawsmith.nn.loading.usable import load_usable
-
-    return load_usable(
-        part.source, offline=part.offline, device=part.device, dtype=part.dtype, clip_skip=part.clip_skip
-    )
+    return _loaded(config.backbone)
 
 
 def jobs_of(config: Config, split: Split) -> list[Job]:
