@@ -123,6 +123,7 @@ LOADERS: dict[str, Callable[[Path, Path, Any, Path], Any]] = {
     "an IP-Adapter": lambda file, *_: _ip_adapter(file),
     "a gate": lambda file, *_: _gate(file),
     "a backbone's network": lambda file, backbone, write, victim: _backbone(file, backbone, write, victim, "unet"),
+    "a backbone in one file": lambda file, *_: Backbone.load(file.rename(file.with_suffix(".ckpt"))),
     "its text encoder": lambda file, backbone, write, victim: _backbone(file, backbone, write, victim, "text_encoder"),
     "a transformers folder": lambda file, backbone, write, victim: _dino(file, write, victim),
 }
