@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from flawsmith import registry
 from flawsmith.config import load_config
 from flawsmith.errors import RunError
+from flawsmith.nn import backbone as backbone_module
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.memory import slices
 from flawsmith.nn.memory.exhausted import memory_suffices, ran_out
@@ -317,6 +318,13 @@ def test_what_is_done_needs_no_backbone(
     generate(run)
     assert run.path("log.jsonl").read_text() == log
     monkeypatch.undo()
+    # Something is to be done: it is loaded, and what is known of it is not hashed again.
+    run.path("samples", "000000.png").unlink()
+    backbone_module._FINGERPRINTS.clear()
+    monkeypatch.setattr(backbone_module, "tensor_hash", lambda _: pytest.fail("its weights were hashed"))
+    generate(run)
+    monkeypatch.undo()
+    log = run.path("log.jsonl").read_text()
     other = Run.open(run.folder)
     path = Path(run.config.backbone.source) / "unet"
     weights = next(path.glob("*.safetensors"))
