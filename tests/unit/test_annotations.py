@@ -355,6 +355,7 @@ def test_label_studios_brush_strokes_as_png_find_their_photographs_by_the_json(t
         images.write(tmp_path / f"{number}.png", np.full((HEIGHT, WIDTH), 70 + number, np.uint8))
     tasks = [{"id": 31 + n, "data": {"image": f"/data/upload/1/0a2b3c4d-{n}.png"}, "annotations": []} for n in range(3)]
     tasks[0]["annotations"] = [{"result": []}]
+    tasks[2]["predictions"] = [17]  # its number, as Label Studio exports what nobody looked at
     (tmp_path / "tasks.json").write_text(json.dumps(tasks))
     names = [f"task-32-annotation-8-by-1-tag-dent-top-{n}.png" for n in range(2)]
     for name, mask in zip(names, ("hole", "hairline"), strict=True):

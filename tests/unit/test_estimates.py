@@ -109,3 +109,15 @@ def test_presets_are_estimated_as_the_suite_found_them() -> None:
 def test_a_device_that_is_not_there_is_no_readiness(tmp_path: Path):
     config = validate(Config, {"data": {"root": make(tmp_path)}, "backbone": {"device": "cuda:7"}})
     assert any("backbone.device 'cuda:7': no such GPU here" in error for error in check(config).errors)
+
+
+def test_clip_skip_is_held_against_the_text_encoder(tmp_path: Path):
+    place, root = folder(tmp_path / "sd"), make(tmp_path / "set")
+    for skipped in (11, 12):
+        tree = diffusion(root, place).model_dump() | {"backbone": {"source": str(place), "clip_skip": 11}}
+        config = validate(Config, tree)
+        if skipped == 12:
+            path = place / "text_encoder" / "config.json"
+            path.write_text(path.read_text().replace("12", "11"))
+        told = [error for error in check(config).errors if "clip_skip" in error]
+        assert told == ([] if skipped == 11 else ["backbone.clip_skip: 11: this text encoder has 11 layers; give less"])

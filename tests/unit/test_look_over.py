@@ -31,7 +31,12 @@ def write_weights(path: Path, count: int = 6) -> None:
 def folder(place: Path, ending: str = ".safetensors", xl: bool = False) -> Path:
     """Make the shell of a diffusers folder: files with the right names, and one small tensor in each."""
     second = ["text_encoder_2", "tokenizer_2"] if xl else []
-    configs = {"unet": UNET | ({"addition_embed_type": "text_time"} if xl else {}), "vae": VAE}
+    texts = dict.fromkeys(("text_encoder", "text_encoder_2"), {"num_hidden_layers": 12})
+    configs: dict[str, dict[str, Any]] = {
+        **texts,
+        "unet": UNET | ({"addition_embed_type": "text_time"} if xl else {}),
+        "vae": VAE,
+    }
     for part in ("vae", "text_encoder", "tokenizer", "unet", "scheduler", *second):
         (place / part).mkdir(parents=True)
         (place / part / "config.json").write_text(json.dumps(configs.get(part, {})))
@@ -49,6 +54,7 @@ def folder(place: Path, ending: str = ".safetensors", xl: bool = False) -> Path:
 def test_a_whole_folder_passes(tmp_path: Path, ending: str, xl: bool) -> None:
     found = look_over(str(folder(tmp_path / "sd", ending, xl)), offline=True)
     assert found is not None and (found.inpaints, found.channels, found.size) == (True, 9, 768)
+    assert found.text_layers == 12
     assert found.family == ("Stable Diffusion XL" if xl else "Stable Diffusion 2")
     assert found.parameters["unet"] == (12 if ending == ".fp16.bin" else 6)
 

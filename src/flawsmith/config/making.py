@@ -241,7 +241,7 @@ class GenerateConfig(Settings):
     count: (
         Annotated[int, Field(ge=1, le=MOST)] | Literal["balance"] | dict[str, Annotated[int, Field(ge=0, le=MOST)]]
     ) = 50
-    """Samples per defect type: a number, a table {type = number}, or "balance" (fill every type up to the largest)."""
+    """Samples per defect type: 1 to 999999, a table {type = number}, or "balance" (fill all up to the largest)."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 12
     """Denoising steps."""
     guidance: Annotated[float, Field(ge=1.0, le=30.0)] = 3.0

@@ -22,8 +22,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from flawsmith.errors import BackboneError
-from flawsmith.nn.loading.facts import require_family
+from flawsmith.nn.loading.facts import require_family, require_layers
 from flawsmith.nn.loading.networks import load_whole
 
 if TYPE_CHECKING:
@@ -97,9 +96,7 @@ class TextEncoder(ABC):
         """
         if not layers:
             return self
-        least = min(int(model.config.num_hidden_layers) for model in self.models)
-        if layers >= least:
-            raise BackboneError(f"backbone.clip_skip: {layers}: this text encoder has {least} layers; give less")
+        require_layers(layers, min(int(model.config.num_hidden_layers) for model in self.models))
         other = copy.copy(self)
         other.skip = layers
         return other

@@ -24,7 +24,7 @@ PIXELS_SECONDS = 0.06
 """A sample of `crop_paste` or `perlin`, with its files written: 18 took 1.0 s on two cores."""
 PIXELS_MEMORY = 0.36
 """GB of a process that has loaded everything and no network: torch and SciPy, and the windows."""
-_SOLVED = 1400
+_SOLVED = 930
 """Bytes per pixel of the largest damage while it is blended in (`data.poisson`)."""
 CPUINFO = Path("/proc/cpuinfo")
 PNG_SHARE = 0.6  # photographs of parts as PNG over their raw bytes; magnetic-tile 0.5, mvtec screw 0.4 to 0.6
@@ -83,7 +83,8 @@ def estimate(
         train = models * config.train.steps * config.train.batch * rate.train
         passes = config.generate.steps * (2 if config.generate.guidance > 1 else 1)
         draw = painted * windows * passes * rate.draw
-        network, saved = rate.fixed + config.train.batch * rate.window, models * rate.weights * 1e6
+        network = max(PIXELS_MEMORY, rate.fixed + config.train.batch * rate.window)
+        saved = models * rate.weights * 1e6
         if machine == "GPU":
             spares = [
                 gigabytes

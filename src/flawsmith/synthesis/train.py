@@ -15,7 +15,6 @@ from flawsmith.files import digest, file_digest, read_json, reading, write_json
 from flawsmith.interfaces import LEARNED, Generator
 from flawsmith.nn.device import pick_device, pick_dtype
 from flawsmith.nn.loading.source import locate
-from flawsmith.paths import require_files
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.stage import Inputs, is_done, stage
@@ -51,7 +50,6 @@ class RunBackbone:
 
     def __init__(self, run: Run) -> None:
         self._part, self._path = run.config.backbone, run.path("state", "backbone.json")
-        require_files(self._part.source)
         files = locate(self._part.source, offline=self._part.offline).weights()
         self._files = digest(self._part.model_dump(mode="json"), files) if files else ""
 
@@ -81,10 +79,11 @@ class RunBackbone:
 
 
 def _loaded(part: BackboneConfig, *, weights: str = "") -> Backbone:
-    from flawsmith.nn.backbone import Backbone  # diffusers takes seconds, and generators of pixels do without it
+    # diffusers takes seconds, and generators of pixels do without it.
+    from flawsmith.nn.loading.usable import load_usable
 
     told: dict[str, Any] = {"offline": part.offline, "device": part.device, "dtype": part.dtype}
-    return Backbone.load(part.source, clip_skip=part.clip_skip, weights=weights, **told)
+    return load_usable(part.source, clip_skip=part.clip_skip, weights=weights, **told)
 
 
 def backbone_of(run: Run) -> RunBackbone | None:
@@ -94,10 +93,13 @@ def backbone_of(run: Run) -> RunBackbone | None:
 
 
 def load_backbone(config: Config) -> Backbone | None:
-    """Return the backbone, or None when no generator needs one."""
+    """Return the backbone, or None when no generator needs one.
+
+    Raises:
+        BackboneError: it cannot be loaded, or its configurations hold what does not fit.
+    """
     if not any(plugin.needs_backbone for plugin in generator_classes(config).values()):
         return None
-    require_files(config.backbone.source)
     return _loaded(config.backbone)
 
 

@@ -61,7 +61,7 @@ def lines_of(file: Path) -> list[Line]:
         DataError: it cannot be read, or a line is not as AWS writes them.
     """
     try:
-        texts = file.read_text(encoding="utf-8-sig").splitlines()
+        texts = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError):
         raise DataError(f"{file}: cannot be read as text; fetch it again") from None
     return [_line(text, f"{file}: line {number}") for number, text in enumerate(texts, start=1) if text.strip()]

@@ -36,6 +36,8 @@ class BackboneFacts:
     """Side of the window that it was trained on, in pixels."""
     parameters: Mapping[str, int]
     """Part -> number of its parameters."""
+    text_layers: int
+    """Of the text encoder, of the shorter one where there are two; 0 = unknown."""
 
     def sentence(self) -> str:
         """Say it for a reader."""
@@ -60,7 +62,8 @@ def facts_of(source: Source) -> BackboneFacts | None:
     shapes = {part: _shapes(folder / part) for part in parts_of(folder) if part in NETWORKS}
     parameters = {part: sum(map(math.prod, named.values())) for part, named in shapes.items()}
     family = "the built-in backbone" if source.name == "builtin" else _family(unet)
-    return _facts(source.name, family, unet, vae, parameters)
+    texts = [read_json(folder / part / "config.json") for part in shapes if part.startswith("text_encoder")]
+    return _facts(source.name, family, unet, vae, parameters, texts)
 
 
 def inpaints(channels: int, latent: int, name: str) -> bool:
@@ -92,6 +95,12 @@ def require_family(unet: Mapping[str, Any], name: str) -> None:
         raise BackboneError(f"{name}: its UNet has addition_embed_type {wanted!r}, which is not supported")
 
 
+def require_layers(skipped: int, layers: int) -> None:
+    """Refuse to leave out all layers of a text encoder, or more."""
+    if skipped >= layers:
+        raise BackboneError(f"backbone.clip_skip: {skipped}: this text encoder has {layers} layers; give less")
+
+
 def _of_file(path: Path, name: str) -> BackboneFacts:
     shapes = shapes_in(path)
     original, beside = recognise(shapes, path), folder_beside(path)
@@ -100,11 +109,17 @@ def _of_file(path: Path, name: str) -> BackboneFacts:
         part: sum(math.prod(shape) for key, shape in shapes.items() if key.startswith(prefix))
         for part, prefix in original.prefixes.items()
     }
-    return _facts(name, original.family, configs["unet"], configs["vae"], parameters)
+    texts = [config for part, config in configs.items() if part.startswith("text_encoder")]
+    return _facts(name, original.family, configs["unet"], configs["vae"], parameters, texts)
 
 
 def _facts(
-    name: str, family: str, unet: Mapping[str, Any], vae: Mapping[str, Any], parameters: Mapping[str, int]
+    name: str,
+    family: str,
+    unet: Mapping[str, Any],
+    vae: Mapping[str, Any],
+    parameters: Mapping[str, int],
+    texts: Sequence[Mapping[str, Any]],
 ) -> BackboneFacts:
     require_autoencoder(vae.get("_class_name"), name)
     require_family(unet, name)
@@ -116,7 +131,8 @@ def _facts(
     except (KeyError, TypeError, ValueError) as error:
         raise BackboneError(f"{name}: its configuration lacks {error}; copy the whole folder again") from None
     size = cells * 2 ** (len(widths) - 1)
-    return BackboneFacts(family, inpaints(channels, latent, name), channels, size, parameters)
+    layers = min(int(config.get("num_hidden_layers") or 0) for config in texts)
+    return BackboneFacts(family, inpaints(channels, latent, name), channels, size, parameters, layers)
 
 
 def _family(unet: Mapping[str, Any]) -> str:

@@ -48,7 +48,14 @@ def load_whole(plugin: Any, place: str, part: str, options: dict[str, Any]) -> A
         # Said to the libraries, or they look for other files first and report each as an error. Pickles are read with
         # torch's `weights_only`, by both.
         options = {**options, "variant": variant, "use_safetensors": kind == "safetensors"}
-    model, report = plugin.from_pretrained(place, subfolder=part, output_loading_info=True, **options)
+    try:
+        model, report = plugin.from_pretrained(place, subfolder=part, output_loading_info=True, **options)
+    except OSError:
+        if "variant" in options:
+            raise
+        # A hub's model that has half-precision files alone; in a folder they were seen.
+        options = {**options, "variant": "fp16"}
+        model, report = plugin.from_pretrained(place, subfolder=part, output_loading_info=True, **options)
     missing = sorted(report["missing_keys"])
     if missing:
         raise BackboneError(f"{place}/{part}: {len(missing)} tensors missing from its weights, e.g. {missing[0]}")

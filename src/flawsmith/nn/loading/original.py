@@ -89,6 +89,8 @@ def recognise(shapes: Shapes, path: Path) -> Original:
             f"{where}: holds no Stable Diffusion 1.x, 2.x or XL in the original layout (tensors begin with {first}), "
             "and no other model is supported"
         )
+    if any(name.startswith(("edm_mean", "edm_vpred")) for name in shapes):
+        raise BackboneError(f"{where}: is a model of EDM's schedule, which is not supported; name a plain one")
     if _REFINER in has:
         raise BackboneError(f"{where}: is Stable Diffusion XL's refiner; name the base model")
     lacking = [name for name, there in (("the autoencoder", VAE in has), ("the text encoder", bool(text))) if not there]

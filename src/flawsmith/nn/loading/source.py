@@ -19,6 +19,7 @@ from flawsmith.nn.loading.companions import no_words, schedule_of, words_of
 from flawsmith.nn.loading.files import fetched, listed, read_json, snapshot_of
 from flawsmith.nn.loading.original import recognise, shapes_in
 from flawsmith.nn.loading.schedules import require_known
+from flawsmith.paths import require_files
 
 INDEX = "model_index.json"
 PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
@@ -66,10 +67,12 @@ def locate(source: str | Path, *, offline: bool) -> Source:
 
     Raises:
         BackboneError: says what stands there, and what to write.
+        ConfigError: a pipe or a device stands among the files.
     """
     name, path = str(source), Path(source)
     if name == "builtin":
         return Source(name, builtin.folder())
+    require_files(path)
     if path.is_file():
         if path.suffix.lower() not in ONE_FILE:
             raise BackboneError(

@@ -150,8 +150,8 @@ class Listing:
             )
         return picture
 
-    def close(self, remedy: str) -> None:
-        """Say what was not found, and which pictures no file lists; `remedy` is what would be right for these."""
+    def close(self) -> None:
+        """Say what was not found, and which pictures no file lists."""
         for noun, rows in self._lost.items():
             self._gathering.leave_out(
                 f"no {noun} has such a name", rows, "error", "correct its file name, or take it out", "row"
@@ -163,6 +163,7 @@ class Listing:
         known = {*self._lister, *self._masks, *self._tree.gone}
         unlisted = [file for file in self._tree.everything() if is_picture(file) and file not in known]
         unlisted = [file for file in unlisted if not of_a_tool(file)]
+        remedy = "list them, those without damage too, or name them in data.exclude"
         self._gathering.leave_out("no annotation file lists them", unlisted, "warning", remedy)
 
 
@@ -213,7 +214,7 @@ def gather_listed(
                 idle.append(photograph)
                 continue
             gathering.take_marked(photograph, parts(form, tree.path(file), key, data.example_per), product, split)
-    listing.close("list them, those without damage too, or name them in data.exclude")
+    listing.close()
     gathering.leave_out("nobody has annotated them yet", idle, "warning", "annotate them, also where nothing is wrong")
 
 

@@ -69,7 +69,7 @@ def read_lookout(data: DataConfig, tree: Tree) -> Reading:
     )
     gathering.leave_out("nobody has annotated them yet", idle, "warning", "annotate them, also where nothing is wrong")
     gathering.leave_out("their masks are not to be read", maskless, "error", "name them in data.exclude too")
-    listing.close("list them, those without damage too, or name them in data.exclude")
+    listing.close()
     return gathering.reading()
 
 
