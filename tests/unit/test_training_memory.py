@@ -6,6 +6,7 @@ import json
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -248,6 +249,18 @@ def test_auto_is_nothing_where_memory_is_not_short(backbone: Any) -> None:
     assert preset_of("auto", backbone) == preset_of("auto", None) == Preset()
     assert preset_of("8GB", backbone) == PRESETS["8GB"]
     assert [smaller(preset) for preset in (Preset(), *PRESETS.values())] == ["24GB", "12GB", "8GB", ""]
+
+
+@pytest.mark.parametrize(
+    ("mib", "name"), [(81559, ""), (40960, ""), (24564, "24GB"), (16380, "12GB"), (12288, "12GB"), (10_800, "8GB")]
+)
+def test_auto_takes_the_preset_of_the_card(mib: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=mib * 2**20))
+    large, small = (nn.Linear(width, 20_000, device="meta") for width in (20_000, 1000))
+    card = torch.device("cuda")
+    assert preset_of("auto", SimpleNamespace(device=card, unet=large)) == (PRESETS[name] if name else Preset())
+    assert preset_of("auto", SimpleNamespace(device=card, unet=small)) == Preset()
+    assert preset_of("auto", SimpleNamespace(device=torch.device("cpu"), unet=large)) == Preset()
 
 
 @pytest.mark.parametrize(
