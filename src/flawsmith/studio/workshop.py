@@ -90,6 +90,9 @@ class Workshop:
             self._jobs[job.number] = job
             for number in [number for number, one in self._jobs.items() if one.state in _FINISHED][:-_REMEMBERED]:
                 del self._jobs[number]
+            for running in self._jobs.values():
+                if running.task == "warm" and running.state == "running":
+                    running.state = "cancelled"  # whoever asks for something waits for no preparations
             self._waiting.append(job)
             self._change.notify_all()
         return job
@@ -160,7 +163,8 @@ class Workshop:
                 if cancelled is None:
                     cancelled = time.monotonic()
                     self._connection.send(("stop", job.number, "", {}))
-                if self._closed or time.monotonic() - cancelled > GRACE:
+                late = time.monotonic() - cancelled > GRACE and job.task != "warm"  # what it learns is wanted anyway
+                if self._closed or late:
                     self._end()
                     return
 
