@@ -5,21 +5,28 @@
 
 VENV := .venv
 STAMP := $(VENV)/.installed
+READERS := .venv-readers
 SAVED := $(VENV)/.constraints
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 CONSTRAINTS ?= $(if $(wildcard $(SAVED)),$(shell cat $(SAVED)),constraints/cpu.txt)
 RUN := $(VENV)/bin
+# Anomalib pulls torchvision in, which must not come into $(VENV): an environment of its own.
+ANOMALIB := $(VENV)-anomalib
+SHIM := torchvision_without_cuda
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-studio lint clean
+.PHONY: help venv demo test test-studio readers anomalib test-anomalib lint chaos chaos-short clean
 
 help:
 	@echo "make demo    make defects on factory parts, end to end, and name the report to open"
 	@echo "make test    lint, types and tests"
+	@echo "make readers let other tools' libraries read our exports, in $(READERS)"
 	@echo "make test-studio   the studio's tests, in Chromium where it is installed"
 	@echo "make lint    ruff and mypy alone"
+	@echo "make chaos   signals, full disks, damaged files and hostile names, all of them; chaos-short: a minute of them"
 	@echo "make venv    only install into $(VENV)"
-	@echo "make clean   delete $(VENV), demo/ and caches"
+	@echo "make test-anomalib   tests with Anomalib itself, in $(ANOMALIB)"
+	@echo "make clean   delete $(VENV), $(READERS), $(ANOMALIB), demo/ and caches"
 
 # Another choice of constraints than the one that was installed is a reason to install again.
 ifneq ($(shell cat $(SAVED) 2>/dev/null),$(CONSTRAINTS))
@@ -47,6 +54,18 @@ demo: $(STAMP)
 test: lint
 	$(RUN)/python -m pytest -n 2
 
+# Other tools' libraries see those of $(VENV) and add their own, so that none moves a version there.
+$(READERS)/.installed: $(STAMP)
+	@test -x $(READERS)/bin/python || $(RUN)/python -m venv $(READERS)
+	@echo "installing what reads our exports into $(READERS) ..."
+	@cd $(READERS)/lib/python*/site-packages && echo "import site; site.addsitedir('$(abspath $(VENV))/lib/$$(basename $$(dirname $$PWD))/site-packages')" > beneath.pth
+	@$(READERS)/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) \
+	  "flawsmith[readers]"
+	@touch $@
+
+readers: $(READERS)/.installed
+	$(READERS)/bin/python -m pytest tests/readers
+
 test-studio: $(STAMP)
 	@$(RUN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[studio,browser]"
 	$(RUN)/python -m pytest tests/studio
@@ -56,6 +75,29 @@ lint: $(STAMP)
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
 
+chaos: $(STAMP)
+	FLAWSMITH_CHAOS=full $(RUN)/python -m pytest tests/chaos --chaos-results
+
+chaos-short: $(STAMP)
+	$(RUN)/python -m pytest tests/chaos
+
+anomalib: $(ANOMALIB)/.installed
+
+$(ANOMALIB)/.installed: pyproject.toml $(wildcard constraints/cpu.txt) .ci/$(SHIM).py
+	@test -x $(ANOMALIB)/bin/python || $(PYTHON) -m venv $(ANOMALIB)
+	@echo "installing flawsmith and Anomalib into $(ANOMALIB) (some minutes the first time) ..."
+	@$(ANOMALIB)/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) \
+	  -e ".[anomalib]" "pytest>=9"
+	@# A torch without CUDA and PyPI's torchvision do not fit; .ci/$(SHIM).py says what is done about it.
+	@$(ANOMALIB)/bin/python -c "import torchvision" 2>/dev/null || { \
+	  site="$$($(ANOMALIB)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" && \
+	  cp .ci/$(SHIM).py "$$site/" && echo "import $(SHIM)" > "$$site/$(SHIM).pth"; }
+	@$(ANOMALIB)/bin/python -W ignore -c "import anomalib.models; print('Anomalib', __import__('anomalib').__version__)"
+	@touch $@
+
+test-anomalib: anomalib
+	OMP_NUM_THREADS=1 $(ANOMALIB)/bin/python -m pytest -W ignore -k anomalib tests/with_anomalib tests/contract/test_detectors.py
+
 clean:
-	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(READERS) $(ANOMALIB) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -110,7 +110,7 @@ def sdxl_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     from flawsmith.nn import builtin
-    from flawsmith.nn.backbone import quiet
+    from flawsmith.nn.loading.networks import quiet
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

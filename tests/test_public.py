@@ -148,6 +148,8 @@ def test_python_in_documents_compiles_and_names_exist() -> None:
         for attribute in re.findall(r"\bfs\.(\w+)", text):
             assert attribute in flawsmith.__all__, f"{name}: flawsmith has no {attribute!r}"
         for module, names in re.findall(r"^from (flawsmith[\w.]*) import (.+)$", text, re.M):
+            if module.startswith("flawsmith.integrations."):
+                continue  # their libraries are elsewhere: tests/with_anomalib runs that block whole
             exec(f"from {module} import {names}", {})
 
 

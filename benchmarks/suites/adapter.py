@@ -20,7 +20,7 @@ from flawsmith.config import parse_overrides, validate
 from flawsmith.files import write_json
 from flawsmith.nn.weights import load_tensors
 from flawsmith.recipes.sga import Recipe, make_sga
-from flawsmith.run.folder import machine
+from flawsmith.run.manifest import machine
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from flawsmith.files import write_json
 from flawsmith.nn.methods.asea import ASEA, features, pooled
 from flawsmith.nn.methods.csm import load_csm
 from flawsmith.run.dataset import divide
-from flawsmith.run.folder import machine
+from flawsmith.run.manifest import machine
 
 SIZE = 128
 """Side of the window in pixels: the built-in backbone's."""

@@ -57,7 +57,8 @@ from flawsmith.nn.inpaint import Known, guided_text, known_of, paint
 from flawsmith.nn.text import Text
 from flawsmith.recipes.backbone_data import prompt
 from flawsmith.run.dataset import divide
-from flawsmith.run.folder import Run, machine
+from flawsmith.run.folder import Run
+from flawsmith.run.manifest import machine
 from flawsmith.synthesis.generate import generate
 from flawsmith.synthesis.train import train
 from flawsmith.types import Condition, Example

@@ -35,7 +35,7 @@ from flawsmith.data.layouts import survey
 from flawsmith.evaluation.arms import REAL
 from flawsmith.evaluation.statistics import MEAN
 from flawsmith.files import read_json, write_json
-from flawsmith.run.folder import machine
+from flawsmith.run.manifest import machine
 
 CHOSEN = "chosen"
 

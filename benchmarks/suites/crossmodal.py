@@ -16,7 +16,7 @@ from flawsmith.config import parse_overrides, validate
 from flawsmith.files import write_json
 from flawsmith.nn.methods.csm import BuiltinCSM
 from flawsmith.recipes.csm import Recipe, make_csm
-from flawsmith.run.folder import machine
+from flawsmith.run.manifest import machine
 
 HOME = Path(__file__).resolve().parents[2]
 

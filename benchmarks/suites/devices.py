@@ -23,7 +23,7 @@ from flawsmith import registry
 from flawsmith.files import write_json
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.trainer import Trainer
-from flawsmith.run.folder import machine
+from flawsmith.run.manifest import machine
 from flawsmith.testing import example_batch, example_condition
 
 GENERATORS = ("controlnet_inpaint", "cross_modal", "dual_branch", "hybrid")

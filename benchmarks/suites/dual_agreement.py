@@ -40,8 +40,10 @@ from flawsmith.files import write_json
 from flawsmith.generators.dual_branch import DualBranch
 from flawsmith.nn.methods.mask_threshold import overlaps, tidy
 from flawsmith.run.dataset import load_split
-from flawsmith.run.folder import Run, machine
-from flawsmith.synthesis.train import Job, jobs_of, load_backbone, views, working_size
+from flawsmith.run.folder import Run
+from flawsmith.run.manifest import machine
+from flawsmith.synthesis.learning import Job, views
+from flawsmith.synthesis.train import jobs_of, load_backbone, working_size
 from flawsmith.types import Condition
 
 BATCH = 8

@@ -45,7 +45,7 @@ from flawsmith.nn.backbone import Backbone  # noqa: E402
 from flawsmith.nn.cpu_kernels import PlaneGroupNorm, SplitGEGLU  # noqa: E402
 from flawsmith.nn.text import ClipText  # noqa: E402
 from flawsmith.nn.trainer import Trainer  # noqa: E402
-from flawsmith.run.folder import machine  # noqa: E402
+from flawsmith.run.manifest import machine  # noqa: E402
 from flawsmith.testing import example_batch, example_condition  # noqa: E402
 
 Work = Callable[[], None]

@@ -44,7 +44,8 @@ from flawsmith.nn.features import load_extractor
 from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.pipeline import run_all
 from flawsmith.run.dataset import load_split
-from flawsmith.run.folder import Run, machine
+from flawsmith.run.folder import Run
+from flawsmith.run.manifest import machine
 from flawsmith.run.records import Sample
 from flawsmith.types import Example
 

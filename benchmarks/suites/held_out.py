@@ -27,7 +27,7 @@ from flawsmith.nn import builtin
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.diffusion import weighted_loss
 from flawsmith.recipes.backbone_data import prompt, window_at
-from flawsmith.run.folder import machine
+from flawsmith.run.manifest import machine
 
 FIRST = 999_000_000
 """Seed of the first picture; recipes count from their seed times 1,000,000,007."""

@@ -37,7 +37,8 @@ from flawsmith.config import load_config
 from flawsmith.data import factory, images
 from flawsmith.files import write_json
 from flawsmith.interfaces import Detector
-from flawsmith.run.folder import Run, machine
+from flawsmith.run.folder import Run
+from flawsmith.run.manifest import machine
 
 _SIDE, _PICTURES, _REQUESTS, _WORKERS = 256, 200, 50, 2
 _BUDGET = {"unet": 0.005}

@@ -40,7 +40,8 @@ from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.pipeline import run_all
 from flawsmith.run.dataset import load_split
-from flawsmith.run.folder import Run, machine
+from flawsmith.run.folder import Run
+from flawsmith.run.manifest import machine
 
 JUDGES = ("patchcore", "probe", "memory_probe")
 SEEDS = 3

@@ -1,6 +1,6 @@
 """What large sets and large photographs cost: `flawsmith check` on many files, and painting on line-scan photographs.
 
-    python benchmarks/suites/large.py --out /tmp/large [--files 100000] [--only check|painting|pasting|patches|sizes]
+    python benchmarks/suites/large.py --out /tmp/large [--files 100000] [--only check|painting|pasting|patches]
 
 check      seconds and peak memory of `flawsmith check` on so many files of 64 x 64 px (24 normal parts per defect).
 painting   peak memory of a run on grey photographs of 16384 x 2000 px (two normal parts, two shots, batch 4),
@@ -9,8 +9,6 @@ pasting    pairs per processor second of `generate` with crop_paste: 60 samples 
            and a part, of 256 and 2048 px, grey and in colour, with damage of up to 2000 px; reading and writing count.
 patches    the same for crop_paste and patch_synthesis in turn on a surface, with damage of about 2,000 px on 256 px,
            10,000 px on 1024 px and 400 x 400 px on 4096 px: processor seconds per pair, their ratio, peak memory.
-sizes      peak memory of `generate` with both on photographs of 2048 and 4096 px with damage of 200 x 200 px, at
-           `generate.batch` 1 and 4, beside what `flawsmith check` estimated, and 6 times the photograph and 500 MB.
 
 Every measurement but `pasting` is a process of its own; its peak is what the system says (ru_maxrss).
 """
@@ -36,7 +34,8 @@ from flawsmith.config import load_config
 from flawsmith.data import factory
 from flawsmith.files import write_json
 from flawsmith.run.dataset import open_dataset
-from flawsmith.run.folder import Run, machine
+from flawsmith.run.folder import Run
+from flawsmith.run.manifest import machine
 from flawsmith.run.records import Sample
 from flawsmith.synthesis.generate import generate
 from flawsmith.synthesis.train import train
@@ -204,15 +203,23 @@ def pasting(out: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def plates(root: Path, side: int, box: tuple[int, int], grey: bool) -> None:
-    """Write eight normal photographs of a surface, and three with a dark rectangle of this height and width each."""
+def plates(
+    root: Path, side: int, box: tuple[int, int], grey: bool, *, deep: bool = False, normals: int = 8, shots: int = 3
+) -> None:
+    """Write normal photographs of a surface, and shots with a dark rectangle of this height and width each.
+
+    With `deep` they have 16 bits, of which the lower eight are noise.
+    """
     piece_side = min(side, 1024)
-    for number in range(11):
+    for number in range(normals + shots):
         picture = factory.make("magnet", None, seed=number, size=piece_side, line=3, grey=grey).image
         picture = picture if grey else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
         more = side - piece_side  # a surface is larger by being continued, for rendering one takes minutes
+        if deep:
+            noise = np.random.default_rng(number).integers(0, 256, picture.shape, np.uint16)
+            picture = (picture.astype(np.uint16) << 8) + noise
         picture = cv2.copyMakeBorder(picture, 0, more, 0, more, cv2.BORDER_REFLECT)
-        if number < 8:
+        if number < normals:
             _save(root / "magnet/train/good" / f"{number}.png", picture)
             continue
         mask, top, left = np.zeros((side, side), np.uint8), side // 4 + number, side // 4 + 2 * number
@@ -278,53 +285,18 @@ def patches(out: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def sizes(out: Path) -> list[dict[str, Any]]:
-    """Measure the peak memory of `generate` by the size of the photographs and the batch."""
-    rows = []
-    for side, grey in ((side, grey) for side in (2048, 4096) for grey in (True, False)):
-        root = out / f"sizes-{side}-{'grey' if grey else 'colour'}"
-        if not root.is_dir():
-            plates(root, side, (200, 200), grey)
-        for name, batch in (("crop_paste", 1), ("crop_paste", 4), ("patch_synthesis", 4)):
-            config = out / f"{root.name}-{name}-{batch}.toml"
-            config.write_text(
-                f'[data]\nroot = "{root}"\nshots = 3\n[generator]\nname = "{name}"\n'
-                f"[generate]\ncount = 4\nbatch = {batch}\ncontrols = 0\n[prove]\nenabled = false\n"
-            )
-            output, _, _ = measured(["check", str(config)])
-            estimate = re.search(r"memory\s*│ about ([\d.]+) GB", output)
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                figures = pool.apply(generated, (config, out / f"run-{config.stem}-{os.getpid()}"))
-            picture = side * side * (1 if grey else 3)
-            rows.append(
-                {
-                    "generator": name,
-                    "pixels": [side, side],
-                    "colours": "grey" if grey else "RGB",
-                    "batch": batch,
-                    "photograph_mb": round(picture / 1e6, 1),
-                    "peak_gb": figures["peak_gb"],
-                    "estimated_gb": float(estimate[1]) if estimate else None,
-                    "bound_gb": round(6 * picture / 1e9 + 0.5, 2),
-                    "seconds_per_pair": figures["seconds_per_pair"],
-                }
-            )
-            print(rows[-1], flush=True)
-    return rows
-
-
 def main() -> None:
     """Parse, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="where the sets and runs go")
     parser.add_argument("--files", type=int, default=100_000)
-    parser.add_argument("--only", choices=["check", "painting", "pasting", "patches", "sizes"])
+    parser.add_argument("--only", choices=["check", "painting", "pasting", "patches"])
     parser.add_argument("--results", type=Path, default=RESULTS / "large.json")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     results = json.loads(args.results.read_text()) if args.results.exists() else {}
     used = {**machine(), "threads": os.environ.get("OMP_NUM_THREADS", ""), "load": round(os.getloadavg()[0], 1)}
-    if args.only not in ("pasting", "patches", "sizes"):
+    if args.only not in ("pasting", "patches"):
         results["machine"] = used
     if args.only in (None, "check"):
         results["check"] = check(args.out, args.files)
@@ -334,8 +306,6 @@ def main() -> None:
         results["pasting"] = {"machine": used, "rows": pasting(args.out)}
     if args.only in (None, "patches"):
         results["patches"] = {"machine": used, "rows": patches(args.out)}
-    if args.only in (None, "sizes"):
-        results["sizes"] = {"machine": used, "rows": sizes(args.out)}
     write_json(args.results, results)
     print(json.dumps(results, indent=1))
 

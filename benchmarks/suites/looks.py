@@ -59,7 +59,8 @@ from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.pipeline import run_all
 from flawsmith.reporting.contact_sheets import closeup, closeup_side
 from flawsmith.run.dataset import load_ranges, load_split
-from flawsmith.run.folder import Run, machine
+from flawsmith.run.folder import Run
+from flawsmith.run.manifest import machine
 from flawsmith.types import Example, FeatureSet
 
 PASTE, REAL, SHOTS = "crop_paste", "real", "shots"

@@ -52,7 +52,8 @@ from flawsmith.pipeline import run_all
 from flawsmith.reporting.charts import Interval, interval_chart
 from flawsmith.reporting.collect import changed_settings
 from flawsmith.run.dataset import load_split
-from flawsmith.run.folder import Run, machine
+from flawsmith.run.folder import Run
+from flawsmith.run.manifest import machine
 
 AS_MADE = "as made"
 

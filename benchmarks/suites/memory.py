@@ -35,13 +35,14 @@ from transformers import CLIPTextConfig, CLIPTextModel, Dinov2Backbone, Dinov2Co
 from flawsmith import registry
 from flawsmith.files import write_json
 from flawsmith.nn import builtin
-from flawsmith.nn.backbone import Backbone, quiet
+from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.device import pick_device
 from flawsmith.nn.features import load_extractor
+from flawsmith.nn.loading.networks import quiet
 from flawsmith.nn.text import ClipText
 from flawsmith.nn.trainer import Trainer
-from flawsmith.run.folder import machine
-from flawsmith.synthesis.train import ENCODE_BATCH
+from flawsmith.run.manifest import machine
+from flawsmith.synthesis.learning import ENCODE_BATCH
 from flawsmith.testing import example_batch, example_condition
 
 GENERATORS = ("controlnet_inpaint", "cross_modal", "dual_branch", "hybrid")

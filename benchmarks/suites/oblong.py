@@ -38,7 +38,7 @@ from flawsmith.files import read_json, write_json
 from flawsmith.interfaces import Detector
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
-from flawsmith.run.folder import machine
+from flawsmith.run.manifest import machine
 from flawsmith.types import Example
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "oblong.json"

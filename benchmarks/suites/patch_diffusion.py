@@ -58,7 +58,8 @@ from flawsmith.metrics.pictures import kid
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.run.dataset import Dataset, load_split, open_dataset
-from flawsmith.run.folder import Run, machine
+from flawsmith.run.folder import Run
+from flawsmith.run.manifest import machine
 from flawsmith.synthesis.painters import Painters
 from flawsmith.synthesis.plan import asked_mask, make_plan
 from flawsmith.synthesis.train import generator_class, load_backbone, train, working_size

@@ -28,7 +28,8 @@ from flawsmith.evaluation.statistics import MEAN
 from flawsmith.files import write_json
 from flawsmith.pipeline import run_all
 from flawsmith.reporting.collect import changed_settings
-from flawsmith.run.folder import Run, machine
+from flawsmith.run.folder import Run
+from flawsmith.run.manifest import machine
 
 
 def summary(run: Run) -> dict[str, Any]:

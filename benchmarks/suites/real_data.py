@@ -21,7 +21,8 @@ from flawsmith.data import images
 from flawsmith.files import write_json
 from flawsmith.pipeline import run_all
 from flawsmith.run.dataset import load_split
-from flawsmith.run.folder import Run, machine
+from flawsmith.run.folder import Run
+from flawsmith.run.manifest import machine
 
 
 def measure(name: str, data: Path, out: Path) -> dict[str, Any]:

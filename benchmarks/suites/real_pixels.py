@@ -43,7 +43,8 @@ from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.pipeline import run_all
 from flawsmith.run.dataset import load_split
-from flawsmith.run.folder import Run, machine
+from flawsmith.run.folder import Run
+from flawsmith.run.manifest import machine
 
 PASTE = "crop_paste"
 _VARIED = {"generate.guidance": 1.0, "train.steps": 240}

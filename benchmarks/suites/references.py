@@ -62,7 +62,8 @@ from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.run.dataset import divide, open_dataset
-from flawsmith.run.folder import Run, machine
+from flawsmith.run.folder import Run
+from flawsmith.run.manifest import machine
 from flawsmith.run.records import PlanLine
 from flawsmith.synthesis.paint import Painter
 from flawsmith.synthesis.plan import make_plan

@@ -46,7 +46,8 @@ from flawsmith.files import write_json
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.run.dataset import Dataset, divide
-from flawsmith.run.folder import Run, machine
+from flawsmith.run.folder import Run
+from flawsmith.run.manifest import machine
 from flawsmith.run.records import Verdict
 from flawsmith.screening.describe import Describer, Shown, screening_set
 from flawsmith.screening.gate import Gate, fit_gate

@@ -32,10 +32,11 @@ from torch import Tensor, nn  # noqa: E402
 
 from flawsmith.files import write_json  # noqa: E402
 from flawsmith.generators.controlnet_inpaint import ControlNetInpaint, ControlNetInpaintSettings  # noqa: E402
-from flawsmith.nn.backbone import Backbone, quiet  # noqa: E402
+from flawsmith.nn.backbone import Backbone  # noqa: E402
+from flawsmith.nn.loading.networks import quiet  # noqa: E402
 from flawsmith.nn.trainer import Trainer  # noqa: E402
 from flawsmith.nn.weights import tensor_hash  # noqa: E402
-from flawsmith.run.folder import machine  # noqa: E402
+from flawsmith.run.manifest import machine  # noqa: E402
 from flawsmith.testing import example_batch, example_condition  # noqa: E402
 
 Work = Callable[[], None]

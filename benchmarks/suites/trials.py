@@ -31,7 +31,8 @@ from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.reporting.collect import changed_settings
 from flawsmith.run.dataset import load_split
-from flawsmith.run.folder import Run, machine
+from flawsmith.run.folder import Run
+from flawsmith.run.manifest import machine
 
 HOME = Path(__file__).resolve().parents[2]
 SEEDS, RESAMPLES = 3, 1000

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from flawsmith import __version__, cli_choice, cli_inspection, cli_start, cli_studio
+from flawsmith import __version__, cli_choice, cli_inspection, cli_start, cli_studio, cli_weights
 from flawsmith.errors import ConfigError, FlawsmithError, RenamedSetting
 from flawsmith.interruption import stopped, terminable
 from flawsmith.types import Stage
@@ -266,7 +266,7 @@ def demo(
     typer.echo(closing_words(show(out)))
 
 
-for verbs in (cli_choice, cli_inspection, cli_studio):
+for verbs in (cli_choice, cli_inspection, cli_studio, cli_weights):
     verbs.add_to(app)
 
 

@@ -26,7 +26,12 @@ from flawsmith.paths import open_file
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that it is there whole or not at all.
+    """Write a file so that it is there whole or not at all; see `write_pieces`."""
+    write_pieces(path, [content])
+
+
+def write_pieces(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    """Write a file, piece after piece, so that it is there whole or not at all.
 
     Raises:
         RunError: the disk is full or the folder cannot be written; nothing half-written stays.
@@ -35,7 +40,8 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as file:
-            file.write(content)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -226,7 +232,9 @@ def _remove_if_left(part: Path) -> None:
 
 PART = "#"
 """What stands before each name of a part, as in `labels.json#coco#7#scratch`; see `data.annotations.parts`."""
-_PART_OF = re.compile(r"(?P<file>.+\.(?:json|txt))#[a-z_]+#[^#/]*#[^#/]*", re.IGNORECASE | re.DOTALL)
+_PART_OF = re.compile(
+    r"(?P<file>.+\.(?:json|txt|[a-z]+(?=#lookout#)))#[a-z_]+#[^#/]*#[^#/]*(?:#[1-9]\d*)?", re.IGNORECASE | re.DOTALL
+)
 
 
 def whole_file(path: Path) -> Path:

@@ -48,10 +48,7 @@ LEARNED = "learned.safetensors"
 
 
 class Generator(ABC):
-    """A way to paint damage, learned from a few shots.
-
-    The backbone is frozen and shared; a generator owns only what `trainable` returns, and saves only that.
-    """
+    """A way to paint damage, learned from a few shots. The backbone is shared; what `trainable` returns is its own."""
 
     Settings: ClassVar[type[BaseSettings]]
     """A frozen settings class; every field has a default and one line of help."""
@@ -70,10 +67,7 @@ class Generator(ABC):
     sweep: ClassVar[tuple[str, tuple[float, ...]]] = ("", ())
     """A number that affects "generate" alone (`part.name`: in the table `part`), and values to show side by side."""
     paper: ClassVar[dict[str, Any]] = {}
-    """What the method's paper states of other sections' settings, by dotted name, e.g. {"train.learning_rate": 2e-5}.
-
-    Its own settings' values are `Settings.paper()`; a method without one has no recipe to be printed by `new --paper`.
-    """
+    """What its paper states of other sections' settings, e.g. {"train.steps": 5000}; of its own: `Settings.paper()`."""
 
     def __init__(self, backbone: Backbone | None, settings: BaseSettings) -> None:
         self.backbone = backbone
@@ -81,18 +75,12 @@ class Generator(ABC):
 
     @property
     def starts_with(self) -> str:
-        """Return what sampling starts from; "shot" and "patches" (of shots) need `Condition.sketch`.
-
-        A mask that comes from no shot is sketched with patches in either case.
-        """
+        """Return what sampling starts from; "shot" and "patches" (of shots, or where there is none) need a sketch."""
         return str(getattr(self.settings, "start", ""))
 
     @classmethod
     def affecting(cls, settings: BaseSettings, output: str) -> dict[str, Any]:
-        """Return {name: JSON value} of the settings that change an output, "train" or "generate".
-
-        A field says so with `Annotated[..., Affects("generate")]`; one that says nothing is read by training.
-        """
+        """Return {name: JSON value} of the settings that change "train" (the default) or "generate" (see `Affects`)."""
         return affecting(settings, output, default=("train",))
 
     @classmethod
@@ -108,25 +96,36 @@ class Generator(ABC):
         """Do all frozen work of a training step for each view, once, without gradients."""
         raise NotImplementedError(f"{type(self).__name__} trains nothing, so it encodes nothing")
 
+    def encoders(self) -> list[nn.Module]:
+        """Return the frozen networks that `encode` runs and `loss` does not; they may leave a card while it trains."""
+        return [] if self.backbone is None else self.backbone.encoders()
+
     def loss(self, views: Encoded, rng: torch.Generator) -> Tensor:
-        """Return the training loss of each sample: float32 (B,), not averaged; all randomness comes from `rng`."""
+        """Return the training loss of each sample: float32 (B,), not averaged; all randomness comes from `rng`.
+
+        A method writes this, or the two below: then it learns in parts from a batch that memory has no room for.
+        """
+        return self.loss_of(self.draw(views, rng))
+
+    def draw(self, views: Encoded, rng: torch.Generator) -> Encoded:
+        """Return a batch with all that is random in a step, and what a row takes from others, as tensors of B rows."""
+        raise NotImplementedError(f"{type(self).__name__} trains nothing, so it has no loss")
+
+    def loss_of(self, drawn: Encoded) -> Tensor:
+        """Return the loss of each of some rows of what `draw` returned, float32 (B,), of each row by itself."""
         raise NotImplementedError(f"{type(self).__name__} trains nothing, so it has no loss")
 
     def calibrate(self, views: Encoded) -> Iterator[float]:
-        """Set what no gradient teaches, such as a threshold; run once, after training.
+        """Set what no gradient teaches, such as a threshold in a buffer of what is saved; run once, after training.
 
-        What it sets is to be saved: a buffer of one of the networks that `trainable` returns. It yields the share that
-        is done, in (0,1]; the last is 1.0. Nothing to set = nothing is yielded.
+        It yields the share that is done, in (0,1]; the last is 1.0. Nothing to set = nothing is yielded.
         """
         yield from ()
 
     def learn(self, crops: Iterable[Crop]) -> None:
-        """Take from real photographs at the camera's own scale what painting needs; run once, before any training.
+        """Take what painting needs from pieces of photographs at the camera's own scale; run once, before any training.
 
-        A method that reads no such crops leaves this as it is, and then none are cut.
-
-        Args:
-            crops: The damage of the job's shots, all types and products, and normal parts under masks of these shots.
+        They show the damage of all of the job's shots, and normal parts under masks of these. Left out: none are cut.
         """
         return None
 

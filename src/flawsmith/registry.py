@@ -140,6 +140,9 @@ _OURS: dict[str, dict[str, Entry]] = {
         ),
         "visa": Entry("flawsmith.exports.visa:Visa", "VisA's folder layout"),
         "webdataset": Entry("flawsmith.exports.webdataset:Webdataset", "shards (tar) for large sets"),
+        "features": Entry(
+            "flawsmith.exports.features:Features", "embeddings by the run's extractor, for PyOD and other tables"
+        ),
     },
 }
 
@@ -235,11 +238,12 @@ def get(family: str, name: str) -> Any:
     head = f"{family[:-1]} {name!r} ({known[name].target})"
     try:
         plugin = getattr(import_module(module), attribute)
+        whole = family == "metrics" or hasattr(plugin, "Settings")
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{head} cannot be loaded: {error}") from error
     except Exception as error:  # a module runs whatever it holds
         raise ConfigError(f"{head} cannot be loaded: {_said(error)}") from error
-    if family != "metrics" and not hasattr(plugin, "Settings"):
+    if not whole:
         raise ConfigError(f"{head} has no Settings, so it is no {family[:-1]}; name the class of one")
     return plugin
 

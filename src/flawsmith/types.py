@@ -29,8 +29,7 @@ class Advance(Protocol):
     def __call__(self, count: int = 1, note: str = "") -> None: ...
 
 
-Stage = Literal["train", "generate", "screen", "measure", "prove", "export", "report"]
-"""The stages of a run, in their order."""
+Stage = Literal["train", "generate", "screen", "measure", "prove", "export", "report"]  # of a run, in order
 MaskSource = Literal["grey", "index", "colour", "alpha"]
 """What of a mask file counts."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections import Counter
@@ -83,6 +84,29 @@ def _pattern(root: Path, examples: list[Example]) -> dict[str, Any]:
     }
 
 
+def _lookout(root: Path, examples: list[Example]) -> dict[str, Any]:
+    """AWS's manifest, with a mask in the colour of its type on white."""
+    colours = {"dent": "#1f77b4", "stain": "#2ca02c"}
+    classes = {"0": {"class-name": "BACKGROUND", "hex-color": "#ffffff"}}
+    classes |= {str(n): {"class-name": name, "hex-color": code} for n, (name, code) in enumerate(colours.items(), 1)}
+    rows = []
+    for one in examples:
+        (root / "photographs").mkdir(parents=True, exist_ok=True)
+        shutil.copy(one.image, root / "photographs")
+        row: dict[str, Any] = {"source-ref": f"s3://line1/photographs/{one.image.name}"}
+        row["anomaly-label"] = int(one.defect is not None)
+        row["anomaly-label-metadata"] = {"class-name": "anomaly" if one.defect else "normal"}
+        if one.defect:
+            picture = np.full((*SHAPE, 3), 255, np.uint8)
+            picture[mask_of(int(one.image.stem))] = list(bytes.fromhex(colours[one.defect][1:]))
+            images.write(root / "masks" / one.image.name, picture)
+            row["anomaly-mask-ref"] = f"s3://line1/masks/{one.image.name}"
+            row["anomaly-mask-ref-metadata"] = {"internal-color-map": classes}
+        rows.append(json.dumps(row))
+    (root / "output.manifest").write_text("\n".join(rows))
+    return {}
+
+
 MAKERS: dict[str, Callable[[Path, list[Example]], dict[str, Any]]] = {
     "mvtec": _exported("mvtec"),
     "visa": _exported("visa"),
@@ -92,6 +116,7 @@ MAKERS: dict[str, Callable[[Path, list[Example]], dict[str, Any]]] = {
     "labelme": _exported("labelme", "part"),
     "yolo": _exported("yolo"),
     "label_studio": _exported("label_studio"),
+    "lookout": _lookout,
 }
 """Layout -> what writes photographs in it, and returns the settings that it needs."""
 
@@ -150,6 +175,21 @@ def test_asking_for_one_type_leaves_the_other_out(laid: Laid) -> None:
     assert {one.defect for one in chosen} == {None, "stain"}
     with pytest.raises(DataError, match="holds no 'stian'; did you mean 'stain'"):
         scan(laid.data.model_copy(update={"defects": ["stian"]}))
+
+
+def test_an_example_per_object_loses_no_damage(laid: Laid) -> None:
+    def damage(data: DataConfig) -> dict[tuple[str, str], bytes]:
+        masks: dict[tuple[str, str], np.ndarray] = {}
+        for one in with_rules(examples := scan(data), judge(examples, data).rules):
+            if one.defect:
+                key = one.image.name, one.defect
+                masks[key] = masks.get(key, np.zeros(SHAPE, bool)) | read_label(one, SHAPE)
+        return {key: mask.tobytes() for key, mask in masks.items()}
+
+    each = laid.data.model_copy(update={"example_per": "object"})
+    assert damage(each) == damage(laid.data)
+    count = len({one.id for one in scan(each)})
+    assert count == len(scan(each)) and (count > len(laid.wanted)) == (each.layout in ("yolo",))
 
 
 def test_a_folder_without_anything_is_said(laid: Laid, tmp_path: Path) -> None:

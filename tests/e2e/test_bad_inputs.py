@@ -132,6 +132,12 @@ def cut_short(path: Path, share: float = 0.5) -> None:
     path.write_bytes(raw[: int(len(raw) * share)])
 
 
+def torn_checkpoint(state: Path) -> None:
+    """Leave what a kill in training leaves: no word that the model is learned, and a checkpoint; its disk failed."""
+    (state / "learned.json").unlink()
+    (state / "checkpoint.safetensors").write_bytes(b"\x60\x02\x00\x00\x00\x00\x00\x00{")
+
+
 def jpeg(path: Path, mode: str = "RGB") -> Path:
     from PIL import Image
 
@@ -537,7 +543,7 @@ RUNS = [
     Bad(
         "checkpoint-cut",
         ("checkpoint.safetensors", "delete it"),
-        lambda p: [forget(p, "train"), cut_short(p.run / "state/magnet/checkpoint.safetensors")],
+        lambda p: [forget(p, "train"), torn_checkpoint(p.run / "state/magnet")],
         ["train", "out"],
     ),
     Bad("background-touched", ("000000.png", "1 pixels outside the mask"), tampered, ["report", "out"]),

@@ -172,7 +172,7 @@ def training(run: Path) -> bool:
 
 
 def between_models(run: Path) -> bool:
-    return any(run.glob("weights/*/*.safetensors")) and len(list(run.glob("state/*/views.safetensors"))) == 2
+    return any(run.glob("state/*/learned.json")) and any(run.glob("state/*/views.safetensors"))
 
 
 def generating(run: Path) -> bool:
@@ -252,7 +252,9 @@ def where(run: Path) -> str:
         return "after"
     if (run / "plan.jsonl").exists():
         return "generating"
-    return "training" if any(run.glob("state/*/views.safetensors")) else "before"
+    return (
+        "training" if any(run.glob("state/*/views.safetensors")) or any(run.glob("state/*/learned.json")) else "before"
+    )
 
 
 def alive(process: int) -> bool:

@@ -347,3 +347,36 @@ def test_what_cannot_be_drawn_is_said_with_its_part(tmp_path: Path, segmentation
     with pytest.raises(DataError, match=said) as caught:
         read_label(example, (20, 30))
     assert "annotations.json#coco#2#scratch" in str(caught.value)
+
+
+def test_label_studios_brush_strokes_as_png_find_their_photographs_by_the_json(tmp_path: Path) -> None:
+    masks = odd_masks()
+    for number in range(3):
+        images.write(tmp_path / f"{number}.png", np.full((HEIGHT, WIDTH), 70 + number, np.uint8))
+    tasks = [{"id": 31 + n, "data": {"image": f"/data/upload/1/0a2b3c4d-{n}.png"}, "annotations": []} for n in range(3)]
+    tasks[0]["annotations"] = [{"result": []}]
+    tasks[2]["predictions"] = [17]  # its number, as Label Studio exports what nobody looked at
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    names = [f"task-32-annotation-8-by-1-tag-dent-top-{n}.png" for n in range(2)]
+    for name, mask in zip(names, ("hole", "hairline"), strict=True):
+        images.write_mask(tmp_path / "brush" / name, masks[mask])
+    data = DataConfig(root=tmp_path, layout="label_studio")
+    normal, dent = scan(data)
+    assert (normal.id, normal.defect, dent.id, dent.defect) == ("0.png", None, "1.png", "dent-top")
+    assert (read_label(dent, (HEIGHT, WIDTH)) == masks["hole"] | masks["hairline"]).all()
+    found = survey(data)
+    assert found.ledger.uses["masks"] == 2 and any("2.png" in text and "annotated" in text for text in found.warnings)
+    strokes = {"format": "rle", "rle": packed(masks["noise"]), "brushlabels": ["dent-top"]}
+    shape = {"type": "brushlabels", "original_width": WIDTH, "original_height": HEIGHT, "value": strokes}
+    (tmp_path / "tasks.json").write_text(json.dumps([tasks[0], {**tasks[1], "annotations": [{"result": [shape]}]}]))
+    (_, dent) = scan(data)
+    assert (read_label(dent, (HEIGHT, WIDTH)) == masks["noise"]).all()
+    assert survey(data).ledger.uses["annotation files"] == 3
+    images.write_mask(tmp_path / "brush" / "task-77-annotation-9-by-1-tag-dent-0.png", masks["hole"])
+    with pytest.raises(DataError, match="task-77.*no task of the JSON export has such a number"):
+        scan(data)
+    (tmp_path / "brush" / "task-77-annotation-9-by-1-tag-dent-0.png").unlink()
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    images.write_mask(tmp_path / "brush" / "task-32-annotation-8-by-1-tag-stain-0.png", masks["pixel"])
+    with pytest.raises(DataError, match="1.png: its brush strokes are pictures of dent-top, stain"):
+        scan(data)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from flawsmith.errors import BackboneError
-from flawsmith.nn import backbone as module
 from flawsmith.nn import builtin, inpaint
 from flawsmith.nn import device as devices
 from flawsmith.nn.attention import SmallAttention
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.device import pick_device, pick_dtype
+from flawsmith.nn.loading.networks import quiet
 
 WORDS = ["a photo of a scratch", "a photo of a hole"]
 DEFECTS = {
@@ -339,7 +340,7 @@ def same_weights(make_backbone: Callable[..., Any]) -> tuple[Backbone, Any]:
         made.load_state_dict(old.state_dict())
         return made.eval().requires_grad_(False)
 
-    with module.quiet():
+    with quiet():
         pipeline = StableDiffusionControlNetInpaintPipeline(
             vae=fresh(AutoencoderKL, back.vae),
             text_encoder=copy.deepcopy(back.text_encoder.models[0]),
@@ -363,10 +364,12 @@ def cells_only(count: int) -> Tensor:
     return mask
 
 
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-@pytest.mark.parametrize("sampler", ["ddim", "dpm"])
-def test_sampling_equals_diffusers_pipeline(same_weights, monkeypatch, guidance, sampler):
-    from diffusers import DPMSolverMultistepScheduler
+@pytest.mark.parametrize(
+    ("sampler", "guidance", "negative"),
+    [("ddim", 1.0, ""), ("ddim", 3.0, ""), ("dpm", 1.0, ""), ("dpm", 3.0, ""), ("unipc", 3.0, "a photo of a dent")],
+)
+def test_sampling_equals_diffusers_pipeline(same_weights, monkeypatch, guidance, sampler, negative):
+    from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
     from flawsmith.generators.controlnet_inpaint import ControlNetInpaintSettings as Settings
     from flawsmith.nn.diffusion import stacked_noise
@@ -374,13 +377,9 @@ def test_sampling_equals_diffusers_pipeline(same_weights, monkeypatch, guidance,
 
     generator, pipeline = same_weights
     back, seeds = generator.backbone, [5, 6]
-    if sampler == "dpm":
-        pipeline.scheduler = DPMSolverMultistepScheduler.from_config(
-            {**back.noise.config, "timestep_spacing": "trailing"}
-        )
-    else:
-        pipeline.scheduler = DDIMScheduler.from_config({**back.noise.config, "timestep_spacing": "trailing"})
-    generator.settings = Settings(sampler=sampler)
+    plugin = {"ddim": DDIMScheduler, "dpm": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}[sampler]
+    pipeline.scheduler = plugin.from_config({**back.noise.config, "timestep_spacing": "trailing"})
+    generator.settings = Settings(sampler=sampler, negative_prompt=negative)
     shade = torch.linspace(-0.6, 0.6, 64).view(1, 1, 1, 64)
     normals, mask = (shade + 0.2 * normal(2, 3, 64, 64)).clamp(-1, 1), cells_only(2)
     latents: list[Tensor] = []
@@ -393,10 +392,10 @@ def test_sampling_equals_diffusers_pipeline(same_weights, monkeypatch, guidance,
     monkeypatch.setattr(inpaint, "denoise", spied)
     asked = Condition(normals, mask, ("tile",) * 2, ("crack", "hole"))
     made = generator.sample(asked, seeds, steps=5, guidance=guidance)
-    with module.quiet():
+    with quiet():
         given = {
             "prompt": ["a photo of a crack", "a photo of a hole"],
-            "negative_prompt": ["", ""],
+            "negative_prompt": [negative, negative],
             "image": normals / 2 + 0.5,
             "mask_image": mask,
             "control_image": mask.expand(-1, 3, -1, -1),
@@ -417,11 +416,83 @@ def test_sampling_equals_diffusers_pipeline(same_weights, monkeypatch, guidance,
     torch.testing.assert_close(made.base, back.decode(known), rtol=1e-4, atol=1e-4)
 
 
+def lcm_backbone(make_backbone: Callable[..., Any]) -> Backbone:
+    """A plain backbone whose UNet was distilled with guidance: it reads the weight of the text with the timestep."""
+    plain = make_backbone(kl=True, inpaints=False, target="epsilon")
+    torch.manual_seed(3)
+    config = {key: value for key, value in plain.unet.config.items() if key != "_use_default_values"}
+    unet = UNet2DConditionModel.from_config({**config, "time_cond_proj_dim": 32})
+    scheduler = {**plain.noise.config, "_class_name": "LCMScheduler"}
+    return Backbone(plain.vae, plain.text_encoder, unet, scheduler, name="lcm", device="cpu", dtype="float32")
+
+
+@torch.no_grad()
+def test_a_distilled_model_is_told_the_guidance_and_equals_its_pipeline(make_backbone, monkeypatch):
+    """The weight of the text goes in with the timestep, the batch stays single, and LCM's sampler is diffusers'."""
+    from diffusers import LCMScheduler, StableDiffusionPipeline
+
+    from flawsmith.nn.diffusion import denoise, stacked_noise
+
+    back, seeds = lcm_backbone(make_backbone), [5, 6]
+    assert back.reads_guidance and (back.free_guidance(7.5), make_backbone().free_guidance(7.5)) == (1.0, 7.5)
+    text = back.embed(WORDS)
+
+    def run(guidance: float) -> Tensor:
+        def predict(latent: Tensor, t: Tensor) -> Tensor:
+            return back.predict(latent, t, text, guidance=guidance)
+
+        return denoise(predict, back.noise, seeds, (4, 8, 8), steps=3, sampler="lcm")
+
+    with quiet():
+        pipeline = StableDiffusionPipeline(
+            vae=back.vae,
+            text_encoder=back.text_encoder.models[0],
+            tokenizer=back.text_encoder.tokenizers[0],
+            unet=back.unet,
+            scheduler=LCMScheduler.from_config(back.noise.config, clip_sample=False),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        given: dict[str, Any] = {"prompt": WORDS, "num_inference_steps": 3, "output_type": "latent"}
+        given |= {"generator": [torch.Generator().manual_seed((s * 1_000_003 + 7919) % (2**63 - 1)) for s in seeds]}
+        wanted = pipeline(**given, guidance_scale=7.5, latents=stacked_noise(seeds, (4, 8, 8))).images
+    torch.testing.assert_close(run(7.5), wanted, rtol=1e-5, atol=1e-5)
+    assert float((run(7.5) - run(1.0)).abs().max()) > 1e-3, "the guidance does nothing here"
+
+
+@pytest.mark.parametrize("name", ["controlnet_inpaint", "dual_branch"])
+def test_generators_train_and_paint_on_a_distilled_model(make_backbone, name):
+    from flawsmith import registry
+    from flawsmith.testing import example_batch, example_condition
+
+    back, plugin = lcm_backbone(make_backbone), registry.get("generators", name)
+    start = {} if name == "dual_branch" else {"negative_prompt": "dust", "start": "noise"}
+    generator = plugin(back, plugin.Settings(sampler="lcm", guidance_rescale=0.5, **start))
+    asked = example_condition(64)
+    rows: list[int] = []
+    back.unet.register_forward_pre_hook(lambda net, given: rows.append(len(given[0])))
+    views = generator.encode(example_batch(64))
+    assert generator.loss(views, torch.Generator().manual_seed(0)).isfinite().all()
+    weak, strong = (
+        generator.sample(asked, list(range(len(asked))), steps=2, guidance=guidance) for guidance in (1.0, 8.0)
+    )
+    assert weak.image.isfinite().all() and strong.image.isfinite().all()
+    assert (
+        set(rows) <= {len(asked), len(views), 2 * len(asked)}
+        if name == "dual_branch"
+        else set(rows) <= {len(asked), len(views)}
+    )
+
+
 # ---- what is refused ----------------------------------------------------------------------------
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(BackboneError, match=r"no such folder, and asking a hub is off; .*backbone\.offline = false"):
+    with pytest.raises(
+        BackboneError, match=r"no such folder or file, and asking a hub is off; .*backbone\.offline = false"
+    ):
         Backbone.load(tmp_path / "nowhere")
 
 
@@ -429,7 +500,7 @@ def test_a_hub_id_while_offline(monkeypatch):
     forbidden: list[str] = []
     for defect in (AutoencoderDC, AutoencoderKL, AutoencoderTiny, UNet2DConditionModel, CLIPTextModel, CLIPTokenizer):
         monkeypatch.setattr(defect, "from_pretrained", lambda *a, **k: forbidden.append("asked"))
-    with pytest.raises(BackboneError, match="'some/model': no such folder, and asking a hub is off"):
+    with pytest.raises(BackboneError, match="'some/model': no such folder or file, and asking a hub is off"):
         Backbone.load("some/model")
     assert not forbidden
 
@@ -438,7 +509,7 @@ def test_a_hub_id_while_offline(monkeypatch):
 def test_a_folder_with_a_part_missing(backbone_folder, tmp_path, part):
     for name in {"vae", "text_encoder", "tokenizer", "unet", "scheduler"} - {part}:
         (tmp_path / name).symlink_to(backbone_folder / name)
-    with pytest.raises(BackboneError, match=rf"not a whole diffusers folder; {part} is missing"):
+    with pytest.raises(BackboneError, match=rf"no whole diffusers folder; {part} is missing"):
         Backbone.load(tmp_path)
 
 
@@ -469,7 +540,8 @@ def test_a_broken_folder_is_one_sentence(backbone_folder, tmp_path, part, damage
         config.write_text(config.read_text()[:30])
     with pytest.raises(BackboneError) as told:
         Backbone.load(folder)
-    assert "\n" not in str(told.value) and "cannot be loaded" in str(told.value) and str(folder) in str(told.value)
+    said = "holds no" if "gone" in damage else "cannot be loaded"
+    assert "\n" not in str(told.value) and said in str(told.value) and str(folder) in str(told.value)
 
 
 def test_weights_of_another_network_are_refused_not_filled_with_noise(backbone_folder, tmp_path):
@@ -519,6 +591,25 @@ def test_devices_and_precisions_that_are_there(monkeypatch):
         monkeypatch.setattr(devices, "gains_from_bfloat16", lambda gains=gains: gains)
         assert pick_dtype("auto", cpu) == wanted
     assert pick_dtype("auto", torch.device("mps")) == torch.float32
+
+
+def test_a_card_that_only_emulates_bfloat16_works_in_float16(monkeypatch):
+    """Two cards: the first has bfloat16 (Ampere), the second emulates it (Turing); the chosen one decides."""
+    current = [torch.device("cuda", 0)]
+
+    @contextmanager
+    def chosen(device: torch.device) -> Iterator[None]:
+        current.append(device)
+        yield
+        current.pop()
+
+    def supported(including_emulation: bool = True) -> bool:
+        return including_emulation or current[-1].index == 0
+
+    monkeypatch.setattr(torch.cuda, "device", chosen)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert pick_dtype("auto", torch.device("cuda", 0)) == torch.bfloat16
+    assert pick_dtype("auto", torch.device("cuda", 1)) == torch.float16
 
 
 # ---- the hub ------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from PIL import Image
 
 from flawsmith.config import Config
 from flawsmith.data import images
+from flawsmith.data.codecs import coding, png
 from flawsmith.data.codecs.table import READABLE, Storage
 from flawsmith.errors import DataError
 from flawsmith.preflight.check import check
@@ -410,3 +411,35 @@ def test_check_notes_the_count(tmp_path: Path):
     notes = check(Config.model_validate({"data": {"root": tmp_path, "layout": "mvtec", "shots": 2}})).notes
     (note,) = [note for note in notes if "only the first is read" in note]
     assert note.endswith(", ...: each of 5 files holds 3 pictures; only the first is read"), note
+
+
+def test_a_png_in_small_pieces_is_read_as_one_in_large_ones(monkeypatch):
+    samples = np.random.default_rng(4).integers(0, 256, (40, 50, 3), np.uint8)
+    whole = coders.png(samples, 8, 2)
+    start = whole.index(b"IDAT") - 4
+    (length,) = struct.unpack_from(">I", whole, start)
+    coded, end = whole[start + 8 : start + 8 + length], start + 12 + length
+    pieces = [coders.png_chunk(b"IDAT", coded[place : place + 100]) for place in range(0, length, 100)]
+    small = whole[:start] + b"".join([*pieces[:5], coders.png_chunk(b"IDAT", b""), *pieces[5:]]) + whole[end:]
+    assert png.essential_png(small) == whole
+    np.testing.assert_array_equal(coding.decode(small), samples)
+    monkeypatch.setattr(png, "_IDAT", 250)  # a large file stays in several pieces
+    assert png.essential_png(small).count(b"IDAT") == -(-length // 300)
+    np.testing.assert_array_equal(coding.decode(small), samples)
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_grain_is_packed_in_another_way_than_flat_pictures(depth: type[np.unsignedinteger]):
+    rng = np.random.default_rng(5)
+    flat = np.zeros((64, 80), depth)
+    flat[20:40, 30:50] = np.iinfo(depth).max
+    grainy = (rng.normal(0.5, 0.03, (64, 80, 3)) * np.iinfo(depth).max).astype(depth)
+    for pixels, filter_byte in ((flat, None), (grainy, 3)):
+        coded = bytes(coding.encode(pixels, ".png"))
+        np.testing.assert_array_equal(coding.decode(coded), pixels)
+        order = pixels[:, :, ::-1] if pixels.ndim == 3 else pixels
+        assert len(coded) <= len(cv2.imencode(".png", np.ascontiguousarray(order))[1])
+        start = coded.index(b"IDAT") + 4
+        lines = zlib.decompress(coded[start : coded.index(b"IEND") - 8])
+        filters = {lines[row * (len(lines) // len(pixels))] for row in range(1, len(pixels))}
+        assert filters == {filter_byte} if filter_byte else 3 not in filters

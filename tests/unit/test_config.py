@@ -185,7 +185,7 @@ def test_a_config_is_frozen():
         ("data.shot", "data.shot: unknown key; did you mean 'shots'?"),
         ("trian.steps", "trian: unknown key; did you mean 'train'?"),
         ("train.stepz", "train.stepz: unknown key; did you mean 'steps'?"),
-        ("backbone.zzz", "backbone.zzz: unknown key; known: device, dtype, offline, source"),
+        ("backbone.zzz", "backbone.zzz: unknown key; known: clip_skip, device, dtype, offline, source"),
     ],
 )
 def test_an_unknown_key_is_named_with_its_nearest(key: str, wanted: str):

@@ -73,11 +73,12 @@ def test_dropout_silences_reference_words_or_both(backbone: Any) -> None:
 
     def loss(name: str, **settings: float) -> tuple[torch.Tensor, torch.Tensor]:
         generator = CrossModal(backbone, CrossModal.Settings(other_view=0.0, **settings))
-        changed = replace(seen, tensors={**seen.tensors, name: seen[name] + 1})
+        other = backbone.tokens(["a photo of a hole"] * len(seen)) if name == "tokens" else seen[name] + 1
+        changed = replace(seen, tensors={**seen.tensors, name: other})
         return tuple(generator.loss(x, torch.Generator().manual_seed(0)).detach() for x in (seen, changed))  # type: ignore[return-value]
 
     none = {"image_dropout": 0.0, "text_dropout": 0.0, "both_dropout": 0.0}
-    for name, own in (("feature", "image_dropout"), ("text", "text_dropout")):
+    for name, own in (("feature", "image_dropout"), ("tokens", "text_dropout")):
         assert not torch.equal(*loss(name, **none))
         assert torch.equal(*loss(name, **{**none, own: 1.0}))
         assert torch.equal(*loss(name, **{**none, "both_dropout": 1.0}))

@@ -124,9 +124,9 @@ def test_a_sample_is_the_same_on_the_slow_path(backbone: Any, monkeypatch: pytes
     fast = generator.sample(ask(backbone), [1, 2, 3], steps=3, guidance=2.0)
     honest = generator.unet._run
 
-    def slow(noisy: Tensor, t: Tensor, text: Any, now: Any, *, folded: bool) -> Tensor:
+    def slow(noisy: Tensor, t: Tensor, text: Any, now: Any, *, folded: bool, guidance: float = 1.0) -> Tensor:
         now.text = None
-        return honest(noisy, t, text, now, folded=False)
+        return honest(noisy, t, text, now, folded=False, guidance=guidance)
 
     monkeypatch.setattr(generator.unet, "_run", slow)
     plain = generator.sample(ask(backbone), [1, 2, 3], steps=3, guidance=2.0)

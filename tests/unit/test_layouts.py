@@ -10,7 +10,7 @@ import pytest
 
 from flawsmith.config import DataConfig, Pattern
 from flawsmith.data import layouts
-from flawsmith.data.layouts.pairs import shared_prefix
+from flawsmith.data.layouts.folders.pairs import shared_prefix
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.types import Example
 

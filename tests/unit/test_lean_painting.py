@@ -80,10 +80,21 @@ def test_a_part_is_warped_as_it_is_within_the_whole(channels: int) -> None:
         np.testing.assert_allclose(source.at(at, cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101), whole[spot], atol=2e-3)
 
 
+ROWS = json.loads((Path(__file__).parents[2] / "benchmarks/results/picture_memory.json").read_text())["rows"]
+
+
 def test_the_estimate_of_memory_is_that_of_the_measured_runs() -> None:
-    rows = json.loads((Path(__file__).parents[2] / "benchmarks/results/large.json").read_text())["sizes"]["rows"]
-    assert rows
-    for row in rows:  # eight normal photographs and three shots with damage of 200 x 200 px
-        pixels, native = row["pixels"][0] * row["pixels"][1], row["photograph_mb"] * 1e6
-        estimate = PIXELS_MEMORY + held(native, pixels, 200 * 200, 11) / 1e9
+    pixels_only = [row for row in ROWS if row["generator"] in ("crop_paste", "patch_synthesis")]
+    assert pixels_only
+    for row in pixels_only:
+        pixels, native = row["side"] ** 2, row["photograph_mb"] * 1e6
+        estimate = PIXELS_MEMORY + held(native, pixels, row["damage"][0] * row["damage"][1], row["pictures"]) / 1e9
         assert abs(estimate - row["peak_gb"]) <= 0.25 * row["peak_gb"], row
+    for row in ROWS:
+        assert abs(row["estimated_gb"] - row["peak_gb"]) <= 0.25 * row["peak_gb"] + 0.05, row  # it is rounded to 0.1
+
+
+def test_memory_of_painting_is_bounded_at_any_batch() -> None:
+    for row in ROWS:
+        above = row.get("above_network_gb", row["peak_gb"] - 0.5)
+        assert above <= 6 * row["photograph_mb"] / 1e3, row

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from flawsmith.data.patches import analogy
+from flawsmith.data.patches import analogy, search
 from flawsmith.data.patches.damage_profile import BINS, mean_profile, profile_of, with_profile
 from flawsmith.data.patches.grain import grain_in, laid_unscaled, regrained
 from flawsmith.data.patches.layers import HALF, PATCH, Layer, Stack, patches_of, weights_of
@@ -82,7 +82,9 @@ def test_the_middle_of_a_line_is_as_deep_as_that_of_a_blob():
     assert depth[38, 60] == pytest.approx(1.5 / 3.5) and depth[40, 9] == pytest.approx(distance[40, 9] / 15, abs=0.1)
 
 
-def test_the_nearest_is_that_of_brute_force():
+@pytest.mark.parametrize("pairs", [1_000_000, 500])
+def test_the_nearest_is_that_of_brute_force(pairs: int, monkeypatch):
+    monkeypatch.setattr(search, "_PAIRS", pairs)  # few: several blocks
     rng = np.random.default_rng(1)
     wanted, keys = (rng.normal(size=(count, 5)).astype(np.float32) for count in (40, 70))
     apart = ((wanted[:, None] - keys[None]) ** 2).sum(axis=2)
@@ -91,6 +93,8 @@ def test_the_nearest_is_that_of_brute_force():
     assert np.array_equal(nearest_of(wanted, keys, noise=noise), (apart + noise).argmin(axis=1))
     complete = nearest_of(wanted, keys, alpha=0.05)
     assert len(set(complete)) > len(set(apart.argmin(axis=1))), "completeness uses more of the keys"
+    least = np.minimum(apart.min(axis=0) / np.median(apart.min(axis=1)), 1)
+    assert np.array_equal(complete, (apart / (0.05 + least)).argmin(axis=1))
 
 
 def test_a_stack_gives_back_patches_and_places():

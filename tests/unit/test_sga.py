@@ -143,3 +143,22 @@ def test_an_ip_adapter_for_another_unet_is_refused(fitted: tuple[Any, SGA], tmp_
     assert torch.equal(sga.keys[0].weight, before), "half of the file was taken"
     with pytest.raises(ConfigError, match="cannot be read as weights"):
         fill_from_ip_adapter(sga, tmp_path / "none.bin", fork.unet)
+    for other in (torch.zeros(2), [torch.zeros(2)], {}, {"image_proj": {"weight": 3}}):
+        torch.save(other, tmp_path / "b.bin")
+        with pytest.raises(ConfigError, match="b.bin: holds no table of named tensors"):
+            fill_from_ip_adapter(sga, tmp_path / "b.bin", fork.unet)
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"), [(("latents", "proj_in.weight"), "plus"), (("proj.0.weight", "norm.weight"), "FaceID")]
+)
+def test_an_ip_adapter_of_another_kind_is_refused_by_name(
+    fitted: tuple[Any, SGA], tmp_path: Path, names: tuple[str, ...], kind: str
+) -> None:
+    fork, sga = fitted
+    tree = {"image_proj": {name: torch.zeros(3) for name in names}, "ip_adapter": {}}
+    torch.save(tree, tmp_path / "a.bin")
+    with pytest.raises(
+        ConfigError, match=f"is of the kind '{kind}', whose projection is another network; take the plain"
+    ):
+        fill_from_ip_adapter(sga, tmp_path / "a.bin", fork.unet)

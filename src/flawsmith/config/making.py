@@ -28,6 +28,10 @@ MOST = 999_999
 """Samples of a type: their files are named by six digits."""
 
 
+ExamplePer = Literal["type", "object"]
+"""What becomes an example of its own on a picture that a labelling tool marked."""
+
+
 class Pattern(Settings):
     """One of the user's own globs: templates with the fields {product}, {defect} and {stem}."""
 
@@ -77,7 +81,7 @@ class DataConfig(Settings):
     root: Path = Path("data")
     """The folder of photographs; it is only read."""
     layout: str = "mvtec"
-    """mvtec, visa, pairs (the mask beside the picture), pattern (your globs), coco, labelme, yolo or label_studio."""
+    """mvtec, visa, pairs (masks beside pictures), pattern (your globs), coco, yolo, labelme, label_studio, lookout."""
     normal: list[str] = []
     """Names of the folders that hold normal parts (pairs, pattern, labelme)."""
     products: list[str] = []
@@ -90,6 +94,8 @@ class DataConfig(Settings):
     """The product's name where the layout does not say it (pairs); empty = the root folder's name."""
     patterns: list[Pattern] = []
     """For layout pattern: templates such as {image = "{defect}/{stem}.png", mask = "masks/{defect}/{stem}.png"}."""
+    example_per: ExamplePer = "type"
+    """Of a picture that a labelling tool marked: an example for each defect type, or for each marked object."""
     shots: Annotated[int, Field(ge=1)] | Literal["third"] = 10
     """Real pictures per defect type to learn from, or "third" (the papers' protocol); the rest are test."""
     mask: MaskConfig = MaskConfig()
@@ -106,13 +112,15 @@ class BackboneConfig(Settings):
     # Which weights these settings lead to, and in which precision, is what stages compare: no setting counts itself.
 
     source: str = "builtin"
-    """"builtin", a diffusers folder, or (with offline = false) a hub id."""
+    """"builtin", a diffusers folder, one .safetensors file, or a hub id (fetched before, or with offline = false)."""
     offline: bool = True
     """True: nothing is ever asked of the network."""
     device: str = "auto"
     """"auto" (a GPU when there is one), "cpu", "cuda", "cuda:1", "mps"."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """"auto" = bfloat16 where the processor gains from it, else float32."""
+    clip_skip: Annotated[int, Field(ge=0, le=11)] = 0
+    """Last layers of the text encoder to leave out; some models of Stable Diffusion 1 want 1 ("clip skip 2")."""
 
 
 class WindowsConfig(Settings):
@@ -218,6 +226,8 @@ class TrainConfig(Settings):
     """Views of normal parts with the prompt for normal, as a share of the views of shots."""
     turn: bool = True
     """Also learn from mirrored views and views turned by right angles."""
+    memory: Annotated[Literal["auto", "24GB", "12GB", "8GB"], Affects()] = "auto"
+    """The card that a large backbone is to be trained on; the same is learned. "auto": the card that is there."""
     save_every: Annotated[int, Field(ge=1), Affects()] = 50
     """Steps between checkpoints: the most that a killed run loses."""
 
@@ -231,7 +241,7 @@ class GenerateConfig(Settings):
     count: (
         Annotated[int, Field(ge=1, le=MOST)] | Literal["balance"] | dict[str, Annotated[int, Field(ge=0, le=MOST)]]
     ) = 50
-    """Samples per defect type: a number, a table {type = number}, or "balance" (fill every type up to the largest)."""
+    """Samples per defect type: 1 to 999999, a table {type = number}, or "balance" (fill all up to the largest)."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 12
     """Denoising steps."""
     guidance: Annotated[float, Field(ge=1.0, le=30.0)] = 3.0

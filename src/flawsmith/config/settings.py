@@ -168,7 +168,7 @@ def parse_overrides(overrides: list[str]) -> dict[str, Any]:
             raise ConfigError(f"--set {override}: expected key=value, e.g. --set train.steps=300")
         try:
             table[key.strip()] = tomllib.loads(f"x = {text}")["x"]
-        except tomllib.TOMLDecodeError:
+        except (tomllib.TOMLDecodeError, RecursionError):
             table[key.strip()] = text
     return table
 

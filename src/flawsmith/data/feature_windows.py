@@ -1,9 +1,10 @@
-"""The window round a damage through which features are computed: what metrics compare and filters judge."""
+"""Where features are computed: the window round a damage, which metrics compare and filters judge, and the picture."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from flawsmith.data import images
@@ -51,6 +52,12 @@ def square_round(mask: np.ndarray) -> tuple[slice, slice]:
     top = int(np.clip((ys.min() + ys.max() + 1) // 2 - side // 2, 0, max(0, height - side)))
     left = int(np.clip((xs.min() + xs.max() + 1) // 2 - side // 2, 0, max(0, width - side)))
     return slice(top, top + side), slice(left, left + side)
+
+
+def whole_picture(picture: np.ndarray, side: int) -> np.ndarray:
+    """Return a whole picture, float32 (H,W,3) in [-1,1], as the square that is embedded: (side,side,3)."""
+    way = cv2.INTER_AREA if min(picture.shape[:2]) > side else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(picture, (side, side), interpolation=way))
 
 
 def window_of(example: Example) -> FeatureWindow:

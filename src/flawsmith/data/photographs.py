@@ -58,7 +58,7 @@ class Appearance(NamedTuple):
 
 GAPS = 0.02
 """Share of a surface's picture that was not measured, up to which it counts as measured throughout."""
-KEPT = 160 << 20
+KEPT = 152 << 20
 """Bytes of photographs that are kept, with their masks and parts; the one read last is kept whatever its size."""
 T = TypeVar("T")
 

@@ -118,16 +118,17 @@ def _spread(goal: np.ndarray, patch: np.ndarray, mask: Mask, mixed: bool) -> np.
 
 def _solver(matrix: sparse.csr_array, hold: np.ndarray, mask: Mask) -> Any:
     """A function that solves the matrix over the mask's pixels (N,N) for right sides (N,C), returning (N,C)."""
-    matrix = (matrix + sparse.diags_array(hold)).tocsr()
+    if hold.any():
+        matrix = (matrix + sparse.diags_array(hold)).tocsr()
     if matrix.shape[0] <= _DIRECT:
-        return linalg.splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A").solve
+        return _factorised(matrix)
     height, width = mask.shape
     # Only cells that lie wholly inside: a coarse border farther out than the fine one would overshoot.
     even = np.pad(np.stack([mask, _placed(hold, mask)]), ((0, 0), (0, height % 2), (0, width % 2)), mode="edge")
     cells = even.reshape(2, even.shape[1] // 2, 2, even.shape[2] // 2, 2)
     low = np.asarray(cells[0].all(axis=(1, 3)))
     if not low.any():
-        return linalg.splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A").solve
+        return _factorised(matrix)
     coarse = _solver(_laplacian(low)[0], cells[1].sum(axis=(1, 3))[low], low)
     diagonal = matrix.diagonal()[:, None]
 
@@ -151,6 +152,13 @@ def _solver(matrix: sparse.csr_array, hold: np.ndarray, mask: Mask) -> Any:
     return solve
 
 
+def _factorised(matrix: sparse.csr_array) -> Any:
+    """A function that solves a symmetric matrix (N,N) for right sides (N,C)."""
+    columns = sparse.csc_array((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)  # its rows are those
+    # SuperLU would treat columns in groups, for the caches of 1998; one by one takes two thirds of time and memory.
+    return linalg.splu(columns, permc_spec="MMD_AT_PLUS_A", relax=1, panel_size=1).solve
+
+
 def _placed(values: np.ndarray, mask: Mask) -> np.ndarray:
     canvas = np.zeros(mask.shape)
     canvas[mask] = values
@@ -162,9 +170,9 @@ def _laplacian(mask: Mask) -> tuple[sparse.csr_array, sparse.csr_array, np.ndarr
     pixels belong to a region that has no border at all, bool (N,)."""
     height, width = mask.shape
     count = int(mask.sum())
-    number = np.full((height, width), -1, np.int64)
-    number[mask] = np.arange(count)
-    pixel = np.arange(height * width).reshape(height, width)
+    number = np.full((height, width), -1, np.int32)
+    number[mask] = np.arange(count, dtype=np.int32)
+    pixel = np.arange(height * width, dtype=np.int32).reshape(height, width)
     degree = np.zeros(count)
     inner: list[np.ndarray] = []
     outer: list[np.ndarray] = []

@@ -2,9 +2,12 @@
 
 The model learns from the same pictures as every other detector and its raw map and score enter the same exact metrics:
 Anomalib's own normalisation, thresholds and evaluation are left out, for they look at a validation set. Models that
-learn from normal parts alone get those alone; models that learn from damage too (`arguments = {supervised = true}` of
-SuperSimpleNet) get every picture with its mask. A model scales squares to its own size, as Anomalib does; what is not
-square it takes as it is, unless its network has one size alone.
+learn from normal parts alone get those alone; models that learn from damage too (`Supersimplenet` with `arguments =
+{supervised = true}`) get every picture with its mask. A model scales squares to its own size, as Anomalib does; what is
+not square it takes as it is, unless its network has one size alone.
+
+Pretrained weights come from a hub or its cache. `backbone = "efficientnet-lite0"` asks no hub: it is flawsmith's own
+extractor, for the models of `TAKES_OFFLINE`.
 
 Akcay et al., "Anomalib: A Deep Learning Library for Anomaly Detection", ICIP 2022.
 """
@@ -12,6 +15,7 @@ Akcay et al., "Anomalib: A Deep Learning Library for Anomaly Detection", ICIP 20
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import random
@@ -30,20 +34,36 @@ from torch.utils.data import DataLoader, Dataset
 
 from flawsmith import config
 from flawsmith.data.training_set import TrainingSet
-from flawsmith.errors import ConfigError, DataError
+from flawsmith.errors import ConfigError, DataError, FlawsmithError, nearest
 from flawsmith.interfaces import Detector
+from flawsmith.nn.features import load_extractor
+from flawsmith.nn.networks.named_maps import NamedMaps
 from flawsmith.types import Prediction
 
+OFFLINE, LAYERS = "efficientnet-lite0", ("stride8", "stride16")
+"""A backbone that is on every machine, and what of it is taken where no layers are named."""
+TAKES_OFFLINE: dict[str, dict[str, Any]] = {
+    "Padim": {"n_features": 100},
+    "Patchcore": {},
+    "Supersimplenet": {},
+}
+"""Models that take it -> arguments that they then need. Others know their backbones by name or train a copy of it."""
 _CHUNK = 8
+_OURS = {"pre_processor", "post_processor", "evaluator", "visualizer"}
+"""Arguments of every model that the proof sets itself."""
+_FOLDERS = {"dtd_dir", "imagenet_dir", "anomaly_source_path"}
+"""Arguments that name a folder of pictures, which a model downloads where there is none."""
+_UNTRAINED = {"zero_shot", "few_shot"}
+"""Ways of learning that need no training, as Anomalib calls them."""
 
 
 class AnomalibSettings(config.Settings):
     """Which model, and how long."""
 
     model: str = "Patchcore"
-    """Name of the model's class in anomalib.models: Patchcore, Padim, Stfpm, SuperSimpleNet, ..."""
+    """Name of the model's class in anomalib.models: Patchcore, Padim, Stfpm, Supersimplenet, ..."""
     arguments: dict[str, Any] = {}
-    """Its own arguments: {backbone = "resnet18"}; pretrained weights come from a hub or its cache."""
+    """Its own arguments: {backbone = "efficientnet-lite0"} needs no hub; other pretrained weights come from one."""
     epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs; 0 = the model's own number, or Lightning's 1000."""
     batch: Annotated[int, Field(ge=1)] = 8
@@ -65,10 +85,22 @@ class Anomalib(Detector):
             raise ConfigError(
                 'the detector anomalib needs its package, which is absent: pip install "flawsmith[anomalib]"'
             )
-        with _quiet():
-            self._class = getattr(import_module("anomalib.models"), self.settings.model, None)
-        if not isinstance(self._class, type):
-            raise ConfigError(f"anomalib.model: {self.settings.model!r} is no class of anomalib.models")
+        models = models_of_pictures()
+        name = self.settings.model
+        if name not in models:
+            alike = {known.lower(): known for known in models}.get(name.lower())
+            hint = f"; did you mean {alike!r}?" if alike else nearest(name, models)
+            raise ConfigError(f"anomalib.model: {name!r} is no model for pictures of anomalib.models{hint}")
+        self._class = models[name]
+        known = arguments_of(self._class)
+        for argument in self.settings.arguments:
+            if argument not in known:
+                raise ConfigError(f"anomalib.arguments: {name} has no {argument!r}{nearest(argument, known)}")
+        if self._stands_on_ours() and name not in TAKES_OFFLINE:
+            raise ConfigError(f"anomalib.arguments: {name} cannot stand on {OFFLINE}; {', '.join(TAKES_OFFLINE)} can")
+
+    def _stands_on_ours(self) -> bool:
+        return self.settings.arguments.get("backbone") == OFFLINE
 
     def reduced(self, budget: float) -> str:
         if budget >= 1 or not self.settings.epochs:
@@ -99,7 +131,16 @@ class Anomalib(Detector):
                 enable_model_summary=False,
                 **epochs,
             )
-            engine.fit(model, train_dataloaders=loader)
+            try:
+                engine.fit(model, train_dataloaders=loader)
+            except FlawsmithError:
+                raise
+            except Exception as error:  # a model says in its own way, or torch does, that pictures are too small for it
+                rows, columns = training.shape
+                raise DataError(
+                    f"anomalib's {self.settings.model} cannot be trained on these {len(pictures)} pictures of "
+                    f"{rows} x {columns} pixels ({type(error).__name__}: {error}); change prove.size or its arguments"
+                ) from error
             self._model = model.eval().to(self.device)
         yield 1.0
 
@@ -125,17 +166,59 @@ class Anomalib(Detector):
     def _made(self, shape: tuple[int, int]) -> Any:
         assert self._class is not None
         given = dict(self.settings.arguments)
-        if shape[0] != shape[1]:  # left to itself it would squash them to its square
-            given = {"pre_processor": self._class.configure_pre_processor(shape)} | given
+        if self._stands_on_ours():
+            more = {"layers": list(LAYERS)} | TAKES_OFFLINE[self.settings.model]
+            given = more | given | {"backbone": NamedMaps(load_extractor(OFFLINE))}
         try:
-            return self._class(post_processor=False, evaluator=False, visualizer=False, **given)
-        except (TypeError, ValueError) as error:
+            if shape[0] != shape[1]:  # left to itself it would squash them to its square
+                given = {"pre_processor": self._class.configure_pre_processor(shape)} | given
+            model = self._class(post_processor=False, evaluator=False, visualizer=False, **given)
+        except (TypeError, ValueError, AssertionError) as error:
             raise ConfigError(f"anomalib.arguments: {self.settings.model} does not take them: {error}") from error
         except OSError as error:
             raise ConfigError(
-                f"anomalib's {self.settings.model} wants pretrained weights that are not on this machine ({error}); "
-                "put them into the hub's cache, or set arguments = {pre_trained = false}"
+                f"anomalib's {self.settings.model} wants files that are not on this machine ({error}); "
+                f"{without_hub(self._class)}"
             ) from error
+        if model.learning_type.value in _UNTRAINED:
+            raise ConfigError(f"anomalib.model: {self.settings.model} is not trained, so samples can teach it nothing")
+        return model
+
+
+def models_of_pictures() -> dict[str, Any]:
+    """Return Anomalib's models for pictures, by the names of their classes.
+
+    Raises:
+        ConfigError: Anomalib cannot be imported.
+    """
+    try:
+        with _quiet():
+            base = import_module("anomalib.models").AnomalibModule
+            images = import_module("anomalib.models.image")
+    except Exception as error:  # a torchvision that does not fit torch raises RuntimeError
+        raise ConfigError(
+            f"the detector anomalib: its package cannot be imported ({error}); install a torchvision that fits torch"
+        ) from error
+    classes = {name: getattr(images, name) for name in dir(images)}
+    return {name: one for name, one in classes.items() if isinstance(one, type) and issubclass(one, base)}
+
+
+def arguments_of(model: Any) -> set[str]:
+    """Return the names of a model's arguments that a user may set."""
+    return set(inspect.signature(model).parameters) - _OURS
+
+
+def without_hub(model: Any) -> str:
+    """Return what can be done where a model's files are not to be had, as a clause that ends a sentence."""
+    known = arguments_of(model)
+    ways = ["put them into the hub's cache"]
+    if model.__name__ in TAKES_OFFLINE:
+        ways.append(f'set arguments = {{backbone = "{OFFLINE}"}}')
+    if "pre_trained" in known:
+        ways.append("set arguments = {pre_trained = false}, which leaves its weights at random")
+    if folders := sorted(known & _FOLDERS):
+        ways.append(f"name a folder of them: arguments = {{{folders[0]} = ...}}")
+    return ", or ".join(ways)
 
 
 class _Pictures(Dataset[Any]):

@@ -57,7 +57,8 @@ def measure(run: Run, data: Dataset | None = None) -> Path:
     require_as_made(run, run.kept())
     field = config.prove.protocol == "field"
     real = data.split.test_defects if field else data.split.shots
-    network = load_extractor(part.extractor, part.source, offline=config.backbone.offline)
+    where = config.backbone
+    network = load_extractor(part.extractor, part.source, offline=where.offline, device=where.device)
     extractor = FeatureCache(network, run.path("state", "features"))
     inputs = Inputs.of(config, "measure", samples=made, real=data.content(real), extractor=extractor.fingerprint)
     with stage(run, "measure", inputs, outputs=[path]) as work:

@@ -1,12 +1,13 @@
-"""COCO's annotations, which Detectron2, MMDetection, torchvision, CVAT, FiftyOne and Roboflow read.
+"""COCO's annotations, which Detectron2, MMDetection, torchvision, CVAT, Datumaro and FiftyOne read.
 
     FOLDER/annotations/instances_train.json     images, annotations, categories (https://cocodataset.org/#format-data)
     FOLDER/annotations/instances_val.json       the same for validation
-    FOLDER/train/<product>-<defect>-0000.png    pictures, normal ones among them
-    FOLDER/val/...
+    FOLDER/images/train/<product>-<defect>-0000.png     pictures, normal ones among them
+    FOLDER/images/val/...
 
-A category is a defect type. An annotation is all damage of one type on one picture, with its pieces and holes.
-`iscrowd` is 0 throughout, for trainers leave crowds out. Boxes are of whole pixels.
+As in COCO itself, `file_name` is the name alone: the root of the pictures is images/train or images/val. A category is
+a defect type. An annotation is all damage of one type on one picture, with its pieces and holes. `iscrowd` is 0
+throughout, for trainers leave crowds out. Boxes are of whole pixels.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from flawsmith.interfaces import Exporter
 from flawsmith.types import Advance, Example
 
 SIDES: tuple[Side, ...] = ("train", "val")
+IMAGES = "images"
+"""The folder of pictures; Datumaro and CVAT look for this name."""
 
 
 class CocoSettings(DividedSettings):
@@ -58,14 +61,18 @@ class Coco(Exporter):
         annotations: dict[Side, list[dict[str, Any]]] = {side: [] for side in SIDES}
 
         def described(written: Written) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-            name = written.file.relative_to(folder).as_posix()
-            row = {"file_name": name, "width": written.shape[1], "height": written.shape[0]}
+            row = {"file_name": written.file.name, "width": written.shape[1], "height": written.shape[0]}
             labels = written.labels.items()
             marked = [{"category_id": number_of[defect], **self._annotation(mask)} for defect, mask in labels]
             return row | written.of.provenance(written.how), marked
 
         rows = write_pictures(
-            pictures, examples, self.settings.bits, lambda one: folder / one.side / one.name, described, advance
+            pictures,
+            examples,
+            self.settings.bits,
+            lambda one: folder / IMAGES / one.side / one.name,
+            described,
+            advance,
         )
         count = 0
         for number, (picture, (row, marked)) in enumerate(zip(pictures, rows, strict=True), start=1):

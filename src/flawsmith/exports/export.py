@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flawsmith import registry
 from flawsmith.config import Config, validate
+from flawsmith.data.exported.reads_features import ReadsFeatures
 from flawsmith.errors import RunError
 from flawsmith.files import digest, read_json, reading, whole_folder, write_json
 from flawsmith.interfaces import Exporter
@@ -62,7 +63,12 @@ def export(run: Run) -> None:
     require_unchanged_photographs(run)
     require_as_made(run, run.kept())
     content = digest([(one.id, one.product, one.defect, one.split) for one in examples])
-    inputs = Inputs.of(run.config, "export", data=run.data_hash(), samples=run.samples_hash(), examples=content)
+    hashes = {"data": run.data_hash(), "samples": run.samples_hash(), "examples": content}
+    for name, exporter in exporters.items():
+        if isinstance(exporter, ReadsFeatures):
+            cache = run.path("state", "features")
+            hashes[name] = digest(exporter.use_features(run.config.features, run.config.backbone.offline, cache))
+    inputs = Inputs.of(run.config, "export", **hashes)
     folders = {name: run.path("export", name) for name in exporters}
     with stage(run, "export", inputs, outputs=folders.values(), there=lambda: _whole(run, folders)) as work:
         if work.done:

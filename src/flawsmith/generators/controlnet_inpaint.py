@@ -32,10 +32,9 @@ from flawsmith.errors import ConfigError
 from flawsmith.interfaces import Generator
 from flawsmith.nn import prompts
 from flawsmith.nn.backbone import Backbone, cast
-from flawsmith.nn.diffusion import guided, weighted_loss
-from flawsmith.nn.inpaint import guided_text, known_of, paint
+from flawsmith.nn.diffusion import Sampler, guided, weighted_loss
+from flawsmith.nn.inpaint import Known, guided_text, known_of, paint
 from flawsmith.nn.methods.control import control_from_unet
-from flawsmith.nn.text import Text
 from flawsmith.types import Batch, Condition, Encoded, Generated
 
 
@@ -60,8 +59,12 @@ class ControlNetInpaintSettings(config.Settings):
     """With start = shot or patches: how much is made anew; 1 = everything."""
     detail: Annotated[float, Field(ge=0, le=1), Affects("generate")] = 1.0
     """With start = shot or patches: how much of what the autoencoder loses (grain, colour, hairlines) is given back."""
-    sampler: Annotated[Literal["dpm", "ddim"], Affects("generate")] = "dpm"
-    """DPM-Solver++ 2M, or DDIM."""
+    sampler: Annotated[Sampler, Affects("generate")] = "dpm"
+    """dpm (DPM-Solver++ 2M), ddim, euler or unipc; lcm or tcd for a backbone that was distilled for it."""
+    negative_prompt: Annotated[str, Affects("generate")] = ""
+    """What guidance leads away from; empty = no text."""
+    guidance_rescale: Annotated[float, Field(ge=0, le=1), Affects("generate")] = 0.0
+    """How far strong guidance is brought back to the spread of its text alone; 0 = not at all, 1 = wholly."""
 
     @field_validator("prompt")
     @classmethod
@@ -99,20 +102,25 @@ class ControlNetInpaint(Generator):
     def attention(self, defect: str, product: str) -> tuple[Backbone, str]:
         return self.backbone, self.prompt(defect, product)
 
-    def encode(self, shots: Batch) -> Encoded:
-        known = known_of(self.backbone, shots.image, shots.mask)
-        text = self.backbone.embed([self.prompt(d, p) for d, p in zip(shots.defect, shots.product, strict=True)])
-        return Encoded({**known.tensors(), "mask": shots.mask.cpu().to(torch.uint8), **text.tensors()})
+    def encode(self, shots: Batch, known: Known | None = None) -> Encoded:
+        known = known or known_of(self.backbone, shots.image, shots.mask)
+        tokens = self.backbone.tokens([self.prompt(*pair) for pair in zip(shots.defect, shots.product, strict=True)])
+        return Encoded({**known.tensors(), "mask": shots.mask.cpu().to(torch.uint8), "tokens": tokens})
 
-    def loss(self, views: Encoded, rng: torch.Generator) -> Tensor:
-        back, count, device = self.backbone, len(views), self.backbone.device
-        latent, masked, cells = (views[name].to(device) for name in ("latent", "masked", "cells"))
-        dropped = torch.rand(count, generator=rng) < self.settings.text_dropout
-        text = Text.of(views.tensors).to(device).replaced(dropped.to(device), back.embed([None]))
-        t = torch.randint(len(back.noise), (count,), generator=rng).to(device)
-        noise = torch.randn(latent.shape, generator=rng).to(device)
-        noisy = back.noise.add(latent, noise, t)
-        hint = views["mask"].to(device).float().expand(-1, 3, -1, -1)
+    def draw(self, views: Encoded, rng: torch.Generator) -> Encoded:
+        count, tokens = len(views), views["tokens"].clone()
+        tokens[torch.rand(count, generator=rng) < self.settings.text_dropout] = self.backbone.tokens([None])
+        t = torch.randint(len(self.backbone.noise), (count,), generator=rng)
+        noise = torch.randn(views["latent"].shape, generator=rng)
+        return Encoded({**views.tensors, "tokens": tokens, "t": t, "noise": noise})
+
+    def loss_of(self, drawn: Encoded) -> Tensor:
+        back, device = self.backbone, self.backbone.device
+        latent, masked, cells, t, noise = (
+            drawn[name].to(device) for name in ("latent", "masked", "cells", "t", "noise")
+        )
+        text, noisy = back.read(drawn["tokens"]), back.noise.add(latent, noise, t)
+        hint = drawn["mask"].to(device).float().expand(-1, 3, -1, -1)
         residuals = back.residuals(self.control, noisy, t, text, hint)
         prediction = back.predict(noisy, t, text, mask=cells, masked=masked, residuals=residuals)
         weight = self.settings.outside_weight + (1 - self.settings.outside_weight) * cells
@@ -122,21 +130,23 @@ class ControlNetInpaint(Generator):
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Generated:
         back, settings = self.backbone, self.settings
         known = known_of(back, asked.normal, asked.mask)
-        text = guided_text(back, [self.prompt(*names) for names in asked.named()], guidance)
-        control, rows = self._sampling_copy(), known.guided(guidance)
+        free = back.free_guidance(guidance)
+        text = guided_text(back, [self.prompt(*names) for names in asked.named()], free, settings.negative_prompt)
+        control, rows = self._sampling_copy(), known.guided(free)
         # The hint does not change from step to step: embed it once.
         hint = control.embed_hint(asked.mask.to(back.device).expand(-1, 3, -1, -1).to(back.dtype))
-        hint = hint if guidance == 1.0 else torch.cat([hint, hint])
+        hint = hint if free == 1.0 else torch.cat([hint, hint])
 
         def predict(latent: Tensor, t: Tensor) -> Tensor:
             residuals = back.residuals(control, latent, t, text, hint, scale=settings.control_scale)
-            return back.predict(latent, t, text, mask=rows.cells, masked=rows.masked, residuals=residuals)
+            given: dict[str, Any] = {"mask": rows.cells, "masked": rows.masked, "guidance": guidance}
+            return back.predict(latent, t, text, **given, residuals=residuals)
 
         return paint(
             back,
             asked,
             known,
-            guided(predict, guidance),
+            guided(predict, free, settings.guidance_rescale),
             seeds,
             steps=steps,
             sampler=settings.sampler,

@@ -37,8 +37,8 @@ from flawsmith.errors import ConfigError, RunError
 from flawsmith.interfaces import Generator
 from flawsmith.nn import prompts
 from flawsmith.nn.backbone import Backbone
-from flawsmith.nn.diffusion import guided, weighted_loss
-from flawsmith.nn.inpaint import guided_text, known_of, paint
+from flawsmith.nn.diffusion import Sampler, guided, weighted_loss
+from flawsmith.nn.inpaint import Known, guided_text, known_of, paint
 from flawsmith.nn.methods.asea import ASEA, FeatureMemory, features
 from flawsmith.nn.methods.csm import load_csm
 from flawsmith.nn.methods.sga import (
@@ -50,7 +50,6 @@ from flawsmith.nn.methods.sga import (
     fill_from_ip_adapter,
     guided_tokens,
 )
-from flawsmith.nn.text import Text
 from flawsmith.nn.weights import load_modules, read_settings
 from flawsmith.types import Batch, Condition, Encoded, Generated
 
@@ -104,8 +103,12 @@ class CrossModalSettings(config.Settings):
     """With start = normal, shot or patches: how much is made anew; 1 = everything."""
     detail: Annotated[float, Field(ge=0, le=1), Affects("generate")] = 1.0
     """With start = shot or patches: how much of what the autoencoder loses (grain, colour, hairlines) is given back."""
-    sampler: Annotated[Literal["dpm", "ddim"], Affects("generate")] = "dpm"
-    """DPM-Solver++ 2M, or DDIM."""
+    sampler: Annotated[Sampler, Affects("generate")] = "dpm"
+    """dpm (DPM-Solver++ 2M), ddim, euler or unipc; lcm or tcd for a backbone that was distilled for it."""
+    negative_prompt: Annotated[str, Affects("generate")] = ""
+    """What guidance leads away from; empty = no text."""
+    guidance_rescale: Annotated[float, Field(ge=0, le=1), Affects("generate")] = 0.0
+    """How far strong guidance is brought back to the spread of its text alone; 0 = not at all, 1 = wholly."""
 
     @field_validator("prompt", "reference_prompt", "normal_prompt")
     @classmethod
@@ -171,9 +174,9 @@ class CrossModal(Generator):
             fill_from_builtin(self.sga, backbone.fingerprint, self.csm.fingerprint)
         elif chosen.ip_adapter:
             fill_from_ip_adapter(self.sga, Path(chosen.ip_adapter), backbone.unet)
-        self.conditioned_backbone = backbone.fork()
-        """The backbone whose cross-attention attends to SGA's tokens; outside of `conditioned` it is the backbone."""
-        attach(self.sga, self.conditioned_backbone.unet)
+        # Its cross-attention attends to SGA's tokens; outside of `conditioned` it is the backbone that was given.
+        self.backbone = backbone.fork()
+        attach(self.sga, self.backbone.unet)
 
     @classmethod
     def starts_from(cls, settings: config.Settings) -> tuple[Path, ...]:
@@ -213,26 +216,27 @@ class CrossModal(Generator):
         return prompts.filled_in(damaged if defect else self.settings.normal_prompt, defect, product)
 
     def attention(self, defect: str, product: str) -> tuple[Backbone, str]:
-        return self.conditioned_backbone, self.prompt(defect, product)
+        return self.backbone, self.prompt(defect, product)
 
-    def encode(self, shots: Batch) -> Encoded:
-        known = known_of(self.backbone, shots.image, shots.mask)
+    def encoders(self) -> list[nn.Module]:
+        return [*super().encoders(), self.csm]
+
+    def encode(self, shots: Batch, known: Known | None = None) -> Encoded:
+        known = known or known_of(self.backbone, shots.image, shots.mask)
         names = list(zip(shots.defect, shots.product, strict=True))
         words = [self.prompt(*pair, reference=True) for pair in names]
         reference = features(self.csm, shots.image, words, shots.mask, self._asea())
-        text = self.backbone.embed([self.prompt(*pair) for pair in names])
         return Encoded(
             {
                 **known.tensors(),
-                **text.tensors(),
+                "tokens": self.backbone.tokens([self.prompt(*pair) for pair in names]),
                 "feature": reference.vector.cpu(),
                 "defect": defect_numbers(names),
             }
         )
 
-    def loss(self, views: Encoded, rng: torch.Generator) -> Tensor:
-        back, settings, count, device = self.conditioned_backbone, self.settings, len(views), self.backbone.device
-        latent, masked, cells = (views[name].to(device) for name in ("latent", "masked", "cells"))
+    def draw(self, views: Encoded, rng: torch.Generator) -> Encoded:
+        settings, count, tokens = self.settings, len(views), views["tokens"].clone()
         same_type = (views["defect"][:, None] == views["defect"][None]).float()
         other = torch.multinomial(same_type, 1, generator=rng)[:, 0]
         swapped = torch.rand(count, 1, generator=rng) < settings.other_view
@@ -241,31 +245,40 @@ class CrossModal(Generator):
         neither = draw < settings.both_dropout
         no_reference = neither | ((draw - settings.both_dropout) % 1.0 < settings.image_dropout)
         no_text = neither | ((draw - settings.both_dropout - settings.image_dropout) % 1.0 < settings.text_dropout)
-        text = Text.of(views.tensors).to(device).replaced(no_text.to(device), back.embed([None]))
-        t = torch.randint(len(back.noise), (count,), generator=rng).to(device)
-        noise = torch.randn(latent.shape, generator=rng).to(device)
-        noisy = back.noise.add(latent, noise, t)
-        with self.sga.conditioned(self.sga((vector * ~no_reference[:, None]).to(device))):
+        tokens[no_text] = self.backbone.tokens([None])
+        t = torch.randint(len(self.backbone.noise), (count,), generator=rng)
+        noise = torch.randn(views["latent"].shape, generator=rng)
+        read = {"tokens": tokens, "feature": vector * ~no_reference[:, None]}
+        return Encoded({**views.tensors, **read, "t": t, "noise": noise})
+
+    def loss_of(self, drawn: Encoded) -> Tensor:
+        back, settings, device = self.backbone, self.settings, self.backbone.device
+        latent, masked, cells, t, noise = (
+            drawn[name].to(device) for name in ("latent", "masked", "cells", "t", "noise")
+        )
+        text, noisy = back.read(drawn["tokens"]), back.noise.add(latent, noise, t)
+        with self.sga.conditioned(self.sga(drawn["feature"].to(device))):
             prediction = back.predict(noisy, t, text, mask=cells, masked=masked)
         weight = settings.outside_weight + (1 - settings.outside_weight) * cells
         return weighted_loss(prediction, back.noise.target_of(latent, noise, t), weight)
 
     @torch.no_grad()
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Generated:
-        back, settings = self.conditioned_backbone, self.settings
+        back, settings = self.backbone, self.settings
         known = known_of(back, asked.normal, asked.mask)
-        text = guided_text(back, [self.prompt(*names) for names in asked.named()], guidance)
-        rows = known.guided(guidance)
+        free = back.free_guidance(guidance)
+        text = guided_text(back, [self.prompt(*names) for names in asked.named()], free, settings.negative_prompt)
+        rows = known.guided(free)
 
         def predict(latent: Tensor, t: Tensor) -> Tensor:
-            return back.predict(latent, t, text, mask=rows.cells, masked=rows.masked)
+            return back.predict(latent, t, text, mask=rows.cells, masked=rows.masked, guidance=guidance)
 
         with self.conditioned(asked, guidance):
             return paint(
                 back,
                 asked,
                 known,
-                guided(predict, guidance),
+                guided(predict, free, settings.guidance_rescale),
                 seeds,
                 steps=steps,
                 sampler=settings.sampler,
@@ -277,7 +290,7 @@ class CrossModal(Generator):
     @contextmanager
     @torch.no_grad()
     def conditioned(self, asked: Condition, guidance: float) -> Iterator[None]:
-        """Let `conditioned_backbone` attend to the requests' references, in batches that are doubled by guidance."""
+        """Let the backbone attend to the requests' references, in batches that are doubled by guidance."""
         reference = asked.reference if asked.reference is not None else asked.shot
         if reference is None:
             vector = torch.zeros(len(asked), self.csm.width)
@@ -285,7 +298,7 @@ class CrossModal(Generator):
             names = zip(reference.defect, reference.product, strict=True)
             words = [self.prompt(*pair, reference=True) for pair in names]
             vector = self._features.vectors(reference.image, words, reference.mask, self._asea())
-        tokens = guided_tokens(self.sga, vector.to(self.backbone.device), guidance)
+        tokens = guided_tokens(self.sga, vector.to(self.backbone.device), self.backbone.free_guidance(guidance))
         with self.sga.conditioned(tokens, self.settings.scale):
             yield
 

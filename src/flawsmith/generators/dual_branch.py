@@ -35,7 +35,7 @@ from flawsmith.errors import ConfigError
 from flawsmith.interfaces import Generator
 from flawsmith.nn import prompts
 from flawsmith.nn.backbone import Backbone
-from flawsmith.nn.diffusion import guided, weighted_loss
+from flawsmith.nn.diffusion import Sampler, guided, weighted_loss
 from flawsmith.nn.inpaint import NO_SKETCH, Sketch, Transplant, filled
 from flawsmith.nn.methods.dual_unet import DualUNet
 from flawsmith.nn.methods.mask_threshold import (
@@ -108,8 +108,10 @@ class DualBranchSettings(config.Settings):
     """A drawn mask above this share of the window is refused as overflow."""
     saliency: Annotated[str, Affects("generate")] = ""
     """An ONNX file of U^2-Net or its kin, to trim the drawn mask by what it finds salient; empty = none."""
-    sampler: Annotated[Literal["dpm", "ddim"], Affects("generate")] = "dpm"
-    """DPM-Solver++ 2M, or DDIM; the paper's is PLMS."""
+    sampler: Annotated[Sampler, Affects("generate")] = "dpm"
+    """dpm (DPM-Solver++ 2M), ddim, euler or unipc; lcm or tcd for a distilled backbone; the paper's is PLMS."""
+    guidance_rescale: Annotated[Share, Affects("generate")] = 0.0
+    """How far strong guidance is brought back to the spread of its text alone; 0 = not at all, 1 = wholly."""
 
     @field_validator("prompt", "alone_prompt")
     @classmethod
@@ -190,15 +192,9 @@ class DualBranch(Generator):
         super().__init__(backbone, settings)
         chosen = self.settings
         self.pairs = [SHARED, *chosen.adapters]
-        self.unet = DualUNet(
-            backbone,
-            self.pairs,
-            rank=chosen.rank,
-            text_rank=chosen.text_rank,
-            saim={"full": 0, "narrow": chosen.saim_rank, "off": None}[chosen.saim],
-            zero_start=chosen.zero_start,
-            bcm=chosen.bcm,
-        )
+        saim = {"full": 0, "narrow": chosen.saim_rank, "off": None}[chosen.saim]
+        ranks = {"rank": chosen.rank, "text_rank": chosen.text_rank}
+        self.unet = DualUNet(backbone, self.pairs, saim=saim, zero_start=chosen.zero_start, bcm=chosen.bcm, **ranks)
         self.backbone: Backbone = self.unet.backbone
         self.mask_threshold = MaskThreshold()
         self._saliency: tuple[str, Saliency] | None = None
@@ -242,20 +238,27 @@ class DualBranch(Generator):
             encoded["background"] = back.encode(filled(image, mask))
         return Encoded({name: value.cpu() for name, value in encoded.items()})
 
-    def loss(self, views: Encoded, rng: torch.Generator) -> Tensor:
-        back, count, device = self.backbone, len(views), self.backbone.device
-        tokens, pair = views["tokens"].clone(), views["pair"].tolist()
-        tokens[torch.rand(count, generator=rng) < self.settings.text_dropout] = back.tokens([None])
-        t = torch.randint(len(back.noise), (count,), generator=rng).to(device)
-        clean = torch.cat([views["whole"], views["alone"]]).to(device)
-        noise = torch.randn(clean.shape, generator=rng).to(device)
-        text, twice, hidden = self.unet.read(tokens), torch.cat([t, t]), None
+    def draw(self, views: Encoded, rng: torch.Generator) -> Encoded:
+        count, tokens = len(views), views["tokens"].clone()
+        tokens[torch.rand(count, generator=rng) < self.settings.text_dropout] = self.backbone.tokens([None])
+        t = torch.randint(len(self.backbone.noise), (count,), generator=rng)
+        whole, alone = torch.randn((2 * count, *views["whole"].shape[1:]), generator=rng).chunk(2)
+        drawn = {"tokens": tokens, "t": t, "noise_whole": whole, "noise_alone": alone}
         if self.settings.bcm != "off":
-            background = self.unet.bcm_latent(views["background"].to(device))
-            drawn = torch.randn(background.shape, generator=rng).to(device)
-            hidden = self.unet.hidden_of(back.noise.add(background, drawn, t), t, text[:count], pair)
+            drawn["noise_background"] = torch.randn(views["background"].shape, generator=rng)
+        return Encoded({**views.tensors, **drawn})
+
+    def loss_of(self, drawn: Encoded) -> Tensor:
+        back, count, device, pair = self.backbone, len(drawn), self.backbone.device, drawn["pair"].tolist()
+        t = drawn["t"].to(device)
+        clean, noise = (torch.cat([drawn[f"{kind}whole"], drawn[f"{kind}alone"]]).to(device) for kind in ("", "noise_"))
+        text, twice, hidden = self.unet.read(drawn["tokens"]), torch.cat([t, t]), None
+        if self.settings.bcm != "off":
+            background = self.unet.bcm_latent(drawn["background"].to(device))
+            noisy = back.noise.add(background, drawn["noise_background"].to(device), t)
+            hidden = self.unet.hidden_of(noisy, t, text[:count], pair)
         prediction = self.unet.predict(back.noise.add(clean, noise, twice), twice, text, pair, background=hidden)
-        weight = 1 + (self.settings.damage_weight - 1) * views["cells"].to(device)
+        weight = 1 + (self.settings.damage_weight - 1) * drawn["cells"].to(device)
         target = back.noise.target_of(clean, noise, twice)
         return weighted_loss(prediction, target, torch.cat([weight, weight])).view(2, count).mean(0)
 
@@ -271,8 +274,9 @@ class DualBranch(Generator):
             start = torch.cat([batch["whole"], batch["alone"]], 1).to(back.device)
             background = (batch["background"] if self.settings.bcm != "off" else batch["whole"]).to(back.device)
             seeds = range(first, first + len(batch))
-            predict = self.unet.predictor(batch["tokens"], batch["pair"].tolist(), background, seeds, None, guided=True)
-            predict = guided(predict, _CALIBRATION_GUIDANCE)
+            asked = batch["tokens"], batch["pair"].tolist(), background, seeds, None
+            predict = self.unet.predictor(*asked, guidance=_CALIBRATION_GUIDANCE)
+            predict = guided(predict, self.backbone.free_guidance(_CALIBRATION_GUIDANCE))
             _, alone = self.unet.denoised(predict, seeds, background.shape, start=start, **_CALIBRATION)
             grey, grey_image = self.unet.grey(back.pixels(alone))
             measured["cell"].append(overlaps(cell_distance(alone, grey).cpu(), batch["cells"], "cell"))
@@ -288,10 +292,8 @@ class DualBranch(Generator):
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Generated:
         back, settings, request = self.backbone, self.settings, self._request(asked)
         against = settings.normal_prompt if settings.against == "normal" else None
-        predict = self.unet.predictor(
-            request.tokens, request.pair, request.latent, seeds, against, guided=guidance != 1.0
-        )
-        predict = guided(predict, guidance)
+        predict = self.unet.predictor(request.tokens, request.pair, request.latent, seeds, against, guidance=guidance)
+        predict = guided(predict, back.free_guidance(guidance), settings.guidance_rescale)
         if request.transplant is not None:
             predict = request.transplant.holding(predict, back.noise)
         how: dict[str, Any] = {"strength": settings.strength, "steps": steps, "sampler": settings.sampler}

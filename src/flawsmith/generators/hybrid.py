@@ -24,10 +24,13 @@ from flawsmith.config import Affects
 from flawsmith.errors import ConfigError
 from flawsmith.interfaces import Generator
 from flawsmith.nn.backbone import Backbone
+from flawsmith.nn.inpaint import known_of
 from flawsmith.nn.weights import load_modules, read_settings
 from flawsmith.types import Batch, Condition, Encoded, Generated
 
 _PARTS = {"spatial": "controlnet_inpaint", "semantic": "cross_modal"}
+_SHARED = ("latent", "masked", "cells")
+"""What both parts are given of a view, encoded and kept once."""
 
 
 class HybridSettings(config.Settings):
@@ -61,7 +64,8 @@ class Hybrid(Generator):
         settings_of = _settings_of_parts(self.settings)
         self._semantic: Any = _class_of("semantic")(backbone, settings_of["semantic"])
         # On the UNet that attends to references: outside of `conditioned` it is the backbone's own.
-        self._spatial: Any = _class_of("spatial")(self._semantic.conditioned_backbone, settings_of["spatial"])
+        self.backbone = self._semantic.backbone
+        self._spatial: Any = _class_of("spatial")(self.backbone, settings_of["spatial"])
         for folder, part in ((self.settings.controlnet, self._spatial), (self.settings.sga, self._semantic)):
             if folder:
                 load_modules(Path(folder), part.trainable())
@@ -103,22 +107,21 @@ class Hybrid(Generator):
         read: tuple[Backbone, str] = self._spatial.attention(defect, product)
         return read
 
-    def encode(self, shots: Batch) -> Encoded:
-        encoded = {part: self._part(part).encode(shots).tensors for part in _PARTS}
-        return Encoded(
-            {f"{part}.{name}": tensor for part, tensors in encoded.items() for name, tensor in tensors.items()}
-        )
+    def encoders(self) -> list[nn.Module]:
+        encoders: list[nn.Module] = self._semantic.encoders()
+        return encoders
 
-    def loss(self, views: Encoded, rng: torch.Generator) -> Tensor:
-        total = torch.zeros(len(views), device=self._semantic.backbone.device)
-        for part in _PARTS:
-            tensors = {
-                name.removeprefix(f"{part}."): tensor
-                for name, tensor in views.tensors.items()
-                if name.startswith(f"{part}.")
-            }
-            total = total + self._part(part).loss(Encoded(tensors), rng)
-        return total
+    def encode(self, shots: Batch) -> Encoded:
+        known = known_of(self._semantic.backbone, shots.image, shots.mask)
+        return _joined({part: self._part(part).encode(shots, known) for part in _PARTS})
+
+    def draw(self, views: Encoded, rng: torch.Generator) -> Encoded:
+        return _joined({part: self._part(part).draw(_of_part(views, part), rng) for part in _PARTS})
+
+    def loss_of(self, drawn: Encoded) -> Tensor:
+        spatial, semantic = (self._part(part).loss_of(_of_part(drawn, part)) for part in _PARTS)
+        loss: Tensor = spatial + semantic
+        return loss
 
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Generated:
         # Settings that only sampling reads may have changed since the weights were saved.
@@ -130,6 +133,24 @@ class Hybrid(Generator):
 
     def _part(self, name: str) -> Any:
         return self._spatial if name == "spatial" else self._semantic
+
+
+def _joined(parts: dict[str, Encoded]) -> Encoded:
+    """Return the views of both parts, with what they have in common once."""
+    shared = {name: parts["spatial"][name] for name in _SHARED}
+    own = {
+        f"{part}.{name}": tensor
+        for part, views in parts.items()
+        for name, tensor in views.tensors.items()
+        if name not in _SHARED
+    }
+    return Encoded(shared | own)
+
+
+def _of_part(views: Encoded, part: str) -> Encoded:
+    """Return one part's views."""
+    own = {name.removeprefix(f"{part}."): x for name, x in views.tensors.items() if name.startswith(f"{part}.")}
+    return Encoded({name: views[name] for name in _SHARED} | own)
 
 
 def _class_of(part: str) -> Any:

@@ -1,4 +1,4 @@
-"""One frozen diffusion model, from one diffusers folder: encode, decode, embed, predict, fork.
+"""One frozen diffusion model, from one diffusers folder or file: encode, decode, embed, predict, fork.
 
 Stable Diffusion 1.x and XL, plain (a UNet of C channels) or inpainting (2C+1 channels), and the built-in backbone are
 told apart here and in `text.py` only. diffusers' models and schedulers are used, never its pipelines.
@@ -8,29 +8,27 @@ from __future__ import annotations
 
 import copy
 import json
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
-from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
-from transformers.utils import logging as transformers_logging
 
-from flawsmith.errors import BackboneError
-from flawsmith.nn import builtin
 from flawsmith.nn.attention import use_small_attention
 from flawsmith.nn.cpu_kernels import use_plane_norms, use_split_gates
 from flawsmith.nn.device import pick_device, pick_dtype
-from flawsmith.nn.diffusion import Noise
-from flawsmith.nn.text import Text, TextEncoder, family_of, load_whole
+from flawsmith.nn.diffusion import Noise, guidance_embedding
+from flawsmith.nn.loading.facts import inpaints
+from flawsmith.nn.loading.networks import quiet
+from flawsmith.nn.loading.parts import read_parts
+from flawsmith.nn.loading.source import locate
+from flawsmith.nn.memory.parking import at_work
+from flawsmith.nn.memory.slices import decoded, encoded
+from flawsmith.nn.text import Text, TextEncoder
 from flawsmith.nn.weights import tensor_hash
 
-_AUTOENCODERS: dict[str, Any] = {one.__name__: one for one in (AutoencoderDC, AutoencoderKL, AutoencoderTiny)}
-_FAR = 1e3  # Latents vary by about 1 and pictures lie in [-1,1]: beyond this, numbers have overflowed.
 _FINGERPRINTS: dict[tuple[tuple[str, int, int], ...], str] = {}
 """(path, size, time of change) of a folder's weights -> their fingerprint: hashed once in a process."""
 
@@ -49,22 +47,29 @@ class Backbone:
         device: str = "auto",
         dtype: str = "auto",
         fingerprint: str = "",
+        clip_skip: int = 0,
     ) -> None:
         self.name = name
         self.device = pick_device(device)
         self.dtype = pick_dtype(dtype, self.device)
         self.vae, self.unet = (_frozen(network, self.device) for network in (vae, unet))
-        self.text_encoder = text_encoder
+        self.text_encoder = text_encoder.skipping(clip_skip)
         for model in text_encoder.models:
             _frozen(model, self.device)
         self.noise = Noise(scheduler)
         self.latent_channels = int(vae.config.latent_channels)
-        self.inpaints = _inpaints(unet.config.in_channels, self.latent_channels, name)
+        self.inpaints = inpaints(unet.config.in_channels, self.latent_channels, name)
         self.factor = 2 ** (len(_widths(vae)) - 1)
         self.size = int(unet.config.sample_size) * self.factor
         self.fingerprint = fingerprint or tensor_hash(
             {f"{part}.{key}": tensor for part, net in self._parts().items() for key, tensor in net.state_dict().items()}
         )
+        self.weights = self.fingerprint
+        """The fingerprint of the weights alone."""
+        if clip_skip:
+            self.fingerprint = f"{self.fingerprint}-skip{clip_skip}"
+        self.reads_guidance = bool(unet.config.get("time_cond_proj_dim"))
+        """True: a UNet that was distilled with guidance, whose weight it is told (LCM)."""
         self._texts: dict[str | None, Text] = {}
         self._read: dict[tuple[int, ...], Text] = {}
         # Weights are stored in the working precision only after the fingerprint is taken, so that it names the model
@@ -76,50 +81,46 @@ class Backbone:
 
     @classmethod
     def load(
-        cls, source: str | Path = "builtin", *, offline: bool = True, device: str = "auto", dtype: str = "auto"
+        cls,
+        source: str | Path = "builtin",
+        *,
+        offline: bool = True,
+        device: str = "auto",
+        dtype: str = "auto",
+        clip_skip: int = 0,
+        weights: str = "",
     ) -> Backbone:
         """Read a backbone.
 
         Args:
             source: "builtin", a diffusers folder (vae/, text_encoder/, tokenizer/, unet/, scheduler/, and for Stable
-                Diffusion XL text_encoder_2/ and tokenizer_2/), or a hub id.
+                Diffusion XL text_encoder_2/ and tokenizer_2/), a hub's cache, one file of weights, or a hub id.
             offline: True = a hub is never asked, also not for a file that is missing.
             device: "auto", "cpu", "cuda", "cuda:1", "mps".
             dtype: "auto", "float32", "bfloat16", "float16".
+            clip_skip: How many of the text encoder's last layers are left out.
+            weights: The fingerprint of its weights where that is known; hashing them takes longer than reading them.
 
         Raises:
             BackboneError: the folder is not there or incomplete, a class is not supported, or shapes do not fit.
         """
-        folder = builtin.folder() if str(source) == "builtin" else Path(source)
-        if not folder.is_dir():
-            if offline:
-                raise BackboneError(
-                    f"backbone {str(source)!r}: no such folder, and asking a hub is off; "
-                    'name a diffusers folder, "builtin", or set backbone.offline = false'
-                )
-            place, fingerprint, stamp = str(source), "", None
-        else:
-            place, stamp = str(folder), _weights_of(folder)
-            fingerprint = _FINGERPRINTS.get(stamp, "")
-            _require(folder, ("vae", "text_encoder", "tokenizer", "unet", "scheduler"))
-        options: dict[str, Any] = {"local_files_only": offline}
-        try:
-            with quiet():
-                vae = _autoencoder(place, options)
-                unet = load_whole(UNet2DConditionModel, place, "unet", options)
-                family = family_of(unet.config, str(source))
-                if stamp is not None:
-                    _require(folder, [name for *names, _ in family.parts for name in names])
-                text_encoder = family.load(place, options)
-                scheduler = dict(DDIMScheduler.load_config(place, subfolder="scheduler", **options))
-        except BackboneError:
-            raise
-        except Exception as error:  # every library below raises its own kind of error for a broken file
-            raise BackboneError(f"backbone {str(source)!r}: cannot be loaded: {_first_line(error)}") from error
-        told: dict[str, Any] = {"name": str(source), "device": device, "dtype": dtype, "fingerprint": fingerprint}
-        loaded = cls(vae, text_encoder, unet, scheduler, **told)
-        if stamp is not None:
-            _FINGERPRINTS[stamp] = loaded.fingerprint
+        place = locate(source, offline=offline)
+        stamp = place.weights()
+        parts = read_parts(place, offline=offline)
+        fingerprint = weights or _FINGERPRINTS.get(stamp, "")
+        loaded = cls(
+            parts.vae,
+            parts.text_encoder,
+            parts.unet,
+            parts.scheduler,
+            name=place.name,
+            device=device,
+            dtype=dtype,
+            fingerprint=fingerprint,
+            clip_skip=clip_skip,
+        )
+        if stamp:
+            _FINGERPRINTS[stamp] = loaded.weights
         return loaded
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float16, shard: str = "16MB") -> None:
@@ -151,26 +152,20 @@ class Backbone:
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
         """Return latents float32 (B,C,h,w), the posterior's mean, of images float32 (B,3,H,W) RGB in [-1,1]."""
-        out = self.vae.encode(self._in(image, self.vae))
-        latent = next((out[name] for name in ("latent", "latents") if name in out), None)
-        latent = out.latent_dist.mean if latent is None else latent
-        return (latent.float() - self._shift()) * float(self.vae.config.scaling_factor)
+        return encoded(self.vae, image, self.device)
 
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
         """Return images float32 (B,3,H,W) RGB in [-1,1] of latents (B,C,h,w); NaN where numbers overflowed."""
-        plain = latent.float() / float(self.vae.config.scaling_factor) + self._shift()
-        image = self.vae.decode(self._in(plain, self.vae)).sample.float()
-        # Clamped, an overflow would be plain white or black; as NaN it is refused where a result is painted.
-        sane = (latent.float().abs() <= _FAR).flatten(1).all(1).view(-1, 1, 1, 1) & (image.abs() <= _FAR)
-        return torch.where(sane, image, torch.nan).clamp(-1, 1)
+        return decoded(self.vae, latent, self.factor, self.device)
 
     @torch.no_grad()
     def embed(self, texts: Sequence[str | None]) -> Text:
         """Return the text of B phrases, None = dropped text; each distinct one is encoded once."""
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
         if new:
-            text = self.text_encoder.read(self.tokens(new))
+            with at_work(self.text_encoder.models, self.device):
+                text = self.text_encoder.read(self.tokens(new))
             self._texts.update((phrase, text[row : row + 1]) for row, phrase in enumerate(new))
         return Text.cat([self._texts[text] for text in texts])
 
@@ -188,10 +183,9 @@ class Backbone:
         if self.text_encoder.trained:
             return self.text_encoder.read(distinct)[rows]
         keys = [tuple(row.tolist()) for row in distinct]
-        for key, row in zip(keys, distinct, strict=True):
-            if key not in self._read:
-                with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                    self._read[key] = self.text_encoder.read(row[None])
+        new = [(key, row) for key, row in zip(keys, distinct, strict=True) if key not in self._read]
+        with torch.no_grad(), self._plain(), at_work(self.text_encoder.models if new else (), self.device):
+            self._read.update((key, self.text_encoder.read(row[None])) for key, row in new)
         return Text.cat([self._read[key] for key in keys])[rows]
 
     def latent_mask(self, mask: Tensor) -> Tensor:
@@ -214,6 +208,7 @@ class Backbone:
         mask: Tensor | None = None,
         masked: Tensor | None = None,
         residuals: tuple[Sequence[Tensor], Tensor] | None = None,
+        guidance: float = 1.0,
     ) -> Tensor:
         """Return the UNet's raw output float32 (B,C,h,w); gradients pass through to `residuals`.
 
@@ -224,6 +219,7 @@ class Backbone:
             mask: (B,1,h,w), 1 = to paint; needed by an inpainting UNet, ignored by a plain one.
             masked: (B,C,h,w), the latent of the picture with the mask greyed out; likewise.
             residuals: A ControlNet's (down blocks, middle block).
+            guidance: Weight of the text, for a UNet that reads it; others do not look at it.
         """
         given = latent
         if self.inpaints:
@@ -231,14 +227,27 @@ class Backbone:
                 raise ValueError(f"{self.name} is an inpainting backbone: predict needs mask and masked")
             given = torch.cat([latent, mask, masked], dim=1)
         down, middle = residuals if residuals is not None else (None, None)
-        return self.unet(
-            self._in(given, self.unet),
-            t,
-            **self.text_encoder.arguments(text, self.pixels(latent), self.dtype),
-            down_block_additional_residuals=None if down is None else [x.to(self.dtype) for x in down],
-            mid_block_additional_residual=None if middle is None else middle.to(self.dtype),
-            return_dict=False,
-        )[0].float()
+        # In half precision it trains as it samples: autocast would make its norms float32, and keep them so.
+        with self._plain() if next(self.unet.parameters()).dtype != torch.float32 else nullcontext():
+            return self.unet(
+                self._in(given, self.unet),
+                t,
+                **self.text_encoder.arguments(text, self.pixels(latent), self.dtype),
+                down_block_additional_residuals=None if down is None else [x.to(self.dtype) for x in down],
+                mid_block_additional_residual=None if middle is None else middle.to(self.dtype),
+                timestep_cond=self._guidance_embedding(guidance, len(latent)),
+                return_dict=False,
+            )[0].float()
+
+    def free_guidance(self, guidance: float) -> float:
+        """Return the weight of the text that is left to a doubled batch: 1, none, where the UNet reads it itself."""
+        return 1.0 if self.reads_guidance else guidance
+
+    def _guidance_embedding(self, guidance: float, count: int) -> Tensor | None:
+        if not self.reads_guidance:
+            return None
+        width = int(self.unet.config.time_cond_proj_dim)
+        return guidance_embedding(guidance, width).to(self.device, self.dtype).expand(count, -1)
 
     def residuals(
         self, control: Any, latent: Tensor, t: Tensor, text: Text, hint: Tensor, *, scale: float = 1.0
@@ -266,16 +275,20 @@ class Backbone:
         fork._texts, fork._read = dict(self._texts), dict(self._read)
         return fork
 
+    def encoders(self) -> list[nn.Module]:
+        """Return the frozen networks beside the UNet: the autoencoder and, unless it is being trained, the text's."""
+        return [self.vae, *(() if self.text_encoder.trained else self.text_encoder.models)]
+
     def _parts(self) -> dict[str, Any]:
         """Return the networks by their folders' names."""
         return {"vae": self.vae, "unet": self.unet, **self.text_encoder.named()}
 
+    def _plain(self) -> torch.autocast:
+        return torch.autocast(self.device.type, enabled=False)
+
     def _in(self, tensor: Tensor, network: Any) -> Tensor:
         dtype = next(network.parameters()).dtype
         return tensor.to(self.device, dtype).contiguous(memory_format=torch.channels_last)
-
-    def _shift(self) -> float:
-        return float(getattr(self.vae.config, "shift_factor", None) or 0.0)
 
 
 def _frozen(module: Any, device: torch.device) -> Any:
@@ -295,56 +308,6 @@ def cast(module: Any, dtype: torch.dtype, layout: torch.memory_format = torch.ch
     return module
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep diffusers and transformers from printing their own bars and advice; errors still come through."""
-    levels = diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for log in (diffusers_logging, transformers_logging):
-            log.set_verbosity_error()
-            log.disable_progress_bar()
-        try:
-            yield
-        finally:
-            diffusers_logging.set_verbosity(levels[0])
-            transformers_logging.set_verbosity(levels[1])
-
-
-def _autoencoder(place: str, options: dict[str, Any]) -> Any:
-    name = AutoencoderKL.load_config(place, subfolder="vae", **options).get("_class_name")
-    if name not in _AUTOENCODERS:
-        raise BackboneError(f"{place}/vae: class {name} is not supported; known: {', '.join(_AUTOENCODERS)}")
-    return load_whole(_AUTOENCODERS[name], place, "vae", options)
-
-
-def _require(folder: Path, parts: Sequence[str]) -> None:
-    missing = [part for part in parts if not (folder / part).is_dir()]
-    if missing:
-        raise BackboneError(f"{folder}: not a whole diffusers folder; {', '.join(missing)} is missing")
-
-
-def _weights_of(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Return (path, size, time of change) of every weights file of a folder."""
-    files = sorted(path for path in folder.resolve().glob("*/*") if path.suffix in (".safetensors", ".bin"))
-    return tuple((str(path), facts.st_size, facts.st_mtime_ns) for path in files for facts in (path.stat(),))
-
-
 def _widths(vae: Any) -> Sequence[int]:
     widths: Sequence[int] = getattr(vae.config, "block_out_channels", None) or vae.config.encoder_block_out_channels
     return widths
-
-
-def _inpaints(channels: int, latent: int, name: str) -> bool:
-    if channels == latent:
-        return False
-    if channels == 2 * latent + 1:
-        return True
-    raise BackboneError(
-        f"{name}: the UNet takes {channels} channels; with {latent} latent channels it should be {latent} (plain) "
-        f"or {2 * latent + 1} (inpainting)"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

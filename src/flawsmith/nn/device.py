@@ -33,7 +33,10 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     if name != "auto":
         return _DTYPES[name]
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # Of the chosen card, not of the first one; and in hardware: Turing and Volta emulate it, slower than float16.
+        with torch.cuda.device(device):
+            real = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if real else torch.float16
     if device.type == "cpu" and gains_from_bfloat16():
         return torch.bfloat16
     return torch.float32

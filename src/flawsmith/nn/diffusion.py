@@ -6,27 +6,88 @@ a sampler. Everything else of a pipeline (what to feed, how to guide, what to ke
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from inspect import signature
+from typing import Any, Literal
 
+import diffusers
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    LCMScheduler,
+    TCDScheduler,
+    UniPCMultistepScheduler,
+)
 from torch import Tensor
+
+from flawsmith.nn.loading.schedules import require_known
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """(noisy latent (B,C,h,w), timestep int64 (B,)) -> raw network output (B,C,h,w)."""
+
+
+Sampler = Literal["dpm", "ddim", "euler", "unipc", "lcm", "tcd"]
+"""DPM-Solver++ 2M (Lu 2022), DDIM (Song 2021), Euler (Karras 2022) and UniPC (Zhao 2023) for any model; LCM (Luo 2023)
+and TCD (Zheng 2024) for models that were distilled for them, in few steps."""
+_OF_THE_MODEL = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
+                 "rescale_betas_zero_snr", "set_alpha_to_one", "steps_offset")  # fmt: skip
+"""What a scheduler's configuration says of the model; all else is a sampler's."""
+
+
+_EulerDiscrete: Any = EulerDiscreteScheduler
+
+
+class _Euler(_EulerDiscrete):
+    """Euler's method on latents whose variance stays, as all other samplers here have them, not on those that grow."""
+
+    def set_timesteps(self, *given: Any, **named: Any) -> None:
+        super().set_timesteps(*given, **named)
+        self.timesteps: Tensor = self.timesteps.long()
+        self.is_scale_input_called = True  # `step` scales
+
+    def step(self, model_output: Any, timestep: Any, sample: Any, *given: Any, **named: Any) -> Any:
+        if self.step_index is None:
+            self._init_step_index(timestep)
+        level, following = self.sigmas[self.step_index], self.sigmas[self.step_index + 1]
+        scaled = sample * (level.square() + 1).sqrt()
+        moved = super().step(model_output, timestep.float(), scaled, *given, **{**named, "return_dict": False})
+        return (moved[0] / (following.square() + 1).sqrt(),)
+
+
+_SAMPLERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "ddim": (DDIMScheduler, {"clip_sample": False}),
+    "dpm": (
+        DPMSolverMultistepScheduler,
+        {"algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
+    ),
+    "euler": (_Euler, {}),
+    "unipc": (UniPCMultistepScheduler, {"solver_order": 2, "final_sigmas_type": "zero"}),
+    "lcm": (LCMScheduler, {"clip_sample": False}),
+    "tcd": (TCDScheduler, {"clip_sample": False}),
+}
+_DISTILLED = ("lcm", "tcd")
+"""Samplers that add noise at every step but the last."""
 
 
 class Noise:
     """A discrete noise schedule and the prediction target that goes with it.
 
     Args:
-        config: A diffusers scheduler config; beta schedule, prediction_type and rescale_betas_zero_snr are read.
+        config: A diffusers scheduler's configuration. Of its class are only the values taken that it does not state.
+
+    Raises:
+        BackboneError: it is a schedule of another kind (flow matching, EDM).
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
-        self.config = dict(config)
-        self.schedule = DDIMScheduler.from_config(self.config)
+        require_known(config, "the backbone's scheduler")
+        stated = getattr(diffusers, str(config.get("_class_name", "DDIMScheduler")), DDIMScheduler)
+        usual = {key: one.default for key, one in signature(stated.__init__).parameters.items() if key in _OF_THE_MODEL}
+        self.config = {**usual, **config}
+        self.schedule = DDIMScheduler.from_config(_accepted(DDIMScheduler, self.config))
         self.target = str(self.schedule.config.prediction_type)
         self.alphas = self.schedule.alphas_cumprod.float()
 
@@ -70,26 +131,30 @@ class Noise:
         return alpha.sqrt(), (1 - alpha).sqrt()
 
     def sampler(self, name: str, steps: int) -> Any:
-        """Return a diffusers scheduler set to `steps`: "ddim" (Song 2021) or "dpm" (DPM-Solver++ 2M, Lu 2022)."""
-        config = {**self.config, "timestep_spacing": "trailing"}
-        config.pop("_class_name", None)
-        if name == "ddim":
-            sampler: Any = DDIMScheduler.from_config({**config, "clip_sample": False})
+        """Return a diffusers scheduler set to `steps`; its timesteps are int64, the noisiest first."""
+        plugin, settings = _SAMPLERS[name]
+        model = {key: value for key, value in self.config.items() if key in _OF_THE_MODEL}
+        sampler = plugin.from_config(_accepted(plugin, {**model, "timestep_spacing": "trailing", **settings}))
+        if name in _DISTILLED and steps > sampler.config.original_inference_steps:
+            sampler.set_timesteps(steps, original_inference_steps=steps)
         else:
-            sampler = DPMSolverMultistepScheduler.from_config(
-                {**config, "algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"}
-            )
-        sampler.set_timesteps(steps)
+            sampler.set_timesteps(steps)
         return sampler
+
+
+def _accepted(plugin: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a configuration that a scheduler takes; it would complain of the others."""
+    return {key: value for key, value in config.items() if key in signature(plugin.__init__).parameters}
 
 
 def stacked_noise(seeds: Sequence[int], shape: tuple[int, ...], *, stream: int = 0) -> Tensor:
     """Return float32 (len(seeds), *shape) standard normal noise; row i depends on seeds[i] and `stream` alone."""
-    rows = []
-    for seed in seeds:
-        rng = torch.Generator().manual_seed((seed * 1_000_003 + stream * 7919) % (2**63 - 1))
-        rows.append(torch.randn(shape, generator=rng))
-    return torch.stack(rows)
+    return torch.stack([torch.randn(shape, generator=_stream(seed, stream)) for seed in seeds])
+
+
+def _stream(seed: int, number: int) -> torch.Generator:
+    """Return one of a seed's streams of random numbers."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + number * 7919) % (2**63 - 1))
 
 
 def weighted_loss(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -108,7 +173,7 @@ def denoise(
     shape: tuple[int, ...],
     *,
     steps: int,
-    sampler: str = "dpm",
+    sampler: Sampler = "dpm",
     start: Tensor | None = None,
     strength: float = 1.0,
     known: Tensor | None = None,
@@ -123,7 +188,7 @@ def denoise(
         seeds: One per sample.
         shape: (C,h,w).
         steps: Steps of the whole schedule; with strength < 1 only the last `round(steps * strength)` are taken.
-        sampler: "dpm" or "ddim".
+        sampler: See `Sampler`.
         start: Latents to start from (SDEdit, Meng et al. 2022); None = pure noise.
         strength: 1 = `start` is forgotten, 0 = it is returned as it is.
         known: Latents to hold fixed outside `known_mask` at each noise level (RePaint's blend, Lugmayr et al. 2022),
@@ -131,6 +196,9 @@ def denoise(
         known_mask: float32 (B,1,h,w), 1 = free.
     """
     solver = noise.sampler(sampler, steps)
+    named: dict[str, Any] = {"return_dict": False}
+    if sampler in _DISTILLED:
+        named["generator"] = [_stream(seed, 1) for seed in seeds]
     skip = 0
     drawn = stacked_noise(seeds, shape).to(device)
     if start is not None and strength < 1.0:
@@ -145,7 +213,7 @@ def denoise(
         latent = noise.add(start.float(), drawn, timesteps[0].repeat(len(seeds)))
     for index, t in enumerate(timesteps):
         prediction = predict(latent, t.repeat(len(seeds)))
-        latent = solver.step(prediction.float(), t, latent, return_dict=False)[0]
+        latent = solver.step(prediction.float(), t, latent, **named)[0]
         if known is not None and known_mask is not None:
             last = index + 1 == len(timesteps)
             held = known.float() if last else noise.add(known.float(), drawn, timesteps[index + 1].repeat(len(seeds)))
@@ -153,18 +221,34 @@ def denoise(
     return latent
 
 
-def guided(predict: Callable[[Tensor, Tensor], Tensor], guidance: float) -> Predict:
+def guided(predict: Callable[[Tensor, Tensor], Tensor], guidance: float, rescale: float = 0.0) -> Predict:
     """Classifier-free guidance (Ho & Salimans 2022) in one batch.
 
     Args:
         predict: Takes a doubled batch, the half with dropped text first.
         guidance: 1 = text as trained; then that half is not computed at all and `predict` gets B rows.
+        rescale: How far a row's spread is brought back to that of its text alone, 0..1 (Lin et al. 2024, section 3.4).
     """
     if guidance == 1.0:
         return predict
 
     def both(latent: Tensor, t: Tensor) -> Tensor:
         dropped, prompted = predict(torch.cat([latent, latent]), torch.cat([t, t])).chunk(2)
-        return dropped + guidance * (prompted - dropped)
+        out = dropped + guidance * (prompted - dropped)
+        if rescale:
+            spread = [part.flatten(1).std(1).view(-1, 1, 1, 1) for part in (prompted, out)]
+            out = out * (1 - rescale + rescale * spread[0] / spread[1])
+        return out
 
     return both
+
+
+def guidance_embedding(guidance: float, width: int) -> Tensor:
+    """Return float32 (1,width): a weight of the text as a network reads it that was distilled with it (Luo 2023).
+
+    Sines and cosines of 1000 times what is beyond 1, as timesteps are embedded (Vaswani et al. 2017).
+    """
+    half = width // 2
+    rates = torch.exp(torch.arange(half) * -(math.log(10000.0) / (half - 1)))
+    angles = (guidance - 1) * 1000 * rates
+    return torch.nn.functional.pad(torch.cat([angles.sin(), angles.cos()]), (0, width % 2))[None]

@@ -31,7 +31,8 @@ class FeatureCache(Extractor):
     """Wraps an extractor; `maps`, `vector` and `probabilities` are computed once per picture.
 
     Pictures are computed one by one, since a network rounds otherwise in a batch of another size: what is said of a
-    picture depends neither on its neighbours nor on what was known already. On a CPU that is no slower.
+    picture depends neither on its neighbours nor on what was known already. On a CPU that is no slower. They are
+    computed where the extractor's weights are; what is said of them lies where they do.
 
     Args:
         extractor: What computes.
@@ -50,6 +51,8 @@ class FeatureCache(Extractor):
         self.name, self.fingerprint = extractor.name, extractor.fingerprint
         self.strides, self.channels = extractor.strides, extractor.channels
         self.side = extractor.side  # type: ignore[misc]
+        weights = (*extractor.parameters(), *extractor.buffers())
+        self._device = weights[0].device if weights else torch.device("cpu")
         self._folder, self._memory = folder, memory
         self._dtype = torch.float16 if half else torch.float32
         self._rows: OrderedDict[str, Row] = OrderedDict()
@@ -71,8 +74,11 @@ class FeatureCache(Extractor):
 
     def perceptual_of(self, maps: list[Tensor]) -> list[Tensor]:
         pictures = range(len(maps[0]) if maps else 0)
-        rows = [self.inner.perceptual_of([depth[index : index + 1] for depth in maps]) for index in pictures]
-        return [torch.cat(part) for part in zip(*rows, strict=True)]
+        rows = [
+            self.inner.perceptual_of([depth[index : index + 1].to(self._device) for depth in maps])
+            for index in pictures
+        ]
+        return [torch.cat(part).to(maps[0].device) for part in zip(*rows, strict=True)]
 
     def probabilities(self, image: Tensor) -> Tensor | None:
         def work(one: Tensor) -> list[Tensor] | None:
@@ -96,7 +102,7 @@ class FeatureCache(Extractor):
             key = self._key(method, picture)
             row = self._recall(key)
             if row is None:
-                made = work(picture[None])
+                made = work(picture[None].to(self._device))
                 if made is None:
                     return None
                 # One layout in memory: sums over channels round by it.

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from flawsmith.errors import ConfigError, nearest
 from flawsmith.files import file_state
+from flawsmith.nn.device import pick_device
 from flawsmith.nn.networks.extractor import Extractor, scaled
 from flawsmith.paths import open_file, require_files
 
@@ -47,11 +48,14 @@ class EfficientNetExtractor(Extractor):
         state = _state(weights)
         try:
             self.network = EfficientNetLite0(state)
+            wrong = "it has more blocks" if f"_blocks.{len(self.network.blocks)}._bn1.weight" in state else ""
         except KeyError as error:
+            wrong = f"{error} is missing"
+        if wrong:
             raise ConfigError(
-                f"{weights}: is not EfficientNet-Lite0's state_dict ({error} is missing); "
+                f"{weights}: is not EfficientNet-Lite0's state_dict ({wrong}); "
                 "leave features.source empty for the packaged one"
-            ) from None
+            )
 
     @torch.inference_mode()
     def maps(self, image: Tensor) -> list[Tensor]:
@@ -87,11 +91,15 @@ class DinoExtractor(Extractor):
         super().__init__()
         import transformers
 
+        from flawsmith.nn.loading.networks import quiet
+
         require_files(source)
         self.name = name
         hint = "name a transformers folder" + (", or a hub id with backbone.offline = false" if offline else "")
+        if offline and not Path(source).is_dir():  # huggingface_hub asks a server on the way, whatever it was told
+            raise ConfigError(f"features.source: {source!r}: no such folder, and asking a hub is off; {hint}")
         try:
-            config = transformers.AutoConfig.from_pretrained(source, local_files_only=offline)
+            config = transformers.AutoConfig.from_pretrained(source, local_files_only=offline, trust_remote_code=False)
         except Exception as error:  # missing and torn files fail in many ways
             raise ConfigError(f"features.source: {source!r} holds no {name} ({_reason(error)}); {hint}") from None
         if config.model_type not in _DINO[name]:
@@ -102,14 +110,23 @@ class DinoExtractor(Extractor):
         layers = 4 if convolutions else config.num_hidden_layers
         chosen = sorted({max(1, round(layers * (step + 1) / 4)) for step in range(4)})
         try:
-            network, loading = getattr(transformers, _DINO[name][config.model_type]).from_pretrained(
-                source, local_files_only=offline, out_indices=chosen, output_loading_info=True
-            )
+            with quiet():
+                network, loading = getattr(transformers, _DINO[name][config.model_type]).from_pretrained(
+                    source,
+                    local_files_only=offline,
+                    out_indices=chosen,
+                    output_loading_info=True,
+                    dtype=torch.float32,  # whatever the file holds; transformers would keep that
+                )
         except Exception as error:
             raise ConfigError(f"features.source: {source!r} holds no {name} ({_reason(error)}); {hint}") from None
         # transformers draws at random what a file lacks. The mask token is for training alone.
         if lacking := sorted(key for key in loading["missing_keys"] if not key.endswith("mask_token")):
             raise ConfigError(f"features.source: {source!r}: {name}'s weights lack {lacking[0]}; {hint}")
+        # The model class ends in a norm that no map of a ConvNeXt has; a model trained on may have a head for classes.
+        known = ("layer_norm.", "classifier.")
+        if foreign := sorted(key for key in loading["unexpected_keys"] if not key.startswith(known)):
+            raise ConfigError(f"features.source: {source!r}: {foreign[0]} is no part of {config.model_type}; {hint}")
         self.network = network.eval().requires_grad_(False)
         self.strides = (4, 8, 16, 32) if convolutions else (int(config.patch_size),) * len(chosen)
         self.channels = tuple(int(network.num_features[depth]) for depth in chosen)
@@ -137,15 +154,19 @@ def load_extractor(name: str, source: str | Path = "", *, offline: bool = True, 
         name: One of EXTRACTORS.
         source: Its weights: a file or folder, or (dinov2, dinov3; offline = False) a hub id; empty = the usual place.
         offline: True: the network is never asked.
-        device: Where it computes.
+        device: Where it computes; "auto" = on a card of CUDA when there is one.
 
     Raises:
         ConfigError: the name is unknown, or the weights are missing or of another network.
+        BackboneError: there is no such device.
     """
     if name not in EXTRACTORS:
         raise ConfigError(f"features.extractor: {name!r} is unknown{nearest(name, EXTRACTORS)}")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = pick_device(device)
     extractor = EXTRACTORS[name](str(source), offline)
-    return extractor.eval().requires_grad_(False).to(device)
+    return extractor.eval().requires_grad_(False).to(chosen)
 
 
 def file_fingerprint(path: Path) -> str:
@@ -180,13 +201,18 @@ def _state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(path)
+            return {name: _widened(value) for name, value in load_file(path).items()}
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file fails in as many ways as there are formats
         raise ConfigError(f"{path}: cannot be read as weights ({_reason(error)})") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ConfigError(f"{path}: holds no state_dict (a table of named tensors)")
-    return state
+    return {name: _widened(value) for name, value in state.items()}
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    """Return numbers of half precision as float32; others as they are."""
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _efficientnet(source: str, offline: bool) -> Extractor:

@@ -17,7 +17,7 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 
 from flawsmith.errors import ConfigError
 from flawsmith.nn.backbone import Backbone
-from flawsmith.nn.diffusion import Noise, Predict, denoise
+from flawsmith.nn.diffusion import Noise, Predict, Sampler, denoise
 from flawsmith.nn.text import Text
 from flawsmith.types import Condition, Generated
 
@@ -54,10 +54,17 @@ def known_of(backbone: Backbone, image: Tensor, mask: Tensor) -> Known:
     return Known(latent, masked, backbone.latent_mask(mask))
 
 
-def guided_text(backbone: Backbone, prompts: Sequence[str], guidance: float) -> Text:
-    """Return the text for a guided batch: dropped text first, then the prompts; the prompts alone at 1."""
+def guided_text(backbone: Backbone, prompts: Sequence[str], guidance: float, negative: str = "") -> Text:
+    """Return the text for a guided batch: that of `negative` first, then the prompts; the prompts alone at 1.
+
+    Args:
+        backbone: The frozen model.
+        prompts: B phrases.
+        guidance: Weight of the text.
+        negative: What guidance leads away from; "" = dropped text.
+    """
     text = backbone.embed(prompts)
-    return text if guidance == 1.0 else Text.cat([backbone.embed([None] * len(prompts)), text])
+    return text if guidance == 1.0 else Text.cat([backbone.embed([negative or None] * len(prompts)), text])
 
 
 def paint(
@@ -68,7 +75,7 @@ def paint(
     seeds: Sequence[int],
     *,
     steps: int,
-    sampler: str,
+    sampler: Sampler,
     start: Start,
     strength: float,
     detail: float,
@@ -82,7 +89,7 @@ def paint(
         predict: The network with text, guidance and conditions bound.
         seeds: One per sample.
         steps: Of the whole schedule; from a start, only the last share `strength` of them is taken.
-        sampler: "dpm" or "ddim".
+        sampler: See `nn.diffusion.Sampler`.
         start: "noise", "normal" (the window itself), "shot" or "patches" (the sketch, or else the re-posed shot).
         strength: How much of the start is made anew; 1 = everything.
         detail: With start = shot or patches, how much of what the autoencoder loses is given back.

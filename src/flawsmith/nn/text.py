@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from flawsmith.errors import BackboneError
+from flawsmith.nn.loading.facts import require_family, require_layers
+from flawsmith.nn.loading.networks import load_whole
 
 if TYPE_CHECKING:
     from typing import Self
@@ -50,26 +51,9 @@ class Text:
         pooled = [part.pooled for part in parts if part.pooled is not None]
         return Text(torch.cat([part.states for part in parts]), torch.cat(pooled) if pooled else None)
 
-    def replaced(self, chosen: Tensor, other: Text) -> Text:
-        """Return the text with the rows that bool (B,) chooses taken from `other`, of B rows or of one."""
-        pooled = None
-        if self.pooled is not None and other.pooled is not None:
-            pooled = torch.where(chosen[:, None], other.pooled, self.pooled)
-        return Text(torch.where(chosen[:, None, None], other.states, self.states), pooled)
-
     def to(self, device: torch.device | str) -> Text:
         """Return the text on a device."""
         return Text(self.states.to(device), None if self.pooled is None else self.pooled.to(device))
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return named tensors with B rows each, on the CPU, as `Encoded` keeps them."""
-        kept = {"text": self.states.cpu()}
-        return kept if self.pooled is None else kept | {"text.pooled": self.pooled.cpu()}
-
-    @staticmethod
-    def of(tensors: Mapping[str, Tensor]) -> Text:
-        """Return the text that `tensors` gave; other names beside its own are ignored."""
-        return Text(tensors["text"], tensors.get("text.pooled"))
 
 
 class TextEncoder(ABC):
@@ -87,6 +71,8 @@ class TextEncoder(ABC):
 
     def __init__(self, models: Sequence[Any], tokenizers: Sequence[Any]) -> None:
         self.models, self.tokenizers = tuple(models), tuple(tokenizers)
+        self.skip = 0
+        """How many of the encoders' last layers are left out."""
         self.trained = False
         """True: low-rank changes in the encoders are being trained, so nothing that they gave may be kept."""
 
@@ -101,6 +87,19 @@ class TextEncoder(ABC):
         return cls(
             models, [CLIPTokenizer.from_pretrained(place, subfolder=name, **options) for _, name, _ in cls.parts]
         )
+
+    def skipping(self, layers: int) -> Self:
+        """Return the same without some of the encoders' last layers ("clip skip").
+
+        Raises:
+            BackboneError: an encoder has not so many.
+        """
+        if not layers:
+            return self
+        require_layers(layers, min(int(model.config.num_hidden_layers) for model in self.models))
+        other = copy.copy(self)
+        other.skip = layers
+        return other
 
     def with_models(self, models: Sequence[Any]) -> Self:
         """Return the same with other encoders, whose low-rank changes are being trained."""
@@ -151,7 +150,10 @@ class ClipText(TextEncoder):
 
     def read(self, tokens: Tensor) -> Text:
         (model,) = self.models
-        return Text(model(tokens.to(model.device)).last_hidden_state.float())
+        out = model(tokens.to(model.device), output_hidden_states=self.skip > 0)
+        if not self.skip:
+            return Text(out.last_hidden_state.float())
+        return Text(getattr(model, "text_model", model).final_layer_norm(out.hidden_states[-1 - self.skip]).float())
 
     def arguments(self, text: Text, size: tuple[int, int], dtype: torch.dtype) -> dict[str, Any]:
         return {"encoder_hidden_states": text.states.to(dtype)}
@@ -186,7 +188,7 @@ class SdxlText(TextEncoder):
         states, pooled = [], None
         for model, ids in zip(self.models, tokens.clamp_min(0).chunk(2, dim=1), strict=True):
             out = model(ids.to(model.device), output_hidden_states=True)
-            states.append(out.hidden_states[-2].float())
+            states.append(out.hidden_states[-2 - self.skip].float())
             pooled = out[0].float()  # of the last one
         assert pooled is not None
         return Text(torch.cat(states, -1) * kept[:, None, None], pooled * kept[:, None])
@@ -206,23 +208,8 @@ def family_of(unet_config: Any, name: str) -> type[TextEncoder]:
         BackboneError: the UNet wants something beside its text that no class here gives.
     """
     families: dict[Any, type[TextEncoder]] = {None: ClipText, "text_time": SdxlText}
-    wanted = unet_config.get("addition_embed_type")
-    if wanted not in families:
-        raise BackboneError(f"{name}: its UNet has addition_embed_type {wanted!r}, which is not supported")
-    return families[wanted]
-
-
-def load_whole(plugin: Any, place: str, part: str, options: dict[str, Any]) -> Any:
-    """Read one network of a diffusers folder.
-
-    Raises:
-        BackboneError: its weights lack tensors; diffusers would leave them empty, transformers fill them at random.
-    """
-    model, report = plugin.from_pretrained(place, subfolder=part, output_loading_info=True, **options)
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise BackboneError(f"{place}/{part}: {len(missing)} tensors missing from its weights, e.g. {missing[0]}")
-    return model
+    require_family(unet_config, name)
+    return families[unet_config.get("addition_embed_type")]
 
 
 def token_numbers(tokenizer: Any, text_encoder: Any, texts: Sequence[str]) -> Tensor:

@@ -10,16 +10,28 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from flawsmith.errors import RunError
-from flawsmith.nn.weights import load_tensors, save_tensors
+from flawsmith.nn.weights import StoredTensors, save_tensors
 
-LossOf = Callable[[int, torch.Generator], Tensor]
-"""(step, rng) -> loss of each sample, float32 (B,); every random number comes from rng."""
+
+@dataclass(frozen=True, slots=True)
+class SplitLoss:
+    """The loss of a batch that a card has no room for at once: its gradient is added up from that of its parts."""
+
+    rows: int
+    """B: samples of the whole batch."""
+    parts: Iterator[Tensor]
+    """Yields the loss of each sample of one part, float32, when the part before it has been dealt with."""
+
+
+LossOf = Callable[[int, torch.Generator], Tensor | SplitLoss]
+"""(step, rng) -> loss of each sample, float32 (B,), or in parts; every random number comes from rng."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +62,8 @@ class Trainer:
         save_every: Steps between checkpoints.
         identity: Text that must agree between a checkpoint and this training, else the checkpoint is refused.
         name: What is trained, for an error.
+        optimiser_on_host: Keep AdamW's moments and the average in the host's memory and take its steps there.
+        average_on_host: Keep the average there.
     """
 
     def __init__(
@@ -67,6 +81,8 @@ class Trainer:
         save_every: int = 100,
         identity: str = "",
         name: str = "training",
+        optimiser_on_host: bool = False,
+        average_on_host: bool = False,
     ) -> None:
         self.losses: list[float] = []
         self._loss_of, self._steps, self._seed, self._average = loss_of, steps, seed, average
@@ -84,9 +100,18 @@ class Trainer:
         parameters = list(self._named.values())
         self._device = parameters[0].device
         self._autocast = autocast if autocast in (torch.bfloat16, torch.float16) else None
-        self._optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+        # What the optimiser changes: the weights themselves, or copies that the weights then follow.
+        self._stepped: dict[str, Tensor] = dict(self._named)
+        if optimiser_on_host:
+            self._stepped = {name: _copied(p, "cpu").requires_grad_() for name, p in self._named.items()}
+        stepped = list(self._stepped.values())
+        # torch's fused kernel goes through memory once and needs no more of it; its plain ones a dozen times, and on a
+        # card they take as much again as the weights. On the processor the plain one is kept: its bytes are known.
+        fused = True if optimiser_on_host or self._device.type == "cuda" else None
+        self._optimiser = torch.optim.AdamW(stepped, lr=learning_rate, weight_decay=weight_decay, fused=fused)
         self._scheduler = torch.optim.lr_scheduler.LambdaLR(self._optimiser, lambda step: _rate(step, steps))
-        self._shadow = {name: p.detach().clone() for name, p in self._named.items()} if average else {}
+        where = torch.device("cpu") if average_on_host or optimiser_on_host else self._device
+        self._shadow = {name: _copied(p, where) for name, p in self._named.items()} if average else {}
 
     def run(self) -> Iterator[Step]:
         """Train from the last checkpoint on; yield after each step. At the end the averaged weights are in place.
@@ -114,26 +139,72 @@ class Trainer:
 
     def _step(self, index: int) -> float:
         rng = torch.Generator().manual_seed((self._seed * 1_000_003 + index * 7_368_787) % (2**63 - 1))
-        enabled = self._autocast is not None
-        with torch.autocast(self._device.type, self._autocast or torch.bfloat16, enabled=enabled):
-            loss = self._loss_of(index, rng).mean()
-        if not torch.isfinite(loss):
-            raise self._diverged(index, f"loss {loss.item()}")
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        for parameter in self._named.values():
+            parameter.grad = None
+        loss = 0.0
+        for part in self._parts(index, rng):
+            if not torch.isfinite(part):
+                raise self._diverged(index, f"loss {part.item()}")
+            part.backward()
+            loss += float(part.detach())
         norm = nn.utils.clip_grad_norm_(list(self._named.values()), 1.0)
         if not torch.isfinite(norm):  # the step would make every weight no number
             raise self._diverged(index, f"gradient {norm.item()}")
-        self._optimiser.step()
+        self._update()
         self._scheduler.step()
         if self._shadow:
             # diffusers' EMAModel has decay 0 in the first step and rounds otherwise: the bytes would be others.
             # Early on a long memory would keep the random start alive: the decay grows into its value.
             decay = min(self._average, (1 + index) / (10 + index))
             with torch.no_grad():
-                # One call for all: on a GPU, hundreds of calls of a few microseconds each would be a tenth of a step.
-                torch._foreach_lerp_(list(self._shadow.values()), list(self._named.values()), 1 - decay)
-        return float(loss.detach())
+                self._follow(1 - decay)
+        return loss
+
+    def _parts(self, index: int, rng: torch.Generator) -> Iterator[Tensor]:
+        """Yield the parts of which the step's mean loss is the sum, each with its graph."""
+        # A weight is used once in a pass: keeping its copy in half precision for the whole of it only takes room.
+        half = self._autocast or torch.bfloat16
+        compute = partial(
+            torch.autocast, self._device.type, half, enabled=self._autocast is not None, cache_enabled=False
+        )
+        with compute():
+            loss = self._loss_of(index, rng)
+            whole = loss.mean() if isinstance(loss, Tensor) else None
+        if isinstance(loss, Tensor):
+            assert whole is not None
+            yield whole
+            return
+        while True:
+            with compute():
+                part = next(loss.parts, None)
+                share = None if part is None else part.sum() / loss.rows
+            del part
+            if share is None:
+                return
+            yield share
+
+    def _update(self) -> None:
+        """Take the optimiser's step with the gradients that the weights have."""
+        for name, weight in self._named.items():
+            if (leaf := self._stepped[name]) is not weight:
+                leaf.grad = None if weight.grad is None else weight.grad.to(leaf.device)
+                weight.grad = None
+        self._optimiser.step()
+        with torch.no_grad():
+            for name, weight in self._named.items():
+                if (leaf := self._stepped[name]) is not weight:
+                    leaf.grad = None
+                    weight.copy_(leaf)
+
+    def _follow(self, share: float) -> None:
+        """Move the average by a share of its distance to the weights."""
+        averages, weights = list(self._shadow.values()), list(self._stepped.values())
+        if averages[0].device == weights[0].device:
+            # One call for all: on a GPU, hundreds of calls of a few microseconds each would be a tenth of a step.
+            torch._foreach_lerp_(averages, weights, share)
+            return
+        for average, weight in zip(averages, weights, strict=True):
+            average.lerp_(weight.to(average.device), share)
 
     def _diverged(self, index: int, what: str) -> RunError:
         return RunError(f"{self._name} diverged at step {index} ({what}); lower train.learning_rate")
@@ -143,7 +214,7 @@ class Trainer:
         tensors: dict[str, Tensor] = {"losses": torch.tensor(self.losses, dtype=torch.float64)}
         for name, parameter in self._named.items():
             tensors[f"weight/{name}"] = parameter
-            moments = self._optimiser.state.get(parameter)
+            moments = self._optimiser.state.get(self._stepped[name])
             if not moments:
                 continue  # no gradient has ever reached it
             tensors |= {f"first/{name}": moments["exp_avg"], f"second/{name}": moments["exp_avg_sq"]}
@@ -155,11 +226,11 @@ class Trainer:
     def _resume(self) -> int:
         if self._state is None or not self._state.exists():
             return 0
-        tensors, notes = load_tensors(self._state, self._device)
-        if notes.get("identity", "") != self._identity or f"weight/{next(iter(self._named))}" not in tensors:
+        tensors = StoredTensors(self._state)
+        if tensors.notes.get("identity", "") != self._identity or f"weight/{next(iter(self._named))}" not in tensors:
             return 0  # it is of another training: this one begins anew and overwrites it
         try:
-            done = int(notes["done"])
+            done = int(tensors.notes["done"])
             self._fill(tensors, done)
         except (KeyError, RuntimeError, ValueError) as error:
             why = str(error).splitlines()[0]
@@ -175,16 +246,26 @@ class Trainer:
         for name, value in tensors.items():
             if not torch.isfinite(value).all():
                 raise ValueError(f"{name} holds values that are no numbers")
+        fused = bool(self._optimiser.param_groups[0]["fused"])
         for name, parameter in self._named.items():
+            leaf = self._stepped[name]
             parameter.copy_(tensors[f"weight/{name}"])
+            if leaf is not parameter:
+                leaf.copy_(parameter)
             if f"first/{name}" in tensors:
-                self._optimiser.state[parameter] = {
-                    "step": tensors.get(f"count/{name}", torch.tensor(float(done))).cpu(),
-                    "exp_avg": tensors[f"first/{name}"].clone(memory_format=torch.preserve_format),
-                    "exp_avg_sq": tensors[f"second/{name}"].clone(memory_format=torch.preserve_format),
+                count = tensors[f"count/{name}"].clone() if f"count/{name}" in tensors else torch.tensor(float(done))
+                self._optimiser.state[leaf] = {
+                    "step": count.to(leaf.device if fused else "cpu"),  # where the kernel wants it
+                    "exp_avg": torch.empty_like(leaf).copy_(tensors[f"first/{name}"]),
+                    "exp_avg_sq": torch.empty_like(leaf).copy_(tensors[f"second/{name}"]),
                 }
             if self._shadow:
                 self._shadow[name].copy_(tensors[f"average/{name}"])
+
+
+def _copied(parameter: Tensor, device: str | torch.device) -> Tensor:
+    """Return a parameter's values apart from it, in its memory layout."""
+    return parameter.detach().to(device, copy=True)
 
 
 def _rate(step: int, steps: int) -> float:

@@ -27,7 +27,9 @@ from flawsmith.data.split import (
 )
 from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation.shape import distorted, proof_shape, proof_tiles
+from flawsmith.nn.loading.facts import BackboneFacts
 from flawsmith.preflight import pictures
+from flawsmith.preflight.backbone import look_over
 from flawsmith.preflight.cost import estimate
 from flawsmith.preflight.findings import DefectFacts, Findings
 from flawsmith.preflight.masks import Damage, look_at_masks
@@ -90,12 +92,21 @@ def check(config: Config, page: Path | None = None) -> Findings:
             picture_bytes=median(size for size, _ in sizes),
             largest=max(sizes),
             damaged=max((share for one in damage.values() for share in one.share), default=0.0) * max(sizes)[1],
+            backbone=_backbone(config),
             photographs=len(divided.shots) + len(divided.normals) if divided else len(facts),
             transferred=_transferred(config, divided, findings),
             tiles=_tiles(divided, facts, config),
         )
         findings.warnings += costly
     return findings
+
+
+def _backbone(config: Config) -> BackboneFacts | None:
+    """Return what the backbone is; None where that is unknown, or `preflight` has said what is wrong with it."""
+    try:
+        return look_over(config.backbone.source, offline=config.backbone.offline)
+    except FlawsmithError:
+        return None
 
 
 def _drawn(page: Path, examples: Sequence[Example], divided: Split | None, root: Path) -> list[str]:

@@ -7,54 +7,24 @@ from __future__ import annotations
 
 import math
 import shutil
+import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from flawsmith import registry
 from flawsmith.config import Config
 from flawsmith.data.photographs import KEPT
+from flawsmith.nn.loading.facts import BackboneFacts
+from flawsmith.preflight.rates import PLAIN, Rate, rate_of, spared
 from flawsmith.synthesis.counts import wanted
 
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """What one window of `size` pixels costs on one kind of machine."""
-
-    size: int
-    """Working size at which the rate holds; cost grows with the number of pixels."""
-    train: float
-    """Seconds per window and training step (forward and backward)."""
-    draw: float
-    """Seconds per window and denoising step, without guidance."""
-    memory: float
-    """GB while training with 16 windows per step."""
-    weights: float
-    """MB that a trained generator saves."""
-
-
-# `built-in` on a processor: what `make demo` and benchmarks/suites/real_data.py took on two cores with bfloat16 units,
-# and without them half of what benchmarks/suites/proof.py took on one (entry `magnetic-tile, random weights`); its GPU
-# row is a guess from the size of the network. `large` is Stable Diffusion 1.5's published 0.8 TFLOP per step at
-# 512 px, on two cores at 40 GFLOP/s or a GPU of which 40 TFLOP/s are used. An H100 was measured
-# (benchmarks/results/memory.json): a tenth of that time for training with 16 windows per step, three quarters of it for
-# drawing one window, and the memory, which is that of `controlnet_inpaint`.
-PLAIN = "processor without bfloat16"
-RATES = {
-    ("built-in", "processor"): Rate(128, train=0.06, draw=0.03, memory=2.5, weights=41),
-    ("built-in", PLAIN): Rate(128, train=0.13, draw=0.08, memory=2.5, weights=41),
-    ("built-in", "GPU"): Rate(128, train=0.003, draw=0.001, memory=2.5, weights=41),
-    ("large", "processor"): Rate(512, train=60.0, draw=20.0, memory=16.0, weights=1500),
-    ("large", PLAIN): Rate(512, train=60.0, draw=20.0, memory=16.0, weights=1500),
-    ("large", "GPU"): Rate(512, train=0.15, draw=0.04, memory=30.0, weights=1500),
-}
 JUDGE_SECONDS = {"processor": 60.0, PLAIN: 95.0, "GPU": 10.0}
 """A training of the default detector at 384 px with its share of the features, on two cores; the GPU's is a guess."""
 PIXELS_SECONDS = 0.06
 """A sample of `crop_paste` or `perlin`, with its files written: 18 took 1.0 s on two cores."""
 PIXELS_MEMORY = 0.36
 """GB of a process that has loaded everything and no network: torch and SciPy, and the windows."""
-_SOLVED = 1400
+_SOLVED = 930
 """Bytes per pixel of the largest damage while it is blended in (`data.poisson`)."""
 CPUINFO = Path("/proc/cpuinfo")
 PNG_SHARE = 0.6  # photographs of parts as PNG over their raw bytes; magnetic-tile 0.5, mvtec screw 0.4 to 0.6
@@ -69,6 +39,7 @@ def estimate(
     largest: tuple[float, float],
     damaged: float,
     photographs: int,
+    backbone: BackboneFacts | None = None,
     transferred: Iterable[tuple[str, str]] = (),
     tiles: float = 1.0,
 ) -> tuple[dict[str, str], list[str]]:
@@ -82,13 +53,12 @@ def estimate(
         largest: Raw bytes and pixels of the largest photograph.
         damaged: Pixels of the largest damage.
         photographs: How many are learned from.
+        backbone: What the backbone is; None = unknown.
         transferred: Each (product, defect type) that is painted and was never seen on the product.
         tiles: Tiles into which the proof cuts a photograph, in the mean (`prove.tile`); 1 = it sees them whole.
     """
-    size = config.windows.size or (128 if config.backbone.source == "builtin" else 512)
+    size = config.windows.size or (backbone.size if backbone else 512)
     machine = _machine(config.backbone.device)
-    rate = RATES["built-in" if config.backbone.source == "builtin" else "large", machine]
-    area = (size / rate.size) ** 2
     products, defects = len({product for product, _ in have}), len(have)
     models = {"product": products, "defect": defects, "all": 1}[config.train.scope]
     samples = sum(wanted(config, {**dict.fromkeys(transferred, 0), **have}).values())
@@ -97,19 +67,34 @@ def estimate(
     painted = samples * (1 + config.generate.controls)
     known = registry.entries("generators")
     plugins = [known.get(name) for name in config.generator.names]  # None: `check` has said that nobody knows it
+    rate: Rate | None = None
+    card, spares = _card() if machine == "GPU" else None, list[float]()
     if all(plugin and plugin.pixels for plugin in plugins):
         train, draw, network, saved = 0.0, painted * PIXELS_SECONDS, PIXELS_MEMORY, 0.0
         names = " and ".join(config.generator.names)
         training, generating = "none", f"{_time(draw)} ({names} works on pixels)"
         by = "no backbone"
     else:
-        train = models * config.train.steps * config.train.batch * rate.train * area
+        networks = [
+            name for name, plugin in zip(config.generator.names, plugins, strict=True) if not (plugin and plugin.pixels)
+        ]
+        rates = [rate_of(name, backbone, machine, size) for name in networks]
+        rate = max(rates, key=lambda one: one.train)
+        train = models * config.train.steps * config.train.batch * rate.train
         passes = config.generate.steps * (2 if config.generate.guidance > 1 else 1)
-        draw = painted * windows * passes * rate.draw * area
-        network, saved = rate.memory * max(0.4, config.train.batch / 16 * area), models * rate.weights * 1e6
+        draw = painted * windows * passes * rate.draw
+        network = max(PIXELS_MEMORY, rate.fixed + config.train.batch * rate.window)
+        saved = models * rate.weights * 1e6
+        if machine == "GPU":
+            spares = [
+                gigabytes
+                for name in networks
+                if (gigabytes := spared(name, backbone, config.train.memory, card or 0.0, size)) is not None
+            ]
+            network = min(network, max(spares, default=network))
         training = f"{_time(train)} ({_count(models, 'model')}, {config.train.steps} steps of {config.train.batch})"
         generating = f"{_time(draw)} ({config.generate.steps} steps, guidance {config.generate.guidance:g})"
-        by = f"{config.backbone.source} backbone"
+        by = f"{config.backbone.source} backbone" + (f" ({backbone.sentence()})" if backbone else "")
     trainings = products * config.prove.seeds * _arms(config) if config.prove.enabled else 0
     side = config.prove.tile or config.prove.size or 384
     proof = trainings * JUDGE_SECONDS[machine] * config.prove.budget * (side / 384) ** 2 * tiles
@@ -134,6 +119,15 @@ def estimate(
         warnings.append(f"the run needs about {_bytes(disk)} and {_bytes(free)} are free here; give --out another disk")
     if train + draw > 24 * 3600:
         warnings.append(f"the run takes {_time(train + draw)}; use a GPU, fewer steps or fewer samples")
+    if rate and card and card < network:
+        smaller = {"24GB": "12GB", "12GB": "8GB"}.get(config.train.memory, "")
+        fitting = int((card - rate.fixed) / rate.window)
+        advice = "use a larger one, or another generator"
+        if smaller:
+            advice = f'set train.memory = "{smaller}"'
+        elif not spares and fitting >= 1:
+            advice = f"set train.batch = {fitting}"
+        warnings.append(f"training takes about {network:.0f} GB and the GPU has {card:.0f}; {advice}")
     return table, warnings
 
 
@@ -163,6 +157,16 @@ def _machine(device: str) -> str:
         return PLAIN
     # What `nn.device.gains_from_bfloat16` asks torch, which is not loaded here.
     return "processor" if flags & {"amx_tile", "avx512_bf16"} else PLAIN
+
+
+def _card() -> float | None:
+    """Return the GB of the largest GPU by its driver's tool; None = unknown."""
+    asked = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout
+        return max(float(line) for line in told.split()) * 2**20 / 1e9
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
 
 
 def _time(seconds: float) -> str:

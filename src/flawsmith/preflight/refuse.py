@@ -11,8 +11,8 @@ from flawsmith.config import Config, FeaturesConfig, ProveConfig, validate
 from flawsmith.data.split import Split, provable
 from flawsmith.errors import BackboneError, ConfigError, FlawsmithError, nearest
 from flawsmith.exports.export import load_exporter
-from flawsmith.paths import require_files
-from flawsmith.preflight.backbone import look_over
+from flawsmith.nn.loading.facts import require_layers
+from flawsmith.preflight.backbone import look_for_device, look_over
 from flawsmith.synthesis.transfer import known_references
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def preflight(config: Config, split: Split | None, *, near_duplicates: bool = Tr
     checks += [partial(_made, config, name) for family, name in others if family == "generators"]
     if generator.settings:
         checks.append(partial(_generator, config))
-    checks.append(partial(_backbone, config))
+    checks += [partial(_backbone, config), partial(look_for_device, config.backbone)]
     if screen.enabled:
         checks.append(partial(_gate, config))
     if prove.enabled:
@@ -103,8 +103,9 @@ def _made(config: Config, name: str) -> None:
 
 def _backbone(config: Config) -> None:
     try:
-        require_files(config.backbone.source)
-        look_over(config.backbone.source, offline=config.backbone.offline)
+        facts = look_over(config.backbone.source, offline=config.backbone.offline)
+        if facts is not None and facts.text_layers and config.backbone.clip_skip:
+            require_layers(config.backbone.clip_skip, facts.text_layers)
     except BackboneError:
         if any(registry.get("generators", name).needs_backbone for name in config.generator.names):
             raise

@@ -118,7 +118,7 @@ def make_sga(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> dic
 def _portion(state: Path, generator: Any, recipe: Recipe, numbers: range) -> Encoded:
     """Return a portion's windows, encoded in float16; made once."""
     path = state / f"seen-{numbers[0]:05d}.safetensors"
-    made_of = [recipe.seed, recipe.picture_size, recipe.views, [numbers.start, numbers.stop]]
+    made_of = ["tokens", recipe.seed, recipe.picture_size, recipe.views, [numbers.start, numbers.stop]]
     mark = digest(made_of, generator.backbone.fingerprint, generator.csm.fingerprint)
     if path.exists():
         tensors, notes = load_tensors(path)

@@ -129,8 +129,8 @@ class Document:
 
 
 def plain_name(text: str) -> str:
-    """Return a text as a part of a file name: letters, digits and hyphens of ASCII, `_` for the rest."""
-    return re.sub(r"[^A-Za-z0-9-]+", "_", text).strip("_") or "x"
+    """Return a text as a part of a file name: letters, digits and hyphens of ASCII, `_` for the rest, 60 at most."""
+    return re.sub(r"[^A-Za-z0-9-]+", "_", text).strip("_")[:60] or "x"  # file systems end a name at 255
 
 
 def number_of(count: int, noun: str) -> str:

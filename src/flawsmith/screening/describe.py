@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flawsmith.data import images
-from flawsmith.data.feature_windows import SIDE, feature_window, square_round
+from flawsmith.data.feature_windows import SIDE, feature_window, square_round, whole_picture
 from flawsmith.data.poisson import blended, grown, poisson
 from flawsmith.data.scaling import scaled_mask
 from flawsmith.data.tensors import image_tensor
@@ -173,10 +173,7 @@ class Describer:
 
     def _whole(self, model: np.ndarray, name: str = "") -> Tensor:
         if name not in self._wholes:
-            side = self.extractor.side
-            way = cv2.INTER_AREA if min(model.shape[:2]) > side else cv2.INTER_LINEAR
-            small = image_tensor([cv2.resize(model, (side, side), interpolation=way)])
-            vector = self.extractor.vector(small)[0]
+            vector = self.extractor.vector(image_tensor([whole_picture(model, self.extractor.side)]))[0]
             if not name:
                 return vector
             if len(self._wholes) >= _REMEMBERED:

@@ -57,7 +57,8 @@ def screen(run: Run, data: Dataset | None = None) -> Path:
     if not generated:
         raise RunError(f"{run.folder}: no samples are made yet; run `flawsmith generate {run.folder}` first")
     data = data or open_dataset(run)
-    extractor = load_extractor(part.extractor, part.source, offline=config.backbone.offline)
+    where = config.backbone
+    extractor = load_extractor(part.extractor, part.source, offline=where.offline, device=where.device)
     samples = [sample for sample in run.samples() if sample.made]
     require_as_learned(run, data)
     discarded = read_discarded(run)

@@ -18,10 +18,11 @@ from typing import Any
 from flawsmith.config import Config, affecting
 from flawsmith.data import images
 from flawsmith.data.codecs.metadata_reading import metadata_of
-from flawsmith.errors import ConfigError, FlawsmithError, RunError
+from flawsmith.errors import ConfigError, RunError
 from flawsmith.files import file_digest, mend_lines, read_json, reading, write_json
 from flawsmith.interfaces import Generator
 from flawsmith.locks import locked
+from flawsmith.nn.memory.exhausted import memory_suffices
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import FOLDER, Run
 from flawsmith.run.progress import progress
@@ -32,18 +33,19 @@ from flawsmith.run.unchanged import require_as_made
 from flawsmith.synthesis.attention import has_attention, paint_attention
 from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.paint import PaintedLine
-from flawsmith.synthesis.painters import Painters
+from flawsmith.synthesis.painters import Painters, Room
 from flawsmith.synthesis.plan import make_controls, make_plan, plan_lines
 from flawsmith.synthesis.sweep import has_sweep, paint_sweep
 from flawsmith.synthesis.train import (
+    backbone_of,
     generator_classes,
     generator_inputs,
     is_trained,
     jobs_of,
-    load_backbone,
     train_inputs,
 )
 
+_LESS = "take a smaller windows.size or backbone, or end what else uses this memory"
 _REPLAN = "delete the file and run again: it is planned alike, and samples that are made stay"
 
 
@@ -85,7 +87,7 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
     """
     config = run.config
     data = data or open_dataset(run)
-    backbone = load_backbone(config)
+    backbone = backbone_of(run)
     training = train_inputs(run, data, backbone)
     if not is_trained(run, training):
         raise RunError(
@@ -105,7 +107,8 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
             lines, controls = _plan(run, data, samples, both)
             require_as_made(run, [*run.samples(), *run.controls()], gone=True)
             photographs = {example.id: example.image for example in data.split.normals}
-            made = sum(_make(run, planned, shard, painters, photographs) for planned in (lines, controls))
+            room = Room(run, shard.name, work.stamp, painters)
+            made = sum(_make(run, planned, shard, room, photographs) for planned in (lines, controls))
             work.what = f"{made} samples and controls, shard {shard.number}/{shard.count}"
             rows = run.samples()
             work.finished = len(rows) == len(lines) and len(run.controls()) == len(controls)
@@ -114,13 +117,14 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
     classes = generator_classes(config)
     swept = next((plugin for plugin in classes.items() if plugin[1].sweep[0]), None)
     if swept and run.stage_hash("generate") and not has_sweep(run):
-        with locked(run.path("state", "sweep.lock")):  # of several shards the first that gets here
+        # Of several shards the first that gets here.
+        with locked(run.path("state", "sweep.lock")), memory_suffices("sweep", _LESS):
             paint_sweep(run, [line for line in run.plan() if line.generator == swept[0]], *swept[1].sweep, painters.of)
     worded = {name for name, plugin in classes.items() if plugin.attention is not Generator.attention}
     if worded and run.stage_hash("generate") and not has_attention(run):
         there = {row.index for row in run.samples() if row.made}
         listened = [line for line in run.plan() if line.generator in worded and line.index in there]
-        with locked(run.path("state", "attention.lock")):
+        with locked(run.path("state", "attention.lock")), memory_suffices("attention of words", _LESS):
             paint_attention(run, listened, painters.of)
 
 
@@ -209,9 +213,7 @@ def _with_rounds(
     return whole
 
 
-def _make(
-    run: Run, lines: Sequence[PlanLine], shard: Shard, painters: Painters, photographs: Mapping[str, Path]
-) -> int:
+def _make(run: Run, lines: Sequence[PlanLine], shard: Shard, room: Room, photographs: Mapping[str, Path]) -> int:
     """Make this shard's batches of samples or controls that are not on disk yet; return how many were made."""
     if not lines:
         return 0
@@ -225,11 +227,8 @@ def _make(
     left = sum(len(group) for group in todo)
     with progress("generate" if role == "sample" else name, total, name, done=total - left) as advance:
         for group in todo:
-            try:  # one at a time in memory
-                rows = list(map(partial(_write, run, name, photographs), painters.of(group[0].job).paint(group)))
-            except FlawsmithError:
-                run.remove_pictures(role, (line.index for line in group))
-                raise
+            write = partial(_write, run, name, photographs)
+            rows = room.painted(group, write)
             append_records(path, rows)
             advance(len(rows))
     _sort_lines(path)

@@ -23,6 +23,7 @@ from flawsmith.data.tensors import image_tensor, mask_tensor, picture_of
 from flawsmith.data.tiling import Spot, Window, native_window
 from flawsmith.data.windows import Refit, cut, cut_mask, paste, refit, spot_of, uncut
 from flawsmith.interfaces import Generator
+from flawsmith.nn.memory.portions import in_portions
 from flawsmith.run.records import MADE, PlanLine, Sample
 from flawsmith.synthesis.canvas import Canvas, Reference, Stroke
 from flawsmith.synthesis.finite import require_finite
@@ -61,9 +62,9 @@ class Painter:
         split: Split,
         photographs: Photographs,
         sketcher: Callable[[], Generator],
+        at_once: int = 0,
     ) -> None:
-        self.generator = generator
-        self._sketcher = sketcher
+        self.generator, self._sketcher, self._at_once = generator, sketcher, at_once
         self._config, self._size, self._photographs = config, size, photographs
         self._by_id = {example.id: example for example in (*split.normals, *split.shots)}
         self._shots = split.shots
@@ -247,7 +248,7 @@ class Painter:
         draws = not self.generator.needs_mask and not group[0].line.is_control
         asked = self._condition(group, number, draws=draws)
         seeds = [(canvas.line.seed * 64 + canvas.attempt) * 64 + number for canvas in group]
-        generated = self.generator.sample(asked, seeds, steps=part.steps, guidance=part.guidance)
+        generated = in_portions(self.generator, asked, seeds, self._at_once, part.steps, part.guidance)
         require_finite(self.generator, generated, [canvas.line for canvas in group], number)
         if self.listener:
             self.listener(asked, generated)

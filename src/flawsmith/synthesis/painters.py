@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flawsmith.config import Config, GeneratorConfig
+from flawsmith.errors import RunError
+from flawsmith.files import read_json, reading, write_json
 from flawsmith.interfaces import Generator
+from flawsmith.nn.memory.exhausted import give_back, ran_out
 from flawsmith.run.dataset import Dataset
-from flawsmith.synthesis.paint import Painter
+from flawsmith.run.folder import Run
+from flawsmith.run.records import PlanLine, Sample
+from flawsmith.synthesis.learning import Job
+from flawsmith.synthesis.paint import PaintedLine, Painter
 from flawsmith.synthesis.train import (
-    Job,
+    RunBackbone,
     generator_class,
     generator_settings,
     jobs_of,
@@ -33,14 +40,23 @@ class Painters:
     Args:
         config: Names the generator and its settings.
         data: The photographs.
-        backbone: What the generator stands on; None = it needs none.
+        backbone: What the generator stands on, loaded or to be loaded when something is painted; None = it needs none.
         weights: The folder that holds a folder for each job; None = the generator learns nothing, and none is read.
     """
 
-    def __init__(self, config: Config, data: Dataset, backbone: Backbone | None, weights: Path | None) -> None:
-        self._config, self._data, self._backbone, self._weights = config, data, backbone, weights
+    def __init__(
+        self, config: Config, data: Dataset, backbone: Backbone | RunBackbone | None, weights: Path | None
+    ) -> None:
+        self._config, self._data, self._weights = config, data, weights
+        self._given = backbone
+        self.at_once = 0
+        """Windows that go through a network together; 0 = all of a batch."""
         self._generators: dict[str, Generator] = {}
         self._sketchers: dict[str, Generator] = {}
+
+    @property
+    def _backbone(self) -> Backbone | None:
+        return self._given.loaded if isinstance(self._given, RunBackbone) else self._given
 
     def of(self, job: str) -> Painter:
         """Return a painter of a job, a folder below `weights`."""
@@ -51,7 +67,8 @@ class Painters:
         data, backbone = self._data, self._backbone
         generator = self._generators[job]
         size = working_size(self._config, backbone if generator.needs_backbone else None)
-        return Painter(self._config, generator, size, data.split, data.photographs, lambda: self._sketcher(job))
+        parts = self._config, generator, size, data.split, data.photographs
+        return Painter(*parts, lambda: self._sketcher(job), self.at_once)
 
     def _sketcher(self, job: str) -> Generator:
         """Return what sketches damage of patches for generators that start from it; it learns from the job's shots."""
@@ -74,3 +91,52 @@ class Painters:
 
     def _job(self, name: str) -> Job:
         return next(job for job in jobs_of(self._config, self._data.split) if job.name == name)
+
+
+class Room:
+    """How many windows memory has room for at once: halved when it runs out, and kept, so that a run which goes on
+    after a kill paints the same windows together.
+
+    Args:
+        run: The run.
+        shard: The name of the part that this process makes; "" = all of it.
+        stamp: Identifies what is made.
+        painters: Are told.
+    """
+
+    def __init__(self, run: Run, shard: str, stamp: str, painters: Painters) -> None:
+        self._run, self._stamp, self._painters = run, stamp, painters
+        self._path = run.path("state", f"at_once.{shard}.json" if shard else "at_once.json")
+        known = read_json(self._path) if self._path.is_file() else {}
+        with reading(self._path):
+            painters.at_once = int(known["windows"]) if known.get("stamp") == stamp else 0
+
+    def painted(self, group: Sequence[PlanLine], write: Callable[[PaintedLine], Sample]) -> list[Sample]:
+        """Paint and write a batch, one picture at a time in memory; return its lines.
+
+        Where memory runs out, the whole batch is painted anew, half as many windows at once.
+
+        Raises:
+            RunError: memory ran out over a single window.
+        """
+        while True:
+            try:
+                return list(map(write, self._painters.of(group[0].job).paint(group)))
+            except Exception as error:
+                self._run.remove_pictures(group[0].role, (line.index for line in group))
+                if not ran_out(error):
+                    raise
+            self._halve(group)
+
+    def _halve(self, group: Sequence[PlanLine]) -> None:
+        give_back()
+        before = min(self._painters.at_once or len(group), len(group))
+        if before == 1:
+            raise RunError(
+                f"{group[0].generator}: the memory ran out over a single window; take a smaller windows.size or "
+                "backbone, or end what else uses this memory"
+            )
+        self._painters.at_once = count = (before + 1) // 2
+        write_json(self._path, {"windows": count, "stamp": self._stamp})
+        windows = "one window" if count == 1 else f"{count} windows"
+        self._run.log(stage="generate", what=f"the memory ran out: {windows} at once from batch {group[0].batch} on")

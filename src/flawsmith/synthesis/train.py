@@ -1,52 +1,30 @@
-"""Learn the generator from the shots: views, encoded once; then the loop; weights/<job>/ and state/<job>/."""
+"""Learn the generator from the shots, a model for each job: weights/<job>/, and state/<job>/ until it is learned."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
-from itertools import islice
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
 from flawsmith import registry
-from flawsmith.config import Config, Settings, validate
-from flawsmith.data.augmentation import View, damage_view, loosened, normal_view
-from flawsmith.data.photographs import Photographs, windows_over
+from flawsmith.config import BackboneConfig, Config, Settings, validate
+from flawsmith.data.photographs import Photographs
 from flawsmith.data.split import Split
-from flawsmith.data.tensors import image_tensor, mask_tensor
 from flawsmith.errors import ConfigError
-from flawsmith.files import file_digest, reading, write_json
+from flawsmith.files import digest, file_digest, read_json, reading, write_json
 from flawsmith.interfaces import LEARNED, Generator
-from flawsmith.nn.trainer import Trainer
-from flawsmith.nn.weights import load_tensors, save_tensors
-from flawsmith.paths import require_files
+from flawsmith.nn.device import pick_device, pick_dtype
+from flawsmith.nn.loading.source import locate
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
-from flawsmith.run.progress import progress
 from flawsmith.run.stage import Inputs, is_done, stage
 from flawsmith.synthesis.crops import crops
 from flawsmith.synthesis.finite import require_finite_weights
-from flawsmith.types import Advance, Batch, Encoded, Example
+from flawsmith.synthesis.learning import Job, fit, forget_state
+from flawsmith.types import Example
 
 if TYPE_CHECKING:
     from flawsmith.nn.backbone import Backbone
-
-ENCODE_BATCH = 16
-"""The most windows that are encoded at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One model to train: its name below weights/, its generator, and the shots that it learns."""
-
-    name: str
-    generator: str
-    shots: tuple[Example, ...]
-    normals: tuple[Example, ...]
 
 
 def generator_classes(config: Config) -> dict[str, type[Generator]]:
@@ -60,15 +38,69 @@ def generator_class(config: Config, defect: str = "") -> type[Generator]:
     return plugin
 
 
+class RunBackbone:
+    """The backbone of a run: its fingerprint is remembered, and it is loaded when something is to be done with it.
+
+    Args:
+        run: Its folder keeps the fingerprint, with size and time of the files that it is of.
+
+    Raises:
+        BackboneError: there is none at `backbone.source`.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._part, self._path = run.config.backbone, run.path("state", "backbone.json")
+        files = locate(self._part.source, offline=self._part.offline).weights()
+        self._files = digest(self._part.model_dump(mode="json"), files) if files else ""
+
+    @cached_property
+    def loaded(self) -> Backbone:
+        """The backbone itself; loading takes seconds, and hashing what is not known longer."""
+        known = self._known()
+        backbone = _loaded(self._part, weights=known.get("weights", ""))
+        if not known and self._files:
+            told = {"weights": backbone.weights, "fingerprint": backbone.fingerprint}
+            write_json(self._path, {"files": self._files, **told})
+        return backbone
+
+    @property
+    def fingerprint(self) -> str:
+        """As `Backbone.fingerprint`."""
+        return self._known().get("fingerprint") or self.loaded.fingerprint
+
+    @property
+    def dtype(self) -> str:
+        """The precision in which it works here."""
+        return str(pick_dtype(self._part.dtype, pick_device(self._part.device)))
+
+    def _known(self) -> dict[str, str]:
+        known = read_json(self._path) if self._path.is_file() else {}
+        return {name: str(value) for name, value in known.items()} if known.get("files") == self._files else {}
+
+
+def _loaded(part: BackboneConfig, *, weights: str = "") -> Backbone:
+    # diffusers takes seconds, and generators of pixels do without it.
+    from flawsmith.nn.loading.usable import load_usable
+
+    told: dict[str, Any] = {"offline": part.offline, "device": part.device, "dtype": part.dtype}
+    return load_usable(part.source, clip_skip=part.clip_skip, weights=weights, **told)
+
+
+def backbone_of(run: Run) -> RunBackbone | None:
+    """Return the run's backbone, not loaded yet; None when no generator needs one."""
+    plugins = generator_classes(run.config).values()
+    return RunBackbone(run) if any(plugin.needs_backbone for plugin in plugins) else None
+
+
 def load_backbone(config: Config) -> Backbone | None:
-    """Return the backbone, or None when no generator needs one."""
+    """Return the backbone, or None when no generator needs one.
+
+    Raises:
+        BackboneError: it cannot be loaded, or its configurations hold what does not fit.
+    """
     if not any(plugin.needs_backbone for plugin in generator_classes(config).values()):
         return None
-    from flawsmith.nn.backbone import Backbone  # diffusers takes seconds, and generators of pixels do without it
-
-    part = config.backbone
-    require_files(part.source)
-    return Backbone.load(part.source, offline=part.offline, device=part.device, dtype=part.dtype)
+    return _loaded(config.backbone)
 
 
 def jobs_of(config: Config, split: Split) -> list[Job]:
@@ -136,7 +168,7 @@ def generator_inputs(config: Config, output: str, **content: Any) -> Inputs:
     return Inputs(given, plain, inputs.content)
 
 
-def train_inputs(run: Run, data: Dataset, backbone: Backbone | None) -> Inputs:
+def train_inputs(run: Run, data: Dataset, backbone: Backbone | RunBackbone | None) -> Inputs:
     """Return what the stage depends on: equal inputs, equal weights."""
     files = {path: content for path, content in _starting_files(run).items() if content}
     return generator_inputs(
@@ -180,7 +212,7 @@ def train(run: Run, data: Dataset | None = None) -> None:
     """
     config = run.config
     data = data or open_dataset(run)
-    backbone = load_backbone(config)
+    backbone = backbone_of(run)
     inputs = train_inputs(run, data, backbone)
     with stage(run, "train", inputs, outputs=_weights(run)) as work:
         if work.done:
@@ -188,126 +220,44 @@ def train(run: Run, data: Dataset | None = None) -> None:
         weights: list[Path] = []
         learned = 0
         for job in jobs_of(config, data.split):
-            folder = run.path("weights", *job.name.split("/"))
-            generator = untrained_generator(config, backbone, job, data.photographs)
-            if generator.trainable() and config.train.steps:
-                losses = _fit(run, generator, job, data.photographs, working_size(config, backbone), work.stamp)
-                learned = len(losses)
-                write_json(folder / "losses.json", {"steps": len(losses), "losses": losses})
-            require_finite_weights(generator, _name(job))
-            generator.save(folder)
-            weights += [folder / "settings.json", *(folder / f"{name}.safetensors" for name in generator.trainable())]
-            weights += [folder / LEARNED] if generator.learned() else []
+            model = _learned(run, job, work.stamp) or _learn(run, job, data, backbone, work.stamp)
+            forget_state(run, job)
+            weights += [run.path(name) for name in model["weights"]]
+            learned = model["steps"]
         work.facts["generator"] = config.generator.label
         work.facts["weights"] = [path.relative_to(run.folder).as_posix() for path in weights]
         if backbone:
-            dtype = str(backbone.dtype)
-            work.facts["backbone"] = {"name": backbone.name, "fingerprint": backbone.fingerprint, "dtype": dtype}
+            told = {"name": config.backbone.source, "fingerprint": backbone.fingerprint, "dtype": backbone.dtype}
+            work.facts["backbone"] = told
         work.what = f"{learned} steps" if learned else "nothing to train"
 
 
-@dataclass(frozen=True, slots=True)
-class LabelledView:
-    """A window to learn from, and what it shows."""
-
-    view: View
-    product: str
-    defect: str
-    """"" = a normal part."""
-
-
-def _name(job: Job) -> str:
-    """Return the generator and what it learns, for a sentence."""
-    return f"{job.generator} ({job.name})"
-
-
-def _fit(run: Run, generator: Generator, job: Job, photographs: Photographs, size: int, stamp: str) -> list[float]:
-    """Train one model and calibrate it; return the loss of every step."""
-    config = run.config
-    encoded = _encoded(run, generator, job, photographs, size, stamp)
-
-    def loss_of(_: int, rng: torch.Generator) -> torch.Tensor:
-        return generator.loss(encoded.rows(torch.randint(len(encoded), (config.train.batch,), generator=rng)), rng)
-
-    trainer = Trainer(
-        generator.trainable(),
-        loss_of,
-        steps=config.train.steps,
-        learning_rate=config.train.learning_rate,
-        weight_decay=config.train.weight_decay,
-        seed=config.seed,
-        average=0.99,
-        autocast=generator.backbone.dtype if generator.backbone else None,
-        state=run.path("state", *job.name.split("/"), "checkpoint.safetensors"),
-        save_every=config.train.save_every,
-        identity=f"{stamp}/{job.name}",
-        name=f"{_name(job)}: training",
-    )
-    with ExitStack() as shown:
-        advance: Advance | None = None
-        for step in trainer.run():
-            if advance is None:  # the first step says how many were done before a kill
-                bar = progress(f"train {job.name}", config.train.steps, "steps", done=step.index)
-                advance = shown.enter_context(bar)
-            advance(1, f"loss {np.mean(trainer.losses[-50:]):.4f}")
-    if type(generator).calibrate is not Generator.calibrate:
-        with progress(f"calibrate {job.name}", 100, "%") as advance_percent:
-            done = 0
-            for share in generator.calibrate(encoded):
-                advance_percent(round(100 * share) - done)
-                done = round(100 * share)
-    return trainer.losses
+def _learn(run: Run, job: Job, data: Dataset, backbone: RunBackbone | None, stamp: str) -> dict[str, Any]:
+    """Train one model and save it; return its files and the number of its steps, as `_learned` does."""
+    config, folder = run.config, run.path("weights", *job.name.split("/"))
+    frozen = backbone.loaded if backbone else None
+    generator, steps = untrained_generator(config, frozen, job, data.photographs), 0
+    if generator.trainable() and config.train.steps:
+        losses = fit(run, generator, job, data.photographs, working_size(config, frozen), stamp)
+        steps = len(losses)
+        write_json(folder / "losses.json", {"steps": steps, "losses": losses})
+    require_finite_weights(generator, f"{job.generator} ({job.name})")
+    generator.save(folder)
+    weights = [folder / "settings.json", *(folder / f"{name}.safetensors" for name in generator.trainable())]
+    weights += [folder / LEARNED] if generator.learned() else []
+    model = {"stamp": stamp, "steps": steps, "weights": [path.relative_to(run.folder).as_posix() for path in weights]}
+    write_json(_mark(run, job), model)
+    return model
 
 
-def _encoded(run: Run, generator: Generator, job: Job, photographs: Photographs, size: int, stamp: str) -> Encoded:
-    """Encode the job's views, or read them back when a killed run had finished that."""
-    path = run.path("state", *job.name.split("/"), "views.safetensors")
-    if path.exists():
-        tensors, notes = load_tensors(path)
-        if notes.get("identity") == stamp:
-            return Encoded(tensors)
-    count = round(len(job.shots) * run.config.train.views * (1 + run.config.train.normal_views))
-    parts = []
-    with progress(f"encode {job.name}", count, "views") as advance:
-        # A small batch is chosen where memory is short, and at 512 px the autoencoder takes more than a small step.
-        at_once = min(ENCODE_BATCH, run.config.train.batch)
-        for batch in _batches(views(run.config, job, photographs, size), at_once):
-            parts.append(generator.encode(batch))
-            advance(len(batch))
-    encoded = Encoded.cat(parts)
-    save_tensors(path, encoded.tensors, {"identity": stamp})
-    return encoded
+def _learned(run: Run, job: Job, stamp: str) -> dict[str, Any] | None:
+    """Return what `_learn` returned when it was done before a kill and all is there still; None = it is to be done."""
+    mark = _mark(run, job)
+    model = read_json(mark) if mark.is_file() else {}
+    with reading(mark):
+        there = model.get("stamp") == stamp and all(run.path(name).is_file() for name in model["weights"])
+    return model if there else None
 
 
-def views(config: Config, job: Job, photographs: Photographs, size: int) -> Iterator[LabelledView]:
-    """Yield augmented views of every shot in turn and, in between, views of normal parts."""
-    rng = np.random.default_rng((config.seed, 21))
-    plugin: type[Generator] = registry.get("generators", job.generator)
-    owed, lone, turn = 0.0, not plugin.needs_mask, config.train.turn
-    for shot in job.shots:
-        photograph = photographs.read(shot)
-        assert photograph.mask is not None and shot.defect is not None
-        windows = windows_over(config, photograph.mask, size, lone=lone)
-        normals = [normal for normal in job.normals if normal.product == shot.product]
-        for _ in range(config.train.views):
-            view = damage_view(photograph.native, photograph.mask, windows, size, rng, turn=turn, span=photograph.span)
-            yield LabelledView(View(view.image, loosened(view.mask, rng, 2)), shot.product, shot.defect)
-            owed += config.train.normal_views
-            while owed >= 1 and normals:
-                owed -= 1
-                normal = normals[int(rng.integers(len(normals)))]
-                side = windows[int(rng.integers(len(windows)))].side
-                base, part = photographs.read(normal), photographs.part(normal)
-                of_normal = normal_view(base.native, part, view.mask, side, size, rng, turn=turn, span=base.span)
-                yield LabelledView(of_normal, normal.product, "")
-
-
-def _batches(items: Iterable[LabelledView], size: int) -> Iterator[Batch]:
-    rest = iter(items)
-    while chunk := list(islice(rest, size)):
-        yield Batch(
-            image_tensor([item.view.image for item in chunk]),
-            mask_tensor([item.view.mask for item in chunk]),
-            tuple(item.product for item in chunk),
-            tuple(item.defect for item in chunk),
-        )
+def _mark(run: Run, job: Job) -> Path:
+    return run.path("state", *job.name.split("/"), "learned.json")

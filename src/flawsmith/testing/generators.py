@@ -77,6 +77,22 @@ def loss_is_per_sample(plugin: type[Generator], backbone: Backbone) -> None:
     assert torch.equal(torch.get_rng_state(), stream), "the global random stream moved"
 
 
+def rows_are_learned_alone(plugin: type[Generator], backbone: Backbone) -> None:
+    """What is drawn for a batch gives some of its rows the loss that they have in the whole of it."""
+    generator = _new(plugin, backbone)
+    if not generator.trainable() or plugin.loss_of is Generator.loss_of:
+        return
+    views, rng = generator.encode(example_batch(backbone.size, 3)), torch.Generator().manual_seed(1)
+    drawn = generator.draw(views, rng)
+    assert all(len(tensor) == 3 for tensor in drawn.tensors.values()), "draw returns other rows than the batch has"
+    with torch.no_grad():
+        whole = generator.loss(views, torch.Generator().manual_seed(1))
+        parts = torch.cat([generator.loss_of(drawn.rows(rows)) for rows in (torch.tensor([0, 1]), torch.tensor([2]))])
+    assert torch.allclose(whole, parts, rtol=1e-3, atol=1e-5), (
+        f"the loss of a part depends on the others: {whole - parts}"
+    )
+
+
 def training_lowers_the_loss(plugin: type[Generator], backbone: Backbone) -> None:
     """Twenty steps on one batch lower the loss, and leave the backbone's weights bit-identical."""
     generator = _new(plugin, backbone)
@@ -205,6 +221,7 @@ GENERATOR_CHECKS: dict[str, Check] = {
     for check in (
         settings_round_trip,
         loss_is_per_sample,
+        rows_are_learned_alone,
         training_lowers_the_loss,
         sample_is_repeatable,
         mask_is_respected,

@@ -47,7 +47,8 @@ def _picture(task: dict[str, Any], where: str) -> MarkedPicture:
     annotations = [one for one in task.get("annotations") or [] if not one.get("was_cancelled")]
     if len(annotations) > 1:
         raise DataError(f"{where} has {len(annotations)} annotations; keep the one that counts in Label Studio")
-    layers = annotations or (task.get("predictions") or [])[:1]
+    # Label Studio's own export holds the numbers of predictions alone; whole ones stand in our export.
+    layers = annotations or [one for one in task.get("predictions") or [] if isinstance(one, dict)][:1]
     marked: list[Marked] = []
     size = None
     for one in layers[0]["result"] if layers else ():
@@ -62,7 +63,7 @@ def _picture(task: dict[str, Any], where: str) -> MarkedPicture:
         for defect in value[kind]:
             marked.append(Marked(str(defect), partial(_drawn, kind, value)))
     product = str((task.get("meta") or {}).get("product", ""))
-    return MarkedPicture(_name(address), tuple(marked), size, product, looked_at=bool(layers))
+    return MarkedPicture(_name(address), tuple(marked), size, product, str(task.get("id", "")), looked_at=bool(layers))
 
 
 def _name(address: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,20 @@ def read(file: Path) -> dict[str, MarkedPicture]:
     if not is_labelme(tree):
         raise DataError(f"{file}: is no file of labelme, which holds shapes")
     try:
-        marked = tuple(Marked(str(one["label"]), partial(_drawn, one)) for one in tree["shapes"])
-    except (KeyError, TypeError) as error:
+        # Shapes of one label with one group are the pieces of one object.
+        objects: dict[tuple[str, Any], list[dict[str, Any]]] = {}
+        for number, one in enumerate(tree["shapes"]):
+            group = one.get("group_id")
+            objects.setdefault((str(one["label"]), f"shape {number}" if group is None else group), []).append(one)
+        marked = tuple(Marked(label, partial(_united, shapes)) for (label, _), shapes in objects.items())
+    except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file}: is not written as labelme's files are ({error!r} is missing)") from None
     size = size_of(tree.get("imageHeight"), tree.get("imageWidth"))
     return {"": MarkedPicture(str(tree.get("imagePath") or ""), marked, size)}
+
+
+def _united(shapes: Sequence[dict[str, Any]], shape: tuple[int, int]) -> np.ndarray:
+    return np.asarray(np.logical_or.reduce([_drawn(one, shape) for one in shapes]))
 
 
 def _drawn(one: dict[str, Any], shape: tuple[int, int]) -> np.ndarray:

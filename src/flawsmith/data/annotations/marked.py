@@ -34,6 +34,8 @@ class MarkedPicture:
     """(H,W); None = the file does not say it."""
     product: str = ""
     """Where the file says it, as our own do."""
+    task: str = ""
+    """The number by which Label Studio calls it in the names of brush strokes."""
     looked_at: bool = True
     """False: nobody has annotated it yet, so nothing marked does not mean that it is normal."""
 

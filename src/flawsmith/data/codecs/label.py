@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flawsmith.data.codecs.coding import PILLOW, decode_deep_png, essential_png, header, pixels_of
+from flawsmith.data.codecs.coding import PILLOW, header, pixels_of
+from flawsmith.data.codecs.png import decode_deep_png, essential_png
 from flawsmith.data.codecs.table import Unreadable
 from flawsmith.data.codecs.tiff import decode_tiff_indices
 from flawsmith.data.codecs.whole import require_whole_jpeg

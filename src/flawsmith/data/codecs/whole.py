@@ -26,19 +26,18 @@ _MARK = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
 _AGAIN = "copy it again from its source"
 
 
-def require_whole_png(chunks: Iterable[tuple[bytes, bytes]]) -> None:
+def require_whole_png(chunks: Iterable[tuple[bytes, memoryview]]) -> None:
     """Do nothing for a PNG whose pixels and palette are all there.
 
     Args:
-        chunks: (name, bytes with length and checksum) of its chunks, their checksums proven.
+        chunks: (name, body) of its chunks, their checksums proven.
 
     Raises:
         Unreadable: the compressed pixels end early or are damaged, or the palette is missing.
     """
     width = height = bits = colour = interlaced = entries = expected = count = 0
     stream = zlib.decompressobj()
-    for name, chunk in chunks:
-        body = memoryview(chunk)[8:-4]
+    for name, body in chunks:
         if name == b"IHDR":
             width, height, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", body)
             if colour not in _SAMPLES:

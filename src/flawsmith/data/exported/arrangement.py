@@ -190,7 +190,7 @@ def write_pictures(
         target = place(picture)
         target = target.with_name(target.name + suffix_of(facts, bits))
         how = write_picture(picture.image, target, facts, spans.get(picture.product), bits)
-        return work(Written(picture, target, facts.shape, _labels(picture, facts.shape), how))
+        return work(Written(picture, target, facts.shape, labels_of(picture, facts.shape), how))
 
     # Codecs leave Python's lock; a picture may be large, so only a few are held at once.
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
@@ -199,7 +199,12 @@ def write_pictures(
             yield made
 
 
-def _labels(picture: Outgoing, shape: tuple[int, int]) -> dict[str, np.ndarray]:
+def labels_of(picture: Outgoing, shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Return the damage of each defect type on a picture: bool (H,W), never empty.
+
+    Raises:
+        DataError: a mask is empty, or as `read_label`.
+    """
     labels: dict[str, np.ndarray] = {}
     for example in picture.damaged:
         mask = read_label(example, shape)

@@ -1,9 +1,11 @@
 """Folder layouts: what lies where below the root, and what became of every file there.
 
     tree        every file below the root, listed once; `data.exclude`
-    mvtec, visa, pairs, pattern     a layout each
-    coco, labelme, yolo, label_studio       the layouts of labelling tools; annotated: what these share
+    folders/    the layouts in which names of folders and files say everything; a file each
+    annotated/  the layouts in which the files of a labelling tool do; a file each
     mask_names  which photograph a mask belongs to
+    doubles     previews and overlays beside photographs
+    reading     what a layout returns
     ledger      what became of every file
     survey      all of it together
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from flawsmith.config import nfc
 from flawsmith.data.codecs.coding import format_of
-from flawsmith.data.layouts.mask_names import FOLDERS
+from flawsmith.data.layouts.mask_names import FOLDERS, of_a_tool
 from flawsmith.data.layouts.reading import LeftOut, Reading, Severity
 from flawsmith.data.layouts.tree import Tree, is_picture
 from flawsmith.errors import first_few
@@ -31,6 +31,7 @@ DAMAGE = frozenset(
     "broken ko 불량 결함".split()
 )
 """Names of folders that hold defects or their masks, in lower case, besides those of the defect types."""
+_ANNOTATIONS = (".json", ".jsonl", ".manifest", ".txt")
 _TEXT = frozenset(".txt .md .csv .json .xml .yaml .yml .toml .pdf .html .ini .log .py .zip .doc .docx .xlsx".split())
 """What is not opened to see whether it is a picture."""
 
@@ -82,7 +83,11 @@ def account(tree: Tree, reading: Reading, chosen: Collection[str], layout: str) 
         use |= dict.fromkeys(masks, MASKS if asked else UNSELECTED)
         folders[asked].update(file.rpartition("/")[0] for file in (photograph, *masks))
     use |= {mask: NORMAL_MASKS for masks in reading.normal_masks.values() for mask in masks}
-    use |= {file: ANNOTATIONS if file.lower().endswith((".json", ".txt")) else TABLES for file in reading.tables}
+    strokes = {file for file in reading.tables if of_a_tool(file)}
+    use |= {
+        file: ANNOTATIONS if file.lower().endswith(_ANNOTATIONS) else TABLES for file in {*reading.tables} - strokes
+    }
+    use = dict.fromkeys(strokes, ANNOTATIONS) | use  # Label Studio's, which the JSON holds too, or which are masks
     files = set(tree.everything())
     elsewhere = folders[False] - folders[True]
     unasked = {file for file in files if file.rpartition("/")[0] in elsewhere}

@@ -30,7 +30,7 @@ FOLDERS = (*ENDINGS, "masks_machine", "annotation", "annotations", "segmentation
 _ENDINGS = "|".join(sorted(ENDINGS, key=len, reverse=True))
 _BEHIND = re.compile(rf"(?P<base>.+?)[_.\- ](?:{_ENDINGS})(?:[_.\- ]?\d+)?", re.IGNORECASE | re.DOTALL)
 _BEFORE = re.compile(rf"(?:{_ENDINGS})[_.\- ](?P<base>.+)", re.IGNORECASE | re.DOTALL)
-_LABEL_STUDIO = re.compile(r"task-\d+-annotation-\d+-by-.+-tag-.+-\d+", re.DOTALL)
+_LABEL_STUDIO = re.compile(r"task-(?P<task>\d+)-annotation-\d+-by-.+-tag-(?P<tag>.+)-\d+", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,13 @@ def before(name: str) -> str:
 
 def of_a_tool(name: str) -> bool:
     """Tell a name that no photograph has: Label Studio's export of brush strokes."""
-    return bool(_LABEL_STUDIO.fullmatch(without_suffix(last_part(name))))
+    return bool(task_and_tag(name))
+
+
+def task_and_tag(name: str) -> tuple[str, str] | None:
+    """Return the number of the task and the defect type in a name that Label Studio gives to brush strokes."""
+    fit = _LABEL_STUDIO.fullmatch(without_suffix(last_part(name)))
+    return (fit["task"], fit["tag"]) if fit else None
 
 
 def in_mask_folder(path: str) -> bool:

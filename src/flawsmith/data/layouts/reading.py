@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -73,18 +74,22 @@ class Gathering:
         paths = () if defect is None else tuple(map(tree.path, label))
         self.examples[file] = Example(file, tree.path(file), product, defect, paths, split)
 
-    def take_marked(self, file: str, masks: Mapping[str, Path], product: str, split: str = "") -> None:
-        """Take in a photograph once for each defect type that is marked on it: {type: its mask}; {} = a normal part.
+    def take_marked(self, file: str, masks: Sequence[tuple[str, Path]], product: str, split: str = "") -> None:
+        """Take in a photograph once for each mask, (defect type, mask); [] = a normal part.
 
-        Where there are several, an example's id is the photograph's with its type behind: `line1/7.png#scratch`.
+        Where there are several, an example's id is the photograph's with its type behind, and a number where the type
+        has several: `line1/7.png#scratch`, `line1/7.png#scratch#2`.
         """
         if file in self._tree.gone:
             return
         image = self._tree.path(file)
         if not masks:
             self.examples[file] = Example(file, image, product, None, (), split)
-        for defect, mask in masks.items():
+        total, number = Counter(defect for defect, _ in masks), Counter[str]()
+        for defect, mask in masks:
+            number[defect] += 1
             name = file if len(masks) == 1 else f"{file}#{defect}"
+            name += f"#{number[defect]}" if total[defect] > 1 else ""
             self.examples[name] = Example(name, image, product, defect, (mask,), split)
 
     def leave_out(

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from flawsmith.config import DataConfig, nfc
-from flawsmith.data.layouts import coco, label_studio, labelme, mvtec, pairs, pattern, visa, yolo
+from flawsmith.data.layouts.annotated import coco, label_studio, labelme, lookout, yolo
 from flawsmith.data.layouts.doubles import previews_among
+from flawsmith.data.layouts.folders import mvtec, pairs, pattern, visa
 from flawsmith.data.layouts.ledger import EXCLUDED, Ledger, account
 from flawsmith.data.layouts.reading import LeftOut, Reading
 from flawsmith.data.layouts.tree import Tree, list_tree, natural_key, without_suffix
@@ -23,6 +24,7 @@ LAYOUTS: dict[str, Callable[[DataConfig, Tree], Reading]] = {
     "labelme": labelme.read_labelme,
     "yolo": yolo.read_yolo,
     "label_studio": label_studio.read_label_studio,
+    "lookout": lookout.read_lookout,
 }
 """Name in the configuration -> the function that reads such a folder."""
 _OUTLINES = (".json", ".xml", ".txt")
@@ -36,6 +38,7 @@ _MODULES = {
     "labelme": labelme,
     "yolo": yolo,
     "label_studio": label_studio,
+    "lookout": lookout,
 }
 
 

@@ -164,9 +164,10 @@ class PartFrame:
     @classmethod
     def of(cls, part: Mask) -> PartFrame:
         """Measure a part's mask, bool (H,W), not empty."""
-        moments = cv2.moments(part.astype(np.uint8), binaryImage=True)
+        rows, columns = spot_of([], part, 0)
+        moments = cv2.moments(part[rows, columns].astype(np.uint8), binaryImage=True)
         area = max(moments["m00"], 1.0)
-        x, y = moments["m10"] / area, moments["m01"] / area
+        x, y = columns.start + moments["m10"] / area, rows.start + moments["m01"] / area
         spread = np.array([[moments["mu20"], moments["mu11"]], [moments["mu11"], moments["mu02"]]]) / area
         values, vectors = np.linalg.eigh(spread)
         cos, sin = vectors[0, 1], vectors[1, 1]

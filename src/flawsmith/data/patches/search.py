@@ -15,6 +15,8 @@ GUIDE = 2.0
 _KAPPA = 1.0
 """Coherence: how much farther a patch may be per neighbour that it continues."""
 _SWEEPS = 3
+_PAIRS = 1_000_000
+"""Pairs of vectors whose distances are held at once: as many as a processor keeps near, for all passes over them."""
 
 
 class Keys:
@@ -60,18 +62,33 @@ def nearest_of(wanted: Floats, keys: Floats, *, alpha: float = 0.0, noise: Float
         alpha: Above 0: distances count against how near the best wanted vector comes to that key.
         noise: float32 (K,): added to the squared distance of each key.
     """
-    apart = wanted @ keys.T
-    apart *= -2
-    apart += np.einsum("kd,kd->k", keys, keys)[None]
-    apart += np.einsum("qd,qd->q", wanted, wanted)[:, None]
-    if noise is not None:
-        apart += noise[None]
-    if alpha:
-        np.maximum(apart, 0, out=apart)
-        usual = max(float(np.median(apart.min(axis=1))), 1e-6)
-        # Bounded: what resembles nothing because it belongs at another depth must not win by that.
-        apart /= (alpha + np.minimum(apart.min(axis=0) / usual, 1))[None]
-    return np.asarray(apart.argmin(axis=1))
+    lengths = np.einsum("kd,kd->k", keys, keys) + (0 if noise is None else noise)
+    # One product gives the squared distance of each pair: -2 <q,k> + |q|^2 + |k|^2.
+    ones = np.ones((len(wanted), 1), np.float32), np.ones((len(keys), 1), np.float32)
+    asked = np.hstack([-2 * wanted, np.einsum("qd,qd->q", wanted, wanted)[:, None], ones[0]])
+    offered = np.ascontiguousarray(np.hstack([keys, ones[1], lengths[:, None]], dtype=np.float32).T)
+    at_once = max(_PAIRS // max(len(keys), 1), 1)
+    blocks = [asked[row : row + at_once] for row in range(0, len(asked), at_once)]
+    apart = np.empty((min(at_once, len(asked)), len(keys)), np.float32)
+    if not alpha:
+        return np.concatenate([np.matmul(block, offered, out=apart[: len(block)]).argmin(axis=1) for block in blocks])
+    # Every distance counts against the least of its key, so the blocks are compared twice instead of being kept.
+    best = np.full(len(keys), np.inf, np.float32)
+    least = []
+    for block in blocks:
+        part = np.matmul(block, offered, out=apart[: len(block)])
+        np.minimum(best, part.min(axis=0), out=best)
+        least.append(part.min(axis=1))
+    usual = max(float(np.median(np.concatenate(least))), 1e-6)
+    # Bounded: what resembles nothing because it belongs at another depth must not win by that.
+    share = 1 / (np.float32(alpha) + np.minimum(np.maximum(best, 0) / np.float32(usual), 1))
+    nearest = []
+    for block in blocks:
+        part = np.matmul(block, offered, out=apart[: len(block)])
+        np.maximum(part, 0, out=part)
+        part *= share
+        nearest.append(part.argmin(axis=1))
+    return np.concatenate(nearest)
 
 
 def coherent(wanted: Floats, vectors: Floats, nearest: np.ndarray, mask: Mask, stack: Stack) -> np.ndarray:

@@ -11,9 +11,10 @@ layer are one product.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -96,6 +97,7 @@ class Branches(nn.Module):
         self.now = Pass()
         self._folded: tuple[int, dict[str, Folded], dict[str, Merged]] | None = None
         self._layers: dict[str, Any] = {}
+        self._paths: dict[str, str] = {}
         with fresh_layers():
             for path, attn in unet.named_modules():
                 if type(attn).__name__ != "Attention":
@@ -104,6 +106,7 @@ class Branches(nn.Module):
                     raise BackboneError(f"unet.{path}: an attention layer with norms of its own cannot be branched")
                 name = path.replace(".", "_")
                 self._layers[name] = attn
+                self._paths[path] = name
                 self.changes[name] = Layer(attn, rank, names)
                 width = attn.to_out[0].out_features
                 if saim is not None:
@@ -117,14 +120,18 @@ class Branches(nn.Module):
     @contextmanager
     def passing(self, now: Pass, *, folded: bool = False) -> Iterator[None]:
         """Let forward passes within use `now`; with `folded`, the folded and merged weights as well."""
-        before, self.now = self.now, now
-        self._use_folded = folded
+        before = self.now, self._use_folded
+        self.now, self._use_folded = now, folded
         try:
             yield
         finally:
-            self.now, self._use_folded = before, False
+            self.now, self._use_folded = before
 
     _use_folded = False
+
+    def resumed(self) -> Callable[[], AbstractContextManager[None]]:
+        """Return what brings the pass that is under way back, for a block that is computed again."""
+        return partial(self.passing, self.now, folded=self._use_folded)
 
     @torch.no_grad()
     def fold(self, dtype: torch.dtype, *, merge: bool) -> None:
@@ -152,6 +159,11 @@ class Branches(nn.Module):
         width = query.shape[2]
         return Merged(joined[:, :, :width], joined[:, :, width:], joined, out.contiguous())
 
+    def changes_by_path(self) -> Iterator[tuple[str, nn.Module]]:
+        """Return (path of an attention layer in the UNet, its low-rank changes by part)."""
+        for path, name in self._paths.items():
+            yield path, self.changes[name]
+
     def saim_of(self, name: str, dtype: torch.dtype) -> Folded | None:
         """Return a layer's SAIM: prepared when sampling, folded afresh with gradients when training."""
         if name not in self.saims:
@@ -171,7 +183,7 @@ class BranchAttention:
     """The processor of one attention layer. It takes any keyword argument in silence: its neighbours' reach it too."""
 
     def __init__(self, name: str, owner: Branches) -> None:
-        self._name, self._owner = name, owner
+        self._name, self.owner = name, owner
 
     def __call__(
         self,
@@ -182,7 +194,7 @@ class BranchAttention:
         temb: Tensor | None = None,
         **_: Any,
     ) -> Tensor:
-        now, name, owner = self._owner.now, self._name, self._owner
+        now, name, owner = self.owner.now, self._name, self.owner
         text, hidden = encoder_hidden_states, hidden_states
         if text is None and now.keep is not None:
             now.keep[name] = hidden
@@ -209,7 +221,7 @@ class BranchAttention:
 
     def last_query_and_key(self, attn: Any, hidden: Tensor, context: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return the query (1,T,C) and key (1,N,C) of a batch's last row; None = a pass over BCM's background alone."""
-        if self._owner.now.keep is not None:
+        if self.owner.now.keep is not None:
             return None
         bases = _bases(attn)
         query, key = (self._project(part, bases[part], x) for part, x in (("query", hidden), ("key", context)))
@@ -218,16 +230,16 @@ class BranchAttention:
     def _project(self, part: str, base: nn.Linear, x: Tensor) -> Tensor:
         """Return base(x) + the adapters' part: one product over all rows, then one over the runs of adapters."""
         plain = base(x)
-        rows = self._owner.now.rows
+        rows = self.owner.now.rows
         if not rows.runs:
             return plain
-        change: LowRank = getattr(self._owner.changes[self._name], part)
+        change: LowRank = getattr(self.owner.changes[self._name], part)
         return plain + change(x, rows).to(plain.dtype)
 
     def _merged(
         self, attn: Any, merged: Merged, hidden: Tensor, context: Tensor, *, from_text: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        now = self._owner.now
+        now = self.owner.now
         biases = [attn.to_q.bias, attn.to_k.bias, attn.to_v.bias]
         if context is hidden and merged.all is not None:
             bias = None if biases[0] is None else torch.cat(biases)

@@ -28,8 +28,8 @@ from torch.nn import functional as F
 
 from flawsmith.errors import BackboneError
 from flawsmith.nn import builtin
-from flawsmith.nn.backbone import quiet
 from flawsmith.nn.features import load_extractor, tensors_fingerprint
+from flawsmith.nn.loading.networks import quiet
 from flawsmith.nn.networks.extractor import scaled
 from flawsmith.nn.text import token_numbers
 from flawsmith.nn.weights import fresh_layers, load_tensors, save_tensors
@@ -309,9 +309,13 @@ def _blip2(source: str, offline: bool) -> Blip2CSM:
     try:
         with quiet():
             model, report = plugin.from_pretrained(
-                source, local_files_only=offline, attn_implementation="eager", output_loading_info=True
+                source,
+                local_files_only=offline,
+                attn_implementation="eager",
+                output_loading_info=True,
+                dtype=torch.float32,  # whatever the file holds
             )
-            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline)
+            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline, trust_remote_code=False)
     except Exception as error:  # every library below raises its own kind of error for a broken file
         raise BackboneError(f"CSM {source!r}: cannot be loaded ({str(error).splitlines()[0][:200]})") from error
     # A generation model's folder has no words' embeddings; transformers would fill them with random numbers.

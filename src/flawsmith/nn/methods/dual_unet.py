@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from flawsmith.nn.backbone import Backbone
-from flawsmith.nn.diffusion import Predict, denoise
+from flawsmith.nn.diffusion import Predict, Sampler, denoise
 from flawsmith.nn.methods.bcm import Hidden, noised_anew, noised_once
 from flawsmith.nn.methods.branches import Branches, Pass
 from flawsmith.nn.methods.lora import Rows, adapted_text
@@ -82,6 +82,7 @@ class DualUNet:
         background: Hidden | None = None,
         kept: dict[str, tuple[Tensor, Tensor]] | None = None,
         folded: bool = False,
+        guidance: float = 1.0,
     ) -> Tensor:
         """Return the UNet's raw output float32 (2B,C,h,w).
 
@@ -93,9 +94,11 @@ class DualUNet:
             background: What `hidden_of` returned for the B backgrounds.
             kept: Keys and values of the text, filled by the first call and reused by those after it.
             folded: True: with the weights that `Branches.fold` prepared; no gradients.
+            guidance: Weight of the text, for a UNet that reads it.
         """
         rows = Rows.of([2 * number for number in pair] + [2 * number + 1 for number in pair])
-        return self._run(noisy, t, text, Pass(rows, background=background, text=kept), folded=folded)
+        now = Pass(rows, background=background, text=kept)
+        return self._run(noisy, t, text, now, folded=folded, guidance=guidance)
 
     def hidden_of(
         self, noisy: Tensor, t: Tensor, text: Text, pair: Sequence[int], *, folded: bool = False
@@ -114,7 +117,7 @@ class DualUNet:
         seeds: Sequence[int],
         against: str | None,
         *,
-        guided: bool,
+        guidance: float,
     ) -> Predict:
         """Return the network for sampling, over latent pairs (B,2C,h,w), with text and background bound.
 
@@ -124,9 +127,10 @@ class DualUNet:
             latent: float32 (B,C,h,w), the photographs, for BCM.
             seeds: One per request.
             against: With guidance, what it leads away from; None = dropped text.
-            guided: True: batches come doubled, the half of `against` first.
+            guidance: Weight of the text; where it is not the network's own, batches come doubled, the half of `against`
+                first, unless it is 1.
         """
-        if guided:
+        if self.backbone.free_guidance(guidance) != 1.0:
             led_away = self.backbone.tokens([against]).expand_as(tokens)
             pair, tokens = pair * 2, torch.cat([led_away, tokens])
         text = self.read(tokens)
@@ -137,7 +141,8 @@ class DualUNet:
         def predict(latent: Tensor, t: Tensor) -> Tensor:
             hidden = None if background is None else background(t)
             noisy, twice = torch.cat(latent.chunk(2, dim=1)), torch.cat([t, t])
-            prediction = self.predict(noisy, twice, text, pair, background=hidden, kept=kept, folded=True)
+            how: dict[str, Any] = {"background": hidden, "kept": kept, "folded": True, "guidance": guidance}
+            prediction = self.predict(noisy, twice, text, pair, **how)
             return torch.cat(prediction.chunk(2), dim=1)
 
         return predict
@@ -151,7 +156,7 @@ class DualUNet:
         start: Tensor | None,
         strength: float,
         steps: int,
-        sampler: str,
+        sampler: Sampler,
     ) -> tuple[Tensor, Tensor]:
         """Return the clean latents of whole pictures and damages alone, each float32 of `shape` (B,C,h,w)."""
         _, channels, *sides = shape
@@ -199,10 +204,10 @@ class DualUNet:
             shown = torch.cat([grey.expand_as(shown), shown])
         return noised_anew(run, noise, shown, text, pair, int(seeds[0]) * 2 + 1)
 
-    def _run(self, noisy: Tensor, t: Tensor, text: Text, now: Pass, *, folded: bool) -> Tensor:
+    def _run(self, noisy: Tensor, t: Tensor, text: Text, now: Pass, *, folded: bool, guidance: float = 1.0) -> Tensor:
         mask = masked = None
         if self.backbone.inpaints:
             mask = torch.ones_like(noisy[:, :1])
             masked = self.grey(self.backbone.pixels(noisy))[0].expand_as(noisy)
         with self.branches.passing(now, folded=folded):
-            return self.backbone.predict(noisy, t, text, mask=mask, masked=masked)
+            return self.backbone.predict(noisy, t, text, mask=mask, masked=masked, guidance=guidance)

@@ -8,8 +8,9 @@ without a reference the UNet is what it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +71,22 @@ class SGA(nn.Module):
             tokens: What `forward` returned; gradients pass to them.
             scale: Weight of the reference beside the text; 0 = text alone.
         """
-        self._reference = [(key(tokens), value(tokens)) for key, value in zip(self.keys, self.values, strict=True)]
-        self._scale = scale
+        reference = [(key(tokens), value(tokens)) for key, value in zip(self.keys, self.values, strict=True)]
+        with self._attending(reference, scale):
+            yield
+
+    def resumed(self) -> Callable[[], AbstractContextManager[None]]:
+        """Return what brings the present reference back, for a block that is computed again."""
+        return partial(self._attending, self._reference, self._scale)
+
+    @contextmanager
+    def _attending(self, reference: list[tuple[Tensor, Tensor]] | None, scale: float) -> Iterator[None]:
+        before = self._reference, self._scale
+        self._reference, self._scale = reference, scale
         try:
             yield
         finally:
-            self._reference = None
+            self._reference, self._scale = before
 
     def attended(self, number: int, query: Tensor) -> Tensor | None:
         """Return what a layer's queries (B,heads,T,d) take from the reference, weighted; None where there is none."""
@@ -90,7 +101,7 @@ class SharedQueryAttention:
     """Cross-attention over the text and, with the same queries, over an SGA's tokens; any other keyword is ignored."""
 
     def __init__(self, sga: SGA, number: int) -> None:
-        self._sga, self._number = sga, number
+        self.owner, self._number = sga, number
 
     def __call__(
         self,
@@ -104,7 +115,7 @@ class SharedQueryAttention:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query, key, value = projected(attn, hidden_states, context)
         mixed = attend(query, key, value)
-        reference = self._sga.attended(self._number, query)
+        reference = self.owner.attended(self._number, query)
         if reference is not None:
             mixed = mixed + reference
         return gathered(attn, mixed)
@@ -137,9 +148,15 @@ def fill_from_ip_adapter(sga: SGA, path: Path, unet: Any) -> None:
     Its numbers count all attention layers; those of cross-attention are taken. `lift` has no counterpart there.
 
     Raises:
-        ConfigError: the file is missing, no IP-Adapter, or made for another UNet.
+        ConfigError: the file is missing, no IP-Adapter, of another kind ("plus"), or made for another UNet.
     """
     tensors = _ip_adapter(path)
+    for kind, mark in (("plus", "image_proj.latents"), ("FaceID", "image_proj.proj.0.weight")):
+        if mark in tensors:
+            raise ConfigError(
+                f"generator.settings.ip_adapter: {path}: is of the kind {kind!r}, whose projection is another network; "
+                "take the plain one, e.g. ip-adapter_sd15"
+            )
     wanted: dict[str, Any] = {
         "image_proj.proj.weight": sga.lay.weight,
         "image_proj.proj.bias": sga.lay.bias,
@@ -217,9 +234,11 @@ def _ip_adapter(path: Path) -> dict[str, Tensor]:
             f"generator.settings.ip_adapter: {path}: cannot be read as weights ({reason[:120]})"
         ) from None
     flat: dict[str, Tensor] = {}
-    for name, value in tree.items():
+    for name, value in tree.items() if isinstance(tree, dict) else ():
         for key, tensor in value.items() if isinstance(value, dict) else ((None, value),):
             flat[f"{name}.{key}" if key else name] = tensor
+    if not flat or not all(isinstance(tensor, Tensor) for tensor in flat.values()):
+        raise ConfigError(f"generator.settings.ip_adapter: {path}: holds no table of named tensors")
     return {name.replace("sg_adapter.", "ip_adapter."): tensor for name, tensor in flat.items()}
 
 

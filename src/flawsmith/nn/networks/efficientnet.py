@@ -30,6 +30,20 @@ CHANNELS = (24, 40, 112, 320)
 _EPS = 1e-3
 
 
+# Anomalib cuts networks with torch.fx, which cannot follow sums of sizes, nor save a memory format: those are one step.
+@torch.fx.wrap
+def _entering(image: Tensor) -> Tensor:
+    """Scale [-1,1] as the network was trained; channels last, which is quicker."""
+    return (((image + 1) * 127.5 - 127) / 128).contiguous(memory_format=torch.channels_last)
+
+
+@torch.fx.wrap
+def _padded(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """Pad as TensorFlow's SAME does."""
+    down, right = (max((math.ceil(length / stride) - 1) * stride + kernel - length, 0) for length in x.shape[-2:])
+    return F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2))
+
+
 class _Conv(nn.Module):
     """A convolution with the batch norm that follows it folded in, and ReLU6 unless it is linear."""
 
@@ -56,11 +70,7 @@ class _Conv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.kernel > 1:
-            down, right = (
-                max((math.ceil(length / self.stride) - 1) * self.stride + self.kernel - length, 0)
-                for length in x.shape[-2:]
-            )
-            x = F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2))
+            x = _padded(x, self.kernel, self.stride)
         x = F.conv2d(x, self.weight, self.bias, stride=self.stride, groups=self.groups)
         return x if self.linear else F.relu6(x)
 
@@ -100,8 +110,7 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Return the maps of four depths (strides 4, 8, 16, 32) for float32 (B,3,H,W) in [-1,1]."""
-        x = ((image + 1) * 127.5 - 127) / 128
-        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        x = self.stem(_entering(image))
         maps = []
         for number, (block, skip) in enumerate(zip(self.blocks, self.skips, strict=True)):
             x = block(x) + x if skip else block(x)

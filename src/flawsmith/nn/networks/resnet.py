@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from flawsmith.errors import ConfigError
-from flawsmith.nn.backbone import quiet
+from flawsmith.nn.loading.networks import quiet
 from flawsmith.nn.weights import fresh_layers
 from flawsmith.paths import require_files
 

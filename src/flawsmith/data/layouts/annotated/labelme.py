@@ -7,7 +7,7 @@ from collections import defaultdict
 from flawsmith.config import DataConfig, nfc
 from flawsmith.data.annotations.labelme import is_labelme
 from flawsmith.data.annotations.parts import marked_pictures
-from flawsmith.data.layouts.annotated import json_files, parts
+from flawsmith.data.layouts.annotated.listed import json_files, parts
 from flawsmith.data.layouts.reading import Gathering, Reading
 from flawsmith.data.layouts.tree import Tree, is_picture, last_part, without_suffix
 from flawsmith.errors import DataError
@@ -38,7 +38,7 @@ def read_labelme(data: DataConfig, tree: Tree) -> Reading:
         if not file:
             for picture in same:
                 if normal:
-                    gathering.take_marked(picture, {}, product)
+                    gathering.take_marked(picture, [], product)
                 elif picture not in tree.gone:
                     bare.append(picture)
             continue
@@ -47,9 +47,9 @@ def read_labelme(data: DataConfig, tree: Tree) -> Reading:
         if len(same) > 1:  # x.jpg and x.png: the file says which
             named = last_part(nfc(marked.name.replace("\\", "/")))
             same = [picture for picture in same if last_part(nfc(picture)) == named] or same
-        masks = parts("labelme", tree.path(file), "", marked)
+        masks = parts("labelme", tree.path(file), "", data.example_per)
         if normal and masks:
-            raise DataError(f"{file}: marks {', '.join(masks)}, but its folder is named in data.normal")
+            raise DataError(f"{file}: marks {', '.join(dict(masks))}, but its folder is named in data.normal")
         gathering.take_marked(same[0], masks, product)
     gathering.leave_out("no .json of labelme lies beside them", bare, "error", _NOT_LABELLED)
     gathering.leave_out(

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import yaml
 
 from flawsmith.config import DataConfig
-from flawsmith.data.annotations.parts import marked_pictures
-from flawsmith.data.layouts.annotated import parts, split_of, without_labels
+from flawsmith.data.layouts.annotated.listed import parts, split_of, without_labels
 from flawsmith.data.layouts.reading import Gathering, Reading
 from flawsmith.data.layouts.tree import Tree, is_picture, without_suffix
 from flawsmith.errors import DataError
@@ -36,13 +35,13 @@ def read_yolo(data: DataConfig, tree: Tree) -> Reading:
         split = split_of(picture.split("/")[:-1])
         if not label or label in tree.gone:
             bare.append(picture)
-            gathering.take_marked(picture, {}, product, split)
+            gathering.take_marked(picture, [], product, split)
             continue
         gathering.tables.append(label)
-        by_number = parts("yolo", tree.path(label), "", marked_pictures("yolo", tree.path(label))[""])
-        if unknown := sorted(by_number.keys() - names.keys()):
+        numbered = parts("yolo", tree.path(label), "", data.example_per)
+        if unknown := sorted(dict(numbered).keys() - names.keys()):
             raise DataError(f"{label}: holds class {unknown[0]}, of which {file} names none; it names {len(names)}")
-        gathering.take_marked(picture, {names[number]: path for number, path in by_number.items()}, product, split)
+        gathering.take_marked(picture, [(names[number], path) for number, path in numbered], product, split)
     lost = [label for stem, label in labels.items() if "labels" in stem.split("/")[:-1] and label not in tree.gone]
     gathering.leave_out("no picture in images/ has its name", lost, "error", "put its picture there", "text file")
     gathering.warnings += without_labels(bare, _NORMAL)

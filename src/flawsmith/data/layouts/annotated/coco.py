@@ -6,7 +6,7 @@ import re
 
 from flawsmith.config import DataConfig
 from flawsmith.data.annotations.coco import is_coco
-from flawsmith.data.layouts.annotated import gather_listed, json_files, split_of
+from flawsmith.data.layouts.annotated.listed import gather_listed, json_files, split_of
 from flawsmith.data.layouts.reading import Gathering, Reading
 from flawsmith.data.layouts.tree import Tree
 from flawsmith.errors import DataError
@@ -25,5 +25,5 @@ def read_coco(data: DataConfig, tree: Tree) -> Reading:
     if not files:
         raise DataError(f"{data.root}: no annotation file of COCO found (with images and annotations); {EXPECTED}")
     splits = {file: split_of(re.split(r"[/_.\- ]", file)) for file in files}
-    gather_listed(gathering, tree, splits, "coco", data.product or tree.name)
+    gather_listed(gathering, tree, splits, "coco", data)
     return gathering.reading()

@@ -1,0 +1,27 @@
+"""The verb `weights`; `cli.py` adds it to the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def weights(
+    run: Annotated[Path, typer.Argument(help="The run folder.", metavar="RUN")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A new folder.")],
+) -> None:
+    """Write a run's ControlNet or low-rank changes (LoRA) as diffusers and PEFT read them."""
+    from flawsmith.run.folder import Run
+
+    opened = Run.open(run)
+    from flawsmith.inspection.weights import publish
+
+    for folder in publish(opened, out):
+        typer.echo(str(folder))
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command()(weights)

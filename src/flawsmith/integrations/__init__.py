@@ -1,0 +1,1 @@
+"""Runs inside other libraries, each of which an extra installs: Anomalib."""

@@ -1,0 +1,203 @@
+"""One model is learned: views of the shots, encoded once; then the loop, in the memory that there is.
+
+state/<job>/ holds what a killed run goes on from, views and a checkpoint, until the model's weights are saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from flawsmith import registry
+from flawsmith.config import Config
+from flawsmith.data.augmentation import View, damage_view, loosened, normal_view
+from flawsmith.data.photographs import Photographs, windows_over
+from flawsmith.data.tensors import image_tensor, mask_tensor
+from flawsmith.interfaces import Generator
+from flawsmith.nn.memory.exhausted import memory_suffices
+from flawsmith.nn.memory.parking import parked
+from flawsmith.nn.memory.presets import Preset, preset_of, smaller, spare
+from flawsmith.nn.trainer import SplitLoss, Trainer
+from flawsmith.nn.weights import load_tensors, save_tensors
+from flawsmith.run.folder import Run
+from flawsmith.run.progress import progress
+from flawsmith.types import Advance, Batch, Encoded, Example
+
+ENCODE_BATCH = 16
+"""The most windows that are encoded at once."""
+_LAYOUT = "tokens"
+"""Part of what names the encoded views: another version's are encoded anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One model to train: its name below weights/, its generator, and the shots that it learns."""
+
+    name: str
+    generator: str
+    shots: tuple[Example, ...]
+    normals: tuple[Example, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledView:
+    """A window to learn from, and what it shows."""
+
+    view: View
+    product: str
+    defect: str
+    """"" = a normal part."""
+
+
+def fit(run: Run, generator: Generator, job: Job, photographs: Photographs, size: int, stamp: str) -> list[float]:
+    """Train one model and calibrate it; return the loss of every step.
+
+    Raises:
+        RunError: memory ran out; it names the next smaller `train.memory`. Or training diverged.
+    """
+    config, preset = run.config, preset_of(run.config.train.memory, generator.backbone)
+    name = f"{job.generator} ({job.name})"
+    with memory_suffices(f"{name}: training", _remedy(preset)):
+        encoded = _encoded(run, generator, job, photographs, size, stamp)
+        with ExitStack() as shown:
+            if generator.backbone is not None:
+                trained = [network for part in generator.trainable().values() for network in part.modules()]
+                spare([generator.backbone.unet, *trained], preset)
+                if preset.parks_encoders:
+                    shown.enter_context(parked(generator.encoders(), generator.backbone.device))
+            kept = {"state": checkpoint_of(run, job), "identity": f"{stamp}/{job.name}", "name": f"{name}: training"}
+            trainer = trainer_of(config, generator, encoded, preset, **kept)
+            advance: Advance | None = None
+            for step in trainer.run():
+                if advance is None:  # the first step says how many were done before a kill
+                    bar = progress(f"train {job.name}", config.train.steps, "steps", done=step.index)
+                    advance = shown.enter_context(bar)
+                advance(1, f"loss {np.mean(trainer.losses[-50:]):.4f}")
+        if type(generator).calibrate is not Generator.calibrate:
+            with progress(f"calibrate {job.name}", 100, "%") as advance_percent:
+                done = 0
+                for share in generator.calibrate(encoded):
+                    advance_percent(round(100 * share) - done)
+                    done = round(100 * share)
+    return trainer.losses
+
+
+def trainer_of(config: Config, generator: Generator, encoded: Encoded, preset: Preset, **told: Any) -> Trainer:
+    """Return what trains a generator on its encoded views as the configuration and a preset say.
+
+    Args:
+        config: The run's configuration.
+        generator: What is trained.
+        encoded: Its views.
+        preset: How memory is spared.
+        told: Checkpoint, identity and name: see `Trainer`.
+    """
+
+    def loss_of(_: int, rng: torch.Generator) -> torch.Tensor | SplitLoss:
+        batch = encoded.rows(torch.randint(len(encoded), (config.train.batch,), generator=rng))
+        return loss_in_parts(generator, batch, rng, preset.windows)
+
+    return Trainer(
+        generator.trainable(),
+        loss_of,
+        steps=config.train.steps,
+        learning_rate=config.train.learning_rate,
+        weight_decay=config.train.weight_decay,
+        seed=config.seed,
+        average=0.99,
+        autocast=generator.backbone.dtype if generator.backbone else None,
+        save_every=config.train.save_every,
+        optimiser_on_host=preset.optimiser_on_host,
+        average_on_host=preset.average_on_host,
+        **told,
+    )
+
+
+def loss_in_parts(generator: Generator, batch: Encoded, rng: torch.Generator, windows: int) -> torch.Tensor | SplitLoss:
+    """Return a batch's loss, `windows` rows at a time; whole where they are all at once, or the method has no parts."""
+    if not 0 < windows < len(batch) or type(generator).loss_of is Generator.loss_of:
+        return generator.loss(batch, rng)
+    drawn = generator.draw(batch, rng)
+    parts = torch.arange(len(drawn)).split(windows)
+    return SplitLoss(len(drawn), (generator.loss_of(drawn.rows(rows)) for rows in parts))
+
+
+def forget_state(run: Run, job: Job) -> None:
+    """Delete what a killed run would have gone on from: the model is learned and saved."""
+    for path in (checkpoint_of(run, job), _views_of(run, job)):
+        path.unlink(missing_ok=True)
+
+
+def checkpoint_of(run: Run, job: Job) -> Path:
+    """Return where a job's checkpoint lies."""
+    return run.path("state", *job.name.split("/"), "checkpoint.safetensors")
+
+
+def _views_of(run: Run, job: Job) -> Path:
+    return run.path("state", *job.name.split("/"), "views.safetensors")
+
+
+def _remedy(preset: Preset) -> str:
+    if name := smaller(preset):
+        return f'set train.memory = "{name}", which learns the same in less'
+    return "no train.memory takes less; take a smaller windows.size, a smaller backbone or a larger card"
+
+
+def _encoded(run: Run, generator: Generator, job: Job, photographs: Photographs, size: int, stamp: str) -> Encoded:
+    """Encode the job's views, or read them back when a killed run had finished that."""
+    path, identity = _views_of(run, job), f"{stamp}/{_LAYOUT}"
+    if path.exists():
+        tensors, notes = load_tensors(path)
+        if notes.get("identity") == identity:
+            return Encoded(tensors)
+    count = round(len(job.shots) * run.config.train.views * (1 + run.config.train.normal_views))
+    parts = []
+    with progress(f"encode {job.name}", count, "views") as advance:
+        at_once = min(ENCODE_BATCH, run.config.train.batch)
+        for batch in _batches(views(run.config, job, photographs, size), at_once):
+            parts.append(generator.encode(batch))
+            advance(len(batch))
+    encoded = Encoded.cat(parts)
+    save_tensors(path, encoded.tensors, {"identity": identity})
+    return encoded
+
+
+def views(config: Config, job: Job, photographs: Photographs, size: int) -> Iterator[LabelledView]:
+    """Yield augmented views of every shot in turn and, in between, views of normal parts."""
+    rng = np.random.default_rng((config.seed, 21))
+    plugin: type[Generator] = registry.get("generators", job.generator)
+    owed, lone, turn = 0.0, not plugin.needs_mask, config.train.turn
+    for shot in job.shots:
+        photograph = photographs.read(shot)
+        assert photograph.mask is not None and shot.defect is not None
+        windows = windows_over(config, photograph.mask, size, lone=lone)
+        normals = [normal for normal in job.normals if normal.product == shot.product]
+        for _ in range(config.train.views):
+            view = damage_view(photograph.native, photograph.mask, windows, size, rng, turn=turn, span=photograph.span)
+            yield LabelledView(View(view.image, loosened(view.mask, rng, 2)), shot.product, shot.defect)
+            owed += config.train.normal_views
+            while owed >= 1 and normals:
+                owed -= 1
+                normal = normals[int(rng.integers(len(normals)))]
+                side = windows[int(rng.integers(len(windows)))].side
+                base, part = photographs.read(normal), photographs.part(normal)
+                of_normal = normal_view(base.native, part, view.mask, side, size, rng, turn=turn, span=base.span)
+                yield LabelledView(of_normal, normal.product, "")
+
+
+def _batches(items: Iterable[LabelledView], size: int) -> Iterator[Batch]:
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield Batch(
+            image_tensor([item.view.image for item in chunk]),
+            mask_tensor([item.view.mask for item in chunk]),
+            tuple(item.product for item in chunk),
+            tuple(item.defect for item in chunk),
+        )
