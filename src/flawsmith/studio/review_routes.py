@@ -46,7 +46,7 @@ class MaskAsked(BaseModel):
 
 
 class MadeSamples:
-    """A run's samples and the gate's verdicts, read again when their files have changed."""
+    """A run's samples, the gate's verdicts and people's decisions, read again when their files have changed."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -54,6 +54,7 @@ class MadeSamples:
         self._state: Any = None
         self._samples: dict[int, Sample] = {}
         self._verdicts: Mapping[int, Verdict] | None = None
+        self._held: tuple[Any, dict[int, Review]] = (None, {})
 
     def __call__(self) -> tuple[dict[int, Sample], Mapping[int, Verdict] | None]:
         """Return the samples that were made, by index, and the verdicts; None = they are not screened."""
@@ -66,6 +67,15 @@ class MadeSamples:
                 self._state = state
             return self._samples, self._verdicts
 
+    def held(self) -> dict[int, Review]:
+        """Return the decision that holds for each sample, by index."""
+        samples, _ = self()
+        with self._lock:
+            state = self._state, file_state(self.run.path(FILE))
+            if state != self._held[0]:
+                self._held = state, reviews(self.run.folder, list(samples.values()))
+            return self._held[1]
+
 
 def routes(studio: Studio) -> APIRouter:
     """Return the addresses of this file; without a run there are none."""
@@ -76,8 +86,7 @@ def routes(studio: Studio) -> APIRouter:
     photographs = {example.id: example for example in workspace.normals}
     spans = {example.product: example.span for example in workspace.normals}
 
-    def held() -> dict[int, Review]:
-        return reviews(run.folder, list(made()[0].values()))
+    deciding = Lock()  # a decision keeps what an earlier one says of the mask, and the other way round
 
     def as_made(index: int) -> Sample:
         known, _ = made()
@@ -96,7 +105,7 @@ def routes(studio: Studio) -> APIRouter:
         sample, verdict = as_made(index), (made()[1] or {}).get(index)
         if verdict is not None:  # a label that the gate repaired is shown so
             (sample,) = standing([sample], {index: replace(verdict, kept=True)})
-        review = held().get(index)
+        review = made.held().get(index)
         return applied(review, sample) if review else sample
 
     @router.get("/samples")
@@ -115,7 +124,7 @@ def routes(studio: Studio) -> APIRouter:
             return {"version": version}
         words = {
             index: {"word": review.word, "defect": review.defect, "mask": review.repair.mask if review.repair else ""}
-            for index, review in held().items()
+            for index, review in made.held().items()
         }
         return {"version": version, "reviews": words}
 
@@ -131,9 +140,10 @@ def routes(studio: Studio) -> APIRouter:
             raise ConfigError(
                 f"defect: {sample.product} has no type {asked.defect[:80]!r}{nearest(asked.defect, types)}"
             )
-        before = held().get(asked.sample)
-        repair = before.repair if before and asked.mask == "as it is" else None
-        decide(run.folder, sample, asked.word, asked.defect, repair)
+        with deciding:
+            before = made.held().get(asked.sample)
+            repair = before.repair if before and asked.mask == "as it is" else None
+            decide(run.folder, sample, asked.word, asked.defect, repair)
         return said()
 
     @router.get("/sample/{index}/facts")
@@ -157,8 +167,9 @@ def routes(studio: Studio) -> APIRouter:
         sample = as_made(index)
         shape = images.describe(run.path(sample.image)).shape
         repair = redrawn(run.folder, sample, mask_of(asked.mask, shape), below(sample))
-        before = held().get(index)
-        decide(run.folder, sample, before.word if before else "", before.defect if before else "", repair)
+        with deciding:
+            before = made.held().get(index)
+            decide(run.folder, sample, before.word if before else "", before.defect if before else "", repair)
         return said()
 
     @router.get("/sample/{index}")

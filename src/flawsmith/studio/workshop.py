@@ -28,7 +28,7 @@ State = Literal["waiting", "running", "done", "failed", "cancelled", "lost"]
 _FINISHED = ("done", "failed", "cancelled", "lost")
 GRACE = 5.0
 """Seconds that a cancelled job has to end by itself before its worker is ended."""
-_REMEMBERED = 200
+_REMEMBERED = 30
 """Jobs that are over and still known."""
 _LOOK = 0.05
 """Seconds between two looks at the worker."""
@@ -148,6 +148,7 @@ class Workshop:
             self._begin()
         assert self._connection is not None and self._process is not None
         self._connection.send(("do", job.number, job.task, dict(job.arguments)))
+        job.arguments = {}  # a mask may be long, and the job is remembered for a while
         cancelled: float | None = None
         while True:
             try:
