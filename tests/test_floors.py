@@ -28,8 +28,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
 """The floors from the ground up, and the rooms on each. An arrow goes to a lower floor, never to a room beside."""
 WORDS = {"errors", "types", "config", "registry", "files", "paths", "locks", "interruption"}
 DOORS = {
-    *("cli", "cli_choice", "cli_inspection", "cli_start", "cli_studio", "cli_weights", "__main__", "__init__"),
-    *("pipeline", "factory_demo"),
+    *("cli", "__main__", "__init__", "pipeline", "factory_demo"),
 }
 FAMILIES = {"generators", "filters", "metrics", "detectors", "exports"}
 CHAPTERS = {"synthesis", "screening", "evaluation", "export", "recipes"}

@@ -1,4 +1,4 @@
-"""The verbs of the first hour, `new` and `check`; `cli.py` adds them to the command line."""
+"""The verbs of the first hour, `new` and `check`; `command_line.py` adds them to the command line."""
 
 from __future__ import annotations
 

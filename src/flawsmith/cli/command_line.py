@@ -9,7 +9,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from flawsmith import __version__, cli_choice, cli_inspection, cli_start, cli_studio, cli_weights
+from flawsmith import __version__
+from flawsmith.cli import choice, inspection, start, studio, weights
 from flawsmith.errors import ConfigError, FlawsmithError, RenamedSetting
 from flawsmith.interruption import stopped, terminable
 from flawsmith.types import Stage
@@ -52,7 +53,7 @@ def _root(
     pass
 
 
-cli_start.add_to(app)
+start.add_to(app)
 
 
 @app.command()
@@ -83,7 +84,7 @@ def run(
         warn_renamed("--say", "--prompt")
     if prompt or say:
         settings.append(f"generate.prompt={json.dumps(prompt or say, ensure_ascii=False)}")
-    asked = cli_choice.settled(_config(config, settings), out)
+    asked = choice.settled(_config(config, settings), out)
     opened = Run.create(out, asked)  # a typo is said at once: torch takes seconds to load
     from flawsmith.pipeline import run_all
     from flawsmith.reporting.verdict import closing_words
@@ -105,7 +106,7 @@ def train(
             raise ConfigError(f"train {source}: a TOML file needs --out RUN")
         opened = _opened("train", source, set_)
     else:
-        opened = Run.create(out, cli_choice.settled(_config(source, set_), out))
+        opened = Run.create(out, choice.settled(_config(source, set_), out))
     from flawsmith.synthesis.train import train as stage
 
     stage(opened)
@@ -266,7 +267,7 @@ def demo(
     typer.echo(closing_words(show(out)))
 
 
-for verbs in (cli_choice, cli_inspection, cli_studio, cli_weights):
+for verbs in (choice, inspection, studio, weights):
     verbs.add_to(app)
 
 

@@ -1,4 +1,4 @@
-"""The verbs for what leaves the house: deliver, inspect, calibrate; `cli.py` adds them to the command line."""
+"""The verbs for what leaves the house: deliver, inspect, calibrate; `command_line.py` adds them to the command line."""
 
 from __future__ import annotations
 

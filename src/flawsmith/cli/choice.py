@@ -1,4 +1,4 @@
-"""The verb `choose`; `cli.py` adds it to the command line."""
+"""The verb `choose`; `command_line.py` adds it to the command line."""
 
 from __future__ import annotations
 
