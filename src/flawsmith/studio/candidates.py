@@ -128,10 +128,12 @@ def accept(candidate: Candidate, example: Example, folder: Path) -> str:
         raise DataError(f"{example.image}: has changed since the candidates were painted; paint again")
     painted = candidate.laid_on(images.read(example.image))
     made = candidate.provenance
-    place = folder / folder_name(made.product) / folder_name(made.defect)
+    type_folder = folder / folder_name(made.product) / folder_name(made.defect)
     with locked(folder / ".lock"):
-        number = 1 + max((int(fit[1]) for path in place.glob("*") if (fit := _NUMBER.match(path.name))), default=0)
-        path = place / f"{number:06d}{images.lossless_suffix(painted.picture)}"
+        number = 1 + max(
+            (int(fit[1]) for path in type_folder.glob("*") if (fit := _NUMBER.match(path.name))), default=0
+        )
+        path = type_folder / f"{number:06d}{images.lossless_suffix(painted.picture)}"
         assert path.suffix in SUFFIXES
         images.write_mask(path.with_suffix(".drawn.mask.png"), mask_of(candidate.drawn, candidate.shape))
         painted.write(path)

@@ -18,7 +18,7 @@ from flawsmith.run.folder import Run
 from flawsmith.run.records import Sample, Verdict
 from flawsmith.run.review import FILE, Review, Word, applied, decide, redrawn, reviews, standing
 from flawsmith.studio.masks import MOST_RUNS, mask_of, runs_of
-from flawsmith.studio.picture_routes import End, Level, Place, Side, described, tile_of
+from flawsmith.studio.picture_routes import End, Level, Side, TileNumber, described, tile_of
 from flawsmith.types import Example
 
 if TYPE_CHECKING:
@@ -114,10 +114,10 @@ def routes(studio: Studio) -> APIRouter:
         known, verdicts = made()
         names = sorted({name for verdict in (verdicts or {}).values() for name in verdict.scores})
         rows = [_row(sample, (verdicts or {}).get(sample.index)) for sample in known.values()]
-        return {"screened": verdicts is not None, "scores": names, "samples": rows, **said()}
+        return {"screened": verdicts is not None, "scores": names, "samples": rows, **decisions()}
 
     @router.get("/reviews")
-    def said(since: str = "") -> dict[str, Any]:
+    def decisions(since: str = "") -> dict[str, Any]:
         """Say what people decided; nothing but the version where it is the one that the page knows."""
         version = str(file_state(run.path(FILE)))
         if since == version:
@@ -144,7 +144,7 @@ def routes(studio: Studio) -> APIRouter:
             before = made.held().get(asked.sample)
             repair = before.repair if before and asked.mask == "as it is" else None
             decide(run.folder, sample, asked.word, asked.defect, repair)
-        return said()
+        return decisions()
 
     @router.get("/sample/{index}/facts")
     def facts(index: int) -> dict[str, Any]:
@@ -155,7 +155,9 @@ def routes(studio: Studio) -> APIRouter:
         return {**described(native, spans.get(sample.product)), "name": str(index), "mask": runs_of(mask)}
 
     @router.get("/sample/{index}/tile")
-    def tile(index: int, level: Level, column: Place, row: Place, low: End = None, high: End = None) -> Response:
+    def tile(
+        index: int, level: Level, column: TileNumber, row: TileNumber, low: End = None, high: End = None
+    ) -> Response:
         """Return a tile of a sample as it was made."""
         sample = as_made(index)
         example = Example(sample.image, run.path(sample.image), sample.product, span=spans.get(sample.product))
@@ -170,7 +172,7 @@ def routes(studio: Studio) -> APIRouter:
         with deciding:
             before = made.held().get(index)
             decide(run.folder, sample, before.word if before else "", before.defect if before else "", repair)
-        return said()
+        return decisions()
 
     @router.get("/sample/{index}")
     def picture(

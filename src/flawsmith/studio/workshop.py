@@ -191,11 +191,11 @@ class Workshop:
 
     def _begin(self) -> None:
         context = multiprocessing.get_context("spawn")
-        self._connection, there = context.Pipe()
-        arguments = there, self._workspace, self._folder, list(sys.path)
+        self._connection, workers_end = context.Pipe()
+        arguments = workers_end, self._workspace, self._folder, list(sys.path)
         self._process = context.Process(target=_worker, args=arguments, name="flawsmith-studio-worker", daemon=True)
         self._process.start()
-        there.close()
+        workers_end.close()
         self.started += 1
 
     def _end(self) -> None:
@@ -249,12 +249,12 @@ def _worker(connection: Connection, workspace: Workspace, folder: Path, path: li
 
         try:
             answer = getattr(bench, task)(Errand(number, tell, stopped), **arguments)
-            said: tuple[int, str, Any] = (number, "done", answer)
+            reply: tuple[int, str, Any] = (number, "done", answer)
         except FlawsmithError as error:
-            said = (number, "failed", str(error))
+            reply = (number, "failed", str(error))
         except MemoryError:
-            said = (number, "failed", "there is not enough memory for this picture")
+            reply = (number, "failed", "there is not enough memory for this picture")
         except Exception as error:  # a fault of flawsmith's: the page says it, the worker goes on
-            said = (number, "failed", f"this failed unexpectedly ({type(error).__name__}: {error})")
+            reply = (number, "failed", f"this failed unexpectedly ({type(error).__name__}: {error})")
         with suppress(OSError):  # where the studio is gone, the next `recv` ends this
-            connection.send(said)
+            connection.send(reply)
