@@ -23,7 +23,7 @@ from PIL import Image
 from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.data.codecs import coding, png
-from flawsmith.data.codecs.table import READABLE, Storage
+from flawsmith.data.codecs.table import READABLE, Storage, Unreadable
 from flawsmith.errors import DataError
 from flawsmith.preflight.check import check
 
@@ -443,3 +443,16 @@ def test_grain_is_packed_in_another_way_than_flat_pictures(depth: type[np.unsign
         lines = zlib.decompress(coded[start : coded.index(b"IEND") - 8])
         filters = {lines[row * (len(lines) // len(pixels))] for row in range(1, len(pixels))}
         assert filters == {filter_byte} if filter_byte else 3 not in filters
+
+
+def test_a_whole_png_says_nothing_of_its_damaged_copy():
+    whole = coders.png(np.zeros((9, 9, 1), np.uint8), 8, 0)
+    for _ in range(2):
+        png.essential_png(whole)
+    start = whole.index(b"IDAT") - 4
+    (length,) = struct.unpack_from(">I", whole, start)
+    rows = zlib.decompress(whole[start + 8 : start + 8 + length])[:-10]
+    short = whole[:start] + coders.png_chunk(b"IDAT", zlib.compress(rows)) + whole[start + 12 + length :]
+    for _ in range(2):
+        with pytest.raises(Unreadable, match="end too early"):
+            png.essential_png(short)
