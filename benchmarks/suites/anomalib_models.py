@@ -47,7 +47,7 @@ from flawsmith.evaluation.statistics import MEAN, Outcome, compare, draws, resam
 from flawsmith.files import read_json, write_json
 from flawsmith.integrations.anomalib import DataModule, Draem, backbone
 from flawsmith.run.dataset import load_split
-from flawsmith.run.folder import machine
+from flawsmith.run.manifest import machine
 
 BATCH, EPOCHS = 8, 5
 LAYERS = ["stride8", "stride16"]

@@ -39,7 +39,8 @@ from flawsmith.config import load_config
 from flawsmith.data import factory
 from flawsmith.files import write_json
 from flawsmith.run.dataset import open_dataset
-from flawsmith.run.folder import Run, machine
+from flawsmith.run.folder import Run
+from flawsmith.run.manifest import machine
 from flawsmith.run.progress import progress
 from flawsmith.run.records import Sample
 from flawsmith.synthesis.generate import generate

@@ -26,7 +26,7 @@ from large import generated, measured, plates
 from sets import RESULTS
 
 from flawsmith.files import write_json
-from flawsmith.run.folder import machine
+from flawsmith.run.manifest import machine
 
 _DAMAGE = 200
 _BATCHES = {"crop_paste": (1, 8, 32), "patch_synthesis": (8,)}

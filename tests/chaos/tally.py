@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flawsmith.run.folder import machine
+from flawsmith.run.manifest import machine
 
 FULL = os.environ.get("FLAWSMITH_CHAOS", "short") == "full"
 """Whether all of it is wanted: `make chaos`; else the form of a minute that `.ci/run` does."""

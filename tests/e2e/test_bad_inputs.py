@@ -549,6 +549,7 @@ RUNS = [
     Bad("background-touched", ("000000.png", "1 pixels outside the mask"), tampered, ["report", "out"]),
     Bad("shard-order", ("--shard 3/2", "i/n", "0/4"), lambda p: p.run, ["generate", "out", "--shard", "3/2"]),
     Bad("shard-word", ("--shard x", "i/n"), lambda p: p.run, ["generate", "out", "--shard", "x"]),
+    Bad("shard-power", ("--shard ²/3", "i/n"), lambda p: p.run, ["generate", "out", "--shard", "²/3"]),
     Bad("shard-none", ("--shard 0/0", "i/n"), lambda p: p.run, ["generate", "out", "--shard", "0/0"]),
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from flawsmith.data import images
 from flawsmith.errors import ConfigError, DataError, RunError
 from flawsmith.evaluation.arms import made_of
 from flawsmith.exports.export import exported
-from flawsmith.run.records import Verdict, read_records
+from flawsmith.files import file_digest
+from flawsmith.run.records import Verdict, read_records, write_records
 from flawsmith.screening.replay import replay
 from flawsmith.screening.screen import screen, screened
 from flawsmith.synthesis.generate import Shard, generate
@@ -346,6 +348,8 @@ def test_a_label_that_does_not_fit_is_repaired(settings: dict[str, Any], tmp_pat
     picture, true = images.read(run.path(row.image)), images.read_mask(run.path(row.mask), (128, 128))
     moved = np.roll(true, 64, axis=(0, 1))
     images.write_mask(run.path(row.mask), moved)
+    noted = [replace(one, mask_hash=file_digest(run.path(one.mask))) if one == row else one for one in run.samples()]
+    write_records(run.path("samples.jsonl"), noted)
     screen(run)
     verdict = next(one for one in verdicts(run.path("scores.jsonl")) if int(one.name) == row.index)
     assert [one.score for one in verdict.reasons][:2] == ["alignment.inside", "alignment.covered"]

@@ -386,7 +386,8 @@ def test_the_command_changes_what_a_run_exports_and_nothing_else(tmp_path: Path)
     assert run.path("export", "yolo", "data.yaml").is_file() and not run.path("export", "mvtec").exists()
     assert opened(run.folder).config == changed.config
     for wrong, said in (
-        ("data.root=elsewhere", "changes export.\\* alone"),
+        ("train.steps=3", r"`flawsmith export` takes data\.root and export\.\* alone"),
+        ("data.root=elsewhere", "there is no such folder"),
         ('export.formats=["yoolo"]', "'yoolo' is unknown; did you mean 'yolo'"),
         ("export.settings={yolo={task='boxes'}}", "export.settings.yolo: task: should be 'segment' or 'detect'"),
         ("export.reel=shots", "export.reel: unknown key; did you mean 'real'"),

@@ -28,7 +28,7 @@ from flawsmith.reporting.sweep import read_sweep
 from flawsmith.run.dataset import load_split, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.rounds import _read
-from flawsmith.screening.gate import Gate
+from flawsmith.screening.gate import _VERSION, Gate
 
 SETTINGS = {"data.products": ["magnet"], "data.shots": 2, "generate.count": 1, "generator.name": "crop_paste"}
 GONE = object()
@@ -202,3 +202,11 @@ def test_a_plugins_own_sentence_stays_as_it_is() -> None:
 def test_settings_that_nothing_can_follow(key: str, value: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         load_config(None, {key: value})
+
+
+def test_a_gate_of_no_product(tmp_path: Path) -> None:
+    extractor = {"name": "tiny", "fingerprint": ""}
+    tree = {"version": _VERSION, "products": {}, "settings": {}, "extractor": extractor, "visible": 0.1}
+    write_json(tmp_path / "gate.json", tree)
+    with pytest.raises(RunError, match="no product"):
+        Gate.load(tmp_path)

@@ -60,8 +60,6 @@ def export(run: Run) -> None:
     """
     exporters = {name: load_exporter(run.config, name) for name in run.config.export.formats}
     examples = exported(run)
-    require_unchanged_photographs(run)
-    require_as_made(run, run.kept())
     content = digest([(one.id, one.product, one.defect, one.split) for one in examples])
     hashes = {"data": run.data_hash(), "samples": run.samples_hash(), "examples": content}
     for name, exporter in exporters.items():
@@ -132,7 +130,7 @@ def exported(run: Run) -> list[Example]:
     With `export.real = "shots"`, the shots follow them.
 
     Raises:
-        RunError: there is no kept sample.
+        RunError: there is no kept sample; or samples or photographs were changed since.
     """
     split = load_split(run)
     spans = {one.product: one.span for one in split.normals}
@@ -142,6 +140,8 @@ def exported(run: Run) -> list[Example]:
     if not kept and not painted:
         require_kept(run)
         raise RunError(f"{run.folder}: nothing to export, {_why_none(run, samples)}")
+    require_unchanged_photographs(run)
+    require_as_made(run, kept)
     normals = [Example(one.id, one.image, one.product, None, (), "train", span=one.span) for one in split.normals]
     normals += [Example(one.id, one.image, one.product, None, (), "test", span=one.span) for one in split.test_normals]
     made = [

@@ -91,8 +91,6 @@ def _compare(run: Run, sample: Sample, normals: Mapping[str, Example]) -> _Compa
         mask = images.read_mask(run.path(sample.mask), picture.shape)
     except DataError as error:
         return _Comparison(str(error))
-    if edited := changed_files(run, sample):
-        return _Comparison(f"{' and '.join(edited)}: changed since flawsmith wrote it")
     if picture.shape != photograph.shape or picture.dtype != photograph.dtype:
         shapes = f"{picture.shape} {picture.dtype}, its photograph {photograph.shape} {photograph.dtype}"
         return _Comparison(f"{name}: the picture is {shapes}")
@@ -107,4 +105,6 @@ def _compare(run: Run, sample: Sample, normals: Mapping[str, Example]) -> _Compa
         wrong = f"{name}: {differing} pixels outside the mask differ from {source.id}"
     elif not mask.any():
         wrong = f"{name}: its mask is empty"
+    elif edited := changed_files(run, sample):
+        wrong = f"{' and '.join(edited)}: changed since flawsmith wrote it"
     return _Comparison(wrong, int(np.count_nonzero(outside)), differing, not mask.any())

@@ -233,8 +233,8 @@ class Run:
             return None
         path = self.path("scores.jsonl")
         verdicts = read_records(path, Verdict)
-        if wrong := [one.name for one in verdicts if not one.name.isdecimal()]:
-            raise RunError(f"{path}: {wrong[0]!r} is not the number of a sample; delete the file and screen again")
+        if wrong := [one.name for one in verdicts if not re.fullmatch("[0-9]{1,9}", one.name)]:
+            raise RunError(f"{path}: {wrong[0][:40]!r} is not the number of a sample; delete the file and screen again")
         return {int(one.name): one for one in verdicts}
 
     def samples_hash(self) -> str | None:

@@ -189,6 +189,8 @@ class Gate:
             fitted_gates[product] = FittedGate(
                 tuple(own["defects"]), filters, own["limits"], own["notes"], left_out, span
             )
+        if not fitted_gates:
+            raise ValueError("no product")
         settings = validate(ScreenConfig, tree["settings"], where=str(path))
         return cls(settings, tree["extractor"]["name"], tree["extractor"]["fingerprint"], tree["visible"], fitted_gates)
 

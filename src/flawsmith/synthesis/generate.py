@@ -8,6 +8,7 @@ their own lines.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -46,6 +47,7 @@ from flawsmith.synthesis.train import (
 )
 
 _LESS = "take a smaller windows.size or backbone, or end what else uses this memory"
+_SHARD = re.compile(r"\s*([0-9]{1,6})\s*/\s*([0-9]{1,6})\s*")
 _REPLAN = "delete the file and run again: it is planned alike, and samples that are made stay"
 
 
@@ -68,9 +70,9 @@ class Shard:
         Raises:
             ConfigError: it is not i/n with 0 <= i < n.
         """
-        first, slash, second = text.partition("/")
-        if slash and first.strip().isdigit() and second.strip().isdigit() and int(first) < int(second):
-            return cls(int(first), int(second))
+        parts = _SHARD.fullmatch(text)
+        if parts is not None and int(parts[1]) < int(parts[2]):
+            return cls(int(parts[1]), int(parts[2]))
         raise ConfigError(f"--shard {text}: expected i/n with i from 0 to n-1, e.g. 0/4")
 
 
