@@ -134,10 +134,11 @@ def estimate(
 def held(native: float, pixels: float, damaged: float, photographs: int) -> float:
     """Return the bytes of pictures that painting holds at once, at any batch.
 
-    Photographs with mask and part, as many as are kept; and either one sample while it is written, in the file's order
-    of colours and coded, with its mask, or a damage while it is blended in. Suite `large.py` measures it.
+    Photographs with a mask, of damage or of the part, as many as are kept; and either one sample while it is written,
+    in the file's order of colours and coded, with its mask, or a damage while it is blended in. Suite
+    `picture_memory.py` measures it.
     """
-    kept = max(min(KEPT, photographs * (native + 2 * pixels)), native + 2 * pixels)
+    kept = max(min(KEPT, photographs * (native + pixels)), native + pixels)
     return kept + max(2.6 * native + 2 * pixels, _SOLVED * damaged)
 
 

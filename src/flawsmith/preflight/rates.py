@@ -51,10 +51,11 @@ class Rate:
 
 # The built-in backbone on a processor: what `make demo` and benchmarks/suites/real_data.py took on two cores with
 # bfloat16 units, and without them half of what benchmarks/suites/proof.py took on one (entry `magnetic-tile, random
-# weights`); its GPU row is a guess from the size of the network.
+# weights`); memory with those units is that of suite `picture_memory.py`, without them windows are taken to be twice as
+# large. The GPU row is a guess from the size of the network.
 _BUILTIN = {
-    "processor": Rate(128, 22.0, train=0.06, draw=0.03, fixed=0.9, window=0.1, weights=41),
-    PLAIN: Rate(128, 22.0, train=0.13, draw=0.08, fixed=0.9, window=0.1, weights=41),
+    "processor": Rate(128, 22.0, train=0.06, draw=0.03, fixed=0.85, window=0.015, weights=41),
+    PLAIN: Rate(128, 22.0, train=0.13, draw=0.08, fixed=0.85, window=0.03, weights=41),
     "GPU": Rate(128, 22.0, train=0.003, draw=0.001, fixed=0.9, window=0.1, weights=41),
 }
 # Stable Diffusion 1.5's size, 512 px, by generator: memory as measured on an H100 (benchmarks/results/memory.json,
