@@ -5,7 +5,7 @@
 
 VENV := .venv
 STAMP := $(VENV)/.installed
-READERS := .venv-readers
+READERS := $(VENV)-readers
 SAVED := $(VENV)/.constraints
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 CONSTRAINTS ?= $(if $(wildcard $(SAVED)),$(shell cat $(SAVED)),constraints/cpu.txt)
@@ -15,12 +15,12 @@ ANOMALIB := $(VENV)-anomalib
 SHIM := torchvision_without_cuda
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-studio readers anomalib test-anomalib lint chaos chaos-short clean
+.PHONY: help venv demo test test-studio readers test-readers anomalib test-anomalib lint chaos chaos-short clean
 
 help:
 	@echo "make demo    make defects on factory parts, end to end, and name the report to open"
 	@echo "make test    lint, types and tests"
-	@echo "make readers let other tools' libraries read our exports, in $(READERS)"
+	@echo "make test-readers    other tools' libraries read our exports, in $(READERS)"
 	@echo "make test-studio   the studio's tests, in Chromium where it is installed"
 	@echo "make lint    ruff and mypy alone"
 	@echo "make chaos   signals, full disks, damaged files and hostile names, all of them; chaos-short: a minute of them"
@@ -64,7 +64,9 @@ $(READERS)/.installed: $(STAMP)
 	@touch $@
 
 readers: $(READERS)/.installed
-	$(READERS)/bin/python -m pytest tests/readers
+
+test-readers: readers
+	OMP_NUM_THREADS=1 $(READERS)/bin/python -m pytest tests/readers
 
 test-studio: $(STAMP)
 	@$(RUN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[studio,browser]"

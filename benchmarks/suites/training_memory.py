@@ -3,7 +3,7 @@
     python benchmarks/suites/training_memory.py                        # every generator and preset, some minutes
     python benchmarks/suites/training_memory.py --folder FOLDER        # the same networks, as people have them
     python benchmarks/suites/training_memory.py --measure              # the estimate against what this machine's memory
-                                                                       # shows: some minutes on two cores, 10 GB
+                                                                       # shows: an hour on two busy cores, 10 GB
 
 The product's own networks, generators and `Trainer` take two training steps on tensors without content: only sizes
 are worked out, operation by operation, and the bytes of all tensors that are alive are added up; the highest sum is the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -11,8 +12,11 @@ from commands import Canary, flawsmith
 from damage import Edit, edits_of_bytes, edits_of_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from runs import TABLE, words_of
 from tally import TALLY, often
 
+BINARY = (".png", ".npz", ".safetensors")
+UNDONE = ("screen", "measure", "prove", "export")
 STAGES = ("report", "export", "measure", "screen", "generate", "train", "prove", "run")
 
 
@@ -42,11 +46,17 @@ def names(finished: Path) -> list[str]:
 def test_an_edited_record(
     which: int, edit: Edit, stage: str, names: list[str], finished: Path, parts: Path, home_of_module: Path
 ) -> None:
-    home = home_of_module
+    try_edited(home_of_module, finished, parts, names[which % len(names)], edit, stage)
+
+
+def try_edited(home: Path, finished: Path, parts: Path, name: str, edit: Edit, stage: str) -> None:
+    """Edit a file of a copy of the finished run, and do a stage."""
     shutil.rmtree(home / "run", ignore_errors=True)
     shutil.copytree(finished, home / "run")
-    path = home / "run" / names[which % len(names)]
+    path = home / "run" / name
     path.write_bytes(edit(path.read_bytes()))
+    if path.suffix in BINARY and stage in UNDONE:
+        forget(home / "run", stage)
     canary = Canary(home, allowed=("run", "log", "run.toml"))
     photographs = Canary(parts)
     words = [stage, home / "run"]
@@ -54,18 +64,33 @@ def test_an_edited_record(
         (home / "run.toml").write_text("")
         words = ["run", home / "run.toml", "--out", home / "run", *_settings(finished)]
     outcome = flawsmith(home / "log", *words)
-    TALLY.tried("an edited record of a run", refused=outcome.code == 2)
+    TALLY.tried(f"an edited {path.suffix} of a run", refused=outcome.code == 2)
     assert outcome.wrong() == "", path.relative_to(home)
     assert canary.touched() == [] and photographs.touched() == []
 
 
+def forget(run: Path, first: str) -> None:
+    """Let stages be done again, with what they and others remember still there."""
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["stages"] = {name: record for name, record in manifest["stages"].items() if name != first}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+
+
 def _settings(finished: Path) -> list[str]:
-    import json
-
-    from runs import TABLE, words_of
-
     root = json.loads((finished / "config.json").read_text())["data"]["root"]
     return words_of({"data.root": root, **TABLE})
+
+
+@settings(max_examples=often(8, 80))
+@given(
+    suffix=st.sampled_from(BINARY), which=st.integers(0, 10**6), edit=edits_of_bytes(), stage=st.sampled_from(STAGES)
+)
+def test_a_damaged_file(
+    suffix: str, which: int, edit: Edit, stage: str, finished: Path, parts: Path, home_of_module: Path
+) -> None:
+    """Pictures, features, tensors and outcomes that are remembered: whatever is no text."""
+    names = sorted(path.relative_to(finished) for path in finished.rglob(f"*{suffix}"))
+    try_edited(home_of_module, finished, parts, str(names[which % len(names)]), edit, stage)
 
 
 @pytest.fixture(scope="module")

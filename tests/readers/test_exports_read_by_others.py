@@ -1,4 +1,4 @@
-"""Exports opened by the libraries that people use, and every mask compared; `make readers` installs these.
+"""Exports opened by the libraries that people use, and every mask compared; `make test-readers` installs these.
 
 Where a library is not installed, its tests are skipped, and the skip says so.
 """
@@ -22,7 +22,7 @@ from flawsmith.exports.features import LEVELS
 from flawsmith.types import Example
 
 pytestmark = [pytest.mark.readers, pytest.mark.filterwarnings("ignore")]  # they have warnings of their own
-_WHY = "needs the extra readers, in an environment of its own: make readers"
+_WHY = "needs the extra readers, in an environment of its own: make test-readers"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pyod_on_features.py"
 
 

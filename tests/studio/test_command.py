@@ -25,15 +25,15 @@ def lives(process: int) -> bool:
 
 
 def children(process: int) -> list[int]:
-    found = []
+    processes = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(status.read_text().rpartition(")")[2].split()[1])
         except OSError:  # it ended just now
             continue
         if parent == process:
-            found.append(int(status.parent.name))
-    return found
+            processes.append(int(status.parent.name))
+    return processes
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
@@ -44,11 +44,11 @@ def test_nothing_is_left_behind(photographs: Path, tmp_path: Path, name: str) ->
     try:
         assert run.stdout is not None
         line = run.stdout.readline()
-        found = re.fullmatch(r"studio: open (http://127\.0\.0\.1:\d+/\S+/) \(Ctrl-C ends it\)\n", line)
-        assert found, line
+        printed = re.fullmatch(r"studio: open (http://127\.0\.0\.1:\d+/\S+/) \(Ctrl-C ends it\)\n", line)
+        assert printed, line
         for _ in range(200):
             try:
-                assert httpx.get(found[1]).status_code == 200
+                assert httpx.get(printed[1]).status_code == 200
                 break
             except httpx.ConnectError:
                 time.sleep(0.05)

@@ -262,6 +262,7 @@ def test_a_mask_is_redrawn_with_the_mouse(opened: Any, few: Studio) -> None:
     save = dialog.get_by_role("button", name="Save this mask")
     expect(save).to_be_disabled()  # nothing was drawn yet
     dialog.get_by_role("button", name="Eraser").click()
+    dialog.get_by_role("button", name="Whole picture").click()
     dialog.get_by_label("Size of brush in px").fill("60")
     box = dialog.locator("canvas").bounding_box()
     scale = min(box["width"], box["height"]) / SIZE * 0.98

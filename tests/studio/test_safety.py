@@ -23,7 +23,7 @@ from flawsmith.studio.server import PAGE
 from flawsmith.studio.session import Studio
 from flawsmith.studio.workspace import Workspace
 
-from .conftest import Client
+from .conftest import Client, running
 
 GOOD = "magnet/train/good/000.png"
 
@@ -179,6 +179,15 @@ def test_a_cut_upload_and_one_of_another_size_are_refused(client: Client, tmp_pa
 def test_a_malformed_request_is_one_sentence(client: Client, body: object) -> None:
     answer = client.post("api/paint", body)
     assert answer.status_code == 400 and answer.json()["error"]
+
+
+def test_another_host_still_wants_token_and_origin(photographs: Path, tmp_path: Path) -> None:
+    with running(Studio(Workspace.open(photographs, tmp_path), host="0.0.0.0")) as wide:
+        assert not wide.local and wide.address.endswith(f":{wide.port}/{wide.token}/")
+        here = f"http://127.0.0.1:{wide.port}/"
+        assert httpx.get(f"{here}{wide.token}/", headers={"host": "plant-7.example"}).status_code == 200
+        assert httpx.get(f"{here}{'A' * 32}/").status_code == 403
+        assert httpx.get(f"{here}{wide.token}/", headers={"origin": "http://evil.example"}).status_code == 403
 
 
 def test_the_studio_says_why_it_cannot_start(photographs: Path, tmp_path: Path, studio: Studio) -> None:

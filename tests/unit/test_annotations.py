@@ -313,6 +313,9 @@ WRONG: dict[str, tuple[Callable[[Path], DataConfig], str]] = {
              "no picture has such a name"),
     "form": (lambda root: coco_file(root, images=[{"id": 1}]), "is not written as COCO's"),
     "label": (lambda root: labelme_file(root, '{"shapes": [{"points": []}]}'), "is not written as labelme's"),
+    "half a character": (lambda root: labelme_file(root, r'{"shapes": [{"label": "\ud800"}]}'),
+                         "surrogates not allowed"),
+    "yolo digit": (lambda root: yolo_set(root, "\u00b2 0.1 0.1 0.2 0.2 0.1 0.3"), "line 1 should be the number"),
     "bare": (lambda root: labelme_file(root, '{"shapes": []}') if not images.write(root / "y.png", np.zeros((9, 9),
              np.uint8)) else None, "no .json of labelme lies beside them"),
     "yolo box": (lambda root: yolo_set(root, "0 0.5 0.5 0.2 0.2"), "line 1 is a box"),
@@ -337,6 +340,8 @@ DRAWN_WRONG: list[tuple[Any, str]] = [
     ({"size": [30, 20], "counts": [600]}, r"of the size \[30, 20\], its picture of \[20, 30\]"),
     ({"size": [20, 30], "counts": "q~"}, "hold '~'|run lengths"),
     ([[1, 2, 3, 4]], "needs x and y of three corners"),
+    ({"size": [20, 30], "counts": [10**30]}, "too large"),
+    ({"size": [20, 30], "counts": {"a": 1}}, "have no counts"),
 ]
 
 

@@ -23,7 +23,7 @@ from flawsmith.errors import BackboneError
 from flawsmith.nn import builtin
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.loading import companions, single_file
-from flawsmith.nn.loading.networks import quiet
+from flawsmith.nn.loading.networks import load_whole, quiet
 from flawsmith.nn.loading.original import recognise, shapes_in
 from flawsmith.nn.loading.source import locate
 
@@ -71,6 +71,20 @@ def test_a_folder_of_a_variant_or_of_bin_files(
     assert (loaded.fingerprint == plain.fingerprint) == (variant == "")
 
 
+def test_half_precision_is_read_as_it_is_stored(backbone_folder: Path, tmp_path: Path) -> None:
+    """Widened first, it would take the host three times its size; what is mixed is widened."""
+    folder = as_variant(backbone_folder, tmp_path / "half", "fp16")
+    read = load_whole(UNet2DConditionModel, str(folder), "unet", {"local_files_only": True})
+    assert {x.dtype for x in read.parameters()} == {torch.float16}
+    path = folder / "unet" / "diffusion_pytorch_model.fp16.safetensors"
+    tensors = load_file(path)
+    first = next(iter(tensors))
+    save_file(tensors | {first: tensors[first].float() + 1e-4}, path, metadata={"format": "pt"})
+    mixed = load_whole(UNet2DConditionModel, str(folder), "unet", {"local_files_only": True})
+    assert {x.dtype for x in mixed.parameters()} == {torch.float32}
+    assert torch.equal(mixed.state_dict()[first], tensors[first].float() + 1e-4)
+
+
 def test_plain_weights_come_before_a_variant_and_averaged_ones_before_those_that_are_not(
     backbone_folder: Path, tmp_path: Path
 ) -> None:
@@ -81,7 +95,7 @@ def test_plain_weights_come_before_a_variant_and_averaged_ones_before_those_that
     broken.write_bytes(b"a pickle, which is not opened")
     load(folder)
     fp16.write_bytes(b"torn")
-    with pytest.raises(BackboneError, match="cannot be loaded"):
+    with pytest.raises(BackboneError, match="not a readable safetensors file"):
         load(folder)
     shutil.copy(backbone_folder / "unet" / "diffusion_pytorch_model.safetensors", fp16.parent)
     load(folder)
@@ -110,6 +124,22 @@ def test_a_hubs_cache_and_an_id_that_was_fetched(backbone_folder: Path, no_cache
     assert load("someone/a-model").fingerprint == load(backbone_folder).fingerprint
     with pytest.raises(BackboneError, match="no such folder or file, and asking a hub is off"):
         load("someone/another-model")
+
+
+def test_a_hubs_model_with_half_precision_files_alone(backbone_folder: Path, no_cache: Path, tmp_path: Path) -> None:
+    """Asked by its id, as with `offline = false`, libraries look into the hub's cache themselves."""
+    folder = as_variant(backbone_folder, tmp_path / "half", "fp16")
+    model = no_cache / "models--someone--a-model"
+    (model / "refs").mkdir(parents=True)
+    commit = "0123456789" * 4
+    (model / "refs" / "main").write_text(commit)
+    shutil.copytree(folder, model / "snapshots" / commit)
+    options = {"local_files_only": True, "cache_dir": str(no_cache)}
+    with quiet():
+        for plugin, part in ((UNet2DConditionModel, "unet"), (CLIPTextModel, "text_encoder")):
+            read = load_whole(plugin, "someone/a-model", part, options)
+            wanted = load_whole(plugin, str(folder), part, {"local_files_only": True}).state_dict()
+            assert all(torch.equal(x.float(), wanted[name].float()) for name, x in read.state_dict().items())
 
 
 # ---- one file ------------------------------------------------------------------------------------------------------
@@ -412,6 +442,10 @@ def test_configurations_beside_the_file_are_taken(first: Path, tmp_path: Path) -
     back = load(path)
     assert (back.size, back.vae.config.scaling_factor, back.noise.target) == (64, 0.5, "v_prediction")
     assert float(back.noise.alphas[-1]) < float(load(first).noise.alphas[-1])
+    flow = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
+    (beside / "scheduler" / "scheduler_config.json").write_text(json.dumps(flow))
+    with pytest.raises(BackboneError, match="mine/scheduler: FlowMatchEulerDiscreteScheduler is not supported"):
+        locate(path, offline=True)
 
 
 def without(*prefixes: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:

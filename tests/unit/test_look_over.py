@@ -48,7 +48,7 @@ def folder(place: Path, ending: str = ".safetensors", xl: bool = False) -> Path:
 
 
 @pytest.mark.parametrize(
-    "ending", [".safetensors", ".fp16.safetensors", ".bin", ".fp16.bin", "-00001-of-00002.safetensors"]
+    "ending", [".safetensors", ".fp16.safetensors", ".bin", ".fp16.bin", "-00001-of-00001.safetensors"]
 )
 @pytest.mark.parametrize("xl", [False, True])
 def test_a_whole_folder_passes(tmp_path: Path, ending: str, xl: bool) -> None:
@@ -105,6 +105,11 @@ def pointer(place: Path) -> None:
     (place / "unet" / "diffusion_pytorch_model.safetensors").write_text(text)
 
 
+def a_shard_is_missing(place: Path) -> None:
+    path = place / "unet" / "diffusion_pytorch_model.safetensors"
+    path.rename(path.with_name("diffusion_pytorch_model-00002-of-00003.safetensors"))
+
+
 def torn(place: Path) -> None:
     path = place / "text_encoder" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-4])
@@ -118,6 +123,7 @@ def torn(place: Path) -> None:
         (stated("unet", addition_embed_type="image"), "addition_embed_type 'image', which is not supported"),
         (stated("vae", _class_name="VQModel"), "class VQModel is not supported; known: AutoencoderDC"),
         (stated("scheduler", _class_name="FlowMatchEulerDiscreteScheduler"), "it is flow matching"),
+        (a_shard_is_missing, "unet: file 1 of 3 of its weights is not there; copy the whole folder again"),
         (pointer, "it is a pointer of Git LFS: `git lfs pull` fetches the file"),
         (torn, r"text_encoder/model\.safetensors: not a readable safetensors file .it is not whole."),
     ],

@@ -27,7 +27,7 @@ from flawsmith.files import read_json, write_json
 from flawsmith.reporting import charts
 from flawsmith.reporting import contact_sheets as sheets
 from flawsmith.reporting.collect import collect
-from flawsmith.reporting.document import Section
+from flawsmith.reporting.document import Section, plain_name
 from flawsmith.reporting.proof import NO_CONTROLS
 from flawsmith.reporting.report import report
 from flawsmith.reporting.sections import document_of
@@ -577,3 +577,8 @@ def test_the_report_needs_no_torch(tmp_path: Path) -> None:
 
 def test_arms_have_the_names_of_the_proof() -> None:
     assert (REAL, OURS, NO_CONTROLS) == (arms.REAL, arms.OURS, arms.NO_CONTROLS)
+
+
+def test_names_of_its_pictures_fit_any_file_system() -> None:
+    assert plain_name("crack: deep/찍힘") == "crack_deep" and plain_name("찍힘") == "x"
+    assert len(plain_name("x" * 5000)) == 60

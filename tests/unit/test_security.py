@@ -9,10 +9,12 @@ import re
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -31,8 +33,68 @@ from flawsmith.screening.gate import Gate
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
     "data.products": ["magnet"], "data.shots": 2, "generate.count": 1, "generator.name": "crop_paste",
-    "prove.enabled": False, "measure.enabled": False,
+    "prove.enabled": False, "measure.enabled": False, "screen.enabled": True, "screen.filters": ["visible"],
+    "screen.thresholds": {"visible": "off"},
 }  # fmt: skip
+TAG = "<script>alert(1)<script>"
+"""A defect type that would be a script in a page."""
+WRITES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.chmod", "shutil.rmtree")
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A run without measure and proof, and what it did outside of Python."""
+
+    run: Run
+    written: list[str]
+    """Every path that was written, renamed or removed."""
+    asked: list[Any]
+    """Every connection, and every question for an address."""
+
+
+def refuse_connections(patch: pytest.MonkeyPatch) -> list[Any]:
+    """Refuse every connection and every question for an address; return what is asked."""
+    asked: list[Any] = []
+
+    def refuse(*words: Any, **_: Any) -> Any:
+        asked.append(words)
+        raise OSError("the network was asked")
+
+    for name in ("connect", "connect_ex", "sendto", "bind"):
+        patch.setattr(socket.socket, name, refuse)
+    for name in ("create_connection", "getaddrinfo", "gethostbyname"):
+        patch.setattr(socket, name, refuse)
+    patch.setattr("time.sleep", lambda _: None)  # before a library tries again
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        patch.delenv(name, raising=False)
+    return asked
+
+
+@pytest.fixture(scope="module")
+def watched(factory_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    here = tmp_path_factory.mktemp("watched")
+    shutil.copytree(factory_root / "magnet", here / "parts" / "magnet")
+    for folder in ("test", "ground_truth"):
+        (here / "parts" / "magnet" / folder / "chip").rename(here / "parts" / "magnet" / folder / TAG)
+    written: list[str] = []
+    watching = True
+
+    def watch(event: str, words: tuple[Any, ...]) -> None:
+        if not watching:
+            return
+        if event in WRITES:
+            written.extend(os.fsdecode(word) for word in words[:2] if isinstance(word, (str, bytes, os.PathLike)))
+        elif event == "open" and isinstance(words[0], (str, bytes)) and words[2] & (os.O_WRONLY | os.O_RDWR):
+            written.append(os.fsdecode(words[0]))
+
+    config = load_config(None, {"data.root": str(here / "parts"), **SETTINGS})
+    with pytest.MonkeyPatch.context() as patch:
+        asked = refuse_connections(patch)
+        sys.addaudithook(watch)  # nobody can take it away again, so it is told to be quiet
+        run = Run.create(here / "run", config)
+        run_all(run)
+        watching = False
+    return Watched(run, written, asked)
 
 
 class Evil:
@@ -61,6 +123,7 @@ LOADERS: dict[str, Callable[[Path, Path, Any, Path], Any]] = {
     "an IP-Adapter": lambda file, *_: _ip_adapter(file),
     "a gate": lambda file, *_: _gate(file),
     "a backbone's network": lambda file, backbone, write, victim: _backbone(file, backbone, write, victim, "unet"),
+    "a backbone in one file": lambda file, *_: Backbone.load(file.rename(file.with_suffix(".ckpt"))),
     "its text encoder": lambda file, backbone, write, victim: _backbone(file, backbone, write, victim, "text_encoder"),
     "a transformers folder": lambda file, backbone, write, victim: _dino(file, write, victim),
 }
@@ -106,12 +169,14 @@ def test_no_pickle_is_run(what: str, write: Any, backbone_folder: Path, tmp_path
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_nothing_is_written_as_a_pickle(factory_root: Path, tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "run", load_config(None, {"data.root": str(factory_root), **SETTINGS}))
-    run_all(run)
-    heads = {path.name: path.read_bytes()[:2] for path in run.folder.rglob("*") if path.is_file()}
+def test_nothing_is_written_as_a_pickle(watched: Watched) -> None:
+    heads = {path.name: path.read_bytes()[:2] for path in watched.run.folder.rglob("*") if path.is_file()}
     assert len(heads) > 10
-    assert [name for name, head in heads.items() if head[:1] == b"\x80" or head == b"PK"] == []
+    assert [name for name, head in heads.items() if head[:1] == b"\x80"] == []
+    zipped = [path for path in watched.run.folder.rglob("*") if path.is_file() and path.read_bytes()[:2] == b"PK"]
+    for path in zipped:
+        with np.load(path, allow_pickle=False) as arrays:  # raises where one holds objects
+            assert all(arrays[name].dtype.kind == "f" for name in arrays.files)
     assert [name for name in heads if Path(name).suffix in (".pt", ".pth", ".bin", ".pkl", ".ckpt")] == []
 
 
@@ -142,33 +207,11 @@ def test_no_code_comes_with_weights(backbone_folder: Path, tmp_path: Path, monke
     assert not victim.exists()
 
 
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Refuse every connection and every question for an address; return what was tried."""
-    tried: list[Any] = []
-
-    def refuse(*words: Any, **_: Any) -> Any:
-        tried.append(words)
-        raise OSError("the network was asked")
-
-    for name in ("connect", "connect_ex", "sendto", "bind"):
-        monkeypatch.setattr(socket.socket, name, refuse)
-    for name in ("create_connection", "getaddrinfo", "gethostbyname"):
-        monkeypatch.setattr(socket, name, refuse)
-    monkeypatch.setattr("time.sleep", lambda _: None)  # before a library tries again
-    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    return tried
-
-
 def test_the_network_is_asked_only_when_it_was_wanted(
-    no_network: list[Any], backbone_folder: Path, factory_root: Path, tmp_path: Path
+    watched: Watched, backbone_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = {"data.root": str(factory_root), **SETTINGS, "screen.enabled": True, "measure.enabled": True}
-    try:
-        run_all(Run.create(tmp_path / "run", load_config(None, table | {"measure.resamples": 100})))
-    except FlawsmithError as error:
-        assert "rejected" in str(error)  # by the gate: so it was screened
+    assert watched.asked == []
+    asked = refuse_connections(monkeypatch)
     Backbone.load(backbone_folder)
     shutil.copytree(backbone_folder, tmp_path / "half", ignore=shutil.ignore_patterns("*.safetensors"))
     for refused in (
@@ -179,47 +222,23 @@ def test_the_network_is_asked_only_when_it_was_wanted(
     ):
         with pytest.raises(FlawsmithError):
             refused()
-    assert no_network == []
+    assert asked == []
     with pytest.raises(FlawsmithError):
         Backbone.load("some/hub-id", offline=False)
-    assert no_network, "the test sees a connection where one is wanted"
+    assert asked, "the test sees a connection where one is wanted"
 
 
-WRITES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.chmod", "shutil.rmtree")
-
-
-@pytest.fixture
-def written(tmp_path: Path) -> Iterator[list[str]]:
-    """Return a list to which every path is added that is written, renamed or removed."""
-    paths: list[str] = []
-    watching = True
-
-    def watch(event: str, words: tuple[Any, ...]) -> None:
-        if not watching:
-            return
-        if event in WRITES:
-            paths.extend(os.fsdecode(word) for word in words[:2] if isinstance(word, (str, bytes, os.PathLike)))
-        elif event == "open" and isinstance(words[0], (str, bytes)) and words[2] & (os.O_WRONLY | os.O_RDWR):
-            paths.append(os.fsdecode(words[0]))
-
-    sys.addaudithook(watch)  # nobody can take it away again, so it is told to be quiet
-    yield paths
-    watching = False
-
-
-def test_only_the_run_folder_is_written(written: list[str], factory_root: Path, tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "run", load_config(None, {"data.root": str(factory_root), **SETTINGS}))
-    run_all(run)
+def test_only_the_run_folder_is_written(watched: Watched) -> None:
+    inside = (str(watched.run.folder), "/dev/")
     # Libraries keep caches of their own where they may.
-    outside = [path for path in written if not path.startswith((str(run.folder), "/dev/")) and "cache" not in path]
-    assert len(written) > 20 and outside == []
+    outside = [path for path in watched.written if not path.startswith(inside) and "cache" not in path]
+    assert len(watched.written) > 20 and outside == []
 
 
-def test_records_reach_nothing_outside_the_run(factory_root: Path, tmp_path: Path) -> None:
+def test_records_reach_nothing_outside_the_run(watched: Watched, tmp_path: Path) -> None:
     """More ways: tests/unit/test_confined.py."""
-    run = Run.create(tmp_path / "run", load_config(None, {"data.root": str(factory_root), **SETTINGS}))
-    fs.train(run)
-    fs.generate(run)
+    shutil.copytree(watched.run.folder, tmp_path / "run")
+    run = Run.open(tmp_path / "run")
     (tmp_path / "victim.txt").write_text("alive")
     rows = run.path("samples.jsonl").read_text().splitlines()
     last = json.loads(rows[-1]) | {"image": "../victim.txt", "index": 7}
@@ -230,15 +249,9 @@ def test_records_reach_nothing_outside_the_run(factory_root: Path, tmp_path: Pat
     assert (tmp_path / "victim.txt").read_text() == "alive"
 
 
-def test_the_report_loads_nothing_and_runs_nothing(factory_root: Path, tmp_path: Path) -> None:
-    shutil.copytree(factory_root / "magnet", tmp_path / "parts" / "magnet")
-    tag = "<script>alert(1)<script>"
-    for folder in ("test", "ground_truth"):
-        (tmp_path / "parts" / "magnet" / folder / "chip").rename(tmp_path / "parts" / "magnet" / folder / tag)
-    run = Run.create(tmp_path / "run", load_config(None, {"data.root": str(tmp_path / "parts"), **SETTINGS}))
-    run_all(run)
-    html = run.path("report.html").read_text()
-    assert "alert(1)" in html and tag not in html and tag not in run.path("report.md").read_text()
+def test_the_report_loads_nothing_and_runs_nothing(watched: Watched) -> None:
+    html = watched.run.path("report.html").read_text()
+    assert "alert(1)" in html and TAG not in html and TAG not in watched.run.path("report.md").read_text()
     assert not re.search(r"<(script|iframe|object|embed|link|base|form)\b", html)
     assert not re.search(r"""\bon\w+\s*=\s*["']""", html)
     assert not re.search(r"""(src|href)\s*=\s*(?!["']?(data:|#))""", html)

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from flawsmith.errors import RunError
+from flawsmith.evaluation.arms import REAL
+from flawsmith.evaluation.prove import outcome_file
 from flawsmith.evaluation.statistics import (
     ALL,
     MEAN,
@@ -181,6 +184,19 @@ def test_outcomes_survive_the_disk(evaluation_set: EvaluationSet, tmp_path: Path
     assert back.figures == made.figures
     for name in ("damaged", "normal", "score", "probabilities", "thumbs", "calibration", "shifted"):
         assert np.array_equal(getattr(back, name), getattr(made, name))
+    raw = (tmp_path / "deep" / "one.npz").read_bytes()
+    for number, damaged in enumerate((raw[: len(raw) // 2], b"", b"PK" + raw[2:200], raw[:40] + bytes(60) + raw[100:])):
+        (tmp_path / f"{number}.npz").write_bytes(damaged)
+        with pytest.raises(RunError, match=rf"{number}\.npz: cannot be read .*; delete it"):
+            Outcome.load(tmp_path / f"{number}.npz")
+
+
+def test_no_two_products_share_the_file_of_an_outcome():
+    products = ("magnet", "a b", "a-b", "a--b", "부품", "나사", "x" * 200, "x" * 201, "..", "a/b")
+    names = [outcome_file(product, arm, seed) for product in products for arm in ("ours", REAL) for seed in (0, 1)]
+    assert len(set(names)) == len(names) and max(map(len, names)) < 120
+    assert not any("/" in name for name in names)
+    assert outcome_file("magnet", "ours, no controls", 1) == "magnet-ours-no-controls-1.npz"  # as runs of today have it
 
 
 def test_where_the_lines_are():

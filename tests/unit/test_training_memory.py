@@ -6,6 +6,7 @@ import json
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from flawsmith import registry
 from flawsmith.config import load_config
 from flawsmith.errors import RunError
+from flawsmith.nn import backbone as backbone_module
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.memory import slices
 from flawsmith.nn.memory.exhausted import memory_suffices, ran_out
@@ -250,6 +252,18 @@ def test_auto_is_nothing_where_memory_is_not_short(backbone: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("mib", "name"), [(81559, ""), (40960, ""), (24564, "24GB"), (16380, "12GB"), (12288, "12GB"), (10_800, "8GB")]
+)
+def test_auto_takes_the_preset_of_the_card(mib: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=mib * 2**20))
+    large, small = (nn.Linear(width, 20_000, device="meta") for width in (20_000, 1000))
+    card = torch.device("cuda")
+    assert preset_of("auto", SimpleNamespace(device=card, unet=large)) == (PRESETS[name] if name else Preset())
+    assert preset_of("auto", SimpleNamespace(device=card, unet=small)) == Preset()
+    assert preset_of("auto", SimpleNamespace(device=torch.device("cpu"), unet=large)) == Preset()
+
+
+@pytest.mark.parametrize(
     "error",
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
@@ -317,6 +331,13 @@ def test_what_is_done_needs_no_backbone(
     generate(run)
     assert run.path("log.jsonl").read_text() == log
     monkeypatch.undo()
+    # Something is to be done: it is loaded, and what is known of it is not hashed again.
+    run.path("samples", "000000.png").unlink()
+    backbone_module._FINGERPRINTS.clear()
+    monkeypatch.setattr(backbone_module, "tensor_hash", lambda _: pytest.fail("its weights were hashed"))
+    generate(run)
+    monkeypatch.undo()
+    log = run.path("log.jsonl").read_text()
     other = Run.open(run.folder)
     path = Path(run.config.backbone.source) / "unet"
     weights = next(path.glob("*.safetensors"))

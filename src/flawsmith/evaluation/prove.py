@@ -115,6 +115,22 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None) -> Path
     return path
 
 
+def outcome_file(product: str, arm: str, seed: int) -> str:
+    """Return the name of the file that holds the outcome of one training; no two products share one.
+
+    >>> outcome_file("magnet", "ours, no controls", 0)
+    'magnet-ours-no-controls-0.npz'
+    """
+    plain = _plain(product)[:60]
+    # "a b" looks like "a-b" then, and a name in Korean like any other.
+    distinct = plain if plain == product else f"{plain}-{digest(product)[:8]}"
+    return f"{_plain(f'{distinct} {arm} {seed}')}.npz"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name)
+
+
 class _Trainer:
     """Trains every arm's detectors, and has them evaluated."""
 
@@ -170,8 +186,7 @@ class _Trainer:
         """Train an arm with every seed, unless it is on disk already."""
         training = None
         for seed in range(self._part.seeds):
-            plain = re.sub(r"[^A-Za-z0-9.]+", "-", f"{split.shots[0].product} {arm.name} {seed}")
-            path = self._folder / f"{plain}.npz"
+            path = self._folder / outcome_file(split.shots[0].product, arm.name, seed)
             best_path, explained_path = path.with_suffix(".best.npz"), path.with_suffix(".explained.json")
             # The last seed of ours says what it looked at: the report shows a few faults with it.
             explains = arm.name == OURS and seed == self._part.seeds - 1

@@ -38,12 +38,12 @@ def publish(run: Run, out: Path) -> list[Path]:
     for job, folder in folders.items():
         plugin = generator_class(run.config.with_generator(job.generator))
         generator = plugin.load(folder, backbone if plugin.needs_backbone else None)
-        place = out.joinpath(*job.name.split("/"))
+        job_folder = out.joinpath(*job.name.split("/"))
         for control in (part for part in generator.trainable().values() if isinstance(part, Control)):
-            write_controlnet(control, place / "controlnet")
-            written.append(place / "controlnet")
+            write_controlnet(control, job_folder / "controlnet")
+            written.append(job_folder / "controlnet")
         if isinstance(unet := getattr(generator, "unet", None), DualUNet):
-            written += write_lora(unet.branches, place / "lora")
+            written += write_lora(unet.branches, job_folder / "lora")
     if not written:
         names = ", ".join(run.config.generator.names)
         raise RunError(

@@ -292,7 +292,8 @@ class Backbone:
 
 
 def _frozen(module: Any, device: torch.device) -> Any:
-    module = cast(module.to(device), torch.float32).eval().requires_grad_(False)
+    # In the precision of its file: widened first, half of it would take the host three times its size.
+    module = module.to(device).eval().requires_grad_(False)
     if hasattr(module, "set_attn_processor"):
         use_small_attention(module)
         use_plane_norms(module)

@@ -163,8 +163,8 @@ def _card() -> float | None:
     """Return the GB of the largest GPU by its driver's tool; None = unknown."""
     asked = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
-        told = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout
-        return max(float(line) for line in told.split()) * 2**20 / 1e9
+        sizes = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout
+        return max(float(line) for line in sizes.split()) * 2**20 / 1e9
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
 

@@ -190,11 +190,11 @@ def redrawn(folder: Path, sample: Sample, mask: np.ndarray, photograph: Path) ->
 def with_reviews(folder: Path, made: Sequence[Sample], stamp: str | None) -> str | None:
     """Return what identifies the samples that stand: the stamp itself where nobody decided anything."""
     hold = reviews(folder, made) if stamp else {}
-    said = [
+    decided = [
         [index, review.word, review.defect, *([review.repair.mask] if review.repair else [])]
         for index, review in sorted(hold.items())
     ]
-    return digest(stamp, said) if said else stamp
+    return digest(stamp, decided) if decided else stamp
 
 
 def _read(row: Any) -> Review:

@@ -17,13 +17,12 @@ import numpy as np
 from flawsmith.data import images
 from flawsmith.data.exported.names import safe_name
 from flawsmith.data.masks.poses import Pose
-from flawsmith.data.tiling import box_of
 from flawsmith.errors import DataError
 from flawsmith.files import file_digest
 from flawsmith.locks import locked
 from flawsmith.run.painted import SUFFIXES
 from flawsmith.studio.masks import mask_of
-from flawsmith.studio.pictures import Box
+from flawsmith.studio.pictures import Box, box_around
 from flawsmith.synthesis.by_hand.painted import Painted, Provenance
 from flawsmith.types import Example
 
@@ -53,8 +52,8 @@ class Candidate:
     @classmethod
     def of(cls, name: str, example: Example, native: np.ndarray, painted: Painted, drawn: tuple[int, ...]) -> Candidate:
         """Return a painted picture as a candidate; `native` is the photograph."""
-        changed = images.differs(painted.picture, native) | painted.mask
-        box = box_of(np.argwhere(changed))
+        whole = painted.provenance.paint == "whole"  # only then anything changes outside the mask
+        box = box_around(images.differs(painted.picture, native) | painted.mask if whole else painted.mask)
         inside = slice(box[0], box[2]), slice(box[1], box[3])
         provenance = replace(painted.provenance, photograph=str(example.image))
         return cls(
@@ -129,10 +128,12 @@ def accept(candidate: Candidate, example: Example, folder: Path) -> str:
         raise DataError(f"{example.image}: has changed since the candidates were painted; paint again")
     painted = candidate.laid_on(images.read(example.image))
     made = candidate.provenance
-    place = folder / folder_name(made.product) / folder_name(made.defect)
+    type_folder = folder / folder_name(made.product) / folder_name(made.defect)
     with locked(folder / ".lock"):
-        number = 1 + max((int(fit[1]) for path in place.glob("*") if (fit := _NUMBER.match(path.name))), default=0)
-        path = place / f"{number:06d}{images.lossless_suffix(painted.picture)}"
+        number = 1 + max(
+            (int(fit[1]) for path in type_folder.glob("*") if (fit := _NUMBER.match(path.name))), default=0
+        )
+        path = type_folder / f"{number:06d}{images.lossless_suffix(painted.picture)}"
         assert path.suffix in SUFFIXES
         images.write_mask(path.with_suffix(".drawn.mask.png"), mask_of(candidate.drawn, candidate.shape))
         painted.write(path)

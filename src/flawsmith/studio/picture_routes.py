@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Name = Annotated[str, Query(max_length=4000)]
 Level = Annotated[int, Query(ge=0, le=DEEPEST)]
-Place = Annotated[int, Query(ge=0, le=1 << 20)]
+TileNumber = Annotated[int, Query(ge=0, le=1 << 20)]
 Side = Annotated[int, Query(ge=32, le=1024)]
 End = Annotated[float | None, Query(allow_inf_nan=False)]
 _AWHILE = {"cache-control": "private, max-age=600"}
@@ -58,7 +58,9 @@ def routes(studio: Studio) -> APIRouter:
         return {"name": name, "product": example.product, **described(native, example.span)}
 
     @router.get("/photograph/tile")
-    def tile(name: Name, level: Level, column: Place, row: Place, low: End = None, high: End = None) -> Response:
+    def tile(
+        name: Name, level: Level, column: TileNumber, row: TileNumber, low: End = None, high: End = None
+    ) -> Response:
         """Return a tile of a photograph."""
         example = workspace.example(name)
         return tile_of(pictures, example, level, column, row, low, high)

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
+from typing import Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -16,7 +17,6 @@ import numpy as np
 from flawsmith.data import images
 from flawsmith.data.masks.reading import read_label
 from flawsmith.data.previews import OUTLINE, fit, jpeg, outlined, shown
-from flawsmith.data.tiling import box_of
 from flawsmith.errors import DataError
 from flawsmith.files import file_state
 from flawsmith.types import Example, Range
@@ -31,28 +31,45 @@ _CONTEXT = 1.8
 """Side of a thumbnail's crop over that of the damage's box."""
 _LEAST_CROP = 96
 
+T = TypeVar("T")
 Box = tuple[int, int, int, int]
 """Top, left, bottom, right."""
+
+
+class _Kept(Generic[T]):
+    """What was made last, as much as fits into `limit` bytes; several threads may ask."""
+
+    def __init__(self, size: Callable[[T], int], limit: int) -> None:
+        self._size, self._limit = size, limit
+        self._made: OrderedDict[tuple[str, ...], T] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: tuple[str, ...], make: Callable[[], T]) -> T:
+        """Return what has this key; it is made where it is not kept."""
+        with self._lock:
+            if key in self._made:
+                self._made.move_to_end(key)
+                return self._made[key]
+        value = make()
+        with self._lock:
+            self._made[key] = value
+            while len(self._made) > 1 and sum(map(self._size, self._made.values())) > self._limit:
+                self._made.popitem(last=False)
+        return value
 
 
 class PictureStore:
     """Reads pictures and keeps those used last; several threads may ask."""
 
     def __init__(self) -> None:
-        self._pictures: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
-        self._thumbs: OrderedDict[tuple[str, ...], bytes] = OrderedDict()
-        self._lock, self._decoding = Lock(), Lock()
+        self._pictures = _Kept[np.ndarray](lambda picture: picture.nbytes, _KEPT_PIXELS)
+        self._thumbs = _Kept[bytes](len, _KEPT_THUMBS)
+        self._decoding = Lock()
 
     def native(self, path: Path) -> np.ndarray:
         """Return a picture as its file holds it; DataError as `images.read`."""
-        key = str(path), str(file_state(path))
-        if (known := self._taken(self._pictures, key)) is not None:
-            return known
         with self._decoding:  # one at a time: many tiles of one picture are asked for at once
-            if (known := self._taken(self._pictures, key)) is None:
-                known = images.read(path)
-                self._keep(self._pictures, key, known, lambda one: one.nbytes, _KEPT_PIXELS)
-        return known
+            return self._pictures.get((str(path), str(file_state(path))), lambda: images.read(path))
 
     def tile(self, path: Path, level: int, column: int, row: int, span: Range | None, window: Range | None) -> bytes:
         """Return a tile as PNG of 8 bits.
@@ -90,7 +107,7 @@ class PictureStore:
                 small = outlined(small, read_label(example, native.shape), OUTLINE)
             return jpeg(small)
 
-        return self._thumb(key, make)
+        return self._thumbs.get(key, make)
 
     def damage(self, picture: Path, mask: Path, span: Range | None, side: int, *, outline: bool, whole: bool) -> bytes:
         """Return a made picture as JPEG, cut to the surroundings of its damage or whole, `side` px."""
@@ -102,31 +119,12 @@ class PictureStore:
             label = images.read_mask(mask, native.shape)
             span_here = images.range_of(native, span)
             if not whole and label.any():
-                top, left, bottom, right = around(box_of(np.argwhere(label)), native.shape[:2])
+                top, left, bottom, right = around(box_around(label), native.shape[:2])
                 native, label = native[top:bottom, left:right], label[top:bottom, left:right]
             small = fit(shown(native, span_here), side)
             return jpeg(outlined(small, label, OUTLINE) if outline else small)
 
-        return self._thumb(key, make)
-
-    def _thumb(self, key: tuple[str, ...], make: Callable[[], bytes]) -> bytes:
-        if (known := self._taken(self._thumbs, key)) is None:
-            known = make()
-            self._keep(self._thumbs, key, known, len, _KEPT_THUMBS)
-        return known
-
-    def _taken(self, kept: OrderedDict, key: tuple[str, ...]):  # type: ignore[no-untyped-def]
-        with self._lock:
-            if key not in kept:
-                return None
-            kept.move_to_end(key)
-            return kept[key]
-
-    def _keep(self, kept: OrderedDict, key: tuple[str, ...], value, size: Callable, limit: int) -> None:  # type: ignore[no-untyped-def]
-        with self._lock:
-            kept[key] = value
-            while len(kept) > 1 and sum(map(size, kept.values())) > limit:
-                kept.popitem(last=False)
+        return self._thumbs.get(key, make)
 
 
 def visible(native: np.ndarray, span: Range, window: Range | None) -> np.ndarray:
@@ -141,6 +139,12 @@ def visible(native: np.ndarray, span: Range, window: Range | None) -> np.ndarray
         return images.to_bytes(native, span)
     level = (native.astype(np.float32) - window.low) * (255 / (window.high - window.low))
     return np.asarray(np.rint(np.clip(level, 0, 255)), np.uint8)
+
+
+def box_around(mask: np.ndarray) -> Box:
+    """Return the box of a mask, bool (H,W), that is not empty; quick also where it has many millions of pixels."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
 def around(box: Box, shape: tuple[int, ...]) -> Box:

@@ -18,7 +18,7 @@ from flawsmith.run.folder import Run
 from flawsmith.run.records import Sample, Verdict
 from flawsmith.run.review import FILE, Review, Word, applied, decide, redrawn, reviews, standing
 from flawsmith.studio.masks import MOST_RUNS, mask_of, runs_of
-from flawsmith.studio.picture_routes import End, Level, Place, Side, described, tile_of
+from flawsmith.studio.picture_routes import End, Level, Side, TileNumber, described, tile_of
 from flawsmith.types import Example
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class MaskAsked(BaseModel):
 
 
 class MadeSamples:
-    """A run's samples and the gate's verdicts, read again when their files have changed."""
+    """A run's samples, the gate's verdicts and people's decisions, read again when their files have changed."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -54,6 +54,7 @@ class MadeSamples:
         self._state: Any = None
         self._samples: dict[int, Sample] = {}
         self._verdicts: Mapping[int, Verdict] | None = None
+        self._held: tuple[Any, dict[int, Review]] = (None, {})
 
     def __call__(self) -> tuple[dict[int, Sample], Mapping[int, Verdict] | None]:
         """Return the samples that were made, by index, and the verdicts; None = they are not screened."""
@@ -66,6 +67,15 @@ class MadeSamples:
                 self._state = state
             return self._samples, self._verdicts
 
+    def held(self) -> dict[int, Review]:
+        """Return the decision that holds for each sample, by index."""
+        samples, _ = self()
+        with self._lock:
+            state = self._state, file_state(self.run.path(FILE))
+            if state != self._held[0]:
+                self._held = state, reviews(self.run.folder, list(samples.values()))
+            return self._held[1]
+
 
 def routes(studio: Studio) -> APIRouter:
     """Return the addresses of this file; without a run there are none."""
@@ -76,8 +86,7 @@ def routes(studio: Studio) -> APIRouter:
     photographs = {example.id: example for example in workspace.normals}
     spans = {example.product: example.span for example in workspace.normals}
 
-    def held() -> dict[int, Review]:
-        return reviews(run.folder, list(made()[0].values()))
+    deciding = Lock()  # a decision keeps what an earlier one says of the mask, and the other way round
 
     def as_made(index: int) -> Sample:
         known, _ = made()
@@ -96,7 +105,7 @@ def routes(studio: Studio) -> APIRouter:
         sample, verdict = as_made(index), (made()[1] or {}).get(index)
         if verdict is not None:  # a label that the gate repaired is shown so
             (sample,) = standing([sample], {index: replace(verdict, kept=True)})
-        review = held().get(index)
+        review = made.held().get(index)
         return applied(review, sample) if review else sample
 
     @router.get("/samples")
@@ -105,17 +114,17 @@ def routes(studio: Studio) -> APIRouter:
         known, verdicts = made()
         names = sorted({name for verdict in (verdicts or {}).values() for name in verdict.scores})
         rows = [_row(sample, (verdicts or {}).get(sample.index)) for sample in known.values()]
-        return {"screened": verdicts is not None, "scores": names, "samples": rows, **said()}
+        return {"screened": verdicts is not None, "scores": names, "samples": rows, **decisions()}
 
     @router.get("/reviews")
-    def said(since: str = "") -> dict[str, Any]:
+    def decisions(since: str = "") -> dict[str, Any]:
         """Say what people decided; nothing but the version where it is the one that the page knows."""
         version = str(file_state(run.path(FILE)))
         if since == version:
             return {"version": version}
         words = {
             index: {"word": review.word, "defect": review.defect, "mask": review.repair.mask if review.repair else ""}
-            for index, review in held().items()
+            for index, review in made.held().items()
         }
         return {"version": version, "reviews": words}
 
@@ -131,10 +140,11 @@ def routes(studio: Studio) -> APIRouter:
             raise ConfigError(
                 f"defect: {sample.product} has no type {asked.defect[:80]!r}{nearest(asked.defect, types)}"
             )
-        before = held().get(asked.sample)
-        repair = before.repair if before and asked.mask == "as it is" else None
-        decide(run.folder, sample, asked.word, asked.defect, repair)
-        return said()
+        with deciding:
+            before = made.held().get(asked.sample)
+            repair = before.repair if before and asked.mask == "as it is" else None
+            decide(run.folder, sample, asked.word, asked.defect, repair)
+        return decisions()
 
     @router.get("/sample/{index}/facts")
     def facts(index: int) -> dict[str, Any]:
@@ -145,7 +155,9 @@ def routes(studio: Studio) -> APIRouter:
         return {**described(native, spans.get(sample.product)), "name": str(index), "mask": runs_of(mask)}
 
     @router.get("/sample/{index}/tile")
-    def tile(index: int, level: Level, column: Place, row: Place, low: End = None, high: End = None) -> Response:
+    def tile(
+        index: int, level: Level, column: TileNumber, row: TileNumber, low: End = None, high: End = None
+    ) -> Response:
         """Return a tile of a sample as it was made."""
         sample = as_made(index)
         example = Example(sample.image, run.path(sample.image), sample.product, span=spans.get(sample.product))
@@ -157,9 +169,10 @@ def routes(studio: Studio) -> APIRouter:
         sample = as_made(index)
         shape = images.describe(run.path(sample.image)).shape
         repair = redrawn(run.folder, sample, mask_of(asked.mask, shape), below(sample))
-        before = held().get(index)
-        decide(run.folder, sample, before.word if before else "", before.defect if before else "", repair)
-        return said()
+        with deciding:
+            before = made.held().get(index)
+            decide(run.folder, sample, before.word if before else "", before.defect if before else "", repair)
+        return decisions()
 
     @router.get("/sample/{index}")
     def picture(

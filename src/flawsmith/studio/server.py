@@ -52,8 +52,8 @@ def application(studio: Studio) -> FastAPI:
     @app.exception_handler(RequestValidationError)
     def malformed(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
-        return JSONResponse({"error": f"{place or 'the request'}: {first['msg']}"}, 400)
+        field = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+        return JSONResponse({"error": f"{field or 'the request'}: {first['msg']}"}, 400)
 
     @app.exception_handler(HttpError)
     def unknown(request: Request, error: HttpError) -> Response:

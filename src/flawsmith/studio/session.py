@@ -49,7 +49,10 @@ class Studio:
     @property
     def address(self) -> str:
         """Return the address to open, with its token."""
-        shown = "127.0.0.1" if self.local else socket.gethostname() if self.host in ("0.0.0.0", "::") else self.host
+        if self.host in ("0.0.0.0", "::"):
+            shown = socket.gethostname()
+        else:
+            shown = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{shown}:{self.port}/{self.token}/"
 
     def job(self, number: int) -> Job | None:

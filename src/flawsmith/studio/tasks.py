@@ -61,8 +61,13 @@ class Bench:
         return self._brushes[generator]
 
     def warm(self, errand: Errand) -> dict[str, Any]:
-        """Open the default generator, so that the first candidate need not wait for it."""
-        self.brush(self.workspace.default_generator)
+        """Open the default generator and let it learn, so that the first candidate need not wait for it."""
+        brush = self.brush(self.workspace.default_generator)
+        for product, defects in self.workspace.defects.items():
+            for defect in defects:
+                if errand.stopped():
+                    return {}
+                brush.painters.of(brush.job_of(product, defect))
         return {}
 
     def paint(

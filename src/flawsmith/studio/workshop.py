@@ -28,7 +28,7 @@ State = Literal["waiting", "running", "done", "failed", "cancelled", "lost"]
 _FINISHED = ("done", "failed", "cancelled", "lost")
 GRACE = 5.0
 """Seconds that a cancelled job has to end by itself before its worker is ended."""
-_REMEMBERED = 200
+_REMEMBERED = 30
 """Jobs that are over and still known."""
 _LOOK = 0.05
 """Seconds between two looks at the worker."""
@@ -90,6 +90,9 @@ class Workshop:
             self._jobs[job.number] = job
             for number in [number for number, one in self._jobs.items() if one.state in _FINISHED][:-_REMEMBERED]:
                 del self._jobs[number]
+            for running in self._jobs.values():
+                if running.task == "warm" and running.state == "running":
+                    running.state = "cancelled"  # whoever asks for something waits for no preparations
             self._waiting.append(job)
             self._change.notify_all()
         return job
@@ -145,6 +148,7 @@ class Workshop:
             self._begin()
         assert self._connection is not None and self._process is not None
         self._connection.send(("do", job.number, job.task, dict(job.arguments)))
+        job.arguments = {}  # a mask may be long, and the job is remembered for a while
         cancelled: float | None = None
         while True:
             try:
@@ -160,7 +164,8 @@ class Workshop:
                 if cancelled is None:
                     cancelled = time.monotonic()
                     self._connection.send(("stop", job.number, "", {}))
-                if self._closed or time.monotonic() - cancelled > GRACE:
+                late = time.monotonic() - cancelled > GRACE and job.task != "warm"  # what it learns is wanted anyway
+                if self._closed or late:
                     self._end()
                     return
 
@@ -186,11 +191,11 @@ class Workshop:
 
     def _begin(self) -> None:
         context = multiprocessing.get_context("spawn")
-        self._connection, there = context.Pipe()
-        arguments = there, self._workspace, self._folder, list(sys.path)
+        self._connection, workers_end = context.Pipe()
+        arguments = workers_end, self._workspace, self._folder, list(sys.path)
         self._process = context.Process(target=_worker, args=arguments, name="flawsmith-studio-worker", daemon=True)
         self._process.start()
-        there.close()
+        workers_end.close()
         self.started += 1
 
     def _end(self) -> None:
@@ -244,12 +249,12 @@ def _worker(connection: Connection, workspace: Workspace, folder: Path, path: li
 
         try:
             answer = getattr(bench, task)(Errand(number, tell, stopped), **arguments)
-            said: tuple[int, str, Any] = (number, "done", answer)
+            reply: tuple[int, str, Any] = (number, "done", answer)
         except FlawsmithError as error:
-            said = (number, "failed", str(error))
+            reply = (number, "failed", str(error))
         except MemoryError:
-            said = (number, "failed", "there is not enough memory for this picture")
+            reply = (number, "failed", "there is not enough memory for this picture")
         except Exception as error:  # a fault of flawsmith's: the page says it, the worker goes on
-            said = (number, "failed", f"this failed unexpectedly ({type(error).__name__}: {error})")
+            reply = (number, "failed", f"this failed unexpectedly ({type(error).__name__}: {error})")
         with suppress(OSError):  # where the studio is gone, the next `recv` ends this
-            connection.send(said)
+            connection.send(reply)

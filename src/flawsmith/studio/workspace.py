@@ -72,9 +72,11 @@ class Workspace:
         split = load_split(run) if run and run.path("data.json").exists() else scanned_dataset(config).split
         if run and painted:
             raise ConfigError(f"--out: what is painted for a run is kept in {run.path(FOLDER)}; leave --out out")
-        place = run.path(FOLDER) if run else painted or _beside(config.data.root)
-        if not run and place.resolve().is_relative_to(config.data.root.resolve()):
-            raise DataError(f"{place}: lies among the photographs, which are only read; name another place with --out")
+        accepted = run.path(FOLDER) if run else painted or _beside(config.data.root)
+        if not run and accepted.resolve().is_relative_to(config.data.root.resolve()):
+            raise DataError(
+                f"{accepted}: lies among the photographs, which are only read; name another place with --out"
+            )
         labelled = (*split.shots, *split.test_defects)
         types: dict[str, set[str]] = {}
         for shot in split.shots:
@@ -88,7 +90,7 @@ class Workspace:
             labelled=labelled,
             shots=frozenset(shot.id for shot in split.shots),
             defects={product: tuple(sorted(types[product])) for product in sorted(types)},
-            painted=place,
+            painted=accepted,
             _by_id={example.id: example for example in (*split.normals, *split.test_normals, *labelled)},
         )
 

@@ -104,6 +104,7 @@ def trainer_of(config: Config, generator: Generator, encoded: Encoded, preset: P
         batch = encoded.rows(torch.randint(len(encoded), (config.train.batch,), generator=rng))
         return loss_in_parts(generator, batch, rng, preset.windows)
 
+    on_card = generator.backbone is not None and generator.backbone.device.type != "cpu"
     return Trainer(
         generator.trainable(),
         loss_of,
@@ -114,8 +115,9 @@ def trainer_of(config: Config, generator: Generator, encoded: Encoded, preset: P
         average=0.99,
         autocast=generator.backbone.dtype if generator.backbone else None,
         save_every=config.train.save_every,
-        optimiser_on_host=preset.optimiser_on_host,
-        average_on_host=preset.average_on_host,
+        # On a processor the host's memory is all there is: copies there would only take more of it.
+        optimiser_on_host=preset.optimiser_on_host and on_card,
+        average_on_host=preset.average_on_host and on_card,
         **told,
     )
 

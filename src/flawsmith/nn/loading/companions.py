@@ -14,6 +14,7 @@ from typing import Any
 from flawsmith.errors import BackboneError
 from flawsmith.nn.loading.files import fetched, read_json
 from flawsmith.nn.loading.original import Original
+from flawsmith.nn.loading.schedules import require_known
 
 CLIP_WORDS = "openai/clip-vit-large-patch14"
 """A hub id that has the tokenizer of Stable Diffusion 1.x, 2.x and XL."""
@@ -77,14 +78,16 @@ def schedule_of(path: Path, original: Original, names: Collection[str]) -> dict[
         names: Its tensors' names: some finetunes say `v_pred` and `ztsnr` with an empty tensor.
 
     Raises:
-        BackboneError: no file says what a UNet of Stable Diffusion 2 predicts.
+        BackboneError: no file says what a UNet of Stable Diffusion 2 predicts, or the schedule is of another kind.
     """
     beside = folder_beside(path)
     stated = read_json(beside / "scheduler" / "scheduler_config.json") if beside is not None else {}
     if stated:
+        require_known(stated, f"backbone.source: {beside}/scheduler")
         return stated
     yaml = path.with_suffix(".yaml")
-    parameterization = re.search(r"parameterization:\s*[\"']?(\w+)", yaml.read_text()) if yaml.is_file() else None
+    text = yaml.read_text(encoding="utf-8", errors="replace") if yaml.is_file() else ""
+    parameterization = re.search(r"parameterization:\s*[\"']?(\w+)", text) if text else None
     plain = original.configs["unet"]["in_channels"] == original.configs["vae"]["latent_channels"]
     if "v_pred" in names or (parameterization and parameterization[1] == "v"):
         return SCHEDULE | {"prediction_type": "v_prediction", "rescale_betas_zero_snr": "ztsnr" in names}

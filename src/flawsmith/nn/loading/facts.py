@@ -15,7 +15,7 @@ from flawsmith.errors import BackboneError
 from flawsmith.nn.loading.companions import configured, folder_beside
 from flawsmith.nn.loading.files import read_json
 from flawsmith.nn.loading.original import recognise, shapes_in
-from flawsmith.nn.loading.source import NETWORKS, Source, parts_of, weights_in
+from flawsmith.nn.loading.source import NETWORKS, Source, files_of, parts_of, weights_in
 
 AUTOENCODERS = ("AutoencoderDC", "AutoencoderKL", "AutoencoderTiny")
 ADDED = (None, "text_time")
@@ -145,9 +145,7 @@ def _shapes(part: Path) -> dict[str, Sequence[int]]:
     """Return the shapes of a part's tensors; of .bin files one that stands for all, from their size."""
     variant, kind = weights_in(part)
     tensors: dict[str, Sequence[int]] = {}
-    for path in sorted(part.glob(f"*.{kind}")):
-        if (f".{variant}" in path.name.removesuffix(f".{kind}")) != (variant is not None):
-            continue
+    for path in files_of(part, variant, kind):
         if kind == "safetensors":
             tensors |= shapes_in(path)
         else:

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from flawsmith.errors import BackboneError
-from flawsmith.nn.loading.source import weights_in
+from flawsmith.nn.loading.original import header_of
+from flawsmith.nn.loading.source import files_of, weights_in
 
 
 @contextmanager
@@ -48,6 +50,10 @@ def load_whole(plugin: Any, place: str, part: str, options: dict[str, Any]) -> A
         # Said to the libraries, or they look for other files first and report each as an error. Pickles are read with
         # torch's `weights_only`, by both.
         options = {**options, "variant": variant, "use_safetensors": kind == "safetensors"}
+        if kind == "safetensors":
+            # diffusers before 0.42 knows the older name alone.
+            name = "torch_dtype" if plugin.__module__.startswith("diffusers") else "dtype"
+            options[name] = _stored(Path(place) / part, variant)
     try:
         model, report = plugin.from_pretrained(place, subfolder=part, output_loading_info=True, **options)
     except OSError:
@@ -60,6 +66,20 @@ def load_whole(plugin: Any, place: str, part: str, options: dict[str, Any]) -> A
     if missing:
         raise BackboneError(f"{place}/{part}: {len(missing)} tensors missing from its weights, e.g. {missing[0]}")
     return model
+
+
+def _stored(part: Path, variant: str | None) -> torch.dtype:
+    """Return the precision that all of a part's tensors are stored in; float32 where they are in several.
+
+    Read as they are stored, half-precision weights take half the memory; diffusers would widen them first.
+    """
+    kinds = {one["dtype"] for path in files_of(part, variant, "safetensors") for one in header_of(path).values()}
+    kinds.discard("I64")  # positions
+    return (
+        {"F16": torch.float16, "BF16": torch.bfloat16}.get(kinds.pop(), torch.float32)
+        if len(kinds) == 1
+        else torch.float32
+    )
 
 
 def first_line(error: Exception) -> str:

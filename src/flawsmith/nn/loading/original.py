@@ -49,6 +49,15 @@ def shapes_in(path: Path) -> dict[str, list[int]]:
     Raises:
         BackboneError: it is no whole safetensors file.
     """
+    return {name: list(one["shape"]) for name, one in header_of(path).items()}
+
+
+def header_of(path: Path) -> dict[str, dict[str, Any]]:
+    """Return {tensor: {"dtype", "shape", "data_offsets"}} of a safetensors file.
+
+    Raises:
+        BackboneError: it is no whole safetensors file.
+    """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -58,11 +67,13 @@ def shapes_in(path: Path) -> dict[str, list[int]]:
             length = int.from_bytes(first, "little")
             if not 2 <= length <= min(size - 8, _LARGEST_HEADER):
                 raise ValueError("its header is torn")
-            header = json.loads(file.read(length))
+            header: dict[str, dict[str, Any]] = json.loads(file.read(length))
         header.pop("__metadata__", None)
         if 8 + length + max((one["data_offsets"][1] for one in header.values()), default=0) != size:
             raise ValueError("it is not whole")
-        return {name: list(one["shape"]) for name, one in header.items()}
+        if not all(isinstance(one["shape"], list) and isinstance(one["dtype"], str) for one in header.values()):
+            raise ValueError("its header says no shapes")
+        return header
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BackboneError(
             f"backbone.source: {path}: not a readable safetensors file ({error}); fetch it again"

@@ -98,7 +98,7 @@ def _text_tensors(part: str, encoder: Any, tensors: dict[str, Tensor], original:
 
 
 def _fill(path: Path, part: str, network: Any, converted: dict[str, Tensor]) -> None:
-    """Give a network its tensors, in float32; refuse what does not fit, and what lacks."""
+    """Give a network its tensors, as they are; refuse what does not fit, and what lacks."""
     wanted = network.state_dict()
     wrong = sorted(set(wanted) - set(converted)) or sorted(
         name for name in wanted if wanted[name].shape != converted[name].shape
@@ -107,7 +107,7 @@ def _fill(path: Path, part: str, network: Any, converted: dict[str, Tensor]) -> 
         raise BackboneError(
             f"backbone.source: {path}: {part}: {len(wrong)} tensors are missing or of another size, e.g. {wrong[0]}"
         )
-    network.load_state_dict({name: converted[name].float() for name in wanted}, assign=True)
+    network.load_state_dict({name: converted[name] for name in wanted}, assign=True)
 
 
 def _require_all_used(path: Path, part: str, network: Any, tensors: dict[str, Tensor], prefix: str) -> None:
@@ -121,17 +121,17 @@ def _require_all_used(path: Path, part: str, network: Any, tensors: dict[str, Te
 
 
 def _tokenizer(path: Path, beside: Path | None, name: str, pad: str | None, *, offline: bool) -> Any:
-    place = words_of(path)
+    words = words_of(path)
     if beside is not None and (beside / name).is_dir():
-        place = beside / name
-    if place is None and offline:
+        words = beside / name
+    if words is None and offline:
         raise BackboneError(no_words(path))
-    if place is None:
+    if words is None:
         tokenizer: Any = CLIPTokenizer.from_pretrained(CLIP_WORDS)
-    elif place.is_dir():
-        tokenizer = CLIPTokenizer.from_pretrained(str(place), local_files_only=True)
+    elif words.is_dir():
+        tokenizer = CLIPTokenizer.from_pretrained(str(words), local_files_only=True)
     else:
-        tokenizer = _from_merges(place)
+        tokenizer = _from_merges(words)
     if pad is not None and pad in tokenizer.get_vocab():
         tokenizer.pad_token = pad
     return tokenizer

@@ -119,7 +119,7 @@ def weights_in(part: Path) -> tuple[str | None, str]:
         BackboneError: there are none.
     """
     names = [path.name for path in part.iterdir() if path.is_file()]
-    kinds = {(found["variant"], found["kind"]) for name in names if (found := _WEIGHTS.fullmatch(name))}
+    kinds = {(match["variant"], match["kind"]) for name in names if (match := _WEIGHTS.fullmatch(name))}
     if not kinds:
         raise BackboneError(
             f"backbone.source: {part} holds no weights ({part.name}/*.safetensors or *.bin); "
@@ -127,6 +127,12 @@ def weights_in(part: Path) -> tuple[str | None, str]:
         )
     order = {None: 0, "fp32": 1, "bf16": 2, "fp16": 3, "non_ema": 9}
     return min(kinds, key=lambda kind: (kind[1] == "bin", order.get(kind[0], 5), str(kind[0])))
+
+
+def files_of(part: Path, variant: str | None, kind: str) -> list[Path]:
+    """Return the files of the weights that `weights_in` chose."""
+    named = ((path, _WEIGHTS.fullmatch(path.name)) for path in sorted(part.iterdir()))
+    return [path for path, match in named if match and (match["variant"], match["kind"]) == (variant, kind)]
 
 
 def _whole(folder: Path) -> Path:
@@ -145,8 +151,19 @@ def _whole(folder: Path) -> Path:
                 raise BackboneError(
                     f"backbone.source: {folder / part} holds no config.json; copy the whole folder again"
                 )
-            weights_in(folder / part)
+            _require_shards(files_of(folder / part, *weights_in(folder / part)))
     return folder
+
+
+def _require_shards(files: list[Path]) -> None:
+    """Refuse weights in several files of which one is not there."""
+    numbers = [match for path in files if (match := re.search(r"-(\d+)-of-(\d+)\.", path.name))]
+    present, totals = ({int(match[group]) for match in numbers} for group in (1, 2))
+    if lacking := sorted(set(range(1, max(totals, default=0) + 1)) - present):
+        raise BackboneError(
+            f"backbone.source: {files[0].parent}: file {lacking[0]} of {max(totals)} of its weights is not there; "
+            "copy the whole folder again"
+        )
 
 
 def _is_diffusers(folder: Path) -> bool:

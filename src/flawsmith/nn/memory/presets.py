@@ -20,7 +20,7 @@ from flawsmith.nn.memory.recomputation import recompute
 
 Memory = Literal["auto", "24GB", "12GB", "8GB"]
 _LARGE = 200e6
-"""Weights of a UNet from which on memory is short at all; the built-in one has 14 million."""
+"""Weights of a UNet from which on memory is short at all; the built-in one has 22 million."""
 
 
 @dataclass(frozen=True, slots=True)

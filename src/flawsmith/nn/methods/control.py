@@ -73,12 +73,12 @@ def control_from_unet(unet: Any, latent_channels: int, factor: int) -> Control:
     # The copy draws random numbers for layers that it then overwrites or zeroes.
     with fresh_layers():
         # A ControlNet has no place for the weight of guidance, which some UNets read with the timestep.
-        times, told = unet.time_embedding, getattr(unet.time_embedding, "cond_proj", None)
+        times, projection = unet.time_embedding, getattr(unet.time_embedding, "cond_proj", None)
         times.cond_proj = None
         try:
             net = ControlNetModel.from_unet(unet, conditioning_channels=3, conditioning_embedding_out_channels=widths)
         finally:
-            times.cond_proj = told
+            times.cond_proj = projection
         if net.conv_in.in_channels != latent_channels:
             whole, kernel = net.conv_in, net.conv_in.kernel_size
             net.conv_in = nn.Conv2d(latent_channels, whole.out_channels, kernel, padding=whole.padding)

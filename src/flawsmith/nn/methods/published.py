@@ -58,10 +58,12 @@ def write_lora(branches: Branches, folder: Path) -> list[Path]:
     written = []
     for name, tensors in adapters.items():
         rank = max(tensor.shape[0] for key, tensor in tensors.items() if ".lora_A." in key)
-        place = folder / name.replace("/", "-")
+        adapter_folder = folder / name.replace("/", "-")
         # One rank throughout, as a reader scales by the first; a layer too narrow for it gets zeros.
-        save_tensors(place / LORA_FILE, {key: _filled_up(tensor, key, rank) for key, tensor in tensors.items()}, _NOTES)
-        written.append(place)
+        save_tensors(
+            adapter_folder / LORA_FILE, {key: _filled_up(tensor, key, rank) for key, tensor in tensors.items()}, _NOTES
+        )
+        written.append(adapter_folder)
     return written
 
 

@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { iconButton, make, note } from "./dom.js";
-import { Mask } from "./mask.js";
+import { Mask, boxOf } from "./mask.js";
 import { TOOL_KEYS, Tools } from "./tools.js";
 import { View } from "./view.js";
 
@@ -52,6 +52,7 @@ export class Redraw {
       mask.replace(runs);
       mask.done = []; // what it was is where undoing ends
       this.view.open({ ...picture, tiles: `sample/${sample.index}/tile`, of: {} }, mask);
+      this.view.look(boxOf(runs, picture.width));
       this.#changed();
       this.canvas.focus();
     } catch (error) {
