@@ -15,8 +15,8 @@ context takes half a GiB more.
 card       estimates for `train.memory` on a card: the tensors lie on torch's "meta" device.
 encode     the same for the autoencoder alone: the views that `flawsmith train` takes at once, and their masked copies.
 known      the same for what `memory.json` measured on an H100 before there were presets.
-measured   `--measure`: the same steps with content on this machine's processor, in a process each, with windows of 256
-           px, which take a quarter of the time: the sum of the tensors beside the growth of the process's memory.
+measured   `--measure`: the same steps with content on this machine's processor, in a process each, with windows of
+           `--measured-size` px, for 512 take hours: the sum of the tensors beside the growth of the process's memory.
            controlnet_inpaint and hybrid are not averaged there, or they would need more than 10 GB.
 """
 

@@ -32,6 +32,7 @@ from flawsmith.pipeline import prove
 from flawsmith.reporting.explanations import explanation_section
 from flawsmith.reporting.report import report
 from flawsmith.run.dataset import load_split
+from flawsmith.run.records import write_records
 from flawsmith.synthesis.generate import generate
 from flawsmith.synthesis.train import train
 
@@ -349,6 +350,10 @@ def test_a_leaked_test_picture_stops_the_proof(parts: Path, tmp_path: Path):
     test = load_split(run).test_defects[0]
     leaked = next(row for row in run.samples() if row.made)
     shutil.copy(test.image, run.path(leaked.image))
+    with pytest.raises(RunError, match="changed or went away"):
+        prove(run)
+    # Also where nothing is known of how it was made.
+    write_records(run.path("samples.jsonl"), [replace(one, image_hash="") for one in run.samples()])
     with pytest.raises(DataError, match="is a picture of the test set, so no detector may learn from it"):
         prove(run)
     assert not run.path("proof.json").exists()

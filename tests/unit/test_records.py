@@ -16,6 +16,7 @@ from flawsmith.data.masks.bend import Bend
 from flawsmith.data.masks.poses import Pose
 from flawsmith.data.tiling import Window
 from flawsmith.errors import RunError
+from flawsmith.paths import why_outside
 from flawsmith.run.records import (
     MADE,
     PlanLine,
@@ -68,6 +69,8 @@ LEAST = {
 """The record of each file with nothing but what it must have."""
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=8)
+FILES = NAMES.filter(lambda name: not why_outside(name))
+"""Below a run folder."""
 COUNTS = st.integers(0, 2**31 - 1)
 SHARES = st.floats(0, 1)
 NUMBERS = st.floats(-1e6, 1e6)
@@ -87,7 +90,8 @@ PLANS = st.builds(
     mask_source=st.sampled_from(["shots", "procedural", "file"]),
     pose=st.none() | POSES,
     **dict.fromkeys(("batch", "seed", "round"), COUNTS),
-    **dict.fromkeys(("job", "generator", "product", "defect", "normal", "shot", "mask_file", "appearance"), NAMES),
+    job=FILES,
+    **dict.fromkeys(("generator", "product", "defect", "normal", "shot", "mask_file", "appearance"), NAMES),
     **dict.fromkeys(("reference", "transferred_from", "donor"), NAMES),
     outline=st.booleans(),
     control_of=st.integers(-1, 99),
@@ -98,8 +102,9 @@ SAMPLES = st.builds(
     windows=st.lists(WINDOWS, max_size=3).map(tuple),
     painted_share=SHARES,
     **dict.fromkeys(("index", "seed", "attempt", "area"), COUNTS),
-    **dict.fromkeys(("status", "generator", "product", "defect", "normal", "shot", "paint", "image", "mask"), NAMES),
-    **dict.fromkeys(("reference", "transferred_from"), NAMES),
+    **dict.fromkeys(("status", "generator", "product", "defect", "normal", "shot", "paint"), NAMES),
+    **dict.fromkeys(("reference", "transferred_from", "image_hash", "mask_hash"), NAMES),
+    **dict.fromkeys(("image", "mask"), FILES),
     control_of=st.integers(-1, 99),
 )
 VERDICTS = st.builds(
@@ -111,7 +116,7 @@ VERDICTS = st.builds(
     reasons=st.lists(st.builds(Reason, NAMES, NAMES), max_size=2).map(tuple),
     scores=st.dictionaries(NAMES, st.none() | NUMBERS, max_size=3),
     thresholds=st.dictionaries(NAMES, NUMBERS, max_size=3),
-    repair=st.none() | st.builds(Repair, NAMES, NAMES, COUNTS),
+    repair=st.none() | st.builds(Repair, FILES, FILES, COUNTS),
 )
 
 

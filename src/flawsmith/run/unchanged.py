@@ -7,6 +7,7 @@ reads what an earlier one made asks here first.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from flawsmith.errors import RunError
@@ -82,9 +83,14 @@ def require_unchanged_photographs(run: Run) -> None:
 
 
 def changed_files(run: Run, sample: Sample) -> list[str]:
-    """Return which of a sample's two files are not as they were written, below the run folder."""
+    """Return which of a sample's two files are not as they were written, below the run folder.
+
+    Only files under the names that the run gives: what an edited line names may not be told to be deleted.
+    """
+    own = re.compile(rf"(samples|controls|repaired)/{sample.index:06d}(\.mask\.png|\.png|\.tif)")
     files = ((sample.image, sample.image_hash), (sample.mask, sample.mask_hash))
-    return [name for name, written in files if written and file_digest(run.path(name)) != written]
+    named = [(name, written) for name, written in files if written and own.fullmatch(name)]
+    return [name for name, written in named if file_digest(run.path(name)) != written]
 
 
 def require_as_made(run: Run, samples: Iterable[Sample], *, gone: bool = False) -> None:
