@@ -422,13 +422,13 @@ BACKBONES = [
     ),
     Bad(
         "safetensors-corrupt",
-        ("backbone", "cannot be loaded"),
+        ("backbone", "not a readable safetensors file", "fetch it again"),
         lambda p: [x.write_bytes(b"\xff" * 100) for x in (p.model / "unet").glob("*.safetensors")],
         sets("backbone.source=backbone"),
     ),
     Bad(
         "safetensors-cut",
-        ("backbone", "cannot be loaded"),
+        ("backbone", "not a readable safetensors file", "fetch it again"),
         lambda p: [cut_short(x) for x in (p.model / "vae").glob("*.safetensors")],
         sets("backbone.source=backbone"),
     ),
