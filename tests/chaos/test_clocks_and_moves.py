@@ -77,7 +77,10 @@ def copied(run: Path, dice: random.Random) -> Path:
     """As a tool copies it that keeps no times; the first is gone."""
     target = run.with_name(f"copy{dice.randint(10, 99)}")
     shutil.copytree(run, target, copy_function=shutil.copy)
-    shutil.rmtree(run)
+    folder = run.resolve()
+    if run.is_symlink():
+        run.unlink()
+    shutil.rmtree(folder)
     return target
 
 
