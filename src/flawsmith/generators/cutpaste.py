@@ -29,8 +29,9 @@ _AREA, _LONGEST = (0.02, 0.15), 1 / 0.3
 """A patch's share of the picture, and its sides' greatest ratio."""
 _SCAR_WIDTH, _SCAR_LENGTH, _SCAR_TURN = (2 / 256, 16 / 256), (10 / 256, 25 / 256), 45
 """A scar's sides as shares of the picture's, and the greatest angle in degrees."""
-_TRIES = 16
-"""Places that are tried until something of a piece lies where damage may, and changes it."""
+_TRIES, _SEEN, _ENOUGH = 16, 0.05, 0.25
+"""So many pieces are tried until one changes so much of its mask by more than so much, of 2; else the one that changes
+most is taken."""
 
 
 class CutPasteSettings(config.Settings):
@@ -68,15 +69,20 @@ class CutPaste(Generator):
         self, normal: np.ndarray, allowed: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the damaged picture (h,w,3) and its mask (h,w)."""
-        places = np.argwhere(allowed)
+        places, most = np.argwhere(allowed), 0.0
+        # For a window without any texture: all of where damage may lie, in other tones.
+        best = np.where(normal > 0, normal - 0.2, normal + 0.2).astype(np.float32), allowed
         for _ in range(_TRIES):
             piece, angle = self._piece(normal, rng)
             picture, cover = _laid(piece, places[int(rng.integers(len(places)))], angle, normal)
             mask = cover & allowed
-            if (picture[mask] != normal[mask]).any():
-                return picture, mask
-        # A window without any texture, or hardly a pixel where damage may lie: the whole of it, in other tones.
-        return np.where(normal > 0, normal - 0.2, normal + 0.2).astype(np.float32), allowed
+            change = np.abs(picture[mask] - normal[mask])
+            seen = float((change > _SEEN).any(axis=1).mean() + change.mean()) if mask.any() else 0.0
+            if seen > most:
+                most, best = seen, (picture, mask)
+            if seen >= _ENOUGH:
+                break
+        return best
 
     def _piece(self, normal: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
         """Return a piece of a picture, its colours varied, float32 (h,w,3), and by how many degrees it is turned."""
