@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from flawsmith.data import images, windows
 from flawsmith.data.tiling import MOST, Window, native_window, plan_windows, thickness
+from flawsmith.data.windows import cut_mask
 from flawsmith.errors import DataError
 
 
@@ -308,3 +309,11 @@ def test_a_grey_photograph_in_a_colour_file_stays_grey_and_a_coloured_one_may_ch
     grey[0, 0, 2] -= grey.dtype.type(1)
     tinted = windows.paste(grey, made, base, mask, window, paint=paint, feather=0)
     assert (tinted[mask] != tinted[mask][:, :1]).any()
+
+
+def test_of_what_overhangs_the_picture_nothing_need_be_marked():
+    mask = np.ones((20, 30), bool)
+    window = Window(-6, -1, 32)
+    assert cut_mask(mask, window).all()
+    alone = cut_mask(mask, window, mirrored=False)
+    assert alone.sum() == 20 * 30 and alone[6:26, 1:31].all()

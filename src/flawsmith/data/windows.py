@@ -60,7 +60,7 @@ def spot_of(windows: Sequence[Window], mask: Mask, margin: int) -> Spot:
     return ends[0], ends[1]
 
 
-def cut_mask(mask: Mask, window: Window, size: int | None = None) -> Mask:
+def cut_mask(mask: Mask, window: Window, size: int | None = None, *, mirrored: bool = True) -> Mask:
     """Return the mask in a window, bool (size,size).
 
     Enlarging: half coverage. Shrinking: a third of a pixel's area counts as damaged, and parts thinner than one working
@@ -70,9 +70,13 @@ def cut_mask(mask: Mask, window: Window, size: int | None = None) -> Mask:
         mask: bool (H,W).
         window: As for `cut`; overhang is reflected.
         size: Working size in px; None = native scale.
+        mirrored: False: nothing of the overhang is marked.
     """
     rows, columns = reflected(window, mask.shape)
     inside = np.ascontiguousarray(mask[rows[:, None], columns[None, :]])
+    if not mirrored:
+        row, column = window.top + np.arange(window.side)[:, None], window.left + np.arange(window.side)
+        inside &= (row >= 0) & (row < mask.shape[0]) & (column >= 0) & (column < mask.shape[1])
     if size is None or size == window.side:
         return inside
     if size > window.side:

@@ -32,6 +32,8 @@ _SCAR_WIDTH, _SCAR_LENGTH, _SCAR_TURN = (2 / 256, 16 / 256), (10 / 256, 25 / 256
 _TRIES, _SEEN, _ENOUGH = 16, 0.05, 0.25
 """So many pieces are tried until one changes so much of its mask by more than so much, of 2; else the one that changes
 most is taken."""
+_SPECK = 64
+"""Px."""
 
 
 class CutPasteSettings(config.Settings):
@@ -76,8 +78,9 @@ class CutPaste(Generator):
             piece, angle = self._piece(normal, rng)
             picture, cover = _laid(piece, places[int(rng.integers(len(places)))], angle, normal)
             mask = cover & allowed
-            change = np.abs(picture[mask] - normal[mask])
-            seen = float((change > _SEEN).any(axis=1).mean() + change.mean()) if mask.any() else 0.0
+            change = np.abs(picture[mask] - normal[mask]).max(axis=1, initial=0)
+            # What is as small as a speck counts less: fitting the label would take it away.
+            seen = float((change > _SEEN).sum() + change.sum()) / max(len(change), _SPECK)
             if seen > most:
                 most, best = seen, (picture, mask)
             if seen >= _ENOUGH:

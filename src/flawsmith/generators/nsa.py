@@ -36,6 +36,8 @@ _SCALES = (0.7, 1.3)
 _TRIES, _SEEN, _ENOUGH = 16, 0.05, 0.25
 """So many draws are tried until one changes so much of its mask by more than so much, of 2; else the one that changes
 most is taken."""
+_SPECK = 64
+"""Px."""
 
 
 class NSASettings(config.Settings):
@@ -112,8 +114,9 @@ class NSA(Generator):
                 region[inner] = allowed[inner]
                 picture = poisson(picture, laid, region, mixed=bool(rng.random() < 0.5)).clip(-1, 1)
                 mask |= region
-            change = np.abs(picture[mask] - normal[mask])
-            seen = float((change > _SEEN).any(axis=1).mean() + change.mean()) if mask.any() else 0.0
+            change = np.abs(picture[mask] - normal[mask]).max(axis=1, initial=0)
+            # What is as small as a speck counts less: fitting the label would take it away.
+            seen = float((change > _SEEN).sum() + change.sum()) / max(len(change), _SPECK)
             if seen > most:
                 most, best = seen, (picture, mask)
             if seen >= _ENOUGH:

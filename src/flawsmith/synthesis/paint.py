@@ -278,7 +278,9 @@ class Painter:
         size = None if self.generator.native else self._size
         both = [(canvas, canvas.window(number)) for canvas in group]
         normals = [cut(canvas.current, window, size, canvas.span) for canvas, window in both]
-        masks = mask_tensor([cut_mask(canvas.part if draws else canvas.asked, window, size) for canvas, window in both])
+        room = [(canvas.part if draws else canvas.asked, window) for canvas, window in both]
+        mirrored = not (draws and size is None)  # what is drawn beyond the picture would be lost
+        masks = mask_tensor([cut_mask(mask, window, size, mirrored=mirrored) for mask, window in room])
         products = tuple(canvas.line.product for canvas in group)
         defects = tuple("" if canvas.line.is_control else canvas.line.defect for canvas in group)
         sketches = [cut(canvas.sketch, window, size) for canvas, window in both if canvas.sketch is not None]
