@@ -12,28 +12,22 @@ damage may lie.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 import cv2
 import numpy as np
-import torch
 from pydantic import Field
 
 from flawsmith import config
-from flawsmith.data.tensors import image_tensor, mask_tensor, picture_of
-from flawsmith.interfaces import Generator
-from flawsmith.types import Condition, Generated
+from flawsmith.generators.draws_on_normal import DrawsOnNormal, most_visible
 
 _AREA, _LONGEST = (0.02, 0.15), 1 / 0.3
 """A patch's share of the picture, and its sides' greatest ratio."""
 _SCAR_WIDTH, _SCAR_LENGTH, _SCAR_TURN = (2 / 256, 16 / 256), (10 / 256, 25 / 256), 45
 """A scar's sides as shares of the picture's, and the greatest angle in degrees."""
-_TRIES, _SEEN, _ENOUGH = 16, 0.05, 0.25
-"""So many pieces are tried until one changes so much of its mask by more than so much, of 2; else the one that changes
-most is taken."""
-_SPECK = 64
-"""Px."""
+_TRIES = 16
+"""So many pieces are pasted, each on the picture as it was, until one is seen well."""
 
 
 class CutPasteSettings(config.Settings):
@@ -45,47 +39,24 @@ class CutPasteSettings(config.Settings):
     """Brightness, contrast and saturation of the piece are varied by up to this share (the paper's: 0.1)."""
 
 
-class CutPaste(Generator):
-    """Paste a piece of the window elsewhere inside the asked mask. Learns nothing, needs no backbone and no shot."""
+class CutPaste(DrawsOnNormal):
+    """Paste a piece of the window elsewhere inside the asked mask. Learns nothing."""
 
     Settings: ClassVar[type[config.Settings]] = CutPasteSettings
-    needs_backbone: ClassVar[bool] = False
-    needs_mask: ClassVar[bool] = False
-    paints_controls: ClassVar[bool] = False
-    native: ClassVar[bool] = True
     settings: CutPasteSettings
 
-    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int = 1, guidance: float = 1.0) -> Generated:
-        """Damage each row inside its mask (everywhere, when the mask is empty); `steps` and `guidance` mean nothing."""
-        made, masks = [], []
-        for row, seed in enumerate(seeds):
-            allowed = asked.mask[row, 0].cpu().numpy() > 0.5
-            allowed = allowed if allowed.any() else np.ones_like(allowed)
-            image, mask = self._pasted(picture_of(asked.normal[row]), allowed, np.random.default_rng(seed))
-            made.append(image)
-            masks.append(mask)
-        damage, pictures = mask_tensor(masks).to(asked.mask), image_tensor(made).to(asked.normal)
-        return Generated(torch.where(damage > 0.5, pictures, asked.normal), damage)
-
-    def _pasted(
-        self, normal: np.ndarray, allowed: np.ndarray, rng: np.random.Generator
+    def damaged(
+        self, normal: np.ndarray, allowed: np.ndarray, product: str, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the damaged picture (h,w,3) and its mask (h,w)."""
-        places, most = np.argwhere(allowed), 0.0
-        # For a window without any texture: all of where damage may lie, in other tones.
-        best = np.where(normal > 0, normal - 0.2, normal + 0.2).astype(np.float32), allowed
-        for _ in range(_TRIES):
-            piece, angle = self._piece(normal, rng)
-            picture, cover = _laid(piece, places[int(rng.integers(len(places)))], angle, normal)
-            mask = cover & allowed
-            change = np.abs(picture[mask] - normal[mask]).max(axis=1, initial=0)
-            # What is as small as a speck counts less: fitting the label would take it away.
-            seen = float((change > _SEEN).sum() + change.sum()) / max(len(change), _SPECK)
-            if seen > most:
-                most, best = seen, (picture, mask)
-            if seen >= _ENOUGH:
-                break
-        return best
+        places = np.argwhere(allowed)
+
+        def pasted() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for _ in range(_TRIES):
+                piece, angle = self._piece(normal, rng)
+                picture, cover = _laid(piece, places[int(rng.integers(len(places)))], angle, normal)
+                yield picture, cover & allowed
+
+        return most_visible(pasted(), normal, allowed)
 
     def _piece(self, normal: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
         """Return a piece of a picture, its colours varied, float32 (h,w,3), and by how many degrees it is turned."""

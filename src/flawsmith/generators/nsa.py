@@ -13,7 +13,7 @@ be seen is taken from it when it is fitted to the picture, as of every generator
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, ClassVar
 
 import cv2
@@ -24,20 +24,16 @@ from torch import Tensor
 
 from flawsmith import config
 from flawsmith.data.poisson import poisson
-from flawsmith.data.tensors import image_tensor, mask_tensor, picture_of
-from flawsmith.interfaces import Generator
-from flawsmith.types import Condition, Crop, Generated
+from flawsmith.generators.draws_on_normal import DrawsOnNormal, most_visible
+from flawsmith.types import Crop
 
 _GAMMA = (2.0, 0.1)
 """Shape and scale of the distribution of a patch's sides, as shares of the picture's."""
 _SIDES = (0.03, 0.4)
 """The least and greatest share."""
 _SCALES = (0.7, 1.3)
-_TRIES, _SEEN, _ENOUGH = 16, 0.05, 0.25
-"""So many draws are tried until one changes so much of its mask by more than so much, of 2; else the one that changes
-most is taken."""
-_SPECK = 64
-"""Px."""
+_TRIES = 16
+"""So many pictures are made until one is seen well."""
 
 
 class NSASettings(config.Settings):
@@ -47,14 +43,10 @@ class NSASettings(config.Settings):
     """Patches of a sample, at most; their number is drawn for each."""
 
 
-class NSA(Generator):
+class NSA(DrawsOnNormal):
     """Blend patches of other normal parts into the asked mask. Reads normal places in `learn`; needs no shot."""
 
     Settings: ClassVar[type[config.Settings]] = NSASettings
-    needs_backbone: ClassVar[bool] = False
-    needs_mask: ClassVar[bool] = False
-    paints_controls: ClassVar[bool] = False
-    native: ClassVar[bool] = True
     settings: NSASettings
 
     def __init__(self, backbone: None, settings: config.Settings) -> None:
@@ -80,48 +72,39 @@ class NSA(Generator):
         for (product, _), name in sorted((json.loads(name), name) for name in learned):
             self._normals.setdefault(product, []).append(learned[name].numpy())
 
-    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int = 1, guidance: float = 1.0) -> Generated:
-        """Damage each row inside its mask (everywhere, when the mask is empty); `steps` and `guidance` mean nothing."""
-        made, masks = [], []
-        for row, seed in enumerate(seeds):
-            normal = picture_of(asked.normal[row])
-            allowed = asked.mask[row, 0].cpu().numpy() > 0.5
-            allowed = allowed if allowed.any() else np.ones_like(allowed)
-            others = self._normals.get(asked.product[row]) or [normal]
-            image, mask = self._blended(normal, allowed, others, np.random.default_rng(seed))
-            made.append(image)
-            masks.append(mask)
-        damage, pictures = mask_tensor(masks).to(asked.mask), image_tensor(made).to(asked.normal)
-        return Generated(torch.where(damage > 0.5, pictures, asked.normal), damage)
+    def damaged(
+        self, normal: np.ndarray, allowed: np.ndarray, product: str, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        others, places = self._normals.get(product) or [normal], np.argwhere(allowed)
+
+        def draws() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for _ in range(_TRIES):
+                yield self._blended(normal, allowed, others, places, rng)
+
+        return most_visible(draws(), normal, allowed)
 
     def _blended(
-        self, normal: np.ndarray, allowed: np.ndarray, others: Sequence[np.ndarray], rng: np.random.Generator
+        self,
+        normal: np.ndarray,
+        allowed: np.ndarray,
+        others: Sequence[np.ndarray],
+        places: np.ndarray,
+        rng: np.random.Generator,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the damaged picture (h,w,3) and its mask (h,w)."""
-        places, most = np.argwhere(allowed), 0.0
-        # For a window without any texture: all of where damage may lie, in other tones.
-        best = np.where(normal > 0, normal - 0.2, normal + 0.2).astype(np.float32), allowed
-        for _ in range(_TRIES):
-            picture, mask = normal, np.zeros_like(allowed)
-            for _ in range(int(rng.integers(1, self.settings.patches + 1))):
-                other = others[int(rng.integers(len(others)))]
-                patch = _patch(other, normal.shape[:2], rng)
-                spot, patch = _at(patch, places[int(rng.integers(len(places)))], normal.shape[:2])
-                region, laid = np.zeros_like(allowed), picture.copy()
-                laid[spot] = patch
-                # Its outermost pixels only lend their gradients: the picture's own tone goes on there.
-                inner = tuple(slice(side.start + 1, side.stop - 1) for side in spot)
-                region[inner] = allowed[inner]
-                picture = poisson(picture, laid, region, mixed=bool(rng.random() < 0.5)).clip(-1, 1)
-                mask |= region
-            change = np.abs(picture[mask] - normal[mask]).max(axis=1, initial=0)
-            # What is as small as a speck counts less: fitting the label would take it away.
-            seen = float((change > _SEEN).sum() + change.sum()) / max(len(change), _SPECK)
-            if seen > most:
-                most, best = seen, (picture, mask)
-            if seen >= _ENOUGH:
-                break
-        return best
+        """Return the picture with some patches of others in it, and where they lie."""
+        picture, mask = normal, np.zeros_like(allowed)
+        for _ in range(int(rng.integers(1, self.settings.patches + 1))):
+            other = others[int(rng.integers(len(others)))]
+            patch = _patch(other, normal.shape[:2], rng)
+            spot, patch = _at(patch, places[int(rng.integers(len(places)))], normal.shape[:2])
+            region, laid = np.zeros_like(allowed), picture.copy()
+            laid[spot] = patch
+            # Its outermost pixels only lend their gradients: the picture's own tone goes on there.
+            inner = tuple(slice(side.start + 1, side.stop - 1) for side in spot)
+            region[inner] = allowed[inner]
+            picture = poisson(picture, laid, region, mixed=bool(rng.random() < 0.5)).clip(-1, 1)
+            mask |= region
+        return picture, mask
 
 
 def _patch(other: np.ndarray, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:

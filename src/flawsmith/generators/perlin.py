@@ -8,22 +8,18 @@ photographs (DTD) are replaced, unless a folder is given, by the window itself, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 import cv2
 import numpy as np
-import torch
 from pydantic import Field
 
 from flawsmith import config
 from flawsmith.data import factory, images
-from flawsmith.data.tensors import image_tensor, mask_tensor, picture_of
 from flawsmith.errors import DataError
-from flawsmith.interfaces import Generator
-from flawsmith.types import Condition, Generated
+from flawsmith.generators.draws_on_normal import DrawsOnNormal
 
 _POOL = 6
 """Renderings per surface: they are kept, since drawing one takes longer than all the rest."""
@@ -44,35 +40,20 @@ class PerlinSettings(config.Settings):
     """Least area of the damage in pixels, or 1/400 of where it may lie; the threshold sinks until it is reached."""
 
 
-class Perlin(Generator):
-    """Draw a Perlin mask inside the asked mask and fill it with foreign texture. Learns nothing, needs no backbone."""
+class Perlin(DrawsOnNormal):
+    """Draw a Perlin mask inside the asked mask and fill it with foreign texture. Learns nothing."""
 
     Settings: ClassVar[type[config.Settings]] = PerlinSettings
-    needs_backbone: ClassVar[bool] = False
-    needs_mask: ClassVar[bool] = False
-    paints_controls: ClassVar[bool] = False
-    native: ClassVar[bool] = True
     settings: PerlinSettings
 
-    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int = 1, guidance: float = 1.0) -> Generated:
-        """Damage each row inside its mask (everywhere, when the mask is empty); `steps` and `guidance` mean nothing.
-
-        Raises:
-            DataError: the folder of textures is missing or holds no picture.
-        """
-        made, masks = [], []
-        for row, seed in enumerate(seeds):
-            rng = np.random.default_rng(seed)
-            normal = picture_of(asked.normal[row])
-            allowed = asked.mask[row, 0].cpu().numpy() > 0.5
-            mask = self._mask(allowed if allowed.any() else np.ones_like(allowed), rng)
-            texture = self._texture(normal, rng)
-            beta = np.float32(rng.uniform(min(self.settings.opacity), max(self.settings.opacity)))
-            image = np.where(mask[:, :, None], normal + beta * (texture - normal), normal)
-            made.append(np.clip(image, -1.0, 1.0).astype(np.float32))
-            masks.append(mask)
-        damage, pictures = mask_tensor(masks).to(asked.mask), image_tensor(made).to(asked.normal)
-        return Generated(torch.where(damage > 0.5, pictures, asked.normal), damage)
+    def damaged(
+        self, normal: np.ndarray, allowed: np.ndarray, product: str, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        mask = self._mask(allowed, rng)
+        texture = self._texture(normal, rng)  # DataError: the folder of textures is missing or holds no picture
+        beta = np.float32(rng.uniform(min(self.settings.opacity), max(self.settings.opacity)))
+        image = np.where(mask[:, :, None], normal + beta * (texture - normal), normal)
+        return np.clip(image, -1.0, 1.0).astype(np.float32), mask
 
     def _mask(self, allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         room = int(allowed.sum())
