@@ -6,13 +6,13 @@ rectangle, turned by up to 45 degrees. Either is varied a little in brightness, 
 is another thing: it pastes damage of real shots.
 
 What differs: the picture is here the window round the asked mask, so that damage is as large as the masks of the shots
-make it; a scar's sides are shares of the window instead of pixels of a picture of 256; and the label stays inside where
-damage may lie.
+make it; a scar's sides are shares of the window instead of pixels of a picture of 256; the label stays inside where
+damage may lie; and of several draws one that shows is taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Literal
 
 import cv2
@@ -20,7 +20,9 @@ import numpy as np
 from pydantic import Field
 
 from flawsmith import config
-from flawsmith.generators.draws_on_normal import DrawsOnNormal, most_visible
+from flawsmith.data.patches.on_normals import Drawn, drawn_rows, most_visible
+from flawsmith.interfaces import Generator
+from flawsmith.types import Condition, Generated
 
 _AREA, _LONGEST = (0.02, 0.15), 1 / 0.3
 """A patch's share of the picture, and its sides' greatest ratio."""
@@ -39,18 +41,24 @@ class CutPasteSettings(config.Settings):
     """Brightness, contrast and saturation of the piece are varied by up to this share (the paper's: 0.1)."""
 
 
-class CutPaste(DrawsOnNormal):
+class CutPaste(Generator):
     """Paste a piece of the window elsewhere inside the asked mask. Learns nothing."""
 
     Settings: ClassVar[type[config.Settings]] = CutPasteSettings
+    needs_backbone: ClassVar[bool] = False
+    needs_mask: ClassVar[bool] = False
+    paints_controls: ClassVar[bool] = False
+    native: ClassVar[bool] = True
     settings: CutPasteSettings
 
-    def damaged(
-        self, normal: np.ndarray, allowed: np.ndarray, product: str, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int = 1, guidance: float = 1.0) -> Generated:
+        """Damage each row inside its mask (everywhere, when the mask is empty); `steps` and `guidance` mean nothing."""
+        return drawn_rows(asked, seeds, self._damaged)
+
+    def _damaged(self, normal: np.ndarray, allowed: np.ndarray, product: str, rng: np.random.Generator) -> Drawn:
         places = np.argwhere(allowed)
 
-        def pasted() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        def pasted() -> Iterator[Drawn]:
             for _ in range(_TRIES):
                 piece, angle = self._piece(normal, rng)
                 picture, cover = _laid(piece, places[int(rng.integers(len(places)))], angle, normal)

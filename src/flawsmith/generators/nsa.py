@@ -7,7 +7,8 @@ mixed gradients. Several of them make one sample.
 
 What differs: the picture is here the window round the asked mask; the others are the places of normal parts that
 training cuts, or this window itself where there are none; and the label is not a soft one: what changed too little to
-be seen is taken from it when it is fitted to the picture, as of every generator.
+be seen is taken from it when it is fitted to the picture, as of every generator. Of several draws one that shows is
+taken.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from pydantic import Field
 from torch import Tensor
 
 from flawsmith import config
+from flawsmith.data.patches.on_normals import Drawn, drawn_rows, most_visible
 from flawsmith.data.poisson import poisson
-from flawsmith.generators.draws_on_normal import DrawsOnNormal, most_visible
-from flawsmith.types import Crop
+from flawsmith.interfaces import Generator
+from flawsmith.types import Condition, Crop, Generated
 
 _GAMMA = (2.0, 0.1)
 """Shape and scale of the distribution of a patch's sides, as shares of the picture's."""
@@ -43,10 +45,14 @@ class NSASettings(config.Settings):
     """Patches of a sample, at most; their number is drawn for each."""
 
 
-class NSA(DrawsOnNormal):
+class NSA(Generator):
     """Blend patches of other normal parts into the asked mask. Reads normal places in `learn`; needs no shot."""
 
     Settings: ClassVar[type[config.Settings]] = NSASettings
+    needs_backbone: ClassVar[bool] = False
+    needs_mask: ClassVar[bool] = False
+    paints_controls: ClassVar[bool] = False
+    native: ClassVar[bool] = True
     settings: NSASettings
 
     def __init__(self, backbone: None, settings: config.Settings) -> None:
@@ -72,12 +78,14 @@ class NSA(DrawsOnNormal):
         for (product, _), name in sorted((json.loads(name), name) for name in learned):
             self._normals.setdefault(product, []).append(learned[name].numpy())
 
-    def damaged(
-        self, normal: np.ndarray, allowed: np.ndarray, product: str, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int = 1, guidance: float = 1.0) -> Generated:
+        """Damage each row inside its mask (everywhere, when the mask is empty); `steps` and `guidance` mean nothing."""
+        return drawn_rows(asked, seeds, self._damaged)
+
+    def _damaged(self, normal: np.ndarray, allowed: np.ndarray, product: str, rng: np.random.Generator) -> Drawn:
         others, places = self._normals.get(product) or [normal], np.argwhere(allowed)
 
-        def draws() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        def draws() -> Iterator[Drawn]:
             for _ in range(_TRIES):
                 yield self._blended(normal, allowed, others, places, rng)
 
@@ -90,7 +98,7 @@ class NSA(DrawsOnNormal):
         others: Sequence[np.ndarray],
         places: np.ndarray,
         rng: np.random.Generator,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> Drawn:
         """Return the picture with some patches of others in it, and where they lie."""
         picture, mask = normal, np.zeros_like(allowed)
         for _ in range(int(rng.integers(1, self.settings.patches + 1))):

@@ -8,6 +8,7 @@ photographs (DTD) are replaced, unless a folder is given, by the window itself, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -18,8 +19,10 @@ from pydantic import Field
 
 from flawsmith import config
 from flawsmith.data import factory, images
+from flawsmith.data.patches.on_normals import Drawn, drawn_rows
 from flawsmith.errors import DataError
-from flawsmith.generators.draws_on_normal import DrawsOnNormal
+from flawsmith.interfaces import Generator
+from flawsmith.types import Condition, Generated
 
 _POOL = 6
 """Renderings per surface: they are kept, since drawing one takes longer than all the rest."""
@@ -40,17 +43,27 @@ class PerlinSettings(config.Settings):
     """Least area of the damage in pixels, or 1/400 of where it may lie; the threshold sinks until it is reached."""
 
 
-class Perlin(DrawsOnNormal):
+class Perlin(Generator):
     """Draw a Perlin mask inside the asked mask and fill it with foreign texture. Learns nothing."""
 
     Settings: ClassVar[type[config.Settings]] = PerlinSettings
+    needs_backbone: ClassVar[bool] = False
+    needs_mask: ClassVar[bool] = False
+    paints_controls: ClassVar[bool] = False
+    native: ClassVar[bool] = True
     settings: PerlinSettings
 
-    def damaged(
-        self, normal: np.ndarray, allowed: np.ndarray, product: str, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int = 1, guidance: float = 1.0) -> Generated:
+        """Damage each row inside its mask (everywhere, when the mask is empty); `steps` and `guidance` mean nothing.
+
+        Raises:
+            DataError: the folder of textures is missing or holds no picture.
+        """
+        return drawn_rows(asked, seeds, self._damaged)
+
+    def _damaged(self, normal: np.ndarray, allowed: np.ndarray, product: str, rng: np.random.Generator) -> Drawn:
         mask = self._mask(allowed, rng)
-        texture = self._texture(normal, rng)  # DataError: the folder of textures is missing or holds no picture
+        texture = self._texture(normal, rng)
         beta = np.float32(rng.uniform(min(self.settings.opacity), max(self.settings.opacity)))
         image = np.where(mask[:, :, None], normal + beta * (texture - normal), normal)
         return np.clip(image, -1.0, 1.0).astype(np.float32), mask
