@@ -5,9 +5,9 @@ section 2. A patch is a rectangle of 2 to 15 % of the picture, up to 3.3 times a
 rectangle, turned by up to 45 degrees. Either is varied a little in brightness, contrast and saturation. `crop_paste`
 is another thing: it pastes damage of real shots.
 
-What differs: the picture is here the window round the asked mask, so that damage is as large as the masks of the shots
-make it; a scar's sides are shares of the window instead of pixels of a picture of 256; the label stays inside where
-damage may lie; and of several draws one that shows is taken.
+What differs: the picture is here the window round the asked mask, of 256 px or more; a scar's sides are shares of the
+window instead of pixels of a picture of 256; the label stays inside where damage may lie; and of several draws one that
+shows is taken.
 """
 
 from __future__ import annotations
