@@ -15,7 +15,7 @@ from flawsmith import registry
 from flawsmith.config import Config
 from flawsmith.data.photographs import KEPT
 from flawsmith.nn.loading.facts import BackboneFacts
-from flawsmith.preflight.rates import PLAIN, Rate, rate_of, spared
+from flawsmith.preflight.rates import PLAIN, SMALL, Rate, rate_of, spared
 from flawsmith.synthesis.counts import wanted
 
 JUDGE_SECONDS = {"processor": 60.0, PLAIN: 95.0, "GPU": 10.0}
@@ -83,7 +83,9 @@ def estimate(
         train = models * config.train.steps * config.train.batch * rate.train
         passes = config.generate.steps * (2 if config.generate.guidance > 1 else 1)
         draw = painted * windows * passes * rate.draw
-        network = max(PIXELS_MEMORY, rate.fixed + config.train.batch * rate.window)
+        # A small network takes about as much per window when it paints, with guidance and the batch's pictures.
+        at_once = max(config.train.batch, config.generate.batch if rate.parameters <= SMALL else 0)
+        network = max(PIXELS_MEMORY, rate.fixed + at_once * rate.window)
         saved = models * rate.weights * 1e6
         if machine == "GPU":
             spares = [

@@ -105,7 +105,7 @@ _CONTEXT = 0.5
 """GiB that CUDA takes for itself."""
 _LEAST = 200.0
 """Millions of parameters of a UNet from which on "auto" spares anything."""
-_SMALL = 100.0
+SMALL = 100.0
 """Millions of parameters up to which a UNet is nearer to the built-in one than to Stable Diffusion's."""
 
 
@@ -119,7 +119,7 @@ def rate_of(generator: str, facts: BackboneFacts | None, machine: str, size: int
         size: Side of the window in pixels.
     """
     parameters = 859.5 if facts is None else facts.parameters.get("unet", 0) / 1e6
-    if facts is not None and 0 < parameters <= _SMALL:
+    if facts is not None and 0 < parameters <= SMALL:
         return _BUILTIN[machine].at(size, parameters)
     rate = _LARGE.get(generator, _LARGE["controlnet_inpaint"])
     if machine == "GPU":
