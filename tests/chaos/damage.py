@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from hypothesis import strategies as st
+from json_trees import GONE, changed, ways
 
 HOSTILE_TEXT = (
     "", " ", ".", "..", "../victim.txt", "../../canary/victim.txt", "/etc/passwd", "C:\\x.png", "..\\x", "a\0b", "a\nb",
@@ -23,8 +24,6 @@ HOSTILE_VALUES = (
 
 EXTREME = (b"\0", b"\xff", b"\xff" * 4, b"\x7f\xff\xff\xff", b"\0" * 8)
 """Bytes that headers take for numbers at the end of their range."""
-GONE = object()
-"""Stands for a value that is taken out."""
 Edit = Callable[[bytes], bytes]
 
 
@@ -80,36 +79,17 @@ def edits_of_json(draw: st.DrawFn) -> Edit:
             tree = json.loads(rows[number]) if full else {}
         if sort == "lines" and number >= 0:
             return b"\n".join([*rows[:number], rows[line % len(rows)], *rows[number:]])
-        changed = with_key(tree, place, value) if sort == "key" else with_value(tree, place, value)
-        text = json.dumps(changed, ensure_ascii=True).encode()
+        edited = with_key(tree, place, value) if sort == "key" else with_value(tree, place, value)
+        text = json.dumps(edited, ensure_ascii=True).encode()
         return text if number < 0 else b"\n".join([*rows[:number], text, *rows[number + 1 :]])
 
     return edit
 
 
-def places(tree: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the way to every value of a tree."""
-    yield above
-    inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for key, value in inner:
-        yield from places(value, (*above, key))
-
-
 def with_value(tree: Any, number: int, value: Any) -> Any:
     """Return a tree with another value in the n-th of its places; GONE takes it out."""
-    ways = list(places(tree))
-    way = ways[number % len(ways)]
-    if not way:
-        return {} if value is GONE else value
-    tree = copy.deepcopy(tree)
-    inner = tree
-    for key in way[:-1]:
-        inner = inner[key]
-    if value is GONE:
-        del inner[way[-1]]
-    else:
-        inner[way[-1]] = value
-    return tree
+    every_way = list(ways(tree))
+    return changed(tree, every_way[number % len(every_way)], value)
 
 
 def with_key(tree: Any, number: int, key: Any) -> Any:

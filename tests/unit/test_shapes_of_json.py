@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from json_trees import GONE, changed, ways
 
 import flawsmith as fs
 from flawsmith import registry
@@ -31,7 +31,6 @@ from flawsmith.run.rounds import _read
 from flawsmith.screening.gate import _VERSION, Gate
 
 SETTINGS = {"data.products": ["magnet"], "data.shots": 2, "generate.count": 1, "generator.name": "crop_paste"}
-GONE = object()
 OTHERS = (5, "text", None, [], {}, [[1]], True, 10**30, GONE)
 
 
@@ -72,28 +71,6 @@ def run(finished: Path, tmp_path: Path) -> Run:
     return Run.open(tmp_path / "run")
 
 
-def places(tree: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the way to every value of a JSON tree; of long lists to the first two."""
-    yield above
-    inner = tree.items() if isinstance(tree, dict) else enumerate(tree[:2]) if isinstance(tree, list) else ()
-    for key, value in inner:
-        yield from places(value, (*above, key))
-
-
-def changed(tree: Any, place: tuple[Any, ...], value: Any) -> Any:
-    if not place:
-        return {} if value is GONE else value
-    tree = copy.deepcopy(tree)
-    inner = tree
-    for key in place[:-1]:
-        inner = inner[key]
-    if value is GONE:
-        del inner[place[-1]]
-    else:
-        inner[place[-1]] = value
-    return tree
-
-
 READERS: dict[str, Callable[[Run], Any]] = {
     "data.json": lambda run: (load_split(run), run.data_hash()),
     "manifest.json": lambda run: (run.samples_hash(), run.kept(), run.record("train")),
@@ -115,7 +92,7 @@ def test_no_shape_of_json_is_a_traceback(file: str, run: Run) -> None:
     path = run.path(file)
     lines = path.suffix == ".jsonl"
     tree = json.loads(path.read_text().splitlines()[0]) if lines else read_json(path)
-    edits = [(place, value) for place in places(tree) for value in OTHERS]
+    edits = [(place, value) for place in ways(tree, of_lists=2) for value in OTHERS]
     rng = np.random.default_rng(3)
     chosen = rng.permutation(len(edits))[:100]
     refused = 0

@@ -8,32 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from small_trainer import STEPS, small_network, small_trainer
 from torch import Tensor, nn
 
 from flawsmith.errors import RunError
 from flawsmith.nn.trainer import Trainer
 from flawsmith.nn.weights import load_tensors, save_tensors, tensor_hash
 
-STEPS = 12
-
-
-def net(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Conv2d(2, 6, 3, padding=1), nn.SiLU(), nn.GroupNorm(2, 6), nn.Conv2d(6, 2, 3, padding=1))
-
-
-def make(network: nn.Module, state: Path | None = None, **told: Any) -> Trainer:
-    def loss_of(step: int, rng: torch.Generator) -> Tensor:
-        x = torch.randn(3, 2, 6, 6, generator=rng)
-        return (network(x) - x.flip(-1)).square().flatten(1).mean(1)
-
-    options: dict[str, Any] = {"steps": STEPS, "learning_rate": 1e-2, "average": 0.9, "save_every": 1, "seed": 3}
-    return Trainer({"net": network}, loss_of, state=state, **{**options, **told})
-
 
 def whole(**told: Any) -> tuple[str, list[float]]:
-    network = net()
-    fit = make(network, **told)
+    network = small_network()
+    fit = small_trainer(network, **told)
     assert [step.index for step in fit.run()] == list(range(STEPS))
     return tensor_hash(network.state_dict()), fit.losses
 
@@ -50,13 +35,13 @@ def reference() -> tuple[str, list[float]]:
 @pytest.mark.parametrize("save_every", [1, 3])
 def test_resumed_equals_uninterrupted(tmp_path: Path, reference, killed_after: int, save_every: int):
     state = tmp_path / "deep" / "checkpoint.safetensors"
-    walk = make(net(), state, save_every=save_every).run()
+    walk = small_trainer(small_network(), state, save_every=save_every).run()
     for _ in range(killed_after):
         next(walk)
     del walk
     torch.rand(7)  # another process has another global stream
-    network = net(seed=99)
-    fit = make(network, state, save_every=save_every)
+    network = small_network(seed=99)
+    fit = small_trainer(network, state, save_every=save_every)
     steps = list(fit.run())
     first = STEPS if killed_after == STEPS else killed_after // save_every * save_every
     assert [step.index for step in steps] == list(range(first, STEPS))
@@ -68,10 +53,10 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, reference, killed_after: i
 def test_killed_again_and_again(tmp_path: Path, reference):
     state, seen = tmp_path / "c", 0
     while seen < STEPS:
-        network = net(seed=seen)
+        network = small_network(seed=seen)
         if seen == 0:
-            network = net()
-        fit = make(network, state)
+            network = small_network()
+        fit = small_trainer(network, state)
         for step in fit.run():
             seen = step.index + 1
             if seen % 5 == 0:
@@ -80,10 +65,10 @@ def test_killed_again_and_again(tmp_path: Path, reference):
 
 
 def test_a_finished_training_is_read_back_without_a_step(tmp_path: Path, reference):
-    list(make(net(), tmp_path / "c").run())
+    list(small_trainer(small_network(), tmp_path / "c").run())
     stamp = (tmp_path / "c").read_bytes()
-    network = net(seed=5)
-    fit = make(network, tmp_path / "c")
+    network = small_network(seed=5)
+    fit = small_trainer(network, tmp_path / "c")
     assert list(fit.run()) == []
     assert (tensor_hash(network.state_dict()), fit.losses) == reference
     assert not network.training and (tmp_path / "c").read_bytes() == stamp
@@ -96,46 +81,46 @@ def test_a_checkpoint_does_not_change_the_result(tmp_path: Path, reference):
 
 def test_channels_last_weights_resume_too(tmp_path: Path):
     def start(seed: int) -> nn.Module:
-        return net(seed).to(memory_format=torch.channels_last)
+        return small_network(seed).to(memory_format=torch.channels_last)
 
     first = start(0)
-    list(make(first).run())
-    walk = make(start(0), tmp_path / "c").run()
+    list(small_trainer(first).run())
+    walk = small_trainer(start(0), tmp_path / "c").run()
     for _ in range(4):
         next(walk)
     second = start(1)
-    list(make(second, tmp_path / "c").run())
+    list(small_trainer(second, tmp_path / "c").run())
     assert tensor_hash(first.state_dict()) == tensor_hash(second.state_dict())
 
 
 def test_bfloat16_autocast_resumes_too(tmp_path: Path):
-    first = net()
-    wanted = make(first, autocast=torch.bfloat16)
+    first = small_network()
+    wanted = small_trainer(first, autocast=torch.bfloat16)
     list(wanted.run())
     assert next(first.parameters()).dtype == torch.float32
-    walk = make(net(), tmp_path / "c", autocast=torch.bfloat16).run()
+    walk = small_trainer(small_network(), tmp_path / "c", autocast=torch.bfloat16).run()
     for _ in range(7):
         next(walk)
-    second = net(4)
-    fit = make(second, tmp_path / "c", autocast=torch.bfloat16)
+    second = small_network(4)
+    fit = small_trainer(second, tmp_path / "c", autocast=torch.bfloat16)
     list(fit.run())
     assert tensor_hash(first.state_dict()) == tensor_hash(second.state_dict()) and fit.losses == wanted.losses
     assert wanted.losses != whole()[1]
 
 
 def test_another_identity_is_not_resumed(tmp_path: Path, reference):
-    walk = make(net(seed=7), tmp_path / "c", identity="mine").run()
+    walk = small_trainer(small_network(seed=7), tmp_path / "c", identity="mine").run()
     for _ in range(4):
         next(walk)
-    network = net()
-    fit = make(network, tmp_path / "c", identity="yours")
+    network = small_network()
+    fit = small_trainer(network, tmp_path / "c", identity="yours")
     assert [step.index for step in fit.run()] == list(range(STEPS))
     assert (tensor_hash(network.state_dict()), fit.losses) == reference
     assert load_tensors(tmp_path / "c")[1]["identity"] == "yours"
 
 
 def test_another_network_of_the_same_identity_is_not_resumed(tmp_path: Path):
-    list(make(net(), tmp_path / "c").run())
+    list(small_trainer(small_network(), tmp_path / "c").run())
     other = nn.Linear(2, 2)
     fit = Trainer(
         {"other": other},
@@ -150,25 +135,25 @@ def test_another_network_of_the_same_identity_is_not_resumed(tmp_path: Path):
 @pytest.mark.parametrize("keep", [0, 5, 300, -3])
 def test_a_torn_checkpoint_is_one_clear_sentence(tmp_path: Path, keep: int):
     state = tmp_path / "checkpoint.safetensors"
-    list(make(net(), state).run())
+    list(small_trainer(small_network(), state).run())
     state.write_bytes(state.read_bytes()[:keep])
     with pytest.raises(RunError, match=r"checkpoint\.safetensors: not a readable safetensors file"):
-        list(make(net(), state).run())
+        list(small_trainer(small_network(), state).run())
 
 
 def test_a_checkpoint_of_other_shapes_or_without_moments_is_one_clear_sentence(tmp_path: Path):
     state = tmp_path / "checkpoint.safetensors"
-    list(make(net(), state).run())
+    list(small_trainer(small_network(), state).run())
     tensors, notes = load_tensors(state)
     narrow = {k: v[:3] if k.endswith("0.bias") else v for k, v in tensors.items()}
     for broken in (narrow, {k: v for k, v in tensors.items() if not k.startswith("second/")}):
         save_tensors(state, broken, notes)
         with pytest.raises(RunError, match=r"checkpoint\.safetensors.*delete it"):
-            list(make(net(), state).run())
+            list(small_trainer(small_network(), state).run())
 
 
 def test_a_checkpoint_is_never_half_there(tmp_path: Path):
-    for step in make(net(), tmp_path / "c", save_every=5).run():
+    for step in small_trainer(small_network(), tmp_path / "c", save_every=5).run():
         assert step.saved == (step.index in (4, 9, 11))
         if step.saved:
             assert load_tensors(tmp_path / "c")[1]["done"] == str(step.index + 1)
@@ -183,10 +168,10 @@ def test_the_loss_falls(reference):
 
 
 def test_frozen_parameters_stay(tmp_path: Path):
-    network = net()
+    network = small_network()
     network[0].requires_grad_(False)
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    list(make(network, tmp_path / "c").run())
+    list(small_trainer(network, tmp_path / "c").run())
     after = network.state_dict()
     moved = {k for k in before if not torch.equal(before[k], after[k])}
     assert moved == {"2.weight", "2.bias", "3.weight", "3.bias"}
@@ -222,13 +207,13 @@ def test_a_parameter_that_the_loss_reaches_late_or_never(tmp_path: Path, reached
 
 def test_nothing_to_train_is_refused():
     with pytest.raises(ValueError, match="nothing to train"):
-        make(net().requires_grad_(False))
+        small_trainer(small_network().requires_grad_(False))
 
 
 def test_the_average_is_in_place_at_the_end():
-    network = net()
+    network = small_network()
     shadow = {k: v.detach().clone() for k, v in network.named_parameters()}
-    fit = make(network, average=0.5)
+    fit = small_trainer(network, average=0.5)
     for step in fit.run():
         decay = min(0.5, (1 + step.index) / (10 + step.index))
         for name, value in network.named_parameters():
@@ -240,15 +225,15 @@ def test_the_average_is_in_place_at_the_end():
 
 
 def test_without_average_the_last_weights_stay():
-    network = net()
-    for _ in make(network, average=0.0).run():
+    network = small_network()
+    for _ in small_trainer(network, average=0.0).run():
         last = tensor_hash(network.state_dict())
     assert tensor_hash(network.state_dict()) == last
 
 
 def test_networks_are_in_training_mode_inside_and_out_of_it_after():
-    network = net().eval()
-    assert all(network.training for _ in make(network).run()) and not network.training
+    network = small_network().eval()
+    assert all(network.training for _ in small_trainer(network).run()) and not network.training
 
 
 def test_gradients_are_clipped_to_norm_one():
@@ -269,8 +254,8 @@ def test_gradients_are_clipped_to_norm_one():
 
 @pytest.mark.parametrize("steps", [1, 4, 19, 40, 100])
 def test_the_learning_rate_warms_up_and_falls_to_a_tenth(steps: int):
-    network = net()
-    fit = make(network, steps=steps, learning_rate=2e-3)
+    network = small_network()
+    fit = small_trainer(network, steps=steps, learning_rate=2e-3)
     rates = []
     walk = fit.run()
     while True:
@@ -297,8 +282,9 @@ def test_the_learning_rate_goes_on_where_it_was(tmp_path: Path):
             found.append(fit._optimiser.param_groups[0]["lr"])
         return found
 
-    everything = rates(make(net()), STEPS)
-    assert rates(make(net(), tmp_path / "c"), 5) + rates(make(net(), tmp_path / "c"), STEPS - 5) == everything
+    everything = rates(small_trainer(small_network()), STEPS)
+    begun = rates(small_trainer(small_network(), tmp_path / "c"), 5)
+    assert begun + rates(small_trainer(small_network(), tmp_path / "c"), STEPS - 5) == everything
 
 
 # ---- the words ----------------------------------------------------------------------------------
@@ -306,7 +292,7 @@ def test_the_learning_rate_goes_on_where_it_was(tmp_path: Path):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_stops_with_a_sentence_and_keeps_the_checkpoint(tmp_path: Path, bad: float):
-    network = net()
+    network = small_network()
 
     def loss_of(step: int, rng: torch.Generator) -> Tensor:
         loss = network(torch.randn(2, 2, 4, 4, generator=rng)).square().flatten(1).mean(1)
@@ -321,7 +307,7 @@ def test_a_loss_that_is_no_number_stops_with_a_sentence_and_keeps_the_checkpoint
 
 def test_every_random_number_follows_from_seed_and_step():
     def draws(seed: int) -> list[float]:
-        network, seen = net(), []
+        network, seen = small_network(), []
 
         def loss_of(step: int, rng: torch.Generator) -> Tensor:
             seen.append(float(torch.rand(1, generator=rng)))
@@ -334,14 +320,14 @@ def test_every_random_number_follows_from_seed_and_step():
 
 
 def test_the_global_stream_is_not_touched():
-    network = net()
+    network = small_network()
     torch.manual_seed(1)
     wanted = torch.rand(2)
     torch.manual_seed(1)
-    list(make(network).run())
+    list(small_trainer(network).run())
     assert torch.equal(torch.rand(2), wanted)
 
 
 def test_a_step_tells_its_loss_and_time():
-    for step in make(net()).run():
+    for step in small_trainer(small_network()).run():
         assert step.loss > 0 and step.seconds > 0 and step.saved is False

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save
+from small_trainer import small_network, small_trainer
 from torch import Tensor, nn
 
 from flawsmith import registry
@@ -113,43 +114,34 @@ def test_computing_again_keeps_less(make_backbone: Any) -> None:
     assert kept() < 0.6 * before
 
 
-def network(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Conv2d(2, 6, 3, padding=1), nn.SiLU(), nn.GroupNorm(2, 6), nn.Conv2d(6, 2, 3, padding=1))
-
-
-def trainer(net: nn.Module, state: Path | None = None, **told: Any) -> Trainer:
-    def loss_of(step: int, rng: torch.Generator) -> Tensor:
-        x = torch.randn(3, 2, 6, 6, generator=rng)
-        return (net(x) - x.flip(-1)).square().flatten(1).mean(1)
-
-    options: dict[str, Any] = {"steps": 8, "learning_rate": 1e-2, "average": 0.9, "save_every": 1, **told}
-    return Trainer({"net": net.to(memory_format=torch.channels_last)}, loss_of, state=state, **options)
+def trainer(network: nn.Module, state: Path | None = None, **changes: Any) -> Trainer:
+    return small_trainer(network.to(memory_format=torch.channels_last), state, **{"steps": 8, **changes})
 
 
 @pytest.mark.parametrize("host", [{"average_on_host": True}, {"optimiser_on_host": True}])
 def test_the_optimiser_on_the_host_learns_the_same(host: dict[str, bool], tmp_path: Path) -> None:
-    plain, other = network(), network()
+    plain, other = small_network(), small_network()
     wanted, fit = trainer(plain), trainer(other, **host)
     list(wanted.run())
     list(fit.run())
     assert fit.losses == pytest.approx(wanted.losses, rel=1e-5)
     for one, two in zip(plain.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
-    walk = trainer(network(), tmp_path / "c", **host).run()  # killed after three steps, resumed: the same to the bit
+    # Killed after three steps and resumed: the same to the bit.
+    walk = trainer(small_network(), tmp_path / "c", **host).run()
     for _ in range(3):
         next(walk)
-    resumed = network(5)
+    resumed = small_network(5)
     again = trainer(resumed, tmp_path / "c", **host)
     list(again.run())
     assert again.losses == fit.losses and tensor_hash(resumed.state_dict()) == tensor_hash(other.state_dict())
 
 
 def test_a_checkpoint_of_one_place_goes_on_in_the_other(tmp_path: Path) -> None:
-    walk = trainer(network(), tmp_path / "c").run()
+    walk = trainer(small_network(), tmp_path / "c").run()
     for _ in range(4):
         next(walk)
-    moved, whole = network(5), network()
+    moved, whole = small_network(5), small_network()
     list(trainer(moved, tmp_path / "c", optimiser_on_host=True).run())
     list(trainer(whole).run())
     for one, two in zip(moved.parameters(), whole.parameters(), strict=True):

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flawsmith.cli.arguments import ConfigPath, Sets
+
 if TYPE_CHECKING:
     from flawsmith.config import Config
 
 
 def choose(
-    config: Annotated[Path, typer.Argument(help="A TOML file; `flawsmith new` writes one.", metavar="CONFIG")],
+    config: ConfigPath,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the choice; going on where it stopped.")],
     folds: Annotated[int, typer.Option(help="Into how many folds the shots are dealt.")] = 5,
     also: Annotated[
         list[str],
         typer.Option(help="A generator to try beside the usual ones (again and again); diffusion takes hours."),
     ] = [],  # noqa: B006
-    set_: Annotated[
-        list[str], typer.Option("--set", help="Override one key, e.g. --set data.shots=5.", metavar="KEY=VALUE")
-    ] = [],  # noqa: B006
+    set_: Sets = [],  # noqa: B006
 ) -> None:
     """Find out which generator, masks and number of samples serve each defect type; never looks at test pictures."""
     from flawsmith.config import load_config, parse_overrides

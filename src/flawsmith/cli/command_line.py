@@ -11,6 +11,7 @@ import typer
 
 from flawsmith import __version__
 from flawsmith.cli import choice, inspection, start, studio, weights
+from flawsmith.cli.arguments import ConfigPath, Moved, RunPath, Sets
 from flawsmith.errors import ConfigError, FlawsmithError, RenamedSetting
 from flawsmith.interruption import stopped, terminable
 from flawsmith.types import Stage
@@ -23,18 +24,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ConfigPath = Annotated[Path, typer.Argument(help="A TOML file; `flawsmith new` writes one.", metavar="CONFIG")]
-RunPath = Annotated[Path, typer.Argument(help="A run folder, made by `flawsmith run`.", metavar="RUN")]
-Sets = Annotated[
-    list[str],
-    typer.Option("--set", help="Override one key, e.g. --set train.steps=300 (again and again).", metavar="KEY=VALUE"),
-]
-Moved = Annotated[
-    list[str],
-    typer.Option(
-        "--set", help="Only data.root=FOLDER: where the photographs are now; the run keeps it.", metavar="KEY=VALUE"
-    ),
-]
 ShardText = Annotated[str, typer.Option("--shard", help="Make only every n-th batch: i/n, e.g. 0/4.", metavar="I/N")]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from flawsmith.cli.arguments import Moved, RunPath
 from flawsmith.errors import ConfigError
 
 ModelPath = Annotated[Path, typer.Argument(help="A folder that `flawsmith deliver` wrote.", metavar="MODEL")]
@@ -18,13 +19,10 @@ RuntimeName = Annotated[str, typer.Option("--runtime", help="What computes: onnx
 
 
 def deliver(
-    run: Annotated[Path, typer.Argument(help="A run folder, made by `flawsmith run`.", metavar="RUN")],
+    run: RunPath,
     out: Annotated[Optional[Path], typer.Option("--out", "-o", help="Where to; else RUN/model.")] = None,
     rate: Rate = None,
-    set_: Annotated[
-        list[str],
-        typer.Option("--set", help="Only data.root=FOLDER: where the photographs are now.", metavar="KEY=VALUE"),
-    ] = [],  # noqa: B006
+    set_: Moved = [],  # noqa: B006
 ) -> None:
     """Train the final detector and write it as ONNX, with threshold, model card and an example."""
     from flawsmith.run.opening import open_run

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from flawsmith.cli.arguments import ConfigPath, Sets
+
 
 def new(
     from_: Annotated[
@@ -55,17 +57,12 @@ def new(
 
 
 def check(
-    config: Annotated[Path, typer.Argument(help="A TOML file; `flawsmith new` writes one.", metavar="CONFIG")],
+    config: ConfigPath,
     page: Annotated[
         Optional[Path],
         typer.Option(help="Where to show what was understood as damage; else CONFIG-check.html beside CONFIG."),
     ] = None,
-    set_: Annotated[
-        list[str],
-        typer.Option(
-            "--set", help="Override one key, e.g. --set train.steps=300 (again and again).", metavar="KEY=VALUE"
-        ),
-    ] = [],  # noqa: B006
+    set_: Sets = [],  # noqa: B006
 ) -> None:
     """Say what is in the folder, what is wrong with it, and what a run will cost."""
     from rich.console import Console

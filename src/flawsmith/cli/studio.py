@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from flawsmith.cli.arguments import Sets
 from flawsmith.errors import ConfigError
 
 
@@ -21,9 +22,7 @@ def studio(
     ] = None,
     host: Annotated[str, typer.Option(help="Who can reach it; else this machine alone.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 = any that is free.", min=0, max=65535)] = 0,
-    set_: Annotated[
-        list[str], typer.Option("--set", help="Override one key, e.g. --set data.layout=pairs.", metavar="KEY=VALUE")
-    ] = [],  # noqa: B006
+    set_: Sets = [],  # noqa: B006
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
 ) -> None:
     """Open a local page to draw masks, paint defects and judge samples (needs flawsmith[studio])."""

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from flawsmith.cli.arguments import RunPath
+
 
 def weights(
-    run: Annotated[Path, typer.Argument(help="The run folder.", metavar="RUN")],
+    run: RunPath,
     out: Annotated[Path, typer.Option("--out", "-o", help="A new folder.")],
 ) -> None:
     """Write a run's ControlNet or low-rank changes (LoRA) as diffusers and PEFT read them."""

@@ -60,12 +60,12 @@ class Recognised:
     def toml(self) -> str:
         """Return a configuration file with what was understood in its first lines."""
         keys = [key for key in _KEYS if key not in ("data.normal", "data.product") or self._reads(key)]
-        return commented_toml(Config(data=self.data), note=self._said(), keys=keys)
+        return commented_toml(Config(data=self.data), note=self._summary(), keys=keys)
 
     def _reads(self, key: str) -> bool:
         return self.data.layout == "pairs" or (key == "data.normal" and bool(self.data.normal))
 
-    def _said(self) -> str:
+    def _summary(self) -> str:
         """Return what was understood, as lines of a comment."""
         lines = [
             f"written by `flawsmith new --from`, which understood {self.data.root} as the layout {self.data.layout}:"
@@ -73,8 +73,8 @@ class Recognised:
         products = Counter(example.product for example in self.survey.examples if example.defect is None)
         for product, normal in products.items():
             defects = Counter(e.defect for e in self.survey.examples if e.product == product and e.defect is not None)
-            found = ", ".join(f"{defect} {number}" for defect, number in defects.items())
-            lines.append(f"  {product}: {normal} normal; {found}")
+            counts = ", ".join(f"{defect} {number}" for defect, number in defects.items())
+            lines.append(f"  {product}: {normal} normal; {counts}")
         lines += [f"  {sentence}" for sentence in self.survey.warnings]
         if self.others:
             lines.append(f"  It could also be read as {', '.join(self.others)}.")
@@ -97,7 +97,7 @@ def recognise(root: Path, normal: Sequence[str] = ()) -> Recognised:
     refused: dict[str, list[str]] = {}
     for data in _candidates(root, tree, tuple(normal)):
         try:
-            surveyed = survey(data)
+            surveyed = survey(data, tree)
         except FlawsmithError as error:
             refused.setdefault(data.layout, str(error).splitlines())
             continue
@@ -173,10 +173,10 @@ def _asked(root: Path, tree: Tree, refused: dict[str, list[str]]) -> str:
         for layout, errors in refused.items()
         if not any(" expects " in error or "no pictures found" in error for error in errors)
     }
-    described = "name the folders of normal parts with --normal, or describe your folders with layout = "
-    described += '"pattern" (docs/data.md)'
+    advice = "name the folders of normal parts with --normal, or describe your folders with layout = "
+    advice += '"pattern" (docs/data.md)'
     if not near:
-        return f"{root}: {len(pictures)} pictures, but it looks like no layout ({', '.join(refused)}); {described}"
-    said = "\n".join(f"  as {layout}: {first_few(errors, 2)}" for layout, errors in near.items())
+        return f"{root}: {len(pictures)} pictures, but it looks like no layout ({', '.join(refused)}); {advice}"
+    reasons = "\n".join(f"  as {layout}: {first_few(errors, 2)}" for layout, errors in near.items())
     count = f"{len(pictures)} pictures, but no layout understands all of it"
-    return f"{root}: {count}:\n{said}\n  Put right what one of them says, {described}"
+    return f"{root}: {count}:\n{reasons}\n  Put right what one of them says, {advice}"

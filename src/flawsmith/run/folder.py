@@ -241,7 +241,7 @@ class Run:
         """Return what identifies the samples that `kept` returns; None = none were generated."""
         made, screened = self.stage_hash("generate"), self.stage_hash("screen")
         stamp = digest(made, screened) if made and screened else made
-        return with_reviews(self.folder, [sample for sample in self.samples() if sample.made], stamp)
+        return with_reviews(self.folder, lambda: [sample for sample in self.samples() if sample.made], stamp)
 
     def line_files(self, role: Role) -> list[Path]:
         """Return the files that hold lines of samples or controls, those of shards too; others' files do not count."""

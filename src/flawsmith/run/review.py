@@ -6,9 +6,8 @@ holds for the picture that was looked at: when a sample is made anew, its old de
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,6 +18,7 @@ from flawsmith.errors import DataError, RunError, nearest
 from flawsmith.files import append_lines, digest, file_digest, read_lines, reading
 from flawsmith.locks import locked
 from flawsmith.paths import confined
+from flawsmith.run.manifest import now
 from flawsmith.run.records import Repair, Sample, Verdict, repair_from
 
 FILE, FOLDER = "review.jsonl", "reviewed"
@@ -64,9 +64,8 @@ def decide(folder: Path, sample: Sample, word: Word, defect: str = "", repair: R
     Raises:
         RunError: the place cannot be written.
     """
-    now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     named = "" if defect == sample.defect else defect
-    review = Review(sample.index, content_of(folder, sample), word, named, repair, now)
+    review = Review(sample.index, content_of(folder, sample), word, named, repair, now())
     with locked(folder / "state" / "review.lock"):
         append_lines(confined(folder, FILE), [review.to_json()])
     return review
@@ -187,9 +186,12 @@ def redrawn(folder: Path, sample: Sample, mask: np.ndarray, photograph: Path) ->
     return repair
 
 
-def with_reviews(folder: Path, made: Sequence[Sample], stamp: str | None) -> str | None:
-    """Return what identifies the samples that stand: the stamp itself where nobody decided anything."""
-    hold = reviews(folder, made) if stamp else {}
+def with_reviews(folder: Path, made: Callable[[], Sequence[Sample]], stamp: str | None) -> str | None:
+    """Return what identifies the samples that stand: the stamp itself where nobody decided anything.
+
+    Then `made` is not called: of a large run, reading all lines takes a while.
+    """
+    hold = reviews(folder, made()) if stamp and confined(folder, FILE).exists() else {}
     decided = [
         [index, review.word, review.defect, *([review.repair.mask] if review.repair else [])]
         for index, review in sorted(hold.items())

@@ -59,8 +59,8 @@ class RunBackbone:
         known = self._known()
         backbone = _loaded(self._part, weights=known.get("weights", ""))
         if not known and self._files:
-            told = {"weights": backbone.weights, "fingerprint": backbone.fingerprint}
-            write_json(self._path, {"files": self._files, **told})
+            hashes = {"weights": backbone.weights, "fingerprint": backbone.fingerprint}
+            write_json(self._path, {"files": self._files, **hashes})
         return backbone
 
     @property
@@ -82,8 +82,8 @@ def _loaded(part: BackboneConfig, *, weights: str = "") -> Backbone:
     # diffusers takes seconds, and generators of pixels do without it.
     from flawsmith.nn.loading.usable import load_usable
 
-    told: dict[str, Any] = {"offline": part.offline, "device": part.device, "dtype": part.dtype}
-    return load_usable(part.source, clip_skip=part.clip_skip, weights=weights, **told)
+    options: dict[str, Any] = {"offline": part.offline, "device": part.device, "dtype": part.dtype}
+    return load_usable(part.source, clip_skip=part.clip_skip, weights=weights, **options)
 
 
 def backbone_of(run: Run) -> RunBackbone | None:

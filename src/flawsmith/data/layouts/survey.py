@@ -83,8 +83,12 @@ def scan(data: DataConfig) -> list[Example]:
     return list(surveyed.examples)
 
 
-def survey(data: DataConfig) -> Survey:
+def survey(data: DataConfig, tree: Tree | None = None) -> Survey:
     """Look at a folder without opening a photograph; what is missing or left out is listed, not raised.
+
+    Args:
+        data: What is asked for.
+        tree: The files below its root, where they are listed already.
 
     Raises:
         DataError: the root is missing or of another layout; a named folder, type or product does not exist; a glob of
@@ -93,7 +97,7 @@ def survey(data: DataConfig) -> Survey:
     """
     if data.layout not in LAYOUTS:
         raise ConfigError(f"data.layout: {data.layout!r} is unknown{nearest(data.layout, LAYOUTS)}")
-    tree = list_tree(data)
+    tree = tree or list_tree(data)
     reading = _without_previews(LAYOUTS[data.layout](data, tree))
     examples = [
         replace(example, product=nfc(example.product), defect=None if example.defect is None else nfc(example.defect))

@@ -48,12 +48,12 @@ def most_visible(draws: Iterable[Drawn], normal: np.ndarray, allowed: np.ndarray
         normal: float32 (h,w,3): the picture before.
         allowed: bool (h,w). Where no draw changes anything (a picture without texture), all of it gets another tone.
     """
-    best, most = (np.where(normal > 0, normal - 0.2, normal + 0.2).astype(np.float32), allowed), 0.0
+    best, greatest = (np.where(normal > 0, normal - 0.2, normal + 0.2).astype(np.float32), allowed), 0.0
     for picture, mask in draws:
         change = np.abs(picture[mask] - normal[mask]).max(axis=1, initial=0)
-        seen = float((change > _SEEN).sum() + change.sum()) / max(len(change), _SPECK)
-        if seen > most:
-            best, most = (picture, mask), seen
-        if seen >= _ENOUGH:
+        visibility = float((change > _SEEN).sum() + change.sum()) / max(len(change), _SPECK)
+        if visibility > greatest:
+            best, greatest = (picture, mask), visibility
+        if visibility >= _ENOUGH:
             break
     return best

@@ -1,0 +1,21 @@
+"""What several verbs are told in the same way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigPath = Annotated[Path, typer.Argument(help="A TOML file; `flawsmith new` writes one.", metavar="CONFIG")]
+RunPath = Annotated[Path, typer.Argument(help="A run folder, made by `flawsmith run`.", metavar="RUN")]
+Sets = Annotated[
+    list[str],
+    typer.Option("--set", help="Override one key, e.g. --set train.steps=300 (again and again).", metavar="KEY=VALUE"),
+]
+Moved = Annotated[
+    list[str],
+    typer.Option(
+        "--set", help="Only data.root=FOLDER: where the photographs are now; the run keeps it.", metavar="KEY=VALUE"
+    ),
+]
