@@ -101,7 +101,7 @@ class Photographs:
     """
 
     def __init__(self, normals: Sequence[Example], keep: int = KEPT) -> None:
-        self._normals = normals
+        self.normals = normals
         self.read = _Kept(self._read, Photograph.bytes, keep * 3 // 4)
         self.part = _Kept(self._part, lambda part: 0 if part.strides == (0, 0) else part.nbytes, keep // 4)
         self.appearance = _Kept(self._appearance, lambda _: 100, keep)
@@ -110,7 +110,7 @@ class Photographs:
     def is_surface(self, product: str) -> bool:
         """Return whether a product fills its pictures, by a vote of up to nine of its normal photographs."""
         if product not in self._surface:
-            own = [example for example in self._normals if example.product == product]
+            own = [example for example in self.normals if example.product == product]
             asked = own[:: max(1, len(own) // 9)][:9]
             votes = [bool(part_mask(one.native, one.span).all()) for one in map(self.read, asked)]
             self._surface[product] = sum(votes) * 2 >= len(votes)

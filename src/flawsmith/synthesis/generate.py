@@ -132,12 +132,19 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
 
 def _inputs(config: Config, trained: str) -> Inputs:
     """Return what the samples depend on."""
-    inputs = generator_inputs(config, "generate", train=trained)
+    masks = {path: file_digest(config.data.root / path) for path in _place_masks(config)}
+    inputs = generator_inputs(config, "generate", train=trained, **({"places": masks} if masks else {}))
     if config.screen.enabled:
         return inputs
     unread = "screen.times"
     settings, defaults = ({k: v for k, v in tree.items() if k != unread} for tree in (inputs.settings, inputs.defaults))
     return replace(inputs, settings=settings, defaults=defaults)
+
+
+def _place_masks(config: Config) -> list[str]:
+    """Return the mask files of named places that are there; who reads one that is not says so."""
+    named = {place.mask for place in config.data.places.values()} if config.generate.prompt else set()
+    return sorted(path for path in named if path and (config.data.root / path).is_file())
 
 
 def _plan(run: Run, data: Dataset, samples: Inputs, both: Inputs) -> tuple[list[PlanLine], list[PlanLine]]:
@@ -161,7 +168,9 @@ def _require_known(run: Run, lines: Sequence[PlanLine], data: Dataset) -> None:
     for line in lines:
         if jobs.get(line.job) != line.generator:
             wrong = f"{line.generator!r} with weights {line.job!r} is no generator"
-        elif unknown := sorted({line.normal, line.shot, line.reference} - ids - {""}):
+        elif unknown := sorted(
+            {line.normal, line.shot, line.reference, *(one.shot for one in line.further)} - ids - {""}
+        ):
             wrong = f"{unknown[0]!r} is no photograph"
         else:
             continue
