@@ -35,6 +35,11 @@ class Entry:
 
 _OURS: dict[str, dict[str, Entry]] = {
     "generators": {
+        "component": Entry(
+            "flawsmith.generators.component:ComponentChange",
+            "a part of the product that is missing, doubled, turned or in the wrong place",
+            pixels=True,
+        ),
         "controlnet_inpaint": Entry(
             "flawsmith.generators.controlnet_inpaint:ControlNetInpaint",
             "AnomalyControl-Inpaint: a frozen inpainting model steered by a ControlNet learned from the shots",
