@@ -71,9 +71,9 @@ def model_of(arm: str, side: int, empty: Path) -> Any:
     return Draem(**raw) if "samples" in arm else PerlinDraem(dtd_dir=empty, **raw)
 
 
-def shown_to(arm: str, run: fs.Run) -> DataModule:
+def shown_to(arm: str, run: fs.Run, workers: int) -> DataModule:
     """Return what an arm trains on; nothing is held back for a validation, for no threshold is asked for."""
-    data = DataModule(run, damaged="shots" in arm or "samples" in arm, validation=0, train_batch_size=BATCH)
+    data = DataModule(run, damaged="shots" in arm or "samples" in arm, validation=0, train_batch_size=BATCH, num_workers=workers)
     data.setup()
     if arm.endswith(", shots"):
         rows = data.train_data.samples
@@ -84,17 +84,21 @@ def shown_to(arm: str, run: fs.Run) -> DataModule:
     return data
 
 
-def trained(arm: str, run: fs.Run, side: int, steps: int) -> tuple[Any, dict[str, Any]]:
+def trained(arm: str, run: fs.Run, side: int, steps: int, device: str) -> tuple[Any, dict[str, Any]]:
     """Train an arm; return the model and what the result says of it."""
-    data = shown_to(arm, run)
+    on_card = device.startswith("cuda")
+    data = shown_to(arm, run, 2 if on_card else 0)
     count = data.train_data.samples.groupby(["origin", "label"]).size()
-    epochs, per_epoch = (1, steps) if arm.startswith("Padim") else (EPOCHS, steps // EPOCHS)
+    most = min(len(data.train_dataloader()), max(1, steps // EPOCHS))
+    # An epoch is cut to a length that divides the steps, so that every arm takes exactly as many.
+    per_epoch = max(number for number in range(1, most + 1) if steps % number == 0)
+    epochs, per_epoch = (1, steps) if arm.startswith("Padim") else (steps // per_epoch, per_epoch)
     begun = time.process_time()
     with TemporaryDirectory() as folder:
         seed_everything(0)
         model = model_of(arm, side, Path(folder))
         engine = Engine(
-            accelerator="cpu",
+            accelerator="gpu" if on_card else "cpu",
             devices=1,
             logger=False,
             default_root_dir=folder,
@@ -136,9 +140,9 @@ def measured(name: str, args: argparse.Namespace) -> dict[str, Any]:
             evaluators[side] = Evaluator(thinned(split, args.tests), defects, (side, side), drop_near_duplicates=True)
         kept = args.out / f"{name}-{arm}-{steps}".replace(",", "").replace(" ", "-")
         if not kept.with_suffix(".npz").is_file():
-            model, facts = trained(arm, run, side, steps)
-            asked = Anomalib(AnomalibSettings(model="Padim"), defects)
-            asked._model = model  # what answers; its training above is the one that is measured
+            model, facts = trained(arm, run, side, steps, args.device)
+            asked = Anomalib(AnomalibSettings(model="Padim"), defects, device=args.device)
+            asked._model = model.to(args.device)  # what answers; its training above is the one that is measured
             evaluators[side].evaluate(asked, {"localization", "detection"}).save(kept.with_suffix(".npz"))
             write_json(kept.with_suffix(".json"), facts)
         outcomes[arm] = Outcome.load(kept.with_suffix(".npz"))
@@ -178,6 +182,7 @@ def main() -> None:
     parser.add_argument("--draem-steps", type=int, default=10, help="the same for DRAEM, which takes far longer")
     parser.add_argument("--draem-side", type=int, default=64, help="side of the pictures that DRAEM sees")
     parser.add_argument("--tests", type=int, default=40, help="normal test pictures, and of each type, at most")
+    parser.add_argument("--device", default="cpu", help="where they are trained: cpu or cuda")
     parser.add_argument("--results", type=Path, default=RESULTS / "anomalib.json")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
