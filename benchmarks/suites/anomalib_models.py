@@ -20,6 +20,7 @@ import argparse
 import os
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -73,7 +74,9 @@ def model_of(arm: str, side: int, empty: Path) -> Any:
 
 def shown_to(arm: str, run: fs.Run, workers: int) -> DataModule:
     """Return what an arm trains on; nothing is held back for a validation, for no threshold is asked for."""
-    data = DataModule(run, damaged="shots" in arm or "samples" in arm, validation=0, train_batch_size=BATCH, num_workers=workers)
+    data = DataModule(
+        run, damaged="shots" in arm or "samples" in arm, validation=0, train_batch_size=BATCH, num_workers=workers
+    )
     data.setup()
     if arm.endswith(", shots"):
         rows = data.train_data.samples
@@ -123,8 +126,8 @@ def thinned(split: Split, most: int) -> Split:
     return replace(split, test_normals=tuple(normal), test_defects=tuple(one for group in damaged for one in group))
 
 
-def measured(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Make the samples, train every arm that is not kept yet, and return the result of one set."""
+def measured(name: str, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Make the samples, train every arm that is not kept yet, and yield the result of one set after each."""
     told: dict[str, Any] = {"generate.count": args.count, "measure.enabled": False, "screen.enabled": False}
     run = fs.Run.create(args.out / f"run-{name}", configuration(args.data, name, told | {"export.formats": []}))
     fs.train(run)
@@ -150,6 +153,7 @@ def measured(name: str, args: argparse.Namespace) -> dict[str, Any]:
         result["arms"][arm] = {**read_json(kept.with_suffix(".json")), "figures": found}
         auroc, ap = found["detection"][MEAN]["auroc"]["mean"], found["localization"][MEAN]["ap"]["mean"]
         print(f"{name}: {arm}: image AUROC {auroc:.3f}, pixel AP {ap:.3f}", flush=True)
+        yield result
     tests = next(iter(evaluators.values())).evaluation_set
     result["tests"] = {"normal": int((tests.defect < 0).sum()), "damaged": int((tests.defect >= 0).sum())}
     weights = draws(tests, 2000, np.random.default_rng(0))
@@ -167,7 +171,7 @@ def measured(name: str, args: argparse.Namespace) -> dict[str, Any]:
             rng=np.random.default_rng(1),
         )
     ]
-    return result
+    yield result
 
 
 def main() -> None:
@@ -188,11 +192,16 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     for name in args.only or FOLDERS:
-        result = measured(name, args)
-        results = read_json(args.results) if args.results.exists() else {}
-        packages = {package: version(package) for package in ("anomalib", "torch", "lightning", "torchvision")}
-        results[name] = {"machine": machine() | {"packages": packages}, "protocol": "clean", "seeds": 1, **result}
-        write_json(args.results, results)
+        for result in measured(name, args):
+            results = read_json(args.results) if args.results.exists() else {}
+            packages = {package: version(package) for package in ("anomalib", "torch", "lightning", "torchvision")}
+            facts = {
+                "machine": machine() | {"packages": packages, "device": args.device},
+                "protocol": "clean",
+                "seeds": 1,
+            }
+            results[name] = facts | result
+            write_json(args.results, results)
 
 
 def names() -> list[str]:
