@@ -24,7 +24,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ShardText = Annotated[str, typer.Option("--shard", help="Make only every n-th batch: i/n, e.g. 0/4.", metavar="I/N")]
+ShardText = Annotated[
+    str,
+    typer.Option(
+        "--shard",
+        help="Make only every n-th batch: i/n, e.g. 0/4; auto: as Slurm, torchrun or MPI number this process; "
+        "auto/n: as Kubernetes does.",
+        metavar="I/N|auto",
+    ),
+]
 
 
 def _version(asked: bool) -> None:
@@ -60,6 +68,7 @@ def run(
     ] = "",
     say: Annotated[str, typer.Option(hidden=True)] = "",  # the name of --prompt in release 0.1
     until: Annotated[Stage, typer.Option(help="The last stage; the same command without it goes on.")] = "report",
+    shard: ShardText = "",
     set_: Sets = [],  # noqa: B006
 ) -> None:
     """Every stage: train, generate, screen, measure, prove, export, report; skips what is done."""
@@ -67,6 +76,7 @@ def run(
 
     from flawsmith.config.settings import warn_renamed
     from flawsmith.run.folder import Run
+    from flawsmith.run.shard import Shard
 
     settings = [*set_, *(["generate.count=balance"] if balance else [])]
     if say:
@@ -74,11 +84,13 @@ def run(
     if prompt or say:
         settings.append(f"generate.prompt={json.dumps(prompt or say, ensure_ascii=False)}")
     asked = choice.settled(_config(config, settings), out)
+    part = Shard.parse(shard) if shard else Shard()
     opened = Run.create(out, asked)  # a typo is said at once: torch takes seconds to load
-    from flawsmith.pipeline import run_all
+    from flawsmith.pipeline import run_all, run_shard
     from flawsmith.reporting.verdict import closing_words
 
-    typer.echo(closing_words(run_all(opened, until=until)))
+    report = run_shard(opened, part, until=until) if part.name else run_all(opened, until=until)
+    typer.echo(closing_words(report) if report else f"shard {shard}: its part is made; the last one does what follows")
 
 
 @app.command()
@@ -104,11 +116,13 @@ def train(
 @app.command()
 def generate(run: RunPath, shard: ShardText = "0/1", set_: Moved = []) -> None:  # noqa: B006
     """Make the planned samples."""
+    from flawsmith.run.shard import Shard
+
+    part = Shard.parse(shard)
     opened = _opened("generate", run, set_)
-    from flawsmith.synthesis.generate import Shard
     from flawsmith.synthesis.generate import generate as stage
 
-    stage(opened, Shard.parse(shard))
+    stage(opened, part)
 
 
 @app.command()
