@@ -2,7 +2,7 @@
 
     RUN/ config.json  manifest.json  data.json  weights/  state/  plan.jsonl  samples/  samples*.jsonl
          controls/  controls*.jsonl  rounds.json  scores.jsonl  gate/  repaired/  review.jsonl  reviewed/  painted/
-         metrics.json  proof.json
+         tracking/  metrics.json  proof.json
          export/  report.html  report.md  log.jsonl
 
 Every file is written whole or not at all (`files.py`) and JSON lines are append-only, so a run that is killed at any

@@ -18,6 +18,7 @@ from flawsmith.nn.loading.source import locate
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.stage import Inputs, is_done, stage
+from flawsmith.run.tracker import require_tracker
 from flawsmith.synthesis.crops import crops
 from flawsmith.synthesis.finite import require_finite_weights
 from flawsmith.synthesis.learning import Job, fit, forget_state
@@ -218,6 +219,7 @@ def train(run: Run, data: Dataset | None = None, *, patience: float = 0.0) -> No
     with stage(run, "train", inputs, outputs=_weights(run), patience=patience) as work:
         if work.done:
             return
+        require_tracker(config.train.tracker)
         weights: list[Path] = []
         learned = 0
         for job in jobs_of(config, data.split):
