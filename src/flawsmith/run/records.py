@@ -31,6 +31,25 @@ MADE = "made"
 
 
 @dataclass(frozen=True, slots=True)
+class LaidShot:
+    """A shot that lends a further damage to a sample."""
+
+    shot: str
+    """Its id."""
+    pose: Pose
+    """How it is laid on the photograph."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return {"shot": ..., "pose": ...}."""
+        return {"shot": self.shot, "pose": self.pose.to_json()}
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> LaidShot:
+        """Read what `to_json` returned."""
+        return _record(cls, tree, pose=lambda value: Pose.from_json(value))
+
+
+@dataclass(frozen=True, slots=True)
 class PlanLine:
     """One sample or control, decided before anything is made: same line, same bytes."""
 
@@ -57,6 +76,8 @@ class PlanLine:
     """With `mask_source = "file"`: a mask picture of the photograph's size."""
     pose: Pose | None = None
     """How the shot is laid on the photograph."""
+    further: tuple[LaidShot, ...] = ()
+    """Where a sentence asks for several: what lends the others, of the same defect type."""
     outline: bool = False
     """Whether the mask also takes the photograph's outline beside the shot's damage (a broken tip)."""
     appearance: str = ""
@@ -79,12 +100,19 @@ class PlanLine:
 
     def to_json(self) -> dict[str, Any]:
         """Return the line as JSON values."""
-        return _plain(self, pose=self.pose.to_json() if self.pose else None)
+        further = [one.to_json() for one in self.further]
+        return _plain(self, pose=self.pose.to_json() if self.pose else None, further=further)
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> PlanLine:
         """Read what `to_json` returned."""
-        return _record(cls, tree, ("job",), pose=lambda value: Pose.from_json(value))
+        return _record(
+            cls,
+            tree,
+            ("job",),
+            pose=lambda value: Pose.from_json(value),
+            further=lambda value: tuple(LaidShot.from_json(one) for one in value),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from flawsmith.config import Config, affecting
 from flawsmith.errors import RunError
-from flawsmith.files import read_json, reading, write_json
+from flawsmith.files import file_digest, read_json, reading, write_json
 from flawsmith.interfaces import Generator
 from flawsmith.locks import locked
 from flawsmith.nn.memory.exhausted import memory_suffices
@@ -119,12 +119,19 @@ def _show_settings(run: Run, painters: Painters) -> None:
 
 def _inputs(config: Config, trained: str) -> Inputs:
     """Return what the samples depend on."""
-    inputs = generator_inputs(config, "generate", train=trained)
+    masks = {path: file_digest(config.data.root / path) for path in _place_masks(config)}
+    inputs = generator_inputs(config, "generate", train=trained, **({"places": masks} if masks else {}))
     if config.screen.enabled:
         return inputs
     unread = "screen.times"
     settings, defaults = ({k: v for k, v in tree.items() if k != unread} for tree in (inputs.settings, inputs.defaults))
     return replace(inputs, settings=settings, defaults=defaults)
+
+
+def _place_masks(config: Config) -> list[str]:
+    """Return the mask files of named places that are there; who reads one that is not says so."""
+    named = {place.mask for place in config.data.places.values()} if config.generate.prompt else set()
+    return sorted(path for path in named if path and (config.data.root / path).is_file())
 
 
 def _total(planned: Planned, role: Role) -> int:

@@ -24,10 +24,10 @@ from flawsmith.errors import DataError
 from flawsmith.interfaces import Generator
 from flawsmith.run.dataset import Dataset
 from flawsmith.run.progress import progress
-from flawsmith.run.records import PlanLine
+from flawsmith.run.records import LaidShot, PlanLine
 from flawsmith.run.rounds import Counts
 from flawsmith.synthesis.counts import counts
-from flawsmith.synthesis.prompt import parsed_prompt, prompted_pose
+from flawsmith.synthesis.sentences.prompt import prompted_shots
 from flawsmith.synthesis.train import generator_class, job_names
 from flawsmith.synthesis.transfer import known_references, reference_of, shots_for, transfers
 from flawsmith.types import Example
@@ -150,16 +150,20 @@ def _choose(
     source = masks if masks != "mixed" else ("shots" if rng.random() < 0.5 else "procedural")
     if plugin.needs_shot:
         source = "shots"
-    pose, appearance = None, ""
+    by_id = {example.id: example for example in shots}
+    pose, further, in_place, appearance = None, tuple[LaidShot, ...](), True, ""
     if config.generate.prompt:
         source = "shots"
-        parsed = parsed_prompt(config, data.split)
-        shot, pose = prompted_pose(parsed, shots, normal, data.photographs, rng, turn=config.generate.turn)
-        appearance = parsed.appearance
+        laid, appearance, in_place = prompted_shots(config, data.split, shots, normal, data.photographs, rng)
+        shot, pose, further = by_id[laid[0].shot], laid[0].pose, tuple(laid[1:])
     elif source == "shots":
         pose = _pose(config, shot, normal, data.photographs, rng)
     if pose is not None and config.generate.bend:
         pose = replace(pose, bend=_bend(config, shot, data.photographs, seed))
+        further = tuple(
+            replace(one, pose=replace(one.pose, bend=_bend(config, by_id[one.shot], data.photographs, seed + number)))
+            for number, one in enumerate(further, start=1)
+        )
     # Another product's outline says nothing of this one's.
     outlined = shot.product == line.product and not data.photographs.is_surface(line.product)
     return replace(
@@ -169,7 +173,8 @@ def _choose(
         shot=shot.id,
         mask_source=source,
         pose=pose,
-        outline=pose is not None and config.generate.outline and outlined,
+        further=further,
+        outline=pose is not None and config.generate.outline and outlined and in_place,
         appearance=appearance,
     )
 
@@ -220,7 +225,7 @@ def asked_mask(
         mask = photographs.read(shot).mask
         assert mask is not None
         shot_part = photographs.part(shot)
-        posed = apply_pose_mask(mask, line.pose, shape, shot_part)
+        posed = apply_pose_mask(mask, line.pose, shape, shot_part) | _further(line, shots, shape, photographs)
         if line.transferred_from:  # what another product's damage would do to the backdrop is no damage of this one
             on_part = posed & photographs.part(normal)
             return on_part if on_part.any() else posed
@@ -234,3 +239,14 @@ def asked_mask(
     real = [mask for mask in (photographs.read(example).mask for example in kin) if mask is not None]
     part = photographs.part(normal)
     return procedural(real, shape, part, rng, turn=turn, shot_part=lambda number: photographs.part(kin[number]))
+
+
+def _further(line: PlanLine, shots: Sequence[Example], shape: Sequence[int], photographs: Photographs) -> np.ndarray:
+    """Return where a line wants damage beside that of its first shot, bool (H,W)."""
+    asked = np.zeros((int(shape[0]), int(shape[1])), bool)
+    for laid in line.further:
+        shot = next(example for example in shots if example.id == laid.shot)
+        mask = photographs.read(shot).mask
+        assert mask is not None
+        asked |= apply_pose_mask(mask, laid.pose, shape, photographs.part(shot))
+    return asked

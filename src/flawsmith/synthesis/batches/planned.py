@@ -157,7 +157,7 @@ def _require_known(run: Run, data: Dataset) -> Callable[[PlanLine], None]:
     def require(line: PlanLine) -> None:
         if jobs.get(line.job) != line.generator:
             wrong = f"{line.generator!r} with weights {line.job!r} is no generator"
-        elif unknown := sorted({line.normal, line.shot, line.reference} - ids):
+        elif unknown := sorted({line.normal, line.shot, line.reference, *(one.shot for one in line.further)} - ids):
             wrong = f"{unknown[0]!r} is no photograph"
         else:
             return
