@@ -100,16 +100,15 @@ def test_attention_takes_that_much_from_the_words(backbone: Any) -> None:
     assert kept and all(type(unet.attn_processors[name]).__name__ == "SmallAttention" for name in kept)
 
 
-@pytest.mark.parametrize("compared", ["latents", "pixels"])
-@pytest.mark.parametrize("inpaints", [True, False], ids=["9", "4"])
+@pytest.mark.parametrize(("compared", "inpaints"), [("latents", True), ("pixels", False)])
 def test_reweighting_changes_the_sample(compared: str, inpaints: bool, make_backbone: Any) -> None:
     back = make_backbone(kl=True, inpaints=inpaints, target="epsilon")  # Stable Diffusion 1.5's shape
     assert back.unet.config.in_channels == (9 if inpaints else 4)
-    asked = example_condition(back.size, 2)
+    asked = example_condition(back.size, 1)
     off, on = (learned(back, compared=compared, reweighting=cap) for cap in (1.0, 3.0))
-    made = [one.sample(asked, [0, 1], steps=3, guidance=2.0) for one in (off, on)]
+    made = [one.sample(asked, [0], steps=2, guidance=2.0) for one in (off, on)]
     assert not torch.equal(made[0].image, made[1].image)
-    first = [one.sample(asked, [0, 1], steps=1, guidance=2.0).image for one in (off, on)]
+    first = [one.sample(asked, [0], steps=1, guidance=2.0).image for one in (off, on)]
     assert torch.equal(*first), "the first step has no step before it"
 
 
@@ -262,6 +261,7 @@ def test_a_stopped_training_goes_on_byte_for_byte(
     small_config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = {"generator.name": "anomaly_diffusion", "data.products": ["magnet"], "train.memory": "8GB"}
+    told |= {"data.shots": 1, "train.views": 1, "train.batch": 2}
     whole, stopped = (
         Run.create(tmp_path / name, load_config(None, {**small_config, **told})) for name in ("whole", "stopped")
     )

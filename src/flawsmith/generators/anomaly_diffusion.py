@@ -141,8 +141,14 @@ class AnomalyDiffusion(Generator):
         self._name({(product, defect) for product, defect in json.loads(bytes(learned["pairs"].tolist()))})
 
     def _name(self, pairs: set[Pair]) -> None:
-        """Give each product and type words of its own, which start as the type's name."""
+        """Give each product and type words of its own, which start as the type's name.
+
+        Raises:
+            ConfigError: the words do not fit into what the text encoder reads.
+        """
         self._pairs = tuple(sorted(pairs))
+        for product, defect in self._pairs:
+            self.marked(defect, product)  # refused here, before anything is encoded
         names = [self.phrase(defect, product).replace(MARK, " ") for product, defect in self._pairs]
         starts = [defect.replace("_", " ") or name for (_, defect), name in zip(self._pairs, names, strict=True)]
         words = AppearanceWords(self.backbone.text_encoder, starts, self.settings.appearance_tokens)
