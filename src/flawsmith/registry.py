@@ -40,6 +40,10 @@ _OURS: dict[str, dict[str, Entry]] = {
             "a part of the product that is missing, doubled, turned or in the wrong place",
             pixels=True,
         ),
+        "anomaly_diffusion": Entry(
+            "flawsmith.generators.anomaly_diffusion:AnomalyDiffusion",
+            "AnomalyDiffusion: words learned for each defect type and from the mask steer a frozen model",
+        ),
         "controlnet_inpaint": Entry(
             "flawsmith.generators.controlnet_inpaint:ControlNetInpaint",
             "AnomalyControl-Inpaint: a frozen inpainting model steered by a ControlNet learned from the shots",

@@ -266,6 +266,8 @@ class TrainConfig(Settings):
     """The card that a large backbone is to be trained on; the same is learned. "auto": the card that is there."""
     save_every: Annotated[int, Field(ge=1), Affects()] = 50
     """Steps between checkpoints: the most that a killed run loses."""
+    tracker: Annotated[Literal["none", "tensorboard", "wandb", "comet"], Affects()] = "none"
+    """Record losses, pictures and settings in RUN/tracking, offline; "tensorboard" needs the extra tracker."""
 
 
 class GenerateConfig(Settings):

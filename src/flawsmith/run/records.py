@@ -10,7 +10,7 @@ changes no file of today. Nothing else in the house reads or writes these lines.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from flawsmith.data.masks.poses import Pose
 from flawsmith.data.tiling import Window
 from flawsmith.errors import RunError
-from flawsmith.files import append_lines, read_lines, write_lines
+from flawsmith.files import append_lines, each_line, write_lines
 from flawsmith.paths import why_outside
 
 Role = Literal["sample", "control"]
@@ -247,14 +247,18 @@ def read_records(path: Path, of: type[L]) -> list[L]:
     Raises:
         RunError: a line is not JSON, or not such a record; names the line.
     """
-    made: list[L] = []
-    for number, tree in enumerate(read_lines(path), start=1):
+    return list(each_record(path, of))
+
+
+def each_record(path: Path, of: type[L]) -> Iterator[L]:
+    """Yield the records of a file as `read_records` returns them, one at a time in memory."""
+    for number, tree in enumerate(each_line(path), start=1):
         try:
-            made.append(of.from_json(tree))
+            record = of.from_json(tree)
         except ValueError as error:
             what = f"line {number} is no {of.__name__} ({error})"
             raise RunError(f"{path}: {what}; delete that line and run again") from None
-    return made
+        yield record
 
 
 def write_records(path: Path, records: Iterable[Line]) -> None:

@@ -5,6 +5,7 @@ Of a sample that is being painted only the part round its damage is held; whole 
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -66,7 +67,7 @@ class Painter:
     ) -> None:
         self.generator, self._sketcher, self._at_once = generator, sketcher, at_once
         self._config, self._size, self._photographs = config, size, photographs
-        self._by_id = {example.id: example for example in (*split.normals, *split.shots)}
+        self._by_id = ChainMap({shot.id: shot for shot in split.shots}, photographs.normals)
         self._shots = split.shots
         self._references: dict[str, Reference] = {}
         self.listener: Callable[[Condition, Generated], None] | None = None
@@ -133,12 +134,8 @@ class Painter:
         asked, windows = self._windows(asked)
         spot = spot_of(windows, damage, _RIM)
         whole = photograph()
-        normal, below, span, grey = (
-            whole.native[spot].copy(),
-            whole.model(spot),
-            whole.span,
-            images.is_grey(whole.native),
-        )
+        normal, below = whole.native[spot].copy(), whole.model(spot)
+        span, grey = whole.span, images.is_grey(whole.native)
         del whole  # room for the shot's photograph
         posed = self._posed(line, below, damage, spot)
         reference = self._reference(line.reference) if line.reference and not line.is_control else None

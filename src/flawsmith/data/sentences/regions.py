@@ -35,7 +35,7 @@ def region_mask(name: str, settings: DataConfig, normal: Example, photographs: P
     place, where = settings.places[name], f"data.places.{name}"
     drawn_on = normal
     if place.drawn_on:
-        known = {one.id: one for one in photographs.normals if one.product == normal.product}
+        known = {one.id: one for one in photographs.normals_of(normal.product)}
         if place.drawn_on not in known:
             hint = nearest(place.drawn_on, known) if len(known) < 20 else ""
             raise ConfigError(f"{where}.drawn_on: {place.drawn_on!r} is no normal photograph of {normal.product}{hint}")

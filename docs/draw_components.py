@@ -1,6 +1,6 @@
 """Draw docs/components.jpg: components of procedural parts that are missing, doubled, turned and moved.
 
-    python benchmarks/suites/components.py
+    python docs/draw_components.py
 
 Of each part the generator `component` learns from five normal pictures and changes a sixth, with one seed for each
 change; none was chosen. Outlined: on the normal picture what it knows, on the others the mask.
@@ -8,18 +8,21 @@ change; none was chosen. Outlined: on the normal picture what it knows, on the o
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
-from flawsmith.data import factory
-from flawsmith.files import write_bytes
-from flawsmith.generators.component import ComponentChange
-from flawsmith.types import Condition, Crop
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "src")]
 
-_HOME = Path(__file__).parents[2]
+from flawsmith.data import factory  # noqa: E402
+from flawsmith.files import write_bytes  # noqa: E402
+from flawsmith.generators.component import ComponentChange  # noqa: E402
+from flawsmith.types import Condition, Crop  # noqa: E402
+
 _PARTS = ("board", "screw", "tablet", "nut")
 _CHANGES = ("missing", "doubled", "turned", "moved")
 _SIDE, _CELL, _LEARNED = 256, 200, 5
@@ -70,7 +73,7 @@ def main() -> None:
         cv2.putText(head, text, (number * _CELL + 6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
     sheet = np.concatenate([head, *map(row, _PARTS)])
     _, stored = cv2.imencode(".jpg", sheet[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])
-    write_bytes(_HOME / "docs" / "components.jpg", stored.tobytes())
+    write_bytes(ROOT / "docs" / "components.jpg", stored.tobytes())
 
 
 if __name__ == "__main__":
