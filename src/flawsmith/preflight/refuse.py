@@ -11,6 +11,7 @@ from flawsmith.config import Config, FeaturesConfig, ProveConfig, validate
 from flawsmith.data.split import Split, provable
 from flawsmith.errors import BackboneError, ConfigError, FlawsmithError, nearest
 from flawsmith.exports.export import load_exporter
+from flawsmith.nn.describer import require_folder
 from flawsmith.nn.loading.facts import require_layers
 from flawsmith.preflight.backbone import look_for_device, look_over
 from flawsmith.run.tracker import require_tracker
@@ -48,6 +49,8 @@ def preflight(config: Config, split: Split | None, *, near_duplicates: bool = Tr
         plain = [name for name in ProveConfig().detectors if name not in prove.settings]
         checks += [partial(_detector, config, name) for name in sorted({*prove.detectors, *prove.settings} - {*plain})]
     checks += [partial(load_exporter, config, name) for name in config.export.formats if name in config.export.settings]
+    if config.generate.describe:
+        checks.append(partial(require_folder, config.generate.describer))
     if split is not None:
         checks.append(partial(known_references, config, split))
     if prove.enabled and split is not None:
