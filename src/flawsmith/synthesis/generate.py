@@ -29,8 +29,8 @@ from flawsmith.run.stage import Inputs, stage, stamp_of
 from flawsmith.run.unchanged import require_as_made
 from flawsmith.synthesis.attention import has_attention, paint_attention
 from flawsmith.synthesis.batches import made
-from flawsmith.synthesis.batches.controls import with_donor
 from flawsmith.synthesis.batches.planned import Planned, batches, each_planned, marked, plan, survey
+from flawsmith.synthesis.batches.workers import painted
 from flawsmith.synthesis.painters import Painters, Room
 from flawsmith.synthesis.sweep import has_sweep, paint_sweep
 from flawsmith.synthesis.train import (
@@ -148,11 +148,8 @@ def _make(run: Run, data: Dataset, planned: Planned, role: Role, shard: Shard, r
     whole = made.whole_batches(run, path, ours, made.there(run, role, total))
     done = sum(whole)
     with progress("generate" if role == "sample" else "controls", share, f"{role}s", done=done) as advance:
-        for batch in batches(run, role):
-            if batch[0].batch not in shard or whole[batch[0].index]:
-                continue
-            lines = [with_donor(run.config, data, line) for line in batch] if role == "control" else batch
-            rows = room.painted(lines, partial(made.write_sample, run, data.photographs))
+        todo = (batch for batch in batches(run, role) if batch[0].batch in shard and not whole[batch[0].index])
+        for rows in painted(run, data, room, todo, share - done):
             append_records(path, rows)
             advance(len(rows))
     made.sort_lines(path)
