@@ -10,7 +10,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from flawsmith import __version__
-from flawsmith.cli import choice, inspection, start, studio, weights
+from flawsmith.cli import choice, distillation, inspection, start, studio, weights
 from flawsmith.cli.arguments import ConfigPath, Moved, RunPath, Sets
 from flawsmith.errors import ConfigError, FlawsmithError, RenamedSetting
 from flawsmith.interruption import stopped, terminable
@@ -256,7 +256,7 @@ def demo(
     typer.echo(closing_words(show(out)))
 
 
-for verbs in (choice, inspection, studio, weights):
+for verbs in (choice, distillation, inspection, studio, weights):
     verbs.add_to(app)
 
 
