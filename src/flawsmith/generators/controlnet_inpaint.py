@@ -145,14 +145,10 @@ class ControlNetInpaint(Generator):
             detail=settings.detail,
         )
 
-    @torch.no_grad()
-    def guided_prediction(self, views: Encoded, noisy: Tensor, t: Tensor, guidance: float) -> Tensor:
-        """Return the output float32 (B,C,h,w) for noisy latents of some views, as it is guided in sampling.
-
-        What a student learns from; see `few_steps`.
-        """
+    def guided_predictor(self, views: Encoded, guidance: float) -> Predict:
+        """Return what predicts for some views as sampling does; a student learns from it (`few_steps`)."""
         known = Known(*(views[name].to(self.backbone.device) for name in ("latent", "masked", "cells")))
-        return self._predictor(known, views["mask"].float(), self.backbone.read(views["tokens"]), guidance)(noisy, t)
+        return self._predictor(known, views["mask"].float(), self.backbone.read(views["tokens"]), guidance)
 
     def _predictor(self, known: Known, mask: Tensor, text: Text, guidance: float) -> Predict:
         """Bind all that sampling gives the networks of B rows: text and guidance, mask (B,1,H,W), what is known."""

@@ -28,7 +28,7 @@ from flawsmith.errors import ConfigError, RunError
 from flawsmith.interfaces import Generator
 from flawsmith.nn import prompts
 from flawsmith.nn.backbone import Backbone, cast
-from flawsmith.nn.diffusion import Sampler, guided
+from flawsmith.nn.diffusion import Predict, Sampler, guided
 from flawsmith.nn.distillation.consistency import TEACHER_STEPS, distance, drawn_times, earlier
 from flawsmith.nn.distillation.student import pixels_of, student_of
 from flawsmith.nn.inpaint import Known, known_of, paint
@@ -42,8 +42,8 @@ class Teacher(Protocol):
     def encode(self, shots: Batch) -> Encoded:
         """As `Generator.encode`: with `latent`, `masked`, `cells`, `mask` and `tokens`."""
 
-    def guided_prediction(self, views: Encoded, noisy: Tensor, t: Tensor, guidance: float) -> Tensor:
-        """Return its network's output float32 (B,C,h,w) for noisy latents of views, guided as in sampling."""
+    def guided_predictor(self, views: Encoded, guidance: float) -> Predict:
+        """Return what predicts for some views, guided as in sampling."""
 
 
 class FewStepsSettings(config.Settings):
@@ -142,10 +142,10 @@ class FewSteps(Generator):
     def _taken_on(self, drawn: Encoded, noisy: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return where some steps of the teacher lead from noisy latents, and the times there; below 0 = the end."""
         back, stepped, s = self.backbone, noisy, t
+        predict = self._taught_by().guided_predictor(drawn, self.settings.guidance)
         for _ in range(TEACHER_STEPS):
             going, at = (s >= 0).view(-1, 1, 1, 1), s.clamp_min(0)
-            prediction = self._taught_by().guided_prediction(drawn, stepped, at, self.settings.guidance)
-            moved, before = earlier(back.noise, stepped, prediction, at)
+            moved, before = earlier(back.noise, stepped, predict(stepped, at), at)
             if not back.inpaints:  # as its sampling holds what is known
                 latent, noise = (drawn[name].to(back.device) for name in ("latent", "noise"))
                 cells, later = drawn["cells"].to(back.device), (before >= 0).view(-1, 1, 1, 1)
@@ -205,7 +205,7 @@ class _Words:
         tokens = self._back.tokens([self._student.prompt(*pair) for pair in names])
         return Encoded({**known.tensors(), "mask": shots.mask.cpu().to(torch.uint8), "tokens": tokens})
 
-    def guided_prediction(self, views: Encoded, noisy: Tensor, t: Tensor, guidance: float) -> Tensor:
+    def guided_predictor(self, views: Encoded, guidance: float) -> Predict:
         back, free = self._back, self._back.free_guidance(guidance)
         known = Known(*(views[name].to(back.device) for name in ("latent", "masked", "cells"))).guided(free)
         text = back.read(views["tokens"])
@@ -214,7 +214,7 @@ class _Words:
         def predict(latent: Tensor, at: Tensor) -> Tensor:
             return back.predict(latent, at, text, mask=known.cells, masked=known.masked, guidance=guidance)
 
-        return guided(predict, free)(noisy, t)
+        return guided(predict, free)
 
 
 def _teacher(settings: FewStepsSettings, job: str, backbone: Backbone) -> Teacher:
@@ -225,7 +225,7 @@ def _teacher(settings: FewStepsSettings, job: str, backbone: Backbone) -> Teache
         RunError: it has no such model, or one of another backbone.
     """
     plugin = registry.get("generators", settings.method)
-    if not hasattr(plugin, "guided_prediction"):
+    if not hasattr(plugin, "guided_predictor"):
         raise ConfigError(
             f"generator.settings.method: {settings.method} cannot teach few steps, for it is told more than words and "
             "mask; controlnet_inpaint can"

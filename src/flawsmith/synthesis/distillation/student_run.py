@@ -30,7 +30,7 @@ def student_run(run: Run, folder: Path, overrides: Mapping[str, Any], *, quarter
         ConfigError: it has several generators, or one that cannot teach.
     """
     name = run.config.generator.name
-    if not isinstance(name, str) or not hasattr(registry.get("generators", name), "guided_prediction"):
+    if not isinstance(name, str) or not hasattr(registry.get("generators", name), "guided_predictor"):
         raise ConfigError(
             f"distill {run.folder}: {run.config.generator.label} cannot teach few steps; train a run with "
             'generator.name = "controlnet_inpaint"'
