@@ -80,7 +80,7 @@ class PromptInpaint(Generator):
 
     def words(self, defect: str) -> str:
         """Return what stands for a defect type in the prompt."""
-        return self.settings.descriptions.get(defect, defect.replace("_", " "))
+        return self.settings.descriptions.get(defect, defect).replace("_", " ")
 
     def prompt(self, defect: str, product: str) -> str:
         """Return the prompt of a defect type; an empty one means normal."""
