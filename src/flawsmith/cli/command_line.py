@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from flawsmith.cli import choice, inspection, korean, start, studio, weights
+from flawsmith.cli import choice, distillation, inspection, korean, start, studio, weights
 from flawsmith.cli.about import about
 from flawsmith.cli.arguments import AsJson, ConfigPath, Moved, RunPath, Sets
 from flawsmith.cli.closing import Closing, closing_of, closing_of_run, closing_of_screening, say_json
@@ -292,7 +292,7 @@ def demo(
     closing_of_run("demo", show(out)).say(as_json)
 
 
-for verbs in (choice, inspection, studio, weights):
+for verbs in (choice, distillation, inspection, studio, weights):
     verbs.add_to(app)
 
 
