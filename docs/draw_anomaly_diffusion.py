@@ -35,7 +35,6 @@ SETTINGS: dict[str, Any] = {
     "train.scope": "all",
     "train.batch": 8,
     "train.views": 8,
-    "train.learning_rate": 1e-2,
     "generate.count": 1,
     "generate.controls": 0.0,
 }
