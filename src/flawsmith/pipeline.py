@@ -15,8 +15,8 @@ from flawsmith.preflight.refuse import preflight
 from flawsmith.reporting.report import is_reported, report
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
+from flawsmith.run.screened import require_kept
 from flawsmith.run.shard import Shard
-from flawsmith.run.verdicts import require_kept
 from flawsmith.screening.screen import screened
 from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.generate import generate

@@ -190,7 +190,7 @@ def screen(
         typer.echo(again(replay, run, layout=layout, out=out, source=extractor, offline=not online))
         return
     opened = _opened("screen", run, set_)
-    from flawsmith.run.verdicts import require_kept
+    from flawsmith.run.screened import require_kept
     from flawsmith.screening.screen import screened
 
     more = screened(opened)

@@ -23,7 +23,7 @@ from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
 from flawsmith.run.records import Role, Sample, append_records, each_record
-from flawsmith.run.rounds import forget_discarded, read_discarded, read_rounds
+from flawsmith.run.screened import forget_discarded, read_discarded, read_rounds
 from flawsmith.run.shard import ALL, Shard
 from flawsmith.run.stage import Inputs, stage, stamp_of
 from flawsmith.run.unchanged import require_as_made

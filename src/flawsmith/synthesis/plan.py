@@ -25,7 +25,7 @@ from flawsmith.interfaces import Generator
 from flawsmith.run.dataset import Dataset
 from flawsmith.run.progress import progress
 from flawsmith.run.records import LaidShot, PlanLine
-from flawsmith.run.rounds import Counts
+from flawsmith.run.screened import Counts
 from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.sentences.prompt import prompted_shots
 from flawsmith.synthesis.train import generator_class, job_names

@@ -17,7 +17,7 @@ from flawsmith.locks import locked
 from flawsmith.run.dataset import Dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.records import PlanLine, Role, each_record, write_records
-from flawsmith.run.rounds import Counts, forget_rounds, read_rounds
+from flawsmith.run.screened import Counts, forget_rounds, read_rounds
 from flawsmith.run.shard import Shard
 from flawsmith.run.stage import Inputs
 from flawsmith.synthesis.batches.controls import control_places
