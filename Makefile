@@ -12,10 +12,12 @@ CONSTRAINTS ?= $(if $(wildcard $(SAVED)),$(shell cat $(SAVED)),constraints/cpu.t
 RUN := $(VENV)/bin
 # Anomalib pulls torchvision in, which must not come into $(VENV): an environment of its own.
 ANOMALIB := $(VENV)-anomalib
+# Ray sees the libraries of $(VENV) and adds its own, as $(READERS) does.
+RAY := $(VENV)-ray
 SHIM := torchvision_without_cuda
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-studio readers test-readers anomalib test-anomalib lint chaos chaos-short clean
+.PHONY: help venv demo test test-studio readers test-readers anomalib test-anomalib ray test-ray lint chaos chaos-short clean
 
 help:
 	@echo "make demo    make defects on factory parts, end to end, and name the report to open"
@@ -26,7 +28,8 @@ help:
 	@echo "make chaos   signals, full disks, damaged files and hostile names, all of them; chaos-short: a minute of them"
 	@echo "make venv    only install into $(VENV)"
 	@echo "make test-anomalib   tests with Anomalib itself, in $(ANOMALIB)"
-	@echo "make clean   delete $(VENV), $(READERS), $(ANOMALIB), demo/ and caches"
+	@echo "make test-ray    runs on a Ray cluster of two nodes on this machine, in $(RAY)"
+	@echo "make clean   delete $(VENV), $(READERS), $(ANOMALIB), $(RAY), demo/ and caches"
 
 # Another choice of constraints than the one that was installed is a reason to install again.
 ifneq ($(shell cat $(SAVED) 2>/dev/null),$(CONSTRAINTS))
@@ -100,6 +103,19 @@ $(ANOMALIB)/.installed: pyproject.toml $(wildcard constraints/cpu.txt) .ci/$(SHI
 test-anomalib: anomalib
 	OMP_NUM_THREADS=1 $(ANOMALIB)/bin/python -m pytest -W ignore -k anomalib tests/with_anomalib tests/contract/test_detectors.py
 
+ray: $(RAY)/.installed
+
+$(RAY)/.installed: $(STAMP)
+	@test -x $(RAY)/bin/python || $(RUN)/python -m venv $(RAY)
+	@echo "installing Ray into $(RAY) ..."
+	@cd $(RAY)/lib/python*/site-packages && echo "import site; site.addsitedir('$(abspath $(VENV))/lib/$$(basename $$(dirname $$PWD))/site-packages')" > beneath.pth
+	@$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) \
+	  "flawsmith[ray]"
+	@touch $@
+
+test-ray: ray
+	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest tests/ray
+
 clean:
-	rm -rf $(VENV) $(READERS) $(ANOMALIB) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(READERS) $(ANOMALIB) $(RAY) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -13,6 +14,7 @@ from flawsmith.preflight.refuse import preflight
 from flawsmith.reporting.report import is_reported, report
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
+from flawsmith.run.spread import Spread
 from flawsmith.run.verdicts import require_kept
 from flawsmith.screening.screen import screened
 from flawsmith.synthesis.counts import counts
@@ -21,7 +23,7 @@ from flawsmith.synthesis.train import train
 from flawsmith.types import Stage
 
 
-def run_all(run: Run, *, until: Stage = "report") -> Path:
+def run_all(run: Run, *, until: Stage = "report", spread: Spread | None = None) -> Path:
     """Train, generate and screen in turns, measure, prove, export, report; return the report's path.
 
     The photographs are scanned, hashed and read once for all of them.
@@ -29,6 +31,7 @@ def run_all(run: Run, *, until: Stage = "report") -> Path:
     Args:
         run: What is done already is skipped.
         until: The last stage before the report, which is written in any case.
+        spread: Has pieces of the stages done on other machines; None = all is done here.
 
     Raises:
         ConfigError: a later stage would refuse its settings; said before any training.
@@ -40,40 +43,40 @@ def run_all(run: Run, *, until: Stage = "report") -> Path:
     # Before training every picture has just been decoded; a run that only goes on need not do that.
     if refused := preflight(run.config, data.split, near_duplicates=not run.stage_hash("train")):
         raise ConfigError("\n".join(refused))
-    train(run, data)
-    if "generate" in asked and not _enough(run, data, screens="screen" in asked):
+    train(run, data, spread)
+    if "generate" in asked and not _enough(run, data, spread, screens="screen" in asked):
         report(run)
         require_kept(run)
     if "measure" in asked and run.config.measure.enabled:
         measure(run, data)
     if "prove" in asked and run.config.prove.enabled:
-        prove(run, data)
+        prove(run, data, spread)
     if "export" in asked:
         export(run)
     return run.path("report.html") if is_reported(run) else report(run)
 
 
-def prove(run: Run, data: Dataset | None = None) -> Path:
+def prove(run: Run, data: Dataset | None = None, spread: Spread | None = None) -> Path:
     """Train detectors with and without the samples, and compare them; return the path of proof.json.
 
     See `evaluation.prove`. The samples of other generators (`prove.against`) are made first, from the same plan.
     """
-    return prove_with(run, _synthesize, data)
+    return prove_with(run, partial(_synthesize, spread=spread), data, spread)
 
 
-def _synthesize(run: Run, data: Dataset) -> None:
-    train(run, data)
-    generate(run, data=data)
+def _synthesize(run: Run, data: Dataset, spread: Spread | None) -> None:
+    train(run, data, spread)
+    generate(run, data=data, spread=spread)
 
 
-def _enough(run: Run, data: Dataset, *, screens: bool) -> bool:
+def _enough(run: Run, data: Dataset, spread: Spread | None, *, screens: bool) -> bool:
     """Generate, and screen where that is asked for, until there is enough or no round is left; False = none is kept."""
-    generate(run, data=data)
+    generate(run, data=data, spread=spread)
     if not screens:
         return True
     if not run.config.screen.enabled:
         run.forget("screen")  # what `flawsmith screen` judged in between would hide samples that are asked for
         return True
-    while screened(run, data):
-        generate(run, data=data)
+    while screened(run, data, spread):
+        generate(run, data=data, spread=spread)
     return bool(run.kept())

@@ -26,7 +26,7 @@ from flawsmith.config import Config, GeneratorConfig, affecting
 from flawsmith.data.fingerprints import content_hash
 from flawsmith.errors import ConfigError, DataError, RunError
 from flawsmith.evaluation.arms import REAL, Made
-from flawsmith.evaluation.prove import device_of
+from flawsmith.evaluation.trainings import device_of
 from flawsmith.files import digest, read_json
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -60,6 +61,13 @@ def run(
     ] = "",
     say: Annotated[str, typer.Option(hidden=True)] = "",  # the name of --prompt in release 0.1
     until: Annotated[Stage, typer.Option(help="The last stage; the same command without it goes on.")] = "report",
+    on: Annotated[
+        str,
+        typer.Option(
+            help="A Ray cluster that does the work: ray = the one of this machine, or a new one; docs/ray.md.",
+            metavar="ray[://HOST:PORT]",
+        ),
+    ] = "",
     set_: Sets = [],  # noqa: B006
 ) -> None:
     """Every stage: train, generate, screen, measure, prove, export, report; skips what is done."""
@@ -73,12 +81,20 @@ def run(
         warn_renamed("--say", "--prompt")
     if prompt or say:
         settings.append(f"generate.prompt={json.dumps(prompt or say, ensure_ascii=False)}")
+    if on and on != "ray" and not on.startswith("ray://"):
+        raise ConfigError(f"--on {on}: expected ray, or ray://host:port")
     asked = choice.settled(_config(config, settings), out)
     opened = Run.create(out, asked)  # a typo is said at once: torch takes seconds to load
     from flawsmith.pipeline import run_all
     from flawsmith.reporting.verdict import closing_words
 
-    typer.echo(closing_words(run_all(opened, until=until)))
+    with ExitStack() as joined:
+        spread = None
+        if on:
+            from flawsmith.cluster.on_ray import on_ray
+
+            spread = joined.enter_context(on_ray(on, opened))
+        typer.echo(closing_words(run_all(opened, until=until, spread=spread)))
 
 
 @app.command()

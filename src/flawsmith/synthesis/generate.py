@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flawsmith.config import Config, affecting
-from flawsmith.data import images
-from flawsmith.data.codecs.metadata_reading import metadata_of
 from flawsmith.errors import ConfigError, RunError
-from flawsmith.files import file_digest, mend_lines, read_json, reading, write_json
+from flawsmith.files import mend_lines, read_json, reading, write_json
 from flawsmith.interfaces import Generator
 from flawsmith.locks import locked
 from flawsmith.nn.memory.exhausted import memory_suffices
@@ -29,12 +27,12 @@ from flawsmith.run.folder import FOLDER, Run
 from flawsmith.run.progress import progress
 from flawsmith.run.records import PlanLine, Role, Sample, append_records, read_records, write_records
 from flawsmith.run.rounds import forget_discarded, forget_rounds, read_discarded, read_rounds
+from flawsmith.run.spread import Spread
 from flawsmith.run.stage import Inputs, stage, stamp_of
 from flawsmith.run.unchanged import require_as_made
 from flawsmith.synthesis.attention import has_attention, paint_attention
 from flawsmith.synthesis.counts import counts
-from flawsmith.synthesis.paint import PaintedLine
-from flawsmith.synthesis.painters import Painters, Room
+from flawsmith.synthesis.painters import Painters, Room, paint_batch
 from flawsmith.synthesis.plan import make_controls, make_plan, plan_lines
 from flawsmith.synthesis.sweep import has_sweep, paint_sweep
 from flawsmith.synthesis.train import (
@@ -76,13 +74,14 @@ class Shard:
         raise ConfigError(f"--shard {text}: expected i/n with i from 0 to n-1, e.g. 0/4")
 
 
-def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> None:
+def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None, spread: Spread | None = None) -> None:
     """Run the stage; does nothing when it is done already with the same input, and goes on where it was killed.
 
     Args:
         run: The run.
         shard: Which part of it this process makes.
         data: Its photographs, when they are open already.
+        spread: Has each batch painted on whichever machine is free; None = one after another, here.
 
     Raises:
         RunError: the generator is not trained, or what is made already was changed since.
@@ -108,9 +107,15 @@ def generate(run: Run, shard: Shard = Shard(), data: Dataset | None = None) -> N
         if not work.done:
             lines, controls = _plan(run, data, samples, both)
             require_as_made(run, [*run.samples(), *run.controls()], gone=True)
-            photographs = {example.id: example.image for example in data.split.normals}
             room = Room(run, shard.name, work.stamp, painters)
-            made = sum(_make(run, planned, shard, room, photographs) for planned in (lines, controls))
+
+            def painted(groups: Sequence[list[PlanLine]]) -> Iterator[list[Sample]]:
+                if spread is None:
+                    return (room.painted(group) for group in groups)
+                calls = ((run, group, work.stamp) for group in groups)
+                return (rows for _, rows in spread(paint_batch, calls, network=backbone is not None))
+
+            made = sum(_make(run, planned, shard, painted) for planned in (lines, controls))
             work.what = f"{made} samples and controls, shard {shard.number}/{shard.count}"
             rows = run.samples()
             work.finished = len(rows) == len(lines) and len(run.controls()) == len(controls)
@@ -215,8 +220,13 @@ def _with_rounds(
     return whole
 
 
-def _make(run: Run, lines: Sequence[PlanLine], shard: Shard, room: Room, photographs: Mapping[str, Path]) -> int:
-    """Make this shard's batches of samples or controls that are not on disk yet; return how many were made."""
+def _make(
+    run: Run,
+    lines: Sequence[PlanLine],
+    shard: Shard,
+    painted: Callable[[Sequence[list[PlanLine]]], Iterator[list[Sample]]],
+) -> int:
+    """Have this shard's batches of samples or controls painted that are not on disk yet; return how many were made."""
     if not lines:
         return 0
     role = lines[0].role
@@ -228,9 +238,7 @@ def _make(run: Run, lines: Sequence[PlanLine], shard: Shard, room: Room, photogr
     total = sum(len(group) for group in batches)
     left = sum(len(group) for group in todo)
     with progress("generate" if role == "sample" else name, total, name, done=total - left) as advance:
-        for group in todo:
-            write = partial(_write, run, name, photographs)
-            rows = room.painted(group, write)
+        for rows in painted(todo):
             append_records(path, rows)
             advance(len(rows))
     _sort_lines(path)
@@ -312,25 +320,3 @@ def _clear(run: Run, role: Role) -> None:
     run.remove_all_pictures(role)
     for lines in run.line_files(role):
         lines.unlink()
-
-
-def _write(run: Run, folder: str, photographs: Mapping[str, Path], painted: PaintedLine) -> Sample:
-    """Write a sample's picture and mask, and return its line with the names of the files.
-
-    Args:
-        run: The run.
-        folder: Where below it.
-        photographs: Id -> file of what may be painted on: the picture keeps its profile, resolution and EXIF block.
-        painted: What was made.
-    """
-    sample = painted.sample
-    if painted.picture is None or painted.mask is None:
-        return sample
-    suffix = images.lossless_suffix(painted.picture)
-    name = f"{folder}/{sample.index:06d}"
-    image, mask = f"{name}{suffix}", f"{name}.mask.png"
-    metadata = images.with_reasons(photographs[sample.normal], metadata_of)
-    images.write(run.path(image), painted.picture, metadata)
-    images.write_mask(run.path(mask), painted.mask)
-    image_hash, mask_hash = file_digest(run.path(image)), file_digest(run.path(mask))
-    return replace(sample, image=image, mask=mask, image_hash=image_hash, mask_hash=mask_hash)
