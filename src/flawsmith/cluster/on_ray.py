@@ -26,7 +26,7 @@ from flawsmith.errors import ConfigError, FlawsmithError, RunError
 from flawsmith.files import write_text
 from flawsmith.nn.device import pick_device
 from flawsmith.run.folder import Run
-from flawsmith.run.spread import Result, Spread
+from flawsmith.run.stage import Result, Spread
 
 ATTEMPTS = 4
 """How often a piece is begun whose worker or node dies, before the run gives up."""

@@ -17,8 +17,7 @@ from flawsmith.evaluation.trainings import REFERENCE, Trainings, proof_extractor
 from flawsmith.files import digest, write_json
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
-from flawsmith.run.spread import Spread
-from flawsmith.run.stage import Inputs, stage
+from flawsmith.run.stage import Inputs, Spread, stage
 from flawsmith.run.unchanged import require_as_learned, require_as_made
 
 _READ_AFTERWARDS = {"prove.false_alarm_rate", "prove.resamples", "prove.confidence"}

@@ -40,9 +40,10 @@ from flawsmith.interfaces import Detector
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.nn.networks.extractor import Extractor
+from flawsmith.run.dataset import recorded_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
-from flawsmith.run.spread import Spread, recorded_dataset
+from flawsmith.run.stage import Spread
 from flawsmith.types import Advance
 
 REFERENCE = "patchcore"

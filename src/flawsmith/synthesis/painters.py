@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flawsmith.config import Config, GeneratorConfig
-from flawsmith.data import images
-from flawsmith.data.codecs.metadata_reading import metadata_of
 from flawsmith.errors import RunError
-from flawsmith.files import file_digest, read_json, reading, write_json
+from flawsmith.files import read_json, reading, write_json
 from flawsmith.interfaces import Generator
 from flawsmith.nn.memory.exhausted import give_back, ran_out
 from flawsmith.run.dataset import Dataset
-from flawsmith.run.folder import FOLDER, Run
+from flawsmith.run.folder import Run
 from flawsmith.run.records import PlanLine, Sample
-from flawsmith.run.spread import recorded_dataset
 from flawsmith.synthesis.learning import Job
 from flawsmith.synthesis.paint import PaintedLine, Painter
 from flawsmith.synthesis.train import (
     RunBackbone,
-    backbone_of,
     generator_class,
     generator_settings,
     jobs_of,
@@ -62,11 +57,6 @@ class Painters:
     @property
     def _backbone(self) -> Backbone | None:
         return self._given.loaded if isinstance(self._given, RunBackbone) else self._given
-
-    @cached_property
-    def files(self) -> dict[str, Path]:
-        """Id -> file of every photograph that may be painted on."""
-        return {example.id: example.image for example in self._data.split.normals}
 
     def of(self, job: str) -> Painter:
         """Return a painter of a job, a folder below `weights`."""
@@ -121,7 +111,7 @@ class Room:
         with reading(self._path):
             painters.at_once = int(known["windows"]) if known.get("stamp") == stamp else 0
 
-    def painted(self, group: Sequence[PlanLine]) -> list[Sample]:
+    def painted(self, group: Sequence[PlanLine], write: Callable[[PaintedLine], Sample]) -> list[Sample]:
         """Paint and write a batch, one picture at a time in memory; return its lines.
 
         Where memory runs out, the whole batch is painted anew, half as many windows at once.
@@ -131,7 +121,7 @@ class Room:
         """
         while True:
             try:
-                return [self._written(one) for one in self._painters.of(group[0].job).paint(group)]
+                return list(map(write, self._painters.of(group[0].job).paint(group)))
             except Exception as error:
                 self._run.remove_pictures(group[0].role, (line.index for line in group))
                 if not ran_out(error):
@@ -150,41 +140,3 @@ class Room:
         write_json(self._path, {"windows": count, "stamp": self._stamp})
         windows = "one window" if count == 1 else f"{count} windows"
         self._run.log(stage="generate", what=f"the memory ran out: {windows} at once from batch {group[0].batch} on")
-
-    def _written(self, painted: PaintedLine) -> Sample:
-        """Write a sample's picture and mask, and return its line with the names of the files.
-
-        The picture keeps the profile, resolution and EXIF block of the photograph that was painted on.
-        """
-        sample = painted.sample
-        if painted.picture is None or painted.mask is None:
-            return sample
-        suffix = images.lossless_suffix(painted.picture)
-        name = f"{FOLDER[sample.role]}/{sample.index:06d}"
-        image, mask = f"{name}{suffix}", f"{name}.mask.png"
-        metadata = images.with_reasons(self._painters.files[sample.normal], metadata_of)
-        images.write(self._run.path(image), painted.picture, metadata)
-        images.write_mask(self._run.path(mask), painted.mask)
-        image_hash, mask_hash = file_digest(self._run.path(image)), file_digest(self._run.path(mask))
-        return replace(sample, image=image, mask=mask, image_hash=image_hash, mask_hash=mask_hash)
-
-
-_ROOMS: dict[tuple[str, str], Room] = {}
-"""What the last piece in this process painted with, by run and stamp: opening it takes seconds."""
-
-
-def paint_batch(run: Run, group: Sequence[PlanLine], stamp: str) -> list[Sample]:
-    """Paint and write a batch of a run whose photographs are on record, and return its lines: a piece for `Spread`.
-
-    Args:
-        run: The run; its generators are trained.
-        group: The plan's lines of the batch.
-        stamp: Identifies what `generate` makes.
-    """
-    key = str(run.folder.absolute()), stamp
-    if key not in _ROOMS:
-        _ROOMS.clear()
-        _ROOMS[key] = Room(
-            run, "", stamp, Painters(run.config, recorded_dataset(run), backbone_of(run), run.path("weights"))
-        )
-    return _ROOMS[key].painted(group)

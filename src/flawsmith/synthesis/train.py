@@ -15,11 +15,11 @@ from flawsmith.files import digest, file_digest, read_json, reading, write_json
 from flawsmith.interfaces import LEARNED, Generator
 from flawsmith.nn.device import pick_device, pick_dtype
 from flawsmith.nn.loading.source import locate
-from flawsmith.run.dataset import Dataset, open_dataset
+from flawsmith.run.dataset import Dataset, open_dataset, recorded_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
-from flawsmith.run.spread import Spread, recorded_dataset
-from flawsmith.run.stage import Inputs, is_done, stage, stamp_of
+from flawsmith.run.stage import Inputs, Spread, is_done, stage, stamp_of
+from flawsmith.run.tracker import require_tracker
 from flawsmith.synthesis.crops import crops
 from flawsmith.synthesis.finite import require_finite_weights
 from flawsmith.synthesis.learning import Job, fit, forget_state
@@ -205,21 +205,23 @@ def _weights(run: Run) -> list[Path]:
         return [run.path(name) for name in run.record("train").get("weights", ())]
 
 
-def train(run: Run, data: Dataset | None = None, spread: Spread | None = None) -> None:
+def train(run: Run, data: Dataset | None = None, *, patience: float = 0.0, spread: Spread | None = None) -> None:
     """Run the stage; does nothing when it is done already with the same input, and goes on from a checkpoint.
 
     Args:
         run: The run.
         data: Its photographs, when they are open already.
+        patience: How many seconds to wait for another process that trains.
         spread: Has each model trained on whichever machine is free; None = one after another, here.
     """
     config = run.config
     data = data or open_dataset(run)
     backbone = backbone_of(run)
     inputs = train_inputs(run, data, backbone)
-    with stage(run, "train", inputs, outputs=_weights(run)) as work:
+    with stage(run, "train", inputs, outputs=_weights(run), patience=patience) as work:
         if work.done:
             return
+        require_tracker(config.train.tracker)
         weights: list[Path] = []
         learned, jobs = 0, jobs_of(config, data.split)
         if spread is not None:
