@@ -24,7 +24,7 @@ from flawsmith.choice.records import Choice, DefectChoice, Trial, mean_figures
 from flawsmith.choice.words import WORDS, write_choice
 from flawsmith.config import Config, GeneratorConfig, affecting
 from flawsmith.errors import ConfigError, DataError, RunError
-from flawsmith.evaluation.prove import device_of
+from flawsmith.evaluation.trainings import device_of
 from flawsmith.files import digest
 from flawsmith.run.dataset import open_dataset
 from flawsmith.run.folder import Run

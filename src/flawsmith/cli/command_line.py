@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -11,7 +12,7 @@ import typer
 
 from flawsmith.cli import choice, distillation, inspection, korean, start, studio, weights
 from flawsmith.cli.about import about
-from flawsmith.cli.arguments import AsJson, ConfigPath, Moved, RunPath, Sets
+from flawsmith.cli.arguments import AsJson, ConfigPath, Moved, On, RunPath, Sets
 from flawsmith.cli.closing import Closing, closing_of, closing_of_run, closing_of_screening, say_json
 from flawsmith.errors import ConfigError, FlawsmithError, RenamedSetting
 from flawsmith.interruption import stopped, terminable
@@ -71,6 +72,7 @@ def run(
     say: Annotated[str, typer.Option(hidden=True)] = "",  # the name of --prompt in release 0.1
     until: Annotated[Stage, typer.Option(help="The last stage; the same command without it goes on.")] = "report",
     shard: ShardText = "",
+    on: On = "",
     set_: Sets = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
@@ -86,12 +88,16 @@ def run(
         warn_renamed("--say", "--prompt")
     if prompt or say:
         settings.append(f"generate.prompt={json.dumps(prompt or say, ensure_ascii=False)}")
+    if on and shard:
+        raise ConfigError("--on has all batches made by the cluster; leave --shard out with it")
     asked = choice.settled(_config(config, settings), out)
     part = Shard.parse(shard) if shard else Shard()
     opened = Run.create(out, asked)  # a typo is said at once: torch takes seconds to load
+    from flawsmith.cluster.on_ray import on_ray
     from flawsmith.pipeline import run_all, run_shard
 
-    report = run_shard(opened, part, until=until) if part.name else run_all(opened, until=until)
+    with on_ray(on, opened) if on else nullcontext() as spread:
+        report = run_shard(opened, part, until=until) if part.name else run_all(opened, until=until, spread=spread)
     if report:
         closing_of_run("run", report).say(as_json)
     else:

@@ -24,13 +24,14 @@ from types import ModuleType
 from flawsmith.data.photographs import Photographs
 from flawsmith.data.split import Split
 from flawsmith.errors import RunError
-from flawsmith.run.dataset import Dataset
+from flawsmith.run.dataset import Dataset, recorded_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.records import PlanLine, Sample
+from flawsmith.run.stage import Spread
 from flawsmith.synthesis.batches.controls import with_donor
 from flawsmith.synthesis.batches.made import write_sample
 from flawsmith.synthesis.painters import Painters, Room
-from flawsmith.synthesis.train import generator_classes
+from flawsmith.synthesis.train import backbone_of, generator_classes
 
 _TRIAL = 1.0
 """With workers = auto: seconds that are painted here before it is decided whether processes pay."""
@@ -57,7 +58,9 @@ def cores() -> int:
     return count
 
 
-def painted(run: Run, data: Dataset, room: Room, batches: Iterable[Batch], count: int) -> Iterator[list[Sample]]:
+def painted(
+    run: Run, data: Dataset, room: Room, batches: Iterable[Batch], count: int, spread: Spread | None = None
+) -> Iterator[list[Sample]]:
     """Paint and write batches, and yield the lines of each, in order; the same bytes however many processes do it.
 
     Args:
@@ -66,11 +69,17 @@ def painted(run: Run, data: Dataset, room: Room, batches: Iterable[Batch], count
         room: Paints here.
         batches: What is to be painted; controls without seed and donor.
         count: How many samples or controls that is.
+        spread: Has each batch painted on whichever machine is free; their lines come as they are done.
 
     Raises:
         RunError: a process was killed; or as `Room.paint`.
     """
     waiting = iter(batches)
+    if spread is not None:
+        calls = ((run, batch, room.stamp) for batch in waiting)
+        for _, rows in spread(paint_batch, calls, network=backbone_of(run) is not None):
+            yield rows
+        return
     if not all(plugin.native for plugin in generator_classes(run.config).values()):
         yield from _overlapping(run, data, room, waiting)
         return
@@ -96,6 +105,27 @@ def _task(run: Run, data: Dataset, room: Room, batch: Batch) -> Callable[[], lis
     """Paint a batch; return what writes it."""
     lines = [with_donor(run.config, data, line) if line.is_control else line for line in batch]
     return room.paint(lines, partial(write_sample, run, data.photographs))
+
+
+_ROOMS: dict[tuple[str, str], tuple[Dataset, Room]] = {}
+"""What the last piece in this process painted with, by run and stamp: opening it takes seconds."""
+
+
+def paint_batch(run: Run, batch: Batch, stamp: str) -> list[Sample]:
+    """Paint and write a batch of a run whose photographs are on record, and return its lines: a piece for `Spread`.
+
+    Args:
+        run: The run; its generators are trained.
+        batch: The plan's lines of the batch; controls without seed and donor.
+        stamp: Identifies what `generate` makes.
+    """
+    key = str(run.folder.absolute()), stamp
+    if key not in _ROOMS:
+        _ROOMS.clear()
+        data = recorded_dataset(run)
+        painters = Painters(run.config, data, backbone_of(run), run.path("weights"))
+        _ROOMS[key] = data, Room(run, "", stamp, painters)
+    return _task(run, *_ROOMS[key], batch)()
 
 
 def _overlapping(run: Run, data: Dataset, room: Room, batches: Iterator[Batch]) -> Iterator[list[Sample]]:
