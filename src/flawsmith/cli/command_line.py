@@ -11,7 +11,7 @@ import typer
 
 from flawsmith import __version__
 from flawsmith.cli import choice, inspection, start, studio, weights
-from flawsmith.cli.arguments import ConfigPath, Moved, RunPath, Sets
+from flawsmith.cli.arguments import Moved, RunPath, Sets
 from flawsmith.errors import ConfigError, FlawsmithError, RenamedSetting
 from flawsmith.interruption import stopped, terminable
 from flawsmith.types import Stage
@@ -47,8 +47,13 @@ start.add_to(app)
 
 @app.command()
 def run(
-    config: ConfigPath,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The run folder; going on where it stopped when it exists.")],
+    source: Annotated[
+        Path, typer.Argument(help="A TOML file, with --out; or a run folder, to go on with.", metavar="CONFIG|RUN")
+    ],
+    out: Annotated[
+        Optional[Path],
+        typer.Option("--out", "-o", help="With a TOML file: the run folder; going on where it stopped when it exists."),
+    ] = None,
     balance: Annotated[
         bool, typer.Option("--balance", help="Fill every defect type up to the largest: generate.count = balance.")
     ] = False,
@@ -73,8 +78,15 @@ def run(
         warn_renamed("--say", "--prompt")
     if prompt or say:
         settings.append(f"generate.prompt={json.dumps(prompt or say, ensure_ascii=False)}")
-    asked = choice.settled(_config(config, settings), out)
-    opened = Run.create(out, asked)  # a typo is said at once: torch takes seconds to load
+    if source.is_dir():
+        if out is not None:
+            raise ConfigError(f"run {source}: a run folder goes on where it is; leave --out {out} out")
+        asked, out = _of_run(source, settings), source
+    elif out is None:
+        raise ConfigError(f"run {source}: a TOML file needs --out RUN")
+    else:
+        asked = _config(source, settings)
+    opened = Run.create(out, choice.settled(asked, out))  # a typo is said at once: torch takes seconds to load
     from flawsmith.pipeline import run_all
     from flawsmith.reporting.verdict import closing_words
 
@@ -264,6 +276,13 @@ def _config(path: Path, settings: list[str]):  # type: ignore[no-untyped-def]
     from flawsmith.config import load_config, parse_overrides
 
     return load_config(path, parse_overrides(settings))
+
+
+def _of_run(folder: Path, settings: list[str]):  # type: ignore[no-untyped-def]
+    from flawsmith.config import overridden, parse_overrides
+    from flawsmith.run.folder import Run
+
+    return overridden(Run.open(folder).config, parse_overrides(settings))
 
 
 def _opened(verb: str, folder: Path, settings: list[str]):  # type: ignore[no-untyped-def]

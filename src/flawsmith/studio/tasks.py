@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from flawsmith.config import overridden
 from flawsmith.data import images
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.run.dataset import Dataset
+from flawsmith.run.folder import Run
 from flawsmith.studio.candidates import Candidate
+from flawsmith.studio.commands.trees import tree_of
 from flawsmith.studio.masks import mask_of, runs_of
 from flawsmith.studio.workspace import Workspace
 from flawsmith.synthesis.by_hand.brush import Brush
@@ -19,6 +24,8 @@ from flawsmith.synthesis.plan import asked_mask, plan_line
 
 _BRUSHES = 2
 """Generators that are kept open, with the photographs that each keeps."""
+_OF_EACH_SORT = 2
+"""Pictures of a product's normal parts and of each defect type that a preview of an export is made with."""
 _TRIES = 8
 """Seeds that are tried for a proposed mask."""
 
@@ -147,6 +154,31 @@ class Bench:
         findings = check(self.workspace.config)
         tree = asdict(findings)
         return {**tree, "root": str(findings.root), "files": dict(findings.files), "ok": findings.ok}
+
+    def export_tree(self, errand: Errand, *, settings: dict[str, Any]) -> dict[str, Any]:
+        """Write the first pictures of each sort in the formats of the configuration, and return each one's tree."""
+        from flawsmith.exports.export import exported, load_exporter, prepared, sizes
+
+        run = Run.open(self.workspace.run.folder) if self.workspace.run else None
+        if run is None:
+            raise DataError("no run is open, so there is nothing to export")
+        run = Run(run.folder, overridden(run.config, settings))
+        examples, counted, first = exported(run), Counter[str](), []
+        sorts: Counter[tuple[Any, ...]] = Counter()
+        for example in examples:
+            sort = example.product, example.defect, example.split
+            sorts[sort] += 1
+            counted["defects" if example.defect else "normal"] += 1
+            if sorts[sort] <= _OF_EACH_SORT:
+                first.append(example)
+        trees = {}
+        for name in run.config.export.formats:
+            with tempfile.TemporaryDirectory(prefix="flawsmith-tree-") as folder:
+                exporter = prepared(run, load_exporter(run.config, name))
+                exporter.write(first, Path(folder), destination=run.path("export", name), advance=lambda *_: None)
+                trees[name] = tree_of(sizes(Path(folder)))
+            errand.tell({"trees": trees})
+        return {"trees": trees, "pictures": len(examples), "shown": len(first), **counted}
 
 
 def _facts(candidate: Candidate) -> dict[str, Any]:
