@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from flawsmith import registry
 from flawsmith.config import overridden
 from flawsmith.data import images
 from flawsmith.errors import ConfigError, DataError
@@ -19,15 +24,34 @@ from flawsmith.studio.commands.trees import tree_of
 from flawsmith.studio.masks import mask_of, runs_of
 from flawsmith.studio.workspace import Workspace
 from flawsmith.synthesis.by_hand.brush import Brush
+from flawsmith.synthesis.by_hand.painted import Painted
 from flawsmith.synthesis.by_hand.source import DEFAULT_GENERATOR
 from flawsmith.synthesis.plan import asked_mask, plan_line
 
 _BRUSHES = 2
 """Generators that are kept open, with the photographs that each keeps."""
+_AT_ONCE = 2
+"""Candidates that a generator of pixels paints side by side: each its own seed, so the same bytes come out."""
 _OF_EACH_SORT = 2
 """Pictures of a product's normal parts and of each defect type that a preview of an export is made with."""
 _TRIES = 8
 """Seeds that are tried for a proposed mask."""
+
+
+@contextmanager
+def _side_by_side(
+    work: Callable[[int], Painted | DataError], seeds: Sequence[int], count: int
+) -> Iterator[Iterator[Painted | DataError]]:
+    """Give the answers for the seeds in their order, up to `count` made at once; what is not begun at the end is not
+    made."""
+    if count == 1:
+        yield map(work, seeds)
+        return
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool.map(work, seeds)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +92,21 @@ class Bench:
         return self._brushes[generator]
 
     def warm(self, errand: Errand) -> dict[str, Any]:
-        """Open the default generator and let it learn, so that the first candidate need not wait for it."""
+        """Open the default generator, let it learn and try it, so that the first candidate need not wait for that."""
         brush = self.brush(self.workspace.default_generator)
         for product, defects in self.workspace.defects.items():
+            example = next((one for one in self.workspace.normals if one.product == product), None)
             for defect in defects:
                 if errand.stopped():
                     return {}
                 brush.painters.of(brush.job_of(product, defect))
+                if example is not None:
+                    native = images.read(example.image)
+                    spot = np.zeros(native.shape[:2], bool)
+                    middle = [slice(side // 2 - 2, side // 2 + 3) for side in spot.shape]
+                    spot[tuple(middle)] = True
+                    with suppress(DataError):  # so little may not show; what is read of the shots is kept
+                        brush.paint(native, spot, defect, 0, product=product)
         return {}
 
     def paint(
@@ -94,19 +126,29 @@ class Bench:
         if not asked.any():
             raise DataError("the mask is empty; draw where the damage is to be")
         made: list[dict[str, Any]] = []
-        for number, seed in enumerate(seeds):
-            if errand.stopped():
-                break
+
+        def painted(seed: int) -> Painted | DataError:
             try:
-                painted = brush.paint(native, asked, defect, seed, product=example.product)
+                return brush.paint(native, asked, defect, seed, product=example.product)
             except DataError as error:  # of this seed nothing shows; the next may do
-                made.append({"seed": seed, "problem": str(error)})
-            else:
-                candidate = Candidate.of(f"{errand.number}-{number}", example, native, painted, tuple(mask))
-                candidate.save(self._folder)
-                made.append({"seed": seed, "name": candidate.name, "box": candidate.box, **_facts(candidate)})
-            errand.tell({"candidates": made, "of": len(seeds)})
+                return error
+
+        with _side_by_side(painted, seeds, _AT_ONCE if self._by_pixels(generator) else 1) as answers:
+            for number, (seed, answer) in enumerate(zip(seeds, answers, strict=True)):
+                if isinstance(answer, DataError):
+                    made.append({"seed": seed, "problem": str(answer)})
+                else:
+                    candidate = Candidate.of(f"{errand.number}-{number}", example, native, answer, tuple(mask))
+                    candidate.save(self._folder)
+                    made.append({"seed": seed, "name": candidate.name, "box": candidate.box, **_facts(candidate)})
+                errand.tell({"candidates": made, "of": len(seeds)})
+                if errand.stopped():
+                    break
         return {"candidates": made, "of": len(seeds)}
+
+    def _by_pixels(self, generator: str) -> bool:
+        """Whether a generator is of pixels alone: no network that several threads would share."""
+        return registry.entries("generators")[generator].pixels
 
     def propose(
         self, errand: Errand, *, photograph: str, way: str, defect: str, seed: int, sentence: str
