@@ -40,11 +40,17 @@ export class Form {
     this.controls.set(field.name, { field, control });
     const text = make("small", { class: "faint", textContent: help, id: `${id}-help` });
     control.setAttribute("aria-describedby", text.id);
-    const name = make("label", { textContent: field.name.split(".").at(-1) });
+    const name = make("label", { textContent: shortened(field.name) });
     name.htmlFor = id;
     name.title = field.name;
     return make("div", { class: "setting" }, name, control, text);
   }
+}
+
+/** Return a setting's name without its section, where the page is about that. */
+function shortened(name) {
+  const [section, ...steps] = name.split(".");
+  return ["generate", "generator", "prove", "export"].includes(section) ? steps.at(-1) : name;
 }
 
 function controlOf(field, value) {
