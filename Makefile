@@ -17,13 +17,14 @@ RELEASE := $(VENV)-release
 SHIM := torchvision_without_cuda
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test site-tools site test-site notebooks test-notebooks dist test-release demo-of-wheel test-studio readers test-readers anomalib test-anomalib lint chaos chaos-short clean
+.PHONY: help venv demo test site-tools site test-site notebooks test-notebooks dist test-release demo-of-wheel test-studio test-clusters readers test-readers anomalib test-anomalib lint chaos chaos-short clean
 
 help:
 	@echo "make demo    make defects on factory parts, end to end, and name the report to open"
 	@echo "make test    lint, types and tests"
 	@echo "make test-readers    other tools' libraries read our exports, in $(READERS)"
 	@echo "make test-studio   the studio's tests, in Chromium where it is installed"
+	@echo "make test-clusters   many processes: workers, shards as schedulers start them, the snippets of docs/clusters.md"
 	@echo "make lint    ruff and mypy alone"
 	@echo "make chaos   signals, full disks, damaged files and hostile names, all of them; chaos-short: a minute of them"
 	@echo "make site    the documentation as a site, in site/; test-site: and that it is whole without a network"
@@ -118,6 +119,9 @@ demo-of-wheel: $(RELEASE)/.installed
 test-studio: $(STAMP)
 	@$(RUN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[studio,browser]"
 	$(RUN)/python -m pytest tests/studio
+
+test-clusters: $(STAMP)
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest tests/clusters
 
 lint: $(STAMP)
 	$(RUN)/ruff check .

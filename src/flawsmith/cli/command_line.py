@@ -9,10 +9,10 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from flawsmith.cli import choice, inspection, korean, start, studio, weights
+from flawsmith.cli import choice, distillation, inspection, korean, start, studio, weights
 from flawsmith.cli.about import about
 from flawsmith.cli.arguments import AsJson, ConfigPath, Moved, RunPath, Sets
-from flawsmith.cli.closing import closing_of, closing_of_run, closing_of_screening, say_json
+from flawsmith.cli.closing import Closing, closing_of, closing_of_run, closing_of_screening, say_json
 from flawsmith.errors import ConfigError, FlawsmithError, RenamedSetting
 from flawsmith.interruption import stopped, terminable
 from flawsmith.types import Stage
@@ -26,7 +26,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ShardText = Annotated[str, typer.Option("--shard", help="Make only every n-th batch: i/n, e.g. 0/4.", metavar="I/N")]
+ShardText = Annotated[
+    str,
+    typer.Option(
+        "--shard",
+        help="Make only every n-th batch: i/n, e.g. 0/4; auto: as Slurm, torchrun or MPI number this process; "
+        "auto/n: as Kubernetes does.",
+        metavar="I/N|auto",
+    ),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -62,6 +70,7 @@ def run(
     ] = "",
     say: Annotated[str, typer.Option(hidden=True)] = "",  # the name of --prompt in release 0.1
     until: Annotated[Stage, typer.Option(help="The last stage; the same command without it goes on.")] = "report",
+    shard: ShardText = "",
     set_: Sets = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
@@ -70,6 +79,7 @@ def run(
 
     from flawsmith.config.settings import warn_renamed
     from flawsmith.run.folder import Run
+    from flawsmith.run.shard import Shard
 
     settings = [*set_, *(["generate.count=balance"] if balance else [])]
     if say:
@@ -77,10 +87,16 @@ def run(
     if prompt or say:
         settings.append(f"generate.prompt={json.dumps(prompt or say, ensure_ascii=False)}")
     asked = choice.settled(_config(config, settings), out)
+    part = Shard.parse(shard) if shard else Shard()
     opened = Run.create(out, asked)  # a typo is said at once: torch takes seconds to load
-    from flawsmith.pipeline import run_all
+    from flawsmith.pipeline import run_all, run_shard
 
-    closing_of_run("run", run_all(opened, until=until)).say(as_json)
+    report = run_shard(opened, part, until=until) if part.name else run_all(opened, until=until)
+    if report:
+        closing_of_run("run", report).say(as_json)
+    else:
+        facts = {"run": opened.folder.as_posix(), "shard": shard, "finished": False}
+        Closing("run", f"shard {shard}: its part is made; the last one does what follows", facts).say(as_json)
 
 
 @app.command()
@@ -113,11 +129,13 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Make the planned samples."""
+    from flawsmith.run.shard import Shard
+
+    part = Shard.parse(shard)
     opened = _opened("generate", run, set_)
-    from flawsmith.synthesis.generate import Shard
     from flawsmith.synthesis.generate import generate as stage
 
-    stage(opened, Shard.parse(shard))
+    stage(opened, part)
     closing_of("generate", opened).say(as_json)
 
 
@@ -172,7 +190,7 @@ def screen(
         typer.echo(again(replay, run, layout=layout, out=out, source=extractor, offline=not online))
         return
     opened = _opened("screen", run, set_)
-    from flawsmith.run.verdicts import require_kept
+    from flawsmith.run.screened import require_kept
     from flawsmith.screening.screen import screened
 
     more = screened(opened)
@@ -274,7 +292,7 @@ def demo(
     closing_of_run("demo", show(out)).say(as_json)
 
 
-for verbs in (choice, inspection, studio, weights):
+for verbs in (choice, distillation, inspection, studio, weights):
     verbs.add_to(app)
 
 
