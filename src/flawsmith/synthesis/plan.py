@@ -20,13 +20,13 @@ from flawsmith.data.masks.poses import Pose, Turn, apply_pose_mask, pose_mask
 from flawsmith.data.masks.shapes import procedural
 from flawsmith.data.photographs import Photographs
 from flawsmith.data.split import Split
-from flawsmith.errors import DataError
+from flawsmith.errors import DataError, FlawsmithError
 from flawsmith.interfaces import Generator
 from flawsmith.run.dataset import Dataset
 from flawsmith.run.records import LaidShot, PlanLine
 from flawsmith.run.screened import Counts
 from flawsmith.synthesis.counts import counts
-from flawsmith.synthesis.sentences.prompt import prompted_shots
+from flawsmith.synthesis.sentences.prompt import prompted_shots, wishes_for
 from flawsmith.synthesis.train import generator_class, job_names
 from flawsmith.synthesis.transfer import known_references, reference_of, shots_for, transfers
 from flawsmith.types import Example
@@ -160,11 +160,18 @@ def _choose(
         source = "shots"
     by_id = {example.id: example for example in shots}
     pose, further, in_place, appearance = None, tuple[LaidShot, ...](), True, ""
-    if config.generate.prompt:
-        source = "shots"
-        laid, appearance, in_place = prompted_shots(config, data.split, shots, normal, data.photographs, rng)
-        shot, pose, further = by_id[laid[0].shot], laid[0].pose, tuple(laid[1:])
-    elif source == "shots":
+    sentence, wishes = wishes_for(config, data, line, rng)
+    if wishes:
+        try:
+            laid, appearance, in_place = prompted_shots(config, wishes, shots, normal, data.photographs, rng)
+        except FlawsmithError:
+            if config.generate.prompt:
+                raise
+            sentence = ""  # a model said it of another photograph, and on this one there is no room for it
+        else:
+            source = "shots"
+            shot, pose, further = by_id[laid[0].shot], laid[0].pose, tuple(laid[1:])
+    if pose is None and source == "shots":
         pose = _pose(config, shot, normal, data.photographs, rng)
     if pose is not None and config.generate.bend:
         pose = replace(pose, bend=_bend(config, shot, data.photographs, seed))
@@ -172,6 +179,8 @@ def _choose(
             replace(one, pose=replace(one.pose, bend=_bend(config, by_id[one.shot], data.photographs, seed + number)))
             for number, one in enumerate(further, start=1)
         )
+    if pose is not None:
+        appearance = appearance or data.descriptions.appearance(shot.id)
     # Another product's outline says nothing of this one's.
     outlined = shot.product == line.product and not data.photographs.is_surface(line.product)
     return replace(
@@ -182,6 +191,7 @@ def _choose(
         mask_source=source,
         pose=pose,
         further=further,
+        sentence=sentence,
         outline=pose is not None and config.generate.outline and outlined and in_place,
         appearance=appearance,
     )
