@@ -15,6 +15,7 @@ from functools import partial
 from itertools import islice
 
 from flawsmith.data.photographs import Photographs
+from flawsmith.data.sentences.descriptions import Descriptions
 from flawsmith.data.split import Split
 from flawsmith.run.dataset import Dataset, recorded_dataset
 from flawsmith.run.folder import Run
@@ -43,7 +44,7 @@ def planned_lines(run: Run, data: Dataset, places: Iterable[Place], count: int) 
         places: What is asked for, see `plan.places`.
         count: How many they are.
     """
-    workers = Workers(_workers(run), _begin, (run, data.split, "", ""), run.folder)
+    workers = Workers(_workers(run), _begin, (run, data.split, data.descriptions, "", ""), run.folder)
     here = partial(_lines_of, run, data)
     with progress("plan", count, "samples") as advance:
         for lines in in_order(_portions(iter(places)), here, _plan, workers, count):
@@ -75,7 +76,7 @@ def painted(
     if not all(plugin.native for plugin in generator_classes(run.config).values()):
         yield from _overlapping(run, data, room, batches)
         return
-    workers = Workers(_workers(run), _begin, (run, data.split, room.shard, room.stamp), run.folder)
+    workers = Workers(_workers(run), _begin, (run, data.split, data.descriptions, room.shard, room.stamp), run.folder)
     at_once = run.config.generate.workers != "auto"
     yield from in_order(batches, lambda batch: _task(run, data, room, batch)(), _paint, workers, count, at_once=at_once)
 
@@ -138,7 +139,7 @@ _working: tuple[Run, Dataset, Room]
 """What a worker process works with."""
 
 
-def _begin(run: Run, split: Split, shard: str, stamp: str) -> None:
+def _begin(run: Run, split: Split, descriptions: Descriptions, shard: str, stamp: str) -> None:
     """Make a new process a worker."""
     global _working
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the first process ends the others
@@ -148,7 +149,7 @@ def _begin(run: Run, split: Split, shard: str, stamp: str) -> None:
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    data = Dataset(split, Photographs(split.normals), {}, "")
+    data = Dataset(split, Photographs(split.normals), {}, "", descriptions)
     painters = Painters(run.config, data, None, run.path("weights"))
     _working = run, data, Room(run, shard, stamp, painters)
 
