@@ -23,6 +23,7 @@ from flawsmith.data.tensors import image_tensor, mask_tensor, picture_of
 from flawsmith.data.tiling import Spot, Window, native_window
 from flawsmith.data.windows import Refit, cut, cut_mask, paste, refit, spot_of, uncut
 from flawsmith.interfaces import Generator
+from flawsmith.nn.device import one_thread
 from flawsmith.nn.memory.portions import in_portions
 from flawsmith.run.records import MADE, PlanLine, Sample
 from flawsmith.synthesis.canvas import Canvas, Reference, Stroke
@@ -230,7 +231,8 @@ class Painter:
         draws = not self.generator.needs_mask and not group[0].line.is_control
         asked = self._condition(group, number, draws=draws)
         seeds = [(canvas.line.seed * 64 + canvas.attempt) * 64 + number for canvas in group]
-        generated = in_portions(self.generator, asked, seeds, self._at_once, part.steps, part.guidance)
+        with one_thread(self.generator.native):
+            generated = in_portions(self.generator, asked, seeds, self._at_once, part.steps, part.guidance)
         require_finite(self.generator, generated, [canvas.line for canvas in group], number)
         if self.listener:
             self.listener(asked, generated)
