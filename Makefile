@@ -57,7 +57,8 @@ $(STAMP): pyproject.toml $(wildcard constraints/cpu.txt)
 
 demo: $(STAMP)
 	$(RUN)/flawsmith demo --out demo
-	@echo "open demo/run/report.html in a browser"
+	@echo "open demo/run/report.html in a browser, or judge, prove and export it in the studio:"
+	@echo "  $(RUN)/flawsmith studio demo/run"
 
 test: lint
 	$(RUN)/python -m pytest -n 2

@@ -155,6 +155,7 @@ def untrained_generator(config: Config, backbone: Backbone | None, job: Job, pho
     settings = generator_settings(config)
     with registry.making("generators", job.generator):
         generator = plugin(backbone if plugin.needs_backbone else None, settings)
+    generator.job = job.name
     if plugin.learn is not Generator.learn:
         generator.learn(crops(job.shots, job.normals, photographs, config.seed))
     return generator
