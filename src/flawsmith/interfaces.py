@@ -70,8 +70,8 @@ class Generator(ABC):
     """What its paper states of other sections' settings, e.g. {"train.steps": 5000}; of its own: `Settings.paper()`."""
 
     def __init__(self, backbone: Backbone | None, settings: BaseSettings) -> None:
-        self.backbone = backbone
-        self.settings = settings
+        self.backbone, self.settings, self.job = backbone, settings, ""
+        """`job`: the name of this model in its run, given before it learns."""
 
     @property
     def starts_with(self) -> str:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
-from flawsmith import __version__
-from flawsmith.cli import choice, inspection, start, studio, weights
-from flawsmith.cli.arguments import Moved, RunPath, Sets
+from flawsmith.cli import choice, distillation, inspection, korean, start, studio, weights
+from flawsmith.cli.about import about
+from flawsmith.cli.arguments import AsJson, Moved, On, RunPath, Sets
+from flawsmith.cli.closing import Closing, closing_of, closing_of_run, closing_of_screening, say_json
 from flawsmith.errors import ConfigError, FlawsmithError, RenamedSetting
 from flawsmith.interruption import stopped, terminable
 from flawsmith.types import Stage
+from flawsmith.version import VERSION
 
 app = typer.Typer(
     name="flawsmith",
@@ -24,22 +27,30 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ShardText = Annotated[str, typer.Option("--shard", help="Make only every n-th batch: i/n, e.g. 0/4.", metavar="I/N")]
+ShardText = Annotated[
+    str,
+    typer.Option(
+        "--shard",
+        help="Make only every n-th batch: i/n, e.g. 0/4; auto: as Slurm, torchrun or MPI number this process; "
+        "auto/n: as Kubernetes does.",
+        metavar="I/N|auto",
+    ),
+]
 
 
-def _version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"flawsmith {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _root(
-    version: Annotated[
-        Optional[bool], typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
-    ] = None,
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Say which version this is.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="With --version: all that a report of a fault needs.")
+    ] = False,
 ) -> None:
-    pass
+    if version:
+        typer.echo(about() if verbose else f"flawsmith {VERSION}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        raise ConfigError("-v goes with --version; `flawsmith --help` lists the verbs")
 
 
 start.add_to(app)
@@ -65,19 +76,25 @@ def run(
     ] = "",
     say: Annotated[str, typer.Option(hidden=True)] = "",  # the name of --prompt in release 0.1
     until: Annotated[Stage, typer.Option(help="The last stage; the same command without it goes on.")] = "report",
+    shard: ShardText = "",
+    on: On = "",
     set_: Sets = [],  # noqa: B006
+    as_json: AsJson = False,
 ) -> None:
     """Every stage: train, generate, screen, measure, prove, export, report; skips what is done."""
     import json
 
     from flawsmith.config.settings import warn_renamed
     from flawsmith.run.folder import Run
+    from flawsmith.run.shard import Shard
 
     settings = [*set_, *(["generate.count=balance"] if balance else [])]
     if say:
         warn_renamed("--say", "--prompt")
     if prompt or say:
         settings.append(f"generate.prompt={json.dumps(prompt or say, ensure_ascii=False)}")
+    if on and shard:
+        raise ConfigError("--on has all batches made by the cluster; leave --shard out with it")
     if source.is_dir():
         if out is not None:
             raise ConfigError(f"run {source}: a run folder goes on where it is; leave --out {out} out")
@@ -86,11 +103,18 @@ def run(
         raise ConfigError(f"run {source}: a TOML file needs --out RUN")
     else:
         asked = _config(source, settings)
+    part = Shard.parse(shard) if shard else Shard()
     opened = Run.create(out, choice.settled(asked, out))  # a typo is said at once: torch takes seconds to load
-    from flawsmith.pipeline import run_all
-    from flawsmith.reporting.verdict import closing_words
+    from flawsmith.cluster.on_ray import on_ray
+    from flawsmith.pipeline import run_all, run_shard
 
-    typer.echo(closing_words(run_all(opened, until=until)))
+    with on_ray(on, opened) if on else nullcontext() as spread:
+        report = run_shard(opened, part, until=until) if part.name else run_all(opened, until=until, spread=spread)
+    if report:
+        closing_of_run("run", report).say(as_json)
+    else:
+        facts = {"run": opened.folder.as_posix(), "shard": shard, "finished": False}
+        Closing("run", f"shard {shard}: its part is made; the last one does what follows", facts).say(as_json)
 
 
 @app.command()
@@ -98,6 +122,7 @@ def train(
     source: Annotated[Path, typer.Argument(help="A run folder; or a TOML file, with --out.", metavar="RUN|CONFIG")],
     out: Annotated[Optional[Path], typer.Option("--out", "-o", help="With a TOML file: the run folder.")] = None,
     set_: Sets = [],  # noqa: B006
+    as_json: AsJson = False,
 ) -> None:
     """Learn the generator from the shots."""
     from flawsmith.run.folder import Run
@@ -111,16 +136,25 @@ def train(
     from flawsmith.synthesis.train import train as stage
 
     stage(opened)
+    closing_of("train", opened).say(as_json)
 
 
 @app.command()
-def generate(run: RunPath, shard: ShardText = "0/1", set_: Moved = []) -> None:  # noqa: B006
+def generate(
+    run: RunPath,
+    shard: ShardText = "0/1",
+    set_: Moved = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
     """Make the planned samples."""
+    from flawsmith.run.shard import Shard
+
+    part = Shard.parse(shard)
     opened = _opened("generate", run, set_)
-    from flawsmith.synthesis.generate import Shard
     from flawsmith.synthesis.generate import generate as stage
 
-    stage(opened, Shard.parse(shard))
+    stage(opened, part)
+    closing_of("generate", opened).say(as_json)
 
 
 @app.command()
@@ -165,6 +199,7 @@ def screen(
     ] = "",
     online: Annotated[bool, typer.Option("--online", help="With --replay: the hub may be asked for it.")] = False,
     set_: Moved = [],  # noqa: B006
+    as_json: AsJson = False,
 ) -> None:
     """Judge the samples: scores, thresholds, verdicts and reasons in scores.jsonl; plans again what is lacking."""
     if replay is not None:
@@ -173,57 +208,64 @@ def screen(
         typer.echo(again(replay, run, layout=layout, out=out, source=extractor, offline=not online))
         return
     opened = _opened("screen", run, set_)
-    from flawsmith.run.verdicts import require_kept
-    from flawsmith.screening.screen import screened, sentence
+    from flawsmith.run.screened import require_kept
+    from flawsmith.screening.screen import screened
 
     more = screened(opened)
-    typer.echo(sentence(opened, more))
+    closing_of_screening(opened, more).say(as_json)
     if not more:
         require_kept(opened)
 
 
 @app.command()
-def measure(run: RunPath, set_: Moved = []) -> None:  # noqa: B006
+def measure(run: RunPath, set_: Moved = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Compare the samples with real pictures: distances, diversity, labels, seams, copies."""
     opened = _opened("measure", run, set_)
     from flawsmith.evaluation.measure import measure as stage
 
-    typer.echo(f"measure: {stage(opened)}")
+    stage(opened)
+    closing_of("measure", opened).say(as_json)
 
 
 @app.command()
-def prove(run: RunPath, set_: Moved = []) -> None:  # noqa: B006
+def prove(run: RunPath, set_: Moved = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Train detectors with and without the samples: a verdict per defect type, helps, no effect or harms."""
     opened = _opened("prove", run, set_)
     from flawsmith.pipeline import prove as stage
 
-    typer.echo(f"prove: {stage(opened)}")
+    stage(opened)
+    closing_of("prove", opened).say(as_json)
 
 
 @app.command()
-def export(run: RunPath, set_: Sets = []) -> None:  # noqa: B006
+def export(run: RunPath, set_: Sets = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Write the samples in the layouts of other tools; --set takes export.* and data.root, and is kept in the run."""
     from flawsmith.exports.export import export as stage
-    from flawsmith.exports.export import opened
+    from flawsmith.exports.export import opened as open_for_export
 
-    stage(opened(run, set_))
-    typer.echo(f"export: {run / 'export'}")
+    opened = open_for_export(run, set_)
+    stage(opened)
+    closing_of("export", opened).say(as_json)
 
 
 @app.command()
-def report(run: RunPath, set_: Moved = []) -> None:  # noqa: B006
+def report(run: RunPath, set_: Moved = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Write report.html and report.md."""
     opened = _opened("report", run, set_)
     from flawsmith.reporting.report import report as stage
 
-    typer.echo(f"report: {stage(opened)}")
+    closing_of_run("report", stage(opened)).say(as_json)
 
 
 @app.command("list")
-def list_() -> None:
+def list_(as_json: AsJson = False) -> None:
     """Name every plug-in that is known."""
     from flawsmith import registry
 
+    if as_json:
+        entries = {family: registry.entries(family) for family in registry.FAMILIES}
+        say_json({family: {name: known[name].summary for name in sorted(known)} for family, known in entries.items()})
+        return
     for family in registry.FAMILIES:
         typer.echo(family)
         known = sorted(registry.entries(family).items())
@@ -234,41 +276,17 @@ def list_() -> None:
 
 
 @app.command()
-def backbone(
-    out: Annotated[Path, typer.Argument(help="Folder to write; training goes on there when it was interrupted.")],
-    from_: Annotated[
-        Optional[Path],
-        typer.Option(
-            "--from",
-            help="A TOML file whose section data names your own pictures; else the factory makes them.",
-            metavar="CONFIG",
-        ),
-    ] = None,
-    set_: Annotated[
-        list[str], typer.Option("--set", help="Override the recipe, e.g. --set steps=400.", metavar="KEY=VALUE")
-    ] = [],  # noqa: B006
-) -> None:
-    """Train a small backbone from pictures: autoencoder, text encoder, inpainting UNet."""
-    from flawsmith.config import load_config, parse_overrides, validate
-    from flawsmith.recipes.backbone import Recipe, make_backbone
-
-    recipe = validate(Recipe, parse_overrides(set_), where="--set")
-    made = make_backbone(out, recipe, load_config(from_) if from_ else None)
-    typer.echo(f"backbone: {out} ({made.fingerprint}); use it with --set backbone.source={out}")
-
-
-@app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the demo's data and run.")] = Path("demo"),
+    as_json: AsJson = False,
 ) -> None:
     """The main job on factory parts with the built-in backbone, in minutes; ends with a report to open."""
     from flawsmith.factory_demo import demo as show
-    from flawsmith.reporting.verdict import closing_words
 
-    typer.echo(closing_words(show(out)))
+    closing_of_run("demo", show(out)).say(as_json)
 
 
-for verbs in (choice, inspection, studio, weights):
+for verbs in (choice, distillation, inspection, studio, weights):
     verbs.add_to(app)
 
 
@@ -295,8 +313,11 @@ def main() -> None:
     """Entry point: a FlawsmithError becomes its sentence and exit code 2; Ctrl-C and SIGTERM say how to go on."""
     warnings.showwarning = _show_warning
     try:
+        command = typer.main.get_command(app)
+        if korean.wanted():
+            korean.translate(command)
         with terminable():
-            app(standalone_mode=True)
+            command(standalone_mode=True)
     except FlawsmithError as error:
         print(f"flawsmith: {error}", file=sys.stderr)
         sys.exit(2)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from flawsmith.config import Config
 from flawsmith.data.split import Split
 from flawsmith.errors import ConfigError
-from flawsmith.synthesis.prompt import prompted_counts
+from flawsmith.synthesis.sentences.prompt import prompted_counts
 from flawsmith.synthesis.transfer import transfers
 
 
