@@ -58,6 +58,10 @@ class Generator(ABC):
     """False: it draws its own mask, inside `Condition.mask`."""
     needs_shot: ClassVar[bool] = False
     """True: `sample` reads `Condition.shot`."""
+    without_shots: ClassVar[bool] = False
+    """True: it makes types of damage that no shot shows, inside a place that is drawn on the part."""
+    placed: ClassVar[bool] = False
+    """True: such a place is drawn for it also where there are shots: it says where, how long and in what direction."""
     reads_reference: ClassVar[bool] = False
     """True: `sample` reads `Condition.reference`, or the shot where there is none."""
     paints_controls: ClassVar[bool] = True

@@ -19,7 +19,7 @@ from flawsmith.config import Config, validate
 from flawsmith.data.inspection_tiles import Tiles
 from flawsmith.data.split import Split
 from flawsmith.data.training_set import TrainingSet
-from flawsmith.errors import RunError
+from flawsmith.errors import DataError, RunError
 from flawsmith.evaluation.arms import (
     NONE,
     OURS,
@@ -72,7 +72,7 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None) -> Path
 
     Raises:
         RunError: no samples were generated yet, or they or their photographs were changed since.
-        DataError: there are no test pictures to prove anything on, or one of them is among what is learned from.
+        DataError: the run has no shots or no test pictures to prove anything on, or one of these is learned from.
     """
     config, path = run.config, run.path("proof.json")
     for name in config.prove.detectors:
@@ -82,6 +82,8 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None) -> Path
     if not made:
         raise RunError(f"{run.folder}: no samples are made yet; run `flawsmith generate {run.folder}` first")
     data = data or open_dataset(run)
+    if not data.split.shots:
+        raise DataError(f"{run.folder}: a proof compares with real shots, and this run learns from none; give it some")
     require_as_learned(run, data)
     require_as_made(run, [*run.kept(), *run.controls()])
     split, part, device = data.split, config.features, device_of(config)

@@ -51,6 +51,7 @@ class NSA(Generator):
     Settings: ClassVar[type[config.Settings]] = NSASettings
     needs_backbone: ClassVar[bool] = False
     needs_mask: ClassVar[bool] = False
+    without_shots: ClassVar[bool] = True
     paints_controls: ClassVar[bool] = False
     native: ClassVar[bool] = True
     settings: NSASettings

@@ -49,6 +49,7 @@ class Perlin(Generator):
     Settings: ClassVar[type[config.Settings]] = PerlinSettings
     needs_backbone: ClassVar[bool] = False
     needs_mask: ClassVar[bool] = False
+    without_shots: ClassVar[bool] = True
     paints_controls: ClassVar[bool] = False
     native: ClassVar[bool] = True
     settings: PerlinSettings

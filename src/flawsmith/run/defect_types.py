@@ -1,11 +1,20 @@
-"""Settings that are tables by defect type: do they name those that are there?"""
+"""Defect types: those that no shot shows, and whether settings that are tables by type name those that are there."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-from flawsmith.config import Config
+from flawsmith.config import SUIT_ANYTHING, Config
+from flawsmith.data.split import Split
 from flawsmith.errors import ConfigError, nearest
+
+
+def without_shots(config: Config, split: Split) -> list[tuple[str, str]]:
+    """Return the (product, defect type) pairs that are made though no shot of the product shows the type."""
+    types = config.generate.without_shots.types or ([] if config.data.shots else list(SUIT_ANYTHING))
+    have = {(shot.product, str(shot.defect)) for shot in split.shots}
+    pairs = [(product, defect) for product in sorted({one.product for one in split.normals}) for defect in types]
+    return [pair for pair in dict.fromkeys(pairs) if pair not in have]
 
 
 def require_defects(config: Config, names: Collection[str]) -> None:

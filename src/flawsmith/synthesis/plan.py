@@ -22,6 +22,7 @@ from flawsmith.data.masks.poses import Pose, Turn, apply_pose_mask, pose_mask
 from flawsmith.data.masks.shapes import procedural
 from flawsmith.data.photographs import Photograph, Photographs
 from flawsmith.data.poisson import grown
+from flawsmith.data.rendering.places import place_mask
 from flawsmith.data.split import Split
 from flawsmith.data.windows import spot_of
 from flawsmith.errors import DataError
@@ -31,8 +32,9 @@ from flawsmith.run.progress import progress
 from flawsmith.run.records import PlanLine
 from flawsmith.run.rounds import Counts
 from flawsmith.synthesis.counts import counts
+from flawsmith.synthesis.placing import placed
 from flawsmith.synthesis.prompt import parsed_prompt, prompted_pose
-from flawsmith.synthesis.train import generator_class, job_names
+from flawsmith.synthesis.train import generator_class, job_name
 from flawsmith.synthesis.transfer import known_references, reference_of, shots_for, transfers
 from flawsmith.types import Example
 
@@ -66,14 +68,12 @@ def plan_lines(
     A line's choices and seed follow from its index, so no two rounds ask for the same.
     """
     split = data.split
-    job_of = job_names(config, split)
     lent = transfers(config, split)
     order: list[tuple[str, str, str]] = []
     for (product, defect), count in count_of.items():
         if not count:
             continue  # no generator need be named for it
-        owner = lent.get((product, defect), product)
-        job = next(job_of[shot] for shot in split.shots if (shot.product, shot.defect) == (owner, defect))
+        job = job_name(config, lent.get((product, defect), product), defect)
         order += [(job, product, defect)] * count
     # Types take turns within a job, so that the first half of a run shows all of them.
     turn: Counter[tuple[str, str, str]] = Counter()
@@ -234,6 +234,8 @@ def _choose(
     normals = [example for example in data.split.normals if example.product == line.product]
     if not normals:
         raise DataError(f"product {line.product!r} has no normal part to paint on; add photographs of good parts")
+    if plugin.placed or not shots:
+        return placed(config, data, shots, normals, replace(line, seed=seed), rng)
     shot, normal = shots[int(rng.integers(len(shots)))], normals[int(rng.integers(len(normals)))]
     masks = config.generate.masks
     masks = masks.get(line.defect, "shots") if isinstance(masks, dict) else masks
@@ -291,21 +293,30 @@ def _bend(config: Config, shot: Example, photographs: Photographs, seed: int) ->
 
 
 def asked_mask(
-    line: PlanLine, normal: Example, shot: Example, shots: Sequence[Example], photographs: Photographs, turn: Turn
+    line: PlanLine,
+    normal: Example,
+    shot: Example | None,
+    shots: Sequence[Example],
+    photographs: Photographs,
+    turn: Turn,
 ) -> np.ndarray:
     """Return where a plan line wants damage, bool (H,W) of the normal's size, never empty.
 
     Args:
         line: The line.
         normal: What it is painted on.
-        shot: What lends the damage.
+        shot: What lends the damage; None = nothing does, as in a place or a mask file.
         shots: All shots of the run; the statistics of drawn masks are those of the line's own type.
         photographs: Reads them.
         turn: How drawn masks may lie.
     """
     shape = photographs.read(normal).native.shape[:2]
+    if line.mask_source == "place":
+        assert line.pose is not None
+        return place_mask(line.pose, photographs.part(normal))
     if line.mask_source == "file":
         return images.read_mask(Path(line.mask_file), shape)
+    assert shot is not None
     if line.pose is not None:
         mask = photographs.read(shot).mask
         assert mask is not None

@@ -11,6 +11,7 @@ from flawsmith.data.masks.poses import Pose, Turn, apply_pose_mask, pose_mask
 from flawsmith.data.masks.prompt_parser import SIZES, ParsedPrompt, parse
 from flawsmith.data.photographs import Photographs
 from flawsmith.data.split import Split
+from flawsmith.run.defect_types import without_shots
 from flawsmith.types import Example
 
 _TRIES = 24
@@ -25,7 +26,7 @@ def parsed_prompt(config: Config, split: Split) -> ParsedPrompt:
     Raises:
         ConfigError: it is not understood; the sentence says what is known.
     """
-    defects = sorted({str(e.defect) for e in split.shots})
+    defects = sorted({str(e.defect) for e in split.shots} | {defect for _, defect in without_shots(config, split)})
     return parse(config.generate.prompt, defects, sorted({e.product for e in split.normals}))
 
 
