@@ -15,7 +15,6 @@ from flawsmith.config.settings import Affects, Settings, warn_renamed
 from flawsmith.config.without_shots import WithoutShotsConfig, nfc
 from flawsmith.errors import ConfigError
 
-
 MaskValue = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]
 """A value in a mask: a grey level or palette index, or a colour as "#rrggbb"."""
 

@@ -26,9 +26,9 @@ class WithoutShotsConfig(Settings):
     affects = ("train", "generate")
 
     types: list[str] = []
-    """Names of the types; rendered draws what a name says. Empty: six that suit anything if data.shots is 0, else none."""
+    """Types to make; rendered draws what a name says. Empty: six that suit anything if data.shots is 0, else none."""
     size: tuple[Share, Share] | dict[str, tuple[Share, Share]] = _SIZE
-    """Least and greatest length, as shares of the longer side of the part (of a surface's picture); or a table by type."""
+    """Least and greatest length, as shares of the longer side of the part or of a surface's picture; or by type."""
     place: tuple[Share, Share, Share, Share] = (0.0, 0.0, 1.0, 1.0)
     """Where its middle may lie: left, top, right and bottom, as shares of the picture's width and height."""
 

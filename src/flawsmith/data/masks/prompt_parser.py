@@ -190,6 +190,12 @@ def parse(sentence: str, defects: Sequence[str], products: Sequence[str] = ()) -
     return ParsedPrompt(defect, named[0] if len(named) == 1 else "", edge="edge" in meanings, **one)
 
 
+def meant_by(name: str) -> list[str]:
+    """Return the built-in defect types that the words of a name mean: "MT_Blowhole" -> ["pores"]; [] = none."""
+    meanings = [_VOCABULARY.get(word, ("", "")) for word in _split(name)]
+    return list(dict.fromkeys(value for part, value in meanings if part == "defect"))
+
+
 def known(defects: Sequence[str], products: Sequence[str] = ()) -> str:
     """Return the words that may be used, as a sentence's end."""
     return (
