@@ -74,6 +74,9 @@ def _enough(run: Run, data: Dataset, *, screens: bool) -> bool:
     generate(run, data=data)
     if not screens:
         return True
+    if run.config.screen.enabled and not data.split.shots:
+        run.log(stage="screen", what="left out: screening compares with shots, and this run learns from none")
+        return True
     if not run.config.screen.enabled:
         run.forget("screen")  # what `flawsmith screen` judged in between would hide samples that are asked for
         return True

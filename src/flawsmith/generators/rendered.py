@@ -64,7 +64,7 @@ class RenderedSettings(config.Settings):
     def _can_be_drawn(cls, value: dict[str, str]) -> dict[str, str]:
         for kind in value.values():
             if kind not in KINDS:
-                raise ValueError(f"{kind!r} cannot be drawn{nearest(kind, KINDS)}; these can: {', '.join(KINDS)}")
+                raise ValueError(f"{kind!r} cannot be drawn{nearest(kind, KINDS)}")
         return value
 
     @field_validator("severity")

@@ -30,7 +30,12 @@ def require_defects(config: Config, names: Collection[str]) -> None:
 def wrong_tables(config: Config, defects: Collection[str]) -> list[str]:
     """Return a sentence for each type that a table by type names and that is none of these, or leaves out wrongly."""
     sentences = unknown_defects(config, defects, "count", "paint", "masks")
-    name, count = config.generator.name, config.generate.count
+    name, count, sizes = config.generator.name, config.generate.count, config.generate.without_shots.size
+    sentences += [
+        f"generate.without_shots.size: there is no defect type {defect!r}{nearest(defect, defects)}"
+        for defect in (sizes if isinstance(sizes, dict) else ())
+        if defect not in defects
+    ]
     if isinstance(name, dict):
         sentences += [
             f"generator.name: there is no defect type {defect!r}{nearest(defect, defects)}"

@@ -22,7 +22,6 @@ from flawsmith.run.stage import Inputs, is_done, stage
 from flawsmith.synthesis.crops import crops
 from flawsmith.synthesis.finite import require_finite_weights
 from flawsmith.synthesis.learning import Job, fit, forget_state
-from flawsmith.types import Example
 
 if TYPE_CHECKING:
     from flawsmith.nn.backbone import Backbone
@@ -135,11 +134,6 @@ def job_name(config: Config, product: str, defect: str) -> str:
     scope = {"all": "all", "product": product, "defect": f"{product}/{defect}"}
     several = f"{config.generator.of(defect)}/" if len(config.generator.names) > 1 else ""
     return several + scope[config.train.scope]
-
-
-def job_names(config: Config, split: Split) -> dict[Example, str]:
-    """Return the name of the model that learns from each shot."""
-    return {shot: job.name for job in jobs_of(config, split) for shot in job.shots}
 
 
 def working_size(config: Config, backbone: Backbone | None) -> int:

@@ -29,7 +29,9 @@ _COHERENT = 0.3
 """Length of the mean gradient, over the mean of the lengths, from which light counts as wholly hard."""
 _REBLUR = 1.0
 """Sigma in px of the second blur."""
-_SHARPEST, _LEAST_EDGES, _USUAL_BLUR, _MOST_BLUR = 0.25, 24, 0.6, 3.0
+_AGAINST_GRAIN = 0.8
+"""Sigma in px of a blur before, so that grain does not count as an edge."""
+_SHARPEST, _LEAST_EDGES, _USUAL_BLUR, _MOST_BLUR = 0.5, 24, 0.6, 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def blur_of(picture: Floats) -> float:
     Args:
         picture: float32 (h,w,3) in [-1,1].
     """
-    grey = np.ascontiguousarray(picture.mean(axis=2, dtype=np.float32))
+    grey = cv2.GaussianBlur(np.ascontiguousarray(picture.mean(axis=2, dtype=np.float32)), (0, 0), _AGAINST_GRAIN)
     once, twice = (_steepness(one) for one in (grey, cv2.GaussianBlur(grey, (0, 0), _REBLUR)))
     crest = once >= cv2.dilate(once, np.ones((3, 3), np.uint8))
     edges = crest & (once > max(8 * grain_of(picture), 0.04)) & (once >= np.quantile(once, 0.9))
@@ -92,8 +94,8 @@ def blur_of(picture: Floats) -> float:
     ratio = once[edges] / np.maximum(twice[edges], 1e-6)
     blurs = _REBLUR / np.sqrt(np.maximum(ratio**2 - 1, 1e-2))
     # The central difference itself blurs like a sigma of 0.58 px (a box of 2 px).
-    seen = float(np.quantile(blurs, _SHARPEST))
-    return float(np.sqrt(np.clip(seen**2 - 1 / 3, 0, _MOST_BLUR**2)))
+    seen = float(np.quantile(blurs, _SHARPEST)) ** 2 - _AGAINST_GRAIN**2 - 1 / 3
+    return float(np.sqrt(np.clip(seen, 0, _MOST_BLUR**2)))
 
 
 def grain_of(picture: Floats) -> float:
