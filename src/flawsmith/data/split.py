@@ -74,9 +74,8 @@ def split(examples: Iterable[Example], *, shots: int | Literal["third"], test: b
 
     Args:
         examples: As `layouts.scan` returns them; their order does not matter.
-        shots: Shots per product and defect type, 0 = none, or "third" (the first floor(n/3), the papers'). Never more
-            than half of a defect type, so that something is left to test on; of two or three pictures all but one, of a
-            single one that.
+        shots: Shots per product and defect type, or "third" (the first floor(n/3), the papers'). Never more than half
+            of a defect type, so that something is left to test on; of two or three all but one, of a single one that.
         test: False: nothing is tested, so as many are shots as `shots` says; "third" stays a third. See `keeps_test`.
 
     Raises:

@@ -82,8 +82,7 @@ class Rendered(Generator):
     Settings: ClassVar[type[config.Settings]] = RenderedSettings
     needs_backbone: ClassVar[bool] = False
     needs_mask: ClassVar[bool] = False
-    without_shots: ClassVar[bool] = True
-    placed: ClassVar[bool] = True
+    without_shots: ClassVar[Literal["", "new", "always"]] = "always"
     paints_controls: ClassVar[bool] = False
     native: ClassVar[bool] = True
     sweep: ClassVar[tuple[str, tuple[float, ...]]] = ("contrast", (0.4, 0.7, 1.0, 1.5, 2.2))

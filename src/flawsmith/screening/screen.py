@@ -58,7 +58,9 @@ def screen(run: Run, data: Dataset | None = None) -> Path:
         raise RunError(f"{run.folder}: no samples are made yet; run `flawsmith generate {run.folder}` first")
     data = data or open_dataset(run)
     if not data.split.shots:
-        raise DataError(f"{run.folder}: screening compares with real shots, and this run learns from none; give it some")
+        raise DataError(
+            f"{run.folder}: screening compares with real shots, and this run learns from none; give it some"
+        )
     where = config.backbone
     extractor = load_extractor(part.extractor, part.source, offline=where.offline, device=where.device)
     samples = [sample for sample in run.samples() if sample.made]

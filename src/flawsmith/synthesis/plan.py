@@ -32,10 +32,10 @@ from flawsmith.run.progress import progress
 from flawsmith.run.records import PlanLine
 from flawsmith.run.rounds import Counts
 from flawsmith.synthesis.counts import counts
-from flawsmith.synthesis.placing import placed
 from flawsmith.synthesis.prompt import parsed_prompt, prompted_pose
 from flawsmith.synthesis.train import generator_class, job_name
 from flawsmith.synthesis.transfer import known_references, reference_of, shots_for, transfers
+from flawsmith.synthesis.without_shots.placing import placed
 from flawsmith.types import Example
 
 _DONORS = 8
@@ -234,7 +234,7 @@ def _choose(
     normals = [example for example in data.split.normals if example.product == line.product]
     if not normals:
         raise DataError(f"product {line.product!r} has no normal part to paint on; add photographs of good parts")
-    if plugin.placed or not shots:
+    if plugin.without_shots == "always" or not shots:
         return placed(config, data, shots, normals, replace(line, seed=seed), rng)
     shot, normal = shots[int(rng.integers(len(shots)))], normals[int(rng.integers(len(normals)))]
     masks = config.generate.masks
