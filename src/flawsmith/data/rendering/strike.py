@@ -93,6 +93,8 @@ def struck(
     inside = _cut(place.astype(np.uint8), top, left, side, beyond=0) > 0
     mask = inside & _whole(np.abs(change).max(axis=2) > max(_SEEN, 1.5 * grain_of(normal)))
     made = ground + change + _grain_again(ground, ratio, rng)
+    if is_grey(ground):  # powers of equal channels differ in the last bit
+        made = np.repeat(made[:, :, :1], 3, axis=2)
     picture, whole = normal.copy(), np.zeros_like(place)
     spot, part = _overlap(normal.shape, top, left, side)
     whole[spot] = mask[part]
