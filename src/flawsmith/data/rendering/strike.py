@@ -19,6 +19,7 @@ from flawsmith.data.factory.matter import Matter
 from flawsmith.data.images import is_grey
 from flawsmith.data.rendering.observed import Lighting, grain_from, grain_of
 from flawsmith.data.rendering.places import axes_of
+from flawsmith.data.windows import feathered
 
 Floats = np.ndarray
 Mask = np.ndarray
@@ -30,10 +31,13 @@ LONG = frozenset({"scratch", "crack", "cut", "fold", "burr"})
 _GAMMA = 2.2
 _DARK = 0.004
 """Linear brightness below which nothing reflects: a ratio of less would be another colour."""
+_USUAL_ALBEDO = 0.35
 _MARGIN = 24
 """Px round a place that light and blur need."""
 _SEEN = 0.03
 """Least change, of 2, that belongs to the mask; or 1.5 deviations of the grain, where that is more."""
+_SOFT = 3.0
+"""Px over which a change fades in from the border of its place."""
 _CRUMB, _HOLE = 4, 12
 """Px: less is no part of a damage, and no hole in it; nor is a hole of less than a fifth of it."""
 _UNIT = (0.45, 6.0)
@@ -69,12 +73,12 @@ def struck(
         float32 (h,w,3), equal to `normal` outside the mask, and bool (h,w) inside `place`.
     """
     x, y, long, narrow, angle = axes_of(place)
-    half = long if kind in LONG else 0.95 * math.sqrt(long * max(narrow, 0.4 * long))
+    half = long if kind in LONG else 0.85 * math.sqrt(long * max(narrow, 0.4 * long))
     side = 2 * math.ceil(1.3 * long + _MARGIN) + 1
     top, left = round(y) - side // 2, round(x) - side // 2
     ground = _cut(normal, top, left, side)
     linear = ((ground + 1) / 2) ** _GAMMA
-    matter = _flat(linear, metal, rng)
+    matter = _flat(linear * _exposure(linear), metal, rng)
     scale = float(np.clip(half / math.sqrt(math.prod(EXTENT[kind])), *_UNIT)) * math.exp(rng.normal(0, 0.2))
     hit = Hit(side, scale, rng, x - left, y - top, max(half, 3.0), angle + math.pi * float(rng.integers(2)), power)
     light, everywhere = lamp(lighting.azimuth, lighting.hardness), (slice(0, side), slice(0, side))
@@ -89,8 +93,8 @@ def struck(
     change = np.where(np.abs(ratio - 1) < 1e-3, 0, change).astype(np.float32)
     if blur > 0:
         change = cv2.GaussianBlur(change, (0, 0), blur)
-    change *= np.float32(contrast)
     inside = _cut(place.astype(np.uint8), top, left, side, beyond=0) > 0
+    change *= np.float32(contrast) * feathered(inside, _SOFT)[:, :, None]
     mask = inside & _whole(np.abs(change).max(axis=2) > max(_SEEN, 1.5 * grain_of(normal)))
     made = ground + change + _grain_again(ground, ratio, rng)
     if is_grey(ground):  # powers of equal channels differ in the last bit
@@ -102,16 +106,26 @@ def struck(
     return picture, whole
 
 
-def _flat(linear: Floats, metal: float, rng: np.random.Generator) -> Matter:
-    """Return flat matter of a photograph's colours, linear RGB float32 (n,n,3)."""
-    n = len(linear)
-    middle = np.median(linear[n // 4 : -n // 4, n // 4 : -n // 4].reshape(-1, 3), axis=0)
+def _exposure(linear: Floats) -> float:
+    """Return by what a photograph's linear colours (n,n,3) are multiplied to be guessed as albedo.
+
+    A dark picture shows dark matter in bright light or bright matter in little: half of each is taken, or paint and
+    rust, whose colours are absolute, would glow in dark photographs.
+    """
+    middle, brightest = np.maximum(np.quantile(linear.mean(axis=2), (0.5, 0.99)), _DARK)
+    return float(min(math.sqrt(_USUAL_ALBEDO / middle), max(0.9 / brightest, 1.0)))
+
+
+def _flat(albedo: Floats, metal: float, rng: np.random.Generator) -> Matter:
+    """Return flat matter of these colours, linear RGB float32 (n,n,3)."""
+    n = len(albedo)
+    middle = np.median(albedo[n // 4 : -n // 4, n // 4 : -n // 4].reshape(-1, 3), axis=0)
     # Beneath the skin metal is brighter, other matter lighter or darker.
     gain = rng.uniform(1.3, 2.4) if rng.random() < 0.3 + 0.6 * metal else rng.uniform(0.4, 0.8)
     inner = np.clip(middle * gain + (0.04 if gain > 1 else 0), 0.01, 0.9)
     return Matter(
         height=np.zeros((n, n), np.float32),
-        albedo=np.maximum(linear, _DARK).astype(np.float32),
+        albedo=np.maximum(albedo, _DARK).astype(np.float32),
         rough=np.full((n, n), 0.45, np.float32),
         metal=np.full((n, n), metal, np.float32),
         inner=(float(inner[0]), float(inner[1]), float(inner[2])),
