@@ -12,10 +12,12 @@ CONSTRAINTS ?= $(if $(wildcard $(SAVED)),$(shell cat $(SAVED)),constraints/cpu.t
 RUN := $(VENV)/bin
 # Anomalib pulls torchvision in, which must not come into $(VENV): an environment of its own.
 ANOMALIB := $(VENV)-anomalib
+DOCUMENTATION := $(VENV)-site
+RELEASE := $(VENV)-release
 SHIM := torchvision_without_cuda
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-studio readers test-readers anomalib test-anomalib lint chaos chaos-short clean
+.PHONY: help venv demo test site-tools site test-site dist test-release demo-of-wheel test-studio readers test-readers anomalib test-anomalib lint chaos chaos-short clean
 
 help:
 	@echo "make demo    make defects on factory parts, end to end, and name the report to open"
@@ -24,9 +26,11 @@ help:
 	@echo "make test-studio   the studio's tests, in Chromium where it is installed"
 	@echo "make lint    ruff and mypy alone"
 	@echo "make chaos   signals, full disks, damaged files and hostile names, all of them; chaos-short: a minute of them"
+	@echo "make site    the documentation as a site, in site/; test-site: and that it is whole without a network"
+	@echo "make dist    wheel and source archive, in dist/; test-release: and what is in them; demo-of-wheel: the demo in an empty environment"
 	@echo "make venv    only install into $(VENV)"
 	@echo "make test-anomalib   tests with Anomalib itself, in $(ANOMALIB)"
-	@echo "make clean   delete $(VENV), $(READERS), $(ANOMALIB), demo/ and caches"
+	@echo "make clean   delete $(VENV), $(READERS), $(ANOMALIB), $(DOCUMENTATION), $(RELEASE), demo/, site/, dist/ and caches"
 
 # Another choice of constraints than the one that was installed is a reason to install again.
 ifneq ($(shell cat $(SAVED) 2>/dev/null),$(CONSTRAINTS))
@@ -68,6 +72,40 @@ readers: $(READERS)/.installed
 test-readers: readers
 	OMP_NUM_THREADS=1 $(READERS)/bin/python -m pytest tests/readers
 
+# The site's builder sees the libraries of $(VENV), so that none moves a version there.
+$(DOCUMENTATION)/.installed: $(STAMP)
+	@test -x $(DOCUMENTATION)/bin/python || $(RUN)/python -m venv $(DOCUMENTATION)
+	@echo "installing what builds the site into $(DOCUMENTATION) ..."
+	@cd $(DOCUMENTATION)/lib/python*/site-packages && echo "import site; site.addsitedir('$(abspath $(VENV))/lib/$$(basename $$(dirname $$PWD))/site-packages')" > beneath.pth
+	@$(DOCUMENTATION)/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) \
+	  "flawsmith[site]"
+	@touch $@
+
+site-tools: $(DOCUMENTATION)/.installed
+
+site: site-tools
+	$(DOCUMENTATION)/bin/python docs/site/build.py
+
+test-site: site
+	$(DOCUMENTATION)/bin/python -m pytest tests/site
+
+dist: $(STAMP)
+	rm -rf dist
+	$(RUN)/python -m build --outdir dist
+
+# The wheel in an environment that holds nothing else.
+$(RELEASE)/.installed: dist
+	rm -rf $(RELEASE) && $(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) dist/*.whl
+	@touch $@
+
+test-release: $(RELEASE)/.installed
+	$(RUN)/python -m pytest tests/release
+	cd / && $(abspath $(RELEASE))/bin/flawsmith --version -v
+
+demo-of-wheel: $(RELEASE)/.installed
+	$(RELEASE)/bin/flawsmith demo --out build/demo
+
 test-studio: $(STAMP)
 	@$(RUN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[studio,browser]"
 	$(RUN)/python -m pytest tests/studio
@@ -101,5 +139,5 @@ test-anomalib: anomalib
 	OMP_NUM_THREADS=1 $(ANOMALIB)/bin/python -m pytest -W ignore -k anomalib tests/with_anomalib tests/contract/test_detectors.py
 
 clean:
-	rm -rf $(VENV) $(READERS) $(ANOMALIB) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(READERS) $(ANOMALIB) $(DOCUMENTATION) $(RELEASE) demo site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,7 +18,13 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    "README.md",
+    "README.ko.md",
+    "CONTRIBUTING.md",
+    "examples/notebooks/README.md",
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")),
+]
 BEGIN, END = "<!-- fields: written by tests/test_public.py -->", "<!-- end of fields -->"
 
 
@@ -111,7 +117,8 @@ def test_commands_in_documents_exist() -> None:
     from flawsmith.cli import app
     from flawsmith.config import Config, _set, parse_overrides, validate
 
-    verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    group = typer.main.get_command(app)
+    verbs, options = group.commands, {name for parameter in group.params for name in parameter.opts}  # type: ignore[attr-defined]
     seen = set()
     for name, text in blocks("bash"):
         for line in text.replace("\\\n", " ").splitlines():
@@ -119,6 +126,9 @@ def test_commands_in_documents_exist() -> None:
             if not words or words[0] != "flawsmith" and not words[0].endswith("/flawsmith"):
                 continue
             verb = words[1]
+            if verb.startswith("-"):
+                assert set(words[1:]) <= options | {"--help"}, f"{name}: {line}"
+                continue
             seen.add(verb)
             assert verb in verbs, f"{name}: flawsmith has no verb {verb!r}"
             known = {option for parameter in verbs[verb].params for option in parameter.opts}
@@ -134,9 +144,9 @@ def test_commands_in_documents_exist() -> None:
 
 
 def test_targets_in_documents_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
     for name, text in blocks("bash"):
-        for target in re.findall(r"^make ([a-z]+)", text, re.M):
+        for target in re.findall(r"^make ([a-z-]+)", text, re.M):
             assert target in targets, f"{name}: make has no target {target!r}"
 
 

@@ -20,6 +20,7 @@ import argparse
 import os
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -71,9 +72,11 @@ def model_of(arm: str, side: int, empty: Path) -> Any:
     return Draem(**raw) if "samples" in arm else PerlinDraem(dtd_dir=empty, **raw)
 
 
-def shown_to(arm: str, run: fs.Run) -> DataModule:
+def shown_to(arm: str, run: fs.Run, workers: int) -> DataModule:
     """Return what an arm trains on; nothing is held back for a validation, for no threshold is asked for."""
-    data = DataModule(run, damaged="shots" in arm or "samples" in arm, validation=0, train_batch_size=BATCH)
+    data = DataModule(
+        run, damaged="shots" in arm or "samples" in arm, validation=0, train_batch_size=BATCH, num_workers=workers
+    )
     data.setup()
     if arm.endswith(", shots"):
         rows = data.train_data.samples
@@ -84,17 +87,21 @@ def shown_to(arm: str, run: fs.Run) -> DataModule:
     return data
 
 
-def trained(arm: str, run: fs.Run, side: int, steps: int) -> tuple[Any, dict[str, Any]]:
+def trained(arm: str, run: fs.Run, side: int, steps: int, device: str) -> tuple[Any, dict[str, Any]]:
     """Train an arm; return the model and what the result says of it."""
-    data = shown_to(arm, run)
+    on_card = device.startswith("cuda")
+    data = shown_to(arm, run, 2 if on_card else 0)
     count = data.train_data.samples.groupby(["origin", "label"]).size()
-    epochs, per_epoch = (1, steps) if arm.startswith("Padim") else (EPOCHS, steps // EPOCHS)
+    most = min(len(data.train_dataloader()), max(1, steps // EPOCHS))
+    # An epoch is cut to a length that divides the steps, so that every arm takes exactly as many.
+    per_epoch = max(number for number in range(1, most + 1) if steps % number == 0)
+    epochs, per_epoch = (1, steps) if arm.startswith("Padim") else (steps // per_epoch, per_epoch)
     begun = time.process_time()
     with TemporaryDirectory() as folder:
         seed_everything(0)
         model = model_of(arm, side, Path(folder))
         engine = Engine(
-            accelerator="cpu",
+            accelerator="gpu" if on_card else "cpu",
             devices=1,
             logger=False,
             default_root_dir=folder,
@@ -119,8 +126,8 @@ def thinned(split: Split, most: int) -> Split:
     return replace(split, test_normals=tuple(normal), test_defects=tuple(one for group in damaged for one in group))
 
 
-def measured(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Make the samples, train every arm that is not kept yet, and return the result of one set."""
+def measured(name: str, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Make the samples, train every arm that is not kept yet, and yield the result of one set after each."""
     told: dict[str, Any] = {"generate.count": args.count, "measure.enabled": False, "screen.enabled": False}
     run = fs.Run.create(args.out / f"run-{name}", configuration(args.data, name, told | {"export.formats": []}))
     fs.train(run)
@@ -136,9 +143,9 @@ def measured(name: str, args: argparse.Namespace) -> dict[str, Any]:
             evaluators[side] = Evaluator(thinned(split, args.tests), defects, (side, side), drop_near_duplicates=True)
         kept = args.out / f"{name}-{arm}-{steps}".replace(",", "").replace(" ", "-")
         if not kept.with_suffix(".npz").is_file():
-            model, facts = trained(arm, run, side, steps)
-            asked = Anomalib(AnomalibSettings(model="Padim"), defects)
-            asked._model = model  # what answers; its training above is the one that is measured
+            model, facts = trained(arm, run, side, steps, args.device)
+            asked = Anomalib(AnomalibSettings(model="Padim"), defects, device=args.device)
+            asked._model = model.to(args.device)  # what answers; its training above is the one that is measured
             evaluators[side].evaluate(asked, {"localization", "detection"}).save(kept.with_suffix(".npz"))
             write_json(kept.with_suffix(".json"), facts)
         outcomes[arm] = Outcome.load(kept.with_suffix(".npz"))
@@ -146,6 +153,7 @@ def measured(name: str, args: argparse.Namespace) -> dict[str, Any]:
         result["arms"][arm] = {**read_json(kept.with_suffix(".json")), "figures": found}
         auroc, ap = found["detection"][MEAN]["auroc"]["mean"], found["localization"][MEAN]["ap"]["mean"]
         print(f"{name}: {arm}: image AUROC {auroc:.3f}, pixel AP {ap:.3f}", flush=True)
+        yield result
     tests = next(iter(evaluators.values())).evaluation_set
     result["tests"] = {"normal": int((tests.defect < 0).sum()), "damaged": int((tests.defect >= 0).sum())}
     weights = draws(tests, 2000, np.random.default_rng(0))
@@ -163,7 +171,7 @@ def measured(name: str, args: argparse.Namespace) -> dict[str, Any]:
             rng=np.random.default_rng(1),
         )
     ]
-    return result
+    yield result
 
 
 def main() -> None:
@@ -178,16 +186,22 @@ def main() -> None:
     parser.add_argument("--draem-steps", type=int, default=10, help="the same for DRAEM, which takes far longer")
     parser.add_argument("--draem-side", type=int, default=64, help="side of the pictures that DRAEM sees")
     parser.add_argument("--tests", type=int, default=40, help="normal test pictures, and of each type, at most")
+    parser.add_argument("--device", default="cpu", help="where they are trained: cpu or cuda")
     parser.add_argument("--results", type=Path, default=RESULTS / "anomalib.json")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     for name in args.only or FOLDERS:
-        result = measured(name, args)
-        results = read_json(args.results) if args.results.exists() else {}
-        packages = {package: version(package) for package in ("anomalib", "torch", "lightning", "torchvision")}
-        results[name] = {"machine": machine() | {"packages": packages}, "protocol": "clean", "seeds": 1, **result}
-        write_json(args.results, results)
+        for result in measured(name, args):
+            results = read_json(args.results) if args.results.exists() else {}
+            packages = {package: version(package) for package in ("anomalib", "torch", "lightning", "torchvision")}
+            facts = {
+                "machine": machine() | {"packages": packages, "device": args.device},
+                "protocol": "clean",
+                "seeds": 1,
+            }
+            results[name] = facts | result
+            write_json(args.results, results)
 
 
 def names() -> list[str]:

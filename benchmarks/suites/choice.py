@@ -88,6 +88,7 @@ def main() -> None:
     parser.add_argument("--split", type=int, default=0, help="which order of the photographs")
     parser.add_argument("--folds", type=int, default=FOLDS, help="folds of the choice")
     parser.add_argument("--seeds", type=int, default=3, help="trainings per arm of the test")
+    parser.add_argument("--workers", type=int, default=0, help="processes; 0 = one per processor, on a card one")
     parser.add_argument("--planted", choices=["shuffled"], help="what should lead to no choice; nothing is tested")
     parser.add_argument("--results", type=Path, default=RESULTS / "choice.json")
     args = parser.parse_args()
@@ -97,7 +98,7 @@ def main() -> None:
     if args.split or args.planted:
         config = dealt_anew(config, folder, args.split, shuffled=bool(args.planted))
     begun, cpu = time.time(), time.process_time()
-    choice = choose(config, folder / "choice", folds=args.folds)
+    choice = choose(config, folder / "choice", folds=args.folds, workers=args.workers)
     row: dict[str, Any] = {
         "machine": {**machine(), "threads": os.environ["OMP_NUM_THREADS"]},
         "minutes": round((time.time() - begun) / 60, 1),
@@ -105,13 +106,14 @@ def main() -> None:
         "choice": choice.tree(),
     }
     print("\n".join(one.sentence for one in choice.defects), flush=True)
-    if not args.planted:
-        row |= tested(config, folder, choice, args.seeds)
     results = read_json(args.results) if args.results.is_file() else {}
-    write_json(args.results, {**results, entry: row})
+    write_json(args.results, {**results, entry: row})  # the test may take as long again
+    if not args.planted:
+        row |= tested(config, folder, choice, args.seeds, args.workers)
+        write_json(args.results, {**results, entry: row})
 
 
-def tested(config: Config, folder: Path, choice: Choice, seeds: int) -> dict[str, Any]:
+def tested(config: Config, folder: Path, choice: Choice, seeds: int, workers: int) -> dict[str, Any]:
     """Read the test set: return the figures of the fixed ways and of the chosen one, and their comparisons."""
     shots = {one.defect: 10 for one in choice.defects}
     fixed = [one.name for one in candidates(())]
@@ -123,6 +125,8 @@ def tested(config: Config, folder: Path, choice: Choice, seeds: int) -> dict[str
         real_pixels.ARMS[CHOSEN] = chosen_arm(choice)
         names.append(CHOSEN)
     pairs = [(CHOSEN, other) for other in (REAL, *fixed) if CHOSEN in names]
+    if workers > 1:
+        real_pixels.prepare(config, folder / "test", names, config.prove.detectors[0], seeds, workers)
     row = real_pixels.tested(config, folder / "test", names, config.prove.detectors[0], seeds, pairs)
     means = {name: row["arms"][name]["figures"]["localization"][MEAN]["ap"]["mean"] for name in fixed}
     return {**row, "fixed": means}

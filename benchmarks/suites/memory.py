@@ -8,7 +8,7 @@ encoder), made on the card itself. The product's own `Backbone`, generators with
 averaged weights) do the work, in the precision that `backbone.dtype = "auto"` takes there. For each generator:
 
 encode   one batch of views, as many as `flawsmith train` takes at once.
-train    steps of `Trainer` at each batch size; the first ones warm up and do not count.
+train    steps at each batch size and under each preset of `train.memory`; the first two warm up and do not count.
 paint    one window with guidance; seconds are for all its denoising steps, after one call that warms up.
 
 Memory is torch's own count of its tensors (allocated) and of what it took from the card for them (reserved), in GiB,
@@ -24,6 +24,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,18 @@ from sets import RESULTS
 from transformers import CLIPTextConfig, CLIPTextModel, Dinov2Backbone, Dinov2Config
 
 from flawsmith import registry
+from flawsmith.config import Config
 from flawsmith.files import write_json
 from flawsmith.nn import builtin
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.device import pick_device
 from flawsmith.nn.features import load_extractor
 from flawsmith.nn.loading.networks import quiet
+from flawsmith.nn.memory.parking import parked
+from flawsmith.nn.memory.presets import PRESETS, Preset, spare
 from flawsmith.nn.text import ClipText
-from flawsmith.nn.trainer import Trainer
 from flawsmith.run.manifest import machine
-from flawsmith.synthesis.learning import ENCODE_BATCH
+from flawsmith.synthesis.learning import ENCODE_BATCH, trainer_of
 from flawsmith.testing import example_batch, example_condition
 
 GENERATORS = ("controlnet_inpaint", "cross_modal", "dual_branch", "hybrid")
@@ -56,6 +59,10 @@ SCHEDULER = {
 }
 EXTRACTORS = {"dinov2-small": (384, 12, 6), "dinov2-base": (768, 12, 12)}
 """Name -> width, layers, heads."""
+NONE = "none"
+"""Where no preset is needed: a card of 40 GB and more."""
+COMPILED = ("BasicTransformerBlock", "ResnetBlock2D")
+"""The blocks that are compiled, each kind and shape once, as diffusers' regional compilation does."""
 Row = dict[str, Any]
 
 
@@ -153,7 +160,7 @@ class Meter:
             torch.cuda.synchronize(self._device)
 
 
-def measured(name: str, back: Backbone, batches: list[int], args: argparse.Namespace, meter: Meter) -> Row:
+def measured(name: str, back: Backbone, args: argparse.Namespace, meter: Meter) -> Row:
     """Return what one generator takes."""
     plugin = registry.get("generators", name)
     torch.manual_seed(0)
@@ -170,20 +177,35 @@ def measured(name: str, back: Backbone, batches: list[int], args: argparse.Names
 
     row["encode"] = meter.of(encode)
 
-    def train(batch: int) -> Row:
-        trainer = Trainer(
-            generator.trainable(),
-            lambda _, rng: generator.loss(views[0].rows(torch.randint(len(views[0]), (batch,), generator=rng)), rng),
-            steps=args.steps + 2,
-            learning_rate=1e-6,
-            average=0.99,
-            autocast=back.dtype,
-        )
-        seconds = [step.seconds for step in trainer.run()][2:]  # each step reads its loss, so the device has done it
-        return {"seconds_per_step": round(statistics.median(seconds), 4)}
+    def train(preset: Preset, batch: int) -> Row:
+        told = {"steps": args.steps + 2, "learning_rate": 1e-6, "batch": batch}
+        config = Config.model_validate({"data": {"root": "."}, "generator": {"name": name}, "train": told})
+        trained = [part for network in generator.trainable().values() for part in network.modules()]
+        spare([generator.backbone.unet, *trained], preset)
+        with ExitStack() as away:
+            if preset.parks_encoders:
+                away.enter_context(parked(generator.encoders(), generator.backbone.device))
+            # Each step reads its loss, so the device has done it.
+            seconds = [step.seconds for step in trainer_of(config, generator, views[0], preset).run()]
+        for network in (generator.backbone.unet, *trained):
+            if preset.recomputes and hasattr(network, "attn_processors"):
+                network.disable_gradient_checkpointing()
+        return {"seconds_per_step": round(statistics.median(seconds[2:]), 4), "first_seconds": round(seconds[0], 2)}
 
     if views:
-        row["train"] = {f"batch {batch}": meter.of(lambda batch=batch: train(batch)) for batch in batches}
+        row["train"] = {
+            preset: {
+                f"batch {batch}": meter.of(lambda p=preset, b=batch: train(PRESETS.get(p, Preset()), b))
+                for batch in args.batches
+            }
+            for preset in args.presets
+        }
+        if args.compiled:
+            networks = [generator.backbone.unet, *generator.trainable().values()]
+            blocks = [part for net in networks for part in net.modules() if type(part).__name__ in COMPILED]
+            for block in blocks:
+                block.compile()
+            row["compiled"] = {f"batch {b}": meter.of(lambda b=b: train(Preset(), b)) for b in args.batches}
 
     def paint() -> Row:
         asked = example_condition(back.size, 1)
@@ -226,8 +248,10 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto", help="as backbone.dtype")
     parser.add_argument("--small", action="store_true", help="toy sizes; nothing is written")
     parser.add_argument("--only", nargs="+", choices=GENERATORS, default=list(GENERATORS))
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--steps", type=int, default=4, help="training steps that count")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--presets", nargs="+", choices=[NONE, *PRESETS], default=[NONE, *PRESETS])
+    parser.add_argument("--compiled", action="store_true", help="train with torch.compile as well; the last for a UNet")
+    parser.add_argument("--steps", type=int, default=3, help="training steps that count")
     parser.add_argument("--paint-steps", type=int, default=4)
     parser.add_argument("--results", type=Path, default=RESULTS / "memory.json")
     args = parser.parse_args()
@@ -249,7 +273,7 @@ def main() -> None:
         "generators": {},
     }
     for name in args.only:
-        results["generators"][name] = measured(name, back, args.batches, args, meter)
+        results["generators"][name] = measured(name, back, args, meter)
         print(name, results["generators"][name], flush=True)
         if not args.small:
             write_json(args.results, results)  # whatever happens later, this much is known

@@ -4,7 +4,7 @@
 
 The sets are not part of the project: see the head of each example for where to get them. A run folder that holds
 finished stages is gone on with, so a long proof can be made in portions; the seconds are those of the stages' own log.
-A generator a set is an example each: screw, screw-dual, screw-csm.
+A generator a set is an example each: screw, screw-dual, screw-csm, screw-anomaly-diffusion.
 To try other settings, copy a finished run folder and name the copy: what the settings do not touch is not made again.
 
     cp -r /tmp/proofs/screw "/tmp/proofs/screw, strength 0.6"

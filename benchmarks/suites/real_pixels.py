@@ -16,9 +16,11 @@ counted in the results. Samples and answers are kept in FOLDER, so the suite goe
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -129,11 +131,11 @@ class Trial:
                 samples, controls = made_of(self._made(name), self.product)
             yield Arm(name, f"and {len(samples)} samples", tuple(samples), tuple(controls))
 
-    def answers(self, arm: Arm) -> list[Outcome]:
-        """Return the judge's answers after learning from an arm, one per seed."""
+    def answers(self, arm: Arm, seeds: Sequence[int] | None = None) -> list[Outcome]:
+        """Return the judge's answers after learning from an arm, one per seed; None = all seeds."""
         training: TrainingSet | None = None
         outcomes = []
-        for seed in range(self._seeds):
+        for seed in range(self._seeds) if seeds is None else seeds:
             path = self._folder / "answers" / f"{arm.name} {self._detector} {seed}.npz"
             if not path.is_file():
                 training = training or training_set(self._common, arm, self.split)
@@ -151,6 +153,28 @@ class Trial:
         run = Run.create(self._folder / "runs" / name, _told(self._config, ARMS[name]))
         run_all(run)
         return run
+
+
+def prepare(config: Config, folder: Path, names: Sequence[str], detector: str, seeds: int, workers: int) -> None:
+    """Make the arms' samples and answers that `tested` reads, so many at the same time, a process each."""
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        asked = [(config, folder, detector, seeds, dict(ARMS))]
+        made = list(dict.fromkeys([PASTE, *names]))
+        list(pool.map(_prepared, asked * len(made), made, [None] * len(made)))
+        pairs = [(name, seed) for name in (REAL, *names) for seed in range(seeds)]
+        list(pool.map(_prepared, asked * len(pairs), [name for name, _ in pairs], [seed for _, seed in pairs]))
+
+
+def _prepared(asked: tuple[Config, Path, str, int, dict[str, dict[str, Any]]], name: str, seed: int | None) -> None:
+    config, folder, detector, seeds, arms = asked
+    ARMS.update(arms)
+    torch.set_num_threads(1)
+    if seed is None:
+        run_all(Run.create(folder / "runs" / name, _told(config, ARMS[name])))
+        return
+    trial = Trial(config, folder, detector, seeds)
+    arm = next(arm for arm in trial.arms([] if name == REAL else [name]) if arm.name == name)
+    trial.answers(arm, [seed])
 
 
 def _told(config: Config, overrides: dict[str, Any]) -> Config:

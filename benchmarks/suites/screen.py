@@ -289,7 +289,7 @@ def compared(plain: Path, screened: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, folder in (("unscreened", plain), ("screened", screened)):
         run = Run.open(folder)
-        if (run.verdicts() is not None) != (name == "screened"):
+        if (run.screened() is not None) != (name == "screened"):
             sys.exit(f"{folder}: is {'not ' if name == 'screened' else ''}screened")
         tree = json.loads(run.path("proof.json").read_text())
         rows = [

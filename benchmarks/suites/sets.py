@@ -18,7 +18,7 @@ HOME = Path(__file__).resolve().parents[2]
 RESULTS = HOME / "benchmarks" / "results"
 FOLDERS = {"magnetic-tile": "magnetic-tile", "screw": "mvtec-screw-512"}
 """Set -> its folder below --data."""
-EXAMPLES = {f"{name}{way}": name for name in FOLDERS for way in ("", "-inpaint", "-dual", "-csm")}
+EXAMPLES = {f"{name}{way}": name for name in FOLDERS for way in ("", "-inpaint", "-dual", "-csm", "-anomaly-diffusion")}
 """Example -> its set; a set has one per generator."""
 
 

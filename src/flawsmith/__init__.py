@@ -6,8 +6,11 @@ Nothing heavy is imported until a name below is used.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+from flawsmith.version import VERSION
+
+__version__ = VERSION
 
 _HOMES = {
     "Backbone": "flawsmith.nn.backbone",
@@ -66,11 +69,6 @@ __all__ = [
     "screen",
     "train",
 ]
-
-try:
-    __version__ = version("flawsmith")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "0.0.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import glob
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -49,6 +50,10 @@ def write_pieces(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
         with contextlib.suppress(OSError):
             part.unlink()
         raise RunError(_why(path, error)) from None
+    except BaseException:  # whatever makes the pieces failed, or was stopped
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
 
 
 def temporary(path: Path) -> Path:
@@ -133,7 +138,11 @@ def _content(path: Path) -> bytes:
     except (FileNotFoundError, NotADirectoryError):
         raise
     except OSError as error:
-        raise RunError(f"{path}: cannot be read ({error.strerror}); delete it and run again") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> RunError:
+    return RunError(f"{path}: cannot be read ({error.strerror}); delete it and run again")
 
 
 @contextlib.contextmanager
@@ -155,13 +164,13 @@ def reading(path: Path, remedy: str = "delete it and run again") -> Iterator[Non
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write JSON lines atomically, in place of what is there."""
-    write_text(path, _json_lines(rows))
+    """Write JSON lines atomically, in place of what is there; one at a time is held in memory."""
+    write_pieces(path, (_json_line(row).encode("utf-8") for row in rows))
 
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append JSON lines in one write, so that a kill tears at most the last; a torn one that stands there goes."""
-    text = _json_lines(rows)
+    text = "".join(map(_json_line, rows))
     mend_lines(path)
     try:
         with open(path, "ab") as file:
@@ -174,23 +183,38 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Read JSON lines; a torn last line (killed while writing) is dropped, a broken one before it is an error."""
+    return list(each_line(path))
+
+
+def each_line(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield JSON lines as `read_lines` returns them, one at a time in memory."""
     if not path.exists():
-        return []
-    rows: list[dict[str, Any]] = []
-    raw = _content(path).split(b"\n")
-    for number, line in enumerate(raw, start=1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(json.loads(line))
-        except (ValueError, RecursionError):
-            if number < len(raw):
-                raise RunError(f"{path}: line {number} is not valid JSON; delete that line and run again") from None
-    return rows
+        return
+    try:
+        file = open_file(path)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    with file:
+        for number in itertools.count(1):
+            try:
+                line = file.readline()
+            except OSError as error:
+                raise _unreadable(path, error) from None
+            if not line:
+                return
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                if line.endswith(b"\n"):
+                    raise RunError(f"{path}: line {number} is not valid JSON; delete that line and run again") from None
+                return
+            yield row
 
 
-def _json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows)
+def _json_line(row: Mapping[str, Any]) -> str:
+    return json.dumps(dict(row), ensure_ascii=False) + "\n"
 
 
 def mend_lines(path: Path) -> None:
@@ -215,8 +239,15 @@ def mend_lines(path: Path) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files and folders below a folder whose writers were killed; those of other machines stay."""
-    for part in list(folder.rglob(".*.part")):
-        _remove_if_left(part)
+    waiting = [os.fspath(folder)]
+    while waiting:
+        # One entry at a time: a run may hold millions of pictures.
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") and entry.name.endswith(".part"):
+                    _remove_if_left(Path(entry.path))
+                elif entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
 
 
 def _remove_if_left(part: Path) -> None:

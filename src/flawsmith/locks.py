@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from flawsmith.errors import RunError
 
-try:
-    import fcntl
-except ImportError:  # Windows: there whoever starts two processes must take care himself
-    fcntl = None  # type: ignore[assignment]
+_POLL = 0.02
+"""Seconds between two tries while a lock is waited for."""
+
+
+class BusyError(RunError):
+    """Another process holds a lock."""
+
+    def __init__(self, sentence: str, lock: Path) -> None:
+        super().__init__(sentence)
+        self.lock = lock
+        """The lock's file."""
 
 
 @contextmanager
-def locked(path: Path, busy: str = "", *, shared: bool = False) -> Iterator[None]:
+def locked(path: Path, busy: str = "", *, patience: float = 0.0) -> Iterator[None]:
     """Hold a lock while the block runs; where files cannot be locked or made, nothing is held.
 
     Args:
         path: The lock's own file; it and its folder are made, and it stays.
         busy: What to say when another process holds it; "" = wait until that is done.
-        shared: True: others may hold it too, if they share it.
+        patience: How many seconds to wait before saying so.
 
     Raises:
-        RunError: another process holds it.
+        BusyError: another process holds it.
     """
-    with ExitStack() as opened:
-        # A folder that may only be read, or a full disk: whoever writes there will say so.
-        with suppress(OSError):
+    with ExitStack() as held:
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = opened.enter_context(open(path, "a"))
-            if fcntl is not None:
-                kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-                try:
-                    fcntl.flock(file, kind | (fcntl.LOCK_NB if busy else 0))
-                except BlockingIOError:
-                    raise RunError(busy) from None
+            lock = FileLock(path, timeout=patience if busy else -1, poll_interval=_POLL)
+            held.enter_context(lock)
+        except Timeout:
+            raise BusyError(busy, path) from None
+        except OSError:
+            pass  # a folder that may only be read, or a full disk: whoever writes there will say so
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import get_args
 
@@ -9,11 +10,13 @@ from flawsmith.errors import ConfigError
 from flawsmith.evaluation.measure import measure
 from flawsmith.evaluation.prove import prove as prove_with
 from flawsmith.exports.export import export
+from flawsmith.locks import BusyError
 from flawsmith.preflight.refuse import preflight
 from flawsmith.reporting.report import is_reported, report
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
-from flawsmith.run.verdicts import require_kept
+from flawsmith.run.screened import require_kept
+from flawsmith.run.shard import Shard
 from flawsmith.screening.screen import screened
 from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.generate import generate
@@ -21,7 +24,7 @@ from flawsmith.synthesis.train import train
 from flawsmith.types import Stage
 
 
-def run_all(run: Run, *, until: Stage = "report") -> Path:
+def run_all(run: Run, *, until: Stage = "report", patience: float = 0.0) -> Path:
     """Train, generate and screen in turns, measure, prove, export, report; return the report's path.
 
     The photographs are scanned, hashed and read once for all of them.
@@ -29,19 +32,15 @@ def run_all(run: Run, *, until: Stage = "report") -> Path:
     Args:
         run: What is done already is skipped.
         until: The last stage before the report, which is written in any case.
+        patience: How many seconds to wait for another process that trains or generates.
 
     Raises:
         ConfigError: a later stage would refuse its settings; said before any training.
         RunError: the gate rejected every sample; the report is written, nothing is exported.
     """
     asked = get_args(Stage)[: get_args(Stage).index(until) + 1]
-    data = open_dataset(run)
-    counts(run.config, data.split)
-    # Before training every picture has just been decoded; a run that only goes on need not do that.
-    if refused := preflight(run.config, data.split, near_duplicates=not run.stage_hash("train")):
-        raise ConfigError("\n".join(refused))
-    train(run, data)
-    if "generate" in asked and not _enough(run, data, screens="screen" in asked):
+    data = _trained(run, patience)
+    if "generate" in asked and not _enough(run, data, screens="screen" in asked, patience=patience):
         report(run)
         require_kept(run)
     if "measure" in asked and run.config.measure.enabled:
@@ -54,6 +53,47 @@ def run_all(run: Run, *, until: Stage = "report") -> Path:
     if "export" in asked:
         export(run)
     return run.path("report.html") if is_reported(run) else report(run)
+
+
+def run_shard(run: Run, shard: Shard, *, until: Stage = "report") -> Path | None:
+    """Do one process's part of a run; whoever makes the last batch then does all that comes after, rounds included.
+
+    Whoever comes first trains, and the others wait for that. A shard whose part is made ends, whatever others do.
+
+    Args:
+        run: The run, in a folder that all processes see.
+        shard: Which part of the batches this process makes.
+        until: As of `run_all`.
+
+    Returns:
+        The report's path; None = others are still at their parts, or another process does what comes after.
+
+    Raises:
+        ConfigError, RunError: as `run_all`.
+    """
+    data = _trained(run, math.inf)
+    if until == "train":
+        return None
+    try:
+        if not generate(run, shard, data):
+            return None
+        with run.alone("closing"):
+            return run_all(run, until=until, patience=math.inf)
+    except BusyError as error:
+        if error.lock.name in ("closing.lock", "generate.lock"):  # somebody does what is left, all of it
+            return None
+        raise
+
+
+def _trained(run: Run, patience: float) -> Dataset:
+    """Open the photographs and train; refuse first what a later stage would refuse."""
+    data = open_dataset(run)
+    counts(run.config, data.split)
+    # Before training every picture has just been decoded; a run that only goes on need not do that.
+    if refused := preflight(run.config, data.split, near_duplicates=not run.stage_hash("train")):
+        raise ConfigError("\n".join(refused))
+    train(run, data, patience=patience)
+    return data
 
 
 def prove(run: Run, data: Dataset | None = None) -> Path:
@@ -69,9 +109,9 @@ def _synthesize(run: Run, data: Dataset) -> None:
     generate(run, data=data)
 
 
-def _enough(run: Run, data: Dataset, *, screens: bool) -> bool:
+def _enough(run: Run, data: Dataset, *, screens: bool, patience: float) -> bool:
     """Generate, and screen where that is asked for, until there is enough or no round is left; False = none is kept."""
-    generate(run, data=data)
+    generate(run, data=data, patience=patience)
     if not screens:
         return True
     if run.config.screen.enabled and not data.split.shots:
@@ -81,5 +121,5 @@ def _enough(run: Run, data: Dataset, *, screens: bool) -> bool:
         run.forget("screen")  # what `flawsmith screen` judged in between would hide samples that are asked for
         return True
     while screened(run, data):
-        generate(run, data=data)
+        generate(run, data=data, patience=patience)
     return bool(run.kept())

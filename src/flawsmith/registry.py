@@ -35,6 +35,10 @@ class Entry:
 
 _OURS: dict[str, dict[str, Entry]] = {
     "generators": {
+        "anomaly_diffusion": Entry(
+            "flawsmith.generators.anomaly_diffusion:AnomalyDiffusion",
+            "AnomalyDiffusion: words learned for each defect type and from the mask steer a frozen model",
+        ),
         "controlnet_inpaint": Entry(
             "flawsmith.generators.controlnet_inpaint:ControlNetInpaint",
             "AnomalyControl-Inpaint: a frozen inpainting model steered by a ControlNet learned from the shots",

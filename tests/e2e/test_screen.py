@@ -187,7 +187,9 @@ def test_a_kill_between_rounds_changes_nothing(
     fs.run_all(whole)
     wanted = everything(whole.folder)
 
-    files, rounds, stage = (import_module(f"flawsmith.{name}") for name in ("files", "run.rounds", "screening.screen"))
+    files, rounds, stage = (
+        import_module(f"flawsmith.{name}") for name in ("files", "run.screened", "screening.screen")
+    )
 
     class Killed(BaseException):
         pass

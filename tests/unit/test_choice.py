@@ -158,7 +158,7 @@ def configured(root: Path, **more: object) -> Config:
 
 def test_choosing_writes_what_it_found_and_goes_on_where_it_was_stopped(root: Path, tmp_path: Path):
     config = configured(root)  # one type and two shots: every arm is trained twice
-    choice = choose(config, tmp_path / "choice", folds=2)
+    choice = choose(config, tmp_path / "choice", folds=2, workers=2)
     tree = read_json(tmp_path / "choice" / "choice.json")
     assert set(tree["defects"]) == {"chip"}
     assert set(tree["candidates"]) == {"patch_synthesis", "patch_synthesis, new shapes", "crop_paste"}
@@ -169,8 +169,11 @@ def test_choosing_writes_what_it_found_and_goes_on_where_it_was_stopped(root: Pa
         assert defect.sentence in (tmp_path / "choice" / "choice.md").read_text(encoding="utf-8")
     answers = sorted((tmp_path / "choice" / "state" / "choice").rglob("answers/*.json"))
     kept = {path: path.stat().st_mtime_ns for path in answers}
-    assert choose(config, tmp_path / "choice", folds=2).tree() == choice.tree()
+    assert choose(config, tmp_path / "choice", folds=2, workers=1).tree() == choice.tree()
     assert {path: path.stat().st_mtime_ns for path in answers} == kept
+    for path in answers:
+        path.unlink()
+    assert choose(config, tmp_path / "choice", folds=2, workers=1).tree() == choice.tree()  # not in other processes
     if (tmp_path / "choice" / "chosen.toml").exists():
         assert load_config(tmp_path / "choice" / "chosen.toml").generate.count == choice.config.generate.count
 
@@ -178,5 +181,7 @@ def test_choosing_writes_what_it_found_and_goes_on_where_it_was_stopped(root: Pa
 def test_what_cannot_be_judged_is_refused(root: Path, tmp_path: Path):
     with pytest.raises(ConfigError, match="folds: 1 leaves nothing"):
         choose(configured(root), tmp_path / "a", folds=1)
+    with pytest.raises(ConfigError, match="workers: -1 is no number of processes"):
+        choose(configured(root), tmp_path / "a", workers=-1)
     with pytest.raises(DataError, match="no defect type has shots of two different pieces"):
         choose(configured(root, **{"data.shots": 1}), tmp_path / "b", folds=2)

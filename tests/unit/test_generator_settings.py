@@ -15,6 +15,7 @@ from flawsmith.errors import RenamedSetting
 
 GUIDED = ("negative_prompt", "guidance_rescale")
 LATE = {
+    "anomaly_diffusion": {"reweighting", "compared", "start", "strength", "detail", "sampler", *GUIDED},
     "controlnet_inpaint": {"control_scale", "start", "strength", "detail", "sampler", *GUIDED},
     "cross_modal": {"scale", "start", "strength", "detail", "sampler", *GUIDED},
     "dual_branch": {

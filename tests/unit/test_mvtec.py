@@ -435,7 +435,9 @@ def test_importing_the_stage_needs_no_torch() -> None:
 def test_the_command_needs_no_torch(tmp_path: Path) -> None:
     """From a run of samples to a folder that Anomalib reads: an export is files and nothing else."""
     run, _ = finished(tmp_path)
-    assert python("-c", EXPORT, str(run.folder)) == [f"export: {run.path('export')}", "[]"]
+    said, opened, following, heavy = python("-c", EXPORT, str(run.folder))
+    assert heavy == "[]" and re.fullmatch(r"export: mvtec \(\d+ pictures\)", said)
+    assert (opened, following) == (f"open: {run.path('export', 'mvtec')}", f"next: flawsmith report {run.folder}")
     assert len(as_anomalib_reads(run.path("export", "mvtec", "screw"))) == 5
 
 

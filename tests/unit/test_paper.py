@@ -15,8 +15,25 @@ from flawsmith.cli import app
 from flawsmith.config import Config, _set, load_config, validate
 from flawsmith.errors import FlawsmithError
 from flawsmith.testing import example_batch, example_condition
+from flawsmith.testing.generators import example_crops
 
 STATED: dict[str, dict[str, tuple[Any, str]]] = {
+    "anomaly_diffusion": {
+        "prompt": ("a photo of a *", "code: the learned words in place of the * of phrases such as this one"),
+        "appearance_tokens": (8, "paper: k = 8 tokens for the anomaly embedding"),
+        "location_tokens": (4, "paper: n = 4 tokens for the spatial embedding"),
+        "reweighting": (1.5, "code: weights are clamped to 1 and 1.5"),
+        "compared": ("pixels", "paper: x0 is decoded, and compared pixel by pixel"),
+        "start": ("noise", "paper: sampling from noise, the background blended in at each step"),
+        "sampler": ("ddim", "code: DDIM"),
+        "data.shots": ("third", "paper: a third of the anomalous images is learned from"),
+        "train.scope": ("all", "paper: one spatial encoder for all types"),
+        "train.batch": (4, "code: batch 4"),
+        "train.normal_views": (0.0, "paper: trained on anomalous images and their masks"),
+        "generate.count": (1000, "paper: 1000 pairs of image and mask for each type"),
+        "generate.steps": (200, "code: 200 steps"),
+        "generate.guidance": (1.0, "code: no guidance"),
+    },
     "controlnet_inpaint": {
         "prompt": ("a photo of a {defect}", 'paper: the prompt, e.g. "a photo of a crack"; no object is named'),
         "start": ("noise", "paper: inpainting from the noisy latent, beside the normal window's latent and the mask"),
@@ -100,6 +117,7 @@ def test_a_recipe_is_what_the_paper_states_and_no_more(name: str) -> None:
 def test_a_recipe_runs(name: str, backbone: Any) -> None:
     plugin = registry.get("generators", name)
     generator = plugin(backbone, plugin.Settings.paper())
+    generator.learn(example_crops(backbone.size))
     seen = generator.encode(example_batch(backbone.size))
     loss = generator.loss(seen, torch.Generator().manual_seed(1))
     loss.mean().backward()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from flawsmith import registry
-from flawsmith.data.masks.prompt_parser import SIZES, ParsedPrompt, parse
+from flawsmith.data.sentences.grammar import SIZES, ParsedPrompt, parse
 from flawsmith.errors import ConfigError
 from flawsmith.testing import example_condition
 from flawsmith.types import Condition
@@ -72,7 +72,75 @@ SENTENCES: list[tuple[str, list[str], ParsedPrompt]] = [
 
 @pytest.mark.parametrize(("sentence", "defects", "parsed"), SENTENCES, ids=[row[0] for row in SENTENCES])
 def test_a_sentence_is_understood(sentence: str, defects: list[str], parsed: ParsedPrompt) -> None:
-    assert parse(sentence, defects, PRODUCTS) == parsed
+    assert parse(sentence, defects, PRODUCTS) == (parsed,)
+
+
+PLACES = {"screw_head": (), "hole": (), "rim": ("outer ring", "바깥 테")}
+SCRATCH, HOLE = ["scratch"], ["scratch", "hole"]
+
+OF_PLACES: list[tuple[str, list[str], tuple[ParsedPrompt, ...]]] = [
+    ("a large scratch on the screw head", SCRATCH, (ParsedPrompt("scratch", size="large", region="screw_head"),)),
+    ("나사 머리의 큰 긁힘", SCRATCH, (ParsedPrompt("scratch", size="large", region="screw_head"),)),
+    ("나사머리에 큰 긁힘", SCRATCH, (ParsedPrompt("scratch", size="large", region="screw_head"),)),
+    (
+        "two short scratches beside the hole",
+        HOLE,
+        (ParsedPrompt("scratch", length="short", region="hole", beside=True, number=2),),
+    ),
+    (
+        "구멍 옆에 짧은 긁힘 두 개",
+        HOLE,
+        (ParsedPrompt("scratch", length="short", region="hole", beside=True, number=2),),
+    ),
+    ("a hole above the hole", HOLE, (ParsedPrompt("hole", down="top", region="hole", beside=True),)),
+    ("a scratch along the left edge", SCRATCH, (ParsedPrompt("scratch", across="left", edge=True, along=True),)),
+    ("왼쪽 가장자리를 따라 긁힘", SCRATCH, (ParsedPrompt("scratch", across="left", edge=True, along=True),)),
+    (
+        "a long, thin scratch along the edge of the head",
+        SCRATCH,
+        (ParsedPrompt("scratch", edge=True, length="long", width="thin", region="screw_head", along=True),),
+    ),
+    (
+        "a scratch at the left side of the hole and a dent to the right of it",
+        PLAIN,
+        (ParsedPrompt("scratch", across="left", region="hole"), ParsedPrompt("dent", across="right")),
+    ),
+    ("a dent to the left of the hole", PLAIN, (ParsedPrompt("dent", across="left", region="hole", beside=True),)),
+    ("구멍 왼쪽에 찍힘", PLAIN, (ParsedPrompt("dent", across="left", region="hole", beside=True),)),
+    ("구멍의 왼쪽에 찍힘", PLAIN, (ParsedPrompt("dent", across="left", region="hole"),)),
+    ("a dent on the outer ring", PLAIN, (ParsedPrompt("dent", region="rim"),)),
+    ("바깥 테의 찍힘", PLAIN, (ParsedPrompt("dent", region="rim"),)),
+    (
+        "a scratch, long and thin, and two dents at the top",
+        PLAIN,
+        (ParsedPrompt("scratch", length="long", width="thin"), ParsedPrompt("dent", down="top", number=2)),
+    ),
+    (
+        "위쪽에 긁힘과 아래쪽에 작은 찍힘 3개",
+        PLAIN,
+        (ParsedPrompt("scratch", down="top"), ParsedPrompt("dent", down="bottom", size="small", number=3)),
+    ),
+    (
+        "a 3 mm long and 0.2-0.4mm wide scratch",
+        SCRATCH,
+        (ParsedPrompt("scratch", length_mm=(3.0, 3.0), width_mm=(0.2, 0.4)),),
+    ),
+    ("길이 3mm, 폭 0.2 mm 긁힘", SCRATCH, (ParsedPrompt("scratch", length_mm=(3.0, 3.0), width_mm=(0.2, 0.2)),)),
+    ("a vertical scratch of 1 cm", SCRATCH, (ParsedPrompt("scratch", direction="vertical", length_mm=(10.0, 10.0)),)),
+    ("a scratch on the head", ["scratch_head", "scratch_neck"], (ParsedPrompt("scratch_head", region="screw_head"),)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sentence", "defects", "parsed"), OF_PLACES, ids=[row[0] for row in OF_PLACES])
+def test_named_places_several_damages_and_sizes_are_understood(
+    sentence: str, defects: list[str], parsed: tuple[ParsedPrompt, ...]
+) -> None:
+    assert parse(sentence, defects, ["plate"], PLACES) == parsed
+
+
+def test_a_damage_lies_in_one_place() -> None:
+    with pytest.raises(ConfigError, match="hole and screw_head: a damage lies in one place"):
+        parse("a scratch beside the hole on the head", SCRATCH, (), PLACES)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +149,16 @@ def test_a_sentence_is_understood(sentence: str, defects: list[str], parsed: Par
         ("a purple scratch", PLAIN, "unknown: purple; known are the defect types scratch, dent, rust, crack"),
         ("보라색 스크래치", PLAIN, "unknown: 보라색"),
         ("a scratch", SCREW, "may mean scratch_head or scratch_neck"),
-        ("a scratch and a dent", PLAIN, "may mean scratch or dent"),
+        ("a scratch dent", PLAIN, "may mean scratch or dent"),
+        ("a long scrach", PLAIN, "unknown: scrach (nearest: scratch); known are"),
+        ("긴 긁흠", PLAIN, "unknown: 긁흠 (nearest: 긁힘)"),
+        ("a scratch beside the top", PLAIN, "does not say beside which place; name places in data.places"),
+        ("20 scratches", PLAIN, "20 damages of the type scratch; say 1 to 9"),
+        ("0 scratches", PLAIN, "0 damages of the type scratch"),
+        ("a large 3 mm scratch", PLAIN, "large and a size in mm exclude each other"),
+        ("a scratch of 3-2 mm", PLAIN, "'3-2 mm' is no size"),
+        ("a 3 mm long scratch of 4 mm", PLAIN, "two sizes in mm for the length"),
+        ("a vertical scratch along the edge", PLAIN, "along and vertical exclude each other"),
         ("a dent", TILE, "no shots show dent here; known are the defect types Blowhole"),
         ("near the top", PLAIN, "names no defect type"),
         ("", PLAIN, "names no defect type"),
@@ -103,7 +180,7 @@ def test_every_caption_of_the_factory_is_understood() -> None:
         assert piece.defect is not None
         severity = piece.facts["severity"].replace("moderate", "")
         words = f"{piece.facts['size']} {severity} {piece.defect}"
-        parsed = parse(f"a {words}, {piece.facts['place']}", [piece.defect])
+        (parsed,) = parse(f"a {words}, {piece.facts['place']}", [piece.defect])
         assert (parsed.defect, parsed.size) == (piece.defect, piece.facts["size"])
         assert bool(parsed.severity) == bool(severity)
         assert parsed.place is not None
@@ -128,7 +205,7 @@ def test_size_and_severity_go_into_the_prompt_and_the_rest_does_not() -> None:
         "a medium dent": "",
         "아주 작은 균열": "tiny",
     }
-    assert {words: parse(words, PLAIN, PRODUCTS).appearance for words in said} == said
+    assert {words: parse(words, PLAIN, PRODUCTS)[0].appearance for words in said} == said
 
 
 def test_a_request_names_its_defect_type_with_its_appearance_and_normal_without() -> None:

@@ -19,6 +19,7 @@ from flawsmith.errors import RunError
 from flawsmith.paths import why_outside
 from flawsmith.run.records import (
     MADE,
+    LaidShot,
     PlanLine,
     Reason,
     Repair,
@@ -93,6 +94,7 @@ PLANS = st.builds(
     job=FILES,
     **dict.fromkeys(("generator", "product", "defect", "normal", "shot", "mask_file", "appearance"), NAMES),
     **dict.fromkeys(("reference", "transferred_from", "donor"), NAMES),
+    further=st.lists(st.builds(LaidShot, NAMES, POSES), max_size=2).map(tuple),
     outline=st.booleans(),
     control_of=st.integers(-1, 99),
 )

@@ -5,10 +5,10 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from flawsmith.data.masks.prompt_parser import meant_by
 from flawsmith.data.rendering.observed import blur_of, grain_of, lighting_of, mean_gradient
 from flawsmith.data.rendering.places import axes_of, place_mask, place_on
 from flawsmith.data.rendering.strike import KINDS, struck
+from flawsmith.data.sentences.grammar import meant_by
 from flawsmith.errors import ConfigError
 from flawsmith.generators.rendered import Rendered, RenderedSettings
 from flawsmith.testing.generators import example_condition

@@ -27,7 +27,7 @@ from flawsmith.reporting.sections import _metrics
 from flawsmith.reporting.sweep import read_sweep
 from flawsmith.run.dataset import load_split, open_dataset
 from flawsmith.run.folder import Run
-from flawsmith.run.rounds import _read
+from flawsmith.run.screened import _read
 from flawsmith.screening.gate import _VERSION, Gate
 
 SETTINGS = {"data.products": ["magnet"], "data.shots": 2, "generate.count": 1, "generator.name": "crop_paste"}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small_trainer import STEPS, small_network, small_trainer
 from torch import Tensor, nn
 
 from flawsmith.errors import RunError
-from flawsmith.nn.trainer import Trainer
+from flawsmith.nn.trainer import LossScale, Trainer
 from flawsmith.nn.weights import load_tensors, save_tensors, tensor_hash
 
 
@@ -91,6 +93,78 @@ def test_channels_last_weights_resume_too(tmp_path: Path):
     second = start(1)
     list(small_trainer(second, tmp_path / "c").run())
     assert tensor_hash(first.state_dict()) == tensor_hash(second.state_dict())
+
+
+# ---- float16 ------------------------------------------------------------------------------------
+
+
+def steep_trainer(network: nn.Module, state: Path | None = None, **changes: Any) -> Trainer:
+    """Train in float16 on a loss whose gradient is too large for it at first, and within it when halved often."""
+
+    def loss_of(step: int, rng: torch.Generator) -> Tensor:
+        x = torch.randn(3, 2, 6, 6, generator=rng)
+        return 40 * (network(x).float() - x.flip(-1)).square().flatten(1).mean(1)
+
+    options: dict[str, Any] = {"steps": STEPS, "learning_rate": 1e-2, "average": 0.9, "save_every": 1, "seed": 3}
+    return Trainer({"net": network}, loss_of, state=state, autocast=torch.float16, **{**options, **changes})
+
+
+def test_float16_learns_what_float32_does(reference):
+    _, losses = whole(autocast=torch.float16, learning_rate=1e-3)
+    _, wanted = whole(learning_rate=1e-3)
+    assert np.allclose(losses, wanted, rtol=0.02)
+    assert losses != wanted
+
+
+def test_float16_leaves_out_steps_that_overflow_and_halves_the_scale():
+    network = small_network()
+    scales, hashes = [2.0**16], [tensor_hash(network.state_dict())]
+    fit = steep_trainer(network, average=0)
+    for _ in fit.run():
+        scales.append(fit._scale.value)
+        hashes.append(tensor_hash(network.state_dict()))
+    lowered = [later < former for former, later in pairwise(scales)]
+    assert 0 < sum(lowered) < STEPS
+    assert lowered == [later == former for former, later in pairwise(hashes)]
+    assert fit.losses[-1] < fit.losses[0]
+
+
+def test_float16_resumes_with_its_scale(tmp_path: Path):
+    first = small_network()
+    wanted = steep_trainer(first)
+    list(wanted.run())
+    for killed_after in (1, 4, 9):
+        state = tmp_path / str(killed_after)
+        walk = steep_trainer(small_network(), state).run()
+        for _ in range(killed_after):
+            next(walk)
+        del walk
+        second = small_network(seed=5)
+        fit = steep_trainer(second, state)
+        list(fit.run())
+        assert (tensor_hash(second.state_dict()), fit.losses) == (tensor_hash(first.state_dict()), wanted.losses)
+
+
+def test_float16_gradients_that_no_scale_mends_are_refused():
+    network = small_network()
+
+    def loss_of(step: int, rng: torch.Generator) -> Tensor:
+        value = network(torch.zeros(1, 2, 6, 6)).float().square().sum()
+        return (value * 0 + value.sub(value.detach()).clamp(min=0).sqrt()).reshape(1)  # finite, with a gradient of NaN
+
+    fit = Trainer({"net": network}, loss_of, steps=60, learning_rate=1e-2, autocast=torch.float16, name="crack")
+    with pytest.raises(RunError, match=r"crack diverged at step 26 \(gradient nan\)"):
+        list(fit.run())
+
+
+def test_the_scale_grows_again_after_enough_good_steps():
+    scale = LossScale(True)
+    assert scale.lowered()
+    assert scale.value == 2.0**15
+    for _ in range(LossScale._PATIENCE):
+        scale.went_well()
+    assert (scale.value, scale.quiet) == (2.0**16, 0)
+    assert not LossScale(False).lowered()
 
 
 def test_bfloat16_autocast_resumes_too(tmp_path: Path):

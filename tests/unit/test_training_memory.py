@@ -32,18 +32,18 @@ from flawsmith.synthesis import train as training
 from flawsmith.synthesis.generate import generate
 from flawsmith.synthesis.learning import loss_in_parts
 from flawsmith.testing import example_batch, example_condition
+from flawsmith.testing.generators import example_crops
 
 TRAINED = [name for name in sorted(registry.entries("generators")) if registry.get("generators", name).needs_backbone]
 
 
-def shaken(generator: Any) -> Any:
-    """Return the generator with every trained weight moved: gradients then reach all of them."""
+def shake(generator: Any) -> None:
+    """Move every trained weight: gradients then reach all of them."""
     rng = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for module in generator.trainable().values():
             for parameter in module.parameters():
                 parameter.add_(0.02 * torch.randn(parameter.shape, generator=rng))
-    return generator
 
 
 def gradients(generator: Any, views: Any, windows: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -67,7 +67,9 @@ def gradients(generator: Any, views: Any, windows: int) -> tuple[Tensor, dict[st
 def test_a_step_in_parts_and_computed_again_is_the_same_step(name: str, backbone: Any) -> None:
     """Loss and gradients, with the reference and the adapters of each row told again to blocks that are repeated."""
     plugin = registry.get("generators", name)
-    generator = shaken(plugin(backbone, plugin.Settings(**({"bcm": "scaled"} if name == "dual_branch" else {}))))
+    generator = plugin(backbone, plugin.Settings(**({"bcm": "scaled"} if name == "dual_branch" else {})))
+    generator.learn(example_crops(backbone.size))
+    shake(generator)
     views = generator.encode(example_batch(backbone.size))
     loss, whole = gradients(generator, views, 0)
     networks = [generator.backbone.unet, *(n for m in generator.trainable().values() for n in m.modules())]

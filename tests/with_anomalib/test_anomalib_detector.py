@@ -48,7 +48,7 @@ def advised() -> list[tuple[str, str, dict[str, Any]]]:
     rows = [("help", name, {}) for name in names.split(", ")]
     for name, arguments in re.findall(r"`(\w+)` with `arguments\s*=\s*(\{.+?\})`", source, re.S):
         rows.append(("docstring", name, tomllib.loads(f"arguments = {arguments}")["arguments"]))
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for text in re.findall(r"^```toml\n(.*?)^```", path.read_text("utf-8"), re.M | re.S):
             settings = tomllib.loads(text).get("prove", {}).get("settings", {}).get("anomalib")
             if settings is not None:

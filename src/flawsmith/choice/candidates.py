@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -66,6 +66,25 @@ def candidates(also: Sequence[str]) -> list[Candidate]:
         if not registry.get("generators", name).needs_shot:
             made.append(Candidate(name, "procedural"))
     return made
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """What each defect type takes; a type that is left out takes nothing."""
+
+    of: Mapping[str, Candidate]
+    per_shot: int = MOST
+    controls: bool = True
+
+    @property
+    def name(self) -> str:
+        """What it is, in full; answers are kept by it."""
+        parts = [f"{defect}: {candidate.name}" for defect, candidate in sorted(self.of.items())]
+        return f"{self.per_shot} per shot{'' if self.controls else ', no controls'}; {'; '.join(parts)}"
+
+
+Way = Candidate | Mixture | None
+"""What an arm is made by; None = nothing, it learns from shots and normal parts alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,27 +11,22 @@ standard error, or none. Then the mixture of what was taken is tried with fewer 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from flawsmith import registry
-from flawsmith.choice.candidates import MOST, Candidate, Samples, candidates
-from flawsmith.choice.folds import folds_of
+from flawsmith.choice.candidates import MOST, Candidate, Mixture, candidates
 from flawsmith.choice.judge import Judge
-from flawsmith.choice.records import Choice, DefectChoice, Figures, Trial, mean_figures
+from flawsmith.choice.panel import Panel, Sitting, extractor_of, judges_of
+from flawsmith.choice.records import Choice, DefectChoice, Trial, mean_figures
 from flawsmith.choice.words import WORDS, write_choice
 from flawsmith.config import Config, GeneratorConfig, affecting
-from flawsmith.data.fingerprints import content_hash
 from flawsmith.errors import ConfigError, DataError, RunError
-from flawsmith.evaluation.arms import REAL, Made
 from flawsmith.evaluation.prove import device_of
-from flawsmith.files import digest, read_json
-from flawsmith.nn.feature_cache import FeatureCache
-from flawsmith.nn.features import load_extractor
-from flawsmith.paths import confined
-from flawsmith.run.dataset import Dataset, open_dataset
+from flawsmith.files import digest
+from flawsmith.run.dataset import open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
 from flawsmith.types import Advance
@@ -41,32 +36,9 @@ FEWER = (3, 1)
 FOLDS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Mixture:
-    """What each defect type takes; a type that is left out takes nothing."""
-
-    of: Mapping[str, Candidate]
-    per_shot: int = MOST
-    controls: bool = True
-
-    @property
-    def name(self) -> str:
-        """What it is, in full; answers are kept by it."""
-        parts = [f"{defect}: {candidate.name}" for defect, candidate in sorted(self.of.items())]
-        return f"{self.per_shot} per shot{'' if self.controls else ', no controls'}; {'; '.join(parts)}"
-
-    def samples(self, judge: Judge) -> Samples:
-        """Return its samples in one fold."""
-        samples: list[Made] = []
-        controls: list[Made] = []
-        for defect in sorted(self.of.keys() & judge.shots.keys()):
-            made = judge.made(self.of[defect]).of(defect, self.per_shot * judge.shots[defect])
-            samples += made.samples
-            controls += made.controls if self.controls else ()
-        return Samples(tuple(samples), tuple(controls))
-
-
-def choose(config: Config, folder: str | Path, *, folds: int = FOLDS, also: Sequence[str] = ()) -> Choice:
+def choose(
+    config: Config, folder: str | Path, *, folds: int = FOLDS, also: Sequence[str] = (), workers: int = 0
+) -> Choice:
     """Choose, and write choice.json, choice.md and chosen.toml into a folder; goes on where it was stopped.
 
     Args:
@@ -74,35 +46,36 @@ def choose(config: Config, folder: str | Path, *, folds: int = FOLDS, also: Sequ
         folder: Where the choice is written and worked out.
         folds: Into how many folds the shots are dealt.
         also: Generators to try beside the usual ones; those that train take minutes to hours in each fold.
+        workers: Answers that are worked out at the same time, each in a process of its own; 0 = one per processor, on
+            a card one. What is chosen is the same.
 
     Raises:
-        ConfigError: fewer than two folds, or an unknown generator or detector.
+        ConfigError: fewer than two folds, negative workers, or an unknown generator or detector.
         DataError: no defect type has shots of two pieces, so that one could judge the other.
     """
     if folds < 2:
         raise ConfigError(f"folds: {folds} leaves nothing to judge by; take 2 or more")
+    if workers < 0:
+        raise ConfigError(f"workers: {workers} is no number of processes; take 0 for one per processor")
     tried = candidates(also)
     for name in config.prove.detectors:
         registry.require("detectors", name, "prove.detectors")
     # The folder's run scans and compares the photographs; nothing is made with its generator.
     run = Run.create(folder, config.model_copy(update={"generator": GeneratorConfig()}))
-    data, features = open_dataset(run), config.features
-    extractor = load_extractor(
-        features.extractor, features.source, offline=config.backbone.offline, device=device_of(config)
-    )
+    data, features = open_dataset(run), extractor_of(config)
     settings = [affecting(config, output) for output in ("train", "generate", "controls", "prove")]
-    identity = digest(settings, dict(config.generator.settings), data.hash, extractor.fingerprint, folds)
-    work = run.path("state", "choice", identity[:12])
-    cached = FeatureCache(extractor, work / "features", half=True)
-    judges = _judges(run, data, config, work, cached, folds)
+    identity = digest(settings, dict(config.generator.settings), data.hash, features.fingerprint, folds)
+    sitting = Sitting(run.folder, config, run.path("state", "choice", identity[:12]), folds)
+    judges, cached = judges_of(sitting, data, features)
     if not any(judge.fold.judged for judge in judges):
         raise DataError(
             "no defect type has shots of two different pieces, so that one could judge the other; add photographs of "
             "more pieces, or name a generator yourself"
         )
+    panel = Panel(sitting, judges, workers or _at_once(config))
     count = len(judges) * (1 + len(tried) + len(FEWER) + 2)
-    with run.alone("choose"), progress("choose", count, "trainings") as advance:
-        choice = _chosen(config, judges, tried, advance, extractor.name)
+    with run.alone("choose"), progress("choose", count, "trainings") as advance, panel.sitting():
+        choice = _chosen(config, panel, tried, advance, features.name)
         cached.forget()
         write_choice(run.folder, choice)
     return choice
@@ -129,44 +102,30 @@ def chosen_config(config: Config, out: Path) -> Config:
     return choice.config
 
 
-def _judges(run: Run, data: Dataset, config: Config, work: Path, extractor: FeatureCache, folds: int) -> list[Judge]:
-    rows = read_json(run.path("data.json"))
-    tests = frozenset(content_hash(one.image) for one in (*data.split.test_defects, *data.split.test_normals))
-    return [
-        Judge(fold, data, rows, config, confined(work, product, f"fold {fold.number}"), extractor, tests)
-        for product in sorted({shot.product for shot in data.split.shots})
-        for fold in folds_of(data.split.of(product), folds)
-    ]
+def _at_once(config: Config) -> int:
+    """Return how many answers are worked out at the same time: one per processor, on a card one."""
+    return (os.cpu_count() or 1) if device_of(config) == "cpu" else 1
 
 
-def _chosen(
-    config: Config, judges: Sequence[Judge], tried: Sequence[Candidate], advance: Advance, extractor: str
-) -> Choice:
+def _chosen(config: Config, panel: Panel, tried: Sequence[Candidate], advance: Advance, extractor: str) -> Choice:
     """Try the candidates, then the mixture of what was taken."""
-
-    def answers(name: str, samples_of: Callable[[Judge], Samples]) -> list[Figures]:
-        figures = []
-        for judge in judges:
-            figures.append(judge.figures(name, samples_of(judge)))
-            advance(1, f"{name.partition(';')[0]}, {judge.product}, fold {judge.fold.number}")
-        return figures
-
-    real = answers(REAL, lambda judge: Samples((), ()))
-    trials = [Trial.of(one.name, answers(one.name, partial(Judge.made, candidate=one)), real, one) for one in tried]
+    judges = panel.judges
+    heard = partial(advance, 1)
+    real, *answers = panel.ask([None, *tried], heard)
+    trials = [Trial.of(one.name, figures, real, one) for one, figures in zip(tried, answers, strict=True)]
     defects = sorted({defect for judge in judges for defect in judge.shots})
     taken = {defect: best for defect in defects if (best := _best(trials, defect))}
     mixture = Mixture({defect: trial.candidate for defect, trial in taken.items() if trial.candidate})
     per_shot, controls, variations = dict.fromkeys(taken, MOST), True, []
     if taken:
-        whole = answers(mixture.name, mixture.samples)
-        for number in FEWER:
-            less = Mixture(mixture.of, number)
-            trial = Trial.of(f"{number} per shot", answers(less.name, less.samples), whole)
+        fewer = [Mixture(mixture.of, number) for number in FEWER]
+        whole, *less, bare = panel.ask([mixture, *fewer, Mixture(mixture.of, controls=False)], heard)
+        for number, figures in zip(FEWER, less, strict=True):
+            trial = Trial.of(f"{number} per shot", figures, whole)
             # Fewer only where they are clearly better: more cost seconds, and the folds know fewer shots than the run.
             per_shot |= {defect: number for defect in taken if trial.serves(defect)}
             variations.append(trial)
-        bare = Mixture(mixture.of, controls=False)
-        variations.append(Trial.of("no controls", answers(bare.name, bare.samples), whole))
+        variations.append(Trial.of("no controls", bare, whole))
         controls = not variations[-1].mean.helps
     choices = [
         DefectChoice(

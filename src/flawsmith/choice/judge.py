@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from flawsmith.choice.candidates import Candidate, Samples
+from flawsmith.choice.candidates import Candidate, Samples, Way
 from flawsmith.choice.folds import Fold
 from flawsmith.choice.records import Figures
 from flawsmith.config import Config
 from flawsmith.data.photographs import Photographs
-from flawsmith.evaluation.arms import Arm, common_set, made_of, training_set
+from flawsmith.evaluation.arms import REAL, Arm, Made, common_set, made_of, training_set
 from flawsmith.evaluation.evaluator import Evaluator
 from flawsmith.evaluation.prove import device_of, load_detector
 from flawsmith.evaluation.shape import proof_shape, proof_tiles, shapes_of
@@ -74,6 +74,20 @@ class Judge:
             self._made[candidate] = self._samples(candidate)
         return self._made[candidate]
 
+    def samples_of(self, way: Way) -> Samples:
+        """Return what an arm learns from beside the shots."""
+        if way is None:
+            return Samples((), ())
+        if isinstance(way, Candidate):
+            return self.made(way)
+        samples: list[Made] = []
+        controls: list[Made] = []
+        for defect in sorted(way.of.keys() & self.shots.keys()):
+            made = self.made(way.of[defect]).of(defect, way.per_shot * self.shots[defect])
+            samples += made.samples
+            controls += made.controls if way.controls else ()
+        return Samples(tuple(samples), tuple(controls))
+
     def _samples(self, candidate: Candidate) -> Samples:
         config = candidate.configured(self._config, self.shots)
         run = Run.create(self._folder / candidate.name, config)
@@ -82,8 +96,9 @@ class Judge:
         generate(run, data=self._data)
         return Samples(*(tuple(group) for group in made_of(run, self.product)))
 
-    def figures(self, name: str, made: Samples) -> Figures:
+    def figures(self, way: Way) -> Figures:
         """Return what is found of the left-out shots after learning from samples beside the shots; kept by name."""
+        name, made = REAL if way is None else way.name, self.samples_of(way)
         files = [one.example.image.relative_to(self._folder) for one in (*made.samples, *made.controls)]
         identity = digest(name, [file.as_posix() for file in files])
         path = self._folder / "answers" / f"{identity[:16]}.json"

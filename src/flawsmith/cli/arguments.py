@@ -19,3 +19,4 @@ Moved = Annotated[
         "--set", help="Only data.root=FOLDER: where the photographs are now; the run keeps it.", metavar="KEY=VALUE"
     ),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Say the end as one JSON object on stdout, for scripts.")]

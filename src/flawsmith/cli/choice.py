@@ -21,6 +21,9 @@ def choose(
         list[str],
         typer.Option(help="A generator to try beside the usual ones (again and again); diffusion takes hours."),
     ] = [],  # noqa: B006
+    workers: Annotated[
+        int, typer.Option(help="Processes that work at the same time; 0 = one per processor, on a card one.")
+    ] = 0,
     set_: Sets = [],  # noqa: B006
 ) -> None:
     """Find out which generator, masks and number of samples serve each defect type; never looks at test pictures."""
@@ -30,7 +33,7 @@ def choose(
     from flawsmith.choice.choose import choose as decide
     from flawsmith.choice.words import closing_words
 
-    typer.echo(closing_words(out, decide(asked, out, folds=folds, also=also)))
+    typer.echo(closing_words(out, decide(asked, out, folds=folds, also=also, workers=workers)))
 
 
 def settled(config: Config, out: Path) -> Config:

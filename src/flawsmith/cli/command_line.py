@@ -9,12 +9,14 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from flawsmith import __version__
-from flawsmith.cli import choice, inspection, start, studio, weights
-from flawsmith.cli.arguments import ConfigPath, Moved, RunPath, Sets
+from flawsmith.cli import choice, inspection, korean, start, studio, weights
+from flawsmith.cli.about import about
+from flawsmith.cli.arguments import AsJson, ConfigPath, Moved, RunPath, Sets
+from flawsmith.cli.closing import Closing, closing_of, closing_of_run, closing_of_screening, say_json
 from flawsmith.errors import ConfigError, FlawsmithError, RenamedSetting
 from flawsmith.interruption import stopped, terminable
 from flawsmith.types import Stage
+from flawsmith.version import VERSION
 
 app = typer.Typer(
     name="flawsmith",
@@ -24,22 +26,30 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ShardText = Annotated[str, typer.Option("--shard", help="Make only every n-th batch: i/n, e.g. 0/4.", metavar="I/N")]
+ShardText = Annotated[
+    str,
+    typer.Option(
+        "--shard",
+        help="Make only every n-th batch: i/n, e.g. 0/4; auto: as Slurm, torchrun or MPI number this process; "
+        "auto/n: as Kubernetes does.",
+        metavar="I/N|auto",
+    ),
+]
 
 
-def _version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"flawsmith {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _root(
-    version: Annotated[
-        Optional[bool], typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
-    ] = None,
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Say which version this is.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="With --version: all that a report of a fault needs.")
+    ] = False,
 ) -> None:
-    pass
+    if version:
+        typer.echo(about() if verbose else f"flawsmith {VERSION}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        raise ConfigError("-v goes with --version; `flawsmith --help` lists the verbs")
 
 
 start.add_to(app)
@@ -60,13 +70,16 @@ def run(
     ] = "",
     say: Annotated[str, typer.Option(hidden=True)] = "",  # the name of --prompt in release 0.1
     until: Annotated[Stage, typer.Option(help="The last stage; the same command without it goes on.")] = "report",
+    shard: ShardText = "",
     set_: Sets = [],  # noqa: B006
+    as_json: AsJson = False,
 ) -> None:
     """Every stage: train, generate, screen, measure, prove, export, report; skips what is done."""
     import json
 
     from flawsmith.config.settings import warn_renamed
     from flawsmith.run.folder import Run
+    from flawsmith.run.shard import Shard
 
     settings = [*set_, *(["generate.count=balance"] if balance else [])]
     if say:
@@ -74,11 +87,16 @@ def run(
     if prompt or say:
         settings.append(f"generate.prompt={json.dumps(prompt or say, ensure_ascii=False)}")
     asked = choice.settled(_config(config, settings), out)
+    part = Shard.parse(shard) if shard else Shard()
     opened = Run.create(out, asked)  # a typo is said at once: torch takes seconds to load
-    from flawsmith.pipeline import run_all
-    from flawsmith.reporting.verdict import closing_words
+    from flawsmith.pipeline import run_all, run_shard
 
-    typer.echo(closing_words(run_all(opened, until=until)))
+    report = run_shard(opened, part, until=until) if part.name else run_all(opened, until=until)
+    if report:
+        closing_of_run("run", report).say(as_json)
+    else:
+        facts = {"run": opened.folder.as_posix(), "shard": shard, "finished": False}
+        Closing("run", f"shard {shard}: its part is made; the last one does what follows", facts).say(as_json)
 
 
 @app.command()
@@ -86,6 +104,7 @@ def train(
     source: Annotated[Path, typer.Argument(help="A run folder; or a TOML file, with --out.", metavar="RUN|CONFIG")],
     out: Annotated[Optional[Path], typer.Option("--out", "-o", help="With a TOML file: the run folder.")] = None,
     set_: Sets = [],  # noqa: B006
+    as_json: AsJson = False,
 ) -> None:
     """Learn the generator from the shots."""
     from flawsmith.run.folder import Run
@@ -99,16 +118,25 @@ def train(
     from flawsmith.synthesis.train import train as stage
 
     stage(opened)
+    closing_of("train", opened).say(as_json)
 
 
 @app.command()
-def generate(run: RunPath, shard: ShardText = "0/1", set_: Moved = []) -> None:  # noqa: B006
+def generate(
+    run: RunPath,
+    shard: ShardText = "0/1",
+    set_: Moved = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
     """Make the planned samples."""
+    from flawsmith.run.shard import Shard
+
+    part = Shard.parse(shard)
     opened = _opened("generate", run, set_)
-    from flawsmith.synthesis.generate import Shard
     from flawsmith.synthesis.generate import generate as stage
 
-    stage(opened, Shard.parse(shard))
+    stage(opened, part)
+    closing_of("generate", opened).say(as_json)
 
 
 @app.command()
@@ -153,6 +181,7 @@ def screen(
     ] = "",
     online: Annotated[bool, typer.Option("--online", help="With --replay: the hub may be asked for it.")] = False,
     set_: Moved = [],  # noqa: B006
+    as_json: AsJson = False,
 ) -> None:
     """Judge the samples: scores, thresholds, verdicts and reasons in scores.jsonl; plans again what is lacking."""
     if replay is not None:
@@ -161,57 +190,64 @@ def screen(
         typer.echo(again(replay, run, layout=layout, out=out, source=extractor, offline=not online))
         return
     opened = _opened("screen", run, set_)
-    from flawsmith.run.verdicts import require_kept
-    from flawsmith.screening.screen import screened, sentence
+    from flawsmith.run.screened import require_kept
+    from flawsmith.screening.screen import screened
 
     more = screened(opened)
-    typer.echo(sentence(opened, more))
+    closing_of_screening(opened, more).say(as_json)
     if not more:
         require_kept(opened)
 
 
 @app.command()
-def measure(run: RunPath, set_: Moved = []) -> None:  # noqa: B006
+def measure(run: RunPath, set_: Moved = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Compare the samples with real pictures: distances, diversity, labels, seams, copies."""
     opened = _opened("measure", run, set_)
     from flawsmith.evaluation.measure import measure as stage
 
-    typer.echo(f"measure: {stage(opened)}")
+    stage(opened)
+    closing_of("measure", opened).say(as_json)
 
 
 @app.command()
-def prove(run: RunPath, set_: Moved = []) -> None:  # noqa: B006
+def prove(run: RunPath, set_: Moved = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Train detectors with and without the samples: a verdict per defect type, helps, no effect or harms."""
     opened = _opened("prove", run, set_)
     from flawsmith.pipeline import prove as stage
 
-    typer.echo(f"prove: {stage(opened)}")
+    stage(opened)
+    closing_of("prove", opened).say(as_json)
 
 
 @app.command()
-def export(run: RunPath, set_: Sets = []) -> None:  # noqa: B006
+def export(run: RunPath, set_: Sets = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Write the samples in the layouts of other tools; --set takes export.* and data.root, and is kept in the run."""
     from flawsmith.exports.export import export as stage
-    from flawsmith.exports.export import opened
+    from flawsmith.exports.export import opened as open_for_export
 
-    stage(opened(run, set_))
-    typer.echo(f"export: {run / 'export'}")
+    opened = open_for_export(run, set_)
+    stage(opened)
+    closing_of("export", opened).say(as_json)
 
 
 @app.command()
-def report(run: RunPath, set_: Moved = []) -> None:  # noqa: B006
+def report(run: RunPath, set_: Moved = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Write report.html and report.md."""
     opened = _opened("report", run, set_)
     from flawsmith.reporting.report import report as stage
 
-    typer.echo(f"report: {stage(opened)}")
+    closing_of_run("report", stage(opened)).say(as_json)
 
 
 @app.command("list")
-def list_() -> None:
+def list_(as_json: AsJson = False) -> None:
     """Name every plug-in that is known."""
     from flawsmith import registry
 
+    if as_json:
+        entries = {family: registry.entries(family) for family in registry.FAMILIES}
+        say_json({family: {name: known[name].summary for name in sorted(known)} for family, known in entries.items()})
+        return
     for family in registry.FAMILIES:
         typer.echo(family)
         known = sorted(registry.entries(family).items())
@@ -248,12 +284,12 @@ def backbone(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the demo's data and run.")] = Path("demo"),
+    as_json: AsJson = False,
 ) -> None:
     """The main job on factory parts with the built-in backbone, in minutes; ends with a report to open."""
     from flawsmith.factory_demo import demo as show
-    from flawsmith.reporting.verdict import closing_words
 
-    typer.echo(closing_words(show(out)))
+    closing_of_run("demo", show(out)).say(as_json)
 
 
 for verbs in (choice, inspection, studio, weights):
@@ -276,8 +312,11 @@ def main() -> None:
     """Entry point: a FlawsmithError becomes its sentence and exit code 2; Ctrl-C and SIGTERM say how to go on."""
     warnings.showwarning = _show_warning
     try:
+        command = typer.main.get_command(app)
+        if korean.wanted():
+            korean.translate(command)
         with terminable():
-            app(standalone_mode=True)
+            command(standalone_mode=True)
     except FlawsmithError as error:
         print(f"flawsmith: {error}", file=sys.stderr)
         sys.exit(2)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
-from flawsmith.cli.arguments import ConfigPath, Sets
+from flawsmith.cli.arguments import AsJson, ConfigPath, Sets
+from flawsmith.cli.closing import say_json
 
 
 def new(
@@ -63,6 +65,7 @@ def check(
         typer.Option(help="Where to show what was understood as damage; else CONFIG-check.html beside CONFIG."),
     ] = None,
     set_: Sets = [],  # noqa: B006
+    as_json: AsJson = False,
 ) -> None:
     """Say what is in the folder, what is wrong with it, and what a run will cost."""
     from rich.console import Console
@@ -72,12 +75,17 @@ def check(
 
     asked = load_config(config, parse_overrides(set_))
     findings = inspect(asked, page or config.with_name(f"{config.stem}-check.html"))
-    findings.render(Console())
+    settings = [part for setting in set_ for part in ("--set", setting)]
+    command = ["flawsmith", "run", str(config), "--out", f"runs/{config.stem}", *settings] if findings.ok else []
+    if as_json:
+        facts = asdict(findings) | {"root": findings.root.as_posix(), "files": dict(findings.files)}
+        say_json({"verb": "check", "ok": findings.ok, **facts, "next": command})
+    else:
+        findings.render(Console())
     if not findings.ok:
         raise typer.Exit(1)
-    settings = [part for setting in set_ for part in ("--set", setting)]
-    command = ["flawsmith", "run", str(config), "--out", f"runs/{config.stem}", *settings]
-    typer.echo(f"next: {shlex.join(command)}")
+    if not as_json:
+        typer.echo(f"next: {shlex.join(command)}")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from flawsmith.config.settings import Affects, Settings, warn_renamed
 from flawsmith.config.without_shots import WithoutShotsConfig, nfc
@@ -18,6 +18,8 @@ from flawsmith.errors import ConfigError
 MaskValue = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]
 """A value in a mask: a grey level or palette index, or a colour as "#rrggbb"."""
 
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+"""A share of a photograph's width or height."""
 MOST = 999_999
 """Samples of a type: their files are named by six digits."""
 
@@ -66,6 +68,36 @@ class MaskConfig(Settings):
     """Values that are neither damage nor background; "auto": 255 (65535) beside small numbers in one mask."""
 
 
+class Place(Settings):
+    """A place on a product that a sentence may name; box, polygon or mask says where it is."""
+
+    affects = ("generate",)
+
+    box: list[Share] = []
+    """Left, top, right and bottom, as shares of the photograph's width and height."""
+    polygon: list[Annotated[list[Share], Field(min_length=2, max_length=2)]] = []
+    """Its corners as [across, down], likewise."""
+    mask: str = ""
+    """A picture of a photograph's size, not 0 where the place is; a path from the root, or an absolute one."""
+    drawn_on: str = ""
+    """Of a part that lies in any direction: the normal photograph it was drawn on, e.g. screw/train/good/001.png."""
+    product: str = ""
+    """Only this product has it; empty = all."""
+    words: list[str] = []
+    """Other words for it in sentences, e.g. ["나사 머리"]."""
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Place:
+        given = [name for name in ("box", "polygon", "mask") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError("give one of box, polygon and mask" + (f", not {' and '.join(given)}" if given else ""))
+        if self.box and not (len(self.box) == 4 and self.box[0] < self.box[2] and self.box[1] < self.box[3]):
+            raise ValueError("box is [left, top, right, bottom], left below right and top below bottom")
+        if self.polygon and len(self.polygon) < 3:
+            raise ValueError("polygon needs three corners or more")
+        return self
+
+
 class DataConfig(Settings):
     """The photographs: where they lie, how the folders are laid out, which defects are learned from."""
 
@@ -93,6 +125,10 @@ class DataConfig(Settings):
     shots: Annotated[int, Field(ge=0)] | Literal["third"] = 10
     """Real pictures per defect type to learn from, or "third" (the papers' protocol); the rest are test. 0 = none."""
     mask: MaskConfig = MaskConfig()
+    places: Annotated[dict[str, Place], Affects("generate")] = {}
+    """Places on the product for sentences: {head = {box = [0.1, 0.1, 0.4, 0.4]}}, or with polygon or mask."""
+    pixel_mm: Annotated[float, Field(ge=0, le=1000), Affects("generate")] = 0.0
+    """Millimetres that a pixel shows, for sizes in sentences ("3 mm long"); 0 = not known."""
 
     @field_validator("normal", "products", "defects", "exclude", mode="before")
     @classmethod
@@ -224,6 +260,8 @@ class TrainConfig(Settings):
     """The card that a large backbone is to be trained on; the same is learned. "auto": the card that is there."""
     save_every: Annotated[int, Field(ge=1), Affects()] = 50
     """Steps between checkpoints: the most that a killed run loses."""
+    tracker: Annotated[Literal["none", "tensorboard", "wandb", "comet"], Affects()] = "none"
+    """Record losses, pictures and settings in RUN/tracking, offline; "tensorboard" needs the extra tracker."""
 
 
 class GenerateConfig(Settings):

@@ -101,16 +101,24 @@ class Photographs:
     """
 
     def __init__(self, normals: Sequence[Example], keep: int = KEPT) -> None:
-        self._normals = normals
+        self.normals = {example.id: example for example in normals}
+        """The normal parts by id."""
+        self._normals_of: dict[str, list[Example]] = {}
+        for example in normals:
+            self._normals_of.setdefault(example.product, []).append(example)
         self.read = _Kept(self._read, Photograph.bytes, keep * 3 // 4)
         self.part = _Kept(self._part, lambda part: 0 if part.strides == (0, 0) else part.nbytes, keep // 4)
         self.appearance = _Kept(self._appearance, lambda _: 100, keep)
         self._surface: dict[str, bool] = {}
 
+    def normals_of(self, product: str) -> Sequence[Example]:
+        """Return the normal parts of a product, in their order."""
+        return self._normals_of.get(product, [])
+
     def is_surface(self, product: str) -> bool:
         """Return whether a product fills its pictures, by a vote of up to nine of its normal photographs."""
         if product not in self._surface:
-            own = [example for example in self._normals if example.product == product]
+            own = self.normals_of(product)
             asked = own[:: max(1, len(own) // 9)][:9]
             votes = [bool(part_mask(one.native, one.span).all()) for one in map(self.read, asked)]
             self._surface[product] = sum(votes) * 2 >= len(votes)

@@ -21,9 +21,9 @@ from flawsmith.run.painted import FOLDER, painted_pairs
 from flawsmith.run.progress import progress
 from flawsmith.run.records import Sample
 from flawsmith.run.review import FILE as REVIEWS
+from flawsmith.run.screened import require_kept
 from flawsmith.run.stage import Inputs, stage
 from flawsmith.run.unchanged import require_as_made, require_unchanged_photographs
-from flawsmith.run.verdicts import require_kept
 from flawsmith.types import Example
 
 _SIZES = ("state", "export.json")

@@ -54,8 +54,8 @@ from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.manifest import machine
 from flawsmith.run.progress import progress
+from flawsmith.run.screened import require_kept
 from flawsmith.run.unchanged import require_as_learned, require_as_made
-from flawsmith.run.verdicts import require_kept
 from flawsmith.types import Example
 
 _COMPARED = 8

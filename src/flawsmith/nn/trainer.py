@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +45,35 @@ class Step:
     seconds: float
     saved: bool
     """True: a checkpoint of this step is on disk."""
+
+
+class LossScale:
+    """What a loss is multiplied by, so that small gradients are not lost in float16 (Micikevicius et al. 2018).
+
+    A power of two: halved when a gradient is no finite number, whose step is left out, and doubled after 2000 steps
+    without one, as torch's GradScaler does it; that one cannot divide gradients whose step another device takes.
+    """
+
+    _START, _LEAST, _PATIENCE = 2.0**16, 2.0**-10, 2000
+
+    def __init__(self, enabled: bool) -> None:
+        self.value = self._START if enabled else 1.0
+        self.quiet = 0
+        """Steps since it was last changed."""
+        self._enabled = enabled
+
+    def lowered(self) -> bool:
+        """Halve it; False = it cannot help: gradients are no numbers at any scale, or float16 is not in use."""
+        if not self._enabled or self.value <= self._LEAST:
+            return False
+        self.value, self.quiet = self.value / 2, 0
+        return True
+
+    def went_well(self) -> None:
+        """Count a step; after enough of them, double it."""
+        self.quiet += 1
+        if self._enabled and self.quiet == self._PATIENCE:
+            self.value, self.quiet = self.value * 2, 0
 
 
 class Trainer:
@@ -100,6 +130,7 @@ class Trainer:
         parameters = list(self._named.values())
         self._device = parameters[0].device
         self._autocast = autocast if autocast in (torch.bfloat16, torch.float16) else None
+        self._scale = LossScale(self._autocast == torch.float16)
         # What the optimiser changes: the weights themselves, or copies that the weights then follow.
         self._stepped: dict[str, Tensor] = dict(self._named)
         if optimiser_on_host:
@@ -117,8 +148,8 @@ class Trainer:
         """Train from the last checkpoint on; yield after each step. At the end the averaged weights are in place.
 
         Raises:
-            RunError: a loss or a gradient is no finite number, or the checkpoint is damaged. A checkpoint is never
-                written after such a step.
+            RunError: a loss is no finite number, or a gradient (in float16: at any scale of the loss), or the
+                checkpoint is damaged. A checkpoint is never written after such a step.
         """
         first = self._resume()
         for module in self._modules:
@@ -145,13 +176,17 @@ class Trainer:
         for part in self._parts(index, rng):
             if not torch.isfinite(part):
                 raise self._diverged(index, f"loss {part.item()}")
-            part.backward()
+            (part * self._scale.value).backward()
             loss += float(part.detach())
-        norm = nn.utils.clip_grad_norm_(list(self._named.values()), 1.0)
-        if not torch.isfinite(norm):  # the step would make every weight no number
+        norm = self._clip()
+        if torch.isfinite(norm):
+            self._update()
+            self._scale.went_well()
+        elif not self._scale.lowered():  # the step would make every weight no number
             raise self._diverged(index, f"gradient {norm.item()}")
-        self._update()
-        self._scheduler.step()
+        with warnings.catch_warnings():  # torch warns when the rate moves before any step was taken
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+            self._scheduler.step()
         if self._shadow:
             # diffusers' EMAModel has decay 0 in the first step and rounds otherwise: the bytes would be others.
             # Early on a long memory would keep the random start alive: the decay grows into its value.
@@ -182,6 +217,13 @@ class Trainer:
             if share is None:
                 return
             yield share
+
+    def _clip(self) -> Tensor:
+        """Take the loss's scale out of the gradients and limit their norm to 1; return what it was."""
+        weights = list(self._named.values())
+        if self._scale.value != 1:
+            torch._foreach_div_([weight.grad for weight in weights if weight.grad is not None], self._scale.value)
+        return nn.utils.clip_grad_norm_(weights, 1.0)
 
     def _update(self) -> None:
         """Take the optimiser's step with the gradients that the weights have."""
@@ -221,7 +263,10 @@ class Trainer:
             if int(moments["step"]) != done:
                 tensors[f"count/{name}"] = moments["step"]
         tensors |= {f"average/{name}": value for name, value in self._shadow.items()}
-        save_tensors(self._state, tensors, {"done": str(done), "identity": self._identity})
+        notes = {"done": str(done), "identity": self._identity}
+        if self._autocast == torch.float16:
+            notes |= {"scale": str(self._scale.value), "quiet": str(self._scale.quiet)}
+        save_tensors(self._state, tensors, notes)
 
     def _resume(self) -> int:
         if self._state is None or not self._state.exists():
@@ -232,6 +277,8 @@ class Trainer:
         try:
             done = int(tensors.notes["done"])
             self._fill(tensors, done)
+            if "scale" in tensors.notes:
+                self._scale.value, self._scale.quiet = float(tensors.notes["scale"]), int(tensors.notes["quiet"])
         except (KeyError, RuntimeError, ValueError) as error:
             why = str(error).splitlines()[0]
             raise RunError(f"{self._state}: does not fit this training ({why}); delete it and train again") from None

@@ -13,6 +13,7 @@ from flawsmith.errors import BackboneError, ConfigError, FlawsmithError, nearest
 from flawsmith.exports.export import load_exporter
 from flawsmith.nn.loading.facts import require_layers
 from flawsmith.preflight.backbone import look_for_device, look_over
+from flawsmith.run.tracker import require_tracker
 from flawsmith.synthesis.transfer import known_references
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def preflight(config: Config, split: Split | None, *, near_duplicates: bool = Tr
     if generator.settings:
         checks.append(partial(_generator, config))
     checks += [partial(_backbone, config), partial(look_for_device, config.backbone)]
+    checks.append(partial(require_tracker, config.train.tracker))
     if screen.enabled:
         checks.append(partial(_gate, config))
     if prove.enabled:

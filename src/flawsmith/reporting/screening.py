@@ -11,7 +11,7 @@ from flawsmith.files import read_json, reading
 from flawsmith.reporting.contact_sheets import COLUMNS, ContactSheet
 from flawsmith.reporting.document import Section, Sheet, Table, number_of, plain_name, table
 from flawsmith.run.folder import Run
-from flawsmith.run.rounds import read_rounds
+from flawsmith.run.screened import read_rounds
 from flawsmith.screening.rounds import lacks
 
 

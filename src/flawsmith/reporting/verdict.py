@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from flawsmith.evaluation.statistics import MEAN, TASKS
@@ -15,11 +14,6 @@ Tree = Mapping[str, Any]
 REAL, OURS = "real-only", "ours"
 """Arms with a meaning of their own, as proof.json names them; `evaluation.arms`, which makes them, needs torch."""
 _VERBS = {"helps": "help on", "no effect": "show no effect on", "harms": "harm on"}
-
-
-def closing_words(report: Path) -> str:
-    """Return what the command line says last: the verdict, where there is one, and the path of the report."""
-    return "\n".join(filter(None, (verdict_of(Run.open(report.parent)), f"report: {report}")))
 
 
 def verdict_of(run: Run) -> str:

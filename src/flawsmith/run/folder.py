@@ -2,7 +2,7 @@
 
     RUN/ config.json  manifest.json  data.json  weights/  state/  plan.jsonl  samples/  samples*.jsonl
          controls/  controls*.jsonl  rounds.json  scores.jsonl  gate/  repaired/  review.jsonl  reviewed/  painted/
-         metrics.json  proof.json
+         tracking/  metrics.json  proof.json
          export/  report.html  report.md  log.jsonl
 
 Every file is written whole or not at all (`files.py`) and JSON lines are append-only, so a run that is killed at any
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from flawsmith.run.review import reviewed, standing, with_reviews
 
 FOLDER: dict[Role, str] = {"sample": "samples", "control": "controls"}
 """Role -> folder of its pictures, and name of the files that hold its lines."""
+_ENTERING = 5.0
+"""Seconds that a shard waits while others take their locks."""
 _SUFFIXES = (".png", ".tif", ".mask.png")
 """How a picture and its mask end."""
 
@@ -131,24 +133,33 @@ class Run:
             self.log(stage=", ".join(again), what=f"to be done again{f': {why}' if why else ''}")
 
     @contextmanager
-    def alone(self, stage: str, shard: str = "") -> Iterator[None]:
+    def alone(self, stage: str, shard: str = "", *, patience: float = 0.0) -> Iterator[None]:
         """Keep other processes from a stage while the block runs.
 
         Args:
             stage: Its name; other stages may be done at the same time.
             shard: Name of the part that this process does: others may do other parts. "" = all of it.
+            patience: How many seconds to wait for another process.
 
         Raises:
-            RunError: another process is at it.
+            BusyError: another process is at it.
         """
-        what = f"{stage}, shard {shard}" if shard else stage
         busy = f"{self.folder}: another process is at {{}} of this run; let it end or stop it, then run this again"
-        with locked(self.path("state", f"{stage}.lock"), busy.format(stage), shared=bool(shard)):
-            if not shard:
-                yield
-                return
-            with locked(self.path("state", f"{stage}.{shard}.lock"), busy.format(what)):
-                yield
+        whole, parts = self.path("state", f"{stage}.lock"), re.compile(rf"{stage}\.\d+-of-\d+\.lock")
+        with ExitStack() as held:
+            # Whoever does all of it keeps the first lock; shards keep their own, and take the first to get at that.
+            wait = max(patience, _ENTERING) if shard else patience
+            with ExitStack() as first:
+                first.enter_context(locked(whole, busy.format(stage), patience=wait))
+                if shard:
+                    part = self.path("state", f"{stage}.{shard}.lock")
+                    held.enter_context(locked(part, busy.format(f"{stage}, shard {shard}"), patience=patience))
+                else:
+                    for part in sorted(path for path in whole.parent.glob("*.lock") if parts.fullmatch(path.name)):
+                        with locked(part, busy.format(stage), patience=patience):
+                            pass
+                    held.push(first.pop_all())
+            yield
 
     @contextmanager
     def _changed_stages(self) -> Iterator[dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from flawsmith.errors import RunError
 from flawsmith.files import read_json
+from flawsmith.version import VERSION
 
 FORMAT = 2
 """Of the files in a run folder; release 0.1 wrote none, which is 1."""
@@ -61,8 +62,8 @@ def refuse_other_formats(folder: Path) -> None:
 
 def machine() -> dict[str, Any]:
     """Return what made a run: versions and hardware."""
-    packages = {}
-    for name in ("flawsmith", "torch", "diffusers", "transformers", "numpy", "opencv-python-headless"):
+    packages = {"flawsmith": VERSION}
+    for name in ("torch", "diffusers", "transformers", "numpy", "opencv-python-headless"):
         try:
             packages[name] = version(name)
         except PackageNotFoundError:

@@ -10,7 +10,7 @@ changes no file of today. Nothing else in the house reads or writes these lines.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
@@ -21,13 +21,32 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from flawsmith.data.masks.poses import Pose
 from flawsmith.data.tiling import Window
 from flawsmith.errors import RunError
-from flawsmith.files import append_lines, read_lines, write_lines
+from flawsmith.files import append_lines, each_line, write_lines
 from flawsmith.paths import why_outside
 
 Role = Literal["sample", "control"]
 """A sample has damage. A control (negative control) is a normal part repainted as normal, in a sample's place."""
 MADE = "made"
 """Status of what was made; every other status says why it was given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaidShot:
+    """A shot that lends a further damage to a sample."""
+
+    shot: str
+    """Its id."""
+    pose: Pose
+    """How it is laid on the photograph."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return {"shot": ..., "pose": ...}."""
+        return {"shot": self.shot, "pose": self.pose.to_json()}
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> LaidShot:
+        """Read what `to_json` returned."""
+        return _record(cls, tree, pose=lambda value: Pose.from_json(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +76,8 @@ class PlanLine:
     """With `mask_source = "file"`: a mask picture of the photograph's size."""
     pose: Pose | None = None
     """How the shot is laid on the photograph."""
+    further: tuple[LaidShot, ...] = ()
+    """Where a sentence asks for several: what lends the others, of the same defect type."""
     outline: bool = False
     """Whether the mask also takes the photograph's outline beside the shot's damage (a broken tip)."""
     appearance: str = ""
@@ -79,12 +100,19 @@ class PlanLine:
 
     def to_json(self) -> dict[str, Any]:
         """Return the line as JSON values."""
-        return _plain(self, pose=self.pose.to_json() if self.pose else None)
+        further = [one.to_json() for one in self.further]
+        return _plain(self, pose=self.pose.to_json() if self.pose else None, further=further)
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> PlanLine:
         """Read what `to_json` returned."""
-        return _record(cls, tree, ("job",), pose=lambda value: Pose.from_json(value))
+        return _record(
+            cls,
+            tree,
+            ("job",),
+            pose=lambda value: Pose.from_json(value),
+            further=lambda value: tuple(LaidShot.from_json(one) for one in value),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,14 +247,18 @@ def read_records(path: Path, of: type[L]) -> list[L]:
     Raises:
         RunError: a line is not JSON, or not such a record; names the line.
     """
-    made: list[L] = []
-    for number, tree in enumerate(read_lines(path), start=1):
+    return list(each_record(path, of))
+
+
+def each_record(path: Path, of: type[L]) -> Iterator[L]:
+    """Yield the records of a file as `read_records` returns them, one at a time in memory."""
+    for number, tree in enumerate(each_line(path), start=1):
         try:
-            made.append(of.from_json(tree))
+            record = of.from_json(tree)
         except ValueError as error:
             what = f"line {number} is no {of.__name__} ({error})"
             raise RunError(f"{path}: {what}; delete that line and run again") from None
-    return made
+        yield record
 
 
 def write_records(path: Path, records: Iterable[Line]) -> None:

@@ -103,6 +103,7 @@ def stage(
     outputs: Iterable[Path] = (),
     there: Callable[[], bool] = lambda: True,
     shard: str = "",
+    patience: float = 0.0,
 ) -> Iterator[Work]:
     """Do a stage unless it is done; see the module's text.
 
@@ -113,11 +114,12 @@ def stage(
         outputs: Files and folders that it makes.
         there: Tells False when something that only the stage itself can know of is missing, so that it is not done.
         shard: Name of the part that this process does, beside others; "" = all of it.
+        patience: How many seconds to wait for another process.
 
     Raises:
-        RunError: another process is at this stage.
+        BusyError: another process is at this stage.
     """
-    with run.alone(name, shard):
+    with run.alone(name, shard, patience=patience):
         yield from _worked(run, name, inputs, tuple(outputs), there)
 
 

@@ -25,7 +25,7 @@ from flawsmith.run.folder import Run
 from flawsmith.run.mask_reading import read_masks
 from flawsmith.run.progress import progress
 from flawsmith.run.records import Verdict
-from flawsmith.run.verdicts import commonest
+from flawsmith.run.screened import commonest
 from flawsmith.screening.describe import Describer, Shown
 from flawsmith.screening.gate import Gate
 from flawsmith.screening.screen import judge, write_scores

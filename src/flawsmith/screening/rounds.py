@@ -9,7 +9,7 @@ import math
 from collections import Counter
 
 from flawsmith.run.folder import Run
-from flawsmith.run.rounds import Counts, add_discarded, add_round, read_rounds
+from flawsmith.run.screened import Counts, add_discarded, add_round, read_rounds
 
 
 def plan_more(run: Run) -> int:

@@ -27,10 +27,9 @@ from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
 from flawsmith.run.records import Repair, Sample, Verdict, read_records, write_records
-from flawsmith.run.rounds import read_discarded
+from flawsmith.run.screened import commonest, read_discarded
 from flawsmith.run.stage import Inputs, stage
 from flawsmith.run.unchanged import require_as_learned, require_as_made
-from flawsmith.run.verdicts import commonest
 from flawsmith.screening.describe import Described, Describer, Shown, screening_set
 from flawsmith.screening.gate import FittedGate, Gate, fit_gate, known_filters
 from flawsmith.screening.rounds import discard, plan_more

@@ -116,12 +116,14 @@ class Bench:
             asked["prompt"] = ""
         config = brush.config.model_copy(update={"generate": brush.config.generate.model_copy(update=asked)})
         if way == "sentence":
-            from flawsmith.synthesis.prompt import parsed_prompt
+            from flawsmith.synthesis.sentences.prompt import parsed_prompts
 
-            parsed = parsed_prompt(config, brush.data.split)
-            if parsed.product not in ("", example.product):
-                raise ConfigError(f"the sentence asks for {parsed.product}, and the photograph shows {example.product}")
-            defect = parsed.defect
+            parsed = parsed_prompts(config, brush.data.split)
+            if others := [one.product for one in parsed if one.product not in ("", example.product)]:
+                raise ConfigError(f"the sentence asks for {others[0]}, and the photograph shows {example.product}")
+            if len(types := sorted({one.defect for one in parsed})) > 1:
+                raise ConfigError(f"the sentence asks for {' and '.join(types)}; one mask is of one defect type")
+            defect = types[0]
         if defect not in self.workspace.defects.get(example.product, ()):
             raise ConfigError(f"defect: there are no shots of {defect[:80]!r} on {example.product}")
         # The planner chooses among the set's normal photographs: here there is one to choose.

@@ -8,7 +8,7 @@ and after, its mask and the map. attention.json says what they are; the report s
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +56,7 @@ class WordMap:
         return {what: run.path("attention", f"{name}{suffix}") for what, suffix in suffixes.items()}
 
 
-def paint_attention(run: Run, lines: Sequence[PlanLine], painter_of: Callable[[str], Painter]) -> None:
+def paint_attention(run: Run, lines: Iterable[PlanLine], painter_of: Callable[[str], Painter]) -> None:
     """Record the words of a run whose samples are all made; nothing is done when that is there for these samples.
 
     Args:

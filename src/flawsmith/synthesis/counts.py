@@ -10,7 +10,7 @@ from flawsmith.config import Config
 from flawsmith.data.split import Split
 from flawsmith.errors import ConfigError
 from flawsmith.run.defect_types import without_shots
-from flawsmith.synthesis.prompt import prompted_counts
+from flawsmith.synthesis.sentences.prompt import prompted_counts
 from flawsmith.synthesis.transfer import transfers
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from flawsmith import registry
 from flawsmith.config import Config
 from flawsmith.data.augmentation import View, damage_view, loosened, normal_view
 from flawsmith.data.photographs import Photographs, windows_over
-from flawsmith.data.tensors import image_tensor, mask_tensor
+from flawsmith.data.scaling import eight_bits
+from flawsmith.data.tensors import image_tensor, mask_tensor, picture_of
 from flawsmith.interfaces import Generator
 from flawsmith.nn.memory.exhausted import memory_suffices
 from flawsmith.nn.memory.parking import parked
@@ -28,10 +29,15 @@ from flawsmith.nn.trainer import SplitLoss, Trainer
 from flawsmith.nn.weights import load_tensors, save_tensors
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
-from flawsmith.types import Advance, Batch, Encoded, Example
+from flawsmith.run.tracker import tracked
+from flawsmith.types import Advance, Batch, Condition, Encoded, Example
 
 ENCODE_BATCH = 16
 """The most windows that are encoded at once."""
+SHOWN = 4
+"""How often in a training a tracker is shown pictures."""
+WATCHED = "shot, its ground, painted anew"
+"""The name of these pictures."""
 _LAYOUT = "tokens"
 """Part of what names the encoded views: another version's are encoded anew."""
 
@@ -75,11 +81,17 @@ def fit(run: Run, generator: Generator, job: Job, photographs: Photographs, size
             kept = {"state": checkpoint_of(run, job), "identity": f"{stamp}/{job.name}", "name": f"{name}: training"}
             trainer = trainer_of(config, generator, encoded, preset, **kept)
             advance: Advance | None = None
+            tracker = shown.enter_context(tracked(run, job.name, stamp))
+            watched = _one_view_per_type(config, job, photographs, size) if tracker else None
             for step in trainer.run():
                 if advance is None:  # the first step says how many were done before a kill
                     bar = progress(f"train {job.name}", config.train.steps, "steps", done=step.index)
                     advance = shown.enter_context(bar)
                 advance(1, f"loss {np.mean(trainer.losses[-50:]):.4f}")
+                if tracker and watched:
+                    tracker.step(step.index, step.loss, step.seconds)
+                    if (step.index + 1) % max(1, config.train.steps // SHOWN) == 0:
+                        tracker.pictures(WATCHED, painted_again(generator, watched, config), step.index)
         if type(generator).calibrate is not Generator.calibrate:
             with progress(f"calibrate {job.name}", 100, "%") as advance_percent:
                 done = 0
@@ -87,6 +99,34 @@ def fit(run: Run, generator: Generator, job: Job, photographs: Photographs, size
                     advance_percent(round(100 * share) - done)
                     done = round(100 * share)
     return trainer.losses
+
+
+def painted_again(generator: Generator, views: Batch, config: Config) -> list[np.ndarray]:
+    """Return a picture per view of a shot: the shot, the window without its damage, and painted anew in its mask.
+
+    Training may go on afterwards as if nothing had been painted.
+    """
+    from flawsmith.nn.inpaint import filled  # diffusers, which painting with pixels does without
+
+    ground = filled(views.image, views.mask)
+    asked = Condition(ground, views.mask, views.product, views.defect, views)
+    networks, count = list(generator.trainable().values()), len(views)
+    for network in networks:
+        network.eval()
+    settings = config.generate
+    made = generator.sample(asked, list(range(count)), steps=settings.steps, guidance=settings.guidance)
+    for network in networks:
+        network.train()
+    rows = torch.cat([views.image, ground, made.image.float().cpu()], 3)
+    return [eight_bits(picture_of(row)) for row in rows]
+
+
+def _one_view_per_type(config: Config, job: Job, photographs: Photographs, size: int) -> Batch:
+    """Return a view of the first shot of each defect type, of at most `ENCODE_BATCH`."""
+    first = {shot.defect: shot for shot in reversed(job.shots)}
+    alone = (replace(job, shots=(shot,), normals=()) for _, shot in sorted(first.items(), key=str))
+    chosen = [next(views(config, one, photographs, size)) for one in islice(alone, ENCODE_BATCH)]
+    return next(_batches(chosen, ENCODE_BATCH))
 
 
 def trainer_of(config: Config, generator: Generator, encoded: Encoded, preset: Preset, **told: Any) -> Trainer:

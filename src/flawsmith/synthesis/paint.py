@@ -5,6 +5,7 @@ Of a sample that is being painted only the part round its damage is held; whole 
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,8 +15,7 @@ import numpy as np
 
 from flawsmith.config import Config
 from flawsmith.data import images
-from flawsmith.data.masks.poses import apply_pose_image, apply_pose_mask
-from flawsmith.data.patches.grain import PIECE, regrained
+from flawsmith.data.masks.poses import apply_pose_mask
 from flawsmith.data.photographs import Photograph, Photographs, fullest, windows_over
 from flawsmith.data.poisson import blended
 from flawsmith.data.split import Split
@@ -28,6 +28,7 @@ from flawsmith.run.records import MADE, PlanLine, Sample
 from flawsmith.synthesis.canvas import Canvas, Reference, Stroke
 from flawsmith.synthesis.finite import require_finite
 from flawsmith.synthesis.plan import asked_mask
+from flawsmith.synthesis.posed_shot import posed_shot
 from flawsmith.types import Batch, Condition, Example, Generated
 
 Paint = Literal["replace", "residual"]
@@ -66,7 +67,7 @@ class Painter:
     ) -> None:
         self.generator, self._sketcher, self._at_once = generator, sketcher, at_once
         self._config, self._size, self._photographs = config, size, photographs
-        self._by_id = {example.id: example for example in (*split.normals, *split.shots)}
+        self._by_id = ChainMap({shot.id: shot for shot in split.shots}, photographs.normals)
         self._shots = split.shots
         self._references: dict[str, Reference] = {}
         self.listener: Callable[[Condition, Generated], None] | None = None
@@ -133,14 +134,10 @@ class Painter:
         asked, windows = self._windows(asked)
         spot = spot_of(windows, damage, _RIM)
         whole = photograph()
-        normal, below, span, grey = (
-            whole.native[spot].copy(),
-            whole.model(spot),
-            whole.span,
-            images.is_grey(whole.native),
-        )
+        normal, below = whole.native[spot].copy(), whole.model(spot)
+        span, grey = whole.span, images.is_grey(whole.native)
         del whole  # room for the shot's photograph
-        posed = self._posed(line, shot, below, damage, spot)
+        posed = self._posed(line, below, damage, spot)
         reference = self._reference(line.reference) if line.reference and not line.is_control else None
         damage, ground, sketch = damage[spot], normal, None
         if sketched and posed is not None:
@@ -166,13 +163,8 @@ class Painter:
         made = self._sketcher().sample(asked, [line.seed * 64 * 64], steps=1, guidance=1.0)
         return picture_of(made.image[0])
 
-    def _posed(
-        self, line: PlanLine, shot: Example | None, normal: np.ndarray, damage: np.ndarray, spot: Spot
-    ) -> np.ndarray | None:
-        """Return what lies under a spot of the photograph when the shot, or a control's donor, is laid over it.
-
-        On surfaces the shot's grain is laid unscaled, as strong as the normal picture (h,w,3) of that spot has it.
-        """
+    def _posed(self, line: PlanLine, normal: np.ndarray, damage: np.ndarray, spot: Spot) -> np.ndarray | None:
+        """Return what lies under a spot of the photograph when the shots, or a control's donor, are laid over it."""
         shape = damage.shape
         if line.is_control:
             # A patch of normal matter from the same place of another photograph, so that its seam is like a sample's.
@@ -181,17 +173,7 @@ class Painter:
                 return donor.model(spot)
             size = int(shape[1]), int(shape[0])
             return np.asarray(cv2.resize(donor.model(), size, interpolation=cv2.INTER_AREA)[spot])
-        if line.pose is None or shot is None:
-            return None
-        lender, part = self._photographs.read(shot), self._photographs.part(shot)
-        posed = apply_pose_image(lender.native, lender.span, line.pose, shape, spot, part)
-        assert lender.mask is not None
-        if not (self._photographs.is_surface(line.product) and self._photographs.is_surface(shot.product)):
-            return posed  # of a part, threads and outlines would count as grain
-        box = spot_of([], lender.mask, 2 * PIECE)
-        corners = (box[1].start, box[0].start), (spot[1].start, spot[0].start)
-        lent = lender.model(box), lender.mask[box]
-        return regrained(posed, *lent, line.pose.array, normal, damage[spot], corners=corners)
+        return posed_shot(line, self._by_id, normal, damage, spot, self._photographs)
 
     def _taken_over(self, line: PlanLine, shot: Example, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Return what the model is to paint, and what the sketch has painted already: where the shot shows backdrop.

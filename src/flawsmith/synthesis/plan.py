@@ -6,12 +6,10 @@ The plan is a function of configuration and data alone, so shards and resumed ru
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from flawsmith.config import Config
@@ -20,32 +18,34 @@ from flawsmith.data.masks.bend import Bend
 from flawsmith.data.masks.parts import with_outline
 from flawsmith.data.masks.poses import Pose, Turn, apply_pose_mask, pose_mask
 from flawsmith.data.masks.shapes import procedural
-from flawsmith.data.photographs import Photograph, Photographs
-from flawsmith.data.poisson import grown
+from flawsmith.data.photographs import Photographs
 from flawsmith.data.rendering.places import place_mask
 from flawsmith.data.split import Split
-from flawsmith.data.windows import spot_of
 from flawsmith.errors import DataError
 from flawsmith.interfaces import Generator
 from flawsmith.run.dataset import Dataset
 from flawsmith.run.progress import progress
-from flawsmith.run.records import PlanLine
-from flawsmith.run.rounds import Counts
+from flawsmith.run.records import LaidShot, PlanLine
+from flawsmith.run.screened import Counts
 from flawsmith.synthesis.counts import counts
-from flawsmith.synthesis.prompt import parsed_prompt, prompted_pose
+from flawsmith.synthesis.sentences.prompt import prompted_shots
 from flawsmith.synthesis.train import generator_class, job_name
 from flawsmith.synthesis.transfer import known_references, reference_of, shots_for, transfers
 from flawsmith.synthesis.without_shots.placing import placed
 from flawsmith.types import Example
 
-_DONORS = 8
-"""Photographs that are looked at for a control's normal matter."""
-_SHADE = 4
-"""Sigma in pixels of what counts as shading, and how far round the mask it is compared."""
-
 
 def make_plan(config: Config, data: Dataset) -> list[PlanLine]:
     """Return the plan's lines, in the order in which they are made."""
+    return list(first_lines(config, data))
+
+
+def first_lines(config: Config, data: Dataset) -> Iterator[PlanLine]:
+    """Yield the lines of the first plan, in the order in which they are made; one at a time is in memory.
+
+    Raises:
+        ConfigError: `generate.reference` names what the run does not have; said before the first line.
+    """
     known_references(config, data.split)
     return plan_lines(config, data, asked_counts(config, data.split))
 
@@ -57,53 +57,37 @@ def asked_counts(config: Config, split: Split) -> Counts:
 
 
 def plan_lines(
-    config: Config,
-    data: Dataset,
-    count_of: Counts,
-    before: Sequence[PlanLine] = (),
-    round: int = 0,
-) -> list[PlanLine]:
-    """Return lines for so many samples of each (product, defect), numbered on from those planned before.
+    config: Config, data: Dataset, count_of: Counts, after: PlanLine | None = None, round: int = 0
+) -> Iterator[PlanLine]:
+    """Yield lines for so many samples of each (product, defect), numbered on from the last one planned before.
 
     A line's choices and seed follow from its index, so no two rounds ask for the same.
     """
     split = data.split
     lent = transfers(config, split)
-    order: list[tuple[str, str, str]] = []
-    for (product, defect), count in count_of.items():
+    by_job: dict[str, dict[tuple[str, str], int]] = {}
+    for (product, defect), count in sorted(count_of.items()):
         if not count:
             continue  # no generator need be named for it
         job = job_name(config, lent.get((product, defect), product), defect)
-        order += [(job, product, defect)] * count
-    # Types take turns within a job, so that the first half of a run shows all of them.
-    turn: Counter[tuple[str, str, str]] = Counter()
-    keyed = []
-    for item in order:
-        keyed.append((item[0], turn[item], item[1], item[2]))
-        turn[item] += 1
-    lines: list[PlanLine] = []
-    first = before[-1].index + 1 if before else 0
-    batch, last, size = before[-1].batch if before else -1, "", 0
-    with progress("plan", len(keyed), "samples") as advance:
-        for index, (job, _, product, defect) in enumerate(sorted(keyed), start=first):
-            if job != last or size == config.generate.batch:
-                batch, size, last = batch + 1, 0, job
-            size += 1
-            lines.append(
-                plan_line(
-                    config,
-                    data,
-                    index=index,
-                    batch=batch,
-                    job=job,
-                    product=product,
-                    defect=defect,
-                    owner=lent.get((product, defect), ""),
-                    round=round,
-                )
-            )
-            advance()
-    return lines
+        by_job.setdefault(job, {})[product, defect] = count
+    index = after.index + 1 if after else 0
+    batch = after.batch if after else -1
+    with progress("plan", sum(count_of.values()), "samples") as advance:
+        for job, counts_of_job in sorted(by_job.items()):
+            for number, (product, defect) in enumerate(_in_turn(counts_of_job)):
+                batch += number % config.generate.batch == 0
+                owner = lent.get((product, defect), "")
+                named = {"job": job, "product": product, "defect": defect, "owner": owner}
+                yield plan_line(config, data, index=index, batch=batch, round=round, **named)
+                index += 1
+                advance()
+
+
+def _in_turn(count_of: Counts) -> Iterator[tuple[str, str]]:
+    """Yield each (product, defect) so often; they take turns, so that the first half of a run shows all of them."""
+    for turn in range(max(count_of.values())):
+        yield from (key for key, count in count_of.items() if count > turn)
 
 
 def plan_line(
@@ -151,87 +135,13 @@ def plan_line(
     return replace(line, reference=reference_of(config, data, line)) if plugin.reads_reference else line
 
 
-def make_controls(config: Config, data: Dataset, lines: Sequence[PlanLine]) -> list[PlanLine]:
-    """Return the negative controls' lines: places of some of the samples, evenly over the types, repainted as normal.
-
-    A control is painted on its sample's photograph, in its sample's mask. The normal matter to start from comes from
-    the same place of another photograph where the product fills its pictures; a part that lies in any direction has no
-    same place, so there it is the photograph's own.
-    """
-    if not config.generate.controls:
-        return []
-    share, count = config.generate.controls, Counter[tuple[str, str]]()
-    controls: list[PlanLine] = []
-    batch, last, size = -1, "", 0
-    for line in lines:
-        key = (line.product, line.defect)
-        if line.transferred_from:  # controls serve the proof, and what a product never had is not proved on it
-            continue
-        if not generator_class(config, line.defect).paints_controls:
-            continue
-        count[key] += 1
-        if int(count[key] * share) == int((count[key] - 1) * share):
-            continue
-        if line.job != last or size == config.generate.batch:
-            batch, size, last = batch + 1, 0, line.job
-        size += 1
-        rng = np.random.default_rng((config.seed, 33, line.index))
-        controls.append(
-            replace(
-                line,
-                role="control",
-                index=len(controls),
-                control_of=line.index,
-                batch=batch,
-                seed=int(rng.integers(2**31)),
-                donor=_donor(config, data, line, rng),
-            )
-        )
-    return controls
-
-
-def _donor(config: Config, data: Dataset, line: PlanLine, rng: np.random.Generator) -> str:
-    """Return the id of the photograph whose normal matter a control starts from.
-
-    Of a few drawn at random, the one whose shading is most like this one's in and round the mask: an edge or a shadow
-    that only the other photograph has would look like damage.
-    """
-    split, photographs = data.split, data.photographs
-    if not photographs.is_surface(line.product):
-        return line.normal
-    by_id = {example.id: example for example in (*split.normals, *split.shots)}
-    others = [e for e in split.normals if e.product == line.product and e.id != line.normal]
-    if not others:
-        return line.normal
-    normal, shot = by_id[line.normal], by_id[line.shot]
-    mask = asked_mask(line, normal, shot, split.shots, photographs, config.generate.turn)
-    near = grown(mask, _SHADE)
-    here = _shading(photographs.read(normal), near)
-    gaps = {}
-    for number in rng.choice(len(others), min(_DONORS, len(others)), replace=False):
-        there = _shading(photographs.read(others[number]), near)
-        gaps[others[number].id] = float((there - here).std())
-    return min(gaps, key=lambda name: gaps[name])
-
-
-def _shading(photograph: Photograph, near: np.ndarray) -> np.ndarray:
-    """Return a photograph's brightness without its grain, float32 (N,), where a mask of another one's size is True."""
-    spot = slice(0, near.shape[0]), slice(0, near.shape[1])
-    if photograph.native.shape[:2] == near.shape:
-        spot = spot_of([], near, 8 * _SHADE)  # farther than the blur reaches
-        grey = photograph.brightness(spot)
-    else:
-        grey = cv2.resize(photograph.brightness(), near.shape[::-1], interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.GaussianBlur(grey, (0, 0), _SHADE)[near[spot]])
-
-
 def _choose(
     config: Config, data: Dataset, plugin: type[Generator], shots: Sequence[Example], line: PlanLine
 ) -> PlanLine:
     """Return a line with its seed, photograph, shot, mask and pose chosen, all from its index."""
     rng = np.random.default_rng((config.seed, 31, line.index))
     seed = int(rng.integers(2**31))
-    normals = [example for example in data.split.normals if example.product == line.product]
+    normals = data.photographs.normals_of(line.product)
     if not normals:
         raise DataError(f"product {line.product!r} has no normal part to paint on; add photographs of good parts")
     if plugin.without_shots == "always" or not shots:
@@ -242,16 +152,20 @@ def _choose(
     source = masks if masks != "mixed" else ("shots" if rng.random() < 0.5 else "procedural")
     if plugin.needs_shot:
         source = "shots"
-    pose, appearance = None, ""
+    by_id = {example.id: example for example in shots}
+    pose, further, in_place, appearance = None, tuple[LaidShot, ...](), True, ""
     if config.generate.prompt:
         source = "shots"
-        parsed = parsed_prompt(config, data.split)
-        shot, pose = prompted_pose(parsed, shots, normal, data.photographs, rng, turn=config.generate.turn)
-        appearance = parsed.appearance
+        laid, appearance, in_place = prompted_shots(config, data.split, shots, normal, data.photographs, rng)
+        shot, pose, further = by_id[laid[0].shot], laid[0].pose, tuple(laid[1:])
     elif source == "shots":
         pose = _pose(config, shot, normal, data.photographs, rng)
     if pose is not None and config.generate.bend:
         pose = replace(pose, bend=_bend(config, shot, data.photographs, seed))
+        further = tuple(
+            replace(one, pose=replace(one.pose, bend=_bend(config, by_id[one.shot], data.photographs, seed + number)))
+            for number, one in enumerate(further, start=1)
+        )
     # Another product's outline says nothing of this one's.
     outlined = shot.product == line.product and not data.photographs.is_surface(line.product)
     return replace(
@@ -261,7 +175,8 @@ def _choose(
         shot=shot.id,
         mask_source=source,
         pose=pose,
-        outline=pose is not None and config.generate.outline and outlined,
+        further=further,
+        outline=pose is not None and config.generate.outline and outlined and in_place,
         appearance=appearance,
     )
 
@@ -321,7 +236,7 @@ def asked_mask(
         mask = photographs.read(shot).mask
         assert mask is not None
         shot_part = photographs.part(shot)
-        posed = apply_pose_mask(mask, line.pose, shape, shot_part)
+        posed = apply_pose_mask(mask, line.pose, shape, shot_part) | _further(line, shots, shape, photographs)
         if line.transferred_from:  # what another product's damage would do to the backdrop is no damage of this one
             on_part = posed & photographs.part(normal)
             return on_part if on_part.any() else posed
@@ -335,3 +250,14 @@ def asked_mask(
     real = [mask for mask in (photographs.read(example).mask for example in kin) if mask is not None]
     part = photographs.part(normal)
     return procedural(real, shape, part, rng, turn=turn, shot_part=lambda number: photographs.part(kin[number]))
+
+
+def _further(line: PlanLine, shots: Sequence[Example], shape: Sequence[int], photographs: Photographs) -> np.ndarray:
+    """Return where a line wants damage beside that of its first shot, bool (H,W)."""
+    asked = np.zeros((int(shape[0]), int(shape[1])), bool)
+    for laid in line.further:
+        shot = next(example for example in shots if example.id == laid.shot)
+        mask = photographs.read(shot).mask
+        assert mask is not None
+        asked |= apply_pose_mask(mask, laid.pose, shape, photographs.part(shot))
+    return asked

@@ -8,7 +8,7 @@ shows the rows.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flawsmith.config import Settings
@@ -34,7 +34,7 @@ def with_value(settings: Settings, name: str, value: float) -> Settings:
 
 
 def paint_sweep(
-    run: Run, lines: Sequence[PlanLine], name: str, values: Sequence[float], painter_of: Callable[[str], Painter]
+    run: Run, lines: Iterable[PlanLine], name: str, values: Sequence[float], painter_of: Callable[[str], Painter]
 ) -> None:
     """Paint the rows of a run whose samples are all made; nothing is done when they are there for these samples.
 
@@ -73,7 +73,7 @@ def has_sweep(run: Run) -> bool:
     return is_of_samples(run, "sweep.json")
 
 
-def first_of_each(lines: Sequence[PlanLine]) -> list[PlanLine]:
+def first_of_each(lines: Iterable[PlanLine]) -> list[PlanLine]:
     """Return the first line of each product and defect type, of at most MOST."""
     first: dict[tuple[str, str], PlanLine] = {}
     for line in lines:

@@ -19,6 +19,7 @@ from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.defect_types import without_shots
 from flawsmith.run.folder import Run
 from flawsmith.run.stage import Inputs, is_done, stage
+from flawsmith.run.tracker import require_tracker
 from flawsmith.synthesis.crops import crops
 from flawsmith.synthesis.finite import require_finite_weights
 from flawsmith.synthesis.learning import Job, fit, forget_state
@@ -207,20 +208,22 @@ def _weights(run: Run) -> list[Path]:
         return [run.path(name) for name in run.record("train").get("weights", ())]
 
 
-def train(run: Run, data: Dataset | None = None) -> None:
+def train(run: Run, data: Dataset | None = None, *, patience: float = 0.0) -> None:
     """Run the stage; does nothing when it is done already with the same input, and goes on from a checkpoint.
 
     Args:
         run: The run.
         data: Its photographs, when they are open already.
+        patience: How many seconds to wait for another process that trains.
     """
     config = run.config
     data = data or open_dataset(run)
     backbone = backbone_of(run)
     inputs = train_inputs(run, data, backbone)
-    with stage(run, "train", inputs, outputs=_weights(run)) as work:
+    with stage(run, "train", inputs, outputs=_weights(run), patience=patience) as work:
         if work.done:
             return
+        require_tracker(config.train.tracker)
         weights: list[Path] = []
         learned = 0
         for job in jobs_of(config, data.split):

@@ -92,7 +92,7 @@ def reference_of(config: Config, data: Dataset, line: PlanLine) -> str:
 def _nearest(data: Dataset, line: PlanLine, kin: Sequence[Example]) -> str:
     """Return the shot whose surroundings are most like those of the place to be painted, in tone and contrast."""
     photographs = data.photographs
-    normal = next(example for example in data.split.normals if example.id == line.normal)
+    normal = data.photographs.normals[line.normal]
     shape = photographs.read(normal).native.shape[:2]
     lender = next(shot for shot in data.split.shots if shot.id == line.shot)
     mask = photographs.read(lender).mask

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from flawsmith.data.factory.hit import Hit
-from flawsmith.data.masks.prompt_parser import SIZES
+from flawsmith.data.sentences.grammar import SIZES
 
 _SURFACE = {
     "steel": "brushed steel", "milled": "milled metal", "cast": "cast metal", "magnet": "a dark magnetic tile",

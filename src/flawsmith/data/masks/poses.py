@@ -121,7 +121,7 @@ def pose_mask(
     points = _points(shot_mask)
     surface = bool(normal_part.all()) or bool(shot_part.all()) or not shot_part.any() or not normal_part.any()
     best, most = Pose.identity(), -1.0
-    base = None if surface else _laid(shot_part, normal_part, shot_mask, rng, turn)
+    base = None if surface else laid_over(shot_part, normal_part, shot_mask, rng, turn)
     on = np.ones(len(points), bool)
     if base is not None:
         near = spot_of([], shot_mask, 2)
@@ -181,8 +181,16 @@ def _turned(rng: np.random.Generator, turn: Turn) -> float:
     return float(rng.integers(4)) * np.pi / 2 if turn == "right" else 0.0
 
 
-def _laid(shot: Mask, normal: Mask, damage: Mask, rng: np.random.Generator, turn: Turn) -> np.ndarray:
-    """The matrix (3,3) that lays the shot's part over the normal's."""
+def laid_over(shot: Mask, normal: Mask, damage: Mask, rng: np.random.Generator, turn: Turn) -> np.ndarray:
+    """Return the matrix (3,3) that lays one picture's part over another's; outlines near damage do not count.
+
+    Args:
+        shot: bool (H,W), not empty: the part.
+        normal: bool (H',W'), not empty: the part in the other picture.
+        damage: bool (H,W); empty = none.
+        rng: Of round parts it decides the turn.
+        turn: How round parts may be turned.
+    """
     here, there = PartFrame.of(shot), PartFrame.of(normal)
     facing = there.angle
     if here.round and there.round:

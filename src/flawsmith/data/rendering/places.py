@@ -5,6 +5,8 @@ It is kept as a `Pose` that lays the unit disc on the photograph, so a plan line
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from flawsmith.data.masks.poses import Pose
@@ -28,6 +30,7 @@ def place_on(
     size: Range,
     within: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0),
     border: bool = False,
+    turn_at: Callable[[int, int], float] | None = None,
 ) -> Pose:
     """Return a place on a part: the pose of the unit disc, its first axis along the damage.
 
@@ -38,6 +41,7 @@ def place_on(
         within: Left, top, right and bottom of where its middle may lie, as shares of the picture; where no part lies
             there, the part's nearest pixel is taken.
         border: True: its middle lies on the picture's border, or as near to it as the part does.
+        turn_at: (column, row) -> direction in radians of a damage there; None = any.
     """
     height, width = part.shape
     rows, columns = np.flatnonzero(part.any(axis=1)), np.flatnonzero(part.any(axis=0))
@@ -45,7 +49,7 @@ def place_on(
     best, most = Pose.identity(), -1.0
     for _ in range(_TRIES):
         length = max(longest * float(np.exp(rng.uniform(*np.log(size)))), _LEAST)
-        turn, narrow = float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(*_WIDTH))
+        free, narrow = float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(*_WIDTH))
         share = rng.uniform(within[:2], within[2:])
         if border:
             axis = int(rng.integers(2))
@@ -53,6 +57,7 @@ def place_on(
             share[axis] = float(rng.integers(2)) if low == 0.0 and high == 1.0 else round((low + high) / 2)
         wish = share * (width - 1, height - 1)
         x, y = _nearest(part, int(round(wish[0])), int(round(wish[1])))
+        turn = free if turn_at is None else turn_at(x, y)
         along = np.array([np.cos(turn), np.sin(turn)]) * length / 2
         across = np.array([-along[1], along[0]]) * narrow
         pose = Pose.of(np.column_stack([along, across, [x, y]]))

@@ -1,4 +1,4 @@
-"""rounds.json: what screening asks to be made again, and which rejected pictures are gone on purpose.
+"""What screening decided: its verdicts in words, and rounds.json: what it asks to be made again, what is gone.
 
 A round names how many samples of each defect type to plan behind the others. It holds for one gate: with other
 thresholds, filters or features the rounds of the gate before are taken back.
@@ -6,13 +6,17 @@ thresholds, filters or features the rounds of the gate before are taken back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flawsmith.config import Config, affecting, differing
+from flawsmith.errors import RunError
 from flawsmith.files import read_json, reading, write_json
 from flawsmith.run.folder import Run
+from flawsmith.run.records import Verdict
 
+_COMMONEST = 3
 Counts = Mapping[tuple[str, str], int]
 """(product, defect type) -> how many samples."""
 
@@ -67,3 +71,24 @@ def _read(run: Run) -> dict[str, Any]:
         if isinstance(tree.get("gate"), dict) and not differing(tree["gate"], gate, affecting(Config(), "screen")):
             return tree
     return {"gate": gate, "rounds": [], "discarded": []}
+
+
+def require_kept(run: Run) -> None:
+    """Refuse to go on with nothing.
+
+    Raises:
+        RunError: every sample was rejected; names the three commonest reasons.
+    """
+    verdicts = run.verdicts()
+    if not verdicts or any(verdict.kept for verdict in verdicts.values()):
+        return
+    raise RunError(
+        f"{run.folder}: the quality gate rejected all {len(verdicts)} samples ({commonest(verdicts.values())}), so "
+        "nothing is exported; look at them in report.html, then train for longer or change screen.thresholds"
+    )
+
+
+def commonest(verdicts: Iterable[Verdict], most: int = _COMMONEST) -> str:
+    """Return the commonest reasons of rejected samples with their numbers: "12 because no damage is visible; 3 ..."."""
+    counts = Counter(text for one in verdicts for text in {reason.text: None for reason in one.reasons})
+    return "; ".join(f"{number} because {text}" for text, number in counts.most_common(most))

@@ -1,0 +1,120 @@
+"""What a verb says last, for people and for scripts: what was made, and what to open."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import typer
+
+from flawsmith.types import Stage
+
+if TYPE_CHECKING:
+    from flawsmith.run.folder import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """The end of a verb."""
+
+    verb: str
+    sentence: str
+    """What was made."""
+    facts: Mapping[str, Any]
+    """The same for scripts, JSON values."""
+    files: tuple[Path, ...] = ()
+    """What to open, the first one first."""
+    following: Sequence[str] = ()
+    """The command to run next, word by word."""
+
+    def say(self, as_json: bool) -> None:
+        """Print it on stdout: sentences, or one JSON object on one line."""
+        if as_json:
+            files = [path.as_posix() for path in self.files]
+            say_json({"verb": self.verb, **self.facts, "files": files, "next": list(self.following)})
+            return
+        typer.echo(f"{self.verb}: {self.sentence}")
+        for path in self.files:
+            typer.echo(f"open: {path}")
+        if self.following:
+            typer.echo(f"next: {shlex.join(self.following)}")
+
+
+def say_json(tree: Mapping[str, Any]) -> None:
+    """Print one JSON object on one line of stdout."""
+    typer.echo(json.dumps(tree, ensure_ascii=False))
+
+
+def closing_of(verb: str, run: Run) -> Closing:
+    """Return what a stage of a run ends with, as its record says.
+
+    Args:
+        verb: One of train, generate, measure, prove, export.
+        run: The run, after the stage.
+    """
+    record = run.record(verb)
+    command = ["flawsmith", _following(verb, run), str(run.folder)]
+    facts: dict[str, Any] = {"run": run.folder.as_posix(), "finished": "finished" in record}
+    if verb == "train":
+        facts |= {"generator": record.get("generator"), "weights": record.get("weights", [])}
+        sentence = f"{facts['generator']} is ready, {_counted(len(facts['weights']), 'file')} in {run.path('weights')}"
+        return Closing(verb, sentence, facts, (), command)
+    if verb == "generate":
+        if not facts["finished"]:
+            return Closing(verb, "this shard is done; other shards still work, or were not started", facts)
+        facts |= {name: record[name] for name in ("samples", "given_up", "controls") if name in record}
+        sentence = f"{_counted(facts['samples'], 'sample')} and {_counted(facts['controls'], 'negative control')}"
+        sentence += f"; {facts['given_up']} given up (the report says why)" if facts["given_up"] else ""
+        return Closing(verb, sentence, facts, (run.path("samples"),), command)
+    if verb == "measure":
+        return Closing(verb, "distances of samples to real pictures", facts, (run.path("metrics.json"),), command)
+    if verb == "prove":
+        from flawsmith.reporting.verdict import verdict_of
+
+        facts["verdict"] = verdict_of(run)
+        sentence = facts["verdict"] or "there is no arm with samples, so there is no verdict"
+        return Closing(verb, sentence, facts, (run.path("proof.json"),), command)
+    facts["counts"] = record.get("counts", {})
+    parts = [f"{name} ({sum(counts.values())} pictures)" for name, counts in facts["counts"].items()]
+    files = tuple(run.path("export", name) for name in facts["counts"])
+    return Closing(verb, ", ".join(parts) or "no format is asked for (export.formats)", facts, files, command)
+
+
+def closing_of_screening(run: Run, more: int) -> Closing:
+    """Return what `flawsmith screen` ends with; `more` samples are asked for in place of rejected ones."""
+    from flawsmith.screening.screen import sentence
+
+    verdicts = list((run.verdicts() or {}).values())
+    facts = {"run": run.folder.as_posix(), "judged": len(verdicts), "kept": sum(one.kept for one in verdicts)}
+    command = ["flawsmith", "generate" if more else _following("screen", run), str(run.folder)]
+    found = sentence(run, more).removeprefix("screen: ")
+    return Closing("screen", found, facts | {"asked_for": more}, (run.path("scores.jsonl"),), command)
+
+
+def _following(verb: str, run: Run) -> str:
+    """Return the stage after one, as the run's settings ask for it."""
+    stages = get_args(Stage)
+    for stage in stages[stages.index(verb) + 1 :]:
+        if getattr(getattr(run.config, stage), "enabled", True):
+            return str(stage)
+    return "report"
+
+
+def closing_of_run(verb: str, report: Path, shown: Mapping[str, Any] | None = None) -> Closing:
+    """Return what `flawsmith run` and `demo` end with: the verdict, the report, and what was exported."""
+    from flawsmith.reporting.verdict import verdict_of
+    from flawsmith.run.folder import Run
+
+    run = Run.open(report.parent)
+    verdict, counts = verdict_of(run), run.record("export").get("counts", {})
+    facts = {"run": run.folder.as_posix(), "verdict": verdict, "counts": counts, **(shown or {})}
+    files = (report, *(run.path("export", name) for name in counts))
+    return Closing(verb, verdict or f"the samples in {run.path('samples')} are not proven", facts, files)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,1 @@
+"""Plan lines from a plain sentence."""

@@ -1,0 +1,150 @@
+"""The documentation's pages that follow from the code, and that none is missing from the site.
+
+`python tests/test_documentation.py` writes the tables of docs/command-line.md anew.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+BEGIN, END = "<!-- verbs: written by tests/test_documentation.py -->", "<!-- end of verbs -->"
+
+
+# --- docs/python-api.md -------------------------------------------------------------------------------------------
+
+
+def objects_of_the_api_page() -> dict[str, str]:
+    """Return {public name: where it is defined} of every object that docs/python-api.md shows."""
+    text = (DOCS / "python-api.md").read_text("utf-8")
+    shown = re.findall(r"^::: ([\w.]+)\n    options:\n      heading: ([\w.]+)$", text, re.M)
+    assert len({name for _, name in shown}) == len(shown), "docs/python-api.md shows a name twice"
+    return {name: home for home, name in shown}
+
+
+def test_every_public_name_is_on_the_api_page() -> None:
+    import flawsmith
+    from flawsmith import _HOMES
+
+    shown = objects_of_the_api_page()
+    public = {f"flawsmith.{name}": f"{_HOMES[name]}.{name}" for name in flawsmith.__all__}
+    text = (ROOT / "src/flawsmith/interfaces.py").read_text("utf-8")
+    contracts = re.findall(r"^class ([A-Z]\w+)", text, re.M)
+    public |= {name: name for name in (f"flawsmith.interfaces.{contract}" for contract in contracts)}
+    names = []  # these packages import torch or Anomalib: their names are read
+    for package in ("testing", "integrations.anomalib"):
+        source = (ROOT / "src/flawsmith" / package.replace(".", "/") / "__init__.py").read_text("utf-8")
+        listed = re.search(r"__all__ = \[(.+?)\]", source, re.S)
+        assert listed is not None
+        names += [f"flawsmith.{package}.{name}" for name in re.findall(r'"(\w+)"', listed[1])]
+    assert sorted(shown) == sorted([*public, *names])
+    for name, home in public.items():
+        assert shown[name] == home, f"docs/python-api.md: {name} is defined in {home}"
+
+
+def test_what_the_api_page_names_is_defined_there() -> None:
+    for name, home in objects_of_the_api_page().items():
+        module, _, attribute = home.rpartition(".")
+        path = ROOT / "src" / module.replace(".", "/")
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        written = rf"^(?:class|def) {attribute}\b|^{attribute}\b.* = |^    \"{attribute}\",$"
+        assert re.search(written, path.read_text("utf-8"), re.M), f"{name}: {home} is not defined in {path}"
+
+
+# --- mkdocs.yml ---------------------------------------------------------------------------------------------------
+
+
+class _Plain(yaml.SafeLoader):
+    """Reads mkdocs.yml, whose tags name Python functions of the builder, as text."""
+
+
+_Plain.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: suffix)
+
+
+def pages_of(entry: Any) -> list[str]:
+    if isinstance(entry, str):
+        return [entry]
+    return [page for part in (entry.values() if isinstance(entry, dict) else entry) for page in pages_of(part)]
+
+
+def test_every_page_is_in_the_navigation_once() -> None:
+    navigation = pages_of(yaml.load((ROOT / "mkdocs.yml").read_text("utf-8"), _Plain)["nav"])
+    there = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+    assert sorted(navigation) == there
+
+
+# --- docs/command-line.md -----------------------------------------------------------------------------------------
+
+
+def test_the_command_line_page_is_of_today() -> None:
+    text = (DOCS / "command-line.md").read_text("utf-8")
+    assert text == with_verbs(text), "docs/command-line.md is behind: run `python tests/test_documentation.py`"
+
+
+def with_verbs(text: str) -> str:
+    head, _, tail = text.partition(BEGIN)
+    return f"{head}{BEGIN}\n{verbs()}{END}{tail.partition(END)[2]}"
+
+
+def verbs() -> str:
+    """Return a section for each verb, with a table of its arguments and options."""
+    import typer
+
+    from flawsmith.cli import app
+
+    parts = []
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        words = [word_of(parameter) for parameter in command.params if parameter.param_type_name == "argument"]
+        parts.append(f"\n## flawsmith {name}\n\n{command.help}\n\n```\n{' '.join(['flawsmith', name, *words])}\n```\n")
+        parts += ["\n| | default | |\n|---|---|---|\n"]
+        parts += [row(parameter) for parameter in command.params if not getattr(parameter, "hidden", False)]
+    return "".join(parts) + "\n"
+
+
+def word_of(argument: Any) -> str:
+    word = argument.metavar or argument.name.upper()
+    return word if argument.required else f"[{word}]"
+
+
+def row(parameter: Any) -> str:
+    argument = parameter.param_type_name == "argument"
+    names = word_of(parameter) if argument else ", ".join((*parameter.opts, *parameter.secondary_opts))
+    default = parameter.default
+    shown = "" if default in (None, "", [], (), False) or callable(default) else f"`{default}`"
+    if parameter.required:
+        shown = "required"
+    text = (parameter.help or "").replace("|", "\\|")
+    return f"| `{names}` | {shown} | {text} |\n"
+
+
+if __name__ == "__main__":
+    page = DOCS / "command-line.md"
+    sys.path.insert(0, str(ROOT / "src"))
+    page.write_text(with_verbs(page.read_text("utf-8")), "utf-8")
+
+
+# --- the site's own way of links ----------------------------------------------------------------------------------
+
+
+def test_links_are_led_to_where_files_lie_on_the_site(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS / "site"))
+    import build  # type: ignore[import-not-found]
+
+    text = "[a](../CHANGELOG.md#x) [b](proof.md) [c](how-to/gpus.md) [d](../benchmarks/results/) [e](https://x.y/z)\n"
+    text += "  - nested\n```\n  - [f](../CHANGELOG.md)\n```\n"
+    led = build.rewritten("docs/results.md", text)
+    assert led == (
+        "[a](repository/CHANGELOG.md#x) [b](proof.md) [c](how-to/gpus.md) "
+        "[d](repository/benchmarks/results/index.md) [e](https://x.y/z)\n"
+        "    - nested\n```\n  - [f](../CHANGELOG.md)\n```\n"
+    )
+    assert build.rewritten("CHANGELOG.md", "[g](docs/proof.md#h)") == "[g](../proof.md#h)"
+    with pytest.raises(SystemExit, match="docs/results.md links to gone.md, which is not there"):
+        list(build.targets("docs/results.md", "[i](gone.md)"))

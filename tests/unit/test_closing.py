@@ -1,0 +1,113 @@
+"""What the verbs end with: sentences for people, one JSON object for scripts; and what a bug report needs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import flawsmith as fs
+from flawsmith import cli
+from flawsmith.cli.closing import closing_of
+from flawsmith.version import VERSION
+
+
+def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
+    """Run the command line here; return what it printed on stdout."""
+    monkeypatch.setattr(sys, "argv", ["flawsmith", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert (ended.value.code or 0) == code
+    return capsys.readouterr().out
+
+
+def test_every_stage_says_what_was_made_and_what_to_open(
+    small_config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {
+        "data.products": ["screw"],
+        "generator.name": "crop_paste",
+        "generate.count": 2,
+        "measure.enabled": False,
+        "prove.enabled": False,
+    }
+    folder = tmp_path / "run"
+    fs.Run.create(folder, fs.load_config(None, small_config | settings))
+    assert said(monkeypatch, capsys, "train", str(folder)).splitlines() == [
+        f"train: crop_paste is ready, 1 file in {folder / 'weights'}",
+        f"next: flawsmith generate {folder}",
+    ]
+    half = json.loads(said(monkeypatch, capsys, "generate", str(folder), "--shard", "1/9", "--json"))
+    assert half["verb"] == "generate" and not half["finished"] and half["files"] == []
+    whole = json.loads(said(monkeypatch, capsys, "generate", str(folder), "--json"))
+    run = fs.Run.open(folder)
+    assert (whole["samples"], whole["controls"], whole["given_up"]) == (
+        len(run.kept()),
+        len(run.controls()),
+        len(run.samples()) - len(run.kept()),
+    )
+    assert whole["files"] == [(folder / "samples").as_posix()]
+    assert whole["next"] == ["flawsmith", "export", str(folder)]  # measure and prove are switched off
+    exported = json.loads(said(monkeypatch, capsys, "export", str(folder), "--json"))
+    there = len([path for path in (folder / "export/mvtec").rglob("*.png") if "ground_truth" not in path.parts])
+    assert sum(exported["counts"]["mvtec"].values()) == there
+    report = said(monkeypatch, capsys, "report", str(folder)).splitlines()
+    assert report == [
+        f"report: the samples in {folder / 'samples'} are not proven",
+        f"open: {folder / 'report.html'}",
+        f"open: {folder / 'export/mvtec'}",
+    ]
+    assert all(Path(line.removeprefix("open: ")).exists() for line in report[1:])
+
+
+def test_a_proof_ends_with_its_verdict(tmp_path: Path) -> None:
+    run = fs.Run.create(tmp_path / "run", fs.load_config(None, {"prove.enabled": True}))
+    closing = closing_of("prove", run)
+    assert closing.sentence == "there is no arm with samples, so there is no verdict"
+    assert closing.files == (run.path("proof.json"),) and closing.following[1] == "export"
+    assert closing_of("generate", run).sentence.startswith("this shard is done")
+
+
+def test_check_for_scripts(
+    small_config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "my parts.toml"
+    config.write_text(f'[data]\nroot = "{small_config["data.root"]}"\nproducts = ["screw"]\n', "utf-8")
+    sets = ["--set", "prove.enabled=false", "--json"]
+    found = json.loads(said(monkeypatch, capsys, "check", str(config), *sets))
+    assert found["ok"] and found["layout"] == "mvtec" and not found["errors"]
+    assert found["next"] == ["flawsmith", "run", str(config), "--out", "runs/my parts", *sets[:2]]
+    assert {"", "bend"} <= {one["defect"] for one in found["defects"]}
+    wrong = json.loads(
+        said(monkeypatch, capsys, "check", str(config), "--set", "data.products=['gear']", *sets, code=1)
+    )
+    assert not wrong["ok"] and wrong["errors"] and wrong["next"] == []
+
+
+def test_list_for_scripts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    known = json.loads(said(monkeypatch, capsys, "list", "--json"))
+    assert "patch_synthesis" in known["generators"] and "mvtec" in known["exports"]
+    assert all(summary for family in known.values() for summary in family.values())
+
+
+def test_the_version_and_what_a_bug_report_needs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    monkeypatch.setenv("FLAWSMITH_PLUGINS", "generators.mine=mine:Mine")
+    monkeypatch.setenv("A_SECRET", "password")
+    assert said(monkeypatch, capsys, "--version") == f"flawsmith {VERSION}\n"
+    lines = said(monkeypatch, capsys, "--version", "-v").splitlines()
+    told = dict(line.split(": ", 1) for line in lines)
+    assert told["flawsmith"].startswith(VERSION) and str(Path(fs.__file__).parent) in told["flawsmith"]
+    assert torch.__version__ in told["torch"] and "numpy" in told and "processor" in told
+    assert told["FLAWSMITH_PLUGINS"] == "generators.mine=mine:Mine" and "password" not in str(told)
+    assert any(name.startswith("card") for name in told)
+    monkeypatch.setattr(sys, "argv", ["flawsmith", "-v"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2 and "-v goes with --version" in capsys.readouterr().err
