@@ -20,7 +20,7 @@ from sets import HOME
 from flawsmith.data import factory, images
 from flawsmith.data.masks.poses import Pose
 from flawsmith.data.previews import jpeg
-from flawsmith.data.rendering.places import place_mask, place_on
+from flawsmith.data.rendering.sites import site_mask, site_on
 from flawsmith.data.tensors import image_tensor, mask_tensor, picture_of
 from flawsmith.files import write_bytes
 from flawsmith.generators.rendered import Rendered, RenderedSettings
@@ -41,18 +41,18 @@ _CELL, _NAMES, _BYTES, _SIZE = 118, 84, 300_000, 256
 def painted(
     piece: factory.Piece, pose: Pose, defect: str, seed: int, light: Sequence[Crop], settings: RenderedSettings
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a piece with damage in a place, uint8 (h,w,3), and where it is, bool (h,w)."""
+    """Return a piece with damage in a site, uint8 (h,w,3), and where it is, bool (h,w)."""
     generator = Rendered(None, settings)
     generator.learn(light)
-    normal, place = images.to_model(piece.image), place_mask(pose, piece.part)
-    asked = Condition(image_tensor([normal]), mask_tensor([place]), (piece.surface,), (defect,))
+    normal, site = images.to_model(piece.image), site_mask(pose, piece.part)
+    asked = Condition(image_tensor([normal]), mask_tensor([site]), (piece.surface,), (defect,))
     made = generator.sample(asked, [seed])
     picture = np.rint((picture_of(made.image[0]) + 1) * 127.5).clip(0, 255).astype(np.uint8)
     return picture, made.mask[0, 0].numpy() > 0.5
 
 
 def closeup(picture: np.ndarray, pose: Pose, side: int) -> np.ndarray:
-    """Return the square round a place at the size of a cell."""
+    """Return the square round a site at the size of a cell."""
     x, y = (int(np.clip(round(value), side // 2, _SIZE - side // 2)) for value in pose.array[:, 2])
     square = picture[y - side // 2 : y + side // 2, x - side // 2 : x + side // 2]
     return cv2.resize(square, (_CELL - 4, _CELL - 4), interpolation=cv2.INTER_AREA)
@@ -82,7 +82,7 @@ def sheet() -> np.ndarray:
         cells = []
         for column, defect in enumerate(TYPES):
             rng = np.random.default_rng((number, column))
-            pose = place_on(pieces[0].part, rng, size=(0.18, 0.3))
+            pose = site_on(pieces[0].part, rng, size=(0.18, 0.3))
             picture, _ = painted(pieces[0], pose, defect, 10 * number + column, light, RenderedSettings())
             cells.append(closeup(picture, pose, 112))
         rows.append(row(surface, cells, () if number else TYPES))
@@ -91,7 +91,7 @@ def sheet() -> np.ndarray:
     for dial, defect in DIALS:
         cells = []
         for value in VALUES[dial]:
-            pose = place_on(
+            pose = site_on(
                 piece.part, np.random.default_rng(4), size=(value,) * 2 if dial == "length" else (0.25, 0.25)
             )
             told = {"length": {}, "severity": {"severity": (value, value)}, "contrast": {"contrast": value}}[dial]

@@ -1,4 +1,4 @@
-"""Damage without a shot: places on the part, what a photograph tells of its light, blur and grain, and the paint."""
+"""Damage without a shot: sites on the part, what a photograph tells of its light, blur and grain, and the paint."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from flawsmith.data.rendering.observed import blur_of, grain_of, lighting_of, mean_gradient
-from flawsmith.data.rendering.places import axes_of, place_mask, place_on
+from flawsmith.data.rendering.sites import axes_of, site_mask, site_on
 from flawsmith.data.rendering.strike import KINDS, struck
 from flawsmith.data.sentences.grammar import meant_by
 from flawsmith.errors import ConfigError
@@ -30,7 +30,7 @@ def lit(azimuth=LEFT, hardness=0.7):
     return type(light)(light.azimuth, hardness)
 
 
-# --- places -------------------------------------------------------------------------------------------------------
+# --- sites --------------------------------------------------------------------------------------------------------
 
 
 def test_a_place_lies_on_the_part_and_is_as_long_as_asked():
@@ -38,19 +38,19 @@ def test_a_place_lies_on_the_part_and_is_as_long_as_asked():
     part[30:70, 20:110] = True
     rng = np.random.default_rng(0)
     for _ in range(20):
-        pose = place_on(part, rng, size=(0.2, 0.3), within=(0.5, 0.0, 1.0, 1.0))
-        mask = place_mask(pose, part)
+        pose = site_on(part, rng, size=(0.2, 0.3), within=(0.5, 0.0, 1.0, 1.0))
+        mask = site_mask(pose, part)
         assert mask.any() and not (mask & ~part).any()
         assert 0.2 * 90 <= 2 * np.hypot(*pose.array[:, 0]) <= 0.3 * 90
         assert pose.array[0, 2] >= 59
     whole = np.ones((200, 200), bool)
-    pose = place_on(whole, rng, size=(0.2, 0.2))
+    pose = site_on(whole, rng, size=(0.2, 0.2))
     rows, columns = np.mgrid[:200, :200]
     # By the definition of an ellipse: both axes' shares of a point, squared.
     axis, across, middle = pose.array.T
     away = np.stack([columns - middle[0], rows - middle[1]])
     shares = [(away * one[:, None, None]).sum(0) / (one**2).sum() for one in (axis, across)]
-    assert np.array_equal(place_mask(pose, whole), shares[0] ** 2 + shares[1] ** 2 <= 1)
+    assert np.array_equal(site_mask(pose, whole), shares[0] ** 2 + shares[1] ** 2 <= 1)
 
 
 @pytest.mark.parametrize("turn", [0.0, 0.6, 2.0])
@@ -66,7 +66,7 @@ def test_axes_are_those_of_an_ellipse(turn):
 def test_a_part_of_one_pixel_gets_its_place_there():
     part = np.zeros((40, 40), bool)
     part[31, 7] = True
-    mask = place_mask(place_on(part, np.random.default_rng(1), size=(0.1, 0.2)), part)
+    mask = site_mask(site_on(part, np.random.default_rng(1), size=(0.1, 0.2)), part)
     assert np.array_equal(mask, part)
 
 
@@ -112,7 +112,7 @@ def test_light_that_nothing_tells_comes_from_the_top_left():
 # --- the paint ----------------------------------------------------------------------------------------------------
 
 
-def place(side=128, x=64, y=64, long=26, narrow=18):
+def site(side=128, x=64, y=64, long=26, narrow=18):
     rows, columns = np.mgrid[:side, :side]
     return ((columns - x) / long) ** 2 + ((rows - y) / narrow) ** 2 <= 1
 
@@ -122,7 +122,7 @@ WAY = {"power": 0.8, "metal": 0.1, "contrast": 1.0, "blur": 0.6}
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_stays_in_its_place(kind):
-    normal, where = ground(), place(x=100)
+    normal, where = ground(), site(x=100)
     picture, mask = struck(normal, where, kind, np.random.default_rng(2), lighting=lit(), **WAY)
     assert picture.dtype == np.float32 and np.abs(picture).max() <= 1
     assert mask.sum() > 20 and not (mask & ~where).any()
@@ -132,7 +132,7 @@ def test_every_kind_stays_in_its_place(kind):
 
 
 def test_a_hollow_is_lit_on_the_far_side_of_the_lamp():
-    normal, where = ground(), place(long=30, narrow=30)
+    normal, where = ground(), site(long=30, narrow=30)
     halves = np.broadcast_to(np.arange(128) < 64, (128, 128))
 
     def gap(azimuth):
@@ -144,7 +144,7 @@ def test_a_hollow_is_lit_on_the_far_side_of_the_lamp():
 
 
 def test_a_dark_place_keeps_the_grain_of_the_photograph():
-    normal, where = ground(grain=0.05), place(long=40, narrow=40)
+    normal, where = ground(grain=0.05), site(long=40, narrow=40)
     picture, mask = struck(normal, where, "stain", np.random.default_rng(4), lighting=lit(), **WAY)
     assert picture[mask].mean() < normal[mask].mean() - 0.1
     spot = slice(50, 78), slice(50, 78)
@@ -153,7 +153,7 @@ def test_a_dark_place_keeps_the_grain_of_the_photograph():
 
 
 def test_contrast_and_severity_say_how_much_is_changed():
-    normal, where = ground(), place()
+    normal, where = ground(), site()
 
     def change(kind, **other):
         picture, mask = struck(normal, where, kind, np.random.default_rng(7), lighting=lit(), **{**WAY, **other})
@@ -278,7 +278,7 @@ def test_where_there_are_shots_damage_is_as_long_as_theirs(normals, tmp_path):
         images.write_mask(root / f"steel/ground_truth/nick/{number}_mask.png", mask)
     config = told(root, **{"data.shots": 1, "generate.count": 3})
     lines = make_plan(config, scanned_dataset(config))
-    assert {line.defect for line in lines} == {"nick"} and {line.mask_source for line in lines} == {"place"}
+    assert {line.defect for line in lines} == {"nick"} and {line.mask_source for line in lines} == {"site"}
     # The ellipse like a bar of 32 px has an axis of 32 x 2 / sqrt(3) px.
     assert [2 * np.hypot(*line.pose.array[:, 0]) for line in lines] == pytest.approx([32 * 2 / 3**0.5] * 3, rel=0.01)
 
@@ -300,3 +300,23 @@ def test_what_cannot_be_made_without_shots_is_said(normals):
                 },
             )
         )
+
+
+def test_screening_needs_shots_of_every_type(normals, tmp_path):
+    from flawsmith.data import images
+    from flawsmith.run.dataset import scanned_dataset
+    from flawsmith.synthesis.counts import counts
+
+    (tmp_path / "steel").mkdir()
+    (tmp_path / "steel" / "train").symlink_to(normals / "steel" / "train")
+    mask = np.zeros((64, 64), bool)
+    mask[20:24, 10:42] = True
+    for number in range(2):
+        images.write(tmp_path / f"steel/test/nick/{number}.png", np.full((64, 64), 40 + 9 * number, np.uint8))
+        images.write_mask(tmp_path / f"steel/ground_truth/nick/{number}_mask.png", mask)
+    config = told(tmp_path, **{"data.shots": 1, "generate.without_shots.types": ["dent"]})
+    split = scanned_dataset(config).split
+    assert counts(config, split) == {("steel", "nick"): 2, ("steel", "dent"): 2}
+    screened = told(tmp_path, **{"data.shots": 1, "generate.without_shots.types": ["dent"], "screen.enabled": True})
+    with pytest.raises(ConfigError, match="screening compares with shots, and none shows 'dent'"):
+        counts(screened, split)

@@ -29,7 +29,7 @@ class WithoutShotsConfig(Settings):
     """Types to make; rendered draws what a name says. Empty: six that suit anything if data.shots is 0, else none."""
     size: tuple[Share, Share] | dict[str, tuple[Share, Share]] = _SIZE
     """Least and greatest length, as shares of the longer side of the part or of a surface's picture; or by type."""
-    place: tuple[Share, Share, Share, Share] = (0.0, 0.0, 1.0, 1.0)
+    within: tuple[Share, Share, Share, Share] = (0.0, 0.0, 1.0, 1.0)
     """Where its middle may lie: left, top, right and bottom, as shares of the picture's width and height."""
 
     @field_validator("types", mode="before")
@@ -46,7 +46,7 @@ class WithoutShotsConfig(Settings):
                 raise ValueError(f"[{low:g}, {high:g}] is no range of lengths; write [least, greatest], both above 0")
         return value
 
-    @field_validator("place")
+    @field_validator("within")
     @classmethod
     def _not_empty(cls, value: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
         left, top, right, bottom = value

@@ -4,7 +4,7 @@ The factory (`data.factory`) knows what scratches, dents, cracks, pores, stains 
 and gloss of matter. Here the matter is the photograph itself: its pixels are struck, lit from the side from which its
 own light comes, blurred as it is and given its grain (`data.rendering`). A type is drawn as its name says ("fine
 scratch", "MT_Blowhole", "긁힘"), or as `looks` says; a name that says nothing is drawn as one of those that suit
-anything. Nothing is learned but the light; place and size come from the plan (`generate.without_shots`). Ours.
+anything. Nothing is learned but the light; site and size come from the plan (`generate.without_shots`). Ours.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class RenderedSettings(config.Settings):
 
 
 class Rendered(Generator):
-    """Draw and light damage inside the asked place. Reads normal places in `learn`, for the light; needs no shot."""
+    """Draw and light damage inside the asked site. Reads normal parts in `learn`, for the light; needs no shot."""
 
     Settings: ClassVar[type[config.Settings]] = RenderedSettings
     needs_backbone: ClassVar[bool] = False
@@ -99,7 +99,7 @@ class Rendered(Generator):
                 self._gradients.setdefault(crop.product, []).append(mean_gradient(crop.image))
 
     def learned(self) -> dict[str, Tensor]:
-        """Return the mean gradients of each product's normal places; the names say the product."""
+        """Return the mean gradients of each product's normal parts; the names say the product."""
         return {json.dumps(name): torch.from_numpy(np.array(rows)) for name, rows in self._gradients.items()}
 
     def restore(self, learned: Mapping[str, Tensor]) -> None:
@@ -109,14 +109,14 @@ class Rendered(Generator):
         """Damage each row inside its mask (everywhere, when the mask is empty); `steps` and `guidance` mean nothing."""
         words, row = asked.appearance or ("",) * len(asked), iter(range(len(asked)))
 
-        def draw(normal: np.ndarray, place: np.ndarray, product: str, rng: np.random.Generator) -> Drawn:
+        def draw(normal: np.ndarray, site: np.ndarray, product: str, rng: np.random.Generator) -> Drawn:
             number = next(row)
-            return self._damaged(normal, place, product, asked.defect[number], words[number], rng)
+            return self._damaged(normal, site, product, asked.defect[number], words[number], rng)
 
         return drawn_rows(asked, seeds, draw)
 
     def _damaged(
-        self, normal: np.ndarray, place: np.ndarray, product: str, defect: str, words: str, rng: np.random.Generator
+        self, normal: np.ndarray, site: np.ndarray, product: str, defect: str, words: str, rng: np.random.Generator
     ) -> Drawn:
         settings = self.settings
         kind, power = self._kind(defect, rng), self._severity(defect, words, rng)
@@ -130,7 +130,7 @@ class Rendered(Generator):
                 stronger = power * _STRONGER**number
                 yield struck(
                     normal,
-                    place,
+                    site,
                     kind,
                     rng,
                     power=stronger,
@@ -140,7 +140,7 @@ class Rendered(Generator):
                     blur=blur,
                 )
 
-        return most_visible(draws(), normal, place)
+        return most_visible(draws(), normal, site)
 
     def _kind(self, defect: str, rng: np.random.Generator) -> str:
         """Return what a type is drawn as."""

@@ -36,6 +36,10 @@ def counts(config: Config, split: Split) -> dict[tuple[str, str], int]:
                 f"generator.name: {config.generator.of(defect)} learns damage from shots, and none shows {defect!r}; "
                 "rendered, cutpaste, nsa and perlin need none"
             )
+    if config.screen.enabled and split.shots and (new := [pair[1] for pair in drawn if asked.get(pair)]):
+        raise ConfigError(
+            f"screen.enabled: screening compares with shots, and none shows {new[0]!r}; leave out one of the two"
+        )
     if not any(asked.values()):
         count = config.generate.count
         why = ", as every defect type has as many pictures as the largest" if count == "balance" else ""

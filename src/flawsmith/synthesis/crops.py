@@ -8,7 +8,7 @@ import numpy as np
 
 from flawsmith.data.masks.poses import apply_pose_mask, pose_mask
 from flawsmith.data.photographs import Photographs
-from flawsmith.data.rendering.places import place_mask, place_on
+from flawsmith.data.rendering.sites import site_mask, site_on
 from flawsmith.data.tiling import Spot
 from flawsmith.types import Crop, Example
 
@@ -48,7 +48,7 @@ def crops(shots: Sequence[Example], normals: Sequence[Example], photographs: Pho
     for product in sorted({normal.product for normal in normals} - {product for product, _ in kept}):
         for normal in _evenly([normal for normal in normals if normal.product == product]):
             part = photographs.part(normal)
-            mask = place_mask(place_on(part, rng, size=_PLACES), part) if part.any() else part
+            mask = site_mask(site_on(part, rng, size=_PLACES), part) if part.any() else part
             spot = _spot(mask if mask.any() else np.ones_like(mask), rng)
             yield Crop(photographs.read(normal).model(spot), mask[spot], product, "", photographs.is_surface(product))
     for product in dict.fromkeys(product for product, _ in kept):

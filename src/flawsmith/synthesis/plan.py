@@ -19,7 +19,7 @@ from flawsmith.data.masks.parts import with_outline
 from flawsmith.data.masks.poses import Pose, Turn, apply_pose_mask, pose_mask
 from flawsmith.data.masks.shapes import procedural
 from flawsmith.data.photographs import Photographs
-from flawsmith.data.rendering.places import place_mask
+from flawsmith.data.rendering.sites import site_mask
 from flawsmith.data.split import Split
 from flawsmith.errors import DataError
 from flawsmith.interfaces import Generator
@@ -220,15 +220,15 @@ def asked_mask(
     Args:
         line: The line.
         normal: What it is painted on.
-        shot: What lends the damage; None = nothing does, as in a place or a mask file.
+        shot: What lends the damage; None = nothing does, as in a site or a mask file.
         shots: All shots of the run; the statistics of drawn masks are those of the line's own type.
         photographs: Reads them.
         turn: How drawn masks may lie.
     """
     shape = photographs.read(normal).native.shape[:2]
-    if line.mask_source == "place":
+    if line.mask_source == "site":
         assert line.pose is not None
-        return place_mask(line.pose, photographs.part(normal))
+        return site_mask(line.pose, photographs.part(normal))
     if line.mask_source == "file":
         return images.read_mask(Path(line.mask_file), shape)
     assert shot is not None

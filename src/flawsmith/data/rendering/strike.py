@@ -18,7 +18,7 @@ from flawsmith.data.factory.light import lamp, shade
 from flawsmith.data.factory.matter import Matter
 from flawsmith.data.images import is_grey
 from flawsmith.data.rendering.observed import Lighting, grain_from, grain_of
-from flawsmith.data.rendering.places import axes_of
+from flawsmith.data.rendering.sites import axes_of
 from flawsmith.data.windows import feathered
 
 Floats = np.ndarray
@@ -27,17 +27,17 @@ Mask = np.ndarray
 KINDS = tuple(name for name in STRIKES if name not in ("bend", "solder"))
 """What can be drawn on any matter: a bend moves a whole part, solder belongs on boards."""
 LONG = frozenset({"scratch", "crack", "cut", "fold", "burr"})
-"""Drawn along a line; the others fill their place."""
+"""Drawn along a line; the others fill their site."""
 _GAMMA = 2.2
 _DARK = 0.004
 """Linear brightness below which nothing reflects: a ratio of less would be another colour."""
 _USUAL_ALBEDO = 0.35
 _MARGIN = 24
-"""Px round a place that light and blur need."""
+"""Px round a site that light and blur need."""
 _SEEN = 0.03
 """Least change, of 2, that belongs to the mask; or 1.5 deviations of the grain, where that is more."""
 _SOFT = 3.0
-"""Px over which a change fades in from the border of its place."""
+"""Px over which a change fades in from the border of its site."""
 _CRUMB, _HOLE = 4, 12
 """Px: less is no part of a damage, and no hole in it; nor is a hole of less than a fifth of it."""
 _UNIT = (0.45, 6.0)
@@ -46,7 +46,7 @@ _UNIT = (0.45, 6.0)
 
 def struck(
     normal: Floats,
-    place: Mask,
+    site: Mask,
     kind: str,
     rng: np.random.Generator,
     *,
@@ -56,11 +56,11 @@ def struck(
     lighting: Lighting,
     blur: float,
 ) -> tuple[Floats, Mask]:
-    """Return a photograph with damage in a place, and the damage's mask.
+    """Return a photograph with damage in a site, and the damage's mask.
 
     Args:
         normal: float32 (h,w,3) in [-1,1].
-        place: bool (h,w), not empty: where damage may lie; its length and direction are the damage's.
+        site: bool (h,w), not empty: where damage may lie; its length and direction are the damage's.
         kind: One of `KINDS`.
         rng: Decides the shape.
         power: Severity, about 0.3 to 1: depth, width and how much is bared.
@@ -70,9 +70,9 @@ def struck(
         blur: Sigma in px by which the change is blurred.
 
     Returns:
-        float32 (h,w,3), equal to `normal` outside the mask, and bool (h,w) inside `place`.
+        float32 (h,w,3), equal to `normal` outside the mask, and bool (h,w) inside `site`.
     """
-    x, y, long, narrow, angle = axes_of(place)
+    x, y, long, narrow, angle = axes_of(site)
     half = long if kind in LONG else 0.85 * math.sqrt(long * max(narrow, 0.4 * long))
     side = 2 * math.ceil(1.3 * long + _MARGIN) + 1
     top, left = round(y) - side // 2, round(x) - side // 2
@@ -93,13 +93,13 @@ def struck(
     change = np.where(np.abs(ratio - 1) < 1e-3, 0, change).astype(np.float32)
     if blur > 0:
         change = cv2.GaussianBlur(change, (0, 0), blur)
-    inside = _cut(place.astype(np.uint8), top, left, side, beyond=0) > 0
+    inside = _cut(site.astype(np.uint8), top, left, side, beyond=0) > 0
     change *= np.float32(contrast) * feathered(inside, _SOFT)[:, :, None]
     mask = inside & _whole(np.abs(change).max(axis=2) > max(_SEEN, 1.5 * grain_of(normal)))
     made = ground + change + _grain_again(ground, ratio, rng)
     if is_grey(ground):  # powers of equal channels differ in the last bit
         made = np.repeat(made[:, :, :1], 3, axis=2)
-    picture, whole = normal.copy(), np.zeros_like(place)
+    picture, whole = normal.copy(), np.zeros_like(site)
     spot, part = _overlap(normal.shape, top, left, side)
     whole[spot] = mask[part]
     picture[spot][mask[part]] = np.clip(made, -1, 1)[part][mask[part]]
@@ -146,7 +146,7 @@ def _whole(seen: Mask) -> Mask:
 
 
 def _grain_again(ground: Floats, ratio: Floats, rng: np.random.Generator) -> Floats:
-    """Return the grain that darkened places lack, float32 (n,n,3): the photograph's own, from elsewhere."""
+    """Return the grain that darkened pixels lack, float32 (n,n,3): the photograph's own, from elsewhere."""
     n = len(ground)
     shift = rng.integers(n // 4, max(n - n // 4, n // 4 + 1), 2)
     grain = np.roll(grain_from(ground), shift, axis=(0, 1))

@@ -1,4 +1,4 @@
-"""Lines of the plan for damage that no shot lends: a place on the part, from the settings or a sentence."""
+"""Lines of the plan for damage that no shot lends: a site on the part, from the settings or a sentence."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from flawsmith.config import Config
 from flawsmith.data.photographs import Photographs
-from flawsmith.data.rendering.places import axes_of, place_on
+from flawsmith.data.rendering.sites import axes_of, site_on
 from flawsmith.data.sentences.grammar import SIZES, ParsedPrompt
 from flawsmith.data.sentences.regions import outward, region_mask, room_for
 from flawsmith.errors import ConfigError
@@ -33,14 +33,14 @@ def placed(
     line: PlanLine,
     rng: np.random.Generator,
 ) -> PlanLine:
-    """Return a line that asks for damage in a place on the part.
+    """Return a line that asks for damage in a site on the part.
 
     Args:
         config: `generate.without_shots` and `generate.prompt` decide.
         data: The photographs.
         shots: Of the line's type; where there are any, damage is as long as theirs.
         normals: Of the line's product.
-        line: With all but photograph and place.
+        line: With all but photograph and site.
         rng: Decides both.
 
     Raises:
@@ -51,10 +51,10 @@ def placed(
     part = part if part.any() else np.ones_like(part)
     size = _size_of_shots(shots, part, data.photographs) if shots else drawn.size_of(line.defect)
     if not config.generate.prompt:
-        pose = place_on(part, rng, size=size, within=drawn.place)
-        return replace(line, normal=normal.id, mask_source="place", pose=pose)
+        pose = site_on(part, rng, size=size, within=drawn.within)
+        return replace(line, normal=normal.id, mask_source="site", pose=pose)
     wish = _wish(config, data, line)
-    room, within = part, drawn.place
+    room, within = part, drawn.within
     size = _size(wish, size, part, config.data.pixel_mm)
     if wish.region or wish.along:
         region = region_mask(wish.region, config.data, normal, data.photographs) if wish.region else part
@@ -64,8 +64,8 @@ def placed(
     else:
         within, turn_at = _within(wish, within), _direction(wish)
     border = wish.edge and not wish.region and not wish.along
-    pose = place_on(room, rng, size=size, within=within, border=border, turn_at=turn_at)
-    return replace(line, normal=normal.id, mask_source="place", pose=pose, appearance=wish.appearance)
+    pose = site_on(room, rng, size=size, within=within, border=border, turn_at=turn_at)
+    return replace(line, normal=normal.id, mask_source="site", pose=pose, appearance=wish.appearance)
 
 
 def _wish(config: Config, data: Dataset, line: PlanLine) -> ParsedPrompt:

@@ -1,4 +1,4 @@
-"""Places for damage that no shot lends: an ellipse on the part, as long as the damage and in its direction.
+"""Sites for damage that no shot lends: an ellipse on the part, as long as the damage and in its direction.
 
 It is kept as a `Pose` that lays the unit disc on the photograph, so a plan line says all of it.
 """
@@ -15,15 +15,15 @@ Mask = np.ndarray
 Range = tuple[float, float]
 
 _WIDTH = (0.45, 0.9)
-"""Width of a place over its length."""
+"""Width of a site over its length."""
 _LEAST = 6.0
 """Px: the least length."""
 _INSIDE = 0.6
-"""Share of a place that lies on the part, if one of `_TRIES` places does; else the fullest is taken."""
+"""Share of a site that lies on the part, if one of `_TRIES` sites does; else the fullest is taken."""
 _TRIES = 24
 
 
-def place_on(
+def site_on(
     part: Mask,
     rng: np.random.Generator,
     *,
@@ -32,11 +32,11 @@ def place_on(
     border: bool = False,
     turn_at: Callable[[int, int], float] | None = None,
 ) -> Pose:
-    """Return a place on a part: the pose of the unit disc, its first axis along the damage.
+    """Return a site on a part: the pose of the unit disc, its first axis along the damage.
 
     Args:
         part: bool (H,W), True somewhere.
-        rng: Decides place, length, width and direction.
+        rng: Decides middle, length, width and direction.
         size: Least and greatest length, as shares of the longer side of the part's box; log-uniform.
         within: Left, top, right and bottom of where its middle may lie, as shares of the picture; where no part lies
             there, the part's nearest pixel is taken.
@@ -61,7 +61,7 @@ def place_on(
         along = np.array([np.cos(turn), np.sin(turn)]) * length / 2
         across = np.array([-along[1], along[0]]) * narrow
         pose = Pose.of(np.column_stack([along, across, [x, y]]))
-        inside = float(place_mask(pose, part).sum()) / (np.pi * (length / 2) ** 2 * narrow)
+        inside = float(site_mask(pose, part).sum()) / (np.pi * (length / 2) ** 2 * narrow)
         if inside > most:
             best, most = pose, inside
         if inside >= _INSIDE:
@@ -69,8 +69,8 @@ def place_on(
     return best
 
 
-def place_mask(pose: Pose, part: Mask) -> Mask:
-    """Return a place on its photograph, bool (H,W): the ellipse where it lies on the part, of a pixel at least."""
+def site_mask(pose: Pose, part: Mask) -> Mask:
+    """Return a site on its photograph, bool (H,W): the ellipse where it lies on the part, of a pixel at least."""
     matrix = pose.array
     reach = np.hypot(matrix[:, 0], matrix[:, 1])
     x, y = matrix[:, 2]
