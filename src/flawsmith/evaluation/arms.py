@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flawsmith.config import GeneratorConfig, WithoutShotsConfig
+from flawsmith.config import GeneratorConfig
 from flawsmith.data.inspection_tiles import Tiles
 from flawsmith.data.split import Split
 from flawsmith.data.training_set import TrainingSet
@@ -93,8 +93,9 @@ def rival_run(run: Run, name: str, data: Dataset, synthesize: Synthesize) -> Run
     unscreened = run.config.screen.model_copy(update={"enabled": False})
     config = run.config.model_copy(update={"generator": GeneratorConfig(name=name), "screen": unscreened})
     if config.generate.without_shots.types:  # no test picture shows these, and the other generator may need shots
-        proven = config.generate.model_copy(update={"without_shots": WithoutShotsConfig()})
-        config = config.model_copy(update={"generate": proven})
+        unproven = config.generate.without_shots.model_copy(update={"types": []})
+        generate = config.generate.model_copy(update={"without_shots": unproven})
+        config = config.model_copy(update={"generate": generate})
     rival = Run.create(run.path("arms", name), config)
     write_json(rival.path("data.json"), read_json(run.path("data.json")))
     synthesize(rival, data)
