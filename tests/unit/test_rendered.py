@@ -53,6 +53,14 @@ def test_a_place_lies_on_the_part_and_is_as_long_as_asked():
     assert np.array_equal(site_mask(pose, whole), shares[0] ** 2 + shares[1] ** 2 <= 1)
 
 
+def test_at_an_edge_the_middle_lies_on_the_border():
+    whole, rng = np.ones((60, 80), bool), np.random.default_rng(2)
+    ends = [site_on(whole, rng, size=(0.1, 0.2), border=True).array[:, 2] for _ in range(12)]
+    assert all(x in (0, 79) or y in (0, 59) for x, y in ends)
+    tops = [site_on(whole, rng, size=(0.1, 0.2), within=(0, 0.05, 1, 0.35), border=True).array for _ in range(6)]
+    assert all(pose[1, 2] == 0 for pose in tops)
+
+
 @pytest.mark.parametrize("turn", [0.0, 0.6, 2.0])
 def test_axes_are_those_of_an_ellipse(turn):
     rows, columns = np.mgrid[:200, :240]

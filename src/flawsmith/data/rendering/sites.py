@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from flawsmith.data.masks.poses import Pose
+from flawsmith.data.tiling import Spot
 
 Mask = np.ndarray
 Range = tuple[float, float]
@@ -52,16 +53,17 @@ def site_on(
         free, narrow = float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(*_WIDTH))
         share = rng.uniform(within[:2], within[2:])
         if border:
-            axis = int(rng.integers(2))
-            low, high = within[axis], within[axis + 2]
-            share[axis] = float(rng.integers(2)) if low == 0.0 and high == 1.0 else round((low + high) / 2)
+            named = [axis for axis in (0, 1) if within[axis::2] != (0.0, 1.0)] or [0, 1]
+            axis = named[int(rng.integers(len(named)))]
+            end = float(rng.integers(2))
+            share[axis] = end if within[axis::2] == (0.0, 1.0) else round(sum(within[axis::2]) / 2)
         wish = share * (width - 1, height - 1)
         x, y = _nearest(part, int(round(wish[0])), int(round(wish[1])))
         turn = free if turn_at is None else turn_at(x, y)
         along = np.array([np.cos(turn), np.sin(turn)]) * length / 2
         across = np.array([-along[1], along[0]]) * narrow
         pose = Pose.of(np.column_stack([along, across, [x, y]]))
-        inside = float(site_mask(pose, part).sum()) / (np.pi * (length / 2) ** 2 * narrow)
+        inside = float(_ellipse(pose, part)[1].sum()) / (np.pi * (length / 2) ** 2 * narrow)
         if inside > most:
             best, most = pose, inside
         if inside >= _INSIDE:
@@ -71,6 +73,18 @@ def site_on(
 
 def site_mask(pose: Pose, part: Mask) -> Mask:
     """Return a site on its photograph, bool (H,W): the ellipse where it lies on the part, of a pixel at least."""
+    box, inside = _ellipse(pose, part)
+    mask = np.zeros(part.shape, bool)
+    mask[box] = inside
+    if not inside.any():
+        x, y = pose.array[:, 2]
+        column, row = _nearest(part, int(round(x)), int(round(y)))
+        mask[row, column] = True
+    return mask
+
+
+def _ellipse(pose: Pose, part: Mask) -> tuple[Spot, Mask]:
+    """Return the box of a site in its photograph, and which pixels of the box are the site's."""
     matrix = pose.array
     reach = np.hypot(matrix[:, 0], matrix[:, 1])
     x, y = matrix[:, 2]
@@ -79,12 +93,7 @@ def site_mask(pose: Pose, part: Mask) -> Mask:
     box = slice(top, min(bottom, part.shape[0])), slice(left, min(right, part.shape[1]))
     rows, columns = np.mgrid[box]
     unit = np.tensordot(np.linalg.inv(matrix[:, :2]), np.stack([columns - x, rows - y]), axes=1)
-    mask = np.zeros(part.shape, bool)
-    mask[box] = ((unit**2).sum(axis=0) <= 1) & part[box]
-    if not mask.any():
-        column, row = _nearest(part, int(round(x)), int(round(y)))
-        mask[row, column] = True
-    return mask
+    return box, ((unit**2).sum(axis=0) <= 1) & part[box]
 
 
 def axes_of(mask: Mask) -> tuple[float, float, float, float, float]:
