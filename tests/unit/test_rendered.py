@@ -328,3 +328,23 @@ def test_screening_needs_shots_of_every_type(normals, tmp_path):
     screened = told(tmp_path, **{"data.shots": 1, "generate.without_shots.types": ["dent"], "screen.enabled": True})
     with pytest.raises(ConfigError, match="screening compares with shots, and none shows 'dent'"):
         counts(screened, split)
+
+
+def test_a_sentence_names_directions_places_and_one_damage(normals):
+    from flawsmith.run.dataset import scanned_dataset
+    from flawsmith.synthesis.plan import make_plan
+
+    def poses(sentence, **more):
+        config = told(normals, **{"generate.prompt": sentence, "generate.count": 3, **more})
+        return [line.pose.array for line in make_plan(config, scanned_dataset(config))]
+
+    assert all(abs(pose[1, 0]) < 1e-6 for pose in poses("a horizontal scratch"))
+    head = {"data.places": {"head": {"box": [0.0, 0.0, 0.4, 0.5]}}}
+    for pose in poses("a dent on the head", **head):
+        assert pose[0, 2] <= 0.4 * 64 and pose[1, 2] <= 0.5 * 64  # the pixel on the border is the place's
+    for pose in poses("a 4 mm crack", **{"data.pixel_mm": 0.25}):
+        assert 2 * np.hypot(*pose[:, 0]) == pytest.approx(16)
+    with pytest.raises(ConfigError, match="one scratch is drawn on a photograph"):
+        poses("two scratches")
+    with pytest.raises(ConfigError, match="40 mm are longer than the part"):
+        poses("a 40 mm crack", **{"data.pixel_mm": 0.25})
