@@ -59,7 +59,7 @@ class Generator(ABC):
     needs_shot: ClassVar[bool] = False
     """True: `sample` reads `Condition.shot`."""
     without_shots: ClassVar[Literal["", "new", "always"]] = ""
-    """Which types it makes in a site that is drawn on the part: none, new ones that no shot shows, or all."""
+    """Which types it makes without a shot's mask: none, new ones round a site on the part, always all inside sites."""
     reads_reference: ClassVar[bool] = False
     """True: `sample` reads `Condition.reference`, or the shot where there is none."""
     paints_controls: ClassVar[bool] = True
@@ -72,8 +72,8 @@ class Generator(ABC):
     """What its paper states of other sections' settings, e.g. {"train.steps": 5000}; of its own: `Settings.paper()`."""
 
     def __init__(self, backbone: Backbone | None, settings: BaseSettings) -> None:
-        self.backbone = backbone
-        self.settings = settings
+        self.backbone, self.settings, self.job = backbone, settings, ""
+        """`job`: the name of this model in its run, given before it learns."""
 
     @property
     def starts_with(self) -> str:

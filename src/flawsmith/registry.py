@@ -35,6 +35,11 @@ class Entry:
 
 _OURS: dict[str, dict[str, Entry]] = {
     "generators": {
+        "component": Entry(
+            "flawsmith.generators.component:ComponentChange",
+            "a part of the product that is missing, doubled, turned or in the wrong place",
+            pixels=True,
+        ),
         "anomaly_diffusion": Entry(
             "flawsmith.generators.anomaly_diffusion:AnomalyDiffusion",
             "AnomalyDiffusion: words learned for each defect type and from the mask steer a frozen model",
@@ -61,6 +66,10 @@ _OURS: dict[str, dict[str, Entry]] = {
             "flawsmith.generators.cross_modal:CrossModal",
             "AnomalyControl-CSM: damage that looks as a reference's does, on this product or another",
         ),
+        "few_steps": Entry(
+            "flawsmith.generators.few_steps:FewSteps",
+            "a student of controlnet_inpaint that paints in 4 steps; `flawsmith distill` makes it",
+        ),
         "hybrid": Entry(
             "flawsmith.generators.hybrid:Hybrid",
             "cross_modal says what, controlnet_inpaint says where, on one backbone",
@@ -72,6 +81,10 @@ _OURS: dict[str, dict[str, Entry]] = {
             "flawsmith.generators.patch_synthesis:PatchSynthesis",
             "damage of a type made anew from patches of several shots, in a mask of any shape",
             pixels=True,
+        ),
+        "prompt_inpaint": Entry(
+            "flawsmith.generators.prompt_inpaint:PromptInpaint",
+            "words alone with a large backbone: their attention is raised inside the mask; no training, no shots",
         ),
         "perlin": Entry(
             "flawsmith.generators.perlin:Perlin", "DRAEM's noise masks filled with foreign texture", pixels=True

@@ -298,6 +298,8 @@ class GenerateConfig(Settings):
     """A sample with less of its asked mask visibly painted is made again with another seed."""
     attempts: Annotated[int, Field(ge=1, le=20)] = 3
     """How often, before the sample is given up (and the report says so)."""
+    workers: Annotated[Annotated[int, Field(ge=1, le=1024)] | Literal["auto"], Affects()] = "auto"
+    """Processes that paint, for generators that work on pixels; "auto": one per core where that pays, else this one."""
     controls: Annotated[float, Field(ge=0, le=1), Affects("controls")] = 0.5
     """Negative controls per sample: normal parts repainted as normal, so no detector learns "repainted = damaged"."""
     reference: str | dict[str, str] = "shot"

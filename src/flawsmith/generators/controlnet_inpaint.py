@@ -32,9 +32,10 @@ from flawsmith.errors import ConfigError
 from flawsmith.interfaces import Generator
 from flawsmith.nn import prompts
 from flawsmith.nn.backbone import Backbone, cast
-from flawsmith.nn.diffusion import Sampler, guided, weighted_loss
-from flawsmith.nn.inpaint import Known, guided_text, known_of, paint
+from flawsmith.nn.diffusion import Predict, Sampler, guided, weighted_loss
+from flawsmith.nn.inpaint import Known, known_of, paint
 from flawsmith.nn.methods.control import control_from_unet
+from flawsmith.nn.text import Text
 from flawsmith.types import Batch, Condition, Encoded, Generated
 
 
@@ -130,23 +131,12 @@ class ControlNetInpaint(Generator):
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Generated:
         back, settings = self.backbone, self.settings
         known = known_of(back, asked.normal, asked.mask)
-        free = back.free_guidance(guidance)
-        text = guided_text(back, [self.prompt(*names) for names in asked.named()], free, settings.negative_prompt)
-        control, rows = self._sampling_copy(), known.guided(free)
-        # The hint does not change from step to step: embed it once.
-        hint = control.embed_hint(asked.mask.to(back.device).expand(-1, 3, -1, -1).to(back.dtype))
-        hint = hint if free == 1.0 else torch.cat([hint, hint])
-
-        def predict(latent: Tensor, t: Tensor) -> Tensor:
-            residuals = back.residuals(control, latent, t, text, hint, scale=settings.control_scale)
-            given: dict[str, Any] = {"mask": rows.cells, "masked": rows.masked, "guidance": guidance}
-            return back.predict(latent, t, text, **given, residuals=residuals)
-
+        text = back.embed([self.prompt(*names) for names in asked.named()])
         return paint(
             back,
             asked,
             known,
-            guided(predict, free, settings.guidance_rescale),
+            self._predictor(known, asked.mask, text, guidance),
             seeds,
             steps=steps,
             sampler=settings.sampler,
@@ -154,6 +144,29 @@ class ControlNetInpaint(Generator):
             strength=settings.strength,
             detail=settings.detail,
         )
+
+    def guided_predictor(self, views: Encoded, guidance: float) -> Predict:
+        """Return what predicts for some views as sampling does; a student learns from it (`few_steps`)."""
+        known = Known(*(views[name].to(self.backbone.device) for name in ("latent", "masked", "cells")))
+        return self._predictor(known, views["mask"].float(), self.backbone.read(views["tokens"]), guidance)
+
+    def _predictor(self, known: Known, mask: Tensor, text: Text, guidance: float) -> Predict:
+        """Bind all that sampling gives the networks of B rows: text and guidance, mask (B,1,H,W), what is known."""
+        back, settings = self.backbone, self.settings
+        free = back.free_guidance(guidance)
+        if free != 1.0:
+            text = Text.cat([back.embed([settings.negative_prompt or None] * len(text)), text])
+        control, rows = self._sampling_copy(), known.guided(free)
+        # The hint does not change from step to step: embed it once.
+        hint = control.embed_hint(mask.to(back.device).expand(-1, 3, -1, -1).to(back.dtype))
+        hint = hint if free == 1.0 else torch.cat([hint, hint])
+
+        def predict(latent: Tensor, t: Tensor) -> Tensor:
+            residuals = back.residuals(control, latent, t, text, hint, scale=settings.control_scale)
+            given: dict[str, Any] = {"mask": rows.cells, "masked": rows.masked, "guidance": guidance}
+            return back.predict(latent, t, text, **given, residuals=residuals)
+
+        return guided(predict, free, settings.guidance_rescale)
 
     def _sampling_copy(self) -> Any:
         """Return the ControlNet in the backbone's precision; made anew only when its weights have changed."""

@@ -117,6 +117,11 @@ class Noise:
             return (noisy - spread * prediction) / signal.clamp_min(1e-4)
         return signal * noisy - spread * prediction
 
+    def noise_of(self, noisy: Tensor, clean: Tensor, t: Tensor) -> Tensor:
+        """Return the noise that, with a clean latent, makes a noisy one; where hardly any is in it, about nothing."""
+        signal, spread = self._levels(t, noisy)
+        return (noisy - signal * clean) / spread.clamp_min(1e-4)
+
     def prediction_of(self, noisy: Tensor, clean: Tensor, t: Tensor) -> Tensor:
         """Return the network's output that implies a clean latent; `clean` undoes it."""
         if self.target == "sample":
@@ -178,6 +183,7 @@ def denoise(
     strength: float = 1.0,
     known: Tensor | None = None,
     known_mask: Tensor | None = None,
+    adjust: Predict | None = None,
     device: str | torch.device = "cpu",
 ) -> Tensor:
     """Run the denoising loop; return latents float32 (B,C,h,w).
@@ -194,6 +200,7 @@ def denoise(
         known: Latents to hold fixed outside `known_mask` at each noise level (RePaint's blend, Lugmayr et al. 2022),
             for a network that was not trained to inpaint.
         known_mask: float32 (B,1,h,w), 1 = free.
+        adjust: (noisy latent, timestep int64 (B,)) -> what each step begins with in its place; None = the latent.
     """
     solver = noise.sampler(sampler, steps)
     named: dict[str, Any] = {"return_dict": False}
@@ -212,6 +219,8 @@ def denoise(
     if start is not None and skip > 0:
         latent = noise.add(start.float(), drawn, timesteps[0].repeat(len(seeds)))
     for index, t in enumerate(timesteps):
+        if adjust is not None:
+            latent = adjust(latent, t.repeat(len(seeds)))
         prediction = predict(latent, t.repeat(len(seeds)))
         latent = solver.step(prediction.float(), t, latent, **named)[0]
         if known is not None and known_mask is not None:

@@ -79,6 +79,7 @@ def paint(
     start: Start,
     strength: float,
     detail: float,
+    adjust: Predict | None = None,
 ) -> Generated:
     """Denoise in the masks of B windows and decode; what was not asked for decodes exactly as the base does.
 
@@ -93,6 +94,7 @@ def paint(
         start: "noise", "normal" (the window itself), "shot" or "patches" (the sketch, or else the re-posed shot).
         strength: How much of the start is made anew; 1 = everything.
         detail: With start = shot or patches, how much of what the autoencoder loses is given back.
+        adjust: As for `nn.diffusion.denoise`.
 
     Raises:
         ConfigError: start is "shot" or "patches" and there is neither sketch nor shot.
@@ -122,6 +124,7 @@ def paint(
         strength=strength if first is not None else 1.0,
         known=None if backbone.inpaints else latent,
         known_mask=None if backbone.inpaints else cells,
+        adjust=adjust,
         device=backbone.device,
     )
     image, base = decoded_over(backbone, painted, latent, cells)

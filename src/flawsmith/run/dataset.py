@@ -119,6 +119,19 @@ def open_dataset(run: Run) -> Dataset:
     return Dataset(made, Photographs(made.normals), hashes, stamp)
 
 
+def recorded_dataset(run: Run) -> Dataset:
+    """Return the run's photographs as data.json names them; the folder is not scanned, and nothing is written.
+
+    Raises:
+        RunError: no stage has written data.json yet, or the photographs are not there.
+    """
+    path = run.path("data.json")
+    made, tree = load_split(run), read_json(path)
+    with reading(path):
+        hashes = {row["id"]: row_identity(row) for name in GROUPS for row in tree[name]}
+        return Dataset(made, Photographs(made.normals), hashes, str(tree["hash"]))
+
+
 def scanned_dataset(config: Config) -> Dataset:
     """Scan and divide a folder that belongs to no run: what `open_dataset` does, as far as painting needs it.
 

@@ -10,15 +10,16 @@ from flawsmith import registry
 from flawsmith.config import BackboneConfig, Config, Settings, validate
 from flawsmith.data.photographs import Photographs
 from flawsmith.data.split import Split
-from flawsmith.errors import ConfigError
+from flawsmith.errors import ConfigError, RunError
 from flawsmith.files import digest, file_digest, read_json, reading, write_json
 from flawsmith.interfaces import LEARNED, Generator
 from flawsmith.nn.device import pick_device, pick_dtype
 from flawsmith.nn.loading.source import locate
-from flawsmith.run.dataset import Dataset, open_dataset
+from flawsmith.run.dataset import Dataset, open_dataset, recorded_dataset
 from flawsmith.run.defect_types import without_shots
 from flawsmith.run.folder import Run
-from flawsmith.run.stage import Inputs, is_done, stage
+from flawsmith.run.progress import progress
+from flawsmith.run.stage import Inputs, Spread, is_done, stage, stamp_of
 from flawsmith.run.tracker import require_tracker
 from flawsmith.synthesis.crops import crops
 from flawsmith.synthesis.finite import require_finite_weights
@@ -157,6 +158,7 @@ def untrained_generator(config: Config, backbone: Backbone | None, job: Job, pho
     settings = generator_settings(config)
     with registry.making("generators", job.generator):
         generator = plugin(backbone if plugin.needs_backbone else None, settings)
+    generator.job = job.name
     if plugin.learn is not Generator.learn:
         generator.learn(crops(job.shots, job.normals, photographs, config.seed))
     return generator
@@ -208,13 +210,14 @@ def _weights(run: Run) -> list[Path]:
         return [run.path(name) for name in run.record("train").get("weights", ())]
 
 
-def train(run: Run, data: Dataset | None = None, *, patience: float = 0.0) -> None:
+def train(run: Run, data: Dataset | None = None, *, patience: float = 0.0, spread: Spread | None = None) -> None:
     """Run the stage; does nothing when it is done already with the same input, and goes on from a checkpoint.
 
     Args:
         run: The run.
         data: Its photographs, when they are open already.
         patience: How many seconds to wait for another process that trains.
+        spread: Has each model trained on whichever machine is free; None = one after another, here.
     """
     config = run.config
     data = data or open_dataset(run)
@@ -225,8 +228,15 @@ def train(run: Run, data: Dataset | None = None, *, patience: float = 0.0) -> No
             return
         require_tracker(config.train.tracker)
         weights: list[Path] = []
-        learned = 0
-        for job in jobs_of(config, data.split):
+        learned, jobs = 0, jobs_of(config, data.split)
+        if spread is not None:
+            todo = [job.name for job in jobs if not _learned(run, job, work.stamp)]
+            with progress("train", len(todo), "models") as advance:
+                for number, _ in spread(
+                    learn_one, ((run, name, work.stamp) for name in todo), network=backbone is not None
+                ):
+                    advance(1, todo[number])
+        for job in jobs:
             model = _learned(run, job, work.stamp) or _learn(run, job, data, backbone, work.stamp)
             forget_state(run, job)
             weights += [run.path(name) for name in model["weights"]]
@@ -237,6 +247,23 @@ def train(run: Run, data: Dataset | None = None, *, patience: float = 0.0) -> No
             told = {"name": config.backbone.source, "fingerprint": backbone.fingerprint, "dtype": backbone.dtype}
             work.facts["backbone"] = told
         work.what = f"{learned} steps" if learned else "nothing to train"
+
+
+def learn_one(run: Run, name: str, stamp: str) -> None:
+    """Train one model of a run whose photographs are on record, by its name: a piece for `Spread`.
+
+    Raises:
+        RunError: what is learned here would not be what was asked for: photographs, weights or precision differ.
+    """
+    data, backbone = recorded_dataset(run), backbone_of(run)
+    if stamp_of(run, "train", train_inputs(run, data, backbone)) != stamp:
+        raise RunError(
+            f"{run.folder}: this machine has other photographs or another backbone, or computes in another precision, "
+            "than where the run was started; make them alike, or set backbone.dtype"
+        )
+    job = next(job for job in jobs_of(run.config, data.split) if job.name == name)
+    if not _learned(run, job, stamp):
+        _learn(run, job, data, backbone, stamp)
 
 
 def _learn(run: Run, job: Job, data: Dataset, backbone: RunBackbone | None, stamp: str) -> dict[str, Any]:

@@ -23,8 +23,9 @@ from flawsmith.nn.text import Text, TextEncoder, token_numbers
 
 MARK = "*"
 """Where the learned words stand in a prompt."""
-REACH = 10.0
-"""Standard deviations of the vocabulary that a learned word moves for each unit of its parameter."""
+REACH = 400.0
+"""Standard deviations of the vocabulary that a learned word moves for each unit of its parameter: a twelfth of one in a
+step at the default learning rate, which suits the encoder of masks as it is."""
 _FILLER = "x"
 """A word of one token in every vocabulary here; the learned words take its place."""
 

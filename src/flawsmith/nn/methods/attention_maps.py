@@ -55,7 +55,7 @@ class AttentionMaps:
         """
         total, count = None, 0
         for places, shares in self._totals.items():
-            grid = _grid(places, size)
+            grid = grid_of(places, size)
             scaled = F.interpolate(shares.unflatten(-1, grid)[None], size, mode="bicubic", align_corners=False)[0]
             total, count = scaled if total is None else total + scaled, count + self._counts[places]
         self._totals, self._counts = {}, {}
@@ -81,7 +81,35 @@ class AttentionMaps:
         self._counts[places] = self._counts.get(places, 0) + 1
 
 
-def _grid(places: int, size: tuple[int, int]) -> tuple[int, int]:
+@contextmanager
+def word_shares(unet: Any, tokens: Tensor) -> Iterator[list[Tensor]]:
+    """Collect what some tokens get of a UNet's cross-attention in one pass; gradients flow to what enters the UNet.
+
+    Args:
+        unet: A diffusers UNet whose attention processors change neither queries nor keys.
+        tokens: float32 (B,T): the weight of each of the text's T tokens, a row for each of the pass.
+
+    Yields:
+        A list that the pass fills: a tensor float32 (B,places), 0..1, for each layer, averaged over heads.
+    """
+    shares: list[Tensor] = []
+
+    def hear(layer: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        hidden, context = given[0] if given else named["hidden_states"], named["encoder_hidden_states"]
+        query, key = (split_heads(x, layer.heads).float() for x in (layer.to_q(hidden), layer.to_k(context)))
+        scores = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1).mean(1)
+        shares.append((scores @ tokens[:, :, None])[..., 0])
+
+    crossing = [layer for layer in unet.modules() if getattr(layer, "is_cross_attention", False)]
+    handles = [layer.register_forward_pre_hook(hear, with_kwargs=True) for layer in crossing]
+    try:
+        yield shares
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def grid_of(places: int, size: tuple[int, int]) -> tuple[int, int]:
     """Return rows and columns of a layer of so many places: the latent's, halved as often as fits."""
     rows, columns = size
     while rows * columns > places:

@@ -1,0 +1,1 @@
+"""Few steps: a student network, and what it learns from a teacher that takes many."""

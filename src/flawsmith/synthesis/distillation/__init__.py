@@ -1,0 +1,1 @@
+"""A run whose generator is taught by that of another run."""

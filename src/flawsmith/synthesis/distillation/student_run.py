@@ -1,0 +1,50 @@
+"""A run that learns few steps from a trained one: same photographs, backbone and windows, generator `few_steps`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flawsmith import registry
+from flawsmith.config import overridden
+from flawsmith.errors import ConfigError, RunError
+from flawsmith.run.folder import Run
+
+STUDENT = "few_steps"
+STEPS = 4
+"""`generate.steps` of a student's run."""
+
+
+def student_run(run: Run, folder: Path, overrides: Mapping[str, Any], *, quarter: bool = False) -> Run:
+    """Start the run of a student, or open it again; `flawsmith train` of it goes on.
+
+    Args:
+        run: The teacher's, trained.
+        folder: The student's.
+        overrides: Settings of the student's run, as after `--set`.
+        quarter: A quarter of the weights.
+
+    Raises:
+        RunError: the run is not trained.
+        ConfigError: it has several generators, or one that cannot teach.
+    """
+    name = run.config.generator.name
+    if not isinstance(name, str) or not hasattr(registry.get("generators", name), "guided_predictor"):
+        raise ConfigError(
+            f"distill {run.folder}: {run.config.generator.label} cannot teach few steps; train a run with "
+            'generator.name = "controlnet_inpaint"'
+        )
+    if not run.stage_hash("train"):
+        raise RunError(f"distill {run.folder}: is not trained yet; run `flawsmith train {run.folder}` first")
+    if folder.resolve() == run.folder.resolve():
+        raise ConfigError(f"--out {folder}: is the run that teaches; name another folder")
+    own = registry.get("generators", STUDENT).Settings.model_fields
+    settings = {key: value for key, value in run.config.generator.settings.items() if key in own and key != "sampler"}
+    settings |= {"teacher": str(run.path("weights").absolute()), "method": name, "quarter": quarter}
+    told = {
+        "generator.name": STUDENT,
+        "generator.settings": {**settings, "guidance": run.config.generate.guidance},
+        "generate.steps": STEPS,
+    }
+    return Run.create(folder, overridden(run.config, {**told, **overrides}))

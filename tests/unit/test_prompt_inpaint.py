@@ -1,0 +1,93 @@
+"""prompt_inpaint: the words that name the defect get more of the attention inside the mask, and nothing else moves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from flawsmith.generators.prompt_inpaint import PromptInpaint, PromptInpaintSettings
+from flawsmith.nn.attention import split_heads
+from flawsmith.nn.inpaint import known_of
+from flawsmith.nn.methods.attention_maps import word_shares
+from flawsmith.testing import example_condition
+
+
+def inside(backbone: Any, latent: torch.Tensor, t: torch.Tensor, known: Any, prompt: str, places: list[int]) -> float:
+    """Return the words' mean share of attention over the cells of the mask, worked out layer by layer."""
+    shares, layers = [], [layer for layer in backbone.unet.modules() if getattr(layer, "is_cross_attention", False)]
+
+    def hear(layer: Any, given: Any, named: Any) -> None:
+        query, key = (
+            split_heads(x, layer.heads) for x in (layer.to_q(given[0]), layer.to_k(named["encoder_hidden_states"]))
+        )
+        attention = torch.einsum("bhqd,bhkd->bhqk", query, key).div(query.shape[-1] ** 0.5).softmax(-1)
+        words = attention[..., places].mean((1, 3))
+        side = round(words.shape[1] ** 0.5)
+        step = known.cells.shape[-1] // side
+        cells = known.cells[:, 0].reshape(-1, side, step, side, step).amax((2, 4)).flatten(1)
+        shares.append((words * cells).sum(1) / cells.sum(1))
+
+    handles = [layer.register_forward_pre_hook(hear, with_kwargs=True) for layer in layers]
+    with torch.no_grad():
+        text = backbone.embed([prompt] * len(latent))
+        backbone.predict(latent, t, text, mask=known.cells, masked=known.masked)
+    for handle in handles:
+        handle.remove()
+    return float(torch.stack(shares).mean())
+
+
+def test_the_words_get_more_attention_inside_the_mask(backbone: Any) -> None:
+    generator = PromptInpaint(backbone, PromptInpaintSettings(attention=0.3))
+    asked = example_condition(backbone.size, 2)
+    known = known_of(backbone, asked.normal, asked.mask)
+    prompt = generator.prompt("crack", "tile")
+    places = backbone.text_encoder.positions(prompt, "crack")
+    assert prompt == "a photo of a crack" and places == [5]
+    tokens = generator._tokens([prompt] * 2, asked.defect)
+    assert tokens.shape[1] == backbone.embed([prompt]).states.shape[1] and tokens.sum(1).tolist() == [1, 1]
+    latent = torch.randn(known.latent.shape, generator=torch.Generator().manual_seed(3))
+    t = torch.full((2,), 999)
+    moved = generator._raised(latent, t, backbone.embed([prompt] * 2), known, tokens, 1.0)
+    outside = (known.cells == 0).expand_as(latent)
+    assert torch.equal(moved[outside], latent[outside])
+    far = (moved - latent)[~outside].square().mean().sqrt()
+    assert abs(float(far) - 0.3 * 0.999) < 1e-3, "a step is as far as the setting says, whatever the gradient"
+    before, after = (inside(backbone, x, t, known, prompt, places) for x in (latent, moved))
+    assert after > before, (before, after)
+    # What the suite's own arithmetic hears is what the method raises.
+    with torch.no_grad(), word_shares(backbone.unet, tokens) as shares:
+        backbone.predict(latent, t, backbone.embed([prompt] * 2), mask=known.cells, masked=known.masked)
+    assert len(shares) == sum(getattr(layer, "is_cross_attention", False) for layer in backbone.unet.modules())
+    assert all(0 <= float(share.min()) and float(share.max()) <= 1 for share in shares)
+
+
+def test_what_is_not_named_is_not_moved(backbone: Any) -> None:
+    """Normal parts, and a prompt that leaves the defect out, are painted as without."""
+    asked = example_condition(backbone.size, 2)
+    for settings, request in (
+        ({}, replace(asked, defect=("", ""))),
+        ({"prompt": "a photo of a scratch"}, asked),
+    ):
+        quiet, raised = (
+            PromptInpaint(backbone, PromptInpaintSettings(attention=far, **settings)).sample(
+                request, [1, 2], steps=2, guidance=2.0
+            )
+            for far in (0.0, 1.0)
+        )
+        assert torch.equal(quiet.image, raised.image)
+
+
+def test_descriptions_stand_for_names(backbone: Any) -> None:
+    told = PromptInpaintSettings(descriptions={"bent_pin": "hole"}, prompt="{defect} on {product}")
+    generator = PromptInpaint(backbone, told)
+    assert generator.prompt("bent_pin", "my_part") == "hole on my part"
+    assert generator.prompt("dent_x", "my_part") == "dent x on my part"
+    assert generator.attention("bent_pin", "a")[1] == "hole on a" and not generator.trainable()
+    asked = replace(example_condition(backbone.size, 1), defect=("bent_pin",), shot=None)
+    described, named = (
+        PromptInpaint(backbone, settings).sample(asked, [1], steps=2, guidance=2.0)
+        for settings in (told, PromptInpaintSettings(prompt=told.prompt))
+    )
+    assert not torch.equal(described.image, named.image)
