@@ -133,10 +133,10 @@ def train(
         opened = _opened("train", source, set_)
     else:
         opened = Run.create(out, choice.settled(_config(source, set_), out))
-    from flawsmith.synthesis.train import train as stage
+    from flawsmith.synthesis.train import train_together
 
-    stage(opened)
-    closing_of("train", opened).say(as_json)
+    if train_together(opened):
+        closing_of("train", opened).say(as_json)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from flawsmith.data.masks.of_normals import marked_normals, masks_among_normals
 from flawsmith.data.masks.reading import read_label
 from flawsmith.data.photographs import Photographs
 from flawsmith.data.ranges import ranges_of, with_ranges
+from flawsmith.data.sentences.descriptions import NOTHING_SAID, Descriptions
 from flawsmith.data.split import (
     Split,
     duplicates,
@@ -57,6 +58,8 @@ class Dataset:
     """Id of a photograph -> hash of its bytes and of its mask's; {} = the files were not hashed."""
     hash: str
     """Of the whole division: who is in which group, with what content."""
+    descriptions: Descriptions = NOTHING_SAID
+    """What was said of them (`generate.describe`)."""
 
     def content(self, examples: Iterable[Example]) -> str:
         """Return what identifies photographs with their masks, by id and content."""
