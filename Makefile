@@ -12,12 +12,14 @@ CONSTRAINTS ?= $(if $(wildcard $(SAVED)),$(shell cat $(SAVED)),constraints/cpu.t
 RUN := $(VENV)/bin
 # Anomalib pulls torchvision in, which must not come into $(VENV): an environment of its own.
 ANOMALIB := $(VENV)-anomalib
+# Ray sees the libraries of $(VENV) and adds its own, as $(READERS) does.
+RAY := $(VENV)-ray
 DOCUMENTATION := $(VENV)-site
 RELEASE := $(VENV)-release
 SHIM := torchvision_without_cuda
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test site-tools site test-site notebooks test-notebooks dist test-release demo-of-wheel test-studio test-clusters readers test-readers anomalib test-anomalib lint chaos chaos-short clean
+.PHONY: help venv demo test site-tools site test-site notebooks test-notebooks dist test-release demo-of-wheel test-studio test-clusters readers test-readers anomalib test-anomalib ray test-ray lint chaos chaos-short clean
 
 help:
 	@echo "make demo    make defects on factory parts, end to end, and name the report to open"
@@ -32,7 +34,8 @@ help:
 	@echo "make dist    wheel and source archive, in dist/; test-release: and what is in them; demo-of-wheel: the demo in an empty environment"
 	@echo "make venv    only install into $(VENV)"
 	@echo "make test-anomalib   tests with Anomalib itself, in $(ANOMALIB)"
-	@echo "make clean   delete $(VENV), $(READERS), $(ANOMALIB), $(DOCUMENTATION), $(RELEASE), demo/, site/, dist/ and caches"
+	@echo "make test-ray    runs on a Ray cluster of two nodes on this machine, in $(RAY)"
+	@echo "make clean   delete $(VENV), $(READERS), $(ANOMALIB), $(RAY), $(DOCUMENTATION), $(RELEASE), demo/, site/, dist/ and caches"
 
 # Another choice of constraints than the one that was installed is a reason to install again.
 ifneq ($(shell cat $(SAVED) 2>/dev/null),$(CONSTRAINTS))
@@ -55,7 +58,8 @@ $(STAMP): pyproject.toml $(wildcard constraints/cpu.txt)
 
 demo: $(STAMP)
 	$(RUN)/flawsmith demo --out demo
-	@echo "open demo/run/report.html in a browser"
+	@echo "open demo/run/report.html in a browser, or judge, prove and export it in the studio:"
+	@echo "  $(RUN)/flawsmith studio demo/run"
 
 test: lint
 	$(RUN)/python -m pytest -n 2
@@ -152,6 +156,19 @@ test-anomalib: anomalib
 	OMP_NUM_THREADS=1 $(ANOMALIB)/bin/python -W ignore examples/notebooks/render.py --out build/notebooks train_anomalib
 	OMP_NUM_THREADS=1 $(ANOMALIB)/bin/python -m pytest -W ignore -k anomalib tests/with_anomalib tests/contract/test_detectors.py
 
+ray: $(RAY)/.installed
+
+$(RAY)/.installed: $(STAMP)
+	@test -x $(RAY)/bin/python || $(RUN)/python -m venv $(RAY)
+	@echo "installing Ray into $(RAY) ..."
+	@cd $(RAY)/lib/python*/site-packages && echo "import site; site.addsitedir('$(abspath $(VENV))/lib/$$(basename $$(dirname $$PWD))/site-packages')" > beneath.pth
+	@$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) \
+	  "flawsmith[ray]"
+	@touch $@
+
+test-ray: ray
+	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest tests/ray
+
 clean:
-	rm -rf $(VENV) $(READERS) $(ANOMALIB) $(DOCUMENTATION) $(RELEASE) demo site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(READERS) $(ANOMALIB) $(RAY) $(DOCUMENTATION) $(RELEASE) demo site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,6 +15,7 @@ from flawsmith.data.masks.of_normals import marked_normals, masks_among_normals
 from flawsmith.data.masks.reading import read_label
 from flawsmith.data.photographs import Photographs
 from flawsmith.data.ranges import ranges_of, with_ranges
+from flawsmith.data.sentences.descriptions import NOTHING_SAID, Descriptions
 from flawsmith.data.split import (
     Split,
     duplicates,
@@ -57,6 +58,8 @@ class Dataset:
     """Id of a photograph -> hash of its bytes and of its mask's; {} = the files were not hashed."""
     hash: str
     """Of the whole division: who is in which group, with what content."""
+    descriptions: Descriptions = NOTHING_SAID
+    """What was said of them (`generate.describe`)."""
 
     def content(self, examples: Iterable[Example]) -> str:
         """Return what identifies photographs with their masks, by id and content."""
@@ -117,6 +120,19 @@ def open_dataset(run: Run) -> Dataset:
         write_json(path, tree)
     hashes = {row["id"]: row_identity(row) for group in rows.values() for row in group}
     return Dataset(made, Photographs(made.normals), hashes, stamp)
+
+
+def recorded_dataset(run: Run) -> Dataset:
+    """Return the run's photographs as data.json names them; the folder is not scanned, and nothing is written.
+
+    Raises:
+        RunError: no stage has written data.json yet, or the photographs are not there.
+    """
+    path = run.path("data.json")
+    made, tree = load_split(run), read_json(path)
+    with reading(path):
+        hashes = {row["id"]: row_identity(row) for name in GROUPS for row in tree[name]}
+        return Dataset(made, Photographs(made.normals), hashes, str(tree["hash"]))
 
 
 def scanned_dataset(config: Config) -> Dataset:

@@ -78,6 +78,8 @@ class PlanLine:
     """How the shot is laid on the photograph."""
     further: tuple[LaidShot, ...] = ()
     """Where a sentence asks for several: what lends the others, of the same defect type."""
+    sentence: str = ""
+    """What was asked for in words, by the user or by a model that looked at a photograph."""
     outline: bool = False
     """Whether the mask also takes the photograph's outline beside the shot's damage (a broken tip)."""
     appearance: str = ""
