@@ -11,8 +11,8 @@ from flawsmith.config import Config, FeaturesConfig, ProveConfig, validate
 from flawsmith.data.split import Split, provable
 from flawsmith.errors import BackboneError, ConfigError, FlawsmithError, nearest
 from flawsmith.exports.export import load_exporter
-from flawsmith.nn.describer import require_folder
 from flawsmith.nn.loading.facts import require_layers
+from flawsmith.nn.networks.describer import require_folder
 from flawsmith.preflight.backbone import look_for_device, look_over
 from flawsmith.run.tracker import require_tracker
 from flawsmith.synthesis.sentences.prompt import parsed_prompts
