@@ -14,7 +14,7 @@ from test_prompted_shots import SIDE, root, run_of
 import flawsmith as fs
 from flawsmith.data import images
 from flawsmith.errors import ConfigError, RunError
-from flawsmith.nn.describer import Describer
+from flawsmith.nn.networks.describer import Describer
 from flawsmith.synthesis.sentences import describe
 
 __all__ = ["root"]

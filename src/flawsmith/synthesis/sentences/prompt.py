@@ -16,6 +16,7 @@ from flawsmith.data.sentences.regions import outward, region_mask, room_for
 from flawsmith.data.split import Split
 from flawsmith.errors import ConfigError, nearest
 from flawsmith.run.dataset import Dataset
+from flawsmith.run.defect_types import without_shots
 from flawsmith.run.records import LaidShot, PlanLine
 from flawsmith.types import Example
 
@@ -39,7 +40,7 @@ def parsed_prompts(config: Config, split: Split) -> tuple[ParsedPrompt, ...]:
     Raises:
         ConfigError: it is not understood (the sentence says what is known), or asks for mm and `data.pixel_mm` is 0.
     """
-    defects = sorted({str(e.defect) for e in split.shots})
+    defects = sorted({str(e.defect) for e in split.shots} | {defect for _, defect in without_shots(config, split)})
     places = {name: place.words for name, place in config.data.places.items()}
     parsed = parse(config.generate.prompt, defects, sorted({e.product for e in split.normals}), places)
     if not config.data.pixel_mm and any(one.length_mm or one.width_mm for one in parsed):
@@ -72,10 +73,10 @@ def prompted_counts(config: Config, split: Split, asked: dict[tuple[str, str], i
     wanted = {
         (product, defect): count
         for (product, defect), count in asked.items()
-        if any(_asks_for(one, product, defect, config) for one in parsed)
+        if any(asks_for(one, product, defect, config) for one in parsed)
     }
     for one in parsed:
-        if one.region and not any(_asks_for(one, product, defect, config) for product, defect in asked):
+        if one.region and not any(asks_for(one, product, defect, config) for product, defect in asked):
             owner = config.data.places[one.region].product
             raise ConfigError(f"--prompt: {one.region} is a place of {owner!r}, which gets no {one.defect} here")
     return wanted
@@ -87,12 +88,13 @@ def wishes_for(
     """Return the sentence that decides a sample's place and look, and what it asks for; "" and () = none does."""
     if config.generate.prompt:
         parsed = parsed_prompts(config, data.split)
-        return config.generate.prompt, [one for one in parsed if _asks_for(one, line.product, line.defect, config)]
+        return config.generate.prompt, [one for one in parsed if asks_for(one, line.product, line.defect, config)]
     sentence = data.descriptions.drawn(line.product, line.defect, rng)
     return (sentence.text, sentence.parsed) if sentence is not None else ("", ())
 
 
-def _asks_for(parsed: ParsedPrompt, product: str, defect: str, config: Config) -> bool:
+def asks_for(parsed: ParsedPrompt, product: str, defect: str, config: Config) -> bool:
+    """Return whether a damage of a sentence is meant for this type of this product."""
     owner = config.data.places[parsed.region].product if parsed.region else ""
     return parsed.defect == defect and parsed.product in ("", product) and owner in ("", product)
 
