@@ -12,25 +12,30 @@ CONSTRAINTS ?= $(if $(wildcard $(SAVED)),$(shell cat $(SAVED)),constraints/cpu.t
 RUN := $(VENV)/bin
 # Anomalib pulls torchvision in, which must not come into $(VENV): an environment of its own.
 ANOMALIB := $(VENV)-anomalib
+# Ray sees the libraries of $(VENV) and adds its own, as $(READERS) does.
+RAY := $(VENV)-ray
 DOCUMENTATION := $(VENV)-site
 RELEASE := $(VENV)-release
 SHIM := torchvision_without_cuda
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test site-tools site test-site dist test-release demo-of-wheel test-studio readers test-readers anomalib test-anomalib lint chaos chaos-short clean
+.PHONY: help venv demo test site-tools site test-site notebooks test-notebooks dist test-release demo-of-wheel test-studio test-clusters readers test-readers anomalib test-anomalib ray test-ray lint chaos chaos-short clean
 
 help:
 	@echo "make demo    make defects on factory parts, end to end, and name the report to open"
 	@echo "make test    lint, types and tests"
 	@echo "make test-readers    other tools' libraries read our exports, in $(READERS)"
 	@echo "make test-studio   the studio's tests, in Chromium where it is installed"
+	@echo "make test-clusters   many processes: workers, shards as schedulers start them, the snippets of docs/clusters.md"
 	@echo "make lint    ruff and mypy alone"
 	@echo "make chaos   signals, full disks, damaged files and hostile names, all of them; chaos-short: a minute of them"
 	@echo "make site    the documentation as a site, in site/; test-site: and that it is whole without a network"
+	@echo "make notebooks   examples/notebooks executed and shown anew; test-notebooks: only executed"
 	@echo "make dist    wheel and source archive, in dist/; test-release: and what is in them; demo-of-wheel: the demo in an empty environment"
 	@echo "make venv    only install into $(VENV)"
 	@echo "make test-anomalib   tests with Anomalib itself, in $(ANOMALIB)"
-	@echo "make clean   delete $(VENV), $(READERS), $(ANOMALIB), $(DOCUMENTATION), $(RELEASE), demo/, site/, dist/ and caches"
+	@echo "make test-ray    runs on a Ray cluster of two nodes on this machine, in $(RAY)"
+	@echo "make clean   delete $(VENV), $(READERS), $(ANOMALIB), $(RAY), $(DOCUMENTATION), $(RELEASE), demo/, site/, dist/ and caches"
 
 # Another choice of constraints than the one that was installed is a reason to install again.
 ifneq ($(shell cat $(SAVED) 2>/dev/null),$(CONSTRAINTS))
@@ -53,7 +58,8 @@ $(STAMP): pyproject.toml $(wildcard constraints/cpu.txt)
 
 demo: $(STAMP)
 	$(RUN)/flawsmith demo --out demo
-	@echo "open demo/run/report.html in a browser"
+	@echo "open demo/run/report.html in a browser, or judge, prove and export it in the studio:"
+	@echo "  $(RUN)/flawsmith studio demo/run"
 
 test: lint
 	$(RUN)/python -m pytest -n 2
@@ -78,7 +84,7 @@ $(DOCUMENTATION)/.installed: $(STAMP)
 	@echo "installing what builds the site into $(DOCUMENTATION) ..."
 	@cd $(DOCUMENTATION)/lib/python*/site-packages && echo "import site; site.addsitedir('$(abspath $(VENV))/lib/$$(basename $$(dirname $$PWD))/site-packages')" > beneath.pth
 	@$(DOCUMENTATION)/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) \
-	  "flawsmith[site]"
+	  "flawsmith[site,notebooks]"
 	@touch $@
 
 site-tools: $(DOCUMENTATION)/.installed
@@ -88,6 +94,14 @@ site: site-tools
 
 test-site: site
 	$(DOCUMENTATION)/bin/python -m pytest tests/site
+
+# Executed, and shown as pages with pictures; the one with Anomalib in that environment.
+notebooks: site-tools anomalib
+	$(DOCUMENTATION)/bin/python examples/notebooks/render.py
+	$(ANOMALIB)/bin/python -W ignore examples/notebooks/render.py train_anomalib
+
+test-notebooks: site-tools
+	OMP_NUM_THREADS=1 $(DOCUMENTATION)/bin/python examples/notebooks/render.py --out build/notebooks
 
 dist: $(STAMP)
 	rm -rf dist
@@ -110,6 +124,9 @@ test-studio: $(STAMP)
 	@$(RUN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[studio,browser]"
 	$(RUN)/python -m pytest tests/studio
 
+test-clusters: $(STAMP)
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest tests/clusters
+
 lint: $(STAMP)
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
@@ -127,7 +144,7 @@ $(ANOMALIB)/.installed: pyproject.toml $(wildcard constraints/cpu.txt) .ci/$(SHI
 	@test -x $(ANOMALIB)/bin/python || $(PYTHON) -m venv $(ANOMALIB)
 	@echo "installing flawsmith and Anomalib into $(ANOMALIB) (some minutes the first time) ..."
 	@$(ANOMALIB)/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) \
-	  -e ".[anomalib]" "pytest>=9"
+	  -e ".[anomalib,notebooks]" "pytest>=9"
 	@# A torch without CUDA and PyPI's torchvision do not fit; .ci/$(SHIM).py says what is done about it.
 	@$(ANOMALIB)/bin/python -c "import torchvision" 2>/dev/null || { \
 	  site="$$($(ANOMALIB)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" && \
@@ -136,8 +153,22 @@ $(ANOMALIB)/.installed: pyproject.toml $(wildcard constraints/cpu.txt) .ci/$(SHI
 	@touch $@
 
 test-anomalib: anomalib
+	OMP_NUM_THREADS=1 $(ANOMALIB)/bin/python -W ignore examples/notebooks/render.py --out build/notebooks train_anomalib
 	OMP_NUM_THREADS=1 $(ANOMALIB)/bin/python -m pytest -W ignore -k anomalib tests/with_anomalib tests/contract/test_detectors.py
 
+ray: $(RAY)/.installed
+
+$(RAY)/.installed: $(STAMP)
+	@test -x $(RAY)/bin/python || $(RUN)/python -m venv $(RAY)
+	@echo "installing Ray into $(RAY) ..."
+	@cd $(RAY)/lib/python*/site-packages && echo "import site; site.addsitedir('$(abspath $(VENV))/lib/$$(basename $$(dirname $$PWD))/site-packages')" > beneath.pth
+	@$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) \
+	  "flawsmith[ray]"
+	@touch $@
+
+test-ray: ray
+	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest tests/ray
+
 clean:
-	rm -rf $(VENV) $(READERS) $(ANOMALIB) $(DOCUMENTATION) $(RELEASE) demo site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(READERS) $(ANOMALIB) $(RAY) $(DOCUMENTATION) $(RELEASE) demo site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

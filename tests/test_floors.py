@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("contract", ("interfaces",)),
     ("families", ("generators", "filters", "metrics", "detectors", "exports")),
     ("chapters", ("synthesis", "screening", "evaluation", "export", "recipes")),
-    ("overview", ("preflight", "choice", "reporting", "inspection", "integrations", "testing")),
+    ("overview", ("preflight", "choice", "reporting", "inspection", "integrations", "cluster", "testing")),
     ("browser", ("studio",)),
     ("doors", ("doors",)),
 )
@@ -54,6 +54,7 @@ BELOW: dict[str, set[str]] = {
     "reporting": {"words", "data", "nn", "run", "interfaces", "arithmetic", "reporting", *CHAPTERS},
     "inspection": {"words", "data", "nn", "run", "interfaces", "arithmetic", "inspection", *CHAPTERS},
     "integrations": {"words", "data", "nn", "run", "export", "integrations"},
+    "cluster": {"words", "nn", "run", "cluster"},
     "studio": {"words", "data", "run", "interfaces", "preflight", "studio", *CHAPTERS},
     "doors": {
         *(
@@ -67,6 +68,7 @@ BELOW: dict[str, set[str]] = {
             "choice",
             "reporting",
             "inspection",
+            "cluster",
             "studio",
             "doors",
         ),
@@ -89,6 +91,7 @@ ROOM_OF_LIBRARY = {
     "starlette": "studio",
     "uvicorn": "studio",
     "torchvision": "integrations",
+    "ray": "cluster",
 }
 """Libraries that one room alone may import. torchvision is no dependency, for its wheels tie a CPU machine to CUDA; it
 comes with Anomalib."""

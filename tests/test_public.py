@@ -293,6 +293,47 @@ def test_balance_is_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert seen.value.args == (count,)
 
 
+def test_run_goes_on_with_a_run_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flawsmith import cli
+    from flawsmith.config import load_config
+    from flawsmith.run.folder import Run
+
+    class Seen(Exception):
+        pass
+
+    def create(folder: Path, config: object) -> None:
+        raise Seen(str(folder), config.generate.count, config.seed)  # type: ignore[attr-defined]
+
+    run, other = tmp_path / "run", tmp_path / "other"
+    Run.create(run, load_config(None, {"seed": 7}))
+    other.mkdir()
+    (tmp_path / "empty.toml").write_text("")
+    monkeypatch.setattr(Run, "create", create)
+    monkeypatch.setattr("sys.argv", ["flawsmith", "run", str(run), "--set", "generate.count=3"])
+    with pytest.raises(Seen) as seen:
+        cli.main()
+    assert seen.value.args == (str(run), 3, 7)
+    for words, said in (
+        ([str(run), "--out", "x"], "leave --out x out"),
+        ([str(tmp_path / "empty.toml")], "a TOML file needs --out RUN"),
+        ([str(other)], "not a flawsmith run"),
+    ):
+        monkeypatch.setattr("sys.argv", ["flawsmith", "run", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_the_demo_names_the_studio() -> None:
+    text = (ROOT / "Makefile").read_text("utf-8")
+    made, named = (
+        re.search(pattern, text) for pattern in (r"flawsmith demo --out (\S+)", r"flawsmith studio ([^\s\"]+)")
+    )
+    assert made and named and named[1] == f"{made[1]}/run"
+
+
 # --- the worked exporter ------------------------------------------------------------------------------------------
 
 

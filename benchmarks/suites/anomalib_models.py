@@ -186,6 +186,7 @@ def main() -> None:
     parser.add_argument("--draem-steps", type=int, default=10, help="the same for DRAEM, which takes far longer")
     parser.add_argument("--draem-side", type=int, default=64, help="side of the pictures that DRAEM sees")
     parser.add_argument("--tests", type=int, default=40, help="normal test pictures, and of each type, at most")
+    parser.add_argument("--as", dest="entry", default="", help="ends the entry's name: where a budget is another")
     parser.add_argument("--device", default="cpu", help="where they are trained: cpu or cuda")
     parser.add_argument("--results", type=Path, default=RESULTS / "anomalib.json")
     args = parser.parse_args()

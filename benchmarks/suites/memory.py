@@ -13,7 +13,8 @@ paint    one window with guidance; seconds are for all its denoising steps, afte
 
 Memory is torch's own count of its tensors (allocated) and of what it took from the card for them (reserved), in GiB,
 at its peak in each part; the CUDA context, about half a GiB, comes on top. `out of memory` is a result too.
-Without a card there is nothing to measure: torch counts no memory on a CPU.
+Without a card there is nothing to measure: torch counts no memory on a CPU. `memory.json` was written before there were
+presets, with nothing beside it on the machine.
 """
 
 from __future__ import annotations
@@ -253,7 +254,7 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="train with torch.compile as well; the last for a UNet")
     parser.add_argument("--steps", type=int, default=3, help="training steps that count")
     parser.add_argument("--paint-steps", type=int, default=4)
-    parser.add_argument("--results", type=Path, default=RESULTS / "memory.json")
+    parser.add_argument("--results", type=Path, default=RESULTS / "memory_presets.json")
     args = parser.parse_args()
     if not args.small and not torch.cuda.is_available():
         parser.error("this measures a CUDA card and there is none here; --small --device cpu only tries the script")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -17,6 +18,7 @@ from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.screened import require_kept
 from flawsmith.run.shard import Shard
+from flawsmith.run.stage import Spread
 from flawsmith.screening.screen import screened
 from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.generate import generate
@@ -24,7 +26,7 @@ from flawsmith.synthesis.train import train
 from flawsmith.types import Stage
 
 
-def run_all(run: Run, *, until: Stage = "report", patience: float = 0.0) -> Path:
+def run_all(run: Run, *, until: Stage = "report", patience: float = 0.0, spread: Spread | None = None) -> Path:
     """Train, generate and screen in turns, measure, prove, export, report; return the report's path.
 
     The photographs are scanned, hashed and read once for all of them.
@@ -33,20 +35,24 @@ def run_all(run: Run, *, until: Stage = "report", patience: float = 0.0) -> Path
         run: What is done already is skipped.
         until: The last stage before the report, which is written in any case.
         patience: How many seconds to wait for another process that trains or generates.
+        spread: Has pieces of the stages done on other machines; None = all is done here.
 
     Raises:
         ConfigError: a later stage would refuse its settings; said before any training.
         RunError: the gate rejected every sample; the report is written, nothing is exported.
     """
     asked = get_args(Stage)[: get_args(Stage).index(until) + 1]
-    data = _trained(run, patience)
-    if "generate" in asked and not _enough(run, data, screens="screen" in asked, patience=patience):
+    data = _trained(run, patience, spread)
+    if "generate" in asked and not _enough(run, data, spread, screens="screen" in asked, patience=patience):
         report(run)
         require_kept(run)
     if "measure" in asked and run.config.measure.enabled:
         measure(run, data)
     if "prove" in asked and run.config.prove.enabled:
-        prove(run, data)
+        if data.split.shots:
+            prove(run, data, spread)
+        else:
+            run.log(stage="prove", what="left out: a proof compares with shots, and this run learns from none")
     if "export" in asked:
         export(run)
     return run.path("report.html") if is_reported(run) else report(run)
@@ -82,38 +88,41 @@ def run_shard(run: Run, shard: Shard, *, until: Stage = "report") -> Path | None
         raise
 
 
-def _trained(run: Run, patience: float) -> Dataset:
+def _trained(run: Run, patience: float, spread: Spread | None = None) -> Dataset:
     """Open the photographs and train; refuse first what a later stage would refuse."""
     data = open_dataset(run)
     counts(run.config, data.split)
     # Before training every picture has just been decoded; a run that only goes on need not do that.
     if refused := preflight(run.config, data.split, near_duplicates=not run.stage_hash("train")):
         raise ConfigError("\n".join(refused))
-    train(run, data, patience=patience)
+    train(run, data, patience=patience, spread=spread)
     return data
 
 
-def prove(run: Run, data: Dataset | None = None) -> Path:
+def prove(run: Run, data: Dataset | None = None, spread: Spread | None = None) -> Path:
     """Train detectors with and without the samples, and compare them; return the path of proof.json.
 
     See `evaluation.prove`. The samples of other generators (`prove.against`) are made first, from the same plan.
     """
-    return prove_with(run, _synthesize, data)
+    return prove_with(run, partial(_synthesize, spread=spread), data, spread)
 
 
-def _synthesize(run: Run, data: Dataset) -> None:
-    train(run, data)
-    generate(run, data=data)
+def _synthesize(run: Run, data: Dataset, spread: Spread | None) -> None:
+    train(run, data, spread=spread)
+    generate(run, data=data, spread=spread)
 
 
-def _enough(run: Run, data: Dataset, *, screens: bool, patience: float) -> bool:
+def _enough(run: Run, data: Dataset, spread: Spread | None, *, screens: bool, patience: float) -> bool:
     """Generate, and screen where that is asked for, until there is enough or no round is left; False = none is kept."""
-    generate(run, data=data, patience=patience)
+    generate(run, data=data, patience=patience, spread=spread)
     if not screens:
+        return True
+    if run.config.screen.enabled and not data.split.shots:
+        run.log(stage="screen", what="left out: screening compares with shots, and this run learns from none")
         return True
     if not run.config.screen.enabled:
         run.forget("screen")  # what `flawsmith screen` judged in between would hide samples that are asked for
         return True
-    while screened(run, data):
-        generate(run, data=data, patience=patience)
+    while screened(run, data, spread):
+        generate(run, data=data, patience=patience, spread=spread)
     return bool(run.kept())

@@ -35,6 +35,11 @@ class Entry:
 
 _OURS: dict[str, dict[str, Entry]] = {
     "generators": {
+        "component": Entry(
+            "flawsmith.generators.component:ComponentChange",
+            "a part of the product that is missing, doubled, turned or in the wrong place",
+            pixels=True,
+        ),
         "anomaly_diffusion": Entry(
             "flawsmith.generators.anomaly_diffusion:AnomalyDiffusion",
             "AnomalyDiffusion: words learned for each defect type and from the mask steer a frozen model",
@@ -83,6 +88,11 @@ _OURS: dict[str, dict[str, Entry]] = {
         ),
         "perlin": Entry(
             "flawsmith.generators.perlin:Perlin", "DRAEM's noise masks filled with foreign texture", pixels=True
+        ),
+        "rendered": Entry(
+            "flawsmith.generators.rendered:Rendered",
+            "damage without a shot: scratches, dents, pores, stains ... drawn and lit in your own photographs",
+            pixels=True,
         ),
     },
     "filters": {

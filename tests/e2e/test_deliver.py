@@ -18,7 +18,7 @@ from flawsmith.data import factory, images
 from flawsmith.data.training_set import read_scaled
 from flawsmith.errors import ConfigError, DataError, RunError
 from flawsmith.evaluation.arms import common_set, training_set
-from flawsmith.evaluation.prove import load_detector
+from flawsmith.evaluation.trainings import load_detector
 from flawsmith.inspection import deliver as stage
 from flawsmith.inspection.deliver import deliver, folders_of
 from flawsmith.inspection.model import Model, read_held_out, read_model, write_model

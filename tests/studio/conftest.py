@@ -81,6 +81,9 @@ class Client:
         origin = f"http://127.0.0.1:{studio.port}"
         self.http = httpx.Client(base_url=studio.address, headers={"origin": origin}, timeout=60)
 
+    def close(self) -> None:
+        self.http.close()
+
     def get(self, path: str, **query: Any) -> Any:
         return self.http.get(path, params=query)
 

@@ -39,6 +39,7 @@ def children(process: int) -> list[int]:
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
 def test_nothing_is_left_behind(photographs: Path, tmp_path: Path, name: str) -> None:
     command = [sys.executable, "-m", "flawsmith", "studio", str(photographs), "--no-browser"]
+    command += ["--out", str(tmp_path / "work" / "painted")]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, text=True)
     try:
@@ -52,8 +53,15 @@ def test_nothing_is_left_behind(photographs: Path, tmp_path: Path, name: str) ->
                 break
             except httpx.ConnectError:
                 time.sleep(0.05)
-        workers = children(run.pid)
-        assert workers
+        origin = {"origin": printed[1].rpartition("/")[0].rsplit("/", 1)[0]}
+        begun = httpx.post(f"{printed[1]}api/generate", json={"count": 200}, headers=origin, timeout=60)
+        assert begun.status_code == 200 and begun.json()["state"] == "running", begun.text
+        for _ in range(200):  # one that paints, and the command
+            workers = children(run.pid)
+            if len(workers) >= 2:
+                break
+            time.sleep(0.05)
+        assert len(workers) >= 2
         run.send_signal(getattr(signal, name))
         said, _ = run.communicate(timeout=60)
         if name == "SIGKILL":

@@ -6,6 +6,7 @@ import torch
 
 from flawsmith.data import images
 from flawsmith.errors import DataError
+from flawsmith.generators.component import ComponentChange
 from flawsmith.generators.crop_paste import CropPaste
 from flawsmith.generators.cutpaste import CutPaste
 from flawsmith.generators.nsa import NSA
@@ -30,7 +31,11 @@ def asked(seed=0, batch=2, grey=False, mask=None):
 
 MAKERS = [CropPaste(None, CropPaste.Settings(blend=blend)) for blend in ("poisson", "mixed", "feather", "none")]
 MAKERS += [Perlin(None, Perlin.Settings()), PatchSynthesis(None, PatchSynthesis.Settings())]
-MAKERS += [CutPaste(None, CutPaste.Settings()), NSA(None, NSA.Settings())]
+MAKERS += [
+    CutPaste(None, CutPaste.Settings()),
+    NSA(None, NSA.Settings()),
+    ComponentChange(None, ComponentChange.Settings()),
+]
 
 
 @pytest.mark.parametrize("maker", MAKERS, ids=lambda maker: getattr(maker.settings, "blend", type(maker).__name__))

@@ -11,7 +11,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from flawsmith.errors import RunError
 from flawsmith.evaluation.arms import REAL
-from flawsmith.evaluation.prove import outcome_file
 from flawsmith.evaluation.statistics import (
     ALL,
     MEAN,
@@ -25,6 +24,7 @@ from flawsmith.evaluation.statistics import (
     resampled,
     verdict,
 )
+from flawsmith.evaluation.trainings import outcome_file
 
 DEFECTS = ("crack", "hole")
 

@@ -24,7 +24,7 @@ from flawsmith.choice.records import Choice, DefectChoice, Trial, mean_figures
 from flawsmith.choice.words import WORDS, write_choice
 from flawsmith.config import Config, GeneratorConfig, affecting
 from flawsmith.errors import ConfigError, DataError, RunError
-from flawsmith.evaluation.prove import device_of
+from flawsmith.evaluation.trainings import device_of
 from flawsmith.files import digest
 from flawsmith.run.dataset import open_dataset
 from flawsmith.run.folder import Run
@@ -65,14 +65,15 @@ def choose(
     data, features = open_dataset(run), extractor_of(config)
     settings = [affecting(config, output) for output in ("train", "generate", "controls", "prove")]
     identity = digest(settings, dict(config.generator.settings), data.hash, features.fingerprint, folds)
-    sitting = Sitting(run.folder, config, run.path("state", "choice", identity[:12]), folds)
+    at_once = workers or _at_once(config)
+    sitting = Sitting(run.folder, _painting_alone(config, at_once), run.path("state", "choice", identity[:12]), folds)
     judges, cached = judges_of(sitting, data, features)
     if not any(judge.fold.judged for judge in judges):
         raise DataError(
             "no defect type has shots of two different pieces, so that one could judge the other; add photographs of "
             "more pieces, or name a generator yourself"
         )
-    panel = Panel(sitting, judges, workers or _at_once(config))
+    panel = Panel(sitting, judges, at_once)
     count = len(judges) * (1 + len(tried) + len(FEWER) + 2)
     with run.alone("choose"), progress("choose", count, "trainings") as advance, panel.sitting():
         choice = _chosen(config, panel, tried, advance, features.name)
@@ -105,6 +106,13 @@ def chosen_config(config: Config, out: Path) -> Config:
 def _at_once(config: Config) -> int:
     """Return how many answers are worked out at the same time: one per processor, on a card one."""
     return (os.cpu_count() or 1) if device_of(config) == "cpu" else 1
+
+
+def _painting_alone(config: Config, at_once: int) -> Config:
+    """Return the configuration for processes that are as many as the processor has room for: each paints by itself."""
+    if at_once == 1:
+        return config
+    return config.model_copy(update={"generate": config.generate.model_copy(update={"workers": 1})})
 
 
 def _chosen(config: Config, panel: Panel, tried: Sequence[Candidate], advance: Advance, extractor: str) -> Choice:

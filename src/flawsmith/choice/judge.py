@@ -16,9 +16,9 @@ from flawsmith.config import Config
 from flawsmith.data.photographs import Photographs
 from flawsmith.evaluation.arms import REAL, Arm, Made, common_set, made_of, training_set
 from flawsmith.evaluation.evaluator import Evaluator
-from flawsmith.evaluation.prove import device_of, load_detector
 from flawsmith.evaluation.shape import proof_shape, proof_tiles, shapes_of
 from flawsmith.evaluation.statistics import LEADS, Task
+from flawsmith.evaluation.trainings import device_of, load_detector
 from flawsmith.files import digest, read_json, reading, write_json
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.run.dataset import Dataset

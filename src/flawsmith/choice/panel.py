@@ -22,7 +22,7 @@ from flawsmith.config import Config
 from flawsmith.data.fingerprints import content_hash
 from flawsmith.errors import RunError
 from flawsmith.evaluation.arms import REAL
-from flawsmith.evaluation.prove import device_of
+from flawsmith.evaluation.trainings import device_of
 from flawsmith.files import read_json
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor

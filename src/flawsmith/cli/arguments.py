@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from flawsmith.errors import ConfigError
+
 ConfigPath = Annotated[Path, typer.Argument(help="A TOML file; `flawsmith new` writes one.", metavar="CONFIG")]
 RunPath = Annotated[Path, typer.Argument(help="A run folder, made by `flawsmith run`.", metavar="RUN")]
 Sets = Annotated[
@@ -20,3 +22,19 @@ Moved = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Say the end as one JSON object on stdout, for scripts.")]
+
+
+def _engine(on: str) -> str:
+    if on and on != "ray" and not on.startswith("ray://"):
+        raise ConfigError(f"--on {on}: expected ray, or ray://host:port")
+    return on
+
+
+On = Annotated[
+    str,
+    typer.Option(
+        help="The Ray cluster that does the work: ray = that of this machine, or a new one; see docs/ray.md.",
+        metavar="ray[://HOST:PORT]",
+        callback=_engine,
+    ),
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -11,7 +12,7 @@ import typer
 
 from flawsmith.cli import choice, distillation, inspection, korean, start, studio, weights
 from flawsmith.cli.about import about
-from flawsmith.cli.arguments import AsJson, ConfigPath, Moved, RunPath, Sets
+from flawsmith.cli.arguments import AsJson, Moved, On, RunPath, Sets
 from flawsmith.cli.closing import Closing, closing_of, closing_of_run, closing_of_screening, say_json
 from flawsmith.errors import ConfigError, FlawsmithError, RenamedSetting
 from flawsmith.interruption import stopped, terminable
@@ -57,8 +58,13 @@ start.add_to(app)
 
 @app.command()
 def run(
-    config: ConfigPath,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The run folder; going on where it stopped when it exists.")],
+    source: Annotated[
+        Path, typer.Argument(help="A TOML file, with --out; or a run folder, to go on with.", metavar="CONFIG|RUN")
+    ],
+    out: Annotated[
+        Optional[Path],
+        typer.Option("--out", "-o", help="With a TOML file: the run folder; going on where it stopped when it exists."),
+    ] = None,
     balance: Annotated[
         bool, typer.Option("--balance", help="Fill every defect type up to the largest: generate.count = balance.")
     ] = False,
@@ -71,6 +77,7 @@ def run(
     say: Annotated[str, typer.Option(hidden=True)] = "",  # the name of --prompt in release 0.1
     until: Annotated[Stage, typer.Option(help="The last stage; the same command without it goes on.")] = "report",
     shard: ShardText = "",
+    on: On = "",
     set_: Sets = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
@@ -86,12 +93,23 @@ def run(
         warn_renamed("--say", "--prompt")
     if prompt or say:
         settings.append(f"generate.prompt={json.dumps(prompt or say, ensure_ascii=False)}")
-    asked = choice.settled(_config(config, settings), out)
+    if on and shard:
+        raise ConfigError("--on has all batches made by the cluster; leave --shard out with it")
+    if source.is_dir():
+        if out is not None:
+            raise ConfigError(f"run {source}: a run folder goes on where it is; leave --out {out} out")
+        asked, out = _of_run(source, settings), source
+    elif out is None:
+        raise ConfigError(f"run {source}: a TOML file needs --out RUN")
+    else:
+        asked = _config(source, settings)
     part = Shard.parse(shard) if shard else Shard()
-    opened = Run.create(out, asked)  # a typo is said at once: torch takes seconds to load
+    opened = Run.create(out, choice.settled(asked, out))  # a typo is said at once: torch takes seconds to load
+    from flawsmith.cluster.on_ray import on_ray
     from flawsmith.pipeline import run_all, run_shard
 
-    report = run_shard(opened, part, until=until) if part.name else run_all(opened, until=until)
+    with on_ray(on, opened) if on else nullcontext() as spread:
+        report = run_shard(opened, part, until=until) if part.name else run_all(opened, until=until, spread=spread)
     if report:
         closing_of_run("run", report).say(as_json)
     else:
@@ -115,10 +133,10 @@ def train(
         opened = _opened("train", source, set_)
     else:
         opened = Run.create(out, choice.settled(_config(source, set_), out))
-    from flawsmith.synthesis.train import train as stage
+    from flawsmith.synthesis.train import train_together
 
-    stage(opened)
-    closing_of("train", opened).say(as_json)
+    if train_together(opened):
+        closing_of("train", opened).say(as_json)
 
 
 @app.command()
@@ -258,30 +276,6 @@ def list_(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def backbone(
-    out: Annotated[Path, typer.Argument(help="Folder to write; training goes on there when it was interrupted.")],
-    from_: Annotated[
-        Optional[Path],
-        typer.Option(
-            "--from",
-            help="A TOML file whose section data names your own pictures; else the factory makes them.",
-            metavar="CONFIG",
-        ),
-    ] = None,
-    set_: Annotated[
-        list[str], typer.Option("--set", help="Override the recipe, e.g. --set steps=400.", metavar="KEY=VALUE")
-    ] = [],  # noqa: B006
-) -> None:
-    """Train a small backbone from pictures: autoencoder, text encoder, inpainting UNet."""
-    from flawsmith.config import load_config, parse_overrides, validate
-    from flawsmith.recipes.backbone import Recipe, make_backbone
-
-    recipe = validate(Recipe, parse_overrides(set_), where="--set")
-    made = make_backbone(out, recipe, load_config(from_) if from_ else None)
-    typer.echo(f"backbone: {out} ({made.fingerprint}); use it with --set backbone.source={out}")
-
-
-@app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the demo's data and run.")] = Path("demo"),
     as_json: AsJson = False,
@@ -300,6 +294,13 @@ def _config(path: Path, settings: list[str]):  # type: ignore[no-untyped-def]
     from flawsmith.config import load_config, parse_overrides
 
     return load_config(path, parse_overrides(settings))
+
+
+def _of_run(folder: Path, settings: list[str]):  # type: ignore[no-untyped-def]
+    from flawsmith.config import overridden, parse_overrides
+    from flawsmith.run.folder import Run
+
+    return overridden(Run.open(folder).config, parse_overrides(settings))
 
 
 def _opened(verb: str, folder: Path, settings: list[str]):  # type: ignore[no-untyped-def]

@@ -13,19 +13,23 @@ from flawsmith.errors import ConfigError
 
 def studio(
     source: Annotated[
-        Path,
+        Optional[Path],
         typer.Argument(help="A run, a folder of photographs or a TOML file; else here.", metavar="RUN|FOLDER"),
-    ] = Path("."),
+    ] = None,
     out: Annotated[
         Optional[Path],
         typer.Option("--out", "-o", help="Where accepted pictures go; else RUN/painted or FOLDER-painted."),
     ] = None,
     host: Annotated[str, typer.Option(help="Who can reach it; else this machine alone.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 = any that is free.", min=0, max=65535)] = 0,
+    root: Annotated[
+        Optional[Path],
+        typer.Option(help="Runs and folders below this one can be opened from the page.", metavar="FOLDER"),
+    ] = None,
     set_: Sets = [],  # noqa: B006
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
 ) -> None:
-    """Open a local page to draw masks, paint defects and judge samples (needs flawsmith[studio])."""
+    """Open a local page to draw, make, judge, prove and export samples (needs flawsmith[studio])."""
     try:
         from flawsmith.studio.server import serve
         from flawsmith.studio.session import Studio
@@ -38,15 +42,24 @@ def studio(
     from flawsmith.config import parse_overrides
     from flawsmith.studio.workspace import Workspace
 
-    opened = Workspace.open(source, out, parse_overrides(set_))
-    with Studio(opened, host, port) as started:
+    if root is not None and not root.is_dir():
+        raise ConfigError(f"--root {root}: there is no such folder; name the one whose folders may be opened")
+    if source is None and root is not None:
+        if out is not None or set_:
+            raise ConfigError("--root without RUN|FOLDER opens nothing yet: leave --out and --set out, or name it too")
+        opened = Workspace.nothing(root)
+    else:
+        opened = Workspace.open(source or Path("."), out, parse_overrides(set_))
+    with Studio(opened, host, port, root) as started:
         if not started.local:
             typer.echo(
                 f"studio: whoever can reach this machine and knows the address below can look at these photographs "
-                f"and write into {opened.painted}; the connection is not encrypted",
+                f"and write into {root or opened.painted.parent}; the connection is not encrypted",
                 err=True,
             )
         typer.echo(f"studio: open {started.address} (Ctrl-C ends it)")
+        if host in ("0.0.0.0", "::"):
+            typer.echo(f"studio: on this machine http://127.0.0.1:{started.port}/{started.token}/")
         if browser and started.local:
             import webbrowser
 

@@ -1,9 +1,9 @@
-"""The verb `weights`; `command_line.py` adds it to the command line."""
+"""The verbs `weights` and `backbone`; `command_line.py` adds them to the command line."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -24,6 +24,30 @@ def weights(
         typer.echo(str(folder))
 
 
+def backbone(
+    out: Annotated[Path, typer.Argument(help="Folder to write; training goes on there when it was interrupted.")],
+    from_: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--from",
+            help="A TOML file whose section data names your own pictures; else the factory makes them.",
+            metavar="CONFIG",
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str], typer.Option("--set", help="Override the recipe, e.g. --set steps=400.", metavar="KEY=VALUE")
+    ] = [],  # noqa: B006
+) -> None:
+    """Train a small backbone from pictures: autoencoder, text encoder, inpainting UNet."""
+    from flawsmith.config import load_config, parse_overrides, validate
+    from flawsmith.recipes.backbone import Recipe, make_backbone
+
+    recipe = validate(Recipe, parse_overrides(set_), where="--set")
+    made = make_backbone(out, recipe, load_config(from_) if from_ else None)
+    typer.echo(f"backbone: {out} ({made.fingerprint}); use it with --set backbone.source={out}")
+
+
 def add_to(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Add the verbs to the command line."""
     app.command()(weights)
+    app.command()(backbone)

@@ -64,22 +64,34 @@ def export(run: Run) -> None:
     hashes = {"data": run.data_hash(), "samples": run.samples_hash(), "examples": content}
     for name, exporter in exporters.items():
         if isinstance(exporter, ReadsFeatures):
-            cache = run.path("state", "features")
-            hashes[name] = digest(exporter.use_features(run.config.features, run.config.backbone.offline, cache))
+            hashes[name] = digest(_with_features(run, exporter))
     inputs = Inputs.of(run.config, "export", **hashes)
     folders = {name: run.path("export", name) for name in exporters}
     with stage(run, "export", inputs, outputs=folders.values(), there=lambda: _whole(run, folders)) as work:
         if work.done:
             return
         counts = {name: write(exporter, examples, folders[name]) for name, exporter in exporters.items()}
-        sizes = {name: _sizes(folder) for name, folder in folders.items()}
-        write_json(run.path(*_SIZES), sizes)
-        work.facts |= {"counts": counts, "files": {name: len(files) for name, files in sizes.items()}}
+        there = {name: sizes(folder) for name, folder in folders.items()}
+        write_json(run.path(*_SIZES), there)
+        work.facts |= {"counts": counts, "files": {name: len(files) for name, files in there.items()}}
         written = (f"{name}: {sum(count.values())} pictures" for name, count in counts.items())
         work.what = ", ".join(written) or "no format asked for"
 
 
-def _sizes(folder: Path) -> dict[str, int]:
+def prepared(run: Run, exporter: Exporter) -> Exporter:
+    """Return an exporter that may write: one that reads features is told the run's extractor."""
+    if isinstance(exporter, ReadsFeatures):
+        _with_features(run, exporter)
+    return exporter
+
+
+def _with_features(run: Run, exporter: ReadsFeatures) -> object:
+    """Tell an exporter the run's extractor; return what identifies it."""
+    cache = run.path("state", "features")
+    return exporter.use_features(run.config.features, run.config.backbone.offline, cache)
+
+
+def sizes(folder: Path) -> dict[str, int]:
     """Return the size of each file below a folder in bytes, by its path below it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
@@ -92,7 +104,7 @@ def _whole(run: Run, folders: Mapping[str, Path]) -> bool:
     counts: Mapping[str, int] = run.record("export").get("files") or {}
     with reading(path):
         for name, folder in folders.items():
-            there = _sizes(folder)
+            there = sizes(folder)
             if len(there) < counts.get(name, 0):
                 return False
             if any(there.get(file, -1) < size for file, size in written.get(name, {}).items()):

@@ -10,8 +10,8 @@ From the paper: the spatial anomaly embedding, k = 8 words for each type and n =
 types, its feature pyramid (3.2); the loss inside the mask alone ("masked textual inversion", 3.2); the blended
 background (3.1); adaptive attention re-weighting (3.3). From the code: weights within 1 and 1.5, DDIM in 200 steps
 without guidance, batches of 4. `Settings.paper` and `AnomalyDiffusion.paper` hold their values. What they cannot hold:
-the latent diffusion model with BERT at 256 px; ResNet-50 in the encoder; a learning rate of raw embeddings (ours is in
-standard deviations of the vocabulary); DDIM's noise at each step (eta 1); masks of their mask generator (3.4).
+the latent diffusion model with BERT at 256 px; ResNet-50 in the encoder; a learning rate of raw embeddings (ours moves
+words in standard deviations of the vocabulary); DDIM's noise at each step (eta 1); masks of their mask generator (3.4).
 Ours, because it serves small data or small machines: the defect type's name behind the learned words, which a frozen
 model knows something about; words that start as the type's name; a small encoder; differences of latents in place of
 decoded pictures, which cost a decoder's pass a step; a map made of the step before; an inpainting backbone, which is
@@ -130,7 +130,7 @@ class AnomalyDiffusion(Generator):
 
     def learn(self, crops: Iterable[Crop]) -> None:
         damaged = {(crop.product, crop.defect) for crop in crops if crop.defect}
-        self._name({*damaged, *((product, "") for product, _ in damaged)})
+        self._prepare_words({*damaged, *((product, "") for product, _ in damaged)})
 
     def learned(self) -> dict[str, Tensor]:
         if not self._pairs:
@@ -138,9 +138,9 @@ class AnomalyDiffusion(Generator):
         return {"pairs": torch.tensor(list(json.dumps(self._pairs).encode()), dtype=torch.uint8)}
 
     def restore(self, learned: Mapping[str, Tensor]) -> None:
-        self._name({(product, defect) for product, defect in json.loads(bytes(learned["pairs"].tolist()))})
+        self._prepare_words({(product, defect) for product, defect in json.loads(bytes(learned["pairs"].tolist()))})
 
-    def _name(self, pairs: set[Pair]) -> None:
+    def _prepare_words(self, pairs: set[Pair]) -> None:
         """Give each product and type words of its own, which start as the type's name.
 
         Raises:

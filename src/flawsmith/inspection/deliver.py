@@ -26,8 +26,8 @@ from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import ConfigError, DataError, RunError
 from flawsmith.evaluation.arms import Arm, common_set, made_of, training_set, without
 from flawsmith.evaluation.calibration import calibration_normals, evenly_spaced, kept_away
-from flawsmith.evaluation.prove import device_of, load_detector
 from flawsmith.evaluation.shape import proof_shape, proof_tiles, shapes_of
+from flawsmith.evaluation.trainings import device_of, load_detector
 from flawsmith.files import digest, file_digest, read_json, whole_folder, write_json, write_text
 from flawsmith.inspection.card import card, example_script
 from flawsmith.inspection.inspector import Inspector

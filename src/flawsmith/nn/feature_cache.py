@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from io import BytesIO
 from pathlib import Path
 
@@ -95,6 +95,15 @@ class FeatureCache(Extractor):
         """
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def remembered(self) -> list[str]:
+        """Return the names of the folders that `forget` removes; another process's `remember` takes them."""
+        return sorted(folder.name for folder in self._folders)
+
+    def remember(self, names: Iterable[str]) -> None:
+        """Have `forget` remove what another process with the same folder kept there."""
+        if self._folder is not None:
+            self._folders |= {self._folder / name for name in names}
 
     def _each(self, method: str, image: Tensor, work: Callable[[Tensor], list[Tensor] | None]) -> list[Tensor] | None:
         rows = []

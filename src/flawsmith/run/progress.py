@@ -1,20 +1,57 @@
-"""Progress of long work: a bar with rate and time left on a terminal, a line now and then in a log."""
+"""Progress of long work: a bar with rate and time left on a terminal, a line now and then in a log.
+
+Whoever runs a command for another program (the studio) takes the numbers instead, with `tell_to`.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
 from flawsmith.types import Advance
 
 _SHOWN: ContextVar[bool] = ContextVar("shown", default=False)
 """Whether a bar is on the screen."""
+_OFTEN = 0.2
+"""Seconds between two times that a listener is told, at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a piece of work is."""
+
+    what: str
+    """Short name of the work, such as "generate"."""
+    done: float
+    total: float
+    unit: str
+    """What is counted, e.g. "samples"."""
+    rate: float
+    """Of them per second, since this process began; those done before do not count."""
+    left: float | None
+    """Seconds left at this rate; None = nobody can tell yet."""
+    note: str = ""
+
+
+Listener = Callable[[Progress], None]
+_LISTENERS: list[Listener] = []
+"""At most one; a thread that works for the command tells it too, so it is no ContextVar."""
+
+
+def tell_to(listener: Listener) -> None:
+    """Hand progress to a listener instead of showing it, for as long as this process lives.
+
+    It is called when work begins and ends, and in between no oftener than five times a second.
+    """
+    _LISTENERS[:] = [listener]
 
 
 @contextmanager
@@ -39,7 +76,21 @@ def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Advanc
 
 
 @contextmanager
+def unshown() -> Iterator[None]:
+    """Show no progress while the block runs: another process shows the same."""
+    mark = _SHOWN.set(True)
+    try:
+        yield
+    finally:
+        _SHOWN.reset(mark)
+
+
+@contextmanager
 def _shown(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+    if _LISTENERS:
+        with _told(_LISTENERS[0], what, total, unit, done) as advance:
+            yield advance
+        return
     console = Console(stderr=True)
     begun, state = time.monotonic(), {"done": done, "told": time.monotonic()}
 
@@ -57,7 +108,7 @@ def _shown(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        with Progress(*columns, console=console) as bar:
+        with Bar(*columns, console=console) as bar:
             task = bar.add_task(what, total=total, completed=done, rate="", note="")
 
             def advance(count: int = 1, note: str = "") -> None:
@@ -80,3 +131,24 @@ def _shown(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
             )
 
     yield tell
+
+
+@contextmanager
+def _told(listener: Listener, what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+    begun, state = time.monotonic(), {"done": float(done), "told": 0.0}
+
+    def tell(note: str = "") -> None:
+        now = time.monotonic()
+        state["told"] = now
+        rate = (state["done"] - done) / max(now - begun, 1e-6)
+        left = (total - state["done"]) / rate if rate > 0 else None
+        listener(Progress(what, state["done"], total, unit, rate, left, note))
+
+    def advance(count: int = 1, note: str = "") -> None:
+        state["done"] += count
+        if time.monotonic() - state["told"] > _OFTEN or state["done"] >= total:
+            tell(note)
+
+    tell()
+    yield advance
+    tell()

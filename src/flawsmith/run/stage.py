@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from flawsmith.config import Config, affecting, differing
 from flawsmith.files import digest
@@ -34,6 +34,9 @@ FOLLOWS: dict[str, tuple[str, ...]] = {
 }
 """The stages, and those whose record is taken back when one is done again. What `train` changes, `generate` notices by
 its inputs."""
+
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,29 @@ class Work:
     """What later stages want to know; kept in manifest.json."""
     finished: bool = True
     """False: leave it unfinished (a shard whose neighbours still work)."""
+
+
+class Spread(Protocol):
+    """Does pieces of a stage on whichever machine is free, where `flawsmith run --on` names some.
+
+    A piece is a function of a module, with arguments that can be pickled. It writes what it makes into the run's
+    folder, which all machines share, or returns it; done twice it gives the same bytes. The stage itself (its lock, its
+    record, its lines) stays with the process that was started.
+    """
+
+    def __call__(
+        self, piece: Callable[..., Result], calls: Iterable[tuple[Any, ...]], *, network: bool
+    ) -> Iterator[tuple[int, Result]]:
+        """Yield the number of each call and what it returned, as they come; a call whose machine dies is done again.
+
+        Args:
+            piece: What is called.
+            calls: Its arguments, one tuple per call; taken one after another, as machines become free.
+            network: Whether it runs a network: then it gets a GPU of its own where the run computes on GPUs.
+
+        Raises:
+            FlawsmithError: what a call raised; no more are begun.
+        """
 
 
 def stamp_of(run: Run, name: str, inputs: Inputs) -> str:

@@ -18,17 +18,18 @@ from flawsmith.config import ScreenConfig
 from flawsmith.data import images
 from flawsmith.data.codecs.metadata_reading import metadata_of
 from flawsmith.data.scaling import scaled_mask
-from flawsmith.errors import RunError
+from flawsmith.errors import DataError, RunError
 from flawsmith.files import digest, file_digest
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
+from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.paths import confined
-from flawsmith.run.dataset import Dataset, open_dataset
+from flawsmith.run.dataset import Dataset, open_dataset, recorded_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
 from flawsmith.run.records import Repair, Sample, Verdict, read_records, write_records
 from flawsmith.run.screened import commonest, read_discarded
-from flawsmith.run.stage import Inputs, stage
+from flawsmith.run.stage import Inputs, Spread, stage
 from flawsmith.run.unchanged import require_as_learned, require_as_made
 from flawsmith.screening.describe import Described, Describer, Shown, screening_set
 from flawsmith.screening.gate import FittedGate, Gate, fit_gate, known_filters
@@ -37,27 +38,35 @@ from flawsmith.types import Advance, Example
 
 _STAND_INS = 3
 """Normal photographs from which a shot's damage may be filled in."""
+_AT_ONCE = 16
+"""Samples of one piece, where machines look at them."""
+Looked = tuple[Described, Repair | None]
+"""What is said of a picture, and the files of its repaired label; None = as it is."""
 
 
-def screen(run: Run, data: Dataset | None = None) -> Path:
+def screen(run: Run, data: Dataset | None = None, spread: Spread | None = None) -> Path:
     """Run the stage; does nothing when it is done already with the same input; returns the path of scores.jsonl.
 
     Args:
         run: The run.
         data: Its photographs, when they are open already.
+        spread: Has gates fitted and samples described on whichever machine is free; None = one after another, here.
 
     Raises:
         RunError: no samples were generated yet, or they or their photographs were changed since.
         ConfigError: a filter, score or extractor is unknown.
     """
-    config, path, part = run.config, run.path("scores.jsonl"), run.config.features
+    config, path = run.config, run.path("scores.jsonl")
     known_filters(config.screen)
     generated = run.stage_hash("generate")
     if not generated:
         raise RunError(f"{run.folder}: no samples are made yet; run `flawsmith generate {run.folder}` first")
     data = data or open_dataset(run)
-    where = config.backbone
-    extractor = load_extractor(part.extractor, part.source, offline=where.offline, device=where.device)
+    if not data.split.shots:
+        raise DataError(
+            f"{run.folder}: screening compares with real shots, and this run learns from none; give it some"
+        )
+    extractor = _extractor(run)
     samples = [sample for sample in run.samples() if sample.made]
     require_as_learned(run, data)
     discarded = read_discarded(run)
@@ -83,17 +92,26 @@ def screen(run: Run, data: Dataset | None = None) -> Path:
     with stage(run, "screen", inputs, outputs=outputs, there=there) as work:
         if work.done:
             return path
-        cached = FeatureCache(extractor, run.path("state", "features"))
-        describer = Describer(cached, 2 * config.generate.visible)
+        describer = _describer(run, extractor)
         products = sorted({shot.product for shot in data.split.shots})
         verdicts: list[Verdict] = []
         with progress("screen", len(samples), "samples") as advance:
-            fitted = {product: fit_product(config.screen, data, product, describer) for product in products}
+            if spread is None:
+                fitted = {product: fit_product(config.screen, data, product, describer) for product in products}
+            else:
+                calls = ((run, product, work.stamp) for product in products)
+                fitted = {products[at]: gate for at, gate in spread(fit_one, calls, network=True)}
+                fitted = {product: fitted[product] for product in products}
             gate = Gate(config.screen, extractor.name, extractor.fingerprint, describer.visible, fitted)
             normals = {example.id: example for example in data.split.normals}
             for product in products:
-                shown = (_shown(run, one, data, normals) for one in samples if one.product == product)
-                verdicts += judge(gate, product, shown, describer, run.folder, advance)
+                those = [one for one in samples if one.product == product]
+                if spread is None:
+                    shown = (_shown(run, one, data, normals) for one in those)
+                    verdicts += judge(gate, product, shown, describer, run.folder, advance)
+                else:
+                    looked = _looked_elsewhere(spread, run, gate.fitted(product), those, work.stamp, advance)
+                    verdicts += _verdicts(gate, product, looked)
         gate.save(run.path("gate"))
         write_scores(path, verdicts)
         kept = sum(verdict.kept for verdict in verdicts)
@@ -102,9 +120,9 @@ def screen(run: Run, data: Dataset | None = None) -> Path:
     return path
 
 
-def screened(run: Run, data: Dataset | None = None) -> int:
+def screened(run: Run, data: Dataset | None = None, spread: Spread | None = None) -> int:
     """Screen, and ask for what is lacking; return how many more samples to generate, 0 = it was the last round."""
-    screen(run, data)
+    screen(run, data, spread)
     more = plan_more(run)
     if not more:
         discard(run)
@@ -137,20 +155,84 @@ def judge(
         ConfigError: the gate does not know the product, or a defect type.
     """
     fitted = gate.fitted(product)
-    described: list[Described] = []
-    repairs: dict[str, Repair] = {}
+    looked: list[Looked] = []
     for shown in pictures:
-        one = describer.describe(shown)
-        if gate.settings.repair and shown.below is not None and _misfits(fitted, one, describer):
-            picture, mask = describer.repaired(shown)
-            if mask.any():
-                repairs[shown.name] = _write_repaired(folder, shown, picture, mask)
-                one = describer.describe(replace(shown, image=picture, mask=mask))
-        described.append(one)
+        looked.append(look(fitted, shown, describer, folder, repairs=gate.settings.repair))
         if advance is not None:
             advance()
-    verdicts = gate.judge(product, screening_set(described, gate.extractor))
-    return [replace(verdict, repair=repairs.get(verdict.name)) for verdict in verdicts]
+    return _verdicts(gate, product, looked)
+
+
+def look(fitted: FittedGate, shown: Shown, describer: Describer, folder: Path, *, repairs: bool) -> Looked:
+    """Describe one picture; a label that is reason enough to reject is repaired first, where that is asked for.
+
+    Args:
+        fitted: The gate of the picture's product.
+        shown: The picture.
+        describer: Describes it.
+        folder: A repaired picture and its label go to repaired/ below it.
+        repairs: Whether labels are repaired.
+    """
+    described = describer.describe(shown)
+    if repairs and shown.below is not None and _misfits(fitted, described, describer):
+        picture, mask = describer.repaired(shown)
+        if mask.any():
+            repair = _write_repaired(folder, shown, picture, mask)
+            return describer.describe(replace(shown, image=picture, mask=mask)), repair
+    return described, None
+
+
+def _verdicts(gate: Gate, product: str, looked: Sequence[Looked]) -> list[Verdict]:
+    verdicts = gate.judge(product, screening_set([described for described, _ in looked], gate.extractor))
+    return [replace(verdict, repair=repair) for verdict, (_, repair) in zip(verdicts, looked, strict=True)]
+
+
+def _looked_elsewhere(
+    spread: Spread, run: Run, fitted: FittedGate, samples: Sequence[Sample], stamp: str, advance: Advance
+) -> list[Looked]:
+    """Return what `look` says of samples of one product, in their order, a few at a time on each machine."""
+    chunks = [samples[first : first + _AT_ONCE] for first in range(0, len(samples), _AT_ONCE)]
+    looked: dict[int, list[Looked]] = {}
+    for number, rows in spread(look_at, ((run, fitted, chunk, stamp) for chunk in chunks), network=True):
+        looked[number] = rows
+        advance(len(rows))
+    return [one for number in range(len(chunks)) for one in looked[number]]
+
+
+_OPENED: dict[tuple[str, str], tuple[Dataset, Describer]] = {}
+"""What the last piece in this process looked with, by run and stamp."""
+
+
+def _opened(run: Run, stamp: str) -> tuple[Dataset, Describer]:
+    key = str(run.folder.absolute()), stamp
+    if key not in _OPENED:
+        _OPENED.clear()
+        _OPENED[key] = recorded_dataset(run), _describer(run, _extractor(run))
+    return _OPENED[key]
+
+
+def fit_one(run: Run, product: str, stamp: str) -> FittedGate:
+    """Fit one product's gate: a piece for `Spread`; `stamp` identifies the screening."""
+    data, describer = _opened(run, stamp)
+    return fit_product(run.config.screen, data, product, describer)
+
+
+def look_at(run: Run, fitted: FittedGate, samples: Sequence[Sample], stamp: str) -> list[Looked]:
+    """Return what `look` says of some samples of one product: a piece for `Spread`."""
+    data, describer = _opened(run, stamp)
+    normals = {example.id: example for example in data.split.normals}
+    repairs = run.config.screen.repair
+    shown = (_shown(run, sample, data, normals) for sample in samples)
+    return [look(fitted, one, describer, run.folder, repairs=repairs) for one in shown]
+
+
+def _extractor(run: Run) -> Extractor:
+    part, where = run.config.features, run.config.backbone
+    return load_extractor(part.extractor, part.source, offline=where.offline, device=where.device)
+
+
+def _describer(run: Run, extractor: Extractor) -> Describer:
+    return Describer(FeatureCache(extractor, run.path("state", "features")), 2 * run.config.generate.visible)
 
 
 def write_scores(path: Path, verdicts: Sequence[Verdict]) -> None:

@@ -7,6 +7,7 @@ with Studio(Workspace.open(Path("runs/tile"))) as studio:
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +19,9 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException as HttpError
 
 from flawsmith.errors import DataError, FlawsmithError
-from flawsmith.studio import data_routes, paint_routes, picture_routes, review_routes
-from flawsmith.studio.guard import LOCAL, Guard
+from flawsmith.studio import data_routes, folder_routes, paint_routes, picture_routes, review_routes
+from flawsmith.studio.commands import command_routes, export_routes, plan_routes, proof_routes
+from flawsmith.studio.guard import LOCAL, Guard, Receive, Scope, Send
 from flawsmith.studio.session import Studio
 
 if TYPE_CHECKING:
@@ -38,7 +40,20 @@ _KINDS = {
 def guarded(studio: Studio) -> Guard:
     """Return the application as it is served."""
     hosts = tuple(f"{name}:{studio.port}" for name in LOCAL) if studio.local else ()
-    return Guard(application(studio), studio.token, hosts)
+    return Guard(_Opened(studio), studio.token, hosts)
+
+
+class _Opened:
+    """The application of what is open; a new one when another source is opened."""
+
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
+        self._workspace, self._application = studio.workspace, application(studio)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._workspace is not self._studio.workspace:
+            self._workspace, self._application = self._studio.workspace, application(self._studio)
+        await self._application(scope, receive, send)
 
 
 def application(studio: Studio) -> FastAPI:
@@ -74,7 +89,8 @@ def application(studio: Studio) -> FastAPI:
             raise HTTPException(404, "there is no such file")
         return FileResponse(path, media_type=_KINDS[path.suffix], headers={"cache-control": "no-cache"})
 
-    for part in (data_routes, picture_routes, paint_routes, review_routes):
+    making = (command_routes, plan_routes, proof_routes, export_routes)
+    for part in (data_routes, folder_routes, picture_routes, paint_routes, review_routes, *making):
         app.include_router(part.routes(studio))
     return app
 
@@ -89,6 +105,10 @@ def server_of(studio: Studio) -> uvicorn.Server:
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
             yield
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            studio.ending.set()  # before open answers are waited for
+            await super().shutdown(sockets)
 
     config = uvicorn.Config(
         guarded(studio),
@@ -115,7 +135,8 @@ def serve(studio: Studio) -> None:
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {name: signal.signal(getattr(signal, name), stop) for name in names}
     try:
-        studio.painting.ask("warm")
+        if studio.workspace.opened:
+            studio.painting.ask("warm")
         server.run(sockets=[studio.socket])
     finally:
         for name, handler in before.items():

@@ -10,7 +10,9 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
-from flawsmith.errors import ConfigError
+from flawsmith.errors import ConfigError, DataError
+from flawsmith.run.folder import Run
+from flawsmith.studio.commands.process import Commands
 from flawsmith.studio.pictures import PictureStore
 from flawsmith.studio.workshop import Job, Workshop
 from flawsmith.studio.workspace import Workspace
@@ -23,23 +25,57 @@ class Studio:
         workspace: What is open.
         host: Who is answered: this machine alone, unless another address is named.
         port: 0 = any that is free; `port` says which.
+        root: The folder below which another source can be opened from the page; None = none can.
 
     Raises:
         ConfigError: the address cannot be used.
     """
 
-    def __init__(self, workspace: Workspace, host: str = "127.0.0.1", port: int = 0) -> None:
-        self.workspace, self.host = workspace, host
+    def __init__(self, workspace: Workspace, host: str = "127.0.0.1", port: int = 0, root: Path | None = None) -> None:
+        self.workspace, self.host, self.root = workspace, host, root
+        self.opened = 0
+        """How many sources were opened from the page: tells an old page from today's."""
+        self.ending = threading.Event()
+        """Set when the server ends, so that answers without an end do."""
+        self.commands = Commands()
         self.token = secrets.token_urlsafe(24)
         self.pictures = PictureStore()
         self.socket = _bound(host, port)
         self.port: int = self.socket.getsockname()[1]
         self._folder = tempfile.TemporaryDirectory(prefix="flawsmith-studio-")
         self.candidates = Path(self._folder.name)
-        self.painting = Workshop(workspace, self.candidates)
-        self.checking = Workshop(workspace, self.candidates, lasting=False)
-        self.checked: Job | None = None
         self.accepting = threading.Lock()
+        self.opening = threading.Lock()
+        self._begin()
+
+    def _begin(self) -> None:
+        self.painting = Workshop(self.workspace, self.candidates)
+        self.checking = Workshop(self.workspace, self.candidates, lasting=False)
+        self.checked: Job | None = None
+
+    def open(self, workspace: Workspace) -> None:
+        """Work with another source from now on; workers of the old one end, and candidates that wait are given up."""
+        with self.opening:
+            old = self.painting, self.checking
+            self.workspace = workspace
+            self._begin()
+            self.opened += 1
+            for workshop in old:
+                workshop.close()
+            for candidate in self.candidates.iterdir():
+                candidate.unlink(missing_ok=True)
+            self.painting.ask("warm")
+
+    @property
+    def run(self) -> Run:
+        """Return the run that is open, with the configuration that it has now.
+
+        Raises:
+            DataError: photographs are open, and no run.
+        """
+        if self.workspace.run is None:
+            raise DataError("no run is open; start one on the page Generate")
+        return Run.open(self.workspace.run.folder)
 
     @property
     def local(self) -> bool:
@@ -60,7 +96,9 @@ class Studio:
         return self.painting.job(number) or self.checking.job(number)
 
     def close(self) -> None:
-        """End the workers and forget the candidates."""
+        """End the command and the workers, and forget the candidates."""
+        self.ending.set()
+        self.commands.close()
         self.painting.close()
         self.checking.close()
         self.socket.close()

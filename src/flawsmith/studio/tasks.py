@@ -2,25 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from flawsmith import registry
+from flawsmith.config import overridden
 from flawsmith.data import images
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.run.dataset import Dataset
+from flawsmith.run.folder import Run
 from flawsmith.studio.candidates import Candidate
+from flawsmith.studio.commands.trees import tree_of
 from flawsmith.studio.masks import mask_of, runs_of
 from flawsmith.studio.workspace import Workspace
 from flawsmith.synthesis.by_hand.brush import Brush
+from flawsmith.synthesis.by_hand.painted import Painted
 from flawsmith.synthesis.by_hand.source import DEFAULT_GENERATOR
 from flawsmith.synthesis.plan import asked_mask, plan_line
 
 _BRUSHES = 2
 """Generators that are kept open, with the photographs that each keeps."""
+_AT_ONCE = 2
+"""Candidates that a generator of pixels paints side by side: each its own seed, so the same bytes come out."""
+_OF_EACH_SORT = 2
+"""Pictures of a product's normal parts and of each defect type that a preview of an export is made with."""
 _TRIES = 8
 """Seeds that are tried for a proposed mask."""
+
+
+@contextmanager
+def _side_by_side(
+    work: Callable[[int], Painted | DataError], seeds: Sequence[int], count: int
+) -> Iterator[Iterator[Painted | DataError]]:
+    """Give the answers for the seeds in their order, up to `count` made at once; what is not begun at the end is not
+    made."""
+    if count == 1:
+        yield map(work, seeds)
+        return
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool.map(work, seeds)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +92,21 @@ class Bench:
         return self._brushes[generator]
 
     def warm(self, errand: Errand) -> dict[str, Any]:
-        """Open the default generator and let it learn, so that the first candidate need not wait for it."""
+        """Open the default generator, let it learn and try it, so that the first candidate need not wait for that."""
         brush = self.brush(self.workspace.default_generator)
         for product, defects in self.workspace.defects.items():
+            example = next((one for one in self.workspace.normals if one.product == product), None)
             for defect in defects:
                 if errand.stopped():
                     return {}
                 brush.painters.of(brush.job_of(product, defect))
+                if example is not None:
+                    native = images.read(example.image)
+                    spot = np.zeros(native.shape[:2], bool)
+                    rows, columns = native.shape[:2]
+                    spot[rows // 2 - 2 : rows // 2 + 3, columns // 2 - 2 : columns // 2 + 3] = True
+                    with suppress(DataError):  # so little may not show; what is read of the shots is kept
+                        brush.paint(native, spot, defect, 0, product=product)
         return {}
 
     def paint(
@@ -87,19 +126,29 @@ class Bench:
         if not asked.any():
             raise DataError("the mask is empty; draw where the damage is to be")
         made: list[dict[str, Any]] = []
-        for number, seed in enumerate(seeds):
-            if errand.stopped():
-                break
+
+        def painted(seed: int) -> Painted | DataError:
             try:
-                painted = brush.paint(native, asked, defect, seed, product=example.product)
+                return brush.paint(native, asked, defect, seed, product=example.product)
             except DataError as error:  # of this seed nothing shows; the next may do
-                made.append({"seed": seed, "problem": str(error)})
-            else:
-                candidate = Candidate.of(f"{errand.number}-{number}", example, native, painted, tuple(mask))
-                candidate.save(self._folder)
-                made.append({"seed": seed, "name": candidate.name, "box": candidate.box, **_facts(candidate)})
-            errand.tell({"candidates": made, "of": len(seeds)})
+                return error
+
+        with _side_by_side(painted, seeds, _AT_ONCE if self._by_pixels(generator) else 1) as answers:
+            for number, (seed, answer) in enumerate(zip(seeds, answers, strict=True)):
+                if isinstance(answer, DataError):
+                    made.append({"seed": seed, "problem": str(answer)})
+                else:
+                    candidate = Candidate.of(f"{errand.number}-{number}", example, native, answer, tuple(mask))
+                    candidate.save(self._folder)
+                    made.append({"seed": seed, "name": candidate.name, "box": candidate.box, **_facts(candidate)})
+                errand.tell({"candidates": made, "of": len(seeds)})
+                if errand.stopped():
+                    break
         return {"candidates": made, "of": len(seeds)}
+
+    def _by_pixels(self, generator: str) -> bool:
+        """Whether a generator is of pixels alone: no network that several threads would share."""
+        return registry.entries("generators")[generator].pixels
 
     def propose(
         self, errand: Errand, *, photograph: str, way: str, defect: str, seed: int, sentence: str
@@ -149,6 +198,31 @@ class Bench:
         findings = check(self.workspace.config)
         tree = asdict(findings)
         return {**tree, "root": str(findings.root), "files": dict(findings.files), "ok": findings.ok}
+
+    def export_tree(self, errand: Errand, *, settings: dict[str, Any]) -> dict[str, Any]:
+        """Write the first pictures of each sort in the formats of the configuration, and return each one's tree."""
+        from flawsmith.exports.export import exported, load_exporter, prepared, sizes
+
+        run = Run.open(self.workspace.run.folder) if self.workspace.run else None
+        if run is None:
+            raise DataError("no run is open, so there is nothing to export")
+        run = Run(run.folder, overridden(run.config, settings))
+        examples, counted, first = exported(run), Counter[str](), []
+        sorts: Counter[tuple[Any, ...]] = Counter()
+        for example in examples:
+            sort = example.product, example.defect, example.split
+            sorts[sort] += 1
+            counted["defects" if example.defect else "normal"] += 1
+            if sorts[sort] <= _OF_EACH_SORT:
+                first.append(example)
+        trees = {}
+        for name in run.config.export.formats:
+            with tempfile.TemporaryDirectory(prefix="flawsmith-tree-") as folder:
+                exporter = prepared(run, load_exporter(run.config, name))
+                exporter.write(first, Path(folder), destination=run.path("export", name), advance=lambda *_: None)
+                trees[name] = tree_of(sizes(Path(folder)))
+            errand.tell({"trees": trees})
+        return {"trees": trees, "pictures": len(examples), "shown": len(first), **counted}
 
 
 def _facts(candidate: Candidate) -> dict[str, Any]:

@@ -193,8 +193,9 @@ class Workshop:
         context = multiprocessing.get_context("spawn")
         self._connection, workers_end = context.Pipe()
         arguments = workers_end, self._workspace, self._folder, list(sys.path)
-        self._process = context.Process(target=_worker, args=arguments, name="flawsmith-studio-worker", daemon=True)
-        self._process.start()
+        process = context.Process(target=_worker, args=arguments, name="flawsmith-studio-worker", daemon=True)
+        process.start()
+        self._process = process
         workers_end.close()
         self.started += 1
 
@@ -210,16 +211,19 @@ class Workshop:
 
 def _why_lost(process: BaseProcess) -> str:
     process.join(timeout=5)
-    code = process.exitcode
-    if code is not None and code < 0:
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
-        cause = f"was killed ({name}{', perhaps for want of memory' if name == 'SIGKILL' else ''})"
-    else:
-        cause = f"ended with code {code}"
-    return f"the worker {cause} during this job; another one takes its place, so start the job again"
+    ended = how_it_ended(process.exitcode)
+    return f"the worker {ended} during this job; another one takes its place, so start the job again"
+
+
+def how_it_ended(code: int | None) -> str:
+    """Return how a process ended, in words, by its exit code; below 0 = killed by that signal."""
+    if code is None or code >= 0:
+        return f"ended with code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"was killed ({name}{', perhaps for want of memory' if name == 'SIGKILL' else ''})"
 
 
 def _worker(connection: Connection, workspace: Workspace, folder: Path, path: list[str]) -> None:

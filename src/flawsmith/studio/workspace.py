@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from flawsmith import registry
-from flawsmith.config import AUTO, Config, load_config, overridden
+from flawsmith.config import AUTO, Config, DataConfig, load_config, overridden
+from flawsmith.data.split import Split
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.run.dataset import load_split, scanned_dataset
 from flawsmith.run.folder import Run
@@ -50,6 +51,10 @@ class Workspace:
     """Each product with the defect types that there are shots of."""
     painted: Path
     """The folder that accepted pictures go to."""
+    split: Split
+    """Which photographs are learned from, painted on and tested on."""
+    opened: bool = True
+    """False: nothing is, and the page asks which folder to open."""
     _by_id: dict[str, Example] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -69,7 +74,12 @@ class Workspace:
         run = run_at(source)
         settings = dict(settings or {})
         config = _config_of(run or source, settings)
-        split = load_split(run) if run and run.path("data.json").exists() else scanned_dataset(config).split
+        if run and run.path("data.json").exists():
+            split = load_split(run)
+        elif run or not source.is_dir() or any(key.startswith("data.") for key in settings):
+            split = scanned_dataset(config).split
+        else:
+            settings, config, split = _looked_over(source, settings, config)
         if run and painted:
             raise ConfigError(f"--out: what is painted for a run is kept in {run.path(FOLDER)}; leave --out out")
         accepted = run.path(FOLDER) if run else painted or _beside(config.data.root)
@@ -91,8 +101,20 @@ class Workspace:
             shots=frozenset(shot.id for shot in split.shots),
             defects={product: tuple(sorted(types[product])) for product in sorted(types)},
             painted=accepted,
+            split=split,
             _by_id={example.id: example for example in (*split.normals, *split.test_normals, *labelled)},
         )
+
+    @classmethod
+    def nothing(cls, root: Path) -> Workspace:
+        """Return a workspace in which nothing is open: a folder below `root` is chosen on the page."""
+        config = Config(data=DataConfig(root=root))
+        return cls(root, None, config, {}, (), (), frozenset(), {}, root, Split((), (), (), ()), opened=False)
+
+    @property
+    def runs(self) -> Path:
+        """Return the folder that runs of these photographs are made in."""
+        return self.run.folder.parent if self.run else self.painted.parent
 
     def example(self, name: str) -> Example:
         """Return a photograph of the set by its id.
@@ -145,6 +167,19 @@ def _config_of(source: Run | Path, settings: Mapping[str, Any]) -> Config:
     if not config.data.root.is_dir():
         raise DataError(f"{config.data.root}: there is no such folder of photographs; put data.root right in {source}")
     return config
+
+
+def _looked_over(folder: Path, settings: dict[str, Any], config: Config) -> tuple[dict[str, Any], Config, Split]:
+    """Return settings, configuration and split of a folder of photographs, in whatever layout it is."""
+    try:
+        return settings, config, scanned_dataset(config).split
+    except DataError:
+        from flawsmith.preflight.recognise import recognise
+
+        understood = recognise(folder).data.model_dump(mode="json", exclude_defaults=True, exclude={"root"})
+        settings |= {f"data.{key}": value for key, value in understood.items()}
+        config = _config_of(folder, settings)
+        return settings, config, scanned_dataset(config).split
 
 
 def _beside(root: Path) -> Path:

@@ -25,13 +25,15 @@ from flawsmith.run.progress import progress
 from flawsmith.run.records import Role, Sample, append_records, each_record
 from flawsmith.run.screened import forget_discarded, read_discarded, read_rounds
 from flawsmith.run.shard import ALL, Shard
-from flawsmith.run.stage import Inputs, stage, stamp_of
+from flawsmith.run.stage import Inputs, Spread, stage, stamp_of
 from flawsmith.run.unchanged import require_as_made
 from flawsmith.synthesis.attention import has_attention, paint_attention
 from flawsmith.synthesis.batches import made
-from flawsmith.synthesis.batches.controls import with_donor
 from flawsmith.synthesis.batches.planned import Planned, batches, each_planned, marked, plan, survey
+from flawsmith.synthesis.batches.workers import painted
+from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.painters import Painters, Room
+from flawsmith.synthesis.sentences.describe import described, inputs_of_descriptions
 from flawsmith.synthesis.sweep import has_sweep, paint_sweep
 from flawsmith.synthesis.train import (
     backbone_of,
@@ -45,7 +47,14 @@ _LESS = "take a smaller windows.size or backbone, or end what else uses this mem
 _ROLES: tuple[Role, ...] = ("sample", "control")
 
 
-def generate(run: Run, shard: Shard = ALL, data: Dataset | None = None, *, patience: float = 0.0) -> bool:
+def generate(
+    run: Run,
+    shard: Shard = ALL,
+    data: Dataset | None = None,
+    *,
+    patience: float = 0.0,
+    spread: Spread | None = None,
+) -> bool:
     """Run the stage; does nothing when it is done already with the same input, and goes on where it was killed.
 
     Args:
@@ -53,6 +62,7 @@ def generate(run: Run, shard: Shard = ALL, data: Dataset | None = None, *, patie
         shard: Which part of it this process makes.
         data: Its photographs, when they are open already.
         patience: How many seconds to wait for other processes at it.
+        spread: Has each batch painted on whichever machine is free; None = all are painted on this one.
 
     Returns:
         Whether the first plan and its controls are made, by whichever shards. What is lacking then is of later rounds.
@@ -69,7 +79,9 @@ def generate(run: Run, shard: Shard = ALL, data: Dataset | None = None, *, patie
             f"{run.folder}: the generator is not trained with this configuration, or its weights are gone; "
             f"run `flawsmith train {run.folder}`"
         )
-    samples = _inputs(config, stamp_of(run, "train", training))
+    if config.generate.describe:
+        data = replace(data, descriptions=described(run, data, sorted(counts(config, data.split))))
+    samples = _inputs(run, stamp_of(run, "train", training))
     # Another number of controls leaves the samples as they are.
     both = replace(
         samples,
@@ -87,7 +99,7 @@ def generate(run: Run, shard: Shard = ALL, data: Dataset | None = None, *, patie
             made.drop_beyond(run, _line_files(run, shard), planned.samples)
             _require_as_made(run, shard)
             room = Room(run, shard.name, work.stamp, painters)
-            number = sum(_make(run, data, planned, role, shard, room) for role in _ROLES)
+            number = sum(_make(run, data, planned, role, shard, room, spread) for role in _ROLES)
             work.what = f"{number} samples and controls, shard {shard.number}/{shard.count}"
             rows, controls = (made.tally(run, role, _total(planned, role)) for role in _ROLES)
             work.finished = rows.lines == planned.samples and controls.lines == planned.controls
@@ -117,10 +129,11 @@ def _show_settings(run: Run, painters: Painters) -> None:
             paint_attention(run, listened, painters.of)
 
 
-def _inputs(config: Config, trained: str) -> Inputs:
+def _inputs(run: Run, trained: str) -> Inputs:
     """Return what the samples depend on."""
+    config, said = run.config, inputs_of_descriptions(run)
     masks = {path: file_digest(config.data.root / path) for path in _place_masks(config)}
-    inputs = generator_inputs(config, "generate", train=trained, **({"places": masks} if masks else {}))
+    inputs = generator_inputs(config, "generate", train=trained, **said, **({"places": masks} if masks else {}))
     if config.screen.enabled:
         return inputs
     unread = "screen.times"
@@ -130,7 +143,8 @@ def _inputs(config: Config, trained: str) -> Inputs:
 
 def _place_masks(config: Config) -> list[str]:
     """Return the mask files of named places that are there; who reads one that is not says so."""
-    named = {place.mask for place in config.data.places.values()} if config.generate.prompt else set()
+    asked = config.generate.prompt or config.generate.describe
+    named = {place.mask for place in config.data.places.values()} if asked else set()
     return sorted(path for path in named if path and (config.data.root / path).is_file())
 
 
@@ -138,7 +152,9 @@ def _total(planned: Planned, role: Role) -> int:
     return planned.samples if role == "sample" else planned.controls
 
 
-def _make(run: Run, data: Dataset, planned: Planned, role: Role, shard: Shard, room: Room) -> int:
+def _make(
+    run: Run, data: Dataset, planned: Planned, role: Role, shard: Shard, room: Room, spread: Spread | None
+) -> int:
     """Make this shard's batches of samples or controls that are not on disk yet; return how many were made."""
     total, share = _total(planned, role), planned.shares[role]
     if not total:
@@ -148,11 +164,8 @@ def _make(run: Run, data: Dataset, planned: Planned, role: Role, shard: Shard, r
     whole = made.whole_batches(run, path, ours, made.there(run, role, total))
     done = sum(whole)
     with progress("generate" if role == "sample" else "controls", share, f"{role}s", done=done) as advance:
-        for batch in batches(run, role):
-            if batch[0].batch not in shard or whole[batch[0].index]:
-                continue
-            lines = [with_donor(run.config, data, line) for line in batch] if role == "control" else batch
-            rows = room.painted(lines, partial(made.write_sample, run, data.photographs))
+        todo = (batch for batch in batches(run, role) if batch[0].batch in shard and not whole[batch[0].index])
+        for rows in painted(run, data, room, todo, share - done, spread):
             append_records(path, rows)
             advance(len(rows))
     made.sort_lines(path)

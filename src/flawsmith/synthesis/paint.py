@@ -23,6 +23,7 @@ from flawsmith.data.tensors import image_tensor, mask_tensor, picture_of
 from flawsmith.data.tiling import Spot, Window, native_window
 from flawsmith.data.windows import Refit, cut, cut_mask, paste, refit, spot_of, uncut
 from flawsmith.interfaces import Generator
+from flawsmith.nn.device import one_thread
 from flawsmith.nn.memory.portions import in_portions
 from flawsmith.run.records import MADE, PlanLine, Sample
 from flawsmith.synthesis.canvas import Canvas, Reference, Stroke
@@ -116,10 +117,10 @@ class Painter:
                 yield PaintedLine(one.sample, canvas.laid(one.picture), canvas.laid_mask(one.mask))
 
     def _canvas(self, line: PlanLine) -> Canvas:
-        normal, shot = self._by_id[line.normal], self._by_id[line.shot]
+        normal, shot = self._by_id[line.normal], self._by_id.get(line.shot)
         asked = asked_mask(line, normal, shot, self._shots, self._photographs, self._config.generate.turn)
-        # A mask that somebody drew says where damage may lie, also to generators that draw their own inside it.
-        part = asked if line.mask_source == "file" else self._photographs.part(normal)
+        # A drawn mask or site says where damage may lie, also to generators that draw their own mask inside it.
+        part = asked if line.mask_source in ("file", "site") else self._photographs.part(normal)
         return self._canvas_on(line, lambda: self._photographs.read(normal), asked, part)
 
     def _canvas_on(
@@ -230,7 +231,8 @@ class Painter:
         draws = not self.generator.needs_mask and not group[0].line.is_control
         asked = self._condition(group, number, draws=draws)
         seeds = [(canvas.line.seed * 64 + canvas.attempt) * 64 + number for canvas in group]
-        generated = in_portions(self.generator, asked, seeds, self._at_once, part.steps, part.guidance)
+        with one_thread(self.generator.native):
+            generated = in_portions(self.generator, asked, seeds, self._at_once, part.steps, part.guidance)
         require_finite(self.generator, generated, [canvas.line for canvas in group], number)
         if self.listener:
             self.listener(asked, generated)

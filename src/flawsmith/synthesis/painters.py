@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,28 +106,44 @@ class Room:
     """
 
     def __init__(self, run: Run, shard: str, stamp: str, painters: Painters) -> None:
-        self._run, self._stamp, self._painters = run, stamp, painters
+        self._run, self._painters = run, painters
+        self.shard, self.stamp = shard, stamp
         self._path = run.path("state", f"at_once.{shard}.json" if shard else "at_once.json")
         known = read_json(self._path) if self._path.is_file() else {}
         with reading(self._path):
             painters.at_once = int(known["windows"]) if known.get("stamp") == stamp else 0
 
-    def painted(self, group: Sequence[PlanLine], write: Callable[[PaintedLine], Sample]) -> list[Sample]:
-        """Paint and write a batch, one picture at a time in memory; return its lines.
+    def paint(self, group: Sequence[PlanLine], write: Callable[[PaintedLine], Sample]) -> Callable[[], list[Sample]]:
+        """Paint a batch; return what writes it, one picture at a time in memory, and returns its lines.
 
-        Where memory runs out, the whole batch is painted anew, half as many windows at once.
+        What a generator of pixels makes is written here already: it paints one line after another. Where memory runs
+        out, the whole batch is painted anew, half as many windows at once.
 
         Raises:
             RunError: memory ran out over a single window.
         """
         while True:
+            painter = self._painters.of(group[0].job)
+            painted = painter.paint(group)
             try:
-                return list(map(write, self._painters.of(group[0].job).paint(group)))
+                if painter.generator.native:
+                    rows = self._written(group, painted, write)
+                    return lambda: rows
+                first = next(painted)  # with it a network has painted all of them
+                return lambda: self._written(group, chain([first], painted), write)
             except Exception as error:
-                self._run.remove_pictures(group[0].role, (line.index for line in group))
                 if not ran_out(error):
                     raise
             self._halve(group)
+
+    def _written(
+        self, group: Sequence[PlanLine], painted: Iterable[PaintedLine], write: Callable[[PaintedLine], Sample]
+    ) -> list[Sample]:
+        try:
+            return list(map(write, painted))
+        except Exception:
+            self._run.remove_pictures(group[0].role, (line.index for line in group))
+            raise
 
     def _halve(self, group: Sequence[PlanLine]) -> None:
         give_back()
@@ -137,6 +154,6 @@ class Room:
                 "backbone, or end what else uses this memory"
             )
         self._painters.at_once = count = (before + 1) // 2
-        write_json(self._path, {"windows": count, "stamp": self._stamp})
+        write_json(self._path, {"windows": count, "stamp": self.stamp})
         windows = "one window" if count == 1 else f"{count} windows"
         self._run.log(stage="generate", what=f"the memory ran out: {windows} at once from batch {group[0].batch} on")

@@ -40,15 +40,21 @@ def drawn_rows(
     return Generated(torch.where(damage > 0.5, pictures, asked.normal), damage)
 
 
-def most_visible(draws: Iterable[Drawn], normal: np.ndarray, allowed: np.ndarray) -> Drawn:
+def most_visible(
+    draws: Iterable[Drawn], normal: np.ndarray, allowed: np.ndarray, otherwise: Drawn | None = None
+) -> Drawn:
     """Return the first draw that is seen well, else the one that is seen best.
 
     Args:
         draws: No more are taken than needed.
         normal: float32 (h,w,3): the picture before.
-        allowed: bool (h,w). Where no draw changes anything (a picture without texture), all of it gets another tone.
+        allowed: bool (h,w): where damage may lie.
+        otherwise: What is returned where no draw changes anything (a picture without texture); None = another tone all
+            over `allowed`.
     """
-    best, greatest = (np.where(normal > 0, normal - 0.2, normal + 0.2).astype(np.float32), allowed), 0.0
+    if otherwise is None:
+        otherwise = np.where(normal > 0, normal - 0.2, normal + 0.2).astype(np.float32), allowed
+    best, greatest = otherwise, 0.0
     for picture, mask in draws:
         change = np.abs(picture[mask] - normal[mask]).max(axis=1, initial=0)
         visibility = float((change > _SEEN).sum() + change.sum()) / max(len(change), _SPECK)

@@ -23,8 +23,9 @@ from flawsmith.nn.text import Text, TextEncoder, token_numbers
 
 MARK = "*"
 """Where the learned words stand in a prompt."""
-REACH = 10.0
-"""Standard deviations of the vocabulary that a learned word moves for each unit of its parameter."""
+REACH = 400.0
+"""Standard deviations of the vocabulary that a learned word moves for each unit of its parameter: a twelfth of one in a
+step at the default learning rate, which suits the encoder of masks as it is."""
 _FILLER = "x"
 """A word of one token in every vocabulary here; the learned words take its place."""
 
@@ -121,11 +122,11 @@ class AppearanceWords(nn.Module):
         super().__init__()
         self.vocabulary = Vocabulary(encoder)
         self.register_buffer("start", torch.stack([_repeated(encoder, name, count) for name in names]))
-        self.way = nn.Parameter(torch.zeros_like(self.start))
+        self.offset = nn.Parameter(torch.zeros_like(self.start))
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return the words of rows int64 (B,): float32 (B,count,W)."""
-        return self.start[rows] + REACH * self.vocabulary.spread * self.way[rows]
+        return self.start[rows] + REACH * self.vocabulary.spread * self.offset[rows]
 
 
 def _repeated(encoder: TextEncoder, name: str, count: int) -> Tensor:

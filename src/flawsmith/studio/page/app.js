@@ -3,11 +3,15 @@
 import { get } from "./api.js";
 import { Data } from "./data.js";
 import { make, note, translate } from "./dom.js";
+import { Export } from "./export.js";
+import { Generate } from "./generate.js";
 import { Paint } from "./paint.js";
+import { Proof } from "./proof.js";
 import { Review } from "./review.js";
+import { look } from "./work.js";
 import { choose, chosen, load, say } from "./words.js";
 
-const PARTS = { data: Data, paint: Paint, review: Review };
+const PARTS = { data: Data, paint: Paint, generate: Generate, review: Review, proof: Proof, export: Export };
 const parts = {};
 let shown = "";
 
@@ -56,6 +60,16 @@ function themed(name) {
   remember("flawsmith.theme", name);
 }
 
+/** Load the page anew where another tab has opened another source. */
+async function today(number) {
+  if (document.hidden) return;
+  try {
+    if ((await get("source")).number !== number) location.reload();
+  } catch (error) {
+    note(error.message, "error");
+  }
+}
+
 function typing(target) {
   return target.closest?.("input:not([type=range]):not([type=checkbox]), select, textarea, dialog") !== null;
 }
@@ -79,7 +93,8 @@ async function begin() {
     document.getElementById("source").textContent = source.source;
     document.getElementById("source").title = source.root;
     document.title = `${source.source} · flawsmith studio`;
-    const names = Object.keys(PARTS).filter((name) => source.run || !PARTS[name].needsRun);
+    const offered = (name) => name === "data" || (source.opened && (source.run || !PARTS[name].needsRun));
+    const names = Object.keys(PARTS).filter(offered);
     tabs(names);
     for (const name of names) {
       const section = make("section", { class: `part ${name}`, id: `part-${name}`, role: "tabpanel", hidden: true });
@@ -87,9 +102,11 @@ async function begin() {
       document.getElementById("main").append(section);
     }
     const wanted = location.hash.slice(1);
-    show(names.includes(wanted) ? wanted : "paint");
+    show(names.includes(wanted) ? wanted : names.includes("paint") ? "paint" : "data");
     for (const name of names) parts[name] = new PARTS[name](document.getElementById(`part-${name}`), source);
     parts[shown].opened?.();
+    await look();
+    document.addEventListener("visibilitychange", () => today(source.number));
   } catch (error) {
     note(error.message, "error");
   }

@@ -2,6 +2,7 @@
 
 import { address, follow, get, post } from "./api.js";
 import { choices, field, make, note } from "./dom.js";
+import { Folders } from "./folders.js";
 import { Grid } from "./grid.js";
 import { say } from "./words.js";
 
@@ -11,14 +12,18 @@ export class Data {
     this.labelled = null;
     this.verdict = make("p", { class: "ready" });
     this.again = make("button", { type: "button", say: "data.again", onclick: () => this.#check(true) });
+    this.folders = new Folders();
+    this.another = make("button", { type: "button", say: "folder.another", hidden: !source.folders, onclick: () => this.folders.choose() });
     this.bar = make("progress", { hidden: true, label: "data.checking" });
     this.found = make("div", { class: "found" });
     this.types = make("select", { label: "data.type", onchange: () => this.#arrange() });
     this.holder = make("div", { class: "labelled" });
     root.replaceChildren(
-      make("section", { class: "findings", label: "data.findings" }, make("div", { class: "row" }, this.verdict, this.again), this.bar, this.found),
+      make("section", { class: "findings", label: "data.findings" }, make("div", { class: "row" }, this.verdict, this.again, this.another), this.bar, this.found),
       make("section", { class: "shown", label: "data.outlines" }, make("div", { class: "bar" }, make("h2", { say: "data.outlines" }), field("data.type", this.types)), this.holder),
     );
+    root.append(this.folders.dialog);
+    this.again.hidden = !source.opened;
     this.grid = new Grid(this.holder, {
       width: 200,
       height: 224,
@@ -31,6 +36,11 @@ export class Data {
   async opened() {
     if (this.labelled) return;
     this.labelled = [];
+    if (!this.source.opened) {
+      this.verdict.textContent = say("folder.nothing");
+      this.folders.choose();
+      return;
+    }
     try {
       this.labelled = await get("labelled");
       this.#arrangeTypes();
@@ -43,6 +53,7 @@ export class Data {
   translated() {
     if (this.labelled?.length) this.#arrangeTypes();
     if (this.findings) this.#show();
+    if (!this.source.opened) this.verdict.textContent = say("folder.nothing");
   }
 
   key() {

@@ -1,0 +1,1 @@
+"""Commands of the command line that the page starts: making, proving, exporting; and the forms that fill them in."""

@@ -1,0 +1,193 @@
+"""The command that runs, as the page sees it: one at a time, each in a process of its own.
+
+A command is one of the command line, word by word, so a run that was started here goes on there, and the other way
+round. It ends as done, failed (with the sentence that the terminal would show), cancelled or lost. It is lost when its
+process was killed; what is made stays, and the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from flawsmith.errors import FlawsmithError
+from flawsmith.studio.commands.child import GRACE
+from flawsmith.studio.workshop import how_it_ended
+
+State = Literal["running", "done", "failed", "cancelled", "lost"]
+Purpose = Literal["generate", "prove", "export"]
+_MOST_LINES = 200
+_ERROR = "flawsmith: "
+"""Before the sentence that a command ends with when it cannot go on."""
+
+
+class Command:
+    """A command while it runs and after.
+
+    Args:
+        number: Tells it from others.
+        purpose: Which part of the page started it.
+        words: After `flawsmith`.
+        run: The run's folder.
+    """
+
+    def __init__(self, number: int, purpose: Purpose, words: Sequence[str], run: Path) -> None:
+        self.number, self.purpose, self.words, self.run = number, purpose, list(words), run
+        self.state: State = "running"
+        self.problem = ""
+        """Why it failed or was lost, in a sentence."""
+        self.version = 0
+        """Grows with everything that is told."""
+        self._steps: dict[str, dict[str, Any]] = {}
+        self._lines: deque[str] = deque(maxlen=_MOST_LINES)
+        self._cancelled = False
+        self._begun, self._ended = time.monotonic(), 0.0
+        environment = {**os.environ, "PYTHONPATH": _path(), "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "flawsmith.studio.commands.child", *self.words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=os.name == "posix",  # Ctrl-C in the terminal stops the studio, which stops this
+        )
+        assert self._process.stdout is not None and self._process.stderr is not None
+        told = threading.Thread(target=self._hear, args=(self._process.stdout,), daemon=True)
+        told.start()
+        self._thread = threading.Thread(target=self._follow, args=(self._process.stderr, told), daemon=True)
+        self._thread.start()
+
+    @property
+    def process(self) -> int:
+        """Return the process id."""
+        return self._process.pid
+
+    def cancel(self) -> None:
+        """Stop it as Ctrl-C does; what is made stays."""
+        if self.state != "running":
+            return
+        self._cancelled = True
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.close()
+
+    def close(self) -> None:
+        """Stop it, and wait until it is over."""
+        self.cancel()
+        self._thread.join(timeout=GRACE)
+        if self._process.poll() is None:
+            self._process.kill()
+        self._thread.join(timeout=10)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the page is told."""
+        ended = self._ended or time.monotonic()
+        return {
+            "number": self.number,
+            "purpose": self.purpose,
+            "command": said(self.words),
+            "run": str(self.run),
+            "state": self.state,
+            "stopping": self._cancelled and self.state == "running",
+            "steps": list(self._steps.values()),
+            "lines": list(self._lines)[-12:],
+            "problem": self.problem,
+            "seconds": round(ended - self._begun, 1),
+        }
+
+    def _hear(self, stream: IO[bytes]) -> None:
+        for line in stream:
+            with suppress(ValueError, KeyError, TypeError):
+                step = json.loads(line)
+                self._steps[step["what"]] = step
+                self.version += 1
+
+    def _follow(self, stream: IO[bytes], told: threading.Thread) -> None:
+        for raw in stream:
+            if line := raw.decode("utf-8", "replace").rstrip():
+                self._lines.append(line)
+                self.version += 1
+        told.join(timeout=10)
+        code = self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout, stream):
+            assert pipe is not None
+            with suppress(OSError):  # its buffer may hold nothing that anyone could still read
+                pipe.close()
+        self._ended = time.monotonic()
+        if code == 0:
+            self.state = "done"
+        elif self._cancelled:
+            self.state = "cancelled"
+        elif code < 0:
+            self.problem = f"the process {how_it_ended(code)}; what is made stays, go on from there"
+            self.state = "lost"
+        else:
+            self.problem = self._sentence() or f"the command {how_it_ended(code)}"
+            self.state = "failed"
+        self.version += 1
+
+    def _sentence(self) -> str:
+        """Return what a failed command said last: its error, which may have several lines."""
+        lines = list(self._lines)
+        starts = [place for place, line in enumerate(lines) if line.startswith(_ERROR)]
+        if starts:
+            return "\n".join(lines[starts[-1] :]).removeprefix(_ERROR)
+        return lines[-1] if lines else ""
+
+
+class Commands:
+    """The commands of a studio: one runs at a time, and the last one is remembered."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last: Command | None = None
+        self._count = 0
+
+    @property
+    def last(self) -> Command | None:
+        """Return the command that runs or ran last; None = there was none yet."""
+        return self._last
+
+    @property
+    def running(self) -> Command | None:
+        """Return the command that runs."""
+        return self._last if self._last and self._last.state == "running" else None
+
+    def start(self, purpose: Purpose, words: Sequence[str], run: Path) -> Command:
+        """Start a command.
+
+        Raises:
+            FlawsmithError: one is running.
+        """
+        with self._lock:
+            if self.running:
+                raise FlawsmithError(f"`{said(self.running.words)}` is still running; let it end, or cancel it")
+            self._count += 1
+            self._last = Command(self._count, purpose, words, run)
+            return self._last
+
+    def close(self) -> None:
+        """Stop what runs."""
+        if self._last:
+            self._last.close()
+
+
+def said(words: Sequence[str]) -> str:
+    """Return a command as one types it into a shell."""
+    return shlex.join(["flawsmith", *words])
+
+
+def _path() -> str:
+    """Return PYTHONPATH with this very package in front."""
+    here = str(Path(__file__).parents[3])
+    return os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH", ""))))

@@ -1,0 +1,66 @@
+"""Pieces of a run that are done elsewhere, in any order, make the same bytes; Ray itself is tested in tests/ray."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+import flawsmith as fs
+from flawsmith.cli import app
+from flawsmith.config import load_config
+from flawsmith.errors import ConfigError
+from flawsmith.pipeline import run_all
+
+
+class Pickled:
+    """Does pieces here, the last first, from what a network connection would bring."""
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+
+    def __call__(
+        self, piece: Callable[..., Any], calls: Iterable[tuple[Any, ...]], *, network: bool
+    ) -> Iterator[tuple[int, Any]]:
+        for number, call in reversed(list(enumerate(calls))):
+            self.pieces.append(piece.__name__)
+            work, arguments = pickle.loads(pickle.dumps((piece, call)))
+            yield number, pickle.loads(pickle.dumps(work(*arguments)))
+
+
+def test_pieces_make_the_run_of_one_process(factory_root: Path, tmp_path: Path) -> None:
+    settings = {
+        "data.root": str(factory_root),
+        "data.product": "magnet",
+        "data.shots": 1,
+        "generator.name": "crop_paste",
+        "generate.count": 2,
+        "generate.batch": 1,
+        "generate.controls": 0.5,
+        "screen.enabled": True,
+        "screen.rounds": 0,
+        "screen.normals": 4,
+        "measure.enabled": False,
+        "prove.enabled": False,
+    }
+    config, elsewhere = load_config(None, settings), Pickled()
+    one, other = fs.Run.create(tmp_path / "one", config), fs.Run.create(tmp_path / "other", config)
+    run_all(one, until="screen")
+    run_all(other, until="screen", spread=elsewhere)
+    assert {"learn_one", "paint_batch", "fit_one", "look_at"} == set(elsewhere.pieces)
+    made = [path.relative_to(one.folder) for path in one.folder.rglob("*") if path.is_file()]
+    kinds = {"samples", "controls", "gate", "weights", "repaired"}
+    made = [name for name in made if name.parts[0] in kinds or name.suffix == ".jsonl" and name.name != "log.jsonl"]
+    assert {name.parts[0] for name in made} >= {"samples", "controls", "gate", "scores.jsonl", "samples.jsonl"}
+    assert [str(name) for name in made if (one.folder / name).read_bytes() != (other.folder / name).read_bytes()] == []
+
+
+def test_another_engine_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "x.toml"
+    config.write_text("")
+    ended = CliRunner().invoke(app, ["run", str(config), "--out", str(tmp_path / "run"), "--on", "dask"])
+    assert isinstance(ended.exception, ConfigError) and "expected ray, or ray://host:port" in str(ended.exception)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,120 @@
+"""A run on a Ray cluster of two nodes is that of one process, byte for byte, also when a worker or a node dies."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import Cluster, flawsmith
+
+pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
+
+TIMES = {"log.jsonl", "manifest.json", "config.json"}
+"""Files that say when something was done."""
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    """Return all that a run made, by path: without times, what it needs to go on, and where it lies."""
+    files = {path.relative_to(run): path for path in run.rglob("*") if path.is_file()}
+    return {
+        name.as_posix(): path.read_bytes().replace(str(run).encode(), b"RUN")
+        for name, path in files.items()
+        if name.name not in TIMES and name.parts[0] not in ("state", "report") and not name.name.startswith("report.")
+    }
+
+
+def assert_alike(one: Path, other: Path) -> None:
+    first, second = contents(one), contents(other)
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+@pytest.fixture(scope="module")
+def in_one_process(settings: dict[str, Any], environment: dict[str, str], tmp_path_factory: Any) -> Path:
+    run = tmp_path_factory.mktemp("one") / "run"
+    ended = flawsmith(settings, run, environment=environment)
+    assert ended.returncode == 0, ended.stderr
+    Path(environment["FLAWSMITH_TEST_DEATHS"], "painted").unlink()
+    return run
+
+
+def test_all_stages_with_a_worker_killed_in_the_middle(
+    cluster: Cluster, settings: dict[str, Any], environment: dict[str, str], in_one_process: Path, tmp_path: Path
+) -> None:
+    run, there = tmp_path / "run", {**environment, "RAY_ADDRESS": cluster.address}
+    (cluster.deaths / "worker").touch()
+    ended = flawsmith(settings, run, "--on", "ray", environment=there)
+    assert ended.returncode == 0, ended.stderr
+    assert not (cluster.deaths / "worker").exists(), "nobody died"
+    assert_alike(in_one_process, run)
+    assert (run / "proof.json").is_file() and (run / "scores.jsonl").is_file()
+    painted = Counter(line.split(" ", 1)[1] for line in (cluster.deaths / "painted").read_text().splitlines())
+    twice = [seeds for seeds, times in painted.items() if times > 1]
+    assert 0 < len(twice) <= settings["generate.batch"], "more than one batch was painted again"
+    pids = {line.split()[0] for line in (cluster.deaths / "painted").read_text().splitlines()}
+    assert len(pids) > 1
+    assert not list((run / "state").glob("on-ray-*"))
+
+
+def test_a_node_that_dies_loses_its_batch(
+    cluster: Cluster, settings: dict[str, Any], environment: dict[str, str], in_one_process: Path, tmp_path: Path
+) -> None:
+    run, there = tmp_path / "run", {**environment, "RAY_ADDRESS": cluster.address}
+    (cluster.deaths / "painted").unlink(missing_ok=True)
+    (cluster.deaths / "node").touch()
+    try:
+        ended = flawsmith(settings, run, "--on", "ray", "--until", "generate", environment=there)
+        assert ended.returncode == 0, ended.stderr
+        assert not (cluster.deaths / "node").exists(), "nobody died"
+        cluster.wait_for_nodes(1)
+    finally:
+        cluster.add_node()
+    names = [name for name in contents(run) if name.startswith(("samples/", "controls/", "plan", "samples", "weights"))]
+    first = {name: content for name, content in contents(in_one_process).items() if name in names}
+    assert {name for name in names if contents(run)[name] != first.get(name)} <= {"plan.jsonl", "samples.jsonl"}
+    # Without screening no round was added: the first plan is the beginning of the other's.
+    for name in ("plan.jsonl", "samples.jsonl"):
+        assert first[name].startswith(contents(run)[name])
+    painted = Counter(line.split(" ", 1)[1] for line in (cluster.deaths / "painted").read_text().splitlines())
+    twice = [seeds for seeds, times in painted.items() if times > 1]
+    assert 0 < len(twice) <= settings["generate.batch"]
+
+
+def test_a_trained_generator_is_that_of_one_process(
+    cluster: Cluster, settings: dict[str, Any], environment: dict[str, str], backbone_folder: Path, tmp_path: Path
+) -> None:
+    trained = {
+        **{name: settings[name] for name in ("data.root", "data.shots")},
+        "generator.name": "controlnet_inpaint",
+        "backbone.source": str(backbone_folder),
+        "backbone.dtype": "float32",
+        "train.scope": "product",
+        "train.steps": 3,
+        "train.views": 2,
+        "train.batch": 2,
+        "windows.size": 64,
+        "generate.count": 2,
+        "generate.batch": 2,
+        "generate.steps": 2,
+    }
+    for name, on in (("one", ()), ("two", ("--on", "ray"))):
+        there = {**environment, "RAY_ADDRESS": cluster.address}
+        ended = flawsmith(trained, tmp_path / name, *on, "--until", "generate", environment=there)
+        assert ended.returncode == 0, ended.stderr
+    assert_alike(tmp_path / "one", tmp_path / "two")
+    assert len(list((tmp_path / "two" / "weights").glob("*/losses.json"))) == 2
+
+
+def test_what_a_task_refuses_is_one_sentence(
+    cluster: Cluster, settings: dict[str, Any], environment: dict[str, str], tmp_path: Path
+) -> None:
+    there = {**environment, "RAY_ADDRESS": cluster.address, "OMP_NUM_THREADS": "none"}
+    ended = flawsmith(settings, tmp_path / "run", "--on", "ray", environment=there)
+    assert ended.returncode == 2 and "OMP_NUM_THREADS=none: with --on it is the number" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    nobody = {**environment, "RAY_ADDRESS": "127.0.0.1:1"}
+    ended = flawsmith(settings, tmp_path / "run", "--on", "ray", environment=nobody)
+    assert ended.returncode == 2 and "no cluster can be joined" in ended.stderr and "Traceback" not in ended.stderr
