@@ -120,10 +120,8 @@ def jobs_of(config: Config, split: Split) -> list[Job]:
     painted = [shot for shot in split.shots if isinstance(table, str) or shot.defect in table]
     pairs_of: dict[str, set[tuple[str, str]]] = {}
     shown = {(shot.product, str(shot.defect)) for shot in painted}
-    for pair in [
-        *shown,
-        *(pair for pair in without_shots(config, split) if isinstance(table, str) or pair[1] in table),
-    ]:
+    unseen = [pair for pair in without_shots(config, split) if isinstance(table, str) or pair[1] in table]
+    for pair in (*shown, *unseen):
         pairs_of.setdefault(job_name(config, *pair), set()).add(pair)
     jobs = []
     for job, pairs in sorted(pairs_of.items()):
