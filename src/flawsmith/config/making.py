@@ -6,7 +6,6 @@ The line of text under each field is its help: `flawsmith new` prints it as a co
 
 from __future__ import annotations
 
-import unicodedata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,13 +13,8 @@ from pydantic import Field, field_validator, model_validator
 
 from flawsmith.config.places import Place
 from flawsmith.config.settings import Affects, Settings, warn_renamed
+from flawsmith.config.without_shots import WithoutShotsConfig, nfc
 from flawsmith.errors import ConfigError
-
-
-def nfc(name: str) -> str:
-    """Return a name in Unicode's composed form, in which names are compared; macOS writes the decomposed one."""
-    return unicodedata.normalize("NFC", name)
-
 
 MaskValue = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]
 """A value in a mask: a grey level or palette index, or a colour as "#rrggbb"."""
@@ -97,8 +91,8 @@ class DataConfig(Settings):
     """For layout pattern: templates such as {image = "{defect}/{stem}.png", mask = "masks/{defect}/{stem}.png"}."""
     example_per: ExamplePer = "type"
     """Of a picture that a labelling tool marked: an example for each defect type, or for each marked object."""
-    shots: Annotated[int, Field(ge=1)] | Literal["third"] = 10
-    """Real pictures per defect type to learn from, or "third" (the papers' protocol); the rest are test."""
+    shots: Annotated[int, Field(ge=0)] | Literal["third"] = 10
+    """Real pictures per defect type to learn from, or "third" (the papers' protocol); the rest are test. 0 = none."""
     mask: MaskConfig = MaskConfig()
     places: Annotated[dict[str, Place], Affects("generate")] = {}
     """Places on the product for sentences: {head = {box = [0.1, 0.1, 0.4, 0.4]}}, or with polygon or mask."""
@@ -126,6 +120,8 @@ class BackboneConfig(Settings):
     """"auto" = bfloat16 where the processor gains from it, else float32."""
     clip_skip: Annotated[int, Field(ge=0, le=11)] = 0
     """Last layers of the text encoder to leave out; some models of Stable Diffusion 1 want 1 ("clip skip 2")."""
+    lora: list[str] = []
+    """Files of low-rank changes (LoRA) of the UNet, such as LCM's for few steps; they are added to its weights."""
 
 
 class WindowsConfig(Settings):
@@ -281,6 +277,7 @@ class GenerateConfig(Settings):
     """Whose appearance samples get (cross_modal, hybrid): shot, nearest, random, a shot's id, a type; or a table."""
     transfer: list[dict[Literal["from", "defect", "onto"], str]] = []
     """Types that a product gives to others: {from = "tile", defect = "crack"}; onto = "screw" names one of them."""
+    without_shots: WithoutShotsConfig = WithoutShotsConfig()
     prompt: str = ""
     """A plain sentence that decides type, place, size and appearance of every sample, as `run --prompt` does."""
     describe: bool = False

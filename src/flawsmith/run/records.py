@@ -69,9 +69,9 @@ class PlanLine:
     normal: str
     """Id of the photograph that is painted on."""
     shot: str
-    """Id of the shot that lends its damage, or its statistics."""
-    mask_source: Literal["shots", "procedural", "file"]
-    """A re-posed shot's mask, a drawn shape, or `mask_file`."""
+    """Id of the shot that lends its damage, or its statistics; "" = none does."""
+    mask_source: Literal["shots", "procedural", "file", "site"]
+    """A re-posed shot's mask, a drawn shape, `mask_file`, or a site: where `pose` lays the unit disc on the part."""
     mask_file: str = ""
     """With `mask_source = "file"`: a mask picture of the photograph's size."""
     pose: Pose | None = None

@@ -19,6 +19,7 @@ from flawsmith.data.masks.parts import with_outline
 from flawsmith.data.masks.poses import Pose, Turn, apply_pose_mask, pose_mask
 from flawsmith.data.masks.shapes import procedural
 from flawsmith.data.photographs import Photographs
+from flawsmith.data.rendering.sites import site_mask
 from flawsmith.data.split import Split
 from flawsmith.errors import DataError, FlawsmithError
 from flawsmith.interfaces import Generator
@@ -27,8 +28,9 @@ from flawsmith.run.records import LaidShot, PlanLine
 from flawsmith.run.screened import Counts
 from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.sentences.prompt import prompted_shots, wishes_for
-from flawsmith.synthesis.train import generator_class, job_names
+from flawsmith.synthesis.train import generator_class, job_name
 from flawsmith.synthesis.transfer import known_references, reference_of, shots_for, transfers
+from flawsmith.synthesis.without_shots.placing import placed
 from flawsmith.types import Example
 
 
@@ -74,14 +76,12 @@ def places(
     A line's choices and seed follow from its index, so no two rounds ask for the same.
     """
     split = data.split
-    job_of = job_names(config, split)
     lent = transfers(config, split)
     by_job: dict[str, dict[tuple[str, str], int]] = {}
     for (product, defect), count in sorted(count_of.items()):
         if not count:
             continue  # no generator need be named for it
-        owner = lent.get((product, defect), product)
-        job = next(job_of[shot] for shot in split.shots if (shot.product, shot.defect) == (owner, defect))
+        job = job_name(config, lent.get((product, defect), product), defect)
         by_job.setdefault(job, {})[product, defect] = count
     index = after.index + 1 if after else 0
     batch = after.batch if after else -1
@@ -152,6 +152,8 @@ def _choose(
     normals = data.photographs.normals_of(line.product)
     if not normals:
         raise DataError(f"product {line.product!r} has no normal part to paint on; add photographs of good parts")
+    if plugin.without_shots == "always" or not shots:
+        return placed(config, data, shots, normals, replace(line, seed=seed), rng)
     shot, normal = shots[int(rng.integers(len(shots)))], normals[int(rng.integers(len(normals)))]
     masks = config.generate.masks
     masks = masks.get(line.defect, "shots") if isinstance(masks, dict) else masks
@@ -224,21 +226,30 @@ def _bend(config: Config, shot: Example, photographs: Photographs, seed: int) ->
 
 
 def asked_mask(
-    line: PlanLine, normal: Example, shot: Example, shots: Sequence[Example], photographs: Photographs, turn: Turn
+    line: PlanLine,
+    normal: Example,
+    shot: Example | None,
+    shots: Sequence[Example],
+    photographs: Photographs,
+    turn: Turn,
 ) -> np.ndarray:
     """Return where a plan line wants damage, bool (H,W) of the normal's size, never empty.
 
     Args:
         line: The line.
         normal: What it is painted on.
-        shot: What lends the damage.
+        shot: What lends the damage; None = nothing does, as in a site or a mask file.
         shots: All shots of the run; the statistics of drawn masks are those of the line's own type.
         photographs: Reads them.
         turn: How drawn masks may lie.
     """
     shape = photographs.read(normal).native.shape[:2]
+    if line.mask_source == "site":
+        assert line.pose is not None
+        return site_mask(line.pose, photographs.part(normal))
     if line.mask_source == "file":
         return images.read_mask(Path(line.mask_file), shape)
+    assert shot is not None
     if line.pose is not None:
         mask = photographs.read(shot).mask
         assert mask is not None

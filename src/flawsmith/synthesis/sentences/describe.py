@@ -22,7 +22,7 @@ from flawsmith.data.split import Split
 from flawsmith.errors import ConfigError, RunError
 from flawsmith.files import digest, read_json, reading, write_json
 from flawsmith.locks import locked
-from flawsmith.nn.describer import Answers, Describer, identity
+from flawsmith.nn.networks.describer import Answers, Describer, identity
 from flawsmith.run.dataset import Dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
