@@ -116,14 +116,13 @@ def jobs_of(config: Config, split: Split) -> list[Job]:
     Types that a table of generators leaves out are learned by none: nothing is made of them. A job may be without
     shots: of types that none shows (`generate.without_shots`).
     """
-    table = config.generator.name
+    jobs, table = [], config.generator.name
     painted = [shot for shot in split.shots if isinstance(table, str) or shot.defect in table]
     pairs_of: dict[str, set[tuple[str, str]]] = {}
     shown = {(shot.product, str(shot.defect)) for shot in painted}
     unseen = [pair for pair in without_shots(config, split) if isinstance(table, str) or pair[1] in table]
     for pair in (*shown, *unseen):
         pairs_of.setdefault(job_name(config, *pair), set()).add(pair)
-    jobs = []
     for job, pairs in sorted(pairs_of.items()):
         own = tuple(shot for shot in painted if (shot.product, str(shot.defect)) in pairs)
         if any(part in ("", ".", "..") for part in job.split("/")):
