@@ -76,6 +76,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         "RAY_AUTH_MODE": "disabled",
         "HF_HUB_OFFLINE": "1",
         "TMPDIR": str(tmp_path_factory.mktemp("temporary")),
+        "RAY_TMPDIR": "/tmp",  # a path of a socket has 107 characters at most
     }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in more.items():

@@ -120,6 +120,9 @@ def test_the_studio_goes_on_with_what_the_command_line_began(parts: Path, tmp_pa
             ("chip", 6, 4),
             ("crack", 6, 4),
         ]
+        assert plan["begun"] and plan["anew"]  # another count is another plan
+        same = client.post("api/plan", asked(4)).json()
+        assert same["begun"] and not same["anew"] and same["command"] == f"flawsmith run {run} --until screen"
         client.post("api/generate", asked(6))
         state = over(client, lambda state: state["state"] != "running" or state["steps"])
         client.post("api/command/cancel")

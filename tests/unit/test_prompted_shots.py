@@ -112,13 +112,13 @@ def test_two_scratches_beside_the_hole(root: Path, tmp_path: Path) -> None:
 
 def test_along_an_edge_and_in_a_direction(root: Path, tmp_path: Path) -> None:
     for number, (sentence, degrees) in enumerate(
-        [("a scratch along the left edge", 90), ("a scratch along the top edge", 0), ("세로 긁힘", 90)]
+        [("a scratch along the top edge", 0), ("왼쪽 가장자리를 따라 긁힘", 90)]
     ):
         for mask in made_by(run_of(root, tmp_path / str(number), sentence)):
             off = abs(angle_of(mask) - degrees)
             assert min(off, 180 - off) < 15, sentence
             ys, xs = np.nonzero(mask)
-            if "left" in sentence:
+            if "왼쪽" in sentence:
                 assert xs.mean() < 0.2 * SIDE
             if "top" in sentence:
                 assert ys.mean() < 0.2 * SIDE
@@ -251,3 +251,7 @@ def test_room_is_on_beside_or_at_the_edge() -> None:
     assert (inner <= region).all() and np.argwhere(inner)[:, 1].min() >= 25
     edge = room_for(ParsedPrompt("a", region="x", edge=True, down="top"), region, part, 5)
     assert (edge <= region).all() and np.argwhere(edge)[:, 0].max() < 18
+    ring = np.zeros((40, 50), bool)
+    ring[5:35, 10:40], ring[12:28, 17:33] = True, False
+    outer = room_for(ParsedPrompt("a", edge=True, along=True, across="left"), ring, ring, 5)
+    assert outer.any() and np.argwhere(outer)[:, 1].max() < 17, "the far rim of the hole faces left too"

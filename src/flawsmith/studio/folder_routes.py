@@ -41,7 +41,7 @@ def routes(studio: Studio) -> APIRouter:
         """List the folders in a folder."""
         root, folder = _within(studio.root, below)
         return {
-            "root": str(root),
+            "root": str(root.resolve()),
             "folder": "" if folder == root else folder.relative_to(root).as_posix(),
             "run": is_run(folder),
             "pictures": _pictures(folder),

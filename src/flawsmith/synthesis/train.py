@@ -17,6 +17,7 @@ from flawsmith.nn.device import pick_device, pick_dtype
 from flawsmith.nn.loading.source import locate
 from flawsmith.nn.processes import Processes
 from flawsmith.run.dataset import Dataset, open_dataset, recorded_dataset
+from flawsmith.run.defect_types import without_shots
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress, unshown
 from flawsmith.run.stage import Inputs, Spread, is_done, stage, stamp_of
@@ -24,7 +25,6 @@ from flawsmith.run.tracker import require_tracker
 from flawsmith.synthesis.crops import crops
 from flawsmith.synthesis.finite import require_finite_weights
 from flawsmith.synthesis.learning import Job, fit, forget_state
-from flawsmith.types import Example
 
 if TYPE_CHECKING:
     from flawsmith.nn.backbone import Backbone
@@ -109,30 +109,34 @@ def load_backbone(config: Config) -> Backbone | None:
 def jobs_of(config: Config, split: Split) -> list[Job]:
     """Return the models that `train.scope` asks for; where there are several generators, each learns its own types.
 
-    Types that a table of generators leaves out are learned by none: nothing is made of them.
+    Types that a table of generators leaves out are learned by none: nothing is made of them. A job may be without
+    shots: of types that none shows (`generate.without_shots`).
     """
     table = config.generator.name
     painted = [shot for shot in split.shots if isinstance(table, str) or shot.defect in table]
-
-    def name(example: Example) -> str:
-        scope = {"all": "all", "product": example.product, "defect": f"{example.product}/{example.defect}"}
-        several = f"{config.generator.of(str(example.defect))}/" if len(config.generator.names) > 1 else ""
-        return several + scope[config.train.scope]
-
+    pairs_of: dict[str, set[tuple[str, str]]] = {}
+    shown = {(shot.product, str(shot.defect)) for shot in painted}
+    for pair in [
+        *shown,
+        *(pair for pair in without_shots(config, split) if isinstance(table, str) or pair[1] in table),
+    ]:
+        pairs_of.setdefault(job_name(config, *pair), set()).add(pair)
     jobs = []
-    for job in sorted({name(example) for example in painted}):
-        own = tuple(example for example in painted if name(example) == job)
+    for job, pairs in sorted(pairs_of.items()):
+        own = tuple(shot for shot in painted if (shot.product, str(shot.defect)) in pairs)
         if any(part in ("", ".", "..") for part in job.split("/")):
             raise ConfigError(f"data.product: {job!r} cannot name a folder of weights; use a plain name")
-        products = {example.product for example in own}
-        generator = config.generator.of(str(own[0].defect))
+        products = {product for product, _ in pairs}
+        generator = config.generator.of(min(defect for _, defect in pairs))
         jobs.append(Job(job, generator, own, tuple(e for e in split.normals if e.product in products)))
     return jobs
 
 
-def job_names(config: Config, split: Split) -> dict[Example, str]:
-    """Return the name of the model that learns from each shot."""
-    return {shot: job.name for job in jobs_of(config, split) for shot in job.shots}
+def job_name(config: Config, product: str, defect: str) -> str:
+    """Return the name of the model that paints a defect type of a product."""
+    scope = {"all": "all", "product": product, "defect": f"{product}/{defect}"}
+    several = f"{config.generator.of(defect)}/" if len(config.generator.names) > 1 else ""
+    return several + scope[config.train.scope]
 
 
 def working_size(config: Config, backbone: Backbone | None) -> int:

@@ -83,6 +83,12 @@ are those of the factory's captions."""
 _SHARE = {"left": 0.2, "top": 0.2, "middle": 0.5, "right": 0.8, "bottom": 0.8}
 
 
+def meant_by(name: str) -> list[str]:
+    """Return the built-in defect types that the words of a name mean: "MT_Blowhole" -> ["pores"]; [] = none."""
+    meanings = [meaning(word) for word in split_name(name)]
+    return list(dict.fromkeys(value for part, value in meanings if part == "defect"))
+
+
 def parse(
     sentence: str,
     defects: Sequence[str],

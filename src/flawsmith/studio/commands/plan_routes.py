@@ -11,7 +11,7 @@ from fastapi import APIRouter, Body
 from pydantic import BaseModel, ConfigDict, Field
 
 from flawsmith import registry
-from flawsmith.config import AUTO, Config, overridden
+from flawsmith.config import AUTO, Config, affecting, overridden
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.run.folder import Run
 from flawsmith.run.painted import FOLDER, painted_pairs
@@ -98,7 +98,8 @@ def routes(studio: Studio) -> APIRouter:
                     "made": made[key],
                 }
             )
-        return {"rows": rows, "command": said(words), "problem": problem, "begun": bool(made)}
+        anew = bool(made) and _makes_anew(known, wanted)
+        return {"rows": rows, "command": said(words), "problem": problem, "begun": bool(made), "anew": anew}
 
     @router.post("/generate")
     def generate(asked: Annotated[PlanAsked, Body()]) -> dict[str, Any]:
@@ -160,6 +161,11 @@ def _own_fields(config: Config, name: Any) -> list[dict[str, Any]]:
 
 def _words(run: Path, settings: dict[str, Any]) -> list[str]:
     return ["run", str(run), "--until", "screen", *forms.set_words(settings)]
+
+
+def _makes_anew(before: Config, wanted: Config) -> bool:
+    """Return whether samples that are made give way to others: what they depend on is changed."""
+    return any(affecting(before, output) != affecting(wanted, output) for output in ("train", "generate"))
 
 
 def _made(run: Run) -> Counter[tuple[str, str]]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from flawsmith.config import Config
 from flawsmith.errors import DataError
-from flawsmith.evaluation.statistics import MEAN
+from flawsmith.evaluation.statistics import ALL, MEAN
 from flawsmith.files import read_json, reading
 from flawsmith.run.folder import Run
 from flawsmith.studio.commands import forms
@@ -101,7 +101,8 @@ def _product(name: str, product: Mapping[str, Any]) -> dict[str, Any]:
         # A proof of an earlier release has no corrected verdicts.
         "rows": [
             {key: row[key] for key in keys}
-            | {"mean": row["defect"] == MEAN, "verdict": row.get("corrected_verdict", row["verdict"])}
+            | {"mean": row["defect"] == MEAN, "all": row["defect"] == ALL}
+            | {"verdict": row.get("corrected_verdict", row["verdict"])}
             for row in rows
         ],
         "telling": [{key: row[key] for key in ("what", "id", "defect", "change")} for row in product["telling"]],

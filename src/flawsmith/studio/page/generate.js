@@ -6,11 +6,13 @@ import { Form } from "./form.js";
 import { Panel, running, start, watch } from "./work.js";
 import { knows, say } from "./words.js";
 
+const COUNT = 2000; // ms between two looks at what is made
 const PAUSE = 250; // ms without a change before the plan is asked for
 
 export class Generate {
   constructor(root, source) {
     this.source = source;
+    this.element = root;
     this.each = {};
     this.mode = make("select", { onchange: () => this.#modeChanged() });
     this.count = make("input", { type: "number", min: 1, max: 999999, oninput: () => this.#changed() });
@@ -21,6 +23,7 @@ export class Generate {
     this.naming = make("div", { hidden: true }, field("plan.name", this.name), this.place);
     this.table = make("tbody");
     this.total = make("p", { class: "total" });
+    this.warning = make("p", { class: "warn" });
     this.problem = make("p", { class: "bad", role: "alert" });
     this.form = new Form(() => this.#changed());
     this.ownForm = new Form(() => this.#changed());
@@ -32,10 +35,11 @@ export class Generate {
         "section",
         { class: "column", label: "plan.what" },
         make("h2", { say: "plan.what" }),
-        make("div", { class: "bar plain" }, field("plan.mode", this.mode), (this.counting = field("plan.count", this.count)), field("paint.generator", this.generator)),
+        make("div", { class: "bar plain" }, field("plan.mode", this.mode), (this.same = field("plan.count", this.count)), field("paint.generator", this.generator)),
         this.summary,
         make("div", { class: "wide" }, make("table", {}, make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { say: `plan.${head}`, class: head === "product" || head === "defect" ? "" : "number" })))), this.table)),
         this.total,
+        this.warning,
         this.problem,
         this.own,
         make("details", {}, make("summary", { say: "plan.more" }), this.form.element),
@@ -43,7 +47,9 @@ export class Generate {
       make("section", { class: "column", label: "plan.making" }, make("h2", { say: "plan.making" }), this.naming, this.panel.element),
     );
     watch((state, ended) => {
-      if (ended && state.purpose === "generate") this.opened();
+      if (state.purpose !== "generate") return;
+      if (ended) this.opened();
+      else if (running() && this.plan?.run) this.counting ??= setTimeout(() => this.#count(), COUNT);
     });
   }
 
@@ -60,7 +66,10 @@ export class Generate {
     this.ownForm.translated();
     this.panel.translated();
     if (this.plan) {
+      const { value } = this.mode;
       this.#choices();
+      this.mode.value = value;
+      this.#summarize();
       this.#rows();
     }
   }
@@ -114,7 +123,7 @@ export class Generate {
   }
 
   #modeChanged() {
-    this.counting.hidden = this.mode.value !== "same";
+    this.same.hidden = this.mode.value !== "same";
     if (this.mode.value === "each") for (const { defect } of this.rows ?? []) this.each[defect] ??= Number(this.count.value) || 0;
     this.#changed(0);
   }
@@ -139,13 +148,20 @@ export class Generate {
       this.problem.textContent = planned.problem;
       this.rows = planned.rows;
       if (!running()) this.panel.command(planned.command);
-      this.panel.begin.dataset.say = planned.begun ? "plan.goOn" : "plan.begin";
+      this.panel.begin.dataset.say = planned.anew ? "plan.anew" : planned.begun ? "plan.goOn" : "plan.begin";
+      this.warning.textContent = planned.anew && !running() ? say("plan.givesWay") : "";
       this.panel.begin.textContent = say(this.panel.begin.dataset.say);
       if (this.mode.value === "each") for (const { defect, planned: wanted } of planned.rows) this.each[defect] ??= wanted;
       this.#rows();
     } catch (error) {
       if (number === this.asking) this.problem.textContent = error.message;
     }
+  }
+
+  /** While they are made, the table is read again now and then. */
+  async #count() {
+    this.counting = undefined;
+    if (!document.hidden && !this.element.hidden) await this.#preview();
   }
 
   #rows() {

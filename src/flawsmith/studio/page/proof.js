@@ -87,19 +87,23 @@ export class Proof {
     }
     const detail = say("proof.how", { detectors: proof.detectors.join(", "), seeds: proof.seeds, generator: proof.generator });
     this.shown.replaceChildren(
+      ...proof.products.map((product) => this.#lead(product)).filter(Boolean),
       ...proof.products.flatMap((product) => this.#product(product)),
       make("p", { class: "faint", textContent: detail }),
       ...(proof.notes.length ? [make("ul", { class: "faint" }, ...proof.notes.map((text) => make("li", { textContent: text })))] : []),
     );
   }
 
+  /** Return the verdict in the first task that was asked, over all defect types; null = there is none. */
+  #lead(product) {
+    const mean = tasksOf(product).map((task) => product.rows.find((row) => row.task === task && row.mean))[0];
+    return mean ? make("p", { class: `lead ${mean.verdict.replace(" ", "-")}`, textContent: this.#sentence(product, mean) }) : null;
+  }
+
   #product(product) {
-    const tasks = TASKS.filter((task) => product.rows.some((row) => row.task === task));
-    const [first] = tasks;
-    const mean = product.rows.find((row) => row.task === first && row.mean);
-    const lead = mean ? [make("p", { class: `lead ${mean.verdict.replace(" ", "-")}`, textContent: this.#sentence(product, mean) })] : [];
-    const pictures = tasks.map((task) => intervals(product.name, task, product.rows.filter((row) => row.task === task)));
-    return [...lead, ...pictures, this.#telling(product, "gained"), this.#telling(product, "lost")];
+    const [first, ...others] = tasksOf(product).map((task) => intervals(product.name, task, product.rows.filter((row) => row.task === task)));
+    const folded = others.length ? [make("details", {}, make("summary", { textContent: say("proof.others", { product: product.name }) }), ...others)] : [];
+    return [...(first ? [first] : []), this.#telling(product, "gained"), this.#telling(product, "lost"), ...folded];
   }
 
   #sentence(product, row) {
@@ -121,6 +125,14 @@ export class Proof {
   }
 }
 
+const tasksOf = (product) => TASKS.filter((task) => product.rows.some((row) => row.task === task));
+
+/** Return the name of a row: a defect type, or what stands for all of them. */
+function nameOf(row) {
+  if (row.mean) return say("proof.mean");
+  return row.all ? say("proof.all") : row.defect;
+}
+
 const points = (share) => {
   const text = (100 * share).toFixed(1);
   return share >= 0 && text !== "-0.0" ? `+${text}` : text === "-0.0" ? "+0.0" : text;
@@ -130,7 +142,7 @@ const points = (share) => {
 function intervals(product, task, rows) {
   const most = Math.max(0.01, ...rows.flatMap((row) => [Math.abs(row.low), Math.abs(row.high)])) * 1.05;
   const left = 170;
-  const right = 120;
+  const right = 138;
   const x = (share) => left + ((WIDTH - left - right) * (share + most)) / (2 * most);
   const height = rows.length * ROW + 30;
   const title = say("proof.picture", { task: say(`task.${task}`), product });
@@ -139,7 +151,7 @@ function intervals(product, task, rows) {
   for (const [number, row] of rows.entries()) {
     const y = number * ROW + ROW / 2 + 4;
     const kind = row.verdict.replace(" ", "-");
-    const name = row.mean ? say("proof.mean") : row.defect;
+    const name = nameOf(row);
     picture.append(
       text(name.length > 24 ? `${name.slice(0, 23)}…` : name, { x: left - 10, y: y + 4, "text-anchor": "end", class: row.mean ? "mean" : "" }),
       element("line", { x1: x(row.low), x2: x(row.high), y1: y, y2: y, class: `interval ${kind}` }),
@@ -150,7 +162,7 @@ function intervals(product, task, rows) {
   const base = rows.length * ROW + 20;
   picture.append(text(say("proof.worse"), { x: left, y: base, class: "value" }), text("0", { x: x(0), y: base, "text-anchor": "middle", class: "value" }), text(say("proof.better"), { x: WIDTH - right, y: base, "text-anchor": "end", class: "value" }));
   const heads = ["proof.defect", "proof.difference", "proof.interval", "proof.word"].map((head) => make("th", { say: head }));
-  const cells = rows.map((row) => make("tr", {}, ...[row.mean ? say("proof.mean") : row.defect, points(row.difference), `${points(row.low)} … ${points(row.high)}`, say(`stands.${{ helps: "helps", harms: "harms" }[row.verdict] ?? "none"}`)].map((value) => make("td", { textContent: value }))));
+  const cells = rows.map((row) => make("tr", {}, ...[nameOf(row), points(row.difference), `${points(row.low)} … ${points(row.high)}`, say(`stands.${{ helps: "helps", harms: "harms" }[row.verdict] ?? "none"}`)].map((value) => make("td", { textContent: value }))));
   const table = make("details", {}, make("summary", { textContent: say("proof.table") }), make("div", { class: "wide" }, make("table", {}, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...cells))));
   return make("section", {}, make("h2", { textContent: title }), picture, table);
 }

@@ -15,7 +15,9 @@ from flawsmith.data.sentences.grammar import SIZES, ParsedPrompt, parse
 from flawsmith.data.sentences.regions import outward, region_mask, room_for
 from flawsmith.data.split import Split
 from flawsmith.errors import ConfigError
-from flawsmith.run.records import LaidShot
+from flawsmith.run.dataset import Dataset
+from flawsmith.run.defect_types import without_shots
+from flawsmith.run.records import LaidShot, PlanLine
 from flawsmith.types import Example
 
 _TRIES = 24
@@ -36,7 +38,7 @@ def parsed_prompts(config: Config, split: Split) -> tuple[ParsedPrompt, ...]:
     Raises:
         ConfigError: it is not understood (the sentence says what is known), or asks for mm and `data.pixel_mm` is 0.
     """
-    defects = sorted({str(e.defect) for e in split.shots})
+    defects = sorted({str(e.defect) for e in split.shots} | {defect for _, defect in without_shots(config, split)})
     places = {name: place.words for name, place in config.data.places.items()}
     parsed = parse(config.generate.prompt, defects, sorted({e.product for e in split.normals}), places)
     if not config.data.pixel_mm and any(one.length_mm or one.width_mm for one in parsed):
@@ -54,16 +56,28 @@ def prompted_counts(config: Config, split: Split, asked: dict[tuple[str, str], i
     wanted = {
         (product, defect): count
         for (product, defect), count in asked.items()
-        if any(_asks_for(one, product, defect, config) for one in parsed)
+        if any(asks_for(one, product, defect, config) for one in parsed)
     }
     for one in parsed:
-        if one.region and not any(_asks_for(one, product, defect, config) for product, defect in asked):
+        if one.region and not any(asks_for(one, product, defect, config) for product, defect in asked):
             owner = config.data.places[one.region].product
             raise ConfigError(f"--prompt: {one.region} is a place of {owner!r}, which gets no {one.defect} here")
     return wanted
 
 
-def _asks_for(parsed: ParsedPrompt, product: str, defect: str, config: Config) -> bool:
+def wishes_for(
+    config: Config, data: Dataset, line: PlanLine, rng: np.random.Generator
+) -> tuple[str, Sequence[ParsedPrompt]]:
+    """Return the sentence that decides a sample's place and look, and what it asks for; "" and () = none does."""
+    if config.generate.prompt:
+        parsed = parsed_prompts(config, data.split)
+        return config.generate.prompt, [one for one in parsed if asks_for(one, line.product, line.defect, config)]
+    sentence = data.descriptions.drawn(line.product, line.defect, rng)
+    return (sentence.text, sentence.parsed) if sentence is not None else ("", ())
+
+
+def asks_for(parsed: ParsedPrompt, product: str, defect: str, config: Config) -> bool:
+    """Return whether a damage of a sentence is meant for this type of this product."""
     owner = config.data.places[parsed.region].product if parsed.region else ""
     return parsed.defect == defect and parsed.product in ("", product) and owner in ("", product)
 
@@ -84,7 +98,7 @@ class _Ground:
 
 def prompted_shots(
     config: Config,
-    split: Split,
+    wishes: Sequence[ParsedPrompt],
     shots: Sequence[Example],
     normal: Example,
     photographs: Photographs,
@@ -97,8 +111,8 @@ def prompted_shots(
     nearest of many poses is taken, unless the sentence names a place, an edge to lie along, a direction or mm.
 
     Args:
-        config: With `generate.prompt`.
-        split: The run's.
+        config: The run's.
+        wishes: What is asked for, see `wishes_for`; one at least.
         shots: Those of the defect type that the sample is of.
         normal: What is painted on.
         photographs: Reads them.
@@ -111,8 +125,6 @@ def prompted_shots(
     Raises:
         ConfigError, DataError: a named place is not on this photograph, or the damage asked for is larger than it.
     """
-    defect = str(shots[0].defect)
-    wishes = [one for one in parsed_prompts(config, split) if _asks_for(one, normal.product, defect, config)]
     part = photographs.part(normal)
     shape = photographs.read(normal).native.shape[:2]
     taken = np.zeros(shape, bool)
