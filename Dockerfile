@@ -3,6 +3,7 @@ FROM python:3.11-slim
 
 WORKDIR /opt/flawsmith
 COPY pyproject.toml README.md LICENSE ./
+COPY docs/licences.md docs/licences.md
 COPY constraints/cpu.txt constraints/cpu.txt
 COPY src src
 # Torch's own index has builds without CUDA, which are a tenth of the size; another one can be named.

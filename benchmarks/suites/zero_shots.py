@@ -31,9 +31,9 @@ from flawsmith.data.training_set import TrainingSet
 from flawsmith.evaluation.arms import Made, common_set, made_of
 from flawsmith.evaluation.evaluator import Evaluator
 from flawsmith.evaluation.proof import figures
-from flawsmith.evaluation.prove import REFERENCE, device_of, load_detector, outcome_file
 from flawsmith.evaluation.shape import proof_shape, shapes_of
 from flawsmith.evaluation.statistics import ALL, LEADS, MEAN, Outcome, compare, draws, resampled
+from flawsmith.evaluation.trainings import REFERENCE, device_of, load_detector, outcome_file
 from flawsmith.files import digest, read_json, write_json
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor

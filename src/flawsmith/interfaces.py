@@ -59,7 +59,7 @@ class Generator(ABC):
     needs_shot: ClassVar[bool] = False
     """True: `sample` reads `Condition.shot`."""
     without_shots: ClassVar[Literal["", "new", "always"]] = ""
-    """Which types it makes in a site that is drawn on the part: none, new ones that no shot shows, or all."""
+    """Which types it makes without a shot's mask: none, new ones round a site on the part, always all inside sites."""
     reads_reference: ClassVar[bool] = False
     """True: `sample` reads `Condition.reference`, or the shot where there is none."""
     paints_controls: ClassVar[bool] = True

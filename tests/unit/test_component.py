@@ -61,8 +61,8 @@ def request(picture: np.ndarray, mask: np.ndarray | None = None) -> Condition:
     return Condition(normal, torch.from_numpy(where.astype(np.float32))[None, None], ("plate",), ("missing",))
 
 
-def changed(change: str, picture: np.ndarray, seed: int = 0, **told: Any) -> tuple[np.ndarray, np.ndarray]:
-    generator = ComponentChange(None, ComponentChange.Settings(changes=[change], **told))
+def changed(change: str, picture: np.ndarray, seed: int = 0, **settings: Any) -> tuple[np.ndarray, np.ndarray]:
+    generator = ComponentChange(None, ComponentChange.Settings(changes=[change], **settings))
     made = generator.sample(request(picture), [seed])
     return made.image[0].permute(1, 2, 0).numpy(), made.mask[0, 0].numpy() > 0.5
 

@@ -90,7 +90,7 @@ class Scripted:
         return answers[len(self.questions) % len(answers)]
 
 
-def told(folder: Path, **changes: Any) -> dict[str, Any]:
+def describing(folder: Path, **changes: Any) -> dict[str, Any]:
     return {"generate.describe": True, "generate.describer": str(folder), "backbone.dtype": "float32", **changes}
 
 
@@ -107,7 +107,7 @@ def test_a_run_goes_on_where_nothing_is_understood(
 ) -> None:
     """The random model says nonsense of all photographs: why is kept, and the plan is that without it."""
     monkeypatch.setattr(describe, "_NORMALS", 1)
-    run = run_of(root, tmp_path / "described", "", **told(llava))
+    run = run_of(root, tmp_path / "described", "", **describing(llava))
     plain = run_of(root, tmp_path / "plain", "")
     for one in (run, plain):
         fs.train(one)
@@ -126,7 +126,7 @@ def test_what_is_understood_decides_the_samples(
 ) -> None:
     script = Scripted(["A purple scratch.", '"a small scratch near the bottom right."'], ["a faint scratch, top left"])
     monkeypatch.setattr(describe, "load_describer", lambda config: script)
-    run = run_of(root, tmp_path, "", **told(llava))
+    run = run_of(root, tmp_path, "", **describing(llava))
     fs.train(run)
     fs.generate(run)
     rows = json.loads(run.path("descriptions.json").read_text())["rows"]
@@ -159,7 +159,7 @@ def test_a_stopped_run_asks_only_what_is_left(
     """Killed after four photographs: the other three are asked about; captions alone say how the shots look."""
     script = Scripted(["no idea"], ["a large scratch"])
     monkeypatch.setattr(describe, "load_describer", lambda config: script)
-    run = run_of(root, tmp_path, "", **told(llava))
+    run = run_of(root, tmp_path, "", **describing(llava))
     fs.train(run)
     fs.generate(run)
     whole = run.path("descriptions.json").read_text()

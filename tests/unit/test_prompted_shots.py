@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from flawsmith.data.photographs import Photographs
 from flawsmith.data.sentences.grammar import ParsedPrompt
 from flawsmith.data.sentences.regions import region_mask, room_for
 from flawsmith.errors import ConfigError, DataError
-from flawsmith.run.dataset import load_split
+from flawsmith.preflight.refuse import preflight
+from flawsmith.run.dataset import divide, load_split
 from flawsmith.types import Example
 
 SIDE = 96
@@ -173,10 +175,28 @@ def test_what_cannot_be_laid_is_said(
 
 
 @pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data.places": {"hole": {"mask": "none.png"}}}, "data.places.hole.mask: .*none.png: no such file"),
+        (
+            {"data.places": {"hole": {"box": [0, 0, 1, 1], "drawn_on": "plate/train/good/01.png"}}},
+            "data.places.hole.drawn_on: 'plate/train/good/01.png' is no normal photograph; did you mean",
+        ),
+        ({"generate.prompt": "a scrach"}, r"unknown: scrach \(nearest: scratch\)"),
+        ({"generate.describe": True, "generate.describer": "none", "generate.prompt": ""}, "'none' is no transformers"),
+    ],
+)
+def test_check_says_it_before_a_run_begins(root: Path, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    config = run_of(root, tmp_path, "a scratch", **{"prove.enabled": False, **changes}).config
+    (sentence,) = preflight(config, divide(config))
+    assert re.search(said, sentence)
+
+
+@pytest.mark.parametrize(
     ("place", "said"),
     [
-        ({}, "give one of box, polygon and mask"),
-        ({"box": [0, 0, 1, 1], "mask": "a.png"}, "not box and mask"),
+        ({}, "give exactly one of box, polygon and mask"),
+        ({"box": [0, 0, 1, 1], "mask": "a.png"}, "give exactly one of box, polygon and mask"),
         ({"box": [0.5, 0, 0.2, 1]}, "left below right"),
         ({"polygon": [[0, 0], [1, 1]]}, "three corners"),
         ({"box": [0, 0, 1, 2]}, "less than or equal to 1"),

@@ -348,3 +348,36 @@ def test_a_sentence_names_directions_places_and_one_damage(normals):
         poses("two scratches")
     with pytest.raises(ConfigError, match="40 mm are longer than the part"):
         poses("a 40 mm crack", **{"data.pixel_mm": 0.25})
+
+
+def test_every_generator_that_says_so_makes_types_without_shots(normals, tmp_path):
+    from flawsmith import registry
+    from flawsmith.data.rendering.sites import site_mask
+    from flawsmith.run.dataset import open_dataset
+    from flawsmith.run.folder import Run
+    from flawsmith.synthesis.generate import generate
+    from flawsmith.synthesis.train import train
+
+    pixels = [name for name, entry in registry.entries("generators").items() if entry.pixels]
+    names = [name for name in pixels if registry.get("generators", name).without_shots]
+    assert {"rendered", "cutpaste", "nsa", "perlin"} <= set(names)
+    strayed = set()
+    for name in names:
+        told_one = {"generator.name": name, "generate.count": 3, "generate.without_shots.types": ["dent"]}
+        run = Run.create(tmp_path / name, told(normals, **told_one))
+        dataset = open_dataset(run)
+        train(run, dataset)
+        generate(run, data=dataset)
+        for line, sample in zip(run.plan(), run.samples(), strict=True):
+            assert sample.made, name
+            mask = mask_at(run.path(sample.mask))
+            if (mask & ~site_mask(line.pose, np.ones_like(mask))).any():
+                strayed.add(name)
+    # A site confines only what is always given one; to others it says round where.
+    assert "rendered" not in strayed and {"cutpaste", "nsa"} <= strayed
+
+
+def mask_at(path):
+    from flawsmith.data import images
+
+    return images.read(path) > 0

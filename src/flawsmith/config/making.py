@@ -120,6 +120,8 @@ class BackboneConfig(Settings):
     """"auto" = bfloat16 where the processor gains from it, else float32."""
     clip_skip: Annotated[int, Field(ge=0, le=11)] = 0
     """Last layers of the text encoder to leave out; some models of Stable Diffusion 1 want 1 ("clip skip 2")."""
+    lora: list[str] = []
+    """Files of low-rank changes (LoRA) of the UNet, such as LCM's for few steps; they are added to its weights."""
 
 
 class WindowsConfig(Settings):

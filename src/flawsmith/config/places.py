@@ -34,7 +34,7 @@ class Place(Settings):
     def _somewhere(self) -> Place:
         given = [name for name in ("box", "polygon", "mask") if getattr(self, name)]
         if len(given) != 1:
-            raise ValueError("give one of box, polygon and mask" + (f", not {' and '.join(given)}" if given else ""))
+            raise ValueError("give exactly one of box, polygon and mask")
         if self.box and not (len(self.box) == 4 and self.box[0] < self.box[2] and self.box[1] < self.box[3]):
             raise ValueError("box is [left, top, right, bottom], left below right and top below bottom")
         if self.polygon and len(self.polygon) < 3:

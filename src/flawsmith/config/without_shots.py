@@ -21,7 +21,7 @@ def nfc(name: str) -> str:
 
 
 class WithoutShotsConfig(Settings):
-    """Damage of types that no shot shows, by a generator that needs none: rendered, cutpaste, nsa, perlin."""
+    """Damage of types that no shot shows, by one that needs none: rendered, cutpaste, nsa, perlin or component."""
 
     affects = ("train", "generate")
 

@@ -34,7 +34,7 @@ def counts(config: Config, split: Split) -> dict[tuple[str, str], int]:
         if not registry.get("generators", config.generator.of(defect)).without_shots:
             raise ConfigError(
                 f"generator.name: {config.generator.of(defect)} learns damage from shots, and none shows {defect!r}; "
-                "rendered, cutpaste, nsa and perlin need none"
+                "rendered, cutpaste, nsa, perlin and component need none"
             )
     if config.screen.enabled and split.shots and (new := [pair[1] for pair in drawn if asked.get(pair)]):
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from flawsmith.errors import ConfigError, RunError
 from flawsmith.files import digest, file_digest, read_json, reading, write_json
 from flawsmith.interfaces import LEARNED, Generator
 from flawsmith.nn.device import pick_device, pick_dtype
+from flawsmith.nn.loading.facts import require_low_rank
 from flawsmith.nn.loading.source import locate
 from flawsmith.nn.processes import Processes
 from flawsmith.run.dataset import Dataset, open_dataset, recorded_dataset
@@ -53,8 +55,10 @@ class RunBackbone:
 
     def __init__(self, run: Run) -> None:
         self._part, self._path = run.config.backbone, run.path("state", "backbone.json")
+        require_low_rank(self._part.lora)
         files = locate(self._part.source, offline=self._part.offline).weights()
-        self._files = digest(self._part.model_dump(mode="json"), files) if files else ""
+        changed = [(facts.st_size, facts.st_mtime_ns) for facts in map(os.stat, self._part.lora)]
+        self._files = digest(self._part.model_dump(mode="json"), files, changed) if files else ""
 
     @cached_property
     def loaded(self) -> Backbone:
@@ -85,7 +89,7 @@ def _loaded(part: BackboneConfig, *, weights: str = "") -> Backbone:
     # diffusers takes seconds, and generators of pixels do without it.
     from flawsmith.nn.loading.usable import load_usable
 
-    options: dict[str, Any] = {"offline": part.offline, "device": part.device, "dtype": part.dtype}
+    options: dict[str, Any] = {"offline": part.offline, "device": part.device, "dtype": part.dtype, "lora": part.lora}
     return load_usable(part.source, clip_skip=part.clip_skip, weights=weights, **options)
 
 
@@ -112,16 +116,13 @@ def jobs_of(config: Config, split: Split) -> list[Job]:
     Types that a table of generators leaves out are learned by none: nothing is made of them. A job may be without
     shots: of types that none shows (`generate.without_shots`).
     """
-    table = config.generator.name
+    jobs, table = [], config.generator.name
     painted = [shot for shot in split.shots if isinstance(table, str) or shot.defect in table]
     pairs_of: dict[str, set[tuple[str, str]]] = {}
     shown = {(shot.product, str(shot.defect)) for shot in painted}
-    for pair in [
-        *shown,
-        *(pair for pair in without_shots(config, split) if isinstance(table, str) or pair[1] in table),
-    ]:
+    unseen = [pair for pair in without_shots(config, split) if isinstance(table, str) or pair[1] in table]
+    for pair in (*shown, *unseen):
         pairs_of.setdefault(job_name(config, *pair), set()).add(pair)
-    jobs = []
     for job, pairs in sorted(pairs_of.items()):
         own = tuple(shot for shot in painted if (shot.product, str(shot.defect)) in pairs)
         if any(part in ("", ".", "..") for part in job.split("/")):

@@ -14,7 +14,7 @@ from flawsmith.data.poisson import grown
 from flawsmith.data.sentences.grammar import SIZES, ParsedPrompt, parse
 from flawsmith.data.sentences.regions import outward, region_mask, room_for
 from flawsmith.data.split import Split
-from flawsmith.errors import ConfigError
+from flawsmith.errors import ConfigError, nearest
 from flawsmith.run.dataset import Dataset
 from flawsmith.run.defect_types import without_shots
 from flawsmith.run.records import LaidShot, PlanLine
@@ -28,6 +28,8 @@ _FITS = (0.5, 0.85)
 """Of a place's longer side, what damage takes that would be larger than it."""
 _STRAY = 8.0
 """Degrees by which damage may lie off a direction that is asked for."""
+_FEW = 20
+"""Photographs up to which all are named in a sentence."""
 _APART = 6
 """Px that damages of one photograph keep between them."""
 
@@ -44,6 +46,21 @@ def parsed_prompts(config: Config, split: Split) -> tuple[ParsedPrompt, ...]:
     if not config.data.pixel_mm and any(one.length_mm or one.width_mm for one in parsed):
         raise ConfigError("--prompt: for sizes in mm, set data.pixel_mm to the millimetres that a pixel shows")
     return parsed
+
+
+def known_places(config: Config, split: Split) -> None:
+    """Refuse named places that could not be found on a photograph.
+
+    Raises:
+        ConfigError: a mask file is not there, or `drawn_on` names no normal photograph.
+    """
+    ids = {normal.id for normal in split.normals}
+    for name, place in config.data.places.items():
+        if place.mask and not (config.data.root / place.mask).is_file():
+            raise ConfigError(f"data.places.{name}.mask: {config.data.root / place.mask}: no such file")
+        if place.drawn_on and place.drawn_on not in ids:
+            hint = nearest(place.drawn_on, ids) if len(ids) < _FEW else f"; one is {min(ids)}"
+            raise ConfigError(f"data.places.{name}.drawn_on: {place.drawn_on!r} is no normal photograph{hint}")
 
 
 def prompted_counts(config: Config, split: Split, asked: dict[tuple[str, str], int]) -> dict[tuple[str, str], int]:
