@@ -19,7 +19,7 @@ RELEASE := $(VENV)-release
 SHIM := torchvision_without_cuda
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test site-tools site test-site dist test-release demo-of-wheel test-studio test-clusters readers test-readers anomalib test-anomalib ray test-ray lint chaos chaos-short clean
+.PHONY: help venv demo test site-tools site test-site notebooks test-notebooks dist test-release demo-of-wheel test-studio test-clusters readers test-readers anomalib test-anomalib ray test-ray lint chaos chaos-short clean
 
 help:
 	@echo "make demo    make defects on factory parts, end to end, and name the report to open"
@@ -30,6 +30,7 @@ help:
 	@echo "make lint    ruff and mypy alone"
 	@echo "make chaos   signals, full disks, damaged files and hostile names, all of them; chaos-short: a minute of them"
 	@echo "make site    the documentation as a site, in site/; test-site: and that it is whole without a network"
+	@echo "make notebooks   examples/notebooks executed and shown anew; test-notebooks: only executed"
 	@echo "make dist    wheel and source archive, in dist/; test-release: and what is in them; demo-of-wheel: the demo in an empty environment"
 	@echo "make venv    only install into $(VENV)"
 	@echo "make test-anomalib   tests with Anomalib itself, in $(ANOMALIB)"
@@ -83,7 +84,7 @@ $(DOCUMENTATION)/.installed: $(STAMP)
 	@echo "installing what builds the site into $(DOCUMENTATION) ..."
 	@cd $(DOCUMENTATION)/lib/python*/site-packages && echo "import site; site.addsitedir('$(abspath $(VENV))/lib/$$(basename $$(dirname $$PWD))/site-packages')" > beneath.pth
 	@$(DOCUMENTATION)/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) \
-	  "flawsmith[site]"
+	  "flawsmith[site,notebooks]"
 	@touch $@
 
 site-tools: $(DOCUMENTATION)/.installed
@@ -93,6 +94,14 @@ site: site-tools
 
 test-site: site
 	$(DOCUMENTATION)/bin/python -m pytest tests/site
+
+# Executed, and shown as pages with pictures; the one with Anomalib in that environment.
+notebooks: site-tools anomalib
+	$(DOCUMENTATION)/bin/python examples/notebooks/render.py
+	$(ANOMALIB)/bin/python -W ignore examples/notebooks/render.py train_anomalib
+
+test-notebooks: site-tools
+	OMP_NUM_THREADS=1 $(DOCUMENTATION)/bin/python examples/notebooks/render.py --out build/notebooks
 
 dist: $(STAMP)
 	rm -rf dist
@@ -135,7 +144,7 @@ $(ANOMALIB)/.installed: pyproject.toml $(wildcard constraints/cpu.txt) .ci/$(SHI
 	@test -x $(ANOMALIB)/bin/python || $(PYTHON) -m venv $(ANOMALIB)
 	@echo "installing flawsmith and Anomalib into $(ANOMALIB) (some minutes the first time) ..."
 	@$(ANOMALIB)/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) \
-	  -e ".[anomalib]" "pytest>=9"
+	  -e ".[anomalib,notebooks]" "pytest>=9"
 	@# A torch without CUDA and PyPI's torchvision do not fit; .ci/$(SHIM).py says what is done about it.
 	@$(ANOMALIB)/bin/python -c "import torchvision" 2>/dev/null || { \
 	  site="$$($(ANOMALIB)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" && \
@@ -144,6 +153,7 @@ $(ANOMALIB)/.installed: pyproject.toml $(wildcard constraints/cpu.txt) .ci/$(SHI
 	@touch $@
 
 test-anomalib: anomalib
+	OMP_NUM_THREADS=1 $(ANOMALIB)/bin/python -W ignore examples/notebooks/render.py --out build/notebooks train_anomalib
 	OMP_NUM_THREADS=1 $(ANOMALIB)/bin/python -m pytest -W ignore -k anomalib tests/with_anomalib tests/contract/test_detectors.py
 
 ray: $(RAY)/.installed

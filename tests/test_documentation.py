@@ -130,6 +130,26 @@ if __name__ == "__main__":
     page.write_text(with_verbs(page.read_text("utf-8")), "utf-8")
 
 
+# --- notebooks ----------------------------------------------------------------------------------------------------
+
+NOTEBOOKS = sorted(path for path in (ROOT / "examples" / "notebooks").glob("*.py") if path.name != "render.py")
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_a_notebook_shows_is_of_today(notebook: Path) -> None:
+    """Its cells, in order, are those of the rendered page; its pictures are there, and none is left over."""
+    folder = notebook.parent / "rendered"
+    page = (folder / f"{notebook.stem}.md").read_text("utf-8")
+    blocks = re.split(r"^# %%", notebook.read_text("utf-8"), flags=re.M)[1:]
+    cells = [block.partition("\n")[2].strip() for block in blocks if not block.startswith(" [markdown]")]
+    shown = [text.strip() for text in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)]
+    assert len(cells) > 3 and shown == cells, f"{notebook.name} has changed: make notebooks"
+    pictures = re.findall(r"\]\(([\w-]+\.jpg)\)", page)
+    assert sorted(pictures) == sorted(path.name for path in folder.glob(f"{notebook.stem}-*.jpg"))
+    assert notebook.name in (notebook.parent / "README.md").read_text("utf-8")
+    assert "Traceback" not in page
+
+
 # --- the site's own way of links ----------------------------------------------------------------------------------
 
 

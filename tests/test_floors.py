@@ -92,6 +92,7 @@ ROOM_OF_LIBRARY = {
     "uvicorn": "studio",
     "torchvision": "integrations",
     "ray": "cluster",
+    "fsspec": "cluster",
 }
 """Libraries that one room alone may import. torchvision is no dependency, for its wheels tie a CPU machine to CUDA; it
 comes with Anomalib."""

@@ -33,6 +33,14 @@ def test_the_citation_is_of_this_version() -> None:
     assert (str(citation["version"]), citation["license"]) == (VERSION, "Apache-2.0")
 
 
+def test_every_extra_is_explained() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    rows = re.findall(r"^\| (`.+?`) \|", (ROOT / "docs/install.md").read_text("utf-8"), re.M)
+    assert sorted(project["optional-dependencies"]) == sorted(
+        name for row in rows for name in re.findall(r"`(\w+)`", row)
+    )
+
+
 def test_the_workflow_does_what_the_script_does() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/checks.yml").read_text("utf-8"))
     steps = workflow["jobs"]["checks"]["steps"]

@@ -18,7 +18,8 @@ paired samples, is not below 0. `passes` is both; the random UNet must not.
 
 `pairs_per_second`: `whole` is what `flawsmith generate` does but for writing files (cut, paint, paste, fit labels), in
 batches of 16, the first left out; `networks` is the generator alone on 16 windows. Measured one after another at the
-end. `evaluations`: of networks per window, a guided step being two. With --workers 3 the students learn at once.
+end; on a processor in its own time, of all cores. `evaluations`: of networks per window, a guided step being two. With
+--workers 3 the students learn at once.
 """
 
 from __future__ import annotations
@@ -222,8 +223,21 @@ def compared(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
     return result
 
 
+def speeds(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """Return {device: pairs per second of the runs, and how many times the teacher's}."""
+    timed = {name: speed(args, name) for name in names if name in ("teacher", "student", "quarter")}
+    for one in timed.values():
+        teacher = timed["teacher"]["pairs_per_second"]
+        one["times_the_teacher"] = {way: round(x / teacher[way], 2) for way, x in one["pairs_per_second"].items()}
+    on_card = args.device != "cpu" and torch.cuda.is_available()
+    print(timed, flush=True)
+    return {torch.cuda.get_device_name() if on_card else "processor": {"machine": machine(), **timed}}
+
+
 def speed(args: argparse.Namespace, name: str) -> dict[str, Any]:
     """Return pairs per second of a run, of the whole painting and of the networks alone."""
+    # On a processor its own time, whatever else works beside.
+    clock = time.perf_counter if args.device != "cpu" and torch.cuda.is_available() else time.process_time
     run = Run.open(args.out / name)
     data, backbone = open_dataset(run), RunBackbone(run)
     painters, lines = Painters(run.config, data, backbone, run.path("weights")), run.plan()
@@ -232,16 +246,15 @@ def speed(args: argparse.Namespace, name: str) -> dict[str, Any]:
     painter, begun = painters.of(lines[0].job), 0.0
     for number, batch in enumerate(batches):
         if number == 1:
-            begun = time.perf_counter()
+            begun = clock()
         list(painter.paint(batch))
-    timed = sum(len(batch) for batch in batches[1:])
-    whole = timed / (time.perf_counter() - begun)
+    whole = sum(len(batch) for batch in batches[1:]) / (clock() - begun)
     asked, seconds = example_condition(backbone.loaded.size, BATCH), []
     for _ in range(args.timed + 1):
-        begun = time.perf_counter()
+        begun = clock()
         steps, guidance = run.config.generate.steps, run.config.generate.guidance
         painter.generator.sample(asked, list(range(BATCH)), steps=steps, guidance=guidance)
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(clock() - begun)
     guided = name.startswith("teacher")
     return {
         "evaluations": {"unet": STEPS[name] * (2 if guided else 1), "controlnet": STEPS[name] * 2 if guided else 0},
@@ -262,12 +275,18 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-4, help="learning rate of the student; thrice for the quarter")
     parser.add_argument("--pairs", type=int, default=40, help="samples of a defect type")
     parser.add_argument("--timed", type=int, default=4, help="batches that are timed")
+    parser.add_argument("--speed-only", action="store_true", help="only time the runs that lie in --out")
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=[name for name in STEPS if name != "teacher"])
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="override the teacher's run")
     parser.add_argument("--results", type=Path, default=RESULTS / "distillation.json")
     args = parser.parse_args()
     begun = time.perf_counter()
+    if args.speed_only:
+        result = read_json(args.results) if args.results.is_file() else {}
+        result.setdefault("speed", {}).update(speeds(args, [name for name in STEPS if (args.out / name).is_dir()]))
+        write_json(args.results, result)
+        return
     args.out.mkdir(parents=True, exist_ok=True)
     if "random" in args.only and not (args.out / "random-backbone" / "unet").is_dir():
         random_backbone(args.out / "random-backbone")
@@ -295,22 +314,14 @@ def main() -> None:
         },
         **compared(args, names),
     }
-    for name in names:
-        if name in ("teacher", "student", "quarter"):
-            result[name] |= speed(args, name)
     for name in ("student", "quarter"):
         if name in result:
-            ratios = {
-                way: round(pairs / result["teacher"]["pairs_per_second"][way], 2)
-                for way, pairs in result[name]["pairs_per_second"].items()
-            }
-            result[name]["times_the_pairs_per_second"] = ratios
             weights = args.out / name / "weights" / SET / "student.safetensors"
             result[name]["bytes_of_weights"] = weights.stat().st_size
             losses = read_json(weights.with_name("losses.json"))["losses"]
             means = [float(np.mean(losses[first : first + 50])) for first in range(0, len(losses), 50)]
             result[name]["loss_mean_of_50_steps"] = [round(mean, 5) for mean in means]
-            print(name, result[name], flush=True)
+    result["speed"] = speeds(args, names)
     write_json(args.results, result)
     print(f"done after {time.perf_counter() - begun:.0f} s; {args.results}", flush=True)
 

@@ -155,13 +155,13 @@ def summary(points: list[Point], count: int, before: float = 0.0) -> dict[str, A
     """Return seconds, rate and memory of some points, and a curve of a few of them."""
     seconds = points[-1].seconds - before
     every = max(1, len(points) // CURVE)
-    half = points[len(points) // 2 :]
+    half = [point.megabytes for point in points[len(points) // 2 :]]
     return {
         "count": count,
         "cpu_seconds": round(seconds, 1),
         "per_cpu_second": round(count / max(seconds, 0.01), 1),
         "megabytes_most": max(point.megabytes for point in points),
-        "megabytes_grown_in_second_half": round(half[-1].megabytes - half[0].megabytes, 1),
+        "megabytes_grown_in_second_half": round(max(half) - half[0], 1),
         "curve": [asdict(point) for point in points[::every]],
     }
 

@@ -302,7 +302,7 @@ def file_digest(path: Path) -> str:
     return _file_digest(path, *_state(facts))
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 14)
 def _file_digest(path: Path, *state: int) -> str:
     hasher = hashlib.sha256()
     with open(path, "rb") as file:

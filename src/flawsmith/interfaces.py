@@ -1,7 +1,7 @@
 """READ FIRST: the contract between flawsmith and what plugs into it.
 
-A method is one class in one file of its family's folder, named in `registry.py` (or by an entry point of another
-package). `flawsmith.testing` holds the checks that every plug-in must pass.
+A method is one class in one file of its family's folder, named in `registry.py` or by an entry point of another
+package. `flawsmith.testing` holds the checks that every plug-in must pass.
 
     image  float32 (B,3,H,W) RGB in [-1,1]     mask float32 (B,1,H,W) in {0,1}, 1 = damaged
     latent float32 (B,C,h,w), scaled           text: a `nn.text.Text` of B rows, opened by the backbone alone
@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from flawsmith.config import Settings as BaseSettings
 from flawsmith.config import affecting, validate
@@ -58,6 +58,8 @@ class Generator(ABC):
     """False: it draws its own mask, inside `Condition.mask`."""
     needs_shot: ClassVar[bool] = False
     """True: `sample` reads `Condition.shot`."""
+    without_shots: ClassVar[Literal["", "new", "always"]] = ""
+    """Which types it makes without a shot's mask: none, new ones round a site on the part, always all inside sites."""
     reads_reference: ClassVar[bool] = False
     """True: `sample` reads `Condition.reference`, or the shot where there is none."""
     paints_controls: ClassVar[bool] = True
@@ -334,9 +336,8 @@ class Exporter(ABC):
         """Write all examples into an empty folder; equal examples and settings write equal bytes.
 
         Args:
-            examples: Normal parts (`defect` None; `split` "test" = held out, else to learn from) and damaged pictures
-                with their masks. The files are only read. `span` is the value range of their product: for a format of
-                8 bits, `data.images.to_bytes(pixels, example.span)` makes all of its pictures alike.
+            examples: Normal parts (`defect` None; `split` "test" = held out) and damage with masks, only read. For a
+                format of 8 bits `data.images.to_bytes(pixels, example.span)` makes a product's pictures alike.
             folder: Empty; it becomes `destination`.
             destination: Where the folder will lie, for paths that are too long and for what a file says of itself.
             advance: To be called once per example that is written.

@@ -49,7 +49,10 @@ def run_all(run: Run, *, until: Stage = "report", patience: float = 0.0, spread:
     if "measure" in asked and run.config.measure.enabled:
         measure(run, data)
     if "prove" in asked and run.config.prove.enabled:
-        prove(run, data, spread)
+        if data.split.shots:
+            prove(run, data, spread)
+        else:
+            run.log(stage="prove", what="left out: a proof compares with shots, and this run learns from none")
     if "export" in asked:
         export(run)
     return run.path("report.html") if is_reported(run) else report(run)
@@ -113,6 +116,9 @@ def _enough(run: Run, data: Dataset, spread: Spread | None, *, screens: bool, pa
     """Generate, and screen where that is asked for, until there is enough or no round is left; False = none is kept."""
     generate(run, data=data, patience=patience, spread=spread)
     if not screens:
+        return True
+    if run.config.screen.enabled and not data.split.shots:
+        run.log(stage="screen", what="left out: screening compares with shots, and this run learns from none")
         return True
     if not run.config.screen.enabled:
         run.forget("screen")  # what `flawsmith screen` judged in between would hide samples that are asked for

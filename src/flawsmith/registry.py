@@ -89,6 +89,11 @@ _OURS: dict[str, dict[str, Entry]] = {
         "perlin": Entry(
             "flawsmith.generators.perlin:Perlin", "DRAEM's noise masks filled with foreign texture", pixels=True
         ),
+        "rendered": Entry(
+            "flawsmith.generators.rendered:Rendered",
+            "damage without a shot: scratches, dents, pores, stains ... drawn and lit in your own photographs",
+            pixels=True,
+        ),
     },
     "filters": {
         "realism": Entry(

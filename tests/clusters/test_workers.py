@@ -11,8 +11,8 @@ import pytest
 import flawsmith as fs
 from flawsmith.config import load_config
 from flawsmith.errors import RunError
-from flawsmith.synthesis.batches import workers
-from flawsmith.synthesis.batches.workers import cores
+from flawsmith.synthesis.batches import processes, workers
+from flawsmith.synthesis.batches.processes import cores
 
 FRAGILE = """
 import multiprocessing, os
@@ -68,22 +68,23 @@ def test_auto_begins_here_and_goes_on_in_processes_where_they_pay(
 ) -> None:
     """Whether they pay is made a matter of course; before, nothing is started for so little."""
     started: list[int] = []
-    real = workers.ProcessPoolExecutor
+    real = processes.ProcessPoolExecutor
 
     def counted(count: int, *args: Any, **kwargs: Any) -> Any:
         started.append(count)
         return real(count, *args, **kwargs)
 
-    monkeypatch.setattr(workers, "ProcessPoolExecutor", counted)
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", counted)
     monkeypatch.setattr(workers, "cores", lambda: 2)
     assert results(made(tmp_path / "few", settings)) == alone
     assert started == []
-    monkeypatch.setattr(workers, "_TRIAL", 0.0)
-    monkeypatch.setattr(workers, "_WORTH", 0.0)
+    monkeypatch.setattr(workers, "_PLACES", 3)
+    monkeypatch.setattr(processes, "_TRIAL", 0.0)
+    monkeypatch.setattr(processes, "_WORTH", 0.0)
     assert results(made(tmp_path / "many", settings | {"generate.controls": 0})).items() <= alone.items() | {
         ("controls.jsonl", b"")
     }
-    assert started == [2]
+    assert started == [2, 2]  # those that plan, and those that paint
 
 
 def test_a_process_that_dies_is_said_and_the_next_call_goes_on(
@@ -93,7 +94,7 @@ def test_a_process_that_dies_is_said_and_the_next_call_goes_on(
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("FLAWSMITH_PLUGINS", "generators.fragile=fragile:Fragile")
     changes = {"generator.name": "fragile", "generate.workers": 2}
-    with pytest.raises(RunError, match="a process that painted was killed.*run this again, with fewer"):
+    with pytest.raises(RunError, match="a process that worked for it was killed.*run this again, with fewer"):
         made(tmp_path / "run", settings | changes)
     run = made(tmp_path / "run", settings | changes | {"generate.workers": 1})
     pictures = {name: raw for name, raw in results(run).items() if name.endswith(".png")}
@@ -106,7 +107,7 @@ def test_cores_are_those_that_a_container_and_a_launcher_leave(tmp_path: Path, m
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
     quota = tmp_path / "cpu.max"
-    monkeypatch.setattr(workers, "_CGROUP", quota)
+    monkeypatch.setattr(processes, "_CGROUP", quota)
     assert cores() == 12
     quota.write_text("max 100000\n")
     assert cores() == 12

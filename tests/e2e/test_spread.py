@@ -31,31 +31,41 @@ class Pickled:
             yield number, pickle.loads(pickle.dumps(work(*arguments)))
 
 
-def test_pieces_make_the_run_of_one_process(factory_root: Path, tmp_path: Path) -> None:
+def run_with(folder: Path, root: Path, *, screened: bool = True) -> fs.Run:
+    """Return a run of two samples and a control, not begun."""
     settings = {
-        "data.root": str(factory_root),
+        "data.root": str(root),
         "data.product": "magnet",
         "data.shots": 1,
         "generator.name": "crop_paste",
         "generate.count": 2,
         "generate.batch": 1,
         "generate.controls": 0.5,
-        "screen.enabled": True,
+        "screen.enabled": screened,
         "screen.rounds": 0,
-        "screen.normals": 4,
+        "screen.normals": 2,
         "measure.enabled": False,
         "prove.enabled": False,
     }
-    config, elsewhere = load_config(None, settings), Pickled()
-    one, other = fs.Run.create(tmp_path / "one", config), fs.Run.create(tmp_path / "other", config)
+    return fs.Run.create(folder, load_config(None, settings))
+
+
+def same_files(one: Path, other: Path) -> set[str]:
+    """Hold a run to have the files of another; return which kinds there are."""
+    kinds = {"samples", "controls", "gate", "weights", "repaired"}
+    names = [path.relative_to(one) for path in one.rglob("*") if path.is_file()]
+    made = [name for name in names if name.parts[0] in kinds or name.suffix == ".jsonl" and name.name != "log.jsonl"]
+    assert [str(name) for name in made if (one / name).read_bytes() != (other / name).read_bytes()] == []
+    return {name.parts[0] for name in made}
+
+
+def test_pieces_make_the_run_of_one_process(factory_root: Path, tmp_path: Path) -> None:
+    one, other = (run_with(tmp_path / name, factory_root) for name in ("one", "other"))
+    elsewhere = Pickled()
     run_all(one, until="screen")
     run_all(other, until="screen", spread=elsewhere)
     assert {"learn_one", "paint_batch", "fit_one", "look_at"} == set(elsewhere.pieces)
-    made = [path.relative_to(one.folder) for path in one.folder.rglob("*") if path.is_file()]
-    kinds = {"samples", "controls", "gate", "weights", "repaired"}
-    made = [name for name in made if name.parts[0] in kinds or name.suffix == ".jsonl" and name.name != "log.jsonl"]
-    assert {name.parts[0] for name in made} >= {"samples", "controls", "gate", "scores.jsonl", "samples.jsonl"}
-    assert [str(name) for name in made if (one.folder / name).read_bytes() != (other.folder / name).read_bytes()] == []
+    assert same_files(one.folder, other.folder) >= {"samples", "controls", "gate", "scores.jsonl", "samples.jsonl"}
 
 
 def test_another_engine_is_refused(tmp_path: Path) -> None:

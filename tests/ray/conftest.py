@@ -75,6 +75,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "disabled",
         "HF_HUB_OFFLINE": "1",
+        "TMPDIR": str(tmp_path_factory.mktemp("temporary")),
     }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in more.items():

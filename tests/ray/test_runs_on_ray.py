@@ -108,6 +108,17 @@ def test_a_trained_generator_is_that_of_one_process(
     assert len(list((tmp_path / "two" / "weights").glob("*/losses.json"))) == 2
 
 
+def test_without_a_shared_folder(
+    cluster: Cluster, settings: dict[str, Any], environment: dict[str, str], in_one_process: Path, tmp_path: Path
+) -> None:
+    """The workers see neither the run nor the photographs, but what is exchanged through the storage."""
+    run, there = tmp_path / "run", {**environment, "RAY_ADDRESS": cluster.address}
+    ended = flawsmith(settings, run, "--on", "ray", "--share", f"file://{tmp_path}/storage", environment=there)
+    assert ended.returncode == 0, ended.stderr
+    assert_alike(in_one_process, run)
+    assert [path.name for path in (tmp_path / "storage").iterdir() if any(path.rglob("*.png"))] == ["photographs"]
+
+
 def test_what_a_task_refuses_is_one_sentence(
     cluster: Cluster, settings: dict[str, Any], environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -171,7 +171,7 @@ def test_words_start_as_the_types_name_and_move_alone(backbone: Any) -> None:
     with torch.no_grad():
         assert torch.equal(words(torch.tensor([0]))[0], table[(numbers[0] * 3)[:3]])
         assert torch.equal(words(torch.tensor([1]))[0], table[(numbers[1] * 3)[:3]])
-        words.way[1] += 0.01
+        words.offset[1] += 0.01
         assert torch.equal(words(torch.tensor([0]))[0], table[(numbers[0] * 3)[:3]])
         moved = words(torch.tensor([1]))[0] - table[(numbers[1] * 3)[:3]]
         assert torch.allclose(moved, (0.01 * REACH * table.std()).expand_as(moved), rtol=1e-3)
@@ -250,10 +250,10 @@ def test_one_types_words_leave_the_others_alone(backbone: Any) -> None:
     asked, crack = example_condition(backbone.size, 1), generator.row_of("tile", "crack")
     before = generator.sample(asked, [1], steps=2, guidance=2.0).image
     with torch.no_grad():
-        way = generator.trainable()["appearance"].way
-        way[torch.arange(len(way)) != crack] += 0.01
+        offset = generator.trainable()["appearance"].offset
+        offset[torch.arange(len(offset)) != crack] += 0.01
         assert torch.equal(generator.sample(asked, [1], steps=2, guidance=2.0).image, before)
-        way[crack] += 0.01
+        offset[crack] += 0.01
     assert not torch.equal(generator.sample(asked, [1], steps=2, guidance=2.0).image, before)
 
 

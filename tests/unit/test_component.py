@@ -61,8 +61,8 @@ def request(picture: np.ndarray, mask: np.ndarray | None = None) -> Condition:
     return Condition(normal, torch.from_numpy(where.astype(np.float32))[None, None], ("plate",), ("missing",))
 
 
-def changed(change: str, picture: np.ndarray, seed: int = 0, **told: Any) -> tuple[np.ndarray, np.ndarray]:
-    generator = ComponentChange(None, ComponentChange.Settings(changes=[change], **told))
+def changed(change: str, picture: np.ndarray, seed: int = 0, **settings: Any) -> tuple[np.ndarray, np.ndarray]:
+    generator = ComponentChange(None, ComponentChange.Settings(changes=[change], **settings))
     made = generator.sample(request(picture), [seed])
     return made.image[0].permute(1, 2, 0).numpy(), made.mask[0, 0].numpy() > 0.5
 
@@ -205,7 +205,7 @@ def test_a_drawn_component_alone_is_changed(tmp_path: Path) -> None:
     generator = ComponentChange(None, settings)
     assert ComponentChange.starts_from(settings) == (tmp_path / "good.png", tmp_path / "disc.png")
     generator.learn([Crop(backdrop(1), np.ones((SIDE, SIDE), bool), "plate", "crack")])
-    for seed in range(3):
+    for seed in range(2):
         mask = generator.sample(request(product(9, (4, -6))), [seed]).mask[0, 0].numpy() > 0.5
         assert (mask & shapes((4, -6))[1]).sum() > 0.95 * shapes()[1].sum()
         assert not (mask & shapes((4, -6))[0]).any()

@@ -19,7 +19,7 @@ from pycocotools.coco import COCO
 from flawsmith import registry
 from flawsmith.data import images
 from flawsmith.data.annotations.run_lengths import unpacked
-from flawsmith.data.exported.arrangement import arranged
+from flawsmith.data.exported.arrangement import arranged, write_pictures
 from flawsmith.errors import DataError
 from flawsmith.exports.export import write
 from flawsmith.types import Example
@@ -87,6 +87,28 @@ def coco_masks(folder: Path) -> dict[str, np.ndarray]:
             assert one["bbox"] == coco_mask.toBbox(coco.annToRLE(one)).astype(int).tolist()
             read[category["name"]] = mask
     return read
+
+
+def test_few_pictures_are_held_at_once(tmp_path: Path) -> None:
+    """Whoever takes them slowly, as one tar file does, is not overtaken by all of a large set."""
+    images.write(tmp_path / "part.png", np.zeros((16, 16), np.uint8))
+    parts = [Example(f"{number}.png", tmp_path / f"{number}.png", "screw") for number in range(40)]
+    for part in parts:
+        part.image.hardlink_to(tmp_path / "part.png")
+    done: list[str] = []
+    pictures = arranged(parts, 0.2)
+    rows = write_pictures(
+        pictures,
+        parts,
+        "8",
+        lambda one: tmp_path / "out" / one.name,
+        lambda written: done.append(written.of.name) or written.of.name,
+        lambda count=1, note="": None,
+    )
+    assert next(rows) == pictures[0].name
+    assert len(done) <= 9
+    assert [pictures[0].name, *rows] == [picture.name for picture in pictures]
+    assert sorted(done) == sorted(picture.name for picture in pictures)
 
 
 @pytest.mark.parametrize("masks", ["rle", "polygons"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from flawsmith import registry
 from flawsmith.data.sentences.grammar import SIZES, ParsedPrompt, parse
+from flawsmith.data.sentences.vocabulary import VOCABULARY
 from flawsmith.errors import ConfigError
 from flawsmith.testing import example_condition
 from flawsmith.types import Condition
@@ -169,6 +171,36 @@ def test_what_is_not_understood_is_answered_with_what_is_known(sentence: str, de
     with pytest.raises(ConfigError) as caught:
         parse(sentence, defects, PRODUCTS)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_any_words_in_any_order_are_understood_or_answered() -> None:
+    """A thousand sentences of known words, marks, numbers and nonsense: damages, or one sentence."""
+    rng = random.Random(0)
+    words = [
+        *VOCABULARY,
+        "screw",
+        "head",
+        "나사",
+        "머리의",
+        "구멍",
+        "hole",
+        "of",
+        "the",
+        ",",
+        "and",
+        "3",
+        "0.5 mm",
+        "2-4mm",
+    ]
+    words += ["and", "0.5 mm", "2-4mm", "!!", "§0", "e\u0301", "100000000000", "\U0001f600", "12mm", "mm", "-", "'s"]
+    for _ in range(1000):
+        sentence = " ".join(rng.choice(words) for _ in range(rng.randint(0, 9)))
+        try:
+            parsed = parse(sentence, ["scratch", "scratch_head", "hole", "!!"], ["screw", "__"], PLACES)
+        except ConfigError as error:
+            assert "\n" not in str(error)
+        else:
+            assert parsed and all(one.number > 0 and not (one.along and not one.edge) for one in parsed)
 
 
 def test_every_caption_of_the_factory_is_understood() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from flawsmith.data.photographs import Photographs
 from flawsmith.data.sentences.grammar import ParsedPrompt
 from flawsmith.data.sentences.regions import region_mask, room_for
 from flawsmith.errors import ConfigError, DataError
-from flawsmith.run.dataset import load_split
+from flawsmith.preflight.refuse import preflight
+from flawsmith.run.dataset import divide, load_split
 from flawsmith.types import Example
 
 SIDE = 96
@@ -112,13 +114,13 @@ def test_two_scratches_beside_the_hole(root: Path, tmp_path: Path) -> None:
 
 def test_along_an_edge_and_in_a_direction(root: Path, tmp_path: Path) -> None:
     for number, (sentence, degrees) in enumerate(
-        [("a scratch along the left edge", 90), ("a scratch along the top edge", 0), ("세로 긁힘", 90)]
+        [("a scratch along the top edge", 0), ("왼쪽 가장자리를 따라 긁힘", 90)]
     ):
         for mask in made_by(run_of(root, tmp_path / str(number), sentence)):
             off = abs(angle_of(mask) - degrees)
             assert min(off, 180 - off) < 15, sentence
             ys, xs = np.nonzero(mask)
-            if "left" in sentence:
+            if "왼쪽" in sentence:
                 assert xs.mean() < 0.2 * SIDE
             if "top" in sentence:
                 assert ys.mean() < 0.2 * SIDE
@@ -173,10 +175,28 @@ def test_what_cannot_be_laid_is_said(
 
 
 @pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data.places": {"hole": {"mask": "none.png"}}}, "data.places.hole.mask: .*none.png: no such file"),
+        (
+            {"data.places": {"hole": {"box": [0, 0, 1, 1], "drawn_on": "plate/train/good/01.png"}}},
+            "data.places.hole.drawn_on: 'plate/train/good/01.png' is no normal photograph; did you mean",
+        ),
+        ({"generate.prompt": "a scrach"}, r"unknown: scrach \(nearest: scratch\)"),
+        ({"generate.describe": True, "generate.describer": "none", "generate.prompt": ""}, "'none' is no transformers"),
+    ],
+)
+def test_check_says_it_before_a_run_begins(root: Path, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    config = run_of(root, tmp_path, "a scratch", **{"prove.enabled": False, **changes}).config
+    (sentence,) = preflight(config, divide(config))
+    assert re.search(said, sentence)
+
+
+@pytest.mark.parametrize(
     ("place", "said"),
     [
-        ({}, "give one of box, polygon and mask"),
-        ({"box": [0, 0, 1, 1], "mask": "a.png"}, "not box and mask"),
+        ({}, "give exactly one of box, polygon and mask"),
+        ({"box": [0, 0, 1, 1], "mask": "a.png"}, "give exactly one of box, polygon and mask"),
         ({"box": [0.5, 0, 0.2, 1]}, "left below right"),
         ({"polygon": [[0, 0], [1, 1]]}, "three corners"),
         ({"box": [0, 0, 1, 2]}, "less than or equal to 1"),
@@ -251,3 +271,7 @@ def test_room_is_on_beside_or_at_the_edge() -> None:
     assert (inner <= region).all() and np.argwhere(inner)[:, 1].min() >= 25
     edge = room_for(ParsedPrompt("a", region="x", edge=True, down="top"), region, part, 5)
     assert (edge <= region).all() and np.argwhere(edge)[:, 0].max() < 18
+    ring = np.zeros((40, 50), bool)
+    ring[5:35, 10:40], ring[12:28, 17:33] = True, False
+    outer = room_for(ParsedPrompt("a", edge=True, along=True, across="left"), ring, ring, 5)
+    assert outer.any() and np.argwhere(outer)[:, 1].max() < 17, "the far rim of the hole faces left too"

@@ -93,7 +93,7 @@ PLANS = st.builds(
     **dict.fromkeys(("batch", "seed", "round"), COUNTS),
     job=FILES,
     **dict.fromkeys(("generator", "product", "defect", "normal", "shot", "mask_file", "appearance"), NAMES),
-    **dict.fromkeys(("reference", "transferred_from", "donor"), NAMES),
+    **dict.fromkeys(("reference", "transferred_from", "donor", "sentence"), NAMES),
     further=st.lists(st.builds(LaidShot, NAMES, POSES), max_size=2).map(tuple),
     outline=st.booleans(),
     control_of=st.integers(-1, 99),

@@ -48,7 +48,10 @@ def test_every_file_of_a_family_has_its_name():
 
 @pytest.mark.parametrize(
     "name, wanted",
-    [("controlnet_inpainting", "did you mean 'controlnet_inpaint'"), ("zzz", "known: anomaly_diffusion, component, controlnet_inpaint, crop_paste")],
+    [
+        ("controlnet_inpainting", "did you mean 'controlnet_inpaint'"),
+        ("zzz", "known: anomaly_diffusion, component, controlnet_inpaint, crop_paste"),
+    ],
 )
 def test_an_unknown_name(name: str, wanted: str):
     with pytest.raises(ConfigError, match=rf"generator '{name}' is unknown; {wanted}"):

@@ -105,7 +105,6 @@ def test_every_example_is_on_exactly_one_side():
 @pytest.mark.parametrize(
     ("examples", "count", "sentence"),
     [
-        (named(3, "x") + named(3, None), 0, "0 shots per defect type teach nothing"),
         (named(3, None), 5, "no shots: the set holds no defects"),
         (named(3, "x"), 5, "no normal parts"),
         ([], 5, "no shots"),

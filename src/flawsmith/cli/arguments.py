@@ -38,3 +38,21 @@ On = Annotated[
         callback=_engine,
     ),
 ]
+Share = Annotated[
+    str,
+    typer.Option(
+        help="With --on: object storage for machines that share no folder, as fsspec names it.", metavar="URL"
+    ),
+]
+
+
+def require_together(on: str, share: str, shard: str) -> None:
+    """Refuse options that do not go with one another.
+
+    Raises:
+        ConfigError: says which to leave out.
+    """
+    if on and shard:
+        raise ConfigError("--on has all batches made by the cluster; leave --shard out with it")
+    if share and not on:
+        raise ConfigError("--share goes with --on: without a cluster nothing is exchanged")

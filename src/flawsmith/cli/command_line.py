@@ -12,7 +12,7 @@ import typer
 
 from flawsmith.cli import choice, distillation, inspection, korean, start, studio, weights
 from flawsmith.cli.about import about
-from flawsmith.cli.arguments import AsJson, Moved, On, RunPath, Sets
+from flawsmith.cli.arguments import AsJson, Moved, On, RunPath, Sets, Share, require_together
 from flawsmith.cli.closing import Closing, closing_of, closing_of_run, closing_of_screening, say_json
 from flawsmith.errors import ConfigError, FlawsmithError, RenamedSetting
 from flawsmith.interruption import stopped, terminable
@@ -78,6 +78,7 @@ def run(
     until: Annotated[Stage, typer.Option(help="The last stage; the same command without it goes on.")] = "report",
     shard: ShardText = "",
     on: On = "",
+    share: Share = "",
     set_: Sets = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
@@ -93,8 +94,7 @@ def run(
         warn_renamed("--say", "--prompt")
     if prompt or say:
         settings.append(f"generate.prompt={json.dumps(prompt or say, ensure_ascii=False)}")
-    if on and shard:
-        raise ConfigError("--on has all batches made by the cluster; leave --shard out with it")
+    require_together(on, share, shard)
     if source.is_dir():
         if out is not None:
             raise ConfigError(f"run {source}: a run folder goes on where it is; leave --out {out} out")
@@ -108,7 +108,7 @@ def run(
     from flawsmith.cluster.on_ray import on_ray
     from flawsmith.pipeline import run_all, run_shard
 
-    with on_ray(on, opened) if on else nullcontext() as spread:
+    with on_ray(on, opened, share) if on else nullcontext() as spread:
         report = run_shard(opened, part, until=until) if part.name else run_all(opened, until=until, spread=spread)
     if report:
         closing_of_run("run", report).say(as_json)
@@ -133,10 +133,10 @@ def train(
         opened = _opened("train", source, set_)
     else:
         opened = Run.create(out, choice.settled(_config(source, set_), out))
-    from flawsmith.synthesis.train import train as stage
+    from flawsmith.synthesis.train import train_together
 
-    stage(opened)
-    closing_of("train", opened).say(as_json)
+    if train_together(opened):
+        closing_of("train", opened).say(as_json)
 
 
 @app.command()

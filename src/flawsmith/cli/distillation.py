@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flawsmith.cli.arguments import RunPath, Sets
+from flawsmith.cli.arguments import AsJson, RunPath, Sets
 
 
 def distill(
@@ -15,8 +15,10 @@ def distill(
     out: Annotated[Path, typer.Option("--out", "-o", help="The student's run; going on where it stopped.")],
     quarter: Annotated[bool, typer.Option("--quarter", help="A student of a quarter of the weights.")] = False,
     set_: Sets = [],  # noqa: B006
+    as_json: AsJson = False,
 ) -> None:
     """Teach a trained run's generator to paint in 4 steps; OUT is a run, to be generated from as any other."""
+    from flawsmith.cli.closing import closing_of
     from flawsmith.config import parse_overrides
     from flawsmith.run.folder import Run
 
@@ -24,8 +26,9 @@ def distill(
     from flawsmith.synthesis.distillation.student_run import student_run
     from flawsmith.synthesis.train import train
 
-    train(student_run(opened, out, parse_overrides(set_), quarter=quarter))
-    typer.echo(f"distill: {out}; go on with `flawsmith generate {out}`")
+    student = student_run(opened, out, parse_overrides(set_), quarter=quarter)
+    train(student)
+    closing_of("train", student).say(as_json)
 
 
 def add_to(app: typer.Typer) -> None:

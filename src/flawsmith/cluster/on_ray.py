@@ -7,6 +7,7 @@ many processors as it has threads (OMP_NUM_THREADS, else 1), for the number of t
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
@@ -22,6 +23,7 @@ from uuid import uuid4
 
 import torch
 
+from flawsmith.cluster.exchange import Exchange, Worker
 from flawsmith.errors import ConfigError, FlawsmithError, RunError
 from flawsmith.files import write_text
 from flawsmith.nn.device import pick_device
@@ -52,16 +54,19 @@ class Start:
     threads: int
     plugins: str
     """FLAWSMITH_PLUGINS."""
+    share: str = ""
+    """Object storage through which files are exchanged; "" = all share the folder."""
 
 
 @contextmanager
-def on_ray(where: str, run: Run) -> Iterator[Spread]:
+def on_ray(where: str, run: Run, share: str = "") -> Iterator[Spread]:
     """Give what hands a run's pieces to a Ray cluster.
 
     Args:
         where: "ray" = the cluster that RAY_ADDRESS names, else the one of this machine, else a new one on all of its
             cores; "ray://host:port" = the cluster with that address of Ray Client.
         run: The run.
+        share: Object storage (an address of fsspec) through which machines without a shared folder exchange files.
 
     Raises:
         ConfigError: Ray is not installed, or there is no such cluster.
@@ -82,12 +87,17 @@ def on_ray(where: str, run: Run) -> Iterator[Spread]:
         kind=kind,
         threads=threads,
         plugins=os.environ.get("FLAWSMITH_PLUGINS", ""),
+        share=share,
     )
+    exchange = Exchange(share, mark.name, run) if share else None
     _connect(where)
     try:
         write_text(mark, "")
-        yield _Tasks(start)
+        yield _Tasks(start, exchange)
     finally:
+        if exchange is not None:
+            with suppress(RunError):
+                exchange.end()
         with suppress(OSError):
             mark.unlink()
         ray.shutdown()
@@ -146,8 +156,9 @@ def _no_cluster(where: str, why: str) -> ConfigError:
 class _Tasks:
     """Hands pieces out as tasks; at most two per place are under way, so a plan of millions is no queue of millions."""
 
-    def __init__(self, start: Start) -> None:
-        self._start = start
+    def __init__(self, start: Start, exchange: Exchange | None) -> None:
+        self._start, self._exchange = start, exchange
+        self._handouts = 0
 
     def __call__(
         self, piece: Callable[..., Result], calls: Iterable[tuple[Any, ...]], *, network: bool
@@ -165,6 +176,7 @@ class _Tasks:
             max_retries=ATTEMPTS - 1,
         )
         _say_when_none_fits(needs)
+        self._handouts += 1
         numbered = enumerate(calls)
         pending: list[Any] = []
         numbers: dict[Any, int] = {}
@@ -175,14 +187,16 @@ class _Tasks:
                     if following is None:
                         break
                     number, arguments = following
-                    reference = task.remote(self._start, network, piece, arguments)
+                    if self._exchange is not None:
+                        self._exchange.offer(piece.__name__, arguments)
+                    reference = task.remote(self._start, self._handouts, network, piece, arguments)
                     pending.append(reference)
                     numbers[reference] = number
                 if not pending:
                     return
                 (ready,), pending = ray.wait(pending, num_returns=1)
                 try:
-                    returned = ray.get(ready)
+                    returned, written = ray.get(ready)
                 except RayTaskError as error:
                     cause = error.cause
                     if isinstance(cause, FlawsmithError):
@@ -194,6 +208,8 @@ class _Tasks:
                         f"{self._start.folder}: a task of {piece.__name__} was begun {ATTEMPTS} times and its worker "
                         f"died each time ({why}); Ray's log says more, and the same command goes on from here"
                     ) from None
+                if self._exchange is not None:
+                    self._exchange.take(written)
                 yield numbers.pop(ready), returned
         finally:
             for reference in pending:
@@ -219,17 +235,23 @@ def _say_when_none_fits(needs: dict[str, float]) -> None:
         print(f"flawsmith: no node of this Ray cluster has {wanted}; waiting for one", file=sys.stderr)
 
 
-def _done(start: Start, network: bool, piece: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """Do one piece, in a worker."""
+_WORKERS: dict[str, Worker] = {}
+"""This process's folder, by the mark of the run that it works for."""
+
+
+def _done(
+    start: Start, handout: int, network: bool, piece: Callable[..., Any], arguments: tuple[Any, ...]
+) -> tuple[Any, list[str]]:
+    """Do one piece, in a worker; return what it returned, and what it wrote where files are exchanged."""
     host = socket.gethostname()
     if start.version != (here := version("flawsmith")):
         raise ConfigError(
             f"{host} has flawsmith {here}, the run was started with {start.version}; install the same on all"
         )
-    if not Path(start.folder, "state", start.mark).exists():
+    if not start.share and not Path(start.folder, "state", start.mark).exists():
         raise RunError(
             f"{start.folder}: {host} does not see the run's folder; all nodes must share it and the photographs, under "
-            "the same paths"
+            "the same paths, or exchange them with --share"
         )
     if start.plugins:
         os.environ["FLAWSMITH_PLUGINS"] = start.plugins
@@ -241,4 +263,9 @@ def _done(start: Start, network: bool, piece: Callable[..., Any], arguments: tup
             f"{host} computes on {kind}, and the run was started on {start.kind}: pictures would differ; start it on a "
             "machine like the nodes, or set backbone.device"
         )
-    return piece(*arguments)
+    if not start.share:
+        return piece(*arguments), []
+    if start.mark not in _WORKERS:
+        _WORKERS[start.mark] = worker = Worker(start.share, start.mark)
+        atexit.register(worker.end)
+    return _WORKERS[start.mark].done(Path(start.folder), handout, piece, arguments)

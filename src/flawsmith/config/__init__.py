@@ -25,7 +25,6 @@ from flawsmith.config.making import (
     Pattern,
     TrainConfig,
     WindowsConfig,
-    nfc,
 )
 from flawsmith.config.settings import (
     Affects,
@@ -39,6 +38,7 @@ from flawsmith.config.settings import (
     validate,
 )
 from flawsmith.config.tree import Config, load_config, overridden
+from flawsmith.config.without_shots import SUIT_ANYTHING, WithoutShotsConfig, nfc
 
 __all__ = [
     "AUTO",
@@ -57,11 +57,13 @@ __all__ = [
     "ProveConfig",
     "ReportConfig",
     "Rule",
+    "SUIT_ANYTHING",
     "ScreenConfig",
     "Settings",
     "THRESHOLDS",
     "TrainConfig",
     "WindowsConfig",
+    "WithoutShotsConfig",
     "affecting",
     "commented_toml",
     "differing",

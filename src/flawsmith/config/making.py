@@ -6,26 +6,19 @@ The line of text under each field is its help: `flawsmith new` prints it as a co
 
 from __future__ import annotations
 
-import unicodedata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from flawsmith.config.places import Place
 from flawsmith.config.settings import Affects, Settings, warn_renamed
+from flawsmith.config.without_shots import WithoutShotsConfig, nfc
 from flawsmith.errors import ConfigError
-
-
-def nfc(name: str) -> str:
-    """Return a name in Unicode's composed form, in which names are compared; macOS writes the decomposed one."""
-    return unicodedata.normalize("NFC", name)
-
 
 MaskValue = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]
 """A value in a mask: a grey level or palette index, or a colour as "#rrggbb"."""
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-"""A share of a photograph's width or height."""
 MOST = 999_999
 """Samples of a type: their files are named by six digits."""
 
@@ -74,36 +67,6 @@ class MaskConfig(Settings):
     """Values that are neither damage nor background; "auto": 255 (65535) beside small numbers in one mask."""
 
 
-class Place(Settings):
-    """A place on a product that a sentence may name; box, polygon or mask says where it is."""
-
-    affects = ("generate",)
-
-    box: list[Share] = []
-    """Left, top, right and bottom, as shares of the photograph's width and height."""
-    polygon: list[Annotated[list[Share], Field(min_length=2, max_length=2)]] = []
-    """Its corners as [across, down], likewise."""
-    mask: str = ""
-    """A picture of a photograph's size, not 0 where the place is; a path from the root, or an absolute one."""
-    drawn_on: str = ""
-    """Of a part that lies in any direction: the normal photograph it was drawn on, e.g. screw/train/good/001.png."""
-    product: str = ""
-    """Only this product has it; empty = all."""
-    words: list[str] = []
-    """Other words for it in sentences, e.g. ["나사 머리"]."""
-
-    @model_validator(mode="after")
-    def _somewhere(self) -> Place:
-        given = [name for name in ("box", "polygon", "mask") if getattr(self, name)]
-        if len(given) != 1:
-            raise ValueError("give one of box, polygon and mask" + (f", not {' and '.join(given)}" if given else ""))
-        if self.box and not (len(self.box) == 4 and self.box[0] < self.box[2] and self.box[1] < self.box[3]):
-            raise ValueError("box is [left, top, right, bottom], left below right and top below bottom")
-        if self.polygon and len(self.polygon) < 3:
-            raise ValueError("polygon needs three corners or more")
-        return self
-
-
 class DataConfig(Settings):
     """The photographs: where they lie, how the folders are laid out, which defects are learned from."""
 
@@ -128,8 +91,8 @@ class DataConfig(Settings):
     """For layout pattern: templates such as {image = "{defect}/{stem}.png", mask = "masks/{defect}/{stem}.png"}."""
     example_per: ExamplePer = "type"
     """Of a picture that a labelling tool marked: an example for each defect type, or for each marked object."""
-    shots: Annotated[int, Field(ge=1)] | Literal["third"] = 10
-    """Real pictures per defect type to learn from, or "third" (the papers' protocol); the rest are test."""
+    shots: Annotated[int, Field(ge=0)] | Literal["third"] = 10
+    """Real pictures per defect type to learn from, or "third" (the papers' protocol); the rest are test. 0 = none."""
     mask: MaskConfig = MaskConfig()
     places: Annotated[dict[str, Place], Affects("generate")] = {}
     """Places on the product for sentences: {head = {box = [0.1, 0.1, 0.4, 0.4]}}, or with polygon or mask."""
@@ -157,6 +120,8 @@ class BackboneConfig(Settings):
     """"auto" = bfloat16 where the processor gains from it, else float32."""
     clip_skip: Annotated[int, Field(ge=0, le=11)] = 0
     """Last layers of the text encoder to leave out; some models of Stable Diffusion 1 want 1 ("clip skip 2")."""
+    lora: list[str] = []
+    """Files of low-rank changes (LoRA) of the UNet, such as LCM's for few steps; they are added to its weights."""
 
 
 class WindowsConfig(Settings):
@@ -312,8 +277,13 @@ class GenerateConfig(Settings):
     """Whose appearance samples get (cross_modal, hybrid): shot, nearest, random, a shot's id, a type; or a table."""
     transfer: list[dict[Literal["from", "defect", "onto"], str]] = []
     """Types that a product gives to others: {from = "tile", defect = "crack"}; onto = "screw" names one of them."""
+    without_shots: WithoutShotsConfig = WithoutShotsConfig()
     prompt: str = ""
     """A plain sentence that decides type, place, size and appearance of every sample, as `run --prompt` does."""
+    describe: bool = False
+    """True: a vision-language model looks at photographs and says of each type where it may be, and how it looks."""
+    describer: str = ""
+    """For `describe`: a transformers folder of an image-text-to-text model."""
 
     @field_validator("count", "paint", "reference", mode="before")
     @classmethod
@@ -340,3 +310,11 @@ class GenerateConfig(Settings):
             if missing := {"from", "defect"} - item.keys():
                 raise ValueError(f'{" and ".join(sorted(missing))} missing; write {{from = "...", defect = "..."}}')
         return [{key: nfc(name) if isinstance(name, str) else name for key, name in item.items()} for item in value]
+
+    @model_validator(mode="after")
+    def _one_who_says(self) -> GenerateConfig:
+        if self.describe and not self.describer:
+            raise ValueError("describe needs describer: a transformers folder of an image-text-to-text model")
+        if self.describe and self.prompt:
+            raise ValueError("prompt says already what is made; set describe = false, or leave prompt empty")
+        return self

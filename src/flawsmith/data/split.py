@@ -74,16 +74,13 @@ def split(examples: Iterable[Example], *, shots: int | Literal["third"], test: b
 
     Args:
         examples: As `layouts.scan` returns them; their order does not matter.
-        shots: Shots per product and defect type, or "third" (the first floor(n/3), the papers' protocol). Never more
-            than half of a defect type, so that something is left to test on; of two or three pictures all but one, of a
-            single one that.
+        shots: Shots per product and defect type, or "third" (the first floor(n/3), the papers'). Never more than half
+            of a defect type, so that something is left to test on; of two or three all but one, of a single one that.
         test: False: nothing is tested, so as many are shots as `shots` says; "third" stays a third. See `keeps_test`.
 
     Raises:
         DataError: there is nothing to learn from, or nothing normal to paint on.
     """
-    if shots != "third" and shots < 1:
-        raise DataError(f"data.shots: {shots} shots per defect type teach nothing; ask for at least 1")
     ordered = sorted(examples, key=lambda example: natural_key(example.id))
     defects: dict[tuple[str, str], list[Example]] = defaultdict(list)
     normal: dict[str, list[Example]] = defaultdict(list)
@@ -92,8 +89,9 @@ def split(examples: Iterable[Example], *, shots: int | Literal["third"], test: b
             normal[example.product].append(example)
         else:
             defects[example.product, example.defect].append(example)
-    if not defects:
-        raise DataError("no shots: the set holds no defects; add photographs of damaged parts with their masks")
+    if not defects and shots:
+        without = 'make some without any: data.shots = 0, generator.name = "rendered"'
+        raise DataError(f"no shots: the set holds no defects; add photographs of damage with their masks, or {without}")
     if not normal:
         raise DataError("no normal parts: there is nothing to paint defects on; add photographs of good parts")
     notes: list[str] = []
@@ -272,6 +270,8 @@ def _shown(examples: Sequence[Example], decoded: Collection[str] | None) -> dict
 
 def _shots_of(have: int, asked: int | Literal["third"], *, test: bool) -> tuple[int, str]:
     most = have // 2 if have >= 4 else max(1, have - 1)
+    if not asked:
+        return 0, ""
     want = max(1, have // 3) if asked == "third" else asked
     if not test and asked != "third":
         return min(want, have), "" if have > want else f"all {have} pictures are shots, for no proof is asked for"

@@ -19,7 +19,7 @@ from flawsmith.data.split import Split
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.evaluation.shape import Shape
 from flawsmith.files import read_json, write_json
-from flawsmith.run.dataset import Dataset, load_ranges
+from flawsmith.run.dataset import Dataset, load_ranges, load_split
 from flawsmith.run.folder import Run
 from flawsmith.types import Example
 
@@ -92,6 +92,10 @@ def rival_run(run: Run, name: str, data: Dataset, synthesize: Synthesize) -> Run
     # Others' samples are compared as they are made: the gate is a part of what stands against them.
     unscreened = run.config.screen.model_copy(update={"enabled": False})
     config = run.config.model_copy(update={"generator": GeneratorConfig(name=name), "screen": unscreened})
+    if config.generate.without_shots.types:  # no test picture shows these, and the other generator may need shots
+        unproven = config.generate.without_shots.model_copy(update={"types": []})
+        generate = config.generate.model_copy(update={"without_shots": unproven})
+        config = config.model_copy(update={"generate": generate})
     rival = Run.create(run.path("arms", name), config)
     write_json(rival.path("data.json"), read_json(run.path("data.json")))
     synthesize(rival, data)
@@ -105,9 +109,12 @@ def made_of(run: Run, product: str) -> tuple[list[Made], list[Made]]:
     samples, controls = [], []
     span = load_ranges(run).get(product)
     kept = {sample.index: sample for sample in run.kept()}
+    known = {shot.defect for shot in load_split(run).shots if shot.product == product}
     screened = run.verdicts() is not None
     for sample in run.samples():
         if sample.product != product or sample.transferred_from:  # no test picture shows what a product never had
+            continue
+        if known and not sample.shot and sample.defect not in known:  # nor what it has no shots of
             continue
         stands = kept.get(sample.index)
         defect = stands.defect if stands else sample.defect  # whoever looked at it may have said another type

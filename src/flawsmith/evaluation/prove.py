@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flawsmith import registry
-from flawsmith.errors import RunError
+from flawsmith.errors import DataError, RunError
 from flawsmith.evaluation.arms import Synthesize, rival_run
 from flawsmith.evaluation.false_discovery import correct
 from flawsmith.evaluation.trainings import REFERENCE, Trainings, proof_extractor
@@ -35,7 +35,7 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None, spread:
 
     Raises:
         RunError: no samples were generated yet, or they or their photographs were changed since.
-        DataError: there are no test pictures to prove anything on, or one of them is among what is learned from.
+        DataError: the run has no shots or no test pictures to prove anything on, or one of these is learned from.
     """
     config, path = run.config, run.path("proof.json")
     for name in config.prove.detectors:
@@ -45,6 +45,8 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None, spread:
     if not made:
         raise RunError(f"{run.folder}: no samples are made yet; run `flawsmith generate {run.folder}` first")
     data = data or open_dataset(run)
+    if not data.split.shots:
+        raise DataError(f"{run.folder}: a proof compares with real shots, and this run learns from none; give it some")
     require_as_learned(run, data)
     require_as_made(run, [*run.kept(), *run.controls()])
     split, extractor = data.split, proof_extractor(config)

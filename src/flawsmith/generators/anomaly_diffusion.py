@@ -130,7 +130,7 @@ class AnomalyDiffusion(Generator):
 
     def learn(self, crops: Iterable[Crop]) -> None:
         damaged = {(crop.product, crop.defect) for crop in crops if crop.defect}
-        self._name({*damaged, *((product, "") for product, _ in damaged)})
+        self._prepare_words({*damaged, *((product, "") for product, _ in damaged)})
 
     def learned(self) -> dict[str, Tensor]:
         if not self._pairs:
@@ -138,9 +138,9 @@ class AnomalyDiffusion(Generator):
         return {"pairs": torch.tensor(list(json.dumps(self._pairs).encode()), dtype=torch.uint8)}
 
     def restore(self, learned: Mapping[str, Tensor]) -> None:
-        self._name({(product, defect) for product, defect in json.loads(bytes(learned["pairs"].tolist()))})
+        self._prepare_words({(product, defect) for product, defect in json.loads(bytes(learned["pairs"].tolist()))})
 
-    def _name(self, pairs: set[Pair]) -> None:
+    def _prepare_words(self, pairs: set[Pair]) -> None:
         """Give each product and type words of its own, which start as the type's name.
 
         Raises:

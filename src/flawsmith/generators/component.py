@@ -85,6 +85,7 @@ class ComponentChange(Generator):
     Settings: ClassVar[type[config.Settings]] = ComponentSettings
     needs_backbone: ClassVar[bool] = False
     needs_mask: ClassVar[bool] = False
+    without_shots: ClassVar[Literal["", "new", "always"]] = "new"
     paints_controls: ClassVar[bool] = False
     native: ClassVar[bool] = True
     settings: ComponentSettings

@@ -47,6 +47,7 @@ class CutPaste(Generator):
     Settings: ClassVar[type[config.Settings]] = CutPasteSettings
     needs_backbone: ClassVar[bool] = False
     needs_mask: ClassVar[bool] = False
+    without_shots: ClassVar[Literal["", "new", "always"]] = "new"
     paints_controls: ClassVar[bool] = False
     native: ClassVar[bool] = True
     settings: CutPasteSettings

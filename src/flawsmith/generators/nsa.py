@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -51,6 +51,7 @@ class NSA(Generator):
     Settings: ClassVar[type[config.Settings]] = NSASettings
     needs_backbone: ClassVar[bool] = False
     needs_mask: ClassVar[bool] = False
+    without_shots: ClassVar[Literal["", "new", "always"]] = "new"
     paints_controls: ClassVar[bool] = False
     native: ClassVar[bool] = True
     settings: NSASettings

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -49,6 +49,7 @@ class Perlin(Generator):
     Settings: ClassVar[type[config.Settings]] = PerlinSettings
     needs_backbone: ClassVar[bool] = False
     needs_mask: ClassVar[bool] = False
+    without_shots: ClassVar[Literal["", "new", "always"]] = "new"
     paints_controls: ClassVar[bool] = False
     native: ClassVar[bool] = True
     settings: PerlinSettings

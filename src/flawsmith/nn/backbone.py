@@ -21,6 +21,7 @@ from flawsmith.nn.cpu_kernels import use_plane_norms, use_split_gates
 from flawsmith.nn.device import pick_device, pick_dtype
 from flawsmith.nn.diffusion import Noise, guidance_embedding
 from flawsmith.nn.loading.facts import inpaints
+from flawsmith.nn.loading.low_rank import add_low_rank
 from flawsmith.nn.loading.networks import quiet
 from flawsmith.nn.loading.parts import read_parts
 from flawsmith.nn.loading.source import locate
@@ -89,6 +90,7 @@ class Backbone:
         dtype: str = "auto",
         clip_skip: int = 0,
         weights: str = "",
+        lora: Sequence[str] = (),
     ) -> Backbone:
         """Read a backbone.
 
@@ -100,6 +102,7 @@ class Backbone:
             dtype: "auto", "float32", "bfloat16", "float16".
             clip_skip: How many of the text encoder's last layers are left out.
             weights: The fingerprint of its weights where that is known; hashing them takes longer than reading them.
+            lora: Files of low-rank changes that are added to the UNet's weights.
 
         Raises:
             BackboneError: the folder is not there or incomplete, a class is not supported, or shapes do not fit.
@@ -121,6 +124,7 @@ class Backbone:
         )
         if stamp:
             _FINGERPRINTS[stamp] = loaded.weights
+        loaded.fingerprint += add_low_rank(loaded.unet, lora)
         return loaded
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float16, shard: str = "16MB") -> None:

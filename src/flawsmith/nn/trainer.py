@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from flawsmith.errors import RunError
+from flawsmith.nn.processes import Processes
 from flawsmith.nn.weights import StoredTensors, save_tensors
 
 
@@ -94,6 +95,7 @@ class Trainer:
         name: What is trained, for an error.
         optimiser_on_host: Keep AdamW's moments and the average in the host's memory and take its steps there.
         average_on_host: Keep the average there.
+        processes: Those that train together, each on its rows of a batch; the first writes checkpoints.
     """
 
     def __init__(
@@ -113,11 +115,13 @@ class Trainer:
         name: str = "training",
         optimiser_on_host: bool = False,
         average_on_host: bool = False,
+        processes: Processes | None = None,
     ) -> None:
         self.losses: list[float] = []
         self._loss_of, self._steps, self._seed, self._average = loss_of, steps, seed, average
         self._state, self._save_every, self._identity = state, save_every, identity
-        self._name = name
+        self._name, self._processes = name, processes
+        self._writes = processes is None or processes.first
         self._named = {
             f"{name}.{key}": parameter
             for name, module in modules.items()
@@ -159,7 +163,7 @@ class Trainer:
             loss = self._step(index)
             self.losses.append(loss)
             saved = self._state is not None and ((index + 1) % self._save_every == 0 or index + 1 == self._steps)
-            if saved:
+            if saved and self._writes:
                 self._save(index + 1)
             yield Step(index, loss, time.perf_counter() - begun, saved)
         for module in self._modules:
@@ -178,6 +182,8 @@ class Trainer:
                 raise self._diverged(index, f"loss {part.item()}")
             (part * self._scale.value).backward()
             loss += float(part.detach())
+        if self._processes is not None:
+            loss = self._processes.add((weight.grad for weight in self._named.values()), loss)
         norm = self._clip()
         if torch.isfinite(norm):
             self._update()

@@ -35,7 +35,7 @@ from flawsmith.preflight.findings import DefectFacts, Findings
 from flawsmith.preflight.masks import Damage, look_at_masks
 from flawsmith.preflight.outlines import write_page
 from flawsmith.preflight.refuse import preflight
-from flawsmith.run.defect_types import wrong_tables
+from flawsmith.run.defect_types import without_shots, wrong_tables
 from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.transfer import transfers
 from flawsmith.types import Example
@@ -81,7 +81,7 @@ def check(config: Config, page: Path | None = None) -> Findings:
     have = Counter((example.product, example.defect) for example in examples if example.defect is not None)
     defects = {key: number for key, number in sorted(have.items(), key=str) if key[1] is not None}
     _tabulate(examples, divided, defects, damage, findings)
-    _check_defects(defects, config, findings)
+    _check_defects(defects, config, divided, findings)
     if defects and facts:
         windows = [number for one in damage.values() for number in one.windows]
         sizes = [(fact.bytes, fact.width * fact.height) for fact in facts.values()]
@@ -98,6 +98,8 @@ def check(config: Config, page: Path | None = None) -> Findings:
             tiles=_tiles(divided, facts, config),
         )
         findings.warnings += costly
+    else:
+        _transferred(config, divided, findings)
     return findings
 
 
@@ -212,8 +214,14 @@ def _transferred(config: Config, divided: Split | None, findings: Findings) -> l
         return []
 
 
-def _check_defects(defects: dict[tuple[str, str], int], config: Config, findings: Findings) -> None:
-    names = {defect for _, defect in defects}
+def _check_defects(
+    defects: dict[tuple[str, str], int], config: Config, divided: Split | None, findings: Findings
+) -> None:
+    drawn = without_shots(config, divided) if divided else []
+    names = {defect for _, defect in (*defects, *drawn)}
+    if drawn:
+        types = ", ".join(dict.fromkeys(defect for _, defect in drawn))
+        findings.notes.append(f"made without a shot: {types} (generate.without_shots.types)")
     findings.errors += wrong_tables(config, names) if names else []
     by_product: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for (product, defect), number in defects.items():

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -104,11 +105,13 @@ class Findings:
 
 
 def _defect_table(defects: Sequence[DefectFacts]) -> Table:
-    table = Table(title="defects", title_justify="left")
+    # No lines between the columns: on 80 characters, as in a log, there is room for words then.
+    table = Table(title="defects", title_justify="left", box=SIMPLE_HEAD, padding=0)
     for name in ("product", "defect"):
-        table.add_column(name)
-    for name in ("pictures", "to learn", "to test", "to balance", "damaged", "thick px", "as drawn"):
-        table.add_column(name, justify="right")
+        longest = max(len(getattr(one, name)) for one in defects)
+        table.add_column(name, overflow="fold", min_width=min(max(longest, 8), 16))
+    for name in ("pictures", "to learn", "to test", "lacks", "damaged", "thick px", "as drawn"):
+        table.add_column(name, justify="right", no_wrap=" " not in name)
     for one in defects:
         table.add_row(
             Text(one.product),

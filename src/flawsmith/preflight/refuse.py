@@ -11,9 +11,11 @@ from flawsmith.config import Config, FeaturesConfig, ProveConfig, validate
 from flawsmith.data.split import Split, provable
 from flawsmith.errors import BackboneError, ConfigError, FlawsmithError, nearest
 from flawsmith.exports.export import load_exporter
-from flawsmith.nn.loading.facts import require_layers
+from flawsmith.nn.loading.facts import require_layers, require_low_rank
+from flawsmith.nn.networks.describer import require_folder
 from flawsmith.preflight.backbone import look_for_device, look_over
 from flawsmith.run.tracker import require_tracker
+from flawsmith.synthesis.sentences.prompt import known_places, parsed_prompts
 from flawsmith.synthesis.transfer import known_references
 
 if TYPE_CHECKING:
@@ -48,8 +50,13 @@ def preflight(config: Config, split: Split | None, *, near_duplicates: bool = Tr
         plain = [name for name in ProveConfig().detectors if name not in prove.settings]
         checks += [partial(_detector, config, name) for name in sorted({*prove.detectors, *prove.settings} - {*plain})]
     checks += [partial(load_exporter, config, name) for name in config.export.formats if name in config.export.settings]
+    if config.generate.describe:
+        checks.append(partial(require_folder, config.generate.describer))
     if split is not None:
         checks.append(partial(known_references, config, split))
+        checks.append(partial(known_places, config, split))
+        if config.generate.prompt:
+            checks.append(partial(parsed_prompts, config, split))
     if prove.enabled and split is not None:
         for product in sorted({shot.product for shot in split.shots}):
             checks.append(
@@ -108,6 +115,7 @@ def _backbone(config: Config) -> None:
         facts = look_over(config.backbone.source, offline=config.backbone.offline)
         if facts is not None and facts.text_layers and config.backbone.clip_skip:
             require_layers(config.backbone.clip_skip, facts.text_layers)
+        require_low_rank(config.backbone.lora)
     except BackboneError:
         if any(registry.get("generators", name).needs_backbone for name in config.generator.names):
             raise

@@ -186,7 +186,8 @@ def _contact_sheet(
             continue
         if normal.shape == picture.shape:
             name = sample.image.removeprefix("samples/")
-            caption = f"{name} on {sample.normal}, {sample.area} px, mask from {sample.shot}{why}"
+            lent = f"mask from {sample.shot}" if sample.shot else "no shot"
+            caption = f"{name} on {sample.normal}, {sample.area} px, {lent}{why}"
             rows.append(_row(_Painted(caption, normal, picture, mask, normals[sample.normal].span), side))
     return ContactSheet(product, title, side, tuple(closeups), tuple(rows), len(samples))
 

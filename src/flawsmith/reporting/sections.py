@@ -206,7 +206,7 @@ def _shown_of(shown: int, total: int) -> str:
 def _sweep(sweep: Sweep) -> Section:
     text = (
         f"The first sample of each defect type, painted again with other values of generator.settings.{sweep.setting}; "
-        "all else is equal, the seed included. At the right is the reference that was shown."
+        "all else is equal, the seed included. At the right is the reference that was shown, where there was one."
     )
     rows = []
     for number, row in enumerate(sweep.rows):

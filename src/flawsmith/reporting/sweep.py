@@ -60,9 +60,9 @@ def read_sweep(run: Run, examples: Mapping[str, Example]) -> Sweep | None:
 
 
 def _row(run: Run, setting: str, row: Mapping[str, Any], examples: Mapping[str, Example]) -> SweepRow | None:
-    """Return the normal photograph, the sample at each value, and the reference; None = nothing is left to show."""
+    """Return the normal photograph, the sample at each value, and its reference; None = nothing is left to show."""
     painted = {one["value"]: run.path(one["image"]) for one in row["pictures"] if one["image"]}
-    if not painted or not examples.keys() >= {row["normal"], row["reference"]}:
+    if not painted or not examples.keys() >= {row["normal"], row["reference"]} - {""}:
         return None
     normal = images.read(examples[row["normal"]].image)
     masks = [images.read_mask(path.with_suffix(".mask.png"), normal.shape) for path in painted.values()]
@@ -72,6 +72,8 @@ def _row(run: Run, setting: str, row: Mapping[str, Any], examples: Mapping[str, 
         path = painted.get(one["value"])
         heads.append(f"{setting} = {one['value']:g}" + ("" if path else ", too faint to keep"))
         tiles.append(closeup(images.read(path) if path else normal, span, widest, side))
+    if not row["reference"]:  # made without a shot
+        return SweepRow(row["product"], row["defect"], tuple(heads), tuple(tiles))
     reference = examples[row["reference"]]
     native = images.read(reference.image)
     mask = read_label(reference, native.shape) if reference.masks else np.ones(native.shape[:2], bool)

@@ -15,6 +15,7 @@ from flawsmith.data.masks.of_normals import marked_normals, masks_among_normals
 from flawsmith.data.masks.reading import read_label
 from flawsmith.data.photographs import Photographs
 from flawsmith.data.ranges import ranges_of, with_ranges
+from flawsmith.data.sentences.descriptions import NOTHING_SAID, Descriptions
 from flawsmith.data.split import (
     Split,
     duplicates,
@@ -27,7 +28,7 @@ from flawsmith.data.split import (
 from flawsmith.errors import DataError, RunError
 from flawsmith.files import digest, file_digest, file_state, read_json, reading, write_json
 from flawsmith.paths import lies_below
-from flawsmith.run.defect_types import require_defects
+from flawsmith.run.defect_types import require_defects, without_shots
 from flawsmith.run.folder import Run
 from flawsmith.run.mask_reading import MaskReading, read_masks, rule_from, rule_tree
 from flawsmith.types import Example, MaskRule, Range
@@ -57,6 +58,8 @@ class Dataset:
     """Id of a photograph -> hash of its bytes and of its mask's; {} = the files were not hashed."""
     hash: str
     """Of the whole division: who is in which group, with what content."""
+    descriptions: Descriptions = NOTHING_SAID
+    """What was said of them (`generate.describe`)."""
 
     def content(self, examples: Iterable[Example]) -> str:
         """Return what identifies photographs with their masks, by id and content."""
@@ -78,7 +81,7 @@ def open_dataset(run: Run) -> Dataset:
     before = _before(path) if path.exists() else {}
     surveyed = layouts.survey(run.config.data)
     made, reading = _divide(surveyed, run.config, before.get("masks"))
-    require_defects(run.config, _defects(made))
+    require_defects(run.config, _defects(run.config, made))
     known = {row["id"]: row for name in (*GROUPS, _DUPLICATES) for row in before.get(name, [])}
     rows = {name: [_row(example, known.get(example.id)) for example in getattr(made, name)] for name in GROUPS}
     scanned = _stamp(rows)
@@ -142,7 +145,7 @@ def scanned_dataset(config: Config) -> Dataset:
         ConfigError: a defect type that the configuration names does not exist.
     """
     made = divide(config)
-    require_defects(config, _defects(made))
+    require_defects(config, _defects(config, made))
     made = with_ranges(made, ranges_of(made))
     return Dataset(made, Photographs(made.normals), {}, "")
 
@@ -160,7 +163,7 @@ def _divide(surveyed: layouts.Survey, config: Config, known: Mapping[str, Any] |
     examples = with_rules(surveyed.examples, reading.rules)
     notes: list[str] = []
     while True:
-        if notes and not any(example.defect for example in examples):
+        if notes and config.data.shots and not any(example.defect for example in examples):
             raise DataError(
                 f"{config.data.root}: every mask is empty, so there is nothing to learn; draw the damage in them"
             )
@@ -179,8 +182,9 @@ def _has_damage(example: Example) -> bool:
     return bool(read_label(example, images.describe(example.image).shape).any())
 
 
-def _defects(made: Split) -> set[str]:
-    return {example.defect for example in made.shots if example.defect}
+def _defects(config: Config, made: Split) -> set[str]:
+    learned = {example.defect for example in made.shots if example.defect}
+    return learned | {defect for _, defect in without_shots(config, made)}
 
 
 def _unusable(made: Split) -> list[str]:

@@ -1,11 +1,20 @@
-"""Settings that are tables by defect type: do they name those that are there?"""
+"""Defect types: those that no shot shows, and whether settings that are tables by type name those that are there."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-from flawsmith.config import Config
+from flawsmith.config import SUIT_ANYTHING, Config
+from flawsmith.data.split import Split
 from flawsmith.errors import ConfigError, nearest
+
+
+def without_shots(config: Config, split: Split) -> list[tuple[str, str]]:
+    """Return the (product, defect type) pairs that are made though no shot of the product shows the type."""
+    types = config.generate.without_shots.types or ([] if config.data.shots else list(SUIT_ANYTHING))
+    have = {(shot.product, str(shot.defect)) for shot in split.shots}
+    pairs = [(product, defect) for product in sorted({one.product for one in split.normals}) for defect in types]
+    return [pair for pair in dict.fromkeys(pairs) if pair not in have]
 
 
 def require_defects(config: Config, names: Collection[str]) -> None:
@@ -21,7 +30,12 @@ def require_defects(config: Config, names: Collection[str]) -> None:
 def wrong_tables(config: Config, defects: Collection[str]) -> list[str]:
     """Return a sentence for each type that a table by type names and that is none of these, or leaves out wrongly."""
     sentences = unknown_defects(config, defects, "count", "paint", "masks")
-    name, count = config.generator.name, config.generate.count
+    name, count, sizes = config.generator.name, config.generate.count, config.generate.without_shots.size
+    sentences += [
+        f"generate.without_shots.size: there is no defect type {defect!r}{nearest(defect, defects)}"
+        for defect in (sizes if isinstance(sizes, dict) else ())
+        if defect not in defects
+    ]
     if isinstance(name, dict):
         sentences += [
             f"generator.name: there is no defect type {defect!r}{nearest(defect, defects)}"

@@ -76,6 +76,16 @@ def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Advanc
 
 
 @contextmanager
+def unshown() -> Iterator[None]:
+    """Show no progress while the block runs: another process shows the same."""
+    mark = _SHOWN.set(True)
+    try:
+        yield
+    finally:
+        _SHOWN.reset(mark)
+
+
+@contextmanager
 def _shown(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
     if _LISTENERS:
         with _told(_LISTENERS[0], what, total, unit, done) as advance:

@@ -69,15 +69,17 @@ class PlanLine:
     normal: str
     """Id of the photograph that is painted on."""
     shot: str
-    """Id of the shot that lends its damage, or its statistics."""
-    mask_source: Literal["shots", "procedural", "file"]
-    """A re-posed shot's mask, a drawn shape, or `mask_file`."""
+    """Id of the shot that lends its damage, or its statistics; "" = none does."""
+    mask_source: Literal["shots", "procedural", "file", "site"]
+    """A re-posed shot's mask, a drawn shape, `mask_file`, or a site: where `pose` lays the unit disc on the part."""
     mask_file: str = ""
     """With `mask_source = "file"`: a mask picture of the photograph's size."""
     pose: Pose | None = None
     """How the shot is laid on the photograph."""
     further: tuple[LaidShot, ...] = ()
     """Where a sentence asks for several: what lends the others, of the same defect type."""
+    sentence: str = ""
+    """What was asked for in words, by the user or by a model that looked at a photograph."""
     outline: bool = False
     """Whether the mask also takes the photograph's outline beside the shot's damage (a broken tip)."""
     appearance: str = ""

@@ -18,7 +18,7 @@ from flawsmith.config import ScreenConfig
 from flawsmith.data import images
 from flawsmith.data.codecs.metadata_reading import metadata_of
 from flawsmith.data.scaling import scaled_mask
-from flawsmith.errors import RunError
+from flawsmith.errors import DataError, RunError
 from flawsmith.files import digest, file_digest
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
@@ -62,6 +62,10 @@ def screen(run: Run, data: Dataset | None = None, spread: Spread | None = None) 
     if not generated:
         raise RunError(f"{run.folder}: no samples are made yet; run `flawsmith generate {run.folder}` first")
     data = data or open_dataset(run)
+    if not data.split.shots:
+        raise DataError(
+            f"{run.folder}: screening compares with real shots, and this run learns from none; give it some"
+        )
     extractor = _extractor(run)
     samples = [sample for sample in run.samples() if sample.made]
     require_as_learned(run, data)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from flawsmith import registry
 from flawsmith.config import Config
 from flawsmith.data.split import Split
 from flawsmith.errors import ConfigError
+from flawsmith.run.defect_types import without_shots
 from flawsmith.synthesis.sentences.prompt import prompted_counts
 from flawsmith.synthesis.transfer import transfers
 
@@ -23,9 +25,21 @@ def counts(config: Config, split: Split) -> dict[tuple[str, str], int]:
     real = Counter((e.product, e.defect) for e in (*split.shots, *split.test_defects) if e.defect)
     defects = sorted({(e.product, e.defect) for e in split.shots if e.defect})
     defects += list(transfers(config, split))
+    drawn = [pair for pair in without_shots(config, split) if pair not in defects]
+    defects += drawn
     asked = wanted(config, {key: real[key] for key in defects})
     if config.generate.prompt:
         asked = prompted_counts(config, split, asked)
+    for _, defect in (pair for pair in drawn if asked.get(pair)):
+        if not registry.get("generators", config.generator.of(defect)).without_shots:
+            raise ConfigError(
+                f"generator.name: {config.generator.of(defect)} learns damage from shots, and none shows {defect!r}; "
+                "rendered, cutpaste, nsa, perlin and component need none"
+            )
+    if config.screen.enabled and split.shots and (new := [pair[1] for pair in drawn if asked.get(pair)]):
+        raise ConfigError(
+            f"screen.enabled: screening compares with shots, and none shows {new[0]!r}; leave out one of the two"
+        )
     if not any(asked.values()):
         count = config.generate.count
         why = ", as every defect type has as many pictures as the largest" if count == "balance" else ""

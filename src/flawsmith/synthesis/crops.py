@@ -8,11 +8,14 @@ import numpy as np
 
 from flawsmith.data.masks.poses import apply_pose_mask, pose_mask
 from flawsmith.data.photographs import Photographs
+from flawsmith.data.rendering.sites import site_mask, site_on
 from flawsmith.data.tiling import Spot
 from flawsmith.types import Crop, Example
 
 MOST = 24
 """Shots of one product and defect type that are cut, and normal places of one product; more say little that is new."""
+_PLACES = (0.3, 0.6)
+"""Length of a place where no shot says what damage is like, as a share of the part's longer side."""
 _MARGIN = 24
 """Px of surroundings on each side."""
 _LARGEST = 384
@@ -21,6 +24,8 @@ _LARGEST = 384
 
 def crops(shots: Sequence[Example], normals: Sequence[Example], photographs: Photographs, seed: int) -> Iterator[Crop]:
     """Yield the damage of shots, evenly over each type, and for each product normal places under masks of its shots.
+
+    A product without shots gives normal places alone.
 
     Args:
         shots: Defects with their masks, of any products and types.
@@ -40,6 +45,12 @@ def crops(shots: Sequence[Example], normals: Sequence[Example], photographs: Pho
             assert photograph.mask is not None
             spot = _spot(photograph.mask, rng)
             yield Crop(photograph.model(spot), photograph.mask[spot], product, defect, surface)
+    for product in sorted({normal.product for normal in normals} - {product for product, _ in kept}):
+        for normal in _evenly([normal for normal in normals if normal.product == product]):
+            part = photographs.part(normal)
+            mask = site_mask(site_on(part, rng, size=_PLACES), part) if part.any() else part
+            spot = _spot(mask if mask.any() else np.ones_like(mask), rng)
+            yield Crop(photographs.read(normal).model(spot), mask[spot], product, "", photographs.is_surface(product))
     for product in dict.fromkeys(product for product, _ in kept):
         lenders = [shot for (owner, _), group in kept.items() if owner == product for shot in group]
         grounds = [normal for normal in normals if normal.product == product]

@@ -31,7 +31,9 @@ from flawsmith.synthesis.attention import has_attention, paint_attention
 from flawsmith.synthesis.batches import made
 from flawsmith.synthesis.batches.planned import Planned, batches, each_planned, marked, plan, survey
 from flawsmith.synthesis.batches.workers import painted
+from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.painters import Painters, Room
+from flawsmith.synthesis.sentences.describe import described, inputs_of_descriptions
 from flawsmith.synthesis.sweep import has_sweep, paint_sweep
 from flawsmith.synthesis.train import (
     backbone_of,
@@ -77,7 +79,9 @@ def generate(
             f"{run.folder}: the generator is not trained with this configuration, or its weights are gone; "
             f"run `flawsmith train {run.folder}`"
         )
-    samples = _inputs(config, stamp_of(run, "train", training))
+    if config.generate.describe:
+        data = replace(data, descriptions=described(run, data, sorted(counts(config, data.split))))
+    samples = _inputs(run, stamp_of(run, "train", training))
     # Another number of controls leaves the samples as they are.
     both = replace(
         samples,
@@ -125,10 +129,11 @@ def _show_settings(run: Run, painters: Painters) -> None:
             paint_attention(run, listened, painters.of)
 
 
-def _inputs(config: Config, trained: str) -> Inputs:
+def _inputs(run: Run, trained: str) -> Inputs:
     """Return what the samples depend on."""
+    config, said = run.config, inputs_of_descriptions(run)
     masks = {path: file_digest(config.data.root / path) for path in _place_masks(config)}
-    inputs = generator_inputs(config, "generate", train=trained, **({"places": masks} if masks else {}))
+    inputs = generator_inputs(config, "generate", train=trained, **said, **({"places": masks} if masks else {}))
     if config.screen.enabled:
         return inputs
     unread = "screen.times"
@@ -138,7 +143,8 @@ def _inputs(config: Config, trained: str) -> Inputs:
 
 def _place_masks(config: Config) -> list[str]:
     """Return the mask files of named places that are there; who reads one that is not says so."""
-    named = {place.mask for place in config.data.places.values()} if config.generate.prompt else set()
+    asked = config.generate.prompt or config.generate.describe
+    named = {place.mask for place in config.data.places.values()} if asked else set()
     return sorted(path for path in named if path and (config.data.root / path).is_file())
 
 

@@ -6,7 +6,7 @@ state/<job>/ holds what a killed run goes on from, views and a checkpoint, until
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -21,10 +21,12 @@ from flawsmith.data.augmentation import View, damage_view, loosened, normal_view
 from flawsmith.data.photographs import Photographs, windows_over
 from flawsmith.data.scaling import eight_bits
 from flawsmith.data.tensors import image_tensor, mask_tensor, picture_of
+from flawsmith.errors import ConfigError
 from flawsmith.interfaces import Generator
 from flawsmith.nn.memory.exhausted import memory_suffices
 from flawsmith.nn.memory.parking import parked
 from flawsmith.nn.memory.presets import Preset, preset_of, smaller, spare
+from flawsmith.nn.processes import Processes
 from flawsmith.nn.trainer import SplitLoss, Trainer
 from flawsmith.nn.weights import load_tensors, save_tensors
 from flawsmith.run.folder import Run
@@ -62,8 +64,18 @@ class LabelledView:
     """"" = a normal part."""
 
 
-def fit(run: Run, generator: Generator, job: Job, photographs: Photographs, size: int, stamp: str) -> list[float]:
+def fit(
+    run: Run,
+    generator: Generator,
+    job: Job,
+    photographs: Photographs,
+    size: int,
+    stamp: str,
+    processes: Processes | None = None,
+) -> list[float]:
     """Train one model and calibrate it; return the loss of every step.
+
+    Of several processes all have the weights afterwards; the first alone writes files and calibrates.
 
     Raises:
         RunError: memory ran out; it names the next smaller `train.memory`. Or training diverged.
@@ -71,7 +83,8 @@ def fit(run: Run, generator: Generator, job: Job, photographs: Photographs, size
     config, preset = run.config, preset_of(run.config.train.memory, generator.backbone)
     name = f"{job.generator} ({job.name})"
     with memory_suffices(f"{name}: training", _remedy(preset)):
-        encoded = _encoded(run, generator, job, photographs, size, stamp)
+        with processes.first_before_others() if processes else nullcontext():
+            encoded = _encoded(run, generator, job, photographs, size, stamp)
         with ExitStack() as shown:
             if generator.backbone is not None:
                 trained = [network for part in generator.trainable().values() for network in part.modules()]
@@ -79,9 +92,10 @@ def fit(run: Run, generator: Generator, job: Job, photographs: Photographs, size
                 if preset.parks_encoders:
                     shown.enter_context(parked(generator.encoders(), generator.backbone.device))
             kept = {"state": checkpoint_of(run, job), "identity": f"{stamp}/{job.name}", "name": f"{name}: training"}
-            trainer = trainer_of(config, generator, encoded, preset, **kept)
+            trainer = trainer_of(config, generator, encoded, preset, processes, **kept)
             advance: Advance | None = None
-            tracker = shown.enter_context(tracked(run, job.name, stamp))
+            writes = processes is None or processes.first
+            tracker = shown.enter_context(tracked(run, job.name, stamp)) if writes else None
             watched = _one_view_per_type(config, job, photographs, size) if tracker else None
             for step in trainer.run():
                 if advance is None:  # the first step says how many were done before a kill
@@ -92,7 +106,7 @@ def fit(run: Run, generator: Generator, job: Job, photographs: Photographs, size
                     tracker.step(step.index, step.loss, step.seconds)
                     if (step.index + 1) % max(1, config.train.steps // SHOWN) == 0:
                         tracker.pictures(WATCHED, painted_again(generator, watched, config), step.index)
-        if type(generator).calibrate is not Generator.calibrate:
+        if writes and type(generator).calibrate is not Generator.calibrate:
             with progress(f"calibrate {job.name}", 100, "%") as advance_percent:
                 done = 0
                 for share in generator.calibrate(encoded):
@@ -129,7 +143,14 @@ def _one_view_per_type(config: Config, job: Job, photographs: Photographs, size:
     return next(_batches(chosen, ENCODE_BATCH))
 
 
-def trainer_of(config: Config, generator: Generator, encoded: Encoded, preset: Preset, **told: Any) -> Trainer:
+def trainer_of(
+    config: Config,
+    generator: Generator,
+    encoded: Encoded,
+    preset: Preset,
+    processes: Processes | None = None,
+    **told: Any,
+) -> Trainer:
     """Return what trains a generator on its encoded views as the configuration and a preset say.
 
     Args:
@@ -137,12 +158,13 @@ def trainer_of(config: Config, generator: Generator, encoded: Encoded, preset: P
         generator: What is trained.
         encoded: Its views.
         preset: How memory is spared.
+        processes: Those that train together; None = this one.
         told: Checkpoint, identity and name: see `Trainer`.
     """
 
     def loss_of(_: int, rng: torch.Generator) -> torch.Tensor | SplitLoss:
         batch = encoded.rows(torch.randint(len(encoded), (config.train.batch,), generator=rng))
-        return loss_in_parts(generator, batch, rng, preset.windows)
+        return loss_in_parts(generator, batch, rng, preset.windows, processes)
 
     on_card = generator.backbone is not None and generator.backbone.device.type != "cpu"
     return Trainer(
@@ -158,16 +180,31 @@ def trainer_of(config: Config, generator: Generator, encoded: Encoded, preset: P
         # On a processor the host's memory is all there is: copies there would only take more of it.
         optimiser_on_host=preset.optimiser_on_host and on_card,
         average_on_host=preset.average_on_host and on_card,
+        processes=processes,
         **told,
     )
 
 
-def loss_in_parts(generator: Generator, batch: Encoded, rng: torch.Generator, windows: int) -> torch.Tensor | SplitLoss:
-    """Return a batch's loss, `windows` rows at a time; whole where they are all at once, or the method has no parts."""
-    if not 0 < windows < len(batch) or type(generator).loss_of is Generator.loss_of:
+def loss_in_parts(
+    generator: Generator, batch: Encoded, rng: torch.Generator, windows: int, processes: Processes | None = None
+) -> torch.Tensor | SplitLoss:
+    """Return a batch's loss, `windows` rows at a time; whole where they are all at once, or the method has no parts.
+
+    Of several processes each gets the loss of its rows; together they are the batch.
+
+    Raises:
+        ConfigError: several processes are to share the batch of a method without parts, or one of fewer rows.
+    """
+    has_parts = type(generator).loss_of is not Generator.loss_of
+    if processes is not None and not has_parts:
+        raise ConfigError(
+            f"{type(generator).__name__} learns from whole batches (it has no loss_of), so one process trains it"
+        )
+    if processes is None and not (has_parts and 0 < windows < len(batch)):
         return generator.loss(batch, rng)
     drawn = generator.draw(batch, rng)
-    parts = torch.arange(len(drawn)).split(windows)
+    own = torch.arange(len(drawn)) if processes is None else processes.rows(len(drawn))
+    parts = own.split(windows or len(own))
     return SplitLoss(len(drawn), (generator.loss_of(drawn.rows(rows)) for rows in parts))
 
 

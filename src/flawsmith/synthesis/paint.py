@@ -117,10 +117,12 @@ class Painter:
                 yield PaintedLine(one.sample, canvas.laid(one.picture), canvas.laid_mask(one.mask))
 
     def _canvas(self, line: PlanLine) -> Canvas:
-        normal, shot = self._by_id[line.normal], self._by_id[line.shot]
+        normal, shot = self._by_id[line.normal], self._by_id.get(line.shot)
         asked = asked_mask(line, normal, shot, self._shots, self._photographs, self._config.generate.turn)
-        # A mask that somebody drew says where damage may lie, also to generators that draw their own inside it.
-        part = asked if line.mask_source == "file" else self._photographs.part(normal)
+        # A drawn mask says where damage may lie, also to generators that draw their own inside it; so does a site to
+        # one that is always given sites. To others it only says round where.
+        kept = line.mask_source == "file" or (line.mask_source == "site" and self.generator.without_shots == "always")
+        part = asked if kept else self._photographs.part(normal)
         return self._canvas_on(line, lambda: self._photographs.read(normal), asked, part)
 
     def _canvas_on(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,33 +19,47 @@ from flawsmith.data.masks.parts import with_outline
 from flawsmith.data.masks.poses import Pose, Turn, apply_pose_mask, pose_mask
 from flawsmith.data.masks.shapes import procedural
 from flawsmith.data.photographs import Photographs
+from flawsmith.data.rendering.sites import site_mask
 from flawsmith.data.split import Split
-from flawsmith.errors import DataError
+from flawsmith.errors import DataError, FlawsmithError
 from flawsmith.interfaces import Generator
 from flawsmith.run.dataset import Dataset
-from flawsmith.run.progress import progress
 from flawsmith.run.records import LaidShot, PlanLine
 from flawsmith.run.screened import Counts
 from flawsmith.synthesis.counts import counts
-from flawsmith.synthesis.sentences.prompt import prompted_shots
-from flawsmith.synthesis.train import generator_class, job_names
+from flawsmith.synthesis.sentences.prompt import prompted_shots, wishes_for
+from flawsmith.synthesis.train import generator_class, job_name
 from flawsmith.synthesis.transfer import known_references, reference_of, shots_for, transfers
+from flawsmith.synthesis.without_shots.placing import placed
 from flawsmith.types import Example
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What is known of a plan line before anything is chosen; the arguments of `plan_line`."""
+
+    index: int
+    batch: int
+    job: str
+    product: str
+    defect: str
+    owner: str
+    round: int
 
 
 def make_plan(config: Config, data: Dataset) -> list[PlanLine]:
     """Return the plan's lines, in the order in which they are made."""
-    return list(first_lines(config, data))
+    return [plan_line(config, data, **asdict(place)) for place in first_places(config, data)]
 
 
-def first_lines(config: Config, data: Dataset) -> Iterator[PlanLine]:
-    """Yield the lines of the first plan, in the order in which they are made; one at a time is in memory.
+def first_places(config: Config, data: Dataset) -> Iterator[Place]:
+    """Yield the places of the first plan, in the order in which they are made.
 
     Raises:
-        ConfigError: `generate.reference` names what the run does not have; said before the first line.
+        ConfigError: `generate.reference` names what the run does not have; said before the first.
     """
     known_references(config, data.split)
-    return plan_lines(config, data, asked_counts(config, data.split))
+    return places(config, data, asked_counts(config, data.split))
 
 
 def asked_counts(config: Config, split: Split) -> Counts:
@@ -54,34 +68,28 @@ def asked_counts(config: Config, split: Split) -> Counts:
     return {key: math.ceil(times * number) for key, number in counts(config, split).items()}
 
 
-def plan_lines(
+def places(
     config: Config, data: Dataset, count_of: Counts, after: PlanLine | None = None, round: int = 0
-) -> Iterator[PlanLine]:
-    """Yield lines for so many samples of each (product, defect), numbered on from the last one planned before.
+) -> Iterator[Place]:
+    """Yield places for so many samples of each (product, defect), numbered on from the last line planned before.
 
     A line's choices and seed follow from its index, so no two rounds ask for the same.
     """
     split = data.split
-    job_of = job_names(config, split)
     lent = transfers(config, split)
     by_job: dict[str, dict[tuple[str, str], int]] = {}
     for (product, defect), count in sorted(count_of.items()):
         if not count:
             continue  # no generator need be named for it
-        owner = lent.get((product, defect), product)
-        job = next(job_of[shot] for shot in split.shots if (shot.product, shot.defect) == (owner, defect))
+        job = job_name(config, lent.get((product, defect), product), defect)
         by_job.setdefault(job, {})[product, defect] = count
     index = after.index + 1 if after else 0
     batch = after.batch if after else -1
-    with progress("plan", sum(count_of.values()), "samples") as advance:
-        for job, counts_of_job in sorted(by_job.items()):
-            for number, (product, defect) in enumerate(_in_turn(counts_of_job)):
-                batch += number % config.generate.batch == 0
-                owner = lent.get((product, defect), "")
-                named = {"job": job, "product": product, "defect": defect, "owner": owner}
-                yield plan_line(config, data, index=index, batch=batch, round=round, **named)
-                index += 1
-                advance()
+    for job, counts_of_job in sorted(by_job.items()):
+        for number, (product, defect) in enumerate(_in_turn(counts_of_job)):
+            batch += number % config.generate.batch == 0
+            yield Place(index, batch, job, product, defect, lent.get((product, defect), ""), round)
+            index += 1
 
 
 def _in_turn(count_of: Counts) -> Iterator[tuple[str, str]]:
@@ -144,6 +152,8 @@ def _choose(
     normals = data.photographs.normals_of(line.product)
     if not normals:
         raise DataError(f"product {line.product!r} has no normal part to paint on; add photographs of good parts")
+    if plugin.without_shots == "always" or not shots:
+        return placed(config, data, shots, normals, replace(line, seed=seed), rng)
     shot, normal = shots[int(rng.integers(len(shots)))], normals[int(rng.integers(len(normals)))]
     masks = config.generate.masks
     masks = masks.get(line.defect, "shots") if isinstance(masks, dict) else masks
@@ -152,11 +162,18 @@ def _choose(
         source = "shots"
     by_id = {example.id: example for example in shots}
     pose, further, in_place, appearance = None, tuple[LaidShot, ...](), True, ""
-    if config.generate.prompt:
-        source = "shots"
-        laid, appearance, in_place = prompted_shots(config, data.split, shots, normal, data.photographs, rng)
-        shot, pose, further = by_id[laid[0].shot], laid[0].pose, tuple(laid[1:])
-    elif source == "shots":
+    sentence, wishes = wishes_for(config, data, line, rng)
+    if wishes:
+        try:
+            laid, appearance, in_place = prompted_shots(config, wishes, shots, normal, data.photographs, rng)
+        except FlawsmithError:
+            if config.generate.prompt:
+                raise
+            sentence = ""  # a model said it of another photograph, and on this one there is no room for it
+        else:
+            source = "shots"
+            shot, pose, further = by_id[laid[0].shot], laid[0].pose, tuple(laid[1:])
+    if pose is None and source == "shots":
         pose = _pose(config, shot, normal, data.photographs, rng)
     if pose is not None and config.generate.bend:
         pose = replace(pose, bend=_bend(config, shot, data.photographs, seed))
@@ -164,6 +181,8 @@ def _choose(
             replace(one, pose=replace(one.pose, bend=_bend(config, by_id[one.shot], data.photographs, seed + number)))
             for number, one in enumerate(further, start=1)
         )
+    if pose is not None:
+        appearance = appearance or data.descriptions.appearance(shot.id)
     # Another product's outline says nothing of this one's.
     outlined = shot.product == line.product and not data.photographs.is_surface(line.product)
     return replace(
@@ -174,6 +193,7 @@ def _choose(
         mask_source=source,
         pose=pose,
         further=further,
+        sentence=sentence,
         outline=pose is not None and config.generate.outline and outlined and in_place,
         appearance=appearance,
     )
@@ -206,21 +226,30 @@ def _bend(config: Config, shot: Example, photographs: Photographs, seed: int) ->
 
 
 def asked_mask(
-    line: PlanLine, normal: Example, shot: Example, shots: Sequence[Example], photographs: Photographs, turn: Turn
+    line: PlanLine,
+    normal: Example,
+    shot: Example | None,
+    shots: Sequence[Example],
+    photographs: Photographs,
+    turn: Turn,
 ) -> np.ndarray:
     """Return where a plan line wants damage, bool (H,W) of the normal's size, never empty.
 
     Args:
         line: The line.
         normal: What it is painted on.
-        shot: What lends the damage.
+        shot: What lends the damage; None = nothing does, as in a site or a mask file.
         shots: All shots of the run; the statistics of drawn masks are those of the line's own type.
         photographs: Reads them.
         turn: How drawn masks may lie.
     """
     shape = photographs.read(normal).native.shape[:2]
+    if line.mask_source == "site":
+        assert line.pose is not None
+        return site_mask(line.pose, photographs.part(normal))
     if line.mask_source == "file":
         return images.read_mask(Path(line.mask_file), shape)
+    assert shot is not None
     if line.pose is not None:
         mask = photographs.read(shot).mask
         assert mask is not None

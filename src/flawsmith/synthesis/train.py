@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,16 +15,18 @@ from flawsmith.errors import ConfigError, RunError
 from flawsmith.files import digest, file_digest, read_json, reading, write_json
 from flawsmith.interfaces import LEARNED, Generator
 from flawsmith.nn.device import pick_device, pick_dtype
+from flawsmith.nn.loading.facts import require_low_rank
 from flawsmith.nn.loading.source import locate
+from flawsmith.nn.processes import Processes
 from flawsmith.run.dataset import Dataset, open_dataset, recorded_dataset
+from flawsmith.run.defect_types import without_shots
 from flawsmith.run.folder import Run
-from flawsmith.run.progress import progress
+from flawsmith.run.progress import progress, unshown
 from flawsmith.run.stage import Inputs, Spread, is_done, stage, stamp_of
 from flawsmith.run.tracker import require_tracker
 from flawsmith.synthesis.crops import crops
 from flawsmith.synthesis.finite import require_finite_weights
 from flawsmith.synthesis.learning import Job, fit, forget_state
-from flawsmith.types import Example
 
 if TYPE_CHECKING:
     from flawsmith.nn.backbone import Backbone
@@ -52,8 +55,10 @@ class RunBackbone:
 
     def __init__(self, run: Run) -> None:
         self._part, self._path = run.config.backbone, run.path("state", "backbone.json")
+        require_low_rank(self._part.lora)
         files = locate(self._part.source, offline=self._part.offline).weights()
-        self._files = digest(self._part.model_dump(mode="json"), files) if files else ""
+        changed = [(facts.st_size, facts.st_mtime_ns) for facts in map(os.stat, self._part.lora)]
+        self._files = digest(self._part.model_dump(mode="json"), files, changed) if files else ""
 
     @cached_property
     def loaded(self) -> Backbone:
@@ -84,7 +89,7 @@ def _loaded(part: BackboneConfig, *, weights: str = "") -> Backbone:
     # diffusers takes seconds, and generators of pixels do without it.
     from flawsmith.nn.loading.usable import load_usable
 
-    options: dict[str, Any] = {"offline": part.offline, "device": part.device, "dtype": part.dtype}
+    options: dict[str, Any] = {"offline": part.offline, "device": part.device, "dtype": part.dtype, "lora": part.lora}
     return load_usable(part.source, clip_skip=part.clip_skip, weights=weights, **options)
 
 
@@ -108,30 +113,31 @@ def load_backbone(config: Config) -> Backbone | None:
 def jobs_of(config: Config, split: Split) -> list[Job]:
     """Return the models that `train.scope` asks for; where there are several generators, each learns its own types.
 
-    Types that a table of generators leaves out are learned by none: nothing is made of them.
+    Types that a table of generators leaves out are learned by none: nothing is made of them. A job may be without
+    shots: of types that none shows (`generate.without_shots`).
     """
-    table = config.generator.name
+    jobs, table = [], config.generator.name
     painted = [shot for shot in split.shots if isinstance(table, str) or shot.defect in table]
-
-    def name(example: Example) -> str:
-        scope = {"all": "all", "product": example.product, "defect": f"{example.product}/{example.defect}"}
-        several = f"{config.generator.of(str(example.defect))}/" if len(config.generator.names) > 1 else ""
-        return several + scope[config.train.scope]
-
-    jobs = []
-    for job in sorted({name(example) for example in painted}):
-        own = tuple(example for example in painted if name(example) == job)
+    pairs_of: dict[str, set[tuple[str, str]]] = {}
+    shown = {(shot.product, str(shot.defect)) for shot in painted}
+    unseen = [pair for pair in without_shots(config, split) if isinstance(table, str) or pair[1] in table]
+    for pair in (*shown, *unseen):
+        pairs_of.setdefault(job_name(config, *pair), set()).add(pair)
+    for job, pairs in sorted(pairs_of.items()):
+        own = tuple(shot for shot in painted if (shot.product, str(shot.defect)) in pairs)
         if any(part in ("", ".", "..") for part in job.split("/")):
             raise ConfigError(f"data.product: {job!r} cannot name a folder of weights; use a plain name")
-        products = {example.product for example in own}
-        generator = config.generator.of(str(own[0].defect))
+        products = {product for product, _ in pairs}
+        generator = config.generator.of(min(defect for _, defect in pairs))
         jobs.append(Job(job, generator, own, tuple(e for e in split.normals if e.product in products)))
     return jobs
 
 
-def job_names(config: Config, split: Split) -> dict[Example, str]:
-    """Return the name of the model that learns from each shot."""
-    return {shot: job.name for job in jobs_of(config, split) for shot in job.shots}
+def job_name(config: Config, product: str, defect: str) -> str:
+    """Return the name of the model that paints a defect type of a product."""
+    scope = {"all": "all", "product": product, "defect": f"{product}/{defect}"}
+    several = f"{config.generator.of(defect)}/" if len(config.generator.names) > 1 else ""
+    return several + scope[config.train.scope]
 
 
 def working_size(config: Config, backbone: Backbone | None) -> int:
@@ -206,7 +212,14 @@ def _weights(run: Run) -> list[Path]:
         return [run.path(name) for name in run.record("train").get("weights", ())]
 
 
-def train(run: Run, data: Dataset | None = None, *, patience: float = 0.0, spread: Spread | None = None) -> None:
+def train(
+    run: Run,
+    data: Dataset | None = None,
+    *,
+    patience: float = 0.0,
+    spread: Spread | None = None,
+    processes: Processes | None = None,
+) -> None:
     """Run the stage; does nothing when it is done already with the same input, and goes on from a checkpoint.
 
     Args:
@@ -214,6 +227,7 @@ def train(run: Run, data: Dataset | None = None, *, patience: float = 0.0, sprea
         data: Its photographs, when they are open already.
         patience: How many seconds to wait for another process that trains.
         spread: Has each model trained on whichever machine is free; None = one after another, here.
+        processes: Those that train each model together; this is the first of them, see `train_together`.
     """
     config = run.config
     data = data or open_dataset(run)
@@ -233,7 +247,11 @@ def train(run: Run, data: Dataset | None = None, *, patience: float = 0.0, sprea
                 ):
                     advance(1, todo[number])
         for job in jobs:
-            model = _learned(run, job, work.stamp) or _learn(run, job, data, backbone, work.stamp)
+            model = _learned(run, job, work.stamp)
+            if model is None:
+                if processes is not None:
+                    processes.from_first((job.name, work.stamp))
+                model = _learn(run, job, data, backbone, work.stamp, processes)
             forget_state(run, job)
             weights += [run.path(name) for name in model["weights"]]
             learned = model["steps"]
@@ -262,14 +280,53 @@ def learn_one(run: Run, name: str, stamp: str) -> None:
         _learn(run, job, data, backbone, stamp)
 
 
-def _learn(run: Run, job: Job, data: Dataset, backbone: RunBackbone | None, stamp: str) -> dict[str, Any]:
-    """Train one model and save it; return its files and the number of its steps, as `_learned` does."""
+def train_together(run: Run) -> bool:
+    """Run the stage with all processes that torchrun or `accelerate launch` started; alone where there are no others.
+
+    Returns:
+        Whether this process is the one that speaks for all.
+
+    Raises:
+        ConfigError: a method cannot be trained by several, or they are more than a batch has windows.
+    """
+    processes = Processes.started(run.config.backbone.device)
+    if processes is None or processes.first:
+        train(run, processes=processes)
+        if processes is not None:
+            processes.from_first(None)
+    else:
+        with unshown():
+            while (asked := processes.from_first(None)) is not None:
+                name, stamp = asked
+                data, backbone = recorded_dataset(run), backbone_of(run)
+                job = next(job for job in jobs_of(run.config, data.split) if job.name == name)
+                _learn(run, job, data, backbone, stamp, processes)
+    if processes is not None:
+        processes.end()
+    return processes is None or processes.first
+
+
+def _learn(
+    run: Run,
+    job: Job,
+    data: Dataset,
+    backbone: RunBackbone | None,
+    stamp: str,
+    processes: Processes | None = None,
+) -> dict[str, Any]:
+    """Train one model and save it; return its files and the number of its steps, as `_learned` does.
+
+    Of several processes the first saves it; the others return {}.
+    """
     config, folder = run.config, run.path("weights", *job.name.split("/"))
     frozen = backbone.loaded if backbone else None
     generator, steps = untrained_generator(config, frozen, job, data.photographs), 0
     if generator.trainable() and config.train.steps:
-        losses = fit(run, generator, job, data.photographs, working_size(config, frozen), stamp)
+        losses = fit(run, generator, job, data.photographs, working_size(config, frozen), stamp, processes)
         steps = len(losses)
+    if processes is not None and not processes.first:
+        return {}
+    if steps:
         write_json(folder / "losses.json", {"steps": steps, "losses": losses})
     require_finite_weights(generator, f"{job.generator} ({job.name})")
     generator.save(folder)

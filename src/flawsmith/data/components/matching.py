@@ -89,12 +89,12 @@ def _best(picture: np.ndarray, template: np.ndarray, cover: np.ndarray) -> tuple
     """Return the column and row of the template's best place, and its correlation there under the cover."""
     if any(small > large for small, large in zip(cover.shape, picture.shape[:2], strict=True)) or not cover.any():
         return (0, 0), -1.0
-    found = cv2.matchTemplate(
+    scores = cv2.matchTemplate(
         picture, template, cv2.TM_CCOEFF_NORMED, mask=np.repeat(cover[:, :, None].astype(np.float32), 3, axis=2)
     )
-    found = np.where(np.isfinite(found) & (np.abs(found) <= 1.001), found, -1.0)  # a plain place has no correlation
-    row, column = np.unravel_index(int(np.argmax(found)), found.shape)
-    return (int(column), int(row)), float(found[row, column])
+    scores = np.where(np.isfinite(scores) & (np.abs(scores) <= 1.001), scores, -1.0)  # a plain place has no correlation
+    row, column = np.unravel_index(int(np.argmax(scores)), scores.shape)
+    return (int(column), int(row)), float(scores[row, column])
 
 
 def _turned(template: Template, angle: float) -> tuple[np.ndarray, np.ndarray]:

@@ -8,9 +8,9 @@ validation.
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -192,11 +192,26 @@ def write_pictures(
         how = write_picture(picture.image, target, facts, spans.get(picture.product), bits)
         return work(Written(picture, target, facts.shape, labels_of(picture, facts.shape), how))
 
-    # Codecs leave Python's lock; a picture may be large, so only a few are held at once.
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        for picture, made in zip(pictures, pool.map(one, pictures), strict=True):
-            advance(counts[picture.image])
-            yield made
+    # Codecs leave Python's lock; a picture may be large and pictures many, so only a few are held at once.
+    threads = min(4, os.cpu_count() or 1)
+    waiting: deque[tuple[Outgoing, Future[T]]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for picture in pictures:
+            waiting.append((picture, pool.submit(one, picture)))
+            if len(waiting) > 2 * threads:
+                yield _taken(waiting, counts, advance)
+        while waiting:
+            yield _taken(waiting, counts, advance)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _taken(waiting: deque[tuple[Outgoing, Future[T]]], counts: Counter[Path], advance: Advance) -> T:
+    picture, made = waiting.popleft()
+    result = made.result()
+    advance(counts[picture.image])
+    return result
 
 
 def labels_of(picture: Outgoing, shape: tuple[int, int]) -> dict[str, np.ndarray]:

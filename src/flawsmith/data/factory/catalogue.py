@@ -52,6 +52,14 @@ STRIKES: dict[str, Callable[[Matter, Hit], Field]] = {
 }
 """Name of a defect, and what strikes the matter with it."""
 
+EXTENT = {
+    "scratch": (18, 90), "crack": (20, 85), "dent": (10, 34), "hole": (9, 32), "chip": (12, 40), "pores": (8, 28),
+    "cut": (14, 50), "abrasion": (15, 50), "bend": (30, 40), "burr": (10, 34), "fold": (24, 66), "blister": (9, 28),
+    "stain": (12, 52), "contamination": (10, 40), "fray": (13, 40), "discolouration": (18, 54), "rust": (10, 42),
+    "uneven": (24, 62), "solder": (8, 24),
+}  # fmt: skip
+"""Least and greatest half of a defect's extent, in units of length (px at 256 px and zoom 1)."""
+
 _METAL = ("scratch", "dent", "stain", "contamination", "rust", "discolouration", "abrasion")
 _TYPES: dict[str, tuple[str, ...]] = {
     "steel": (*_METAL, "hole", "crack", "pores", "burr", "uneven"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -41,25 +42,50 @@ def lamps(look: Rng, own: Rng) -> Light:
     key = look.uniform(0.5, 0.85)
     warm = look.normal(0.0, 0.05)
     tint = np.array([1 + warm, 1.0, 1 - warm], np.float32)
-    axis = np.linspace(-_SPAN, _SPAN, _ROOM, dtype=np.float32)
-    nx, ny = np.meshgrid(axis, axis)
-    room = np.float32(look.uniform(0.1, 0.26)) + np.float32(look.uniform(-0.12, 0.12)) * nx
-    room += np.float32(look.uniform(-0.12, 0.12)) * ny
+    walls = look.uniform(0.1, 0.26), look.uniform(-0.12, 0.12), look.uniform(-0.12, 0.12)
     # A mirror sees a lamp at elevation e where its normal leans half way towards it.
     lean = math.sin((math.pi / 2 - elevation) / 2)
     boxes = [(azimuth, lean, look.uniform(0.8, 1.8), look.uniform(0.1, 0.25))]
     for _ in range(int(look.integers(1, 4))):
         boxes.append((look.uniform(0, 6.28), look.uniform(0.05, 0.75), look.uniform(0.3, 1.2), look.uniform(0.06, 0.3)))
-    for side, far, strength, wide in boxes:
+    long = [(*box, box[3] * look.uniform(1.0, 3.0)) for box in boxes]
+    drift = (look.normal(0.0, 0.3), look.normal(0.0, 0.3))
+    return Light(azimuth, elevation, key, tint, _room(walls, long), drift)
+
+
+def lamp(azimuth: float, hardness: float) -> Light:
+    """Return the light of one lamp over a flat surface.
+
+    Args:
+        azimuth: Radians, picture axes: the side it stands on.
+        hardness: 0 = a wide soft box high up, 1 = a small lamp that stands low.
+    """
+    elevation = math.radians(58.0 - 28.0 * hardness)
+    lean, wide = math.sin((math.pi / 2 - elevation) / 2), 0.3 - 0.18 * hardness
+    room = _room((0.22, 0.0, 0.0), [(azimuth, lean, 0.9 + 0.7 * hardness, wide, 1.6 * wide)])
+    return Light(azimuth, elevation, 0.45 + 0.4 * hardness, np.ones(3, np.float32), room, (0.0, 0.0))
+
+
+def _room(walls: tuple[float, float, float], boxes: Sequence[tuple[float, float, float, float, float]]) -> Field:
+    """Return a room of soft boxes.
+
+    Args:
+        walls: Brightness of the walls, and how much of it comes along x and along y.
+        boxes: Side (radians), how far from the zenith, strength, width and length of each.
+    """
+    axis = np.linspace(-_SPAN, _SPAN, _ROOM, dtype=np.float32)
+    nx, ny = np.meshgrid(axis, axis)
+    room: Field = np.float32(walls[0]) + np.float32(walls[1]) * nx
+    room += np.float32(walls[2]) * ny
+    for side, far, strength, wide, long in boxes:
         cx, cy = far * math.cos(side), far * math.sin(side)
         c, s = math.cos(side), math.sin(side)
         dx, dy = nx - np.float32(cx), ny - np.float32(cy)
         a, b = dx * np.float32(c) + dy * np.float32(s), dy * np.float32(c) - dx * np.float32(s)
-        long = wide * look.uniform(1.0, 3.0)
         a2, b2 = (a * np.float32(1 / wide)) ** 2, (b * np.float32(1 / long)) ** 2
         room += np.float32(strength) * np.exp(-a2 * a2 - b2 * b2)
-    drift = (look.normal(0.0, 0.3), look.normal(0.0, 0.3))
-    return Light(azimuth, elevation, key, tint, np.maximum(room, 0.02).astype(np.float32), drift)
+    lit: Field = np.maximum(room, 0.02).astype(np.float32)
+    return lit
 
 
 def shade(matter: Matter, light: Light, window: tuple[slice, slice], n: int) -> Field:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from flawsmith.data.factory.camera import Camera, camera, expose, project, tone, windowed
-from flawsmith.data.factory.catalogue import MAKERS, STRIKES, SURFACES, check, defects_of
+from flawsmith.data.factory.catalogue import EXTENT, MAKERS, STRIKES, SURFACES, check, defects_of
 from flawsmith.data.factory.hit import Hit, aim
 from flawsmith.data.factory.light import Light, lamps, lay, shade
 from flawsmith.data.factory.matter import Frame, Matter
@@ -26,12 +26,6 @@ _SHOWN = 0.35
 _LARGEST = 0.33
 """Share of the picture that a mask may cover."""
 _AT_EDGE = {"chip": 1.0, "burr": 0.85, "crack": 0.3, "fray": 0.3}
-_EXTENT = {
-    "scratch": (18, 90), "crack": (20, 85), "dent": (10, 34), "hole": (9, 32), "chip": (12, 40), "pores": (8, 28),
-    "cut": (14, 50), "abrasion": (15, 50), "bend": (30, 40), "burr": (10, 34), "fold": (24, 66), "blister": (9, 28),
-    "stain": (12, 52), "contamination": (10, 40), "fray": (13, 40), "discolouration": (18, 54), "rust": (10, 42),
-    "uneven": (24, 62), "solder": (8, 24),
-}  # fmt: skip
 
 _OF_WIDTH = {
     "chip": 0.75, "burr": 0.8, "dent": 0.6, "hole": 0.5, "scratch": 2.2, "crack": 1.2, "bend": 9.0, "fray": 0.8,
@@ -141,7 +135,7 @@ def _strike(
     """Strike until the damage can be seen and lies on the part; return the hit, mask, window, and the signal in it."""
     n = solid.shape[0]
     before = tone(cam, signal)
-    low, high = _EXTENT[defect]
+    low, high = EXTENT[defect]
     wish = math.exp(chance.uniform(math.log(low), math.log(high)))
     power = chance.uniform(0.3, 1.0)
     if matter.alpha is not None:

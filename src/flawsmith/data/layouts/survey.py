@@ -146,8 +146,9 @@ def _gaps(examples: tuple[Example, ...], data: DataConfig, tree: Tree) -> list[s
     damaged = {example.product for example in examples if example.defect is not None}
     if not normal:
         wrong.append(f"{data.root}: no normal parts found; {layout.EXPECTED}")
-    elif not damaged:
-        wrong.append(f"{data.root}: no defects found; {layout.EXPECTED}")
+    elif not damaged and data.shots:
+        without = 'without any, set data.shots = 0 and generator.name = "rendered"'
+        wrong.append(f"{data.root}: no defects found; {layout.EXPECTED}; {without}")
     elif lone := sorted(damaged - normal):
         wrong.append(f"{data.root}: no normal parts of {', '.join(map(repr, lone))}; add some, or set data.products")
     if bare := [example.id for example in examples if example.defect is not None and not example.masks]:

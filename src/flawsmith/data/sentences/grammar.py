@@ -83,6 +83,12 @@ are those of the factory's captions."""
 _SHARE = {"left": 0.2, "top": 0.2, "middle": 0.5, "right": 0.8, "bottom": 0.8}
 
 
+def meant_by(name: str) -> list[str]:
+    """Return the built-in defect types that the words of a name mean: "MT_Blowhole" -> ["pores"]; [] = none."""
+    meanings = [meaning(word) for word in split_name(name)]
+    return list(dict.fromkeys(value for part, value in meanings if part == "defect"))
+
+
 def parse(
     sentence: str,
     defects: Sequence[str],
@@ -123,7 +129,7 @@ def parse(
         options = {*VOCABULARY, *names} - {""}
         answers = ", ".join(word + _nearest(word, options) for word in unknown)
         raise ConfigError(f"--prompt: unknown: {answers}; {known(defects, products, known_places)}")
-    heads = frozenset(split_name(defect)[0] for defect in defects)
+    heads = frozenset(words_of[0] for words_of in map(split_name, defects) if words_of)
     damage = heads | {word for word in names | set(words) if meaning(word)[0] == "defect"}
     items = with_mentions(words, spellings, damage)
     clauses = _clauses(items, heads)
@@ -201,15 +207,17 @@ def _parsed(
         part, value = ("number", str(int(word[:9]))) if word.isdecimal() else meaning(word)
         if part and value not in meanings.setdefault(part, []):
             meanings[part].append(value)
-    kinds = meanings.get("relation", [])
-    if "beside" in kinds:
+    relations = meanings.get("relation", [])
+    if "beside" in relations:
         listed = f"known are {', '.join(places)}" if places else "name places in data.places"
         raise ConfigError(f"--prompt: {sentence!r} does not say beside which place; {listed}")
     within = {
         word for name, spelling in _spellings(places) for word in spelling if any(m.place == name for m in mentions)
     }
     defect = _defect(sentence, set(words), within, meanings.get("defect", []), defects)
-    named_products = [name for name in products if all(same_part(part) & set(words) for part in split_name(name))]
+    named_products = [
+        name for name in products if split_name(name) and all(same_part(part) & set(words) for part in split_name(name))
+    ]
     fields = ("across", "down", "size", "length", "width", "severity", "direction", "number")
     one = {part: _single(meanings.get(part, [])) for part in fields}
     number = int(one.pop("number") or "1")
@@ -220,7 +228,7 @@ def _parsed(
     for word, length in ((one["size"], "length_mm"), (one["length"], "length_mm"), (one["width"], "width_mm")):
         if word and length in in_mm:
             raise ConfigError(f"--prompt: {word} and a size in mm exclude each other; say one")
-    along, edge = "along" in kinds, "edge" in meanings
+    along, edge = "along" in relations, "edge" in meanings
     if mentions:
         mention = mentions[0]
         along, edge = along or mention.along, edge or mention.edge

@@ -89,6 +89,8 @@ def room_for(parsed: ParsedPrompt, region: np.ndarray, part: np.ndarray, extent:
     Raises:
         DataError: there is no such room.
     """
+    # A place is seldom drawn along the part's outline, and beyond it there is nothing to damage.
+    region = region & part if (region & part).any() else region
     root = float(np.sqrt(region.sum()))
     inside = _depth(region)
     if parsed.beside:
@@ -104,7 +106,10 @@ def room_for(parsed: ParsedPrompt, region: np.ndarray, part: np.ndarray, extent:
         for word in (parsed.across, parsed.down):
             if word in _SIDES:
                 axis, sign = _SIDES[word]
-                room &= sign * towards[:, :, axis] > _FACING
+                covered = np.flatnonzero(region.any(axis=axis))
+                beyond = sign * (np.arange(region.shape[1 - axis]) - (covered[0] + covered[-1]) / 2) >= 0
+                # The far rim of a hole also faces to the left, and is no left edge.
+                room &= (sign * towards[:, :, axis] > _FACING) & (beyond[None, :] if axis == 0 else beyond[:, None])
     else:
         room &= _on_side(parsed, region)
     if not room.any():

@@ -41,7 +41,7 @@ class LocationEncoder(nn.Module):
 
     def __init__(self, encoder: TextEncoder, count: int) -> None:
         super().__init__()
-        self.count, self.vocabulary = count, Vocabulary(encoder)
+        self.vocabulary = Vocabulary(encoder)
         depths = list(zip((1, *_WIDTHS), _WIDTHS, strict=False))
         with fresh_layers():
             self.down = nn.ModuleList(nn.Conv2d(width, wider, 3, stride=2, padding=1) for width, wider in depths)
@@ -57,10 +57,10 @@ class LocationEncoder(nn.Module):
 
     def pyramid(self, mask: Tensor) -> list[Tensor]:
         """Return the fused maps of masks (B,1,SIDE,SIDE), coarse to fine, each float32 (B,_FUSED,h,w)."""
-        maps, seen = [], mask
+        maps, features = [], mask
         for conv, norm in zip(self.down, self.norms, strict=True):
-            seen = F.silu(norm(conv(seen)))
-            maps.append(seen)
+            features = F.silu(norm(conv(features)))
+            maps.append(features)
         fused = [self.sideways[-1](maps[-1])]
         for number in range(len(maps) - 2, -1, -1):
             finer = self.sideways[number](maps[number])

@@ -122,11 +122,11 @@ class AppearanceWords(nn.Module):
         super().__init__()
         self.vocabulary = Vocabulary(encoder)
         self.register_buffer("start", torch.stack([_repeated(encoder, name, count) for name in names]))
-        self.way = nn.Parameter(torch.zeros_like(self.start))
+        self.offset = nn.Parameter(torch.zeros_like(self.start))
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return the words of rows int64 (B,): float32 (B,count,W)."""
-        return self.start[rows] + REACH * self.vocabulary.spread * self.way[rows]
+        return self.start[rows] + REACH * self.vocabulary.spread * self.offset[rows]
 
 
 def _repeated(encoder: TextEncoder, name: str, count: int) -> Tensor:

@@ -95,6 +95,17 @@ def require_family(unet: Mapping[str, Any], name: str) -> None:
         raise BackboneError(f"{name}: its UNet has addition_embed_type {wanted!r}, which is not supported")
 
 
+def require_low_rank(files: Sequence[str]) -> None:
+    """Refuse `backbone.lora` that names what is not there.
+
+    Raises:
+        BackboneError: names the first.
+    """
+    for file in files:
+        if not Path(file).is_file():
+            raise BackboneError(f"backbone.lora: {file}: no such file; name a .safetensors file of a LoRA")
+
+
 def require_layers(skipped: int, layers: int) -> None:
     """Refuse to leave out all layers of a text encoder, or more."""
     if skipped >= layers:

@@ -22,8 +22,9 @@ from flawsmith.run.shard import Shard
 from flawsmith.run.stage import Inputs
 from flawsmith.synthesis.batches.controls import control_places
 from flawsmith.synthesis.batches.made import clear
+from flawsmith.synthesis.batches.workers import planned_lines
 from flawsmith.synthesis.counts import counts
-from flawsmith.synthesis.plan import asked_counts, first_lines, plan_lines
+from flawsmith.synthesis.plan import asked_counts, first_places, places
 from flawsmith.synthesis.train import jobs_of
 
 _REPLAN = "delete the file and run again: it is planned alike, and samples that are made stay"
@@ -174,12 +175,12 @@ def _first_plan(run: Run, inputs: Inputs, data: Dataset) -> int | None:
         same = bool(planned) and not inputs.changes(planned)
     if same:
         if not path.exists():  # deleted: samples that are made stay, the plan comes out alike
-            write_records(path, first_lines(run.config, data))
+            write_records(path, _first_lines(run, data))
         with reading(mark):
             return None if planned.get("lines") is None else int(planned["lines"])
     # Written whole before what another input left goes; without its mark a plan is none.
     new = run.path("state", "plan.jsonl")
-    write_records(new, first_lines(run.config, data))
+    write_records(new, _first_lines(run, data))
     mark.unlink(missing_ok=True)
     forget_rounds(run)
     clear(run, "sample")
@@ -188,6 +189,11 @@ def _first_plan(run: Run, inputs: Inputs, data: Dataset) -> int | None:
     asked = [[product, defect, number] for (product, defect), number in counts(run.config, data.split).items()]
     write_json(mark, {**marked(inputs), "lines": count, "asked": asked})
     return count
+
+
+def _first_lines(run: Run, data: Dataset) -> Iterator[PlanLine]:
+    count = sum(asked_counts(run.config, data.split).values())
+    return planned_lines(run, data, first_places(run.config, data), count)
 
 
 def marked(inputs: Inputs) -> dict[str, Any]:
@@ -203,7 +209,8 @@ def _with_rounds(run: Run, data: Dataset, planned: Planned, rounds: list[Counts]
         if not number or Counter(planned.by_round.get(number)) == Counter(asked):
             lines = (line for line in each_planned(run) if line.round == number)
         else:
-            lines = plan_lines(run.config, data, asked, last, number)
+            asked_places = places(run.config, data, asked, last, number)
+            lines = planned_lines(run, data, asked_places, sum(asked.values()))
         for line in lines:
             last = line
             yield line

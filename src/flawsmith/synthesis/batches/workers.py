@@ -1,4 +1,4 @@
-"""Batches painted one after another, or by several processes of this machine; their lines come back in order.
+"""Lines planned and batches painted, one after another or by several processes; the bytes are the same.
 
 A generator that works on pixels keeps one core busy, so its batches go to a process per core. A network keeps the card
 busy, or all cores: its batches are painted here, while a thread encodes and writes those painted before.
@@ -6,56 +6,50 @@ busy, or all cores: its batches are painted here, while a thread encodes and wri
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
-import sys
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
-from pathlib import Path
-from types import ModuleType
+from itertools import islice
 
 from flawsmith.data.photographs import Photographs
+from flawsmith.data.sentences.descriptions import Descriptions
 from flawsmith.data.split import Split
-from flawsmith.errors import RunError
 from flawsmith.run.dataset import Dataset, recorded_dataset
 from flawsmith.run.folder import Run
+from flawsmith.run.progress import progress
 from flawsmith.run.records import PlanLine, Sample
 from flawsmith.run.stage import Spread
 from flawsmith.synthesis.batches.controls import with_donor
 from flawsmith.synthesis.batches.made import write_sample
+from flawsmith.synthesis.batches.processes import Workers, cores, end_with_parent, in_order
 from flawsmith.synthesis.painters import Painters, Room
+from flawsmith.synthesis.plan import Place, plan_line
 from flawsmith.synthesis.train import backbone_of, generator_classes
 
-_TRIAL = 1.0
-"""With workers = auto: seconds that are painted here before it is decided whether processes pay."""
-_WORTH = 10.0
-"""Seconds that must be left for one process; a worker takes two or three to start."""
-_AHEAD = 3
-"""Batches that wait for each worker."""
-_CGROUP = Path("/sys/fs/cgroup/cpu.max")
-_BESIDE = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
-"""Variables in which torchrun, Open MPI and MPICH say how many of their processes share this machine."""
+_PLACES = 64
+"""Lines that a process plans before it hands them over."""
 
 Batch = list[PlanLine]
 
 
-def cores() -> int:
-    """Return how many cores this process may keep busy, as its scheduler, container and launcher say."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):
-        quota, period = _CGROUP.read_text().split()
-        count = min(count, max(1, int(quota) // int(period)))  # "max" is no number: no quota
-    for name in _BESIDE:
-        if os.environ.get(name, "").isdecimal():
-            return max(1, count // max(1, int(os.environ[name])))
-    return count
+def planned_lines(run: Run, data: Dataset, places: Iterable[Place], count: int) -> Iterator[PlanLine]:
+    """Yield the plan's lines of some places, in order; at most a few hundred are in memory.
+
+    Args:
+        run: The run.
+        data: Its photographs.
+        places: What is asked for, see `plan.places`.
+        count: How many they are.
+    """
+    workers = Workers(_workers(run), _begin, (run, data.split, data.descriptions, "", ""), run.folder)
+    here = partial(_lines_of, run, data)
+    with progress("plan", count, "samples") as advance:
+        for lines in in_order(_portions(iter(places)), here, _plan, workers, count):
+            yield from lines
+            advance(len(lines))
 
 
 def painted(
@@ -74,31 +68,31 @@ def painted(
     Raises:
         RunError: a process was killed; or as `Room.paint`.
     """
-    waiting = iter(batches)
     if spread is not None:
-        calls = ((run, batch, room.stamp) for batch in waiting)
+        calls = ((run, batch, room.stamp) for batch in batches)
         for _, rows in spread(paint_batch, calls, network=backbone_of(run) is not None):
             yield rows
         return
     if not all(plugin.native for plugin in generator_classes(run.config).values()):
-        yield from _overlapping(run, data, room, waiting)
+        yield from _overlapping(run, data, room, batches)
         return
+    workers = Workers(_workers(run), _begin, (run, data.split, data.descriptions, room.shard, room.stamp), run.folder)
+    at_once = run.config.generate.workers != "auto"
+    yield from in_order(batches, lambda batch: _task(run, data, room, batch)(), _paint, workers, count, at_once=at_once)
+
+
+def _workers(run: Run) -> int:
     asked = run.config.generate.workers
-    workers = cores() if asked == "auto" else asked
-    begun, made = time.monotonic(), 0
-    while workers == 1 or asked == "auto":
-        batch = next(waiting, None)
-        if batch is None:
-            return
-        rows = _task(run, data, room, batch)()
-        made += len(rows)
-        yield rows
-        spent = time.monotonic() - begun
-        if workers > 1 and spent > _TRIAL:
-            if spent / made * (count - made) > _WORTH:
-                break
-            workers = 1
-    yield from _by_processes(run, data, room, waiting, workers)
+    return cores() if asked == "auto" else asked
+
+
+def _portions(places: Iterator[Place]) -> Iterator[list[Place]]:
+    while portion := list(islice(places, _PLACES)):
+        yield portion
+
+
+def _lines_of(run: Run, data: Dataset, places: list[Place]) -> list[PlanLine]:
+    return [plan_line(run.config, data, **asdict(place)) for place in places]
 
 
 def _task(run: Run, data: Dataset, room: Room, batch: Batch) -> Callable[[], list[Sample]]:
@@ -128,7 +122,7 @@ def paint_batch(run: Run, batch: Batch, stamp: str) -> list[Sample]:
     return _task(run, *_ROOMS[key], batch)()
 
 
-def _overlapping(run: Run, data: Dataset, room: Room, batches: Iterator[Batch]) -> Iterator[list[Sample]]:
+def _overlapping(run: Run, data: Dataset, room: Room, batches: Iterable[Batch]) -> Iterator[list[Sample]]:
     """Paint each batch while the one before is written."""
     with ThreadPoolExecutor(1, "writer") as writer:
         before: Future[list[Sample]] | None = None
@@ -141,67 +135,30 @@ def _overlapping(run: Run, data: Dataset, room: Room, batches: Iterator[Batch]) 
             yield before.result()
 
 
-def _by_processes(
-    run: Run, data: Dataset, room: Room, batches: Iterator[Batch], workers: int
-) -> Iterator[list[Sample]]:
-    context = multiprocessing.get_context("spawn")
-    room_of = run, data.split, room.shard, room.stamp
-    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=room_of)
-    pending: deque[Future[list[Sample]]] = deque()
-    try:
-        for batch in batches:
-            with _without_main():  # a process starts when there is work for it
-                pending.append(pool.submit(_paint, batch))
-            if len(pending) > _AHEAD * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    except BrokenProcessPool:
-        raise RunError(
-            f"{run.folder}: a process that painted was killed, perhaps because the memory ran out; run this again, "
-            "with fewer generate.workers if it happens again; nothing is lost"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+_working: tuple[Run, Dataset, Room]
+"""What a worker process works with."""
 
 
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """Let processes start without the main module, which is the user's: a script would run once more in each."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-_painting: tuple[Run, Dataset, Room]
-"""What a worker process paints with."""
-
-
-def _begin(run: Run, split: Split, shard: str, stamp: str) -> None:
+def _begin(run: Run, split: Split, descriptions: Descriptions, shard: str, stamp: str) -> None:
     """Make a new process a worker."""
-    global _painting
+    global _working
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the first process ends the others
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     import cv2
     import torch
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    data = Dataset(split, Photographs(split.normals), {}, "")
+    data = Dataset(split, Photographs(split.normals), {}, "", descriptions)
     painters = Painters(run.config, data, None, run.path("weights"))
-    _painting = run, data, Room(run, shard, stamp, painters)
+    _working = run, data, Room(run, shard, stamp, painters)
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)  # a process that was killed tells nobody
+def _plan(places: list[Place]) -> list[PlanLine]:
+    run, data, _ = _working
+    return _lines_of(run, data, places)
 
 
 def _paint(batch: Batch) -> list[Sample]:
-    run, data, room = _painting
+    run, data, room = _working
     return _task(run, data, room, batch)()

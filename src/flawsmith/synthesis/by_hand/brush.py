@@ -27,6 +27,7 @@ from flawsmith.data.tiling import box_of
 from flawsmith.errors import ConfigError, DataError, RunError, nearest
 from flawsmith.files import digest, file_digest
 from flawsmith.run.dataset import Dataset, open_dataset, scanned_dataset
+from flawsmith.run.defect_types import without_shots
 from flawsmith.run.folder import Run
 from flawsmith.run.manifest import machine
 from flawsmith.run.records import PlanLine
@@ -38,7 +39,7 @@ from flawsmith.synthesis.train import (
     generator_class,
     generator_settings,
     is_trained,
-    job_names,
+    job_name,
     load_backbone,
     train_inputs,
 )
@@ -59,7 +60,6 @@ class Brush:
         self.source = source
         self.plugin = generator_class(config)
         self._trained, self._version = trained, machine()["packages"]["flawsmith"]
-        self._jobs = job_names(config, data.split)
         self._masks: dict[str, tuple[np.ndarray, tuple[int, int]]] = {}
 
     @classmethod
@@ -105,19 +105,22 @@ class Brush:
 
     @property
     def defects(self) -> dict[str, tuple[str, ...]]:
-        """Each product with the defect types that there are shots of."""
+        """Each product with the defect types that there are shots of, or that are made without."""
         known: dict[str, set[str]] = {}
-        for shot in self.data.split.shots:
-            known.setdefault(shot.product, set()).add(str(shot.defect))
+        shown = [(shot.product, str(shot.defect)) for shot in self.data.split.shots]
+        drawn = without_shots(self.config, self.data.split) if self.plugin.without_shots else []
+        for product, defect in [*shown, *drawn]:
+            known.setdefault(product, set()).add(defect)
         return {product: tuple(sorted(known[product])) for product in sorted(known)}
 
     def range_of(self, product: str) -> Range | None:
         """Return a product's value range; None = its pictures are read by their own values."""
-        return next(shot.span for shot in self.data.split.shots if shot.product == product)
+        photographs = (*self.data.split.shots, *self.data.split.normals)
+        return next(one.span for one in photographs if one.product == product)
 
     def job_of(self, product: str, defect: str) -> str:
         """Return the trained model that paints a type of a product, a folder below weights/."""
-        return self._jobs[shots_for(product, defect, self.data.split.shots)[0]]
+        return job_name(self.config, product, defect)
 
     def paint(
         self,

@@ -14,8 +14,10 @@ from flawsmith.data.poisson import grown
 from flawsmith.data.sentences.grammar import SIZES, ParsedPrompt, parse
 from flawsmith.data.sentences.regions import outward, region_mask, room_for
 from flawsmith.data.split import Split
-from flawsmith.errors import ConfigError
-from flawsmith.run.records import LaidShot
+from flawsmith.errors import ConfigError, nearest
+from flawsmith.run.dataset import Dataset
+from flawsmith.run.defect_types import without_shots
+from flawsmith.run.records import LaidShot, PlanLine
 from flawsmith.types import Example
 
 _TRIES = 24
@@ -26,6 +28,8 @@ _FITS = (0.5, 0.85)
 """Of a place's longer side, what damage takes that would be larger than it."""
 _STRAY = 8.0
 """Degrees by which damage may lie off a direction that is asked for."""
+_FEW = 20
+"""Photographs up to which all are named in a sentence."""
 _APART = 6
 """Px that damages of one photograph keep between them."""
 
@@ -36,12 +40,27 @@ def parsed_prompts(config: Config, split: Split) -> tuple[ParsedPrompt, ...]:
     Raises:
         ConfigError: it is not understood (the sentence says what is known), or asks for mm and `data.pixel_mm` is 0.
     """
-    defects = sorted({str(e.defect) for e in split.shots})
+    defects = sorted({str(e.defect) for e in split.shots} | {defect for _, defect in without_shots(config, split)})
     places = {name: place.words for name, place in config.data.places.items()}
     parsed = parse(config.generate.prompt, defects, sorted({e.product for e in split.normals}), places)
     if not config.data.pixel_mm and any(one.length_mm or one.width_mm for one in parsed):
         raise ConfigError("--prompt: for sizes in mm, set data.pixel_mm to the millimetres that a pixel shows")
     return parsed
+
+
+def known_places(config: Config, split: Split) -> None:
+    """Refuse named places that could not be found on a photograph.
+
+    Raises:
+        ConfigError: a mask file is not there, or `drawn_on` names no normal photograph.
+    """
+    ids = {normal.id for normal in split.normals}
+    for name, place in config.data.places.items():
+        if place.mask and not (config.data.root / place.mask).is_file():
+            raise ConfigError(f"data.places.{name}.mask: {config.data.root / place.mask}: no such file")
+        if place.drawn_on and place.drawn_on not in ids:
+            hint = nearest(place.drawn_on, ids) if len(ids) < _FEW else f"; one is {min(ids)}"
+            raise ConfigError(f"data.places.{name}.drawn_on: {place.drawn_on!r} is no normal photograph{hint}")
 
 
 def prompted_counts(config: Config, split: Split, asked: dict[tuple[str, str], int]) -> dict[tuple[str, str], int]:
@@ -54,16 +73,28 @@ def prompted_counts(config: Config, split: Split, asked: dict[tuple[str, str], i
     wanted = {
         (product, defect): count
         for (product, defect), count in asked.items()
-        if any(_asks_for(one, product, defect, config) for one in parsed)
+        if any(asks_for(one, product, defect, config) for one in parsed)
     }
     for one in parsed:
-        if one.region and not any(_asks_for(one, product, defect, config) for product, defect in asked):
+        if one.region and not any(asks_for(one, product, defect, config) for product, defect in asked):
             owner = config.data.places[one.region].product
             raise ConfigError(f"--prompt: {one.region} is a place of {owner!r}, which gets no {one.defect} here")
     return wanted
 
 
-def _asks_for(parsed: ParsedPrompt, product: str, defect: str, config: Config) -> bool:
+def wishes_for(
+    config: Config, data: Dataset, line: PlanLine, rng: np.random.Generator
+) -> tuple[str, Sequence[ParsedPrompt]]:
+    """Return the sentence that decides a sample's place and look, and what it asks for; "" and () = none does."""
+    if config.generate.prompt:
+        parsed = parsed_prompts(config, data.split)
+        return config.generate.prompt, [one for one in parsed if asks_for(one, line.product, line.defect, config)]
+    sentence = data.descriptions.drawn(line.product, line.defect, rng)
+    return (sentence.text, sentence.parsed) if sentence is not None else ("", ())
+
+
+def asks_for(parsed: ParsedPrompt, product: str, defect: str, config: Config) -> bool:
+    """Return whether a damage of a sentence is meant for this type of this product."""
     owner = config.data.places[parsed.region].product if parsed.region else ""
     return parsed.defect == defect and parsed.product in ("", product) and owner in ("", product)
 
@@ -84,7 +115,7 @@ class _Ground:
 
 def prompted_shots(
     config: Config,
-    split: Split,
+    wishes: Sequence[ParsedPrompt],
     shots: Sequence[Example],
     normal: Example,
     photographs: Photographs,
@@ -97,8 +128,8 @@ def prompted_shots(
     nearest of many poses is taken, unless the sentence names a place, an edge to lie along, a direction or mm.
 
     Args:
-        config: With `generate.prompt`.
-        split: The run's.
+        config: The run's.
+        wishes: What is asked for, see `wishes_for`; one at least.
         shots: Those of the defect type that the sample is of.
         normal: What is painted on.
         photographs: Reads them.
@@ -111,8 +142,6 @@ def prompted_shots(
     Raises:
         ConfigError, DataError: a named place is not on this photograph, or the damage asked for is larger than it.
     """
-    defect = str(shots[0].defect)
-    wishes = [one for one in parsed_prompts(config, split) if _asks_for(one, normal.product, defect, config)]
     part = photographs.part(normal)
     shape = photographs.read(normal).native.shape[:2]
     taken = np.zeros(shape, bool)

@@ -1,0 +1,275 @@
+"""Machines that share no folder exchange a run's files through object storage, by fsspec: s3, gcs, abfs, file, memory.
+
+    URL/photographs/<hash of the data>/...   what data.json names, once
+    URL/runs/<mark>/...                      what pieces read, and what they wrote; the run takes it over
+
+The process that was started has the run in a folder of its own, and puts what a piece reads into the storage. A worker
+fetches that into a folder of its own, does the piece there, and puts what the piece wrote into the storage, from where
+the run takes it over. At the end URL/runs/<mark> goes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from flawsmith.errors import ConfigError, RunError
+from flawsmith.files import file_state, read_json, reading, whole_file, write_bytes
+from flawsmith.locks import locked
+from flawsmith.paths import confined
+from flawsmith.run.dataset import GROUPS
+from flawsmith.run.folder import Run
+from flawsmith.run.records import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Which files and folders of a run a piece reads and writes."""
+
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+
+
+ALWAYS = ("config.json", "manifest.json", "data.json")
+_LINES = ("samples.jsonl", "controls.jsonl", "scores.jsonl", "review.jsonl", "rounds.json")
+TRAFFIC = {
+    "learn_one": Traffic(writes=("weights", "state")),
+    "paint_batch": Traffic(reads=("weights", "state/at_once.json"), writes=("samples", "controls")),
+    "fit_one": Traffic(),
+    "look_at": Traffic(writes=("repaired",)),  # and it reads the samples that it is told of
+    "train_one": Traffic((*_LINES, "samples", "controls", "repaired", "reviewed", "arms"), ("state/prove",)),
+}
+"""By the piece's name. A piece that is not here has to share a folder."""
+_STAYS = ("/features/", ".lock", ".part", "backbone.json", "views.safetensors", "checkpoint.safetensors")
+"""Parts of names that nobody else needs."""
+
+
+class Storage:
+    """A folder that fsspec reaches.
+
+    Args:
+        url: As `s3://bucket/flawsmith`.
+
+    Raises:
+        ConfigError: it is no address, or what reaches it is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            import fsspec
+
+            self._files, root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(f"--share {url}: cannot be reached ({error})") from None
+        self.url, self._root = url, root.rstrip("/")
+
+    def put(self, name: str, path: Path) -> None:
+        """Store a file under a name; whole or not at all where the storage is an object store."""
+        with self._saying(name):
+            target = f"{self._root}/{name}"
+            self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+            self._files.pipe_file(target, path.read_bytes())
+
+    def get(self, name: str, path: Path) -> None:
+        """Fetch a file."""
+        with self._saying(name):
+            write_bytes(path, self._files.cat_file(f"{self._root}/{name}"))
+
+    def names(self, below: str) -> list[str]:
+        """Return the names of all files at or below a name, from the storage's root; [] = there are none."""
+        with self._saying(below):
+            self._files.invalidate_cache()
+            root = self._files._strip_protocol(self._root)
+            found = self._files.find(f"{self._root}/{below}")
+            return sorted(str(name).removeprefix(root).lstrip("/") for name in found)
+
+    def remove(self, below: str) -> None:
+        """Delete all files below a name."""
+        with self._saying(below):
+            if self._files.exists(f"{self._root}/{below}"):
+                self._files.rm(f"{self._root}/{below}", recursive=True)
+
+    @contextmanager
+    def _saying(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError) as error:
+            why = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise RunError(
+                f"--share {self.url}: {name} cannot be exchanged ({why}); the same command goes on"
+            ) from None
+
+
+class Exchange:
+    """The side of the process that was started.
+
+    Args:
+        url: The storage.
+        mark: Names this process's part of it.
+        run: The run.
+    """
+
+    def __init__(self, url: str, mark: str, run: Run) -> None:
+        self.storage, self.url, self.mark, self._top = Storage(url), url, mark, run.folder.absolute()
+        self._stored: dict[str, list[int]] = {}
+        self._last, self._photographs = "", set[str]()
+
+    def offer(self, piece: str, arguments: tuple[Any, ...]) -> None:
+        """Put into the storage what a call of a piece reads, as far as it is not there yet; the run comes first.
+
+        Raises:
+            ConfigError: nobody knows what the piece reads.
+        """
+        if piece not in TRAFFIC:
+            raise ConfigError(f"--share: {piece} is no piece of flawsmith's, so it needs a shared folder")
+        run: Run = arguments[0]
+        self._offer_photographs(run)
+        folder = self._top / _below(self._top, run)
+        key = f"{piece} {folder}"
+        if key != self._last:  # what a piece reads stays while its calls are handed out
+            self._last = key
+            for name in (*ALWAYS, *TRAFFIC[piece].reads):
+                self._store(_files(folder / name))
+        self._store(confined(folder, name) for name in _named(arguments))
+
+    def take(self, names: Iterable[str]) -> None:
+        """Fetch what a worker wrote."""
+        for name in names:
+            path = confined(self._top, name)
+            self.storage.get(f"runs/{self.mark}/{name}", path)
+            self._stored[name] = file_state(path)
+
+    def end(self) -> None:
+        """Delete what was exchanged; the photographs stay for the next run."""
+        self.storage.remove(f"runs/{self.mark}")
+
+    def _store(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            name = path.relative_to(self._top).as_posix()
+            if self._stored.get(name) != (state := file_state(path)):
+                self.storage.put(f"runs/{self.mark}/{name}", path)
+                self._stored[name] = state
+
+    def _offer_photographs(self, run: Run) -> None:
+        if run.data_hash() in self._photographs:
+            return
+        stamp, root, names = _photographs(run)
+        self._photographs.add(stamp)
+        there = set(self.storage.names(f"photographs/{stamp}"))
+        for name in names:
+            if (stored := f"photographs/{stamp}/{name}") not in there:
+                self.storage.put(stored, root / name)
+
+
+class Worker:
+    """The side of a worker: a folder in which pieces are done.
+
+    Args:
+        url: The storage.
+        mark: As the process that was started names its part of it.
+    """
+
+    def __init__(self, url: str, mark: str) -> None:
+        self._storage, self._mark = Storage(url), mark
+        self.folder = Path(tempfile.mkdtemp(prefix=f"flawsmith-{os.getpid()}-"))
+        self._handout = -1
+        self._runs: dict[PurePosixPath, Run] = {}
+
+    def done(
+        self, top: Path, handout: int, piece: Callable[..., Any], arguments: tuple[Any, ...]
+    ) -> tuple[Any, list[str]]:
+        """Do a piece here; return what it returned, and the names of the files that it wrote, which are stored.
+
+        Args:
+            top: The run's folder where the run was started.
+            handout: Counts how often pieces were handed out; while they are, what they read stays.
+            piece: The piece.
+            arguments: Its arguments; runs among them are exchanged for those of this folder.
+        """
+        traffic = TRAFFIC[piece.__name__]
+        prefix = _below(top, arguments[0])
+        if handout != self._handout:
+            self._handout = handout
+            self._runs.clear()
+            for name in (*ALWAYS, *traffic.reads):
+                self._fetch(prefix, name)
+        self._fetch_samples(prefix, arguments)
+        returned = piece(*[self._run(top, argument) for argument in arguments])
+        names = []
+        for path in (path for name in traffic.writes for path in _files(self.folder / prefix / name)):
+            names.append(path.relative_to(self.folder).as_posix())
+            self._storage.put(f"runs/{self._mark}/{names[-1]}", path)
+            path.unlink()  # whoever reads it fetches it
+        return returned, names
+
+    def end(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _fetch(self, prefix: PurePosixPath, name: str) -> None:
+        stored = f"runs/{self._mark}/"
+        for found in self._storage.names(f"{stored}{(prefix / name).as_posix()}"):
+            path = confined(self.folder, found.removeprefix(stored))
+            if not path.exists() or path.suffix in (".json", ".jsonl"):  # those change while a run is at work
+                self._storage.get(found, path)
+
+    def _fetch_samples(self, prefix: PurePosixPath, arguments: tuple[Any, ...]) -> None:
+        for name in _named(arguments):
+            path = confined(self.folder, (prefix / name).as_posix())
+            if not path.exists():
+                self._storage.get(f"runs/{self._mark}/{(prefix / name).as_posix()}", path)
+
+    def _run(self, top: Path, argument: Any) -> Any:
+        """Return a run of this folder in the place of one of `top`; anything else as it is."""
+        if isinstance(argument, dict):
+            return {name: self._run(top, value) for name, value in argument.items()}
+        if not isinstance(argument, Run):
+            return argument
+        if (prefix := _below(top, argument)) not in self._runs:
+            self._runs[prefix] = self._opened(self.folder / prefix, argument)
+        return self._runs[prefix]
+
+    def _opened(self, folder: Path, argument: Run) -> Run:
+        """Return the run that was fetched into a folder, on photographs that are fetched too."""
+        stamp, _, names = _photographs(replace(argument, folder=folder))
+        root = Path(tempfile.gettempdir(), f"flawsmith-photographs-{stamp}")
+        with locked(root.with_suffix(".lock")):  # once for all workers of a machine
+            for name in names:
+                if not (path := confined(root, name)).exists():
+                    self._storage.get(f"photographs/{stamp}/{name}", path)
+        data = argument.config.data.model_copy(update={"root": root})
+        return Run(folder, argument.config.model_copy(update={"data": data}))
+
+
+def _below(top: Path, run: Run) -> PurePosixPath:
+    """Return where a run lies below the one that was started: rivals of a proof have folders in it."""
+    return PurePosixPath(run.folder.absolute().relative_to(top).as_posix())
+
+
+def _named(arguments: tuple[Any, ...]) -> list[str]:
+    """Return the names of the files of samples among a call's arguments."""
+    samples = [one for given in arguments if isinstance(given, list) for one in given if isinstance(one, Sample)]
+    return [name for one in samples for name in (one.image, one.mask)]
+
+
+def _files(place: Path) -> list[Path]:
+    """Return the files at or below a place that others may need."""
+    found = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+    return [path for path in found if not any(part in path.as_posix() for part in _STAYS)]
+
+
+def _photographs(run: Run) -> tuple[str, Path, list[str]]:
+    """Return what identifies the photographs, the folder that data.json names them in, and their names below it."""
+    path = run.path("data.json")
+    tree = read_json(path)
+    with reading(path):
+        root = Path(tree["root"])
+        files = [file for group in GROUPS for row in tree[group] for file in (row["image"], *row["masks"])]
+        names = {whole_file(Path(file)).relative_to(root).as_posix() for file in files}
+        return str(tree["hash"]), root, sorted(names)

@@ -1,0 +1,135 @@
+"""Work spread over processes of this machine; what comes back is in the order of what went out."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from flawsmith.errors import RunError
+
+_TRIAL = 1.0
+"""Seconds that are worked here before it is decided whether processes pay."""
+_WORTH = 10.0
+"""Seconds that must be left for one process; a worker takes two or three to start."""
+_AHEAD = 3
+"""Items that wait for each worker."""
+_CGROUP = Path("/sys/fs/cgroup/cpu.max")
+_BESIDE = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
+"""Variables in which torchrun, Open MPI and MPICH say how many of their processes share this machine."""
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def cores() -> int:
+    """Return how many cores this process may keep busy, as its scheduler, container and launcher say."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):
+        quota, period = _CGROUP.read_text().split()
+        count = min(count, max(1, int(quota) // int(period)))  # "max" is no number: no quota
+    for name in _BESIDE:
+        if os.environ.get(name, "").isdecimal():
+            return max(1, count // max(1, int(os.environ[name])))
+    return count
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Processes that may be started."""
+
+    count: int
+    """How many; 1 = none beside this one."""
+    begin: Callable[..., None]
+    """What each calls first, with `told`; a function of a module."""
+    told: tuple[Any, ...]
+    folder: Path
+    """The run, for an error."""
+
+
+def in_order(
+    items: Iterable[T],
+    here: Callable[[T], list[R]],
+    there: Callable[[T], list[R]],
+    workers: Workers,
+    total: int,
+    *,
+    at_once: bool = False,
+) -> Iterator[list[R]]:
+    """Yield what is made of each item, in order: here, and by workers once so much is left that they pay.
+
+    Args:
+        items: What is worked on.
+        here: Does it in this process.
+        there: Does it in a worker: a function of a module.
+        workers: How many there may be.
+        total: How many results there will be in all.
+        at_once: True: workers begin, however little there is to do.
+
+    Raises:
+        RunError: a worker was killed.
+    """
+    waiting, begun, done, count = iter(items), time.monotonic(), 0, workers.count
+    while count == 1 or not at_once:
+        try:
+            item = next(waiting)
+        except StopIteration:
+            return
+        results = here(item)
+        done += len(results)
+        yield results
+        spent = time.monotonic() - begun
+        if count > 1 and spent > _TRIAL:
+            if spent / max(done, 1) * (total - done) > _WORTH:
+                break
+            count = 1
+    yield from _by_workers(waiting, there, workers)
+
+
+def _by_workers(items: Iterator[T], there: Callable[[T], list[R]], workers: Workers) -> Iterator[list[R]]:
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers.count, context, initializer=workers.begin, initargs=workers.told)
+    pending: deque[Future[list[R]]] = deque()
+    try:
+        for item in items:
+            with _without_main():  # a process starts when there is work for it
+                pending.append(pool.submit(there, item))
+            if len(pending) > _AHEAD * workers.count:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    except BrokenProcessPool:
+        raise RunError(
+            f"{workers.folder}: a process that worked for it was killed, perhaps because the memory ran out; run this "
+            "again, with fewer generate.workers if it happens again; nothing is lost"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Let processes start without the main module, which is the user's: a script would run once more in each."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def end_with_parent() -> None:
+    """Wait until the process that started this one is gone, then end: one that was killed tells nobody."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,98 @@
+"""Every number of docs/clusters.md follows from a results file."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "clusters.md").read_text()
+PAIRS = 10_000_000
+
+
+def results(name: str) -> dict[str, Any]:
+    tree: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    return tree
+
+
+def table(heading: str) -> list[list[str]]:
+    """Return the cells of the first table below a heading, without its head."""
+    lines = PAGE.partition(f"## {heading}\n")[2].splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("|"))
+    rows = []
+    for line in lines[first + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def test_costs_of_ten_million_pairs() -> None:
+    large = results("large")
+    megabytes = {(row["pixels"][0], row["colours"]): row["mb_per_pair"] for row in large["pasting"]["rows"]}
+    wanted = []
+    for row in large["pasting"]["rows"]:
+        side, seconds = row["pixels"][0], 1 / row["pairs_per_processor_second"]
+        wanted.append(("crop_paste", side, row["colours"], seconds))
+    for row in large["patches"]["rows"]:
+        if row["pixels"][0] == 256:
+            wanted.append(("patch_synthesis", 256, row["colours"], row["patch_synthesis"]["seconds_per_pair"]))
+    rows = []
+    for name, side, colours, seconds in wanted:
+        hours, terabytes = PAIRS * seconds / 3600, PAIRS * megabytes[side, colours] / 1e6
+        rows.append([f"`{name}`", f"{side} px, {colours}", f"{seconds:.3f} s", f"{hours:,.0f}", f"{terabytes:.1f} TB"])
+    assert table("Ten million pairs") == rows
+
+
+def test_rates_of_the_simulation() -> None:
+    scale = results("scale")
+    assert scale["pairs_planned"] >= 100_000
+    wanted = [
+        ("plan", "plan", scale["pairs_planned"]),
+        ("paint", "paint", scale["pairs_made"]),
+        ("start one of many shards", "one_shard_of_1000", scale["pairs_planned"]),
+        ("export as `webdataset`", "export_webdataset", scale["export_webdataset"]["count"]),
+    ]
+    rows = []
+    for words, key, count in wanted:
+        part = scale[key]
+        memory = [point["megabytes"] for point in part["curve"]]
+        half = memory[len(memory) // 2 :]
+        rate, most, grown = part["per_cpu_second"], part["megabytes_most"], max(half) - half[0]
+        rows.append([words, f"{count:,}", f"{rate:,.0f}", f"{most:.0f} MB", f"{grown:.0f} MB"])
+    assert table("Sets larger than memory") == rows
+    assert f"{scale['photographs']:,} photographs" in PAGE
+    first, *_, last = scale["paint"]["curve"][1:-1]  # the last point is of a process that ends
+    grown = (last["megabytes"] - first["megabytes"]) * 1024 / (last["done"] - first["done"])
+    assert f"Painting grew by {grown:.1f} kB per pair" in PAGE
+
+
+def test_cores_and_cold_start() -> None:
+    workers = results("workers")
+    rows = []
+    for name, measured in workers["generators"].items():
+        for row in measured:
+            rows.append([f"`{name}`", str(row["workers"]), f"{row['cpu_seconds_per_pair']:.3f} s"])
+    assert table("One machine") == rows
+    most = max(start["cpu_seconds"] for start in workers["cold_start"].values())
+    assert all(start["loaded"] == [] for start in workers["cold_start"].values())
+    assert f"{most:.1f} seconds of processor time" in PAGE
+
+
+def test_the_formula_gives_the_table() -> None:
+    """The page's own lines of Python, with the first row's rate."""
+    code = re.split(r"```python\n", PAGE)[1].partition("```")[0]
+    names: dict[str, Any] = {}
+    exec(code, names)
+    row = results("large")["pasting"]["rows"][0]
+    assert names["pairs"] == PAIRS and abs(names["paint"] - 1 / row["pairs_per_processor_second"]) < 0.001
+    scale = results("scale")
+    assert abs(names["plan"] - 1 / scale["plan"]["per_cpu_second"]) < 0.0005
+    assert abs(names["read"] - 1 / scale["one_shard_of_1000"]["per_cpu_second"]) < 0.00001
+    assert names["megabytes"] == row["mb_per_pair"]
+    hours = PAIRS * (names["paint"] + names["shards"] * names["read"]) / 3600
+    assert abs(names["core_hours"] - hours) / hours < 0.01
+    money = hours * names["price_of_a_core_hour"]
+    assert names["money"] > money > 0
