@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -30,6 +32,7 @@ from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.paths import confined
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
+from flawsmith.synthesis.batches.processes import end_with_parent, ending_at_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,8 @@ class Panel:
         )
         self._pool = pool
         try:
-            yield
+            with ending_at_once():
+                yield
         except BrokenProcessPool:
             raise RunError(
                 f"{self._sitting.run}: a process that worked on a fold ended (killed, or memory ran out); "
@@ -133,6 +137,8 @@ _SEATED: list[Judge] = []
 
 
 def _take_seats(sitting: Sitting, threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the first process ends the others
+    threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     _SEATED[:] = judges_of(sitting, open_dataset(Run.open(sitting.run)), extractor_of(sitting.config))[0]
 

@@ -100,13 +100,14 @@ def _by_workers(items: Iterator[T], there: Callable[[T], list[R]], workers: Work
     pool = ProcessPoolExecutor(workers.count, context, initializer=workers.begin, initargs=workers.told)
     pending: deque[Future[list[R]]] = deque()
     try:
-        for item in items:
-            with _without_main():  # a process starts when there is work for it
-                pending.append(pool.submit(there, item))
-            if len(pending) > _AHEAD * workers.count:
+        with ending_at_once():
+            for item in items:
+                with _without_main():  # a process starts when there is work for it
+                    pending.append(pool.submit(there, item))
+                if len(pending) > _AHEAD * workers.count:
+                    yield pending.popleft().result()
+            while pending:
                 yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
     except BrokenProcessPool:
         raise RunError(
             f"{workers.folder}: a process that worked for it was killed, perhaps because the memory ran out; run this "
@@ -114,6 +115,22 @@ def _by_workers(items: Iterator[T], there: Callable[[T], list[R]], workers: Work
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Where an exception leaves the block, Ctrl-C too, end the processes that began in it, whatever they are at.
+
+    A pool would wait until each has done its piece. What they write is there as a whole or not at all.
+    """
+    others = set(multiprocessing.active_children())
+    try:
+        yield
+    except BaseException:
+        for process in multiprocessing.active_children():
+            if process not in others:
+                process.terminate()
+        raise
 
 
 @contextmanager
