@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner
 
 import flawsmith as fs
@@ -68,9 +69,17 @@ def test_pieces_make_the_run_of_one_process(factory_root: Path, tmp_path: Path) 
     assert same_files(one.folder, other.folder) >= {"samples", "controls", "gate", "scores.jsonl", "samples.jsonl"}
 
 
-def test_another_engine_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--on", "dask"], "expected ray, or ray://host:port"),
+        (["--on", "ray", "--shard", "0/2"], "leave --shard out"),
+        (["--share", "s3://bucket"], "--share goes with --on"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options: list[str], sentence: str, tmp_path: Path) -> None:
     config = tmp_path / "x.toml"
     config.write_text("")
-    ended = CliRunner().invoke(app, ["run", str(config), "--out", str(tmp_path / "run"), "--on", "dask"])
-    assert isinstance(ended.exception, ConfigError) and "expected ray, or ray://host:port" in str(ended.exception)
+    ended = CliRunner().invoke(app, ["run", str(config), "--out", str(tmp_path / "run"), *options])
+    assert isinstance(ended.exception, ConfigError) and sentence in str(ended.exception)
     assert not (tmp_path / "run").exists()

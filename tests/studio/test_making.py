@@ -19,11 +19,13 @@ import pytest
 pytest.importorskip("fastapi", reason="the studio needs fastapi and uvicorn: pip install flawsmith[studio]")
 pytest.importorskip("httpx", reason="the studio's tests need httpx")
 
-from flawsmith.config import load_config, parse_overrides
+from flawsmith.config import load_config, overridden, parse_overrides
 from flawsmith.data import factory
 from flawsmith.files import read_json
 from flawsmith.run.folder import Run
+from flawsmith.studio.commands import process
 from flawsmith.studio.session import Studio
+from flawsmith.studio.tasks import Bench
 from flawsmith.studio.workspace import Workspace
 
 from .conftest import Client, running
@@ -268,6 +270,42 @@ def test_every_field_of_a_form_is_a_setting_with_its_value(asking: Client) -> No
     own = asking.get("api/plan/generator", name="perlin").json()
     assert "textures" not in {field["name"].rpartition(".")[2] for field in own} and own
     assert asking.get("api/plan/generator", name="no").json() == []
+
+
+def test_a_command_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "GRACE", 0.3)
+    commands = process.Commands()
+    stuck = commands.start("generate", ["list"], tmp_path)
+    os.kill(stuck.process, signal.SIGSTOP)
+    stuck.cancel()
+    assert stuck.to_json()["stopping"]
+    ends = time.monotonic() + 60
+    while stuck.state == "running" and time.monotonic() < ends:
+        time.sleep(0.02)
+    assert stuck.state == "cancelled" and commands.running is None
+    commands.close()
+
+
+def test_what_paints_is_opened_anew_when_the_run_has_changed(parts: Path, tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", load_config(None, {"data.root": str(parts), "data.shots": 3}))
+    bench = Bench(Workspace.open(run.folder), tmp_path)
+    first = bench.brush("patch_synthesis")
+    assert bench.brush("patch_synthesis") is first
+    Run.create(run.folder, overridden(run.config, {"generate.visible": 0.05}))
+    again = bench.brush("patch_synthesis")
+    assert again is not first and again.config.generate.visible == 0.05
+
+
+def test_the_command_chooses_the_generator_where_that_is_asked_for(folder: Studio, asking: Client) -> None:
+    wanted = {**asked(2), "generator": "auto", "name": "chosen"}
+    planned = asking.post("api/plan", wanted).json()
+    assert planned["command"].endswith("--until screen --set 'generator.name=\"auto\"'")
+    begun = asking.post("api/generate", wanted)
+    assert begun.status_code == 200 and begun.json()["command"] == planned["command"], begun.text
+    over(asking, lambda state: state["state"] != "running" or any(one["what"] == "choose" for one in state["steps"]))
+    asking.post("api/command/cancel")
+    assert over(asking)["state"] == "cancelled"
+    assert folder.run.config.generate.count == 2 and folder.run.path("choice").is_dir()
 
 
 # --- folders --------------------------------------------------------------------------------------------------------

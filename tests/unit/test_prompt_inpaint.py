@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+import flawsmith as fs
+from flawsmith.config import load_config
+from flawsmith.data import factory, images
 from flawsmith.generators.prompt_inpaint import PromptInpaint, PromptInpaintSettings
 from flawsmith.nn.attention import split_heads
 from flawsmith.nn.inpaint import known_of
 from flawsmith.nn.methods.attention_maps import word_shares
+from flawsmith.synthesis.attention import word_maps
 from flawsmith.testing import example_condition
 
 
@@ -91,3 +96,22 @@ def test_descriptions_stand_for_names(backbone: Any) -> None:
         for settings in (told, PromptInpaintSettings(prompt=told.prompt))
     )
     assert not torch.equal(described.image, named.image)
+
+
+def test_a_run_without_a_single_shot(backbone_folder: Path, small_config: dict[str, Any], tmp_path: Path) -> None:
+    for number in range(2):
+        picture = factory.make("magnet", None, seed=number, size=96, line=1).image
+        images.write(tmp_path / "set/tile/train/good" / f"{number}.png", picture)
+    told = {"data.root": str(tmp_path / "set"), "data.shots": 0, "generator.name": "prompt_inpaint"}
+    told |= {"generate.without_shots.types": ["crack"], "generate.without_shots.size": [0.3, 0.5], "generate.steps": 3}
+    run = fs.Run.create(tmp_path / "run", load_config(None, small_config | told | {"generate.paint": "replace"}))
+    fs.train(run)
+    fs.generate(run)
+    rows = [row for row in run.samples() if row.made]
+    assert rows and not run.path("weights").joinpath("tile", "control.safetensors").exists()
+    for row in rows:
+        before, after = images.read(tmp_path / "set" / row.normal), images.read(run.path(row.image))
+        mask = images.read_mask(run.path(row.mask), after.shape)
+        assert row.shot == "" and mask.any() and (before[~mask] == after[~mask]).all()
+        assert (before[mask] != after[mask]).any()
+    assert [(one.defect, one.words, one.prompt) for one in word_maps(run)] == [("crack", "crack", "a photo of a crack")]

@@ -142,10 +142,11 @@ class ComponentChange(Generator):
     def _damaged(self, normal: np.ndarray, allowed: np.ndarray, product: str, rng: np.random.Generator) -> Drawn:
         components = self.shown(normal, allowed, product) or [_piece(allowed, rng)]
         everything = np.logical_or.reduce(components)
+        sizes = np.sqrt([component.sum() for component in components])  # of what is small there is more
 
         def draws() -> Iterator[Drawn]:
             for _ in range(_TRIES):
-                component = components[int(rng.integers(len(components)))]
+                component = components[int(rng.choice(len(components), p=sizes / sizes.sum()))]
                 change = self.settings.changes[int(rng.integers(len(self.settings.changes)))]
                 made = _changed(normal, component, change, allowed, everything & ~component, rng)
                 if made is not None:
@@ -206,7 +207,8 @@ def _recurring(pictures: Sequence[np.ndarray]) -> list[Template]:
             ]
             again = [match(template, other)[1] for other in others]
             if not others or max(again) >= MATCHES:
-                ranked.append((float(np.mean(again)) if again else component.contrast, template))
+                seen_again = float(np.mean(again)) if again else 1.0
+                ranked.append((seen_again * float(np.sqrt(component.mask.sum())), template))
     ranked.sort(key=lambda one: -one[0])
     return [template for _, template in ranked[:_KNOWN]]
 

@@ -70,6 +70,7 @@ class PromptInpaint(Generator):
 
     Settings: ClassVar[type[config.Settings]] = PromptInpaintSettings
     settings: PromptInpaintSettings
+    without_shots: ClassVar[Literal["", "new", "always"]] = "new"
     sweep = ("attention", (0.0, 0.1, 0.3))
 
     def __init__(self, backbone: Backbone | None, settings: config.Settings) -> None:

@@ -11,7 +11,7 @@ from flawsmith.config import Config, FeaturesConfig, ProveConfig, validate
 from flawsmith.data.split import Split, provable
 from flawsmith.errors import BackboneError, ConfigError, FlawsmithError, nearest
 from flawsmith.exports.export import load_exporter
-from flawsmith.nn.loading.facts import require_layers, require_low_rank
+from flawsmith.nn.loading.facts import low_rank_stamps, require_layers
 from flawsmith.nn.networks.describer import require_folder
 from flawsmith.preflight.backbone import look_for_device, look_over
 from flawsmith.run.tracker import require_tracker
@@ -115,7 +115,7 @@ def _backbone(config: Config) -> None:
         facts = look_over(config.backbone.source, offline=config.backbone.offline)
         if facts is not None and facts.text_layers and config.backbone.clip_skip:
             require_layers(config.backbone.clip_skip, facts.text_layers)
-        require_low_rank(config.backbone.lora)
+        low_rank_stamps(config.backbone.lora)
     except BackboneError:
         if any(registry.get("generators", name).needs_backbone for name in config.generator.names):
             raise

@@ -17,6 +17,7 @@ from flawsmith import registry
 from flawsmith.config import overridden
 from flawsmith.data import images
 from flawsmith.errors import ConfigError, DataError
+from flawsmith.files import file_state
 from flawsmith.run.dataset import Dataset
 from flawsmith.run.folder import Run
 from flawsmith.studio.candidates import Candidate
@@ -76,20 +77,24 @@ class Bench:
 
     def __init__(self, workspace: Workspace, folder: Path) -> None:
         self.workspace, self._folder = workspace, folder
-        self._brushes: dict[str, Brush] = {}
+        self._brushes: dict[str, tuple[object, Brush]] = {}
 
     def brush(self, generator: str) -> Brush:
         """Return the source, opened for painting with a generator."""
         known = [choice.name for choice in self.workspace.generators]
         if generator not in known:
             raise ConfigError(f"generator: {generator[:80]!r} cannot paint here; these can: {', '.join(known)}")
-        if generator not in self._brushes:
+        run = Run.open(self.workspace.run.folder) if self.workspace.run else None
+        # A command may have changed the run's settings, or learned anew.
+        state = (file_state(run.path("config.json")), run.stage_hash("train")) if run else None
+        known_state, brush = self._brushes.get(generator, (None, None))
+        if brush is None or known_state != state:
+            self._brushes.pop(generator, None)
             while len(self._brushes) >= _BRUSHES:
                 del self._brushes[next(iter(self._brushes))]
-            self._brushes[generator] = Brush.open(
-                self.workspace.run or self.workspace.source, generator=generator, settings=self.workspace.settings
-            )
-        return self._brushes[generator]
+            brush = Brush.open(run or self.workspace.source, generator=generator, settings=self.workspace.settings)
+            self._brushes[generator] = state, brush
+        return brush
 
     def warm(self, errand: Errand) -> dict[str, Any]:
         """Open the default generator, let it learn and try it, so that the first candidate need not wait for that."""

@@ -143,7 +143,7 @@ class Workspace:
         known = registry.entries("generators")
         trained = self.run.record("train").get("generator") if self.run and self.run.stage_hash("train") else ""
         names = [name for name, entry in known.items() if entry.pixels]
-        names += [name for name in self.config.generator.names if name == trained and name in known]
+        names += [trained] if trained in known else []
         first = self.default_generator
         ordered = sorted(dict.fromkeys(names), key=lambda name: (name != first, name))
         return tuple(GeneratorChoice(name, known[name].summary) for name in ordered)

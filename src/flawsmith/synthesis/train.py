@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from flawsmith.errors import ConfigError, RunError
 from flawsmith.files import digest, file_digest, read_json, reading, write_json
 from flawsmith.interfaces import LEARNED, Generator
 from flawsmith.nn.device import pick_device, pick_dtype
-from flawsmith.nn.loading.facts import require_low_rank
+from flawsmith.nn.loading.facts import low_rank_stamps
 from flawsmith.nn.loading.source import locate
 from flawsmith.nn.processes import Processes
 from flawsmith.run.dataset import Dataset, open_dataset, recorded_dataset
@@ -55,10 +54,9 @@ class RunBackbone:
 
     def __init__(self, run: Run) -> None:
         self._part, self._path = run.config.backbone, run.path("state", "backbone.json")
-        require_low_rank(self._part.lora)
         files = locate(self._part.source, offline=self._part.offline).weights()
-        changed = [(facts.st_size, facts.st_mtime_ns) for facts in map(os.stat, self._part.lora)]
-        self._files = digest(self._part.model_dump(mode="json"), files, changed) if files else ""
+        changes = low_rank_stamps(self._part.lora)
+        self._files = digest(self._part.model_dump(mode="json"), files, changes) if files else ""
 
     @cached_property
     def loaded(self) -> Backbone:

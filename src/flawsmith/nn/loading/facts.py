@@ -95,15 +95,16 @@ def require_family(unet: Mapping[str, Any], name: str) -> None:
         raise BackboneError(f"{name}: its UNet has addition_embed_type {wanted!r}, which is not supported")
 
 
-def require_low_rank(files: Sequence[str]) -> None:
-    """Refuse `backbone.lora` that names what is not there.
+def low_rank_stamps(files: Sequence[str]) -> list[tuple[int, int]]:
+    """Return size and time of change of each file of `backbone.lora`.
 
     Raises:
-        BackboneError: names the first.
+        BackboneError: one is not there.
     """
     for file in files:
         if not Path(file).is_file():
             raise BackboneError(f"backbone.lora: {file}: no such file; name a .safetensors file of a LoRA")
+    return [(facts.st_size, facts.st_mtime_ns) for facts in (Path(file).stat() for file in files)]
 
 
 def require_layers(skipped: int, layers: int) -> None:

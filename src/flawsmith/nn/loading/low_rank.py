@@ -19,7 +19,7 @@ from torch import Tensor
 
 from flawsmith.errors import BackboneError, RunError
 from flawsmith.files import file_digest
-from flawsmith.nn.loading.facts import require_low_rank
+from flawsmith.nn.loading.facts import low_rank_stamps
 from flawsmith.nn.weights import StoredTensors
 
 _SIDES = {
@@ -37,7 +37,7 @@ def add_low_rank(unet: Any, files: Sequence[str]) -> str:
     Raises:
         BackboneError: a file is not there, no safetensors file, or changes layers that this UNet does not have.
     """
-    require_low_rank(files)
+    low_rank_stamps(files)
     for file in files:
         try:
             tensors = StoredTensors(Path(file))

@@ -10,6 +10,7 @@ so it ends by itself when the studio was killed.
 from __future__ import annotations
 
 import _thread
+import faulthandler
 import json
 import os
 import runpy
@@ -22,7 +23,7 @@ from dataclasses import asdict
 from flawsmith.run.progress import Progress, tell_to
 
 GRACE = 20.0
-"""Seconds that a command has to stop by itself."""
+"""Seconds that a command has to stop by itself; after twice as long it is ended, whatever it is at."""
 
 
 def main() -> None:
@@ -48,8 +49,12 @@ def _watch() -> None:
     """Stop the command when stdin is closed; end it where it does not stop."""
     while os.read(sys.stdin.fileno(), 64):
         pass
+    # Of C: it works also where Python is shutting down, and lets no thread of its own go on.
+    faulthandler.dump_traceback_later(2 * GRACE, exit=True, file=2)
     _thread.interrupt_main(signal.SIGINT)
     time.sleep(GRACE)
+    if os.name == "posix" and os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)  # with the processes that it started
     os._exit(128 + signal.SIGINT)
 
 

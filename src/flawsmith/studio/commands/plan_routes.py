@@ -79,7 +79,7 @@ def routes(studio: Studio) -> APIRouter:
         settings = _settings(known, asked)
         wanted = overridden(known, settings)
         target = workspace.run.folder if workspace.run else _target(workspace, asked.name)
-        words = _words(target, forms.changed(known, settings) if workspace.run else {})
+        words = _words(target, forms.changed(known, settings) if workspace.run else _to_choose(wanted))
         rows, problem = [], ""
         try:
             planned = counts(wanted, workspace.split)
@@ -117,10 +117,11 @@ def routes(studio: Studio) -> APIRouter:
             target = _target(workspace, asked.name)
             if target.exists() and any(target.iterdir()):
                 raise ConfigError(f"{target}: is there already; name another folder for this run")
-            run = Run.create(target, wanted)
+            chosen_later = _to_choose(wanted)
+            run = Run.create(target, overridden(known, settings | {"generator": {}}) if chosen_later else wanted)
             _bring(workspace, run)
             studio.open(Workspace.open(target))
-            return studio.commands.start("generate", _words(target, {}), target).to_json()
+            return studio.commands.start("generate", _words(target, chosen_later), target).to_json()
 
     return router
 
@@ -157,6 +158,11 @@ def _own_fields(config: Config, name: Any) -> list[dict[str, Any]]:
     """Return the fields of a generator's own settings; [] = none is named, or one for each type."""
     known = isinstance(name, str) and name in registry.entries("generators")
     return forms.generator_fields(config, name) if known else []
+
+
+def _to_choose(config: Config) -> dict[str, Any]:
+    """Return the setting that lets the command choose the generator; {} = one is named. No run holds "auto" itself."""
+    return {"generator.name": AUTO} if config.generator.name == AUTO else {}
 
 
 def _words(run: Path, settings: dict[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -62,10 +63,13 @@ class Command:
             start_new_session=os.name == "posix",  # Ctrl-C in the terminal stops the studio, which stops this
         )
         assert self._process.stdout is not None and self._process.stderr is not None
-        told = threading.Thread(target=self._hear, args=(self._process.stdout,), daemon=True)
-        told.start()
-        self._thread = threading.Thread(target=self._follow, args=(self._process.stderr, told), daemon=True)
-        self._thread.start()
+        readers = [
+            threading.Thread(target=self._hear, args=(self._process.stdout,), daemon=True),
+            threading.Thread(target=self._read, args=(self._process.stderr,), daemon=True),
+        ]
+        self._thread = threading.Thread(target=self._follow, args=(readers,), daemon=True)
+        for thread in (*readers, self._thread):
+            thread.start()
 
     @property
     def process(self) -> int:
@@ -73,21 +77,35 @@ class Command:
         return self._process.pid
 
     def cancel(self) -> None:
-        """Stop it as Ctrl-C does; what is made stays."""
-        if self.state != "running":
+        """Stop it as Ctrl-C does, and kill it where it does not stop; what is made stays."""
+        if self.state != "running" or self._cancelled:
             return
         self._cancelled = True
         assert self._process.stdin is not None
         with suppress(OSError):
             self._process.stdin.close()
+        threading.Thread(target=self._kill_late, name="studio-cancel", daemon=True).start()
+
+    def _kill_late(self) -> None:
+        self._thread.join(timeout=2 * GRACE)
+        if self._process.poll() is None:
+            self._kill_rest()
 
     def close(self) -> None:
         """Stop it, and wait until it is over."""
         self.cancel()
         self._thread.join(timeout=GRACE)
-        if self._process.poll() is None:
-            self._process.kill()
+        if self._thread.is_alive():
+            self._kill_rest()
         self._thread.join(timeout=10)
+
+    def _kill_rest(self) -> None:
+        """Kill what is left of the process's group, its leader among it."""
+        with suppress(OSError):  # nothing is left
+            if os.name == "posix":
+                os.killpg(self._process.pid, signal.SIGKILL)
+            else:
+                self._process.kill()
 
     def to_json(self) -> dict[str, Any]:
         """Return what the page is told."""
@@ -112,14 +130,18 @@ class Command:
                 self._steps[step["what"]] = step
                 self.version += 1
 
-    def _follow(self, stream: IO[bytes], told: threading.Thread) -> None:
+    def _read(self, stream: IO[bytes]) -> None:
         for raw in stream:
             if line := raw.decode("utf-8", "replace").rstrip():
                 self._lines.append(line)
                 self.version += 1
-        told.join(timeout=10)
+
+    def _follow(self, readers: Sequence[threading.Thread]) -> None:
         code = self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, stream):
+        self._kill_rest()  # processes that it started hold its pipes open, and would go on working for nobody
+        for reader in readers:
+            reader.join(timeout=10)
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             assert pipe is not None
             with suppress(OSError):  # its buffer may hold nothing that anyone could still read
                 pipe.close()
