@@ -50,8 +50,8 @@ class Workers:
     count: int
     """How many; 1 = none beside this one."""
     begin: Callable[..., None]
-    """What each calls first, with `told`; a function of a module."""
-    told: tuple[Any, ...]
+    """What each calls first, with `arguments`; a function of a module."""
+    arguments: tuple[Any, ...]
     folder: Path
     """The run, for an error."""
 
@@ -97,7 +97,7 @@ def in_order(
 
 def _by_workers(items: Iterator[T], there: Callable[[T], list[R]], workers: Workers) -> Iterator[list[R]]:
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers.count, context, initializer=workers.begin, initargs=workers.told)
+    pool = ProcessPoolExecutor(workers.count, context, initializer=workers.begin, initargs=workers.arguments)
     pending: deque[Future[list[R]]] = deque()
     try:
         with ending_at_once():
