@@ -57,9 +57,9 @@ def test_two_processes_learn_what_one_learns(places: dict[str, str], tmp_path: P
     weights = [load_file(next((tmp_path / f"by-{n}/weights/magnet").glob("*.safetensors"))) for n in (1, 2)]
     assert weights[0].keys() == weights[1].keys()
     # AdamW divides by the size of a gradient: one that is nearly nothing decides a step's direction by its rounding.
-    rate = 6 * 1e-4
+    # Six steps of at most 2e-4 each could move a weight by 1e-3.
     for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, rtol=0, atol=rate)
+        torch.testing.assert_close(weights[1][name], value, rtol=0, atol=1e-4)
     state = tmp_path / "by-2" / "state" / "magnet"
     assert not list(state.glob("*.safetensors")), "the checkpoint and the views are still there"
     assert json.loads((tmp_path / "by-2/manifest.json").read_text())["stages"]["train"]["finished"]

@@ -86,8 +86,8 @@ class Storage:
         with self._saying(below):
             self._files.invalidate_cache()
             root = self._files._strip_protocol(self._root)
-            found = self._files.find(f"{self._root}/{below}")
-            return sorted(str(name).removeprefix(root).lstrip("/") for name in found)
+            paths = self._files.find(f"{self._root}/{below}")
+            return sorted(str(path).removeprefix(root).lstrip("/") for path in paths)
 
     def remove(self, below: str) -> None:
         """Delete all files below a name."""
@@ -213,11 +213,11 @@ class Worker:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _fetch(self, prefix: PurePosixPath, name: str) -> None:
-        stored = f"runs/{self._mark}/"
-        for found in self._storage.names(f"{stored}{(prefix / name).as_posix()}"):
-            path = confined(self.folder, found.removeprefix(stored))
+        ours = f"runs/{self._mark}/"
+        for stored in self._storage.names(f"{ours}{(prefix / name).as_posix()}"):
+            path = confined(self.folder, stored.removeprefix(ours))
             if not path.exists() or path.suffix in (".json", ".jsonl"):  # those change while a run is at work
-                self._storage.get(found, path)
+                self._storage.get(stored, path)
 
     def _fetch_samples(self, prefix: PurePosixPath, arguments: tuple[Any, ...]) -> None:
         for name in _named(arguments):
@@ -260,8 +260,8 @@ def _named(arguments: tuple[Any, ...]) -> list[str]:
 
 def _files(place: Path) -> list[Path]:
     """Return the files at or below a place that others may need."""
-    found = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
-    return [path for path in found if not any(part in path.as_posix() for part in _STAYS)]
+    files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+    return [path for path in files if not any(part in path.as_posix() for part in _STAYS)]
 
 
 def _photographs(run: Run) -> tuple[str, Path, list[str]]:
