@@ -20,7 +20,7 @@ from flawsmith.nn.weights import load_tensors, save_tensors
 from flawsmith.run.folder import Run
 from flawsmith.run.records import PlanLine
 from flawsmith.synthesis.finite import require_finite, require_finite_weights
-from flawsmith.testing.generators import example_condition
+from flawsmith.testing.generators import _new, example_condition
 from flawsmith.types import Condition, Generated
 
 NAN, HUGE = float("nan"), 1e38
@@ -90,9 +90,10 @@ def test_damaged_weights_of_every_network_are_noticed(name: str, value: float, m
     """Whatever a network makes of NaN or of overflowing weights: it is no sample."""
     backbone = make_backbone()
     plugin = registry.get("generators", name)
-    generator = plugin(backbone, plugin.Settings())
+    generator = _new(plugin, backbone)
+    networks = [backbone.unet, *generator.trainable().values()]
     with torch.no_grad():
-        for parameter in backbone.unet.parameters():
+        for parameter in (parameter for network in networks for parameter in network.parameters()):
             parameter.fill_(value)
     asked = example_condition(backbone.size, 1)
     lines = [PlanLine(0, "sample", 0, "tile", name, "tile", "crack", 3, "good/0.png", "crack/0.png", "shots")]
