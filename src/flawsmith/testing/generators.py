@@ -94,7 +94,7 @@ def rows_are_learned_alone(plugin: type[Generator], backbone: Backbone) -> None:
 
 
 def training_lowers_the_loss(plugin: type[Generator], backbone: Backbone) -> None:
-    """Twenty steps at the default rate, on one batch, lower the loss, and leave the backbone's weights bit-identical."""
+    """Twenty steps at the default rate on one batch lower the loss, and leave the backbone's weights bit-identical."""
     generator = _new(plugin, backbone)
     if not generator.trainable():
         return
