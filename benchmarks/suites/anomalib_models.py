@@ -141,7 +141,7 @@ def measured(name: str, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         side, steps = (args.draem_side, args.draem_steps) if arm.startswith("Draem") else (256, args.steps)
         if side not in evaluators:
             evaluators[side] = Evaluator(thinned(split, args.tests), defects, (side, side), drop_near_duplicates=True)
-        kept = args.out / f"{name}-{arm}-{steps}".replace(",", "").replace(" ", "-")
+        kept = args.out / f"{name}-{arm}-{steps}-{side}".replace(",", "").replace(" ", "-")
         if not kept.with_suffix(".npz").is_file():
             model, facts = trained(arm, run, side, steps, args.device)
             asked = Anomalib(AnomalibSettings(model="Padim"), defects, device=args.device)
