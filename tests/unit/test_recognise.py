@@ -87,6 +87,22 @@ def test_the_file_is_read_as_it_was_understood(tmp_path: Path) -> None:
     assert len(answer.stdout.splitlines()) < 40, "a first file is one page"
 
 
+@pytest.mark.parametrize("names", [("tile/train/good/0.png", "tile/train/good/1.png"), ("good/0.png", "good/1.png")])
+def test_a_folder_without_any_defect_is_for_a_generator_that_needs_none(tmp_path: Path, names: tuple[str, ...]) -> None:
+    found = recognise(touch(tmp_path, *names))
+    assert (found.data.layout, found.data.shots) == ("mvtec" if len(names[0]) > 12 else "pairs", 0)
+    assert "There is no defect photograph" in found.toml()
+    (tmp_path / "my.toml").write_text(found.toml(), encoding="utf-8")
+    assert load_config(tmp_path / "my.toml").generator.name == "rendered"
+
+
+def test_defects_without_masks_are_not_taken_for_a_folder_without_defects(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="defect has no mask"):
+        recognise(touch(tmp_path, "good/0.png", "good/1.png", "crack/0.png"))
+    with pytest.raises(DataError, match="no layout"):
+        recognise(touch(tmp_path / "flat", "0.png", "1.png"))
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

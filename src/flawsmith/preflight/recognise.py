@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from flawsmith.config import Config, DataConfig, commented_toml
+from flawsmith.config import Config, DataConfig, GeneratorConfig, commented_toml
 from flawsmith.data.layouts import LAYOUTS, Survey, survey
 from flawsmith.data.layouts.tree import Tree, last_part, list_tree
 from flawsmith.errors import DataError, FlawsmithError, first_few
@@ -41,6 +42,8 @@ _SPLITS = frozenset(("train", "training", "test", "testing", "val", "valid", "va
 """Folders that hold both sorts of parts; none of them is taken for the normal ones by what it lacks."""
 _BY_NAME = ("pairs", "labelme")
 """Layouts that read `data.normal`."""
+SHOTLESS = "rendered"
+"""The generator of a folder without defects."""
 _KEYS = (
     *("seed", "data.root", "data.layout", "data.normal", "data.product", "data.shots"),
     *("generator.name", "generate.count", "export.formats"),
@@ -60,7 +63,10 @@ class Recognised:
     def toml(self) -> str:
         """Return a configuration file with what was understood in its first lines."""
         keys = [key for key in _KEYS if key not in ("data.normal", "data.product") or self._reads(key)]
-        return commented_toml(Config(data=self.data), note=self._summary(), keys=keys)
+        config = Config(data=self.data)
+        if not self.data.shots:
+            config = config.model_copy(update={"generator": GeneratorConfig(name=SHOTLESS)})
+        return commented_toml(config, note=self._summary(), keys=keys)
 
     def _reads(self, key: str) -> bool:
         return self.data.layout == "pairs" or (key == "data.normal" and bool(self.data.normal))
@@ -73,9 +79,13 @@ class Recognised:
         products = Counter(example.product for example in self.survey.examples if example.defect is None)
         for product, normal in products.items():
             defects = Counter(e.defect for e in self.survey.examples if e.product == product and e.defect is not None)
-            counts = ", ".join(f"{defect} {number}" for defect, number in defects.items())
+            counts = ", ".join(f"{defect} {number}" for defect, number in defects.items()) or "no defects"
             lines.append(f"  {product}: {normal} normal; {counts}")
         lines += [f"  {sentence}" for sentence in self.survey.warnings]
+        if not self.data.shots:
+            lines.append(
+                f"  There is no defect photograph, so {SHOTLESS} draws damage; docs/how-to/zero-shots.md says more."
+            )
         if self.others:
             lines.append(f"  It could also be read as {', '.join(self.others)}.")
         lines.append("`flawsmith check` says more. Settings that are not here: `flawsmith new` prints all of them.")
@@ -93,21 +103,9 @@ def recognise(root: Path, normal: Sequence[str] = ()) -> Recognised:
         DataError: the folder is missing; no layout understands it, or it cannot be told which parts are normal.
     """
     tree = list_tree(DataConfig(root=root))
-    understood: list[tuple[DataConfig, Survey]] = []
-    refused: dict[str, list[str]] = {}
-    for data in _candidates(root, tree, tuple(normal)):
-        try:
-            surveyed = survey(data, tree)
-        except FlawsmithError as error:
-            refused.setdefault(data.layout, str(error).splitlines())
-            continue
-        guessed = bool(data.normal) and not normal and not any(map(sounds_normal, data.normal))
-        if surveyed.errors:
-            refused.setdefault(data.layout, surveyed.errors)
-        elif guessed and surveyed.normal_masks:
-            refused.setdefault(data.layout, [f"{root}: no folder is called after normal parts; name it with --normal"])
-        else:
-            understood.append((data, surveyed))
+    understood, refused = _understood(root, tree, tuple(normal), {})
+    if not understood:  # perhaps because there are no defects at all
+        understood, _ = _understood(root, tree, tuple(normal), {"shots": 0})
     if not understood:
         raise DataError(_asked(root, tree, refused))
     most = max(_masked(surveyed) for _, surveyed in understood)
@@ -121,6 +119,29 @@ def recognise(root: Path, normal: Sequence[str] = ()) -> Recognised:
         )
     others = dict.fromkeys(one.layout for one, _ in understood if one.layout != data.layout)
     return Recognised(data, surveyed, tuple(others))
+
+
+def _understood(
+    root: Path, tree: Tree, normal: tuple[str, ...], told: dict[str, Any]
+) -> tuple[list[tuple[DataConfig, Survey]], dict[str, list[str]]]:
+    """Return the ways of reading a folder that understand all of it, and why each layout that does not is refused."""
+    understood: list[tuple[DataConfig, Survey]] = []
+    refused: dict[str, list[str]] = {}
+    for candidate in _candidates(root, tree, normal):
+        data = candidate.model_copy(update=told)
+        try:
+            surveyed = survey(data, tree)
+        except FlawsmithError as error:
+            refused.setdefault(data.layout, str(error).splitlines())
+            continue
+        guessed = bool(data.normal) and not normal and not any(map(sounds_normal, data.normal))
+        if surveyed.errors:
+            refused.setdefault(data.layout, surveyed.errors)
+        elif guessed and (surveyed.normal_masks or told):
+            refused.setdefault(data.layout, [f"{root}: no folder is called after normal parts; name it with --normal"])
+        else:
+            understood.append((data, surveyed))
+    return understood, refused
 
 
 def _candidates(root: Path, tree: Tree, normal: tuple[str, ...]) -> Iterator[DataConfig]:
