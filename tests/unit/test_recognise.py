@@ -99,8 +99,21 @@ def test_a_folder_without_any_defect_is_for_a_generator_that_needs_none(tmp_path
 def test_defects_without_masks_are_not_taken_for_a_folder_without_defects(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="defect has no mask"):
         recognise(touch(tmp_path, "good/0.png", "good/1.png", "crack/0.png"))
-    with pytest.raises(DataError, match="no layout"):
+    with pytest.raises(DataError, match="2 pictures in no folder; put those of normal parts into a folder `good`"):
         recognise(touch(tmp_path / "flat", "0.png", "1.png"))
+
+
+def test_labelled_pictures_beside_others_are_understood_and_the_others_asked_about(tmp_path: Path) -> None:
+    shapes = (
+        '{"version": "5", "shapes": [{"label": "rust", "points": [[1, 1], [3, 1], [3, 3]], "shape_type": "polygon"}]}'
+    )
+    root = touch(tmp_path, "0.png", "1.png", "2.png")
+    (root / "0.json").write_text(f'{{"version": "5", "shapes": [{shape}]}}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"as labelme: .*1.png, 2.png: 2 pictures are left out: .* in labelme"):
+        recognise(root)
+    for number in (1, 2):
+        (root / f"{number}.json").write_text('{"version": "5", "shapes": []}', encoding="utf-8")
+    assert recognise(root).data.layout == "labelme"
 
 
 @pytest.mark.parametrize(

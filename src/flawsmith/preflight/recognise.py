@@ -132,11 +132,13 @@ def _understood(
         try:
             surveyed = survey(data, tree)
         except FlawsmithError as error:
-            refused.setdefault(data.layout, str(error).splitlines())
+            said = str(error)
+            refused.setdefault(data.layout, [] if " expects " in said else said.splitlines())
             continue
         guessed = bool(data.normal) and not normal and not any(map(sounds_normal, data.normal))
         if surveyed.errors:
-            refused.setdefault(data.layout, surveyed.errors)
+            # Who finds nothing of its own there has nothing to say about it.
+            refused.setdefault(data.layout, surveyed.errors if surveyed.examples else [])
         elif guessed and (surveyed.normal_masks or told):
             refused.setdefault(data.layout, [f"{root}: no folder is called after normal parts; name it with --normal"])
         else:
@@ -188,14 +190,12 @@ def _asked(root: Path, tree: Tree, refused: dict[str, list[str]]) -> str:
     pictures = tree.pictures_below("")
     if not pictures:
         return f"{root}: no pictures there (PNG, JPEG, TIFF, BMP, WebP); give the folder that holds your photographs"
-    # Who finds nothing of its own there has nothing to say about it.
-    near = {
-        layout: errors
-        for layout, errors in refused.items()
-        if not any(" expects " in error or "no pictures found" in error for error in errors)
-    }
+    near = {layout: errors for layout, errors in refused.items() if errors}
     advice = "name the folders of normal parts with --normal, or describe your folders with layout = "
     advice += '"pattern" (docs/data.md)'
+    if not near and not any("/" in picture for picture in pictures):
+        hint = "put those of normal parts into a folder `good`, and those of each defect type into one of its name"
+        return f"{root}: {len(pictures)} pictures in no folder; {hint}"
     if not near:
         return f"{root}: {len(pictures)} pictures, but it looks like no layout ({', '.join(refused)}); {advice}"
     reasons = "\n".join(f"  as {layout}: {first_few(errors, 2)}" for layout, errors in near.items())
