@@ -104,9 +104,7 @@ def test_defects_without_masks_are_not_taken_for_a_folder_without_defects(tmp_pa
 
 
 def test_labelled_pictures_beside_others_are_understood_and_the_others_asked_about(tmp_path: Path) -> None:
-    shapes = (
-        '{"version": "5", "shapes": [{"label": "rust", "points": [[1, 1], [3, 1], [3, 3]], "shape_type": "polygon"}]}'
-    )
+    shape = '{"label": "rust", "points": [[1, 1], [3, 1], [3, 3]], "shape_type": "polygon"}'
     root = touch(tmp_path, "0.png", "1.png", "2.png")
     (root / "0.json").write_text(f'{{"version": "5", "shapes": [{shape}]}}', encoding="utf-8")
     with pytest.raises(DataError, match=r"as labelme: .*1.png, 2.png: 2 pictures are left out: .* in labelme"):
