@@ -354,9 +354,11 @@ def test_a_generators_new_setting(name: str, monkeypatch: pytest.MonkeyPatch) ->
     plugin, settings = registry.get("generators", name), registry.get("generators", name).Settings
     place = f"generator.settings.{LATER}"
     for outputs in ((), ("train",), ("generate",), ("train", "generate")):
-        # What says nothing is read by training.
+        # What says nothing is read by what its settings say, else by training.
         monkeypatch.setattr(plugin, "Settings", later(settings, Affects(*outputs)) if outputs else later(settings))
         assert {key: one.changes(before[key]) for key, one in inputs(configs).items()} == dict.fromkeys(before, [])
         changed = inputs({name: load_config(None, {"generator.name": name, place: 4})})
         found = {stage: one.changes(before[other, stage]) for (other, stage), one in changed.items()}
-        assert found == {stage: [place] if stage in (outputs or ("train",)) else [] for stage in found}
+        assert found == {
+            stage: [place] if stage in (outputs or settings.affects or ("train",)) else [] for stage in found
+        }

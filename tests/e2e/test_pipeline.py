@@ -266,10 +266,13 @@ def test_masks(masks: str, name: str, small_config: dict[str, Any], tmp_path: Pa
     run = run_with(tmp_path / "run", small_config | changes, generate__masks=masks)
     hold_the_rules(run)
     sources = {line.mask_source for line in run.plan()}
-    needs_shot = registry.get("generators", name).needs_shot
-    assert sources == (
-        {"shots"} if needs_shot else {"procedural"} if masks == "procedural" else {"shots", "procedural"}
-    )
+    plugin = registry.get("generators", name)
+    if plugin.without_shots == "always":
+        assert sources == {"site"}
+    elif plugin.needs_shot:
+        assert sources == {"shots"}
+    else:
+        assert sources == ({"procedural"} if masks == "procedural" else {"shots", "procedural"})
 
 
 @pytest.mark.parametrize("paint", ["replace", "residual", {"crack": "residual", "chip": "replace"}], ids=str)

@@ -185,7 +185,7 @@ def test_a_config_is_frozen():
         ("data.shot", "data.shot: unknown key; did you mean 'shots'?"),
         ("trian.steps", "trian: unknown key; did you mean 'train'?"),
         ("train.stepz", "train.stepz: unknown key; did you mean 'steps'?"),
-        ("backbone.zzz", "backbone.zzz: unknown key; known: clip_skip, device, dtype, offline, source"),
+        ("backbone.zzz", "backbone.zzz: unknown key; known: clip_skip, device, dtype, lora, offline, source"),
     ],
 )
 def test_an_unknown_key_is_named_with_its_nearest(key: str, wanted: str):
@@ -223,7 +223,7 @@ def test_a_value_that_does_not_fit(key: str, value: Any, wanted: list[str]):
         ("generate.count", "some"),
         ("generate.count", -3),
         ("data.shots", "half"),
-        ("data.shots", 0),
+        ("data.shots", -1),
         ("generate.paint", 7),
         ("data.mask.ignore", "x"),
         ("data.mask.values", "some"),

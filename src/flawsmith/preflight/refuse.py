@@ -11,8 +11,7 @@ from flawsmith.config import Config, FeaturesConfig, ProveConfig, validate
 from flawsmith.data.split import Split, provable
 from flawsmith.errors import BackboneError, ConfigError, FlawsmithError, nearest
 from flawsmith.exports.export import load_exporter
-from flawsmith.nn.loading.facts import low_rank_stamps, require_layers
-from flawsmith.nn.networks.describer import require_folder
+from flawsmith.nn.loading.facts import low_rank_stamps, require_describer, require_layers
 from flawsmith.preflight.backbone import look_for_device, look_over
 from flawsmith.run.tracker import require_tracker
 from flawsmith.synthesis.sentences.prompt import known_places, parsed_prompts
@@ -51,7 +50,7 @@ def preflight(config: Config, split: Split | None, *, near_duplicates: bool = Tr
         checks += [partial(_detector, config, name) for name in sorted({*prove.detectors, *prove.settings} - {*plain})]
     checks += [partial(load_exporter, config, name) for name in config.export.formats if name in config.export.settings]
     if config.generate.describe:
-        checks.append(partial(require_folder, config.generate.describer))
+        checks.append(partial(require_describer, config.generate.describer))
     if split is not None:
         checks.append(partial(known_references, config, split))
         checks.append(partial(known_places, config, split))

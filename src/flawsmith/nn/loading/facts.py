@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flawsmith.errors import BackboneError
+from flawsmith.errors import BackboneError, ConfigError
 from flawsmith.nn.loading.companions import configured, folder_beside
 from flawsmith.nn.loading.files import read_json
 from flawsmith.nn.loading.original import recognise, shapes_in
@@ -163,3 +163,16 @@ def _shapes(part: Path) -> dict[str, Sequence[int]]:
         else:
             tensors[path.name] = [path.stat().st_size // (2 if variant in ("fp16", "bf16") else 4)]
     return tensors
+
+
+def require_describer(folder: str) -> None:
+    """Refuse what cannot be a vision-language model's transformers folder.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not (Path(folder) / "config.json").is_file():
+        raise ConfigError(
+            f"generate.describer: {folder!r} is no transformers folder (there is no config.json in it); name the "
+            "folder of an image-text-to-text model"
+        )

@@ -14,6 +14,7 @@ import torch
 from flawsmith.errors import ConfigError
 from flawsmith.files import digest, file_digest
 from flawsmith.nn.device import pick_device, pick_dtype
+from flawsmith.nn.loading.facts import require_describer
 
 LONGEST = 40
 """Tokens of an answer: one short phrase."""
@@ -44,7 +45,7 @@ class Describer:
         Raises:
             ConfigError: there is no such model; says why.
         """
-        require_folder(folder)
+        require_describer(folder)
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         from flawsmith.nn.loading.networks import quiet
@@ -84,19 +85,6 @@ class Describer:
         tokens = self._model.generate(**asked, max_new_tokens=LONGEST, do_sample=False)
         new = tokens[:, asked["input_ids"].shape[1] :]
         return str(self._processor.batch_decode(new, skip_special_tokens=True)[0]).strip()
-
-
-def require_folder(folder: str) -> None:
-    """Refuse what cannot be a transformers folder.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if not (Path(folder) / "config.json").is_file():
-        raise ConfigError(
-            f"generate.describer: {folder!r} is no transformers folder (there is no config.json in it); name the "
-            "folder of an image-text-to-text model"
-        )
 
 
 def identity(folder: str) -> str:
