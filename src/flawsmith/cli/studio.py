@@ -29,7 +29,7 @@ def studio(
     set_: Sets = [],  # noqa: B006
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
 ) -> None:
-    """Open a local page to draw, make, judge, prove and export samples (needs flawsmith[studio])."""
+    """Open a local page to draw, make, judge, prove and export samples (needs the extra studio)."""
     try:
         from flawsmith.studio.server import serve
         from flawsmith.studio.session import Studio
