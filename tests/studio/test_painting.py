@@ -228,17 +228,19 @@ def test_many_requests_leave_memory_and_no_process(photographs: Path) -> None:
             assert client.finished(client.post("api/paint", asked(GOOD, drawn(), count=1)))["state"] == "done"
             names = [one["id"] for one in client.get("api/source").json()["photographs"]]
 
-            def ask(number: int) -> int:
+            def ask(number: int, asking: Client = client) -> int:
                 name = names[number % len(names)]
                 query = {"name": name, "level": 0, "column": 0, "row": 0}
                 places = [("api/source", {}), ("api/photograph/tile", query), ("api/photograph/thumb", {"name": name})]
                 place, values = places[number % 3]
-                return int(client.get(place, **values).status_code)
+                return int(asking.get(place, **values).status_code)
 
             threads, wrong = [], []
 
             def at_once(first: int) -> None:
-                wrong.extend(code for number in range(4) if (code := ask(first + number)) != 200)
+                own = Client(started)  # connections that threads share are closed under each other's hands
+                wrong.extend(code for number in range(4) if (code := ask(first + number, own)) != 200)
+                own.http.close()
 
             for number in range(50):
                 threads.append(threading.Thread(target=at_once, args=(number,)))
