@@ -316,7 +316,7 @@ def test_run_goes_on_with_a_run_folder(
         cli.main()
     assert seen.value.args == (str(run), 3, 7)
     for words, said in (
-        ([str(run), "--out", "x"], "--out goes with a text file (TOML), a run folder without it"),
+        ([str(run), "--out", "x"], "--out goes with a TOML text file, and a run folder goes on without it"),
         ([str(tmp_path / "empty.toml")], "a TOML file needs --out RUN"),
         ([str(other)], "not a flawsmith run"),
     ):
