@@ -1,1 +1,1 @@
-"""The studio: draw masks, make, judge, prove and export samples in the browser, on this machine."""
+"""The studio: draw masks, make, judge, prove and export samples in the browser."""
