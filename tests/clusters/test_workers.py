@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +119,19 @@ def test_cores_are_those_that_a_container_and_a_launcher_leave(tmp_path: Path, m
     assert cores() == 2
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "64")
     assert cores() == 1
+
+
+def test_a_script_without_a_guard_may_choose(factory_root: Path, tmp_path: Path) -> None:
+    """What starts processes does not run the user's script once more in each."""
+    script = tmp_path / "mine.py"
+    settings = {"data.root": str(factory_root), "data.products": ["magnet"], "data.defects": ["crack"], "data.shots": 2}
+    settings |= {"prove.detectors": ["probe"], "prove.size": 64, "prove.budget": 0.02}
+    script.write_text(
+        "import flawsmith as fs\nprint('begun')\n"
+        f"choice = fs.choose(fs.load_config(None, {settings!r}), {str(tmp_path / 'choice')!r}, folds=2, workers=2)\n"
+        "print(len(choice.defects))\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["begun", "1"]

@@ -11,7 +11,6 @@ standard error, or none. Then the mixture of what was taken is tried with fewer 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -29,6 +28,7 @@ from flawsmith.files import digest
 from flawsmith.run.dataset import open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
+from flawsmith.synthesis.batches.processes import cores
 from flawsmith.types import Advance
 
 FEWER = (3, 1)
@@ -105,7 +105,7 @@ def chosen_config(config: Config, out: Path) -> Config:
 
 def _at_once(config: Config) -> int:
     """Return how many answers are worked out at the same time: one per processor, on a card one."""
-    return (os.cpu_count() or 1) if device_of(config) == "cpu" else 1
+    return cores() if device_of(config) == "cpu" else 1
 
 
 def _painting_alone(config: Config, at_once: int) -> Config:

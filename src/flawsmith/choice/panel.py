@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -32,7 +29,7 @@ from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.paths import confined
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
-from flawsmith.synthesis.batches.processes import end_with_parent, ending_at_once
+from flawsmith.synthesis.batches.processes import cores, ending_at_once, without_main, work_for_parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +64,7 @@ class Panel:
         if self._workers == 1:
             yield
             return
-        threads = max(1, (os.cpu_count() or 1) // self._workers)
+        threads = max(1, cores() // self._workers)
         pool = ProcessPoolExecutor(
             self._workers,
             mp_context=multiprocessing.get_context("spawn"),
@@ -101,7 +98,8 @@ class Panel:
                 figures[row, number] = self.judges[number].figures(ways[row])
                 heard(self._title(ways[row], number))
         else:
-            futures = {self._pool.submit(_answer, number, ways[row]): (row, number) for row, number in asked}
+            with without_main():
+                futures = {self._pool.submit(_answer, number, ways[row]): (row, number) for row, number in asked}
             for future in as_completed(futures):
                 row, number = futures[future]
                 figures[row, number] = future.result()
@@ -137,8 +135,7 @@ _SEATED: list[Judge] = []
 
 
 def _take_seats(sitting: Sitting, threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the first process ends the others
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    work_for_parent()
     torch.set_num_threads(threads)
     _SEATED[:] = judges_of(sitting, open_dataset(Run.open(sitting.run)), extractor_of(sitting.config))[0]
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -102,7 +104,7 @@ def _by_workers(items: Iterator[T], there: Callable[[T], list[R]], workers: Work
     try:
         with ending_at_once():
             for item in items:
-                with _without_main():  # a process starts when there is work for it
+                with without_main():  # a process starts when there is work for it
                     pending.append(pool.submit(there, item))
                 if len(pending) > _AHEAD * workers.count:
                     yield pending.popleft().result()
@@ -134,7 +136,7 @@ def ending_at_once() -> Iterator[None]:
 
 
 @contextmanager
-def _without_main() -> Iterator[None]:
+def without_main() -> Iterator[None]:
     """Let processes start without the main module, which is the user's: a script would run once more in each."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -144,7 +146,13 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def end_with_parent() -> None:
+def work_for_parent() -> None:
+    """Make this process one that leaves Ctrl-C to the process that started it, and ends when that one is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the first process ends the others
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
     """Wait until the process that started this one is gone, then end: one that was killed tells nobody."""
     parent = multiprocessing.parent_process()
     if parent is not None:

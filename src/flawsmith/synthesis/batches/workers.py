@@ -6,8 +6,6 @@ busy, or all cores: its batches are painted here, while a thread encodes and wri
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
@@ -24,7 +22,7 @@ from flawsmith.run.records import PlanLine, Sample
 from flawsmith.run.stage import Spread
 from flawsmith.synthesis.batches.controls import with_donor
 from flawsmith.synthesis.batches.made import write_sample
-from flawsmith.synthesis.batches.processes import Workers, cores, end_with_parent, in_order
+from flawsmith.synthesis.batches.processes import Workers, cores, in_order, work_for_parent
 from flawsmith.synthesis.painters import Painters, Room
 from flawsmith.synthesis.plan import Place, plan_line
 from flawsmith.synthesis.train import backbone_of, generator_classes
@@ -142,8 +140,7 @@ _working: tuple[Run, Dataset, Room]
 def _begin(run: Run, split: Split, descriptions: Descriptions, shard: str, stamp: str) -> None:
     """Make a new process a worker."""
     global _working
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the first process ends the others
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    work_for_parent()
     import cv2
     import torch
 
