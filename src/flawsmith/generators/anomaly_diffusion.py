@@ -41,7 +41,7 @@ from flawsmith.nn.anomaly_diffusion.reweighting import Reweighting, weight_map
 from flawsmith.nn.anomaly_diffusion.words import MARK, AppearanceWords, MarkedPrompt, marked, read_with
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.diffusion import Predict, Sampler, guided, weighted_loss
-from flawsmith.nn.inpaint import Known, known_of, paint
+from flawsmith.nn.inpaint import Known, known_of, paint, with_negative
 from flawsmith.nn.text import Text
 from flawsmith.nn.weights import load_modules, load_tensors, read_settings
 from flawsmith.types import Batch, Condition, Crop, Encoded, Generated
@@ -249,8 +249,7 @@ class AnomalyDiffusion(Generator):
             torch.tensor([self.row_of(*pair) for pair in zip(asked.product, asked.defect, strict=True)]),
             shrunk(asked.mask),
         )
-        if free != 1.0:
-            text = Text.cat([back.embed([settings.negative_prompt or None] * len(asked)), text])
+        text = with_negative(back, text, free, settings.negative_prompt)
         rows = known.guided(free)
 
         def predict(latent: Tensor, t: Tensor) -> Tensor:

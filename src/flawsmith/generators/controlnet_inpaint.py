@@ -33,7 +33,7 @@ from flawsmith.interfaces import Generator
 from flawsmith.nn import prompts
 from flawsmith.nn.backbone import Backbone, cast
 from flawsmith.nn.diffusion import Predict, Sampler, guided, weighted_loss
-from flawsmith.nn.inpaint import Known, known_of, paint
+from flawsmith.nn.inpaint import Known, known_of, paint, with_negative
 from flawsmith.nn.methods.control import control_from_unet
 from flawsmith.nn.text import Text
 from flawsmith.types import Batch, Condition, Encoded, Generated
@@ -154,8 +154,7 @@ class ControlNetInpaint(Generator):
         """Bind all that sampling gives the networks of B rows: text and guidance, mask (B,1,H,W), what is known."""
         back, settings = self.backbone, self.settings
         free = back.free_guidance(guidance)
-        if free != 1.0:
-            text = Text.cat([back.embed([settings.negative_prompt or None] * len(text)), text])
+        text = with_negative(back, text, free, settings.negative_prompt)
         control, rows = self._sampling_copy(), known.guided(free)
         # The hint does not change from step to step: embed it once.
         hint = control.embed_hint(mask.to(back.device).expand(-1, 3, -1, -1).to(back.dtype))

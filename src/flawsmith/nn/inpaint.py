@@ -63,8 +63,12 @@ def guided_text(backbone: Backbone, prompts: Sequence[str], guidance: float, neg
         guidance: Weight of the text.
         negative: What guidance leads away from; "" = dropped text.
     """
-    text = backbone.embed(prompts)
-    return text if guidance == 1.0 else Text.cat([backbone.embed([negative or None] * len(prompts)), text])
+    return with_negative(backbone, backbone.embed(prompts), guidance, negative)
+
+
+def with_negative(backbone: Backbone, text: Text, guidance: float, negative: str = "") -> Text:
+    """Return text of B rows for a guided batch: that of `negative` first; it alone where the weight is 1."""
+    return text if guidance == 1.0 else Text.cat([backbone.embed([negative or None] * len(text)), text])
 
 
 def paint(
