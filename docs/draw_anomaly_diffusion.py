@@ -16,6 +16,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from sheets import grid, near
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src")]
@@ -27,7 +28,7 @@ from flawsmith.synthesis.generate import generate  # noqa: E402
 from flawsmith.synthesis.train import train  # noqa: E402
 
 PARTS = {"magnet": ("crack", "chip", "stain"), "screw": ("rust",)}
-SHOTS, SIDE, GAP, HEAD = 8, 190, 6, 24
+SHOTS, SIDE, HEAD = 8, 190, 24
 SETTINGS: dict[str, Any] = {
     "data.layout": "mvtec",
     "data.shots": SHOTS,
@@ -60,34 +61,9 @@ def sheet(folder: Path, steps: int) -> np.ndarray:
         damage = images.read(photographs / after.product / "ground_truth" / after.defect / "000_mask.png") > 0
         shot = images.read(photographs / after.product / "test" / after.defect / "000.png")
         made = [images.read(run.path(str(one.image))) for run, one in zip(runs, (before, after), strict=True)]
-        cells = [_near(images.read(photographs / after.normal), masks[1]), _near(shot, damage)]
-        rows.append((f"{after.product}: {after.defect}", cells + [_near(picture, masks[1]) for picture in made]))
-    drawn = np.full((HEAD + len(rows) * (SIDE + HEAD), len(HEADINGS) * (SIDE + GAP) + GAP, 3), 255, np.uint8)
-    for column, heading in enumerate(HEADINGS):
-        _write(drawn, heading, GAP + column * (SIDE + GAP), HEAD - 9)
-    for number, (name, cells) in enumerate(rows):
-        top = HEAD + number * (SIDE + HEAD)
-        for column, cell in enumerate(cells):
-            left = GAP + column * (SIDE + GAP)
-            drawn[top : top + SIDE, left : left + SIDE] = cell
-        _write(drawn, name, GAP, top + SIDE + 16)
-    return drawn
-
-
-def _near(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return the square of a picture round the mask, with some room."""
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    side = int(min(max(1.7 * max(np.ptp(rows), np.ptp(columns)), 90), *mask.shape))
-    starts = [
-        int(np.clip((part[0] + part[-1] - side) / 2, 0, extent - side))
-        for part, extent in zip((rows, columns), mask.shape, strict=True)
-    ]
-    window = picture[starts[0] : starts[0] + side, starts[1] : starts[1] + side]
-    return cv2.resize(window, (SIDE, SIDE), interpolation=cv2.INTER_AREA if side > SIDE else cv2.INTER_CUBIC)
-
-
-def _write(drawn: np.ndarray, text: str, left: int, base: int) -> None:
-    cv2.putText(drawn, text, (left, base), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (60, 60, 60), 1, cv2.LINE_AA)
+        cells = [near(images.read(photographs / after.normal), masks[1], SIDE), near(shot, damage, SIDE)]
+        rows.append((f"{after.product}: {after.defect}", cells + [near(picture, masks[1], SIDE) for picture in made]))
+    return grid(HEADINGS, rows, SIDE, HEAD, 0.4)
 
 
 if __name__ == "__main__":

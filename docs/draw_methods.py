@@ -14,6 +14,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from sheets import grid, near
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src")]
@@ -25,7 +26,7 @@ from flawsmith.errors import DataError  # noqa: E402
 PARTS = {"tile": ("crack", "chip"), "steel": ("rust", "dent"), "leather": ("cut",)}
 GENERATORS = ("patch_synthesis", "crop_paste", "perlin", "cutpaste", "nsa")
 HEADINGS = ("normal part", "mask", *GENERATORS)
-SHOTS, SIDE, GAP, HEAD = 6, 150, 6, 26
+SHOTS, SIDE, HEAD = 6, 150, 26
 
 
 def sheet(folder: Path) -> np.ndarray:
@@ -42,19 +43,9 @@ def sheet(folder: Path) -> np.ndarray:
             mask = images.read(folder / product / "ground_truth" / defect / f"{SHOTS:03d}_mask.png") > 0
             painted = [_painted(brush, photograph, mask, defect, product) for brush in brushes]
             white = np.repeat(255 * mask.astype(np.uint8)[..., None], 3, axis=2)
-            cells = [_near(cell, mask) for cell in (images.read(photograph), white, *painted)]
+            cells = [near(cell, mask, SIDE) for cell in (images.read(photograph), white, *painted)]
             rows.append((f"{product}: {defect}", cells))
-    width, height = len(HEADINGS) * (SIDE + GAP) + GAP, HEAD + len(rows) * (SIDE + HEAD)
-    drawn = np.full((height, width, 3), 255, np.uint8)
-    for column, heading in enumerate(HEADINGS):
-        _write(drawn, heading, GAP + column * (SIDE + GAP), HEAD - 9)
-    for number, (name, cells) in enumerate(rows):
-        top = HEAD + number * (SIDE + HEAD)
-        for column, cell in enumerate(cells):
-            left = GAP + column * (SIDE + GAP)
-            drawn[top : top + SIDE, left : left + SIDE] = cell
-        _write(drawn, name, GAP, top + SIDE + 16)
-    return drawn
+    return grid(HEADINGS, rows, SIDE, HEAD, 0.45)
 
 
 def _painted(brush: Brush, photograph: Path, mask: np.ndarray, defect: str, product: str) -> np.ndarray:
@@ -65,22 +56,6 @@ def _painted(brush: Brush, photograph: Path, mask: np.ndarray, defect: str, prod
         except DataError:
             continue
     return np.full((*mask.shape, 3), 255, np.uint8)
-
-
-def _near(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return the square of a picture round the mask, with some room."""
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    side = int(min(max(1.7 * max(np.ptp(rows), np.ptp(columns)), 90), *mask.shape))
-    starts = [
-        int(np.clip((part[0] + part[-1] - side) / 2, 0, extent - side))
-        for part, extent in zip((rows, columns), mask.shape, strict=True)
-    ]
-    window = picture[starts[0] : starts[0] + side, starts[1] : starts[1] + side]
-    return cv2.resize(window, (SIDE, SIDE), interpolation=cv2.INTER_AREA if side > SIDE else cv2.INTER_CUBIC)
-
-
-def _write(drawn: np.ndarray, text: str, left: int, base: int) -> None:
-    cv2.putText(drawn, text, (left, base), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (60, 60, 60), 1, cv2.LINE_AA)
 
 
 if __name__ == "__main__":
