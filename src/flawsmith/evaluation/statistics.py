@@ -33,6 +33,8 @@ TASKS: dict[Task, tuple[str, str]] = {
 """What is asked, and the figure that decides."""
 LEADS: dict[Task, str] = {"localization": "ap", "detection": "auroc", "classification": "recall"}
 """The name of that figure, 0..1, for a defect type and in the mean; over all pictures recall is called accuracy."""
+REAL, OURS = "real-only", "ours"
+"""Arms that every proof has: shots and normal parts alone, and with the run's own samples."""
 MEAN, ALL = "mean over defect types", "all pictures"
 BINS = 4096
 _ARRAYS = ("damaged", "normal", "score", "probabilities", "thumbs", "calibration", "shifted")

@@ -161,10 +161,10 @@ class FewSteps(Generator):
             known_of(back, asked.normal, asked.mask),
             back.embed([self.prompt(*pair) for pair in asked.named()]),
         )
-        told = torch.cat([known.masked, pixels_of(asked.mask.to(back.device), back.factor)], 1)
+        masked = torch.cat([known.masked, pixels_of(asked.mask.to(back.device), back.factor)], 1)
 
         def predict(latent: Tensor, t: Tensor) -> Tensor:
-            return back.predict(latent, t, text, mask=known.cells, masked=told)
+            return back.predict(latent, t, text, mask=known.cells, masked=masked)
 
         return paint(
             back,

@@ -143,9 +143,9 @@ class PromptInpaint(Generator):
         back = self.backbone
         with torch.enable_grad():
             moved = latent.detach().float().requires_grad_()
-            told: dict[str, Any] = {"mask": known.cells, "masked": known.masked, "guidance": guidance}
+            conditions: dict[str, Any] = {"mask": known.cells, "masked": known.masked, "guidance": guidance}
             with word_shares(back.unet, tokens) as shares:
-                back.predict(moved, t, text, **told)
+                back.predict(moved, t, text, **conditions)
             inside = [_inside(share, known.cells) for share in shares]
             (gradient,) = torch.autograd.grad(torch.stack(inside).mean(0).sum(), moved)
         gradient = gradient * known.cells

@@ -127,12 +127,12 @@ class Rendered(Generator):
         coloured = float(np.ptp(normal, axis=2).mean()) > _COLOURED
         metal = (0.1 if coloured else 0.6) if settings.metal == "auto" else settings.metal
 
-        told: dict[str, Any] = {"metal": metal, "contrast": settings.contrast, "lighting": lighting, "blur": blur}
+        matter: dict[str, Any] = {"metal": metal, "contrast": settings.contrast, "lighting": lighting, "blur": blur}
         needed = _CLEAR * settings.contrast * (0.5 if "faint" in words.split() else 1.0)
         best, clearest, shape = None, -1.0, int(rng.integers(2**31))
         for number in range(_TRIES):
             same = np.random.default_rng(shape)
-            picture, mask = struck(normal, site, kind, same, power=power * _STRONGER**number, **told)
+            picture, mask = struck(normal, site, kind, same, power=power * _STRONGER**number, **matter)
             change = np.abs(picture[mask] - normal[mask]).max(axis=1)
             clear = float(np.quantile(change, 0.8)) if len(change) else 0.0
             if clear > clearest:

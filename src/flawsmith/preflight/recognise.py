@@ -122,24 +122,24 @@ def recognise(root: Path, normal: Sequence[str] = ()) -> Recognised:
 
 
 def _understood(
-    root: Path, tree: Tree, normal: tuple[str, ...], told: dict[str, Any]
+    root: Path, tree: Tree, normal: tuple[str, ...], settings: dict[str, Any]
 ) -> tuple[list[tuple[DataConfig, Survey]], dict[str, list[str]]]:
     """Return the ways of reading a folder that understand all of it, and why each layout that does not is refused."""
     understood: list[tuple[DataConfig, Survey]] = []
     refused: dict[str, list[str]] = {}
     for candidate in _candidates(root, tree, normal):
-        data = candidate.model_copy(update=told)
+        data = candidate.model_copy(update=settings)
         try:
             surveyed = survey(data, tree)
         except FlawsmithError as error:
-            said = str(error)
-            refused.setdefault(data.layout, [] if " expects " in said else said.splitlines())
+            sentence = str(error)
+            refused.setdefault(data.layout, [] if " expects " in sentence else sentence.splitlines())
             continue
         guessed = bool(data.normal) and not normal and not any(map(sounds_normal, data.normal))
         if surveyed.errors:
             # Who finds nothing of its own there has nothing to say about it.
             refused.setdefault(data.layout, surveyed.errors if surveyed.examples else [])
-        elif guessed and (surveyed.normal_masks or told):
+        elif guessed and (surveyed.normal_masks or settings):
             refused.setdefault(data.layout, [f"{root}: no folder is called after normal parts; name it with --normal"])
         else:
             understood.append((data, surveyed))

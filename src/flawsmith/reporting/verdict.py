@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flawsmith.evaluation.statistics import MEAN, TASKS
+from flawsmith.evaluation.statistics import MEAN, OURS, REAL, TASKS
 from flawsmith.files import read_json, reading
 from flawsmith.run.folder import Run
 
 Tree = Mapping[str, Any]
 """proof.json, or a part of it."""
-REAL, OURS = "real-only", "ours"
-"""Arms with a meaning of their own, as proof.json names them; `evaluation.arms`, which makes them, needs torch."""
 _VERBS = {"helps": "help on", "no effect": "show no effect on", "harms": "harm on"}
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from flawsmith.config import Config
 from flawsmith.errors import DataError
-from flawsmith.evaluation.statistics import ALL, MEAN
+from flawsmith.evaluation.statistics import ALL, MEAN, OURS, REAL
 from flawsmith.files import read_json, reading
 from flawsmith.run.folder import Run
 from flawsmith.studio.commands import forms
@@ -21,8 +21,6 @@ from flawsmith.studio.commands.process import said
 if TYPE_CHECKING:
     from flawsmith.studio.session import Studio
 
-REAL, OURS = "real-only", "ours"
-"""Arms with a meaning of their own, as proof.json names them."""
 _REPORT = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
 """The report is one file with its styles and pictures inside, and without any script."""
 

@@ -42,9 +42,9 @@ def student_run(run: Run, folder: Path, overrides: Mapping[str, Any], *, quarter
     own = registry.get("generators", STUDENT).Settings.model_fields
     settings = {key: value for key, value in run.config.generator.settings.items() if key in own and key != "sampler"}
     settings |= {"teacher": str(run.path("weights").absolute()), "method": name, "quarter": quarter}
-    told = {
+    of_run = {
         "generator.name": STUDENT,
         "generator.settings": {**settings, "guidance": run.config.generate.guidance},
         "generate.steps": STEPS,
     }
-    return Run.create(folder, overridden(run.config, {**told, **overrides}))
+    return Run.create(folder, overridden(run.config, {**of_run, **overrides}))
