@@ -29,9 +29,6 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-_PLUGIN = "generators.controlnet_without_mask=ablations:ControlNetWithoutMask"
-os.environ["FLAWSMITH_PLUGINS"] = ",".join(filter(None, (os.environ.get("FLAWSMITH_PLUGINS"), _PLUGIN)))
-sys.modules.setdefault("ablations", sys.modules[__name__])  # run as a script it has another name
 
 import numpy as np
 import torch
@@ -61,7 +58,7 @@ from flawsmith.run.manifest import machine
 from flawsmith.screening.screen import screen
 from flawsmith.synthesis.generate import generate
 from flawsmith.synthesis.train import train
-from flawsmith.types import Batch, Condition, Encoded
+from flawsmith.types import Batch, Encoded
 
 AS_IT_IS = "as it is"
 STARTS = {"noise": "noise", "sketch": "shot"}
@@ -69,6 +66,7 @@ STARTS = {"noise": "noise", "sketch": "shot"}
 EXAMPLES = {"controlnet_inpaint": "-inpaint", "cross_modal": "-csm", "dual_branch": "-dual"}
 """Method -> how its example's name ends."""
 FACTORY, FACTORY_DEFECTS = "factory", ("scratch", "stain")
+_PLUGIN = "generators.controlnet_without_mask=ablations:ControlNetWithoutMask"
 _LEADS = {"localization": "ap", "detection": "auroc"}
 _SETTINGS = "generator.settings."
 
@@ -282,6 +280,8 @@ def main() -> None:
         parser.error(f"--only {args.only} is a real set, so it needs --data")
     if args.arm and not args.method:
         parser.error("--arm names an arm of one method, so it needs --method")
+    os.environ["FLAWSMITH_PLUGINS"] = ",".join(filter(None, (os.environ.get("FLAWSMITH_PLUGINS"), _PLUGIN)))
+    sys.modules.setdefault("ablations", sys.modules[__name__])  # run as a script it has another name
     rulers: Rulers | None = None
     proof: Proof | None = None
     for method, start, arm in chosen(args):

@@ -24,13 +24,13 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from flawsmith import config, registry
-from flawsmith.config import BackboneConfig, Config
+from flawsmith.config import BackboneConfig, Config, GeneratorConfig
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.files import read_json, reading
 from flawsmith.interfaces import Detector, Generator
 from flawsmith.nn.anomaly_maps.branches import DrawsDamage, branch_map
-from flawsmith.nn.anomaly_maps.words import word_map
+from flawsmith.nn.anomaly_maps.words import HearsWords, word_map
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.loading.source import locate
 from flawsmith.nn.loading.usable import load_usable
@@ -59,8 +59,8 @@ class DenoisingSettings(config.Settings):
     """Noises that pictures are read with, at each level; the mean counts."""
     steps: Annotated[int, Field(ge=1, le=100)] = 6
     """By branch: denoising steps of a drawing."""
-    batch: Annotated[int, Field(ge=1, le=256)] = 16
-    """Pictures that go through the network together: fewer take less memory."""
+    batch: Annotated[int, Field(ge=1, le=1024)] = 24
+    """How often the network looks at once, pictures by levels and draws, a picture at least; fewer take less memory."""
 
 
 class Denoising(Detector):
@@ -102,7 +102,8 @@ class Denoising(Detector):
     def predict(self, image: Tensor) -> Prediction:
         if self._generators is None:
             raise DataError("denoising was asked before it was trained; call fit first")
-        cells = torch.cat([self._read(chunk) for chunk in image.split(self.settings.batch)])
+        together = max(1, self.settings.batch // (len(self.settings.levels) * self.settings.draws))
+        cells = torch.cat([self._read(chunk) for chunk in image.split(together)])
         # One cell's error is mostly the noise that was drawn there; the loudest one tells a picture all the same.
         smooth = avg_pool2d(cells, 3, stride=1, padding=1, count_include_pad=False)
         return Prediction(interpolate(smooth, image.shape[-2:], mode="bilinear"), cells.amax((1, 2, 3)))
@@ -110,23 +111,21 @@ class Denoising(Detector):
     def _read(self, image: Tensor) -> Tensor:
         """Return what is read of each cell, float32 (B,1,h,w): the mean over the defect types' generators."""
         assert self._generators is not None
-        chosen, draws = self.settings, range(self._seed, self._seed + self.settings.draws)
+        chosen, draws, product = self.settings, range(self._seed, self._seed + self.settings.draws), self._product
         types: dict[int, list[str]] = {}
-        for defect, generator in self._generators.items():
-            types.setdefault(id(generator), []).append(defect)
-        total, product = None, self._product
+        for defect, one in self._generators.items():
+            types.setdefault(id(one), []).append(defect)
+        maps: list[Tensor] = []
         for defects in types.values():
-            generator: Any = self._generators[defects[0]]
+            generator = self._generators[defects[0]]
+            assert generator.backbone is not None
             shown = _at_size(image.to(generator.backbone.device), generator.backbone, chosen.size)
             if isinstance(generator, DrawsDamage):
-                maps = [branch_map(generator, shown, product, one, draws, steps=chosen.steps) for one in defects]
-                cells = torch.stack(maps).sum(0)
-            else:
+                maps += [branch_map(generator, shown, product, one, draws, steps=chosen.steps) for one in defects]
+            elif isinstance(generator, HearsWords):
                 read = defects if chosen.words == "damage" else ()
-                cells = len(defects) * word_map(generator, shown, product, read, chosen.levels, draws)
-            total = cells if total is None else total + cells
-        assert total is not None
-        return total / len(self._generators)
+                maps += [word_map(generator, shown, product, read, chosen.levels, draws)] * len(defects)
+        return torch.stack(maps).mean(0)
 
 
 def _at_size(image: Tensor, backbone: Backbone, size: int) -> Tensor:
@@ -152,8 +151,7 @@ def _configuration(settings: DenoisingSettings) -> Config:
         ConfigError: there is no run.
     """
     if not settings.run:
-        told = {"name": UNTRAINED}, {"source": settings.backbone}
-        return Config(generator=config.GeneratorConfig(**told[0]), backbone=BackboneConfig(**told[1]))
+        return Config(generator=GeneratorConfig(name=UNTRAINED), backbone=BackboneConfig(source=settings.backbone))
     path = Path(settings.run) / "config.json"
     if not path.is_file():
         raise ConfigError(
@@ -222,9 +220,7 @@ def _loaded(
     files: Any, source: str, offline: bool, device: str, dtype: str, clip_skip: int, lora: tuple[str, ...]
 ) -> Backbone:
     """Load a backbone; a proof has a detector for each arm and seed, and all read the same. `files` name its state."""
-    return load_usable(
-        source, offline=offline, device=device, dtype=dtype, clip_skip=clip_skip, lora=list(lora)
-    )
+    return load_usable(source, offline=offline, device=device, dtype=dtype, clip_skip=clip_skip, lora=list(lora))
 
 
 def _require_unseen(run: Path, training: TrainingSet) -> None:

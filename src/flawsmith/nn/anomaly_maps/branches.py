@@ -1,4 +1,4 @@
-"""What DualAnoDiff's second branch draws beside a given picture: where it leaves grey, it takes the picture for damaged.
+"""What DualAnoDiff's second branch draws beside a given picture: where it leaves grey, it sees damage.
 
 The two branches of DualAnoDiff (Jin et al., CVPR 2025) make a whole picture and its damage alone together. To read a
 picture the first branch is held at it, noised anew for each step (RePaint's blend, Lugmayr et al. 2022), and the second
@@ -34,9 +34,7 @@ class DrawsDamage(Protocol):
 
 
 @torch.no_grad()
-def branch_map(
-    generator: DrawsDamage, image: Tensor, product: str, defect: str, draws: range, *, steps: int
-) -> Tensor:
+def branch_map(generator: DrawsDamage, image: Tensor, product: str, defect: str, draws: range, *, steps: int) -> Tensor:
     """Return how far from grey the second branch draws each cell, float32 (B,1,h,w), the mean over the noises.
 
     Args:

@@ -51,18 +51,19 @@ def word_map(
         draws: Seeds of the noises; every picture gets the same.
     """
     back, count = generator.backbone, len(image)
-    mask = torch.ones_like(image[:, :1])
-    known = known_of(back, image, mask)
-    weights = {"": 1.0, **{defect: -1.0 / len(defects) for defect in defects}}
-    total = torch.zeros_like(known.cells)
-    for defect, weight in weights.items():
-        asked = Condition(image, mask, (product,) * count, (defect,) * count)
-        predict = generator.predictor(asked, known, 1.0)
-        for seed in draws:
-            drawn = stacked_noise([seed], tuple(known.latent.shape[1:])).to(back.device).expand_as(known.latent)
-            for level in levels:
-                t = torch.full((count,), round(level * (len(back.noise) - 1)), device=back.device)
-                prediction = predict(back.noise.add(known.latent, drawn, t), t)
-                error = prediction.float() - back.noise.target_of(known.latent, drawn, t)
-                total += weight * error.square().mean(1, keepdim=True)
-    return (total / (len(levels) * len(draws))).cpu()
+    mask, reads = torch.ones_like(image[:, :1]), len(levels) * len(draws)
+    once = known_of(back, image, mask)
+    # All that is read of a picture goes through the network together: levels within noises within pictures.
+    known = Known(*(part.repeat_interleave(reads, 0) for part in (once.latent, once.masked, once.cells)))
+    noises = stacked_noise(draws, tuple(once.latent.shape[1:])).to(back.device)
+    drawn = noises.repeat_interleave(len(levels), 0).repeat(count, 1, 1, 1)
+    places = [round(level * (len(back.noise) - 1)) for level in levels]
+    t = torch.tensor(places, device=back.device).repeat(count * len(draws))
+    noisy, target = back.noise.add(known.latent, drawn, t), back.noise.target_of(known.latent, drawn, t)
+    images, masks = (part.repeat_interleave(reads, 0) for part in (image, mask))
+    total = torch.zeros_like(once.cells)
+    for defect, weight in {"": 1.0, **{defect: -1.0 / len(defects) for defect in defects}}.items():
+        asked = Condition(images, masks, (product,) * len(t), (defect,) * len(t))
+        error = generator.predictor(asked, known, 1.0)(noisy, t).float() - target
+        total += weight * error.square().mean(1, keepdim=True).unflatten(0, (count, reads)).mean(1)
+    return total.cpu()
