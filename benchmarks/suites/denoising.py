@@ -46,7 +46,9 @@ from flawsmith.run.folder import Run
 from flawsmith.run.manifest import machine
 from flawsmith.synthesis.train import train
 
-METHODS = ("controlnet_inpaint", "cross_modal", "dual_branch")
+FROZEN = "frozen"
+"""In place of a method: the backbone that nothing was trained on."""
+METHODS = ("controlnet_inpaint", "cross_modal", "dual_branch", FROZEN)
 BESIDE = ("patchcore", "memory_probe")
 
 
@@ -73,10 +75,12 @@ def read_from(args: argparse.Namespace, method: str) -> Run:
 
 def rows_of(args: argparse.Namespace) -> dict[str, tuple[str, dict[str, Any], dict[str, Any]]]:
     """Return row -> (detector, its settings, facts of what is read)."""
-    rows: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {name: (name, {}, {}) for name in BESIDE}
-    for word in ("damage", "normal"):
-        rows[f"denoising, frozen backbone, word for {word}"] = "denoising", {"words": word}, {}
+    rows: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {name: (name, {}, {}) for name in args.beside}
     for method in args.methods:
+        if method == FROZEN:
+            for word in ("damage", "normal"):
+                rows[f"denoising, frozen backbone, word for {word}"] = "denoising", {"words": word}, {}
+            continue
         run = read_from(args, method)
         record, steps = run.record("train"), run.config.train
         facts = {"backbone": record["backbone"], "steps": steps.steps, "batch": steps.batch, "run": method}
@@ -137,6 +141,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where runs and answers go, or lie")
     parser.add_argument("--only", choices=sorted(FOLDERS), required=True, help="the set")
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--beside", nargs="*", choices=BESIDE, default=list(BESIDE), help="detectors beside it")
     parser.add_argument("--run", action="append", default=[], metavar="METHOD=RUN", help="a trained run of a method")
     parser.add_argument("--each", type=int, default=20, help="test pictures of each defect type, at most")
     parser.add_argument("--normals", type=int, default=40, help="normal test pictures, at most")
