@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from flawsmith.config import Config, DataConfig, GeneratorConfig, validate
+from flawsmith.config import Config, DataConfig, GeneratorConfig, overridden, validate
 from flawsmith.data import fingerprints, images, split
 from flawsmith.errors import DataError
 from flawsmith.files import read_json
@@ -274,6 +274,44 @@ def test_what_makes_a_run_worse_is_a_warning(tmp_path: Path, damage):
     found = check(config)
     assert found.ok, found.errors
     assert any(WARNINGS[damage] in warning for warning in found.warnings), found.warnings
+
+
+def _large_masks(root: Path) -> None:
+    for path in (root / "nut/ground_truth").rglob("*.png"):
+        images.write_mask(path, ~square())
+
+
+def _too_few_to_test(root: Path) -> None:
+    for defect in ("scratch", "dent"):
+        for path in sorted((root / "nut/test" / defect).iterdir())[1:]:
+            path.unlink()
+            (root / f"nut/ground_truth/{defect}/{path.stem}_mask.png").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence", "lines"),
+    [
+        (lambda root: None, "fills the gap", ['generate.count = "balance"']),
+        (_hairlines, "thinner than the model can draw", ['generator.name = "patch_synthesis"']),
+        (_full_mask, "1 mask deserves a look", ["data.mask.inverted = false"]),
+        (_two_areas_in_one_mask, "several values in one picture", ['data.mask.values = "all"']),
+        (_large_masks, "inverted?", ["data.mask.inverted = true", "data.mask.inverted = false"]),
+        (_too_few_to_test, "nothing can be proven", ["prove.enabled = false"]),
+    ],
+)
+def test_a_setting_that_answers_a_finding_ends_it(tmp_path: Path, damage, sentence: str, lines: list[str]):
+    config = make(tmp_path)
+    damage(tmp_path)
+    found = check(config)
+    (said,) = [one for one in (*found.errors, *found.warnings) if sentence in one]
+    assert [str(answer) for answer in found.answers[said]] == lines and lines[0] in said
+    for answer in found.answers[said]:
+        again = check(overridden(config, {answer.setting: answer.value}))
+        assert not [one for one in (*again.errors, *again.warnings) if sentence in one]
+    assert found.to_json()["answers"][said][0] == {
+        "setting": lines[0].split()[0],
+        "value": found.answers[said][0].value,
+    }
 
 
 def test_the_value_range_of_deep_pictures_is_a_note(tmp_path: Path):
