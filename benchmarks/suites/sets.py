@@ -33,3 +33,10 @@ def with_damage(examples: Iterable[Example]) -> list[Example]:
     return [
         example for example in examples if example.masks and read_label(example, images.read(example.image).shape).any()
     ]
+
+
+def link(path: Path, target: Path) -> None:
+    """Let a path be a link to a photograph or a mask."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_symlink():
+        path.symlink_to(target.resolve())
