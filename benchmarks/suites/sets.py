@@ -24,7 +24,10 @@ EXAMPLES = {f"{name}{way}": name for name in FOLDERS for way in ("", "-inpaint",
 
 def configuration(data: Path, example: str, told: dict[str, Any] | None = None) -> Config:
     """Return the configuration of an example; `told` overrides its keys."""
-    overrides = {"data.root": str(data / FOLDERS[EXAMPLES[example]]), **(told or {})}
+    root = data / FOLDERS[EXAMPLES[example]]
+    if not root.is_dir():
+        raise SystemExit(f"--data: there is no {root}; the head of examples/{example}.toml says where to get the set")
+    overrides = {"data.root": str(root), **(told or {})}
     return load_config(HOME / "examples" / f"{example}.toml", overrides)
 
 
