@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ def script(name: str) -> ModuleType:
     return module
 
 
-draw, tables = script("draw"), script("write_tables")
+draw, figures, tables = script("draw"), script("generator_figures"), script("write_tables")
 
 
 @pytest.mark.parametrize("file", sorted(draw.PICTURES))
@@ -60,7 +61,7 @@ def test_every_generator_has_a_row_and_every_dash_a_reason() -> None:
 
 def test_a_figure_of_the_tables_is_that_of_its_result() -> None:
     """One cell by hand: the difference of crop_paste to the shots alone on the tiles, and its interval."""
-    tree = tables.result("proof.json")["magnetic-tile-inpaint"]["proof"]["products"]["magnetic-tile"]
+    tree = figures.result("proof.json")["magnetic-tile-inpaint"]["proof"]["products"]["magnetic-tile"]
     (row,) = [
         row
         for row in tree["comparisons"]
@@ -70,12 +71,47 @@ def test_a_figure_of_the_tables_is_that_of_its_result() -> None:
     value = tree["arms"]["crop_paste"]["figures"]["localization"]["mean over defect types"]["ap"]["mean"]
     cell = f"{100 * value:.1f} ({100 * row['difference']:+.1f} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}])"
     (line,) = [line for line in tables.worth() if line.startswith("| `crop_paste`")]
-    assert cell in line and tables.judged("proof.json", "no such run", "ours") is None
+    assert cell in line and figures.judged("proof.json", "no such run", "ours") is None
 
 
 def test_a_missing_result_is_a_dash_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "result", lambda file: {})
+    results_are(monkeypatch, {})
     rows = {row.split("`")[1]: row for row in list(tables.worth())[2:]}
     assert "– its proof is not there yet" in rows["controlnet_inpaint"]
     assert "– zero_shots.json is not there yet" in rows["rendered"] and not list(tables.few_shots())
     assert all("– not measured" in row for row in list(tables.needs())[2:])
+
+
+def results_are(monkeypatch: pytest.MonkeyPatch, results: dict[str, Any]) -> None:
+    for module in (figures, tables):
+        monkeypatch.setattr(module, "result", lambda file: results.get(file, {}))
+
+
+def test_generators_without_shots_are_compared_with_what_they_were_added_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    def arm(pixels: float) -> dict[str, Any]:
+        return {"localization": {"mean over defect types": {"mean": pixels}}}
+
+    def row(arm: str, against: str, difference: float) -> dict[str, Any]:
+        told = {"task": "localization", "defect": "mean over defect types", "verdict": "helps"}
+        return {"arm": arm, "against": against, "difference": difference, "low": 0.01, "high": 0.2, **told}
+
+    arms = {"normal parts": 0.2, "rendered": 0.25, "1 shot": 0.3, "1 shot + rendered": 0.37}
+    arms |= {"10 shots": 0.4, "10 shots + rendered": 0.49}
+    pairs = (("rendered", "normal parts", 0.05), ("1 shot + rendered", "1 shot", 0.07))
+    entry = {
+        "arms": {name: arm(pixels) for name, pixels in arms.items()},
+        "comparisons": [row(*pair) for pair in (*pairs, ("10 shots + rendered", "10 shots", 0.09))],
+        "samples": {"rendered": 300},
+        "seconds_per_sample": {"rendered": 0.061},
+        "test_pictures": 105,
+        "seeds": 2,
+        "budget": 0.3,
+    }
+    results_are(monkeypatch, {"zero_shots.json": {"screw": entry}})
+    (line,) = [line for line in tables.worth() if line.startswith("| `rendered`")]
+    assert "memory_probe at 0.3 of its training" in line and "300 samples, 105 test pictures, 2 seeds" in line
+    assert "| – not run | – not run | 49.0 (+9.0 [+1.0, +20.0]): helps* | – not run |" in line
+    few = list(tables.few_shots())[2:]
+    assert [line.split(" | ")[1] for line in few] == ["0", "1"]
+    assert "25.0 (+5.0 " in few[0] and "37.0 (+7.0 " in few[1]
+    assert figures.seconds_of("rendered") == "0.06 (b)"
