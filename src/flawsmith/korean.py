@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 CATALOGUE = Path(__file__).with_name("korean.json")
-_HOLE = re.compile(r"\{(\w+)\}")
+_HOLE = re.compile(r"\{([a-z_0-9]+)\}")
+
+_VALUE = r"((?:(?!: |; ).)*?)"
+"""A value within a sentence holds no second one; the last may."""
+_CLAUSE = r"((?:; .*?| \(.*?)?)"
+"""What follows a value at once, if anything does: "; did you mean 'dent'?"."""
+_PARTED = re.compile(r"(.*?)(: |; )(.*)")
+"""Two sentences, or what one is about and itself."""
 
 
 class Template(NamedTuple):
@@ -39,7 +46,12 @@ def templates() -> tuple[Template, ...]:
     for english, korean in catalogue.items():
         parts = _HOLE.split(english)
         fixed = parts[::2]
-        pattern = "(.*?)".join(re.escape(part) for part in fixed)
+        pattern = re.escape(fixed[0])
+        for number, part in enumerate(fixed[1:], 1):
+            if number == len(fixed) - 1 and not part:
+                pattern += _CLAUSE if not fixed[number - 1] and number > 1 else "(.*)"
+            else:
+                pattern += (_CLAUSE if not fixed[number - 1] and number > 1 else _VALUE) + re.escape(part)
         size = sum(map(len, fixed))
         made.append((size, Template(max(fixed, key=len), f"^{pattern}$", tuple(parts[1::2]), korean)))
     return tuple(template for _, template in sorted(made, key=lambda one: -one[0]))
@@ -55,5 +67,9 @@ def _line(text: str) -> str:
         if template.anchor in text and (match := re.match(template.pattern, text)):
             values = dict(zip(template.holes, map(_line, match.groups()), strict=True))
             return _HOLE.sub(lambda hole, values=values: values[hole[1]], template.korean)  # type: ignore[misc]
-    before, colon, after = text.partition(": ")
-    return f"{_line(before)}: {_line(after)}" if colon else text
+    if text.endswith(":"):
+        return f"{_line(text[:-1])}:"
+    if (parted := _PARTED.match(text)) is not None:
+        before, between, after = parted.groups()
+        return f"{_line(before)}{between}{_line(after)}"
+    return text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ pytest.importorskip("httpx", reason="the studio's tests need httpx")
 
 from flawsmith.config import load_config
 from flawsmith.data import factory
+from flawsmith.korean import CATALOGUE, in_korean
 from flawsmith.run.folder import Run
 from flawsmith.studio.session import Studio
 from flawsmith.studio.workspace import Workspace
@@ -22,6 +25,7 @@ from .conftest import Client, running
 from .test_review_page import expect
 
 TIMEOUT = 90_000
+HOLE = re.compile(r"\{[a-z_0-9]+\}")
 LINE = 'generate.count = "balance"'
 
 
@@ -133,4 +137,11 @@ def test_the_button_writes_and_undoes(opened: Any, draft: Studio) -> None:
     page.get_by_role("button", name=f"되돌리기: {LINE}").click()
     expect(page.locator(".said.warnings li")).to_have_count(1, timeout=TIMEOUT)
     expect(line).to_have_count(0)
+    expect(page.locator(".said.warnings li")).to_contain_text("로 부족한 만큼 채웁니다")
+    # The page finds the Korean that the command line finds.
+    english = [HOLE.sub("7", one) for one in json.loads(CATALOGUE.read_text(encoding="utf-8"))]
+    told = page.evaluate(
+        "async (all) => { const { spoken } = await import('./page/words.js'); return all.map(spoken); }", english
+    )
+    assert told == [in_korean(one) for one in english] and len(told) > 500
     assert draft.workspace.config.generate.count == 50

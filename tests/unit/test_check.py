@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from flawsmith.config import Config, DataConfig, GeneratorConfig, overridden, va
 from flawsmith.data import fingerprints, images, split
 from flawsmith.errors import DataError
 from flawsmith.files import read_json
+from flawsmith.korean import in_korean
 from flawsmith.preflight import cost, pictures
 from flawsmith.preflight.check import check
 from flawsmith.preflight.findings import Findings
@@ -55,8 +57,21 @@ def rendered(found: Findings) -> str:
     return console.file.getvalue()
 
 
+def in_korean_throughout(found: Findings) -> bool:
+    """Print what is left of English where something is: three words in a row that are no name of a file or setting."""
+    spoken = [*found.errors, *found.warnings, *found.notes, *found.files, *found.estimate, *found.estimate.values()]
+    left = [
+        korean
+        for korean in map(in_korean, spoken)
+        if re.search(r"(?<![\w./=\"'])[a-z]+ [a-z]+ [a-z]+(?![\w./])", korean)
+    ]
+    print("\n".join(left))
+    return not left
+
+
 def test_a_sound_set(tmp_path: Path):
     found = check(make(tmp_path))
+    assert in_korean_throughout(found)
     assert found.ok and found.errors == []
     rows = {(row.product, row.defect): row for row in found.defects}
     assert list(rows) == [("nut", ""), ("nut", "dent"), ("nut", "scratch")]
@@ -168,7 +183,7 @@ def test_what_would_stop_a_run_is_an_error(tmp_path: Path, damage):
     damage(tmp_path)
     found = check(config)
     assert not found.ok and any(ERRORS[damage] in error for error in found.errors), found.errors
-    assert "not ready" in rendered(found)
+    assert "not ready" in rendered(found) and in_korean_throughout(found)
 
 
 def test_all_leaks_are_said_at_once(tmp_path: Path):
@@ -274,6 +289,7 @@ def test_what_makes_a_run_worse_is_a_warning(tmp_path: Path, damage):
     found = check(config)
     assert found.ok, found.errors
     assert any(WARNINGS[damage] in warning for warning in found.warnings), found.warnings
+    assert in_korean_throughout(found)
 
 
 def _large_masks(root: Path) -> None:
@@ -382,6 +398,7 @@ def test_settings_that_do_not_fit_the_set(tmp_path: Path, settings, sentence):
     settings["data"] = {"root": tmp_path, **settings.get("data", {})}
     found = check(validate(Config, settings))
     assert any(sentence in error for error in found.errors), found.errors
+    assert in_korean_throughout(found)
 
 
 def test_a_set_on_which_nothing_can_be_proven_is_not_ready(tmp_path: Path):

@@ -168,8 +168,14 @@ def _span(values: tuple[int, float, int]) -> str:
     return str(least) if least == most else f"{least} .. {middle:.0f} .. {most}"
 
 
-def grouped(problems: Iterable[tuple[str, str]], noun: str, verdict: str) -> list[str]:
-    """Return one sentence per sort of problem, with the first names and the count, instead of one per file."""
+def grouped(problems: Iterable[tuple[str, str]], one: str, many: str) -> list[str]:
+    """Return one sentence per sort of problem, with the first names and the count, instead of one per file.
+
+    Args:
+        problems: (name of the file, what is wrong with it).
+        one: What is said of a single file, e.g. "1 picture cannot be used".
+        many: The same of several, e.g. "{} pictures cannot be used".
+    """
     groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for name, problem in problems:
         groups["".join(letter for letter in problem if not letter.isdigit())[:40]].append((name, problem))
@@ -177,8 +183,8 @@ def grouped(problems: Iterable[tuple[str, str]], noun: str, verdict: str) -> lis
     for members in groups.values():
         name, problem = members[0]
         if len(members) == 1:
-            sentences.append(f"{name}: 1 {noun} {verdict}: {problem}")
+            sentences.append(f"{name}: {one}: {problem}")
         else:
             names = first_few([name for name, _ in members])
-            sentences.append(f"{names}: {len(members)} {noun}s {verdict.replace('deserves', 'deserve')}: {problem}")
+            sentences.append(f"{names}: {many.format(len(members))}: {problem}")
     return sentences

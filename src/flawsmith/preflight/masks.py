@@ -51,9 +51,11 @@ class Labels:
         """Name what is doubtful: an error for a shot, which would teach it, a warning for a test picture."""
         shots = {shot.id for shot in divided.shots} if divided else set()
         learned = [(name, problem) for name, problem in self.doubts if name in shots]
-        findings.add_errors(self._answered(grouped(learned, "shot", "cannot be learned from")))
+        findings.add_errors(
+            self._answered(grouped(learned, "1 shot cannot be learned from", "{} shots cannot be learned from"))
+        )
         others = [doubt for doubt in self.doubts if doubt not in learned]
-        findings.add_warnings(self._answered(grouped(others, "mask", "deserves a look")))
+        findings.add_warnings(self._answered(grouped(others, "1 mask deserves a look", "{} masks deserve a look")))
 
     def _answered(self, sentences: Sequence[str]) -> dict[str, tuple[Answer, ...]]:
         """Return sentences, each of which ends with a problem, with the settings that answer that."""
@@ -71,7 +73,7 @@ def look_at_masks(
     examples = with_rules(examples, judgement.rules)
     unreadable = [(name, why) for name, _, why in judgement.broken]
     findings.add_errors({sentence: judgement.answers.get(sentence, ()) for sentence in judgement.errors})
-    findings.errors += grouped(unreadable, "mask", "cannot be used")
+    findings.errors += grouped(unreadable, "1 mask cannot be used", "{} masks cannot be used")
     findings.warnings += judgement.warnings
     findings.notes += judgement.notes
     broken = {name for name, _ in unreadable}

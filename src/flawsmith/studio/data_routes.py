@@ -1,4 +1,4 @@
-"""What the page asks about the set: what `flawsmith check` finds in it, and to write a setting that answers a finding."""
+"""What the page asks about the set: what `flawsmith check` finds; and to write the setting that answers a finding."""
 
 from __future__ import annotations
 

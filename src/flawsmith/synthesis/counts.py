@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from flawsmith import registry
-from flawsmith.config import Config, GenerateConfig
+from flawsmith.config import Config, GenerateConfig, _toml
 from flawsmith.data.split import Split
 from flawsmith.errors import Answer, ConfigError
 from flawsmith.run.defect_types import without_shots
@@ -48,7 +48,8 @@ def counts(config: Config, split: Split) -> dict[tuple[str, str], int]:
         why = ", as every defect type has as many pictures as the largest" if count == "balance" else ""
         plain = Answer("generate.count", GenerateConfig.model_fields["count"].default)
         raise ConfigError(
-            f"generate.count: {count!r} asks for no sample at all{why}; set a number, e.g. {plain}", answers=(plain,)
+            f"generate.count: {_toml(count)} asks for no sample at all{why}; set a number, e.g. {plain}",
+            answers=(plain,),
         )
     return asked
 

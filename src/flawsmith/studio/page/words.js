@@ -36,10 +36,11 @@ export const spoken = (text) => (language === "ko" ? text.split("\n").map(inKore
 function inKorean(text) {
   for (const { anchor, pattern, holes, korean } of templates) {
     const match = text.includes(anchor) && text.match(pattern);
-    if (match) return korean.replace(/\{(\w+)\}/g, (_, name) => inKorean(match[holes.indexOf(name) + 1]));
+    if (match) return korean.replace(/\{([a-z_0-9]+)\}/g, (_, name) => inKorean(match[holes.indexOf(name) + 1]));
   }
-  const [before, ...after] = text.split(": ");
-  return after.length ? `${inKorean(before)}: ${inKorean(after.join(": "))}` : text;
+  if (text.endsWith(":")) return `${inKorean(text.slice(0, -1))}:`;
+  const parted = text.match(/^(.*?)(: |; )(.*)$/);
+  return parted ? `${inKorean(parted[1])}${parted[2]}${inKorean(parted[3])}` : text;
 }
 
 /** Whether the catalogue has a word. */
