@@ -206,7 +206,7 @@ def _painted(run: Run, normals: Sequence[Example]) -> list[Example]:
 def _why_none(run: Run, samples: Sequence[Sample]) -> str:
     if any(sample.made for sample in samples):
         return f"whoever reviewed the samples rejected all that were left; see {run.path(REVIEWS)}"
-    planned = len(run.plan())
+    planned = run.planned().total()
     if not samples:
         text = f"none of {planned} planned samples is made yet" if planned else "no sample is planned yet"
         return f"{text}; run `flawsmith generate {run.folder}` first"
