@@ -33,6 +33,7 @@ class Step:
 class Heard:
     """A window that was painted."""
 
+    generator: Any
     asked: Condition
     generated: Generated
     steps: list[Step]
@@ -76,7 +77,7 @@ def paint(
     with painter_of, steps_of(loop, loops) if loop is not None else nullcontext():
         painted = brush.paint(photograph, mask, defect, seed, product=product)
     asked, generated, steps = max(windows, key=lambda one: float(one[0].mask.sum()))
-    return Heard(asked, generated, steps, painted)
+    return Heard(painter.generator, asked, generated, steps, painted)
 
 
 @contextmanager
