@@ -2,6 +2,7 @@
 
     python benchmarks/suites/scale.py                                  # 120,000 pairs planned, painted for 10 minutes
     python benchmarks/suites/scale.py --pairs 2000 --seconds 30 --photographs 200   # a look
+    python benchmarks/suites/scale.py --pairs 1000000 --photographs 100000          # half an hour more for the plan
 
 Pictures are tiny (48 pixels), so that the counts are large and the pixels cheap. Each verb runs in a process of its
 own, which is looked at from outside: resident memory (VmRSS) and processor seconds (user and system) beside what lies
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=120_000)
     parser.add_argument("--photographs", type=int, default=4000)
-    parser.add_argument("--seconds", type=float, default=600, help="after so long painting is stopped, by the clock")
+    parser.add_argument("--seconds", type=float, default=600, help="of painting, by the clock; then it is stopped")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -93,7 +95,8 @@ formats = ["webdataset"]
     lines = run / "samples.jsonl"
     written = lambda: size(plan) or max((size(path) for path in part.glob(".plan.jsonl.*")), default=0)  # noqa: E731
     points: dict[str, list[Point]] = {"plan": [], "paint": []}
-    seen = watched(["generate", run], lambda: -size(lines) if size(lines) else written(), seconds=args.seconds)
+    painting = lambda: size(lines) > 0  # noqa: E731
+    seen = watched(["generate", run], lambda: -size(lines) if painting() else written(), args.seconds, painting)
     plan_bytes, line_bytes = size(plan) / args.pairs, size(lines) / max(1, rows(lines))
     for point in seen:
         planning = point.done >= 0
@@ -127,12 +130,23 @@ def write_set(root: Path, photographs: int) -> None:
         images.write(good / f"more{number:06d}.png", np.clip(part + grain, 0, 255).astype(np.uint8))
 
 
-def watched(words: list[Any], done: Any, seconds: float = 1e9) -> list[Point]:
-    """Run a verb and look at it twice a second; after so many seconds by the clock it is told to stop."""
+def watched(
+    words: list[Any], done: Callable[[], int], seconds: float = 1e9, counts: Callable[[], bool] = lambda: True
+) -> list[Point]:
+    """Run a verb and look at it twice a second; after so many seconds by the clock it is told to stop.
+
+    Args:
+        words: The verb and its arguments.
+        done: Says how much lies on the disk.
+        seconds: After so many it is stopped.
+        counts: They are counted from when it first returns True.
+    """
     command = [sys.executable, "-m", "flawsmith", *map(str, words)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    points, begun = [], time.monotonic()
+    points: list[Point] = []
+    begun = 0.0
     while process.poll() is None:
+        begun = begun or (time.monotonic() if counts() else 0.0)
         try:
             status = Path(f"/proc/{process.pid}/status").read_text()
             fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -141,7 +155,7 @@ def watched(words: list[Any], done: Any, seconds: float = 1e9) -> list[Point]:
             points.append(Point(round(used, 2), round(resident, 1), int(done())))
         except (OSError, ValueError, IndexError):  # it ended meanwhile
             pass
-        if time.monotonic() - begun > seconds:
+        if begun and time.monotonic() - begun > seconds:
             process.terminate()
             seconds = 1e9
         time.sleep(0.5)

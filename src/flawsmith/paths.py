@@ -42,7 +42,7 @@ def open_file(path: Path | str) -> BinaryIO:
     # Another process may put a pipe there between the two: to open it must not wait either.
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
     try:
-        _require_file(path, os.fstat(file.fileno()))
+        _require_ordinary(path, os.fstat(file.fileno()))
     except OSError:
         file.close()
         raise
@@ -68,12 +68,14 @@ def require_files(place: Path | str) -> None:
 
 
 def _require_file(path: Path | str, facts: os.stat_result) -> None:
+    system = os.path.realpath(path).startswith(("/proc/", "/sys/"))  # a look at each folder on the way: once is enough
+    _require_ordinary(path, facts, "a file of the system" if system else "")
+
+
+def _require_ordinary(path: Path | str, facts: os.stat_result, special: str = "") -> None:
     if stat.S_ISDIR(facts.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    special = _SPECIAL.get(stat.S_IFMT(facts.st_mode), "")
-    if os.path.realpath(path).startswith(("/proc/", "/sys/")):
-        special = "a file of the system"
-    if special:
+    if special := special or _SPECIAL.get(stat.S_IFMT(facts.st_mode), ""):
         raise NoFileError(errno.EINVAL, f"it is {special}, not a file with a content of its own", str(path))
 
 

@@ -154,6 +154,9 @@ _OURS: dict[str, dict[str, Entry]] = {
     },
     "exports": {
         "mvtec": Entry("flawsmith.exports.mvtec:Mvtec", "MVTec AD's folder layout, which Anomalib loads"),
+        "mvtec_loco": Entry(
+            "flawsmith.exports.mvtec_loco:MvtecLoco", "MVTec LOCO's folder layout: logical and structural anomalies"
+        ),
         "coco": Entry("flawsmith.exports.coco:Coco", "COCO's annotations, with run lengths or polygons"),
         "yolo": Entry("flawsmith.exports.yolo:Yolo", "YOLO's text files for Ultralytics, with polygons or boxes"),
         "huggingface": Entry(

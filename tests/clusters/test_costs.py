@@ -1,4 +1,7 @@
-"""Every number of docs/clusters.md follows from a results file."""
+"""Every number of docs/clusters.md and docs/ray.md follows from a results file.
+
+python tests/clusters/test_costs.py     # writes the tables anew; sentences and the formula are put right by hand
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "clusters.md").read_text()
+CLUSTERS, RAY = ROOT / "docs" / "clusters.md", ROOT / "docs" / "ray.md"
+PAGE = CLUSTERS.read_text()
 PAIRS = 10_000_000
+Rows = list[list[str]]
 
 
 def results(name: str) -> dict[str, Any]:
@@ -17,19 +22,22 @@ def results(name: str) -> dict[str, Any]:
     return tree
 
 
-def table(heading: str) -> list[list[str]]:
+def table(heading: str, page: str = PAGE) -> Rows:
     """Return the cells of the first table below a heading, without its head."""
-    lines = PAGE.partition(f"## {heading}\n")[2].splitlines()
-    first = next(number for number, line in enumerate(lines) if line.startswith("|"))
-    rows = []
-    for line in lines[first + 2 :]:
-        if not line.startswith("|"):
-            break
-        rows.append([cell.strip() for cell in line.strip("|").split("|")])
-    return rows
+    lines = page.splitlines()
+    first, last = _place(heading, lines)
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[first:last]]
 
 
-def test_costs_of_ten_million_pairs() -> None:
+def _place(heading: str, lines: list[str]) -> tuple[int, int]:
+    """Return the first line of the rows of the first table below a heading, and the line behind its last."""
+    below = next(number for number, line in enumerate(lines) if line.lstrip("#").strip() == heading and line[:1] == "#")
+    first = next(number for number in range(below, len(lines)) if lines[number].startswith("|")) + 2
+    last = next(number for number in range(first, len(lines) + 1) if not (lines + [""])[number].startswith("|"))
+    return first, last
+
+
+def costs() -> Rows:
     large = results("large")
     megabytes = {(row["pixels"][0], row["colours"]): row["mb_per_pair"] for row in large["pasting"]["rows"]}
     wanted = []
@@ -43,12 +51,11 @@ def test_costs_of_ten_million_pairs() -> None:
     for name, side, colours, seconds in wanted:
         hours, terabytes = PAIRS * seconds / 3600, PAIRS * megabytes[side, colours] / 1e6
         rows.append([f"`{name}`", f"{side} px, {colours}", f"{seconds:.3f} s", f"{hours:,.0f}", f"{terabytes:.1f} TB"])
-    assert table("Ten million pairs") == rows
+    return rows
 
 
-def test_rates_of_the_simulation() -> None:
+def rates() -> Rows:
     scale = results("scale")
-    assert scale["pairs_planned"] >= 100_000
     wanted = [
         ("plan", "plan", scale["pairs_planned"]),
         ("paint", "paint", scale["pairs_made"]),
@@ -62,20 +69,36 @@ def test_rates_of_the_simulation() -> None:
         half = memory[len(memory) // 2 :]
         rate, most, grown = part["per_cpu_second"], part["megabytes_most"], max(half) - half[0]
         rows.append([words, f"{count:,}", f"{rate:,.0f}", f"{most:.0f} MB", f"{grown:.0f} MB"])
-    assert table("Sets larger than memory") == rows
+    return rows
+
+
+def test_costs_of_ten_million_pairs() -> None:
+    assert table("Ten million pairs") == costs()
+
+
+def test_rates_of_the_simulation() -> None:
+    scale = results("scale")
+    assert scale["pairs_planned"] >= 100_000
+    assert table("Sets larger than memory") == rates()
+    assert f"planned {scale['pairs_planned']:,} pairs" in PAGE
     assert f"{scale['photographs']:,} photographs" in PAGE
     first, *_, last = scale["paint"]["curve"][1:-1]  # the last point is of a process that ends
     grown = (last["megabytes"] - first["megabytes"]) * 1024 / (last["done"] - first["done"])
     assert f"Painting grew by {grown:.1f} kB per pair" in PAGE
 
 
+def cores() -> Rows:
+    measured = results("workers")["generators"]
+    return [
+        [f"`{name}`", str(row["workers"]), f"{row['cpu_seconds_per_pair']:.3f} s"]
+        for name, rows in measured.items()
+        for row in rows
+    ]
+
+
 def test_cores_and_cold_start() -> None:
     workers = results("workers")
-    rows = []
-    for name, measured in workers["generators"].items():
-        for row in measured:
-            rows.append([f"`{name}`", str(row["workers"]), f"{row['cpu_seconds_per_pair']:.3f} s"])
-    assert table("One machine") == rows
+    assert table("One machine") == cores()
     most = max(start["cpu_seconds"] for start in workers["cold_start"].values())
     assert all(start["loaded"] == [] for start in workers["cold_start"].values())
     assert f"{most:.1f} seconds of processor time" in PAGE
@@ -96,3 +119,18 @@ def test_the_formula_gives_the_table() -> None:
     assert abs(names["core_hours"] - hours) / hours < 0.01
     money = hours * names["price_of_a_core_hour"]
     assert names["money"] > money > 0
+
+
+TABLES = {
+    "Ten million pairs": (CLUSTERS, costs),
+    "Sets larger than memory": (CLUSTERS, rates),
+    "One machine": (CLUSTERS, cores),
+}
+"""Heading -> the page, and what makes the rows of the first table below it."""
+
+if __name__ == "__main__":
+    for heading, (page, rows_of) in TABLES.items():
+        lines = page.read_text().splitlines()
+        first, last = _place(heading, lines)
+        lines[first:last] = [f"| {' | '.join(row)} |" for row in rows_of()]
+        page.write_text("\n".join(lines) + "\n")

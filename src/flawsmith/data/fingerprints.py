@@ -43,6 +43,8 @@ class Fingerprint:
 _ROOM = 48 << 20
 """Bytes of pictures that are decoded side by side."""
 _FINGERPRINTS: dict[tuple[str, tuple[int, ...]], Fingerprint] = {}
+_FILES: dict[tuple[str, tuple[int, ...]], str] = {}
+"""Hashes of the bytes of files that were not decoded; `file_digest` remembers fewer than a large set has."""
 
 
 def fingerprint(path: Path) -> Fingerprint:
@@ -51,11 +53,7 @@ def fingerprint(path: Path) -> Fingerprint:
     Raises:
         DataError: there is no such file; what is there but broken has a `problem` instead.
     """
-    try:
-        os.stat(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); was it moved?") from None
-    key = (os.path.abspath(path), tuple(file_state(path)))
+    key = _key(path)
     if key not in _FINGERPRINTS:
         try:
             pixels = images.read(path)
@@ -74,6 +72,15 @@ def fingerprint(path: Path) -> Fingerprint:
     return _FINGERPRINTS[key]
 
 
+def _key(path: Path) -> tuple[str, tuple[int, ...]]:
+    """Return the path and state of a file by which it is kept."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); was it moved?") from None
+    return os.path.abspath(path), tuple(file_state(path))
+
+
 def _fault(path: Path) -> str:
     return images.with_reasons(path, lambda stream: fault(stream.read()))
 
@@ -88,9 +95,11 @@ def content_hash(path: Path) -> str:
 
 
 def fingerprints_of(paths: Sequence[Path]) -> list[Fingerprint]:
-    """Return the fingerprints of many pictures, in their order; they are decoded side by side."""
-    with ThreadPoolExecutor(_side_by_side(paths)) as pool:
-        return list(pool.map(fingerprint, paths))
+    """Return the fingerprints of many pictures, in their order; those not known are decoded side by side."""
+    if unknown := [path for path in paths if _key(path) not in _FINGERPRINTS]:
+        with ThreadPoolExecutor(_side_by_side(unknown)) as pool:
+            list(pool.map(fingerprint, unknown))
+    return [fingerprint(path) for path in paths]
 
 
 def _side_by_side(paths: Sequence[Path]) -> int:
@@ -115,7 +124,7 @@ def identities(paths: Sequence[Path], decoded: Collection[Path]) -> list[str]:
     sizes = [path.stat().st_size if path.exists() else -1 for path in paths]
     of_size = Counter(sizes)
     names = [
-        f"bytes: {file_digest(path)}" if of_size[size] > 1 and size >= 0 else f"alone: {path}"
+        f"bytes: {_bytes_hash(path)}" if of_size[size] > 1 and size >= 0 else f"alone: {path}"
         for path, size in zip(paths, sizes, strict=True)
     ]
     inside = [(name, path) for name, path in zip(names, paths, strict=True) if path in decoded]
@@ -125,6 +134,13 @@ def identities(paths: Sequence[Path], decoded: Collection[Path]) -> list[str]:
         name: f"broken: {path}" if one.problem else one.pixels for (name, path), one in zip(inside, prints, strict=True)
     }
     return [pixels.get(name, name) for name in names]
+
+
+def _bytes_hash(path: Path) -> str:
+    key = _key(path)
+    if key not in _FILES:
+        _FILES[key] = file_digest(path)
+    return _FILES[key]
 
 
 def differing_bits(rows: Sequence[Path], columns: Sequence[Path]) -> np.ndarray:

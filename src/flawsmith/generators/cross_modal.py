@@ -39,7 +39,7 @@ from flawsmith.nn import prompts
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.diffusion import Predict, Sampler, guided, weighted_loss
 from flawsmith.nn.inpaint import Known, guided_text, known_of, paint
-from flawsmith.nn.methods.asea import ASEA, FeatureMemory, features
+from flawsmith.nn.methods.asea import ASEA, features, memory_of
 from flawsmith.nn.methods.csm import load_csm
 from flawsmith.nn.methods.sga import (
     BUILTIN,
@@ -165,7 +165,7 @@ class CrossModal(Generator):
         self.backbone: Backbone = backbone
         chosen = self.settings
         self.csm = load_csm(chosen.csm, offline=chosen.offline, device=str(backbone.device))
-        self._features = FeatureMemory(self.csm)
+        self._features = memory_of(self.csm)
         self.sga = SGA(backbone.unet, self.csm.width, tokens=chosen.tokens, hidden=chosen.hidden)
         # The buffer's name is that of weights on disk.
         self.sga.register_buffer("reader", torch.tensor(list(self.csm.fingerprint.encode()), dtype=torch.uint8))

@@ -132,7 +132,7 @@ def changed_settings(config: Config) -> list[tuple[str, Any, Any]]:
 def _count(run: Run, split: Split) -> tuple[DefectCounts, ...]:
     shots = Counter((shot.product, shot.defect or "") for shot in split.shots)
     test = Counter((example.product, example.defect or "") for example in split.test_defects)
-    planned = Counter((line.product, line.defect) for line in run.plan())
+    planned = run.planned()
     samples: dict[tuple[str, str], list[Sample]] = {}
     for sample in run.samples():
         samples.setdefault((sample.product, sample.defect), []).append(sample)

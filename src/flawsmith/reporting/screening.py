@@ -65,7 +65,7 @@ def _sentences(run: Run, gate: dict[str, Any]) -> tuple[str, ...]:
 
 def _yield_table(run: Run) -> Table:
     """Return a row per defect type, from planned to kept."""
-    planned = Counter((line.product, line.defect) for line in run.plan())
+    planned = run.planned()
     generated = Counter((sample.product, sample.defect) for sample in run.samples() if sample.made)
     kept = Counter((verdict.product, verdict.defect) for verdict in (run.verdicts() or {}).values() if verdict.kept)
     rows = [

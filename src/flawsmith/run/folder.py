@@ -12,6 +12,7 @@ moment goes on from where its last whole step ended.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from flawsmith.files import append_lines, digest, read_json, reading, remove_lef
 from flawsmith.locks import locked
 from flawsmith.paths import confined
 from flawsmith.run.manifest import holds_stages, is_run, json_or_none, new_manifest, now, refuse_other_formats
-from flawsmith.run.records import PlanLine, Role, Sample, Verdict, read_records
+from flawsmith.run.records import PlanLine, Role, Sample, Verdict, each_record, read_records
 from flawsmith.run.review import reviewed, standing, with_reviews
 
 FOLDER: dict[Role, str] = {"sample": "samples", "control": "controls"}
@@ -193,6 +194,10 @@ class Run:
     def plan(self) -> list[PlanLine]:
         """Return the plan's lines in their order; [] = nothing is planned yet."""
         return read_records(self.path("plan.jsonl"), PlanLine)
+
+    def planned(self) -> Counter[tuple[str, str]]:
+        """Return how many lines the plan has of each (product, defect type); one line at a time is in memory."""
+        return Counter((line.product, line.defect) for line in each_record(self.path("plan.jsonl"), PlanLine))
 
     def asked(self) -> dict[tuple[str, str], int]:
         """Return how many samples of each (product, defect type) were asked for when the run was planned."""

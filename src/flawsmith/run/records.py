@@ -298,24 +298,29 @@ def _record(of: type[R], tree: Any, files: tuple[str, ...] = (), /, **converters
     """
     if not isinstance(tree, Mapping):
         raise ValueError(f"{tree!r} is no object")
-    known = {one.name: one for one in fields(of)}  # type: ignore[arg-type]
+    known = _fields(of)  # type: ignore[arg-type]
     if unknown := tree.keys() - known.keys():
         raise ValueError(f"{sorted(unknown)[0]!r} is unknown")
-    types, values = _types(of), {}  # type: ignore[arg-type]
-    for name, one in known.items():
+    values = {}
+    for name, (wanted, required) in known.items():
         if name in tree:
-            values[name] = _value(name, tree[name], types[name], converters.get(name))
+            value, convert = tree[name], converters.get(name)
+            # A set has millions of lines, and most of their values are plain: what their type says takes long to read.
+            plain = convert is None and type(value) is wanted
+            values[name] = value if plain else _value(name, value, wanted, convert)
             if name in files and (why := why_outside(values[name])):
                 raise ValueError(f"{name} is {values[name]!r}, which {why}, and must name a file in the run folder")
-        elif one.default is MISSING and one.default_factory is MISSING:
+        elif required:
             raise ValueError(f"{name} is missing")
     return of(**values)
 
 
 @cache
-def _types(of: type) -> dict[str, Any]:
-    """Return the types of a record's fields by name."""
-    return get_type_hints(of)
+def _fields(of: type) -> dict[str, tuple[Any, bool]]:
+    """Return (its type, whether a record must have it) of each of a record's fields by name."""
+    types = get_type_hints(of)
+    missing = (one.default is MISSING and one.default_factory is MISSING for one in fields(of))
+    return {one.name: (types[one.name], required) for one, required in zip(fields(of), missing, strict=True)}
 
 
 def _value(name: str, value: Any, wanted: Any, convert: Callable[[Any], Any] | None) -> Any:
