@@ -20,7 +20,7 @@ def table(results: Mapping[str, Any]) -> str:
         ("the page can be used after", f"{paint['useful']['median']:.0f} ms (slowest {paint['useful']['most']:.0f})"),
         ("the first photograph is drawn after", f"{paint['photograph']['median']:.0f} ms"),
         ("one candidate", _timing(one)),
-        ("four candidates", f"{_timing(four)}; on the page {made['on_the_page']['median']:.2f} s"),
+        ("four candidates", f"{_timing(four)}; on the page {results['on_the_page']['median']:.2f} s"),
         (
             f"{scroll['samples']:,} samples scrolled from top to end",
             f"longest frame {scroll['longest_frame_milliseconds']} ms, {scroll['most_cells']} cells at most",
@@ -29,7 +29,7 @@ def table(results: Mapping[str, Any]) -> str:
             f"{asked['clients_at_once']} clients at once, then {asked['requests']:,} requests",
             f"the process grows by {asked['megabytes_grown_by_clients']:.0f} and "
             f"{asked['megabytes_grown_by_requests']:.0f} MB, {asked['refused']} are refused, "
-            f"{asked['processes_left']} processes are left",
+            f"{results['ended']['left']} processes are left",
         ),
     ]
     head = (
