@@ -87,7 +87,7 @@ def cross_modal(made: Factory) -> None:
             ],
             [
                 asked_of(heard),
-                Cell(decoded(heard.generator.backbone, heard.steps[3].clean), "implied by the 4th step with them"),
+                Cell(decoded(heard.generator.backbone, heard.steps[3].clean), "implied by step 4"),
                 Cell(shown(heard.made), "result"),
                 Cell(shown(alone.made), "same seed without the reference", ""),
             ],
@@ -98,7 +98,7 @@ def cross_modal(made: Factory) -> None:
 def hybrid(made: Factory) -> None:
     parts = {"controlnet": made.run("controlnet_inpaint"), "sga": made.run("cross_modal")}
     folders = {name: str(next((one.path("weights")).rglob("settings.json")).parent) for name, one in parts.items()}
-    run = made.run("hybrid", spatial={"start": "shot", "strength": 0.6}, **folders)
+    run = made.run("hybrid", spatial={"start": "shot", "strength": 0.35}, **folders)
     heard = made.painted(run, "chip", inpaint)
     reference, back = reference_of(heard), heard.generator.backbone
     draw(
@@ -136,7 +136,7 @@ def learned_words(made: Factory) -> None:
         looks, places = generator._appearance(row)[0], generator._location(shrunk(heard.asked.mask[:1]))[0]
     last = weights[-STEPS:]
     draw(
-        "anomaly-diffusion-steps",
+        "anomaly-diffusion",
         [
             [
                 Cell(bands(looks), "learned: 8 words for how a chip looks"),

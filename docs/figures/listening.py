@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import strip  # noqa: F401  it puts flawsmith and docs/ on the path
 from torch import Tensor
 
 from flawsmith import Brush
