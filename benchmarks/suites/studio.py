@@ -9,8 +9,8 @@ first_paint  milliseconds from the beginning of the navigation, in a browser wit
              anything (`contentful`), until the page can be used (`useful`: tabs and photographs are there), and until
              the first photograph is drawn (`photograph`).
 candidates   seconds from the request until one candidate, or four, of `patch_synthesis` are there, for a mask of about
-             2,000 px, each with other seeds; and the processor seconds of its workers. `first` is the very first request
-             after the start.
+             2,000 px, each with other seeds; and the processor seconds of its workers. `first` is the very first
+             request after the start.
 on_the_page  the same for four, from the click until Chromium shows their pictures.
 scroll       the longest frame while 5,000 samples (hard links to those of a real run) are scrolled from top to end, in
              milliseconds, and how many cells the page holds at most.
