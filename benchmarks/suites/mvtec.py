@@ -34,7 +34,7 @@ from flawsmith.data.layouts import scan
 from flawsmith.detectors.classifier import Classifier, ClassifierSettings
 from flawsmith.detectors.unet import Unet, UnetSettings
 from flawsmith.errors import FlawsmithError, RunError
-from flawsmith.evaluation.arms import MADE_ONLY
+from flawsmith.evaluation.arms import MADE_ONLY, NONE
 from flawsmith.evaluation.statistics import ALL, OURS
 from flawsmith.evaluation.trainings import device_of
 from flawsmith.files import read_json, write_json, write_text
@@ -97,7 +97,8 @@ def summary(run: Run) -> dict[str, Any]:
     (own,) = tree["products"].values()
     arms: dict[str, dict[str, Any]] = {}
     for name, arm in own["arms"].items():
-        for when, figures in (("last", arm["figures"]), ("best on test", own["best_on_test"].get(name, {}))):
+        best = {} if name == NONE else own["best_on_test"].get(name, {})  # patchcore has no epochs to choose from
+        for when, figures in (("last", arm["figures"]), ("best on test", best)):
             row = {
                 column: round(figures[task][ALL][figure]["mean"], 5)
                 for task, columns in FIGURES.items()
@@ -106,7 +107,8 @@ def summary(run: Run) -> dict[str, Any]:
             }
             if row:
                 arms.setdefault(name, {})[when] = row
-    named = {OURS: run.config.generator.label, MADE_ONLY: f"{run.config.generator.label}, no shots"}
+    ours = run.config.generator.label
+    named = {OURS: ours, MADE_ONLY: f"{ours}, no shots", NONE: "patchcore on normal parts"}
     return {
         "arms": {named.get(name, name): row for name, row in arms.items()},
         "reduced": tree["reduced"],

@@ -44,8 +44,8 @@ def asked_of(heard: Heard) -> Cell:
 def controlnet_inpaint(made: Factory) -> None:
     run = made.run("controlnet_inpaint")
     heard = made.painted(run, "chip", inpaint)
-    back = backbone_of(run)
-    first, middle, late = heard.steps[0], heard.steps[4], heard.steps[8]
+    back = heard.generator.backbone
+    first, middle, late = heard.steps[0], heard.steps[5], heard.steps[9]
     draw(
         "controlnet-inpaint",
         [
@@ -56,9 +56,9 @@ def controlnet_inpaint(made: Factory) -> None:
                 Cell(decoded(back, first.clean), "picture that it implies"),
             ],
             [
-                Cell(decoded(back, middle.noisy), f"step 5 of {STEPS}: less noise"),
-                Cell(decoded(back, middle.clean), "picture that it implies"),
-                Cell(decoded(back, late.clean), "the same at step 9"),
+                Cell(decoded(back, middle.clean), f"implied by step 6 of {STEPS}"),
+                Cell(decoded(back, late.noisy), "step 10: less noise"),
+                Cell(decoded(back, late.clean), "picture that it implies"),
                 Cell(shown(heard.made), "result: painted under the mask alone"),
             ],
         ],
@@ -70,10 +70,9 @@ def cross_modal(made: Factory) -> None:
     heard = made.painted(run, "chip", inpaint)
     alone = made.painted(run, "chip", inpaint, heard.painted.provenance.seed, scale=0.0)
     reference = reference_of(heard)
-    settings = run.config.generator.settings
     csm, words = load_csm("builtin"), [f"a photo of a chip on a {PRODUCT}"]
     given = reference.image[:1], words, reference.mask[:1]
-    before, after = features(csm, *given, ASEA(steps=0)), features(csm, *given, ASEA(steps=settings.get("steps", 5)))
+    before, after = features(csm, *given, ASEA(steps=0)), features(csm, *given, ASEA())
     ground = shown(picture_of(reference.image[0]))
     most = float(max(before.attention.max(), after.attention.max()))
     maps = [over(ground, one.attention[0].numpy().reshape(csm.grid, csm.grid), most) for one in (before, after)]
@@ -84,11 +83,11 @@ def cross_modal(made: Factory) -> None:
                 Cell(outlined(ground, reference.mask[0, 0].numpy() > 0.5), "reference: a shot with its mask"),
                 Cell(maps[0], f"where the CSM looks: {100 * float(before.before):.0f} % on the damage"),
                 Cell(maps[1], f"after ASEA: {100 * float(after.after):.0f} % on the damage"),
-                Cell(heat(after.queries[0].numpy(), -2, 2), "CSM features: 16 queries, one a row"),
+                Cell(bands(after.queries[0]), "CSM features: 16 queries, one a row"),
             ],
             [
                 asked_of(heard),
-                Cell(decoded(backbone_of(run), heard.steps[3].clean), "implied by the 4th step with them"),
+                Cell(decoded(heard.generator.backbone, heard.steps[3].clean), "implied by step 4"),
                 Cell(shown(heard.made), "result"),
                 Cell(shown(alone.made), "same seed without the reference", ""),
             ],
@@ -99,9 +98,9 @@ def cross_modal(made: Factory) -> None:
 def hybrid(made: Factory) -> None:
     parts = {"controlnet": made.run("controlnet_inpaint"), "sga": made.run("cross_modal")}
     folders = {name: str(next((one.path("weights")).rglob("settings.json")).parent) for name, one in parts.items()}
-    run = made.run("hybrid", spatial={"start": "shot", "strength": 0.6}, **folders)
+    run = made.run("hybrid", spatial={"start": "shot", "strength": 0.35}, **folders)
     heard = made.painted(run, "chip", inpaint)
-    reference, back = reference_of(heard), backbone_of(run)
+    reference, back = reference_of(heard), heard.generator.backbone
     draw(
         "hybrid",
         [
@@ -131,13 +130,13 @@ def learned_words(made: Factory) -> None:
 
     with patch.object(anomaly_diffusion, "weight_map", listened):
         heard = made.painted(run, "chip", inpaint)
-    generator, back = generator_of(run), backbone_of(run)
+    generator, back = heard.generator, heard.generator.backbone
     row = torch.tensor([generator.row_of(PRODUCT, "chip")])
     with torch.no_grad():
         looks, places = generator._appearance(row)[0], generator._location(shrunk(heard.asked.mask[:1]))[0]
     last = weights[-STEPS:]
     draw(
-        "anomaly-diffusion-steps",
+        "anomaly-diffusion",
         [
             [
                 Cell(bands(looks), "learned: 8 words for how a chip looks"),
@@ -159,7 +158,7 @@ def few_steps(made: Factory) -> None:
     teacher, student = made.run("controlnet_inpaint"), made.student()
     long = made.painted(teacher, "chip", inpaint, steps=20)
     short = made.painted(student, "chip", inpaint, long.painted.provenance.seed)
-    back = backbone_of(teacher)
+    back = long.generator.backbone
     at = (0, 6, 13, 19)
     rows = [
         [Cell(decoded(back, long.steps[n].clean), f"teacher: implied by step {n + 1} of 20") for n in at],
@@ -175,7 +174,7 @@ def prompt_inpaint(made: Factory) -> None:
     run = made.run("prompt_inpaint")
     raised = made.painted(run, "crack", inpaint, attention=0.3)
     plain = made.painted(run, "crack", inpaint, raised.painted.provenance.seed, attention=0.0)
-    generator, back, step = generator_of(run), backbone_of(run), 2
+    generator, back, step = raised.generator, raised.generator.backbone, 2
     maps = [attention_of(generator, one, step) for one in (plain, raised)]
     least, most = min(float(one.min()) for one in maps), max(float(one.max()) for one in maps)
     draw(
@@ -203,7 +202,7 @@ def dual_branch(made: Factory) -> None:
 
     with patch.object(saim.Folded, "__call__", listened):
         heard = made.painted(run, "chip", dual_unet)
-    generator, back = generator_of(run), backbone_of(run)
+    generator, back = heard.generator, heard.generator.backbone
     start, middle, end = heard.steps[0], heard.steps[len(heard.steps) // 2], heard.steps[-1]
     whole = [decoded(back, one.chunk(2, dim=1)[0]) for one in (start.noisy, middle.clean, end.clean)]
     alone = [decoded(back, one.chunk(2, dim=1)[1]) for one in (start.noisy, middle.clean, end.clean)]
@@ -234,18 +233,6 @@ def dual_branch(made: Factory) -> None:
             ],
         ],
     )
-
-
-def generator_of(run: Any) -> Any:
-    """Return the trained generator of a run with one model."""
-    from flawsmith import Brush
-
-    brush = Brush.open(run)
-    return brush.painters.of(brush.job_of(PRODUCT, "chip")).generator
-
-
-def backbone_of(run: Any) -> Any:
-    return generator_of(run).backbone
 
 
 def reference_of(heard: Heard) -> Batch:
@@ -291,7 +278,7 @@ def over(picture: np.ndarray, values: np.ndarray, most: float) -> np.ndarray:
 
 
 def bands(words: torch.Tensor) -> np.ndarray:
-    """Return words (count,W) as rows of colours, W of them in steps of 4."""
+    """Return vectors (count,W) as rows of colours, side by side less their mean; every fourth number of them."""
     apart = words - words.mean(0)
     apart = apart if float(apart.std()) > 1e-4 else words
     values = apart[:, ::4].numpy() / max(float(apart.std()), 1e-6)

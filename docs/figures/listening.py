@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import strip  # noqa: F401  it puts flawsmith and docs/ on the path
 from torch import Tensor
 
 from flawsmith import Brush
@@ -33,6 +34,7 @@ class Step:
 class Heard:
     """A window that was painted."""
 
+    generator: Any
     asked: Condition
     generated: Generated
     steps: list[Step]
@@ -76,7 +78,7 @@ def paint(
     with painter_of, steps_of(loop, loops) if loop is not None else nullcontext():
         painted = brush.paint(photograph, mask, defect, seed, product=product)
     asked, generated, steps = max(windows, key=lambda one: float(one[0].mask.sum()))
-    return Heard(asked, generated, steps, painted)
+    return Heard(painter.generator, asked, generated, steps, painted)
 
 
 @contextmanager

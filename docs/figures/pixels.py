@@ -31,7 +31,7 @@ from flawsmith.data.rendering.sites import axes_of
 from flawsmith.data.tensors import picture_of
 from flawsmith.data.windows import spot_of
 from flawsmith.errors import DataError
-from flawsmith.generators import component, cutpaste, nsa
+from flawsmith.generators import component, cutpaste, nsa, perlin
 from flawsmith.generators.patch_synthesis import _REACH
 
 SHOTS, SIDE = 6, 216
@@ -184,6 +184,40 @@ def rendered(folder: Path) -> None:
     )
 
 
+def perlin_noise(folder: Path) -> None:
+    product, defect = "tile", "chip"
+    brush, photograph, _ = brush_and_mask(folder, product, defect, "perlin")
+    allowed = np.zeros((256, 256), bool)
+    allowed[40:216, 40:216] = True
+    noises: list[np.ndarray] = []
+    textures: list[np.ndarray] = []
+    noise_of, texture_of = perlin.perlin_noise, perlin.Perlin._texture
+
+    def drawn_noise(*given: Any, **named: Any) -> np.ndarray:
+        noises.append(noise_of(*given, **named))
+        return noises[-1]
+
+    def taken(*given: Any) -> np.ndarray:
+        textures.append(texture_of(*given))
+        return textures[-1]
+
+    with patch.object(perlin, "perlin_noise", drawn_noise), patch.object(perlin.Perlin, "_texture", taken):
+        heard = first_visible(brush, photograph, allowed, defect, product, lambda damage: damage.sum() > 2000)
+    drawn = heard.generated.mask[0, 0].numpy() > 0.5
+    draw(
+        "perlin",
+        [
+            [
+                Cell(_square(shown(heard.normal)), "photograph"),
+                Cell(_square(heat(noises[-1])), "noise, of a random scale", "+"),
+                Cell(_square(white(drawn)), "mask: where it is high"),
+                Cell(_square(shown(textures[-1])), "foreign texture, changed strongly", "+"),
+                Cell(_square(shown(heard.made)), "result: half transparent"),
+            ]
+        ],
+    )
+
+
 def cut_paste(folder: Path) -> None:
     product, defect = "tile", "chip"
     brush, photograph, _ = brush_and_mask(folder, product, defect, "cutpaste", **{"generator.settings.kind": "patch"})
@@ -326,6 +360,7 @@ FIGURES = {
     "patch_synthesis": patch_synthesis,
     "crop_paste": crop_paste,
     "rendered": rendered,
+    "perlin": perlin_noise,
     "cutpaste": cut_paste,
     "nsa": natural_synthetic,
     "component": component_change,

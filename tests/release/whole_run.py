@@ -32,7 +32,7 @@ PROOF = {
     "prove.size": 96,
     "prove.curve": "[]",
     "prove.mix": "false",
-    "prove.resamples": 50,
+    "prove.resamples": 100,
     "prove.against": '["crop_paste"]',
     "prove.near_duplicates": "keep",
 }

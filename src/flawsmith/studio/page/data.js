@@ -14,7 +14,7 @@ export class Data {
     this.verdict = make("p", { class: "ready" });
     this.again = make("button", { type: "button", say: "data.again", onclick: () => this.#check(true) });
     this.folders = new Folders();
-    this.another = make("button", { type: "button", say: "folder.another", hidden: !source.folders, onclick: () => this.folders.choose() });
+    this.another = make("button", { type: "button", say: source.opened ? "folder.another" : "folder.choose", hidden: !source.folders, onclick: () => this.folders.choose() });
     this.bar = make("progress", { hidden: true, label: "data.checking" });
     this.found = make("div", { class: "found" });
     this.written = make("div", { class: "written" });
