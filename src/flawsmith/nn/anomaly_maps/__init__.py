@@ -1,1 +1,1 @@
-"""Anomaly maps read from a diffusion model: by the words it is given, or by DualAnoDiff's second branch."""
+"""Anomaly maps: read from a diffusion model by its words or by DualAnoDiff's second branch; two maps weighed."""
