@@ -1,1 +1,1 @@
-"""Anomaly maps: read from a diffusion model by its words or by DualAnoDiff's second branch; two maps weighed."""
+"""Anomaly maps: by a diffusion model's words, by DualAnoDiff's second branch; two maps weighed."""
