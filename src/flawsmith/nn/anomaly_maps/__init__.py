@@ -1,1 +1,1 @@
-"""Anomaly maps: by a diffusion model's words, by DualAnoDiff's second branch; two maps weighed."""
+"""Anomaly maps: by a diffusion model's words, by DualAnoDiff's branch; two weighed."""
