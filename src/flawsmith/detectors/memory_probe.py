@@ -199,7 +199,8 @@ class MemoryProbe(Detector):
             places.append(
                 (heads, memory, _pooled(mask), _pooled(torch.ones_like(mask) if counted is None else counted))
             )
-        self._map_fusion = map_fusion(*(torch.cat(parts) for parts in zip(*places, strict=True)), labels[rows])
+        heads, memory, damaged, counts = (torch.cat(parts) for parts in zip(*places, strict=True))
+        self._map_fusion = map_fusion(heads, memory, damaged, counts, labels[rows])
 
     def _size(self, budget: float) -> int:
         return max(16, round(self.settings.memory * budget))
