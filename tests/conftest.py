@@ -218,8 +218,14 @@ def factory_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def small_config(backbone_folder: Path, factory_root: Path) -> dict[str, Any]:
-    """Overrides for a run of seconds on the two above."""
+def small_config(small_settings: dict[str, Any]) -> dict[str, Any]:
+    """Overrides for a run of seconds, for this test to change."""
+    return dict(small_settings)
+
+
+@pytest.fixture(scope="session")
+def small_settings(backbone_folder: Path, factory_root: Path) -> dict[str, Any]:
+    """The same, for fixtures that live longer than a test. Do not change them."""
     return {
         "data.root": str(factory_root),
         "data.shots": 2,

@@ -24,6 +24,7 @@ def script(name: str) -> ModuleType:
 
 
 draw, figures, tables = script("draw"), script("generator_figures"), script("write_tables")
+studio_figures = script("studio_figures")
 
 
 @pytest.mark.parametrize("file", sorted(draw.PICTURES))
@@ -43,6 +44,13 @@ def test_every_room_says_what_it_is_for() -> None:
 def test_the_tables_of_methods_are_of_today() -> None:
     page = tables.PAGE.read_text(encoding="utf-8")
     assert page == tables.with_tables(page), "docs/methods.md is out of date; run `python docs/write_tables.py`"
+
+
+def test_the_figures_of_the_studio_are_of_today() -> None:
+    page = studio_figures.PAGE.read_text(encoding="utf-8")
+    assert page == studio_figures.with_figures(page), (
+        "docs/studio.md is out of date; run `python docs/studio_figures.py`"
+    )
 
 
 def test_every_generator_has_a_row_and_every_dash_a_reason() -> None:

@@ -146,6 +146,10 @@ _OURS: dict[str, dict[str, Entry]] = {
         "patchcore": Entry(
             "flawsmith.detectors.patchcore:Patchcore", "distance to cached normal patches; needs no defects at all"
         ),
+        "denoising": Entry(
+            "flawsmith.detectors.denoising:Denoising",
+            "anomaly maps read straight from a trained generator; no detector is trained",
+        ),
         "anomalib": Entry("flawsmith.detectors.anomalib:Anomalib", "any model of Anomalib; needs the extra anomalib"),
     },
     "exports": {

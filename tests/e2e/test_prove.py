@@ -22,9 +22,9 @@ from flawsmith.data import factory, images
 from flawsmith.data.split import Split
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import ConfigError, DataError, RunError
-from flawsmith.evaluation.arms import MADE_ONLY, NONE, OURS, REAL, Arm, common_set, held_out, made_of, training_set
+from flawsmith.evaluation.arms import MADE_ONLY, OURS, REAL, Arm, common_set, held_out, made_of, training_set
 from flawsmith.evaluation.evaluator import Evaluator
-from flawsmith.evaluation.statistics import ALL, MEAN, Outcome
+from flawsmith.evaluation.statistics import ALL, MEAN, NONE, Outcome
 from flawsmith.files import read_lines
 from flawsmith.interfaces import Detector
 from flawsmith.nn.feature_cache import FeatureCache

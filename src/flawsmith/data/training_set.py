@@ -111,11 +111,15 @@ class TrainingSet:
             self._read[key] = self._pictures(example, origin, painted, photograph or itself)
         self.pictures += self._read[key]
 
+    def forbids(self, image: Path) -> bool:
+        """Return whether a picture is one of the test set, whatever its name."""
+        return fingerprint(image).pixels in self._forbidden
+
     def _pictures(
         self, example: Example, origin: Origin, painted: Path | None, photograph: str
     ) -> list[TrainingPicture]:
         content = fingerprint(example.image).pixels
-        if content in self._forbidden:
+        if self.forbids(example.image):
             raise DataError(
                 f"{example.image}: is a picture of the test set, so no detector may learn from it; "
                 "take it out of one of the two"

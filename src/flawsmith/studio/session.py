@@ -39,6 +39,8 @@ class Studio:
         """How many sources were opened from the page: tells an old page from today's."""
         self.answered: dict[str, tuple[Answer, dict[str, Any]]] = {}
         """Settings that were written to answer a finding, each with the values that stood there before."""
+        self.refused: tuple[Answer, ...] = ()
+        """Settings that would have answered why a folder was not opened, the last time that one was not."""
         self.ending = threading.Event()
         """Set when the server ends, so that answers without an end do."""
         self.commands = Commands()
@@ -130,6 +132,7 @@ def _bound(host: str, port: int) -> socket.socket:
         if sys.platform != "win32":
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
+        listening.listen()  # a browser that is quicker than the server waits for it
     except (OSError, OverflowError) as error:
         listening.close()
         reason = getattr(error, "strerror", None) or error
