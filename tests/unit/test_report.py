@@ -24,6 +24,7 @@ from flawsmith.errors import RunError
 from flawsmith.evaluation import arms
 from flawsmith.evaluation.statistics import ALL, MEAN, TASKS
 from flawsmith.files import read_json, write_json
+from flawsmith.korean import in_korean
 from flawsmith.reporting import charts
 from flawsmith.reporting import contact_sheets as sheets
 from flawsmith.reporting.collect import collect
@@ -31,7 +32,7 @@ from flawsmith.reporting.document import Section, plain_name
 from flawsmith.reporting.proof import NO_CONTROLS
 from flawsmith.reporting.report import report
 from flawsmith.reporting.sections import document_of
-from flawsmith.reporting.verdict import OURS, REAL, verdict_of, verdict_sentence
+from flawsmith.reporting.verdict import NONE, OURS, REAL, cannot_tell, points, verdict_of, verdict_sentence
 from flawsmith.run.dataset import load_split
 from flawsmith.run.folder import Run
 from flawsmith.run.records import PlanLine, Sample, append_records
@@ -124,12 +125,12 @@ def make_run(
 
 def prove(run: Run, product: str, defect: str) -> None:
     """Write a small proof of one product and one defect type, as `flawsmith prove` leaves it."""
-    figure = {"mean": 0.5, "each": [0.5, 0.5]}
+    figure, better = {"mean": 0.5, "each": [0.5, 0.5]}, {"mean": 0.75, "each": [0.75, 0.75]}
     figures = {
         "localization": {
-            name: dict.fromkeys(("ap", "auroc", "f1_max", "aupro"), figure) for name in (defect, MEAN, ALL)
+            name: dict.fromkeys(("ap", "f1_max", "aupro"), figure) | {"auroc": better} for name in (defect, MEAN, ALL)
         },
-        "detection": {name: dict.fromkeys(("auroc", "ap"), figure) for name in (defect, MEAN, ALL)},
+        "detection": {name: {"auroc": better, "ap": figure} for name in (defect, MEAN, ALL)},
         "classification": {name: {"recall": figure} for name in (defect, MEAN, ALL)},
     }
     interval = {
@@ -522,6 +523,49 @@ def test_the_verdict_names_each_product_and_takes_the_corrected_verdict(tmp_path
     proof["products"] = {"cap": {"comparisons": [row(0.05, "helps", "helps", "detection")]}}
     assert "in detection (image AUROC" in verdict_sentence(proof)
     assert verdict_sentence(proof | {"products": {"cap": {"comparisons": []}}}) == ""
+    # Each row says on which side of zero its interval lies, however small it is.
+    assert points({"difference": 0.00012, "low": 3e-05, "high": 0.00038}) == "+0.012 [+0.003, +0.038]"
+    assert points({"difference": -0.0012, "low": -0.002, "high": -0.0003}) == "-0.12 [-0.20, -0.03]"
+    assert points({"difference": 0.0001, "low": -0.0002, "high": 0.0003}) == "+0.0 [+0.0, +0.0]"
+
+
+def test_a_detector_that_learned_nothing_proves_nothing(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    prove(run, "screw", "dent")
+    proof = read_json(run.path("proof.json"))
+    one = proof["products"]["screw"]
+    assert cannot_tell(proof, "screw") == "", "a proof of an earlier release compares with no such detector"
+
+    def learned(ap: float, auroc: float, none: float, high: float) -> dict[str, Any]:
+        values = {REAL: {"ap": {"mean": ap}, "auroc": {"mean": auroc}}, NONE: {"ap": {"mean": none}}}
+        arms = {arm: {"figures": {"localization": {MEAN: figures}}} for arm, figures in values.items()}
+        row = {"arm": REAL, "against": NONE, "task": "localization", "defect": MEAN, "low": -0.3, "high": high}
+        return proof | {"products": {"screw": one | {"arms": arms, "shots_against_none": [row]}}}
+
+    said = "This proof cannot tell: the detector that learned from your shots finds "
+    less = f"{said}less than one that knows normal parts alone (0.2 against 23.0 pixel AP); "
+    chance = f"{said}no more than by chance (17.7 pixel AUROC, where guessing has 50); "
+    longer, other = "train it longer (prove.budget = 1).", "let another detector prove them (prove.detectors), or "
+    failed = learned(0.002, 0.177, 0.23, -0.1)
+    assert verdict_sentence(failed).startswith(less + other)
+    assert verdict_sentence(failed | {"reduced": ["fewer steps"]}) == less + longer
+    assert verdict_sentence(learned(0.002, 0.177, 0.23, 0.1) | {"reduced": ["fewer steps"]}) == chance + longer
+    assert verdict_sentence(learned(0.2, 0.9, 0.23, 0.1)).startswith("Samples of controlnet_inpaint beside")
+    two = failed | {"products": failed["products"] | {"nut": one}, "seeds": 1}
+    works, undecided = verdict_sentence(two).split("\n")
+    assert " help on nut " in works and "screw" not in works
+    assert works.endswith("95% intervals), a first look with 1 seed (a verdict needs 3).")
+    assert undecided.startswith("This proof cannot tell of screw: the detector")
+    for english in (less + longer, chance + longer, works, undecided):
+        assert not re.search("[A-Za-z]{3,} [a-z]{3,}", in_korean(english).replace("pixel AP", "")), in_korean(english)
+    one["arms"][NONE] = one["arms"][REAL]
+    one["shots_against_none"] = failed["products"]["screw"]["shots_against_none"]
+    write_json(run.path("proof.json"), proof)
+    report(run)
+    text = run.path("report.md").read_text(encoding="utf-8")
+    assert text.count(f"{said}less than one") == 2 and "localization: helps (" not in text, (
+        "at the top and in the proof"
+    )
 
 
 def test_the_proof_tells_misses_false_alarms_and_corrected_verdicts(tmp_path: Path) -> None:

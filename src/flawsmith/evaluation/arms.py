@@ -18,7 +18,7 @@ from flawsmith.data.inspection_tiles import Tiles
 from flawsmith.data.split import Split
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.evaluation.shape import Shape
-from flawsmith.evaluation.statistics import OURS, REAL
+from flawsmith.evaluation.statistics import NONE, OURS, REAL
 from flawsmith.files import read_json, write_json
 from flawsmith.run.dataset import Dataset, load_ranges, load_split
 from flawsmith.run.folder import Run
@@ -26,7 +26,6 @@ from flawsmith.types import Example
 
 Synthesize = Callable[[Run, Dataset], None]
 """Trains and generates a run; handed in, for evaluation knows no generator's way of being made."""
-NONE = "none"
 NO_CONTROLS = f"{OURS}, no controls"
 MADE_ONLY = "made-only"
 HELD_CONTROLS = 40
