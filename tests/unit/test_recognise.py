@@ -116,7 +116,8 @@ def test_labelled_pictures_beside_others_are_understood_and_the_others_asked_abo
         f"flawsmith new --from {root} --normal ."
     )
     assert in_korean(str(asked.value)) == (
-        f"{root}: 사진 2장에는 라벨 파일이 없습니다(1.png, 2.png). 그 사진이 정상품이면: flawsmith new --from {root} --normal ."
+        f"{root}: 사진 2장에는 라벨 파일이 없습니다(1.png, 2.png). 그 사진이 정상품이면: "
+        f"flawsmith new --from {root} --normal ."
     )
     found = recognise(root, ["."])
     assert (found.data.layout, found.data.normal, found.data.shots) == ("labelme", ["."], 10)
