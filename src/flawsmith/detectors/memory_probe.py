@@ -24,9 +24,9 @@ from torch.nn import functional as F
 
 from flawsmith import config, registry
 from flawsmith.data.training_set import TrainingSet
-from flawsmith.detectors.fusion import Fusion, map_fusion, score_fusion
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.interfaces import Detector
+from flawsmith.nn.anomaly_maps.fusion import Fusion, map_fusion, score_fusion
 from flawsmith.nn.methods.patch_memory import MemoryMaps, PatchMemory, digest, farthest_of, log_distance
 from flawsmith.nn.methods.place_head import CELL, PlaceGraph
 from flawsmith.types import Prediction
