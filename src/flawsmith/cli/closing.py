@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from flawsmith.run.folder import Run
 
 
+_WITHOUT_SHOTS = (
+    "samples and normal parts without the real shots, and the proof trained on the shots too: add them with "
+    "--set export.real=shots"
+)
+"""What an export lacks of what was proven."""
+
+
 @dataclass(frozen=True, slots=True)
 class Closing:
     """The end of a verb."""
@@ -83,7 +90,10 @@ def closing_of(verb: str, run: Run) -> Closing:
     facts["counts"] = record.get("counts", {})
     parts = [f"{name} ({sum(counts.values())} pictures)" for name, counts in facts["counts"].items()]
     files = tuple(run.path("export", name) for name in facts["counts"])
-    return Closing(verb, ", ".join(parts) or "no format is asked for (export.formats)", facts, files, command)
+    sentence = ", ".join(parts) or "no format is asked for (export.formats)"
+    if parts and run.config.export.real == "none" and run.config.prove.enabled and _learns_from_shots(run):
+        sentence += f"; {_WITHOUT_SHOTS}"
+    return Closing(verb, sentence, facts, files, command)
 
 
 def closing_of_screening(run: Run, more: int) -> Closing:
@@ -122,8 +132,8 @@ def _not_proven(run: Run) -> str:
     """Return what a run without a verdict ends with: why there is none, and what to do about it."""
     from flawsmith.reporting.verdict import NO_SHOTS
 
-    samples, path = run.path("samples"), run.path("data.json")
-    if path.is_file() and read_json(path).get("shots") == []:
+    samples = run.path("samples")
+    if not _learns_from_shots(run):
         return (
             f"the samples in {samples} are not proven: {NO_SHOTS}; look at the samples, and when you have photographs "
             "of defects put them beside the normal parts and run this again"
@@ -134,6 +144,12 @@ def _not_proven(run: Run) -> str:
             "--set prove.enabled=true"
         )
     return f"the samples in {samples} are not proven"
+
+
+def _learns_from_shots(run: Run) -> bool:
+    """Return whether a run has real shots, as far as it has looked at its photographs."""
+    path = run.path("data.json")
+    return not path.is_file() or read_json(path).get("shots") != []
 
 
 def _counted(number: int, noun: str) -> str:
