@@ -1,20 +1,15 @@
-"""A Ray cluster of two nodes on this machine, one processor each, and runs that differ in where they are done alone."""
+"""A Ray cluster of two nodes on this machine, and runs that differ in where they are done alone."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-HERE = Path(__file__).parent
+from two_nodes import HERE, Cluster, flawsmith, variables
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,58 +22,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="Ray is absent: `make test-ray` brings it"))
 
 
-class Cluster:
-    """Two nodes, and the folder through which tests let them die."""
-
-    def __init__(self, deaths: Path) -> None:
-        from ray.cluster_utils import Cluster as Nodes
-
-        self.deaths = deaths
-        self._small: dict[str, Any] = {
-            "num_cpus": 1,
-            "object_store_memory": 80 * 1024 * 1024,
-            "include_dashboard": False,
-        }
-        self._nodes = Nodes(initialize_head=True, head_node_args=self._small)
-        self.address = self._nodes.address
-        self.add_node()
-
-    def add_node(self) -> None:
-        self._nodes.add_node(**self._small)
-
-    def wait_for_nodes(self, count: int) -> None:
-        """Wait until there are so many: it takes Ray some seconds to notice that one is gone."""
-        import ray
-
-        ray.init(address=self.address, logging_level="error", log_to_driver=False, namespace="tests")
-        try:
-            begun = time.monotonic()
-            while (alive := sum(node["Alive"] for node in ray.nodes())) != count:
-                assert time.monotonic() - begun < 90, f"{alive} nodes, not {count}"
-                time.sleep(0.5)
-        finally:
-            ray.shutdown()
-
-    def shutdown(self) -> None:
-        self._nodes.shutdown()
-
-
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """What all processes have in common; set here too, for the nodes take it from this process."""
-    deaths = tmp_path_factory.mktemp("deaths")
-    paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH", "")])]
-    more = {
-        "FLAWSMITH_TEST_DEATHS": str(deaths),
-        "FLAWSMITH_PLUGINS": "generators.dying=dying:Dying",
-        "PYTHONPATH": os.pathsep.join(paths),
-        "OMP_NUM_THREADS": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_AUTH_MODE": "disabled",
-        "HF_HUB_OFFLINE": "1",
-        "TMPDIR": str(tmp_path_factory.mktemp("temporary")),
-        "RAY_TMPDIR": "/tmp",  # a path of a socket has 107 characters at most
-    }
+    more = variables(tmp_path_factory.mktemp("deaths"), tmp_path_factory.mktemp("temporary"))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in more.items():
             patch.setenv(name, value)
@@ -127,18 +74,11 @@ def settings(parts: Path) -> dict[str, Any]:
     }
 
 
-def flawsmith(
-    settings: dict[str, Any], out: Path, *more: str, environment: dict[str, str], timeout: float = 500
-) -> subprocess.CompletedProcess[str]:
-    """Run the command line with settings on a new folder."""
-    config = out.parent / f"{out.name}.toml"
-    config.write_text("")
-    sets = [word for name, value in settings.items() for word in ("--set", f"{name}={_toml(value)}")]
-    command = [sys.executable, "-m", "flawsmith", "run", str(config), "--out", str(out), *sets, *more]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{name} = {_toml(one)}" for name, one in value.items()) + "}"
-    return json.dumps(value)
+@pytest.fixture(scope="session")
+def in_one_process(settings: dict[str, Any], environment: dict[str, str], tmp_path_factory: Any) -> Path:
+    """The run that all others are compared with."""
+    run = tmp_path_factory.mktemp("one") / "run"
+    ended = flawsmith(settings, run, environment=environment)
+    assert ended.returncode == 0, ended.stderr
+    Path(environment["FLAWSMITH_TEST_DEATHS"], "painted").unlink()
+    return run

@@ -2,43 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from conftest import Cluster, flawsmith
+from two_nodes import Cluster, assert_alike, contents, flawsmith, painted_again
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
-
-TIMES = {"log.jsonl", "manifest.json", "config.json"}
-"""Files that say when something was done."""
-
-
-def contents(run: Path) -> dict[str, bytes]:
-    """Return all that a run made, by path: without times, what it needs to go on, and where it lies."""
-    files = {path.relative_to(run): path for path in run.rglob("*") if path.is_file()}
-    return {
-        name.as_posix(): path.read_bytes().replace(str(run).encode(), b"RUN")
-        for name, path in files.items()
-        if name.name not in TIMES and name.parts[0] not in ("state", "report") and not name.name.startswith("report.")
-    }
-
-
-def assert_alike(one: Path, other: Path) -> None:
-    first, second = contents(one), contents(other)
-    assert first.keys() == second.keys()
-    assert [name for name in first if first[name] != second[name]] == []
-
-
-@pytest.fixture(scope="module")
-def in_one_process(settings: dict[str, Any], environment: dict[str, str], tmp_path_factory: Any) -> Path:
-    run = tmp_path_factory.mktemp("one") / "run"
-    ended = flawsmith(settings, run, environment=environment)
-    assert ended.returncode == 0, ended.stderr
-    Path(environment["FLAWSMITH_TEST_DEATHS"], "painted").unlink()
-    return run
 
 
 def test_all_stages_with_a_worker_killed_in_the_middle(
@@ -51,9 +21,7 @@ def test_all_stages_with_a_worker_killed_in_the_middle(
     assert not (cluster.deaths / "worker").exists(), "nobody died"
     assert_alike(in_one_process, run)
     assert (run / "proof.json").is_file() and (run / "scores.jsonl").is_file()
-    painted = Counter(line.split(" ", 1)[1] for line in (cluster.deaths / "painted").read_text().splitlines())
-    twice = [seeds for seeds, times in painted.items() if times > 1]
-    assert 0 < len(twice) <= settings["generate.batch"], "more than one batch was painted again"
+    assert 0 < len(painted_again(cluster.deaths)) <= settings["generate.batch"], "more than one batch was painted again"
     pids = {line.split()[0] for line in (cluster.deaths / "painted").read_text().splitlines()}
     assert len(pids) > 1
     assert not list((run / "state").glob("on-ray-*"))
@@ -78,9 +46,7 @@ def test_a_node_that_dies_loses_its_batch(
     # Without screening no round was added: the first plan is the beginning of the other's.
     for name in ("plan.jsonl", "samples.jsonl"):
         assert first[name].startswith(contents(run)[name])
-    painted = Counter(line.split(" ", 1)[1] for line in (cluster.deaths / "painted").read_text().splitlines())
-    twice = [seeds for seeds, times in painted.items() if times > 1]
-    assert 0 < len(twice) <= settings["generate.batch"]
+    assert 0 < len(painted_again(cluster.deaths)) <= settings["generate.batch"]
 
 
 def test_a_trained_generator_is_that_of_one_process(

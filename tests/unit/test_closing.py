@@ -56,7 +56,8 @@ def test_every_stage_says_what_was_made_and_what_to_open(
     assert sum(exported["counts"]["mvtec"].values()) == there
     report = said(monkeypatch, capsys, "report", str(folder)).splitlines()
     assert report == [
-        f"report: the samples in {folder / 'samples'} are not proven",
+        f"report: the samples in {folder / 'samples'} are not proven, for prove.enabled = false keeps the proof out; "
+        "run again with --set prove.enabled=true",
         f"open: {folder / 'report.html'}",
         f"open: {folder / 'export/mvtec'}",
     ]

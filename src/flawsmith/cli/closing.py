@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import typer
 
 from flawsmith.cli.korean import spoken
+from flawsmith.files import read_json
 from flawsmith.types import Stage
 
 if TYPE_CHECKING:
@@ -114,7 +115,25 @@ def closing_of_run(verb: str, report: Path, shown: Mapping[str, Any] | None = No
     verdict, counts = verdict_of(run), run.record("export").get("counts", {})
     facts = {"run": run.folder.as_posix(), "verdict": verdict, "counts": counts, **(shown or {})}
     files = (report, *(run.path("export", name) for name in counts))
-    return Closing(verb, verdict or f"the samples in {run.path('samples')} are not proven", facts, files)
+    return Closing(verb, verdict or _not_proven(run), facts, files)
+
+
+def _not_proven(run: Run) -> str:
+    """Return what a run without a verdict ends with: why there is none, and what to do about it."""
+    from flawsmith.reporting.verdict import NO_SHOTS
+
+    samples, path = run.path("samples"), run.path("data.json")
+    if path.is_file() and read_json(path).get("shots") == []:
+        return (
+            f"the samples in {samples} are not proven: {NO_SHOTS}; look at the samples, and when you have photographs "
+            "of defects put them beside the normal parts and run this again"
+        )
+    if not run.config.prove.enabled:
+        return (
+            f"the samples in {samples} are not proven, for prove.enabled = false keeps the proof out; run again with "
+            "--set prove.enabled=true"
+        )
+    return f"the samples in {samples} are not proven"
 
 
 def _counted(number: int, noun: str) -> str:

@@ -14,12 +14,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from flawsmith.errors import ConfigError, RunError
+from flawsmith.errors import ConfigError, FlawsmithError, RunError
 from flawsmith.files import file_state, read_json, reading, whole_file, write_bytes
 from flawsmith.locks import locked
 from flawsmith.paths import confined
@@ -46,6 +47,8 @@ TRAFFIC = {
     "train_one": Traffic((*_LINES, "samples", "controls", "repaired", "reviewed", "arms"), ("state/prove",)),
 }
 """By the piece's name. A piece that is not here has to share a folder."""
+_AT_ONCE = 8
+"""Files that are on their way side by side."""
 _STAYS = ("/features/", ".lock", ".part", "backbone.json", "views.safetensors", "checkpoint.safetensors")
 """Parts of names that nobody else needs."""
 
@@ -57,7 +60,8 @@ class Storage:
         url: As `s3://bucket/flawsmith`.
 
     Raises:
-        ConfigError: it is no address, or what reaches it is not installed.
+        ConfigError: it is no address, what reaches it is not installed, or it names a bucket that does not exist.
+        RunError: the storage does not answer, or not to these credentials.
     """
 
     def __init__(self, url: str) -> None:
@@ -68,18 +72,37 @@ class Storage:
         except (ImportError, ValueError) as error:
             raise ConfigError(f"--share {url}: cannot be reached ({error})") from None
         self.url, self._root = url, root.rstrip("/")
+        self._folders: set[str] = set()
+        bucket = self._root.partition("/")[0]  # "" where names begin at a root, as those of files do
+        with self._saying(bucket):
+            exists = not bucket or self._files.exists(bucket)
+        if not exists:  # to make a folder in it would make a bucket of a misspelt name
+            raise ConfigError(
+                f"--share {url}: no bucket {bucket!r} can be reached; make it first, or correct its name, the store's "
+                "address or the credentials"
+            )
 
     def put(self, name: str, path: Path) -> None:
         """Store a file under a name; whole or not at all where the storage is an object store."""
         with self._saying(name):
             target = f"{self._root}/{name}"
-            self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+            if (folder := target.rpartition("/")[0]) not in self._folders:  # an object store is asked for each
+                self._files.makedirs(folder, exist_ok=True)
+                self._folders.add(folder)
             self._files.pipe_file(target, path.read_bytes())
 
     def get(self, name: str, path: Path) -> None:
         """Fetch a file."""
         with self._saying(name):
             write_bytes(path, self._files.cat_file(f"{self._root}/{name}"))
+
+    def put_all(self, files: Iterable[tuple[str, Path]]) -> None:
+        """Store files under their names, several at a time: a store in the network takes long to answer."""
+        _side_by_side(self.put, files)
+
+    def get_all(self, files: Iterable[tuple[str, Path]]) -> None:
+        """Fetch files, several at a time."""
+        _side_by_side(self.get, files)
 
     def names(self, below: str) -> list[str]:
         """Return the names of all files at or below a name, from the storage's root; [] = there are none."""
@@ -99,11 +122,22 @@ class Storage:
     def _saying(self, name: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, RuntimeError, ValueError) as error:
+        except FlawsmithError:
+            raise
+        except Exception as error:  # each driver has errors of its own: of the network, of credentials
             why = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise RunError(
                 f"--share {self.url}: {name} cannot be exchanged ({why}); the same command goes on"
             ) from None
+
+
+def _side_by_side(move: Callable[[str, Path], None], files: Iterable[tuple[str, Path]]) -> None:
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    try:
+        for _ in pool.map(lambda file: move(*file), files):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class Exchange:
@@ -118,7 +152,9 @@ class Exchange:
     def __init__(self, url: str, mark: str, run: Run) -> None:
         self.storage, self.url, self.mark, self._top = Storage(url), url, mark, run.folder.absolute()
         self._stored: dict[str, list[int]] = {}
-        self._last, self._photographs = "", set[str]()
+        self._last = ""
+        self._photographs: set[tuple[Path, tuple[int, ...]]] = set()
+        """Runs whose photographs are stored, with the state of their data.json, which is long in a large set."""
 
     def offer(self, piece: str, arguments: tuple[Any, ...]) -> None:
         """Put into the storage what a call of a piece reads, as far as it is not there yet; the run comes first.
@@ -140,31 +176,30 @@ class Exchange:
 
     def take(self, names: Iterable[str]) -> None:
         """Fetch what a worker wrote."""
-        for name in names:
-            path = confined(self._top, name)
-            self.storage.get(f"runs/{self.mark}/{name}", path)
-            self._stored[name] = file_state(path)
+        paths = {name: confined(self._top, name) for name in names}
+        self.storage.get_all((f"runs/{self.mark}/{name}", path) for name, path in paths.items())
+        self._stored |= {name: file_state(path) for name, path in paths.items()}
 
     def end(self) -> None:
         """Delete what was exchanged; the photographs stay for the next run."""
         self.storage.remove(f"runs/{self.mark}")
 
     def _store(self, paths: Iterable[Path]) -> None:
-        for path in paths:
-            name = path.relative_to(self._top).as_posix()
-            if self._stored.get(name) != (state := file_state(path)):
-                self.storage.put(f"runs/{self.mark}/{name}", path)
-                self._stored[name] = state
+        named = {path.relative_to(self._top).as_posix(): path for path in paths}
+        states = {name: file_state(path) for name, path in named.items()}
+        changed = {name: state for name, state in states.items() if self._stored.get(name) != state}
+        self.storage.put_all((f"runs/{self.mark}/{name}", named[name]) for name in changed)
+        self._stored |= changed
 
     def _offer_photographs(self, run: Run) -> None:
-        if run.data_hash() in self._photographs:
+        known = run.folder, tuple(file_state(run.path("data.json")))
+        if known in self._photographs:
             return
         stamp, root, names = _photographs(run)
-        self._photographs.add(stamp)
         there = set(self.storage.names(f"photographs/{stamp}"))
-        for name in names:
-            if (stored := f"photographs/{stamp}/{name}") not in there:
-                self.storage.put(stored, root / name)
+        files = ((f"photographs/{stamp}/{name}", root / name) for name in names)
+        self.storage.put_all((stored, path) for stored, path in files if stored not in there)
+        self._photographs.add(known)
 
 
 class Worker:
@@ -201,12 +236,12 @@ class Worker:
                 self._fetch(prefix, name)
         self._fetch_samples(prefix, arguments)
         returned = piece(*[self._run(top, argument) for argument in arguments])
-        names = []
-        for path in (path for name in traffic.writes for path in _files(self.folder / prefix / name)):
-            names.append(path.relative_to(self.folder).as_posix())
-            self._storage.put(f"runs/{self._mark}/{names[-1]}", path)
-            path.unlink()  # whoever reads it fetches it
-        return returned, names
+        paths = [path for name in traffic.writes for path in _files(self.folder / prefix / name)]
+        written = {path.relative_to(self.folder).as_posix(): path for path in paths}
+        self._storage.put_all((f"runs/{self._mark}/{name}", path) for name, path in written.items())
+        for path in paths:  # whoever reads it fetches it
+            path.unlink()
+        return returned, list(written)
 
     def end(self) -> None:
         """Delete the folder."""
@@ -214,16 +249,17 @@ class Worker:
 
     def _fetch(self, prefix: PurePosixPath, name: str) -> None:
         ours = f"runs/{self._mark}/"
-        for stored in self._storage.names(f"{ours}{(prefix / name).as_posix()}"):
-            path = confined(self.folder, stored.removeprefix(ours))
-            if not path.exists() or path.suffix in (".json", ".jsonl"):  # those change while a run is at work
-                self._storage.get(stored, path)
+        names = self._storage.names(f"{ours}{(prefix / name).as_posix()}")
+        files = ((stored, confined(self.folder, stored.removeprefix(ours))) for stored in names)
+        # Records change while a run is at work.
+        self._storage.get_all(
+            (stored, path) for stored, path in files if path.suffix in (".json", ".jsonl") or not path.exists()
+        )
 
     def _fetch_samples(self, prefix: PurePosixPath, arguments: tuple[Any, ...]) -> None:
-        for name in _named(arguments):
-            path = confined(self.folder, (prefix / name).as_posix())
-            if not path.exists():
-                self._storage.get(f"runs/{self._mark}/{(prefix / name).as_posix()}", path)
+        names = [(prefix / name).as_posix() for name in _named(arguments)]
+        files = ((f"runs/{self._mark}/{name}", confined(self.folder, name)) for name in names)
+        self._storage.get_all((stored, path) for stored, path in files if not path.exists())
 
     def _run(self, top: Path, argument: Any) -> Any:
         """Return a run of this folder in the place of one of `top`; anything else as it is."""
@@ -240,9 +276,8 @@ class Worker:
         stamp, _, names = _photographs(replace(argument, folder=folder))
         root = Path(tempfile.gettempdir(), f"flawsmith-photographs-{stamp}")
         with locked(root.with_suffix(".lock")):  # once for all workers of a machine
-            for name in names:
-                if not (path := confined(root, name)).exists():
-                    self._storage.get(f"photographs/{stamp}/{name}", path)
+            files = ((f"photographs/{stamp}/{name}", confined(root, name)) for name in names)
+            self._storage.get_all((stored, path) for stored, path in files if not path.exists())
         data = argument.config.data.model_copy(update={"root": root})
         return Run(folder, argument.config.model_copy(update={"data": data}))
 

@@ -20,7 +20,7 @@ import numpy as np
 from flawsmith.data import images
 from flawsmith.data.codecs.coding import fault
 from flawsmith.errors import DataError
-from flawsmith.files import file_digest, file_state
+from flawsmith.files import file_digest
 from flawsmith.paths import open_file
 
 
@@ -75,10 +75,10 @@ def fingerprint(path: Path) -> Fingerprint:
 def _key(path: Path) -> tuple[str, tuple[int, ...]]:
     """Return the path and state of a file by which it is kept."""
     try:
-        os.stat(path)
+        facts = os.stat(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); was it moved?") from None
-    return os.path.abspath(path), tuple(file_state(path))
+    return os.path.abspath(path), (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
 
 
 def _fault(path: Path) -> str:
@@ -96,10 +96,12 @@ def content_hash(path: Path) -> str:
 
 def fingerprints_of(paths: Sequence[Path]) -> list[Fingerprint]:
     """Return the fingerprints of many pictures, in their order; those not known are decoded side by side."""
-    if unknown := [path for path in paths if _key(path) not in _FINGERPRINTS]:
+    keys = list(map(_key, paths))
+    if unknown := [path for path, key in zip(paths, keys, strict=True) if key not in _FINGERPRINTS]:
         with ThreadPoolExecutor(_side_by_side(unknown)) as pool:
             list(pool.map(fingerprint, unknown))
-    return [fingerprint(path) for path in paths]
+    # A file that was changed meanwhile is known under another key.
+    return [_FINGERPRINTS.get(key) or fingerprint(path) for path, key in zip(paths, keys, strict=True)]
 
 
 def _side_by_side(paths: Sequence[Path]) -> int:

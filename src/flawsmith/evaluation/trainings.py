@@ -17,7 +17,6 @@ from flawsmith.data.inspection_tiles import Tiles
 from flawsmith.data.split import Split
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.evaluation.arms import (
-    NONE,
     OURS,
     REAL,
     Arm,
@@ -33,7 +32,7 @@ from flawsmith.evaluation.evaluator import Evaluator
 from flawsmith.evaluation.explain import Explained, Explainer
 from flawsmith.evaluation.proof import Tried, proof_tree
 from flawsmith.evaluation.shape import proof_shape, proof_tiles, shapes_of
-from flawsmith.evaluation.statistics import ALL, Outcome
+from flawsmith.evaluation.statistics import ALL, NONE, Outcome
 from flawsmith.evaluation.tiled import Tiled
 from flawsmith.files import digest, read_json
 from flawsmith.interfaces import Detector

@@ -204,8 +204,8 @@ def _unusable(made: Split) -> list[str]:
 
 def _faulty(made: Split) -> list[str]:
     """Return a sentence for each picture that is read and may be damaged all the same."""
-    paths = {example.image for name in GROUPS for example in getattr(made, name)}
-    prints = zip(sorted(paths), fingerprints_of(sorted(paths)), strict=True)
+    paths = sorted({example.image for name in GROUPS for example in getattr(made, name)})
+    prints = zip(paths, fingerprints_of(paths), strict=True)
     return [f"{path}: may be damaged: {one.fault}" for path, one in prints if one.fault]
 
 
