@@ -12,6 +12,7 @@ from flawsmith.cli import app
 from flawsmith.config import load_config
 from flawsmith.data.layouts import scan
 from flawsmith.errors import DataError
+from flawsmith.korean import in_korean
 from flawsmith.preflight.recognise import recognise, sounds_normal
 
 
@@ -114,6 +115,10 @@ def test_labelled_pictures_beside_others_are_understood_and_the_others_asked_abo
         f"{root}: 2 pictures have no label file (1.png, 2.png). If they are normal parts: "
         f"flawsmith new --from {root} --normal ."
     )
+    assert in_korean(str(asked.value)) == (
+        f"{root}: 사진 2장에는 라벨 파일이 없습니다(1.png, 2.png). 그 사진이 정상품이면: "
+        f"flawsmith new --from {root} --normal ."
+    )
     found = recognise(root, ["."])
     assert (found.data.layout, found.data.normal, found.data.shots) == ("labelme", ["."], 10)
     assert "2 normal; rust 1" in found.toml()
@@ -150,8 +155,9 @@ def test_what_a_label_file_may_mark_is_never_taken_for_normal(tmp_path: Path, na
     root = touch(tmp_path, "0.png", "1.png")
     (root / name).write_text(text)
     for normal in ((), (".",)):
-        with pytest.raises(DataError, match=f"{name}: is no JSON"):
+        with pytest.raises(DataError, match=f"{name}: is no JSON") as refused:
             recognise(root, normal)
+        assert "as pairs" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["flat", "./", "/photos/flat"])

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -473,6 +474,9 @@ def test_a_report_opens_with_pictures_then_says_the_verdict_then_shows_tables(tm
     assert verdict_of(run) == ""
     report(run)
     assert "verdict proof" not in run.path("report.html").read_text(encoding="utf-8")
+    facts = collect(run)
+    without_shots = document_of(replace(facts, split=replace(facts.split, shots=()))).proof
+    assert without_shots == "The samples are not proven: a proof compares with real defects, and there is none."
     prove(run, "screw", "dent")
     sentence = verdict_of(run)
     assert sentence.count(". ") == 0 and sentence.startswith("Samples of controlnet_inpaint beside the real shots help")
@@ -489,6 +493,9 @@ def test_a_report_opens_with_pictures_then_says_the_verdict_then_shows_tables(tm
     real, made = opening.rows[0].tiles[:3], opening.rows[0].tiles[3:]
     assert (real[2] == real[2][0, 0]).all() and not (real[1] == real[1][0, 0]).all()  # two shots, and an empty place
     assert len(made) == 3 and not any((tile == tile[0, 0]).all() for tile in made)
+    without = sheets.opening_sheet([replace(one, shots=()) for one in sheets.contact_sheets(run, load_split(run), 12)])
+    assert without is not None and without.heads == ("sample",) * 3, "no empty boxes where there are no shots"
+    assert all((tile == mine).all() for tile, mine in zip(without.rows[0].tiles, made, strict=True))
 
 
 def test_what_is_not_exact_is_said_before_all_else(tmp_path: Path) -> None:

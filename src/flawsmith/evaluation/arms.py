@@ -18,7 +18,7 @@ from flawsmith.data.inspection_tiles import Tiles
 from flawsmith.data.split import Split
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.evaluation.shape import Shape
-from flawsmith.evaluation.statistics import NONE, OURS, REAL
+from flawsmith.evaluation.statistics import OURS, REAL
 from flawsmith.files import read_json, write_json
 from flawsmith.run.dataset import Dataset, load_ranges, load_split
 from flawsmith.run.folder import Run

@@ -13,11 +13,22 @@ from flawsmith.arithmetic.binned import weighted_ap
 from flawsmith.arithmetic.confusion import confusion
 from flawsmith.config import Config
 from flawsmith.data.split import Split
-from flawsmith.evaluation.arms import NO_CONTROLS, NONE, OURS, REAL, Arm, mixed
+from flawsmith.evaluation.arms import NO_CONTROLS, OURS, REAL, Arm, mixed
 from flawsmith.evaluation.evaluator import Evaluator
 from flawsmith.evaluation.operating_point import operating_point, threshold_note
 from flawsmith.evaluation.shape import distorted, shapes_of
-from flawsmith.evaluation.statistics import LEADS, MEAN, TASKS, EvaluationSet, Outcome, Task, compare, draws, resampled
+from flawsmith.evaluation.statistics import (
+    LEADS,
+    MEAN,
+    NONE,
+    TASKS,
+    EvaluationSet,
+    Outcome,
+    Task,
+    compare,
+    draws,
+    resampled,
+)
 from flawsmith.run.mask_reading import rule_tree
 
 FEW_TESTS = 10

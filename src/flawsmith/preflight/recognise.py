@@ -115,7 +115,8 @@ def recognise(root: Path, normal: Sequence[str] = ()) -> Recognised:
     if not understood:  # perhaps because there are no defects at all
         understood, misread = _understood(root, tree, tuple(normal), {"shots": 0})
         if TOP in normal and any(misread.get(layout) for layout in _ANNOTATED):
-            understood = []  # what a label file marks is not normal, although nobody can read it
+            # What a label file marks is not normal, although nobody can read it.
+            understood, refused = [], {layout: misread[layout] for layout in _ANNOTATED if layout in misread}
     if not understood:
         raise DataError(_asked(root, tree, normal, refused))
     most = max(_masked(surveyed) for _, surveyed in understood)
@@ -231,9 +232,10 @@ def _whether_normal(root: Path, tree: Tree, normal: Sequence[str], refused: dict
         if found := _readable(data.model_copy(update={"normal": [*normal, TOP]}), tree):
             known = {example.id for example in survey(data, tree).examples}
             bare = [example.id for example in found.examples if example.id not in known]
-            lacking = "no label file" if layout == "labelme" else "no row in a label file"
             count = "1 picture has" if len(bare) == 1 else f"{len(bare)} pictures have"
-            return f"{root}: {count} {lacking} ({first_few(bare)}). If they are {answer}"
+            if layout == "labelme":
+                return f"{root}: {count} no label file ({first_few(bare)}). If they are {answer}"
+            return f"{root}: {count} no row in a label file ({first_few(bare)}). If they are {answer}"
     if any(refused.get(layout) for layout in _ANNOTATED):
         return ""
     names = [*(normal or filter(sounds_normal, tree.folders[""])), TOP]

@@ -107,7 +107,8 @@ def _headline(proof: Tree, name: str) -> str:
     rows = {row["task"]: row for row in rows_of(proof["products"][name], OURS, REAL) if row["defect"] == MEAN}
     verdicts = [f"{TASKS[task][0]}: {stands(rows[task])} ({points(rows[task])})" for task in TASKS if task in rows]
     prefix = f"{name}, " if len(proof["products"]) > 1 else ""
-    return f"{prefix}{proof['generator']} beside the real shots, mean over defect types. {'; '.join(verdicts)}{first_look(proof)}."
+    judged = "; ".join(verdicts)
+    return f"{prefix}{proof['generator']} beside the real shots, mean over defect types. {judged}{first_look(proof)}."
 
 
 def _setup(proof: Tree, product: Tree) -> str:

@@ -11,6 +11,8 @@ from flawsmith.run.folder import Run
 
 Tree = Mapping[str, Any]
 """proof.json, or a part of it."""
+NO_SHOTS = "a proof compares with real defects, and there is none"
+"""Why a run that learns from no shot has no verdict."""
 _CHANCE = 0.5
 """AUROC of a detector that guesses."""
 _ENOUGH_SEEDS = 3
