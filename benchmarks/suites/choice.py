@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import real_pixels
-from sets import FOLDERS, RESULTS, configuration, with_damage
+from sets import FOLDERS, RESULTS, configuration, link, with_damage
 
 from flawsmith.choice.candidates import MOST, candidates
 from flawsmith.choice.choose import FOLDS, choose
@@ -55,18 +55,12 @@ def dealt_anew(config: Config, folder: Path, split: int, *, shuffled: bool) -> C
         name = f"{rank:05d}-{one.image.stem}"
         masks = next_mask[one.id] if shuffled and one.defect else one.masks
         place = f"set/{side}/good" if one.defect is None else f"set/test/{one.defect}"
-        _link(root / place / f"{name}{one.image.suffix}", one.image)
+        link(root / place / f"{name}{one.image.suffix}", one.image)
         for mask in masks:
-            _link(root / f"set/ground_truth/{one.defect}/{name}_mask{mask.suffix}", mask)
+            link(root / f"set/ground_truth/{one.defect}/{name}_mask{mask.suffix}", mask)
     tree = config.model_dump()
     tree["data"] |= {"root": root, "layout": "mvtec", "products": ["set"], "normal": [], "product": "", "patterns": []}
     return Config.model_validate(tree)
-
-
-def _link(path: Path, target: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.is_symlink():
-        path.symlink_to(target.resolve())
 
 
 def chosen_arm(choice: Choice) -> dict[str, Any]:

@@ -24,7 +24,10 @@ EXAMPLES = {f"{name}{way}": name for name in FOLDERS for way in ("", "-inpaint",
 
 def configuration(data: Path, example: str, told: dict[str, Any] | None = None) -> Config:
     """Return the configuration of an example; `told` overrides its keys."""
-    overrides = {"data.root": str(data / FOLDERS[EXAMPLES[example]]), **(told or {})}
+    root = data / FOLDERS[EXAMPLES[example]]
+    if not root.is_dir():
+        raise SystemExit(f"--data: there is no {root}; the head of examples/{example}.toml says where to get the set")
+    overrides = {"data.root": str(root), **(told or {})}
     return load_config(HOME / "examples" / f"{example}.toml", overrides)
 
 
@@ -33,3 +36,10 @@ def with_damage(examples: Iterable[Example]) -> list[Example]:
     return [
         example for example in examples if example.masks and read_label(example, images.read(example.image).shape).any()
     ]
+
+
+def link(path: Path, target: Path) -> None:
+    """Let a path be a link to a photograph or a mask."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_symlink():
+        path.symlink_to(target.resolve())

@@ -1,6 +1,6 @@
 """Pairs a second with 1, 2 and all cores, and what a cold start takes.
 
-    python benchmarks/suites/workers.py             # some minutes on two quiet cores
+    python benchmarks/suites/workers.py             # five minutes on two quiet cores
     python benchmarks/suites/workers.py --quick     # a look
 
 Each generator of pixels makes the same set with `generate.workers` = 1, 2 and the number of cores, in turn, so that a
@@ -32,7 +32,7 @@ from flawsmith.synthesis.batches.workers import cores
 
 RESULTS = Path(__file__).parents[1] / "results" / "workers.json"
 SIDE = 128
-PAIRS = {"crop_paste": 240, "patch_synthesis": 40}
+PAIRS = {"crop_paste": 4800, "patch_synthesis": 480}
 """Samples per run; few of the slower one."""
 FIRST_PAIR = """
 import json, sys, time

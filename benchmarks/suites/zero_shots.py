@@ -6,8 +6,10 @@ Every generator that needs no shot makes as many samples as the others, of the s
 and seeds (`data.shots = 0`; types, sizes and places are the settings' own, and nothing of the set's damage is known).
 Real defects are test only, and the test set is the same for every arm: what is left of each type behind its first ten
 photographs, without second photographs of these. Arms: patchcore, which learns from normal parts alone; memory_probe
-with the samples of a generator and no shot; with 1, 3 or 10 shots of each type alone; with both. An arm that is done
-is not trained again, so a killed suite goes on; --generators, --shots and --seeds say which arms.
+with the samples of a generator and no shot; with 1, 3 or 10 shots of each type alone; with both. `borrowed` is
+patch_synthesis with the first ten shots of each type of the other real set, as `generate.transfer` gives them. An arm
+that is done is not trained again, so a killed suite goes on; --generators, --beside-shots, --shots and --seeds say
+which arms.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from sets import FOLDERS, RESULTS, configuration
+from sets import FOLDERS, RESULTS, configuration, link
 
 from flawsmith.config import SUIT_ANYTHING, Config
 from flawsmith.data.split import Split
@@ -43,10 +45,12 @@ from flawsmith.run.folder import Run
 from flawsmith.run.manifest import machine
 from flawsmith.synthesis.generate import generate
 from flawsmith.synthesis.train import train
+from flawsmith.types import Example
 
 MOST_SHOTS = 10
 """Of each type; what lies behind them is the test set."""
-GENERATORS = tuple(name for name in ("rendered", "cutpaste", "nsa", "perlin") if name in entries("generators"))
+BORROWED = "borrowed"
+GENERATORS = (*(name for name in ("rendered", "cutpaste", "nsa", "perlin") if name in entries("generators")), BORROWED)
 NORMALS = "normal parts"
 """The arm of patchcore."""
 
@@ -73,6 +77,45 @@ def samples_of(config: Config, generator: str, folder: Path) -> tuple[list[Made]
     if not known.is_file():  # else they were there already
         write_json(known, {"seconds_per_sample": round(seconds / max(1, len(samples)), 3)})
     return samples, float(read_json(known)["seconds_per_sample"])
+
+
+def borrowed_samples(config: Config, other: Config, folder: Path, count: int) -> tuple[list[Made], float]:
+    """Lay another set's shots beside the normal parts of this one, and paint them there; as `samples_of`."""
+    root, names, normals = folder / "photographs", {}, scanned_dataset(config).split.normals
+    for number, normal in enumerate(normals):
+        path = root / f"own/train/good/{number:05d}{normal.image.suffix}"
+        names[path.relative_to(root).as_posix()] = normal.id
+        link(path, normal.image)
+    lent = scanned_dataset(other).split
+    for number, example in enumerate([*lent.normals, *lent.shots]):
+        place, name = f"test/{example.defect}" if example.defect else "train/good", f"{number:05d}"
+        link(root / f"other/{place}/{name}{example.image.suffix}", example.image)
+        for mask in example.masks:
+            link(root / f"other/ground_truth/{example.defect}/{name}_mask{mask.suffix}", mask)
+    types = sorted({str(shot.defect) for shot in lent.shots})
+    tree = config.model_dump()
+    tree["data"] |= {"root": root, "layout": "mvtec", "products": ["own", "other"], "normal": [], "product": ""}
+    tree["data"] |= {"patterns": [], "shots": MOST_SHOTS}
+    tree["generator"] = {"name": "patch_synthesis"}
+    transfer = [{"from": "other", "defect": defect, "onto": "own"} for defect in types]
+    tree["generate"] |= {"transfer": transfer, "count": max(1, count // len(types))}
+    run = Run.create(folder / "run", Config.model_validate(tree))
+    dataset = open_dataset(run)
+    train(run, dataset)
+    started = time.process_time()
+    generate(run, data=dataset)
+    seconds = time.process_time() - started
+    made, ranks, samples = [], dict.fromkeys(types, 0), run.samples()
+    for sample in samples:
+        if sample.transferred_from:
+            mask = run.path(sample.mask)
+            example = Example(sample.image, run.path(sample.image), normals[0].product, sample.defect, (mask,))
+            made.append(Made(example, mask, names[sample.normal], ranks[sample.defect], defect=sample.defect))
+            ranks[sample.defect] += 1
+    known = run.path("state", "seconds.json")
+    if not known.is_file():
+        write_json(known, {"seconds_per_sample": round(seconds / max(1, len(samples)), 3)})
+    return made, float(read_json(known)["seconds_per_sample"])
 
 
 def first_shots(split: Split, count: int) -> Split:
@@ -168,6 +211,7 @@ def main() -> None:
     parser.add_argument("--only", choices=sorted(FOLDERS), required=True, help="the set")
     parser.add_argument("--generators", nargs="*", choices=GENERATORS, default=list(GENERATORS))
     parser.add_argument("--shots", nargs="*", type=int, choices=(0, 1, 3, MOST_SHOTS), default=[0, 1, 3, MOST_SHOTS])
+    parser.add_argument("--beside-shots", nargs="*", choices=GENERATORS, default=["rendered"], help="of --generators")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--samples", type=int, default=300, help="of each generator, all types together")
     parser.add_argument("--budget", type=float, default=1.0, help="share of the detectors' full training")
@@ -179,7 +223,12 @@ def main() -> None:
     config, out = configuration(args.data, args.only, told), args.out / args.only
     made, seconds = {}, {}
     for name in args.generators:
-        made[name], seconds[name] = samples_of(config, name, out / name)
+        if name == BORROWED:
+            (lender,) = set(FOLDERS) - {args.only}
+            other = configuration(args.data, lender, {"data.shots": MOST_SHOTS})
+            made[name], seconds[name] = borrowed_samples(config, other, out / name, args.samples)
+        else:
+            made[name], seconds[name] = samples_of(config, name, out / name)
         print(f"{name}: {len(made[name])} samples, {seconds[name]} CPU s each", flush=True)
     split = scanned_dataset(config).split
     (product,) = {normal.product for normal in split.normals}
@@ -195,7 +244,8 @@ def main() -> None:
         "arms": {},
     }
     answers: dict[str, list[Outcome]] = {}
-    wanted = [(0, "")] + [(shots, name) for shots in args.shots for name in ("", *args.generators) if shots or name]
+    wanted = [(0, "")] + [(0, name) for name in args.generators if 0 in args.shots]
+    wanted += [(shots, name) for shots in args.shots if shots for name in ("", *args.beside_shots)]
     for shots, name in wanted:
         answers[arm_name(shots, name)] = trials.outcomes(shots, name, args.seeds)
         entry["arms"][arm_name(shots, name)] = summary(answers[arm_name(shots, name)])

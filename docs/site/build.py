@@ -4,6 +4,9 @@ Pages in docs/ link to the rest of the repository (`../CHANGELOG.md`, `../benchm
 a site builder does not know. Whatever is linked to becomes a part of the site below `repository/`: Markdown as a page,
 a folder as a page that lists it, all else as the file that it is. So the site is whole without a network. Zensical then
 builds it, and refuses links and anchors that lead nowhere.
+
+A page that is there in English and Korean links to the other below its title, and the Korean one's headings get the
+anchors of the English ones.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from posixpath import join, normpath, relpath
+
+from korean import english_of, headings_of, pages
 
 ROOT = Path(__file__).parents[2]
 SOURCE, SITE = ROOT / "build" / "site-source", ROOT / "site"
@@ -65,7 +70,7 @@ def prepare(folder: Path) -> None:
         elif source.suffix == ".md":
             text = source.read_text("utf-8")
             linked = list(targets(name, text))
-            copy.write_text(rewritten(name, text), "utf-8")
+            copy.write_text(in_both_languages(name, rewritten(name, text)), "utf-8")
         else:
             shutil.copyfile(source, copy)
             linked = []
@@ -102,6 +107,34 @@ def rewritten(name: str, text: str) -> str:
     for place in range(0, len(parts), 2):
         parts[place] = re.sub(r"^ {2,3}(?=[-*|] ?)", "    ", LINK.sub(led, parts[place]), flags=re.M)
     return "".join(parts)
+
+
+def in_both_languages(name: str, text: str) -> str:
+    """Return a page with a link to itself in the other language, and a Korean one with the English anchors."""
+    pairs = {page: english_of(page) for page in pages()}
+    page, others = ROOT / name, {english: korean for korean, english in pairs.items()}
+    if page not in pairs and page not in others:
+        return text
+    other, words = (pairs[page], "English") if page in pairs else (others[page], "한국어")
+    parts = FENCE.split(text)  # odd ones are code
+    if page in pairs:
+        anchors = iter(anchor for _, anchor in anchors_of(other.read_text("utf-8")))
+        for place in range(0, len(parts), 2):
+            parts[place] = re.sub(
+                r"^#+ .+$", lambda found: f"{found[0]} {{#{next(anchors)}}}", parts[place], flags=re.M
+            )
+    led = relpath(place_of(other.relative_to(ROOT).as_posix()), join(place_of(name), ".."))
+    return re.sub(r"^(# .+)$", rf"\1\n\n[{words}]({led})", "".join(parts), count=1, flags=re.M)
+
+
+def anchors_of(text: str) -> list[tuple[str, str]]:
+    """Return (words, anchor) of each heading of a page, as the builder makes anchors of English words."""
+    made: list[tuple[str, str]] = []
+    for _, words in headings_of(text):
+        plain = re.sub(r"[^\w\- ]", "", words.replace("`", "")).strip().lower().replace(" ", "-")
+        again = sum(anchor == plain for _, anchor in made)
+        made.append((words, f"{plain}_{again}" if again else plain))
+    return made
 
 
 if __name__ == "__main__":

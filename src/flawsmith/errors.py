@@ -7,11 +7,39 @@ it without a traceback and ends with exit code 2.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A setting with the value that answers a sentence: the sentence names it, the studio's button writes it.
+
+    >>> str(Answer("generate.count", "balance"))
+    'generate.count = "balance"'
+    """
+
+    setting: str
+    """Dotted name, as after `--set`."""
+    value: str | int | float | bool | list[str]
+
+    def __str__(self) -> str:
+        """Return the line as a TOML file has it."""
+        return f"{self.setting} = {json.dumps(self.value, ensure_ascii=False)}"  # of such values JSON is TOML
 
 
 class FlawsmithError(Exception):
-    """Something that the user can put right; the message says how."""
+    """Something that the user can put right; the message says how.
+
+    Args:
+        words: The message.
+        answers: Settings that the message names and that would put it right; one of them is enough.
+    """
+
+    def __init__(self, *words: object, answers: Sequence[Answer] = ()) -> None:
+        super().__init__(*words)
+        self.answers = tuple(answers)
 
 
 class ConfigError(FlawsmithError):

@@ -231,16 +231,16 @@ class Detector(ABC):
     """False: it learns from normal pictures alone and ignores all others."""
     needs_extractor: ClassVar[bool] = False
     """True: it stands on frozen features, and `extractor` is given."""
+    checkpoint: Path | None = None
+    """Where a long `fit` keeps how far it is, to go on from there; whoever names the file removes it at the end."""
 
     def __init__(
         self, settings: BaseSettings, defects: Sequence[str], *, extractor: Extractor | None = None, device: str = "cpu"
     ) -> None:
         if self.needs_extractor and extractor is None:
             raise ConfigError(f"{type(self).__name__} stands on frozen features, so it needs an extractor")
-        self.settings = settings
-        self.defects = tuple(defects)
-        self.extractor = extractor
-        self.device = device
+        self.settings, self.defects = settings, tuple(defects)
+        self.extractor, self.device = extractor, device
         self.prepare()
 
     def prepare(self) -> None:

@@ -146,10 +146,17 @@ _OURS: dict[str, dict[str, Entry]] = {
         "patchcore": Entry(
             "flawsmith.detectors.patchcore:Patchcore", "distance to cached normal patches; needs no defects at all"
         ),
+        "denoising": Entry(
+            "flawsmith.detectors.denoising:Denoising",
+            "anomaly maps read straight from a trained generator; no detector is trained",
+        ),
         "anomalib": Entry("flawsmith.detectors.anomalib:Anomalib", "any model of Anomalib; needs the extra anomalib"),
     },
     "exports": {
         "mvtec": Entry("flawsmith.exports.mvtec:Mvtec", "MVTec AD's folder layout, which Anomalib loads"),
+        "mvtec_loco": Entry(
+            "flawsmith.exports.mvtec_loco:MvtecLoco", "MVTec LOCO's folder layout: logical and structural anomalies"
+        ),
         "coco": Entry("flawsmith.exports.coco:Coco", "COCO's annotations, with run lengths or polygons"),
         "yolo": Entry("flawsmith.exports.yolo:Yolo", "YOLO's text files for Ultralytics, with polygons or boxes"),
         "huggingface": Entry(

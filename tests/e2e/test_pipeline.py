@@ -33,6 +33,31 @@ def run_with(folder: Path, settings: dict[str, Any], **changes: Any) -> fs.Run:
     return run
 
 
+Trained = Callable[[str, str], Path]
+
+
+@pytest.fixture(scope="module")
+def trained(small_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """(generator, product) -> a run that is trained for one step and has made nothing, trained once. Copy it."""
+    folders: dict[tuple[str, str], Path] = {}
+
+    def of(name: str, product: str) -> Path:
+        if (name, product) not in folders:
+            config = load_config(None, small_settings | one_step(name, product))
+            run = fs.Run.create(tmp_path_factory.mktemp(f"{name}-{product}") / "run", config)
+            fs.train(run)
+            folders[name, product] = run.folder
+        return folders[name, product]
+
+    return of
+
+
+def one_step(name: str, product: str) -> dict[str, Any]:
+    """The settings of a run of `trained`, beside the small ones."""
+    learned = {"generator.name": name, "generator.settings": LIMITS.get(name, {}), "train.steps": 1}
+    return learned | {"data.products": [product]}
+
+
 def made_samples(run: fs.Run) -> list[Sample]:
     return [row for row in run.samples() if row.made]
 
@@ -260,10 +285,10 @@ def test_scopes(scope: str, models: list[str], small_config: dict[str, Any], tmp
 
 @pytest.mark.parametrize("masks", ["procedural", "mixed"])
 @pytest.mark.parametrize("name", GENERATORS)
-def test_masks(masks: str, name: str, small_config: dict[str, Any], tmp_path: Path):
-    changes = {"generator.name": name, "data.products": ["screw"], "train.steps": 1, "generate.count": 5}
-    changes["generator.settings"] = LIMITS.get(name, {})
-    run = run_with(tmp_path / "run", small_config | changes, generate__masks=masks)
+def test_masks(masks: str, name: str, small_config: dict[str, Any], trained: Trained, tmp_path: Path):
+    shutil.copytree(trained(name, "screw"), tmp_path / "run")
+    changes = one_step(name, "screw") | {"generate.count": 5, "generate.masks": masks}
+    run = run_with(tmp_path / "run", small_config | changes)
     hold_the_rules(run)
     sources = {line.mask_source for line in run.plan()}
     plugin = registry.get("generators", name)
@@ -276,8 +301,9 @@ def test_masks(masks: str, name: str, small_config: dict[str, Any], tmp_path: Pa
 
 
 @pytest.mark.parametrize("paint", ["replace", "residual", {"crack": "residual", "chip": "replace"}], ids=str)
-def test_paints(paint: Any, small_config: dict[str, Any], tmp_path: Path):
-    changes = {"data.products": ["magnet"], "train.steps": 1, "generate.min_painted": 0.0}
+def test_paints(paint: Any, small_config: dict[str, Any], trained: Trained, tmp_path: Path):
+    shutil.copytree(trained("controlnet_inpaint", "magnet"), tmp_path / "run")
+    changes = one_step("controlnet_inpaint", "magnet") | {"generate.min_painted": 0.0}
     run = run_with(tmp_path / "run", small_config | changes, generate__paint=paint)
     for row in run.samples():
         assert row.paint == (paint[row.defect] if isinstance(paint, dict) else paint)
@@ -344,14 +370,18 @@ def test_a_shot_drawn_anew_is_learned_anew(small_config: dict[str, Any], factory
 
 
 @pytest.mark.parametrize(("start", "masks"), [("shot", "shots"), ("shot", "procedural"), ("patches", "mixed")])
-def test_from_damage(start: str, masks: str, small_config: dict[str, Any], tmp_path: Path):
-    changes = {"data.products": ["screw"], "train.steps": 1, "generator.settings": {"start": start, "strength": 0.5}}
+def test_from_damage(start: str, masks: str, small_config: dict[str, Any], trained: Trained, tmp_path: Path):
+    shutil.copytree(trained("controlnet_inpaint", "screw"), tmp_path / "run")
+    changes = one_step("controlnet_inpaint", "screw") | {"generator.settings": {"start": start, "strength": 0.5}}
     hold_the_rules(run_with(tmp_path / "run", small_config | changes, generate__masks=masks))
 
 
 @pytest.mark.parametrize("name", ["controlnet_inpaint", "dual_branch"])
-def test_a_sketch_of_patches_is_what_patch_synthesis_paints(name: str, small_config: dict[str, Any], tmp_path: Path):
+def test_a_sketch_of_patches_is_what_patch_synthesis_paints(
+    name: str, small_config: dict[str, Any], trained: Trained, tmp_path: Path
+):
     """Where next to nothing is made anew, the sketch comes back, for drawn masks as for others; controls too."""
+    shutil.copytree(trained(name, "magnet"), tmp_path / name)
     base = small_config | {"data.products": ["magnet"], "train.steps": 1, "generate.masks": "procedural"}
     base |= {
         "generate.controls": 1.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections import Counter
@@ -28,6 +29,7 @@ from flawsmith.files import read_lines
 from flawsmith.interfaces import Detector
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
+from flawsmith.nn.networks import training_state
 from flawsmith.pipeline import prove
 from flawsmith.reporting.explanations import explanation_section
 from flawsmith.reporting.report import report
@@ -41,6 +43,7 @@ DEFECTS = ("chip", "crack")
 SHUFFLES = 4
 HEAD = {"steps": 40, "places": 768, "views": 2}
 MEMORY = {"memory": 200, "draw": 2000}
+UNET = {"width": 2, "epochs": 3, "samples_per_epoch": 4}
 SETTINGS = {"probe": HEAD, "patchcore": MEMORY, "memory_probe": {"heads": 2, "head": HEAD, **MEMORY}}
 JUDGES = ("probe", "memory_probe", "patchcore")
 """The detectors that a proof stands on: what is planted must come out the same with each."""
@@ -407,9 +410,18 @@ def test_shuffled_labels_teach_nothing(parts: Path, tmp_path: Path, name: str):
     assert area(split, 0) > 0.5 + 2.6 * deviation
 
 
-def test_the_field_protocol_shows_best_on_test_beside_last(parts: Path, tmp_path: Path):
-    run = made_run(tmp_path / "run", parts, prove__protocol="field", prove__seeds=1, prove__size=64)
+@pytest.fixture(scope="module")
+def in_the_field(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[fs.Run, fs.Run]:
+    """A proof by the field's protocol, and the same run before it was proven."""
+    told = {"prove__detectors": ["unet"], "prove__settings": {"unet": UNET, "patchcore": MEMORY}, "prove__seeds": 1}
+    run = made_run(tmp_path_factory.mktemp("field") / "run", parts, prove__protocol="field", prove__size=32, **told)
+    unproven = fs.Run.open(shutil.copytree(run.folder, run.folder.with_name("unproven")))
     prove(run)
+    return run, unproven
+
+
+def test_the_field_protocol_shows_best_on_test_beside_last(in_the_field: tuple[fs.Run, fs.Run]):
+    run, _ = in_the_field
     own = tree_of(run)["products"]["magnet"]
     for name in (REAL, OURS):
         best = own["best_on_test"][name]["localization"][ALL]["ap"]["mean"]
@@ -418,6 +430,46 @@ def test_the_field_protocol_shows_best_on_test_beside_last(parts: Path, tmp_path
     assert any("a verdict needs at least 3" in note for note in own["notes"])
     report(run)
     assert "chosen by the test set" in run.path("report.md").read_text()
+
+
+def test_a_killed_field_proof_goes_on_inside_a_training(
+    in_the_field: tuple[fs.Run, fs.Run], monkeypatch: pytest.MonkeyPatch
+):
+    run, killed = in_the_field
+    monkeypatch.setattr(training_state, "SECONDS", 0.0)
+    evaluate, asked = Evaluator.evaluate, []
+
+    def stopped(self: Evaluator, detector: Detector, tasks: Any) -> Outcome:
+        asked.append(detector)
+        if len(asked) == 6:  # the first training asks after each of three epochs, and at its end; this is the second
+            raise KeyboardInterrupt
+        return evaluate(self, detector, tasks)
+
+    monkeypatch.setattr(Evaluator, "evaluate", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        prove(killed)
+    left = sorted(path.name for path in killed.path("state", "prove").rglob("*.unet.*"))
+    assert [name.partition(".unet")[2] for name in left] == [".tested.npz", ".training"]
+    prove(killed)
+    # The second training asks after its two last epochs, and at its end.
+    assert len([one for one in asked[6:] if one is asked[6]]) == 3
+    assert tree_of(killed)["products"] == tree_of(run)["products"]
+    assert not list(killed.path("state", "prove").rglob("*.unet.*"))
+
+
+def test_the_suite_of_mvtec_reads_such_proofs(in_the_field: tuple[fs.Run, fs.Run], tmp_path: Path):
+    spec = importlib.util.spec_from_file_location("mvtec_suite", HERE.parents[1] / "benchmarks/suites/mvtec.py")
+    assert spec is not None and spec.loader is not None
+    suite = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(suite)
+    run, _ = in_the_field
+    own, told = tree_of(run)["products"]["magnet"], suite.summary(run)
+    row = told["arms"]["crop_paste"]  # what is `ours` there is called by its generator
+    assert row["last"]["pixel AP"] == round(own["arms"][OURS]["figures"]["localization"][ALL]["ap"]["mean"], 5)
+    assert row["best on test"]["PRO"] == round(own["best_on_test"][OURS]["localization"][ALL]["aupro"]["mean"], 5)
+    text = suite.tables({"magnet": told})
+    assert f"| mean of 1 | {100 * told['arms'][REAL]['last']['image AUROC']:.1f} |" in text
+    assert "3 epochs, not 200" in text and "| accuracy |" not in text
 
 
 def test_wrong_input_is_said_before_anything_is_trained(parts: Path, tmp_path: Path):

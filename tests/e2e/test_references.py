@@ -17,6 +17,7 @@ from flawsmith.data.photographs import Photographs
 from flawsmith.errors import ConfigError
 from flawsmith.evaluation.measure import measure
 from flawsmith.nn.backbone import Backbone
+from flawsmith.nn.methods.asea import memory_of
 from flawsmith.registry import get
 from flawsmith.reporting.explanations import attention_section
 from flawsmith.reporting.report import report
@@ -94,6 +95,7 @@ def test_a_run_that_was_killed_goes_on_alike(borrowed: Run, tmp_path: Path) -> N
     rows.write_text("".join(kept))
     for index in range(3):
         (twin / "samples" / f"{index:06d}.png").unlink(missing_ok=True)
+    memory_of.cache_clear()  # another process remembers none of them
     again = Run.open(twin)
     generate(again)
     for row in borrowed.samples():

@@ -85,8 +85,20 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
 
 def test_every_page_of_the_documentation_is_there_in_its_language() -> None:
     for source in (ROOT / "docs").rglob("*.md"):
-        path = SITE / source.relative_to(ROOT / "docs").with_suffix(".html")
-        assert page_at(path).language == ("ko" if path.parent.name == "ko" else "en"), path
+        name = source.relative_to(ROOT / "docs").with_suffix(".html")
+        assert page_at(SITE / name).language == ("ko" if name.parts[0] == "ko" else "en"), name
+
+
+def test_a_korean_page_and_its_english_one_lead_to_each_other_and_have_the_same_places() -> None:
+    followed = sorted((SITE / "ko").rglob("*.html"))
+    assert len(followed) > 5
+    for korean in followed:
+        english = SITE / korean.relative_to(SITE / "ko")
+        for here, there in ((korean, english), (english, korean)):
+            led = {(here.parent / unquote(link)).resolve() for link in page_at(here).links if not urlsplit(link).scheme}
+            assert there.resolve() in led, f"{here.relative_to(SITE)} does not link to {there.relative_to(SITE)}"
+        anchors = [re.findall(r'<h[1-6] id="([^"]+)"', page.read_text("utf-8")) for page in (korean, english)]
+        assert anchors[0] and anchors[0] == anchors[1], korean.relative_to(SITE)
 
 
 def test_every_public_name_has_its_section() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -14,10 +15,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from flawsmith.config import Config, DataConfig, GeneratorConfig, validate
+from flawsmith.config import Config, DataConfig, GeneratorConfig, overridden, validate
 from flawsmith.data import fingerprints, images, split
 from flawsmith.errors import DataError
 from flawsmith.files import read_json
+from flawsmith.korean import in_korean
 from flawsmith.preflight import cost, pictures
 from flawsmith.preflight.check import check
 from flawsmith.preflight.findings import Findings
@@ -55,8 +57,21 @@ def rendered(found: Findings) -> str:
     return console.file.getvalue()
 
 
+def in_korean_throughout(found: Findings) -> bool:
+    """Print what is left of English where something is: three words in a row that are no name of a file or setting."""
+    spoken = [*found.errors, *found.warnings, *found.notes, *found.files, *found.estimate, *found.estimate.values()]
+    left = [
+        korean
+        for korean in map(in_korean, spoken)
+        if re.search(r"(?<![\w./=\"'])[a-z]+ [a-z]+ [a-z]+(?![\w./])", korean)
+    ]
+    print("\n".join(left))
+    return not left
+
+
 def test_a_sound_set(tmp_path: Path):
     found = check(make(tmp_path))
+    assert in_korean_throughout(found)
     assert found.ok and found.errors == []
     rows = {(row.product, row.defect): row for row in found.defects}
     assert list(rows) == [("nut", ""), ("nut", "dent"), ("nut", "scratch")]
@@ -168,7 +183,7 @@ def test_what_would_stop_a_run_is_an_error(tmp_path: Path, damage):
     damage(tmp_path)
     found = check(config)
     assert not found.ok and any(ERRORS[damage] in error for error in found.errors), found.errors
-    assert "not ready" in rendered(found)
+    assert "not ready" in rendered(found) and in_korean_throughout(found)
 
 
 def test_all_leaks_are_said_at_once(tmp_path: Path):
@@ -274,6 +289,45 @@ def test_what_makes_a_run_worse_is_a_warning(tmp_path: Path, damage):
     found = check(config)
     assert found.ok, found.errors
     assert any(WARNINGS[damage] in warning for warning in found.warnings), found.warnings
+    assert in_korean_throughout(found)
+
+
+def _large_masks(root: Path) -> None:
+    for path in (root / "nut/ground_truth").rglob("*.png"):
+        images.write_mask(path, ~square())
+
+
+def _too_few_to_test(root: Path) -> None:
+    for defect in ("scratch", "dent"):
+        for path in sorted((root / "nut/test" / defect).iterdir())[1:]:
+            path.unlink()
+            (root / f"nut/ground_truth/{defect}/{path.stem}_mask.png").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence", "lines"),
+    [
+        (lambda root: None, "fills the gap", ['generate.count = "balance"']),
+        (_hairlines, "thinner than the model can draw", ['generator.name = "patch_synthesis"']),
+        (_full_mask, "1 mask deserves a look", ["data.mask.inverted = false"]),
+        (_two_areas_in_one_mask, "several values in one picture", ['data.mask.values = "all"']),
+        (_large_masks, "inverted?", ["data.mask.inverted = true", "data.mask.inverted = false"]),
+        (_too_few_to_test, "nothing can be proven", ["prove.enabled = false"]),
+    ],
+)
+def test_a_setting_that_answers_a_finding_ends_it(tmp_path: Path, damage, sentence: str, lines: list[str]):
+    config = make(tmp_path)
+    damage(tmp_path)
+    found = check(config)
+    (said,) = [one for one in (*found.errors, *found.warnings) if sentence in one]
+    assert [str(answer) for answer in found.answers[said]] == lines and lines[0] in said
+    for answer in found.answers[said]:
+        again = check(overridden(config, {answer.setting: answer.value}))
+        assert not [one for one in (*again.errors, *again.warnings) if sentence in one]
+    assert found.to_json()["answers"][said][0] == {
+        "setting": lines[0].split()[0],
+        "value": found.answers[said][0].value,
+    }
 
 
 def test_the_value_range_of_deep_pictures_is_a_note(tmp_path: Path):
@@ -344,6 +398,7 @@ def test_settings_that_do_not_fit_the_set(tmp_path: Path, settings, sentence):
     settings["data"] = {"root": tmp_path, **settings.get("data", {})}
     found = check(validate(Config, settings))
     assert any(sentence in error for error in found.errors), found.errors
+    assert in_korean_throughout(found)
 
 
 def test_a_set_on_which_nothing_can_be_proven_is_not_ready(tmp_path: Path):

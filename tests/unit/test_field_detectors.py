@@ -17,8 +17,10 @@ from torch import nn
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.detectors.classifier import Classifier, ClassifierSettings
 from flawsmith.detectors.unet import Unet, UnetSettings, _Network, focal_loss
-from flawsmith.errors import ConfigError, DataError
+from flawsmith.errors import ConfigError, DataError, RunError
+from flawsmith.nn.networks import training_state
 from flawsmith.nn.networks.resnet import ResNet34
+from flawsmith.nn.weights import fresh_layers
 from flawsmith.testing import example_training
 
 DEFECTS = ("disc", "bar")
@@ -251,3 +253,64 @@ def test_a_folder_that_holds_no_resnet34_is_refused(imagenet: tuple[ResNet34, Pa
     refused("cannot be read as a ResNet-34")
     (tmp_path / "config.json").write_text(config.replace('"basic"', '"bottleneck"'))
     refused(r"bottleneck blocks by \[3, 4, 6, 3\], not a ResNet-34")
+
+
+def _small(classes: int, rng: torch.Generator, weights: str = "") -> nn.Module:
+    """A network as ResNet-34 is called; the state of that one takes 250 MB and a second to write."""
+    with fresh_layers(int(torch.randint(2**31, (1,), generator=rng))):
+        return nn.Sequential(
+            nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(256, classes)
+        )
+
+
+@pytest.mark.parametrize("name", ["unet", "classifier"])
+def test_a_killed_training_goes_on_to_the_same_bytes(
+    training: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("flawsmith.detectors.classifier.ResNet34", _small)
+    few, epochs, killed_in = training.clone(), 10, 9  # the learning rate falls before and after it is killed
+    few.pictures = training.pictures[:4]
+
+    def made(checkpoint: Path | None) -> Any:
+        detector: Any = Classifier(ClassifierSettings(epochs=epochs, repeats=1), DEFECTS)
+        if name == "unet":
+            detector = Unet(UnetSettings(width=2, epochs=epochs, samples_per_epoch=4), DEFECTS)
+        detector.checkpoint = checkpoint
+        return detector
+
+    def said(detector: Any) -> torch.Tensor:
+        told = detector.predict(few.batch(range(4)).image)
+        return told.anomaly_map if name == "unet" else told.probabilities
+
+    whole, checkpoint = fitted(made(None), few), tmp_path / "killed.training"
+    monkeypatch.setattr(training_state, "SECONDS", 0.0)
+    run = made(checkpoint).fit(few, seeded())
+    for _ in range(killed_in):
+        next(run)
+    run.close()
+    monkeypatch.setattr(training_state, "SECONDS", 1e9)
+    again, over = made(checkpoint), made(checkpoint)
+    assert list(again.fit(few, seeded())) == pytest.approx([n / epochs for n in range(killed_in, epochs + 1)])
+    assert torch.equal(said(again), said(whole))
+    assert list(over.fit(few, seeded())) == [1.0], "it was trained to its end already"
+    assert torch.equal(said(over), said(whole))
+
+
+def test_a_state_of_another_training_is_not_gone_on_with(training: TrainingSet, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "unet.training"
+
+    def epochs_of(pictures: list[Any], seed: int = 0, **settings: int) -> int:
+        detector = Unet(UnetSettings(width=2, epochs=2, samples_per_epoch=2, **settings), DEFECTS)
+        detector.checkpoint, one = checkpoint, training.clone()
+        one.pictures = pictures
+        return sum(1 for _ in detector.fit(one, seeded(seed)))
+
+    known = list(training.pictures)
+    assert epochs_of(known) == 2 and epochs_of(known) == 1
+    brighter = replace(known[0], image=known[0].image + 1)
+    for changed in (lambda: epochs_of(known, batch=4), lambda: epochs_of(known, seed=1)):
+        assert changed() == 2
+    assert epochs_of([brighter, *known[1:]]) == 2
+    checkpoint.write_bytes(b"torn")
+    with pytest.raises(RunError, match=r"unet\.training: not a readable safetensors file"):
+        epochs_of(known)

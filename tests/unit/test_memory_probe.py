@@ -9,11 +9,13 @@ import pytest
 import torch
 from scipy.special import expit, softmax
 from scipy.stats import norm
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from flawsmith.data.training_set import TrainingSet
-from flawsmith.detectors.memory_probe import MemoryProbe, MemoryProbeSettings, _Fusion, _weights
+from flawsmith.detectors.fusion import Fusion, map_fusion, score_fusion
+from flawsmith.detectors.memory_probe import MemoryProbe, MemoryProbeSettings
 from flawsmith.detectors.probe import Probe, ProbeSettings, _dealt
+from flawsmith.nn.methods.patch_memory import farthest_of
 from flawsmith.testing.detectors import example_training, tiny_extractor
 
 QUICK = {"steps": 40, "places": 256, "width": 32}
@@ -101,7 +103,9 @@ def test_scores_are_weighed_by_how_well_each_tells_shots() -> None:
     rng = np.random.default_rng(0)
     labels = np.repeat([-1, 0, 1], [200, 300, 300])
     scores = rng.normal(size=(800, 2)) + np.where(labels[:, None] < 0, 0.0, [2.4, 1.0])
-    weight = _weights(torch.from_numpy(scores).float(), torch.from_numpy(labels))
+    normal = scores[labels < 0]
+    scores = (scores - normal.mean(0)) / normal.std(0, ddof=1)
+    weight = score_fusion(*torch.from_numpy(scores).float().T, torch.from_numpy(labels)).weight
     assert float(weight.sum()) == pytest.approx(1, abs=1e-6)
     areas = [
         np.mean([roc_auc_score(labels[labels != 1 - one] >= 0, scores[labels != 1 - one, k]) for one in (0, 1)])
@@ -116,17 +120,58 @@ def test_few_shots_move_the_weights_little_and_none_not_at_all() -> None:
     normal = torch.randn((50, 2), generator=torch.Generator().manual_seed(1))
     perfect = torch.tensor([[9.0, 0.0]]).repeat(3, 1)
     labels = torch.tensor([-1] * 50 + [0] * 3)
-    weight = _weights(torch.cat([normal, perfect]), labels)
+    weight = score_fusion(*torch.cat([normal, perfect]).T, labels).weight
     assert 0.5 < float(weight[0]) < 0.57
-    assert _weights(normal, labels[:50]).tolist() == [0.5, 0.5]
-    many = _weights(torch.cat([normal, perfect.repeat(100, 1)]), torch.tensor([-1] * 50 + [0] * 300))
+    assert score_fusion(*normal.T, labels[:50]).weight.tolist() == [0.5, 0.5]
+    many = score_fusion(*torch.cat([normal, perfect.repeat(100, 1)]).T, torch.tensor([-1] * 50 + [0] * 300)).weight
     assert float(many[0]) > 0.85
 
 
-def test_joined_scores_are_standardized_first() -> None:
-    fusion = _Fusion(torch.tensor([1.0, -2.0]), torch.tensor([2.0, 0.5]), torch.tensor([0.75, 0.25]))
-    joined = fusion.score(torch.tensor([[3.0, -1.0], [1.0, -2.0]]))
+def test_what_is_joined_is_standardized_first() -> None:
+    fusion = Fusion(torch.tensor([1.0, -2.0]), torch.tensor([2.0, 0.5]), torch.tensor([0.75, 0.25]))
+    joined = fusion.join(torch.tensor([3.0, 1.0]), torch.tensor([-1.0, -2.0]))
     assert joined.tolist() == pytest.approx([0.75 * 1 + 0.25 * 2, 0.0])
+
+
+def test_maps_are_weighed_by_the_average_precision_of_places() -> None:
+    """Of 4 normal pictures, 3 shots of a type that the heads see, and 57 of one that both see alike."""
+    rng = np.random.default_rng(2)
+    labels = np.repeat([-1, 0, 1], [4, 3, 57])
+    cover = np.where(rng.random((64, 1, 8, 8)) < 0.1, rng.choice([0.25, 1.0], (64, 1, 8, 8)), 0) * (
+        labels >= 0
+    ).reshape(-1, 1, 1, 1)
+    counted = np.where(rng.random((64, 1, 8, 8)) < 0.2, np.maximum(cover, 0.5), 1.0)
+    lift = np.where(labels == 0, 0.0, 2.0).reshape(-1, 1, 1, 1)
+    heads, memory = (rng.normal(size=cover.shape) + (cover > 0) * one for one in (2.0, lift))
+    arrays = [torch.from_numpy(one).float() for one in (heads, memory, cover, counted)]
+    fusion = map_fusion(*arrays, torch.from_numpy(labels))
+
+    normal = labels < 0
+    assert np.allclose(fusion.mean, [heads[normal].mean(), memory[normal].mean()], atol=1e-5)
+    assert np.allclose(fusion.deviation, [heads[normal].std(ddof=1), memory[normal].std(ddof=1)], atol=1e-5)
+    worth = {}
+    for share in np.arange(9) / 8:
+        joined = sum(
+            w * (one - one[normal].mean()) / one[normal].std(ddof=1) for w, one in ((1 - share, heads), (share, memory))
+        )
+        each = []
+        for label in (0, 1):
+            among = normal | (labels == label)
+            score, hits, misses = joined[among].ravel(), cover[among].ravel(), (counted - cover)[among].ravel()
+            truth, weight = np.repeat([1, 0], len(score)), np.concatenate([hits, misses])
+            each.append(average_precision_score(truth, np.tile(score, 2), sample_weight=weight))
+        worth[share] = np.mean(each)
+    best = max(worth, key=worth.__getitem__)
+    assert 0 < best < 0.5
+    assert float(fusion.weight[1]) == pytest.approx((60 * best + 20 * 0.5) / 80, abs=1e-6)
+
+
+def test_without_a_shot_maps_weigh_alike() -> None:
+    places = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(3))
+    nothing, counted = torch.zeros_like(places), torch.ones_like(places)
+    fusion = map_fusion(places, 3 * places + 1, nothing, counted, torch.full((6,), -1))
+    assert fusion.weight.tolist() == [0.5, 0.5]
+    assert torch.allclose(fusion.join(places, 3 * places + 1), (places - places.mean()) / places.std(), atol=1e-4)
 
 
 def test_it_says_what_the_memory_weighs() -> None:
@@ -137,7 +182,7 @@ def test_it_says_what_the_memory_weighs() -> None:
     assert detector.facts() == {}
     for _ in detector.fit(training, torch.Generator().manual_seed(0)):
         pass
-    assert 0 < detector.facts()["Weight of the memory in the image score"] < 1
+    assert len(detector.facts()) == 2 and all(0 < weight < 1 for weight in detector.facts().values())
     unseen = example_training(16, seed=5)
     score = detector.predict(unseen.batch(range(16)).image).score
     assert score is not None
@@ -146,7 +191,7 @@ def test_it_says_what_the_memory_weighs() -> None:
     assert abs(float(score[[not one for one in damaged]].mean())) < 3  # standardized by normal pictures
 
 
-def test_out_of_fold_the_score_is_the_joined_one() -> None:
+def test_out_of_fold_map_and_score_are_the_joined_ones() -> None:
     """What the heads and the memory say of a photograph that they have not learned from, weighed as in `predict`."""
     training = example_training(24)
     settings = MemoryProbeSettings(heads=3, memory=60, draw=600, head=QUICK)
@@ -156,9 +201,16 @@ def test_out_of_fold_the_score_is_the_joined_one() -> None:
         pass
     indices, answer = detector.out_of_fold(training)
     unseen, heads = detector._probe.out_of_fold(training)
-    assert indices == unseen and torch.equal(answer.anomaly_map, heads.anomaly_map)
-    far = detector._maps.farthest(training.batch(indices).image)
-    logit = torch.log(heads.score / (1 - heads.score)).clamp(-13.8, 13.8)
-    fusion = detector._fusion
-    scores = (torch.stack([logit, far], 1) - fusion.mean) / fusion.deviation
-    assert torch.allclose(answer.score, (scores * fusion.weight).sum(1), atol=1e-3)
+    assert indices == unseen and torch.equal(answer.probabilities, heads.probabilities)
+    image = training.batch(indices).image
+    for joined, said in ((answer, heads), (detector.predict(image), detector._probe.predict(image))):
+        far = detector._maps.far(image)
+        logit = torch.log(said.score / (1 - said.score)).clamp(-13.8, 13.8)
+        fusion = detector._fusion
+        scores = (torch.stack([logit, farthest_of(far)], 1) - fusion.mean) / fusion.deviation
+        assert torch.allclose(joined.score, (scores * fusion.weight).sum(1), atol=1e-3)
+        logit = torch.log(said.anomaly_map / (1 - said.anomaly_map)).clamp(-9.21, 9.21)
+        far = torch.nn.functional.interpolate(far, logit.shape[-2:], mode="bilinear")
+        fusion = detector._map_fusion
+        both = (torch.stack([logit, far], -1) - fusion.mean) / fusion.deviation
+        assert torch.allclose(joined.anomaly_map, torch.sigmoid((both * fusion.weight).sum(-1)), atol=1e-3)

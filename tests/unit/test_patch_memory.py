@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from flawsmith.detectors.memory_probe import MemoryProbe, MemoryProbeSettings
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.nn.methods import patch_memory
-from flawsmith.nn.methods.patch_memory import MemoryMaps, PatchMemory, described, digest
+from flawsmith.nn.methods.patch_memory import MemoryMaps, PatchMemory, described, digest, farthest_of
 from flawsmith.nn.networks.extractor import Extractor
 
 
@@ -114,7 +114,7 @@ def test_how_far_a_picture_lies_is_told_by_its_loudest_cells() -> None:
     far = maps.maps(image)[2][:, 6].numpy()
     smooth = np.stack([uniform_filter(one, 3, mode="constant") for one in far])
     inside = uniform_filter(np.ones((8, 12)), 3, mode="constant")
-    assert np.allclose(maps.farthest(image), (smooth / inside).max((1, 2)), atol=1e-4)  # 0.3 % of 96 cells: one
+    assert np.allclose(farthest_of(maps.far(image)), (smooth / inside).max((1, 2)), atol=1e-4)  # 0.3 % of 96 cells: one
 
 
 def test_of_equal_pictures_it_is_the_same_memory_and_made_once() -> None:

@@ -136,8 +136,8 @@ def test_every_transformer_layer_attends_to_the_reference(sdxl: Backbone) -> Non
     fork = sdxl.fork()
     sga = SGA(fork.unet, 16, tokens=3, hidden=24)
     attach(sga, fork.unet)
-    # Down: levels of 2 and 3 layers, one block each; middle: 3; up, one block more: 2 x 3 and 2 x 2.
-    assert len(cross_attentions(fork.unet)) == 2 + 3 + 3 + 2 * 3 + 2 * 2 == len(sga.keys)
+    # Down: levels of 1 and 2 layers, one block each; middle: 2; up, one block more: 2 x 2 and 2 x 1.
+    assert len(cross_attentions(fork.unet)) == 1 + 2 + 2 + 2 * 2 + 2 * 1 == len(sga.keys)
     given = {"mask": torch.ones(2, 1, 8, 8), "masked": normal(2, 4, 8, 8)} if sdxl.inpaints else {}
     with sga.conditioned(sga(normal(2, 16, seed=3))):
         fork.predict(normal(2, 4, 8, 8), torch.tensor([3, 500]), sdxl.embed(WORDS), **given).square().mean().backward()

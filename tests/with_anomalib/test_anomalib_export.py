@@ -81,3 +81,23 @@ def test_each_mask_is_that_of_its_picture(tmp_path: Path) -> None:
         number = round(float(item.image.max()) * 255) - 100
         assert int(item.gt_mask.sum()) == 10 * (10 + number)
         assert bool((item.image[0][item.gt_mask] * 255).round().eq(100 + number).all())
+
+
+def test_its_loco_datamodule_loads_the_export_mvtec_loco(finished_run: Any, tmp_path: Path) -> None:
+    from anomalib.data import MVTecLOCO
+
+    from flawsmith.exports.export import exported
+    from flawsmith.exports.mvtec_loco import MvtecLoco
+
+    examples = exported(finished_run)
+    write(MvtecLoco(MvtecLoco.Settings(logical=["chip"])), examples, tmp_path / "loco")
+    data = MVTecLOCO(root=tmp_path / "loco", category="magnet", train_batch_size=4, eval_batch_size=4, num_workers=0)
+    data.setup()
+    assert len(data.train_data) + len(data.val_data) == 12 and len(data.val_data) == 2
+    tested = {str(item.image_path): item for item in data.test_data}
+    made = [one for one in examples if one.painted_on]
+    damaged = {path: item for path, item in tested.items() if bool(item.gt_label)}
+    assert len(damaged) == len(made) == 8
+    assert {Path(path).parent.name for path in damaged} == {"logical_anomalies", "structural_anomalies"}
+    areas = sorted(one.area for one in finished_run.kept())
+    assert sorted(int((item.gt_mask > 0).sum()) for item in damaged.values()) == areas

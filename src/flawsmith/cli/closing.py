@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import typer
 
+from flawsmith.cli.korean import spoken
 from flawsmith.types import Stage
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Closing:
             files = [path.as_posix() for path in self.files]
             say_json({"verb": self.verb, **self.facts, "files": files, "next": list(self.following)})
             return
-        typer.echo(f"{self.verb}: {self.sentence}")
+        typer.echo(f"{self.verb}: {spoken(self.sentence)}")
         for path in self.files:
             typer.echo(f"open: {path}")
         if self.following:

@@ -321,7 +321,7 @@ def main() -> None:
         with terminable():
             command(standalone_mode=True)
     except FlawsmithError as error:
-        print(f"flawsmith: {error}", file=sys.stderr)
+        print(f"flawsmith: {korean.spoken(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         stopped()

@@ -1,7 +1,8 @@
-"""The command line's help in Korean: `FLAWSMITH_LANG=ko flawsmith --help`.
+"""The command line in Korean: `FLAWSMITH_LANG=ko flawsmith --help`.
 
 `korean.json` has the Korean of every help text by its English, as the studio's catalogue has that of the page. A test
-finds one that is missing, and one that nobody says any more. Errors and progress are English.
+finds one that is missing, and one that nobody says any more. Errors, the findings of `check` and what a verb ends with
+have theirs in `flawsmith.korean`. Progress and reports are English.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from flawsmith.errors import ConfigError
+from flawsmith.korean import in_korean
 
 VARIABLE = "FLAWSMITH_LANG"
 CATALOGUE = Path(__file__).with_name("korean.json")
@@ -39,6 +42,14 @@ def wanted() -> bool:
     if name not in ("", "en", "ko", "c", "posix"):
         raise ConfigError(f"{VARIABLE}={language}: the help is there in en (English) and ko (Korean)")
     return name == "ko"
+
+
+def spoken(text: str) -> str:
+    """Return a sentence as it is to be said: in Korean where that is wanted."""
+    with suppress(ConfigError):  # another language: `main` says it
+        if wanted():
+            return in_korean(text)
+    return text
 
 
 def translate(command: Any) -> None:

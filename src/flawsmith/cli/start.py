@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -11,6 +10,7 @@ import typer
 
 from flawsmith.cli.arguments import AsJson, ConfigPath, Sets
 from flawsmith.cli.closing import say_json
+from flawsmith.cli.korean import spoken
 
 
 def new(
@@ -78,10 +78,9 @@ def check(
     settings = [part for setting in set_ for part in ("--set", setting)]
     command = ["flawsmith", "run", str(config), "--out", f"runs/{config.stem}", *settings] if findings.ok else []
     if as_json:
-        facts = asdict(findings) | {"root": findings.root.as_posix(), "files": dict(findings.files)}
-        say_json({"verb": "check", "ok": findings.ok, **facts, "next": command})
+        say_json({"verb": "check", **findings.to_json(), "next": command})
     else:
-        findings.render(Console())
+        findings.render(Console(), spoken)
     if not findings.ok:
         raise typer.Exit(1)
     if not as_json:

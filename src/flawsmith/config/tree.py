@@ -54,6 +54,12 @@ class Config(Settings):
         data = self.data.model_copy(update={"root": self.data.root.absolute()})
         return self.model_copy(update={"data": data})
 
+    def job_of(self, product: str, defect: str) -> str:
+        """Return the name of the model that paints a defect type of a product, its folder below RUN/weights."""
+        scope = {"all": "all", "product": product, "defect": f"{product}/{defect}"}
+        several = f"{self.generator.of(defect)}/" if len(self.generator.names) > 1 else ""
+        return several + scope[self.train.scope]
+
     def with_generator(self, name: str) -> Config:
         """Return the configuration in which one of its generators paints everything."""
         return self.model_copy(update={"generator": self.generator.alone(name)})

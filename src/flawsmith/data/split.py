@@ -22,7 +22,7 @@ from flawsmith.data import images
 from flawsmith.data.fingerprints import differing_bits, fingerprints_of, identities
 from flawsmith.data.layouts import natural_key
 from flawsmith.data.masks.reading import read_label
-from flawsmith.errors import DataError
+from flawsmith.errors import Answer, DataError
 from flawsmith.types import Example
 
 HELD_OUT = 5
@@ -105,8 +105,7 @@ def split(examples: Iterable[Example], *, shots: int | Literal["third"], test: b
         tested += members[count:]
     learned, tested, moved = _together(learned, tested)
     notes += moved
-    normals: list[Example] = []
-    test_normals: list[Example] = []
+    normals, test_normals = list[Example](), list[Example]()
     for product, members in sorted(normal.items()):
         kept, held, note = _hold_out(members)
         if note:
@@ -247,11 +246,12 @@ def provable(split: Split, *, drop_near_duplicates: bool) -> Split:
     """
     kept = without_near_duplicates(split) if drop_near_duplicates else split
     if not kept.test_normals or not kept.test_defects:
-        (product,) = {example.product for example in split.shots}
+        unproven = Answer("prove.enabled", False)
         raise DataError(
-            f"{product}: nothing can be proven, as the test set holds {len(kept.test_normals)} normal and "
-            f"{len(kept.test_defects)} damaged pictures; add some, lower data.shots, or leave the proof out with "
-            "prove.enabled = false (true keeps up to half of a defect type for the test)"
+            f"{split.shots[0].product}: nothing can be proven, as the test set holds {len(kept.test_normals)} normal "
+            f"and {len(kept.test_defects)} damaged pictures; add some, lower data.shots, or leave the proof out with "
+            f"{unproven} (true keeps up to half of a defect type for the test)",
+            answers=(unproven,),
         )
     return kept
 

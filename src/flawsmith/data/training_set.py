@@ -6,6 +6,7 @@ The guard is not a rule to be kept but a door: a `TrainingSet` is made with the 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,11 +111,15 @@ class TrainingSet:
             self._read[key] = self._pictures(example, origin, painted, photograph or itself)
         self.pictures += self._read[key]
 
+    def forbids(self, image: Path) -> bool:
+        """Return whether a picture is one of the test set, whatever its name."""
+        return fingerprint(image).pixels in self._forbidden
+
     def _pictures(
         self, example: Example, origin: Origin, painted: Path | None, photograph: str
     ) -> list[TrainingPicture]:
         content = fingerprint(example.image).pixels
-        if content in self._forbidden:
+        if self.forbids(example.image):
             raise DataError(
                 f"{example.image}: is a picture of the test set, so no detector may learn from it; "
                 "take it out of one of the two"
@@ -151,6 +156,15 @@ class TrainingSet:
         other._read = self._read
         other.pictures = list(self.pictures)
         return other
+
+    def content_hash(self) -> str:
+        """Return what tells these pictures from others: bit by bit, in their order, with all that is known of them."""
+        hasher = hashlib.sha256(f"{self.shape} {self.defects}".encode())
+        for one in self.pictures:
+            hasher.update(f"\n{one.id} {one.defect} {one.origin} {one.image.shape}".encode())
+            for pixels in (one.image, one.mask, one.ignored):
+                hasher.update(b"none" if pixels is None else pixels.tobytes())
+        return hasher.hexdigest()
 
     def normal(self, *origins: Origin) -> list[int]:
         """Return the places of the normal pictures, of these origins or of all."""

@@ -24,6 +24,7 @@ from flawsmith.interfaces import Detector
 from flawsmith.nn.backbone import cast
 from flawsmith.nn.device import gains_from_bfloat16
 from flawsmith.nn.networks.resnet import ResNet34, check_folder
+from flawsmith.nn.networks.training_state import TrainingState, identity_of
 from flawsmith.types import Prediction
 
 _MOST = 500
@@ -87,13 +88,20 @@ class Classifier(Detector):
         if not own:
             raise DataError("classifier learns the defect types from damaged pictures, and the training set holds none")
         part, (epochs, repeats) = self.settings, self._plan(budget)
+        identity = ""
+        if self.checkpoint is not None:
+            identity = identity_of(rng, training.content_hash(), part.model_dump(), epochs, repeats)
         network = cast(ResNet34(len(self.defects), rng, part.weights).to(self.device), torch.float32, self._layout)
         self._network = network
         optimizer = torch.optim.Adam(network.parameters(), part.learning_rate, fused=True)
         falls = [round(epochs * share) for share in _FALLS]
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, falls, _FALL)
         count = max(2, round(len(own) * repeats))
-        for epoch in range(epochs):
+        state = TrainingState(self.checkpoint, network, optimizer, schedule, rng, identity)
+        done = state.resume()
+        if done == epochs:
+            yield 1.0
+        for epoch in range(done, epochs):
             network.train()
             order = torch.randperm(max(count, len(own)), generator=rng)[:count] % len(own)
             for start in range(0, count, part.batch):
@@ -105,7 +113,8 @@ class Classifier(Detector):
                 loss.backward()
                 optimizer.step()
             schedule.step()
-            yield (epoch + 1) / epochs
+            yield (epoch + 1) / epochs  # whoever tests after each epoch has done so when this one is kept
+            state.keep(epoch + 1, last=epoch + 1 == epochs)
 
     @torch.inference_mode()
     def predict(self, image: Tensor) -> Prediction:

@@ -4,37 +4,41 @@ The probe knows the damage that it was shown, PatchCore what is not normal; each
 memory of normal patches (`nn.methods.patch_memory`) is one more depth of the frozen features: the residual to the
 nearest normal patch, its distance, and the greatest distance in the surroundings. The probe's heads learn how much to
 believe of it. No photograph is compared with itself, nor is what was made from it: its cells would lie nearer to the
-memory than those of any picture to come. Localization and classification are read off the heads, as the probe does.
+memory than those of any picture to come. Classification is read off the heads, as the probe does.
 
-Detection weighs two scores: the heads', and the greatest distance from the memory. Both are standardized by what
-they say of normal pictures that they have not learned from (out of fold for the heads), and weighed by how well each
-tells shots that it has not learned from. Few shots say little about that, so the weighing starts from equal weights.
+Localization and detection weigh what the heads say and how far a place, or the farthest places of a picture, lie from
+the memory (`fusion`): heads that learned from few shots, or from drawn damage alone, miss what the memory sees.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from flawsmith import config, registry
 from flawsmith.data.training_set import TrainingSet
+from flawsmith.detectors.fusion import Fusion, map_fusion, score_fusion
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.interfaces import Detector
 from flawsmith.nn.methods.patch_memory import MemoryMaps, PatchMemory, digest, farthest_of, log_distance
-from flawsmith.nn.methods.place_head import PlaceGraph
+from flawsmith.nn.methods.place_head import CELL, PlaceGraph
 from flawsmith.types import Prediction
 
 _CHUNK = 16
 _HEAD = {"width": 128, "places": 2048}
 _SURE = 1e-6
 """A probability is cut so far from 0 and 1 before its logit is taken."""
-_PRIOR_SHOTS = 20
-"""Shots that told both scores alike well, with which the weighing starts: fewer real ones move it little."""
+_SURE_PLACE = 1e-4
+"""The same of places; closer to 0 and 1 rounding would be seen in the delivered model's map."""
+_NORMALS = 50
+"""Normal pictures, at most, whose places say how the anomaly maps are joined."""
 
 
 class MemoryProbeSettings(config.Settings):
@@ -54,22 +58,6 @@ class MemoryProbeSettings(config.Settings):
     """Other settings of the probe's heads; several are half as wide as one alone, and look at half as many places."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Fusion:
-    """How the scores of heads and memory become one: each is standardized, then weighed."""
-
-    mean: Tensor
-    """float32 (2,): of both scores over normal pictures."""
-    deviation: Tensor
-    """float32 (2,): their standard deviations over normal pictures."""
-    weight: Tensor
-    """float32 (2,), sum 1."""
-
-    def score(self, scores: Tensor) -> Tensor:
-        """Return float32 (B,) from the scores of heads and memory, float32 (B,2)."""
-        return ((scores - self.mean) / self.deviation) @ self.weight
-
-
 class MemoryProbe(Detector):
     """Frozen features, a memory of normal patches, small heads; tells localization, detection and classification."""
 
@@ -80,7 +68,9 @@ class MemoryProbe(Detector):
 
     _probe: Detector | None = None
     _maps: MemoryMaps | None = None
-    _fusion: _Fusion | None = None
+    _fusion: Fusion | None = None
+    """Of the image scores."""
+    _map_fusion: Fusion | None = None
 
     def prepare(self) -> None:
         assert self.extractor is not None
@@ -96,9 +86,12 @@ class MemoryProbe(Detector):
         return f"memory_probe remembers {self._size(budget)} patches, not {self.settings.memory}; {heads}"
 
     def facts(self) -> dict[str, float]:
-        if self._fusion is None:
+        if self._fusion is None or self._map_fusion is None:
             return {}
-        return {"Weight of the memory in the image score": float(self._fusion.weight[1])}
+        return {
+            "Weight of the memory in the image score": float(self._fusion.weight[1]),
+            "Weight of the memory in the anomaly map": float(self._map_fusion.weight[1]),
+        }
 
     def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
         normals = training.normal("real") or training.normal()
@@ -126,30 +119,32 @@ class MemoryProbe(Detector):
             if picture.photograph in number
         }
         self._maps = MemoryMaps(extractor, memory.to(self.device), shown)
-        self._probe, self._fusion = self._part(self._maps), None
+        self._probe, self._fusion, self._map_fusion = self._part(self._maps), None, None
         for share in self._probe.fit(training, rng, budget=budget):
             if share < 1:
                 yield share
-        self._fusion = self._weighed(training)
+        self._weigh(training)
         yield 1.0
 
     @torch.inference_mode()
     def predict(self, image: Tensor) -> Prediction:
         if self._probe is None:
             raise DataError("memory_probe was asked before it was trained; call fit first")
-        prediction = self._probe.predict(image)
-        if self._fusion is None:  # half-trained
-            return prediction
-        assert prediction.score is not None
-        return replace(prediction, score=self._fusion.score(self._scores(image, prediction.score)))
+        return self._joined(image, self._probe.predict(image))
 
     @torch.inference_mode()
     def out_of_fold(self, training: TrainingSet) -> tuple[list[int], Prediction] | None:
         unseen = None if self._probe is None else self._probe.out_of_fold(training)
-        if unseen is None or self._fusion is None:
-            return unseen
+        if unseen is None:
+            return None
         indices, prediction = unseen
-        return indices, replace(prediction, score=self._fusion.score(self._unseen_scores(training, unseen)))
+        parts, start = [], 0
+        for batch in training.batches(indices, _CHUNK):
+            part = slice(start, start := start + len(batch.image))
+            answers = (prediction.anomaly_map, prediction.score, prediction.probabilities)
+            rows = Prediction(*(None if one is None else one[part] for one in answers))
+            parts.append(self._joined(batch.image, rows))
+        return indices, Prediction.joined(parts, torch.cat)
 
     def remembered(self) -> PatchMemory | None:
         return None if self._maps is None else self._maps.memory
@@ -159,33 +154,52 @@ class MemoryProbe(Detector):
             raise DataError("memory_probe was asked for its graph before it was trained; call fit first")
         heads = self._probe.graph()
         assert isinstance(heads, PlaceGraph)
-        return heads if self._fusion is None else _FusedGraph(heads, self._fusion)
+        if self._fusion is None or self._map_fusion is None:
+            return heads
+        return _FusedGraph(heads, self._fusion, self._map_fusion)
 
-    def _scores(self, image: Tensor, score: Tensor) -> Tensor:
-        """Return float32 (B,2): what heads and memory say of each picture, unbounded."""
+    def _joined(self, image: Tensor, prediction: Prediction) -> Prediction:
+        """Return what heads and memory say together; half-trained, or with one head, what the heads say."""
+        if self._fusion is None or self._map_fusion is None:
+            return prediction
+        assert prediction.score is not None and prediction.anomaly_map is not None
+        far = self._far(image)
+        return replace(
+            prediction,
+            anomaly_map=_joined_map(self._map_fusion, prediction.anomaly_map, far),
+            score=self._fusion.join(_log_odds(prediction.score, _SURE), farthest_of(far)),
+        )
+
+    def _far(self, image: Tensor) -> Tensor:
+        """Return float32 (B,1,h,w): the logarithm of the distance from the memory."""
         assert self._maps is not None
-        chunks = [self._maps.farthest(chunk.to(self.device)) for chunk in image.split(_CHUNK)]
-        return _side_by_side(score, torch.cat(chunks).cpu())
-
-    def _unseen_scores(self, training: TrainingSet, unseen: tuple[list[int], Prediction]) -> Tensor:
-        """Return float32 (B,2): what heads and memory say of pictures that they have not learned from."""
-        assert unseen[1].score is not None
-        parts = zip(training.batches(unseen[0], _CHUNK), unseen[1].score.split(_CHUNK), strict=True)
-        return torch.cat([self._scores(batch.image, score) for batch, score in parts])
+        return torch.cat([self._maps.far(chunk.to(self.device)) for chunk in image.split(_CHUNK)]).cpu()
 
     @torch.inference_mode()
-    def _weighed(self, training: TrainingSet) -> _Fusion | None:
-        """Learn from real normal pictures and shots how to join the scores; None = too few to tell."""
+    def _weigh(self, training: TrainingSet) -> None:
+        """Learn from real normal pictures and shots how to join heads and memory; not from too few."""
         assert self._probe is not None
         answer = self._probe.out_of_fold(training)
-        if answer is None or answer[1].score is None:
-            return None
-        labels = torch.tensor([training.label(index) for index in answer[0]])
-        if int((labels < 0).sum()) < 2:
-            return None
-        scores, normal = self._unseen_scores(training, answer), labels < 0
-        mean, deviation = scores[normal].mean(0), scores[normal].std(0) + 1e-6
-        return _Fusion(mean, deviation, _weights((scores - mean) / deviation, labels))
+        if answer is None or answer[1].score is None or answer[1].anomaly_map is None:
+            return
+        indices, labels = answer[0], torch.tensor([training.label(index) for index in answer[0]])
+        normal = (labels < 0).nonzero()[:, 0].tolist()
+        if len(normal) < 2:
+            return
+        far = torch.cat([self._far(batch.image) for batch in training.batches(indices, _CHUNK)])
+        self._fusion = score_fusion(_log_odds(answer[1].score, _SURE), farthest_of(far), labels)
+        rows = sorted({*normal[:: math.ceil(len(normal) / _NORMALS)], *(labels >= 0).nonzero()[:, 0].tolist()})
+        places = []
+        for row in rows:  # one by one: all their masks at once would be large
+            one = [indices[row]]
+            mask, counted = training.batch(one).mask, training.counted(one)
+            counted = torch.ones_like(mask) if counted is None else counted
+            heads = _pooled(_log_odds(answer[1].anomaly_map[row : row + 1], _SURE_PLACE))
+            memory = F.interpolate(far[row : row + 1], heads.shape[-2:], mode="bilinear", align_corners=False)
+            places.append(
+                (heads, memory, _pooled(mask), _pooled(torch.ones_like(mask) if counted is None else counted))
+            )
+        self._map_fusion = map_fusion(*(torch.cat(parts) for parts in zip(*places, strict=True)), labels[rows])
 
     def _size(self, budget: float) -> int:
         return max(16, round(self.settings.memory * budget))
@@ -200,54 +214,36 @@ class MemoryProbe(Detector):
 
 
 class _FusedGraph(nn.Module):
-    """The graph of the heads, whose score is joined with that of the memory."""
+    """The graph of the heads, whose anomaly map and score are joined with those of the memory."""
 
-    mean: Tensor
-    deviation: Tensor
-    weight: Tensor
-
-    def __init__(self, heads: PlaceGraph, fusion: _Fusion) -> None:
+    def __init__(self, heads: PlaceGraph, score: Fusion, anomaly_map: Fusion) -> None:
         super().__init__()
         self.heads = heads
-        for name in ("mean", "deviation", "weight"):
-            self.register_buffer(name, getattr(fusion, name).clone())
+        for part, fusion in (("score", score), ("map", anomaly_map)):
+            for name in ("mean", "deviation", "weight"):
+                self.register_buffer(f"{part}_{name}", getattr(fusion, name).clone())
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         maps = self.heads.maps(image)
         anomaly_map, score, probabilities = self.heads.answer(maps, image.shape[-2:])
-        scores = _side_by_side(score, farthest_of(log_distance(maps)))
-        return anomaly_map, _Fusion(self.mean, self.deviation, self.weight).score(scores), probabilities
+        far = log_distance(maps)
+        joined = self._fusion("score").join(_log_odds(score, _SURE), farthest_of(far))
+        return _joined_map(self._fusion("map"), anomaly_map, far), joined, probabilities
+
+    def _fusion(self, part: str) -> Fusion:
+        return Fusion(*(getattr(self, f"{part}_{name}") for name in ("mean", "deviation", "weight")))
 
 
-def _side_by_side(score: Tensor, farthest: Tensor) -> Tensor:
-    """Return float32 (B,2): the scores of heads (0..1) and memory, unbounded."""
-    return torch.stack([score.clamp(_SURE, 1 - _SURE).logit(), farthest], 1)
+def _log_odds(probability: Tensor, sure: float) -> Tensor:
+    return probability.clamp(sure, 1 - sure).logit()
 
 
-def _weights(scores: Tensor, labels: Tensor) -> Tensor:
-    """Weigh standardized scores of normal pictures and shots by how well each tells them apart.
-
-    Of two independent scores that are normally distributed the best linear sum weighs each by its d' (Fisher's linear
-    discriminant), here taken from the mean over the defect types of the AUROC.
-
-    Args:
-        scores: float32 (N,2), standardized by the normal pictures.
-        labels: int64 (N,): number of the defect type, -1 = normal.
-    """
-    shots = int((labels >= 0).sum())
-    if not shots:
-        return torch.full((2,), 0.5)
-    sure = 1 - 0.5 / (shots + 1)  # nothing is known to be told better than that
-    area = torch.tensor([_mean_auroc(one, labels) for one in scores.T]).clamp(0.5 + 1e-3, sure)
-    separation = torch.special.ndtri(area)
-    return (shots * separation / separation.sum() + _PRIOR_SHOTS * 0.5) / (shots + _PRIOR_SHOTS)
+def _joined_map(fusion: Fusion, heads: Tensor, far: Tensor) -> Tensor:
+    """Return float32 (B,1,R,C) in 0..1 from the heads' map, likewise, and log distances (B,1,h,w)."""
+    memory = F.interpolate(far, heads.shape[-2:], mode="bilinear", align_corners=False)
+    return fusion.join(_log_odds(heads, _SURE_PLACE), memory).sigmoid()
 
 
-def _mean_auroc(score: Tensor, labels: Tensor) -> float:
-    """Return the mean over the defect types of the image AUROC against all normal pictures."""
-    normal = score[labels < 0]
-    areas = []
-    for label in labels[labels >= 0].unique():
-        gap = score[labels == label][:, None] - normal
-        areas.append((gap.sign() * 0.5 + 0.5).mean())
-    return float(torch.stack(areas).mean())
+def _pooled(whole: Tensor) -> Tensor:
+    """Return the means over places of `place_head.CELL` x `CELL` pixels."""
+    return F.avg_pool2d(whole, CELL, ceil_mode=True)

@@ -26,6 +26,7 @@ from flawsmith.errors import DataError
 from flawsmith.interfaces import Detector
 from flawsmith.nn.backbone import cast
 from flawsmith.nn.device import gains_from_bfloat16
+from flawsmith.nn.networks.training_state import TrainingState, identity_of
 from flawsmith.nn.weights import fresh_layers
 from flawsmith.types import Prediction
 
@@ -101,6 +102,7 @@ class Unet(Detector):
         if (least := min(training.shape)) < _SMALLEST:
             raise DataError(f"unet halves pictures five times: {least} pixels are too few, use {_SMALLEST}")
         plan, part = self._plan(budget), self.settings
+        identity = self._identity(training, rng, plan)
         network = _Network(plan.width, rng).to(self.device)
         # In float32, channels_last makes these convolutions slower on a CPU, so the two come together.
         self._quick = torch.device(self.device).type == "cpu" and plan.width >= _WIDE and gains_from_bfloat16()
@@ -109,7 +111,11 @@ class Unet(Detector):
         optimizer = torch.optim.Adam(network.parameters(), part.learning_rate, fused=True)
         falls = [round(plan.epochs * share) for share in _STEPS]
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, falls, _DROP)
-        for epoch in range(plan.epochs):
+        state = TrainingState(self.checkpoint, network, optimizer, schedule, rng, identity)
+        done = state.resume()
+        if done == plan.epochs:
+            yield 1.0
+        for epoch in range(done, plan.epochs):
             network.train()
             drawn = self._draw(training, plan.samples, rng)
             for start in range(0, len(drawn), part.batch):
@@ -126,7 +132,8 @@ class Unet(Detector):
                 loss.backward()
                 optimizer.step()
             schedule.step()
-            yield (epoch + 1) / plan.epochs
+            yield (epoch + 1) / plan.epochs  # whoever tests after each epoch has done so when this one is kept
+            state.keep(epoch + 1, last=epoch + 1 == plan.epochs)
 
     @torch.inference_mode()
     def predict(self, image: Tensor) -> Prediction:
@@ -140,6 +147,12 @@ class Unet(Detector):
         if self._network is None:
             raise DataError("unet was asked for its graph before it was trained; call fit first")
         return _Graph(self._network).eval()
+
+    def _identity(self, training: TrainingSet, rng: torch.Generator, plan: _Plan) -> str:
+        if self.checkpoint is None:
+            return ""
+        decides = self.settings.model_dump(), plan.width, plan.epochs, plan.samples
+        return identity_of(rng, training.content_hash(), *decides)
 
     def _plan(self, budget: float) -> _Plan:
         """Divide a budget evenly among epochs and pictures; what a CPU computes shrinks with the width besides."""

@@ -43,6 +43,7 @@ class Tiled(Detector):
         return self._detector.facts()
 
     def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
+        self._detector.checkpoint = self.checkpoint
         return self._detector.fit(training, rng, budget=budget)
 
     def remembered(self) -> PatchMemory | None:

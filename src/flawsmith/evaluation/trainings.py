@@ -185,12 +185,15 @@ class Trainings:
         training = self._training[1]
         parts = bench.split, bench.evaluator, training, self._extractor, self._device
         explainer = Explainer(*parts) if self._explains(arm, seed) else None
-        last, best, explained = self._learn(arm, training, seed, bench.evaluator, bench.held, explainer)
+        last, best, explained = self._learn(arm, training, seed, bench.evaluator, bench.held, explainer, path)
         if explained is not None and explained.faults:
             explained.save(path.with_suffix(".explained.json"))
         if best is not None:
             best.save(path.with_suffix(".best.npz"))
         last.save(path)
+        for name in self._part.detectors:
+            for unfinished in _unfinished(path, name):
+                unfinished.unlink(missing_ok=True)
         self.trained += 1
 
     def _explains(self, arm: Arm, seed: int) -> bool:
@@ -225,8 +228,9 @@ class Trainings:
         evaluator: Evaluator,
         held: Sequence[Made],
         explainer: Explainer | None,
+        path: Path,
     ) -> tuple[Outcome, Outcome | None, Explained | None]:
-        """Train one seed's detectors.
+        """Train one seed's detectors, from where a killed training kept how far it was, beside `path`.
 
         Returns:
             Their answers; in the field protocol those of the best epochs; and what the explainer says of the one that
@@ -242,10 +246,13 @@ class Trainings:
                 continue
             open_tasks -= tasks
             rng = torch.Generator().manual_seed(self._config.seed * 1000 + seed)
-            top: Outcome | None = None
+            detector.checkpoint, tested = _unfinished(path, name)
+            goes_on = best is not None and detector.checkpoint.is_file() and tested.is_file()
+            top = Outcome.load(tested) if goes_on else None
             for _ in detector.fit(training, rng, budget=self._part.budget):
-                if best is not None:
-                    top = _better(top, evaluator.evaluate(detector, tasks))
+                if best is not None and (one := evaluator.evaluate(detector, tasks)) is _better(top, one):
+                    top = one
+                    top.save(tested)
             last.take(evaluator.evaluate(detector, tasks))
             if facts := detector.facts():
                 last.figures.setdefault("facts", {}).setdefault(ALL, {}).update(facts)
@@ -319,6 +326,11 @@ def load_detector(
             settings, defects, extractor=extractor if plugin.needs_extractor else None, device=device
         )
     return detector if tiles is None else Tiled(detector, tiles)
+
+
+def _unfinished(path: Path, name: str) -> tuple[Path, Path]:
+    """Return where a detector keeps how far it is, and its best answers so far; both go when the training is over."""
+    return path.with_suffix(f".{name}.training"), path.with_suffix(f".{name}.tested.npz")
 
 
 def _better(top: Outcome | None, one: Outcome) -> Outcome:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 from flawsmith import registry
 from flawsmith.config import Config, validate
 from flawsmith.data.exported.reads_features import ReadsFeatures
+from flawsmith.data.exported.reads_generators import ReadsGenerators
 from flawsmith.errors import RunError
 from flawsmith.files import digest, read_json, reading, whole_folder, write_json
 from flawsmith.interfaces import Exporter
@@ -63,8 +64,8 @@ def export(run: Run) -> None:
     content = digest([(one.id, one.product, one.defect, one.split) for one in examples])
     hashes = {"data": run.data_hash(), "samples": run.samples_hash(), "examples": content}
     for name, exporter in exporters.items():
-        if isinstance(exporter, ReadsFeatures):
-            hashes[name] = digest(_with_features(run, exporter))
+        if (asked := _told(run, exporter)) is not None:
+            hashes[name] = digest(asked)
     inputs = Inputs.of(run.config, "export", **hashes)
     folders = {name: run.path("export", name) for name in exporters}
     with stage(run, "export", inputs, outputs=folders.values(), there=lambda: _whole(run, folders)) as work:
@@ -79,16 +80,23 @@ def export(run: Run) -> None:
 
 
 def prepared(run: Run, exporter: Exporter) -> Exporter:
-    """Return an exporter that may write: one that reads features is told the run's extractor."""
-    if isinstance(exporter, ReadsFeatures):
-        _with_features(run, exporter)
+    """Return an exporter that may write: it is told what it asks of the run."""
+    _told(run, exporter)
     return exporter
 
 
-def _with_features(run: Run, exporter: ReadsFeatures) -> object:
-    """Tell an exporter the run's extractor; return what identifies it."""
-    cache = run.path("state", "features")
-    return exporter.use_features(run.config.features, run.config.backbone.offline, cache)
+def _told(run: Run, exporter: Exporter) -> object:
+    """Tell an exporter what it asks of the run; return what identifies that, None = it asks nothing."""
+    if isinstance(exporter, ReadsFeatures):
+        cache = run.path("state", "features")
+        return exporter.use_features(run.config.features, run.config.backbone.offline, cache)
+    if isinstance(exporter, ReadsGenerators):
+        made_by: dict[str, set[str]] = defaultdict(set)
+        for sample in run.kept():
+            made_by[sample.defect].add(sample.generator)
+        exporter.use_generators(made_by)
+        return {defect: sorted(names) for defect, names in made_by.items()}
+    return None
 
 
 def sizes(folder: Path) -> dict[str, int]:

@@ -241,25 +241,12 @@ class AnomalyDiffusion(Generator):
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Generated:
         back, settings = self.backbone, self.settings
         known = known_of(back, asked.normal, asked.mask)
-        free = back.free_guidance(guidance)
-        prompted = [self.marked(*names) for names in asked.named()]
-        text = self._read(
-            back.tokens([one.text for one in prompted]),
-            torch.tensor([one.first for one in prompted]),
-            torch.tensor([self.row_of(*pair) for pair in zip(asked.product, asked.defect, strict=True)]),
-            shrunk(asked.mask),
-        )
-        text = with_negative(back, text, free, settings.negative_prompt)
-        rows = known.guided(free)
-
-        def predict(latent: Tensor, t: Tensor) -> Tensor:
-            return back.predict(latent, t, text, mask=rows.cells, masked=rows.masked, guidance=guidance)
-
+        predict, doubled = self.predictor(asked, known, guidance), back.free_guidance(guidance) != 1.0
         return paint(
             back,
             asked,
             known,
-            self._reweighted(guided(predict, free, settings.guidance_rescale), asked, known, doubled=free != 1.0),
+            self._reweighted(predict, asked, known, doubled=doubled),
             seeds,
             steps=steps,
             sampler=settings.sampler,
@@ -267,6 +254,24 @@ class AnomalyDiffusion(Generator):
             strength=settings.strength,
             detail=settings.detail,
         )
+
+    @torch.no_grad()
+    def predictor(self, asked: Condition, known: Known, guidance: float) -> Predict:
+        """Return what `sample` denoises with, but for the re-weighting; see `nn.anomaly_maps.words`."""
+        back, settings, free = self.backbone, self.settings, self.backbone.free_guidance(guidance)
+        prompted = [self.marked(*names) for names in asked.named()]
+        text = self._read(
+            back.tokens([one.text for one in prompted]),
+            torch.tensor([one.first for one in prompted]),
+            torch.tensor([self.row_of(*pair) for pair in zip(asked.product, asked.defect, strict=True)]),
+            shrunk(asked.mask),
+        )
+        text, rows = with_negative(back, text, free, settings.negative_prompt), known.guided(free)
+
+        def predict(latent: Tensor, t: Tensor) -> Tensor:
+            return back.predict(latent, t, text, mask=rows.cells, masked=rows.masked, guidance=guidance)
+
+        return guided(predict, free, settings.guidance_rescale)
 
     def _reweighted(self, predict: Predict, asked: Condition, known: Known, *, doubled: bool) -> Predict:
         """Return a predictor that hears the words more where the step before it showed little damage.

@@ -131,12 +131,11 @@ class ControlNetInpaint(Generator):
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Generated:
         back, settings = self.backbone, self.settings
         known = known_of(back, asked.normal, asked.mask)
-        text = back.embed([self.prompt(*names) for names in asked.named()])
         return paint(
             back,
             asked,
             known,
-            self._predictor(known, asked.mask, text, guidance),
+            self.predictor(asked, known, guidance),
             seeds,
             steps=steps,
             sampler=settings.sampler,
@@ -144,6 +143,11 @@ class ControlNetInpaint(Generator):
             strength=settings.strength,
             detail=settings.detail,
         )
+
+    def predictor(self, asked: Condition, known: Known, guidance: float) -> Predict:
+        """Return what `sample` denoises with; see `nn.anomaly_maps.words`."""
+        text = self.backbone.embed([self.prompt(*names) for names in asked.named()])
+        return self._predictor(known, asked.mask, text, guidance)
 
     def guided_predictor(self, views: Encoded, guidance: float) -> Predict:
         """Return what predicts for some views as sampling does; a student learns from it (`few_steps`)."""

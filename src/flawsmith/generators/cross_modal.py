@@ -37,9 +37,9 @@ from flawsmith.errors import ConfigError, RunError
 from flawsmith.interfaces import Generator
 from flawsmith.nn import prompts
 from flawsmith.nn.backbone import Backbone
-from flawsmith.nn.diffusion import Sampler, guided, weighted_loss
+from flawsmith.nn.diffusion import Predict, Sampler, guided, weighted_loss
 from flawsmith.nn.inpaint import Known, guided_text, known_of, paint
-from flawsmith.nn.methods.asea import ASEA, FeatureMemory, features
+from flawsmith.nn.methods.asea import ASEA, features, memory_of
 from flawsmith.nn.methods.csm import load_csm
 from flawsmith.nn.methods.sga import (
     BUILTIN,
@@ -165,7 +165,7 @@ class CrossModal(Generator):
         self.backbone: Backbone = backbone
         chosen = self.settings
         self.csm = load_csm(chosen.csm, offline=chosen.offline, device=str(backbone.device))
-        self._features = FeatureMemory(self.csm)
+        self._features = memory_of(self.csm)
         self.sga = SGA(backbone.unet, self.csm.width, tokens=chosen.tokens, hidden=chosen.hidden)
         # The buffer's name is that of weights on disk.
         self.sga.register_buffer("reader", torch.tensor(list(self.csm.fingerprint.encode()), dtype=torch.uint8))
@@ -266,19 +266,12 @@ class CrossModal(Generator):
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Generated:
         back, settings = self.backbone, self.settings
         known = known_of(back, asked.normal, asked.mask)
-        free = back.free_guidance(guidance)
-        text = guided_text(back, [self.prompt(*names) for names in asked.named()], free, settings.negative_prompt)
-        rows = known.guided(free)
-
-        def predict(latent: Tensor, t: Tensor) -> Tensor:
-            return back.predict(latent, t, text, mask=rows.cells, masked=rows.masked, guidance=guidance)
-
         with self.conditioned(asked, guidance):
             return paint(
                 back,
                 asked,
                 known,
-                guided(predict, free, settings.guidance_rescale),
+                self._predictor(asked, known, guidance),
                 seeds,
                 steps=steps,
                 sampler=settings.sampler,
@@ -286,6 +279,27 @@ class CrossModal(Generator):
                 strength=settings.strength,
                 detail=settings.detail,
             )
+
+    def predictor(self, asked: Condition, known: Known, guidance: float) -> Predict:
+        """Return what `sample` denoises with; see `nn.anomaly_maps.words`."""
+        bound = self._predictor(asked, known, guidance)
+
+        def predict(latent: Tensor, t: Tensor) -> Tensor:
+            with self.conditioned(asked, guidance):
+                return bound(latent, t)
+
+        return predict
+
+    def _predictor(self, asked: Condition, known: Known, guidance: float) -> Predict:
+        """Bind text, guidance and what is known of B requests; the references are `conditioned`'s."""
+        back, settings, free = self.backbone, self.settings, self.backbone.free_guidance(guidance)
+        text = guided_text(back, [self.prompt(*names) for names in asked.named()], free, settings.negative_prompt)
+        rows = known.guided(free)
+
+        def predict(latent: Tensor, t: Tensor) -> Tensor:
+            return back.predict(latent, t, text, mask=rows.cells, masked=rows.masked, guidance=guidance)
+
+        return guided(predict, free, settings.guidance_rescale)
 
     @contextmanager
     @torch.no_grad()

@@ -24,7 +24,8 @@ from flawsmith.config import Affects
 from flawsmith.errors import ConfigError
 from flawsmith.interfaces import Generator
 from flawsmith.nn.backbone import Backbone
-from flawsmith.nn.inpaint import known_of
+from flawsmith.nn.diffusion import Predict
+from flawsmith.nn.inpaint import Known, known_of
 from flawsmith.nn.weights import load_modules, read_settings
 from flawsmith.types import Batch, Condition, Encoded, Generated
 
@@ -124,12 +125,27 @@ class Hybrid(Generator):
         return loss
 
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Generated:
-        # Settings that only sampling reads may have changed since the weights were saved.
-        for part, chosen in _settings_of_parts(self.settings).items():
-            self._part(part).settings = chosen
+        self._give_settings()
         with self._semantic.conditioned(asked, guidance):
             generated: Generated = self._spatial.sample(asked, seeds, steps=steps, guidance=guidance)
         return generated
+
+    def predictor(self, asked: Condition, known: Known, guidance: float) -> Predict:
+        """Return what `sample` denoises with; see `nn.anomaly_maps.words`."""
+        self._give_settings()
+        steered = self._spatial.predictor(asked, known, guidance)
+
+        def predict(latent: Tensor, t: Tensor) -> Tensor:
+            with self._semantic.conditioned(asked, guidance):
+                prediction: Tensor = steered(latent, t)
+            return prediction
+
+        return predict
+
+    def _give_settings(self) -> None:
+        """Give the parts their settings: those that only sampling reads may have changed since weights were saved."""
+        for part, chosen in _settings_of_parts(self.settings).items():
+            self._part(part).settings = chosen
 
     def _part(self, name: str) -> Any:
         return self._spatial if name == "spatial" else self._semantic

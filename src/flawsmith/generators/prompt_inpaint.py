@@ -28,7 +28,7 @@ from flawsmith.errors import ConfigError
 from flawsmith.interfaces import Generator
 from flawsmith.nn import prompts
 from flawsmith.nn.backbone import Backbone
-from flawsmith.nn.diffusion import Sampler, guided
+from flawsmith.nn.diffusion import Predict, Sampler, guided
 from flawsmith.nn.inpaint import Known, guided_text, known_of, paint
 from flawsmith.nn.methods.attention_maps import grid_of, word_shares
 from flawsmith.nn.text import Text
@@ -94,19 +94,8 @@ class PromptInpaint(Generator):
     @torch.no_grad()
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int, guidance: float) -> Generated:
         back, settings = self.backbone, self.settings
-        known, free = known_of(back, asked.normal, asked.mask), back.free_guidance(guidance)
-        words = [f"{words} {self.words(name)}".strip() if name else "" for words, name in _appearances(asked)]
-        named = list(zip(words, asked.product, strict=True))
-        lines = [
-            prompts.filled_in(settings.prompt if words else settings.normal_prompt, words, product)
-            for words, product in named
-        ]
-        text = guided_text(back, lines, free, settings.negative_prompt)
-        prompted, rows = back.embed(lines), known.guided(free)
-        tokens = self._tokens(lines, asked.defect)
-
-        def predict(latent: Tensor, t: Tensor) -> Tensor:
-            return back.predict(latent, t, text, mask=rows.cells, masked=rows.masked, guidance=guidance)
+        known, lines = known_of(back, asked.normal, asked.mask), self._lines(asked)
+        prompted, tokens = back.embed(lines), self._tokens(lines, asked.defect)
 
         def raised(latent: Tensor, t: Tensor) -> Tensor:
             if settings.attention == 0 or int(t[0]) < settings.attention_until * len(back.noise):
@@ -117,7 +106,7 @@ class PromptInpaint(Generator):
             back,
             asked,
             known,
-            guided(predict, free, settings.guidance_rescale),
+            self.predictor(asked, known, guidance),
             seeds,
             steps=steps,
             sampler=settings.sampler,
@@ -126,6 +115,25 @@ class PromptInpaint(Generator):
             detail=0.0,
             adjust=raised,
         )
+
+    def predictor(self, asked: Condition, known: Known, guidance: float) -> Predict:
+        """Return what `sample` denoises with, but for the raised attention; see `nn.anomaly_maps.words`."""
+        back, settings, free = self.backbone, self.settings, self.backbone.free_guidance(guidance)
+        text, rows = guided_text(back, self._lines(asked), free, settings.negative_prompt), known.guided(free)
+
+        def predict(latent: Tensor, t: Tensor) -> Tensor:
+            return back.predict(latent, t, text, mask=rows.cells, masked=rows.masked, guidance=guidance)
+
+        return guided(predict, free, settings.guidance_rescale)
+
+    def _lines(self, asked: Condition) -> list[str]:
+        """Return the prompt of each row."""
+        prompt, normal = self.settings.prompt, self.settings.normal_prompt
+        words = [f"{words} {self.words(name)}".strip() if name else "" for words, name in _appearances(asked)]
+        return [
+            prompts.filled_in(prompt if name else normal, name, product)
+            for name, product in zip(words, asked.product, strict=True)
+        ]
 
     def _tokens(self, lines: Sequence[str], defects: Sequence[str]) -> Tensor:
         """Return float32 (B,T): each row's share of the tokens that name its defect; a row of zeros names none."""

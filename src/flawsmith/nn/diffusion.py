@@ -149,7 +149,8 @@ class Noise:
 
 def _accepted(plugin: Any, config: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a configuration that a scheduler takes; it would complain of the others."""
-    return {key: value for key, value in config.items() if key in signature(plugin.__init__).parameters}
+    known = signature(plugin.__init__).parameters
+    return {key: value for key, value in config.items() if key in known}
 
 
 def stacked_noise(seeds: Sequence[int], shape: tuple[int, ...], *, stream: int = 0) -> Tensor:

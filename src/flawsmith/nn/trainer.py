@@ -171,6 +171,8 @@ class Trainer:
         with torch.no_grad():
             for name, value in self._shadow.items():
                 self._named[name].copy_(value)
+        for parameter in self._named.values():
+            parameter.grad = None  # as large as the weights, and would lie there while pictures are painted
 
     def _step(self, index: int) -> float:
         rng = torch.Generator().manual_seed((self._seed * 1_000_003 + index * 7_368_787) % (2**63 - 1))

@@ -25,7 +25,7 @@ from flawsmith.data.split import (
     split,
     without_duplicates,
 )
-from flawsmith.errors import FlawsmithError
+from flawsmith.errors import Answer, FlawsmithError
 from flawsmith.evaluation.shape import distorted, proof_shape, proof_tiles
 from flawsmith.nn.loading.facts import BackboneFacts
 from flawsmith.preflight import pictures
@@ -59,7 +59,8 @@ def check(config: Config, page: Path | None = None) -> Findings:
     try:
         surveyed = survey(data)
     except FlawsmithError as error:
-        findings.errors += [*preflight(config, None), *str(error).splitlines()]
+        findings.add_errors(preflight(config, None))
+        findings.refuse(error)
         return findings
     examples: Sequence[Example] = surveyed.examples
     findings.files = surveyed.ledger.uses
@@ -71,7 +72,7 @@ def check(config: Config, page: Path | None = None) -> Findings:
     examples, labels = look_at_masks(examples, facts, config, findings)
     damage = labels.damage
     divided = _divide(examples, config, findings, decoded)
-    findings.errors += preflight(config, divided)
+    findings.add_errors(preflight(config, divided))
     if divided and config.prove.enabled:
         findings.warnings += _stretched(divided, facts, config)
     labels.say(divided, findings)
@@ -97,7 +98,7 @@ def check(config: Config, page: Path | None = None) -> Findings:
             transferred=_transferred(config, divided, findings),
             tiles=_tiles(divided, facts, config),
         )
-        findings.warnings += costly
+        findings.add_warnings(costly)
     else:
         _transferred(config, divided, findings)
     return findings
@@ -129,7 +130,7 @@ def _divide(examples: Sequence[Example], config: Config, findings: Findings, dec
         divided = split(examples, shots=config.data.shots, test=keeps_test(config))
     except FlawsmithError as error:
         if not findings.errors:  # the survey has said it better
-            findings.errors.append(str(error))
+            findings.refuse(error)
         return None
     divided = without_duplicates(divided, duplicates(divided, decoded))
     findings.notes += divided.notes
@@ -207,7 +208,7 @@ def _transferred(config: Config, divided: Split | None, findings: Findings) -> l
     try:
         counts(config, divided)  # also refuses a sentence that cannot be read, and a count that asks for nothing
     except FlawsmithError as error:
-        findings.errors += [line for line in str(error).splitlines() if line not in findings.errors]
+        findings.refuse(error)
     try:
         return list(transfers(config, divided))
     except FlawsmithError:  # `counts` has said it
@@ -228,7 +229,7 @@ def _check_defects(
         by_product[product].append((number, defect))
     for product, numbers in sorted(by_product.items()):
         (least, rare), (most, common) = min(numbers), max(numbers)
-        if most >= 3 * least:
-            findings.warnings.append(
-                f'{product}: {rare} has {least} pictures, {common} {most}; generate.count = "balance" fills the gap'
-            )
+        if most >= 3 * least and isinstance(config.generate.count, int):  # a table is a choice of its own
+            balance = Answer("generate.count", "balance")
+            sentence = f"{product}: {rare} has {least} pictures, {common} {most}; {balance} fills the gap"
+            findings.add_warnings({sentence: (balance,)})

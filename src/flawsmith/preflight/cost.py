@@ -14,6 +14,7 @@ from pathlib import Path
 from flawsmith import registry
 from flawsmith.config import Config
 from flawsmith.data.photographs import KEPT
+from flawsmith.errors import Answer
 from flawsmith.nn.loading.facts import BackboneFacts
 from flawsmith.preflight.rates import PLAIN, SMALL, Rate, rate_of, spared
 from flawsmith.synthesis.counts import wanted
@@ -42,8 +43,8 @@ def estimate(
     backbone: BackboneFacts | None = None,
     transferred: Iterable[tuple[str, str]] = (),
     tiles: float = 1.0,
-) -> tuple[dict[str, str], list[str]]:
-    """Return {what: how much} for a reader, and warnings.
+) -> tuple[dict[str, str], dict[str, tuple[Answer, ...]]]:
+    """Return {what: how much} for a reader, and warnings with the settings that answer them.
 
     Args:
         config: The run's configuration.
@@ -116,20 +117,21 @@ def estimate(
         "disk": f"about {_bytes(disk)}; {_bytes(free)} are free here",
         "assumes": f"{size} px windows, {by}, one {machine}",
     }
-    warnings = []
+    warnings: dict[str, tuple[Answer, ...]] = {}
     if disk > free:
-        warnings.append(f"the run needs about {_bytes(disk)} and {_bytes(free)} are free here; give --out another disk")
+        warnings[f"the run needs about {_bytes(disk)} and {_bytes(free)} are free here; give --out another disk"] = ()
     if train + draw > 24 * 3600:
-        warnings.append(f"the run takes {_time(train + draw)}; use a GPU, fewer steps or fewer samples")
+        warnings[f"the run takes {_time(train + draw)}; use a GPU, fewer steps or fewer samples"] = ()
     if rate and card and card < network:
         smaller = {"24GB": "12GB", "12GB": "8GB"}.get(config.train.memory, "")
         fitting = int((card - rate.fixed) / rate.window)
-        advice = "use a larger one, or another generator"
+        answers: tuple[Answer, ...] = ()
         if smaller:
-            advice = f'set train.memory = "{smaller}"'
+            answers = (Answer("train.memory", smaller),)
         elif not spares and fitting >= 1:
-            advice = f"set train.batch = {fitting}"
-        warnings.append(f"training takes about {network:.0f} GB and the GPU has {card:.0f}; {advice}")
+            answers = (Answer("train.batch", fitting),)
+        advice = f"set {answers[0]}" if answers else "use a larger one, or another generator"
+        warnings[f"training takes about {network:.0f} GB and the GPU has {card:.0f}; {advice}"] = answers
     return table, warnings
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flawsmith.errors import first_few
+from flawsmith.errors import Answer, FlawsmithError, first_few
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,30 +65,54 @@ class Findings:
     """What makes a run worse than it could be."""
     notes: list[str] = field(default_factory=list)
     """Where the split's rule had to bend."""
+    answers: dict[str, tuple[Answer, ...]] = field(default_factory=dict)
+    """Settings that answer an error or a warning, by its sentence, which names them; one of them is enough."""
+
+    def refuse(self, error: FlawsmithError) -> None:
+        """Add what an error says, a sentence per line, unless it is said already."""
+        said = dict.fromkeys(str(error).splitlines(), error.answers)
+        self.add_errors({sentence: answers for sentence, answers in said.items() if sentence not in self.errors})
+
+    def add_errors(self, said: Mapping[str, tuple[Answer, ...]]) -> None:
+        """Add errors, each with the settings that answer it."""
+        self.errors += said
+        self._add_answers(said)
+
+    def add_warnings(self, said: Mapping[str, tuple[Answer, ...]]) -> None:
+        """Add warnings, each with the settings that answer it."""
+        self.warnings += said
+        self._add_answers(said)
+
+    def _add_answers(self, said: Mapping[str, tuple[Answer, ...]]) -> None:
+        self.answers |= {sentence: answers for sentence, answers in said.items() if answers}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as values that JSON has."""
+        return asdict(self) | {"root": self.root.as_posix(), "files": dict(self.files), "ok": self.ok}
 
     @property
     def ok(self) -> bool:
         """True: a run can start."""
         return not self.errors
 
-    def render(self, console: Console) -> None:
-        """Print tables and sentences."""
+    def render(self, console: Console, spoken: Callable[[str], str] = str) -> None:
+        """Print tables and sentences; `spoken` gives each in the reader's language."""
         console.print(f"{self.root} (layout {self.layout})", markup=False, highlight=False)
         if self.files:
-            table = Table(title="files", title_justify="left", show_header=False, show_footer=True)
-            table.add_column(footer=Text("all"))
+            table = Table(title=spoken("files"), title_justify="left", show_header=False, show_footer=True)
+            table.add_column(footer=Text(spoken("all")))
             table.add_column(justify="right", footer=str(sum(self.files.values())))
             for use, number in self.files.items():
-                table.add_row(Text(use), str(number))
+                table.add_row(Text(spoken(use)), str(number))
             console.print(table)
         if self.defects:
-            console.print(_defect_table(self.defects))
+            console.print(_defect_table(self.defects, spoken))
         if self.pictures:
-            console.print(_picture_table(self.pictures))
+            console.print(_picture_table(self.pictures, spoken))
         if self.estimate:
-            table = Table(title="what a run would cost", title_justify="left", show_header=False)
+            table = Table(title=spoken("what a run would cost"), title_justify="left", show_header=False)
             for name, value in self.estimate.items():
-                table.add_row(name, Text(value))
+                table.add_row(spoken(name), Text(spoken(value)))
             console.print(table)
         for style, word, sentences in (
             ("red", "error", self.errors),
@@ -96,26 +121,27 @@ class Findings:
         ):
             for sentence in sentences:
                 # File names may hold [brackets], which rich would take for markup.
-                console.print(f"{word}: {sentence}", style=style, markup=False, highlight=False, soft_wrap=True)
+                line = f"{spoken(word)}: {spoken(sentence)}"
+                console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
         if self.ok:
-            console.print("ready: nothing here would stop a run", style="green")
+            console.print(spoken("ready: nothing here would stop a run"), style="green")
         else:
             count = "1 error" if len(self.errors) == 1 else f"{len(self.errors)} errors"
-            console.print(f"not ready: {count} to put right first", style="bold red")
+            console.print(spoken(f"not ready: {count} to put right first"), style="bold red")
 
 
-def _defect_table(defects: Sequence[DefectFacts]) -> Table:
+def _defect_table(defects: Sequence[DefectFacts], spoken: Callable[[str], str]) -> Table:
     # No lines between the columns: on 80 characters, as in a log, there is room for words then.
-    table = Table(title="defects", title_justify="left", box=SIMPLE_HEAD, padding=0)
+    table = Table(title=spoken("defects"), title_justify="left", box=SIMPLE_HEAD, padding=0)
     for name in ("product", "defect"):
         longest = max(len(getattr(one, name)) for one in defects)
-        table.add_column(name, overflow="fold", min_width=min(max(longest, 8), 16))
+        table.add_column(spoken(name), overflow="fold", min_width=min(max(longest, 8), 16))
     for name in ("pictures", "to learn", "to test", "lacks", "damaged", "thick px", "as drawn"):
-        table.add_column(name, justify="right", no_wrap=" " not in name)
+        table.add_column(spoken(name), justify="right", no_wrap=" " not in name)
     for one in defects:
         table.add_row(
             Text(one.product),
-            Text(one.defect or "(normal)"),
+            Text(one.defect or spoken("(normal)")),
             str(one.pictures),
             str(one.shots),
             str(one.test),
@@ -127,12 +153,12 @@ def _defect_table(defects: Sequence[DefectFacts]) -> Table:
     return table
 
 
-def _picture_table(pictures: Sequence[PictureFacts]) -> Table:
-    table = Table(title="photographs", title_justify="left")
+def _picture_table(pictures: Sequence[PictureFacts], spoken: Callable[[str], str]) -> Table:
+    table = Table(title=spoken("photographs"), title_justify="left")
     for name in ("product", "pictures", "width", "height", "formats"):
-        table.add_column(name)
+        table.add_column(spoken(name))
     for one in pictures:
-        formats = ", ".join(f"{number} {name}" for name, number in one.formats.items())
+        formats = ", ".join(f"{number} {spoken(name)}" for name, number in one.formats.items())
         table.add_row(Text(one.product), str(one.pictures), _span(one.width), _span(one.height), formats)
     return table
 
@@ -142,8 +168,14 @@ def _span(values: tuple[int, float, int]) -> str:
     return str(least) if least == most else f"{least} .. {middle:.0f} .. {most}"
 
 
-def grouped(problems: Iterable[tuple[str, str]], noun: str, verdict: str) -> list[str]:
-    """Return one sentence per sort of problem, with the first names and the count, instead of one per file."""
+def grouped(problems: Iterable[tuple[str, str]], one: str, many: str) -> list[str]:
+    """Return one sentence per sort of problem, with the first names and the count, instead of one per file.
+
+    Args:
+        problems: (name of the file, what is wrong with it).
+        one: What is said of a single file, e.g. "1 picture cannot be used".
+        many: The same of several, e.g. "{} pictures cannot be used".
+    """
     groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for name, problem in problems:
         groups["".join(letter for letter in problem if not letter.isdigit())[:40]].append((name, problem))
@@ -151,8 +183,8 @@ def grouped(problems: Iterable[tuple[str, str]], noun: str, verdict: str) -> lis
     for members in groups.values():
         name, problem = members[0]
         if len(members) == 1:
-            sentences.append(f"{name}: 1 {noun} {verdict}: {problem}")
+            sentences.append(f"{name}: {one}: {problem}")
         else:
             names = first_few([name for name, _ in members])
-            sentences.append(f"{names}: {len(members)} {noun}s {verdict.replace('deserves', 'deserve')}: {problem}")
+            sentences.append(f"{names}: {many.format(len(members))}: {problem}")
     return sentences

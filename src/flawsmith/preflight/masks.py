@@ -10,13 +10,14 @@ from statistics import median
 import cv2
 import numpy as np
 
-from flawsmith.config import Config
+from flawsmith import registry
+from flawsmith.config import Config, GeneratorConfig
 from flawsmith.data import images
 from flawsmith.data.masks.judging import judge, with_rules
 from flawsmith.data.masks.reading import read_label
 from flawsmith.data.photographs import windows_over
 from flawsmith.data.split import Split
-from flawsmith.errors import DataError
+from flawsmith.errors import Answer, DataError
 from flawsmith.preflight.findings import Findings, grouped
 from flawsmith.types import Example
 
@@ -43,14 +44,25 @@ class Labels:
     damage: dict[tuple[str, str], Damage]
     doubts: list[tuple[str, str]]
     """(id, problem) of labels that must not be learned from as they are; empty masks among them."""
+    answers: dict[str, tuple[Answer, ...]]
+    """Settings that answer a problem, by the problem."""
 
     def say(self, divided: Split | None, findings: Findings) -> None:
         """Name what is doubtful: an error for a shot, which would teach it, a warning for a test picture."""
         shots = {shot.id for shot in divided.shots} if divided else set()
         learned = [(name, problem) for name, problem in self.doubts if name in shots]
-        findings.errors += grouped(learned, "shot", "cannot be learned from")
+        findings.add_errors(
+            self._answered(grouped(learned, "1 shot cannot be learned from", "{} shots cannot be learned from"))
+        )
         others = [doubt for doubt in self.doubts if doubt not in learned]
-        findings.warnings += grouped(others, "mask", "deserves a look")
+        findings.add_warnings(self._answered(grouped(others, "1 mask deserves a look", "{} masks deserve a look")))
+
+    def _answered(self, sentences: Sequence[str]) -> dict[str, tuple[Answer, ...]]:
+        """Return sentences, each of which ends with a problem, with the settings that answer that."""
+        return {
+            sentence: next((its for problem, its in self.answers.items() if sentence.endswith(problem)), ())
+            for sentence in sentences
+        }
 
 
 def look_at_masks(
@@ -60,11 +72,12 @@ def look_at_masks(
     judgement = judge(examples, config.data)
     examples = with_rules(examples, judgement.rules)
     unreadable = [(name, why) for name, _, why in judgement.broken]
-    findings.errors += [*judgement.errors, *grouped(unreadable, "mask", "cannot be used")]
+    findings.add_errors({sentence: judgement.answers.get(sentence, ()) for sentence in judgement.errors})
+    findings.errors += grouped(unreadable, "1 mask cannot be used", "{} masks cannot be used")
     findings.warnings += judgement.warnings
     findings.notes += judgement.notes
     broken = {name for name, _ in unreadable}
-    labels = Labels(defaultdict(Damage), list(judgement.doubts))
+    labels = Labels(defaultdict(Damage), list(judgement.doubts), judgement.answers)
     defects = [one for one in examples if one.mask_rule is not None and one.id in facts and one.id not in broken]
     every = max(1, -(-len(defects) // PLANNED))
     turn: Counter[tuple[str, str]] = Counter()
@@ -89,14 +102,18 @@ def look_at_masks(
             one.windows.append(len(windows))
             one.drawn.append(one.thickness[-1] * size / median(window.side for window in windows))
         turn[key] += 1
+    known = registry.entries("generators")
+    by_model = any(name in known and not known[name].pixels for name in config.generator.names)
     for (product, defect), one in sorted(labels.damage.items()):
         thin = [value for value in one.drawn if value < CELL]
-        if len(thin) > len(one.drawn) / 5:
-            findings.warnings.append(
+        if by_model and len(thin) > len(one.drawn) / 5:
+            in_pixels = Answer("generator.name", GeneratorConfig().label)
+            sentence = (
                 f"{product}/{defect}: {100 * len(thin) / len(one.drawn):.0f} % of the damage is thinner than the model "
                 f"can draw (median {median(thin):.1f} px at its working size, {CELL:g} are needed); raise "
-                "windows.max_zoom, or use a generator that works in pixels"
+                f"windows.max_zoom, or use a generator that works in pixels: {in_pixels}"
             )
+            findings.add_warnings({sentence: (in_pixels,)})
     return examples, labels
 
 

@@ -77,9 +77,10 @@ def look_at(examples: Sequence[Example], facts: dict[str, images.Header], findin
     decoded = [example for example in examples if example.id in chosen]
     prints = fingerprints_of([example.image for example in decoded])
     broken = [(example.id, one.problem) for example, one in zip(decoded, prints, strict=True) if one.problem]
-    findings.errors += [*grouped(broken, "picture", "cannot be used"), *masks_among_normals(decoded)]
+    unusable = grouped(broken, "1 picture cannot be used", "{} pictures cannot be used")
+    findings.errors += [*unusable, *masks_among_normals(decoded)]
     faulty = [(example.id, one.fault) for example, one in zip(decoded, prints, strict=True) if one.fault]
-    findings.warnings += grouped(faulty, "picture", "may be damaged")
+    findings.warnings += grouped(faulty, "1 picture may be damaged", "{} pictures may be damaged")
     return frozenset(chosen)
 
 

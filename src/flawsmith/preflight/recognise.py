@@ -191,8 +191,7 @@ def _asked(root: Path, tree: Tree, refused: dict[str, list[str]]) -> str:
     if not pictures:
         return f"{root}: no pictures there (PNG, JPEG, TIFF, BMP, WebP); give the folder that holds your photographs"
     near = {layout: errors for layout, errors in refused.items() if errors}
-    advice = "name the folders of normal parts with --normal, or describe your folders with layout = "
-    advice += '"pattern" (docs/data.md)'
+    advice = 'name the folders of normal parts with --normal, or set layout = "pattern" (docs/data.md)'
     if not near and not any("/" in picture for picture in pictures):
         hint = "put those of normal parts into a folder `good`, and those of each defect type into one of its name"
         return f"{root}: {len(pictures)} pictures in no folder; {hint}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flawsmith import registry
 from flawsmith.config import Config, FeaturesConfig, ProveConfig, validate
 from flawsmith.data.split import Split, provable
-from flawsmith.errors import BackboneError, ConfigError, FlawsmithError, nearest
+from flawsmith.errors import Answer, BackboneError, ConfigError, FlawsmithError, nearest
 from flawsmith.exports.export import load_exporter
 from flawsmith.nn.loading.facts import low_rank_stamps, require_describer, require_layers
 from flawsmith.preflight.backbone import look_for_device, look_over
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from flawsmith.nn.networks.extractor import Extractor
 
 
-def preflight(config: Config, split: Split | None, *, near_duplicates: bool = True) -> list[str]:
-    """Return a sentence for each thing that a stage of `flawsmith run` would refuse, be it the last; [] = none.
+def preflight(config: Config, split: Split | None, *, near_duplicates: bool = True) -> dict[str, tuple[Answer, ...]]:
+    """Return a sentence for each thing that a stage of `flawsmith run` would refuse, be it the last, with the settings
+    that answer it; {} = none.
 
     A plug-in of ours is imported only where it is told something, so that `flawsmith check` stays quick.
 
@@ -32,7 +33,7 @@ def preflight(config: Config, split: Split | None, *, near_duplicates: bool = Tr
         near_duplicates: Also count the test pictures that second photographs leave, for which every picture is decoded.
     """
     if unknown := registry.misnamed(config):
-        return unknown  # what nobody knows cannot be asked
+        return dict.fromkeys(unknown, ())  # what nobody knows cannot be asked
     generator, screen, prove = config.generator, config.screen, config.prove
     others = _of_others(config)
     checks: list[Callable[[], Any]] = [partial(registry.get, *plugin) for plugin in others]
@@ -67,13 +68,13 @@ def preflight(config: Config, split: Split | None, *, near_duplicates: bool = Tr
             )
     if (screen.enabled or config.measure.enabled or prove.enabled) and config.features != FeaturesConfig():
         checks.append(partial(_extractor, config))
-    sentences: list[str] = []
+    sentences: dict[str, tuple[Answer, ...]] = {}
     for check in checks:
         try:
             check()
         except FlawsmithError as error:
-            sentences += str(error).splitlines()
-    return list(dict.fromkeys(sentences))
+            sentences |= dict.fromkeys(str(error).splitlines(), error.answers)
+    return sentences
 
 
 def _of_others(config: Config) -> list[tuple[str, str]]:

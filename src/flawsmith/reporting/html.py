@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from flawsmith.data.previews import jpeg
 from flawsmith.reporting.document import Document, Section
@@ -24,6 +25,12 @@ def html_page(document: Document) -> str:
     def data_uri(tile: np.ndarray) -> str:
         return f"data:image/jpeg;base64,{base64.b64encode(jpeg(tile, budget)).decode()}"
 
+    return _template().render(document=document, data_uri=data_uri) + "\n"
+
+
+@cache
+def _template() -> Template:
+    """Return the page's template; a process compiles it once."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
@@ -31,8 +38,7 @@ def html_page(document: Document) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["data_uri"] = data_uri
-    return environment.get_template("report.html.j2").render(document=document) + "\n"
+    return environment.get_template("report.html.j2")
 
 
 def _tiles(section: Section) -> int:

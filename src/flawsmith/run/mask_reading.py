@@ -36,7 +36,8 @@ class MaskReading:
             DataError: with a sentence for each that is.
         """
         ids = {shot.id for shot in shots}
-        _require_none("shot cannot be learned from", [f"{name}: {why}" for name, why in self.doubts if name in ids])
+        wrong = [f"{name}: {why}" for name, why in self.doubts if name in ids]
+        _require_none("1 shot cannot be learned from", "{} shots cannot be learned from", wrong)
 
     def warnings(self, made: Split) -> list[str]:
         """Return the warnings of the masks, those of doubtful test pictures included."""
@@ -76,7 +77,8 @@ def read_masks(examples: Sequence[Example], data: DataConfig, known: Mapping[str
     judgement = judge(examples, data)
     if judgement.errors:
         raise DataError("\n".join(judgement.errors))
-    _require_none("mask cannot be used", [f"{path}: {why}" for _, path, why in judgement.broken])
+    broken = [f"{path}: {why}" for _, path, why in judgement.broken]
+    _require_none("1 mask cannot be used", "{} masks cannot be used", broken)
     changed = sorted(key for key, rule in judgement.rules.items() if key in before and before[key] != rule)
     notes = [
         f"{product}/{defect}: its masks are read in another way than when this run began, so what was made of them "
@@ -107,9 +109,9 @@ def _differences(old: MaskRule, new: MaskRule) -> str:
     return "; ".join(f"{name}: {before[name]} before, {after[name]} now" for name in changed)
 
 
-def _require_none(what: str, sentences: Sequence[str]) -> None:
+def _require_none(one: str, many: str, sentences: Sequence[str]) -> None:
     if not sentences:
         return
-    number, plural = len(sentences), what.replace("mask ", "masks ").replace("shot ", "shots ")
+    number = len(sentences)
     more = [f"and {number - _SHOWN} more; `flawsmith check` says all"] if number > _SHOWN else []
-    raise DataError("\n".join([f"{number} {what if number == 1 else plural}:", *sentences[:_SHOWN], *more]))
+    raise DataError("\n".join([f"{one if number == 1 else many.format(number)}:", *sentences[:_SHOWN], *more]))

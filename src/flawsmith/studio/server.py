@@ -19,6 +19,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException as HttpError
 
 from flawsmith.errors import DataError, FlawsmithError
+from flawsmith.korean import templates
 from flawsmith.studio import data_routes, folder_routes, paint_routes, picture_routes, review_routes
 from flawsmith.studio.commands import command_routes, export_routes, plan_routes, proof_routes
 from flawsmith.studio.guard import LOCAL, Guard, Receive, Scope, Send
@@ -81,6 +82,10 @@ def application(studio: Studio) -> FastAPI:
     @app.get("/")
     def index() -> Response:
         return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
+
+    @app.get("/page/korean.json")
+    def korean() -> Response:
+        return JSONResponse(templates(), headers={"cache-control": "no-cache"})
 
     @app.get("/page/{name}")
     def page(name: str) -> Response:

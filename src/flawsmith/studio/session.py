@@ -7,10 +7,12 @@ import socket
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
+from typing import Any
 
-from flawsmith.errors import ConfigError, DataError
+from flawsmith.errors import Answer, ConfigError, DataError
 from flawsmith.run.folder import Run
 from flawsmith.studio.commands.process import Commands
 from flawsmith.studio.pictures import PictureStore
@@ -35,6 +37,8 @@ class Studio:
         self.workspace, self.host, self.root = workspace, host, root
         self.opened = 0
         """How many sources were opened from the page: tells an old page from today's."""
+        self.answered: dict[str, tuple[Answer, dict[str, Any]]] = {}
+        """Settings that were written to answer a finding, each with the values that stood there before."""
         self.ending = threading.Event()
         """Set when the server ends, so that answers without an end do."""
         self.commands = Commands()
@@ -53,11 +57,18 @@ class Studio:
         self.checking = Workshop(self.workspace, self.candidates, lasting=False)
         self.checked: Job | None = None
 
-    def open(self, workspace: Workspace) -> None:
-        """Work with another source from now on; workers of the old one end, and candidates that wait are given up."""
+    def open(
+        self, workspace: Workspace, answered: Mapping[str, tuple[Answer, dict[str, Any]]] = MappingProxyType({})
+    ) -> None:
+        """Work with another source from now on; workers of the old one end, and candidates that wait are given up.
+
+        Args:
+            workspace: What is open from now on.
+            answered: See the attribute; {} where other photographs or another run are opened.
+        """
         with self.opening:
             old = self.painting, self.checking
-            self.workspace = workspace
+            self.workspace, self.answered = workspace, dict(answered)
             self._begin()
             self.opened += 1
             for workshop in old:
@@ -119,6 +130,7 @@ def _bound(host: str, port: int) -> socket.socket:
         if sys.platform != "win32":
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
+        listening.listen()  # a browser that is quicker than the server waits for it
     except (OSError, OverflowError) as error:
         listening.close()
         reason = getattr(error, "strerror", None) or error

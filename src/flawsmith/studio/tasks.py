@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -200,9 +200,7 @@ class Bench:
         """Look the set over, as `flawsmith check` does."""
         from flawsmith.preflight.check import check
 
-        findings = check(self.workspace.config)
-        tree = asdict(findings)
-        return {**tree, "root": str(findings.root), "files": dict(findings.files), "ok": findings.ok}
+        return check(self.workspace.config).to_json()
 
     def export_tree(self, errand: Errand, *, settings: dict[str, Any]) -> dict[str, Any]:
         """Write the first pictures of each sort in the formats of the configuration, and return each one's tree."""

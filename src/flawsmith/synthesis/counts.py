@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 
 from flawsmith import registry
-from flawsmith.config import Config
+from flawsmith.config import Config, GenerateConfig, _toml
 from flawsmith.data.split import Split
-from flawsmith.errors import ConfigError
+from flawsmith.errors import Answer, ConfigError
 from flawsmith.run.defect_types import without_shots
 from flawsmith.synthesis.sentences.prompt import prompted_counts
 from flawsmith.synthesis.transfer import transfers
@@ -36,14 +36,21 @@ def counts(config: Config, split: Split) -> dict[tuple[str, str], int]:
                 f"generator.name: {config.generator.of(defect)} learns damage from shots, and none shows {defect!r}; "
                 "rendered, cutpaste, nsa, perlin and component need none"
             )
+    unscreened = Answer("screen.enabled", False)
     if config.screen.enabled and split.shots and (new := [pair[1] for pair in drawn if asked.get(pair)]):
         raise ConfigError(
-            f"screen.enabled: screening compares with shots, and none shows {new[0]!r}; leave out one of the two"
+            f"screen.enabled: screening compares with shots, and none shows {new[0]!r}; leave out one of the two, "
+            f"screening with {unscreened}",
+            answers=(unscreened,),
         )
     if not any(asked.values()):
         count = config.generate.count
         why = ", as every defect type has as many pictures as the largest" if count == "balance" else ""
-        raise ConfigError(f"generate.count: {count!r} asks for no sample at all{why}; set a number")
+        plain = Answer("generate.count", GenerateConfig.model_fields["count"].default)
+        raise ConfigError(
+            f"generate.count: {_toml(count)} asks for no sample at all{why}; set a number, e.g. {plain}",
+            answers=(plain,),
+        )
     return asked
 
 

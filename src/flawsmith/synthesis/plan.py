@@ -28,7 +28,7 @@ from flawsmith.run.records import LaidShot, PlanLine
 from flawsmith.run.screened import Counts
 from flawsmith.synthesis.counts import counts
 from flawsmith.synthesis.sentences.prompt import prompted_shots, wishes_for
-from flawsmith.synthesis.train import generator_class, job_name
+from flawsmith.synthesis.train import generator_class
 from flawsmith.synthesis.transfer import known_references, reference_of, shots_for, transfers
 from flawsmith.synthesis.without_shots.placing import placed
 from flawsmith.types import Example
@@ -81,7 +81,7 @@ def places(
     for (product, defect), count in sorted(count_of.items()):
         if not count:
             continue  # no generator need be named for it
-        job = job_name(config, lent.get((product, defect), product), defect)
+        job = config.job_of(lent.get((product, defect), product), defect)
         by_job.setdefault(job, {})[product, defect] = count
     index = after.index + 1 if after else 0
     batch = after.batch if after else -1

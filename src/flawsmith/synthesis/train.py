@@ -120,7 +120,7 @@ def jobs_of(config: Config, split: Split) -> list[Job]:
     shown = {(shot.product, str(shot.defect)) for shot in painted}
     unseen = [pair for pair in without_shots(config, split) if isinstance(table, str) or pair[1] in table]
     for pair in (*shown, *unseen):
-        pairs_of.setdefault(job_name(config, *pair), set()).add(pair)
+        pairs_of.setdefault(config.job_of(*pair), set()).add(pair)
     for job, pairs in sorted(pairs_of.items()):
         own = tuple(shot for shot in painted if (shot.product, str(shot.defect)) in pairs)
         if any(part in ("", ".", "..") for part in job.split("/")):
@@ -129,13 +129,6 @@ def jobs_of(config: Config, split: Split) -> list[Job]:
         generator = config.generator.of(min(defect for _, defect in pairs))
         jobs.append(Job(job, generator, own, tuple(e for e in split.normals if e.product in products)))
     return jobs
-
-
-def job_name(config: Config, product: str, defect: str) -> str:
-    """Return the name of the model that paints a defect type of a product."""
-    scope = {"all": "all", "product": product, "defect": f"{product}/{defect}"}
-    several = f"{config.generator.of(defect)}/" if len(config.generator.names) > 1 else ""
-    return several + scope[config.train.scope]
 
 
 def working_size(config: Config, backbone: Backbone | None) -> int:

@@ -21,12 +21,13 @@ from flawsmith.data.masks.reading import ON_ITS_SIDE, read_label, turn_of
 from flawsmith.data.masks.rules import rules_of
 from flawsmith.data.masks.stamps import Stamps
 from flawsmith.data.masks.stored import StoredMask, stored_mask
-from flawsmith.errors import DataError, nearest
+from flawsmith.errors import Answer, DataError, nearest
 from flawsmith.types import Example, MaskRule
 
 _LARGE = 0.5
 """Damage over more than this share of a picture asks whether the mask is inverted."""
 _SHOWN = 3
+_INVERTED, _AS_DRAWN = Answer("data.mask.inverted", True), Answer("data.mask.inverted", False)
 _MANY = "the file holds {} pictures, and which of them are damage is not known; save each as a file of its own"
 
 Rules = Mapping[tuple[str, str], MaskRule]
@@ -46,6 +47,8 @@ class Judgement:
     """(id, problem) of labels that must not be learned from as they are."""
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    answers: dict[str, tuple[Answer, ...]] = field(default_factory=dict)
+    """Settings that answer an error or a doubt's problem, by its sentence."""
 
 
 def judge(examples: Sequence[Example], data: DataConfig) -> Judgement:
@@ -78,6 +81,7 @@ def judge(examples: Sequence[Example], data: DataConfig) -> Judgement:
             rules, notes = rules_of(members, data)
         except Undecided as question:
             judgement.errors.append(f"{product}: {question}")
+            judgement.answers[judgement.errors[-1]] = question.answers
             continue
         judgement.rules |= {(product, defect): rule for defect, rule in rules.items()}
         judgement.notes += [f"{product}: {note}" for note in notes]
@@ -188,14 +192,16 @@ def _say_large(product: str, members: Sequence[tuple[str, float]], labels: int, 
     if 2 * len(members) > labels and len(members) > 1:
         judgement.errors.append(
             f"{product}: {len(members)} of {labels} masks call more than half of the picture damaged "
-            f"({_names([name for name, _ in members])}): inverted? Set data.mask.inverted = true, or = false when it "
-            "really is damage"
+            f"({_names([name for name, _ in members])}): inverted? Set {_INVERTED}, or {_AS_DRAWN} when it really is "
+            "damage"
         )
+        judgement.answers[judgement.errors[-1]] = (_INVERTED, _AS_DRAWN)
         return
     for name, share in members:
         covers = "the whole picture" if share == 1 else f"{100 * share:.0f} % of the picture"
-        doubt = f"the mask calls {covers} damaged: inverted? Draw it again, or set data.mask.inverted = false when it "
-        judgement.doubts.append((name, f"{doubt}really is damage"))
+        doubt = f"the mask calls {covers} damaged: inverted? Draw it again, or set {_AS_DRAWN} when it really is damage"
+        judgement.doubts.append((name, doubt))
+        judgement.answers[doubt] = (_AS_DRAWN,)
 
 
 def _is_framed(damage: np.ndarray) -> bool:

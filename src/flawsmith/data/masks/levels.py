@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from flawsmith.data.masks.stored import StoredMask
+from flawsmith.errors import FlawsmithError
 from flawsmith.types import MaskSource
 
 MANY = 32
@@ -39,7 +40,7 @@ RIMS = (255, 65535)
 """What tools write for pixels that shall count for nothing."""
 
 
-class Undecided(Exception):
+class Undecided(FlawsmithError):
     """What the masks of a product leave open, as a sentence that does not name the product."""
 
 

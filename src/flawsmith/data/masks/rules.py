@@ -15,7 +15,10 @@ import numpy as np
 from flawsmith.config import DataConfig, MaskConfig
 from flawsmith.data.masks.levels import MANY, RIMS, Levels, Undecided
 from flawsmith.data.masks.stored import StoredMask
+from flawsmith.errors import Answer
 from flawsmith.types import Example, MaskRule, MaskSource
+
+ALL_DAMAGE = Answer("data.mask.values", "all")
 
 
 def rules_of(
@@ -256,8 +259,9 @@ def _require_one_meaning(
     one = "1 mask holds" if len(several) == 1 else f"{len(several)} masks hold"
     raise Undecided(
         f"{one} several values in one picture ({example.id}: {_shown(levels.source, values)}); say which value is "
-        f'which defect type, data.mask.values = {{{sentence}}}, or data.mask.values = "all" where all of them are '
-        "damage of their picture's type; a value that counts for nothing goes into data.mask.ignore"
+        f"which defect type, data.mask.values = {{{sentence}}}, or {ALL_DAMAGE} where all of them are damage of their "
+        "picture's type; a value that counts for nothing goes into data.mask.ignore",
+        answers=(ALL_DAMAGE,),
     )
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -131,3 +132,9 @@ class FeatureMemory:
                 self._kept[name] = features(self.csm, image[one], [text], mask[one], asea).vector[0].cpu()
             rows.append(self._kept[name])
         return torch.stack(rows)
+
+
+@lru_cache(maxsize=4)
+def memory_of(csm: CSM) -> FeatureMemory:
+    """Return the memory of a CSM: all generators of a process that read with it read each reference once."""
+    return FeatureMemory(csm)

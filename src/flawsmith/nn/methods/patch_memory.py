@@ -186,10 +186,10 @@ class MemoryMaps(Extractor):
     def graph(self) -> nn.Module:
         return MemoryGraph(self.inner.graph(), self.memory)
 
-    def farthest(self, image: Tensor) -> Tensor:
-        """Return float32 (B,): how far pictures lie from the memory; see `farthest_of`."""
+    def far(self, image: Tensor) -> Tensor:
+        """Return float32 (B,1,h,w): the logarithm of the cells' distance from the memory, without the other maps."""
         distance, _ = self._nearest(image, lambda: described(self.inner.maps(image), self.memory.depths))
-        return farthest_of(torch.log(distance[:, None] + _LEAST))
+        return torch.log(distance[:, None] + _LEAST)
 
     def _nearest(self, image: Tensor, patches: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
         """Return distances, float32 (B,h,w), and numbers, int64 (B,h,w), of the nearest patches.

@@ -83,7 +83,7 @@ def changed(config: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: a value does not fit.
     """
     before, after = (one.model_dump(mode="json") for one in (config, overridden(config, settings)))
-    return {name: value for name, value in settings.items() if _at(before, name) != _at(after, name)}
+    return {name: value for name, value in settings.items() if value_at(before, name) != value_at(after, name)}
 
 
 def set_words(settings: Mapping[str, Any]) -> list[str]:
@@ -91,7 +91,8 @@ def set_words(settings: Mapping[str, Any]) -> list[str]:
     return [word for name, value in settings.items() for word in ("--set", f"{name}={_toml(value)}")]
 
 
-def _at(tree: Any, name: str) -> Any:
+def value_at(tree: Any, name: str) -> Any:
+    """Return a setting's value in a tree of settings, by its dotted name; None = there is none."""
     for step in name.split("."):
         tree = tree.get(step) if isinstance(tree, dict) else None
     return tree

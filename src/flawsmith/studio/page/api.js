@@ -1,6 +1,6 @@
 // Requests to the server. All addresses are relative to the page's own, which holds the token.
 
-import { say } from "./words.js";
+import { say, spoken } from "./words.js";
 
 const STEP = 120; // ms between two questions for a running job
 
@@ -26,7 +26,7 @@ async function ask(where, options) {
   try {
     sentence = (await answer.json()).error ?? sentence;
   } catch { /* no JSON: the status says it */ }
-  throw new Error(sentence);
+  throw new Error(spoken(sentence));
 }
 
 export const get = async (path, values) => (await ask(address(path, values))).json();
@@ -44,7 +44,7 @@ export async function follow(job, step = () => {}) {
   for (;;) {
     if (known.state === "done") return known.result;
     if (known.state === "cancelled") return null;
-    if (known.state === "failed" || known.state === "lost") throw new Error(known.problem);
+    if (known.state === "failed" || known.state === "lost") throw new Error(spoken(known.problem));
     step(known);
     await new Promise((resume) => setTimeout(resume, STEP));
     known = await get(`job/${known.job}`);

@@ -79,8 +79,8 @@ async function begin() {
   const language = document.getElementById("language");
   const theme = document.getElementById("theme");
   language.value = chosen();
-  language.addEventListener("change", () => {
-    choose(language.value);
+  language.addEventListener("change", async () => {
+    await choose(language.value);
     translate(document.documentElement);
     for (const part of Object.values(parts)) part.translated();
   });

@@ -2,7 +2,7 @@
 
 import { address, blob, follow, get, post } from "./api.js";
 import { make, note } from "./dom.js";
-import { say } from "./words.js";
+import { say, spoken } from "./words.js";
 
 const COUNT = 4;
 
@@ -168,7 +168,7 @@ export class Candidates {
 
   #summary() {
     const made = this.made.filter((candidate) => candidate.name).length;
-    return made ? say("paint.made", { made }) : this.made[0]?.problem ?? "";
+    return made ? say("paint.made", { made }) : spoken(this.made[0]?.problem ?? "");
   }
 
   #window() {
@@ -198,7 +198,7 @@ export class Candidates {
   #tile(candidate, number) {
     const words = say("paint.candidate", { number: number + 1, seed: candidate.seed });
     if (candidate.problem) {
-      return make("div", { class: "candidate none", title: candidate.problem }, make("span", { textContent: say("paint.nothing", { seed: candidate.seed }) }));
+      return make("div", { class: "candidate none", title: spoken(candidate.problem) }, make("span", { textContent: say("paint.nothing", { seed: candidate.seed }) }));
     }
     const image = make("img", { alt: "", src: address(`candidate/${candidate.name}/near`, this.#window()) });
     const caption = make("span", { class: "caption", textContent: candidate.accepted ? `✓ ${say("paint.isAccepted")}` : `${number + 1} · ${say("paint.seedOf", { seed: candidate.seed })}` });

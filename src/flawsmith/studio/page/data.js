@@ -4,22 +4,24 @@ import { address, follow, get, post } from "./api.js";
 import { choices, field, make, note } from "./dom.js";
 import { Folders } from "./folders.js";
 import { Grid } from "./grid.js";
-import { say } from "./words.js";
+import { say, spoken } from "./words.js";
 
 export class Data {
   constructor(root, source) {
     this.source = source;
+    this.element = root;
     this.labelled = null;
     this.verdict = make("p", { class: "ready" });
     this.again = make("button", { type: "button", say: "data.again", onclick: () => this.#check(true) });
     this.folders = new Folders();
-    this.another = make("button", { type: "button", say: "folder.another", hidden: !source.folders, onclick: () => this.folders.choose() });
+    this.another = make("button", { type: "button", say: source.opened ? "folder.another" : "folder.choose", hidden: !source.folders, onclick: () => this.folders.choose() });
     this.bar = make("progress", { hidden: true, label: "data.checking" });
     this.found = make("div", { class: "found" });
+    this.written = make("div", { class: "written" });
     this.types = make("select", { label: "data.type", onchange: () => this.#arrange() });
     this.holder = make("div", { class: "labelled" });
     root.replaceChildren(
-      make("section", { class: "findings", label: "data.findings" }, make("div", { class: "row" }, this.verdict, this.again, this.another), this.bar, this.found),
+      make("section", { class: "findings", label: "data.findings" }, make("div", { class: "row" }, this.verdict, this.again, this.another), this.bar, this.written, this.found),
       make("section", { class: "shown", label: "data.outlines" }, make("div", { class: "bar" }, make("h2", { say: "data.outlines" }), field("data.type", this.types)), this.holder),
     );
     root.append(this.folders.dialog);
@@ -48,9 +50,11 @@ export class Data {
       note(error.message, "error");
     }
     this.#check(false);
+    this.#showWritten();
   }
 
   translated() {
+    if (this.source.opened && this.answers) this.#listWritten();
     if (this.labelled?.length) this.#arrangeTypes();
     if (this.findings) this.#show();
     if (!this.source.opened) this.verdict.textContent = say("folder.nothing");
@@ -103,25 +107,68 @@ export class Data {
     const { findings } = this;
     this.verdict.className = findings.ok ? "ready good" : "ready bad";
     this.verdict.textContent = findings.ok ? `✓ ${say("data.ready")}` : `✕ ${say("data.notReady", { count: findings.errors.length })}`;
-    const list = (kind, sentences) => (sentences.length ? make("section", { class: `said ${kind}` }, make("h2", { textContent: `${say(`data.${kind}`)} (${sentences.length})` }), make("ul", {}, ...sentences.map((text) => make("li", { textContent: text })))) : null);
+    const list = (kind, sentences) => (sentences.length ? make("section", { class: `said ${kind}` }, make("h2", { textContent: `${say(`data.${kind}`)} (${sentences.length})` }), make("ul", {}, ...sentences.map((sentence) => this.#finding(sentence)))) : null);
     const percent = (share) => (share === null ? "" : `${(100 * share).toPrecision(2)} %`);
     const whole = (number) => (number === null ? "" : number.toFixed(0));
     const defects = findings.defects.map((one) => [one.product, one.defect || say("data.normal"), one.pictures, one.shots, one.test, percent(one.share), whole(one.thickness)]);
-    const files = Object.entries(findings.files);
-    const sizes = findings.pictures.map((one) => [one.product, one.pictures, range(one.width), range(one.height), Object.entries(one.formats).map(([name, count]) => `${count} ${name}`).join(", ")]);
+    const named = (values) => Object.entries(values).map(([name, value]) => [spoken(name), spoken(String(value))]);
+    const sizes = findings.pictures.map((one) => [one.product, one.pictures, range(one.width), range(one.height), Object.entries(one.formats).map(([name, count]) => `${count} ${spoken(name)}`).join(", ")]);
     this.found.replaceChildren(
       ...[
         list("errors", findings.errors),
         list("warnings", findings.warnings),
         table(say("data.types"), ["product", "defect", "pictures", "learned", "tested", "damaged", "thick"], defects),
         table(say("data.photographs"), ["product", "pictures", "width", "height", "formats"], sizes),
-        table(say("data.ledger"), null, files),
-        table(say("data.cost"), null, Object.entries(findings.estimate)),
+        table(say("data.ledger"), null, named(findings.files)),
+        table(say("data.cost"), null, named(findings.estimate)),
         list("notes", findings.notes),
       ].filter(Boolean),
     );
   }
+
+  /** Return a sentence with a button for each setting that answers it. */
+  #finding(sentence) {
+    const answers = (this.findings.answers[sentence] ?? []).filter(({ setting }) => !(this.source.run && setting.startsWith("data.")));
+    const buttons = answers.map((answer) => make("button", { type: "button", class: "answer", textContent: say("data.answer", { line: lineOf(answer) }), onclick: () => this.#write("answer", answer) }));
+    return make("li", {}, make("span", { textContent: spoken(sentence) }), ...buttons);
+  }
+
+  async #write(path, asked) {
+    this.element.querySelectorAll("button").forEach((button) => { button.disabled = true; });
+    try {
+      await post(path, asked);
+      location.reload(); // every part of the page shows what is set now
+    } catch (error) {
+      note(error.message, "error");
+      this.#show();
+      this.again.disabled = this.another.disabled = false;
+    }
+  }
+
+  async #showWritten() {
+    try {
+      this.answers = await get("answers");
+      this.#listWritten();
+    } catch (error) {
+      note(error.message, "error");
+    }
+  }
+
+  /** Show the settings that were written from here, each with a button that takes it back. */
+  #listWritten() {
+    const { written, place } = this.answers;
+    const row = ({ setting, line }) => {
+      const undo = make("button", { type: "button", textContent: say("data.undo"), onclick: () => this.#write("answer/undo", { setting }) });
+      undo.setAttribute("aria-label", `${say("data.undo")}: ${line}`);
+      return make("li", { class: "row" }, make("code", { textContent: line }), undo);
+    };
+    const where = place ? say("data.writtenTo", { place }) : say("data.writtenHere");
+    this.written.replaceChildren(...(written.length ? [make("h2", { say: "data.written" }), make("ul", {}, ...written.map(row)), make("p", { class: "faint", textContent: where })] : []));
+  }
 }
+
+/** Return a setting with its value as a TOML file has it. */
+const lineOf = ({ setting, value }) => `${setting} = ${JSON.stringify(value)}`;
 
 function range([least, middle, most]) {
   return least === most ? String(least) : `${least} – ${Math.round(middle)} – ${most}`;

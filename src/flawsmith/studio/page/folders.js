@@ -51,6 +51,7 @@ export class Folders {
   }
 
   async #open() {
+    this.problem.className = "faint";
     this.problem.textContent = say("folder.opening");
     this.open.disabled = true;
     try {
@@ -58,6 +59,7 @@ export class Folders {
       history.replaceState(null, "", "#data");
       location.reload();
     } catch (error) {
+      this.problem.className = "bad";
       this.problem.textContent = error.message;
       this.open.disabled = false;
     }

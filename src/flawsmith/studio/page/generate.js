@@ -4,7 +4,7 @@ import { get, post } from "./api.js";
 import { choices, field, make, note } from "./dom.js";
 import { Form } from "./form.js";
 import { Panel, running, start, watch } from "./work.js";
-import { knows, say } from "./words.js";
+import { knows, say, spoken } from "./words.js";
 
 const COUNT = 2000; // ms between two looks at what is made
 const PAUSE = 250; // ms without a change before the plan is asked for
@@ -145,7 +145,7 @@ export class Generate {
     try {
       const planned = await post("plan", this.#asked());
       if (number !== this.asking) return; // an answer to an older question
-      this.problem.textContent = planned.problem;
+      this.problem.textContent = spoken(planned.problem);
       this.rows = planned.rows;
       if (!running()) this.panel.command(planned.command);
       this.panel.begin.dataset.say = planned.anew ? "plan.anew" : planned.begun ? "plan.goOn" : "plan.begin";

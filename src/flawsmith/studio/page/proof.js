@@ -4,7 +4,7 @@ import { address, get, post } from "./api.js";
 import { make, note } from "./dom.js";
 import { Form } from "./form.js";
 import { Panel, running, start, watch } from "./work.js";
-import { say } from "./words.js";
+import { say, spoken } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const TASKS = ["localization", "detection", "classification"];
@@ -90,7 +90,7 @@ export class Proof {
       ...proof.products.map((product) => this.#lead(product)).filter(Boolean),
       ...proof.products.flatMap((product) => this.#product(product)),
       make("p", { class: "faint", textContent: detail }),
-      ...(proof.notes.length ? [make("ul", { class: "faint" }, ...proof.notes.map((text) => make("li", { textContent: text })))] : []),
+      ...(proof.notes.length ? [make("ul", { class: "faint" }, ...proof.notes.map((text) => make("li", { textContent: spoken(text) })))] : []),
     );
   }
 

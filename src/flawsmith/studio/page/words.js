@@ -1,15 +1,20 @@
-// The one catalogue of words, English and Korean.
+// The page's words, English and Korean; and what the program says, of which the server knows the Korean.
 
 let catalogue = {};
+let templates = [];
 let language = "en";
 
 /** Read the catalogue and choose the language: the last choice, else the browser's. */
 export async function load() {
   catalogue = await (await fetch("page/words.json")).json();
-  choose(remembered() ?? (navigator.language.startsWith("ko") ? "ko" : "en"));
+  await choose(remembered() ?? (navigator.language.startsWith("ko") ? "ko" : "en"));
 }
 
-export function choose(name) {
+export async function choose(name) {
+  if (name === "ko" && !templates.length) {
+    const sentences = await (await fetch("page/korean.json")).json();
+    templates = sentences.map(([anchor, pattern, holes, korean]) => ({ anchor, pattern: new RegExp(pattern), holes, korean }));
+  }
   language = name === "ko" ? "ko" : "en";
   document.documentElement.lang = language;
   try {
@@ -23,6 +28,19 @@ export const chosen = () => language;
 export function say(key, values = {}, name = language) {
   const text = catalogue[key]?.[name] ?? catalogue[key]?.en ?? key;
   return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
+}
+
+/** Return what the program says, be it in several lines, in today's language; as `flawsmith.korean` does. */
+export const spoken = (text) => (language === "ko" ? text.split("\n").map(inKorean).join("\n") : text);
+
+function inKorean(text) {
+  for (const { anchor, pattern, holes, korean } of templates) {
+    const match = text.includes(anchor) && text.match(pattern);
+    if (match) return korean.replace(/\{([a-z_0-9]+)\}/g, (_, name) => inKorean(match[holes.indexOf(name) + 1]));
+  }
+  if (text.endsWith(":")) return `${inKorean(text.slice(0, -1))}:`;
+  const parted = text.match(/^(.*?)(: |; )(.*)$/);
+  return parted ? `${inKorean(parted[1])}${parted[2]}${inKorean(parted[3])}` : text;
 }
 
 /** Whether the catalogue has a word. */

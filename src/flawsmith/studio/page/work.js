@@ -2,7 +2,7 @@
 
 import { address, get, post } from "./api.js";
 import { make, note } from "./dom.js";
-import { knows, say } from "./words.js";
+import { knows, say, spoken } from "./words.js";
 
 const watchers = new Set();
 let last = {};
@@ -123,7 +123,7 @@ function sentence(state) {
   if (state.state === "running") return say("work.running");
   if (state.state === "done") return say("work.done", { seconds: Math.round(state.seconds) });
   if (state.state === "cancelled") return say("work.cancelled");
-  return `${say(`work.${state.state}`)} ${state.problem}`;
+  return `${say(`work.${state.state}`)} ${spoken(state.problem)}`;
 }
 
 /** Return a bar with rate and time left. */

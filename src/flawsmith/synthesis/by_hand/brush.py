@@ -39,7 +39,6 @@ from flawsmith.synthesis.train import (
     generator_class,
     generator_settings,
     is_trained,
-    job_name,
     load_backbone,
     train_inputs,
 )
@@ -120,7 +119,7 @@ class Brush:
 
     def job_of(self, product: str, defect: str) -> str:
         """Return the trained model that paints a type of a product, a folder below weights/."""
-        return job_name(self.config, product, defect)
+        return self.config.job_of(product, defect)
 
     def paint(
         self,

@@ -1,0 +1,92 @@
+"""Korean pages follow English ones: which have fallen behind, and the stamp that says which text a page follows.
+
+    python docs/site/korean.py                     what is behind, and why
+    python docs/site/korean.py docs/ko/index.md    stamp pages anew, once their text says what the English says now
+
+A page in docs/ko/ begins with the path of its English page and a digest of that page's text. When the English moves,
+the digest does not fit any more, and `tests/test_documentation.py` names the page. Headings, pictures and code blocks
+have to be as many and in the order of the English page, so on the site its headings have the English anchors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from pathlib import Path
+from posixpath import basename
+
+DOCS = Path(__file__).resolve().parents[1]
+KOREAN = DOCS / "ko"
+STAMP = re.compile(r"\A<!-- follows docs/(\S+\.md) ([0-9a-f]{12}) -->\n\n")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
+HEADING = re.compile(r"^(#+) (.+)$", re.M)
+PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
+
+
+def pages() -> list[Path]:
+    """Return the Korean pages."""
+    return sorted(KOREAN.rglob("*.md"))
+
+
+def english_of(page: Path) -> Path:
+    """Return the English page that a Korean one follows: the one of its name."""
+    return DOCS / page.relative_to(KOREAN)
+
+
+def digest_of(page: Path) -> str:
+    """Return the digest of a page's text, 12 hexadecimal digits."""
+    return hashlib.sha256(page.read_text("utf-8").encode()).hexdigest()[:12]
+
+
+def headings_of(text: str) -> list[tuple[int, str]]:
+    """Return (level, words) of each heading; what stands in code is none."""
+    return [(len(marks), words) for marks, words in HEADING.findall(FENCE.sub("", text))]
+
+
+def behind(page: Path) -> list[str]:
+    """Return what of a Korean page does not fit its English one, a sentence each; [] = nothing."""
+    name, english = page.relative_to(DOCS.parent).as_posix(), english_of(page)
+    told = english.relative_to(DOCS.parent).as_posix()
+    if not english.is_file():
+        return [f"{name}: there is no {told} that it could follow"]
+    text, original = page.read_text("utf-8"), english.read_text("utf-8")
+    stamp, wrong = STAMP.match(text), []
+    if stamp is None or stamp[1] != told.removeprefix("docs/"):
+        wrong.append(f"{name}: does not begin with `<!-- follows {told} ... -->`")
+    elif stamp[2] != digest_of(english):
+        wrong.append(f"{told} has changed since {name} was written after it; mend that, then stamp it")
+    for what, here, there in (
+        ("headings", *([level for level, _ in headings_of(one)] for one in (text, original))),
+        ("pictures", *([basename(one) for one in PICTURE.findall(both)] for both in (text, original))),
+        ("code blocks", *([kind for kind, _ in FENCE.findall(one)] for one in (text, original))),
+    ):
+        if here != there:
+            wrong.append(f"{name}: its {what} are not those of {told}: {here} in place of {there}")
+    return wrong
+
+
+def stamp(page: Path) -> None:
+    """Write which English text a Korean page follows into its first line."""
+    name = english_of(page).relative_to(DOCS).as_posix()
+    text = STAMP.sub("", page.read_text("utf-8"))
+    page.write_text(f"<!-- follows docs/{name} {digest_of(english_of(page))} -->\n\n{text}", "utf-8")
+
+
+def main(asked: list[str]) -> None:
+    for name in asked:
+        page = Path(name).resolve()
+        if page not in pages() or not english_of(page).is_file():
+            sys.exit(f"{name} is no Korean page of an English one; there are {', '.join(map(str, _names()))}")
+        stamp(page)
+    wrong = [sentence for page in pages() for sentence in behind(page)]
+    print("\n".join(wrong) or f"{len(pages())} Korean pages follow their English ones")
+    sys.exit(bool(wrong))
+
+
+def _names() -> list[str]:
+    return [page.relative_to(DOCS.parent).as_posix() for page in pages()]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

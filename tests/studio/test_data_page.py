@@ -1,0 +1,147 @@
+"""The page Data: a setting that answers a finding is written by its button, and taken back at the same place."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the studio needs fastapi and uvicorn: pip install flawsmith[studio]")
+pytest.importorskip("httpx", reason="the studio's tests need httpx")
+
+from flawsmith.config import load_config
+from flawsmith.data import factory
+from flawsmith.korean import CATALOGUE, in_korean
+from flawsmith.run.folder import Run
+from flawsmith.studio.session import Studio
+from flawsmith.studio.workspace import Workspace
+
+from .conftest import Client, running
+from .test_review_page import expect
+
+TIMEOUT = 90_000
+HOLE = re.compile(r"\{[a-z_0-9]+\}")
+LINE = 'generate.count = "balance"'
+
+
+@pytest.fixture(scope="module")
+def unlike(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A surface with two cracks and eight chips."""
+    root = tmp_path_factory.mktemp("unlike") / "photographs"
+    factory.write_dataset(root, "magnet", ["crack", "chip"], normals=5, per_defect=8, seed=3, size=64)
+    for path in sorted((root / "magnet/test/crack").iterdir())[2:]:
+        path.unlink()
+    for path in sorted((root / "magnet/ground_truth/crack").iterdir())[2:]:
+        path.unlink()
+    return root
+
+
+@pytest.fixture
+def draft(unlike: Path) -> Iterator[Studio]:
+    with running(Studio(Workspace.open(unlike))) as started:
+        yield started
+
+
+@pytest.fixture
+def of_run(unlike: Path, tmp_path: Path) -> Iterator[Studio]:
+    run = Run.create(tmp_path / "run", load_config(None, {"data.root": str(unlike), "generate.count": 7}))
+    with running(Studio(Workspace.open(run.folder))) as started:
+        yield started
+
+
+def checked(client: Client) -> dict[str, Any]:
+    job = client.finished(client.post("api/check"))
+    assert job["state"] == "done", job
+    return job["result"]
+
+
+def answered(client: Client, setting: str, value: Any) -> Any:
+    return client.post("api/answer", {"setting": setting, "value": value})
+
+
+def test_an_answer_is_written_for_the_run_to_come(draft: Studio) -> None:
+    client = Client(draft)
+    assert client.get("api/answers").json() == {"written": [], "place": ""}
+    assert answered(client, "generate.count", "balance").status_code == 400  # nothing was checked yet
+    found = checked(client)
+    ((sentence, answers),) = found["answers"].items()
+    assert sentence in found["warnings"] and LINE in sentence
+    assert answers == [{"setting": "generate.count", "value": "balance"}]
+    # Only what the check offered can be written: no other value, and nothing that names a file.
+    for setting, value in (
+        ("generate.count", "all"),
+        ("generate.count", 3),
+        ("data.root", "/"),
+        ("backbone.lora", ["/x"]),
+    ):
+        assert "answers nothing" in answered(client, setting, value).json()["error"]
+    assert answered(client, "generate.count", {"crack": 3}).status_code == 400
+    written = [{"setting": "generate.count", "line": LINE}]
+    assert answered(client, "generate.count", "balance").json() == {"written": written, "place": ""}
+    assert checked(client)["answers"] == {} and client.get("api/plan").json()["count"] == "balance"
+    assert client.post("api/answer/undo", {"setting": "seed"}).status_code == 400
+    assert client.post("api/answer/undo", {"setting": "generate.count"}).json()["written"] == []
+    assert checked(client)["warnings"] == found["warnings"] and client.get("api/plan").json()["count"] == 50
+    client.close()
+
+
+def test_an_answer_is_written_into_the_run(of_run: Studio) -> None:
+    client = Client(of_run)
+    folder = of_run.workspace.source
+    checked(client)
+    place = answered(client, "generate.count", "balance").json()["place"]
+    assert place == str(folder / "config.json") and Run.open(folder).config.generate.count == "balance"
+    assert checked(client)["answers"] == {}
+    client.post("api/answer/undo", {"setting": "generate.count"})
+    assert Run.open(folder).config.generate.count == 7
+    client.close()
+
+
+def test_too_few_pictures_for_a_proof_are_answered(unlike: Path, tmp_path: Path) -> None:
+    root = tmp_path / "few"
+    shutil.copytree(unlike, root)
+    for kind in ("test", "ground_truth"):
+        shutil.rmtree(root / "magnet" / kind / "chip")
+        sorted((root / "magnet" / kind / "crack").iterdir())[1].unlink()
+    with running(Studio(Workspace.open(root))) as started:
+        client = Client(started)
+        found = checked(client)
+        assert not found["ok"] and [{"setting": "prove.enabled", "value": False}] in found["answers"].values()
+        answered(client, "prove.enabled", False)
+        assert checked(client)["ok"]
+        client.close()
+
+
+@pytest.mark.browser
+def test_the_button_writes_and_undoes(opened: Any, draft: Studio) -> None:
+    page = opened(draft)
+    page.get_by_role("tab", name="Data").click()
+    warning = page.locator(".said.warnings li", has_text="fills the gap")
+    expect(warning).to_have_count(1, timeout=TIMEOUT)
+    warning.get_by_role("button", name=f"Set {LINE}").click()
+    line = page.locator(".written code")
+    expect(line).to_have_text(LINE, timeout=TIMEOUT)
+    expect(page.locator(".ready.good")).to_be_visible(timeout=TIMEOUT)
+    expect(warning).to_have_count(0)
+    assert draft.workspace.config.generate.count == "balance"
+    page.get_by_role("tab", name="Generate").click()
+    expect(page.get_by_label("How many")).to_have_value("balance")
+    # In Korean it is taken back.
+    page.get_by_label("Language").select_option("ko")
+    page.get_by_role("tab", name="데이터").click()
+    page.get_by_role("button", name=f"되돌리기: {LINE}").click()
+    expect(page.locator(".said.warnings li")).to_have_count(1, timeout=TIMEOUT)
+    expect(line).to_have_count(0)
+    expect(page.locator(".said.warnings li")).to_contain_text("로 부족한 만큼 채웁니다")
+    # The page finds the Korean that the command line finds.
+    english = [HOLE.sub("7", one) for one in json.loads(CATALOGUE.read_text(encoding="utf-8"))]
+    told = page.evaluate(
+        "async (all) => { const { spoken } = await import('./page/words.js'); return all.map(spoken); }", english
+    )
+    assert told == [in_korean(one) for one in english] and len(told) > 500
+    assert draft.workspace.config.generate.count == 50

@@ -1,0 +1,158 @@
+"""Sentences in Korean: none is missing, none is stale, and each says the same values as its English."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from flawsmith.config import Config, validate
+from flawsmith.errors import ConfigError
+from flawsmith.korean import CATALOGUE, in_korean
+
+KOREAN: dict[str, str] = json.loads(CATALOGUE.read_text(encoding="utf-8"))
+SOURCE = CATALOGUE.parent
+SPOKEN = (
+    *("preflight", "config", "errors.py", "files.py", "paths.py", "registry.py", "exports/export.py"),
+    *("data/annotations", "data/codecs", "data/layouts", "data/masks", "data/images.py"),
+    *("data/sentences/grammar.py", "data/sentences/lengths.py", "data/sentences/regions.py"),
+    *("data/ranges.py", "data/split.py", "evaluation/proof.py", "evaluation/shape.py", "evaluation/statistics.py"),
+    *(
+        "nn/features.py",
+        "nn/device.py",
+        "nn/loading",
+        "detectors",
+        "filters",
+        "reporting/verdict.py",
+        "run/dataset.py",
+        "run/defect_types.py",
+        "run/folder.py",
+    ),
+    *("run/mask_reading.py", "run/opening.py", "run/tracker.py", "screening/gate.py", "studio", "cli/closing.py"),
+    *("synthesis/by_hand", "synthesis/counts.py", "synthesis/sentences", "synthesis/transfer.py"),
+)
+"""Files whose sentences reach a person: what `check` says and refuses, the verdict, the studio."""
+WRITTEN = re.compile(
+    r"<|#|: \S+px|default-src|private, |test val valid|system volume|\.txt \.md"  # pages, headers, names of folders
+    r"|^written by `flawsmith new|^`flawsmith check` says more|^  (There is no|It could)|every key may be left"  # TOML
+    r"|, unable to parse|^generate.transfer: kind|^from the package|seconds per step|as it is|^; delete it and run"
+    r"|Answer with one short phrase|^The photograph shows|last answer was not understood|near the top, bottom"
+    r"|progressive DCT|lossless JPEG|do not fit|: still at it|to be done again|^Stable Diffusion|`magick |^Value error"
+)
+"""Texts that nobody is told: pages, settings files, what a model is asked, the log, names."""
+SIDEWAYS = " (one of them lies on its side: is an EXIF orientation missing?)"
+OF_A_TOOL = " ({} is a labelling tool's file, which other layouts read: labelme, coco, yolo, label_studio)"
+PUT_TOGETHER = {
+    *("1 model", "{} models", "1 training", "{} trainings", "1 error", "{} errors", "{} {}s are", "1 {} is"),
+    *("help on {}", "show no effect on {}", "harm on {}", "help on {} and show no effect on {}"),
+    *("help on {} and harm on {}", "show no effect on {} and harm on {}", "{}-bit {}", "{}-bit {} {}"),
+    *("{} samples and {} negative controls", "{}: {} left out: {}; {}", "{} backbone ({})", "{} ({} of {})"),
+    *("{}: {} no mask: {}; {}", f"{{}}: {{}} no mask: {{}}; {{}}{OF_A_TOOL}"),
+    f"the mask has {{}}; they must be the same{SIDEWAYS}",
+    "{} ({} of {}, {} tiles of {} px per photograph)",
+    "{} ({} windows each); what the gate rejects is made again in up to {} rounds",
+}
+"""What the code makes of several texts."""
+HOLE = re.compile(r"\{[a-z_0-9]+\}")
+SETTING = re.compile(r"\w+(\.\w+)+")
+WORD = re.compile(r"[A-Za-z][a-z'-]+")
+
+
+def texts_of(path: Path) -> set[str]:
+    """Return the texts of a file that are no documentation, with {} for each value."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    beside = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    beside |= {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    texts = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr) and id(node) not in beside:
+            texts.append("".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in beside:
+            texts.append(node.value)
+    return {line for text in texts for line in HOLE.sub("{}", text).split("\n")}
+
+
+def files(*names: str) -> list[Path]:
+    paths = [SOURCE / name for name in names]
+    return [file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
+
+
+def is_summary(path: Path, text: str) -> bool:
+    """Whether a text is what `flawsmith list` says of a plug-in; the page has the Korean of generators and formats."""
+    from flawsmith import registry
+
+    known = [entry.summary for family in registry.FAMILIES for entry in registry.entries(family).values()]
+    return path.name == "registry.py" and text in known
+
+
+def test_nothing_is_missing() -> None:
+    known = {HOLE.sub("{}", english) for english in KOREAN}
+    missing = [
+        f"{path.relative_to(SOURCE)}: {text}"
+        for path in files(*SPOKEN)
+        for text in sorted(texts_of(path) - known)
+        if len(WORD.findall(SETTING.sub("", text))) >= 3
+        and " " in text
+        and not WRITTEN.search(text)
+        and not is_summary(path, text)
+    ]
+    assert not missing, f"put the Korean of these into {CATALOGUE.name}:\n" + "\n".join(missing)
+
+
+def test_nothing_is_stale() -> None:
+    said = {text for path in files(".") for text in texts_of(path)}
+    library = {english for english in KOREAN if english.startswith("should be ") and english.endswith(", not {value}")}
+    stale = {one for one in {*KOREAN} - library if HOLE.sub("{}", one) not in said | PUT_TOGETHER}
+    assert not stale, f"nobody says these any more; take them out of {CATALOGUE.name}:\n" + "\n".join(sorted(stale))
+
+
+def test_nothing_is_there_twice() -> None:
+    assert CATALOGUE.read_text(encoding="utf-8").count('": "') == len(KOREAN)
+    assert len({HOLE.sub("{}", english) for english in KOREAN}) == len(KOREAN)
+
+
+def test_both_hold_the_same() -> None:
+    typed = re.compile(
+        r"--[a-z]+|`[^`]+`|\b(?!e\.g|family\.name)[a-z_]+\.[a-z_]+\b", re.ASCII
+    )  # as a shell or a file has it
+    for english, korean in KOREAN.items():
+        holes, used = HOLE.findall(english), HOLE.findall(korean)
+        left_out = [hole for hole in holes if hole not in used]
+        assert set(used) <= set(holes), english
+        assert all(hole.startswith("{_") for hole in left_out), f"call a value that Korean leaves out _: {english}"
+        assert re.search("[가-힣]", korean) or korean != english, f"no Korean in {korean!r}"
+        both = [set(typed.findall(HOLE.sub("", text))) for text in (english, korean)]
+        assert both[0] == both[1], english
+
+
+def test_values_and_the_sides_of_a_colon_are_translated_too() -> None:
+    sentence = (
+        "a.png, b.png: 2 masks deserve a look: the mask calls the whole picture damaged: inverted? Draw it again, or "
+        "set data.mask.inverted = false when it really is damage"
+    )
+    assert in_korean(sentence) == (
+        "a.png, b.png: 마스크 2개를 확인하세요: 마스크가 사진 전체을(를) 결함으로 표시합니다. 반전된 마스크인가요? "
+        "다시 그리거나, 정말 결함이면 data.mask.inverted = false로 설정하세요"
+    )
+    assert in_korean("one {odd} thing\nof 1 sort") == "one {odd} thing\nof 1 sort"
+
+
+@pytest.mark.parametrize(
+    ("settings", "korean"),
+    [
+        ({"train": {"step": 3}}, "train.step: 모르는 키입니다. 'steps'을(를) 뜻하나요?"),
+        ({"train": {"steps": -1}}, "train.steps: -1이(가) 아니라 0 이상이어야 합니다"),
+        (
+            {"generate": {"turn": "left"}},
+            "generate.turn: 'left'이(가) 아니라 'free', 'right', 'none' 중 하나여야 합니다",
+        ),
+        ({"train": {"turn": "often"}}, "true 또는 false"),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_korean(settings: dict[str, object], korean: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        validate(Config, settings)
+    assert korean in in_korean(str(refused.value))
