@@ -122,7 +122,7 @@ test-release: $(RELEASE)/.installed
 demo-of-wheel: $(RELEASE)/.installed
 	$(RELEASE)/bin/flawsmith demo --out build/demo
 
-# The wheel with the first release of everything that pyproject.toml lets in, but torch.
+# The wheel with the first release of everything that pyproject.toml lets in, but torch; they have wheels for Python 3.11.
 $(LOWEST)/.installed: dist constraints/lowest.txt
 	rm -rf $(LOWEST) && $(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -c constraints/lowest.txt dist/*.whl

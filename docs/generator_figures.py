@@ -158,9 +158,9 @@ def copies_of(generator: str, name: str) -> str:
     """Return the share of its samples that repeat a shot, in per cent."""
     for file, entry in (("looks.json", f"{name}, 10 shots, test"), ("patch_diffusion.json", name)):
         arms = result(file).get(entry, {}).get("arms", {})
-        arm = next((arms[key] for key in (generator, f"{generator}, noise") if "copies" in arms.get(key, {})), None)
-        if arm is not None:
-            return f"{100 * arm['copies']['mean']:.1f} %"
+        for key, start in ((generator, ""), (f"{generator}, noise", " (started from noise)")):
+            if "copies" in arms.get(key, {}):
+                return f"{100 * arms[key]['copies']['mean']:.1f} %{start}"
     return ""
 
 

@@ -20,22 +20,22 @@ def table(results: Mapping[str, Any]) -> str:
         ("the page can be used after", f"{paint['useful']['median']:.0f} ms (slowest {paint['useful']['most']:.0f})"),
         ("the first photograph is drawn after", f"{paint['photograph']['median']:.0f} ms"),
         ("one candidate", _timing(one)),
-        ("four candidates", f"{_timing(four)}; on the page {made['on_the_page']['median']:.2f} s"),
+        ("four candidates", f"{_timing(four)}; on the page {results['on_the_page']['median']:.2f} s"),
         (
             f"{scroll['samples']:,} samples scrolled from top to end",
-            f"longest frame {scroll['longest_frame_milliseconds']} ms, at most {scroll['most_cells']} cells on the page",
+            f"longest frame {scroll['longest_frame_milliseconds']} ms, {scroll['most_cells']} cells at most",
         ),
         (
             f"{asked['clients_at_once']} clients at once, then {asked['requests']:,} requests",
             f"the process grows by {asked['megabytes_grown_by_clients']:.0f} and "
             f"{asked['megabytes_grown_by_requests']:.0f} MB, {asked['refused']} are refused, "
-            f"{asked['processes_left']} processes are left",
+            f"{results['ended']['left']} processes are left",
         ),
     ]
     head = (
         f"Medians on a factory surface of {results['side']} px, candidates by `{results['generator']}` in a mask of "
-        f"{made['mask_pixels']:,} px, on {machine['processors']} cores with a load of {machine['load_before']:g} before "
-        f"and {machine['load_after']:g} after (suite `studio.py`):\n\n"
+        f"{made['mask_pixels']:,} px, on {machine['processors']} cores with a load of {machine['load_before']:g} "
+        f"before and {machine['load_after']:g} after (suite `studio.py`):\n\n"
     )
     return head + "| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in rows)
 

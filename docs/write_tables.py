@@ -128,7 +128,7 @@ def needs() -> Iterator[str]:
 
 
 NEEDS_NOTE = """
-Training by the clock on two cores with the built-in backbone (`proof.json`). Seconds with one letter can be compared, others not: (a) processor
+Training by the clock on two cores, other work beside, with the built-in backbone (`proof.json`). Seconds with one letter can be compared, others not: (a) processor
 seconds on the tiles, one thread, diffusion from noise in 20 steps (`patch_diffusion.json`); (b) processor seconds on tiles and screws
 (`zero_shots.json`); (c) by the clock on two cores, other work beside (`proof.json`); (d) by the clock, 4 steps (`distillation_speed.json`);
 (e) processor seconds of a whole run, checks too, on pieces of 300 px and less, 2 steps (`exactness.json`). Memory: (f) GiB on a card at Stable

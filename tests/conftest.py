@@ -29,6 +29,17 @@ def pytest_collection() -> Generator[None, Any, Any]:
         gc.enable()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give a file as a whole to one worker: what its tests share is made once, not once in each worker."""
+    if config.getvalue("dist") != "load":
+        return None  # another way was asked for
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False  # files of few tests may be the long ones: they keep their place
+    return LoadFileScheduling(config, log)
+
+
 @pytest.fixture(scope="session")
 def make_backbone() -> Callable[..., Any]:
     """Return a maker of small, randomly initialised backbones of the real classes."""

@@ -150,6 +150,21 @@ def test_what_a_notebook_shows_is_of_today(notebook: Path) -> None:
     assert "Traceback" not in page
 
 
+# --- docs/methods.md ----------------------------------------------------------------------------------------------
+
+
+def test_every_generator_is_explained_with_a_figure() -> None:
+    from flawsmith import registry
+
+    page = (DOCS / "methods.md").read_text("utf-8")
+    shown = {name.replace("-", "_") for name in re.findall(r"\]\(figures/([\w-]+)\.jpg\)", page)}
+    for name in registry.entries("generators"):
+        assert f"**`{name}`**" in page and name in shown, f"docs/methods.md: {name} has no text or no figure"
+    figures = list((DOCS / "figures").glob("*.jpg"))
+    assert {path.stat().st_size < 150_000 for path in figures} == {True}
+    assert sum(path.stat().st_size for path in figures) < 1_200_000
+
+
 # --- docs/ko/ ------------------------------------------------------------------------------------------------------
 
 

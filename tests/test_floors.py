@@ -55,7 +55,7 @@ BELOW: dict[str, set[str]] = {
     "inspection": {"words", "data", "nn", "run", "interfaces", "arithmetic", "inspection", *CHAPTERS},
     "integrations": {"words", "data", "nn", "run", "export", "integrations"},
     "cluster": {"words", "nn", "run", "cluster"},
-    "studio": {"words", "data", "run", "interfaces", "preflight", "studio", *CHAPTERS},
+    "studio": {"words", "data", "run", "interfaces", "preflight", "reporting", "studio", *CHAPTERS},
     "doors": {
         *(
             "words",

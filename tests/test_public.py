@@ -284,10 +284,10 @@ def test_balance_is_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def create(folder: Path, config: object) -> None:
         raise Seen(config.generate.count)  # type: ignore[attr-defined]
 
-    (tmp_path / "empty.toml").write_text("")
+    (tmp_path / "seed.toml").write_text("seed = 0")
     monkeypatch.setattr(Run, "create", create)
     for words, count in ((["--balance"], "balance"), ([], 50)):
-        monkeypatch.setattr("sys.argv", ["flawsmith", "run", str(tmp_path / "empty.toml"), "--out", "x", *words])
+        monkeypatch.setattr("sys.argv", ["flawsmith", "run", str(tmp_path / "seed.toml"), "--out", "x", *words])
         with pytest.raises(Seen) as seen:
             cli.main()
         assert seen.value.args == (count,)

@@ -40,7 +40,7 @@ def test_every_extra_is_explained() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     rows = re.findall(r"^\| (`.+?`) \|", (ROOT / "docs/install.md").read_text("utf-8"), re.M)
     assert sorted(project["optional-dependencies"]) == sorted(
-        name for row in rows for name in re.findall(r"`(\w+)`", row)
+        name for row in rows for name in re.findall(r"`([\w-]+)`", row)
     )
 
 

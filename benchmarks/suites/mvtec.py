@@ -34,8 +34,8 @@ from flawsmith.data.layouts import scan
 from flawsmith.detectors.classifier import Classifier, ClassifierSettings
 from flawsmith.detectors.unet import Unet, UnetSettings
 from flawsmith.errors import FlawsmithError, RunError
-from flawsmith.evaluation.arms import MADE_ONLY, NONE
-from flawsmith.evaluation.statistics import ALL, OURS
+from flawsmith.evaluation.arms import MADE_ONLY
+from flawsmith.evaluation.statistics import ALL, NONE, OURS
 from flawsmith.evaluation.trainings import device_of
 from flawsmith.files import read_json, write_json, write_text
 from flawsmith.interfaces import Detector

@@ -158,14 +158,9 @@ def few_steps(made: Factory) -> None:
     teacher, student = made.run("controlnet_inpaint"), made.student()
     long = made.painted(teacher, "chip", inpaint, steps=20)
     short = made.painted(student, "chip", inpaint, long.painted.provenance.seed)
-    back = long.generator.backbone
-    at = (0, 6, 13, 19)
     rows = [
-        [Cell(decoded(back, long.steps[n].clean), f"teacher: implied by step {n + 1} of 20") for n in at],
-        [
-            Cell(decoded(back, step.clean), f"student: implied by step {n + 1} of 4")
-            for n, step in enumerate(short.steps)
-        ],
+        [Cell(so_far(long, n), f"teacher, step {n + 1} of 20") for n in (0, 6, 13, 19)],
+        [Cell(so_far(short, n), f"student, step {n + 1} of 4") for n in range(4)],
     ]
     draw("few-steps", rows)
 
@@ -233,6 +228,14 @@ def dual_branch(made: Factory) -> None:
             ],
         ],
     )
+
+
+def so_far(heard: Heard, step: int) -> np.ndarray:
+    """Return what the clean picture that a step implies would give under the mask, uint8 (H,W,3)."""
+    back = heard.generator.backbone
+    known = inpaint.known_of(back, heard.asked.normal[:1], heard.asked.mask[:1])
+    image, _ = inpaint.decoded_over(back, heard.steps[step].clean, known.latent, known.cells)
+    return shown(picture_of(image[0].cpu()))
 
 
 def reference_of(heard: Heard) -> Batch:

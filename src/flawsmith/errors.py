@@ -63,7 +63,7 @@ class BackboneError(FlawsmithError):
 
 
 def nearest(wrong: str, known: Iterable[str]) -> str:
-    """Return `"; did you mean 'x'?"`, or the known names when none is near.
+    """Return `"; did you mean 'x'?"`, or the known names when none is near; "" where nothing is known.
 
     >>> nearest("shot", ["shots", "root"])
     "; did you mean 'shots'?"
@@ -71,6 +71,8 @@ def nearest(wrong: str, known: Iterable[str]) -> str:
     '; known: root, shots'
     """
     names = sorted(known)
+    if not names:
+        return ""
     close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"
 

@@ -3,8 +3,9 @@
 `korean.json` has the Korean of every such sentence by its English. Both are templates: a {name} stands for what the
 sentence is about, in Korean for the same. The code makes English sentences and nothing else, and so do the records in
 a run folder; whoever shows one, the command line or the studio's page, looks for the template that it was made of. A
-value may hold a sentence of its own, which is then looked for too, and so are the sides of a colon. What has no Korean
-stays English. tests/unit/test_korean_sentences.py finds a sentence that is missing, and one that nobody says any more.
+value may hold a sentence of its own, which is then looked for too, and so are the sides of a colon. A single word is
+looked for only where the value is called {word}: any other may be the name that somebody gave to a product. What has no
+Korean stays English. tests/unit/test_korean_sentences.py finds a sentence that is missing, and one that nobody says.
 """
 
 from __future__ import annotations
@@ -59,13 +60,17 @@ def templates() -> tuple[Template, ...]:
 
 def in_korean(text: str) -> str:
     """Return a sentence, or several in lines, in Korean; what the catalogue does not know stays as it is."""
-    return "\n".join(_line(line) for line in text.split("\n"))
+    return "\n".join(_line(line, words=True) for line in text.split("\n"))
 
 
-def _line(text: str) -> str:
+def _line(text: str, words: bool = False) -> str:
+    """Return a line in Korean; without `words` a single word, which may be the name of a product, stays as it is."""
+    if not words and " " not in text:
+        return text
     for template in templates():
         if template.anchor in text and (match := re.match(template.pattern, text)):
-            values = dict(zip(template.holes, map(_line, match.groups()), strict=True))
+            found = zip(template.holes, match.groups(), strict=True)
+            values = {name: _line(value, words=name == "word") for name, value in found}
             return _HOLE.sub(lambda hole, values=values: values[hole[1]], template.korean)  # type: ignore[misc]
     if text.endswith(":"):
         return f"{_line(text[:-1])}:"

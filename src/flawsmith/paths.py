@@ -31,6 +31,11 @@ class NoFileError(OSError):
     """What stands there is no file with a content of its own; `strerror` says what it is."""
 
 
+def looked_in(path: Path) -> str:
+    """Return where a name that is not there was looked for, for a sentence; "" where the name says so itself."""
+    return "" if path.is_absolute() else f" (looked in {Path.cwd()})"
+
+
 def open_file(path: Path | str) -> BinaryIO:
     """Open a file to read its bytes, at once or not at all.
 

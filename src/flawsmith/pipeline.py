@@ -16,6 +16,7 @@ from flawsmith.preflight.refuse import preflight
 from flawsmith.reporting.report import is_reported, report
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
+from flawsmith.run.progress import work_for
 from flawsmith.run.screened import require_kept
 from flawsmith.run.shard import Shard
 from flawsmith.run.stage import Spread
@@ -108,8 +109,9 @@ def prove(run: Run, data: Dataset | None = None, spread: Spread | None = None) -
 
 
 def _synthesize(run: Run, data: Dataset, spread: Spread | None) -> None:
-    train(run, data, spread=spread)
-    generate(run, data=data, spread=spread)
+    with work_for(f"{run.config.generator.label}, for the proof"):
+        train(run, data, spread=spread)
+        generate(run, data=data, spread=spread)
 
 
 def _enough(run: Run, data: Dataset, spread: Spread | None, *, screens: bool, patience: float) -> bool:

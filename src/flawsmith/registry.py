@@ -31,6 +31,13 @@ class Entry:
     """One line for `flawsmith list`."""
     pixels: bool = False
     """A generator that is made of pixels alone: it needs no backbone and trains nothing."""
+    words: bool = False
+    """A generator that asks a backbone by words alone, and trains nothing."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether a generator trains networks before it paints."""
+        return not (self.pixels or self.words)
 
 
 _OURS: dict[str, dict[str, Entry]] = {
@@ -85,6 +92,7 @@ _OURS: dict[str, dict[str, Entry]] = {
         "prompt_inpaint": Entry(
             "flawsmith.generators.prompt_inpaint:PromptInpaint",
             "words alone with a large backbone: their attention is raised inside the mask; no training, no shots",
+            words=True,
         ),
         "perlin": Entry(
             "flawsmith.generators.perlin:Perlin", "DRAEM's noise masks filled with foreign texture", pixels=True

@@ -22,9 +22,9 @@ from flawsmith.data import factory, images
 from flawsmith.data.split import Split
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.errors import ConfigError, DataError, RunError
-from flawsmith.evaluation.arms import MADE_ONLY, NONE, OURS, REAL, Arm, common_set, held_out, made_of, training_set
+from flawsmith.evaluation.arms import MADE_ONLY, OURS, REAL, Arm, common_set, held_out, made_of, training_set
 from flawsmith.evaluation.evaluator import Evaluator
-from flawsmith.evaluation.statistics import ALL, MEAN, Outcome
+from flawsmith.evaluation.statistics import ALL, MEAN, NONE, Outcome
 from flawsmith.files import read_lines
 from flawsmith.interfaces import Detector
 from flawsmith.nn.feature_cache import FeatureCache
@@ -76,6 +76,26 @@ def made_run(folder: Path, parts: Path, **changes: Any) -> fs.Run:
     train(run)
     generate(run)
     return run
+
+
+@pytest.fixture(scope="module")
+def made(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> fs.Run:
+    """A run of `made_run` without changes. Copy it to write it."""
+    return made_run(tmp_path_factory.mktemp("made") / "run", parts)
+
+
+def copied(run: fs.Run, folder: Path, **prove: Any) -> fs.Run:
+    """Return a copy of a run in another folder, with changes of [prove]."""
+    shutil.copytree(run.folder, folder)
+    table = run.config.model_dump(mode="json")
+    table["prove"] |= prove
+    return fs.Run.create(folder, load_config(None, table))
+
+
+@pytest.fixture(scope="module")
+def features() -> FeatureCache:
+    """The features of photographs, read once for all that ask here."""
+    return FeatureCache(load_extractor("efficientnet-lite0"))
 
 
 @pytest.fixture(scope="module")
@@ -157,10 +177,7 @@ def test_detectors_say_how_they_weigh_the_memory(proven: fs.Run):
 
 
 def test_another_rate_trains_nothing_again(proven: fs.Run, tmp_path: Path):
-    shutil.copytree(proven.folder, tmp_path / "run")
-    table = proven.config.model_dump(mode="json")
-    table["prove"] |= {"false_alarm_rate": 0.34, "resamples": 300}
-    run = fs.Run.create(tmp_path / "run", load_config(None, table))
+    run = copied(proven, tmp_path / "run", false_alarm_rate=0.34, resamples=300)
     prove(run)
     assert [row["what"] for row in read_lines(run.path("log.jsonl")) if row["stage"] == "prove"][-1] == "0 trainings"
     before, after = (tree_of(one)["products"]["magnet"]["operating_point"]["arms"][OURS] for one in (proven, run))
@@ -348,8 +365,8 @@ def test_noise_does_not_help(parts: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert {row["verdict"] for (_, defect), row in verdicts(run).items() if defect == MEAN} <= {"no effect", "harms"}
 
 
-def test_a_leaked_test_picture_stops_the_proof(parts: Path, tmp_path: Path):
-    run = made_run(tmp_path / "run", parts)
+def test_a_leaked_test_picture_stops_the_proof(made: fs.Run, tmp_path: Path):
+    run = copied(made, tmp_path / "run")
     test = load_split(run).test_defects[0]
     leaked = next(row for row in run.samples() if row.made)
     shutil.copy(test.image, run.path(leaked.image))
@@ -366,7 +383,7 @@ def trained(name: str, training: TrainingSet, extractor: Any, seed: int) -> Dete
     """Return one of the detectors after a short training, but long enough for its right labels to be learned."""
     plugin: type[Detector] = registry.get("detectors", name)
     head = {"steps": 100, "places": 512, "views": 2}
-    settings = {"probe": head, "memory_probe": MEMORY | {"head": head}, "patchcore": MEMORY}[name]
+    settings = {"probe": head, "memory_probe": MEMORY | {"heads": 2, "head": head}, "patchcore": MEMORY}[name]
     detector = plugin(validate(plugin.Settings, settings), DEFECTS, extractor=extractor)
     for _ in detector.fit(training, torch.Generator().manual_seed(seed)):
         pass
@@ -374,18 +391,17 @@ def trained(name: str, training: TrainingSet, extractor: Any, seed: int) -> Dete
 
 
 @pytest.mark.parametrize("name", JUDGES)
-def test_shuffled_labels_teach_nothing(parts: Path, tmp_path: Path, name: str):
+def test_shuffled_labels_teach_nothing(made: fs.Run, features: FeatureCache, name: str):
     """All labels are dealt anew, those of the test pictures too, so that pictures say nothing: mean image AUROC is .5.
 
     Shuffled training labels alone would leave a memory of normal parts most of the normal parts.
     """
-    split = load_split(made_run(tmp_path / "run", parts))
-    extractor = FeatureCache(load_extractor("efficientnet-lite0"))
+    split = load_split(made)
 
     def area(split: Split, seed: int) -> float:
         evaluator = Evaluator(split, DEFECTS, (96, 96), drop_near_duplicates=False)
         common = common_set(split, [], (96, 96), DEFECTS, evaluator.forbidden)
-        detector = trained(name, training_set(common, Arm(REAL, ""), split), extractor, seed)
+        detector = trained(name, training_set(common, Arm(REAL, ""), split), features, seed)
         return evaluator.evaluate(detector, {"detection"}).figures["detection"][ALL]["auroc"]
 
     def dealt(seed: int) -> Split:
@@ -472,8 +488,8 @@ def test_the_suite_of_mvtec_reads_such_proofs(in_the_field: tuple[fs.Run, fs.Run
     assert "3 epochs, not 200" in text and "| accuracy |" not in text
 
 
-def test_wrong_input_is_said_before_anything_is_trained(parts: Path, tmp_path: Path):
-    run = made_run(tmp_path / "run", parts)
+def test_wrong_input_is_said_before_anything_is_trained(made: fs.Run, tmp_path: Path):
+    run = copied(made, tmp_path / "run")
 
     def tried(**changes: Any) -> fs.Run:
         table = run.config.model_dump(mode="json")

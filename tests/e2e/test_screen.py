@@ -28,10 +28,10 @@ from flawsmith.synthesis.generate import Shard, generate
 from flawsmith.testing import tiny_extractor
 
 
-@pytest.fixture
-def settings(small_config: dict[str, Any]) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def settings(small_settings: dict[str, Any]) -> dict[str, Any]:
     """Real shots pasted, one product, screened."""
-    return small_config | {
+    return small_settings | {
         "data.products": ["magnet"],
         "data.shots": 3,
         "generator.name": "crop_paste",
@@ -40,6 +40,27 @@ def settings(small_config: dict[str, Any]) -> dict[str, Any]:
         "screen.enabled": True,
         "screen.thresholds": {"seam": "off"},
     }
+
+
+@pytest.fixture(scope="module")
+def screened_once(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> fs.Run:
+    """A finished run whose gate asked for no more samples. Copy it, do not write it."""
+    run = opened(tmp_path_factory.mktemp("once") / "run", settings, screen__rounds=0)
+    fs.run_all(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def halved(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> fs.Run:
+    """A finished run of which half was rejected, and made again in two rounds. Copy it, do not write it."""
+    run = opened(tmp_path_factory.mktemp("halved") / "run", settings, screen__thresholds=HALF, screen__rounds=2)
+    fs.run_all(run)
+    return run
+
+
+def copied(run: fs.Run, folder: Path) -> fs.Run:
+    """Return a copy of a run in another folder."""
+    return fs.Run.open(Path(shutil.copytree(run.folder, folder)))
 
 
 def opened(folder: Path, settings: dict[str, Any], **changes: Any) -> fs.Run:
@@ -100,10 +121,9 @@ def test_screened_samples_alone_go_on(settings: dict[str, Any], tmp_path: Path):
     assert all(before[p] == p.stat().st_mtime_ns for p in before if p.parts[-2] in ("samples", "gate", "controls"))
 
 
-def test_a_verdict_that_was_deleted_is_given_again(settings: dict[str, Any], tmp_path: Path):
+def test_a_verdict_that_was_deleted_is_given_again(screened_once: fs.Run, tmp_path: Path):
     """A damaged line is to be deleted, says its sentence: that may not take a sample out of the export."""
-    run = opened(tmp_path / "run", settings, screen__rounds=0, measure__enabled=False, prove__enabled=False)
-    fs.run_all(run)
+    run = copied(screened_once, tmp_path / "run")
     before = everything(run.folder)
     lines = run.path("scores.jsonl").read_text().splitlines(keepends=True)
     run.path("scores.jsonl").write_text("".join([lines[0], '{"name": 3}\n', *lines[2:]]))
@@ -132,10 +152,9 @@ def test_screening_leaves_generating_alone(settings: dict[str, Any], tmp_path: P
     assert {p: p.stat().st_mtime_ns for p in run.path("samples").iterdir()} == before
 
 
-def test_what_lacks_is_made_again(settings: dict[str, Any], tmp_path: Path):
+def test_what_lacks_is_made_again(settings: dict[str, Any], halved: fs.Run, tmp_path: Path):
     """Rounds give other seeds, stop at their limit, and are taken back when the gate is another."""
-    run = opened(tmp_path / "run", settings, screen__thresholds=HALF, screen__rounds=2)
-    fs.run_all(run)
+    run = copied(halved, tmp_path / "run")
     plan = run.plan()
     rounds = [line.round for line in plan]
     assert rounds == sorted(rounds) and set(rounds) == {0, 1, 2}
@@ -179,13 +198,11 @@ def test_the_papers_way(settings: dict[str, Any], tmp_path: Path):
 
 
 def test_a_kill_between_rounds_changes_nothing(
-    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, Any], halved: fs.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Stopped after every step of the rounds in turn, and with shards, the bytes are those of an untouched run."""
     changes: dict[str, Any] = {"screen__thresholds": HALF, "screen__rounds": 2}
-    whole = opened(tmp_path / "whole", settings, **changes)
-    fs.run_all(whole)
-    wanted = everything(whole.folder)
+    wanted = everything(halved.folder)
 
     files, rounds, stage = (
         import_module(f"flawsmith.{name}") for name in ("files", "run.screened", "screening.screen")
@@ -297,10 +314,9 @@ def as_folder(run: fs.Run, folder: Path, *, normals: bool = True) -> Path:
 
 
 def test_replay_gives_the_same_verdicts(
-    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    halved: fs.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    run = opened(tmp_path / "run", settings, screen__thresholds=HALF, screen__rounds=1)
-    fs.run_all(run)
+    run = copied(halved, tmp_path / "run")
     wanted = run.path("scores.jsonl").read_bytes()
     folder = as_folder(run, tmp_path / "theirs")
     gate = Path(shutil.copytree(run.path("gate"), tmp_path / "gate"))
@@ -319,9 +335,8 @@ def test_replay_gives_the_same_verdicts(
         assert row.scores["realism.tokens"] == before.scores["realism.tokens"]
 
 
-def test_replay_refuses_what_it_cannot_judge(settings: dict[str, Any], tmp_path: Path):
-    run = opened(tmp_path / "run", settings, screen__rounds=0)
-    fs.run_all(run)
+def test_replay_refuses_what_it_cannot_judge(screened_once: fs.Run, tmp_path: Path):
+    run = screened_once
     folder, gate = as_folder(run, tmp_path / "theirs"), run.path("gate")
     with pytest.raises(ConfigError, match=r"fitted with efficientnet-lite0 \(\w+\), not with tiny"):
         replay(gate, folder, extractor=tiny_extractor())

@@ -35,6 +35,10 @@ PROOF = {
     "prove.resamples": 100,
     "prove.against": '["crop_paste"]',
     "prove.near_duplicates": "keep",
+    "prove.settings.patchcore.memory": 200,
+    "prove.settings.memory_probe.memory": 200,
+    "prove.settings.memory_probe.heads": 2,
+    "prove.settings.memory_probe.head.steps": 10,
 }
 
 

@@ -15,7 +15,7 @@ pytest.importorskip("fastapi", reason="the studio needs fastapi and uvicorn: pip
 pytest.importorskip("httpx", reason="the studio's tests need httpx")
 
 from flawsmith.config import load_config
-from flawsmith.data import factory
+from flawsmith.data import factory, images
 from flawsmith.korean import CATALOGUE, in_korean
 from flawsmith.run.folder import Run
 from flawsmith.studio.session import Studio
@@ -114,6 +114,30 @@ def test_too_few_pictures_for_a_proof_are_answered(unlike: Path, tmp_path: Path)
         assert not found["ok"] and [{"setting": "prove.enabled", "value": False}] in found["answers"].values()
         answered(client, "prove.enabled", False)
         assert checked(client)["ok"]
+        client.close()
+
+
+def test_a_folder_that_leaves_a_question_is_opened_with_its_answer(unlike: Path, tmp_path: Path) -> None:
+    root = tmp_path / "plant"
+    for kind in ("crack", "chip"):
+        for path in (unlike / "magnet/test" / kind).iterdir():
+            label = images.read_mask(unlike / f"magnet/ground_truth/{kind}/{path.stem}_mask.png", (64, 64))
+            (root / "parts" / kind).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, root / "parts" / kind / path.name)
+            images.write_mask(root / "parts" / kind / f"{path.stem}_mask.png", ~label)
+    shutil.copytree(unlike / "magnet/train/good", root / "parts/good")
+    with running(Studio(Workspace.nothing(root), root=root)) as started:
+        client = Client(started)
+        refused = client.post("api/open", {"folder": "parts"}).json()
+        assert "inverted?" in refused["error"]
+        wanted = {"setting": "data.mask.inverted", "value": True}
+        assert refused["answers"] == [wanted, {**wanted, "value": False}]
+        other = {"folder": "parts", "answer": {"setting": "data.layout", "value": "mvtec"}}
+        assert "answers nothing" in client.post("api/open", other).json()["error"]
+        assert client.post("api/open", {"folder": "parts", "answer": wanted}).status_code == 200
+        assert started.workspace.config.data.mask.inverted is True and started.workspace.config.data.layout == "pairs"
+        line = {"setting": "data.mask.inverted", "line": "data.mask.inverted = true"}
+        assert client.get("api/answers").json()["written"] == [line]
         client.close()
 
 

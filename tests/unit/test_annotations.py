@@ -178,6 +178,42 @@ def test_pictures_that_no_file_lists_are_said(tmp_path: Path) -> None:
     assert any("images/c.png: 1 picture is left out: no annotation file lists them" in text for text in found.warnings)
 
 
+def test_pictures_without_a_label_are_normal_where_that_is_said_and_nowhere_else(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    for name in ("images/c.png", "ok/d.png", "masks/e.png", "images/c_mask.png", "images/a.bmp"):
+        images.write(tmp_path / name, np.full((20, 30), 70, np.uint8))
+
+    def normals(*normal: str) -> tuple[list[str], list[str]]:
+        found = survey(DataConfig(root=tmp_path, layout="coco", normal=list(normal)))
+        return [one.id for one in found.examples if one.defect is None], found.errors
+
+    assert normals() == (["images/a.png"], [])
+    assert normals("ok") == (["images/a.png", "ok/d.png"], [])
+    found, errors = normals(".")
+    assert found == ["images/a.png", "images/c.png", "ok/d.png"]
+    (said,) = errors
+    assert said.startswith(
+        "images/a.bmp, images/c_mask.png, masks/e.png: 3 pictures are left out: by their names they may"
+    )
+    with pytest.raises(DataError, match=r"annotations.json, images/b.png: marks dent-deep, scratch, but its folder is"):
+        normals("images")
+
+
+def test_a_folder_of_labelme_whose_normal_parts_have_no_file(tmp_path: Path) -> None:
+    data = labelme_file(
+        tmp_path, '{"shapes": [{"label": "rust", "points": [[1, 1], [9, 1], [9, 9]], "shape_type": "polygon"}]}'
+    )
+    for name in ("y.png", "day2/z.png", "day2/z.bmp"):
+        images.write(tmp_path / name, np.full((20, 30), 70, np.uint8))
+    left_out = "y.png, day2/z.bmp, day2/z.png: 3 pictures are left out: no .json of labelme lies beside them; "
+    assert any(said.startswith(left_out + "if they are normal parts, set data.normal") for said in survey(data).errors)
+    found = survey(data.model_copy(update={"normal": ["."]}))
+    assert [(one.id, one.defect) for one in found.examples] == [("x.png", "rust"), ("y.png", None)]
+    assert found.errors[-1].startswith(
+        "day2/z.bmp, day2/z.png: 2 pictures are left out: by their names they may be masks"
+    )
+
+
 def test_a_picture_with_two_types_is_on_one_side(tmp_path: Path) -> None:
     def of(name: str, *defects: str) -> list[Example]:
         return [Example(f"{name}#{defect}", tmp_path / name, "screw", defect, (tmp_path / "m",)) for defect in defects]
@@ -279,6 +315,8 @@ def test_yolo_pictures_without_lines_are_normal_and_said(tmp_path: Path) -> None
         ("dent", "train"), ("scratch", "train"), (None, "train"), (None, "test")
     ]  # fmt: skip
     assert "2 pictures have no text file, and count as normal parts" in "".join(found.warnings)
+    said = survey(DataConfig(root=tmp_path, layout="yolo", normal=["."]))
+    assert said.examples == found.examples and said.warnings == ()
 
 
 def labelme_file(root: Path, text: str) -> DataConfig:

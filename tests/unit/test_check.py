@@ -17,6 +17,7 @@ from rich.console import Console
 
 from flawsmith.config import Config, DataConfig, GeneratorConfig, overridden, validate
 from flawsmith.data import fingerprints, images, split
+from flawsmith.data.layouts import scan
 from flawsmith.errors import DataError
 from flawsmith.files import read_json
 from flawsmith.korean import in_korean
@@ -26,6 +27,7 @@ from flawsmith.preflight.findings import Findings
 from flawsmith.run import dataset
 from flawsmith.run.dataset import load_split, open_dataset
 from flawsmith.run.folder import Run
+from flawsmith.synthesis.counts import counts
 
 SIZE = (48, 64)
 
@@ -435,6 +437,29 @@ def test_the_estimate_counts_samples(tmp_path: Path, count, samples):
     found = check(validate(Config, {"data": {"root": tmp_path, "shots": 3}, "generate": {"count": count}}))
     assert found.estimate["samples"].startswith(f"{samples} (")
     assert sum(cost.wanted(config, {("nut", "dent"): 2, ("nut", "scratch"): 6}).values()) == 100
+
+
+@pytest.mark.parametrize("defects", [0, 4])
+def test_a_set_without_shots_has_a_cost_and_says_what_is_left_out(tmp_path: Path, defects: int):
+    make(tmp_path, scratch=defects, dent=defects)
+    tree = {"data": {"root": tmp_path, "shots": 0}, "generator": {"name": "rendered"}, "generate": {"count": 5}}
+    config = validate(Config, tree)
+    found = check(config)
+    assert found.ok and in_korean_throughout(found)
+    asked = counts(config, split.split(scan(config.data), shots=0))
+    assert found.estimate["samples"].startswith(f"{sum(asked.values())} (") and len(asked) == 6
+    assert found.estimate["proof"] == "left out: no real defect to test on"
+    left_out = "no real defect is learned from, so screening and the proof are left out"
+    assert [note for note in found.notes if note.startswith(left_out)]
+    found = check(validate(Config, {**tree, "prove": {"enabled": False}}))
+    assert found.estimate["proof"] == "left out" and not [note for note in found.notes if note.startswith(left_out)]
+
+
+def test_the_columns_are_explained_where_there_are_defects(tmp_path: Path):
+    config = make(tmp_path)
+    assert "as drawn: the same at the size at which a generator works" in rendered(check(config))
+    normal = Findings(tmp_path, "mvtec", [row for row in check(config).defects if not row.defect])
+    assert "as drawn: " not in rendered(normal)
 
 
 @pytest.mark.parametrize("name", ["crop_paste", "perlin"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 
 import flawsmith as fs
 from flawsmith import cli
-from flawsmith.cli.closing import closing_of
+from flawsmith.cli.closing import closing_of, closing_of_run
+from flawsmith.files import write_json
+from flawsmith.korean import in_korean
 from flawsmith.version import VERSION
 
 
@@ -56,7 +59,8 @@ def test_every_stage_says_what_was_made_and_what_to_open(
     assert sum(exported["counts"]["mvtec"].values()) == there
     report = said(monkeypatch, capsys, "report", str(folder)).splitlines()
     assert report == [
-        f"report: the samples in {folder / 'samples'} are not proven",
+        f"report: the samples in {folder / 'samples'} are not proven, for prove.enabled = false keeps the proof out; "
+        "run again with --set prove.enabled=true",
         f"open: {folder / 'report.html'}",
         f"open: {folder / 'export/mvtec'}",
     ]
@@ -69,6 +73,31 @@ def test_a_proof_ends_with_its_verdict(tmp_path: Path) -> None:
     assert closing.sentence == "there is no arm with samples, so there is no verdict"
     assert closing.files == (run.path("proof.json"),) and closing.following[1] == "export"
     assert closing_of("generate", run).sentence.startswith("this shard is done")
+
+
+@pytest.mark.parametrize(
+    ("settings", "shots", "missing"),
+    [
+        ({}, [{"id": "a.png"}], True),
+        ({"export.real": "shots"}, [{"id": "a.png"}], False),
+        ({"prove.enabled": False}, [{"id": "a.png"}], False),
+        ({}, [], False),
+    ],
+)
+def test_an_export_says_where_it_is_less_than_what_was_proven(
+    settings: dict[str, Any], shots: list[Any], missing: bool, tmp_path: Path
+) -> None:
+    run = fs.Run.create(tmp_path / "run", fs.load_config(None, settings))
+    write_json(run.path("data.json"), {"shots": shots})
+    run.finish("export", "x", {}, counts={"yolo": {"good": 3, "dent": 4}})
+    sentence = closing_of("export", run).sentence
+    assert sentence.startswith("yolo (7 pictures)")
+    assert ("add them with --set export.real=shots" in sentence) == missing == ("real shots" in sentence)
+    spoken = in_korean(sentence)
+    assert ("실제 샷 없이" in spoken) == missing and "proof" not in spoken
+    closing = closing_of_run("run", run.path("report.html")).sentence
+    assert ("there is none" in closing) == (not shots) and ("prove.enabled" in closing) == ("prove.enabled" in settings)
+    assert re.search("[가-힣]", in_korean(closing)) and "proven" not in in_korean(closing)
 
 
 def test_check_for_scripts(

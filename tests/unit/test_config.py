@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -121,9 +122,32 @@ def test_a_file_is_read(toml: Path):
     assert config.train.batch == Config().train.batch
 
 
-def test_nothing_given_is_the_defaults(tmp_path: Path):
-    (tmp_path / "empty.toml").write_text("")
-    assert load_config() == load_config(tmp_path / "empty.toml") == Config()
+def test_nothing_given_is_the_defaults():
+    assert load_config() == Config()
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# what a `flawsmith new` that failed left\n"])
+def test_a_file_that_says_nothing_is_refused_unless_photographs_are_named(tmp_path: Path, text: str):
+    path = tmp_path / "my.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as told:
+        load_config(path, {"train.steps": 3})
+    assert str(told.value) == f"{path} is empty; write it with: flawsmith new --from FOLDER > {path}"
+    assert load_config(path, {"data.root": "photos"}).data.root == Path("photos")
+
+
+def test_what_set_laid_on_top_is_not_blamed_on_the_file(toml: Path):
+    toml.write_text(FULL.replace("steps = 300", "stesp = 300"))
+    with pytest.raises(ConfigError) as told:
+        load_config(toml, {"generate.coutn": 3, "train": {"steps": -1, "stesp": 2}, "seed": "one"})
+    assert sorted(str(told.value).splitlines()) == [
+        "--set generate.coutn: unknown key; did you mean 'count'?",
+        "--set seed: should be a valid integer, not 'one'",
+        "--set train.steps: should be greater than or equal to 0, not -1",
+        "--set train.stesp: unknown key; did you mean 'steps'?",
+    ]
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(toml))}: train.stesp: unknown key"):
+        load_config(toml, {"train.steps": 3})
 
 
 def test_overrides_lie_on_top(toml: Path):

@@ -23,10 +23,11 @@ from flawsmith.data.training_set import TrainingSet
 from flawsmith.detectors.patchcore import Patchcore, PatchcoreSettings
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.evaluation.arms import common_set
-from flawsmith.evaluation.evaluator import Evaluator, predicted
+from flawsmith.evaluation.evaluator import Evaluator, describe_ahead, predicted
 from flawsmith.evaluation.shape import Shape, proof_shape, proof_tiles
 from flawsmith.evaluation.tiled import Tiled
 from flawsmith.interfaces import Detector
+from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.preflight.check import check
 from flawsmith.testing import tiny_extractor
 from flawsmith.types import Example, Prediction
@@ -208,10 +209,11 @@ def test_map_score_and_defect_type_are_those_of_the_whole_photograph():
     assert detector.tells == Brightness.tells and detector.reduced(0.5) == ""
 
 
-def test_damage_that_scaling_loses_is_found_in_tiles(tmp_path: Path):
+def test_damage_that_scaling_loses_is_found_in_tiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Stripes one pixel wide have the mean of what surrounds them, so a photograph at a quarter of its size lost them.
 
-    Through the evaluator, on photographs of two shapes; pixel figures against scikit-learn at native resolution.
+    Through the evaluator, on photographs of two shapes; pixel figures against scikit-learn at native resolution. The
+    features are computed ahead, all of them, with a line that says so.
     """
     rng = np.random.default_rng(0)
     shapes: list[Shape] = [(128, 192), (96, 96)] * 3
@@ -232,11 +234,16 @@ def test_damage_that_scaling_loses_is_found_in_tiles(tmp_path: Path):
         evaluator = Evaluator(split, ("hole",), shape, drop_near_duplicates=False, tiles=tiles)
         training = common_set(split, [], shape, ("hole",), evaluator.forbidden, tiles)
         part = PatchcoreSettings(memory=200, draw=2000, depths=(0,), blur=1.0)
-        detector: Detector = Patchcore(part, ("hole",), extractor=tiny_extractor())
+        extractor = FeatureCache(tiny_extractor(), tmp_path / name, memory=0)
+        describe_ahead(extractor, training, evaluator, f"prove bar, {name}")
+        ahead = sorted((tmp_path / name).rglob("*.npz"))
+        assert f"prove bar, {name}: {len(training) + 8}/{len(training) + 8} " in capsys.readouterr().err
+        detector: Detector = Patchcore(part, ("hole",), extractor=extractor)
         detector = detector if tiles is None else Tiled(detector, tiles)
         for _ in detector.fit(training, torch.Generator().manual_seed(0)):
             pass
         figures = evaluator.evaluate(detector, {"localization", "detection"}).figures
+        assert ahead == sorted((tmp_path / name).rglob("*.npz")), "nothing is left to be computed in silence"
         aurocs[name] = figures["localization"]["hole"]["auroc"], figures["detection"]["hole"]["auroc"]
     assert min(aurocs["tiles"]) > 0.99 and max(aurocs["whole"]) < 0.9
     told = predicted(detector, [evaluator.read(example).image for example in evaluator.tests])

@@ -137,6 +137,10 @@ def test_values_and_the_sides_of_a_colon_are_translated_too() -> None:
         "a.png, b.png: 마스크 2개를 확인하세요: 마스크가 사진 전체을(를) 결함으로 표시합니다. 반전된 마스크인가요? "
         "다시 그리거나, 정말 결함이면 data.mask.inverted = false로 설정하세요"
     )
+    assert in_korean("photographs: mask has 2 pictures, files 9; x fills the gap").startswith(
+        "photographs: mask 사진은 2장, files"
+    )
+    assert in_korean("photographs") == "사진" and in_korean("3 pictures are") == "사진 3개를"
     assert in_korean("one {odd} thing\nof 1 sort") == "one {odd} thing\nof 1 sort"
 
 

@@ -312,6 +312,16 @@ BAD = {
     ),
     "normal not named": (pairs, {"layout": "pairs"}, "say which folders of"),
     "normal misspelt": (pairs, {"layout": "pairs", "normal": "MT_Fre"}, "did you mean 'MT_Free'?"),
+    "normal nowhere, pairs": (
+        lambda root: touch(root, "a/0.png"),
+        {"layout": "pairs", "normal": "."},
+        'no picture lies in the folder itself, which data.normal = ["."] names',
+    ),
+    "a label beside, pairs": (
+        lambda root: touch(root, "0.png", "1.png", "1.xml"),
+        {"layout": "pairs", "normal": "."},
+        "1.png: 1 picture is left out: a file of their name beside them may be a label; set the data.layout",
+    ),
     "normal misspelt, mvtec": (mvtec, {"normal": "goood"}, "did you mean 'good'?"),
     "defect type misspelt": (mvtec, {"defects": ["scrach"]}, "did you mean 'scratch'?"),
     "product misspelt": (mvtec, {"products": ["skrew"]}, "did you mean 'screw'?"),

@@ -162,14 +162,19 @@ def test_ignored_pixels_are_scaled_and_teach_nothing(tmp_path: Path):
 
 
 def test_a_page_shows_the_outlines_of_shots_first(tmp_path: Path):
-    made = config(tmp_path / "data", [with_rim(area(8 + i)) for i in range(6)])
+    made = config(tmp_path / "data", [with_rim(area(8 + i)) for i in range(9)])
     found = check(made, tmp_path / "my-check.html")
     assert any(f"{tmp_path / 'my-check.html'} shows what was understood" in note for note in found.notes)
     text = (tmp_path / "my-check.html").read_text("utf-8")
     captions = re.findall("<figcaption>(.*?)</figcaption>", text)
     assert captions == [
-        f"nut/test/scratch/{n}.png, {kind}, 4.7 % damaged" for n, kind in enumerate(["shot", "shot", "test", "test"])
+        f"nut/test/scratch/{n}.png, {kind}, 4.7 % damaged" for n, kind in enumerate(["shot"] * 2 + ["test"] * 6)
     ]
+    assert "<h2>nut: scratch, 8 of 9</h2>" in text and "<code>flawsmith studio CONFIG</code> shows all" in text
+    (tmp_path / "data/nut/test/scratch/8.png").unlink()
+    (tmp_path / "data/nut/ground_truth/scratch/8_mask.png").unlink()
+    check(made, tmp_path / "all.html")
+    assert "8 of 8" in (whole := (tmp_path / "all.html").read_text("utf-8")) and "flawsmith studio" not in whole
     data = re.findall('base64,([^"]+)"', text)[0]
     with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
         drawn = np.asarray(picture.convert("RGB")).astype(int)

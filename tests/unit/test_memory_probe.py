@@ -12,9 +12,9 @@ from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from flawsmith.data.training_set import TrainingSet
-from flawsmith.detectors.fusion import Fusion, map_fusion, score_fusion
 from flawsmith.detectors.memory_probe import MemoryProbe, MemoryProbeSettings
 from flawsmith.detectors.probe import Probe, ProbeSettings, _dealt
+from flawsmith.nn.anomaly_maps.fusion import Fusion, map_fusion, score_fusion
 from flawsmith.nn.methods.patch_memory import farthest_of
 from flawsmith.testing.detectors import example_training, tiny_extractor
 

@@ -436,7 +436,7 @@ def test_the_command_needs_no_torch(tmp_path: Path) -> None:
     """From a run of samples to a folder that Anomalib reads: an export is files and nothing else."""
     run, _ = finished(tmp_path)
     said, opened, following, heavy = python("-c", EXPORT, str(run.folder))
-    assert heavy == "[]" and re.fullmatch(r"export: mvtec \(\d+ pictures\)", said)
+    assert heavy == "[]" and re.fullmatch(r"export: mvtec \(\d+ pictures\)(; .*)?", said)
     assert (opened, following) == (f"open: {run.path('export', 'mvtec')}", f"next: flawsmith report {run.folder}")
     assert len(as_anomalib_reads(run.path("export", "mvtec", "screw"))) == 5
 

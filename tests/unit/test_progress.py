@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flawsmith.run import progress as module
-from flawsmith.run.progress import Progress, progress, tell_to
+from flawsmith.run.progress import Progress, progress, tell_to, work_for
 
 
 def test_a_listener_is_told_instead_of_the_screen(
@@ -32,3 +32,12 @@ def test_a_listener_is_told_instead_of_the_screen(
     assert heard[2].rate == pytest.approx(2 / 1.0) and heard[2].left == pytest.approx(4 / 2.0)
     assert heard[-1].left == 0 and heard[-1].unit == "samples"
     assert capsys.readouterr() == ("", "")
+
+
+def test_work_says_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with work_for("nsa, for the proof"), progress("plan", 1, "samples") as advance:
+        advance(1)
+    with progress("plan", 1, "samples") as advance:
+        advance(1)
+    names = [line.split(": ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert names == ["plan (nsa, for the proof)", "plan"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from flawsmith.cli import app
 from flawsmith.config import load_config
 from flawsmith.data.layouts import scan
 from flawsmith.errors import DataError
+from flawsmith.korean import in_korean
 from flawsmith.preflight.recognise import recognise, sounds_normal
 
 
@@ -99,25 +101,77 @@ def test_a_folder_without_any_defect_is_for_a_generator_that_needs_none(tmp_path
 def test_defects_without_masks_are_not_taken_for_a_folder_without_defects(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="defect has no mask"):
         recognise(touch(tmp_path, "good/0.png", "good/1.png", "crack/0.png"))
-    with pytest.raises(DataError, match="2 pictures in no folder; put those of normal parts into a folder `good`"):
-        recognise(touch(tmp_path / "flat", "0.png", "1.png"))
+    with pytest.raises(DataError, match=r"1 pictures in no folder; put those of normal parts into a folder `good`"):
+        recognise(touch(tmp_path / "flat", "0.png", "0.txt"))
 
 
 def test_labelled_pictures_beside_others_are_understood_and_the_others_asked_about(tmp_path: Path) -> None:
     shape = '{"label": "rust", "points": [[1, 1], [3, 1], [3, 3]], "shape_type": "polygon"}'
     root = touch(tmp_path, "0.png", "1.png", "2.png")
     (root / "0.json").write_text(f'{{"version": "5", "shapes": [{shape}]}}', encoding="utf-8")
-    with pytest.raises(DataError, match=r"as labelme: .*1.png, 2.png: 2 pictures are left out: .* in labelme"):
+    with pytest.raises(DataError) as asked:
         recognise(root)
+    assert str(asked.value) == (
+        f"{root}: 2 pictures have no label file (1.png, 2.png). If they are normal parts: "
+        f"flawsmith new --from {root} --normal ."
+    )
+    assert in_korean(str(asked.value)) == (
+        f"{root}: 사진 2장에는 라벨 파일이 없습니다(1.png, 2.png). 그 사진이 정상품이면: "
+        f"flawsmith new --from {root} --normal ."
+    )
+    found = recognise(root, ["."])
+    assert (found.data.layout, found.data.normal, found.data.shots) == ("labelme", ["."], 10)
+    assert "2 normal; rust 1" in found.toml()
     for number in (1, 2):
         (root / f"{number}.json").write_text('{"version": "5", "shapes": []}', encoding="utf-8")
     assert recognise(root).data.layout == "labelme"
 
 
+def test_a_flat_folder_of_normal_parts_stays_as_it_is(tmp_path: Path) -> None:
+    root = touch(tmp_path / "my parts", "0.png", "1.png")
+    with pytest.raises(DataError) as asked:
+        recognise(root)
+    command = f"flawsmith new --from '{root}' --normal ."
+    assert str(asked.value).startswith(
+        f"{root}: 2 pictures in no folder (0.png, 1.png); put those of normal parts into"
+    )
+    assert str(asked.value).endswith(f"of its name. If all are normal parts: {command}")
+    answer = CliRunner().invoke(app, shlex.split(command)[1:])
+    (tmp_path / "my.toml").write_text(answer.stdout, encoding="utf-8")
+    config = load_config(tmp_path / "my.toml")
+    assert (config.data.layout, config.data.normal, config.data.shots) == ("pairs", ["."], 0)
+    assert [example.defect for example in scan(config.data)] == [None, None]
+
+
+def test_normal_parts_beside_folders_of_defects(tmp_path: Path) -> None:
+    root = touch(pairs(tmp_path / "MT"), "0.bmp", "1.bmp")
+    with pytest.raises(DataError, match=r"2 pictures in no folder \(0.bmp, 1.bmp\); .*--normal \.$"):
+        recognise(root)
+    assert "#   MT: 2 normal; crack 2, dent 2" in recognise(root, ["."]).toml()
+
+
+@pytest.mark.parametrize(("name", "text"), [("0.json", '{"shapes": ['), ("all.json", '{"images": 3')])
+def test_what_a_label_file_may_mark_is_never_taken_for_normal(tmp_path: Path, name: str, text: str) -> None:
+    root = touch(tmp_path, "0.png", "1.png")
+    (root / name).write_text(text)
+    for normal in ((), (".",)):
+        with pytest.raises(DataError, match=f"{name}: is no JSON") as refused:
+            recognise(root, normal)
+        assert "as pairs" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["flat", "./", "/photos/flat"])
+def test_who_names_the_whole_folder_by_its_name_learns_how(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="holds no folder .*; call the whole folder '.'$"):
+        recognise(touch(tmp_path / "flat", "0.png", "1.png"), [name])
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--from", "nowhere"], "nowhere: there is no such folder"),
+        (["--from", "nowhere"], "nowhere: there is no such folder (looked in "),
+        (["--from", "nowhere"], "; give --from the folder of your photographs"),
+        (["--from", "/no/where"], "/no/where: there is no such folder; give --from the"),
         (["--from", "."], "no pictures there"),
         (["--from", ".", "--generator", "crop_paste"], "leave --generator and --paper out"),
         (["--normal", "good"], "--normal names folders of --from"),

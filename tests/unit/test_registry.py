@@ -28,6 +28,7 @@ def test_every_entry_can_be_imported(family: str, name: str):
     assert callable(found) and found.__module__ == module
     if family == "generators":
         assert issubclass(found, Generator) and not getattr(found, "__abstractmethods__", None)
+        assert entry.learns == (found.trainable is not Generator.trainable), "what the lists say of its training"
 
 
 def test_the_families():

@@ -169,11 +169,11 @@ def test_say_is_still_prompt(
     def create(folder: Path, config: Config) -> None:
         raise Asked(config.generate.prompt)
 
-    (tmp_path / "empty.toml").write_text("")
+    (tmp_path / "seed.toml").write_text("seed = 0")
     monkeypatch.setattr(Run, "create", create)
     for option in ("--prompt", "--say"):
         monkeypatch.setattr(
-            sys, "argv", ["flawsmith", "run", str(tmp_path / "empty.toml"), "-o", "x", option, "긴 균열"]
+            sys, "argv", ["flawsmith", "run", str(tmp_path / "seed.toml"), "-o", "x", option, "긴 균열"]
         )
         with warnings.catch_warnings(), pytest.raises(Asked) as asked:
             warnings.simplefilter("default")

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from flawsmith.errors import RunError
 from flawsmith.evaluation import arms
 from flawsmith.evaluation.statistics import ALL, MEAN, TASKS
 from flawsmith.files import read_json, write_json
+from flawsmith.korean import in_korean
 from flawsmith.reporting import charts
 from flawsmith.reporting import contact_sheets as sheets
 from flawsmith.reporting.collect import collect
@@ -31,7 +33,7 @@ from flawsmith.reporting.document import Section, plain_name
 from flawsmith.reporting.proof import NO_CONTROLS
 from flawsmith.reporting.report import report
 from flawsmith.reporting.sections import document_of
-from flawsmith.reporting.verdict import OURS, REAL, verdict_of, verdict_sentence
+from flawsmith.reporting.verdict import NONE, OURS, REAL, cannot_tell, points, verdict_of, verdict_sentence
 from flawsmith.run.dataset import load_split
 from flawsmith.run.folder import Run
 from flawsmith.run.records import PlanLine, Sample, append_records
@@ -124,12 +126,12 @@ def make_run(
 
 def prove(run: Run, product: str, defect: str) -> None:
     """Write a small proof of one product and one defect type, as `flawsmith prove` leaves it."""
-    figure = {"mean": 0.5, "each": [0.5, 0.5]}
+    figure, better = {"mean": 0.5, "each": [0.5, 0.5]}, {"mean": 0.75, "each": [0.75, 0.75]}
     figures = {
         "localization": {
-            name: dict.fromkeys(("ap", "auroc", "f1_max", "aupro"), figure) for name in (defect, MEAN, ALL)
+            name: dict.fromkeys(("ap", "f1_max", "aupro"), figure) | {"auroc": better} for name in (defect, MEAN, ALL)
         },
-        "detection": {name: dict.fromkeys(("auroc", "ap"), figure) for name in (defect, MEAN, ALL)},
+        "detection": {name: {"auroc": better, "ap": figure} for name in (defect, MEAN, ALL)},
         "classification": {name: {"recall": figure} for name in (defect, MEAN, ALL)},
     }
     interval = {
@@ -472,6 +474,9 @@ def test_a_report_opens_with_pictures_then_says_the_verdict_then_shows_tables(tm
     assert verdict_of(run) == ""
     report(run)
     assert "verdict proof" not in run.path("report.html").read_text(encoding="utf-8")
+    facts = collect(run)
+    without_shots = document_of(replace(facts, split=replace(facts.split, shots=()))).proof
+    assert without_shots == "The samples are not proven: a proof compares with real defects, and there is none."
     prove(run, "screw", "dent")
     sentence = verdict_of(run)
     assert sentence.count(". ") == 0 and sentence.startswith("Samples of controlnet_inpaint beside the real shots help")
@@ -488,6 +493,9 @@ def test_a_report_opens_with_pictures_then_says_the_verdict_then_shows_tables(tm
     real, made = opening.rows[0].tiles[:3], opening.rows[0].tiles[3:]
     assert (real[2] == real[2][0, 0]).all() and not (real[1] == real[1][0, 0]).all()  # two shots, and an empty place
     assert len(made) == 3 and not any((tile == tile[0, 0]).all() for tile in made)
+    without = sheets.opening_sheet([replace(one, shots=()) for one in sheets.contact_sheets(run, load_split(run), 12)])
+    assert without is not None and without.heads == ("sample",) * 3, "no empty boxes where there are no shots"
+    assert all((tile == mine).all() for tile, mine in zip(without.rows[0].tiles, made, strict=True))
 
 
 def test_what_is_not_exact_is_said_before_all_else(tmp_path: Path) -> None:
@@ -522,6 +530,49 @@ def test_the_verdict_names_each_product_and_takes_the_corrected_verdict(tmp_path
     proof["products"] = {"cap": {"comparisons": [row(0.05, "helps", "helps", "detection")]}}
     assert "in detection (image AUROC" in verdict_sentence(proof)
     assert verdict_sentence(proof | {"products": {"cap": {"comparisons": []}}}) == ""
+    # Each row says on which side of zero its interval lies, however small it is.
+    assert points({"difference": 0.00012, "low": 3e-05, "high": 0.00038}) == "+0.012 [+0.003, +0.038]"
+    assert points({"difference": -0.0012, "low": -0.002, "high": -0.0003}) == "-0.12 [-0.20, -0.03]"
+    assert points({"difference": 0.0001, "low": -0.0002, "high": 0.0003}) == "+0.0 [+0.0, +0.0]"
+
+
+def test_a_detector_that_learned_nothing_proves_nothing(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    prove(run, "screw", "dent")
+    proof = read_json(run.path("proof.json"))
+    one = proof["products"]["screw"]
+    assert cannot_tell(proof, "screw") == "", "a proof of an earlier release compares with no such detector"
+
+    def learned(ap: float, auroc: float, none: float, high: float) -> dict[str, Any]:
+        values = {REAL: {"ap": {"mean": ap}, "auroc": {"mean": auroc}}, NONE: {"ap": {"mean": none}}}
+        arms = {arm: {"figures": {"localization": {MEAN: figures}}} for arm, figures in values.items()}
+        row = {"arm": REAL, "against": NONE, "task": "localization", "defect": MEAN, "low": -0.3, "high": high}
+        return proof | {"products": {"screw": one | {"arms": arms, "shots_against_none": [row]}}}
+
+    said = "This proof cannot tell: the detector that learned from your shots finds "
+    less = f"{said}less than one that knows normal parts alone (0.2 against 23.0 pixel AP); "
+    chance = f"{said}no more than by chance (17.7 pixel AUROC, where guessing has 50); "
+    longer, other = "train it longer (prove.budget = 1).", "let another detector prove them (prove.detectors), or "
+    failed = learned(0.002, 0.177, 0.23, -0.1)
+    assert verdict_sentence(failed).startswith(less + other)
+    assert verdict_sentence(failed | {"reduced": ["fewer steps"]}) == less + longer
+    assert verdict_sentence(learned(0.002, 0.177, 0.23, 0.1) | {"reduced": ["fewer steps"]}) == chance + longer
+    assert verdict_sentence(learned(0.2, 0.9, 0.23, 0.1)).startswith("Samples of controlnet_inpaint beside")
+    two = failed | {"products": failed["products"] | {"nut": one}, "seeds": 1}
+    works, undecided = verdict_sentence(two).split("\n")
+    assert " help on nut " in works and "screw" not in works
+    assert works.endswith("95% intervals), a first look with 1 seed (a verdict needs 3).")
+    assert undecided.startswith("This proof cannot tell of screw: the detector")
+    for english in (less + longer, chance + longer, works, undecided):
+        assert not re.search("[A-Za-z]{3,} [a-z]{3,}", in_korean(english).replace("pixel AP", "")), in_korean(english)
+    one["arms"][NONE] = one["arms"][REAL]
+    one["shots_against_none"] = failed["products"]["screw"]["shots_against_none"]
+    write_json(run.path("proof.json"), proof)
+    report(run)
+    text = run.path("report.md").read_text(encoding="utf-8")
+    assert text.count(f"{said}less than one") == 2 and "localization: helps (" not in text, (
+        "at the top and in the proof"
+    )
 
 
 def test_the_proof_tells_misses_false_alarms_and_corrected_verdicts(tmp_path: Path) -> None:

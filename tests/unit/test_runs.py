@@ -213,3 +213,38 @@ def test_the_machine_is_json():
     found = machine()
     assert json.loads(json.dumps(found)) == found
     assert found["processors"] >= 1 and found["packages"]["torch"] != "absent"
+
+
+def test_a_run_of_other_photographs_is_refused_before_anything_is_written(tmp_path: Path):
+    def photographs(root: Path, **contents: str) -> Config:
+        for name, content in contents.items():
+            path = root / "good" / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        return load_config(None, {"data.root": str(root)})
+
+    boards = photographs(tmp_path / "boards", a="board", b="another board")
+    run = Run.create(tmp_path / "run", boards)
+    rows = [
+        {"id": f"good/{path.name}", "image": path.as_posix(), "files": [files.file_state(path)]}
+        for path in sorted((tmp_path / "boards" / "good").iterdir())
+    ]
+    files.write_json(
+        run.path("data.json"),
+        {"root": boards.data.root.as_posix(), "notes": ["a note"], "ranges": {}, "shots": [], "normals": rows},
+    )
+    before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
+    leather = photographs(tmp_path / "leather", c="leather", d="more leather")
+    alike = photographs(tmp_path / "alike", a="the same names, other photographs", b="as in every MVTec product")
+    for other in (leather, alike):
+        words = f"run: is a run of the photographs of {tmp_path / 'boards'}, and none of them is in {other.data.root}"
+        with pytest.raises(RunError, match=re.escape(words)):
+            Run.create(run.folder, other)
+        assert {path.name: path.read_bytes() for path in run.folder.iterdir()} == before
+    photographs(tmp_path / "boards", e="an added board")
+    moved = photographs(tmp_path / "moved", a="board, changed since", b="another board")
+    above, below = (load_config(None, {"data.root": str(root)}) for root in (tmp_path, tmp_path / "boards" / "good"))
+    absent = load_config(None, {"data.root": str(tmp_path / "absent")})
+    changed = load_config(None, {"data.root": str(boards.data.root), "seed": 4})
+    for same in (changed, moved, above, below, absent, boards):
+        assert Run.create(run.folder, same).config == same

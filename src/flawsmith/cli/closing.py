@@ -12,10 +12,18 @@ from typing import TYPE_CHECKING, Any, get_args
 import typer
 
 from flawsmith.cli.korean import spoken
+from flawsmith.files import read_json
 from flawsmith.types import Stage
 
 if TYPE_CHECKING:
     from flawsmith.run.folder import Run
+
+
+_WITHOUT_SHOTS = (
+    "samples and normal parts without the real shots, and the proof trained on the shots too: add them with "
+    "--set export.real=shots"
+)
+"""What an export lacks of what was proven."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +90,10 @@ def closing_of(verb: str, run: Run) -> Closing:
     facts["counts"] = record.get("counts", {})
     parts = [f"{name} ({sum(counts.values())} pictures)" for name, counts in facts["counts"].items()]
     files = tuple(run.path("export", name) for name in facts["counts"])
-    return Closing(verb, ", ".join(parts) or "no format is asked for (export.formats)", facts, files, command)
+    sentence = ", ".join(parts) or "no format is asked for (export.formats)"
+    if parts and run.config.export.real == "none" and run.config.prove.enabled and _learns_from_shots(run):
+        sentence += f"; {_WITHOUT_SHOTS}"
+    return Closing(verb, sentence, facts, files, command)
 
 
 def closing_of_screening(run: Run, more: int) -> Closing:
@@ -114,7 +125,31 @@ def closing_of_run(verb: str, report: Path, shown: Mapping[str, Any] | None = No
     verdict, counts = verdict_of(run), run.record("export").get("counts", {})
     facts = {"run": run.folder.as_posix(), "verdict": verdict, "counts": counts, **(shown or {})}
     files = (report, *(run.path("export", name) for name in counts))
-    return Closing(verb, verdict or f"the samples in {run.path('samples')} are not proven", facts, files)
+    return Closing(verb, verdict or _not_proven(run), facts, files)
+
+
+def _not_proven(run: Run) -> str:
+    """Return what a run without a verdict ends with: why there is none, and what to do about it."""
+    from flawsmith.reporting.verdict import NO_SHOTS
+
+    samples = run.path("samples")
+    if not _learns_from_shots(run):
+        return (
+            f"the samples in {samples} are not proven: {NO_SHOTS}; look at the samples, and when you have photographs "
+            "of defects put them beside the normal parts and run this again"
+        )
+    if not run.config.prove.enabled:
+        return (
+            f"the samples in {samples} are not proven, for prove.enabled = false keeps the proof out; run again with "
+            "--set prove.enabled=true"
+        )
+    return f"the samples in {samples} are not proven"
+
+
+def _learns_from_shots(run: Run) -> bool:
+    """Return whether a run has real shots, as far as it has looked at its photographs."""
+    path = run.path("data.json")
+    return not path.is_file() or read_json(path).get("shots") != []
 
 
 def _counted(number: int, noun: str) -> str:

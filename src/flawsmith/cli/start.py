@@ -19,7 +19,10 @@ def new(
         typer.Option("--from", help="Look at this folder of photographs and write what fits it.", metavar="FOLDER"),
     ] = None,
     normal: Annotated[
-        list[str], typer.Option(help="With --from: a folder of normal parts, where its name does not say so.")
+        list[str],
+        typer.Option(
+            help="With --from: a folder of normal parts, where its name does not say so; . = what has no label."
+        ),
     ] = [],  # noqa: B006
     generator: Annotated[str, typer.Option(help="Use this generator, and list its own settings too.")] = "",
     paper: Annotated[

@@ -171,7 +171,7 @@ class ExportConfig(Settings):
     settings: dict[str, dict[str, Any]] = {}
     """Their own settings: {mvtec = {bits = "native"}}."""
     real: Literal["shots", "none"] = "none"
-    """Which real defects go along, marked as real: the shots (mvtec and visa hold them in their test), or none."""
+    """Which real defects go along, marked as real: the shots (mvtec, mvtec_loco, visa: in their test), or none."""
 
 
 class ReportConfig(Settings):

@@ -78,7 +78,7 @@ class DataConfig(Settings):
     layout: str = "mvtec"
     """mvtec, visa, pairs (masks beside pictures), pattern (your globs), coco, yolo, labelme, label_studio, lookout."""
     normal: list[str] = []
-    """Names of the folders that hold normal parts (pairs, pattern, labelme)."""
+    """Names of the folders of normal parts; "." = what lies in no folder (pairs), or has no label (labelling tools)."""
     products: list[str] = []
     """Only these products; empty = all."""
     defects: list[str] = []

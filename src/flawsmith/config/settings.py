@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import tomllib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeGuard, TypeVar, get_args
@@ -58,16 +58,28 @@ class Settings(BaseModel):
         return value
 
 
-def validate(section: type[T], tree: Any, *, where: str = "") -> T:
-    """Check a plain tree against a settings class; every wrong place gets its own line in the error."""
+def validate(section: type[T], tree: Any, *, where: str = "", overrides: Collection[str] = ()) -> T:
+    """Check a plain tree against a settings class; every wrong place gets its own line in the error.
+
+    Args:
+        section: The class.
+        tree: Plain values, as of a file.
+        where: The file, for the error.
+        overrides: Dotted names of what `--set` laid on top of the file, which is then to blame for them.
+
+    Raises:
+        ConfigError: a key is unknown, or a value does not fit.
+    """
     try:
         return section.model_validate(_with_new_names(section, tree, where))
     except ValidationError as error:
         places: dict[str, list[dict[str, Any]]] = {}
         for item in error.errors():
             places.setdefault(_place(item["loc"]), []).append(dict(item))
-        head = f"{where}: " if where else ""
-        lines = [head + _sentence(section, place, items).removeprefix(": ") for place, items in places.items()]
+        lines = []
+        for place, items in places.items():
+            head = "--set " if any(f"{place}.".startswith(f"{key}.") for key in overrides) else f"{where}: "
+            lines.append((head if where else "") + _sentence(section, place, items).removeprefix(": "))
         raise ConfigError("\n".join(lines)) from None
 
 

@@ -71,7 +71,8 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | N
     A relative `data.root` is taken from the working directory, as a shell user expects.
 
     Raises:
-        ConfigError: the file is missing or broken, a key is unknown, or a value does not fit; names each place.
+        ConfigError: the file is missing or broken, or it is empty and the overrides name no photographs; a key is
+            unknown, or a value does not fit; names each place.
     """
     tree: dict[str, Any] = {}
     if path is not None:
@@ -88,9 +89,11 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | N
             raise ConfigError(f"{path}: not valid TOML: nested too deeply") from None
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{path}: not valid TOML: {error}") from None
+        if not tree and "data.root" not in (overrides or {}):
+            raise ConfigError(f"{path} is empty; write it with: flawsmith new --from FOLDER > {path}")
     for key, value in (overrides or {}).items():
         _set(tree, key, value)
-    return validate(Config, tree, where=str(path) if path else "")
+    return validate(Config, tree, where=str(path) if path else "", overrides=overrides or {})
 
 
 def overridden(config: Config, overrides: Mapping[str, Any]) -> Config:

@@ -24,9 +24,9 @@ from torch.nn import functional as F
 
 from flawsmith import config, registry
 from flawsmith.data.training_set import TrainingSet
-from flawsmith.detectors.fusion import Fusion, map_fusion, score_fusion
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.interfaces import Detector
+from flawsmith.nn.anomaly_maps.fusion import Fusion, map_fusion, score_fusion
 from flawsmith.nn.methods.patch_memory import MemoryMaps, PatchMemory, digest, farthest_of, log_distance
 from flawsmith.nn.methods.place_head import CELL, PlaceGraph
 from flawsmith.types import Prediction
@@ -199,7 +199,8 @@ class MemoryProbe(Detector):
             places.append(
                 (heads, memory, _pooled(mask), _pooled(torch.ones_like(mask) if counted is None else counted))
             )
-        self._map_fusion = map_fusion(*(torch.cat(parts) for parts in zip(*places, strict=True)), labels[rows])
+        heads, memory, damaged, counts = (torch.cat(parts) for parts in zip(*places, strict=True))
+        self._map_fusion = map_fusion(heads, memory, damaged, counts, labels[rows])
 
     def _size(self, budget: float) -> int:
         return max(16, round(self.settings.memory * budget))

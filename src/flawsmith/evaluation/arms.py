@@ -26,7 +26,6 @@ from flawsmith.types import Example
 
 Synthesize = Callable[[Run, Dataset], None]
 """Trains and generates a run; handed in, for evaluation knows no generator's way of being made."""
-NONE = "none"
 NO_CONTROLS = f"{OURS}, no controls"
 MADE_ONLY = "made-only"
 HELD_CONTROLS = 40

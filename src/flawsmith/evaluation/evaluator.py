@@ -15,13 +15,15 @@ from flawsmith.data.inspection_tiles import Tiles
 from flawsmith.data.scaling import scaled_mask
 from flawsmith.data.split import Split, provable
 from flawsmith.data.tensors import image_tensor
-from flawsmith.data.training_set import Scaled, read_scaled
+from flawsmith.data.training_set import Scaled, TrainingSet, read_scaled
 from flawsmith.evaluation.arms import Made
 from flawsmith.evaluation.calibration import evenly_spaced
 from flawsmith.evaluation.shape import Shape
 from flawsmith.evaluation.shifts import SHIFTS, shifted
 from flawsmith.evaluation.statistics import EvaluationSet, Outcome, outcome
 from flawsmith.interfaces import Detector
+from flawsmith.nn.networks.extractor import Extractor
+from flawsmith.run.progress import progress
 from flawsmith.types import Example
 
 _CHUNK, _CHUNK_PIXELS = 16, 1 << 24
@@ -135,9 +137,36 @@ class Evaluator:
             "untouched": float(both[:, 1].mean()),
         }
 
+    def looked_at(self, example: Example) -> list[np.ndarray]:
+        """Return what a detector's network sees of a photograph, uint8 (R,C,3): the whole, or each tile."""
+        image = self.read(example).image
+        return [image] if self.tiles is None else self.tiles.grid(image.shape).cut(image)
+
     def _tests(self) -> list[Scaled]:
         self._read = self._read or [self.read(example) for example in self.tests]
         return self._read
+
+
+def describe_ahead(extractor: Extractor, training: TrainingSet, evaluator: Evaluator, name: str) -> None:
+    """Have the features of normal parts and test pictures computed and kept, and show how far that is.
+
+    The first training would compute them in silence, and its time left would count them once for each training.
+
+    Args:
+        extractor: One that keeps what it says (`FeatureCache`).
+        training: What every arm learns from.
+        evaluator: Knows the test pictures and calibration normals.
+        name: What the work is called.
+    """
+    asked = [*evaluator.tests, *evaluator.calibration]
+    with progress(name, len(training) + len(asked), "pictures") as advance, torch.inference_mode():
+        for index in range(len(training)):
+            extractor.maps(training.batch([index]).image)
+            advance(1)
+        for example in asked:
+            for seen in evaluator.looked_at(example):
+                extractor.maps(image_tensor([seen]))
+            advance(1)
 
 
 def _scores(detector: Detector, pictures: Sequence[np.ndarray]) -> np.ndarray:

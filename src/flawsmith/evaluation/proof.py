@@ -13,16 +13,29 @@ from flawsmith.arithmetic.binned import weighted_ap
 from flawsmith.arithmetic.confusion import confusion
 from flawsmith.config import Config
 from flawsmith.data.split import Split
-from flawsmith.evaluation.arms import NO_CONTROLS, NONE, OURS, REAL, Arm, mixed
+from flawsmith.evaluation.arms import NO_CONTROLS, OURS, REAL, Arm, mixed
 from flawsmith.evaluation.evaluator import Evaluator
 from flawsmith.evaluation.operating_point import operating_point, threshold_note
 from flawsmith.evaluation.shape import distorted, shapes_of
-from flawsmith.evaluation.statistics import LEADS, MEAN, TASKS, EvaluationSet, Outcome, compare, draws, resampled
+from flawsmith.evaluation.statistics import (
+    LEADS,
+    MEAN,
+    NONE,
+    TASKS,
+    EvaluationSet,
+    Outcome,
+    Task,
+    compare,
+    draws,
+    resampled,
+)
 from flawsmith.run.mask_reading import rule_tree
 
 FEW_TESTS = 10
 """Fewer test pictures of a defect type than this are worth a note."""
 _TELLING = 3
+_Drawn = dict[str, list[dict[tuple[Task, str], np.ndarray]]]
+"""Arm -> of each seed what `resampled` returns."""
 
 
 @dataclass(slots=True)
@@ -46,6 +59,7 @@ def proof_tree(config: Config, split: Split, evaluator: Evaluator, tried: Tried,
     """Return one product's part of proof.json."""
     evaluation_set = evaluator.evaluation_set
     counts = Counter(example.defect for example in evaluator.tests)
+    drawn, wanted = _drawn(config, evaluation_set, tried), _wanted(config, [arm.name for arm in tried.arms])
     return {
         "shape": list(evaluator.shape),
         "tiles": _tiles(evaluator),
@@ -59,7 +73,9 @@ def proof_tree(config: Config, split: Split, evaluator: Evaluator, tried: Tried,
             name: _confusion(evaluation_set, tried.outcomes[name]) for name in (REAL, OURS) if name in tried.outcomes
         },
         "best_on_test": {name: figures(seeds) for name, seeds in tried.best.items()},
-        "comparisons": _comparisons(config, evaluation_set, tried),
+        "comparisons": _comparisons(config, drawn, tried, wanted),
+        # Whether the detectors learned anything at all from the shots: no verdict on samples, so none to correct.
+        "shots_against_none": _comparisons(config, drawn, tried, [(REAL, NONE)]),
         "artefact": {name: _spread(rows) for name, rows in tried.artefacts.items()},
         "held_out_controls": held,
         "detector_facts": {name: _spread(rows) for name, rows in tried.facts.items()},
@@ -120,20 +136,32 @@ def _curve(tried: Tried, shots: int) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["samples_per_shot"])
 
 
-def _comparisons(config: Config, evaluation_set: EvaluationSet, tried: Tried) -> list[dict[str, Any]]:
-    part, names = config.prove, [arm.name for arm in tried.arms]
-    weights = draws(evaluation_set, part.resamples, np.random.default_rng((config.seed, 71)))
-    drawn = {name: [resampled(evaluation_set, one, weights) for one in tried.outcomes[name]] for name in names}
+def _drawn(config: Config, evaluation_set: EvaluationSet, tried: Tried) -> _Drawn:
+    weights = draws(evaluation_set, config.prove.resamples, np.random.default_rng((config.seed, 71)))
+    return {
+        arm.name: [resampled(evaluation_set, one, weights) for one in tried.outcomes[arm.name]] for arm in tried.arms
+    }
+
+
+def _wanted(config: Config, names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the comparisons that are verdicts on samples: each (arm, against)."""
+    part = config.prove
     wanted = [(name, REAL) for name in names if name not in (REAL, NONE)]
     wanted += [(OURS, name) for name in (*part.against, NO_CONTROLS) if name in names]
     wanted += [(mixed(name), name) for name in part.against if mixed(name) in names]
+    return wanted
+
+
+def _comparisons(
+    config: Config, drawn: _Drawn, tried: Tried, wanted: Sequence[tuple[str, str]]
+) -> list[dict[str, Any]]:
     rows = []
     for one, other in wanted:
         comparisons = compare(
             drawn[one],
             drawn[other],
             (tried.outcomes[one], tried.outcomes[other]),
-            confidence=part.confidence,
+            confidence=config.prove.confidence,
             rng=np.random.default_rng((config.seed, 72)),
         )
         rows += [{"arm": one, "against": other, **asdict(comparison)} for comparison in comparisons]

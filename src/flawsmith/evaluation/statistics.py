@@ -33,8 +33,8 @@ TASKS: dict[Task, tuple[str, str]] = {
 """What is asked, and the figure that decides."""
 LEADS: dict[Task, str] = {"localization": "ap", "detection": "auroc", "classification": "recall"}
 """The name of that figure, 0..1, for a defect type and in the mean; over all pictures recall is called accuracy."""
-REAL, OURS = "real-only", "ours"
-"""Arms that every proof has: shots and normal parts alone, and with the run's own samples."""
+REAL, OURS, NONE = "real-only", "ours", "none"
+"""Arms that every proof has: shots and normal parts alone, with the run's own samples, and normal parts alone."""
 MEAN, ALL = "mean over defect types", "all pictures"
 BINS = 4096
 _ARRAYS = ("damaged", "normal", "score", "probabilities", "thumbs", "calibration", "shifted")
@@ -249,15 +249,17 @@ def compare(
         chosen = rng.integers(count, size=(count, gaps.shape[1]))
         gap = np.take_along_axis(gaps, chosen, axis=0).mean(0)
         low, high = np.quantile(gap, [(1 - confidence) / 2, (1 + confidence) / 2])
+        # As they are recorded: an end that rounds to zero is no effect that anyone could see.
+        low, high = round(float(low), 5), round(float(high), 5)
         each = [_figure(mine, task, defect) - _figure(other, task, defect) for mine, other in zip(*exact, strict=True)]
         rows.append(
             Comparison(
                 task=task,
                 defect=defect,
                 difference=round(float(np.mean(each)), 5),
-                low=round(float(low), 5),
-                high=round(float(high), 5),
-                verdict=verdict(float(low), float(high)),
+                low=low,
+                high=high,
+                verdict=verdict(low, high),
                 # A tie counts half, so that no change at all is as likely up as down.
                 chance_of_gain=round(float((gap > 0).mean() + (gap == 0).mean() / 2), 4),
                 p_value=round(p_value(gap), 6),

@@ -17,7 +17,6 @@ from flawsmith.data.inspection_tiles import Tiles
 from flawsmith.data.split import Split
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.evaluation.arms import (
-    NONE,
     OURS,
     REAL,
     Arm,
@@ -29,11 +28,11 @@ from flawsmith.evaluation.arms import (
     training_set,
 )
 from flawsmith.evaluation.calibration import calibration_normals, kept_away
-from flawsmith.evaluation.evaluator import Evaluator
+from flawsmith.evaluation.evaluator import Evaluator, describe_ahead
 from flawsmith.evaluation.explain import Explained, Explainer
 from flawsmith.evaluation.proof import Tried, proof_tree
 from flawsmith.evaluation.shape import proof_shape, proof_tiles, shapes_of
-from flawsmith.evaluation.statistics import ALL, Outcome
+from flawsmith.evaluation.statistics import ALL, NONE, Outcome
 from flawsmith.evaluation.tiled import Tiled
 from flawsmith.files import digest, read_json
 from flawsmith.interfaces import Detector
@@ -127,7 +126,9 @@ class Trainings:
         """Return one product's part of proof.json."""
         bench = self._bench(product, split)
         tried = Tried(bench.arms, {}, {}, {}, {}, {})
-        name = f"prove {product}"
+        name, seeds = f"prove {product}", range(self._part.seeds)
+        if not all(self._path(product, arm, seed).is_file() for arm in bench.arms for seed in seeds):
+            describe_ahead(self._extractor, bench.common, bench.evaluator, f"{name}, features")
         with progress(name, len(bench.arms) * self._part.seeds, "trainings") as advance:
             for arm in bench.arms:
                 self._try(arm, bench, tried, advance)

@@ -82,13 +82,15 @@ def check(config: Config, page: Path | None = None) -> Findings:
     have = Counter((example.product, example.defect) for example in examples if example.defect is not None)
     defects = {key: number for key, number in sorted(have.items(), key=str) if key[1] is not None}
     _tabulate(examples, divided, defects, damage, findings)
-    _check_defects(defects, config, divided, findings)
-    if defects and facts:
+    drawn = without_shots(config, divided) if divided else []
+    _check_defects(defects, drawn, config, findings)
+    made = _learned_from(defects, divided) | dict.fromkeys(drawn, 0)
+    if made and facts:
         windows = [number for one in damage.values() for number in one.windows]
         sizes = [(fact.bytes, fact.width * fact.height) for fact in facts.values()]
         findings.estimate, costly = estimate(
             config,
-            defects,
+            made,
             windows=mean(windows) if windows else 1.0,
             picture_bytes=median(size for size, _ in sizes),
             largest=max(sizes),
@@ -215,14 +217,24 @@ def _transferred(config: Config, divided: Split | None, findings: Findings) -> l
         return []
 
 
+def _learned_from(defects: dict[tuple[str, str], int], divided: Split | None) -> dict[tuple[str, str], int]:
+    """Return the real pictures of each (product, defect type) of which there are shots."""
+    learned = {(shot.product, shot.defect) for shot in divided.shots} if divided else defects.keys()
+    return {key: number for key, number in defects.items() if key in learned}
+
+
 def _check_defects(
-    defects: dict[tuple[str, str], int], config: Config, divided: Split | None, findings: Findings
+    defects: dict[tuple[str, str], int], drawn: list[tuple[str, str]], config: Config, findings: Findings
 ) -> None:
-    drawn = without_shots(config, divided) if divided else []
     names = {defect for _, defect in (*defects, *drawn)}
     if drawn:
         types = ", ".join(dict.fromkeys(defect for _, defect in drawn))
         findings.notes.append(f"made without a shot: {types} (generate.without_shots.types)")
+    if drawn and not config.data.shots and (config.prove.enabled or config.screen.enabled):
+        findings.notes.append(
+            "no real defect is learned from, so screening and the proof are left out (docs/how-to/zero-shots.md); the "
+            "normal parts to test are kept for a proof to come"
+        )
     findings.errors += wrong_tables(config, names) if names else []
     by_product: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for (product, defect), number in defects.items():

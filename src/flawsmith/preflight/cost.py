@@ -48,7 +48,7 @@ def estimate(
 
     Args:
         config: The run's configuration.
-        have: Real pictures of each (product, defect type).
+        have: Real pictures of each (product, defect type) that is made; 0 = of one that no shot shows.
         windows: Windows that a damage takes, on average.
         picture_bytes: Raw bytes of a typical photograph.
         largest: Raw bytes and pixels of the largest photograph.
@@ -63,7 +63,8 @@ def estimate(
     products, defects = len({product for product, _ in have}), len(have)
     models = {"product": products, "defect": defects, "all": 1}[config.train.scope]
     samples = sum(wanted(config, {**dict.fromkeys(transferred, 0), **have}).values())
-    screened = config.screen.enabled
+    proven = {product for (product, _), number in have.items() if number}  # both compare with real shots
+    screened = config.screen.enabled and bool(proven)
     samples = math.ceil(samples * config.screen.times) if screened else samples
     painted = samples * (1 + config.generate.controls)
     known = registry.entries("generators")
@@ -98,12 +99,13 @@ def estimate(
         training = f"{_time(train)} ({_count(models, 'model')}, {config.train.steps} steps of {config.train.batch})"
         generating = f"{_time(draw)} ({config.generate.steps} steps, guidance {config.generate.guidance:g})"
         by = f"{config.backbone.source} backbone" + (f" ({backbone.sentence()})" if backbone else "")
-    trainings = products * config.prove.seeds * _arms(config) if config.prove.enabled else 0
+    trainings = len(proven) * config.prove.seeds * _arms(config) if config.prove.enabled else 0
     side = config.prove.tile or config.prove.size or 384
     proof = trainings * JUDGE_SECONDS[machine] * config.prove.budget * (side / 384) ** 2 * tiles
     cut = f", {tiles:.1f} tiles of {side} px per photograph" if config.prove.tile else ""
     judges = ", ".join(config.prove.detectors)
     memory = network + held(*largest, damaged, photographs) / 1e9
+    unproven = "left out: no real defect to test on" if config.prove.enabled else "left out"
     disk = (samples + painted) * picture_bytes * PNG_SHARE + saved
     disk += max(0, len(config.export.formats) - 1) * samples * picture_bytes * PNG_SHARE
     free = shutil.disk_usage(Path.cwd()).free
@@ -112,7 +114,7 @@ def estimate(
         + (f"; what the gate rejects is made again in up to {config.screen.rounds} rounds" if screened else ""),
         "training": training,
         "generating": generating,
-        "proof": f"{_time(proof)} ({_count(trainings, 'training')} of {judges}{cut})" if trainings else "left out",
+        "proof": f"{_time(proof)} ({_count(trainings, 'training')} of {judges}{cut})" if trainings else unproven,
         "memory": f"about {memory:.1f} GB",
         "disk": f"about {_bytes(disk)}; {_bytes(free)} are free here",
         "assumes": f"{size} px windows, {by}, one {machine}",

@@ -15,6 +15,12 @@ from rich.text import Text
 
 from flawsmith.errors import Answer, FlawsmithError, first_few
 
+COLUMNS = (
+    "lacks: pictures fewer than the largest type has; damaged: share of the picture; thick px: thickness of the damage "
+    "in the photograph; as drawn: the same at the size at which a generator works"
+)
+"""What the columns of the table of defects say."""
+
 
 @dataclass(frozen=True, slots=True)
 class DefectFacts:
@@ -107,6 +113,8 @@ class Findings:
             console.print(table)
         if self.defects:
             console.print(_defect_table(self.defects, spoken))
+            if any(one.defect for one in self.defects):
+                console.print(spoken(COLUMNS), style="dim", markup=False, highlight=False, soft_wrap=True)
         if self.pictures:
             console.print(_picture_table(self.pictures, spoken))
         if self.estimate:

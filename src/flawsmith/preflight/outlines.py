@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from html import escape
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from flawsmith.files import write_text
 from flawsmith.types import Example
 
 PER_TYPE = 4
-"""Photographs of each defect type."""
+"""Shots of each defect type, and as many test pictures."""
 _SIDE = 480
 """Longest side of a picture in px."""
 _BYTES = 60_000
@@ -35,8 +35,10 @@ figcaption { color: #666; overflow-wrap: anywhere }
 img { max-width: 290px; max-height: 290px }
 </style>
 <h1>What flawsmith understood as damage</h1>
-<p>Red runs round the damage, blue round what counts neither as damage nor as background. Shots come first.</p>
+<p>Red runs round the damage, blue round what counts neither as damage nor as background. Shots come first, then
+test pictures.</p>
 """
+_MORE = "<p>There are more: <code>flawsmith studio CONFIG</code> shows all of them, under Data.</p>\n"
 
 
 def write_page(path: Path, examples: Sequence[Example], divided: Split | None) -> int:
@@ -58,9 +60,12 @@ def write_page(path: Path, examples: Sequence[Example], divided: Split | None) -
         if example.defect is not None and example.masks and example.mask_rule is not None:
             types[example.product, example.defect].append(example)
     parts, number = [_HEAD], 0
+    if any(len(members) > len(_chosen(members, shots)) for members in types.values()):
+        parts.append(_MORE)
     for (product, defect), members in sorted(types.items()):
-        parts.append(f"<h2>{escape(product)}: {escape(defect)}</h2>\n")
-        for example in sorted(members, key=lambda one: one.id not in shots)[:PER_TYPE]:
+        chosen = _chosen(members, shots)
+        parts.append(f"<h2>{escape(product)}: {escape(defect)}, {len(chosen)} of {len(members)}</h2>\n")
+        for example in chosen:
             try:
                 picture, caption = _drawn(example)
             except DataError:
@@ -74,6 +79,13 @@ def write_page(path: Path, examples: Sequence[Example], divided: Split | None) -
     if number:
         write_text(path, "".join(parts))
     return number
+
+
+def _chosen(members: Sequence[Example], shots: Collection[str]) -> list[Example]:
+    """Return the photographs of a type that are shown: of shots and of others as many, where there are so many."""
+    learned = [one for one in members if one.id in shots]
+    others = [one for one in members if one.id not in shots]
+    return learned[: max(PER_TYPE, 2 * PER_TYPE - len(others))] + others[: max(PER_TYPE, 2 * PER_TYPE - len(learned))]
 
 
 def _drawn(example: Example) -> tuple[np.ndarray, str]:

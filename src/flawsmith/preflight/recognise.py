@@ -1,21 +1,24 @@
 """A folder of photographs -> the configuration that fits it: `flawsmith new --from FOLDER`.
 
 Every layout is tried on the list of files; no photograph is opened. The one that understands all of it and finds the
-most defects with masks is taken. What no list can tell, as which folder holds normal parts, is asked in one sentence.
+most defects with masks is taken. What no list can tell, as which folder holds normal parts, or whether pictures without
+a label do, is asked in one sentence.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flawsmith.config import Config, DataConfig, GeneratorConfig, commented_toml
+from flawsmith.config import Config, DataConfig, GeneratorConfig, commented_toml, nfc
 from flawsmith.data.layouts import LAYOUTS, Survey, survey
-from flawsmith.data.layouts.tree import Tree, last_part, list_tree
+from flawsmith.data.layouts.tree import TOP, Tree, last_part, list_tree
 from flawsmith.errors import DataError, FlawsmithError, first_few
 
 _NORMAL = frozenset(
@@ -40,8 +43,9 @@ _NORMAL = frozenset(
 _NOT = frozenset(("no", "not", "non", "un", "without", "ng", "nok", "bad"))
 _SPLITS = frozenset(("train", "training", "test", "testing", "val", "valid", "validation"))
 """Folders that hold both sorts of parts; none of them is taken for the normal ones by what it lacks."""
-_BY_NAME = ("pairs", "labelme")
-"""Layouts that read `data.normal`."""
+_ANNOTATED = ("coco", "labelme", "yolo", "label_studio", "lookout")
+"""Layouts in which a labelling tool's files say what is damaged."""
+_SORT = "put those of normal parts into a folder `good`, and those of each defect type into one of its name"
 SHOTLESS = "rendered"
 """The generator of a folder without defects."""
 _KEYS = (
@@ -97,17 +101,24 @@ def recognise(root: Path, normal: Sequence[str] = ()) -> Recognised:
 
     Args:
         root: The folder of photographs.
-        normal: Names of the folders of normal parts, where somebody said so; () = to be found out.
+        normal: Names of the folders of normal parts, where somebody said so, "." for the root itself; () = to be found
+            out.
 
     Raises:
-        DataError: the folder is missing; no layout understands it, or it cannot be told which parts are normal.
+        DataError: the folder is missing, or one of `normal` in it; no layout understands it, or it cannot be told which
+            parts are normal.
     """
-    tree = list_tree(DataConfig(root=root))
+    tree = list_tree(DataConfig(root=root), remedy="give --from the folder of your photographs")
+    folders = {nfc(part) for folder in tree.folders for part in folder.split("/") if part}
+    tree.require_known("--normal", normal, {*folders, TOP})
     understood, refused = _understood(root, tree, tuple(normal), {})
     if not understood:  # perhaps because there are no defects at all
-        understood, _ = _understood(root, tree, tuple(normal), {"shots": 0})
+        understood, misread = _understood(root, tree, tuple(normal), {"shots": 0})
+        if TOP in normal and any(misread.get(layout) for layout in _ANNOTATED):
+            # What a label file marks is not normal, although nobody can read it.
+            understood, refused = [], {layout: misread[layout] for layout in _ANNOTATED if layout in misread}
     if not understood:
-        raise DataError(_asked(root, tree, refused))
+        raise DataError(_asked(root, tree, normal, refused))
     most = max(_masked(surveyed) for _, surveyed in understood)
     best = [(data, surveyed) for data, surveyed in understood if _masked(surveyed) == most]
     data, surveyed = best[0]
@@ -153,13 +164,13 @@ def _candidates(root: Path, tree: Tree, normal: tuple[str, ...]) -> Iterator[Dat
     for layout in LAYOUTS:
         if layout == "pattern":  # its templates are the user's
             continue
-        if layout not in _BY_NAME:
+        if layout not in ("pairs", *_ANNOTATED):
             yield DataConfig(root=root, layout=layout)
             continue
-        if layout == "labelme" and not normal:
+        if layout in _ANNOTATED and not normal:
             yield DataConfig(root=root, layout=layout)
             within = {last_part(folder) for folder in tree.folders if folder and sounds_normal(last_part(folder))}
-            if within:
+            if within and layout == "labelme":
                 yield DataConfig(root=root, layout=layout, normal=sorted(within))
         elif by_name:
             yield DataConfig(root=root, layout=layout, normal=list(by_name))
@@ -185,18 +196,59 @@ def _masked(surveyed: Survey) -> int:
     return sum(example.defect is not None and bool(example.masks) for example in surveyed.examples)
 
 
-def _asked(root: Path, tree: Tree, refused: dict[str, list[str]]) -> str:
+def _asked(root: Path, tree: Tree, normal: Sequence[str], refused: dict[str, list[str]]) -> str:
     """Return what to say when no layout understands a folder: what each that is near it misses."""
     pictures = tree.pictures_below("")
     if not pictures:
         return f"{root}: no pictures there (PNG, JPEG, TIFF, BMP, WebP); give the folder that holds your photographs"
+    if TOP not in normal and (question := _whether_normal(root, tree, normal, refused)):
+        return question
     near = {layout: errors for layout, errors in refused.items() if errors}
     advice = 'name the folders of normal parts with --normal, or set layout = "pattern" (docs/data.md)'
     if not near and not any("/" in picture for picture in pictures):
-        hint = "put those of normal parts into a folder `good`, and those of each defect type into one of its name"
-        return f"{root}: {len(pictures)} pictures in no folder; {hint}"
+        return f"{root}: {len(pictures)} pictures in no folder; {_SORT}"
     if not near:
         return f"{root}: {len(pictures)} pictures, but it looks like no layout ({', '.join(refused)}); {advice}"
     reasons = "\n".join(f"  as {layout}: {first_few(errors, 2)}" for layout, errors in near.items())
     count = f"{len(pictures)} pictures, but no layout understands all of it"
     return f"{root}: {count}:\n{reasons}\n  Put right what one of them says, {advice}"
+
+
+def _whether_normal(root: Path, tree: Tree, normal: Sequence[str], refused: dict[str, list[str]]) -> str:
+    """Return the question whether pictures that nothing is said of are normal parts; "" = more than that is unknown.
+
+    The answer is a command, which would then be understood.
+    """
+    command = [
+        "flawsmith",
+        "new",
+        "--from",
+        str(root),
+        *(part for name in (*normal, TOP) for part in ("--normal", name)),
+    ]
+    answer = f"normal parts: {shlex.join(command)}"
+    for layout in (one for one in _ANNOTATED if refused.get(one)):
+        data = DataConfig(root=root, layout=layout, normal=list(normal))
+        if found := _readable(data.model_copy(update={"normal": [*normal, TOP]}), tree):
+            known = {example.id for example in survey(data, tree).examples}
+            bare = [example.id for example in found.examples if example.id not in known]
+            count = "1 picture has" if len(bare) == 1 else f"{len(bare)} pictures have"
+            if layout == "labelme":
+                return f"{root}: {count} no label file ({first_few(bare)}). If they are {answer}"
+            return f"{root}: {count} no row in a label file ({first_few(bare)}). If they are {answer}"
+    if any(refused.get(layout) for layout in _ANNOTATED):
+        return ""
+    names = [*(normal or filter(sounds_normal, tree.folders[""])), TOP]
+    for shots in (DataConfig().shots, 0):
+        if found := _readable(DataConfig(root=root, layout="pairs", normal=names, shots=shots), tree):
+            flat = [example.id for example in found.examples if "/" not in example.id]
+            return f"{root}: {len(flat)} pictures in no folder ({first_few(flat)}); {_SORT}. If all are {answer}"
+    return ""
+
+
+def _readable(data: DataConfig, tree: Tree) -> Survey | None:
+    """Return what a layout makes of a folder; None = not all of it is understood."""
+    with suppress(FlawsmithError):
+        if not (surveyed := survey(data, tree)).errors:
+            return surveyed
+    return None

@@ -113,18 +113,22 @@ def reject_sheets(run: Run, split: Split, most_rows: int) -> tuple[ContactSheet,
 def opening_sheet(sheets: Sequence[ContactSheet]) -> Sheet | None:
     """Return a sheet with a row per defect type, of real shots beside samples; None = there is not one sample.
 
+    A run that learns from no shot has samples alone.
+
     The side of the close-ups differs from row to row; each caption says it.
     """
     shown = [sheet for sheet in sheets if sheet.rows]
+    beside = _BESIDE if any(sheet.shots for sheet in shown) else 0
     rows = []
     for sheet in (shown[index] for index in spread(len(shown), _OPENING_ROWS)):
-        real = [sheet.shots[index].tile for index in spread(len(sheet.shots), _BESIDE)]
+        real = [sheet.shots[index].tile for index in spread(len(sheet.shots), beside)]
         made = [sheet.rows[index].tiles[-1] for index in spread(len(sheet.rows), _BESIDE)]
         blank = np.full((TILE, TILE, 3), 240, np.uint8)
-        tiles = [*real, *[blank] * (_BESIDE - len(real)), *made, *[blank] * (_BESIDE - len(made))]
+        tiles = [*real, *[blank] * (beside - len(real)), *made, *[blank] * (_BESIDE - len(made))]
         rows.append(PictureRow(f"{sheet.product}: {sheet.title}, {sheet.side} x {sheet.side} px", tuple(tiles)))
-    heads = ("real shot",) * _BESIDE + ("sample",) * _BESIDE
-    return Sheet("Real shots beside samples", "opening", heads, tuple(rows)) if rows else None
+    heads = ("real shot",) * beside + ("sample",) * _BESIDE
+    title = "Real shots beside samples" if beside else "Samples; there are no real shots to show beside them"
+    return Sheet(title, "opening", heads, tuple(rows)) if rows else None
 
 
 def spread(count: int, most: int) -> list[int]:

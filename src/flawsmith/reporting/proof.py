@@ -21,7 +21,7 @@ from flawsmith.reporting.charts import CurvePoint, Interval, gain_curve, interva
 from flawsmith.reporting.document import Drawing, PictureRow, Section, Sheet, Table, number_of, table
 from flawsmith.reporting.explanations import anomaly_maps, explanation_section, overlaid
 from flawsmith.reporting.operating_point import operating_sections
-from flawsmith.reporting.verdict import OURS, REAL, Tree, points, rows_of, signed, stands
+from flawsmith.reporting.verdict import OURS, REAL, Tree, cannot_tell, first_look, points, rows_of, signed, stands
 from flawsmith.run.dataset import load_ranges
 from flawsmith.run.folder import Run
 from flawsmith.run.mask_reading import rule_from
@@ -98,11 +98,17 @@ def _product(run: Run, split: Split, proof: Tree, name: str, number: int) -> Sec
 
 
 def _headline(proof: Tree, name: str) -> str:
-    """Return the verdicts over all defect types as one sentence, corrected where the proof has corrected ones."""
+    """Return the verdicts over all defect types as one sentence, corrected where the proof has corrected ones.
+
+    Of a detector that learned nothing it says that instead.
+    """
+    if reason := cannot_tell(proof, name):
+        return reason
     rows = {row["task"]: row for row in rows_of(proof["products"][name], OURS, REAL) if row["defect"] == MEAN}
     verdicts = [f"{TASKS[task][0]}: {stands(rows[task])} ({points(rows[task])})" for task in TASKS if task in rows]
     prefix = f"{name}, " if len(proof["products"]) > 1 else ""
-    return f"{prefix}{proof['generator']} beside the real shots, mean over defect types. {'; '.join(verdicts)}."
+    judged = "; ".join(verdicts)
+    return f"{prefix}{proof['generator']} beside the real shots, mean over defect types. {judged}{first_look(proof)}."
 
 
 def _setup(proof: Tree, product: Tree) -> str:

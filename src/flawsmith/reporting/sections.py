@@ -26,7 +26,7 @@ from flawsmith.reporting.explanations import attention_section
 from flawsmith.reporting.proof import proof_section
 from flawsmith.reporting.screening import screening_section
 from flawsmith.reporting.sweep import Sweep
-from flawsmith.reporting.verdict import verdict_of
+from flawsmith.reporting.verdict import NO_SHOTS, verdict_of
 from flawsmith.run.folder import Run
 
 _MOST_PROBLEMS = 12
@@ -58,7 +58,7 @@ def document_of(facts: Facts) -> Document:
     return Document(
         title=f"{', '.join(facts.products[:3]) or 'run'}: synthesised defects",
         opening=opening_sheet(facts.sheets),
-        proof=verdict_of(facts.run),
+        proof=verdict_of(facts.run) or ("" if facts.split.shots else f"The samples are not proven: {NO_SHOTS}."),
         summary=summary(facts),
         exact=facts.exact.holds,
         verdict=verdict(facts.exact),

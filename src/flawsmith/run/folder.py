@@ -53,7 +53,8 @@ class Run:
         any working directory.
 
         Raises:
-            RunError: the folder is something else than a run of this release, or cannot be written.
+            RunError: the folder is something else than a run of this release, a run of other photographs, or cannot be
+                written.
             ConfigError: a plug-in that the configuration names is unknown; said before anything is written.
         """
         folder, config = Path(folder), config.with_absolute_root()
@@ -66,6 +67,7 @@ class Run:
             if leftovers:
                 raise RunError(f"{folder}: not empty and not a flawsmith run; name another folder with --out")
         refuse_other_formats(folder)
+        _refuse_other_photographs(folder, config.data.root)
         remove_leftovers(folder)
         tree = config.model_dump(mode="json")
         if json_or_none(folder / "config.json") != tree:
@@ -291,3 +293,42 @@ class Run:
         for path in self.line_files(role):
             rows.update({row.index: row for row in read_records(path, Sample)})
         return [rows[index] for index in sorted(rows)]
+
+
+def _refuse_other_photographs(folder: Path, root: Path) -> None:
+    """Refuse a run of other photographs before its files are written over.
+
+    Photographs that were changed, added to or moved are the same set: one that is recorded is still below the root,
+    with the size that it had.
+
+    Args:
+        folder: The run.
+        root: Where the photographs are now, an absolute folder; one that is not there is for the scan to name.
+
+    Raises:
+        RunError: none of the run's photographs is there.
+    """
+    recorded = json_or_none(folder / "data.json") or {}
+    before = recorded.get("root")
+    if not isinstance(before, str) or Path(before) == root or not root.is_dir():
+        return
+    rows = [row for group in recorded.values() if isinstance(group, list) for row in group if isinstance(row, dict)]
+    photographs = [row for row in rows if isinstance(row.get("image"), str)]
+    if photographs and not any(_still_below(root, Path(before), row) for row in photographs):
+        raise RunError(
+            f"{folder}: is a run of the photographs of {before}, and none of them is in {root}; give these another "
+            "run folder with --out"
+        )
+
+
+def _still_below(root: Path, before: Path, row: Mapping[str, Any]) -> bool:
+    """Return whether a photograph of data.json lies below a root too: at the place that it had below the root before,
+    or where it lay, which may be a folder above or below that."""
+    image = Path(row["image"])
+    if not image.is_relative_to(before):
+        return True  # named by its whole path, so it does not move with the root
+    if image.is_relative_to(root) and image.is_file():
+        return True
+    now_at, states = root / image.relative_to(before), row.get("files")
+    size = states[0][0] if isinstance(states, list) and states and states[0] else None
+    return now_at.is_file() and size in (None, now_at.stat().st_size)

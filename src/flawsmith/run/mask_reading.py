@@ -76,7 +76,8 @@ def read_masks(examples: Sequence[Example], data: DataConfig, known: Mapping[str
             return MaskReading(before, tuple(known["notes"]), tuple(known["warnings"]), doubts, stamp)
     judgement = judge(examples, data)
     if judgement.errors:
-        raise DataError("\n".join(judgement.errors))
+        answers = [answer for sentence in judgement.errors for answer in judgement.answers.get(sentence, ())]
+        raise DataError("\n".join(judgement.errors), answers=answers)
     broken = [f"{path}: {why}" for _, path, why in judgement.broken]
     _require_none("1 mask cannot be used", "{} masks cannot be used", broken)
     changed = sorted(key for key, rule in judgement.rules.items() if key in before and before[key] != rule)

@@ -8,6 +8,7 @@ from pathlib import Path
 from flawsmith import registry
 from flawsmith.config import Config, overridden, parse_overrides
 from flawsmith.errors import ConfigError
+from flawsmith.paths import looked_in
 from flawsmith.run.folder import Run
 
 ROOT = "data.root"
@@ -48,7 +49,7 @@ def open_run(
             )
     config = overridden(run.config, settings)
     if ROOT in settings and not config.data.root.is_dir():
-        raise ConfigError(f"--set {ROOT}={config.data.root}: there is no such folder (looked in {Path.cwd()})")
+        raise ConfigError(f"--set {ROOT}={config.data.root}: there is no such folder{looked_in(config.data.root)}")
     if unknown := registry.misnamed(config):
         raise ConfigError("\n".join(unknown))
     if require is not None:

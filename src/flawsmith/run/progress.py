@@ -20,6 +20,8 @@ from flawsmith.types import Advance
 
 _SHOWN: ContextVar[bool] = ContextVar("shown", default=False)
 """Whether a bar is on the screen."""
+_PURPOSE: ContextVar[str] = ContextVar("purpose", default="")
+"""What the work is for, where that is not the work's own name."""
 _OFTEN = 0.2
 """Seconds between two times that a listener is told, at least."""
 
@@ -67,12 +69,24 @@ def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Advanc
     if _SHOWN.get():
         yield lambda count=1, note="": None
         return
+    if purpose := _PURPOSE.get():
+        what = f"{what} ({purpose})"
     mark = _SHOWN.set(True)
     try:
         with _shown(what, total, unit, done) as advance:
             yield advance
     finally:
         _SHOWN.reset(mark)
+
+
+@contextmanager
+def work_for(purpose: str) -> Iterator[None]:
+    """Say beside the name of all work that is shown in the block what it is for: "plan (nsa, for the proof)"."""
+    mark = _PURPOSE.set(purpose)
+    try:
+        yield
+    finally:
+        _PURPOSE.reset(mark)
 
 
 @contextmanager

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Body, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.data.layouts.tree import natural_key
-from flawsmith.errors import DataError, FlawsmithError, RunError
+from flawsmith.errors import Answer, ConfigError, DataError, FlawsmithError, RunError
 from flawsmith.paths import confined
 from flawsmith.run.manifest import is_run
+from flawsmith.studio.commands.forms import value_at
+from flawsmith.studio.data_routes import AnswerAsked
 from flawsmith.studio.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -30,6 +33,8 @@ class FolderAsked(BaseModel):
 
     folder: Annotated[str, Field(max_length=4000)]
     """Path below the allowed one, with `/`; "" = that one itself."""
+    answer: AnswerAsked | None = None
+    """A setting that would have answered why it was not opened the last time."""
 
 
 def routes(studio: Studio) -> APIRouter:
@@ -54,13 +59,24 @@ def routes(studio: Studio) -> APIRouter:
         if running := studio.commands.running:
             raise FlawsmithError(f"{running.run}: something is being made there; let it end, or cancel it")
         root, folder = _within(studio.root, asked.folder)
-        workspace = Workspace.open(folder)
+        answered: dict[str, tuple[Answer, dict[str, Any]]] = {}
+        if asked.answer is not None:
+            answer = Answer(asked.answer.setting, asked.answer.value)
+            if answer not in studio.refused:
+                raise ConfigError(f"{answer.setting[:80]}: answers nothing that was said of this folder; open it again")
+            before = value_at(Config().model_dump(mode="json"), answer.setting)
+            answered = {answer.setting: (answer, {answer.setting: before})}
+        try:
+            workspace = Workspace.open(folder, settings={name: one.value for name, (one, _) in answered.items()})
+        except FlawsmithError as error:
+            studio.refused = error.answers
+            raise
         photographs = workspace.config.data.root
         if not Path(os.path.realpath(photographs)).is_relative_to(os.path.realpath(root)):
             raise DataError(
                 f"{folder}: its photographs lie in {photographs}, outside {root}, which alone may be opened here"
             )
-        studio.open(workspace)
+        studio.open(workspace, answered)
         return {"number": studio.opened}
 
     return router

@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,8 @@ def application(studio: Studio) -> FastAPI:
 
     @app.exception_handler(FlawsmithError)
     def refused(request: Request, error: FlawsmithError) -> Response:
-        return JSONResponse({"error": str(error)}, 404 if isinstance(error, DataError) else 400)
+        said = {"error": str(error), "answers": [asdict(answer) for answer in error.answers]}
+        return JSONResponse(said, 404 if isinstance(error, DataError) else 400)
 
     @app.exception_handler(RequestValidationError)
     def malformed(request: Request, error: RequestValidationError) -> Response:

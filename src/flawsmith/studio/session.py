@@ -39,6 +39,8 @@ class Studio:
         """How many sources were opened from the page: tells an old page from today's."""
         self.answered: dict[str, tuple[Answer, dict[str, Any]]] = {}
         """Settings that were written to answer a finding, each with the values that stood there before."""
+        self.refused: tuple[Answer, ...] = ()
+        """Settings that would have answered why a folder was not opened, the last time that one was not."""
         self.ending = threading.Event()
         """Set when the server ends, so that answers without an end do."""
         self.commands = Commands()

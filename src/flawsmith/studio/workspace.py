@@ -76,7 +76,9 @@ class Workspace:
         config = _config_of(run or source, settings)
         if run and run.path("data.json").exists():
             split = load_split(run)
-        elif run or not source.is_dir() or any(key.startswith("data.") for key in settings):
+        elif (
+            run or not source.is_dir() or any(key.startswith("data.") and key[:10] != "data.mask." for key in settings)
+        ):
             split = scanned_dataset(config).split
         else:
             settings, config, split = _looked_over(source, settings, config)

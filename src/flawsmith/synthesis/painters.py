@@ -33,10 +33,12 @@ if TYPE_CHECKING:
 
 SKETCHER = "patch_synthesis"
 """The generator that paints what others start from, where that is not a shot."""
+_KEPT_JOBS, _KEPT_BYTES = 4, 64 << 20
+"""So many jobs' trained weights are kept for the next time that they paint, while their files are no larger."""
 
 
 class Painters:
-    """Loads what paints a job. Of trained weights those of one job at a time: a product has many, and memory is one.
+    """Loads what paints a job. Large weights are those of one job at a time: products are many, and memory is one.
 
     Args:
         config: Names the generator and its settings.
@@ -63,7 +65,9 @@ class Painters:
         """Return a painter of a job, a folder below `weights`."""
         if job not in self._generators:
             if self._weights is not None:
-                self._generators.clear()
+                total = sum(_weights_size(self._weights, one) for one in (job, *self._generators))
+                if len(self._generators) >= _KEPT_JOBS or total > _KEPT_BYTES:
+                    self._generators.clear()
             self._generators[job] = self._loaded(job)
         data, backbone = self._data, self._backbone
         generator = self._generators[job]
@@ -157,3 +161,8 @@ class Room:
         write_json(self._path, {"windows": count, "stamp": self.stamp})
         windows = "one window" if count == 1 else f"{count} windows"
         self._run.log(stage="generate", what=f"the memory ran out: {windows} at once from batch {group[0].batch} on")
+
+
+def _weights_size(weights: Path, job: str) -> int:
+    """Return the size in bytes of the files of a job's trained weights."""
+    return sum(path.stat().st_size for path in weights.joinpath(*job.split("/")).glob("*.safetensors"))

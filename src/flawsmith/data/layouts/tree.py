@@ -20,9 +20,12 @@ from flawsmith.config import DataConfig, nfc
 from flawsmith.data.images import SUFFIXES
 from flawsmith.errors import DataError, RunError, first_few, nearest
 from flawsmith.files import read_json
+from flawsmith.paths import looked_in
 
 WILDCARDS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 """What stands for more than itself in a glob or a template, as a regular expression."""
+TOP = "."
+"""What `data.normal` calls the folder of photographs itself."""
 _RUN = {"config.json", "manifest.json"}
 """Files of every run of flawsmith."""
 _OF_SYSTEMS = frozenset(
@@ -70,6 +73,8 @@ class Tree:
         """Raise DataError if a setting names a folder or type that is not among those known."""
         known = list(known)
         for name in map(nfc, names):
+            if name not in known and TOP in known and last_part(posix(name).rstrip("/")) in (self.name, "", TOP):
+                raise DataError(f"{setting}: {self.root} holds no folder {name!r}; call the whole folder {TOP!r}")
             if name not in known:
                 raise DataError(f"{setting}: {self.root} holds no {name!r}{nearest(name, known)}")
 
@@ -95,17 +100,21 @@ class Tree:
         return [inner for inner in self.folders.get(folder, ()) if nfc(last_part(inner)) == nfc(name)]
 
 
-def list_tree(data: DataConfig) -> Tree:
+def list_tree(data: DataConfig, remedy: str = "set data.root to your photographs") -> Tree:
     """List the files below `data.root`, through linked folders too.
+
+    Args:
+        data: The settings; of them `root` and `exclude` count.
+        remedy: What would be right where there is no such folder; a sentence's second half.
 
     Raises:
         DataError: the root is missing or a file; a name is not in UTF-8; a glob of `data.exclude` fits nothing.
     """
     root = data.root
     if not root.exists():
-        raise DataError(f"{root}: there is no such folder (looked in {Path.cwd()}); set data.root to your photographs")
+        raise DataError(f"{root}: there is no such folder{looked_in(root)}; {remedy}")
     if not root.is_dir():
-        raise DataError(f"{root}: data.root is a file; it must be the folder of photographs")
+        raise DataError(f"{root}: is a file; it must be the folder of photographs")
     files: dict[str, tuple[str, ...]] = {}
     folders: dict[str, tuple[str, ...]] = {}
     dangling: set[str] = set()

@@ -1,1 +1,1 @@
-"""Anomaly maps read from a diffusion model: by the words it is given, or by DualAnoDiff's second branch."""
+"""Anomaly maps: by a diffusion model's words, by DualAnoDiff's branch; two weighed."""

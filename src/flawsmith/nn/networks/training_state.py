@@ -19,7 +19,7 @@ from flawsmith.files import digest
 from flawsmith.nn.weights import StoredTensors, save_tensors
 
 SECONDS = 60.0
-"""Least seconds between two writes: a U-Net's state takes 350 MB, and some epochs are over in a moment."""
+"""Least seconds between two writes: a U-Net's state takes 340 MB, and some epochs are over in a moment."""
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """What Adam keeps of each weight."""
 

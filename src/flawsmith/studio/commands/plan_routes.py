@@ -61,7 +61,7 @@ def routes(studio: Studio) -> APIRouter:
             "count": known.generate.count,
             "generator": known.generator.name if isinstance(known.generator.name, str) else "",
             "generators": [
-                *({"name": name, "summary": one.summary, "learns": not one.pixels} for name, one in _generators()),
+                *({"name": name, "summary": one.summary, "learns": one.learns} for name, one in _generators()),
                 {"name": AUTO, "summary": "", "learns": False},
             ],
             "fields": forms.fields(known, forms.GENERATE),

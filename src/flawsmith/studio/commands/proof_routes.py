@@ -13,6 +13,7 @@ from flawsmith.config import Config
 from flawsmith.errors import DataError
 from flawsmith.evaluation.statistics import ALL, MEAN, OURS, REAL
 from flawsmith.files import read_json, reading
+from flawsmith.reporting.verdict import cannot_tell
 from flawsmith.run.folder import Run
 from flawsmith.studio.commands import forms
 from flawsmith.studio.commands.plan_routes import Values
@@ -86,15 +87,16 @@ def proof_of(run: Run) -> dict[str, Any]:
             "confidence": tree["confidence"],
             "seeds": tree["seeds"],
             "notes": list(tree["reduced"]),
-            "products": [_product(name, product) for name, product in tree["products"].items()],
+            "products": [_product(tree, name, product) for name, product in tree["products"].items()],
         }
 
 
-def _product(name: str, product: Mapping[str, Any]) -> dict[str, Any]:
+def _product(proof: Mapping[str, Any], name: str, product: Mapping[str, Any]) -> dict[str, Any]:
     rows = [row for row in product["comparisons"] if (row["arm"], row["against"]) == (OURS, REAL)]
     keys = ("task", "defect", "difference", "low", "high")
     return {
         "name": name,
+        "cannot_tell": cannot_tell(proof, name),
         "notes": list(product["notes"]),
         # A proof of an earlier release has no corrected verdicts.
         "rows": [

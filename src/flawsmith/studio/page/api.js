@@ -22,11 +22,12 @@ async function ask(where, options) {
     throw new Error(say("error.gone"));
   }
   if (answer.ok) return answer;
-  let sentence = `${answer.status} ${answer.statusText}`;
+  let refusal = {};
   try {
-    sentence = (await answer.json()).error ?? sentence;
+    refusal = await answer.json();
   } catch { /* no JSON: the status says it */ }
-  throw new Error(spoken(sentence));
+  const sentence = refusal.error ?? `${answer.status} ${answer.statusText}`;
+  throw Object.assign(new Error(spoken(sentence)), { answers: refusal.answers ?? [] });
 }
 
 export const get = async (path, values) => (await ask(address(path, values))).json();

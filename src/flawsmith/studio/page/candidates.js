@@ -20,6 +20,7 @@ export class Candidates {
     this.compareButton = make("button", { type: "button", say: "paint.before", onclick: () => this.#compare(), "aria-pressed": "false" });
     this.rejectButton = make("button", { type: "button", say: "paint.reject", onclick: () => this.reject() });
     this.said = make("p", { class: "faint" });
+    this.first = make("p", { class: "faint", say: "paint.first" });
     this.verdict = make("div", { class: "verdict" }, this.acceptButton, this.compareButton, this.rejectButton);
     this.strip = make("div", { class: "strip", hidden: true }, this.four, this.verdict);
     this.kept = make("div", { class: "kept" });
@@ -29,7 +30,7 @@ export class Candidates {
       "div",
       { class: "candidates" },
       make("div", { class: "row" }, this.paintButton, this.cancelButton),
-      this.bar, this.said, this.keptTitle, this.kept, this.place,
+      this.first, this.bar, this.said, this.keptTitle, this.kept, this.place,
     );
     this.#painted();
     this.drawn();
@@ -53,6 +54,7 @@ export class Candidates {
   drawn() {
     const { mask } = this.paint_.view;
     this.paintButton.disabled = Boolean(this.job) || !mask?.count;
+    this.first.hidden = Boolean(mask?.count);
   }
 
   translated() {

@@ -3,6 +3,7 @@
 import { address, follow, get, post } from "./api.js";
 import { choices, field, make, note } from "./dom.js";
 import { Folders } from "./folders.js";
+import { lineOf } from "./form.js";
 import { Grid } from "./grid.js";
 import { say, spoken } from "./words.js";
 
@@ -166,9 +167,6 @@ export class Data {
     this.written.replaceChildren(...(written.length ? [make("h2", { say: "data.written" }), make("ul", {}, ...written.map(row)), make("p", { class: "faint", textContent: where })] : []));
   }
 }
-
-/** Return a setting with its value as a TOML file has it. */
-const lineOf = ({ setting, value }) => `${setting} = ${JSON.stringify(value)}`;
 
 function range([least, middle, most]) {
   return least === most ? String(least) : `${least} – ${Math.round(middle)} – ${most}`;

@@ -2,6 +2,7 @@
 
 import { get, post } from "./api.js";
 import { iconButton, make } from "./dom.js";
+import { lineOf } from "./form.js";
 import { say } from "./words.js";
 
 export class Folders {
@@ -50,17 +51,19 @@ export class Folders {
     return make("li", {}, make("button", { type: "button", onclick: go }, make("b", { textContent: name }), ...(run ? [make("span", { class: "faint", textContent: ` ${say("folder.run")}` })] : [])));
   }
 
-  async #open() {
+  /** Open the folder that is shown; `answer` is a setting that would have answered why it was not opened before. */
+  async #open(answer = null) {
     this.problem.className = "faint";
     this.problem.textContent = say("folder.opening");
     this.open.disabled = true;
     try {
-      await post("open", { folder: this.at });
+      await post("open", { folder: this.at, answer });
       history.replaceState(null, "", "#data");
       location.reload();
     } catch (error) {
       this.problem.className = "bad";
-      this.problem.textContent = error.message;
+      const buttons = (error.answers ?? []).map((one) => make("button", { type: "button", class: "answer", textContent: say("folder.answer", { line: lineOf(one) }), onclick: () => this.#open(one) }));
+      this.problem.replaceChildren(error.message, ...buttons);
       this.open.disabled = false;
     }
   }

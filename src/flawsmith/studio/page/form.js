@@ -70,6 +70,9 @@ function controlOf(field, value) {
   return make("input", { type: "text", value: value ?? "", spellcheck: false });
 }
 
+/** Return a setting with its value as a TOML file has it. */
+export const lineOf = ({ setting, value }) => `${setting} = ${JSON.stringify(value)}`;
+
 /** Return a control's value, or null where nothing is written in it. */
 function read(field, control) {
   if (field.kind === "switch") return control.checked;

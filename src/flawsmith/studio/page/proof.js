@@ -96,6 +96,7 @@ export class Proof {
 
   /** Return the verdict in the first task that was asked, over all defect types; null = there is none. */
   #lead(product) {
+    if (product.cannot_tell) return make("p", { class: "lead no-effect", textContent: spoken(product.cannot_tell) });
     const mean = tasksOf(product).map((task) => product.rows.find((row) => row.task === task && row.mean))[0];
     return mean ? make("p", { class: `lead ${mean.verdict.replace(" ", "-")}`, textContent: this.#sentence(product, mean) }) : null;
   }

@@ -31,12 +31,13 @@ export function say(key, values = {}, name = language) {
 }
 
 /** Return what the program says, be it in several lines, in today's language; as `flawsmith.korean` does. */
-export const spoken = (text) => (language === "ko" ? text.split("\n").map(inKorean).join("\n") : text);
+export const spoken = (text) => (language === "ko" ? text.split("\n").map((line) => inKorean(line, true)).join("\n") : text);
 
-function inKorean(text) {
+function inKorean(text, words = false) {
+  if (!words && !text.includes(" ")) return text; // a product's name, say
   for (const { anchor, pattern, holes, korean } of templates) {
     const match = text.includes(anchor) && text.match(pattern);
-    if (match) return korean.replace(/\{([a-z_0-9]+)\}/g, (_, name) => inKorean(match[holes.indexOf(name) + 1]));
+    if (match) return korean.replace(/\{([a-z_0-9]+)\}/g, (_, name) => inKorean(match[holes.indexOf(name) + 1], name === "word"));
   }
   if (text.endsWith(":")) return `${inKorean(text.slice(0, -1))}:`;
   const parted = text.match(/^(.*?)(: |; )(.*)$/);

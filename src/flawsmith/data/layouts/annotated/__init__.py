@@ -3,4 +3,5 @@
 coco, yolo, labelme, label_studio    a layout each: outlines and run lengths in text
 lookout                              manifests that name coloured masks
 listed                               what they share: annotation files below the root, and the photographs they name
+unlabelled                           pictures that none of these files tells of, and whether they are normal parts
 """

@@ -1,4 +1,4 @@
-"""labelme: root/**/x.jpg with labelme's x.json beside it; `data.normal` names folders of normal parts."""
+"""labelme: root/**/x.jpg with labelme's x.json beside it; `data.normal` says which without it are normal parts."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from flawsmith.config import DataConfig, nfc
 from flawsmith.data.annotations.labelme import is_labelme
 from flawsmith.data.annotations.parts import marked_pictures
 from flawsmith.data.layouts.annotated.listed import json_files, parts
+from flawsmith.data.layouts.annotated.unlabelled import IF_NORMAL, Unlabelled
 from flawsmith.data.layouts.reading import Gathering, Reading
 from flawsmith.data.layouts.tree import Tree, is_picture, last_part, without_suffix
 from flawsmith.errors import DataError
 
 EXPECTED = "labelme expects labelme's .json beside each picture; one without shapes is a normal part"
 MASKS = "draw the damage in labelme"
-_NOT_LABELLED = "save each in labelme, also without a shape, or name the folder of normal parts in data.normal"
 
 
 def read_labelme(data: DataConfig, tree: Tree) -> Reading:
@@ -23,9 +23,7 @@ def read_labelme(data: DataConfig, tree: Tree) -> Reading:
     files = {without_suffix(file): file for file in json_files(tree, is_labelme)}
     if not files:
         raise DataError(f"{data.root}: no file of labelme found (.json with shapes); {EXPECTED}")
-    normals = {nfc(name) for name in data.normal}
-    folders = {nfc(part) for folder in tree.folders for part in folder.split("/") if part}
-    tree.require_known("data.normal", data.normal, folders)
+    unlabelled = Unlabelled(data, tree)
     product = data.product or tree.name
     pictures: dict[str, list[str]] = defaultdict(list)
     for file in tree.everything():
@@ -33,14 +31,9 @@ def read_labelme(data: DataConfig, tree: Tree) -> Reading:
             pictures[without_suffix(file)].append(file)
     bare: list[str] = []
     for stem, same in pictures.items():
-        normal = bool(normals & set(stem.split("/")[:-1]))
         file = files.pop(stem, "")
         if not file:
-            for picture in same:
-                if normal:
-                    gathering.take_marked(picture, [], product)
-                elif picture not in tree.gone:
-                    bare.append(picture)
+            bare += same
             continue
         gathering.tables.append(file)
         marked = marked_pictures("labelme", tree.path(file))[""]
@@ -48,10 +41,11 @@ def read_labelme(data: DataConfig, tree: Tree) -> Reading:
             named = last_part(nfc(marked.name.replace("\\", "/")))
             same = [picture for picture in same if last_part(nfc(picture)) == named] or same
         masks = parts("labelme", tree.path(file), "", data.example_per)
-        if normal and masks:
-            raise DataError(f"{file}: marks {', '.join(dict(masks))}, but its folder is named in data.normal")
+        unlabelled.require_unmarked(file, same[0], dict(masks))
         gathering.take_marked(same[0], masks, product)
-    gathering.leave_out("no .json of labelme lies beside them", bare, "error", _NOT_LABELLED)
+    unsaid = unlabelled.take(gathering, bare)
+    remedy = f"{IF_NORMAL}, else draw their damage in labelme"
+    gathering.leave_out("no .json of labelme lies beside them", unsaid, "error", remedy)
     gathering.leave_out(
         "no picture beside it has its name", files.values(), "error", "put its picture there", "file of labelme"
     )

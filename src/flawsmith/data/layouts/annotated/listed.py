@@ -10,6 +10,7 @@ from typing import Any
 from flawsmith.config import DataConfig, ExamplePer, nfc
 from flawsmith.data.annotations.marked import read_tree
 from flawsmith.data.annotations.parts import Part, marked_pictures
+from flawsmith.data.layouts.annotated.unlabelled import IF_NORMAL, Unlabelled
 from flawsmith.data.layouts.mask_names import of_a_tool
 from flawsmith.data.layouts.reading import Gathering
 from flawsmith.data.layouts.tree import Tree, is_picture, last_part
@@ -150,8 +151,8 @@ class Listing:
             )
         return picture
 
-    def close(self) -> None:
-        """Say what was not found, and which pictures no file lists."""
+    def close(self, unlabelled: Unlabelled) -> None:
+        """Say what was not found, and which pictures no file lists; those that are normal parts are taken in."""
         for noun, rows in self._lost.items():
             self._gathering.leave_out(
                 f"no {noun} has such a name", rows, "error", "correct its file name, or take it out", "row"
@@ -163,7 +164,8 @@ class Listing:
         known = {*self._lister, *self._masks, *self._tree.gone}
         unlisted = [file for file in self._tree.everything() if is_picture(file) and file not in known]
         unlisted = [file for file in unlisted if not of_a_tool(file)]
-        remedy = "list them, those without damage too, or name them in data.exclude"
+        unlisted = unlabelled.take(self._gathering, unlisted, lambda file: split_of(file.split("/")[:-1]))
+        remedy = f"{IF_NORMAL}, else label them, or name them in data.exclude"
         self._gathering.leave_out("no annotation file lists them", unlisted, "warning", remedy)
 
 
@@ -183,15 +185,16 @@ def gather_listed(
         tree: The files below the root.
         files: Annotation file -> the split that it stands for.
         form: Its format.
-        data: The settings; of them `product` and `example_per` count.
+        data: The settings; of them `normal`, `product` and `example_per` count.
         other_name: What a picture may be called beside the name that is written.
         strokes: Task -> (defect type, mask) of each picture of brush strokes, for tasks in which the file marks
             nothing.
 
     Raises:
-        DataError: a picture is listed twice, or its brush strokes are of several types.
+        DataError: a picture is listed twice, its brush strokes are of several types, or it is damaged and its folder is
+            named in `data.normal`.
     """
-    listing = Listing(gathering, tree)
+    listing, unlabelled = Listing(gathering, tree), Unlabelled(data, tree)
     idle: list[str] = []
     for file, split in files.items():
         gathering.tables.append(file)
@@ -208,13 +211,16 @@ def gather_listed(
                         "with them, so that one type is no background of the other"
                     )
                 defect = next(iter(defects)).replace("/", "-")
+                unlabelled.require_unmarked(f"{file}, {photograph}", photograph, [defect])
                 gathering.take(photograph, [mask for _, mask in masks], product, nfc(defect), split)
                 continue
             if not picture.looked_at:
                 idle.append(photograph)
                 continue
-            gathering.take_marked(photograph, parts(form, tree.path(file), key, data.example_per), product, split)
-    listing.close()
+            marked = parts(form, tree.path(file), key, data.example_per)
+            unlabelled.require_unmarked(f"{file}, {photograph}", photograph, dict(marked))
+            gathering.take_marked(photograph, marked, product, split)
+    listing.close(unlabelled)
     gathering.leave_out("nobody has annotated them yet", idle, "warning", "annotate them, also where nothing is wrong")
 
 

@@ -11,6 +11,7 @@ from flawsmith.config import DataConfig
 from flawsmith.data.annotations.lookout import Line, is_manifest, lines_of
 from flawsmith.data.annotations.parts import COLOURS
 from flawsmith.data.layouts.annotated.listed import Listing, parts, split_of
+from flawsmith.data.layouts.annotated.unlabelled import Unlabelled
 from flawsmith.data.layouts.reading import Gathering, Reading
 from flawsmith.data.layouts.tree import Tree
 from flawsmith.errors import DataError
@@ -34,7 +35,7 @@ def read_lookout(data: DataConfig, tree: Tree) -> Reading:
         raise DataError(f"{data.root}: no manifest of AWS found (JSON lines with source-ref); {EXPECTED}")
     manifests = {file: lines_of(tree.path(file)) for file in files}
     addresses = [address for lines in manifests.values() for one in lines for address in (one.picture, one.mask)]
-    listing = Listing(gathering, tree, map(_path, filter(None, addresses)))
+    listing, unlabelled = Listing(gathering, tree, map(_path, filter(None, addresses))), Unlabelled(data, tree)
     blank: list[str] = []
     maskless: list[str] = []
     idle: list[str] = []
@@ -54,6 +55,7 @@ def read_lookout(data: DataConfig, tree: Tree) -> Reading:
                 maskless.append(photograph)
                 continue
             marked = parts(COLOURS, tree.path(mask), line.colours, data.example_per) if mask else []
+            unlabelled.require_unmarked(line.where, photograph, dict(marked))
             if marked and line.damaged == "":
                 raise DataError(f"{line.where} says that {photograph} is normal, and its mask marks {marked[0][0]}")
             if marked:
@@ -69,7 +71,7 @@ def read_lookout(data: DataConfig, tree: Tree) -> Reading:
     )
     gathering.leave_out("nobody has annotated them yet", idle, "warning", "annotate them, also where nothing is wrong")
     gathering.leave_out("their masks are not to be read", maskless, "error", "name them in data.exclude too")
-    listing.close()
+    listing.close(unlabelled)
     return gathering.reading()
 
 

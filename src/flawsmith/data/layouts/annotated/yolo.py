@@ -8,6 +8,7 @@ import yaml
 
 from flawsmith.config import DataConfig
 from flawsmith.data.layouts.annotated.listed import parts, split_of, without_labels
+from flawsmith.data.layouts.annotated.unlabelled import Unlabelled
 from flawsmith.data.layouts.reading import Gathering, Reading
 from flawsmith.data.layouts.tree import Tree, is_picture, without_suffix
 from flawsmith.errors import DataError
@@ -22,6 +23,7 @@ def read_yolo(data: DataConfig, tree: Tree) -> Reading:
     gathering = Gathering(tree, MASKS)
     file, names = _classes(data, tree)
     gathering.tables.append(file)
+    unlabelled = Unlabelled(data, tree)
     labels = {without_suffix(one): one for one in tree.everything() if one.lower().endswith(".txt")}
     product = data.product or tree.name
     bare: list[str] = []
@@ -34,13 +36,14 @@ def read_yolo(data: DataConfig, tree: Tree) -> Reading:
             continue
         split = split_of(picture.split("/")[:-1])
         if not label or label in tree.gone:
-            bare.append(picture)
+            bare += [] if unlabelled.is_normal(picture) else [picture]
             gathering.take_marked(picture, [], product, split)
             continue
         gathering.tables.append(label)
         numbered = parts("yolo", tree.path(label), "", data.example_per)
         if unknown := sorted(dict(numbered).keys() - names.keys()):
             raise DataError(f"{label}: holds class {unknown[0]}, of which {file} names none; it names {len(names)}")
+        unlabelled.require_unmarked(label, picture, [names[number] for number, _ in numbered])
         gathering.take_marked(picture, [(names[number], path) for number, path in numbered], product, split)
     lost = [label for stem, label in labels.items() if "labels" in stem.split("/")[:-1] and label not in tree.gone]
     gathering.leave_out("no picture in images/ has its name", lost, "error", "put its picture there", "text file")

@@ -1,6 +1,6 @@
 """pairs: root/<defect type>/**/x.jpg with its mask x.png (or x_mask.png) beside it.
 
-`data.normal` names the folders of normal parts.
+`data.normal` names the folders of normal parts; "." is the root itself, with the pictures that lie in no folder.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from flawsmith.config import DataConfig, nfc
 from flawsmith.data.layouts.ledger import DAMAGE
 from flawsmith.data.layouts.mask_names import behind, in_mask_folder, match, names_below, of_a_tool
 from flawsmith.data.layouts.reading import Gathering, Reading
-from flawsmith.data.layouts.tree import Tree, below, without_suffix
+from flawsmith.data.layouts.tree import TOP, Tree, below, is_picture, without_suffix
 from flawsmith.errors import DataError, first_few
 
 EXPECTED = "pairs expects root/<defect type>/ with masks beside the pictures, and data.normal naming normal parts"
 MASKS = "put <name>.png or <name>_mask.png beside each, or name its folder in data.normal"
+_OF_A_TOOL = 'set the data.layout that reads it; where it is no label, set data.layout = "pattern"'
 _LABELS = "name it like its photograph, as <name>.png or <name>_mask.png"
 
 # Of two files with one stem, the one further left is the photograph: nobody stores a label as JPEG by choice.
@@ -35,23 +36,30 @@ def read_pairs(data: DataConfig, tree: Tree) -> Reading:
         pictures = tree.pictures_below(folder)
         if tree.here(pictures):
             folders[nfc(folder)] += pictures
+    if TOP in data.normal:
+        if not (flat := [file for file in tree.files[""] if is_picture(file)]):
+            raise DataError(f'{data.root}: no picture lies in the folder itself, which data.normal = ["."] names')
+        folders[TOP] = flat
     if not folders:
         raise DataError(f"{data.root}: no folder of pictures found; {EXPECTED}")
     if not data.normal:
         raise DataError(
             f"data.normal: say which folders of {data.root} hold normal parts: {', '.join(sorted(folders))}"
         )
-    tree.require_known("data.normal", data.normal, folders)
-    prefix = shared_prefix(folders)
+    tree.require_known("data.normal", data.normal, {*folders, TOP})
+    prefix = shared_prefix(folders.keys() - {TOP})
     product = data.product or tree.name
     normals = {nfc(name) for name in data.normal}
     gathering = Gathering(tree, _LABELS)
     for name, pictures in folders.items():
         defect = None if name in normals else name[len(prefix) :].lower()
-        photographs, masks = _told_apart(name, pictures, tree.gone)
-        matches = match(photographs, [(below(name, file), file) for file in masks], tree.gone)
+        folder = "" if name == TOP else name
+        photographs, masks = _told_apart(folder, pictures, tree.gone)
+        matches = match(photographs, [(below(folder, file), file) for file in masks], tree.gone)
         gathering.leave(matches)
-        for file in photographs.values():
+        labelled = _labelled(tree, photographs.values()) if name == TOP else []
+        gathering.leave_out("a file of their name beside them may be a label", labelled, "error", _OF_A_TOOL)
+        for file in (one for one in photographs.values() if one not in labelled):
             gathering.take(file, matches.masks.get(file, ()), product, defect)
     gathering.warnings += _types_within(gathering.examples, normals)
     return gathering.reading()
@@ -61,7 +69,7 @@ def _types_within(files: Iterable[str], normals: Collection[str]) -> Iterator[st
     """Say where a folder that is called after all defects holds folders that may be the types."""
     inner: dict[str, set[str]] = defaultdict(set)
     for file in files:
-        top, *parts, _ = nfc(file).split("/")
+        top, *parts = nfc(file).split("/")[:-1] or [TOP]
         if top.casefold() in DAMAGE and top not in normals:
             inner[top].add(parts[0] if parts else "")
     for top, names in sorted(inner.items()):
@@ -71,6 +79,13 @@ def _types_within(files: Iterable[str], normals: Collection[str]) -> Iterator[st
                 f"{top}: its folders ({shown}) are read as one defect type; where they are the types, use the layout "
                 f'pattern, with image = "{top}/{{defect}}/..."'
             )
+
+
+def _labelled(tree: Tree, photographs: Iterable[str]) -> list[str]:
+    """Return the pictures of the root itself that a labelling tool's file may tell of: one of their name."""
+    ends = (".json", ".xml", ".txt")
+    labels = {without_suffix(file) for file in tree.here(tree.files[""]) if file.lower().endswith(ends)}
+    return [file for file in photographs if without_suffix(file) in labels]
 
 
 def _told_apart(folder: str, pictures: Sequence[str], gone: frozenset[str]) -> tuple[dict[str, str], list[str]]:
