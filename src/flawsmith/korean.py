@@ -49,10 +49,9 @@ def templates() -> tuple[Template, ...]:
         fixed = parts[::2]
         pattern = re.escape(fixed[0])
         for number, part in enumerate(fixed[1:], 1):
-            if number == len(fixed) - 1 and not part:
-                pattern += _CLAUSE if not fixed[number - 1] and number > 1 else "(.*)"
-            else:
-                pattern += (_CLAUSE if not fixed[number - 1] and number > 1 else _VALUE) + re.escape(part)
+            follows = number > 1 and not fixed[number - 1]  # another value, with nothing between
+            ends = number == len(fixed) - 1 and not part
+            pattern += (_CLAUSE if follows else "(.*)" if ends else _VALUE) + re.escape(part)
         size = sum(map(len, fixed))
         made.append((size, Template(max(fixed, key=len), f"^{pattern}$", tuple(parts[1::2]), korean)))
     return tuple(template for _, template in sorted(made, key=lambda one: -one[0]))
