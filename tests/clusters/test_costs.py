@@ -115,7 +115,7 @@ def test_runs_on_ray() -> None:
     assert table("Measured", page) == runs_on_ray()
     assert f"Ray takes {measured['start_of_ray']['cpu_seconds']:.1f} seconds of processor time to start" in page
     runs = measured["pasted"]["runs"]
-    assert {"one process", "on ray", "on ray, a worker killed"} <= runs.keys()
+    assert {"one process", "on ray", "on ray, a worker killed", "on ray, a node killed"} <= runs.keys()
     assert all(row["lost"]["batches"] <= 1 for row in runs.values() if "lost" in row)
 
 
