@@ -90,18 +90,41 @@ def test_rates_of_the_simulation() -> None:
 def cores() -> Rows:
     measured = results("workers")["generators"]
     return [
-        [f"`{name}`", str(row["workers"]), f"{row['cpu_seconds_per_pair']:.3f} s"]
+        [f"`{name}`", str(row["workers"]), f"{row['pairs_per_second']:.3g}", f"{row['cpu_seconds_per_pair']:.3f} s"]
         for name, rows in measured.items()
         for row in rows
     ]
 
 
+def runs_on_ray() -> Rows:
+    measured = results("on_ray")
+    rows = []
+    for generator, part in (("`crop_paste`", "pasted"), ("`controlnet_inpaint`", "trained")):
+        for name, row in measured.get(part, {"runs": {}})["runs"].items():
+            stages = [row["stages"].get(stage) for stage in ("start", "train", "generate", "screen", "prove")]
+            spent = [f"{stage['cpu_seconds']:.1f}" if stage else "" for stage in stages]
+            lost = str(row["lost"]["batches"]) if "lost" in row else ""
+            assert row.get("files_differing", 0) == 0
+            same = str(row.get("files_compared", ""))
+            rows.append([f"{generator}, {name}", same, lost, f"{row['cpu_seconds']:.1f}", *spent])
+    return rows
+
+
+def test_runs_on_ray() -> None:
+    page, measured = RAY.read_text(), results("on_ray")
+    assert table("Measured", page) == runs_on_ray()
+    assert f"Ray takes {measured['start_of_ray']['cpu_seconds']:.1f} seconds of processor time to start" in page
+    runs = measured["pasted"]["runs"]
+    assert {"one process", "on ray", "on ray, a worker killed", "on ray, a node killed"} <= runs.keys()
+    assert all(row["lost"]["batches"] <= 1 for row in runs.values() if "lost" in row)
+
+
 def test_cores_and_cold_start() -> None:
     workers = results("workers")
     assert table("One machine") == cores()
-    most = max(start["cpu_seconds"] for start in workers["cold_start"].values())
+    most = max(start["seconds"] for start in workers["cold_start"].values())
     assert all(start["loaded"] == [] for start in workers["cold_start"].values())
-    assert f"{most:.1f} seconds of processor time" in PAGE
+    assert f"has its first pair after {most:.1f} seconds" in PAGE and most <= 4
 
 
 def test_the_formula_gives_the_table() -> None:
@@ -125,6 +148,7 @@ TABLES = {
     "Ten million pairs": (CLUSTERS, costs),
     "Sets larger than memory": (CLUSTERS, rates),
     "One machine": (CLUSTERS, cores),
+    "Measured": (RAY, runs_on_ray),
 }
 """Heading -> the page, and what makes the rows of the first table below it."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from flawsmith.config import load_config
 from flawsmith.errors import RunError
 from flawsmith.synthesis.batches import processes, workers
 from flawsmith.synthesis.batches.processes import cores
+from flawsmith.synthesis.paint import Painter
 
 FRAGILE = """
 import multiprocessing, os
@@ -87,6 +89,33 @@ def test_auto_begins_here_and_goes_on_in_processes_where_they_pay(
         ("controls.jsonl", b"")
     }
     assert started == [2, 2]  # those that plan, and those that paint
+
+
+def test_a_network_paints_while_the_batch_before_is_written(
+    settings: dict[str, Any], backbone_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first batch is written only when the second is being painted: one after the other would wait in vain."""
+    batches, second = [], threading.Event()
+    paint, write = Painter.paint, workers.write_sample
+
+    def painted(self: Painter, lines: Any) -> Any:
+        batches.append(lines)
+        if len(batches) == 2:
+            second.set()
+        return paint(self, lines)
+
+    def written(*arguments: Any) -> Any:
+        assert second.wait(60), "nothing was painted while the first batch was to be written"
+        assert threading.current_thread() is not threading.main_thread()
+        return write(*arguments)
+
+    monkeypatch.setattr(Painter, "paint", painted)
+    monkeypatch.setattr(workers, "write_sample", written)
+    changes = {"generator.name": "prompt_inpaint", "backbone.source": str(backbone_folder), "windows.size": 64}
+    changes |= {"generate.count": 2, "generate.batch": 1, "generate.steps": 1, "generate.controls": 0}
+    changes |= {"data.products": ["screw"]}
+    made(tmp_path / "run", settings | changes)
+    assert len(batches) >= 2  # the sheet of settings is painted afterwards
 
 
 def test_a_process_that_dies_is_said_and_the_next_call_goes_on(

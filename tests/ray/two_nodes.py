@@ -99,6 +99,7 @@ def variables(deaths: Path, temporary: Path) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "disabled",
+        "RAY_worker_niceness": "0",  # 15 where nothing says otherwise: on a busy machine workers then wait for minutes
         "HF_HUB_OFFLINE": "1",
         "TMPDIR": str(temporary),
         "RAY_TMPDIR": "/tmp",  # a path of a socket has 107 characters at most
