@@ -84,7 +84,10 @@ def test_rates_of_the_simulation() -> None:
     assert f"{scale['photographs']:,} photographs" in PAGE
     first, *_, last = scale["paint"]["curve"][1:-1]  # the last point is of a process that ends
     grown = (last["megabytes"] - first["megabytes"]) * 1024 / (last["done"] - first["done"])
-    assert f"Painting grew by {grown:.1f} kB per pair" in PAGE
+    assert abs(grown) < 0.05 and "**Flat**: planning, painting" in PAGE
+    opened, again = scale["open_photographs"], scale["open_photographs_again"]
+    megabytes, seconds, later = opened["megabytes_most"], opened["cpu_seconds"], again["cpu_seconds"]
+    assert f"{megabytes:.0f} MB and {seconds:.0f} seconds of processor time, later {later:.0f} (" in PAGE
 
 
 def cores() -> Rows:
