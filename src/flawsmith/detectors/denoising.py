@@ -161,13 +161,13 @@ def _configuration(settings: DenoisingSettings) -> Config:
     return config.validate(Config, read_json(path), where=str(path))
 
 
-def _class_of(told: Config, defect: str, settings: DenoisingSettings) -> Any:
+def _class_of(trained: Config, defect: str, settings: DenoisingSettings) -> Any:
     """Return the class of the generator that paints a defect type.
 
     Raises:
         ConfigError: nothing can be read of it.
     """
-    name = told.generator.of(defect if isinstance(told.generator.name, dict) else "")
+    name = trained.generator.of(defect if isinstance(trained.generator.name, dict) else "")
     plugin = registry.get("generators", name)
     if not (hasattr(plugin, "predictor") or hasattr(plugin, "pair_of")):
         raise ConfigError(
@@ -177,7 +177,7 @@ def _class_of(told: Config, defect: str, settings: DenoisingSettings) -> Any:
     return plugin
 
 
-def _weights(told: Config, settings: DenoisingSettings, product: str, defect: str) -> Path | None:
+def _weights(trained: Config, settings: DenoisingSettings, product: str, defect: str) -> Path | None:
     """Return the folder of the model that paints a defect type of a product; None = nothing is trained.
 
     Raises:
@@ -185,7 +185,7 @@ def _weights(told: Config, settings: DenoisingSettings, product: str, defect: st
     """
     if not settings.run:
         return None
-    folder = Path(settings.run, "weights", *told.job_of(product, defect).split("/"))
+    folder = Path(settings.run, "weights", *trained.job_of(product, defect).split("/"))
     if not (folder / "settings.json").is_file():
         raise ConfigError(
             f"prove.settings.denoising.run: {settings.run} has no trained model of {product}/{defect} ({folder}); name "
@@ -194,13 +194,13 @@ def _weights(told: Config, settings: DenoisingSettings, product: str, defect: st
     return folder
 
 
-def _backbone_of(told: Config, device: str, settings: DenoisingSettings) -> Backbone:
+def _backbone_of(trained: Config, device: str, settings: DenoisingSettings) -> Backbone:
     """Return the backbone that the generator stands on.
 
     Raises:
         ConfigError: the run was trained on another one.
     """
-    part = told.backbone
+    part = trained.backbone
     files = locate(part.source, offline=part.offline).weights()
     backbone = _loaded(files, part.source, part.offline, device, part.dtype, part.clip_skip, tuple(part.lora))
     manifest = Path(settings.run, "manifest.json")
@@ -224,7 +224,7 @@ def _loaded(
 
 
 def _require_unseen(run: Path, training: TrainingSet) -> None:
-    """Refuse a generator that learned from a test picture: it may say of it what it was told.
+    """Refuse a generator that learned from a test picture: it may say of it what it was trained.
 
     Raises:
         DataError: it did.

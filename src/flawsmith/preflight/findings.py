@@ -76,21 +76,21 @@ class Findings:
 
     def refuse(self, error: FlawsmithError) -> None:
         """Add what an error says, a sentence per line, unless it is said already."""
-        said = dict.fromkeys(str(error).splitlines(), error.answers)
-        self.add_errors({sentence: answers for sentence, answers in said.items() if sentence not in self.errors})
+        sentences = dict.fromkeys(str(error).splitlines(), error.answers)
+        self.add_errors({sentence: answers for sentence, answers in sentences.items() if sentence not in self.errors})
 
-    def add_errors(self, said: Mapping[str, tuple[Answer, ...]]) -> None:
+    def add_errors(self, sentences: Mapping[str, tuple[Answer, ...]]) -> None:
         """Add errors, each with the settings that answer it."""
-        self.errors += said
-        self._add_answers(said)
+        self.errors += sentences
+        self._add_answers(sentences)
 
-    def add_warnings(self, said: Mapping[str, tuple[Answer, ...]]) -> None:
+    def add_warnings(self, sentences: Mapping[str, tuple[Answer, ...]]) -> None:
         """Add warnings, each with the settings that answer it."""
-        self.warnings += said
-        self._add_answers(said)
+        self.warnings += sentences
+        self._add_answers(sentences)
 
-    def _add_answers(self, said: Mapping[str, tuple[Answer, ...]]) -> None:
-        self.answers |= {sentence: answers for sentence, answers in said.items() if answers}
+    def _add_answers(self, sentences: Mapping[str, tuple[Answer, ...]]) -> None:
+        self.answers |= {sentence: answers for sentence, answers in sentences.items() if answers}
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as values that JSON has."""

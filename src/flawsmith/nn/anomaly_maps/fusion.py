@@ -109,6 +109,6 @@ def _average_precision(score: Tensor, damaged: Tensor, normal: Tensor) -> float:
     """Return the average precision of places, of each of which a share is damaged and a share is normal."""
     order = score.flatten().argsort(descending=True)
     hits, misses = damaged.flatten()[order].double(), normal.flatten()[order].double()
-    found = hits.cumsum(0)
-    precision = found / (found + misses.cumsum(0)).clamp_min(1e-12)
-    return float((hits * precision).sum() / found[-1].clamp_min(1e-12))
+    hits_above = hits.cumsum(0)
+    precision = hits_above / (hits_above + misses.cumsum(0)).clamp_min(1e-12)
+    return float((hits * precision).sum() / hits_above[-1].clamp_min(1e-12))
