@@ -224,7 +224,7 @@ def _loaded(
 
 
 def _require_unseen(run: Path, training: TrainingSet) -> None:
-    """Refuse a generator that learned from a test picture: it may say of it what it was trained.
+    """Refuse a generator that learned from a test picture: it may say of it what it was told.
 
     Raises:
         DataError: it did.
