@@ -84,7 +84,7 @@ def test_the_command_line_refuses_it(
     verb: str, old: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = everything(old)
-    (old.parent / "my.toml").write_text("")
+    (old.parent / "my.toml").write_text("seed = 1\n")
     words = ["run", str(old.parent / "my.toml"), "--out", str(old)] if verb == "run" else [verb, str(old)]
     monkeypatch.setattr(sys, "argv", ["flawsmith", *words])
     with pytest.raises(SystemExit) as end:
