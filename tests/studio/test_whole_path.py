@@ -111,7 +111,7 @@ def test_from_a_folder_of_photographs_to_an_exported_set(opened: Any, plant: Stu
     # And in English they are exported.
     page.get_by_label("언어").select_option("en")
     tab(page, "Export")
-    page.get_by_label("mvtec").uncheck()
+    page.get_by_role("checkbox", name="mvtec MVTec AD's folder").uncheck()
     page.get_by_label("coco").check()
     command = page.locator(".part.export .command")
     expect(command).to_contain_text("coco")
