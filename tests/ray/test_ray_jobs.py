@@ -90,7 +90,10 @@ def machines(
 
 def test_a_job_makes_the_run_of_one_process(machines: Machines, in_one_process: Path) -> None:
     (line,) = (block for block in BLOCKS if "ray job submit" in block)
-    ended = machines.run(line)
+    ended, begun = machines.run(line), time.monotonic()
+    while "No available agent" in ended.stderr and time.monotonic() - begun < STARTS:  # they come up after their nodes
+        time.sleep(2)
+        ended = machines.run(line)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "succeeded" in ended.stdout
     assert_alike(in_one_process, machines.shared / "runs" / "screws")
