@@ -16,7 +16,7 @@ scroll       the longest frame while 5,000 samples (hard links to those of a rea
              milliseconds, and how many cells the page holds at most.
 requests     after each was asked once: 50 clients at once, then a loop of 2,000 requests: MB by which the studio's
              process grows, answers that were refused.
-ended        the processes of this studio, and how many of them are left after SIGTERM.
+ended        the processes of this studio, and how many of them are left five seconds after SIGTERM.
 """
 
 from __future__ import annotations
@@ -374,7 +374,9 @@ def main() -> None:
                     rows[name] = measure()
                     print(name, {key: value for key, value in rows[name].items() if key != "each"}, flush=True)
             processes = family(process.pid)
-        left = [one for one in processes if Path(f"/proc/{one}").exists()]
+        ended = time.monotonic()
+        while (left := [one for one in processes if Path(f"/proc/{one}").exists()]) and time.monotonic() - ended < 5:
+            time.sleep(0.1)
         rows["ended"] = {"processes": len(processes), "left": len(left)}
         if "scroll" in args.only:
             rows["scroll"] = scrolled(browser, args.out, photographs, few["samples"])
