@@ -13,9 +13,9 @@ the memory (`fusion`): heads that learned from few shots, or from drawn damage a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
@@ -37,6 +37,8 @@ _SURE = 1e-6
 """A probability is cut so far from 0 and 1 before its logit is taken."""
 _SURE_PLACE = 1e-4
 """The same of places; closer to 0 and 1 rounding would be seen in the delivered model's map."""
+_PARTS = ("mean", "deviation", "weight")
+"""Of a `Fusion`."""
 _NORMALS = 50
 """Normal pictures, at most, whose places say how the anomaly maps are joined."""
 
@@ -58,6 +60,18 @@ class MemoryProbeSettings(config.Settings):
     """Other settings of the probe's heads; several are half as wide as one alone, and look at half as many places."""
 
 
+class _Fusions(NamedTuple):
+    """How heads and memory are joined."""
+
+    score: Fusion
+    anomaly_map: Fusion
+
+    def join(self, anomaly_map: Tensor, score: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
+        """Return anomaly map float32 (B,1,R,C) in 0..1 and score (B,), from the heads' and log distances (B,1,h,w)."""
+        places = self.anomaly_map.join(_log_odds(anomaly_map, _SURE_PLACE), _resized(far, anomaly_map.shape[-2:]))
+        return places.sigmoid(), self.score.join(_log_odds(score, _SURE), farthest_of(far))
+
+
 class MemoryProbe(Detector):
     """Frozen features, a memory of normal patches, small heads; tells localization, detection and classification."""
 
@@ -68,9 +82,7 @@ class MemoryProbe(Detector):
 
     _probe: Detector | None = None
     _maps: MemoryMaps | None = None
-    _fusion: Fusion | None = None
-    """Of the image scores."""
-    _map_fusion: Fusion | None = None
+    _fusions: _Fusions | None = None
 
     def prepare(self) -> None:
         assert self.extractor is not None
@@ -86,11 +98,11 @@ class MemoryProbe(Detector):
         return f"memory_probe remembers {self._size(budget)} patches, not {self.settings.memory}; {heads}"
 
     def facts(self) -> dict[str, float]:
-        if self._fusion is None or self._map_fusion is None:
+        if self._fusions is None:
             return {}
         return {
-            "Weight of the memory in the image score": float(self._fusion.weight[1]),
-            "Weight of the memory in the anomaly map": float(self._map_fusion.weight[1]),
+            "Weight of the memory in the image score": float(self._fusions.score.weight[1]),
+            "Weight of the memory in the anomaly map": float(self._fusions.anomaly_map.weight[1]),
         }
 
     def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
@@ -119,11 +131,11 @@ class MemoryProbe(Detector):
             if picture.photograph in number
         }
         self._maps = MemoryMaps(extractor, memory.to(self.device), shown)
-        self._probe, self._fusion, self._map_fusion = self._part(self._maps), None, None
+        self._probe, self._fusions = self._part(self._maps), None
         for share in self._probe.fit(training, rng, budget=budget):
             if share < 1:
                 yield share
-        self._weigh(training)
+        self._fusions = self._weighed(training)
         yield 1.0
 
     @torch.inference_mode()
@@ -154,21 +166,15 @@ class MemoryProbe(Detector):
             raise DataError("memory_probe was asked for its graph before it was trained; call fit first")
         heads = self._probe.graph()
         assert isinstance(heads, PlaceGraph)
-        if self._fusion is None or self._map_fusion is None:
-            return heads
-        return _FusedGraph(heads, self._fusion, self._map_fusion)
+        return heads if self._fusions is None else _FusedGraph(heads, self._fusions)
 
     def _joined(self, image: Tensor, prediction: Prediction) -> Prediction:
         """Return what heads and memory say together; half-trained, or with one head, what the heads say."""
-        if self._fusion is None or self._map_fusion is None:
+        if self._fusions is None:
             return prediction
         assert prediction.score is not None and prediction.anomaly_map is not None
-        far = self._far(image)
-        return replace(
-            prediction,
-            anomaly_map=_joined_map(self._map_fusion, prediction.anomaly_map, far),
-            score=self._fusion.join(_log_odds(prediction.score, _SURE), farthest_of(far)),
-        )
+        anomaly_map, score = self._fusions.join(prediction.anomaly_map, prediction.score, self._far(image))
+        return replace(prediction, anomaly_map=anomaly_map, score=score)
 
     def _far(self, image: Tensor) -> Tensor:
         """Return float32 (B,1,h,w): the logarithm of the distance from the memory."""
@@ -176,31 +182,29 @@ class MemoryProbe(Detector):
         return torch.cat([self._maps.far(chunk.to(self.device)) for chunk in image.split(_CHUNK)]).cpu()
 
     @torch.inference_mode()
-    def _weigh(self, training: TrainingSet) -> None:
-        """Learn from real normal pictures and shots how to join heads and memory; not from too few."""
+    def _weighed(self, training: TrainingSet) -> _Fusions | None:
+        """Learn from real normal pictures and shots how to join heads and memory; None = too few to tell."""
         assert self._probe is not None
         answer = self._probe.out_of_fold(training)
         if answer is None or answer[1].score is None or answer[1].anomaly_map is None:
-            return
+            return None
         indices, labels = answer[0], torch.tensor([training.label(index) for index in answer[0]])
         normal = (labels < 0).nonzero()[:, 0].tolist()
         if len(normal) < 2:
-            return
-        far = torch.cat([self._far(batch.image) for batch in training.batches(indices, _CHUNK)])
-        self._fusion = score_fusion(_log_odds(answer[1].score, _SURE), farthest_of(far), labels)
+            return None
+        far, damaged, counted = [], [], []
+        for start, batch in zip(range(0, len(indices), _CHUNK), training.batches(indices, _CHUNK), strict=True):
+            far.append(self._far(batch.image))
+            damaged.append(_pooled(batch.mask))
+            kept = training.counted(indices[start : start + _CHUNK])
+            counted.append(_pooled(torch.ones_like(batch.mask) if kept is None else kept))
+        distance = torch.cat(far)
+        score = score_fusion(_log_odds(answer[1].score, _SURE), farthest_of(distance), labels)
         rows = sorted({*normal[:: math.ceil(len(normal) / _NORMALS)], *(labels >= 0).nonzero()[:, 0].tolist()})
-        places = []
-        for row in rows:  # one by one: all their masks at once would be large
-            one = [indices[row]]
-            mask, counted = training.batch(one).mask, training.counted(one)
-            counted = torch.ones_like(mask) if counted is None else counted
-            heads = _pooled(_log_odds(answer[1].anomaly_map[row : row + 1], _SURE_PLACE))
-            memory = F.interpolate(far[row : row + 1], heads.shape[-2:], mode="bilinear", align_corners=False)
-            places.append(
-                (heads, memory, _pooled(mask), _pooled(torch.ones_like(mask) if counted is None else counted))
-            )
-        heads, memory, damaged, counts = (torch.cat(parts) for parts in zip(*places, strict=True))
-        self._map_fusion = map_fusion(heads, memory, damaged, counts, labels[rows])
+        heads = _pooled(_log_odds(answer[1].anomaly_map[rows], _SURE_PLACE))
+        memory = _resized(distance[rows], heads.shape[-2:])
+        places = map_fusion(heads, memory, torch.cat(damaged)[rows], torch.cat(counted)[rows], labels[rows])
+        return _Fusions(score, places)
 
     def _size(self, budget: float) -> int:
         return max(16, round(self.settings.memory * budget))
@@ -217,32 +221,29 @@ class MemoryProbe(Detector):
 class _FusedGraph(nn.Module):
     """The graph of the heads, whose anomaly map and score are joined with those of the memory."""
 
-    def __init__(self, heads: PlaceGraph, score: Fusion, anomaly_map: Fusion) -> None:
+    def __init__(self, heads: PlaceGraph, fusions: _Fusions) -> None:
         super().__init__()
         self.heads = heads
-        for part, fusion in (("score", score), ("map", anomaly_map)):
-            for name in ("mean", "deviation", "weight"):
+        for part, fusion in fusions._asdict().items():
+            for name in _PARTS:
                 self.register_buffer(f"{part}_{name}", getattr(fusion, name).clone())
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         maps = self.heads.maps(image)
         anomaly_map, score, probabilities = self.heads.answer(maps, image.shape[-2:])
-        far = log_distance(maps)
-        joined = self._fusion("score").join(_log_odds(score, _SURE), farthest_of(far))
-        return _joined_map(self._fusion("map"), anomaly_map, far), joined, probabilities
-
-    def _fusion(self, part: str) -> Fusion:
-        return Fusion(*(getattr(self, f"{part}_{name}") for name in ("mean", "deviation", "weight")))
+        fusions = _Fusions(
+            *(Fusion(*(getattr(self, f"{part}_{name}") for name in _PARTS)) for part in _Fusions._fields)
+        )
+        return (*fusions.join(anomaly_map, score, log_distance(maps)), probabilities)
 
 
 def _log_odds(probability: Tensor, sure: float) -> Tensor:
     return probability.clamp(sure, 1 - sure).logit()
 
 
-def _joined_map(fusion: Fusion, heads: Tensor, far: Tensor) -> Tensor:
-    """Return float32 (B,1,R,C) in 0..1 from the heads' map, likewise, and log distances (B,1,h,w)."""
-    memory = F.interpolate(far, heads.shape[-2:], mode="bilinear", align_corners=False)
-    return fusion.join(_log_odds(heads, _SURE_PLACE), memory).sigmoid()
+def _resized(far: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return what the memory says of its cells at another size."""
+    return F.interpolate(far, tuple(shape), mode="bilinear", align_corners=False)
 
 
 def _pooled(whole: Tensor) -> Tensor:
