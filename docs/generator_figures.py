@@ -86,7 +86,7 @@ def of(tree: Mapping[str, Any], name: str) -> Any:
 
 def differences(rows: Sequence[Mapping[str, Any]], arm: str, against: str, arms: Mapping[str, Any]) -> dict[str, str]:
     """Return task -> figure, difference, interval and verdict of an arm, as points of 100."""
-    told = {}
+    figures = {}
     for row in rows:
         is_mean = of(row, "defect") in (MEAN, EARLIER[MEAN])
         task = next((name for name in TASKS if of(row, "task") in (name, EARLIER[name])), None)
@@ -96,8 +96,8 @@ def differences(rows: Sequence[Mapping[str, Any]], arm: str, against: str, arms:
         value = of(figure, MEAN)[TASKS[task]]["mean"]
         verdict = row.get("corrected_verdict") or f"{row['verdict']}*"
         interval = f"{100 * row['difference']:+.1f} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
-        told[task] = f"{100 * value:.1f} ({interval}): {verdict}"
-    return told
+        figures[task] = f"{100 * value:.1f} ({interval}): {verdict}"
+    return figures
 
 
 def judged(file: str, entry: str, arm: str) -> Judged | None:
@@ -106,15 +106,15 @@ def judged(file: str, entry: str, arm: str) -> Judged | None:
     if tree is None:
         return None
     proof = tree.get("proof", tree)
-    own = next(iter(proof["products"].values())) if "products" in proof else proof
+    product = next(iter(proof["products"].values())) if "products" in proof else proof
     backbone = (tree.get("backbone") or {}).get("fingerprint", "")
     return Judged(
         proof["detectors"][0] if "detectors" in proof else entry.split(", ")[2],
         BACKBONES.get(backbone, backbone) if arm == OURS else "",
-        sum(of(own["arms"][arm], "samples").values()),
-        sum(own["test"].values()),
+        sum(of(product["arms"][arm], "samples").values()),
+        sum(product["test"].values()),
         proof["seeds"],
-        differences(own["comparisons"], arm, REAL, own["arms"]),
+        differences(product["comparisons"], arm, REAL, product["arms"]),
     )
 
 
@@ -129,9 +129,9 @@ def judged_beside_shots(generator: str, name: str, shots: int) -> Judged | None:
         key: {"figures": {task: {MEAN: {TASKS[task]: row[task][MEAN]}} for task in TASKS if task in row}}
         for key, row in tree["arms"].items()
     }
-    told = differences(tree["comparisons"], arm, against, arms)
+    figures = differences(tree["comparisons"], arm, against, arms)
     judge = "memory_probe" if tree["budget"] == 1 else f"memory_probe at {tree['budget']:g} of its training"
-    return Judged(judge, "", tree["samples"][generator], tree["test_pictures"], tree["seeds"], told)
+    return Judged(judge, "", tree["samples"][generator], tree["test_pictures"], tree["seeds"], figures)
 
 
 def worth_of(generator: str) -> tuple[str, dict[str, Judged]]:

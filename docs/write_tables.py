@@ -73,13 +73,13 @@ def worth() -> Iterator[str]:
         if not rows:
             yield f"| `{generator}` | – {unjudged(generator)} |" + " – |" * 2 * len(SETS) + f" {copies} |"
             continue
-        told = list(rows.values())
+        judgements = list(rows.values())
         said = [
-            f"`{each([row.judge for row in told])}`",
-            each([row.backbone or "no backbone" for row in told]),
-            f"{each([row.samples for row in told])} samples",
-            f"{each([row.test for row in told])} test pictures",
-            f"{each([row.seeds for row in told])} seeds",
+            f"`{each([row.judge for row in judgements])}`",
+            each([row.backbone or "no backbone" for row in judgements]),
+            f"{each([row.samples for row in judgements])} samples",
+            f"{each([row.test for row in judgements])} test pictures",
+            f"{each([row.seeds for row in judgements])} seeds",
         ]
         yield f"| `{generator}` | {', '.join(said)} ({file}) | {_cells(rows)} | {copies} |"
 

@@ -135,9 +135,9 @@ ARMS: dict[str, dict[str, Change]] = {
 """Method -> arm -> what it changes. BCM is off in the example, so the method as it is has none."""
 
 
-def config_of(name: str, method: str, args: argparse.Namespace, told: dict[str, Any]) -> Config:
+def config_of(name: str, method: str, args: argparse.Namespace, overrides: dict[str, Any]) -> Config:
     """Return the configuration of a set's example of a method; the factory takes the settings of the tiles'."""
-    shared = {"generate.count": args.count, "generate.controls": 0.0, **told}
+    shared = {"generate.count": args.count, "generate.controls": 0.0, **overrides}
     shared |= {"measure.enabled": False, "prove.enabled": False, "prove.resamples": 10_000, "export.formats": []}
     ending = EXAMPLES[method]
     if name != FACTORY:
@@ -156,8 +156,8 @@ def run_of(name: str, method: str, arm: str, start: str, args: argparse.Namespac
     config = overridden(config, parse_overrides(args.set))
     taught = change.trained_as or arm
     trained = base / "trained" / taught
-    told = {f"{_SETTINGS}start": STARTS["noise"], **ARMS[method][taught].settings, **parse_overrides(args.set)}
-    learned = Run.create(trained, config_of(name, method, args, told))
+    overrides = {f"{_SETTINGS}start": STARTS["noise"], **ARMS[method][taught].settings, **parse_overrides(args.set)}
+    learned = Run.create(trained, config_of(name, method, args, overrides))
     train(learned)
     if change.wrong_references:
         defects = sorted({str(shot.defect) for shot in load_split(learned).shots})

@@ -67,8 +67,10 @@ def read_from(args: argparse.Namespace, method: str) -> Run:
     known = dict(one.split("=", 1) for one in args.run)
     if method in known:
         return Run.open(known[method])
-    told = {"generate.controls": 0.0, **parse_overrides(args.set)}
-    run = Run.create(args.out / args.only / method, configuration(args.data, f"{args.only}{ENDINGS[method]}", told))
+    overrides = {"generate.controls": 0.0, **parse_overrides(args.set)}
+    run = Run.create(
+        args.out / args.only / method, configuration(args.data, f"{args.only}{ENDINGS[method]}", overrides)
+    )
     train(run, open_dataset(run))
     return run
 
@@ -84,12 +86,12 @@ def rows_of(args: argparse.Namespace) -> dict[str, tuple[str, dict[str, Any], di
         run = read_from(args, method)
         record, steps = run.record("train"), run.config.train
         facts = {"backbone": record["backbone"], "steps": steps.steps, "batch": steps.batch, "run": method}
-        told = {"run": str(run.folder)}
+        settings = {"run": str(run.folder)}
         if method == "dual_branch":
-            rows["denoising, dual_branch, second branch"] = "denoising", told, facts
+            rows["denoising, dual_branch, second branch"] = "denoising", settings, facts
             continue
         for word in ("damage", "normal"):
-            rows[f"denoising, {method}, word for {word}"] = "denoising", {**told, "words": word}, facts
+            rows[f"denoising, {method}, word for {word}"] = "denoising", {**settings, "words": word}, facts
     return rows
 
 
@@ -150,8 +152,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS / "denoising.json")
     args = parser.parse_args()
     rows = rows_of(args)
-    told = parse_overrides(args.set)
-    first = Run.create(args.out / args.only / "split", configuration(args.data, args.only, told))
+    overrides = parse_overrides(args.set)
+    first = Run.create(args.out / args.only / "split", configuration(args.data, args.only, overrides))
     open_dataset(first)
     split = asked_about(load_split(first), args.each, args.normals)
     bench = Bench(split, first.config, args.out / args.only)

@@ -58,7 +58,7 @@ SIDE, PICTURES = 256, 16
 def configuration(args: argparse.Namespace, category: str) -> Config:
     """Return the configuration of a category."""
     first, *others = args.generators
-    told: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "data.root": str(args.data),
         "data.layout": "mvtec",
         "data.products": [category],
@@ -78,7 +78,7 @@ def configuration(args: argparse.Namespace, category: str) -> Config:
         "prove.mix": False,
         "prove.curve": [],
     }
-    return load_config(None, told | parse_overrides(args.set))
+    return load_config(None, settings | parse_overrides(args.set))
 
 
 def categories_of(folder: Path) -> list[str]:

@@ -66,17 +66,22 @@ def samples_of(config: Config, generator: str, folder: Path) -> tuple[list[Made]
     data = config.data.model_copy(update={"shots": 0})
     told = config.generator.model_copy(update={"name": generator, "settings": {}})
     run = Run.create(folder, config.model_copy(update={"data": data, "generator": told}))
+    seconds = painted(run)
+    (product,) = {sample.product for sample in run.samples()}
+    return made_of(run, product)[0], seconds
+
+
+def painted(run: Run) -> float:
+    """Make a run's samples, or take those that are made; return processor seconds per sample."""
     dataset = open_dataset(run)
     train(run, dataset)
     started = time.process_time()
     generate(run, data=dataset)
     seconds = time.process_time() - started
-    (product,) = {normal.product for normal in dataset.split.normals}
-    samples = made_of(run, product)[0]
     known = run.path("state", "seconds.json")
     if not known.is_file():  # else they were there already
-        write_json(known, {"seconds_per_sample": round(seconds / max(1, len(samples)), 3)})
-    return samples, float(read_json(known)["seconds_per_sample"])
+        write_json(known, {"seconds_per_sample": round(seconds / max(1, len(run.samples())), 3)})
+    return float(read_json(known)["seconds_per_sample"])
 
 
 def borrowed_samples(config: Config, other: Config, folder: Path, count: int) -> tuple[list[Made], float]:
@@ -100,22 +105,15 @@ def borrowed_samples(config: Config, other: Config, folder: Path, count: int) ->
     transfer = [{"from": "other", "defect": defect, "onto": "own"} for defect in types]
     tree["generate"] |= {"transfer": transfer, "count": max(1, count // len(types))}
     run = Run.create(folder / "run", Config.model_validate(tree))
-    dataset = open_dataset(run)
-    train(run, dataset)
-    started = time.process_time()
-    generate(run, data=dataset)
-    seconds = time.process_time() - started
-    made, ranks, samples = [], dict.fromkeys(types, 0), run.samples()
-    for sample in samples:
+    seconds = painted(run)
+    made, ranks = [], dict.fromkeys(types, 0)
+    for sample in run.samples():
         if sample.transferred_from:
             mask = run.path(sample.mask)
             example = Example(sample.image, run.path(sample.image), normals[0].product, sample.defect, (mask,))
             made.append(Made(example, mask, names[sample.normal], ranks[sample.defect], defect=sample.defect))
             ranks[sample.defect] += 1
-    known = run.path("state", "seconds.json")
-    if not known.is_file():
-        write_json(known, {"seconds_per_sample": round(seconds / max(1, len(samples)), 3)})
-    return made, float(read_json(known)["seconds_per_sample"])
+    return made, seconds
 
 
 def first_shots(split: Split, count: int) -> Split:

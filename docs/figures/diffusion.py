@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import torch
 from listening import Heard
-from strip import Cell, draw, heat, outlined, shown, white
+from strip import Cell, asked_for, draw, heat, outlined, shown, white
 from trained import PRODUCT, Factory, decoded
 
 from flawsmith.data.tensors import picture_of
@@ -301,13 +301,9 @@ FIGURES = {
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(FIGURES)}; all without it")
     parser.add_argument("--folder", type=Path, help="where photographs and runs go, and stay")
-    asked = parser.parse_args()
-    for wrong in sorted(set(asked.names) - set(FIGURES)):
-        parser.error(f"{wrong!r} has no figure here; there are {', '.join(FIGURES)}")
+    asked = asked_for(parser, FIGURES)
     with tempfile.TemporaryDirectory() as spare:
         made = Factory(asked.folder or Path(spare))
-        for name, figure in FIGURES.items():
-            if not asked.names or name in asked.names:
-                figure(made)
+        for name in asked.names:
+            FIGURES[name](made)

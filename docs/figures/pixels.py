@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from listening import Heard, paint
 from sheets import near
-from strip import Cell, draw, heat, outlined, shown, white
+from strip import Cell, asked_for, draw, heat, outlined, shown, white
 
 from flawsmith import Brush, registry
 from flawsmith.data import factory, images
@@ -43,8 +43,8 @@ def brush_and_mask(folder: Path, product: str, defect: str, generator: str, **se
     """Return a brush, a normal photograph, and the mask of a defect that the generator has not seen."""
     if not (folder / product / "test" / defect).exists():
         factory.write_dataset(folder, product, (defect,), normals=SHOTS, per_defect=SHOTS + 1, seed=5, size=256)
-    told = {"data.shots": SHOTS, "prove.enabled": False, "data.products": [product], **settings}
-    brush = Brush.open(folder, generator=generator, settings=told)
+    overrides = {"data.shots": SHOTS, "prove.enabled": False, "data.products": [product], **settings}
+    brush = Brush.open(folder, generator=generator, settings=overrides)
     mask = images.read(folder / product / "ground_truth" / defect / f"{SHOTS:03d}_mask.png") > 0
     return brush, folder / product / "train" / "good" / "001.png", mask
 
@@ -368,11 +368,6 @@ FIGURES = {
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(FIGURES)}; all without it")
-    asked = parser.parse_args().names
-    for wrong in sorted(set(asked) - set(FIGURES)):
-        parser.error(f"{wrong!r} has no figure here; there are {', '.join(FIGURES)}")
     with tempfile.TemporaryDirectory() as spare:
-        for name, figure in FIGURES.items():
-            if not asked or name in asked:
-                figure(Path(spare))
+        for name in asked_for(parser, FIGURES).names:
+            FIGURES[name](Path(spare))

@@ -5,8 +5,9 @@ Letters are large, because a page shows a figure about half as wide as it is.
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -36,6 +37,16 @@ class Cell:
     words: str
     joint: Literal["", ">", "+"] = ">"
     """What stands before it: it follows from the one before, goes with it, or neither."""
+
+
+def asked_for(parser: argparse.ArgumentParser, figures: Collection[str]) -> argparse.Namespace:
+    """Parse a script's command line, which may name some of its figures; `names` has all of them without it."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(figures)}; all without it")
+    asked = parser.parse_args()
+    for wrong in sorted(set(asked.names) - set(figures)):
+        parser.error(f"{wrong!r} has no figure here; there are {', '.join(figures)}")
+    asked.names = [name for name in figures if not asked.names or name in asked.names]
+    return asked
 
 
 def draw(name: str, rows: Sequence[Sequence[Cell]]) -> None:

@@ -67,9 +67,9 @@ class Factory:
 
     def run(self, generator: str, **settings: Any) -> Run:
         """Return the run of a method, trained."""
-        told = {**SETTINGS, **LEARNING[generator], "data.root": str(self.photographs), "generator.name": generator}
-        told |= {f"generator.settings.{name}": value for name, value in settings.items()}
-        run = Run.create(self.folder / generator, load_config(None, told))
+        overrides = {**SETTINGS, **LEARNING[generator], "data.root": str(self.photographs), "generator.name": generator}
+        overrides |= {f"generator.settings.{name}": value for name, value in settings.items()}
+        run = Run.create(self.folder / generator, load_config(None, overrides))
         train(run)
         return run
 
@@ -89,9 +89,9 @@ class Factory:
             seed: None = the first of six that leaves something visible.
             settings: Of the generator; `steps` of the denoising loop too.
         """
-        told = {f"generator.settings.{name}": value for name, value in settings.items() if name != "steps"}
-        told |= {"generate.steps": settings["steps"]} if "steps" in settings else {}
-        brush = Brush.open(run, settings=told)
+        overrides = {f"generator.settings.{name}": value for name, value in settings.items() if name != "steps"}
+        overrides |= {"generate.steps": settings["steps"]} if "steps" in settings else {}
+        brush = Brush.open(run, settings=overrides)
         for number in range(6) if seed is None else [seed]:
             try:
                 return paint(brush, self.photograph, self.mask(defect), defect, number, product=PRODUCT, loop=loop)

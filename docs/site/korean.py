@@ -47,22 +47,22 @@ def headings_of(text: str) -> list[tuple[int, str]]:
 def behind(page: Path) -> list[str]:
     """Return what of a Korean page does not fit its English one, a sentence each; [] = nothing."""
     name, english = page.relative_to(DOCS.parent).as_posix(), english_of(page)
-    told = english.relative_to(DOCS.parent).as_posix()
+    english_name = english.relative_to(DOCS.parent).as_posix()
     if not english.is_file():
-        return [f"{name}: there is no {told} that it could follow"]
+        return [f"{name}: there is no {english_name} that it could follow"]
     text, original = page.read_text("utf-8"), english.read_text("utf-8")
     stamp, wrong = STAMP.match(text), []
-    if stamp is None or stamp[1] != told.removeprefix("docs/"):
-        wrong.append(f"{name}: does not begin with `<!-- follows {told} ... -->`")
+    if stamp is None or stamp[1] != english_name.removeprefix("docs/"):
+        wrong.append(f"{name}: does not begin with `<!-- follows {english_name} ... -->`")
     elif stamp[2] != digest_of(english):
-        wrong.append(f"{told} has changed since {name} was written after it; mend that, then stamp it")
+        wrong.append(f"{english_name} has changed since {name} was written after it; mend that, then stamp it")
     for what, here, there in (
         ("headings", *([level for level, _ in headings_of(one)] for one in (text, original))),
         ("pictures", *([basename(one) for one in PICTURE.findall(both)] for both in (text, original))),
         ("code blocks", *([kind for kind, _ in FENCE.findall(one)] for one in (text, original))),
     ):
         if here != there:
-            wrong.append(f"{name}: its {what} are not those of {told}: {here} in place of {there}")
+            wrong.append(f"{name}: its {what} are not those of {english_name}: {here} in place of {there}")
     return wrong
 
 

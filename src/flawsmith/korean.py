@@ -68,8 +68,8 @@ def _line(text: str, words: bool = False) -> str:
         return text
     for template in templates():
         if template.anchor in text and (match := re.match(template.pattern, text)):
-            found = zip(template.holes, match.groups(), strict=True)
-            values = {name: _line(value, words=name == "word") for name, value in found}
+            fields = zip(template.holes, match.groups(), strict=True)
+            values = {name: _line(value, words=name == "word") for name, value in fields}
             return _HOLE.sub(lambda hole, values=values: values[hole[1]], template.korean)  # type: ignore[misc]
     if text.endswith(":"):
         return f"{_line(text[:-1])}:"

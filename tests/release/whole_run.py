@@ -48,8 +48,8 @@ def flawsmith(*words: str, **settings: object) -> str:
     Raises:
         SystemExit: it fails.
     """
-    told = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-    done = subprocess.run([FLAWSMITH, *words, *told], capture_output=True, text=True, timeout=1200)
+    overrides = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    done = subprocess.run([FLAWSMITH, *words, *overrides], capture_output=True, text=True, timeout=1200)
     if done.returncode or "Traceback" in done.stderr:
         sys.exit(
             f"flawsmith {' '.join(words)} ends with {done.returncode}:\n{done.stderr[-3000:]}{done.stdout[-1000:]}"
@@ -60,15 +60,15 @@ def flawsmith(*words: str, **settings: object) -> str:
 
 def main(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    photographs, told = folder / "photographs", folder / "small.toml"
+    photographs, small = folder / "photographs", folder / "small.toml"
     factory.write_dataset(
         photographs, "magnet", ("chip", "crack"), normals=12, per_defect=6, seed=3, size=128, test_normals=4
     )
     print(flawsmith("--version", "-v"))
-    told.write_text(flawsmith("new", "--from", str(photographs)), "utf-8")
-    assert "next: flawsmith run" in flawsmith("check", str(told))
+    small.write_text(flawsmith("new", "--from", str(photographs)), "utf-8")
+    assert "next: flawsmith run" in flawsmith("check", str(small))
     whole, method = folder / "whole", {"generator.name": "controlnet_inpaint"}
-    flawsmith("run", str(told), "--out", str(whole), **SMALL, **PROOF, **method)
+    flawsmith("run", str(small), "--out", str(whole), **SMALL, **PROOF, **method)
     proof = json.loads((whole / "proof.json").read_text("utf-8"))
     assert proof and (whole / "report.html").stat().st_size > 10_000
     flawsmith("export", str(whole), **{"export.formats": '["coco", "yolo", "visa"]'})
@@ -77,7 +77,7 @@ def main(folder: Path) -> None:
         if name in ("controlnet_inpaint", "few_steps"):  # the student learns from the former's run, below
             continue
         run = folder / name
-        flawsmith("run", str(told), "--out", str(run), **SMALL, **{"generator.name": name, "prove.enabled": "false"})
+        flawsmith("run", str(small), "--out", str(run), **SMALL, **{"generator.name": name, "prove.enabled": "false"})
         assert (run / "samples.jsonl").read_text("utf-8").count("\n") >= 2, name
     flawsmith("distill", str(whole), "--out", str(folder / "few_steps"), **{"train.steps": 1})
     print(f"whole runs of {len(registry.entries('generators'))} generators in {folder}")

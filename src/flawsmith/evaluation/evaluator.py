@@ -164,8 +164,8 @@ def describe_ahead(extractor: Extractor, training: TrainingSet, evaluator: Evalu
             extractor.maps(training.batch([index]).image)
             advance(1)
         for example in asked:
-            for seen in evaluator.looked_at(example):
-                extractor.maps(image_tensor([seen]))
+            for picture in evaluator.looked_at(example):
+                extractor.maps(image_tensor([picture]))
             advance(1)
 
 

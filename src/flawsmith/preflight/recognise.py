@@ -229,9 +229,9 @@ def _whether_normal(root: Path, tree: Tree, normal: Sequence[str], refused: dict
     answer = f"normal parts: {shlex.join(command)}"
     for layout in (one for one in _ANNOTATED if refused.get(one)):
         data = DataConfig(root=root, layout=layout, normal=list(normal))
-        if found := _readable(data.model_copy(update={"normal": [*normal, TOP]}), tree):
+        if reading := _readable(data.model_copy(update={"normal": [*normal, TOP]}), tree):
             known = {example.id for example in survey(data, tree).examples}
-            bare = [example.id for example in found.examples if example.id not in known]
+            bare = [example.id for example in reading.examples if example.id not in known]
             count = "1 picture has" if len(bare) == 1 else f"{len(bare)} pictures have"
             if layout == "labelme":
                 return f"{root}: {count} no label file ({first_few(bare)}). If they are {answer}"
@@ -240,8 +240,8 @@ def _whether_normal(root: Path, tree: Tree, normal: Sequence[str], refused: dict
         return ""
     names = [*(normal or filter(sounds_normal, tree.folders[""])), TOP]
     for shots in (DataConfig().shots, 0):
-        if found := _readable(DataConfig(root=root, layout="pairs", normal=names, shots=shots), tree):
-            flat = [example.id for example in found.examples if "/" not in example.id]
+        if reading := _readable(DataConfig(root=root, layout="pairs", normal=names, shots=shots), tree):
+            flat = [example.id for example in reading.examples if "/" not in example.id]
             return f"{root}: {len(flat)} pictures in no folder ({first_few(flat)}); {_SORT}. If all are {answer}"
     return ""
 

@@ -63,9 +63,9 @@ def routes(studio: Studio) -> APIRouter:
     def answer(asked: Annotated[AnswerAsked, Body()]) -> dict[str, Any]:
         """Write a setting that answers a finding of the last check."""
         with studio.accepting:
-            found = studio.checked.sofar.get("answers", {}) if studio.checked else {}
+            offers = studio.checked.sofar.get("answers", {}) if studio.checked else {}
             wanted = Answer(asked.setting, asked.value)
-            if wanted not in [Answer(**one) for offered in found.values() for one in offered]:
+            if wanted not in [Answer(**one) for offered in offers.values() for one in offered]:
                 raise ConfigError(f"{asked.setting[:80]}: answers nothing that the last check found; check again")
             settings: dict[str, Any] = {wanted.setting: wanted.value}
             if wanted.setting == "generator.name":  # what the one before was told, this one would not know

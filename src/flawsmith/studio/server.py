@@ -64,8 +64,8 @@ def application(studio: Studio) -> FastAPI:
 
     @app.exception_handler(FlawsmithError)
     def refused(request: Request, error: FlawsmithError) -> Response:
-        said = {"error": str(error), "answers": [asdict(answer) for answer in error.answers]}
-        return JSONResponse(said, 404 if isinstance(error, DataError) else 400)
+        content = {"error": str(error), "answers": [asdict(answer) for answer in error.answers]}
+        return JSONResponse(content, 404 if isinstance(error, DataError) else 400)
 
     @app.exception_handler(RequestValidationError)
     def malformed(request: Request, error: RequestValidationError) -> Response:
