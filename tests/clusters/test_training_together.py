@@ -69,3 +69,31 @@ def test_a_batch_too_small_to_share_is_one_sentence(places: dict[str, str], tmp_
     ended = trained(tmp_path / "run", 2, **places, **{"train.batch": 1})
     assert ended.returncode != 0
     assert "train.batch: 1 windows cannot be shared by 2 processes" in ended.stderr
+
+
+ENDS = """
+from pathlib import Path
+import torch
+from flawsmith.nn.processes import Processes
+
+processes = Processes("cpu")
+weight = torch.nn.Parameter(torch.ones(4))
+optimizer = torch.optim.AdamW([weight])
+weight.sum().backward()
+processes.add([weight.grad], 1.0)
+optimizer.step()
+processes.end()
+names = [(thread / "comm").read_text().strip() for thread in Path("/proc/self/task").iterdir()]
+Path(f"names-{processes.number}").write_text(" ".join(names))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+def test_nothing_of_the_group_outlives_its_end(tmp_path: Path) -> None:
+    """One thread of gloo's at the interpreter's end now and then is a SIGABRT after all work was done."""
+    (tmp_path / "ends.py").write_text(ENDS)
+    launched = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "ends.py"]
+    ended = subprocess.run([sys.executable, *launched], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    for number in range(2):
+        assert "gloo" not in (tmp_path / f"names-{number}").read_text()

@@ -32,7 +32,10 @@ class Processes:
     """
 
     def __init__(self, device: str) -> None:
+        # An optimizer imports it at its first step. Imported after the group of processes was made it keeps that group
+        # for good: its threads outlive `end`, and now and then one of them ends the interpreter by SIGABRT.
         from accelerate import PartialState
+        from torch import _dynamo  # noqa: F401
 
         if ":" in device:
             raise ConfigError(f'backbone.device = "{device}": each process takes a card of its own; write "cuda"')
