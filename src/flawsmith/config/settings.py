@@ -49,6 +49,11 @@ class Settings(BaseModel):
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
     )
 
+    def reads(self) -> tuple[Path, ...]:
+        """Return the files that these settings name and whose content counts like a setting: other content, other
+        result."""
+        return ()
+
     @field_validator("*")
     @classmethod
     def _without_nul(cls, value: Any) -> Any:
