@@ -215,8 +215,7 @@ def near_duplicate_warnings(split: Split) -> list[str]:
     sentences = []
     for (product, defect), total in sorted(tests.items(), key=str):
         those = [(shot, test) for shot, test in pairs if (test.product, test.defect) == (product, defect)]
-        count = len({test.id for _, test in those})
-        shot, test = those[0]
+        count, (shot, test) = len({test.id for _, test in those}), those[0]
         sentences.append(
             f"{product}/{defect}: {count} of {total} test pictures seem to show the same damage as a shot, "
             f"photographed again (e.g. {test.id} and {shot.id}); the damage is learned from, so the proof leaves them "
