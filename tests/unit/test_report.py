@@ -232,7 +232,7 @@ def test_the_page_stands_alone_and_counts_right(tmp_path: Path) -> None:
     outside = 5 * (48 * 64 - 8 * 12)
     assert f"0 pixels of {outside:,} outside the masks differ, 0 masks are empty" in words
     assert "1 showed less than 10% of the mask in any of 3 tries" in words
-    assert "screw dent 2 1 5 5 0" in words and "scratch 1 0 1 0 1" in words and "all 3 1 6 5 1" in words
+    assert "screw dent 2 1 5 5 0" in words and "scratch 1 0 1 0 1" in words and "all defect types 3 1 6 5 1" in words
     for said in ("feedbeef", "0123456789abcdef", "its only picture is a shot", "12.5 s", "numpy", "screw, 40 steps"):
         assert said in words
     assert "<b>twins</b> & co" in words  # escaped, so it is text and not a tag
