@@ -199,11 +199,12 @@ class MemoryProbe(Detector):
             kept = training.counted(indices[start : start + _CHUNK])
             counted.append(_pooled(torch.ones_like(batch.mask) if kept is None else kept))
         distance = torch.cat(far)
-        score = score_fusion(_log_odds(answer[1].score, _SURE), farthest_of(distance), labels)
+        learned = len(training.damaged())
+        score = score_fusion(_log_odds(answer[1].score, _SURE), farthest_of(distance), labels, learned)
         rows = sorted({*normal[:: math.ceil(len(normal) / _NORMALS)], *(labels >= 0).nonzero()[:, 0].tolist()})
         heads = _pooled(_log_odds(answer[1].anomaly_map[rows], _SURE_PLACE))
         memory = _resized(distance[rows], heads.shape[-2:])
-        places = map_fusion(heads, memory, torch.cat(damaged)[rows], torch.cat(counted)[rows], labels[rows])
+        places = map_fusion(heads, memory, torch.cat(damaged)[rows], torch.cat(counted)[rows], labels[rows], learned)
         return _Fusions(score, places)
 
     def _size(self, budget: float) -> int:
