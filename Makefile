@@ -63,8 +63,9 @@ demo: $(STAMP)
 	@echo "open demo/run/report.html in a browser, or judge, prove and export it in the studio:"
 	@echo "  $(RUN)/flawsmith studio demo/run"
 
+# With its bytecode kept, no process compiles again what another has compiled.
 test: lint
-	$(RUN)/python -m pytest -n 2
+	PYTHONDONTWRITEBYTECODE= $(RUN)/python -m pytest -n 2
 
 # Other tools' libraries see those of $(VENV) and add their own, so that none moves a version there.
 $(READERS)/.installed: $(STAMP)
