@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,7 @@ def test_a_folder_opens_on_data_and_leads_to_generate(opened: Any, folder: Studi
     client = Client(folder)
     fields = client.get("api/plan/generator", name="perlin").json()
     client.close()
-    assert fields
+    assert fields and all(re.search("[가-힣]", in_korean(field["help"])) for field in fields)
     for field in fields:
         shown = page.locator(f"#setting-{field['name'].replace('.', '-')}-help")
         expect(shown).to_have_text(in_korean(field["help"]))

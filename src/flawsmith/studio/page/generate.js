@@ -28,7 +28,7 @@ export class Generate {
     this.problem = make("p", { class: "bad", role: "alert" });
     this.form = new Form(() => this.#changed());
     this.ownForm = new Form(() => this.#changed());
-    this.own = make("details", {}, make("summary", { say: "plan.own" }), this.ownForm.element);
+    this.own = make("details", { hidden: true }, make("summary", { say: "plan.own" }), this.ownForm.element);
     this.cost = new Cost(() => this.#changed(0));
     this.panel = new Panel("generate", "plan.begin", () => this.#begin(), this.cost);
     const heads = ["product", "defect", "shots", "planned", "made"];
@@ -115,10 +115,12 @@ export class Generate {
     this.#summarize();
     this.#changed();
     const name = this.generator.value;
+    if (name !== this.ownOf) this.own.hidden = true; // until its fields are known, for which it may have to be loaded
     try {
       const fields = await get("plan/generator", { name });
       if (name !== this.generator.value) return;
       this.ownForm.show(fields);
+      this.ownOf = name;
       this.own.hidden = !fields.length;
     } catch (error) {
       note(error.message, "error");
