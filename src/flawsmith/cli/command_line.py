@@ -273,7 +273,7 @@ def list_(as_json: AsJson = False) -> None:
         typer.echo(family)
         known = sorted(registry.entries(family).items())
         for name, entry in known:
-            typer.echo(f"  {name:20} {entry.summary}")
+            typer.echo(f"  {name:20} {spoken(entry.summary)}")
         if not known:
             typer.echo("  (none yet)")
 

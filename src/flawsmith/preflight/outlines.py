@@ -33,6 +33,7 @@ _HEAD = """<!doctype html>
 <title>flawsmith check</title>
 <style>
 body { font: 15px sans-serif; margin: 24px; color: #222 }
+:lang(ko) { word-break: keep-all }
 figure { display: inline-block; margin: 0 16px 16px 0; max-width: 290px; vertical-align: top }
 figcaption { color: #666; overflow-wrap: anywhere }
 img { max-width: 290px; max-height: 290px }

@@ -106,8 +106,10 @@ def _headline(proof: Tree, name: str) -> str:
         return reason
     rows = {row["task"]: row for row in rows_of(proof["products"][name], OURS, REAL) if row["defect"] == MEAN}
     verdicts = [f"{TASKS[task][0]}: {stands(rows[task])} ({points(rows[task])})" for task in TASKS if task in rows]
-    who = f"{name}, {proof['generator']}" if len(proof["products"]) > 1 else proof["generator"]
-    return f"{who} beside the real shots, mean over defect types. {'; '.join(verdicts)}."
+    generator, judged = proof["generator"], "; ".join(verdicts)
+    if len(proof["products"]) > 1:
+        return f"{name}, {generator} beside the real shots, mean over defect types. {judged}."
+    return f"{generator} beside the real shots, mean over defect types. {judged}."
 
 
 def _few_seeds(proof: Tree) -> tuple[str, ...]:
