@@ -33,7 +33,7 @@ from sets import FOLDERS, RESULTS, configuration
 from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.data.feature_windows import feature_window, window_of
-from flawsmith.data.masks.lines import read_line
+from flawsmith.data.masks.lines.reading import read_line
 from flawsmith.data.split import Split
 from flawsmith.evaluation.measure import feature_set
 from flawsmith.files import read_json, write_json

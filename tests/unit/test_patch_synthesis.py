@@ -162,8 +162,11 @@ DEPTHS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 """Depth -> what a camera or a height sensor of it makes of light in 0..1."""
 
 
+@pytest.mark.parametrize(
+    "told", [{"generator.name": "patch_synthesis"}, {"generator.name": "crop_paste", "generate.bend": 1.0}]
+)
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_deep_photographs_keep_range_and_grain(tmp_path: Path, depth: str):
+def test_deep_photographs_keep_range_and_grain(tmp_path: Path, depth: str, told: dict[str, Any]):
     """In the file's own values: inside the product's range, and in the mask the grain of the shots within 15 %."""
     rng = np.random.default_rng(3)
     for number in range(7):
@@ -176,7 +179,7 @@ def test_deep_photographs_keep_range_and_grain(tmp_path: Path, depth: str):
         images.write(tmp_path / f"data/plate/{'test/pit' if damaged else 'train/good'}" / name, photograph)
         if damaged:
             images.write_mask(tmp_path / f"data/plate/ground_truth/pit/{number}_mask.png", mask)
-    settings = {"generator.name": "patch_synthesis", "generate.count": 4, "generate.controls": 0}
+    settings = {**told, "generate.count": 4, "generate.controls": 0}
     settings |= {"data.root": str(tmp_path / "data"), "prove.enabled": False}
     run = fs.Run.create(tmp_path / "run", load_config(None, settings))
     opened = open_dataset(run)

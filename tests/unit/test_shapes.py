@@ -10,7 +10,8 @@ from scipy.spatial.distance import cdist
 
 from flawsmith.data.masks.bend import touched
 from flawsmith.data.masks.blobs import between
-from flawsmith.data.masks.lines import new_path, read_line, swept
+from flawsmith.data.masks.lines.drawing import new_path, swept
+from flawsmith.data.masks.lines.reading import read_line
 from flawsmith.data.masks.shapes import procedural, vary
 from flawsmith.data.tiling import thickness
 
@@ -90,6 +91,53 @@ def test_new_lines_are_as_thick_and_as_large_as_the_real_ones(width):
     # turning a mask by any angle rounds its outline to pixels anew
     assert all(0.88 * areas[0] <= mask.sum() <= 1.12 * areas[1] for mask in made)
     assert len({mask.tobytes() for mask in made}) == len(made)
+
+
+def arms(mask: np.ndarray, radius: float = 10.0) -> int:
+    """How many pieces are left of damage without a disc round one of its pixels, at most: of a line 2, branched 3."""
+    rows, columns = np.mgrid[: mask.shape[0], : mask.shape[1]]
+    cut = [mask & (np.hypot(rows - row, columns - column) > radius) for row, column in np.argwhere(mask)[::5]]
+    return max(int((np.bincount(label(left, EIGHT)[0].ravel())[1:] >= 10).sum()) for left in cut)
+
+
+def test_branches_stay_branches():
+    """At the place, angle and length of the real one; they are not counted as thickness of the line."""
+    real = drawn((30, 90), (100, 84), (170, 92), width=4) | drawn((80, 86), (104, 60), width=4)
+    line = read_line(real)
+    assert line is not None and arms(real) == 3
+    (branch,) = line.branches
+    np.testing.assert_allclose(line.path[branch.at], (80, 86), atol=7)
+    assert branch.line.length == pytest.approx(np.hypot(24, 26), abs=4)
+    assert abs(np.sin(branch.angle)) == pytest.approx(np.sin(np.arctan2(26, 24)), abs=0.15)
+    assert line.area == pytest.approx(real.sum(), rel=0.08) and line.width.max() < 1.6 * line.typical_width
+    backwards = line.reversed.branches[0]
+    assert np.cos(backwards.angle) == pytest.approx(-np.cos(branch.angle)), "from the other end"
+    made = new_ones([real], 6)
+    assert [arms(mask) for mask in made] == [3] * 6
+    assert [label(mask, EIGHT)[1] for mask in made] == [1] * 6
+    assert all(mask.sum() == pytest.approx(real.sum(), rel=0.15) for mask in made)
+    deepest = [cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5).max() for mask in (real, *made)]
+    assert max(deepest[1:]) < 1.5 * deepest[0], "no knob where it branches"
+
+
+def test_new_lines_wriggle_as_the_real_ones_do():
+    """Aside of a smooth curve along it; a straight line stays straight."""
+
+    def aside(mask: np.ndarray) -> float:
+        """Standard deviation in px of where its middle lies, from a curve of third order along it."""
+        pixels = np.argwhere(mask).astype(float)
+        along, across = ((pixels - pixels.mean(axis=0)) @ np.linalg.svd(pixels - pixels.mean(axis=0), False)[2].T).T
+        place = np.rint(along - along.min()).astype(int)
+        middle = np.bincount(place, across) / np.maximum(np.bincount(place), 1)
+        x = np.linspace(-1, 1, len(middle))[4:-4]
+        return float((middle[4:-4] - np.polyval(np.polyfit(x, middle[4:-4], 3), x)).std())
+
+    columns = np.arange(20, 181, 2)
+    saw = 2.5 * (1 - 4 * np.abs((columns / 12) % 1 - 0.5))
+    for heights in (70 + saw, 70 + 0 * saw):
+        real = drawn(*zip(columns.tolist(), np.rint(heights).astype(int).tolist(), strict=True), width=3)
+        made = [aside(mask) for mask in new_ones([real], 8)]
+        assert np.mean(made) == pytest.approx(aside(real), rel=0.35, abs=0.5)
 
 
 def test_a_new_blob_lies_between_two_in_size_and_shape():

@@ -10,7 +10,7 @@ import numpy as np
 
 from flawsmith.data.masks.bend import touched
 from flawsmith.data.masks.fitting import moments
-from flawsmith.data.masks.lines import coarseness
+from flawsmith.data.masks.lines.reading import coarseness
 from flawsmith.data.windows import spot_of
 
 Mask = np.ndarray

@@ -16,7 +16,8 @@ from scipy.spatial.distance import cdist
 
 from flawsmith.data.masks.bend import touched
 from flawsmith.data.masks.blobs import SIDES, between
-from flawsmith.data.masks.lines import Line, laid_between, new_path, new_width, read_line, swept
+from flawsmith.data.masks.lines.drawing import laid_between, new_path, new_places, swept, wriggling
+from flawsmith.data.masks.lines.reading import Line, read_line
 from flawsmith.data.masks.poses import Turn, apply_pose_mask, pose_mask
 from flawsmith.data.windows import spot_of
 from flawsmith.errors import DataError
@@ -144,9 +145,9 @@ def _new_line(mask: Mask, lines: Sequence[Line], areas: Sequence[float], rng: np
         return None
     if at_border[1].any() and not at_border[0].any():
         at_border = at_border[::-1]
-        line = Line(line.path[::-1], line.width[::-1])
+        line = line.reversed
     anchored = at_border.any(axis=1)
-    mean_width = float(line.width.mean())
+    mean_width = line.area / len(line.path)
     lengths = [one.length for one in lines]
     length = float(np.exp(rng.uniform(*np.log(areas)))) / mean_width
     path = new_path(lines, min(max(length, min(lengths)), max(lengths)), rng)
@@ -165,7 +166,11 @@ def _new_line(mask: Mask, lines: Sequence[Line], areas: Sequence[float], rng: np
             room = line.typical_width / 2 + 1.5
             path += np.maximum(room - path.min(axis=0), 0)
             path -= np.maximum(path.max(axis=0) - (width - 1 - room, height - 1 - room), 0)
-    across = new_width(line, len(path), rng, may_turn=bool(anchored.all() or not anchored.any()))
+    places = new_places(line, len(path), rng, may_turn=bool(anchored.all() or not anchored.any()))
+    across = line.width[places]
+    flip = rng.choice((-1.0, 1.0))
+    course, path = path, wriggling(path, flip * line.wriggle[places])
+    branches = _new_branches(line, course, path, places, float(flip), rng)
     wanted = float(across.sum())
     for border, first in zip(at_border, (True, False), strict=True):
         if border.any():  # it goes on beyond the border
@@ -177,11 +182,47 @@ def _new_line(mask: Mask, lines: Sequence[Line], areas: Sequence[float], rng: np
                 path = np.concatenate([path, path[-1] + outwards])
                 across = np.concatenate([across, np.full(len(outwards), across[-1])])
     new = swept(path, across, mask.shape)
-    if new.sum() < 0.8 * wanted or _holes(new) > _holes(mask):  # it leaves the picture or crosses itself
+    if new.sum() < 0.8 * wanted:  # it leaves the picture or crosses itself
         return np.zeros_like(mask)
-    if not areas[0] <= new.sum() <= areas[1]:
-        new = swept(path, across, mask.shape, min(max(float(new.sum()), areas[0]), areas[1]))
-    return new
+    beside = np.zeros_like(mask)
+    for branch in branches:
+        beside |= swept(*branch, mask.shape)
+    total = float((new | beside).sum())
+    if not areas[0] <= total <= areas[1]:
+        left = min(max(total, areas[0]), areas[1]) - float((beside & ~new).sum())
+        new = swept(path, across, mask.shape, max(left, 0.5 * float(new.sum())))
+    new = new | beside
+    return np.zeros_like(mask) if _holes(new) > _holes(mask) else new
+
+
+def _new_branches(
+    line: Line, course: np.ndarray, path: np.ndarray, places: np.ndarray, flip: float, rng: np.random.Generator
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return path and thickness of a new branch for each of a line's, where and as it leaves it.
+
+    Args:
+        line: The real one.
+        course: float64 (N,2): the new one's path, without its wriggle.
+        path: float64 (N,2): the same with it.
+        places: int (N,): see `new_places`.
+        flip: -1 = the new line is mirrored.
+        rng: All randomness.
+    """
+    made = []
+    for branch in line.branches:
+        at = int(np.abs(places - branch.at).argmin())
+        before, after = course[max(at - 1, 0)], course[min(at + 1, len(course) - 1)]
+        turned = np.pi if places[0] > places[-1] else 0.0  # angles are told from the real line's direction
+        facing = np.arctan2(*(after - before)[::-1]) + turned + flip * branch.angle + rng.normal() * _TURNED
+        own = branch.line
+        length = own.length * len(path) / len(line.path) * float(np.exp(rng.uniform(-0.3, 0.3)))
+        way = new_path([own], max(length, 2.0), rng)
+        span = max(float(np.hypot(*way[-1])), 1.0)
+        way = laid_between(way, path[at], path[at] + span * np.array([np.cos(facing), np.sin(facing)]))
+        along = new_places(own, len(way), rng, may_turn=False)
+        aside = flip * (own.wriggle[along] - own.wriggle[along[0]])
+        made.append((wriggling(way, aside), own.width[along]))
+    return made
 
 
 def _holes(mask: Mask) -> int:

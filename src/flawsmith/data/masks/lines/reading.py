@@ -1,14 +1,15 @@
-"""Line-like damage: its path, its thickness along the path, and new paths of the same character.
+"""Line-like damage: its path, its thickness and wriggle along the path, and its branches.
 
 The path is the longest way through the mask that keeps to its middle; it takes the place of a skeleton and, unlike one,
 has no spurs. A line that is broken into pieces is one line whose thickness is 0 in the gaps. The thickness is the
-damage's area per length, so what is swept along a path of the same length has the same area.
+damage's area per length, so what is swept along a path of the same length has the same area. What leaves the path is a
+branch with a path of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -31,10 +32,23 @@ _DASH = 2.5
 """Mean length of a broken line's pieces over their thickness, at least."""
 _ALONG = 0.75
 """Share of the damage that lies along its longest path; less is a net or a blob with a tail."""
+_BRANCH = 2.0
+"""Least distance of a branch's end from the path, over the line's thickness."""
 _PIXELS = 6000
 """Pixels of damage that are looked at: thick damage is shrunk to so many, though not below `_FINE` px of thickness."""
 _FINE = 6.0
-_TRIES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A line that leaves another one."""
+
+    at: int
+    """Point of the other's path at which it begins."""
+    angle: float
+    """Radians from the other's direction there to where it leads: its last point, seen from its first."""
+    line: Line
+    """Its own path, from the other one outwards; without branches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +59,22 @@ class Line:
     """float64 (N,2): x and y of points 1 px apart along it, px in the mask; N >= 2."""
     width: np.ndarray
     """float64 (N,): thickness at each point, px; 0 in gaps."""
+    wriggle: np.ndarray
+    """float64 (N,): how far aside of its own course, as `curvature` sees it, the damage's middle lies, px."""
+    branches: tuple[Branch, ...] = ()
+
+    @property
+    def reversed(self) -> Line:
+        """The same line from its other end."""
+        last = len(self.path) - 1
+        # The direction is the opposite one, and so is what lies aside.
+        branches = tuple(Branch(last - one.at, one.angle + np.pi, one.line) for one in self.branches)
+        return Line(self.path[::-1], self.width[::-1], -self.wriggle[::-1], branches)
+
+    @property
+    def area(self) -> float:
+        """Of the line and its branches, px."""
+        return float(self.width.sum()) + sum(branch.line.area for branch in self.branches)
 
     @property
     def length(self) -> float:
@@ -68,7 +98,7 @@ class Line:
 
     def curvature(self) -> np.ndarray:
         """Return radians per px at N - 2 points; mirrored where need be, so that in total it turns to one side."""
-        step = np.diff(_smoothed(self.path, max(2.0, self.typical_width)), axis=0)
+        step = np.diff(_smoothed(self.path, _course(self.typical_width)), axis=0)
         turned = np.diff(np.unwrap(np.arctan2(step[:, 1], step[:, 0])))
         return np.asarray(turned if turned.sum() >= 0 else -turned)
 
@@ -104,26 +134,93 @@ def read_line(mask: Mask) -> Line | None:
         return None
     scale = np.array([(spot[1].stop - spot[1].start) / crop.shape[1], (spot[0].stop - spot[0].start) / crop.shape[0]])
     path = (_longest_path(joined) + 0.5) * scale - 0.5
-    path = _even(_smoothed(path, max(1.5, 0.5 * wide)))
+    path = even(_smoothed(path, max(1.5, 0.5 * wide)))
     if len(path) < 8:
         return None
     rows, columns = np.nonzero(crop)
     pixels = (np.stack([columns, rows], axis=1) + 0.5) * scale - 0.5
-    away, nearest = cKDTree(path).query(pixels)
     per_pixel = float(scale.prod())
+    away, nearest = cKDTree(path).query(pixels)
     near = away <= 1.5 * area / len(path) + 1
-    counts = np.bincount(nearest[near], minlength=len(path)) * per_pixel
-    width = gaussian_filter1d(counts.astype(np.float64), 1.0 + wide / 4, mode="constant")
-    width /= gaussian_filter1d(np.ones(len(path)), 1.0 + wide / 4, mode="constant")
-    typical = float(np.median(width[width > 0]))
-    width[width < 0.3 * typical] = 0.0
-    line = Line(path + (spot[1].start, spot[0].start), width)
-    along, gaps = float(near.mean()), float((width == 0).mean())
+    whole = _line(path, pixels[near], nearest[near], wide, per_pixel)
+    counts = np.bincount(nearest[near], minlength=len(path))
+    along, gaps = float(near.mean()), float((whole.width == 0).mean())
     pieces = cv2.connectedComponents(crop, connectivity=8)[0] - 1
     # A row of dots is no broken line.
     dashes = pieces == 1 or np.count_nonzero(counts) / pieces > _DASH * wide
-    slender = line.length > SLENDER * typical and dashes
-    return line if slender and along >= _ALONG and gaps <= _GAPS else None
+    slender = whole.length > SLENDER * whole.typical_width and dashes
+    if not (slender and along >= _ALONG and gaps <= _GAPS):
+        return None
+    left = away > 0.5 * whole.typical_width + 1
+    off, branches = np.zeros(len(pixels), bool), list[Branch]()
+    for members in _components(crop.shape, rows, columns, left):
+        if (branch := _branch(path, pixels[members], whole.typical_width, wide, per_pixel)) is not None:
+            off[members] = True
+            branches.append(branch)
+    line = _line(path, pixels[near & ~off], nearest[near & ~off], wide, per_pixel) if branches else whole
+    corner = np.array([spot[1].start, spot[0].start])
+    laid = tuple(replace(one, line=replace(one.line, path=one.line.path + corner)) for one in branches)
+    return replace(line, path=path + corner, branches=laid)
+
+
+def _line(path: np.ndarray, pixels: np.ndarray, nearest: np.ndarray, wide: float, per_pixel: float) -> Line:
+    """Return a line of a path (N,2) and its pixels (P,2), of each of which `nearest` (P,) is the point next to it."""
+    soft = 1.0 + wide / 4
+    counts = np.bincount(nearest, minlength=len(path)).astype(np.float64)
+    full = gaussian_filter1d(np.ones(len(path)), soft, mode="constant")
+    width = gaussian_filter1d(counts * per_pixel, soft, mode="constant") / full
+    typical = float(np.median(width[width > 0]))
+    width[width < 0.3 * typical] = 0.0
+    course = _smoothed(path, _course(float(np.median(width[width > 0]))))
+    aside = ((pixels - course[nearest]) * normals_of(course)[nearest]).sum(axis=1)
+    asides = gaussian_filter1d(np.bincount(nearest, aside, len(path)), soft, mode="constant")
+    seen = gaussian_filter1d(counts, soft, mode="constant")
+    return Line(path, width, asides / np.maximum(seen, 1e-9))
+
+
+def _components(
+    shape: tuple[int, ...], rows: np.ndarray, columns: np.ndarray, chosen: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Yield the places (P,) of the chosen pixels of each piece that they make."""
+    left = np.zeros(shape, np.uint8)
+    left[rows[chosen], columns[chosen]] = 1
+    count, labels = cv2.connectedComponents(left, connectivity=8)
+    of_pixel = labels[rows, columns]
+    for piece in range(1, count):
+        yield np.flatnonzero(of_pixel == piece)
+
+
+def _branch(path: np.ndarray, pixels: np.ndarray, typical: float, wide: float, per_pixel: float) -> Branch | None:
+    """Return what leaves a path (N,2), of pixels (P,2) that lie apart from it; None where it is too short to be one."""
+    away, nearest = cKDTree(path).query(pixels)
+    if away.max() < _BRANCH * typical or len(pixels) * per_pixel < _BRANCH * typical:
+        return None
+    at = round(float(nearest[away <= away.min() + 1].mean()))
+    # As straight as few points say: from the path through the middles of what is so and so far away from it.
+    ranks = np.hypot(*(pixels - path[at]).T)
+    steps = max(round(float(ranks.max()) / (2 * typical)), 1)
+    slot = np.minimum((ranks / (ranks.max() + 1e-9) * steps).astype(int), steps - 1)
+    middles = [pixels[slot == number].mean(axis=0) for number in range(steps) if (slot == number).any()]
+    own = even(np.stack([path[at], *middles, pixels[int(ranks.argmax())]]))
+    line = _line(own, pixels, cKDTree(own).query(pixels)[1], wide, per_pixel)
+    first_seen = int((line.width > 0).argmax())
+    line.width[:first_seen] = line.width[first_seen]  # it begins under the other line
+    direction = _smoothed(path, _course(typical))
+    tangent = direction[min(at + 1, len(path) - 1)] - direction[max(at - 1, 0)]
+    leads = own[-1] - own[0]
+    return Branch(at, float(np.arctan2(leads[1], leads[0]) - np.arctan2(tangent[1], tangent[0])), line)
+
+
+def normals_of(path: np.ndarray) -> np.ndarray:
+    """Return the unit vectors across a path (N,2) at its points, float64 (N,2); N >= 2."""
+    steps = np.gradient(path, axis=0)
+    steps /= np.maximum(np.hypot(*steps.T), 1e-9)[:, None]
+    return np.stack([-steps[:, 1], steps[:, 0]], axis=1)
+
+
+def _course(typical_width: float) -> float:
+    """Return the sigma in px over which the course of a line of that thickness is told from its wriggle."""
+    return max(2.0, typical_width)
 
 
 def _joined(crop: Mask) -> Mask | None:
@@ -188,102 +285,8 @@ def _smoothed(path: np.ndarray, sigma: float) -> np.ndarray:
     return np.asarray(gaussian_filter1d(longer, sigma, axis=0)[pad : pad + len(path)])
 
 
-def _even(path: np.ndarray) -> np.ndarray:
+def even(path: np.ndarray) -> np.ndarray:
     """The same path with points about 1 px apart, at least two."""
     along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(path, axis=0).T))])
     wanted = np.linspace(0, along[-1], max(round(float(along[-1])), 1) + 1)
     return np.stack([np.interp(wanted, along, path[:, axis]) for axis in (0, 1)], axis=1)
-
-
-def new_path(lines: Sequence[Line], length: float, rng: np.random.Generator) -> np.ndarray:
-    """Return a path of the curvature and straightness of others, float64 (N,2) x, y, from (0,0), points 1 px apart.
-
-    Its curvature is put together of pieces of theirs, in any order, forwards or backwards. Of several such paths the
-    first is taken that is as straight as theirs; the one that comes nearest if none is.
-
-    Args:
-        lines: At least one.
-        length: px along it, >= 1.
-        rng: All randomness.
-    """
-    count = max(round(length), 2)
-    straight = [line.straightness for line in lines]
-    curvatures = [line.curvature() for line in lines]
-    best, least = np.zeros((0, 2)), np.inf
-    for _ in range(_TRIES):
-        turns: list[np.ndarray] = []
-        while sum(map(len, turns)) < count - 1:
-            source = curvatures[int(rng.integers(len(lines)))]
-            piece = max(min(round(count * rng.uniform(0.25, 0.6)), len(source)), 1)
-            at = int(rng.integers(len(source) - piece + 1))
-            turns.append(source[at : at + piece][:: 1 if rng.random() < 0.5 else -1])
-        side = rng.choice((-1.0, 1.0)) * rng.uniform(0.75, 1.25)
-        heading = side * np.concatenate([[0.0], np.cumsum(np.concatenate(turns)[: count - 1])])
-        steps = np.stack([np.cos(heading), np.sin(heading)], axis=1)
-        path = np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0)])
-        share = float(np.hypot(*path[-1])) / count
-        off = max(min(straight) - 0.03 - share, share - max(straight) - 0.03, 0.0)
-        if off < least:
-            best, least = path, off
-        if off == 0:
-            break
-    return best
-
-
-def new_width(line: Line, count: int, rng: np.random.Generator, *, may_turn: bool = True) -> np.ndarray:
-    """Return a line's thickness at `count` points of a new path, float64 (count,), px.
-
-    Args:
-        line: Where the thickness is taken from.
-        count: Points.
-        rng: All randomness.
-        may_turn: Whether either end may come first.
-    """
-    ends = np.linspace(0, 1, 5)
-    steps = np.exp(rng.uniform(-0.4, 0.4, 4))
-    there = np.interp(np.linspace(0, 1, count), np.concatenate([[0.0], np.cumsum(steps)]) / steps.sum(), ends)
-    profile = line.width[::-1] if may_turn and rng.random() < 0.5 else line.width
-    index = np.minimum((there * len(profile)).astype(int), len(profile) - 1)
-    return np.asarray(profile[index])
-
-
-def laid_between(path: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Return a path moved, turned and scaled so that it leads from one point to another, with points 1 px apart."""
-    (x, y), (to_x, to_y) = path[-1] - path[0], end - start
-    turn = complex(to_x, to_y) / (complex(x, y) or 1.0)
-    moved = ((path - path[0]) @ np.array([1, 1j])) * turn
-    return _even(np.stack([moved.real, moved.imag], axis=1) + start)
-
-
-def swept(path: np.ndarray, width: np.ndarray, shape: Sequence[int], area: float | None = None) -> Mask:
-    """Return what a disc of changing size covers along a path, bool (H,W), not empty where the path is inside.
-
-    Args:
-        path: float64 (N,2) x, y, points about 1 px apart; it may lie outside the picture.
-        width: float64 (N,) px; 0 = nothing is covered.
-        shape: (H,W).
-        area: px of the mask that is wanted: it is made a little thicker or thinner. None = as it comes.
-    """
-    mask = np.zeros(tuple(shape[:2]), bool)
-    covered = width > 0
-    path, radius = path[covered], np.maximum(width[covered] / 2, 0.5)
-    most = float(radius.max()) + 1.5
-    low = np.maximum(np.floor(path.min(axis=0) - most).astype(int), 0)
-    high = np.minimum(np.ceil(path.max(axis=0) + most).astype(int) + 1, (shape[1], shape[0]))
-    if (high <= low).any():
-        return mask
-    near = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
-    whole = np.rint(path - low).astype(int)
-    joined = np.hypot(*np.diff(whole, axis=0).T) <= 3
-    for piece in np.split(whole, np.flatnonzero(~joined) + 1):
-        cv2.polylines(near, [piece.reshape(-1, 1, 2).astype(np.int32)], False, 1, int(2 * np.ceil(most)) + 1)
-    rows, columns = np.nonzero(near)
-    away, nearest = cKDTree(path).query(np.stack([columns, rows], axis=1) + low)
-    level = radius[nearest] - away
-    least = 0.0
-    if area is not None:
-        ranked = np.sort(level)[::-1]
-        least = float(ranked[min(max(round(area), 1), len(ranked)) - 1])
-    inside = level >= least
-    mask[rows[inside] + low[1], columns[inside] + low[0]] = True
-    return mask
