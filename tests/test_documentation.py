@@ -204,6 +204,12 @@ def test_a_korean_page_whose_english_moved_is_named(
         True,
         3,
     ]
+    english.write_text("# A\n\nFrom 0.25 to +3.50, and 7.5 twice: 7.5.\n", "utf-8")
+    page.write_text("# 가\n\n0.25에서 +3.05까지, 7.5.\n", "utf-8")
+    korean.stamp(page)
+    assert korean.behind(page) == [
+        "docs/ko/a.md: its figures are not those of docs/a.md: it lacks [+3.50, 7.5] and adds [+3.05]"
+    ]
     english.unlink()
     assert korean.behind(page) == ["docs/ko/a.md: there is no docs/a.md that it could follow"]
 

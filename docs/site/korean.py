@@ -5,7 +5,8 @@
 
 A page in docs/ko/ begins with the path of its English page and a digest of that page's text. When the English moves,
 the digest does not fit any more, and `tests/test_documentation.py` names the page. Headings, pictures and code blocks
-have to be as many and in the order of the English page, so on the site its headings have the English anchors.
+have to be as many and in the order of the English page, so on the site its headings have the English anchors. Figures
+with a decimal point are those of the English page, each as often.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from posixpath import basename
 
@@ -21,6 +23,7 @@ KOREAN = DOCS / "ko"
 STAMP = re.compile(r"\A<!-- follows docs/(\S+\.md) ([0-9a-f]{12}) -->\n\n")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 HEADING = re.compile(r"^(#+) (.+)$", re.M)
+FIGURE = re.compile(r"[-+]?\d+\.\d+")
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 
 
@@ -63,6 +66,10 @@ def behind(page: Path) -> list[str]:
     ):
         if here != there:
             wrong.append(f"{name}: its {what} are not those of {english_name}: {here} in place of {there}")
+    here, there = (Counter(FIGURE.findall(FENCE.sub("", one))) for one in (text, original))
+    if here != there:
+        lacking, added = (", ".join((one - other).elements()) for one, other in ((there, here), (here, there)))
+        wrong.append(f"{name}: its figures are not those of {english_name}: it lacks [{lacking}] and adds [{added}]")
     return wrong
 
 
