@@ -32,6 +32,10 @@ _DIHEDRAL = [np.array(turn) for s in (-1, 1) for t in (-1, 1) for turn in (((s, 
 """The eight ways to lay a square on itself."""
 _ABOVE = 2.0
 """Local variance, over the usual one, up to which all is grain: the variance of few pixels differs by chance."""
+_FINE = 0.5
+"""Sigma in px below which lies what interpolation takes away."""
+_SHARPEST = 1.75
+"""By what that is multiplied at most: more would make noise stand out that is coarser."""
 PIECE = 24
 """Px: side of the pieces in which grain is laid. They show no seams, for grain agrees over a pixel or two only."""
 
@@ -116,6 +120,26 @@ def regrained(
     gain = gain_between(grain_round(shot, there), grain_round(normal, here))
     laid = laid_unscaled(grain_in(shot, there), moved, (posed.shape[1], posed.shape[0]))
     return np.asarray(np.clip(posed - grain_in(posed, here) + np.float32(gain) * laid, -1, 1), np.float32)
+
+
+def sharpened(posed: Floats, asked: Mask, shot: Floats, label: Mask) -> Floats:
+    """Return a re-posed shot of a part with what is fine in it as strong under its damage as in the shot.
+
+    Args:
+        posed: float32 (h,w,C) in [-1,1]: the shot, laid on a part of the normal photograph.
+        asked: bool (h,w): where the damage comes to lie there.
+        shot: float32 (H,W,C) in [-1,1]: the part of the shot round its damage.
+        label: bool (H,W): its damage.
+    """
+    made, wanted = grain_under(posed, asked), grain_under(shot, label)
+    if min(made, wanted) <= 0:
+        return posed
+    fine = posed - np.reshape(cv2.GaussianBlur(posed, (0, 0), _FINE), posed.shape)
+    gain = 1.0
+    for _ in range(3):  # the measure sees what is a little coarser too
+        again = grain_under(posed + np.float32(gain - 1) * fine, asked)
+        gain = float(np.clip(gain * wanted / again, 1.0, _SHARPEST))
+    return np.asarray(np.clip(posed + np.float32(gain - 1) * fine, -1, 1), np.float32)
 
 
 def laid_unscaled(grain: Floats, matrix: Floats, size: tuple[int, int]) -> Floats:
