@@ -356,3 +356,17 @@ def test_a_reposed_part_is_as_sharp_as_its_shot(soft: float):
     assert noise_of(made - plain) == pytest.approx(wanted, rel=0.15)
     assert np.corrcoef(made[label].ravel(), plain[label].ravel())[0, 1] > 0.98
     np.testing.assert_array_equal(sharpened(shot, label, shot, label), shot)
+
+
+def test_rough_damage_is_no_grain():
+    """Ridges of a broken surface stay where they are; noise of half as much again as round it is grain."""
+    rng = np.random.default_rng(5)
+    label, noise = disc(96, 30), rng.normal(0, 0.02, (96, 96))
+    ridges = 0.2 * np.sign(np.sin(np.arange(96) / 1.2))[None, :] * label
+    distance = signed_distance(label)
+    deep = distance > 5
+    for inside, least, most in ((ridges, 0.0, 0.25), (0.5 * noise * label, 0.9, 1.1)):
+        ratio = (noise + inside).astype(np.float32)[:, :, None]
+        fine = ratio - cv2.blur(ratio, (5, 5))[:, :, None]
+        share = grain_in(ratio, distance)[deep].std() / fine[deep].std()
+        assert least <= share <= most, share

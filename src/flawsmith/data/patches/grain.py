@@ -36,6 +36,8 @@ _FINE = 0.5
 """Sigma in px below which lies what interpolation takes away."""
 _SHARPEST = 1.75
 """By what that is multiplied at most: more would make noise stand out that is coarser."""
+_ROUGH = 4.0
+"""Local variance inside a label, over that of its surroundings, beyond which it is texture and no grain."""
 PIECE = 24
 """Px: side of the pieces in which grain is laid. They show no seams, for grain agrees over a pixel or two only."""
 
@@ -44,7 +46,8 @@ def grain_in(ratio: Floats, distance: Floats) -> Floats:
     """Return the part of a ratio (h,w,C) that is grain, float32 (h,w,C): what varies no more than its surroundings do.
 
     Lee's filter, with the median of the local variance for that of the grain: inside the label and outside by itself.
-    A label too thin to have an inside holds a line, so there the surroundings say what is grain.
+    A label too thin to have an inside holds a line, so there the surroundings say what is grain; and so they do where
+    its inside varies far more than they: a rough break or a cut has matter of its own, which must stay in one piece.
 
     Args:
         ratio: float32 (h,w,C), see `sources.Source`.
@@ -56,6 +59,7 @@ def grain_in(ratio: Floats, distance: Floats) -> Floats:
     usual = float(np.median(outside)) if outside.size else 0.0
     inside = variance[distance > _RIM]
     deep = float(np.median(inside)) if inside.size >= _ENOUGH else usual
+    deep = usual if deep > _ROUGH * usual > 0 else deep
     expected = np.where(distance > 0, deep, usual)
     share = np.minimum(_ABOVE * expected / np.maximum(variance, 1e-12), 1)
     return np.asarray(fine * share[:, :, None], np.float32)
