@@ -151,14 +151,15 @@ class Trials:
         for seed in range(seeds):
             path = self.out / outcome_file(made, name, seed)
             if not path.is_file():
-                training = training or self._training(shots, generator)
+                training = training or self.training(shots, generator)
                 started = time.perf_counter()
                 self._trained(training, seed, REFERENCE if name == NORMALS else "memory_probe").save(path)
                 print(f"  {name}, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
             answered.append(Outcome.load(path))
         return answered
 
-    def _training(self, shots: int, generator: str) -> TrainingSet:
+    def training(self, shots: int, generator: str) -> TrainingSet:
+        """Return what an arm learns from."""
         training = self.common.clone()
         for example in first_shots(self.split, shots).shots:
             training.add(example, "real")

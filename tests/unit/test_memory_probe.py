@@ -105,14 +105,15 @@ def test_scores_are_weighed_by_how_well_each_tells_shots() -> None:
     scores = rng.normal(size=(800, 2)) + np.where(labels[:, None] < 0, 0.0, [2.4, 1.0])
     normal = scores[labels < 0]
     scores = (scores - normal.mean(0)) / normal.std(0, ddof=1)
-    weight = score_fusion(*torch.from_numpy(scores).float().T, torch.from_numpy(labels)).weight
+    weight = score_fusion(*torch.from_numpy(scores).float().T, torch.from_numpy(labels), 600).weight
     assert float(weight.sum()) == pytest.approx(1, abs=1e-6)
     areas = [
         np.mean([roc_auc_score(labels[labels != 1 - one] >= 0, scores[labels != 1 - one, k]) for one in (0, 1)])
         for k in (0, 1)
     ]
     separation = norm.ppf(areas)
-    expected = (600 * separation / separation.sum() + 20 * 0.5) / 620
+    beforehand = 0.5 * 600 / 615
+    expected = (600 * separation / separation.sum() + 20 * np.array([beforehand, 1 - beforehand])) / 620
     assert np.allclose(weight, expected, atol=1e-4) and weight[0] > 0.65
 
 
@@ -120,11 +121,24 @@ def test_few_shots_move_the_weights_little_and_none_not_at_all() -> None:
     normal = torch.randn((50, 2), generator=torch.Generator().manual_seed(1))
     perfect = torch.tensor([[9.0, 0.0]]).repeat(3, 1)
     labels = torch.tensor([-1] * 50 + [0] * 3)
-    weight = score_fusion(*torch.cat([normal, perfect]).T, labels).weight
+    weight = score_fusion(*torch.cat([normal, perfect]).T, labels, 10**6).weight
     assert 0.5 < float(weight[0]) < 0.57
-    assert score_fusion(*normal.T, labels[:50]).weight.tolist() == [0.5, 0.5]
-    many = score_fusion(*torch.cat([normal, perfect.repeat(100, 1)]).T, torch.tensor([-1] * 50 + [0] * 300)).weight
-    assert float(many[0]) > 0.85
+    assert score_fusion(*normal.T, labels[:50], 10**6).weight.tolist() == pytest.approx([0.5, 0.5], abs=1e-4)
+    many = torch.tensor([-1] * 50 + [0] * 300)
+    weight = score_fusion(*torch.cat([normal, perfect.repeat(100, 1)]).T, many, 300).weight
+    assert float(weight[0]) > 0.85
+
+
+@pytest.mark.parametrize(("learned", "heads"), [(0, 0.0), (5, 0.125), (15, 0.25), (285, 0.475)])
+def test_heads_that_no_shot_has_tested_weigh_by_what_they_have_learned_from(learned: int, heads: float) -> None:
+    normal = torch.randn((50, 2), generator=torch.Generator().manual_seed(1))
+    labels = torch.full((50,), -1)
+    places = torch.randn((50, 1, 2, 2), generator=torch.Generator().manual_seed(2))
+    for fusion in (
+        score_fusion(*normal.T, labels, learned),
+        map_fusion(places, -places, torch.zeros_like(places), torch.ones_like(places), labels, learned),
+    ):
+        assert fusion.weight.tolist() == pytest.approx([heads, 1 - heads])
 
 
 def test_what_is_joined_is_standardized_first() -> None:
@@ -144,7 +158,7 @@ def test_maps_are_weighed_by_the_average_precision_of_places() -> None:
     lift = np.where(labels == 0, 0.0, 2.0).reshape(-1, 1, 1, 1)
     heads, memory = (rng.normal(size=cover.shape) + (cover > 0) * one for one in (2.0, lift))
     arrays = [torch.from_numpy(one).float() for one in (heads, memory, cover, counted)]
-    fusion = map_fusion(*arrays, torch.from_numpy(labels))
+    fusion = map_fusion(*arrays, torch.from_numpy(labels), 60)
 
     normal = labels < 0
     assert np.allclose(fusion.mean, [heads[normal].mean(), memory[normal].mean()], atol=1e-5)
@@ -163,14 +177,14 @@ def test_maps_are_weighed_by_the_average_precision_of_places() -> None:
         worth[share] = np.mean(each)
     best = max(worth, key=worth.__getitem__)
     assert 0 < best < 0.5
-    assert float(fusion.weight[1]) == pytest.approx((60 * best + 20 * 0.5) / 80, abs=1e-6)
+    assert float(fusion.weight[1]) == pytest.approx((60 * best + 20 * (1 - 0.5 * 60 / 75)) / 80, abs=1e-6)
 
 
-def test_without_a_shot_maps_weigh_alike() -> None:
+def test_without_a_shot_maps_weigh_nearly_alike_where_heads_have_learned_much() -> None:
     places = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(3))
     nothing, counted = torch.zeros_like(places), torch.ones_like(places)
-    fusion = map_fusion(places, 3 * places + 1, nothing, counted, torch.full((6,), -1))
-    assert fusion.weight.tolist() == [0.5, 0.5]
+    fusion = map_fusion(places, 3 * places + 1, nothing, counted, torch.full((6,), -1), 10**6)
+    assert fusion.weight.tolist() == pytest.approx([0.5, 0.5], abs=1e-4)
     assert torch.allclose(fusion.join(places, 3 * places + 1), (places - places.mean()) / places.std(), atol=1e-4)
 
 

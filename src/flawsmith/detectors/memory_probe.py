@@ -82,7 +82,8 @@ class MemoryProbe(Detector):
 
     _probe: Detector | None = None
     _maps: MemoryMaps | None = None
-    _fusions: _Fusions | None = None
+    fusions: _Fusions | None = None
+    """How heads and memory are joined; None = untrained, or one head alone."""
 
     def prepare(self) -> None:
         assert self.extractor is not None
@@ -98,11 +99,11 @@ class MemoryProbe(Detector):
         return f"memory_probe remembers {self._size(budget)} patches, not {self.settings.memory}; {heads}"
 
     def facts(self) -> dict[str, float]:
-        if self._fusions is None:
+        if self.fusions is None:
             return {}
         return {
-            "Weight of the memory in the image score": float(self._fusions.score.weight[1]),
-            "Weight of the memory in the anomaly map": float(self._fusions.anomaly_map.weight[1]),
+            "Weight of the memory in the image score": float(self.fusions.score.weight[1]),
+            "Weight of the memory in the anomaly map": float(self.fusions.anomaly_map.weight[1]),
         }
 
     def fit(self, training: TrainingSet, rng: torch.Generator, *, budget: float = 1.0) -> Iterator[float]:
@@ -131,11 +132,11 @@ class MemoryProbe(Detector):
             if picture.photograph in number
         }
         self._maps = MemoryMaps(extractor, memory.to(self.device), shown)
-        self._probe, self._fusions = self._part(self._maps), None
+        self._probe, self.fusions = self._part(self._maps), None
         for share in self._probe.fit(training, rng, budget=budget):
             if share < 1:
                 yield share
-        self._fusions = self._weighed(training)
+        self.fusions = self._weighed(training)
         yield 1.0
 
     @torch.inference_mode()
@@ -166,14 +167,14 @@ class MemoryProbe(Detector):
             raise DataError("memory_probe was asked for its graph before it was trained; call fit first")
         heads = self._probe.graph()
         assert isinstance(heads, PlaceGraph)
-        return heads if self._fusions is None else _FusedGraph(heads, self._fusions)
+        return heads if self.fusions is None else _FusedGraph(heads, self.fusions)
 
     def _joined(self, image: Tensor, prediction: Prediction) -> Prediction:
         """Return what heads and memory say together; half-trained, or with one head, what the heads say."""
-        if self._fusions is None:
+        if self.fusions is None:
             return prediction
         assert prediction.score is not None and prediction.anomaly_map is not None
-        anomaly_map, score = self._fusions.join(prediction.anomaly_map, prediction.score, self._far(image))
+        anomaly_map, score = self.fusions.join(prediction.anomaly_map, prediction.score, self._far(image))
         return replace(prediction, anomaly_map=anomaly_map, score=score)
 
     def _far(self, image: Tensor) -> Tensor:
@@ -199,11 +200,12 @@ class MemoryProbe(Detector):
             kept = training.counted(indices[start : start + _CHUNK])
             counted.append(_pooled(torch.ones_like(batch.mask) if kept is None else kept))
         distance = torch.cat(far)
-        score = score_fusion(_log_odds(answer[1].score, _SURE), farthest_of(distance), labels)
+        learned = len(training.damaged())
+        score = score_fusion(_log_odds(answer[1].score, _SURE), farthest_of(distance), labels, learned)
         rows = sorted({*normal[:: math.ceil(len(normal) / _NORMALS)], *(labels >= 0).nonzero()[:, 0].tolist()})
         heads = _pooled(_log_odds(answer[1].anomaly_map[rows], _SURE_PLACE))
         memory = _resized(distance[rows], heads.shape[-2:])
-        places = map_fusion(heads, memory, torch.cat(damaged)[rows], torch.cat(counted)[rows], labels[rows])
+        places = map_fusion(heads, memory, torch.cat(damaged)[rows], torch.cat(counted)[rows], labels[rows], learned)
         return _Fusions(score, places)
 
     def _size(self, budget: float) -> int:

@@ -29,6 +29,7 @@ from flawsmith.run.stage import Inputs, Spread, stage, stamp_of
 from flawsmith.run.unchanged import require_as_made
 from flawsmith.synthesis.attention import has_attention, paint_attention
 from flawsmith.synthesis.batches import made
+from flawsmith.synthesis.batches.kept import beside_numbers
 from flawsmith.synthesis.batches.planned import Planned, batches, each_planned, marked, plan, survey
 from flawsmith.synthesis.batches.workers import painted
 from flawsmith.synthesis.counts import counts
@@ -203,11 +204,16 @@ def _require_as_made(run: Run, shard: Shard) -> None:
 
 
 def _clear_controls(run: Run, inputs: Inputs) -> None:
-    """Take away the controls of another input; what a killed run made of this one stays."""
+    """Take away the controls of another input; what a killed run made of this one stays.
+
+    When only the number of samples changed, `plan` takes away those whose lines are others.
+    """
     mark = run.path("state", "controls.json")
     known = read_json(mark) if mark.exists() else {}
     with reading(mark):
-        if known and not inputs.changes(known):
-            return
-    made.clear(run, "control")
+        changes = inputs.changes(known) if known else [""]
+    if not changes:
+        return
+    if beside_numbers(changes):
+        made.clear(run, "control")
     write_json(mark, marked(inputs))

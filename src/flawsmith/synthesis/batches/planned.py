@@ -21,6 +21,7 @@ from flawsmith.run.screened import Counts, forget_rounds, read_rounds
 from flawsmith.run.shard import Shard
 from flawsmith.run.stage import Inputs
 from flawsmith.synthesis.batches.controls import control_places
+from flawsmith.synthesis.batches.kept import beside_numbers, keep_common
 from flawsmith.synthesis.batches.made import clear
 from flawsmith.synthesis.batches.workers import planned_lines
 from flawsmith.synthesis.counts import counts
@@ -83,7 +84,8 @@ def each_planned(run: Run) -> Iterator[PlanLine]:
 def plan(run: Run, data: Dataset, inputs: Inputs, shard: Shard) -> Planned:
     """Plan what is not planned yet, of the first plan and of the rounds behind it; return how much that is.
 
-    What another input left is taken away first. Shards plan one after another: the first writes, the others read.
+    What another input left is taken away first, but for samples that another number of them leaves as they are.
+    Shards plan one after another: the first writes, the others read.
 
     Raises:
         RunError: somebody edited the plan so that it is none, or names what the run does not have.
@@ -172,8 +174,8 @@ def _first_plan(run: Run, inputs: Inputs, data: Dataset) -> int | None:
     mark, path = run.path("state", "generate.json"), run.path("plan.jsonl")
     planned = read_json(mark) if mark.exists() else {}
     with reading(mark):
-        same = bool(planned) and not inputs.changes(planned)
-    if same:
+        changes = inputs.changes(planned) if planned else [""]
+    if not changes:
         if not path.exists():  # deleted: samples that are made stay, the plan comes out alike
             write_records(path, _first_lines(run, data))
         with reading(mark):
@@ -181,9 +183,15 @@ def _first_plan(run: Run, inputs: Inputs, data: Dataset) -> int | None:
     # Written whole before what another input left goes; without its mark a plan is none.
     new = run.path("state", "plan.jsonl")
     write_records(new, _first_lines(run, data))
-    mark.unlink(missing_ok=True)
+    if beside_numbers(changes):
+        mark.unlink(missing_ok=True)
+        clear(run, "sample")
+        clear(run, "control")  # a kill may have come while those of another plan were taken away
+    else:
+        stay = keep_common(run, new)
+        run.log(stage="generate", what=f"{', '.join(changes)} changed: {stay} samples that are made stay")
+        mark.unlink(missing_ok=True)
     forget_rounds(run)
-    clear(run, "sample")
     new.replace(path)
     count = sum(asked_counts(run.config, data.split).values())
     asked = [[product, defect, number] for (product, defect), number in counts(run.config, data.split).items()]
