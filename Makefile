@@ -32,7 +32,7 @@ help:
 	@echo "make chaos   signals, full disks, damaged files and hostile names, all of them; chaos-short: a minute of them"
 	@echo "make site    the documentation as a site, in site/; test-site: and that it is whole without a network"
 	@echo "make notebooks   examples/notebooks executed and shown anew; test-notebooks: only executed"
-	@echo "make dist    wheel and source archive, in dist/; test-release: and what is in them; demo-of-wheel: the demo in an empty environment"
+	@echo "make dist    wheel and source archive, in dist/; test-release: what is in them, and a whole run of the wheel; demo-of-wheel: its demo"
 	@echo "make test-lowest   a whole run from the wheel with the lowest versions of everything but torch, in $(LOWEST)"
 	@echo "make venv    only install into $(VENV)"
 	@echo "make test-anomalib   tests with Anomalib itself, in $(ANOMALIB)"
@@ -63,8 +63,9 @@ demo: $(STAMP)
 	@echo "open demo/run/report.html in a browser, or judge, prove and export it in the studio:"
 	@echo "  $(RUN)/flawsmith studio demo/run"
 
+# With its bytecode kept, no process compiles again what another has compiled.
 test: lint
-	$(RUN)/python -m pytest -n 2
+	PYTHONDONTWRITEBYTECODE= $(RUN)/python -m pytest -n 2
 
 # Other tools' libraries see those of $(VENV) and add their own, so that none moves a version there.
 $(READERS)/.installed: $(STAMP)
@@ -117,7 +118,7 @@ $(RELEASE)/.installed: dist
 
 test-release: $(RELEASE)/.installed
 	$(RUN)/python -m pytest tests/release
-	cd / && $(abspath $(RELEASE))/bin/flawsmith --version -v
+	OMP_NUM_THREADS=1 $(RELEASE)/bin/python -P tests/release/whole_run.py build/release patch_synthesis
 
 demo-of-wheel: $(RELEASE)/.installed
 	$(RELEASE)/bin/flawsmith demo --out build/demo

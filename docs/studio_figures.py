@@ -17,7 +17,7 @@ def table(results: Mapping[str, Any]) -> str:
     paint, made, scroll, asked = (results[name] for name in ("first_paint", "candidates", "scroll", "requests"))
     machine, one, four = results["machine"], made["one"], made["four"]
     rows = [
-        ("the page can be used after", f"{paint['useful']['median']:.0f} ms (slowest {paint['useful']['most']:.0f})"),
+        ("Paint can be used after", f"{paint['useful']['median']:.0f} ms (slowest {paint['useful']['most']:.0f})"),
         ("the first photograph is drawn after", f"{paint['photograph']['median']:.0f} ms"),
         ("one candidate", _timing(one)),
         ("four candidates", f"{_timing(four)}; on the page {results['on_the_page']['median']:.2f} s"),

@@ -54,6 +54,7 @@ def make_backbone() -> Callable[..., Any]:
         tiny: bool = False,
         target: str = "v_prediction",
         dtype: str = "float32",
+        window: int = 64,
     ) -> Any:
         from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 
@@ -82,7 +83,7 @@ def make_backbone() -> Callable[..., Any]:
             last.weight.mul_(20 if kl or tiny else 3)
         channels = vae.config.latent_channels
         unet = UNet2DConditionModel(
-            sample_size=8,
+            sample_size=window // 8,
             in_channels=2 * channels + 1 if inpaints else channels,
             out_channels=channels,
             block_out_channels=(32, 64),
@@ -106,6 +107,16 @@ def make_backbone() -> Callable[..., Any]:
 def backbone(make_backbone: Callable[..., Any]) -> Any:
     """A small inpainting backbone, 64-pixel windows."""
     return make_backbone()
+
+
+SMALL_WINDOW = 32
+"""Side in pixels of the windows on which generators are held to their contract: a quarter of the work of 64."""
+
+
+@pytest.fixture(scope="session")
+def small_backbone(make_backbone: Callable[..., Any]) -> Any:
+    """A small inpainting backbone with small windows."""
+    return make_backbone(window=SMALL_WINDOW)
 
 
 @pytest.fixture(scope="session")
@@ -181,7 +192,7 @@ def sdxl_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folders = {}
     for form, channels in SDXL_FORMS.items():
         unet = UNet2DConditionModel(
-            sample_size=8,
+            sample_size=SMALL_WINDOW // 8,
             in_channels=channels,
             out_channels=4,
             block_out_channels=(16, 32, 32),
@@ -211,7 +222,7 @@ def sdxl_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session", params=SDXL_FORMS)
 def sdxl(request: pytest.FixtureRequest, sdxl_folders: dict[str, Path]) -> Any:
-    """A small backbone of Stable Diffusion XL's shape, 64-pixel windows, plain and inpainting."""
+    """A small backbone of Stable Diffusion XL's shape, 32-pixel windows, plain and inpainting."""
     from flawsmith.nn.backbone import Backbone
 
     return Backbone.load(sdxl_folders[request.param], device="cpu", dtype="float32")

@@ -1,6 +1,6 @@
 """What users see: names, the command line's speed, and that every example in the documents works.
 
-`python tests/test_public.py` writes the tables of docs/configuration.md anew.
+`python tests/test_public.py` writes the tables of docs/configuration.md and of its Korean page anew.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -225,20 +225,32 @@ def test_the_worked_metric_keeps_the_contract_and_is_measured(tmp_path: Path, mo
     assert figure.value == pytest.approx(0.5, abs=0.05)
 
 
-def test_the_configuration_page_is_of_today() -> None:
-    text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
-    assert text == _with_fields(text), "docs/configuration.md is behind the settings: run `python tests/test_public.py`"
+@pytest.mark.parametrize("folder", ["docs", "docs/ko"])
+def test_the_configuration_page_is_of_today(folder: str) -> None:
+    page = ROOT / folder / "configuration.md"
+    behind = f"{page} is behind the settings: run `python tests/test_public.py`"
+    assert page.read_text("utf-8") == _with_fields(page), behind
 
 
 # --- docs/configuration.md ----------------------------------------------------------------------------------------
 
 
-def _with_fields(text: str) -> str:
-    head, _, rest = text.partition(BEGIN)
-    return f"{head}{BEGIN}\n{_fields()}{END}{rest.partition(END)[2]}"
+HEADS = {
+    "docs": ("At the top", "[generator.settings] of {}", "| key | default | what it is |", "none"),
+    "ko": ("맨 위", "{}의 [generator.settings]", "| 키 | 기본값 | 설명 |", "없음"),
+}
 
 
-def _fields() -> str:
+def _with_fields(page: Path) -> str:
+    """Return the page of configuration with its tables as the settings are now, in the language of its folder."""
+    from flawsmith.korean import in_korean
+
+    head, _, rest = page.read_text("utf-8").partition(BEGIN)
+    fields = _fields(HEADS[page.parent.name], in_korean if page.parent.name == "ko" else str)
+    return f"{head}{BEGIN}\n{fields}{END}{rest.partition(END)[2]}"
+
+
+def _fields(heads: tuple[str, ...], say: Callable[[str], str]) -> str:
     """Return a table for each section of the configuration, and for each of our generators' settings."""
     from flawsmith import registry
     from flawsmith.config import Config, Settings
@@ -246,32 +258,34 @@ def _fields() -> str:
 
     config = Config()
     plain = [name for name, value in config if not isinstance(value, Settings)]
-    parts = ["\n## At the top\n", *_table(config, plain)]
+    top, own, *heads = heads
+    parts = [f"\n## {top}\n", *_table(config, plain, heads, say)]
     for name, section in sections(config):
         first = (type(section).__doc__ or "").strip().splitlines()[0]
         fields = [field for field, value in section if not isinstance(value, Settings)]
-        parts += [f"\n## [{name}]\n", f"{first}\n", *_table(section, fields)]
+        parts += [f"\n## [{name}]\n", f"{say(first)}\n", *_table(section, fields, heads, say)]
     for name in sorted(registry._OURS["generators"]):
         settings = registry.get("generators", name).Settings()
-        parts += [f"\n## [generator.settings] of {name}\n", *_table(settings, list(type(settings).model_fields))]
+        parts += [f"\n## {own.format(name)}\n", *_table(settings, list(type(settings).model_fields), heads, say)]
     return "\n".join(parts) + "\n\n"
 
 
-def _table(settings: Any, names: list[str]) -> list[str]:
+def _table(settings: Any, names: list[str], heads: list[str], say: Callable[[str], str]) -> list[str]:
     from flawsmith.config import _toml
 
-    rows = ["| key | default | what it is |", "|---|---|---|"]
+    head, none = heads
+    rows = [head, "|---|---|---|"]
     for name in names:
-        text = (type(settings).model_fields[name].description or "").replace("\n", " ").replace("|", "\\|")
+        text = say(type(settings).model_fields[name].description or "").replace("\n", " ").replace("|", "\\|")
         text = re.sub(r"[<>]", lambda found: {"<": "&lt;", ">": "&gt;"}[found[0]], text)
         value = getattr(settings, name)
-        rows.append(f"| `{name}` | {'none' if value is None else f'`{_toml(value)}`'} | {text} |")
+        rows.append(f"| `{name}` | {none if value is None else f'`{_toml(value)}`'} | {text} |")
     return rows
 
 
 if __name__ == "__main__":
-    page = ROOT / "docs" / "configuration.md"
-    page.write_text(_with_fields(page.read_text("utf-8")), "utf-8")
+    for page in (ROOT / "docs" / "configuration.md", ROOT / "docs" / "ko" / "configuration.md"):
+        page.write_text(_with_fields(page), "utf-8")
 
 
 def test_balance_is_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

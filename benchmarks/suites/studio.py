@@ -5,7 +5,7 @@
 Starts `flawsmith studio` as its users do, in a process of its own, on a factory surface of 512 x 512 px, and asks as
 the page does. Needs the extra `studio`, Playwright and Chromium (`make test-studio` installs them).
 
-first_paint  milliseconds from the beginning of the navigation, in a browser with an empty cache, until Chromium paints
+first_paint  milliseconds from the beginning of the navigation to Paint, with an empty cache, until Chromium paints
              anything (`contentful`), until the page can be used (`useful`: tabs and photographs are there), and until
              the first photograph is drawn (`photograph`).
 candidates   seconds from the request until one candidate, or four, of `patch_synthesis` are there, for a mask of about
@@ -41,6 +41,7 @@ from urllib.parse import urlencode, urlsplit
 
 import cv2
 import numpy as np
+from scrolling import scroll
 from sets import RESULTS
 
 from flawsmith.config import load_config
@@ -69,20 +70,6 @@ _FOUR = """(() => {
   const shown = [...document.querySelectorAll("button.candidate img")];
   return shown.length === 4 && shown.every((one) => one.complete && one.naturalWidth);
 })()"""
-_SCROLL = """async () => {
-  const holder = document.querySelector(".samples");
-  const end = holder.scrollHeight;
-  let [longest, before, most] = [0, performance.now(), 0];
-  for (let step = 0; step <= 200; step += 1) {
-    holder.scrollTop = (end * step) / 200;
-    await new Promise((resume) => requestAnimationFrame(resume));
-    const now = performance.now();
-    longest = Math.max(longest, now - before);
-    before = now;
-    most = Math.max(most, holder.querySelectorAll(".cell").length);
-  }
-  return { longest_frame_milliseconds: Math.round(longest), most_cells: most };
-}"""
 
 
 class Client:
@@ -195,7 +182,7 @@ def first_paint(browser: Any, address: str, loads: int) -> dict[str, Any]:
         context = browser.new_context(viewport={"width": 1366, "height": 768}, locale="en-GB")
         page = context.new_page()
         page.add_init_script(_WATCH)
-        page.goto(address)
+        page.goto(f"{address}#paint")
         awaited(page, "Boolean(window.reached.useful && window.reached.photograph)")
         reached = page.evaluate("window.reached")
         paint = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
@@ -238,7 +225,7 @@ def on_the_page(browser: Any, address: str, mask: Path, times: int) -> dict[str,
     """Measure in Chromium: from the click until four pictures are shown."""
     context = browser.new_context(viewport={"width": 1366, "height": 768}, locale="en-GB")
     page = context.new_page()
-    page.goto(address)
+    page.goto(f"{address}#paint")
     page.wait_for_selector("html[data-ready=yes]")
     awaited(page, "document.querySelector('.status')?.textContent.includes('512 × 512')")
     page.locator("input[type=file]").set_input_files(mask)
@@ -268,7 +255,7 @@ def scrolled(browser: Any, out: Path, photographs: Path, count: int) -> dict[str
         page.goto(f"{address}#review")
         shown = f"document.querySelector('.part.review .bar output')?.textContent.includes('{count} shown')"
         awaited(page, shown)
-        figures: dict[str, Any] = page.evaluate(_SCROLL)
+        figures = scroll(page)
         context.close()
     return {"samples": count, **figures}
 

@@ -1,30 +1,47 @@
-"""What flawsmith says of its own accord, in Korean: errors, the findings of `check`, verdicts.
+"""What flawsmith says of its own accord, in Korean: errors, the findings of `check`, reports, the help of settings.
 
 `korean.json` has the Korean of every such sentence by its English. Both are templates: a {name} stands for what the
 sentence is about, in Korean for the same. The code makes English sentences and nothing else, and so do the records in
 a run folder; whoever shows one, the command line or the studio's page, looks for the template that it was made of. A
-value may hold a sentence of its own, which is then looked for too, and so are the sides of a colon. A single word is
-looked for only where the value is called {word}: any other may be the name that somebody gave to a product. What has no
-Korean stays English. tests/unit/test_korean_sentences.py finds a sentence that is missing, and one that nobody says.
+value may hold a sentence of its own, which is then looked for too, and so are the sides of a colon, and each of several
+sentences. A single word is looked for only where the value is called {word}: any other may be the name that somebody
+gave to a product. A {digits} is a number, an {_s} the s of several, a {_be} "was" or its like, {clauses} several
+sentences. What has no Korean stays English. `FLAWSMITH_LANG` says whether Korean is wanted.
+tests/unit/test_korean_sentences.py finds a sentence that is missing, and one that nobody says.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from flawsmith.errors import ConfigError
+
+VARIABLE = "FLAWSMITH_LANG"
 CATALOGUE = Path(__file__).with_name("korean.json")
 _HOLE = re.compile(r"\{([a-z_0-9]+)\}")
 
-_VALUE = r"((?:(?!: |; ).)*?)"
+_VALUE = r"((?:(?!: |; |\. [A-Z]).)*?)"
 """A value within a sentence holds no second one; the last may."""
 _CLAUSE = r"((?:; .*?| \(.*?)?)"
 """What follows a value at once, if anything does: "; did you mean 'dent'?"."""
+_KINDS = {
+    "digits": "([0-9][0-9.,]*)",
+    "_s": "(s?)",
+    "_be": "(was|were|is|are|says|say)",
+    "clauses": "(.*)",
+}
+"""Values that are told by their names, digits behind them aside."""
 _PARTED = re.compile(r"(.*?)(: |; )(.*)")
 """Two sentences, or what one is about and itself."""
+_SENTENCE = re.compile(r"(?<=\.) (?=[A-Z0-9])")
+"""Between two sentences of a paragraph."""
 
 
 class Template(NamedTuple):
@@ -51,10 +68,41 @@ def templates() -> tuple[Template, ...]:
         for number, part in enumerate(fixed[1:], 1):
             follows = number > 1 and not fixed[number - 1]  # another value, with nothing between
             ends = number == len(fixed) - 1 and not part
-            pattern += (_CLAUSE if follows else "(.*)" if ends else _VALUE) + re.escape(part)
+            kind = _KINDS.get(parts[2 * number - 1].rstrip("0123456789"))
+            pattern += (kind or (_CLAUSE if follows else "(.*)" if ends else _VALUE)) + re.escape(part)
         size = sum(map(len, fixed))
         made.append((size, Template(max(fixed, key=len), f"^{pattern}$", tuple(parts[1::2]), korean)))
     return tuple(template for _, template in sorted(made, key=lambda one: -one[0]))
+
+
+def wanted() -> bool:
+    """Return whether Korean is wanted.
+
+    Raises:
+        ConfigError: FLAWSMITH_LANG names another language.
+    """
+    language = os.environ.get(VARIABLE, "").strip()
+    name = language.replace("-", "_").split("_")[0].split(".")[0].lower()
+    if name not in ("", "en", "ko", "c", "posix"):
+        raise ConfigError(f"{VARIABLE}={language}: the help is there in en (English) and ko (Korean)")
+    return name == "ko"
+
+
+def language() -> str:
+    """Return "ko" where Korean is wanted, else "en"; the command line says it when FLAWSMITH_LANG is another."""
+    with suppress(ConfigError):
+        return "ko" if wanted() else "en"
+    return "en"
+
+
+def spoken(text: str) -> str:
+    """Return a sentence as it is to be said: in Korean where that is wanted."""
+    return in_korean(text) if language() == "ko" else text
+
+
+def with_comments(toml: str, say: Callable[[str], str]) -> str:
+    """Return a settings file with its comments, those that are lines of their own, said in another language."""
+    return re.sub(r"^(# +)(.+)$", lambda found: f"{found[1]}{say(found[2])}", toml, flags=re.M)
 
 
 def in_korean(text: str) -> str:
@@ -62,15 +110,31 @@ def in_korean(text: str) -> str:
     return "\n".join(_line(line, words=True) for line in text.split("\n"))
 
 
+def _filled(template: Template, match: re.Match[str]) -> str:
+    fields = zip(template.holes, match.groups(), strict=True)
+    values = {name: _line(value, words=name == "word") for name, value in fields}
+    return _HOLE.sub(lambda hole: values[hole[1]], template.korean)
+
+
+@cache
 def _line(text: str, words: bool = False) -> str:
     """Return a line in Korean; without `words` a single word, which may be the name of a product, stays as it is."""
     if not words and " " not in text:
         return text
+    swallowing: tuple[Template, re.Match[str]] | None = None
     for template in templates():
         if template.anchor in text and (match := re.match(template.pattern, text)):
-            fields = zip(template.holes, match.groups(), strict=True)
-            values = {name: _line(value, words=name == "word") for name, value in fields}
-            return _HOLE.sub(lambda hole, values=values: values[hole[1]], template.korean)  # type: ignore[misc]
+            if not match.groups() or not _SENTENCE.search(match.groups()[-1]):
+                return _filled(template, match)
+            swallowing = swallowing or (template, match)  # its last value takes the sentences that follow
+    sentences = _SENTENCE.split(text)
+    said = [_line(sentence) for sentence in sentences] if len(sentences) > 1 else []
+    if said and all(one != sentence for one, sentence in zip(said, sentences, strict=True)):
+        return " ".join(said)
+    if swallowing:
+        return _filled(*swallowing)
+    if said:
+        return " ".join(said)
     if text.endswith(":"):
         return f"{_line(text[:-1])}:"
     if (parted := _PARTED.match(text)) is not None:

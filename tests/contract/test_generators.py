@@ -20,15 +20,18 @@ OF_ANY_BACKBONE = ("sample_is_repeatable", "loss_is_per_sample")
 
 @pytest.mark.parametrize("check", GENERATOR_CHECKS)
 @pytest.mark.parametrize("name", GENERATORS)
-def test_contract(name: str, check: str, backbone: Any) -> None:
-    GENERATOR_CHECKS[check](registry.get("generators", name), backbone)
+def test_contract(name: str, check: str, backbone: Any, small_backbone: Any) -> None:
+    plugin = registry.get("generators", name)
+    GENERATOR_CHECKS[check](plugin, small_backbone if plugin.needs_backbone else backbone)
 
 
 @pytest.mark.parametrize("kl", [False, True], ids=["tiny", "kl"])
 @pytest.mark.parametrize("inpaints", [False, True], ids=["plain", "inpainting"])
 @pytest.mark.parametrize("target", ["epsilon", "v_prediction"])
-def test_every_backbone_kind(kl: bool, inpaints: bool, target: str, make_backbone: Callable[..., Any]) -> None:
-    backbone = make_backbone(kl=kl, inpaints=inpaints, target=target)
+def test_every_backbone_kind(
+    kl: bool, inpaints: bool, target: str, make_backbone: Callable[..., Any], small_backbone: Any
+) -> None:
+    backbone = make_backbone(kl=kl, inpaints=inpaints, target=target, window=small_backbone.size)
     for name in GENERATORS:
         plugin = registry.get("generators", name)
         if plugin.needs_backbone:
@@ -52,8 +55,8 @@ def test_stable_diffusion_xl(name: str, sdxl: Any) -> None:
         GENERATOR_CHECKS[check](plugin, sdxl)
 
 
-def test_bfloat16(make_backbone: Callable[..., Any]) -> None:
-    backbone = make_backbone(dtype="bfloat16")
+def test_bfloat16(make_backbone: Callable[..., Any], small_backbone: Any) -> None:
+    backbone = make_backbone(dtype="bfloat16", window=small_backbone.size)
     for name in GENERATORS:
         plugin = registry.get("generators", name)
         if plugin.needs_backbone:

@@ -519,7 +519,7 @@ RUNS = [
     Bad("export-too-early", ("nothing to export", "flawsmith generate"), unmade, ["export", "out"]),
     Bad(
         "weights-cut",
-        ("control.safetensors", "delete it", "train again"),
+        ("control.safetensors changed", "delete it", "flawsmith train"),
         lambda p: [unmade(p), cut_short(p.run / "weights/magnet/control.safetensors")],
         ["generate", "out"],
     ),
@@ -531,13 +531,13 @@ RUNS = [
     ),
     Bad(
         "weights-foreign",
-        ("control.safetensors", "does not fit", "another backbone"),
+        ("control.safetensors changed", "put back what was there"),
         lambda p: [unmade(p), other_weights(p)],
         ["generate", "out"],
     ),
     Bad(
         "weights-settings",
-        ("settings.json", "not valid JSON"),
+        ("settings.json changed", "flawsmith train"),
         lambda p: [unmade(p), cut_short(p.run / "weights/magnet/settings.json")],
         ["generate", "out"],
     ),

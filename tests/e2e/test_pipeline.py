@@ -21,8 +21,18 @@ from flawsmith.data import images
 from flawsmith.run.records import Sample
 
 GENERATORS = sorted(registry.entries("generators"))
-LIMITS = {"dual_branch": {"largest": 1.0, "smallest": 0.0}}
-"""After four steps a branch draws anywhere, so its limits are lifted; test_dual_run.py is where they hold."""
+QUICK: dict[str, dict[str, Any]] = {
+    "dual_branch": {"largest": 1.0, "smallest": 0.0},
+    "cross_modal": {"asea_steps": 1},
+    "hybrid": {"semantic": {"asea_steps": 1}},
+}
+"""A generator's settings where a run takes seconds.
+
+After a few steps a branch draws anywhere, so its limits are lifted; test_dual_run.py is where they hold. Five steps of
+ASEA for each reference take longer than all the rest, and the contract's tests take them.
+"""
+SHORT = {"train.steps": 2, "train.save_every": 1, "train.batch": 2}
+"""A shorter training than that of the small settings, for tests of what comes before and after it."""
 
 
 def run_with(folder: Path, settings: dict[str, Any], **changes: Any) -> fs.Run:
@@ -54,8 +64,8 @@ def trained(small_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFac
 
 def one_step(name: str, product: str) -> dict[str, Any]:
     """The settings of a run of `trained`, beside the small ones."""
-    learned = {"generator.name": name, "generator.settings": LIMITS.get(name, {}), "train.steps": 1}
-    return learned | {"data.products": [product]}
+    learned = {"generator.name": name, "generator.settings": QUICK.get(name, {}), "train.steps": 1}
+    return SHORT | learned | {"data.products": [product]}
 
 
 def made_samples(run: fs.Run) -> list[Sample]:
@@ -109,12 +119,12 @@ def by_defect(run: fs.Run) -> dict[tuple[str, str], int]:
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_the_whole_job(name: str, small_config: dict[str, Any], tmp_path: Path):
-    small_config |= {"generator.settings": LIMITS.get(name, {})}
-    run = run_with(tmp_path / "run", small_config, generator__name=name)
+    small_config |= {"generator.settings": QUICK.get(name, {})} | SHORT
+    run = run_with(tmp_path / "run", small_config, generator__name=name, generate__count=1)
     hold_the_rules(run)
     hold_a_drawn_mask(run)
-    assert by_defect(run) == {("magnet", "chip"): 2, ("magnet", "crack"): 2, ("screw", "bend"): 2}
-    assert len(run.samples()) == 6
+    assert by_defect(run) == {("magnet", "chip"): 1, ("magnet", "crack"): 1, ("screw", "bend"): 1}
+    assert len(run.samples()) == 3
     for product, defects in (("magnet", ("chip", "crack")), ("screw", ("bend",))):
         exported = run.path("export", "mvtec", product)
         assert sorted(path.name for path in exported.iterdir()) == ["ground_truth", "test", "train"]
@@ -134,10 +144,10 @@ def test_the_whole_job(name: str, small_config: dict[str, Any], tmp_path: Path):
 
     # More samples: the plan is another, the weights are not.
     weights = {key: value for key, value in before.items() if key.startswith("weights/")}
-    again = run_with(tmp_path / "run", small_config, generator__name=name, generate__count=3)
+    again = run_with(tmp_path / "run", small_config, generator__name=name, generate__count=2)
     after = times(run.folder)
     assert {key: value for key, value in after.items() if key.startswith("weights/")} == weights
-    assert set(by_defect(again).values()) == {3} and len(again.samples()) == 9
+    assert set(by_defect(again).values()) == {2} and len(again.samples()) == 6
     assert all(after[key] != before[key] for key in ("plan.jsonl", "report.html", "export/mvtec/provenance.jsonl"))
     hold_the_rules(again)
 
@@ -146,6 +156,7 @@ def test_the_command_line_makes_the_same(
     small_config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """`run` with --set, then each verb alone on a fresh folder: both equal the Python API's bytes."""
+    small_config |= SHORT
     run = run_with(tmp_path / "python", small_config, data__products=["screw"])
     config = tmp_path / "my.toml"
     config.write_text("[generate]\ncount = 9\n[data]\nproducts = 'screw'\n")
@@ -239,9 +250,8 @@ def test_a_picture_goes_out_as_it_came_in(
     as_other_input(defect, factory_root, tmp_path / "data")
     _, shape, dtype = INPUTS[defect]
     for name in ("controlnet_inpaint", "crop_paste"):
-        run = run_with(
-            tmp_path / name, small_config, data__root=str(tmp_path / "data"), generator__name=name, train__steps=2
-        )
+        told = small_config | SHORT | {"data.root": str(tmp_path / "data"), "generator.name": name}
+        run = run_with(tmp_path / name, told, generate__count=1)
         hold_the_rules(run)
         for row in made_samples(run):
             picture = images.read(run.path(row.image))
@@ -275,7 +285,7 @@ def test_counts_per_defect_type(small_config: dict[str, Any], tmp_path: Path):
     [("product", ["magnet", "screw"]), ("defect", ["magnet/chip", "magnet/crack", "screw/bend"]), ("all", ["all"])],
 )
 def test_scopes(scope: str, models: list[str], small_config: dict[str, Any], tmp_path: Path):
-    run = run_with(tmp_path / "run", small_config, train__scope=scope, train__steps=1, generate__count=1)
+    run = run_with(tmp_path / "run", small_config | SHORT, train__scope=scope, train__steps=1, generate__count=1)
     found = [path.parent.relative_to(run.path("weights")) for path in run.path("weights").rglob("control.safetensors")]
     assert sorted(path.as_posix() for path in found) == models
     jobs = {line.job for line in run.plan()}
@@ -287,7 +297,7 @@ def test_scopes(scope: str, models: list[str], small_config: dict[str, Any], tmp
 @pytest.mark.parametrize("name", GENERATORS)
 def test_masks(masks: str, name: str, small_config: dict[str, Any], trained: Trained, tmp_path: Path):
     shutil.copytree(trained(name, "screw"), tmp_path / "run")
-    changes = one_step(name, "screw") | {"generate.count": 5, "generate.masks": masks}
+    changes = one_step(name, "screw") | {"generate.count": 5 if masks == "mixed" else 2, "generate.masks": masks}
     run = run_with(tmp_path / "run", small_config | changes)
     hold_the_rules(run)
     sources = {line.mask_source for line in run.plan()}
@@ -312,7 +322,7 @@ def test_paints(paint: Any, small_config: dict[str, Any], trained: Trained, tmp_
 
 def test_other_settings_change_what_they_should(small_config: dict[str, Any], tmp_path: Path):
     """Another seed gives other weights and samples; another prompt other weights; another checkpoint pace neither."""
-    base = small_config | {"data.products": ["screw"], "train.steps": 2, "generate.count": 1}
+    base = small_config | SHORT | {"data.products": ["screw"], "train.save_every": 2, "generate.count": 1}
 
     def weights(run: fs.Run) -> bytes:
         return run.path("weights/screw/control.safetensors").read_bytes()
@@ -330,7 +340,7 @@ def test_other_settings_change_what_they_should(small_config: dict[str, Any], tm
 
 
 def test_what_only_sampling_reads_trains_nothing_anew(small_config: dict[str, Any], tmp_path: Path):
-    base = small_config | {"data.products": ["screw"], "train.steps": 1, "generate.count": 1}
+    base = small_config | SHORT | {"data.products": ["screw"], "train.steps": 1, "generate.count": 1}
     run = run_with(tmp_path / "run", base, generator__settings={"start": "shot", "strength": 0.3})
     weights = run.path("weights/screw/control.safetensors")
     before, made = weights.stat().st_mtime_ns, run.path("samples/000000.png").read_bytes()
@@ -360,7 +370,7 @@ def test_no_more_windows_are_encoded_at_once_than_a_step_takes(small_config, tmp
 def test_a_shot_drawn_anew_is_learned_anew(small_config: dict[str, Any], factory_root: Path, tmp_path: Path):
     root = tmp_path / "data"
     shutil.copytree(factory_root / "screw", root / "screw")
-    base = small_config | {"data.root": str(root), "train.steps": 1, "generate.count": 1}
+    base = small_config | SHORT | {"data.root": str(root), "train.steps": 1, "generate.count": 1}
     run = run_with(tmp_path / "run", base)
     first = run.path("weights/screw/control.safetensors").read_bytes()
     mask = root / "screw/ground_truth/bend/000_mask.png"
@@ -382,14 +392,14 @@ def test_a_sketch_of_patches_is_what_patch_synthesis_paints(
 ):
     """Where next to nothing is made anew, the sketch comes back, for drawn masks as for others; controls too."""
     shutil.copytree(trained(name, "magnet"), tmp_path / name)
-    base = small_config | {"data.products": ["magnet"], "train.steps": 1, "generate.masks": "procedural"}
+    base = small_config | SHORT | {"data.products": ["magnet"], "train.steps": 1, "generate.masks": "procedural"}
     base |= {
         "generate.controls": 1.0,
         "generate.feather": 0.0,
         "generate.paint": "residual",
         "generate.min_painted": 0.0,
     }
-    settings = {"start": "patches", "strength": 0.01} | LIMITS.get(name, {})
+    settings = {"start": "patches", "strength": 0.01} | QUICK.get(name, {})
     sketched = run_with(tmp_path / name, base | {"generator.name": name, "generator.settings": settings})
     plain = run_with(tmp_path / "plain", base | {"generator.name": "patch_synthesis"})
     pairs = [*zip(sketched.controls(), plain.controls(), strict=True)]
@@ -413,7 +423,7 @@ def test_other_backbones(
     import torch
 
     make_backbone(**shape).save(tmp_path / "backbone", dtype=torch.float32)
-    changes = {"backbone.source": str(tmp_path / "backbone"), "data.products": ["screw"], "train.steps": 1}
+    changes = SHORT | {"backbone.source": str(tmp_path / "backbone"), "data.products": ["screw"], "train.steps": 1}
     hold_the_rules(run_with(tmp_path / "run", small_config | changes, generate__count=1))
 
 

@@ -1,9 +1,10 @@
-"""Whole runs from the command line in the environment that runs this, on a few small factory parts: `make test-lowest`.
+"""Whole runs from the command line in the environment that runs this, on a few small factory parts.
 
-    python tests/release/whole_run.py FOLDER
+    python tests/release/whole_run.py FOLDER [GENERATOR ...]
 
-One run goes through every stage; then each other generator trains a few steps and paints. What is asked is that the
-libraries of the environment do what flawsmith needs of them, not what comes out. FOLDER is made anew.
+One run goes through every stage; then each other generator, or those named, trains a few steps and paints. What is
+asked is that the libraries of the environment do what flawsmith needs of them, not what comes out. FOLDER is made anew.
+`make test-lowest` tries all generators with the lowest versions, `make test-release` the wheel as it is installed.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ def flawsmith(*words: str, **settings: object) -> str:
     return done.stdout
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, named: list[str]) -> None:
+    if unknown := [name for name in named if name not in registry.entries("generators")]:
+        sys.exit(f"no generator is called {', '.join(unknown)}; `flawsmith list` names them")
     shutil.rmtree(folder, ignore_errors=True)
     photographs, small = folder / "photographs", folder / "small.toml"
     factory.write_dataset(
@@ -73,17 +76,18 @@ def main(folder: Path) -> None:
     assert proof and (whole / "report.html").stat().st_size > 10_000
     flawsmith("export", str(whole), **{"export.formats": '["coco", "yolo", "visa"]'})
     assert all((whole / "export" / name).is_dir() for name in ("mvtec", "coco", "yolo", "visa"))
-    for name in registry.entries("generators"):
+    for name in named or registry.entries("generators"):
         if name in ("controlnet_inpaint", "few_steps"):  # the student learns from the former's run, below
             continue
         run = folder / name
         flawsmith("run", str(small), "--out", str(run), **SMALL, **{"generator.name": name, "prove.enabled": "false"})
         assert (run / "samples.jsonl").read_text("utf-8").count("\n") >= 2, name
-    flawsmith("distill", str(whole), "--out", str(folder / "few_steps"), **{"train.steps": 1})
-    print(f"whole runs of {len(registry.entries('generators'))} generators in {folder}")
+    if not named:
+        flawsmith("distill", str(whole), "--out", str(folder / "few_steps"), **{"train.steps": 1})
+    print(f"whole runs in {folder}")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         sys.exit("name the folder that is made anew: python tests/release/whole_run.py build/lowest")
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -131,18 +131,18 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def opened(browser: Any) -> Iterator[Any]:
-    """Return a function that opens a studio in a tab; whatever the page complains of fails the test."""
+    """Return a function that opens a studio in a tab, on a part if one is named; what the page complains of fails."""
     problems: list[str] = []
     contexts = []
 
-    def open_(studio: Studio, context: Any = None, **options: Any) -> Any:
+    def open_(studio: Studio, context: Any = None, part: str = "", **options: Any) -> Any:
         if context is None:
             context = browser.new_context(viewport={"width": 1366, "height": 768}, locale="en-GB", **options)
             contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("dialog", lambda dialog: (problems.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.goto(studio.address)
+        page.goto(f"{studio.address}#{part}" if part else studio.address)
         page.wait_for_selector("html[data-ready=yes]")
         return page
 

@@ -70,7 +70,7 @@ def make(page: Any) -> None:
 
 @pytest.fixture
 def page(opened: Any, studio: Studio) -> Any:
-    tab = opened(studio)
+    tab = opened(studio, part="paint")
     ready(tab)
     return tab
 
@@ -287,7 +287,7 @@ def hostile(photographs: Path, tmp_path: Path) -> Iterator[Studio]:
 
 
 def test_names_are_never_html(opened: Any, hostile: Studio) -> None:
-    tab = opened(hostile)
+    tab = opened(hostile, part="paint")
     ready(tab)
     expect(tab.locator(".status")).to_contain_text(HOSTILE)
     drag(tab, (20, 20), (70, 60))
@@ -308,7 +308,7 @@ def test_a_picture_of_48_million_pixels(opened: Any, photographs: Path, tmp_path
     small = images.read(photographs / "magnet/train/good/000.png")
     images.write(product / "train/good/000.png", np.tile(small, (42, 125, 1))[:4000, :12000])
     with running(Studio(Workspace.open(tmp_path / "set"))) as started:
-        tab = opened(started)
+        tab = opened(started, part="paint")
         expect(tab.locator(".status")).to_contain_text("12000 × 4000", timeout=TIMEOUT)
         box = tab.locator("canvas").bounding_box()
         tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -31,15 +33,26 @@ MANY = 5000
 TIMEOUT = 90_000
 
 
+def suite() -> ModuleType:
+    """Return the piece of the benchmarks that scrolls the page."""
+    place = Path(__file__).parents[2] / "benchmarks" / "suites" / "scrolling.py"
+    spec = importlib.util.spec_from_file_location("scrolling", place)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def expect(locator: Any) -> Any:
     from playwright.sync_api import expect as expecting
 
     return expecting(locator)
 
 
-def write_run(folder: Path, photographs: Path, count: int) -> Run:
-    """Write a screened run of `count` samples; every third was rejected."""
-    config = load_config(None, {"data.root": str(photographs), "prove.enabled": False, "export.formats": ["mvtec"]})
+def write_run(folder: Path, photographs: Path, count: int, **settings: Any) -> Run:
+    """Write a screened run of `count` samples, of which every third was rejected; `settings` by section and name."""
+    plain = {"data.root": str(photographs), "prove.enabled": False, "export.formats": ["mvtec"]}
+    config = load_config(None, plain | {name.replace("_", ".", 1): value for name, value in settings.items()})
     run = Run.create(folder, config)
     normal = next(one for one in open_dataset(run).split.normals if one.product == "magnet")
     photograph, mask = images.read(normal.image), np.zeros((SIZE, SIZE), bool)
@@ -172,23 +185,8 @@ def test_5000_samples_scroll(opened: Any, many: Studio) -> None:
     page = opened(many)
     page.get_by_role("tab", name="Review").click()
     expect(page.locator(".bar output")).to_contain_text(f"{MANY} shown")
-    longest = page.evaluate(
-        """async () => {
-        const holder = document.querySelector('.samples');
-        const end = holder.scrollHeight;
-        let [longest, before, most] = [0, performance.now(), 0];
-        for (let step = 0; step <= 60; step += 1) {
-          holder.scrollTop = (end * step) / 60;
-          await new Promise((resume) => requestAnimationFrame(resume));
-          const now = performance.now();
-          longest = Math.max(longest, now - before);
-          before = now;
-          most = Math.max(most, document.querySelectorAll('.samples .cell').length);
-        }
-        return { longest, most };
-        }"""
-    )
-    assert longest["most"] < 120 and longest["longest"] < 1000, longest
+    figures = suite().scroll(page, 60)
+    assert figures["most_cells"] < 120 and figures["longest_frame_milliseconds"] < 1000, figures
     expect(page.locator(".samples .cell").last).to_contain_text(str(MANY - 1))
     page.get_by_label("Sort by").select_option("score seam")
     first = page.locator(".samples .cell .name").first

@@ -53,6 +53,13 @@ def tab(page: Any, name: str) -> None:
     page.get_by_role("tab", name=name, exact=True).click()
 
 
+def onward(page: Any, sentence: str, name: str) -> None:
+    """Follow the button below the sentence that says what comes next."""
+    expect(page.locator("#onward p")).to_contain_text(sentence, timeout=TIMEOUT)
+    page.locator("#onward").get_by_role("button", name=name).click()
+    expect(page.get_by_role("tab", selected=True)).to_have_text(name)
+
+
 def test_from_a_folder_of_photographs_to_an_exported_set(opened: Any, plant: Studio) -> None:
     page = opened(plant)
     # Nothing is open: a folder is chosen.
@@ -63,7 +70,9 @@ def test_from_a_folder_of_photographs_to_an_exported_set(opened: Any, plant: Stu
     dialog.get_by_role("button", name="Open this folder").click()
     expect(page.locator(".ready")).to_contain_text("Ready", timeout=TIMEOUT)
     # A mask is drawn with the mouse, outlives a reload, and is painted into.
-    tab(page, "Paint")
+    expect(page.get_by_role("tab", name="Review")).to_be_disabled()  # there is nothing to review yet, and it says so
+    assert "first make some" in page.get_by_role("tab", name="Review").get_attribute("title")
+    onward(page, "Next: say how many samples to make", "Paint")
     ready(page)
     choose(page, "Brush", 7)
     drag(page, (20.5, 30.5), (50.5, 44.5), (70.5, 40.5))
@@ -81,7 +90,8 @@ def test_from_a_folder_of_photographs_to_an_exported_set(opened: Any, plant: Stu
     expect(page.get_by_text("Saved as")).to_be_visible(timeout=TIMEOUT)
     # In Korean: many are made, the process is killed, the page is loaded anew, and it goes on.
     page.get_by_label("Language").select_option("ko")
-    tab(page, "생성")
+    onward(page, "직접 채택: 1개", "생성")
+    expect(page.locator(".part.generate .cost")).to_contain_text("생성", timeout=TIMEOUT)
     expect(page.locator(".part.generate tbody tr")).to_have_count(2, timeout=TIMEOUT)
     page.get_by_label("개수 정하기").select_option(label="유형마다 따로 지정")
     page.get_by_label("magnet의 crack 샘플 개수").fill("9")
@@ -104,13 +114,14 @@ def test_from_a_folder_of_photographs_to_an_exported_set(opened: Any, plant: Stu
     run = Run.open(plant.workspace.runs / "first-run")
     assert len([sample for sample in run.samples() if sample.made]) == 21
     # One of them is rejected.
-    tab(page, "검토")
+    onward(page, "샘플 21개를 만들었고", "검토")
     page.locator(".samples .sample").first.focus()
     page.keyboard.press("x")
     expect(page.locator(".sample.decided.fails")).to_have_count(1)
     # And in English they are exported.
     page.get_by_label("언어").select_option("en")
-    tab(page, "Export")
+    onward(page, "20 of 21 samples stand", "Proof")
+    onward(page, "export the 20 samples", "Export")
     page.get_by_role("checkbox", name="mvtec MVTec AD's folder").uncheck()
     page.get_by_label("coco").check()
     command = page.locator(".part.export .command")

@@ -158,7 +158,7 @@ def configured(root: Path, **more: object) -> Config:
 
 def test_choosing_writes_what_it_found_and_goes_on_where_it_was_stopped(root: Path, tmp_path: Path):
     config = configured(root)  # one type and two shots: every arm is trained twice
-    choice = choose(config, tmp_path / "choice", folds=2, workers=2)
+    choice = choose(config, tmp_path / "choice", folds=2, workers=1)  # in two: tests/clusters/test_choosing.py
     tree = read_json(tmp_path / "choice" / "choice.json")
     assert set(tree["defects"]) == {"chip"}
     assert set(tree["candidates"]) == {"patch_synthesis", "patch_synthesis, new shapes", "crop_paste"}
@@ -172,7 +172,7 @@ def test_choosing_writes_what_it_found_and_goes_on_where_it_was_stopped(root: Pa
     assert choose(config, tmp_path / "choice", folds=2, workers=1).tree() == choice.tree()
     assert {path: path.stat().st_mtime_ns for path in answers} == kept
     answers[0].unlink()
-    assert choose(config, tmp_path / "choice", folds=2, workers=1).tree() == choice.tree()  # not in other processes
+    assert choose(config, tmp_path / "choice", folds=2, workers=1).tree() == choice.tree()
     if (tmp_path / "choice" / "chosen.toml").exists():
         assert load_config(tmp_path / "choice" / "chosen.toml").generate.count == choice.config.generate.count
 

@@ -164,7 +164,7 @@ def test_what_the_unet_cannot_learn_from(training: TrainingSet) -> None:
 
 
 def test_the_classifier_learns_kinds_from_damaged_pictures_alone(training: TrainingSet) -> None:
-    detector = fitted(Classifier(ClassifierSettings(epochs=20, repeats=4, learning_rate=3e-4), DEFECTS), training)
+    detector = fitted(Classifier(ClassifierSettings(epochs=6, repeats=4, learning_rate=1e-3), DEFECTS), training)
     batch = training.batch(training.damaged())
     guess = detector.predict(batch.image).probabilities.argmax(1)
     assert [DEFECTS[k] for k in guess] == list(batch.defect)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import itertools
 import json
 import re
 from pathlib import Path
@@ -19,14 +21,14 @@ SPOKEN = (
     *("preflight", "config", "errors.py", "files.py", "paths.py", "registry.py", "exports/export.py"),
     *("data/annotations", "data/codecs", "data/layouts", "data/masks", "data/images.py"),
     *("data/sentences/grammar.py", "data/sentences/lengths.py", "data/sentences/regions.py"),
-    *("data/ranges.py", "data/split.py", "evaluation/proof.py", "evaluation/shape.py", "evaluation/statistics.py"),
+    *("data/ranges.py", "data/split.py", "evaluation/arms.py", "evaluation/proof.py", "evaluation/shape.py"),
+    *("evaluation/shifts.py", "evaluation/statistics.py", "evaluation/trainings.py", "metrics", "reporting"),
     *(
         "nn/features.py",
         "nn/device.py",
         "nn/loading",
         "detectors",
         "filters",
-        "reporting/verdict.py",
         "run/dataset.py",
         "run/defect_types.py",
         "run/folder.py",
@@ -34,10 +36,10 @@ SPOKEN = (
     *("run/mask_reading.py", "run/opening.py", "run/tracker.py", "screening/gate.py", "studio", "cli/closing.py"),
     *("synthesis/by_hand", "synthesis/counts.py", "synthesis/sentences", "synthesis/transfer.py"),
 )
-"""Files whose sentences reach a person: what `check` says and refuses, the verdict, the studio."""
+"""Files whose sentences reach a person: what `check` says and refuses, the report, the studio."""
 WRITTEN = re.compile(
     r"<|#|: \S+px|default-src|private, |test val valid|system volume|\.txt \.md"  # pages, headers, names of folders
-    r"|^written by `flawsmith new|^`flawsmith check` says more|^  (There is no|It could)|every key may be left"  # TOML
+    r"|^fill=|^font-family|^:lang|^ours, no controls"  # drawings, styles, an arm
     r"|, unable to parse|^generate.transfer: kind|^from the package|seconds per step|as it is|^; delete it and run"
     r"|Answer with one short phrase|^The photograph shows|last answer was not understood|near the top, bottom"
     r"|progressive DCT|lossless JPEG|do not fit|: still at it|to be done again|^Stable Diffusion|`magick |^Value error"
@@ -54,8 +56,18 @@ PUT_TOGETHER = {
     f"the mask has {{}}; they must be the same{SIDEWAYS}",
     "{} ({} of {}, {} tiles of {} px per photograph)",
     "{} ({} windows each); what the gate rejects is made again in up to {} rounds",
+    *("localization: {}", "detection: {}", "classification: {}", "{} after correction ({})"),
+    *("localization ({})", "detection ({})", "classification ({})", "mean {}"),
+    *("helps: {}", "no effect: {}", "harms: {}", "helps ({}): {}", "no effect ({}): {}", "harms ({}): {}"),
+    *("helps ({})", "no effect ({})", "harms ({})", "This is a first look with {} seed{} (a verdict needs {})."),
+    *("Darker", "Brighter", "Blurred", "Noisy", "Uneven light", "As photographed"),
+    *("Darker: {}", "Brighter: {}", "Blurred: {}", "Noisy: {}", "Uneven light: {}", "{}, {} per shot"),
+    *("Distance in features to {}", "Distance in features to normal patches of {}, and to {}"),
+    *("The generator's own settings.", ": {} changed", "help on {}, show no effect on {} and harm on {}"),
 }
 """What the code makes of several texts."""
+BASES = ("Settings", "Place")
+"""What classes of settings derive from."""
 HOLE = re.compile(r"\{[a-z_0-9]+\}")
 SETTING = re.compile(r"\w+(\.\w+)+")
 WORD = re.compile(r"[A-Za-z][a-z'-]+")
@@ -69,23 +81,49 @@ def texts_of(path: Path) -> set[str]:
     texts = []
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr) and id(node) not in beside:
-            texts.append("".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values))
+            texts.append("".join(map(part_of, node.values)))
+        elif isinstance(node, ast.Call) and (noun := counted(node)):
+            beside.add(id(node.args[1]))
+            texts.append(noun)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in beside:
             texts.append(node.value)
     return {line for text in texts for line in HOLE.sub("{}", text).split("\n")}
 
 
+def part_of(part: ast.expr) -> str:
+    """Return a part of an f-string with {} for its value, and a counted noun in it as `number_of` writes that."""
+    if isinstance(part, ast.Constant):
+        return str(part.value)
+    return (isinstance(part, ast.FormattedValue) and counted(part.value)) or "{}"
+
+
+def counted(node: ast.expr) -> str:
+    """Return "{} sample{}" for number_of(..., "sample"); "" = this is no such call."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "number_of":
+        noun = node.args[1]
+        return f"{{}} {noun.value}{{}}" if isinstance(noun, ast.Constant) else ""
+    return ""
+
+
+def helps(path: Path) -> set[str]:
+    """Return the help of all settings in a file, and the first lines of the configuration's sections."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith(BASES) for base in node.bases):
+            if node.name.endswith("Config") and node.name != "Config":
+                found.add((ast.get_docstring(node) or "").splitlines()[0])
+            found |= {
+                inspect.cleandoc(below.value.value)
+                for field, below in itertools.pairwise(node.body)
+                if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr)
+                if isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)
+            }
+    return found
+
+
 def files(*names: str) -> list[Path]:
     paths = [SOURCE / name for name in names]
     return [file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
-
-
-def is_summary(path: Path, text: str) -> bool:
-    """Whether a text is what `flawsmith list` says of a plug-in; the page has the Korean of generators and formats."""
-    from flawsmith import registry
-
-    known = [entry.summary for family in registry.FAMILIES for entry in registry.entries(family).values()]
-    return path.name == "registry.py" and text in known
 
 
 def test_nothing_is_missing() -> None:
@@ -94,16 +132,37 @@ def test_nothing_is_missing() -> None:
         f"{path.relative_to(SOURCE)}: {text}"
         for path in files(*SPOKEN)
         for text in sorted(texts_of(path) - known)
-        if len(WORD.findall(SETTING.sub("", text))) >= 3
-        and " " in text
-        and not WRITTEN.search(text)
-        and not is_summary(path, text)
+        if len(WORD.findall(SETTING.sub("", text))) >= 3 and " " in text and not WRITTEN.search(text)
     ]
     assert not missing, f"put the Korean of these into {CATALOGUE.name}:\n" + "\n".join(missing)
 
 
+def test_the_studio_says_the_same_of_plug_ins() -> None:
+    words = json.loads((SOURCE / "studio" / "page" / "words.json").read_text(encoding="utf-8"))
+    named = [one for name, one in words.items() if name.startswith(("generator.", "format.")) and one["en"] in KOREAN]
+    assert len(named) > 20
+    assert [one["ko"] for one in named] == [KOREAN[one["en"]] for one in named]
+
+
+def test_the_help_of_no_setting_is_missing() -> None:
+    known = {path for name in ("config", "generators", "filters", "detectors", "exports") for path in files(name)}
+    missing = {text for path in known for text in helps(path)} - set(KOREAN)
+    assert not missing, f"put the Korean of these into {CATALOGUE.name}:\n" + "\n".join(sorted(missing))
+
+
+def test_every_setting_is_among_these() -> None:
+    """Guards the guard: what `helps` reads from the files is what the settings themselves say."""
+    from flawsmith import registry
+    from flawsmith.config.settings import sections
+
+    read = {text for path in files(".") for text in helps(path)}
+    known = [*(section for _, section in sections(Config())), registry.get("generators", "crop_paste").Settings()]
+    said = {field.description for section in known for field in type(section).model_fields.values()} - {None}
+    assert said and said <= read
+
+
 def test_nothing_is_stale() -> None:
-    said = {text for path in files(".") for text in texts_of(path)}
+    said = {HOLE.sub("{}", text) for path in files(".") for text in texts_of(path) | helps(path)}
     library = {english for english in KOREAN if english.startswith("should be ") and english.endswith(", not {value}")}
     stale = {one for one in {*KOREAN} - library if HOLE.sub("{}", one) not in said | PUT_TOGETHER}
     assert not stale, f"nobody says these any more; take them out of {CATALOGUE.name}:\n" + "\n".join(sorted(stale))

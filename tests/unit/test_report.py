@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import subprocess
@@ -31,7 +32,7 @@ from flawsmith.reporting import contact_sheets as sheets
 from flawsmith.reporting.collect import collect
 from flawsmith.reporting.document import Section, plain_name
 from flawsmith.reporting.proof import NO_CONTROLS
-from flawsmith.reporting.report import report
+from flawsmith.reporting.report import is_reported, report
 from flawsmith.reporting.sections import document_of
 from flawsmith.reporting.verdict import NONE, OURS, REAL, cannot_tell, points, verdict_of, verdict_sentence
 from flawsmith.run.dataset import load_split
@@ -231,7 +232,7 @@ def test_the_page_stands_alone_and_counts_right(tmp_path: Path) -> None:
     outside = 5 * (48 * 64 - 8 * 12)
     assert f"0 pixels of {outside:,} outside the masks differ, 0 masks are empty" in words
     assert "1 showed less than 10% of the mask in any of 3 tries" in words
-    assert "screw dent 2 1 5 5 0" in words and "scratch 1 0 1 0 1" in words and "all 3 1 6 5 1" in words
+    assert "screw dent 2 1 5 5 0" in words and "scratch 1 0 1 0 1" in words and "all defect types 3 1 6 5 1" in words
     for said in ("feedbeef", "0123456789abcdef", "its only picture is a shot", "12.5 s", "numpy", "screw, 40 steps"):
         assert said in words
     assert "<b>twins</b> & co" in words  # escaped, so it is text and not a tag
@@ -524,7 +525,7 @@ def test_the_verdict_names_each_product_and_takes_the_corrected_verdict(tmp_path
     proof["products"] = {name: {"comparisons": [one]} for name, one in rows.items()}
     assert verdict_sentence(proof) == (
         "Samples of crop_paste beside the real shots help on cap (+5.0 [+3.0, +7.0]), show no effect on nut (+3.0 "
-        "[+1.0, +5.0]) and tube (+1.0 [-1.0, +3.0]) and harm on rod (-5.0 [-7.0, -3.0]) in localization (pixel AP in "
+        "[+1.0, +5.0]), tube (+1.0 [-1.0, +3.0]) and harm on rod (-5.0 [-7.0, -3.0]) in localization (pixel AP in "
         "points of 100, mean over defect types, 90% intervals)."
     )
     proof["products"] = {"cap": {"comparisons": [row(0.05, "helps", "helps", "detection")]}}
@@ -594,8 +595,49 @@ def test_the_proof_tells_misses_false_alarms_and_corrected_verdicts(tmp_path: Pa
     assert "| Trained on | False alarms, of 9 normal | Missed, of 4 damaged | Missed dent, of 4 |" in text
     assert "| real-only | 25.0 [10.0, 40.0] | 25.0 [10.0, 40.0] | 25.0 [10.0, 40.0] |" in text
     assert "| ours less real-only, points | +10.0 [+5.0, +15.0] |" in text
-    assert "| Trained on | As photographed | Darker |" in text and "(darker: dim)" in text
+    assert "| Trained on | As photographed | Darker |" in text and "- Darker: dim" in text
     assert "| Trained on | Weight of the memory |" in text and "| real-only | 0.44 |" in text
+
+
+def test_the_report_is_korean_where_that_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path, settings={"screen": {"enabled": False}})
+    prove(run, "screw", "dent")
+    pages = {}
+    for language in ("en", "ko"):
+        monkeypatch.setenv("FLAWSMITH_LANG", language)
+        assert not is_reported(run), "what is there is of the other language"
+        page = report(run).read_text(encoding="utf-8")
+        assert is_reported(run) and f'<html lang="{language}">' in page
+        seen = re.sub(r"<style>.*?</style>|src=\"[^\"]*\"", " ", page, flags=re.S)
+        pages[language] = [*re.findall(r">([^<>]+)<", seen), *re.findall(r'(?:aria-label|alt)="([^"]*)"', seen)]
+        pages[language] += [run.path("report.md").read_text(encoding="utf-8")]
+    korean = html.unescape("\n".join(pages["ko"]))
+    names = (
+        'twins.*|Weight of the memory|its only picture is a shot|`[^`]+`|"[^"]*"|Stable Diffusion'  # or its own texts
+    )
+    lines = [re.sub(names, "", line) for line in korean.splitlines()]
+    left = [line for line in lines if re.search("[A-Za-z]{3,} [a-z]{2,}", line)]
+    assert not left, f"English in the Korean report: {left}"
+    for text in (
+        "효과 검증: 샘플이 도움이 됩니까?",
+        "도움됨: +10.0 [+5.0, +15.0]",
+        "정확한 배경: 샘플 5개",
+        "| 결함 유형 |",
+    ):
+        assert text in korean, text
+    figures = [sorted(re.findall(r"[+-]?\d+\.\d+ \[.*?\]", "\n".join(page))) for page in pages.values()]
+    assert figures[0] == figures[1] and len(figures[0]) > 20, "the same numbers in both"
+    assert not re.search("[가-힣]", "\n".join(pages["en"]))
+
+
+def test_names_are_no_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A product called as a word of ours keeps its name in Korean."""
+    monkeypatch.setenv("FLAWSMITH_LANG", "ko")
+    run = make_run(tmp_path, product="photographs", defect="line")
+    prove(run, "photographs", "line")
+    text = report(run).with_suffix(".md").read_text(encoding="utf-8")
+    assert "## photographs: line" in text and "| photographs | line |" in text and "| 비교군 | line |" in text
+    assert "| line | 도움됨: +10.0" in text
 
 
 def test_a_proof_of_an_earlier_release_is_shown_as_it_was(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import flawsmith as fs
 from flawsmith.config import Config, load_config
 from flawsmith.errors import ConfigError, DataError, FlawsmithError, RunError
-from flawsmith.files import file_digest, read_json, read_lines, write_json, write_lines
+from flawsmith.files import file_digest, file_state, read_json, read_lines, write_json, write_lines
 from flawsmith.inspection.deliver import deliver
 from flawsmith.pipeline import prove
 from flawsmith.preflight.check import check
@@ -171,6 +171,61 @@ def test_lines_of_earlier_releases_say_no_hash_and_are_read(home: Path) -> None:
     write_lines(path, [{key: value for key, value in row.items() if key not in hashed} for row in read_lines(path)])
     fs.export(run)
     assert all(isinstance(row, Sample) and not row.image_hash for row in run.samples())
+
+
+# --- weights ------------------------------------------------------------------------------------------------------
+
+
+def weights_of(run: Run) -> Path:
+    return run.path("weights", "magnet", "settings.json")
+
+
+@pytest.mark.parametrize("stage", [fs.train, fs.generate])
+def test_weights_that_were_changed_are_noticed(stage: Callable[[Run], object], home: Path) -> None:
+    run = opened(home)
+    assert run.record("train")["weight_digests"] == {"weights/magnet/settings.json": file_digest(weights_of(run))}
+    before, facts = weights_of(run).read_text(), weights_of(run).stat()
+    weights_of(run).write_text(before[:-1] + " ")
+    os.utime(weights_of(run), ns=(facts.st_atime_ns, facts.st_mtime_ns))  # as large and as old, like after `cp -p`
+    run.path(run.samples()[0].image).unlink()
+    with pytest.raises(RunError, match=r"weights/magnet/settings\.json changed .*`flawsmith train .*` trains it again"):
+        stage(run)
+    assert weights_of(run).read_text() != before and not run.path(run.samples()[0].image).exists()
+    weights_of(run).unlink()
+    fs.train(run)
+    fs.generate(run)
+    assert weights_of(run).read_text() == before and run.path(run.samples()[0].image).exists()
+
+
+def test_another_training_writes_over_weights_that_were_changed(home: Path) -> None:
+    weights_of(opened(home)).write_text("{}")
+    run = Run.create(home / "run", opened(home).config.model_copy(update={"seed": 5}))
+    fs.train(run)
+    assert weights_of(run).read_text() != "{}" and fs.generate(run)
+
+
+def test_weights_are_read_again_only_when_their_state_is_another(home: Path) -> None:
+    run = opened(home)
+    mark = run.path("state", "weights.json")
+    fs.generate(run)  # the run was copied, so that times are others
+    known = read_json(mark)
+    assert known["weights/magnet/settings.json"]["state"] == file_state(weights_of(run))
+    known["weights/magnet/settings.json"]["digest"] = "as remembered"
+    write_json(mark, known)
+    with pytest.raises(RunError, match="settings.json changed"):
+        fs.generate(run)
+    os.utime(weights_of(run))
+    fs.generate(run)
+
+
+def test_a_run_of_before_says_no_digests_and_goes_on(home: Path) -> None:
+    run = opened(home)
+    manifest = read_json(run.path("manifest.json"))
+    del manifest["stages"]["train"]["weight_digests"]
+    write_json(run.path("manifest.json"), manifest)
+    weights_of(run).write_text(weights_of(run).read_text() + " ")
+    assert fs.generate(run)
+    assert "weight_digests" not in run.record("train")
 
 
 # --- photographs --------------------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import typer
 
-from flawsmith.cli.korean import spoken
 from flawsmith.files import read_json
+from flawsmith.korean import spoken
 from flawsmith.types import Stage
 
 if TYPE_CHECKING:

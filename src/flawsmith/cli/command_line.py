@@ -16,6 +16,7 @@ from flawsmith.cli.arguments import AsJson, Moved, On, RunPath, Sets, Share, req
 from flawsmith.cli.closing import Closing, closing_of, closing_of_run, closing_of_screening, say_json
 from flawsmith.errors import ConfigError, FlawsmithError, RenamedSetting
 from flawsmith.interruption import stopped, terminable
+from flawsmith.korean import spoken, wanted
 from flawsmith.types import Stage
 from flawsmith.version import VERSION
 
@@ -272,7 +273,7 @@ def list_(as_json: AsJson = False) -> None:
         typer.echo(family)
         known = sorted(registry.entries(family).items())
         for name, entry in known:
-            typer.echo(f"  {name:20} {entry.summary}")
+            typer.echo(f"  {name:20} {spoken(entry.summary)}")
         if not known:
             typer.echo("  (none yet)")
 
@@ -316,12 +317,12 @@ def main() -> None:
     warnings.showwarning = _show_warning
     try:
         command = typer.main.get_command(app)
-        if korean.wanted():
+        if wanted():
             korean.translate(command)
         with terminable():
             command(standalone_mode=True)
     except FlawsmithError as error:
-        print(f"flawsmith: {korean.spoken(str(error))}", file=sys.stderr)
+        print(f"flawsmith: {spoken(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         stopped()

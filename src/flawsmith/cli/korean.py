@@ -1,23 +1,17 @@
 """The command line in Korean: `FLAWSMITH_LANG=ko flawsmith --help`.
 
 `korean.json` has the Korean of every help text by its English, as the studio's catalogue has that of the page. A test
-finds one that is missing, and one that nobody says any more. Errors, the findings of `check` and what a verb ends with
-have theirs in `flawsmith.korean`. Progress and reports are English.
+finds one that is missing, and one that nobody says any more. Errors, the findings of `check`, reports and what a verb
+ends with have theirs in `flawsmith.korean`. Progress is English.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from flawsmith.errors import ConfigError
-from flawsmith.korean import in_korean
-
-VARIABLE = "FLAWSMITH_LANG"
 CATALOGUE = Path(__file__).with_name("korean.json")
 HELP_OF_HELP = "Show this message and exit."
 """Typer's own text of --help, which each command makes when it is asked for."""
@@ -29,27 +23,6 @@ PANELS = {
     "REQUIRED_LONG_STRING": "[required]",
 }
 """Typer's names of its fixed words, and the words."""
-
-
-def wanted() -> bool:
-    """Return whether the help shall be Korean.
-
-    Raises:
-        ConfigError: FLAWSMITH_LANG names another language.
-    """
-    language = os.environ.get(VARIABLE, "").strip()
-    name = language.replace("-", "_").split("_")[0].split(".")[0].lower()
-    if name not in ("", "en", "ko", "c", "posix"):
-        raise ConfigError(f"{VARIABLE}={language}: the help is there in en (English) and ko (Korean)")
-    return name == "ko"
-
-
-def spoken(text: str) -> str:
-    """Return a sentence as it is to be said: in Korean where that is wanted."""
-    with suppress(ConfigError):  # another language: `main` says it
-        if wanted():
-            return in_korean(text)
-    return text
 
 
 def translate(command: Any) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from flawsmith.cli.arguments import AsJson, ConfigPath, Sets
 from flawsmith.cli.closing import say_json
-from flawsmith.cli.korean import spoken
+from flawsmith.korean import spoken, with_comments
 
 
 def new(
@@ -39,14 +39,14 @@ def new(
             raise ConfigError("--from writes what fits a folder; leave --generator and --paper out with it")
         from flawsmith.preflight.recognise import recognise
 
-        typer.echo(recognise(from_, normal).toml(), nl=False)
+        _print(recognise(from_, normal).toml())
         return
     if normal:
         raise ConfigError("--normal names folders of --from; give that too")
     if not generator:
         if paper:
             raise ConfigError("--paper: name the method too, e.g. --generator dual_branch")
-        typer.echo(commented_toml(Config()), nl=False)
+        _print(commented_toml(Config()))
         return
     plugin = registry.get("generators", generator)
     if paper:
@@ -56,9 +56,9 @@ def new(
         for key, value in plugin.paper.items():
             _set(tree, key, value)
         note = "the values of the method's paper where it states them; all others are the defaults."
-        typer.echo(commented_toml(validate(Config, tree), plugin.Settings.paper(), note=note), nl=False)
+        _print(commented_toml(validate(Config, tree), plugin.Settings.paper(), note=note))
         return
-    typer.echo(commented_toml(Config(generator=GeneratorConfig(name=generator)), plugin.Settings()), nl=False)
+    _print(commented_toml(Config(generator=GeneratorConfig(name=generator)), plugin.Settings()))
 
 
 def check(
@@ -88,6 +88,10 @@ def check(
         raise typer.Exit(1)
     if not as_json:
         typer.echo(f"next: {shlex.join(command)}")
+
+
+def _print(toml: str) -> None:
+    typer.echo(with_comments(toml, spoken), nl=False)
 
 
 def add_to(app: typer.Typer) -> None:

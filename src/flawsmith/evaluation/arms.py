@@ -226,9 +226,9 @@ def training_set(common: TrainingSet, arm: Arm, split: Split) -> TrainingSet:
 
 
 def _arm(name: str, text: str, samples: Sequence[Made], controls: Sequence[Made]) -> Arm:
-    number = "1 control" if len(controls) == 1 else f"{len(controls)} controls"
-    beside = f", with {number}" if controls else ""
-    return Arm(name, text + beside, tuple(samples), tuple(controls))
+    if controls:
+        text = f"{text}, with {len(controls)} control{'' if len(controls) == 1 else 's'}"
+    return Arm(name, text, tuple(samples), tuple(controls))
 
 
 def without(away: Collection[str], *groups: Sequence[Made]) -> tuple[list[Made], ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from flawsmith.errors import RunError
 from flawsmith.run.dataset import open_dataset
 from flawsmith.run.folder import Run
+from flawsmith.run.unchanged import require_as_trained
 from flawsmith.synthesis.train import generator_class, jobs_of, load_backbone
 
 
@@ -22,7 +23,8 @@ def publish(run: Run, out: Path) -> list[Path]:
         The folders that were written: `controlnet` for diffusers, `lora/NAME` for diffusers and PEFT.
 
     Raises:
-        RunError: nothing is trained yet, `out` is not empty, or the generator has no such weights.
+        RunError: nothing is trained yet, or it was changed since; `out` is not empty; or the generator has no such
+            weights.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out}: is there already; name a new folder")
@@ -30,6 +32,7 @@ def publish(run: Run, out: Path) -> list[Path]:
     folders = {job: run.path("weights", *job.name.split("/")) for job in jobs}
     if not folders or not all((folder / "settings.json").is_file() for folder in folders.values()):
         raise RunError(f"{run.folder}: no weights are trained yet; run `flawsmith train {run.folder}` first")
+    require_as_trained(run)
     from flawsmith.nn.methods.control import Control
     from flawsmith.nn.methods.dual_unet import DualUNet
     from flawsmith.nn.methods.published import write_controlnet, write_lora

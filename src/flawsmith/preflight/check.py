@@ -26,18 +26,17 @@ from flawsmith.data.split import (
     without_duplicates,
 )
 from flawsmith.errors import Answer, FlawsmithError
-from flawsmith.evaluation.shape import distorted, proof_shape, proof_tiles
+from flawsmith.evaluation.shape import distorted, proof_shape
 from flawsmith.nn.loading.facts import BackboneFacts
 from flawsmith.preflight import pictures
 from flawsmith.preflight.backbone import look_over
-from flawsmith.preflight.cost import estimate
 from flawsmith.preflight.findings import DefectFacts, Findings
 from flawsmith.preflight.masks import Damage, look_at_masks
 from flawsmith.preflight.outlines import write_page
+from flawsmith.preflight.plan_cost import CHOSEN_FIRST, SetFacts, plan_cost
 from flawsmith.preflight.refuse import preflight
 from flawsmith.run.defect_types import without_shots, wrong_tables
 from flawsmith.synthesis.counts import counts
-from flawsmith.synthesis.transfer import transfers
 from flawsmith.types import Example
 
 
@@ -52,10 +51,7 @@ def check(config: Config, page: Path | None = None) -> Findings:
     findings = Findings(data.root, data.layout)
     if config.generator.name == AUTO:
         config = config.model_copy(update={"generator": GeneratorConfig()})
-        findings.notes.append(
-            "generators are chosen first, by folds inside the shots, which takes up to an hour; the estimate "
-            "leaves it out"
-        )
+        findings.notes.append(CHOSEN_FIRST)
     try:
         surveyed = survey(data)
     except FlawsmithError as error:
@@ -84,25 +80,11 @@ def check(config: Config, page: Path | None = None) -> Findings:
     _tabulate(examples, divided, defects, damage, findings)
     drawn = without_shots(config, divided) if divided else []
     _check_defects(defects, drawn, config, findings)
-    made = _learned_from(defects, divided) | dict.fromkeys(drawn, 0)
-    if made and facts:
-        windows = [number for one in damage.values() for number in one.windows]
-        sizes = [(fact.bytes, fact.width * fact.height) for fact in facts.values()]
-        findings.estimate, costly = estimate(
-            config,
-            made,
-            windows=mean(windows) if windows else 1.0,
-            picture_bytes=median(size for size, _ in sizes),
-            largest=max(sizes),
-            damaged=max((share for one in damage.values() for share in one.share), default=0.0) * max(sizes)[1],
-            backbone=_backbone(config),
-            photographs=len(divided.shots) + len(divided.normals) if divided else len(facts),
-            transferred=_transferred(config, divided, findings),
-            tiles=_tiles(divided, facts, config),
-        )
+    _say_counts(config, divided, findings)
+    if facts:
+        findings.facts = _set_facts(config, defects, damage, facts, divided)
+        findings.estimate, costly = plan_cost(config, findings.facts, divided)
         findings.add_warnings(costly)
-    else:
-        _transferred(config, divided, findings)
     return findings
 
 
@@ -158,18 +140,6 @@ def _stretched(divided: Split, facts: dict[str, images.Header], config: Config) 
     return sentences
 
 
-def _tiles(divided: Split | None, facts: dict[str, images.Header], config: Config) -> float:
-    """Return into how many tiles a photograph is cut for the proof, in the mean; 1 = detectors see it whole."""
-    counts: list[int] = []
-    if divided is None:
-        return 1.0
-    for product in sorted({shot.product for shot in divided.shots}):
-        shapes = [facts[example.id].shape for example in divided.of(product).normals if example.id in facts]
-        if shapes and (tiles := proof_tiles(config.prove, shapes)):
-            counts += [len(tiles.grid(tiles.size_of(shape))) for shape in shapes]
-    return mean(counts) if counts else 1.0
-
-
 def _tabulate(
     examples: Sequence[Example],
     divided: Split | None,
@@ -204,23 +174,41 @@ def _tabulate(
         )
 
 
-def _transferred(config: Config, divided: Split | None, findings: Findings) -> list[tuple[str, str]]:
+def _say_counts(config: Config, divided: Split | None, findings: Findings) -> None:
+    """Refuse a sentence that cannot be read, and a count that asks for nothing."""
     if divided is None:
-        return []
+        return
     try:
-        counts(config, divided)  # also refuses a sentence that cannot be read, and a count that asks for nothing
+        counts(config, divided)
     except FlawsmithError as error:
         findings.refuse(error)
-    try:
-        return list(transfers(config, divided))
-    except FlawsmithError:  # `counts` has said it
-        return []
 
 
-def _learned_from(defects: dict[tuple[str, str], int], divided: Split | None) -> dict[tuple[str, str], int]:
-    """Return the real pictures of each (product, defect type) of which there are shots."""
-    learned = {(shot.product, shot.defect) for shot in divided.shots} if divided else defects.keys()
-    return {key: number for key, number in defects.items() if key in learned}
+def _set_facts(
+    config: Config,
+    defects: dict[tuple[str, str], int],
+    damage: dict[tuple[str, str], Damage],
+    headers: dict[str, images.Header],
+    divided: Split | None,
+) -> SetFacts:
+    windows = [number for one in damage.values() for number in one.windows]
+    sizes = [(header.bytes, header.width * header.height) for header in headers.values()]
+    proven = {shot.product for shot in divided.shots} if divided else set()
+    shapes = Counter(
+        (normal.product, headers[normal.id].shape)
+        for normal in (divided.normals if divided else ())
+        if normal.product in proven and normal.id in headers
+    )
+    return SetFacts(
+        defects=tuple((*key, number) for key, number in defects.items()),
+        shapes=tuple((*key, number) for key, number in sorted(shapes.items())),
+        windows=mean(windows) if windows else 1.0,
+        picture_bytes=median(size for size, _ in sizes),
+        largest=max(sizes),
+        damaged=max((share for one in damage.values() for share in one.share), default=0.0) * max(sizes)[1],
+        photographs=len(divided.shots) + len(divided.normals) if divided else len(headers),
+        backbone=_backbone(config),
+    )
 
 
 def _check_defects(

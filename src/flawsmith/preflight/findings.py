@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from flawsmith.errors import Answer, FlawsmithError, first_few
+
+if TYPE_CHECKING:
+    from flawsmith.preflight.plan_cost import SetFacts
 
 COLUMNS = (
     "lacks: pictures fewer than the largest type has; damaged: share of the picture; thick px: thickness of the damage "
@@ -64,6 +67,8 @@ class Findings:
     pictures: list[PictureFacts] = field(default_factory=list)
     files: Mapping[str, int] = field(default_factory=dict)
     """What became of every file below the root: use, or the reason why not -> number of files."""
+    facts: SetFacts | None = None
+    """What other plans for the set are estimated from; None = nothing can be."""
     estimate: dict[str, str] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     """What would stop a run, or make its numbers worthless."""
@@ -93,8 +98,10 @@ class Findings:
         self.answers |= {sentence: answers for sentence, answers in sentences.items() if answers}
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as values that JSON has."""
-        return asdict(self) | {"root": self.root.as_posix(), "files": dict(self.files), "ok": self.ok}
+        """Return everything that is said as values that JSON has."""
+        tree = asdict(self)
+        del tree["facts"]
+        return tree | {"root": self.root.as_posix(), "files": dict(self.files), "ok": self.ok}
 
     @property
     def ok(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from html import escape
@@ -16,6 +17,7 @@ from flawsmith.data.previews import OUTLINE, fit, jpeg, outlined, shown
 from flawsmith.data.split import Split
 from flawsmith.errors import DataError
 from flawsmith.files import write_text
+from flawsmith.korean import language, spoken
 from flawsmith.types import Example
 
 PER_TYPE = 4
@@ -26,25 +28,27 @@ _BYTES = 60_000
 """Most bytes of a picture."""
 _IGNORED = (0, 132, 255)
 _HEAD = """<!doctype html>
+<html lang="{language}">
 <meta charset="utf-8">
 <title>flawsmith check</title>
 <style>
 body { font: 15px sans-serif; margin: 24px; color: #222 }
+:lang(ko) { word-break: keep-all }
 figure { display: inline-block; margin: 0 16px 16px 0; max-width: 290px; vertical-align: top }
 figcaption { color: #666; overflow-wrap: anywhere }
 img { max-width: 290px; max-height: 290px }
 </style>
-<h1>What flawsmith understood as damage</h1>
-<p>Red runs round the damage, blue round what counts neither as damage nor as background. Shots come first, then
-test pictures.</p>
 """
-_MORE = "<p>There are more: <code>flawsmith studio CONFIG</code> shows all of them, under Data.</p>\n"
+_TITLE = "What flawsmith understood as damage"
+_LEGEND = "Red runs round the damage, blue round what counts neither as damage nor as background."
+_ORDER = "Shots come first, then test pictures."
+_MORE = "There are more: `flawsmith studio CONFIG` shows all of them, under Data."
 
 
 def write_page(path: Path, examples: Sequence[Example], divided: Split | None) -> int:
     """Write the page, as one HTML file with its pictures inside; return how many photographs it shows.
 
-    Where it would show none, nothing is written.
+    It is in Korean where FLAWSMITH_LANG asks for that. Where it would show none, nothing is written.
 
     Args:
         path: Where to; replaced when it exists.
@@ -59,18 +63,21 @@ def write_page(path: Path, examples: Sequence[Example], divided: Split | None) -
     for example in examples:
         if example.defect is not None and example.masks and example.mask_rule is not None:
             types[example.product, example.defect].append(example)
-    parts, number = [_HEAD], 0
+    parts, number = [_HEAD.replace("{language}", language())], 0
+    parts.append(f"<h1>{escape(spoken(_TITLE))}</h1>\n<p>{escape(spoken(_LEGEND))} {escape(spoken(_ORDER))}</p>\n")
     if any(len(members) > len(_chosen(members, shots)) for members in types.values()):
-        parts.append(_MORE)
+        code = re.sub("`(.+?)`", r"<code>\1</code>", escape(spoken(_MORE)))
+        parts.append(f"<p>{code}</p>\n")
     for (product, defect), members in sorted(types.items()):
         chosen = _chosen(members, shots)
-        parts.append(f"<h2>{escape(product)}: {escape(defect)}, {len(chosen)} of {len(members)}</h2>\n")
+        shown_of = spoken(f"{len(chosen)} of {len(members)}")
+        parts.append(f"<h2>{escape(product)}: {escape(defect)}, {shown_of}</h2>\n")
         for example in chosen:
             try:
                 picture, caption = _drawn(example)
             except DataError:
                 continue  # `check` names it
-            kind = "shot" if example.id in shots else "test" if divided else ""
+            kind = spoken("real shot" if example.id in shots else "test picture" if divided else "")
             text = ", ".join(part for part in (example.id, kind, caption) if part)
             data = base64.b64encode(jpeg(picture, _BYTES)).decode()
             image = f'<img alt="{escape(example.id)}" src="data:image/jpeg;base64,{data}">'
@@ -95,4 +102,4 @@ def _drawn(example: Example) -> tuple[np.ndarray, str]:
     drawn = fit(shown(native, example.span), _SIDE)
     if ignored is not None:
         drawn = outlined(drawn, ignored, _IGNORED)
-    return outlined(drawn, mask, OUTLINE), f"{100 * mask.mean():.2g} % damaged"
+    return outlined(drawn, mask, OUTLINE), spoken(f"{100 * mask.mean():.2g} % damaged")

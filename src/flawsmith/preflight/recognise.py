@@ -77,23 +77,24 @@ class Recognised:
 
     def _summary(self) -> str:
         """Return what was understood, as lines of a comment."""
-        lines = [
+        first = (
             f"written by `flawsmith new --from`, which understood {self.data.root} as the layout {self.data.layout}:"
-        ]
+        )
+        last = "`flawsmith check` says more. Settings that are not here: `flawsmith new` prints all of them."
+        lines = []
         products = Counter(example.product for example in self.survey.examples if example.defect is None)
         for product, normal in products.items():
             defects = Counter(e.defect for e in self.survey.examples if e.product == product and e.defect is not None)
             counts = ", ".join(f"{defect} {number}" for defect, number in defects.items()) or "no defects"
-            lines.append(f"  {product}: {normal} normal; {counts}")
-        lines += [f"  {sentence}" for sentence in self.survey.warnings]
+            lines.append(f"{product}: {normal} normal; {counts}")
+        lines += self.survey.warnings
         if not self.data.shots:
             lines.append(
-                f"  There is no defect photograph, so {SHOTLESS} draws damage; docs/how-to/zero-shots.md says more."
+                f"There is no defect photograph, so {SHOTLESS} draws damage; docs/how-to/zero-shots.md says more."
             )
         if self.others:
-            lines.append(f"  It could also be read as {', '.join(self.others)}.")
-        lines.append("`flawsmith check` says more. Settings that are not here: `flawsmith new` prints all of them.")
-        return "\n# ".join(line for text in lines for line in text.splitlines())
+            lines.append(f"It could also be read as {', '.join(self.others)}.")
+        return "\n# ".join([first, *(f"  {line}" for text in lines for line in text.splitlines()), last])
 
 
 def recognise(root: Path, normal: Sequence[str] = ()) -> Recognised:

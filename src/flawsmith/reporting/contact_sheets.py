@@ -103,7 +103,7 @@ def reject_sheets(run: Run, split: Split, most_rows: int) -> tuple[ContactSheet,
     """Return a sheet for each product and first reason of what the gate rejected; its title is the reason."""
     groups: dict[tuple[str, str], list[tuple[Sample, str]]] = {}
     for sample, verdict in run.rejected():
-        reasons = ", ".join(reason.text for reason in verdict.reasons)
+        reasons = "; ".join(reason.text for reason in verdict.reasons)
         why = f"; meant as {sample.defect}, rejected: {reasons}"
         groups.setdefault((sample.product, verdict.reasons[0].text), []).append((sample, why))
     normals = {example.id: example for example in split.normals}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from html import escape, unescape
 
 import numpy as np
+
+from flawsmith.korean import with_comments
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,78 @@ class Document:
     figures: tuple[KeyFigure, ...]
     sections: tuple[Section, ...]
     footer: str
+    kind: str = "flawsmith report"
+    language: str = "en"
+    """As HTML calls it."""
+
+    def said(self, say: Callable[[str], str], language: str) -> Document:
+        """Return the same report in another language.
+
+        Args:
+            say: Returns a text in that language. It is asked for no single word that may be somebody's name.
+            language: As HTML calls it.
+        """
+        words = _Words(say)
+        return replace(
+            self,
+            title=say(self.title),
+            opening=self.opening and words.sheet(self.opening),
+            proof=say(self.proof),
+            summary=say(self.summary),
+            verdict=say(self.verdict),
+            problems=tuple(map(say, self.problems)),
+            figures=tuple(replace(figure, label=say(figure.label)) for figure in self.figures),
+            sections=tuple(map(words.section, self.sections)),
+            footer=say(self.footer),
+            kind=say(self.kind),
+            language=language,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """Says the parts of a report in another language."""
+
+    say: Callable[[str], str]
+
+    def section(self, section: Section) -> Section:
+        return replace(
+            section,
+            title=self._text(section.title),
+            lead=self.say(section.lead),
+            sentences=tuple(map(self.say, section.sentences)),
+            notes=tuple(map(self.say, section.notes)),
+            tables=tuple(map(self._table, section.tables)),
+            drawings=tuple(map(self._drawing, section.drawings)),
+            sheets=tuple(map(self.sheet, section.sheets)),
+            code=with_comments(section.code, self._text),
+            subsections=tuple(map(self.section, section.subsections)),
+        )
+
+    def sheet(self, sheet: Sheet) -> Sheet:
+        return replace(
+            sheet,
+            title=self._text(sheet.title),
+            heads=tuple(map(self.say, sheet.heads)),
+            rows=tuple(replace(row, caption=self._text(row.caption)) for row in sheet.rows),
+            rows_title=self.say(sheet.rows_title),
+            shots_title=self.say(sheet.shots_title),
+        )
+
+    def _table(self, table: Table) -> Table:
+        rows = tuple(tuple(map(self._text, row)) for row in table.rows)
+        return replace(table, heads=tuple(map(self._text, table.heads)), rows=rows)
+
+    def _drawing(self, drawing: Drawing) -> Drawing:
+        def said(found: re.Match[str]) -> str:
+            return f"{found[1]}{escape(self._text(unescape(found[2])))}{found[3]}"
+
+        svg = re.sub(r'(aria-label=")([^"]*)(")', said, drawing.svg)
+        return replace(drawing, title=self._text(drawing.title), svg=re.sub(r"(>)([^<]+)(</text>)", said, svg))
+
+    def _text(self, text: str) -> str:
+        """Say a text; a single word in small letters is left as it is, for it may be somebody's name."""
+        return self.say(text) if " " in text or text[:1].isupper() else text
 
 
 def plain_name(text: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from flawsmith.data import images
 from flawsmith.errors import DataError
+from flawsmith.reporting.document import number_of
 from flawsmith.run.folder import Run
 from flawsmith.run.records import Sample
 from flawsmith.run.unchanged import changed_files
@@ -43,6 +44,26 @@ class Exactness:
     def holds(self) -> bool:
         """True when nothing is wrong."""
         return not self.wrong
+
+    @property
+    def verdict(self) -> str:
+        """What the exact-background check found, as a sentence."""
+        if not self.samples:
+            return "No sample is generated yet, so there is nothing to compare."
+        pictures = number_of(self.samples, "sample")
+        if self.controls:
+            pictures = f"{pictures} with {number_of(self.controls, 'negative control')}"
+        were = "was" if self.samples == 1 else "were"
+        compared = f"{pictures} {were} read again and compared with the photograph behind each"
+        numbers = f"{number_of(self.differing, 'pixel')} of {self.pixels:,} outside the masks differ"
+        if self.whole:
+            numbers = f"{numbers} (outside synthetic windows for {number_of(self.whole, 'sample')})"
+        numbers = f"{numbers}, {number_of(self.empty, 'mask')} {'is' if self.empty == 1 else 'are'} empty"
+        if self.holds:
+            return f"Exact background: {compared}; {numbers}."
+        return (
+            f"The exact-background check failed: {compared}; {numbers}; {number_of(len(self.wrong), 'sample')} wrong."
+        )
 
 
 @dataclass(frozen=True, slots=True)

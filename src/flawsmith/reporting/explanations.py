@@ -56,7 +56,7 @@ def explanation_section(run: Run, product: Tree, number: int, split: Split) -> S
     widest = max(len(fault["normals"]) for fault in explained["faults"])
     heads = ("test photograph", *(("anomaly map",) if maps is not None else ()), "loudest patch")
     heads = (*heads, *_NORMALS[:widest], "nearest shot")
-    counted = "; ".join(f"{defect}: {found} of {tests}" for defect, (found, tests) in explained["found"].items())
+    counted = tuple(f"{defect}: {found} of {tests} found" for defect, (found, tests) in explained["found"].items())
     memory = (
         "Each nearest normal patch in its memory comes from another photograph."
         if widest
@@ -65,15 +65,16 @@ def explanation_section(run: Run, product: Tree, number: int, split: Split) -> S
     sentences = (
         f"What {explained['detector']} looked at, trained on '{OURS}' with seed {explained['seed']}. A fault "
         "counts as found when the patch where the anomaly map is highest touches the label, whatever the image score. "
-        f"Found: {counted}. Of each defect type the first test picture that was found and the first that was missed "
-        "are shown, in the order of the test set.",
+        "Of each defect type the first test picture that was found and the first that was missed are shown, in the "
+        "order of the test set.",
         "The anomaly map is red where it is highest in this picture, however high that is. Red is the outline of the "
         "label, blue the frame of the patch: 3 x 3 cells, whose averaged features are "
         f"compared; the network sees more than the frame. {memory} The nearest shot is the one with the nearest "
         "damaged patch, of whichever defect type.",
     )
     title = "What the detector looked at"
-    return Section(title, sentences=sentences, sheets=(Sheet(title, f"proof-{number:02d}-looked-at", heads, kept),))
+    sheet = Sheet(title, f"proof-{number:02d}-looked-at", heads, kept)
+    return Section(title, sentences=sentences, notes=counted, sheets=(sheet,))
 
 
 def attention_section(run: Run) -> Section | None:
@@ -163,15 +164,14 @@ def _row(fault: Tree, examples: _Examples, anomaly_map: np.ndarray | None) -> Pi
 
 
 def _caption(fault: Tree) -> str:
-    above = fault["above"]
+    of, above, shot = f"{fault['defect']}, {fault['id']}", fault["above"], fault["shot"]
     score = "" if above is None else f", image score above {above:.0%} of the normal test pictures"
+    outcome = f"{of}: found{score}." if fault["found"] else f"{of}: missed{score}."
     normals = ", ".join(f"{one['id']} ({one['distance']:.2f})" for one in fault["normals"])
-    shot = fault["shot"]
-    return (
-        f"{fault['defect']}, {fault['id']}: {'found' if fault['found'] else 'missed'}{score}. Distance in features to "
-        f"{f'normal patches of {normals}, and to ' if normals else ''}the shot {shot['id']} ({shot['defect']}, "
-        f"{shot['distance']:.2f})"
-    )
+    nearest = f"the shot {shot['id']} ({shot['defect']}, {shot['distance']:.2f})"
+    if normals:
+        return f"{outcome} Distance in features to normal patches of {normals}, and to {nearest}"
+    return f"{outcome} Distance in features to {nearest}"
 
 
 def _framed(small: np.ndarray, patch: Sequence[int], native: Sequence[int]) -> np.ndarray:

@@ -6,11 +6,12 @@ Of a sheet, HTML alone shows the caption of each row.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from flawsmith.data.previews import jpeg
 from flawsmith.files import write_bytes, write_text
+from flawsmith.korean import in_korean
 from flawsmith.reporting.contact_sheets import compose
 from flawsmith.reporting.document import Document, Drawing, Section, Sheet, Table
 
@@ -30,19 +31,20 @@ def write_markdown(document: Document, path: Path) -> None:
         for file in folder.iterdir():
             if file.suffix in _SUFFIXES:
                 file.unlink()
+    say = in_korean if document.language == "ko" else str
     blocks = [f"# {_text(document.title)}"]
     exactness = [f"**{_text(document.verdict)}**", *_list(document.problems)]
-    opening = [*_sheet(document.opening, folder)] if document.opening else []
+    opening = [*_sheet(document.opening, folder, say)] if document.opening else []
     opening += [f"**{_text(document.proof)}**"] if document.proof else []
     blocks += [*opening, *exactness] if document.exact else [*exactness, *opening]
     blocks.append(_paragraph(document.summary))
     blocks += _list([f"{figure.value} {figure.label}" for figure in document.figures])
     for section in document.sections:
-        blocks += _section(section, 2, folder)
+        blocks += _section(section, 2, folder, say)
     write_text(path, "\n\n".join([*blocks, _paragraph(document.footer)]) + "\n")
 
 
-def _section(section: Section, level: int, folder: Path) -> Iterator[str]:
+def _section(section: Section, level: int, folder: Path, say: Callable[[str], str]) -> Iterator[str]:
     """Write a section's pictures; return its blocks, between which a line stays empty."""
     yield f"{'#' * level} {_text(section.title)}"
     if section.lead:
@@ -54,31 +56,32 @@ def _section(section: Section, level: int, folder: Path) -> Iterator[str]:
         write_text(folder / f"{drawing.name}.svg", drawing.svg)
         yield _image(drawing, folder, "svg")
     for sheet in section.sheets:
-        yield from _sheet(sheet, folder)
+        yield from _sheet(sheet, folder, say)
     if section.code:
         yield f"```toml\n{section.code.rstrip()}\n```"
     for part in section.subsections:
-        yield from _section(part, level + 1, folder)
+        yield from _section(part, level + 1, folder, say)
 
 
-def _sheet(sheet: Sheet, folder: Path) -> Iterator[str]:
+def _sheet(sheet: Sheet, folder: Path, say: Callable[[str], str]) -> Iterator[str]:
     """Write a sheet as one picture; return what it shows, and the picture."""
     write_bytes(folder / f"{sheet.name}.jpg", jpeg(compose(sheet)))
-    yield _paragraph(_shown_on(sheet))
+    yield _paragraph(" ".join(map(say, _shown_on(sheet))))
     yield _image(sheet, folder, "jpg")
 
 
-def _shown_on(sheet: Sheet) -> str:
-    """Return what a sheet shows, as a sentence."""
+def _shown_on(sheet: Sheet) -> list[str]:
+    """Return what a sheet shows, as sentences."""
     if not sheet.heads:
-        return f"From the left: {' / '.join(row.caption for row in sheet.rows)}."
-    sentences = [f"{sheet.shots_title}."] if sheet.shots else []
+        return [f"From the left: {' / '.join(row.caption for row in sheet.rows)}."]
+    sentences = [f"Above: {sheet.shots_title}."] if sheet.shots else []
+    if sheet.rows and sheet.rows_title:
+        sentences.append(f"Below: {sheet.rows_title}." if sheet.shots else f"{sheet.rows_title}.")
     if sheet.rows:
-        title = f"{sheet.rows_title}{' below' if sheet.shots else ''}; columns" if sheet.rows_title else "Columns"
-        sentences.append(f"{title}: {'; '.join(sheet.heads)}.")
+        sentences.append(f"Columns: {'; '.join(sheet.heads)}.")
         if not sheet.rows_title:
             sentences.append(f"From above: {'; '.join(row.caption for row in sheet.rows)}.")
-    return " ".join(sentences)
+    return sentences
 
 
 def _image(picture: Drawing | Sheet, folder: Path, suffix: str) -> str:

@@ -69,16 +69,17 @@ def _shift_section(point: Tree) -> Section:
     """Return the false alarms of each arm when normal parts are photographed otherwise."""
     rows = {name: arm["shifts"] for name, arm in point["arms"].items() if "shifts" in arm}
     shifts = list(next(iter(rows.values())))
-    described = "; ".join(f"{name}: {text}" for name, text in point["shifts"].items())
+    described = tuple(f"{name.capitalize()}: {text}" for name, text in point["shifts"].items())
     sentence = (
         f"False alarms in % at the same thresholds, on {number_of(point['shifted_normals'], 'normal test picture')} as "
-        f"they would look with other light, out of focus, or from a noisier camera ({described}). A detector whose "
-        "false alarms rise here needs a new threshold when the light, the lens or the camera changes."
+        "they would look with other light, out of focus, or from a noisier camera. A detector whose false alarms rise "
+        "here needs a new threshold when the light, the lens or the camera changes."
     )
     cells = [[name, *(_share(shares[shift]) for shift in shifts)] for name, shares in rows.items()]
     heads = ("Trained on", *(shift.capitalize() for shift in shifts))
     shown = table(heads, cells, numbers=range(1, len(heads)))
-    return Section("False alarms when photographs change", sentences=(sentence,), tables=(shown,))
+    title = "False alarms when photographs change"
+    return Section(title, sentences=(sentence,), notes=described, tables=(shown,))
 
 
 def _share(share: Tree) -> str:

@@ -91,7 +91,7 @@ def _product(run: Run, split: Split, proof: Tree, name: str, number: int) -> Sec
     return Section(
         name,
         lead=_headline(proof, name),
-        sentences=(_setup(proof, product), *_correction(proof)),
+        sentences=(*_few_seeds(proof), _setup(proof, product), *_correction(proof)),
         notes=(*proof["reduced"], *product["notes"]),
         subsections=(*parts, *_anomaly_maps(run, product, name, number)),
     )
@@ -106,9 +106,16 @@ def _headline(proof: Tree, name: str) -> str:
         return reason
     rows = {row["task"]: row for row in rows_of(proof["products"][name], OURS, REAL) if row["defect"] == MEAN}
     verdicts = [f"{TASKS[task][0]}: {stands(rows[task])} ({points(rows[task])})" for task in TASKS if task in rows]
-    prefix = f"{name}, " if len(proof["products"]) > 1 else ""
-    judged = "; ".join(verdicts)
-    return f"{prefix}{proof['generator']} beside the real shots, mean over defect types. {judged}{first_look(proof)}."
+    generator, judged = proof["generator"], "; ".join(verdicts)
+    if len(proof["products"]) > 1:
+        return f"{name}, {generator} beside the real shots, mean over defect types. {judged}."
+    return f"{generator} beside the real shots, mean over defect types. {judged}."
+
+
+def _few_seeds(proof: Tree) -> tuple[str, ...]:
+    """Return what a reader must know of a verdict of too few seeds, as a sentence; () = there are enough."""
+    look = first_look(proof).removeprefix(", ")
+    return (f"This is {look}.",) if look else ()
 
 
 def _setup(proof: Tree, product: Tree) -> str:
@@ -125,7 +132,8 @@ def _setup(proof: Tree, product: Tree) -> str:
 
 def _shown(product: Tree) -> str:
     """Return at which size detectors saw photographs, whole or in tiles."""
-    pixels = f"{' x '.join(map(str, _shape(product)))} pixels"
+    rows, columns = _shape(product)
+    pixels = f"{rows} x {columns} pixels"
     tiles = product.get("tiles")  # missing in a proof of an earlier release
     if not tiles:
         return pixels
@@ -140,8 +148,9 @@ def _correction(proof: Tree) -> tuple[str, ...]:
         return ()
     given = [row for row in rows if row["verdict"] != "no effect"]
     stand = sum(row["corrected_verdict"] != "no effect" for row in given)
-    counted = f"{number_of(len(given), 'verdict')} {'says' if len(given) == 1 else 'say'} helps or harms"
-    standing = f"{stand or 'none'} of them {'stands' if stand < 2 else 'stand'}"
+    say = "says" if len(given) == 1 else "say"
+    counted = f"{number_of(len(given), 'verdict')} {say} helps or harms"
+    standing = f"{stand} of them stand{'s' if stand == 1 else ''}" if stand else "none of them stands"
     sentence = (
         f"This proof makes {number_of(len(rows), 'comparison')}, so some differ by chance alone. {counted}; {standing} "
         f"after the correction of Benjamini and Hochberg, which lets {1 - proof['confidence']:.0%} of those that stand "
@@ -151,10 +160,11 @@ def _correction(proof: Tree) -> tuple[str, ...]:
     least = 2 / (proof["resamples"] + 1)
     if any(row["p_value"] <= least + 1e-6 for row in given if row["corrected_verdict"] == "no effect"):
         enough = math.ceil(2 * len(rows) / (1 - proof["confidence"]))
-        sentence += (
-            f" With {proof['resamples']} resamples the correction is coarse: with prove.resamples = {enough} more of "
+        coarse = (
+            f"With {proof['resamples']} resamples the correction is coarse: with prove.resamples = {enough} more of "
             "them may stand."
         )
+        return (sentence, coarse)
     return (sentence,)
 
 
@@ -293,7 +303,9 @@ def _anomaly_maps(run: Run, product: Tree, name: str, number: int) -> list[Secti
             if len(maps) > 1
         ]
         if rows := tuple(picture for picture in pictures if picture):
-            title = f"Where the detector {what} most with our samples ({number_of(len(rows), 'picture')})"
+            title = f"Where the detector lost most with our samples ({number_of(len(rows), 'picture')})"
+            if what == "gained":
+                title = f"Where the detector gained most with our samples ({number_of(len(rows), 'picture')})"
             sheet = Sheet(title, f"proof-{number:02d}-{what}", ANOMALY_COLUMNS, rows)
             parts.append(Section(title, sheets=(sheet,), folded=True))
     return parts

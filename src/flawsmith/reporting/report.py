@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from flawsmith.config import Config, affecting
 from flawsmith.errors import RunError
 from flawsmith.files import digest, write_text
+from flawsmith.korean import in_korean, language
 from flawsmith.reporting.collect import collect
 from flawsmith.reporting.html import html_page
 from flawsmith.reporting.markdown import write_markdown
@@ -17,7 +20,7 @@ from flawsmith.run.unchanged import require_unchanged_photographs
 
 
 def report(run: Run) -> Path:
-    """Write both reports and return the path of report.html.
+    """Write both reports, in Korean where FLAWSMITH_LANG asks for it, and return the path of report.html.
 
     Every sample is compared with its photograph first. When one breaks the exact-background rule, the reports are
     written all the same and say so, and then this raises.
@@ -30,6 +33,8 @@ def report(run: Run) -> Path:
     with stage(run, "report", _inputs(run), there=lambda: False) as work:
         facts = collect(run)
         document = document_of(facts)
+        if language() == "ko":
+            document = document.said(in_korean, "ko")
         write_text(path, html_page(document))
         run.path("report")  # its pictures' folder: a link that leads elsewhere is refused
         write_markdown(document, run.path("report.md"))
@@ -47,7 +52,7 @@ def report(run: Run) -> Path:
 
 
 def is_reported(run: Run) -> bool:
-    """Return whether the reports on disk are of this configuration, these weights and these samples."""
+    """Return whether the reports on disk are of this configuration, these weights, these samples and this language."""
     return is_done(run, "report", _inputs(run), [run.path("report.html"), run.path("report.md")])
 
 
@@ -55,4 +60,13 @@ def _inputs(run: Run) -> Inputs:
     """Return what the reports show: every setting, and what every stage made."""
     stages = {name: run.stage_hash(name) or "" for name in FOLLOWS if name != "report"}
     samples = digest([sample.to_json() for sample in run.samples()])
-    return Inputs(affecting(run.config), affecting(Config()), {**stages, "samples": samples})
+    # A record that names no language is of an earlier release, whose reports are English.
+    said = {"language": language()} if language() != "en" or "language" in _recorded(run) else {}
+    return Inputs(affecting(run.config), affecting(Config()), {**stages, "samples": samples, **said})
+
+
+def _recorded(run: Run) -> Mapping[str, Any]:
+    """Return the content that the reports on disk were made of; {} = there are none."""
+    inputs: Mapping[str, Any] = run.record("report").get("inputs") or {}
+    content: Mapping[str, Any] = inputs.get("content") or {}
+    return content

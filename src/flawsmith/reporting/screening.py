@@ -31,6 +31,7 @@ def screening_section(run: Run, rejects: Sequence[ContactSheet]) -> Section | No
     return Section(
         "Screening",
         sentences=sentences,
+        notes=tuple(f"{product}: {note}" for product, fitted in gate["products"].items() for note in fitted["notes"]),
         tables=(_yield_table(run), thresholds, _reason_table(run)),
         subsections=tuple(_rejected(sheet, number) for number, sheet in enumerate(rejects)),
     )
@@ -52,14 +53,10 @@ def _sentences(run: Run, gate: dict[str, Any]) -> tuple[str, ...]:
     if repaired := sum(verdict.repair is not None for verdict in verdicts):
         sentences.append(f"{repaired} labels were fitted anew to what changed; the first labels stay in samples/.")
     if config.enabled and (short := lacks(run)):
-        names = ", ".join(f"{number} of {defect}" for (_, defect), number in short.items())
+        names = ", ".join(f"{defect} ({number})" for (_, defect), number in short.items())
         sentences.append(f"Still lacking after at most {number_of(config.rounds, 'round')}: {names}.")
     if config.enabled and not config.keep_rejected:
         sentences.append("Rejected pictures were deleted, as screen.keep_rejected = false asks.")
-    several = len(gate["products"]) > 1
-    for product, fitted in gate["products"].items():
-        for note in fitted["notes"]:
-            sentences.append(f"{product}: {note}." if several else f"{note[0].upper()}{note[1:]}.")
     return tuple(sentences)
 
 
@@ -85,7 +82,7 @@ def _threshold_table(run: Run, gate: dict[str, Any]) -> Table:
     for product, fitted in gate["products"].items():
         for score, limit in fitted["limits"].items():
             left_out = fitted["left_out"].get(score)
-            of_shots = f"{left_out['least']:.3g} to {left_out['greatest']:.3g}" if left_out else "none"
+            of_shots = f"{left_out['least']:.3g} – {left_out['greatest']:.3g}" if left_out else ""
             threshold = "" if limit is None else f"{limit:.3g}"
             rows.append([product, score, _rule(run.config, score), threshold, of_shots, below[product, score]])
     heads = ("Product", "Score", "Rule", "Threshold", "Left-out shots", "Samples below")

@@ -21,7 +21,6 @@ from flawsmith.reporting.document import (
     plain_name,
     table,
 )
-from flawsmith.reporting.exactness import Exactness
 from flawsmith.reporting.explanations import attention_section
 from flawsmith.reporting.proof import proof_section
 from flawsmith.reporting.screening import screening_section
@@ -32,8 +31,8 @@ from flawsmith.run.folder import Run
 _MOST_PROBLEMS = 12
 _MOST_TIMES = 60
 _REFUSED = {
-    "empty": "with no damage drawn at all",
-    "overflow": "with damage drawn over too much of the window",
+    "empty": "{number} with no damage drawn at all {tries}",
+    "overflow": "{number} with damage drawn over too much of the window {tries}",
 }
 """What a generator's own words for a refusal mean."""
 
@@ -61,7 +60,7 @@ def document_of(facts: Facts) -> Document:
         proof=verdict_of(facts.run) or ("" if facts.split.shots else f"The samples are not proven: {NO_SHOTS}."),
         summary=summary(facts),
         exact=facts.exact.holds,
-        verdict=verdict(facts.exact),
+        verdict=facts.exact.verdict,
         problems=(*wrong[:_MOST_PROBLEMS], *([f"and {more} more"] if more > 0 else [])),
         figures=_key_figures(facts),
         sections=tuple(section for section in sections if section),
@@ -72,51 +71,41 @@ def document_of(facts: Facts) -> Document:
 
 def summary(facts: Facts) -> str:
     """Return the report's first paragraph."""
-    config, exact = facts.run.config, facts.exact
-    defects = number_of(sum(1 for defect in facts.defects if defect.kept), "defect type")
-    named = " and ".join(filter(None, (", ".join(facts.products[:-1]), *facts.products[-1:])))
-    products = f"of {named}" if len(facts.products) <= 3 else f"on {len(facts.products)} products"
-    shots = number_of(len(facts.split.shots), "real defect photograph")
-    backbone = f" on the backbone {facts.backbone.name}" if facts.backbone else ""
+    exact, generator = facts.exact, facts.run.config.generator.label
+    if facts.backbone:
+        generator = f"{generator} on the backbone {facts.backbone.name}"
+    types, shots = sum(1 for defect in facts.defects if defect.kept), len(facts.split.shots)
+    many = len(facts.products) > 3
+    products = number_of(len(facts.products), "product") if many else ", ".join(facts.products)
     kept, rejected, given_up, waiting = (facts.total(name) for name in ("kept", "rejected", "given_up", "open"))
-    text = (
-        f"{number_of(kept, 'labelled sample')} of {defects} {products} {'was' if kept == 1 else 'were'} generated from "
-        f"{shots} (shots) by {config.generator.label}{backbone}. Each sample is a photograph of a normal part with "
-        "painted damage, and a mask"
-    )
-    text += " that marks every changed pixel." if exact.holds and not exact.whole else "."
+    sentences = [
+        f"{number_of(kept, 'labelled sample')} of {number_of(types, 'defect type')} of {products} "
+        f"{'was' if kept == 1 else 'were'} generated from {number_of(shots, 'real defect photograph')} "
+        f"(shots) by {generator}."
+    ]
+    if exact.holds and not exact.whole:
+        sentences.append(
+            "Each sample is a photograph of a normal part with painted damage, and a mask that marks every changed "
+            "pixel."
+        )
+    else:
+        sentences.append("Each sample is a photograph of a normal part with painted damage, and a mask.")
     if exact.whole:
-        text += f" {number_of(exact.whole, 'sample')}: the window round the damage is synthetic throughout."
+        sentences.append(f"{number_of(exact.whole, 'sample')}: the window round the damage is synthetic throughout.")
     if rejected:
-        text += f" The quality gate rejected {number_of(rejected, 'more sample')}."
+        sentences.append(f"The quality gate rejected {number_of(rejected, 'more sample')}.")
     if given_up:
-        text += f" {number_of(given_up, 'sample')} {'was' if given_up == 1 else 'were'} given up; the table says why."
+        were = "was" if given_up == 1 else "were"
+        sentences.append(f"{number_of(given_up, 'sample')} {were} given up; the table says why.")
     if waiting:
-        text += f" {number_of(waiting, 'planned sample')} {'is' if waiting == 1 else 'are'} not generated yet."
-    return text
-
-
-def verdict(exact: Exactness) -> str:
-    """Return what the exact-background check found, as a sentence."""
-    if not exact.samples:
-        return "No sample is generated yet, so there is nothing to compare."
-    controls = f" with {number_of(exact.controls, 'negative control')}" if exact.controls else ""
-    compared = (
-        f"{number_of(exact.samples, 'sample')} {'was' if exact.samples == 1 else 'were'} read again{controls} and "
-        "compared with the photograph behind each"
-    )
-    numbers = f"{number_of(exact.differing, 'pixel')} of {exact.pixels:,} outside the masks differ"
-    if exact.whole:
-        numbers += f" ({exact.whole:,} with synthetic windows: outside those)"
-    numbers += f", {number_of(exact.empty, 'mask')} {'is' if exact.empty == 1 else 'are'} empty"
-    if exact.holds:
-        return f"Exact background: {compared}; {numbers}."
-    return f"The exact-background check failed: {compared}; {numbers}; {number_of(len(exact.wrong), 'sample')} wrong."
+        are = "is" if waiting == 1 else "are"
+        sentences.append(f"{number_of(waiting, 'planned sample')} {are} not generated yet.")
+    return " ".join(sentences)
 
 
 def _key_figures(facts: Facts) -> tuple[KeyFigure, ...]:
     figures = [
-        KeyFigure(f"{facts.total('kept'):,}", f"labelled samples {'kept' if facts.screened else 'generated'}"),
+        KeyFigure(f"{facts.total('kept'):,}", _made(facts)),
         KeyFigure(str(sum(1 for defect in facts.defects if defect.generated)), "defect types"),
         KeyFigure(str(len(facts.split.shots)), "real shots learned from"),
         KeyFigure(f"{facts.total('given_up'):,}", "samples given up"),
@@ -124,6 +113,10 @@ def _key_figures(facts: Facts) -> tuple[KeyFigure, ...]:
     if facts.screened:
         figures.append(KeyFigure(f"{facts.total('rejected'):,}", "samples rejected by the gate"))
     return (*figures, KeyFigure(f"{facts.exact.differing:,}", "pixels changed outside a mask"))
+
+
+def _made(facts: Facts) -> str:
+    return "labelled samples kept" if facts.screened else "labelled samples generated"
 
 
 def _counts(facts: Facts) -> Section:
@@ -137,7 +130,7 @@ def _counts(facts: Facts) -> Section:
         ]
         for defect in facts.defects
     ]
-    rows.append(["", "all", *(facts.total(name) for name in numbers), ""])
+    rows.append(["", "all defect types", *(facts.total(name) for name in numbers), ""])
     heads = ("Product", "Defect type", "Shots", "Test", "Planned", "Generated", "Given up", "Why")
     text = (
         "Shots are the real defects that were learned from; test counts the real defects that were kept apart and "
@@ -155,7 +148,7 @@ def _reasons(defect: DefectCounts, config: Config) -> list[str]:
         if status == "invisible":
             phrases.append(f"{number} showed less than {config.generate.min_painted:.0%} of the mask {tries}")
         elif status in _REFUSED:
-            phrases.append(f"{number} {_REFUSED[status]} {tries}")
+            phrases.append(_REFUSED[status].format(number=number, tries=tries))
         else:
             phrases.append(f"{number} {status}")
     return phrases + ([f"{defect.open} not generated yet"] if defect.open else [])
@@ -167,23 +160,28 @@ def _defect(facts: Facts, sheet: ContactSheet, number: int) -> Section:
     (defect,) = [one for one in facts.defects if (one.product, one.defect) == (sheet.product, sheet.title)]
     title = f"{sheet.product}: {sheet.title}"
     name = f"{number:02d}-{plain_name(sheet.product)}-{plain_name(sheet.title)}"
-    reasons = "; ".join(_reasons(defect, config))
-    state = f"{'kept' if facts.screened else 'generated'}{f' ({reasons})' if reasons else ''}"
+    planned = number_of(defect.planned, "planned sample")
     sentences = [
-        f"{defect.kept} of {number_of(defect.planned, 'planned sample')} {state}. Close-ups, real and synthetic, show "
-        f"{sheet.side} x {sheet.side} camera pixels."
+        f"{defect.kept} of {planned} kept." if facts.screened else f"{defect.kept} of {planned} generated.",
+        f"Close-ups, real and synthetic, show {sheet.side} x {sheet.side} camera pixels.",
     ]
     if sheet.rows:
         sentences.append("In the column of the asked mask, red is its outline and blue the frame of the close-up.")
     else:
-        sentences.append(f"No sample of this defect type is {'kept' if facts.screened else 'generated'}.")
+        none = (
+            "No sample of this defect type is kept."
+            if facts.screened
+            else "No sample of this defect type is generated."
+        )
+        sentences.append(none)
     drawings = []
     if defect.generated or defect.given_up:
         svg = share_histogram(defect.generated_shares, defect.given_up_shares, config.generate.min_painted)
         drawings.append(Drawing(f"painted share of the asked masks of {title}", svg, f"painted-{name}"))
     return Section(
         title,
-        sentences=tuple(sentences),
+        sentences=(" ".join(sentences),),
+        notes=tuple(_reasons(defect, config)),
         drawings=tuple(drawings),
         sheets=(
             Sheet(
@@ -311,8 +309,8 @@ def _provenance(facts: Facts) -> Section:
     manifest = read_json(run.path("manifest.json"))
     rows: list[list[object]] = [
         ["Generator", run.config.generator.label],
-        ["Backbone", facts.backbone.name if facts.backbone else "none"],
-        ["Backbone fingerprint", facts.backbone.fingerprint if facts.backbone else "none"],
+        ["Backbone", facts.backbone.name if facts.backbone else "no backbone"],
+        ["Backbone fingerprint", facts.backbone.fingerprint if facts.backbone else ""],
         ["Data fingerprint", run.data_hash()],
         ["Seed", run.config.seed],
         ["Started", manifest.get("started", "")],

@@ -70,7 +70,8 @@ def _row(run: Run, setting: str, row: Mapping[str, Any], examples: Mapping[str, 
     heads, tiles = ["normal photograph"], [closeup(normal, span, widest, side)]
     for one in row["pictures"]:
         path = painted.get(one["value"])
-        heads.append(f"{setting} = {one['value']:g}" + ("" if path else ", too faint to keep"))
+        head = f"{setting} = {one['value']:g}"
+        heads.append(head if path else f"{head}, too faint to keep")
         tiles.append(closeup(images.read(path) if path else normal, span, widest, side))
     if not row["reference"]:  # made without a shot
         return SweepRow(row["product"], row["defect"], tuple(heads), tuple(tiles))

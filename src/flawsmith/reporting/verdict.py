@@ -46,7 +46,7 @@ def verdict_sentence(proof: Tree) -> str:
                         continue
                     verdict = row.get("corrected_verdict", row["verdict"])  # missing in a proof of an earlier release
                     judged[verdict].append(f"{product} ({points(row)})")
-        parts = [f"{_VERBS[verdict]} {_listed(products)}" for verdict, products in judged.items() if products]
+        parts = [f"{_VERBS[verdict]} {', '.join(products)}" for verdict, products in judged.items() if products]
         if parts:
             undecided.insert(
                 0,

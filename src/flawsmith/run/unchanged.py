@@ -1,4 +1,4 @@
-"""Are photographs and made pictures still what they were? Told by content; size and times are only a shortcut.
+"""Are photographs, weights and made pictures still what they were? Told by content; size and times are only a shortcut.
 
 Samples are painted on photographs and learned from shots. When these change afterwards, whatever is judged, proven or
 exported would be of other pictures than it says; and so it would when somebody edits or cuts a sample. Each stage that
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from flawsmith.errors import RunError
-from flawsmith.files import digest, file_digest, file_state, read_json, reading
+from flawsmith.files import digest, file_digest, file_state, read_json, reading, write_json
 from flawsmith.run.dataset import GROUPS, Dataset, load_split, row_identity
 from flawsmith.run.folder import Run
 from flawsmith.run.records import Sample
@@ -113,6 +113,46 @@ def require_as_made(run: Run, samples: Iterable[Sample], *, gone: bool = False) 
         raise RunError(
             f"{run.folder}: {_listed(changed)} changed or went away since flawsmith wrote {them}; what is left of "
             f"{them} can be deleted, and `flawsmith {again} {run.folder}` makes {them} again, bit for bit"
+        )
+
+
+def weight_digests(run: Run, names: Iterable[str]) -> dict[str, str]:
+    """Return the digest of each file of weights, by its name below the run folder; "absent" = it is not there.
+
+    Files of some GB are read again only when their size or times changed since; state/weights.json says so.
+    """
+    path = run.path("state", "weights.json")
+    known, digests, remember = read_json(path) if path.is_file() else {}, dict[str, str](), False
+    with reading(path):
+        for name in names:
+            file, remembered = run.path(name), known.get(name, {})
+            state = file_state(file)
+            same = bool(state) and remembered.get("state") == state
+            digests[name] = str(remembered["digest"]) if same else file_digest(file)
+            if state and not same:
+                known[name], remember = {"state": state, "digest": digests[name]}, True
+    if remember:
+        write_json(path, known)
+    return digests
+
+
+def require_as_trained(run: Run) -> None:
+    """Refuse to go on with weights that somebody edited or swapped since they were trained; one that is gone does not
+    count, for it is trained again.
+
+    Raises:
+        RunError: names the first, and how to get them back.
+    """
+    record = run.record("train")
+    with reading(run.path("manifest.json")):
+        trained = {str(name): str(content) for name, content in record.get("weight_digests", {}).items()}
+    now = weight_digests(run, trained)
+    changed = [name for name, content in trained.items() if now[name] not in (content, "absent")]
+    if changed:
+        them = "it" if len(changed) == 1 else "them"
+        raise RunError(
+            f"{run.folder}: {_listed(changed)} changed since flawsmith trained {them}; put back what was there, or "
+            f"delete {them}, and `flawsmith train {run.folder}` trains {them} again"
         )
 
 

@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException as HttpError
 from flawsmith.errors import DataError, FlawsmithError
 from flawsmith.korean import templates
 from flawsmith.studio import data_routes, folder_routes, paint_routes, picture_routes, review_routes
-from flawsmith.studio.commands import command_routes, export_routes, plan_routes, proof_routes
+from flawsmith.studio.commands import command_routes, export_routes, plan_routes, progress_routes, proof_routes
 from flawsmith.studio.guard import LOCAL, Guard, Receive, Scope, Send
 from flawsmith.studio.session import Studio
 
@@ -96,7 +96,7 @@ def application(studio: Studio) -> FastAPI:
             raise HTTPException(404, "there is no such file")
         return FileResponse(path, media_type=_KINDS[path.suffix], headers={"cache-control": "no-cache"})
 
-    making = (command_routes, plan_routes, proof_routes, export_routes)
+    making = (command_routes, plan_routes, proof_routes, export_routes, progress_routes)
     for part in (data_routes, folder_routes, picture_routes, paint_routes, review_routes, *making):
         app.include_router(part.routes(studio))
     return app

@@ -200,7 +200,8 @@ class Bench:
         """Look the set over, as `flawsmith check` does."""
         from flawsmith.preflight.check import check
 
-        return check(self.workspace.config).to_json()
+        found = check(self.workspace.config)
+        return {**found.to_json(), "facts": found.facts}
 
     def export_tree(self, errand: Errand, *, settings: dict[str, Any]) -> dict[str, Any]:
         """Write the first pictures of each sort in the formats of the configuration, and return each one's tree."""

@@ -23,6 +23,7 @@ from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress, unshown
 from flawsmith.run.stage import Inputs, Spread, is_done, stage, stamp_of
 from flawsmith.run.tracker import require_tracker
+from flawsmith.run.unchanged import require_as_trained, weight_digests
 from flawsmith.synthesis.crops import crops
 from flawsmith.synthesis.finite import require_finite_weights
 from flawsmith.synthesis.learning import Job, fit, forget_state
@@ -194,8 +195,14 @@ def _starting_files(run: Run) -> dict[str, str]:
 
 
 def is_trained(run: Run, inputs: Inputs) -> bool:
-    """Return whether the stage is done with these inputs, and its weights are still there."""
-    return is_done(run, "train", inputs, _weights(run))
+    """Return whether the stage is done with these inputs, and its weights are still there.
+
+    Raises:
+        RunError: they were changed since.
+    """
+    if done := is_done(run, "train", inputs, _weights(run)):
+        require_as_trained(run)
+    return done
 
 
 def _weights(run: Run) -> list[Path]:
@@ -219,23 +226,25 @@ def train(
         patience: How many seconds to wait for another process that trains.
         spread: Has each model trained on whichever machine is free; None = one after another, here.
         processes: Those that train each model together; this is the first of them, see `train_together`.
+
+    Raises:
+        RunError: what is trained already was changed since.
     """
-    config = run.config
     data = data or open_dataset(run)
     backbone = backbone_of(run)
     inputs = train_inputs(run, data, backbone)
+    if not inputs.changes(run.record("train")):
+        require_as_trained(run)
     with stage(run, "train", inputs, outputs=_weights(run), patience=patience) as work:
         if work.done:
             return
-        require_tracker(config.train.tracker)
-        weights: list[Path] = []
-        learned, jobs = 0, jobs_of(config, data.split)
+        require_tracker(run.config.train.tracker)
+        weights, learned, jobs = list[str](), 0, jobs_of(run.config, data.split)
         if spread is not None:
             todo = [job.name for job in jobs if not _learned(run, job, work.stamp)]
             with progress("train", len(todo), "models") as advance:
-                for number, _ in spread(
-                    learn_one, ((run, name, work.stamp) for name in todo), network=backbone is not None
-                ):
+                calls = ((run, name, work.stamp) for name in todo)
+                for number, _ in spread(learn_one, calls, network=backbone is not None):
                     advance(1, todo[number])
         for job in jobs:
             model = _learned(run, job, work.stamp)
@@ -244,12 +253,12 @@ def train(
                     processes.from_first((job.name, work.stamp))
                 model = _learn(run, job, data, backbone, work.stamp, processes)
             forget_state(run, job)
-            weights += [run.path(name) for name in model["weights"]]
+            weights += model["weights"]
             learned = model["steps"]
-        work.facts["generator"] = config.generator.label
-        work.facts["weights"] = [path.relative_to(run.folder).as_posix() for path in weights]
+        work.facts |= {"generator": run.config.generator.label, "weights": weights}
+        work.facts["weight_digests"] = weight_digests(run, weights)
         if backbone:
-            told = {"name": config.backbone.source, "fingerprint": backbone.fingerprint, "dtype": backbone.dtype}
+            told = {"name": run.config.backbone.source, "fingerprint": backbone.fingerprint, "dtype": backbone.dtype}
             work.facts["backbone"] = told
         work.what = f"{learned} steps" if learned else "nothing to train"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -74,6 +75,12 @@ def example_training(
     Other seeds give other pictures of the same line: something to be tested on. `oblong` ones are the middle half of
     the square ones' rows, side / 2 x side, in which all damage has its centre.
     """
+    return _drawn(count, side, oblong, seed, damaged).clone()
+
+
+@cache
+def _drawn(count: int, side: int, oblong: bool, seed: int, damaged: bool) -> TrainingSet:
+    """Return the pictures of `example_training`, which many checks ask for: drawn once."""
     top, height = (side // 4, side // 2) if oblong else (0, side)
     kept, training, rng = slice(top, top + height), TrainingSet((height, side), _DEFECTS), np.random.default_rng(seed)
     rows, columns = np.mgrid[:side, :side]

@@ -14,15 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from scipy.interpolate import BSpline
-from scipy.sparse import csr_array
 
 from flawsmith.data.patches.warping import Source
 from flawsmith.data.tiling import Spot, box_of
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Mask = np.ndarray
 
@@ -252,6 +253,8 @@ def _field(bend: Bend, reach: Spot, needed: Spot, room: np.ndarray) -> np.ndarra
 
 def _splines(reach: slice, needed: slice, spacing: float) -> csr_array:
     """Return the cubic B-splines of a lattice over one side of a reach, sparse (needed pixels, lattice points)."""
+    from scipy.interpolate import BSpline  # half of what a command that only reads records would import
+
     cells = int(np.ceil((reach.stop - reach.start - 1) / spacing)) + 1
     knots = spacing * np.arange(-3, cells + 4, dtype=np.float64)
     return BSpline.design_matrix(np.arange(needed.start, needed.stop, dtype=np.float64) - reach.start, knots, 3)

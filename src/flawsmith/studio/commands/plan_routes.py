@@ -16,7 +16,7 @@ from flawsmith.errors import ConfigError, DataError
 from flawsmith.run.folder import Run
 from flawsmith.run.painted import FOLDER, painted_pairs
 from flawsmith.studio.candidates import folder_name
-from flawsmith.studio.commands import forms
+from flawsmith.studio.commands import costs, forms
 from flawsmith.studio.commands.process import said
 from flawsmith.studio.picture_routes import Name
 from flawsmith.studio.workspace import Workspace
@@ -99,7 +99,16 @@ def routes(studio: Studio) -> APIRouter:
                 }
             )
         anew = bool(made) and _makes_anew(known, wanted)
-        return {"rows": rows, "command": said(words), "problem": problem, "begun": bool(made), "anew": anew}
+        cost = costs.cost_of(studio, wanted, costs.MAKING) if not problem else costs.NONE
+        return {
+            "rows": rows,
+            "command": said(words),
+            "problem": problem,
+            "begun": bool(made),
+            "anew": anew,
+            "complete": bool(made) and not anew and _complete(studio.run, wanted),
+            "cost": cost,
+        }
 
     @router.post("/generate")
     def generate(asked: Annotated[PlanAsked, Body()]) -> dict[str, Any]:
@@ -172,6 +181,11 @@ def _words(run: Path, settings: dict[str, Any]) -> list[str]:
 def _makes_anew(before: Config, wanted: Config) -> bool:
     """Return whether samples that are made give way to others: what they depend on is changed."""
     return any(affecting(before, output) != affecting(wanted, output) for output in ("train", "generate"))
+
+
+def _complete(run: Run, config: Config) -> bool:
+    """Return whether a run has finished what its plan asks for."""
+    return all(run.stage_hash(stage) for stage in ("generate", *(["screen"] if config.screen.enabled else [])))
 
 
 def _made(run: Run) -> Counter[tuple[str, str]]:

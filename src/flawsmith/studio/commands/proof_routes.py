@@ -9,13 +9,13 @@ from fastapi import APIRouter, Body
 from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, ConfigDict
 
-from flawsmith.config import Config
+from flawsmith.config import Config, overridden
 from flawsmith.errors import DataError
 from flawsmith.evaluation.statistics import ALL, MEAN, OURS, REAL
 from flawsmith.files import read_json, reading
 from flawsmith.reporting.verdict import cannot_tell
 from flawsmith.run.folder import Run
-from flawsmith.studio.commands import forms
+from flawsmith.studio.commands import costs, forms
 from flawsmith.studio.commands.plan_routes import Values
 from flawsmith.studio.commands.process import said
 
@@ -53,8 +53,11 @@ def routes(studio: Studio) -> APIRouter:
 
     @router.post("/proof/plan")
     def preview(asked: Annotated[ProofAsked, Body()]) -> dict[str, Any]:
-        """Say the command that proves; changes nothing."""
-        return {"command": said(_words(studio.run, asked.values))}
+        """Say the command that proves, and what it costs; changes nothing."""
+        run = studio.run
+        settings = {**_settings(run.config, asked.values), "prove.enabled": True}
+        cost = costs.cost_of(studio, overridden(run.config, settings), costs.PROVING)
+        return {"command": said(_words(run, asked.values)), "cost": cost}
 
     @router.post("/prove")
     def prove(asked: Annotated[ProofAsked, Body()]) -> dict[str, Any]:
@@ -112,9 +115,14 @@ def _product(proof: Mapping[str, Any], name: str, product: Mapping[str, Any]) ->
 def _words(run: Run, values: Mapping[str, Any]) -> list[str]:
     """Return the command: `prove` where nothing is changed, else `run`, which keeps what is changed."""
     config: Config = run.config
-    settings = forms.changed(config, forms.asked(values, forms.fields(config, forms.PROVE)))
+    settings = _settings(config, values)
     if not settings:
         return ["prove", str(run.folder)]
     if not config.prove.enabled:
         settings |= {"prove.enabled": True}
     return ["run", str(run.folder), "--until", "prove", *forms.set_words(settings)]
+
+
+def _settings(config: Config, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was changed on the page as settings."""
+    return forms.changed(config, forms.asked(values, forms.fields(config, forms.PROVE)))

@@ -5,6 +5,7 @@ import { Data } from "./data.js";
 import { make, note, translate } from "./dom.js";
 import { Export } from "./export.js";
 import { Generate } from "./generate.js";
+import { Onward } from "./onward.js";
 import { Paint } from "./paint.js";
 import { Proof } from "./proof.js";
 import { Review } from "./review.js";
@@ -13,6 +14,7 @@ import { choose, chosen, load, say } from "./words.js";
 
 const PARTS = { data: Data, paint: Paint, generate: Generate, review: Review, proof: Proof, export: Export };
 const parts = {};
+const onward = new Onward(show);
 let shown = "";
 
 function remembered(key) {
@@ -38,15 +40,21 @@ function show(name) {
   }
   history.replaceState(null, "", `#${name}`);
   parts[name]?.opened?.();
+  if (parts[name]) onward.at(name);
 }
 
-function tabs(names) {
+/** Show a tab for every part, so that the whole way can be seen; those without use yet say what is missing. */
+function tabs(names, source) {
   const holder = document.getElementById("tabs");
-  holder.replaceChildren(...names.map((name) => {
-    const tab = make("button", { type: "button", role: "tab", value: name, id: `tab-${name}`, say: `nav.${name}`, onclick: () => show(name) });
-    tab.setAttribute("aria-controls", `part-${name}`);
+  const missing = source.opened ? "nav.noRun" : "nav.nothing";
+  holder.replaceChildren(...Object.keys(PARTS).map((name) => {
+    const usable = names.includes(name);
+    const tab = make("button", { type: "button", role: "tab", value: name, id: `tab-${name}`, say: `nav.${name}`, disabled: !usable, onclick: () => show(name) });
+    if (usable) tab.setAttribute("aria-controls", `part-${name}`);
+    else tab.dataset.why = missing;
     return tab;
   }));
+  translate(holder);
   holder.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!step) return;
@@ -83,28 +91,31 @@ async function begin() {
     await choose(language.value);
     translate(document.documentElement);
     for (const part of Object.values(parts)) part.translated();
+    onward.translated();
   });
   theme.value = remembered("flawsmith.theme") ?? "auto";
   themed(theme.value);
   theme.addEventListener("change", () => themed(theme.value));
   translate(document.documentElement);
   try {
-    const source = await get("source");
+    const wanted = location.hash.slice(1);
+    const [source, progress] = await Promise.all([get("source"), wanted in PARTS ? null : get("progress")]);
     document.getElementById("source").textContent = source.source;
     document.getElementById("source").title = source.root;
     document.title = `${source.source} · flawsmith studio`;
     const offered = (name) => name === "data" || (source.opened && (source.run || !PARTS[name].needsRun));
     const names = Object.keys(PARTS).filter(offered);
-    tabs(names);
+    tabs(names, source);
     for (const name of names) {
       const section = make("section", { class: `part ${name}`, id: `part-${name}`, role: "tabpanel", hidden: true });
       section.setAttribute("aria-labelledby", `tab-${name}`);
       document.getElementById("main").append(section);
     }
-    const wanted = location.hash.slice(1);
-    show(names.includes(wanted) ? wanted : names.includes("paint") ? "paint" : "data");
+    const { first } = progress ?? { first: "data" };
+    show(names.includes(wanted) ? wanted : names.includes(first) ? first : "data");
     for (const name of names) parts[name] = new PARTS[name](document.getElementById(`part-${name}`), source);
     parts[shown].opened?.();
+    onward.at(shown);
     await look();
     document.addEventListener("visibilitychange", () => today(source.number));
   } catch (error) {

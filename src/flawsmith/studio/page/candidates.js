@@ -2,6 +2,7 @@
 
 import { address, blob, follow, get, post } from "./api.js";
 import { make, note } from "./dom.js";
+import { changed } from "./onward.js";
 import { say, spoken } from "./words.js";
 
 const COUNT = 4;
@@ -130,6 +131,7 @@ export class Candidates {
     candidate.accepted = true;
     try {
       const pair = await post(`candidate/${candidate.name}/accept`);
+      changed();
       note(say("paint.accepted", { name: pair.name }));
       this.#show();
       await this.#painted();

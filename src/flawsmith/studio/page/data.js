@@ -5,6 +5,7 @@ import { choices, field, make, note } from "./dom.js";
 import { Folders } from "./folders.js";
 import { lineOf } from "./form.js";
 import { Grid } from "./grid.js";
+import { changed } from "./onward.js";
 import { say, spoken } from "./words.js";
 
 export class Data {
@@ -72,6 +73,7 @@ export class Data {
     try {
       this.findings = await follow(await post("check", {}, again ? { again: true } : {}));
       this.#show();
+      changed();
     } catch (error) {
       this.verdict.textContent = "";
       note(error.message, "error");

@@ -54,15 +54,16 @@ export function iconButton(name, label, key, onclick, extra = {}) {
 
 /** Set the words of an element, and of all below it, in today's language. */
 export function translate(root) {
-  const all = [root, ...root.querySelectorAll("[data-say], [data-label], [data-hint]")];
+  const all = [root, ...root.querySelectorAll("[data-say], [data-label], [data-hint], [data-why]")];
   for (const element of all) {
-    const { say: text, label, hint, key } = element.dataset;
+    const { say: text, label, hint, why, key } = element.dataset;
     if (text) element.textContent = say(text);
     if (label) {
       element.setAttribute("aria-label", say(label));
       if (element.tagName !== "NAV" && element.tagName !== "CANVAS") element.title = say(label) + (key ? ` (${key})` : "");
     }
     if (hint) element.placeholder = say(hint);
+    if (why) element.title = say(why);
   }
 }
 

@@ -1,7 +1,7 @@
 // Forms from the settings' schema: a control per setting, its help below it.
 
 import { make } from "./dom.js";
-import { knows, say } from "./words.js";
+import { knows, say, spoken } from "./words.js";
 
 export class Form {
   /** `changed()` is called when a person has changed something. */
@@ -33,7 +33,7 @@ export class Form {
   }
 
   #row(field, value) {
-    const help = knows(`setting.${field.name}`) ? say(`setting.${field.name}`) : field.help;
+    const help = knows(`setting.${field.name}`) ? say(`setting.${field.name}`) : spoken(field.help);
     const control = controlOf(field, value);
     const id = `setting-${field.name.replaceAll(".", "-")}`;
     control.id = id;

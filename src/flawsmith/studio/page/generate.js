@@ -1,6 +1,7 @@
 // The Generate page: how many samples of each type, by which generator; progress; cancel and go on.
 
 import { get, post } from "./api.js";
+import { Cost } from "./cost.js";
 import { choices, field, make, note } from "./dom.js";
 import { Form } from "./form.js";
 import { Panel, running, start, watch } from "./work.js";
@@ -27,8 +28,9 @@ export class Generate {
     this.problem = make("p", { class: "bad", role: "alert" });
     this.form = new Form(() => this.#changed());
     this.ownForm = new Form(() => this.#changed());
-    this.own = make("details", {}, make("summary", { say: "plan.own" }), this.ownForm.element);
-    this.panel = new Panel("generate", "plan.begin", () => this.#begin());
+    this.own = make("details", { hidden: true }, make("summary", { say: "plan.own" }), this.ownForm.element);
+    this.cost = new Cost(() => this.#changed(0));
+    this.panel = new Panel("generate", "plan.begin", () => this.#begin(), this.cost);
     const heads = ["product", "defect", "shots", "planned", "made"];
     root.replaceChildren(
       make(
@@ -65,6 +67,7 @@ export class Generate {
     this.form.translated();
     this.ownForm.translated();
     this.panel.translated();
+    this.cost.translated();
     if (this.plan) {
       const { value } = this.mode;
       this.#choices();
@@ -112,10 +115,12 @@ export class Generate {
     this.#summarize();
     this.#changed();
     const name = this.generator.value;
+    if (name !== this.ownOf) this.own.hidden = true; // until its fields are known, for which it may have to be loaded
     try {
       const fields = await get("plan/generator", { name });
       if (name !== this.generator.value) return;
       this.ownForm.show(fields);
+      this.ownOf = name;
       this.own.hidden = !fields.length;
     } catch (error) {
       note(error.message, "error");
@@ -148,7 +153,9 @@ export class Generate {
       this.problem.textContent = spoken(planned.problem);
       this.rows = planned.rows;
       if (!running()) this.panel.command(planned.command);
-      this.panel.begin.dataset.say = planned.anew ? "plan.anew" : planned.begun ? "plan.goOn" : "plan.begin";
+      this.cost.show(planned.cost);
+      this.panel.begin.dataset.say = planned.anew ? "plan.anew" : planned.complete ? "plan.missing" : planned.begun ? "plan.goOn" : "plan.begin";
+      this.panel.begin.classList.toggle("main", !planned.complete); // what comes next is another page then
       this.warning.textContent = planned.anew && !running() ? say("plan.givesWay") : "";
       this.panel.begin.textContent = say(this.panel.begin.dataset.say);
       if (this.mode.value === "each") for (const { defect, planned: wanted } of planned.rows) this.each[defect] ??= wanted;

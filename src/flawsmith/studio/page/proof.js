@@ -1,6 +1,7 @@
 // The Proof page: the verdict in a sentence, intervals as a picture, what was gained and lost, and how to prove.
 
 import { address, get, post } from "./api.js";
+import { Cost } from "./cost.js";
 import { make, note } from "./dom.js";
 import { Form } from "./form.js";
 import { Panel, running, start, watch } from "./work.js";
@@ -19,7 +20,8 @@ export class Proof {
     this.form = new Form(() => this.#changed());
     this.shown = make("div", { class: "proven" });
     this.problem = make("p", { class: "bad", role: "alert" });
-    this.panel = new Panel("prove", "proof.begin", () => this.#begin());
+    this.cost = new Cost(() => this.#changed());
+    this.panel = new Panel("prove", "proof.begin", () => this.#begin(), this.cost);
     this.report = make("a", { say: "proof.report", href: address("report"), target: "_blank", rel: "noopener", hidden: true });
     root.replaceChildren(
       make("section", { class: "column", label: "proof.verdict" }, make("h2", { say: "proof.verdict" }), this.shown, this.report),
@@ -42,6 +44,7 @@ export class Proof {
     try {
       this.proof = await get("proof");
       this.report.hidden = !this.proof.report;
+      this.panel.begin.classList.toggle("main", !this.proof.proven);
       this.form.show(this.proof.fields);
       this.#show();
       this.#changed();
@@ -53,6 +56,7 @@ export class Proof {
   translated() {
     this.form.translated();
     this.panel.translated();
+    this.cost.translated();
     if (this.proof) this.#show();
   }
 
@@ -61,9 +65,12 @@ export class Proof {
   }
 
   async #changed() {
+    const number = (this.asking = (this.asking ?? 0) + 1);
     try {
-      const { command } = await post("proof/plan", { values: this.form.values() });
+      const { command, cost } = await post("proof/plan", { values: this.form.values() });
+      if (number !== this.asking) return; // an answer to an older question
       if (!running()) this.panel.command(command);
+      this.cost.show(cost);
       this.problem.textContent = "";
     } catch (error) {
       this.problem.textContent = error.message;
@@ -102,6 +109,7 @@ export class Proof {
   }
 
   #product(product) {
+    if (product.cannot_tell) return [make("p", { class: "faint", textContent: say("proof.leftOut") })];
     const [first, ...others] = tasksOf(product).map((task) => intervals(product.name, task, product.rows.filter((row) => row.task === task)));
     const folded = others.length ? [make("details", {}, make("summary", { textContent: say("proof.others", { product: product.name }) }), ...others)] : [];
     return [...(first ? [first] : []), this.#telling(product, "gained"), this.#telling(product, "lost"), ...folded];

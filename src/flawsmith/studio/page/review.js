@@ -3,6 +3,7 @@
 import { address, get, post } from "./api.js";
 import { choices, field, make, note } from "./dom.js";
 import { Grid } from "./grid.js";
+import { changed } from "./onward.js";
 import { Sheet, WORDS } from "./sheet.js";
 import { knows, say } from "./words.js";
 
@@ -137,6 +138,7 @@ export class Review {
     if (!reviews) return;
     this.said = reviews;
     this.#changed();
+    changed();
   }
 
   #changed() {
@@ -179,7 +181,7 @@ export class Review {
     });
     this.grid.set(items, keepPlace);
     this.empty.hidden = this.samples.length > 0;
-    this.empty.textContent = say("review.none", { run: this.source.source });
+    this.empty.textContent = say("review.none");
     this.#number();
   }
 

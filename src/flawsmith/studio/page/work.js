@@ -66,8 +66,8 @@ document.addEventListener("visibilitychange", () => {
 
 /** What a part of the page shows of its commands: the command line, progress, and how it ended. */
 export class Panel {
-  /** `purpose` is what the part starts; `again()` is called when it is asked to start or go on. */
-  constructor(purpose, begin, again) {
+  /** `purpose` is what the part starts; `again()` is called when it is asked to start or go on; `cost` stands before. */
+  constructor(purpose, begin, again, cost = null) {
     this.purpose = purpose;
     this.begin = make("button", { type: "button", class: "main", say: begin, onclick: again });
     this.stop = make("button", { type: "button", say: "work.cancel", hidden: true, onclick: () => cancel().catch((error) => note(error.message, "error")) });
@@ -78,6 +78,7 @@ export class Panel {
     this.element = make(
       "section",
       { class: "work", label: "work.panel" },
+      cost && cost.element,
       make("div", { class: "row" }, this.begin, this.stop),
       make("h2", { say: "work.command" }),
       make("div", { class: "row" }, this.code, this.copy),

@@ -10,6 +10,7 @@ from flawsmith import registry
 from flawsmith.config import overridden
 from flawsmith.errors import ConfigError, RunError
 from flawsmith.run.folder import Run
+from flawsmith.run.unchanged import require_as_trained
 
 STUDENT = "few_steps"
 STEPS = 4
@@ -26,7 +27,7 @@ def student_run(run: Run, folder: Path, overrides: Mapping[str, Any], *, quarter
         quarter: A quarter of the weights.
 
     Raises:
-        RunError: the run is not trained.
+        RunError: the run is not trained, or its weights were changed since.
         ConfigError: it has several generators, or one that cannot teach.
     """
     name = run.config.generator.name
@@ -37,6 +38,7 @@ def student_run(run: Run, folder: Path, overrides: Mapping[str, Any], *, quarter
         )
     if not run.stage_hash("train"):
         raise RunError(f"distill {run.folder}: is not trained yet; run `flawsmith train {run.folder}` first")
+    require_as_trained(run)
     if folder.resolve() == run.folder.resolve():
         raise ConfigError(f"--out {folder}: is the run that teaches; name another folder")
     own = registry.get("generators", STUDENT).Settings.model_fields

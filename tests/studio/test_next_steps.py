@@ -1,0 +1,200 @@
+"""From left to right: on which part the page opens, what comes next, what it will cost, and what is not shown."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the studio needs fastapi and uvicorn: pip install flawsmith[studio]")
+pytest.importorskip("httpx", reason="the studio's tests need httpx")
+
+from flawsmith.config import load_config
+from flawsmith.data import factory
+from flawsmith.evaluation.statistics import MEAN
+from flawsmith.files import write_json
+from flawsmith.korean import in_korean
+from flawsmith.preflight.check import check
+from flawsmith.run.folder import Run
+from flawsmith.studio.commands.progress_routes import verdict_of
+from flawsmith.studio.session import Studio
+from flawsmith.studio.workspace import Workspace
+
+from .conftest import Client, running
+from .test_review_page import TIMEOUT, expect, write_run
+
+MADE = 6
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("parts") / "photographs"
+    factory.write_dataset(root, "magnet", ["crack"], normals=5, per_defect=6, seed=3, size=64)
+    return root
+
+
+@pytest.fixture
+def folder(parts: Path) -> Iterator[Studio]:
+    with running(Studio(Workspace.open(parts))) as started:
+        yield started
+
+
+@pytest.fixture
+def of_run(photographs: Path, tmp_path: Path) -> Iterator[Studio]:
+    run = write_run(tmp_path / "run", photographs, MADE, data_shots=2, prove_enabled=True)
+    with running(Studio(Workspace.open(run.folder))) as started:
+        yield started
+
+
+def proven(run: Run, verdicts: dict[str, str]) -> Run:
+    """Write a proof: of each product its verdict, or "cannot tell"."""
+    tested = "deep/test/crack/000.png"
+    products: dict[str, Any] = {}
+    for product, verdict in verdicts.items():
+        low, high = {"helps": (0.02, 0.2), "harms": (-0.2, -0.02)}.get(verdict, (-0.1, 0.1))
+        row = {"arm": "ours", "against": "real-only", "task": "localization", "difference": (low + high) / 2}
+        row |= {"low": low, "high": high, "verdict": verdict, "corrected_verdict": verdict}
+        auroc = 0.4 if verdict == "cannot tell" else 0.9
+        products[product] = {
+            "comparisons": [row | {"defect": defect} for defect in ("crack", MEAN)],
+            "arms": {"real-only": {"figures": {"localization": {MEAN: {"auroc": {"mean": auroc}}}}}},
+            "telling": [{"what": "gained", "id": tested, "defect": "crack", "change": 0.1}],
+            "notes": [],
+        }
+    facts = {"generator": "perlin", "detectors": ["probe"], "confidence": 0.95, "seeds": 3, "reduced": []}
+    write_json(run.path("proof.json"), {**facts, "products": products})
+    run.finish("prove", "prove", {"settings": {}, "content": {}})
+    return run
+
+
+def test_the_page_opens_where_the_next_step_is(of_run: Studio, parts: Path, tmp_path: Path) -> None:
+    run = of_run.workspace.run
+    assert run is not None
+    empty = Run.create(tmp_path / "empty", load_config(None, {"data.root": str(parts)}))
+    partly = Run.create(tmp_path / "partly", run.config)
+    partly.path("samples.jsonl").write_bytes(run.path("samples.jsonl").read_bytes())
+    for source, wanted in ((parts, "data"), (empty.folder, "data"), (partly.folder, "generate")):
+        with running(Studio(Workspace.open(source))) as started:
+            client = Client(started)
+            assert client.get("api/progress").json()["first"] == wanted
+            client.close()
+    client = Client(of_run)
+    known = client.get("api/progress").json()
+    assert known["first"] == "review" and known["complete"] and known["provable"] and not known["verdict"]
+    assert (known["made"], known["stands"]) == (MADE, MADE - 2)
+    client.post("api/review", {"sample": 1, "word": "reject"})
+    assert client.get("api/progress").json()["stands"] == MADE - 3
+    proven(run, {"magnet": "helps", "deep": "no effect"})
+    known = client.get("api/progress").json()
+    assert known["first"] == "proof" and known["verdict"] == "helps"
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "word"),
+    [
+        (("helps", "helps"), "helps"),
+        (("no effect", "harms"), "harms"),
+        (("helps", "harms"), "mixed"),
+        (("no effect", "cannot tell"), "no effect"),
+        (("cannot tell", "cannot tell"), "cannot tell"),
+    ],
+)
+def test_the_word_for_all_products(tmp_path: Path, photographs: Path, verdicts: tuple[str, str], word: str) -> None:
+    run = Run.create(tmp_path / "run", load_config(None, {"data.root": str(photographs)}))
+    assert verdict_of(run) == ""
+    assert verdict_of(proven(run, dict(zip(("magnet", "deep"), verdicts, strict=True)))) == word
+
+
+def test_the_cost_is_that_of_check_and_follows_the_form(folder: Studio) -> None:
+    client = Client(folder)
+    asked: dict[str, Any] = {"count": 40, "generator": "crop_paste"}
+    assert client.post("api/plan", asked).json()["cost"] is None  # nothing was looked over yet
+    facts, divided = client.finished(client.post("api/check"))["result"]["facts"], folder.workspace.split
+    assert facts["photographs"] == len(divided.shots) + len(divided.normals) and facts["defects"] == [
+        ["magnet", "crack", 6]
+    ]
+    for count, steps in ((40, {}), (4000, {}), (40, {"generate.controls": 1.0})):
+        cost = client.post("api/plan", {**asked, "count": count, "values": steps}).json()["cost"]
+        config = load_config(None, {"data.root": str(folder.workspace.source), "generator.name": "crop_paste"})
+        changed = {"generate.count": count, **steps}
+        wanted = check(load_config(None, {**config.model_dump(mode="json"), **changed})).estimate
+        assert {name: cost["lines"][name] for name in ("training", "generating", "memory")} == {
+            name: wanted[name] for name in ("training", "generating", "memory")
+        }
+    assert client.post("api/plan", {**asked, "count": {"crack": 0}}).json()["cost"] == {"lines": {}, "warnings": []}
+    first = client.post("api/plan", {"count": 40, "generator": "auto"}).json()["cost"]
+    assert any("chosen first" in sentence for sentence in first["warnings"])
+    client.close()
+
+
+def test_the_proof_says_its_cost(of_run: Studio) -> None:
+    client = Client(of_run)
+    assert client.post("api/proof/plan", {"values": {}}).json()["cost"] is None
+    client.finished(client.post("api/check"))
+    lines = [
+        client.post("api/proof/plan", {"values": values}).json()["cost"]["lines"]
+        for values in ({}, {"prove.seeds": 6}, {"prove.seeds": 6, "prove.size": 768})
+    ]
+    assert all(set(one) == {"proof", "memory of the proof", "assumes"} for one in lines)
+    trainings = [int(one["proof"].partition("(")[2].split()[0]) for one in lines]
+    assert trainings[0] * 2 == trainings[1] == trainings[2]
+    gigabytes = [float(one["memory of the proof"].split()[1]) for one in lines]
+    assert gigabytes[0] == gigabytes[1] < gigabytes[2]
+    client.close()
+
+
+@pytest.mark.browser
+def test_a_folder_opens_on_data_and_leads_to_generate(opened: Any, folder: Studio) -> None:
+    page = opened(folder)
+    assert page.url.endswith("#data")
+    expect(page.locator("#onward p")).to_contain_text("Next: say how many", timeout=TIMEOUT)
+    page.locator("#onward").get_by_role("button", name="Generate").click()
+    expect(page.get_by_role("tab", name="Generate")).to_be_focused()
+    cost = page.locator(".part.generate .cost")
+    expect(cost).to_contain_text("generating", timeout=TIMEOUT)
+    before = cost.text_content()
+    page.get_by_role("spinbutton", name="Of each type").fill("5000")
+    expect(cost).not_to_have_text(before, timeout=TIMEOUT)
+    # The help of every setting, the generator's own too, is in Korean where the catalogue holds it.
+    page.get_by_label("Generator").locator("visible=true").select_option("perlin")
+    page.get_by_label("Language").select_option("ko")
+    page.get_by_text("이 생성기의 설정").click()
+    client = Client(folder)
+    fields = client.get("api/plan/generator", name="perlin").json()
+    client.close()
+    assert fields and all(re.search("[가-힣]", in_korean(field["help"])) for field in fields)
+    for field in fields:
+        shown = page.locator(f"#setting-{field['name'].replace('.', '-')}-help")
+        expect(shown).to_have_text(in_korean(field["help"]))
+    expect(cost).to_contain_text("예상 비용")
+
+
+@pytest.mark.browser
+def test_what_means_nothing_is_left_out(opened: Any, of_run: Studio) -> None:
+    run = of_run.workspace.run
+    assert run is not None
+    proven(run, {"deep": "cannot tell", "magnet": "helps"})
+    page = opened(of_run)
+    assert page.url.endswith("#proof")
+    leads = page.locator(".proven .lead")
+    expect(leads.nth(0)).to_contain_text("This proof cannot tell of deep")
+    expect(leads.nth(1)).to_contain_text("magnet: the samples help")
+    expect(page.locator(".proven svg.intervals")).to_have_count(1)  # magnet's
+    expect(page.locator(".proven .tiles .sample")).to_have_count(1)
+    expect(page.get_by_text("are left out")).to_be_visible()
+    expect(page.locator("#onward p")).to_contain_text(f"export the {MADE - 2}")
+    proven(run, {"deep": "cannot tell", "magnet": "cannot tell"})
+    page.reload()
+    page.wait_for_selector("html[data-ready=yes]")
+    expect(page.locator(".proven svg.intervals, .proven .tiles")).to_have_count(0)
+    expect(page.locator("#onward p")).to_contain_text("Start the proof again")
+    page.locator("#onward").get_by_role("button", name="Export").click()
+    expect(page.get_by_role("tab", selected=True)).to_have_text("Export")
+    expect(page.locator("#onward p")).to_have_count(0)
+    tree = json.loads(run.path("proof.json").read_text("utf-8"))
+    assert len(tree["products"]["deep"]["comparisons"]) == 2  # what is not shown is not lost
