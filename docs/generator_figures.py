@@ -32,7 +32,10 @@ PROOFS: dict[str, list[tuple[str, Mapping[str, str], str]]] = {
         ("proof.json", {name: name for name in SETS}, OURS),
         ("real_pixels.json", {name: f"{name}, 10 shots, memory_probe, test" for name in SETS}, "patch_synthesis"),
     ],
-    "crop_paste": [("proof.json", {name: f"{name}-inpaint" for name in SETS}, "crop_paste")],
+    "crop_paste": [
+        ("proof.json", {name: name for name in SETS}, "crop_paste"),
+        ("proof.json", {name: f"{name}-inpaint" for name in SETS}, "crop_paste"),
+    ],
     "controlnet_inpaint": [("proof.json", {name: f"{name}-inpaint" for name in SETS}, OURS)],
     "cross_modal": [
         ("proof.json", {name: f"{name}-csm" for name in SETS}, OURS),

@@ -69,7 +69,7 @@ def test_every_generator_has_a_row_and_every_dash_a_reason() -> None:
 
 def test_a_figure_of_the_tables_is_that_of_its_result() -> None:
     """One cell by hand: the difference of crop_paste to the shots alone on the tiles, and its interval."""
-    tree = figures.result("proof.json")["magnetic-tile-inpaint"]["proof"]["products"]["magnetic-tile"]
+    tree = figures.result("proof.json")["magnetic-tile"]["proof"]["products"]["magnetic-tile"]
     (row,) = [
         row
         for row in tree["comparisons"]

@@ -88,7 +88,7 @@ def by_type(pairs: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> dict[str, np
     for defect, picture, mask in pairs:
         if (row := told_apart(picture, mask)) is not None:
             rows.setdefault(defect, []).append(row)
-    return {defect: np.array(told) for defect, told in rows.items()}
+    return {defect: np.array(figures) for defect, figures in rows.items()}
 
 
 def measured(run: Run) -> dict[str, Any]:
@@ -136,10 +136,12 @@ def factory_runs(out: Path) -> Iterator[tuple[str, str, Run]]:
             if not (root / product).is_dir():
                 factory.write_dataset(root, product, defects, normals=6, per_defect=6, seed=3, size=256)
                 _deepen(root / product, sort)
-        for arm, told in ARMS.items():
+        for arm, overrides in ARMS.items():
             settings = {"data.root": str(root), "data.shots": 6, "generate.count": 2, "generate.controls": 0}
             settings |= {f"{stage}.enabled": False for stage in ("screen", "measure", "prove")}
-            run = Run.create(out / "runs" / depth / arm, load_config(None, {**settings, **told, "export.formats": []}))
+            run = Run.create(
+                out / "runs" / depth / arm, load_config(None, {**settings, **overrides, "export.formats": []})
+            )
             run_all(run)
             yield depth, arm, run
 
@@ -163,6 +165,8 @@ def main() -> None:
     parser.add_argument("--factory", type=Path, help="make samples of procedural parts there")
     parser.add_argument("--results", type=Path, default=RESULTS / "grain.json")
     args = parser.parse_args()
+    if not args.runs and not args.factory:
+        parser.error("name folders of runs, or --factory with a folder")
     table: dict[str, dict[str, Any]] = {}
     for folder in args.runs:
         for arm, run in finished(folder).items():
@@ -171,7 +175,12 @@ def main() -> None:
         table.setdefault(f"factory, {depth}", {})[arm] = measured(run)
     for entry, arms in table.items():
         for arm, row in arms.items():
-            print(entry, arm, row["farthest"], {one: list(told.values())[:2] for one, told in row["types"].items()})
+            print(
+                entry,
+                arm,
+                row["farthest"],
+                {defect: list(figures.values())[:2] for defect, figures in row["types"].items()},
+            )
         results = read_json(args.results) if args.results.is_file() else {}
         write_json(args.results, {**results, entry: {"machine": machine(), "arms": arms}})
 

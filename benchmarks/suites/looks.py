@@ -226,6 +226,8 @@ def _feature_set(looks: Looks, name: str) -> FeatureSet:
 
 def finished(folder: Path) -> dict[str, Run]:
     """Return the runs of a folder whose samples are made, by arm; nothing in them is changed."""
+    if not folder.is_dir():
+        raise SystemExit(f"{folder}: there is no such folder of runs; suite real_pixels makes one")
     runs = {}
     for path in sorted(folder.iterdir()):
         if (path / "manifest.json").is_file() and (path / "config.json").is_file():

@@ -41,12 +41,8 @@ def inside(split: Split, shots: int) -> Split:
     """Return a split that learns from the first shots and asks about the others, and about every fifth normal part."""
     learned = first_shots(split, shots)
     asked = tuple(one for one in split.shots if one not in learned.shots)
-    return replace(learned, test_defects=asked, test_normals=split.normals[::5], normals=without_fifth(split.normals))
-
-
-def without_fifth(normals: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return all but every fifth."""
-    return tuple(one for number, one in enumerate(normals) if number % 5)
+    normals = tuple(one for number, one in enumerate(split.normals) if number % 5)
+    return replace(learned, test_defects=asked, test_normals=split.normals[::5], normals=normals)
 
 
 def by_share(trials: Trials, shots: int, generator: str) -> dict[str, Any]:
@@ -79,19 +75,19 @@ def main() -> None:
     parser.add_argument("--only", choices=sorted(FOLDERS), help="one set")
     parser.add_argument("--results", type=Path, default=RESULTS / "memory_share.json")
     args = parser.parse_args()
-    told: dict[str, Any] = {"data.shots": MOST_SHOTS, "backbone.device": "cpu", "generate.controls": 0.0}
-    told["generate.count"] = SAMPLES // len(SUIT_ANYTHING)
+    overrides: dict[str, Any] = {"data.shots": MOST_SHOTS, "backbone.device": "cpu", "generate.controls": 0.0}
+    overrides["generate.count"] = SAMPLES // len(SUIT_ANYTHING)
     for name in [args.only] if args.only else sorted(FOLDERS):
-        config, out = configuration(args.data, name, told), args.out / name
+        config, out = configuration(args.data, name, overrides), args.out / name
         split = scanned_dataset(config).split
         split = split.of(split.normals[0].product)
-        known = without_fifth(split.normals)
-        kept = {one.id for one in known}
         entry: dict[str, Any] = {"machine": {**machine(), "threads": os.environ["OMP_NUM_THREADS"]}, "arms": {}}
         for shots, generator in ARMS:
+            dealt = inside(split, shots)
+            learned = {one.id for one in dealt.normals}
             made = samples_of(config, generator, out / generator)[0] if generator else []
-            made = [one for one in made if one.normal in kept]
-            trials = Trials(config, inside(split, shots), {generator: made}, out)
+            made = [one for one in made if one.normal in learned]
+            trials = Trials(config, dealt, {generator: made}, out)
             title = f"{shots} shots" if shots else f"{len(made)} samples of {generator}"
             print(f"{name}, {title}", flush=True)
             row = by_share(trials, shots, generator)

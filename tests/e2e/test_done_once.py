@@ -175,8 +175,9 @@ def plugins(*families: str) -> list[tuple[str, str]]:
 
 
 def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Time and content of every file of a run."""
-    paths = (path for path in folder.rglob("*") if path.is_file())
+    """Time and content of every file of a run, but of the one that says when weights were last read: a copy's are read
+    once more."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path != folder / "state" / "weights.json")
     return {path.relative_to(folder).as_posix(): (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
 
 

@@ -141,6 +141,28 @@ def test_a_folder_that_leaves_a_question_is_opened_with_its_answer(unlike: Path,
         client.close()
 
 
+def test_pictures_without_a_label_file_are_normal_parts_when_the_page_says_so(unlike: Path, tmp_path: Path) -> None:
+    """labelme's usual folder: all pictures in it, those of defects with a file beside them."""
+    parts = tmp_path / "plant/parts"
+    parts.mkdir(parents=True)
+    for number, path in enumerate(sorted((unlike / "magnet/train/good").iterdir())):
+        shutil.copy(path, parts / f"good{number}.png")
+    shape = {"label": "chip", "points": [[8, 8], [24, 8], [24, 24]], "shape_type": "polygon"}
+    for path in (unlike / "magnet/test/chip").iterdir():
+        shutil.copy(path, parts / path.name)
+        (parts / f"{path.stem}.json").write_text(json.dumps({"version": "5", "shapes": [shape]}))
+    with running(Studio(Workspace.nothing(parts.parent), root=parts.parent)) as started:
+        client = Client(started)
+        refused = client.post("api/open", {"folder": "parts"}).json()
+        assert "have no label file" in refused["error"]
+        wanted = {"setting": "data.normal", "value": ["."]}
+        assert refused["answers"] == [wanted]
+        assert client.post("api/open", {"folder": "parts", "answer": wanted}).status_code == 200
+        data = started.workspace.config.data
+        assert (data.layout, data.normal) == ("labelme", ["."]) and started.workspace.split.normals
+        client.close()
+
+
 @pytest.mark.browser
 def test_the_button_writes_and_undoes(opened: Any, draft: Studio) -> None:
     page = opened(draft)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from flawsmith.config import load_config
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.detectors.denoising import Denoising, DenoisingSettings
 from flawsmith.errors import ConfigError, DataError, FlawsmithError
+from flawsmith.evaluation.prove import _files_read
 from flawsmith.nn.anomaly_maps.branches import DrawsDamage, branch_map
 from flawsmith.nn.anomaly_maps.words import HearsWords, word_map
 from flawsmith.nn.diffusion import stacked_noise
 from flawsmith.run.dataset import load_split
 from flawsmith.run.folder import Run
+from flawsmith.run.stage import Inputs
 from flawsmith.synthesis.train import train
 from flawsmith.types import Example
 
@@ -161,3 +164,16 @@ def test_a_generator_that_learned_from_a_test_picture_is_refused(trained: Run) -
     training = learned_from(trained, (content_hash(split.shots[0].image),))
     training.add(Example("n", split.normals[0].image, "magnet"), "real")
     refused(DataError, "which is a test picture here", trained, training)
+
+
+def test_a_proof_depends_on_the_weights_of_the_run_that_is_read(trained: Run, tmp_path: Path) -> None:
+    shutil.copytree(trained.path("weights"), tmp_path / "read/weights")
+    told = {"prove.detectors": ["denoising", "probe"], "prove.settings": {"denoising": {"run": str(tmp_path / "read")}}}
+    config = load_config(None, told)
+    before = Inputs.of(config, "prove", files=_files_read(config))
+    record = {"inputs": {"settings": dict(before.settings), "content": dict(before.content)}}
+    assert len(_files_read(config)) == 2 and not before.changes(record)
+    (weights,) = (tmp_path / "read/weights").rglob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert Inputs.of(config, "prove", files=_files_read(config)).changes(record) == ["files"]
+    assert _files_read(load_config(None, {"prove.detectors": ["denoising", "probe"]})) == {}

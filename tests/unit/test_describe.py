@@ -191,5 +191,6 @@ def test_no_model_is_said(tmp_path: Path, content: str | None) -> None:
     ],
 )
 def test_settings_that_exclude_each_other(settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=said) as one:
         fs.load_config(None, settings)
+    assert "{" not in str(one.value), "the section does not follow"

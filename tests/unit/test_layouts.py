@@ -299,6 +299,11 @@ BAD = {
     "root is a file": (None, {"root": Path(__file__)}, "is a file; it must be the folder"),
     "empty": (lambda root: root, {}, "no product folder with train/ and test/"),
     "empty product": (lambda root: (root / "train").mkdir() or root, {}, "no pictures found"),
+    "visa and data.normal": (
+        lambda root: visa(root),
+        {"layout": "visa", "normal": ["good"]},
+        "data.normal: good is not read in the layout visa, whose normal parts are those in Data/Images/Normal",
+    ),
     "empty visa": (lambda root: root, {"layout": "visa"}, "no product folder with Data/Images"),
     "empty pairs": (lambda root: root, {"layout": "pairs"}, "no folder of pictures found"),
     "unknown layout": (mvtec, {"layout": "mvtek"}, "'mvtek' is unknown; did you mean 'mvtec'?"),

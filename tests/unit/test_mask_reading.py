@@ -168,7 +168,8 @@ def test_a_page_shows_the_outlines_of_shots_first(tmp_path: Path):
     text = (tmp_path / "my-check.html").read_text("utf-8")
     captions = re.findall("<figcaption>(.*?)</figcaption>", text)
     assert captions == [
-        f"nut/test/scratch/{n}.png, {kind}, 4.7 % damaged" for n, kind in enumerate(["shot"] * 2 + ["test"] * 6)
+        f"nut/test/scratch/{n}.png, {kind}, 4.7 % damaged"
+        for n, kind in enumerate(["real shot"] * 2 + ["test picture"] * 6)
     ]
     assert "<h2>nut: scratch, 8 of 9</h2>" in text and "<code>flawsmith studio CONFIG</code> shows all" in text
     (tmp_path / "data/nut/test/scratch/8.png").unlink()

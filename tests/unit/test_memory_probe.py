@@ -220,11 +220,11 @@ def test_out_of_fold_map_and_score_are_the_joined_ones() -> None:
     for joined, said in ((answer, heads), (detector.predict(image), detector._probe.predict(image))):
         far = detector._maps.far(image)
         logit = torch.log(said.score / (1 - said.score)).clamp(-13.8, 13.8)
-        fusion = detector._fusions.score
+        fusion = detector.fusions.score
         scores = (torch.stack([logit, farthest_of(far)], 1) - fusion.mean) / fusion.deviation
         assert torch.allclose(joined.score, (scores * fusion.weight).sum(1), atol=1e-3)
         logit = torch.log(said.anomaly_map / (1 - said.anomaly_map)).clamp(-9.21, 9.21)
         far = torch.nn.functional.interpolate(far, logit.shape[-2:], mode="bilinear")
-        fusion = detector._fusions.anomaly_map
+        fusion = detector.fusions.anomaly_map
         both = (torch.stack([logit, far], -1) - fusion.mean) / fusion.deviation
         assert torch.allclose(joined.anomaly_map, torch.sigmoid((both * fusion.weight).sum(-1)), atol=1e-3)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from flawsmith.cli import app
 from flawsmith.config import load_config
 from flawsmith.data.layouts import scan
-from flawsmith.errors import DataError
+from flawsmith.errors import Answer, DataError
 from flawsmith.korean import in_korean
 from flawsmith.preflight.recognise import recognise, sounds_normal
 
@@ -115,6 +115,7 @@ def test_labelled_pictures_beside_others_are_understood_and_the_others_asked_abo
         f"{root}: 2 pictures have no label file (1.png, 2.png). If they are normal parts: "
         f"flawsmith new --from {root} --normal ."
     )
+    assert asked.value.answers == (Answer("data.normal", ["."]),)
     assert in_korean(str(asked.value)) == (
         f"{root}: 사진 2장에는 라벨 파일이 없습니다(1.png, 2.png). 그 사진이 정상품이면: "
         f"flawsmith new --from {root} --normal ."

@@ -265,6 +265,7 @@ def test_near_duplicates(tmp_path: Path):
     assert shots.near_duplicates(got) == [(shot, again)]
     (warning,) = shots.near_duplicate_warnings(got)
     assert warning.startswith("nut/dent: 1 of 3 test pictures seem to show the same damage as a shot")
+    assert warning.endswith('so the proof leaves them out (unless prove.near_duplicates = "keep")')
     without = shots.without_near_duplicates(got)
     assert without.test_defects == (other_place, other_piece, other_kind)
     assert "1 of 4 test defects were left out" in without.notes[-1]

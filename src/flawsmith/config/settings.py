@@ -49,6 +49,11 @@ class Settings(BaseModel):
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
     )
 
+    def reads(self) -> tuple[Path, ...]:
+        """Return the files that these settings name and whose content counts like a setting: other content, other
+        result."""
+        return ()
+
     @field_validator("*")
     @classmethod
     def _without_nul(cls, value: Any) -> Any:
@@ -295,4 +300,6 @@ def _sentence(section: type[BaseModel], place: str, items: list[dict[str, Any]])
     if items[0]["type"] == "model_type":
         return f"{place}: should be a section of settings, not {value!r}"
     message = items[0]["msg"].removeprefix("Value error, ").removeprefix("Input ").partition(", unable to parse")[0]
-    return f"{place}: {message[0].lower() + message[1:]}, not {value!r}"
+    sentence = f"{place}: {message[0].lower() + message[1:]}"
+    # What a validator of a whole section says names the settings itself, and all of the section would follow it.
+    return sentence if isinstance(value, dict) and items[0]["type"] == "value_error" else f"{sentence}, not {value!r}"

@@ -206,7 +206,7 @@ def near_duplicates(split: Split) -> list[tuple[Example, Example]]:
 
 
 def near_duplicate_warnings(split: Split) -> list[str]:
-    """Return a warning per defect type that has `near_duplicates`: the piece was learned from, so results flatter."""
+    """Return a warning per defect type that has `near_duplicates`, which were learned from: a proof leaves them out."""
     pairs = near_duplicates(split)
     tests = {(example.product, example.defect): 0 for _, example in pairs}
     for example in split.test_defects:
@@ -215,11 +215,11 @@ def near_duplicate_warnings(split: Split) -> list[str]:
     sentences = []
     for (product, defect), total in sorted(tests.items(), key=str):
         those = [(shot, test) for shot, test in pairs if (test.product, test.defect) == (product, defect)]
-        count = len({test.id for _, test in those})
-        shot, test = those[0]
+        count, (shot, test) = len({test.id for _, test in those}), those[0]
         sentences.append(
             f"{product}/{defect}: {count} of {total} test pictures seem to show the same damage as a shot, "
-            f"photographed again (e.g. {test.id} and {shot.id}); results on them flatter"
+            f"photographed again (e.g. {test.id} and {shot.id}); the damage is learned from, so the proof leaves them "
+            'out (unless prove.near_duplicates = "keep")'
         )
     return sentences
 

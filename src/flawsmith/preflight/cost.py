@@ -21,6 +21,8 @@ from flawsmith.synthesis.counts import wanted
 
 JUDGE_SECONDS = {"processor": 60.0, PLAIN: 95.0, "GPU": 10.0}
 """A training of the default detector at 384 px with its share of the features, on two cores; the GPU's is a guess."""
+_WITHOUT_PIXELS = 1 / 3
+"""The share of it that does not grow with the picture: heads learn from as many places."""
 PIXELS_SECONDS = 0.06
 """A sample of `crop_paste` or `perlin`, with its files written: 18 took 1.0 s on two cores."""
 PIXELS_MEMORY = 0.36
@@ -103,7 +105,8 @@ def estimate(
         by = f"{config.backbone.source} backbone" + (f" ({backbone.sentence()})" if backbone else "")
     trainings = len(proven) * config.prove.seeds * _arms(config) if config.prove.enabled else 0
     side = config.prove.tile or config.prove.size or 384
-    proof = trainings * JUDGE_SECONDS[machine] * config.prove.budget * (side / 384) ** 2 * tiles
+    looked_at = _WITHOUT_PIXELS + (1 - _WITHOUT_PIXELS) * (side / 384) ** 2 * tiles
+    proof = trainings * JUDGE_SECONDS[machine] * config.prove.budget * looked_at
     cut = f", {tiles:.1f} tiles of {side} px per photograph" if config.prove.tile else ""
     judges = ", ".join(config.prove.detectors)
     proving = PIXELS_MEMORY + PROOF_MEMORY * (side / 384) ** 2

@@ -19,7 +19,7 @@ from typing import Any
 from flawsmith.config import Config, DataConfig, GeneratorConfig, commented_toml, nfc
 from flawsmith.data.layouts import LAYOUTS, Survey, survey
 from flawsmith.data.layouts.tree import TOP, Tree, last_part, list_tree
-from flawsmith.errors import DataError, FlawsmithError, first_few
+from flawsmith.errors import Answer, DataError, FlawsmithError, first_few
 
 _NORMAL = frozenset(
     (
@@ -107,7 +107,7 @@ def recognise(root: Path, normal: Sequence[str] = ()) -> Recognised:
 
     Raises:
         DataError: the folder is missing, or one of `normal` in it; no layout understands it, or it cannot be told which
-            parts are normal.
+            parts are normal; where it is only that, with the setting that would say so.
     """
     tree = list_tree(DataConfig(root=root), remedy="give --from the folder of your photographs")
     folders = {nfc(part) for folder in tree.folders for part in folder.split("/") if part}
@@ -119,7 +119,10 @@ def recognise(root: Path, normal: Sequence[str] = ()) -> Recognised:
             # What a label file marks is not normal, although nobody can read it.
             understood, refused = [], {layout: misread[layout] for layout in _ANNOTATED if layout in misread}
     if not understood:
-        raise DataError(_asked(root, tree, normal, refused))
+        question = "" if TOP in normal or not tree.pictures_below("") else _whether_normal(root, tree, normal, refused)
+        if question:
+            raise DataError(question, answers=(Answer("data.normal", [*normal, TOP]),))
+        raise DataError(_unread(root, tree, refused))
     most = max(_masked(surveyed) for _, surveyed in understood)
     best = [(data, surveyed) for data, surveyed in understood if _masked(surveyed) == most]
     data, surveyed = best[0]
@@ -197,13 +200,11 @@ def _masked(surveyed: Survey) -> int:
     return sum(example.defect is not None and bool(example.masks) for example in surveyed.examples)
 
 
-def _asked(root: Path, tree: Tree, normal: Sequence[str], refused: dict[str, list[str]]) -> str:
+def _unread(root: Path, tree: Tree, refused: dict[str, list[str]]) -> str:
     """Return what to say when no layout understands a folder: what each that is near it misses."""
     pictures = tree.pictures_below("")
     if not pictures:
         return f"{root}: no pictures there (PNG, JPEG, TIFF, BMP, WebP); give the folder that holds your photographs"
-    if TOP not in normal and (question := _whether_normal(root, tree, normal, refused)):
-        return question
     near = {layout: errors for layout, errors in refused.items() if errors}
     advice = 'name the folders of normal parts with --normal, or set layout = "pattern" (docs/data.md)'
     if not near and not any("/" in picture for picture in pictures):

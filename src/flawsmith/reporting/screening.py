@@ -28,10 +28,11 @@ def screening_section(run: Run, rejects: Sequence[ContactSheet]) -> Section | No
     gate = read_json(path)
     with reading(path, "screen again"):
         sentences, thresholds = _sentences(run, gate), _threshold_table(run, gate)
+        notes = tuple(f"{product}: {note}" for product, fitted in gate["products"].items() for note in fitted["notes"])
     return Section(
         "Screening",
         sentences=sentences,
-        notes=tuple(f"{product}: {note}" for product, fitted in gate["products"].items() for note in fitted["notes"]),
+        notes=notes,
         tables=(_yield_table(run), thresholds, _reason_table(run)),
         subsections=tuple(_rejected(sheet, number) for number, sheet in enumerate(rejects)),
     )

@@ -76,9 +76,7 @@ class Workspace:
         config = _config_of(run or source, settings)
         if run and run.path("data.json").exists():
             split = load_split(run)
-        elif (
-            run or not source.is_dir() or any(key.startswith("data.") and key[:10] != "data.mask." for key in settings)
-        ):
+        elif run or not source.is_dir() or any(map(_says_layout, settings)):
             split = scanned_dataset(config).split
         else:
             settings, config, split = _looked_over(source, settings, config)
@@ -171,6 +169,11 @@ def _config_of(source: Run | Path, settings: Mapping[str, Any]) -> Config:
     return config
 
 
+def _says_layout(setting: str) -> bool:
+    """Tell whether a setting says how a folder is to be read, so that nobody has to find out."""
+    return setting.startswith("data.") and setting != "data.normal" and not setting.startswith("data.mask.")
+
+
 def _looked_over(folder: Path, settings: dict[str, Any], config: Config) -> tuple[dict[str, Any], Config, Split]:
     """Return settings, configuration and split of a folder of photographs, in whatever layout it is."""
     try:
@@ -178,7 +181,8 @@ def _looked_over(folder: Path, settings: dict[str, Any], config: Config) -> tupl
     except DataError:
         from flawsmith.preflight.recognise import recognise
 
-        understood = recognise(folder).data.model_dump(mode="json", exclude_defaults=True, exclude={"root"})
+        normal = settings.get("data.normal", ())  # where the page answered
+        understood = recognise(folder, normal).data.model_dump(mode="json", exclude_defaults=True, exclude={"root"})
         settings |= {f"data.{key}": value for key, value in understood.items()}
         config = _config_of(folder, settings)
         return settings, config, scanned_dataset(config).split

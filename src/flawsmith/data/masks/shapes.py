@@ -214,14 +214,14 @@ def _new_branches(
         before, after = course[max(at - 1, 0)], course[min(at + 1, len(course) - 1)]
         turned = np.pi if places[0] > places[-1] else 0.0  # angles are told from the real line's direction
         facing = np.arctan2(*(after - before)[::-1]) + turned + flip * branch.angle + rng.normal() * _TURNED
-        own = branch.line
-        length = own.length * len(path) / len(line.path) * float(np.exp(rng.uniform(-0.3, 0.3)))
-        way = new_path([own], max(length, 2.0), rng)
+        real = branch.line
+        length = real.length * len(path) / len(line.path) * float(np.exp(rng.uniform(-0.3, 0.3)))
+        way = new_path([real], max(length, 2.0), rng)
         span = max(float(np.hypot(*way[-1])), 1.0)
         way = laid_between(way, path[at], path[at] + span * np.array([np.cos(facing), np.sin(facing)]))
-        along = new_places(own, len(way), rng, may_turn=False)
-        aside = flip * (own.wriggle[along] - own.wriggle[along[0]])
-        made.append((wriggling(way, aside), own.width[along]))
+        along = new_places(real, len(way), rng, may_turn=False)
+        aside = flip * (real.wriggle[along] - real.wriggle[along[0]])
+        made.append((wriggling(way, aside), real.width[along]))
     return made
 
 

@@ -26,6 +26,11 @@ def read_visa(data: DataConfig, tree: Tree) -> Reading:
     Where the table lists several defect types for a picture, the first counts. Its paths may be written in another way
     (backslashes, other folders before the product's, another suffix) as long as one picture alone can be meant.
     """
+    if data.normal:
+        raise DataError(
+            f"data.normal: {', '.join(data.normal)} is not read in the layout visa, whose normal parts are those in "
+            "Data/Images/Normal; leave it out"
+        )
     if tree.is_folder("Data/Images"):
         homes, top = [""], data.root.resolve().parent
     else:
