@@ -204,6 +204,16 @@ def test_a_korean_page_whose_english_moved_is_named(
         True,
         3,
     ]
+    english.write_text("# A\n\n## B\n\n12 of [34](b5.md)\n\n| C | 1,600 | 7.5 |\n\n```\n99\n```\n", "utf-8")
+    page.write_text("# 가\n\n## 나\n\n34 중 7.5\n\n| 다 | 1,600 | 12 |\n\n```\n98\n```\n", "utf-8")
+    korean.stamp(page)
+    assert korean.behind(page) == ["docs/ko/a.md: its row | 다 | 1,600 | 12 | lacks 7.5"]
+    page.write_text("# 가\n\n## 나\n\n34 중 12\n\n| 다 | 1600 | 7.5 |\n\n```\n98\n```\n", "utf-8")
+    korean.stamp(page)
+    assert [sentence[14:38] for sentence in korean.behind(page)] == [
+        "it lacks the figures 1,6",
+        "its row | 다 | 1600 | 7.5",
+    ]
     english.unlink()
     assert korean.behind(page) == ["docs/ko/a.md: there is no docs/a.md that it could follow"]
 
@@ -230,6 +240,6 @@ def test_links_are_led_to_where_files_lie_on_the_site(monkeypatch: pytest.Monkey
         "```\n# 나\n```\n\n## 다 {#folders}\n"
     )
     assert build.in_both_languages("docs/index.md", "# A\n").endswith("# A\n\n[한국어](ko/index.md)\n")
-    assert build.in_both_languages("docs/ray.md", "# A\n") == "# A\n"
+    assert build.in_both_languages("CONTRIBUTING.md", "# A\n") == "# A\n"
     with pytest.raises(SystemExit, match="docs/results.md links to gone.md, which is not there"):
         list(build.targets("docs/results.md", "[i](gone.md)"))

@@ -5,7 +5,8 @@
 
 A page in docs/ko/ begins with the path of its English page and a digest of that page's text. When the English moves,
 the digest does not fit any more, and `tests/test_documentation.py` names the page. Headings, pictures and code blocks
-have to be as many and in the order of the English page, so on the site its headings have the English anchors.
+have to be as many and in the order of the English page, so on the site its headings have the English anchors. And
+every figure of the English page stands in the Korean one as often, and in the same row of a table.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from posixpath import basename
 
@@ -22,6 +24,8 @@ STAMP = re.compile(r"\A<!-- follows docs/(\S+\.md) ([0-9a-f]{12}) -->\n\n")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 HEADING = re.compile(r"^(#+) (.+)$", re.M)
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
+TARGET = re.compile(r"(?<=\])\([^)]*\)")
+FIGURE = re.compile(r"\d+(?:[.,]\d+)*")
 
 
 def pages() -> list[Path]:
@@ -44,6 +48,23 @@ def headings_of(text: str) -> list[tuple[int, str]]:
     return [(len(marks), words) for marks, words in HEADING.findall(FENCE.sub("", text))]
 
 
+def lost_figures(text: str, original: str) -> list[str]:
+    """Return what figures of the English text its Korean one lacks, a sentence each; code and targets are left out.
+
+    A Korean page may have more: it writes 10 where English says ten.
+    """
+    plain, wanted = (TARGET.sub("", FENCE.sub("", STAMP.sub("", one))) for one in (text, original))
+    lost = sorted((Counter(FIGURE.findall(wanted)) - Counter(FIGURE.findall(plain))).elements())
+    wrong = [f"it lacks the figures {', '.join(lost)}"] if lost else []
+    rows, wanted_rows = ([line for line in one.splitlines() if line.startswith("|")] for one in (plain, wanted))
+    if len(rows) != len(wanted_rows):
+        return [*wrong, f"its tables have {len(rows)} rows in place of {len(wanted_rows)}"]
+    for row, wanted_row in zip(rows, wanted_rows, strict=True):
+        if absent := sorted(set(FIGURE.findall(wanted_row)) - set(FIGURE.findall(row))):
+            wrong.append(f"its row {row} lacks {', '.join(absent)}")
+    return wrong
+
+
 def behind(page: Path) -> list[str]:
     """Return what of a Korean page does not fit its English one, a sentence each; [] = nothing."""
     name, english = page.relative_to(DOCS.parent).as_posix(), english_of(page)
@@ -63,7 +84,7 @@ def behind(page: Path) -> list[str]:
     ):
         if here != there:
             wrong.append(f"{name}: its {what} are not those of {english_name}: {here} in place of {there}")
-    return wrong
+    return wrong + [f"{name}: {sentence}" for sentence in lost_figures(text, original)]
 
 
 def stamp(page: Path) -> None:
