@@ -204,18 +204,24 @@ def test_a_korean_page_whose_english_moved_is_named(
         True,
         3,
     ]
-    english.write_text("# A\n\n## B\n\n12 of [34](b5.md)\n\n| C | 1,600 | 7.5 |\n\n```\n99\n```\n", "utf-8")
-    page.write_text("# 가\n\n## 나\n\n34 중 7.5\n\n| 다 | 1,600 | 12 |\n\n```\n98\n```\n", "utf-8")
+    english.write_text("# A\n\nFrom 0.25 to +3.50, and 7.5 twice: 7.5.\n", "utf-8")
+    page.write_text("# 가\n\n0.25에서 +3.05까지, 7.5.\n", "utf-8")
     korean.stamp(page)
-    assert korean.behind(page) == ["docs/ko/a.md: its row | 다 | 1,600 | 12 | lacks 7.5"]
-    page.write_text("# 가\n\n## 나\n\n34 중 12\n\n| 다 | 1600 | 7.5 |\n\n```\n98\n```\n", "utf-8")
-    korean.stamp(page)
-    assert [sentence[14:38] for sentence in korean.behind(page)] == [
-        "it lacks the figures 1,6",
-        "its row | 다 | 1600 | 7.5",
+    assert korean.behind(page) == [
+        "docs/ko/a.md: its figures are not those of docs/a.md: it lacks [+3.50, 7.5] and adds [+3.05]"
     ]
     english.unlink()
     assert korean.behind(page) == ["docs/ko/a.md: there is no docs/a.md that it could follow"]
+
+
+def test_a_number_that_a_korean_page_lacks_is_named(korean: Any) -> None:
+    english = "Ten of [12](b34.md), 12 and 1,600 of 860 million.\n\n| A | 8 | 7.5 |\n\n```\n99\n```\n"
+    assert korean.lost_numbers("12 중 10, 1,600과 12.\n\n| 가 | 8 | 7.5 |\n", english) == []
+    assert korean.lost_numbers("12, 1600, 7.5\n\n| 가 | 8 | 7.6 |\n\n```\n12\n```\n", english) == [
+        "it lacks the numbers 1,600, 12",
+        "its row | 가 | 8 | 7.6 | lacks 7.5",
+    ]
+    assert korean.lost_numbers("12 12 1,600 8", english) == ["its tables have 0 rows in place of 1"]
 
 
 # --- the site's own way of links ----------------------------------------------------------------------------------

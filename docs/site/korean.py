@@ -5,8 +5,9 @@
 
 A page in docs/ko/ begins with the path of its English page and a digest of that page's text. When the English moves,
 the digest does not fit any more, and `tests/test_documentation.py` names the page. Headings, pictures and code blocks
-have to be as many and in the order of the English page, so on the site its headings have the English anchors. And
-every figure of the English page stands in the Korean one as often, and in the same row of a table.
+have to be as many and in the order of the English page, so on the site its headings have the English anchors. Figures
+with a decimal point are those of the English page, each as often; whole numbers may be more, for Korean writes 10 where
+English says ten. And a row of a table has the figures of the English row.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ KOREAN = DOCS / "ko"
 STAMP = re.compile(r"\A<!-- follows docs/(\S+\.md) ([0-9a-f]{12}) -->\n\n")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 HEADING = re.compile(r"^(#+) (.+)$", re.M)
+FIGURE = re.compile(r"[-+]?\d+\.\d+")
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 TARGET = re.compile(r"(?<=\])\([^)]*\)")
-FIGURE = re.compile(r"\d+(?:[.,]\d+)*")
+NUMBER = re.compile(r"\d++(?:[.,]\d++)*+(?! (?:million|billion))")  # in Korean 860 million counts in 10,000s
 
 
 def pages() -> list[Path]:
@@ -48,19 +50,17 @@ def headings_of(text: str) -> list[tuple[int, str]]:
     return [(len(marks), words) for marks, words in HEADING.findall(FENCE.sub("", text))]
 
 
-def lost_figures(text: str, original: str) -> list[str]:
-    """Return what figures of the English text its Korean one lacks, a sentence each; code and targets are left out.
-
-    A Korean page may have more: it writes 10 where English says ten.
-    """
+def lost_numbers(text: str, original: str) -> list[str]:
+    """Return what whole numbers, and what of the English tables' rows, a Korean text lacks, a sentence each."""
     plain, wanted = (TARGET.sub("", FENCE.sub("", STAMP.sub("", one))) for one in (text, original))
-    lost = sorted((Counter(FIGURE.findall(wanted)) - Counter(FIGURE.findall(plain))).elements())
-    wrong = [f"it lacks the figures {', '.join(lost)}"] if lost else []
+    whole = [Counter(one for one in NUMBER.findall(both) if "." not in one) for both in (wanted, plain)]
+    lost = sorted((whole[0] - whole[1]).elements())
+    wrong = [f"it lacks the numbers {', '.join(lost)}"] if lost else []
     rows, wanted_rows = ([line for line in one.splitlines() if line.startswith("|")] for one in (plain, wanted))
     if len(rows) != len(wanted_rows):
         return [*wrong, f"its tables have {len(rows)} rows in place of {len(wanted_rows)}"]
     for row, wanted_row in zip(rows, wanted_rows, strict=True):
-        if absent := sorted(set(FIGURE.findall(wanted_row)) - set(FIGURE.findall(row))):
+        if absent := sorted(set(NUMBER.findall(wanted_row)) - set(NUMBER.findall(row))):
             wrong.append(f"its row {row} lacks {', '.join(absent)}")
     return wrong
 
@@ -84,7 +84,11 @@ def behind(page: Path) -> list[str]:
     ):
         if here != there:
             wrong.append(f"{name}: its {what} are not those of {english_name}: {here} in place of {there}")
-    return wrong + [f"{name}: {sentence}" for sentence in lost_figures(text, original)]
+    here, there = (Counter(FIGURE.findall(FENCE.sub("", one))) for one in (text, original))
+    if here != there:
+        lacking, added = (", ".join((one - other).elements()) for one, other in ((there, here), (here, there)))
+        wrong.append(f"{name}: its figures are not those of {english_name}: it lacks [{lacking}] and adds [{added}]")
+    return wrong + [f"{name}: {sentence}" for sentence in lost_numbers(text, original)]
 
 
 def stamp(page: Path) -> None:
