@@ -214,6 +214,16 @@ def test_a_korean_page_whose_english_moved_is_named(
     assert korean.behind(page) == ["docs/ko/a.md: there is no docs/a.md that it could follow"]
 
 
+def test_a_number_that_a_korean_page_lacks_is_named(korean: Any) -> None:
+    english = "Ten of [12](b34.md), 12 and 1,600 of 860 million.\n\n| A | 8 | 7.5 |\n\n```\n99\n```\n"
+    assert korean.lost_numbers("12 중 10, 1,600과 12.\n\n| 가 | 8 | 7.5 |\n", english) == []
+    assert korean.lost_numbers("12, 1600, 7.5\n\n| 가 | 8 | 7.6 |\n\n```\n12\n```\n", english) == [
+        "it lacks the numbers 1,600, 12",
+        "its row | 가 | 8 | 7.6 | lacks 7.5",
+    ]
+    assert korean.lost_numbers("12 12 1,600 8", english) == ["its tables have 0 rows in place of 1"]
+
+
 # --- the site's own way of links ----------------------------------------------------------------------------------
 
 
@@ -236,6 +246,6 @@ def test_links_are_led_to_where_files_lie_on_the_site(monkeypatch: pytest.Monkey
         "```\n# 나\n```\n\n## 다 {#folders}\n"
     )
     assert build.in_both_languages("docs/index.md", "# A\n").endswith("# A\n\n[한국어](ko/index.md)\n")
-    assert build.in_both_languages("docs/ray.md", "# A\n") == "# A\n"
+    assert build.in_both_languages("CONTRIBUTING.md", "# A\n") == "# A\n"
     with pytest.raises(SystemExit, match="docs/results.md links to gone.md, which is not there"):
         list(build.targets("docs/results.md", "[i](gone.md)"))

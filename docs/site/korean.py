@@ -6,7 +6,8 @@
 A page in docs/ko/ begins with the path of its English page and a digest of that page's text. When the English moves,
 the digest does not fit any more, and `tests/test_documentation.py` names the page. Headings, pictures and code blocks
 have to be as many and in the order of the English page, so on the site its headings have the English anchors. Figures
-with a decimal point are those of the English page, each as often.
+with a decimal point are those of the English page, each as often; whole numbers may be more, for Korean writes 10 where
+English says ten. And a row of a table has the figures of the English row.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 HEADING = re.compile(r"^(#+) (.+)$", re.M)
 FIGURE = re.compile(r"[-+]?\d+\.\d+")
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
+TARGET = re.compile(r"(?<=\])\([^)]*\)")
+NUMBER = re.compile(r"\d++(?:[.,]\d++)*+(?! (?:million|billion))")  # in Korean 860 million counts in 10,000s
 
 
 def pages() -> list[Path]:
@@ -45,6 +48,21 @@ def digest_of(page: Path) -> str:
 def headings_of(text: str) -> list[tuple[int, str]]:
     """Return (level, words) of each heading; what stands in code is none."""
     return [(len(marks), words) for marks, words in HEADING.findall(FENCE.sub("", text))]
+
+
+def lost_numbers(text: str, original: str) -> list[str]:
+    """Return what whole numbers, and what of the English tables' rows, a Korean text lacks, a sentence each."""
+    plain, wanted = (TARGET.sub("", FENCE.sub("", STAMP.sub("", one))) for one in (text, original))
+    whole = [Counter(one for one in NUMBER.findall(both) if "." not in one) for both in (wanted, plain)]
+    lost = sorted((whole[0] - whole[1]).elements())
+    wrong = [f"it lacks the numbers {', '.join(lost)}"] if lost else []
+    rows, wanted_rows = ([line for line in one.splitlines() if line.startswith("|")] for one in (plain, wanted))
+    if len(rows) != len(wanted_rows):
+        return [*wrong, f"its tables have {len(rows)} rows in place of {len(wanted_rows)}"]
+    for row, wanted_row in zip(rows, wanted_rows, strict=True):
+        if absent := sorted(set(NUMBER.findall(wanted_row)) - set(NUMBER.findall(row))):
+            wrong.append(f"its row {row} lacks {', '.join(absent)}")
+    return wrong
 
 
 def behind(page: Path) -> list[str]:
@@ -70,7 +88,7 @@ def behind(page: Path) -> list[str]:
     if here != there:
         lacking, added = (", ".join((one - other).elements()) for one, other in ((there, here), (here, there)))
         wrong.append(f"{name}: its figures are not those of {english_name}: it lacks [{lacking}] and adds [{added}]")
-    return wrong
+    return wrong + [f"{name}: {sentence}" for sentence in lost_numbers(text, original)]
 
 
 def stamp(page: Path) -> None:
