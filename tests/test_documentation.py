@@ -208,6 +208,15 @@ def test_a_korean_page_whose_english_moved_is_named(
     assert korean.behind(page) == ["docs/ko/a.md: there is no docs/a.md that it could follow"]
 
 
+def test_the_korean_glossary_names_the_same_words() -> None:
+    def words_of(page: Path) -> list[list[str]]:
+        rows = [line.replace(" (", "(").split(" | ") for line in page.read_text("utf-8").splitlines()]
+        return [row[:2] for row in rows if len(row) == 3 and row[1] != "한국어"]
+
+    words = words_of(DOCS / "glossary.md")
+    assert len(words) > 80 and words_of(DOCS / "ko" / "glossary.md") == words
+
+
 # --- the site's own way of links ----------------------------------------------------------------------------------
 
 
