@@ -1,10 +1,11 @@
 """The documentation's pages that follow from the code, and that none is missing from the site.
 
-`python tests/test_documentation.py` writes the tables of docs/command-line.md anew.
+`python tests/test_documentation.py` writes the tables of docs/command-line.md and of its Korean page anew.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -83,18 +84,26 @@ def test_every_page_is_in_the_navigation_once() -> None:
 # --- docs/command-line.md -----------------------------------------------------------------------------------------
 
 
-def test_the_command_line_page_is_of_today() -> None:
-    text = (DOCS / "command-line.md").read_text("utf-8")
-    assert text == with_verbs(text), "docs/command-line.md is behind: run `python tests/test_documentation.py`"
+HEADS = {"docs": ("default", "required"), "ko": ("기본값", "필수")}
 
 
-def with_verbs(text: str) -> str:
-    head, _, tail = text.partition(BEGIN)
-    return f"{head}{BEGIN}\n{verbs()}{END}{tail.partition(END)[2]}"
+@pytest.mark.parametrize("folder", ["docs", "docs/ko"])
+def test_the_command_line_page_is_of_today(folder: str) -> None:
+    page = ROOT / folder / "command-line.md"
+    assert page.read_text("utf-8") == with_verbs(page), f"{page} is behind: run `python tests/test_documentation.py`"
 
 
-def verbs() -> str:
-    """Return a section for each verb, with a table of its arguments and options."""
+def with_verbs(page: Path) -> str:
+    """Return the page of the command line with its tables as the verbs are now, in the language of its folder."""
+    from flawsmith.cli.korean import CATALOGUE
+
+    catalogue = json.loads(CATALOGUE.read_text("utf-8")) if page.parent.name == "ko" else {}
+    head, _, rest = page.read_text("utf-8").partition(BEGIN)
+    return f"{head}{BEGIN}\n{verbs(HEADS[page.parent.name], catalogue)}{END}{rest.partition(END)[2]}"
+
+
+def verbs(heads: tuple[str, str], catalogue: dict[str, str]) -> str:
+    """Return a section for each verb, with a table of its arguments and options; texts in the catalogue's language."""
     import typer
 
     from flawsmith.cli import app
@@ -102,9 +111,11 @@ def verbs() -> str:
     parts = []
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
         words = [word_of(parameter) for parameter in command.params if parameter.param_type_name == "argument"]
-        parts.append(f"\n## flawsmith {name}\n\n{command.help}\n\n```\n{' '.join(['flawsmith', name, *words])}\n```\n")
-        parts += ["\n| | default | |\n|---|---|---|\n"]
-        parts += [row(parameter) for parameter in command.params if not getattr(parameter, "hidden", False)]
+        text = catalogue.get(command.help, command.help)
+        parts.append(f"\n## flawsmith {name}\n\n{text}\n\n```\n{' '.join(['flawsmith', name, *words])}\n```\n")
+        parts += [f"\n| | {heads[0]} | |\n|---|---|---|\n"]
+        shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
+        parts += [row(parameter, heads[1], catalogue) for parameter in shown]
     return "".join(parts) + "\n"
 
 
@@ -113,21 +124,21 @@ def word_of(argument: Any) -> str:
     return word if argument.required else f"[{word}]"
 
 
-def row(parameter: Any) -> str:
+def row(parameter: Any, required: str, catalogue: dict[str, str]) -> str:
     argument = parameter.param_type_name == "argument"
     names = word_of(parameter) if argument else ", ".join((*parameter.opts, *parameter.secondary_opts))
     default = parameter.default
     shown = "" if default in (None, "", [], (), False) or callable(default) else f"`{default}`"
     if parameter.required:
-        shown = "required"
-    text = (parameter.help or "").replace("|", "\\|")
+        shown = required
+    text = catalogue.get(parameter.help, parameter.help or "").replace("|", "\\|")
     return f"| `{names}` | {shown} | {text} |\n"
 
 
 if __name__ == "__main__":
-    page = DOCS / "command-line.md"
     sys.path.insert(0, str(ROOT / "src"))
-    page.write_text(with_verbs(page.read_text("utf-8")), "utf-8")
+    for page in (DOCS / "command-line.md", DOCS / "ko" / "command-line.md"):
+        page.write_text(with_verbs(page), "utf-8")
 
 
 # --- notebooks ----------------------------------------------------------------------------------------------------
