@@ -59,6 +59,14 @@ def test_what_the_api_page_names_is_defined_there() -> None:
         assert re.search(written, path.read_text("utf-8"), re.M), f"{name}: {home} is not defined in {path}"
 
 
+def test_the_korean_api_page_names_the_same() -> None:
+    """It says what each name is for, and leads to its docstring on the English page."""
+    text = (DOCS / "ko" / "python-api.md").read_text("utf-8")
+    rows = dict(re.findall(r"^- \[`([\w.]+)`\]\(\.\./python-api\.md#([\w.]+)\): .*[가-힣]", text, re.M))
+    records = re.findall(r"^class ([A-Z]\w+)", (ROOT / "src/flawsmith/types.py").read_text("utf-8"), re.M)
+    assert rows == objects_of_the_api_page() | {name: f"flawsmith.types.{name}" for name in records}
+
+
 # --- mkdocs.yml ---------------------------------------------------------------------------------------------------
 
 

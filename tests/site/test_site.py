@@ -99,7 +99,8 @@ def test_a_korean_page_and_its_english_one_lead_to_each_other_and_have_the_same_
         for here, there in ((korean, english), (english, korean)):
             led = {(here.parent / unquote(link)).resolve() for link in page_at(here).links if not urlsplit(link).scheme}
             assert there.resolve() in led, f"{here.relative_to(SITE)} does not link to {there.relative_to(SITE)}"
-        anchors = [re.findall(r'<h[1-6] id="([^"]+)"', page.read_text("utf-8")) for page in (korean, english)]
+        # a dot is in the anchors of docstrings alone, which the Korean page of the API leads to
+        anchors = [re.findall(r'<h[1-6] id="([^".]+)"', page.read_text("utf-8")) for page in (korean, english)]
         assert anchors[0] and anchors[0] == anchors[1], korean.relative_to(SITE)
 
 
