@@ -1,10 +1,11 @@
 """The documentation's pages that follow from the code, and that none is missing from the site.
 
-`python tests/test_documentation.py` writes the tables of docs/command-line.md anew.
+`python tests/test_documentation.py` writes the tables of docs/command-line.md and of its Korean page anew.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -58,6 +59,14 @@ def test_what_the_api_page_names_is_defined_there() -> None:
         assert re.search(written, path.read_text("utf-8"), re.M), f"{name}: {home} is not defined in {path}"
 
 
+def test_the_korean_api_page_names_the_same() -> None:
+    """It says what each name is for, and leads to its docstring on the English page."""
+    text = (DOCS / "ko" / "python-api.md").read_text("utf-8")
+    rows = dict(re.findall(r"^- \[`([\w.]+)`\]\(\.\./python-api\.md#([\w.]+)\): .*[가-힣]", text, re.M))
+    records = re.findall(r"^class ([A-Z]\w+)", (ROOT / "src/flawsmith/types.py").read_text("utf-8"), re.M)
+    assert rows == objects_of_the_api_page() | {name: f"flawsmith.types.{name}" for name in records}
+
+
 # --- mkdocs.yml ---------------------------------------------------------------------------------------------------
 
 
@@ -83,18 +92,26 @@ def test_every_page_is_in_the_navigation_once() -> None:
 # --- docs/command-line.md -----------------------------------------------------------------------------------------
 
 
-def test_the_command_line_page_is_of_today() -> None:
-    text = (DOCS / "command-line.md").read_text("utf-8")
-    assert text == with_verbs(text), "docs/command-line.md is behind: run `python tests/test_documentation.py`"
+HEADS = {"docs": ("default", "required"), "ko": ("기본값", "필수")}
 
 
-def with_verbs(text: str) -> str:
-    head, _, tail = text.partition(BEGIN)
-    return f"{head}{BEGIN}\n{verbs()}{END}{tail.partition(END)[2]}"
+@pytest.mark.parametrize("folder", ["docs", "docs/ko"])
+def test_the_command_line_page_is_of_today(folder: str) -> None:
+    page = ROOT / folder / "command-line.md"
+    assert page.read_text("utf-8") == with_verbs(page), f"{page} is behind: run `python tests/test_documentation.py`"
 
 
-def verbs() -> str:
-    """Return a section for each verb, with a table of its arguments and options."""
+def with_verbs(page: Path) -> str:
+    """Return the page of the command line with its tables as the verbs are now, in the language of its folder."""
+    from flawsmith.cli.korean import CATALOGUE
+
+    catalogue = json.loads(CATALOGUE.read_text("utf-8")) if page.parent.name == "ko" else {}
+    head, _, rest = page.read_text("utf-8").partition(BEGIN)
+    return f"{head}{BEGIN}\n{verbs(HEADS[page.parent.name], catalogue)}{END}{rest.partition(END)[2]}"
+
+
+def verbs(heads: tuple[str, str], catalogue: dict[str, str]) -> str:
+    """Return a section for each verb, with a table of its arguments and options; texts in the catalogue's language."""
     import typer
 
     from flawsmith.cli import app
@@ -102,9 +119,11 @@ def verbs() -> str:
     parts = []
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
         words = [word_of(parameter) for parameter in command.params if parameter.param_type_name == "argument"]
-        parts.append(f"\n## flawsmith {name}\n\n{command.help}\n\n```\n{' '.join(['flawsmith', name, *words])}\n```\n")
-        parts += ["\n| | default | |\n|---|---|---|\n"]
-        parts += [row(parameter) for parameter in command.params if not getattr(parameter, "hidden", False)]
+        text = catalogue.get(command.help, command.help)
+        parts.append(f"\n## flawsmith {name}\n\n{text}\n\n```\n{' '.join(['flawsmith', name, *words])}\n```\n")
+        parts += [f"\n| | {heads[0]} | |\n|---|---|---|\n"]
+        shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
+        parts += [row(parameter, heads[1], catalogue) for parameter in shown]
     return "".join(parts) + "\n"
 
 
@@ -113,21 +132,21 @@ def word_of(argument: Any) -> str:
     return word if argument.required else f"[{word}]"
 
 
-def row(parameter: Any) -> str:
+def row(parameter: Any, required: str, catalogue: dict[str, str]) -> str:
     argument = parameter.param_type_name == "argument"
     names = word_of(parameter) if argument else ", ".join((*parameter.opts, *parameter.secondary_opts))
     default = parameter.default
     shown = "" if default in (None, "", [], (), False) or callable(default) else f"`{default}`"
     if parameter.required:
-        shown = "required"
-    text = (parameter.help or "").replace("|", "\\|")
+        shown = required
+    text = catalogue.get(parameter.help, parameter.help or "").replace("|", "\\|")
     return f"| `{names}` | {shown} | {text} |\n"
 
 
 if __name__ == "__main__":
-    page = DOCS / "command-line.md"
     sys.path.insert(0, str(ROOT / "src"))
-    page.write_text(with_verbs(page.read_text("utf-8")), "utf-8")
+    for page in (DOCS / "command-line.md", DOCS / "ko" / "command-line.md"):
+        page.write_text(with_verbs(page), "utf-8")
 
 
 # --- notebooks ----------------------------------------------------------------------------------------------------
@@ -222,6 +241,15 @@ def test_a_number_that_a_korean_page_lacks_is_named(korean: Any) -> None:
         "its row | 가 | 8 | 7.6 | lacks 7.5",
     ]
     assert korean.lost_numbers("12 12 1,600 8", english) == ["its tables have 0 rows in place of 1"]
+
+
+def test_the_korean_glossary_names_the_same_words() -> None:
+    def words_of(page: Path) -> list[list[str]]:
+        rows = [line.replace(" (", "(").split(" | ") for line in page.read_text("utf-8").splitlines()]
+        return [row[:2] for row in rows if len(row) == 3 and row[1] != "한국어"]
+
+    words = words_of(DOCS / "glossary.md")
+    assert len(words) > 80 and words_of(DOCS / "ko" / "glossary.md") == words
 
 
 # --- the site's own way of links ----------------------------------------------------------------------------------

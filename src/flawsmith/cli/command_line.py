@@ -328,11 +328,8 @@ def main() -> None:
         stopped()
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        print(
-            f"flawsmith: {place}cannot be used ({error.strerror or error}); "
-            "is the path right, and may it be read and written?",
-            file=sys.stderr,
-        )
+        reason = f"cannot be used ({error.strerror or error}); is the path right, and may it be read and written?"
+        print(f"flawsmith: {place}{spoken(reason)}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as end:
         if end.code == 130:  # typer turns Ctrl-C into this
@@ -343,6 +340,6 @@ def main() -> None:
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **named: Any) -> None:
     """Print our own warnings as the sentence that they are; others as Python does."""
     if issubclass(category, RenamedSetting):
-        print(f"flawsmith: {message}", file=sys.stderr)
+        print(f"flawsmith: {spoken(str(message))}", file=sys.stderr)
     else:
         print(warnings.formatwarning(message, category, *place[:2]), file=sys.stderr, end="")
