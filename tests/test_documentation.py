@@ -200,6 +200,22 @@ def test_a_korean_page_follows_its_english_one(korean: Any, page: Path) -> None:
     assert korean.behind(page) == [], f"mend it, then: python docs/site/korean.py {page.relative_to(ROOT)}"
 
 
+def test_korean_pages_link_to_korean_pages(korean: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for page in (*korean.pages(), korean.README):
+        assert page.read_text("utf-8") == korean.relinked(page), f"{page}: run `python docs/site/korean.py --links`"
+    docs, readme = tmp_path / "docs", tmp_path / "README.ko.md"
+    monkeypatch.setattr(korean, "DOCS", docs)
+    monkeypatch.setattr(korean, "KOREAN", docs / "ko")
+    page = docs / "ko/how-to/a.md"
+    page.parent.mkdir(parents=True)
+    (docs / "ko/b.md").write_text("나", "utf-8")
+    kept = "[라](../../d.md) [마](https://x.y/b.md) [b.md](../b.md) [가](../../how-to/a.md#e)"
+    page.write_text(f"[나](../../b.md#c) {kept}", "utf-8")
+    readme.write_text("[나](docs/b.md), [README](README.md)", "utf-8")
+    assert korean.relinked(page) == f"[나](../b.md#c) {kept}"
+    assert korean.relinked(readme) == "[나](docs/ko/b.md), [README](README.md)"
+
+
 def test_a_korean_page_whose_english_moved_is_named(
     korean: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
     python docs/site/korean.py                     what is behind, and why
     python docs/site/korean.py docs/ko/index.md    stamp pages anew, once their text says what the English says now
+    python docs/site/korean.py --links             lead links to English pages to their Korean ones, if any
 
 A page in docs/ko/ begins with the path of its English page and a digest of that page's text. When the English moves,
 the digest does not fit any more, and `tests/test_documentation.py` names the page. Headings, pictures and code blocks
@@ -16,15 +17,18 @@ import hashlib
 import re
 import sys
 from collections import Counter
+from os.path import relpath
 from pathlib import Path
 from posixpath import basename
 
 DOCS = Path(__file__).resolve().parents[1]
 KOREAN = DOCS / "ko"
+README = DOCS.parent / "README.ko.md"
 STAMP = re.compile(r"\A<!-- follows docs/(\S+\.md) ([0-9a-f]{12}) -->\n\n")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 HEADING = re.compile(r"^(#+) (.+)$", re.M)
 FIGURE = re.compile(r"[-+]?\d+\.\d+")
+LINK = re.compile(r"(?<=\]\()[^)#:\s]+\.md(?=[)#])")
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 TARGET = re.compile(r"(?<=\])\([^)]*\)")
 NUMBER = re.compile(r"\d++(?:[.,]\d++)*+(?! (?:million|billion))")  # in Korean 860 million counts in 10,000s
@@ -91,6 +95,20 @@ def behind(page: Path) -> list[str]:
     return wrong + [f"{name}: {sentence}" for sentence in lost_numbers(text, original)]
 
 
+def relinked(page: Path) -> str:
+    """Return a Korean page, also README.ko.md, with links to Korean pages in place of their English ones.
+
+    A link to its own English page stays.
+    """
+
+    def led(found: re.Match[str]) -> str:
+        target = (page.parent / found[0]).resolve()
+        there = KOREAN / target.relative_to(DOCS) if target.is_relative_to(DOCS) else page
+        return Path(relpath(there, page.parent)).as_posix() if there.is_file() and there != page else found[0]
+
+    return LINK.sub(led, page.read_text("utf-8"))
+
+
 def stamp(page: Path) -> None:
     """Write which English text a Korean page follows into its first line."""
     name = english_of(page).relative_to(DOCS).as_posix()
@@ -99,6 +117,10 @@ def stamp(page: Path) -> None:
 
 
 def main(asked: list[str]) -> None:
+    if asked == ["--links"]:
+        for page in (*pages(), README):
+            page.write_text(relinked(page), "utf-8")
+        asked = []
     for name in asked:
         page = Path(name).resolve()
         if page not in pages() or not english_of(page).is_file():
