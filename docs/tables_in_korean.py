@@ -56,7 +56,7 @@ PHRASES = {
     "– no run on the sets": "– 이 데이터로 실행한 것이 없음",
     "– not measured": "– 재지 않음",
     "– not run": "– 실행하지 않음",
-    "### What each is worth": "### 방법마다 얻는 것",
+    "### What each is worth": "### 방법마다의 효과",
     "judge, backbone, N": "판정한 검출기, 백본, 수",
     "tiles: pixel AP": "타일: 픽셀 AP",
     "tiles: image AUROC": "타일: 이미지 AUROC",
