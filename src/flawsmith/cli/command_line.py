@@ -13,7 +13,7 @@ import typer
 from flawsmith.cli import choice, distillation, inspection, korean, start, studio, weights
 from flawsmith.cli.about import about
 from flawsmith.cli.arguments import AsJson, Moved, On, RunPath, Sets, Share, require_together
-from flawsmith.cli.closing import Closing, closing_of, closing_of_run, closing_of_screening, say_json
+from flawsmith.cli.closing import Closing, closing_of, closing_of_run, closing_of_screening, say, say_json
 from flawsmith.errors import ConfigError, FlawsmithError, RenamedSetting
 from flawsmith.interruption import stopped, terminable
 from flawsmith.korean import spoken, wanted
@@ -208,7 +208,8 @@ def screen(
     if replay is not None:
         from flawsmith.screening.replay import replay as again
 
-        typer.echo(again(replay, run, layout=layout, out=out, source=extractor, offline=not online))
+        judged = again(replay, run, layout=layout, out=out, source=extractor, offline=not online)
+        say("screen", judged.removeprefix("screen: "))
         return
     opened = _opened("screen", run, set_)
     from flawsmith.run.screened import require_kept
@@ -275,7 +276,7 @@ def list_(as_json: AsJson = False) -> None:
         for name, entry in known:
             typer.echo(f"  {name:20} {spoken(entry.summary)}")
         if not known:
-            typer.echo("  (none yet)")
+            typer.echo(f"  {spoken('(none yet)')}")
 
 
 @app.command()
