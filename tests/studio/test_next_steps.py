@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,18 @@ def test_the_proof_says_its_cost(of_run: Studio) -> None:
     gigabytes = [float(one["memory of the proof"].split()[1]) for one in lines]
     assert gigabytes[0] == gigabytes[1] < gigabytes[2]
     client.close()
+
+
+def test_a_proof_without_a_rival_says_so_before_it_begins(photographs: Path, tmp_path: Path) -> None:
+    """A run of the generator that proofs compare with by default can be proven from the page."""
+    run = write_run(tmp_path / "run", photographs, MADE, data_shots=2, generator_name="crop_paste")
+    with running(Studio(Workspace.open(run.folder))) as studio, closing(Client(studio)) as client:
+        notes = [
+            client.post("api/proof/plan", {"values": values}).json()["note"]
+            for values in ({}, {"prove.against": '["perlin"]'})
+        ]
+    assert "crop_paste, which it compares with by default" in notes[0] and not notes[1]
+    assert "효과 검증" in in_korean(notes[0]) and " the " not in in_korean(notes[0])
 
 
 @pytest.mark.browser

@@ -403,6 +403,32 @@ def test_settings_that_do_not_fit_the_set(tmp_path: Path, settings, sentence):
     assert in_korean_throughout(found)
 
 
+@pytest.mark.parametrize(
+    ("generator", "against", "compared", "said"),
+    [
+        ("crop_paste", ["crop_paste"], [], True),
+        ("patch_synthesis", ["crop_paste"], ["crop_paste"], False),
+        ({"dent": "crop_paste", "scratch": "perlin"}, ["crop_paste"], ["crop_paste"], False),
+        ("crop_paste", [], [], False),
+        ("crop_paste", ["perlin"], ["perlin"], False),
+        ("auto", ["crop_paste"], ["crop_paste"], False),
+    ],
+)
+def test_a_default_never_asks_to_compare_a_generator_with_itself(tmp_path: Path, generator, against, compared, said):
+    config = make(tmp_path, dent=6, scratch=6)
+    config = overridden(config, {"generator.name": generator, "prove.against": against})
+    assert config.rivals == compared
+    found = check(config)
+    assert found.ok, found.errors
+    assert [note for note in found.notes if "compares with the real shots alone: crop_paste" in note] == (
+        [config.why_no_rival] if said else []
+    )
+    assert in_korean_throughout(found)
+    trainings = int(re.search(r"\((\d+) trainings", found.estimate["proof"])[1])
+    arms = 3 + bool(compared) * 2 + 2 + len(config.prove.curve)  # ours, without controls, mixed with a rival's ...
+    assert trainings == config.prove.seeds * arms
+
+
 def test_a_set_on_which_nothing_can_be_proven_is_not_ready(tmp_path: Path):
     config = make(tmp_path, scratch=1, dent=1)
     (said,) = check(config).errors

@@ -169,7 +169,8 @@ def _comparisons(
 
 
 def _notes(config: Config, split: Split, evaluator: Evaluator, counts: Counter[str | None]) -> list[str]:
-    part, notes = config.prove, []
+    part = config.prove
+    notes = [alone] if (alone := config.why_no_rival) else []
     if evaluator.left_out:
         one = evaluator.left_out == 1
         pictures, seem = ("picture was", "it seems") if one else ("pictures were", "they seem")

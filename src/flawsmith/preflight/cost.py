@@ -157,8 +157,9 @@ def held(native: float, pixels: float, damaged: float, photographs: int) -> floa
 
 def _arms(config: Config) -> int:
     part = config.prove
-    mixed = bool(part.mix and part.against)
-    return 4 + len(part.against) + bool(config.generate.controls) + mixed + len(part.curve)
+    others = config.rivals
+    mixed = bool(part.mix and others)
+    return 4 + len(others) + bool(config.generate.controls) + mixed + len(part.curve)
 
 
 def _machine(device: str) -> str:

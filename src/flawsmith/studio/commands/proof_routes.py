@@ -53,11 +53,12 @@ def routes(studio: Studio) -> APIRouter:
 
     @router.post("/proof/plan")
     def preview(asked: Annotated[ProofAsked, Body()]) -> dict[str, Any]:
-        """Say the command that proves, and what it costs; changes nothing."""
+        """Say the command that proves, what it costs and what it leaves out; changes nothing."""
         run = studio.run
         settings = {**_settings(run.config, asked.values), "prove.enabled": True}
-        cost = costs.cost_of(studio, overridden(run.config, settings), costs.PROVING)
-        return {"command": said(_words(run, asked.values)), "cost": cost}
+        wanted = overridden(run.config, settings)
+        cost = costs.cost_of(studio, wanted, costs.PROVING)
+        return {"command": said(_words(run, asked.values)), "cost": cost, "note": wanted.why_no_rival}
 
     @router.post("/prove")
     def prove(asked: Annotated[ProofAsked, Body()]) -> dict[str, Any]:
