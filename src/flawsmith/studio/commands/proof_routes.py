@@ -16,8 +16,8 @@ from flawsmith.files import read_json, reading
 from flawsmith.reporting.verdict import cannot_tell
 from flawsmith.run.folder import Run
 from flawsmith.studio.commands import costs, forms
-from flawsmith.studio.commands.plan_routes import Values
-from flawsmith.studio.commands.process import said
+from flawsmith.studio.commands.plan_routes import PageLanguage, Values
+from flawsmith.studio.commands.process import language_of, said
 
 if TYPE_CHECKING:
     from flawsmith.studio.session import Studio
@@ -61,10 +61,11 @@ def routes(studio: Studio) -> APIRouter:
         return {"command": said(_words(run, asked.values)), "cost": cost, "note": wanted.why_no_rival}
 
     @router.post("/prove")
-    def prove(asked: Annotated[ProofAsked, Body()]) -> dict[str, Any]:
+    def prove(asked: Annotated[ProofAsked, Body()], accepted: PageLanguage = "") -> dict[str, Any]:
         """Begin to prove, or go on."""
         run = studio.run
-        return studio.commands.start("prove", _words(run, asked.values), run.folder).to_json()
+        words = _words(run, asked.values)
+        return studio.commands.start("prove", words, run.folder, language_of(accepted)).to_json()
 
     @router.get("/report")
     def report() -> Response:
@@ -114,11 +115,9 @@ def _product(proof: Mapping[str, Any], name: str, product: Mapping[str, Any]) ->
 
 
 def _words(run: Run, values: Mapping[str, Any]) -> list[str]:
-    """Return the command: `prove` where nothing is changed, else `run`, which keeps what is changed."""
+    """Return the command: it keeps what is changed, and writes the report that shows the proof."""
     config: Config = run.config
     settings = _settings(config, values)
-    if not settings:
-        return ["prove", str(run.folder)]
     if not config.prove.enabled:
         settings |= {"prove.enabled": True}
     return ["run", str(run.folder), "--until", "prove", *forms.set_words(settings)]
