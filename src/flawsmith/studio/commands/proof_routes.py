@@ -13,7 +13,7 @@ from flawsmith.config import Config, overridden
 from flawsmith.errors import DataError
 from flawsmith.evaluation.statistics import ALL, MEAN, OURS, REAL
 from flawsmith.files import read_json, reading
-from flawsmith.reporting.verdict import cannot_tell
+from flawsmith.reporting.verdict import cannot_tell, few_seeds
 from flawsmith.run.folder import Run
 from flawsmith.studio.commands import costs, forms
 from flawsmith.studio.commands.plan_routes import PageLanguage, Values
@@ -91,7 +91,8 @@ def proof_of(run: Run) -> dict[str, Any]:
             "detectors": list(tree["detectors"]),
             "confidence": tree["confidence"],
             "seeds": tree["seeds"],
-            "notes": list(tree["reduced"]),
+            "first_look": few_seeds(tree),
+            "notes": [*tree["reduced"], *_notes(tree["products"])],
             "products": [_product(tree, name, product) for name, product in tree["products"].items()],
         }
 
@@ -102,7 +103,6 @@ def _product(proof: Mapping[str, Any], name: str, product: Mapping[str, Any]) ->
     return {
         "name": name,
         "cannot_tell": cannot_tell(proof, name),
-        "notes": list(product["notes"]),
         # A proof of an earlier release has no corrected verdicts.
         "rows": [
             {key: row[key] for key in keys}
@@ -112,6 +112,13 @@ def _product(proof: Mapping[str, Any], name: str, product: Mapping[str, Any]) ->
         ],
         "telling": [{key: row[key] for key in ("what", "id", "defect", "change")} for row in product["telling"]],
     }
+
+
+def _notes(products: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the notes of a proof: what holds for every product once, and else with the product's name."""
+    shared = set.intersection(*(set(product["notes"]) for product in products.values())) if products else set()
+    noted = [(name, note) for name, product in products.items() for note in product["notes"]]
+    return list(dict.fromkeys(note if note in shared else f"{name}: {note}" for name, note in noted))
 
 
 def _words(run: Run, values: Mapping[str, Any]) -> list[str]:

@@ -98,8 +98,10 @@ export class Proof {
       return;
     }
     const detail = say("proof.how", { detectors: proof.detectors.join(", "), seeds: proof.seeds, generator: proof.generator });
+    const judged = proof.products.some((product) => !product.cannot_tell);
     this.shown.replaceChildren(
       ...proof.products.map((product) => this.#lead(product)).filter(Boolean),
+      ...(proof.first_look && judged ? [make("p", { class: "warn", textContent: spoken(proof.first_look) })] : []),
       ...proof.products.flatMap((product) => this.#product(product)),
       make("p", { class: "faint", textContent: detail }),
       ...(proof.notes.length ? [make("ul", { class: "faint" }, ...proof.notes.map((text) => make("li", { textContent: spoken(text) })))] : []),
