@@ -155,6 +155,7 @@ def test_pictures_without_a_label_file_are_normal_parts_when_the_page_says_so(un
         client = Client(started)
         refused = client.post("api/open", {"folder": "parts"}).json()
         assert "have no label file" in refused["error"]
+        assert refused["error"].endswith('If they are normal parts, set data.normal = ["."]')  # and no command
         wanted = {"setting": "data.normal", "value": ["."]}
         assert refused["answers"] == [wanted]
         assert client.post("api/open", {"folder": "parts", "answer": wanted}).status_code == 200
