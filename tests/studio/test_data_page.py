@@ -192,3 +192,18 @@ def test_the_button_writes_and_undoes(opened: Any, draft: Studio) -> None:
     )
     assert told == [in_korean(one) for one in english] and len(told) > 500
     assert draft.workspace.config.generate.count == 50
+
+
+@pytest.mark.browser
+def test_where_nothing_is_open_nothing_is_said_of_it(opened: Any, tmp_path: Path, unlike: Path) -> None:
+    with running(Studio(Workspace.nothing(unlike), root=unlike)) as started:
+        page = opened(started)
+        page.keyboard.press("Escape")
+        expect(page.locator("#source")).to_have_text("")
+        expect(page.get_by_label("Type", exact=True)).not_to_be_visible()
+        assert page.title() == "flawsmith studio" and page.get_by_text("Nothing is open yet").is_visible()
+        started.open(Workspace.open(unlike, tmp_path / "painted"))
+        page.reload()
+        expect(page.locator("#source")).to_have_text(str(unlike))
+        expect(page.get_by_label("Type", exact=True)).to_be_visible()
+        assert page.title() == f"{unlike} · flawsmith studio"

@@ -100,9 +100,11 @@ async function begin() {
   try {
     const wanted = location.hash.slice(1);
     const [source, progress] = await Promise.all([get("source"), wanted in PARTS ? null : get("progress")]);
-    document.getElementById("source").textContent = source.source;
-    document.getElementById("source").title = source.root;
-    document.title = `${source.source} · flawsmith studio`;
+    if (source.opened) {
+      document.getElementById("source").textContent = source.source;
+      document.getElementById("source").title = source.root;
+      document.title = `${source.source} · flawsmith studio`;
+    }
     const offered = (name) => name === "data" || (source.opened && (source.run || !PARTS[name].needsRun));
     const names = Object.keys(PARTS).filter(offered);
     tabs(names, source);

@@ -24,7 +24,7 @@ export class Data {
     this.holder = make("div", { class: "labelled" });
     root.replaceChildren(
       make("section", { class: "findings", label: "data.findings" }, make("div", { class: "row" }, this.verdict, this.again, this.another), this.bar, this.written, this.found),
-      make("section", { class: "shown", label: "data.outlines" }, make("div", { class: "bar" }, make("h2", { say: "data.outlines" }), field("data.type", this.types)), this.holder),
+      make("section", { class: "shown", label: "data.outlines", hidden: !source.opened }, make("div", { class: "bar" }, make("h2", { say: "data.outlines" }), field("data.type", this.types)), this.holder),
     );
     root.append(this.folders.dialog);
     this.again.hidden = !source.opened;
