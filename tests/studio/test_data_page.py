@@ -207,3 +207,24 @@ def test_where_nothing_is_open_nothing_is_said_of_it(opened: Any, tmp_path: Path
         expect(page.locator("#source")).to_have_text(str(unlike))
         expect(page.get_by_label("Type", exact=True)).to_be_visible()
         assert page.title() == f"{unlike} · flawsmith studio"
+
+
+@pytest.mark.browser
+def test_a_folder_of_normal_parts_alone_leads_to_what_draws_damage(opened: Any, unlike: Path, tmp_path: Path) -> None:
+    parts = tmp_path / "parts"
+    shutil.copytree(unlike / "magnet/train/good", parts / "good")
+    with running(Studio(Workspace.open(parts))) as started:
+        client = Client(started)
+        assert checked(client)["ok"] and client.get("api/plan").json()["generator"] == "rendered"
+        planned = client.post("api/plan", {"count": 1}).json()
+        assert {(row["shots"], row["planned"]) for row in planned["rows"]} == {(0, 1)} and not planned["problem"]
+        assert client.get("api/progress").json()["paintable"] is False
+        client.close()
+        page = opened(started)
+        expect(page.locator(".part.data .shown")).to_contain_text("No photograph shows damage.")
+        expect(page.get_by_label("Type", exact=True)).not_to_be_visible()
+        paint = page.get_by_role("tab", name="Paint")
+        expect(paint).to_be_disabled()
+        assert "takes after real defects" in paint.get_attribute("title")
+        expect(page.locator("#onward p")).to_contain_text("No photograph shows damage, so it is drawn", timeout=TIMEOUT)
+        expect(page.locator("#onward button")).to_have_text(["Generate"])

@@ -509,6 +509,8 @@ def test_the_estimate_counts_what_the_gate_and_transfers_ask_for(tmp_path: Path)
         found = check(validate(Config, {**told, **extra}))
         assert found.estimate["samples"].startswith(f"{samples} ("), extra
     assert found.estimate["samples"].endswith("made again in up to 2 rounds")
+    once = {"screen": {**gate["screen"], "rounds": 0}}
+    assert check(validate(Config, {**told, **once})).estimate["samples"].endswith(" windows each)")
     wrong = {"count": 10, "transfer": [{"from": "nut", "defect": "rust"}]}
     assert any("no shots of 'rust'" in error for error in check(validate(Config, {**told, "generate": wrong})).errors)
 

@@ -55,6 +55,16 @@ def test_two_folders_without_masks_are_asked_about(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"as pairs: .*defects have no mask: line1/0.jpg.*(?s:.*)with --normal"):
         recognise(root)
     assert recognise(root, ["line1", "line2"]).data.normal == ["line1", "line2"]
+    with pytest.raises(DataError) as asked:
+        recognise(root, by=SETTING)
+    assert asked.value.answers == (Answer("data.normal", ["line1", "line2"]),)
+    assert str(asked.value).endswith(
+        'If all pictures in line1, line2 show normal parts: data.normal = ["line1", "line2"]'
+    )
+    assert in_korean(str(asked.value)).endswith(
+        'line1, line2의 사진이 모두 정상품이면: data.normal = ["line1", "line2"]'
+    )
+    assert "pairs(으)로 읽으면: " in in_korean(str(asked.value))
     with pytest.raises(DataError, match=r"no 'line3'"):
         recognise(root, ["line3"])
 

@@ -115,9 +115,10 @@ def estimate(
     disk = (samples + painted) * picture_bytes * PNG_SHARE + saved
     disk += max(0, len(config.export.formats) - 1) * samples * picture_bytes * PNG_SHARE
     free = shutil.disk_usage(Path.cwd()).free
+    again = config.screen.rounds if screened else 0
     table = {
         "samples": f"{samples} ({windows:.1f} windows each)"
-        + (f"; what the gate rejects is made again in up to {config.screen.rounds} rounds" if screened else ""),
+        + (f"; what the gate rejects is made again in up to {again} rounds" if again else ""),
         "training": training,
         "generating": generating,
         "proof": f"{_time(proof)} ({_count(trainings, 'training')} of {judges}{cut})" if trainings else unproven,

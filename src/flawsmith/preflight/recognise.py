@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ _ANNOTATED = ("coco", "labelme", "yolo", "label_studio", "lookout")
 OPTION, SETTING = "--normal", "data.normal"
 """What names the folders of normal parts: of `flawsmith new --from`, and everywhere else."""
 _SORT = "put those of normal parts into a folder `good`, and those of each defect type into one of its name"
+_MOST_FOLDERS = 8
+"""So many folders are tried as those of normal parts, two or three together."""
 SHOTLESS = "rendered"
 """The generator of a folder without defects."""
 _KEYS = (
@@ -127,7 +130,9 @@ def recognise(root: Path, normal: Sequence[str] = (), *, by: str = OPTION) -> Re
         )
         if question:
             raise DataError(question, answers=(Answer(SETTING, [*normal, TOP]),))
-        raise DataError(_unread(root, tree, refused, by))
+        unmasked = [] if normal else _unmasked(root, tree)
+        answers = [Answer(SETTING, unmasked)] if unmasked else []
+        raise DataError("\n".join([_unread(root, tree, refused, by), *_if_normal(unmasked, by)]), answers=answers)
     most = max(_masked(surveyed) for _, surveyed in understood)
     best = [(data, surveyed) for data, surveyed in understood if _masked(surveyed) == most]
     data, surveyed = best[0]
@@ -221,6 +226,28 @@ def _unread(root: Path, tree: Tree, refused: dict[str, list[str]], by: str) -> s
     reasons = "\n".join(f"  as {layout}: {first_few(errors, 2)}" for layout, errors in near.items())
     count = f"{len(pictures)} pictures, but no layout understands all of it"
     return f"{root}: {count}:\n{reasons}\n  Put right what one of them says, {advice}"
+
+
+def _unmasked(root: Path, tree: Tree) -> list[str]:
+    """Return the folders, two or three, with which as those of normal parts every other picture has a mask; [] = there
+    are none, or too many folders to tell."""
+    folders = [folder for folder in tree.folders[""] if tree.pictures_below(folder)]
+    if len(folders) > _MOST_FOLDERS or any(folder.casefold() in _SPLITS for folder in folders):
+        return []
+    for number in (2, 3):
+        for names in combinations(folders, number):
+            reading = _readable(DataConfig(root=root, layout="pairs", normal=list(names)), tree)
+            if reading and not reading.normal_masks and _masked(reading):
+                return list(names)
+    return []
+
+
+def _if_normal(folders: Sequence[str], by: str) -> list[str]:
+    """Return a line that says how to name folders as those of normal parts, if that is what they hold; [] = none."""
+    if not folders:
+        return []
+    how = " ".join(f"{by} {folder}" for folder in folders) if by == OPTION else str(Answer(SETTING, list(folders)))
+    return [f"  If all pictures in {', '.join(folders)} show normal parts: {how}"]
 
 
 def _whether_normal(root: Path, tree: Tree, normal: Sequence[str], refused: dict[str, list[str]], by: str) -> str:
