@@ -36,8 +36,8 @@ _FINE = 0.5
 """Sigma in px below which lies what interpolation takes away."""
 _SHARPEST = 1.75
 """By what that is multiplied at most: more would make noise stand out that is coarser."""
-_ROUGH = 4.0
-"""Local variance inside a label, over that of its surroundings, beyond which it is texture and no grain."""
+_ROUGH = 5.0
+"""Local variance of tones inside a label, over that of its surroundings, beyond which it is texture and no grain."""
 PIECE = 24
 """Px: side of the pieces in which grain is laid. They show no seams, for grain agrees over a pixel or two only."""
 
@@ -59,7 +59,10 @@ def grain_in(ratio: Floats, distance: Floats) -> Floats:
     usual = float(np.median(outside)) if outside.size else 0.0
     inside = variance[distance > _RIM]
     deep = float(np.median(inside)) if inside.size >= _ENOUGH else usual
-    deep = usual if deep > _ROUGH * usual > 0 else deep
+    if deep > usual > 0:
+        # The same noise of a camera varies more in ratios where the damage is darker.
+        tone = float(np.median(ratio[distance > _RIM]) - np.median(ratio[distance < -_RIM]))
+        deep = usual if deep * np.exp(2 * tone) > _ROUGH * usual else deep
     expected = np.where(distance > 0, deep, usual)
     share = np.minimum(_ABOVE * expected / np.maximum(variance, 1e-12), 1)
     return np.asarray(fine * share[:, :, None], np.float32)
