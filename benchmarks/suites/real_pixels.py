@@ -281,6 +281,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where runs and answers go, or lie")
     parser.add_argument("--only", choices=sorted(FOLDERS), help="one set")
     parser.add_argument("--shots", type=int, default=10, help="shots per defect type")
+    parser.add_argument("--samples", type=int, default=0, help="samples per defect type; 0 = the example's")
     parser.add_argument("--folds", type=int, default=0, help="judge inside the shots, in so many folds")
     parser.add_argument("--seeds", type=int, default=5, help="trainings per arm of the test")
     parser.add_argument("--detector", default="memory_probe", help="the judge")
@@ -289,8 +290,11 @@ def main() -> None:
     args = parser.parse_args()
     names = list(dict.fromkeys([PASTE, *args.arms]))
     for name in [args.only] if args.only else sorted(FOLDERS):
-        config = configuration(args.data, name, {**SHARED, "data.shots": args.shots})
+        count = {"generate.count": args.samples} if args.samples else {}
+        config = configuration(args.data, name, {**SHARED, "data.shots": args.shots, **count})
         way = f"{args.folds} folds" if args.folds else "test"
+        if args.samples:
+            way += f", {args.samples} samples"
         entry = f"{name}, {args.shots} shots, {args.detector}, {way}"
         folder = args.out / f"{name}, {args.shots} shots, {way}"
         if args.folds:

@@ -258,6 +258,24 @@ def test_a_part_keeps_the_structure_of_the_shot():
     assert not np.array_equal(alone, normal), "without a shot to lay, patches are painted"
 
 
+@pytest.mark.parametrize(("radius", "kept"), [(34, True), (9, False)])
+def test_wide_damage_of_a_surface_is_laid_as_the_reposed_shot_has_it(radius: int, kept: bool):
+    """A tone that runs across the label runs so in the sample; what is narrow is made of patches, another each time."""
+    rng = np.random.default_rng(4)
+    normal = np.repeat(0.1 + 0.02 * rng.normal(size=(SIZE, SIZE, 1)), 3, axis=2).astype(np.float32)
+    mask = ellipse(radius, radius, 0, SIZE)
+    shot = normal.copy()
+    shot[mask] -= np.linspace(0.1, 0.7, SIZE, dtype=np.float32)[None, :, None].repeat(SIZE, 0)[mask]
+    crops = [Crop(np.rot90(shot, turns).copy(), mask, "plate", "stain") for turns in range(4)]
+    generator = painter(crops, shots=1, strength=0.0)
+    made = [painted(generator, asked(normal, mask, "plate", "stain", shot), seed) for seed in range(4)]
+    assert all(np.array_equal(made[0], other) for other in made) == kept
+    if kept:
+        assert np.abs(made[0] - shot)[binary_erosion(mask, iterations=3)].max() < 0.02
+    other = painted(generator, asked(normal, mask, "plate", "stain"))
+    assert not np.array_equal(other, made[0]), "without a shot to lay, patches are painted"
+
+
 def test_controls_look_normal():
     """A place repainted from patches of normal parts keeps its tone and its grain."""
     rng = np.random.default_rng(0)

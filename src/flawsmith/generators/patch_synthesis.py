@@ -5,7 +5,8 @@ are found and voted for stands in `data.patches.analogy`. Ours: damage is the lo
 from the normal surroundings; the guide is how deep in the mask a pixel lies, so that each depth looks as it does in the
 shots; shots are drawn per sample and turned to run as the mask does; and how much is changed at which depth, which is
 how annotators fill a mask, is kept as the shots have it. Where a part has structure under the mask, that comes from the
-re-posed shot, and patches only change its texture. Nothing is trained; all work is done at the camera's own scale.
+re-posed shot, and patches only change its texture; wide damage of a surface is laid as that shot has it. Nothing is
+trained; all work is done at the camera's own scale.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ _NEAR = 3.0
 _GRAIN_GAINS = (0.4, 2.0)
 _STRUCTURED = 0.75
 """Of the damage's change: above this a part's own structure under the mask counts as structure."""
+_WIDE = 16.0
+"""Px from a label's border to its middle, beyond which damage of a surface is a change of tone: patches of a few pixels
+do not know how that is laid out over the label, and a re-posed shot does."""
 
 
 class PatchSynthesisSettings(config.Settings):
@@ -194,11 +198,11 @@ class PatchSynthesis(Generator):
         profiles = [profile_of(source.ratio, source.depth) for source in drawn]
         least = _STRUCTURED * _change(profiles) if known.damaged else 0.0
         structured = not known.surface and _structure(context, inside) > least
-        if structured and posed is not None:
-            sketch = logs(_with_channels(blended(normal[spot], posed[spot], inside, gain=gain), channels))
-            ratio = retextured(replace(target, values=sketch - smooth), layers, rng)
-            if (wanted := grain_under(sketch - smooth, inside)) > 0:
-                ratio = _with_grain(ratio, inside, wanted)
+        wide = known.surface and known.damaged and width > _WIDE
+        if posed is not None and (structured or wide):
+            ratio = logs(_with_channels(blended(normal[spot], posed[spot], inside, gain=gain), channels)) - smooth
+            if structured:
+                ratio = _retextured(ratio, inside, target, layers, rng)
         else:
             ratio = with_profile(filled(target, layers, rng), depth, gain * mean_profile(profiles), through)
             if not known.surface:
@@ -209,6 +213,15 @@ class PatchSynthesis(Generator):
         painted = normal.copy()
         painted[spot][inside] = _with_channels(from_logs(smooth + ratio), 3)[inside]
         return painted
+
+
+def _retextured(
+    sketch: np.ndarray, inside: np.ndarray, target: Layer, layers: Sequence[Layer], rng: np.random.Generator
+) -> np.ndarray:
+    """A re-posed shot's ratio with the texture of patches, and as much grain under the mask as it had."""
+    ratio = retextured(replace(target, values=sketch), layers, rng)
+    wanted = grain_under(sketch, inside)
+    return _with_grain(ratio, inside, wanted) if wanted > 0 else ratio
 
 
 def _with_grain(ratio: np.ndarray, inside: np.ndarray, wanted: float) -> np.ndarray:

@@ -36,8 +36,14 @@ _FINE = 0.5
 """Sigma in px below which lies what interpolation takes away."""
 _SHARPEST = 1.75
 """By what that is multiplied at most: more would make noise stand out that is coarser."""
-_ROUGH = 4.0
-"""Local variance inside a label, over that of its surroundings, beyond which it is texture and no grain."""
+_STRONG = 4.0
+"""Local variance of ratios inside a label, over that of its surroundings, up to which it is grain."""
+_ROUGH = 5.0
+"""The same of tones, for a camera's noise stands out in dark ratios: beyond it there is texture and no grain."""
+_COARSE = 1.5
+"""As many times what its finest part would have grown by, local variance is that of texture, coarser than grain is."""
+_FINEST = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
+"""Of white noise this leaves the standard deviation, of edges and slopes little (Immerkaer, 1996)."""
 PIECE = 24
 """Px: side of the pieces in which grain is laid. They show no seams, for grain agrees over a pixel or two only."""
 
@@ -59,10 +65,20 @@ def grain_in(ratio: Floats, distance: Floats) -> Floats:
     usual = float(np.median(outside)) if outside.size else 0.0
     inside = variance[distance > _RIM]
     deep = float(np.median(inside)) if inside.size >= _ENOUGH else usual
-    deep = usual if deep > _ROUGH * usual > 0 else deep
+    if deep > _STRONG * usual > 0 and _is_rough(ratio, distance, deep / usual):
+        deep = usual
     expected = np.where(distance > 0, deep, usual)
     share = np.minimum(_ABOVE * expected / np.maximum(variance, 1e-12), 1)
     return np.asarray(fine * share[:, :, None], np.float32)
+
+
+def _is_rough(ratio: Floats, distance: Floats, times: float) -> bool:
+    """Return whether what varies so many times as much inside a label as round it is texture."""
+    inside, outside = distance > _RIM, distance < -_RIM
+    finest = np.reshape(cv2.filter2D(np.ascontiguousarray(ratio), -1, _FINEST), ratio.shape) ** 2
+    grown = float(np.median(finest[inside])) / max(float(np.median(finest[outside])), 1e-12)
+    tone = float(np.median(ratio[inside]) - np.median(ratio[outside]))
+    return bool(times * np.exp(2 * tone) > _ROUGH or times > _COARSE * grown)
 
 
 def grain_under(ratio: Floats, mask: Mask) -> float:
