@@ -37,7 +37,7 @@ function inKorean(text, words = false) {
   if (!words && !text.includes(" ")) return text; // a product's name, say
   for (const { anchor, pattern, holes, korean } of templates) {
     const match = text.includes(anchor) && text.match(pattern);
-    if (match) return korean.replace(/\{([a-z_0-9]+)\}/g, (_, name) => inKorean(match[holes.indexOf(name) + 1], name === "word"));
+    if (match) return korean.replace(/\{([a-z_0-9]+)\}/g, (_, name) => inKorean(match[holes.indexOf(name) + 1], name === "word")).replaceAll("....", "...");
   }
   if (text.endsWith(":")) return `${inKorean(text.slice(0, -1))}:`;
   const parted = text.match(/^(.*?)(: |; )(.*)$/);
