@@ -39,7 +39,7 @@ WRITTEN = re.compile(
     r"|Answer with one short phrase|^The photograph shows|last answer was not understood|near the top, bottom"
     r"|progressive DCT|lossless JPEG|do not fit|: still at it|to be done again|^Stable Diffusion|`magick |^Value error"
     r"|^screen: |^; \{\} more are asked|^round \{\}|^left out: |^\{\} changed: |at once from batch|scaled to 8 bits"
-    r"|^torch: |^card: |GiB of memory|^Decided by|^Made by flawsmith|: images/|^Detected call|painted anew$"
+    r"|^torch: |^card: |GiB of memory|^Made by flawsmith|: images/|^Detected call|painted anew$"
     r"|^attention of words|per shot from|show one piece|, for the proof$|\[blue\]|is done again$"
 )
 """Texts that nobody is told: pages, settings files, what a model is asked, the log, names."""
