@@ -200,6 +200,22 @@ def test_a_korean_page_follows_its_english_one(korean: Any, page: Path) -> None:
     assert korean.behind(page) == [], f"mend it, then: python docs/site/korean.py {page.relative_to(ROOT)}"
 
 
+def test_korean_pages_link_to_korean_pages(korean: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for page in (*korean.pages(), korean.README):
+        assert page.read_text("utf-8") == korean.relinked(page), f"{page}: run `python docs/site/korean.py --links`"
+    docs, readme = tmp_path / "docs", tmp_path / "README.ko.md"
+    monkeypatch.setattr(korean, "DOCS", docs)
+    monkeypatch.setattr(korean, "KOREAN", docs / "ko")
+    page = docs / "ko/how-to/a.md"
+    page.parent.mkdir(parents=True)
+    (docs / "ko/b.md").write_text("나", "utf-8")
+    kept = "[라](../../d.md) [마](https://x.y/b.md) [b.md](../b.md) [가](../../how-to/a.md#e)"
+    page.write_text(f"[나](../../b.md#c) {kept}", "utf-8")
+    readme.write_text("[나](docs/b.md), [README](README.md)", "utf-8")
+    assert korean.relinked(page) == f"[나](../b.md#c) {kept}"
+    assert korean.relinked(readme) == "[나](docs/ko/b.md), [README](README.md)"
+
+
 def test_a_korean_page_whose_english_moved_is_named(
     korean: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,8 +239,24 @@ def test_a_korean_page_whose_english_moved_is_named(
         True,
         3,
     ]
+    english.write_text("# A\n\nFrom 0.25 to +3.50, and 7.5 twice: 7.5.\n", "utf-8")
+    page.write_text("# 가\n\n0.25에서 +3.05까지, 7.5.\n", "utf-8")
+    korean.stamp(page)
+    assert korean.behind(page) == [
+        "docs/ko/a.md: its figures are not those of docs/a.md: it lacks [+3.50, 7.5] and adds [+3.05]"
+    ]
     english.unlink()
     assert korean.behind(page) == ["docs/ko/a.md: there is no docs/a.md that it could follow"]
+
+
+def test_a_number_that_a_korean_page_lacks_is_named(korean: Any) -> None:
+    english = "Ten of [12](b34.md), 12 and 1,600 of 860 million.\n\n| A | 8 | 7.5 |\n\n```\n99\n```\n"
+    assert korean.lost_numbers("12 중 10, 1,600과 12.\n\n| 가 | 8 | 7.5 |\n", english) == []
+    assert korean.lost_numbers("12, 1600, 7.5\n\n| 가 | 8 | 7.6 |\n\n```\n12\n```\n", english) == [
+        "it lacks the numbers 1,600, 12",
+        "its row | 가 | 8 | 7.6 | lacks 7.5",
+    ]
+    assert korean.lost_numbers("12 12 1,600 8", english) == ["its tables have 0 rows in place of 1"]
 
 
 def test_the_korean_glossary_names_the_same_words() -> None:
@@ -258,6 +290,6 @@ def test_links_are_led_to_where_files_lie_on_the_site(monkeypatch: pytest.Monkey
         "```\n# 나\n```\n\n## 다 {#folders}\n"
     )
     assert build.in_both_languages("docs/index.md", "# A\n").endswith("# A\n\n[한국어](ko/index.md)\n")
-    assert build.in_both_languages("docs/ray.md", "# A\n") == "# A\n"
+    assert build.in_both_languages("CONTRIBUTING.md", "# A\n") == "# A\n"
     with pytest.raises(SystemExit, match="docs/results.md links to gone.md, which is not there"):
         list(build.targets("docs/results.md", "[i](gone.md)"))
