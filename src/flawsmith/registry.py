@@ -257,7 +257,7 @@ def known_rivals(config: Config) -> None:
     Raises:
         ConfigError: names the first.
     """
-    for name in config.prove.against:
+    for name in config.rivals:
         require("generators", name, "prove.against")
         if (name,) == config.generator.names:
             raise ConfigError(f"prove.against: {name!r} is this run's own generator; name another, or [] for none")

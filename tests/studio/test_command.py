@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,9 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the studio needs fastapi and uvicorn: pip install flawsmith[studio]")
 httpx = pytest.importorskip("httpx", reason="the studio's tests need httpx")
+
+from flawsmith.config import parse_overrides  # noqa: E402
+from flawsmith.studio.workspace import Workspace  # noqa: E402
 
 
 def lives(process: int) -> bool:
@@ -93,3 +98,21 @@ def test_wrong_input_is_one_sentence(photographs: Path, words: list[str], said: 
     command = [sys.executable, "-m", "flawsmith", "studio", *named, "--no-browser"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_folder_that_leaves_a_question_is_opened_with_the_command_that_is_named(
+    photographs: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "my parts"
+    folder.mkdir()
+    for path in (photographs / "magnet" / "train" / "good").iterdir():
+        shutil.copy(path, folder)
+    command = [sys.executable, "-m", "flawsmith", "studio", str(folder), "--no-browser"]
+    environment = {**os.environ, "FLAWSMITH_LANG": "ko"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    question, named = done.stderr.splitlines()
+    assert done.returncode == 2 and '정상품이면 data.normal = ["."](으)로 설정하세요' in question
+    words = shlex.split(named.removeprefix("  이렇게 여세요: "))
+    assert words[:4] == ["flawsmith", "studio", str(folder), "--set"]
+    opened = Workspace.open(folder, settings=parse_overrides(words[4:]))
+    assert len(opened.normals) + len(opened.split.test_normals) == len(list(folder.iterdir()))

@@ -155,6 +155,7 @@ def test_pictures_without_a_label_file_are_normal_parts_when_the_page_says_so(un
         client = Client(started)
         refused = client.post("api/open", {"folder": "parts"}).json()
         assert "have no label file" in refused["error"]
+        assert refused["error"].endswith('If they are normal parts, set data.normal = ["."]')  # and no command
         wanted = {"setting": "data.normal", "value": ["."]}
         assert refused["answers"] == [wanted]
         assert client.post("api/open", {"folder": "parts", "answer": wanted}).status_code == 200
@@ -191,3 +192,39 @@ def test_the_button_writes_and_undoes(opened: Any, draft: Studio) -> None:
     )
     assert told == [in_korean(one) for one in english] and len(told) > 500
     assert draft.workspace.config.generate.count == 50
+
+
+@pytest.mark.browser
+def test_where_nothing_is_open_nothing_is_said_of_it(opened: Any, tmp_path: Path, unlike: Path) -> None:
+    with running(Studio(Workspace.nothing(unlike), root=unlike)) as started:
+        page = opened(started)
+        page.keyboard.press("Escape")
+        expect(page.locator("#source")).to_have_text("")
+        expect(page.get_by_label("Type", exact=True)).not_to_be_visible()
+        assert page.title() == "flawsmith studio" and page.get_by_text("Nothing is open yet").is_visible()
+        started.open(Workspace.open(unlike, tmp_path / "painted"))
+        page.reload()
+        expect(page.locator("#source")).to_have_text(str(unlike))
+        expect(page.get_by_label("Type", exact=True)).to_be_visible()
+        assert page.title() == f"{unlike} · flawsmith studio"
+
+
+@pytest.mark.browser
+def test_a_folder_of_normal_parts_alone_leads_to_what_draws_damage(opened: Any, unlike: Path, tmp_path: Path) -> None:
+    parts = tmp_path / "parts"
+    shutil.copytree(unlike / "magnet/train/good", parts / "good")
+    with running(Studio(Workspace.open(parts))) as started:
+        client = Client(started)
+        assert checked(client)["ok"] and client.get("api/plan").json()["generator"] == "rendered"
+        planned = client.post("api/plan", {"count": 1}).json()
+        assert {(row["shots"], row["planned"]) for row in planned["rows"]} == {(0, 1)} and not planned["problem"]
+        assert client.get("api/progress").json()["paintable"] is False
+        client.close()
+        page = opened(started)
+        expect(page.locator(".part.data .shown")).to_contain_text("No photograph shows damage.")
+        expect(page.get_by_label("Type", exact=True)).not_to_be_visible()
+        paint = page.get_by_role("tab", name="Paint")
+        expect(paint).to_be_disabled()
+        assert "takes after real defects" in paint.get_attribute("title")
+        expect(page.locator("#onward p")).to_contain_text("No photograph shows damage, so it is drawn", timeout=TIMEOUT)
+        expect(page.locator("#onward button")).to_have_text(["Generate"])

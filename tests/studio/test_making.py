@@ -192,7 +192,7 @@ def prove_and_look(client: Client, run: Path) -> None:
     report = client.get("api/report")
     assert report.status_code == 200 and "sandbox" in report.headers["content-security-policy"]
     assert "script-src" not in report.headers["content-security-policy"]
-    assert client.post("api/proof/plan", {"values": {}}).json()["command"] == f"flawsmith prove {run}"
+    assert client.post("api/proof/plan", {"values": {}}).json()["command"] == f"flawsmith run {run} --until prove"
 
 
 def test_a_plan_is_what_counts_says(folder: Studio, asking: Client) -> None:
@@ -270,6 +270,24 @@ def test_every_field_of_a_form_is_a_setting_with_its_value(asking: Client) -> No
     own = asking.get("api/plan/generator", name="perlin").json()
     assert "textures" not in {field["name"].rpartition(".")[2] for field in own} and own
     assert asking.get("api/plan/generator", name="no").json() == []
+
+
+def test_a_command_speaks_as_the_page_does(tmp_path: Path) -> None:
+    assert [process.language_of(named) for named in ("ko-KR,ko;q=0.9,en;q=0.8", "en-GB", "de", "")] == [
+        "ko",
+        "en",
+        "",
+        "",
+    ]
+    words = ["run", str(tmp_path / "my.toml"), "--out", str(tmp_path / "run")]
+    for language, said in (("ko", "그런 설정 파일이 없습니다"), ("en", "no such configuration file")):
+        commands = process.Commands()
+        asked = commands.start("export", words, tmp_path, language)
+        ends = time.monotonic() + 60
+        while asked.state == "running" and time.monotonic() < ends:
+            time.sleep(0.02)
+        assert asked.state == "failed" and said in asked.problem, asked.problem
+        commands.close()
 
 
 def test_a_command_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def of_run(photographs: Path, tmp_path: Path) -> Iterator[Studio]:
         yield started
 
 
-def proven(run: Run, verdicts: dict[str, str]) -> Run:
+def proven(run: Run, verdicts: dict[str, str], seeds: int = 3) -> Run:
     """Write a proof: of each product its verdict, or "cannot tell"."""
     tested = "deep/test/crack/000.png"
     products: dict[str, Any] = {}
@@ -63,9 +64,9 @@ def proven(run: Run, verdicts: dict[str, str]) -> Run:
             "comparisons": [row | {"defect": defect} for defect in ("crack", MEAN)],
             "arms": {"real-only": {"figures": {"localization": {MEAN: {"auroc": {"mean": auroc}}}}}},
             "telling": [{"what": "gained", "id": tested, "defect": "crack", "change": 0.1}],
-            "notes": [],
+            "notes": ["trained on tiles", f"crack: {product} has few test pictures"],
         }
-    facts = {"generator": "perlin", "detectors": ["probe"], "confidence": 0.95, "seeds": 3, "reduced": []}
+    facts = {"generator": "perlin", "detectors": ["probe"], "confidence": 0.95, "seeds": seeds, "reduced": []}
     write_json(run.path("proof.json"), {**facts, "products": products})
     run.finish("prove", "prove", {"settings": {}, "content": {}})
     return run
@@ -148,6 +149,18 @@ def test_the_proof_says_its_cost(of_run: Studio) -> None:
     client.close()
 
 
+def test_a_proof_without_a_rival_says_so_before_it_begins(photographs: Path, tmp_path: Path) -> None:
+    """A run of the generator that proofs compare with by default can be proven from the page."""
+    run = write_run(tmp_path / "run", photographs, MADE, data_shots=2, generator_name="crop_paste")
+    with running(Studio(Workspace.open(run.folder))) as studio, closing(Client(studio)) as client:
+        notes = [
+            client.post("api/proof/plan", {"values": values}).json()["note"]
+            for values in ({}, {"prove.against": '["perlin"]'})
+        ]
+    assert "crop_paste, which it compares with by default" in notes[0] and not notes[1]
+    assert "효과 검증" in in_korean(notes[0]) and " the " not in in_korean(notes[0])
+
+
 @pytest.mark.browser
 def test_a_folder_opens_on_data_and_leads_to_generate(opened: Any, folder: Studio) -> None:
     page = opened(folder)
@@ -181,6 +194,7 @@ def test_what_means_nothing_is_left_out(opened: Any, of_run: Studio) -> None:
     proven(run, {"deep": "cannot tell", "magnet": "helps"})
     page = opened(of_run)
     assert page.url.endswith("#proof")
+    expect(page.locator(".proven .warn")).to_have_count(0)  # three seeds are enough
     leads = page.locator(".proven .lead")
     expect(leads.nth(0)).to_contain_text("This proof cannot tell of deep")
     expect(leads.nth(1)).to_contain_text("magnet: the samples help")
@@ -188,8 +202,19 @@ def test_what_means_nothing_is_left_out(opened: Any, of_run: Studio) -> None:
     expect(page.locator(".proven .tiles .sample")).to_have_count(1)
     expect(page.get_by_text("are left out")).to_be_visible()
     expect(page.locator("#onward p")).to_contain_text(f"export the {MADE - 2}")
-    proven(run, {"deep": "cannot tell", "magnet": "cannot tell"})
+    proven(run, {"deep": "cannot tell", "magnet": "helps"}, seeds=2)
     page.reload()
+    expect(page.locator(".proven .warn")).to_have_text("This is a first look with 2 seeds (a verdict needs 3).")
+    expect(page.locator(".proven ul li")).to_have_text(
+        ["trained on tiles", *(f"{name}: crack: {name} has few test pictures" for name in ("deep", "magnet"))]
+    )
+    page.get_by_label("Language").select_option("ko")
+    expect(page.locator(".proven .warn")).to_have_text("시드 2개로 한 맛보기 결과입니다(판정에는 3개가 필요합니다).")
+    page.get_by_label("언어").select_option("en")
+    proven(run, {"deep": "cannot tell", "magnet": "cannot tell"}, seeds=2)
+    page.reload()
+    expect(page.locator(".proven .lead").nth(1)).to_contain_text("cannot tell of magnet")
+    expect(page.locator(".proven .warn")).to_have_count(0)  # there is no verdict that could be a first look
     page.wait_for_selector("html[data-ready=yes]")
     expect(page.locator(".proven svg.intervals, .proven .tiles")).to_have_count(0)
     expect(page.locator("#onward p")).to_contain_text("Start the proof again")

@@ -113,6 +113,7 @@ def test_from_a_folder_of_photographs_to_an_exported_set(opened: Any, plant: Stu
     expect(page.locator(".state.done")).to_contain_text("끝났습니다", timeout=TIMEOUT)
     run = Run.open(plant.workspace.runs / "first-run")
     assert len([sample for sample in run.samples() if sample.made]) == 21
+    assert '<html lang="ko">' in run.path("report.html").read_text("utf-8")  # the command spoke as the page did
     # One of them is rejected.
     onward(page, "샘플 21개를 만들었고", "검토")
     page.locator(".samples .sample").first.focus()

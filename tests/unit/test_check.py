@@ -403,6 +403,32 @@ def test_settings_that_do_not_fit_the_set(tmp_path: Path, settings, sentence):
     assert in_korean_throughout(found)
 
 
+@pytest.mark.parametrize(
+    ("generator", "against", "compared", "said"),
+    [
+        ("crop_paste", ["crop_paste"], [], True),
+        ("patch_synthesis", ["crop_paste"], ["crop_paste"], False),
+        ({"dent": "crop_paste", "scratch": "perlin"}, ["crop_paste"], ["crop_paste"], False),
+        ("crop_paste", [], [], False),
+        ("crop_paste", ["perlin"], ["perlin"], False),
+        ("auto", ["crop_paste"], ["crop_paste"], False),
+    ],
+)
+def test_a_default_never_asks_to_compare_a_generator_with_itself(tmp_path: Path, generator, against, compared, said):
+    config = make(tmp_path, dent=6, scratch=6)
+    config = overridden(config, {"generator.name": generator, "prove.against": against})
+    assert config.rivals == compared
+    found = check(config)
+    assert found.ok, found.errors
+    assert [note for note in found.notes if "compares with the real shots alone: crop_paste" in note] == (
+        [config.why_no_rival] if said else []
+    )
+    assert in_korean_throughout(found)
+    trainings = int(re.search(r"\((\d+) trainings", found.estimate["proof"])[1])
+    arms = 3 + bool(compared) * 2 + 2 + len(config.prove.curve)  # ours, without controls, mixed with a rival's ...
+    assert trainings == config.prove.seeds * arms
+
+
 def test_a_set_on_which_nothing_can_be_proven_is_not_ready(tmp_path: Path):
     config = make(tmp_path, scratch=1, dent=1)
     (said,) = check(config).errors
@@ -483,6 +509,8 @@ def test_the_estimate_counts_what_the_gate_and_transfers_ask_for(tmp_path: Path)
         found = check(validate(Config, {**told, **extra}))
         assert found.estimate["samples"].startswith(f"{samples} ("), extra
     assert found.estimate["samples"].endswith("made again in up to 2 rounds")
+    once = {"screen": {**gate["screen"], "rounds": 0}}
+    assert check(validate(Config, {**told, **once})).estimate["samples"].endswith(" windows each)")
     wrong = {"count": 10, "transfer": [{"from": "nut", "defect": "rust"}]}
     assert any("no shots of 'rust'" in error for error in check(validate(Config, {**told, "generate": wrong})).errors)
 

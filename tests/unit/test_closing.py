@@ -13,6 +13,7 @@ import pytest
 import flawsmith as fs
 from flawsmith import cli
 from flawsmith.cli.closing import Closing, closing_of, closing_of_run
+from flawsmith.config import overridden
 from flawsmith.files import write_json
 from flawsmith.korean import in_korean
 from flawsmith.version import VERSION
@@ -67,12 +68,19 @@ def test_every_stage_says_what_was_made_and_what_to_open(
     assert all(Path(line.removeprefix("open: ")).exists() for line in report[1:])
 
 
-def test_a_proof_ends_with_its_verdict(tmp_path: Path) -> None:
+def test_a_proof_ends_with_its_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = fs.Run.create(tmp_path / "run", fs.load_config(None, {"prove.enabled": True}))
     closing = closing_of("prove", run)
     assert closing.sentence == "there is no arm with samples, so there is no verdict"
     assert closing.files == (run.path("proof.json"),) and closing.following[1] == "export"
     assert closing_of("generate", run).sentence.startswith("this shard is done")
+    report = run.path("report.html")
+    monkeypatch.setattr("flawsmith.reporting.verdict.verdict_of", lambda run: "The samples help.")
+    for asked, alone in ((run.config, False), (overridden(run.config, {"generator.name": "crop_paste"}), True)):
+        proven = fs.Run.create(run.folder, asked)
+        for sentence in (closing_of("prove", proven).sentence, closing_of_run("run", report).sentence):
+            assert sentence.splitlines()[0] == "The samples help."
+            assert ("crop_paste, which it compares with by default" in sentence) == alone
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from flawsmith.config import load_config
 from flawsmith.data.layouts import scan
 from flawsmith.errors import Answer, DataError
 from flawsmith.korean import in_korean
-from flawsmith.preflight.recognise import recognise, sounds_normal
+from flawsmith.preflight.recognise import SETTING, recognise, sounds_normal
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -55,6 +55,16 @@ def test_two_folders_without_masks_are_asked_about(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"as pairs: .*defects have no mask: line1/0.jpg.*(?s:.*)with --normal"):
         recognise(root)
     assert recognise(root, ["line1", "line2"]).data.normal == ["line1", "line2"]
+    with pytest.raises(DataError) as asked:
+        recognise(root, by=SETTING)
+    assert asked.value.answers == (Answer("data.normal", ["line1", "line2"]),)
+    assert str(asked.value).endswith(
+        'If all pictures in line1, line2 show normal parts: data.normal = ["line1", "line2"]'
+    )
+    assert in_korean(str(asked.value)).endswith(
+        'line1, line2의 사진이 모두 정상품이면: data.normal = ["line1", "line2"]'
+    )
+    assert "pairs(으)로 읽으면: " in in_korean(str(asked.value))
     with pytest.raises(DataError, match=r"no 'line3'"):
         recognise(root, ["line3"])
 
@@ -113,13 +123,17 @@ def test_labelled_pictures_beside_others_are_understood_and_the_others_asked_abo
         recognise(root)
     assert str(asked.value) == (
         f"{root}: 2 pictures have no label file (1.png, 2.png). If they are normal parts: "
-        f"flawsmith new --from {root} --normal ."
+        f"`flawsmith new --from {root} --normal .`"
     )
     assert asked.value.answers == (Answer("data.normal", ["."]),)
     assert in_korean(str(asked.value)) == (
         f"{root}: 사진 2장에는 라벨 파일이 없습니다(1.png, 2.png). 그 사진이 정상품이면: "
-        f"flawsmith new --from {root} --normal ."
+        f"`flawsmith new --from {root} --normal .`"
     )
+    with pytest.raises(DataError) as by_setting:  # in the studio, where a button writes it
+        recognise(root, by=SETTING)
+    assert str(by_setting.value).endswith('(1.png, 2.png). If they are normal parts, set data.normal = ["."]')
+    assert in_korean(str(by_setting.value)).endswith('그 사진이 정상품이면 data.normal = ["."](으)로 설정하세요')
     found = recognise(root, ["."])
     assert (found.data.layout, found.data.normal, found.data.shots) == ("labelme", ["."], 10)
     assert "2 normal; rust 1" in found.toml()
@@ -136,7 +150,7 @@ def test_a_flat_folder_of_normal_parts_stays_as_it_is(tmp_path: Path) -> None:
     assert str(asked.value).startswith(
         f"{root}: 2 pictures in no folder (0.png, 1.png); put those of normal parts into"
     )
-    assert str(asked.value).endswith(f"of its name. If all are normal parts: {command}")
+    assert str(asked.value).endswith(f"of its name. If all are normal parts: `{command}`")
     answer = CliRunner().invoke(app, shlex.split(command)[1:])
     (tmp_path / "my.toml").write_text(answer.stdout, encoding="utf-8")
     config = load_config(tmp_path / "my.toml")
@@ -146,7 +160,7 @@ def test_a_flat_folder_of_normal_parts_stays_as_it_is(tmp_path: Path) -> None:
 
 def test_normal_parts_beside_folders_of_defects(tmp_path: Path) -> None:
     root = touch(pairs(tmp_path / "MT"), "0.bmp", "1.bmp")
-    with pytest.raises(DataError, match=r"2 pictures in no folder \(0.bmp, 1.bmp\); .*--normal \.$"):
+    with pytest.raises(DataError, match=r"2 pictures in no folder \(0.bmp, 1.bmp\); .*--normal \.`$"):
         recognise(root)
     assert "#   MT: 2 normal; crack 2, dent 2" in recognise(root, ["."]).toml()
 

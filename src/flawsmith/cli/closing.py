@@ -90,7 +90,7 @@ def closing_of(verb: str, run: Run) -> Closing:
         from flawsmith.reporting.verdict import verdict_of
 
         facts["verdict"] = verdict_of(run)
-        sentence = facts["verdict"] or "there is no arm with samples, so there is no verdict"
+        sentence = _with_comparison(facts["verdict"], run) or "there is no arm with samples, so there is no verdict"
         return Closing(verb, sentence, facts, (run.path("proof.json"),), command)
     facts["counts"] = record.get("counts", {})
     parts = [f"{name} ({sum(counts.values())} pictures)" for name, counts in facts["counts"].items()]
@@ -130,7 +130,13 @@ def closing_of_run(verb: str, report: Path, shown: Mapping[str, Any] | None = No
     verdict, counts = verdict_of(run), run.record("export").get("counts", {})
     facts = {"run": run.folder.as_posix(), "verdict": verdict, "counts": counts, **(shown or {})}
     files = (report, *(run.path("export", name) for name in counts))
-    return Closing(verb, verdict or _not_proven(run), facts, files)
+    return Closing(verb, _with_comparison(verdict, run) or _not_proven(run), facts, files)
+
+
+def _with_comparison(verdict: str, run: Run) -> str:
+    """Return a verdict, and in a line of its own that nothing but the shots was compared with; "" = no verdict."""
+    alone = run.config.why_no_rival
+    return f"{verdict}\n{alone}" if verdict and alone else verdict
 
 
 def _not_proven(run: Run) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -9,7 +11,7 @@ import typer
 
 from flawsmith.cli.arguments import Sets
 from flawsmith.cli.closing import say
-from flawsmith.errors import ConfigError
+from flawsmith.errors import ConfigError, DataError
 
 
 def studio(
@@ -50,7 +52,10 @@ def studio(
             raise ConfigError("--root without RUN|FOLDER opens nothing yet: leave --out and --set out, or name it too")
         opened = Workspace.nothing(root)
     else:
-        opened = Workspace.open(source or Path("."), out, parse_overrides(set_))
+        try:
+            opened = Workspace.open(source or Path("."), out, parse_overrides(set_))
+        except DataError as error:
+            raise DataError("\n".join([str(error), *_answered(error, source, set_)])) from None
     with Studio(opened, host, port, root) as started:
         if not started.local:
             say(
@@ -68,6 +73,16 @@ def studio(
             webbrowser.open(started.address)
         serve(started)
     say("studio", "ended")
+
+
+def _answered(error: DataError, source: Path | None, settings: list[str]) -> list[str]:
+    """Return the command that opens what was refused, as a line for each setting that the refusal names."""
+    lines = []
+    for answer in error.answers:
+        settled = [*settings, f"{answer.setting}={json.dumps(answer.value, ensure_ascii=False)}"]
+        words = ["flawsmith", "studio", str(source or "."), *(word for one in settled for word in ("--set", one))]
+        lines.append(f"  open it with: {shlex.join(words)}")
+    return lines
 
 
 def add_to(app: typer.Typer) -> None:

@@ -130,7 +130,7 @@ class ProveConfig(Settings):
     seeds: Annotated[int, Field(ge=1, le=100)] = 3
     """Trainings per arm; below 3 the report calls the verdict unsafe."""
     against: list[str] = ["crop_paste"]
-    """Other generators to compare with, with their default settings; each makes the same plan's samples."""
+    """Other generators to compare with: default settings, the same plan; the run's own is left out of the default."""
     mix: bool = True
     """Also an arm that learns from our samples and the first other generator's together."""
     curve: list[Annotated[float, Field(gt=0)]] = [1, 3, 10]

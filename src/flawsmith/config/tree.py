@@ -19,6 +19,7 @@ from flawsmith.config.judging import (
     ScreenConfig,
 )
 from flawsmith.config.making import (
+    AUTO,
     BackboneConfig,
     DataConfig,
     GenerateConfig,
@@ -59,6 +60,25 @@ class Config(Settings):
         scope = {"all": "all", "product": product, "defect": f"{product}/{defect}"}
         several = f"{self.generator.of(defect)}/" if len(self.generator.names) > 1 else ""
         return several + scope[self.train.scope]
+
+    @property
+    def rivals(self) -> list[str]:
+        """Return the other generators that a proof compares with: `prove.against`, by default not the run's own."""
+        against = self.prove.against
+        if against != ProveConfig().against or self.generator.name == AUTO:
+            return against
+        return [name for name in against if (name,) != self.generator.names]
+
+    @property
+    def why_no_rival(self) -> str:
+        """Return why a proof compares with no other generator though nobody asked for that, in a sentence; "" = it
+        does, or somebody did."""
+        if not self.prove.against or self.rivals:
+            return ""
+        return (
+            f"the proof compares with the real shots alone: {self.prove.against[0]}, which it compares with by "
+            "default, is this run's own generator; prove.against can name another"
+        )
 
     def with_generator(self, name: str) -> Config:
         """Return the configuration in which one of its generators paints everything."""

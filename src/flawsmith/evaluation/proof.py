@@ -169,7 +169,8 @@ def _comparisons(
 
 
 def _notes(config: Config, split: Split, evaluator: Evaluator, counts: Counter[str | None]) -> list[str]:
-    part, notes = config.prove, []
+    part = config.prove
+    notes = [alone] if (alone := config.why_no_rival) else []
     if evaluator.left_out:
         one = evaluator.left_out == 1
         pictures, seem = ("picture was", "it seems") if one else ("pictures were", "they seem")
@@ -186,8 +187,6 @@ def _notes(config: Config, split: Split, evaluator: Evaluator, counts: Counter[s
             notes.append(f"{defect}: only {counts[defect]} test pictures, so its interval is rough")
     if note := threshold_note(part.false_alarm_rate, len(split.normals), len(evaluator.calibration)):
         notes.append(note)
-    if part.seeds < 3:
-        notes.append(f"trained with {part.seeds} seed{'s' if part.seeds > 1 else ''}: a verdict needs at least 3")
     if part.protocol == "field":
         notes.append("field protocol: best-on-test chose its epoch by the test set; believe the last epoch")
         if config.data.shots != "third":

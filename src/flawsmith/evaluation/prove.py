@@ -30,7 +30,7 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None, spread:
 
     Args:
         run: The run.
-        synthesize: Trains and generates the runs of other generators (`prove.against`).
+        synthesize: Trains and generates the runs of other generators (`Config.rivals`).
         data: Its photographs, when they are open already.
         spread: Has each arm and seed trained on whichever machine is free; None = one after another, here.
 
@@ -57,7 +57,7 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None, spread:
     with stage(run, "prove", inputs, outputs=[path]) as work:
         if work.done:
             return path
-        rivals = {name: rival_run(run, name, data, synthesize) for name in config.prove.against}
+        rivals = {name: rival_run(run, name, data, synthesize) for name in config.rivals}
         stamp = _learned_from(inputs)[:12]
         trainer = Trainings(run, rivals, extractor, stamp)
         names = sorted({example.product for example in split.shots})

@@ -71,6 +71,7 @@ def check(config: Config, page: Path | None = None) -> Findings:
     findings.add_errors(preflight(config, divided))
     if divided and config.prove.enabled:
         findings.warnings += _stretched(divided, facts, config)
+        findings.notes += [config.why_no_rival] if config.why_no_rival else []
     labels.say(divided, findings)
     if page is not None:
         labelled = [*divided.shots, *divided.test_defects] if divided else examples

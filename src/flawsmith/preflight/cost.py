@@ -115,9 +115,10 @@ def estimate(
     disk = (samples + painted) * picture_bytes * PNG_SHARE + saved
     disk += max(0, len(config.export.formats) - 1) * samples * picture_bytes * PNG_SHARE
     free = shutil.disk_usage(Path.cwd()).free
+    again = config.screen.rounds if screened else 0
     table = {
         "samples": f"{samples} ({windows:.1f} windows each)"
-        + (f"; what the gate rejects is made again in up to {config.screen.rounds} rounds" if screened else ""),
+        + (f"; what the gate rejects is made again in up to {again} rounds" if again else ""),
         "training": training,
         "generating": generating,
         "proof": f"{_time(proof)} ({_count(trainings, 'training')} of {judges}{cut})" if trainings else unproven,
@@ -157,8 +158,9 @@ def held(native: float, pixels: float, damaged: float, photographs: int) -> floa
 
 def _arms(config: Config) -> int:
     part = config.prove
-    mixed = bool(part.mix and part.against)
-    return 4 + len(part.against) + bool(config.generate.controls) + mixed + len(part.curve)
+    others = config.rivals
+    mixed = bool(part.mix and others)
+    return 4 + len(others) + bool(config.generate.controls) + mixed + len(part.curve)
 
 
 def _machine(device: str) -> str:

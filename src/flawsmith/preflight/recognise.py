@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,11 @@ _SPLITS = frozenset(("train", "training", "test", "testing", "val", "valid", "va
 """Folders that hold both sorts of parts; none of them is taken for the normal ones by what it lacks."""
 _ANNOTATED = ("coco", "labelme", "yolo", "label_studio", "lookout")
 """Layouts in which a labelling tool's files say what is damaged."""
+OPTION, SETTING = "--normal", "data.normal"
+"""What names the folders of normal parts: of `flawsmith new --from`, and everywhere else."""
 _SORT = "put those of normal parts into a folder `good`, and those of each defect type into one of its name"
+_MOST_FOLDERS = 8
+"""So many folders are tried as those of normal parts, two or three together."""
 SHOTLESS = "rendered"
 """The generator of a folder without defects."""
 _KEYS = (
@@ -97,13 +102,14 @@ class Recognised:
         return "\n# ".join([first, *(f"  {line}" for text in lines for line in text.splitlines()), last])
 
 
-def recognise(root: Path, normal: Sequence[str] = ()) -> Recognised:
+def recognise(root: Path, normal: Sequence[str] = (), *, by: str = OPTION) -> Recognised:
     """Find out how a folder is laid out.
 
     Args:
         root: The folder of photographs.
         normal: Names of the folders of normal parts, where somebody said so, "." for the root itself; () = to be found
             out.
+        by: What says so, for the sentences that ask for it: the option of `flawsmith new`, or SETTING.
 
     Raises:
         DataError: the folder is missing, or one of `normal` in it; no layout understands it, or it cannot be told which
@@ -111,33 +117,39 @@ def recognise(root: Path, normal: Sequence[str] = ()) -> Recognised:
     """
     tree = list_tree(DataConfig(root=root), remedy="give --from the folder of your photographs")
     folders = {nfc(part) for folder in tree.folders for part in folder.split("/") if part}
-    tree.require_known("--normal", normal, {*folders, TOP})
-    understood, refused = _understood(root, tree, tuple(normal), {})
+    tree.require_known(by, normal, {*folders, TOP})
+    understood, refused = _understood(root, tree, tuple(normal), {}, by)
     if not understood:  # perhaps because there are no defects at all
-        understood, misread = _understood(root, tree, tuple(normal), {"shots": 0})
+        understood, misread = _understood(root, tree, tuple(normal), {"shots": 0}, by)
         if TOP in normal and any(misread.get(layout) for layout in _ANNOTATED):
             # What a label file marks is not normal, although nobody can read it.
             understood, refused = [], {layout: misread[layout] for layout in _ANNOTATED if layout in misread}
     if not understood:
-        question = "" if TOP in normal or not tree.pictures_below("") else _whether_normal(root, tree, normal, refused)
+        question = (
+            "" if TOP in normal or not tree.pictures_below("") else _whether_normal(root, tree, normal, refused, by)
+        )
         if question:
-            raise DataError(question, answers=(Answer("data.normal", [*normal, TOP]),))
-        raise DataError(_unread(root, tree, refused))
+            raise DataError(question, answers=(Answer(SETTING, [*normal, TOP]),))
+        unmasked = [] if normal else _unmasked(root, tree)
+        answers = [Answer(SETTING, unmasked)] if unmasked else []
+        raise DataError("\n".join([_unread(root, tree, refused, by), *_if_normal(unmasked, by)]), answers=answers)
     most = max(_masked(surveyed) for _, surveyed in understood)
     best = [(data, surveyed) for data, surveyed in understood if _masked(surveyed) == most]
     data, surveyed = best[0]
     rivals = [one.normal[0] for one, _ in best if one.layout == data.layout and len(one.normal) == 1]
     if len(rivals) > 1:
+        one = f"{by} {rivals[0]} (again and again for several)" if by == OPTION else f'{by} = ["{rivals[0]}"]'
         raise DataError(
             f"{root}: which folder holds normal parts cannot be told from the names: {', '.join(rivals)}; say so with "
-            f"--normal {rivals[0]} (again and again for several)"
+            f"{one}",
+            answers=[Answer(SETTING, [name]) for name in rivals],
         )
     others = dict.fromkeys(one.layout for one, _ in understood if one.layout != data.layout)
     return Recognised(data, surveyed, tuple(others))
 
 
 def _understood(
-    root: Path, tree: Tree, normal: tuple[str, ...], settings: dict[str, Any]
+    root: Path, tree: Tree, normal: tuple[str, ...], settings: dict[str, Any], by: str
 ) -> tuple[list[tuple[DataConfig, Survey]], dict[str, list[str]]]:
     """Return the ways of reading a folder that understand all of it, and why each layout that does not is refused."""
     understood: list[tuple[DataConfig, Survey]] = []
@@ -155,7 +167,7 @@ def _understood(
             # Who finds nothing of its own there has nothing to say about it.
             refused.setdefault(data.layout, surveyed.errors if surveyed.examples else [])
         elif guessed and (surveyed.normal_masks or settings):
-            refused.setdefault(data.layout, [f"{root}: no folder is called after normal parts; name it with --normal"])
+            refused.setdefault(data.layout, [f"{root}: no folder is called after normal parts; name it with {by}"])
         else:
             understood.append((data, surveyed))
     return understood, refused
@@ -200,13 +212,13 @@ def _masked(surveyed: Survey) -> int:
     return sum(example.defect is not None and bool(example.masks) for example in surveyed.examples)
 
 
-def _unread(root: Path, tree: Tree, refused: dict[str, list[str]]) -> str:
+def _unread(root: Path, tree: Tree, refused: dict[str, list[str]], by: str) -> str:
     """Return what to say when no layout understands a folder: what each that is near it misses."""
     pictures = tree.pictures_below("")
     if not pictures:
         return f"{root}: no pictures there (PNG, JPEG, TIFF, BMP, WebP); give the folder that holds your photographs"
     near = {layout: errors for layout, errors in refused.items() if errors}
-    advice = 'name the folders of normal parts with --normal, or set layout = "pattern" (docs/data.md)'
+    advice = f'name the folders of normal parts with {by}, or set data.layout = "pattern" (docs/data.md)'
     if not near and not any("/" in picture for picture in pictures):
         return f"{root}: {len(pictures)} pictures in no folder; {_SORT}"
     if not near:
@@ -216,19 +228,39 @@ def _unread(root: Path, tree: Tree, refused: dict[str, list[str]]) -> str:
     return f"{root}: {count}:\n{reasons}\n  Put right what one of them says, {advice}"
 
 
-def _whether_normal(root: Path, tree: Tree, normal: Sequence[str], refused: dict[str, list[str]]) -> str:
+def _unmasked(root: Path, tree: Tree) -> list[str]:
+    """Return the folders, two or three, with which as those of normal parts every other picture has a mask; [] = there
+    are none, or too many folders to tell."""
+    folders = [folder for folder in tree.folders[""] if tree.pictures_below(folder)]
+    if len(folders) > _MOST_FOLDERS or any(folder.casefold() in _SPLITS for folder in folders):
+        return []
+    for number in (2, 3):
+        for names in combinations(folders, number):
+            reading = _readable(DataConfig(root=root, layout="pairs", normal=list(names)), tree)
+            if reading and not reading.normal_masks and _masked(reading):
+                return list(names)
+    return []
+
+
+def _if_normal(folders: Sequence[str], by: str) -> list[str]:
+    """Return a line that says how to name folders as those of normal parts, if that is what they hold; [] = none."""
+    if not folders:
+        return []
+    how = " ".join(f"{by} {folder}" for folder in folders) if by == OPTION else str(Answer(SETTING, list(folders)))
+    return [f"  If all pictures in {', '.join(folders)} show normal parts: {how}"]
+
+
+def _whether_normal(root: Path, tree: Tree, normal: Sequence[str], refused: dict[str, list[str]], by: str) -> str:
     """Return the question whether pictures that nothing is said of are normal parts; "" = more than that is unknown.
 
-    The answer is a command, which would then be understood.
+    The answer is a command or a setting, with which all would be understood.
     """
-    command = [
-        "flawsmith",
-        "new",
-        "--from",
-        str(root),
-        *(part for name in (*normal, TOP) for part in ("--normal", name)),
-    ]
-    answer = f"normal parts: {shlex.join(command)}"
+    if by == OPTION:
+        command = ["flawsmith", "new", "--from", str(root)]
+        command += [part for name in (*normal, TOP) for part in (OPTION, name)]
+        answer = f"normal parts: `{shlex.join(command)}`"
+    else:
+        answer = f"normal parts, set {Answer(SETTING, [*normal, TOP])}"
     for layout in (one for one in _ANNOTATED if refused.get(one)):
         data = DataConfig(root=root, layout=layout, normal=list(normal))
         if reading := _readable(data.model_copy(update={"normal": [*normal, TOP]}), tree):

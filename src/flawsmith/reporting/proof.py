@@ -21,7 +21,7 @@ from flawsmith.reporting.charts import CurvePoint, Interval, gain_curve, interva
 from flawsmith.reporting.document import Drawing, PictureRow, Section, Sheet, Table, number_of, table
 from flawsmith.reporting.explanations import anomaly_maps, explanation_section, overlaid
 from flawsmith.reporting.operating_point import operating_sections
-from flawsmith.reporting.verdict import OURS, REAL, Tree, cannot_tell, first_look, points, rows_of, signed, stands
+from flawsmith.reporting.verdict import OURS, REAL, Tree, cannot_tell, few_seeds, points, rows_of, signed, stands
 from flawsmith.run.dataset import load_ranges
 from flawsmith.run.folder import Run
 from flawsmith.run.mask_reading import rule_from
@@ -91,7 +91,7 @@ def _product(run: Run, split: Split, proof: Tree, name: str, number: int) -> Sec
     return Section(
         name,
         lead=_headline(proof, name),
-        sentences=(*_few_seeds(proof), _setup(proof, product), *_correction(proof)),
+        sentences=(*filter(None, [few_seeds(proof)]), _setup(proof, product), *_correction(proof)),
         notes=(*proof["reduced"], *product["notes"]),
         subsections=(*parts, *_anomaly_maps(run, product, name, number)),
     )
@@ -110,12 +110,6 @@ def _headline(proof: Tree, name: str) -> str:
     if len(proof["products"]) > 1:
         return f"{name}, {generator} beside the real shots, mean over defect types. {judged}."
     return f"{generator} beside the real shots, mean over defect types. {judged}."
-
-
-def _few_seeds(proof: Tree) -> tuple[str, ...]:
-    """Return what a reader must know of a verdict of too few seeds, as a sentence; () = there are enough."""
-    look = first_look(proof).removeprefix(", ")
-    return (f"This is {look}.",) if look else ()
 
 
 def _setup(proof: Tree, product: Tree) -> str:

@@ -104,6 +104,12 @@ def first_look(proof: Tree) -> str:
     return f", a first look with {seeds} seed{'' if seeds == 1 else 's'} (a verdict needs {_ENOUGH_SEEDS})"
 
 
+def few_seeds(proof: Tree) -> str:
+    """Return what a reader must know of verdicts of too few seeds, as a sentence; "" = there are enough."""
+    look = first_look(proof).removeprefix(", ")
+    return f"This is {look}." if look else ""
+
+
 def stands(row: Tree) -> str:
     """Return the corrected verdict and whether it is another than the plain one; of an older proof the plain one."""
     corrected = row.get("corrected_verdict", row["verdict"])

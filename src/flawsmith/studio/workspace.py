@@ -179,11 +179,15 @@ def _looked_over(folder: Path, settings: dict[str, Any], config: Config) -> tupl
     try:
         return settings, config, scanned_dataset(config).split
     except DataError:
-        from flawsmith.preflight.recognise import recognise
+        from flawsmith.preflight.recognise import SETTING, SHOTLESS, recognise
 
-        normal = settings.get("data.normal", ())  # where the page answered
-        understood = recognise(folder, normal).data.model_dump(mode="json", exclude_defaults=True, exclude={"root"})
+        normal = settings.get(SETTING, ())  # where the page answered
+        understood = recognise(folder, normal, by=SETTING).data.model_dump(
+            mode="json", exclude_defaults=True, exclude={"root"}
+        )
         settings |= {f"data.{key}": value for key, value in understood.items()}
+        if understood.get("shots") == 0:  # there is no defect to learn from
+            settings.setdefault("generator.name", SHOTLESS)
         config = _config_of(folder, settings)
         return settings, config, scanned_dataset(config).split
 

@@ -34,7 +34,8 @@ def counts(config: Config, split: Split) -> dict[tuple[str, str], int]:
         if not registry.get("generators", config.generator.of(defect)).without_shots:
             raise ConfigError(
                 f"generator.name: {config.generator.of(defect)} learns damage from shots, and none shows {defect!r}; "
-                "rendered, cutpaste, nsa, perlin and component need none"
+                "rendered, cutpaste, nsa, perlin and component need none",
+                answers=(Answer("generator.name", "rendered"),),
             )
     unscreened = Answer("screen.enabled", False)
     if config.screen.enabled and split.shots and (new := [pair[1] for pair in drawn if asked.get(pair)]):

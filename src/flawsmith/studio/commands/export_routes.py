@@ -12,8 +12,8 @@ from flawsmith.errors import ConfigError
 from flawsmith.files import read_json
 from flawsmith.run.folder import Run
 from flawsmith.studio.commands import forms
-from flawsmith.studio.commands.plan_routes import Values
-from flawsmith.studio.commands.process import said
+from flawsmith.studio.commands.plan_routes import PageLanguage, Values
+from flawsmith.studio.commands.process import language_of, said
 from flawsmith.studio.commands.trees import tree_of
 
 if TYPE_CHECKING:
@@ -67,12 +67,12 @@ def routes(studio: Studio) -> APIRouter:
         return studio.checking.ask("export_tree", settings=settings).to_json()
 
     @router.post("/export")
-    def write(asked: Annotated[ExportAsked, Body()]) -> dict[str, Any]:
+    def write(asked: Annotated[ExportAsked, Body()], accepted: PageLanguage = "") -> dict[str, Any]:
         """Begin to export."""
         run = studio.run
         if not asked.formats:
             raise ConfigError("export.formats: none is chosen; choose at least one")
-        return studio.commands.start("export", _words(run, asked), run.folder).to_json()
+        return studio.commands.start("export", _words(run, asked), run.folder, language_of(accepted)).to_json()
 
     return router
 

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Header
 from pydantic import BaseModel, ConfigDict, Field
 
 from flawsmith import registry
@@ -17,7 +17,7 @@ from flawsmith.run.folder import Run
 from flawsmith.run.painted import FOLDER, painted_pairs
 from flawsmith.studio.candidates import folder_name
 from flawsmith.studio.commands import costs, forms
-from flawsmith.studio.commands.process import said
+from flawsmith.studio.commands.process import language_of, said
 from flawsmith.studio.picture_routes import Name
 from flawsmith.studio.workspace import Workspace
 from flawsmith.synthesis.counts import counts
@@ -25,6 +25,8 @@ from flawsmith.synthesis.counts import counts
 if TYPE_CHECKING:
     from flawsmith.studio.session import Studio
 
+PageLanguage = Annotated[str, Header(alias="accept-language", max_length=1000)]
+"""The page names the language that it shows first."""
 Values = Annotated[dict[str, Any], Field(max_length=100)]
 
 
@@ -111,16 +113,16 @@ def routes(studio: Studio) -> APIRouter:
         }
 
     @router.post("/generate")
-    def generate(asked: Annotated[PlanAsked, Body()]) -> dict[str, Any]:
+    def generate(asked: Annotated[PlanAsked, Body()], accepted: PageLanguage = "") -> dict[str, Any]:
         """Begin to make samples, or go on; without a run one is made first, and opened."""
         known = config()
-        settings = _settings(known, asked)
+        settings, language = _settings(known, asked), language_of(accepted)
         wanted = overridden(known, settings)
         counts(wanted, workspace.split)  # says at once what cannot be
         with studio.accepting:
             if workspace.run:
                 words = _words(workspace.run.folder, forms.changed(known, settings))
-                return studio.commands.start("generate", words, workspace.run.folder).to_json()
+                return studio.commands.start("generate", words, workspace.run.folder, language).to_json()
             if studio.commands.running:
                 raise ConfigError("a command is still running; let it end, or cancel it")
             target = _target(workspace, asked.name)
@@ -130,7 +132,7 @@ def routes(studio: Studio) -> APIRouter:
             run = Run.create(target, overridden(known, settings | {"generator": {}}) if chosen_later else wanted)
             _bring(workspace, run)
             studio.open(Workspace.open(target))
-            return studio.commands.start("generate", _words(target, chosen_later), target).to_json()
+            return studio.commands.start("generate", _words(target, chosen_later), target, language).to_json()
 
     return router
 

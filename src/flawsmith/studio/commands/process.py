@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from flawsmith.errors import FlawsmithError
+from flawsmith.korean import VARIABLE
 from flawsmith.studio.commands.child import GRACE
 from flawsmith.studio.workshop import how_it_ended
 
@@ -40,9 +41,10 @@ class Command:
         purpose: Which part of the page started it.
         words: After `flawsmith`.
         run: The run's folder.
+        language: "ko" or "en": of what it says and of the reports that it writes; "" = as the studio was started.
     """
 
-    def __init__(self, number: int, purpose: Purpose, words: Sequence[str], run: Path) -> None:
+    def __init__(self, number: int, purpose: Purpose, words: Sequence[str], run: Path, language: str = "") -> None:
         self.number, self.purpose, self.words, self.run = number, purpose, list(words), run
         self.state: State = "running"
         self.problem = ""
@@ -54,6 +56,7 @@ class Command:
         self._cancelled = False
         self._begun, self._ended = time.monotonic(), 0.0
         environment = {**os.environ, "PYTHONPATH": _path(), "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+        environment |= {VARIABLE: language} if language else {}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "flawsmith.studio.commands.child", *self.words],
             stdin=subprocess.PIPE,
@@ -185,8 +188,8 @@ class Commands:
         """Return the command that runs."""
         return self._last if self._last and self._last.state == "running" else None
 
-    def start(self, purpose: Purpose, words: Sequence[str], run: Path) -> Command:
-        """Start a command.
+    def start(self, purpose: Purpose, words: Sequence[str], run: Path, language: str = "") -> Command:
+        """Start a command; the arguments are those of `Command`.
 
         Raises:
             FlawsmithError: one is running.
@@ -195,13 +198,20 @@ class Commands:
             if self.running:
                 raise FlawsmithError(f"`{said(self.running.words)}` is still running; let it end, or cancel it")
             self._count += 1
-            self._last = Command(self._count, purpose, words, run)
+            self._last = Command(self._count, purpose, words, run, language)
             return self._last
 
     def close(self) -> None:
         """Stop what runs."""
         if self._last:
             self._last.close()
+
+
+def language_of(accepted: str) -> str:
+    """Return "ko" or "en" as a page's Accept-Language begins, in which a command that it starts is to speak; "" = it
+    names neither."""
+    first = accepted.strip()[:2].lower()
+    return first if first in ("en", "ko") else ""
 
 
 def said(words: Sequence[str]) -> str:

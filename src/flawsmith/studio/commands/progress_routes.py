@@ -29,6 +29,7 @@ def routes(studio: Studio) -> APIRouter:
         known: dict[str, Any] = {
             "first": first_part(studio),
             "ready": checked.sofar.get("ok") if checked and checked.state == "done" else None,
+            "paintable": bool(workspace.defects),
             "painted": sum(1 for _ in workspace.painted.rglob("*.json")) if workspace.opened else 0,
             "made": 0,
             "complete": False,

@@ -13,11 +13,11 @@ from flawsmith.config import Config, overridden
 from flawsmith.errors import DataError
 from flawsmith.evaluation.statistics import ALL, MEAN, OURS, REAL
 from flawsmith.files import read_json, reading
-from flawsmith.reporting.verdict import cannot_tell
+from flawsmith.reporting.verdict import cannot_tell, few_seeds
 from flawsmith.run.folder import Run
 from flawsmith.studio.commands import costs, forms
-from flawsmith.studio.commands.plan_routes import Values
-from flawsmith.studio.commands.process import said
+from flawsmith.studio.commands.plan_routes import PageLanguage, Values
+from flawsmith.studio.commands.process import language_of, said
 
 if TYPE_CHECKING:
     from flawsmith.studio.session import Studio
@@ -53,17 +53,19 @@ def routes(studio: Studio) -> APIRouter:
 
     @router.post("/proof/plan")
     def preview(asked: Annotated[ProofAsked, Body()]) -> dict[str, Any]:
-        """Say the command that proves, and what it costs; changes nothing."""
+        """Say the command that proves, what it costs and what it leaves out; changes nothing."""
         run = studio.run
         settings = {**_settings(run.config, asked.values), "prove.enabled": True}
-        cost = costs.cost_of(studio, overridden(run.config, settings), costs.PROVING)
-        return {"command": said(_words(run, asked.values)), "cost": cost}
+        wanted = overridden(run.config, settings)
+        cost = costs.cost_of(studio, wanted, costs.PROVING)
+        return {"command": said(_words(run, asked.values)), "cost": cost, "note": wanted.why_no_rival}
 
     @router.post("/prove")
-    def prove(asked: Annotated[ProofAsked, Body()]) -> dict[str, Any]:
+    def prove(asked: Annotated[ProofAsked, Body()], accepted: PageLanguage = "") -> dict[str, Any]:
         """Begin to prove, or go on."""
         run = studio.run
-        return studio.commands.start("prove", _words(run, asked.values), run.folder).to_json()
+        words = _words(run, asked.values)
+        return studio.commands.start("prove", words, run.folder, language_of(accepted)).to_json()
 
     @router.get("/report")
     def report() -> Response:
@@ -89,7 +91,8 @@ def proof_of(run: Run) -> dict[str, Any]:
             "detectors": list(tree["detectors"]),
             "confidence": tree["confidence"],
             "seeds": tree["seeds"],
-            "notes": list(tree["reduced"]),
+            "first_look": few_seeds(tree),
+            "notes": [*tree["reduced"], *_notes(tree["products"])],
             "products": [_product(tree, name, product) for name, product in tree["products"].items()],
         }
 
@@ -100,7 +103,6 @@ def _product(proof: Mapping[str, Any], name: str, product: Mapping[str, Any]) ->
     return {
         "name": name,
         "cannot_tell": cannot_tell(proof, name),
-        "notes": list(product["notes"]),
         # A proof of an earlier release has no corrected verdicts.
         "rows": [
             {key: row[key] for key in keys}
@@ -112,12 +114,17 @@ def _product(proof: Mapping[str, Any], name: str, product: Mapping[str, Any]) ->
     }
 
 
+def _notes(products: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the notes of a proof: what holds for every product once, and else with the product's name."""
+    shared = set.intersection(*(set(product["notes"]) for product in products.values())) if products else set()
+    noted = [(name, note) for name, product in products.items() for note in product["notes"]]
+    return list(dict.fromkeys(note if note in shared else f"{name}: {note}" for name, note in noted))
+
+
 def _words(run: Run, values: Mapping[str, Any]) -> list[str]:
-    """Return the command: `prove` where nothing is changed, else `run`, which keeps what is changed."""
+    """Return the command: it keeps what is changed, and writes the report that shows the proof."""
     config: Config = run.config
     settings = _settings(config, values)
-    if not settings:
-        return ["prove", str(run.folder)]
     if not config.prove.enabled:
         settings |= {"prove.enabled": True}
     return ["run", str(run.folder), "--until", "prove", *forms.set_words(settings)]

@@ -1,6 +1,6 @@
 // Requests to the server. All addresses are relative to the page's own, which holds the token.
 
-import { say, spoken } from "./words.js";
+import { chosen, say, spoken } from "./words.js";
 
 const STEP = 120; // ms between two questions for a running job
 
@@ -35,7 +35,7 @@ export const blob = async (path, values) => (await ask(address(path, values))).b
 
 export async function post(path, body = {}, values = {}) {
   const bytes = body instanceof Blob;
-  const headers = { "content-type": bytes ? "application/octet-stream" : "application/json" };
+  const headers = { "content-type": bytes ? "application/octet-stream" : "application/json", "accept-language": chosen() }; // a command speaks it
   return (await ask(address(path, values), { method: "POST", headers, body: bytes ? body : JSON.stringify(body) })).json();
 }
 

@@ -46,12 +46,12 @@ function show(name) {
 /** Show a tab for every part, so that the whole way can be seen; those without use yet say what is missing. */
 function tabs(names, source) {
   const holder = document.getElementById("tabs");
-  const missing = source.opened ? "nav.noRun" : "nav.nothing";
+  const missing = (name) => (!source.opened ? "nav.nothing" : name === "paint" ? "nav.noShots" : "nav.noRun");
   holder.replaceChildren(...Object.keys(PARTS).map((name) => {
     const usable = names.includes(name);
     const tab = make("button", { type: "button", role: "tab", value: name, id: `tab-${name}`, say: `nav.${name}`, disabled: !usable, onclick: () => show(name) });
     if (usable) tab.setAttribute("aria-controls", `part-${name}`);
-    else tab.dataset.why = missing;
+    else tab.dataset.why = missing(name);
     return tab;
   }));
   translate(holder);
@@ -100,10 +100,13 @@ async function begin() {
   try {
     const wanted = location.hash.slice(1);
     const [source, progress] = await Promise.all([get("source"), wanted in PARTS ? null : get("progress")]);
-    document.getElementById("source").textContent = source.source;
-    document.getElementById("source").title = source.root;
-    document.title = `${source.source} · flawsmith studio`;
-    const offered = (name) => name === "data" || (source.opened && (source.run || !PARTS[name].needsRun));
+    if (source.opened) {
+      document.getElementById("source").textContent = source.source;
+      document.getElementById("source").title = source.root;
+      document.title = `${source.source} · flawsmith studio`;
+    }
+    const paintable = Object.keys(source.defects).length > 0; // painting takes after real defects
+    const offered = (name) => name === "data" || (source.opened && (source.run || !PARTS[name].needsRun) && (paintable || name !== "paint"));
     const names = Object.keys(PARTS).filter(offered);
     tabs(names, source);
     for (const name of names) {

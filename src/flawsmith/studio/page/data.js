@@ -21,10 +21,11 @@ export class Data {
     this.found = make("div", { class: "found" });
     this.written = make("div", { class: "written" });
     this.types = make("select", { label: "data.type", onchange: () => this.#arrange() });
+    this.empty = make("p", { class: "empty", say: "data.noDamage", hidden: true });
     this.holder = make("div", { class: "labelled" });
     root.replaceChildren(
       make("section", { class: "findings", label: "data.findings" }, make("div", { class: "row" }, this.verdict, this.again, this.another), this.bar, this.written, this.found),
-      make("section", { class: "shown", label: "data.outlines" }, make("div", { class: "bar" }, make("h2", { say: "data.outlines" }), field("data.type", this.types)), this.holder),
+      make("section", { class: "shown", label: "data.outlines", hidden: !source.opened }, make("div", { class: "bar" }, make("h2", { say: "data.outlines" }), (this.choice = field("data.type", this.types))), this.empty, this.holder),
     );
     root.append(this.folders.dialog);
     this.again.hidden = !source.opened;
@@ -48,6 +49,8 @@ export class Data {
     try {
       this.labelled = await get("labelled");
       this.#arrangeTypes();
+      this.choice.hidden = this.holder.hidden = !this.labelled.length;
+      this.empty.hidden = !this.choice.hidden;
     } catch (error) {
       note(error.message, "error");
     }

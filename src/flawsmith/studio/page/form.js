@@ -71,7 +71,7 @@ function controlOf(field, value) {
 }
 
 /** Return a setting with its value as a TOML file has it. */
-export const lineOf = ({ setting, value }) => `${setting} = ${JSON.stringify(value)}`;
+export const lineOf = ({ setting, value }) => `${setting} = ${Array.isArray(value) ? `[${value.map((one) => JSON.stringify(one)).join(", ")}]` : JSON.stringify(value)}`;
 
 /** Return a control's value, or null where nothing is written in it. */
 function read(field, control) {

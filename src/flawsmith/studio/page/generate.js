@@ -4,6 +4,7 @@ import { get, post } from "./api.js";
 import { Cost } from "./cost.js";
 import { choices, field, make, note } from "./dom.js";
 import { Form } from "./form.js";
+import { changed } from "./onward.js";
 import { Panel, running, start, watch } from "./work.js";
 import { knows, say, spoken } from "./words.js";
 
@@ -168,7 +169,9 @@ export class Generate {
   /** While they are made, the table is read again now and then. */
   async #count() {
     this.counting = undefined;
-    if (!document.hidden && !this.element.hidden) await this.#preview();
+    if (document.hidden || this.element.hidden) return;
+    await this.#preview();
+    changed(); // those that are there can be looked at
   }
 
   #rows() {

@@ -20,10 +20,11 @@ export const changed = () => document.dispatchEvent(new Event(CHANGED));
 
 /** Of each part: the words of its sentence and the parts that it leads to; null = the part itself says what to do. */
 const STEPS = {
-  data({ ready, made }) {
+  data({ ready, made, paintable }) {
     if (ready === null) return null;
     if (!ready) return ["next.notReady"];
-    return made ? ["next.look", "review"] : ["next.make", "generate", "paint"];
+    if (made) return ["next.look", "review"];
+    return paintable ? ["next.make", "generate", "paint"] : ["next.makeAlone", "generate"];
   },
   paint({ painted, made }) {
     if (made) return ["next.look", "review"];

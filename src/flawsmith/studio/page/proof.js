@@ -20,6 +20,7 @@ export class Proof {
     this.form = new Form(() => this.#changed());
     this.shown = make("div", { class: "proven" });
     this.problem = make("p", { class: "bad", role: "alert" });
+    this.plan = make("p", { class: "faint" });
     this.cost = new Cost(() => this.#changed());
     this.panel = new Panel("prove", "proof.begin", () => this.#begin(), this.cost);
     this.report = make("a", { say: "proof.report", href: address("report"), target: "_blank", rel: "noopener", hidden: true });
@@ -30,6 +31,7 @@ export class Proof {
         { class: "column", label: "proof.prove" },
         make("h2", { say: "proof.prove" }),
         make("p", { class: "faint", say: "proof.help" }),
+        this.plan,
         this.problem,
         this.panel.element,
         make("details", {}, make("summary", { say: "plan.more" }), this.form.element),
@@ -57,6 +59,7 @@ export class Proof {
     this.form.translated();
     this.panel.translated();
     this.cost.translated();
+    this.plan.textContent = spoken(this.left ?? "");
     if (this.proof) this.#show();
   }
 
@@ -67,10 +70,12 @@ export class Proof {
   async #changed() {
     const number = (this.asking = (this.asking ?? 0) + 1);
     try {
-      const { command, cost } = await post("proof/plan", { values: this.form.values() });
+      const { command, cost, note: left } = await post("proof/plan", { values: this.form.values() });
       if (number !== this.asking) return; // an answer to an older question
       if (!running()) this.panel.command(command);
       this.cost.show(cost);
+      this.left = left;
+      this.plan.textContent = spoken(left);
       this.problem.textContent = "";
     } catch (error) {
       this.problem.textContent = error.message;
@@ -93,8 +98,10 @@ export class Proof {
       return;
     }
     const detail = say("proof.how", { detectors: proof.detectors.join(", "), seeds: proof.seeds, generator: proof.generator });
+    const judged = proof.products.some((product) => !product.cannot_tell);
     this.shown.replaceChildren(
       ...proof.products.map((product) => this.#lead(product)).filter(Boolean),
+      ...(proof.first_look && judged ? [make("p", { class: "warn", textContent: spoken(proof.first_look) })] : []),
       ...proof.products.flatMap((product) => this.#product(product)),
       make("p", { class: "faint", textContent: detail }),
       ...(proof.notes.length ? [make("ul", { class: "faint" }, ...proof.notes.map((text) => make("li", { textContent: spoken(text) })))] : []),

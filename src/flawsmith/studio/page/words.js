@@ -37,7 +37,7 @@ function inKorean(text, words = false) {
   if (!words && !text.includes(" ")) return text; // a product's name, say
   for (const { anchor, pattern, holes, korean } of templates) {
     const match = text.includes(anchor) && text.match(pattern);
-    if (match) return korean.replace(/\{([a-z_0-9]+)\}/g, (_, name) => inKorean(match[holes.indexOf(name) + 1], name === "word"));
+    if (match) return korean.replace(/\{([a-z_0-9]+)\}/g, (_, name) => inKorean(match[holes.indexOf(name) + 1], name === "word")).replaceAll("....", "...");
   }
   const line = text.endsWith(":") ? inKorean(text.slice(0, -1)) : "";
   if (line && line !== text.slice(0, -1)) return `${line}:`;
