@@ -63,11 +63,14 @@ def test_the_korean_tables_have_the_english_figures_and_no_english_words() -> No
         tables.in_korean("| many new words | 3 |")
 
 
-def test_the_figures_of_the_studio_are_of_today() -> None:
-    page = studio_figures.PAGE.read_text(encoding="utf-8")
-    assert page == studio_figures.with_figures(page), (
-        "docs/studio.md is out of date; run `python docs/studio_figures.py`"
-    )
+@pytest.mark.parametrize("language", ["English", "Korean"])
+def test_the_figures_of_the_studio_are_of_today(language: str) -> None:
+    path, words = {
+        "English": (studio_figures.PAGE, studio_figures.ENGLISH),
+        "Korean": (studio_figures.KOREAN_PAGE, studio_figures.KOREAN),
+    }[language]
+    page = path.read_text(encoding="utf-8")
+    assert page == studio_figures.with_figures(page, words), f"{path} is behind: run `python docs/studio_figures.py`"
 
 
 def test_every_generator_has_a_row_and_every_dash_a_reason() -> None:

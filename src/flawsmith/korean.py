@@ -40,7 +40,7 @@ _KINDS = {
 """Values that are told by their names, digits behind them aside."""
 _PARTED = re.compile(r"(.*?)(: |; )(.*)")
 """Two sentences, or what one is about and itself."""
-_SENTENCE = re.compile(r"(?<=\.) (?=[A-Z0-9])")
+_SENTENCE = re.compile(r"(?<=\.)(?<!e\.g\.) (?=[A-Z0-9])")
 """Between two sentences of a paragraph."""
 
 
@@ -136,8 +136,8 @@ def _line(text: str, words: bool = False) -> str:
         return _filled(*swallowing)
     if said:
         return " ".join(said)
-    if text.endswith(":"):
-        return f"{_line(text[:-1])}:"
+    if text.endswith(":") and (line := _line(text[:-1])) != text[:-1]:
+        return f"{line}:"
     if (parted := _PARTED.match(text)) is not None:
         before, between, after = parted.groups()
         return f"{_line(before)}{between}{_line(after)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from flawsmith.choice.choose import choose
 from flawsmith.choice.estimates import Estimate, estimates, overall
 from flawsmith.choice.folds import folds_of, pieces
 from flawsmith.choice.records import Trial
-from flawsmith.choice.words import closing_words
+from flawsmith.choice.words import closing_words, text_of
 from flawsmith.config import Config, load_config
 from flawsmith.data import factory, images
 from flawsmith.data.split import Split
@@ -156,7 +157,9 @@ def configured(root: Path, **more: object) -> Config:
     return load_config(None, {**settings, "prove.budget": 0.02, **more})
 
 
-def test_choosing_writes_what_it_found_and_goes_on_where_it_was_stopped(root: Path, tmp_path: Path):
+def test_choosing_writes_what_it_found_and_goes_on_where_it_was_stopped(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     config = configured(root)  # one type and two shots: every arm is trained twice
     choice = choose(config, tmp_path / "choice", folds=2, workers=1)  # in two: tests/clusters/test_choosing.py
     tree = read_json(tmp_path / "choice" / "choice.json")
@@ -175,6 +178,10 @@ def test_choosing_writes_what_it_found_and_goes_on_where_it_was_stopped(root: Pa
     assert choose(config, tmp_path / "choice", folds=2, workers=1).tree() == choice.tree()
     if (tmp_path / "choice" / "chosen.toml").exists():
         assert load_config(tmp_path / "choice" / "chosen.toml").generate.count == choice.config.generate.count
+    monkeypatch.setenv("FLAWSMITH_LANG", "ko")
+    korean = text_of(choice)
+    assert "실제 샷만 쓸 때와의 차이" in korean
+    assert not re.search("[A-Za-z]{3,} [a-z]{3,}", korean)
 
 
 def test_what_cannot_be_judged_is_refused(root: Path, tmp_path: Path):

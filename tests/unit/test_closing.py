@@ -12,7 +12,7 @@ import pytest
 
 import flawsmith as fs
 from flawsmith import cli
-from flawsmith.cli.closing import closing_of, closing_of_run
+from flawsmith.cli.closing import Closing, closing_of, closing_of_run
 from flawsmith.config import overridden
 from flawsmith.files import write_json
 from flawsmith.korean import in_korean
@@ -148,3 +148,18 @@ def test_the_version_and_what_a_bug_report_needs(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2 and "-v goes with --version" in capsys.readouterr().err
+
+
+def test_what_a_verb_ends_with_is_korean_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = Closing(
+        "generate", "96 samples and 48 negative controls", {}, (Path("r/samples"),), ["flawsmith", "measure", "r"]
+    )
+    monkeypatch.setenv("FLAWSMITH_LANG", "ko")
+    made.say(as_json=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "generate: 샘플 96개, 음성 대조군 48개",
+        "열어 볼 것: r/samples",
+        "다음 명령: flawsmith measure r",
+    ]

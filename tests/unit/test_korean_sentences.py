@@ -39,7 +39,7 @@ WRITTEN = re.compile(
     r"|Answer with one short phrase|^The photograph shows|last answer was not understood|near the top, bottom"
     r"|progressive DCT|lossless JPEG|do not fit|: still at it|to be done again|^Stable Diffusion|`magick |^Value error"
     r"|^screen: |^; \{\} more are asked|^round \{\}|^left out: |^\{\} changed: |at once from batch|scaled to 8 bits"
-    r"|^torch: |^card: |GiB of memory|^Decided by|^Made by flawsmith|: images/|^Detected call|painted anew$"
+    r"|^torch: |^card: |GiB of memory|^Made by flawsmith|: images/|^Detected call|painted anew$"
     r"|^attention of words|per shot from|show one piece|, for the proof$|\[blue\]|is done again$"
 )
 """Texts that nobody is told: pages, settings files, what a model is asked, the log, names."""
@@ -214,6 +214,8 @@ def test_values_and_the_sides_of_a_colon_are_translated_too() -> None:
     assert in_korean("photographs: mask has 2 pictures, files 9; x fills the gap").startswith(
         "photographs: mask 사진은 2장, files"
     )
+    heading = "flawsmith: written by `flawsmith new --from`, which understood set as the layout mvtec:"
+    assert in_korean(heading) == "flawsmith: `flawsmith new --from`이 set을(를) 레이아웃 mvtec(으)로 읽고 썼습니다:"
     assert in_korean("photographs") == "사진" and in_korean("3 pictures are") == "사진 3개를"
     assert in_korean("one {odd} thing\nof 1 sort") == "one {odd} thing\nof 1 sort"
 
@@ -254,6 +256,10 @@ def test_a_wrong_setting_is_refused_in_korean(settings: dict[str, object], korea
             "chip: nsa로 샷당 샘플 1개, 새 모양 (+3.2점, 표준 오차 1.0)",
         ),
         ("crack: missed", "crack: 미검"),
+        (
+            "--shard 3: expected i/n with i from 0 to n-1, e.g. 0/4, or auto",
+            "--shard 3: i/n이어야 하고 i는 0부터 n-1까지입니다. 예: 0/4. 또는 auto",
+        ),
     ],
 )
 def test_what_a_verb_ends_with_is_said_in_korean(english: str, korean: str) -> None:

@@ -10,6 +10,7 @@ from flawsmith.choice.records import Choice, Trial
 from flawsmith.config import commented_toml
 from flawsmith.evaluation.statistics import TASKS, Task
 from flawsmith.files import write_json, write_text
+from flawsmith.korean import spoken, with_comments
 
 JSON, WORDS, CONFIG = "choice.json", "choice.md", "chosen.toml"
 
@@ -20,7 +21,7 @@ def write_choice(folder: Path, choice: Choice) -> None:
     write_text(folder / WORDS, text_of(choice))
     if any(one.candidate for one in choice.defects):
         note = "what `flawsmith choose` chose; choice.md beside it says why."
-        write_text(folder / CONFIG, commented_toml(choice.config, note=note))
+        write_text(folder / CONFIG, with_comments(commented_toml(choice.config, note=note), spoken))
     else:
         (folder / CONFIG).unlink(missing_ok=True)
 
@@ -36,44 +37,42 @@ def closing_words(folder: Path, choice: Choice) -> str:
 
 
 def text_of(choice: Choice) -> str:
-    """Return choice.md."""
-    lines = ["# What to make of each defect type", ""]
-    lines += [f"* {one.sentence}" for one in choice.defects]
+    """Return choice.md, in the language that is asked for."""
+    lines = [f"# {spoken('What to make of each defect type')}", ""]
+    lines += [f"* {spoken(one.sentence)}" for one in choice.defects]
     lines += [
         "",
-        f"Decided by {choice.folds} folds inside the shots and the normal parts to learn from; the test pictures were "
-        f"not looked at. Detectors: {', '.join(choice.detectors)}; extractor {choice.extractor}. A type takes what "
-        f"raises its {choice.figure} most, if that stands above 0 by more than its standard error and its detection is "
-        "not harmed by as much; else the real shots alone. Estimates of the types lean on one another, for a fold "
-        "leaves few shots out.",
+        spoken(
+            f"Decided by {choice.folds} folds inside the shots and the normal parts to learn from; the test pictures "
+            f"were not looked at. Detectors: {', '.join(choice.detectors)}; extractor {choice.extractor}. A type takes "
+            f"what raises its {choice.figure} most, if that stands above 0 by more than its standard error and its "
+            "detection is not harmed by as much; else the real shots alone. Estimates of the types lean on one "
+            "another, for a fold leaves few shots out."
+        ),
         "",
-        f"## Against the real shots alone: {choice.figure} in points, with standard error",
+        f"## {spoken(f'Against the real shots alone: {choice.figure} in points, with standard error')}",
         "",
         *_table(choice, choice.trials),
     ]
     if choice.variations:
-        lines += [
-            "",
-            f"## Against what was taken with all its samples: {choice.figure} in points, with standard error",
-            "",
-            *_table(choice, choice.variations),
-        ]
-    lines += ["", "## The real shots alone, mean over folds", ""]
+        head = spoken(f"Against what was taken with all its samples: {choice.figure} in points, with standard error")
+        lines += ["", f"## {head}", "", *_table(choice, choice.variations)]
+    lines += ["", f"## {spoken('The real shots alone, mean over folds')}", ""]
     names = [one.defect for one in choice.defects]
-    lines += _header(["figure", *names])
+    lines += _header([spoken("figure"), *names])
     for task, row in choice.real.items():
-        cells = [f"{100 * row[name]:.1f}" if name in row else "not judged" for name in names]
-        lines.append(_line([TASKS[task][1], *cells]))
+        cells = [f"{100 * row[name]:.1f}" if name in row else spoken("not judged") for name in names]
+        lines.append(_line([spoken(TASKS[task][1]), *cells]))
     return "\n".join(lines) + "\n"
 
 
 def _table(choice: Choice, trials: Sequence[Trial]) -> list[str]:
     names = [one.defect for one in choice.defects]
-    lines = _header(["", *names, "mean"])
+    lines = _header(["", *names, spoken("mean")])
     for trial in trials:
         task: Task = trial.lead
         effects = [trial.effects[task].get(name) for name in names]
-        lines.append(_line([trial.name, *(_cell(one) for one in effects), _cell(trial.mean)]))
+        lines.append(_line([spoken(trial.name), *(_cell(one) for one in effects), _cell(trial.mean)]))
     return lines
 
 
@@ -86,4 +85,4 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _cell(effect: Estimate | None) -> str:
-    return "not judged" if effect is None else f"{100 * effect.value:+.1f} ({100 * effect.error:.1f})"
+    return spoken("not judged") if effect is None else f"{100 * effect.value:+.1f} ({100 * effect.error:.1f})"

@@ -48,9 +48,9 @@ class Closing:
             return
         say(self.verb, self.sentence)
         for path in self.files:
-            typer.echo(f"open: {path}")
+            typer.echo(f"{spoken('open')}: {path}")
         if self.following:
-            typer.echo(f"next: {shlex.join(self.following)}")
+            typer.echo(f"{spoken('next')}: {shlex.join(self.following)}")
 
 
 def say(verb: str, sentence: str, *, error: bool = False) -> None:

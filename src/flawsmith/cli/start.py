@@ -87,7 +87,7 @@ def check(
     if not findings.ok:
         raise typer.Exit(1)
     if not as_json:
-        typer.echo(f"next: {shlex.join(command)}")
+        typer.echo(f"{spoken('next')}: {shlex.join(command)}")
 
 
 def _print(toml: str) -> None:

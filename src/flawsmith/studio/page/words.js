@@ -39,7 +39,8 @@ function inKorean(text, words = false) {
     const match = text.includes(anchor) && text.match(pattern);
     if (match) return korean.replace(/\{([a-z_0-9]+)\}/g, (_, name) => inKorean(match[holes.indexOf(name) + 1], name === "word")).replaceAll("....", "...");
   }
-  if (text.endsWith(":")) return `${inKorean(text.slice(0, -1))}:`;
+  const line = text.endsWith(":") ? inKorean(text.slice(0, -1)) : "";
+  if (line && line !== text.slice(0, -1)) return `${line}:`;
   const parted = text.match(/^(.*?)(: |; )(.*)$/);
   return parted ? `${inKorean(parted[1])}${parted[2]}${inKorean(parted[3])}` : text;
 }
