@@ -10,6 +10,7 @@ import base64
 import csv
 import http.client
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -233,7 +234,7 @@ def test_the_example_beside_a_model_says_what_the_inspector_says(tmp_path: Path)
         assert done.stdout == f"score {inspection.score:.4f}, threshold 0.8000: {inspection.verdict}\n", done.stderr
 
 
-def test_the_card_says_what_the_record_holds(model: Path) -> None:
+def test_the_card_says_what_the_record_holds(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = card(read_model(model), read_held_out(model), None)
     for said in (
         "1 normal part",
@@ -244,6 +245,10 @@ def test_the_card_says_what_the_record_holds(model: Path) -> None:
         assert said in text
     assert "| normal, false alarms | 1 | 2 |" in text and "None is set" not in text
     assert "None is set" in card(replace(read_model(model), threshold=None), read_held_out(model), None)
+    monkeypatch.setenv("FLAWSMITH_LANG", "ko")
+    korean = card(read_model(model), read_held_out(model), None)
+    assert "| red, 미검 | 1 | 2 |" in korean and "점수가 0.8보다 크면" in korean
+    assert len(re.findall("[가-힣]+", korean)) > 80 and re.findall(r"[a-z]{3,} [a-z]{3,} [a-z]{3,}", korean) == []
 
 
 # --- a folder -----------------------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ PUT_TOGETHER = {
     "{} of {} samples kept; {} more are asked for: run `flawsmith generate {}` and screen again",
     "{} of {} samples kept ({}); {} more are asked for: run `flawsmith generate {}` and screen again",
     *("{} of {} pictures kept; {}", "{} of {} pictures kept ({}); {}"),
-    "shots and normal photographs",
+    *("shots and normal photographs", "{} shot{}", "{} control{}"),
     *("{} called defective, {} ok", "{} called defective, {} ok, {} unreadable"),
     *("{} called defective ({}), {} ok", "{} called defective ({}), {} ok, {} unreadable"),
     "{} inspected ({}/s): no verdict, for the model has no threshold; `flawsmith calibrate` sets one; {}",

