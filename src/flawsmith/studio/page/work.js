@@ -129,7 +129,7 @@ function sentence(state) {
 
 /** Return what a piece of work is called: "prove screw, features", "generate (nsa, for the proof)". */
 export function nameOf(what) {
-  const [, first, of = "", features, generator] = what.match(/^(\S+)( .*?)?(, features)?(?: \((.*), for the proof\))?$/);
+  const [, first, of = "", features, generator] = what.match(/^(\S+)( .*?)??(, features)?(?: \((.*), for the proof\))?$/);
   const name = `${knows(`step.${first}`) ? say(`step.${first}`) : first}${of}${features ? `: ${say("step.features")}` : ""}`;
   return generator ? say("work.forProof", { name, generator }) : name;
 }
