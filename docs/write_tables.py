@@ -1,14 +1,17 @@
-"""Write the tables of docs/methods.md from the registry and benchmarks/results: python docs/write_tables.py
+"""Write the tables of docs/methods.md and of its Korean page from the registry and benchmarks/results:
+
+    python docs/write_tables.py
 
 What each generator needs comes from its class, every figure from a result of a committed suite, and only the last
-column, when to use it, is written by hand. A result that is not there is a dash with the reason. When the page is not
-what this script writes, `tests/test_drawings.py` fails: run it when a result changes or a generator is registered.
+column, when to use it, is written by hand. A result that is not there is a dash with the reason. When a page is not
+what this script writes, `tests/test_drawings.py` fails: run it when a result changes or a generator is registered. The
+Korean words are those of docs/tables_in_korean.py.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent)]
@@ -28,10 +31,15 @@ from generator_figures import (  # noqa: E402
     unjudged,
     worth_of,
 )
+from tables_in_korean import in_korean  # noqa: E402
 
 from flawsmith import registry  # noqa: E402
 
-PAGE = ROOT / "docs" / "methods.md"
+PAGES: dict[Path, Callable[[str], str]] = {
+    ROOT / "docs" / "methods.md": str,
+    ROOT / "docs" / "ko" / "methods.md": in_korean,
+}
+"""Page -> what says English tables in its language."""
 BEGIN, END = "<!-- tables: written by docs/write_tables.py -->", "<!-- end of tables -->"
 
 USE = {  # the one column that no result decides: when to take it
@@ -163,12 +171,13 @@ def tables() -> str:
     return "\n\n".join(parts)
 
 
-def with_tables(text: str) -> str:
-    """Return the page with the tables of today."""
-    head, _, tail = text.partition(BEGIN)
-    return f"{head}{BEGIN}\n\n{tables()}\n\n{END}{tail.partition(END)[2]}"
+def with_tables(page: Path) -> str:
+    """Return a page with the tables of today."""
+    head, _, tail = page.read_text(encoding="utf-8").partition(BEGIN)
+    return f"{head}{BEGIN}\n\n{PAGES[page](tables())}\n\n{END}{tail.partition(END)[2]}"
 
 
 if __name__ == "__main__":
-    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    print(PAGE.relative_to(ROOT))
+    for page in PAGES:
+        page.write_text(with_tables(page), encoding="utf-8")
+        print(page.relative_to(ROOT))

@@ -1,10 +1,11 @@
 """The documentation's pages that follow from the code, and that none is missing from the site.
 
-`python tests/test_documentation.py` writes the tables of docs/command-line.md anew.
+`python tests/test_documentation.py` writes the tables of docs/command-line.md and of its Korean page anew.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -58,6 +59,14 @@ def test_what_the_api_page_names_is_defined_there() -> None:
         assert re.search(written, path.read_text("utf-8"), re.M), f"{name}: {home} is not defined in {path}"
 
 
+def test_the_korean_api_page_names_the_same() -> None:
+    """It says what each name is for, and leads to its docstring on the English page."""
+    text = (DOCS / "ko" / "python-api.md").read_text("utf-8")
+    rows = dict(re.findall(r"^- \[`([\w.]+)`\]\(\.\./python-api\.md#([\w.]+)\): .*[가-힣]", text, re.M))
+    records = re.findall(r"^class ([A-Z]\w+)", (ROOT / "src/flawsmith/types.py").read_text("utf-8"), re.M)
+    assert rows == objects_of_the_api_page() | {name: f"flawsmith.types.{name}" for name in records}
+
+
 # --- mkdocs.yml ---------------------------------------------------------------------------------------------------
 
 
@@ -83,18 +92,26 @@ def test_every_page_is_in_the_navigation_once() -> None:
 # --- docs/command-line.md -----------------------------------------------------------------------------------------
 
 
-def test_the_command_line_page_is_of_today() -> None:
-    text = (DOCS / "command-line.md").read_text("utf-8")
-    assert text == with_verbs(text), "docs/command-line.md is behind: run `python tests/test_documentation.py`"
+HEADS = {"docs": ("default", "required"), "ko": ("기본값", "필수")}
 
 
-def with_verbs(text: str) -> str:
-    head, _, tail = text.partition(BEGIN)
-    return f"{head}{BEGIN}\n{verbs()}{END}{tail.partition(END)[2]}"
+@pytest.mark.parametrize("folder", ["docs", "docs/ko"])
+def test_the_command_line_page_is_of_today(folder: str) -> None:
+    page = ROOT / folder / "command-line.md"
+    assert page.read_text("utf-8") == with_verbs(page), f"{page} is behind: run `python tests/test_documentation.py`"
 
 
-def verbs() -> str:
-    """Return a section for each verb, with a table of its arguments and options."""
+def with_verbs(page: Path) -> str:
+    """Return the page of the command line with its tables as the verbs are now, in the language of its folder."""
+    from flawsmith.cli.korean import CATALOGUE
+
+    catalogue = json.loads(CATALOGUE.read_text("utf-8")) if page.parent.name == "ko" else {}
+    head, _, rest = page.read_text("utf-8").partition(BEGIN)
+    return f"{head}{BEGIN}\n{verbs(HEADS[page.parent.name], catalogue)}{END}{rest.partition(END)[2]}"
+
+
+def verbs(heads: tuple[str, str], catalogue: dict[str, str]) -> str:
+    """Return a section for each verb, with a table of its arguments and options; texts in the catalogue's language."""
     import typer
 
     from flawsmith.cli import app
@@ -102,9 +119,11 @@ def verbs() -> str:
     parts = []
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
         words = [word_of(parameter) for parameter in command.params if parameter.param_type_name == "argument"]
-        parts.append(f"\n## flawsmith {name}\n\n{command.help}\n\n```\n{' '.join(['flawsmith', name, *words])}\n```\n")
-        parts += ["\n| | default | |\n|---|---|---|\n"]
-        parts += [row(parameter) for parameter in command.params if not getattr(parameter, "hidden", False)]
+        text = catalogue.get(command.help, command.help)
+        parts.append(f"\n## flawsmith {name}\n\n{text}\n\n```\n{' '.join(['flawsmith', name, *words])}\n```\n")
+        parts += [f"\n| | {heads[0]} | |\n|---|---|---|\n"]
+        shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
+        parts += [row(parameter, heads[1], catalogue) for parameter in shown]
     return "".join(parts) + "\n"
 
 
@@ -113,21 +132,21 @@ def word_of(argument: Any) -> str:
     return word if argument.required else f"[{word}]"
 
 
-def row(parameter: Any) -> str:
+def row(parameter: Any, required: str, catalogue: dict[str, str]) -> str:
     argument = parameter.param_type_name == "argument"
     names = word_of(parameter) if argument else ", ".join((*parameter.opts, *parameter.secondary_opts))
     default = parameter.default
     shown = "" if default in (None, "", [], (), False) or callable(default) else f"`{default}`"
     if parameter.required:
-        shown = "required"
-    text = (parameter.help or "").replace("|", "\\|")
+        shown = required
+    text = catalogue.get(parameter.help, parameter.help or "").replace("|", "\\|")
     return f"| `{names}` | {shown} | {text} |\n"
 
 
 if __name__ == "__main__":
-    page = DOCS / "command-line.md"
     sys.path.insert(0, str(ROOT / "src"))
-    page.write_text(with_verbs(page.read_text("utf-8")), "utf-8")
+    for page in (DOCS / "command-line.md", DOCS / "ko" / "command-line.md"):
+        page.write_text(with_verbs(page), "utf-8")
 
 
 # --- notebooks ----------------------------------------------------------------------------------------------------
@@ -181,6 +200,22 @@ def test_a_korean_page_follows_its_english_one(korean: Any, page: Path) -> None:
     assert korean.behind(page) == [], f"mend it, then: python docs/site/korean.py {page.relative_to(ROOT)}"
 
 
+def test_korean_pages_link_to_korean_pages(korean: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for page in (*korean.pages(), korean.README):
+        assert page.read_text("utf-8") == korean.relinked(page), f"{page}: run `python docs/site/korean.py --links`"
+    docs, readme = tmp_path / "docs", tmp_path / "README.ko.md"
+    monkeypatch.setattr(korean, "DOCS", docs)
+    monkeypatch.setattr(korean, "KOREAN", docs / "ko")
+    page = docs / "ko/how-to/a.md"
+    page.parent.mkdir(parents=True)
+    (docs / "ko/b.md").write_text("나", "utf-8")
+    kept = "[라](../../d.md) [마](https://x.y/b.md) [b.md](../b.md) [가](../../how-to/a.md#e)"
+    page.write_text(f"[나](../../b.md#c) {kept}", "utf-8")
+    readme.write_text("[나](docs/b.md), [README](README.md)", "utf-8")
+    assert korean.relinked(page) == f"[나](../b.md#c) {kept}"
+    assert korean.relinked(readme) == "[나](docs/ko/b.md), [README](README.md)"
+
+
 def test_a_korean_page_whose_english_moved_is_named(
     korean: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,8 +239,33 @@ def test_a_korean_page_whose_english_moved_is_named(
         True,
         3,
     ]
+    english.write_text("# A\n\nFrom 0.25 to +3.50, and 7.5 twice: 7.5.\n", "utf-8")
+    page.write_text("# 가\n\n0.25에서 +3.05까지, 7.5.\n", "utf-8")
+    korean.stamp(page)
+    assert korean.behind(page) == [
+        "docs/ko/a.md: its figures are not those of docs/a.md: it lacks [+3.50, 7.5] and adds [+3.05]"
+    ]
     english.unlink()
     assert korean.behind(page) == ["docs/ko/a.md: there is no docs/a.md that it could follow"]
+
+
+def test_a_number_that_a_korean_page_lacks_is_named(korean: Any) -> None:
+    english = "Ten of [12](b34.md), 12 and 1,600 of 860 million.\n\n| A | 8 | 7.5 |\n\n```\n99\n```\n"
+    assert korean.lost_numbers("12 중 10, 1,600과 12.\n\n| 가 | 8 | 7.5 |\n", english) == []
+    assert korean.lost_numbers("12, 1600, 7.5\n\n| 가 | 8 | 7.6 |\n\n```\n12\n```\n", english) == [
+        "it lacks the numbers 1,600, 12",
+        "its row | 가 | 8 | 7.6 | lacks 7.5",
+    ]
+    assert korean.lost_numbers("12 12 1,600 8", english) == ["its tables have 0 rows in place of 1"]
+
+
+def test_the_korean_glossary_names_the_same_words() -> None:
+    def words_of(page: Path) -> list[list[str]]:
+        rows = [line.replace(" (", "(").split(" | ") for line in page.read_text("utf-8").splitlines()]
+        return [row[:2] for row in rows if len(row) == 3 and row[1] != "한국어"]
+
+    words = words_of(DOCS / "glossary.md")
+    assert len(words) > 80 and words_of(DOCS / "ko" / "glossary.md") == words
 
 
 # --- the site's own way of links ----------------------------------------------------------------------------------
@@ -230,6 +290,6 @@ def test_links_are_led_to_where_files_lie_on_the_site(monkeypatch: pytest.Monkey
         "```\n# 나\n```\n\n## 다 {#folders}\n"
     )
     assert build.in_both_languages("docs/index.md", "# A\n").endswith("# A\n\n[한국어](ko/index.md)\n")
-    assert build.in_both_languages("docs/ray.md", "# A\n") == "# A\n"
+    assert build.in_both_languages("CONTRIBUTING.md", "# A\n") == "# A\n"
     with pytest.raises(SystemExit, match="docs/results.md links to gone.md, which is not there"):
         list(build.targets("docs/results.md", "[i](gone.md)"))

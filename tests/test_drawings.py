@@ -41,9 +41,26 @@ def test_every_room_says_what_it_is_for() -> None:
             assert 10 < len(draw.purpose(room)) < 90, f"{room}: its first docstring line is what the picture shows"
 
 
-def test_the_tables_of_methods_are_of_today() -> None:
-    page = tables.PAGE.read_text(encoding="utf-8")
-    assert page == tables.with_tables(page), "docs/methods.md is out of date; run `python docs/write_tables.py`"
+@pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_the_tables_of_methods_are_of_today(page: Path) -> None:
+    message = f"{page} is out of date; run `python docs/write_tables.py`"
+    assert page.read_text(encoding="utf-8") == tables.with_tables(page), message
+
+
+def test_the_korean_tables_have_the_english_figures_and_no_english_words() -> None:
+    english = tables.tables()
+    korean = tables.in_korean(english)
+    for one, other in zip(english.split("\n\n"), korean.split("\n\n"), strict=True):
+        rows = zip(one.split("\n"), other.split("\n"), strict=True) if one.startswith("|") else [(one, other)]
+        for row, said in rows:
+            assert sorted(re.findall(r"[-+]?\d[\d.]*\d|\d", row)) == sorted(re.findall(r"[-+]?\d[\d.]*\d|\d", said))
+            assert row.count("|") == said.count("|")
+    for row in korean.split("\n"):
+        if row.startswith("|"):
+            words = set(re.findall("[A-Za-z]{3,}", re.sub(r"`[^`]*`|\w+\.json", "", row)))
+            assert words <= {"AUROC", "DRAEM"}, row
+    with pytest.raises(SystemExit, match="PHRASES lacks the Korean of 'many new words'"):
+        tables.in_korean("| many new words | 3 |")
 
 
 def test_the_figures_of_the_studio_are_of_today() -> None:

@@ -40,8 +40,6 @@ def build() -> None:
     built = subprocess.run([Path(sys.executable).with_name("zensical"), "build", "--strict", "--clean"], cwd=ROOT)
     if built.returncode:
         sys.exit("the site is not built; the builder says above why")
-    for path in (SITE / "ko").rglob("*.html"):  # one site has one language; screen readers ask each page
-        path.write_text(path.read_text("utf-8").replace('<html lang="en"', '<html lang="ko"', 1), "utf-8")
     print(f"open {SITE / 'index.html'}")
 
 
@@ -56,7 +54,7 @@ def prepare(folder: Path) -> None:
     waiting = sorted(
         path.relative_to(ROOT).as_posix()
         for path in here.rglob("*")
-        if path.is_file() and path.suffix not in (".py", ".pyc")
+        if path.is_file() and path.suffix not in (".py", ".pyc", ".html")  # no page: how it is built
     )
     written = set(waiting)
     while waiting:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+from flawsmith.korean import spoken
+
 _TERMINATED = threading.Event()
 """The interruption that is under way came from SIGTERM."""
 
@@ -29,7 +31,7 @@ def terminable() -> Iterator[None]:
 
 def stopped() -> NoReturn:
     """Say how to go on, and end the process with the code that a shell expects: 128 + the signal's number."""
-    print("flawsmith: stopped; the same command goes on from here", file=sys.stderr)
+    print(f"flawsmith: {spoken('stopped; the same command goes on from here')}", file=sys.stderr)
     sys.exit(128 + (signal.SIGTERM if _TERMINATED.is_set() else signal.SIGINT))
 
 

@@ -7,10 +7,12 @@ import inspect
 import itertools
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from flawsmith.cli.korean import CATALOGUE as HELP
 from flawsmith.config import Config, validate
 from flawsmith.errors import ConfigError
 from flawsmith.korean import CATALOGUE, in_korean
@@ -18,31 +20,27 @@ from flawsmith.korean import CATALOGUE, in_korean
 KOREAN: dict[str, str] = json.loads(CATALOGUE.read_text(encoding="utf-8"))
 SOURCE = CATALOGUE.parent
 SPOKEN = (
-    *("preflight", "config", "errors.py", "files.py", "paths.py", "registry.py", "exports/export.py"),
-    *("data/annotations", "data/codecs", "data/layouts", "data/masks", "data/images.py"),
-    *("data/sentences/grammar.py", "data/sentences/lengths.py", "data/sentences/regions.py"),
-    *("data/ranges.py", "data/split.py", "evaluation/arms.py", "evaluation/proof.py", "evaluation/shape.py"),
-    *("evaluation/shifts.py", "evaluation/statistics.py", "evaluation/trainings.py", "metrics", "reporting"),
-    *(
-        "nn/features.py",
-        "nn/device.py",
-        "nn/loading",
-        "detectors",
-        "filters",
-        "run/dataset.py",
-        "run/defect_types.py",
-        "run/folder.py",
-    ),
-    *("run/mask_reading.py", "run/opening.py", "run/tracker.py", "screening/gate.py", "studio", "cli/closing.py"),
-    *("synthesis/by_hand", "synthesis/counts.py", "synthesis/sentences", "synthesis/transfer.py"),
+    *("choice", "cli", "cluster", "config", "detectors", "exports", "filters", "metrics", "preflight", "reporting"),
+    *("run", "screening", "studio", "synthesis", "errors.py", "files.py", "interruption.py", "paths.py"),
+    *("pipeline.py", "registry.py", "data/annotations", "data/codecs", "data/exported", "data/layouts", "data/masks"),
+    *("data/fingerprints.py", "data/images.py", "data/photographs.py", "data/ranges.py", "data/split.py"),
+    *("data/sentences/grammar.py", "data/sentences/lengths.py", "data/sentences/regions.py", "evaluation/arms.py"),
+    *("evaluation/operating_point.py", "evaluation/proof.py", "evaluation/shape.py", "evaluation/shifts.py"),
+    *("evaluation/statistics.py", "evaluation/trainings.py", "inspection/calibrate.py", "inspection/deliver.py"),
+    *("inspection/inspect.py", "inspection/inspector.py", "inspection/model.py", "inspection/network.py"),
+    *("inspection/weights.py", "nn/device.py", "nn/features.py", "nn/loading", "nn/networks", "nn/processes.py"),
+    *("nn/trainer.py", "nn/weights.py"),
 )
-"""Files whose sentences reach a person: what `check` says and refuses, the report, the studio."""
+"""Files whose sentences reach a person: what a verb says and refuses, the report, the studio."""
 WRITTEN = re.compile(
     r"<|#|: \S+px|default-src|private, |test val valid|system volume|\.txt \.md"  # pages, headers, names of folders
     r"|^fill=|^font-family|^:lang|^ours, no controls"  # drawings, styles, an arm
     r"|, unable to parse|^generate.transfer: kind|^from the package|seconds per step|as it is|^; delete it and run"
     r"|Answer with one short phrase|^The photograph shows|last answer was not understood|near the top, bottom"
     r"|progressive DCT|lossless JPEG|do not fit|: still at it|to be done again|^Stable Diffusion|`magick |^Value error"
+    r"|^screen: |^; \{\} more are asked|^round \{\}|^left out: |^\{\} changed: |at once from batch|scaled to 8 bits"
+    r"|^torch: |^card: |GiB of memory|^Decided by|^Made by flawsmith|: images/|^Detected call|painted anew$"
+    r"|^attention of words|per shot from|show one piece|, for the proof$|\[blue\]|is done again$"
 )
 """Texts that nobody is told: pages, settings files, what a model is asked, the log, names."""
 SIDEWAYS = " (one of them lies on its side: is an EXIF orientation missing?)"
@@ -64,8 +62,22 @@ PUT_TOGETHER = {
     *("Darker: {}", "Brighter: {}", "Blurred: {}", "Noisy: {}", "Uneven light: {}", "{}, {} per shot"),
     *("Distance in features to {}", "Distance in features to normal patches of {}, and to {}"),
     *("The generator's own settings.", ": {} changed", "help on {}, show no effect on {} and harm on {}"),
+    *("({}, for the proof)", "{}: {} per shot from {} in {} ({})", "{} of {} samples kept ({})"),
+    "{}: {} per shot from {} in {} (its shots show one piece, so this follows the other types: {})",
+    "{} of {} samples kept; {} more are asked for: run `flawsmith generate {}` and screen again",
+    "{} of {} samples kept ({}); {} more are asked for: run `flawsmith generate {}` and screen again",
+    *("{} of {} pictures kept; {}", "{} of {} pictures kept ({}); {}"),
+    "shots and normal photographs",
+    *("{} called defective, {} ok", "{} called defective, {} ok, {} unreadable"),
+    *("{} called defective ({}), {} ok", "{} called defective ({}), {} ok, {} unreadable"),
+    "{} inspected ({}/s): no verdict, for the model has no threshold; `flawsmith calibrate` sets one; {}",
 }
 """What the code makes of several texts."""
+OF_TYPER = re.compile(
+    r"Missing (argument|option) \{|No such (option|command)|Option \{option\} |Got unexpected extra argument"
+    r"|Invalid value for \{option\}: "
+)
+"""What Typer says of wrong words, in this release and in the lowest that we take; test_korean_help.py has it said."""
 BASES = ("Settings", "Place")
 """What classes of settings derive from."""
 HOLE = re.compile(r"\{[a-z_0-9]+\}")
@@ -73,6 +85,7 @@ SETTING = re.compile(r"\w+(\.\w+)+")
 WORD = re.compile(r"[A-Za-z][a-z'-]+")
 
 
+@cache
 def texts_of(path: Path) -> set[str]:
     """Return the texts of a file that are no documentation, with {} for each value."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -105,6 +118,7 @@ def counted(node: ast.expr) -> str:
     return ""
 
 
+@cache
 def helps(path: Path) -> set[str]:
     """Return the help of all settings in a file, and the first lines of the configuration's sections."""
     found = set()
@@ -127,7 +141,7 @@ def files(*names: str) -> list[Path]:
 
 
 def test_nothing_is_missing() -> None:
-    known = {HOLE.sub("{}", english) for english in KOREAN}
+    known = {HOLE.sub("{}", english) for english in KOREAN} | {*json.loads(HELP.read_text(encoding="utf-8"))}
     missing = [
         f"{path.relative_to(SOURCE)}: {text}"
         for path in files(*SPOKEN)
@@ -164,6 +178,7 @@ def test_every_setting_is_among_these() -> None:
 def test_nothing_is_stale() -> None:
     said = {HOLE.sub("{}", text) for path in files(".") for text in texts_of(path) | helps(path)}
     library = {english for english in KOREAN if english.startswith("should be ") and english.endswith(", not {value}")}
+    library |= {english for english in KOREAN if OF_TYPER.match(english)}
     stale = {one for one in {*KOREAN} - library if HOLE.sub("{}", one) not in said | PUT_TOGETHER}
     assert not stale, f"nobody says these any more; take them out of {CATALOGUE.name}:\n" + "\n".join(sorted(stale))
 
@@ -219,3 +234,27 @@ def test_a_wrong_setting_is_refused_in_korean(settings: dict[str, object], korea
     with pytest.raises(ConfigError) as refused:
         validate(Config, settings)
     assert korean in in_korean(str(refused.value))
+
+
+@pytest.mark.parametrize(
+    ("english", "korean"),
+    [
+        (
+            "8 pictures inspected (3.2/s): 3 called defective (2 rust), 4 ok, 1 unreadable; out/inspection.csv",
+            "사진 8장을 검사했습니다(초당 3.2장): 결함 3장(2 rust), 정상 4장, 읽을 수 없음 1장. out/inspection.csv",
+        ),
+        (
+            "9 of 12 samples kept (2 because no damage is visible; 1 because no damage is visible); "
+            "3 more are asked for: run `flawsmith generate runs/x` and screen again",
+            "샘플 12장 중 9장을 남겼습니다(2장: 결함이 보이지 않습니다; 1장: 결함이 보이지 않습니다). "
+            "3장을 더 만들어야 합니다. `flawsmith generate runs/x`를 실행하고 다시 선별하세요",
+        ),
+        (
+            "chip: 1 sample per shot from nsa in new shapes (+3.2 points, standard error 1.0)",
+            "chip: nsa로 샷당 샘플 1개, 새 모양 (+3.2점, 표준 오차 1.0)",
+        ),
+        ("crack: missed", "crack: 미검"),
+    ],
+)
+def test_what_a_verb_ends_with_is_said_in_korean(english: str, korean: str) -> None:
+    assert in_korean(english) == korean

@@ -8,7 +8,7 @@ import pytest
 
 from flawsmith.data.patches import analogy, search
 from flawsmith.data.patches.damage_profile import BINS, mean_profile, profile_of, with_profile
-from flawsmith.data.patches.grain import grain_in, laid_unscaled, regrained
+from flawsmith.data.patches.grain import grain_in, laid_unscaled, regrained, sharpened
 from flawsmith.data.patches.layers import HALF, PATCH, Layer, Stack, patches_of, weights_of
 from flawsmith.data.patches.ratios import from_logs, logs, relative_depth, signed_distance, undamaged
 from flawsmith.data.patches.search import coherent, nearest_of
@@ -330,3 +330,43 @@ def test_a_reposed_shot_has_its_grain_at_the_strength_of_the_normal_photograph(s
     assert fine[deep].std() == pytest.approx(wanted, rel=0.15)
     plain = laid[part] - cv2.blur(laid[part], (5, 5))
     assert plain[deep].std() < 0.85 * wanted or target == 0.02, "noisier than the shot"
+
+
+@pytest.mark.parametrize("soft", [0.5, 0.7])
+def test_a_reposed_part_is_as_sharp_as_its_shot(soft: float):
+    """By two measures of noise; the thread lies where it lay, and what was not interpolated stays as it is."""
+    rng = np.random.default_rng(2)
+    label = disc(90, 26)
+    noise = cv2.GaussianBlur(rng.normal(0, 1, label.shape), (0, 0), soft)
+    thread = 0.3 * np.sin(np.arange(90) / 2.5)[None, :]
+    shot = (thread + 0.03 * noise / noise.std()).astype(np.float32)[:, :, None]
+    matrix = cv2.getRotationMatrix2D((44.5, 44.5), 3.0, 1.02)
+    posed = cv2.warpAffine(shot, matrix, (90, 90), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)[:, :, None]
+    made = sharpened(posed, label, shot, label)
+    plain = cv2.warpAffine(thread.repeat(90, 0), matrix, (90, 90), flags=cv2.INTER_CUBIC)[:, :, None]
+    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
+
+    def noise_of(picture: np.ndarray) -> tuple[float, float]:
+        deep = disc(90, 22)
+        finest = float(cv2.filter2D(picture[:, :, 0].astype(np.float64), -1, kernel)[deep].std())
+        return finest, float((picture[:, :, 0] - cv2.blur(picture[:, :, 0], (5, 5)))[deep].std())
+
+    wanted = noise_of(shot - thread[:, :, None])
+    assert noise_of(posed - plain)[0] < 0.85 * wanted[0], "interpolation took more"
+    assert noise_of(made - plain) == pytest.approx(wanted, rel=0.15)
+    assert np.corrcoef(made[label].ravel(), plain[label].ravel())[0, 1] > 0.98
+    np.testing.assert_array_equal(sharpened(shot, label, shot, label), shot)
+
+
+def test_rough_damage_is_no_grain():
+    """Ridges of a broken surface stay where they are; noise of half as much again as round it is grain."""
+    rng = np.random.default_rng(5)
+    label, noise = disc(96, 30), rng.normal(0, 0.02, (96, 96))
+    ridges = 0.2 * np.sign(np.sin(np.arange(96) / 1.2))[None, :] * label
+    distance = signed_distance(label)
+    deep = distance > 5
+    for inside, least, most in ((ridges, 0.0, 0.25), (0.5 * noise * label, 0.9, 1.1)):
+        ratio = (noise + inside).astype(np.float32)[:, :, None]
+        fine = ratio - cv2.blur(ratio, (5, 5))[:, :, None]
+        share = grain_in(ratio, distance)[deep].std() / fine[deep].std()
+        assert least <= share <= most, share

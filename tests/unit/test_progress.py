@@ -41,3 +41,30 @@ def test_work_says_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
         advance(1)
     names = [line.split(": ")[0] for line in capsys.readouterr().err.splitlines()]
     assert names == ["plan (nsa, for the proof)", "plan"]
+
+
+def test_progress_is_korean_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+
+    def lines() -> list[str]:
+        nonlocal now
+        with progress("train tile-crack", 4, "steps") as advance:
+            now += 20.0
+            advance(2, "loss 0.1250")
+        with work_for("nsa, for the proof"), progress("generate", 1, "samples") as advance:
+            now += 2.0
+            advance(1)
+        return capsys.readouterr().err.splitlines()
+
+    assert lines() == [
+        "train tile-crack: 2/4 0.10 steps/s, 20 s left loss 0.1250",
+        "generate (nsa, for the proof): 1/1 0.50 samples/s, 0 s left",
+    ]
+    monkeypatch.setenv("FLAWSMITH_LANG", "ko")
+    assert lines() == [
+        "학습 tile-crack: 2/4 초당 0.10 단계, 20초 남음 손실 0.1250",
+        "생성 (nsa, 효과 검증용): 1/1 초당 0.50 샘플, 0초 남음",
+    ]

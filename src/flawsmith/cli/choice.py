@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flawsmith.cli.arguments import ConfigPath, Sets
+from flawsmith.korean import spoken
 
 if TYPE_CHECKING:
     from flawsmith.config import Config
@@ -33,7 +34,7 @@ def choose(
     from flawsmith.choice.choose import choose as decide
     from flawsmith.choice.words import closing_words
 
-    typer.echo(closing_words(out, decide(asked, out, folds=folds, also=also, workers=workers)))
+    typer.echo(spoken(closing_words(out, decide(asked, out, folds=folds, also=also, workers=workers))))
 
 
 def settled(config: Config, out: Path) -> Config:

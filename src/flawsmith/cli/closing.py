@@ -46,11 +46,16 @@ class Closing:
             files = [path.as_posix() for path in self.files]
             say_json({"verb": self.verb, **self.facts, "files": files, "next": list(self.following)})
             return
-        typer.echo(f"{self.verb}: {spoken(self.sentence)}")
+        say(self.verb, self.sentence)
         for path in self.files:
             typer.echo(f"open: {path}")
         if self.following:
             typer.echo(f"next: {shlex.join(self.following)}")
+
+
+def say(verb: str, sentence: str, *, error: bool = False) -> None:
+    """Print what a verb has to say, in the language that is asked for, on stdout or stderr."""
+    typer.echo(f"{verb}: {spoken(sentence)}", err=error)
 
 
 def say_json(tree: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ import typer
 from flawsmith.cli import choice, distillation, inspection, korean, start, studio, weights
 from flawsmith.cli.about import about
 from flawsmith.cli.arguments import AsJson, Moved, On, RunPath, Sets, Share, require_together
-from flawsmith.cli.closing import Closing, closing_of, closing_of_run, closing_of_screening, say_json
+from flawsmith.cli.closing import Closing, closing_of, closing_of_run, closing_of_screening, say, say_json
 from flawsmith.errors import ConfigError, FlawsmithError, RenamedSetting
 from flawsmith.interruption import stopped, terminable
 from flawsmith.korean import spoken, wanted
@@ -208,7 +208,8 @@ def screen(
     if replay is not None:
         from flawsmith.screening.replay import replay as again
 
-        typer.echo(again(replay, run, layout=layout, out=out, source=extractor, offline=not online))
+        judged = again(replay, run, layout=layout, out=out, source=extractor, offline=not online)
+        say("screen", judged.removeprefix("screen: "))
         return
     opened = _opened("screen", run, set_)
     from flawsmith.run.screened import require_kept
@@ -275,7 +276,7 @@ def list_(as_json: AsJson = False) -> None:
         for name, entry in known:
             typer.echo(f"  {name:20} {spoken(entry.summary)}")
         if not known:
-            typer.echo("  (none yet)")
+            typer.echo(f"  {spoken('(none yet)')}")
 
 
 @app.command()
@@ -328,11 +329,8 @@ def main() -> None:
         stopped()
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        print(
-            f"flawsmith: {place}cannot be used ({error.strerror or error}); "
-            "is the path right, and may it be read and written?",
-            file=sys.stderr,
-        )
+        reason = f"cannot be used ({error.strerror or error}); is the path right, and may it be read and written?"
+        print(f"flawsmith: {place}{spoken(reason)}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as end:
         if end.code == 130:  # typer turns Ctrl-C into this
@@ -343,6 +341,6 @@ def main() -> None:
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **named: Any) -> None:
     """Print our own warnings as the sentence that they are; others as Python does."""
     if issubclass(category, RenamedSetting):
-        print(f"flawsmith: {message}", file=sys.stderr)
+        print(f"flawsmith: {spoken(str(message))}", file=sys.stderr)
     else:
         print(warnings.formatwarning(message, category, *place[:2]), file=sys.stderr, end="")

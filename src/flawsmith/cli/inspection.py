@@ -8,7 +8,9 @@ from typing import Annotated, Optional
 import typer
 
 from flawsmith.cli.arguments import Moved, RunPath
+from flawsmith.cli.closing import say
 from flawsmith.errors import ConfigError
+from flawsmith.korean import spoken
 
 ModelPath = Annotated[Path, typer.Argument(help="A folder that `flawsmith deliver` wrote.", metavar="MODEL")]
 Rate = Annotated[
@@ -60,15 +62,15 @@ def inspect(
         from flawsmith.inspection.serve import serve as answer
 
         server = InspectionServer(inspector, host, port, megabytes=max_megabytes, seconds=max_seconds)
-        typer.echo(f"inspect: http://{host}:{server.server_port}/inspect answers until Ctrl-C")
-        typer.echo(f"inspect: stopped; pictures inspected: {answer(server)}")
+        say("inspect", f"http://{host}:{server.server_port}/inspect answers until Ctrl-C")
+        say("inspect", f"stopped; pictures inspected: {answer(server)}")
         return
     from flawsmith.inspection.inspect import inspect as look
 
     report = look(inspector, folder, out, overlays=overlays)  # type: ignore[arg-type]
     for sentence in report.problems:
-        typer.echo(f"flawsmith: {sentence}", err=True)
-    typer.echo(f"inspect: {report.sentence()}")
+        say("flawsmith", sentence, error=True)
+    say("inspect", report.sentence())
 
 
 def calibrate(
@@ -85,13 +87,13 @@ def calibrate(
 
     calibration = again(model, normals, rate=rate, runtime=runtime)  # type: ignore[arg-type]
     for sentence in calibration.left_out:
-        typer.echo(f"flawsmith: {sentence}", err=True)
-    table = Table("", "pictures", "old threshold", "new threshold")
+        say("flawsmith", sentence, error=True)
+    table = Table("", *map(spoken, ("pictures", "old threshold", "new threshold")))
     for line in calibration.table:
-        table.add_row(*line.cells())
+        table.add_row(*map(spoken, line.cells()))
     Console().print(table)
     for sentence in calibration.sentences():
-        typer.echo(f"calibrate: {sentence}")
+        say("calibrate", sentence)
 
 
 def add_to(app: typer.Typer) -> None:

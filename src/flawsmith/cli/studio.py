@@ -10,6 +10,7 @@ from typing import Annotated, Optional
 import typer
 
 from flawsmith.cli.arguments import Sets
+from flawsmith.cli.closing import say
 from flawsmith.errors import ConfigError, DataError
 
 
@@ -57,20 +58,21 @@ def studio(
             raise DataError("\n".join([str(error), *_answered(error, source, set_)])) from None
     with Studio(opened, host, port, root) as started:
         if not started.local:
-            typer.echo(
-                f"studio: whoever can reach this machine and knows the address below can look at these photographs "
-                f"and write into {root or opened.painted.parent}; the connection is not encrypted",
-                err=True,
+            say(
+                "studio",
+                f"whoever can reach this machine and knows the address below can look at these photographs and write "
+                f"into {root or opened.painted.parent}; the connection is not encrypted",
+                error=True,
             )
-        typer.echo(f"studio: open {started.address} (Ctrl-C ends it)")
+        say("studio", f"open {started.address} (Ctrl-C ends it)")
         if host in ("0.0.0.0", "::"):
-            typer.echo(f"studio: on this machine http://127.0.0.1:{started.port}/{started.token}/")
+            say("studio", f"on this machine http://127.0.0.1:{started.port}/{started.token}/")
         if browser and started.local:
             import webbrowser
 
             webbrowser.open(started.address)
         serve(started)
-    typer.echo("studio: ended")
+    say("studio", "ended")
 
 
 def _answered(error: DataError, source: Path | None, settings: list[str]) -> list[str]:

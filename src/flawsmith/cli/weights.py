@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from flawsmith.cli.arguments import RunPath
+from flawsmith.cli.closing import say
 
 
 def weights(
@@ -44,7 +45,7 @@ def backbone(
 
     recipe = validate(Recipe, parse_overrides(set_), where="--set")
     made = make_backbone(out, recipe, load_config(from_) if from_ else None)
-    typer.echo(f"backbone: {out} ({made.fingerprint}); use it with --set backbone.source={out}")
+    say("backbone", f"{out} ({made.fingerprint}); use it with --set backbone.source={out}")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -26,6 +26,7 @@ import torch
 from flawsmith.cluster.exchange import Exchange, Worker
 from flawsmith.errors import ConfigError, FlawsmithError, RunError
 from flawsmith.files import write_text
+from flawsmith.korean import spoken
 from flawsmith.nn.device import pick_device
 from flawsmith.run.folder import Run
 from flawsmith.run.stage import Result, Spread
@@ -232,7 +233,8 @@ def _say_when_none_fits(needs: dict[str, float]) -> None:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not any(all(node.get(name, 0.0) >= number for name, number in needs.items()) for node in nodes):
         wanted = " and ".join(f"{number:g} {name}" for name, number in needs.items())
-        print(f"flawsmith: no node of this Ray cluster has {wanted}; waiting for one", file=sys.stderr)
+        sentence = f"no node of this Ray cluster has {wanted}; waiting for one"
+        print(f"flawsmith: {spoken(sentence)}", file=sys.stderr)
 
 
 _WORKERS: dict[str, Worker] = {}

@@ -197,6 +197,8 @@ class PatchSynthesis(Generator):
         if structured and posed is not None:
             sketch = logs(_with_channels(blended(normal[spot], posed[spot], inside, gain=gain), channels))
             ratio = retextured(replace(target, values=sketch - smooth), layers, rng)
+            if (wanted := grain_under(sketch - smooth, inside)) > 0:
+                ratio = _with_grain(ratio, inside, wanted)
         else:
             ratio = with_profile(filled(target, layers, rng), depth, gain * mean_profile(profiles), through)
             if not known.surface:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from flawsmith.korean import spoken
 from flawsmith.types import Advance
 
 _SHOWN: ContextVar[bool] = ContextVar("shown", default=False)
@@ -105,11 +106,11 @@ def _shown(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
         with _told(_LISTENERS[0], what, total, unit, done) as advance:
             yield advance
         return
-    console = Console(stderr=True)
+    console, name = Console(stderr=True), _spoken_name(what)
     begun, state = time.monotonic(), {"done": done, "told": time.monotonic()}
 
     def rate() -> str:
-        return f"{(state['done'] - done) / max(time.monotonic() - begun, 1e-6):.2f} {unit}/s"
+        return spoken(f"{(state['done'] - done) / max(time.monotonic() - begun, 1e-6):.2f} {unit}/s")
 
     if console.is_terminal:
         columns = (
@@ -118,16 +119,16 @@ def _shown(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
-            TextColumn("left"),
+            TextColumn(spoken("time left")),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
         with Bar(*columns, console=console) as bar:
-            task = bar.add_task(what, total=total, completed=done, rate="", note="")
+            task = bar.add_task(name, total=total, completed=done, rate="", note="")
 
             def advance(count: int = 1, note: str = "") -> None:
                 state["done"] += count
-                bar.update(task, advance=count, rate=rate(), note=note)
+                bar.update(task, advance=count, rate=rate(), note=spoken(note))
 
             yield advance
         return
@@ -138,13 +139,20 @@ def _shown(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
         if now - state["told"] > 15 or state["done"] >= total:
             state["told"] = now
             left = (total - state["done"]) * (now - begun) / max(state["done"] - done, 1)
+            ahead = spoken(f"{left:.0f} s left")
             print(
-                f"{what}: {state['done']:.0f}/{total} {rate()}, {left:.0f} s left {note}".rstrip(),
+                f"{name}: {state['done']:.0f}/{total} {rate()}, {ahead} {spoken(note)}".rstrip(),
                 file=sys.stderr,
                 flush=True,
             )
 
     yield tell
+
+
+def _spoken_name(what: str) -> str:
+    """Return a work's name in the language that is asked for: what is done is its first word, the rest says to what."""
+    verb, _, rest = what.partition(" ")
+    return f"{spoken(verb)} {spoken(rest) if ' ' in rest else rest}".rstrip()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from flawsmith.data.masks.poses import Pose, apply_pose_image, apply_pose_mask
-from flawsmith.data.patches.grain import PIECE, regrained
+from flawsmith.data.patches.grain import PIECE, regrained, sharpened
 from flawsmith.data.photographs import Photographs
 from flawsmith.data.tiling import Spot
 from flawsmith.data.windows import spot_of
@@ -27,7 +27,7 @@ def posed_shot(
     """Return what lies under a spot of the photograph, float32 (h,w,3) in [-1,1]; None = the line lays no shot.
 
     Where several shots lend damage, each pixel shows the one whose damage is nearest. On surfaces a shot's grain is
-    laid unscaled, as strong as the normal picture has it.
+    laid unscaled, as strong as the normal picture has it; on parts what is fine is as strong as it was in the shot.
 
     Args:
         line: A sample's.
@@ -66,11 +66,11 @@ def _laid(
     lender, part = photographs.read(shot), photographs.part(shot)
     posed = apply_pose_image(lender.native, lender.span, pose, damage.shape, spot, part)
     assert lender.mask is not None
-    if not (photographs.is_surface(line.product) and photographs.is_surface(shot.product)):
-        return posed  # of a part, threads and outlines would count as grain
     box = spot_of([], lender.mask, 2 * PIECE)
-    corners = (box[1].start, box[0].start), (spot[1].start, spot[0].start)
     lent = lender.model(box), lender.mask[box]
+    if not (photographs.is_surface(line.product) and photographs.is_surface(shot.product)):
+        return sharpened(posed, damage[spot], *lent)  # of a part, threads and outlines would count as grain
+    corners = (box[1].start, box[0].start), (spot[1].start, spot[0].start)
     return regrained(posed, *lent, pose.array, normal, damage[spot], corners=corners)
 
 

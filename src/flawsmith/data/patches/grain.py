@@ -32,6 +32,12 @@ _DIHEDRAL = [np.array(turn) for s in (-1, 1) for t in (-1, 1) for turn in (((s, 
 """The eight ways to lay a square on itself."""
 _ABOVE = 2.0
 """Local variance, over the usual one, up to which all is grain: the variance of few pixels differs by chance."""
+_FINE = 0.5
+"""Sigma in px below which lies what interpolation takes away."""
+_SHARPEST = 1.75
+"""By what that is multiplied at most: more would make noise stand out that is coarser."""
+_ROUGH = 4.0
+"""Local variance inside a label, over that of its surroundings, beyond which it is texture and no grain."""
 PIECE = 24
 """Px: side of the pieces in which grain is laid. They show no seams, for grain agrees over a pixel or two only."""
 
@@ -40,7 +46,8 @@ def grain_in(ratio: Floats, distance: Floats) -> Floats:
     """Return the part of a ratio (h,w,C) that is grain, float32 (h,w,C): what varies no more than its surroundings do.
 
     Lee's filter, with the median of the local variance for that of the grain: inside the label and outside by itself.
-    A label too thin to have an inside holds a line, so there the surroundings say what is grain.
+    A label too thin to have an inside holds a line, so there the surroundings say what is grain; and so they do where
+    its inside varies far more than they: a rough break or a cut has matter of its own, which must stay in one piece.
 
     Args:
         ratio: float32 (h,w,C), see `sources.Source`.
@@ -52,6 +59,7 @@ def grain_in(ratio: Floats, distance: Floats) -> Floats:
     usual = float(np.median(outside)) if outside.size else 0.0
     inside = variance[distance > _RIM]
     deep = float(np.median(inside)) if inside.size >= _ENOUGH else usual
+    deep = usual if deep > _ROUGH * usual > 0 else deep
     expected = np.where(distance > 0, deep, usual)
     share = np.minimum(_ABOVE * expected / np.maximum(variance, 1e-12), 1)
     return np.asarray(fine * share[:, :, None], np.float32)
@@ -116,6 +124,26 @@ def regrained(
     gain = gain_between(grain_round(shot, there), grain_round(normal, here))
     laid = laid_unscaled(grain_in(shot, there), moved, (posed.shape[1], posed.shape[0]))
     return np.asarray(np.clip(posed - grain_in(posed, here) + np.float32(gain) * laid, -1, 1), np.float32)
+
+
+def sharpened(posed: Floats, asked: Mask, shot: Floats, label: Mask) -> Floats:
+    """Return a re-posed shot of a part with what is fine in it as strong under its damage as in the shot.
+
+    Args:
+        posed: float32 (h,w,C) in [-1,1]: the shot, laid on a part of the normal photograph.
+        asked: bool (h,w): where the damage comes to lie there.
+        shot: float32 (H,W,C) in [-1,1]: the part of the shot round its damage.
+        label: bool (H,W): its damage.
+    """
+    made, wanted = grain_under(posed, asked), grain_under(shot, label)
+    if min(made, wanted) <= 0:
+        return posed
+    fine = posed - np.reshape(cv2.GaussianBlur(posed, (0, 0), _FINE), posed.shape)
+    gain = 1.0
+    for _ in range(3):  # the measure sees what is a little coarser too
+        again = grain_under(posed + np.float32(gain - 1) * fine, asked)
+        gain = float(np.clip(gain * wanted / again, 1.0, _SHARPEST))
+    return np.asarray(np.clip(posed + np.float32(gain - 1) * fine, -1, 1), np.float32)
 
 
 def laid_unscaled(grain: Floats, matrix: Floats, size: tuple[int, int]) -> Floats:
