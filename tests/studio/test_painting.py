@@ -16,11 +16,13 @@ pytest.importorskip("fastapi", reason="the studio needs fastapi and uvicorn: pip
 pytest.importorskip("httpx", reason="the studio's tests need httpx")
 
 import flawsmith
-from flawsmith.data import images
+from flawsmith.data import factory, images
+from flawsmith.data.masks.parts import part_mask
 from flawsmith.errors import DataError
 from flawsmith.run.painted import painted_pairs
 from flawsmith.studio.masks import mask_of, runs_of
 from flawsmith.studio.session import Studio
+from flawsmith.studio.tasks import Bench, Errand
 from flawsmith.studio.workspace import Workspace
 
 from .conftest import SIZE, Client
@@ -199,6 +201,20 @@ def test_a_job_is_cancelled(client: Client) -> None:
         assert client.post(f"api/job/{number}/cancel").json()["state"] == "cancelled"
     assert client.finished(client.post("api/paint", asked(GOOD, drawn(), count=1)))["state"] == "done"
     assert client.get("api/job/999999").status_code == 404
+
+
+@pytest.mark.parametrize("way", ["shots", "procedural"])
+def test_a_proposal_is_laid_on_the_part_of_this_very_photograph(tmp_path: Path, way: str) -> None:
+    """The parts lie elsewhere in every photograph."""
+    root = tmp_path / "screws"
+    factory.write_dataset(root, "screw", ["rust"], normals=6, per_defect=6, seed=7, size=128)
+    workspace = Workspace.open(root, tmp_path / "painted")
+    bench, errand = Bench(workspace, tmp_path), Errand(1, lambda answer: None, lambda: False)
+    for number, example in enumerate(workspace.normals):
+        proposed = bench.propose(errand, photograph=example.id, way=way, defect="rust", seed=number, sentence="")
+        mask = mask_of(proposed["mask"], (128, 128))
+        part = part_mask(images.read(example.image), example.span)
+        assert part.mean() < 0.2 and (mask & part).sum() > 0.5 * mask.sum(), example.id
 
 
 def test_16_bits_are_shown_between_chosen_values(client: Client) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from threading import Lock
 from typing import Generic, NamedTuple, TypeVar
@@ -114,6 +115,13 @@ class Photographs:
     def normals_of(self, product: str) -> Sequence[Example]:
         """Return the normal parts of a product, in their order."""
         return self._normals_of.get(product, [])
+
+    def with_only(self, normal: Example) -> Photographs:
+        """Return the same photographs with one normal part of its product to choose; what was read is shared."""
+        self.is_surface(normal.product)  # by a vote of all, which is kept
+        chosen = copy(self)
+        chosen._normals_of = {**self._normals_of, normal.product: [normal]}
+        return chosen
 
     def is_surface(self, product: str) -> bool:
         """Return whether a product fills its pictures, by a vote of up to nine of its normal photographs."""

@@ -182,7 +182,8 @@ class Bench:
             raise ConfigError(f"defect: there are no shots of {defect[:80]!r} on {example.product}")
         # The planner chooses among the set's normal photographs: here there is one to choose.
         only = replace(brush.data.split, normals=(example,))
-        data = Dataset(only, brush.data.photographs, brush.data.hashes, brush.data.hash)
+        photographs = brush.data.photographs.with_only(example)
+        data = Dataset(only, photographs, brush.data.hashes, brush.data.hash)
         job = brush.job_of(example.product, defect)
         for number in range(_TRIES):
             index = seed + number

@@ -127,11 +127,23 @@ function sentence(state) {
   return `${say(`work.${state.state}`)} ${spoken(state.problem)}`;
 }
 
+/** Return what a piece of work is called: "prove screw, features", "generate (nsa, for the proof)". */
+export function nameOf(what) {
+  const [, first, of = "", features, generator] = what.match(/^(\S+)( .*?)??(, features)?(?: \((.*), for the proof\))?$/);
+  const name = `${knows(`step.${first}`) ? say(`step.${first}`) : first}${of}${features ? `: ${say("step.features")}` : ""}`;
+  return generator ? say("work.forProof", { name, generator }) : name;
+}
+
+/** Return what is counted, such as "defect types". */
+export function unitOf(unit) {
+  const key = `unit.${unit.split(" ").at(-1)}`;
+  return knows(key) ? say(key) : unit;
+}
+
 /** Return a bar with rate and time left. */
 function step({ what, done, total, unit, rate, left }) {
-  const [first, ...more] = what.split(" ");
-  const name = [knows(`step.${first}`) ? say(`step.${first}`) : first, ...more].join(" ");
-  const counted = knows(`unit.${unit}`) ? say(`unit.${unit}`) : unit;
+  const name = nameOf(what);
+  const counted = unitOf(unit);
   const over = done >= total;
   const text = [say("work.of", { done: Math.floor(done), total, unit: counted })];
   if (rate > 0) text.push(say("work.rate", { rate: rate < 10 ? rate.toFixed(2) : Math.round(rate), unit: counted }));
