@@ -128,11 +128,11 @@ class Visit:
         page = self.page
         self.open("review")
         page.locator(".part.review .bar select").nth(2).select_option("score realism.tokens")
-        for place, key in ((16, "x"), (19, "k")):
+        for place, key in ((9, "x"), (12, "k")):
             page.locator(".samples .sample").nth(place).focus()
             page.keyboard.press(key)
         page.locator(".sample.decided").nth(1).wait_for(timeout=PATIENCE)
-        page.evaluate("document.activeElement.blur()")
+        page.evaluate("document.activeElement.blur(); document.querySelector('.samples').scrollTop = 0")
         page.wait_for_timeout(6500)
         self.take("review")
 

@@ -188,6 +188,20 @@ def test_a_folder_opens_on_data_and_leads_to_generate(opened: Any, folder: Studi
 
 
 @pytest.mark.browser
+def test_nothing_is_begun_before_the_page_knows_what(opened: Any, folder: Studio) -> None:
+    page, held = opened(folder), []
+    page.route("**/api/plan", lambda route: held.append(route) if route.request.method == "POST" else route.continue_())
+    page.get_by_role("tab", name="Generate").click()
+    begin = page.get_by_role("button", name="Make them")
+    expect(page.get_by_label("Run folder", exact=True)).not_to_have_value("")
+    expect(begin).to_be_disabled()
+    page.unroute("**/api/plan")
+    page.get_by_role("spinbutton", name="Of each type").fill("7")
+    expect(begin).to_be_enabled(timeout=TIMEOUT)
+    expect(page.locator(".part.generate .command")).to_contain_text("flawsmith run")
+
+
+@pytest.mark.browser
 def test_what_means_nothing_is_left_out(opened: Any, of_run: Studio) -> None:
     run = of_run.workspace.run
     assert run is not None
@@ -200,6 +214,7 @@ def test_what_means_nothing_is_left_out(opened: Any, of_run: Studio) -> None:
     expect(leads.nth(1)).to_contain_text("magnet: the samples help")
     expect(page.locator(".proven svg.intervals")).to_have_count(1)  # magnet's
     expect(page.locator(".proven .tiles .sample")).to_have_count(1)
+    expect(page.locator(".proven .tiles .sample .name")).to_have_text("+10.0 crack")
     expect(page.get_by_text("are left out")).to_be_visible()
     expect(page.locator("#onward p")).to_contain_text(f"export the {MADE - 2}")
     proven(run, {"deep": "cannot tell", "magnet": "helps"}, seeds=2)

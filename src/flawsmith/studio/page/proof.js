@@ -131,7 +131,7 @@ export class Proof {
     const rows = product.telling.filter((row) => row.what === what);
     if (!rows.length) return make("p", { class: "faint", textContent: say(TELLING[what].none) });
     const tiles = rows.map((row) => {
-      const caption = `${row.defect} ${points(row.change)}`;
+      const caption = `${points(row.change)} ${row.defect}`; // a long name loses its end, not the figure
       const picture = make("img", { alt: "", loading: "lazy", src: address("photograph/thumb", { name: row.id, side: 192, outline: true }) });
       const tile = make("button", { type: "button", class: "sample", title: row.id, onclick: () => window.open(address("photograph/thumb", { name: row.id, side: 1024, outline: true }), "_blank", "noopener") }, picture, make("span", { class: "name", textContent: caption }), make("span", { class: "detail faint", textContent: row.id }));
       tile.setAttribute("aria-label", `${caption}, ${row.id}`);

@@ -91,6 +91,7 @@ export class Panel {
   /** Show the command that would be run. */
   command(text) {
     this.code.textContent = text;
+    this.begin.disabled = running();
   }
 
   translated() {
@@ -104,7 +105,7 @@ export class Panel {
 
   #show(state) {
     const mine = state.purpose === this.purpose;
-    this.begin.disabled = running();
+    this.begin.disabled = running() || !this.code.textContent; // what would be done is not known yet
     this.stop.hidden = !(mine && running());
     this.stop.disabled = Boolean(state.stopping);
     if (!mine) {
