@@ -70,7 +70,8 @@ def machines(
     nodes = []
     try:
         for line, count in ((first, 1), (other, 2)):
-            words = ["bash", "-c", f"exec {line} {small}"]
+            # Each of the page's machines has Ray's own port for this to itself; here other nodes may hold it.
+            words = ["bash", "-c", f"exec {line} {small} --dashboard-agent-listen-port={free_port()}"]
             quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
             nodes.append(subprocess.Popen(words, env=variables, start_new_session=True, **quiet))
             begun = time.monotonic()
