@@ -15,6 +15,7 @@ def test_all_stages_with_a_worker_killed_in_the_middle(
     cluster: Cluster, settings: dict[str, Any], environment: dict[str, str], in_one_process: Path, tmp_path: Path
 ) -> None:
     run, there = tmp_path / "run", {**environment, "RAY_ADDRESS": cluster.address}
+    (cluster.deaths / "painted").unlink(missing_ok=True)
     (cluster.deaths / "worker").touch()
     ended = flawsmith(settings, run, "--on", "ray", environment=there)
     assert ended.returncode == 0, ended.stderr
