@@ -238,3 +238,34 @@ def test_what_means_nothing_is_left_out(opened: Any, of_run: Studio) -> None:
     expect(page.locator("#onward p")).to_have_count(0)
     tree = json.loads(run.path("proof.json").read_text("utf-8"))
     assert len(tree["products"]["deep"]["comparisons"]) == 2  # what is not shown is not lost
+
+
+@pytest.mark.browser
+def test_export_waits_for_another_command_and_keeps_what_was_chosen(opened: Any, of_run: Studio) -> None:
+    run = of_run.workspace.run
+    assert run is not None
+    of_run.commands.start("generate", ["check", str(run.folder / "config.json")], run.folder)
+    page = opened(of_run, part="export")
+    begin = page.locator(".part.export").get_by_role("button", name="Export", exact=True)
+    expect(page.locator(".part.export .state")).to_contain_text("Something else is at work")
+    expect(begin).to_be_disabled()
+    expect(begin).to_be_enabled(timeout=TIMEOUT)  # however the command ended, and without a reload
+    expect(page.locator(".part.export .command")).to_contain_text("flawsmith export")
+    page.get_by_role("checkbox", name="mvtec MVTec AD's folder").uncheck()
+    page.get_by_label("coco").check()
+    page.reload()
+    expect(page.get_by_label("coco")).to_be_checked()
+    expect(page.get_by_role("checkbox", name="mvtec MVTec AD's folder")).not_to_be_checked()
+    expect(page.locator(".part.export .command")).to_contain_text("coco")
+
+
+@pytest.mark.browser
+def test_a_plan_that_cannot_be_is_not_begun(opened: Any, folder: Studio) -> None:
+    page = opened(folder, part="generate")
+    begin, number = page.get_by_role("button", name="Make them"), page.get_by_role("spinbutton", name="Of each type")
+    expect(begin).to_be_enabled(timeout=TIMEOUT)
+    number.fill("-5")
+    expect(page.locator(".part.generate .bad")).to_contain_text("generate.count", timeout=TIMEOUT)
+    expect(begin).to_be_disabled()
+    number.fill("5")
+    expect(begin).to_be_enabled(timeout=TIMEOUT)

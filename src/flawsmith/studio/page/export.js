@@ -24,7 +24,7 @@ export class Export {
       make("section", { class: "column", label: "export.write" }, make("h2", { say: "export.write" }), this.problem, this.panel.element, make("h2", { say: "export.tree" }), make("div", { class: "row" }, this.look), this.counted, this.trees),
     );
     watch((state, ended) => {
-      if (ended && state.purpose === "export") this.opened();
+      if (ended && this.known) this.opened(); // whatever ended: what can be exported is another, and asking is possible again
     });
   }
 
@@ -57,7 +57,7 @@ export class Export {
   }
 
   #format(format, before) {
-    const box = make("input", { type: "checkbox", checked: before ? before.box.checked : format.chosen, onchange: () => this.#chosen() });
+    const box = make("input", { type: "checkbox", checked: before ? before.box.checked : this.#remembered()?.includes(format.name) ?? format.chosen, onchange: () => this.#chosen() });
     const form = new Form(() => this.#changed());
     form.show(format.fields);
     const options = make("details", { hidden: !box.checked || !format.fields.length }, make("summary", { textContent: say("export.options", { format: format.name }) }), form.element);
@@ -66,7 +66,17 @@ export class Export {
     return { name: format.name, box, form, options, element: make("div", { class: "format" }, label, options) };
   }
 
+  /** Return the formats that were chosen in this tab before it was loaded anew; null = none were. */
+  #remembered() {
+    return JSON.parse(sessionStorage.getItem(this.#key()));
+  }
+
+  #key() {
+    return `formats of ${this.known.folder}`;
+  }
+
   #chosen() {
+    sessionStorage.setItem(this.#key(), JSON.stringify(this.#asked().formats));
     for (const { box, options, form } of this.choices) options.hidden = !box.checked || !form.fields.length;
     this.#changed();
   }
@@ -88,6 +98,7 @@ export class Export {
       this.problem.textContent = "";
     } catch (error) {
       this.problem.textContent = error.message;
+      if (!running()) this.panel.command("");
     }
   }
 

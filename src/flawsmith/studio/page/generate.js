@@ -162,7 +162,9 @@ export class Generate {
       if (this.mode.value === "each") for (const { defect, planned: wanted } of planned.rows) this.each[defect] ??= wanted;
       this.#rows();
     } catch (error) {
-      if (number === this.asking) this.problem.textContent = error.message;
+      if (number !== this.asking) return;
+      this.problem.textContent = error.message;
+      if (!running()) this.panel.command("");
     }
   }
 

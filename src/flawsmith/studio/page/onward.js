@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { make } from "./dom.js";
-import { running, watch } from "./work.js";
+import { command, running, watch } from "./work.js";
 import { say } from "./words.js";
 
 const PAUSE = 300; // ms in which several changes count as one
@@ -37,6 +37,7 @@ const STEPS = {
   },
   review({ made, stands, provable, verdict }) {
     if (!made) return ["next.nothing", "generate"];
+    if (running() && command().purpose === "generate") return ["next.more", "generate"];
     if (!stands) return ["next.noneStands", "generate"];
     if (verdict) return ["next.proven", "proof", "export"];
     return provable ? ["next.prove", "proof", "export"] : ["next.unprovable", "export"];

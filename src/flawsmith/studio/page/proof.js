@@ -38,7 +38,7 @@ export class Proof {
       ),
     );
     watch((state, ended) => {
-      if (ended && state.purpose === "prove") this.opened();
+      if (ended && this.proof) this.opened();
     });
   }
 
@@ -79,6 +79,7 @@ export class Proof {
       this.problem.textContent = "";
     } catch (error) {
       this.problem.textContent = error.message;
+      if (!running()) this.panel.command("");
     }
   }
 

@@ -196,7 +196,9 @@ export class Review {
     const { value: order } = this.order;
     const image = make("img", { alt: "", loading: "lazy", decoding: "async", src: this.picture(sample, { side: 192, whole: this.whole.checked }) });
     const verdict = make("span", { class: stands ? "verdict-word good" : "verdict-word bad" });
-    verdict.textContent = `${stands ? "✓" : "✕"} ${say(stands ? "review.stays" : "review.goes")}${byPerson ? ` · ${say("review.you")}` : ""}`;
+    const unjudged = stands && !byPerson && !this.screened;
+    if (unjudged) verdict.className = "verdict-word faint";
+    verdict.textContent = unjudged ? say("review.unscreened") : `${stands ? "✓" : "✕"} ${say(stands ? "review.stays" : "review.goes")}${byPerson ? ` · ${say("review.you")}` : ""}`;
     let [detail = ""] = this.reasonsOf(sample);
     if (order.startsWith("score ")) {
       const score = sample.scores[order.slice(6)];

@@ -88,10 +88,10 @@ export class Panel {
     watch((state) => this.#show(state));
   }
 
-  /** Show the command that would be run. */
+  /** Show the command that would be run; "" = what is asked for cannot be. */
   command(text) {
     this.code.textContent = text;
-    this.begin.disabled = running();
+    this.begin.disabled = running() || !text;
   }
 
   translated() {
