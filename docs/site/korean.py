@@ -31,7 +31,7 @@ FIGURE = re.compile(r"[-+]?\d+\.\d+")
 LINK = re.compile(r"(?<=\]\()[^)#:\s]+\.md(?=[)#])")
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 TARGET = re.compile(r"(?<=\])\([^)]*\)")
-NUMBER = re.compile(r"\d++(?:[.,]\d++)*+(?! (?:million|billion))")  # in Korean 860 million counts in 10,000s
+NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?![.,]?\d| (?:million|billion))")  # in Korean 860 million counts in 10,000s
 
 
 def pages() -> list[Path]:
