@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -244,11 +246,13 @@ def test_what_means_nothing_is_left_out(opened: Any, of_run: Studio) -> None:
 def test_export_waits_for_another_command_and_keeps_what_was_chosen(opened: Any, of_run: Studio) -> None:
     run = of_run.workspace.run
     assert run is not None
-    of_run.commands.start("generate", ["check", str(run.folder / "config.json")], run.folder)
+    held = of_run.commands.start("generate", ["check", str(run.folder / "config.json")], run.folder).process
+    os.kill(held, signal.SIGSTOP)  # it lasts until the page has seen it
     page = opened(of_run, part="export")
     begin = page.locator(".part.export").get_by_role("button", name="Export", exact=True)
     expect(page.locator(".part.export .state")).to_contain_text("Something else is at work")
     expect(begin).to_be_disabled()
+    os.kill(held, signal.SIGCONT)
     expect(begin).to_be_enabled(timeout=TIMEOUT)  # however the command ended, and without a reload
     expect(page.locator(".part.export .command")).to_contain_text("flawsmith export")
     page.get_by_role("checkbox", name="mvtec MVTec AD's folder").uncheck()
