@@ -13,17 +13,14 @@ import json
 import os
 import shutil
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
 
 from flawsmith.data import factory
-from flawsmith.studio.server import server_of
+from flawsmith.studio.server import serving
 from flawsmith.studio.session import Studio
 from flawsmith.studio.workspace import Workspace
 
@@ -33,22 +30,6 @@ LINE = {"magnet": ("chip", "crack", "pores"), "screw": ("chip", "contamination",
 SETTINGS = {"data.shots": 6, "screen.enabled": True, "screen.rounds": 0, "generate.batch": 8, "measure.enabled": False}
 PROOF = {"detectors": '["probe"]', "against": "[]", "curve": "[]", "seeds": "2", "size": "192", "budget": "0.3"}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-@contextmanager
-def served(studio: Studio) -> Iterator[str]:
-    """Serve a studio from a thread; give its address."""
-    server = server_of(studio)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [studio.socket]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield studio.address
-    finally:
-        server.should_exit = True
-        thread.join(timeout=10)
-        studio.close()
 
 
 class Visit:
@@ -168,13 +149,13 @@ def visit(work: Path, out: Path, language: str) -> None:
     for surface, types in LINE.items():
         factory.write_dataset(Path("line-3"), surface, types, normals=20, per_defect=10, seed=7, size=SIDE)
     studio = Studio(Workspace.open(Path("line-3"), Path("line-3-painted"), SETTINGS))
-    with served(studio) as address, sync_playwright() as driver:
+    with serving(studio), sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         locale = {"ko": "ko-KR"}.get(language, "en-GB")
         page = browser.new_context(
             viewport={"width": 1366, "height": 768}, locale=locale, color_scheme="light"
         ).new_page()
-        page.goto(f"{address}#data")
+        page.goto(f"{studio.address}#data")
         page.wait_for_selector("html[data-ready=yes]")
         way = Visit(page, out)
         for part in (way.data, way.paint, way.generate, way.review, way.proof, way.export):

@@ -101,10 +101,10 @@ def relinked(page: Path) -> str:
     A link to its own English page stays.
     """
 
-    def led(found: re.Match[str]) -> str:
-        target = (page.parent / found[0]).resolve()
+    def led(link: re.Match[str]) -> str:
+        target = (page.parent / link[0]).resolve()
         there = KOREAN / target.relative_to(DOCS) if target.is_relative_to(DOCS) else page
-        return Path(relpath(there, page.parent)).as_posix() if there.is_file() and there != page else found[0]
+        return Path(relpath(there, page.parent)).as_posix() if there.is_file() and there != page else link[0]
 
     return LINK.sub(led, page.read_text("utf-8"))
 

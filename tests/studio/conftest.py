@@ -6,10 +6,8 @@ Where the extra or Chromium is absent all of it is skipped, with the reason and 
 from __future__ import annotations
 
 import shutil
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from flawsmith.data import factory, images
 try:
     import httpx
 
-    from flawsmith.studio.server import server_of
+    from flawsmith.studio.server import serving
     from flawsmith.studio.session import Studio
     from flawsmith.studio.workspace import Workspace
 except ModuleNotFoundError:  # each file of tests says so
@@ -55,22 +53,6 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             grey = pixels.mean(axis=2) if pixels.ndim == 3 else pixels
             images.write(deep, np.rint(grey * 4095 / 255).astype(np.uint16))
     return root
-
-
-@contextmanager
-def running(studio: Studio) -> Iterator[Studio]:
-    """Serve a studio from a thread of this process."""
-    server = server_of(studio)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [studio.socket]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield studio
-    finally:
-        server.should_exit = True
-        thread.join(timeout=10)
-        studio.close()
 
 
 class Client:
@@ -107,7 +89,7 @@ class Client:
 @pytest.fixture(scope="module")
 def studio(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     painted = tmp_path_factory.mktemp("painted")
-    with running(Studio(Workspace.open(photographs, painted))) as started:
+    with serving(Studio(Workspace.open(photographs, painted))) as started:
         yield started
 
 

@@ -21,7 +21,7 @@ from flawsmith.run.folder import Run
 from flawsmith.studio.session import Studio
 from flawsmith.studio.workspace import Workspace
 
-from .conftest import Client, running
+from .conftest import Client, serving
 from .test_review_page import expect
 
 TIMEOUT = 90_000
@@ -43,14 +43,14 @@ def unlike(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def draft(unlike: Path) -> Iterator[Studio]:
-    with running(Studio(Workspace.open(unlike))) as started:
+    with serving(Studio(Workspace.open(unlike))) as started:
         yield started
 
 
 @pytest.fixture
 def of_run(unlike: Path, tmp_path: Path) -> Iterator[Studio]:
     run = Run.create(tmp_path / "run", load_config(None, {"data.root": str(unlike), "generate.count": 7}))
-    with running(Studio(Workspace.open(run.folder))) as started:
+    with serving(Studio(Workspace.open(run.folder))) as started:
         yield started
 
 
@@ -108,7 +108,7 @@ def test_too_few_pictures_for_a_proof_are_answered(unlike: Path, tmp_path: Path)
     for kind in ("test", "ground_truth"):
         shutil.rmtree(root / "magnet" / kind / "chip")
         sorted((root / "magnet" / kind / "crack").iterdir())[1].unlink()
-    with running(Studio(Workspace.open(root))) as started:
+    with serving(Studio(Workspace.open(root))) as started:
         client = Client(started)
         found = checked(client)
         assert not found["ok"] and [{"setting": "prove.enabled", "value": False}] in found["answers"].values()
@@ -126,7 +126,7 @@ def test_a_folder_that_leaves_a_question_is_opened_with_its_answer(unlike: Path,
             shutil.copy(path, root / "parts" / kind / path.name)
             images.write_mask(root / "parts" / kind / f"{path.stem}_mask.png", ~label)
     shutil.copytree(unlike / "magnet/train/good", root / "parts/good")
-    with running(Studio(Workspace.nothing(root), root=root)) as started:
+    with serving(Studio(Workspace.nothing(root), root=root)) as started:
         client = Client(started)
         refused = client.post("api/open", {"folder": "parts"}).json()
         assert "inverted?" in refused["error"]
@@ -151,7 +151,7 @@ def test_pictures_without_a_label_file_are_normal_parts_when_the_page_says_so(un
     for path in (unlike / "magnet/test/chip").iterdir():
         shutil.copy(path, parts / path.name)
         (parts / f"{path.stem}.json").write_text(json.dumps({"version": "5", "shapes": [shape]}))
-    with running(Studio(Workspace.nothing(parts.parent), root=parts.parent)) as started:
+    with serving(Studio(Workspace.nothing(parts.parent), root=parts.parent)) as started:
         client = Client(started)
         refused = client.post("api/open", {"folder": "parts"}).json()
         assert "have no label file" in refused["error"]
@@ -196,7 +196,7 @@ def test_the_button_writes_and_undoes(opened: Any, draft: Studio) -> None:
 
 @pytest.mark.browser
 def test_where_nothing_is_open_nothing_is_said_of_it(opened: Any, tmp_path: Path, unlike: Path) -> None:
-    with running(Studio(Workspace.nothing(unlike), root=unlike)) as started:
+    with serving(Studio(Workspace.nothing(unlike), root=unlike)) as started:
         page = opened(started)
         page.keyboard.press("Escape")
         expect(page.locator("#source")).to_have_text("")
@@ -213,7 +213,7 @@ def test_where_nothing_is_open_nothing_is_said_of_it(opened: Any, tmp_path: Path
 def test_a_folder_of_normal_parts_alone_leads_to_what_draws_damage(opened: Any, unlike: Path, tmp_path: Path) -> None:
     parts = tmp_path / "parts"
     shutil.copytree(unlike / "magnet/train/good", parts / "good")
-    with running(Studio(Workspace.open(parts))) as started:
+    with serving(Studio(Workspace.open(parts))) as started:
         client = Client(started)
         assert checked(client)["ok"] and client.get("api/plan").json()["generator"] == "rendered"
         planned = client.post("api/plan", {"count": 1}).json()

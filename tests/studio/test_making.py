@@ -28,7 +28,7 @@ from flawsmith.studio.session import Studio
 from flawsmith.studio.tasks import Bench
 from flawsmith.studio.workspace import Workspace
 
-from .conftest import Client, running
+from .conftest import Client, serving
 
 PATIENCE = 240
 COUNT = 12
@@ -46,7 +46,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(parts: Path, tmp_path: Path) -> Iterator[Studio]:
     """A studio in which the photographs are open, and no run."""
     settings = {"data.shots": 3, "generate.batch": 4, "seed": 5}
-    with running(Studio(Workspace.open(parts, tmp_path / "work" / "painted", settings))) as studio:
+    with serving(Studio(Workspace.open(parts, tmp_path / "work" / "painted", settings))) as studio:
         yield studio
 
 
@@ -116,7 +116,7 @@ def test_the_studio_goes_on_with_what_the_command_line_began(parts: Path, tmp_pa
     run = tmp_path / "mine"
     command_line(["run", str(tmp_path / "mine.toml"), "--out", str(run), "--until", "generate"])
     before = pictures(run)
-    with running(Studio(Workspace.open(run))) as studio, closing(Client(studio)) as client:
+    with serving(Studio(Workspace.open(run))) as studio, closing(Client(studio)) as client:
         plan = client.post("api/plan", asked(6)).json()
         assert [(row["defect"], row["planned"], row["made"]) for row in plan["rows"]] == [
             ("chip", 6, 4),
@@ -338,7 +338,7 @@ def rooted(parts: Path, tmp_path: Path) -> Iterator[Studio]:
     Run.create(root / "foreign", load_config(None, {"data.root": str(parts)}))
     (root / "link").symlink_to(parts)
     (root / ".hidden").mkdir()
-    with running(Studio(Workspace.nothing(root), root=root)) as studio:
+    with serving(Studio(Workspace.nothing(root), root=root)) as studio:
         yield studio
 
 

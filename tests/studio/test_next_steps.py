@@ -27,7 +27,7 @@ from flawsmith.studio.commands.progress_routes import verdict_of
 from flawsmith.studio.session import Studio
 from flawsmith.studio.workspace import Workspace
 
-from .conftest import Client, running
+from .conftest import Client, serving
 from .test_review_page import TIMEOUT, expect, write_run
 
 MADE = 6
@@ -42,14 +42,14 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(parts: Path) -> Iterator[Studio]:
-    with running(Studio(Workspace.open(parts))) as started:
+    with serving(Studio(Workspace.open(parts))) as started:
         yield started
 
 
 @pytest.fixture
 def of_run(photographs: Path, tmp_path: Path) -> Iterator[Studio]:
     run = write_run(tmp_path / "run", photographs, MADE, data_shots=2, prove_enabled=True)
-    with running(Studio(Workspace.open(run.folder))) as started:
+    with serving(Studio(Workspace.open(run.folder))) as started:
         yield started
 
 
@@ -81,7 +81,7 @@ def test_the_page_opens_where_the_next_step_is(of_run: Studio, parts: Path, tmp_
     partly = Run.create(tmp_path / "partly", run.config)
     partly.path("samples.jsonl").write_bytes(run.path("samples.jsonl").read_bytes())
     for source, wanted in ((parts, "data"), (empty.folder, "data"), (partly.folder, "generate")):
-        with running(Studio(Workspace.open(source))) as started:
+        with serving(Studio(Workspace.open(source))) as started:
             client = Client(started)
             assert client.get("api/progress").json()["first"] == wanted
             client.close()
@@ -154,7 +154,7 @@ def test_the_proof_says_its_cost(of_run: Studio) -> None:
 def test_a_proof_without_a_rival_says_so_before_it_begins(photographs: Path, tmp_path: Path) -> None:
     """A run of the generator that proofs compare with by default can be proven from the page."""
     run = write_run(tmp_path / "run", photographs, MADE, data_shots=2, generator_name="crop_paste")
-    with running(Studio(Workspace.open(run.folder))) as studio, closing(Client(studio)) as client:
+    with serving(Studio(Workspace.open(run.folder))) as studio, closing(Client(studio)) as client:
         notes = [
             client.post("api/proof/plan", {"values": values}).json()["note"]
             for values in ({}, {"prove.against": '["perlin"]'})
@@ -243,18 +243,24 @@ def test_what_means_nothing_is_left_out(opened: Any, of_run: Studio) -> None:
 
 
 @pytest.mark.browser
-def test_export_waits_for_another_command_and_keeps_what_was_chosen(opened: Any, of_run: Studio) -> None:
+@pytest.mark.parametrize(("part", "purpose"), [("generate", "prove"), ("proof", "generate"), ("export", "generate")])
+def test_a_part_waits_for_the_command_of_another(opened: Any, of_run: Studio, part: str, purpose: Any) -> None:
     run = of_run.workspace.run
     assert run is not None
-    held = of_run.commands.start("generate", ["check", str(run.folder / "config.json")], run.folder).process
+    held = of_run.commands.start(purpose, ["check", str(run.folder / "config.json")], run.folder).process
     os.kill(held, signal.SIGSTOP)  # it lasts until the page has seen it
-    page = opened(of_run, part="export")
-    begin = page.locator(".part.export").get_by_role("button", name="Export", exact=True)
-    expect(page.locator(".part.export .state")).to_contain_text("Something else is at work")
+    page = opened(of_run, part=part)
+    begin = page.locator(f".part.{part} .work button").first
+    expect(page.locator(f".part.{part} .state")).to_contain_text("Something else is at work")
     expect(begin).to_be_disabled()
     os.kill(held, signal.SIGCONT)
     expect(begin).to_be_enabled(timeout=TIMEOUT)  # however the command ended, and without a reload
-    expect(page.locator(".part.export .command")).to_contain_text("flawsmith export")
+    expect(page.locator(f".part.{part} .command")).to_contain_text("flawsmith")
+
+
+@pytest.mark.browser
+def test_the_formats_that_were_chosen_outlive_a_reload(opened: Any, of_run: Studio) -> None:
+    page = opened(of_run, part="export")
     page.get_by_role("checkbox", name="mvtec MVTec AD's folder").uncheck()
     page.get_by_label("coco").check()
     page.reload()

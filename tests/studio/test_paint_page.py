@@ -20,7 +20,7 @@ from flawsmith.studio.masks import mask_of
 from flawsmith.studio.session import Studio
 from flawsmith.studio.workspace import Workspace
 
-from .conftest import HOSTILE, SIZE, running
+from .conftest import HOSTILE, SIZE, serving
 
 pytestmark = pytest.mark.browser
 TIMEOUT = 90_000
@@ -282,7 +282,7 @@ def hostile(photographs: Path, tmp_path: Path) -> Iterator[Studio]:
         for path in source.iterdir():
             (target / path.name).write_bytes(path.read_bytes())
     (product / "train/good/000.png").rename(product / f"train/good/0 {HOSTILE}.png")
-    with running(Studio(Workspace.open(root))) as started:
+    with serving(Studio(Workspace.open(root))) as started:
         yield started
 
 
@@ -307,7 +307,7 @@ def test_a_picture_of_48_million_pixels(opened: Any, photographs: Path, tmp_path
             (product / folder / path.name).write_bytes(path.read_bytes())
     small = images.read(photographs / "magnet/train/good/000.png")
     images.write(product / "train/good/000.png", np.tile(small, (42, 125, 1))[:4000, :12000])
-    with running(Studio(Workspace.open(tmp_path / "set"))) as started:
+    with serving(Studio(Workspace.open(tmp_path / "set"))) as started:
         tab = opened(started, part="paint")
         expect(tab.locator(".status")).to_contain_text("12000 × 4000", timeout=TIMEOUT)
         box = tab.locator("canvas").bounding_box()

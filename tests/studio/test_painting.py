@@ -237,9 +237,9 @@ def test_many_requests_leave_memory_and_no_process(photographs: Path) -> None:
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     with Studio(Workspace.open(photographs)) as started:
-        from .conftest import running
+        from .conftest import serving
 
-        with running(started):
+        with serving(started):
             client = Client(started)
             assert client.finished(client.post("api/paint", asked(GOOD, drawn(), count=1)))["state"] == "done"
             names = [one["id"] for one in client.get("api/source").json()["photographs"]]

@@ -27,7 +27,7 @@ from flawsmith.studio.masks import mask_of, runs_of
 from flawsmith.studio.session import Studio
 from flawsmith.studio.workspace import Workspace
 
-from .conftest import HOSTILE, SIZE, Client, running
+from .conftest import HOSTILE, SIZE, Client, serving
 
 MANY = 5000
 TIMEOUT = 90_000
@@ -102,14 +102,14 @@ def write_run(folder: Path, photographs: Path, count: int, **settings: Any) -> R
 @pytest.fixture(scope="module")
 def many(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     run = write_run(tmp_path_factory.mktemp("many") / "run", photographs, MANY)
-    with running(Studio(Workspace.open(run.folder))) as started:
+    with serving(Studio(Workspace.open(run.folder))) as started:
         yield started
 
 
 @pytest.fixture
 def few(photographs: Path, tmp_path: Path) -> Iterator[Studio]:
     run = write_run(tmp_path / "run", photographs, 12)
-    with running(Studio(Workspace.open(run.folder))) as started:
+    with serving(Studio(Workspace.open(run.folder))) as started:
         yield started
 
 

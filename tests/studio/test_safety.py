@@ -23,7 +23,7 @@ from flawsmith.studio.server import PAGE
 from flawsmith.studio.session import Studio
 from flawsmith.studio.workspace import Workspace
 
-from .conftest import Client, running
+from .conftest import Client, serving
 
 GOOD = "magnet/train/good/000.png"
 
@@ -182,7 +182,7 @@ def test_a_malformed_request_is_one_sentence(client: Client, body: object) -> No
 
 
 def test_another_host_still_wants_token_and_origin(photographs: Path, tmp_path: Path) -> None:
-    with running(Studio(Workspace.open(photographs, tmp_path), host="0.0.0.0")) as wide:
+    with serving(Studio(Workspace.open(photographs, tmp_path), host="0.0.0.0")) as wide:
         assert not wide.local and wide.address.endswith(f":{wide.port}/{wide.token}/")
         here = f"http://127.0.0.1:{wide.port}/"
         assert httpx.get(f"{here}{wide.token}/", headers={"host": "plant-7.example"}).status_code == 200

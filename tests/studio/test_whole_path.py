@@ -25,7 +25,7 @@ from flawsmith.run.painted import painted_pairs
 from flawsmith.studio.session import Studio
 from flawsmith.studio.workspace import Workspace
 
-from .conftest import SIZE, running
+from .conftest import SIZE, serving
 from .test_paint_page import choose, drag, expect, ready, shown_mask
 
 pytestmark = pytest.mark.browser
@@ -45,7 +45,7 @@ def plant(tmp_path: Path) -> Iterator[Studio]:
     """A studio as `flawsmith studio --root FOLDER` starts it: nothing is open."""
     root = tmp_path / "plant"
     factory.write_dataset(root / "photographs", "magnet", ["crack", "chip"], normals=5, per_defect=6, seed=3, size=SIZE)
-    with running(Studio(Workspace.nothing(root), root=root)) as studio:
+    with serving(Studio(Workspace.nothing(root), root=root)) as studio:
         yield studio
 
 

@@ -208,8 +208,7 @@ def screen(
     if replay is not None:
         from flawsmith.screening.replay import replay as again
 
-        judged = again(replay, run, layout=layout, out=out, source=extractor, offline=not online)
-        say("screen", judged.removeprefix("screen: "))
+        say("screen", again(replay, run, layout=layout, out=out, source=extractor, offline=not online))
         return
     opened = _opened("screen", run, set_)
     from flawsmith.run.screened import require_kept

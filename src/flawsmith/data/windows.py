@@ -24,6 +24,8 @@ from flawsmith.types import Range
 Mask = np.ndarray
 Floats = np.ndarray
 Native = np.ndarray
+IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+"""Of white noise this leaves six standard deviations, of edges and slopes little (Immerkaer, 1996)."""
 
 
 def cut(picture: np.ndarray, window: Window, size: int | None = None, span: Range | None = None) -> Floats:
@@ -258,8 +260,7 @@ def grain_map(picture: Floats) -> Floats:
     Args:
         picture: float32 (H,W,C).
     """
-    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-    return np.asarray(np.abs(cv2.filter2D(np.ascontiguousarray(picture.mean(axis=2)), -1, kernel)))
+    return np.asarray(np.abs(cv2.filter2D(np.ascontiguousarray(picture.mean(axis=2)), -1, IMMERKAER)))
 
 
 def feathered(mask: Mask, feather: float) -> Floats:

@@ -115,7 +115,7 @@ def _threshold_text(threshold: Threshold | None) -> list[str]:
             "None is set: there were too few normal photographs to keep some for it. "
             "`flawsmith calibrate MODEL NORMALS` sets one."
         ]
-    said = [
+    sentences = [
         f"When this card was written, a score above {threshold.value:.6g} was called a defect (model.json holds the "
         f"threshold of today, and those before). It was set by {threshold.normals} normal photographs "
         f"({threshold.source}) for a false-alarm rate of {100 * threshold.false_alarm_rate:.3g} %; the true rate lies "
@@ -123,8 +123,8 @@ def _threshold_text(threshold: Threshold | None) -> list[str]:
         "photographs)."
     ]
     if threshold.kept_rate > threshold.false_alarm_rate:
-        said.append(f"So few photographs can keep no rate below {100 * threshold.kept_rate:.3g} %.")
-    return said
+        sentences.append(f"So few photographs can keep no rate below {100 * threshold.kept_rate:.3g} %.")
+    return sentences
 
 
 def _held_out_text(model: Model, held_out: HeldOut) -> list[str]:

@@ -106,8 +106,8 @@ def first_look(proof: Tree) -> str:
 
 def few_seeds(proof: Tree) -> str:
     """Return what a reader must know of verdicts of too few seeds, as a sentence; "" = there are enough."""
-    look = first_look(proof).removeprefix(", ")
-    return f"This is {look}." if look else ""
+    called = first_look(proof).removeprefix(", ")
+    return f"This is {called}." if called else ""
 
 
 def stands(row: Tree) -> str:

@@ -107,10 +107,11 @@ def _shown(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
             yield advance
         return
     console, name = Console(stderr=True), _spoken_name(what)
+    per_second = spoken(f"{0:.2f} {unit}/s")  # once: a rate is said at every step
     begun, state = time.monotonic(), {"done": done, "told": time.monotonic()}
 
     def rate() -> str:
-        return spoken(f"{(state['done'] - done) / max(time.monotonic() - begun, 1e-6):.2f} {unit}/s")
+        return per_second.replace("0.00", f"{(state['done'] - done) / max(time.monotonic() - begun, 1e-6):.2f}")
 
     if console.is_terminal:
         columns = (

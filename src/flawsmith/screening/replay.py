@@ -92,8 +92,10 @@ def replay(
             verdicts += judge(loaded, product, shown, describer, path.parent, advance)
     write_scores(path, verdicts)
     rejected = [verdict for verdict in verdicts if not verdict.kept]
-    text = f"screen: {len(verdicts) - len(rejected)} of {len(verdicts)} pictures kept"
-    return text + (f" ({commonest(rejected)})" if rejected else "") + f"; {path}"
+    kept = len(verdicts) - len(rejected)
+    if rejected:
+        return f"{kept} of {len(verdicts)} pictures kept ({commonest(rejected)}); {path}"
+    return f"{kept} of {len(verdicts)} pictures kept; {path}"
 
 
 def _pictures(folder: Path, layout: str, gate: Gate) -> list[Picture]:

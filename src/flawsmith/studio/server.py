@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import signal
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -129,6 +131,22 @@ def server_of(studio: Studio) -> uvicorn.Server:
         lifespan="off",
     )
     return Server(config)
+
+
+@contextmanager
+def serving(studio: Studio) -> Iterator[Studio]:
+    """Answer from a thread of this process while the block runs; the studio is closed behind it."""
+    server = server_of(studio)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [studio.socket]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield studio
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
+        studio.close()
 
 
 def serve(studio: Studio) -> None:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from flawsmith.data.patches.ratios import signed_distance
-from flawsmith.data.windows import grain_map
+from flawsmith.data.windows import IMMERKAER, grain_map
 
 Floats = np.ndarray
 Mask = np.ndarray
@@ -42,8 +42,6 @@ _ROUGH = 5.0
 """The same of tones, for a camera's noise stands out in dark ratios: beyond it there is texture and no grain."""
 _COARSE = 1.5
 """As many times what its finest part would have grown by, local variance is that of texture, coarser than grain is."""
-_FINEST = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
-"""Of white noise this leaves the standard deviation, of edges and slopes little (Immerkaer, 1996)."""
 PIECE = 24
 """Px: side of the pieces in which grain is laid. They show no seams, for grain agrees over a pixel or two only."""
 
@@ -75,8 +73,8 @@ def grain_in(ratio: Floats, distance: Floats) -> Floats:
 def _is_rough(ratio: Floats, distance: Floats, times: float) -> bool:
     """Return whether what varies so many times as much inside a label as round it is texture."""
     inside, outside = distance > _RIM, distance < -_RIM
-    finest = np.reshape(cv2.filter2D(np.ascontiguousarray(ratio), -1, _FINEST), ratio.shape) ** 2
-    grown = float(np.median(finest[inside])) / max(float(np.median(finest[outside])), 1e-12)
+    finest = np.reshape(cv2.filter2D(np.ascontiguousarray(ratio), -1, IMMERKAER), ratio.shape) ** 2
+    grown = float(np.median(finest[inside])) / max(float(np.median(finest[outside])), 36e-12)
     tone = float(np.median(ratio[inside]) - np.median(ratio[outside]))
     return bool(times * np.exp(2 * tone) > _ROUGH or times > _COARSE * grown)
 

@@ -3,7 +3,7 @@
 import { follow, get, post } from "./api.js";
 import { make, note } from "./dom.js";
 import { Form } from "./form.js";
-import { Panel, running, start, watch } from "./work.js";
+import { Panel, start, watch } from "./work.js";
 import { knows, say } from "./words.js";
 
 const PAUSE = 250; // ms without a change before the command is asked for
@@ -94,11 +94,11 @@ export class Export {
   async #plan() {
     try {
       const { command } = await post("export/plan", this.#asked());
-      if (!running()) this.panel.command(command);
+      this.panel.command(command);
       this.problem.textContent = "";
     } catch (error) {
       this.problem.textContent = error.message;
-      if (!running()) this.panel.command("");
+      this.panel.command("");
     }
   }
 

@@ -153,7 +153,7 @@ export class Generate {
       if (number !== this.asking) return; // an answer to an older question
       this.problem.textContent = spoken(planned.problem);
       this.rows = planned.rows;
-      if (!running()) this.panel.command(planned.command);
+      this.panel.command(planned.command);
       this.cost.show(planned.cost);
       this.panel.begin.dataset.say = planned.anew ? "plan.anew" : planned.complete ? "plan.missing" : planned.begun ? "plan.goOn" : "plan.begin";
       this.panel.begin.classList.toggle("main", !planned.complete); // what comes next is another page then
@@ -164,7 +164,7 @@ export class Generate {
     } catch (error) {
       if (number !== this.asking) return;
       this.problem.textContent = error.message;
-      if (!running()) this.panel.command("");
+      this.panel.command("");
     }
   }
 

@@ -4,7 +4,7 @@ import { address, get, post } from "./api.js";
 import { Cost } from "./cost.js";
 import { make, note } from "./dom.js";
 import { Form } from "./form.js";
-import { Panel, running, start, watch } from "./work.js";
+import { Panel, start, watch } from "./work.js";
 import { say, spoken } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -72,14 +72,14 @@ export class Proof {
     try {
       const { command, cost, note: left } = await post("proof/plan", { values: this.form.values() });
       if (number !== this.asking) return; // an answer to an older question
-      if (!running()) this.panel.command(command);
+      this.panel.command(command);
       this.cost.show(cost);
       this.left = left;
       this.plan.textContent = spoken(left);
       this.problem.textContent = "";
     } catch (error) {
       this.problem.textContent = error.message;
-      if (!running()) this.panel.command("");
+      this.panel.command("");
     }
   }
 

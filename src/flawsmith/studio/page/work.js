@@ -69,6 +69,7 @@ export class Panel {
   /** `purpose` is what the part starts; `again()` is called when it is asked to start or go on; `cost` stands before. */
   constructor(purpose, begin, again, cost = null) {
     this.purpose = purpose;
+    this.wanted = "";
     this.begin = make("button", { type: "button", class: "main", say: begin, onclick: again });
     this.stop = make("button", { type: "button", say: "work.cancel", hidden: true, onclick: () => cancel().catch((error) => note(error.message, "error")) });
     this.code = make("code", { class: "command", tabIndex: 0, label: "work.command" });
@@ -90,8 +91,8 @@ export class Panel {
 
   /** Show the command that would be run; "" = what is asked for cannot be. */
   command(text) {
-    this.code.textContent = text;
-    this.begin.disabled = running() || !text;
+    this.wanted = text;
+    this.#show(command());
   }
 
   translated() {
@@ -105,7 +106,8 @@ export class Panel {
 
   #show(state) {
     const mine = state.purpose === this.purpose;
-    this.begin.disabled = running() || !this.code.textContent; // what would be done is not known yet
+    this.code.textContent = mine && running() ? state.command : this.wanted;
+    this.begin.disabled = running() || !this.wanted; // what would be done is not known yet, or cannot be
     this.stop.hidden = !(mine && running());
     this.stop.disabled = Boolean(state.stopping);
     if (!mine) {
@@ -113,7 +115,6 @@ export class Panel {
       this.steps.replaceChildren();
       return;
     }
-    if (running()) this.code.textContent = state.command;
     this.state.className = `state ${state.state}`;
     this.state.textContent = sentence(state);
     this.steps.replaceChildren(...state.steps.map(step));
