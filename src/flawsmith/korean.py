@@ -36,6 +36,7 @@ _KINDS = {
     "_s": "(s?)",
     "_be": "(was|were|is|are|says|say)",
     "clauses": "(.*)",
+    "word": "([^():;]*?)",
 }
 """Values that are told by their names, digits behind them aside."""
 _PARTED = re.compile(r"(.*?)(: |; )(.*)")

@@ -16,7 +16,7 @@ from flawsmith.preflight.refuse import preflight
 from flawsmith.reporting.report import is_reported, report
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
-from flawsmith.run.progress import work_for
+from flawsmith.run.progress import work_for, working
 from flawsmith.run.screened import require_kept
 from flawsmith.run.shard import Shard
 from flawsmith.run.stage import Spread
@@ -91,11 +91,12 @@ def run_shard(run: Run, shard: Shard, *, until: Stage = "report") -> Path | None
 
 def _trained(run: Run, patience: float, spread: Spread | None = None) -> Dataset:
     """Open the photographs and train; refuse first what a later stage would refuse."""
-    data = open_dataset(run)
-    counts(run.config, data.split)
-    # Before training every picture has just been decoded; a run that only goes on need not do that.
-    if refused := preflight(run.config, data.split, near_duplicates=not run.stage_hash("train")):
-        raise ConfigError("\n".join(refused))
+    with working("check photographs"):
+        data = open_dataset(run)
+        counts(run.config, data.split)
+        # Before training every picture has just been decoded; a run that only goes on need not do that.
+        if refused := preflight(run.config, data.split, near_duplicates=not run.stage_hash("train")):
+            raise ConfigError("\n".join(refused))
     train(run, data, patience=patience, spread=spread)
     return data
 

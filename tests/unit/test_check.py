@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -21,7 +22,7 @@ from flawsmith.data.layouts import scan
 from flawsmith.errors import DataError
 from flawsmith.files import read_json
 from flawsmith.korean import in_korean
-from flawsmith.preflight import cost, pictures
+from flawsmith.preflight import cost, pictures, stage_times
 from flawsmith.preflight.check import check
 from flawsmith.preflight.findings import Findings
 from flawsmith.run import dataset
@@ -488,14 +489,57 @@ def test_the_columns_are_explained_where_there_are_defects(tmp_path: Path):
     assert "as drawn: " not in rendered(normal)
 
 
-@pytest.mark.parametrize("name", ["crop_paste", "perlin"])
-def test_the_estimate_of_what_works_on_pixels(tmp_path: Path, name: str):
+@pytest.mark.parametrize(
+    ("name", "controls", "said"),
+    [
+        ("crop_paste", 0.0, "about 60 s (1000 samples; crop_paste works on pixels)"),
+        ("perlin", 0.0, "about 5 min (1000 samples; perlin works on pixels)"),
+        (
+            "patch_synthesis",
+            0.5,
+            "about 10 min (1000 samples and 500 negative controls; patch_synthesis works on pixels)",
+        ),
+    ],
+)
+def test_the_estimate_of_what_works_on_pixels(tmp_path: Path, name: str, controls: float, said: str):
     make(tmp_path)
-    tree = {"data": {"root": tmp_path, "shots": 3}, "generator": {"name": name}, "generate": {"count": 500}}
-    found = check(validate(Config, tree))
+    tree = {"data": {"root": tmp_path, "shots": 3}, "generator": {"name": name}}
+    found = check(validate(Config, {**tree, "generate": {"count": 500, "controls": controls}}))
     assert found.estimate["training"] == "none"
-    assert found.estimate["generating"] == f"about 2 min ({name} works on pixels)"
+    assert found.estimate["generating"] == said
     assert not any("the run takes" in warning for warning in found.warnings)
+
+
+def test_the_estimate_adds_up_and_says_what_else_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """40 samples take seconds beside the trainings of a proof; the last line is all, and more on a busy machine."""
+    make(tmp_path)
+    monkeypatch.setattr(cost, "CPUINFO", tmp_path / "none")
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    tree = {
+        "data": {"root": tmp_path, "shots": 3},
+        "generator": {"name": "patch_synthesis"},
+        "generate": {"count": 20},
+        "screen": {"enabled": True},
+        "prove": {"seeds": 3, "size": 384, "against": ["crop_paste"], "mix": False, "curve": []},
+    }
+    config = validate(Config, tree)
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.2, 0.0, 0.0))
+    found = check(config)
+    assert in_korean_throughout(found)
+    told = found.estimate
+    minutes = stage_times.JUDGE_SECONDS["processor without bfloat16"] / 60
+    trainings = int(told["proof"].split("(")[1].split()[0])
+    assert told["proof"].startswith(f"about {trainings * minutes:.0f} min")
+    assert told["samples to compare with"].endswith("(of crop_paste)") and told["screening"].startswith("about ")
+    total = float(told["in all"].split()[1])
+    assert trainings * minutes < total < trainings * minutes + 2 and "what else" not in told["in all"]
+    monkeypatch.setattr(os, "getloadavg", lambda: (4.0, 0.0, 0.0))
+    found = check(config)
+    assert in_korean_throughout(found)
+    quiet, slower = found.estimate["in all"].split("; about ")
+    assert quiet == told["in all"] and slower.endswith(" min with what else runs here now")
+    assert float(slower.split()[0]) == pytest.approx(3 * total, abs=2)
+    assert "screening" not in check(validate(Config, {**tree, "screen": {"enabled": False}})).estimate
 
 
 def test_the_estimate_counts_what_the_gate_and_transfers_ask_for(tmp_path: Path):

@@ -9,22 +9,27 @@ import math
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
-from flawsmith import registry
 from flawsmith.config import Config
 from flawsmith.data.photographs import KEPT
 from flawsmith.errors import Answer
 from flawsmith.nn.loading.facts import BackboneFacts
-from flawsmith.preflight.rates import PLAIN, SMALL, Rate, rate_of, spared
+from flawsmith.preflight.rates import PLAIN, SMALL, spared
+from flawsmith.preflight.stage_times import (
+    JUDGE_SECONDS,
+    SETUP_SECONDS,
+    WITHOUT_PIXELS,
+    StageSeconds,
+    busy,
+    looking,
+    making,
+    writing,
+)
+from flawsmith.run.progress import span
 from flawsmith.synthesis.counts import wanted
 
-JUDGE_SECONDS = {"processor": 60.0, PLAIN: 95.0, "GPU": 10.0}
-"""A training of the default detector at 384 px with its share of the features, on two cores; the GPU's is a guess."""
-_WITHOUT_PIXELS = 1 / 3
-"""The share of it that does not grow with the picture: heads learn from as many places."""
-PIXELS_SECONDS = 0.06
-"""A sample of `crop_paste` or `perlin`, with its files written: 18 took 1.0 s on two cores."""
 PIXELS_MEMORY = 0.36
 """GB of a process that has loaded everything and no network: torch and SciPy, and the windows."""
 PROOF_MEMORY = 0.9
@@ -71,24 +76,20 @@ def estimate(
     screened = config.screen.enabled and bool(proven)
     samples = math.ceil(samples * config.screen.times) if screened else samples
     painted = samples * (1 + config.generate.controls)
-    known = registry.entries("generators")
-    plugins = [known.get(name) for name in config.generator.names]  # None: `check` has said that nobody knows it
-    rate: Rate | None = None
+    real = sum(have.values())
+    time_of = partial(
+        making, config, backbone=backbone, machine=machine, size=size, models=models, painted=painted, windows=windows
+    )
+    train, draw, rate = time_of(config.generator.names)
+    names = " and ".join(config.generator.names)
     card, spares = _card() if machine == "GPU" else None, list[float]()
-    if all(plugin and plugin.pixels for plugin in plugins):
-        train, draw, network, saved = 0.0, painted * PIXELS_SECONDS, PIXELS_MEMORY, 0.0
-        names = " and ".join(config.generator.names)
-        training, generating = "none", f"{_time(draw)} ({names} works on pixels)"
+    controls = round(painted - samples)
+    counted = f"{samples} samples and {controls} negative controls" if controls else _count(samples, "sample")
+    if rate is None:
+        network, saved = PIXELS_MEMORY, 0.0
+        training, generating = "none", f"{_time(draw)} ({counted}; {names} works on pixels)"
         by = "no backbone"
     else:
-        networks = [
-            name for name, plugin in zip(config.generator.names, plugins, strict=True) if not (plugin and plugin.pixels)
-        ]
-        rates = [rate_of(name, backbone, machine, size) for name in networks]
-        rate = max(rates, key=lambda one: one.train)
-        train = models * config.train.steps * config.train.batch * rate.train
-        passes = config.generate.steps * (2 if config.generate.guidance > 1 else 1)
-        draw = painted * windows * passes * rate.draw
         # A small network takes about as much per window when it paints, with guidance and the batch's pictures.
         at_once = max(config.train.batch, config.generate.batch if rate.parameters <= SMALL else 0)
         network = max(PIXELS_MEMORY, rate.fixed + at_once * rate.window)
@@ -96,17 +97,29 @@ def estimate(
         if machine == "GPU":
             spares = [
                 gigabytes
-                for name in networks
+                for name in config.generator.names
                 if (gigabytes := spared(name, backbone, config.train.memory, card or 0.0, size)) is not None
             ]
             network = min(network, max(spares, default=network))
         training = f"{_time(train)} ({_count(models, 'model')}, {config.train.steps} steps of {config.train.batch})"
-        generating = f"{_time(draw)} ({config.generate.steps} steps, guidance {config.generate.guidance:g})"
+        steps, guidance = config.generate.steps, f"{config.generate.guidance:g}"
+        generating = f"{_time(draw)} ({counted}; {steps} steps, guidance {guidance})"
         by = f"{config.backbone.source} backbone" + (f" ({backbone.sentence()})" if backbone else "")
     trainings = len(proven) * config.prove.seeds * _arms(config) if config.prove.enabled else 0
     side = config.prove.tile or config.prove.size or 384
-    looked_at = _WITHOUT_PIXELS + (1 - _WITHOUT_PIXELS) * (side / 384) ** 2 * tiles
-    proof = trainings * JUDGE_SECONDS[machine] * config.prove.budget * looked_at
+    looked_at = WITHOUT_PIXELS + (1 - WITHOUT_PIXELS) * (side / 384) ** 2 * tiles
+    rivals = [time_of([name])[:2] for name in config.rivals] if trainings else []
+    screening, measuring = looking(samples, real, screened=screened, measured=config.measure.enabled and bool(proven))
+    stages = StageSeconds(
+        setup=SETUP_SECONDS,
+        training=train,
+        generating=draw,
+        screening=screening,
+        measuring=measuring,
+        rivals=sum(map(sum, rivals)),
+        proof=trainings * JUDGE_SECONDS[machine] * config.prove.budget * looked_at,
+        writing=writing(samples, photographs, len(config.export.formats)),
+    )
     cut = f", {tiles:.1f} tiles of {side} px per photograph" if config.prove.tile else ""
     judges = ", ".join(config.prove.detectors)
     proving = PIXELS_MEMORY + PROOF_MEMORY * (side / 384) ** 2
@@ -121,7 +134,11 @@ def estimate(
         + (f"; what the gate rejects is made again in up to {again} rounds" if again else ""),
         "training": training,
         "generating": generating,
-        "proof": f"{_time(proof)} ({_count(trainings, 'training')} of {judges}{cut})" if trainings else unproven,
+        **({"screening": _time(stages.screening)} if stages.screening else {}),
+        **({"measuring": _time(stages.measuring)} if stages.measuring else {}),
+        **({"samples to compare with": f"{_time(stages.rivals)} (of {', '.join(config.rivals)})"} if rivals else {}),
+        "proof": f"{_time(stages.proof)} ({_count(trainings, 'training')} of {judges}{cut})" if trainings else unproven,
+        "in all": _in_all(stages),
         "memory": f"about {memory:.1f} GB",
         **({"memory of the proof": f"about {proving:.1f} GB"} if trainings and machine != "GPU" else {}),
         "disk": f"about {_bytes(disk)}; {_bytes(free)} are free here",
@@ -185,10 +202,16 @@ def _card() -> float | None:
         return None
 
 
+def _in_all(stages: StageSeconds) -> str:
+    """Return the time of the whole run, and what it comes to with what else runs here now."""
+    times = busy()
+    total, slower = _time(stages.total()), _time(stages.total() * times)
+    return f"{total}; {slower} with what else runs here now" if times > 1 else total
+
+
 def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"about {seconds:.0f} s"
-    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+    digits, word = span(seconds)
+    return f"about {digits} {word}"
 
 
 def _bytes(count: float) -> str:

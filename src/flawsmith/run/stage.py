@@ -22,6 +22,7 @@ from typing import Any, Protocol, TypeVar
 from flawsmith.config import Config, affecting, differing
 from flawsmith.files import digest
 from flawsmith.run.folder import Run
+from flawsmith.run.progress import working
 
 FOLLOWS: dict[str, tuple[str, ...]] = {
     "train": (),
@@ -162,7 +163,8 @@ def _worked(
     plain = {"settings": dict(inputs.settings), "content": dict(inputs.content)}
     run.begin(name, work.stamp, plain)
     begun = time.monotonic()
-    yield work
+    with working(name):
+        yield work
     run.log(stage=name, seconds=round(time.monotonic() - begun, 1), what=work.what)
     if work.finished:
         run.finish(name, work.stamp, plain, **work.facts)

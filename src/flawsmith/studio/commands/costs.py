@@ -11,9 +11,9 @@ from flawsmith.preflight.plan_cost import CHOSEN_FIRST, plan_cost
 if TYPE_CHECKING:
     from flawsmith.studio.session import Studio
 
-MAKING = ("training", "generating", "memory", "disk", "assumes")
+MAKING = ("training", "generating", "screening", "memory", "disk", "assumes")
 """Lines of the estimate beside the button that makes samples."""
-PROVING = ("proof", "memory of the proof", "assumes")
+PROVING = ("samples to compare with", "proof", "memory of the proof", "assumes")
 """Those beside the button that begins a proof."""
 
 NONE: dict[str, Any] = {"lines": {}, "warnings": []}
