@@ -108,7 +108,8 @@ def run(
     else:
         asked = config_of(source, settings)
     part = Shard.parse(shard) if shard else Shard()
-    with leaving_nothing(out):
+    # Where shards start together, another one may be about to use the folder.
+    with nullcontext() if part.name else leaving_nothing(out):
         opened = started("run", out, asked, settings)  # a typo is said at once: torch takes seconds to load
         from flawsmith.cluster.on_ray import on_ray
         from flawsmith.pipeline import run_all, run_shard
