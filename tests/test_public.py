@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -298,7 +299,7 @@ def test_balance_is_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def create(folder: Path, config: object) -> None:
         raise Seen(config.generate.count)  # type: ignore[attr-defined]
 
-    (tmp_path / "seed.toml").write_text("seed = 0")
+    (tmp_path / "seed.toml").write_text(f"data.root = {json.dumps(str(tmp_path))}")
     monkeypatch.setattr(Run, "create", create)
     for words, count in ((["--balance"], "balance"), ([], 50)):
         monkeypatch.setattr("sys.argv", ["flawsmith", "run", str(tmp_path / "seed.toml"), "--out", "x", *words])
@@ -321,7 +322,7 @@ def test_run_goes_on_with_a_run_folder(
         raise Seen(str(folder), config.generate.count, config.seed)  # type: ignore[attr-defined]
 
     run, other = tmp_path / "run", tmp_path / "other"
-    Run.create(run, load_config(None, {"seed": 7}))
+    Run.create(run, load_config(None, {"seed": 7, "data.root": str(tmp_path)}))
     other.mkdir()
     (tmp_path / "empty.toml").write_text("")
     monkeypatch.setattr(Run, "create", create)

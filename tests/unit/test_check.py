@@ -20,15 +20,18 @@ from flawsmith.config import Config, DataConfig, GeneratorConfig, overridden, va
 from flawsmith.data import fingerprints, images, split
 from flawsmith.data.layouts import scan
 from flawsmith.errors import DataError
+from flawsmith.evaluation.calibration import calibration_count, least_rate, normals_for
 from flawsmith.files import read_json
 from flawsmith.korean import in_korean
 from flawsmith.preflight import cost, pictures, stage_times
 from flawsmith.preflight.check import check
 from flawsmith.preflight.findings import Findings
+from flawsmith.preflight.proof_data import thin_grounds
 from flawsmith.run import dataset
 from flawsmith.run.dataset import load_split, open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.synthesis.counts import counts
+from flawsmith.types import Example
 
 SIZE = (48, 64)
 
@@ -605,3 +608,60 @@ def test_no_torch_and_no_diffusers():
         "sys.exit(bool({'torch', 'diffusers', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def without_pictures(*counts: tuple[str, int]) -> tuple[Example, ...]:
+    """So many photographs of each defect type, "" = normal parts, that nobody opens."""
+    return tuple(
+        Example(f"{defect}/{number}.png", Path(f"{defect}/{number}.png"), "nut", defect or None)
+        for defect, count in counts
+        for number in range(count)
+    )
+
+
+def thin(config: Config, *, normals: int = 95, tests: int = 10, left_out: int = 0) -> list[str]:
+    divided = split.Split(
+        without_pictures(("dent", 10)), without_pictures(("", normals)), without_pictures(("dent", tests)), ()
+    )
+    away = {one.id for one in divided.test_defects[:left_out]}
+    warnings = thin_grounds(config, divided, away)
+    assert all(str(answer) in sentence for sentence, answers in warnings.items() for answer in answers)
+    assert all(re.search("[가-힣]", in_korean(sentence)) and "set" not in in_korean(sentence) for sentence in warnings)
+    return list(warnings)
+
+
+@pytest.mark.parametrize(
+    ("grounds", "said"),
+    [
+        ({"tests": 9}, "few test pictures of nut/dent 9: below 10 .* 20 photographs of a type, .* set data.shots = 9$"),
+        ({"tests": 12, "left_out": 3}, "few test pictures of nut/dent 9: .* each of another part, would be enough$"),
+        ({"tests": 2}, "20 photographs of a type, each of another part, would be enough$"),
+        ({"normals": 94}, "5% takes 95 normal .*: nut 94; add some, or set prove.false_alarm_rate = 0.06$"),
+        ({"normals": 24}, "fewer: nut 24; below 25 .nut. no threshold is set at all$"),
+    ],
+)
+def test_what_a_proof_would_have_too_little_of(grounds: dict[str, int], said: str):
+    (sentence,) = thin(Config(), **grounds)
+    assert re.search(said, sentence)
+
+
+def test_enough_for_a_proof_is_said_to_be_nothing():
+    assert thin(Config()) == []
+    assert thin(overridden(Config(), {"prove.enabled": False}), tests=1, normals=1) == []
+    assert thin(overridden(Config(), {"prove.seeds": 2})) == [
+        "prove.seeds = 2 makes the proof a first look; for a verdict set prove.seeds = 3"
+    ]
+    (low,) = thin(overridden(Config(), {"prove.false_alarm_rate": 0.005}), normals=1000)
+    assert low.endswith("set prove.false_alarm_rate = 0.01")
+    assert thin(overridden(Config(), {"prove.false_alarm_rate": 0.01}), normals=1000) == []
+    for rate in (0.01, 0.03, 0.05, 0.06, 0.1, 0.17, 0.3):
+        need = normals_for(rate)
+        assert least_rate(calibration_count(need)) <= rate + 1e-9
+        assert need == 25 or least_rate(calibration_count(need - 1)) > rate
+
+
+def test_check_says_what_a_proof_would_have_too_little_of(tmp_path: Path):
+    found = check(make(tmp_path))
+    assert [sentence for sentence in found.warnings if "nut/dent 1, nut/scratch 3: below 10" in sentence]
+    assert [sentence for sentence in found.warnings if "nut 5; below 25" in sentence]
+    assert in_korean_throughout(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,12 @@ def test_every_stage_says_what_was_made_and_what_to_open(
     assert sum(exported["counts"]["mvtec"].values()) == there
     report = said(monkeypatch, capsys, "report", str(folder)).splitlines()
     assert report == [
-        f"report: the samples in {folder / 'samples'} are not proven, for prove.enabled = false keeps the proof out; "
-        "run again with --set prove.enabled=true",
+        f"report: the samples in {folder / 'samples'} are not proven, for prove.enabled = false keeps the proof out",
         f"open: {folder / 'report.html'}",
         f"open: {folder / 'export/mvtec'}",
+        f"next: flawsmith run {folder} --set prove.enabled=true",
     ]
-    assert all(Path(line.removeprefix("open: ")).exists() for line in report[1:])
+    assert all(Path(line.removeprefix("open: ")).exists() for line in report[1:3])
 
 
 def test_a_proof_ends_with_its_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,3 +164,122 @@ def test_what_a_verb_ends_with_is_korean_where_it_is_asked_for(
         "열어 볼 것: r/samples",
         "다음 명령: flawsmith measure r",
     ]
+
+
+@pytest.fixture
+def quick(small_config: dict[str, Any], tmp_path: Path) -> Path:
+    """A configuration of a run of seconds, as a file."""
+    settings = {**small_config, "data.products": ["screw"], "generator.name": "crop_paste", "generate.count": 2}
+    path = tmp_path / "quick.toml"
+    path.write_text("\n".join(f"{key} = {json.dumps(value)}" for key, value in settings.items()), "utf-8")
+    return path
+
+
+def test_exports_older_than_the_samples_are_named_with_the_command_that_writes_them(
+    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(tmp_path / "a run")
+    run = ["run", str(quick), "--out", folder]
+    assert "older than the samples" not in said(monkeypatch, capsys, *run)
+    also = ["export", folder, "--set", 'export.formats=["coco"]']
+    assert "older than the samples" not in said(monkeypatch, capsys, *also)
+    assert "older than the samples" not in said(
+        monkeypatch, capsys, *also, "--set", "export.real=shots"
+    )  # other shots, equal samples
+    again = said(monkeypatch, capsys, *run, "--set", "generate.count=3", "--set", 'export.formats=["yolo"]')
+    (line,) = [line for line in again.splitlines() if line.startswith("older than")]
+    assert line.startswith(f"older than the samples now are: {folder}/export/mvtec, {folder}/export/coco; ")
+    assert "지금의 샘플보다 오래되었습니다" in in_korean(line)
+    assert line in said(monkeypatch, capsys, "export", folder)
+    command = shlex.split(line.split("`")[1])
+    assert "older than the samples" not in said(monkeypatch, capsys, *command[1:])
+    assert all((tmp_path / "a run/export" / name).is_dir() for name in ("mvtec", "coco", "yolo"))
+
+
+def test_a_run_says_what_it_was_made_with_otherwise(
+    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    words = ["flawsmith", "run", str(quick), "--out", str(folder), "--until", "train"]
+    for more, told in (
+        (["--set", "generate.count=3"], ""),
+        (["--set", "generate.count=3"], ""),
+        ([], "generate.count = 3 (now 2)"),
+        ([], ""),
+        (["--set", "generate.count=4", "--set", "prove.seeds=1"], ""),
+        (["--set", "generate.count=4"], "prove.seeds = 1 (now 3)"),
+    ):
+        monkeypatch.setattr(sys, "argv", [*words, *more])
+        with pytest.raises(SystemExit):
+            cli.main()
+        error = capsys.readouterr().err
+        sentence = f"run: {folder} was made with {told}; what these settings change is made anew"
+        assert (sentence in error) == bool(told) and ("was made with" in error) == bool(told)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["data.root=nowhere", "data.layout=visa", "generator.settings={x=1}", "data.defects=['none']"]
+)
+@pytest.mark.parametrize("verb", ["run", "train"])
+def test_what_is_refused_before_any_stage_leaves_no_folder(
+    verb: str,
+    wrong: str,
+    quick: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    said(monkeypatch, capsys, verb, str(quick), "--out", str(tmp_path / "runs/new"), "--set", wrong, code=2)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_refused_leaves_a_run_and_the_files_of_others_alone(
+    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    refused = ["run", str(quick), "--out", str(folder), "--set", "data.root=nowhere"]
+    said(monkeypatch, capsys, *refused, code=2)
+    assert folder.is_dir() and not [*folder.iterdir()]
+    said(monkeypatch, capsys, "train", str(quick), "--out", str(folder))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    said(monkeypatch, capsys, *refused, code=2)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_without_shots_says_how_to_get_a_proof(
+    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    run = fs.Run.create(folder, fs.load_config(quick, {"data.shots": 0, "export.real": "shots"}))
+    write_json(run.path("data.json"), {"shots": []})
+    sentence = closing_of_run("run", run.path("report.html")).sentence
+    root = run.config.data.root
+    assert sentence.splitlines()[0].endswith(
+        f"in {root}, then: flawsmith new --from {root} > my.toml && flawsmith run my.toml --out {folder}"
+    )
+    assert sentence.splitlines()[1] == 'export.real = "shots" adds nothing, for this run learns from no shots'
+    assert "adds nothing" in closing_of("export", run).sentence
+    assert not re.search("proof|beside|nothing", in_korean(sentence))
+    write_json(run.path("data.json"), {"shots": [], "test_defects": [{"id": "a.png"}, {"id": "b.png"}]})
+    closing = closing_of_run("run", run.path("report.html"))
+    assert "2 defect photographs are there, and data.shots = 0 learns from none" in closing.sentence
+    assert closing.following == ["flawsmith", "run", str(folder), "--set", "data.shots=10"]
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["--generator", "dual_branch"], ["--generator", "dual_branch", "--paper"], ["--from", "ROOT"]]
+)
+def test_settings_that_go_to_the_terminal_come_with_the_command_that_saves_them(
+    words: list[str], factory_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(factory_root) if word == "ROOT" else word for word in words]
+    for terminal in (False, True):
+        monkeypatch.setattr(sys, "argv", ["flawsmith", "new", *words])
+        monkeypatch.setattr(sys.stdout, "isatty", lambda terminal=terminal: terminal)
+        with pytest.raises(SystemExit):
+            cli.main()
+        printed = capsys.readouterr()
+        saved = f"to write this into a file: {shlex.join(['flawsmith', 'new', *words])} > my.toml\n"
+        assert printed.err == (saved if terminal else "") and "[data]" in printed.out

@@ -12,6 +12,7 @@ from flawsmith.config import DataConfig, Pattern
 from flawsmith.data import layouts
 from flawsmith.data.layouts.folders.pairs import shared_prefix
 from flawsmith.errors import ConfigError, DataError
+from flawsmith.korean import in_korean
 from flawsmith.types import Example
 
 
@@ -533,3 +534,14 @@ def test_the_order_of_names_does_not_depend_on_their_form():
     mixed = [nfd(name) if index % 2 else name for index, name in enumerate(names)]
     ordered = [unicodedata.normalize("NFC", name) for name in sorted(mixed, key=layouts.natural_key)]
     assert ordered == ["가2", "가10", "나1", "나2"]
+
+
+@pytest.mark.parametrize("layout", ["mvtec", "visa", "pairs", "coco", "labelme", "yolo", "label_studio", "lookout"])
+def test_a_folder_of_another_layout_is_answered_with_the_command_that_finds_it(layout: str, tmp_path: Path):
+    root = tmp_path / "my parts"
+    root.mkdir()
+    (root / "notes.md").write_text("nothing here")
+    with pytest.raises(DataError) as refused:
+        layouts.survey(DataConfig(root=root, layout=layout))
+    assert str(refused.value).endswith(f"; let `flawsmith new --from '{root}'` find the layout that fits")
+    assert str(in_korean(str(refused.value))).endswith(f"`flawsmith new --from '{root}'` 명령으로 찾을 수 있습니다")

@@ -22,6 +22,7 @@ from flawsmith.evaluation.calibration import (
     kept_away,
     least_rate,
     rate_range,
+    threshold_note,
 )
 from flawsmith.evaluation.false_discovery import correct
 from flawsmith.evaluation.operating_point import (
@@ -29,7 +30,6 @@ from flawsmith.evaluation.operating_point import (
     clopper_pearson,
     operating_point,
     share_of,
-    threshold_note,
 )
 from flawsmith.evaluation.shifts import NOISE, SHIFTS, shifted
 from flawsmith.evaluation.statistics import ALL, EvaluationSet, Outcome

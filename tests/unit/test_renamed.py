@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -169,7 +170,7 @@ def test_say_is_still_prompt(
     def create(folder: Path, config: Config) -> None:
         raise Asked(config.generate.prompt)
 
-    (tmp_path / "seed.toml").write_text("seed = 0")
+    (tmp_path / "seed.toml").write_text(f"data.root = {json.dumps(str(tmp_path))}")
     monkeypatch.setattr(Run, "create", create)
     for option in ("--prompt", "--say"):
         monkeypatch.setattr(

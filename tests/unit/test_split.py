@@ -263,7 +263,7 @@ def test_near_duplicates(tmp_path: Path):
     other_kind = picture(tmp_path, "kind.png", piece // 2 + 50, "crack", spot)
     got = shots.Split((shot,), normals, (again, other_place, other_piece, other_kind), ())
     assert shots.near_duplicates(got) == [(shot, again)]
-    (warning,) = shots.near_duplicate_warnings(got)
+    (warning,) = shots.near_duplicate_warnings(got, shots.near_duplicates(got))
     assert warning.startswith("nut/dent: 1 of 3 test pictures seem to show the same damage as a shot")
     assert warning.endswith('so the proof leaves them out (unless prove.near_duplicates = "keep")')
     without = shots.without_near_duplicates(got)

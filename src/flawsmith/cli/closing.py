@@ -98,7 +98,7 @@ def closing_of(verb: str, run: Run) -> Closing:
     sentence = ", ".join(parts) or "no format is asked for (export.formats)"
     if parts and run.config.export.real == "none" and run.config.prove.enabled and _learns_from_shots(run):
         sentence += f"; {_WITHOUT_SHOTS}"
-    return Closing(verb, sentence, facts, files, command)
+    return Closing(verb, "\n".join([sentence, *_about_exports(run)]), facts, files, command)
 
 
 def closing_of_screening(run: Run, more: int) -> Closing:
@@ -130,7 +130,8 @@ def closing_of_run(verb: str, report: Path, shown: Mapping[str, Any] | None = No
     verdict, counts = verdict_of(run), run.record("export").get("counts", {})
     facts = {"run": run.folder.as_posix(), "verdict": verdict, "counts": counts, **(shown or {})}
     files = (report, *(run.path("export", name) for name in counts))
-    return Closing(verb, _with_comparison(verdict, run) or _not_proven(run), facts, files)
+    sentence, command = (_with_comparison(verdict, run), ()) if verdict else _not_proven(run)
+    return Closing(verb, "\n".join([sentence, *_about_exports(run)]), facts, files, command)
 
 
 def _with_comparison(verdict: str, run: Run) -> str:
@@ -139,28 +140,55 @@ def _with_comparison(verdict: str, run: Run) -> str:
     return f"{verdict}\n{alone}" if verdict and alone else verdict
 
 
-def _not_proven(run: Run) -> str:
-    """Return what a run without a verdict ends with: why there is none, and what to do about it."""
+def _not_proven(run: Run) -> tuple[str, Sequence[str]]:
+    """Return what a run without a verdict ends with: why there is none; and the command that gets one, word by word."""
     from flawsmith.reporting.verdict import NO_SHOTS
 
-    samples = run.path("samples")
+    folder, samples, command = str(run.folder), run.path("samples"), ["flawsmith", "run", str(run.folder)]
     if not _learns_from_shots(run):
+        if tests := len(_recorded(run).get("test_defects") or ()):
+            found = "1 defect photograph is" if tests == 1 else f"{tests} defect photographs are"
+            reason = f"{found} there, and data.shots = 0 learns from none"
+            return f"the samples in {samples} are not proven: {reason}", [*command, "--set", "data.shots=10"]
+        root = run.config.data.root
+        anew = f"{shlex.join(['flawsmith', 'new', '--from', str(root)])} > my.toml"
         return (
-            f"the samples in {samples} are not proven: {NO_SHOTS}; look at the samples, and when you have photographs "
-            "of defects put them beside the normal parts and run this again"
-        )
+            f"the samples in {samples} are not proven: {NO_SHOTS}; look at the samples. For a proof, put photographs "
+            f"of each defect type with their masks, 4 or better 20, beside the normal parts in {root}, then: {anew} && "
+            f"{shlex.join(['flawsmith', 'run', 'my.toml', '--out', folder])}"
+        ), ()
     if not run.config.prove.enabled:
         return (
-            f"the samples in {samples} are not proven, for prove.enabled = false keeps the proof out; run again with "
-            "--set prove.enabled=true"
+            f"the samples in {samples} are not proven, for prove.enabled = false keeps the proof out",
+            [*command, "--set", "prove.enabled=true"],
         )
-    return f"the samples in {samples} are not proven"
+    return f"the samples in {samples} are not proven yet", command
+
+
+def _about_exports(run: Run) -> list[str]:
+    """Return what a user would not expect of a run's exports, a sentence each."""
+    from flawsmith.exports.export import outdated
+
+    lines = []
+    if run.config.export.real == "shots" and run.config.export.formats and not _learns_from_shots(run):
+        lines.append('export.real = "shots" adds nothing, for this run learns from no shots')
+    if old := outdated(run):
+        folders = ", ".join(str(run.path("export", name)) for name in old)
+        formats = json.dumps([*dict.fromkeys([*run.config.export.formats, *old])])
+        anew = shlex.join(["flawsmith", "export", str(run.folder), "--set", f"export.formats={formats}"])
+        lines.append(f"older than the samples now are: {folders}; `{anew}` writes all formats anew")
+    return lines
 
 
 def _learns_from_shots(run: Run) -> bool:
     """Return whether a run has real shots, as far as it has looked at its photographs."""
+    return _recorded(run).get("shots") != []
+
+
+def _recorded(run: Run) -> Mapping[str, Any]:
+    """Return what a run wrote down of its photographs; {} = it has not looked at them yet."""
     path = run.path("data.json")
-    return not path.is_file() or read_json(path).get("shots") != []
+    return read_json(path) if path.is_file() else {}
 
 
 def _counted(number: int, noun: str) -> str:

@@ -14,6 +14,7 @@ from flawsmith.cli import choice, distillation, inspection, korean, start, studi
 from flawsmith.cli.about import about
 from flawsmith.cli.arguments import AsJson, Moved, On, RunPath, Sets, Share, require_together
 from flawsmith.cli.closing import Closing, closing_of, closing_of_run, closing_of_screening, say, say_json
+from flawsmith.cli.opening import config_of, config_of_run, opened_for, started
 from flawsmith.errors import ConfigError, FlawsmithError, RenamedSetting
 from flawsmith.interruption import stopped, terminable
 from flawsmith.korean import spoken, wanted
@@ -87,7 +88,7 @@ def run(
     import json
 
     from flawsmith.config.settings import warn_renamed
-    from flawsmith.run.folder import Run
+    from flawsmith.run.opening import leaving_nothing
     from flawsmith.run.shard import Shard
 
     settings = [*set_, *(["generate.count=balance"] if balance else [])]
@@ -101,18 +102,20 @@ def run(
             raise ConfigError(
                 f"run {source}: a folder; --out goes with a TOML text file, and a run folder goes on without it"
             )
-        asked, out = _of_run(source, settings), source
+        asked, out = config_of_run(source, settings), source
     elif out is None:
         raise ConfigError(f"run {source}: a TOML file needs --out RUN")
     else:
-        asked = _config(source, settings)
+        asked = config_of(source, settings)
     part = Shard.parse(shard) if shard else Shard()
-    opened = Run.create(out, choice.settled(asked, out))  # a typo is said at once: torch takes seconds to load
-    from flawsmith.cluster.on_ray import on_ray
-    from flawsmith.pipeline import run_all, run_shard
+    # Where shards start together, another one may be about to use the folder.
+    with nullcontext() if part.name else leaving_nothing(out):
+        opened = started("run", out, asked, settings)  # a typo is said at once: torch takes seconds to load
+        from flawsmith.cluster.on_ray import on_ray
+        from flawsmith.pipeline import run_all, run_shard
 
-    with on_ray(on, opened, share) if on else nullcontext() as spread:
-        report = run_shard(opened, part, until=until) if part.name else run_all(opened, until=until, spread=spread)
+        with on_ray(on, opened, share) if on else nullcontext() as spread:
+            report = run_shard(opened, part, until=until) if part.name else run_all(opened, until=until, spread=spread)
     if report:
         closing_of_run("run", report).say(as_json)
     else:
@@ -128,18 +131,18 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Learn the generator from the shots."""
-    from flawsmith.run.folder import Run
+    from flawsmith.run.opening import leaving_nothing
 
-    if out is None:
-        if source.is_file():
-            raise ConfigError(f"train {source}: a TOML file needs --out RUN")
-        opened = _opened("train", source, set_)
-    else:
-        opened = Run.create(out, choice.settled(_config(source, set_), out))
-    from flawsmith.synthesis.train import train_together
+    if out is None and source.is_file():
+        raise ConfigError(f"train {source}: a TOML file needs --out RUN")
+    with leaving_nothing(out or source):
+        opened = (
+            opened_for("train", source, set_) if out is None else started("train", out, config_of(source, set_), set_)
+        )
+        from flawsmith.synthesis.train import train_together
 
-    if train_together(opened):
-        closing_of("train", opened).say(as_json)
+        if train_together(opened):
+            closing_of("train", opened).say(as_json)
 
 
 @app.command()
@@ -153,7 +156,7 @@ def generate(
     from flawsmith.run.shard import Shard
 
     part = Shard.parse(shard)
-    opened = _opened("generate", run, set_)
+    opened = opened_for("generate", run, set_)
     from flawsmith.synthesis.generate import generate as stage
 
     stage(opened, part)
@@ -210,7 +213,7 @@ def screen(
 
         say("screen", again(replay, run, layout=layout, out=out, source=extractor, offline=not online))
         return
-    opened = _opened("screen", run, set_)
+    opened = opened_for("screen", run, set_)
     from flawsmith.run.screened import require_kept
     from flawsmith.screening.screen import screened
 
@@ -223,7 +226,7 @@ def screen(
 @app.command()
 def measure(run: RunPath, set_: Moved = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Compare the samples with real pictures: distances, diversity, labels, seams, copies."""
-    opened = _opened("measure", run, set_)
+    opened = opened_for("measure", run, set_)
     from flawsmith.evaluation.measure import measure as stage
 
     stage(opened)
@@ -233,7 +236,7 @@ def measure(run: RunPath, set_: Moved = [], as_json: AsJson = False) -> None:  #
 @app.command()
 def prove(run: RunPath, set_: Moved = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Train detectors with and without the samples: a verdict per defect type, helps, no effect or harms."""
-    opened = _opened("prove", run, set_)
+    opened = opened_for("prove", run, set_)
     from flawsmith.pipeline import prove as stage
 
     stage(opened)
@@ -254,7 +257,7 @@ def export(run: RunPath, set_: Sets = [], as_json: AsJson = False) -> None:  # n
 @app.command()
 def report(run: RunPath, set_: Moved = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Write report.html and report.md."""
-    opened = _opened("report", run, set_)
+    opened = opened_for("report", run, set_)
     from flawsmith.reporting.report import report as stage
 
     closing_of_run("report", stage(opened)).say(as_json)
@@ -291,25 +294,6 @@ def demo(
 
 for verbs in (choice, distillation, inspection, studio, weights):
     verbs.add_to(app)
-
-
-def _config(path: Path, settings: list[str]):  # type: ignore[no-untyped-def]
-    from flawsmith.config import load_config, parse_overrides
-
-    return load_config(path, parse_overrides(settings))
-
-
-def _of_run(folder: Path, settings: list[str]):  # type: ignore[no-untyped-def]
-    from flawsmith.config import overridden, parse_overrides
-    from flawsmith.run.folder import Run
-
-    return overridden(Run.open(folder).config, parse_overrides(settings))
-
-
-def _opened(verb: str, folder: Path, settings: list[str]):  # type: ignore[no-untyped-def]
-    from flawsmith.run.opening import open_run
-
-    return open_run(folder, settings, verb=verb)
 
 
 def main() -> None:

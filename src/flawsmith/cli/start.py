@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -39,7 +40,12 @@ def new(
             raise ConfigError("--from writes what fits a folder; leave --generator and --paper out with it")
         from flawsmith.preflight.recognise import recognise
 
-        _print(recognise(from_, normal).toml())
+        _print(
+            recognise(from_, normal).toml(),
+            "--from",
+            str(from_),
+            *(part for one in normal for part in ("--normal", one)),
+        )
         return
     if normal:
         raise ConfigError("--normal names folders of --from; give that too")
@@ -56,9 +62,16 @@ def new(
         for key, value in plugin.paper.items():
             _set(tree, key, value)
         note = "the values of the method's paper where it states them; all others are the defaults."
-        _print(commented_toml(validate(Config, tree), plugin.Settings.paper(), note=note))
+        _print(
+            commented_toml(validate(Config, tree), plugin.Settings.paper(), note=note),
+            "--generator",
+            generator,
+            "--paper",
+        )
         return
-    _print(commented_toml(Config(generator=GeneratorConfig(name=generator)), plugin.Settings()))
+    _print(
+        commented_toml(Config(generator=GeneratorConfig(name=generator)), plugin.Settings()), "--generator", generator
+    )
 
 
 def check(
@@ -90,8 +103,17 @@ def check(
         typer.echo(f"{spoken('next')}: {shlex.join(command)}")
 
 
-def _print(toml: str) -> None:
+def _print(toml: str, *words: str) -> None:
+    """Print settings; on a terminal, where they go nowhere, also the command that writes them into a file.
+
+    Args:
+        toml: The settings.
+        words: What `flawsmith new` was given.
+    """
     typer.echo(with_comments(toml, spoken), nl=False)
+    if sys.stdout.isatty():
+        saved = f"{shlex.join(['flawsmith', 'new', *words])} > my.toml"
+        typer.echo(f"{spoken('to write this into a file')}: {saved}", err=True)
 
 
 def add_to(app: typer.Typer) -> None:

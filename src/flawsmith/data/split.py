@@ -205,9 +205,8 @@ def near_duplicates(split: Split) -> list[tuple[Example, Example]]:
     return pairs
 
 
-def near_duplicate_warnings(split: Split) -> list[str]:
+def near_duplicate_warnings(split: Split, pairs: Sequence[tuple[Example, Example]]) -> list[str]:
     """Return a warning per defect type that has `near_duplicates`, which were learned from: a proof leaves them out."""
-    pairs = near_duplicates(split)
     tests = {(example.product, example.defect): 0 for _, example in pairs}
     for example in split.test_defects:
         if (example.product, example.defect) in tests:

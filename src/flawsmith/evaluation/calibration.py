@@ -40,8 +40,8 @@ def calibration_normals(
         held: Ids of those that no detector learns from anyway, beneath held-out controls.
         painted: Ids of the photographs that samples and controls are painted on or take matter from, one per use.
     """
-    count = min(MOST, len(normals) // FIFTH)
-    if count < LEAST:
+    count = calibration_count(len(normals))
+    if not count:
         return ()
     uses = Counter(painted)
     cost = {example.id: -1 if example.id in held else uses[example.id] for example in normals}
@@ -80,6 +80,39 @@ def conformal_threshold(scores: np.ndarray, rate: float) -> float:
 def least_rate(count: int) -> float:
     """Return the lowest false-alarm rate that so many calibration normals can keep."""
     return 1 / (count + 1)
+
+
+def calibration_count(normals: int) -> int:
+    """Return how many of so many normal photographs to learn from set thresholds; 0 = they are too few for any."""
+    count = min(MOST, normals // FIFTH)
+    return count if count >= LEAST else 0
+
+
+def normals_for(rate: float) -> int:
+    """Return how many normal photographs to learn from it takes to keep a false-alarm rate; 0 = no number keeps it."""
+    count = max(LEAST, math.ceil(1 / rate - 1 - 1e-9))
+    return FIFTH * count if count <= MOST else 0
+
+
+def threshold_note(rate: float, normals: int, calibration: int) -> str:
+    """Return why a false-alarm rate cannot be kept, as a sentence; "" = it can.
+
+    Args:
+        rate: What was asked for.
+        normals: Normal photographs of the training split.
+        calibration: How many of them are calibration normals.
+    """
+    if not calibration:
+        return (
+            f"no threshold can be set for a false-alarm rate of {100 * rate:.3g}%: it takes {FIFTH * LEAST} normal "
+            f"photographs to learn from, of which a fifth is then kept from training, and there are {normals}"
+        )
+    if (least := least_rate(calibration)) > rate + 1e-9:
+        return (
+            f"a false-alarm rate of {100 * rate:.3g}% cannot be kept with {calibration} calibration normals, which "
+            f"allow {100 * least:.3g}% or more; the threshold is the greatest of their scores"
+        )
+    return ""
 
 
 def rate_range(count: int, rate: float, confidence: float) -> tuple[float, float]:

@@ -14,8 +14,6 @@ import numpy as np
 from flawsmith.config import Config
 from flawsmith.evaluation.arms import OURS, REAL
 from flawsmith.evaluation.calibration import (
-    FIFTH,
-    LEAST,
     clopper_pearson,
     conformal_threshold,
     least_rate,
@@ -107,27 +105,6 @@ def operating_point(
         "arms": arms,
         "difference": difference,
     }
-
-
-def threshold_note(rate: float, normals: int, calibration: int) -> str:
-    """Return why a false-alarm rate cannot be kept, as a sentence; "" = it can.
-
-    Args:
-        rate: What was asked for.
-        normals: Normal photographs of the training split.
-        calibration: How many of them are calibration normals.
-    """
-    if not calibration:
-        return (
-            f"no threshold can be set for a false-alarm rate of {100 * rate:.3g}%: it takes {FIFTH * LEAST} normal "
-            f"photographs to learn from, of which a fifth is then kept from training, and there are {normals}"
-        )
-    if (least := least_rate(calibration)) > rate + 1e-9:
-        return (
-            f"a false-alarm rate of {100 * rate:.3g}% cannot be kept with {calibration} calibration normals, which "
-            f"allow {100 * least:.3g}% or more; the threshold is the greatest of their scores"
-        )
-    return ""
 
 
 def share_of(events: np.ndarray, *, resamples: int, confidence: float, rng: np.random.Generator) -> dict[str, Any]:

@@ -14,10 +14,12 @@ from flawsmith.arithmetic.confusion import confusion
 from flawsmith.config import Config
 from flawsmith.data.split import Split
 from flawsmith.evaluation.arms import NO_CONTROLS, OURS, REAL, Arm, mixed
+from flawsmith.evaluation.calibration import threshold_note
 from flawsmith.evaluation.evaluator import Evaluator
-from flawsmith.evaluation.operating_point import operating_point, threshold_note
+from flawsmith.evaluation.operating_point import operating_point
 from flawsmith.evaluation.shape import distorted, shapes_of
 from flawsmith.evaluation.statistics import (
+    FEW_TESTS,
     LEADS,
     MEAN,
     NONE,
@@ -31,8 +33,6 @@ from flawsmith.evaluation.statistics import (
 )
 from flawsmith.run.mask_reading import rule_tree
 
-FEW_TESTS = 10
-"""Fewer test pictures of a defect type than this are worth a note."""
 _TELLING = 3
 _Drawn = dict[str, list[dict[tuple[Task, str], np.ndarray]]]
 """Arm -> of each seed what `resampled` returns."""

@@ -36,6 +36,10 @@ LEADS: dict[Task, str] = {"localization": "ap", "detection": "auroc", "classific
 REAL, OURS, NONE = "real-only", "ours", "none"
 """Arms that every proof has: shots and normal parts alone, with the run's own samples, and normal parts alone."""
 MEAN, ALL = "mean over defect types", "all pictures"
+FEW_TESTS = 10
+"""Fewer test pictures of a defect type than this leave its interval rough."""
+ENOUGH_SEEDS = 3
+"""Fewer trainings per arm than this are a first look and no verdict."""
 BINS = 4096
 _ARRAYS = ("damaged", "normal", "score", "probabilities", "thumbs", "calibration", "shifted")
 

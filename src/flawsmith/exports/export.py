@@ -29,6 +29,8 @@ from flawsmith.types import Example
 
 _SIZES = ("state", "export.json")
 """The file that says what each export holds."""
+_MADE_OF = ("state", "exported.json")
+"""The file that says which samples each folder of exports was written from, those of earlier settings too."""
 
 
 def opened(folder: Path, overrides: Sequence[str] = ()) -> Run:
@@ -61,7 +63,7 @@ def export(run: Run) -> None:
     """
     exporters = {name: load_exporter(run.config, name) for name in run.config.export.formats}
     examples = exported(run)
-    content = digest([(one.id, one.product, one.defect, one.split) for one in examples])
+    content = digest([_identity(one) for one in examples])
     hashes = {"data": run.data_hash(), "samples": run.samples_hash(), "examples": content}
     for name, exporter in exporters.items():
         if (asked := _told(run, exporter)) is not None:
@@ -72,11 +74,41 @@ def export(run: Run) -> None:
         if work.done:
             return
         counts = {name: write(exporter, examples, folders[name]) for name, exporter in exporters.items()}
+        made_of = digest(hashes["data"], hashes["samples"], [_identity(one) for one in examples if not _is_shot(one)])
+        write_json(run.path(*_MADE_OF), _written_from(run) | dict.fromkeys(exporters, made_of))
         there = {name: sizes(folder) for name, folder in folders.items()}
         write_json(run.path(*_SIZES), there)
-        work.facts |= {"counts": counts, "files": {name: len(files) for name, files in there.items()}}
+        work.facts |= {
+            "counts": counts,
+            "made_of": made_of,
+            "files": {name: len(files) for name, files in there.items()},
+        }
         written = (f"{name}: {sum(count.values())} pictures" for name, count in counts.items())
         work.what = ", ".join(written) or "no format asked for"
+
+
+def outdated(run: Run) -> list[str]:
+    """Return the formats whose folders were written before the samples changed; [] = all are of today's samples.
+
+    Those of the last export are of today's, so it is folders of formats that `export.formats` no longer names.
+    """
+    now = run.record("export").get("made_of")
+    before = {name: of for name, of in _written_from(run).items() if now and of != now}
+    return [name for name in before if run.path("export", name).is_dir()]
+
+
+def _written_from(run: Run) -> dict[str, str]:
+    """Return which samples each format's folder was written from, as a digest."""
+    path = run.path(*_MADE_OF)
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def _identity(example: Example) -> tuple[str, str, str | None, str]:
+    return example.id, example.product, example.defect, example.split
+
+
+def _is_shot(example: Example) -> bool:
+    return example.defect is not None and example.split == "train"
 
 
 def prepared(run: Run, exporter: Exporter) -> Exporter:

@@ -22,6 +22,7 @@ from flawsmith.data.split import (
     keeps_test,
     leaks,
     near_duplicate_warnings,
+    near_duplicates,
     split,
     without_duplicates,
 )
@@ -34,6 +35,7 @@ from flawsmith.preflight.findings import DefectFacts, Findings
 from flawsmith.preflight.masks import Damage, look_at_masks
 from flawsmith.preflight.outlines import write_page
 from flawsmith.preflight.plan_cost import CHOSEN_FIRST, SetFacts, plan_cost
+from flawsmith.preflight.proof_data import thin_grounds
 from flawsmith.preflight.refuse import preflight
 from flawsmith.run.defect_types import without_shots, wrong_tables
 from flawsmith.synthesis.counts import counts
@@ -68,8 +70,12 @@ def check(config: Config, page: Path | None = None) -> Findings:
     examples, labels = look_at_masks(examples, facts, config, findings)
     damage = labels.damage
     divided = _divide(examples, config, findings, decoded)
+    near = near_duplicates(divided) if divided else []
+    findings.warnings += near_duplicate_warnings(divided, near) if divided else []
     findings.add_errors(preflight(config, divided))
     if divided and config.prove.enabled:
+        away = {test.id for _, test in near} if config.prove.near_duplicates == "drop" else set[str]()
+        findings.add_warnings(thin_grounds(config, divided, away))
         findings.warnings += _stretched(divided, facts, config)
         findings.notes += [config.why_no_rival] if config.why_no_rival else []
     labels.say(divided, findings)
@@ -121,7 +127,6 @@ def _divide(examples: Sequence[Example], config: Config, findings: Findings, dec
     findings.notes += divided.notes
     findings.errors += leaks(divided, decoded)
     divided = with_ranges(divided, pictures.look_at_ranges(divided, findings))
-    findings.warnings += near_duplicate_warnings(divided)
     return divided
 
 

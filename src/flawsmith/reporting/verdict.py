@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flawsmith.evaluation.statistics import LEADS, MEAN, NONE, OURS, REAL, TASKS, Task
+from flawsmith.evaluation.statistics import ENOUGH_SEEDS, LEADS, MEAN, NONE, OURS, REAL, TASKS, Task
 from flawsmith.files import read_json, reading
 from flawsmith.run.folder import Run
 
@@ -15,7 +15,6 @@ NO_SHOTS = "a proof compares with real defects, and there is none"
 """Why a run that learns from no shot has no verdict."""
 _CHANCE = 0.5
 """AUROC of a detector that guesses."""
-_ENOUGH_SEEDS = 3
 _VERBS = {"helps": "help on", "no effect": "show no effect on", "harms": "harm on"}
 
 
@@ -98,10 +97,10 @@ def cannot_tell(proof: Tree, product: str) -> str:
 
 def first_look(proof: Tree) -> str:
     """Return what follows a verdict of too few seeds; "" = there are enough."""
-    seeds = proof.get("seeds", _ENOUGH_SEEDS)
-    if seeds >= _ENOUGH_SEEDS:
+    seeds = proof.get("seeds", ENOUGH_SEEDS)
+    if seeds >= ENOUGH_SEEDS:
         return ""
-    return f", a first look with {seeds} seed{'' if seeds == 1 else 's'} (a verdict needs {_ENOUGH_SEEDS})"
+    return f", a first look with {seeds} seed{'' if seeds == 1 else 's'} (a verdict needs {ENOUGH_SEEDS})"
 
 
 def few_seeds(proof: Tree) -> str:

@@ -22,6 +22,7 @@ from flawsmith.data.split import (
     keeps_test,
     leaks,
     near_duplicate_warnings,
+    near_duplicates,
     split,
     without_duplicates,
 )
@@ -105,7 +106,7 @@ def open_dataset(run: Run) -> Dataset:
     ranges = known_ranges or ranges_of(made)
     made = with_ranges(made, ranges)
     stamp = _stamp(rows, ranges)
-    near = before["near_duplicates"] if unchanged else near_duplicate_warnings(made)
+    near = before["near_duplicates"] if unchanged else near_duplicate_warnings(made, near_duplicates(made))
     faulty = before.get("faulty", []) if unchanged else _faulty(made)
     tree: dict[str, Any] = {"root": run.config.data.root.as_posix()}
     tree |= {"hash": stamp, "scanned": scanned, "notes": list(made.notes), "near_duplicates": near}

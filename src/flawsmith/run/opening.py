@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flawsmith import registry
-from flawsmith.config import Config, overridden, parse_overrides
-from flawsmith.errors import ConfigError
+from flawsmith.config import Config, affecting, differing, overridden, parse_overrides, validate
+from flawsmith.errors import Answer, ConfigError, FlawsmithError, first_few
 from flawsmith.paths import looked_in
 from flawsmith.run.folder import Run
+from flawsmith.run.manifest import is_run, json_or_none
 
 ROOT = "data.root"
+_BEFORE_STAGES = frozenset(("config.json", "manifest.json", "data.json"))
+"""Files of a run in which no stage has begun; in state/ it has locks alone."""
 
 
 def open_run(
@@ -55,3 +61,63 @@ def open_run(
     if require is not None:
         require(config)
     return Run.create(folder, config)
+
+
+@contextmanager
+def leaving_nothing(folder: Path) -> Iterator[None]:
+    """Take a new run's folder away again when its photographs or settings are refused before any stage begins.
+
+    A run that was there, and whatever a stage has made, stays.
+    """
+    new = not is_run(folder)
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except FlawsmithError:
+        if new and _not_begun(folder):
+            for name in _BEFORE_STAGES:
+                (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / "state", ignore_errors=True)
+            with suppress(OSError):  # something else lies there
+                for path in missing:
+                    path.rmdir()
+        raise
+
+
+def _not_begun(folder: Path) -> bool:
+    """Return whether a folder holds nothing but what a run writes before its first stage."""
+    if not folder.is_dir() or (json_or_none(folder / "manifest.json") or {}).get("stages"):
+        return False
+    state = folder / "state"
+    names = {path.name for path in folder.iterdir()} - _BEFORE_STAGES - {"state"}
+    return not names and not (state.is_dir() and any(path.suffix != ".lock" for path in state.iterdir()))
+
+
+def made_otherwise(folder: Path, config: Config, named: Collection[str]) -> str:
+    """Return a sentence on settings with which a run was made and that a configuration has otherwise; "" = none.
+
+    Args:
+        folder: The run; one that is not there, or cannot be read, differs in nothing.
+        config: What the run is called with now.
+        named: Settings that the user named for this call, and so knows of.
+    """
+    try:
+        before = affecting(validate(Config, json_or_none(folder / "config.json") or {}))
+    except FlawsmithError:
+        return ""
+    if not is_run(folder):
+        return ""
+    known = {ROOT, *named}
+    changed = [
+        name
+        for name in differing(before, affecting(config), affecting(Config()))
+        if name not in known and not any(key.startswith(f"{name}.") for key in known)
+    ]
+    if not changed:
+        return ""
+    now = affecting(config)
+    told = [f"{Answer(name, before[name])} (now {json.dumps(now[name], ensure_ascii=False)})" for name in changed]
+    return (
+        f"{folder} was made with {first_few(told)}; what these settings change is made anew. To keep the former ones, "
+        "give them again with --set"
+    )

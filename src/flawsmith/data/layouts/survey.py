@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -98,7 +99,12 @@ def survey(data: DataConfig, tree: Tree | None = None) -> Survey:
     if data.layout not in LAYOUTS:
         raise ConfigError(f"data.layout: {data.layout!r} is unknown{nearest(data.layout, LAYOUTS)}")
     tree = tree or list_tree(data)
-    reading = _without_previews(LAYOUTS[data.layout](data, tree))
+    try:
+        reading = _without_previews(LAYOUTS[data.layout](data, tree))
+    except DataError as error:
+        if (said := _with_finder(str(error), data)) == str(error):
+            raise
+        raise DataError(said) from None
     examples = [
         replace(example, product=nfc(example.product), defect=None if example.defect is None else nfc(example.defect))
         for example in reading.examples
@@ -125,6 +131,13 @@ def survey(data: DataConfig, tree: Tree | None = None) -> Survey:
     return Survey(chosen, masks, ledger, tuple(_gaps(chosen, data, tree)), warnings)
 
 
+def _with_finder(sentence: str, data: DataConfig) -> str:
+    """Return what a layout says of a folder; where it finds nothing of its own, also how to find one that does."""
+    if data.layout == "pattern" or _MODULES[data.layout].EXPECTED not in sentence:
+        return sentence
+    return f"{sentence}; let `flawsmith new --from {shlex.quote(str(data.root))}` find the layout that fits"
+
+
 def _without_previews(reading: Reading) -> Reading:
     """Leave out what is called as a preview of another photograph, as an error."""
     previews = previews_among(reading.examples)
@@ -140,7 +153,8 @@ def _gaps(examples: tuple[Example, ...], data: DataConfig, tree: Tree) -> list[s
     """Return what a set lacks before anything can be learned from it, as sentences; [] = nothing."""
     layout = _MODULES[data.layout]
     if not examples:
-        return [f"{data.root}: no pictures found in the layout {data.layout!r}; {layout.EXPECTED}"]
+        nothing = f"{data.root}: no pictures found in the layout {data.layout!r}; {layout.EXPECTED}"
+        return [_with_finder(nothing, data)]
     wrong = []
     normal = {example.product for example in examples if example.defect is None}
     damaged = {example.product for example in examples if example.defect is not None}

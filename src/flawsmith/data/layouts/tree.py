@@ -100,6 +100,18 @@ class Tree:
         return [inner for inner in self.folders.get(folder, ()) if nfc(last_part(inner)) == nfc(name)]
 
 
+def require_root(root: Path, remedy: str = "set data.root to your photographs") -> None:
+    """Refuse a folder of photographs that is missing, or a file.
+
+    Raises:
+        DataError: says so; its second half is `remedy`.
+    """
+    if not root.exists():
+        raise DataError(f"{root}: there is no such folder{looked_in(root)}; {remedy}")
+    if not root.is_dir():
+        raise DataError(f"{root}: is a file; it must be the folder of photographs")
+
+
 def list_tree(data: DataConfig, remedy: str = "set data.root to your photographs") -> Tree:
     """List the files below `data.root`, through linked folders too.
 
@@ -111,10 +123,7 @@ def list_tree(data: DataConfig, remedy: str = "set data.root to your photographs
         DataError: the root is missing or a file; a name is not in UTF-8; a glob of `data.exclude` fits nothing.
     """
     root = data.root
-    if not root.exists():
-        raise DataError(f"{root}: there is no such folder{looked_in(root)}; {remedy}")
-    if not root.is_dir():
-        raise DataError(f"{root}: is a file; it must be the folder of photographs")
+    require_root(root, remedy)
     files: dict[str, tuple[str, ...]] = {}
     folders: dict[str, tuple[str, ...]] = {}
     dangling: set[str] = set()
