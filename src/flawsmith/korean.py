@@ -43,6 +43,17 @@ _PARTED = re.compile(r"(.*?)(: |; )(.*)")
 """Two sentences, or what one is about and itself."""
 _SENTENCE = re.compile(r"(?<=\.)(?<!e\.g\.) (?=[A-Z0-9])")
 """Between two sentences of a paragraph."""
+_PARTICLES = {
+    "은(는)": ("은", "는"),
+    "이(가)": ("이", "가"),
+    "을(를)": ("을", "를"),
+    "와(과)": ("과", "와"),
+    "(으)로": ("으로", "로"),
+    "(이)라": ("이라", "라"),
+}
+"""Particles in both forms -> behind a final consonant, and behind none; the page has them too (words.js)."""
+_PARTICLE = re.compile(rf"([가-힣0-9])([\"'`)\]}}]*)({'|'.join(map(re.escape, _PARTICLES))})")
+"""What is read aloud last, what closes it, and a particle."""
 
 
 class Template(NamedTuple):
@@ -115,7 +126,29 @@ def _filled(template: Template, match: re.Match[str]) -> str:
     fields = zip(template.holes, match.groups(), strict=True)
     values = {name: _line(value, words=name == "word") for name, value in fields}
     # "a, b, ..." ends a sentence in Korean more often than in English: without a fourth dot.
-    return _HOLE.sub(lambda hole: values[hole[1]], template.korean).replace("....", "...")
+    return with_particles(_HOLE.sub(lambda hole: values[hole[1]], template.korean).replace("....", "..."))
+
+
+def with_particles(text: str) -> str:
+    """Return Korean with each particle that was written in both forms in the one that fits what stands before it.
+
+    How a Latin name is read aloud nobody can tell from its letters: behind one both forms stay.
+
+    >>> with_particles("균열은(는) 3(으)로, 사진을(를) 'steps'이(가)")
+    "균열은 3으로, 사진을 'steps'이(가)"
+    """
+    return _PARTICLE.sub(_fitting, text)
+
+
+def _fitting(found: re.Match[str]) -> str:
+    before, closers, both = found.groups()
+    if before.isdigit():
+        ends, in_l = before in "013678", before in "178"
+    else:
+        last = (ord(before) - ord("가")) % 28  # its final consonant, 0 = none; 8 = ㄹ
+        ends, in_l = last > 0, last == 8
+    closed, open_ = _PARTICLES[both]
+    return before + closers + (open_ if not ends or (in_l and both.startswith("(으)로")) else closed)
 
 
 @cache

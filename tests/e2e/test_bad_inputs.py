@@ -232,7 +232,7 @@ CONFIGS = [
     Bad("wrong-type", ("train.steps:", "integer", "'many'"), command=sets("train.steps=many")),
     Bad("value-for-section", ("train:", "5"), command=sets("train=5")),
     Bad("section-for-value", ("train.steps.x", "steps is a value"), command=sets("train.steps=3", "train.steps.x=5")),
-    Bad("seed-negative", ("seed:", "greater than or equal to 0", "-1"), command=sets("seed=-1")),
+    Bad("seed-negative", ("seed:", "from 0 to 2147483647", "-1"), command=sets("seed=-1")),
     Bad("out-of-range", ("windows.max_zoom:", "16", "99"), command=sets("windows.max_zoom=99")),
     Bad("count-zero", ("generate.count:", "Samples per defect type"), command=sets("generate.count=0")),
     Bad("count-nothing", ("generate.count:", "asks for no sample"), command=sets("generate.count={crack=0}")),
@@ -263,7 +263,7 @@ CONFIGS = [
     Bad("setting-unknown", ("generator.settings", "promt", "'prompt'"), command=sets("generator.settings.promt=x")),
     Bad(
         "setting-range",
-        ("generator.settings", "strength", "less than or equal to 1"),
+        ("generator.settings", "strength", " 1, not 2"),
         command=sets("generator.settings.strength=2"),
     ),
     Bad(

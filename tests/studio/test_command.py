@@ -111,7 +111,7 @@ def test_a_folder_that_leaves_a_question_is_opened_with_the_command_that_is_name
     environment = {**os.environ, "FLAWSMITH_LANG": "ko"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     question, named = done.stderr.splitlines()
-    assert done.returncode == 2 and '정상품이면 data.normal = ["."](으)로 설정하세요' in question
+    assert done.returncode == 2 and '정상품이면 이렇게 설정하세요: data.normal = ["."]' in question
     words = shlex.split(named.removeprefix("  이렇게 여세요: "))
     assert words[:4] == ["flawsmith", "studio", str(folder), "--set"]
     opened = Workspace.open(folder, settings=parse_overrides(words[4:]))

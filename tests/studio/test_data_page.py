@@ -81,7 +81,7 @@ def test_an_answer_is_written_for_the_run_to_come(draft: Studio) -> None:
     ):
         assert "answers nothing" in answered(client, setting, value).json()["error"]
     assert answered(client, "generate.count", {"crack": 3}).status_code == 400
-    written = [{"setting": "generate.count", "line": LINE}]
+    written = [{"setting": "generate.count", "value": "balance", "line": LINE}]
     assert answered(client, "generate.count", "balance").json() == {"written": written, "place": ""}
     assert checked(client)["answers"] == {} and client.get("api/plan").json()["count"] == "balance"
     assert client.post("api/answer/undo", {"setting": "seed"}).status_code == 400
@@ -136,7 +136,7 @@ def test_a_folder_that_leaves_a_question_is_opened_with_its_answer(unlike: Path,
         assert "answers nothing" in client.post("api/open", other).json()["error"]
         assert client.post("api/open", {"folder": "parts", "answer": wanted}).status_code == 200
         assert started.workspace.config.data.mask.inverted is True and started.workspace.config.data.layout == "pairs"
-        line = {"setting": "data.mask.inverted", "line": "data.mask.inverted = true"}
+        line = {"setting": "data.mask.inverted", "value": True, "line": "data.mask.inverted = true"}
         assert client.get("api/answers").json()["written"] == [line]
         client.close()
 
@@ -170,8 +170,11 @@ def test_the_button_writes_and_undoes(opened: Any, draft: Studio) -> None:
     page.get_by_role("tab", name="Data").click()
     warning = page.locator(".said.warnings li", has_text="fills the gap")
     expect(warning).to_have_count(1, timeout=TIMEOUT)
-    warning.get_by_role("button", name=f"Set {LINE}").click()
+    button = warning.get_by_role("button", name="Make as many as each type lacks (balance)")
+    assert button.get_attribute("title") == LINE
+    button.click()
     line = page.locator(".written code")
+    expect(page.locator(".written li")).to_contain_text("Make as many as each type lacks", timeout=TIMEOUT)
     expect(line).to_have_text(LINE, timeout=TIMEOUT)
     expect(page.locator(".ready.good")).to_be_visible(timeout=TIMEOUT)
     expect(warning).to_have_count(0)

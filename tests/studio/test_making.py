@@ -147,7 +147,8 @@ def test_the_studio_goes_on_with_what_the_command_line_began(parts: Path, tmp_pa
 
 def export_and_look(client: Client, run: Path) -> None:
     """The preview's folders are the export's; what was written is told by the files themselves."""
-    assert all(one["written"] is None for one in client.get("api/export").json()["formats"])
+    before = client.get("api/export").json()
+    assert before["state"] == "never" and all(one["written"] is None for one in before["formats"])
     chosen = {"formats": ["coco", "yolo"], "values": {"export.settings.coco.masks": "polygons"}}
     looked = client.finished(client.post("api/export/tree", chosen))
     assert looked["state"] == "done", looked
@@ -159,7 +160,9 @@ def export_and_look(client: Client, run: Path) -> None:
         "export.formats": ["coco", "yolo"],
         "export.settings.coco.masks": "polygons",
     }
-    written = {one["name"]: one["written"] for one in client.get("api/export").json()["formats"] if one["written"]}
+    told = client.get("api/export").json()
+    assert told["state"] == "written" and told["folder"] == str(run / "export")
+    written = {one["name"]: one["written"] for one in told["formats"] if one["written"]}
     assert set(written) == {"coco", "yolo"}
     for name, tree in written.items():
         files = [path for path in (run / "export" / name).rglob("*") if path.is_file()]
@@ -167,6 +170,13 @@ def export_and_look(client: Client, run: Path) -> None:
         preview = looked["result"]["trees"][name]
         assert set(tree["folders"]) == set(preview["folders"]) and set(tree["first"]) == set(preview["first"])
         assert 0 < preview["files"] < tree["files"]
+    again = client.post("api/export/plan", {**chosen, "values": {}}).json()["command"]  # what config.json says by now
+    assert parse_overrides(shlex.split(again)[4::2]) == {"export.formats": ["coco", "yolo"]}
+    client.post("api/review", {"sample": 0, "word": "reject"})
+    changed = client.get("api/export").json()
+    assert changed["state"] == "changed" and not any(one["written"] for one in changed["formats"])
+    client.post("api/review", {"sample": 0, "word": ""})
+    assert client.get("api/export").json()["state"] == "written"
     annotations = read_json(run / "export" / "coco" / "annotations" / "instances_train.json")["annotations"]
     assert annotations and all(isinstance(one["segmentation"], list) for one in annotations)
 

@@ -25,7 +25,7 @@ from flawsmith.studio.session import Studio
 from flawsmith.studio.tasks import Bench, Errand
 from flawsmith.studio.workspace import Workspace
 
-from .conftest import SIZE, Client
+from .conftest import SIZE, Client, serving
 
 GOOD = "magnet/train/good/000.png"
 DEEP = "deep/train/good/001.png"
@@ -275,3 +275,25 @@ def test_many_requests_leave_memory_and_no_process(photographs: Path) -> None:
             break
         time.sleep(0.05)
     assert not Path(f"/proc/{worker}").exists()  # it was waited for, so not even its entry is left
+
+
+def test_a_proposal_lies_on_a_ring_and_not_in_its_hole(tmp_path: Path) -> None:
+    factory.write_dataset(tmp_path / "set", "washer", ["chip", "stain"], normals=3, per_defect=4, seed=3, size=128)
+    with serving(Studio(Workspace.open(tmp_path / "set", tmp_path / "painted"))) as studio:
+        asking = Client(studio)
+        example = next(one for one in studio.workspace.normals)
+        native = images.read(example.image)
+        part = part_mask(native)
+        rows, columns = np.argwhere(part).mean(axis=0).astype(int)
+        assert not part[rows, columns]  # the hole
+        asked = {"photograph": example.id, "sentence": ""}
+        for defect in ("chip", "stain"):
+            for way in ("shots", "procedural"):
+                for seed in range(3):
+                    job = asking.finished(
+                        asking.post("api/propose", {**asked, "way": way, "defect": defect, "seed": seed})
+                    )
+                    assert job["state"] == "done", job
+                    proposed = mask_of(job["result"]["mask"], native.shape[:2])
+                    assert proposed.any() and not (proposed & ~part).any()
+        asking.close()

@@ -208,24 +208,24 @@ def test_decisions_outlive_a_reload_and_meet_in_two_tabs(opened: Any, few: Studi
     two = opened(few, one.context)
     for page in (one, two):
         page.get_by_role("tab", name="Review").click()
-        expect(page.locator(".bar output")).to_contain_text("12 shown · 8 of 12 stand")
+        expect(page.locator(".bar output")).to_contain_text("12 shown · 8 of 12 kept")
     one.bring_to_front()
     one.locator(".sample").nth(1).focus()
     one.keyboard.press("x")
     one.keyboard.press("ArrowRight")
     one.keyboard.press("ArrowRight")
     one.keyboard.press("k")
-    expect(one.locator(".bar output")).to_contain_text("8 of 12 stand · 2 decided")
+    expect(one.locator(".bar output")).to_contain_text("8 of 12 kept · 2 decided")
     two.bring_to_front()
     expect(two.locator(".bar output")).to_contain_text("2 decided", timeout=20_000)
     two.locator(".sample").nth(4).click()
     dialog = two.locator("dialog.sheet-of")
-    expect(dialog).to_contain_text("4 · chip · stands")
+    expect(dialog).to_contain_text("4 · chip · kept by the screen")
     dialog.get_by_label("Defect type").select_option("crack")
-    expect(dialog).to_contain_text("4 · crack · stands")
+    expect(dialog).to_contain_text("4 · crack · kept by the screen")
     two.keyboard.press("Escape")
     one.reload()
-    expect(one.locator(".bar output")).to_contain_text("8 of 12 stand · 3 decided")
+    expect(one.locator(".bar output")).to_contain_text("8 of 12 kept · 3 decided")
     expect(one.locator(".sample").nth(4)).to_contain_text("crack")
     run = few.workspace.run
     assert run is not None and [sample.index for sample in run.kept()] == [2, 3, 4, 5, 7, 8, 10, 11]
@@ -244,9 +244,9 @@ def test_a_sample_is_judged_large_from_the_keyboard(opened: Any, few: Studio) ->
     assert page.locator("[onerror]").count() == 0
     for key in ("v", "o", "k", "ArrowRight", "x", "ArrowRight", "ArrowLeft", "u"):
         page.keyboard.press(key)
-    expect(dialog).to_contain_text("1 · crack · stands")
+    expect(dialog).to_contain_text("1 · crack · kept by the screen")
     page.keyboard.press("Escape")
-    expect(page.locator(".bar output")).to_contain_text("9 of 12 stand · 1 decided")
+    expect(page.locator(".bar output")).to_contain_text("9 of 12 kept · 1 decided")
 
 
 @pytest.mark.browser

@@ -121,7 +121,7 @@ def test_from_a_folder_of_photographs_to_an_exported_set(opened: Any, plant: Stu
     expect(page.locator(".sample.decided.fails")).to_have_count(1)
     # And in English they are exported.
     page.get_by_label("언어").select_option("en")
-    onward(page, "20 of 21 samples stand", "Proof")
+    onward(page, "20 of 21 samples are kept", "Proof")
     onward(page, "export the 20 samples", "Export")
     page.get_by_role("checkbox", name="mvtec MVTec AD's folder").uncheck()
     page.get_by_label("coco").check()

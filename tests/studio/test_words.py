@@ -14,6 +14,8 @@ pytest.importorskip("fastapi", reason="the studio needs fastapi and uvicorn: pip
 pytest.importorskip("httpx", reason="the studio's tests need httpx")
 
 from flawsmith import registry
+from flawsmith.korean import with_particles
+from flawsmith.preflight.recognise import SETTING
 from flawsmith.studio.server import PAGE
 from flawsmith.studio.session import Studio
 
@@ -57,6 +59,24 @@ def test_generators_are_summarized_in_both_languages() -> None:
         assert CATALOGUE[f"generator.{name}"]["en"] == entry.summary
 
 
+def test_every_setting_that_answers_has_plain_words() -> None:
+    answered = {SETTING}
+    for path in PAGE.parents[1].rglob("*.py"):
+        answered |= set(re.findall(r"""\bAnswer\("([a-z_.]+)",""", path.read_text(encoding="utf-8")))
+    assert len(answered) > 6
+    missing = {name for name in answered if not any(f"{key}.".startswith(f"answer.{name}.") for key in CATALOGUE)}
+    assert not missing
+
+
+def test_every_module_of_the_page_is_asked_for_at_once() -> None:
+    asked = re.findall(r'rel="modulepreload" href="page/([a-z]+\.js)"', SOURCES["index.html"])
+    assert sorted([*asked, "app.js"]) == sorted(name for name in SOURCES if name.endswith(".js"))
+
+
+def test_only_one_module_asks_the_browser_to_keep_something() -> None:
+    assert [name for name, text in SOURCES.items() if re.search("(local|session)Storage", text)] == ["memory.js"]
+
+
 def test_every_word_that_is_said_is_there() -> None:
     assert len(said()) > 60
     assert not said() - set(CATALOGUE)
@@ -97,3 +117,40 @@ def test_work_is_called_by_the_words_of_the_page(opened: Any, studio: Studio) ->
     units = ["defect types", "models", "%"]
     said = page.evaluate("(units) => import('./page/work.js').then(({ unitOf }) => units.map(unitOf))", units)
     assert said == ["유형", "개", "%"]
+
+
+@pytest.mark.browser
+def test_a_browser_that_keeps_nothing_shows_the_page(browser: Any, studio: Studio) -> None:
+    """In a private window of some browsers the name `localStorage` alone throws."""
+    page, problems = browser.new_page(), []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    for name in ("localStorage", "sessionStorage"):
+        page.add_init_script(f"Object.defineProperty(window, '{name}', {{ get() {{ throw new Error('no') }} }})")
+    page.goto(studio.address)
+    page.wait_for_selector("html[data-ready=yes]")
+    page.get_by_label("Language").select_option("ko")
+    page.get_by_role("tab", name="그리기").click()
+    page.wait_for_selector("html[lang=ko]")
+    assert not problems and page.locator("#part-paint").is_visible()
+    page.close()
+
+
+@pytest.mark.browser
+def test_the_page_has_a_frame_before_the_server_has_answered(browser: Any, studio: Studio) -> None:
+    page, held = browser.new_page(locale="en-GB"), []
+    page.route("**/api/source", lambda route: held.append(route))
+    page.goto(studio.address)
+    page.get_by_text("Loading the photographs").wait_for()
+    assert page.get_by_role("tab").count() == 6 and page.get_by_role("tab", name="Export").is_disabled()
+    held[0].continue_()
+    page.wait_for_selector("html[data-ready=yes]")
+    assert page.locator("#loading").count() == 0
+    page.close()
+
+
+@pytest.mark.browser
+def test_particles_fit_on_the_page_too(opened: Any, studio: Studio) -> None:
+    page = opened(studio)
+    both = ["균열이(가) 사진을(를)", "7(으)로 10(으)로 '나사'와(과)", "x.png(으)로"]
+    said = page.evaluate("(all) => import('./page/words.js').then(({ withParticles }) => all.map(withParticles))", both)
+    assert said == [with_particles(one) for one in both] == ["균열이 사진을", "7로 10으로 '나사'와", "x.png(으)로"]

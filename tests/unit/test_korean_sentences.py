@@ -15,7 +15,7 @@ import pytest
 from flawsmith.cli.korean import CATALOGUE as HELP
 from flawsmith.config import Config, validate
 from flawsmith.errors import ConfigError
-from flawsmith.korean import CATALOGUE, in_korean
+from flawsmith.korean import CATALOGUE, in_korean, with_particles
 
 KOREAN: dict[str, str] = json.loads(CATALOGUE.read_text(encoding="utf-8"))
 SOURCE = CATALOGUE.parent
@@ -203,13 +203,27 @@ def test_both_hold_the_same() -> None:
         assert both[0] == both[1], english
 
 
+@pytest.mark.parametrize(
+    ("both", "fitting"),
+    [
+        ("균열이(가) 사진을(를) 파일(으)로", "균열이 사진을 파일로"),
+        ("'긁힘'은(는) 나사와(과) 3(으)로", "'긁힘'은 나사와 3으로"),
+        ("7(으)로 10(으)로 2이(가) 0을(를)", "7로 10으로 2가 0을"),
+        ("'steps'을(를) x.png이(가)", "'steps'을(를) x.png이(가)"),  # how it is read aloud nobody can tell
+        ("폴더(set)은(는)", "폴더(set)은(는)"),
+    ],
+)
+def test_a_particle_fits_what_it_follows(both: str, fitting: str) -> None:
+    assert with_particles(both) == fitting
+
+
 def test_values_and_the_sides_of_a_colon_are_translated_too() -> None:
     sentence = (
         "a.png, b.png: 2 masks deserve a look: the mask calls the whole picture damaged: inverted? Draw it again, or "
         "set data.mask.inverted = false when it really is damage"
     )
     assert in_korean(sentence) == (
-        "a.png, b.png: 마스크 2개를 확인하세요: 마스크가 사진 전체을(를) 결함으로 표시합니다. 반전된 마스크인가요? "
+        "a.png, b.png: 마스크 2개를 확인하세요: 마스크가 사진 전체를 결함으로 표시합니다. 반전된 마스크인가요? "
         "다시 그리거나, 정말 결함이면 data.mask.inverted = false로 설정하세요"
     )
     assert in_korean("photographs: mask has 2 pictures, files 9; x fills the gap").startswith(
@@ -225,7 +239,7 @@ def test_values_and_the_sides_of_a_colon_are_translated_too() -> None:
     ("settings", "korean"),
     [
         ({"train": {"step": 3}}, "train.step: 모르는 키입니다. 'steps'을(를) 뜻하나요?"),
-        ({"train": {"steps": -1}}, "train.steps: -1이(가) 아니라 0 이상이어야 합니다"),
+        ({"train": {"steps": -1}}, "train.steps: -1이 아니라 0 이상이어야 합니다"),
         (
             {"generate": {"turn": "left"}},
             "generate.turn: 'left'이(가) 아니라 'free', 'right', 'none' 중 하나여야 합니다",

@@ -133,7 +133,7 @@ def test_labelled_pictures_beside_others_are_understood_and_the_others_asked_abo
     with pytest.raises(DataError) as by_setting:  # in the studio, where a button writes it
         recognise(root, by=SETTING)
     assert str(by_setting.value).endswith('(1.png, 2.png). If they are normal parts, set data.normal = ["."]')
-    assert in_korean(str(by_setting.value)).endswith('그 사진이 정상품이면 data.normal = ["."](으)로 설정하세요')
+    assert in_korean(str(by_setting.value)).endswith('그 사진이 정상품이면 이렇게 설정하세요: data.normal = ["."]')
     found = recognise(root, ["."])
     assert (found.data.layout, found.data.normal, found.data.shots) == ("labelme", ["."], 10)
     assert "2 normal; rust 1" in found.toml()

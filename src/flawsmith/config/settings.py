@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeGuard, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 
 from flawsmith.errors import ConfigError, RenamedSetting, nearest
 
@@ -286,6 +287,10 @@ def _place(location: tuple[Any, ...]) -> str:
     return ".".join(str(step) for step in location if step not in plain and not str(step).startswith(composed))
 
 
+_LIMITS = {"greater_than_equal": "ge", "greater_than": "gt", "less_than_equal": "le", "less_than": "lt"}
+"""An error's type -> the limit that a value is beyond, as a field has it."""
+
+
 def _sentence(section: type[BaseModel], place: str, items: list[dict[str, Any]]) -> str:
     steps = place.split(".")
     if items[0]["type"] == "extra_forbidden":
@@ -299,7 +304,31 @@ def _sentence(section: type[BaseModel], place: str, items: list[dict[str, Any]])
         return f"{place}: {value!r} does not fit; it is: {field.description}"
     if items[0]["type"] == "model_type":
         return f"{place}: should be a section of settings, not {value!r}"
+    if items[0]["type"] in _LIMITS and field is not None and (between := _between(field, repr(value))):
+        return f"{place}: {between}"
     message = items[0]["msg"].removeprefix("Value error, ").removeprefix("Input ").partition(", unable to parse")[0]
     sentence = f"{place}: {message[0].lower() + message[1:]}"
     # What a validator of a whole section says names the settings itself, and all of the section would follow it.
     return sentence if isinstance(value, dict) and items[0]["type"] == "value_error" else f"{sentence}, not {value!r}"
+
+
+def _between(field: FieldInfo, value: str) -> str:
+    """Return what a number should be where it has two limits; "" = one side is open, and the error names the other.
+
+    Of whole numbers the last one that fits is named, of others whether the limit itself fits.
+    """
+    limits = {key: getattr(rule, key) for rule in field.metadata for key in _LIMITS.values() if hasattr(rule, key)}
+    least, most = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
+    if least is None or most is None:
+        return ""
+    above, below = "gt" in limits, "lt" in limits
+    if field.annotation is int:
+        least, most, above, below = least + above, most - below, False, False
+    least, most = (str(limit) if isinstance(limit, int) else f"{limit:g}" for limit in (least, most))
+    if above and below:
+        return f"should be above {least} and below {most}, not {value}"
+    if above:
+        return f"should be above {least} and at most {most}, not {value}"
+    if below:
+        return f"should be at least {least} and below {most}, not {value}"
+    return f"should be from {least} to {most}, not {value}"

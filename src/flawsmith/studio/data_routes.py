@@ -55,7 +55,10 @@ def routes(studio: Studio) -> APIRouter:
         """Say which settings were written from here, and where they stand."""
         run = studio.workspace.run
         return {
-            "written": [{"setting": name, "line": str(answer)} for name, (answer, _) in studio.answered.items()],
+            "written": [
+                {"setting": name, "value": answer.value, "line": str(answer)}
+                for name, (answer, _) in studio.answered.items()
+            ],
             "place": str(run.path("config.json")) if run else "",
         }
 

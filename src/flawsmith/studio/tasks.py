@@ -37,6 +37,8 @@ _OF_EACH_SORT = 2
 """Pictures of a product's normal parts and of each defect type that a preview of an export is made with."""
 _TRIES = 8
 """Seeds that are tried for a proposed mask."""
+_ON_PART = 0.8
+"""Share of a proposed mask that lies on the part: with less another seed is tried. What lies off it is cut away."""
 
 
 @contextmanager
@@ -185,6 +187,8 @@ class Bench:
         photographs = brush.data.photographs.with_only(example)
         data = Dataset(only, photographs, brush.data.hashes, brush.data.hash)
         job = brush.job_of(example.product, defect)
+        part = photographs.part(example)  # of a ring without its hole
+        most, best = 0.0, dict[str, Any]()
         for number in range(_TRIES):
             index = seed + number
             try:
@@ -193,8 +197,14 @@ class Bench:
                 proposed = asked_mask(line, example, shot, only.shots, data.photographs, config.generate.turn)
             except DataError:  # this shot cannot be laid here; another can
                 continue
-            if proposed.any():
-                return {"mask": runs_of(proposed), "defect": defect, "shot": line.shot, "seed": index}
+            share = float((proposed & part).sum()) / max(int(proposed.sum()), 1)
+            if share > most:
+                most = share
+                best = {"mask": runs_of(proposed & part), "defect": defect, "shot": line.shot, "seed": index}
+            if most >= _ON_PART:
+                break
+        if best:
+            return best
         raise DataError(f"of {_TRIES} shots and places none fits {example.id}; draw the mask by hand")
 
     def check(self, errand: Errand) -> dict[str, Any]:

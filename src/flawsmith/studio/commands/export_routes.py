@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Body
 from pydantic import BaseModel, ConfigDict, Field
 
 from flawsmith import registry
+from flawsmith.config import overridden
 from flawsmith.errors import ConfigError
 from flawsmith.files import read_json
 from flawsmith.run.folder import Run
@@ -42,6 +43,7 @@ def routes(studio: Studio) -> APIRouter:
         written = written_trees(run)
         return {
             "folder": str(run.path("export")),
+            "state": state_of(run),
             "formats": [
                 {
                     "name": name,
@@ -79,10 +81,18 @@ def routes(studio: Studio) -> APIRouter:
 
 def written_trees(run: Run) -> dict[str, Any]:
     """Return the tree of each format that is exported, as the samples are now; {} = nothing is."""
-    path = run.path("state", "export.json")
-    if not run.stage_hash("export") or not path.is_file():
+    if state_of(run) != "written":
         return {}
-    return {str(name): tree_of(files) for name, files in read_json(path).items()}
+    return {str(name): tree_of(files) for name, files in read_json(run.path("state", "export.json")).items()}
+
+
+def state_of(run: Run) -> Literal["never", "changed", "written"]:
+    """Return whether an export is there, and whether it holds the samples as they are now and were judged."""
+    if not run.path("state", "export.json").is_file():
+        return "never"
+    content = (run.record("export").get("inputs") or {}).get("content") or {}
+    same = bool(run.stage_hash("export")) and content.get("samples") == run.samples_hash()
+    return "written" if same else "changed"
 
 
 def _settings(run: Run, asked: ExportAsked) -> dict[str, Any]:
@@ -92,8 +102,10 @@ def _settings(run: Run, asked: ExportAsked) -> dict[str, Any]:
     offered = forms.fields(run.config, forms.EXPORT)
     for name in known:
         offered += forms.format_fields(run.config, name)
-    settings = {"export.formats": list(asked.formats), **forms.asked(asked.values, offered)}
-    return forms.changed(run.config, settings)
+    formats = {"export.formats": list(asked.formats)}
+    own = forms.changed(run.config, forms.asked(asked.values, offered))
+    overridden(run.config, formats | own)  # says at once what cannot be
+    return formats | own  # the formats always: whoever copies the command sees what it writes
 
 
 def _words(run: Run, asked: ExportAsked) -> list[str]:

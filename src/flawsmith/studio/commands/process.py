@@ -18,16 +18,19 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from flawsmith.errors import FlawsmithError
+from flawsmith.files import file_state
 from flawsmith.korean import VARIABLE
+from flawsmith.run.folder import Run
 from flawsmith.studio.commands.child import GRACE
+from flawsmith.studio.commands.doing import Doing, Purpose, Step, doing, last, next_stage
 from flawsmith.studio.workshop import how_it_ended
 
 State = Literal["running", "done", "failed", "cancelled", "lost"]
-Purpose = Literal["generate", "prove", "export"]
 _MOST_LINES = 200
 _ERROR = "flawsmith: "
 """Before the sentence that a command ends with when it cannot go on."""
@@ -51,7 +54,8 @@ class Command:
         """Why it failed or was lost, in a sentence."""
         self.version = 0
         """Grows with everything that is told."""
-        self._steps: dict[str, dict[str, Any]] = {}
+        self._steps: dict[str, Step] = {}
+        self._following: tuple[Any, str] = (None, "")
         self._lines: deque[str] = deque(maxlen=_MOST_LINES)
         self._cancelled = False
         self._begun, self._ended = time.monotonic(), 0.0
@@ -120,17 +124,42 @@ class Command:
             "run": str(self.run),
             "state": self.state,
             "stopping": self._cancelled and self.state == "running",
-            "steps": list(self._steps.values()),
+            "steps": [dict(step.told) for step in self._steps.values()],
+            "doing": asdict(now) if (now := self.doing()) else None,
             "lines": list(self._lines)[-12:],
             "problem": self.problem,
             "seconds": round(ended - self._begun, 1),
         }
 
+    def doing(self) -> Doing | None:
+        """Return what it does at this moment; None = it is over."""
+        if self.state != "running":
+            return None
+        return doing(self._steps, self._begun, self._next())
+
+    def done_of(self, what: str) -> int:
+        """Return how much of a piece of work is done, such as "screen"; 0 = it is not begun."""
+        step = self._steps.get(what)
+        return int(step.told["done"]) if step else 0
+
+    def _next(self) -> str:
+        """Return the stage that is set up; "" = work is under way, or it cannot be told."""
+        name, step = last(self._steps) if self._steps else ("", None)
+        if step is None or not step.over:
+            return ""
+        state = self.version, file_state(self.run / "manifest.json")
+        if state != self._following[0]:
+            with suppress(FlawsmithError):  # it is being made right now
+                self._following = state, next_stage(Run.open(self.run), self.purpose, name.split()[0])
+        return self._following[1]
+
     def _hear(self, stream: IO[bytes]) -> None:
         for line in stream:
             with suppress(ValueError, KeyError, TypeError):
-                step = json.loads(line)
-                self._steps[step["what"]] = step
+                told = json.loads(line)
+                known = self._steps.get(told["what"])
+                now = time.monotonic()
+                self._steps = {**self._steps, told["what"]: known.after(told) if known else Step(told, now, now)}
                 self.version += 1
 
     def _read(self, stream: IO[bytes]) -> None:

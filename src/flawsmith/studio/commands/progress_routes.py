@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastapi import APIRouter
 
@@ -13,6 +13,8 @@ from flawsmith.studio.commands.proof_routes import proof_of
 
 if TYPE_CHECKING:
     from flawsmith.studio.session import Studio
+
+Missing = Literal["samples", "controls", "screening", "proof", ""]
 
 _PARTS = {"generate": "generate", "prove": "proof", "export": "export"}
 """What a command is for -> the part of the page that shows it."""
@@ -31,8 +33,13 @@ def routes(studio: Studio) -> APIRouter:
             "ready": checked.sofar.get("ok") if checked and checked.state == "done" else None,
             "paintable": bool(workspace.defects),
             "painted": sum(1 for _ in workspace.painted.rglob("*.json")) if workspace.opened else 0,
+            "planned": 0,
             "made": 0,
+            "controls": 0,
+            "screened": 0,
             "complete": False,
+            "usable": False,
+            "missing": "",
             "stands": 0,
             "provable": bool(workspace.split.shots and workspace.split.test_defects),
             "verdict": "",
@@ -40,16 +47,42 @@ def routes(studio: Studio) -> APIRouter:
         }
         if workspace.run is None:
             return known
-        run = studio.run
+        run, samples, verdicts = studio.run, studio.run.samples(), studio.run.verdicts()
+        running, made, planned = studio.commands.running, sum(one.made for one in samples), run.planned().total()
+        screening = running.done_of("screen") if running else 0
+        screens = run.config.screen.enabled and bool(workspace.split.shots)
         return known | {
-            "made": sum(sample.made for sample in run.samples()),
+            "planned": planned,
+            "made": made,
+            "controls": sum(one.made for one in run.controls()),
+            "screened": screening if verdicts is None else len(verdicts),
             "complete": bool(run.stage_hash("generate")),
+            "usable": bool(made) and (verdicts is not None or not run.config.screen.enabled),
+            "missing": missing(run, len(samples) < max(planned, 1), screens=screens, provable=known["provable"]),
             "stands": len(run.kept(partly=True)),
             "verdict": verdict_of(run),
             "exported": bool(written_trees(run)),
         }
 
     return router
+
+
+def missing(run: Run, samples: bool, *, screens: bool, provable: bool) -> Missing:
+    """Return the first thing that a run still lacks; "" = nothing.
+
+    Args:
+        run: The run.
+        samples: Whether planned samples are neither made nor given up.
+        screens: Whether it is to be screened, and can be.
+        provable: Whether there are real defects to prove with.
+    """
+    if samples:
+        return "samples"
+    if not run.stage_hash("generate"):
+        return "controls"
+    if screens and run.verdicts() is None:
+        return "screening"
+    return "proof" if provable and not proof_of(run)["proven"] else ""
 
 
 def first_part(studio: Studio) -> str:

@@ -5,6 +5,7 @@ import { Data } from "./data.js";
 import { make, note, translate } from "./dom.js";
 import { Export } from "./export.js";
 import { Generate } from "./generate.js";
+import { forGood } from "./memory.js";
 import { Onward } from "./onward.js";
 import { Paint } from "./paint.js";
 import { Proof } from "./proof.js";
@@ -17,20 +18,6 @@ const parts = {};
 const onward = new Onward(show);
 let shown = "";
 
-function remembered(key) {
-  try {
-    return localStorage.getItem(key);
-  } catch {
-    return null;
-  }
-}
-
-function remember(key, value) {
-  try {
-    localStorage.setItem(key, value);
-  } catch { /* it holds until the page is closed */ }
-}
-
 function show(name) {
   shown = name;
   for (const section of document.querySelectorAll("main > .part")) section.hidden = section.id !== `part-${name}`;
@@ -41,6 +28,12 @@ function show(name) {
   history.replaceState(null, "", `#${name}`);
   parts[name]?.opened?.();
   if (parts[name]) onward.at(name);
+}
+
+/** Show the names of all parts at once, before the server has said which of them can be used. */
+function frame() {
+  document.getElementById("loading").textContent = say("nav.loading");
+  document.getElementById("tabs").replaceChildren(...Object.keys(PARTS).map((name) => make("button", { type: "button", role: "tab", say: `nav.${name}`, disabled: true })));
 }
 
 /** Show a tab for every part, so that the whole way can be seen; those without use yet say what is missing. */
@@ -65,7 +58,7 @@ function tabs(names, source) {
 
 function themed(name) {
   document.documentElement.dataset.theme = name;
-  remember("flawsmith.theme", name);
+  forGood.keep("flawsmith.theme", name);
 }
 
 /** Load the page anew where another tab has opened another source. */
@@ -93,9 +86,10 @@ async function begin() {
     for (const part of Object.values(parts)) part.translated();
     onward.translated();
   });
-  theme.value = remembered("flawsmith.theme") ?? "auto";
+  theme.value = forGood.recall("flawsmith.theme") ?? "auto";
   themed(theme.value);
   theme.addEventListener("change", () => themed(theme.value));
+  frame();
   translate(document.documentElement);
   try {
     const wanted = location.hash.slice(1);
@@ -108,6 +102,7 @@ async function begin() {
     const paintable = Object.keys(source.defects).length > 0; // painting takes after real defects
     const offered = (name) => name === "data" || (source.opened && (source.run || !PARTS[name].needsRun) && (paintable || name !== "paint"));
     const names = Object.keys(PARTS).filter(offered);
+    document.getElementById("loading").remove();
     tabs(names, source);
     for (const name of names) {
       const section = make("section", { class: `part ${name}`, id: `part-${name}`, role: "tabpanel", hidden: true });
@@ -122,6 +117,7 @@ async function begin() {
     await look();
     document.addEventListener("visibilitychange", () => today(source.number));
   } catch (error) {
+    document.getElementById("loading")?.remove();
     note(error.message, "error");
   }
   document.addEventListener("keydown", (event) => {

@@ -3,7 +3,7 @@
 import { address, follow, get, post } from "./api.js";
 import { choices, field, make, note } from "./dom.js";
 import { Folders } from "./folders.js";
-import { lineOf } from "./form.js";
+import { answerWords, lineOf } from "./form.js";
 import { Grid } from "./grid.js";
 import { changed } from "./onward.js";
 import { say, spoken } from "./words.js";
@@ -118,7 +118,7 @@ export class Data {
     const whole = (number) => (number === null ? "" : number.toFixed(0));
     const defects = findings.defects.map((one) => [one.product, one.defect || say("data.normal"), one.pictures, one.shots, one.test, percent(one.share), whole(one.thickness)]);
     const named = (values) => Object.entries(values).map(([name, value]) => [spoken(name), spoken(String(value))]);
-    const sizes = findings.pictures.map((one) => [one.product, one.pictures, range(one.width), range(one.height), Object.entries(one.formats).map(([name, count]) => `${count} ${spoken(name)}`).join(", ")]);
+    const sizes = findings.pictures.map((one) => [one.product, one.pictures, range(one.width), range(one.height), Object.entries(one.formats).map(([format, count]) => say("data.format", { format: spoken(format), count })).join(", ")]);
     this.found.replaceChildren(
       ...[
         list("errors", findings.errors),
@@ -135,7 +135,7 @@ export class Data {
   /** Return a sentence with a button for each setting that answers it. */
   #finding(sentence) {
     const answers = (this.findings.answers[sentence] ?? []).filter(({ setting }) => !(this.source.run && setting.startsWith("data.")));
-    const buttons = answers.map((answer) => make("button", { type: "button", class: "answer", textContent: say("data.answer", { line: lineOf(answer) }), onclick: () => this.#write("answer", answer) }));
+    const buttons = answers.map((answer) => make("button", { type: "button", class: "answer", textContent: answerWords(answer), title: lineOf(answer), onclick: () => this.#write("answer", answer) }));
     return make("li", {}, make("span", { textContent: spoken(sentence) }), ...buttons);
   }
 
@@ -163,10 +163,10 @@ export class Data {
   /** Show the settings that were written from here, each with a button that takes it back. */
   #listWritten() {
     const { written, place } = this.answers;
-    const row = ({ setting, line }) => {
+    const row = ({ setting, value, line }) => {
       const undo = make("button", { type: "button", textContent: say("data.undo"), onclick: () => this.#write("answer/undo", { setting }) });
       undo.setAttribute("aria-label", `${say("data.undo")}: ${line}`);
-      return make("li", { class: "row" }, make("code", { textContent: line }), undo);
+      return make("li", { class: "row" }, make("span", { textContent: answerWords({ setting, value }) }), make("code", { textContent: line }), undo);
     };
     const where = place ? say("data.writtenTo", { place }) : say("data.writtenHere");
     this.written.replaceChildren(...(written.length ? [make("h2", { say: "data.written" }), make("ul", {}, ...written.map(row)), make("p", { class: "faint", textContent: where })] : []));

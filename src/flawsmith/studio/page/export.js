@@ -3,6 +3,7 @@
 import { follow, get, post } from "./api.js";
 import { make, note } from "./dom.js";
 import { Form } from "./form.js";
+import { forTab } from "./memory.js";
 import { Panel, start, watch } from "./work.js";
 import { knows, say } from "./words.js";
 
@@ -68,7 +69,7 @@ export class Export {
 
   /** Return the formats that were chosen in this tab before it was loaded anew; null = none were. */
   #remembered() {
-    return JSON.parse(sessionStorage.getItem(this.#key()));
+    return forTab.recall(this.#key());
   }
 
   #key() {
@@ -76,7 +77,7 @@ export class Export {
   }
 
   #chosen() {
-    sessionStorage.setItem(this.#key(), JSON.stringify(this.#asked().formats));
+    forTab.keep(this.#key(), this.#asked().formats);
     for (const { box, options, form } of this.choices) options.hidden = !box.checked || !form.fields.length;
     this.#changed();
   }
@@ -114,7 +115,7 @@ export class Export {
   /** Show what is written already. */
   #written() {
     const written = this.known.formats.filter((format) => format.written);
-    this.counted.textContent = written.length ? say("export.there", { folder: this.known.folder }) : say("export.notYet");
+    this.counted.textContent = say(`export.${this.known.state}`, { folder: this.known.folder });
     this.trees.replaceChildren(...written.map((format) => tree(format.name, format.written, true)));
   }
 

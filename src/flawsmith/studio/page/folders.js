@@ -2,7 +2,7 @@
 
 import { get, post } from "./api.js";
 import { iconButton, make } from "./dom.js";
-import { lineOf } from "./form.js";
+import { answerWords, lineOf } from "./form.js";
 import { say } from "./words.js";
 
 export class Folders {
@@ -62,7 +62,7 @@ export class Folders {
       location.reload();
     } catch (error) {
       this.problem.className = "bad";
-      const buttons = (error.answers ?? []).map((one) => make("button", { type: "button", class: "answer", textContent: say("folder.answer", { line: lineOf(one) }), onclick: () => this.#open(one) }));
+      const buttons = (error.answers ?? []).map((one) => make("button", { type: "button", class: "answer", textContent: say("folder.answer", { words: answerWords(one) }), title: lineOf(one), onclick: () => this.#open(one) }));
       this.problem.replaceChildren(error.message, ...buttons);
       this.open.disabled = false;
     }

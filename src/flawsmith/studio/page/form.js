@@ -73,6 +73,15 @@ function controlOf(field, value) {
 /** Return a setting with its value as a TOML file has it. */
 export const lineOf = ({ setting, value }) => `${setting} = ${Array.isArray(value) ? `[${value.map((one) => JSON.stringify(one)).join(", ")}]` : JSON.stringify(value)}`;
 
+/** Return what an answer to a finding does, in plain words; its line is for whoever writes the file by hand. */
+export function answerWords(answer) {
+  const { setting, value } = answer;
+  const named = (folder) => (folder === "." ? say("answer.itself") : folder);
+  const key = [`answer.${setting}.${value}`, `answer.${setting}`].find(knows);
+  const shown = (Array.isArray(value) ? value : [value]).map((one) => named(String(one))).join(", ");
+  return key ? say(key, { value: shown }) : say("data.answer", { line: lineOf(answer) });
+}
+
 /** Return a control's value, or null where nothing is written in it. */
 function read(field, control) {
   if (field.kind === "switch") return control.checked;

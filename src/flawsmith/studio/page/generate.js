@@ -154,7 +154,7 @@ export class Generate {
       this.problem.textContent = spoken(planned.problem);
       this.rows = planned.rows;
       this.panel.command(planned.command);
-      this.cost.show(planned.cost);
+      this.cost.show(planned.complete ? { lines: {}, warnings: [] } : planned.cost); // nothing is left to make
       this.panel.begin.dataset.say = planned.anew ? "plan.anew" : planned.complete ? "plan.missing" : planned.begun ? "plan.goOn" : "plan.begin";
       this.panel.begin.classList.toggle("main", !planned.complete); // what comes next is another page then
       this.warning.textContent = planned.anew && !running() ? say("plan.givesWay") : "";

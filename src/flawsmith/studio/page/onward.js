@@ -30,14 +30,17 @@ const STEPS = {
     if (made) return ["next.look", "review"];
     return [painted ? "next.painted" : "next.paint", "generate"];
   },
-  generate({ made, complete }) {
-    if (running()) return made ? ["next.soFar", "review"] : null;
+  generate({ made, missing, usable }) {
+    if (running()) return made ? [usable ? "next.soFarUsable" : "next.soFar", "review"] : null;
     if (!made) return null;
-    return [complete ? "next.look" : "next.partly", "review"];
+    if (missing === "controls" && usable) return ["next.usable", "review", "export"];
+    return [{ samples: "next.partly", controls: "next.lacksControls", screening: "next.lacksScreening" }[missing] ?? "next.look", "review"];
   },
-  review({ made, stands, provable, verdict }) {
+  review({ made, missing, usable, stands, provable, verdict }) {
     if (!made) return ["next.nothing", "generate"];
     if (running() && command().purpose === "generate") return ["next.more", "generate"];
+    if (!usable) return ["next.lacksScreening", "generate"]; // an export would refuse them
+    if (missing === "controls") return ["next.usable", "export", "generate"];
     if (!stands) return ["next.noneStands", "generate"];
     if (verdict) return ["next.proven", "proof", "export"];
     return provable ? ["next.prove", "proof", "export"] : ["next.unprovable", "export"];
@@ -48,7 +51,10 @@ const STEPS = {
     if (!provable) return ["next.unprovable", "export"];
     return AFTER_PROOF[verdict] ?? ["next.unproven", "export"];
   },
-  export: ({ made, painted }) => (made || painted ? null : ["next.nothing", "generate"]),
+  export({ made, painted, usable }) {
+    if (painted || usable) return null;
+    return [made ? "next.lacksScreening" : "next.nothing", "generate"];
+  },
 };
 
 export class Onward {

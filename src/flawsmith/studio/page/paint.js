@@ -6,6 +6,7 @@ import { choices, field, iconButton, make, note } from "./dom.js";
 import { Grid } from "./grid.js";
 import { Levels } from "./levels.js";
 import { Mask, boxOf } from "./mask.js";
+import { forTab } from "./memory.js";
 import { TOOLS, TOOL_KEYS, Tools } from "./tools.js";
 import { View } from "./view.js";
 import { knows, say } from "./words.js";
@@ -231,10 +232,7 @@ export class Paint {
 
   /** Go on with what was drawn before a reload, else with the first photograph. */
   async #start() {
-    let kept = null;
-    try {
-      kept = JSON.parse(sessionStorage.getItem(KEPT));
-    } catch { /* nothing was kept */ }
+    const kept = forTab.recall(KEPT);
     const known = this.source.photographs.find((photograph) => photograph.id === kept?.name);
     const first = known ?? this.source.photographs.find((photograph) => photograph.product === this.products.value);
     if (!first) return;
@@ -248,11 +246,8 @@ export class Paint {
   }
 
   #keep() {
-    try {
-      const runs = this.mask.runs();
-      if (runs.length > MOST_KEPT) sessionStorage.removeItem(KEPT);
-      else sessionStorage.setItem(KEPT, JSON.stringify({ name: this.picture.name, runs, defect: this.defect, seed: this.seed }));
-    } catch { /* a browser that keeps nothing: the drawing does not outlive a reload */ }
+    const runs = this.mask.runs();
+    forTab.keep(KEPT, runs.length > MOST_KEPT ? null : { name: this.picture.name, runs, defect: this.defect, seed: this.seed });
   }
 
   #drawn() {

@@ -110,6 +110,15 @@ export class Review {
     return Boolean(this.said[sample.index]?.mask);
   }
 
+  /** Return in words what became of a sample, and who says so; `why` = with the reason of the gate. */
+  stateOf(sample, why = false) {
+    const { stands, byPerson } = this.standing(sample);
+    if (byPerson) return say(stands ? "review.keptByPerson" : "review.rejectedByPerson");
+    if (stands) return say(this.screened ? "review.keptByScreen" : "review.unscreened");
+    const reasons = why ? this.reasonsOf(sample).join(", ") : "";
+    return reasons ? say("review.rejectedFor", { reasons }) : say("review.rejected");
+  }
+
   defectOf(sample) {
     return this.said[sample.index]?.defect || sample.defect;
   }
@@ -198,7 +207,7 @@ export class Review {
     const verdict = make("span", { class: stands ? "verdict-word good" : "verdict-word bad" });
     const unjudged = stands && !byPerson && !this.screened;
     if (unjudged) verdict.className = "verdict-word faint";
-    verdict.textContent = unjudged ? say("review.unscreened") : `${stands ? "✓" : "✕"} ${say(stands ? "review.stays" : "review.goes")}${byPerson ? ` · ${say("review.you")}` : ""}`;
+    verdict.textContent = `${unjudged ? "" : stands ? "✓ " : "✕ "}${this.stateOf(sample)}`;
     let [detail = ""] = this.reasonsOf(sample);
     if (order.startsWith("score ")) {
       const score = sample.scores[order.slice(6)];

@@ -75,9 +75,8 @@ export class Sheet {
   changed() {
     const { sample, review } = this;
     if (!sample) return;
-    const { stands, byPerson } = review.standing(sample);
     const word = review.said[sample.index]?.word ?? "";
-    this.title.textContent = `${sample.index} · ${review.defectOf(sample)} · ${say(stands ? "review.stays" : "review.goes")}${byPerson ? ` (${say("review.you")})` : ""}`;
+    this.title.textContent = `${sample.index} · ${review.defectOf(sample)} · ${review.stateOf(sample, true)}`;
     this.facts.textContent = say("review.facts", { product: sample.product, generator: sample.generator, seed: sample.seed, area: sample.area, normal: sample.normal, shot: sample.shot || "–" });
     this.reasons.replaceChildren(...review.reasonsOf(sample).map((text) => make("li", { textContent: text })));
     for (const [button, value] of [[this.keep, "keep"], [this.reject, "reject"], [this.asGate, ""]]) button.setAttribute("aria-pressed", String(word === value));

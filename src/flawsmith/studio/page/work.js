@@ -4,8 +4,11 @@ import { address, get, post } from "./api.js";
 import { make, note } from "./dom.js";
 import { knows, say, spoken } from "./words.js";
 
+const TICK = 1000; // ms between two looks at the clock while a command runs
+
 const watchers = new Set();
 let last = {};
+let heardAt = 0; // when `last` was told, as performance.now()
 let source = null;
 
 /** Return the command that runs or ran last; {} = none did. */
@@ -37,6 +40,7 @@ export async function cancel() {
 function hear(state) {
   const ended = last.number === state.number && last.state === "running" && state.state !== "running";
   last = state;
+  heardAt = performance.now();
   for (const heard of watchers) heard(state, ended);
   if (running()) listen();
   else silence();
@@ -75,18 +79,27 @@ export class Panel {
     this.code = make("code", { class: "command", tabIndex: 0, label: "work.command" });
     this.copy = make("button", { type: "button", say: "work.copy", hidden: !navigator.clipboard, onclick: () => this.#copy() });
     this.state = make("p", { class: "state", role: "status" });
+    this.clock = make("p", { class: "clock faint" }); // no status: nobody wants to hear it every second
+    this.missing = make("p", { class: "missing" });
+    this.estimate = make("div", {}, cost && cost.element);
     this.steps = make("div", { class: "steps" });
     this.element = make(
       "section",
       { class: "work", label: "work.panel" },
-      cost && cost.element,
+      this.estimate,
       make("div", { class: "row" }, this.begin, this.stop),
       make("h2", { say: "work.command" }),
       make("div", { class: "row" }, this.code, this.copy),
       this.state,
+      this.clock,
+      this.missing,
       this.steps,
     );
-    watch((state) => this.#show(state));
+    watch((state, ended) => {
+      this.#show(state);
+      if (ended || state.state !== "running") this.#lacks(state);
+    });
+    setInterval(() => this.#tick(), TICK);
   }
 
   /** Show the command that would be run; "" = what is asked for cannot be. */
@@ -110,6 +123,10 @@ export class Panel {
     this.begin.disabled = running() || !this.wanted; // what would be done is not known yet, or cannot be
     this.stop.hidden = !(mine && running());
     this.stop.disabled = Boolean(state.stopping);
+    this.estimate.hidden = mine && running(); // what it does now stands below, with the time that is left
+    this.#tick();
+    if (!mine || running()) this.lacks = null;
+    this.missing.textContent = this.lacks ? lacking(this.lacks) : "";
     if (!mine) {
       this.state.textContent = running() ? say("work.other", { command: state.command }) : "";
       this.steps.replaceChildren();
@@ -119,14 +136,49 @@ export class Panel {
     this.state.textContent = sentence(state);
     this.steps.replaceChildren(...state.steps.map(step));
   }
+
+  /** Say how long the work of this moment lasts, and the time that is left where that is known. */
+  #tick() {
+    const { doing } = last;
+    const shown = running() && last.purpose === this.purpose && doing && !last.stopping;
+    const since = (performance.now() - heardAt) / 1000;
+    const left = shown && doing.left !== null ? doing.left - since : 0;
+    const words = shown ? [say("work.since", { time: time(doing.seconds + since) })] : [];
+    if (left >= 1) words.push(say("work.left", { time: time(left) }));
+    this.clock.textContent = words.join(" · ");
+  }
+
+  /** Say after Cancel, or where it came to no end, what is still missing. */
+  async #lacks(state) {
+    if (state.purpose !== this.purpose || !["cancelled", "failed", "lost"].includes(state.state)) return;
+    try {
+      const progress = await get("progress");
+      if (last !== state) return;
+      this.lacks = progress.missing === "proof" && this.purpose !== "prove" ? null : progress;
+      this.#show(state);
+    } catch { /* how it ended is said */ }
+  }
+}
+
+/** Return what a run still lacks, in a sentence; "" = nothing. */
+function lacking({ missing, planned, made, screened }) {
+  if (missing === "samples" && planned) return say("missing.some", { made, planned });
+  return missing ? say(`missing.${missing}`, { screened, made }) : "";
 }
 
 function sentence(state) {
   if (state.stopping) return say("work.stopping");
-  if (state.state === "running") return say("work.running");
+  if (state.state === "running") return doingNow(state.doing);
   if (state.state === "done") return say("work.done", { seconds: Math.round(state.seconds) });
   if (state.state === "cancelled") return say("work.cancelled");
   return `${say(`work.${state.state}`)} ${spoken(state.problem)}`;
+}
+
+/** Return what a command does at this moment. */
+function doingNow(doing) {
+  if (doing?.phase === "working") return say("work.now", { name: nameOf(doing.what) });
+  if (doing?.phase === "preparing" && doing.what) return say("work.preparing", { name: nameOf(doing.what) });
+  return say(doing?.phase === "preparing" ? "work.running" : "work.starting");
 }
 
 /** Return what a piece of work is called: "prove screw, features", "generate (nsa, for the proof)". */
@@ -142,14 +194,13 @@ export function unitOf(unit) {
   return knows(key) ? say(key) : unit;
 }
 
-/** Return a bar with rate and time left. */
-function step({ what, done, total, unit, rate, left }) {
+/** Return a bar with its rate; the time that is left stands above, where it goes on. */
+function step({ what, done, total, unit, rate }) {
   const name = nameOf(what);
   const counted = unitOf(unit);
   const over = done >= total;
   const text = [say("work.of", { done: Math.floor(done), total, unit: counted })];
   if (rate > 0) text.push(say("work.rate", { rate: rate < 10 ? rate.toFixed(2) : Math.round(rate), unit: counted }));
-  if (!over && left !== null) text.push(say("work.left", { time: time(left) }));
   const bar = make("progress", { max: total || 1, value: done });
   bar.setAttribute("aria-label", name);
   return make("div", { class: over ? "step over" : "step" }, make("b", { textContent: name }), bar, make("span", { class: "faint", textContent: text.join(" · ") }));
