@@ -91,7 +91,7 @@ def run_shard(run: Run, shard: Shard, *, until: Stage = "report") -> Path | None
 
 def _trained(run: Run, patience: float, spread: Spread | None = None) -> Dataset:
     """Open the photographs and train; refuse first what a later stage would refuse."""
-    with working("check photographs"):
+    with working("check"):
         data = open_dataset(run)
         counts(run.config, data.split)
         # Before training every picture has just been decoded; a run that only goes on need not do that.

@@ -18,7 +18,7 @@ pytest.importorskip("httpx", reason="the studio's tests need httpx")
 from flawsmith.config import overridden
 from flawsmith.data import factory
 from flawsmith.run.folder import Run
-from flawsmith.studio.commands.doing import Step, doing, next_stage
+from flawsmith.studio.commands.doing import Step, doing
 from flawsmith.studio.session import Studio
 from flawsmith.studio.workspace import Workspace
 
@@ -35,16 +35,19 @@ def told(done: float, left: float | None = None, total: float = 10) -> dict[str,
 
 def test_what_is_done_now_is_the_work_that_was_told_of_last() -> None:
     now = time.monotonic()
-    starting = doing({}, now - 5, "")
-    assert (starting.phase, starting.what, round(starting.seconds)) == ("starting", "", 5)
+    starting = doing({}, None, now - 5)
+    assert (starting.what, round(starting.seconds)) == ("", 5)
+    stage = Step(told(0, total=0) | {"what": "prove"}, now - 40, now - 30)
+    assert (doing({}, stage, now - 60).what, round(doing({}, stage, now - 60).seconds)) == ("prove", 40)
     plan, made = Step(told(10), now - 30, now - 20), Step(told(4, left=60.0), now - 20, now - 10)
-    working = doing({"generate": made, "plan": plan}, now - 40, "screen")
-    assert (working.phase, working.what, round(working.seconds)) == ("working", "generate", 20)
+    working = doing({"generate": made, "plan": plan}, stage, now - 60)
+    assert (working.what, round(working.seconds)) == ("generate", 20)
     assert working.left is not None and round(working.left) == 50  # it was told ten seconds ago
-    assert doing({"generate": Step(told(4, left=0.4), now, now)}, now, "").left is None  # "0 s left" says nothing
-    assert doing({"generate": Step(told(4, left=5.0), now - 20, now - 10)}, now, "").left is None
-    waiting = doing({"generate": Step(told(10), now - 20, now - 7)}, now - 40, "screen")
-    assert (waiting.phase, waiting.what, round(waiting.seconds), waiting.left) == ("preparing", "screen", 7, None)
+    assert doing({"generate": Step(told(4, left=0.4), now, now)}, None, now).left is None  # "0 s left" says nothing
+    assert doing({"generate": Step(told(4, left=5.0), now - 20, now - 10)}, None, now).left is None
+    again = stage.after(stage.told)  # the stage goes on when its work is over, and tells so every 15 seconds
+    waiting = doing({"generate": Step(told(10), now - 20, now - 7)}, again, now - 60)
+    assert (waiting.what, round(waiting.seconds), waiting.left) == ("prove", 7, None)
 
 
 def test_work_that_is_done_again_begins_anew() -> None:
@@ -52,21 +55,6 @@ def test_work_that_is_done_again_begins_anew() -> None:
     first = Step(told(4), now - 50, now - 40)
     assert first.after(told(10)).begun == first.begun
     assert Step(told(10), now - 50, now - 40).after(told(0, total=4)).begun >= now
-
-
-def test_the_next_stage_is_the_first_that_is_not_finished(photographs: Path, tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", photographs, 3, data_shots=2, screen_enabled=True)
-    plain: dict[str, Any] = {"settings": {}, "content": {}}
-    assert next_stage(run, "export", "plan") == "export"
-    run.forget("generate", "screen")
-    assert next_stage(run, "generate", "encode") == "train"
-    run.finish("train", "train", plain)
-    assert [next_stage(run, "generate", after) for after in ("plan", "generate")] == ["generate", "controls"]
-    run.finish("generate", "generate", plain)
-    assert next_stage(run, "generate", "controls") == "screen"
-    unscreened = Run.create(run.folder, overridden(run.config, {"screen.enabled": False, "prove.enabled": True}))
-    assert next_stage(unscreened, "generate", "controls") == "report"
-    assert next_stage(unscreened, "prove", "controls") == "measure"
 
 
 def test_what_is_missing_is_said(photographs: Path, tmp_path: Path) -> None:

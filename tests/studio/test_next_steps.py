@@ -143,7 +143,7 @@ def test_the_proof_says_its_cost(of_run: Studio) -> None:
         client.post("api/proof/plan", {"values": values}).json()["cost"]["lines"]
         for values in ({}, {"prove.seeds": 6}, {"prove.seeds": 6, "prove.size": 768})
     ]
-    assert all(set(one) == {"proof", "memory of the proof", "assumes"} for one in lines)
+    assert all(set(one) == {"samples to compare with", "proof", "memory of the proof", "assumes"} for one in lines)
     trainings = [int(one["proof"].partition("(")[2].split()[0]) for one in lines]
     assert trainings[0] * 2 == trainings[1] == trainings[2]
     gigabytes = [float(one["memory of the proof"].split()[1]) for one in lines]
@@ -279,3 +279,15 @@ def test_a_plan_that_cannot_be_is_not_begun(opened: Any, folder: Studio) -> None
     expect(begin).to_be_disabled()
     number.fill("5")
     expect(begin).to_be_enabled(timeout=TIMEOUT)
+
+
+@pytest.mark.browser
+def test_a_number_that_was_typed_outlives_another_part(opened: Any, folder: Studio) -> None:
+    page = opened(folder, part="generate")
+    expect(page.get_by_label("Run folder", exact=True)).not_to_have_value("", timeout=TIMEOUT)
+    count = page.get_by_role("spinbutton", name="Of each type")
+    count.fill("4")
+    page.get_by_role("tab", name="Data").click()
+    page.get_by_role("tab", name="Generate").click()
+    page.wait_for_load_state("networkidle")
+    expect(count).to_have_value("4")

@@ -122,7 +122,7 @@ def test_from_a_folder_of_photographs_to_an_exported_set(opened: Any, plant: Stu
     # And in English they are exported.
     page.get_by_label("언어").select_option("en")
     onward(page, "20 of 21 samples are kept", "Proof")
-    onward(page, "export the 20 samples", "Export")
+    onward(page, "export the 20 kept samples", "Export")
     page.get_by_role("checkbox", name="mvtec MVTec AD's folder").uncheck()
     page.get_by_label("coco").check()
     command = page.locator(".part.export .command")
@@ -132,7 +132,7 @@ def test_from_a_folder_of_photographs_to_an_exported_set(opened: Any, plant: Stu
     typed = command.text_content()
     page.locator(".part.export").get_by_role("button", name="Export", exact=True).click()
     expect(page.locator(".part.export .state.done")).to_be_visible(timeout=TIMEOUT)
-    expect(page.get_by_text("Written to")).to_be_visible()
+    expect(page.locator(".part.export").get_by_text("The files lie in")).to_be_visible(timeout=TIMEOUT)
     every_control_has_a_name(page)
     exported(run, drawn, typed)
 

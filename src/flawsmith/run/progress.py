@@ -317,7 +317,5 @@ def _rate(now: Progress) -> str:
 
 def _spoken_name(what: str) -> str:
     """Return a work's name in the language that is asked for: what is done is its first word, the rest says to what."""
-    if (whole := spoken(what)) != what:
-        return whole
     verb, _, rest = what.partition(" ")
     return f"{spoken(verb)} {spoken(rest) if ' ' in rest else rest}".rstrip()

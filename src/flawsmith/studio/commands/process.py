@@ -23,11 +23,9 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from flawsmith.errors import FlawsmithError
-from flawsmith.files import file_state
 from flawsmith.korean import VARIABLE
-from flawsmith.run.folder import Run
 from flawsmith.studio.commands.child import GRACE
-from flawsmith.studio.commands.doing import Doing, Purpose, Step, doing, last, next_stage
+from flawsmith.studio.commands.doing import Doing, Purpose, Step, doing
 from flawsmith.studio.workshop import how_it_ended
 
 State = Literal["running", "done", "failed", "cancelled", "lost"]
@@ -55,7 +53,7 @@ class Command:
         self.version = 0
         """Grows with everything that is told."""
         self._steps: dict[str, Step] = {}
-        self._following: tuple[Any, str] = (None, "")
+        self._stage: Step | None = None
         self._lines: deque[str] = deque(maxlen=_MOST_LINES)
         self._cancelled = False
         self._begun, self._ended = time.monotonic(), 0.0
@@ -135,31 +133,24 @@ class Command:
         """Return what it does at this moment; None = it is over."""
         if self.state != "running":
             return None
-        return doing(self._steps, self._begun, self._next())
+        return doing(self._steps, self._stage, self._begun)
 
     def done_of(self, what: str) -> int:
         """Return how much of a piece of work is done, such as "screen"; 0 = it is not begun."""
         step = self._steps.get(what)
         return int(step.told["done"]) if step else 0
 
-    def _next(self) -> str:
-        """Return the stage that is set up; "" = work is under way, or it cannot be told."""
-        name, step = last(self._steps) if self._steps else ("", None)
-        if step is None or not step.over:
-            return ""
-        state = self.version, file_state(self.run / "manifest.json")
-        if state != self._following[0]:
-            with suppress(FlawsmithError):  # it is being made right now
-                self._following = state, next_stage(Run.open(self.run), self.purpose, name.split()[0])
-        return self._following[1]
-
     def _hear(self, stream: IO[bytes]) -> None:
         for line in stream:
             with suppress(ValueError, KeyError, TypeError):
                 told = json.loads(line)
-                known = self._steps.get(told["what"])
-                now = time.monotonic()
-                self._steps = {**self._steps, told["what"]: known.after(told) if known else Step(told, now, now)}
+                counted, now = told["total"] > 0, time.monotonic()
+                known = self._steps.get(told["what"]) if counted else self._stage
+                step = known.after(told) if known else Step(told, now, now)
+                if counted:
+                    self._steps = {**self._steps, told["what"]: step}
+                else:
+                    self._stage = step
                 self.version += 1
 
     def _read(self, stream: IO[bytes]) -> None:

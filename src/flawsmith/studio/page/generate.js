@@ -49,6 +49,7 @@ export class Generate {
       ),
       make("section", { class: "column", label: "plan.making" }, make("h2", { say: "plan.making" }), this.naming, this.panel.element),
     );
+    root.addEventListener("input", () => (this.touched = true));
     watch((state, ended) => {
       if (state.purpose !== "generate") return;
       if (ended) this.opened();
@@ -58,7 +59,10 @@ export class Generate {
 
   async opened() {
     try {
-      this.#show(await get("plan"));
+      const plan = await get("plan");
+      if (!this.plan || !this.touched) return this.#show(plan);
+      this.plan = plan; // what somebody has typed stays until it is made
+      this.#preview();
     } catch (error) {
       note(error.message, "error");
     }
@@ -90,7 +94,7 @@ export class Generate {
     const { count } = plan;
     this.#choices();
     this.mode.value = count === "balance" ? "balance" : typeof count === "object" ? "each" : "same";
-    if (typeof count === "number") this.count.value = count;
+    if (typeof count === "number" && !this.touched) this.count.value = count;
     else if (!this.count.value) this.count.value = 50;
     this.each = typeof count === "object" ? { ...count } : {};
     this.generator.value = plan.generator;
@@ -205,6 +209,7 @@ export class Generate {
     this.problem.textContent = "";
     try {
       await start("generate", this.#asked());
+      this.touched = false;
     } catch (error) {
       this.problem.textContent = error.message;
       return;

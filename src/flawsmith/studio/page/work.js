@@ -176,9 +176,7 @@ function sentence(state) {
 
 /** Return what a command does at this moment. */
 function doingNow(doing) {
-  if (doing?.phase === "working") return say("work.now", { name: nameOf(doing.what) });
-  if (doing?.phase === "preparing" && doing.what) return say("work.preparing", { name: nameOf(doing.what) });
-  return say(doing?.phase === "preparing" ? "work.running" : "work.starting");
+  return doing?.what ? say("work.now", { name: nameOf(doing.what) }) : say("work.starting");
 }
 
 /** Return what a piece of work is called: "prove screw, features", "generate (nsa, for the proof)". */
