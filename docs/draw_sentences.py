@@ -21,7 +21,8 @@ sys.path[:0] = [str(ROOT / "src")]
 
 import flawsmith as fs  # noqa: E402
 from flawsmith.data import factory, images  # noqa: E402
-from flawsmith.data.masks.parts import PartFrame, part_mask  # noqa: E402
+from flawsmith.data.masks.part_frames import PartFrame  # noqa: E402
+from flawsmith.data.masks.parts import part_mask  # noqa: E402
 from flawsmith.files import write_bytes  # noqa: E402
 
 SENTENCES = (

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from flawsmith.data import images
-from flawsmith.data.masks import parts, poses, shapes
-from flawsmith.data.masks.parts import PartFrame
+from flawsmith.data.masks import part_frames, parts, poses, shapes
+from flawsmith.data.masks.part_frames import PartFrame
 from flawsmith.data.masks.poses import Pose
 from flawsmith.data.tiling import thickness
 from flawsmith.errors import DataError
@@ -48,6 +48,30 @@ def test_a_part_on_an_uneven_backdrop_is_found(dtype, colour):
     found = parts.part_mask(np.repeat(picture[:, :, None], 3, axis=2) if colour else picture)
     assert found.shape == part.shape and found.dtype == bool
     assert (found & part).sum() / (found | part).sum() > 0.85
+
+
+@pytest.mark.parametrize("dark", [0.0, 25.0])
+def test_a_part_on_a_rough_backdrop_is_found(dark):
+    """A ring on a belt, as far from it as the belt's grain, one side of it darker: no pixel of it is clear alone."""
+    part = np.zeros((384, 384), np.uint8)
+    cv2.circle(part, (190, 200), 140, 1, -1)
+    cv2.circle(part, (190, 200), 80, 0, -1)
+    rng = np.random.default_rng(0)
+    belt = 70 + cv2.GaussianBlur(rng.normal(0, 26, part.shape), (0, 0), 0.8)
+    metal = 125 - dark * np.linspace(1, 0, 384) + rng.normal(0, 3, part.shape)
+    picture = np.where(part > 0, metal, belt).clip(0, 255).astype(np.uint8)
+    found, truth = parts.part_mask(picture), part > 0
+    assert (found & truth).sum() / (found | truth).sum() > 0.85
+    assert not found[200, 190] and not found[5, 5]
+
+
+def test_a_textured_surface_is_no_part():
+    """Grain, a dark stain and a bright corner: what departs does not stand alone."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[-1:1:300j, -1:1:300j]
+    picture = 120 + cv2.GaussianBlur(rng.normal(0, 60, (300, 300)), (0, 0), 1.5) + 30 * (x + y > 1.2)
+    picture -= 25 * (np.hypot(x + 0.3, y) < 0.3)
+    assert parts.part_mask(picture.clip(0, 255).astype(np.uint8)).all()
 
 
 def test_a_real_hole_stays_a_hole():
@@ -193,15 +217,15 @@ def test_a_broken_tip_takes_the_sound_tip_away():
     normal, broken = nail()[0], nail(tip=False)[0]
     damage = np.zeros_like(normal)
     damage[121:136, 165:181] = True  # at the break, as labels are drawn
-    grown = parts.with_outline(damage, np.roll(broken, 1, axis=0), normal, reach=0.5)
+    grown = part_frames.with_outline(damage, np.roll(broken, 1, axis=0), normal, reach=0.5)
     assert (grown >= damage).all()
     lost = normal & ~broken
     lost[:, :183] = False
     assert grown[lost].all(), "no piece of the normal tip may hang in the air"
     assert not (grown & ~damage)[:, :160].any()
-    np.testing.assert_array_equal(parts.with_outline(damage, normal, normal), damage)
+    np.testing.assert_array_equal(part_frames.with_outline(damage, normal, normal), damage)
     nothing = np.zeros_like(damage)
-    assert not parts.with_outline(nothing, broken, normal).any()
+    assert not part_frames.with_outline(nothing, broken, normal).any()
 
 
 def test_a_part_that_lies_a_little_otherwise_lends_no_rim():
@@ -210,9 +234,9 @@ def test_a_part_that_lies_a_little_otherwise_lends_no_rim():
     normal = (rows - 100) ** 2 + (columns - 100) ** 2 < 70**2
     damage = (rows - 100) ** 2 + (columns - 160) ** 2 < 8**2
     shifted = np.roll(normal, 8, axis=1)  # the whole part lies 8 px to the right in the shot
-    np.testing.assert_array_equal(parts.with_outline(damage, shifted, normal), damage)
+    np.testing.assert_array_equal(part_frames.with_outline(damage, shifted, normal), damage)
     bitten = normal & ~((rows - 100) ** 2 + (columns - 172) ** 2 < 14**2)
-    grown = parts.with_outline(damage, bitten, normal)
+    grown = part_frames.with_outline(damage, bitten, normal)
     assert (grown & ~damage).sum() > 60, "a bite beside the damage is taken over"
 
 
@@ -292,9 +316,9 @@ def test_the_outline_beside_damage_does_not_depend_on_the_backdrop_round_the_par
     broken = normal.copy()
     broken[40:80, 140:] = False
     damage[40:80, 133:140] = True
-    alone = parts.with_outline(damage, broken, normal)
+    alone = part_frames.with_outline(damage, broken, normal)
     assert alone[60, 145]  # the tip beyond the break goes with it
     wide = [np.pad(one, ((70, 30), (0, 90))) for one in (damage, broken, normal)]
     sliver = 0.014 * 200 / 290  # of the longer side, so that it is as many pixels
-    np.testing.assert_array_equal(parts.with_outline(*wide, sliver=sliver)[70:190, :200], alone)
-    assert parts.with_outline(*wide, sliver=sliver).sum() == alone.sum()
+    np.testing.assert_array_equal(part_frames.with_outline(*wide, sliver=sliver)[70:190, :200], alone)
+    assert part_frames.with_outline(*wide, sliver=sliver).sum() == alone.sum()

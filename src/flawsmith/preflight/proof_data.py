@@ -65,7 +65,7 @@ def _few_normals(config: Config, split: Split) -> dict[str, tuple[Answer, ...]]:
     if not (need := normals_for(config.prove.false_alarm_rate)):
         lowest = Answer("prove.false_alarm_rate", _rounded(least_rate(MOST)))
         return {
-            f"a false-alarm rate of {rate}% is too low: at most {MOST} calibration normals set a threshold; "
+            f"the proof's false-alarm rate of {rate}% is too low: at most {MOST} calibration normals set a threshold; "
             f"set {lowest}": (lowest,)
         }
     counts = Counter(normal.product for normal in split.normals)
@@ -75,15 +75,15 @@ def _few_normals(config: Config, split: Split) -> dict[str, tuple[Answer, ...]]:
     has = first_few([f"{product} {counts[product]}" for product in short], _NAMED)
     if without := [product for product in short if not calibration_count(counts[product])]:
         return {
-            f"a false-alarm rate of {rate}% takes {need} normal photographs to learn from, and there are fewer: {has}; "
-            f"below {FIFTH * LEAST} ({first_few(without, _NAMED)}) no threshold is set at all": ()
+            f"the proof's false-alarm rate of {rate}% takes {need} normal photographs to learn from, and there are "
+            f"fewer: {has}; below {FIFTH * LEAST} ({first_few(without, _NAMED)}) no threshold is set at all": ()
         }
     answer = Answer(
         "prove.false_alarm_rate", _rounded(least_rate(min(calibration_count(counts[one]) for one in short)))
     )
     return {
-        f"a false-alarm rate of {rate}% takes {need} normal photographs to learn from, and there are fewer: {has}; "
-        f"add some, or set {answer}": (answer,)
+        f"the proof's false-alarm rate of {rate}% takes {need} normal photographs to learn from, and there are fewer: "
+        f"{has}; add some, or set {answer}": (answer,)
     }
 
 

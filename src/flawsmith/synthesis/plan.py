@@ -15,7 +15,7 @@ import numpy as np
 from flawsmith.config import Config
 from flawsmith.data import images
 from flawsmith.data.masks.bend import Bend
-from flawsmith.data.masks.parts import with_outline
+from flawsmith.data.masks.part_frames import with_outline
 from flawsmith.data.masks.poses import Pose, Turn, apply_pose_mask, pose_mask
 from flawsmith.data.masks.shapes import procedural
 from flawsmith.data.photographs import Photographs

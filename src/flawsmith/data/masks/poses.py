@@ -16,7 +16,7 @@ import numpy as np
 
 from flawsmith.data import images
 from flawsmith.data.masks.bend import Bend, Bent, bent, touched
-from flawsmith.data.masks.parts import PartFrame, fit_outline
+from flawsmith.data.masks.part_frames import PartFrame, fit_outline
 from flawsmith.data.patches.warping import Source, around, places, reach_of, widened
 from flawsmith.data.tiling import Spot
 from flawsmith.data.windows import spot_of

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from flawsmith.config import AUTO, Config
 from flawsmith.preflight.plan_cost import CHOSEN_FIRST, plan_cost
+from flawsmith.preflight.stage_times import busy
 
 if TYPE_CHECKING:
     from flawsmith.studio.session import Studio
 
 MAKING = ("training", "generating", "screening", "memory", "disk", "assumes")
 """Lines of the estimate beside the button that makes samples."""
-PROVING = ("samples to compare with", "proof", "memory of the proof", "assumes")
+PROVING = ("measuring", "samples to compare with", "proof", "memory of the proof", "assumes")
 """Those beside the button that begins a proof."""
 
 NONE: dict[str, Any] = {"lines": {}, "warnings": []}
@@ -39,6 +40,8 @@ def cost_of(studio: Studio, config: Config, names: Sequence[str]) -> dict[str, A
         return NONE
     table, warnings = plan_cost(config, facts, studio.workspace.split)
     sentences = list(warnings) if names is MAKING else []
+    if (times := busy()) > 1:
+        sentences.append(f"other programs are at work on this computer now: it may take {times:.1f} times as long")
     if config.generator.name == AUTO and names is MAKING:
         sentences.append(CHOSEN_FIRST)
     return {"lines": {name: table[name] for name in names if name in table}, "warnings": sentences}

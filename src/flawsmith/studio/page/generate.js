@@ -161,6 +161,7 @@ export class Generate {
       this.cost.show(planned.complete ? { lines: {}, warnings: [] } : planned.cost); // nothing is left to make
       this.panel.begin.dataset.say = planned.anew ? "plan.anew" : planned.complete ? "plan.missing" : planned.begun ? "plan.goOn" : "plan.begin";
       this.panel.begin.classList.toggle("main", !planned.complete); // what comes next is another page then
+      this.panel.begin.hidden = planned.complete && planned.rows.every(({ planned: wanted, made }) => made >= wanted);
       this.warning.textContent = planned.anew && !running() ? say("plan.givesWay") : "";
       this.panel.begin.textContent = say(this.panel.begin.dataset.say);
       if (this.mode.value === "each") for (const { defect, planned: wanted } of planned.rows) this.each[defect] ??= wanted;

@@ -1,0 +1,199 @@
+"""How a part lies in its picture, and what its outline tells: one part laid over another, and what damage took away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from scipy.spatial import cKDTree
+
+from flawsmith.data.windows import spot_of
+
+Mask = np.ndarray
+
+_EMPTY = 8  # px round parts and damage that count in, for distances are measured from outside and soft edges widened
+
+
+@dataclass(frozen=True, slots=True)
+class PartFrame:
+    """How a part lies in its picture: a frame that moves with it, so that places can be carried to another picture."""
+
+    x: float
+    """Centroid, px from the left."""
+    y: float
+    """Centroid, px from the top."""
+    angle: float
+    """Direction of the long axis in radians, x towards y; it points to the part's longer, thinner end."""
+    length: float
+    """Standard deviation along the axis, px: the part's scale."""
+    slim: float
+    """Length over width (standard deviations); 1 = round, so `angle` means nothing."""
+    lean: float
+    """How unlike the two ends are (third standardised moments), >= 0; near 0 the direction's sign means nothing."""
+
+    @classmethod
+    def of(cls, part: Mask) -> PartFrame:
+        """Measure a part's mask, bool (H,W), not empty."""
+        rows, columns = spot_of([], part, 0)
+        moments = cv2.moments(part[rows, columns].astype(np.uint8), binaryImage=True)
+        area = max(moments["m00"], 1.0)
+        x, y = columns.start + moments["m10"] / area, rows.start + moments["m01"] / area
+        spread = np.array([[moments["mu20"], moments["mu11"]], [moments["mu11"], moments["mu02"]]]) / area
+        values, vectors = np.linalg.eigh(spread)
+        cos, sin = vectors[0, 1], vectors[1, 1]
+        length, width = float(np.sqrt(max(values[1], 1e-3))), float(np.sqrt(max(values[0], 1e-3)))
+        # The far, thin end: skewness along the axis, less the moment that says at which end the width is. A cropped
+        # or bent tip can turn the first one over, not both.
+        far = cos**3 * moments["mu30"] + 3 * cos * sin * (cos * moments["mu21"] + sin * moments["mu12"])
+        far += sin**3 * moments["mu03"]
+        wide = cos * sin**2 * moments["mu30"] + sin * cos**2 * moments["mu03"]
+        wide += (sin**3 - 2 * cos**2 * sin) * moments["mu21"] + (cos**3 - 2 * cos * sin**2) * moments["mu12"]
+        lean = (far / length**3 - wide / (length * width**2)) / area
+        if lean < 0:
+            cos, sin = -cos, -sin
+        return cls(x, y, float(np.arctan2(sin, cos)), length, length / width, float(abs(lean)))
+
+    @property
+    def round(self) -> bool:
+        """True where the silhouette does not tell the direction."""
+        return self.slim < 1.15
+
+    def matrix(self) -> np.ndarray:
+        """Return float64 (3,3): frame coordinates (along, across; 1 = `length`) to picture coordinates (x, y)."""
+        cos, sin = self.length * np.cos(self.angle), self.length * np.sin(self.angle)
+        return np.array([[cos, -sin, self.x], [sin, cos, self.y], [0.0, 0.0, 1.0]])
+
+
+def fit_outline(shot: Mask, normal: Mask, damage: Mask, start: np.ndarray) -> np.ndarray:
+    """Improve a similarity that lays one part over another by their outlines (trimmed iterative closest points).
+
+    Frames are bent by the damage itself: a screw without its tip has its centroid elsewhere and looks smaller. So the
+    fit begins from several places: centroid or either end in line, at the frames' scale or at that of the camera.
+    Outline points near the damage, and the fifth of points that fit worst, do not count.
+
+    Args:
+        shot: bool (H,W): the part in the shot.
+        normal: bool (H',W'): the part in the normal picture.
+        damage: bool (H,W) of the shot.
+        start: float (3,3), a similarity without mirroring from shot to normal, x, y.
+
+    Returns:
+        float64 (3,3); `start` itself where the outlines do not come nearer.
+    """
+    reach = int(0.05 * np.sqrt(shot.sum())) * 2 + 5
+    around, near = np.zeros_like(damage), spot_of([], damage, reach)
+    around[near] = cv2.dilate(damage[near].astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
+    points, goal = _edge_points(shot), _edge_points(normal)
+    points = points[~around[points[:, 1].astype(int), points[:, 0].astype(int)]]
+    if len(points) < 20 or len(goal) < 20:
+        return start
+    points = points[:: max(len(points) // 250, 1)]
+    tree = cKDTree(goal)
+    tried = [_closer(points, goal, tree, begin, 4) for begin in _starts(shot, goal, start)]
+    return _closer(points, goal, tree, min(tried, key=lambda one: one[1])[0], 16)[0]
+
+
+def with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, *, reach: float = 0.6, sliver: float = 0.014) -> Mask:
+    """Return a posed damage grown by where the part itself has another shape there, bool (H,W).
+
+    A broken tip or a bent thread changes the part's outline, and labels mark the damage, not the air where the normal
+    part would have gone on. Without that the normal outline would stay beside the damaged one.
+
+    Args:
+        posed: bool (H,W): the shot's damage in the normal's picture.
+        shot_part: bool (H,W): the shot's part, posed likewise.
+        normal_part: bool (H,W).
+        reach: How far from the damage the outline is taken over, as a share of the root of the damage's area.
+        sliver: As a share of the picture's longer side; thinner differences are misfits of the two outlines, and so are
+            those no thicker than what differs farther along the outline, where there is no damage: a rim taken over
+            for a part that lies a little otherwise would be drawn twice.
+    """
+    if not posed.any():
+        return posed
+    # All is empty outside this box, so nothing below can tell it from the whole picture; large ones are slow.
+    box = spot_of([], posed | shot_part | normal_part, _EMPTY)
+    whole = posed.copy()
+    whole[box] = _with_outline(posed[box], shot_part[box], normal_part[box], reach, sliver * max(posed.shape))
+    return whole
+
+
+def _with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, reach: float, sliver: float) -> Mask:
+    """`with_outline` in its box; `sliver` in px."""
+    within = max(3.0, reach * float(np.sqrt(posed.sum())))
+    around = spot_of([], posed, int(3 * within) + 2)
+    far = cv2.distanceTransform((~posed[around]).astype(np.uint8), cv2.DIST_L2, 5)
+    differs = (shot_part ^ normal_part).astype(np.uint8)
+    deep = cv2.distanceTransform(differs, cv2.DIST_L2, 5)[around][(far > within) & (far <= 3 * within)]
+    misfit = 2 * float(deep.max()) if deep.size else 0.0
+    width = max(3, round(sliver), round(misfit) + 1)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
+    near = np.zeros_like(posed)
+    near[around] = far <= within
+    reached = spot_of([], near, 2 * width)
+    apart = cv2.morphologyEx(differs[reached], cv2.MORPH_OPEN, disc) > 0
+    labels = cv2.connectedComponents((posed[reached] | (apart & near[reached])).astype(np.uint8), connectivity=8)[1]
+    joined = np.zeros_like(posed)
+    joined[reached] = np.isin(labels, np.unique(labels[posed[reached]])) & (labels > 0)
+    # What the damage cuts off the normal part, a tip beyond a break, goes with it if the shot has nothing there: first
+    # what hangs by no more than a sliver, then what hangs by nothing.
+    for by in (disc, np.ones((1, 1), np.uint8)):
+        left = cv2.morphologyEx((normal_part & ~joined).astype(np.uint8), cv2.MORPH_OPEN, by)
+        _, pieces, stats, _ = cv2.connectedComponentsWithStats(left, connectivity=4)
+        sizes = stats[:, cv2.CC_STAT_AREA]
+        round_it = spot_of([], joined, width)
+        beside = pieces[round_it][cv2.dilate(joined[round_it].astype(np.uint8), disc) > 0]
+        for piece in np.unique(beside[beside > 0]):
+            loose = pieces == piece
+            small = sizes[piece] < min(sizes[1:].max(), 2 * posed.sum())
+            if small and (loose & ~shot_part).sum() > 0.5 * loose.sum():
+                joined |= (cv2.dilate(loose.astype(np.uint8), by) > 0) & normal_part
+    # The part's soft edge goes with it, or a thin ghost of it would stay in the air.
+    soft = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
+    return np.asarray(posed | (cv2.dilate((joined & ~posed).astype(np.uint8), soft) > 0))
+
+
+def _starts(shot: Mask, goal: np.ndarray, start: np.ndarray) -> list[np.ndarray]:
+    """Matrices (3,3) of `start`'s direction: other scales, other points of the axis in line."""
+    frame = PartFrame.of(shot)
+    axis = start[:2, :2] @ np.array([np.cos(frame.angle), np.sin(frame.angle)])
+    axis = axis / np.hypot(*axis)
+    edge = _edge_points(shot)
+    matrices = [start]
+    for size in (1.0, 1 / float(np.hypot(start[0, 0], start[1, 0]))):
+        matrix = start.copy()
+        matrix[:2, :2] *= size
+        moved = edge @ matrix[:2, :2].T
+        middle = matrix[:2, :2] @ np.array([frame.x, frame.y])
+        matrix[:2, 2] = start[:2] @ np.array([frame.x, frame.y, 1.0]) - middle
+        along, goals = (moved + matrix[:2, 2]) @ axis, goal @ axis
+        for shift in (0.0, goals.min() - along.min(), goals.max() - along.max()):
+            other = matrix.copy()
+            other[:2, 2] += shift * axis
+            matrices.append(other)
+    return matrices
+
+
+def _closer(
+    points: np.ndarray, goal: np.ndarray, tree: cKDTree, start: np.ndarray, steps: int
+) -> tuple[np.ndarray, float]:
+    """Match and fit some times; the best matrix and its mean distance in px."""
+    now, best, least = start, start, np.inf
+    for _ in range(steps):
+        away, which = tree.query(points @ now[:2, :2].T + now[:2, 2])
+        near = np.argsort(away)[: int(0.8 * len(away))]
+        error = float(away[near].mean())
+        if error < least:
+            best, least = now, error
+        # the least-squares similarity, in complex numbers: goal = turn * point + move
+        from_, to = (xy[:, 0] + 1j * xy[:, 1] for xy in (points[near], goal[which[near]]))
+        centred = from_ - from_.mean()
+        turn = (centred.conj() * (to - to.mean())).sum() / max(float((np.abs(centred) ** 2).sum()), 1e-9)
+        move = to.mean() - turn * from_.mean()
+        now = np.array([[turn.real, -turn.imag, move.real], [turn.imag, turn.real, move.imag], [0, 0, 1]])
+    return np.asarray(best), least
+
+
+def _edge_points(part: Mask) -> np.ndarray:
+    outlines, _ = cv2.findContours(part.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    return np.concatenate(outlines)[:, 0].astype(np.float64)
