@@ -33,6 +33,8 @@ class Entry:
     """A generator that is made of pixels alone: it needs no backbone and trains nothing."""
     words: bool = False
     """A generator that asks a backbone by words alone, and trains nothing."""
+    controls: bool = True
+    """A generator that repaints normal parts as negative controls (`Generator.paints_controls`)."""
 
     @property
     def learns(self) -> bool:
@@ -46,6 +48,7 @@ _OURS: dict[str, dict[str, Entry]] = {
             "flawsmith.generators.component:ComponentChange",
             "a part of the product that is missing, doubled, turned or in the wrong place",
             pixels=True,
+            controls=False,
         ),
         "anomaly_diffusion": Entry(
             "flawsmith.generators.anomaly_diffusion:AnomalyDiffusion",
@@ -64,6 +67,7 @@ _OURS: dict[str, dict[str, Entry]] = {
             "flawsmith.generators.cutpaste:CutPaste",
             "a piece of the normal picture pasted elsewhere on it",
             pixels=True,
+            controls=False,
         ),
         "dual_branch": Entry(
             "flawsmith.generators.dual_branch:DualBranch",
@@ -82,7 +86,10 @@ _OURS: dict[str, dict[str, Entry]] = {
             "cross_modal says what, controlnet_inpaint says where, on one backbone",
         ),
         "nsa": Entry(
-            "flawsmith.generators.nsa:NSA", "patches of other normal parts, blended in without a seam", pixels=True
+            "flawsmith.generators.nsa:NSA",
+            "patches of other normal parts, blended in without a seam",
+            pixels=True,
+            controls=False,
         ),
         "patch_synthesis": Entry(
             "flawsmith.generators.patch_synthesis:PatchSynthesis",
@@ -95,12 +102,16 @@ _OURS: dict[str, dict[str, Entry]] = {
             words=True,
         ),
         "perlin": Entry(
-            "flawsmith.generators.perlin:Perlin", "DRAEM's noise masks filled with foreign texture", pixels=True
+            "flawsmith.generators.perlin:Perlin",
+            "DRAEM's noise masks filled with foreign texture",
+            pixels=True,
+            controls=False,
         ),
         "rendered": Entry(
             "flawsmith.generators.rendered:Rendered",
             "damage without a shot: scratches, dents, pores, stains ... drawn and lit in your own photographs",
             pixels=True,
+            controls=False,
         ),
     },
     "filters": {

@@ -257,11 +257,12 @@ def test_a_run_without_shots_says_how_to_get_a_proof(
     sentence = closing_of_run("run", run.path("report.html")).sentence
     root = run.config.data.root
     assert sentence.splitlines()[0].endswith(
-        f"in {root}, then: flawsmith new --from {root} > my.toml && flawsmith run my.toml --out {folder}"
+        f"in {root}, then: flawsmith new --from {root} > my.toml && flawsmith run my.toml --out {folder}-proof "
+        f"--set generator.name={run.config.generator.name}"
     )
     assert sentence.splitlines()[1] == 'export.real = "shots" adds nothing, for this run learns from no shots'
     assert "adds nothing" in closing_of("export", run).sentence
-    assert not re.search("proof|beside|nothing", in_korean(sentence))
+    assert not re.search("proof|beside|nothing", in_korean(sentence).replace(f"{folder}-proof", ""))
     write_json(run.path("data.json"), {"shots": [], "test_defects": [{"id": "a.png"}, {"id": "b.png"}]})
     closing = closing_of_run("run", run.path("report.html"))
     assert "2 defect photographs are there, and data.shots = 0 learns from none" in closing.sentence

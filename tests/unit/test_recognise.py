@@ -150,7 +150,7 @@ def test_a_flat_folder_of_normal_parts_stays_as_it_is(tmp_path: Path) -> None:
     assert str(asked.value).startswith(
         f"{root}: 2 pictures in no folder (0.png, 1.png); put those of normal parts into"
     )
-    assert str(asked.value).endswith(f"of its name. If all are normal parts: `{command}`")
+    assert str(asked.value).endswith(f"of its name. If these are normal parts: `{command}`")
     answer = CliRunner().invoke(app, shlex.split(command)[1:])
     (tmp_path / "my.toml").write_text(answer.stdout, encoding="utf-8")
     config = load_config(tmp_path / "my.toml")

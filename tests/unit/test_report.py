@@ -526,8 +526,11 @@ def test_the_verdict_names_each_product_and_takes_the_corrected_verdict(tmp_path
     assert verdict_sentence(proof) == (
         "Samples of crop_paste beside the real shots help on cap (+5.0 [+3.0, +7.0]), show no effect on nut (+3.0 "
         "[+1.0, +5.0]), tube (+1.0 [-1.0, +3.0]) and harm on rod (-5.0 [-7.0, -3.0]) in localization (pixel AP in "
-        "points of 100, mean over defect types, 90% intervals)."
+        "points of 100, mean over defect types, 90% intervals).\n"
+        "After correction that is no effect on nut: the interval lies on one side of zero, but of so many comparisons "
+        "some do so by chance."
     )
+    assert "보정하면 nut에는 효과 없음입니다" in in_korean(verdict_sentence(proof))
     proof["products"] = {"cap": {"comparisons": [row(0.05, "helps", "helps", "detection")]}}
     assert "in detection (image AUROC" in verdict_sentence(proof)
     assert verdict_sentence(proof | {"products": {"cap": {"comparisons": []}}}) == ""

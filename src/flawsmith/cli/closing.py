@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import typer
 
+from flawsmith.evaluation.statistics import ENOUGH_SEEDS
 from flawsmith.files import read_json
 from flawsmith.korean import spoken
 from flawsmith.types import Stage
@@ -130,7 +131,7 @@ def closing_of_run(verb: str, report: Path, shown: Mapping[str, Any] | None = No
     verdict, counts = verdict_of(run), run.record("export").get("counts", {})
     facts = {"run": run.folder.as_posix(), "verdict": verdict, "counts": counts, **(shown or {})}
     files = (report, *(run.path("export", name) for name in counts))
-    sentence, command = (_with_comparison(verdict, run), ()) if verdict else _not_proven(run)
+    sentence, command = (_with_comparison(verdict, run), _after_verdict(run)) if verdict else _not_proven(run)
     return Closing(verb, "\n".join([sentence, *_about_exports(run)]), facts, files, command)
 
 
@@ -138,6 +139,14 @@ def _with_comparison(verdict: str, run: Run) -> str:
     """Return a verdict, and in a line of its own that nothing but the shots was compared with; "" = no verdict."""
     alone = run.config.why_no_rival
     return f"{verdict}\n{alone}" if verdict and alone else verdict
+
+
+def _after_verdict(run: Run) -> Sequence[str]:
+    """Return the command after a verdict: for a proof that can be trusted, then for the export that was proven."""
+    command = ["flawsmith", "run", str(run.folder), "--set"]
+    if run.config.prove.seeds < ENOUGH_SEEDS:
+        return [*command, f"prove.seeds={ENOUGH_SEEDS}"]
+    return [*command, "export.real=shots"] if run.config.export.real == "none" and run.config.export.formats else ()
 
 
 def _not_proven(run: Run) -> tuple[str, Sequence[str]]:
@@ -151,11 +160,15 @@ def _not_proven(run: Run) -> tuple[str, Sequence[str]]:
             reason = f"{found} there, and data.shots = 0 learns from none"
             return f"the samples in {samples} are not proven: {reason}", [*command, "--set", "data.shots=10"]
         root = run.config.data.root
-        anew = f"{shlex.join(['flawsmith', 'new', '--from', str(root)])} > my.toml"
+        normal = [part for name in run.config.data.normal for part in ("--normal", name)]
+        anew = f"{shlex.join(['flawsmith', 'new', '--from', str(root), *normal])} > my.toml"
+        # In a folder of its own, and of the same generators: what was made stays, and its like is proven.
+        again = ["flawsmith", "run", "my.toml", "--out", f"{folder}-proof"]
+        again += ["--set", f"generator.name={run.config.generator.name}"] if run.config.generator.name else []
         return (
             f"the samples in {samples} are not proven: {NO_SHOTS}; look at the samples. For a proof, put photographs "
             f"of each defect type with their masks, 4 or better 20, beside the normal parts in {root}, then: {anew} && "
-            f"{shlex.join(['flawsmith', 'run', 'my.toml', '--out', folder])}"
+            f"{shlex.join(again)}"
         ), ()
     if not run.config.prove.enabled:
         return (

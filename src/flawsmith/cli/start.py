@@ -13,6 +13,9 @@ from flawsmith.cli.arguments import AsJson, ConfigPath, Sets
 from flawsmith.cli.closing import say_json
 from flawsmith.korean import spoken, with_comments
 
+_IN_A_FILE = 200
+"""Columns of the tables of `check` where no terminal says how wide it is: no column of theirs is cut."""
+
 
 def new(
     from_: Annotated[
@@ -96,7 +99,7 @@ def check(
     if as_json:
         say_json({"verb": "check", **findings.to_json(), "next": command})
     else:
-        findings.render(Console(), spoken)
+        findings.render(Console() if sys.stdout.isatty() else Console(width=_IN_A_FILE), spoken)
     if not findings.ok:
         raise typer.Exit(1)
     if not as_json:

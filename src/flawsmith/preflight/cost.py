@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
+from flawsmith import registry
 from flawsmith.config import Config
 from flawsmith.data.photographs import KEPT
 from flawsmith.errors import Answer
@@ -75,7 +76,10 @@ def estimate(
     proven = {product for (product, _), number in have.items() if number}  # both compare with real shots
     screened = config.screen.enabled and bool(proven)
     samples = math.ceil(samples * config.screen.times) if screened else samples
-    painted = samples * (1 + config.generate.controls)
+    known = registry.entries("generators")
+    # None is known by nobody: `check` has said so.
+    repainted = any(known[name].controls for name in config.generator.names if name in known)
+    painted = samples * (1 + config.generate.controls * repainted)
     real = sum(have.values())
     time_of = partial(
         making, config, backbone=backbone, machine=machine, size=size, models=models, painted=painted, windows=windows

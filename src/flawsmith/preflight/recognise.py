@@ -276,7 +276,7 @@ def _whether_normal(root: Path, tree: Tree, normal: Sequence[str], refused: dict
     for shots in (DataConfig().shots, 0):
         if reading := _readable(DataConfig(root=root, layout="pairs", normal=names, shots=shots), tree):
             flat = [example.id for example in reading.examples if "/" not in example.id]
-            return f"{root}: {len(flat)} pictures in no folder ({first_few(flat)}); {_SORT}. If all are {answer}"
+            return f"{root}: {len(flat)} pictures in no folder ({first_few(flat)}); {_SORT}. If these are {answer}"
     return ""
 
 

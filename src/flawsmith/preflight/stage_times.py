@@ -18,7 +18,7 @@ JUDGE_SECONDS = {"processor": 60.0, PLAIN: 95.0, "GPU": 10.0}
 """A training of the default detector at 384 px with its share of the features, on two cores; the GPU's is a guess."""
 WITHOUT_PIXELS = 1 / 3
 """The share of it that does not grow with the picture: heads learn from as many places."""
-PIXELS_SECONDS = {"crop_paste": 0.06, "cutpaste": 0.1, "nsa": 0.25, "perlin": 0.3}
+PIXELS_SECONDS = {"crop_paste": 0.06, "cutpaste": 0.1, "nsa": 0.25, "perlin": 0.3, "rendered": 0.08}
 """A sample at 256 px of a generator that works on pixels, with its files written: CPU seconds of 72 to 108."""
 _OTHER_PIXELS = 0.4
 """Likewise of `patch_synthesis`, and of those that were not timed."""

@@ -36,7 +36,7 @@ def verdict_sentence(proof: Tree) -> str:
     """
     for task, (name, figure) in TASKS.items():
         judged: dict[str, list[str]] = {verdict: [] for verdict in _VERBS}
-        undecided = []
+        undecided, by_chance = list[str](), list[str]()
         for product, tree in proof["products"].items():
             for row in rows_of(tree, OURS, REAL):
                 if (row["task"], row["defect"]) == (task, MEAN):
@@ -45,12 +45,18 @@ def verdict_sentence(proof: Tree) -> str:
                         continue
                     verdict = row.get("corrected_verdict", row["verdict"])  # missing in a proof of an earlier release
                     judged[verdict].append(f"{product} ({points(row)})")
+                    by_chance += [product] if verdict != row["verdict"] else []
         parts = [f"{_VERBS[verdict]} {', '.join(products)}" for verdict, products in judged.items() if products]
         if parts:
             undecided.insert(
                 0,
                 f"Samples of {proof['generator']} beside the real shots {_listed(parts)} in {name} ({figure} in points "
                 f"of 100, mean over defect types, {proof['confidence']:.0%} intervals){first_look(proof)}.",
+            )
+        if by_chance:
+            undecided.append(
+                f"After correction that is no effect on {', '.join(by_chance)}: the interval lies on one side of zero, "
+                "but of so many comparisons some do so by chance."
             )
         if undecided:
             return "\n".join(undecided)
