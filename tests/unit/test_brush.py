@@ -69,9 +69,10 @@ def test_a_line_of_the_plan_gives_the_sample_of_the_plan(run: fs.Run, brush: fs.
         made = painted.provenance
         assert (made.product, made.shot, made.attempt, made.paint) == (row.product, row.shot, row.attempt, row.paint)
         assert (made.area, made.overlap, made.pose) == (row.area, None, line.pose)
-        # left to itself it finds the shot and very nearly the pose
+        # left to itself it finds the shot and very nearly the pose; a part's mask was grown by what its outline lacks
         again = brush.paint(photograph, asked, line.defect, line.seed)
-        assert again.provenance.shot == line.shot and again.provenance.overlap > 0.8
+        least = 0.8 if row.product == "magnet" else 0.65
+        assert again.provenance.shot == line.shot and again.provenance.overlap > least
 
 
 @pytest.mark.parametrize("generator", ["crop_paste", "perlin"])

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import typer
 
-from flawsmith.evaluation.statistics import ENOUGH_SEEDS
 from flawsmith.files import read_json
 from flawsmith.korean import spoken
 from flawsmith.types import Stage
@@ -143,6 +142,8 @@ def _with_comparison(verdict: str, run: Run) -> str:
 
 def _after_verdict(run: Run) -> Sequence[str]:
     """Return the command after a verdict: for a proof that can be trusted, then for the export that was proven."""
+    from flawsmith.evaluation.statistics import ENOUGH_SEEDS
+
     command = ["flawsmith", "run", str(run.folder), "--set"]
     if run.config.prove.seeds < ENOUGH_SEEDS:
         return [*command, f"prove.seeds={ENOUGH_SEEDS}"]
