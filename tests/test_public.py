@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from flawsmith import registry
+
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     "README.md",
@@ -86,7 +88,7 @@ def blocks(language: str) -> Iterator[tuple[str, str]]:
 
 
 def test_toml_in_documents_and_examples_is_accepted() -> None:
-    from flawsmith import registry
+
     from flawsmith.config import Config, load_config, validate
 
     seen = 0
@@ -105,7 +107,7 @@ def test_toml_in_documents_and_examples_is_accepted() -> None:
 
 
 def _generator(config: Any) -> None:
-    from flawsmith import registry
+
     from flawsmith.config import validate
 
     plugin = registry.get("generators", config.generator.name)
@@ -175,7 +177,6 @@ def test_links_in_documents_lead_somewhere() -> None:
 @pytest.fixture
 def stain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The generator of CONTRIBUTING.md, as a user would have it: a file on the path and a variable."""
-    from flawsmith import registry
 
     source = next(text for name, text in blocks("python") if name == "CONTRIBUTING.md")
     (tmp_path / "stain.py").write_text(source, encoding="utf-8")
@@ -210,7 +211,6 @@ def test_the_worked_metric_keeps_the_contract_and_is_measured(tmp_path: Path, mo
     """The metric of CONTRIBUTING.md, as a user would have it: a file on the path and a variable."""
     import numpy as np
 
-    from flawsmith import registry
     from flawsmith.testing import check_metric, example_feature_set
 
     source = next(text for name, text in blocks("python") if name == "CONTRIBUTING.md" and "def contrast(" in text)
@@ -253,7 +253,7 @@ def _with_fields(page: Path) -> str:
 
 def _fields(heads: tuple[str, ...], say: Callable[[str], str]) -> str:
     """Return a table for each section of the configuration, and for each of our generators' settings."""
-    from flawsmith import registry
+
     from flawsmith.config import Config, Settings
     from flawsmith.config.settings import sections
 
@@ -355,7 +355,6 @@ def test_the_demo_names_the_studio() -> None:
 @pytest.fixture
 def listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The exporter of CONTRIBUTING.md, as a user would have it: a file on the path and a variable."""
-    from flawsmith import registry
 
     source = next(text for name, text in blocks("python") if name == "CONTRIBUTING.md" and "class Listing" in text)
     (tmp_path / "listing.py").write_text(source, encoding="utf-8")
@@ -394,3 +393,9 @@ def test_the_worked_exporter_runs_beside_ours(listing: Any, small_config: dict[s
         assert (images.read_mask(folder / row["mask"], (128, 128))).sum() == sample.area
     assert run.record("export")["counts"]["listing"] == {"train": 4, "test": 2 + len(run.kept())}
     assert run.path("export", "mvtec", "provenance.jsonl").is_file()
+
+
+@pytest.mark.parametrize("name", sorted(registry.entries("generators")))
+def test_the_registry_says_of_generators_what_they_say(name: str) -> None:
+    """`check` estimates from the entry, which imports nothing."""
+    assert registry.entries("generators")[name].controls == registry.get("generators", name).paints_controls

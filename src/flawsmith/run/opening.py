@@ -107,15 +107,14 @@ def made_otherwise(folder: Path, config: Config, named: Collection[str]) -> str:
         return ""
     if not is_run(folder):
         return ""
-    known = {ROOT, *named}
+    known, now = {ROOT, *named}, affecting(config)
     changed = [
         name
-        for name in differing(before, affecting(config), affecting(Config()))
+        for name in differing(before, now, affecting(Config()))
         if name not in known and not any(key.startswith(f"{name}.") for key in known)
     ]
     if not changed:
         return ""
-    now = affecting(config)
     told = [f"{Answer(name, before[name])} (now {json.dumps(now[name], ensure_ascii=False)})" for name in changed]
     return (
         f"{folder} was made with {first_few(told)}; what these settings change is made anew. To keep the former ones, "

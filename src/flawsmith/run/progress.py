@@ -227,24 +227,31 @@ class _Bar:
 class _Beating:
     """Tells how far work is, every 15 seconds of silence; by a thread of its own while nothing advances."""
 
+    _pause: float
+    """Seconds after which it tells of what advances."""
+
     def __init__(self, work: _Work) -> None:
         self._work = work
         self._told = time.monotonic()
         self._telling = threading.RLock()
         self._over = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def tell(self) -> None:
         raise NotImplementedError
 
     def show(self) -> None:
         self._told, self._over = time.monotonic(), threading.Event()
-        self._thread = threading.Thread(target=self._beat, args=(self._over,), name="progress", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._beat, args=(self._over,), name="progress", daemon=True).start()
 
     def hide(self) -> None:
         with self._telling:  # after this no beat speaks
             self._over.set()
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        with self._telling:
+            self._work.advance(count, note)
+            if time.monotonic() - self._told > self._pause or self._work.done >= self._work.total:
+                self._tell_now()
 
     def _beat(self, over: threading.Event) -> None:
         while not over.wait(max(self._told + _SILENCE - time.monotonic(), 0.1)):
@@ -261,11 +268,7 @@ class _Beating:
 class _Log(_Beating):
     """A line in a log at least every 15 seconds, and one at the end of counted work."""
 
-    def advance(self, count: int = 1, note: str = "") -> None:
-        with self._telling:
-            self._work.advance(count, note)
-            if time.monotonic() - self._told > _SILENCE or self._work.done >= self._work.total:
-                self._tell_now()
+    _pause = _SILENCE
 
     def tell(self) -> None:
         now, name = self._work.now(), _spoken_name(self._work.what)
@@ -284,6 +287,8 @@ class _Log(_Beating):
 class _Told(_Beating):
     """A listener: told at the beginning, seldom in between, and at the end."""
 
+    _pause = _OFTEN
+
     def __init__(self, work: _Work, listener: Listener) -> None:
         super().__init__(work)
         self._listener = listener
@@ -296,12 +301,6 @@ class _Told(_Beating):
         super().hide()
         if self._work.total:
             self._tell_now()
-
-    def advance(self, count: int = 1, note: str = "") -> None:
-        with self._telling:
-            self._work.advance(count, note)
-            if time.monotonic() - self._told > _OFTEN or self._work.done >= self._work.total:
-                self._tell_now()
 
     def tell(self) -> None:
         self._listener(self._work.now())

@@ -41,12 +41,11 @@ def routes(studio: Studio) -> APIRouter:
         """Tell how far the command is whenever that changes, until it is over."""
 
         async def told() -> AsyncIterator[str]:
-            before: tuple[int, int, str] | None = None
+            before: tuple[int, int] | None = None
             sent = time.monotonic()
             while not studio.ending.is_set() and not await request.is_disconnected():
                 last = commands.last
-                what = doing.what if last and (doing := last.doing()) else ""  # a stage begins without a word
-                now = (last.number, last.version, what) if last else (0, 0, "")
+                now = (last.number, last.version) if last else (0, 0)
                 over = last is None or last.state != "running"
                 if now != before or over:
                     before, sent = now, time.monotonic()
