@@ -88,7 +88,6 @@ def blocks(language: str) -> Iterator[tuple[str, str]]:
 
 
 def test_toml_in_documents_and_examples_is_accepted() -> None:
-
     from flawsmith.config import Config, load_config, validate
 
     seen = 0
@@ -107,7 +106,6 @@ def test_toml_in_documents_and_examples_is_accepted() -> None:
 
 
 def _generator(config: Any) -> None:
-
     from flawsmith.config import validate
 
     plugin = registry.get("generators", config.generator.name)
@@ -177,7 +175,6 @@ def test_links_in_documents_lead_somewhere() -> None:
 @pytest.fixture
 def stain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The generator of CONTRIBUTING.md, as a user would have it: a file on the path and a variable."""
-
     source = next(text for name, text in blocks("python") if name == "CONTRIBUTING.md")
     (tmp_path / "stain.py").write_text(source, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -355,7 +352,6 @@ def test_the_demo_names_the_studio() -> None:
 @pytest.fixture
 def listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The exporter of CONTRIBUTING.md, as a user would have it: a file on the path and a variable."""
-
     source = next(text for name, text in blocks("python") if name == "CONTRIBUTING.md" and "class Listing" in text)
     (tmp_path / "listing.py").write_text(source, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
