@@ -34,7 +34,7 @@ import numpy as np
 import torch
 from judges import SEEDS, answers
 from references import Judges, Studio
-from sets import FOLDERS, HOME, RESULTS, configuration, with_damage
+from sets import CARD, DEVICE, FOLDERS, HOME, RESULTS, configuration, with_damage
 
 from flawsmith.config import Config, load_config, overridden, parse_overrides
 from flawsmith.data import factory, images
@@ -179,7 +179,7 @@ class Rulers:
 
     def __init__(self, run: Run, out: Path) -> None:
         self.split = load_split(run)
-        self.extractor = FeatureCache(load_extractor("efficientnet-lite0"), out / "features", half=True)
+        self.extractor = FeatureCache(load_extractor("efficientnet-lite0", device=DEVICE), out / "features", half=True)
         self.told = Judges(Studio(run), self.extractor)
         self.defects = self.told.defects
         self._normals = {one.id: one for one in self.split.normals}
@@ -300,7 +300,7 @@ def main() -> None:
         print(args.only, method, start, arm, row, flush=True)
         results = read_json(args.results) if args.results.is_file() else {}
         known = results.setdefault(args.only, {}).setdefault(method, {})
-        facts = {"machine": {**machine(), "threads": os.environ["OMP_NUM_THREADS"]}, "count": args.count}
+        facts = {"machine": {**machine(), "threads": os.environ["OMP_NUM_THREADS"], "card": CARD}, "count": args.count}
         facts["backbone"] = run.record("train").get("backbone")
         facts["train"] = {"steps": run.config.train.steps, "generate.steps": run.config.generate.steps}
         known[f"{arm}, {start}"] = {**facts, "set": args.set, **row}

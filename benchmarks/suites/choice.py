@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import real_pixels
-from sets import FOLDERS, RESULTS, configuration, link, with_damage
+from sets import CARD, FOLDERS, RESULTS, configuration, link, with_damage
 
 from flawsmith.choice.candidates import MOST, candidates
 from flawsmith.choice.choose import FOLDS, choose
@@ -94,7 +94,7 @@ def main() -> None:
     begun, cpu = time.time(), time.process_time()
     choice = choose(config, folder / "choice", folds=args.folds, workers=args.workers)
     row: dict[str, Any] = {
-        "machine": {**machine(), "threads": os.environ["OMP_NUM_THREADS"]},
+        "machine": {**machine(), "threads": os.environ["OMP_NUM_THREADS"], "card": CARD},
         "minutes": round((time.time() - begun) / 60, 1),
         "cpu_minutes": round((time.process_time() - cpu) / 60, 1),
         "choice": choice.tree(),

@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from sets import FOLDERS, RESULTS, configuration
+from sets import DEVICE, FOLDERS, RESULTS, configuration
 
 from flawsmith import registry
 from flawsmith.config import load_config
@@ -105,7 +105,9 @@ def judged(run: Run, folder: Path) -> dict[str, Any]:
     defects = tuple(sorted({str(example.defect) for example in split.shots}))
     shape = proof_shape(part, shapes_of(split.normals))
     evaluator = Evaluator(split, defects, shape, drop_near_duplicates=True)
-    extractor = FeatureCache(load_extractor("efficientnet-lite0"), run.path("state", "features"), half=True)
+    extractor = FeatureCache(
+        load_extractor("efficientnet-lite0", device=DEVICE), run.path("state", "features"), half=True
+    )
     common = common_set(split, [], shape, defects, evaluator.forbidden)
     samples, controls = made_of(run, product)
     pasted = Arm("and crop_paste", "", tuple(samples), tuple(controls))
@@ -153,7 +155,7 @@ def answers(
         path = folder / f"{seed}.npz"
         if not path.is_file():
             plugin = registry.get("detectors", judge)
-            detector = plugin(plugin.Settings(), training.defects, extractor=extractor)
+            detector = plugin(plugin.Settings(), training.defects, extractor=extractor, device=DEVICE)
             start = time.process_time()
             for _ in detector.fit(training, torch.Generator().manual_seed(seed)):
                 pass

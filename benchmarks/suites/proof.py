@@ -20,7 +20,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from sets import EXAMPLES, RESULTS, configuration
+from sets import CARD, EXAMPLES, RESULTS, configuration
 
 from flawsmith.config import parse_overrides
 from flawsmith.evaluation.arms import OURS
@@ -70,7 +70,7 @@ def main() -> None:
         run = Run.create(args.out / entry, configuration(args.data, name, parse_overrides(args.set)))
         run_all(run)
         threads = os.environ.get("OMP_NUM_THREADS", "")
-        results[entry] = {"machine": {**machine(), "threads": threads}, **summary(run)}
+        results[entry] = {"machine": {**machine(), "threads": threads, "card": CARD}, **summary(run)}
         write_json(args.results, results)
         for own in results[entry]["proof"]["products"].values():
             for row in own["comparisons"]:

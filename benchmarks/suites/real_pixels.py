@@ -29,7 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from sets import FOLDERS, RESULTS, configuration
+from sets import DEVICE, FOLDERS, RESULTS, configuration
 
 from flawsmith import registry
 from flawsmith.config import Config
@@ -109,7 +109,9 @@ class Trial:
         self.defects = tuple(sorted({str(shot.defect) for shot in asked.shots}))
         self.shape = proof_shape(config.prove, shapes_of(asked.normals))
         self.evaluator = Evaluator(asked, self.defects, self.shape, drop_near_duplicates=True)
-        self.extractor = FeatureCache(load_extractor("efficientnet-lite0"), folder / "features", half=True)
+        self.extractor = FeatureCache(
+            load_extractor("efficientnet-lite0", device=DEVICE), folder / "features", half=True
+        )
         self._common = common_set(self.split, [], self.shape, self.defects, self.evaluator.forbidden)
 
     def arms(self, names: Sequence[str]) -> Iterator[Arm]:
@@ -140,7 +142,7 @@ class Trial:
             if not path.is_file():
                 training = training or training_set(self._common, arm, self.split)
                 plugin = registry.get("detectors", self._detector)
-                detector = plugin(plugin.Settings(), self.defects, extractor=self.extractor)
+                detector = plugin(plugin.Settings(), self.defects, extractor=self.extractor, device=DEVICE)
                 start = time.process_time()
                 for _ in detector.fit(training, torch.Generator().manual_seed(seed)):
                     pass

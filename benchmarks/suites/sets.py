@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from flawsmith.config import Config, load_config
 from flawsmith.data import images
 from flawsmith.data.masks.reading import read_label
@@ -20,6 +22,10 @@ FOLDERS = {"magnetic-tile": "magnetic-tile", "screw": "mvtec-screw-512"}
 """Set -> its folder below --data."""
 EXAMPLES = {f"{name}{way}": name for name in FOLDERS for way in ("", "-inpaint", "-dual", "-csm", "-anomaly-diffusion")}
 """Example -> its set; a set has one per generator."""
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+"""Where the judges compute that a suite trains itself."""
+CARD = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+"""The card that a result was made on; "" = none."""
 
 
 def configuration(data: Path, example: str, told: dict[str, Any] | None = None) -> Config:
