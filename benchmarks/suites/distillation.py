@@ -47,6 +47,7 @@ from flawsmith.data.feature_windows import window_of
 from flawsmith.evaluation.measure import feature_set
 from flawsmith.files import read_json, write_json
 from flawsmith.nn.backbone import Backbone
+from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.run.dataset import open_dataset
 from flawsmith.run.folder import Run
@@ -126,7 +127,7 @@ def _vectors(vector: torch.Tensor, name: str) -> FeatureSet:
 
 def extractor_of(args: argparse.Namespace) -> Any:
     """Return the network of all features here."""
-    return load_extractor("efficientnet-lite0", device=args.device)
+    return FeatureCache(load_extractor("efficientnet-lite0", device=args.device))  # which takes pictures of any device
 
 
 def random_backbone(folder: Path) -> None:
@@ -243,6 +244,8 @@ def speed(args: argparse.Namespace, name: str) -> dict[str, Any]:
     painters, lines = Painters(run.config, data, backbone, run.path("weights")), run.plan()
     batches = [lines[first : first + BATCH] for first in range(0, BATCH * (args.timed + 1), BATCH)]
     batches = [batch for batch in batches if batch]
+    if len(batches) < 2:
+        raise SystemExit(f"--pairs: {len(lines)} samples in all are too few to time batches of {BATCH}")
     painter, begun = painters.of(lines[0].job), 0.0
     for number, batch in enumerate(batches):
         if number == 1:
