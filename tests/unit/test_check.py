@@ -514,7 +514,10 @@ def test_the_estimate_of_what_works_on_pixels(tmp_path: Path, name: str, control
 
 
 def test_the_estimate_adds_up_and_says_what_else_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """40 samples take seconds beside the trainings of a proof; the last line is all, and more on a busy machine."""
+    """40 samples take seconds beside the trainings of a proof; the last line is all, and more on a busy machine.
+
+    Two trainings at the same time take half as long, and twice the memory.
+    """
     make(tmp_path)
     monkeypatch.setattr(cost, "CPUINFO", tmp_path / "none")
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
@@ -523,7 +526,7 @@ def test_the_estimate_adds_up_and_says_what_else_runs(tmp_path: Path, monkeypatc
         "generator": {"name": "patch_synthesis"},
         "generate": {"count": 20},
         "screen": {"enabled": True},
-        "prove": {"seeds": 3, "size": 384, "against": ["crop_paste"], "mix": False, "curve": []},
+        "prove": {"seeds": 3, "size": 384, "against": ["crop_paste"], "mix": False, "curve": [], "workers": 1},
     }
     config = validate(Config, tree)
     monkeypatch.setattr(os, "getloadavg", lambda: (0.2, 0.0, 0.0))
@@ -533,6 +536,7 @@ def test_the_estimate_adds_up_and_says_what_else_runs(tmp_path: Path, monkeypatc
     minutes = stage_times.JUDGE_SECONDS["processor without bfloat16"] / 60
     trainings = int(told["proof"].split("(")[1].split()[0])
     assert told["proof"].startswith(f"about {trainings * minutes:.0f} min")
+    assert told["memory of the proof"] == "about 1.3 GB"
     assert told["samples to compare with"].endswith("(of crop_paste)") and told["screening"].startswith("about ")
     total = float(told["in all"].split()[1])
     assert trainings * minutes < total < trainings * minutes + 2 and "what else" not in told["in all"]
@@ -543,6 +547,10 @@ def test_the_estimate_adds_up_and_says_what_else_runs(tmp_path: Path, monkeypatc
     assert quiet == told["in all"] and slower.endswith(" min with what else runs here now")
     assert float(slower.split()[0]) == pytest.approx(3 * total, abs=2)
     assert "screening" not in check(validate(Config, {**tree, "screen": {"enabled": False}})).estimate
+    found = check(validate(Config, {**tree, "prove": {**tree["prove"], "workers": 2}}))
+    assert in_korean_throughout(found)
+    assert found.estimate["proof"].startswith(f"about {trainings * minutes / 2:.0f} min")
+    assert found.estimate["memory of the proof"] == "about 2.5 GB, 2 trainings at the same time"
 
 
 def test_the_estimate_counts_what_the_gate_and_transfers_ask_for(tmp_path: Path):

@@ -25,7 +25,7 @@ SPOKEN = (
     *("pipeline.py", "registry.py", "data/annotations", "data/codecs", "data/exported", "data/layouts", "data/masks"),
     *("data/fingerprints.py", "data/images.py", "data/photographs.py", "data/ranges.py", "data/split.py"),
     *("data/sentences/grammar.py", "data/sentences/lengths.py", "data/sentences/regions.py", "evaluation/arms.py"),
-    *("evaluation/calibration.py",),
+    *("evaluation/at_once.py", "evaluation/calibration.py"),
     *("evaluation/operating_point.py", "evaluation/proof.py", "evaluation/shape.py", "evaluation/shifts.py"),
     *("evaluation/statistics.py", "evaluation/trainings.py", "inspection/calibrate.py", "inspection/deliver.py"),
     *("inspection/inspect.py", "inspection/inspector.py", "inspection/model.py", "inspection/network.py"),

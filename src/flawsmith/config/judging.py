@@ -129,6 +129,8 @@ class ProveConfig(Settings):
     """Side of overlapping tiles that detectors see instead: of photographs of `size`, or 0 = their own resolution."""
     seeds: Annotated[int, Field(ge=1, le=100)] = 3
     """Trainings per arm; below 3 the report calls the verdict unsafe."""
+    workers: Annotated[Annotated[int, Field(ge=1, le=1024)] | Literal["auto"], Affects()] = "auto"
+    """Trainings at the same time, a process each; "auto": one per core as far as memory allows, on a GPU one."""
     against: list[str] = ["crop_paste"]
     """Other generators to compare with: default settings, the same plan; the run's own is left out of the default."""
     mix: bool = True

@@ -23,7 +23,6 @@ from flawsmith.evaluation.shifts import SHIFTS, shifted
 from flawsmith.evaluation.statistics import EvaluationSet, Outcome, outcome
 from flawsmith.interfaces import Detector
 from flawsmith.nn.networks.extractor import Extractor
-from flawsmith.run.progress import progress
 from flawsmith.types import Example
 
 _CHUNK, _CHUNK_PIXELS = 16, 1 << 24
@@ -72,6 +71,7 @@ class Evaluator:
         self._normals = {example.id: example for example in split.normals}
         self._read: list[Scaled] = []
         self.calibration = tuple(calibration)
+        self.asked = (*self.tests, *self.calibration)
         self.shown = evenly_spaced(self.evaluation_set.groups()[0].tolist(), SHIFTED) if calibration else []
         """Places of the normal test pictures that shifts are rendered on."""
 
@@ -147,26 +147,24 @@ class Evaluator:
         return self._read
 
 
-def describe_ahead(extractor: Extractor, training: TrainingSet, evaluator: Evaluator, name: str) -> None:
-    """Have the features of normal parts and test pictures computed and kept, and show how far that is.
+def describe_ahead(extractor: Extractor, training: TrainingSet, evaluator: Evaluator, places: Iterable[int]) -> None:
+    """Have the features of normal parts and test pictures computed and kept.
 
-    The first training would compute them in silence, and its time left would count them once for each training.
+    The first trainings would compute them, each for itself, and the time left would count them once for each.
 
     Args:
         extractor: One that keeps what it says (`FeatureCache`).
         training: What every arm learns from.
         evaluator: Knows the test pictures and calibration normals.
-        name: What the work is called.
+        places: Which: pictures of the training set come first, then those of `Evaluator.asked`.
     """
-    asked = [*evaluator.tests, *evaluator.calibration]
-    with progress(name, len(training) + len(asked), "pictures") as advance, torch.inference_mode():
-        for index in range(len(training)):
-            extractor.maps(training.batch([index]).image)
-            advance(1)
-        for example in asked:
-            for picture in evaluator.looked_at(example):
+    with torch.inference_mode():
+        for place in places:
+            if place < len(training):
+                extractor.maps(training.batch([place]).image)
+                continue
+            for picture in evaluator.looked_at(evaluator.asked[place - len(training)]):
                 extractor.maps(image_tensor([picture]))
-            advance(1)
 
 
 def _scores(detector: Detector, pictures: Sequence[np.ndarray]) -> np.ndarray:

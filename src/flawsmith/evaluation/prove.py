@@ -13,6 +13,7 @@ from flawsmith import registry
 from flawsmith.config import Config, validate
 from flawsmith.errors import DataError, RunError
 from flawsmith.evaluation.arms import Synthesize, rival_run
+from flawsmith.evaluation.at_once import train_all
 from flawsmith.evaluation.false_discovery import correct
 from flawsmith.evaluation.trainings import REFERENCE, Trainings, proof_extractor
 from flawsmith.files import digest, file_digest, write_json
@@ -32,7 +33,8 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None, spread:
         run: The run.
         synthesize: Trains and generates the runs of other generators (`Config.rivals`).
         data: Its photographs, when they are open already.
-        spread: Has each arm and seed trained on whichever machine is free; None = one after another, here.
+        spread: Has each arm and seed trained on whichever machine is free; None = on this one, several at the
+            same time where cores and memory allow.
 
     Raises:
         RunError: no samples were generated yet, or they or their photographs were changed since.
@@ -61,9 +63,9 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None, spread:
         stamp = _learned_from(inputs)[:12]
         trainer = Trainings(run, rivals, extractor, stamp)
         names = sorted({example.product for example in split.shots})
-        if spread is not None:
-            trainer.elsewhere(spread, {name: split.of(name) for name in names})
-        products = {name: trainer.prove(name, split.of(name)) for name in names}
+        splits = {name: split.of(name) for name in names}
+        trained = train_all(trainer, run, rivals, splits, stamp, spread)
+        products = {name: trainer.prove(name, part) for name, part in splits.items()}
         correct(products, 1 - config.prove.confidence)
         tree = {
             "protocol": config.prove.protocol,
@@ -79,7 +81,7 @@ def prove(run: Run, synthesize: Synthesize, data: Dataset | None = None, spread:
         }
         write_json(path, tree)
         trainer.forget()
-        work.what = f"{trainer.trained} trainings"
+        work.what = f"{trained} trainings"
     return path
 
 

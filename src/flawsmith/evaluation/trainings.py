@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -39,11 +40,7 @@ from flawsmith.interfaces import Detector
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.nn.networks.extractor import Extractor
-from flawsmith.run.dataset import recorded_dataset
 from flawsmith.run.folder import Run
-from flawsmith.run.progress import progress
-from flawsmith.run.stage import Spread
-from flawsmith.types import Advance
 
 REFERENCE = "patchcore"
 """What stands for "no defects at all"."""
@@ -95,7 +92,6 @@ class Trainings:
         self._folder = run.path("state", "prove", stamp)
         self._benches: dict[str, _Bench] = {}
         self._training: tuple[Arm, TrainingSet] | None = None
-        self.trained = 0
 
     def reduced(self) -> list[str]:
         """Say what a budget below 1 leaves out."""
@@ -106,32 +102,40 @@ class Trainings:
         """Remove the features of the proof's pictures."""
         self._extractor.forget()
 
-    def elsewhere(self, spread: Spread, splits: dict[str, Split]) -> None:
-        """Have all arms and seeds trained that are not on disk yet."""
-        todo = [
-            (product, arm.name, seed)
-            for product, split in splits.items()
-            for arm in self._bench(product, split).arms
-            for seed in range(self._part.seeds)
-            if not self._path(product, arm, seed).is_file()
+    def missing(self, product: str, split: Split) -> list[tuple[str, str, int]]:
+        """Return the trainings of a product that are not on disk yet: (product, arm, seed) each."""
+        arms, seeds = self._bench(product, split).arms, range(self._part.seeds)
+        return [
+            (product, arm.name, seed) for arm in arms for seed in seeds if not self._path(product, arm, seed).is_file()
         ]
-        calls = ((self._run, self._rivals, *one, self._stamp) for one in todo)
-        with progress("prove", len(todo), "trainings") as advance:
-            for number, sizes in spread(train_one, calls, network=True):
-                self._extractor.remember(sizes)
-                self.trained += 1
-                advance(1, ", ".join(map(str, todo[number])))
+
+    def pictures(self, product: str, split: Split) -> int:
+        """Return how many pictures all arms of a product share: what they learn from, and what they are asked about."""
+        bench = self._bench(product, split)
+        return len(bench.common) + len(bench.evaluator.asked)
+
+    def pixels(self, product: str, split: Split) -> int:
+        """Return how many pixels all pictures of a product's arms have together, about."""
+        bench = self._bench(product, split)
+        made = {one.example.id for arm in bench.arms for one in (*arm.samples, *arm.controls)}
+        return (self.pictures(product, split) + len(made)) * math.prod(bench.evaluator.shape)
+
+    def describe(self, product: str, split: Split, places: Iterable[int]) -> list[str]:
+        """Compute and keep the features of some of the shared pictures; return the sizes of pictures looked at."""
+        bench = self._bench(product, split)
+        describe_ahead(self._extractor, bench.common, bench.evaluator, places)
+        return self._extractor.remembered()
+
+    def remember(self, sizes: Iterable[str]) -> None:
+        """Have `forget` remove what a training in another process left."""
+        self._extractor.remember(sizes)
 
     def prove(self, product: str, split: Split) -> dict[str, Any]:
-        """Return one product's part of proof.json."""
+        """Return one product's part of proof.json; all its trainings are on disk."""
         bench = self._bench(product, split)
         tried = Tried(bench.arms, {}, {}, {}, {}, {})
-        name, seeds = f"prove {product}", range(self._part.seeds)
-        if not all(self._path(product, arm, seed).is_file() for arm in bench.arms for seed in seeds):
-            describe_ahead(self._extractor, bench.common, bench.evaluator, f"{name}, features")
-        with progress(name, len(bench.arms) * self._part.seeds, "trainings") as advance:
-            for arm in bench.arms:
-                self._try(arm, bench, tried, advance)
+        for arm in bench.arms:
+            self._read(arm, bench, tried)
         return proof_tree(self._config, split, bench.evaluator, tried, len(bench.held))
 
     def train_one(self, product: str, split: Split, name: str, seed: int) -> list[str]:
@@ -195,16 +199,14 @@ class Trainings:
         for name in self._part.detectors:
             for unfinished in _unfinished(path, name):
                 unfinished.unlink(missing_ok=True)
-        self.trained += 1
 
     def _explains(self, arm: Arm, seed: int) -> bool:
         """Return whether a training says what it looked at: the last seed of ours; the report shows a few faults."""
         return arm.name == OURS and seed == self._part.seeds - 1
 
-    def _try(self, arm: Arm, bench: _Bench, tried: Tried, advance: Advance) -> None:
-        """Train an arm with every seed, unless it is on disk already, and read what came of it."""
+    def _read(self, arm: Arm, bench: _Bench, tried: Tried) -> None:
+        """Read what came of an arm's trainings."""
         for seed in range(self._part.seeds):
-            self._train(arm, bench, seed)
             path = self._path(bench.split.shots[0].product, arm, seed)
             best_path, explained_path = path.with_suffix(".best.npz"), path.with_suffix(".explained.json")
             outcome = Outcome.load(path)
@@ -219,7 +221,6 @@ class Trainings:
                     rows.setdefault(arm.name, []).append(figures[ALL])
             if best_path.is_file():
                 tried.best.setdefault(arm.name, []).append(Outcome.load(best_path))
-            advance(1, f"{arm.name}, seed {seed}")
 
     def _learn(
         self,
@@ -270,33 +271,6 @@ class Trainings:
 
     def _detector(self, name: str, defects: Sequence[str], tiles: Tiles | None = None) -> Detector:
         return load_detector(self._config, name, defects, self._extractor, self._device, tiles)
-
-
-_TRAININGS: dict[tuple[str, str], tuple[Trainings, Split]] = {}
-"""What the last piece in this process trained with, by run and stamp: its pictures are in memory."""
-
-
-def train_one(run: Run, rivals: dict[str, Run], product: str, arm: str, seed: int, stamp: str) -> list[str]:
-    """Train one arm of a proof with one seed: a piece for `Spread`.
-
-    Args:
-        run: The run.
-        rivals: Runs of other generators, by name.
-        product: The product that is proven.
-        arm: The arm's name.
-        seed: Its seed.
-        stamp: Identifies what detectors learn from; names the folder of the outcomes.
-
-    Returns:
-        The sizes of pictures whose features it left in the run, as `FeatureCache.remembered` says them.
-    """
-    key = str(run.folder.absolute()), stamp
-    if key not in _TRAININGS:
-        _TRAININGS.clear()
-        trainer = Trainings(run, rivals, proof_extractor(run.config), stamp)
-        _TRAININGS[key] = trainer, recorded_dataset(run).split
-    trainer, split = _TRAININGS[key]
-    return trainer.train_one(product, split.of(product), arm, seed)
 
 
 def proof_extractor(config: Config) -> Extractor:

@@ -29,6 +29,7 @@ from flawsmith.preflight.stage_times import (
     writing,
 )
 from flawsmith.run.progress import span
+from flawsmith.synthesis.batches.processes import cores, memory_left
 from flawsmith.synthesis.counts import wanted
 
 PIXELS_MEMORY = 0.36
@@ -112,6 +113,8 @@ def estimate(
     trainings = len(proven) * config.prove.seeds * _arms(config) if config.prove.enabled else 0
     side = config.prove.tile or config.prove.size or 384
     looked_at = WITHOUT_PIXELS + (1 - WITHOUT_PIXELS) * (side / 384) ** 2 * tiles
+    proving = PIXELS_MEMORY + PROOF_MEMORY * (side / 384) ** 2
+    at_once = _judges_at_once(config, machine, proving * 1e9)
     rivals = [time_of([name])[:2] for name in config.rivals] if trainings else []
     screening, measuring = looking(samples, real, screened=screened, measured=config.measure.enabled and bool(proven))
     stages = StageSeconds(
@@ -121,12 +124,11 @@ def estimate(
         screening=screening,
         measuring=measuring,
         rivals=sum(map(sum, rivals)),
-        proof=trainings * JUDGE_SECONDS[machine] * config.prove.budget * looked_at,
+        proof=trainings * JUDGE_SECONDS[machine] * config.prove.budget * looked_at / at_once,
         writing=writing(samples, photographs, len(config.export.formats)),
     )
     cut = f", {tiles:.1f} tiles of {side} px per photograph" if config.prove.tile else ""
     judges = ", ".join(config.prove.detectors)
-    proving = PIXELS_MEMORY + PROOF_MEMORY * (side / 384) ** 2
     memory = network + held(*largest, damaged, photographs) / 1e9
     unproven = "left out: no real defect to test on" if config.prove.enabled else "left out"
     disk = (samples + painted) * picture_bytes * PNG_SHARE + saved
@@ -144,7 +146,7 @@ def estimate(
         "proof": f"{_time(stages.proof)} ({_count(trainings, 'training')} of {judges}{cut})" if trainings else unproven,
         "in all": _in_all(stages),
         "memory": f"about {memory:.1f} GB",
-        **({"memory of the proof": f"about {proving:.1f} GB"} if trainings and machine != "GPU" else {}),
+        **({"memory of the proof": _proof_memory(proving, at_once)} if trainings and machine != "GPU" else {}),
         "disk": f"about {_bytes(disk)}; {_bytes(free)} are free here",
         "assumes": f"{size} px windows, {by}, one {machine}",
     }
@@ -175,6 +177,19 @@ def held(native: float, pixels: float, damaged: float, photographs: int) -> floa
     """
     kept = max(min(KEPT, photographs * (native + pixels)), native + pixels)
     return kept + max(2.6 * native + 2 * pixels, _SOLVED * damaged)
+
+
+def _judges_at_once(config: Config, machine: str, each: float) -> int:
+    """Return how many trainings of a proof run at the same time, each with so many bytes; see `evaluation.at_once`."""
+    if config.prove.workers != "auto":
+        return config.prove.workers
+    return 1 if machine == "GPU" else max(1, int(min(cores(), 0.8 * memory_left() / each)))
+
+
+def _proof_memory(each: float, at_once: int) -> str:
+    """Return the memory of trainings that run at the same time, each with so many GB."""
+    gigabytes = f"{each * at_once:.1f}"
+    return f"about {gigabytes} GB" if at_once == 1 else f"about {gigabytes} GB, {at_once} trainings at the same time"
 
 
 def _arms(config: Config) -> int:

@@ -15,7 +15,7 @@ from flawsmith.nn.loading.facts import BackboneFacts
 from flawsmith.preflight.rates import PLAIN, Rate, rate_of
 
 JUDGE_SECONDS = {"processor": 60.0, PLAIN: 95.0, "GPU": 10.0}
-"""A training of the default detector at 384 px with its share of the features, on two cores; the GPU's is a guess."""
+"""A training of the default detector at 384 px with its share of the features, on one core; the GPU's is a guess."""
 WITHOUT_PIXELS = 1 / 3
 """The share of it that does not grow with the picture: heads learn from as many places."""
 PIXELS_SECONDS = {"crop_paste": 0.06, "cutpaste": 0.1, "nsa": 0.25, "perlin": 0.3, "rendered": 0.08}

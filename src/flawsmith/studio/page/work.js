@@ -179,9 +179,9 @@ function doingNow(doing) {
   return doing?.what ? say("work.now", { name: nameOf(doing.what) }) : say("work.starting");
 }
 
-/** Return what a piece of work is called: "prove screw, features", "generate (nsa, for the proof)". */
+/** Return what a piece of work is called: "prove, features", "generate (nsa, for the proof)". */
 export function nameOf(what) {
-  const [, first, of = "", features, generator] = what.match(/^(\S+)( .*?)??(, features)?(?: \((.*), for the proof\))?$/);
+  const [, first, of = "", features, generator] = what.match(/^([^\s,]+)( .*?)??(, features)?(?: \((.*), for the proof\))?$/);
   const name = `${knows(`step.${first}`) ? say(`step.${first}`) : first}${of}${features ? `: ${say("step.features")}` : ""}`;
   return generator ? say("work.forProof", { name, generator }) : name;
 }

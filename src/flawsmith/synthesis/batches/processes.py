@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -26,7 +27,9 @@ _WORTH = 10.0
 """Seconds that must be left for one process; a worker takes two or three to start."""
 _AHEAD = 3
 """Items that wait for each worker."""
-_CGROUP = Path("/sys/fs/cgroup/cpu.max")
+_CONTAINER = Path("/sys/fs/cgroup")
+_CGROUP = _CONTAINER / "cpu.max"
+_MEMORY = Path("/proc/meminfo")
 _BESIDE = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
 """Variables in which torchrun, Open MPI and MPICH say how many of their processes share this machine."""
 T = TypeVar("T")
@@ -45,6 +48,17 @@ def cores() -> int:
     return count
 
 
+def memory_left() -> float:
+    """Return how many bytes of memory processes may still take, as the system and the container say; inf = unknown."""
+    left = math.inf
+    with suppress(OSError, ValueError, IndexError):
+        left = 1024.0 * int(_MEMORY.read_text().partition("MemAvailable:")[2].split()[0])
+    with suppress(OSError, ValueError):
+        most, taken = ((_CONTAINER / name).read_text() for name in ("memory.max", "memory.current"))
+        left = min(left, int(most) - int(taken))  # "max" is no number: no limit
+    return left
+
+
 @dataclass(frozen=True, slots=True)
 class Workers:
     """Processes that may be started."""
@@ -56,6 +70,8 @@ class Workers:
     arguments: tuple[Any, ...]
     folder: Path
     """The run, for an error."""
+    setting: str = "generate.workers"
+    """What says how many there are, for an error."""
 
 
 def in_order(
@@ -66,6 +82,7 @@ def in_order(
     total: int,
     *,
     at_once: bool = False,
+    worth: float = _WORTH,
 ) -> Iterator[list[R]]:
     """Yield what is made of each item, in order: here, and by workers once so much is left that they pay.
 
@@ -76,6 +93,7 @@ def in_order(
         workers: How many there may be.
         total: How many results there will be in all.
         at_once: True: workers begin, however little there is to do.
+        worth: Seconds that must be left for one process, or no workers begin.
 
     Raises:
         RunError: a worker was killed.
@@ -91,7 +109,7 @@ def in_order(
         yield results
         spent = time.monotonic() - begun
         if count > 1 and spent > _TRIAL:
-            if spent / max(done, 1) * (total - done) > _WORTH:
+            if spent / max(done, 1) * (total - done) > worth:
                 break
             count = 1
     yield from _by_workers(waiting, there, workers)
@@ -113,7 +131,7 @@ def _by_workers(items: Iterator[T], there: Callable[[T], list[R]], workers: Work
     except BrokenProcessPool:
         raise RunError(
             f"{workers.folder}: a process that worked for it was killed, perhaps because the memory ran out; run this "
-            "again, with fewer generate.workers if it happens again; nothing is lost"
+            f"again, with fewer {workers.setting} if it happens again; nothing is lost"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
