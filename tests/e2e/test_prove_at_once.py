@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 import flawsmith as fs
+from flawsmith.cli import main
 from flawsmith.config import load_config
 from flawsmith.data import factory
 from flawsmith.errors import RunError
@@ -112,6 +114,23 @@ def test_memory_left_is_the_least_that_anybody_allows(tmp_path: Path, monkeypatc
     assert processes.memory_left() == 4_096_000_000
     (tmp_path / "memory.max").write_text("2000001000\n")
     assert processes.memory_left() == 2_000_000_000
+
+
+@pytest.mark.parametrize(("load", "asked", "policy"), [(0.1, None, None), (3.0, None, "passive"), (3.0, "a", "a")])
+def test_threads_rest_where_something_else_runs(
+    load: float, asked: str | None, policy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command says so before torch is loaded, unless the person has said something."""
+    monkeypatch.setattr(os, "environ", {**os.environ})
+    os.environ.pop("OMP_WAIT_POLICY", None)
+    if asked is not None:
+        os.environ["OMP_WAIT_POLICY"] = asked
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(sys, "argv", ["flawsmith", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
 
 
 def test_a_killed_process_is_one_sentence(parts: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from flawsmith.cli.opening import config_of, config_of_run, opened_for, started
 from flawsmith.errors import ConfigError, FlawsmithError, RenamedSetting
 from flawsmith.interruption import stopped, terminable
 from flawsmith.korean import spoken, wanted
+from flawsmith.synthesis.batches.processes import busy, rest_while_waiting
 from flawsmith.types import Stage
 from flawsmith.version import VERSION
 
@@ -299,6 +300,8 @@ for verbs in (choice, distillation, inspection, studio, weights):
 def main() -> None:
     """Entry point: a FlawsmithError becomes its sentence and exit code 2; Ctrl-C and SIGTERM say how to go on."""
     warnings.showwarning = _show_warning
+    if busy() > 1:
+        rest_while_waiting()
     try:
         command = typer.main.get_command(app)
         if wanted():

@@ -12,6 +12,7 @@ import typer
 from flawsmith.cli.arguments import Sets
 from flawsmith.cli.closing import say
 from flawsmith.errors import ConfigError, DataError
+from flawsmith.synthesis.batches.processes import rest_while_waiting
 
 
 def studio(
@@ -33,6 +34,7 @@ def studio(
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
 ) -> None:
     """Open a local page to draw, make, judge, prove and export samples (needs the extra studio)."""
+    rest_while_waiting()  # a browser works beside what the page asks for
     try:
         from flawsmith.studio.server import serve
         from flawsmith.studio.session import Studio

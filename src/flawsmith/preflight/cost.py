@@ -23,13 +23,12 @@ from flawsmith.preflight.stage_times import (
     SETUP_SECONDS,
     WITHOUT_PIXELS,
     StageSeconds,
-    busy,
     looking,
     making,
     writing,
 )
 from flawsmith.run.progress import span
-from flawsmith.synthesis.batches.processes import cores, memory_left
+from flawsmith.synthesis.batches.processes import busy, cores, memory_left
 from flawsmith.synthesis.counts import wanted
 
 PIXELS_MEMORY = 0.36

@@ -1,11 +1,11 @@
 """How many seconds each stage of a run takes, from measured rates: what `cost` puts into words and adds up.
 
-Seconds are those of two cores with nothing else at work; where something is, `busy` says by how much they grow.
+Seconds are those of two cores with nothing else at work; where something is, `processes.busy` says how
+many times as many they are.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -99,13 +99,3 @@ def looking(samples: float, real: int, *, screened: bool, measured: bool) -> tup
 def writing(samples: float, photographs: int, formats: int) -> float:
     """Return the seconds to write exports in so many formats, and the report."""
     return (samples + photographs) * _WRITTEN * (1 + formats)
-
-
-def busy() -> float:
-    """Return how many times as long work takes with what else runs on this computer now; 1 = nothing does."""
-    try:
-        load = os.getloadavg()[0]
-    except (AttributeError, OSError):  # not told, as on Windows
-        return 1.0
-    share = load / (os.cpu_count() or 1)
-    return 1.0 + share if share > 0.5 else 1.0

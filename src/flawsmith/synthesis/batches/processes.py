@@ -48,6 +48,25 @@ def cores() -> int:
     return count
 
 
+def busy() -> float:
+    """Return how many times as long work takes with what else runs on this computer now; 1 = nothing does."""
+    try:
+        load = os.getloadavg()[0]
+    except (AttributeError, OSError):  # not told, as on Windows
+        return 1.0
+    share = load / (os.cpu_count() or 1)
+    return 1.0 + share if share > 0.5 else 1.0
+
+
+def rest_while_waiting() -> None:
+    """Let the threads of torch sleep while they wait for each other; to be called before torch is loaded.
+
+    GNU OpenMP has them spin, which is faster where nothing else runs. Beside one other busy process, two threads on two
+    cores are ten times as slow so.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 def memory_left() -> float:
     """Return how many bytes of memory processes may still take, as the system and the container say; inf = unknown."""
     left = math.inf
