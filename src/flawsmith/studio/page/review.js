@@ -42,7 +42,7 @@ export class Review {
       label: "review.samples",
       render: (sample) => this.#tile(sample),
       opened: (sample, number) => this.sheet.show(number),
-      key: (event, sample) => this.#key(event, sample),
+      key: (event, sample, number) => this.#key(event, sample, number),
     });
     this.sheet = new Sheet(this);
     root.append(this.sheet.dialog);
@@ -224,10 +224,12 @@ export class Review {
     return tile;
   }
 
-  #key(event, sample) {
+  #key(event, sample, number) {
     if (event.ctrlKey || event.metaKey || event.altKey || !(event.key.toLowerCase() in WORDS)) return;
     event.preventDefault();
-    this.decide(sample, WORDS[event.key.toLowerCase()]);
+    const word = WORDS[event.key.toLowerCase()];
+    this.decide(sample, word);
+    if (word) this.grid.reveal(number + 1); // the next one is looked at; a decision taken back is looked at again
   }
 }
 

@@ -145,8 +145,10 @@ export class Sheet {
     }
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "SELECT") return;
     const pressed = event.key.toLowerCase();
-    if (pressed in WORDS) this.#decide(WORDS[pressed]);
-    else if (pressed === "v") this.#press(this.before);
+    if (pressed in WORDS) {
+      this.#decide(WORDS[pressed]);
+      if (WORDS[pressed]) this.show(this.number + 1); // as in the grid
+    } else if (pressed === "v") this.#press(this.before);
     else if (pressed === "o") this.#press(this.outline);
     else if (pressed === "e") this.#redraw();
     else if (event.key === "ArrowLeft") this.show(this.number - 1);
