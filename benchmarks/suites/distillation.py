@@ -89,10 +89,9 @@ def teacher_run(args: argparse.Namespace) -> Run:
     return run
 
 
-def made_run(args: argparse.Namespace, name: str) -> tuple[str, float]:
-    """Train one of the others on the teacher's run, paint its plan; return its name and the seconds of training."""
-    teacher, begun = Run.open(args.out / "teacher"), time.perf_counter()
-    seconds = 0.0
+def made_run(args: argparse.Namespace, name: str) -> None:
+    """Train one of the others on the teacher's run, and paint its plan."""
+    teacher = Run.open(args.out / "teacher")
     if name == "teacher-4":  # a copy of the teacher's folder, as it was when it was trained
         run = Run.create(args.out / name, overridden(teacher.config, {"generate.steps": STEPS[name]}))
     else:
@@ -105,10 +104,8 @@ def made_run(args: argparse.Namespace, name: str) -> tuple[str, float]:
             told["backbone.source"] = str(args.out / "random-backbone")
         run = student_run(teacher, args.out / name, told, quarter=name == "quarter")
         train(run)
-        seconds = time.perf_counter() - begun
     generate(run)
     described(args, run)
-    return name, seconds
 
 
 def described(args: argparse.Namespace, run: Run) -> FeatureSet:
@@ -302,7 +299,8 @@ def main() -> None:
         tasks = [pool.submit(made_run, args, name) for name in order]
         generate(teacher)
         described(args, teacher)
-        seconds = dict(task.result() for task in tasks)
+        for task in tasks:
+            task.result()
     print(f"all painted after {time.perf_counter() - begun:.0f} s", flush=True)
     names = ["teacher", *args.only]
     card = torch.cuda.get_device_name() if torch.cuda.is_available() and args.device != "cpu" else ""
@@ -313,7 +311,7 @@ def main() -> None:
         "guidance_of_the_teacher": GUIDANCE,
         "training": {
             "teacher": {"steps": args.steps, "batch": args.batch},
-            "students": {"steps": args.student_steps, "batch": args.student_batch, "seconds": seconds},
+            "students": {"steps": args.student_steps, "batch": args.student_batch},
         },
         **compared(args, names),
     }

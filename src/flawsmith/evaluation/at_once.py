@@ -68,10 +68,10 @@ def _described(
     trainer: Trainings, run: Run, rivals: dict[str, Run], splits: dict[str, Split], stamp: str, trainings: int
 ) -> Spread:
     """Have the features computed that all arms share, which one training would do for the others; return who trains."""
-    # Last comes the product whose trainings are the first: its pictures are still in memory then.
-    counts = {product: trainer.pictures(product, splits[product]) for product in reversed(splits)}
-    pixels = max(trainer.pixels(product, splits[product]) for product in splits)
-    pieces = [(name, first) for name, many in counts.items() for first in range(0, many, _DESCRIBED)]
+    extents = {product: trainer.extent(product, split) for product, split in splits.items()}
+    counts, pixels = {name: shared for name, (shared, _) in extents.items()}, max(both for _, both in extents.values())
+    # The last product's pictures are in memory now, and the first one's should be when its trainings begin.
+    pieces = [(name, first) for name in reversed(counts) for first in range(0, counts[name], _DESCRIBED)]
     calls = ((run, rivals, name, range(first, min(first + _DESCRIBED, counts[name])), stamp) for name, first in pieces)
     with progress("prove, features", sum(counts.values()), "pictures") as advance:
         for number, sizes in _Here(run, len(pieces), pixels)(describe_some, calls, network=True):
@@ -168,7 +168,7 @@ def describe_some(run: Run, rivals: dict[str, Run], product: str, places: range,
         run: The run.
         rivals: Runs of other generators, by name.
         product: The product that is proven.
-        places: Which of its pictures, of those that `Trainings.pictures` counts.
+        places: Which of its pictures, of those that `Trainings.extent` counts.
         stamp: Identifies what detectors learn from.
 
     Returns:

@@ -109,16 +109,15 @@ class Trainings:
             (product, arm.name, seed) for arm in arms for seed in seeds if not self._path(product, arm, seed).is_file()
         ]
 
-    def pictures(self, product: str, split: Split) -> int:
-        """Return how many pictures all arms of a product share: what they learn from, and what they are asked about."""
-        bench = self._bench(product, split)
-        return len(bench.common) + len(bench.evaluator.asked)
+    def extent(self, product: str, split: Split) -> tuple[int, int]:
+        """Return how many pictures all arms of a product share, and about how many pixels all pictures have together.
 
-    def pixels(self, product: str, split: Split) -> int:
-        """Return how many pixels all pictures of a product's arms have together, about."""
+        Shared is what each arm learns from beside its samples, and what detectors are asked about.
+        """
         bench = self._bench(product, split)
+        shared = len(bench.common) + len(bench.evaluator.asked)
         made = {one.example.id for arm in bench.arms for one in (*arm.samples, *arm.controls)}
-        return (self.pictures(product, split) + len(made)) * math.prod(bench.evaluator.shape)
+        return shared, (shared + len(made)) * math.prod(bench.evaluator.shape)
 
     def describe(self, product: str, split: Split, places: Iterable[int]) -> list[str]:
         """Compute and keep the features of some of the shared pictures; return the sizes of pictures looked at."""
