@@ -26,7 +26,19 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("doors", ("doors",)),
 )
 """The floors from the ground up, and the rooms on each. An arrow goes to a lower floor, never to a room beside."""
-WORDS = {"errors", "types", "config", "registry", "files", "paths", "locks", "interruption", "korean", "version"}
+WORDS = {
+    "errors",
+    "types",
+    "config",
+    "registry",
+    "files",
+    "paths",
+    "locks",
+    "interruption",
+    "korean",
+    "processes",
+    "version",
+}
 DOORS = {
     *("cli", "__main__", "__init__", "pipeline", "factory_demo"),
 }

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 import flawsmith as fs
+from flawsmith import processes
 from flawsmith.config import load_config
 from flawsmith.errors import RunError
-from flawsmith.synthesis.batches import processes, workers
-from flawsmith.synthesis.batches.processes import cores
+from flawsmith.processes import cores
+from flawsmith.synthesis.batches import workers
 from flawsmith.synthesis.paint import Painter
 
 FRAGILE = """

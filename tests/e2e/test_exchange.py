@@ -69,14 +69,14 @@ def test_what_cannot_be_exchanged_is_one_sentence(tmp_path: Path) -> None:
 
 def test_every_piece_says_what_it_reads_and_writes() -> None:
     """What stages hand to `Spread` is named in TRAFFIC; found by its first argument and its docstring."""
-    from flawsmith.evaluation import trainings
+    from flawsmith.evaluation import at_once
     from flawsmith.screening import screen
     from flawsmith.synthesis import train
     from flawsmith.synthesis.batches import workers
 
     pieces = {
         name
-        for module in (train, workers, screen, trainings)
+        for module in (train, workers, screen, at_once)
         for name, value in vars(module).items()
         if callable(value) and "a piece for `Spread`" in (value.__doc__ or "")
     }

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 import flawsmith as fs
+from flawsmith import processes
 from flawsmith.cli import main
 from flawsmith.config import load_config
 from flawsmith.data import factory
 from flawsmith.errors import RunError
 from flawsmith.evaluation import at_once
 from flawsmith.pipeline import prove
-from flawsmith.synthesis.batches import processes
 from flawsmith.synthesis.generate import generate
 from flawsmith.synthesis.train import train
 

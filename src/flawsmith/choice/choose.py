@@ -25,10 +25,10 @@ from flawsmith.config import Config, GeneratorConfig, affecting
 from flawsmith.errors import ConfigError, DataError, RunError
 from flawsmith.evaluation.trainings import device_of
 from flawsmith.files import digest
+from flawsmith.processes import cores
 from flawsmith.run.dataset import open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
-from flawsmith.synthesis.batches.processes import cores
 from flawsmith.types import Advance
 
 FEWER = (3, 1)

@@ -27,9 +27,9 @@ from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.paths import confined
+from flawsmith.processes import cores, ending_at_once, without_main, work_for_parent
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
-from flawsmith.synthesis.batches.processes import cores, ending_at_once, without_main, work_for_parent
 
 
 @dataclass(frozen=True, slots=True)

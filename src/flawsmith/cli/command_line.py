@@ -18,7 +18,7 @@ from flawsmith.cli.opening import config_of, config_of_run, opened_for, started
 from flawsmith.errors import ConfigError, FlawsmithError, RenamedSetting
 from flawsmith.interruption import stopped, terminable
 from flawsmith.korean import spoken, wanted
-from flawsmith.synthesis.batches.processes import busy, rest_while_waiting
+from flawsmith.processes import busy, rest_while_waiting
 from flawsmith.types import Stage
 from flawsmith.version import VERSION
 

@@ -12,7 +12,7 @@ import typer
 from flawsmith.cli.arguments import Sets
 from flawsmith.cli.closing import say
 from flawsmith.errors import ConfigError, DataError
-from flawsmith.synthesis.batches.processes import rest_while_waiting
+from flawsmith.processes import rest_while_waiting
 
 
 def studio(

@@ -16,11 +16,11 @@ import torch
 from flawsmith.config import Config
 from flawsmith.data.split import Split
 from flawsmith.evaluation.trainings import Trainings, device_of, proof_extractor
+from flawsmith.processes import Workers, cores, in_order, memory_left, work_for_parent
 from flawsmith.run.dataset import recorded_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
 from flawsmith.run.stage import Result, Spread
-from flawsmith.synthesis.batches.processes import Workers, cores, in_order, memory_left, work_for_parent
 
 _WORTH = 30.0
 """Seconds that must be left for one process: a worker loads torch and reads the photographs first."""
@@ -162,7 +162,7 @@ def train_one(run: Run, rivals: dict[str, Run], product: str, arm: str, seed: in
 
 
 def describe_some(run: Run, rivals: dict[str, Run], product: str, places: range, stamp: str) -> list[str]:
-    """Compute and keep the features of some of the pictures that all arms of a product share: a piece for `Spread`.
+    """Compute and keep the features of some pictures that all arms of a product share; for `_Here` alone.
 
     Args:
         run: The run.

@@ -27,8 +27,8 @@ from flawsmith.preflight.stage_times import (
     making,
     writing,
 )
+from flawsmith.processes import busy, cores, memory_left
 from flawsmith.run.progress import span
-from flawsmith.synthesis.batches.processes import busy, cores, memory_left
 from flawsmith.synthesis.counts import wanted
 
 PIXELS_MEMORY = 0.36

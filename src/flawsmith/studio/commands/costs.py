@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flawsmith.config import AUTO, Config
 from flawsmith.preflight.plan_cost import CHOSEN_FIRST, plan_cost
-from flawsmith.synthesis.batches.processes import busy
+from flawsmith.processes import busy
 
 if TYPE_CHECKING:
     from flawsmith.studio.session import Studio

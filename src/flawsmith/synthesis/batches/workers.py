@@ -15,6 +15,7 @@ from itertools import islice
 from flawsmith.data.photographs import Photographs
 from flawsmith.data.sentences.descriptions import Descriptions
 from flawsmith.data.split import Split
+from flawsmith.processes import Workers, cores, in_order, work_for_parent
 from flawsmith.run.dataset import Dataset, recorded_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
@@ -22,7 +23,6 @@ from flawsmith.run.records import PlanLine, Sample
 from flawsmith.run.stage import Spread
 from flawsmith.synthesis.batches.controls import with_donor
 from flawsmith.synthesis.batches.made import write_sample
-from flawsmith.synthesis.batches.processes import Workers, cores, in_order, work_for_parent
 from flawsmith.synthesis.painters import Painters, Room
 from flawsmith.synthesis.plan import Place, plan_line
 from flawsmith.synthesis.train import backbone_of, generator_classes

@@ -101,7 +101,7 @@ def in_order(
     total: int,
     *,
     at_once: bool = False,
-    worth: float = _WORTH,
+    worth: float | None = None,
 ) -> Iterator[list[R]]:
     """Yield what is made of each item, in order: here, and by workers once so much is left that they pay.
 
@@ -112,7 +112,7 @@ def in_order(
         workers: How many there may be.
         total: How many results there will be in all.
         at_once: True: workers begin, however little there is to do.
-        worth: Seconds that must be left for one process, or no workers begin.
+        worth: Seconds that must be left for one process, or no workers begin; None = those that pay for a light worker.
 
     Raises:
         RunError: a worker was killed.
@@ -128,7 +128,7 @@ def in_order(
         yield results
         spent = time.monotonic() - begun
         if count > 1 and spent > _TRIAL:
-            if spent / max(done, 1) * (total - done) > worth:
+            if spent / max(done, 1) * (total - done) > (_WORTH if worth is None else worth):
                 break
             count = 1
     yield from _by_workers(waiting, there, workers)
