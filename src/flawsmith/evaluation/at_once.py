@@ -118,9 +118,12 @@ def _most(config: Config, pixels: int) -> int:
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Let torch use so many in this process: as many as a worker will, for it may train some before they begin."""
+    """Let torch use so many in this process: as many as a worker will, for it may train some before they begin.
+
+    Never more than it had: OMP_NUM_THREADS is the person's word, and in a forked process more would never answer.
+    """
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    torch.set_num_threads(min(before, count))
     try:
         yield
     finally:
@@ -130,7 +133,7 @@ def _threads(count: int) -> Iterator[None]:
 def _begin(threads: int) -> None:
     """Make a new process a worker."""
     work_for_parent()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(min(torch.get_num_threads(), threads))
     cv2.setNumThreads(threads)
 
 
