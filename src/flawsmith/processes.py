@@ -78,6 +78,11 @@ def memory_left() -> float:
     return left
 
 
+def fitting(each: float) -> int:
+    """Return how many processes may work at the same time here, each with so many bytes of memory; at least 1."""
+    return max(1, int(min(cores(), 0.8 * memory_left() / each)))
+
+
 @dataclass(frozen=True, slots=True)
 class Workers:
     """Processes that may be started."""

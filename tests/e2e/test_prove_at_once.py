@@ -91,14 +91,14 @@ def test_processes_prove_what_one_does(
     one, two = map(figures_of, trees)
     assert one.keys() == two.keys() and len(one) > 500
     assert [key for key in one if two[key] != pytest.approx(one[key], abs=1e-3, rel=1e-3)] == []
-    said = capsys.readouterr().err
-    assert "prove, features: 26/26 " in said and "screw, none, seed 0" in said
+    progress_lines = capsys.readouterr().err
+    assert "prove, features: 26/26 " in progress_lines and "screw, none, seed 0" in progress_lines
 
 
 @pytest.mark.parametrize(("left", "count"), [(0.0, 1), (3.2e9, 1), (5.2e9, 2), (math.inf, 7)])
 def test_there_are_as_many_as_cores_and_memory_allow(left: float, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(at_once, "cores", lambda: 7)
-    monkeypatch.setattr(at_once, "memory_left", lambda: left)
+    monkeypatch.setattr(processes, "cores", lambda: 7)
+    monkeypatch.setattr(processes, "memory_left", lambda: left)
     assert at_once._most(load_config(None, {"backbone.device": "cpu"}), 65_000_000) == count
     assert at_once._most(load_config(None, {"backbone.device": "cuda"}), 65_000_000) == 1
 

@@ -547,10 +547,10 @@ def test_the_estimate_adds_up_and_says_what_else_runs(tmp_path: Path, monkeypatc
     assert quiet == told["in all"] and slower.endswith(" min with what else runs here now")
     assert float(slower.split()[0]) == pytest.approx(3 * total, abs=2)
     assert "screening" not in check(validate(Config, {**tree, "screen": {"enabled": False}})).estimate
-    found = check(validate(Config, {**tree, "prove": {**tree["prove"], "workers": 2}}))
-    assert in_korean_throughout(found)
-    assert found.estimate["proof"].startswith(f"about {trainings * minutes / 2:.0f} min")
-    assert found.estimate["memory of the proof"] == "about 2.5 GB, 2 trainings at the same time"
+    findings = check(validate(Config, {**tree, "prove": {**tree["prove"], "workers": 2}}))
+    assert in_korean_throughout(findings)
+    assert findings.estimate["proof"].startswith(f"about {trainings * minutes / 2:.0f} min")
+    assert findings.estimate["memory of the proof"] == "about 2.5 GB, 2 trainings at the same time"
 
 
 def test_the_estimate_counts_what_the_gate_and_transfers_ask_for(tmp_path: Path):

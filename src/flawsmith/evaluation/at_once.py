@@ -7,7 +7,7 @@ this one, as many as cores and memory allow. On a card they follow one another, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
@@ -16,7 +16,7 @@ import torch
 from flawsmith.config import Config
 from flawsmith.data.split import Split
 from flawsmith.evaluation.trainings import Trainings, device_of, proof_extractor
-from flawsmith.processes import Workers, cores, in_order, memory_left, work_for_parent
+from flawsmith.processes import Workers, cores, fitting, in_order, work_for_parent
 from flawsmith.run.dataset import recorded_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.progress import progress
@@ -69,7 +69,8 @@ def _described(
 ) -> Spread:
     """Have the features computed that all arms share, which one training would do for the others; return who trains."""
     extents = {product: trainer.extent(product, split) for product, split in splits.items()}
-    counts, pixels = {name: shared for name, (shared, _) in extents.items()}, max(both for _, both in extents.values())
+    counts = {product: shared for product, (shared, _) in extents.items()}
+    pixels = max(all_pixels for _, all_pixels in extents.values())
     # The last product's pictures are in memory now, and the first one's should be when its trainings begin.
     pieces = [(name, first) for name in reversed(counts) for first in range(0, counts[name], _DESCRIBED)]
     calls = ((run, rivals, name, range(first, min(first + _DESCRIBED, counts[name])), stamp) for name, first in pieces)
@@ -94,7 +95,6 @@ class _Here:
         asked, self._total = run.config.prove.workers, total
         most = _most(run.config, pixels) if asked == "auto" else asked
         self._at_once, processes = asked != "auto", max(1, min(most, total))
-        self._on_card = device_of(run.config) != "cpu"
         self._threads = max(1, cores() // processes)
         self._workers = Workers(processes, _begin, (self._threads,), run.folder, "prove.workers")
 
@@ -102,7 +102,7 @@ class _Here:
         self, piece: Callable[..., Result], calls: Iterable[tuple[Any, ...]], *, network: bool
     ) -> Iterator[tuple[int, Result]]:
         items = ((piece, arguments) for arguments in calls)
-        with nullcontext() if self._on_card else _threads(self._threads):
+        with _threads(self._threads):
             answers = in_order(items, _called, _called, self._workers, self._total, at_once=self._at_once, worth=_WORTH)
             for number, (result,) in enumerate(answers):
                 yield number, result
@@ -110,10 +110,7 @@ class _Here:
 
 def _most(config: Config, pixels: int) -> int:
     """Return how many trainings may run at the same time here, each with so many pixels in memory."""
-    if device_of(config) != "cpu":
-        return 1
-    room = 0.8 * memory_left() / (_PROCESS + _PICTURE * pixels)
-    return max(1, int(min(cores(), room)))
+    return fitting(_PROCESS + _PICTURE * pixels) if device_of(config) == "cpu" else 1
 
 
 @contextmanager

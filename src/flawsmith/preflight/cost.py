@@ -27,7 +27,7 @@ from flawsmith.preflight.stage_times import (
     making,
     writing,
 )
-from flawsmith.processes import busy, cores, memory_left
+from flawsmith.processes import busy, fitting
 from flawsmith.run.progress import span
 from flawsmith.synthesis.counts import wanted
 
@@ -182,7 +182,7 @@ def _judges_at_once(config: Config, machine: str, each: float) -> int:
     """Return how many trainings of a proof run at the same time, each with so many bytes; see `evaluation.at_once`."""
     if config.prove.workers != "auto":
         return config.prove.workers
-    return 1 if machine == "GPU" else max(1, int(min(cores(), 0.8 * memory_left() / each)))
+    return 1 if machine == "GPU" else fitting(each)
 
 
 def _proof_memory(each: float, at_once: int) -> str:
