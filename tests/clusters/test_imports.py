@@ -11,6 +11,9 @@ import pytest
 
 RUN = """
 import json, os, sys, time
+begun = time.process_time()
+import torch
+costs = time.process_time() - begun
 from flawsmith.data import images
 
 first = []
@@ -26,11 +29,15 @@ try:
     main()
 except SystemExit:
     pass
-loaded = [name for name in ("diffusers", "transformers", "tokenizers", "accelerate") if name in sys.modules]
-print(json.dumps({"loaded": loaded, "first": first[0]}))
+slow = "diffusers", "transformers", "tokenizers", "accelerate", "scipy.stats"
+loaded = [name for name in slow if name in sys.modules]
+print(json.dumps({"loaded": loaded, "first": first[0] / costs}))
 """
-MOST = 4.0
-"""CPU seconds from the start of Python to the first mask, which is written after its picture."""
+MOST = 3.0
+"""CPU time from the start of Python to the first mask, which is written after its picture: times that of torch alone.
+
+Both are measured in one process, for seconds differ from machine to machine and with what else runs there.
+"""
 
 
 @pytest.mark.parametrize("generator", ["crop_paste", "patch_synthesis"])
@@ -42,6 +49,6 @@ def test_a_run_loads_no_diffusion_and_soon_has_a_pair(generator: str, factory_ro
     words += [word for setting in settings for word in ("--set", setting)]
     ended = subprocess.run([sys.executable, "-c", RUN, *words], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    told = json.loads(ended.stdout.splitlines()[-1])
-    assert told["loaded"] == []
-    assert told["first"] <= MOST
+    seen = json.loads(ended.stdout.splitlines()[-1])
+    assert seen["loaded"] == []
+    assert seen["first"] <= MOST
