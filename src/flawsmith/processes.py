@@ -188,10 +188,20 @@ def without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def work_for_parent() -> None:
-    """Make this process one that leaves Ctrl-C to the process that started it, and ends when that one is gone."""
+def work_for_parent(threads: int) -> None:
+    """Make this process one that leaves Ctrl-C to the process that started it, and ends when that one is gone.
+
+    Args:
+        threads: How many torch and OpenCV may use in it. Never more than torch has, which OMP_NUM_THREADS says: that
+            is the person's word, and in a forked process more would never answer.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the first process ends the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    import cv2  # here, for commands that only read records use this module too
+    import torch
+
+    torch.set_num_threads(min(torch.get_num_threads(), threads))
+    cv2.setNumThreads(threads)
 
 
 def _end_with_parent() -> None:

@@ -261,6 +261,11 @@ def test_near_duplicates(tmp_path: Path):
     other_place = picture(tmp_path, "place.png", piece // 2 + 60, "dent", elsewhere)
     other_piece = picture(tmp_path, "piece.png", surface(7), "dent", spot)
     other_kind = picture(tmp_path, "kind.png", piece // 2 + 50, "crack", spot)
+    unreadable = [picture(tmp_path, f"broken{i}.png", piece, "dent", spot) for i in range(2)]
+    for one in unreadable:
+        one.image.write_bytes(b"not a picture")
+    got = shots.Split((shot, unreadable[0]), normals, (again, other_place, other_piece, other_kind, unreadable[1]), ())
+    assert shots.near_duplicates(got) == [(shot, again)]  # what cannot be decoded is not like other such files
     got = shots.Split((shot,), normals, (again, other_place, other_piece, other_kind), ())
     assert shots.near_duplicates(got) == [(shot, again)]
     (warning,) = shots.near_duplicate_warnings(got, shots.near_duplicates(got))

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from flawsmith.choice.candidates import Way
 from flawsmith.choice.folds import folds_of
 from flawsmith.choice.judge import Judge
@@ -135,8 +133,7 @@ _SEATED: list[Judge] = []
 
 
 def _take_seats(sitting: Sitting, threads: int) -> None:
-    work_for_parent()
-    torch.set_num_threads(threads)
+    work_for_parent(threads)
     _SEATED[:] = judges_of(sitting, open_dataset(Run.open(sitting.run)), extractor_of(sitting.config))[0]
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from flawsmith.config import Config
 from flawsmith.data import images
-from flawsmith.data.fingerprints import differing_bits, fingerprints_of, identities
+from flawsmith.data.fingerprints import differing_bits, fingerprint, fingerprints_of, identities
 from flawsmith.data.layouts import natural_key
 from flawsmith.data.masks.reading import read_label
 from flawsmith.errors import Answer, DataError
@@ -176,13 +176,6 @@ def near_duplicates(split: Split) -> list[tuple[Example, Example]]:
     Near-duplicates are of one product and defect type, look more alike than different parts do (NEAR_BITS,
     NEAR_CHANCE), and have their damage in the same place (NEAR_OVERLAP).
     """
-    pairs = []
-    rows: dict[tuple[str, str | None], list[Example]] = defaultdict(list)
-    columns: dict[tuple[str, str | None], list[Example]] = defaultdict(list)
-    for example in split.shots:
-        rows[example.product, example.defect].append(example)
-    for example in split.test_defects:
-        columns[example.product, example.defect].append(example)
     normals: dict[str, list[Example]] = defaultdict(list)
     for example in split.normals:
         normals[example.product].append(example)
@@ -190,6 +183,13 @@ def near_duplicates(split: Split) -> list[tuple[Example, Example]]:
         normals[product] = members[:: -(-len(members) // NEAR_NORMALS)]
     chosen = [example for members in normals.values() for example in members]
     fingerprints_of([example.image for example in (*split.shots, *split.test_defects, *chosen)])
+    pairs = []
+    rows: dict[tuple[str, str | None], list[Example]] = defaultdict(list)
+    columns: dict[tuple[str, str | None], list[Example]] = defaultdict(list)
+    for table, group in ((rows, split.shots), (columns, split.test_defects)):
+        for example in group:
+            if not fingerprint(example.image).problem:  # what cannot be decoded would look like all else that cannot
+                table[example.product, example.defect].append(example)
     masks: dict[str, np.ndarray | None] = {}
     for key, shots in rows.items():
         tests, normal = columns[key], normals[key[0]]

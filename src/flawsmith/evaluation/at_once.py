@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import cv2
 import torch
 
 from flawsmith.config import Config
@@ -96,7 +95,7 @@ class _Here:
         most = _most(run.config, pixels) if asked == "auto" else asked
         self._at_once, processes = asked != "auto", max(1, min(most, total))
         self._threads = max(1, cores() // processes)
-        self._workers = Workers(processes, _begin, (self._threads,), run.folder, "prove.workers")
+        self._workers = Workers(processes, work_for_parent, (self._threads,), run.folder, "prove.workers")
 
     def __call__(
         self, piece: Callable[..., Result], calls: Iterable[tuple[Any, ...]], *, network: bool
@@ -115,23 +114,13 @@ def _most(config: Config, pixels: int) -> int:
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Let torch use so many in this process: as many as a worker will, for it may train some before they begin.
-
-    Never more than it had: OMP_NUM_THREADS is the person's word, and in a forked process more would never answer.
-    """
+    """Let torch use so many in this process: as many as a worker will, for it may train some before they begin."""
     before = torch.get_num_threads()
     torch.set_num_threads(min(before, count))
     try:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _begin(threads: int) -> None:
-    """Make a new process a worker."""
-    work_for_parent()
-    torch.set_num_threads(min(torch.get_num_threads(), threads))
-    cv2.setNumThreads(threads)
 
 
 def _called(item: tuple[Callable[..., Result], tuple[Any, ...]]) -> list[Result]:

@@ -140,12 +140,8 @@ _working: tuple[Run, Dataset, Room]
 def _begin(run: Run, split: Split, descriptions: Descriptions, shard: str, stamp: str) -> None:
     """Make a new process a worker."""
     global _working
-    work_for_parent()
-    import cv2
-    import torch
+    work_for_parent(threads=1)
 
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
     data = Dataset(split, Photographs(split.normals), {}, "", descriptions)
     painters = Painters(run.config, data, None, run.path("weights"))
     _working = run, data, Room(run, shard, stamp, painters)
