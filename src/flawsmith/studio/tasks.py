@@ -237,7 +237,12 @@ class Bench:
                 exporter.write(first, Path(folder), destination=run.path("export", name), advance=lambda *_: None)
                 trees[name] = tree_of(sizes(Path(folder)))
             errand.tell({"trees": trees})
-        return {"trees": trees, "pictures": len(examples), "shown": len(first), **counted}
+        kinds = dict.fromkeys((product, defect) for product, defect, _ in sorts)
+        counts = [
+            {"product": product, "defect": defect, **{side: sorts[product, defect, side] for side in ("train", "test")}}
+            for product, defect in sorted(kinds, key=lambda kind: (kind[0], kind[1] or ""))
+        ]
+        return {"trees": trees, "pictures": len(examples), "shown": len(first), "counts": counts, **counted}
 
 
 def _facts(candidate: Candidate) -> dict[str, Any]:

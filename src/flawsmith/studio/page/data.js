@@ -1,7 +1,7 @@
 // The Data page: what `flawsmith check` understood of the photographs.
 
 import { address, follow, get, post } from "./api.js";
-import { choices, field, make, note } from "./dom.js";
+import { choices, field, make, note, table } from "./dom.js";
 import { Folders } from "./folders.js";
 import { answerWords, lineOf } from "./form.js";
 import { Grid } from "./grid.js";
@@ -117,14 +117,15 @@ export class Data {
     const percent = (share) => (share === null ? "" : `${(100 * share).toPrecision(2)} %`);
     const whole = (number) => (number === null ? "" : number.toFixed(0));
     const defects = findings.defects.map((one) => [one.product, one.defect || say("data.normal"), one.pictures, one.shots, one.test, percent(one.share), whole(one.thickness)]);
+    const column = (name) => `data.${name}`;
     const named = (values) => Object.entries(values).map(([name, value]) => [spoken(name), spoken(String(value))]);
     const sizes = findings.pictures.map((one) => [one.product, one.pictures, range(one.width), range(one.height), Object.entries(one.formats).map(([format, count]) => say("data.format", { format: spoken(format), count })).join(", ")]);
     this.found.replaceChildren(
       ...[
         list("errors", findings.errors),
         list("warnings", findings.warnings),
-        table(say("data.types"), ["product", "defect", "pictures", "learned", "tested", "damaged", "thick"], defects),
-        table(say("data.photographs"), ["product", "pictures", "width", "height", "formats"], sizes),
+        table(say("data.types"), ["product", "defect", "pictures", "learned", "tested", "damaged", "thick"].map(column), defects),
+        table(say("data.photographs"), ["product", "pictures", "width", "height", "formats"].map(column), sizes),
         table(say("data.ledger"), null, named(findings.files)),
         table(say("data.cost"), null, named(findings.estimate)),
         list("notes", findings.notes),
@@ -175,15 +176,4 @@ export class Data {
 
 function range([least, middle, most]) {
   return least === most ? String(least) : `${least} – ${Math.round(middle)} – ${most}`;
-}
-
-/** Return a table; columns of numbers stand right. */
-function table(title, columns, rows) {
-  if (!rows.length) return null;
-  const kinds = rows[0].map((_, number) => (rows.every((row) => /^[\d.,–% ]*$/.test(String(row[number]))) ? "number" : ""));
-  const names = columns?.map((name, number) => make("th", { class: kinds[number], say: `data.${name}` }));
-  const head = columns ? [make("thead", {}, make("tr", {}, ...names))] : [];
-  const cells = (row) => row.map((value, number) => make("td", { class: kinds[number], textContent: String(value) }));
-  const body = make("tbody", {}, ...rows.map((row) => make("tr", {}, ...cells(row))));
-  return make("section", {}, make("h2", { textContent: title }), make("div", { class: "wide" }, make("table", {}, ...head, body)));
 }

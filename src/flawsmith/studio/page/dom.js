@@ -89,3 +89,14 @@ export function choices(select, pairs) {
   select.replaceChildren(...pairs.map(([value, text]) => make("option", { value, textContent: text })));
   if (pairs.some(([value]) => value === before)) select.value = before;
 }
+
+/** Return a table below a title, null without rows; `columns` are words of the catalogue, and those of numbers stand right. */
+export function table(title, columns, rows) {
+  if (!rows.length) return null;
+  const kinds = rows[0].map((_, number) => (rows.every((row) => /^[\d.,–% ]*$/.test(String(row[number]))) ? "number" : ""));
+  const names = columns?.map((name, number) => make("th", { class: kinds[number], say: name }));
+  const head = columns ? [make("thead", {}, make("tr", {}, ...names))] : [];
+  const cells = (row) => row.map((value, number) => make("td", { class: kinds[number], textContent: String(value) }));
+  const body = make("tbody", {}, ...rows.map((row) => make("tr", {}, ...cells(row))));
+  return make("section", {}, make("h2", { textContent: title }), make("div", { class: "wide" }, make("table", {}, ...head, body)));
+}

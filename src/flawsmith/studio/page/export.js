@@ -1,7 +1,7 @@
 // The Export page: formats and what each can be told, a preview of the tree, and the command that does the same.
 
 import { follow, get, post } from "./api.js";
-import { make, note } from "./dom.js";
+import { make, note, table } from "./dom.js";
 import { Form } from "./form.js";
 import { forTab } from "./memory.js";
 import { Panel, start, watch } from "./work.js";
@@ -126,7 +126,9 @@ export class Export {
       const made = await follow(await post("export/tree", this.#asked()));
       if (made) {
         this.counted.textContent = say("export.shown", { shown: made.shown, pictures: made.pictures, defects: made.defects ?? 0, normal: made.normal ?? 0 });
-        this.trees.replaceChildren(...Object.entries(made.trees).map(([name, files]) => tree(name, files, true)));
+        const counts = made.counts.map(({ product, defect, train, test }) => [product, defect ?? say("data.normal"), train, test]);
+        const columns = ["data.product", "data.defect", "export.train", "export.test"];
+        this.trees.replaceChildren(table(say("export.counts"), columns, counts), ...Object.entries(made.trees).map(([name, files]) => tree(name, files, true)));
       }
     } catch (error) {
       this.counted.textContent = "";
