@@ -1,9 +1,9 @@
 """What a backbone can do before it has seen a single shot, and how fast it learns from ten: on real photographs.
 
     python benchmarks/suites/backbone.py autoencoder --data ../shared/data
-    python benchmarks/suites/backbone.py words controls --data ../shared/data --backbone runs/mine
+    python benchmarks/suites/backbone.py words controls --data ../shared/data --backbone runs/my
     python benchmarks/suites/backbone.py adapt       --data ../shared/data --out /tmp/adapt --only screw
-    python benchmarks/suites/backbone.py training    --backbone runs/mine     # a folder that `flawsmith backbone` made
+    python benchmarks/suites/backbone.py training    --backbone runs/my     # a folder that `flawsmith backbone` made
 
 training     what it saw and how long that took, from the recipe's own logs.
 autoencoder  mean PSNR of a round trip, on windows of 128 and 256 px and inside the masks of real damage.

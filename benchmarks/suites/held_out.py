@@ -1,6 +1,6 @@
 """What a backbone's UNet knows of factory windows that it never saw, by the sort of mask, and what words add to it.
 
-    python benchmarks/suites/held_out.py --backbone builtin runs/mine
+    python benchmarks/suites/held_out.py --backbone builtin runs/my
 
 The training loss itself (squared error of v or noise, under the mask alone) at four noise levels, on the same 96
 windows with the same noise for every backbone: under the damage's own mask, loosened; under a rough one that does not

@@ -268,7 +268,7 @@ def test_the_script_of_the_page_runs(
     page = (Path(__file__).parents[2] / "docs/anomalib.md").read_text("utf-8")
     (script,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs/mine").symlink_to(finished_run.folder)
+    (tmp_path / "runs/my").symlink_to(finished_run.folder)
     monkeypatch.chdir(tmp_path)
     exec(script.replace("max_epochs=20", "max_epochs=1"), {})
     assert "'image_AUROC'" in capsys.readouterr().out and any((tmp_path / "results").rglob("model.ckpt"))

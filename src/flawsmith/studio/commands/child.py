@@ -1,6 +1,6 @@
 """The process of a command that the page started: the command line itself, which tells the page how far it is.
 
-    python -m flawsmith.studio.commands.child run runs/mine --until screen
+    python -m flawsmith.studio.commands.child run runs/my --until screen
 
 It differs from `flawsmith run ...` in three things. Progress goes to stdout as lines of JSON (`run.progress.Progress`).
 All else that would go there goes to stderr. When stdin is closed, it stops as Ctrl-C stops it: so the page cancels, and
