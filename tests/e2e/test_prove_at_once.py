@@ -93,6 +93,7 @@ def test_processes_prove_what_one_does(
     assert [key for key in one if two[key] != pytest.approx(one[key], abs=1e-3, rel=1e-3)] == []
     progress_lines = capsys.readouterr().err
     assert "prove, features: 26/26 " in progress_lines and "screw, none, seed 0" in progress_lines
+    assert "prove, intervals: " in progress_lines
 
 
 @pytest.mark.parametrize(("left", "count"), [(0.0, 1), (3.2e9, 1), (5.2e9, 2), (math.inf, 7)])

@@ -111,9 +111,21 @@ def test_work_is_called_by_the_words_of_the_page(opened: Any, studio: Studio) ->
     page = opened(studio)
     page.get_by_label("Language").select_option("ko")
     page.wait_for_selector("html[lang=ko]")
-    names = ["prove my screw, features", "generate (nsa, for the proof)", "train screw/rust", "sweep x"]
+    names = [
+        "prove my screw, features",
+        "prove, intervals",
+        "generate (nsa, for the proof)",
+        "train screw/rust",
+        "sweep x",
+    ]
     said = page.evaluate("(names) => import('./page/work.js').then(({ nameOf }) => names.map(nameOf))", names)
-    assert said == ["효과 검증 my screw: 특징 계산", "샘플 생성 (nsa, 효과 검증용)", "학습 screw/rust", "sweep x"]
+    assert said == [
+        "효과 검증 my screw: 특징 계산",
+        "효과 검증: 구간 계산",
+        "샘플 생성 (nsa, 효과 검증용)",
+        "학습 screw/rust",
+        "sweep x",
+    ]
     units = ["defect types", "models", "%"]
     said = page.evaluate("(units) => import('./page/work.js').then(({ unitOf }) => units.map(unitOf))", units)
     assert said == ["유형", "개", "%"]

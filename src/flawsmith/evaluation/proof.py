@@ -32,6 +32,7 @@ from flawsmith.evaluation.statistics import (
     resampled,
 )
 from flawsmith.run.mask_reading import rule_tree
+from flawsmith.run.progress import progress
 
 _TELLING = 3
 _Drawn = dict[str, list[dict[tuple[Task, str], np.ndarray]]]
@@ -138,9 +139,14 @@ def _curve(tried: Tried, shots: int) -> list[dict[str, Any]]:
 
 def _drawn(config: Config, evaluation_set: EvaluationSet, tried: Tried) -> _Drawn:
     weights = draws(evaluation_set, config.prove.resamples, np.random.default_rng((config.seed, 71)))
-    return {
-        arm.name: [resampled(evaluation_set, one, weights) for one in tried.outcomes[arm.name]] for arm in tried.arms
-    }
+    drawn: _Drawn = {}
+    with progress("prove, intervals", sum(map(len, tried.outcomes.values())), "trainings") as advance:
+        for arm in tried.arms:
+            drawn[arm.name] = []
+            for one in tried.outcomes[arm.name]:
+                drawn[arm.name].append(resampled(evaluation_set, one, weights))
+                advance(1, arm.name)
+    return drawn
 
 
 def _wanted(config: Config, names: Sequence[str]) -> list[tuple[str, str]]:

@@ -181,8 +181,8 @@ function doingNow(doing) {
 
 /** Return what a piece of work is called: "prove, features", "generate (nsa, for the proof)". */
 export function nameOf(what) {
-  const [, first, of = "", features, generator] = what.match(/^([^\s,]+)( .*?)??(, features)?(?: \((.*), for the proof\))?$/);
-  const name = `${knows(`step.${first}`) ? say(`step.${first}`) : first}${of}${features ? `: ${say("step.features")}` : ""}`;
+  const [, first, of = "", part, generator] = what.match(/^([^\s,]+)( .*?)??(?:, (features|intervals))?(?: \((.*), for the proof\))?$/);
+  const name = `${knows(`step.${first}`) ? say(`step.${first}`) : first}${of}${part ? `: ${say(`step.${part}`)}` : ""}`;
   return generator ? say("work.forProof", { name, generator }) : name;
 }
 
