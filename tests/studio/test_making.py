@@ -154,7 +154,7 @@ def export_and_look(client: Client, run: Path) -> None:
     assert looked["state"] == "done", looked
     assert looked["result"]["pictures"] == 18 and looked["result"]["defects"] == 12
     counts = looked["result"]["counts"]
-    assert sum(row["train"] + row["test"] for row in counts) == 18
+    assert sum(row["train"] + row["test"] for row in counts) == 18 and looked["result"]["rejected"] == 0
     assert sum(row["test"] for row in counts if row["defect"]) == 12  # samples stand in test, normal parts in both
     assert [row["defect"] for row in counts][0] is None and counts[0]["train"] > 0 and counts[0]["test"] > 0
     command = client.post("api/export/plan", chosen).json()["command"]
@@ -177,6 +177,7 @@ def export_and_look(client: Client, run: Path) -> None:
     again = client.post("api/export/plan", {**chosen, "values": {}}).json()["command"]  # what config.json says by now
     assert parse_overrides(shlex.split(again)[4::2]) == {"export.formats": ["coco", "yolo"]}
     client.post("api/review", {"sample": 0, "word": "reject"})
+    assert client.finished(client.post("api/export/tree", chosen))["result"]["rejected"] == 1
     changed = client.get("api/export").json()
     assert changed["state"] == "changed" and not any(one["written"] for one in changed["formats"])
     client.post("api/review", {"sample": 0, "word": ""})

@@ -130,6 +130,7 @@ def test_from_a_folder_of_photographs_to_an_exported_set(opened: Any, plant: Stu
     page.get_by_role("button", name="Preview the tree").click()
     expect(page.locator(".part.export .tree").first).to_contain_text("instances_train.json", timeout=TIMEOUT)
     expect(page.locator(".part.export .trees td.number").first).to_be_visible()
+    expect(page.locator(".part.export").get_by_text("rejected stay out: 1.")).to_be_visible()
     typed = command.text_content()
     page.locator(".part.export").get_by_role("button", name="Export", exact=True).click()
     expect(page.locator(".part.export .state.done")).to_be_visible(timeout=TIMEOUT)

@@ -242,7 +242,9 @@ class Bench:
             {"product": product, "defect": defect, **{side: sorts[product, defect, side] for side in ("train", "test")}}
             for product, defect in sorted(kinds, key=lambda kind: (kind[0], kind[1] or ""))
         ]
-        return {"trees": trees, "pictures": len(examples), "shown": len(first), "counts": counts, **counted}
+        rejected = sum(one.made for one in run.samples()) - len(run.kept())
+        facts = {"pictures": len(examples), "shown": len(first), "counts": counts, "rejected": rejected}
+        return {"trees": trees, **facts, **counted}
 
 
 def _facts(candidate: Candidate) -> dict[str, Any]:
