@@ -119,6 +119,20 @@ def test_damage_on_the_neck_lands_on_the_neck():
         assert np.hypot(*(ends[0] - ends[1])) < 15
 
 
+def test_chance_throws_no_damage_off_the_part():
+    shot_part, normal_part = nail()[0], nail(angle=0.7)[0]
+    damage = np.zeros_like(shot_part)
+    rows = np.flatnonzero(shot_part[:, 128])
+    damage[rows[0] : rows[0] + 4, 110:146] = True  # a scratch along the shaft, just inside of its outline
+    damage &= shot_part
+    off = []
+    for seed in range(40):
+        pose = poses.pose_mask(damage, shot_part, normal_part, np.random.default_rng(seed))
+        laid = poses.apply_pose_mask(damage, pose, normal_part.shape)
+        off.append((laid & ~normal_part).sum() / laid.sum())
+    assert np.mean(off) < 0.005 and max(off) < 0.05  # 0.015 and 0.13 where 85 % on the part are enough
+
+
 def test_a_missing_tip_does_not_move_the_rest():
     shot, neck = nail(angle=0.4, tip=False)
     missing = nail(angle=0.4)[0] & ~shot

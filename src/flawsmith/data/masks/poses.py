@@ -30,6 +30,8 @@ _SCALE = (0.8, 1.25)
 """Of damage on surfaces: the range of sizes, log-uniform."""
 _ON_PART = 0.85
 """Share of the damage (of what lies on the part in the shot) that must land on the other part."""
+_SLIPPED = 0.01
+"""Share of it that chance may move off that part."""
 _TRIES = 24
 
 
@@ -128,6 +130,8 @@ def pose_mask(
         grown = cv2.dilate(shot_part[near].astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
         on = grown[points[:, 1].astype(int) - near[0].start, points[:, 0].astype(int) - near[1].start]
     asked, hangs = points[on], not on.any()  # damage that hangs outside the part in the shot may do so here
+    # Chance must not throw damage off the part that would lie on it without: a bent tip is beside the part either way.
+    goal = _ON_PART if base is None else max(_ON_PART, _landed(asked, base, normal_part) - _SLIPPED)
     anywhere = surface and not normal_part.any()
     onto = np.argwhere(normal_part)[:, ::-1] if surface and not anywhere and not normal_part.all() else None
     for attempt in range(_TRIES):
@@ -140,7 +144,7 @@ def pose_mask(
             matrix = base @ _jittered(shot_part, rng, calm)
         visible = _landed(points, matrix, np.ones_like(normal_part))
         score = 1.0 if hangs or anywhere else _landed(asked, matrix, normal_part)
-        score = min(score / _ON_PART, 1.0) * (1.0 if visible >= 0.95 or base is None else visible)
+        score = min(score / goal, 1.0) * (1.0 if visible >= 0.95 or base is None else visible)
         if score > most:
             best, most = Pose.of(matrix), score
         if most >= 1.0:
