@@ -237,9 +237,9 @@ class Bench:
                 exporter.write(first, Path(folder), destination=run.path("export", name), advance=lambda *_: None)
                 trees[name] = tree_of(sizes(Path(folder)))
             errand.tell({"trees": trees})
-        kinds = dict.fromkeys((product, defect) for product, defect, _ in sorts)
+        kinds = Counter((example.product, example.defect) for example in examples)
         counts = [
-            {"product": product, "defect": defect, **{side: sorts[product, defect, side] for side in ("train", "test")}}
+            {"product": product, "defect": defect, "pictures": kinds[product, defect]}
             for product, defect in sorted(kinds, key=lambda kind: (kind[0], kind[1] or ""))
         ]
         rejected = sum(one.made for one in run.samples()) - len(run.kept())
