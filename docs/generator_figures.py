@@ -41,14 +41,7 @@ PROOFS: dict[str, list[tuple[str, Mapping[str, str], str]]] = {
         ("proof.json", {name: f"{name}-csm" for name in SETS}, OURS),
         ("proof.json", {name: f"{name}-csm, adapter started from the words" for name in SETS}, OURS),
     ],
-    "dual_branch": [
-        ("proof.json", {name: f"{name}-dual" for name in SETS}, OURS),
-        (
-            "proof.json",
-            {"magnetic-tile": "magnetic-tile-dual, mask threshold from clean shots", "screw": "screw-dual"},
-            OURS,
-        ),
-    ],
+    "dual_branch": [("proof.json", {name: f"{name}-dual" for name in SETS}, OURS)],
     "anomaly_diffusion": [("proof.json", {name: f"{name}-anomaly-diffusion" for name in SETS}, OURS)],
 }
 """Generator -> results that judge it, the first that has both sets counts: file, set -> entry, the arm's name in it."""
