@@ -131,7 +131,7 @@ def pose_mask(
         on = grown[points[:, 1].astype(int) - near[0].start, points[:, 0].astype(int) - near[1].start]
     asked, hangs = points[on], not on.any()  # damage that hangs outside the part in the shot may do so here
     # Chance must not throw damage off the part that would lie on it without: a bent tip is beside the part either way.
-    goal = _ON_PART if base is None else max(_ON_PART, _landed(asked, base, normal_part) - _SLIPPED)
+    goal = _ON_PART if base is None or hangs else max(_ON_PART, _landed(asked, base, normal_part) - _SLIPPED)
     anywhere = surface and not normal_part.any()
     onto = np.argwhere(normal_part)[:, ::-1] if surface and not anywhere and not normal_part.all() else None
     for attempt in range(_TRIES):

@@ -125,9 +125,9 @@ export class Export {
     try {
       const made = await follow(await post("export/tree", this.#asked()));
       if (made) {
-        const told = [say("export.shown", { shown: made.shown, pictures: made.pictures, defects: made.defects ?? 0, normal: made.normal ?? 0 })];
-        if (made.rejected) told.push(say("export.rejected", { count: made.rejected }));
-        this.counted.textContent = told.join(" ");
+        const sentences = [say("export.shown", { shown: made.shown, pictures: made.pictures, defects: made.defects ?? 0, normal: made.normal ?? 0 })];
+        if (made.rejected) sentences.push(say("export.rejected", { count: made.rejected }));
+        this.counted.textContent = sentences.join(" ");
         const counts = made.counts.map(({ product, defect, pictures }) => [product, defect ?? say("data.normal"), pictures]);
         const columns = ["data.product", "data.defect", "data.pictures"];
         this.trees.replaceChildren(table(say("export.counts"), columns, counts), ...Object.entries(made.trees).map(([name, files]) => tree(name, files, true)));
