@@ -30,8 +30,7 @@ _SCALE = (0.8, 1.25)
 """Of damage on surfaces: the range of sizes, log-uniform."""
 _ON_PART = 0.85
 """Share of the damage (of what lies on the part in the shot) that must land on the other part."""
-_SLIPPED = 0.01
-"""Share of it that chance may move off that part."""
+_SLIPPED = 0.01  # of it, what chance may throw off the part; a bent tip, beside it without chance, may stay there
 _TRIES = 24
 
 
@@ -130,7 +129,6 @@ def pose_mask(
         grown = cv2.dilate(shot_part[near].astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
         on = grown[points[:, 1].astype(int) - near[0].start, points[:, 0].astype(int) - near[1].start]
     asked, hangs = points[on], not on.any()  # damage that hangs outside the part in the shot may do so here
-    # Chance must not throw damage off the part that would lie on it without: a bent tip is beside the part either way.
     goal = _ON_PART if base is None or hangs else max(_ON_PART, _landed(asked, base, normal_part) - _SLIPPED)
     anywhere = surface and not normal_part.any()
     onto = np.argwhere(normal_part)[:, ::-1] if surface and not anywhere and not normal_part.all() else None
@@ -154,9 +152,8 @@ def pose_mask(
 
 def _moved_onto(matrix: np.ndarray, points: np.ndarray, places: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return a pose moved so that a random point (N,2) of the damage lies on a random one of the places (M,2)."""
-    place = places[int(rng.integers(len(places)))]
     moved = matrix.copy()
-    moved[:2, 2] = place - matrix[:2, :2] @ points[int(rng.integers(len(points)))]
+    moved[:2, 2] = places[int(rng.integers(len(places)))] - matrix[:2, :2] @ points[int(rng.integers(len(points)))]
     return moved
 
 
@@ -167,7 +164,7 @@ def _points(mask: Mask, most: int = 4000) -> np.ndarray:
     rows, columns = box = spot_of([], mask, 0)
     points = np.argwhere(mask[box])[:, ::-1].astype(np.float64) + (columns.start, rows.start)
     if len(points) > most:
-        ends = np.concatenate([points.argmin(axis=0), points.argmax(axis=0)])
+        ends = [*points.argmin(axis=0), *points.argmax(axis=0)]
         points = np.concatenate([points[:: len(points) // most], points[ends]])
     return points
 
