@@ -79,7 +79,7 @@ def share_off(mask: np.ndarray, part: np.ndarray) -> float:
 def made(root: Path, folder: Path, way: str, outlines: dict[str, np.ndarray]) -> list[float]:
     """Make samples; return of each which share of its label lies off the part."""
     generator, masks = WAYS[way]
-    told = {
+    settings = {
         "data.root": str(root),
         "data.shots": SHOTS,
         "generator.name": generator,
@@ -90,7 +90,7 @@ def made(root: Path, folder: Path, way: str, outlines: dict[str, np.ndarray]) ->
         "measure.enabled": False,
         "prove.enabled": False,
     }
-    run = Run.create(folder, load_config(None, told))
+    run = Run.create(folder, load_config(None, settings))
     data = open_dataset(run)
     train(run, data)
     generate(run, data=data)

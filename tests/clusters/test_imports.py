@@ -49,6 +49,6 @@ def test_a_run_loads_no_diffusion_and_soon_has_a_pair(generator: str, factory_ro
     words += [word for setting in settings for word in ("--set", setting)]
     ended = subprocess.run([sys.executable, "-c", RUN, *words], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    seen = json.loads(ended.stdout.splitlines()[-1])
-    assert seen["loaded"] == []
-    assert seen["first"] <= MOST
+    measured = json.loads(ended.stdout.splitlines()[-1])
+    assert measured["loaded"] == []
+    assert measured["first"] <= MOST

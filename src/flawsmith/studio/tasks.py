@@ -222,12 +222,11 @@ class Bench:
         if run is None:
             raise DataError("no run is open, so there is nothing to export")
         run = Run(run.folder, overridden(run.config, settings))
-        examples, counted, first = exported(run), Counter[str](), []
+        examples, first = exported(run), []
         sorts: Counter[tuple[Any, ...]] = Counter()
         for example in examples:
             sort = example.product, example.defect, example.split
             sorts[sort] += 1
-            counted["defects" if example.defect else "normal"] += 1
             if sorts[sort] <= _OF_EACH_SORT:
                 first.append(example)
         trees = {}
@@ -237,14 +236,21 @@ class Bench:
                 exporter.write(first, Path(folder), destination=run.path("export", name), advance=lambda *_: None)
                 trees[name] = tree_of(sizes(Path(folder)))
             errand.tell({"trees": trees})
-        kinds = Counter((example.product, example.defect) for example in examples)
+        types = Counter((example.product, example.defect) for example in examples)
+        damaged = sum(count for (_, defect), count in types.items() if defect)
         counts = [
-            {"product": product, "defect": defect, "pictures": kinds[product, defect]}
-            for product, defect in sorted(kinds, key=lambda kind: (kind[0], kind[1] or ""))
+            {"product": product, "defect": defect, "pictures": types[product, defect]}
+            for product, defect in sorted(types, key=lambda key: (key[0], key[1] or ""))
         ]
-        rejected = sum(one.made for one in run.samples()) - len(run.kept())
-        facts = {"pictures": len(examples), "shown": len(first), "counts": counts, "rejected": rejected}
-        return {"trees": trees, **facts, **counted}
+        return {
+            "trees": trees,
+            "pictures": len(examples),
+            "shown": len(first),
+            "defects": damaged,
+            "normal": len(examples) - damaged,
+            "counts": counts,
+            "rejected": sum(one.made for one in run.samples()) - len(run.kept()),
+        }
 
 
 def _facts(candidate: Candidate) -> dict[str, Any]:

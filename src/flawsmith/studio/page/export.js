@@ -125,7 +125,7 @@ export class Export {
     try {
       const made = await follow(await post("export/tree", this.#asked()));
       if (made) {
-        const sentences = [say("export.shown", { shown: made.shown, pictures: made.pictures, defects: made.defects ?? 0, normal: made.normal ?? 0 })];
+        const sentences = [say("export.shown", { shown: made.shown, pictures: made.pictures, defects: made.defects, normal: made.normal })];
         if (made.rejected) sentences.push(say("export.rejected", { count: made.rejected }));
         this.counted.textContent = sentences.join(" ");
         const counts = made.counts.map(({ product, defect, pictures }) => [product, defect ?? say("data.normal"), pictures]);

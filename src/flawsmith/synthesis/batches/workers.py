@@ -141,7 +141,6 @@ def _begin(run: Run, split: Split, descriptions: Descriptions, shard: str, stamp
     """Make a new process a worker."""
     global _working
     work_for_parent(threads=1)
-
     data = Dataset(split, Photographs(split.normals), {}, "", descriptions)
     painters = Painters(run.config, data, None, run.path("weights"))
     _working = run, data, Room(run, shard, stamp, painters)
