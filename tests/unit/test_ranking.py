@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from flawsmith.arithmetic import ranking
-from flawsmith.arithmetic.binned import histograms, weighted_ap
+from flawsmith.arithmetic.binned import histograms, weighted_ap, weighted_ap_of_unions
 from flawsmith.arithmetic.confusion import confusion
 from flawsmith.arithmetic.ranking import Ranking
 from flawsmith.errors import ConfigError, DataError
@@ -355,6 +355,20 @@ def test_a_resample_without_a_class_is_no_number():
     weights = np.array([[1, 1], [0, 1], [1, 0], [0, 0]])
     np.testing.assert_array_equal(weighted_ap(pos, neg, weights), [1 / 4, np.nan, 1, np.nan])
     assert weighted_ap(pos, neg, weights[:0]).shape == (0,)
+
+
+def test_unions_of_groups_are_what_each_is_alone():
+    rng = np.random.default_rng(11)
+    pos, neg = rng.integers(0, 9, (7, 50)), rng.integers(0, 900, (7, 50))
+    pos[:3] = 0  # normal pictures
+    weights = rng.multinomial(7, np.full(7, 1 / 7), size=200)
+    groups = [np.array([0, 1, 2]), np.array([6, 4]), np.array([3]), np.array([], int)]
+    unions = [[0, 1], [0, 2], [0, 1, 2, 3], [3], [2]]
+    found = weighted_ap_of_unions(pos, neg, weights, groups, unions)
+    for one, union in zip(found, unions, strict=True):
+        own = np.concatenate([groups[number] for number in union])
+        np.testing.assert_array_equal(one, weighted_ap(pos[own], neg[own], weights[:, own]))
+    assert np.isnan(found[3]).all() and not np.isnan(found[2]).all()
 
 
 def test_resamples_of_other_shapes_are_refused():

@@ -5,11 +5,17 @@ The point estimate belongs to `ranking`, which is exact; a thousand exact resamp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
+from functools import reduce
 
 import numpy as np
 
 from flawsmith.errors import DataError
+
+_PORTION = 64
+"""Resamples counted at a time: they take little memory."""
+_CACHED = 8
+"""Of these so many at a time stay in the processor's cache, which is several times faster."""
 
 
 def histograms(
@@ -42,24 +48,58 @@ def weighted_ap(pos: np.ndarray, neg: np.ndarray, weights: np.ndarray) -> np.nda
     Args:
         pos: Defect counts (P,B), bins from high scores to low, as `histograms` gives them.
         neg: Normal counts (P,B).
-        weights: How often each picture is in each resample (R,P).
+        weights: How often each picture is in each resample (R,P), whole numbers.
 
     Returns:
         float64 (R,); NaN where a resample has no defect score.
     """
-    found = [np.zeros(0)]
-    for gained, wrong in _resampled(pos, neg, weights):
-        right = gained.cumsum(1)
-        flagged = np.maximum(right + wrong.cumsum(1), np.finfo(float).tiny)
-        with np.errstate(invalid="ignore"):
-            found.append((gained * right / flagged).sum(1) / right[:, -1])
-    return np.concatenate(found)
+    return weighted_ap_of_unions(pos, neg, weights, [slice(None)], [[0]])[0]
 
 
-def _resampled(pos: np.ndarray, neg: np.ndarray, weights: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (defect, normal) counts, float64 (r,B), in portions of resamples that take little memory."""
+def weighted_ap_of_unions(
+    pos: np.ndarray,
+    neg: np.ndarray,
+    weights: np.ndarray,
+    groups: Sequence[np.ndarray | slice],
+    unions: Sequence[Sequence[int]],
+) -> list[np.ndarray]:
+    """Return `weighted_ap` of several unions of groups of pictures; each group is counted once for all of them.
+
+    Args:
+        pos: As for `weighted_ap`.
+        neg: As for `weighted_ap`.
+        weights: As for `weighted_ap`.
+        groups: Indices of the pictures of each group; no picture is in two.
+        unions: Numbers of the groups of each union.
+
+    Returns:
+        float64 (R,) for each union.
+    """
     pos, neg, weights = (np.asarray(array, np.float64) for array in (pos, neg, weights))
     if pos.shape != neg.shape or pos.ndim != 2 or weights.shape[1:] != (len(pos),):
         raise DataError(f"resamples: {pos.shape}, {neg.shape}, {weights.shape}; give (P,B), (P,B) and (R,P)")
-    for start in range(0, len(weights), 64):
-        yield weights[start : start + 64] @ pos, weights[start : start + 64] @ neg
+    # Counted from the highest bin down; whole numbers below 2^53, so sums are exact in whatever order.
+    right_of, flagged_of = pos.cumsum(1), (pos + neg).cumsum(1)
+    parts = [(np.ascontiguousarray(weights[:, own]), right_of[own], flagged_of[own]) for own in groups]
+    found = [np.empty(len(weights)) for _ in unions]
+    for start in range(0, len(weights), _PORTION):
+        drawn = slice(start, start + _PORTION)
+        counts = [(one[drawn] @ hits, one[drawn] @ alarms) for one, hits, alarms in parts]
+        for row in range(0, len(weights[drawn]), _CACHED):
+            block = slice(row, row + _CACHED)
+            for precision, union in zip(found, unions, strict=True):
+                right = reduce(np.add, [counts[number][0][block] for number in union])
+                flagged = reduce(np.add, [counts[number][1][block] for number in union])
+                precision[drawn][block] = _ap(right, flagged)
+    return found
+
+
+def _ap(right: np.ndarray, flagged: np.ndarray) -> np.ndarray:
+    """Return float64 (r,): average precision, from right alarms and all alarms (r,B) at the threshold of each bin."""
+    gained = right.copy()
+    gained[:, 1:] -= right[:, :-1]
+    gained *= right
+    gained /= np.maximum(flagged, np.finfo(float).tiny)
+    with np.errstate(invalid="ignore"):
+        precision: np.ndarray = gained.sum(1) / right[:, -1]
+    return precision

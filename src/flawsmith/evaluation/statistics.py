@@ -18,7 +18,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from flawsmith.arithmetic.binned import histograms, weighted_ap
+from flawsmith.arithmetic.binned import histograms, weighted_ap_of_unions
 from flawsmith.arithmetic.ranking import Ranking
 from flawsmith.errors import RunError
 from flawsmith.files import write_bytes
@@ -203,12 +203,15 @@ def draws(evaluation_set: EvaluationSet, resamples: int, rng: np.random.Generato
 def resampled(evaluation_set: EvaluationSet, one: Outcome, weights: np.ndarray) -> dict[tuple[Task, str], np.ndarray]:
     """Return float64 (R,) of the deciding figure for each task and type, MEAN and ALL, under each row of weights."""
     result: dict[tuple[Task, str], np.ndarray] = {}
-    normal, *defects = evaluation_set.groups()
-    damaged = np.flatnonzero(evaluation_set.defect >= 0)
-    for name, members in [*((evaluation_set.defects[n], defects[n]) for n in evaluation_set.asked()), (ALL, damaged)]:
-        both = np.concatenate([members, normal])
-        if one.damaged is not None and one.normal is not None:
-            result["localization", name] = weighted_ap(one.damaged[both], one.normal[both], weights[:, both])
+    groups = evaluation_set.groups()
+    normal, damaged = groups[0], np.flatnonzero(evaluation_set.defect >= 0)
+    asked = evaluation_set.asked()
+    names = [*(evaluation_set.defects[number] for number in asked), ALL]
+    if one.damaged is not None and one.normal is not None:
+        unions = [*([0, 1 + number] for number in asked), range(len(groups))]
+        precisions = weighted_ap_of_unions(one.damaged, one.normal, weights, groups, unions)
+        result |= {("localization", name): precision for name, precision in zip(names, precisions, strict=True)}
+    for name, members in zip(names, [*(groups[1 + number] for number in asked), damaged], strict=True):
         if one.score is not None and len(normal):
             higher = np.sign(one.score[members][:, None] - one.score[normal][None]) * 0.5 + 0.5
             wins = ((weights[:, members] @ higher) * weights[:, normal]).sum(1)

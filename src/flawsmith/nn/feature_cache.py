@@ -127,7 +127,7 @@ class FeatureCache(Extractor):
         asked = hashlib.blake2b(
             f"{self.name} {self.fingerprint} {method} {content.shape} {self._dtype}".encode(), digest_size=16
         )
-        asked.update(content.tobytes())
+        asked.update(content.data)
         return f"{method}-{content.shape[-2]}x{content.shape[-1]}/{asked.hexdigest()}.npz"
 
     def _recall(self, key: str) -> Row | None:

@@ -311,7 +311,7 @@ _REMEMBERED: OrderedDict[bytes, PatchMemory] = OrderedDict()
 
 def digest(picture: Tensor) -> bytes:
     """Return a hash of a picture's bytes, by which it is known again."""
-    return hashlib.blake2b(picture.cpu().numpy().tobytes(), digest_size=16).digest()
+    return hashlib.blake2b(picture.cpu().contiguous().numpy().data, digest_size=16).digest()
 
 
 def described(maps: Sequence[Tensor], depths: Sequence[int]) -> Tensor:
