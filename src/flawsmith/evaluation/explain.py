@@ -190,7 +190,7 @@ class Explainer:
         window = grid.windows[grid.best_seen(there)[0]]
         return _View(grid.seen(image, window), (window.top, window.left), size)
 
-    def _remembered_pictures(self, memory: PatchMemory | None) -> dict[bytes, TrainingPicture]:
+    def _remembered_pictures(self, memory: PatchMemory | None) -> dict[int, TrainingPicture]:
         """Return the normal pictures by the digest under which a memory knows them."""
         if memory is None:
             return {}
@@ -211,7 +211,7 @@ class Explainer:
         return _ShotPatches(torch.cat(patches), sources)
 
     def _nearest_normals(
-        self, patch: Tensor, memory: PatchMemory, pictures: dict[bytes, TrainingPicture], grid: tuple[int, int]
+        self, patch: Tensor, memory: PatchMemory, pictures: dict[int, TrainingPicture], grid: tuple[int, int]
     ) -> tuple[Neighbour, ...]:
         nearest: dict[str, Neighbour] = {}
         for distance, place in memory.nearest_first(patch):

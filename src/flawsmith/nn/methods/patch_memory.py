@@ -41,7 +41,7 @@ _MEMORIES = 4
 class Place(NamedTuple):
     """Where a remembered patch was taken."""
 
-    picture: bytes
+    picture: int
     """`digest` of the picture."""
     row: int
     """On the grid of the finest of the memory's depths, as is `column`."""
@@ -89,7 +89,7 @@ class PatchMemory:
         """
         asked = f"{extractor.name} {extractor.fingerprint} {tuple(depths)} {size} {draw} {list(photographs)}"
         digests = [digest(picture) for batch in batches() for picture in batch]
-        key = hashlib.blake2b(asked.encode() + b"".join(digests), digest_size=16).digest()
+        key: tuple[str | int, ...] = (asked, *digests)
         if key not in _REMEMBERED:
             rng = torch.Generator().manual_seed(0)
             each = max(1, draw // len(digests))
@@ -165,7 +165,7 @@ class MemoryMaps(Extractor):
             not in it is compared with the whole memory.
     """
 
-    def __init__(self, inner: Extractor, memory: PatchMemory, photographs: Mapping[bytes, int] | None = None) -> None:
+    def __init__(self, inner: Extractor, memory: PatchMemory, photographs: Mapping[int, int] | None = None) -> None:
         super().__init__()
         self.inner, self.memory, self._photographs = inner, memory, photographs or {}
         self.name, self.fingerprint = inner.name, f"{inner.fingerprint}-{memory.fingerprint}"
@@ -280,7 +280,7 @@ def _said_by_memory(cells: Tensor, remembered: Tensor, distance: Tensor) -> Tens
     return torch.cat([(cells - remembered.permute(0, 3, 1, 2)).abs(), far, around], 1)
 
 
-_Key = tuple[str, bytes, int | None]
+_Key = tuple[str, int, int | None]
 """A memory, a picture, and the remembered photograph that it was not compared with."""
 
 
@@ -306,12 +306,14 @@ class _Nearest:
 
 
 _NEAREST = _Nearest(_KEPT)
-_REMEMBERED: OrderedDict[bytes, PatchMemory] = OrderedDict()
+_REMEMBERED: OrderedDict[tuple[str | int, ...], PatchMemory] = OrderedDict()
 
 
-def digest(picture: Tensor) -> bytes:
-    """Return a hash of a picture's bytes, by which it is known again."""
-    return hashlib.blake2b(picture.cpu().contiguous().numpy().data, digest_size=16).digest()
+def digest(picture: Tensor) -> int:
+    """Return a hash of a picture's shape and bytes, by which this process knows it again."""
+    # Python's own, SipHash of 64 bits with a random key, is several times faster than a cryptographic one: every
+    # picture is asked for at every prediction.
+    return hash((tuple(picture.shape), picture.cpu().contiguous().numpy().tobytes()))
 
 
 def described(maps: Sequence[Tensor], depths: Sequence[int]) -> Tensor:
