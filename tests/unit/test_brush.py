@@ -72,7 +72,11 @@ def test_a_line_of_the_plan_gives_the_sample_of_the_plan(run: fs.Run, brush: fs.
         # left to itself it finds the shot and very nearly the pose; a part's mask was grown by what its outline lacks
         again = brush.paint(photograph, asked, line.defect, line.seed)
         least = 0.8 if row.product == "magnet" else 0.65
-        assert again.provenance.shot == line.shot and again.provenance.overlap > least
+        own = brush.paint(photograph, asked, line.defect, line.seed, shot=line.shot).provenance
+        assert again.provenance.overlap >= own.overlap > least
+        assert again.provenance.shot == line.shot or (
+            row.product != "magnet" and again.provenance.overlap > own.overlap
+        )
 
 
 @pytest.mark.parametrize("generator", ["crop_paste", "perlin"])

@@ -12,7 +12,9 @@ from flawsmith.data.windows import spot_of
 
 Mask = np.ndarray
 
-_EMPTY = 8  # px round parts and damage that count in, for distances are measured from outside and soft edges widened
+_SOFT = 0.006  # of the picture's longer side: how far the soft edge of a part reaches beyond its outline
+_CRUMB = 0.04  # of the damage's area: pieces of the normal part that alone say nothing of what the damage cut off
+_EMPTY = 8  # px round parts, their soft edges and damage that count in, for distances are measured from outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,27 +108,29 @@ def with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, *, reach: floa
         normal_part: bool (H,W).
         reach: How far from the damage the outline is taken over, as a share of the root of the damage's area.
         sliver: As a share of the picture's longer side; thinner differences are misfits of the two outlines, and so are
-            those no thicker than what differs farther along the outline, where there is no damage: a rim taken over
-            for a part that lies a little otherwise would be drawn twice.
+            those no thicker than what differs farther along the outline, where there is no damage: a rim taken
+            over for a part that lies a little otherwise would be drawn twice.
     """
     if not posed.any():
         return posed
     # All is empty outside this box, so nothing below can tell it from the whole picture; large ones are slow.
-    box = spot_of([], posed | shot_part | normal_part, _EMPTY)
+    longer = max(posed.shape)
+    soft = max(2, round(_SOFT * longer))
+    box = spot_of([], posed | shot_part | normal_part, _EMPTY + soft)
     whole = posed.copy()
-    whole[box] = _with_outline(posed[box], shot_part[box], normal_part[box], reach, sliver * max(posed.shape))
+    whole[box] = _with_outline(posed[box], shot_part[box], normal_part[box], reach, sliver * longer, soft)
     return whole
 
 
-def _with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, reach: float, sliver: float) -> Mask:
-    """`with_outline` in its box; `sliver` in px."""
+def _with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, reach: float, sliver: float, soft: int) -> Mask:
+    """`with_outline` in its box; `sliver` in px, and `soft`: how far a part's soft edge reaches beyond its outline."""
     within = max(3.0, reach * float(np.sqrt(posed.sum())))
     around = spot_of([], posed, int(3 * within) + 2)
     far = cv2.distanceTransform((~posed[around]).astype(np.uint8), cv2.DIST_L2, 5)
     differs = (shot_part ^ normal_part).astype(np.uint8)
     deep = cv2.distanceTransform(differs, cv2.DIST_L2, 5)[around][(far > within) & (far <= 3 * within)]
     misfit = 2 * float(deep.max()) if deep.size else 0.0
-    width = max(3, round(sliver), round(misfit) + 1)
+    width = max(3, round(sliver), round(misfit) + 1) | 1  # by an even one OpenCV's opening moves what it opens
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
     near = np.zeros_like(posed)
     near[around] = far <= within
@@ -136,8 +140,12 @@ def _with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, reach: float,
     joined = np.zeros_like(posed)
     joined[reached] = np.isin(labels, np.unique(labels[posed[reached]])) & (labels > 0)
     # What the damage cuts off the normal part, a tip beyond a break, goes with it if the shot has nothing there: first
-    # what hangs by no more than a sliver, then what hangs by nothing.
-    for by in (disc, np.ones((1, 1), np.uint8)):
+    # what hangs by no more than a sliver, then what hangs by nothing, then crumbs. Crumbs alone are threads that stand
+    # elsewhere in the shot.
+    least = _CRUMB * float(posed.sum())
+    for by, at_least in ((disc, least), (np.ones((1, 1), np.uint8), least), (np.ones((1, 1), np.uint8), 0.0)):
+        if not at_least and not (joined & ~posed).any():
+            break
         left = cv2.morphologyEx((normal_part & ~joined).astype(np.uint8), cv2.MORPH_OPEN, by)
         _, pieces, stats, _ = cv2.connectedComponentsWithStats(left, connectivity=4)
         sizes = stats[:, cv2.CC_STAT_AREA]
@@ -145,12 +153,12 @@ def _with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, reach: float,
         beside = pieces[round_it][cv2.dilate(joined[round_it].astype(np.uint8), disc) > 0]
         for piece in np.unique(beside[beside > 0]):
             loose = pieces == piece
-            small = sizes[piece] < min(sizes[1:].max(), 2 * posed.sum())
+            small = at_least < sizes[piece] < min(sizes[1:].max(), 2 * posed.sum())
             if small and (loose & ~shot_part).sum() > 0.5 * loose.sum():
                 joined |= (cv2.dilate(loose.astype(np.uint8), by) > 0) & normal_part
     # The part's soft edge goes with it, or a thin ghost of it would stay in the air.
-    soft = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
-    return np.asarray(posed | (cv2.dilate((joined & ~posed).astype(np.uint8), soft) > 0))
+    edge = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * soft + 1, 2 * soft + 1))
+    return np.asarray(posed | (cv2.dilate((joined & ~posed).astype(np.uint8), edge) > 0))
 
 
 def _starts(shot: Mask, goal: np.ndarray, start: np.ndarray) -> list[np.ndarray]:

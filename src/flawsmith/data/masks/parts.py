@@ -4,7 +4,8 @@ A surface fills the picture; a part lies on a backdrop that is plain, though sel
 to the picture's border as a quadratic of the place, robustly; the part is what departs from it. Its outline is put at
 the departure where the outline's own edge is sharpest, and soft shadows, which depart but have no edge, are flooded
 away from outside. Where the backdrop is rough, such as a conveyor belt, no part is clear of it pixel by pixel; then
-the part is looked for a second time, with the roughness smoothed away.
+the part is looked for a second time, with the roughness smoothed away. A graph cut near the outline takes away what is
+left of a shadow beside the part, and the foot of a soft edge.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 
 from flawsmith.data import images
+from flawsmith.data.windows import spot_of
 from flawsmith.types import Range
 
 Mask = np.ndarray
@@ -24,6 +26,7 @@ _CLEAR = 12.0  # a part departs from its backdrop by this many standard deviatio
 _ROUGH = 2.5  # px of work of the second look: three times the grain of a belt
 _CLEAR_OF_ROUGH = 8.0  # likewise after smoothing; surfaces of sixteen kinds reach 7
 _OUTSIDE = 0.75  # of the part's departure: what the hundredth part outside stays below; a board's other chips do not
+_BAND = 4  # px of work inside the outline where the graph cut may move it
 _LEAST = 0.02  # share of the picture below which a departure is a defect or dirt, not the part
 
 
@@ -55,7 +58,7 @@ def part_mask(picture: np.ndarray, span: Range | None = None) -> Mask:
             part = whole_part
     if part is None:
         return whole
-    full = cv2.resize(part.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    full = cv2.resize(_cut_out(part, model).astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(full > 0.5)
 
 
@@ -152,7 +155,9 @@ def _outline(
     soft = np.pad(~filled | (edge < 0.3 * sharpest), 1, constant_values=True).astype(np.uint8)
     labels = cv2.connectedComponents(soft, connectivity=4)[1]
     core = (labels != labels[0, 0])[1:-1, 1:-1]
-    core = cv2.morphologyEx(core.astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8)) > 0
+    # Opened by 2 x 2; OpenCV's own opening would move everything by a pixel.
+    pair = np.ones((2, 2), np.uint8)
+    core = cv2.dilate(cv2.erode(core.astype(np.uint8), pair), pair, anchor=(0, 0)) > 0
     core = _largest(core)
     part = core if flooded and core.sum() > 0.5 * filled.sum() else filled
     # A hole is real when it is large and shows the backdrop itself; glints and bright flanks are neither.
@@ -162,6 +167,24 @@ def _outline(
         if stats[hole, cv2.CC_STAT_AREA] > 0.02 * part.sum() and np.median(away[inside]) < low:
             part = part & ~inside
     return part, limit
+
+
+def _cut_out(part: Mask, model: np.ndarray) -> Mask:
+    """The part without shadow and soft edge at its outline: GrabCut (Rother, Kolmogorov, Blake: SIGGRAPH 2004), told
+    that all beyond the outline is backdrop and all deeper inside than the band is part."""
+    spot = spot_of([], part, _BAND)
+    inside, shown = part[spot].astype(np.uint8), np.clip((model[spot] + 1) * 127.5, 0, 255).astype(np.uint8)
+    sure = cv2.erode(inside, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _BAND + 1, 2 * _BAND + 1)))
+    if not sure.any():
+        return part
+    marks = np.where(sure > 0, cv2.GC_FGD, np.where(inside > 0, cv2.GC_PR_FGD, cv2.GC_BGD)).astype(np.uint8)
+    cv2.setRNGSeed(0)  # its colours are clustered from random starts
+    colours = np.broadcast_to(shown, (*shown.shape[:2], 3)).copy()
+    known = np.zeros((1, 65)), np.zeros((1, 65))  # of backdrop and part: filled by the call
+    cv2.grabCut(colours, marks, (0, 0, 0, 0), *known, 1, cv2.GC_INIT_WITH_MASK)
+    cut = np.zeros_like(part)
+    cut[spot] = (marks == cv2.GC_FGD) | (marks == cv2.GC_PR_FGD)
+    return cut & part if cut.sum() > 0.5 * part.sum() else part
 
 
 def _largest(mask: Mask) -> Mask:

@@ -1,0 +1,71 @@
+"""The outline of a part lies where the part ends: not a pixel beside it, not round its shadow, not at a thread."""
+
+import cv2
+import numpy as np
+import pytest
+
+from flawsmith.data import factory
+from flawsmith.data.masks import part_frames, parts
+from flawsmith.data.masks.parts import part_mask
+
+
+def overlap(one, other):
+    return (one & other).sum() / (one | other).sum()
+
+
+@pytest.mark.parametrize("cut_out", [True, False])
+def test_the_outline_is_not_moved(cut_out, monkeypatch):
+    if not cut_out:  # the cut trims what lies too far on one side, and cannot give back what lacks on the other
+        monkeypatch.setattr(parts, "_cut_out", lambda mask, _: mask)
+    y, x = np.mgrid[:256, :256]
+    part = ((x - 120.3) / 70) ** 2 + ((y - 131.6) / 40) ** 2 < 1
+    soft = cv2.GaussianBlur(np.where(part, 90.0, 200.0), (0, 0), 1.0)
+    picture = (soft + np.random.default_rng(0).normal(0, 2, part.shape)).clip(0, 255).astype(np.uint8)
+    found = part_mask(picture)
+    assert overlap(found, part) > (0.95 if cut_out else 0.9)
+    away = np.argwhere(found).mean(0) - np.argwhere(part).mean(0)
+    assert np.abs(away).max() < 0.1, f"moved by {away} px"
+
+
+@pytest.mark.parametrize(("part", "least"), [("screw", 0.95), ("tablet", 0.93)])
+def test_neither_shadow_nor_soft_edge_is_part(part, least, monkeypatch):
+    pieces = [factory.make(part, None, seed=line, size=256, line=line) for line in range(4)]
+    found = np.mean([overlap(part_mask(piece.image), piece.part) for piece in pieces])
+    monkeypatch.setattr(parts, "_cut_out", lambda mask, _: mask)
+    without = np.mean([overlap(part_mask(piece.image), piece.part) for piece in pieces])
+    assert found > least and found > without + 0.02
+
+
+@pytest.mark.parametrize("side", [16, 17, 40])
+def test_a_small_picture_has_a_part_or_none(side):
+    picture = np.full((side, side), 200, np.uint8)
+    picture[4:-4, 4:-4] = 40
+    found = part_mask(picture)
+    assert found.shape == picture.shape and found[side // 2, side // 2]
+
+
+def threaded(phase, length=180):
+    """A bar with teeth: bool (128,256)."""
+    bar = np.zeros((128, 256), bool)
+    bar[50:78, 30 : 30 + length] = True
+    for start in range(34 + phase, 30 + length - 8, 16):
+        bar[44:84, start : start + 6] = True
+    return bar
+
+
+def test_threads_that_stand_elsewhere_in_the_shot_are_no_damage():
+    damage = np.zeros((128, 256), bool)
+    damage[44:70, 90:130] = True
+    normal, shot = threaded(0), threaded(7)
+    damage &= shot
+    assert (part_frames.with_outline(damage, shot, normal) == damage).all()
+
+
+def test_what_a_break_cuts_off_goes_with_its_crumbs():
+    damage = np.zeros((128, 256), bool)
+    normal, shot = threaded(0), threaded(7, length=120)
+    damage[50:78, 138:170] = True
+    label = part_frames.with_outline(damage, shot, normal)
+    beyond = normal & (np.indices(normal.shape)[1] >= 172)
+    assert label[beyond].all(), "something of the tip stays in the air"
+    assert not label[:, :120].any()
