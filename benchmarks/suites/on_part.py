@@ -7,7 +7,8 @@ production lines (materials, backdrops, light), and of each line eight normal ph
 defect types. `crop_paste` and `patch_synthesis` in re-posed masks, and `patch_synthesis` in new shapes, make eight
 samples per type. `off` is the share of a label that lies off the part of the normal photograph beneath, in the mean
 over samples; `astray` is the share of samples with more than half of the label off the part. Both are given for the
-shots as well: damage at an edge is there in part.
+shots as well: damage at an edge is there in part. `outline` is how the part that was found in the normal photographs
+overlaps with the true one (intersection over union), in the mean.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from sets import RESULTS
 
 from flawsmith.config import load_config
 from flawsmith.data import factory, images
+from flawsmith.data.masks.parts import part_mask
 from flawsmith.files import read_json, write_json
 from flawsmith.run.dataset import open_dataset
 from flawsmith.run.folder import Run
@@ -49,26 +51,31 @@ WAYS = {
 LINES, NORMALS, SHOTS, SAMPLES, SIZE = 6, 8, 6, 8, 256
 
 
-def written(root: Path, part: str, line: int) -> tuple[dict[str, np.ndarray], list[float]]:
-    """Write a line's photographs; return where each normal part is, bool (SIZE,SIZE), and of each shot the share off.
+def written(root: Path, part: str, line: int) -> tuple[dict[str, np.ndarray], list[float], list[float]]:
+    """Write a line's photographs.
+
+    Returns:
+        Where each normal part is, bool (SIZE,SIZE); how what is found there overlaps with it; of each shot the share off.
 
     Args:
         root: Where they go, in the layout `mvtec`.
         part: The part.
         line: Its production line.
     """
-    outlines, off = {}, []
+    outlines, overlaps, off = {}, [], []
     for number in range(NORMALS):
         piece = factory.make(part, None, seed=1000 * line + number, size=SIZE, line=line)
         images.write(root / part / "train" / "good" / f"{number:03d}.png", piece.image)
         outlines[f"{part}/train/good/{number:03d}.png"] = piece.part
+        found = part_mask(piece.image)
+        overlaps.append(float((found & piece.part).sum() / (found | piece.part).sum()))
     for place, defect in enumerate(PARTS[part], 1):
         for number in range(SHOTS):
             piece = factory.make(part, defect, seed=1000 * line + 100 * place + number, size=SIZE, line=line)
             images.write(root / part / "test" / defect / f"{number:03d}.png", piece.image)
             images.write_mask(root / part / "ground_truth" / defect / f"{number:03d}_mask.png", piece.mask)
             off.append(share_off(piece.mask, piece.part))
-    return outlines, off
+    return outlines, overlaps, off
 
 
 def share_off(mask: np.ndarray, part: np.ndarray) -> float:
@@ -122,19 +129,25 @@ def main() -> None:
     with progress("parts", len(parts) * LINES, "lines") as advance:
         for part in parts:
             shares: dict[str, list[float]] = {name: [] for name in ("shots", *WAYS)}
+            found: list[float] = []
             for line in range(LINES):
                 root = args.out / f"{part} {line}" / "photographs"
-                outlines, off = written(root, part, line)
+                outlines, overlaps, off = written(root, part, line)
                 shares["shots"] += off
+                found += overlaps
                 for way in WAYS:
                     shares[way] += made(root, args.out / f"{part} {line}" / way, way, outlines)
                 advance(1, f"{part}, line {line}")
             rows = {name: facts(each) for name, each in shares.items()}
+            outline = {"photographs": len(found), "overlap": round(float(np.mean(found)), 4)}
             entry = results.get(args.entry, {"parts": {}})
-            results[args.entry] = {"machine": machine(), "parts": {**entry["parts"], part: rows}}
+            results[args.entry] = {
+                "machine": machine(),
+                "parts": {**entry["parts"], part: {"outline": outline, **rows}},
+            }
             write_json(args.results, results)
             print(
-                part,
+                f"{part}: outline {outline['overlap']:.3f}",
                 *(f"{name}: off {row['off']:.3f}, astray {row['astray']:.3f}" for name, row in rows.items()),
                 sep="\n  ",
             )
