@@ -54,13 +54,13 @@ LINES, NORMALS, SHOTS, SAMPLES, SIZE = 6, 8, 6, 8, 256
 def written(root: Path, part: str, line: int) -> tuple[dict[str, np.ndarray], list[float], list[float]]:
     """Write a line's photographs.
 
-    Returns:
-        Where each normal part is, bool (SIZE,SIZE); how what is found there overlaps with it; of each shot the share off.
-
     Args:
         root: Where they go, in the layout `mvtec`.
         part: The part.
         line: Its production line.
+
+    Returns:
+        Where each normal part is, bool (SIZE,SIZE); how what is found overlaps with each; of each shot the share off.
     """
     outlines, overlaps, off = {}, [], []
     for number in range(NORMALS):
