@@ -75,12 +75,18 @@ def weighted_ap_of_unions(
     Returns:
         float64 (R,) for each union.
     """
-    pos, neg, weights = (np.asarray(array, np.float64) for array in (pos, neg, weights))
+    pos, neg, weights = np.asarray(pos), np.asarray(neg), np.asarray(weights)
     if pos.shape != neg.shape or pos.ndim != 2 or weights.shape[1:] != (len(pos),):
         raise DataError(f"resamples: {pos.shape}, {neg.shape}, {weights.shape}; give (P,B), (P,B) and (R,P)")
     # Counted from the highest bin down; whole numbers below 2^53, so sums are exact in whatever order.
-    right_of, flagged_of = pos.cumsum(1), (pos + neg).cumsum(1)
-    parts = [(np.ascontiguousarray(weights[:, own]), right_of[own], flagged_of[own]) for own in groups]
+    parts = [
+        (
+            np.ascontiguousarray(weights[:, own], np.float64),
+            pos[own].cumsum(1, np.float64),
+            (pos[own] + neg[own]).cumsum(1, np.float64),
+        )
+        for own in groups
+    ]
     found = [np.empty(len(weights)) for _ in unions]
     for start in range(0, len(weights), _PORTION):
         drawn = slice(start, start + _PORTION)
