@@ -293,8 +293,7 @@ def test_scopes(scope: str, models: list[str], small_config: dict[str, Any], tmp
     hold_the_rules(run)
 
 
-@pytest.mark.parametrize("masks", ["procedural", "mixed"])
-@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize(("masks", "name"), [("procedural", "patch_synthesis"), *(("mixed", n) for n in GENERATORS)])
 def test_masks(masks: str, name: str, small_config: dict[str, Any], trained: Trained, tmp_path: Path):
     shutil.copytree(trained(name, "screw"), tmp_path / "run")
     changes = one_step(name, "screw") | {"generate.count": 5 if masks == "mixed" else 2, "generate.masks": masks}
