@@ -7,6 +7,7 @@ import pytest
 from flawsmith.data import factory
 from flawsmith.data.masks import part_frames, parts
 from flawsmith.data.masks.parts import part_mask
+from flawsmith.data.masks.poses import pose_mask
 
 
 def overlap(one, other):
@@ -69,3 +70,18 @@ def test_what_a_break_cuts_off_goes_with_its_crumbs():
     beyond = normal & (np.indices(normal.shape)[1] >= 172)
     assert label[beyond].all(), "something of the tip stays in the air"
     assert not label[:, :120].any()
+
+
+def test_damage_at_the_outline_lies_where_the_outlines_lie_over_each_other():
+    shot, normal = threaded(0), threaded(0)
+    across, inside = np.zeros_like(shot), np.zeros_like(shot)
+    across[44:84, 90:110] = True
+    inside[60:66, 90:110] = True
+
+    def moved(damage):
+        """How far the middle of the damage is moved, px, in the mean over poses."""
+        middle = np.array([*np.argwhere(damage).mean(0)[::-1], 1.0])
+        all_poses = [pose_mask(damage & shot, shot, normal, np.random.default_rng(seed)) for seed in range(30)]
+        return np.mean([np.hypot(*(pose.array @ middle - middle[:2])) for pose in all_poses])
+
+    assert 0 < moved(across) < 0.5 * moved(inside)

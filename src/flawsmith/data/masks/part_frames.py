@@ -12,7 +12,7 @@ from flawsmith.data.windows import spot_of
 
 Mask = np.ndarray
 
-_SOFT = 0.006  # of the picture's longer side: how far the soft edge of a part reaches beyond its outline
+SOFT = 0.006  # of the picture's longer side: how far the soft edge of a part reaches beyond its outline
 _CRUMB = 0.04  # of the damage's area: pieces of the normal part that alone say nothing of what the damage cut off
 _EMPTY = 8  # px round parts, their soft edges and damage that count in, for distances are measured from outside
 
@@ -115,7 +115,7 @@ def with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, *, reach: floa
         return posed
     # All is empty outside this box, so nothing below can tell it from the whole picture; large ones are slow.
     longer = max(posed.shape)
-    soft = max(2, round(_SOFT * longer))
+    soft = max(2, round(SOFT * longer))
     box = spot_of([], posed | shot_part | normal_part, _EMPTY + soft)
     whole = posed.copy()
     whole[box] = _with_outline(posed[box], shot_part[box], normal_part[box], reach, sliver * longer, soft)

@@ -16,7 +16,7 @@ import numpy as np
 
 from flawsmith.data import images
 from flawsmith.data.masks.bend import Bend, Bent, bent, touched
-from flawsmith.data.masks.part_frames import PartFrame, fit_outline
+from flawsmith.data.masks.part_frames import SOFT, PartFrame, fit_outline
 from flawsmith.data.patches.warping import Source, around, places, reach_of, widened
 from flawsmith.data.tiling import Spot
 from flawsmith.data.windows import spot_of
@@ -31,6 +31,7 @@ _SCALE = (0.8, 1.25)
 _ON_PART = 0.85
 """Share of the damage (of what lies on the part in the shot) that must land on the other part."""
 _SLIPPED = 0.01  # of it, what chance may throw off the part; a bent tip, beside it without chance, may stay there
+_AT_OUTLINE = 0.25  # of the jitter: outlines drawn side by side would show
 _TRIES = 24
 
 
@@ -102,8 +103,9 @@ def pose_mask(
 
     When the normal fills its picture (or the shot's part is unknown), place, turn, mirroring and scale are random, and
     the damage lies wholly inside the picture, attached to the same border where it touches one. Otherwise the part
-    frames are laid over each other and the jitter is small: a few degrees, a few per cent along the part. Damage of a
-    surface (a transferred defect type, or a part that was not found) is thrown onto a part until most of it lies there.
+    frames are laid over each other and the jitter is small: a few degrees, a few per cent along the part; a quarter of
+    that where the damage reaches the outline. Damage of a surface (a transferred defect type, or a part that was not
+    found) is thrown onto a part until most of it lies there.
     Damage that hangs outside the shot's part stays where it is relative to the part. A pose whose damage misses the
     part is drawn again, with less and less jitter; the best of all tries is returned.
 
@@ -125,9 +127,12 @@ def pose_mask(
     base = None if surface else laid_over(shot_part, normal_part, shot_mask, rng, turn)
     on = np.ones(len(points), bool)
     if base is not None:
-        near = spot_of([], shot_mask, 2)
-        grown = cv2.dilate(shot_part[near].astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-        on = grown[points[:, 1].astype(int) - near[0].start, points[:, 0].astype(int) - near[1].start]
+        soft = max(2, round(SOFT * max(shot_mask.shape)))
+        near, disc = spot_of([], shot_mask, soft), np.ones((2 * soft + 1, 2 * soft + 1), np.uint8)
+        at = points[:, 1].astype(int) - near[0].start, points[:, 0].astype(int) - near[1].start
+        on = cv2.dilate(shot_part[near].astype(np.uint8), disc)[at] > 0
+        if not cv2.erode(shot_part[near].astype(np.uint8), disc)[at].all():
+            jitter *= _AT_OUTLINE
     asked, hangs = points[on], not on.any()  # damage that hangs outside the part in the shot may do so here
     goal = _ON_PART if base is None or hangs else max(_ON_PART, _landed(asked, base, normal_part) - _SLIPPED)
     anywhere = surface and not normal_part.any()
@@ -136,7 +141,8 @@ def pose_mask(
         if base is None:
             matrix = _surface_pose(points, shot_mask, normal_part.shape, rng, turn, sizes)
             if onto is not None:  # the picture's borders are not the part's, and thin parts are seldom met by chance
-                matrix = _moved_onto(matrix, points, onto, rng)
+                place, point = onto[int(rng.integers(len(onto)))], points[int(rng.integers(len(points)))]
+                matrix[:, 2] = place - matrix[:, :2] @ point
         else:
             calm = jitter * (1.0 if attempt < _TRIES // 2 else 2 * (1 - (attempt + 1) / _TRIES))
             matrix = base @ _jittered(shot_part, rng, calm)
@@ -148,13 +154,6 @@ def pose_mask(
         if most >= 1.0:
             break
     return best
-
-
-def _moved_onto(matrix: np.ndarray, points: np.ndarray, places: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a pose moved so that a random point (N,2) of the damage lies on a random one of the places (M,2)."""
-    moved = matrix.copy()
-    moved[:2, 2] = places[int(rng.integers(len(places)))] - matrix[:2, :2] @ points[int(rng.integers(len(points)))]
-    return moved
 
 
 def _points(mask: Mask, most: int = 4000) -> np.ndarray:
