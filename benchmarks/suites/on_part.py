@@ -23,6 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 from sets import RESULTS
+from spoilings import overlap
 
 from flawsmith.config import load_config
 from flawsmith.data import factory, images
@@ -67,8 +68,7 @@ def written(root: Path, part: str, line: int) -> tuple[dict[str, np.ndarray], li
         piece = factory.make(part, None, seed=1000 * line + number, size=SIZE, line=line)
         images.write(root / part / "train" / "good" / f"{number:03d}.png", piece.image)
         outlines[f"{part}/train/good/{number:03d}.png"] = piece.part
-        found = part_mask(piece.image)
-        overlaps.append(float((found & piece.part).sum() / (found | piece.part).sum()))
+        overlaps.append(overlap(part_mask(piece.image), piece.part))
     for place, defect in enumerate(PARTS[part], 1):
         for number in range(SHOTS):
             piece = factory.make(part, defect, seed=1000 * line + 100 * place + number, size=SIZE, line=line)
@@ -129,17 +129,17 @@ def main() -> None:
     with progress("parts", len(parts) * LINES, "lines") as advance:
         for part in parts:
             shares: dict[str, list[float]] = {name: [] for name in ("shots", *WAYS)}
-            found: list[float] = []
+            every_overlap: list[float] = []
             for line in range(LINES):
                 root = args.out / f"{part} {line}" / "photographs"
                 outlines, overlaps, off = written(root, part, line)
                 shares["shots"] += off
-                found += overlaps
+                every_overlap += overlaps
                 for way in WAYS:
                     shares[way] += made(root, args.out / f"{part} {line}" / way, way, outlines)
                 advance(1, f"{part}, line {line}")
             rows = {name: facts(each) for name, each in shares.items()}
-            outline = {"photographs": len(found), "overlap": round(float(np.mean(found)), 4)}
+            outline = {"photographs": len(every_overlap), "overlap": round(float(np.mean(every_overlap)), 4)}
             entry = results.get(args.entry, {"parts": {}})
             results[args.entry] = {
                 "machine": machine(),

@@ -72,10 +72,10 @@ def test_a_line_of_the_plan_gives_the_sample_of_the_plan(run: fs.Run, brush: fs.
         # left to itself it finds the shot and very nearly the pose; a part's mask was grown by what its outline lacks
         again = brush.paint(photograph, asked, line.defect, line.seed)
         least = 0.8 if row.product == "magnet" else 0.65
-        own = brush.paint(photograph, asked, line.defect, line.seed, shot=line.shot).provenance
-        assert again.provenance.overlap >= own.overlap > least
+        planned_shot = brush.paint(photograph, asked, line.defect, line.seed, shot=line.shot).provenance
+        assert again.provenance.overlap >= planned_shot.overlap > least
         assert again.provenance.shot == line.shot or (
-            row.product != "magnet" and again.provenance.overlap > own.overlap
+            row.product != "magnet" and again.provenance.overlap > planned_shot.overlap
         )
 
 

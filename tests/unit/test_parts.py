@@ -22,27 +22,27 @@ def test_the_outline_is_not_moved(cut_out, monkeypatch):
     part = ((x - 120.3) / 70) ** 2 + ((y - 131.6) / 40) ** 2 < 1
     soft = cv2.GaussianBlur(np.where(part, 90.0, 200.0), (0, 0), 1.0)
     picture = (soft + np.random.default_rng(0).normal(0, 2, part.shape)).clip(0, 255).astype(np.uint8)
-    found = part_mask(picture)
-    assert overlap(found, part) > (0.95 if cut_out else 0.9)
-    away = np.argwhere(found).mean(0) - np.argwhere(part).mean(0)
+    outline = part_mask(picture)
+    assert overlap(outline, part) > (0.95 if cut_out else 0.9)
+    away = np.argwhere(outline).mean(0) - np.argwhere(part).mean(0)
     assert np.abs(away).max() < 0.1, f"moved by {away} px"
 
 
 @pytest.mark.parametrize(("part", "least"), [("screw", 0.95), ("tablet", 0.93)])
 def test_neither_shadow_nor_soft_edge_is_part(part, least, monkeypatch):
     pieces = [factory.make(part, None, seed=line, size=256, line=line) for line in range(4)]
-    found = np.mean([overlap(part_mask(piece.image), piece.part) for piece in pieces])
+    cut_out = np.mean([overlap(part_mask(piece.image), piece.part) for piece in pieces])
     monkeypatch.setattr(parts, "_cut_out", lambda mask, _: mask)
     without = np.mean([overlap(part_mask(piece.image), piece.part) for piece in pieces])
-    assert found > least and found > without + 0.02
+    assert cut_out > least and cut_out > without + 0.02
 
 
 @pytest.mark.parametrize("side", [16, 17, 40])
 def test_a_small_picture_has_a_part_or_none(side):
     picture = np.full((side, side), 200, np.uint8)
     picture[4:-4, 4:-4] = 40
-    found = part_mask(picture)
-    assert found.shape == picture.shape and found[side // 2, side // 2]
+    outline = part_mask(picture)
+    assert outline.shape == picture.shape and outline[side // 2, side // 2]
 
 
 def threaded(phase, length=180):

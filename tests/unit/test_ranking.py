@@ -364,11 +364,11 @@ def test_unions_of_groups_are_what_each_is_alone():
     weights = rng.multinomial(7, np.full(7, 1 / 7), size=200)
     groups = [np.array([0, 1, 2]), np.array([6, 4]), np.array([3]), np.array([], int)]
     unions = [[0, 1], [0, 2], [0, 1, 2, 3], [3], [2]]
-    found = weighted_ap_of_unions(pos, neg, weights, groups, unions)
-    for one, union in zip(found, unions, strict=True):
-        own = np.concatenate([groups[number] for number in union])
-        np.testing.assert_array_equal(one, weighted_ap(pos[own], neg[own], weights[:, own]))
-    assert np.isnan(found[3]).all() and not np.isnan(found[2]).all()
+    precisions = weighted_ap_of_unions(pos, neg, weights, groups, unions)
+    for one, union in zip(precisions, unions, strict=True):
+        members = np.concatenate([groups[number] for number in union])
+        np.testing.assert_array_equal(one, weighted_ap(pos[members], neg[members], weights[:, members]))
+    assert np.isnan(precisions[3]).all() and not np.isnan(precisions[2]).all()
 
 
 def test_resamples_of_other_shapes_are_refused():

@@ -81,23 +81,23 @@ def weighted_ap_of_unions(
     # Counted from the highest bin down; whole numbers below 2^53, so sums are exact in whatever order.
     parts = [
         (
-            np.ascontiguousarray(weights[:, own], np.float64),
-            pos[own].cumsum(1, np.float64),
-            (pos[own] + neg[own]).cumsum(1, np.float64),
+            np.ascontiguousarray(weights[:, members], np.float64),
+            pos[members].cumsum(1, np.float64),
+            (pos[members] + neg[members]).cumsum(1, np.float64),
         )
-        for own in groups
+        for members in groups
     ]
-    found = [np.empty(len(weights)) for _ in unions]
+    precisions = [np.empty(len(weights)) for _ in unions]
     for start in range(0, len(weights), _PORTION):
         drawn = slice(start, start + _PORTION)
         counts = [(one[drawn] @ hits, one[drawn] @ alarms) for one, hits, alarms in parts]
         for row in range(0, len(weights[drawn]), _CACHED):
             block = slice(row, row + _CACHED)
-            for precision, union in zip(found, unions, strict=True):
+            for precision, union in zip(precisions, unions, strict=True):
                 right = reduce(np.add, [counts[number][0][block] for number in union])
                 flagged = reduce(np.add, [counts[number][1][block] for number in union])
                 precision[drawn][block] = _ap(right, flagged)
-    return found
+    return precisions
 
 
 def _ap(right: np.ndarray, flagged: np.ndarray) -> np.ndarray:

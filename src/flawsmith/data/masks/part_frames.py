@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
+from flawsmith.data.tiling import disc
 from flawsmith.data.windows import spot_of
 
 Mask = np.ndarray
@@ -131,11 +132,11 @@ def _with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, reach: float,
     deep = cv2.distanceTransform(differs, cv2.DIST_L2, 5)[around][(far > within) & (far <= 3 * within)]
     misfit = 2 * float(deep.max()) if deep.size else 0.0
     width = max(3, round(sliver), round(misfit) + 1) | 1  # by an even one OpenCV's opening moves what it opens
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
+    element = disc(width)
     near = np.zeros_like(posed)
     near[around] = far <= within
     reached = spot_of([], near, 2 * width)
-    apart = cv2.morphologyEx(differs[reached], cv2.MORPH_OPEN, disc) > 0
+    apart = cv2.morphologyEx(differs[reached], cv2.MORPH_OPEN, element) > 0
     labels = cv2.connectedComponents((posed[reached] | (apart & near[reached])).astype(np.uint8), connectivity=8)[1]
     joined = np.zeros_like(posed)
     joined[reached] = np.isin(labels, np.unique(labels[posed[reached]])) & (labels > 0)
@@ -143,22 +144,21 @@ def _with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, reach: float,
     # what hangs by no more than a sliver, then what hangs by nothing, then crumbs. Crumbs alone are threads that stand
     # elsewhere in the shot.
     least = _CRUMB * float(posed.sum())
-    for by, at_least in ((disc, least), (np.ones((1, 1), np.uint8), least), (np.ones((1, 1), np.uint8), 0.0)):
+    for by, at_least in ((element, least), (np.ones((1, 1), np.uint8), least), (np.ones((1, 1), np.uint8), 0.0)):
         if not at_least and not (joined & ~posed).any():
             break
         left = cv2.morphologyEx((normal_part & ~joined).astype(np.uint8), cv2.MORPH_OPEN, by)
         _, pieces, stats, _ = cv2.connectedComponentsWithStats(left, connectivity=4)
         sizes = stats[:, cv2.CC_STAT_AREA]
         round_it = spot_of([], joined, width)
-        beside = pieces[round_it][cv2.dilate(joined[round_it].astype(np.uint8), disc) > 0]
+        beside = pieces[round_it][cv2.dilate(joined[round_it].astype(np.uint8), element) > 0]
         for piece in np.unique(beside[beside > 0]):
             loose = pieces == piece
             small = at_least < sizes[piece] < min(sizes[1:].max(), 2 * posed.sum())
             if small and (loose & ~shot_part).sum() > 0.5 * loose.sum():
                 joined |= (cv2.dilate(loose.astype(np.uint8), by) > 0) & normal_part
     # The part's soft edge goes with it, or a thin ghost of it would stay in the air.
-    edge = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * soft + 1, 2 * soft + 1))
-    return np.asarray(posed | (cv2.dilate((joined & ~posed).astype(np.uint8), edge) > 0))
+    return np.asarray(posed | (cv2.dilate((joined & ~posed).astype(np.uint8), disc(2 * soft + 1)) > 0))
 
 
 def _starts(shot: Mask, goal: np.ndarray, start: np.ndarray) -> list[np.ndarray]:

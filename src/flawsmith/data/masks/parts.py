@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from flawsmith.data import images
+from flawsmith.data.tiling import disc
 from flawsmith.data.windows import spot_of
 from flawsmith.types import Range
 
@@ -174,7 +175,7 @@ def _cut_out(part: Mask, model: np.ndarray) -> Mask:
     that all beyond the outline is backdrop and all deeper inside than the band is part."""
     spot = spot_of([], part, _BAND)
     inside, shown = part[spot].astype(np.uint8), np.clip((model[spot] + 1) * 127.5, 0, 255).astype(np.uint8)
-    sure = cv2.erode(inside, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _BAND + 1, 2 * _BAND + 1)))
+    sure = cv2.erode(inside, disc(2 * _BAND + 1))
     if not sure.any():
         return part
     marks = np.where(sure > 0, cv2.GC_FGD, np.where(inside > 0, cv2.GC_PR_FGD, cv2.GC_BGD)).astype(np.uint8)

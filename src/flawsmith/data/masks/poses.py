@@ -128,10 +128,10 @@ def pose_mask(
     on = np.ones(len(points), bool)
     if base is not None:
         soft = max(2, round(SOFT * max(shot_mask.shape)))
-        near, disc = spot_of([], shot_mask, soft), np.ones((2 * soft + 1, 2 * soft + 1), np.uint8)
+        near, square = spot_of([], shot_mask, soft), np.ones((2 * soft + 1, 2 * soft + 1), np.uint8)
         at = points[:, 1].astype(int) - near[0].start, points[:, 0].astype(int) - near[1].start
-        on = cv2.dilate(shot_part[near].astype(np.uint8), disc)[at] > 0
-        if not cv2.erode(shot_part[near].astype(np.uint8), disc)[at].all():
+        on = cv2.dilate(shot_part[near].astype(np.uint8), square)[at] > 0
+        if not cv2.erode(shot_part[near].astype(np.uint8), square)[at].all():
             jitter *= _AT_OUTLINE
     asked, hangs = points[on], not on.any()  # damage that hangs outside the part in the shot may do so here
     goal = _ON_PART if base is None or hangs else max(_ON_PART, _landed(asked, base, normal_part) - _SLIPPED)
