@@ -7,7 +7,7 @@ import pytest
 from flawsmith.data import factory
 from flawsmith.data.masks import part_frames, parts
 from flawsmith.data.masks.parts import part_mask
-from flawsmith.data.masks.poses import pose_mask
+from flawsmith.data.masks.poses import laid_over, pose_mask
 
 
 def overlap(one, other):
@@ -16,8 +16,8 @@ def overlap(one, other):
 
 @pytest.mark.parametrize("cut_out", [True, False])
 def test_the_outline_is_not_moved(cut_out, monkeypatch):
-    if not cut_out:  # the cut trims what lies too far on one side, and cannot give back what lacks on the other
-        monkeypatch.setattr(parts, "_cut_out", lambda mask, _: mask)
+    if not cut_out:  # the cut mends what lies too far on either side
+        monkeypatch.setattr(parts, "_cut_out", lambda found, _: found.part)
     y, x = np.mgrid[:256, :256]
     part = ((x - 120.3) / 70) ** 2 + ((y - 131.6) / 40) ** 2 < 1
     soft = cv2.GaussianBlur(np.where(part, 90.0, 200.0), (0, 0), 1.0)
@@ -32,9 +32,19 @@ def test_the_outline_is_not_moved(cut_out, monkeypatch):
 def test_neither_shadow_nor_soft_edge_is_part(part, least, monkeypatch):
     pieces = [factory.make(part, None, seed=line, size=256, line=line) for line in range(4)]
     cut_out = np.mean([overlap(part_mask(piece.image), piece.part) for piece in pieces])
-    monkeypatch.setattr(parts, "_cut_out", lambda mask, _: mask)
+    monkeypatch.setattr(parts, "_cut_out", lambda found, _: found.part)
     without = np.mean([overlap(part_mask(piece.image), piece.part) for piece in pieces])
     assert cut_out > least and cut_out > without + 0.02
+
+
+@pytest.mark.parametrize(
+    ("part", "line", "number"), [("screw", 4, 3), ("screw", 4, 10), ("tablet", 5, 1), ("washer", 1, 2)]
+)
+def test_a_glint_as_light_as_the_backdrop_belongs_to_the_part(part, line, number, monkeypatch):
+    piece = factory.make(part, None, seed=1000 * line + number, size=256, line=line)
+    assert overlap(part_mask(piece.image), piece.part) > 0.9
+    monkeypatch.setattr(parts, "_cut_out", lambda found, _: found.part)
+    assert overlap(part_mask(piece.image), piece.part) < 0.85, "no longer half found without the cut: choose another"
 
 
 @pytest.mark.parametrize("side", [16, 17, 40])
@@ -43,6 +53,18 @@ def test_a_small_picture_has_a_part_or_none(side):
     picture[4:-4, 4:-4] = 40
     outline = part_mask(picture)
     assert outline.shape == picture.shape and outline[side // 2, side // 2]
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 4, 7])
+def test_rust_over_a_head_does_not_slide_it_along_the_threads(number):
+    shot = factory.make("screw", "rust", seed=1100, size=256, line=1)
+    normal = factory.make("screw", None, seed=1000 + number, size=256, line=1)
+    matrix = laid_over(shot.part, normal.part, shot.mask, np.random.default_rng(0), "none")
+    frame = part_frames.PartFrame.of(normal.part)
+    along = np.array([np.cos(frame.angle), np.sin(frame.angle)])
+    laid = np.argwhere(shot.part)[:, ::-1] @ matrix[:2, :2].T + matrix[:2, 2]
+    ends, goal = (np.percentile(points @ along, [0.2, 99.8]) for points in (laid, np.argwhere(normal.part)[:, ::-1]))
+    assert np.abs(ends - goal).max() < 0.03 * np.ptp(goal)
 
 
 def threaded(phase, length=180):

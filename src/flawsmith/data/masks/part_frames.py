@@ -15,6 +15,7 @@ Mask = np.ndarray
 
 SOFT = 0.006  # of the picture's longer side: how far the soft edge of a part reaches beyond its outline
 _CRUMB = 0.04  # of the damage's area: pieces of the normal part that alone say nothing of what the damage cut off
+_BEYOND = 0.08  # of the root of the part's area: points that miss the other outline by more all count the same
 _EMPTY = 8  # px round parts, their soft edges and damage that count in, for distances are measured from outside
 
 
@@ -72,8 +73,10 @@ def fit_outline(shot: Mask, normal: Mask, damage: Mask, start: np.ndarray) -> np
     """Improve a similarity that lays one part over another by their outlines (trimmed iterative closest points).
 
     Frames are bent by the damage itself: a screw without its tip has its centroid elsewhere and looks smaller. So the
-    fit begins from several places: centroid or either end in line, at the frames' scale or at that of the camera.
-    Outline points near the damage, and the fifth of points that fit worst, do not count.
+    fit begins from several places: centroid or either end in line, at the frames' scale or at that of the camera, each
+    improved by the outline away from the damage. Threads look alike wherever they are laid, so the whole outline says
+    which place is best: rust leaves it as it was, and a broken end fits nowhere. From there all points are fitted but
+    the worst fifth.
 
     Args:
         shot: bool (H,W): the part in the shot.
@@ -88,13 +91,14 @@ def fit_outline(shot: Mask, normal: Mask, damage: Mask, start: np.ndarray) -> np
     around, near = np.zeros_like(damage), spot_of([], damage, reach)
     around[near] = cv2.dilate(damage[near].astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
     points, goal = _edge_points(shot), _edge_points(normal)
-    points = points[~around[points[:, 1].astype(int), points[:, 0].astype(int)]]
-    if len(points) < 20 or len(goal) < 20:
+    sound = points[~around[points[:, 1].astype(int), points[:, 0].astype(int)]]
+    if len(sound) < 20 or len(goal) < 20:
         return start
-    points = points[:: max(len(points) // 250, 1)]
-    tree = cKDTree(goal)
-    tried = [_closer(points, goal, tree, begin, 4) for begin in _starts(shot, goal, start)]
-    return _closer(points, goal, tree, min(tried, key=lambda one: one[1])[0], 16)[0]
+    points, sound = (some[:: max(len(some) // 250, 1)] for some in (points, sound))
+    tree, beyond = cKDTree(goal), _BEYOND * float(np.sqrt(normal.sum()))
+    tried = [_closer(sound, goal, tree, begin, 4) for begin in _starts(shot, goal, start)]
+    misfits = [float(np.minimum(_distances(points, tree, one), beyond).mean()) for one in tried]
+    return _closer(points, goal, tree, tried[int(np.argmin(misfits))], 16)
 
 
 def with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, *, reach: float = 0.6, sliver: float = 0.014) -> Mask:
@@ -182,10 +186,13 @@ def _starts(shot: Mask, goal: np.ndarray, start: np.ndarray) -> list[np.ndarray]
     return matrices
 
 
-def _closer(
-    points: np.ndarray, goal: np.ndarray, tree: cKDTree, start: np.ndarray, steps: int
-) -> tuple[np.ndarray, float]:
-    """Match and fit some times; the best matrix and its mean distance in px."""
+def _distances(points: np.ndarray, tree: cKDTree, matrix: np.ndarray) -> np.ndarray:
+    """How far from the other outline each point comes to lie, px."""
+    return np.asarray(tree.query(points @ matrix[:2, :2].T + matrix[:2, 2])[0])
+
+
+def _closer(points: np.ndarray, goal: np.ndarray, tree: cKDTree, start: np.ndarray, steps: int) -> np.ndarray:
+    """Match and fit some times; the best matrix."""
     now, best, least = start, start, np.inf
     for _ in range(steps):
         away, which = tree.query(points @ now[:2, :2].T + now[:2, 2])
@@ -199,7 +206,7 @@ def _closer(
         turn = (centred.conj() * (to - to.mean())).sum() / max(float((np.abs(centred) ** 2).sum()), 1e-9)
         move = to.mean() - turn * from_.mean()
         now = np.array([[turn.real, -turn.imag, move.real], [turn.imag, turn.real, move.imag], [0, 0, 1]])
-    return np.asarray(best), least
+    return np.asarray(best)
 
 
 def _edge_points(part: Mask) -> np.ndarray:

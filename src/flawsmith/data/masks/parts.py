@@ -4,11 +4,14 @@ A surface fills the picture; a part lies on a backdrop that is plain, though sel
 to the picture's border as a quadratic of the place, robustly; the part is what departs from it. Its outline is put at
 the departure where the outline's own edge is sharpest, and soft shadows, which depart but have no edge, are flooded
 away from outside. Where the backdrop is rough, such as a conveyor belt, no part is clear of it pixel by pixel; then
-the part is looked for a second time, with the roughness smoothed away. A graph cut near the outline takes away what is
-left of a shadow beside the part, and the foot of a soft edge.
+the part is looked for a second time, with the roughness smoothed away. In the end a graph cut tells part from backdrop
+by their colours: it takes away what is left of a shadow beside the part, and the foot of a soft edge, and gives back
+what is as light as the backdrop and so was not found, such as the glint on a head.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -27,8 +30,18 @@ _CLEAR = 12.0  # a part departs from its backdrop by this many standard deviatio
 _ROUGH = 2.5  # px of work of the second look: three times the grain of a belt
 _CLEAR_OF_ROUGH = 8.0  # likewise after smoothing; surfaces of sixteen kinds reach 7
 _OUTSIDE = 0.75  # of the part's departure: what the hundredth part outside stays below; a board's other chips do not
-_BAND = 4  # px of work inside the outline where the graph cut may move it
+_BAND = 4  # px of work inside the outline where the graph cut may take away; a shadow is no deeper
+_ROUNDS = 2  # of the graph cut; in each it learns the colours anew, and more would begin to thin threads
 _LEAST = 0.02  # share of the picture below which a departure is a defect or dirt, not the part
+
+
+class _Found(NamedTuple):
+    """A part as it was found, before the graph cut."""
+
+    part: Mask
+    """bool (h,w)."""
+    reach: Mask
+    """bool (h,w): what departs from the backdrop at all, the part's shadow too."""
 
 
 def part_mask(picture: np.ndarray, span: Range | None = None) -> Mask:
@@ -51,31 +64,32 @@ def part_mask(picture: np.ndarray, span: Range | None = None) -> Mask:
     # the mean of a picture in native units, then the range: a 12-megapixel picture need not become float32 first
     shrunk = cv2.resize(images.filled(picture, span), small, interpolation=cv2.INTER_AREA)
     model = images.to_model(shrunk, span)[:, :, : 1 if picture.ndim == 2 else 3]
-    part, noise = _clear(model)
-    if part is None or noise > _GRAINY:
-        whole_part = _clear_of_rough(model)
+    found, noise = _clear(model)
+    if found is None or noise > _GRAINY:
+        smoothed = _clear_of_rough(model)
         # Pixel by pixel a half of a part may be clear, the bright one.
-        if whole_part is not None and (part is None or whole_part.sum() > 1.2 * part.sum()):
-            part = whole_part
-    if part is None:
+        if smoothed is not None and (found is None or smoothed.part.sum() > 1.2 * found.part.sum()):
+            found = smoothed
+    if found is None:
         return whole
-    full = cv2.resize(_cut_out(part, model).astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    full = cv2.resize(_cut_out(found, model).astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(full > 0.5)
 
 
-def _clear(model: np.ndarray) -> tuple[Mask | None, float]:
+def _clear(model: np.ndarray) -> tuple[_Found | None, float]:
     """The part on a smooth backdrop, (h,w) as `model`, None = there is none; and the backdrop's noise."""
     soft = _blurred(model, 0.7)
     away, noise, ring = _departure(soft)
     if noise > _PLAIN or (outline := _outline(away, _edge(soft), noise, 0.8)) is None:
         return None, noise
-    part, limit = outline
+    found, limit = outline
+    part = found.part
     share, on_ring = float(part.mean()), float(part[ring].mean())
     clear = float(np.median(away[part])) > _CLEAR * noise and limit > 5 * noise
-    return (part if clear and _LEAST < share < 0.9 and on_ring < 0.3 else None), noise
+    return (found if clear and _LEAST < share < 0.9 and on_ring < 0.3 else None), noise
 
 
-def _clear_of_rough(model: np.ndarray) -> Mask | None:
+def _clear_of_rough(model: np.ndarray) -> _Found | None:
     """Likewise on a rough backdrop: part and backdrop differ in the mean of some pixels."""
     soft = _blurred(model, _ROUGH)
     away, noise, ring = _departure(soft)
@@ -86,12 +100,13 @@ def _clear_of_rough(model: np.ndarray) -> Mask | None:
     for flooded in (True, False):
         if (outline := _outline(away, _edge(soft), noise, 0.5, flooded=flooded)) is None:
             return None
-        part = _largest(outline[0])  # a shadow in a hole is darker than the backdrop, and a line between lies apart
+        # a shadow in a hole is darker than the backdrop, and a line between lies apart
+        part = _largest(outline[0].part)
         outside = cv2.dilate(part.astype(np.uint8), np.ones((15, 15), np.uint8)) == 0
         share, on_ring, departs = float(part.mean()), float(part[ring].mean()), float(np.median(away[part]))
         alone = outside.any() and float(np.quantile(away[outside], 0.99)) < _OUTSIDE * departs
         if alone and departs > _CLEAR_OF_ROUGH * noise and 0.05 < share < 0.9 and on_ring < 0.06:
-            return part
+            return _Found(part, outline[0].reach)
     return None
 
 
@@ -134,7 +149,7 @@ def _over_channels(values: np.ndarray) -> np.ndarray:
 
 def _outline(
     away: np.ndarray, edge: np.ndarray, noise: float, sharp: float, *, flooded: bool = True
-) -> tuple[Mask, float] | None:
+) -> tuple[_Found, float] | None:
     """The part, and the least departure at which its outline is so sharp (a share of the sharpest); None = nothing."""
     height, width = away.shape
     low = max(4 * noise, 0.06)
@@ -167,25 +182,35 @@ def _outline(
         inside = labels == hole
         if stats[hole, cv2.CC_STAT_AREA] > 0.02 * part.sum() and np.median(away[inside]) < low:
             part = part & ~inside
-    return part, limit
+    return _Found(part, tried[0][2]), limit
 
 
-def _cut_out(part: Mask, model: np.ndarray) -> Mask:
-    """The part without shadow and soft edge at its outline: GrabCut (Rother, Kolmogorov, Blake: SIGGRAPH 2004), told
-    that all beyond the outline is backdrop and all deeper inside than the band is part."""
-    spot = spot_of([], part, _BAND)
+def _cut_out(found: _Found, model: np.ndarray) -> Mask:
+    """Part and backdrop told apart by their colours: GrabCut (Rother, Kolmogorov, Blake: SIGGRAPH 2004).
+
+    It is told that all deeper inside the part than the band is part, and that all beyond the hull of what departs from
+    the backdrop is backdrop, as are the part's holes. Between them the part as found is likely part.
+    """
+    part = found.part
+    spot = spot_of([], part | found.reach, _BAND)
     inside, shown = part[spot].astype(np.uint8), np.clip((model[spot] + 1) * 127.5, 0, 255).astype(np.uint8)
     sure = cv2.erode(inside, disc(2 * _BAND + 1))
     if not sure.any():
         return part
-    marks = np.where(sure > 0, cv2.GC_FGD, np.where(inside > 0, cv2.GC_PR_FGD, cv2.GC_BGD)).astype(np.uint8)
+    hull = np.zeros_like(inside)
+    corners = cv2.convexHull(np.argwhere((part | found.reach)[spot])[:, ::-1].astype(np.int32))
+    cv2.fillConvexPoly(hull, corners, 1)
+    maybe = (hull > 0) & ~(_filled(part) & ~part)[spot]
+    unsure = np.where(inside > 0, cv2.GC_PR_FGD, np.where(maybe, cv2.GC_PR_BGD, cv2.GC_BGD))
+    marks = np.where(sure > 0, cv2.GC_FGD, unsure).astype(np.uint8)
     cv2.setRNGSeed(0)  # its colours are clustered from random starts
     colours = np.broadcast_to(shown, (*shown.shape[:2], 3)).copy()
     known = np.zeros((1, 65)), np.zeros((1, 65))  # of backdrop and part: filled by the call
-    cv2.grabCut(colours, marks, (0, 0, 0, 0), *known, 1, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(colours, marks, (0, 0, 0, 0), *known, _ROUNDS, cv2.GC_INIT_WITH_MASK)
     cut = np.zeros_like(part)
     cut[spot] = (marks == cv2.GC_FGD) | (marks == cv2.GC_PR_FGD)
-    return cut & part if cut.sum() > 0.5 * part.sum() else part
+    cut = _largest(cut)
+    return cut if cut.sum() > 0.5 * part.sum() else part
 
 
 def _largest(mask: Mask) -> Mask:
