@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from threading import Lock
@@ -110,7 +110,7 @@ class Photographs:
         self.read = _Kept(self._read, Photograph.bytes, keep * 3 // 4)
         self.part = _Kept(self._part, lambda part: 0 if part.strides == (0, 0) else part.nbytes, keep // 4)
         self.appearance = _Kept(self._appearance, lambda _: 100, keep)
-        self._surface: dict[str, bool] = {}
+        self._shares: dict[str, dict[str, float]] = {}
 
     def normals_of(self, product: str) -> Sequence[Example]:
         """Return the normal parts of a product, in their order."""
@@ -118,19 +118,27 @@ class Photographs:
 
     def with_only(self, normal: Example) -> Photographs:
         """Return the same photographs with one normal part of its product to choose; what was read is shared."""
-        self.is_surface(normal.product)  # by a vote of all, which is kept
+        self.part_shares(normal.product)  # of all: they vote, and are kept
         chosen = copy(self)
         chosen._normals_of = {**self._normals_of, normal.product: [normal]}
         return chosen
 
     def is_surface(self, product: str) -> bool:
         """Return whether a product fills its pictures, by a vote of up to nine of its normal photographs."""
-        if product not in self._surface:
+        shares = self.part_shares(product).values()
+        return sum(share == 1 for share in shares) * 2 >= len(shares)
+
+    def part_shares(self, product: str) -> Mapping[str, float]:
+        """Return what share of its picture the part covers in up to nine normal photographs, by their ids.
+
+        1 where no part was found on a backdrop.
+        """
+        if product not in self._shares:
             own = self.normals_of(product)
             asked = own[:: max(1, len(own) // 9)][:9]
-            votes = [bool(part_mask(one.native, one.span).all()) for one in map(self.read, asked)]
-            self._surface[product] = sum(votes) * 2 >= len(votes)
-        return self._surface[product]
+            read = ((one.id, self.read(one)) for one in asked)
+            self._shares[product] = {name: float(part_mask(one.native, one.span).mean()) for name, one in read}
+        return self._shares[product]
 
     def _read(self, example: Example) -> Photograph:
         native = images.read(example.image)

@@ -15,6 +15,7 @@ from flawsmith.config import AUTO, Config, GeneratorConfig
 from flawsmith.data import images
 from flawsmith.data.layouts import survey
 from flawsmith.data.masks.of_normals import marked_normals
+from flawsmith.data.photographs import Photographs
 from flawsmith.data.ranges import with_ranges
 from flawsmith.data.split import (
     Split,
@@ -34,6 +35,7 @@ from flawsmith.preflight.backbone import look_over
 from flawsmith.preflight.findings import DefectFacts, Findings
 from flawsmith.preflight.masks import Damage, look_at_masks
 from flawsmith.preflight.outlines import write_page
+from flawsmith.preflight.parts import look_at_parts
 from flawsmith.preflight.plan_cost import CHOSEN_FIRST, SetFacts, plan_cost
 from flawsmith.preflight.proof_data import thin_grounds
 from flawsmith.preflight.refuse import preflight
@@ -47,7 +49,7 @@ def check(config: Config, page: Path | None = None) -> Findings:
 
     Args:
         config: The whole configuration.
-        page: Where to write a page of photographs with the outline of what was understood as damage; None = nowhere.
+        page: Where to write a page of photographs with the outlines of what was understood; None = nowhere.
     """
     data = config.data
     findings = Findings(data.root, data.layout)
@@ -79,9 +81,10 @@ def check(config: Config, page: Path | None = None) -> Findings:
         findings.warnings += _stretched(divided, facts, config)
         findings.notes += [config.why_no_rival] if config.why_no_rival else []
     labels.say(divided, findings)
+    normals = look_at_parts(divided, findings) if divided else None
     if page is not None:
         labelled = [*divided.shots, *divided.test_defects] if divided else examples
-        findings.notes += _drawn(page, labelled, divided, data.root)
+        findings.notes += _drawn(page, labelled, divided, normals, data.root)
     have = Counter((example.product, example.defect) for example in examples if example.defect is not None)
     defects = {key: number for key, number in sorted(have.items(), key=str) if key[1] is not None}
     _tabulate(examples, divided, defects, damage, findings)
@@ -103,16 +106,18 @@ def _backbone(config: Config) -> BackboneFacts | None:
         return None
 
 
-def _drawn(page: Path, examples: Sequence[Example], divided: Split | None, root: Path) -> list[str]:
+def _drawn(
+    page: Path, examples: Sequence[Example], divided: Split | None, normals: Photographs | None, root: Path
+) -> list[str]:
     """Write the page of outlines; return a sentence that says where it is, or why it is not; [] = nothing to show."""
     if page.resolve().is_relative_to(root.resolve()):
         return [f"{page} would lie among the photographs, so no outlines are drawn; name another place with --page"]
     try:
-        number = write_page(page, examples, divided)
+        number = write_page(page, examples, divided, normals)
     except FlawsmithError as error:
         return [f"no outlines are drawn: {error}"]
     photographs = "1 photograph" if number == 1 else f"{number} photographs"
-    shown = f"{page} shows what was understood as damage, on {photographs}; open it in a browser"
+    shown = f"{page} shows what was understood, on {photographs}; open it in a browser"
     return [shown] if number else []
 
 

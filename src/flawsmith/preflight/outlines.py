@@ -1,11 +1,11 @@
-"""A page for people who would rather look: some photographs of each type with the outline of what was understood."""
+"""A page for people who would rather look: photographs with the outlines of what was understood as damage and part."""
 
 from __future__ import annotations
 
 import base64
 import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from html import escape
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from flawsmith.data import images
 from flawsmith.data.masks.reading import read_ignored, read_label
+from flawsmith.data.photographs import Photographs
 from flawsmith.data.previews import OUTLINE, fit, jpeg, outlined, shown
 from flawsmith.data.split import Split
 from flawsmith.errors import DataError
@@ -27,6 +28,7 @@ _SIDE = 480
 _BYTES = 60_000
 """Most bytes of a picture."""
 _IGNORED = (0, 132, 255)
+_PART = (0, 190, 90)
 _HEAD = """<!doctype html>
 <html lang="{language}">
 <meta charset="utf-8">
@@ -40,12 +42,17 @@ img { max-width: 290px; max-height: 290px }
 </style>
 """
 _TITLE = "What flawsmith understood as damage"
+_LAST = "Normal photographs with the outline of the part come last."
+_PARTS = "What flawsmith understood as part"
+_ON_PARTS = (
+    "Green runs round the part in a normal photograph. Damage is laid on it, where it lay on the part in the shot."
+)
 _LEGEND = "Red runs round the damage, blue round what counts neither as damage nor as background."
 _ORDER = "Shots come first, then test pictures."
 _MORE = "There are more: `flawsmith studio CONFIG` shows all of them, under Data."
 
 
-def write_page(path: Path, examples: Sequence[Example], divided: Split | None) -> int:
+def write_page(path: Path, examples: Sequence[Example], divided: Split | None, normals: Photographs | None) -> int:
     """Write the page, as one HTML file with its pictures inside; return how many photographs it shows.
 
     It is in Korean where FLAWSMITH_LANG asks for that. Where it would show none, nothing is written.
@@ -54,6 +61,7 @@ def write_page(path: Path, examples: Sequence[Example], divided: Split | None) -
         path: Where to; replaced when it exists.
         examples: The photographs, with the rules by which their masks are read.
         divided: Which of them are shots; None = unknown.
+        normals: The normal photographs, of products that are parts some are shown; None = unknown.
 
     Raises:
         RunError: it cannot be written.
@@ -63,29 +71,59 @@ def write_page(path: Path, examples: Sequence[Example], divided: Split | None) -
     for example in examples:
         if example.defect is not None and example.masks and example.mask_rule is not None:
             types[example.product, example.defect].append(example)
-    parts, number = [_HEAD.replace("{language}", language())], 0
-    parts.append(f"<h1>{escape(spoken(_TITLE))}</h1>\n<p>{escape(spoken(_LEGEND))} {escape(spoken(_ORDER))}</p>\n")
+    pieces = list(_pieces(normals)) if normals is not None else []
+    legend = [_LEGEND, _ORDER, *([_LAST] if pieces else [])]
+    page, number = [_HEAD.replace("{language}", language())], 0
+    page.append(f"<h1>{escape(spoken(_TITLE))}</h1>\n<p>{' '.join(escape(spoken(one)) for one in legend)}</p>\n")
     if any(len(members) > len(_chosen(members, shots)) for members in types.values()):
         code = re.sub("`(.+?)`", r"<code>\1</code>", escape(spoken(_MORE)))
-        parts.append(f"<p>{code}</p>\n")
+        page.append(f"<p>{code}</p>\n")
     for (product, defect), members in sorted(types.items()):
         chosen = _chosen(members, shots)
         shown_of = spoken(f"{len(chosen)} of {len(members)}")
-        parts.append(f"<h2>{escape(product)}: {escape(defect)}, {shown_of}</h2>\n")
+        page.append(f"<h2>{escape(product)}: {escape(defect)}, {shown_of}</h2>\n")
         for example in chosen:
             try:
                 picture, caption = _drawn(example)
             except DataError:
                 continue  # `check` names it
             kind = spoken("real shot" if example.id in shots else "test picture" if divided else "")
-            text = ", ".join(part for part in (example.id, kind, caption) if part)
-            data = base64.b64encode(jpeg(picture, _BYTES)).decode()
-            image = f'<img alt="{escape(example.id)}" src="data:image/jpeg;base64,{data}">'
-            parts.append(f"<figure>{image}<figcaption>{escape(text)}</figcaption></figure>\n")
+            page.append(_figure(example.id, picture, kind, caption))
             number += 1
-    if number:
-        write_text(path, "".join(parts))
-    return number
+    if not number:
+        return 0
+    if pieces:
+        page += [f"<h1>{escape(spoken(_PARTS))}</h1>\n<p>{escape(spoken(_ON_PARTS))}</p>\n", *pieces]
+    write_text(path, "".join(page))
+    return number + sum(piece.count("<figure>") for piece in pieces)
+
+
+def _pieces(normals: Photographs) -> Iterator[str]:
+    """Yield the heading and the figures of each product that is a part."""
+    for product in sorted({normal.product for normal in normals.normals.values()}):
+        try:
+            if normals.is_surface(product):
+                continue
+            looked_at = list(normals.part_shares(product))
+            chosen = looked_at[:: max(1, len(looked_at) // PER_TYPE)][:PER_TYPE]
+            shown_of = spoken(f"{len(chosen)} of {len(normals.normals_of(product))}")
+            figures = []
+            for name in chosen:
+                photograph, part = normals.read(normals.normals[name]), normals.part(normals.normals[name])
+                drawn = fit(shown(photograph.native, photograph.span), _SIDE)
+                picture = drawn if part.all() else outlined(drawn, part, _PART)
+                figures.append(_figure(name, picture, spoken("no part found") if part.all() else ""))
+        except DataError:
+            continue  # `check` names it
+        yield f"<h2>{escape(product)}, {shown_of}</h2>\n{''.join(figures)}"
+
+
+def _figure(name: str, picture: np.ndarray, *captions: str) -> str:
+    """Return a picture, uint8 (h,w,3) RGB, with its name and what else is said of it."""
+    text = ", ".join(caption for caption in (name, *captions) if caption)
+    data = base64.b64encode(jpeg(picture, _BYTES)).decode()
+    image = f'<img alt="{escape(name)}" src="data:image/jpeg;base64,{data}">'
+    return f"<figure>{image}<figcaption>{escape(text)}</figcaption></figure>\n"
 
 
 def _chosen(members: Sequence[Example], shots: Collection[str]) -> list[Example]:

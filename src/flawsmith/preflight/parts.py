@@ -1,0 +1,54 @@
+"""What `flawsmith check` says of where damage is laid: on the part where one lies on a backdrop, else anywhere."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from flawsmith.data.photographs import Photographs
+from flawsmith.data.split import Split
+from flawsmith.errors import FlawsmithError
+from flawsmith.preflight.findings import Findings
+
+TWICE = 2.0
+"""How much larger or smaller than in most photographs a part may be: beyond, it may be half found."""
+
+
+def look_at_parts(divided: Split, findings: Findings) -> Photographs:
+    """Say which products are parts on a backdrop and which are surfaces, and where photographs do not agree on it.
+
+    Returns:
+        The normal photographs, with the parts in those.
+    """
+    photographs = Photographs(divided.normals)
+    parts, surfaces = [], []
+    for product in sorted({normal.product for normal in divided.normals}):
+        try:
+            shares = list(photographs.part_shares(product).values())
+        except FlawsmithError:
+            continue  # a photograph that cannot be read is named elsewhere
+        found, asked = [share for share in shares if share < 1], len(shares)
+        if photographs.is_surface(product):
+            surfaces.append(product)
+            if found:
+                findings.warnings.append(
+                    f"{product}: {len(found)} of {asked} normal photographs show a part on a backdrop, the others "
+                    "none; so damage may lie anywhere in them, on a backdrop too"
+                )
+            continue
+        parts.append(product)
+        if len(found) < asked:
+            findings.warnings.append(
+                f"{product}: no part was found in {asked - len(found)} of {asked} normal photographs; in such ones "
+                "damage may lie anywhere"
+            )
+        usual = median(found)
+        if unlike := sum(not usual / TWICE <= share <= usual * TWICE for share in found):
+            findings.warnings.append(
+                f"{product}: in {unlike} of {asked} normal photographs the part that was found is more than "
+                "twice as large or as small as in most; where only a piece was found, damage lies on it alone"
+            )
+    if parts:
+        findings.notes.append(f"damage will lie on the part, which was found on its backdrop: {', '.join(parts)}")
+    if surfaces:
+        findings.notes.append(f"damage may lie anywhere, for the surface fills its photographs: {', '.join(surfaces)}")
+    return photographs
