@@ -17,7 +17,7 @@ def look_at_parts(divided: Split, findings: Findings) -> Photographs:
     """Say which products are parts on a backdrop and which are surfaces, and where photographs do not agree on it.
 
     Returns:
-        The normal photographs, with the parts in those.
+        The normal photographs, with what was found in those that were looked at.
     """
     photographs = Photographs(divided.normals)
     parts, surfaces = [], []
