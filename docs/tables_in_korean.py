@@ -102,12 +102,12 @@ PHRASES = {
         "Diffusion {} 크기, {}px, 한 단계에 윈도 {}개일 때 GPU의 GiB({}). (g) {}px 컬러 사진에서 프로세스 전체({})."
     ),
     (
-        "Clean protocol, {} shots of each of five types, EfficientNet-Lite0; the mean over defect types in points. In brackets the difference to the same shots alone *in the same run*, with its {} % interval: compare these, not the figures of two runs. A star: the verdict is of this comparison alone, not corrected for how many there are. Judged by today's {}, but for {}, where its map was that of its heads alone, which finds less with shots alone (see [the judge](proof.md#what-the-judge-is-worth)), and for {}, where heads and memory counted alike. Last column: the share of samples that repeat a shot; of real test defects {} % and {} % do."
+        "Clean protocol, {} shots of each of five types, EfficientNet-Lite0; the mean over defect types in points. In brackets the difference to the same shots alone *in the same run*, with its {} % interval: compare these, not the figures of two runs. A star: the verdict is of this comparison alone, not corrected for how many there are. Judged by today's {}, but for {}, where heads and memory counted alike. Last column: the share of samples that repeat a shot; of real test defects {} % and {} % do."
     ): (
         "clean 프로토콜, 다섯 유형마다 샷 {}장, EfficientNet-Lite0. 결함 유형 평균을 백 점 만점으로 나타냈습니다. 괄호 안은 *같은 실행에서* 같은 샷만 썼을\n"
         "때와의 차이와 {} % 신뢰 구간입니다. 서로 다른 실행의 점수를 비교하지 말고 이 차이를 비교하세요. 별표는 그 비교 하나만의 판정으로, 비교 횟수를 감안해\n"
-        "보정하지 않은 것입니다. 지금의 {}가 판정했습니다. 다만 {}에서는 이상 맵이 헤드만의 것이어서 샷만 썼을 때 덜 찾고\n"
-        "([판정하는 검출기](proof.md#what-the-judge-is-worth)), {}에서는 헤드와 기억을 같은 비중으로 썼습니다. 마지막 열은 샷을 베낀 샘플의 비율입니다.\n"
+        "보정하지 않은 것입니다. 지금의 {}가 판정했습니다. 다만 {}에서는 헤드와 기억을\n"
+        "같은 비중으로 썼습니다. 마지막 열은 샷을 베낀 샘플의 비율입니다.\n"
         "실제 시험 결함에서는 이 비율이 {} %와 {} %입니다."
     ),
     (

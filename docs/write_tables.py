@@ -147,7 +147,6 @@ WORTH_NOTE = """
 Clean protocol, 10 shots of each of five types, EfficientNet-Lite0; the mean over defect types in points. In brackets the difference to the same
 shots alone *in the same run*, with its 95 % interval: compare these, not the figures of two runs. A star: the verdict is of this comparison
 alone, not corrected for how many there are. Judged by today's `memory_probe`, but for
-`controlnet_inpaint`, where its map was that of its heads alone, which finds less with shots alone (see [the judge](proof.md#what-the-judge-is-worth)), and for
 `zero_shots.json`, where heads and memory counted alike. Last column: the share of samples that repeat a shot; of real test defects {real} do.
 """  # noqa: E501
 FEW_NOTE = """
