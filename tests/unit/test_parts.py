@@ -17,7 +17,7 @@ def overlap(one, other):
 @pytest.mark.parametrize("cut_out", [True, False])
 def test_the_outline_is_not_moved(cut_out, monkeypatch):
     if not cut_out:  # the cut mends what lies too far on either side
-        monkeypatch.setattr(parts, "_cut_out", lambda found, _: found.part)
+        monkeypatch.setattr(parts, "_cut_out", lambda candidate, _: candidate.part)
     y, x = np.mgrid[:256, :256]
     part = ((x - 120.3) / 70) ** 2 + ((y - 131.6) / 40) ** 2 < 1
     soft = cv2.GaussianBlur(np.where(part, 90.0, 200.0), (0, 0), 1.0)
@@ -32,7 +32,7 @@ def test_the_outline_is_not_moved(cut_out, monkeypatch):
 def test_neither_shadow_nor_soft_edge_is_part(part, least, monkeypatch):
     pieces = [factory.make(part, None, seed=line, size=256, line=line) for line in range(4)]
     cut_out = np.mean([overlap(part_mask(piece.image), piece.part) for piece in pieces])
-    monkeypatch.setattr(parts, "_cut_out", lambda found, _: found.part)
+    monkeypatch.setattr(parts, "_cut_out", lambda candidate, _: candidate.part)
     without = np.mean([overlap(part_mask(piece.image), piece.part) for piece in pieces])
     assert cut_out > least and cut_out > without + 0.02
 
@@ -43,7 +43,7 @@ def test_neither_shadow_nor_soft_edge_is_part(part, least, monkeypatch):
 def test_a_glint_as_light_as_the_backdrop_belongs_to_the_part(part, line, number, monkeypatch):
     piece = factory.make(part, None, seed=1000 * line + number, size=256, line=line)
     assert overlap(part_mask(piece.image), piece.part) > 0.9
-    monkeypatch.setattr(parts, "_cut_out", lambda found, _: found.part)
+    monkeypatch.setattr(parts, "_cut_out", lambda candidate, _: candidate.part)
     assert overlap(part_mask(piece.image), piece.part) < 0.85, "no longer half found without the cut: choose another"
 
 

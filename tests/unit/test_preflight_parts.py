@@ -41,14 +41,14 @@ def looked_over(root: Path, widths: dict[str, list[int | None]], page: Path | No
 
 def test_parts_and_surfaces_are_told_apart(tmp_path: Path):
     page = tmp_path / "check.html"
-    found = looked_over(tmp_path / "data", {"bar": [60] * 5, "plate": [None] * 5}, page)
-    assert "damage will lie on the part, which was found on its backdrop: bar" in found.notes
-    assert "damage may lie anywhere, for the surface fills its photographs: plate" in found.notes
-    assert not any("normal photographs" in warning for warning in found.warnings)
+    findings = looked_over(tmp_path / "data", {"bar": [60] * 5, "plate": [None] * 5}, page)
+    assert "damage will lie on the part, which was found on its backdrop: bar" in findings.notes
+    assert "damage may lie anywhere, for the surface fills its photographs: plate" in findings.notes
+    assert not any("normal photographs" in warning for warning in findings.warnings)
     text = page.read_text("utf-8")
-    shown = text.split("What flawsmith understood as part</h1>")[1]
-    assert "bar, 4 of" in shown and "plate" not in shown and shown.count("<figure>") == 4
-    assert any(f"{text.count('<figure>')} photographs" in note for note in found.notes)
+    section = text.split("What flawsmith understood as part</h1>")[1]
+    assert "bar, 4 of" in section and "plate" not in section and section.count("<figure>") == 4
+    assert any(f"{text.count('<figure>')} photographs" in note for note in findings.notes)
 
 
 def test_surfaces_alone_have_no_page_of_parts(tmp_path: Path):
@@ -58,13 +58,13 @@ def test_surfaces_alone_have_no_page_of_parts(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("widths", "said"),
+    ("widths", "sentence"),
     [
         ([60, 60, 60, 24, 60], "bar: in 1 of 4 normal photographs the part that was found is more than twice"),
         ([60, None, 60, 60, 60], "bar: no part was found in 1 of 4 normal photographs"),
         ([60, None, None, None, None], "bar: 1 of 4 normal photographs show a part on a backdrop, the others none"),
     ],
 )
-def test_where_photographs_do_not_agree_is_said(widths: list[int | None], said: str, tmp_path: Path):
-    found = looked_over(tmp_path / "data", {"bar": widths})
-    assert sum(warning.startswith(said) for warning in found.warnings) == 1, found.warnings
+def test_where_photographs_do_not_agree_is_said(widths: list[int | None], sentence: str, tmp_path: Path):
+    findings = looked_over(tmp_path / "data", {"bar": widths})
+    assert sum(warning.startswith(sentence) for warning in findings.warnings) == 1, findings.warnings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from html import escape
 from pathlib import Path
 
@@ -42,14 +42,14 @@ img { max-width: 290px; max-height: 290px }
 </style>
 """
 _TITLE = "What flawsmith understood as damage"
-_LAST = "Normal photographs with the outline of the part come last."
-_PARTS = "What flawsmith understood as part"
-_ON_PARTS = (
-    "Green runs round the part in a normal photograph. Damage is laid on it, where it lay on the part in the shot."
-)
 _LEGEND = "Red runs round the damage, blue round what counts neither as damage nor as background."
 _ORDER = "Shots come first, then test pictures."
+_PARTS_LAST = "Normal photographs with the outline of the part come last."
 _MORE = "There are more: `flawsmith studio CONFIG` shows all of them, under Data."
+_PARTS_TITLE = "What flawsmith understood as part"
+_PARTS_LEGEND = (
+    "Green runs round the part in a normal photograph. Damage is laid on it, where it lay on the part in the shot."
+)
 
 
 def write_page(path: Path, examples: Sequence[Example], divided: Split | None, normals: Photographs | None) -> int:
@@ -71,8 +71,8 @@ def write_page(path: Path, examples: Sequence[Example], divided: Split | None, n
     for example in examples:
         if example.defect is not None and example.masks and example.mask_rule is not None:
             types[example.product, example.defect].append(example)
-    pieces = list(_pieces(normals)) if normals is not None else []
-    legend = [_LEGEND, _ORDER, *([_LAST] if pieces else [])]
+    on_parts = _on_parts(normals) if normals is not None else {}
+    legend = [_LEGEND, _ORDER, *([_PARTS_LAST] if on_parts else [])]
     page, number = [_HEAD.replace("{language}", language())], 0
     page.append(f"<h1>{escape(spoken(_TITLE))}</h1>\n<p>{' '.join(escape(spoken(one)) for one in legend)}</p>\n")
     if any(len(members) > len(_chosen(members, shots)) for members in types.values()):
@@ -92,30 +92,38 @@ def write_page(path: Path, examples: Sequence[Example], divided: Split | None, n
             number += 1
     if not number:
         return 0
-    if pieces:
-        page += [f"<h1>{escape(spoken(_PARTS))}</h1>\n<p>{escape(spoken(_ON_PARTS))}</p>\n", *pieces]
+    if on_parts:
+        page.append(f"<h1>{escape(spoken(_PARTS_TITLE))}</h1>\n<p>{escape(spoken(_PARTS_LEGEND))}</p>\n")
+    for heading, figures in on_parts.items():
+        page += [f"<h2>{escape(heading)}</h2>\n", *figures]
+        number += len(figures)
     write_text(path, "".join(page))
-    return number + sum(piece.count("<figure>") for piece in pieces)
+    return number
 
 
-def _pieces(normals: Photographs) -> Iterator[str]:
-    """Yield the heading and the figures of each product that is a part."""
+def _on_parts(normals: Photographs) -> dict[str, list[str]]:
+    """Return a heading and figures of normal photographs for each product that is a part."""
+    sections: dict[str, list[str]] = {}
     for product in sorted({normal.product for normal in normals.normals.values()}):
         try:
             if normals.is_surface(product):
                 continue
-            looked_at = list(normals.part_shares(product))
+            looked_at = [normals.normals[name] for name in normals.part_shares(product)]
             chosen = looked_at[:: max(1, len(looked_at) // PER_TYPE)][:PER_TYPE]
-            shown_of = spoken(f"{len(chosen)} of {len(normals.normals_of(product))}")
-            figures = []
-            for name in chosen:
-                photograph, part = normals.read(normals.normals[name]), normals.part(normals.normals[name])
-                drawn = fit(shown(photograph.native, photograph.span), _SIDE)
-                picture = drawn if part.all() else outlined(drawn, part, _PART)
-                figures.append(_figure(name, picture, spoken("no part found") if part.all() else ""))
+            figures = [_with_part(normals, normal) for normal in chosen]
         except DataError:
             continue  # `check` names it
-        yield f"<h2>{escape(product)}, {shown_of}</h2>\n{''.join(figures)}"
+        sections[f"{product}, {spoken(f'{len(chosen)} of {len(normals.normals_of(product))}')}"] = figures
+    return sections
+
+
+def _with_part(normals: Photographs, normal: Example) -> str:
+    """Return the figure of a normal photograph with the outline of its part."""
+    photograph, part = normals.read(normal), normals.part(normal)
+    drawn = fit(shown(photograph.native, photograph.span), _SIDE)
+    if part.all():
+        return _figure(normal.id, drawn, spoken("no part found"))
+    return _figure(normal.id, outlined(drawn, part, _PART))
 
 
 def _figure(name: str, picture: np.ndarray, *captions: str) -> str:

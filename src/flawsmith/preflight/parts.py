@@ -9,8 +9,8 @@ from flawsmith.data.split import Split
 from flawsmith.errors import FlawsmithError
 from flawsmith.preflight.findings import Findings
 
-TWICE = 2.0
-"""How much larger or smaller than in most photographs a part may be: beyond, it may be half found."""
+OUTLIER = 2.0
+"""How many times larger or smaller than in most photographs a part may be: beyond, it may be half found."""
 
 
 def look_at_parts(divided: Split, findings: Findings) -> Photographs:
@@ -26,25 +26,25 @@ def look_at_parts(divided: Split, findings: Findings) -> Photographs:
             shares = list(photographs.part_shares(product).values())
         except FlawsmithError:
             continue  # a photograph that cannot be read is named elsewhere
-        found, asked = [share for share in shares if share < 1], len(shares)
+        with_part, total = [share for share in shares if share < 1], len(shares)
         if photographs.is_surface(product):
             surfaces.append(product)
-            if found:
+            if with_part:
                 findings.warnings.append(
-                    f"{product}: {len(found)} of {asked} normal photographs show a part on a backdrop, the others "
+                    f"{product}: {len(with_part)} of {total} normal photographs show a part on a backdrop, the others "
                     "none; so damage may lie anywhere in them, on a backdrop too"
                 )
             continue
         parts.append(product)
-        if len(found) < asked:
+        if len(with_part) < total:
             findings.warnings.append(
-                f"{product}: no part was found in {asked - len(found)} of {asked} normal photographs; in such ones "
+                f"{product}: no part was found in {total - len(with_part)} of {total} normal photographs; in such ones "
                 "damage may lie anywhere"
             )
-        usual = median(found)
-        if unlike := sum(not usual / TWICE <= share <= usual * TWICE for share in found):
+        typical = median(with_part)
+        if outliers := sum(not typical / OUTLIER <= share <= typical * OUTLIER for share in with_part):
             findings.warnings.append(
-                f"{product}: in {unlike} of {asked} normal photographs the part that was found is more than "
+                f"{product}: in {outliers} of {total} normal photographs the part that was found is more than "
                 "twice as large or as small as in most; where only a piece was found, damage lies on it alone"
             )
     if parts:

@@ -15,7 +15,7 @@ Mask = np.ndarray
 
 SOFT = 0.006  # of the picture's longer side: how far the soft edge of a part reaches beyond its outline
 _CRUMB = 0.04  # of the damage's area: pieces of the normal part that alone say nothing of what the damage cut off
-_BEYOND = 0.08  # of the root of the part's area: points that miss the other outline by more all count the same
+_CAP = 0.08  # of the root of the part's area: points that miss the other outline by more all count the same
 _EMPTY = 8  # px round parts, their soft edges and damage that count in, for distances are measured from outside
 
 
@@ -91,14 +91,14 @@ def fit_outline(shot: Mask, normal: Mask, damage: Mask, start: np.ndarray) -> np
     around, near = np.zeros_like(damage), spot_of([], damage, reach)
     around[near] = cv2.dilate(damage[near].astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
     points, goal = _edge_points(shot), _edge_points(normal)
-    sound = points[~around[points[:, 1].astype(int), points[:, 0].astype(int)]]
-    if len(sound) < 20 or len(goal) < 20:
+    undamaged = points[~around[points[:, 1].astype(int), points[:, 0].astype(int)]]
+    if len(undamaged) < 20 or len(goal) < 20:
         return start
-    points, sound = (some[:: max(len(some) // 250, 1)] for some in (points, sound))
-    tree, beyond = cKDTree(goal), _BEYOND * float(np.sqrt(normal.sum()))
-    tried = [_closer(sound, goal, tree, begin, 4) for begin in _starts(shot, goal, start)]
-    misfits = [float(np.minimum(_distances(points, tree, one), beyond).mean()) for one in tried]
-    return _closer(points, goal, tree, tried[int(np.argmin(misfits))], 16)
+    points, undamaged = (outline[:: max(len(outline) // 250, 1)] for outline in (points, undamaged))
+    tree, cap = cKDTree(goal), _CAP * float(np.sqrt(normal.sum()))
+    candidates = [_closer(undamaged, goal, tree, begin, 4) for begin in _starts(shot, goal, start)]
+    misfits = [float(np.minimum(_nearest(points, tree, matrix)[0], cap).mean()) for matrix in candidates]
+    return _closer(points, goal, tree, candidates[int(np.argmin(misfits))], 16)
 
 
 def with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, *, reach: float = 0.6, sliver: float = 0.014) -> Mask:
@@ -186,16 +186,17 @@ def _starts(shot: Mask, goal: np.ndarray, start: np.ndarray) -> list[np.ndarray]
     return matrices
 
 
-def _distances(points: np.ndarray, tree: cKDTree, matrix: np.ndarray) -> np.ndarray:
-    """How far from the other outline each point comes to lie, px."""
-    return np.asarray(tree.query(points @ matrix[:2, :2].T + matrix[:2, 2])[0])
+def _nearest(points: np.ndarray, tree: cKDTree, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far from the other outline each point comes to lie, px, and which of its points is nearest."""
+    distances, which = tree.query(points @ matrix[:2, :2].T + matrix[:2, 2])
+    return distances, which
 
 
 def _closer(points: np.ndarray, goal: np.ndarray, tree: cKDTree, start: np.ndarray, steps: int) -> np.ndarray:
     """Match and fit some times; the best matrix."""
     now, best, least = start, start, np.inf
     for _ in range(steps):
-        away, which = tree.query(points @ now[:2, :2].T + now[:2, 2])
+        away, which = _nearest(points, tree, now)
         near = np.argsort(away)[: int(0.8 * len(away))]
         error = float(away[near].mean())
         if error < least:

@@ -35,8 +35,8 @@ _ROUNDS = 2  # of the graph cut; in each it learns the colours anew, and more wo
 _LEAST = 0.02  # share of the picture below which a departure is a defect or dirt, not the part
 
 
-class _Found(NamedTuple):
-    """A part as it was found, before the graph cut."""
+class _Candidate(NamedTuple):
+    """What may be the part, before the graph cut."""
 
     part: Mask
     """bool (h,w)."""
@@ -64,32 +64,32 @@ def part_mask(picture: np.ndarray, span: Range | None = None) -> Mask:
     # the mean of a picture in native units, then the range: a 12-megapixel picture need not become float32 first
     shrunk = cv2.resize(images.filled(picture, span), small, interpolation=cv2.INTER_AREA)
     model = images.to_model(shrunk, span)[:, :, : 1 if picture.ndim == 2 else 3]
-    found, noise = _clear(model)
-    if found is None or noise > _GRAINY:
+    candidate, noise = _clear(model)
+    if candidate is None or noise > _GRAINY:
         smoothed = _clear_of_rough(model)
         # Pixel by pixel a half of a part may be clear, the bright one.
-        if smoothed is not None and (found is None or smoothed.part.sum() > 1.2 * found.part.sum()):
-            found = smoothed
-    if found is None:
+        if smoothed is not None and (candidate is None or smoothed.part.sum() > 1.2 * candidate.part.sum()):
+            candidate = smoothed
+    if candidate is None:
         return whole
-    full = cv2.resize(_cut_out(found, model).astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    full = cv2.resize(_cut_out(candidate, model).astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(full > 0.5)
 
 
-def _clear(model: np.ndarray) -> tuple[_Found | None, float]:
+def _clear(model: np.ndarray) -> tuple[_Candidate | None, float]:
     """The part on a smooth backdrop, (h,w) as `model`, None = there is none; and the backdrop's noise."""
     soft = _blurred(model, 0.7)
     away, noise, ring = _departure(soft)
     if noise > _PLAIN or (outline := _outline(away, _edge(soft), noise, 0.8)) is None:
         return None, noise
-    found, limit = outline
-    part = found.part
+    candidate, limit = outline
+    part = candidate.part
     share, on_ring = float(part.mean()), float(part[ring].mean())
     clear = float(np.median(away[part])) > _CLEAR * noise and limit > 5 * noise
-    return (found if clear and _LEAST < share < 0.9 and on_ring < 0.3 else None), noise
+    return (candidate if clear and _LEAST < share < 0.9 and on_ring < 0.3 else None), noise
 
 
-def _clear_of_rough(model: np.ndarray) -> _Found | None:
+def _clear_of_rough(model: np.ndarray) -> _Candidate | None:
     """Likewise on a rough backdrop: part and backdrop differ in the mean of some pixels."""
     soft = _blurred(model, _ROUGH)
     away, noise, ring = _departure(soft)
@@ -106,7 +106,7 @@ def _clear_of_rough(model: np.ndarray) -> _Found | None:
         share, on_ring, departs = float(part.mean()), float(part[ring].mean()), float(np.median(away[part]))
         alone = outside.any() and float(np.quantile(away[outside], 0.99)) < _OUTSIDE * departs
         if alone and departs > _CLEAR_OF_ROUGH * noise and 0.05 < share < 0.9 and on_ring < 0.06:
-            return _Found(part, outline[0].reach)
+            return _Candidate(part, outline[0].reach)
     return None
 
 
@@ -149,7 +149,7 @@ def _over_channels(values: np.ndarray) -> np.ndarray:
 
 def _outline(
     away: np.ndarray, edge: np.ndarray, noise: float, sharp: float, *, flooded: bool = True
-) -> tuple[_Found, float] | None:
+) -> tuple[_Candidate, float] | None:
     """The part, and the least departure at which its outline is so sharp (a share of the sharpest); None = nothing."""
     height, width = away.shape
     low = max(4 * noise, 0.06)
@@ -182,25 +182,26 @@ def _outline(
         inside = labels == hole
         if stats[hole, cv2.CC_STAT_AREA] > 0.02 * part.sum() and np.median(away[inside]) < low:
             part = part & ~inside
-    return _Found(part, tried[0][2]), limit
+    return _Candidate(part, tried[0][2]), limit
 
 
-def _cut_out(found: _Found, model: np.ndarray) -> Mask:
+def _cut_out(candidate: _Candidate, model: np.ndarray) -> Mask:
     """Part and backdrop told apart by their colours: GrabCut (Rother, Kolmogorov, Blake: SIGGRAPH 2004).
 
     It is told that all deeper inside the part than the band is part, and that all beyond the hull of what departs from
     the backdrop is backdrop, as are the part's holes. Between them the part as found is likely part.
     """
-    part = found.part
-    spot = spot_of([], part | found.reach, _BAND)
+    part = candidate.part
+    departs = part | candidate.reach
+    spot = spot_of([], departs, _BAND)
     inside, shown = part[spot].astype(np.uint8), np.clip((model[spot] + 1) * 127.5, 0, 255).astype(np.uint8)
     sure = cv2.erode(inside, disc(2 * _BAND + 1))
     if not sure.any():
         return part
     hull = np.zeros_like(inside)
-    corners = cv2.convexHull(np.argwhere((part | found.reach)[spot])[:, ::-1].astype(np.int32))
-    cv2.fillConvexPoly(hull, corners, 1)
-    maybe = (hull > 0) & ~(_filled(part) & ~part)[spot]
+    cv2.fillConvexPoly(hull, cv2.convexHull(np.argwhere(departs[spot])[:, ::-1].astype(np.int32)), 1)
+    holes = _filled(part[spot]) & ~part[spot]
+    maybe = (hull > 0) & ~holes
     unsure = np.where(inside > 0, cv2.GC_PR_FGD, np.where(maybe, cv2.GC_PR_BGD, cv2.GC_BGD))
     marks = np.where(sure > 0, cv2.GC_FGD, unsure).astype(np.uint8)
     cv2.setRNGSeed(0)  # its colours are clustered from random starts
