@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="the studio needs fastapi and uvicorn: pip install flawsmith[studio]")
@@ -44,6 +46,14 @@ def unlike(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def draft(unlike: Path) -> Iterator[Studio]:
     with serving(Studio(Workspace.open(unlike))) as started:
+        yield started
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Iterator[Studio]:
+    """Five screws, four of them to learn from."""
+    factory.write_dataset(tmp_path / "screws", "screw", ["rust"], normals=5, per_defect=4, seed=3, size=160)
+    with serving(Studio(Workspace.open(tmp_path / "screws"))) as started:
         yield started
 
 
@@ -194,6 +204,50 @@ def test_the_button_writes_and_undoes(opened: Any, draft: Studio) -> None:
     )
     assert told == [in_korean(one) for one in english] and len(told) > 500
     assert draft.workspace.config.generate.count == 50
+
+
+def test_a_normal_photograph_is_shown_with_the_outline_of_its_part(parts: Studio, unlike: Path) -> None:
+    client = Client(parts)
+    (product,) = checked(client)["parts"]
+    shares = checked(client)["parts"][product]
+    assert product == "screw" and set(shares) == {one.id for one in parts.workspace.normals}
+    for name, share in shares.items():
+        assert 0.02 < share < 0.3
+        plain, outlined = (
+            cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR).astype(int)
+            for answer in (client.get("api/photograph/thumb", name=name, outline=asked) for asked in (False, True))
+        )
+        green = (plain - outlined)[..., 2] > 40  # of BGR: the red of a grey backdrop is gone there
+        rows, columns = np.nonzero(green)
+        assert 100 < green.sum() < 0.1 * green.size
+        # It runs round the part: what it encloses is about what the part covers.
+        hull = cv2.contourArea(cv2.convexHull(np.stack([columns, rows], 1)))
+        assert share <= hull / green.size < 3 * share
+    client.close()
+    with serving(Studio(Workspace.open(unlike))) as surface:
+        client = Client(surface)
+        assert checked(client)["parts"] == {}  # a surface has no outline to show
+        client.close()
+
+
+@pytest.mark.browser
+def test_parts_stand_after_the_damage(opened: Any, parts: Studio) -> None:
+    page = opened(parts, part="data")
+    tiles = page.locator(".part.data .labelled .cell")
+    types = page.get_by_label("Type", exact=True)
+    expect(types.locator("option")).to_have_text(["All", "screw: (normal)", "screw: rust"], timeout=TIMEOUT)
+    types.select_option("screw: rust")
+    legend = page.get_by_text("Green runs round the part")
+    expect(legend).not_to_be_visible()
+    types.select_option("screw: (normal)")
+    expect(legend).to_be_visible()
+    expect(tiles).to_have_count(4)
+    expect(tiles.first).to_contain_text(re.compile(r"\(normal\) · the part covers \d+ %"))
+    types.select_option("All")
+    expect(tiles.first).to_contain_text("rust · shot")
+    page.get_by_label("Language").select_option("ko")
+    expect(legend).to_have_count(0)
+    expect(page.locator(".part.data .legend")).to_contain_text("초록 선은 부품의 윤곽")
 
 
 @pytest.mark.browser

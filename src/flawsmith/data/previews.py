@@ -10,6 +10,8 @@ from flawsmith.types import Range
 
 OUTLINE = (255, 64, 32)
 """The colour of a label's outline."""
+PART_OUTLINE = (0, 190, 90)
+"""The colour of the outline of a part on its backdrop."""
 
 
 def shown(native: np.ndarray, span: Range | None) -> np.ndarray:

@@ -65,6 +65,9 @@ class Findings:
     layout: str
     defects: list[DefectFacts] = field(default_factory=list)
     pictures: list[PictureFacts] = field(default_factory=list)
+    parts: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Of each product that is a part on a backdrop: the normal photographs that were looked at, and what share of each
+    the part covers; 1 where none was found."""
     files: Mapping[str, int] = field(default_factory=dict)
     """What became of every file below the root: use, or the reason why not -> number of files."""
     facts: SetFacts | None = None

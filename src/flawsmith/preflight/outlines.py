@@ -14,7 +14,7 @@ import numpy as np
 from flawsmith.data import images
 from flawsmith.data.masks.reading import read_ignored, read_label
 from flawsmith.data.photographs import Photographs
-from flawsmith.data.previews import OUTLINE, fit, jpeg, outlined, shown
+from flawsmith.data.previews import OUTLINE, PART_OUTLINE, fit, jpeg, outlined, shown
 from flawsmith.data.split import Split
 from flawsmith.errors import DataError
 from flawsmith.files import write_text
@@ -28,7 +28,6 @@ _SIDE = 480
 _BYTES = 60_000
 """Most bytes of a picture."""
 _IGNORED = (0, 132, 255)
-_PART = (0, 190, 90)
 _HEAD = """<!doctype html>
 <html lang="{language}">
 <meta charset="utf-8">
@@ -123,7 +122,7 @@ def _with_part(normals: Photographs, normal: Example) -> str:
     drawn = fit(shown(photograph.native, photograph.span), _SIDE)
     if part.all():
         return _figure(normal.id, drawn, spoken("no part found"))
-    return _figure(normal.id, outlined(drawn, part, _PART))
+    return _figure(normal.id, outlined(drawn, part, PART_OUTLINE))
 
 
 def _figure(name: str, picture: np.ndarray, *captions: str) -> str:

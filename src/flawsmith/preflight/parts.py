@@ -20,13 +20,13 @@ def look_at_parts(divided: Split, findings: Findings) -> Photographs:
         The normal photographs, with what was found in those that were looked at.
     """
     photographs = Photographs(divided.normals)
-    parts, surfaces = [], []
+    surfaces = []
     for product in sorted({normal.product for normal in divided.normals}):
         try:
-            shares = list(photographs.part_shares(product).values())
+            found = dict(photographs.part_shares(product))
         except FlawsmithError:
             continue  # a photograph that cannot be read is named elsewhere
-        with_part, total = [share for share in shares if share < 1], len(shares)
+        with_part, total = [share for share in found.values() if share < 1], len(found)
         if photographs.is_surface(product):
             surfaces.append(product)
             if with_part:
@@ -35,7 +35,7 @@ def look_at_parts(divided: Split, findings: Findings) -> Photographs:
                     "none; so damage may lie anywhere in them, on a backdrop too"
                 )
             continue
-        parts.append(product)
+        findings.parts[product] = found
         if len(with_part) < total:
             findings.warnings.append(
                 f"{product}: no part was found in {total - len(with_part)} of {total} normal photographs; in such ones "
@@ -47,8 +47,9 @@ def look_at_parts(divided: Split, findings: Findings) -> Photographs:
                 f"{product}: in {outliers} of {total} normal photographs the part that was found is more than "
                 "twice as large or as small as in most; where only a piece was found, damage lies on it alone"
             )
-    if parts:
-        findings.notes.append(f"damage will lie on the part, which was found on its backdrop: {', '.join(parts)}")
+    if findings.parts:
+        names = ", ".join(findings.parts)
+        findings.notes.append(f"damage will lie on the part, which was found on its backdrop: {names}")
     if surfaces:
         findings.notes.append(f"damage may lie anywhere, for the surface fills its photographs: {', '.join(surfaces)}")
     return photographs

@@ -15,8 +15,9 @@ import cv2
 import numpy as np
 
 from flawsmith.data import images
+from flawsmith.data.masks.parts import part_mask
 from flawsmith.data.masks.reading import read_label
-from flawsmith.data.previews import OUTLINE, fit, jpeg, outlined, shown
+from flawsmith.data.previews import OUTLINE, PART_OUTLINE, fit, jpeg, outlined, shown
 from flawsmith.errors import DataError
 from flawsmith.files import file_state
 from flawsmith.types import Example, Range
@@ -97,7 +98,13 @@ class PictureStore:
         return png(visible(np.asarray(part), images.range_of(picture, span), window))
 
     def thumb(self, example: Example, side: int, *, outline: bool) -> bytes:
-        """Return a photograph as JPEG, its longer side `side` px, with the outline of its label where asked for."""
+        """Return a photograph as JPEG, its longer side `side` px.
+
+        Args:
+            example: The photograph.
+            side: In px.
+            outline: True = with the outline of its label; in a normal photograph, of the part if one lies there.
+        """
         key = str(example.image), str(file_state(example.image)), str(side), str(outline), str(example.span)
 
         def make() -> bytes:
@@ -105,6 +112,8 @@ class PictureStore:
             small = fit(shown(native, example.span), side)
             if outline and example.masks:
                 small = outlined(small, read_label(example, native.shape), OUTLINE)
+            elif outline and example.defect is None and not (part := part_mask(native, example.span)).all():
+                small = outlined(small, part, PART_OUTLINE)
             return jpeg(small)
 
         return self._thumbs.get(key, make)

@@ -22,10 +22,11 @@ export class Data {
     this.written = make("div", { class: "written" });
     this.types = make("select", { label: "data.type", onchange: () => this.#arrange() });
     this.empty = make("p", { class: "empty", say: "data.noDamage", hidden: true });
+    this.legend = make("p", { class: "legend faint", say: "data.partLegend", hidden: true });
     this.holder = make("div", { class: "labelled" });
     root.replaceChildren(
       make("section", { class: "findings", label: "data.findings" }, make("div", { class: "row" }, this.verdict, this.again, this.another), this.bar, this.written, this.found),
-      make("section", { class: "shown", label: "data.outlines", hidden: !source.opened }, make("div", { class: "bar" }, make("h2", { say: "data.outlines" }), (this.choice = field("data.type", this.types))), this.empty, this.holder),
+      make("section", { class: "shown", label: "data.outlines", hidden: !source.opened }, make("div", { class: "bar" }, make("h2", { say: "data.outlines" }), (this.choice = field("data.type", this.types))), this.empty, this.legend, this.holder),
     );
     root.append(this.folders.dialog);
     this.again.hidden = !source.opened;
@@ -48,9 +49,8 @@ export class Data {
     }
     try {
       this.labelled = await get("labelled");
+      this.empty.hidden = this.labelled.length > 0;
       this.#arrangeTypes();
-      this.choice.hidden = this.holder.hidden = !this.labelled.length;
-      this.empty.hidden = !this.choice.hidden;
     } catch (error) {
       note(error.message, "error");
     }
@@ -60,7 +60,7 @@ export class Data {
 
   translated() {
     if (this.source.opened && this.answers) this.#listWritten();
-    if (this.labelled?.length) this.#arrangeTypes();
+    if (this.labelled) this.#arrangeTypes();
     if (this.findings) this.#show();
     if (!this.source.opened) this.verdict.textContent = say("folder.nothing");
   }
@@ -75,6 +75,7 @@ export class Data {
     this.verdict.textContent = say("data.checking");
     try {
       this.findings = await follow(await post("check", {}, again ? { again: true } : {}));
+      if (this.source.opened) this.#arrangeTypes();
       this.#show();
       changed();
     } catch (error) {
@@ -86,26 +87,37 @@ export class Data {
   }
 
   #arrangeTypes() {
-    const types = [...new Set(this.labelled.map((one) => `${one.product}\n${one.defect}`))].sort();
-    choices(this.types, [["", say("review.all")], ...types.map((type) => [type, type.replace("\n", ": ")])]);
+    const types = [...new Set(this.#examples().map((one) => `${one.product}\n${one.defect}`))].sort();
+    choices(this.types, [["", say("review.all")], ...types.map((type) => [type, type.endsWith("\n") ? `${type.trim()}: ${say("data.normal")}` : type.replace("\n", ": ")])]);
+    this.choice.hidden = this.holder.hidden = !types.length;
     this.#arrange();
+  }
+
+  /** Return the photographs with masks, and the normal ones in which the check has looked for the part. */
+  #examples() {
+    const parts = Object.entries(this.findings?.parts ?? {});
+    const normal = parts.flatMap(([product, shares]) => Object.entries(shares).map(([id, share]) => ({ id, product, defect: "", share })));
+    return [...this.labelled, ...normal];
   }
 
   #arrange() {
     const [product, defect] = this.types.value.split("\n");
-    this.grid.set(this.labelled.filter((one) => !product || (one.product === product && one.defect === defect)));
+    const examples = this.#examples().filter((one) => !product || (one.product === product && one.defect === defect));
+    this.legend.hidden = !examples.some((one) => !one.defect);
+    this.grid.set(examples);
   }
 
   #tile(example) {
-    const kind = say(example.shot ? "data.shot" : "data.test");
+    const kind = example.defect ? say(example.shot ? "data.shot" : "data.test") : say(example.share < 1 ? "data.partShare" : "data.noPart", { share: (100 * example.share).toFixed(0) });
+    const defect = example.defect || say("data.normal");
     const tile = make(
       "button",
       { type: "button", class: "sample", title: example.id },
       make("img", { alt: "", loading: "lazy", decoding: "async", src: address("photograph/thumb", { name: example.id, side: 192, outline: true }) }),
-      make("span", { class: "name", textContent: `${example.defect} · ${kind}` }),
+      make("span", { class: "name", textContent: `${defect} · ${kind}` }),
       make("span", { class: "detail faint", textContent: example.id }),
     );
-    tile.setAttribute("aria-label", `${example.defect}, ${kind}, ${example.id}`);
+    tile.setAttribute("aria-label", `${defect}, ${kind}, ${example.id}`);
     return tile;
   }
 
