@@ -107,3 +107,21 @@ def test_damage_at_the_outline_lies_where_the_outlines_lie_over_each_other():
         return np.mean([np.hypot(*(pose.array @ middle - middle[:2])) for pose in all_poses])
 
     assert 0 < moved(across) < 0.5 * moved(inside)
+
+
+def test_no_ghost_of_the_outline_stays_round_what_the_damage_took_away():
+    """A label drawn a little inside the normal outline: the sliver beside it, and its soft edge, go with it."""
+    normal, shot, damage = (np.zeros((300, 300), bool) for _ in range(3))
+    normal[100:160, 40:211] = True  # a bar, broken off at 200 in the shot
+    shot[100:160, 40:200] = True
+    shot[144:, 100:170] = False  # where the outlines differ without damage, so nothing thin is taken over
+    damage[102:158, 194:209] = True
+    label = part_frames.with_outline(damage, shot, normal)
+    soft = round(part_frames.SOFT * 300)
+    gone = np.zeros_like(label)
+    gone[100 - soft : 160 + soft, 205:207] = gone[104:156, 204 : 211 + soft] = True
+    assert label[damage].all() and label[gone].all()
+    # What stays of the part is not taken.
+    assert not label[110:150, :192].any() and label.sum() < 1.5 * damage.sum()
+    # Damage on the part that takes nothing away gets no margin.
+    assert (part_frames.with_outline(damage, normal, normal) == damage).all()

@@ -161,8 +161,16 @@ def _with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, reach: float,
             small = at_least < sizes[piece] < min(sizes[1:].max(), 2 * posed.sum())
             if small and (loose & ~shot_part).sum() > 0.5 * loose.sum():
                 joined |= (cv2.dilate(loose.astype(np.uint8), by) > 0) & normal_part
-    # The part's soft edge goes with it, or a thin ghost of it would stay in the air.
-    return np.asarray(posed | (cv2.dilate((joined & ~posed).astype(np.uint8), disc(2 * soft + 1)) > 0))
+    # Slivers of the part beside what is gone go with it, and the soft edge of both; else a thin ghost of the normal
+    # outline would stay in the air.
+    fine, wide = disc(max(3, round(sliver)) | 1), disc(2 * soft + 1)
+    gone, rest = (
+        cv2.morphologyEx(one.astype(np.uint8), cv2.MORPH_OPEN, fine) > 0
+        for one in (joined & normal_part & ~shot_part, normal_part & ~joined)
+    )
+    gone |= (cv2.dilate(gone.astype(np.uint8), wide) > 0) & normal_part & ~rest
+    edge = cv2.dilate(((joined & ~posed) | gone).astype(np.uint8), wide) > 0
+    return np.asarray(posed | (edge & ~rest))
 
 
 def _starts(shot: Mask, goal: np.ndarray, start: np.ndarray) -> list[np.ndarray]:
