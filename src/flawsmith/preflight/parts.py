@@ -23,10 +23,10 @@ def look_at_parts(divided: Split, findings: Findings) -> Photographs:
     surfaces = []
     for product in sorted({normal.product for normal in divided.normals}):
         try:
-            found = dict(photographs.part_shares(product))
+            shares = dict(photographs.part_shares(product))
         except FlawsmithError:
             continue  # a photograph that cannot be read is named elsewhere
-        with_part, total = [share for share in found.values() if share < 1], len(found)
+        with_part, total = [share for share in shares.values() if share < 1], len(shares)
         if photographs.is_surface(product):
             surfaces.append(product)
             if with_part:
@@ -35,7 +35,7 @@ def look_at_parts(divided: Split, findings: Findings) -> Photographs:
                     "none; so damage may lie anywhere in them, on a backdrop too"
                 )
             continue
-        findings.parts[product] = found
+        findings.parts[product] = shares
         if len(with_part) < total:
             findings.warnings.append(
                 f"{product}: no part was found in {total - len(with_part)} of {total} normal photographs; in such ones "

@@ -20,7 +20,7 @@ export class Data {
     this.bar = make("progress", { hidden: true, label: "data.checking" });
     this.found = make("div", { class: "found" });
     this.written = make("div", { class: "written" });
-    this.types = make("select", { label: "data.type", onchange: () => this.#arrange() });
+    this.types = make("select", { label: "data.type", onchange: () => this.#arrange(false) });
     this.empty = make("p", { class: "empty", say: "data.noDamage", hidden: true });
     this.legend = make("p", { class: "legend faint", say: "data.partLegend", hidden: true });
     this.holder = make("div", { class: "labelled" });
@@ -90,7 +90,7 @@ export class Data {
     const types = [...new Set(this.#examples().map((one) => `${one.product}\n${one.defect}`))].sort();
     choices(this.types, [["", say("review.all")], ...types.map((type) => [type, type.endsWith("\n") ? `${type.trim()}: ${say("data.normal")}` : type.replace("\n", ": ")])]);
     this.choice.hidden = this.holder.hidden = !types.length;
-    this.#arrange();
+    this.#arrange(true);
   }
 
   /** Return the photographs with masks, and the normal ones in which the check has looked for the part. */
@@ -100,11 +100,11 @@ export class Data {
     return [...this.labelled, ...normal];
   }
 
-  #arrange() {
+  #arrange(keepPlace) {
     const [product, defect] = this.types.value.split("\n");
     const examples = this.#examples().filter((one) => !product || (one.product === product && one.defect === defect));
     this.legend.hidden = !examples.some((one) => !one.defect);
-    this.grid.set(examples);
+    this.grid.set(examples, keepPlace);
   }
 
   #tile(example) {
