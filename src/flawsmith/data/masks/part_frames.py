@@ -164,13 +164,16 @@ def _with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, reach: float,
     # Slivers of the part beside what is gone go with it, and the soft edge of both; else a thin ghost of the normal
     # outline would stay in the air.
     fine, wide = disc(max(3, round(sliver)) | 1), disc(2 * soft + 1)
+    round_it = spot_of([], joined, 2 * soft + len(fine) + 2)
+    taken, part, whole = joined[round_it], normal_part[round_it], posed.copy()
     gone, rest = (
         cv2.morphologyEx(one.astype(np.uint8), cv2.MORPH_OPEN, fine) > 0
-        for one in (joined & normal_part & ~shot_part, normal_part & ~joined)
+        for one in (taken & part & ~shot_part[round_it], part & ~taken)
     )
-    gone |= (cv2.dilate(gone.astype(np.uint8), wide) > 0) & normal_part & ~rest
-    edge = cv2.dilate(((joined & ~posed) | gone).astype(np.uint8), wide) > 0
-    return np.asarray(posed | (edge & ~rest))
+    gone |= (cv2.dilate(gone.astype(np.uint8), wide) > 0) & part & ~rest
+    edge = cv2.dilate(((taken & ~posed[round_it]) | gone).astype(np.uint8), wide) > 0
+    whole[round_it] |= edge & ~rest
+    return whole
 
 
 def _starts(shot: Mask, goal: np.ndarray, start: np.ndarray) -> list[np.ndarray]:
