@@ -13,9 +13,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.detectors.memory_probe import MemoryProbe, MemoryProbeSettings
-from flawsmith.detectors.probe import Probe, ProbeSettings, _dealt
+from flawsmith.detectors.probe import Probe, ProbeSettings, _dealt, _draw, _kept, _Pool
 from flawsmith.nn.anomaly_maps.fusion import Fusion, map_fusion, score_fusion
 from flawsmith.nn.methods.patch_memory import farthest_of
+from flawsmith.nn.methods.place_head import PlaceHead, standardised, together
 from flawsmith.testing.detectors import example_training, tiny_extractor
 
 QUICK = {"steps": 40, "places": 256, "width": 32}
@@ -54,6 +55,53 @@ def test_what_is_too_rare_to_be_dealt_is_learned_by_every_head() -> None:
     training.pictures += [replace(training.pictures[shots[0]], origin="made", photograph="0.png") for _ in range(6)]
     dealt = _dealt(training, 3, torch.Generator().manual_seed(0))
     assert (dealt[8:] == -1).all()
+
+
+def test_a_head_learns_nothing_from_its_share_and_as_much_of_every_pool_as_the_others() -> None:
+    rng = torch.Generator().manual_seed(0)
+    picture = torch.arange(6).repeat_interleave(50)
+    pool = _Pool(picture[:, None].half(), torch.zeros(300, 3), picture)
+    without = torch.tensor([0, 1, 2, -1, 0, 1])
+    features, _, weight = _draw(
+        {"normal": pool, "made disc": pool}, {"normal": 0.7, "made disc": 0.3}, 400, without, 3, rng
+    )
+    drawn = features[:, 0].long()
+    assert weight.shape == (400, 3) and bool((drawn[:280] != drawn[280:].repeat(3)[:280]).any())
+    assert bool(((weight == 0) == (without[drawn, None] == torch.arange(3))).all())
+    assert torch.allclose(weight[:280].sum(0), torch.full((3,), 0.7)), "whatever share of a pool a head leaves out"
+    assert torch.allclose(weight[280:].sum(0), torch.full((3,), 0.3))
+
+
+def test_heads_that_learn_together_are_heads_by_themselves() -> None:
+    rng = torch.Generator().manual_seed(0)
+    features = torch.randn(40, 7, generator=rng) * 3 + 1
+    mean, scale = features.mean(0), 1 / features.std(0)
+    heads = [PlaceHead(mean, scale, 16, 3, rng) for _ in range(4)]
+    kept = _kept(40, 64, 0.25, rng)
+    logits = together(heads, standardised(features, mean, scale), kept)
+    torch.manual_seed(0)
+    for number, head in enumerate(heads):
+        hidden = torch.nn.functional.gelu(head.first((features - mean) * scale))
+        assert torch.allclose(logits[:, number], head.second(hidden * kept[:, 16 * number :][:, :16]), atol=1e-5)
+    # One head's loss moves no other head.
+    logits[:, 1].sum().backward()
+    grads = [head.first.weight.grad for head in heads]
+    assert [bool(grad.any()) for grad in grads if grad is not None] == [False, True, False, False]
+    # A picture's places as a 1 x 1 convolution are the same places.
+    dense = heads[0].dense([features[:36].T.reshape(1, 7, 6, 6)], (6, 6))
+    alone = together(heads[:1], standardised(features[:36], mean, scale), torch.ones(36, 16))[:, 0]
+    assert torch.allclose(dense[0].flatten(1).T, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2, 0.95])
+def test_hidden_units_are_left_out_at_random_and_their_mean_stays(dropout: float) -> None:
+    kept = _kept(1001, 131, dropout, torch.Generator().manual_seed(0))
+    assert kept.shape == (1001, 131) and len(kept.unique()) == (2 if dropout else 1)
+    assert float((kept == 0).float().mean()) == pytest.approx(dropout, abs=0.005)
+    assert float(kept.mean()) == pytest.approx(1, abs=0.03)
+    assert (
+        abs(float(torch.corrcoef(torch.stack([kept[:-1].flatten(), kept[1:].flatten()]))[0, 1])) < 0.02 or not dropout
+    )
 
 
 def test_several_heads_answer_by_the_mean_of_their_log_odds() -> None:

@@ -30,7 +30,16 @@ from flawsmith import config
 from flawsmith.data.training_set import Origin, TrainingSet
 from flawsmith.errors import DataError
 from flawsmith.interfaces import Detector
-from flawsmith.nn.methods.place_head import CELL, PlaceGraph, PlaceHead, answer, cells_of, described_places
+from flawsmith.nn.methods.place_head import (
+    CELL,
+    PlaceGraph,
+    PlaceHead,
+    answer,
+    cells_of,
+    described_places,
+    standardised,
+    together,
+)
 from flawsmith.types import Prediction
 
 _CHUNK = 16
@@ -75,7 +84,7 @@ class _Pool:
     """Places of some pictures, ready to be drawn from."""
 
     features: Tensor
-    """float16 (N,D)."""
+    """float16 (N,D), `standardised` when heads learn from them."""
     target: Tensor
     """float32 (N,1+K): the share of the place that is normal, and of each defect type."""
     picture: Tensor
@@ -106,37 +115,36 @@ class Probe(Detector):
         if not training.normal():
             raise DataError("probe needs normal pictures beside the damaged ones, and the training set holds none")
         pools = self._pools(training, rng)
-        self._heads, self._without = (), _dealt(training, self.settings.heads, rng)
-        for number in range(self.settings.heads):
-            for share in self._train(training, pools, number, rng, self._steps(budget)):
-                yield (number + share) / self.settings.heads
-
-    def _train(
-        self, training: TrainingSet, pools: dict[str, _Pool], number: int, rng: torch.Generator, steps: int
-    ) -> Iterator[float]:
-        """Train a head on the places of all pictures but its share; yield the share of its training that is done."""
-        assert self._without is not None
-        part, learned = self.settings, self._without != number
-        rows = {name: learned[pool.picture].nonzero()[:, 0] for name, pool in pools.items()}
         first = next(pools[name] for name in ("normal", "controls") if name in pools).features[:20_000].float()
-        head = PlaceHead(first.mean(0), first.std(0), part.width, len(self.defects) + 1, rng).to(self.device)
-        self._heads = (*self._heads, head)
-        optimizer = torch.optim.AdamW(head.parameters(), part.learning_rate, weight_decay=part.weight_decay)
+        mean, scale = first.mean(0), 1 / (first.std(0) + 1e-3)
+        with torch.inference_mode():
+            for rows in (rows for pool in pools.values() for rows in pool.features.split(20_000)):
+                rows.copy_(standardised(rows.float(), mean, scale))  # once for all heads and steps
+        part, self._without = self.settings, _dealt(training, self.settings.heads, rng)
+        heads = [PlaceHead(mean, scale, part.width, len(self.defects) + 1, rng) for _ in range(part.heads)]
+        self._heads = tuple(head.to(self.device) for head in heads)
+        steps, shares = self._steps(budget), self._shares(training, pools)
+        # Each head passes over its share of the places, so there are as many more.
+        places = round(part.places * part.heads / max(1, part.heads - 1))
+        optimizer = torch.optim.AdamW(
+            [weights for head in self._heads for weights in head.parameters()],
+            part.learning_rate,
+            weight_decay=part.weight_decay,
+        )
         warm_up = max(0.1, 1.5 / steps)  # the rise takes more than a step, else torch divides by zero
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, part.learning_rate, total_steps=steps, pct_start=warm_up, cycle_momentum=False
         )
-        shares, pools = self._shares(training, pools), dict(pools)
         for step in range(steps):
             if step == steps // 2 and part.hard:
-                pools["hard"] = self._hard(training, head, learned, rng)
-                rows["hard"] = torch.arange(len(pools["hard"].features))
+                pools["hard"] = self._hard(training, rng)
                 shares["hard"] = part.hard * sum(shares[name] for name in ("normal", "controls") if name in shares)
                 shares |= {name: shares[name] * (1 - part.hard) for name in ("normal", "controls") if name in shares}
-            features, target = _draw(pools, rows, shares, part.places, rng)
-            kept = torch.rand(len(features), part.width, generator=rng) >= part.dropout
-            logits = head(features.to(self.device).float(), kept.to(self.device) / (1 - part.dropout))
-            loss = -(target.to(self.device) * logits.log_softmax(1)).sum(1).mean()
+            drawn = _draw(pools, shares, places, self._without, part.heads, rng)
+            features, target, weight = (one.to(self.device) for one in drawn)
+            kept = _kept(len(features), part.heads * part.width, part.dropout, rng).to(self.device)
+            logits = together(self._heads, features.float(), kept)
+            loss = -(weight * (target[:, None] * logits.log_softmax(2)).sum(2)).sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -244,22 +252,25 @@ class Probe(Detector):
         return _Pool(torch.cat(features), torch.cat(targets), torch.cat(pictures))
 
     @torch.inference_mode()
-    def _hard(self, training: TrainingSet, head: PlaceHead, learned: Tensor, rng: torch.Generator) -> _Pool:
-        """Return the places of normal pictures that look most like damage to the half-trained head."""
+    def _hard(self, training: TrainingSet, rng: torch.Generator) -> _Pool:
+        """Return the places of normal pictures that look most like damage to a half-trained head that learns them."""
+        assert self._without is not None
         indices = training.normal() if self.settings.controls else training.normal("real", "made")
-        indices = [index for index in indices if learned[index]]
-        drawn = torch.randperm(len(indices), generator=rng)[: math.ceil(_MINED / self.settings.heads)].tolist()
-        features = []
-        for start in range(0, len(drawn), _CHUNK):
-            image = training.batch(indices[place] for place in drawn[start : start + _CHUNK]).image
-            maps, grid = self._maps(image), cells_of(training.shape, 2 * CELL)
-            anomaly_map = 1 - self._logits(head, maps, grid).softmax(1)[:, 0].cpu()
-            worst = anomaly_map.flatten(1).topk(min(64, math.prod(grid)), dim=1).indices
-            features += [described_places(maps, row, worst[row], grid) for row in range(len(image))]
-        found = torch.cat(features)
+        first, features, pictures, each = self._heads[0], [], [], math.ceil(_MINED / self.settings.heads)
+        for number, head in enumerate(self._heads):
+            learned = [index for index in indices if self._without[index] != number]
+            drawn = [learned[place] for place in torch.randperm(len(learned), generator=rng)[:each].tolist()]
+            for start in range(0, len(drawn), _CHUNK):
+                chosen = drawn[start : start + _CHUNK]
+                maps, grid = self._maps(training.batch(chosen).image), cells_of(training.shape, 2 * CELL)
+                anomaly_map = 1 - self._logits(head, maps, grid).softmax(1)[:, 0].cpu()
+                worst = anomaly_map.flatten(1).topk(min(64, math.prod(grid)), dim=1).indices
+                features += [described_places(maps, row, worst[row], grid) for row in range(len(chosen))]
+                pictures.append(torch.tensor(chosen).repeat_interleave(worst.shape[1]))
+        found = standardised(torch.cat(features).to(self.device).float(), first.mean, first.scale).half().cpu()
         target = torch.zeros(len(found), len(self.defects) + 1)
         target[:, 0] = 1
-        return _Pool(found, target, torch.zeros(len(found), dtype=torch.long))
+        return _Pool(found, target, torch.cat(pictures))
 
     def _maps(self, image: Tensor) -> list[Tensor]:
         assert self.extractor is not None
@@ -309,13 +320,28 @@ def _dealt(training: TrainingSet, heads: int, rng: torch.Generator) -> Tensor:
 
 
 def _draw(
-    pools: dict[str, _Pool], rows: dict[str, Tensor], shares: dict[str, float], count: int, rng: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Draw places for a step: from each pool its share of them, among its rows."""
-    features, targets = [], []
+    pools: dict[str, _Pool], shares: dict[str, float], count: int, without: Tensor, heads: int, rng: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw places for a step, from each pool its share of them.
+
+    Returns:
+        Their features (N,D) and targets (N,1+K), and float32 (N,heads): what each head makes of them, 0 where it does
+        not learn from the picture; of every pool they add up to its share.
+    """
+    features, targets, weights = [], [], []
     for name, share in shares.items():
         pool = pools[name]
-        chosen = rows[name][torch.randint(len(rows[name]), (max(1, round(count * share)),), generator=rng)]
+        chosen = torch.randint(len(pool.features), (max(1, round(count * share)),), generator=rng)
         features.append(pool.features[chosen])
         targets.append(pool.target[chosen])
-    return torch.cat(features), torch.cat(targets)
+        learned = without[pool.picture[chosen], None] != torch.arange(heads)
+        weights.append(learned * (share / learned.sum(0).clamp_min(1)))
+    return torch.cat(features), torch.cat(targets), torch.cat(weights)
+
+
+def _kept(places: int, units: int, dropout: float, rng: torch.Generator) -> Tensor:
+    """Draw which hidden units stay, float32 (places,units): 0, or what makes up for those that are left out."""
+    # One random byte each; drawing a number for each would take a tenth of the training.
+    words = torch.empty(-(-places * units // 8), dtype=torch.int64).random_(-(2**63), None, generator=rng)
+    dropped = min(255, round(dropout * 256))
+    return (words.view(torch.uint8)[: places * units].view(places, units) >= dropped) / (1 - dropped / 256)
