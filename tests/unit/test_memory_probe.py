@@ -13,10 +13,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.detectors.memory_probe import MemoryProbe, MemoryProbeSettings
-from flawsmith.detectors.probe import Probe, ProbeSettings, _dealt, _draw, _kept, _Pool
+from flawsmith.detectors.probe import Probe, ProbeSettings, _dealt, _draw, _Pool
 from flawsmith.nn.anomaly_maps.fusion import Fusion, map_fusion, score_fusion
 from flawsmith.nn.methods.patch_memory import farthest_of
-from flawsmith.nn.methods.place_head import PlaceHead, standardised, together
+from flawsmith.nn.methods.place_head import PlaceHead, kept_units, standardised, together
 from flawsmith.testing.detectors import example_training, tiny_extractor
 
 QUICK = {"steps": 40, "places": 256, "width": 32}
@@ -77,7 +77,7 @@ def test_heads_that_learn_together_are_heads_by_themselves() -> None:
     features = torch.randn(40, 7, generator=rng) * 3 + 1
     mean, scale = features.mean(0), 1 / features.std(0)
     heads = [PlaceHead(mean, scale, 16, 3, rng) for _ in range(4)]
-    kept = _kept(40, 64, 0.25, rng)
+    kept = kept_units(40, 64, 0.25, rng)
     logits = together(heads, standardised(features, mean, scale), kept)
     torch.manual_seed(0)
     for number, head in enumerate(heads):
@@ -95,7 +95,7 @@ def test_heads_that_learn_together_are_heads_by_themselves() -> None:
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2, 0.95])
 def test_hidden_units_are_left_out_at_random_and_their_mean_stays(dropout: float) -> None:
-    kept = _kept(1001, 131, dropout, torch.Generator().manual_seed(0))
+    kept = kept_units(1001, 131, dropout, torch.Generator().manual_seed(0))
     assert kept.shape == (1001, 131) and len(kept.unique()) == (2 if dropout else 1)
     assert float((kept == 0).float().mean()) == pytest.approx(dropout, abs=0.005)
     assert float(kept.mean()) == pytest.approx(1, abs=0.03)

@@ -37,6 +37,7 @@ from flawsmith.nn.methods.place_head import (
     answer,
     cells_of,
     described_places,
+    kept_units,
     standardised,
     together,
 )
@@ -118,7 +119,7 @@ class Probe(Detector):
         first = next(pools[name] for name in ("normal", "controls") if name in pools).features[:20_000].float()
         mean, scale = first.mean(0), 1 / (first.std(0) + 1e-3)
         with torch.inference_mode():
-            for rows in (rows for pool in pools.values() for rows in pool.features.split(20_000)):
+            for rows in (rows for pool in pools.values() for rows in pool.features.split(2000)):
                 rows.copy_(standardised(rows.float(), mean, scale))  # once for all heads and steps
         part, self._without = self.settings, _dealt(training, self.settings.heads, rng)
         heads = [PlaceHead(mean, scale, part.width, len(self.defects) + 1, rng) for _ in range(part.heads)]
@@ -142,7 +143,7 @@ class Probe(Detector):
                 shares |= {name: shares[name] * (1 - part.hard) for name in ("normal", "controls") if name in shares}
             drawn = _draw(pools, shares, places, self._without, part.heads, rng)
             features, target, weight = (one.to(self.device) for one in drawn)
-            kept = _kept(len(features), part.heads * part.width, part.dropout, rng).to(self.device)
+            kept = kept_units(len(features), part.heads * part.width, part.dropout, rng).to(self.device)
             logits = together(self._heads, features.float(), kept)
             loss = -(weight * (target[:, None] * logits.log_softmax(2)).sum(2)).sum()
             optimizer.zero_grad()
@@ -223,7 +224,11 @@ class Probe(Detector):
         self, training: TrainingSet, indices: list[int], rng: torch.Generator, *, each: int, views: int = 1
     ) -> _Pool:
         """Describe `each` places per picture: half inside the label, or where a control was painted, if they fit."""
-        features, targets, pictures = [], [], []
+        assert self.extractor is not None
+        # Filled in its place: joined from pieces it would lie in memory twice. What is not filled takes none.
+        most = len(indices) * views * min(each, math.prod(cells_of(training.shape)))
+        features, filled = torch.empty((most, sum(self.extractor.channels)), dtype=torch.float16), 0
+        targets, pictures = [], []
         for start in range(0, len(indices), _CHUNK):
             chosen = indices[start : start + _CHUNK]
             batch = training.batch(chosen)
@@ -242,14 +247,15 @@ class Probe(Detector):
                         own = torch.from_numpy(painted)[None, None].float()
                         asked = F.avg_pool2d(_turned(own, view), CELL, ceil_mode=True).flatten()
                     places = _places(asked, each, rng, None if left_out is None else left_out[row].flatten())
-                    features.append(described_places(maps, row, places, cover.shape[-2:]))
+                    features[filled : filled + len(places)] = described_places(maps, row, places, cover.shape[-2:])
+                    filled += len(places)
                     target = torch.zeros(len(places), len(self.defects) + 1)
                     target[:, 0] = 1 - flat[places]
                     if (label := training.label(index)) >= 0:
                         target[:, 1 + label] = flat[places]
                     targets.append(target)
                     pictures.append(torch.full((len(places),), index))
-        return _Pool(torch.cat(features), torch.cat(targets), torch.cat(pictures))
+        return _Pool(features[:filled], torch.cat(targets), torch.cat(pictures))
 
     @torch.inference_mode()
     def _hard(self, training: TrainingSet, rng: torch.Generator) -> _Pool:
@@ -337,11 +343,3 @@ def _draw(
         learned = without[pool.picture[chosen], None] != torch.arange(heads)
         weights.append(learned * (share / learned.sum(0).clamp_min(1)))
     return torch.cat(features), torch.cat(targets), torch.cat(weights)
-
-
-def _kept(places: int, units: int, dropout: float, rng: torch.Generator) -> Tensor:
-    """Draw which hidden units stay, float32 (places,units): 0, or what makes up for those that are left out."""
-    # One random byte each; drawing a number for each would take a tenth of the training.
-    words = torch.empty(-(-places * units // 8), dtype=torch.int64).random_(-(2**63), None, generator=rng)
-    dropped = min(255, round(dropout * 256))
-    return (words.view(torch.uint8)[: places * units].view(places, units) >= dropped) / (1 - dropped / 256)
