@@ -1,7 +1,7 @@
 """What a proof takes, time and memory: this checkout beside another one.
 
     git worktree add --detach ../before REVISION
-    python benchmarks/suites/proof_cost.py --against ../before       # an hour on two quiet cores
+    python benchmarks/suites/proof_cost.py --against ../before       # half an hour on two quiet cores
 
 The same photographs (a procedural surface, and parts before a background) are made, learned from and screened by each
 side, with `crop_paste` and each side's own defaults, but without `measure` and the proof; then `flawsmith run` goes on
@@ -87,7 +87,7 @@ def proved(checkout: Path, config: Path, run: Path) -> dict[str, float]:
     def command(*words: Any) -> list[str]:
         return [sys.executable, "-m", "flawsmith", *map(str, words)]
 
-    quiet = {"stdout": subprocess.DEVNULL, "env": environment, "cwd": run.parent}
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "env": environment, "cwd": run.parent}
     log = run.with_name(f"{run.name}.log")
     with open(log, "wb") as errors:
         words = command("run", config, "--out", run, "--set", "prove.enabled=false")

@@ -116,8 +116,9 @@ class Probe(Detector):
         if not training.normal():
             raise DataError("probe needs normal pictures beside the damaged ones, and the training set holds none")
         pools = self._pools(training, rng)
-        first = next(pools[name] for name in ("normal", "controls") if name in pools).features[:20_000].float()
-        mean, scale = first.mean(0), 1 / (first.std(0) + 1e-3)
+        normal = next(pools[name] for name in ("normal", "controls") if name in pools)
+        deviation, mean = torch.std_mean(normal.features[:20_000].float(), 0)
+        scale = 1 / (deviation + 1e-3)
         with torch.inference_mode():
             for rows in (rows for pool in pools.values() for rows in pool.features.split(2000)):
                 rows.copy_(standardised(rows.float(), mean, scale))  # once for all heads and steps
