@@ -55,6 +55,8 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=256, help="rows and columns of the photographs")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
+    if not (args.against / "src" / "flawsmith").is_dir():
+        parser.error(f"--against: there is no src/flawsmith in {args.against}; name a checkout of this repository")
     checkouts = {"before": args.against.resolve(), "today": HOME}
     tree: dict[str, Any] = {"machine": machine(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
     tree |= {"generator": "crop_paste", "samples": args.samples, "shots": 10, "side": args.side, "sets": {}}
@@ -93,11 +95,11 @@ def proved(checkout: Path, config: Path, run: Path) -> dict[str, float]:
         words = command("run", config, "--out", run, "--set", "prove.enabled=false")
         if subprocess.run(words, stderr=errors, **quiet).returncode:
             raise SystemExit(f"{checkout}: {log.read_text()[-2000:]}")
-    before, begun, most = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic(), 0.0
+    before, begun, highest = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic(), 0.0
     with open(log, "wb") as errors:
         process = subprocess.Popen(command("run", config, "--out", run), stderr=errors, start_new_session=True, **quiet)
         while process.poll() is None:
-            most = max(most, megabytes(process.pid))
+            highest = max(highest, megabytes(process.pid))
             time.sleep(0.5)
     seconds = time.monotonic() - begun
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -108,7 +110,7 @@ def proved(checkout: Path, config: Path, run: Path) -> dict[str, float]:
     return {
         "seconds": round(seconds, 1),
         "cpu_seconds": round(cpu, 1),
-        "megabytes": round(most, 1),
+        "megabytes": round(highest, 1),
         "trainings": trainings,
         "seconds_each": round(seconds / trainings, 2),
         "cpu_seconds_each": round(cpu / trainings, 2),

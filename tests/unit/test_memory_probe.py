@@ -79,7 +79,6 @@ def test_heads_that_learn_together_are_heads_by_themselves() -> None:
     heads = [PlaceHead(mean, scale, 16, 3, rng) for _ in range(4)]
     kept = kept_units(40, 64, 0.25, rng)
     logits = together(heads, standardised(features, mean, scale), kept)
-    torch.manual_seed(0)
     for number, head in enumerate(heads):
         hidden = torch.nn.functional.gelu(head.first((features - mean) * scale))
         assert torch.allclose(logits[:, number], head.second(hidden * kept[:, 16 * number :][:, :16]), atol=1e-5)

@@ -120,8 +120,9 @@ class Probe(Detector):
         deviation, mean = torch.std_mean(normal.features[:20_000].float(), 0)
         scale = 1 / (deviation + 1e-3)
         with torch.inference_mode():
-            for rows in (rows for pool in pools.values() for rows in pool.features.split(2000)):
-                rows.copy_(standardised(rows.float(), mean, scale))  # once for all heads and steps
+            for pool in pools.values():  # once for all heads and steps
+                for rows in pool.features.split(2000):
+                    rows.copy_(standardised(rows.float(), mean, scale))
         part, self._without = self.settings, _dealt(training, self.settings.heads, rng)
         heads = [PlaceHead(mean, scale, part.width, len(self.defects) + 1, rng) for _ in range(part.heads)]
         self._heads = tuple(head.to(self.device) for head in heads)
@@ -227,8 +228,8 @@ class Probe(Detector):
         """Describe `each` places per picture: half inside the label, or where a control was painted, if they fit."""
         assert self.extractor is not None
         # Filled in its place: joined from pieces it would lie in memory twice. What is not filled takes none.
-        most = len(indices) * views * min(each, math.prod(cells_of(training.shape)))
-        features, filled = torch.empty((most, sum(self.extractor.channels)), dtype=torch.float16), 0
+        capacity = len(indices) * views * min(each, math.prod(cells_of(training.shape)))
+        features, filled = torch.empty((capacity, sum(self.extractor.channels)), dtype=torch.float16), 0
         targets, pictures = [], []
         for start in range(0, len(indices), _CHUNK):
             chosen = indices[start : start + _CHUNK]
@@ -263,7 +264,7 @@ class Probe(Detector):
         """Return the places of normal pictures that look most like damage to a half-trained head that learns them."""
         assert self._without is not None
         indices = training.normal() if self.settings.controls else training.normal("real", "made")
-        first, features, pictures, each = self._heads[0], [], [], math.ceil(_MINED / self.settings.heads)
+        features, pictures, each = [], [], math.ceil(_MINED / self.settings.heads)
         for number, head in enumerate(self._heads):
             learned = [index for index in indices if self._without[index] != number]
             drawn = [learned[place] for place in torch.randperm(len(learned), generator=rng)[:each].tolist()]
@@ -274,7 +275,8 @@ class Probe(Detector):
                 worst = anomaly_map.flatten(1).topk(min(64, math.prod(grid)), dim=1).indices
                 features += [described_places(maps, row, worst[row], grid) for row in range(len(chosen))]
                 pictures.append(torch.tensor(chosen).repeat_interleave(worst.shape[1]))
-        found = standardised(torch.cat(features).to(self.device).float(), first.mean, first.scale).half().cpu()
+        mean, scale = self._heads[0].mean, self._heads[0].scale  # those of all heads
+        found = standardised(torch.cat(features).to(self.device).float(), mean, scale).half().cpu()
         target = torch.zeros(len(found), len(self.defects) + 1)
         target[:, 0] = 1
         return _Pool(found, target, torch.cat(pictures))

@@ -154,8 +154,8 @@ def _with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, reach: float,
         left = cv2.morphologyEx((normal_part & ~joined).astype(np.uint8), cv2.MORPH_OPEN, by)
         _, pieces, stats, _ = cv2.connectedComponentsWithStats(left, connectivity=4)
         sizes = stats[:, cv2.CC_STAT_AREA]
-        round_it = spot_of([], joined, width)
-        beside = pieces[round_it][cv2.dilate(joined[round_it].astype(np.uint8), element) > 0]
+        near_damage = spot_of([], joined, width)
+        beside = pieces[near_damage][cv2.dilate(joined[near_damage].astype(np.uint8), element) > 0]
         for piece in np.unique(beside[beside > 0]):
             loose = pieces == piece
             small = at_least < sizes[piece] < min(sizes[1:].max(), 2 * posed.sum())
@@ -164,15 +164,15 @@ def _with_outline(posed: Mask, shot_part: Mask, normal_part: Mask, reach: float,
     # Slivers of the part beside what is gone go with it, and the soft edge of both; else a thin ghost of the normal
     # outline would stay in the air.
     fine, wide = disc(max(3, round(sliver)) | 1), disc(2 * soft + 1)
-    round_it = spot_of([], joined, 2 * soft + len(fine) + 2)
-    taken, part, whole = joined[round_it], normal_part[round_it], posed.copy()
+    near_damage = spot_of([], joined, 2 * soft + len(fine) + 2)
+    taken, part, whole = joined[near_damage], normal_part[near_damage], posed.copy()
     gone, rest = (
         cv2.morphologyEx(one.astype(np.uint8), cv2.MORPH_OPEN, fine) > 0
-        for one in (taken & part & ~shot_part[round_it], part & ~taken)
+        for one in (taken & part & ~shot_part[near_damage], part & ~taken)
     )
     gone |= (cv2.dilate(gone.astype(np.uint8), wide) > 0) & part & ~rest
-    edge = cv2.dilate(((taken & ~posed[round_it]) | gone).astype(np.uint8), wide) > 0
-    whole[round_it] |= edge & ~rest
+    edge = cv2.dilate(((taken & ~posed[near_damage]) | gone).astype(np.uint8), wide) > 0
+    whole[near_damage] |= edge & ~rest
     return whole
 
 
