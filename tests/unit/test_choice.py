@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flawsmith.choice.candidates import Candidate, candidates
+from flawsmith.choice.candidates import Candidate, Mixture, candidates
 from flawsmith.choice.choose import choose
 from flawsmith.choice.estimates import Estimate, estimates, overall
 from flawsmith.choice.folds import folds_of, pieces
+from flawsmith.choice.panel import Sitting, extractor_of, judges_of
 from flawsmith.choice.records import Trial
 from flawsmith.choice.words import closing_words, text_of
 from flawsmith.config import Config, load_config
@@ -20,7 +21,8 @@ from flawsmith.data import factory, images
 from flawsmith.data.split import Split
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.files import read_json
-from flawsmith.run.dataset import divide
+from flawsmith.run.dataset import divide, open_dataset
+from flawsmith.run.folder import Run
 from flawsmith.types import Example
 
 
@@ -182,6 +184,22 @@ def test_choosing_writes_what_it_found_and_goes_on_where_it_was_stopped(
     korean = text_of(choice)
     assert "실제 샷만 쓸 때와의 차이" in korean
     assert not re.search("[A-Za-z]{3,} [a-z]{3,}", korean)
+
+
+def test_a_mixture_of_all_that_one_candidate_made_is_not_learned_again(root: Path, tmp_path: Path):
+    config = configured(root, **{"data.defects": ["chip", "crack"]})
+    run = Run.create(tmp_path / "choice", config)
+    sitting = Sitting(run.folder, config, tmp_path / "choice" / "work", 2)
+    judge = judges_of(sitting, open_dataset(run), extractor_of(config))[0][0]
+    pasted = Candidate("crop_paste", "shots")
+    mixture = Mixture({"chip": pasted, "crack": pasted})
+    figures, answers = judge.figures(pasted), sitting.work.rglob("answers/*.json")
+    assert [read_json(path)["arm"] for path in answers] == ["crop_paste"]
+    assert judge.figures(mixture) == figures
+    assert len(list(sitting.work.rglob("answers/*.json"))) == 1
+    judge.figures(replace(mixture, controls=False))
+    judge.figures(replace(mixture, per_shot=3))
+    assert len(list(sitting.work.rglob("answers/*.json"))) == 3
 
 
 def test_what_cannot_be_judged_is_refused(root: Path, tmp_path: Path):

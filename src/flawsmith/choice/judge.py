@@ -97,10 +97,13 @@ class Judge:
         return Samples(*(tuple(group) for group in made_of(run, self.product)))
 
     def figures(self, way: Way) -> Figures:
-        """Return what is found of the left-out shots after learning from samples beside the shots; kept by name."""
+        """Return what is found of the left-out shots after learning from samples beside the shots.
+
+        It is kept by what was learned from: a mixture that takes all of one candidate is not learned again.
+        """
         name, made = REAL if way is None else way.name, self.samples_of(way)
         files = [one.example.image.relative_to(self._folder) for one in (*made.samples, *made.controls)]
-        identity = digest(name, [file.as_posix() for file in files])
+        identity = digest(sorted(file.as_posix() for file in files))
         path = self._folder / "answers" / f"{identity[:16]}.json"
         if not path.is_file():
             write_json(path, {"arm": name, "figures": self._learned(Arm(name, "", made.samples, made.controls))})
