@@ -7,15 +7,14 @@ differs from the texture; on `varied` (boards of many woods, four defect types a
 from each other than from damaged ones. 80 normal photographs and 10 shots per defect type to learn from, 60 normal and
 20 damaged ones per type to be tested on, 256 px. With --data also the two real sets. Each detector learns from the
 shots alone, and from the shots with samples and controls of `crop_paste`; 3 seeds, default settings and extractor.
-Compared are `memory_probe` and each other one, with paired intervals over test pictures and seeds. `cpu_seconds` is
-what a training and its answers took, in the mean over seeds; the first detector of a set computes features for all.
+Compared are `memory_probe` and each other one, with paired intervals over test pictures and seeds. What a
+judge costs is measured by proof_cost.py, beside nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -149,25 +148,22 @@ def judged(run: Run, folder: Path) -> dict[str, Any]:
 def answers(
     judge: str, training: TrainingSet, evaluator: Evaluator, extractor: FeatureCache, folder: Path
 ) -> tuple[list[Outcome], dict[str, Any]]:
-    """Return a judge's answers, one per seed, and what it took and learned of itself; kept in a folder."""
-    outcomes, seconds, learned = [], [], []
+    """Return a judge's answers, one per seed, and what it learned of itself; kept in a folder."""
+    outcomes, learned = [], []
     for seed in range(SEEDS):
         path = folder / f"{seed}.npz"
         if not path.is_file():
             plugin = registry.get("detectors", judge)
             detector = plugin(plugin.Settings(), training.defects, extractor=extractor, device=DEVICE)
-            start = time.process_time()
             for _ in detector.fit(training, torch.Generator().manual_seed(seed)):
                 pass
             outcome = evaluator.evaluate(detector, set(detector.tells))
-            write_json(path.with_suffix(".json"), {"cpu": time.process_time() - start, "facts": detector.facts()})
+            write_json(path.with_suffix(".json"), {"facts": detector.facts()})
             outcome.save(path)
-        beside = read_json(path.with_suffix(".json"))
         outcomes.append(Outcome.load(path))
-        seconds.append(beside["cpu"])
-        learned.append(beside["facts"])
+        learned.append(read_json(path.with_suffix(".json"))["facts"])
     facts = {key: round(float(np.mean([row[key] for row in learned])), 3) for key in learned[0]}
-    return outcomes, {"cpu_seconds": round(float(np.mean(seconds)), 1), "facts": facts}
+    return outcomes, {"facts": facts}
 
 
 def _mean(outcomes: list[Outcome], task: str) -> float:
