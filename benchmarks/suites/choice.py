@@ -1,7 +1,7 @@
 """Is the choice right? `flawsmith choose` inside the shots, then the test set: chosen against every fixed way.
 
     python benchmarks/suites/choice.py --data ../shared/data --out FOLDER --only screw [--split 1] [--seeds 3]
-    python benchmarks/suites/choice.py --data ../shared/data --out FOLDER --only screw --planted shuffled
+    python benchmarks/suites/choice.py --data ../shared/data --out FOLDER --only magnetic-tile --planted shuffled
 
 Split 0 is the set as it lies: the first ten photographs of each defect type are shots. Other splits deal the
 photographs anew: a folder of links whose names put them in another order. For each, the choice is made by folds inside
@@ -10,7 +10,8 @@ chosen, and the test set is read once per arm and seed. What was chosen is compa
 fixed way, paired over test pictures and seeds. Which fixed way is the best is known only after the test.
 
 Planted: with `shuffled` every shot has the mask of another shot of its type, so samples show nothing that a label says,
-and nothing should be chosen. Only sets whose photographs have one size can be shuffled.
+at the size of its own photograph, and nothing should be chosen. Only surfaces can be shuffled: on a part another shot's
+mask may lie beside the part, and a plan refuses that.
 """
 
 from __future__ import annotations
@@ -31,33 +32,46 @@ from flawsmith.choice.candidates import MOST, candidates
 from flawsmith.choice.choose import FOLDS, choose
 from flawsmith.choice.records import Choice
 from flawsmith.config import Config
+from flawsmith.data import images
 from flawsmith.data.layouts import survey
+from flawsmith.data.masks.judging import with_rules
+from flawsmith.data.masks.reading import read_label
+from flawsmith.data.scaling import scaled_mask
 from flawsmith.evaluation.arms import REAL
 from flawsmith.evaluation.statistics import MEAN
 from flawsmith.files import read_json, write_json
 from flawsmith.run.manifest import machine
+from flawsmith.run.mask_reading import read_masks
 
 CHOSEN = "chosen"
 
 
 def dealt_anew(config: Config, folder: Path, split: int, *, shuffled: bool) -> Config:
-    """Return the configuration of a folder of links: the same photographs in another order, or with others' masks."""
-    examples = [one for one in survey(config.data).examples if one.defect is None or one in with_damage([one])]
+    """Return the configuration of a folder of links: the photographs in another order, or with others' masks too."""
+    found = survey(config.data).examples
+    judged = with_rules(found, read_masks(found, config.data, None).rules)
+    examples = [one for one in judged if one.defect is None or with_damage([one])]
     rng, root = np.random.default_rng((split, 95)), folder / "photographs"
     ranks = rng.permutation(len(examples))
     defects = sorted({str(one.defect) for one in examples if one.defect})
-    next_mask = {}
+    following = {}
     for defect in defects:
         members = [one for one in examples if one.defect == defect]
-        next_mask |= {one.id: other.masks for one, other in zip(members, members[1:] + members[:1], strict=True)}
+        following |= {one.id: other for one, other in zip(members, members[1:] + members[:1], strict=True)}
     for rank, one in zip(ranks, examples, strict=True):
         side = one.split or "train"
         name = f"{rank:05d}-{one.image.stem}"
-        masks = next_mask[one.id] if shuffled and one.defect else one.masks
         place = f"set/{side}/good" if one.defect is None else f"set/test/{one.defect}"
         link(root / place / f"{name}{one.image.suffix}", one.image)
-        for mask in masks:
-            link(root / f"set/ground_truth/{one.defect}/{name}_mask{mask.suffix}", mask)
+        label = root / f"set/ground_truth/{one.defect}/{name}_mask.png"
+        if shuffled and one.defect and not label.is_file():
+            other = following[one.id]
+            mask = read_label(other, images.describe(other.image).shape)
+            label.parent.mkdir(parents=True, exist_ok=True)
+            images.write_mask(label, scaled_mask(mask, images.describe(one.image).shape[:2]))
+        elif not shuffled:
+            for mask_file in one.masks:
+                link(label.with_suffix(mask_file.suffix), mask_file)
     tree = config.model_dump()
     tree["data"] |= {"root": root, "layout": "mvtec", "products": ["set"], "normal": [], "product": "", "patterns": []}
     return Config.model_validate(tree)
@@ -86,6 +100,8 @@ def main() -> None:
     parser.add_argument("--planted", choices=["shuffled"], help="what should lead to no choice; nothing is tested")
     parser.add_argument("--results", type=Path, default=RESULTS / "choice.json")
     args = parser.parse_args()
+    if args.planted and args.only != "magnetic-tile":
+        parser.error("--planted needs a surface: --only magnetic-tile")
     entry = f"{args.only}, {f'planted: {args.planted}' if args.planted else f'split {args.split}'}"
     folder = args.out / entry.replace(":", "")
     config = configuration(args.data, args.only, real_pixels.SHARED)
