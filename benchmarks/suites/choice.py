@@ -9,9 +9,9 @@ the shots; then detectors learn from the shots alone, from ten samples per shot 
 chosen, and the test set is read once per arm and seed. What was chosen is compared with the shots alone and with every
 fixed way, paired over test pictures and seeds. Which fixed way is the best is known only after the test.
 
-Planted: with `shuffled` every shot has the mask of another shot of its type, so samples show nothing that a label says,
-at the size of its own photograph, and nothing should be chosen. Only surfaces can be shuffled: on a part another shot's
-mask may lie beside the part, and a plan refuses that.
+Planted: with `shuffled` every shot has the mask of another shot of its type, brought to its own size. Its samples show
+nothing that a label says, and nothing should be chosen. Only surfaces can be shuffled: on a part another shot's mask
+may lie beside the part, and a plan refuses that.
 """
 
 from __future__ import annotations
