@@ -33,45 +33,43 @@ from flawsmith.choice.choose import FOLDS, choose
 from flawsmith.choice.records import Choice
 from flawsmith.config import Config
 from flawsmith.data import images
-from flawsmith.data.layouts import survey
-from flawsmith.data.masks.judging import with_rules
 from flawsmith.data.masks.reading import read_label
 from flawsmith.data.scaling import scaled_mask
 from flawsmith.evaluation.arms import REAL
 from flawsmith.evaluation.statistics import MEAN
 from flawsmith.files import read_json, write_json
+from flawsmith.run.dataset import divide
 from flawsmith.run.manifest import machine
-from flawsmith.run.mask_reading import read_masks
 
 CHOSEN = "chosen"
 
 
 def dealt_anew(config: Config, folder: Path, split: int, *, shuffled: bool) -> Config:
     """Return the configuration of a folder of links: the photographs in another order, or with others' masks too."""
-    found = survey(config.data).examples
-    judged = with_rules(found, read_masks(found, config.data, None).rules)
-    examples = [one for one in judged if one.defect is None or with_damage([one])]
+    groups = divide(config)
+    normals = (*groups.normals, *groups.test_normals)
+    examples = [*normals, *with_damage((*groups.shots, *groups.test_defects))]
     rng, root = np.random.default_rng((split, 95)), folder / "photographs"
     ranks = rng.permutation(len(examples))
     defects = sorted({str(one.defect) for one in examples if one.defect})
-    following = {}
+    next_defect = {}
     for defect in defects:
         members = [one for one in examples if one.defect == defect]
-        following |= {one.id: other for one, other in zip(members, members[1:] + members[:1], strict=True)}
+        next_defect |= {one.id: other for one, other in zip(members, members[1:] + members[:1], strict=True)}
     for rank, one in zip(ranks, examples, strict=True):
         side = one.split or "train"
         name = f"{rank:05d}-{one.image.stem}"
         place = f"set/{side}/good" if one.defect is None else f"set/test/{one.defect}"
         link(root / place / f"{name}{one.image.suffix}", one.image)
         label = root / f"set/ground_truth/{one.defect}/{name}_mask.png"
-        if shuffled and one.defect and not label.is_file():
-            other = following[one.id]
+        if not shuffled:
+            for mask_file in one.masks:
+                link(label.with_suffix(mask_file.suffix), mask_file)
+        elif one.defect and not label.is_file():
+            other = next_defect[one.id]
             mask = read_label(other, images.describe(other.image).shape)
             label.parent.mkdir(parents=True, exist_ok=True)
             images.write_mask(label, scaled_mask(mask, images.describe(one.image).shape[:2]))
-        elif not shuffled:
-            for mask_file in one.masks:
-                link(label.with_suffix(mask_file.suffix), mask_file)
     tree = config.model_dump()
     tree["data"] |= {"root": root, "layout": "mvtec", "products": ["set"], "normal": [], "product": "", "patterns": []}
     return Config.model_validate(tree)

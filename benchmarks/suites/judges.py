@@ -132,7 +132,7 @@ def judged(run: Run, folder: Path) -> dict[str, Any]:
         tree["arms"][name] = {}
         for judge in JUDGES:
             tried[judge], facts = answers(judge, training, evaluator, extractor, folder / f"{name}-{judge}")
-            tree["arms"][name][judge] = {"figures": figures(tried[judge]), **facts}
+            tree["arms"][name][judge] = {"figures": figures(tried[judge]), "facts": facts}
             print(product, name, judge, {task: _mean(tried[judge], task) for task in _LEADS}, facts, flush=True)
         drawn = {judge: [resampled(evaluator.evaluation_set, one, weights) for one in tried[judge]] for judge in JUDGES}
         for other in JUDGES[:2]:
@@ -147,7 +147,7 @@ def judged(run: Run, folder: Path) -> dict[str, Any]:
 
 def answers(
     judge: str, training: TrainingSet, evaluator: Evaluator, extractor: FeatureCache, folder: Path
-) -> tuple[list[Outcome], dict[str, Any]]:
+) -> tuple[list[Outcome], dict[str, float]]:
     """Return a judge's answers, one per seed, and what it learned of itself; kept in a folder."""
     outcomes, learned = [], []
     for seed in range(SEEDS):
@@ -163,7 +163,7 @@ def answers(
         outcomes.append(Outcome.load(path))
         learned.append(read_json(path.with_suffix(".json"))["facts"])
     facts = {key: round(float(np.mean([row[key] for row in learned])), 3) for key in learned[0]}
-    return outcomes, {"facts": facts}
+    return outcomes, facts
 
 
 def _mean(outcomes: list[Outcome], task: str) -> float:

@@ -86,8 +86,8 @@ def proved(checkout: Path, config: Path, run: Path) -> dict[str, float]:
     """Make a run with a checkout without its proof, then go on, and return what that takes."""
     # Users leave the C library's memory to itself: with a fixed MALLOC_MMAP_THRESHOLD_ it fetches large buffers anew
     # from the system at every step, and a training takes longer.
-    own = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    environment = own | {"PYTHONPATH": str(checkout / "src")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    environment = inherited | {"PYTHONPATH": str(checkout / "src")}
 
     def command(*words: Any) -> list[str]:
         return [sys.executable, "-m", "flawsmith", *map(str, words)]

@@ -193,13 +193,17 @@ def test_a_mixture_of_all_that_one_candidate_made_is_not_learned_again(root: Pat
     judge = judges_of(sitting, open_dataset(run), extractor_of(config))[0][0]
     pasted = Candidate("crop_paste", "shots")
     mixture = Mixture({"chip": pasted, "crack": pasted})
-    figures, answers = judge.figures(pasted), sitting.work.rglob("answers/*.json")
-    assert [read_json(path)["arm"] for path in answers] == ["crop_paste"]
+
+    def answered() -> list[str]:
+        return [read_json(path)["arm"] for path in sitting.work.rglob("answers/*.json")]
+
+    figures = judge.figures(pasted)
+    assert answered() == ["crop_paste"]
     assert judge.figures(mixture) == figures
-    assert len(list(sitting.work.rglob("answers/*.json"))) == 1
+    assert len(answered()) == 1
     judge.figures(replace(mixture, controls=False))
     judge.figures(replace(mixture, per_shot=3))
-    assert len(list(sitting.work.rglob("answers/*.json"))) == 3
+    assert len(answered()) == 3
 
 
 def test_what_cannot_be_judged_is_refused(root: Path, tmp_path: Path):

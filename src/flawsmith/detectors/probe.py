@@ -276,10 +276,10 @@ class Probe(Detector):
                 features += [described_places(maps, row, worst[row], grid) for row in range(len(chosen))]
                 pictures.append(torch.tensor(chosen).repeat_interleave(worst.shape[1]))
         mean, scale = self._heads[0].mean, self._heads[0].scale  # those of all heads
-        found = standardised(torch.cat(features).to(self.device).float(), mean, scale).half().cpu()
-        target = torch.zeros(len(found), len(self.defects) + 1)
+        hard_negatives = standardised(torch.cat(features).to(self.device).float(), mean, scale).half().cpu()
+        target = torch.zeros(len(hard_negatives), len(self.defects) + 1)
         target[:, 0] = 1
-        return _Pool(found, target, torch.cat(pictures))
+        return _Pool(hard_negatives, target, torch.cat(pictures))
 
     def _maps(self, image: Tensor) -> list[Tensor]:
         assert self.extractor is not None
