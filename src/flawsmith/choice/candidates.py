@@ -78,7 +78,7 @@ class Mixture:
 
     @property
     def name(self) -> str:
-        """What it is, in full; answers are kept by it."""
+        """What it is, in full."""
         parts = [f"{defect}: {candidate.name}" for defect, candidate in sorted(self.of.items())]
         return f"{self.per_shot} per shot{'' if self.controls else ', no controls'}; {'; '.join(parts)}"
 

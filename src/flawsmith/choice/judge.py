@@ -20,6 +20,7 @@ from flawsmith.evaluation.shape import proof_shape, proof_tiles, shapes_of
 from flawsmith.evaluation.statistics import LEADS, Task
 from flawsmith.evaluation.trainings import device_of, load_detector
 from flawsmith.files import digest, read_json, reading, write_json
+from flawsmith.locks import locked
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.run.dataset import Dataset
 from flawsmith.run.folder import Run
@@ -90,11 +91,13 @@ class Judge:
 
     def _samples(self, candidate: Candidate) -> Samples:
         config = candidate.configured(self._config, self.shots)
-        run = Run.create(self._folder / candidate.name, config)
-        write_json(run.path("data.json"), self._rows)
-        train(run, self._data)
-        generate(run, data=self._data)
-        return Samples(*(tuple(group) for group in made_of(run, self.product)))
+        # Another process may be at the same samples, for another mixture of them: it waits, and finds them made.
+        with locked(self._folder / f"{candidate.name}.lock"):
+            run = Run.create(self._folder / candidate.name, config)
+            write_json(run.path("data.json"), self._rows)
+            train(run, self._data)
+            generate(run, data=self._data)
+            return Samples(*(tuple(group) for group in made_of(run, self.product)))
 
     def figures(self, way: Way) -> Figures:
         """Return what is found of the left-out shots after learning from samples beside the shots.

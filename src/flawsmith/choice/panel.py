@@ -89,7 +89,8 @@ class Panel:
             ways: What they are asked about.
             heard: Told after each answer what it was about.
         """
-        asked = [(row, number) for row in range(len(ways)) for number in range(len(self.judges))]
+        # A fold's ways one after another: they share its normal photographs, and what is known of them stays in memory.
+        asked = [(row, number) for number in range(len(self.judges)) for row in range(len(ways))]
         figures: dict[tuple[int, int], Figures] = {}
         if self._pool is None:
             for row, number in asked:

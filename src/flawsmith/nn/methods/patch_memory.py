@@ -34,8 +34,9 @@ _LOUDEST = 0.003
 """Share of a picture's cells that say how far it lies from the memory."""
 _KEPT = 256 << 20
 """Bytes of nearest patches that are kept between trainings."""
-_MEMORIES = 4
-"""Memories that are kept between trainings: the arms of a proof share their normal pictures."""
+_MEMORIES = 8
+"""Memories that are kept between trainings: the arms of a proof share their normal pictures, so does what is tried in
+each of the folds of a choice."""
 
 
 class Place(NamedTuple):
