@@ -87,7 +87,7 @@ class Generator(ABC):
 
     @classmethod
     def starts_from(cls, settings: BaseSettings) -> tuple[Path, ...]:
-        """Return the files beside the backbone that training starts from, there or not; other contents train anew."""
+        """Return files, there or not, that are learned or painted from beside backbone and shots; others begin anew."""
         return ()
 
     def trainable(self) -> dict[str, nn.Module]:

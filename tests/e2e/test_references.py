@@ -257,6 +257,12 @@ def test_what_cannot_be_planned_is_said(borrowed: Run, changes: dict[str, Any], 
     assert said in str(caught.value)
 
 
+def test_what_is_borrowed_cannot_be_screened(borrowed: Run) -> None:
+    screened = borrowed.config.screen.model_copy(update={"enabled": True})
+    with pytest.raises(ConfigError, match="compares with shots, and none of 'screw' shows 'crack'"):
+        make_plan(borrowed.config.model_copy(update={"screen": screened}), open_dataset(borrowed))
+
+
 @pytest.mark.parametrize("loan", [{"from": "a"}, {"defect": "b"}, {"from": "a", "defect": "b", "to": "c"}])
 def test_a_loan_is_written_whole(loan: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="generate.transfer"):

@@ -22,6 +22,7 @@ from flawsmith.evaluation.arms import made_of
 from flawsmith.exports.export import exported
 from flawsmith.files import file_digest
 from flawsmith.run.records import Verdict, read_records, write_records
+from flawsmith.screening.gate import Gate
 from flawsmith.screening.replay import replay
 from flawsmith.screening.screen import screen, screened
 from flawsmith.synthesis.generate import Shard, generate
@@ -333,6 +334,21 @@ def test_replay_gives_the_same_verdicts(
         assert row.scores["alignment.inside"] is None and row.scores["visible.tokens"] is None
         assert row.scores["visible.tokens_all"] is not None and before.scores["visible.tokens_all"] is None
         assert row.scores["realism.tokens"] == before.scores["realism.tokens"]
+
+
+def test_pictures_of_two_products_may_have_one_name(screened_once: fs.Run, tmp_path: Path):
+    gate = Gate.load(screened_once.path("gate"))
+    (fitted,) = gate.fitted_gates.values()
+    replace(gate, fitted_gates={"left": fitted, "right": fitted}).save(tmp_path / "gate")
+    one = next(row for row in screened_once.samples() if row.made)
+    for product in ("left", "right"):
+        place = tmp_path / "theirs" / product / one.defect
+        place.mkdir(parents=True)
+        shutil.copy(screened_once.path(one.image), place / "1.png")
+        shutil.copy(screened_once.path(one.mask), place / "1.mask.png")
+    replay(tmp_path / "gate", tmp_path / "theirs", out=tmp_path / "two.jsonl")
+    named = [(row.product, row.name) for row in verdicts(tmp_path / "two.jsonl")]
+    assert named == [(product, f"{product}/{one.defect}/1") for product in ("left", "right")]
 
 
 def test_replay_refuses_what_it_cannot_judge(screened_once: fs.Run, tmp_path: Path):

@@ -198,6 +198,14 @@ def test_huggingface_visa_and_webdataset_hold_every_mask(tmp_path: Path) -> None
     assert found == len(wanted)
 
 
+def test_webdataset_takes_the_longest_names(tmp_path: Path) -> None:
+    long = "x" * 60
+    normal, damaged = examples_of(tmp_path, {long: np.ones((HEIGHT, WIDTH), bool)})
+    folder = export("webdataset", [normal, replace(damaged, product=long)], tmp_path / "out")
+    with tarfile.open(folder / "train-000000.tar") as tar:
+        assert f"{long}-{long}-0000.mask.png" in tar.getnames()
+
+
 def many(samples: int, normals: int) -> list[Example]:
     """Records alone: the division reads no file."""
     made = [

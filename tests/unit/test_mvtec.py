@@ -227,6 +227,9 @@ def test_names_that_read_alike_do_not_depend_on_the_order() -> None:
     assert made == folder_names(names[::-1], ["good"]) and made["NaSa"] == "NaSa" and made["划痕"] == "HuaHen"
     assert len({folder.lower() for folder in made.values()}) == 4
     assert all(re.fullmatch(r"Na-?[sS]-?[aA]-[0-9a-f]{4}", made[name]) for name in names[:2])
+    long = ["가" * 40, "가" * 41]  # alike in the letters that there is room for
+    assert len(set(folder_names(long, []).values())) == 2
+    assert folder_names(long, []) == folder_names(long[::-1], [])
     assert folder_names(["굳", "good"], ["good"])["good"] == "good-2"
     assert folder_names(["Crack", "crack"], []) == {"Crack": "Crack", "crack": "crack-2"}
 

@@ -116,6 +116,8 @@ def test_textures_come_from_the_folder(tmp_path):
     made = Perlin(None, Perlin.Settings(textures=tmp_path, opacity=(0.9, 0.9))).sample(
         asked(), [1, 2], steps=1, guidance=1.0
     )
+    assert Perlin.starts_from(Perlin.Settings(textures=tmp_path)) == (tmp_path / "red.png",)
+    assert Perlin.starts_from(Perlin.Settings()) == ()
     where = made.mask[:, 0] > 0
     assert (made.image[:, 0][where] - made.image[:, 1][where]).abs().mean() > 0.3
     with pytest.raises(DataError, match="no texture"):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import flawsmith as fs
@@ -15,6 +16,7 @@ from flawsmith.generators.prompt_inpaint import PromptInpaint, PromptInpaintSett
 from flawsmith.nn.attention import split_heads
 from flawsmith.nn.inpaint import known_of
 from flawsmith.nn.methods.attention_maps import word_shares
+from flawsmith.run.dataset import open_dataset
 from flawsmith.synthesis.attention import word_maps
 from flawsmith.testing import example_condition
 
@@ -114,4 +116,10 @@ def test_a_run_without_a_single_shot(backbone_folder: Path, small_config: dict[s
         mask = images.read_mask(run.path(row.mask), after.shape)
         assert row.shot == "" and mask.any() and (before[~mask] == after[~mask]).all()
         assert (before[mask] != after[mask]).any()
+    controls = [row for row in run.controls() if row.made]
+    assert controls and {row.donor for row in controls} <= {one.id for one in open_dataset(run).split.normals}
+    asked = np.zeros((96, 96), bool)
+    asked[30:60, 30:60] = True
+    by_hand = fs.Brush.open(run).paint(tmp_path / "set/tile/train/good/0.png", asked, "crack")
+    assert by_hand.provenance.shot == "" and (by_hand.mask <= asked).all()
     assert [(one.defect, one.words, one.prompt) for one in word_maps(run)] == [("crack", "crack", "a photo of a crack")]

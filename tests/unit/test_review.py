@@ -121,6 +121,13 @@ def test_a_rejected_sample_that_is_taken_back_is_not_deleted(run: Run) -> None:
     assert [one.index for one, _ in run.rejected()] == [1]
 
 
+def test_a_sample_whose_picture_was_deleted_cannot_be_kept(run: Run) -> None:
+    before = kept(run)
+    run.path(sample(run, 4).image).unlink()
+    decide(run.folder, sample(run, 4), "keep")
+    assert kept(run) == before
+
+
 def test_a_decision_holds_for_the_picture_that_was_seen(run: Run) -> None:
     decide(run.folder, sample(run, 0), "reject")
     path = run.path(sample(run, 0).image)
@@ -183,6 +190,13 @@ def test_what_was_painted_by_hand_is_exported(run: Run) -> None:
     assert (pair.name, pair.seed, pair.area) == ("magnet/chip/000001", 3, one.area)
     (example,) = [one for one in exported(run) if one.id.startswith("painted/")]
     assert (example.defect, example.painted_on, example.split) == ("chip", normal.id, "test")
+    moved = str(Path("/elsewhere", normal.id))  # the photographs have moved since, or it was never one of them
+    for photograph, painted_on in ((moved, normal.id), ("/other/x.png", "/other/x.png"), ("", "magnet/chip/000001")):
+        (place / "000001.json").write_text(
+            json.dumps({**record, "photograph": photograph, "seed": 3, "area": one.area})
+        )
+        assert [one.painted_on for one in exported(run) if one.id.startswith("painted/")] == [painted_on]
+    (place / "000001.json").write_text(json.dumps({**record, "seed": 3, "area": one.area}))
     export(run)
     assert len(list(run.path("export", "mvtec", "magnet", "test", "chip").iterdir())) == 2
     (place / "000001.mask.png").unlink()

@@ -219,7 +219,10 @@ def _painted(run: Run, normals: Sequence[Example]) -> list[Example]:
     by_path = {os.path.abspath(one.image): one for one in normals}
     examples = []
     for pair in painted_pairs(run.path(FOLDER)):
-        below = by_path.get(os.path.abspath(pair.photograph))
+        photograph = os.path.abspath(pair.photograph) if pair.photograph else ""
+        # Photographs may have moved since: below another root they have the same id.
+        moved = [one for one in normals if photograph and Path(photograph).as_posix().endswith(f"/{one.id}")]
+        below = by_path.get(photograph) or (moved[0] if len(moved) == 1 else None)
         examples.append(
             Example(
                 f"{FOLDER}/{pair.name}{pair.image.suffix}",
@@ -229,7 +232,7 @@ def _painted(run: Run, normals: Sequence[Example]) -> list[Example]:
                 (pair.mask,),
                 "test",
                 span=below.span if below else None,
-                painted_on=below.id if below else "",
+                painted_on=below.id if below else photograph or pair.name,
             )
         )
     return examples

@@ -86,7 +86,7 @@ class _Shards:
             if side in self._open:
                 self._open[side].close()
             path = self._folder / f"{side}-{number:06d}.tar"
-            self._open[side] = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)
+            self._open[side] = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)
         for suffix, content in files:
             member = tarfile.TarInfo(key + suffix)
             member.size = len(content)

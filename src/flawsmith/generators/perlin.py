@@ -54,6 +54,11 @@ class Perlin(Generator):
     native: ClassVar[bool] = True
     settings: PerlinSettings
 
+    @classmethod
+    def starts_from(cls, settings: config.Settings) -> tuple[Path, ...]:
+        assert isinstance(settings, PerlinSettings)
+        return () if settings.textures is None else _pictures_in(settings.textures)
+
     def sample(self, asked: Condition, seeds: Sequence[int], *, steps: int = 1, guidance: float = 1.0) -> Generated:
         """Damage each row inside its mask (everywhere, when the mask is empty); `steps` and `guidance` mean nothing.
 
@@ -134,10 +139,13 @@ def _rendered(surface: str, seed: int) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _files(folder: Path) -> tuple[Path, ...]:
-    files = tuple(sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in images.SUFFIXES))
-    if not files:
+    if not (files := _pictures_in(folder)):
         raise DataError(f"{folder}: no texture pictures there; give a folder of photographs, or leave `textures` empty")
     return files
+
+
+def _pictures_in(folder: Path) -> tuple[Path, ...]:
+    return tuple(sorted(path for path in folder.rglob("*") if path.suffix.lower() in images.SUFFIXES))
 
 
 def _shuffled(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from flawsmith.data import images
+from flawsmith.data.codecs.metadata_reading import metadata_of
 from flawsmith.errors import DataError, RunError, nearest
 from flawsmith.files import append_lines, digest, file_digest, read_lines, reading
 from flawsmith.locks import locked
@@ -141,7 +142,7 @@ def reviewed(folder: Path, made: Sequence[Sample], kept: Sequence[Sample]) -> li
             continue
         if review.word == "reject":
             by_index.pop(sample.index, None)
-        elif review.word == "keep":
+        elif review.word == "keep" and confined(folder, sample.image).is_file():  # a deleted one cannot stand
             by_index.setdefault(sample.index, sample)
         if stands := by_index.get(sample.index):
             by_index[sample.index] = applied(review, stands)
@@ -181,7 +182,8 @@ def redrawn(folder: Path, sample: Sample, mask: np.ndarray, photograph: Path) ->
         picture[~mask] = normal[~mask]
     name = f"{FOLDER}/{sample.index:06d}-{digest(content_of(folder, sample), mask.tobytes().hex())[:8]}"
     repair = Repair(name + Path(sample.image).suffix, f"{name}.mask.png", int(mask.sum()))
-    images.write(confined(folder, repair.image), picture)
+    metadata = images.with_reasons(confined(folder, sample.image), metadata_of)
+    images.write(confined(folder, repair.image), picture, metadata)
     images.write_mask(confined(folder, repair.mask), mask)
     return repair
 

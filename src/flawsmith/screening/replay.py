@@ -82,12 +82,12 @@ def replay(
     path = out or folder / "replayed.jsonl"
     describer = Describer(network, loaded.visible)
     verdicts: list[Verdict] = []
+    names = [picture.image.stem for picture in pictures]
+    twice = len(set(names)) < len(names)
     with progress("replay", len(pictures), "pictures") as advance:
         for product in sorted({picture.product for picture in pictures}):
             ours = [picture for picture in pictures if picture.product == product]
             span = loaded.fitted(product).span
-            names = [picture.image.stem for picture in ours]
-            twice = len(set(names)) < len(names)
             shown = (_shown(picture, folder, span, full=twice) for picture in ours)
             verdicts += judge(loaded, product, shown, describer, path.parent, advance)
     write_scores(path, verdicts)

@@ -131,11 +131,8 @@ def routes(studio: Studio) -> APIRouter:
     @router.post("/review")
     def review(asked: Annotated[ReviewAsked, Body()]) -> dict[str, Any]:
         """Note a decision."""
-        known, _ = made()
-        if asked.sample not in known:
-            raise DataError(f"there is no sample {asked.sample}, or it was given up")
-        sample = known[asked.sample]
-        types = {other.defect for other in known.values() if other.product == sample.product}
+        sample = as_made(asked.sample)
+        types = {other.defect for other in made()[0].values() if other.product == sample.product}
         if asked.defect and asked.defect not in types:
             raise ConfigError(
                 f"defect: {sample.product} has no type {asked.defect[:80]!r}{nearest(asked.defect, types)}"

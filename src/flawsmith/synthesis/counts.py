@@ -24,7 +24,8 @@ def counts(config: Config, split: Split) -> dict[tuple[str, str], int]:
     """
     real = Counter((e.product, e.defect) for e in (*split.shots, *split.test_defects) if e.defect)
     defects = sorted({(e.product, e.defect) for e in split.shots if e.defect})
-    defects += list(transfers(config, split))
+    transferred = list(transfers(config, split))
+    defects += transferred
     drawn = [pair for pair in without_shots(config, split) if pair not in defects]
     defects += drawn
     asked = wanted(config, {key: real[key] for key in defects})
@@ -38,10 +39,11 @@ def counts(config: Config, split: Split) -> dict[tuple[str, str], int]:
                 answers=(Answer("generator.name", "rendered"),),
             )
     unscreened = Answer("screen.enabled", False)
-    if config.screen.enabled and split.shots and (new := [pair[1] for pair in drawn if asked.get(pair)]):
+    if config.screen.enabled and split.shots and (new := [pair for pair in transferred + drawn if asked.get(pair)]):
+        product, defect = new[0]
         raise ConfigError(
-            f"screen.enabled: screening compares with shots, and none shows {new[0]!r}; leave out one of the two, "
-            f"screening with {unscreened}",
+            f"screen.enabled: screening compares with shots, and none of {product!r} shows {defect!r}; "
+            f"leave out one of the two, screening with {unscreened}",
             answers=(unscreened,),
         )
     if not any(asked.values()):

@@ -64,10 +64,7 @@ def known_references(config: Config, split: Split) -> None:
     known = ["shot", "nearest", "random", *defects]
     for asked in value.values() if isinstance(value, dict) else (value,):
         if asked not in known and all(shot.id != asked for shot in split.shots):
-            raise ConfigError(
-                f"generate.reference: {asked!r} is none of {', '.join(known)}, nor a shot's id such as "
-                f"{split.shots[0].id}"
-            )
+            raise ConfigError(f"generate.reference: {asked!r} is none of {', '.join(known)}, nor a shot's id")
 
 
 def reference_of(config: Config, data: Dataset, line: PlanLine) -> str:

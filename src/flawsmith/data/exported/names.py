@@ -53,7 +53,7 @@ def folder_names(names: Iterable[str], reserved: Iterable[str]) -> dict[str, str
     alike = Counter(plain.lower() for plain in (*others.values(), *made.values(), *reserved))
     for name, plain in others.items():
         ending = f"-{digest(nfc(name))[:4]}" if alike[plain.lower()] > 1 else ""
-        made[name] = safe_name(plain + ending, [*made.values(), *reserved])
+        made[name] = safe_name(plain[: _LONGEST_NAME - len(ending)] + ending, [*made.values(), *reserved])
     return made
 
 

@@ -72,7 +72,8 @@ def _donor(config: Config, data: Dataset, line: PlanLine, rng: np.random.Generat
     others = [example for example in photographs.normals_of(line.product) if example.id != line.normal]
     if not others:
         return line.normal
-    normal, shot = photographs.normals[line.normal], next(one for one in split.shots if one.id == line.shot)
+    normal = photographs.normals[line.normal]
+    shot = next((one for one in split.shots if one.id == line.shot), None)  # without shots a site says where
     mask = asked_mask(line, normal, shot, split.shots, photographs, config.generate.turn)
     near = grown(mask, _SHADE)
     here = _shading(photographs.read(normal), near)

@@ -159,7 +159,8 @@ class Brush:
         lender, overlap = (self._shot_of(shot, kin) if shot else None), None
         if pose is not None and lender is None:
             raise ConfigError("pose: it belongs to a shot; name that too")
-        if pose is None and (lender is not None or self.plugin.needs_shot or not self.plugin.native):
+        fits = lender is not None or self.plugin.needs_shot or not self.plugin.native
+        if pose is None and fits and kin:  # a type that is painted without shots has none
             lender, pose, overlap = self._fitted([lender] if lender else kin, asked)
         line = PlanLine(
             index=0,

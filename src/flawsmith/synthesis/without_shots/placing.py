@@ -18,6 +18,8 @@ from flawsmith.run.records import PlanLine
 from flawsmith.synthesis.sentences.prompt import asks_for, parsed_prompts
 from flawsmith.types import Example
 
+_LEAST = 1e-3
+"""Length of damage, as a share of the part's longer side; shots' shorter ones count so."""
 _ROUND = 0.15
 """A sentence's place reaches so far on each side, as a share of the picture."""
 _HALF = {"long": (0.5, 1.0), "short": (0.0, 0.5)}
@@ -87,7 +89,8 @@ def _size_of_shots(shots: Sequence[Example], part: np.ndarray, photographs: Phot
     """Return least and greatest length of shots' damage, as shares of the longer side of a part's box."""
     masks = [mask for mask in (photographs.read(shot).mask for shot in shots) if mask is not None]
     lengths = [2 * axes_of(mask)[2] / _longest(part) for mask in masks]
-    return min(max(min(lengths), 1e-3), 1.0), min(max(lengths), 1.0)
+    low, high = (min(max(length, _LEAST), 1.0) for length in (min(lengths), max(lengths)))
+    return low, high
 
 
 def _size(wish: ParsedPrompt, size: Sizes, part: np.ndarray, pixel_mm: float) -> Sizes:
