@@ -31,6 +31,7 @@ def test_two_processes_choose_what_one_chooses(tmp_path: Path) -> None:
     config = of_two_shots(tmp_path / "parts")
     both = choose(config, tmp_path / "two", folds=2, workers=2)
     assert both.tree() == choose(config, tmp_path / "one", folds=2, workers=1).tree()
+    assert not list((tmp_path / "two").rglob("features/*/*")), "features are of no use to anybody else"
     answers = sorted((tmp_path / "two" / "state" / "choice").rglob("answers/*.json"))
     kept = {path: path.stat().st_mtime_ns for path in answers}
     assert kept

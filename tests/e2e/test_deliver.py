@@ -25,7 +25,7 @@ from flawsmith.inspection.model import Model, read_held_out, read_model, write_m
 from flawsmith.interfaces import Detector
 from flawsmith.nn import features
 from flawsmith.nn.networks.extractor import Extractor
-from flawsmith.run.dataset import load_split
+from flawsmith.run.dataset import load_split, open_dataset
 from flawsmith.synthesis.generate import generate
 from flawsmith.synthesis.train import train
 from flawsmith.testing import tiny_extractor
@@ -151,6 +151,16 @@ def test_a_delivered_model_sees_a_picture_as_training_did(run: fs.Run, delivered
     ).all()
 
 
+def test_the_products_range_holds_whatever_the_depth_of_its_first_shot(run: fs.Run, tmp_path: Path) -> None:
+    """Read by its own values, that one photograph would make the model blind to all others."""
+    split = load_split(run)
+    deep = tmp_path / "deep.png"
+    images.write(deep, images.read(split.shots[0].image).astype(np.uint16) * 16)
+    mixed = replace(split, shots=(replace(split.shots[0], image=deep), *split.shots[1:]))
+    work = stage._Delivery(run, "magnet", mixed, "probe", tiny_extractor(), 0.05, "")
+    assert work._span == split.shots[1].span and work._span.depth == 8
+
+
 def test_a_failure_leaves_the_old_model(run: fs.Run, delivered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*words: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -167,6 +177,9 @@ def test_what_cannot_be_delivered_is_refused(run: fs.Run, tmp_path: Path, monkey
     def of(**changes: Any) -> fs.Run:
         return replace(run, config=run.config.model_copy(update={"prove": run.config.prove.model_copy(update=changes)}))
 
+    data = open_dataset(run)
+    with pytest.raises(RunError, match="learns from no shots, so there is no detector to deliver"):
+        deliver(run, tmp_path / "new", data=replace(data, split=replace(data.split, shots=())))
     (tmp_path / "holiday.jpg").touch()
     with pytest.raises(RunError, match="holds something else than a delivered model"):
         deliver(run, tmp_path)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from flawsmith.choice.candidates import Candidate, Mixture, candidates
+from flawsmith.choice.candidates import Candidate, Mixture, Way, candidates
 from flawsmith.choice.choose import choose
 from flawsmith.choice.estimates import Estimate, estimates, overall
 from flawsmith.choice.folds import folds_of, pieces
+from flawsmith.choice.judge import Judge
 from flawsmith.choice.panel import Sitting, extractor_of, judges_of
-from flawsmith.choice.records import Trial
+from flawsmith.choice.records import Figures, Trial
 from flawsmith.choice.words import closing_words, text_of
 from flawsmith.config import Config, load_config
 from flawsmith.data import factory, images
+from flawsmith.data.fingerprints import content_hash
 from flawsmith.data.split import Split
 from flawsmith.errors import ConfigError, DataError
 from flawsmith.files import read_json
@@ -78,6 +81,49 @@ def test_a_photograph_with_two_types_is_in_one_fold(whole: Split):
         learned = {shot.image for shot in fold.split.shots}
         assert not learned & {shot.image for shot in fold.split.test_defects}
     assert ids(*(fold.split.test_defects for fold in folds)) == ids(split.shots)
+
+
+def test_copies_share_a_fold_whatever_they_are_called(whole: Split, tmp_path: Path):
+    chip = next(shot for shot in whole.shots if shot.defect == "chip")
+    copies = [tmp_path / "chip.png", tmp_path / "normal.png"]
+    shutil.copy(chip.image, copies[0])
+    shutil.copy(whole.normals[0].image, copies[1])
+    filed_twice = replace(chip, id="crack/same", image=copies[0], defect="crack")
+    normal_twice = replace(whole.normals[0], id="zz", image=copies[1])
+    split = replace(whole, shots=(*whole.shots, filed_twice), normals=(*whole.normals, normal_twice))
+    folds = folds_of(split, 3)
+    assert len(folds) == 3
+    for fold in folds:
+        learned, asked = (
+            {content_hash(one.image) for one in side}
+            for side in (
+                (*fold.split.shots, *fold.split.normals),
+                (*fold.split.test_defects, *fold.split.test_normals),
+            )
+        )
+        assert not learned & asked
+    assert ids(*(fold.split.test_normals for fold in folds)) == ids(split.normals)
+
+
+def test_a_type_that_no_fold_can_judge_is_chosen_for(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A product's only shot: no fold can be made of it, and its type follows those of the other product."""
+    shutil.copytree(root / "tile", tmp_path / "set" / "tile")
+    shutil.copytree(root / "tile" / "train", tmp_path / "set" / "bolt" / "train")
+    for part in ("test", "ground_truth"):
+        file = sorted((root / "tile" / part / "crack").iterdir())[0]
+        (tmp_path / "set" / "bolt" / part / "dent").mkdir(parents=True)
+        shutil.copy(file, tmp_path / "set" / "bolt" / part / "dent" / file.name)
+    config = configured(tmp_path / "set", **{"data.defects": ["chip", "dent"]})
+    better = {"localization": {"chip": 0.5}}
+
+    def figures(judge: Judge, way: Way) -> Figures:
+        return {"localization": {"chip": 0.1}} if way is None else better
+
+    monkeypatch.setattr(Judge, "figures", figures)
+    choice = choose(config, tmp_path / "choice", folds=2, workers=1)
+    assert [one.defect for one in choice.defects] == ["chip", "dent"]
+    assert choice.config.generate.count == {"chip": 20, "dent": 10}
+    assert "its shots show one piece" in choice.defects[1].sentence
 
 
 def test_a_type_of_one_piece_is_always_learned_from_and_never_judged(whole: Split):

@@ -157,13 +157,19 @@ def test_a_run_that_cannot_be_read_is_refused(trained: Run, tmp_path: Path) -> N
     refused(DataError, "that is empty", trained, TrainingSet((32, 64), training.defects))
 
 
-def test_a_generator_that_learned_from_a_test_picture_is_refused(trained: Run) -> None:
+def test_a_generator_that_learned_from_a_test_picture_is_refused(trained: Run, tmp_path: Path) -> None:
     from flawsmith.data.fingerprints import content_hash
 
     split = load_split(trained)
     training = learned_from(trained, (content_hash(split.shots[0].image),))
     training.add(Example("n", split.normals[0].image, "magnet"), "real")
     refused(DataError, "which is a test picture here", trained, training)
+    config = trained.config.model_dump(mode="json")
+    for moved_to in (shutil.copytree(trained.config.data.root, tmp_path / "moved"), tmp_path / "nowhere"):
+        moved = Path(shutil.copytree(trained.folder, tmp_path / f"run {moved_to.name}"))
+        (moved / "config.json").write_text(json.dumps(config | {"data": config["data"] | {"root": str(moved_to)}}))
+        there = moved_to.name == "moved"
+        refused(DataError, "which is a test picture here" if there else "nobody can tell", str(moved), training)
 
 
 def test_a_proof_depends_on_the_weights_of_the_run_that_is_read(trained: Run, tmp_path: Path) -> None:

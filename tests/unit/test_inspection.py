@@ -10,6 +10,7 @@ import base64
 import csv
 import http.client
 import json
+import os
 import re
 import signal
 import socket
@@ -33,8 +34,18 @@ from flawsmith.errors import ConfigError, DataError
 from flawsmith.files import file_digest, write_json
 from flawsmith.inspection.calibrate import calibrate
 from flawsmith.inspection.card import card, example_script
-from flawsmith.inspection.inspect import in_order, inspect, overlay, pictures_below
-from flawsmith.inspection.model import HeldOut, Model, read_held_out, read_model, threshold_of, write_model
+from flawsmith.inspection.inspect import InspectedFolder, in_order, inspect, overlay, pictures_below
+from flawsmith.inspection.model import (
+    HeldOut,
+    Model,
+    is_whole,
+    read_held_out,
+    read_model,
+    strangers,
+    subsample,
+    threshold_of,
+    write_model,
+)
 from flawsmith.inspection.serve import InspectionServer
 from flawsmith.types import Range
 
@@ -254,6 +265,28 @@ def test_the_card_says_what_the_record_holds(model: Path, monkeypatch: pytest.Mo
 # --- a folder -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["heights", "floats", "grey"])
+def test_the_example_reads_pictures_as_the_inspector_does(tmp_path: Path, kind: str) -> None:
+    """Unmeasured pixels, floating-point maps, grey pictures, names in Korean."""
+    rng, path = np.random.default_rng(2), tmp_path / "사진.tif"
+    levels = rng.integers(1000, 4000, (SIDE, SIDE))
+    span = BYTES
+    if kind == "heights":
+        span, picture = Range(0, 4095, sentinels=(0.0, 65535.0), fill=1200, depth=16), levels.astype(np.uint16)
+        picture[3:6, 3:9], picture[9, 9] = 65535, 0
+    elif kind == "floats":
+        span, picture = Range(0, 4095, fill=1200, depth=32), levels.astype(np.float32)
+        picture[3:6, 3:9] = np.nan
+    else:
+        picture = (levels // 20).astype(np.uint8)
+    images.write(path, picture)
+    folder = handmade(tmp_path / "m", span=span)
+    (folder / "example.py").write_text(example_script(read_model(folder)))
+    done = subprocess.run([sys.executable, folder / "example.py", path], capture_output=True, text=True, timeout=60)
+    inspection = fs.Inspector(folder).inspect(images.read(path))
+    assert done.stdout == f"score {inspection.score:.4f}, threshold 0.8000: {inspection.verdict}\n", done.stderr
+
+
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures as a line leaves them: several formats, one broken, one of another depth."""
@@ -306,6 +339,50 @@ def test_where_to_look_and_where_not(model: Path, line: Path, tmp_path: Path) ->
     for _ in range(2):  # what was written into the folder itself is not inspected the next time
         assert inspect(model, tmp_path, tmp_path / "out", overlays="all").pictures == 1
     assert (tmp_path / "out" / "overlays" / "a.png").is_file()
+
+
+def test_inspections_do_not_get_into_each_others_way(tmp_path: Path) -> None:
+    model = handmade(tmp_path / "m")
+    for day in ("2026.01.05", "2026.01.06"):
+        images.write(tmp_path / "lot" / day / "a.png", spotted())
+    tables = [inspect(model, tmp_path / "lot" / day).table for day in ("2026.01.05", "2026.01.06")]
+    assert [path.parent.name for path in tables] == ["2026.01.05-inspection", "2026.01.06-inspection"]
+    assert all((path.parent / "overlays" / "a.png").is_file() for path in tables)
+    assert inspect(model, tmp_path / "lot", tmp_path / "out").pictures == 2  # overlays are no photographs
+    assert inspect(model, tmp_path / "lot" / "2026.01.05", tmp_path / "lot" / "2026.01.05").pictures == 1
+    write_model(model, replace(read_model(model), threshold=None))
+    inspect(model, tmp_path / "lot" / "2026.01.06")
+    assert not list(tables[1].parent.rglob("*.png")), "nothing is called defective now"
+
+
+def test_a_name_that_is_no_utf8_keeps_the_table(model: Path, tmp_path: Path) -> None:
+    name = "사진.png".encode("cp949")
+    images.write(tmp_path / "a.png", spotted())
+    os.rename(os.fsencode(tmp_path / "a.png"), os.fsencode(tmp_path) + b"/" + name)
+    report = inspect(model, tmp_path, tmp_path / "out", overlays="none")
+    assert r"\xbb\xe7\xc1\xf8.png" in report.table.read_text("utf-8")
+
+
+def test_a_model_that_tells_no_types_names_none(model: Path) -> None:
+    untyped = replace(read_model(model), outputs=("anomaly_map", "score"))
+    assert "likeliest" in card(read_model(model), HeldOut("", {}), None)
+    assert "likeliest" not in card(untyped, HeldOut("", {}), None)
+    said = InspectedFolder(Path("t"), 3, {"defect": 2, "ok": 1}, {"": 2}, (), 0, 1.0).sentence()
+    assert "2 called defective, 1 ok" in said
+
+
+def test_what_no_delivery_wrote_is_seen(tmp_path: Path) -> None:
+    folder = tmp_path / "line"
+    assert strangers(folder) is None
+    for product in ("left", "right"):
+        handmade(folder / product)
+    (folder / ".DS_Store").touch()
+    assert strangers(folder) is None and strangers(folder / "left") is None and not is_whole(folder / "left")
+    (folder / "left" / "notes.txt").touch()
+    assert strangers(folder) == "left/notes.txt" and strangers(folder / "left") == "notes.txt"
+    (folder / "left" / "notes.txt").unlink()
+    (folder / "photos").mkdir()
+    assert strangers(folder) == "photos"
 
 
 def test_a_model_without_a_threshold_gives_scores_and_no_verdict(tmp_path: Path, line: Path) -> None:
@@ -423,6 +500,33 @@ def test_calibrate_sets_the_conformal_quantile_and_keeps_the_old_threshold(tmp_p
     assert after.threshold == calibration.after and [one.value for one in after.history] == [0.8]
     calibrate(folder, normals)  # the rate stays as it was
     assert [one.false_alarm_rate for one in read_model(folder).history] == [0.05, 0.1]
+
+
+def test_a_calibration_that_fails_changes_nothing(tmp_path: Path) -> None:
+    folder, normals = handmade(tmp_path / "m"), tmp_path / "normals"
+    for level in range(100, 106):
+        images.write(normals / f"{level}.png", np.full((SIDE, SIDE), level, np.uint8))
+    (normals / "nowhere.png").symlink_to(tmp_path / "gone.png")
+    before = (folder / "model.json").read_bytes()
+    held_out = (folder / "held_out.json").read_bytes()
+    (folder / "held_out.json").write_text("{")
+    with pytest.raises(DataError, match="held_out"):
+        calibrate(folder, normals)
+    (folder / "held_out.json").write_bytes(held_out)
+    images.write(normals / "deep.png", np.full((SIDE, SIDE), 20000, np.uint16))
+    with pytest.raises(DataError, match="deep.png: has 16 bits per sample, and the model learned from 8"):
+        calibrate(folder, normals)
+    assert (folder / "model.json").read_bytes() == before
+    (normals / "deep.png").unlink()
+    (left_out,) = calibrate(folder, normals).left_out
+    assert "nowhere.png" in left_out
+
+
+def test_many_maps_are_thinned() -> None:
+    whole = np.arange(384 * 384, dtype=np.float32).reshape(384, 384)
+    assert np.array_equal(subsample(whole, 100), whole.ravel())
+    assert len(subsample(whole, 10_000)) * 10_000 <= 1 << 24
+    assert float(np.quantile(subsample(whole, 10_000), 0.5)) == pytest.approx(float(np.median(whole)), rel=0.01)
 
 
 def pixel_hash(path: Path) -> str:

@@ -124,6 +124,21 @@ def test_a_doubtful_label_stops_a_shot_and_only_warns_of_a_test_picture(tmp_path
     assert np.array_equal(read_label(open_dataset(Run.create(tmp_path / "run-c", made)).split.shots[0], SIZE), large)
 
 
+def test_a_defect_with_an_empty_mask_is_left_out_wherever_it_would_be(tmp_path: Path):
+    """Of a test picture there is nothing that could be found: figures of it would be no numbers."""
+    nothing = np.zeros(SIZE, bool)
+    run = Run.create(tmp_path / "run", config(tmp_path / "set", [area() * 255, nothing, area(9) * 255, nothing]))
+    for _ in range(2):  # the second time it is known
+        split = open_dataset(run).split
+        named = [one.id.rpartition("/")[2] for one in (*split.shots, *split.test_defects)]
+        assert named == ["0.png", "2.png"]
+        left_out = [note for note in split.notes if "its mask is empty, so it is left out" in note]
+        assert [note.partition(":")[0][-5:] for note in left_out] == ["1.png", "3.png"]
+    assert load_split(run).test_defects == split.test_defects
+    write(tmp_path / "set", 3, area(11) * 255)
+    assert [note for note in open_dataset(run).split.notes if "is empty" in note] == left_out[:1]
+
+
 def test_the_memory_of_masks_gives_way_and_decodes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in "ab":
         images.write(tmp_path / f"{name}.png", area().astype(np.uint8))

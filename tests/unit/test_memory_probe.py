@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from scipy.special import expit, softmax
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from flawsmith.data import images
+from flawsmith.data.inspection_tiles import Tiles
 from flawsmith.data.training_set import TrainingSet
 from flawsmith.detectors.memory_probe import MemoryProbe, MemoryProbeSettings
 from flawsmith.detectors.probe import Probe, ProbeSettings, _dealt, _draw, _Pool
@@ -18,6 +21,7 @@ from flawsmith.nn.anomaly_maps.fusion import Fusion, map_fusion, score_fusion
 from flawsmith.nn.methods.patch_memory import farthest_of
 from flawsmith.nn.methods.place_head import PlaceHead, kept_units, standardised, together
 from flawsmith.testing.detectors import example_training, tiny_extractor
+from flawsmith.types import Example
 
 QUICK = {"steps": 40, "places": 256, "width": 32}
 
@@ -44,6 +48,26 @@ def test_pictures_are_dealt_by_kind_and_with_their_photograph() -> None:
     made = [index for index, one in enumerate(training.pictures) if one.origin == "made"]
     assert all(dealt[index] == place[training.pictures[index].photograph] for index in made)
     assert (_dealt(training, 1, torch.Generator()) == -1).all()
+
+
+def test_tiles_of_one_shot_and_types_of_one_photograph_go_to_one_head(tmp_path: Path) -> None:
+    """They show the same damage: a head that has learned from one of them is no judge of the others."""
+    rng, training = np.random.default_rng(0), TrainingSet((64, 64), ("bar", "disc"), tiles=Tiles(64))
+    for number in range(8):
+        files = {name: tmp_path / f"{number}{name}" for name in (".png", ".bar.png", ".disc.png")}
+        images.write(files[".png"], rng.integers(0, 255, (64, 130), dtype=np.uint8))
+        for name, place in ((".bar.png", slice(20, 110)), (".disc.png", slice(90, 100))):
+            mask = np.zeros((64, 130), bool)
+            mask[30:34, place] = True
+            images.write_mask(files[name], mask)
+            defect = name.split(".")[1]
+            training.add(Example(f"{number}{defect}", files[".png"], "p", defect, (files[name],)), "real")
+    dealt = _dealt(training, 3, torch.Generator().manual_seed(0)).tolist()
+    heads: dict[str, set[int]] = {}
+    for picture, head in zip(training.pictures, dealt, strict=True):
+        heads.setdefault(picture.example_id[0], set()).add(head)
+    assert len(training.pictures) > 16 and all(len(one) == 1 for one in heads.values())
+    assert set(dealt) == {0, 1, 2}
 
 
 def test_what_is_too_rare_to_be_dealt_is_learned_by_every_head() -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from flawsmith.detectors.memory_probe import MemoryProbe, MemoryProbeSettings
 from flawsmith.errors import ConfigError, DataError
+from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.methods import patch_memory
 from flawsmith.nn.methods.patch_memory import MemoryMaps, PatchMemory, described, digest, farthest_of
 from flawsmith.nn.networks.extractor import Extractor
@@ -52,6 +53,15 @@ def distances(memory: PatchMemory, patches: Tensor) -> np.ndarray:
         patches.numpy()[:, None].astype(np.float64) - memory.patches.numpy()[None], axis=2
     )
     return table
+
+
+def test_rounded_features_have_a_memory_of_their_own() -> None:
+    """What is delivered does not depend on what was proven before in the same process."""
+    images = pictures(4, 0)
+    alone = memory_of(images).fingerprint
+    patch_memory._REMEMBERED.clear()
+    rounded = memory_of(images, extractor=FeatureCache(Pooled(), half=True)).fingerprint
+    assert rounded != alone and memory_of(images).fingerprint == alone
 
 
 @pytest.fixture(autouse=True)

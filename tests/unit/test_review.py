@@ -136,6 +136,16 @@ def test_a_decision_holds_for_the_picture_that_was_seen(run: Run) -> None:
     assert not reviews(run.folder, run.samples())
 
 
+def test_a_type_that_the_product_has_no_shots_of_teaches_no_detector(run: Run) -> None:
+    """It was borrowed from another product; people may say that a sample is of it."""
+    borrowed = replace(sample(run, 0), index=5, defect="rust", transferred_from="nut")
+    append_records(run.path("samples.jsonl"), [borrowed])
+    decide(run.folder, sample(run, 0), "keep", "rust")
+    assert (0, "rust") in kept(run)
+    samples, _ = made_of(run, "magnet")
+    assert {made.example.defect for made in samples} == {"crack", "chip"} and len(samples) == 2
+
+
 def test_no_decision_is_lost(run: Run) -> None:
     with open(run.path(FILE), "w") as file:
         file.write('{"sample": 9, "content": "torn')  # killed while writing

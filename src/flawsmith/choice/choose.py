@@ -11,17 +11,18 @@ standard error, or none. Then the mixture of what was taken is tried with fewer 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from flawsmith import registry
 from flawsmith.choice.candidates import MOST, Candidate, Mixture, candidates
-from flawsmith.choice.judge import Judge
 from flawsmith.choice.panel import Panel, Sitting, extractor_of, judges_of
 from flawsmith.choice.records import Choice, DefectChoice, Trial, mean_figures
 from flawsmith.choice.words import WORDS, write_choice
 from flawsmith.config import Config, GeneratorConfig, affecting
+from flawsmith.data.split import Split
 from flawsmith.errors import ConfigError, DataError, RunError
 from flawsmith.evaluation.trainings import device_of
 from flawsmith.files import digest
@@ -76,7 +77,7 @@ def choose(
     panel = Panel(sitting, judges, at_once)
     count = len(judges) * (1 + len(tried) + len(FEWER) + 2)
     with run.alone("choose"), progress("choose", count, "trainings") as advance, panel.sitting():
-        choice = _chosen(config, panel, tried, advance, features.name)
+        choice = _chosen(config, panel, tried, _most_shots(data.split), advance)
         cached.forget()
         write_choice(run.folder, choice)
     return choice
@@ -115,13 +116,23 @@ def _painting_alone(config: Config, at_once: int) -> Config:
     return config.model_copy(update={"generate": config.generate.model_copy(update={"workers": 1})})
 
 
-def _chosen(config: Config, panel: Panel, tried: Sequence[Candidate], advance: Advance, extractor: str) -> Choice:
-    """Try the candidates, then the mixture of what was taken."""
+def _chosen(
+    config: Config, panel: Panel, tried: Sequence[Candidate], shots: Mapping[str, int], advance: Advance
+) -> Choice:
+    """Try the candidates, then the mixture of what was taken.
+
+    Args:
+        config: What will be run.
+        panel: Who is asked.
+        tried: The candidates.
+        shots: Every defect type, also one that no fold can judge -> how many shots of it the product with most has.
+        advance: Told of every answer.
+    """
     judges = panel.judges
     heard = partial(advance, 1)
     real, *answers = panel.ask([None, *tried], heard)
     trials = [Trial.of(one.name, figures, real, one) for one, figures in zip(tried, answers, strict=True)]
-    defects = sorted({defect for judge in judges for defect in judge.shots})
+    defects = sorted(shots)
     taken = {defect: best for defect in defects if (best := _best(trials, defect))}
     mixture = Mixture({defect: trial.candidate for defect, trial in taken.items() if trial.candidate})
     per_shot, controls, variations = dict.fromkeys(taken, MOST), True, []
@@ -146,15 +157,23 @@ def _chosen(config: Config, panel: Panel, tried: Sequence[Candidate], advance: A
         for defect in defects
     ]
     return Choice(
-        config=_configured(config, choices, controls, judges),
+        config=_configured(config, choices, controls, shots),
         defects=tuple(choices),
         trials=tuple(trials),
         variations=tuple(variations),
         real=mean_figures(real),
         folds=len(judges),
         detectors=tuple(config.prove.detectors),
-        extractor=extractor,
+        extractor=judges[0].features.name,
     )
+
+
+def _most_shots(split: Split) -> dict[str, int]:
+    """Return each defect type -> how many shots of it the product with most of them has."""
+    most: dict[str, int] = {}
+    for (_, defect), number in Counter((shot.product, str(shot.defect)) for shot in split.shots).items():
+        most[defect] = max(number, most.get(defect, 0))
+    return most
 
 
 def _best(trials: Sequence[Trial], defect: str) -> Trial | None:
@@ -163,9 +182,8 @@ def _best(trials: Sequence[Trial], defect: str) -> Trial | None:
     return max(serving, key=lambda trial: trial.effect(defect).value, default=None)
 
 
-def _configured(config: Config, choices: Sequence[DefectChoice], controls: bool, judges: Sequence[Judge]) -> Config:
+def _configured(config: Config, choices: Sequence[DefectChoice], controls: bool, shots: Mapping[str, int]) -> Config:
     """Return the configuration that makes what was chosen."""
-    shots = {one.defect: max(judge.all_shots.get(one.defect, 0) for judge in judges) for one in choices}
     taken = {one.defect: one.candidate for one in choices if one.candidate}
     if not taken:
         return config

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+from flawsmith.data.fingerprints import content_hash
 from flawsmith.data.split import Split, near_duplicates
 from flawsmith.types import Example
 
@@ -37,16 +37,21 @@ class Fold:
 def folds_of(split: Split, count: int) -> list[Fold]:
     """Deal one product's shots and normal parts into folds; a fold that could judge no defect type is left out.
 
+    Copies of one photograph share a fold, whatever they are called.
+
     Args:
         split: One product's pictures; its test pictures are not looked at.
         count: Folds, 2 or more. A defect type whose shots show fewer pieces is left out in as many folds.
     """
     place = _dealt(pieces(split), split.shots, count)
-    step = max(count, len(split.normals) // NORMALS)
+    contents = {normal.id: content_hash(normal.image) for normal in split.normals}
+    shown = list(dict.fromkeys(contents.values()))
+    step = max(count, len(shown) // NORMALS)
     folds = []
     for number in range(count):
         left_out = {shot.id for shot in split.shots if place[shot.id] == number}
-        normals_out = {normal.id for normal in split.normals[number::step]}
+        contents_out = set(shown[number::step])
+        normals_out = {name for name, content in contents.items() if content in contents_out}
         made = Split(
             tuple(shot for shot in split.shots if shot.id not in left_out),
             tuple(normal for normal in split.normals if normal.id not in normals_out),
@@ -64,8 +69,8 @@ def pieces(split: Split) -> dict[str, str]:
 
     A photograph that shows several defect types is one piece.
     """
-    of_photograph: dict[Path, str] = {}
-    first = {shot.id: of_photograph.setdefault(shot.image, shot.id) for shot in split.shots}
+    of_photograph: dict[str, str] = {}
+    first = {shot.id: of_photograph.setdefault(content_hash(shot.image), shot.id) for shot in split.shots}
 
     def root(name: str) -> str:
         while first[name] != name:

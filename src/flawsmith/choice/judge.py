@@ -37,7 +37,7 @@ class Judge:
         rows: data.json of the run.
         config: The run's configuration.
         folder: Where this fold's runs and answers are kept.
-        extractor: Shared by all folds; it remembers the features of photographs.
+        features: The extractor; shared by all folds, it remembers the features of photographs.
         forbidden: Content hashes of the run's test pictures: none of them can enter.
     """
 
@@ -48,17 +48,14 @@ class Judge:
         rows: dict[str, Any],
         config: Config,
         folder: Path,
-        extractor: FeatureCache,
+        features: FeatureCache,
         forbidden: Collection[str],
     ) -> None:
         split = fold.split
-        self.fold, self._config, self._folder, self._extractor = fold, config, folder, extractor
+        self.fold, self.features, self._config, self._folder = fold, features, config, folder
         self.product = split.shots[0].product
         self.shots = dict(Counter(str(shot.defect) for shot in split.shots))
         """Defect type -> shots that are learned from in this fold."""
-        everyone = (*split.shots, *split.test_defects)
-        self.all_shots = dict(Counter(str(shot.defect) for shot in everyone))
-        """Defect type -> the product's shots, with those that are left out."""
         self._rows = _of_fold(rows, fold)
         content = data.content((*split.shots, *split.normals))
         self._data = Dataset(split, Photographs(split.normals), data.hashes, content)
@@ -124,7 +121,7 @@ class Judge:
         training = training_set(common, arm, split)
         figures: dict[Task, dict[str, float]] = {}
         for name in config.prove.detectors:
-            detector = load_detector(config, name, self.defects, self._extractor, device_of(config), evaluator.tiles)
+            detector = load_detector(config, name, self.defects, self.features, device_of(config), evaluator.tiles)
             tasks = set(detector.tells) - figures.keys()
             if not tasks:
                 continue

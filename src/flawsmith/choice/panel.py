@@ -101,7 +101,8 @@ class Panel:
                 futures = {self._pool.submit(_answer, number, ways[row]): (row, number) for row, number in asked}
             for future in as_completed(futures):
                 row, number = futures[future]
-                figures[row, number] = future.result()
+                figures[row, number], kept = future.result()
+                self.judges[number].features.remember(kept)
                 heard(self._title(ways[row], number))
         return [[figures[row, number] for number in range(len(self.judges))] for row in range(len(ways))]
 
@@ -138,5 +139,7 @@ def _take_seats(sitting: Sitting, threads: int) -> None:
     _SEATED[:] = judges_of(sitting, open_dataset(Run.open(sitting.run)), extractor_of(sitting.config))[0]
 
 
-def _answer(number: int, way: Way) -> Figures:
-    return _SEATED[number].figures(way)
+def _answer(number: int, way: Way) -> tuple[Figures, list[str]]:
+    """Return figures, and the folders of features that a process has kept."""
+    judge = _SEATED[number]
+    return judge.figures(way), judge.features.remembered()

@@ -47,7 +47,8 @@ class TrainingPicture:
     painted: np.ndarray | None = None
     """bool (R,C): where a control was repainted, which is where a detector should look; None for everything else."""
     photograph: str = ""
-    """Id of the normal photograph that it is, or that a sample or control was made from; "" = none is known."""
+    """Id of the normal photograph that it is, or that a sample or control was made from; of a shot its file; "" = none
+    is known."""
     corner: tuple[int, int] | None = None
     """Row and column of a tile in its picture, scaled by `Tiles.size_of`; None = the picture is whole."""
 
@@ -107,7 +108,7 @@ class TrainingSet:
         """
         key = example.image, example.masks, origin, painted
         if key not in self._read:
-            itself = example.id if origin == "real" and example.defect is None else ""
+            itself = (example.id if example.defect is None else str(example.image)) if origin == "real" else ""
             self._read[key] = self._pictures(example, origin, painted, photograph or itself)
         self.pictures += self._read[key]
 

@@ -90,7 +90,7 @@ class Denoising(Detector):
         if not training.pictures:
             raise DataError("denoising reads the product's name off the training set, and that is empty")
         if self.settings.run:
-            _require_unseen(Path(self.settings.run), training)
+            _require_unseen(self.settings, training)
         self._product = training.pictures[0].product
         self._seed = int(torch.randint(2**31 - 1, (1,), generator=rng))
         backbone = _backbone_of(self._config, self.device, self.settings)
@@ -229,20 +229,30 @@ def _loaded(
     return load_usable(source, offline=offline, device=device, dtype=dtype, clip_skip=clip_skip, lora=list(lora))
 
 
-def _require_unseen(run: Path, training: TrainingSet) -> None:
+def _require_unseen(settings: DenoisingSettings, training: TrainingSet) -> None:
     """Refuse a generator that learned from a test picture: it may say of it what it was told.
 
     Raises:
-        DataError: it did.
+        DataError: it did, or its photographs are not there any more, so that nobody can tell.
     """
-    path = run / "data.json"
+    path = Path(settings.run, "data.json")
     if not path.is_file():
         return
+    root = _configuration(settings).data.root.absolute()
     with reading(path):
-        learned = [Path(row["image"]) for name in ("shots", "normals") for row in read_json(path)[name]]
-    for image in learned:
-        if image.is_file() and training.forbids(image):
+        tree = read_json(path)
+        before = Path(tree.get("root", root)).absolute()
+        images = [Path(row["image"]).absolute() for name in ("shots", "normals") for row in tree[name]]
+        learned = [root / image.relative_to(before) for image in images]  # they may have moved since
+    there = [image for image in learned if image.is_file()]
+    if learned and not there:
+        raise DataError(
+            f"prove.settings.denoising.run: the photographs that {settings.run} learned from are not below {root}, so "
+            "nobody can tell whether test pictures are among them; put them back, or name another run"
+        )
+    for image in there:
+        if training.forbids(image):
             raise DataError(
-                f"prove.settings.denoising.run: {run} learned from {image}, which is a test picture here; name a run "
-                "that learned from the same shots"
+                f"prove.settings.denoising.run: {settings.run} learned from {image}, which is a test picture here; "
+                "name a run that learned from the same shots"
             )

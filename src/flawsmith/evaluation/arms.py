@@ -119,6 +119,8 @@ def made_of(run: Run, product: str) -> tuple[list[Made], list[Made]]:
         stands = kept.get(sample.index)
         defect = stands.defect if stands else sample.defect  # whoever looked at it may have said another type
         rank[sample.index] = count[defect]
+        if known and defect not in known:
+            continue
         # Of a screened run the samples that stand are counted, so that "3 per shot" means 3 that anybody learns from.
         count[defect] += stands is not None or not screened
         if stands:
@@ -182,7 +184,7 @@ def make_arms(run: Run, rivals: dict[str, Run], product: str, split: Split, away
         limit = {defect: math.ceil(times * count) for defect, count in shots.items()}
         few = [one for one in samples if one.rank < limit[str(one.example.defect)]]
         if len(few) < len(samples):
-            few_controls = [one for one in controls if one.rank < max(limit.values())]
+            few_controls = [one for one in controls if one.rank < limit.get(one.defect, 0)]
             text = f"and {len(few)} samples of {name}, {times:g} per shot"
             arms.append(_arm(f"{OURS} {times:g}x", text, few, few_controls))
     return arms

@@ -115,9 +115,12 @@ class Trainings:
         Shared is what each arm learns from beside its samples, and what detectors are asked about.
         """
         bench = self._bench(product, split)
-        shared = len(bench.common) + len(bench.evaluator.asked)
+        common, asked = len(bench.common), bench.evaluator.asked
         made = {one.example.id for arm in bench.arms for one in (*arm.samples, *arm.controls)}
-        return shared, (shared + len(made)) * math.prod(bench.evaluator.shape)
+        whole = sum(
+            math.prod(bench.evaluator.size_of(example)) for example in asked
+        )  # not in tiles, as what is learned
+        return common + len(asked), (common + len(made)) * math.prod(bench.evaluator.shape) + whole
 
     def describe(self, product: str, split: Split, places: Iterable[int]) -> list[str]:
         """Compute and keep the features of some of the shared pictures; return the sizes of pictures looked at."""

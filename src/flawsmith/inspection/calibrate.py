@@ -28,6 +28,7 @@ from flawsmith.inspection.model import (
     learned_hashes,
     read_held_out,
     require_rate,
+    subsample,
     threshold_of,
     write_model,
 )
@@ -110,9 +111,17 @@ def calibrate(
         few = f"{len(paths)} of these pictures can be used, and a threshold takes at least {LEAST} normal ones"
         raise DataError("\n".join([f"{normals}: {few}", *left_out[:3]]))
 
+    held_out = read_held_out(inspector.folder)
+
     def look(path: Path) -> tuple[float, np.ndarray]:
-        inspection = inspector.inspect(images.read(path))
-        return inspection.score, inspection.anomaly_map
+        picture = images.read(path)
+        if inspector.other_depth(picture):
+            raise DataError(
+                f"{path}: has {picture.dtype.itemsize * 8} bits per sample, and the model learned from "
+                f"{model.span.depth}; give pictures of the same depth"
+            )
+        inspection = inspector.inspect(picture)
+        return inspection.score, subsample(inspection.anomaly_map, len(paths))
 
     scores: list[float] = []
     maps: list[np.ndarray] = []
@@ -123,7 +132,6 @@ def calibrate(
             advance()
     after = threshold_of(scores, maps, rate, f"pictures in {Path(normals).resolve().name}")
     write_model(inspector.folder, _with_threshold(model, after))
-    held_out = read_held_out(inspector.folder)
     lines = [
         _line(f"{defect}: missed", values, before, after, above=False) for defect, values in held_out.defects.items()
     ]
@@ -137,7 +145,11 @@ def _usable(paths: Sequence[Path], learned: frozenset[str]) -> tuple[list[Path],
     """Return the pictures that can set a threshold, and sentences about those that cannot."""
     kept, left_out, known = [], [], []
     for path in paths:
-        one = fingerprint(path)
+        try:
+            one = fingerprint(path)
+        except DataError as error:  # a link that leads nowhere
+            left_out.append(str(error))
+            continue
         if one.problem:
             left_out.append(f"{path}: {one.problem}")
         elif one.pixels in learned:

@@ -9,6 +9,7 @@ from typing import Any
 from flawsmith.evaluation.statistics import ALL, MEAN, OURS, REAL
 from flawsmith.inspection.model import INPUT, LEARNED_FROM, NETWORK, HeldOut, Model, Threshold
 from flawsmith.korean import spoken
+from flawsmith.types import Range
 
 
 def card(model: Model, held_out: HeldOut, proven: Mapping[str, Any] | None) -> str:
@@ -25,10 +26,12 @@ def card(model: Model, held_out: HeldOut, proven: Mapping[str, Any] | None) -> s
     sections = {
         "Intended use": [
             f"It calls a photograph of {model.product} ok or defective, shows where, and names the likeliest of the "
-            f"defect types {', '.join(model.defects)}. It was made for photographs taken as those it learned from: "
-            "same camera, light, focus and pose. Damage of a type that it never saw may pass. Measure it on your own "
-            "parts before it decides anything alone, and set the threshold anew when the line changes "
-            "(`flawsmith calibrate`)."
+            f"defect types {', '.join(model.defects)}."
+            if "probabilities" in model.outputs
+            else f"It calls a photograph of {model.product} ok or defective, and shows where.",
+            "It was made for photographs taken as those it learned from: same camera, light, focus and pose. Damage of "
+            "a type that it never saw may pass. Measure it on your own parts before it decides anything alone, and set "
+            "the threshold anew when the line changes (`flawsmith calibrate`).",
         ],
         "What it learned from": [
             f"{', '.join(map(spoken, learned))}.",
@@ -38,7 +41,9 @@ def card(model: Model, held_out: HeldOut, proven: Mapping[str, Any] | None) -> s
             else f"Values from {low} to {high} become black to white.",
         ],
         "Threshold": [*_threshold_text(model.threshold), *_held_out_text(model, held_out)],
-        "What the proof says": _proof_text(proven) if proven is not None else ["Nothing was proven in this run."],
+        "What the proof says": _proof_text(proven, model)
+        if proven is not None
+        else ["Nothing was proven in this run."],
         "How it agrees with torch": [
             f"On {model.agreement['pictures']:.0f} pictures, {100 * model.agreement['pixels_within_1e-4']:.4g} % of "
             "the pixels of the anomaly map under onnxruntime differ by at most 0.0001 from torch's; scores differ by "
@@ -74,7 +79,9 @@ def example_script(model: Model) -> str:
         "folder = pathlib.Path(__file__).parent",
         'model = json.loads((folder / "model.json").read_text("utf-8"))',
         f'network = onnxruntime.InferenceSession(folder / "{NETWORK}", providers=["CPUExecutionProvider"])',
-        "picture = cv2.imread(sys.argv[1], cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)[..., ::-1].astype(np.float32)",
+        "picture = cv2.imdecode(np.fromfile(sys.argv[1], np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)",
+        "picture = np.atleast_3d(picture).astype(np.float32)[..., ::-1].repeat(1 if picture.ndim == 3 else 3, 2)",
+        *_unmeasured(model.span),
         f"level = np.clip((picture - {low!r}) / {high - low!r}, 0, 1)",
     ]
     if model.tiles is None:
@@ -109,6 +116,17 @@ def example_script(model: Model) -> str:
     return "\n".join([*head, *body, *tail]) + "\n"
 
 
+def _unmeasured(span: Range) -> list[str]:
+    """Return the lines that give unmeasured pixels the value that flawsmith gives them; [] = there can be none."""
+    if not span.sentinels and span.depth not in (0, 32):
+        return []
+    fill = (span.low + span.high) / 2 if span.fill is None else span.fill
+    gone = "~np.isfinite(picture).all(2)"
+    if span.sentinels:
+        gone += f" | np.isin(picture, {list(span.sentinels)!r}).all(2)"
+    return [f"picture[{gone}] = {fill!r}  # not measured"]
+
+
 def _threshold_text(threshold: Threshold | None) -> list[str]:
     if threshold is None:
         return [
@@ -128,7 +146,7 @@ def _threshold_text(threshold: Threshold | None) -> list[str]:
 
 
 def _held_out_text(model: Model, held_out: HeldOut) -> list[str]:
-    if not held_out.source or model.threshold is None:
+    if not (held_out.defects or held_out.normals) or model.threshold is None:
         return []
     limit = model.threshold.value
     rows = [
@@ -140,7 +158,7 @@ def _held_out_text(model: Model, held_out: HeldOut) -> list[str]:
     return [f"With that threshold, of {held_out.source}:", _table(("", "pictures", "of"), rows)]
 
 
-def _proof_text(proven: Mapping[str, Any]) -> list[str]:
+def _proof_text(proven: Mapping[str, Any], model: Model) -> list[str]:
     """Return the figures of the arm that learned as this detector did, and of the shots alone beside it."""
     columns = {name: proven["arms"][name]["figures"] for name in (OURS, REAL) if name in proven["arms"]}
     rows = []
@@ -150,7 +168,7 @@ def _proof_text(proven: Mapping[str, Any]) -> list[str]:
         "accuracy of the defect type": ("classification", ALL, "accuracy"),
     }.items():
         row = [one.get(task, {}).get(group, {}).get(figure) for one in columns.values()]
-        if any(row):
+        if any(row) and (task != "classification" or "probabilities" in model.outputs):
             rows.append((text, *("" if cell is None else f"{100 * cell['mean']:.1f} %" for cell in row)))
     point = (proven.get("operating_point") or {}).get("arms", {})
     for text, pick in (("missed defects", "misses"), ("false alarms", "false_alarms")):

@@ -32,15 +32,19 @@ from flawsmith.files import digest, file_digest, read_json, whole_folder, write_
 from flawsmith.inspection.card import card, example_script
 from flawsmith.inspection.inspector import Inspector
 from flawsmith.inspection.model import (
+    CARD,
+    EXAMPLE,
     FORMAT,
     HELD_OUT,
     LEARNED_FROM,
     NETWORK,
-    RECORD,
     HeldOut,
     Model,
+    is_whole,
     read_model,
     require_rate,
+    strangers,
+    subsample,
     threshold_of,
     write_model,
 )
@@ -80,7 +84,7 @@ def deliver(run: Run, out: Path | None = None, *, rate: float | None = None, dat
         ConfigError: a package is missing, or the detector cannot be delivered.
         DataError: the rate is none.
     """
-    config, folder = run.config, Path(out) if out is not None else run.path("model")
+    config, folder = run.config, Path(out).absolute() if out is not None else run.path("model")
     rate = config.prove.false_alarm_rate if rate is None else rate
     require_rate(rate, "--rate")
     name = _detector_of(config)
@@ -91,16 +95,20 @@ def deliver(run: Run, out: Path | None = None, *, rate: float | None = None, dat
     made = [*run.kept(), *run.controls()]
     require_kept(run)
     data = data or open_dataset(run)
+    if not (products := sorted({shot.product for shot in data.split.shots})):
+        raise RunError(
+            f"{run.folder}: learns from no shots, so there is no detector to deliver; put photographs of defects with "
+            "their masks into the set"
+        )
     require_as_learned(run, data)
     require_as_made(run, made)
     part, device = config.features, device_of(config)
     extractor = load_extractor(part.extractor, part.source, offline=config.backbone.offline, device=device)
     if load_detector(config, name, ("x",), extractor, device).needs_extractor:
         extractor.graph()  # refused before anything is trained, as are the detector's settings
-    products = sorted({shot.product for shot in data.split.shots})
     folders = folders_of(folder, products)
     stamp = _stamp(run, data, name, extractor, rate)
-    if all(_stamp_of(one) == stamp for one in folders.values()):
+    if all(_stamp_of(one) == stamp and is_whole(one) for one in folders.values()):
         return folder
     with run.alone("deliver"), whole_folder(folder, "the model") as empty:
         for product in products:
@@ -137,7 +145,8 @@ class _Delivery:
         part = self._config.prove
         self._shape, self._tiles = proof_shape(part, photographs), proof_tiles(part, photographs)
         self._defects = tuple(sorted({str(shot.defect) for shot in self._split.shots}))
-        self._span = images.range_of(images.read(self._split.shots[0].image), self._split.shots[0].span)
+        first = self._split.shots[0]  # its own pixels may be of another depth than its product's
+        self._span = first.span or images.range_of(images.read(first.image))
         samples, controls = made_of(run, product)
         painted = [one for made in (*samples, *controls) for one in {made.normal, made.donor}]
         self._calibration = calibration_normals(self._split.normals, (), painted)
@@ -174,17 +183,19 @@ class _Delivery:
             compared = [*evenly_spaced(self._calibration, _COMPARED), *evenly_spaced(self._split.shots, _COMPARED)]
             model = replace(model, agreement=agreement(network, inspector, self._seen(compared)))
             if self._calibration:
-                answers = list(self._asked(inspector, self._calibration))
+                scores, maps = [], []
+                for score, anomaly_map in self._asked(inspector, self._calibration):
+                    scores.append(score)
+                    maps.append(subsample(anomaly_map, len(self._calibration)))
                 source = "normal photographs of the run that nothing was learned from"
-                scores, maps = [score for score, _ in answers], [one for _, one in answers]
                 model = replace(model, threshold=threshold_of(scores, maps, self._rate, source))
             write_model(folder, model)
             held_out = self._held_out(inspector, detector, training)
             write_json(folder / HELD_OUT, asdict(held_out))
             proof = read_json(self._run.path("proof.json")) if self._run.stage_hash("prove") else None
             proven = None if proof is None else proof["products"].get(self._product)
-            write_text(folder / "MODEL_CARD.md", card(model, held_out, proven))
-            write_text(folder / "example.py", example_script(model))
+            write_text(folder / CARD, card(model, held_out, proven))
+            write_text(folder / EXAMPLE, example_script(model))
             advance(10, "thresholds")
 
     def _model(self, folder: Path, detector: Detector, learned: Sequence[dict[str, str]]) -> Model:
@@ -264,7 +275,7 @@ class _Delivery:
                 highest[key] = max(score, highest.get(key, score))
         for (defect, _), score in sorted(highest.items()):
             scores.setdefault(defect, []).append(score)
-        source = "the shots, each scored by a part of the detector that has not learned from it"
+        source = "the shots, each scored by a part of the detector that has not learned from it" if scores else ""
         return HeldOut(source, {name: tuple(row) for name, row in scores.items()})
 
 
@@ -317,13 +328,13 @@ def _stamp_of(folder: Path) -> str:
 
 
 def _require_free(folder: Path) -> None:
-    """Refuse to replace a folder that is no delivered model.
+    """Refuse to replace a folder that holds anything but delivered models: what is replaced is gone.
 
     Raises:
         RunError: names it.
     """
-    if not folder.exists():
-        return
-    ours = folder.is_dir() and all((one / RECORD).is_file() or (folder / RECORD).is_file() for one in folder.iterdir())
-    if not ours:
-        raise RunError(f"{folder}: holds something else than a delivered model; name another folder with --out")
+    if (alien := strangers(folder)) is not None:
+        raise RunError(
+            f"{folder}: holds something else than a delivered model ({alien}); move that, or name another folder with "
+            "--out"
+        )

@@ -32,6 +32,8 @@ from flawsmith.run.progress import progress
 
 Overlays = Literal["defects", "all", "none"]
 TABLE, OVERLAYS = "inspection.csv", "overlays"
+_ENDING = "-inspection"
+"""Of the folder that is written beside what was inspected."""
 _COLUMNS = ("path", "score", "threshold", "verdict", "type", "type_score", "problem")
 _LARGEST = 1024
 """Longer side of an overlay, px, at most."""
@@ -66,8 +68,8 @@ class InspectedFolder:
     def sentence(self) -> str:
         """Return what to tell the user, in a few sentences."""
         called = [f"{self.verdicts.get('defect', 0)} called defective"]
-        if self.defects:
-            called[0] += f" ({', '.join(f'{count} {name}' for name, count in self.defects.items() if name)})"
+        if types := [f"{count} {name}" for name, count in self.defects.items() if name]:  # "" = the model tells none
+            called[0] += f" ({', '.join(types)})"
         called += [f"{self.verdicts.get('ok', 0)} ok"]
         if "" in self.verdicts:
             called = ["no verdict, for the model has no threshold; `flawsmith calibrate` sets one"]
@@ -125,9 +127,14 @@ def inspect(
         raise ConfigError(f"--overlays: {overlays!r} is unknown; known: defects, all, none")
     inspector = model if isinstance(model, Inspector) else Inspector(model, runtime)
     folder = Path(folder)
-    out = Path(out) if out is not None else folder.resolve().parent / f"{folder.resolve().stem}-inspection"
-    paths = pictures_below(folder, without=out)
+    if out is None:
+        here = folder.resolve()
+        out = here.parent / f"{here.name if here.is_dir() else here.stem}{_ENDING}"
+    out = Path(out)
+    paths = pictures_below(folder)
     root = folder if folder.is_dir() else folder.parent
+    for stale in (out / OVERLAYS).rglob("*.png"):  # of an earlier inspection: they would say what this one does not
+        stale.unlink()
     names, begun = _overlay_names(paths, root), time.monotonic()
 
     def look(path: Path) -> _Row:
@@ -158,12 +165,11 @@ def inspect(
     )
 
 
-def pictures_below(folder: Path, without: Path | None = None) -> list[Path]:
+def pictures_below(folder: Path) -> list[Path]:
     """Return the pictures below a folder in natural order, or the one picture that is named.
 
     Args:
-        folder: Hidden files and folders are left out.
-        without: A folder whose files do not count.
+        folder: Hidden files and folders are left out, and so are the overlays of inspections.
 
     Raises:
         DataError: there are none.
@@ -178,11 +184,19 @@ def pictures_below(folder: Path, without: Path | None = None) -> list[Path]:
         if path.suffix.lower() in images.SUFFIXES
         and not path.is_dir()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and not (without is not None and path.resolve().is_relative_to(without.resolve()))
+        and not _is_overlay(path, folder)
     ]
     if not paths:
         raise DataError(f"{folder}: holds no picture; formats that are read: {', '.join(images.SUFFIXES)}")
     return sorted(paths, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
+
+
+def _is_overlay(path: Path, folder: Path) -> bool:
+    """Return whether a picture below a folder is an overlay that an inspection wrote, also one that was stopped."""
+    above = [folder / one for one in path.relative_to(folder).parents]
+    return any(
+        one.name == OVERLAYS and (one.parent.name.endswith(_ENDING) or (one.parent / TABLE).is_file()) for one in above
+    )
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
@@ -224,11 +238,10 @@ def overlay(picture: np.ndarray, inspection: Inspection, model: Model) -> np.nda
 def _overlay_names(paths: Iterable[Path], root: Path) -> dict[Path, Path]:
     """Return under which name below overlays/ each picture's overlay is written; no two share one."""
     relative = {path: path.relative_to(root) for path in paths}
-    count = Counter(str(name.with_suffix("")).lower() for name in relative.values())
-    return {
-        path: name.with_suffix(".png") if count[str(name.with_suffix("")).lower()] == 1 else Path(f"{name}.png")
-        for path, name in relative.items()
-    }
+    short = {path: str(name.with_suffix(".png")) for path, name in relative.items()}
+    full = {path: f"{name}.png" for path, name in relative.items()}
+    count = Counter(name.lower() for one in relative for name in {short[one], full[one]})
+    return {path: Path(short[path] if count[short[path].lower()] == 1 else full[path]) for path in relative}
 
 
 def _table(rows: Iterable[_Row], root: Path) -> str:
@@ -236,7 +249,8 @@ def _table(rows: Iterable[_Row], root: Path) -> str:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(_COLUMNS)
     for row in rows:
-        cells: list[object] = [row.path.relative_to(root).as_posix()]
+        # A name that is no UTF-8, out of an old archive, would lose the whole table.
+        cells: list[object] = [os.fsencode(row.path.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")]
         if (one := row.inspection) is None:
             cells += ["", "", row.verdict, "", "", row.problem]
         else:

@@ -15,6 +15,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -29,7 +30,10 @@ from flawsmith.types import Range
 
 FORMAT = 1
 NETWORK, RECORD, HELD_OUT, LEARNED_FROM = "model.onnx", "model.json", "held_out.json", "learned_from.json"
-OPENVINO = "openvino/model.xml"
+CARD, EXAMPLE, OPENVINO = "MODEL_CARD.md", "example.py", "openvino/model.xml"
+_FILES = (NETWORK, RECORD, HELD_OUT, LEARNED_FROM, CARD, EXAMPLE)
+_PIXELS = 1 << 24
+"""Of all calibration normals' maps together, at most; more are thinned evenly, so that they fit in memory."""
 INPUT = "picture"
 Output = Literal["anomaly_map", "score", "probabilities"]
 CONFIDENCE = 0.95
@@ -135,6 +139,32 @@ def read_model(folder: Path) -> Model:
     return model
 
 
+def is_whole(folder: Path) -> bool:
+    """Return whether all files of a delivered model are there; OpenVINO's only where it is installed."""
+    asked = _FILES if find_spec("openvino") is None else (*_FILES, OPENVINO)
+    return all((folder / name).is_file() for name in asked)
+
+
+def strangers(folder: Path) -> str | None:
+    """Return the name of something in a folder that no delivery wrote; None = there is nothing but delivered models.
+
+    Hidden files, such as a file manager's, do not count.
+    """
+    if not folder.exists():
+        return None
+    if not folder.is_dir():
+        return folder.name
+    known = {*_FILES, OPENVINO.partition("/")[0]}
+    for one in sorted(folder.iterdir()):
+        if one.name.startswith(".") or (one.name in known and (folder / RECORD).is_file()):
+            continue
+        if (folder / RECORD).is_file() or not (one / RECORD).is_file():
+            return one.name
+        if (alien := strangers(one)) is not None:
+            return f"{one.name}/{alien}"
+    return None
+
+
 def write_model(folder: Path, model: Model) -> None:
     """Write model.json, whole or not at all."""
     write_json(folder / RECORD, asdict(model))
@@ -153,12 +183,18 @@ def learned_hashes(folder: Path) -> frozenset[str]:
         return frozenset(str(row["pixels"]) for row in tree["pictures"])
 
 
+def subsample(anomaly_map: np.ndarray, count: int) -> np.ndarray:
+    """Return a map's pixels, float32 (N,), as many as each of `count` calibration normals may keep in memory."""
+    flat = anomaly_map.ravel()
+    return flat[:: -(-flat.size * count // _PIXELS) or 1].copy()
+
+
 def threshold_of(scores: Sequence[float], maps: Sequence[np.ndarray], rate: float, source: str) -> Threshold:
     """Return the threshold that keeps a false-alarm rate; see `evaluation.calibration`.
 
     Args:
         scores: Of calibration normals, one or more.
-        maps: Their anomaly maps, float32 (R,C) each.
+        maps: Pixels of their anomaly maps (`subsample`), float32 of any shape each.
         rate: Above 0 and below 0.5.
         source: Where the calibration normals come from, in words.
     """

@@ -55,6 +55,7 @@ class FeatureCache(Extractor):
         self._device = weights[0].device if weights else torch.device("cpu")
         self._folder, self._memory = folder, memory
         self._dtype = torch.float16 if half else torch.float32
+        self.rounding = "float16" if half else ""
         self._rows: OrderedDict[str, Row] = OrderedDict()
         self._bytes = 0
         self._folders: set[Path] = set()

@@ -112,7 +112,7 @@ def estimate(
     trainings = len(proven) * config.prove.seeds * _arms(config) if config.prove.enabled else 0
     side = config.prove.tile or config.prove.size or 384
     looked_at = WITHOUT_PIXELS + (1 - WITHOUT_PIXELS) * (side / 384) ** 2 * tiles
-    proving = PIXELS_MEMORY + PROOF_MEMORY * (side / 384) ** 2
+    proving = PIXELS_MEMORY + PROOF_MEMORY * (side / 384) ** 2 * tiles
     at_once = _judges_at_once(config, machine, proving * 1e9)
     rivals = [time_of([name])[:2] for name in config.rivals] if trainings else []
     screening, measuring = looking(samples, real, screened=screened, measured=config.measure.enabled and bool(proven))

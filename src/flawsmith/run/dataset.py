@@ -12,7 +12,6 @@ from flawsmith.data import images, layouts
 from flawsmith.data.fingerprints import fingerprints_of
 from flawsmith.data.masks.judging import with_rules
 from flawsmith.data.masks.of_normals import marked_normals, masks_among_normals
-from flawsmith.data.masks.reading import read_label
 from flawsmith.data.photographs import Photographs
 from flawsmith.data.ranges import ranges_of, with_ranges
 from flawsmith.data.sentences.descriptions import NOTHING_SAID, Descriptions
@@ -152,7 +151,7 @@ def scanned_dataset(config: Config) -> Dataset:
 
 
 def divide(config: Config) -> Split:
-    """Scan and divide, without writing anything or comparing pictures; a shot with an empty mask is left out."""
+    """Scan and divide, without writing anything or comparing pictures; a defect with an empty mask is left out."""
     return _divide(layouts.survey(config.data), config, None)[0]
 
 
@@ -161,26 +160,20 @@ def _divide(surveyed: layouts.Survey, config: Config, known: Mapping[str, Any] |
     if wrong := surveyed.errors:
         raise DataError("\n".join(wrong))
     reading = read_masks(surveyed.examples, config.data, known)
-    examples = with_rules(surveyed.examples, reading.rules)
-    notes: list[str] = []
-    while True:
-        if notes and config.data.shots and not any(example.defect for example in examples):
-            raise DataError(
-                f"{config.data.root}: every mask is empty, so there is nothing to learn; draw the damage in them"
-            )
-        made = split(examples, shots=config.data.shots, test=keeps_test(config))
-        reading.require_clear(made.shots)
-        empty = {shot.id for shot in made.shots if not _has_damage(shot)}
-        if not empty:
-            return replace(made, notes=(*surveyed.notes, *reading.notes, *made.notes, *notes)), reading
-        notes += [f"{name}: its mask is empty, so it is left out" for name in sorted(empty)]
-        examples = [example for example in examples if example.id not in empty]
-
-
-def _has_damage(example: Example) -> bool:
-    if not example.masks:
-        raise DataError(f"{example.id}: has no mask, so it cannot be learned from; add one or take the picture out")
-    return bool(read_label(example, images.describe(example.image).shape).any())
+    # No label to learn from, and nothing in a test picture that anybody could find.
+    empty = set(reading.empty)
+    examples = [one for one in with_rules(surveyed.examples, reading.rules) if one.id not in empty]
+    if empty and config.data.shots and not any(example.defect for example in examples):
+        raise DataError(
+            f"{config.data.root}: every mask is empty, so there is nothing to learn; draw the damage in them"
+        )
+    made = split(examples, shots=config.data.shots, test=keeps_test(config))
+    reading.require_clear(made.shots)
+    for shot in made.shots:
+        if not shot.masks:
+            raise DataError(f"{shot.id}: has no mask, so it cannot be learned from; add one or take the picture out")
+    notes = [f"{name}: its mask is empty, so it is left out" for name in sorted(empty)]
+    return replace(made, notes=(*surveyed.notes, *reading.notes, *made.notes, *notes)), reading
 
 
 def _defects(config: Config, made: Split) -> set[str]:
@@ -279,7 +272,7 @@ def _before(path: Path) -> dict[str, Any]:
                 rule_from(rule)
                 _require_text(rule["product"], rule["defect"])
             doubts = [words for name, why in masks["doubts"] for words in (name, why)]
-            _require_text(masks["stamp"], *doubts, *masks["notes"], *masks["warnings"])
+            _require_text(masks["stamp"], *doubts, *masks["notes"], *masks["warnings"], *masks.get("empty", []))
         if "scanned" in rows:
             _require_text(*rows["near_duplicates"], *rows.get("faulty", []))
     return rows

@@ -26,6 +26,8 @@ class MaskReading:
     """Warnings that no split changes."""
     doubts: tuple[tuple[str, str], ...]
     """(id, problem) of labels that no shot may have."""
+    empty: tuple[str, ...]
+    """Ids of photographs whose labels call nothing damaged."""
     stamp: str
     """Of the mask files and settings from which the rules were decided."""
 
@@ -52,6 +54,7 @@ class MaskReading:
             "notes": list(self.notes),
             "warnings": list(self.general),
             "doubts": [list(doubt) for doubt in self.doubts],
+            "empty": list(self.empty),
         }
 
 
@@ -71,9 +74,10 @@ def read_masks(examples: Sequence[Example], data: DataConfig, known: Mapping[str
     before: dict[tuple[str, str], MaskRule] = {}
     if known is not None:
         before = {(row["product"], row["defect"]): rule_from(row) for row in known["rules"]}
-        if known["stamp"] == stamp:
+        if known["stamp"] == stamp and "empty" in known:  # before 0.3 it was not kept
             doubts = tuple((name, why) for name, why in known["doubts"])
-            return MaskReading(before, tuple(known["notes"]), tuple(known["warnings"]), doubts, stamp)
+            said, warned, empty = (tuple(known[name]) for name in ("notes", "warnings", "empty"))
+            return MaskReading(before, said, warned, doubts, empty, stamp)
     judgement = judge(examples, data)
     if judgement.errors:
         answers = [answer for sentence in judgement.errors for answer in judgement.answers.get(sentence, ())]
@@ -87,7 +91,12 @@ def read_masks(examples: Sequence[Example], data: DataConfig, known: Mapping[str
         for product, defect in changed
     ]
     return MaskReading(
-        judgement.rules, (*judgement.notes, *notes), tuple(judgement.warnings), tuple(judgement.doubts), stamp
+        judgement.rules,
+        (*judgement.notes, *notes),
+        tuple(judgement.warnings),
+        tuple(judgement.doubts),
+        tuple(judgement.empty),
+        stamp,
     )
 
 

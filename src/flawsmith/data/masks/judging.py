@@ -45,6 +45,8 @@ class Judgement:
     """(id of the photograph, mask, problem) of masks that cannot be read."""
     doubts: list[tuple[str, str]] = field(default_factory=list)
     """(id, problem) of labels that must not be learned from as they are."""
+    empty: list[str] = field(default_factory=list)
+    """Ids of photographs whose labels call nothing damaged."""
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     answers: dict[str, tuple[Answer, ...]] = field(default_factory=dict)
@@ -125,6 +127,8 @@ def _look_at_labels(examples: Sequence[Example], settings: MaskConfig, judgement
         if not _fits(example, photograph, turns, judgement):
             continue
         damage = read_label(example, photograph)
+        if not damage.any():
+            judgement.empty.append(example.id)
         labels[example.product] += 1
         for name in (f"{example.product}/{example.defect}", example.product):
             stamps[name].add(damage)

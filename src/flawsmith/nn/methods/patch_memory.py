@@ -88,7 +88,8 @@ class PatchMemory:
             size: Patches to keep.
             draw: Patches drawn at random, as many from every picture, from which those are chosen.
         """
-        asked = f"{extractor.name} {extractor.fingerprint} {tuple(depths)} {size} {draw} {list(photographs)}"
+        described_by = f"{extractor.name} {extractor.fingerprint} {extractor.rounding}"
+        asked = f"{described_by} {tuple(depths)} {size} {draw} {list(photographs)}"
         digests = [digest(picture) for batch in batches() for picture in batch]
         key: tuple[str | int, ...] = (asked, *digests)
         if key not in _REMEMBERED:

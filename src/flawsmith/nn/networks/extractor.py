@@ -20,6 +20,8 @@ class Extractor(nn.Module):
     name: str
     fingerprint: str
     """First 12 hex digits of the SHA-256 of its weights."""
+    rounding: str = ""
+    """How what it says was rounded when it was kept; "" = it was not."""
     strides: tuple[int, ...]
     """Pixels along a side that a cell of each of the `maps` covers, finest first."""
     channels: tuple[int, ...]
