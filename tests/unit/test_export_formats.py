@@ -138,6 +138,9 @@ def test_yolo_polygons_rasterised_as_ultralytics_does_lose_nothing(tmp_path: Pat
         defect = file.stem.split("-")[1]
         assert (canvas == (wanted[defect] if defect != "normal" else 0)).all(), defect
     assert (folder / "labels/train/screw-normal-0000.txt").read_text() == ""
+    assert (
+        "val: images/train\n" in yaml and not (folder / "images/val").exists()
+    )  # all on one photograph: no validation
 
 
 def test_yolo_boxes_are_those_of_the_pieces(tmp_path: Path) -> None:

@@ -79,7 +79,10 @@ class Yolo(Exporter):
         write_lines(folder / "provenance.jsonl", list(rows))
         # A string of JSON is one of YAML. Without `path`, Ultralytics starts from the folder of this file.
         names = "".join(f"  {number}: {json.dumps(name, ensure_ascii=False)}\n" for number, name in enumerate(types))
-        write_text(folder / "data.yaml", f"train: images/train\nval: images/val\nnc: {len(types)}\nnames:\n{names}")
+        # Ultralytics stops where a folder is missing: without pictures for validation it gets those to learn from.
+        validated = next((one.side for one in pictures if one.side == "val"), "train")
+        sides = f"train: images/train\nval: images/{validated}\n"
+        write_text(folder / "data.yaml", f"{sides}nc: {len(types)}\nnames:\n{names}")
         return counted(pictures)
 
 
