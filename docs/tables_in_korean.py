@@ -16,7 +16,7 @@ KEPT = re.compile(r"`[^`]*`|\w+\.json|(?<![\w.])[-+]?\d+(?:\.\d+)?")
 PHRASES = {
     "### What each needs": "### 방법마다 필요한 것",
     "shots": "샷",
-    "mask": "마스크",
+    "target mask": "그릴 자리의 마스크",
     "backbone": "백본",
     "training": "학습",
     "seconds a sample": "샘플당 시간(초)",
@@ -39,12 +39,12 @@ PHRASES = {
     "{} to paint (f)": "그릴 때 {} (f)",
     **{f"{{}} ({letter})": f"{{}} ({letter})" for letter in "abcdefg"},
     **{f"{{}} and {{}} ({letter})": f"{{}}, {{}} ({letter})" for letter in "abcdefg"},
-    "the default: some shots, new shapes, nothing to train": "기본값: 샷이 조금 있을 때. 모양이 새롭고 학습이 없습니다",
+    "the default: some shots, nothing to train": "기본값: 샷이 조금 있을 때. 학습이 없습니다",
     "one shot is enough; what every other one must beat": "샷 하나로 충분합니다. 다른 모든 방법의 비교 기준입니다",
     "shots of textures that vary; a diffusion model that is told mask and type": "질감이 다양한 샷이 있을 때. 마스크와 유형을 아는 확산 모델입니다",
     "a photograph shows the look, also one of another product": "사진으로 모습을 보여 줄 때. 다른 제품의 사진도 됩니다",
     "look from a photograph and place from a mask, with a large backbone": "큰 백본에서 모습은 사진으로, 위치는 마스크로 정할 때",
-    "masks are not known: it draws them itself": "마스크를 모를 때: 스스로 그립니다",
+    "the place of new damage is not given: it draws the sample's mask itself (shots still need masks)": "새 결함의 자리를 정해 주지 않을 때: 샘플의 마스크를 스스로 그립니다(샷에는 마스크가 있어야 합니다)",
     "to compare with the papers; it trains words, and little else": "논문과 비교할 때. 거의 단어만 학습합니다",
     "many samples of a trained {}, quickly": "학습된 {}의 샘플을 빠르게 많이 만들 때",
     "no shot at all, and the damage can be named": "샷이 하나도 없고 결함을 이름으로 말할 수 있을 때",
@@ -91,7 +91,7 @@ PHRASES = {
     "– not run beside ten shots; alone: below": "– 샷 열 장에 더해 보지 않음. 단독 결과는 아래에",
     "– neither set shows parts that are missing or misplaced": "– 두 데이터 모두 부품이 빠지거나 잘못 놓인 사진이 없음",
     "– it asks for a larger backbone than the built-in one": "– 내장 백본보다 큰 백본이 필요함",
-    "### Without a shot, and beside one and three": "### 샷이 없을 때와 샷 한 장, 세 장에 더했을 때",
+    "### Without a shot, and beside one and three": '<a id="without-a-shot-and-beside-one-and-three"></a>\n### 샷이 없을 때와 샷 한 장, 세 장에 더했을 때',
     "shots of each type": "유형별 샷",
     (
         "Training by the clock on two cores, other work beside, with the built-in backbone ({}). Seconds with one letter can be compared, others not: (a) processor seconds on the tiles, one thread, diffusion from noise in {} steps ({}); (b) processor seconds on tiles and screws ({}); (c) by the clock on two cores, other work beside ({}); (d) by the clock, {} steps ({}); (e) processor seconds of a whole run, checks too, on pieces of {} px and less, {} steps ({}). Memory: (f) GiB on a card at Stable Diffusion {}'s size, {} px, {} windows a step ({}); (g) of the whole process, colour photographs of {} px ({})."

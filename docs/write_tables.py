@@ -43,12 +43,12 @@ PAGES: dict[Path, Callable[[str], str]] = {
 BEGIN, END = "<!-- tables: written by docs/write_tables.py -->", "<!-- end of tables -->"
 
 USE = {  # the one column that no result decides: when to take it
-    "patch_synthesis": "the default: some shots, new shapes, nothing to train",
+    "patch_synthesis": "the default: some shots, nothing to train",
     "crop_paste": "one shot is enough; what every other one must beat",
     "controlnet_inpaint": "shots of textures that vary; a diffusion model that is told mask and type",
     "cross_modal": "a photograph shows the look, also one of another product",
     "hybrid": "look from a photograph and place from a mask, with a large backbone",
-    "dual_branch": "masks are not known: it draws them itself",
+    "dual_branch": "the place of new damage is not given: it draws the sample's mask itself (shots still need masks)",
     "anomaly_diffusion": "to compare with the papers; it trains words, and little else",
     "few_steps": "many samples of a trained `controlnet_inpaint`, quickly",
     "rendered": "no shot at all, and the damage can be named",
@@ -116,7 +116,7 @@ def few_shots() -> Iterator[str]:
 
 
 def needs() -> Iterator[str]:
-    yield "| | shots | mask | backbone | training | seconds a sample | memory, GB | use it when |"
+    yield "| | shots | target mask | backbone | training | seconds a sample | memory, GB | use it when |"
     yield "|---" * 8 + "|"
     for generator in ours():
         plugin = registry.get("generators", generator)

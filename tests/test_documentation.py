@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,29 @@ def test_korean_pages_link_to_korean_pages(korean: Any, tmp_path: Path, monkeypa
     assert korean.relinked(readme) == "[나](docs/ko/b.md), [README](README.md)"
 
 
+def anchors_on_github(korean: Any, text: str) -> set[str]:
+    """Return what a link to a page may name after `#` on GitHub: its headings, and what `<a id>` says."""
+    made, there = Counter[str](), set(re.findall(r'^<a id="([^"]+)"></a>', korean.FENCE.sub("", text), re.M))
+    for _, words in korean.headings_of(text):
+        plain = re.sub(r"[^\w\- ]", "", words).strip().lower().replace(" ", "-")
+        there.add(f"{plain}-{made[plain]}" if made[plain] else plain)
+        made[plain] += 1
+    return there
+
+
+def test_every_anchor_that_a_korean_page_links_to_is_there(korean: Any) -> None:
+    """Korean headings have Korean anchors on GitHub; those that are linked to have `<a id="english-one"></a>` above."""
+    lost = []
+    for page in (*korean.pages(), korean.README):
+        text = korean.FENCE.sub("", page.read_text("utf-8"))
+        for path, anchor in re.findall(r"\]\(([^)#:\s]*)#([^)\s]+)\)", text):
+            target = (page.parent / path).resolve() if path else page
+            # What the English page of the API links to is made by the site's builder.
+            if target != DOCS / "python-api.md" and anchor not in anchors_on_github(korean, target.read_text("utf-8")):
+                lost.append(f"{page.relative_to(ROOT)} links to {path}#{anchor}")
+    assert not lost, "write <a id> above the heading:\n" + "\n".join(lost)
+
+
 def test_a_korean_page_whose_english_moved_is_named(
     korean: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,7 +308,9 @@ def test_links_are_led_to_where_files_lie_on_the_site(monkeypatch: pytest.Monkey
         "    - nested\n```\n  - [f](../CHANGELOG.md)\n```\n"
     )
     assert build.rewritten("CHANGELOG.md", "[g](docs/proof.md#h)") == "[g](../proof.md#h)"
-    both = build.in_both_languages("docs/ko/how-to/own-data.md", "# 가\n\n```\n# 나\n```\n\n## 다\n")
+    both = build.in_both_languages(
+        "docs/ko/how-to/own-data.md", '# 가\n\n```\n# 나\n```\n\n<a id="folders"></a>\n## 다\n'
+    )
     assert both == (
         "# 가 {#your-own-data-in-each-layout}\n\n[English](../../how-to/own-data.md)\n\n"
         "```\n# 나\n```\n\n## 다 {#folders}\n"

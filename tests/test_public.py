@@ -25,6 +25,7 @@ DOCUMENTS = [
     "README.md",
     "README.ko.md",
     "CONTRIBUTING.md",
+    "examples/README.md",
     "examples/notebooks/README.md",
     *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")),
 ]

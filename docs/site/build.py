@@ -26,6 +26,8 @@ SOURCE, SITE = ROOT / "build" / "site-source", ROOT / "site"
 """As mkdocs.yml names them."""
 PLACE = "repository"
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#|/)([^)#\s]+)(?=[)#])")
+ANCHOR = re.compile(r'^<a id="[^"]+"></a>\n', re.M)
+"""In front of a Korean heading: the English anchor, for GitHub, which makes anchors of the Korean words."""
 FENCE = re.compile(r"^(```.*?^```|~~~.*?^~~~)", re.M | re.S)
 
 
@@ -119,7 +121,10 @@ def in_both_languages(name: str, text: str) -> str:
         anchors = iter(anchor for _, anchor in anchors_of(other.read_text("utf-8")))
         for place in range(0, len(parts), 2):
             parts[place] = re.sub(
-                r"^#+ .+$", lambda found: f"{found[0]} {{#{next(anchors)}}}", parts[place], flags=re.M
+                r"^#+ .+$",
+                lambda found: f"{found[0]} {{#{next(anchors)}}}",
+                ANCHOR.sub("", parts[place]),
+                flags=re.M,
             )
     led = relpath(place_of(other.relative_to(ROOT).as_posix()), join(place_of(name), ".."))
     return re.sub(r"^(# .+)$", rf"\1\n\n[{words}]({led})", "".join(parts), count=1, flags=re.M)

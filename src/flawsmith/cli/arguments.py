@@ -15,6 +15,14 @@ Sets = Annotated[
     list[str],
     typer.Option("--set", help="Override one key, e.g. --set train.steps=300 (again and again).", metavar="KEY=VALUE"),
 ]
+ExportSets = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        help="Only export.* and data.root, e.g. --set export.real=shots (again and again).",
+        metavar="KEY=VALUE",
+    ),
+]
 Moved = Annotated[
     list[str],
     typer.Option(

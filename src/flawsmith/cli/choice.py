@@ -23,7 +23,7 @@ def choose(
         typer.Option(help="A generator to try beside the usual ones (again and again); diffusion takes hours."),
     ] = [],  # noqa: B006
     workers: Annotated[
-        int, typer.Option(help="Processes that work at the same time; 0 = one per processor, on a card one.")
+        int, typer.Option(help="Processes that work at the same time; 0 = one per core, on a GPU one.")
     ] = 0,
     set_: Sets = [],  # noqa: B006
 ) -> None:

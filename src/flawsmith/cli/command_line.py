@@ -12,7 +12,7 @@ import typer
 
 from flawsmith.cli import choice, distillation, inspection, korean, start, studio, weights
 from flawsmith.cli.about import about
-from flawsmith.cli.arguments import AsJson, Moved, On, RunPath, Sets, Share, require_together
+from flawsmith.cli.arguments import AsJson, ExportSets, Moved, On, RunPath, Sets, Share, require_together
 from flawsmith.cli.closing import Closing, closing_of, closing_of_run, closing_of_screening, say, say_json
 from flawsmith.cli.opening import config_of, config_of_run, opened_for, started
 from flawsmith.errors import ConfigError, FlawsmithError, RenamedSetting
@@ -245,7 +245,7 @@ def prove(run: RunPath, set_: Moved = [], as_json: AsJson = False) -> None:  # n
 
 
 @app.command()
-def export(run: RunPath, set_: Sets = [], as_json: AsJson = False) -> None:  # noqa: B006
+def export(run: RunPath, set_: ExportSets = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Write the samples in the layouts of other tools; --set takes export.* and data.root, and is kept in the run."""
     from flawsmith.exports.export import export as stage
     from flawsmith.exports.export import opened as open_for_export

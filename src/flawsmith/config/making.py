@@ -106,7 +106,7 @@ class DataConfig(Settings):
 
 
 class BackboneConfig(Settings):
-    """The frozen diffusion model that every generator stands on."""
+    """The frozen diffusion model of the diffusion generators; those of real pixels (patch_synthesis) use none."""
 
     # Which weights these settings lead to, and in which precision, is what stages compare: no setting counts itself.
 
@@ -117,7 +117,7 @@ class BackboneConfig(Settings):
     device: str = "auto"
     """"auto" (a GPU when there is one), "cpu", "cuda", "cuda:1", "mps"."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """"auto" = bfloat16 where the processor gains from it, else float32."""
+    """"auto" = bfloat16 where the hardware gains from it, float16 on older GPUs (Turing, Volta), else float32."""
     clip_skip: Annotated[int, Field(ge=0, le=11)] = 0
     """Last layers of the text encoder to leave out; some models of Stable Diffusion 1 want 1 ("clip skip 2")."""
     lora: list[str] = []
@@ -244,7 +244,7 @@ class GenerateConfig(Settings):
     count: (
         Annotated[int, Field(ge=1, le=MOST)] | Literal["balance"] | dict[str, Annotated[int, Field(ge=0, le=MOST)]]
     ) = 50
-    """Samples per defect type: 1 to 999999, a table {type = number}, or "balance" (fill all up to the largest)."""
+    """Samples per defect type: 1 to 999999, {type = number} (0 or left out: none), or "balance" (up to the largest)."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 12
     """Denoising steps."""
     guidance: Annotated[float, Field(ge=1.0, le=30.0)] = 3.0

@@ -21,7 +21,7 @@ def nfc(name: str) -> str:
 
 
 class WithoutShotsConfig(Settings):
-    """Damage of types that no shot shows, by one that needs none: rendered, cutpaste, nsa, perlin or component."""
+    """Damage of types that no shot shows; for rendered, cutpaste, nsa, perlin, component and prompt_inpaint."""
 
     affects = ("train", "generate")
 

@@ -83,7 +83,7 @@ class DualBranchSettings(config.Settings):
     text_rank: Annotated[int, Field(ge=0, le=512)] = 0
     """Rank of the text encoder's changes; 0 = it stays frozen. The paper's: 32."""
     saim: Literal["narrow", "full", "off"] = "narrow"
-    """SAIM between the branches: full (the paper's, 5 matrices of full width per layer), narrow, or none."""
+    """SAIM between the branches: full (the paper's, 5 matrices of full width per layer), narrow, or off."""
     saim_rank: Annotated[int, Field(ge=1, le=1280)] = 64
     """Width of the narrow SAIM."""
     zero_start: bool = True

@@ -37,6 +37,8 @@ PROOF_MEMORY = 0.9
 """GB that a proof adds to that: the default detector at 384 px, 93 photographs, on a processor."""
 _SOLVED = 930
 """Bytes per pixel of the largest damage while it is blended in (`data.poisson`)."""
+_CORES = 2
+"""Rates of processors hold for so many."""
 CPUINFO = Path("/proc/cpuinfo")
 PNG_SHARE = 0.6  # photographs of parts as PNG over their raw bytes; magnetic-tile 0.5, mvtec screw 0.4 to 0.6
 
@@ -147,7 +149,7 @@ def estimate(
         "memory": f"about {memory:.1f} GB",
         **({"memory of the proof": _proof_memory(proving, at_once)} if trainings and machine != "GPU" else {}),
         "disk": f"about {_bytes(disk)}; {_bytes(free)} are free here",
-        "assumes": f"{size} px windows, {by}, one {machine}",
+        "assumes": f"{size} px windows, {by}; {_assumed(machine, at_once if trainings else _CORES)}",
     }
     warnings: dict[str, tuple[Answer, ...]] = {}
     if disk > free:
@@ -183,6 +185,14 @@ def _judges_at_once(config: Config, machine: str, each: float) -> int:
     if config.prove.workers != "auto":
         return config.prove.workers
     return 1 if machine == "GPU" else fitting(each)
+
+
+def _assumed(machine: str, at_once: int) -> str:
+    """Return on what the times hold: rates are those of two cores, a proof's of a core for each training."""
+    if machine == "GPU":
+        return "one GPU"
+    cores = f"two cores of a {machine}"
+    return cores if at_once == _CORES else f"{cores} (in the proof {at_once})"
 
 
 def _proof_memory(each: float, at_once: int) -> str:
