@@ -25,15 +25,22 @@ def test_the_version_stands_in_one_place() -> None:
     assert flawsmith.__version__ == VERSION and re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|rc\d+)?", VERSION)
 
 
+def last_release() -> str:
+    headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
+    return str(headings[1])
+
+
 def test_the_changelog_has_what_comes_and_this_version() -> None:
     headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
-    assert headings[0] == "[Unreleased]" and headings[1].startswith(f"[{VERSION}]")
+    assert headings[0] == "[Unreleased]"
+    assert Version(VERSION).is_devrelease or headings[1].startswith(f"[{VERSION}]")
+    assert Version(last_release()) <= Version(VERSION)
 
 
-def test_the_citation_is_of_this_version() -> None:
+def test_the_citation_is_of_the_last_release() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
     assert citation["cff-version"] == "1.2.0" and {"message", "title", "authors"} <= set(citation)
-    assert (str(citation["version"]), citation["license"]) == (VERSION, "Apache-2.0")
+    assert (str(citation["version"]), citation["license"]) == (last_release(), "Apache-2.0")
 
 
 def test_every_extra_is_explained() -> None:
