@@ -16,6 +16,8 @@ from flawsmith.preflight.refuse import preflight
 from flawsmith.reporting.report import is_reported, report
 from flawsmith.run.dataset import Dataset, open_dataset
 from flawsmith.run.folder import Run
+from flawsmith.run.painted import FOLDER as PAINTED
+from flawsmith.run.painted import painted_pairs
 from flawsmith.run.progress import work_for, working
 from flawsmith.run.screened import require_kept
 from flawsmith.run.shard import Shard
@@ -40,16 +42,20 @@ def run_all(run: Run, *, until: Stage = "report", patience: float = 0.0, spread:
 
     Raises:
         ConfigError: a later stage would refuse its settings; said before any training.
-        RunError: the gate rejected every sample; the report is written, nothing is exported.
+        RunError: no sample stands: none could be made, or the gate or people rejected all. The report is written,
+            nothing is exported.
     """
     asked = get_args(Stage)[: get_args(Stage).index(until) + 1]
     data = _trained(run, patience, spread)
-    if "generate" in asked and not _enough(run, data, spread, screens="screen" in asked, patience=patience):
+    if "generate" in asked:
+        _make(run, data, spread, screens="screen" in asked, patience=patience)
+    stands = "screen" in asked and bool(run.kept())
+    if "screen" in asked and not stands and not painted_pairs(run.path(PAINTED)):
         report(run)
         require_kept(run)
-    if "measure" in asked and run.config.measure.enabled:
+    if stands and "measure" in asked and run.config.measure.enabled:
         measure(run, data)
-    if "prove" in asked and run.config.prove.enabled:
+    if stands and "prove" in asked and run.config.prove.enabled:
         if data.split.shots:
             prove(run, data, spread)
         else:
@@ -115,17 +121,11 @@ def _synthesize(run: Run, data: Dataset, spread: Spread | None) -> None:
         generate(run, data=data, spread=spread)
 
 
-def _enough(run: Run, data: Dataset, spread: Spread | None, *, screens: bool, patience: float) -> bool:
-    """Generate, and screen where that is asked for, until there is enough or no round is left; False = none is kept."""
+def _make(run: Run, data: Dataset, spread: Spread | None, *, screens: bool, patience: float) -> None:
+    """Generate, and screen where that is asked for, until there is enough or no round is left."""
     generate(run, data=data, patience=patience, spread=spread)
-    if not screens:
-        return True
-    if run.config.screen.enabled and not data.split.shots:
-        run.log(stage="screen", what="left out: screening compares with shots, and this run learns from none")
-        return True
-    if not run.config.screen.enabled:
+    if screens and not run.config.screen.enabled:
         run.forget("screen")  # what `flawsmith screen` judged in between would hide samples that are asked for
-        return True
-    while screened(run, data, spread):
-        generate(run, data=data, patience=patience, spread=spread)
-    return bool(run.kept())
+    elif screens:
+        while screened(run, data, spread):
+            generate(run, data=data, patience=patience, spread=spread)

@@ -15,11 +15,18 @@ from flawsmith.data import factory, images
 from flawsmith.errors import DataError, RunError
 from flawsmith.evaluation.arms import made_of
 from flawsmith.exports.export import export, exported
+from flawsmith.locks import BusyError
+from flawsmith.reporting.collect import collect
+from flawsmith.reporting.proof import proof_section
+from flawsmith.reporting.report import is_reported, report
+from flawsmith.reporting.sections import document_of
+from flawsmith.reporting.verdict import verdict_of
 from flawsmith.run.dataset import open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.painted import painted_pairs
 from flawsmith.run.records import MADE, Reason, Repair, Sample, Verdict, append_records, write_records
 from flawsmith.run.review import FILE, decide, redrawn, reviews
+from flawsmith.run.screened import require_kept
 
 TYPES = ("crack", "chip", "crack", "chip", "crack")
 REJECTED = (1, 4)
@@ -259,3 +266,101 @@ def test_a_redrawn_mask_lies_in_the_run(run: Run) -> None:
     decide(run.folder, sample(run, 0), "", repair=Repair("../x.png", "x.mask.png", 3))
     with pytest.raises(RunError, match="leads upwards"):
         run.kept()
+
+
+def test_a_rejected_sample_that_is_kept_has_the_label_that_was_shown(run: Run) -> None:
+    """The gate repaired it and rejected it all the same; the studio shows the repaired label."""
+    verdicts = list((run.verdicts() or {}).values())
+    repair = Repair("repaired/000001.png", "repaired/000001.mask.png", 7)
+    write_records(run.path("scores.jsonl"), [verdicts[0], replace(verdicts[1], repair=repair), *verdicts[2:]])
+    decide(run.folder, sample(run, 1), "keep")
+    assert [one.mask for one in run.kept() if one.index == 1] == ["repaired/000001.mask.png"]
+
+
+def test_a_mask_that_was_drawn_anew_and_edited_is_not_exported(run: Run) -> None:
+    photograph = next(e for e in open_dataset(run).split.normals if e.id == sample(run, 0).normal).image
+    mask = np.zeros((64, 64), bool)
+    mask[9:11, 12:20] = True
+    repair = redrawn(run.folder, sample(run, 0), mask, photograph)
+    decide(run.folder, sample(run, 0), "", repair=repair)
+    assert exported(run)
+    images.write_mask(run.path(repair.mask), ~mask)
+    with pytest.raises(RunError, match=r"reviewed/000000-[0-9a-f]{8}\.mask\.png changed"):
+        exported(run)
+
+
+def test_the_report_counts_what_people_said(run: Run) -> None:
+    def counts() -> tuple[int, int, int]:
+        facts = collect(run)
+        return facts.total("kept"), facts.total("rejected"), facts.total("turned_down")
+
+    report(run)
+    assert counts() == (3, 2, 0) and is_reported(run)
+    decide(run.folder, sample(run, 1), "keep")
+    assert not is_reported(run), "the report shows a sample as rejected"
+    decide(run.folder, sample(run, 0), "reject")
+    assert counts() == (3, 1, 1)
+    document = document_of(collect(run))
+    assert "People rejected 1 more sample." in document.summary
+    assert ("1", "samples rejected by people") in {(one.value, one.label) for one in document.figures}
+    for index in (1, 2, 3):
+        decide(run.folder, sample(run, index), "reject")
+    assert counts() == (0, 1, 4)
+    exact = collect(run).exact
+    assert exact.samples == 5 and exact.holds, "rejected ones are compared too"
+
+
+def test_what_was_found_of_other_samples_is_not_shown(run: Run) -> None:
+    content = {"settings": {}, "content": {"samples": run.samples_hash()}}
+    run.finish("prove", "p", content)
+    run.path("proof.json").write_text('{"generator": "perlin", "products": {}}')
+    assert run.is_current("prove") and verdict_of(run) == ""
+    decide(run.folder, sample(run, 0), "reject")
+    assert not run.is_current("prove") and "Other samples stand than were proven; `flawsmith prove" in verdict_of(run)
+    assert proof_section(run, open_dataset(run).split) is None
+    decide(run.folder, sample(run, 0), "")
+    assert run.is_current("prove") and not run.is_current("measure")
+
+
+def test_a_run_ends_where_people_rejected_all(run: Run) -> None:
+    for index in range(5):
+        decide(run.folder, sample(run, index), "reject")
+    with pytest.raises(RunError, match=r"no sample stands, whoever reviewed the samples rejected all"):
+        require_kept(run)
+    for index in range(5):
+        decide(run.folder, sample(run, index), "")
+    require_kept(run)
+    run.path("scores.jsonl").unlink()
+    with pytest.raises(RunError, match=r"scores.jsonl is missing; `flawsmith screen"):
+        require_kept(run)
+
+
+def test_settings_stay_while_another_process_is_at_it(run: Run) -> None:
+    before = run.path("config.json").read_bytes()
+    other = run.config.model_copy(update={"seed": 99})
+    with (
+        run.alone("train"),
+        pytest.raises(BusyError, match="another process is at train of this run, with other settings"),
+    ):
+        Run.create(run.folder, other)
+    assert run.path("config.json").read_bytes() == before
+    with run.alone("train"):
+        assert Run.create(run.folder, run.config).config == run.config
+    assert Run.create(run.folder, other).config.seed == 99
+
+
+def test_a_pair_that_was_painted_under_a_free_name_is_another(run: Run) -> None:
+    place = run.path("painted", "magnet", "chip")
+    record = {"product": "magnet", "defect": "chip", "photograph": "x.png", "generator": "perlin", "seed": 1, "area": 4}
+
+    def paint(level: int) -> bytes:
+        picture = np.full((64, 64), 90, np.uint8)
+        picture[2:4, 2:4] = level
+        images.write(place / "000001.png", picture)
+        images.write_mask(place / "000001.mask.png", picture == level)
+        (place / "000001.json").write_text(json.dumps(record))
+        export(run)
+        written = [images.read(path) for path in run.path("export/mvtec/magnet/test/chip").iterdir()]
+        return b"".join(sorted(one.tobytes() for one in written))
+
+    assert paint(10) != paint(200)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,16 +12,13 @@ from flawsmith import registry
 from flawsmith.config import Config, validate
 from flawsmith.data.exported.reads_features import ReadsFeatures
 from flawsmith.data.exported.reads_generators import ReadsGenerators
-from flawsmith.errors import RunError
-from flawsmith.files import digest, read_json, reading, whole_folder, write_json
+from flawsmith.files import digest, file_digest, read_json, reading, whole_folder, write_json
 from flawsmith.interfaces import Exporter
 from flawsmith.run.dataset import load_split
 from flawsmith.run.folder import Run
 from flawsmith.run.opening import open_run
 from flawsmith.run.painted import FOLDER, painted_pairs
 from flawsmith.run.progress import progress
-from flawsmith.run.records import Sample
-from flawsmith.run.review import FILE as REVIEWS
 from flawsmith.run.screened import require_kept
 from flawsmith.run.stage import Inputs, stage
 from flawsmith.run.unchanged import require_as_made, require_unchanged_photographs
@@ -103,8 +100,12 @@ def _written_from(run: Run) -> dict[str, str]:
     return dict(read_json(path)) if path.is_file() else {}
 
 
-def _identity(example: Example) -> tuple[str, str, str | None, str]:
-    return example.id, example.product, example.defect, example.split
+def _identity(example: Example) -> list[str | None]:
+    """Return what identifies a picture; samples and photographs with their names, by their stages' own hashes."""
+    words = [example.id, example.product, example.defect, example.split]
+    if example.id.startswith(f"{FOLDER}/"):  # another pair may have been painted under a name that was free again
+        words += [file_digest(path) for path in (example.image, *example.masks)]
+    return words
 
 
 def _is_shot(example: Example) -> bool:
@@ -186,12 +187,10 @@ def exported(run: Run) -> list[Example]:
     """
     split = load_split(run)
     spans = {one.product: one.span for one in split.normals}
-    samples = run.samples()
-    kept = run.kept() if samples else []
+    kept = run.kept() if run.samples() else []
     painted = _painted(run, split.normals)
     if not kept and not painted:
         require_kept(run)
-        raise RunError(f"{run.folder}: nothing to export, {_why_none(run, samples)}")
     require_unchanged_photographs(run)
     require_as_made(run, kept)
     normals = [Example(one.id, one.image, one.product, None, (), "train", span=one.span) for one in split.normals]
@@ -236,18 +235,3 @@ def _painted(run: Run, normals: Sequence[Example]) -> list[Example]:
             )
         )
     return examples
-
-
-def _why_none(run: Run, samples: Sequence[Sample]) -> str:
-    if any(sample.made for sample in samples):
-        return f"whoever reviewed the samples rejected all that were left; see {run.path(REVIEWS)}"
-    planned = run.planned().total()
-    if not samples:
-        text = f"none of {planned} planned samples is made yet" if planned else "no sample is planned yet"
-        return f"{text}; run `flawsmith generate {run.folder}` first"
-    counts = Counter(sample.status for sample in samples)
-    reasons = ", ".join(f"{number} {status}" for status, number in counts.most_common())
-    return (
-        f"none of {planned or len(samples)} samples could be used ({reasons}); train for longer, or lower "
-        "generate.min_painted or generate.visible"
-    )

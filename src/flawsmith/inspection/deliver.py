@@ -192,7 +192,7 @@ class _Delivery:
             write_model(folder, model)
             held_out = self._held_out(inspector, detector, training)
             write_json(folder / HELD_OUT, asdict(held_out))
-            proof = read_json(self._run.path("proof.json")) if self._run.stage_hash("prove") else None
+            proof = read_json(self._run.path("proof.json")) if self._run.is_current("prove") else None
             proven = None if proof is None else proof["products"].get(self._product)
             write_text(folder / CARD, card(model, held_out, proven))
             write_text(folder / EXAMPLE, example_script(model))

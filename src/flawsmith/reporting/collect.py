@@ -16,6 +16,7 @@ from flawsmith.reporting.sweep import Sweep, read_sweep
 from flawsmith.run.dataset import load_split
 from flawsmith.run.folder import Run
 from flawsmith.run.records import Sample
+from flawsmith.run.review import reviews
 
 REJECTS = 6
 """Samples on a sheet of what was rejected for one reason."""
@@ -32,8 +33,12 @@ class DefectCounts:
     shots: int
     test: int
     planned: int
+    kept: int
+    """Samples that stand, of the type that people say they are."""
     rejected: int
-    """Generated samples that the gate rejected."""
+    """Generated samples that the gate rejected, and nobody took back."""
+    turned_down: int
+    """Generated samples that people rejected."""
     generated_shares: tuple[float, ...]
     """Painted share of the asked mask, 0 to 1, per generated sample."""
     given_up_shares: tuple[float, ...]
@@ -50,11 +55,6 @@ class DefectCounts:
     def given_up(self) -> int:
         """Samples that were tried and not generated."""
         return len(self.given_up_shares)
-
-    @property
-    def kept(self) -> int:
-        """Generated samples that the gate did not reject."""
-        return self.generated - self.rejected
 
     @property
     def open(self) -> int:
@@ -136,7 +136,11 @@ def _count(run: Run, split: Split) -> tuple[DefectCounts, ...]:
     samples: dict[tuple[str, str], list[Sample]] = {}
     for sample in run.samples():
         samples.setdefault((sample.product, sample.defect), []).append(sample)
-    rejected = {index for index, verdict in (run.verdicts() or {}).items() if not verdict.kept}
+    stand = {sample.index: sample for sample in run.kept(partly=True)}
+    kept = Counter((sample.product, sample.defect) for sample in stand.values())
+    verdicts, decided = run.verdicts() or {}, reviews(run.folder, [one for one in run.samples() if one.made])
+    by_people = {index for index, review in decided.items() if review.word == "reject"}
+    by_gate = {index for index, one in verdicts.items() if not one.kept and index not in stand} - by_people
     counts = []
     for key in sorted({*shots, *test, *planned, *samples}):
         generated = [sample for sample in samples.get(key, ()) if sample.made]
@@ -147,7 +151,9 @@ def _count(run: Run, split: Split) -> tuple[DefectCounts, ...]:
                 shots[key],
                 test[key],
                 planned[key],
-                sum(sample.index in rejected for sample in generated),
+                kept[key],
+                sum(sample.index in by_gate for sample in generated),
+                sum(sample.index in by_people for sample in generated),
                 tuple(sample.painted_share for sample in generated),
                 tuple(sample.painted_share for sample in given_up),
                 dict(Counter(sample.status for sample in given_up).most_common()),

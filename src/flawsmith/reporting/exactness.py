@@ -85,9 +85,9 @@ def compare_all(run: Run, normals: Mapping[str, Example]) -> Exactness:
         normals: The normal photographs by id.
     """
     controls = run.controls()
-    samples = sorted(
-        [*run.kept(partly=True), *(sample for sample, _ in run.rejected())], key=lambda sample: sample.index
-    )
+    stand = {sample.index: sample for sample in run.kept(partly=True)}
+    made = [one for one in run.samples() if one.made and (one.index in stand or run.path(one.image).is_file())]
+    samples = [stand.get(one.index, one) for one in made]
     # Decoding leaves Python's lock; a picture may be large, so only a few are held at once.
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         compared = list(pool.map(lambda sample: _compare(run, sample, normals), [*samples, *controls]))

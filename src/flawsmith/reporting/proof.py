@@ -57,7 +57,7 @@ _COLUMNS = (
 def proof_section(run: Run, split: Split) -> Section | None:
     """Return the section, a part per product; None when the samples that the run has now are not proven."""
     path = run.path("proof.json")
-    if not run.stage_hash("prove") or not path.is_file():
+    if not run.is_current("prove") or not path.is_file():
         return None
     proof = read_json(path)
     title = "Proof: do the samples help?"

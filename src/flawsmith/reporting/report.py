@@ -15,6 +15,7 @@ from flawsmith.reporting.html import html_page
 from flawsmith.reporting.markdown import write_markdown
 from flawsmith.reporting.sections import document_of
 from flawsmith.run.folder import Run
+from flawsmith.run.review import FILE as REVIEWS
 from flawsmith.run.stage import FOLLOWS, Inputs, is_done, stage
 from flawsmith.run.unchanged import require_unchanged_photographs
 
@@ -60,9 +61,10 @@ def _inputs(run: Run) -> Inputs:
     """Return what the reports show: every setting, and what every stage made."""
     stages = {name: run.stage_hash(name) or "" for name in FOLLOWS if name != "report"}
     samples = digest([sample.to_json() for sample in run.samples()])
+    decided = {"standing": run.samples_hash()} if run.path(REVIEWS).is_file() else {}
     # A record that names no language is of an earlier release, whose reports are English.
     said = {"language": language()} if language() != "en" or "language" in _recorded(run) else {}
-    return Inputs(affecting(run.config), affecting(Config()), {**stages, "samples": samples, **said})
+    return Inputs(affecting(run.config), affecting(Config()), {**stages, "samples": samples, **decided, **said})
 
 
 def _recorded(run: Run) -> Mapping[str, Any]:

@@ -78,6 +78,7 @@ def summary(facts: Facts) -> str:
     many = len(facts.products) > 3
     products = number_of(len(facts.products), "product") if many else ", ".join(facts.products)
     kept, rejected, given_up, waiting = (facts.total(name) for name in ("kept", "rejected", "given_up", "open"))
+    turned_down = facts.total("turned_down")
     sentences = [
         f"{number_of(kept, 'labelled sample')} of {number_of(types, 'defect type')} of {products} "
         f"{'was' if kept == 1 else 'were'} generated from {number_of(shots, 'real defect photograph')} "
@@ -94,6 +95,8 @@ def summary(facts: Facts) -> str:
         sentences.append(f"{number_of(exact.whole, 'sample')}: the window round the damage is synthetic throughout.")
     if rejected:
         sentences.append(f"The quality gate rejected {number_of(rejected, 'more sample')}.")
+    if turned_down:
+        sentences.append(f"People rejected {number_of(turned_down, 'more sample')}.")
     if given_up:
         were = "was" if given_up == 1 else "were"
         sentences.append(f"{number_of(given_up, 'sample')} {were} given up; the table says why.")
@@ -112,11 +115,18 @@ def _key_figures(facts: Facts) -> tuple[KeyFigure, ...]:
     ]
     if facts.screened:
         figures.append(KeyFigure(f"{facts.total('rejected'):,}", "samples rejected by the gate"))
+    if turned_down := facts.total("turned_down"):
+        figures.append(KeyFigure(f"{turned_down:,}", "samples rejected by people"))
     return (*figures, KeyFigure(f"{facts.exact.differing:,}", "pixels changed outside a mask"))
 
 
 def _made(facts: Facts) -> str:
-    return "labelled samples kept" if facts.screened else "labelled samples generated"
+    return "labelled samples kept" if _is_chosen(facts) else "labelled samples generated"
+
+
+def _is_chosen(facts: Facts) -> bool:
+    """Return whether the gate or people had a say, so that a sample that was generated may not stand."""
+    return facts.screened or facts.total("turned_down") > 0
 
 
 def _counts(facts: Facts) -> Section:
@@ -162,7 +172,7 @@ def _defect(facts: Facts, sheet: ContactSheet, number: int) -> Section:
     name = f"{number:02d}-{plain_name(sheet.product)}-{plain_name(sheet.title)}"
     planned = number_of(defect.planned, "planned sample")
     sentences = [
-        f"{defect.kept} of {planned} kept." if facts.screened else f"{defect.kept} of {planned} generated.",
+        f"{defect.kept} of {planned} kept." if _is_chosen(facts) else f"{defect.kept} of {planned} generated.",
         f"Close-ups, real and synthetic, show {sheet.side} x {sheet.side} camera pixels.",
     ]
     if sheet.rows:
@@ -170,7 +180,7 @@ def _defect(facts: Facts, sheet: ContactSheet, number: int) -> Section:
     else:
         none = (
             "No sample of this defect type is kept."
-            if facts.screened
+            if _is_chosen(facts)
             else "No sample of this defect type is generated."
         )
         sentences.append(none)
@@ -218,7 +228,7 @@ def _sweep(sweep: Sweep) -> Section:
 def _metrics(run: Run) -> Section | None:
     """Return the section on metrics.json, or None when the samples that the run has now were not measured."""
     path = run.path("metrics.json")
-    if not run.stage_hash("measure") or not path.is_file():
+    if not run.is_current("measure") or not path.is_file():
         return None
     tree = read_json(path)
     with reading(path, "delete it and measure again"):

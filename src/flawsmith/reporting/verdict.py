@@ -19,10 +19,12 @@ _VERBS = {"helps": "help on", "no effect": "show no effect on", "harms": "harm o
 
 
 def verdict_of(run: Run) -> str:
-    """Return the proof's verdict on the samples that the run has now, as one sentence; "" = they are not proven."""
+    """Return the proof's verdict on the samples that stand now, as one sentence; "" = no samples are proven."""
     path = run.path("proof.json")
     if not run.stage_hash("prove") or not path.is_file():
         return ""
+    if not run.is_current("prove"):
+        return f"Other samples stand than were proven; `flawsmith prove {run.folder}` proves those of today."
     proof = read_json(path)
     with reading(path, "delete it and prove again"):
         return verdict_sentence(proof)

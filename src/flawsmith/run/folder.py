@@ -25,7 +25,15 @@ from flawsmith.errors import ConfigError, FlawsmithError, RunError
 from flawsmith.files import append_lines, digest, read_json, reading, remove_leftovers, write_json
 from flawsmith.locks import locked
 from flawsmith.paths import confined
-from flawsmith.run.manifest import holds_stages, is_run, json_or_none, new_manifest, now, refuse_other_formats
+from flawsmith.run.manifest import (
+    holds_stages,
+    is_run,
+    json_or_none,
+    new_manifest,
+    now,
+    refuse_other_formats,
+    refuse_while_busy,
+)
 from flawsmith.run.records import PlanLine, Role, Sample, Verdict, each_record, read_records
 from flawsmith.run.review import reviewed, standing, with_reviews
 
@@ -54,7 +62,7 @@ class Run:
 
         Raises:
             RunError: the folder is something else than a run of this release, a run of other photographs, or cannot be
-                written.
+                written; or a process works on it with other settings.
             ConfigError: a plug-in that the configuration names is unknown; said before anything is written.
         """
         folder, config = Path(folder), config.with_absolute_root()
@@ -70,7 +78,9 @@ class Run:
         _refuse_other_photographs(folder, config.data.root)
         remove_leftovers(folder)
         tree = config.model_dump(mode="json")
-        if json_or_none(folder / "config.json") != tree:
+        if (before := json_or_none(folder / "config.json")) != tree:
+            if before is not None:
+                refuse_while_busy(folder)
             write_json(folder / "config.json", tree)
         run = cls(folder, config)
         if not run.path("manifest.json").exists():
@@ -117,6 +127,12 @@ class Run:
     def record(self, stage: str) -> dict[str, Any]:
         """Return what manifest.json says of a stage: hash, inputs, facts, and `finished` when it is; {} = not begun."""
         return dict(self._manifest()["stages"].get(stage) or {})
+
+    def is_current(self, stage: str) -> bool:
+        """Return whether a stage is finished, with the samples that stand now: people may have decided anew since."""
+        record = self.record(stage)
+        content = (record.get("inputs") or {}).get("content") or {}
+        return "finished" in record and content.get("samples") == self.samples_hash()
 
     def begin(self, stage: str, stamp: str, inputs: Mapping[str, Any]) -> None:
         """Record that a stage is being done, so that it keeps its stamp when it goes on after a kill."""
@@ -236,7 +252,7 @@ class Run:
                     f"`flawsmith screen {self.folder}`, or set screen.enabled = false"
                 )
             return reviewed(self.folder, made, made)
-        return reviewed(self.folder, made, standing(made, verdicts))
+        return reviewed(self.folder, made, standing(made, verdicts), verdicts)
 
     def rejected(self) -> list[tuple[Sample, Verdict]]:
         """Return the samples that the gate rejected and nobody took back, as far as their pictures are still there."""

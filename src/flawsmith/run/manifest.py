@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from flawsmith.errors import RunError
 from flawsmith.files import read_json
+from flawsmith.locks import locked
+from flawsmith.types import Stage
 from flawsmith.version import VERSION
 
 FORMAT = 2
@@ -87,3 +89,19 @@ def json_or_none(path: Path) -> dict[str, Any] | None:
 def now() -> str:
     """Return the time of day in UTC: "2026-01-31T23:59:59Z"."""
     return datetime.fromtimestamp(time.time(), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def refuse_while_busy(folder: Path) -> None:
+    """Refuse to write other settings into a run that a process works on: that process would end under them.
+
+    Raises:
+        BusyError: names the stage.
+    """
+    for path in sorted((folder / "state").glob("*.lock")):
+        stage = path.name.partition(".")[0]
+        if stage in get_args(Stage):
+            busy = (
+                f"{folder}: another process is at {stage} of this run, with other settings; let it end or stop it first"
+            )
+            with locked(path, busy):
+                pass

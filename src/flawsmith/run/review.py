@@ -118,19 +118,20 @@ def standing(samples: Sequence[Sample], verdicts: Mapping[int, Verdict]) -> list
     for sample in samples:
         verdict = verdicts.get(sample.index)
         if verdict is not None and verdict.kept:
-            if repair := verdict.repair:
-                sample = replace(sample, **asdict(repair))
-            kept.append(sample)
+            kept.append(_as_judged(sample, verdict))
     return kept
 
 
-def reviewed(folder: Path, made: Sequence[Sample], kept: Sequence[Sample]) -> list[Sample]:
+def reviewed(
+    folder: Path, made: Sequence[Sample], kept: Sequence[Sample], verdicts: Mapping[int, Verdict] | None = None
+) -> list[Sample]:
     """Return what stands when the people who looked have their say, by index.
 
     Args:
         folder: The run.
         made: All samples that were made.
         kept: Those that stand without a review.
+        verdicts: The gate's, by index; None = it judged nothing.
     """
     hold = reviews(folder, made)
     if not hold:
@@ -143,10 +144,16 @@ def reviewed(folder: Path, made: Sequence[Sample], kept: Sequence[Sample]) -> li
         if review.word == "reject":
             by_index.pop(sample.index, None)
         elif review.word == "keep" and confined(folder, sample.image).is_file():  # a deleted one cannot stand
-            by_index.setdefault(sample.index, sample)
+            # With the label that was shown, also where the gate repaired it and rejected the sample all the same.
+            by_index.setdefault(sample.index, _as_judged(sample, (verdicts or {}).get(sample.index)))
         if stands := by_index.get(sample.index):
             by_index[sample.index] = applied(review, stands)
     return [by_index[index] for index in sorted(by_index)]
+
+
+def _as_judged(sample: Sample, verdict: Verdict | None) -> Sample:
+    """Return a sample with the label that the gate gave it."""
+    return replace(sample, **asdict(verdict.repair)) if verdict and verdict.repair else sample
 
 
 def applied(review: Review, sample: Sample) -> Sample:
@@ -185,7 +192,8 @@ def redrawn(folder: Path, sample: Sample, mask: np.ndarray, photograph: Path) ->
     metadata = images.with_reasons(confined(folder, sample.image), metadata_of)
     images.write(confined(folder, repair.image), picture, metadata)
     images.write_mask(confined(folder, repair.mask), mask)
-    return repair
+    hashes = [file_digest(confined(folder, file)) for file in (repair.image, repair.mask)]
+    return replace(repair, image_hash=hashes[0], mask_hash=hashes[1])
 
 
 def with_reviews(folder: Path, made: Callable[[], Sequence[Sample]], stamp: str | None) -> str | None:

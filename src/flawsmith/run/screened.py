@@ -15,6 +15,7 @@ from flawsmith.errors import RunError
 from flawsmith.files import read_json, reading, write_json
 from flawsmith.run.folder import Run
 from flawsmith.run.records import Verdict
+from flawsmith.run.review import FILE as REVIEWS
 
 _COMMONEST = 3
 Counts = Mapping[tuple[str, str], int]
@@ -77,14 +78,35 @@ def require_kept(run: Run) -> None:
     """Refuse to go on with nothing.
 
     Raises:
-        RunError: every sample was rejected; names the three commonest reasons.
+        RunError: no sample stands; says why, with the three commonest reasons.
     """
-    verdicts = run.verdicts()
-    if not verdicts or any(verdict.kept for verdict in verdicts.values()):
+    if run.samples() and run.kept():
         return
-    raise RunError(
-        f"{run.folder}: the quality gate rejected all {len(verdicts)} samples ({commonest(verdicts.values())}), so "
-        "nothing is exported; look at them in report.html, then train for longer or change screen.thresholds"
+    verdicts = run.verdicts()
+    if verdicts and not any(verdict.kept for verdict in verdicts.values()):
+        raise RunError(
+            f"{run.folder}: the quality gate rejected all {len(verdicts)} samples ({commonest(verdicts.values())}), so "
+            "nothing is exported; look at them in report.html, then train for longer or change screen.thresholds"
+        )
+    raise RunError(f"{run.folder}: no sample stands, {_why_none(run, verdicts)}")
+
+
+def _why_none(run: Run, verdicts: Mapping[int, Verdict] | None) -> str:
+    """Return why no sample stands, where it was not the gate that rejected all."""
+    samples = run.samples()
+    if any(sample.made for sample in samples):
+        if verdicts is not None and not verdicts:
+            return f"for scores.jsonl is missing; `flawsmith screen {run.folder}` judges the samples again"
+        return f"whoever reviewed the samples rejected all that were left; see {run.path(REVIEWS)}"
+    planned = run.planned().total()
+    if not samples:
+        text = f"none of {planned} planned samples is made yet" if planned else "no sample is planned yet"
+        return f"{text}; run `flawsmith generate {run.folder}` first"
+    counts = Counter(sample.status for sample in samples)
+    reasons = ", ".join(f"{number} {status}" for status, number in counts.most_common())
+    return (
+        f"none of {planned or len(samples)} samples could be used ({reasons}); train for longer, or lower "
+        "generate.min_painted or generate.visible"
     )
 
 

@@ -87,7 +87,8 @@ def changed_files(run: Run, sample: Sample) -> list[str]:
 
     Only files under the names that the run gives: what an edited line names may not be told to be deleted.
     """
-    own = re.compile(rf"(samples|controls|repaired)/{sample.index:06d}(\.mask\.png|\.png|\.tif)")
+    numbered = rf"((samples|controls|repaired)/{sample.index:06d}|reviewed/{sample.index:06d}-[0-9a-f]{{8}})"
+    own = re.compile(rf"{numbered}(\.mask\.png|\.png|\.tif)")
     files = ((sample.image, sample.image_hash), (sample.mask, sample.mask_hash))
     named = [(name, written) for name, written in files if written and own.fullmatch(name)]
     return [name for name, written in named if file_digest(run.path(name)) != written]

@@ -39,7 +39,7 @@ def counts(config: Config, split: Split) -> dict[tuple[str, str], int]:
                 answers=(Answer("generator.name", "rendered"),),
             )
     unscreened = Answer("screen.enabled", False)
-    if config.screen.enabled and split.shots and (new := [pair for pair in transferred + drawn if asked.get(pair)]):
+    if config.screen.enabled and (new := [pair for pair in transferred + drawn if asked.get(pair)]):
         product, defect = new[0]
         raise ConfigError(
             f"screen.enabled: screening compares with shots, and none of {product!r} shows {defect!r}; "

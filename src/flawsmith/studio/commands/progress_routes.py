@@ -96,7 +96,7 @@ def first_part(studio: Studio) -> str:
     if studio.workspace.run is None:
         return "data"
     run = studio.run
-    if run.stage_hash("prove") and run.path("proof.json").is_file():
+    if run.is_current("prove") and run.path("proof.json").is_file():
         return "proof"
     if run.stage_hash("generate"):
         return "review"

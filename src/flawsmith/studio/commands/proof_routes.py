@@ -81,7 +81,7 @@ def routes(studio: Studio) -> APIRouter:
 def proof_of(run: Run) -> dict[str, Any]:
     """Return what the page shows of a proof; {"proven": False} = the samples that the run has now are not proven."""
     path = run.path("proof.json")
-    if not run.stage_hash("prove") or not path.is_file():
+    if not run.is_current("prove") or not path.is_file():
         return {"proven": False}
     tree = read_json(path)
     with reading(path, "delete it and prove again"):
