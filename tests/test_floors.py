@@ -32,6 +32,7 @@ WORDS = {
     "config",
     "registry",
     "files",
+    "leftovers",
     "paths",
     "locks",
     "interruption",

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import hashlib
 import itertools
 import json
 import os
 import re
 import shutil
-import socket
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -23,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from flawsmith.errors import RunError
+from flawsmith.leftovers import remove_leftovers_of, set_aside, temporary
 from flawsmith.paths import open_file
 
 
@@ -56,12 +55,6 @@ def write_pieces(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
         raise
 
 
-def temporary(path: Path) -> Path:
-    """Return the name beside a file under which this process writes it; `remove_leftovers` knows it by that."""
-    # One name per process: two shards, maybe on two machines, may write the same file at the same time.
-    return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.part")
-
-
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     write_bytes(path, text.encode("utf-8"))
@@ -78,13 +71,12 @@ def whole_folder(folder: Path, what: str) -> Iterator[Path]:
     Raises:
         RunError: the place cannot be written.
     """
-    part, old = temporary(folder), folder.with_name(f".{folder.name}.old.part")
+    part, old = temporary(folder), set_aside(folder)
     try:
         _put_back(old, folder)  # a kill came between the two renames below
         for leftover in (part, old):
             shutil.rmtree(leftover, ignore_errors=True)
-        for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
-            _remove_if_left(leftover)
+        remove_leftovers_of(folder)
         part.mkdir(parents=True)
         yield part
         if folder.exists():
@@ -169,7 +161,10 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append JSON lines in one write, so that a kill tears at most the last; a torn one that stands there goes."""
+    """Append JSON lines in one write, so that a kill tears at most the last; a torn one that stands there goes.
+
+    Where several processes append to one file, each holds a lock meanwhile.
+    """
     text = "".join(map(_json_line, rows))
     mend_lines(path)
     try:
@@ -237,30 +232,6 @@ def mend_lines(path: Path) -> None:
         write_bytes(path, raw[:last])
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files and folders below a folder whose writers were killed; those of other machines stay."""
-    waiting = [os.fspath(folder)]
-    while waiting:
-        # One entry at a time: a run may hold millions of pictures.
-        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                if entry.name.startswith(".") and entry.name.endswith(".part"):
-                    _remove_if_left(Path(entry.path))
-                elif entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
-
-
-def _remove_if_left(part: Path) -> None:
-    """Delete a temporary file or folder whose writer is gone; the name says who that was."""
-    named = _PART.search(part.name)
-    if named and named["host"] == _HOST and not _lives(int(named["pid"])):
-        if part.is_dir() and not part.is_symlink():
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                part.unlink()
-
-
 PART = "#"
 """What stands before each name of a part, as in `labels.json#coco#7#scratch`; see `data.annotations.parts`."""
 _PART_OF = re.compile(
@@ -299,11 +270,11 @@ def file_digest(path: Path) -> str:
         return "absent"
     if not stat.S_ISREG(facts.st_mode):
         return "absent"
-    return _file_digest(path, *_state(facts))
+    return _file_digest(os.fspath(path), *_state(facts))
 
 
-@lru_cache(maxsize=1 << 14)
-def _file_digest(path: Path, *state: int) -> str:
+@lru_cache(maxsize=1 << 17)  # 60 MB at most; where people decided on more, each decision reads all again
+def _file_digest(path: str, *state: int) -> str:
     hasher = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
@@ -318,22 +289,6 @@ def digest(*parts: Any) -> str:
         hasher.update(json.dumps(part, sort_keys=True, default=str).encode())
         hasher.update(b"\0")
     return hasher.hexdigest()[:16]
-
-
-_HOST = re.sub(r"[^A-Za-z0-9_-]+", "_", socket.gethostname()) or "here"
-_PART = re.compile(r"\.(?P<host>[A-Za-z0-9_-]+)-(?P<pid>\d+)\.part$")
-
-
-def _lives(pid: int) -> bool:
-    if os.name != "posix":
-        return True  # there os.kill is no question
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
 
 
 def _why(path: Path, error: OSError) -> str:

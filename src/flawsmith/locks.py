@@ -42,6 +42,6 @@ def locked(path: Path, busy: str = "", *, patience: float = 0.0) -> Iterator[Non
             held.enter_context(lock)
         except Timeout:
             raise BusyError(busy, path) from None
-        except OSError:
-            pass  # a folder that may only be read, or a full disk: whoever writes there will say so
+        except (OSError, NotImplementedError):
+            pass  # a drive without locks; or a folder that may only be read, a full disk: whoever writes there says so
         yield

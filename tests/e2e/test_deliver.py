@@ -104,6 +104,10 @@ def test_the_folder_holds_all_that_is_promised(run: fs.Run, delivered: Path) -> 
 def test_several_products_get_a_folder_each() -> None:
     assert folders_of(Path("m"), ["screw"]) == {"screw": Path("m")}
     assert folders_of(Path("m"), ["a/b", "c"]) == {"a/b": Path("m/a-b"), "c": Path("m/c")}
+    alike = folders_of(Path("m"), ["a-b", "a/b", "a/b-c", "a-b/c", "c/d"])
+    assert len(set(alike.values())) == 5
+    assert (alike["a-b"], alike["c/d"]) == (Path("m/a-b"), Path("m/c-d"))
+    assert all(place.parent == Path("m") for place in alike.values())
 
 
 def test_nothing_that_sets_the_threshold_or_tests_is_learned_from(run: fs.Run, delivered: Path) -> None:

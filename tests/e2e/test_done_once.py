@@ -71,8 +71,8 @@ class Counts:
             self.decoded[Path(path)] += 1
             return decode_mask(path)
 
-        def counted_digest(path: Path, *state: int) -> str:
-            self.hashed[path] += 1
+        def counted_digest(path: str, *state: int) -> str:
+            self.hashed[Path(path)] += 1
             return digest(path, *state)
 
         patched(patch, scan, counted_scan)

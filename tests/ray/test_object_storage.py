@@ -34,10 +34,10 @@ def test_files_go_there_and_come_back(storage: str, tmp_path: Path) -> None:
 
     (tmp_path / "one").write_bytes(bytes(range(256)))
     there = Storage(f"{storage}/deep/er/")
-    assert there.names("") == [] and there.names("a") == []
+    assert there.sizes("") == {} and there.sizes("a") == {}
     for name in ("a/1.png", "a/b/2.png", "ab/3.png"):
         there.put(name, tmp_path / "one")
-    assert there.names("a") == ["a/1.png", "a/b/2.png"] and there.names("a/1.png") == ["a/1.png"]
+    assert there.sizes("a") == {"a/1.png": 256, "a/b/2.png": 256} and there.sizes("a/1.png") == {"a/1.png": 256}
     there.get("a/b/2.png", tmp_path / "two")
     assert (tmp_path / "two").read_bytes() == bytes(range(256))
     with pytest.raises(RunError, match="a/none.png cannot be exchanged"):
@@ -45,7 +45,7 @@ def test_files_go_there_and_come_back(storage: str, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
     there.remove("a")
     there.remove("never")
-    assert there.names("") == ["ab/3.png"]
+    assert list(there.sizes("")) == ["ab/3.png"]
 
 
 def test_a_worker_that_sees_the_store_alone_paints_the_same(storage: str, parts: Path, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_worker_that_sees_the_store_alone_paints_the_same(storage: str, parts:
     assert_alike(whole.folder, run.folder)
     exchange.end()
     worker.end()
-    assert all(name.startswith("photographs/") for name in exchange.storage.names(""))
+    assert all(name.startswith("photographs/") for name in exchange.storage.sizes(""))
 
 
 def test_a_bucket_that_is_not_there_is_not_made(

@@ -21,7 +21,7 @@ from flawsmith.data import factory, images
 from flawsmith.data.feature_windows import feature_window
 from flawsmith.errors import BackboneError, ConfigError
 from flawsmith.evaluation.measure import feature_set
-from flawsmith.files import remove_leftovers
+from flawsmith.leftovers import remove_leftovers
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import EXTRACTORS, load_extractor
 from flawsmith.nn.networks.extractor import Extractor, scaled

@@ -7,14 +7,16 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flawsmith import files
+from flawsmith import files, leftovers
 from flawsmith.errors import RunError
 from flawsmith.files import (
     append_lines,
@@ -23,10 +25,12 @@ from flawsmith.files import (
     mend_lines,
     read_json,
     read_lines,
-    remove_leftovers,
+    whole_folder,
     write_bytes,
     write_json,
+    write_pieces,
 )
+from flawsmith.leftovers import remove_leftovers, set_aside, temporary
 
 
 class Full:
@@ -133,7 +137,7 @@ def test_killed_while_writing_the_old_file_stands(tmp_path: Path):
 
 def test_sweep_takes_only_what_dead_writers_of_this_machine_left(tmp_path: Path):
     (tmp_path / "deep").mkdir()
-    host = files._HOST
+    host = leftovers._HOST
     keep = [
         f".a.{host}-{os.getpid()}.part",
         ".b.another.host-3.part",
@@ -146,6 +150,67 @@ def test_sweep_takes_only_what_dead_writers_of_this_machine_left(tmp_path: Path)
     (tmp_path / "deep" / f".f.json.{host}-4194304.part").write_text("x")  # above the kernel's largest pid
     remove_leftovers(tmp_path)
     assert sorted(p.name for p in (tmp_path / "deep").iterdir()) == sorted(keep)
+
+
+def test_what_a_process_of_another_container_writes_stays(tmp_path: Path):
+    """Two containers with the machine's name do not see each other's processes."""
+    apart = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if not shutil.which("unshare") or subprocess.run([*apart, "true"], capture_output=True).returncode:
+        pytest.skip("no processes can be kept apart here")
+    sweep = "import sys; from pathlib import Path; from flawsmith.leftovers import remove_leftovers\n"
+    sweep += "remove_leftovers(Path(sys.argv[1]))"
+
+    def pieces() -> Iterator[bytes]:
+        yield b"first, "
+        subprocess.run([*apart, sys.executable, "-c", sweep, str(tmp_path)], check=True)
+        yield b"second"
+
+    write_pieces(tmp_path / "x", pieces())
+    assert (tmp_path / "x").read_bytes() == b"first, second"
+
+
+LONG = "가" * 80 + ".json"
+"""A name that every system takes, with little room for anything more."""
+
+
+def test_a_long_name_is_written_and_its_leftovers_go(tmp_path: Path):
+    path = tmp_path / LONG
+    write_json(path, {})
+    assert [p.name for p in tmp_path.iterdir()] == [LONG]
+    part = temporary(path)
+    dead = part.with_name(part.name.replace(f"-{os.getpid()}.", "-4194304."))
+    dead.write_text("x")
+    part.write_text("x")
+    remove_leftovers(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([path, part])
+    part.unlink()
+    path.unlink()
+    dead.mkdir()
+    with whole_folder(path, "the export") as empty:
+        (empty / "new").write_text("")
+    with whole_folder(path, "the export") as empty:
+        (empty / "newer").write_text("")
+    assert [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")] == [LONG, f"{LONG}/newer"]
+
+
+@pytest.mark.parametrize("name", ["coco", LONG])
+def test_an_old_folder_goes_where_a_new_one_took_its_place(tmp_path: Path, name: str):
+    """Killed between the last renaming and the removal of what stood there before."""
+    code = "import os, shutil, sys; from pathlib import Path; from flawsmith.files import whole_folder\n"
+    code += "with whole_folder(Path(sys.argv[1]), 'the export') as part:\n"
+    code += "    (part / 'new').write_text('')\n"
+    code += "    shutil.rmtree = lambda *_, **__: os._exit(9)\n"
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "old").write_text("")
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / name)]).returncode == 9
+    old = set_aside(tmp_path / name)
+    assert (old / "old").is_file() and (tmp_path / name / "new").is_file()
+    if name == "coco":
+        assert old.name == ".coco.old.part"
+    alone = tmp_path / ".yolo.old.part"  # nothing took its place: it is all there is
+    alone.mkdir()
+    remove_leftovers(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([name, alone.name])
 
 
 # ---- JSON ---------------------------------------------------------------------------------------
@@ -294,6 +359,6 @@ def test_a_file_is_read_once_while_its_size_and_time_stay(tmp_path: Path, monkey
     path.write_bytes(b"first")
     monkeypatch.setattr(files, "open", lambda *words: opened.append(words[0]) or open(*words), raising=False)
     first = file_digest(path)
-    assert file_digest(path) == first and opened == [path]
+    assert file_digest(path) == first and opened == [str(path)]
     path.write_bytes(b"a longer second")
-    assert file_digest(path) != first and opened == [path, path]
+    assert file_digest(path) != first and opened == [str(path)] * 2

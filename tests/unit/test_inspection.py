@@ -7,6 +7,7 @@ types are the mean of red against that of blue.
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import http.client
 import json
@@ -17,6 +18,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from importlib.util import find_spec
@@ -609,6 +611,24 @@ def test_limits_of_time_and_number(served: InspectionServer) -> None:
     lacking = opened(b"POST /inspect HTTP/1.1\r\n\r\n")
     assert b"411" in lacking.recv(4096).split(b"\r\n")[0]
     for one in (*slow, third, lacking):
+        one.close()
+
+
+def test_a_head_that_never_ends_keeps_no_place(served: InspectionServer) -> None:
+    """A line now and then: each comes in time, all of them do not."""
+    slow = [socket.create_connection(("127.0.0.1", served.server_port), timeout=10) for _ in range(2)]
+    for one in slow:
+        one.sendall(b"POST /inspect HTTP/1.1\r\n")
+    begun = time.monotonic()
+    while time.monotonic() < begun + 3 * served.seconds:
+        time.sleep(served.seconds / 5)
+        for one in slow:
+            with contextlib.suppress(OSError):  # it was cut off
+                one.sendall(b"X: y\r\n")
+    assert ask(served, "GET", "/health")[0] == 200
+    for one in slow:
+        with contextlib.suppress(ConnectionError):
+            assert one.recv(4096) == b""
         one.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -16,7 +17,8 @@ import pytest
 import flawsmith as fs
 from flawsmith.config import Config, load_config
 from flawsmith.errors import RunError
-from flawsmith.files import temporary, whole_folder
+from flawsmith.files import read_lines, whole_folder
+from flawsmith.leftovers import temporary
 from flawsmith.locks import locked
 from flawsmith.run.folder import Run
 from flawsmith.run.stage import Inputs, stage
@@ -94,6 +96,53 @@ def test_the_manifest_loses_no_stage_when_two_processes_finish(run: Run) -> None
     both = [subprocess.Popen([sys.executable, "-c", code, str(run.folder), name]) for name in "ab"]
     assert [process.wait() for process in both] == [0, 0]
     assert all(run.stage_hash(f"{name}{number}") for name in "ab" for number in range(40))
+
+
+def test_the_log_loses_no_line_when_processes_find_a_torn_one(run: Run) -> None:
+    """Whoever finds a line that a kill tore cuts it off; others have written by then."""
+    code = "import sys; from flawsmith.run.folder import Run; run = Run.open(sys.argv[1])\n"
+    code += "print('ready', flush=True); sys.stdin.readline(); run.log(what=sys.argv[2])"
+    log, kept = run.path("log.jsonl"), '{"what": "' + "x" * 90 + '"}\n'
+    for _ in range(3):
+        log.write_text(kept * 100_000 + '{"what": "torn')
+        writers = [
+            subprocess.Popen(
+                [sys.executable, "-c", code, str(run.folder), f"writer {number}"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(4)
+        ]
+        for writer in writers:
+            assert writer.stdout is not None and writer.stdout.readline() == "ready\n"
+        for writer in writers:
+            assert writer.stdin is not None
+            writer.stdin.write("\n")
+            writer.stdin.flush()
+        for writer in writers:
+            writer.communicate()
+            assert writer.returncode == 0
+        said = [row["what"] for row in read_lines(log)[100_000:]]
+        assert sorted(said) == [f"writer {number}" for number in range(4)]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="flock is POSIX's")
+@pytest.mark.filterwarnings("ignore:flock not supported")  # filelock's own, where it makes a file instead
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+@pytest.mark.parametrize("busy", ["another process is at it", ""])
+def test_on_a_drive_without_locks_nothing_is_held(
+    number: int, busy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    def no(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", no)
+    with locked(tmp_path / "lock", busy):
+        done = True
+    assert done
 
 
 def test_a_lock_is_waited_for_and_needs_no_place_to_write(run: Run, tmp_path: Path, monkeypatch: Any) -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flawsmith import files
 from flawsmith.config import load_config
 from flawsmith.data import factory, images
 from flawsmith.errors import DataError, RunError
 from flawsmith.evaluation.arms import made_of
 from flawsmith.exports.export import export, exported
+from flawsmith.files import write_lines
 from flawsmith.locks import BusyError
 from flawsmith.reporting.collect import collect
 from flawsmith.reporting.proof import proof_section
@@ -25,7 +27,7 @@ from flawsmith.run.dataset import open_dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.painted import painted_pairs
 from flawsmith.run.records import MADE, Reason, Repair, Sample, Verdict, append_records, write_records
-from flawsmith.run.review import FILE, decide, redrawn, reviews
+from flawsmith.run.review import FILE, Review, content_of, decide, redrawn, reviews
 from flawsmith.run.screened import require_kept
 
 TYPES = ("crack", "chip", "crack", "chip", "crack")
@@ -171,6 +173,23 @@ def test_no_decision_is_lost(run: Run) -> None:
     assert not run.kept()
     with pytest.raises(RunError, match=r"reviewed the samples rejected all.*review\.jsonl"):
         exported(run)
+
+
+def test_a_decision_reads_no_picture_again_however_many_are_decided(run: Run, tmp_path: Path) -> None:
+    """8400 samples are 16,800 files."""
+    first, folder = run.samples()[0], tmp_path / "many"
+    (folder / "samples").mkdir(parents=True)
+    samples = []
+    for index in range(8400):
+        image, mask = f"samples/{index:06d}.png", f"samples/{index:06d}.mask.png"
+        for name in (image, mask):
+            (folder / name).write_bytes(name.encode())
+        samples.append(replace(first, index=index, image=image, mask=mask))
+    lines = (Review(one.index, content_of(folder, one), "keep").to_json() for one in samples)
+    write_lines(folder / FILE, lines)
+    read = files._file_digest.cache_info().misses
+    assert len(reviews(folder, samples)) == len(samples)
+    assert files._file_digest.cache_info().misses == read
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flawsmith import files
+from flawsmith import files, leftovers
 from flawsmith.config import Config, load_config
 from flawsmith.errors import ConfigError, RunError
 from flawsmith.files import read_json, read_lines
@@ -131,7 +131,7 @@ def test_a_folder_that_holds_something_else(tmp_path: Path):
 
 
 def test_a_start_that_was_killed_at_once_can_be_repeated(tmp_path: Path):
-    (tmp_path / f".config.json.{files._HOST}-4194304.part").write_text("{")
+    (tmp_path / f".config.json.{leftovers._HOST}-4194304.part").write_text("{")
     Run.create(tmp_path, Config())
     assert names(tmp_path) == {"config.json", "manifest.json"}
 
@@ -139,8 +139,8 @@ def test_a_start_that_was_killed_at_once_can_be_repeated(tmp_path: Path):
 def test_temporary_files_of_killed_writers_go_and_others_stay(tmp_path: Path):
     run = Run.create(tmp_path, Config())
     (tmp_path / "samples").mkdir()
-    dead = tmp_path / "samples" / f".000001.png.{files._HOST}-4194304.part"
-    alive = tmp_path / "samples" / f".000002.png.{files._HOST}-{os.getpid()}.part"
+    dead = tmp_path / "samples" / f".000001.png.{leftovers._HOST}-4194304.part"
+    alive = tmp_path / "samples" / f".000002.png.{leftovers._HOST}-{os.getpid()}.part"
     for again in (Run.open, lambda folder: Run.create(folder, run.config)):
         dead.write_text("x")
         alive.write_text("x")

@@ -37,7 +37,17 @@ def sixteen_bit_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return run_on(root, tmp_path_factory.mktemp("runs") / "deep")
 
 
-def run_on(root: Path, folder: Path) -> Any:
+@pytest.fixture(scope="session")
+def run_without_shots(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A run that learned from normal parts alone; 8 + 5 test pictures are kept."""
+    from flawsmith.data import factory
+
+    root = tmp_path_factory.mktemp("undamaged")
+    factory.write_dataset(root, "magnet", ("crack",), normals=6, per_defect=5, seed=3, size=64, test_normals=8)
+    return run_on(root, tmp_path_factory.mktemp("runs") / "run", **{"data.shots": 0, "generator.name": "nsa"})
+
+
+def run_on(root: Path, folder: Path, **more: Any) -> Any:
     import flawsmith as fs
     from flawsmith.config import load_config
 
@@ -55,7 +65,7 @@ def run_on(root: Path, folder: Path) -> Any:
         "prove.size": 64,
         "prove.resamples": 200,
     }
-    run = fs.Run.create(folder, load_config(None, table))
+    run = fs.Run.create(folder, load_config(None, table | more))
     fs.train(run)
     fs.generate(run)
     fs.export(run)

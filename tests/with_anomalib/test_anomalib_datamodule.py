@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from lightning.pytorch.callbacks import Callback
 from torchvision.transforms.v2 import Compose, RandomHorizontalFlip, Resize
 
 from flawsmith.integrations.anomalib import DataModule, Draem, backbone
-from flawsmith.integrations.anomalib.datamodule import by_picture
+from flawsmith.integrations.anomalib.datamodule import _product, by_picture
 from flawsmith.integrations.anomalib.pictures import PaintedBatch, PictureDataset
 
 pytestmark = pytest.mark.anomalib
@@ -246,6 +247,22 @@ def test_draem_takes_real_losses_and_other_datamodules_are_refused(finished_run:
     batch.beneath = None
     with pytest.raises(ConfigError, match="was given another"):
         model.training_step(batch)
+
+
+@pytest.mark.parametrize("product", ["", "magnet"])
+def test_a_run_without_shots_has_its_product(run_without_shots: Any, product: str) -> None:
+    data = DataModule(run_without_shots, product=product, validation=0)
+    data.setup()
+    assert data.product == "magnet" and not load_split(run_without_shots).shots
+    learned = origins(data.train_data)
+    assert learned[("real", False)] == 6 and learned[("made", True)] == len(run_without_shots.kept()) > 0
+    assert origins(data.test_data) == {("real", True): 5, ("real", False): 8}
+
+
+def test_a_run_of_nothing_is_one_sentence(finished_run: Any) -> None:
+    nothing = replace(load_split(finished_run), shots=(), normals=())
+    with pytest.raises(ConfigError, match="product: the run has no photographs to learn from"):
+        _product(nothing, "")
 
 
 def test_wrong_input_is_one_sentence(finished_run: Any, tmp_path: Path) -> None:

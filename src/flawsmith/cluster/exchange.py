@@ -2,6 +2,7 @@
 
     URL/photographs/<hash of the data>/...   what data.json names, once
     URL/runs/<mark>/...                      what pieces read, and what they wrote; the run takes it over
+    URL/parts/...                            what is on its way, where the storage would show it half written
 
 The process that was started has the run in a folder of its own, and puts what a piece reads into the storage. A worker
 fetches that into a folder of its own, does the piece there, and puts what the piece wrote into the storage, from where
@@ -15,10 +16,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
+from uuid import uuid4
 
 from flawsmith.errors import ConfigError, FlawsmithError, RunError
 from flawsmith.files import file_state, read_json, reading, whole_file, write_bytes
@@ -49,8 +51,10 @@ TRAFFIC = {
 """By the piece's name. A piece that is not here has to share a folder."""
 _AT_ONCE = 8
 """Files that are on their way side by side."""
-_STAYS = ("/features/", ".lock", ".part", "backbone.json", "views.safetensors", "checkpoint.safetensors")
-"""Parts of names that nobody else needs."""
+_STAYS = (".lock", ".part"), ("backbone.json", "views.safetensors", "checkpoint.safetensors"), "/state/features/"
+"""How files end that nobody else needs, their names, and their folder."""
+_IN_PLACE = {"file", "local", "sftp", "ssh", "smb", "hdfs", "arrow_hdfs"}
+"""Storages of fsspec in which a file is there before it is whole, and may be renamed."""
 
 
 class Storage:
@@ -73,6 +77,8 @@ class Storage:
             raise ConfigError(f"--share {url}: cannot be reached ({error})") from None
         self.url, self._root = url, root.rstrip("/")
         self._folders: set[str] = set()
+        known_as = self._files.protocol
+        self._in_place = not _IN_PLACE.isdisjoint([known_as] if isinstance(known_as, str) else known_as)
         bucket = self._root.partition("/")[0]  # "" where names begin at a root, as those of files do
         with self._saying(bucket):
             exists = not bucket or self._files.exists(bucket)
@@ -83,13 +89,23 @@ class Storage:
             )
 
     def put(self, name: str, path: Path) -> None:
-        """Store a file under a name; whole or not at all where the storage is an object store."""
+        """Store a file under a name; whole or not at all where the storage is an object store or can rename."""
         with self._saying(name):
-            target = f"{self._root}/{name}"
-            if (folder := target.rpartition("/")[0]) not in self._folders:  # an object store is asked for each
-                self._files.makedirs(folder, exist_ok=True)
-                self._folders.add(folder)
-            self._files.pipe_file(target, path.read_bytes())
+            if not self._in_place:
+                self._files.pipe_file(self._place(name), path.read_bytes())
+                return
+            target, part = self._place(name), self._place(f"parts/{uuid4().hex}")
+            try:
+                self._files.pipe_file(part, path.read_bytes())
+                try:
+                    self._files.mv(part, target)
+                except OSError:  # some do not rename to a name that is taken
+                    self._files.rm_file(target)
+                    self._files.mv(part, target)
+            except BaseException:
+                with suppress(Exception):
+                    self._files.rm_file(part)
+                raise
 
     def get(self, name: str, path: Path) -> None:
         """Fetch a file."""
@@ -104,19 +120,27 @@ class Storage:
         """Fetch files, several at a time."""
         _side_by_side(self.get, files)
 
-    def names(self, below: str) -> list[str]:
-        """Return the names of all files at or below a name, from the storage's root; [] = there are none."""
+    def sizes(self, below: str) -> dict[str, int | None]:
+        """Return the size of each file at or below a name, by its name from the storage's root; None = unknown."""
         with self._saying(below):
             self._files.invalidate_cache()
             root = self._files._strip_protocol(self._root)
-            paths = self._files.find(f"{self._root}/{below}")
-            return sorted(str(path).removeprefix(root).lstrip("/") for path in paths)
+            found = self._files.find(f"{self._root}/{below}", detail=True)
+            return {str(path).removeprefix(root).lstrip("/"): facts.get("size") for path, facts in found.items()}
 
     def remove(self, below: str) -> None:
         """Delete all files below a name."""
         with self._saying(below):
             if self._files.exists(f"{self._root}/{below}"):
                 self._files.rm(f"{self._root}/{below}", recursive=True)
+
+    def _place(self, name: str) -> str:
+        """Return the path of a file that is about to be written; its folder is there."""
+        target = f"{self._root}/{name}"
+        if (folder := target.rpartition("/")[0]) not in self._folders:  # an object store is asked for each
+            self._files.makedirs(folder, exist_ok=True)
+            self._folders.add(folder)
+        return target
 
     @contextmanager
     def _saying(self, name: str) -> Iterator[None]:
@@ -196,9 +220,14 @@ class Exchange:
         if known in self._photographs:
             return
         stamp, root, names = _photographs(run)
-        there = set(self.storage.names(f"photographs/{stamp}"))
+        there = self.storage.sizes(f"photographs/{stamp}")
         files = ((f"photographs/{stamp}/{name}", root / name) for name in names)
-        self.storage.put_all((stored, path) for stored, path in files if stored not in there)
+        # One that is shorter was left by an upload that was cut off; a size that is unknown is taken on trust.
+        self.storage.put_all(
+            (stored, path)
+            for stored, path in files
+            if stored not in there or there[stored] not in (None, *file_state(path)[:1])
+        )
         self._photographs.add(known)
 
 
@@ -249,7 +278,7 @@ class Worker:
 
     def _fetch(self, prefix: PurePosixPath, name: str) -> None:
         ours = f"runs/{self._mark}/"
-        names = self._storage.names(f"{ours}{(prefix / name).as_posix()}")
+        names = self._storage.sizes(f"{ours}{(prefix / name).as_posix()}")
         files = ((stored, confined(self.folder, stored.removeprefix(ours))) for stored in names)
         # Records change while a run is at work.
         self._storage.get_all(
@@ -296,7 +325,13 @@ def _named(arguments: tuple[Any, ...]) -> list[str]:
 def _files(place: Path) -> list[Path]:
     """Return the files at or below a place that others may need."""
     files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
-    return [path for path in files if not any(part in path.as_posix() for part in _STAYS)]
+    ends, names, folder = _STAYS
+
+    def stays(path: Path) -> bool:
+        below = f"/{path.relative_to(place.parent).as_posix()}"  # folders above the run may have any name
+        return path.name.endswith(ends) or path.name in names or folder in below
+
+    return [path for path in files if not stays(path)]
 
 
 def _photographs(run: Run) -> tuple[str, Path, list[str]]:

@@ -125,7 +125,12 @@ def folders_of(folder: Path, products: Sequence[str]) -> dict[str, Path]:
     """Return where the model of each product lies: in a sub-folder, or of one product in the folder itself."""
     if len(products) == 1:
         return {products[0]: folder}
-    return {product: confined(folder, product.replace("/", "-")) for product in products}
+    flat = {product: product.replace("/", "-") for product in products}
+    alike = Counter(flat.values())
+    for product, name in flat.items():
+        if alike[name] > 1 and product != name:  # "a/b" beside "a-b", which keeps its name
+            flat[product] = f"{name}-{digest(product)[:4]}"
+    return {product: confined(folder, name) for product, name in flat.items()}
 
 
 class _Delivery:

@@ -12,6 +12,7 @@ password, and whoever reaches it may ask.
 from __future__ import annotations
 
 import base64
+import io
 import json
 import signal
 import socket
@@ -133,6 +134,22 @@ class _Refused(Exception):
         self.status, self.sentence = status, sentence
 
 
+class _Sent(socket.SocketIO):
+    """What a client sends, head and body, up to a moment: a limit for each read would let it send a byte now and then.
+
+    Raises:
+        TimeoutError: the moment has come.
+    """
+
+    def __init__(self, connection: socket.socket, until: float) -> None:
+        super().__init__(connection, "r")
+        self._connection, self._until = connection, until
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._connection.settimeout(max(0.001, self._until - time.monotonic()))
+        return super().readinto(buffer)
+
+
 class _Handler(BaseHTTPRequestHandler):
     """One request per connection."""
 
@@ -141,9 +158,10 @@ class _Handler(BaseHTTPRequestHandler):
     server: InspectionServer
 
     def setup(self) -> None:
-        self.request.settimeout(self.server.seconds)
         self._until = time.monotonic() + self.server.seconds
         super().setup()
+        self.rfile.close()
+        self.rfile = io.BufferedReader(_Sent(self.connection, self._until))
 
     def version_string(self) -> str:
         return "flawsmith"
@@ -229,7 +247,6 @@ class _Handler(BaseHTTPRequestHandler):
             )
         body = bytearray()
         while len(body) < length:
-            self.connection.settimeout(max(0.001, self._until - time.monotonic()))
             piece = self.rfile.read1(min(_PIECE, length - len(body)))
             if not piece:
                 raise _Refused(HTTPStatus.BAD_REQUEST, f"{len(body)} of {length} bytes came; send the whole file")

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flawsmith.files import temporary
+from flawsmith.leftovers import temporary
 from flawsmith.nn.networks.extractor import Extractor
 from flawsmith.paths import open_file
 

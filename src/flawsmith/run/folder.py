@@ -22,7 +22,8 @@ from typing import Any
 from flawsmith import registry
 from flawsmith.config import Config, validate
 from flawsmith.errors import ConfigError, FlawsmithError, RunError
-from flawsmith.files import append_lines, digest, read_json, reading, remove_leftovers, write_json
+from flawsmith.files import append_lines, digest, read_json, reading, write_json
+from flawsmith.leftovers import remove_leftovers
 from flawsmith.locks import locked
 from flawsmith.paths import confined
 from flawsmith.run.manifest import (
@@ -201,7 +202,8 @@ class Run:
 
     def log(self, **facts: Any) -> None:
         """Append one line to log.jsonl (times and rates live here, never among the results)."""
-        append_lines(self.path("log.jsonl"), [{"at": now(), **facts}])
+        with locked(self.path("state", "log.lock")):  # a torn line is cut off by who looks at it while nobody writes
+            append_lines(self.path("log.jsonl"), [{"at": now(), **facts}])
 
     def data_hash(self) -> str | None:
         """Return what identifies the photographs and how they are divided; None = no stage has looked at them yet."""

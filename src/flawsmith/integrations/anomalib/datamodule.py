@@ -165,7 +165,9 @@ def by_picture(examples: Sequence[Example]) -> list[Shown]:
 
 
 def _product(split: Split, asked: str) -> str:
-    products = sorted({shot.product for shot in split.shots})
+    products = sorted({one.product for one in (*split.normals, *split.shots)})  # a run may learn from no shots
+    if not products:
+        raise ConfigError("product: the run has no photographs to learn from, so there is nothing to train on")
     if asked and asked not in products:
         raise ConfigError(f"product: there is no {asked!r}{nearest(asked, products)}")
     if not asked and len(products) > 1:
