@@ -97,17 +97,17 @@ def _write(studio: Studio, settings: Mapping[str, Any], answered: Mapping[str, t
     """Write settings into the run's configuration, or into what a run of these photographs will begin with.
 
     Raises:
-        ConfigError: a command is running, a value does not fit, or a run would get other photographs.
+        ConfigError: a value does not fit, or a run would get other photographs.
+        FlawsmithError: a command is running.
     """
     workspace = studio.workspace
-    if studio.commands.running:
-        raise ConfigError("a command is still running; let it end, or cancel it")
-    if workspace.run:
-        if of_data := [name for name in settings if name.startswith("data.")]:
-            raise ConfigError(f"{of_data[0]}: a run keeps its photographs and how they are read; make another run")
-        run = Run.open(workspace.run.folder)
-        Run.create(run.folder, overridden(run.config, settings))
-        opened = Workspace.open(workspace.source, settings=workspace.settings)
-    else:
-        opened = Workspace.open(workspace.source, workspace.painted, {**workspace.settings, **settings})
-    studio.open(opened, answered)
+    with studio.commands.held():
+        if workspace.run:
+            if of_data := [name for name in settings if name.startswith("data.")]:
+                raise ConfigError(f"{of_data[0]}: a run keeps its photographs and how they are read; make another run")
+            run = Run.open(workspace.run.folder)
+            Run.create(run.folder, overridden(run.config, settings))
+            opened = Workspace.open(workspace.source, settings=workspace.settings)
+        else:
+            opened = Workspace.open(workspace.source, workspace.painted, {**workspace.settings, **settings})
+        studio.open(opened, answered)

@@ -56,30 +56,34 @@ def routes(studio: Studio) -> APIRouter:
     @router.post("/open")
     def open_(asked: Annotated[FolderAsked, Body()]) -> dict[str, Any]:
         """Open a run or a folder of photographs."""
-        if running := studio.commands.running:
-            raise FlawsmithError(f"{running.run}: something is being made there; let it end, or cancel it")
-        root, folder = _within(studio.root, asked.folder)
-        answered: dict[str, tuple[Answer, dict[str, Any]]] = {}
-        if asked.answer is not None:
-            answer = Answer(asked.answer.setting, asked.answer.value)
-            if answer not in studio.refused:
-                raise ConfigError(f"{answer.setting[:80]}: answers nothing that was said of this folder; open it again")
-            before = value_at(Config().model_dump(mode="json"), answer.setting)
-            answered = {answer.setting: (answer, {answer.setting: before})}
-        try:
-            workspace = Workspace.open(folder, settings={name: one.value for name, (one, _) in answered.items()})
-        except FlawsmithError as error:
-            studio.refused = error.answers
-            raise
-        photographs = workspace.config.data.root
-        if not Path(os.path.realpath(photographs)).is_relative_to(os.path.realpath(root)):
-            raise DataError(
-                f"{folder}: its photographs lie in {photographs}, outside {root}, which alone may be opened here"
-            )
-        studio.open(workspace, answered)
+        with studio.commands.held():  # it takes seconds to look a folder over
+            studio.open(*_looked_over(studio, asked))
         return {"number": studio.opened}
 
     return router
+
+
+def _looked_over(studio: Studio, asked: FolderAsked) -> tuple[Workspace, dict[str, tuple[Answer, dict[str, Any]]]]:
+    """Return what is to be opened, and the settings that were answered for that, as `Studio.open` takes both."""
+    root, folder = _within(studio.root, asked.folder)
+    answered: dict[str, tuple[Answer, dict[str, Any]]] = {}
+    if asked.answer is not None:
+        answer = Answer(asked.answer.setting, asked.answer.value)
+        if answer not in studio.refused:
+            raise ConfigError(f"{answer.setting[:80]}: answers nothing that was said of this folder; open it again")
+        before = value_at(Config().model_dump(mode="json"), answer.setting)
+        answered = {answer.setting: (answer, {answer.setting: before})}
+    try:
+        workspace = Workspace.open(folder, settings={name: one.value for name, (one, _) in answered.items()})
+    except FlawsmithError as error:
+        studio.refused = error.answers
+        raise
+    photographs = workspace.config.data.root
+    if not Path(os.path.realpath(photographs)).is_relative_to(os.path.realpath(root)):
+        raise DataError(
+            f"{folder}: its photographs lie in {photographs}, outside {root}, which alone may be opened here"
+        )
+    return workspace, answered
 
 
 def _within(root: Path | None, below: str) -> tuple[Path, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from flawsmith.errors import DataError
 from flawsmith.run.painted import PaintedPair, painted_pairs
 from flawsmith.studio.candidates import Candidate, accept
 from flawsmith.studio.masks import MOST_RUNS, runs_of_file
+from flawsmith.studio.picture_answers import answered
 from flawsmith.studio.picture_routes import End, Name, window_of
 from flawsmith.studio.pictures import around, png, visible
 from flawsmith.studio.workshop import Job
@@ -125,7 +127,10 @@ def routes(studio: Studio) -> APIRouter:
         """Keep a candidate as a pair."""
         candidate = Candidate.load(studio.candidates, name)
         with studio.accepting:
-            pair = accept(candidate, workspace.normal(candidate.photograph), workspace.painted)
+            pair = studio.accepted.get(name)  # asked twice, by two clicks or tabs: it is one pair
+            if pair is None:
+                pair = accept(candidate, workspace.normal(candidate.photograph), workspace.painted)
+                studio.accepted[name] = pair
         return {"name": pair, "folder": str(workspace.painted)}
 
     @router.get("/painted")
@@ -137,12 +142,12 @@ def routes(studio: Studio) -> APIRouter:
         ]
 
     @router.get("/painted/thumb")
-    def painted_thumb(name: Name) -> Response:
+    def painted_thumb(request: Request, name: Name) -> Response:
         """Return what was accepted as a thumbnail, with the outline of its mask."""
         pair = _pair(painted_pairs(workspace.painted), name)
         span = next((one.span for one in workspace.normals if one.product == pair.product), None)
-        content = studio.pictures.damage(pair.image, pair.mask, span, 128, outline=True, whole=False)
-        return Response(content, media_type="image/jpeg")
+        draw = partial(studio.pictures.damage, pair.image, pair.mask, span, 128, outline=True, whole=False)
+        return answered(request, "image/jpeg", draw, [pair.image, pair.mask], span)
 
     return router
 

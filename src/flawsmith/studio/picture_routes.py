@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from flawsmith.data import images
 from flawsmith.errors import DataError
 from flawsmith.run.manifest import machine
+from flawsmith.studio.picture_answers import answered
 from flawsmith.studio.pictures import DEEPEST, PictureStore
 from flawsmith.types import Example, Range
 
@@ -20,13 +22,13 @@ Level = Annotated[int, Query(ge=0, le=DEEPEST)]
 TileNumber = Annotated[int, Query(ge=0, le=1 << 20)]
 Side = Annotated[int, Query(ge=32, le=1024)]
 End = Annotated[float | None, Query(allow_inf_nan=False)]
-_AWHILE = {"cache-control": "private, max-age=600"}
 _PERCENT = (0.5, 99.5)
 
 
 def routes(studio: Studio) -> APIRouter:
     """Return the addresses of this file."""
     router, workspace, pictures = APIRouter(prefix="/api"), studio.workspace, studio.pictures
+    number = studio.opened  # of this workspace, also where another one is just being opened
 
     @router.get("/source")
     def source() -> dict[str, Any]:
@@ -34,9 +36,9 @@ def routes(studio: Studio) -> APIRouter:
         return {
             "version": machine()["packages"]["flawsmith"],
             "source": str(workspace.source),
-            "root": str(workspace.config.data.root),
+            "root": str(workspace.config.data.root.absolute()),
             "opened": workspace.opened,
-            "number": studio.opened,
+            "number": number,
             "folders": studio.root is not None,
             "run": workspace.run is not None,
             "painted": str(workspace.painted),
@@ -62,27 +64,42 @@ def routes(studio: Studio) -> APIRouter:
 
     @router.get("/photograph/tile")
     def tile(
-        name: Name, level: Level, column: TileNumber, row: TileNumber, low: End = None, high: End = None
+        request: Request,
+        name: Name,
+        level: Level,
+        column: TileNumber,
+        row: TileNumber,
+        low: End = None,
+        high: End = None,
     ) -> Response:
         """Return a tile of a photograph."""
         example = workspace.example(name)
-        return tile_of(pictures, example, level, column, row, low, high)
+        return tile_of(request, pictures, example, level, column, row, low, high)
 
     @router.get("/photograph/thumb")
-    def thumb(name: Name, side: Side = 160, outline: bool = False) -> Response:
+    def thumb(request: Request, name: Name, side: Side = 160, outline: bool = False) -> Response:
         """Return a thumbnail of a photograph."""
-        content = pictures.thumb(workspace.example(name), side, outline=outline)
-        return Response(content, media_type="image/jpeg", headers=_AWHILE)
+        example = workspace.example(name)
+        files, more = (example.image, *example.masks), (example.mask_rule, example.span)
+        return answered(request, "image/jpeg", lambda: pictures.thumb(example, side, outline=outline), files, *more)
 
     return router
 
 
 def tile_of(
-    pictures: PictureStore, example: Example, level: int, column: int, row: int, low: float | None, high: float | None
+    request: Request,
+    pictures: PictureStore,
+    example: Example,
+    level: int,
+    column: int,
+    row: int,
+    low: float | None,
+    high: float | None,
 ) -> Response:
     """Return a tile of a picture as an answer."""
-    content = pictures.tile(example.image, level, column, row, example.span, window_of(low, high))
-    return Response(content, media_type="image/png", headers=_AWHILE)
+    window, span = window_of(low, high), example.span
+    draw = partial(pictures.tile, example.image, level, column, row, span, window)
+    return answered(request, "image/png", draw, [example.image], span)
 
 
 def window_of(low: float | None, high: float | None) -> Range | None:

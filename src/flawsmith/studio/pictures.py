@@ -105,7 +105,8 @@ class PictureStore:
             side: In px.
             outline: True = with the outline of its label; in a normal photograph, of the part if one lies there.
         """
-        key = str(example.image), str(file_state(example.image)), str(side), str(outline), str(example.span)
+        files = [str(value) for path in (example.image, *example.masks) for value in (path, file_state(path))]
+        key = (*files, str(example.mask_rule), str(side), str(outline), str(example.span))
 
         def make() -> bytes:
             native = images.read(example.image)

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, HTTPException, Response
+from fastapi import APIRouter, Body, HTTPException, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from flawsmith.data import images
 from flawsmith.errors import ConfigError, DataError, nearest
-from flawsmith.files import file_state
+from flawsmith.files import digest, file_state
 from flawsmith.run.folder import Run
 from flawsmith.run.records import Sample, Verdict
 from flawsmith.run.review import FILE, Review, Word, applied, decide, redrawn, reviews, standing
 from flawsmith.studio.masks import MOST_RUNS, mask_of, runs_of
+from flawsmith.studio.picture_answers import answered
 from flawsmith.studio.picture_routes import End, Level, Side, TileNumber, described, tile_of
 from flawsmith.types import Example
 
 if TYPE_CHECKING:
     from flawsmith.studio.session import Studio
+
+
+Mark = Annotated[str, Field(max_length=100)]
+"""Of the sample that was looked at (`mark_of`); "" = whoever asks looked at none."""
 
 
 class ReviewAsked(BaseModel):
@@ -31,6 +37,7 @@ class ReviewAsked(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     sample: Annotated[int, Field(ge=0)]
+    mark: Mark = ""
     word: Word
     defect: Annotated[str, Field(max_length=4000)] = ""
     mask: Literal["as it is", "its own"] = "as it is"
@@ -42,6 +49,7 @@ class MaskAsked(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    mark: Mark = ""
     mask: Annotated[list[int], Field(max_length=2 * MOST_RUNS)]
 
 
@@ -82,16 +90,18 @@ def routes(studio: Studio) -> APIRouter:
     router, workspace = APIRouter(prefix="/api"), studio.workspace
     if workspace.run is None:
         return router
-    run, made = workspace.run, MadeSamples(workspace.run)
+    run, made, number = workspace.run, MadeSamples(workspace.run), studio.opened
     photographs = {example.id: example for example in workspace.normals}
     spans = {example.product: example.span for example in workspace.normals}
 
     deciding = Lock()  # a decision keeps what an earlier one says of the mask, and the other way round
 
-    def as_made(index: int) -> Sample:
+    def as_made(index: int, mark: str = "") -> Sample:
         known, _ = made()
         if index not in known:
             raise HTTPException(404, f"there is no sample {index}, or it was given up")
+        if mark and mark != mark_of(run, known[index]):
+            raise HTTPException(409, f"sample {index} was made anew since it was shown; look at it again")
         if not run.path(known[index].image).is_file():
             raise HTTPException(404, f"the picture of sample {index} was deleted")
         return known[index]
@@ -113,8 +123,9 @@ def routes(studio: Studio) -> APIRouter:
         """List what was made, with scores and reasons."""
         known, verdicts = made()
         names = sorted({name for verdict in (verdicts or {}).values() for name in verdict.scores})
-        rows = [_row(sample, (verdicts or {}).get(sample.index)) for sample in known.values()]
-        return {"screened": verdicts is not None, "scores": names, "samples": rows, **decisions()}
+        rows = [_row(run, sample, (verdicts or {}).get(sample.index)) for sample in known.values()]
+        told = {"opened": number, "screened": verdicts is not None, "scores": names, "samples": rows}
+        return told | decisions()
 
     @router.get("/reviews")
     def decisions(since: str = "") -> dict[str, Any]:
@@ -131,7 +142,7 @@ def routes(studio: Studio) -> APIRouter:
     @router.post("/review")
     def review(asked: Annotated[ReviewAsked, Body()]) -> dict[str, Any]:
         """Note a decision."""
-        sample = as_made(asked.sample)
+        sample = as_made(asked.sample, asked.mark)
         types = {other.defect for other in made()[0].values() if other.product == sample.product}
         if asked.defect and asked.defect not in types:
             raise ConfigError(
@@ -153,17 +164,23 @@ def routes(studio: Studio) -> APIRouter:
 
     @router.get("/sample/{index}/tile")
     def tile(
-        index: int, level: Level, column: TileNumber, row: TileNumber, low: End = None, high: End = None
+        request: Request,
+        index: int,
+        level: Level,
+        column: TileNumber,
+        row: TileNumber,
+        low: End = None,
+        high: End = None,
     ) -> Response:
         """Return a tile of a sample as it was made."""
         sample = as_made(index)
         example = Example(sample.image, run.path(sample.image), sample.product, span=spans.get(sample.product))
-        return tile_of(studio.pictures, example, level, column, row, low, high)
+        return tile_of(request, studio.pictures, example, level, column, row, low, high)
 
     @router.post("/sample/{index}/mask")
     def redraw(index: int, asked: Annotated[MaskAsked, Body()]) -> dict[str, Any]:
         """Give a sample another mask; what lies outside is given back to the photograph."""
-        sample = as_made(index)
+        sample = as_made(index, asked.mark)
         shape = images.describe(run.path(sample.image)).shape
         repair = redrawn(run.folder, sample, mask_of(asked.mask, shape), below(sample))
         with deciding:
@@ -173,22 +190,36 @@ def routes(studio: Studio) -> APIRouter:
 
     @router.get("/sample/{index}")
     def picture(
-        index: int, side: Side = 192, outline: bool = True, whole: bool = False, before: bool = False
+        request: Request,
+        index: int,
+        side: Side = 192,
+        outline: bool = True,
+        whole: bool = False,
+        before: bool = False,
     ) -> Response:
         """Return a sample, or the photograph that it was painted on, whole or round the damage."""
         sample = one(index)
         image = below(sample) if before else run.path(sample.image)
-        span = spans.get(sample.product)
-        content = studio.pictures.damage(image, run.path(sample.mask), span, side, outline=outline, whole=whole)
-        return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=60"})
+        mask, span = run.path(sample.mask), spans.get(sample.product)
+        draw = partial(studio.pictures.damage, image, mask, span, side, outline=outline, whole=whole)
+        return answered(request, "image/jpeg", draw, [image, mask], span)
 
     return router
 
 
-def _row(sample: Sample, verdict: Verdict | None) -> dict[str, Any]:
+def mark_of(run: Run, sample: Sample) -> str:
+    """Return what tells a sample from another one that is made in its place."""
+    if sample.image_hash and sample.mask_hash:
+        return digest(sample.image_hash, sample.mask_hash)
+    # An earlier release kept no hashes. The last time of a file is left out: an export that links to it moves that.
+    return digest(*(file_state(run.path(name))[:2] for name in (sample.image, sample.mask)))
+
+
+def _row(run: Run, sample: Sample, verdict: Verdict | None) -> dict[str, Any]:
     """Return what the page shows of a sample."""
     return {
         "index": sample.index,
+        "mark": mark_of(run, sample),
         "product": sample.product,
         "defect": sample.defect,
         "generator": sample.generator,

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException as HttpError
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     import uvicorn
 
 PAGE = Path(__file__).parent / "page"
+HTTP_PORT = 80
+OPENED = "x-flawsmith-opened"
+"""Header in which a page names the source that it shows, by `Studio.opened`."""
+_ANY_SOURCE = ("/api/open", "/api/command/cancel")
+"""What can be asked whatever is open."""
 _KINDS = {
     ".html": "text/html",
     ".js": "text/javascript",
@@ -43,7 +48,10 @@ _KINDS = {
 
 def guarded(studio: Studio) -> Guard:
     """Return the application as it is served."""
-    hosts = tuple(f"{name}:{studio.port}" for name in LOCAL) if studio.local else ()
+    names = [f"{name}:{studio.port}" for name in LOCAL]
+    if studio.port == HTTP_PORT:
+        names += LOCAL  # browsers leave this port out
+    hosts = tuple(names) if studio.local else ()
     return Guard(_Opened(studio), studio.token, hosts)
 
 
@@ -98,9 +106,18 @@ def application(studio: Studio) -> FastAPI:
             raise HTTPException(404, "there is no such file")
         return FileResponse(path, media_type=_KINDS[path.suffix], headers={"cache-control": "no-cache"})
 
+    async def same_source(request: Request) -> None:
+        """Refuse what a page asks of a source that is not open any more: it would fall on another one."""
+        shown = request.headers.get(OPENED, str(studio.opened))
+        asks = request.method == "POST" and request.url.path not in _ANY_SOURCE
+        if asks and shown != str(studio.opened):
+            raise HTTPException(
+                409, "the open folder or its settings have changed since this page was loaded; load the page anew"
+            )
+
     making = (command_routes, plan_routes, proof_routes, export_routes, progress_routes)
     for part in (data_routes, folder_routes, picture_routes, paint_routes, review_routes, *making):
-        app.include_router(part.routes(studio))
+        app.include_router(part.routes(studio), dependencies=[Depends(same_source)])
     return app
 
 

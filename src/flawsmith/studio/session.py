@@ -51,6 +51,8 @@ class Studio:
         self._folder = tempfile.TemporaryDirectory(prefix="flawsmith-studio-")
         self.candidates = Path(self._folder.name)
         self.accepting = threading.Lock()
+        self.accepted: dict[str, str] = {}
+        """Candidates that were accepted, each with the name of its pair."""
         self.opening = threading.Lock()
         self._begin()
 
@@ -70,9 +72,9 @@ class Studio:
         """
         with self.opening:
             old = self.painting, self.checking
-            self.workspace, self.answered = workspace, dict(answered)
+            self.opened += 1  # first: whoever sees the other source sees its number too
+            self.workspace, self.answered, self.accepted = workspace, dict(answered), {}
             self._begin()
-            self.opened += 1
             for workshop in old:
                 workshop.close()
             for candidate in self.candidates.iterdir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flawsmith import registry
 from flawsmith.config import AUTO, Config, affecting, overridden
-from flawsmith.errors import ConfigError, DataError
+from flawsmith.errors import ConfigError, DataError, FlawsmithError, RunError
 from flawsmith.run.folder import Run
-from flawsmith.run.painted import FOLDER, painted_pairs
+from flawsmith.run.opening import leaving_nothing
+from flawsmith.run.painted import FOLDER, PaintedPair, painted_pairs
 from flawsmith.studio.candidates import folder_name
 from flawsmith.studio.commands import costs, forms
 from flawsmith.studio.commands.process import language_of, said
@@ -123,15 +125,13 @@ def routes(studio: Studio) -> APIRouter:
             if workspace.run:
                 words = _words(workspace.run.folder, forms.changed(known, settings))
                 return studio.commands.start("generate", words, workspace.run.folder, language).to_json()
-            if studio.commands.running:
-                raise ConfigError("a command is still running; let it end, or cancel it")
             target = _target(workspace, asked.name)
-            if target.exists() and any(target.iterdir()):
-                raise ConfigError(f"{target}: is there already; name another folder for this run")
             chosen_later = _to_choose(wanted)
-            run = Run.create(target, overridden(known, settings | {"generator": {}}) if chosen_later else wanted)
-            _bring(workspace, run)
-            studio.open(Workspace.open(target))
+            with studio.commands.held():
+                if target.exists() and any(target.iterdir()):
+                    raise ConfigError(f"{target}: is there already; name another folder for this run")
+                begun_with = overridden(known, settings | {"generator": {}}) if chosen_later else wanted
+                studio.open(_begun(workspace, target, begun_with))
             return studio.commands.start("generate", _words(target, chosen_later), target, language).to_json()
 
     return router
@@ -219,9 +219,27 @@ def _target(workspace: Workspace, name: str) -> Path:
     return target
 
 
-def _bring(workspace: Workspace, run: Run) -> None:
+def _begun(workspace: Workspace, target: Path, config: Config) -> Workspace:
+    """Return a new run in an empty folder, opened; where that fails, nothing is left that is in the way of a retry.
+
+    Raises:
+        FlawsmithError: what was painted cannot be read, or the run not be written or opened.
+    """
+    pairs = painted_pairs(workspace.painted)
+    with leaving_nothing(target):
+        try:
+            _bring(pairs, Run.create(target, config))
+            return Workspace.open(target)
+        except (OSError, FlawsmithError) as error:
+            shutil.rmtree(target / FOLDER, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise RunError(f"{target}: cannot be written ({error.strerror})") from None
+            raise
+
+
+def _bring(pairs: Sequence[PaintedPair], run: Run) -> None:
     """Copy what was painted and accepted before there was a run into the run: its export takes it along."""
-    for pair in painted_pairs(workspace.painted):
+    for pair in pairs:
         files = [*sorted(pair.image.parent.glob(f"{pair.image.stem}.*"))]
         target = run.path(FOLDER, *pair.name.split("/")[:-1])
         target.mkdir(parents=True, exist_ok=True)

@@ -16,8 +16,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -197,6 +197,7 @@ class Commands:
         self._lock = threading.Lock()
         self._last: Command | None = None
         self._count = 0
+        self._held = False
 
     @property
     def last(self) -> Command | None:
@@ -212,14 +213,36 @@ class Commands:
         """Start a command; the arguments are those of `Command`.
 
         Raises:
-            FlawsmithError: one is running.
+            FlawsmithError: one is running, or none may start now.
         """
         with self._lock:
             if self.running:
                 raise FlawsmithError(f"`{said(self.running.words)}` is still running; let it end, or cancel it")
+            self._refuse_held()
             self._count += 1
             self._last = Command(self._count, purpose, words, run, language)
             return self._last
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let no command start while the block opens another source.
+
+        Raises:
+            FlawsmithError: one is running, or another source is being opened already.
+        """
+        with self._lock:
+            if running := self.running:
+                raise FlawsmithError(f"{running.run}: something is being made there; let it end, or cancel it")
+            self._refuse_held()
+            self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+
+    def _refuse_held(self) -> None:
+        if self._held:
+            raise FlawsmithError("a folder is just being opened; try again when it is there")
 
     def close(self) -> None:
         """Stop what runs."""

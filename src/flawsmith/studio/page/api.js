@@ -2,6 +2,13 @@
 
 import { chosen, say, spoken } from "./words.js";
 
+let opened = null; // which source the page shows
+
+/** Say which source the page shows: whatever it asks from now on is refused where another one is open. */
+export function shows(number) {
+  opened = number;
+}
+
 const STEP = 120; // ms between two questions for a running job
 
 /** Return an address; `values` become its query. */
@@ -27,7 +34,7 @@ async function ask(where, options) {
     refusal = await answer.json();
   } catch { /* no JSON: the status says it */ }
   const sentence = refusal.error ?? `${answer.status} ${answer.statusText}`;
-  throw Object.assign(new Error(spoken(sentence)), { answers: refusal.answers ?? [] });
+  throw Object.assign(new Error(spoken(sentence)), { answers: refusal.answers ?? [], status: answer.status });
 }
 
 export const get = async (path, values) => (await ask(address(path, values))).json();
@@ -36,6 +43,7 @@ export const blob = async (path, values) => (await ask(address(path, values))).b
 export async function post(path, body = {}, values = {}) {
   const bytes = body instanceof Blob;
   const headers = { "content-type": bytes ? "application/octet-stream" : "application/json", "accept-language": chosen() }; // a command speaks it
+  if (opened !== null) headers["x-flawsmith-opened"] = String(opened);
   return (await ask(address(path, values), { method: "POST", headers, body: bytes ? body : JSON.stringify(body) })).json();
 }
 

@@ -1,6 +1,6 @@
 // The studio's page: parts of it, language, light or dark, and the keyboard.
 
-import { get } from "./api.js";
+import { get, shows } from "./api.js";
 import { Data } from "./data.js";
 import { make, note, translate } from "./dom.js";
 import { Export } from "./export.js";
@@ -94,6 +94,7 @@ async function begin() {
   try {
     const wanted = location.hash.slice(1);
     const [source, progress] = await Promise.all([get("source"), wanted in PARTS ? null : get("progress")]);
+    shows(source.number);
     if (source.opened) {
       document.getElementById("source").textContent = source.source;
       document.getElementById("source").title = source.root;

@@ -232,7 +232,8 @@ export class Paint {
 
   /** Go on with what was drawn before a reload, else with the first photograph. */
   async #start() {
-    const kept = forTab.recall(KEPT);
+    const drawing = forTab.recall(KEPT);
+    const kept = drawing?.root === this.source.root ? drawing : null; // another set may have photographs of the same names
     const known = this.source.photographs.find((photograph) => photograph.id === kept?.name);
     const first = known ?? this.source.photographs.find((photograph) => photograph.product === this.products.value);
     if (!first) return;
@@ -247,7 +248,7 @@ export class Paint {
 
   #keep() {
     const runs = this.mask.runs();
-    forTab.keep(KEPT, runs.length > MOST_KEPT ? null : { name: this.picture.name, runs, defect: this.defect, seed: this.seed });
+    forTab.keep(KEPT, runs.length > MOST_KEPT ? null : { root: this.source.root, name: this.picture.name, runs, defect: this.defect, seed: this.seed });
   }
 
   #drawn() {

@@ -11,7 +11,7 @@ const SHOWN = ["brush", "eraser", "polygon", "move"];
 export class Redraw {
   /** `over` is called when the new mask is kept, or given up. */
   constructor(review, over) {
-    Object.assign(this, { review, over, sample: null });
+    Object.assign(this, { review, over, sample: null, drawn: null }); // what is asked for, and what can be drawn on
     this.canvas = make("canvas", { tabIndex: 0, role: "application", label: "review.canvas" });
     this.buttons = SHOWN.map((tool) => {
       const key = Object.keys(TOOL_KEYS).find((one) => TOOL_KEYS[one] === tool).toUpperCase();
@@ -43,7 +43,10 @@ export class Redraw {
 
   /** Show a sample as it was made, with the mask that it has today. */
   async open(sample) {
-    this.sample = sample;
+    Object.assign(this, { sample, drawn: null });
+    this.tools.abandon();
+    this.view.open(null, null); // until it is there, nothing can be drawn, and what was before is not taken for it
+    this.#changed();
     this.root.hidden = false;
     try {
       const { mask: runs, ...picture } = await get(`sample/${sample.index}/facts`);
@@ -52,17 +55,18 @@ export class Redraw {
       mask.replace(runs);
       mask.done = []; // what it was is where undoing ends
       this.view.open({ ...picture, tiles: `sample/${sample.index}/tile`, of: {} }, mask);
+      this.drawn = sample;
       this.view.look(boxOf(runs, picture.width));
       this.#changed();
       this.canvas.focus();
     } catch (error) {
       note(error.message, "error");
-      this.over();
+      if (this.sample === sample) this.over();
     }
   }
 
   close() {
-    this.sample = null;
+    Object.assign(this, { sample: null, drawn: null });
     this.root.hidden = true;
   }
 
@@ -87,7 +91,7 @@ export class Redraw {
   }
 
   #changed() {
-    this.save.disabled = !this.view.mask?.count || !this.view.mask.done.length;
+    this.save.disabled = !this.drawn || !this.view.mask?.count || !this.view.mask.done.length;
     this.view.redraw();
   }
 
@@ -97,8 +101,12 @@ export class Redraw {
   }
 
   async #save() {
+    const { sample, drawn } = this;
+    if (!drawn || drawn !== sample) return;
     this.save.disabled = true;
-    if (await this.review.redraw(this.sample, this.view.mask.runs())) this.over();
+    const kept = await this.review.redraw(sample, this.view.mask.runs());
+    if (this.sample !== sample) return; // another one is drawn on by now
+    if (kept) this.over();
     else this.#changed();
   }
 }

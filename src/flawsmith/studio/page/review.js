@@ -54,10 +54,15 @@ export class Review {
   async opened() {
     try {
       const made = await get("samples");
+      if (made.opened !== this.source.number) {
+        location.reload(); // another source was opened: nothing of this page is its
+        return;
+      }
       Object.assign(this, { samples: made.samples, scores: made.scores, screened: made.screened });
       this.#heard(made);
       this.#choices();
       this.#arrange(true);
+      this.sheet.renewed();
     } catch (error) {
       note(error.message, "error");
     }
@@ -79,13 +84,19 @@ export class Review {
     this.said[sample.index] = { ...before, word, defect }; // at once; taken back when it could not be written
     this.#changed();
     try {
-      this.#heard(await post("review", { sample: sample.index, word, defect, mask }));
+      this.#heard(await post("review", { sample: sample.index, mark: sample.mark, word, defect, mask }));
     } catch (error) {
       if (before) this.said[sample.index] = before;
       else delete this.said[sample.index];
       this.#changed();
-      note(error.message, "error");
+      await this.#refused(error);
     }
+  }
+
+  /** Say why something could not be written; where a sample was made anew meanwhile, show all as it is now. */
+  async #refused(error) {
+    note(error.message, "error");
+    if (error.status === 409) await this.opened();
   }
 
   /** Return whether a sample stands, and who says so. */
@@ -97,10 +108,10 @@ export class Review {
   /** Give a sample the mask that was drawn; returns whether it could be written. */
   async redraw(sample, mask) {
     try {
-      this.#heard(await post(`sample/${sample.index}/mask`, { mask }));
+      this.#heard(await post(`sample/${sample.index}/mask`, { mark: sample.mark, mask }));
       return true;
     } catch (error) {
-      note(error.message, "error");
+      await this.#refused(error);
       return false;
     }
   }
@@ -139,7 +150,7 @@ export class Review {
   }
 
   picture(sample, values) {
-    return address(`sample/${sample.index}`, { ...values, mask: this.said[sample.index]?.mask || null }); // another mask, another picture
+    return address(`sample/${sample.index}`, { ...values, mark: sample.mark, mask: this.said[sample.index]?.mask || null }); // another mask, another picture
   }
 
   #heard({ version, reviews }) {

@@ -59,12 +59,25 @@ export class Sheet {
     const { items } = this.review.grid;
     if (number < 0 || number >= items.length) return;
     this.number = number;
+    this.shown = this.sample;
     this.#drawn();
     this.before.setAttribute("aria-pressed", "false");
     this.changed();
     this.#picture();
     if (!this.dialog.open) this.dialog.showModal();
     this.review.grid.reveal(number, false);
+  }
+
+  /** The samples were read again: stay at the one that is shown, and begin anew where it is another one by now. */
+  renewed() {
+    if (!this.dialog.open) return;
+    const number = this.review.grid.items.findIndex((sample) => sample.index === this.shown.index);
+    if (number < 0) this.dialog.close();
+    else if (this.review.grid.items[number].mark !== this.shown.mark) this.show(number);
+    else {
+      this.number = number;
+      this.changed();
+    }
   }
 
   translated() {

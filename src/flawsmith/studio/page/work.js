@@ -181,7 +181,7 @@ function doingNow(doing) {
 
 /** Return what a piece of work is called: "prove, features", "generate (nsa, for the proof)". */
 export function nameOf(what) {
-  const [, first, of = "", part, generator] = what.match(/^([^\s,]+)( .*?)??(?:, (features|intervals))?(?: \((.*), for the proof\))?$/);
+  const [, first, of = "", part, generator] = what.match(/^([^\s,]+)( .*?)??(?:, (features|intervals))?(?: \((.*), for the proof\))?$/s) ?? ["", what]; // a product's name may have any characters
   const name = `${knows(`step.${first}`) ? say(`step.${first}`) : first}${of}${part ? `: ${say(`step.${part}`)}` : ""}`;
   return generator ? say("work.forProof", { name, generator }) : name;
 }
