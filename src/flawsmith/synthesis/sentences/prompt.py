@@ -291,7 +291,8 @@ def _sized(
                 f"--prompt: {max(asked) * ground.pixel_mm:g} mm are {max(asked):.0f} px, and the photograph has "
                 f"{max(ground.shape)}; ask for less, or see to data.pixel_mm"
             )
-        by = [want / now for want, now in zip(asked, sizes, strict=True)]
+        # The width is measured only where it is asked for.
+        by = [want / now if want else 0.0 for want, now in zip(asked, sizes, strict=True)]
         lengthwise = by[0] or by[1]
         crosswise = by[1] or by[0]
         # Alike in both directions, unless both sizes are asked for.
