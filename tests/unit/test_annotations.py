@@ -337,6 +337,8 @@ def studio_file(root: Path, *results: dict[str, object]) -> DataConfig:
     return DataConfig(root=root, layout="label_studio")
 
 
+TRIANGLE = [[10, 10], [40, 10], [40, 60]]
+
 WRONG: dict[str, tuple[Callable[[Path], DataConfig], str]] = {
     "no file": (lambda root: DataConfig(root=root, layout="coco"), "no annotation file of COCO found"),
     "no labelme": (lambda root: DataConfig(root=root, layout="labelme"), "no file of labelme found"),
@@ -361,6 +363,20 @@ WRONG: dict[str, tuple[Callable[[Path], DataConfig], str]] = {
     "yolo class": (lambda root: yolo_set(root, "4 0.5 0.5 0.2 0.2 0.1 0.3"), "holds class 4, of which data.yaml"),
     "yolo words": (lambda root: yolo_set(root, "scratch 0.5"), "line 1 should be the number of a class"),
     "ellipse": (lambda root: studio_file(root, {"type": "ellipselabels", "value": {}}), "holds ellipselabels"),
+    "no label": (lambda root: studio_file(root, {"type": "polygon", "id": "a", "value": {"points": TRIANGLE}}),
+                 "task 0: a polygon has no label"),
+    "no labels": (lambda root: studio_file(root, {"type": "polygonlabels", "value": {"points": TRIANGLE,
+                  "polygonlabels": []}}), "task 0: a polygon has no label"),
+    "magic": (lambda root: studio_file(root, {"type": "brush", "value": {"format": "rle", "rle": [0]}}),
+              "task 0: a brush has no label"),
+    "bitmask": (lambda root: studio_file(root, {"type": "bitmask", "value": {"imageDataURL": "data:"}}),
+                "holds bitmask that are not read"),
+    "plain ellipse": (lambda root: studio_file(root, {"type": "ellipse", "value": {"x": 5, "y": 5, "radiusX": 2,
+                      "radiusY": 3}}), "holds ellipse that are not read"),
+    "studio's nameless": (lambda root: studio_file(root, {"type": "polygonlabels", "value": {"points": TRIANGLE,
+                          "polygonlabels": [""]}}), "x.png: a label has no name"),
+    "labelme's nameless": (lambda root: labelme_file(root, '{"shapes": [{"label": null}]}'), "a label has no name"),
+    "coco's nameless": (lambda root: coco_file(root, categories=[{"id": 1, "name": " "}, {"id": 5, "name": "a"}]), "a label has no name"),
     "twice": (lambda root: studio_file(root, {"type": "choices"}, {"type": "choices"}), "has 2 annotations"),
 }  # fmt: skip
 
@@ -371,6 +387,32 @@ def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path, case: str) -> None:
     with pytest.raises(DataError) as caught:
         scan(setup(tmp_path))
     assert said in str(caught.value), str(caught.value)
+
+
+def test_a_label_in_a_result_of_its_own_belongs_to_the_outline_with_its_id(tmp_path: Path) -> None:
+    """As Label Studio exports `<Polygon>` beside `<Labels>`; what is chosen for a region is no label of it."""
+    data = studio_file(tmp_path, {})
+    outline = {"id": "a", "type": "polygon", "value": {"points": TRIANGLE}}
+    label = {"id": "a", "type": "labels", "value": {"points": TRIANGLE, "labels": ["scratch"]}}
+    choice = {"id": "a", "type": "choices", "value": {"points": TRIANGLE, "choices": ["deep"]}}
+    images.write(tmp_path / "y.png", np.full((20, 30), 71, np.uint8))
+    results = {"x": [outline, label, choice], "y": []}
+    tasks = [{"data": {"image": f"{name}.png"}, "annotations": [{"result": one}]} for name, one in results.items()]
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    scratch, _ = scan(data)
+    assert scratch.defect == "scratch" and read_label(scratch, (20, 30)).any()
+
+
+def test_a_picture_that_is_called_ng_and_not_drawn_on_is_no_normal_part(tmp_path: Path) -> None:
+    for name in ("x", "ng", "ok"):
+        images.write(tmp_path / f"{name}.png", np.full((20, 30), 70, np.uint8))
+    shape = {"type": "polygonlabels", "value": {"points": TRIANGLE, "polygonlabels": ["scratch"]}}
+    drawn = {"x": shape} | {name: {"type": "choices", "value": {"choices": [name.upper()]}} for name in ("ng", "ok")}
+    rows = [{"data": {"image": f"{name}.png"}, "annotations": [{"result": [one]}]} for name, one in drawn.items()]
+    (tmp_path / "tasks.json").write_text(json.dumps(rows))
+    found = survey(DataConfig(root=tmp_path, layout="label_studio"))
+    assert {one.id: one.defect for one in found.examples} == {"x.png": "scratch", "ok.png": None}
+    assert any("ng.png" in text and "nothing is drawn" in text for text in found.warnings)
 
 
 DRAWN_WRONG: list[tuple[Any, str]] = [

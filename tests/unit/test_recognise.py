@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 from flawsmith.cli import app
 from flawsmith.config import load_config
 from flawsmith.data.layouts import scan
+from flawsmith.data.layouts.annotated.unlabelled import sounds_normal
 from flawsmith.errors import Answer, DataError
 from flawsmith.korean import in_korean
-from flawsmith.preflight.recognise import SETTING, recognise, sounds_normal
+from flawsmith.preflight.recognise import SETTING, recognise
 
 
 def touch(root: Path, *names: str) -> Path:

@@ -38,6 +38,8 @@ class MarkedPicture:
     """The number by which Label Studio calls it in the names of brush strokes."""
     looked_at: bool = True
     """False: nobody has annotated it yet, so nothing marked does not mean that it is normal."""
+    choices: tuple[str, ...] = ()
+    """What was chosen for the whole picture, such as NG: where nothing is marked it may mean damage."""
 
     @property
     def defects(self) -> list[str]:
@@ -64,3 +66,8 @@ def size_of(height: Any, width: Any) -> tuple[int, int] | None:
     if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
         return height, width
     return None
+
+
+def name_of(value: Any) -> str:
+    """Return the name of a label or category as text; "" where the file holds nothing there."""
+    return "" if value is None else str(value)

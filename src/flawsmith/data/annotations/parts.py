@@ -136,6 +136,9 @@ def _read(form: str, file: Path, *state: int) -> dict[str, MarkedPicture]:
         for picture in pictures.values():
             # JSON may hold half a character, which can be neither printed nor written.
             "".join([picture.name, picture.product, *picture.defects]).encode("utf-8")
+            if not all(map(str.strip, picture.defects)):
+                whose = f"{file}, {picture.name}" if picture.name else str(file)
+                raise DataError(f"{whose}: a label has no name; give it one in its tool")
         return pictures
     except _OTHER_SHAPES as error:
         what = " ".join(str(error).split())[:160]
