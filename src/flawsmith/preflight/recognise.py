@@ -160,6 +160,10 @@ def _candidates(root: Path, tree: Tree, normal: tuple[str, ...]) -> Iterator[Dat
     for layout in LAYOUTS:
         if layout == "pattern":  # its templates are the user's
             continue
+        if layout == "mvtec":
+            said = normal or _normal_in_train(tree)
+            yield DataConfig(root=root, layout=layout, normal=[] if said == ("good",) else list(said))
+            continue
         if layout not in ("pairs", *_ANNOTATED):
             yield DataConfig(root=root, layout=layout)
             continue
@@ -173,6 +177,13 @@ def _candidates(root: Path, tree: Tree, normal: tuple[str, ...]) -> Iterator[Dat
         else:
             mixed = [folder for folder in folders if folder.casefold() in _SPLITS]
             yield from (DataConfig(root=root, layout=layout, normal=[one]) for one in folders if one not in mixed)
+
+
+def _normal_in_train(tree: Tree) -> tuple[str, ...]:
+    """Return the names of folders right below a train/ that are called after normal parts: BTAD's is train/ok."""
+    above = {folder: last_part(folder.rpartition("/")[0]) for folder in tree.folders}
+    names = {nfc(last_part(folder)) for folder, train in above.items() if train == "train"}
+    return tuple(sorted(name for name in names if sounds_normal(name)))
 
 
 def _masked(surveyed: Survey) -> int:
