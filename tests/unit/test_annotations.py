@@ -415,6 +415,7 @@ WRONG: dict[str, tuple[Callable[[Path], DataConfig], str]] = {
                       "radiusY": 3}}), "holds ellipse that are not read"),
     "studio's nameless": (lambda root: studio_file(root, {"type": "polygonlabels", "value": {"points": TRIANGLE,
                           "polygonlabels": [""]}}), "x.png: a label has no name"),
+    "NUL": (lambda root: labelme_file(root, r'{"shapes": [{"label": "a\u0000b"}]}'), "a name holds the character NUL"),
     "labelme's nameless": (lambda root: labelme_file(root, '{"shapes": [{"label": null}]}'), "a label has no name"),
     "coco's nameless": (lambda root: coco_file(root, categories=[{"id": 1, "name": " "}, {"id": 5, "name": "a"}]),
                         "a label has no name"),

@@ -139,6 +139,8 @@ def _read(form: str, file: Path, *state: int) -> dict[str, MarkedPicture]:
             if not all(map(str.strip, picture.defects)):
                 whose = f"{file}, {picture.name}" if picture.name else str(file)
                 raise DataError(f"{whose}: a label has no name; give it one in its tool")
+            if any("\0" in name for name in (picture.product, *picture.defects)):
+                raise DataError(f"{file}: a name holds the character NUL, which no path can; change it in its tool")
         return pictures
     except _OTHER_SHAPES as error:
         what = " ".join(str(error).split())[:160]

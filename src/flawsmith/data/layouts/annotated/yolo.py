@@ -52,8 +52,8 @@ def read_yolo(data: DataConfig, tree: Tree) -> Reading:
     lost = [one for one in unread if "labels" in one.casefold().split("/")[:-1]]
     gathering.leave_out("no picture in images/ has its name", lost, "error", "put its picture there", "text file")
     # Elsewhere a text may be a note; one that is called like a picture and holds a polygon is its label.
-    names = {last_part(without_suffix(picture)).casefold() for picture in pictures}
-    namesakes = [one for one in unread if one not in lost and last_part(without_suffix(one)).casefold() in names]
+    stems = {last_part(without_suffix(picture)).casefold() for picture in pictures}
+    namesakes = [one for one in unread if one not in lost and last_part(without_suffix(one)).casefold() in stems]
     namesakes = [one for one in namesakes if holds_lines(tree.path(one))]
     remedy = "put it into the folder labels/ beside images/, or name it in data.exclude"
     gathering.leave_out("it holds labels that no picture reads", namesakes, "error", remedy, "text file")
