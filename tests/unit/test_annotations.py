@@ -299,14 +299,51 @@ def test_every_shape_of_labelme_is_drawn(tmp_path: Path) -> None:
     assert (read_label(damaged, (20, 30)) == wanted).all()
 
 
-def yolo_set(root: Path, label: str) -> DataConfig:
+def yolo_set(root: Path, label: str, names: str = "names:\n  0: scratch\n  1: dent\n") -> DataConfig:
     for name in ("train/a", "train/b", "val/c"):
         images.write(root / "images" / f"{name}.png", np.full((20, 30), 70, np.uint8))
     path = root / "labels" / "train" / "a.txt"
     path.parent.mkdir(parents=True)
     path.write_text(label)
-    (root / "data.yaml").write_text("names:\n  0: scratch\n  1: dent\n")
+    (root / "data.yaml").write_text(names)
     return DataConfig(root=root, layout="yolo")
+
+
+LINE = "0 0.05 0.05 0.2 0.05 0.2 0.3\n"
+
+
+@pytest.mark.parametrize(
+    ("picture", "label"),
+    [
+        ("Images/train/a.png", "Labels/train/a.txt"),
+        ("IMAGES/train/A.PNG", "labels/Train/a.TXT"),
+        ("images/a.png", "labels/A.txt"),
+    ],
+)
+def test_yolo_finds_labels_in_whichever_case_they_are_written(tmp_path: Path, picture: str, label: str) -> None:
+    data = yolo_set(tmp_path, LINE)
+    for folder in ("images", "labels"):
+        (tmp_path / folder).rename(tmp_path / f"more_{folder}")
+    (tmp_path / "more_images").rename(tmp_path / "images")
+    for name in (picture, "images/plain.png"):
+        images.write(tmp_path / name, np.full((20, 30), 71, np.uint8))
+    (tmp_path / label).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / label).write_text(LINE)
+    damaged = [one.id for one in survey(data).examples if one.defect]
+    assert damaged == [picture] and not [text for text in survey(data).errors if label in text]
+
+
+def test_yolo_labels_beside_pictures_in_images_are_an_error(tmp_path: Path) -> None:
+    data = yolo_set(tmp_path, LINE)
+    (tmp_path / "images/train/b.txt").write_text(f"\n{LINE}")
+    (tmp_path / "images/val/c.txt").write_text("seen on Monday")
+    (said,) = survey(data).errors
+    assert "images/train/b.txt" in said and "no picture reads" in said and "c.txt" not in said
+
+
+def test_yolo_shares_that_rounding_carries_past_the_border_lie_on_it(tmp_path: Path) -> None:
+    found = scan(yolo_set(tmp_path, "0 0.5 0.5 1.0000001 0.5 -0.0000001 0.9\n"))
+    assert read_label(found[0], (20, 30)).any()
 
 
 def test_yolo_pictures_without_lines_are_normal_and_said(tmp_path: Path) -> None:
@@ -337,6 +374,8 @@ def studio_file(root: Path, *results: dict[str, object]) -> DataConfig:
     return DataConfig(root=root, layout="label_studio")
 
 
+TRIANGLE = [[10, 10], [40, 10], [40, 60]]
+
 WRONG: dict[str, tuple[Callable[[Path], DataConfig], str]] = {
     "no file": (lambda root: DataConfig(root=root, layout="coco"), "no annotation file of COCO found"),
     "no labelme": (lambda root: DataConfig(root=root, layout="labelme"), "no file of labelme found"),
@@ -358,9 +397,28 @@ WRONG: dict[str, tuple[Callable[[Path], DataConfig], str]] = {
              np.uint8)) else None, "no .json of labelme lies beside them"),
     "yolo box": (lambda root: yolo_set(root, "0 0.5 0.5 0.2 0.2"), "line 1 is a box"),
     "yolo range": (lambda root: yolo_set(root, "0 0.5 0.5 0.2 0.2 0.1 7"), "line 1 holds 7; shares are 0 to 1"),
+    "yolo rounding": (lambda root: yolo_set(root, "0 0.5 0.5 0.2 0.2 0.1 1.00001"), "line 1 holds 1.00001; shares"),
+    "yolo names": (lambda root: yolo_set(root, "", "names: 5"), "names are no list of the classes"),
+    "yolo name": (lambda root: yolo_set(root, "", "names: scratch"), "names are no list of the classes"),
     "yolo class": (lambda root: yolo_set(root, "4 0.5 0.5 0.2 0.2 0.1 0.3"), "holds class 4, of which data.yaml"),
     "yolo words": (lambda root: yolo_set(root, "scratch 0.5"), "line 1 should be the number of a class"),
     "ellipse": (lambda root: studio_file(root, {"type": "ellipselabels", "value": {}}), "holds ellipselabels"),
+    "no label": (lambda root: studio_file(root, {"type": "polygon", "id": "a", "value": {"points": TRIANGLE}}),
+                 "task 0: a polygon has no label"),
+    "no labels": (lambda root: studio_file(root, {"type": "polygonlabels", "value": {"points": TRIANGLE,
+                  "polygonlabels": []}}), "task 0: a polygon has no label"),
+    "magic": (lambda root: studio_file(root, {"type": "brush", "value": {"format": "rle", "rle": [0]}}),
+              "task 0: a brush has no label"),
+    "bitmask": (lambda root: studio_file(root, {"type": "bitmask", "value": {"imageDataURL": "data:"}}),
+                "holds bitmask that are not read"),
+    "plain ellipse": (lambda root: studio_file(root, {"type": "ellipse", "value": {"x": 5, "y": 5, "radiusX": 2,
+                      "radiusY": 3}}), "holds ellipse that are not read"),
+    "studio's nameless": (lambda root: studio_file(root, {"type": "polygonlabels", "value": {"points": TRIANGLE,
+                          "polygonlabels": [""]}}), "x.png: a label has no name"),
+    "NUL": (lambda root: labelme_file(root, r'{"shapes": [{"label": "a\u0000b"}]}'), "a name holds the character NUL"),
+    "labelme's nameless": (lambda root: labelme_file(root, '{"shapes": [{"label": null}]}'), "a label has no name"),
+    "coco's nameless": (lambda root: coco_file(root, categories=[{"id": 1, "name": " "}, {"id": 5, "name": "a"}]),
+                        "a label has no name"),
     "twice": (lambda root: studio_file(root, {"type": "choices"}, {"type": "choices"}), "has 2 annotations"),
 }  # fmt: skip
 
@@ -371,6 +429,32 @@ def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path, case: str) -> None:
     with pytest.raises(DataError) as caught:
         scan(setup(tmp_path))
     assert said in str(caught.value), str(caught.value)
+
+
+def test_a_label_in_a_result_of_its_own_belongs_to_the_outline_with_its_id(tmp_path: Path) -> None:
+    """As Label Studio exports `<Polygon>` beside `<Labels>`; what is chosen for a region is no label of it."""
+    data = studio_file(tmp_path, {})
+    outline = {"id": "a", "type": "polygon", "value": {"points": TRIANGLE}}
+    label = {"id": "a", "type": "labels", "value": {"points": TRIANGLE, "labels": ["scratch"]}}
+    choice = {"id": "a", "type": "choices", "value": {"points": TRIANGLE, "choices": ["deep"]}}
+    images.write(tmp_path / "y.png", np.full((20, 30), 71, np.uint8))
+    results = {"x": [outline, label, choice], "y": []}
+    tasks = [{"data": {"image": f"{name}.png"}, "annotations": [{"result": one}]} for name, one in results.items()]
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    scratch, _ = scan(data)
+    assert scratch.defect == "scratch" and read_label(scratch, (20, 30)).any()
+
+
+def test_a_picture_that_is_called_ng_and_not_drawn_on_is_no_normal_part(tmp_path: Path) -> None:
+    for name in ("x", "ng", "ok"):
+        images.write(tmp_path / f"{name}.png", np.full((20, 30), 70, np.uint8))
+    shape = {"type": "polygonlabels", "value": {"points": TRIANGLE, "polygonlabels": ["scratch"]}}
+    drawn = {"x": shape} | {name: {"type": "choices", "value": {"choices": [name.upper()]}} for name in ("ng", "ok")}
+    rows = [{"data": {"image": f"{name}.png"}, "annotations": [{"result": [one]}]} for name, one in drawn.items()]
+    (tmp_path / "tasks.json").write_text(json.dumps(rows))
+    found = survey(DataConfig(root=tmp_path, layout="label_studio"))
+    assert {one.id: one.defect for one in found.examples} == {"x.png": "scratch", "ok.png": None}
+    assert any("ng.png" in text and "nothing is drawn" in text for text in found.warnings)
 
 
 DRAWN_WRONG: list[tuple[Any, str]] = [

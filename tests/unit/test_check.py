@@ -397,11 +397,21 @@ def test_of_very_many_normal_pictures_a_sample_is_decoded(tmp_path: Path, monkey
         ({"prove": {"against": ["patch_synthesis"]}}, "is this run's own generator; name another, or [] for none"),
         ({"features": {"extractor": "dinov2"}}, "features.source: dinov2 needs a transformers folder"),
         ({"screen": {"enabled": True, "thresholds": {"seem": "off"}}}, "screen.thresholds: 'seem' is no filter"),
+        ({"data": {"product": ".."}}, "'..' cannot name a folder of weights"),
+        (
+            {"data": {"product": "가" * 100}},
+            "가가...: a folder's name has at most 255 bytes, and this 300",
+        ),
+        (
+            {"data": {"pixel_mm": 0.1}, "generate": {"prompt": "a scratch of 3000 mm"}},
+            "3000 mm are 30000 px, and the photograph has",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_the_set(tmp_path: Path, settings, sentence):
     make(tmp_path)
-    settings["data"] = {"root": tmp_path, **settings.get("data", {})}
+    data = settings.get("data", {})
+    settings["data"] = {"root": tmp_path / "nut" if "product" in data else tmp_path, **data}
     found = check(validate(Config, settings))
     assert any(sentence in error for error in found.errors), found.errors
     assert in_korean_throughout(found)

@@ -83,11 +83,16 @@ def test_names_of_defects_are_read_in_composed_form() -> None:
             "generate.count": {name: 3},
             "generate.paint": {name: "replace"},
             "generate.reference": {name: name},
+            "generate.masks": {name: "mixed"},
+            "generate.without_shots.size": {name: [0.1, 0.2]},
+            "data.mask.values": {name: 255},
             "generate.transfer": {"from": "tile", "defect": name},
             "data.root": name,
         },
     )
     assert (config.generate.count, config.generate.paint) == ({"찍힘": 3}, {"찍힘": "replace"})
+    assert (config.generate.masks, config.data.mask.values) == ({"찍힘": "mixed"}, {"찍힘": 255})
+    assert config.generate.without_shots.size == {"찍힘": (0.1, 0.2)}
     assert config.generate.transfer == [{"from": "tile", "defect": "찍힘"}]
     assert config.generate.reference == {"찍힘": name}  # a shot's id, which is as the disk has it
     assert str(config.data.root) == name
@@ -156,6 +161,44 @@ def test_overrides_lie_on_top(toml: Path):
     )
     assert (config.train.steps, config.train.learning_rate, config.seed) == (5, 1e-4, 1)
     assert config.generator.settings == {"prompt": "x"} and config.data.defects == ["crack"]
+
+
+@pytest.mark.parametrize(
+    ("pair", "value"),
+    [
+        ("data.root=2024-11-28", "2024-11-28"),
+        ("data.product=12", "12"),
+        ("data.product=1.10", "1.10"),
+        ("data.defects=1", "1"),
+        ("data.defects=[1, true, 2024-11-28]", ["1", "true", "2024-11-28"]),
+        ("generate.prompt=2024", "2024"),
+        ("generator.name=1", "1"),
+        ("generator.name={crack = 'perlin'}", {"crack": "perlin"}),
+        ("generator.settings.name=1", 1),
+        ("data.shots=5", 5),
+        ("backbone.offline=false", False),
+        ("no.such=1", 1),
+    ],
+)
+def test_names_that_look_like_dates_and_numbers_stay_text(pair: str, value: Any) -> None:
+    assert parse_overrides([pair]) == {pair.partition("=")[0]: value}
+
+
+def test_bare_names_in_other_letters_are_answered_with_quotes() -> None:
+    with pytest.raises(ConfigError, match="""put the names in quotes: 'generate.count={"긁힘"=5, b = 1}'"""):
+        parse_overrides(["generate.count={긁힘=5, b = 1}"])
+    assert 'add "긁힘" = "..."' in complaint_of_missing({"crack": "perlin"}, "긁힘")
+    assert 'add dent = "..."' in complaint_of_missing({"crack": "perlin"}, "dent")
+
+
+def complaint_of_missing(table: dict[str, str], defect: str) -> str:
+    with pytest.raises(ConfigError) as told:
+        load_config(None, {"generator.name": table}).generator.of(defect)
+    return str(told.value)
+
+
+def test_a_table_of_ranges_that_does_not_fit_is_said_in_plain_words() -> None:
+    assert "constrained" not in complaint({"generate.without_shots.size": {"dent": [0.1, "x"]}})
 
 
 def test_overrides_are_toml_and_bare_words_are_text():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import unicodedata
 from pathlib import Path
@@ -181,6 +182,35 @@ def test_pairs_follow_links_once(tmp_path: Path):
         "MT_Free/Imgs/a.jpg",
         "MT_Free/Imgs/b.jpg",
     ]
+
+
+@pytest.mark.parametrize("suffix", ["tif", "bmp"])
+def test_pairs_take_the_suffix_of_normal_parts_for_that_of_photographs(tmp_path: Path, suffix: str):
+    """PNG photographs with masks in another format: the mask was taken for the photograph."""
+    root = touch(tmp_path, "good/1.png", "good/2.png", "crack/1.png", f"crack/1.{suffix}")
+    (crack,) = (one for one in layouts.scan(DataConfig(root=root, layout="pairs", normal="good")) if one.defect)
+    assert (crack.id, crack.masks[0].name) == ("crack/1.png", f"1.{suffix}")
+
+
+def test_pairs_do_not_guess_which_of_png_and_jpeg_is_the_photograph(tmp_path: Path):
+    root = touch(tmp_path, "good/1.png", "crack/1.png", "crack/1.jpg")
+    surveyed = layouts.survey(DataConfig(root=root, layout="pairs", normal="good"))
+    assert any("crack/1.jpg, crack/1.png: 2 pictures are left out: either of two" in text for text in surveyed.errors)
+
+
+def test_folders_that_cannot_be_listed_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """They vanished without a word. Whoever runs this as root may list all, so the system's refusal is feigned."""
+    root, listed = mvtec(tmp_path), os.scandir
+    shut = {str(root / "screw" / name) for name in ("test/scratch", "ground_truth/scratch")}
+
+    def scandir(path: str):
+        if str(path) in shut:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match=r"test/scratch: 2 folders cannot be listed \(Permission denied\)"):
+        layouts.survey(DataConfig(root=root))
 
 
 @pytest.mark.parametrize(

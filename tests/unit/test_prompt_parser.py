@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import unicodedata
 from typing import Any
 
 import pytest
@@ -75,6 +76,67 @@ SENTENCES: list[tuple[str, list[str], ParsedPrompt]] = [
 @pytest.mark.parametrize(("sentence", "defects", "parsed"), SENTENCES, ids=[row[0] for row in SENTENCES])
 def test_a_sentence_is_understood(sentence: str, defects: list[str], parsed: ParsedPrompt) -> None:
     assert parse(sentence, defects, PRODUCTS) == (parsed,)
+
+
+def decomposed(text: str) -> str:
+    """As macOS writes names, and some editors text: each letter of a syllable by itself."""
+    return unicodedata.normalize("NFD", text)
+
+
+def mm(low: float, high: float = 0.0) -> ParsedPrompt:
+    return ParsedPrompt("scratch", length_mm=(low, high or low))
+
+
+NUMBERED, SIZED, LONG = ["class_1", "class_2"], ["broken_large", "broken_small"], ["crack", "crack_long"]
+KOREAN = ["긁힘", "찍힘"]
+
+AS_PEOPLE_WRITE: list[tuple[str, list[str], ParsedPrompt]] = [
+    ("a .5 mm scratch", PLAIN, mm(0.5)),
+    ("a 2,5mm scratch", PLAIN, mm(2.5)),
+    ("a 0,200 mm scratch", PLAIN, mm(0.2)),
+    ("a scratch - 3 mm", PLAIN, mm(3.0)),
+    ("3㎜ 스크래치", PLAIN, mm(3.0)),
+    ("500㎛ 스크래치", PLAIN, mm(0.5)),
+    ("3mm~5mm 스크래치", PLAIN, mm(3.0, 5.0)),
+    ("0.5cm ~ 8mm 스크래치", PLAIN, mm(5.0, 8.0)),
+    ("1센티미터 스크래치", PLAIN, mm(10.0)),
+    ("1센치 스크래치", PLAIN, mm(10.0)),
+    ("사진에서 3mm 스크래치", PLAIN, mm(3.0)),
+    ("a scratch of 3 mm beside the hole", PLAIN, ParsedPrompt("scratch", region="hole", beside=True, length_mm=(3, 3))),
+    (decomposed("왼쪽에 긴 긁힘"), PLAIN, ParsedPrompt("scratch", across="left", length="long")),
+    (decomposed("긁힘"), [decomposed("긁힘")], ParsedPrompt(decomposed("긁힘"))),
+    ("a class_1", NUMBERED, ParsedPrompt("class_1")),
+    ("class 2", NUMBERED, ParsedPrompt("class_2")),
+    ("two class_2", NUMBERED, ParsedPrompt("class_2", number=2)),
+    ("a crack", LONG, ParsedPrompt("crack")),
+    ("a fissure", LONG, ParsedPrompt("crack")),
+    ("a crack_long", LONG, ParsedPrompt("crack_long")),
+    ("a small broken_large", SIZED, ParsedPrompt("broken_large", size="small")),
+    ("a 2", ["1", "2"], ParsedPrompt("2")),
+    ("three 2", ["1", "2"], ParsedPrompt("2", number=3)),
+    ("2 dents", ["1_scratch", "2_dent"], ParsedPrompt("2_dent")),
+    ("a 2 mm 0", ["0", "2"], ParsedPrompt("0", length_mm=(2.0, 2.0))),
+    ("긁힘_소를 왼쪽에", ["긁힘_대", "긁힘_소"], ParsedPrompt("긁힘_소", across="left")),
+    ("긁힘 2개", ["긁힘", "2"], ParsedPrompt("긁힘", number=2)),
+    ("스크래치", ["긁힘"], ParsedPrompt("긁힘")),
+    ("긁힌 자국", KOREAN, ParsedPrompt("긁힘")),
+    ("눌림", KOREAN, ParsedPrompt("찍힘")),
+    ("a scratch", KOREAN, ParsedPrompt("긁힘")),
+    ("a scratch", ["표면긁힘", "찍힘"], ParsedPrompt("표면긁힘")),
+    ("긁힘", ["흠집", "긁힘"], ParsedPrompt("긁힘")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sentence", "defects", "parsed"), AS_PEOPLE_WRITE)
+def test_numbers_and_names_are_read_as_people_write_them(
+    sentence: str, defects: list[str], parsed: ParsedPrompt
+) -> None:
+    assert parse(sentence, defects, PRODUCTS, {"hole": ()}) == (parsed,)
+
+
+def test_places_are_found_in_whichever_form_they_are_written() -> None:
+    for sentence, name in (("구멍에 긁힘", decomposed("구멍")), (decomposed("구멍에 긁힘"), "구멍")):
+        assert parse(sentence, ["scratch"], (), {name: ()}) == (ParsedPrompt("scratch", region=name),)
 
 
 PLACES = {"screw_head": (), "hole": (), "rim": ("outer ring", "바깥 테")}
@@ -160,6 +222,18 @@ def test_a_damage_lies_in_one_place() -> None:
         ("a large 3 mm scratch", PLAIN, "large and a size in mm exclude each other"),
         ("a scratch of 3-2 mm", PLAIN, "'3-2 mm' is no size"),
         ("a 3 mm long scratch of 4 mm", PLAIN, "two sizes in mm for the length"),
+        ("a 1,200 um scratch", PLAIN, "'1,200' may be read in two ways"),
+        ("a 1.2.3 mm scratch", PLAIN, "'1.2.3' is no number"),
+        ("a -3 mm scratch", PLAIN, "'-3 mm' is no size"),
+        ("3 mm2 dent", PLAIN, "unknown: mm2"),
+        ("3 mm² dent", PLAIN, "unknown: mm2"),
+        ("a 1/2 mm dent", PLAIN, "unknown: mm"),
+        ("a scratch 2 mm from the edge", PLAIN, "2 mm from a place is a distance, which is not read"),
+        ("a scratch 2 mm to the left of the middle", PLAIN, "2 mm from a place is a distance"),
+        ("a scratch 2 mm above the middle", PLAIN, "2 mm from a place is a distance"),
+        ("구멍에서 3mm 스크래치", PLAIN, "3 mm from a place is a distance"),
+        ("class_1 scratch", ["scratch", "class_1"], "may mean class_1 or scratch"),
+        ("a class", ["class_1", "class_2"], "may mean class_1 or class_2"),
         ("a vertical scratch along the edge", PLAIN, "along and vertical exclude each other"),
         ("a dent", TILE, "no shots show dent here; known are the defect types Blowhole"),
         ("near the top", PLAIN, "names no defect type"),

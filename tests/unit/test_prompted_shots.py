@@ -144,6 +144,18 @@ def test_sizes_in_mm_are_drawn_as_long_as_they_are_said(root: Path, tmp_path: Pa
         assert abs(posed.sum() / length - 4) < 1.3  # 0.6 mm
 
 
+@pytest.mark.parametrize("sentence", ["a scratch 6 mm long", "a 6 mm scratch", "a scratch 0.6 mm wide"])
+def test_one_size_in_mm_alone_scales_damage_alike(root: Path, tmp_path: Path, sentence: str) -> None:
+    """What is not asked for keeps its proportion to what is: a width that nobody named was divided by."""
+    run = run_of(root, tmp_path, sentence, **{"data.pixel_mm": 0.15, "generate.count": 1})
+    fs.train(run)
+    fs.generate(run)
+    (line,) = run.plan()
+    assert line.pose is not None
+    linear = line.pose.array[:, :2]
+    assert np.allclose(linear @ linear.T, abs(np.linalg.det(linear)) * np.eye(2))
+
+
 @pytest.mark.parametrize(
     ("sentence", "changes", "said"),
     [

@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 from flawsmith.cli import app
 from flawsmith.config import load_config
 from flawsmith.data.layouts import scan
+from flawsmith.data.layouts.annotated.unlabelled import sounds_normal
 from flawsmith.errors import Answer, DataError
 from flawsmith.korean import in_korean
-from flawsmith.preflight.recognise import SETTING, recognise, sounds_normal
+from flawsmith.preflight.recognise import SETTING, recognise
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -198,3 +199,14 @@ def test_what_is_said_of_wrong_options(
     monkeypatch.chdir(tmp_path)
     answer = CliRunner().invoke(app, ["new", *options])
     assert answer.exit_code != 0 and said in str(answer.exception)
+
+
+@pytest.mark.parametrize("normal", [(), ("ok",)])
+def test_folders_of_mvtec_with_another_name_for_normal_parts(tmp_path: Path, normal: tuple[str, ...]) -> None:
+    """As BTAD has them; `--normal ok` was not handed on to this layout."""
+    for product in ("01", "02"):
+        touch(tmp_path, *(f"{product}/{split}/ok/{number}.bmp" for split in ("train", "test") for number in range(3)))
+        touch(tmp_path, f"{product}/test/ko/0.bmp", f"{product}/ground_truth/ko/0.png")
+    found = recognise(tmp_path, normal)
+    assert (found.data.layout, found.data.normal) == ("mvtec", ["ok"])
+    assert {example.defect for example in found.survey.examples} == {None, "ko"} and 'normal = ["ok"]' in found.toml()

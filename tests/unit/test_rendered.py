@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 from flawsmith.data.rendering.observed import blur_of, grain_of, lighting_of, mean_gradient
 from flawsmith.data.rendering.sites import axes_of, site_mask, site_on
 from flawsmith.data.rendering.strike import KINDS, struck
-from flawsmith.data.sentences.grammar import meant_by
+from flawsmith.data.sentences.naming import meant_by
 from flawsmith.errors import ConfigError
 from flawsmith.generators.rendered import Rendered, RenderedSettings
 from flawsmith.testing.generators import example_condition

@@ -14,6 +14,9 @@ import pytest
 import flawsmith as fs
 from flawsmith.config import load_config
 from flawsmith.data import images
+from flawsmith.data.annotations import yolo
+from flawsmith.data.annotations.lookout import is_manifest, lines_of
+from flawsmith.data.annotations.marked import read_tree
 from flawsmith.data.fingerprints import fingerprint
 from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation.statistics import Outcome
@@ -59,6 +62,9 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "lines": read_lines,
     "appended lines": lambda path: append_lines(path, [{}]),
     "weights": load_tensors,
+    "annotations": read_tree,
+    "polygons": yolo.read,
+    "manifest": lambda path: [is_manifest(path)] and lines_of(path),
 }
 
 

@@ -34,10 +34,10 @@ from flawsmith.config.settings import (
     affecting,
     commented_toml,
     differing,
-    parse_overrides,
+    toml_key,
     validate,
 )
-from flawsmith.config.tree import Config, load_config, overridden
+from flawsmith.config.tree import Config, load_config, overridden, parse_overrides
 from flawsmith.config.without_shots import SUIT_ANYTHING, WithoutShotsConfig, nfc
 
 __all__ = [
@@ -71,6 +71,7 @@ __all__ = [
     "nfc",
     "overridden",
     "parse_overrides",
+    "toml_key",
     "validate",
     "_set",
     "_toml",

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from flawsmith.config.places import Place
-from flawsmith.config.settings import Affects, Settings, warn_renamed
-from flawsmith.config.without_shots import WithoutShotsConfig, nfc
+from flawsmith.config.settings import Affects, Settings, toml_key, warn_renamed
+from flawsmith.config.without_shots import WithoutShotsConfig, nfc, with_composed_keys
 from flawsmith.errors import ConfigError
 
 MaskValue = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]
@@ -65,6 +65,11 @@ class MaskConfig(Settings):
     """True: alpha is the mask; false: alpha is left out; "auto": alpha, where the colours say nothing."""
     ignore: list[MaskValue] | Literal["auto"] = "auto"
     """Values that are neither damage nor background; "auto": 255 (65535) beside small numbers in one mask."""
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _defects_in_composed_form(cls, value: Any) -> Any:
+        return with_composed_keys(value)
 
 
 class DataConfig(Settings):
@@ -196,7 +201,9 @@ class GeneratorConfig(Settings):
         if isinstance(self.name, str):
             return self.name
         if defect not in self.name:
-            raise ConfigError(f'generator.name: no generator for the defect type {defect!r}; add {defect} = "..."')
+            raise ConfigError(
+                f'generator.name: no generator for the defect type {defect!r}; add {toml_key(defect)} = "..."'
+            )
         return self.name[defect]
 
     def alone(self, name: str) -> GeneratorConfig:
@@ -285,13 +292,10 @@ class GenerateConfig(Settings):
     describer: str = ""
     """For `describe`: a transformers folder of an image-text-to-text model."""
 
-    @field_validator("count", "paint", "reference", mode="before")
+    @field_validator("count", "paint", "masks", "reference", mode="before")
     @classmethod
     def _defects_in_composed_form(cls, value: Any) -> Any:
-        # As the layouts give them: a name that was copied from a folder on macOS is in decomposed Unicode.
-        if not isinstance(value, dict):
-            return value
-        return {nfc(key) if isinstance(key, str) else key: item for key, item in value.items()}
+        return with_composed_keys(value)
 
     @field_validator("transfer", mode="before")
     @classmethod

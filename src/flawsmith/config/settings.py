@@ -6,7 +6,7 @@ An unknown key is an error with the nearest name; every wrong place gets its own
 from __future__ import annotations
 
 import json
-import tomllib
+import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -177,20 +177,6 @@ def warn_renamed(old: str, new: str) -> None:
     warnings.warn(f"{old} is called {new} now; the old name is read for one more release", RenamedSetting, stacklevel=2)
 
 
-def parse_overrides(overrides: list[str]) -> dict[str, Any]:
-    """Turn ["train.steps=300", "data.defects=[\"crack\"]"] into a table; values are TOML, and bare words are text."""
-    table: dict[str, Any] = {}
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"--set {override}: expected key=value, e.g. --set train.steps=300")
-        try:
-            table[key.strip()] = tomllib.loads(f"x = {text}")["x"]
-        except (tomllib.TOMLDecodeError, RecursionError):
-            table[key.strip()] = text
-    return table
-
-
 def commented_toml(
     config: Settings,
     generator: Settings | None = None,
@@ -256,6 +242,11 @@ def _toml(value: Any) -> str:
     return json.dumps(text, ensure_ascii=False)  # JSON's escapes are TOML's
 
 
+def toml_key(name: str) -> str:
+    """Return a name as the key of a TOML table: in quotes where it holds more than Latin letters, digits, _ and -."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
+
+
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for name in parents:
@@ -283,7 +274,7 @@ def _field_at(section: type[BaseModel], place: list[str]) -> tuple[type[BaseMode
 def _place(location: tuple[Any, ...]) -> str:
     # A union's branches each complain; pydantic appends the branch's name to the place, which no user wrote.
     plain = {"int", "str", "float", "bool", "[key]"}
-    composed = ("constrained-", "literal[", "dict[", "list[", "function-")
+    composed = ("constrained-", "literal[", "dict[", "list[", "tuple[", "function-")
     return ".".join(str(step) for step in location if step not in plain and not str(step).startswith(composed))
 
 

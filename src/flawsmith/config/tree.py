@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import Field
 
@@ -27,7 +29,7 @@ from flawsmith.config.making import (
     TrainConfig,
     WindowsConfig,
 )
-from flawsmith.config.settings import Affects, Settings, _set, validate
+from flawsmith.config.settings import Affects, Settings, _set, toml_key, validate
 from flawsmith.errors import ConfigError
 from flawsmith.paths import open_file
 
@@ -126,6 +128,57 @@ def overridden(config: Config, overrides: Mapping[str, Any]) -> Config:
     for key, value in overrides.items():
         _set(tree, key, value)
     return validate(Config, tree)
+
+
+def parse_overrides(overrides: list[str]) -> dict[str, Any]:
+    """Turn ["train.steps=300", "data.defects=[\"crack\"]"] into a table; values are TOML, and bare words are text.
+
+    Where a setting is a text, what TOML takes for a date or a number stays text: `data.root=2024-11-28`.
+    """
+    table: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {override}: expected key=value, e.g. --set train.steps=300")
+        table[key.strip()] = _of_its_field(key.strip(), _value(override, text), text)
+    return table
+
+
+def _value(override: str, text: str) -> Any:
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        quoted = re.sub(r"([{,]\s*)([^\s\"'={},]+)(\s*=)", lambda fit: f"{fit[1]}{toml_key(fit[2])}{fit[3]}", text)
+        if quoted == text or not text.lstrip().startswith("{"):
+            return text
+    try:
+        tomllib.loads(f"x = {quoted}")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text
+    raise ConfigError(f"--set {override}: put the names in quotes: '{override.partition('=')[0]}={quoted}'")
+
+
+def _of_its_field(key: str, value: Any, text: str) -> Any:
+    """Return a value of `--set`, as text where its setting takes no other."""
+    section: Any = Config
+    *sections, name = key.split(".")
+    for step in sections:
+        field = section.model_fields.get(step)
+        section = field.annotation if field else None
+        if not (isinstance(section, type) and issubclass(section, Settings)):
+            return value
+    field = section.model_fields.get(section.renamed.get(name, name))
+    annotation = field.annotation if field else None
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    if annotation == list[str]:
+        if isinstance(value, list):
+            return [one if isinstance(one, str | list | dict) else _as_text(one) for one in value]
+        return value if isinstance(value, str | dict) else text.strip()
+    return text.strip() if {str, Path} & {*kinds} and not isinstance(value, str | dict | list) else value
+
+
+def _as_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _text(path: Path) -> str:

@@ -20,6 +20,13 @@ def nfc(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def with_composed_keys(value: Any) -> Any:
+    """Return a table whose keys are as the layouts give names; on macOS one that is copied from a folder is not."""
+    if not isinstance(value, dict):
+        return value
+    return {nfc(key) if isinstance(key, str) else key: item for key, item in value.items()}
+
+
 class WithoutShotsConfig(Settings):
     """Damage of types that no shot shows; for rendered, cutpaste, nsa, perlin, component and prompt_inpaint."""
 
@@ -37,6 +44,11 @@ class WithoutShotsConfig(Settings):
     def _in_composed_form(cls, value: Any) -> Any:
         names = [value] if isinstance(value, str) else value
         return [nfc(name) if isinstance(name, str) else name for name in names] if isinstance(names, list) else names
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _defects_in_composed_form(cls, value: Any) -> Any:
+        return with_composed_keys(value)
 
     @field_validator("size")
     @classmethod

@@ -24,7 +24,7 @@ from flawsmith.config import SUIT_ANYTHING
 from flawsmith.data.patches.on_normals import Drawn, drawn_rows, most_visible
 from flawsmith.data.rendering.observed import Lighting, blur_of, lighting_of, mean_gradient
 from flawsmith.data.rendering.strike import KINDS, struck
-from flawsmith.data.sentences.grammar import meant_by
+from flawsmith.data.sentences.naming import meant_by
 from flawsmith.errors import nearest
 from flawsmith.interfaces import Generator
 from flawsmith.types import Condition, Crop, Generated

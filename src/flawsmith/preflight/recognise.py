@@ -7,7 +7,6 @@ a label do, is asked in one sentence.
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,29 +18,10 @@ from typing import Any
 
 from flawsmith.config import Config, DataConfig, GeneratorConfig, commented_toml, nfc
 from flawsmith.data.layouts import LAYOUTS, Survey, survey
+from flawsmith.data.layouts.annotated.unlabelled import sounds_normal
 from flawsmith.data.layouts.tree import TOP, Tree, last_part, list_tree
 from flawsmith.errors import Answer, DataError, FlawsmithError, first_few
 
-_NORMAL = frozenset(
-    (
-        "good",
-        "ok",
-        "okay",
-        "normal",
-        "normals",
-        "free",
-        "pass",
-        "passed",
-        "clean",
-        "golden",
-        "sound",
-        "intact",
-        "perfect",
-    )
-    + ("defectfree", "nodefect", "nodefects", "정상", "양품", "무결함")
-)
-"""Words for normal parts in names of folders."""
-_NOT = frozenset(("no", "not", "non", "un", "without", "ng", "nok", "bad"))
 _SPLITS = frozenset(("train", "training", "test", "testing", "val", "valid", "validation"))
 """Folders that hold both sorts of parts; none of them is taken for the normal ones by what it lacks."""
 _ANNOTATED = ("coco", "labelme", "yolo", "label_studio", "lookout")
@@ -180,6 +160,10 @@ def _candidates(root: Path, tree: Tree, normal: tuple[str, ...]) -> Iterator[Dat
     for layout in LAYOUTS:
         if layout == "pattern":  # its templates are the user's
             continue
+        if layout == "mvtec":
+            said = normal or _normal_in_train(tree)
+            yield DataConfig(root=root, layout=layout, normal=[] if said == ("good",) else list(said))
+            continue
         if layout not in ("pairs", *_ANNOTATED):
             yield DataConfig(root=root, layout=layout)
             continue
@@ -195,16 +179,11 @@ def _candidates(root: Path, tree: Tree, normal: tuple[str, ...]) -> Iterator[Dat
             yield from (DataConfig(root=root, layout=layout, normal=[one]) for one in folders if one not in mixed)
 
 
-def sounds_normal(name: str) -> bool:
-    """Tell whether a folder is called after normal parts.
-
-    >>> [name for name in ("MT_Free", "OK", "no_defect", "not_good", "NG", "book") if sounds_normal(name)]
-    ['MT_Free', 'OK', 'no_defect']
-    """
-    words = [word for word in re.split(r"[\W_\d]+", name.casefold()) if word]
-    if _NOT & set(words):
-        return any(word.startswith(("defect", "anomal", "flaw", "damage")) for word in words)
-    return bool(_NORMAL & set(words))
+def _normal_in_train(tree: Tree) -> tuple[str, ...]:
+    """Return the names of folders right below a train/ that are called after normal parts: BTAD's is train/ok."""
+    above = {folder: last_part(folder.rpartition("/")[0]) for folder in tree.folders}
+    names = {nfc(last_part(folder)) for folder, train in above.items() if train == "train"}
+    return tuple(sorted(name for name in names if sounds_normal(name)))
 
 
 def _masked(surveyed: Survey) -> int:

@@ -8,17 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 from flawsmith import registry
 from flawsmith.config import Config, FeaturesConfig, ProveConfig, validate
+from flawsmith.data import images
 from flawsmith.data.split import Split, provable
 from flawsmith.errors import Answer, BackboneError, ConfigError, FlawsmithError, nearest
 from flawsmith.exports.export import load_exporter
 from flawsmith.nn.loading.facts import low_rank_stamps, require_describer, require_layers
 from flawsmith.preflight.backbone import look_for_device, look_over
+from flawsmith.run.defect_types import without_shots
 from flawsmith.run.tracker import require_tracker
-from flawsmith.synthesis.sentences.prompt import known_places, parsed_prompts
+from flawsmith.synthesis.sentences.prompt import known_places, parsed_prompts, require_room
 from flawsmith.synthesis.transfer import known_references
 
 if TYPE_CHECKING:
     from flawsmith.nn.networks.extractor import Extractor
+
+
+_LONGEST = 255
+"""Bytes of a folder's name on most disks."""
 
 
 def preflight(config: Config, split: Split | None, *, near_duplicates: bool = True) -> dict[str, tuple[Answer, ...]]:
@@ -53,10 +59,11 @@ def preflight(config: Config, split: Split | None, *, near_duplicates: bool = Tr
     if config.generate.describe:
         checks.append(partial(require_describer, config.generate.describer))
     if split is not None:
+        checks.append(partial(_named_folders, config, split))
         checks.append(partial(known_references, config, split))
         checks.append(partial(known_places, config, split))
         if config.generate.prompt:
-            checks.append(partial(parsed_prompts, config, split))
+            checks.append(partial(_prompt, config, split))
     if prove.enabled and split is not None:
         for product in sorted({shot.product for shot in split.shots}):
             checks.append(
@@ -98,6 +105,32 @@ def _generator(config: Config) -> None:
             f"generator.settings.{others[0]}: generator.name names no such generator{nearest(others[0], part.names)}; "
             "where it is a table, settings are given as {generator = {its settings}}"
         )
+
+
+def _named_folders(config: Config, split: Split) -> None:
+    """Refuse products and types of which no folder of weights can have the name."""
+    table = config.generator.name
+    pairs = {(shot.product, str(shot.defect)) for shot in split.shots} | set(without_shots(config, split))
+    for pair in sorted(pairs):
+        if isinstance(table, dict) and pair[1] not in table:
+            continue  # nothing is made of it
+        for part in (job := config.job_of(*pair)).split("/"):
+            if part in ("", ".", ".."):
+                raise ConfigError(f"data.product: {job!r} cannot name a folder of weights; use a plain name")
+            if (size := len(part.encode())) > _LONGEST:
+                raise ConfigError(f"{part[:20]}...: a folder's name has at most {_LONGEST} bytes, and this {size}")
+
+
+def _prompt(config: Config, split: Split) -> None:
+    """Refuse a sentence that is not understood, or asks for damage larger than the photographs."""
+    pixel_mm = config.data.pixel_mm
+    for wish in parsed_prompts(config, split):
+        least = max(bounds[0] if bounds else 0.0 for bounds in (wish.length_mm, wish.width_mm))
+        for product in sorted({normal.product for normal in split.normals}) if least else ():
+            if wish.product in ("", product):
+                # Those of a product are mostly alike, so the header of one is read.
+                normal = next(one for one in split.normals if one.product == product)
+                require_room(least / pixel_mm, images.describe(normal.image).shape, pixel_mm)
 
 
 def _made(config: Config, name: str) -> None:

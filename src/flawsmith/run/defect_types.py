@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from flawsmith.config import SUIT_ANYTHING, Config
+from flawsmith.config import SUIT_ANYTHING, Config, toml_key
 from flawsmith.data.split import Split
 from flawsmith.errors import ConfigError, nearest
 
@@ -44,8 +44,8 @@ def wrong_tables(config: Config, defects: Collection[str]) -> list[str]:
         ]
         made = [defect for defect in sorted(defects) if not isinstance(count, dict) or count.get(defect)]
         sentences += [
-            f'generator.name: no generator for the defect type {defect!r}; add {defect} = "...", or make none of it '
-            f"with generate.count = {{{defect} = 0, ...}}"
+            f'generator.name: no generator for the defect type {defect!r}; add {toml_key(defect)} = "...", or make '
+            f"none of it with generate.count = {{{toml_key(defect)} = 0, ...}}"
             for defect in made
             if defect not in name
         ]

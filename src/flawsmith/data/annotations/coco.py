@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from flawsmith.data.annotations.marked import Marked, MarkedPicture, read_tree, size_of
+from flawsmith.data.annotations.marked import Marked, MarkedPicture, name_of, read_tree, size_of
 from flawsmith.data.annotations.polygons import filled
 from flawsmith.data.annotations.run_lengths import decompressed, mask_of
 from flawsmith.errors import DataError
@@ -34,7 +34,7 @@ def read(file: Path) -> dict[str, MarkedPicture]:
     if not is_coco(tree):
         raise DataError(f"{file}: is no annotation file of COCO, which holds images, annotations and categories")
     try:
-        categories = {one["id"]: str(one["name"]) for one in tree.get("categories", [])}
+        categories = {one["id"]: name_of(one["name"]) for one in tree.get("categories", [])}
         marked: dict[Any, list[Marked]] = defaultdict(list)
         for one in tree["annotations"]:
             where = f"{file}: annotation {one.get('id', '?')}"

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from flawsmith.data.annotations.marked import Marked, MarkedPicture, read_tree, size_of
+from flawsmith.data.annotations.marked import Marked, MarkedPicture, name_of, read_tree, size_of
 from flawsmith.data.annotations.polygons import filled, outlined
 from flawsmith.errors import DataError
 
@@ -37,7 +37,7 @@ def read(file: Path) -> dict[str, MarkedPicture]:
         objects: dict[tuple[str, Any], list[dict[str, Any]]] = {}
         for number, one in enumerate(tree["shapes"]):
             group = one.get("group_id")
-            objects.setdefault((str(one["label"]), f"shape {number}" if group is None else group), []).append(one)
+            objects.setdefault((name_of(one["label"]), f"shape {number}" if group is None else group), []).append(one)
         marked = tuple(Marked(label, partial(_united, shapes)) for (label, _), shapes in objects.items())
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file}: is not written as labelme's files are ({error!r} is missing)") from None

@@ -9,6 +9,7 @@ known by what their metadata say.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,9 +21,10 @@ from urllib.parse import parse_qsl, urlencode
 import numpy as np
 
 from flawsmith.data import images
-from flawsmith.data.annotations.marked import Marked, MarkedPicture
+from flawsmith.data.annotations.marked import Marked, MarkedPicture, text_of
 from flawsmith.data.codecs.label import decode_label
 from flawsmith.errors import DataError
+from flawsmith.paths import open_file
 
 _METADATA = "-metadata"
 _NORMAL, _ANOMALY, _BACKGROUND = "normal", "anomaly", "background"
@@ -47,7 +49,7 @@ class Line:
 def is_manifest(file: Path) -> bool:
     """Tell a manifest by its first line."""
     try:
-        with file.open(encoding="utf-8-sig") as stream:
+        with io.TextIOWrapper(open_file(file), encoding="utf-8-sig") as stream:
             first = json.loads(next((line for line in stream if line.strip()), ""))
     except (OSError, ValueError, RecursionError):
         return False
@@ -61,8 +63,8 @@ def lines_of(file: Path) -> list[Line]:
         DataError: it cannot be read, or a line is not as AWS writes them.
     """
     try:
-        texts = file.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError):
+        texts = text_of(file).split("\n")
+    except UnicodeDecodeError:
         raise DataError(f"{file}: cannot be read as text; fetch it again") from None
     return [_line(text, f"{file}: line {number}") for number, text in enumerate(texts, start=1) if text.strip()]
 

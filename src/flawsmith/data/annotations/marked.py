@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from flawsmith.errors import DataError
+from flawsmith.paths import open_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class MarkedPicture:
     """The number by which Label Studio calls it in the names of brush strokes."""
     looked_at: bool = True
     """False: nobody has annotated it yet, so nothing marked does not mean that it is normal."""
+    choices: tuple[str, ...] = ()
+    """What was chosen for the whole picture, such as NG: where nothing is marked it may mean damage."""
 
     @property
     def defects(self) -> list[str]:
@@ -52,11 +56,23 @@ def read_tree(file: Path) -> Any:
         DataError: missing, not JSON, or not in UTF-8.
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror}); check the path and its rights") from None
+        return json.loads(text_of(file))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: is no JSON ({error}); export it again from its tool") from None
+
+
+def text_of(file: Path) -> str:
+    """Return what a text file in UTF-8 holds, each line ended by a line feed.
+
+    Raises:
+        DataError: it cannot be read; a pipe is no file.
+        UnicodeDecodeError: it is not in UTF-8.
+    """
+    try:
+        with io.TextIOWrapper(open_file(file), encoding="utf-8-sig") as stream:
+            return stream.read()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}); check the path and its rights") from None
 
 
 def size_of(height: Any, width: Any) -> tuple[int, int] | None:
@@ -64,3 +80,8 @@ def size_of(height: Any, width: Any) -> tuple[int, int] | None:
     if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
         return height, width
     return None
+
+
+def name_of(value: Any) -> str:
+    """Return the name of a label or category as text; "" where the file holds nothing there."""
+    return "" if value is None else str(value)

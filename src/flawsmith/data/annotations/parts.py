@@ -136,6 +136,11 @@ def _read(form: str, file: Path, *state: int) -> dict[str, MarkedPicture]:
         for picture in pictures.values():
             # JSON may hold half a character, which can be neither printed nor written.
             "".join([picture.name, picture.product, *picture.defects]).encode("utf-8")
+            if not all(map(str.strip, picture.defects)):
+                whose = f"{file}, {picture.name}" if picture.name else str(file)
+                raise DataError(f"{whose}: a label has no name; give it one in its tool")
+            if any("\0" in name for name in (picture.product, *picture.defects)):
+                raise DataError(f"{file}: a name holds the character NUL, which no path can; change it in its tool")
         return pictures
     except _OTHER_SHAPES as error:
         what = " ".join(str(error).split())[:160]

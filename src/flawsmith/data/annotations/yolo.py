@@ -10,12 +10,23 @@ from pathlib import Path
 
 import numpy as np
 
-from flawsmith.data.annotations.marked import Marked, MarkedPicture
+from flawsmith.data.annotations.marked import Marked, MarkedPicture, text_of
 from flawsmith.data.annotations.polygons import filled_with_outline
 from flawsmith.errors import DataError
 
 _BOX = 4
 _LEAST = 6
+_ROUNDING = 1e-6
+"""What shares that were reckoned in single precision go past the border."""
+
+
+def holds_lines(file: Path) -> bool:
+    """Tell a file of YOLO by its first line: the number of a class, and shares."""
+    try:
+        words = next((line for line in text_of(file).splitlines() if line.strip()), "").split()
+        return len(words) > _BOX and words[0].isdecimal() and bool(np.array(words[1:], np.float64).size)
+    except (DataError, ValueError):
+        return False
 
 
 def read(file: Path) -> dict[str, MarkedPicture]:
@@ -25,8 +36,8 @@ def read(file: Path) -> dict[str, MarkedPicture]:
         DataError: a line is no polygon.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
+        lines = text_of(file).splitlines()
+    except UnicodeDecodeError:
         raise DataError(f"{file}: cannot be read as text; export it again from its tool") from None
     marked = []
     for number, line in enumerate(lines, start=1):
@@ -46,8 +57,10 @@ def read(file: Path) -> dict[str, MarkedPicture]:
             raise DataError(
                 f"{where} has {len(values)} numbers behind its class; a polygon has x and y of three or more"
             )
-        if values.min() < 0 or values.max() > 1:
-            raise DataError(f"{where} holds {values.max() if values.max() > 1 else values.min():g}; shares are 0 to 1")
+        if values.min() < -_ROUNDING or values.max() > 1 + _ROUNDING:
+            wrong = values.max() if values.max() > 1 + _ROUNDING else values.min()
+            raise DataError(f"{where} holds {wrong:.9g}; shares are 0 to 1")
+        values = values.clip(0, 1)
         marked.append(Marked(str(int(words[0])), partial(_drawn, values.reshape(-1, 2))))
     return {"": MarkedPicture("", tuple(marked))}
 

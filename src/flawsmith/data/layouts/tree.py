@@ -120,7 +120,8 @@ def list_tree(data: DataConfig, remedy: str = "set data.root to your photographs
         remedy: What would be right where there is no such folder; a sentence's second half.
 
     Raises:
-        DataError: the root is missing or a file; a name is not in UTF-8; a glob of `data.exclude` fits nothing.
+        DataError: the root is missing or a file; a folder cannot be listed; a name is not in UTF-8; a glob of
+            `data.exclude` fits nothing.
     """
     root = data.root
     require_root(root, remedy)
@@ -131,7 +132,8 @@ def list_tree(data: DataConfig, remedy: str = "set data.root to your photographs
     runs: list[str] = []
     hidden = 0
     above: dict[str, frozenset[str]] = {}  # folder -> the real folders that lead to it
-    for here, inner, names in os.walk(root, followlinks=True):
+    closed: list[OSError] = []
+    for here, inner, names in os.walk(root, followlinks=True, onerror=closed.append):
         folder = "" if here == str(root) else Path(here).relative_to(root).as_posix()
         real = os.path.realpath(here)
         led = above.get(folder.rpartition("/")[0], frozenset()) if folder else frozenset()
@@ -152,6 +154,7 @@ def list_tree(data: DataConfig, remedy: str = "set data.root to your photographs
         files[folder] = tuple(join(folder, name) for name in shown)
         folders[folder] = tuple(join(folder, name) for name in inner)
         dangling.update(join(folder, name) for name in shown if _leads_nowhere(os.path.join(here, name)))
+    _require_open(root, closed)
     _require_names(root, files)
     folders = {folder: tuple(one for one in inner if one in files) for folder, inner in folders.items()}
     gone = frozenset(dangling)
@@ -160,6 +163,21 @@ def list_tree(data: DataConfig, remedy: str = "set data.root to your photographs
         return tree
     excluded = _excluded(data, tree)
     return replace(tree, excluded=excluded, gone=gone | excluded)
+
+
+def _require_open(root: Path, closed: Sequence[OSError]) -> None:
+    """Refuse folders that cannot be listed: what they hold would be missing without a word.
+
+    Raises:
+        DataError: lists the first few.
+    """
+    if closed:
+        names = [os.fsencode(error.filename or root).decode("utf-8", "backslashreplace") for error in closed]
+        count = "1 folder" if len(names) == 1 else f"{len(names)} folders"
+        raise DataError(
+            f"{first_few(sorted(names))}: {count} cannot be listed ({closed[0].strerror}); mend the rights, or move "
+            f"them out of {root}"
+        )
 
 
 def _require_names(root: Path, files: Mapping[str, Sequence[str]]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flawsmith.config import DataConfig, MaskConfig
+from flawsmith.config import DataConfig, MaskConfig, toml_key
 from flawsmith.data.masks.levels import MANY, RIMS, Levels, Undecided
 from flawsmith.data.masks.stored import StoredMask
 from flawsmith.errors import Answer
@@ -255,7 +255,7 @@ def _require_one_meaning(
         return ["its masks number the pieces of damage; everything but 0 is damage"]
     example, values = several[0]
     names = dict(zip([example.defect, "another"], values, strict=False))
-    sentence = ", ".join(f"{name} = {_toml(levels.source, value)}" for name, value in names.items())
+    sentence = ", ".join(f"{toml_key(str(name))} = {_toml(levels.source, value)}" for name, value in names.items())
     one = "1 mask holds" if len(several) == 1 else f"{len(several)} masks hold"
     raise Undecided(
         f"{one} several values in one picture ({example.id}: {_shown(levels.source, values)}); say which value is "

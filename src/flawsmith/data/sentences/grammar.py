@@ -16,11 +16,11 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from flawsmith.data.sentences.lengths import Lengths
 from flawsmith.data.sentences.mentions import Item, Mention, aliases, meaning, same_part, with_mentions
-from flawsmith.data.sentences.vocabulary import HANGUL, NAMED, VOCABULARY
+from flawsmith.data.sentences.naming import defect_of, glued, is_mark, plain, split_name, with_marks
+from flawsmith.data.sentences.vocabulary import HANGUL, VOCABULARY
 from flawsmith.errors import ConfigError
 
 MOST = 9
@@ -83,12 +83,6 @@ are those of the factory's captions."""
 _SHARE = {"left": 0.2, "top": 0.2, "middle": 0.5, "right": 0.8, "bottom": 0.8}
 
 
-def meant_by(name: str) -> list[str]:
-    """Return the built-in defect types that the words of a name mean: "MT_Blowhole" -> ["pores"]; [] = none."""
-    meanings = [meaning(word) for word in split_name(name)]
-    return list(dict.fromkeys(value for part, value in meanings if part == "defect"))
-
-
 def parse(
     sentence: str,
     defects: Sequence[str],
@@ -117,7 +111,8 @@ def parse(
         | {word for name in products for part in split_name(name) for word in same_part(part)}
         | {word for spelling in spellings for word in spelling}
     )
-    text, lengths = Lengths.taken_from(sentence)
+    text, lengths = Lengths.taken_from(plain(sentence))
+    text = with_marks(text, defects)
     words: list[str] = []
     unknown: list[str] = []
     for word in _words(text):
@@ -129,7 +124,8 @@ def parse(
         options = {*VOCABULARY, *names} - {""}
         answers = ", ".join(word + _nearest(word, options) for word in unknown)
         raise ConfigError(f"--prompt: unknown: {answers}; {known(defects, products, known_places)}")
-    heads = frozenset(words_of[0] for words_of in map(split_name, defects) if words_of)
+    lengths.refuse_distances(words)
+    heads = frozenset(words_of[0] for words_of in map(split_name, defects) if words_of) | set(filter(is_mark, words))
     damage = heads | {word for word in names | set(words) if meaning(word)[0] == "defect"}
     items = with_mentions(words, spellings, damage)
     clauses = _clauses(items, heads)
@@ -214,7 +210,10 @@ def _parsed(
     within = {
         word for name, spelling in _spellings(places) for word in spelling if any(m.place == name for m in mentions)
     }
-    defect = _defect(sentence, set(words), within, meanings.get("defect", []), defects)
+    defect = defect_of(sentence, words, within, meanings.get("defect", []), defects, known(defects))
+    if len(numbers := meanings.get("number", [])) and not any(map(is_mark, words)):
+        # "class 2" names one class_2.
+        meanings["number"] = [one for one in numbers if one not in re.split(r"\D+", plain(defect))]
     named_products = [
         name for name in products if split_name(name) and all(same_part(part) & set(words) for part in split_name(name))
     ]
@@ -253,50 +252,15 @@ def _spellings(places: Mapping[str, Sequence[str]]) -> list[tuple[str, tuple[str
     return [(name, spelling) for spelling, name in aliases(places).items()]
 
 
-def _defect(sentence: str, words: set[str], of_places: set[str], meant: Sequence[str], defects: Sequence[str]) -> str:
-    """Return the defect type with the most words of its name in the sentence.
-
-    Words that name a place count where others leave it open: "a scratch on the head" is a scratch_head, if there is
-    that and a scratch_neck.
-    """
-
-    def best_of(candidates: Sequence[str], heard: set[str]) -> list[str]:
-        score = {}
-        for defect in candidates:
-            name_words = split_name(defect)
-            direct = sum(word in heard for word in name_words)
-            # A word of the same meaning names it too: "fissure" a crack, "blowhole" what is called pores elsewhere.
-            same = sum(any(word in (concept, *NAMED[concept]) for word in name_words) for concept in meant)
-            score[defect] = max(direct, same) + min(direct, same)
-        most = max(score.values(), default=0)
-        return [defect for defect in candidates if score[defect] == most] if most else []
-
-    best = best_of(defects, words)
-    if len(best) > 1:
-        best = best_of(best, words | of_places)
-    if len(best) == 1:
-        return best[0]
-    if best:
-        raise ConfigError(f"--prompt: {sentence!r} may mean {' or '.join(best)}; say which")
-    missing = f"no shots show {', '.join(meant)} here" if meant else f"{sentence!r} names no defect type"
-    raise ConfigError(f"--prompt: {missing}; {known(defects)}")
-
-
 def _single(values: Sequence[str]) -> str:
     if len(values) > 1:
         raise ConfigError(f"--prompt: {' and '.join(values)} exclude each other; say one")
     return values[0] if values else ""
 
 
-def split_name(name: str) -> tuple[str, ...]:
-    """Return the words of a name: MT_Blowhole -> blowhole; a leading abbreviation counts for nothing."""
-    words = [word for word in re.split(r"[\W_]+", name.lower()) if word]
-    return tuple(word for word in words if len(word) > 2 or HANGUL.search(word)) or tuple(words)
-
-
 def _words(sentence: str) -> Iterator[str]:
     """Yield the words of a sentence, commas among them."""
-    for word in re.findall(r"\d+(?=[가-힣])|[^\s,.;:!?\"'()/_-]+|[,;]", sentence.lower()):
+    for word in re.findall(r"\d+(?=[가-힣])|[^\s,.;:!?\"'()/_-]+|[,;]", sentence):
         yield "," if word == ";" else word
 
 
@@ -309,7 +273,7 @@ def _nearest(word: str, options: Iterable[str]) -> str:
 
 def _pieces(word: str, names: frozenset[str]) -> tuple[str, ...]:
     """Return the known words that a word is made of, () when it is not; only Korean glues its words."""
-    if word in names or word in VOCABULARY or word == "," or Lengths.is_length(word):
+    if word in names or word in VOCABULARY or word == "," or Lengths.is_length(word) or is_mark(word):
         return (word,)
     if word.isdecimal():
         return (word,)
@@ -317,18 +281,4 @@ def _pieces(word: str, names: frozenset[str]) -> tuple[str, ...]:
         return (word[:-1],)
     if word == "s":  # of "the head's edge"
         return (word,)
-    return _glued(word, names) if HANGUL.search(word) else ()
-
-
-@lru_cache(maxsize=512)
-def _glued(word: str, names: frozenset[str]) -> tuple[str, ...]:
-    for length in range(len(word), 0, -1):
-        first = word[:length]
-        if first not in names and first not in VOCABULARY:
-            continue
-        if length == len(word):
-            return (first,)
-        following = _glued(word[length:], names)
-        if following:
-            return (first, *following)
-    return ()
+    return glued(word, names) if HANGUL.search(word) else ()

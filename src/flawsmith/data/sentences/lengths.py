@@ -18,14 +18,23 @@ _MM = {
     "밀리미터": 1.0,
     "밀리": 1.0,
     "미리": 1.0,
+    "센티미터": 10.0,
+    "센치미터": 10.0,
     "센티": 10.0,
+    "센치": 10.0,
 }
-_NUMBER = r"\d+(?:\.\d+)?"
+_NUMBER = r"(?:\d+(?:[.,]\d+)*|\.\d+)"
+_UNIT = rf"(?:millimet(?:re|er)s?|{'|'.join(_MM)})"
+_SIGN = r"(?<!\w)[-−–]"
 _LENGTH = re.compile(
-    rf"({_NUMBER})(?:\s*(?:-|–|~|to|에서)\s*({_NUMBER}))?\s*(millimet(?:re|er)s?|{'|'.join(_MM)})(?![a-z])",
+    # Not behind half a number: "1/2 mm", "2.-3".
+    rf"(?<![\d./⁄])(?P<sign>{_SIGN})?(?P<low>{_NUMBER})"
+    rf"(?:\s*(?P<low_unit>{_UNIT})?\s*(?:-|–|~|to|에서)\s*(?P<high>{_NUMBER}))?\s*(?P<unit>{_UNIT})(?![a-z0-9²³])",
     re.IGNORECASE,
 )
-_MARK = "§"
+MARK = "§"
+"""What stands before the number of a length in a text."""
+_AWAY = {"beside", "next", "above", "over", "below", "under", "beneath"}
 _BETWEEN = {"of", "in", "a", "의", "짜리"}
 _WAYS = {("length", "long"): "length_mm", ("width", "wide"): "width_mm"}
 
@@ -42,25 +51,48 @@ class Lengths:
         """Return a sentence with marks for its lengths, and these.
 
         Raises:
-            ConfigError: a length is nothing, or a range runs backwards.
+            ConfigError: a length is nothing or below, a range runs backwards, or a comma may mean two things.
         """
         lengths: list[tuple[float, float]] = []
 
         def marked(match: re.Match[str]) -> str:
-            by = _MM.get(match[3].lower(), 1.0)
-            low = float(match[1]) * by
-            high = float(match[2]) * by if match[2] else low
-            if not 0 < low <= high:
+            by = _MM.get(match["unit"].lower(), 1.0)
+            low = _number(match["low"]) * (_MM.get(match["low_unit"].lower(), 1.0) if match["low_unit"] else by)
+            high = _number(match["high"]) * by if match["high"] else low
+            if match["sign"] or not 0 < low <= high:
                 raise ConfigError(f"--prompt: {match[0]!r} is no size; write one such as 3 mm, or 2-4 mm")
             lengths.append((low, high))
-            return f" {_MARK}{len(lengths) - 1} "
+            return f" {MARK}{len(lengths) - 1} "
 
-        return _LENGTH.sub(marked, sentence.replace(_MARK, " ")), cls(tuple(lengths))
+        return _LENGTH.sub(marked, sentence.replace(MARK, " ")), cls(tuple(lengths))
 
     @staticmethod
     def is_length(word: str) -> bool:
         """Return whether a word is such a mark."""
-        return word.startswith(_MARK)
+        return word.startswith(MARK)
+
+    def refuse_distances(self, words: Sequence[str]) -> None:
+        """Refuse a length that says how far from a place damage lies, for it would be taken for the damage's own.
+
+        Args:
+            words: The sentence's, with marks for lengths.
+
+        Raises:
+            ConfigError: there is one.
+        """
+        for position, word in enumerate(words):
+            if not self.is_length(word):
+                continue
+            before, behind = words[:position], [one for one in words[position + 1 : position + 5] if one != "the"]
+            its_own = bool(before) and (before[-1] == "of" or meaning(before[-1])[0] == "extent")
+            sideways = bool(behind[:1]) and not its_own and (behind[0] in _AWAY or _to_a_side(behind))
+            korean = before[-1:] == ["에서"] and before[-2:-1] not in (["사진"], ["표면"])
+            if behind[:1] == ["from"] or sideways or korean:
+                mm = self.mm[int(word.removeprefix(MARK))][0]
+                raise ConfigError(
+                    f"--prompt: {mm:g} mm from a place is a distance, which is not read; say beside, and write the "
+                    "size of damage as 3 mm long"
+                )
 
     def of(self, words: Sequence[str]) -> tuple[list[str], dict[str, tuple[float, float]]]:
         """Return the words without lengths, and these as "length_mm" and "width_mm".
@@ -92,10 +124,30 @@ class Lengths:
             way = way or "length_mm"
             if way in sizes:
                 raise ConfigError(f"--prompt: two sizes in mm for the {way.removesuffix('_mm')} of a damage; say one")
-            sizes[way] = self.mm[int(word.removeprefix(_MARK))]
+            sizes[way] = self.mm[int(word.removeprefix(MARK))]
         return others, sizes
 
 
 def _way(word: str) -> str:
     part, value = meaning(word)
     return value if part == "extent" else _WAYS.get((part, value), "")
+
+
+def _to_a_side(words: Sequence[str]) -> bool:
+    """Return whether words go on as "to the left of", the article left out."""
+    words = words[1:] if words[0] == "to" else words
+    return len(words) > 1 and meaning(words[0])[0] in ("across", "down") and words[1] == "of"
+
+
+def _number(text: str) -> float:
+    """Return a number with a decimal point or comma.
+
+    Raises:
+        ConfigError: its comma may part thousands.
+    """
+    whole, comma, share = text.partition(",")
+    if comma and ((len(share) == 3 and int(whole)) or "." in text or "," in share):
+        raise ConfigError(f"--prompt: {text!r} may be read in two ways; write it without a comma, as 1200 or 1.2")
+    if text.count(".") > 1:
+        raise ConfigError(f"--prompt: {text!r} is no number; write one such as 3 or 0.5")
+    return float(text.replace(",", "."))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -51,7 +52,7 @@ def aliases(places: Mapping[str, Sequence[str]]) -> dict[tuple[str, ...], str]:
     tails: dict[str, set[str]] = {}
     for name, others in places.items():
         for text in (name, *others):
-            words = [word for word in re.split(r"[\W_]+", text.lower()) if word]
+            words = [word for word in re.split(r"[\W_]+", unicodedata.normalize("NFKC", text).lower()) if word]
             for spelling in product(*(sorted(same_part(word)) for word in words)):
                 table.setdefault(spelling, name)
                 tails.setdefault(spelling[-1], set()).add(name)

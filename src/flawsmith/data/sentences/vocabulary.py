@@ -122,8 +122,6 @@ VOCABULARY = {
     word: meaning for table in (ENGLISH, KOREAN) for meaning, words in table.items() for word in words.split()
 }
 """Word -> (what it speaks of, its value)."""
-NAMED = {meaning[1]: tuple(words.split()) for meaning, words in ENGLISH.items() if meaning[0] == "defect"}
-"""Damage -> the English words for it."""
 HANGUL = re.compile(r"[가-힣]")
 
 PARTS = tuple(

@@ -286,12 +286,9 @@ def _sized(
         along = np.array([np.cos(axis), np.sin(axis)])
         sizes = [float(np.ptp(moved @ along)) + 1, width * float(np.sqrt(abs(np.linalg.det(linear))))]
         asked = [_drawn(bounds, rng) / ground.pixel_mm for bounds in (wish.length_mm, wish.width_mm)]
-        if max(asked) > max(ground.shape):
-            raise ConfigError(
-                f"--prompt: {max(asked) * ground.pixel_mm:g} mm are {max(asked):.0f} px, and the photograph has "
-                f"{max(ground.shape)}; ask for less, or see to data.pixel_mm"
-            )
-        by = [want / now for want, now in zip(asked, sizes, strict=True)]
+        require_room(max(asked), ground.shape, ground.pixel_mm)
+        # The width is measured only where it is asked for.
+        by = [want / now if want else 0.0 for want, now in zip(asked, sizes, strict=True)]
         lengthwise = by[0] or by[1]
         crosswise = by[1] or by[0]
         # Alike in both directions, unless both sizes are asked for.
@@ -299,6 +296,15 @@ def _sized(
     if on_place and extent > _FITS[1] * side:
         return linear * (float(rng.uniform(*_FITS)) * side / extent)
     return linear
+
+
+def require_room(pixels: float, shape: Sequence[int], pixel_mm: float) -> None:
+    """Refuse a size that is larger than a photograph."""
+    if pixels > max(shape):
+        raise ConfigError(
+            f"--prompt: {pixels * pixel_mm:g} mm are {pixels:.0f} px, and the photograph has {max(shape)}; ask for "
+            "less, or see to data.pixel_mm"
+        )
 
 
 def _drawn(bounds: tuple[float, float] | None, rng: np.random.Generator) -> float:

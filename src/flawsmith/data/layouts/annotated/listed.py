@@ -10,7 +10,7 @@ from typing import Any
 from flawsmith.config import DataConfig, ExamplePer, nfc
 from flawsmith.data.annotations.marked import read_tree
 from flawsmith.data.annotations.parts import Part, marked_pictures
-from flawsmith.data.layouts.annotated.unlabelled import IF_NORMAL, Unlabelled
+from flawsmith.data.layouts.annotated.unlabelled import IF_NORMAL, Unlabelled, sounds_normal
 from flawsmith.data.layouts.mask_names import of_a_tool
 from flawsmith.data.layouts.reading import Gathering
 from flawsmith.data.layouts.tree import Tree, is_picture, last_part
@@ -196,6 +196,7 @@ def gather_listed(
     """
     listing, unlabelled = Listing(gathering, tree), Unlabelled(data, tree)
     idle: list[str] = []
+    chosen: list[str] = []
     for file, split in files.items():
         gathering.tables.append(file)
         for key, picture in marked_pictures(form, tree.path(file)).items():
@@ -217,11 +218,17 @@ def gather_listed(
             if not picture.looked_at:
                 idle.append(photograph)
                 continue
+            if not picture.marked and picture.choices and not all(map(sounds_normal, picture.choices)):
+                chosen.append(photograph)
+                continue
             marked = parts(form, tree.path(file), key, data.example_per)
             unlabelled.require_unmarked(f"{file}, {photograph}", photograph, dict(marked))
             gathering.take_marked(photograph, marked, product, split)
     listing.close(unlabelled)
     gathering.leave_out("nobody has annotated them yet", idle, "warning", "annotate them, also where nothing is wrong")
+    gathering.leave_out(
+        "a choice says what they show, and nothing is drawn", chosen, "warning", "draw it; a normal part's choice is OK"
+    )
 
 
 def without_labels(files: Iterable[str], consequence: str) -> list[str]:

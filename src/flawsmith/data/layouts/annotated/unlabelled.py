@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 
@@ -13,6 +14,28 @@ from flawsmith.errors import DataError
 
 IF_NORMAL = 'if they are normal parts, set data.normal = ["."]'
 """What would be right, where pictures have no label; half a sentence."""
+
+
+_NORMAL = frozenset(
+    (
+        "good",
+        "ok",
+        "okay",
+        "normal",
+        "normals",
+        "free",
+        "pass",
+        "passed",
+        "clean",
+        "golden",
+        "sound",
+        "intact",
+        "perfect",
+    )
+    + ("defectfree", "nodefect", "nodefects", "정상", "양품", "무결함")
+)
+"""Words for normal parts in names of folders, and among choices."""
+_NOT = frozenset(("no", "not", "non", "un", "without", "ng", "nok", "bad"))
 
 
 class Unlabelled:
@@ -87,3 +110,15 @@ class Unlabelled:
         stem = without_suffix(file)
         named = any(name in self._stems for _, name in bases(file) if name != stem)
         return in_mask_folder(nfc(file)) or of_a_tool(file) or named or self._stems[stem] > 1
+
+
+def sounds_normal(name: str) -> bool:
+    """Tell whether a folder is called after normal parts.
+
+    >>> [name for name in ("MT_Free", "OK", "no_defect", "not_good", "NG", "book") if sounds_normal(name)]
+    ['MT_Free', 'OK', 'no_defect']
+    """
+    words = [word for word in re.split(r"[\W_\d]+", name.casefold()) if word]
+    if _NOT & set(words):
+        return any(word.startswith(("defect", "anomal", "flaw", "damage")) for word in words)
+    return bool(_NORMAL & set(words))

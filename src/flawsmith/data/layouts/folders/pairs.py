@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from flawsmith.config import DataConfig, nfc
@@ -22,8 +22,12 @@ MASKS = "put <name>.png or <name>_mask.png beside each, or name its folder in da
 _OF_A_TOOL = 'set the data.layout that reads it; where it is no label, set data.layout = "pattern"'
 _LABELS = "name it like its photograph, as <name>.png or <name>_mask.png"
 
-# Of two files with one stem, the one further left is the photograph: nobody stores a label as JPEG by choice.
+# Of two files with one stem, the one further left is the photograph, unless the suffixes of normal parts say another:
+# nobody stores a label as JPEG by choice.
 _PHOTOGRAPH_FIRST = (".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".tif", ".tiff", ".bmp", ".png")
+
+_LOSSY = (".jpg", ".jpeg", ".jfif", ".jpe", ".webp")
+_UNSURE = 'call each mask <name>_mask, or set data.layout = "pattern", which says which suffix masks have'
 
 
 def read_pairs(data: DataConfig, tree: Tree) -> Reading:
@@ -51,10 +55,12 @@ def read_pairs(data: DataConfig, tree: Tree) -> Reading:
     product = data.product or tree.name
     normals = {nfc(name) for name in data.normal}
     gathering = Gathering(tree, _LABELS)
+    usual = _suffixes(pictures for name, pictures in folders.items() if name in normals)
     for name, pictures in folders.items():
         defect = None if name in normals else name[len(prefix) :].lower()
         folder = "" if name == TOP else name
-        photographs, masks = _told_apart(folder, pictures, tree.gone)
+        photographs, masks, unsure = _told_apart(folder, pictures, tree.gone, usual)
+        gathering.leave_out("either of two with one name may be the photograph", unsure, "error", _UNSURE)
         matches = match(photographs, [(below(folder, file), file) for file in masks], tree.gone)
         gathering.leave(matches)
         labelled = _labelled(tree, photographs.values()) if name == TOP else []
@@ -88,8 +94,32 @@ def _labelled(tree: Tree, photographs: Iterable[str]) -> list[str]:
     return [file for file in photographs if without_suffix(file) in labels]
 
 
-def _told_apart(folder: str, pictures: Sequence[str], gone: frozenset[str]) -> tuple[dict[str, str], list[str]]:
-    """Tell photographs, {path below their folder without suffix: id}, from masks among the files of a folder."""
+def _suffixes(folders: Iterable[Sequence[str]]) -> frozenset[str]:
+    """Return the suffixes of pictures of normal parts, those with a second file of their name beside them left out."""
+    suffixes: set[str] = set()
+    for pictures in folders:
+        stems = Counter(map(without_suffix, pictures))
+        alone = [file for file in pictures if stems[without_suffix(file)] == 1 and not in_mask_folder(nfc(file))]
+        whole = set(map(nfc, pictures))
+        alone = [
+            file for file in alone if without_suffix(file) not in whole and _base(without_suffix(file)) not in stems
+        ]
+        suffixes |= set(map(_suffix, alone))
+    return frozenset(suffixes)
+
+
+def _suffix(file: str) -> str:
+    return os.path.splitext(file)[1].lower()
+
+
+def _told_apart(
+    folder: str, pictures: Sequence[str], gone: frozenset[str], usual: frozenset[str]
+) -> tuple[dict[str, str], list[str], list[str]]:
+    """Tell photographs, {path below their folder without suffix: id}, from masks among the files of a folder, and from
+    files of which that cannot be told.
+
+    Of two files with one name the photograph is the one with a suffix that normal parts have (`usual`).
+    """
     groups: dict[str, list[str]] = defaultdict(list)
     for file in pictures:
         groups[without_suffix(file)].append(file)
@@ -100,18 +130,25 @@ def _told_apart(folder: str, pictures: Sequence[str], gone: frozenset[str]) -> t
     photographs_apart = any(not in_mask_folder(below(folder, file)) for file in pictures)
     photographs: list[str] = []
     masks: list[str] = []
+    unsure: list[str] = []
     for stem, same in groups.items():
         in_folder = photographs_apart and in_mask_folder(below(folder, same[0]))
         if in_folder or stem in files or of_a_tool(stem) or (bases[stem] and _ending(stem, bases[stem]) in endings):
             masks += same
             continue
-        ranked = sorted(same, key=lambda file: _PHOTOGRAPH_FIRST.index(os.path.splitext(file)[1].lower()))
+        ranked = sorted(same, key=lambda file: _PHOTOGRAPH_FIRST.index(_suffix(file)))
+        if usual & set(map(_suffix, same)) and len(set(same) - gone) > 1:
+            by_suffix = sorted(ranked, key=lambda file: _suffix(file) not in usual)
+            if by_suffix[0] != ranked[0] and _suffix(ranked[0]) in _LOSSY:
+                unsure += ranked  # a label as JPEG, or a photograph as JPEG among normal parts of another suffix
+                continue
+            ranked = by_suffix
         here = [file for file in ranked if file not in gone]
         if here and ranked[0] in gone and not here[0].lower().endswith(".png"):
             ranked = here  # a preview was excluded; but the mask of an excluded photograph is no photograph
         photographs.append(ranked[0])
         masks += ranked[1:]
-    return names_below(folder, photographs), masks
+    return names_below(folder, photographs), masks, unsure
 
 
 def _ending(stem: str, base: str) -> str:
