@@ -62,8 +62,7 @@ class Run:
         any working directory.
 
         Raises:
-            RunError: the folder is something else than a run of this release, a run of other photographs, or cannot be
-                written; or a process works on it with other settings.
+            RunError: the folder is no run of this release, is of other photographs, at work, or cannot be written.
             ConfigError: a plug-in that the configuration names is unknown; said before anything is written.
         """
         folder, config = Path(folder), config.with_absolute_root()
@@ -79,9 +78,8 @@ class Run:
         _refuse_other_photographs(folder, config.data.root)
         remove_leftovers(folder)
         tree = config.model_dump(mode="json")
-        if (before := json_or_none(folder / "config.json")) != tree:
-            if before is not None:
-                refuse_while_busy(folder)
+        if json_or_none(folder / "config.json") != tree:
+            refuse_while_busy(folder)
             write_json(folder / "config.json", tree)
         run = cls(folder, config)
         if not run.path("manifest.json").exists():
