@@ -523,6 +523,18 @@ def test_the_estimate_of_what_works_on_pixels(tmp_path: Path, name: str, control
     assert not any("the run takes" in warning for warning in found.warnings)
 
 
+@pytest.mark.parametrize(("megapixels", "said"), [(0.01, "about 0 s (4"), (12, "about 15 s (4")])
+def test_the_estimate_of_large_photographs_counts_their_bytes(megapixels: float, said: str):
+    """Four samples on photographs of 12 MP in colour took 25 s, and 2 s were said."""
+    config = Config(generator=GeneratorConfig(name="crop_paste"))
+    config = validate(Config, {**config.model_dump(mode="json"), "generate": {"count": 4, "controls": 0}})
+    size = megapixels * 3e6
+    table, _ = cost.estimate(
+        config, {("nut", "dent"): 4}, windows=1, picture_bytes=size, largest=(size, size / 3), damaged=9, photographs=9
+    )
+    assert table["generating"].startswith(said)
+
+
 def test_the_estimate_adds_up_and_says_what_else_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """40 samples take seconds beside the trainings of a proof; the last line is all, and more on a busy machine.
 
