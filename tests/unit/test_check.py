@@ -495,6 +495,12 @@ def test_a_set_without_shots_has_a_cost_and_says_what_is_left_out(tmp_path: Path
     assert found.estimate["proof"] == "left out" and not [note for note in found.notes if note.startswith(left_out)]
 
 
+def test_a_page_that_is_a_folder_is_said(tmp_path: Path):
+    """As `--page ""` is, which names the working directory."""
+    found = check(make(tmp_path / "data"), page=tmp_path)
+    assert f"{tmp_path} is a folder, so no outlines are drawn; name a file with --page" in found.notes
+
+
 def test_the_columns_are_explained_where_there_are_defects(tmp_path: Path):
     config = make(tmp_path)
     assert "as drawn: the same at the size at which a generator works" in rendered(check(config))
