@@ -382,6 +382,8 @@ WRONG: dict[str, tuple[Callable[[Path], DataConfig], str]] = {
     "no studio": (lambda root: DataConfig(root=root, layout="label_studio"), "no export of Label Studio found"),
     "no yaml": (lambda root: DataConfig(root=root, layout="yolo"), "no data.yaml with the names"),
     "no json": (lambda root: labelme_file(root, "{"), "x.json: is no JSON"),
+    "foreign json": (lambda root: coco_file(root) if (root / "notes.json").write_text("{") else None,
+                     "export it again from its tool, or name it in data.exclude"),
     "box": (lambda root: coco_file(root, annotations=[{"id": 4, "image_id": 2, "category_id": 1}]),
             "annotation 4 has a box and no outline"),
     "category": (lambda root: coco_file(root, categories=[]), "is of category 1, which is not among"),

@@ -495,6 +495,12 @@ def test_a_set_without_shots_has_a_cost_and_says_what_is_left_out(tmp_path: Path
     assert found.estimate["proof"] == "left out" and not [note for note in found.notes if note.startswith(left_out)]
 
 
+def test_a_page_that_is_a_folder_is_said(tmp_path: Path):
+    """As `--page ""` is, which names the working directory."""
+    found = check(make(tmp_path / "data"), page=tmp_path)
+    assert f"{tmp_path} is a folder, so no outlines are drawn; name a file with --page" in found.notes
+
+
 def test_the_columns_are_explained_where_there_are_defects(tmp_path: Path):
     config = make(tmp_path)
     assert "as drawn: the same at the size at which a generator works" in rendered(check(config))
@@ -521,6 +527,18 @@ def test_the_estimate_of_what_works_on_pixels(tmp_path: Path, name: str, control
     assert found.estimate["training"] == "none"
     assert found.estimate["generating"] == said
     assert not any("the run takes" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize(("megapixels", "said"), [(0.01, "about 0 s (4"), (12, "about 15 s (4")])
+def test_the_estimate_of_large_photographs_counts_their_bytes(megapixels: float, said: str):
+    """Four samples on photographs of 12 MP in colour took 25 s, and 2 s were said."""
+    config = Config(generator=GeneratorConfig(name="crop_paste"))
+    config = validate(Config, {**config.model_dump(mode="json"), "generate": {"count": 4, "controls": 0}})
+    size = megapixels * 3e6
+    table, _ = cost.estimate(
+        config, {("nut", "dent"): 4}, windows=1, picture_bytes=size, largest=(size, size / 3), damaged=9, photographs=9
+    )
+    assert table["generating"].startswith(said)
 
 
 def test_the_estimate_adds_up_and_says_what_else_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -237,6 +237,15 @@ def test_pillow_sets_no_limit_to_a_strip(tmp_path: Path, compression, monkeypatc
     assert np.array_equal(images.read(tmp_path / "x.tif"), pixels)
 
 
+def test_a_palette_of_8_bit_values_is_not_black(tmp_path: Path):
+    """TIFF's colour map has 16 bits, and some writers fill it with values up to 255."""
+    pixels, palette = noise((9, 14, 1)), noise((3, 256), seed=1)
+    (tmp_path / "p.tif").write_bytes(
+        coders.tiff(pixels, "none", photometric=3, extra={320: (3, palette.ravel().tolist())})
+    )
+    assert np.array_equal(images.read(tmp_path / "p.tif"), palette.T[pixels[..., 0]])
+
+
 @pytest.mark.parametrize("compression", ["none", "Deflate", "LZW", "PackBits"])
 @pytest.mark.parametrize("bits", [8, 16])
 def test_palettes_and_white_is_zero_in_every_compression(tmp_path: Path, compression, bits):

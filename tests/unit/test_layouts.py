@@ -146,6 +146,15 @@ def test_visa(tmp_path: Path, below):
     ]
 
 
+@pytest.mark.parametrize("head", ["image,label,mask\n", "\n\nimage,label,mask\n"])
+def test_visa_tables_with_a_short_first_row_or_an_empty_line(tmp_path: Path, head: str):
+    table = visa(tmp_path) / "candle/image_anno.csv"
+    rows = table.read_text().partition("\n")[2]
+    table.write_text(f"{head}candle/Data/Images/Anomaly/002.JPG\n{rows}")
+    found = {e.id: e.defect for e in layouts.scan(DataConfig(root=tmp_path, layout="visa"))}
+    assert found["candle/Data/Images/Anomaly/000.JPG"] == "chunk of wax missing"
+
+
 def test_visa_without_tables(tmp_path: Path):
     visa(tmp_path)
     (tmp_path / "candle/image_anno.csv").unlink()

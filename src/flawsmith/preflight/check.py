@@ -110,6 +110,8 @@ def _drawn(
     page: Path, examples: Sequence[Example], divided: Split | None, normals: Photographs | None, root: Path
 ) -> list[str]:
     """Write the page of outlines; return a sentence that says where it is, or why it is not; [] = nothing to show."""
+    if page.is_dir():
+        return [f"{page} is a folder, so no outlines are drawn; name a file with --page"]
     if page.resolve().is_relative_to(root.resolve()):
         return [f"{page} would lie among the photographs, so no outlines are drawn; name another place with --page"]
     try:

@@ -84,7 +84,15 @@ def estimate(
     painted = samples * (1 + config.generate.controls * repainted)
     real = sum(have.values())
     time_of = partial(
-        making, config, backbone=backbone, machine=machine, size=size, models=models, painted=painted, windows=windows
+        making,
+        config,
+        backbone=backbone,
+        machine=machine,
+        size=size,
+        models=models,
+        painted=painted,
+        windows=windows,
+        picture_bytes=picture_bytes,
     )
     train, draw, rate = time_of(config.generator.names)
     names = " and ".join(config.generator.names)

@@ -58,7 +58,9 @@ def read_tree(file: Path) -> Any:
     try:
         return json.loads(text_of(file))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: is no JSON ({error}); export it again from its tool") from None
+        raise DataError(
+            f"{file}: is no JSON ({error}); export it again from its tool, or name it in data.exclude"
+        ) from None
 
 
 def text_of(file: Path) -> str:

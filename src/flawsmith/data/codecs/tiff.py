@@ -99,7 +99,8 @@ def decode_tiff_indices(data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
             colours = np.asarray(page.colormap).T
             if pixels[..., 0].max() >= len(colours):
                 raise Unreadable("its pixels name colours that its palette lacks; copy it again from its source")
-            return pixels, (colours >> 8).astype(np.uint8)
+            # Some writers put 8-bit values into the 16-bit table, as libtiff's tools know too.
+            return pixels, (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8)
         if page.bitspersample == 1:
             pixels = np.where(pixels, np.uint8(255), np.uint8(0))
         if _storage(page).alpha == "premultiplied":

@@ -47,6 +47,6 @@ def read_labelme(data: DataConfig, tree: Tree) -> Reading:
     remedy = f"{IF_NORMAL}, else draw their damage in labelme"
     gathering.leave_out("no .json of labelme lies beside them", unsaid, "error", remedy)
     gathering.leave_out(
-        "no picture beside it has its name", files.values(), "error", "put its picture there", "file of labelme"
+        "no picture beside it has its name", files.values(), "error", "put its picture there", "label file"
     )
     return gathering.reading()

@@ -130,12 +130,15 @@ def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str | None]]:
         return []
     try:
         with io.TextIOWrapper(open_file(path), encoding="utf-8-sig", newline="") as stream:
-            rows: list[dict[str, str | None]] = list(csv.DictReader(stream))
+            # Some tables begin with an empty line.
+            reader = csv.DictReader(line for line in stream if line.strip())
+            rows: list[dict[str, str | None]] = list(reader)
+            named = [*(reader.fieldnames or ())]
     except UnicodeDecodeError:
         raise DataError(f"{path}: cannot be read as a table, as it is not in UTF-8; save it as CSV in UTF-8") from None
     except (OSError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as a table ({error}); copy it again from its source") from None
     for column in columns:
-        if rows and rows[0].get(column) is None:
-            raise DataError(f"{path}: there is no column {column!r}; it has {', '.join(map(str, rows[0]))}")
+        if rows and column not in named:
+            raise DataError(f"{path}: there is no column {column!r}; it has {', '.join(named)}")
     return rows
