@@ -60,7 +60,7 @@ def export(run: Run) -> None:
     """
     exporters = {name: load_exporter(run.config, name) for name in run.config.export.formats}
     examples = exported(run)
-    content = digest([_identity(one) for one in examples])
+    content = digest([identity_of(one) for one in examples])
     hashes = {"data": run.data_hash(), "samples": run.samples_hash(), "examples": content}
     for name, exporter in exporters.items():
         if (asked := _told(run, exporter)) is not None:
@@ -71,7 +71,7 @@ def export(run: Run) -> None:
         if work.done:
             return
         counts = {name: write(exporter, examples, folders[name]) for name, exporter in exporters.items()}
-        made_of = digest(hashes["data"], hashes["samples"], [_identity(one) for one in examples if not _is_shot(one)])
+        made_of = digest(hashes["data"], hashes["samples"], [identity_of(one) for one in examples if not _is_shot(one)])
         write_json(run.path(*_MADE_OF), _written_from(run) | dict.fromkeys(exporters, made_of))
         there = {name: sizes(folder) for name, folder in folders.items()}
         write_json(run.path(*_SIZES), there)
@@ -100,7 +100,7 @@ def _written_from(run: Run) -> dict[str, str]:
     return dict(read_json(path)) if path.is_file() else {}
 
 
-def _identity(example: Example) -> list[str | None]:
+def identity_of(example: Example) -> list[str | None]:
     """Return what identifies a picture; samples and photographs with their names, by their stages' own hashes."""
     words = [example.id, example.product, example.defect, example.split]
     if example.id.startswith(f"{FOLDER}/"):  # another pair may have been painted under a name that was free again

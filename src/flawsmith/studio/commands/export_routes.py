@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from flawsmith import registry
 from flawsmith.config import overridden
 from flawsmith.errors import ConfigError, RunError
-from flawsmith.exports.export import _identity
+from flawsmith.exports.export import identity_of
 from flawsmith.files import digest, read_json
 from flawsmith.run.dataset import load_split
 from flawsmith.run.folder import Run
@@ -124,7 +124,7 @@ def _examples_now(run: Run) -> str | None:
         ),
         *(replace(one, split="train") for one in shots),
     ]
-    return digest([_identity(one) for one in rows])
+    return digest([identity_of(one) for one in rows])
 
 
 def _settings(run: Run, asked: ExportAsked) -> dict[str, Any]:
