@@ -41,6 +41,7 @@ from flawsmith.evaluation.proof import figures
 from flawsmith.evaluation.shape import proof_shape, shapes_of
 from flawsmith.evaluation.statistics import MEAN, Outcome, compare, draws, resampled
 from flawsmith.files import read_json, write_json
+from flawsmith.locks import locked
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
 from flawsmith.pipeline import run_all
@@ -152,9 +153,10 @@ class Trial:
         return outcomes
 
     def _made(self, name: str) -> Run:
-        run = Run.create(self._folder / "runs" / name, _told(self._config, ARMS[name]))
-        run_all(run)
-        return run
+        with locked(self._folder / "runs" / f"{name}.lock"):  # other processes may need the same arm
+            run = Run.create(self._folder / "runs" / name, _told(self._config, ARMS[name]))
+            run_all(run)
+            return run
 
 
 def prepare(config: Config, folder: Path, names: Sequence[str], detector: str, seeds: int, workers: int) -> None:

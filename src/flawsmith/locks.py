@@ -22,6 +22,10 @@ class BusyError(RunError):
         self.lock = lock
         """The lock's file."""
 
+    def __reduce__(self) -> tuple[type[BusyError], tuple[str, Path]]:
+        """Return how another process gets it: a pool whose worker raises what cannot be read again is broken."""
+        return BusyError, (str(self), self.lock)
+
 
 @contextmanager
 def locked(path: Path, busy: str = "", *, patience: float = 0.0) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -16,10 +17,10 @@ import pytest
 
 import flawsmith as fs
 from flawsmith.config import Config, load_config
-from flawsmith.errors import RunError
+from flawsmith.errors import Answer, ConfigError, RunError
 from flawsmith.files import read_lines, whole_folder
 from flawsmith.leftovers import temporary
-from flawsmith.locks import locked
+from flawsmith.locks import BusyError, locked
 from flawsmith.run.folder import Run
 from flawsmith.run.stage import Inputs, stage
 
@@ -222,3 +223,12 @@ def test_a_folder_of_a_writer_that_was_killed_goes_and_that_of_a_living_one_stay
         (part / "whole").write_text("")
     assert {path.name for path in tmp_path.iterdir()} == {"export", living.name}
     assert files_below(tmp_path / "export") == {"whole"}
+
+
+def test_a_worker_can_say_that_something_is_locked(tmp_path: Path) -> None:
+    """A process pool breaks when an error of its worker cannot be read again."""
+    error = BusyError("somebody is at it", tmp_path / "train.lock")
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), again.lock) == (BusyError, str(error), error.lock)
+    answered = ConfigError("set this", answers=(Answer("generate.count", 3),))
+    assert pickle.loads(pickle.dumps(answered)).answers == answered.answers
