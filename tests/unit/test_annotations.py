@@ -362,6 +362,13 @@ def labelme_file(root: Path, text: str) -> DataConfig:
     return DataConfig(root=root, layout="labelme")
 
 
+def test_label_files_of_labelme_without_a_picture_are_counted(tmp_path: Path) -> None:
+    data = labelme_file(tmp_path, '{"shapes": []}')
+    for name in "yz":
+        (tmp_path / f"{name}.json").write_text('{"shapes": []}')
+    assert any("y.json, z.json: 2 label files are left out: " in text for text in survey(data).errors)
+
+
 def coco_file(root: Path, **changes: object) -> DataConfig:
     write_coco(root, **changes)
     return DataConfig(root=root, layout="coco")

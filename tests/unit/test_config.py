@@ -26,6 +26,7 @@ from flawsmith.config import (
     validate,
 )
 from flawsmith.errors import ConfigError
+from flawsmith.run.defect_types import wrong_tables
 
 FULL = """
 seed = 7
@@ -188,6 +189,8 @@ def test_bare_names_in_other_letters_are_answered_with_quotes() -> None:
     with pytest.raises(ConfigError, match="""put the names in quotes: 'generate.count={"긁힘"=5, b = 1}'"""):
         parse_overrides(["generate.count={긁힘=5, b = 1}"])
     assert 'add "긁힘" = "..."' in complaint_of_missing({"crack": "perlin"}, "긁힘")
+    (said,) = wrong_tables(load_config(None, {"generator.name": {"crack": "perlin"}}), ("crack", "긁힘"))
+    assert 'add "긁힘" = "..."' in said and 'generate.count = {"긁힘" = 0, ...}' in said
     assert 'add dent = "..."' in complaint_of_missing({"crack": "perlin"}, "dent")
 
 

@@ -258,6 +258,7 @@ def test_two_classes_in_one_mask_ask_until_it_is_said_which_is_which(tmp_path: P
     paths = [save(tmp_path / f"m/{i}.png", numbered(mask, other)) for i, mask in enumerate(BLOBS)]
     given = examples(tmp_path, paths, ["scratch", "scratch", "dent", "dent"])
     assert "data.mask.values = {scratch = 1, another = 2}" in asks(given)
+    assert 'data.mask.values = {"긁힘" = 1, another = 2}' in asks(examples(tmp_path, paths, ["긁힘"] * 4))
     wanted = [BLOBS[0] & ~other, BLOBS[1] & ~other, other, other]
     assert_read(given, wanted, values={"scratch": 1, "dent": [2]})
     rules = judged(given, values={"scratch": 1, "dent": 2}).rules
