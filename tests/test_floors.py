@@ -97,7 +97,6 @@ ROOM_OF_LIBRARY = {
     "PIL": "data",
     "tifffile": "data",
     "jinja2": "reporting",
-    "anyascii": "data",
     "onnxruntime": "inspection",
     "openvino": "inspection",
     "fastapi": "studio",

@@ -21,9 +21,10 @@ from flawsmith.errors import BackboneError, ConfigError, RunError
 from flawsmith.nn import builtin
 from flawsmith.nn.backbone import Backbone
 from flawsmith.recipes import backbone as stage
-from flawsmith.recipes.backbone import Recipe, make_backbone
+from flawsmith.recipes.backbone import Recipe, make_backbone, train_backbone
 from flawsmith.recipes.backbone_data import (
     FactoryMaterial,
+    Source,
     UserMaterial,
     crops,
     prompt,
@@ -306,3 +307,21 @@ def test_the_tokenizer_is_the_same_every_time():
     assert len(first("crack hole").input_ids) == 4
     letters = first("zzz").input_ids[1:-1]
     assert len(letters) == 3 and first.unk_token_id not in letters
+
+
+def test_other_photographs_in_the_same_folder_are_learned_anew(tmp_path):
+    def shown(level: int) -> UserMaterial:
+        rng, sources = np.random.default_rng(level), []
+        for _ in range(4):
+            image, mask = rng.integers(level, level + 100, (96, 96, 3), dtype=np.uint8), np.zeros((96, 96), bool)
+            mask[30:60, 30:60] = True
+            sources.append(Source(image, None, mask, np.ones_like(mask), "tile", "crack", prompt("crack", "tile")))
+        return UserMaterial(sources, 0)
+
+    short = SMALL.model_copy(update={"autoencoder_steps": 1, "steps": 1, "turns": 1, "views": 8})
+    first, again, other = (train_backbone(tmp_path, short, shown(level)).fingerprint for level in (0, 0, 90))
+    assert first == again != other
+    mask_alone = shown(0)
+    mask_alone._sources[0].mask[0, 0] = True
+    assert shown(0).identity == shown(0).identity != mask_alone.identity != shown(90).identity
+    assert material().identity == "", "the recipe says all of the factory's"

@@ -154,3 +154,12 @@ def test_hybrid_takes_parts_that_were_trained_before(backbone: Any, tmp_path: Pa
 def test_a_wrong_setting_of_a_part_names_its_place(backbone: Any) -> None:
     with pytest.raises(ConfigError, match=r"generator\.settings\.spatial.*control_scal"):
         Hybrid(backbone, Hybrid.Settings(spatial={"control_scal": 1.0}))
+
+
+def test_hybrid_does_not_begin_with_weights_of_another_csm(backbone: Any, tmp_path: Path) -> None:
+    """They would be trained to the end, and refused when they are loaded to paint."""
+    generator = CrossModal(backbone, CrossModal.Settings())
+    generator.sga.reader[0] += 1
+    generator.save(tmp_path)
+    with pytest.raises(RunError, match="was trained with the CSM"):
+        Hybrid(backbone, Hybrid.Settings(sga=str(tmp_path)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +213,25 @@ def test_the_shipped_csm_is_there() -> None:
     image, mask = pictures(64)
     moved = features(csm, image, TEXTS, mask, ASEA())
     assert bool((moved.after[:2] > moved.before[:2]).all()) and bool(torch.isfinite(moved.queries).all())
+
+
+def test_the_words_of_any_script_are_read_to_their_end(backbone: Any) -> None:
+    """What the tokenizer does not know has the number of an end: a phrase went on behind the first of these, unread."""
+    encoder = backbone.text_encoder
+    csm = BuiltinCSM(encoder.models[0], encoder.tokenizers[0], width=32, layers=2, queries=4)
+    states, mask = csm.states(["긁힘 crack", "찍힘 crack", "hole (crack) dent", "crack"])
+    for row, words in enumerate(("긁힘 crack", "찍힘 crack")):
+        last = encoder.positions(words, "crack")[-1]
+        assert mask[row].sum() == last + 2, "start, all words and one end"
+    assert not torch.allclose(states[0, 1], states[1, 1])
+    assert mask[2].sum() == encoder.positions("hole (crack) dent", "dent")[-1] + 2 and mask[3].sum() == 3
+
+
+def test_the_extractor_follows_the_pictures(backbone: Any) -> None:
+    """It is none of the CSM's networks, so what parks the CSM on the host leaves it behind."""
+    encoder = backbone.text_encoder
+    csm = BuiltinCSM(copy.deepcopy(encoder.models[0]), encoder.tokenizers[0], width=32, layers=2, queries=4)
+    image, _ = pictures(64)
+    csm.cells(image)
+    csm.to("meta")
+    assert csm.cells(image.to("meta")).device.type == "meta"

@@ -183,3 +183,19 @@ def test_a_proof_depends_on_the_weights_of_the_run_that_is_read(trained: Run, tm
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     assert Inputs.of(config, "prove", files=_files_read(config)).changes(record) == ["files"]
     assert _files_read(load_config(None, {"prove.detectors": ["denoising", "probe"]})) == {}
+
+
+def test_a_run_is_read_with_the_settings_that_it_samples_with_now(trained: Run, tmp_path: Path) -> None:
+    """Its weights' own file says those that it was trained with."""
+    folder, training = tmp_path / "run", learned_from(trained)
+    shutil.copytree(trained.folder, folder)
+    said = json.loads((folder / "config.json").read_text())
+    scales = {}
+    for changed in ({}, {"control_scale": 0.25}, {"control_scale": 0.25, "prompt": "{defect}"}):
+        (folder / "config.json").write_text(
+            json.dumps({**said, "generator": {**said["generator"], "settings": changed}})
+        )
+        (generator,) = {id(one): one for one in reader(str(folder), training)._generators.values()}.values()
+        scales[len(changed)] = (generator.settings.control_scale, generator.settings.prompt)
+    plain = "a photo of a {defect}"
+    assert scales == {0: (1.0, plain), 1: (0.25, plain), 2: (1.0, plain)}, "another prompt is that of other weights"

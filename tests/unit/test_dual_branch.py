@@ -17,8 +17,10 @@ from flawsmith.generators.dual_branch import DualBranchSettings as Settings
 from flawsmith.nn.attention import attend
 from flawsmith.nn.diffusion import Noise
 from flawsmith.nn.inpaint import filled
+from flawsmith.nn.memory.portions import in_portions
 from flawsmith.nn.methods import branches
 from flawsmith.nn.methods.attention_maps import AttentionMaps
+from flawsmith.nn.methods.dual_unet import DualUNet
 from flawsmith.nn.weights import load_tensors
 from flawsmith.testing import GENERATOR_CHECKS, check_generator, example_batch, example_condition
 from flawsmith.types import Condition
@@ -324,3 +326,35 @@ def test_what_is_heard_is_the_attention_of_the_damage_alone(backbone, monkeypatc
     coarse = torch.stack(shares).mean(0).T.unflatten(1, [side // 2 for side in size])
     expected = torch.nn.functional.interpolate(coarse[None], size, mode="bicubic", align_corners=False)[0].clamp(0, 1)
     assert torch.allclose(heard, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_a_row_of_the_papers_background_does_not_depend_on_its_neighbours(backbone: Any, guidance: float) -> None:
+    """Memory that runs out halves a batch, and its rows must stay as they are."""
+    generator = shaken(DualBranch(backbone, Settings(bcm="paper", out="whole")))
+    with torch.no_grad():
+        for layer in generator.unet.branches.bcms.values():
+            layer.share.fill_(0.5)
+    asked = ask(backbone, 2)
+    together, apart = (in_portions(generator, asked, [3, 4], size, 2, guidance).image for size in (0, 1))
+    torch.testing.assert_close(together, apart, rtol=1e-3, atol=1e-3)
+
+
+def test_the_threshold_is_learned_in_the_windows_that_memory_has_room_for(
+    backbone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, rows, learned = DualBranch(backbone, Settings()).encode(example_batch(backbone.size)), set[int](), []
+    real = DualUNet.denoised
+
+    def spied(self: Any, predict: Any, seeds: Any, *given: Any, **named: Any) -> Any:
+        rows.add(len(seeds))
+        return real(self, predict, seeds, *given, **named)
+
+    monkeypatch.setattr(DualUNet, "denoised", spied)
+    for windows in (0, 1):
+        generator, _ = DualBranch(backbone, Settings()), rows.clear()
+        generator.windows_at_once = windows
+        list(generator.calibrate(seen))
+        learned.append((float(generator.mask_threshold.cell), float(generator.mask_threshold.pixel)))
+        assert rows == ({1} if windows else {len(seen)})
+    assert learned[0] == pytest.approx(learned[1], rel=1e-3)

@@ -13,14 +13,16 @@ from diffusers import DDIMScheduler
 from torch import nn
 
 import flawsmith as fs
-from flawsmith.config import load_config
+from flawsmith.config import load_config, validate
 from flawsmith.data import images
 from flawsmith.errors import ConfigError, RunError
+from flawsmith.generators.few_steps import FewSteps
 from flawsmith.nn.diffusion import Noise
 from flawsmith.nn.distillation.consistency import TEACHER_STEPS, distance, drawn_times, earlier
 from flawsmith.nn.distillation.student import pixels_of, student_of
 from flawsmith.nn.trainer import Trainer
 from flawsmith.run.folder import Run
+from flawsmith.synthesis.backbones.of_run import RunBackbone
 from flawsmith.synthesis.distillation.student_run import student_run
 
 
@@ -177,3 +179,21 @@ def test_who_cannot_teach(taught: Run, tmp_path: Path, small_config: dict[str, A
     gone = student_run(taught, tmp_path / "c", {"generator.settings.teacher": str(tmp_path / "nowhere")})
     with pytest.raises(RunError, match="nowhere.magnet is not there; name the folder weights/"):
         fs.train(gone)
+
+
+def test_a_student_is_taught_with_the_settings_that_its_teacher_samples_with_now(taught: Run, tmp_path: Path) -> None:
+    """They may have changed since the teacher was trained, whose weights' own file says the old ones."""
+    assert "teaching" not in student_run(taught, tmp_path / "as trained", {}).config.generator.settings
+    now = {**taught.config.generator.settings, "control_scale": 0.5, "negative_prompt": "blurred", "sampler": "dpm"}
+    changed = taught.config.model_copy(
+        update={"generator": taught.config.generator.model_copy(update={"settings": now})}
+    )
+    student = student_run(Run(taught.folder, changed), tmp_path / "student", {})
+    teaching = student.config.generator.settings["teaching"]
+    assert teaching == {"control_scale": 0.5, "negative_prompt": "blurred"}, "the sampler is the student's own"
+    backbone = RunBackbone(taught).loaded
+    generator: Any = FewSteps(backbone, validate(FewSteps.Settings, student.config.generator.settings, where="here"))
+    generator.job = "magnet"
+    teacher = generator._taught_by()
+    assert (teacher.settings.control_scale, teacher.settings.negative_prompt) == (0.5, "blurred")
+    assert teacher.settings.prompt == "a {defect} here"

@@ -23,6 +23,7 @@ from flawsmith.errors import BackboneError
 from flawsmith.nn import builtin
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.loading import companions, single_file
+from flawsmith.nn.loading.facts import facts_of
 from flawsmith.nn.loading.networks import load_whole, quiet
 from flawsmith.nn.loading.original import recognise, shapes_in
 from flawsmith.nn.loading.source import locate
@@ -266,7 +267,7 @@ def networks_of(form: str) -> dict[str, Any]:
         {"attention_head_dim": 8} if family == "1" else {"attention_head_dim": (1, 2), "use_linear_projection": True}
     )
     parts["unet"] = UNet2DConditionModel(
-        sample_size=128 if family == "XL" else 64,
+        sample_size={"2": 96, "XL": 128}.get(family, 64),  # that of version 2 predicts velocity
         in_channels=channels,
         out_channels=4,
         block_out_channels=(64, 128),
@@ -527,3 +528,19 @@ def test_words_of_open_clip(first: Path, tmp_path: Path, monkeypatch: pytest.Mon
     tokenizer = single_file._from_merges(listed)
     # 512 letters, then the four pairs, then the two marks; "!" is the first letter.
     assert tokenizer("Crack!").input_ids == [516, 515, 256, 517] and tokenizer.model_max_length == 77
+
+
+def test_a_velocity_model_of_version_2_works_on_768_pixels(tmp_path: Path) -> None:
+    """For `windows.size = 0`, and as `check` says it; a config.json beside the file wins."""
+    path = one_file("2", networks_of("2"), tmp_path / "mine.safetensors")
+    sizes = {}
+    for said, line in (("noise", "model: {}"), ("velocity", "parameterization: v")):
+        path.with_suffix(".yaml").write_text(f"{line}\n")
+        facts = facts_of(locate(path, offline=True))
+        assert facts is not None and facts.size == load(path).size
+        sizes[said] = facts.size
+    assert sizes == {"noise": 512, "velocity": 768}
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_text(json.dumps({"sample_size": 8}))
+    facts = facts_of(locate(path, offline=True))
+    assert facts is not None and facts.size == load(path).size == 64

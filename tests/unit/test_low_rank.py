@@ -14,7 +14,7 @@ from flawsmith.errors import BackboneError
 from flawsmith.nn.backbone import Backbone
 from flawsmith.preflight.refuse import preflight
 from flawsmith.run.folder import Run
-from flawsmith.synthesis.train import RunBackbone
+from flawsmith.synthesis.backbones.of_run import RunBackbone
 
 LINEAR = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q"
 CONVOLUTION = "down_blocks.0.resnets.0.conv1"
@@ -101,3 +101,16 @@ def test_what_is_no_lora_of_this_backbone(backbone_folder: Path, tmp_path: Path,
             Backbone.load(backbone_folder, device="cpu", dtype="float32", lora=[str(path)])
     config = load_config(None, small_config | {"backbone.lora": [str(tmp_path / "gone.safetensors")]})
     assert [line for line in preflight(config, None) if "backbone.lora" in line]
+
+
+def test_a_change_is_rounded_once(backbone_folder: Path, tmp_path: Path) -> None:
+    """Added after the weights were rounded, it would be rounded with them once more."""
+    exact = Backbone.load(backbone_folder, device="cpu", dtype="float32")
+    file = written(tmp_path / "a.safetensors", changes(exact.unet), "kohya")
+    for dtype in ("float32", "bfloat16"):
+        exact = Backbone.load(backbone_folder, device="cpu", dtype="float32", lora=[file])
+        found = Backbone.load(backbone_folder, device="cpu", dtype=dtype, lora=[file])
+        for name in (LINEAR, CONVOLUTION):
+            wanted = exact.unet.get_submodule(name).weight.to(found.dtype)
+            assert torch.equal(found.unet.get_submodule(name).weight, wanted)
+        assert found.fingerprint == exact.fingerprint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from flawsmith.nn.attention import split_heads
 from flawsmith.nn.inpaint import known_of
 from flawsmith.nn.methods.attention_maps import word_shares
 from flawsmith.run.dataset import open_dataset
-from flawsmith.synthesis.attention import word_maps
+from flawsmith.synthesis.attention import _Heard, word_maps
 from flawsmith.testing import example_condition
+from flawsmith.types import Generated
 
 
 def inside(backbone: Any, latent: torch.Tensor, t: torch.Tensor, known: Any, prompt: str, places: list[int]) -> float:
@@ -123,3 +125,33 @@ def test_a_run_without_a_single_shot(backbone_folder: Path, small_config: dict[s
     by_hand = fs.Brush.open(run).paint(tmp_path / "set/tile/train/good/0.png", asked, "crack")
     assert by_hand.provenance.shot == "" and (by_hand.mask <= asked).all()
     assert [(one.defect, one.words, one.prompt) for one in word_maps(run)] == [("crack", "crack", "a photo of a crack")]
+
+
+def test_the_report_hears_the_words_that_were_said(backbone: Any) -> None:
+    """With a description and words of appearance: both stand in the prompt, and the description is looked for."""
+    generator = PromptInpaint(backbone, PromptInpaintSettings(descriptions={"uneven": "dent on steel", "a": "b"}))
+    asked = replace(example_condition(backbone.size, 1), defect=("uneven",), appearance=("small faint",))
+    (line,) = generator._lines(asked)
+    assert line == generator.attention(*asked.named()[0])[1] == "a photo of a small faint dent on steel"
+    assert generator.words("uneven") == "dent on steel" and generator.words("bent_pin") == "bent pin"
+    heard = _Heard(generator, backbone)
+    with heard.maps.listening():
+        generator.sample(asked, [1], steps=2, guidance=1.0)
+        heard.take(asked, Generated(asked.normal, asked.mask))
+    assert heard.window is not None and heard.prompt == line
+
+
+def test_half_precision_moves_latents_as_full_precision_does(make_backbone: Callable[..., Any]) -> None:
+    """Gradients of some thousand places are below what float16 holds."""
+    moved = {}
+    for dtype in ("float32", "float16"):
+        back = make_backbone(dtype=dtype, window=64)
+        generator = PromptInpaint(back, PromptInpaintSettings(attention=0.3))
+        image = torch.rand(1, 3, 448, 448, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        known = known_of(back, image, torch.ones(1, 1, 448, 448))
+        lines = ["a photo of a crack"]
+        noise = torch.randn(known.latent.shape, generator=torch.Generator().manual_seed(1))
+        latent, t = back.noise.add(known.latent, noise, torch.tensor([700])), torch.tensor([700])
+        there = generator._raised(latent, t, back.embed(lines), known, generator._tokens(lines, ["crack"]), 1.0)
+        moved[dtype] = (there - latent).flatten()
+    assert float(torch.nn.functional.cosine_similarity(moved["float32"], moved["float16"], 0)) > 0.99

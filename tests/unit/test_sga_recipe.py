@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +13,12 @@ import torch
 from flawsmith.errors import ConfigError
 from flawsmith.generators.cross_modal import CrossModal, CrossModalSettings
 from flawsmith.nn.backbone import Backbone
+from flawsmith.nn.methods.csm import load_csm
 from flawsmith.nn.methods.sga import fill_from_builtin
-from flawsmith.nn.weights import load_tensors
+from flawsmith.nn.weights import load_tensors, save_tensors
+from flawsmith.recipes import sga
 from flawsmith.recipes.sga import Recipe, make_sga
+from flawsmith.types import Encoded
 
 RECIPE = Recipe(pictures=20, picture_size=64, views=1, portion=10, steps=2, batch=4, save_every=1)
 
@@ -72,3 +77,34 @@ def test_it_goes_on_from_an_adapter_of_another_backbone(made: Path, tmp_path: Pa
         torch.testing.assert_close(after[name].float(), before[name].float(), rtol=2e-3, atol=1e-5)
     with pytest.raises(ConfigError, match="nowhere.safetensors is not there"):
         make_sga(tmp_path / "b", RECIPE.model_copy(update={"start": str(tmp_path / "nowhere.safetensors")}))
+
+
+def test_another_file_to_start_from_is_another_training(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As is another CSM: a checkpoint of the first must not pass for the second's."""
+    identities: list[str] = []
+
+    class Stopped(Exception):
+        pass
+
+    def trainer(*_: Any, identity: str, **__: Any) -> Any:
+        identities.append(identity)
+        raise Stopped
+
+    monkeypatch.setattr(sga, "Trainer", trainer)
+    shutil.copytree(made / "state", tmp_path / "state")  # its windows are encoded
+    start = tmp_path / "start.safetensors"
+    recipe = RECIPE.model_copy(update={"start": str(start)})
+    tensors = load_tensors(made / "adapter.safetensors")[0]
+    for scale in (1.0, 0.5, 1.0):
+        save_tensors(start, {name: scale * value for name, value in tensors.items()})
+        with pytest.raises(Stopped):
+            sga.make_sga(tmp_path, recipe)
+    assert identities[0] == identities[2] != identities[1]
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(load_csm("builtin", offline=True, device="cpu"), "fingerprint", "another")
+        patched.setattr(sga, "_portion", lambda *given: first)
+        first = Encoded(load_tensors(next(iter(sorted((made / "state").glob("seen-*")))))[0])
+        sga.make_sga(tmp_path, recipe)
+    assert len(set(identities)) == 3

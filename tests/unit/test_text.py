@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import unicodedata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from flawsmith.nn.loading.networks import quiet
 from flawsmith.nn.methods.control import control_from_unet
 from flawsmith.nn.methods.lora import adapted_text
 from flawsmith.nn.methods.sga import SGA, attach, cross_attentions
+from flawsmith.nn.prompts import spelled
 from flawsmith.nn.text import SdxlText, Text
 
 WORDS = ["a photo of a crack", "a small dent on steel"]
@@ -233,3 +236,38 @@ def test_a_text_is_stacked_and_selected_as_a_whole() -> None:
     for part in ("states", "pooled"):
         assert torch.equal(getattr(joined[torch.tensor([4])], part)[0], getattr(two, part)[1])
     assert Text.cat([Text(one.states), Text(two.states)]).pooled is None
+
+
+KOREAN = ["긁힘", "찍힘", "오염", "이물", "변색", "划痕", "滑痕", "凹坑", "キズ", "打痕", "표면 긁힘", "표면 찍힘"]
+FAMILIAR = ["a photo of a crack on tile", "a photo of sound surface", "pzqxv-9 rust", "scratch_2", ""]
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Backbone:
+    return Backbone.load("builtin", device="cpu", dtype="float32")
+
+
+def test_words_of_other_scripts_are_words_of_their_own(shipped: Backbone) -> None:
+    """The built-in tokenizer knows Latin letters alone; 划痕 and 滑痕 sound alike."""
+    encoder = shipped.text_encoder
+    tokenizer = encoder.tokenizers[0]
+    prompts = [f"a photo of a {name} on 타일" for name in KOREAN]
+    rows = encoder.tokens(prompts)
+    assert len({tuple(row) for row in rows.tolist()}) == len(KOREAN)
+    assert all(shipped.embed([one]).states.ne(shipped.embed([two]).states).any() for one, two in pairwise(prompts))
+    for name, prompt, row in zip(KOREAN, prompts, rows.tolist(), strict=True):
+        places = encoder.positions(prompt, name)
+        said = "".join(tokenizer.convert_ids_to_tokens([row[place] for place in places])).replace("</w>", " ")
+        assert places[0] == 5 and said.strip() == spelled(tokenizer, name) and said.strip().replace(" ", "").isalnum()
+        assert tokenizer.unk_token_id not in row[1 : places[-1] + 1], "there is an end in its midst"
+    decomposed = unicodedata.normalize("NFD", "긁힘")  # as macOS writes names
+    assert decomposed != "긁힘" and torch.equal(encoder.tokens([decomposed]), encoder.tokens(["긁힘"]))
+    assert encoder.positions("a photo of a Kratzer-groß", "Kratzer-groß")[0] == 5
+
+
+def test_words_that_a_tokenizer_knows_keep_their_tokens(shipped: Backbone) -> None:
+    tokenizer = shipped.text_encoder.tokenizers[0]
+    plain = tokenizer(FAMILIAR, padding="max_length", truncation=True, max_length=24, return_tensors="pt").input_ids
+    assert torch.equal(shipped.tokens(FAMILIAR), plain)
+    mixed = spelled(tokenizer, "a photo of a crack on 타일, black")
+    assert mixed.startswith("a photo of a crack on tail") and mixed.endswith(", black") and mixed.isascii()

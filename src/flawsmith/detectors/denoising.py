@@ -100,7 +100,10 @@ class Denoising(Detector):
             plugin = _class_of(self._config, defect, self.settings)
             folder = _weights(self._config, self.settings, self._product, defect)
             if folder not in jobs:
-                jobs[folder] = plugin(backbone, plugin.Settings()) if folder is None else plugin.load(folder, backbone)
+                if folder is None:
+                    jobs[folder] = plugin(backbone, plugin.Settings())
+                else:
+                    jobs[folder] = _as_it_samples(plugin.load(folder, backbone), self._config, defect)
             self._generators[defect] = jobs[folder]
         yield 1.0
 
@@ -181,6 +184,17 @@ def _class_of(trained: Config, defect: str, settings: DenoisingSettings) -> Any:
             f"whose predictions can be read; name a run of {', '.join(READABLE)}"
         )
     return plugin
+
+
+def _as_it_samples(generator: Generator, trained: Config, defect: str) -> Generator:
+    """Return a trained generator with the settings of sampling that its run has now, as `flawsmith generate` does."""
+    name = trained.generator.of(defect if isinstance(trained.generator.name, dict) else "")
+    told, plugin = trained.with_generator(name).generator.settings, type(generator)
+    present = config.validate(plugin.Settings, told, where="generator.settings")
+    # Others that training reads would be those of another model than this one.
+    if plugin.affecting(present, "train") == plugin.affecting(generator.settings, "train"):
+        generator.settings = present
+    return generator
 
 
 def _weights(trained: Config, settings: DenoisingSettings, product: str, defect: str) -> Path | None:

@@ -100,6 +100,9 @@ class ControlNetInpaint(Generator):
         """Return the prompt of a defect type; an empty one means normal."""
         return prompts.filled_in(self.settings.prompt if defect else self.settings.normal_prompt, defect, product)
 
+    def told(self, defect: str, product: str) -> str:
+        return self.prompt(defect, product)
+
     def attention(self, defect: str, product: str) -> tuple[Backbone, str]:
         return self.backbone, self.prompt(defect, product)
 

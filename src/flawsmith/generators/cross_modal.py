@@ -215,6 +215,9 @@ class CrossModal(Generator):
         damaged = self.settings.reference_prompt if reference else self.settings.prompt
         return prompts.filled_in(damaged if defect else self.settings.normal_prompt, defect, product)
 
+    def told(self, defect: str, product: str) -> str:
+        return self.prompt(defect, product)
+
     def attention(self, defect: str, product: str) -> tuple[Backbone, str]:
         return self.backbone, self.prompt(defect, product)
 

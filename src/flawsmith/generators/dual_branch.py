@@ -56,7 +56,7 @@ _CHANGED = 0.05
 """With start = shot: a sketch that is this far from the normal window is damage there; 2 is the full range."""
 _CALIBRATION_VIEWS, _CALIBRATION_BATCH, _CALIBRATION_GUIDANCE = 48, 8, 2.0
 _CALIBRATION: dict[str, Any] = {"strength": 0.5, "steps": 12, "sampler": "dpm"}
-"""The thresholds are learned from so many views, in batches of so many, made half anew."""
+"""The thresholds are learned from so many views, in batches of so many at most, made half anew."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -128,22 +128,9 @@ class DualBranchSettings(config.Settings):
     @classmethod
     def paper(cls) -> DualBranchSettings:
         """Return the settings with every value that the paper or its code states."""
-        return cls(
-            out="whole",
-            prompt="a vfx with sks",
-            alone_prompt="sks",
-            against="nothing",
-            rank=32,
-            text_rank=32,
-            saim="full",
-            zero_start=False,
-            bcm="paper",
-            text_dropout=0.0,
-            damage_weight=1.0,
-            start="noise",
-            smallest=0.0,
-            largest=1.0,
-        )
+        return cls(out="whole", prompt="a vfx with sks", alone_prompt="sks", against="nothing", rank=32, text_rank=32,
+                   saim="full", zero_start=False, bcm="paper", text_dropout=0.0, damage_weight=1.0, start="noise",
+                   smallest=0.0, largest=1.0)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +184,8 @@ class DualBranch(Generator):
         self.unet = DualUNet(backbone, self.pairs, saim=saim, zero_start=chosen.zero_start, bcm=chosen.bcm, **ranks)
         self.backbone: Backbone = self.unet.backbone
         self.mask_threshold = MaskThreshold()
+        self.windows_at_once = 0
+        """How many windows `calibrate` sends through the network together; 0 = as many as it likes."""
         self._saliency: tuple[str, Saliency] | None = None
 
     def trainable(self) -> dict[str, nn.Module]:
@@ -208,6 +197,10 @@ class DualBranch(Generator):
             return self.settings.normal_prompt, self.settings.normal_prompt
         whole, alone = self.settings.prompt, self.settings.alone_prompt
         return prompts.filled_in(whole, defect, product), prompts.filled_in(alone, defect, product)
+
+    def told(self, defect: str, product: str) -> str | None:
+        which = 1 if "{defect}" in self.settings.alone_prompt else 0  # the shorter one, where it names the type
+        return None if self.pair_of(defect, product) else self.prompts_of(defect, product)[which]
 
     def attention(self, defect: str, product: str) -> tuple[Backbone, str]:
         return self.backbone, self.prompts_of(defect, product)[1]
@@ -269,8 +262,9 @@ class DualBranch(Generator):
         count = min(_CALIBRATION_VIEWS, len(damaged))
         chosen = damaged[torch.linspace(0, len(damaged) - 1, count).long()]
         measured: dict[str, list[Tensor]] = {"pixel": [], "cell": []}
-        for first in range(0, count, _CALIBRATION_BATCH):
-            batch = views.rows(chosen[first : first + _CALIBRATION_BATCH])
+        at_once = min(self.windows_at_once or _CALIBRATION_BATCH, _CALIBRATION_BATCH)
+        for first in range(0, count, at_once):
+            batch = views.rows(chosen[first : first + at_once])
             start = torch.cat([batch["whole"], batch["alone"]], 1).to(back.device)
             background = (batch["background"] if self.settings.bcm != "off" else batch["whole"]).to(back.device)
             seeds = range(first, first + len(batch))

@@ -53,6 +53,8 @@ class FewStepsSettings(config.Settings):
     """The folder weights/ of the run that teaches; empty = the backbone itself, with the prompt."""
     method: str = "controlnet_inpaint"
     """The generator of that run."""
+    teaching: dict[str, Any] = {}
+    """The teacher's settings of sampling, where they are others than its weights were trained with."""
     guidance: Annotated[float, Field(ge=1.0, le=30.0)] = 3.0
     """Weight of the words in the teacher's steps, which the student takes over; `generate.guidance` is not read."""
     quarter: bool = False
@@ -106,6 +108,9 @@ class FewSteps(Generator):
     def prompt(self, defect: str, product: str) -> str:
         """Return the prompt of a defect type; an empty one means normal."""
         return prompts.filled_in(self.settings.prompt if defect else self.settings.normal_prompt, defect, product)
+
+    def told(self, defect: str, product: str) -> str:
+        return self.prompt(defect, product)
 
     def attention(self, defect: str, product: str) -> tuple[Backbone, str]:
         return self._for_painting(), self.prompt(defect, product)
@@ -233,8 +238,12 @@ def _teacher(settings: FewStepsSettings, job: str, backbone: Backbone) -> Teache
     folder = Path(settings.teacher).joinpath(*job.split("/"))
     if not folder.is_dir():
         raise RunError(f"generator.settings.teacher: {folder} is not there; name the folder weights/ of a trained run")
-    teacher: Teacher = plugin.load(folder, backbone)
-    return teacher
+    teacher: Any = plugin.load(folder, backbone)
+    if settings.teaching:
+        told = {**teacher.settings.model_dump(mode="json"), **settings.teaching}
+        teacher.settings = config.validate(plugin.Settings, told, where="generator.settings.teaching")
+    taught: Teacher = teacher
+    return taught
 
 
 def _with_unet(backbone: Backbone, unet: Any, dtype: torch.dtype) -> Backbone:

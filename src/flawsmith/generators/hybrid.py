@@ -70,6 +70,8 @@ class Hybrid(Generator):
         for folder, part in ((self.settings.controlnet, self._spatial), (self.settings.sga, self._semantic)):
             if folder:
                 load_modules(Path(folder), part.trainable())
+        if self.settings.sga:
+            self._semantic.check_csm(Path(self.settings.sga))
 
     @classmethod
     def starts_from(cls, settings: config.Settings) -> tuple[Path, ...]:
@@ -103,6 +105,10 @@ class Hybrid(Generator):
         load_modules(folder, generator.trainable())
         generator._semantic.check_csm(folder)
         return generator
+
+    def told(self, defect: str, product: str) -> str:
+        told: str = self._spatial.told(defect, product)
+        return told
 
     def attention(self, defect: str, product: str) -> tuple[Backbone, str]:
         read: tuple[Backbone, str] = self._spatial.attention(defect, product)

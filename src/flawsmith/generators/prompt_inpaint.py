@@ -80,13 +80,19 @@ class PromptInpaint(Generator):
         self.backbone: Backbone = backbone
 
     def words(self, defect: str) -> str:
-        """Return what stands for a defect type in the prompt."""
-        return self.settings.descriptions.get(defect, defect).replace("_", " ")
+        """Return what stands for a defect type in the prompt, also behind words of its appearance ("small faint")."""
+        known = self.settings.descriptions
+        fitting = [name for name in known if defect == name or defect.endswith(f" {name}")]
+        name = max(fitting, key=len, default="")
+        return (defect.removesuffix(name) + known.get(name, "")).replace("_", " ")
 
     def prompt(self, defect: str, product: str) -> str:
         """Return the prompt of a defect type; an empty one means normal."""
         settings = self.settings
         return prompts.filled_in(settings.prompt if defect else settings.normal_prompt, self.words(defect), product)
+
+    def told(self, defect: str, product: str) -> str:
+        return self.prompt(defect, product)
 
     def attention(self, defect: str, product: str) -> tuple[Backbone, str]:
         return self.backbone, self.prompt(defect, product)
@@ -155,7 +161,12 @@ class PromptInpaint(Generator):
             with word_shares(back.unet, tokens) as shares:
                 back.predict(moved, t, text, **conditions)
             inside = [_inside(share, known.cells) for share in shares]
-            (gradient,) = torch.autograd.grad(torch.stack(inside).mean(0).sum(), moved)
+            aim = torch.stack(inside).mean(0).sum()
+            # Half precision loses small gradients, and large ones overflow; their size does not count below.
+            for scale in (2.0**16, 1.0) if back.dtype == torch.float16 else (1.0,):
+                (gradient,) = torch.autograd.grad(aim * scale, moved, retain_graph=scale > 1)
+                if bool(gradient.isfinite().all()):
+                    break
         gradient = gradient * known.cells
         size = (gradient.square().flatten(1).sum(1) / (known.cells.flatten(1).sum(1) * latent.shape[1])).sqrt()
         far = self.settings.attention * t.float() / len(back.noise) / size.clamp_min(1e-12)

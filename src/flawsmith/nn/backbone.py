@@ -20,6 +20,7 @@ from flawsmith.nn.attention import use_small_attention
 from flawsmith.nn.cpu_kernels import use_plane_norms, use_split_gates
 from flawsmith.nn.device import pick_device, pick_dtype
 from flawsmith.nn.diffusion import Noise, guidance_embedding
+from flawsmith.nn.loading.constants import constants_of
 from flawsmith.nn.loading.facts import inpaints
 from flawsmith.nn.loading.low_rank import add_low_rank
 from flawsmith.nn.loading.networks import quiet
@@ -49,6 +50,7 @@ class Backbone:
         dtype: str = "auto",
         fingerprint: str = "",
         clip_skip: int = 0,
+        lora: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.device = pick_device(device)
@@ -75,8 +77,15 @@ class Backbone:
         self._read: dict[tuple[int, ...], Text] = {}
         # Weights are stored in the working precision only after the fingerprint is taken, so that it names the model
         # and not the precision it happens to run in.
+        widened = self.dtype == torch.float32
+        changed = "" if widened else add_low_rank(self.unet, lora)  # rounded once, where it is rounded least
         for network in self._parts().values():
             cast(network, self.dtype)
+        self.fingerprint += add_low_rank(self.unet, lora) if widened else changed
+        self.constants = constants_of(
+            self.noise.config, vae.config, text_encoder.tokenizers, getattr(text_encoder, "drops_to_zeros", None)
+        )
+        """A digest of what decides its arithmetic beside its weights; not part of the fingerprint."""
         if self.dtype == torch.float16 and text_encoder.vae_overflows and vae.config.get("force_upcast"):
             cast(self.vae, torch.float32)
 
@@ -121,10 +130,10 @@ class Backbone:
             dtype=dtype,
             fingerprint=fingerprint,
             clip_skip=clip_skip,
+            lora=lora,
         )
         if stamp:
             _FINGERPRINTS[stamp] = loaded.weights
-        loaded.fingerprint += add_low_rank(loaded.unet, lora)
         return loaded
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float16, shard: str = "16MB") -> None:

@@ -35,6 +35,8 @@ and TCD (Zheng 2024) for models that were distilled for them, in few steps."""
 _OF_THE_MODEL = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
                  "rescale_betas_zero_snr", "set_alpha_to_one", "steps_offset")  # fmt: skip
 """What a scheduler's configuration says of the model; all else is a sampler's."""
+_TO_CLEAN = {"set_alpha_to_one": True, "clip_sample": False}
+"""A sampler ends at the clean latent, where the files of Stable Diffusion let DDIM end one time before it."""
 
 
 _EulerDiscrete: Any = EulerDiscreteScheduler
@@ -58,15 +60,15 @@ class _Euler(_EulerDiscrete):
 
 
 _SAMPLERS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "ddim": (DDIMScheduler, {"clip_sample": False}),
+    "ddim": (DDIMScheduler, _TO_CLEAN),
     "dpm": (
         DPMSolverMultistepScheduler,
         {"algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
     ),
     "euler": (_Euler, {}),
     "unipc": (UniPCMultistepScheduler, {"solver_order": 2, "final_sigmas_type": "zero"}),
-    "lcm": (LCMScheduler, {"clip_sample": False}),
-    "tcd": (TCDScheduler, {"clip_sample": False}),
+    "lcm": (LCMScheduler, _TO_CLEAN),
+    "tcd": (TCDScheduler, _TO_CLEAN),
 }
 _DISTILLED = ("lcm", "tcd")
 """Samplers that add noise at every step but the last."""
@@ -141,9 +143,16 @@ class Noise:
         model = {key: value for key, value in self.config.items() if key in _OF_THE_MODEL}
         sampler = plugin.from_config(_accepted(plugin, {**model, "timestep_spacing": "trailing", **settings}))
         if name in _DISTILLED and steps > sampler.config.original_inference_steps:
-            sampler.set_timesteps(steps, original_inference_steps=steps)
+            # A divisor of all times: multiples of any other number would begin below the noisiest.
+            among = next((count for count in range(steps, len(self)) if len(self) % count == 0), len(self))
+            sampler.set_timesteps(steps, original_inference_steps=among)
         else:
             sampler.set_timesteps(steps)
+        if len(sampler.timesteps) > steps:
+            # Rounding has "trailing" go on to a time of -1 for some numbers of steps, such as 61.
+            sampler.timesteps, sampler.num_inference_steps = sampler.timesteps[:steps], steps
+            if hasattr(sampler, "sigmas"):
+                sampler.sigmas = torch.cat([sampler.sigmas[:steps], sampler.sigmas[-1:]])
         return sampler
 
 
@@ -194,7 +203,8 @@ def denoise(
         noise: The schedule.
         seeds: One per sample.
         shape: (C,h,w).
-        steps: Steps of the whole schedule; with strength < 1 only the last `round(steps * strength)` are taken.
+        steps: Steps of the whole schedule; with strength < 1 only the last `round(steps * strength)` are taken, one at
+            least.
         sampler: See `Sampler`.
         start: Latents to start from (SDEdit, Meng et al. 2022); None = pure noise.
         strength: 1 = `start` is forgotten, 0 = it is returned as it is.
@@ -210,9 +220,9 @@ def denoise(
     skip = 0
     drawn = stacked_noise(seeds, shape).to(device)
     if start is not None and strength < 1.0:
-        skip = steps - max(0, min(steps, round(steps * strength)))
-        if skip == steps:
+        if strength <= 0:
             return start.float()
+        skip = steps - max(1, min(steps, round(steps * strength)))
     timesteps = solver.timesteps[skip:].to(device)
     if hasattr(solver, "set_begin_index"):
         solver.set_begin_index(skip)

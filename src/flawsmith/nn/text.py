@@ -24,6 +24,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from flawsmith.nn.loading.facts import require_family, require_layers
 from flawsmith.nn.loading.networks import load_whole
+from flawsmith.nn.prompts import spelled, word_numbers
 
 if TYPE_CHECKING:
     from typing import Self
@@ -122,8 +123,9 @@ class TextEncoder(ABC):
 
         Every family here has one row of places for all of its encoders, counted as by the first tokenizer.
         """
-        row = token_numbers(self.tokenizers[0], self.models[0], [prompt])[0].tolist()
-        wanted = list(self.tokenizers[0](words, add_special_tokens=False).input_ids)
+        tokenizer = self.tokenizers[0]
+        row = token_numbers(tokenizer, self.models[0], [prompt])[0].tolist()
+        wanted = word_numbers(tokenizer, spelled(tokenizer, words))
         starts = (at for at in range(len(row) - len(wanted) + 1) if wanted and row[at : at + len(wanted)] == wanted)
         first = next(starts, None)
         return [] if first is None else list(range(first, first + len(wanted)))
@@ -213,8 +215,9 @@ def family_of(unet_config: Any, name: str) -> type[TextEncoder]:
 
 
 def token_numbers(tokenizer: Any, text_encoder: Any, texts: Sequence[str]) -> Tensor:
-    """Return int64 (B,T) on the CPU: texts padded and cut to what a text encoder reads."""
+    """Return int64 (B,T) on the CPU: texts padded and cut to what a text encoder reads, strange words spelled."""
     length = min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings)
-    coded = tokenizer(list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+    words = [spelled(tokenizer, text) for text in texts]
+    coded = tokenizer(words, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
     ids: Tensor = coded.input_ids
     return ids

@@ -107,7 +107,8 @@ def train_backbone(out: Path, recipe: Recipe, material: Material, show: Any = No
     if begun_from is not None:
         _check_start(begun_from, recipe)
     made_of = recipe.model_dump(mode="json", exclude={"workers", "save_every"})
-    identity = digest(made_of, begun_from.fingerprint if begun_from else "")
+    shown = [material.identity] if material.identity else []  # so that a checkpoint of the factory's stays good
+    identity = digest(made_of, begun_from.fingerprint if begun_from else "", *shown)
 
     def teach(
         name: str, modules: dict[str, Any], loss_of: LossOf, steps: int, rate: float, seed: int, average: float

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
@@ -65,6 +67,10 @@ class Windows:
 class Material(Protocol):
     """Where pictures and windows come from."""
 
+    @property
+    def identity(self) -> str:
+        """What tells it from other material beside the recipe; "" = the recipe says all."""
+
     def pictures(self) -> list[Source]:
         """Return pictures for the autoencoder, and captions for the tokenizer."""
 
@@ -88,6 +94,10 @@ class FactoryMaterial:
     def __init__(self, count: int, size: int, seed: int, pool: Executor | None = None) -> None:
         self._count, self._size, self._seed, self._pool = count, size, seed, pool
         self._begun: dict[int, list[Future[Windows]]] = {}
+
+    @property
+    def identity(self) -> str:
+        return ""  # the recipe holds count, size and seed
 
     def pictures(self) -> list[Source]:
         spread = map if self._pool is None else self._pool.map
@@ -124,6 +134,15 @@ class UserMaterial:
 
     def __init__(self, sources: list[Source], seed: int) -> None:
         self._sources, self._seed = sources, seed
+
+    @property
+    def identity(self) -> str:
+        hasher = hashlib.sha256()
+        for one in self._sources:
+            for part in (one.damaged, one.normal, one.mask, one.part):
+                hasher.update(b"none" if part is None else str((part.shape, part.dtype)).encode() + part.tobytes())
+            hasher.update(json.dumps([one.product, one.defect, one.caption]).encode())
+        return hasher.hexdigest()[:16]
 
     def pictures(self) -> list[Source]:
         return self._sources

@@ -22,7 +22,7 @@ from flawsmith import registry
 from flawsmith.config import Settings
 from flawsmith.data.augmentation import loosened
 from flawsmith.data.tensors import image_tensor, mask_tensor
-from flawsmith.files import digest, write_json
+from flawsmith.files import digest, file_digest, write_json
 from flawsmith.nn.backbone import Backbone
 from flawsmith.nn.methods.sga import defect_numbers, fill, save_builtin
 from flawsmith.nn.trainer import Trainer
@@ -99,7 +99,12 @@ def make_sga(out: Path, recipe: Recipe, *, seconds: float = float("inf")) -> dic
         autocast=backbone.dtype,
         state=state / "adapter.safetensors",
         save_every=recipe.save_every,
-        identity=digest(recipe.model_dump(mode="json", exclude={"save_every", "portion"}), backbone.fingerprint),
+        identity=digest(
+            recipe.model_dump(mode="json", exclude={"save_every", "portion"}),
+            backbone.fingerprint,
+            generator.csm.fingerprint,
+            file_digest(Path(recipe.start)) if recipe.start else "",
+        ),
     )
     if not train_until(trainer, out, "train SGA", recipe.steps, until):
         return None

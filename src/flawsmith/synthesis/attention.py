@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from flawsmith.data import images
 from flawsmith.data.scaling import eight_bits
@@ -99,13 +99,24 @@ class _Heard:
     def take(self, asked: Condition, generated: Generated) -> None:
         """Look at a window that was painted just now."""
         size = asked.mask.shape[-2] // self._backbone.factor, asked.mask.shape[-1] // self._backbone.factor
-        heard, words = self.maps.take(size), asked.defect[0].replace("_", " ")
+        heard, words = self.maps.take(size), _words_of(self._generator, asked.defect[0])
         read = self._generator.attention(*asked.named()[0])
         if heard is None or read is None or generated.image.shape[-2:] != asked.mask.shape[-2:]:
             return
         tokens = self._backbone.text_encoder.positions(read[1], words)
         if tokens and (self.window is None or generated.mask.sum() >= self.window[1].mask.sum()):
             self.prompt, self.window = read[1], (asked, generated, heard[tokens].mean(0))
+
+
+@runtime_checkable
+class _Describes(Protocol):
+    """A generator in whose prompts something else may stand for a defect type's name."""
+
+    def words(self, defect: str) -> str: ...
+
+
+def _words_of(generator: Generator, defect: str) -> str:
+    return generator.words(defect) if isinstance(generator, _Describes) else defect.replace("_", " ")
 
 
 def _recorded(run: Run, line: PlanLine, painter: Painter) -> WordMap | None:
@@ -128,7 +139,7 @@ def _recorded(run: Run, line: PlanLine, painter: Painter) -> WordMap | None:
     if bool(cells.any()) and not bool(cells.all()):
         ratio = float(where[cells].mean() / where[~cells].mean().clamp_min(1e-12))
     least, most = float(where.min()), float(where.max())
-    words = line.defect.replace("_", " ")
+    words = _words_of(painter.generator, line.defect)
     row = WordMap(line.product, line.defect, words, heard.prompt, line.index, ratio, most, least)
     level = ((where - least) / max(most - least, 1e-12) * 255).round().byte().numpy()
     files = row.files(run)

@@ -10,7 +10,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -64,6 +64,14 @@ class LabelledView:
     """"" = a normal part."""
 
 
+@runtime_checkable
+class _InParts(Protocol):
+    """A generator whose `calibrate` can do with fewer windows at a time."""
+
+    windows_at_once: int
+    """0 = as it likes."""
+
+
 def fit(
     run: Run,
     generator: Generator,
@@ -107,6 +115,8 @@ def fit(
                     if (step.index + 1) % max(1, config.train.steps // SHOWN) == 0:
                         tracker.pictures(WATCHED, painted_again(generator, watched, config), step.index)
         if writes and type(generator).calibrate is not Generator.calibrate:
+            if isinstance(generator, _InParts):
+                generator.windows_at_once = preset.windows
             with progress(f"calibrate {job.name}", 100, "%") as advance_percent:
                 done = 0
                 for share in generator.calibrate(encoded):

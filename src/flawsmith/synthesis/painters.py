@@ -16,10 +16,10 @@ from flawsmith.nn.memory.exhausted import give_back, ran_out
 from flawsmith.run.dataset import Dataset
 from flawsmith.run.folder import Run
 from flawsmith.run.records import PlanLine, Sample
+from flawsmith.synthesis.backbones.of_run import RunBackbone
 from flawsmith.synthesis.learning import Job
 from flawsmith.synthesis.paint import PaintedLine, Painter
 from flawsmith.synthesis.train import (
-    RunBackbone,
     generator_class,
     generator_settings,
     jobs_of,

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flawsmith import registry
-from flawsmith.config import BackboneConfig, Config, Settings, validate
+from flawsmith.config import Config, Settings, validate
 from flawsmith.data.photographs import Photographs
 from flawsmith.data.split import Split
 from flawsmith.errors import ConfigError, RunError
-from flawsmith.files import digest, file_digest, read_json, reading, write_json
+from flawsmith.files import file_digest, read_json, reading, write_json
 from flawsmith.interfaces import LEARNED, Generator
-from flawsmith.nn.device import pick_device, pick_dtype
-from flawsmith.nn.loading.facts import low_rank_stamps
-from flawsmith.nn.loading.source import locate
 from flawsmith.nn.processes import Processes
 from flawsmith.run.dataset import Dataset, open_dataset, recorded_dataset
 from flawsmith.run.defect_types import without_shots
@@ -24,12 +21,18 @@ from flawsmith.run.progress import progress, unshown
 from flawsmith.run.stage import Inputs, Spread, is_done, stage, stamp_of
 from flawsmith.run.tracker import require_tracker
 from flawsmith.run.unchanged import require_as_trained, weight_digests
+from flawsmith.synthesis.backbones.of_run import RunBackbone, loaded
+from flawsmith.synthesis.backbones.words import require_distinct_words
 from flawsmith.synthesis.crops import crops
 from flawsmith.synthesis.finite import require_finite_weights
 from flawsmith.synthesis.learning import Job, fit, forget_state
 
 if TYPE_CHECKING:
     from flawsmith.nn.backbone import Backbone
+
+
+CONSTANTS = "backbone_constants"
+"""Under this name training records what `Backbone.constants` was."""
 
 
 def generator_classes(config: Config) -> dict[str, type[Generator]]:
@@ -41,55 +44,6 @@ def generator_class(config: Config, defect: str = "") -> type[Generator]:
     """Return the class that paints a defect type; "" = the only one."""
     plugin: type[Generator] = registry.get("generators", config.generator.of(defect))
     return plugin
-
-
-class RunBackbone:
-    """The backbone of a run: its fingerprint is remembered, and it is loaded when something is to be done with it.
-
-    Args:
-        run: Its folder keeps the fingerprint, with size and time of the files that it is of.
-
-    Raises:
-        BackboneError: there is none at `backbone.source`.
-    """
-
-    def __init__(self, run: Run) -> None:
-        self._part, self._path = run.config.backbone, run.path("state", "backbone.json")
-        files = locate(self._part.source, offline=self._part.offline).weights()
-        changes = low_rank_stamps(self._part.lora)
-        self._files = digest(self._part.model_dump(mode="json"), files, changes) if files else ""
-
-    @cached_property
-    def loaded(self) -> Backbone:
-        """The backbone itself; loading takes seconds, and hashing what is not known longer."""
-        known = self._known()
-        backbone = _loaded(self._part, weights=known.get("weights", ""))
-        if not known and self._files:
-            hashes = {"weights": backbone.weights, "fingerprint": backbone.fingerprint}
-            write_json(self._path, {"files": self._files, **hashes})
-        return backbone
-
-    @property
-    def fingerprint(self) -> str:
-        """As `Backbone.fingerprint`."""
-        return self._known().get("fingerprint") or self.loaded.fingerprint
-
-    @property
-    def dtype(self) -> str:
-        """The precision in which it works here."""
-        return str(pick_dtype(self._part.dtype, pick_device(self._part.device)))
-
-    def _known(self) -> dict[str, str]:
-        known = read_json(self._path) if self._path.is_file() else {}
-        return {name: str(value) for name, value in known.items()} if known.get("files") == self._files else {}
-
-
-def _loaded(part: BackboneConfig, *, weights: str = "") -> Backbone:
-    # diffusers takes seconds, and generators of pixels do without it.
-    from flawsmith.nn.loading.usable import load_usable
-
-    options: dict[str, Any] = {"offline": part.offline, "device": part.device, "dtype": part.dtype, "lora": part.lora}
-    return load_usable(part.source, clip_skip=part.clip_skip, weights=weights, **options)
 
 
 def backbone_of(run: Run) -> RunBackbone | None:
@@ -106,7 +60,7 @@ def load_backbone(config: Config) -> Backbone | None:
     """
     if not any(plugin.needs_backbone for plugin in generator_classes(config).values()):
         return None
-    return _loaded(config.backbone)
+    return loaded(config.backbone)
 
 
 def jobs_of(config: Config, split: Split) -> list[Job]:
@@ -172,7 +126,7 @@ def generator_inputs(config: Config, output: str, **content: Any) -> Inputs:
 def train_inputs(run: Run, data: Dataset, backbone: Backbone | RunBackbone | None) -> Inputs:
     """Return what the stage depends on: equal inputs, equal weights."""
     files = {path: content for path, content in _starting_files(run).items() if content}
-    return generator_inputs(
+    inputs = generator_inputs(
         run.config,
         "train",
         shots=data.content(data.split.shots),
@@ -180,6 +134,12 @@ def train_inputs(run: Run, data: Dataset, backbone: Backbone | RunBackbone | Non
         backbone=[backbone.fingerprint, str(backbone.dtype)] if backbone else [],
         **({"starts_from": files} if files else {}),
     )
+    if backbone is None:
+        return inputs
+    record = run.record("train")
+    if CONSTANTS not in record.get("inputs", {}).get("content", {}) and not inputs.changes(record):
+        return inputs  # learned by a release that did not record them, and nothing else changed
+    return replace(inputs, content={**inputs.content, CONSTANTS: backbone.constants})
 
 
 def _starting_files(run: Run) -> dict[str, str]:
@@ -321,6 +281,7 @@ def _learn(
     config, folder = run.config, run.path("weights", *job.name.split("/"))
     frozen = backbone.loaded if backbone else None
     generator, steps = untrained_generator(config, frozen, job, data.photographs), 0
+    require_distinct_words(generator, job)
     if generator.trainable() and config.train.steps:
         losses = fit(run, generator, job, data.photographs, working_size(config, frozen), stamp, processes)
         steps = len(losses)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from flawsmith.errors import ConfigError
+from flawsmith.nn.prompts import spelled, word_numbers
 from flawsmith.nn.text import Text, TextEncoder, token_numbers
 
 MARK = "*"
@@ -53,7 +54,7 @@ def marked(encoder: TextEncoder, prompt: str, count: int) -> MarkedPrompt:
     before, _, after = prompt.partition(MARK)
     text = " ".join([before.strip(), *[_FILLER] * count, after.strip()]).strip()
     # The first token of every row says that a text begins.
-    first = 1 + len(encoder.tokenizers[0](before, add_special_tokens=False).input_ids)
+    first = 1 + len(word_numbers(encoder.tokenizers[0], spelled(encoder.tokenizers[0], before)))
     length = token_numbers(encoder.tokenizers[0], encoder.models[0], [text]).shape[1]
     if first + count >= length:
         raise ConfigError(
@@ -133,7 +134,7 @@ def _repeated(encoder: TextEncoder, name: str, count: int) -> Tensor:
     """Return float32 (count,W): the embeddings of a name's tokens, again and again; of the mean token without any."""
     columns = []
     for tokenizer, table in zip(encoder.tokenizers, _tables(encoder), strict=True):
-        numbers = list(tokenizer(name, add_special_tokens=False).input_ids)
+        numbers = word_numbers(tokenizer, spelled(tokenizer, name))
         rows = table[numbers] if numbers else table.mean(0, keepdim=True)
         columns.append(rows[torch.arange(count, device=rows.device) % len(rows)])
     return torch.cat(columns, -1)

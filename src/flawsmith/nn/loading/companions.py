@@ -69,6 +69,18 @@ def configured(beside: Path | None, part: str, config: dict[str, Any]) -> dict[s
     return {**config, **stated}
 
 
+def configs_of(path: Path, original: Original, names: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Return the configuration of each part of a file; see `schedule_of` for what is given and raised.
+
+    Stable Diffusion 2 was trained to predict velocity on windows of 768 px, and noise on those of 512.
+    """
+    configs, beside = {part: dict(config) for part, config in original.configs.items()}, folder_beside(path)
+    if original.family == "Stable Diffusion 2":
+        if schedule_of(path, original, names).get("prediction_type") == "v_prediction":
+            configs["unet"]["sample_size"] = 96
+    return {part: configured(beside, part, config) for part, config in configs.items()}
+
+
 def schedule_of(path: Path, original: Original, names: Collection[str]) -> dict[str, Any]:
     """Return the schedule's configuration: that beside the file, or the family's with the prediction that is told.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flawsmith.errors import BackboneError, ConfigError
-from flawsmith.nn.loading.companions import configured, folder_beside
+from flawsmith.nn.loading.companions import configs_of
 from flawsmith.nn.loading.files import read_json
 from flawsmith.nn.loading.original import recognise, shapes_in
 from flawsmith.nn.loading.source import NETWORKS, Source, files_of, parts_of, weights_in
@@ -115,8 +115,8 @@ def require_layers(skipped: int, layers: int) -> None:
 
 def _of_file(path: Path, name: str) -> BackboneFacts:
     shapes = shapes_in(path)
-    original, beside = recognise(shapes, path), folder_beside(path)
-    configs = {part: configured(beside, part, config) for part, config in original.configs.items()}
+    original = recognise(shapes, path)
+    configs = configs_of(path, original, shapes)
     parameters = {
         part: sum(math.prod(shape) for key, shape in shapes.items() if key.startswith(prefix))
         for part, prefix in original.prefixes.items()

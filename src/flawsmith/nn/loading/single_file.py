@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTokenizer
 
 from flawsmith.errors import BackboneError
-from flawsmith.nn.loading.companions import CLIP_WORDS, configured, folder_beside, no_words, schedule_of, words_of
+from flawsmith.nn.loading.companions import CLIP_WORDS, configs_of, folder_beside, no_words, schedule_of, words_of
 from flawsmith.nn.loading.networks import first_line
 from flawsmith.nn.loading.original import Original, recognise
 from flawsmith.nn.text import TextEncoder, family_of
@@ -37,7 +37,7 @@ def read_file(path: Path, *, offline: bool) -> tuple[Any, TextEncoder, Any, dict
     tensors = _tensors(path)
     original = recognise({name: tuple(tensor.shape) for name, tensor in tensors.items()}, path)
     beside = folder_beside(path)
-    configs = {part: configured(beside, part, config) for part, config in original.configs.items()}
+    configs = configs_of(path, original, tensors)
     scheduler = schedule_of(path, original, tensors)
     tokenizers = {
         name: _tokenizer(path, beside, name, original.pads.get(name), offline=offline)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from flawsmith.errors import BackboneError
 from flawsmith.nn import builtin
-from flawsmith.nn.loading.companions import no_words, schedule_of, words_of
+from flawsmith.nn.loading.companions import folder_beside, no_words, schedule_of, words_of
 from flawsmith.nn.loading.files import fetched, listed, read_json, snapshot_of
 from flawsmith.nn.loading.original import recognise, shapes_in
 from flawsmith.nn.loading.schedules import require_known
@@ -55,6 +55,20 @@ class Source:
             return ()
         files = [self.path.resolve()] if self.is_file else sorted(self.path.resolve().glob("*/*"))
         stats = [(path, path.stat()) for path in files if path.suffix in ONE_FILE]
+        return tuple((str(path), facts.st_size, facts.st_mtime_ns) for path, facts in stats)
+
+    def texts(self) -> tuple[tuple[str, int, int], ...]:
+        """Return (path, size, time of change) of every file that may say how the weights are to be used."""
+        if self.path is None:
+            return ()
+        folder = self.path.resolve().parent if self.is_file else self.path.resolve()
+        beside = folder_beside(self.path) if self.is_file else None
+        folders = [folder, *([beside.resolve()] if beside is not None else [])]
+        # Beside one file may lie all that its owner has; what counts of it lies in folders that are named.
+        deep = [path for place in folders for part in (*PARTS, *SECOND) for path in place.glob(f"{part}/*")]
+        near = [path for place in folders for path in place.glob("*") if path.suffix in (".json", ".yaml")]
+        files = sorted({path for path in (*near, *deep) if path.suffix not in ONE_FILE and path.is_file()})
+        stats = [(path, path.stat()) for path in files]
         return tuple((str(path), facts.st_size, facts.st_mtime_ns) for path, facts in stats)
 
 

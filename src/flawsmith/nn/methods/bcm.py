@@ -46,23 +46,24 @@ class BCM(nn.Module):
 
 
 def noised_anew(
-    run: BackgroundPass, noise: Noise, latent: Tensor, text: Text, pair: Sequence[int], seed: int
+    run: BackgroundPass, noise: Noise, latent: Tensor, text: Text, pair: Sequence[int], seeds: Sequence[int]
 ) -> Callable[[Tensor], Hidden]:
     """Return what gives the hidden states at a timestep, with new noise in every row and at every step.
 
     Args:
         run: The UNet's pass.
         noise: The schedule.
-        latent: Backgrounds (N,C,h,w), one per row of the batch.
+        latent: Backgrounds (N,C,h,w), one per row of the batch; with guidance its halves one after the other.
         text: Their text, N rows.
         pair: Their adapters.
-        seed: From which the noise follows.
+        seeds: One per request; a row's noise does not depend on its neighbours.
     """
-    rng = torch.Generator().manual_seed(seed)
+    streams = [torch.Generator().manual_seed(int(seed) * 2 + 1) for seed in seeds]
+    halves = len(latent) // len(streams)
 
     def at(t: Tensor) -> Hidden:
-        drawn = torch.randn(latent.shape, generator=rng).to(latent.device)
-        return run(noise.add(latent, drawn, t), t, text, pair)
+        drawn = [torch.randn(latent.shape[1:], generator=rng) for _ in range(halves) for rng in streams]
+        return run(noise.add(latent, torch.stack(drawn).to(latent.device), t), t, text, pair)
 
     return at
 

@@ -31,6 +31,7 @@ from flawsmith.nn import builtin
 from flawsmith.nn.features import load_extractor, tensors_fingerprint
 from flawsmith.nn.loading.networks import quiet
 from flawsmith.nn.networks.extractor import scaled
+from flawsmith.nn.prompts import spelled
 from flawsmith.nn.text import token_numbers
 from flawsmith.nn.weights import fresh_layers, load_tensors, save_tensors
 from flawsmith.paths import require_files
@@ -155,7 +156,8 @@ class BuiltinCSM(CSM):
         """Return float32 (B,g*g,496): the four depths of the extractor, each brought to g x g cells."""
         if self._extractor is None:  # in a tuple, so that its weights do not count among the CSM's own
             self._extractor = (load_extractor("efficientnet-lite0", device=str(self.query.device)),)
-        maps = self._extractor[0].maps(scaled(image, self.side))
+        # So it does not move with the CSM either, which may be parked between two calls.
+        maps = self._extractor[0].to(image.device).maps(scaled(image, self.side))
         size = (self.grid, self.grid)
         cells = [
             F.adaptive_avg_pool2d(depth, size)
@@ -182,9 +184,10 @@ class BuiltinCSM(CSM):
     def states(self, texts: Sequence[str]) -> Phrases:
         """Return the frozen text encoder's last states (B,T,W), and the mask of what is not padding."""
         ids = token_numbers(self.tokenizer, self.text_encoder, texts).to(self.query.device)
-        # The end of text is also what pads: the first one is the last word.
-        ended = (ids == self.tokenizer.eos_token_id).int().cumsum(1)
-        mask = ((ended == 0) | ((ended == 1) & (ids == self.tokenizer.eos_token_id))).long()
+        # The end of text is also what pads, and what stands for an unknown sign: it is the one behind the last word.
+        words = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        last = words.where(ids != self.tokenizer.eos_token_id, 0).amax(1, keepdim=True)
+        mask = (words <= last + 1).long()
         return Phrases(self.text_encoder(ids).last_hidden_state.float(), mask)
 
     def save(self, folder: Path) -> None:
@@ -259,7 +262,11 @@ class Blip2CSM(CSM):
 
     def phrases(self, texts: Sequence[str]) -> Phrases:
         coded = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.longest, return_tensors="pt"
+            [spelled(self.tokenizer, text) for text in texts],
+            padding=True,
+            truncation=True,
+            max_length=self.longest,
+            return_tensors="pt",
         ).to(self.query.device)
         return Phrases(self.embeddings(input_ids=coded.input_ids), coded.attention_mask.long())
 

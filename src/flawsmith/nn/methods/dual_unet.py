@@ -202,7 +202,7 @@ class DualUNet:
         if len(pair) > len(latent):  # grey is the background of the half that guidance leads away from
             grey = self.bcm_latent(self.grey(self.backbone.pixels(latent))[0])
             shown = torch.cat([grey.expand_as(shown), shown])
-        return noised_anew(run, noise, shown, text, pair, int(seeds[0]) * 2 + 1)
+        return noised_anew(run, noise, shown, text, pair, seeds)
 
     def _run(self, noisy: Tensor, t: Tensor, text: Text, now: Pass, *, folded: bool, guidance: float = 1.0) -> Tensor:
         mask = masked = None

@@ -1,0 +1,1 @@
+"""What the stages `train` and `generate` know of a run's backbone."""
