@@ -74,7 +74,7 @@ def test_bfloat16(make_backbone: Callable[..., Any], small_backbone: Any) -> Non
 def test_start_from_a_shot_keeps_its_structure(backbone: Any) -> None:
     plugin = registry.get("generators", "controlnet_inpaint")
     asked = example_condition(backbone.size)
-    little = plugin(backbone, plugin.Settings(start="shot", strength=0.01))
+    little = plugin(backbone, plugin.Settings(start="shot").model_copy(update={"strength": 0.0}))
     made = little.sample(asked, [0, 1, 2, 3], steps=4, guidance=1.0)
     again = little.sample(asked, [4, 5, 6, 7], steps=4, guidance=1.0)
     assert torch.equal(made.image, again.image), "at no strength the shot itself comes back, whatever the seed"
@@ -105,9 +105,8 @@ def test_detail_gives_back_what_the_autoencoder_loses(backbone: Any) -> None:
     sketch = asked.normal * (1 - asked.mask) + asked.shot.image * asked.mask
     asked = Condition(asked.normal, asked.mask, asked.product, asked.defect, asked.shot, sketch)
     for detail in (1.0, 0.0):
-        made = plugin(backbone, plugin.Settings(start="shot", strength=0.01, detail=detail)).sample(
-            asked, [0, 1, 2, 3], steps=4, guidance=1.0
-        )
+        settings = plugin.Settings(start="shot", detail=detail).model_copy(update={"strength": 0.0})
+        made = plugin(backbone, settings).sample(asked, [0, 1, 2, 3], steps=4, guidance=1.0)
         assert made.base is not None
         painted = (asked.normal + made.image - made.base) * asked.mask
         near = torch.allclose(painted, sketch * asked.mask, atol=1e-4)

@@ -398,7 +398,7 @@ def test_a_sketch_of_patches_is_what_patch_synthesis_paints(
         "generate.paint": "residual",
         "generate.min_painted": 0.0,
     }
-    settings = {"start": "patches", "strength": 0.01} | QUICK.get(name, {})
+    settings = {"start": "patches", "strength": 0.001} | QUICK.get(name, {})
     sketched = run_with(tmp_path / name, base | {"generator.name": name, "generator.settings": settings})
     plain = run_with(tmp_path / "plain", base | {"generator.name": "patch_synthesis"})
     pairs = [*zip(sketched.controls(), plain.controls(), strict=True)]

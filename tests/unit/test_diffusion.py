@@ -249,9 +249,7 @@ def test_no_strength_returns_the_start_without_asking_the_network():
     assert torch.equal(denoise(forbidden, noise, [1], SHAPE, steps=10, start=start, strength=0.0), start)
 
 
-@pytest.mark.parametrize(
-    "strength, walked", [(0.04, 1), (0.05, 1), (0.3, 3), (0.45, 4), (0.5, 5), (0.94, 9), (0.96, 10)]
-)
+@pytest.mark.parametrize("strength, walked", [(0.05, 1), (0.3, 3), (0.45, 4), (0.5, 5), (0.94, 9), (0.96, 10)])
 def test_strength_walks_the_last_steps_only(strength, walked):
     noise, start = Noise(SCHEDULES["v_prediction"]), normal(1, *SHAPE, seed=5)
     times: list[int] = []
@@ -275,6 +273,22 @@ def test_a_start_is_noised_and_walked_as_a_plain_loop_would(defect, config):
     first = noise.sampler(defect, 8).timesteps[4]
     noisy = DDIMScheduler(**config).add_noise(start, stacked_noise(seeds, SHAPE), first.repeat(2))
     torch.testing.assert_close(made, plain_loop(defect, config, noisy, 8, skip=4), rtol=1e-5, atol=1e-5)
+
+
+def test_a_small_strength_takes_one_step_from_its_own_noise():
+    noise, start = Noise(SCHEDULES["v_prediction"]), normal(1, *SHAPE, seed=5)
+    for strength, steps, begun in ((0.1, 4, 99), (0.04, 10, 39), (1e-6, 10, 0)):
+        times: list[int] = []
+        denoise(
+            lambda x, t, times=times: times.append(int(t[0])) or mixer(x, t),
+            noise,
+            [1],
+            SHAPE,
+            steps=steps,
+            start=start,
+            strength=strength,
+        )
+        assert times == [begun], (strength, times)
 
 
 def test_less_strength_stays_nearer_to_the_start():

@@ -237,7 +237,8 @@ def test_kinds_with_adapters_of_their_own(backbone: Any, tmp_path: Path) -> None
 
 
 def test_start_from_a_shot(backbone: Any) -> None:
-    generator = DualBranch(backbone, Settings(start="shot", strength=0.01))
+    generator = DualBranch(backbone, Settings(start="shot"))
+    generator.settings = generator.settings.model_copy(update={"strength": 0.0})
     asked = ask(backbone)
     with pytest.raises(ConfigError, match="neither sketch nor shot"):
         generator.sample(asked, [1, 2, 3], steps=4, guidance=1.0)

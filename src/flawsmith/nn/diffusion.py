@@ -203,8 +203,8 @@ def denoise(
         noise: The schedule.
         seeds: One per sample.
         shape: (C,h,w).
-        steps: Steps of the whole schedule; with strength < 1 only the last `round(steps * strength)` are taken, one at
-            least.
+        steps: Steps of the whole schedule; with strength < 1 only the last `round(steps * strength)` are taken. Where
+            that is none, one is: of as many steps as begin it at the strength's own noise.
         sampler: See `Sampler`.
         start: Latents to start from (SDEdit, Meng et al. 2022); None = pure noise.
         strength: 1 = `start` is forgotten, 0 = it is returned as it is.
@@ -213,16 +213,18 @@ def denoise(
         known_mask: float32 (B,1,h,w), 1 = free.
         adjust: (noisy latent, timestep int64 (B,)) -> what each step begins with in its place; None = the latent.
     """
+    skip = 0
+    if start is not None and strength < 1.0:
+        if strength <= 0:
+            return start.float()
+        if (walked := round(steps * strength)) == 0:
+            walked, steps = 1, min(len(noise), round(1 / strength))
+        skip = steps - walked
     solver = noise.sampler(sampler, steps)
     named: dict[str, Any] = {"return_dict": False}
     if sampler in _DISTILLED:
         named["generator"] = [_stream(seed, 1) for seed in seeds]
-    skip = 0
     drawn = stacked_noise(seeds, shape).to(device)
-    if start is not None and strength < 1.0:
-        if strength <= 0:
-            return start.float()
-        skip = steps - max(1, min(steps, round(steps * strength)))
     timesteps = solver.timesteps[skip:].to(device)
     if hasattr(solver, "set_begin_index"):
         solver.set_begin_index(skip)
