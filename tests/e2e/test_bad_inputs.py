@@ -284,7 +284,7 @@ CONFIGS = [
     ),
     Bad(
         "nothing-visible",
-        ("nothing to export", "2 invisible", "generate.min_painted"),
+        ("no sample stands", "2 invisible", "generate.min_painted"),
         command=sets("generate.min_painted=1", "generate.visible=1"),
     ),
     Bad(
@@ -516,7 +516,7 @@ RUNS = [
         lambda p: [(p.run / n).unlink() for n in ("data.json", "plan.jsonl")],
         ["report", "out"],
     ),
-    Bad("export-too-early", ("nothing to export", "flawsmith generate"), unmade, ["export", "out"]),
+    Bad("export-too-early", ("no sample stands", "flawsmith generate"), unmade, ["export", "out"]),
     Bad(
         "weights-cut",
         ("control.safetensors changed", "delete it", "flawsmith train"),

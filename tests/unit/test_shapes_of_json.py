@@ -42,10 +42,10 @@ def finished(factory_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     fs.train(run)
     fs.generate(run)
     run.finish("screen", "stamp", {})
-    run.finish("prove", "stamp", {})
-    run.finish("measure", "stamp", {})
     row = {"name": "000000", "product": "magnet", "defect": "chip", "kept": True}
     run.path("scores.jsonl").write_text(json.dumps(row) + "\n")
+    for stage in ("prove", "measure"):
+        run.finish(stage, "stamp", {"content": {"samples": run.samples_hash()}})
     picture = {"value": 1.0, "image": "samples/000000.png"}
     ids = {"normal": "magnet/train/good/001.png", "reference": "magnet/train/good/001.png"}
     rows = [{"product": "magnet", "defect": "chip", **ids, "pictures": [picture]}]
