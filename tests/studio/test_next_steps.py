@@ -70,7 +70,7 @@ def proven(run: Run, verdicts: dict[str, str], seeds: int = 3) -> Run:
         }
     facts = {"generator": "perlin", "detectors": ["probe"], "confidence": 0.95, "seeds": seeds, "reduced": []}
     write_json(run.path("proof.json"), {**facts, "products": products})
-    run.finish("prove", "prove", {"settings": {}, "content": {}})
+    run.finish("prove", "prove", {"settings": {}, "content": {"samples": run.samples_hash()}})
     return run
 
 
