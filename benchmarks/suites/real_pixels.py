@@ -153,10 +153,7 @@ class Trial:
         return outcomes
 
     def _made(self, name: str) -> Run:
-        with locked(self._folder / "runs" / f"{name}.lock"):  # other processes may need the same arm
-            run = Run.create(self._folder / "runs" / name, _told(self._config, ARMS[name]))
-            run_all(run)
-            return run
+        return _made(self._config, self._folder, name)
 
 
 def prepare(config: Config, folder: Path, names: Sequence[str], detector: str, seeds: int, workers: int) -> None:
@@ -174,11 +171,19 @@ def _prepared(asked: tuple[Config, Path, str, int, dict[str, dict[str, Any]]], n
     ARMS.update(arms)
     torch.set_num_threads(1)
     if seed is None:
-        run_all(Run.create(folder / "runs" / name, _told(config, ARMS[name])))
+        _made(config, folder, name)
         return
     trial = Trial(config, folder, detector, seeds)
     arm = next(arm for arm in trial.arms([] if name == REAL else [name]) if arm.name == name)
     trial.answers(arm, [seed])
+
+
+def _made(config: Config, folder: Path, name: str) -> Run:
+    """Return an arm's run, with its samples made."""
+    with locked(folder / "runs" / f"{name}.lock"):  # other processes may need the same arm
+        run = Run.create(folder / "runs" / name, _told(config, ARMS[name]))
+        run_all(run)
+        return run
 
 
 def _told(config: Config, overrides: dict[str, Any]) -> Config:

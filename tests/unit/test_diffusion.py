@@ -249,20 +249,22 @@ def test_no_strength_returns_the_start_without_asking_the_network():
     assert torch.equal(denoise(forbidden, noise, [1], SHAPE, steps=10, start=start, strength=0.0), start)
 
 
+def walked_times(noise: Noise, start: Tensor, steps: int, strength: float) -> list[int]:
+    times: list[int] = []
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        times.append(int(t[0]))
+        return mixer(x, t)
+
+    denoise(network, noise, [1], SHAPE, steps=steps, start=start, strength=strength)
+    return times
+
+
 @pytest.mark.parametrize("strength, walked", [(0.05, 1), (0.3, 3), (0.45, 4), (0.5, 5), (0.94, 9), (0.96, 10)])
 def test_strength_walks_the_last_steps_only(strength, walked):
     noise, start = Noise(SCHEDULES["v_prediction"]), normal(1, *SHAPE, seed=5)
-    times: list[int] = []
     steps = 20 if strength == 0.05 else 10
-    denoise(
-        lambda x, t: times.append(int(t[0])) or mixer(x, t),
-        noise,
-        [1],
-        SHAPE,
-        steps=steps,
-        start=start,
-        strength=strength,
-    )
+    times = walked_times(noise, start, steps, strength)
     assert times == [int(t) for t in noise.sampler("dpm", steps).timesteps[-walked:]]
 
 
@@ -278,16 +280,7 @@ def test_a_start_is_noised_and_walked_as_a_plain_loop_would(defect, config):
 def test_a_small_strength_takes_one_step_from_its_own_noise():
     noise, start = Noise(SCHEDULES["v_prediction"]), normal(1, *SHAPE, seed=5)
     for strength, steps, begun in ((0.1, 4, 99), (0.04, 10, 39), (1e-6, 10, 0)):
-        times: list[int] = []
-        denoise(
-            lambda x, t, times=times: times.append(int(t[0])) or mixer(x, t),
-            noise,
-            [1],
-            SHAPE,
-            steps=steps,
-            start=start,
-            strength=strength,
-        )
+        times = walked_times(noise, start, steps, strength)
         assert times == [begun], (strength, times)
 
 

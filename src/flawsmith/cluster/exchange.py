@@ -125,8 +125,8 @@ class Storage:
         with self._saying(below):
             self._files.invalidate_cache()
             root = self._files._strip_protocol(self._root)
-            found = self._files.find(f"{self._root}/{below}", detail=True)
-            return {str(path).removeprefix(root).lstrip("/"): facts.get("size") for path, facts in found.items()}
+            files = self._files.find(f"{self._root}/{below}", detail=True)
+            return {str(path).removeprefix(root).lstrip("/"): facts.get("size") for path, facts in files.items()}
 
     def remove(self, below: str) -> None:
         """Delete all files below a name."""

@@ -189,8 +189,8 @@ def _class_of(trained: Config, defect: str, settings: DenoisingSettings) -> Any:
 def _as_it_samples(generator: Generator, trained: Config, defect: str) -> Generator:
     """Return a trained generator with the settings of sampling that its run has now, as `flawsmith generate` does."""
     name = trained.generator.of(defect if isinstance(trained.generator.name, dict) else "")
-    told, plugin = trained.with_generator(name).generator.settings, type(generator)
-    present = config.validate(plugin.Settings, told, where="generator.settings")
+    settings, plugin = trained.with_generator(name).generator.settings, type(generator)
+    present = config.validate(plugin.Settings, settings, where="generator.settings")
     # Others that training reads would be those of another model than this one.
     if plugin.affecting(present, "train") == plugin.affecting(generator.settings, "train"):
         generator.settings = present

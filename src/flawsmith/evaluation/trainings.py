@@ -117,9 +117,8 @@ class Trainings:
         bench = self._bench(product, split)
         common, asked = len(bench.common), bench.evaluator.asked
         made = {one.example.id for arm in bench.arms for one in (*arm.samples, *arm.controls)}
-        whole = sum(
-            math.prod(bench.evaluator.size_of(example)) for example in asked
-        )  # not in tiles, as what is learned
+        # What is asked about is held whole, also where what is learned from is cut in tiles.
+        whole = sum(math.prod(bench.evaluator.size_of(example)) for example in asked)
         return common + len(asked), (common + len(made)) * math.prod(bench.evaluator.shape) + whole
 
     def describe(self, product: str, split: Split, places: Iterable[int]) -> list[str]:

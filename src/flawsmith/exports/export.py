@@ -12,6 +12,7 @@ from flawsmith import registry
 from flawsmith.config import Config, validate
 from flawsmith.data.exported.reads_features import ReadsFeatures
 from flawsmith.data.exported.reads_generators import ReadsGenerators
+from flawsmith.data.split import Split
 from flawsmith.files import digest, file_digest, read_json, reading, whole_folder, write_json
 from flawsmith.interfaces import Exporter
 from flawsmith.run.dataset import load_split
@@ -19,6 +20,7 @@ from flawsmith.run.folder import Run
 from flawsmith.run.opening import open_run
 from flawsmith.run.painted import FOLDER, painted_pairs
 from flawsmith.run.progress import progress
+from flawsmith.run.records import Sample
 from flawsmith.run.screened import require_kept
 from flawsmith.run.stage import Inputs, stage
 from flawsmith.run.unchanged import require_as_made, require_unchanged_photographs
@@ -60,7 +62,7 @@ def export(run: Run) -> None:
     """
     exporters = {name: load_exporter(run.config, name) for name in run.config.export.formats}
     examples = exported(run)
-    content = digest([identity_of(one) for one in examples])
+    content = _content_of(examples)
     hashes = {"data": run.data_hash(), "samples": run.samples_hash(), "examples": content}
     for name, exporter in exporters.items():
         if (asked := _told(run, exporter)) is not None:
@@ -71,7 +73,7 @@ def export(run: Run) -> None:
         if work.done:
             return
         counts = {name: write(exporter, examples, folders[name]) for name, exporter in exporters.items()}
-        made_of = digest(hashes["data"], hashes["samples"], [identity_of(one) for one in examples if not _is_shot(one)])
+        made_of = digest(hashes["data"], hashes["samples"], [_identity(one) for one in examples if not _is_shot(one)])
         write_json(run.path(*_MADE_OF), _written_from(run) | dict.fromkeys(exporters, made_of))
         there = {name: sizes(folder) for name, folder in folders.items()}
         write_json(run.path(*_SIZES), there)
@@ -100,7 +102,7 @@ def _written_from(run: Run) -> dict[str, str]:
     return dict(read_json(path)) if path.is_file() else {}
 
 
-def identity_of(example: Example) -> list[str | None]:
+def _identity(example: Example) -> list[str | None]:
     """Return what identifies a picture; samples and photographs with their names, by their stages' own hashes."""
     words = [example.id, example.product, example.defect, example.split]
     if example.id.startswith(f"{FOLDER}/"):  # another pair may have been painted under a name that was free again
@@ -185,14 +187,36 @@ def exported(run: Run) -> list[Example]:
     Raises:
         RunError: there is no kept sample; or samples or photographs were changed since.
     """
-    split = load_split(run)
-    spans = {one.product: one.span for one in split.normals}
-    kept = run.kept() if run.samples() else []
-    painted = _painted(run, split.normals)
-    if not kept and not painted:
+    split, kept = load_split(run), _kept(run)
+    examples = _outgoing(run, split, kept)
+    if not any(one.painted_on for one in examples):
         require_kept(run)
     require_unchanged_photographs(run)
     require_as_made(run, kept)
+    return examples
+
+
+def content_now(run: Run) -> str:
+    """Return what identifies the pictures that an export would hold now, as `export` compares it.
+
+    Whether every file is as it was is not looked at: the studio asks often, and need not wait for that.
+
+    Raises:
+        RunError: a record is damaged, or the photographs are not there.
+    """
+    return _content_of(_outgoing(run, load_split(run), _kept(run)))
+
+
+def _content_of(examples: Sequence[Example]) -> str:
+    return digest([_identity(one) for one in examples])
+
+
+def _kept(run: Run) -> list[Sample]:
+    return run.kept() if run.samples() else []
+
+
+def _outgoing(run: Run, split: Split, kept: Sequence[Sample]) -> list[Example]:
+    spans = {one.product: one.span for one in split.normals}
     normals = [Example(one.id, one.image, one.product, None, (), "train", span=one.span) for one in split.normals]
     normals += [Example(one.id, one.image, one.product, None, (), "test", span=one.span) for one in split.test_normals]
     made = [
@@ -208,7 +232,7 @@ def exported(run: Run) -> list[Example]:
         )
         for one in kept
     ]
-    made += painted
+    made += _painted(run, split.normals)
     shots = split.shots if run.config.export.real == "shots" else ()
     return [*normals, *made, *(replace(shot, split="train") for shot in shots)]
 
@@ -219,9 +243,7 @@ def _painted(run: Run, normals: Sequence[Example]) -> list[Example]:
     examples = []
     for pair in painted_pairs(run.path(FOLDER)):
         photograph = os.path.abspath(pair.photograph) if pair.photograph else ""
-        # Photographs may have moved since: below another root they have the same id.
-        moved = [one for one in normals if photograph and Path(photograph).as_posix().endswith(f"/{one.id}")]
-        below = by_path.get(photograph) or (moved[0] if len(moved) == 1 else None)
+        below = by_path.get(photograph) or _where_it_moved(photograph, normals)
         examples.append(
             Example(
                 f"{FOLDER}/{pair.name}{pair.image.suffix}",
@@ -235,3 +257,10 @@ def _painted(run: Run, normals: Sequence[Example]) -> list[Example]:
             )
         )
     return examples
+
+
+def _where_it_moved(photograph: str, normals: Sequence[Example]) -> Example | None:
+    """Return the photograph that is at another path now: below another root it has the same id."""
+    path = Path(photograph).as_posix()
+    moved = [one for one in normals if path.endswith(f"/{one.id}")]
+    return moved[0] if len(moved) == 1 else None

@@ -240,8 +240,8 @@ def _teacher(settings: FewStepsSettings, job: str, backbone: Backbone) -> Teache
         raise RunError(f"generator.settings.teacher: {folder} is not there; name the folder weights/ of a trained run")
     teacher: Any = plugin.load(folder, backbone)
     if settings.teaching:
-        told = {**teacher.settings.model_dump(mode="json"), **settings.teaching}
-        teacher.settings = config.validate(plugin.Settings, told, where="generator.settings.teaching")
+        present = {**teacher.settings.model_dump(mode="json"), **settings.teaching}
+        teacher.settings = config.validate(plugin.Settings, present, where="generator.settings.teaching")
     taught: Teacher = teacher
     return taught
 

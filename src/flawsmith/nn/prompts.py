@@ -46,7 +46,7 @@ def spelled(tokenizer: Any, text: str) -> str:
     """
     if tokenizer.unk_token_id not in word_numbers(tokenizer, text):
         return text
-    return _PIECE.sub(lambda found: _spelled(tokenizer, found[0]), nfc(text))
+    return _PIECE.sub(lambda match: _spelled(tokenizer, match[0]), nfc(text))
 
 
 def word_numbers(tokenizer: Any, text: str) -> list[int]:

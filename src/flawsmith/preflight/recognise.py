@@ -161,8 +161,9 @@ def _candidates(root: Path, tree: Tree, normal: tuple[str, ...]) -> Iterator[Dat
         if layout == "pattern":  # its templates are the user's
             continue
         if layout == "mvtec":
-            said = normal or _normal_in_train(tree)
-            yield DataConfig(root=root, layout=layout, normal=[] if said == ("good",) else list(said))
+            folders_of_normals = normal or _normal_in_train(tree)
+            named = [] if folders_of_normals == ("good",) else list(folders_of_normals)
+            yield DataConfig(root=root, layout=layout, normal=named)
             continue
         if layout not in ("pairs", *_ANNOTATED):
             yield DataConfig(root=root, layout=layout)

@@ -134,11 +134,12 @@ def _count(run: Run, split: Split) -> tuple[DefectCounts, ...]:
     test = Counter((example.product, example.defect or "") for example in split.test_defects)
     planned = run.planned()
     samples: dict[tuple[str, str], list[Sample]] = {}
-    for sample in run.samples():
+    everyone = run.samples()
+    for sample in everyone:
         samples.setdefault((sample.product, sample.defect), []).append(sample)
     stand = {sample.index: sample for sample in run.kept(partly=True)}
     kept = Counter((sample.product, sample.defect) for sample in stand.values())
-    verdicts, decided = run.verdicts() or {}, reviews(run.folder, [one for one in run.samples() if one.made])
+    verdicts, decided = run.verdicts() or {}, reviews(run.folder, [one for one in everyone if one.made])
     by_people = {index for index, review in decided.items() if review.word == "reject"}
     by_gate = {index for index, one in verdicts.items() if not one.kept and index not in stand} - by_people
     counts = []

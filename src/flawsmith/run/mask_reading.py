@@ -76,8 +76,8 @@ def read_masks(examples: Sequence[Example], data: DataConfig, known: Mapping[str
         before = {(row["product"], row["defect"]): rule_from(row) for row in known["rules"]}
         if known["stamp"] == stamp and "empty" in known:  # before 0.3 it was not kept
             doubts = tuple((name, why) for name, why in known["doubts"])
-            said, warned, empty = (tuple(known[name]) for name in ("notes", "warnings", "empty"))
-            return MaskReading(before, said, warned, doubts, empty, stamp)
+            noted, warned, empty = (tuple(known[name]) for name in ("notes", "warnings", "empty"))
+            return MaskReading(before, noted, warned, doubts, empty, stamp)
     judgement = judge(examples, data)
     if judgement.errors:
         answers = [answer for sentence in judgement.errors for answer in judgement.answers.get(sentence, ())]

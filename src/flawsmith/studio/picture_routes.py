@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from flawsmith.data import images
 from flawsmith.errors import DataError
@@ -23,6 +24,25 @@ TileNumber = Annotated[int, Query(ge=0, le=1 << 20)]
 Side = Annotated[int, Query(ge=32, le=1024)]
 End = Annotated[float | None, Query(allow_inf_nan=False)]
 _PERCENT = (0.5, 99.5)
+
+
+@dataclass(frozen=True, slots=True)
+class TileAsked:
+    """Which tile of a picture, and in which values."""
+
+    level: int
+    column: int
+    row: int
+    window: Range | None
+    """Values that are shown from black to white; None = the product's."""
+
+
+def tile_asked(level: Level, column: TileNumber, row: TileNumber, low: End = None, high: End = None) -> TileAsked:
+    """Read a tile off an address's query."""
+    return TileAsked(level, column, row, window_of(low, high))
+
+
+Tile = Annotated[TileAsked, Depends(tile_asked)]
 
 
 def routes(studio: Studio) -> APIRouter:
@@ -63,18 +83,9 @@ def routes(studio: Studio) -> APIRouter:
         return {"name": name, "product": example.product, **described(native, example.span)}
 
     @router.get("/photograph/tile")
-    def tile(
-        request: Request,
-        name: Name,
-        level: Level,
-        column: TileNumber,
-        row: TileNumber,
-        low: End = None,
-        high: End = None,
-    ) -> Response:
+    def tile(request: Request, name: Name, asked: Tile) -> Response:
         """Return a tile of a photograph."""
-        example = workspace.example(name)
-        return tile_of(request, pictures, example, level, column, row, low, high)
+        return tile_of(request, pictures, workspace.example(name), asked)
 
     @router.get("/photograph/thumb")
     def thumb(request: Request, name: Name, side: Side = 160, outline: bool = False) -> Response:
@@ -86,20 +97,10 @@ def routes(studio: Studio) -> APIRouter:
     return router
 
 
-def tile_of(
-    request: Request,
-    pictures: PictureStore,
-    example: Example,
-    level: int,
-    column: int,
-    row: int,
-    low: float | None,
-    high: float | None,
-) -> Response:
+def tile_of(request: Request, pictures: PictureStore, example: Example, asked: TileAsked) -> Response:
     """Return a tile of a picture as an answer."""
-    window, span = window_of(low, high), example.span
-    draw = partial(pictures.tile, example.image, level, column, row, span, window)
-    return answered(request, "image/png", draw, [example.image], span)
+    draw = partial(pictures.tile, example.image, asked.level, asked.column, asked.row, example.span, asked.window)
+    return answered(request, "image/png", draw, [example.image], example.span)
 
 
 def window_of(low: float | None, high: float | None) -> Range | None:

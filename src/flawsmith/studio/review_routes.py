@@ -20,7 +20,7 @@ from flawsmith.run.records import Sample, Verdict
 from flawsmith.run.review import FILE, Review, Word, applied, decide, redrawn, reviews, standing
 from flawsmith.studio.masks import MOST_RUNS, mask_of, runs_of
 from flawsmith.studio.picture_answers import answered
-from flawsmith.studio.picture_routes import End, Level, Side, TileNumber, described, tile_of
+from flawsmith.studio.picture_routes import Side, Tile, described, tile_of
 from flawsmith.types import Example
 
 if TYPE_CHECKING:
@@ -124,8 +124,8 @@ def routes(studio: Studio) -> APIRouter:
         known, verdicts = made()
         names = sorted({name for verdict in (verdicts or {}).values() for name in verdict.scores})
         rows = [_row(run, sample, (verdicts or {}).get(sample.index)) for sample in known.values()]
-        told = {"opened": number, "screened": verdicts is not None, "scores": names, "samples": rows}
-        return told | decisions()
+        facts = {"opened": number, "screened": verdicts is not None, "scores": names, "samples": rows}
+        return facts | decisions()
 
     @router.get("/reviews")
     def decisions(since: str = "") -> dict[str, Any]:
@@ -163,19 +163,11 @@ def routes(studio: Studio) -> APIRouter:
         return {**described(native, spans.get(sample.product)), "name": str(index), "mask": runs_of(mask)}
 
     @router.get("/sample/{index}/tile")
-    def tile(
-        request: Request,
-        index: int,
-        level: Level,
-        column: TileNumber,
-        row: TileNumber,
-        low: End = None,
-        high: End = None,
-    ) -> Response:
+    def tile(request: Request, index: int, asked: Tile) -> Response:
         """Return a tile of a sample as it was made."""
         sample = as_made(index)
         example = Example(sample.image, run.path(sample.image), sample.product, span=spans.get(sample.product))
-        return tile_of(request, studio.pictures, example, level, column, row, low, high)
+        return tile_of(request, studio.pictures, example, asked)
 
     @router.post("/sample/{index}/mask")
     def redraw(index: int, asked: Annotated[MaskAsked, Body()]) -> dict[str, Any]:

@@ -93,8 +93,8 @@ def defect_of(
         best = _best(best, heard | set(of_places), meant)
         numbered = [defect for defect in best if any(part.isdecimal() and part in heard for part in _parts(defect))]
         best = numbered or best
-        said = [defect for defect in best if all(_heard(word, heard, meant) for word in split_name(defect))]
-        best = said if len(said) == 1 and not numbered else best
+        in_full = [defect for defect in best if all(_heard(word, heard, meant) for word in split_name(defect))]
+        best = in_full if len(in_full) == 1 and not numbered else best
     if len(best) == 1:
         return best[0]
     if best:

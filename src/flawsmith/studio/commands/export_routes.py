@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Body
@@ -12,16 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from flawsmith import registry
 from flawsmith.config import overridden
 from flawsmith.errors import ConfigError, RunError
-from flawsmith.exports.export import identity_of
-from flawsmith.files import digest, read_json
-from flawsmith.run.dataset import load_split
+from flawsmith.exports.export import content_now
+from flawsmith.files import read_json
 from flawsmith.run.folder import Run
-from flawsmith.run.painted import FOLDER, painted_pairs
 from flawsmith.studio.commands import forms
 from flawsmith.studio.commands.plan_routes import PageLanguage, Values
 from flawsmith.studio.commands.process import language_of, said
 from flawsmith.studio.commands.trees import tree_of
-from flawsmith.types import Example
 
 if TYPE_CHECKING:
     from flawsmith.studio.session import Studio
@@ -98,33 +93,12 @@ def state_of(run: Run) -> Literal["never", "changed", "written"]:
     if not run.path("state", "export.json").is_file():
         return "never"
     content = (run.record("export").get("inputs") or {}).get("content") or {}
-    same = bool(run.stage_hash("export")) and content.get("samples") == run.samples_hash()
-    return "written" if same and content.get("examples") == _examples_now(run) else "changed"
-
-
-def _examples_now(run: Run) -> str | None:
-    """Return what identifies the pictures that an export would hold now, those painted by hand with their content;
-    None = it would be refused.
-
-    It is what `export` compares. That also looks whether every file is as it was, which the page need not wait for.
-    """
+    if not run.is_current("export"):
+        return "changed"
     try:
-        split, pairs = load_split(run), painted_pairs(run.path(FOLDER))
-        kept = run.kept() if run.samples() else []
-    except RunError:
-        return None
-    shots = split.shots if run.config.export.real == "shots" else ()
-    rows = [
-        *(replace(one, split="train") for one in split.normals),
-        *(replace(one, split="test") for one in split.test_normals),
-        *(Example(one.image, Path(), one.product, one.defect, split="test") for one in kept),
-        *(
-            Example(f"{FOLDER}/{one.name}{one.image.suffix}", one.image, one.product, one.defect, (one.mask,), "test")
-            for one in pairs
-        ),
-        *(replace(one, split="train") for one in shots),
-    ]
-    return digest([identity_of(one) for one in rows])
+        return "written" if content.get("examples") == content_now(run) else "changed"
+    except RunError:  # an export would be refused
+        return "changed"
 
 
 def _settings(run: Run, asked: ExportAsked) -> dict[str, Any]:

@@ -29,11 +29,11 @@ def read_yolo(data: DataConfig, tree: Tree) -> Reading:
     unlabelled = Unlabelled(data, tree)
     labels = {without_suffix(one): one for one in tree.everything() if one.lower().endswith(".txt")}
     pictures = [one for one in tree.everything() if is_picture(one)]
-    found = _labels_of(pictures, labels)
+    label_of = _labels_of(pictures, labels)
     product = data.product or tree.name
     bare: list[str] = []
     for picture in pictures:
-        label = found.get(picture, "")
+        label = label_of.get(picture, "")
         if picture in tree.gone:
             gathering.of_the_absent.update([label] if label else [])
             continue
@@ -48,7 +48,7 @@ def read_yolo(data: DataConfig, tree: Tree) -> Reading:
             raise DataError(f"{label}: holds class {unknown[0]}, of which {file} names none; it names {len(names)}")
         unlabelled.require_unmarked(label, picture, [names[number] for number, _ in numbered])
         gathering.take_marked(picture, [(names[number], path) for number, path in numbered], product, split)
-    unread = [one for one in labels.values() if one not in {*found.values(), *tree.gone}]
+    unread = [one for one in labels.values() if one not in {*label_of.values(), *tree.gone}]
     lost = [one for one in unread if "labels" in one.casefold().split("/")[:-1]]
     gathering.leave_out("no picture in images/ has its name", lost, "error", "put its picture there", "text file")
     # Elsewhere a text may be a note; one that is called like a picture and holds a polygon is its label.
@@ -69,15 +69,15 @@ def _labels_of(pictures: Iterable[str], labels: Mapping[str, str]) -> dict[str, 
         labels: Path without suffix -> id of each text file.
     """
     free = dict(labels)
-    found = {picture: free.pop(name) for picture in pictures if (name := _label_of(without_suffix(picture))) in free}
+    label_of = {picture: free.pop(name) for picture in pictures if (name := _label_of(without_suffix(picture))) in free}
     folded: dict[str, list[str]] = defaultdict(list)
     for name, file in free.items():
         folded[name.casefold()].append(file)
     for picture in pictures:
         files = folded.get(_label_of(without_suffix(picture)).casefold(), [])
-        if picture not in found and len(files) == 1:
-            found[picture] = files.pop()
-    return found
+        if picture not in label_of and len(files) == 1:
+            label_of[picture] = files.pop()
+    return label_of
 
 
 def _label_of(stem: str) -> str:

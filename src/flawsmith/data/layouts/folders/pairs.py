@@ -26,7 +26,7 @@ _LABELS = "name it like its photograph, as <name>.png or <name>_mask.png"
 # nobody stores a label as JPEG by choice.
 _PHOTOGRAPH_FIRST = (".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".tif", ".tiff", ".bmp", ".png")
 
-_LOSSY = (".jpg", ".jpeg", ".jfif", ".jpe", ".webp")
+_LOSSY = _PHOTOGRAPH_FIRST[: _PHOTOGRAPH_FIRST.index(".tif")]
 _UNSURE = 'call each mask <name>_mask, or set data.layout = "pattern", which says which suffix masks have'
 
 
@@ -98,13 +98,12 @@ def _suffixes(folders: Iterable[Sequence[str]]) -> frozenset[str]:
     """Return the suffixes of pictures of normal parts, those with a second file of their name beside them left out."""
     suffixes: set[str] = set()
     for pictures in folders:
-        stems = Counter(map(without_suffix, pictures))
-        alone = [file for file in pictures if stems[without_suffix(file)] == 1 and not in_mask_folder(nfc(file))]
-        whole = set(map(nfc, pictures))
-        alone = [
-            file for file in alone if without_suffix(file) not in whole and _base(without_suffix(file)) not in stems
-        ]
-        suffixes |= set(map(_suffix, alone))
+        stems, whole = Counter(map(without_suffix, pictures)), set(map(nfc, pictures))
+        for file in pictures:
+            stem = without_suffix(file)
+            alone = stems[stem] == 1 and stem not in whole and _base(stem) not in stems
+            if alone and not in_mask_folder(nfc(file)):
+                suffixes.add(_suffix(file))
     return frozenset(suffixes)
 
 
