@@ -89,7 +89,9 @@ def test_what_is_remembered_of_an_earlier_release(
     backbone_folder: Path, small_config: dict[str, Any], tmp_path: Path
 ) -> None:
     """It has the fingerprint and no constants; hashing the weights again would take longer than reading them."""
-    run = Run.create(tmp_path / "run", load_config(None, small_config))
+    folder = tmp_path / "backbone"  # what is remembered of the shared one would be wrong for all later tests
+    shutil.copytree(backbone_folder, folder)
+    run = Run.create(tmp_path / "run", load_config(None, small_config | {"backbone.source": str(folder)}))
     first = RunBackbone(run)
     known = first.fingerprint, first.constants
     path = run.path("state", "backbone.json")
