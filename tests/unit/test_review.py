@@ -155,6 +155,15 @@ def test_a_type_that_the_product_has_no_shots_of_teaches_no_detector(run: Run) -
     assert {made.example.defect for made in samples} == {"crack", "chip"} and len(samples) == 2
 
 
+def test_a_control_of_what_nobody_can_judge_is_left_out(run: Run) -> None:
+    """Beside shots of other types a run may draw one that has none, with negative controls."""
+    drawn = replace(sample(run, 0), index=5, defect="rust", shot="")
+    append_records(run.path("samples.jsonl"), [drawn])
+    controls = [replace(sample(run, 2), role="control", index=at, control_of=of) for at, of in enumerate((5, 2))]
+    append_records(run.path("controls.jsonl"), controls)
+    assert [made.rank for made in made_of(run, "magnet")[1]] == [1]
+
+
 def test_no_decision_is_lost(run: Run) -> None:
     with open(run.path(FILE), "w") as file:
         file.write('{"sample": 9, "content": "torn')  # killed while writing

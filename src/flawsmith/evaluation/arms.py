@@ -128,7 +128,8 @@ def made_of(run: Run, product: str) -> tuple[list[Made], list[Made]]:
             example = Example(stands.image, run.path(stands.image), product, defect, (mask,), span=span)
             samples.append(Made(example, mask, sample.normal, rank[sample.index], defect=defect))
     for control in run.controls():
-        if control.product == product and control.made:
+        # What is made of a type that nobody can judge is left out, with its controls.
+        if control.product == product and control.made and control.control_of in rank:
             example = Example(control.image, run.path(control.image), product, span=span)
             controls.append(
                 Made(
