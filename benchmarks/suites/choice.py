@@ -105,15 +105,16 @@ def main() -> None:
     config = configuration(args.data, args.only, real_pixels.SHARED)
     if args.split or args.planted:
         config = dealt_anew(config, folder, args.split, shuffled=bool(args.planted))
+    results = read_json(args.results) if args.results.is_file() else {}
+    went_on = (folder / "choice").is_dir()  # an earlier try has done a part of it
     begun = time.time()
     choice = choose(config, folder / "choice", folds=args.folds, workers=args.workers)
     row: dict[str, Any] = {
         "machine": {**machine(), "threads": os.environ["OMP_NUM_THREADS"], "card": CARD},
-        "minutes": round((time.time() - begun) / 60, 1),
+        "minutes": results.get(entry, {}).get("minutes") if went_on else round((time.time() - begun) / 60, 1),
         "choice": choice.tree(),
     }
     print("\n".join(one.sentence for one in choice.defects), flush=True)
-    results = read_json(args.results) if args.results.is_file() else {}
     write_json(args.results, {**results, entry: row})  # the test may take as long again
     if not args.planted:
         row |= tested(config, folder, choice, args.seeds, args.workers)
