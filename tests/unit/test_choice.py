@@ -126,6 +126,39 @@ def test_a_type_that_no_fold_can_judge_is_chosen_for(root: Path, tmp_path: Path,
     assert "its shots show one piece" in choice.defects[1].sentence
 
 
+@pytest.mark.parametrize("leaving_out_harms", [True, False])
+def test_a_type_that_gains_nothing_by_itself_is_asked_again_beside_the_others(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leaving_out_harms: bool
+):
+    """One detector learns all types: samples of the others take its attention from a type that has none."""
+
+    def figures(judge: Judge, way: Way) -> Figures:
+        noise = judge.fold.number / 1000
+        chip, crack = (0.5, 0.5) if way is None else (0.6 + noise, 0.5 - noise)
+        if isinstance(way, Mixture) and set(way.of) == {"chip"} and leaving_out_harms:
+            crack = 0.3 - noise
+        return {"localization": {"chip": chip, "crack": crack}}
+
+    monkeypatch.setattr(Judge, "figures", figures)
+    config = configured(root, **{"data.shots": 3, "data.defects": ["chip", "crack"]})
+    choice = choose(config, tmp_path / "choice", folds=3, workers=1)
+    chip, crack = choice.defects
+    assert chip.candidate and not chip.beside
+    assert choice.every is not None
+    text = (tmp_path / "choice" / "choice.md").read_text(encoding="utf-8")
+    assert "| samples of all types |" in text
+    if leaving_out_harms:
+        assert crack.candidate and crack.beside
+        assert crack.effect is not None and crack.effect.value == pytest.approx(0.2, abs=0.01)
+        assert "(beside the samples of the other types +" in crack.sentence
+        assert choice.config.generate.count == {"chip": 30, "crack": 30}
+    else:
+        assert crack.candidate is None and crack.effect is None
+        assert choice.config.generate.count == {"chip": 30, "crack": 0}
+    monkeypatch.setenv("FLAWSMITH_LANG", "ko")
+    assert not re.search("[A-Za-z]{3,} [a-z]{3,}", text_of(choice))
+
+
 def test_a_type_of_one_piece_is_always_learned_from_and_never_judged(whole: Split):
     lone = next(shot for shot in whole.shots if shot.defect == "chip")
     split = replace(whole, shots=(lone, *(shot for shot in whole.shots if shot.defect == "crack")))

@@ -42,7 +42,7 @@ WRITTEN = re.compile(
     r"|progressive DCT|lossless JPEG|do not fit|: still at it|to be done again|^Stable Diffusion|`magick |^Value error"
     r"|^screen: |^; \{\} more are asked|^round \{\}|^left out: |^\{\} changed: |at once from batch|scaled to 8 bits"
     r"|^torch: |^card: |GiB of memory|^Made by flawsmith|: images/|^Detected call|painted anew$"
-    r"|^attention of words|per shot from|show one piece|, for the proof$|\[blue\]|is done again$"
+    r"|^attention of words|per shot from|show one piece|of the other types|, for the proof$|\[blue\]|is done again$"
 )
 """Texts that nobody is told: pages, settings files, what a model is asked, the log, names."""
 SIDEWAYS = " (one of them lies on its side: is an EXIF orientation missing?)"
@@ -66,6 +66,7 @@ PUT_TOGETHER = {
     *("The generator's own settings.", ": {} changed", "help on {}, show no effect on {} and harm on {}"),
     *("({}, for the proof)", "{}: {} per shot from {} in {} ({})", "{} of {} samples kept ({})"),
     "{}: {} per shot from {} in {} (its shots show one piece, so this follows the other types: {})",
+    "{}: {} per shot from {} in {} (beside the samples of the other types {})",
     "{} of {} samples kept; {} more are asked for: run `flawsmith generate {}` and screen again",
     "{} of {} samples kept ({}); {} more are asked for: run `flawsmith generate {}` and screen again",
     *("{} of {} pictures kept; {}", "{} of {} pictures kept ({}); {}"),

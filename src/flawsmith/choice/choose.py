@@ -6,7 +6,8 @@
 For each fold everything is made and learned anew without its shots and normal parts, and the detector is then asked
 about them. The run's test pictures are never looked at: they are refused as pictures to learn from, and no fold holds
 them. First every candidate makes MOST samples per shot, and each type takes the one that helps it most beyond its
-standard error, or none. Then the mixture of what was taken is tried with fewer samples, and without negative controls.
+standard error, or none. Types that took none are asked again beside the samples of the others, for all types share one
+detector. Then the mixture of what was taken is tried with fewer samples, and without negative controls.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def choose(
             "more pieces, or name a generator yourself"
         )
     panel = Panel(sitting, judges, at_once)
-    count = len(judges) * (1 + len(tried) + len(FEWER) + 2)
+    count = len(judges) * (1 + len(tried) + len(FEWER) + 4)
     with run.alone("choose"), progress("choose", count, "trainings") as advance, panel.sitting():
         choice = _chosen(config, panel, tried, _most_shots(data.split), advance)
         cached.forget()
@@ -134,7 +135,20 @@ def _chosen(
     trials = [Trial.of(one.name, figures, real, one) for one, figures in zip(tried, answers, strict=True)]
     defects = sorted(shots)
     taken = {defect: best for defect in defects if (best := _best(trials, defect))}
-    mixture = Mixture({defect: trial.candidate for defect, trial in taken.items() if trial.candidate})
+    effects = {defect: trial.effect(defect) for defect, trial in taken.items()}
+    every, late = None, dict[str, Trial]()
+    if taken and len(taken) < len(defects):
+        # All types share one detector: a type that takes nothing beside others that take is worse off than with the
+        # shots alone. So it is asked again, beside them.
+        rest = {defect: _largest(trials, defect) for defect in defects if defect not in taken}
+        some, whole = panel.ask([_mixture(taken), _mixture(taken | rest)], heard)
+        every = Trial.of("samples of all types", whole, some)
+        late = {defect: trial for defect, trial in rest.items() if every.serves(defect)}
+        effects |= {defect: every.effect(defect) for defect in late}
+        taken |= late
+    else:
+        advance(2 * len(judges))
+    mixture = _mixture(taken)
     per_shot, controls, variations = dict.fromkeys(taken, MOST), True, []
     if taken:
         fewer = [Mixture(mixture.of, number) for number in FEWER]
@@ -151,8 +165,9 @@ def _chosen(
             defect,
             mixture.of.get(defect),
             per_shot.get(defect, 0),
-            taken[defect].effect(defect) if defect in taken else None,
+            effects.get(defect),
             sum(defect in judge.fold.judged for judge in judges),
+            beside=defect in late,
         )
         for defect in defects
     ]
@@ -160,6 +175,7 @@ def _chosen(
         config=_configured(config, choices, controls, shots),
         defects=tuple(choices),
         trials=tuple(trials),
+        every=every,
         variations=tuple(variations),
         real=mean_figures(real),
         folds=len(judges),
@@ -179,7 +195,16 @@ def _most_shots(split: Split) -> dict[str, int]:
 def _best(trials: Sequence[Trial], defect: str) -> Trial | None:
     """Return what serves a type most; None = nothing serves it. A type that no fold judged follows the others."""
     serving = [trial for trial in trials if trial.serves(defect)]
-    return max(serving, key=lambda trial: trial.effect(defect).value, default=None)
+    return _largest(serving, defect) if serving else None
+
+
+def _largest(trials: Sequence[Trial], defect: str) -> Trial:
+    """Return what raises a type's figure most, or lowers it least."""
+    return max(trials, key=lambda trial: trial.effect(defect).value)
+
+
+def _mixture(taken: Mapping[str, Trial]) -> Mixture:
+    return Mixture({defect: trial.candidate for defect, trial in taken.items() if trial.candidate})
 
 
 def _configured(config: Config, choices: Sequence[DefectChoice], controls: bool, shots: Mapping[str, int]) -> Config:

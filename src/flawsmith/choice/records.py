@@ -74,9 +74,12 @@ class DefectChoice:
     """None = nothing that was tried serves it: learn from the real shots alone."""
     per_shot: int
     effect: Estimate | None
-    """Of the candidate with MOST samples per shot, against the shots alone."""
+    """Of the candidate with MOST samples per shot, against the shots alone; `beside` = against nothing for this type
+    while the others have samples."""
     judged: int
     """Folds that judged it; 0 = its shots show one piece, so it follows the others."""
+    beside: bool = False
+    """It takes samples only because the others do: against the shots alone nothing served it clearly."""
 
     @property
     def sentence(self) -> str:
@@ -89,6 +92,8 @@ class DefectChoice:
         effect = f"{100 * self.effect.value:+.1f} points, standard error {100 * self.effect.error:.1f}"
         if not self.judged:
             return f"{words} (its shots show one piece, so this follows the other types: {effect})"
+        if self.beside:
+            return f"{words} (beside the samples of the other types {effect})"
         return f"{words} ({effect})"
 
 
@@ -101,6 +106,8 @@ class Choice:
     defects: tuple[DefectChoice, ...]
     trials: tuple[Trial, ...]
     """Each candidate against the shots alone."""
+    every: Trial | None
+    """Samples for all types against samples for those alone that gained by themselves; None = all did, or none."""
     variations: tuple[Trial, ...]
     """Fewer samples, and no controls, against the mixture of what was taken."""
     real: Mapping[Task, Mapping[str, float]]
@@ -129,6 +136,7 @@ class Choice:
                     "per_shot": one.per_shot,
                     "effect": _plain(one.effect),
                     "folds": one.judged,
+                    "beside": one.beside,
                     "sentence": one.sentence,
                 }
                 for one in self.defects
@@ -136,6 +144,7 @@ class Choice:
             "controls": self.config.generate.controls,
             "real-only": {task: dict(row) for task, row in self.real.items()},
             "candidates": {trial.name: _rows(trial) for trial in self.trials},
+            "all types": _rows(self.every) if self.every else None,
             "variations": {trial.name: _rows(trial) for trial in self.variations},
         }
 

@@ -46,14 +46,21 @@ def text_of(choice: Choice) -> str:
             f"Decided by {choice.folds} folds inside the shots and the normal parts to learn from; the test pictures "
             f"were not looked at. Detectors: {', '.join(choice.detectors)}; extractor {choice.extractor}. A type takes "
             f"what raises its {choice.figure} most, if that stands above 0 by more than its standard error and its "
-            "detection is not harmed by as much; else the real shots alone. Estimates of the types lean on one "
-            "another, for a fold leaves few shots out."
+            "detection is not harmed by as much; else the real shots alone. A type that takes nothing by this is asked "
+            "again beside the samples of the others, for all types share one detector. Estimates of the types lean on "
+            "one another, for a fold leaves few shots out."
         ),
         "",
         f"## {spoken(f'Against the real shots alone: {choice.figure} in points, with standard error')}",
         "",
         *_table(choice, choice.trials),
     ]
+    if choice.every:
+        head = spoken(
+            f"Against samples for those types alone that gain by themselves: {choice.figure} in points, with standard "
+            "error"
+        )
+        lines += ["", f"## {head}", "", *_table(choice, [choice.every])]
     if choice.variations:
         head = spoken(f"Against what was taken with all its samples: {choice.figure} in points, with standard error")
         lines += ["", f"## {head}", "", *_table(choice, choice.variations)]
