@@ -40,7 +40,7 @@ from flawsmith.evaluation.evaluator import Evaluator
 from flawsmith.evaluation.proof import figures
 from flawsmith.evaluation.shape import proof_shape, shapes_of
 from flawsmith.evaluation.statistics import MEAN, Outcome, compare, draws, resampled
-from flawsmith.files import read_json, write_json
+from flawsmith.files import digest, read_json, write_json
 from flawsmith.locks import locked
 from flawsmith.nn.feature_cache import FeatureCache
 from flawsmith.nn.features import load_extractor
@@ -137,9 +137,12 @@ class Trial:
     def answers(self, arm: Arm, seeds: Sequence[int] | None = None) -> list[Outcome]:
         """Return the judge's answers after learning from an arm, one per seed; None = all seeds."""
         training: TrainingSet | None = None
+        # By its settings too: what `choose` chooses may be another way tomorrow.
+        sources = MIXTURES.get(arm.name, (BARE.get(arm.name, arm.name),))
+        settings = digest([ARMS.get(source) for source in sources])
         outcomes = []
         for seed in range(self._seeds) if seeds is None else seeds:
-            path = self._folder / "answers" / f"{arm.name} {self._detector} {seed}.npz"
+            path = self._folder / "answers" / f"{arm.name} {settings[:6]} {self._detector} {seed}.npz"
             if not path.is_file():
                 training = training or training_set(self._common, arm, self.split)
                 plugin = registry.get("detectors", self._detector)
