@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 from flawsmith.config import load_config
+from flawsmith.data import images
+from flawsmith.data.masks.poses import Pose, apply_pose_image, apply_pose_mask
+from flawsmith.data.patches import warping
 from flawsmith.data.patches.warping import Source, places, reach_of
 from flawsmith.preflight.cost import PIXELS_MEMORY, held
 from flawsmith.preflight.rates import _BUILTIN
@@ -79,6 +82,25 @@ def test_a_part_is_warped_as_it_is_within_the_whole(channels: int) -> None:
         source = Source(np.ascontiguousarray(picture[reach]), (reach[0].start, reach[1].start))
         # the same place to a thousandth of a px, whichever steps the installed OpenCV rounds in
         np.testing.assert_allclose(source.at(at, cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101), whole[spot], atol=2e-3)
+
+
+@pytest.mark.parametrize("border", [cv2.BORDER_REFLECT_101, cv2.BORDER_CONSTANT])
+def test_what_is_longer_than_opencv_takes_is_warped_in_pieces(border: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = np.random.default_rng(border).uniform(-1, 1, (90, 70, 3)).astype(np.float32)
+    at = places(np.array([[0.9, -0.3, -20.0], [0.3, 0.9, 15.0]]), (slice(0, 120), slice(0, 110)))
+    whole = Source(picture, (0, 0)).at(at, cv2.INTER_CUBIC, border)
+    monkeypatch.setattr(warping, "LONGEST", 60)
+    monkeypatch.setattr(warping, "_BLOCK", 32)
+    np.testing.assert_allclose(Source(picture, (0, 0)).at(at, cv2.INTER_CUBIC, border), whole, atol=1e-5)
+
+
+def test_a_streak_runs_through_a_long_line_scan() -> None:
+    streak = np.zeros((33_000, 12), bool)
+    streak[:, 4:7] = True
+    assert np.array_equal(apply_pose_mask(streak, Pose.identity(), streak.shape), streak)
+    native = np.where(streak, np.uint8(60), np.uint8(120))
+    laid = apply_pose_image(native, images.range_of(native), Pose.identity(), native.shape)
+    assert laid.shape == (33_000, 12, 3)
 
 
 ROWS = json.loads((Path(__file__).parents[2] / "benchmarks/results/picture_memory.json").read_text())["rows"]

@@ -79,6 +79,18 @@ def test_the_rule_is_decided_once_and_every_reader_has_it(tmp_path: Path, monkey
     assert run.path("data.json").read_bytes() == before
 
 
+def test_a_palette_may_lack_the_colour_of_what_counts_for_nothing(tmp_path: Path):
+    masks = [with_rim(area(8 + i)) for i in range(5)]
+    run = Run.create(tmp_path / "run", config(tmp_path / "data", masks))
+    for index, values in enumerate(masks):
+        mask = Image.frombytes("P", SIZE[::-1], values.astype(np.uint8).tobytes())
+        mask.putpalette(list(range(3 * 21)))
+        mask.save(tmp_path / f"data/nut/ground_truth/scratch/{index}_mask.png")
+    shot = open_dataset(run).split.shots[0]
+    assert shot.mask_rule == MaskRule("index", ignore=(255.0,))
+    assert np.array_equal(read_label(shot, SIZE), area(8))
+
+
 def test_a_set_that_grew_is_read_the_same_way_or_it_is_said(tmp_path: Path):
     run = Run.create(tmp_path / "run", config(tmp_path / "data", [area(8 + i) * 1 for i in range(5)]))
     first = open_dataset(run)

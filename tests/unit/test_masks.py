@@ -624,6 +624,13 @@ def test_a_mask_drawn_on_the_unturned_photograph_is_turned_with_it(tmp_path: Pat
     assert np.array_equal(read_label(ruled, shape), images.read(example.image) == 200)
 
 
+def test_a_photograph_of_several_masks_is_named_once(tmp_path: Path):
+    paths = [save(tmp_path / f"{name}.png", BLOBS[0] * np.uint8(255)) for name in "abc"]
+    (example,) = examples(tmp_path, [tuple(paths)])
+    example.image.write_bytes(turned(BLOBS[0] * np.uint8(200), 6))
+    assert judged([example]).notes == ["0.png: the mask is turned as its photograph's EXIF orientation says"]
+
+
 def test_a_mask_that_kept_the_tag_of_a_photograph_turned_since(tmp_path: Path):
     (example,) = examples(tmp_path, [tmp_path / "m.png"])
     example.masks[0].write_bytes(turned(BLOBS[0] * np.uint8(255), 6))

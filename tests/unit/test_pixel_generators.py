@@ -113,6 +113,7 @@ def test_textures_come_from_the_folder(tmp_path):
     images.write(
         tmp_path / "red.png", np.dstack([np.full((30, 50), 250, np.uint8)] + [np.zeros((30, 50), np.uint8)] * 2)
     )
+    (tmp_path / "._red.png").write_bytes(b"\0\5\x16\7")  # macOS leaves such ones on a stick
     made = Perlin(None, Perlin.Settings(textures=tmp_path, opacity=(0.9, 0.9))).sample(
         asked(), [1, 2], steps=1, guidance=1.0
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -94,6 +95,8 @@ def test_descriptions_stand_for_names(backbone: Any) -> None:
     assert generator.prompt("bent_pin", "my_part") == "hole on my part"
     assert generator.prompt("dent_x", "my_part") == "dent x on my part"
     assert generator.attention("bent_pin", "a")[1] == "hole on a" and not generator.trainable()
+    copied = PromptInpaintSettings(descriptions={unicodedata.normalize("NFD", "찍힘"): "dent"})  # of a folder, on macOS
+    assert copied == PromptInpaintSettings(descriptions={"찍힘": "dent"})
     asked = replace(example_condition(backbone.size, 1), defect=("bent_pin",), shot=None)
     described, named = (
         PromptInpaint(backbone, settings).sample(asked, [1], steps=2, guidance=2.0)

@@ -38,7 +38,7 @@ from flawsmith.config.settings import (
     validate,
 )
 from flawsmith.config.tree import Config, load_config, overridden, parse_overrides
-from flawsmith.config.without_shots import SUIT_ANYTHING, WithoutShotsConfig, nfc
+from flawsmith.config.without_shots import SUIT_ANYTHING, WithoutShotsConfig, nfc, with_composed_keys
 
 __all__ = [
     "AUTO",
@@ -73,6 +73,7 @@ __all__ = [
     "parse_overrides",
     "toml_key",
     "validate",
+    "with_composed_keys",
     "_set",
     "_toml",
 ]

@@ -145,7 +145,15 @@ def _files(folder: Path) -> tuple[Path, ...]:
 
 
 def _pictures_in(folder: Path) -> tuple[Path, ...]:
-    return tuple(sorted(path for path in folder.rglob("*") if path.suffix.lower() in images.SUFFIXES))
+    # What systems hide, such as the ._ files that macOS leaves on a stick, is no picture whatever its name ends with.
+    return tuple(
+        sorted(
+            path
+            for path in folder.rglob("*")
+            if path.suffix.lower() in images.SUFFIXES
+            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        )
+    )
 
 
 def _shuffled(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:

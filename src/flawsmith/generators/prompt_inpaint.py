@@ -59,6 +59,11 @@ class PromptInpaintSettings(config.Settings):
     guidance_rescale: Annotated[float, Field(ge=0, le=1), Affects("generate")] = 0.0
     """How far strong guidance is brought back to the spread of its text alone; 0 = not at all, 1 = wholly."""
 
+    @field_validator("descriptions", mode="before")
+    @classmethod
+    def _defects_in_composed_form(cls, value: Any) -> Any:
+        return config.with_composed_keys(value)
+
     @field_validator("prompt", "normal_prompt")
     @classmethod
     def _known_fields(cls, value: str) -> str:

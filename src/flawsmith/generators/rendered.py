@@ -61,6 +61,11 @@ class RenderedSettings(config.Settings):
     metal: Share | Literal["auto"] = "auto"
     """How metallic the matter is: bared metal glints; auto = 0.6 where the photograph has no colour, else 0.1."""
 
+    @field_validator("looks", "severity", mode="before")
+    @classmethod
+    def _defects_in_composed_form(cls, value: Any) -> Any:
+        return config.with_composed_keys(value)
+
     @field_validator("looks")
     @classmethod
     def _can_be_drawn(cls, value: dict[str, str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from flawsmith.data.patches.warping import Source
+from flawsmith.data.patches.warping import LONGEST, Source
 from flawsmith.data.tiling import Spot, box_of
 
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ _RIM = 4
 """Px round the damage that bend like it: blending reads them."""
 _OUTLINE = 1 / 256
 """Share of a picture's longer side to which the outline of a part is known; see `parts.part_mask`."""
-_MOST = 32766
-"""Px: OpenCV's remap takes no longer sides."""
 
 
 def touched(mask: Mask) -> tuple[tuple[bool, bool], tuple[bool, bool]]:
@@ -168,7 +166,7 @@ def bent(
         raise ValueError("a shot of a part is bent only where its part is known: give the part's mask")
     reach = bend.reach(shot)
     reached = _carried(reach, matrix, shape)
-    if max(ends.stop - ends.start for ends in (*reach, *reached)) > _MOST:
+    if max(ends.stop - ends.start for ends in (*reach, *reached)) > LONGEST:
         return None
     if spot is None:
         farthest = int(np.ceil(sum(bend.lengths)))

@@ -155,9 +155,9 @@ def _look_at_labels(examples: Sequence[Example], settings: MaskConfig, judgement
                 f"{name}: the same {area} pixels are damage in all {one.count} masks; is a legend, a time or a logo "
                 "drawn into them? Erase it, or name its colour in data.mask.ignore"
             )
-    if ids := turns["turned"]:
+    if ids := list(dict.fromkeys(turns["turned"])):  # a photograph may have several masks
         judgement.notes.append(f"{_names(ids)}: the mask is turned as its photograph's EXIF orientation says")
-    if ids := turns["unsure"]:
+    if ids := list(dict.fromkeys(turns["unsure"])):
         judgement.warnings.append(
             f"{_names(ids)}: only one of photograph and mask says by EXIF that it is turned, and sizes cannot tell "
             "whether the mask is too; look at the page that `flawsmith check` writes"

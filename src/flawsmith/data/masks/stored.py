@@ -179,10 +179,13 @@ def decode_mask(path: Path) -> StoredMask:
             values = values.max(axis=2)
         else:
             storage, values, brightness = "colour", packed(values), values.max(axis=2)
-    if label.palette is not None:
-        brightness = label.palette.max(axis=1)[np.minimum(values, len(label.palette) - 1)]
+    palette = label.palette
+    if palette is not None:
+        # An index beyond the palette, such as 255 for what counts for nothing, is black, as viewers show it.
+        palette = np.pad(palette, ((0, max(int(values.max()) + 1 - len(palette), 0)), (0, 0)))
+        brightness = palette.max(axis=1)[values]
     layer = _layer(values, opaque, brightness)
-    return StoredMask(storage, layer, label.palette, alpha, label.orientation, label.lossy, label.pages)
+    return StoredMask(storage, layer, palette, alpha, label.orientation, label.lossy, label.pages)
 
 
 def _layer(values: np.ndarray, opaque: np.ndarray | None, brightness: np.ndarray | None = None) -> Layer:

@@ -8,6 +8,7 @@ source that they reach.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import NamedTuple
 
 import cv2
@@ -17,6 +18,10 @@ from flawsmith.data.tiling import Spot
 
 _TAPS = 3
 """Pixels round a place that interpolation may read, and one more."""
+LONGEST = 32766
+"""Px: OpenCV's remap takes no longer sides."""
+_BLOCK = 1024
+"""Px: side of the pieces in which longer ones are warped."""
 
 
 def places(matrix: np.ndarray, spot: Spot) -> np.ndarray:
@@ -76,7 +81,17 @@ class Source(NamedTuple):
             return np.zeros((*at.shape[1:], *self.values.shape[2:]), np.float32)
         # A place less a whole number that is not larger is exact.
         y, x = at[1] - np.float32(self.corner[0]), at[0] - np.float32(self.corner[1])
-        return np.asarray(cv2.remap(self.values, x, y, interpolation, borderMode=border, borderValue=0))
+        if max(*y.shape, *self.values.shape[:2]) <= LONGEST:
+            return np.asarray(cv2.remap(self.values, x, y, interpolation, borderMode=border, borderValue=0))
+        warped = np.empty((*y.shape, *self.values.shape[2:]), np.float32)
+        for top, left in product(range(0, y.shape[0], _BLOCK), range(0, y.shape[1], _BLOCK)):
+            block = slice(top, top + _BLOCK), slice(left, left + _BLOCK)
+            rows, columns = reach_of(np.stack([x[block], y[block]]), self.values.shape)
+            here = x[block] - np.float32(columns.start), y[block] - np.float32(rows.start)
+            warped[block] = cv2.remap(
+                self.values[rows, columns], *here, interpolation, borderMode=border, borderValue=0
+            )
+        return warped
 
 
 def around(one: Spot, other: Spot) -> Spot:
