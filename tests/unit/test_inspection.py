@@ -247,6 +247,15 @@ def test_the_example_beside_a_model_says_what_the_inspector_says(tmp_path: Path)
         assert done.stdout == f"score {inspection.score:.4f}, threshold 0.8000: {inspection.verdict}\n", done.stderr
 
 
+def test_the_example_of_a_model_without_a_threshold_calls_nothing_ok(tmp_path: Path) -> None:
+    images.write(tmp_path / "picture.png", spotted())
+    folder = handmade(tmp_path / "m", limit=None)
+    (folder / "example.py").write_text(example_script(read_model(folder)))
+    command = [sys.executable, folder / "example.py", tmp_path / "picture.png"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout.endswith("threshold nan: no verdict\n"), done.stderr
+
+
 def test_the_card_says_what_the_record_holds(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = card(read_model(model), read_held_out(model), None)
     for said in (
