@@ -513,6 +513,20 @@ def test_calibrate_sets_the_conformal_quantile_and_keeps_the_old_threshold(tmp_p
     assert [one.false_alarm_rate for one in read_model(folder).history] == [0.05, 0.1]
 
 
+def test_a_copy_of_a_picture_sets_no_threshold(tmp_path: Path) -> None:
+    """Copied forty times, one part would make the others rare: the threshold would call them defective."""
+    folder, normals = handmade(tmp_path / "m"), tmp_path / "normals"
+    for level in range(100, 110):
+        images.write(normals / f"{level}.png", np.full((SIDE, SIDE), level, np.uint8))
+    alone = calibrate(folder, normals).after
+    for number in range(40):
+        images.write(normals / "backup" / f"100 ({number}).bmp", np.full((SIDE, SIDE), 100, np.uint8))
+    both = calibrate(folder, normals)
+    assert (both.after.value, both.after.normals) == (alone.value, 10)
+    (left_out,) = both.left_out
+    assert left_out.startswith("40 pictures are left out (") and left_out.endswith("nothing new of the line")
+
+
 def test_a_calibration_that_fails_changes_nothing(tmp_path: Path) -> None:
     folder, normals = handmade(tmp_path / "m"), tmp_path / "normals"
     for level in range(100, 106):
