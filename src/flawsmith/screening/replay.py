@@ -142,7 +142,7 @@ def _beside(folder: Path, gate: Gate) -> Iterator[Picture]:
         if path.suffix.lower() not in images.SUFFIXES or stem.endswith((_MASK, _NORMAL)):
             continue
         parts = path.relative_to(folder).parts[:-1]
-        if "repaired" in parts:
+        if "repaired" in parts or any(part.startswith(".") for part in (*parts, path.name)):  # ._x.png, of a Mac
             continue
         mask = path.with_name(f"{stem}{_MASK}.png")
         if not mask.is_file():
