@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import flawsmith as fs
 from flawsmith import cli
@@ -321,6 +322,8 @@ def test_replay_gives_the_same_verdicts(
     wanted = run.path("scores.jsonl").read_bytes()
     folder = as_folder(run, tmp_path / "theirs")
     gate = Path(shutil.copytree(run.path("gate"), tmp_path / "gate"))
+    for picture in list(folder.glob("*/*.png")):  # as a Mac leaves them beside files on a stick
+        (picture.parent / f"._{picture.name}").write_bytes(b"\0\5\x16\7")
     assert "pictures kept" in replay(gate, folder)
     assert (folder / "replayed.jsonl").read_bytes() == wanted
     monkeypatch.setattr(sys, "argv", ["flawsmith", "screen", "--replay", str(run.folder), str(run.folder)])
@@ -381,7 +384,9 @@ def test_a_label_that_does_not_fit_is_repaired(settings: dict[str, Any], tmp_pat
     picture, true = images.read(run.path(row.image)), images.read_mask(run.path(row.mask), (128, 128))
     moved = np.roll(true, 64, axis=(0, 1))
     images.write_mask(run.path(row.mask), moved)
-    noted = [replace(one, mask_hash=file_digest(run.path(one.mask))) if one == row else one for one in run.samples()]
+    Image.fromarray(picture).save(run.path(row.image), dpi=(300, 300))  # as a camera's own
+    hashes = {"image_hash": file_digest(run.path(row.image)), "mask_hash": file_digest(run.path(row.mask))}
+    noted = [replace(one, **hashes) if one == row else one for one in run.samples()]
     write_records(run.path("samples.jsonl"), noted)
     screen(run)
     verdict = next(one for one in verdicts(run.path("scores.jsonl")) if int(one.name) == row.index)
@@ -397,6 +402,14 @@ def test_a_label_that_does_not_fit_is_repaired(settings: dict[str, Any], tmp_pat
     assert kept.mask.startswith("repaired/") and kept.area == label.sum()
     assert (label & true).sum() / (label | true).sum() > 0.9
     assert np.array_equal(images.read_mask(run.path(row.mask), (128, 128)), moved)  # the old one stays
+    # Judged again, by a gate that sees fainter changes: the labels that the run uses are still its own.
+    mine = {file.name: file.read_bytes() for file in fixed.path("repaired").iterdir()}
+    replace(Gate.load(fixed.path("gate")), visible=0.001).save(tmp_path / "gate")
+    for gate in (tmp_path / "gate", fixed.path("gate")):
+        replay(gate, fixed.folder)
+        assert {file.name: file.read_bytes() for file in fixed.path("repaired").iterdir()} == mine
+    assert fixed.path("replayed.jsonl").read_bytes() == fixed.path("scores.jsonl").read_bytes()
+    assert {file.name: file.read_bytes() for file in fixed.path("replayed", "repaired").iterdir()} == mine
     normal = images.read(
         next(
             Path(e["image"]) for e in json.loads(run.path("data.json").read_text())["normals"] if e["id"] == row.normal

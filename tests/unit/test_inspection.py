@@ -247,6 +247,15 @@ def test_the_example_beside_a_model_says_what_the_inspector_says(tmp_path: Path)
         assert done.stdout == f"score {inspection.score:.4f}, threshold 0.8000: {inspection.verdict}\n", done.stderr
 
 
+def test_the_example_of_a_model_without_a_threshold_calls_nothing_ok(tmp_path: Path) -> None:
+    images.write(tmp_path / "picture.png", spotted())
+    folder = handmade(tmp_path / "m", limit=None)
+    (folder / "example.py").write_text(example_script(read_model(folder)))
+    command = [sys.executable, folder / "example.py", tmp_path / "picture.png"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout.endswith("threshold nan: no verdict\n"), done.stderr
+
+
 def test_the_card_says_what_the_record_holds(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = card(read_model(model), read_held_out(model), None)
     for said in (
@@ -504,6 +513,20 @@ def test_calibrate_sets_the_conformal_quantile_and_keeps_the_old_threshold(tmp_p
     assert [one.false_alarm_rate for one in read_model(folder).history] == [0.05, 0.1]
 
 
+def test_a_copy_of_a_picture_sets_no_threshold(tmp_path: Path) -> None:
+    """Copied forty times, one part would make the others rare: the threshold would call them defective."""
+    folder, normals = handmade(tmp_path / "m"), tmp_path / "normals"
+    for level in range(100, 110):
+        images.write(normals / f"{level}.png", np.full((SIDE, SIDE), level, np.uint8))
+    alone = calibrate(folder, normals).after
+    for number in range(40):
+        images.write(normals / "backup" / f"100 ({number}).bmp", np.full((SIDE, SIDE), 100, np.uint8))
+    both = calibrate(folder, normals)
+    assert (both.after.value, both.after.normals) == (alone.value, 10)
+    (left_out,) = both.left_out
+    assert left_out.startswith("40 pictures are left out (") and left_out.endswith("nothing new of the line")
+
+
 def test_a_calibration_that_fails_changes_nothing(tmp_path: Path) -> None:
     folder, normals = handmade(tmp_path / "m"), tmp_path / "normals"
     for level in range(100, 106):
@@ -594,6 +617,8 @@ def test_what_cannot_be_answered_gets_a_sentence_and_a_status(served: Inspection
     ):
         status, tree = ask(served, method, path, body)
         assert status == wanted and said in tree["error"] and "\n" not in tree["error"], tree
+        if method != "GET" and wanted not in (400, 413):  # as clear when a picture is on its way
+            assert ask(served, method, path, b"x" * 3_000_000) == (status, tree)
     assert ask(served, "POST", "/inspect", png(spotted()))[0] == 200  # none of that did harm
 
 

@@ -33,7 +33,7 @@ from flawsmith.reporting.collect import collect
 from flawsmith.reporting.document import Section, plain_name
 from flawsmith.reporting.proof import NO_CONTROLS
 from flawsmith.reporting.report import is_reported, report
-from flawsmith.reporting.sections import document_of
+from flawsmith.reporting.sections import document_of, metric_table
 from flawsmith.reporting.verdict import NONE, OURS, REAL, cannot_tell, points, verdict_of, verdict_sentence
 from flawsmith.run.dataset import load_split
 from flawsmith.run.folder import Run
@@ -370,6 +370,29 @@ def test_the_curve_keeps_its_shape_and_bears_bad_numbers() -> None:
     ElementTree.fromstring(charts.loss_curve([0.0, 0.0, 0.0], "flat"))
     ElementTree.fromstring(charts.share_histogram([0.0, 1.0, 0.55], [], 0.1))
     ElementTree.fromstring(charts.share_histogram([], [], 0.1))
+
+
+@pytest.mark.parametrize("name", ["dent", "missing_connector_and_its_cable", "커넥터와 케이블이 함께 빠진 불량 유형"])
+def test_a_long_name_beside_an_interval_is_shown_whole(name: str) -> None:
+    row = charts.Interval(name, 4.0, 1.0, 7.0, "helps")
+    drawing = ElementTree.fromstring(charts.interval_chart([row, row._replace(name="dent")], "gain", unit="points"))
+    end = next(float(one.get("x", "")) for one in drawing.iter() if one.text == name)
+    wide = sum(11 if "가" <= letter <= "힣" else 6.2 for letter in name)  # px, as letters are in the mean
+    assert end >= wide and float(drawing.get("width", "")) - end > 400
+
+
+def test_a_figure_says_what_its_value_must_be_read_with() -> None:
+    figures = {
+        "frechet[x]": {"value": 1.5, "low": 1.0, "high": 2.0, "reason": "4 pictures for 384 dimensions"},
+        "kid[x]": {"value": None, "reason": "1 real and 4 made pictures; it takes 2 of each"},
+        "recall[x]": {"value": 0.5},
+    }
+    tree = {"products": {"screw": {"dent": {"made": 4, "real": 4, "figures": figures}}}}
+    ((_, rough, none, plain),) = metric_table(tree, "screw").rows
+    assert (
+        rough == "1.5 [1, 2]; 4 pictures for 384 dimensions" and none.startswith("no value: 1 real") and plain == "0.5"
+    )
+    assert in_korean(rough) == "1.5 [1, 2]; 384차원에 사진 4장"
 
 
 def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def calibrate(
 
 def _usable(paths: Sequence[Path], learned: frozenset[str]) -> tuple[list[Path], list[str]]:
     """Return the pictures that can set a threshold, and sentences about those that cannot."""
-    kept, left_out, known = [], [], []
+    kept, left_out, known, copies, seen = list[Path](), list[str](), list[str](), list[str](), set[str]()
     for path in paths:
         try:
             one = fingerprint(path)
@@ -154,14 +154,20 @@ def _usable(paths: Sequence[Path], learned: frozenset[str]) -> tuple[list[Path],
             left_out.append(f"{path}: {one.problem}")
         elif one.pixels in learned:
             known.append(path.name)
+        elif one.pixels in seen:
+            copies.append(path.name)
         else:
             kept.append(path)
+            seen.add(one.pixels)
     if known:
         what = "picture is" if len(known) == 1 else "pictures are"
         left_out.append(
             f"{len(known)} {what} left out ({first_few(known)}): "
             "what a model has learned from scores lower than a new part"
         )
+    if copies:
+        what = "picture is" if len(copies) == 1 else "pictures are"
+        left_out.append(f"{len(copies)} {what} left out ({first_few(copies)}): a copy says nothing new of the line")
     return kept, left_out
 
 

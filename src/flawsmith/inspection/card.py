@@ -111,7 +111,8 @@ def example_script(model: Model) -> str:
         f'answers = dict(zip(model["outputs"], network.run(model["outputs"], {{"{INPUT}": pictures}})))',
         'score = float(answers["score"].max())',
         'limit = (model["threshold"] or {"value": float("nan")})["value"]  # NaN: none is set',
-        'print(f"score {score:.4f}, threshold {limit:.4f}:", "defect" if score > limit else "ok")',
+        'verdict = "no verdict" if np.isnan(limit) else "defect" if score > limit else "ok"',
+        'print(f"score {score:.4f}, threshold {limit:.4f}: {verdict}")',
     ]
     return "\n".join([*head, *body, *tail]) + "\n"
 

@@ -36,6 +36,14 @@ _MEGABYTE = 1 << 20
 _PIXELS_PER_MEGABYTE = 2_000_000
 """A picture may have so many pixels per megabyte that may be sent: a small file must not unpack to fill the memory."""
 _PIECE = 1 << 16
+_UNREAD = (
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.METHOD_NOT_ALLOWED,
+    HTTPStatus.LENGTH_REQUIRED,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.NOT_IMPLEMENTED,
+)
+"""What is answered before the picture is read, so that it is still on its way."""
 _LEAVING = 0.2
 """Seconds in which a connection that was answered gives its place free."""
 
@@ -193,8 +201,6 @@ class _Handler(BaseHTTPRequestHandler):
         except Exception as error:  # one bad picture must not end the service without a word
             status, tree = HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"cannot be inspected ({type(error).__name__})"}
         self._send(status, tree)
-        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            self._discard()
 
     def _get(self) -> dict[str, Any]:
         path = urlsplit(self.path).path
@@ -275,7 +281,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(body)
         except OSError:  # the client hung up
-            pass
+            return
+        if status in _UNREAD and self.command != "GET":
+            self._discard()
 
 
 def serve(server: InspectionServer) -> int:

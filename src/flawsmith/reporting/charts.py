@@ -120,9 +120,11 @@ def interval_chart(rows: Sequence[Interval], title: str, *, unit: str, width: in
         rows: From top to bottom.
         title: The drawing's accessible name.
         unit: Written below the axis.
-        width: In px.
+        width: In px; more where a name is long.
     """
-    left, right, top, step = 150, 16, 8, 22
+    right, top, step = 16, 8, 22
+    left = max(150, 12 + math.ceil(max(_width(row.name) for row in rows)))
+    width += left - 150
     height = top + step * len(rows) + 34
     ends = [0.0, *(end for row in rows for end in (row.low, row.high))]
     low, high = min(ends), max(ends)
@@ -228,6 +230,11 @@ def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
         part = points[start : start + stretch]
         kept += sorted({min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])})
     return kept
+
+
+def _width(text: str) -> float:
+    """Return how wide a text is at most, in px: letters of the Latin alphabet and digits are narrow, others square."""
+    return sum(7.0 if letter < "\u0250" else 11.5 for letter in text)
 
 
 def _open(width: int, height: int, name: str) -> str:

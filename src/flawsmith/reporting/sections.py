@@ -264,8 +264,9 @@ def metric_table(tree: dict[str, Any], product: str) -> Table:
 def _figure(figure: dict[str, Any] | None) -> str:
     if figure is None or figure["value"] is None:
         return "" if figure is None else f"no value: {figure.get('reason', '')}"
-    text = f"{figure['value']:.3g}"
-    return f"{text} [{figure['low']:.3g}, {figure['high']:.3g}]" if "low" in figure else text
+    interval = f" [{figure['low']:.3g}, {figure['high']:.3g}]" if "low" in figure else ""
+    rough = f"; {figure['reason']}" if figure.get("reason") else ""  # what its value must be read with
+    return f"{figure['value']:.3g}{interval}{rough}"
 
 
 def _training(facts: Facts) -> Section:

@@ -65,7 +65,8 @@ def replay(
         gate: A gate's folder, or a run's that has one.
         folder: The pictures; see above.
         layout: How they lie.
-        out: The file of verdicts; None = FOLDER/replayed.jsonl. Labels that are repaired go to repaired/ beside it.
+        out: The file of verdicts; None = FOLDER/replayed.jsonl. Labels that are repaired go to repaired/ beside it,
+            or in a run folder to replayed/repaired/.
         source: File, folder or hub id of the extractor's weights; "" = the usual place.
         offline: True: the hub is never asked.
         extractor: A loaded one, in place of the one that the gate names.
@@ -80,6 +81,7 @@ def replay(
     loaded.require(network)
     pictures = _pictures(folder, layout, loaded)
     path = out or folder / "replayed.jsonl"
+    beside = path.parent / "replayed" if _is_run(path.parent) else path.parent  # a run's repaired/ is what it uses
     describer = Describer(network, loaded.visible)
     verdicts: list[Verdict] = []
     names = [picture.image.stem for picture in pictures]
@@ -89,7 +91,7 @@ def replay(
             ours = [picture for picture in pictures if picture.product == product]
             span = loaded.fitted(product).span
             shown = (_shown(picture, folder, span, full=twice) for picture in ours)
-            verdicts += judge(loaded, product, shown, describer, path.parent, advance)
+            verdicts += judge(loaded, product, shown, describer, beside, advance)
     write_scores(path, verdicts)
     rejected = [verdict for verdict in verdicts if not verdict.kept]
     kept = len(verdicts) - len(rejected)
@@ -104,7 +106,7 @@ def _pictures(folder: Path, layout: str, gate: Gate) -> list[Picture]:
         raise ConfigError(f"--layout {layout}: unknown{nearest(layout, LAYOUTS)}")
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    of_a_run = (folder / "config.json").is_file() and layout == "beside"
+    of_a_run = _is_run(folder) and layout == "beside"
     if of_a_run:
         pictures = list(_of_run(Run.open(folder)))
     elif layout == "beside":
@@ -122,6 +124,10 @@ def _pictures(folder: Path, layout: str, gate: Gate) -> list[Picture]:
     return sorted(pictures, key=lambda picture: layouts.natural_key(picture.image.name))
 
 
+def _is_run(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
+
+
 def _of_run(run: Run) -> Iterator[Picture]:
     normals = {example.id: example.image for example in load_split(run).normals}
     for sample in run.samples():
@@ -136,7 +142,7 @@ def _beside(folder: Path, gate: Gate) -> Iterator[Picture]:
         if path.suffix.lower() not in images.SUFFIXES or stem.endswith((_MASK, _NORMAL)):
             continue
         parts = path.relative_to(folder).parts[:-1]
-        if "repaired" in parts:
+        if "repaired" in parts or any(part.startswith(".") for part in (*parts, path.name)):  # ._x.png, of a Mac
             continue
         mask = path.with_name(f"{stem}{_MASK}.png")
         if not mask.is_file():
@@ -158,7 +164,8 @@ def _shown(picture: Picture, folder: Path, span: Range | None, *, full: bool) ->
     name = picture.image.relative_to(folder).with_suffix("").as_posix() if full else picture.image.stem
     below = images.read(picture.normal) if picture.normal is not None else None
     example = Example(name, picture.image, picture.product, picture.defect, picture.masks, mask_rule=picture.mask_rule)
-    return Shown(name, picture.defect, native, read_label(example, native.shape), below, span=span)
+    label = read_label(example, native.shape)
+    return Shown(name, picture.defect, native, label, below, span=span, file=picture.image)
 
 
 def _escaped(text: str) -> str:
