@@ -292,6 +292,33 @@ def test_what_is_kept_of_photographs_is_bounded_by_bytes(tmp_path: Path) -> None
     assert tiny.read(examples[0]) is tiny.read(examples[0])  # the last one stays, whatever its size
 
 
+def test_photographs_beside_others_share_what_was_read_and_vote_by_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dark, disc = np.full((64, 64), 20, np.uint8), np.hypot(*np.mgrid[-32:32, -32:32]) < 20
+    parts = [np.where(disc, 200, dark + seed).astype(np.uint8) for seed in range(3)]
+    rng = np.random.default_rng(0)
+    surfaces = [rng.integers(0, 255, (64, 64)).astype(np.uint8) for _ in range(6)]
+    examples = saved(tmp_path, [*parts, *surfaces])
+    computed = []
+
+    def counted(native: np.ndarray, span: Range) -> np.ndarray:
+        computed.append(1)
+        return part_mask(native, span)
+
+    monkeypatch.setattr("flawsmith.data.photographs.part_mask", counted)
+    whole = Photographs(examples)
+    assert whole.is_surface(examples[0].product) and whole.part(examples[0]).all()
+    known = len(computed)
+    assert known == len(examples)
+    few = whole.beside(examples[:3])
+    assert not few.is_surface(examples[0].product)
+    for example, picture in zip(examples[:3], parts, strict=True):
+        assert np.array_equal(few.part(example), part_mask(picture, few.read(example).span))
+    assert len(computed) == known
+    assert whole.part(examples[0]).all()
+
+
 def test_a_mask_holds_finite_values(tmp_path: Path) -> None:
     images.write(tmp_path / "m.tif", with_hole(np.zeros(SHAPE, np.float32), np.nan))
     with pytest.raises(DataError, match="infinite or not a number"):

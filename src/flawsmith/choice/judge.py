@@ -13,7 +13,6 @@ from flawsmith.choice.candidates import Candidate, Samples, Way
 from flawsmith.choice.folds import Fold
 from flawsmith.choice.records import Figures
 from flawsmith.config import Config
-from flawsmith.data.photographs import Photographs
 from flawsmith.evaluation.arms import REAL, Arm, Made, common_set, made_of, training_set
 from flawsmith.evaluation.evaluator import Evaluator
 from flawsmith.evaluation.shape import proof_shape, proof_tiles, shapes_of
@@ -58,7 +57,7 @@ class Judge:
         """Defect type -> shots that are learned from in this fold."""
         self._rows = _of_fold(rows, fold)
         content = data.content((*split.shots, *split.normals))
-        self._data = Dataset(split, Photographs(split.normals), data.hashes, content)
+        self._data = Dataset(split, data.photographs.beside(split.normals), data.hashes, content)
         self.defects = tuple(sorted(self.shots))
         photographs = shapes_of(split.normals)
         shape, tiles = proof_shape(config.prove, photographs), proof_tiles(config.prove, photographs)

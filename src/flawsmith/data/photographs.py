@@ -57,6 +57,23 @@ class Appearance(NamedTuple):
     """Mean brightness inside against that outside, on the scale -1..1; >= 0."""
 
 
+class _Bits(NamedTuple):
+    """A mask with a bit per pixel: a run has hundreds of parts, and finding one takes longer than reading it."""
+
+    shape: tuple[int, int]
+    packed: np.ndarray
+    """uint8; of an all-true mask nothing."""
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> _Bits:
+        return cls(mask.shape, np.packbits(mask) if not mask.all() else np.zeros(0, np.uint8))
+
+    def mask(self) -> np.ndarray:
+        if not len(self.packed):
+            return np.broadcast_to(True, self.shape)  # one byte; a whole mask of them would be a picture's size
+        return np.unpackbits(self.packed, count=self.shape[0] * self.shape[1]).reshape(self.shape).view(bool)
+
+
 GAPS = 0.02
 """Share of a surface's picture that was not measured, up to which it counts as measured throughout."""
 KEPT = 152 << 20
@@ -98,7 +115,7 @@ class Photographs:
 
     Args:
         normals: Normal parts, by which it is known which products are surfaces.
-        keep: How many bytes of them are kept; a quarter of it for the parts in them.
+        keep: How many bytes of them are kept; a quarter of it for the parts in them, a bit per pixel.
     """
 
     def __init__(self, normals: Sequence[Example], keep: int = KEPT) -> None:
@@ -108,9 +125,18 @@ class Photographs:
         for example in normals:
             self._normals_of.setdefault(example.product, []).append(example)
         self.read = _Kept(self._read, Photograph.bytes, keep * 3 // 4)
-        self.part = _Kept(self._part, lambda part: 0 if part.strides == (0, 0) else part.nbytes, keep // 4)
+        self._outlines = _Kept(self._outline, lambda part: part.packed.nbytes, keep * 3 // 16)
+        self._measured = _Kept(self._measure, lambda part: part.packed.nbytes, keep // 16)
         self.appearance = _Kept(self._appearance, lambda _: 100, keep)
         self._shares: dict[str, dict[str, float]] = {}
+
+    def part(self, example: Example) -> np.ndarray:
+        """Return where the part is in a photograph, bool (H,W); of a surface, where something was measured.
+
+        Read it, do not write it.
+        """
+        kept = self._measured if self.is_surface(example.product) else self._outlines
+        return kept(example).mask()
 
     def normals_of(self, product: str) -> Sequence[Example]:
         """Return the normal parts of a product, in their order."""
@@ -122,6 +148,12 @@ class Photographs:
         chosen = copy(self)
         chosen._normals_of = {**self._normals_of, normal.product: [normal]}
         return chosen
+
+    def beside(self, normals: Sequence[Example]) -> Photographs:
+        """Return photographs with other normal parts, which vote anew; what was read of single pictures is shared."""
+        made = Photographs(normals)
+        made.read, made._outlines, made.appearance = self.read, self._outlines, self.appearance
+        return made
 
     def is_surface(self, product: str) -> bool:
         """Return whether a product fills its pictures, by a vote of up to nine of its normal photographs."""
@@ -136,8 +168,7 @@ class Photographs:
         if product not in self._shares:
             own = self.normals_of(product)
             asked = own[:: max(1, len(own) // 9)][:9]
-            read = ((one.id, self.read(one)) for one in asked)
-            self._shares[product] = {name: float(part_mask(one.native, one.span).mean()) for name, one in read}
+            self._shares[product] = {one.id: float(self._outlines(one).mask().mean()) for one in asked}
         return self._shares[product]
 
     def _read(self, example: Example) -> Photograph:
@@ -147,16 +178,18 @@ class Photographs:
             raise DataError(f"{example.masks[0]}: the mask is empty; mark the damage, or take the pair out of the set")
         return Photograph(native, images.range_of(native, example.span), mask)
 
-    def _part(self, example: Example) -> np.ndarray:
+    def _outline(self, example: Example) -> _Bits:
+        photograph = self.read(example)
+        return _Bits.of(part_mask(photograph.native, photograph.span))
+
+    def _measure(self, example: Example) -> _Bits:
         photograph = self.read(example)
         native = photograph.native
-        if not self.is_surface(example.product):
-            return part_mask(native, photograph.span)
         gone = images.missing(native, photograph.span) if example.defect is None else None
         # Damage is thrown where something was measured; a few gaps would only keep it from the picture's borders.
         if gone is None or not GAPS < gone.mean() < 1:
-            return np.broadcast_to(True, native.shape[:2])  # one byte; a whole mask of them would be a picture's size
-        return ~gone
+            return _Bits.of(np.broadcast_to(True, native.shape[:2]))
+        return _Bits.of(~gone)
 
     def _appearance(self, example: Example) -> Appearance:
         photograph = self.read(example)
