@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
 from scipy.ndimage import label
 from scipy.spatial.distance import cdist
 
+from flawsmith.data.masks import blobs
 from flawsmith.data.masks.bend import touched
 from flawsmith.data.masks.blobs import between
 from flawsmith.data.masks.lines.drawing import new_path, swept
@@ -218,3 +221,17 @@ def test_masks_are_never_empty_and_repeat_with_their_seed(mask):
         new, again = (procedural([mask], (90, 70), np.ones((90, 70), bool), np.random.default_rng(seed)) for _ in "ab")
         assert new.any() and new.shape == (90, 70)
         np.testing.assert_array_equal(new, again)
+
+
+def test_a_band_along_a_whole_line_scan_takes_no_grid_as_wide_as_it_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells, signed = [], blobs._signed
+
+    def counted(mask: np.ndarray, matrix: np.ndarray, corner: np.ndarray, step: float, size: tuple[int, ...]) -> Any:
+        cells.append(size[0] * size[1])
+        return signed(mask, matrix, corner, step, size)
+
+    monkeypatch.setattr(blobs, "_signed", counted)
+    band = np.zeros((9000, 200), bool)
+    band[400:8600, 90:105] = True
+    shape = between(band, None, float(band.sum()), np.random.default_rng(0))
+    assert shape.any() and max(cells) < 4_000_000  # ten million before

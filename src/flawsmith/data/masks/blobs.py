@@ -17,6 +17,8 @@ Mask = np.ndarray
 
 SIDES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])
 """Outwards at the left, right, top and bottom border, x and y."""
+_LARGE = 1 << 22
+"""Cells of a grid that is as wide as its damage is long."""
 
 
 def between(mask: Mask, other: Mask | None, area: float, rng: np.random.Generator) -> Mask:
@@ -39,9 +41,12 @@ def between(mask: Mask, other: Mask | None, area: float, rng: np.random.Generato
     step = coarseness(float(mask.sum()), wide)
     through = np.array([all(axis) for axis in touched(mask)])
     by = np.where(through, 1.0, np.sqrt(area / mask.sum()))
-    margin = int((max(float(by.max()), 1.0) - 0.65) * (high - low).max() + 4)
+    sides = high - low
+    margin = np.full(2, int((max(float(by.max()), 1.0) - 0.65) * sides.max() + 4))
+    if np.prod((sides + 2.0 * margin) / step) > _LARGE:
+        margin = np.minimum(margin, 2 * sides + 64)  # beside a streak thousands of px long hardly anything happens
     corner = low - margin
-    size = tuple(int(side) for side in np.ceil((high - low + 2 * margin) / step))
+    size = tuple(int(side) for side in np.ceil((sides + 2 * margin) / step))
     centre = _anchor(mask)
     grow = np.column_stack([np.diag(by), centre - by * centre])
     fitted = np.column_stack([by[:, None] * fits[:, :2], by * fits[:, 2] + centre - by * centre])
