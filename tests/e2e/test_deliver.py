@@ -249,7 +249,7 @@ def test_inspecting_the_test_pictures_agrees_with_what_was_held_out(run: fs.Run,
     folder = Path(run.config.data.root) / "magnet" / "test"
     report = fs.inspect(delivered, folder)
     assert report.table.parent == folder.parent / "test-inspection"
-    with open(report.table, encoding="utf-8", newline="") as file:
+    with open(report.table, encoding="utf-8-sig", newline="") as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}
     model: Model = read_model(delivered)
     assert model.threshold is not None and len(rows) == 10

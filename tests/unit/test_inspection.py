@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import codecs
 import csv
 import http.client
 import json
@@ -315,8 +316,9 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_folder_gets_a_table_and_overlays(model: Path, line: Path, tmp_path: Path) -> None:
     report = inspect(model, line, tmp_path / "out", workers=2)
-    with open(report.table, encoding="utf-8", newline="") as file:
+    with open(report.table, encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
+    assert report.table.read_bytes().startswith(codecs.BOM_UTF8)
     verdicts = {row["path"]: row["verdict"] for row in rows}
     assert list(verdicts.items()) == [
         ("deep.png", "defect"),

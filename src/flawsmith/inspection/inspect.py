@@ -25,7 +25,7 @@ from flawsmith.data.layouts import natural_key
 from flawsmith.data.previews import fit, shown
 from flawsmith.data.scaling import scaled
 from flawsmith.errors import ConfigError, DataError
-from flawsmith.files import write_text
+from flawsmith.files import write_bytes
 from flawsmith.inspection.inspector import Inspection, Inspector, Runtime
 from flawsmith.inspection.model import Model
 from flawsmith.run.progress import progress
@@ -152,7 +152,7 @@ def inspect(
         for row in in_order(look, paths, workers or os.cpu_count() or 1):
             rows.append(row)
             advance(1, row.problem and "unreadable pictures")
-    write_text(out / TABLE, _table(rows, root))
+    write_bytes(out / TABLE, _table(rows, root).encode("utf-8-sig"))  # without the mark Excel garbles all but ASCII
     flagged = [row.inspection for row in rows if row.inspection is not None and row.verdict == "defect"]
     return InspectedFolder(
         out / TABLE,
