@@ -7,8 +7,8 @@ types are the mean of red against that of blue.
 from __future__ import annotations
 
 import base64
-import contextlib
 import codecs
+import contextlib
 import csv
 import http.client
 import json
