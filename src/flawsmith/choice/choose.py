@@ -139,11 +139,11 @@ def _chosen(
     every, late = None, dict[str, Trial]()
     if taken and len(taken) < len(defects):
         # All types share one detector: a type that takes nothing beside others that take is worse off than with the
-        # shots alone. So it is asked again, beside them.
+        # shots alone. So it is asked again, beside them; samples are made now anyway, so what is likelier is enough.
         rest = {defect: _largest(trials, defect) for defect in defects if defect not in taken}
         some, whole = panel.ask([_mixture(taken), _mixture(taken | rest)], heard)
         every = Trial.of("samples of all types", whole, some)
-        late = {defect: trial for defect, trial in rest.items() if every.serves(defect)}
+        late = {defect: trial for defect, trial in rest.items() if every.raises(defect)}
         effects |= {defect: every.effect(defect) for defect in late}
         taken |= late
     else:

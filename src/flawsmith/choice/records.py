@@ -61,8 +61,15 @@ class Trial:
 
     def serves(self, defect: str) -> bool:
         """Whether it helps the type beyond its standard error, and harms its detection by no more than that."""
+        return self.effect(defect).helps and not self._harms_detection(defect)
+
+    def raises(self, defect: str) -> bool:
+        """Whether it rather helps the type than not, and harms its detection by no more than the standard error."""
+        return self.effect(defect).value > 0 and not self._harms_detection(defect)
+
+    def _harms_detection(self, defect: str) -> bool:
         detection = self.effects.get("detection", {}).get(defect)
-        return self.effect(defect).helps and not (detection is not None and detection.harms)
+        return detection is not None and detection.harms
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,8 +47,8 @@ def text_of(choice: Choice) -> str:
             f"were not looked at. Detectors: {', '.join(choice.detectors)}; extractor {choice.extractor}. A type takes "
             f"what raises its {choice.figure} most, if that stands above 0 by more than its standard error and its "
             "detection is not harmed by as much; else the real shots alone. A type that takes nothing by this is asked "
-            "again beside the samples of the others, for all types share one detector. Estimates of the types lean on "
-            "one another, for a fold leaves few shots out."
+            "again beside the samples of the others, for all types share one detector; there it is enough that its "
+            "figure rises. Estimates of the types lean on one another, for a fold leaves few shots out."
         ),
         "",
         f"## {spoken(f'Against the real shots alone: {choice.figure} in points, with standard error')}",
