@@ -146,7 +146,8 @@ def test_a_type_that_gains_nothing_by_itself_is_asked_again_beside_the_others(
     assert chip.candidate and not chip.beside
     assert choice.every is not None
     text = (tmp_path / "choice" / "choice.md").read_text(encoding="utf-8")
-    assert "| samples of all types |" in text
+    assert "|  | crack | mean |" in text and "| samples of all types |" in text
+    assert set(choice.every.differences["localization"]) == {"crack"}  # chip has its samples in both
     if leaving_out_harms:
         assert crack.candidate and crack.beside
         assert crack.effect is not None and crack.effect.value == pytest.approx(0.2, abs=0.01)

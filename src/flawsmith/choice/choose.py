@@ -137,12 +137,12 @@ def _chosen(
     taken = {defect: best for defect in defects if (best := _best(trials, defect))}
     effects = {defect: trial.effect(defect) for defect, trial in taken.items()}
     every, late = None, dict[str, Trial]()
-    if taken and len(taken) < len(defects):
+    rest = {defect: _largest(trials, defect) for defect in defects if defect not in taken}
+    if taken and any(rest.keys() & set(judge.fold.judged) for judge in judges):
         # All types share one detector: a type that takes nothing beside others that take is worse off than with the
         # shots alone. So it is asked again, beside them; samples are made now anyway, so what is likelier is enough.
-        rest = {defect: _largest(trials, defect) for defect in defects if defect not in taken}
         some, whole = panel.ask([_mixture(taken), _mixture(taken | rest)], heard)
-        every = Trial.of("samples of all types", whole, some)
+        every = Trial.of("samples of all types", whole, some).about(rest)
         late = {defect: trial for defect, trial in rest.items() if every.raises(defect)}
         effects |= {defect: every.effect(defect) for defect in late}
         taken |= late

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -39,6 +39,14 @@ class Trial:
                 for defect, figure in row.items():
                     table.setdefault(task, {}).setdefault(defect, []).append(figure - other[task][defect])
         return cls(name, table, candidate)
+
+    def about(self, defects: Collection[str]) -> Trial:
+        """Return the same of some types: others, that are not like them, lend them nothing."""
+        table = {
+            task: {name: values for name, values in row.items() if name in defects}
+            for task, row in self.differences.items()
+        }
+        return replace(self, differences={task: row for task, row in table.items() if row})
 
     @property
     def lead(self) -> Task:
@@ -114,7 +122,8 @@ class Choice:
     trials: tuple[Trial, ...]
     """Each candidate against the shots alone."""
     every: Trial | None
-    """Samples for all types against samples for those alone that gained by themselves; None = all did, or none."""
+    """Samples for all types against samples for those alone that gained by themselves, of the other types; None = all
+    gained by themselves, or none did."""
     variations: tuple[Trial, ...]
     """Fewer samples, and no controls, against the mixture of what was taken."""
     real: Mapping[Task, Mapping[str, float]]

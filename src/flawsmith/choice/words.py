@@ -38,6 +38,7 @@ def closing_words(folder: Path, choice: Choice) -> str:
 
 def text_of(choice: Choice) -> str:
     """Return choice.md, in the language that is asked for."""
+    names = [one.defect for one in choice.defects]
     lines = [f"# {spoken('What to make of each defect type')}", ""]
     lines += [f"* {spoken(one.sentence)}" for one in choice.defects]
     lines += [
@@ -53,19 +54,18 @@ def text_of(choice: Choice) -> str:
         "",
         f"## {spoken(f'Against the real shots alone: {choice.figure} in points, with standard error')}",
         "",
-        *_table(choice, choice.trials),
+        *_table(choice.trials, names),
     ]
     if choice.every:
         head = spoken(
             f"Against samples for those types alone that gain by themselves: {choice.figure} in points, with standard "
             "error"
         )
-        lines += ["", f"## {head}", "", *_table(choice, [choice.every])]
+        lines += ["", f"## {head}", "", *_table([choice.every], [*choice.every.effects[choice.every.lead]])]
     if choice.variations:
         head = spoken(f"Against what was taken with all its samples: {choice.figure} in points, with standard error")
-        lines += ["", f"## {head}", "", *_table(choice, choice.variations)]
+        lines += ["", f"## {head}", "", *_table(choice.variations, names)]
     lines += ["", f"## {spoken('The real shots alone, mean over folds')}", ""]
-    names = [one.defect for one in choice.defects]
     lines += _header([spoken("figure"), *names])
     for task, row in choice.real.items():
         cells = [f"{100 * row[name]:.1f}" if name in row else spoken("not judged") for name in names]
@@ -73,8 +73,7 @@ def text_of(choice: Choice) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(choice: Choice, trials: Sequence[Trial]) -> list[str]:
-    names = [one.defect for one in choice.defects]
+def _table(trials: Sequence[Trial], names: Sequence[str]) -> list[str]:
     lines = _header(["", *names, spoken("mean")])
     for trial in trials:
         task: Task = trial.lead
