@@ -36,6 +36,11 @@ def looked_in(path: Path) -> str:
     return "" if path.is_absolute() else f" (looked in {Path.cwd()})"
 
 
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Return whether a path, or a folder between it and `folder`, is one that systems hide: ".x", macOS's "._x.png"."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
 def open_file(path: Path | str) -> BinaryIO:
     """Open a file to read its bytes, at once or not at all.
 

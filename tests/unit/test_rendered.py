@@ -182,8 +182,8 @@ def test_a_name_says_what_is_drawn():
     assert {drawn._kind("type 7", rng) for _ in range(40)} > {"scratch", "dent"}
     assert meant_by("type 7") == []
     copied = unicodedata.normalize("NFD", "찍힘")  # of a folder, on macOS
-    told = RenderedSettings(looks={copied: "dent"}, severity={copied: (0.1, 0.2)})
-    assert told == RenderedSettings(looks={"찍힘": "dent"}, severity={"찍힘": (0.1, 0.2)})
+    from_mac = RenderedSettings(looks={copied: "dent"}, severity={copied: (0.1, 0.2)})
+    assert from_mac == RenderedSettings(looks={"찍힘": "dent"}, severity={"찍힘": (0.1, 0.2)})
     with pytest.raises(ValueError, match="'bend' cannot be drawn"):
         RenderedSettings(looks={"x": "bend"})
     with pytest.raises(ValueError, match="is no range"):

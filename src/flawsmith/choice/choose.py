@@ -139,10 +139,10 @@ def _chosen(
     every, late = None, dict[str, Trial]()
     rest = {defect: _largest(trials, defect) for defect in defects if defect not in taken}
     if taken and any(rest.keys() & set(judge.fold.judged) for judge in judges):
-        # All types share one detector: a type that takes nothing beside others that take is worse off than with the
+        # All types share one detector: a type that takes nothing beside others that take may be worse off than with the
         # shots alone. So it is asked again, beside them; samples are made now anyway, so what is likelier is enough.
-        some, whole = panel.ask([_mixture(taken), _mixture(taken | rest)], heard)
-        every = Trial.of("samples of all types", whole, some).about(rest)
+        without, with_rest = panel.ask([_mixture(taken), _mixture(taken | rest)], heard)
+        every = Trial.of("samples of all types", with_rest, without).about(rest)
         late = {defect: trial for defect, trial in rest.items() if every.raises(defect)}
         effects |= {defect: every.effect(defect) for defect in late}
         taken |= late

@@ -123,7 +123,7 @@ class Choice:
     """Each candidate against the shots alone."""
     every: Trial | None
     """Samples for all types against samples for those alone that gained by themselves, of the other types; None = all
-    gained by themselves, or none did."""
+    gained by themselves, none did, or no fold judged the others."""
     variations: tuple[Trial, ...]
     """Fewer samples, and no controls, against the mixture of what was taken."""
     real: Mapping[Task, Mapping[str, float]]

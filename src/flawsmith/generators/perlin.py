@@ -22,6 +22,7 @@ from flawsmith.data import factory, images
 from flawsmith.data.patches.on_normals import Drawn, drawn_rows
 from flawsmith.errors import DataError
 from flawsmith.interfaces import Generator
+from flawsmith.paths import is_hidden
 from flawsmith.types import Condition, Generated
 
 _POOL = 6
@@ -145,15 +146,8 @@ def _files(folder: Path) -> tuple[Path, ...]:
 
 
 def _pictures_in(folder: Path) -> tuple[Path, ...]:
-    # What systems hide, such as the ._ files that macOS leaves on a stick, is no picture whatever its name ends with.
-    return tuple(
-        sorted(
-            path
-            for path in folder.rglob("*")
-            if path.suffix.lower() in images.SUFFIXES
-            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        )
-    )
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in images.SUFFIXES)
+    return tuple(sorted(path for path in files if not is_hidden(path, folder)))
 
 
 def _shuffled(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -143,7 +143,7 @@ def calibrate(
 
 def _usable(paths: Sequence[Path], learned: frozenset[str]) -> tuple[list[Path], list[str]]:
     """Return the pictures that can set a threshold, and sentences about those that cannot."""
-    kept, left_out, known, copies, seen = list[Path](), list[str](), list[str](), list[str](), set[str]()
+    kept, left_out, known, copies, contents = list[Path](), list[str](), list[str](), list[str](), set[str]()
     for path in paths:
         try:
             one = fingerprint(path)
@@ -154,11 +154,11 @@ def _usable(paths: Sequence[Path], learned: frozenset[str]) -> tuple[list[Path],
             left_out.append(f"{path}: {one.problem}")
         elif one.pixels in learned:
             known.append(path.name)
-        elif one.pixels in seen:
+        elif one.pixels in contents:
             copies.append(path.name)
         else:
             kept.append(path)
-            seen.add(one.pixels)
+            contents.add(one.pixels)
     if known:
         what = "picture is" if len(known) == 1 else "pictures are"
         left_out.append(

@@ -28,6 +28,7 @@ from flawsmith.errors import ConfigError, DataError
 from flawsmith.files import write_bytes
 from flawsmith.inspection.inspector import Inspection, Inspector, Runtime
 from flawsmith.inspection.model import Model
+from flawsmith.paths import is_hidden
 from flawsmith.run.progress import progress
 
 Overlays = Literal["defects", "all", "none"]
@@ -183,7 +184,7 @@ def pictures_below(folder: Path) -> list[Path]:
         for path in folder.rglob("*")
         if path.suffix.lower() in images.SUFFIXES
         and not path.is_dir()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not is_hidden(path, folder)
         and not _is_overlay(path, folder)
     ]
     if not paths:

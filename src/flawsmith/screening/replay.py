@@ -20,6 +20,7 @@ from flawsmith.data.masks.reading import read_label
 from flawsmith.errors import ConfigError, DataError, nearest
 from flawsmith.nn.features import load_extractor
 from flawsmith.nn.networks.extractor import Extractor
+from flawsmith.paths import is_hidden
 from flawsmith.run.dataset import load_split
 from flawsmith.run.folder import Run
 from flawsmith.run.mask_reading import read_masks
@@ -81,7 +82,7 @@ def replay(
     loaded.require(network)
     pictures = _pictures(folder, layout, loaded)
     path = out or folder / "replayed.jsonl"
-    beside = path.parent / "replayed" if _is_run(path.parent) else path.parent  # a run's repaired/ is what it uses
+    repairs = path.parent / "replayed" if _is_run(path.parent) else path.parent  # a run's repaired/ is what it uses
     describer = Describer(network, loaded.visible)
     verdicts: list[Verdict] = []
     names = [picture.image.stem for picture in pictures]
@@ -91,7 +92,7 @@ def replay(
             ours = [picture for picture in pictures if picture.product == product]
             span = loaded.fitted(product).span
             shown = (_shown(picture, folder, span, full=twice) for picture in ours)
-            verdicts += judge(loaded, product, shown, describer, beside, advance)
+            verdicts += judge(loaded, product, shown, describer, repairs, advance)
     write_scores(path, verdicts)
     rejected = [verdict for verdict in verdicts if not verdict.kept]
     kept = len(verdicts) - len(rejected)
@@ -142,7 +143,7 @@ def _beside(folder: Path, gate: Gate) -> Iterator[Picture]:
         if path.suffix.lower() not in images.SUFFIXES or stem.endswith((_MASK, _NORMAL)):
             continue
         parts = path.relative_to(folder).parts[:-1]
-        if "repaired" in parts or any(part.startswith(".") for part in (*parts, path.name)):  # ._x.png, of a Mac
+        if "repaired" in parts or is_hidden(path, folder):
             continue
         mask = path.with_name(f"{stem}{_MASK}.png")
         if not mask.is_file():

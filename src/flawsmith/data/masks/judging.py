@@ -116,7 +116,7 @@ def _look_at_labels(examples: Sequence[Example], settings: MaskConfig, judgement
     labels: Counter[str] = Counter()
     stamps: dict[str, Stamps] = defaultdict(Stamps)  # of types as product/type, and of products
     bad = {name for name, _, _ in judgement.broken}
-    turns: dict[str, list[str]] = defaultdict(list)
+    turns: dict[str, dict[str, None]] = defaultdict(dict)  # each photograph once: it may have several masks
     for example in with_rules(examples, judgement.rules):
         if example.mask_rule is None or example.id in bad:
             continue
@@ -155,16 +155,18 @@ def _look_at_labels(examples: Sequence[Example], settings: MaskConfig, judgement
                 f"{name}: the same {area} pixels are damage in all {one.count} masks; is a legend, a time or a logo "
                 "drawn into them? Erase it, or name its colour in data.mask.ignore"
             )
-    if ids := list(dict.fromkeys(turns["turned"])):  # a photograph may have several masks
+    if ids := list(turns["turned"]):
         judgement.notes.append(f"{_names(ids)}: the mask is turned as its photograph's EXIF orientation says")
-    if ids := list(dict.fromkeys(turns["unsure"])):
+    if ids := list(turns["unsure"]):
         judgement.warnings.append(
             f"{_names(ids)}: only one of photograph and mask says by EXIF that it is turned, and sizes cannot tell "
             "whether the mask is too; look at the page that `flawsmith check` writes"
         )
 
 
-def _fits(example: Example, photograph: tuple[int, int], turns: dict[str, list[str]], judgement: Judgement) -> bool:
+def _fits(
+    example: Example, photograph: tuple[int, int], turns: dict[str, dict[str, None]], judgement: Judgement
+) -> bool:
     """Return whether the masks have the photograph's size; note which are turned to have it, and which perhaps are."""
     fits = True
     for path in example.masks:
@@ -185,9 +187,9 @@ def _fits(example: Example, photograph: tuple[int, int], turns: dict[str, list[s
         photograph_turn = images.orientation(example.image)
         sizes_tell = max(photograph_turn, stored.orientation) >= ON_ITS_SIDE and photograph[0] != photograph[1]
         if turn != stored.orientation:
-            turns["turned"].append(example.id)
+            turns["turned"][example.id] = None
         elif photograph_turn != stored.orientation and not sizes_tell:
-            turns["unsure"].append(example.id)
+            turns["unsure"][example.id] = None
     return fits
 
 
